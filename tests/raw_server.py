@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from harness.domain.routing.target import Provider
-from router.ports import UpstreamRequest
+from router.upstream.transport import UpstreamRequest
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\nok"
 

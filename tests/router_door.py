@@ -14,14 +14,14 @@ from harness.domain.routing.table import Snapshot
 from harness.domain.settings import RouterSettings
 from harness.ports import Store
 from harness.runtime.clock import ManualClock
-from router.app import build
-from router.asgi import WATCH_AFTER_S
-from router.ports import TransportFactory, UpstreamRequest
-from router.recorder import Recorder
-from router.snapshot import SnapshotHolder
-from router.spans import Tracing
-from router.spool import Spool
-from router.transport.scripted import Scripted, Turn
+from router.observers.tracing_port import Tracing
+from router.recording.recorder import Recorder
+from router.recording.spool import Spool
+from router.server.app import build
+from router.server.asgi import WATCH_AFTER_S
+from router.snapshot.holder import SnapshotHolder
+from router.upstream.scripted import Scripted, Turn
+from router.upstream.transport import TransportFactory, UpstreamRequest
 from tests.router_upstream import completion
 from tests.router_world import (
     INCUMBENT,

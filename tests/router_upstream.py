@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from router.transport.scripted import Happening, Turn
+from router.upstream.scripted import Happening, Turn
 
 EVENTS = {"content-type": "text/event-stream"}
 

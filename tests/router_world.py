@@ -37,15 +37,15 @@ from harness.domain.settings import RouterSettings
 from harness.domain.shadow.shadow import ShadowTally
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
-from router.app import build
-from router.ready import ready
-from router.recorder import Recorder
-from router.serve import server
-from router.serving import Serving
-from router.snapshot import SnapshotHolder
-from router.spans import Tracing
-from router.spool import Spool
-from router.transport.select import Transports
+from router.observers.tracing_port import Tracing
+from router.recording.recorder import Recorder
+from router.recording.spool import Spool
+from router.server.app import build
+from router.server.process import server
+from router.snapshot.compiled import Serving
+from router.snapshot.compiler import ready
+from router.snapshot.holder import SnapshotHolder
+from router.upstream.transports import Transports
 
 SECRET = b"the server's secret"
 KEY = "sk-sg-good"

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from router.transport.scripted import Turn
+from router.upstream.scripted import Turn
 from tests.router_upstream import EVENTS, Asked
 
 FIELDS = frozenset(

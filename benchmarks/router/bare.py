@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from benchmarks.router.clients import TRANSPORTS
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
-from router.asgi import App, Receive, Scope, Send, arrived, read_body
-from router.ports import Transport, UpstreamRequest
-from router.serve import serve
-from router.timers import Timers
+from router.server.asgi import App, Receive, Scope, Send, arrived, read_body
+from router.server.process import serve
+from router.server.timers import Timers
+from router.upstream.transport import Transport, UpstreamRequest
 
 
 def app(transport: Transport, providers: Mapping[str, Provider]) -> App:

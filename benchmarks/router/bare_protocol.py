@@ -14,7 +14,7 @@ import uvloop
 from benchmarks.router.clients import TRANSPORTS
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
-from router.ports import Transport, UpstreamRequest
+from router.upstream.transport import Transport, UpstreamRequest
 
 HEAD = b"HTTP/1.1 %d X\r\ncontent-type: %s\r\n"
 

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from benchmarks.router.peers.peer import CACHE
 from harness.domain.settings import RouterSettings
-from router.ports import Transport, UpstreamRequest
-from router.transport.passthrough import Passthrough
-from router.transport.pool import Pool
+from router.upstream.passthrough import Passthrough
+from router.upstream.pool import Pool
+from router.upstream.transport import Transport, UpstreamRequest
 
 PYREQWEST: Final = CACHE / "pyreqwest"
 

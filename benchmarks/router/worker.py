@@ -18,11 +18,11 @@ from harness.ports import Store, Transaction
 from harness.runtime.clock import SystemClock
 from harness.store import migrate
 from harness.store.sql import SqlStore
-from router.app import build
-from router.recorder import Recorder
-from router.serve import serve
-from router.snapshot import SnapshotHolder
-from router.spool import Spool
+from router.recording.recorder import Recorder
+from router.recording.spool import Spool
+from router.server.app import build
+from router.server.process import serve
+from router.snapshot.holder import SnapshotHolder
 from tests.signing import CONTROL
 
 SECRET, KEY = b"benchmark", "sk-sg-benchmark"

@@ -21,8 +21,8 @@ from harness.runtime.processes.tcp_ports import is_free, require_free
 from harness.runtime.random_ids import SystemChance
 
 if TYPE_CHECKING:
-    from router.crew import Orders
-    from router.recorder import Recorder
+    from router.recording.recorder import Recorder
+    from router.workers.worker_pool import Orders
 
 # Workers of a parent that was killed give the port up at once, but not in no time.
 ORPHANS_LEAVE_S: Final = 3.0
@@ -40,9 +40,9 @@ def serve_router(given: Path | None, workers: int | None = None) -> int:
     given: the configuration file, if one was named. workers: instead of the file's. Raises
     ConfigError.
     """
-    from router.bookkeeper import Bookkeeper, Live  # noqa: PLC0415 - only this process needs it
-    from router.listening import listening  # noqa: PLC0415
-    from router.parent import Parent  # noqa: PLC0415
+    from router.recording.worker_aggregator import Bookkeeper, Live  # noqa: PLC0415 - only this process needs it
+    from router.server.listeners import listening  # noqa: PLC0415
+    from router.workers.parent import Parent  # noqa: PLC0415
 
     before = dict(os.environ)
     installation = bootstrap.open_installation(given, signs_as=None)
@@ -79,9 +79,9 @@ def recorder_of(
 
     Processes of one `home` share the spool.
     """
-    from router.capture_desk import CaptureDesk  # noqa: PLC0415
-    from router.recorder import Recorder  # noqa: PLC0415
-    from router.spool import Spool  # noqa: PLC0415
+    from router.observers.capture_writer import CaptureDesk  # noqa: PLC0415
+    from router.recording.recorder import Recorder  # noqa: PLC0415
+    from router.recording.spool import Spool  # noqa: PLC0415
 
     settings = installation.settings
     return Recorder(
@@ -111,7 +111,7 @@ def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -
 
 
 def _orders(settings: Settings) -> "Orders":
-    from router.crew import Orders  # noqa: PLC0415
+    from router.workers.worker_pool import Orders  # noqa: PLC0415
 
     return Orders(
         command=[sys.executable, "-m", "harness.cli.main", "router-worker"],

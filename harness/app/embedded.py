@@ -18,9 +18,9 @@ from harness.domain.settings import TargetSeed
 from harness.ports import Cipher, Store
 from harness.runtime import telemetry
 from harness.store.memory.store import MemoryStore
-from router.asgi import App
-from router.recording import OwnExposition
-from router.transport.select import Transports
+from router.recording.port import OwnExposition
+from router.server.asgi import App
+from router.upstream.transports import Transports
 
 ROUTE: Final = "doctor"
 

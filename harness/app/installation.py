@@ -58,11 +58,11 @@ if TYPE_CHECKING:
     from harness.runtime.schedule import Schedule
     from harness.store.migrate import SchemaState
     from harness.store.sql import SqlStore
-    from router.app import Router
-    from router.recording import Exposition, Recording
-    from router.snapshot import SnapshotHolder
-    from router.spans import Tracing
-    from router.transport.select import Transports
+    from router.observers.tracing_port import Tracing
+    from router.recording.port import Exposition, Recording
+    from router.server.app import Router
+    from router.snapshot.holder import SnapshotHolder
+    from router.upstream.transports import Transports
 
 CONFIG_VARIABLE = "SWAPGATE_CONFIG"
 OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -367,7 +367,7 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
     from evals.pace import Paces  # noqa: PLC0415
     from evals.runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds
     from harness.runtime.processes.eval_worker import JUDGE, TARGET, Worker  # noqa: PLC0415
-    from router.rates import SharedRates  # noqa: PLC0415
+    from router.access.rate_limits import SharedRates  # noqa: PLC0415
 
     installation = open_installation(given, signs_as=KeyPurpose.WORKER)
     secrets = dict(os.environ)
@@ -415,7 +415,7 @@ def provider_calls(
     """
     kind = PROVIDER_KINDS.get(provider.kind)
     if kind is not None and Endpoint.CHAT in kind.adapted:
-        from router.transport.whole_calls import WholeCalls  # noqa: PLC0415 - not for all
+        from router.upstream.provider_client import WholeCalls  # noqa: PLC0415 - not for all
 
         return WholeCalls(
             provider, api_key, connections=connections, timeout_s=timeout_s, allowed=allowed
@@ -498,11 +498,11 @@ def _tracing(settings: TracingSettings) -> "Tracing | None":
     if off or not (settings.otlp_endpoint or given):
         return None
     try:
-        from router.tracing import OpenTelemetry  # noqa: PLC0415 - the SDK takes its time
+        from router.observers.tracing import OpenTelemetry  # noqa: PLC0415 - the SDK takes its time
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"tracing needs the package {error.name}: install `swapgate[otel]`, or leave "
-            "`router.tracing` and the OTEL_EXPORTER_OTLP_… variables out"
+            "`router.observers.tracing` and the OTEL_EXPORTER_OTLP_… variables out"
         ) from None
     return OpenTelemetry(settings)
 
@@ -536,7 +536,7 @@ def _snapshot_file(settings: Settings) -> Path:
 
 def revision_on_disk(settings: Settings) -> int:
     """The revision that a router of this machine served last; 0 where none is known."""
-    from router import snapshot_file  # noqa: PLC0415 - only a process that routes needs it
+    from router.snapshot import file as snapshot_file  # noqa: PLC0415 - only a process that routes needs it
 
     try:
         return snapshot_file.load(_snapshot_file(settings)).table.revision
@@ -546,8 +546,8 @@ def revision_on_disk(settings: Settings) -> int:
 
 def booted_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
     """Of what one process of the router serves. Raises SnapshotInvalid."""
-    from router.ready import kinds_called  # noqa: PLC0415 - only a process that routes needs it
-    from router.snapshot import SnapshotHolder  # noqa: PLC0415
+    from router.snapshot.compiler import kinds_called  # noqa: PLC0415 - only a process that routes needs it
+    from router.snapshot.holder import SnapshotHolder  # noqa: PLC0415
 
     holder = SnapshotHolder(
         installation.store,
@@ -574,9 +574,9 @@ def router_app(
     also_close: Callable[[], Awaitable[None]] | None = None,
 ) -> "Router":
     """The router's ASGI application, for one process. Raises ConfigError."""
-    from router.app import build  # noqa: PLC0415 - only a process that routes needs it
-    from router.guard_folder import GuardFolder  # noqa: PLC0415
-    from router.rates import SharedRates  # noqa: PLC0415
+    from router.access.rate_limits import SharedRates  # noqa: PLC0415
+    from router.recording.guard_files import GuardFolder  # noqa: PLC0415
+    from router.server.app import build  # noqa: PLC0415 - only a process that routes needs it
 
     where, home = (
         installation.settings.router,
@@ -608,9 +608,9 @@ def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[i
 
     channel, listeners: file descriptors that the parent handed down.
     """
-    from router.reporter import Reporter  # noqa: PLC0415 - only the router's process needs it
-    from router.serve import serve  # noqa: PLC0415
-    from router.transport.select import Transports  # noqa: PLC0415
+    from router.recording.reporter import Reporter  # noqa: PLC0415 - only the router's process needs it
+    from router.server.process import serve  # noqa: PLC0415
+    from router.upstream.transports import Transports  # noqa: PLC0415
 
     telemetry.configure()
     # A hangup is for the parent, which then starts others.

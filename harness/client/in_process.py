@@ -7,7 +7,7 @@ from typing import Final
 
 from harness.app.embedded import EmbeddedRouter
 from harness.domain.errors import InputError, RouterUnreachable, StreamBroken
-from router.asgi import BODY, ON_LEAVING, App, Message, Scope
+from router.server.asgi import BODY, ON_LEAVING, App, Message, Scope
 
 # Pieces that wait for a slow reader; then the provider has to wait as well.
 MOST_WAITING: Final = 16

@@ -15,7 +15,7 @@ from evals.sim import serve as sim
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.key_limits import KeyLimits
-from router.transport.scripted import Happening
+from router.upstream.scripted import Happening
 from swapgate import (
     Caller,
     CallLimited,

@@ -11,8 +11,8 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from router.asgi import BODY, ON_LEAVING, Receive, Scope, Send
-from router.connection import Connection, State
+from router.server.asgi import BODY, ON_LEAVING, Receive, Scope, Send
+from router.server.connection import Connection, State
 from tests.both_loops import on_both_loops
 
 Ask = Callable[[Scope, Receive, Send], Awaitable[None]]

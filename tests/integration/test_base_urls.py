@@ -17,8 +17,8 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
-from router.ports import UpstreamFailed, UpstreamRequest
-from router.transport.pool import Pool
+from router.upstream.pool import Pool
+from router.upstream.transport import UpstreamFailed, UpstreamRequest
 from tests.scripted_provider import Response, serving
 from tests.world import World
 

@@ -21,7 +21,7 @@ from evals.sim import serve as sim
 from harness.control.operations import keys
 from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from router.transport.scripted import Happening, Turn
+from router.upstream.scripted import Happening, Turn
 from swapgate import (
     AsyncModelClient,
     CompletionRequest,

@@ -20,7 +20,7 @@ from evals.provider import (
 )
 from harness.domain.evals.provider_limits import EvalLimits
 from harness.ports import RateBook
-from router.rates import LocalRates
+from router.access.rate_limits import LocalRates
 from tests.scripted_provider import KEY, Response, Script, Served, serving
 
 BODY = {

@@ -35,9 +35,9 @@ from harness.domain.routing.table import (
 from harness.domain.routing.target import Target
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.runtime.clock import ManualClock
-from router.dialects.table import ENDPOINTS
-from router.stream import EVENT_END, data_of
-from router.transport.select import Transports
+from router.protocols.endpoints import ENDPOINTS
+from router.protocols.event_stream import EVENT_END, data_of
+from router.upstream.transports import Transports
 from tests.router_door import AUTH, Door
 from tests.router_world import KEY, QUICK, SECRET
 from tests.wire.kinds import CALL, Kinds, model_of, provider_of, says

@@ -12,10 +12,10 @@ from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, RequestPatch, Target
 from harness.domain.settings import RouterSettings
-from router.body import read_request
-from router.dialects.table import DIALECTS
-from router.ports import UpstreamRequest
-from router.transport.select import Transports
+from router.protocols.endpoints import DIALECTS
+from router.request.body import read_request
+from router.upstream.transport import UpstreamRequest
+from router.upstream.transports import Transports
 from tests.scripted_provider import Response, serving
 
 pytestmark = pytest.mark.req("A8")

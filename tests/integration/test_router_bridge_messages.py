@@ -9,7 +9,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from router.transport.scripted import Happening
+from router.upstream.scripted import Happening
 from tests import strict_chat
 from tests.router_upstream import (
     ROLE,

@@ -12,7 +12,7 @@ from harness.domain.canary.guardrails import ErrorTally, Guardrail, Split
 from harness.domain.canary.observation import Traffic, UnitRule
 from harness.domain.proposals.policy import Unit
 from harness.domain.routing.table import RouteSettings
-from router.transport.scripted import Happening, Turn
+from router.upstream.scripted import Happening, Turn
 from tests.router_upstream import (
     DONE,
     ROLE,

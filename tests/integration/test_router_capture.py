@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.domain.routing.table import RouteSettings
-from router.capture import MAX_BYTES
-from router.draft import Draft
+from router.observers.capture import MAX_BYTES
+from router.recording.capture_draft import Draft
 from tests.router_door import AUTH, CHAT, Door
 from tests.router_upstream import completion
 from tests.router_world import snapshot

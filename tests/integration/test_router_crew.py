@@ -13,18 +13,18 @@ from structlog.testing import capture_logs
 
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
-from router import crew as crews
-from router.bookkeeper import Bookkeeper, Live
-from router.crew import Crew, Orders
-from router.parent import Parent
-from router.recorder import Recorder
-from router.spool import Spool
+from router.recording.recorder import Recorder
+from router.recording.spool import Spool
+from router.recording.worker_aggregator import Bookkeeper, Live
+from router.workers import worker_pool as crews
+from router.workers.parent import Parent
+from router.workers.worker_pool import Crew, Orders
 from tests.router_world import SwitchableStore, snapshot
 
 # argv: what to do, a folder to leave a mark in, then what every worker is given.
 WORKER = """
 import os, pathlib, signal, socket, sys, time
-from router.wire import frame
+from router.recording.ipc_frames import frame
 told, folder = sys.argv[1], pathlib.Path(sys.argv[2])
 if told == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -20,7 +20,7 @@ from harness.domain.routing.kill_switch import (
 from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
 from harness.domain.routing.target import Target
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
-from router.ready import ready
+from router.snapshot.compiler import ready
 from tests.router_door import ASK, CHAT, Door, code
 from tests.router_upstream import completion
 from tests.router_world import provider, served, snapshot, upstream_keys

@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from harness.domain.routing.target import RequestPatch
-from router.transport.scripted import Turn
+from router.upstream.scripted import Turn
 from tests.router_upstream import Upstream, completion, error, running_upstream
 from tests.router_world import (
     FALLBACK,

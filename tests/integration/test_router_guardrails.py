@@ -13,7 +13,7 @@ import pytest
 from harness.domain.canary.guardrails import Guardrail, Guardrails, Tally
 from harness.domain.canary.observation import Block, UnitRule
 from harness.domain.proposals.policy import Unit
-from router.transport.scripted import Turn
+from router.upstream.scripted import Turn
 from tests.router_upstream import (
     DONE,
     EVENTS,

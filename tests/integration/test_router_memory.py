@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from router.connection import Connection
-from router.course import Attempt, Course
-from router.ports import UpstreamFailed
-from router.transport.pool_origin import IDLE_S
-from router.transport.pool_wire import Wire
-from router.transport.scripted import Happening, Turn
+from router.request.request_state import Attempt, Course
+from router.server.connection import Connection
+from router.upstream.origin_pool import IDLE_S
+from router.upstream.pool_connection import Wire
+from router.upstream.scripted import Happening, Turn
+from router.upstream.transport import UpstreamFailed
 from tests.router_upstream import EVENTS, completion, running_upstream, streamed
 from tests.router_world import (
     FALLBACK,

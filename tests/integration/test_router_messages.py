@@ -12,7 +12,7 @@ import pytest
 from evals.sim import serve
 from evals.sim.simulator import Simulator
 from harness.domain.routing.capabilities import Capabilities
-from router.transport.scripted import Turn
+from router.upstream.scripted import Turn
 from tests.router_sim import (
     HELLO,
     HURRIED,

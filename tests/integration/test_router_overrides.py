@@ -22,7 +22,7 @@ from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
 from harness.domain.routing.target import Target
 from harness.store.memory import MemoryStore
-from router.serving import ServedRoute
+from router.snapshot.compiled import ServedRoute
 from tests.router_door import AUTH, CHAT, Door, code
 from tests.router_site import eventually
 from tests.router_upstream import completion

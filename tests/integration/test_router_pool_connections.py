@@ -12,10 +12,10 @@ import pytest
 
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
-from router.ports import UpstreamFailed, UpstreamReply, UpstreamRequest
-from router.transport import pool_origin
-from router.transport.pool import Pool
-from router.transport.pool_wire import HIGH_WATER_BYTES
+from router.upstream import origin_pool
+from router.upstream.pool import Pool
+from router.upstream.pool_connection import HIGH_WATER_BYTES
+from router.upstream.transport import UpstreamFailed, UpstreamReply, UpstreamRequest
 from tests.both_loops import on_both_loops
 from tests.raw_server import OK, Line, RawServer, answer_forever, raw_server
 from tests.router_world import QUICK
@@ -152,7 +152,7 @@ async def test_fresh_connections_take_an_idle_ones_place() -> None:
 async def test_idle_connections_are_closed_in_time(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_origin, "IDLE_S", 0.05)
+    monkeypatch.setattr(origin_pool, "IDLE_S", 0.05)
     left = asyncio.Event()
 
     async def play(line: Line) -> None:

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from harness.domain.routing.table import Snapshot
-from router.transport.scripted import Turn
+from router.upstream.scripted import Turn
 from tests.router_upstream import Asked, Upstream, completion, error, running_upstream, streamed
 from tests.router_world import (
     FALLBACK,

@@ -13,7 +13,7 @@ from openai.types.responses import FunctionToolParam, Response, ResponseStreamEv
 from evals.sim import serve
 from evals.sim.simulator import Simulator
 from harness.domain.routing.capabilities import Capabilities
-from router.transport.scripted import Turn
+from router.upstream.scripted import Turn
 from tests.router_sim import (
     HELLO,
     HURRIED,

@@ -26,9 +26,9 @@ from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.runtime.clock import SystemClock
 from harness.runtime.random_ids import SystemChance
 from harness.store.sql import SqlStore
-from router import snapshot_file
-from router.recorder import Recorder
-from router.snapshot import SnapshotHolder
+from router.recording.recorder import Recorder
+from router.snapshot import file
+from router.snapshot.holder import SnapshotHolder
 from tests.router_sim import HELLO, OWN, SPARE
 from tests.router_world import KEY, QUICK, SECRET, running_router_on, wait_until
 from tests.signing import CONTROL
@@ -165,7 +165,7 @@ def test_answers_are_paired_counted_and_paid_and_users_notice_nothing(
         assert found.candidate is not None
         assert found.candidate.cost_usd > found.incumbent.cost_usd
         # Whoever starts without the database still knows of it.
-        assert snapshot_file.load(tmp_path / "snapshot.json").shadows == (made,)
+        assert file.load(tmp_path / "snapshot.json").shadows == (made,)
 
         shadows.stop(at.ctx, KIM, "support")
         at.settled()

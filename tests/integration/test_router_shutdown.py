@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from router.asgi import App
-from router.serve import Server, server
-from router.stopping import HAND_OVER
+from router.server.asgi import App
+from router.server.process import Server, server
+from router.workers.shutdown import HAND_OVER
 from tests.router_door import Door
 from tests.router_world import wait_until
 
@@ -139,7 +139,7 @@ def test_who_connected_before_the_listener_was_closed_is_answered() -> None:
 def test_a_server_that_is_replaced_keeps_its_idle_connections_for_one_more_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("router.connection.LINGER_S", 0.0)
+    monkeypatch.setattr("router.server.connection.LINGER_S", 0.0)
     with running(drain_s=60.0) as place, place.connect() as idle, place.connect() as other:
         assert asked(idle)
         assert asked(other)

@@ -7,7 +7,7 @@ from threading import Thread
 import openai
 import pytest
 
-from router.transport.scripted import Turn
+from router.upstream.scripted import Turn
 from tests.router_upstream import Upstream, completion, running_upstream
 from tests.router_world import (
     CANDIDATE,

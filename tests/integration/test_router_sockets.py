@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from router.transport.scripted import Happening, Turn
+from router.upstream.scripted import Happening, Turn
 from tests.router_upstream import (
     DONE,
     Asked,
@@ -175,7 +175,7 @@ def test_trailers_and_frames_of_chunks_without_end_are_cut(world: World, end: by
 def test_a_client_that_never_reads_is_hung_up_on(
     upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.connection.STALLED_S", 0.3)
+    monkeypatch.setattr("router.server.connection.STALLED_S", 0.3)
     words = [event({"content": "x" * 60_000})] * 1000
     upstream.turns = {INCUMBENT: broken_stream(*words, event(finish="stop"), DONE)}
     with (
@@ -191,7 +191,7 @@ def test_a_client_that_never_reads_is_hung_up_on(
 def test_a_client_that_reads_slowly_gets_everything(
     upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.connection.STALLED_S", 2.0)
+    monkeypatch.setattr("router.server.connection.STALLED_S", 2.0)
     words = [event({"content": "x" * 60_000})] * 200
     upstream.turns = {INCUMBENT: broken_stream(*words, event(finish="stop"), DONE)}
     out = b""
@@ -211,7 +211,7 @@ def test_a_client_that_reads_a_trickle_of_a_big_answer_is_no_deaf_one(
     upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The system holds megabytes for it, out of the router's sight."""
-    monkeypatch.setattr("router.connection.STALLED_S", 1.0)
+    monkeypatch.setattr("router.server.connection.STALLED_S", 1.0)
     upstream.turns = {INCUMBENT: completion("x" * 20_000_000)}
     with running_router(snapshot(upstream.url), tmp_path, QUICK) as world:
         port = int(world.url.rpartition(":")[2])
@@ -268,8 +268,8 @@ def test_a_client_that_reads_once_all_is_sent_learns_that_it_was_too_much(
 def test_a_client_that_sends_on_after_its_last_answer_is_read_on_for_a_while_alone(
     upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, quiet: bool
 ) -> None:
-    monkeypatch.setattr("router.connection.READ_ON_QUIET_S", 0.1)
-    monkeypatch.setattr("router.connection.READ_ON_BYTES", 1024 * 1024)
+    monkeypatch.setattr("router.server.connection.READ_ON_QUIET_S", 0.1)
+    monkeypatch.setattr("router.server.connection.READ_ON_BYTES", 1024 * 1024)
     small = replace(QUICK, max_body_bytes=1024)
     with (
         running_router(snapshot(upstream.url), tmp_path, small) as world,
@@ -415,8 +415,8 @@ def test_an_endless_head_is_cut_and_others_are_served_meanwhile(
 def test_a_request_that_does_not_arrive_is_hung_up_on(
     world: World, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
-    monkeypatch.setattr("router.connection.REQUEST_ARRIVES_S", 1.0)
-    monkeypatch.setattr("router.asgi.REQUEST_ARRIVES_S", 0.5)
+    monkeypatch.setattr("router.server.connection.REQUEST_ARRIVES_S", 1.0)
+    monkeypatch.setattr("router.server.asgi.REQUEST_ARRIVES_S", 0.5)
 
     with connect(world) as slow:
         slow.sendall(begun)
@@ -429,7 +429,7 @@ def test_a_request_that_does_not_arrive_is_hung_up_on(
 def test_an_idle_connection_is_kept_after_a_request(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.connection.REQUEST_ARRIVES_S", 0.5)
+    monkeypatch.setattr("router.server.connection.REQUEST_ARRIVES_S", 0.5)
     with connect(world) as found:
         found.sendall(request())
         assert found.recv(65536)

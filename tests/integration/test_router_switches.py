@@ -23,8 +23,8 @@ from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from harness.runtime.random_ids import SystemChance
 from harness.store.sql import SqlStore
-from router import snapshot_file
-from router.snapshot import SnapshotHolder
+from router.snapshot import file
+from router.snapshot.holder import SnapshotHolder
 from tests.router_door import ASK, CHAT, Door
 from tests.router_upstream import Upstream, completion, running_upstream
 from tests.router_world import (
@@ -236,6 +236,6 @@ def test_the_snapshot_on_disk_keeps_switches(tmp_path: Path) -> None:
     one, other = thrown(door), thrown(door, id="sw_2", route="support", expires_at=until)
     kept = with_switches(one, other)
 
-    snapshot_file.save(kept, tmp_path / "kept.json")
+    file.save(kept, tmp_path / "kept.json")
 
-    assert snapshot_file.load(tmp_path / "kept.json").switches == (one, other)
+    assert file.load(tmp_path / "kept.json").switches == (one, other)

@@ -13,8 +13,8 @@ from evals.sim import serve
 from harness.app import installation
 from harness.domain.errors import ConfigError
 from harness.domain.settings import TracingSettings
-from router.tracing import OpenTelemetry, finish_reasons
-from router.transport.scripted import Happening
+from router.observers.tracing import OpenTelemetry, finish_reasons
+from router.upstream.scripted import Happening
 from tests.router_site import ROUTE, ask, routed
 from tests.router_upstream import (
     ROLE,

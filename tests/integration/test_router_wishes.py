@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from harness.domain.settings import AnsweredModel, RouterSettings
-from router.transport.scripted import Turn
+from router.upstream.scripted import Turn
 from tests.router_upstream import (
     DONE,
     ROLE,

@@ -16,7 +16,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.target import Provider
 from harness.domain.settings import Settings
 from harness.runtime.encryption import FernetCipher, new_key
-from router import snapshot_file
+from router.snapshot import file as snapshot_file
 from tests.world import World
 
 pytestmark = pytest.mark.req("D4", "C8")

@@ -20,7 +20,7 @@ from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.providers.credentials import ProviderKey, StoredKey
 from harness.domain.routing.target import Provider
 from harness.runtime.encryption import new_key
-from router.ports import UpstreamRequest
+from router.upstream.transport import UpstreamRequest
 from tests.alert_receiver import Receiver
 from tests.integration.test_key_taken_away import simulator
 from tests.processes import free_port, site

@@ -23,8 +23,9 @@ from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from harness.store.schema import metadata
 from harness.store.sql import SqlStore
-from router import snapshot, snapshot_file
-from router.snapshot import SnapshotHolder
+from router.snapshot import file as snapshot_file
+from router.snapshot import holder as snapshot
+from router.snapshot.holder import SnapshotHolder
 from tests.contract.builders import KEY, NEW, OLD, PROVIDER, ROUTE, seeded
 from tests.contract.conftest import SECRET
 from tests.raw_sql import forge, owned, row

@@ -33,7 +33,7 @@ from harness.runtime.clock import ManualClock
 from harness.store.schema.columns import Json, UtcTime
 from harness.store.schema.signed_tables import SIGNED, SignedTable
 from harness.store.sql import SqlStore
-from router.snapshot import SnapshotHolder
+from router.snapshot.holder import SnapshotHolder
 from tests.integration.raw_sql import WAIVER, Database, prepared
 from tests.signing import CONTROL, VERIFIER
 from tests.world import BEN, SECRET, World, approved

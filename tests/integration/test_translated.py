@@ -12,10 +12,16 @@ from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
-from router.dialects.chat_stream import ChatStream
-from router.ports import CHAT_PATH, UpstreamFailed, UpstreamReply, UpstreamRequest, dropped
-from router.transport.pool import Pool
-from router.transport.translated import Translated
+from router.protocols.chat.stream import ChatStream
+from router.upstream.pool import Pool
+from router.upstream.translate.transport import Translated
+from router.upstream.transport import (
+    CHAT_PATH,
+    UpstreamFailed,
+    UpstreamReply,
+    UpstreamRequest,
+    dropped,
+)
 from tests.raw_server import Line, Play, raw_server
 from tests.wire import anthropic, gemini, vertex
 from tests.wire.server import KEY, Json, Reply

@@ -11,13 +11,13 @@ from typing import Any, Final
 import pytest
 
 from harness.domain.routing.target import Provider
-from router.ports import UpstreamFailed, UpstreamRequest
-from router.transport.asked import RULES, looked_through
-from router.transport.litellm import load
-from router.transport.scripted import Happening, Scripted, Turn
-from router.transport.translated import Translated
-from router.transport.translation import Ask, Translation
-from router.transport.untranslatable import Untranslatable
+from router.upstream.scripted import Happening, Scripted, Turn
+from router.upstream.translate.litellm import load
+from router.upstream.translate.request_screening import RULES, looked_through
+from router.upstream.translate.translation import Ask, Translation
+from router.upstream.translate.transport import Translated
+from router.upstream.translate.untranslatable import Untranslatable
+from router.upstream.transport import UpstreamFailed, UpstreamRequest
 from tests.wire import anthropic, bedrock, gemini, vertex
 
 pytestmark = pytest.mark.slow
@@ -234,7 +234,7 @@ async def test_an_answer_that_does_not_say_why_it_ended_is_translated_without_a_
 async def test_a_google_stream_that_said_why_it_ends_is_whole(
     monkeypatch: pytest.MonkeyPatch, end: tuple[Happening, ...], *, ended: bool
 ) -> None:
-    monkeypatch.setattr("router.last_events.LAST_EVENTS_S", 0.05)
+    monkeypatch.setattr("router.upstream.stream_end.LAST_EVENTS_S", 0.05)
     reason = {"finishReason": "STOP"} if ended else {}
     said = {"candidates": [{"content": WORDS, "index": 0, "avgLogprobs": 0.5, **reason}]}
     event = b"data: " + json.dumps(said).replace("0.5", "NaN").encode() + b"\n\n"

@@ -21,10 +21,10 @@ from harness.domain.settings import RouterSettings
 from harness.runtime.clock import SystemClock
 from harness.runtime.outbound import webhook
 from harness.runtime.outbound.provider_probe import HttpDoor
-from router.ports import UpstreamFailed, UpstreamRequest
-from router.transport.passthrough import Passthrough
-from router.transport.pool import Pool
-from router.transport.select import Transports
+from router.upstream.passthrough import Passthrough
+from router.upstream.pool import Pool
+from router.upstream.transport import UpstreamFailed, UpstreamRequest
+from router.upstream.transports import Transports
 from tests.router_upstream import broken_stream, event, running_upstream
 from tests.router_world import KEY as CLIENT_KEY
 from tests.router_world import UPSTREAM_KEY, provider, running_router, snapshot

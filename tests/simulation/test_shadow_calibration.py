@@ -18,7 +18,7 @@ from harness.gate.shadow_evidence import (
     log_e_of_all,
 )
 from harness.gate.shadow_stage import Move, Seen, decide
-from router.shadow_units import ShadowUnits
+from router.recording.shadow_units import ShadowUnits
 
 pytestmark = pytest.mark.req("F8")
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit, with_limit_named
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, RequestPatch, Target
-from router.body import read_chat, read_request
-from router.dialects.table import DIALECTS
+from router.protocols.endpoints import DIALECTS
+from router.request.body import read_chat, read_request
 from tests.router_door import AUTH, CHAT, Door
 from tests.router_world import provider, snapshot
 

@@ -8,13 +8,13 @@ from anthropic.lib.streaming._messages import accumulate_event
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.bridges.chat_stream import ChatEvents
-from router.bridges.messages_answer import MessageEvents
-from router.bridges.translation import message_as_chat, response_as_chat
-from router.dialects.messages_stream import MessagesStream
-from router.dialects.responses_stream import ResponsesStream
-from router.jsonspan import read
-from router.ports import UpstreamFailed
+from router.protocols.chat.stream_reader import ChatEvents
+from router.protocols.endpoint_translation import message_as_chat, response_as_chat
+from router.protocols.messages.answer_writer import MessageEvents
+from router.protocols.messages.stream import MessagesStream
+from router.protocols.responses.stream import ResponsesStream
+from router.request.json_spans import read
+from router.upstream.transport import UpstreamFailed
 from tests import strict_chat
 
 TEXTS = st.text(min_size=1, max_size=12)

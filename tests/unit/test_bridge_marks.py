@@ -4,8 +4,8 @@ from typing import Any, Final
 
 import pytest
 
-from router.bridges.messages_request import chat_body
-from router.transport.asked import looked_through
+from router.protocols.messages.message_request import chat_body
+from router.upstream.translate.request_screening import looked_through
 
 MARK: Final[dict[str, Any]] = {"cache_control": {"type": "ephemeral"}}
 TEXT: Final = {"type": "text", "text": "a"}

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.degradation import Hint
 from harness.domain.routing.target import Target
-from router.body import read_request
-from router.bridges.translation import HELD, TRANSLATIONS
-from router.bridges.unsigned import without_unsigned
-from router.hints import given as hints_of
-from router.hints import without
-from router.jsonspan import read
-from router.ports import UpstreamFailed
+from router.protocols.endpoint_translation import HELD, TRANSLATIONS
+from router.protocols.messages.unsigned_thinking import without_unsigned
+from router.request.body import read_request
+from router.request.json_spans import read
+from router.request.optional_fields import given as hints_of
+from router.request.optional_fields import without
+from router.upstream.transport import UpstreamFailed
 from tests import strict_chat
 
 WORDS = st.sampled_from(

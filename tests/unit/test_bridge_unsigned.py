@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from router.bridges.unsigned import without_unsigned
+from router.protocols.messages.unsigned_thinking import without_unsigned
 
 pytestmark = pytest.mark.req("B7")
 THOUGHT = {"type": "thinking", "thinking": "hm", "signature": ""}

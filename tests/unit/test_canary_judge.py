@@ -40,9 +40,9 @@ from harness.gate.online.policy import decide
 from harness.gate.online.rollout_evidence import watch
 from harness.gate.text.explain import explain
 from harness.store.schema.policies import canary_policy
-from router.blocks import JUDGED_WITHIN_S, Ledger, Unit
-from router.seen import Traits
-from router.spool import Batch, decode, encode
+from router.recording.guardrail_sample import Traits
+from router.recording.ledger import JUDGED_WITHIN_S, Ledger, Unit
+from router.recording.spool import Batch, decode, encode
 from tests.unit.test_canary_policy import START, rollout
 
 pytestmark = pytest.mark.req("F3")

@@ -16,8 +16,8 @@ from harness.domain.privacy.redaction import Redactor
 from harness.ports import Transaction
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from router.capture_desk import ROOM, CaptureDesk
-from router.draft import Draft
+from router.observers.capture_writer import ROOM, CaptureDesk
+from router.recording.capture_draft import Draft
 
 pytestmark = pytest.mark.req("F9", "G4")
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.transport.asked import RULES, looked_through
-from router.transport.untranslatable import Malformed, Untranslatable
+from router.upstream.translate.request_screening import RULES, looked_through
+from router.upstream.translate.untranslatable import Malformed, Untranslatable
 
 KINDS = sorted(RULES)
 USER = {"role": "user", "content": "Rain?"}

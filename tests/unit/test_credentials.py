@@ -9,8 +9,8 @@ import pytest
 from harness.domain.operations.alerts import AlertKind, News
 from harness.domain.providers.credentials import ProviderKey, lacks_key, of_environment, without
 from harness.domain.routing.target import Provider
-from router.snapshot import no_keys
-from router.transport.scripted import Turn
+from router.snapshot.holder import no_keys
+from router.upstream.scripted import Turn
 from tests.router_door import ASK, CHAT, Door
 from tests.router_upstream import EVENTS, error
 from tests.router_world import (

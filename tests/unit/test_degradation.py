@@ -9,8 +9,8 @@ from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import UNKNOWN, Capabilities, Endpoint
 from harness.domain.routing.degradation import RULES, Hint, Rule, lacking
 from harness.domain.routing.target import Target
-from router.body import read_request
-from router.hints import given, without
+from router.request.body import read_request
+from router.request.optional_fields import given, without
 
 pytestmark = pytest.mark.req("B7")
 PLAIN = Target("p", "m")

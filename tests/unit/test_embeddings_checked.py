@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
-from router.body import read_request
-from router.dialects.embeddings import EMBEDDINGS
-from router.jsonspan import read
-from router.ports import UpstreamFailed
+from router.protocols.embeddings import EMBEDDINGS
+from router.request.body import read_request
+from router.request.json_spans import read
+from router.upstream.transport import UpstreamFailed
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
 FLOATS = [0.25, -1e-3]

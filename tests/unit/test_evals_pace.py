@@ -13,7 +13,7 @@ from evals.pace import Pace, Paces
 from evals.slots import Slots
 from harness.domain.evals.provider_limits import EvalLimits
 from harness.domain.reliability.rate_limits import RateState
-from router.rates import LocalRates
+from router.access.rate_limits import LocalRates
 
 HOLDER = """
 import asyncio, sys

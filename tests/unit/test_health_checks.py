@@ -23,8 +23,8 @@ from harness.domain.reliability.health_checks import (
     sleep_s,
 )
 from harness.domain.routing.capabilities import Capabilities
-from router.ports import UpstreamRequest
-from router.transport.scripted import Turn
+from router.upstream.scripted import Turn
+from router.upstream.transport import UpstreamRequest
 from tests.router_door import ASK, CHAT, Door
 from tests.router_upstream import completion, error
 from tests.router_world import FALLBACK, INCUMBENT, QUICK, provider, snapshot

@@ -17,8 +17,8 @@ from harness.domain.canary.worker_guard import FIRST, LocalGuard, log_limit
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.table import Arm, Canary, Route
 from harness.runtime.clock import ManualClock
-from router.guard import WAIT_S, Guards, RolloutGuard
-from router.guard_folder import GuardFiles, GuardFolder, LocalAbort, NoFiles, Watch
+from router.observers.canary_guard import WAIT_S, Guards, RolloutGuard
+from router.recording.guard_files import GuardFiles, GuardFolder, LocalAbort, NoFiles, Watch
 
 RULE = UnitRule(local_alpha=0.01)
 CANARY = Canary("t_new", 100, "salt", "r-1", RULE)
@@ -251,7 +251,7 @@ def test_a_worker_that_is_started_again_tells_what_nobody_has_confirmed(tmp_path
 async def test_an_abort_is_put_on_disk_as_it_comes_into_force_and_not_at_the_next_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.guard.LOOK_S", 3600.0)
+    monkeypatch.setattr("router.observers.canary_guard.LOOK_S", 3600.0)
     side = Side(GuardFolder(tmp_path / "guard"))
     watching = asyncio.create_task(side.guards.watch())
     await asyncio.sleep(0)  # it waits

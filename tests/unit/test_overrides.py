@@ -20,10 +20,10 @@ from harness.domain.routing.overrides import (
     words_of,
 )
 from harness.domain.routing.table import RouteSettings
-from router.body import read_request
-from router.dialects.table import ENDPOINTS
-from router.kinds import kinds_seen
-from router.patching import to_json
+from router.protocols.endpoints import ENDPOINTS
+from router.request.body import read_request
+from router.request.body_patch import to_json
+from router.request.request_kind import kinds_seen
 
 pytestmark = pytest.mark.req("D6")
 SUBAGENT, VISION, IMAGE, VIDEO, EMBEDDING = RequestKind

@@ -10,7 +10,7 @@ from evals.http_calls import HttpCalls
 from harness.domain.errors import InputError, NoAnswer
 from harness.domain.providers.headers import LONGEST_NAME, LONGEST_VALUE, MOST, check_headers
 from harness.domain.routing.target import Provider
-from router.transport.pool_call import call_for
+from router.upstream.request_head import call_for
 
 pytestmark = pytest.mark.req("D1")
 SECRET = "SECRETLF99999"  # noqa: S105 - made up

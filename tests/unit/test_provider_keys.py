@@ -13,8 +13,8 @@ from harness.domain.operations.alerts import Alert, AlertKind, News
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.providers.key_rotation import LONGEST_S, REFUSED_S, chosen, rest_s, rested
 from harness.domain.reliability.failures import RULES, FailureClass
-from router.ports import UpstreamRequest
-from router.transport.scripted import Turn
+from router.upstream.scripted import Turn
+from router.upstream.transport import UpstreamRequest
 from tests.router_door import ASK, CHAT, Door
 from tests.router_upstream import completion, error
 from tests.router_world import provider, snapshot, upstream_keys

@@ -25,7 +25,7 @@ from harness.runtime.audit_checkpoint import CheckpointFile
 from harness.runtime.clock import ManualClock
 from harness.store.signing.signed_snapshot import verified
 from harness.store.sql import SqlStore
-from router.snapshot import SnapshotHolder
+from router.snapshot.holder import SnapshotHolder
 from tests.signing import CONTROL, VERIFIER
 from tests.world import BEN, SECRET, World
 

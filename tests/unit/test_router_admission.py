@@ -15,11 +15,11 @@ from harness.domain.reliability.key_limits import KeyLimits
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.table import KeyGrant
 from harness.ports import Store
-from router.admission import STRANGERS_COUNTS
-from router.feedback import PATH as FEEDBACK
-from router.ports import UpstreamRequest
-from router.rates import LocalRates
-from router.transport.scripted import Turn
+from router.access.admission import STRANGERS_COUNTS
+from router.access.rate_limits import LocalRates
+from router.observers.feedback import PATH as FEEDBACK
+from router.upstream.scripted import Turn
+from router.upstream.transport import UpstreamRequest
 from tests.router_door import ASK, AUTH, CHAT, Door, code
 from tests.router_upstream import completion, error, streamed
 from tests.router_world import KEY, QUICK, SECRET, snapshot

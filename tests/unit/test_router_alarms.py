@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.alerts import AlertKind, News
-from router.notices import FAILOVERS_PER_S, MAX_ALERTS, Notices
+from router.recording.event_queue import FAILOVERS_PER_S, MAX_ALERTS, Notices
 from tests.router_door import Place
 from tests.router_upstream import completion, error
 from tests.router_world import FALLBACK, INCUMBENT

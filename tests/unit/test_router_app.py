@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from router import asgi
-from router.ports import UpstreamRequest
-from router.transport.scripted import Turn
+from router.server import asgi
+from router.upstream.scripted import Turn
+from router.upstream.transport import UpstreamRequest
 from tests.router_door import ASK, AUTH, CHAT, Door, code
 from tests.router_upstream import completion, error, streamed
 from tests.router_world import QUICK

@@ -12,7 +12,7 @@ from harness.domain.canary.guardrails import ErrorTally, Guardrail, Split
 from harness.domain.canary.observation import Block, UnitRule
 from harness.domain.proposals.policy import Unit as UnitKind
 from harness.domain.reliability.failures import FailureClass
-from router.blocks import MAX_BLOCK_AGE_S, Ledger, Unit
+from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger, Unit
 
 pytestmark = pytest.mark.req("F3", "F4")
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -11,10 +11,10 @@ from evals import wire
 from harness.domain.errors import InputError
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import RequestPatch, Target
-from router.body import read_chat, read_request
-from router.dialects.chat import CHAT
-from router.dialects.table import DIALECTS
-from router.jsonspan import MAX_DEPTH, Members, decode, read, read_object
+from router.protocols.chat.dialect import CHAT
+from router.protocols.endpoints import DIALECTS
+from router.request.body import read_chat, read_request
+from router.request.json_spans import MAX_DEPTH, Members, decode, read, read_object
 
 PLAIN = Target("p", "the/model-1")
 scalars = (

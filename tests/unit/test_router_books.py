@@ -18,19 +18,19 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
-from router import reporter as reporting
-from router.bookkeeper import Account, Bookkeeper, Live
-from router.crew import LONGEST_PAUSE_S, pause_s
-from router.families import Family, Sample, Sums
-from router.feedback import Feedback
-from router.metrics import Reading, RouterMetrics
-from router.minutes import Ended
-from router.opinions import Opinion, Outcome, Verdict
-from router.recorder import Recorder
-from router.reporter import Reporter, stable
-from router.seen import Bad, Seen, Traits, Values
-from router.spool import Spool
-from router.wire import Frames, frame
+from router.observers.feedback import Feedback
+from router.observers.feedback_body import Opinion, Outcome, Verdict
+from router.recording import reporter as reporting
+from router.recording.guardrail_sample import Bad, Seen, Traits, Values
+from router.recording.ipc_frames import Frames, frame
+from router.recording.metric_families import Family, Sample, Sums
+from router.recording.metrics import Reading, RouterMetrics
+from router.recording.recorder import Recorder
+from router.recording.reporter import Reporter, stable
+from router.recording.spool import Spool
+from router.recording.traffic_minutes import Ended
+from router.recording.worker_aggregator import Account, Bookkeeper, Live
+from router.workers.worker_pool import LONGEST_PAUSE_S, pause_s
 from tests.router_world import SwitchableStore, snapshot
 
 ROLLOUT = "r-1"

@@ -12,8 +12,8 @@ from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
 from harness.domain.reliability.retry import RetryPolicy
 from harness.domain.routing.plan import SHORT_PAUSE_S
 from harness.runtime.clock import ManualClock
-from router.health import LONGEST_PAUSE_S
-from router.transport.scripted import Happening, Turn
+from router.health.target_health import LONGEST_PAUSE_S
+from router.upstream.scripted import Happening, Turn
 from tests.router_door import ASK, AUTH, CHAT, Place, Script, leaving
 from tests.router_upstream import ROLE, broken_stream, completion, error, event, streamed
 from tests.router_world import CANDIDATE, FALLBACK, INCUMBENT, QUICK

@@ -19,9 +19,9 @@ from harness.domain.reliability.latency import (
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.table import Commit, OnBadEvent, RouteSettings
 from harness.domain.settings import RouterSettings
-from router.course import Job, Try
-from router.relay import MOST_HELD_BYTES
-from router.transport.scripted import Happening, Turn
+from router.request.request_state import Job, Try
+from router.request.stream_relay import MOST_HELD_BYTES
+from router.upstream.scripted import Happening, Turn
 from tests.router_door import ASK, AUTH, CHAT, Door
 from tests.router_upstream import DONE, ROLE, broken_stream, completion, error, event, streamed
 from tests.router_world import FALLBACK, INCUMBENT, QUICK, provider, snapshot

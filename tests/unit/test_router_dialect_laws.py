@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.routing.capabilities import Endpoint
-from router.body import read_chat
-from router.dialects.table import DIALECTS
-from router.failures import class_of, class_of_error
-from router.jsonspan import read
-from router.ports import UpstreamFailed
+from router.protocols.endpoints import DIALECTS
+from router.protocols.provider_failures import class_of, class_of_error
+from router.request.body import read_chat
+from router.request.json_spans import read
+from router.upstream.transport import UpstreamFailed
 
 NAMES = (
     "choices code content content_block delta error finish_reason index input_tokens message "

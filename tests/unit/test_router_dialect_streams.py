@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.reliability.failures import FailureClass
-from router.dialects.messages_stream import STOP, MessagesStream
-from router.dialects.responses_stream import ResponsesStream
-from router.stream import StreamFilter
-from router.usage import Usage
+from router.protocols.event_stream import StreamFilter
+from router.protocols.messages.stream import STOP, MessagesStream
+from router.protocols.responses.stream import ResponsesStream
+from router.protocols.usage import Usage
 
 F = FailureClass
 

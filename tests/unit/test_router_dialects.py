@@ -11,14 +11,14 @@ from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import UNKNOWN, Endpoint, within
 from harness.domain.routing.target import RequestPatch, Target
-from router.body import ClientRequest, read_request
-from router.dialects.table import DIALECTS, ENDPOINTS
-from router.failures import class_of
-from router.jsonspan import read_object
-from router.ports import UpstreamFailed
-from router.replies import JSON, Reply, error_reply
-from router.sticky import sticky_key
-from router.usage import Usage
+from router.protocols.endpoints import DIALECTS, ENDPOINTS
+from router.protocols.provider_failures import class_of
+from router.protocols.usage import Usage
+from router.request.body import ClientRequest, read_request
+from router.request.json_spans import read_object
+from router.request.sticky import sticky_key
+from router.server.replies import JSON, Reply, error_reply
+from router.upstream.transport import UpstreamFailed
 
 F = FailureClass
 HI = [{"role": "user", "content": "hi"}]

@@ -19,8 +19,8 @@ from harness.domain.canary.guardrails import (
 from harness.domain.canary.observation import Block, UnitRule
 from harness.domain.canary.ranking import scored
 from harness.domain.proposals.policy import Unit as UnitKind
-from router.blocks import Ledger, Unit
-from router.seen import NEEDS, Bad, Seen, Traits, Values
+from router.recording.guardrail_sample import NEEDS, Bad, Seen, Traits, Values
+from router.recording.ledger import Ledger, Unit
 
 pytestmark = pytest.mark.req("F3")
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,9 +9,9 @@ import pytest
 from harness.domain.canary.observation import UnitRule
 from harness.domain.proposals.policy import Unit
 from harness.domain.routing.table import Arm, Canary, Route, arm_of
-from router.haste import KEPT, LEAST, TIMES, Haste
-from router.ports import UpstreamRequest
-from router.transport.scripted import Turn
+from router.observers.short_deadlines import KEPT, LEAST, TIMES, Haste
+from router.upstream.scripted import Turn
+from router.upstream.transport import UpstreamRequest
 from tests.router_door import ASK, AUTH, CHAT, Door
 from tests.router_upstream import completion
 from tests.router_world import CANDIDATE, snapshot

@@ -26,21 +26,21 @@ from harness.domain.routing.table import KeyGrant, RouteSettings, Snapshot
 from harness.domain.routing.target import Price, Target
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.runtime.clock import ManualClock
-from router.alarms import AGAIN_S
-from router.books import Books
-from router.dispatch import Dispatcher
-from router.exchange import Copied
-from router.guard import Guards
-from router.health import TargetHealth
-from router.model_calls import ModelCalls
-from router.outcomes import Outcomes
-from router.relay import CommittedStream
-from router.renewals import Renewals
-from router.serving import Header, Upstream
-from router.spans import Asked, Served, Settle
-from router.stream import StreamFilter
-from router.transport.scripted import Turn
-from router.watch import Watch
+from router.health.early_recovery import Renewals
+from router.health.target_health import TargetHealth
+from router.health.worker_alerts import AGAIN_S
+from router.observers.canary_guard import Guards
+from router.observers.guardrail_probe import Watch
+from router.observers.request_accounting import Books
+from router.observers.tracing_port import Asked, Served, Settle
+from router.protocols.event_stream import StreamFilter
+from router.request.attempt_settlement import Outcomes
+from router.request.dispatch import Dispatcher
+from router.request.model_endpoint import ModelCalls
+from router.request.routed_response import Copied
+from router.request.stream_relay import CommittedStream
+from router.snapshot.compiled import Header, Upstream
+from router.upstream.scripted import Turn
 from tests.code_faults import broken, calls_within, module_of, name_of
 from tests.router_door import AUTH, CHAT, Door
 from tests.router_upstream import completion, error, streamed
@@ -87,12 +87,12 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.body",
         "router.calling",
         "router.course",
-        "router.degraded:dropped_for",
+        "router.request.degradation:dropped_for",
         "router.dialects",
         "router.dispatch",
         "router.exchange",
         "router.health",
-        "router.heartbeat:Heartbeat.send",
+        "router.request.heartbeat:Heartbeat.send",
         "router.hints",
         "router.internal_errors",
         "router.jsonspan",
@@ -427,7 +427,7 @@ async def test_so_may_who_counts_what_is_under_way_and_what_was_left_out(
 async def test_what_watches_beside_all_requests_goes_on_after_a_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.app.BEGUN_AGAIN_S", 0.0)
+    monkeypatch.setattr("router.server.app.BEGUN_AGAIN_S", 0.0)
     scene = Scene(tmp_path, canary=False, stream=False)
     begun: list[int] = []
     again = asyncio.Event()

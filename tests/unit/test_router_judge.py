@@ -16,9 +16,9 @@ from harness.domain.proposals.policy import CanaryJudge, CanaryPolicy, Unit
 from harness.domain.routing.data_classes import NONE_NAMED, DataClasses
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Price
-from router import snapshot_file
-from router.ready import judge_of
-from router.transport.scripted import Turn
+from router.snapshot import file as snapshot_file
+from router.snapshot.compiler import judge_of
+from router.upstream.scripted import Turn
 from tests.router_door import ASK, AUTH, CHAT, Door
 from tests.router_upstream import completion, error, streamed
 from tests.router_world import CANDIDATE, provider, snapshot

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from harness.domain.reliability.breaker import BreakerPolicy, BreakerState, WhenAllOpen
 from harness.domain.reliability.retry import RetryPolicy
 from harness.domain.settings import RouterSettings
-from router.transport.scripted import Happening, Turn
+from router.upstream.scripted import Happening, Turn
 from tests.router_door import ASK, Place, leaving
 from tests.router_upstream import ROLE, broken_stream, completion, error, event, streamed
 from tests.router_world import CANDIDATE, FALLBACK, INCUMBENT

@@ -8,9 +8,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from harness.domain.reliability.failover import hashes_of_user, user_hash
-from router.event_log import QUEUE
-from router.failover_log import OPEN
-from router.transport.scripted import Happening
+from router.observers.failover_log import OPEN
+from router.server.event_log import QUEUE
+from router.upstream.scripted import Happening
 from tests.router_door import ASK, Place
 from tests.router_upstream import ROLE, broken_stream, completion, error, event, streamed
 from tests.router_world import FALLBACK, INCUMBENT, SECRET

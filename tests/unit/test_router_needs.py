@@ -11,10 +11,10 @@ from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
 from harness.domain.routing.capabilities import Capabilities, Endpoint, Needs
 from harness.domain.routing.table import Arm
 from harness.runtime.clock import ManualClock
-from router.body import read_request
-from router.health import TargetHealth
-from router.needs import needs_of
-from router.planner import Planner
+from router.health.target_health import TargetHealth
+from router.request.body import read_request
+from router.request.needs import needs_of
+from router.request.planner import Planner
 from tests.router_world import INCUMBENT, provider, served, snapshot
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.domain.reliability.key_limits import KeyLimits
-from router.transport.scripted import Happening, Turn
+from router.upstream.scripted import Happening, Turn
 from tests.router_door import ASK, CHAT, Door, Place
 from tests.router_upstream import DONE, ROLE, broken_stream, completion, event, streamed
 from tests.router_world import INCUMBENT, snapshot
@@ -121,7 +121,7 @@ async def test_usage_beside_the_last_choice_is_counted_and_sent_only_if_asked(
 async def test_a_refusal_is_known_by_its_status_when_its_words_do_not_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, end: Happening
 ) -> None:
-    monkeypatch.setattr("router.refusal_words.WAIT_S", 0.05)
+    monkeypatch.setattr("router.upstream.error_body.WAIT_S", 0.05)
     door = Door(tmp_path, lambda _: Turn(status=status, steps=(b'{"err', end)))
 
     answered, _, body = await door.call(CHAT, ASK)

@@ -10,8 +10,8 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Needs
 from harness.domain.routing.plan import Surroundings, plan_for
 from harness.domain.routing.table import Arm, Canary, Route, RouteSettings, Stakes
-from router.failures import class_of
-from router.plan import charged, route_targets
+from router.protocols.provider_failures import class_of
+from router.snapshot.route_plans import charged, route_targets
 
 F = FailureClass
 

@@ -8,9 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.domain.reliability.failures import FailureClass
-from router.ports import UpstreamFailed
-from router.transport.pool import Pool
-from router.transport.pool_wire import MAX_HEAD_BYTES
+from router.upstream.pool import Pool
+from router.upstream.pool_connection import MAX_HEAD_BYTES
+from router.upstream.transport import UpstreamFailed
 from tests.both_loops import on_both_loops
 from tests.raw_server import OK, Line, raw_server
 from tests.router_world import QUICK

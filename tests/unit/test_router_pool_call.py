@@ -4,9 +4,9 @@ import pytest
 
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
-from router.ports import UpstreamFailed
-from router.transport.pool_call import call_for
-from router.transport.pool_origin import in_turn
+from router.upstream.origin_pool import in_turn
+from router.upstream.request_head import call_for
+from router.upstream.transport import UpstreamFailed
 
 pytestmark = pytest.mark.req("A4")
 

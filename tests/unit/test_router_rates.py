@@ -14,8 +14,8 @@ import pytest
 
 from harness.domain.reliability.rate_limits import RateLimit, RateState
 from harness.ports import RateBook
-from router import rates
-from router.rates import LocalRates, SharedRates, admit
+from router.access import rate_limits
+from router.access.rate_limits import LocalRates, SharedRates, admit
 
 TEN = RateLimit(requests_per_min=10)
 # Asks as often as it is told, at a standstill of the clock, and says how often it was let in.
@@ -23,7 +23,7 @@ ASKER = """
 import sys, time
 from pathlib import Path
 from harness.domain.reliability.rate_limits import RateLimit
-from router.rates import SharedRates, admit
+from router.access.rate_limits import SharedRates, admit
 book = SharedRates(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
@@ -37,7 +37,7 @@ print(allowed)
 STUCK = """
 import os, signal, sys
 from pathlib import Path
-from router.rates import SharedRates
+from router.access.rate_limits import SharedRates
 book = SharedRates(Path(sys.argv[1]))
 def change(state):
     print("changing", flush=True)
@@ -92,8 +92,8 @@ def test_many_keys_never_meet_in_one_place(tmp_path: Path) -> None:
 def test_with_no_place_left_a_key_is_counted_in_its_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rates, "SLOTS", 4)
-    monkeypatch.setattr(rates, "PROBES", 4)
+    monkeypatch.setattr(rate_limits, "SLOTS", 4)
+    monkeypatch.setattr(rate_limits, "PROBES", 4)
     with closing(SharedRates(tmp_path / "rates.book")) as book:
         for key in "abcdef":
             assert [admit(book, key, TEN, 0, 9.0).allowed for _ in range(11)].count(True) == 10

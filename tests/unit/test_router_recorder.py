@@ -23,9 +23,9 @@ from harness.domain.shadow.shadow import ShadowTally
 from harness.ports import Store
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
-from router.minutes import Ended, Minutes
-from router.recorder import TOGETHER, Recorder
-from router.spool import Batch, Spool, decode, encode
+from router.recording.recorder import TOGETHER, Recorder
+from router.recording.spool import Batch, Spool, decode, encode
+from router.recording.traffic_minutes import Ended, Minutes
 from tests.router_world import SwitchableStore, snapshot
 from tests.signing import CONTROL
 
@@ -284,7 +284,7 @@ def test_a_kill_in_mid_replay_counts_at_most_one_transaction_twice(
             raise Killed
         mark(places)
 
-    monkeypatch.setattr("router.recorder.TOGETHER", 2)
+    monkeypatch.setattr("router.recording.recorder.TOGETHER", 2)
     with monkeypatch.context() as patched:
         patched.setattr(bench.spool, "done", die_after_the_second)
         with pytest.raises(Killed):
@@ -300,7 +300,7 @@ def test_a_kill_in_mid_replay_counts_at_most_one_transaction_twice(
 def test_a_spool_that_another_process_replays_waits_and_loses_nothing(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.spool.LOCK_S", 0.05)
+    monkeypatch.setattr("router.recording.spool.LOCK_S", 0.05)
     bench.store.away = True
     bench.request()
     with Spool(tmp_path / "spool.jsonl").held():
@@ -398,7 +398,7 @@ def test_at_the_end_every_block_is_closed_and_written(bench: Bench) -> None:
 def test_a_database_that_never_answers_does_not_hold_the_end_up_nor_lose_a_row(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.recorder.STOP_S", 0.1)
+    monkeypatch.setattr("router.recording.recorder.STOP_S", 0.1)
     begun, answer = threading.Event(), threading.Event()
 
     def hang(*_: object) -> None:

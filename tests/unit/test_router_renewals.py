@@ -12,8 +12,8 @@ from harness.domain.providers.credentials import StoredKey
 from harness.domain.routing.kill_switch import Source, Switch, force_of
 from harness.domain.routing.table import Snapshot
 from harness.runtime.clock import ManualClock
-from router.ports import UpstreamRequest
-from router.transport.scripted import Turn
+from router.upstream.scripted import Turn
+from router.upstream.transport import UpstreamRequest
 from tests.router_door import ASK, CHAT, Door
 from tests.router_upstream import completion, error
 from tests.router_world import FALLBACK, INCUMBENT, UPSTREAM_KEYS, provider, snapshot

@@ -10,10 +10,10 @@ from harness.domain.errors import InputError
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Canary, Route, arm_of
 from harness.domain.routing.target import RequestPatch, Target
-from router.body import read_request
-from router.dialects.table import DIALECTS
-from router.needs import needs_of
-from router.sticky import sticky_key
+from router.protocols.endpoints import DIALECTS
+from router.request.body import read_request
+from router.request.needs import needs_of
+from router.request.sticky import sticky_key
 
 NAMES = (
     "content format function functions image_url input instructions max_output_tokens "

@@ -4,7 +4,7 @@ import pytest
 
 from harness.domain.evals.pins import MOST_SIGHTINGS
 from harness.runtime.clock import ManualClock
-from router.served_names import LONGEST_NAME, NOTE_EVERY_S, ServedNames
+from router.recording.served_names import LONGEST_NAME, NOTE_EVERY_S, ServedNames
 
 pytestmark = pytest.mark.req("F6")
 

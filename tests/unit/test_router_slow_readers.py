@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from uvicorn.config import Config
 
-from router.connection import Connection, State
-from router.http_call import SLICE_BYTES
-from router.serve import UNSENT_BYTES, bound_unsent
-from router.transport.pool_wire import HIGH_WATER_BYTES, Wire
+from router.server.connection import Connection, State
+from router.server.process import UNSENT_BYTES, bound_unsent
+from router.server.request_cycle import SLICE_BYTES
+from router.upstream.pool_connection import HIGH_WATER_BYTES, Wire
 
 pytestmark = pytest.mark.req("G5")
 

@@ -31,11 +31,11 @@ from harness.domain.routing.table import (
 )
 from harness.domain.routing.target import Price, Provider, RequestPatch, Target
 from harness.ports import Store
-from router import snapshot_file
-from router.keys import CACHED_KEYS, KeyRing
-from router.ready import ready
-from router.serving import header_text
-from router.snapshot import SnapshotHolder
+from router.access.keys import CACHED_KEYS, KeyRing
+from router.snapshot import file as snapshot_file
+from router.snapshot.compiled import header_text
+from router.snapshot.compiler import ready
+from router.snapshot.holder import SnapshotHolder
 from tests.router_world import KEY, SECRET, SwitchableStore, snapshot
 
 URL = "http://127.0.0.1:1/v1"
@@ -189,7 +189,7 @@ def test_what_judges_schemas_is_loaded_before_a_revision_serves_that_asks_for_it
     def loaded() -> None:
         served.append(held.current.revision if held.current else 0)
 
-    monkeypatch.setattr("router.snapshot.validity.prepare", loaded)
+    monkeypatch.setattr("router.snapshot.holder.validity.prepare", loaded)
     held.boot()
     timed = UnitRule(guardrails={Guardrail.LATENCY: 1.25})
     store.put(snapshot(URL, weight_bps=100, revision=4, rule=timed))

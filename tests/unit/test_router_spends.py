@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.reliability.spend import KeySpend, Spent, spent_of
-from router.minutes import Ended
-from router.spends import Spends
+from router.access.key_spend import Spends
+from router.recording.traffic_minutes import Ended
 
 DAY = date(2026, 3, 30)
 ENDED = Ended("r", "incumbent", "t", 1, False, False, False, 1.0, 0, 0, 0.0, "k")  # noqa: FBT003 - as it stands

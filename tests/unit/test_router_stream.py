@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.dialects.chat_stream import DONE, ChatStream
+from router.protocols.chat.stream import DONE, ChatStream
 from tests.router_upstream import ROLE, USAGE, event
 
 WHOLE = b"".join(
@@ -149,7 +149,7 @@ def test_an_end_without_done_gets_one() -> None:
 
 
 def test_an_endless_event_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.stream.MAX_EVENT_BYTES", 1000)
+    monkeypatch.setattr("router.protocols.event_stream.MAX_EVENT_BYTES", 1000)
     stream = ChatStream('"r"', show_usage=False)
 
     stream.feed(b"data: " + b"x" * 2000)

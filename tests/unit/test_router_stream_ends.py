@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from harness.domain.settings import RouterSettings
-from router.bridges.translation import TRANSLATIONS
-from router.dialects.chat_stream import DONE
-from router.dialects.messages_stream import STOP
-from router.dialects.table import DIALECTS
-from router.ports import Transport, UpstreamRequest
-from router.transport.bridge import Bridge
-from router.transport.scripted import Happening, Scripted, Turn
+from router.protocols.chat.stream import DONE
+from router.protocols.endpoint_translation import TRANSLATIONS
+from router.protocols.endpoints import DIALECTS
+from router.protocols.messages.stream import STOP
+from router.upstream.endpoint_bridge import Bridge
+from router.upstream.scripted import Happening, Scripted, Turn
+from router.upstream.transport import Transport, UpstreamRequest
 from tests.router_door import CHAT, Door
 from tests.router_upstream import EVENTS, ROLE, broken_stream, completion, event, streamed
 from tests.router_world import FALLBACK, INCUMBENT, QUICK, provider, snapshot
@@ -64,8 +64,8 @@ ENDS: dict[str, tuple[bytes | Happening, ...]] = {
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.relay.LAST_EVENTS_S", 0.05)
-    monkeypatch.setattr("router.last_events.LAST_EVENTS_S", 0.05)
+    monkeypatch.setattr("router.request.stream_relay.LAST_EVENTS_S", 0.05)
+    monkeypatch.setattr("router.upstream.stream_end.LAST_EVENTS_S", 0.05)
 
 
 def door(

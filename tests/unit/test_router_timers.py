@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from router.timers import Timers
+from router.server.timers import Timers
 from tests.both_loops import on_both_loops
 
 

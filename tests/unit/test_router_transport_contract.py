@@ -11,11 +11,11 @@ import pytest
 from harness.domain.errors import ConfigError
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.failures import FailureClass
-from router.ports import Transport, UpstreamFailed, UpstreamRequest
-from router.transport.passthrough import Passthrough
-from router.transport.pool import Pool
-from router.transport.scripted import Happening, Scripted, Turn
-from router.transport.select import Transports
+from router.upstream.passthrough import Passthrough
+from router.upstream.pool import Pool
+from router.upstream.scripted import Happening, Scripted, Turn
+from router.upstream.transport import Transport, UpstreamFailed, UpstreamRequest
+from router.upstream.transports import Transports
 from tests.router_upstream import Upstream, completion, gzipped, running_upstream
 from tests.router_world import QUICK, UPSTREAM_KEY, provider
 

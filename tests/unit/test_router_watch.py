@@ -9,15 +9,15 @@ import pytest
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.observation import UnitRule
 from harness.domain.routing.capabilities import Endpoint
-from router.body import read_request
-from router.dialects.table import DIALECTS
-from router.jsonspan import read
-from router.ready import ready
-from router.said import MAX_KEPT, Said
-from router.seen import Bad, Seen, Traits
-from router.serving import ServedRoute
-from router.validity import calls_hold, fits, parsed
-from router.watch import Spent, Watch
+from router.observers.guardrail_probe import Spent, Watch
+from router.protocols.answer_signals import MAX_KEPT, Said
+from router.protocols.answer_validity import calls_hold, fits, parsed
+from router.protocols.endpoints import DIALECTS
+from router.recording.guardrail_sample import Bad, Seen, Traits
+from router.request.body import read_request
+from router.request.json_spans import read
+from router.snapshot.compiled import ServedRoute
+from router.snapshot.compiler import ready
 from tests.router_world import snapshot
 
 pytestmark = pytest.mark.req("F3")

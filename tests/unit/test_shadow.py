@@ -25,8 +25,8 @@ from harness.domain.shadow.shadow import (
     within_budget,
 )
 from harness.gate.shadow_evidence import ALPHA, is_harm, log_e, log_e_of_all, share_of_level
-from router.shadow_sums import ShadowSums
-from router.shadow_units import MAX_SUBJECTS, ShadowUnits
+from router.recording.shadow_totals import ShadowSums
+from router.recording.shadow_units import MAX_SUBJECTS, ShadowUnits
 
 pytestmark = pytest.mark.req("F8")
 

@@ -21,8 +21,8 @@ from harness.domain.operations.alerts import Alert, AlertKind
 from harness.ports import Store
 from harness.store import engine, memory
 from harness.store.schema.columns import Json, UtcTime, storable
-from router.recorder import Recorder
-from router.spool import Spool
+from router.recording.recorder import Recorder
+from router.recording.spool import Spool
 from tests.contract.builders import PROVIDER, RUN
 from tests.contract.conftest import FixedClock, open_store
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from router.transcript import transcript
+from router.protocols.transcript import transcript
 
 pytestmark = pytest.mark.req("F9")
 

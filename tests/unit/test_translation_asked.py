@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.transport.asked import RULES, Asked, held, looked_through
-from router.transport.foreign import without
-from router.transport.refusal import Refusal, refusal
-from router.transport.thinking import settled
-from router.transport.untranslatable import Untranslatable
+from router.upstream.strict_fields import without
+from router.upstream.translate.provider_errors import Refusal, refusal
+from router.upstream.translate.request_screening import RULES, Asked, held, looked_through
+from router.upstream.translate.thinking import settled
+from router.upstream.translate.untranslatable import Untranslatable
 from tests.wire import anthropic, gemini
 from tests.wire.server import Refused
 

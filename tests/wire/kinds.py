@@ -14,8 +14,8 @@ from evals.sim.completions import Completion
 from evals.sim.tools import ToolCall
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
-from router.ports import UpstreamFailed, UpstreamReply, UpstreamRequest
-from router.transport.scripted import Scripted, Turn
+from router.upstream.scripted import Scripted, Turn
+from router.upstream.transport import UpstreamFailed, UpstreamReply, UpstreamRequest
 from tests.wire import anthropic, bedrock, gemini, openai, vertex
 from tests.wire.server import KEY, Asked, Json, Refused, Reply, Strict
 

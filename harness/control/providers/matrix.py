@@ -159,7 +159,7 @@ class _Health:
 
     def of(self, provider: Provider) -> tuple[ProviderHealth, str]:
         own = [e.name for e in self._targets.values() if e.provider == provider.name]
-        # As routers name what an alert is about (`router.alarms`).
+        # As routers name what an alert is about (`router.health.worker_alerts`).
         names = {f"provider {provider.name}", *(f"target {each}" for each in own)}
         for alert in self._alerts:
             if alert.subject in names:

@@ -54,7 +54,7 @@ def is_drawn(unit: str, rollout: str, period: int, share: int) -> bool:
 
 
 def prompt(criteria: str, transcript: Mapping[str, Any]) -> str:
-    """transcript: a request and its answer, as `router.transcript` gives them.
+    """transcript: a request and its answer, as `router.protocols.transcript` gives them.
 
     What is judged stands in one JSON object at the end: text in it cannot end it.
     """

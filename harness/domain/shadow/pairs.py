@@ -1,6 +1,6 @@
 """The incumbent's answer and the candidate's to one request, compared by what needs no model.
 
-Contents come as `router.transcript` gives them; what goes out is numbers alone. Pure.
+Contents come as `router.protocols.transcript` gives them; what goes out is numbers alone. Pure.
 """
 
 import json

@@ -1,1 +1,0 @@
-"""`make demo`: the main job on this machine: real processes, real HTTP, real SQL."""

@@ -1,0 +1,1 @@
+"""The access room decides who may call: data keys, rate limits and budgets."""

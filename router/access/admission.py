@@ -1,0 +1,244 @@
+"""Whether a key's request may go now: its rate limits and its budget. Only for limited keys."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+from harness.domain.operations.alerts import Alert, AlertKind
+from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import (
+    RateLimit,
+    RateState,
+    Standing,
+    settle,
+    standings,
+)
+from harness.domain.reliability.spend import SpendBudget, SpendDecision, SpendLevel, judge
+from harness.ports import Clock, RateBook
+from router.access import rate_limits
+from router.access.key_spend import Spends
+from router.protocols.usage import MOST_TOKENS
+from router.request.body import ClientRequest
+from router.request.routed_response import Exchange
+from router.request.stream_relay import CommittedStream
+from router.server.replies import DO_NOT_RETRY, JSON, Reply, error_body, error_reply
+from router.snapshot.compiled import Header
+
+# As most tokenizers have it for English; other text is settled once the provider has counted.
+BYTES_PER_TOKEN: Final = 4
+MAX_TOKENS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+# Requests with keys that nobody knows, of one address, as at the control plane: ten at once,
+# then one a second. Known keys are not held up: a key is looked at before its address.
+STRANGERS: Final = RateLimit(requests_per_min=60, burst_s=10)
+# So many counts for all addresses: a guesser with many of them takes no place from a key. Who
+# shares one with such a guesser, and has no valid key either, gets 429 for 401.
+STRANGERS_COUNTS: Final = 1024
+NOBODY: Final = "nobody's "
+FEEDBACK_OF: Final = "feedback of "
+
+
+class Toll(NamedTuple):
+    """What was taken for a request. input_tokens, tokens: as estimated, before it is sent."""
+
+    key: str
+    limit: RateLimit
+    input_tokens: int
+    tokens: int
+    headers: tuple[Header, ...]
+
+
+class Admission:
+    """counters: of this process. tell: hears once of each budget that comes to its end.
+
+    secret: the installation's; without it, nobody knows which addresses are counted together.
+    """
+
+    def __init__(
+        self,
+        book: RateBook,
+        spends: Spends,
+        counters: Counter[str],
+        clock: Clock,
+        tell: Callable[[Alert], None],
+        *,
+        worker: str,
+        secret: bytes,
+    ) -> None:
+        self._salt = blake2b(secret, person=b"strangers").digest()
+        self._book = book
+        self._spends = spends
+        self._counters = counters
+        self._clock = clock
+        self._tell = tell
+        self._worker = worker
+        self._told: dict[str, tuple[SpendLevel, date | None]] = {}
+
+    def admit(
+        self, key: str, limits: KeyLimits, request: ClientRequest | None, size: int
+    ) -> Toll | Reply:
+        """request: None for one that is wrong, which counts as a request all the same.
+
+        size: of its body, in bytes.
+        """
+        limit, budget = _terms(limits)
+        headers: tuple[Header, ...] = ()
+        if budget is not None:
+            decision = self._judged(key, budget)
+            if not decision.allowed:
+                return self._stopped(decision)
+            if decision.level is SpendLevel.WARNING:
+                headers = ((b"x-swapgate-budget", b"%d%%" % (100 * decision.share)),)
+        if limit is None:
+            return Toll(key, RateLimit(), 0, 0, headers)
+        given = size // BYTES_PER_TOKEN if request is not None else 0
+        tokens = given + (_most_output(request) if request is not None else 0)
+        now = self._clock.monotonic()
+        decided = rate_limits.admit(self._book, key, limit, tokens, now)
+        told = _told(standings(decided.state, limit, now))
+        if not decided.allowed:
+            self._counters["rate_limited"] += 1
+            return _too_fast(decided.reason, decided.retry_after_s, told)
+        return Toll(key, limit, given, tokens, (*headers, *told))
+
+    def opinion(self, key: str, limits: KeyLimits | None) -> Reply | None:
+        """Why a word of feedback is not heard now; None when it is.
+
+        One word for every request that the key may make, out of an allowance of their own:
+        words spend no requests. A budget that is spent silences nobody.
+        """
+        if limits is None or limits.rate.requests_per_min is None:
+            return None
+        limit = RateLimit(requests_per_min=limits.rate.requests_per_min)
+        now = self._clock.monotonic()
+        decided = rate_limits.admit(self._book, f"{FEEDBACK_OF}{key}", limit, 0, now)
+        if decided.allowed:
+            return None
+        self._counters["rate_limited"] += 1
+        reason = "this key has given as much feedback as it may send requests in a minute"
+        told = _told(standings(decided.state, limit, now))
+        return _too_fast(reason, decided.retry_after_s, told)
+
+    def settle(self, toll: Toll, exchange: Exchange) -> None:
+        """Once its tokens are known."""
+        if toll.limit.tokens_per_min is None:
+            return
+        actual = _actual(toll, exchange)
+        now = self._clock.monotonic()
+
+        def change(state: RateState) -> RateState:
+            return settle(state, toll.limit, estimated=toll.tokens, actual=actual, now=now)
+
+        self._book.change(toll.key, change)
+
+    def stranger(self, address: str) -> Reply:
+        """For a request whose key is not known: 401, or 429 once there were too many.
+
+        address: as `client_address` has it.
+        """
+        digest = blake2b(address.encode(), key=self._salt, digest_size=4).digest()
+        count = f"{NOBODY}{int.from_bytes(digest) % STRANGERS_COUNTS}"
+        decided = rate_limits.admit(self._book, count, STRANGERS, 0, self._clock.monotonic())
+        self._counters["unknown_keys"] += 1
+        if decided.allowed:
+            message = "no valid key: send `Authorization: Bearer sk-sg-…`"
+            return error_reply(401, message, "invalid_api_key")
+        reason = "too many requests came from your address with unknown keys; send a valid one"
+        return _too_fast(reason, decided.retry_after_s, ())
+
+    def _judged(self, key: str, budget: SpendBudget) -> SpendDecision:
+        today = self._clock.now().date()
+        decision = judge(budget, self._spends.spent(key, today), today)
+        if decision.level is not SpendLevel.FINE:
+            self._alert(key, decision)
+        return decision
+
+    def _alert(self, key: str, decision: SpendDecision) -> None:
+        if self._told.get(key) == (decision.level, decision.until):
+            return
+        self._told[key] = decision.level, decision.until
+        kind, level = AlertKind.KEY_BUDGET, decision.level.name.lower()
+        gone = (
+            "is stopped: it spent" if not decision.allowed else "comes near its end: it spent"
+        )
+        self._tell(
+            Alert(
+                kind,
+                subject=f"key {key}",
+                # Two messages to people: near the end, and at it.
+                key=f"{kind.value}:{key}:{decision.until}:{level}",
+                title=f"key {key} {gone} {100 * decision.share:.0f} % of a budget",
+                text=decision.reason,
+                at=self._clock.now(),
+                source=self._worker,
+            )
+        )
+
+    def _stopped(self, decision: SpendDecision) -> Reply:
+        self._counters["budget_stopped"] += 1
+        begins = datetime.combine(decision.until or date.max, time(), UTC)
+        wait_s = max(1, math.ceil((begins - self._clock.now()).total_seconds()))
+        headers = ((b"retry-after", b"%d" % wait_s), DO_NOT_RETRY)
+        code = "insufficient_quota"
+        return Reply(429, (JSON, *headers), error_body(decision.reason, code, code))
+
+
+@lru_cache(maxsize=4096)
+def _terms(limits: KeyLimits) -> tuple[RateLimit | None, SpendBudget | None]:
+    """None for what is not limited."""
+    rate, budget = limits.rate, limits.budget
+    return (
+        None if rate == RateLimit() else rate,
+        None if budget.day_usd is None and budget.month_usd is None else budget,
+    )
+
+
+def _most_output(request: ClientRequest) -> int:
+    """What the request itself allows; 0 when it does not say."""
+    given = (request.value(name) for name in MAX_TOKENS)
+    allowed = (n for n in given if isinstance(n, int) and n > 0)
+    return min(max(allowed, default=0), MOST_TOKENS)
+
+
+def _actual(toll: Toll, exchange: Exchange) -> int:
+    """As the provider counted; of what it did not, as estimated."""
+    result, usage = exchange.course.result, exchange.usage
+    if usage.input_tokens:
+        return usage.input_tokens + usage.output_tokens
+    if isinstance(result, CommittedStream) or usage.output_tokens:
+        return toll.input_tokens + usage.output_tokens
+    return 0
+
+
+def _too_fast(reason: str, wait_s: float, headers: tuple[Header, ...]) -> Reply:
+    told: tuple[Header, ...] = (
+        (b"retry-after", b"%d" % max(1, math.ceil(wait_s))),
+        (b"retry-after-ms", b"%d" % max(1, math.ceil(wait_s * 1000))),
+    )
+    body = error_body(reason, "rate_limit_error", "rate_limit_exceeded")
+    return Reply(429, (JSON, *told, *headers), body)
+
+
+def _told(limits: tuple[Standing, ...]) -> tuple[Header, ...]:
+    """Under the names that OpenAI's clients know."""
+    headers: list[Header] = []
+    for kind, per_minute, remaining, reset_s in limits:
+        name = kind.encode()
+        headers += (
+            (b"x-ratelimit-limit-" + name, b"%d" % per_minute),
+            (b"x-ratelimit-remaining-" + name, b"%d" % remaining),
+            (b"x-ratelimit-reset-" + name, _duration(reset_s)),
+        )
+    return tuple(headers)
+
+
+def _duration(seconds: float) -> bytes:
+    """As OpenAI writes it: 20ms, 6s, 1m30s."""
+    ms = math.ceil(seconds * 1000)
+    if ms < 1000:
+        return b"%dms" % ms
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return b"%dm%ds" % (minutes, rest) if minutes else b"%ds" % rest

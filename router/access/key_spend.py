@@ -1,0 +1,146 @@
+"""What keys spend: summed per day for the database, and known at once for their budgets."""
+
+import threading
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
+from typing import Final
+
+from harness.domain.reliability.spend import KeySpend, Spent, as_of, spent_of
+from router.recording.traffic_minutes import Ended
+
+DAY: Final = timedelta(days=1)
+
+
+class _Sum:
+    __slots__ = ("cost_usd", "requests", "tokens", "unpriced")
+
+    def __init__(self) -> None:
+        self.requests = self.tokens = self.unpriced = 0
+        self.cost_usd = 0.0
+
+    def merge(self, row: KeySpend) -> None:
+        self.requests += row.requests
+        self.tokens += row.tokens
+        self.cost_usd += row.cost_usd
+        self.unpriced += row.unpriced
+
+    def row(self, key: str, day: date, worker: str) -> KeySpend:
+        return KeySpend(
+            key, day, worker, self.requests, self.tokens, self.cost_usd, self.unpriced
+        )
+
+
+def added_up(rows: Iterable[KeySpend]) -> list[KeySpend]:
+    """One row for each key, day and worker."""
+    sums: dict[tuple[str, date, str], _Sum] = {}
+    for row in rows:
+        sums.setdefault((row.key, row.day, row.worker), _Sum()).merge(row)
+    return [total.row(*where) for where, total in sums.items()]
+
+
+class Spends:
+    """A key's total is what this process added, and what the database has of all others.
+
+    So nothing counts twice, however late this process's own rows arrive there. worker: a name
+    that is new for every process. Thread-safe.
+    """
+
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
+        self._lock = threading.Lock()
+        self._new: dict[tuple[str, date, str], _Sum] = {}
+        self._back: list[KeySpend] = []
+        # By key and day, without what is new; older days than yesterday are the database's.
+        self._own: dict[str, dict[date, _Sum]] = {}
+        self._newest = date.min
+        self._others: dict[str, Spent] = {}
+
+    def note(self, ended: Ended, at: datetime) -> None:
+        """A request has ended."""
+        if not ended.key:
+            return
+        where = ended.key, at.date(), self._worker
+        with self._lock:
+            total = self._new.get(where) or self._sum_of(*where)
+            total.requests += 1
+            total.tokens += ended.input_tokens + ended.output_tokens
+            if ended.priced:
+                total.cost_usd += ended.cost_usd
+            else:
+                total.unpriced += 1
+
+    def merge(self, row: KeySpend) -> None:
+        """Add what another process summed up, to be written in its name."""
+        with self._lock:
+            self._sum_of(row.key, row.day, row.worker).merge(row)
+
+    def take(self) -> list[KeySpend]:
+        """What is new since the last time, to be written; and what came back."""
+        with self._lock:
+            rows = [total.row(*where) for where, total in self._new.items()]
+            self._new = {}
+            for row in rows:
+                if row.worker == self._worker:
+                    self._keep(row)
+            rows += self._back
+            self._back = []
+        return added_up(rows)
+
+    def take_back(self, rows: Iterable[KeySpend]) -> None:
+        """Neither database nor disk takes them: sums are small, and wait here."""
+        with self._lock:
+            self._back = added_up([*self._back, *rows])
+
+    def spent(self, key: str, today: date) -> Spent:
+        """As far as it is known here."""
+        with self._lock:
+            rows = [t.row(key, day, self._worker) for day, t in self._own.get(key, {}).items()]
+            new = self._new.get((key, today, self._worker))
+            if new is not None:
+                rows.append(new.row(key, today, self._worker))
+            others = as_of(self._others.get(key) or Spent(today), today)
+        return _both(others, spent_of(rows, today))
+
+    def know(self, rows: Iterable[KeySpend], today: date) -> None:
+        """What the database has of this month, of the keys that it was asked for."""
+        by_key: dict[str, list[KeySpend]] = {}
+        with self._lock:
+            for row in rows:
+                if row.worker != self._worker or row.day not in self._own.get(row.key, {}):
+                    by_key.setdefault(row.key, []).append(row)
+            self._others = {key: spent_of(found, today) for key, found in by_key.items()}
+
+    def _sum_of(self, key: str, day: date, worker: str) -> _Sum:
+        total = self._new.get((key, day, worker))
+        if total is None:
+            total = self._new[key, day, worker] = _Sum()
+        return total
+
+    def _keep(self, row: KeySpend) -> None:
+        if row.day > self._newest:
+            self._newest = row.day
+            self._forget()
+        self._own.setdefault(row.key, {}).setdefault(row.day, _Sum()).merge(row)
+
+    def _forget(self) -> None:
+        """Until the database tells again, what was here stands with the others'."""
+        for key, days in list(self._own.items()):
+            old = [
+                days.pop(day).row(key, day, self._worker)
+                for day in list(days)
+                if day < self._newest - DAY
+            ]
+            if old:
+                known = as_of(self._others.get(key) or Spent(self._newest), self._newest)
+                self._others[key] = _both(known, spent_of(old, self._newest))
+            if not days:
+                del self._own[key]
+
+
+def _both(one: Spent, other: Spent) -> Spent:
+    return Spent(
+        one.day,
+        one.day_usd + other.day_usd,
+        one.month_usd + other.month_usd,
+        one.unpriced + other.unpriced,
+    )

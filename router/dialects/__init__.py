@@ -1,1 +1,0 @@
-"""What each endpoint's protocol means to the router; one file each."""

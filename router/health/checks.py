@@ -1,0 +1,205 @@
+"""Scheduled health checks (B10): a cheap real request to each target that nobody asks."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Final, NamedTuple
+
+import structlog
+
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.reliability.failures import CLIENTS_OWN, FailureClass
+from harness.domain.reliability.health_checks import Seen, due, sleep_s
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.table import Arm
+from harness.ports import Clock
+from router.health.target_health import TargetHealth
+from router.protocols.endpoints import DIALECTS
+from router.recording.metrics import Checked, RouterMetrics
+from router.request.attempt import Answer
+from router.request.body import ClientRequest, read_request
+from router.request.dispatch import Dispatcher
+from router.request.request_state import Course, Job
+from router.snapshot.compiled import ServedRoute, Upstream
+from router.snapshot.holder import SnapshotHolder
+
+log = logging.getLogger(__name__)
+events = structlog.get_logger("swapgate.router")
+
+_F = FailureClass
+# One that takes longer is not well; and it holds the probe of its circuit so long.
+CHECK_TIMEOUT_S: Final = 10.0
+AT_ONCE: Final = 4
+SHORTEST_SLEEP_S: Final = 0.1
+# What cannot be the check's own fault.
+FAULTS: Final = (_F.OVERLOADED, _F.SERVER, _F.CONNECT, _F.TIMEOUT)
+_WORD: Final = [{"role": "user", "content": "ping"}]
+_CHEAPEST: Final[Mapping[Endpoint, Mapping[str, object]]] = {
+    Endpoint.CHAT: {"messages": _WORD, "max_tokens": 1},
+    Endpoint.MESSAGES: {"messages": _WORD, "max_tokens": 1},
+    Endpoint.RESPONSES: {"input": "ping", "max_output_tokens": 16},
+    Endpoint.EMBEDDINGS: {"input": "ping"},
+}
+REQUESTS: Final[Mapping[Endpoint, ClientRequest]] = {
+    endpoint: read_request(json.dumps({"model": "health", **body}).encode(), endpoint)
+    for endpoint, body in _CHEAPEST.items()
+}
+
+
+class Result(NamedTuple):
+    """The last check. at: monotonic, when it began. up: the provider answered it at all.
+
+    outcome: None when it answered as it should.
+    """
+
+    at: float
+    up: bool
+    outcome: FailureClass | None
+    seconds: float
+
+
+class HealthChecks:
+    """Belongs to the event loop of its worker. interval_s: 0 for none."""
+
+    def __init__(
+        self,
+        holder: SnapshotHolder,
+        dispatcher: Dispatcher,
+        health: TargetHealth,
+        metrics: RouterMetrics,
+        clock: Clock,
+        interval_s: float,
+    ) -> None:
+        self._holder = holder
+        self._dispatcher = dispatcher
+        self._health = health
+        self._metrics = metrics
+        self._clock = clock
+        self._interval_s = interval_s
+        self._began = clock.monotonic()
+        self._results: dict[str, Result] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    async def watch(self) -> None:
+        """Until it is cancelled; then no check is under way any more."""
+        try:
+            while True:
+                self.turn()
+                seen = self._seen(self._routes())
+                wait_s = sleep_s(seen, self._clock.monotonic(), self._interval_s)
+                await asyncio.sleep(max(SHORTEST_SLEEP_S, wait_s))
+        finally:
+            for task in self._running.values():
+                task.cancel()
+            await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    def turn(self) -> None:
+        """Begin the checks that are due."""
+        routes = self._routes()
+        now = self._clock.monotonic()
+        for target in due(self._seen(routes), now, self._interval_s):
+            if len(self._running) >= AT_ONCE:
+                return
+            if target not in self._running:
+                task = asyncio.ensure_future(self._check(routes[target], target))
+                self._running[target] = task
+                task.add_done_callback(partial(self._done, target))
+
+    def results(self) -> dict[str, Checked]:
+        """Of the targets in traffic that were checked; by their ids."""
+        found = {each: self._results.get(each) for each in self._routes()}
+        return {
+            # Whoever answered since is up, whatever the check said.
+            each: Checked(result.up or self._answered_at(each) > result.at, result.seconds)
+            for each, result in found.items()
+            if result is not None
+        }
+
+    def _routes(self) -> dict[str, ServedRoute]:
+        """For each target in traffic, in any role, a route that has it."""
+        serving = self._holder.current
+        if serving is None:
+            return {}
+        return {
+            id_: route
+            for route in serving.routes.values()
+            for id_ in route.upstreams.keys() - route.keyless
+        }
+
+    def _seen(self, targets: Mapping[str, ServedRoute]) -> dict[str, Seen]:
+        health = self._health.of(targets)
+        never = Result(self._began, up=True, outcome=None, seconds=0.0)
+        last = {each: self._results.get(each, never) for each in targets}
+        return {
+            each: Seen(
+                self._health.state(each),
+                health[each].retry_in_s,
+                self._answered_at(each),
+                last[each].at,
+                last[each].outcome is None,
+                last[each].outcome in FAULTS,
+                self._health.busy(each),
+            )
+            for each in targets
+        }
+
+    def _answered_at(self, target: str) -> float:
+        return self._health.answered_at.get(target, self._began)
+
+    async def _check(self, route: ServedRoute, target: str) -> None:
+        upstream = route.upstreams[target]
+        began = self._clock.monotonic()
+        endpoint = self._health.spoken.get(target) or first_spoken(upstream)
+        if endpoint is None:
+            return
+        course = Course()
+        failure = await self._dispatcher.check(_job(route, endpoint), upstream, course)
+        if not course.attempts:
+            return
+        if isinstance(course.result, Answer) and course.result.usage is not None:
+            self._metrics.spent(upstream.name, course.result.usage, upstream.price)
+        outcome = failure.failure if failure else None
+        seconds = self._clock.monotonic() - began
+        # A refusal of the check itself comes from a provider that is there.
+        up = outcome is None or outcome in CLIENTS_OWN or outcome is FailureClass.RATE_LIMITED
+        self._tell(upstream, outcome, up=up)
+        self._results[target] = Result(began, up, outcome, seconds)
+
+    def _tell(self, upstream: Upstream, outcome: FailureClass | None, *, up: bool) -> None:
+        """Of a change alone."""
+        before = self._results.get(upstream.id)
+        if (before is None or before.up) is up:
+            return
+        failure = outcome.value if outcome else None
+        told = "health_check_recovered" if up else "health_check_failed"
+        events.warning(told, target=upstream.name, failure_class=failure)
+
+    def _done(self, target: str, task: asyncio.Task[None]) -> None:
+        self._running.pop(target, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the health check of %s failed", target, exc_info=error)
+
+
+def first_spoken(upstream: Upstream) -> Endpoint | None:
+    """The endpoint to check a target by that nobody asked yet: the first not translated."""
+    able = [each for each in REQUESTS if getattr(upstream.can, each.value)]
+    own = PROVIDER_KINDS[upstream.provider.kind].speaks
+    return next((each for each in able if each in own), able[0] if able else None)
+
+
+def _job(route: ServedRoute, endpoint: Endpoint) -> Job:
+    now = asyncio.get_running_loop().time()
+    plan = route.plans[endpoint][Arm.INCUMBENT]
+    given = DIALECTS[endpoint].passed_up.items()
+    passed_up = tuple((name, value) for name, value in given if value)
+    return Job(
+        REQUESTS[endpoint],
+        route,
+        Arm.KEEP_WARM,
+        plan,
+        now,
+        now + CHECK_TIMEOUT_S,
+        passed_up,
+    )

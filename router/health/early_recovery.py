@@ -1,0 +1,73 @@
+"""Notices what lets targets be tried again at once: a provider's changed credential (D3), and a
+person who throws a switch for them."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from harness.domain.providers.credentials import ProviderKey, StoredKey
+from harness.domain.routing.kill_switch import SwitchTarget, forced
+from router.health.provider_keys import ProviderKeys
+from router.health.target_health import TargetHealth
+from router.snapshot.compiled import Serving, Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """All that a provider is sent to prove who asks. stored: also a key that was written again
+    as it was, as one does whose account was paid.
+    """
+
+    keys: tuple[ProviderKey, ...]
+    stored: tuple[StoredKey, ...]
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+
+
+class Renewals:
+    """Belongs to one event loop, as `TargetHealth` does. look: cheap unless what serves is new,
+    so that the first request of a new snapshot already finds the circuit closed.
+    """
+
+    def __init__(self, health: TargetHealth, keys: ProviderKeys) -> None:
+        self._health = health
+        self._keys = keys
+        self._seen: Serving | None = None
+        self._proofs: Mapping[str, Proof] = {}
+        self._switches: Collection[str] | None = None
+
+    def look(self, serving: Serving) -> None:
+        if serving is self._seen:
+            return
+        self._seen = serving
+        before, self._proofs = self._proofs, _proofs(serving)
+        thrown = [
+            each for each in serving.snapshot.switches if each.id not in (self._switches or ())
+        ]
+        known, self._switches = self._switches, {each.id for each in serving.snapshot.switches}
+        self._keys.forget_gone(serving)
+        for each in _upstreams(serving):
+            name = each.provider.name
+            if name in before and before[name] != self._proofs[name]:
+                self._health.renew(each.id)
+            named = SwitchTarget(each.id, each.name, each.provider.name)
+            # Those of the first snapshot were thrown before this process knew anything.
+            if known is not None and any(forced(one, [named]).in_effect for one in thrown):
+                self._health.reopen(each.id)
+
+
+def _proofs(serving: Serving) -> dict[str, Proof]:
+    snapshot = serving.snapshot
+    return {
+        name: Proof(
+            tuple(serving.provider_keys.get(name, ())),
+            tuple(each for each in snapshot.stored_keys if each.provider == name),
+            tuple(sorted(provider.extra_headers.items())),
+        )
+        for name, provider in snapshot.providers.items()
+    }
+
+
+def _upstreams(serving: Serving) -> Iterable[Upstream]:
+    for route in serving.routes.values():
+        yield from route.upstreams.values()
+        if route.shadow is not None:
+            yield route.shadow.upstream

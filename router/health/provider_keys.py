@@ -1,0 +1,95 @@
+"""The keys of providers that have several, as this worker knows them. No I/O."""
+
+from collections.abc import Callable
+from typing import Final
+
+from harness.domain.providers.credentials import ProviderKey, ProviderKeySets
+from harness.domain.providers.key_rotation import chosen, rest_s, rested
+from harness.domain.reliability.failures import RULES, FailureClass
+from router.snapshot.compiled import NO_KEYS, Serving, Upstream
+
+# Names of provider and key; the class of its refusal, None when it is accepted again.
+OnKey = Callable[[str, str, FailureClass | None], None]
+SEVERAL: Final = 2
+
+
+class ProviderKeys:
+    """monotonic: seconds. on_key: told once when a key is refused, and once when it serves
+    again.
+
+    Belongs to one event loop, as `TargetHealth` does.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], on_key: OnKey) -> None:
+        self._monotonic = monotonic
+        self._on_key = on_key
+        self._resting_until: dict[str, dict[ProviderKey, float]] = {}  # by provider's name
+        self._refused: set[tuple[str, ProviderKey]] = set()
+        self._there: ProviderKeySets = NO_KEYS
+
+    def key(self, upstream: Upstream) -> ProviderKey | None:
+        """The one to use now; None where it has none."""
+        if len(upstream.keys) < SEVERAL:
+            return upstream.keys[0] if upstream.keys else None
+        return chosen(upstream.keys, self._of(upstream), self._monotonic())
+
+    def other_left(
+        self, upstream: Upstream, key: ProviderKey | None, failure: FailureClass
+    ) -> bool:
+        """Whether this failure is about the key, and another key may be used."""
+        if len(upstream.keys) < SEVERAL or not RULES[failure].other_key:
+            return False
+        able = rested(upstream.keys, self._of(upstream), self._monotonic())
+        return any(each != key for each in able)
+
+    def rest(
+        self,
+        upstream: Upstream,
+        key: ProviderKey | None,
+        failure: FailureClass,
+        told_s: float | None,
+    ) -> None:
+        """Take note of what a key's failure means for the next requests.
+
+        The only key there is never rests: its targets do.
+        """
+        wait_s = rest_s(failure, told_s)
+        if key is None or wait_s is None or len(upstream.keys) < SEVERAL:
+            return
+        provider = upstream.provider.name
+        resting = self._resting_until.setdefault(provider, {})
+        resting[key] = self._monotonic() + wait_s
+        if RULES[failure].alerts and (provider, key) not in self._refused:
+            self._refused.add((provider, key))
+            self._on_key(provider, key.name, failure)
+
+    def accepted(self, upstream: Upstream, key: ProviderKey | None) -> None:
+        provider = upstream.provider.name
+        if key is not None and (provider, key) in self._refused:
+            self._refused.remove((provider, key))
+            self._of(upstream).pop(key, None)
+            self._on_key(provider, key.name, None)
+
+    def gone(self, upstream: Upstream, key: ProviderKey | None) -> bool:
+        """Whether this key was taken away or replaced while its request was under way."""
+        name = upstream.provider.name
+        return key is not None and name in self._there and key not in self._there[name]
+
+    def forget_gone(self, serving: Serving) -> None:
+        """What is known of keys that were taken away or replaced; their refusal is over."""
+        self._there = serving.provider_keys
+        there = {(name, each) for name, own in serving.provider_keys.items() for each in own}
+        for provider, key in self._refused - there:
+            self._refused.remove((provider, key))
+            self._on_key(provider, key.name, None)
+        for provider, resting in self._resting_until.items():
+            for key in [each for each in resting if (provider, each) not in there]:
+                del resting[key]
+
+    def back_in_s(self, upstream: Upstream) -> float:
+        """Seconds until one of several keys may be used again; 0 when one may now."""
+        now, resting = self._monotonic(), self._of(upstream)
+        return max(0.0, min(resting.get(each, now) - now for each in upstream.keys))
+
+    def _of(self, upstream: Upstream) -> dict[ProviderKey, float]:
+        return self._resting_until.get(upstream.provider.name, {})

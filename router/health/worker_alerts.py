@@ -1,0 +1,350 @@
+"""What this worker noticed that a person should know: open circuits, a refused revision.
+
+Each goes to the process's log at once, and with the recorder's next batch to the database: when
+that is away, to the spool. No request waits for any of it.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator
+from datetime import timedelta
+from typing import Final
+
+from harness.domain.operations.alerts import Alert, AlertKind, News
+from harness.domain.reliability.breaker import Breaker, BreakerState
+from harness.domain.reliability.failures import RULES, FailureClass
+from harness.ports import Clock
+from router.health.target_health import TargetHealth
+from router.recording.guard_files import LocalAbort
+from router.recording.port import Recording
+from router.server.event_log import EventLog
+from router.snapshot.compiled import ServedRoute, Serving
+from router.snapshot.holder import SnapshotHolder
+
+WATCH_S: Final = 1.0
+# How often the database hears that a cause goes on: below `silent` in domain.alerts.
+STILL_S: Final = 300.0
+# How often the database hears that faults of our own go on.
+AGAIN_S: Final = 10.0
+NO_KEY: Final = "no key of "
+TARGET: Final = "target "
+PAUSE: Final = "pause of "
+OF_KEYS: Final = frozenset({AlertKind.OUR_KEY, AlertKind.QUOTA})
+KIND_OF: Final = {
+    FailureClass.OUR_KEY: AlertKind.OUR_KEY,
+    FailureClass.QUOTA: AlertKind.QUOTA,
+    FailureClass.MODEL_UNKNOWN: AlertKind.MODEL_UNKNOWN,
+}
+# What a class of failure means, for people.
+BECAUSE: Final = {
+    FailureClass.OUR_KEY: "the provider refuses our key",
+    FailureClass.QUOTA: "our account has no quota left, or is suspended",
+    FailureClass.MODEL_UNKNOWN: "the provider does not know the model",
+    FailureClass.OVERLOADED: "it says that it is overloaded",
+    FailureClass.SERVER: "it answers with server errors",
+    FailureClass.CONNECT: "no connection can be made",
+    FailureClass.TIMEOUT: "it does not answer in time",
+    FailureClass.MALFORMED: "its answers are malformed",
+}
+
+
+class Alarms:
+    """Belongs to the event loop of its worker, like the health that it listens to."""
+
+    def __init__(
+        self,
+        holder: SnapshotHolder,
+        health: TargetHealth,
+        recorder: Recording,
+        clock: Clock,
+        events: EventLog,
+    ) -> None:
+        self._events = events
+        self._holder = holder
+        self._health = health
+        self._recorder = recorder
+        self._clock = clock
+        self._open: dict[str, Alert] = {}
+        self._refused = ""
+        self._faults_told_s: dict[str, float] = {}
+        self._faults_untold: dict[str, Alert] = {}
+        self._looking: list[Callable[[Serving], None]] = []
+
+    def also(self, look: Callable[[Serving], None]) -> None:
+        """Called with what serves, about every second, in the event loop."""
+        self._looking.append(look)
+
+    def breaker_moved(self, target: str, after: Breaker) -> None:
+        """For `TargetHealth`: told of every new state."""
+        if after.state is BreakerState.HALF_OPEN:
+            return
+        key = f"{TARGET}{target}"
+        if after.state is BreakerState.CLOSED:
+            self._end(key)
+            return
+        self._raise(key, self._opened(target, after.because))
+
+    def paused(self, target: str, wait_s: float) -> None:
+        """For `TargetHealth`: its provider asked for a long time."""
+        name, _ = self._names(target)
+        until = self._clock.now() + timedelta(seconds=wait_s)
+        alert = self._alert(
+            AlertKind.BREAKER_OPEN,
+            subject=f"target {name}",
+            key=f"{AlertKind.BREAKER_OPEN.value}:{target}:pause",
+            title=f"{name} gets no requests: its provider asked for a pause",
+            text=" ".join(
+                (
+                    f"It wants to be left alone until {until:%F %H:%M} UTC.",
+                    f"`swapgate switch throw target:{target} --for 10s` has it asked at once.",
+                    *self._carried(target),
+                )
+            ),
+            source=f"{self._recorder.worker}/{target}",
+        )
+        self._raise(f"{PAUSE}{target}", alert)
+
+    def key_moved(self, provider: str, key: str, because: FailureClass | None) -> None:
+        """For `ProviderKeys`: one of several keys is refused, or serves again (None)."""
+        name = f"key {provider} {key}"
+        if because is None:
+            self._end(name)
+            return
+        kind = KIND_OF[because]
+        alert = self._alert(
+            kind,
+            subject=f"provider {provider}",
+            key=f"{kind.value}:{provider}:{key}",
+            title=f"the key in {key} is left alone: {BECAUSE[because]}",
+            text=f"Another key of {provider} serves while one is left.",
+            source=f"{self._recorder.worker}/{provider}/{key}",
+        )
+        self._raise(name, alert)
+
+    def canary_aborted(self, abort: LocalAbort) -> None:
+        """For `Guards`. The control plane reads it as a request to roll back."""
+        alert = self._alert(
+            AlertKind.LOCAL_ABORT,
+            subject=f"route {abort.route}",
+            key=f"{AlertKind.LOCAL_ABORT.value}:{abort.rollout}",
+            title=f"the router stopped the canary of route {abort.route} by itself",
+            text=abort.words,
+            source=abort.worker,
+        )
+        self.say(alert)
+
+    def internal_error(self, about: str, subject: str, words: str) -> None:
+        """For `InternalErrors`: the first at once, others of the same each AGAIN_S at the most.
+
+        about: the id of the route's live rollout, which holds while this is open; else
+        `subject`, such as `route support`.
+        """
+        key = f"{AlertKind.INTERNAL_ERROR.value}:{about}"
+        alert = self._alert(
+            AlertKind.INTERNAL_ERROR,
+            subject=subject,
+            key=key,
+            title=f"the router failed in a request of {subject}",
+            text=words,
+            source=self._recorder.worker,
+        )
+        now = self._clock.monotonic()
+        if now - self._faults_told_s.get(key, -AGAIN_S) < AGAIN_S:
+            self._faults_untold[key] = alert
+            return
+        self._faults_told_s[key] = now
+        self.say(alert)
+
+    def _look_at_faults(self) -> None:
+        """A person may have acknowledged those that were told: later ones are told as well."""
+        now = self._clock.monotonic()
+        for key in list(self._faults_untold):
+            if now - self._faults_told_s[key] >= AGAIN_S:
+                self._faults_told_s[key] = now
+                self.say(self._faults_untold.pop(key))
+
+    def look(self) -> None:
+        """At what nobody tells us of."""
+        serving = self._holder.current
+        if serving is not None:
+            for look in self._looking:
+                look(serving)
+        self._look_at_keys()
+        self._look_at_revision()
+        for name in [each for each in self._open if each.startswith(PAUSE)]:
+            if self._health.pause_s(name.removeprefix(PAUSE)) <= 0:
+                self._end(name)
+        self._look_at_faults()
+
+    def _look_at_keys(self) -> None:
+        """At providers that targets are left out for: they want a key and have none."""
+        serving = self._holder.current
+        served = serving.routes.values() if serving else ()
+        lacking = {
+            each.upstreams[target].provider.name for each in served for target in each.keyless
+        }
+        self._end_of_keys_gone(served)
+        known = {name for name in self._open if name.startswith(NO_KEY)}
+        for name in known - {f"{NO_KEY}{each}" for each in lacking}:
+            self._end(name)
+        for provider in sorted(lacking):
+            name = f"{NO_KEY}{provider}"
+            if name not in known:
+                self._raise(name, self._no_key(provider))
+
+    def _end_of_keys_gone(self, served: Collection[ServedRoute]) -> None:
+        """A key that is gone is refused no more: that there is none is an alert of its own."""
+        keyless = {f"{TARGET}{each}" for route in served for each in route.keyless}
+        for name in [each for each in self._open if each in keyless]:
+            if self._open[name].kind in OF_KEYS:
+                self._end(name)
+
+    def _no_key(self, provider: str) -> Alert:
+        return self._alert(
+            AlertKind.OUR_KEY,
+            subject=f"provider {provider}",
+            key=f"{AlertKind.OUR_KEY.value}:{provider}:none",
+            title=f"{provider} gets no requests: it has no key",
+            text=f"Targets of {provider} are left out of every plan until it has one.",
+            source=f"{self._recorder.worker}/{provider}",
+        )
+
+    def _look_at_revision(self) -> None:
+        if not_believed := self._holder.disk_refused:
+            self._holder.disk_refused = ""
+            self.say(self._disk_refused(not_believed))
+        refused = self._holder.refused
+        if refused == self._refused:
+            return
+        self._refused = refused
+        if not refused:
+            self._end("revision")
+            return
+        restored = self._holder.undercut
+        kind = AlertKind.DATABASE_RESTORED if restored else AlertKind.REVISION_REFUSED
+        alert = self._alert(
+            kind,
+            subject="routing table",
+            key=kind.value,
+            title="the database went back in its history, the newer table goes on serving"
+            if restored
+            else "a new revision was refused, the old one goes on serving",
+            text=refused,
+            source=self._recorder.worker,
+        )
+        self._raise("revision", alert)
+
+    def _disk_refused(self, why: str) -> Alert:
+        return self._alert(
+            AlertKind.REVISION_REFUSED,
+            subject="snapshot on disk",
+            key=f"{AlertKind.REVISION_REFUSED.value}:disk",
+            title="the snapshot on the router's disk was not believed when it started",
+            text=f"{why}. It is written anew. Keys that were revoked before a database was "
+            "restored may open this router again: revoke them again.",
+            source=self._recorder.worker,
+        )
+
+    def still(self) -> None:
+        """Say of everything that goes on that it does."""
+        now = self._clock.now()
+        self._recorder.tell(*(each.now(News.STILL, now) for each in self._open.values()))
+
+    async def watch(self) -> None:
+        """Until it is cancelled."""
+        turns = 0
+        while True:
+            await asyncio.sleep(WATCH_S)
+            self.look()
+            turns += 1
+            if turns >= STILL_S / WATCH_S:
+                turns = 0
+                self.still()
+
+    def _raise(self, name: str, alert: Alert) -> None:
+        before = self._open.get(name)
+        if before is not None and before.key != alert.key:
+            self._end(name)
+        self._open[name] = alert
+        self.say(alert)
+
+    def close(self) -> None:
+        """The worker ends, and with it its circuits; the next one sees for itself."""
+        now = self._clock.now()
+        self._recorder.tell(*(each.now(News.LEFT, now) for each in self._open.values()))
+        self._recorder.tell(*self._faults_untold.values())
+        self._open.clear()
+
+    def say(self, alert: Alert) -> None:
+        """Something that is over as it happens."""
+        self._recorder.tell(alert)
+        self._events.put(
+            "alert",
+            kind=alert.kind.value,
+            severity=alert.severity.name.lower(),
+            subject=alert.subject,
+            title=alert.title,
+            text=alert.text,
+            next=alert.next_step,
+        )
+
+    def _end(self, name: str) -> None:
+        alert = self._open.pop(name, None)
+        if alert is None:
+            return
+        self._recorder.tell(alert.now(News.ENDED, self._clock.now()))
+        self._events.put("alert_resolved", kind=alert.kind.value, subject=alert.subject)
+
+    def _opened(self, target: str, because: FailureClass | None) -> Alert:
+        name, provider = self._names(target)
+        kind = (
+            KIND_OF.get(because, AlertKind.BREAKER_OPEN) if because else AlertKind.BREAKER_OPEN
+        )
+        # All targets of a provider share its account: that is one thing for a person to do.
+        ours = because is not None and RULES[because].alerts and kind is not _UNKNOWN
+        about = f"provider {provider}" if ours else f"target {name}"
+        why = BECAUSE.get(because, "it fails") if because else "it fails"
+        return self._alert(
+            kind,
+            subject=about,
+            key=f"{kind.value}:{provider if ours else target}",
+            title=f"{name} gets no requests: {why}",
+            text=" ".join((f"The circuit of {name} is open.", *self._carried(target))),
+            source=f"{self._recorder.worker}/{target}",
+        )
+
+    def _carried(self, target: str) -> Iterator[str]:
+        """Who has the load now, a sentence for each route that has the target."""
+        serving = self._holder.current
+        for route in serving.routes.values() if serving else ():
+            if target in route.upstreams:
+                name = self._carrier(route, target)
+                yield (
+                    f"Route {route.route.name}: {name} carries its load now."
+                    if name
+                    else f"Route {route.route.name}: no other target is left for its load."
+                )
+
+    def _carrier(self, route: ServedRoute, target: str) -> str | None:
+        """The first of the route's plans that is well."""
+        plans = (plan for each in route.plans.values() for plan in each.values())
+        planned = (each for plan in plans for each in plan.targets)
+        well = (
+            each
+            for each in planned
+            if each != target and self._health.state(each) is not BreakerState.OPEN
+        )
+        found = next(well, None)
+        return route.upstreams[found].name if found else None
+
+    def _names(self, target: str) -> tuple[str, str]:
+        serving = self._holder.current
+        known = serving.snapshot.table.targets.get(target) if serving else None
+        return (known.name, known.provider) if known else (target, target)
+
+    def _alert(
+        self, kind: AlertKind, *, subject: str, key: str, title: str, text: str, source: str
+    ) -> Alert:
+        return Alert(kind, subject, key, title, text, self._clock.now(), source)
+
+
+_UNKNOWN: Final = AlertKind.MODEL_UNKNOWN

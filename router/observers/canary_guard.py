@@ -1,0 +1,262 @@
+"""A worker's own guard of the canaries it serves: evidence, and a stop that needs nobody.
+
+Each sticky key counts with its first request to this worker; outcomes are read in the order of
+assignment (`harness.domain.canary.worker_guard` says why). All in the event loop's thread, but for
+files, which a thread writes: no request waits for a disk.
+"""
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from harness.domain.canary.worker_guard import LocalGuard, log_limit
+from harness.domain.reliability.failures import ErrorClass
+from harness.domain.routing.table import Arm, Canary, Route
+from harness.ports import Clock
+from router.recording.guard_files import GuardFiles, LocalAbort, Watch
+from router.snapshot.holder import SnapshotHolder
+
+log = logging.getLogger(__name__)
+
+# An outcome that is out for longer is taken for the worst against the canary's guilt.
+WAIT_S: Final = 5.0
+LOOK_S: Final = 0.5
+# Keys are remembered so that each counts once; later ones are served and not counted.
+MAX_KEYS: Final = 500_000
+
+
+class Counted:
+    """A key's first request. failed: None while it is out. why: it failed, where known."""
+
+    __slots__ = ("canary", "failed", "share", "since_s", "why")
+
+    def __init__(self, *, canary: bool, share: float, since_s: float) -> None:
+        self.canary = canary
+        self.share = share
+        self.since_s = since_s
+        self.failed: bool | None = None
+        self.why: ErrorClass | None = None
+
+
+class RolloutGuard:
+    """Of one rollout. limit: log e at which it aborts. classes: of the canary's failures."""
+
+    def __init__(self, route: str, rho: float, limit: float) -> None:
+        self.route = route
+        self.limit = limit
+        self.evidence = LocalGuard(rho)
+        self.exposures = 0
+        self.classes: Counter[str] = Counter()
+        self._keys: set[int] = set()
+        self._queue: deque[Counted] = deque()
+
+    def begin(self, key: str, *, canary: bool, share: float, now_s: float) -> Counted | None:
+        """None for a key that has counted."""
+        known = hash(key)
+        if known in self._keys or len(self._keys) >= MAX_KEYS:
+            return None
+        self._keys.add(known)
+        self.exposures += canary
+        counted = Counted(canary=canary, share=share, since_s=now_s)
+        self._queue.append(counted)
+        return counted
+
+    def read(self, now_s: float) -> bool:
+        """Take what is known, in order; whether the limit is reached."""
+        moved = False
+        while self._queue:
+            first = self._queue[0]
+            failed = first.failed
+            if failed is None:
+                if now_s - first.since_s < WAIT_S:
+                    break
+                failed = not first.canary
+            self._queue.popleft()
+            if failed:
+                self.evidence = self.evidence.after(canary=first.canary, share=first.share)
+                if first.canary and first.why is not None:
+                    self.classes[first.why.value] += 1
+                moved = True
+        return moved and self.evidence.log_e >= self.limit
+
+
+class Guards:
+    """announce: tells the other workers, through the parent. on_abort: tells people."""
+
+    def __init__(
+        self,
+        holder: SnapshotHolder,
+        files: GuardFiles,
+        clock: Clock,
+        *,
+        workers: int,
+        worker: str,
+        announce: Callable[[LocalAbort], None],
+        on_abort: Callable[[LocalAbort], None],
+    ) -> None:
+        self._holder = holder
+        self._files = files
+        self._clock = clock
+        self._workers = workers
+        self._worker = worker
+        self._announce = announce
+        self._on_abort = on_abort
+        self._guards: dict[str, RolloutGuard] = {}
+        self._unkept: list[LocalAbort] = []
+        self._untold: list[LocalAbort] = []  # of a process before this one, perhaps
+        self._due = asyncio.Event()
+        self._lived: set[str] = set()  # rollouts that a snapshot had
+        self.aborted: dict[str, LocalAbort] = {}
+
+    def boot(self) -> None:
+        """What was aborted before this process began. Never raises: it serves anyway."""
+        try:
+            self.aborted = {each.rollout: each for each in self._files.aborted()}
+            self._lived = set(self.aborted)
+            self._untold = list(self.aborted.values())
+            self._watch_new(self._claimed(self._unwatched()))
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            log.warning("the guard's files cannot be read: %s", error)
+
+    def stopped(self, canary: Canary | None) -> bool:
+        """Whether nobody is to be sent to it any more."""
+        if canary is None or canary.control:
+            # A holdback's own arm is the old model: what is to be left is not it.
+            return False
+        return canary.rollout in self.aborted
+
+    def begin(self, canary: Canary, arm: Arm, key: str) -> Counted | None:
+        guard = self._guards.get(canary.rollout)
+        if guard is None or canary.control:
+            return None
+        share = canary.weight_bps / 10_000
+        in_canary = arm is Arm.CANARY
+        return guard.begin(key, canary=in_canary, share=share, now_s=self._clock.monotonic())
+
+    def end(
+        self,
+        rollout: str,
+        counted: Counted | None,
+        *,
+        failed: bool,
+        why: ErrorClass | None = None,
+    ) -> None:
+        if counted is not None:
+            counted.failed, counted.why = failed, why
+            self._read(rollout)
+
+    def heard(self, abort: LocalAbort) -> None:
+        """Another worker has aborted."""
+        if abort.rollout not in self.aborted:
+            self.aborted[abort.rollout] = abort
+            self._guards.pop(abort.rollout, None)
+
+    def _read(self, rollout: str) -> None:
+        guard = self._guards.get(rollout)
+        if guard is None or not guard.read(self._clock.monotonic()):
+            return
+        found = guard.evidence
+        abort = LocalAbort(
+            rollout,
+            guard.route,
+            self._worker,
+            found.log_e,
+            guard.limit,
+            found.failures,
+            found.canary_failures,
+            guard.exposures,
+            self._clock.now(),
+            dict(guard.classes),
+        )
+        # In force from the next request on, whatever becomes of the rest.
+        self.heard(abort)
+        self._announce(abort)
+        self._on_abort(abort)
+        self._unkept.append(abort)
+        self._due.set()
+
+    async def watch(self) -> None:
+        """Until it is cancelled: late outcomes, new rollouts; aborts are on disk at once."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._due.wait()
+            self._due.clear()
+            try:
+                await self.look()
+            except OSError as error:
+                log.warning("the guard's files: %s", error)
+
+    async def look(self) -> None:
+        """Raises OSError; what could not be kept is tried again."""
+        for rollout in list(self._guards):
+            self._read(rollout)
+        for abort in list(self._unkept):
+            await asyncio.to_thread(self._files.keep, abort)
+            self._unkept.remove(abort)
+        new = self._unwatched()
+        if new:
+            self._watch_new(await asyncio.to_thread(self._claimed, new))
+        self._tell_again()
+        await self._forget()
+
+    def _tell_again(self) -> None:
+        """What was aborted before this process began, and the control plane has not confirmed:
+        the process that aborted may have died between its file and its alert.
+        """
+        serving = self._holder.current
+        if not self._untold or serving is None or self._holder.stale:
+            return
+        canaries = [each.route.canary for each in serving.routes.values()]
+        live = {each.rollout for each in canaries if each is not None and not each.control}
+        untold, self._untold = self._untold, []
+        for abort in untold:
+            if abort.rollout in live:
+                self._on_abort(abort)
+
+    async def _forget(self) -> None:
+        """Rollouts that the database has no longer. A snapshot from disk does not know that,
+        nor one that is older than another worker's.
+        """
+        serving = self._holder.current
+        if serving is None or self._holder.stale:
+            return
+        over = self._lived - serving.rollouts
+        self._lived = set(serving.rollouts)
+        if over:
+            for each in over:
+                self._guards.pop(each, None)
+                self.aborted.pop(each, None)
+            await asyncio.to_thread(self._files.forget, frozenset(over))
+
+    def _unwatched(self) -> list[Route]:
+        serving = self._holder.current
+        routes = [each.route for each in serving.routes.values()] if serving else []
+        return [
+            each
+            for each in routes
+            if each.canary is not None
+            and not each.canary.control
+            and each.canary.unit_rule.local_alpha > 0.0
+            and each.canary.rollout not in self._guards
+            and each.canary.rollout not in self.aborted
+        ]
+
+    def _claimed(self, routes: list[Route]) -> list[tuple[Route, Watch]]:
+        return [
+            (each, self._files.claim(each.canary.rollout, self._workers))
+            for each in routes
+            if each.canary is not None
+        ]
+
+    def _watch_new(self, claimed: list[tuple[Route, Watch]]) -> None:
+        for route, watch in claimed:
+            canary = route.canary
+            if canary is None:
+                continue
+            rule = canary.unit_rule
+            limit = log_limit(rule.local_alpha, workers=watch.workers, turn=watch.turn)
+            self._guards[canary.rollout] = RolloutGuard(route.name, rule.rho, limit)

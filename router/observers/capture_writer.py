@@ -1,0 +1,139 @@
+"""Where captured requests are redacted and stored: a thread of its own, beside the books.
+
+Nothing waits for it. What it has no room or no database for is dropped, and counted: it never
+goes to the spool, and no line of a log has a word of it.
+"""
+
+import logging
+import queue
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Final
+
+from harness.domain.privacy.capture import Captured, Kept, captured_id, expiry
+from harness.domain.privacy.redaction import Redactor
+from harness.ports import Store
+from router.protocols.transcript import transcript
+from router.recording.capture_draft import Draft
+
+log = logging.getLogger(__name__)
+
+# Of drafts, each of at most `capture.MAX_BYTES` twice.
+ROOM: Final = 100
+TOGETHER: Final = 20
+STOP_S: Final = 5.0
+COUNTED: Final = {
+    Kept.STORED: "captures_stored",
+    Kept.REPEATED: "captures_repeated",
+    Kept.FULL: "captures_over_day",
+}
+
+
+class CaptureDesk:
+    """secret: of the ids. counters: where it counts what became of them."""
+
+    def __init__(
+        self, store: Store, redactor: Redactor, secret: bytes, counters: Counter[str]
+    ) -> None:
+        self._store = store
+        self._redactor = redactor
+        self._secret = secret
+        self._counters = counters
+        self._drafts: queue.Queue[Draft | None] = queue.Queue(ROOM)
+        self._full: dict[str, object] = {}
+        self._thread = threading.Thread(target=self._run, name="captures", daemon=True)
+
+    def put(self, draft: Draft) -> None:
+        """Never waits."""
+        try:
+            self._drafts.put_nowait(draft)
+        except queue.Full:
+            self._counters["captures_dropped"] += 1
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Keep what has come, within STOP_S; the rest is dropped."""
+        if not self._thread.is_alive():
+            return
+        with suppress(queue.Full):
+            self._drafts.put(None, timeout=STOP_S)
+        self._thread.join(timeout=STOP_S)
+        if left := self._drafts.qsize():
+            self._counters["captures_dropped"] += left
+
+    def _run(self) -> None:
+        last = False
+        while not last:
+            drafts = [self._drafts.get()]
+            with suppress(queue.Empty):
+                while len(drafts) < TOGETHER:
+                    drafts.append(self._drafts.get_nowait())
+            last = None in drafts
+            self._keep([each for each in drafts if each is not None])
+
+    def _keep(self, drafts: Sequence[Draft]) -> None:
+        ready = [
+            (made, draft.per_day)
+            for draft in drafts
+            if self._room(draft) and (made := self._made(draft)) is not None
+        ]
+        if not ready:
+            return
+        try:
+            with self._store.write() as tx:
+                kept = [tx.captures.add(made, most_per_day=most) for made, most in ready]
+        except Exception as error:  # noqa: BLE001 - its words may hold what was to be written
+            log.warning("%d captures are lost: %s", len(ready), type(error).__name__)
+            self._counters["captures_dropped"] += len(ready)
+            return
+        for (made, _), what in zip(ready, kept, strict=True):
+            self._counters[COUNTED[what]] += 1
+            if what is Kept.FULL:
+                self._full[made.route] = made.at.date(), made.share_bps
+
+    def _room(self, draft: Draft) -> bool:
+        """Whether its route is known to be full for the day; another setting asks again."""
+        day = datetime.fromisoformat(draft.at).date()
+        if self._full.get(draft.route) != (day, draft.share_bps):
+            return True
+        self._counters["captures_over_day"] += 1
+        return False
+
+    def _made(self, draft: Draft) -> Captured | None:
+        try:
+            return captured(draft, self._redactor, self._secret)
+        except Exception as error:  # noqa: BLE001 - its words may hold content
+            kind = type(error).__name__
+            log.warning("a capture of route %s is not readable: %s", draft.route, kind)
+            self._counters["captures_unreadable"] += 1
+            return None
+
+
+def captured(draft: Draft, redactor: Redactor, secret: bytes) -> Captured:
+    """The draft, redacted. Raises as `transcript` does, and InputError."""
+    content = transcript(draft.endpoint, draft.asked, draft.answer, stream=draft.stream)
+    found = redactor.redact(content)
+    at = datetime.fromisoformat(draft.at)
+    return Captured(
+        id=captured_id(draft.route, found.value, secret),
+        at=at,
+        expires_at=expiry(at, draft.keep_days),
+        route=draft.route,
+        request=draft.request,
+        endpoint=draft.endpoint,
+        stream=draft.stream,
+        arm=draft.arm,
+        target=draft.target,
+        revision=draft.revision,
+        data_class=draft.data_class,
+        user_hash=draft.user_hash,
+        share_bps=draft.share_bps,
+        rules=redactor.digest,
+        redactions=dict(sorted(found.counts.items())),
+        content=found.value,
+    )

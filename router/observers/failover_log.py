@@ -1,0 +1,157 @@
+"""The failover log (B5): which target a request left, and why; never its content.
+
+As rows, with the recorder's next batch, and as events of the process's log.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from harness.domain.reliability.failover import Failover, user_hash
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.plan import Because
+from harness.ports import Clock
+from router.recording.metrics import RouterMetrics
+from router.recording.port import Recording
+from router.request.body import ClientRequest
+from router.request.request_state import Course, Job
+from router.server.event_log import EventLog
+
+OPEN: Final = "circuit_open"
+# Why a target is left out that would have failed had it been asked.
+LEFT_OUT: Final = {
+    Because.OPEN: OPEN,
+    Because.KEY: Because.KEY.value,
+    Because.DATA_CLASS: Because.DATA_CLASS.value,
+}
+
+
+class Left(NamedTuple):
+    """A target that did not answer. failure: a class of `domain.failures`, or of
+    LEFT_OUT."""
+
+    target: str
+    provider: str
+    failure: str
+    status: int | None = None
+    attempts: int = 0
+    ms: float = 0.0
+
+
+class FailoverLog:
+    """secret: under which users are hashed."""
+
+    def __init__(
+        self,
+        secret: bytes,
+        clock: Clock,
+        metrics: RouterMetrics,
+        recorder: Recording,
+        events: EventLog,
+    ) -> None:
+        self._recorder = recorder
+        self._events = events
+        self._numbers = itertools.count(1)
+        self._secret = secret
+        self._clock = clock
+        self._metrics = metrics
+
+    def note(self, job: Job, course: Course, *, request_id: str, user: str, ms: float) -> None:
+        """A request ended: an event for every target that it left. user: its sticky key."""
+        if not job.plan.left_out and len(course.attempts) == 1 and course.result is not None:
+            return
+        left = list(left_targets(job, course))
+        if not left:
+            return
+        answered = course.upstream
+        at, user_, sizes = self._clock.now(), user_hash(user, self._secret), shape(job.request)
+        route, arm = job.route.route.name, job.arm.value
+        rows = [
+            Failover(
+                worker=self._recorder.worker,
+                number=next(self._numbers),
+                at=at,
+                request=request_id,
+                route=route,
+                arm=arm,
+                target=each.target,
+                provider=each.provider,
+                failure=each.failure,
+                status=each.status,
+                attempts=each.attempts,
+                latency_ms=each.ms,
+                endpoint=job.request.endpoint.value,
+                user_hash=user_,
+                next_target=asked_after(left[number:], answered.name if answered else None),
+                **sizes,
+            )
+            for number, each in enumerate(left, 1)
+        ]
+        self._recorder.failed_over(rows)
+        for row in rows:
+            self._metrics.failover(route, row.target, row.failure)
+            self._events.put(
+                "failover",
+                at=at.isoformat(),
+                request=request_id,
+                route=route,
+                arm=arm,
+                answered_by=answered.name if answered else None,
+                user=user_,
+                request_ms=round(ms),
+                endpoint=row.endpoint,
+                **sizes,
+                target=row.target,
+                provider=row.provider,
+                failure_class=row.failure,
+                status=row.status,
+                attempts=row.attempts,
+                ms=round(row.latency_ms),
+                next_target=row.next_target,
+            )
+
+
+def left_targets(job: Job, course: Course) -> Iterator[Left]:
+    """In the order of the plan: those left out, then those that were asked in vain."""
+    upstreams = job.route.upstreams
+    for out in job.plan.left_out:
+        if out.because in LEFT_OUT:
+            upstream = upstreams[out.target]
+            yield Left(upstream.name, upstream.provider.name, LEFT_OUT[out.because])
+    for target in job.plan.targets:
+        upstream = upstreams[target]
+        made = [each for each in course.attempts if each.upstream.id == target]
+        last = made[-1].failure if made else None
+        # Whose refusal the client gets was not left.
+        if last is not None and course.result is not last:
+            spent_ms = sum(each.ms for each in made)
+            yield Left(
+                upstream.name,
+                upstream.provider.name,
+                last.failure.value,
+                last.status,
+                len(made),
+                spent_ms,
+            )
+        elif not made and target in course.shut_out:
+            yield Left(upstream.name, upstream.provider.name, OPEN)
+
+
+def asked_after(left: Sequence[Left], answered: str | None) -> str | None:
+    """Who was asked next. left: those behind, in order."""
+    return next(
+        (each.target for each in left if each.failure not in LEFT_OUT.values()), answered
+    )
+
+
+def shape(request: ClientRequest) -> dict[str, Any]:
+    """Sizes and kinds, without a word of the content."""
+    said = "input" if request.endpoint is Endpoint.RESPONSES else "messages"
+    messages = request.value(said)
+    tools, text = request.value("tools"), request.text
+    return {
+        "stream": request.stream,
+        "body_bytes": len(text if text.isascii() else text.encode("utf-8", "surrogatepass")),
+        "messages": len(messages) if isinstance(messages, list) else 0,
+        "tools": len(tools) if isinstance(tools, list) else 0,
+    }

@@ -1,0 +1,114 @@
+"""`POST /v1/feedback`: what callers say of the answers that they got.
+
+The worker that served a request knows whose it was. Any worker of the router may be told: it
+asks the one whose name is in the request's id.
+"""
+
+import json
+from typing import Final, NamedTuple
+
+from harness.domain.canary.guardrails import Guardrail
+from harness.domain.errors import InputError
+from harness.domain.routing.table import Arm, Canary
+from router.observers.feedback_body import Opinion, Outcome, Verdict, read_opinion
+from router.recording.bounded_map import Recent
+from router.recording.metrics import RouterMetrics
+from router.recording.port import Recording, Ticket
+from router.request.body import FieldError
+from router.server.replies import JSON, Reply, error_reply
+
+PATH: Final = "/v1/feedback"
+# About 5 MB; of a worker with 100 requests/s, those of the last 3 to 6 minutes.
+REMEMBERED: Final = 20_000
+# Labels are the callers' words: more series than that would drown a metrics store.
+MAX_LABELS: Final = 50
+OTHER: Final = "other"
+WORDS: Final = {
+    Outcome.COUNTED: "counted for its canary's guardrail `feedback`",
+    Outcome.LATE: "too late for its canary: its block is closed; it is in the metrics",
+    Outcome.NOT_SCORED: "in the metrics; the request counts for no canary",
+}
+
+
+class Served(NamedTuple):
+    """A request that was served here. key: the id of the caller's."""
+
+    route: str
+    arm: str
+    key: str
+    ticket: Ticket | None
+
+
+class Feedback:
+    def __init__(self, recorder: Recording, metrics: RouterMetrics) -> None:
+        self._recorder = recorder
+        self._metrics = metrics
+        self._served: Recent[str, Served] = Recent(REMEMBERED)
+        self._labels: set[str] = set()
+        recorder.on_opinion(self.enter)
+
+    def remember(
+        self,
+        request_id: str,
+        route: str,
+        arm: Arm,
+        key: str,
+        canary: Canary | None,
+        ticket: Ticket | None,
+    ) -> None:
+        if canary is None or Guardrail.FEEDBACK not in canary.unit_rule.guardrails:
+            ticket = None
+        self._served.put(request_id, Served(route, arm.value, key, ticket))
+
+    async def take(self, body: bytes, key: str) -> Reply:
+        """key: the id of who says it."""
+        try:
+            opinion = read_opinion(body)
+        except InputError as error:
+            param = error.param if isinstance(error, FieldError) else None
+            return error_reply(400, f"the feedback: {error}", "invalid_feedback", param=param)
+        if opinion.worker == self._recorder.worker:
+            outcome = await self.enter(opinion, key)
+        else:
+            try:
+                outcome = await self._recorder.elsewhere(opinion, key)
+            except TimeoutError:
+                message = "the worker that served it does not answer; try again in a second"
+                return error_reply(503, message, "feedback_unavailable")
+        return _reply(opinion, outcome)
+
+    async def enter(self, opinion: Opinion, key: str) -> Outcome | None:
+        """None for a request that is not remembered here, or was another key's."""
+        served = self._served.get(opinion.request_id)
+        if served is None or served.key != key:
+            return None
+        self._metrics.feedback(
+            served.route, served.arm, opinion.verdict.value, self._label(opinion.label)
+        )
+        if served.ticket is None or opinion.verdict is Verdict.NONE:
+            return Outcome.NOT_SCORED
+        in_time = await self._recorder.opined(served.ticket, bad=opinion.verdict is Verdict.BAD)
+        return Outcome.COUNTED if in_time else Outcome.LATE
+
+    def _label(self, label: str) -> str:
+        if len(self._labels) < MAX_LABELS:
+            self._labels.add(label)
+        return label if label in self._labels else OTHER
+
+
+def _reply(opinion: Opinion, outcome: Outcome | None) -> Reply:
+    if outcome is None:
+        message = (
+            f"no request {opinion.request_id!r} of this key is remembered; each worker knows "
+            f"its latest {REMEMBERED}, until it ends"
+        )
+        return error_reply(404, message, "request_not_found", param="request_id")
+    told = {
+        "object": "feedback",
+        "request_id": opinion.request_id,
+        "counted": outcome is Outcome.COUNTED,
+        "outcome": outcome.value,
+        "message": WORDS[outcome],
+    }
+    status = 200 if outcome is Outcome.COUNTED else 202
+    return Reply(status, (JSON,), json.dumps(told).encode())

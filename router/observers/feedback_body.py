@@ -1,0 +1,72 @@
+"""What a caller says of an answer, as the body of `POST /v1/feedback`."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from harness.domain.errors import InputError
+from router.request.body import FieldError
+from router.request.json_spans import read
+
+MAX_BODY_BYTES: Final = 16 * 1024
+MAX_LABEL: Final = 64
+# A score below it is as bad as a thumb down.
+GOOD_FROM: Final = 0.5
+FIELDS: Final = ("request_id", "thumb", "score", "label")
+
+
+class Verdict(StrEnum):
+    GOOD = "good"
+    BAD = "bad"
+    NONE = "none"  # a label alone
+
+
+class Outcome(StrEnum):
+    COUNTED = "counted"
+    LATE = "late"  # its block is in the database already
+    NOT_SCORED = "not_scored"  # no canary, or not of those that count for one
+
+
+class Opinion(NamedTuple):
+    """label: the caller's own word; empty for none."""
+
+    request_id: str
+    verdict: Verdict
+    label: str
+
+    @property
+    def worker(self) -> str:
+        """Who served the request; empty for what is no id of ours."""
+        return self.request_id.removeprefix("req_").rpartition("-")[0]
+
+
+def read_opinion(body: bytes) -> Opinion:
+    """Raises InputError, with the field's name where there is one."""
+    members = read(body)
+    for name in members.values:
+        if name not in FIELDS:
+            raise FieldError(name, f"unknown field; known: {', '.join(FIELDS)}")
+    request_id, label = members.get("request_id"), members.get("label")
+    if not isinstance(request_id, str) or not request_id:
+        raise FieldError("request_id", "must be the answer's x-swapgate-request-id")
+    if label is not None and not (
+        isinstance(label, str) and 0 < len(label) <= MAX_LABEL and label.isprintable()
+    ):
+        raise FieldError("label", f"must be 1 to {MAX_LABEL} printable characters")
+    given = {name: members.get(name) for name in ("thumb", "score")}
+    if label is None and all(value is None for value in given.values()):
+        raise InputError("needs a thumb, a score or a label")
+    return Opinion(request_id, _verdict(given), str(label or ""))
+
+
+def _verdict(given: Mapping[str, object]) -> Verdict:
+    thumb, score = given["thumb"], given["score"]
+    if thumb not in (None, "up", "down"):
+        raise FieldError("thumb", 'must be "up" or "down"')
+    if score is not None and (
+        isinstance(score, bool) or not isinstance(score, int | float) or not 0.0 <= score <= 1.0
+    ):
+        raise FieldError("score", "must be a number from 0 to 1")
+    if thumb == "down" or (isinstance(score, int | float) and score < GOOD_FROM):
+        return Verdict.BAD
+    return Verdict.NONE if thumb is None and score is None else Verdict.GOOD

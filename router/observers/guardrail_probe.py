@@ -1,0 +1,142 @@
+"""What a rollout's guardrails want to know of one request, and what they are told of it.
+
+Made only for requests that a live rollout scores; the others pay nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Self
+
+from harness.domain.canary.guardrails import Guardrail
+from harness.domain.canary.observation import UnitRule
+from harness.domain.routing.capabilities import Endpoint
+from router.protocols.answer_signals import Said
+from router.protocols.answer_validity import NO_JSON, calls_hold, fits, parsed
+from router.protocols.endpoints import DIALECTS
+from router.recording.guardrail_sample import FAULTS, NEEDS, Seen, Traits, Values
+from router.request.body import ClientRequest
+from router.snapshot.compiled import ServedRoute
+
+_WORDS: Final = frozenset({Guardrail.JSON_VALIDITY, Guardrail.TOOL_VALIDITY})
+_LISTENING: Final = _WORDS | {
+    Guardrail.TRUNCATION,
+    Guardrail.REFUSALS,
+    Guardrail.OUTPUT_TOKENS,
+}
+_PRICED, _WORDED, _STREAMS = Traits.PRICED.value, Traits.WORDS.value, Traits.STREAMS.value
+_JSON, _TOOLS = Traits.JSON.value, Traits.TOOLS.value
+# Of text whose provider counts no tokens.
+CHARACTERS_PER_TOKEN: Final = 4
+
+
+class Spent(NamedTuple):
+    """On one request that is over. first_token_s, last_token_s: since it came; of a stream."""
+
+    elapsed_s: float
+    first_token_s: float | None
+    last_token_s: float | None
+    output_tokens: int
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """traits: of `Traits`. listens: what the answer says is wanted; keeps: all its words."""
+
+    request: ClientRequest
+    traits: int
+    listens: bool
+    keeps: bool
+
+    @classmethod
+    def of(cls, request: ClientRequest, route: ServedRoute, rule: UnitRule) -> Self | None:
+        """None where the rollout has no guardrail beside errors."""
+        on = rule.guardrails
+        if not on:
+            return None
+        traits = traits_of(request, route)
+        asked = [each for each in on if each in _LISTENING and _applies(each, traits)]
+        return cls(request, traits, bool(asked), any(each in _WORDS for each in asked))
+
+    def ear(self) -> Said | None:
+        """For one answer."""
+        return Said(keeps=self.keeps) if self.listens else None
+
+    def seen(self, said: Said | None, spent: Spent, *, failed: bool) -> Seen:
+        """said: by the answer, None where none came.
+
+        An error is an error alone: its answer is neither truncated nor bad JSON. A caller who
+        hung up has waited for so long; what he would have waited is not known.
+        """
+        tokens = float(spent.output_tokens)
+        if not tokens and said is not None:
+            tokens = float(said.length // CHARACTERS_PER_TOKEN)
+        if failed:
+            return Seen(Values(output_tokens=tokens))
+        values = Values(
+            latency=spent.elapsed_s,
+            time_to_first_token=_or(spent.first_token_s, spent.elapsed_s),
+            inter_token_latency=_between_s(spent, tokens),
+            output_tokens=tokens,
+            cost_per_success=spent.cost_usd,
+        )
+        return Seen(values, self._bad(said) if said is not None else 0)
+
+    def _bad(self, said: Said) -> int:
+        """Of `Bad`."""
+        bad = FAULTS[Guardrail.TRUNCATION] if said.truncated else 0
+        if said.declined:
+            return bad | FAULTS[Guardrail.REFUSALS]  # words of its own are no bad JSON
+        if not self.keeps or said.cut:
+            return bad
+        dialect, calls = DIALECTS[self.request.endpoint], said.calls
+        if self.traits & _JSON and not (calls or _is_json(said, self.request)):
+            bad |= FAULTS[Guardrail.JSON_VALIDITY]
+        if calls and self.traits & _TOOLS:
+            made = ((call.name, call.arguments) for call in calls)
+            if not calls_hold(made, dialect.tools(self.request)):
+                bad |= FAULTS[Guardrail.TOOL_VALIDITY]
+        return bad
+
+
+def traits_of(request: ClientRequest, route: ServedRoute) -> int:
+    """Of the request and its route, whichever arm it is in."""
+    traits = _PRICED
+    for each in route.upstreams.values():
+        if each.price is None:
+            traits = 0
+    if request.endpoint is Endpoint.EMBEDDINGS:
+        return traits
+    traits |= _WORDED
+    if request.stream:
+        traits |= _STREAMS
+    if request.value("tools"):
+        traits |= _TOOLS
+    if DIALECTS[request.endpoint].schema(request) is not None:
+        traits |= _JSON
+    return traits
+
+
+def _applies(guardrail: Guardrail, traits: int) -> bool:
+    needs = NEEDS[guardrail]
+    return traits & needs == needs
+
+
+def _is_json(said: Said, request: ClientRequest) -> bool:
+    """Every choice's text is, and as the schema says; no text at all is not."""
+    schema = DIALECTS[request.endpoint].schema(request)
+    values = [parsed(text) for text in said.texts()]
+    return bool(values) and all(
+        value is not NO_JSON and fits(value, schema or {}) for value in values
+    )
+
+
+def _or(value: float | None, other: float) -> float:
+    return other if value is None else value
+
+
+def _between_s(spent: Spent, tokens: float) -> float:
+    """The mean; nobody waited between fewer than two."""
+    first, last = spent.first_token_s, spent.last_token_s
+    if first is None or last is None or tokens < 2.0:
+        return 0.0
+    return max(0.0, last - first) / (tokens - 1.0)

@@ -1,0 +1,293 @@
+"""Has a sample of a canary's answers judged, in both arms, once the users have them.
+
+Who is judged is settled before anybody answers: by chance, by the arm, and by whether this
+worker has room, money and a judge at that moment. So no answer chooses whether it is read. From
+then on a missing verdict counts as bad, whichever arm it is.
+"""
+
+import asyncio
+import json
+import logging
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from harness.domain.canary.judge import (
+    Judged,
+    has_money,
+    is_drawn,
+    prompt,
+    share_bps,
+    verdict_of,
+)
+from harness.domain.proposals.policy import Unit
+from harness.domain.reliability.breaker import LAST_RESORT
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.table import Arm, Canary
+from harness.domain.settings import RouterSettings
+from harness.ports import Clock
+from router.health.provider_keys import ProviderKeys
+from router.health.target_health import TargetHealth
+from router.observers.capture import OPT_OUT as CAPTURE_OPT_OUT
+from router.observers.guardrail_probe import Watch
+from router.observers.judge_budget import JudgeMoney
+from router.observers.shadow import MAX_BYTES, OFF
+from router.observers.shadow import OPT_OUT as SHADOW_OPT_OUT
+from router.protocols.transcript import transcript
+from router.recording.bounded_map import Recent
+from router.recording.guardrail_sample import Traits
+from router.recording.metrics import RouterMetrics
+from router.recording.port import Recording, Ticket
+from router.request.attempt import Answer
+from router.request.body import ClientRequest, read_request
+from router.request.request_state import Job, Try
+from router.request.routed_response import Copied, Exchange
+from router.request.stream_relay import CommittedStream
+from router.request.upstream_call import Calls
+from router.server.asgi import Scope, header
+from router.snapshot.compiled import ServedJudge, ServedRoute
+from router.snapshot.holder import SnapshotHolder
+from router.upstream.transport import UpstreamFailed
+
+log = logging.getLogger(__name__)
+
+# Of one worker: units that are drawn and not judged yet, and judges under way.
+PLACES: Final = 64
+AT_ONCE: Final = 8
+# After a judge that did not answer: until then nobody is drawn, in either arm.
+REST_S: Final = 10.0
+# Of a rollout's keys, the latest that were drawn here: each is judged once in a period.
+REMEMBERED: Final = 20_000
+MOST_TOKENS: Final = 512
+
+
+class Drawn(NamedTuple):
+    """A request whose answer is to be judged. copied: what the user gets of a stream."""
+
+    served: ServedJudge
+    canary: Canary
+    copied: Copied | None
+
+    def told(self, watch: Watch) -> Watch:
+        """The same, so that its unit is known as one to be judged."""
+        return replace(watch, traits=watch.traits | Traits.JUDGED.value)
+
+
+class Judges:
+    """Belongs to the event loop of its worker."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
+        self,
+        holder: SnapshotHolder,
+        calls: Calls,
+        health: TargetHealth,
+        keys: ProviderKeys,
+        recorder: Recording,
+        metrics: RouterMetrics,
+        money: JudgeMoney,
+        settings: RouterSettings,
+        clock: Clock,
+    ) -> None:
+        self._holder = holder
+        self._calls = calls
+        self._health = health
+        self._keys = keys
+        self._recorder = recorder
+        self._metrics = metrics
+        self._money = money
+        self._workers = settings.workers
+        self._clock = clock
+        self._places = PLACES
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._running: set[asyncio.Task[None]] = set()
+        self._rests_until: dict[str, float] = {}
+        self._known: Recent[tuple[str, int, str], bool] = Recent(REMEMBERED)
+
+    def drawn(
+        self,
+        scope: Scope,
+        route: ServedRoute,
+        request: ClientRequest,
+        arm: Arm,
+        key: str,
+        own: str,
+    ) -> Drawn | None:
+        """Before it is answered. key: the caller's, sticky. own: the request's id.
+
+        Who is drawn has a place until `judge`.
+        """
+        served, canary = route.judge, route.trial
+        if served is None or canary is None or request.endpoint is Endpoint.EMBEDDINGS:
+            return None
+        unit = own if canary.unit_rule.unit is Unit.REQUEST else key
+        if not self._is_next(served, canary, arm, unit):
+            return None
+        if why := self._not_now(scope, served, canary, request):
+            self._count(why)
+            return None
+        self._places -= 1
+        return Drawn(served, canary, Copied(MAX_BYTES) if request.stream else None)
+
+    def _is_next(self, served: ServedJudge, canary: Canary, arm: Arm, unit: str) -> bool:
+        """Whether chance has chosen it, and its caller was not chosen here before."""
+        rule = canary.unit_rule
+        candidate = canary.is_candidate(arm)
+        share = share_bps(served.judge, candidate=candidate, candidate_bps=canary.candidate_bps)
+        by_request = rule.unit is Unit.REQUEST
+        period = 1 if by_request else 1 + int(rule.age_s(self._clock.now()) // rule.period_s)
+        if not is_drawn(unit, canary.rollout, period, share):
+            return False
+        if by_request:
+            return True
+        known = canary.rollout, period, unit
+        if self._known.get(known):
+            return False
+        self._known.put(known, True)  # noqa: FBT003 - a mark
+        return True
+
+    def _not_now(
+        self, scope: Scope, served: ServedJudge, canary: Canary, request: ClientRequest
+    ) -> str:
+        if OFF in (header(scope, SHADOW_OPT_OUT), header(scope, CAPTURE_OPT_OUT)):
+            return "declined"
+        if len(request.text) > MAX_BYTES:
+            return "too_large"
+        return self._no_judge(served, canary) or ("" if self._places > 0 else "full")
+
+    def _no_judge(self, served: ServedJudge, canary: Canary) -> str:
+        spent = self._money.spent(canary.rollout)
+        # With the database away nobody knows what others spend.
+        if spent is None or self._holder.stale:
+            return "budget_unknown"
+        if not has_money(served.judge, *spent, self._workers):
+            return "over_budget"
+        if self._rests_until.get(served.upstream.id, 0.0) > self._clock.monotonic():
+            return "resting"
+        if not self._health.all_well((served.upstream.id,)):
+            return "circuit_open"
+        return ""
+
+    def judge(self, drawn: Drawn | None, ticket: Ticket | None, exchange: Exchange) -> None:
+        """The user has the whole answer, or none. Never waits."""
+        if drawn is None:
+            return
+        if ticket is None:
+            self._places += 1
+            return
+        if not _answered_by_its_arm(exchange):
+            # An error is an error alone, and has its own guardrail.
+            self._places += 1
+            self._recorder.judged(drawn.canary, ticket, Judged.GOOD, 0.0)
+            self._count("without_answer")
+            return
+        work = self._run(drawn, ticket, exchange.job, _answer(drawn, exchange))
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._places += 1
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Its words may hold content.
+            log.error("a judgement failed: %s", type(error).__name__)
+
+    async def aclose(self) -> None:
+        """Cancel what is under way: its units have no verdict."""
+        running = list(self._running)
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _run(self, drawn: Drawn, ticket: Ticket, job: Job, answer: str | None) -> None:
+        judged, cost_usd = Judged.NO_VERDICT, 0.0
+        try:
+            until = self._calls.timers.loop.time() + drawn.served.judge.timeout_s
+            with self._calls.timers.limit(until):
+                async with self._at_once:
+                    if answer is not None:
+                        judged, cost_usd = await self._asked(drawn, job, answer, until)
+        except (UpstreamFailed, TimeoutError):
+            self._rests_until[drawn.served.upstream.id] = self._clock.monotonic() + REST_S
+            self._count("failed")
+        finally:
+            self._count(judged.name.lower())
+            self._recorder.judged(drawn.canary, ticket, judged, cost_usd)
+
+    async def _asked(
+        self, drawn: Drawn, job: Job, answer: str, until: float
+    ) -> tuple[Judged, float]:
+        """Raises UpstreamFailed."""
+        judge, upstream = drawn.served.judge, drawn.served.upstream
+        asked = job.request
+        try:
+            # Reading takes a while for long ones, and other requests go on meanwhile.
+            body = await asyncio.to_thread(_body, judge.criteria, asked, answer)
+        except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
+            self._count("unreadable")
+            return Judged.NO_VERDICT, 0.0
+        loop = self._calls.timers.loop
+        own = job._replace(
+            request=read_request(body, Endpoint.CHAT),
+            plan=job.route.plans[Endpoint.CHAT][Arm.INCUMBENT],
+            begun=loop.time(),
+            deadline=until,
+            passed_up=(),
+            span=None,
+            hurried=False,
+            watch=None,
+        )
+        made = Try(upstream, LAST_RESORT, self._keys.key(upstream), until, 1, Endpoint.CHAT)
+        self._count("asked")
+        came = await self._calls.make(own, made, lambda _: None)
+        if not isinstance(came, Answer):
+            return Judged.NO_VERDICT, 0.0
+        cost_usd = 0.0
+        if came.usage is not None and upstream.price is not None:
+            cost_usd = upstream.price.cost_usd(*came.usage)
+            self._metrics.spent(upstream.name, came.usage, upstream.price)
+        self._money.note(drawn.canary.rollout, cost_usd)
+        return verdict_of(_text(came)), cost_usd
+
+    def _count(self, name: str) -> None:
+        self._recorder.counters[f"judge_{name}"] += 1
+
+
+def _answered_by_its_arm(exchange: Exchange) -> bool:
+    upstream = exchange.course.upstream
+    return (
+        exchange.outcome == "ok"
+        and exchange.charge is None
+        and upstream is not None
+        and upstream.id == exchange.job.own
+    )
+
+
+def _answer(drawn: Drawn, exchange: Exchange) -> str | None:
+    """Its body, or events; None for one that is too large to be read."""
+    result = exchange.course.result
+    if isinstance(result, CommittedStream):
+        copied = drawn.copied
+        return None if copied is None or copied.too_large else copied.text
+    body = result.body if isinstance(result, Answer) else b""
+    return body.decode("utf-8", "replace") if len(body) <= MAX_BYTES else None
+
+
+def _body(criteria: str, asked: ClientRequest, answer: str) -> bytes:
+    """Raises as `transcript` does."""
+    told = transcript(asked.endpoint.value, asked.text, answer, stream=asked.stream)
+    request = {
+        "model": "judge",
+        "messages": [{"role": "user", "content": prompt(criteria, told)}],
+        "temperature": 0,
+        "max_tokens": MOST_TOKENS,
+    }
+    return json.dumps(request).encode()
+
+
+def _text(came: Answer) -> str:
+    """Of the first choice; empty where there is none."""
+    choices = came.members.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else {}
+    message = first.get("message") if isinstance(first, dict) else None
+    text = message.get("content") if isinstance(message, dict) else None
+    return text if isinstance(text, str) else ""

@@ -1,0 +1,331 @@
+"""Mirrors requests to a shadow's candidate (F8), beside the answers that users get.
+
+Nothing here holds a user up: it begins once the user's answer is sent, has few requests under
+way and few waiting, and drops the rest. What comes back is compared, counted and forgotten.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Any, Final, NamedTuple
+
+from harness.domain.reliability.breaker import LAST_RESORT
+from harness.domain.reliability.failures import CLIENTS_OWN, FailureClass
+from harness.domain.routing.capabilities import Endpoint, missing
+from harness.domain.routing.table import Arm
+from harness.domain.routing.target import Price
+from harness.domain.settings import RouterSettings
+from harness.domain.shadow.pairs import Measured, Side, compared, of_units
+from harness.domain.shadow.sampling import is_drawn
+from harness.domain.shadow.shadow import COST_USD, MIRRORED, UNPRICED, within_budget
+from harness.ports import Clock
+from router.health.provider_keys import ProviderKeys
+from router.health.target_health import TargetHealth
+from router.protocols.transcript import transcript
+from router.protocols.usage import Usage
+from router.recording.metrics import RouterMetrics
+from router.recording.port import Recording
+from router.recording.shadow_units import subject
+from router.request.attempt import Answer
+from router.request.body import ClientRequest
+from router.request.needs import needs_of
+from router.request.request_state import Job, Try
+from router.request.routed_response import NO_USAGE, Copied, Exchange
+from router.request.stream_relay import CommittedStream
+from router.request.time_limits import first_token_s
+from router.request.upstream_call import Calls
+from router.server.asgi import Scope, header
+from router.snapshot.compiled import ServedShadow, Upstream
+from router.snapshot.holder import SnapshotHolder
+from router.upstream.transport import UpstreamFailed
+
+log = logging.getLogger(__name__)
+
+# More than this of a request or an answer is not compared.
+MAX_BYTES: Final = 128 * 1024
+WAITING: Final = 16
+# A provider that has too much to do serves users first.
+REST_S: Final = 30.0
+BUSY: Final = (FailureClass.RATE_LIMITED, FailureClass.OVERLOADED)
+OPT_OUT: Final = b"x-swapgate-shadow"
+OFF: Final = b"off"
+# State at the incumbent's provider, which no other one has.
+STATEFUL: Final = ("previous_response_id", "conversation", "background", "container")
+
+
+class Mirror(NamedTuple):
+    """A request that is drawn. copied: what the user gets of a stream, None without one. key:
+    the sticky one.
+    """
+
+    shadow: ServedShadow
+    copied: Copied | None
+    key: str
+
+
+class _Asked(NamedTuple):
+    """What the candidate did. answer: its body, or events; None for no answer."""
+
+    answer: str | None
+    ms: float
+    usage: Usage
+
+
+class Shadows:
+    """Belongs to the event loop of its worker."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
+        self,
+        holder: SnapshotHolder,
+        calls: Calls,
+        health: TargetHealth,
+        keys: ProviderKeys,
+        recorder: Recording,
+        metrics: RouterMetrics,
+        settings: RouterSettings,
+        clock: Clock,
+    ) -> None:
+        self._holder = holder
+        self._calls = calls
+        self._health = health
+        self._keys = keys
+        self._recorder = recorder
+        self._metrics = metrics
+        self._settings = settings
+        self._clock = clock
+        self._running: dict[asyncio.Task[None], str] = {}
+        self._waiting: deque[tuple[Job, Mirror, _Asked]] = deque()
+        self._rests_until: dict[str, float] = {}
+
+    def drawn(self, scope: Scope, job: Job, key: str, apart: str) -> Mirror | None:
+        """Before it is answered: whether it may be mirrored once it is.
+
+        key: the sticky one. apart: the same, or the request's own where callers cannot be told
+        apart.
+        """
+        served, request, plan = job.route.shadow, job.request, job.plan
+        if served is None or job.arm is not Arm.INCUMBENT:
+            return None
+        # Where a switch rules, nobody else is asked.
+        if plan.forced is not None or plan.targets[:1] != (plan.incumbent,):
+            return None
+        shadow = served.shadow
+        over = self._clock.now() >= shadow.expires_at
+        if over or request.endpoint is Endpoint.EMBEDDINGS or not is_drawn(shadow, apart):
+            return None
+        declined = "declined" if header(scope, OPT_OUT) == OFF else ""
+        why = declined or unfit(request, served.upstream) or self._not_now(served)
+        if why:
+            self._count(shadow.id, why)
+            return None
+        return Mirror(served, Copied(MAX_BYTES) if request.stream else None, key)
+
+    def _not_now(self, served: ServedShadow) -> str:
+        upstream, limits = served.upstream, served.shadow.limits
+        used = self._recorder.shadows.used(served.shadow.id, self._clock.now().date())
+        # With the database away nobody knows what others spend.
+        if used is None or self._holder.stale:
+            return "budget_unknown"
+        if not within_budget(limits, used, priced=upstream.price is not None):
+            return "over_budget"
+        if self._rests_until.get(upstream.id, 0.0) > self._clock.monotonic():
+            return "resting"
+        return "" if self._health.all_well((upstream.id,)) else "circuit_open"
+
+    def mirror(self, mirror: Mirror | None, exchange: Exchange) -> None:
+        """The user has the whole answer. Never waits."""
+        incumbent = self._of_user(mirror, exchange) if mirror else None
+        if mirror is None or incumbent is None:
+            return
+        shadow = mirror.shadow.shadow
+        work = exchange.job, mirror, incumbent
+        if self._under_way(shadow.id) < shadow.limits.at_once:
+            self._start(*work)
+        elif len(self._waiting) < WAITING:
+            self._waiting.append(work)
+        else:
+            self._count(shadow.id, "dropped")
+
+    def _of_user(self, mirror: Mirror, exchange: Exchange) -> _Asked | None:
+        """What the incumbent did at its first attempt; None for what tells nothing of it."""
+        course, result = exchange.course, exchange.course.result
+        if exchange.caller_gone or not course.attempts:
+            return None
+        first = course.attempts[0]
+        if first.upstream.id != exchange.job.plan.incumbent:
+            return None
+        failure = first.failure.failure if first.failure else None
+        if failure in CLIENTS_OWN:
+            return None
+        if failure is not None or (isinstance(result, CommittedStream) and exchange.failed):
+            return _Asked(None, first.ms, NO_USAGE)
+        if mirror.copied is not None and not isinstance(result, Answer):
+            text, too_large = mirror.copied.text, mirror.copied.too_large
+        else:
+            body = result.body if isinstance(result, Answer) else b""
+            text, too_large = body.decode("utf-8", "replace"), len(body) > MAX_BYTES
+        if too_large:
+            self._count(mirror.shadow.shadow.id, "too_large")
+            return None
+        return _Asked(text, first.ms, exchange.usage)
+
+    def _start(self, job: Job, mirror: Mirror, incumbent: _Asked) -> None:
+        # Counted before it is asked: of two at once, both are in the budget.
+        self._count(mirror.shadow.shadow.id, MIRRORED)
+        shadow = mirror.shadow.shadow
+        # Now, and not once it is compared: what comes of it must not say whether it counts.
+        ticket = self._recorder.mirrored(subject(shadow), mirror.key)
+        task = asyncio.ensure_future(self._run(job, mirror, incumbent, ticket))
+        self._running[task] = mirror.shadow.shadow.id
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        shadow = self._running.pop(task, "")
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
+            # Its words may hold content.
+            log.error("a mirrored request of %s failed: %s", shadow, type(error).__name__)
+            self._count(shadow, "unreadable")
+        while self._waiting:
+            job, mirror, incumbent = self._waiting.popleft()
+            if not self._still(mirror):
+                self._count(mirror.shadow.shadow.id, "dropped")
+                continue
+            self._start(job, mirror, incumbent)
+            return
+
+    def _still(self, mirror: Mirror) -> bool:
+        """Whether it was not ended, and has money left, since the request was drawn."""
+        serving = self._holder.current
+        shadow, upstream = mirror.shadow.shadow, mirror.shadow.upstream
+        used = self._recorder.shadows.used(shadow.id, self._clock.now().date())
+        return (
+            serving is not None
+            and shadow in serving.snapshot.shadows
+            and used is not None
+            and within_budget(shadow.limits, used, priced=upstream.price is not None)
+        )
+
+    async def aclose(self) -> None:
+        """Cancel what is under way, and forget what waits."""
+        self._waiting.clear()
+        running = list(self._running)
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _run(self, job: Job, mirror: Mirror, incumbent: _Asked, ticket: int) -> None:
+        served = mirror.shadow
+        candidate = await self._ask(job, served)
+        price, usage = served.upstream.price, candidate.usage
+        if usage != NO_USAGE:
+            self._metrics.spent(served.upstream.name, usage, price)
+        spent = {COST_USD: _cost(price, usage)} if price else {}
+        self._note(served.shadow.id, {} if price else {UNPRICED: 1}, spent)
+        # Reading takes a while for long ones, and other requests go on meanwhile.
+        own_price = job.route.upstreams[job.plan.incumbent].price
+        counts, sums = await asyncio.to_thread(
+            _compared, job.request, (incumbent, own_price), (candidate, price)
+        )
+        self._note(served.shadow.id, counts, sums)
+        self._recorder.compared(ticket, served.shadow.id, of_units(counts))
+
+    async def _ask(self, job: Job, served: ServedShadow) -> _Asked:
+        """One attempt, outside all books about the target: this is not its traffic."""
+        loop, upstream = self._calls.timers.loop, served.upstream
+        began = loop.time()
+        most_s = min(job.route.route.settings.total_timeout_s, self._settings.total_timeout_s)
+        again = job._replace(
+            begun=began, deadline=began + most_s, span=None, hurried=False, watch=None
+        )
+        until = again.deadline
+        if job.request.stream:
+            until = min(until, began + first_token_s(job.route, upstream, self._settings))
+        key = self._keys.key(upstream)
+        made = Try(upstream, LAST_RESORT, key, until, 1, job.request.endpoint)
+        try:
+            with self._calls.timers.limit(until):
+                result = await self._calls.make(again, made, lambda _: None)
+        except (UpstreamFailed, TimeoutError) as error:
+            if isinstance(error, UpstreamFailed) and error.failure in BUSY:
+                self._rests_until[upstream.id] = self._clock.monotonic() + REST_S
+            return _Asked(None, (loop.time() - began) * 1000, NO_USAGE)
+        ms = (loop.time() - began) * 1000
+        if isinstance(result, Answer):
+            body = result.body[:MAX_BYTES].decode("utf-8", "replace")
+            return _Asked(body, ms, result.usage or NO_USAGE)
+        return await _drained(result, ms)
+
+    def _under_way(self, shadow: str) -> int:
+        return sum(each == shadow for each in self._running.values())
+
+    def _count(self, shadow: str, name: str) -> None:
+        self._recorder.counters[f"shadow_{name}"] += 1
+        self._note(shadow, {name: 1})
+
+    def _note(
+        self, shadow: str, counts: Mapping[str, int], sums: Mapping[str, float] | None = None
+    ) -> None:
+        if counts or sums:
+            self._recorder.shadows.note(shadow, self._clock.now(), counts, sums or {})
+
+
+def copies(*sinks: Copied | Mirror | None) -> list[Copied]:
+    """Where a stream's events are put as well as to the user."""
+    found = [each.copied if isinstance(each, Mirror) else each for each in sinks]
+    return [each for each in found if each is not None]
+
+
+def unfit(request: ClientRequest, upstream: Upstream) -> str:
+    """Why the candidate cannot be asked the same, by the name that it is counted under."""
+    if len(request.text) > MAX_BYTES:
+        return "too_large"
+    if any(request.value(each) for each in STATEFUL) or provider_runs_tools(request):
+        return "not_repeatable"
+    return "unable" if missing(needs_of(request), upstream.can) else ""
+
+
+def provider_runs_tools(request: ClientRequest) -> bool:
+    """Whether asking twice may act on the world twice: nobody but a provider runs them."""
+    tools = request.value("tools")
+    if not isinstance(tools, list):
+        return bool(request.value("mcp_servers"))
+    kinds = {each.get("type") for each in tools if isinstance(each, dict)}
+    return bool(request.value("mcp_servers")) or not kinds <= {None, "function", "custom"}
+
+
+async def _drained(stream: CommittedStream, ms: float) -> _Asked:
+    copied = Copied(MAX_BYTES)
+    try:
+        async with aclosing(stream.sent()) as pieces:
+            async for piece in pieces:
+                copied.add(piece)
+    finally:
+        await stream.aclose()
+    return _Asked(None if stream.failure else copied.text, ms, stream.usage)
+
+
+def _compared(
+    request: ClientRequest,
+    incumbent: tuple[_Asked, Price | None],
+    candidate: tuple[_Asked, Price | None],
+) -> tuple[dict[str, int], dict[str, float]]:
+    """Raises as `transcript` does."""
+    return compared(_side(request, *incumbent), _side(request, *candidate))
+
+
+def _side(request: ClientRequest, asked: _Asked, price: Price | None) -> Side:
+    content: Mapping[str, Any] | None = None
+    if asked.answer is not None:
+        endpoint = request.endpoint.value
+        content = transcript(endpoint, request.text, asked.answer, stream=request.stream)
+    return Side(
+        content, Measured(asked.ms, asked.usage.output_tokens, _cost(price, asked.usage))
+    )
+
+
+def _cost(price: Price | None, usage: Usage) -> float:
+    return price.cost_usd(*usage) if price else 0.0

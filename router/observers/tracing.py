@@ -1,0 +1,195 @@
+"""The one door to OpenTelemetry: a span per request, and one below it per attempt.
+
+Names and attributes are those of the GenAI semantic conventions. Prompts and answers are
+recorded only where the operator asked for content. Spans are sent by a thread of their own.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.settings import TracingSettings
+from router.observers.tracing_port import Asked, Served, Settle
+from router.request.body import ClientRequest
+from router.snapshot.compiled import Header, Upstream
+
+OPERATIONS: Final[Mapping[Endpoint, str]] = {Endpoint.EMBEDDINGS: "embeddings"}
+# Kinds of ours to the conventions' well-known providers.
+PROVIDERS: Final[Mapping[str, str]] = {
+    "azure_openai": "azure.ai.openai",
+    "bedrock": "aws.bedrock",
+    "gemini": "gcp.gemini",
+    "vertex": "gcp.vertex_ai",
+}
+# A longer answer is not parsed for its finish reasons.
+MAX_PARSED_BYTES: Final = 1024 * 1024
+# One try of the exporter, in seconds; a collector that is away must not hold up an exit.
+EXPORT_S: Final = 5
+CONTEXT: Final = TraceContextTextMapPropagator()
+Attributes = dict[str, Any]
+
+
+class OpenTelemetry:
+    """endpoint: of an OTLP/HTTP collector, without `/v1/traces`; empty for OTEL_* variables."""
+
+    def __init__(self, settings: TracingSettings) -> None:
+        self._content = settings.content
+        named = {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: "swapgate-router"}
+        self._provider = TracerProvider(resource=Resource.create(named), shutdown_on_exit=False)
+        url = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
+        exporter = OTLPSpanExporter(url if settings.otlp_endpoint else None, timeout=EXPORT_S)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("swapgate.router")
+
+    def begin(self, asked: Asked) -> "OpenSpan":
+        request, route = asked.request, asked.route.route.name
+        operation = OPERATIONS.get(request.endpoint, "chat")
+        carrier = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in asked.trace
+        }
+        span = self._tracer.start_span(
+            f"{operation} {route}",
+            CONTEXT.extract(carrier),
+            SpanKind.SERVER,
+            {
+                "gen_ai.operation.name": operation,
+                "gen_ai.request.model": route,
+                "gen_ai.request.stream": request.stream,
+                "swapgate.route": route,
+                "swapgate.arm": asked.arm.value,
+                "swapgate.revision": asked.revision,
+                "swapgate.request_id": asked.request_id,
+                **_requested(request),
+            },
+        )
+        if self._content:
+            _set_content(span, "gen_ai.input.messages", request.value("messages"))
+        return OpenSpan(self._tracer, span, operation, content=self._content)
+
+    def close(self) -> None:
+        self._provider.shutdown()
+
+
+class OpenSpan:
+    """One request's span, and below it that of the attempt under way."""
+
+    def __init__(self, tracer: Tracer, span: Span, operation: str, *, content: bool) -> None:
+        self._tracer = tracer
+        self._span = span
+        self._operation = operation
+        self._content = content
+        self._current = span
+
+    @property
+    def passed_up(self) -> tuple[Header, ...]:
+        carrier: dict[str, str] = {}
+        CONTEXT.inject(carrier, trace.set_span_in_context(self._current))
+        return tuple((name.encode(), value.encode()) for name, value in carrier.items())
+
+    def attempt(self, upstream: Upstream, number: int, settle: Settle) -> Settle:
+        span = self._current = self._tracer.start_span(
+            f"{self._operation} {upstream.target.model}",
+            trace.set_span_in_context(self._span),
+            SpanKind.CLIENT,
+            {
+                "gen_ai.operation.name": self._operation,
+                "gen_ai.request.model": upstream.target.model,
+                "gen_ai.provider.name": _provider(upstream),
+                "swapgate.target": upstream.name,
+                "swapgate.attempt": number,
+            },
+        )
+
+        def ended(outcome: FailureClass | None) -> None:
+            if outcome is not None:
+                _failed(span, outcome.value)
+            span.end()
+            settle(outcome)
+
+        return ended
+
+    def end(self, served: Served) -> None:
+        span = self._span
+        span.set_attribute("swapgate.outcome", served.outcome)
+        span.set_attribute("swapgate.attempts", served.attempts)
+        if served.upstream is not None:
+            span.set_attributes(
+                {
+                    "gen_ai.provider.name": _provider(served.upstream),
+                    "gen_ai.response.model": served.upstream.target.model,
+                    "gen_ai.usage.input_tokens": served.usage.input_tokens,
+                    "gen_ai.usage.output_tokens": served.usage.output_tokens,
+                    "swapgate.target": served.upstream.name,
+                }
+            )
+        if served.first_token_s is not None:
+            span.set_attribute("gen_ai.response.time_to_first_chunk", served.first_token_s)
+        self._tell_of_answer(served)
+        if served.error:
+            _failed(span, served.error)
+        span.end()
+
+    def _tell_of_answer(self, served: Served) -> None:
+        found = _parsed(served.body)
+        reasons = list(served.finish_reasons) or finish_reasons(found)
+        if reasons:
+            self._span.set_attribute("gen_ai.response.finish_reasons", reasons)
+        if self._content and found:
+            outputs = found.get("choices") or found.get("content") or found.get("output")
+            _set_content(self._span, "gen_ai.output.messages", outputs)
+
+
+def finish_reasons(answer: Mapping[str, Any]) -> Sequence[str]:
+    """Of a whole answer in any of the protocols, one per choice."""
+    choices = answer.get("choices")
+    if isinstance(choices, list):
+        found = [each.get("finish_reason") for each in choices if isinstance(each, dict)]
+    else:
+        found = [answer.get("stop_reason") or answer.get("status")]
+    return [each for each in found if isinstance(each, str)]
+
+
+def _requested(request: ClientRequest) -> Attributes:
+    numbers = {"max_tokens": int, "temperature": float, "top_p": float}
+    values = {name: request.value(name) for name in numbers}
+    return {
+        f"gen_ai.request.{name}": numbers[name](value)
+        for name, value in values.items()
+        if isinstance(value, int | float)
+    }
+
+
+def _provider(upstream: Upstream) -> str:
+    kind = upstream.provider.kind
+    return upstream.provider.name if kind == "custom" else PROVIDERS.get(kind, kind)
+
+
+def _failed(span: Span, error: str) -> None:
+    span.set_attribute("error.type", error)
+    span.set_status(Status(StatusCode.ERROR))
+
+
+def _set_content(span: Span, name: str, value: object) -> None:
+    if value is not None:
+        span.set_attribute(name, json.dumps(value, ensure_ascii=False))
+
+
+def _parsed(body: bytes) -> Mapping[str, Any]:
+    if not body or len(body) > MAX_PARSED_BYTES:
+        return {}
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,55 @@
+"""What a chat's request asks for, and what its answer said."""
+
+from collections.abc import Mapping
+
+from router.protocols.answer_signals import Said
+from router.protocols.object_lists import objects
+from router.request.body import ClientRequest
+
+ANY: Mapping[str, object] = {}
+
+
+def schema_of(request: ClientRequest) -> Mapping[str, object] | None:
+    """Of the JSON that is to be answered; empty for any, None for none."""
+    wanted = request.value("response_format")
+    if not isinstance(wanted, Mapping):
+        return None
+    match wanted.get("type"):
+        case "json_object":
+            return ANY
+        case "json_schema":
+            given = wanted.get("json_schema")
+            schema = given.get("schema") if isinstance(given, Mapping) else None
+            return schema if isinstance(schema, Mapping) else ANY
+        case _:
+            return None
+
+
+def tools_of(request: ClientRequest) -> dict[str, object]:
+    """The offered functions' parameters, by name; None for what takes any text."""
+    found: dict[str, object] = {}
+    for tool in objects(request.value("tools")):
+        function, custom = tool.get("function"), tool.get("custom")
+        if isinstance(function, Mapping):
+            found[str(function.get("name"))] = function.get("parameters") or ANY
+        elif isinstance(custom, Mapping):
+            found[str(custom.get("name"))] = None
+    return found
+
+
+def hear(said: Said, choice: Mapping[str, object], part: str) -> None:
+    """A choice: whole as `message`, or a piece of it as `delta`."""
+    index = choice.get("index")
+    message = choice.get(part)
+    if isinstance(message, Mapping):
+        said.text(index, message.get("content"))
+        if message.get("refusal"):
+            said.refused = True
+        for number, call in enumerate(objects(message.get("tool_calls"))):
+            place = (index, call.get("index", number))
+            function, custom = call.get("function"), call.get("custom")
+            if isinstance(function, Mapping):
+                said.call(place, function.get("name"), function.get("arguments"))
+            elif isinstance(custom, Mapping):
+                said.call(place, custom.get("name"), custom.get("input"))
+    said.ended(choice.get("finish_reason"))

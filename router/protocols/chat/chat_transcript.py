@@ -1,0 +1,69 @@
+"""Chat completions, for `router.protocols.transcript`."""
+
+from typing import Any, Final
+
+Json = dict[str, Any]
+_MESSAGE: Final = ("role", "content", "name", "tool_calls", "tool_call_id", "refusal")
+_BESIDE: Final = ("tools", "tool_choice", "response_format")
+
+
+def asked(body: Json) -> Json:
+    messages = [message(each) for each in body["messages"]]
+    beside = {name: body[name] for name in _BESIDE if body.get(name) is not None}
+    return {"messages": messages, **beside}
+
+
+def message(given: Json) -> Json:
+    kept = {name: given[name] for name in _MESSAGE if given.get(name) is not None}
+    return {**kept, "content": parts(given.get("content"))}
+
+
+def parts(content: object) -> object:
+    """A text, null, or parts of which only those of text are kept as they are."""
+    if not isinstance(content, list):
+        return content
+    return [
+        {"type": "text", "text": each["text"]}
+        if isinstance(each.get("text"), str)
+        else {"type": "text", "text": f"[{each.get('type', 'part')} left out]"}
+        for each in content
+    ]
+
+
+def answer(body: Json) -> Json:
+    """The first choice's message, and why it ended."""
+    choice = next(each for each in body["choices"] if not each.get("index"))
+    found = message({"role": "assistant", **choice["message"]})
+    return {**found, "finish_reason": choice.get("finish_reason")}
+
+
+def assembled(events: list[Json]) -> Json:
+    """The answer as it would have come whole."""
+    texts: dict[str, str] = {}
+    calls: dict[int, Json] = {}
+    finish = None
+    for event in events:
+        for choice in event.get("choices") or ():
+            if choice.get("index"):
+                continue
+            finish = choice.get("finish_reason") or finish
+            delta = choice.get("delta") or {}
+            for name in ("content", "refusal"):
+                if delta.get(name):
+                    texts[name] = texts.get(name, "") + delta[name]
+            for number, call in enumerate(delta.get("tool_calls") or ()):
+                _add_call(calls, call, number)
+    message_: Json = {"content": texts.get("content"), **texts}
+    if calls:
+        message_["tool_calls"] = [calls[index] for index in sorted(calls)]
+    return {"choices": [{"index": 0, "message": message_, "finish_reason": finish}]}
+
+
+def _add_call(calls: dict[int, Json], delta: Json, number: int) -> None:
+    index = delta.get("index", number)
+    new: Json = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+    call = calls.setdefault(index, new)
+    call["id"] = call["id"] or delta.get("id") or ""
+    function = delta.get("function") or {}
+    for name in ("name", "arguments"):
+        call["function"][name] += function.get(name) or ""

@@ -1,0 +1,136 @@
+"""`/v1/chat/completions`, as OpenAI has it."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import Target
+from router.protocols.answer_signals import Said
+from router.protocols.chat.answer_signals import hear, schema_of, tools_of
+from router.protocols.chat.stream import ChatStream, has_output
+from router.protocols.conversation_opening import opening_of
+from router.protocols.event_stream import StreamFilter
+from router.protocols.object_lists import first_object, nothing_said, objects
+from router.protocols.provider_failures import error_in_answer
+from router.protocols.usage import Usage, usage_of
+from router.request.body import ClientRequest
+from router.request.body_patch import appended, field_edits, model_edit, settings_of, to_json
+from router.request.json_spans import Edit, Members, Value, spliced, walk_array, walk_object
+from router.server.replies import Reply
+from router.upstream.transport import CHAT_PATH, UpstreamFailed
+
+RESERVED: Final = frozenset({"model", "messages", "stream"})
+SYSTEM_ROLES: Final = ("system", "developer")
+CALLER_FIELDS: Final = ("user", "prompt_cache_key")
+
+
+class Chat:
+    endpoint = Endpoint.CHAT
+    path = CHAT_PATH
+    passed_up: Mapping[bytes, bytes] = {}
+
+    def caller(self, request: ClientRequest) -> str:
+        for field in CALLER_FIELDS:
+            value = request.value(field)
+            if isinstance(value, str) and value:
+                return f"{field}:{value}"
+        return ""
+
+    def opening(self, request: ClientRequest) -> list[object]:
+        return opening_of(request.value("messages"))
+
+    def patched(
+        self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
+    ) -> bytes:
+        """A stream asks for its usage, so that it can be counted.
+
+        `ChatStream` takes the extra event out again when the client did not ask.
+        """
+        wanted = _wanted(request, target)
+        if serialize_tools and not request.serial_tools:
+            wanted["parallel_tool_calls"] = False
+        edits = [model_edit(request, target), *field_edits(request, wanted)]
+        if request.stream and "stream_options" not in wanted:
+            edits += _asks_for_usage(request)
+        addendum = target.request_patch.prompt_addendum
+        messages = request.members.values.get("messages") if addendum else None
+        if messages is not None:
+            edits += _with_addendum(request.text, messages, addendum)
+        return spliced(request.text, edits)
+
+    def checked(self, members: Members) -> Usage | None:
+        if members.get("error") and not members.get("choices"):
+            raise error_in_answer(members.get("error"))
+        choice = first_object(members, "choices")
+        message = choice.get("message")
+        if not isinstance(message, dict):
+            raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
+        if not choice.get("finish_reason") and not has_output(message):
+            raise nothing_said("finish_reason")
+        return usage_of(members.get("usage"))
+
+    def ended(self, members: Members) -> bool:
+        return all(each.get("finish_reason") for each in objects(members.get("choices")))
+
+    def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
+        return schema_of(request)
+
+    def tools(self, request: ClientRequest) -> Mapping[str, object]:
+        return tools_of(request)
+
+    def hear(self, said: Said, members: Members) -> None:
+        for choice in objects(members.get("choices")):
+            hear(said, choice, "message")
+
+    def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:
+        n = request.value("n")
+        wanted = n if type(n) is int and n > 1 else 1
+        return ChatStream(json_name, show_usage=request.wants_usage, wanted=wanted)
+
+    def error(self, reply: Reply, request_id: str) -> Reply:  # noqa: ARG002 - in a header
+        return reply
+
+
+def _wanted(request: ClientRequest, target: Target) -> dict[str, object]:
+    wanted = settings_of(request, target, RESERVED)
+    response_format = target.request_patch.response_format
+    if response_format:
+        wanted["response_format"] = response_format
+    if request.stream:
+        own = wanted.get("stream_options")
+        if isinstance(own, Mapping):
+            wanted["stream_options"] = {**own, "include_usage": True}
+        elif "stream_options" in wanted or not isinstance(
+            request.value("stream_options"), dict
+        ):
+            wanted["stream_options"] = {"include_usage": True}
+    return wanted
+
+
+def _asks_for_usage(request: ClientRequest) -> list[Edit]:
+    """Set in the client's own options, whose other values stay as they were written."""
+    if request.wants_usage:
+        return []
+    start = request.members.values["stream_options"].start
+    options, close = walk_object(request.text, start)
+    asked = options.get("include_usage")
+    if asked is not None:
+        return [Edit(asked.start, asked.end, "true")]
+    return [Edit(close, close, f'{"," if options else ""}"include_usage":true')]
+
+
+def _with_addendum(text: str, messages: Value, addendum: str) -> list[Edit]:
+    """The addendum at the end of the first system or developer message, or as a new one."""
+    if not isinstance(messages.value, list):
+        return []
+    for message in walk_array(text, messages.start):
+        role = message.value.get("role") if isinstance(message.value, dict) else None
+        if role in SYSTEM_ROLES:
+            content = walk_object(text, message.start).values.get("content")
+            return appended(content, addendum) if content else []
+    new = to_json({"role": "system", "content": addendum}) + ("," if messages.value else "")
+    return [Edit(messages.start + 1, messages.start + 1, new)]
+
+
+CHAT: Final = Chat()

@@ -1,0 +1,125 @@
+"""The events of a streamed chat completion."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from harness.domain.reliability.failures import FailureClass
+from router.protocols.chat.answer_signals import hear
+from router.protocols.event_stream import Irregularity, StreamFilter
+from router.protocols.object_lists import objects
+from router.protocols.usage import usage_of
+from router.request.json_spans import Edit, Members
+from router.server.replies import error_event
+
+DONE: Final = b"data: [DONE]\n\n"
+_NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
+
+
+class ChatStream(StreamFilter):
+    """Ends with `[DONE]` once every choice that began has a finish reason; with the connection
+    once all have that the client asked for: choices may come one after another.
+
+    wanted: how many choices those are.
+    """
+
+    def __init__(self, json_name: str | None, *, show_usage: bool, wanted: int = 1) -> None:
+        super().__init__(json_name)
+        self._show_usage = show_usage
+        self._wanted = wanted
+        self._choices: set[object] = set()
+        self._ended: set[object] = set()
+
+    def broken(self, message: str, failure: FailureClass) -> bytes:
+        return error_event(message, failure.value)
+
+    @property
+    def ended(self) -> bool:
+        return len(self._ended) >= self._wanted and self._all_ended
+
+    @property
+    def _all_ended(self) -> bool:
+        """Of those that began."""
+        return bool(self._ended) and not self._choices - self._ended
+
+    def _mark(self, event: bytes) -> bytes:
+        if not self._all_ended:
+            self._fail("the stream ended without a finish_reason")
+            return b""
+        self.committed = self.finished = True
+        return event
+
+    def _closed(self) -> bytes:
+        if self._all_ended and not self.ended:
+            self._fail(f"{len(self._ended)} of {self._wanted} choices came")
+            return b""
+        end = self._mark(DONE)
+        if end:
+            self.irregularities.add(Irregularity.NO_LAST_EVENT)
+        return end
+
+    def _read(self, text: str, members: Members) -> Sequence[Edit] | None:  # noqa: ARG002 - the top level is enough
+        if members.get("error"):
+            self._refused(members.get("error"))
+            return None
+        usage = members.get("usage")
+        if usage is not None:
+            self.usage = usage_of(usage) or self.usage
+        choices = members.get("choices")
+        if isinstance(choices, list):
+            for choice in choices:
+                if isinstance(choice, dict):
+                    self._choice(choice)
+        if not (self._show_usage or choices) and usage:
+            return None
+        edits = self._model_edit(members.text_place("model"))
+        if usage and not self._show_usage:  # some providers send it with the last choice
+            shown = members.values["usage"]
+            return (*edits, Edit(shown.start, shown.end, "null"))
+        return edits
+
+    def _choice(self, choice: Mapping[str, object]) -> None:
+        if self.said is not None:
+            self._hear(hear, choice, "delta")
+        index = choice.get("index")
+        self._choices.add(index if isinstance(index, int) else 0)
+        delta = choice.get("delta")
+        if has_output(delta):
+            self.output_events += 1
+            self.moved += 1
+            self.committed = self.committed or _has_substance(delta)
+        reason = choice.get("finish_reason")
+        if reason:  # some providers send an empty one with every delta
+            self.finish_reasons.append(str(reason))
+            self._ended.add(index if isinstance(index, int) else 0)
+            self.moved += 1
+            self.committed = True
+
+
+def has_output(delta: object) -> bool:
+    """Of a piece of a message, or a whole one."""
+    return isinstance(delta, dict) and any(
+        value not in _NOTHING for name, value in delta.items() if name != "role"
+    )
+
+
+def _has_substance(delta: object) -> bool:
+    """Whether no other target can begin anew behind it. A tool's name alone is no answer."""
+    return isinstance(delta, dict) and any(
+        _call_is_begun(name, value)
+        for name, value in delta.items()
+        if name != "role" and value not in _NOTHING
+    )
+
+
+def _call_is_begun(name: str, value: object) -> bool:
+    """True for what is no call at all."""
+    if name == "function_call":
+        return not isinstance(value, dict) or bool(value.get("arguments"))
+    if name != "tool_calls":
+        return True
+    return any(
+        part.get(given)
+        for call in objects(value)
+        for kind, given in (("function", "arguments"), ("custom", "input"))
+        if isinstance(part := call.get(kind), dict)
+    )

@@ -1,0 +1,137 @@
+"""A streamed chat, read event by event and told to a writer of another protocol."""
+
+from collections.abc import Mapping
+
+from harness.domain.errors import InputError
+from harness.domain.reliability.failures import FailureClass
+from router.protocols.answer_blocks import Block, Head, Kind, Tokens, Writer
+from router.protocols.chat.answer_reader import end_of, head_of, thoughts, tokens_of, written
+from router.protocols.chat.tool_call_order import Calls
+from router.protocols.event_stream import read_event
+from router.protocols.object_lists import objects
+from router.protocols.sse import Payloads
+from router.request.json_spans import Members
+from router.upstream.transport import UpstreamFailed
+
+
+class ChatEvents:
+    """Feed it the provider's bytes; it gives the client's. thinking: it is wanted.
+
+    The end is written when the chat's end is sure: with its usage, `[DONE]`, or the end of the
+    connection, once there was a finish reason. Without one nothing is written: the endpoint's
+    own stream filter knows that for broken. Both raise UpstreamFailed for what is no chat.
+    """
+
+    def __init__(self, writer: Writer, *, thinking: bool) -> None:
+        self._writer = writer
+        self._thinking = thinking
+        self._payloads = Payloads()
+        self._calls = Calls(writer, lambda: self._head.id)
+        self._head = Head("", "")
+        self._begun = self._done = self._refused = False
+        self._open: Kind | None = None  # of a block that is no call
+        self._choice: Mapping[str, object] | None = None  # with the finish reason
+        self._tokens: Tokens | None = None
+        self._deltas = 0
+
+    @property
+    def ended(self) -> bool:
+        """There was a finish reason."""
+        return self._choice is not None
+
+    @property
+    def moved(self) -> int:
+        """Pieces of output so far, written or not."""
+        return self._deltas
+
+    def feed(self, data: bytes) -> bytes:
+        return b"".join([self._event(each) for each in self._payloads.feed(data)])
+
+    def end(self) -> bytes:
+        """The provider closed the stream."""
+        out = b""
+        try:
+            out = b"".join([self._event(each) for each in self._payloads.rest()])
+        except UpstreamFailed:
+            if not self.ended:  # else it is cut within what comes after the reason to end
+                raise
+        return out + self._finish()
+
+    def _event(self, payload: bytes) -> bytes:
+        if self._done:
+            return b""
+        if payload == b"[DONE]":
+            return self._finish()
+        try:
+            members, _ = read_event(payload)
+        except InputError as error:
+            why = f"an event that is not valid: {error}"
+            raise UpstreamFailed(FailureClass.MALFORMED, why) from None
+        if members.get("error"):
+            self._done = True
+            return self._writer.error(members.get("error"))
+        return self._chunk(members)
+
+    def _chunk(self, members: Members) -> bytes:
+        out = b""
+        if not self._begun:
+            self._begun = True
+            self._head = head_of(members)
+            out = self._writer.begin(self._head)
+        self._tokens = tokens_of(members) or self._tokens
+        choices = members.get("choices")
+        for choice in objects(choices):
+            if choice.get("index") in (0, None):
+                out += self._delta(choice.get("delta"))
+                if choice.get("finish_reason"):
+                    self._choice = choice
+        if not choices and self._tokens is not None and self._choice is not None:
+            out += self._finish()
+        return out
+
+    def _delta(self, delta: object) -> bytes:
+        if not isinstance(delta, Mapping):
+            return b""
+        out = self._text(Kind.THINKING, thoughts(delta))
+        for kind, text in written(delta.get("content")):
+            out += self._text(kind, text)
+        refusal = delta.get("refusal")
+        out += self._text(Kind.REFUSAL, refusal if isinstance(refusal, str) else "")
+        for call in objects(delta.get("tool_calls")):
+            self._deltas += 1
+            out += self._close() + self._calls.piece(call)
+        return out
+
+    def _text(self, kind: Kind, text: str) -> bytes:
+        if not text:
+            return b""
+        self._deltas += 1
+        if kind is Kind.THINKING and not self._thinking:
+            return b""
+        self._refused = self._refused or kind is Kind.REFUSAL
+        out = self._calls.flush()
+        if self._open is not kind:
+            out += self._close() + self._writer.open(Block(kind))
+            self._open = kind
+        return out + self._writer.more(text)
+
+    def _close(self) -> bytes:
+        if self._open is None:
+            return b""
+        self._open = None
+        return self._writer.close()
+
+    def _finish(self) -> bytes:
+        if self._done or self._choice is None:
+            return b""
+        self._done = True
+        # Where the provider counts nothing, a delta is a token, as everywhere in the router.
+        tokens = self._tokens or Tokens(0, self._deltas)
+        end = end_of(
+            self._choice.get("finish_reason"),
+            self._choice,
+            tokens,
+            called=self._calls.begun,
+            refused=self._refused,
+        )
+        return self._close() + self._calls.flush() + self._writer.end(end)

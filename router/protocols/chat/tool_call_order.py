@@ -1,0 +1,106 @@
+"""Tool calls of a streamed chat, one after the other, however their pieces are mixed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from harness.domain.reliability.failures import FailureClass
+from router.protocols.answer_blocks import Block, Kind, Writer
+from router.protocols.answer_validity import parsed
+from router.protocols.chat.answer_reader import call_id
+from router.upstream.transport import UpstreamFailed
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """kept: its arguments so far. unsent: of those, what was not written yet."""
+
+    id: object
+    name: str = ""
+    kept: list[str] = field(default_factory=list)
+    unsent: str = ""
+    opened: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether its arguments are complete. None at all may still come."""
+        text = "".join(self.kept)
+        return text.rstrip().endswith("}") and isinstance(parsed(text), Mapping)
+
+
+class Calls:
+    """In the other protocols a block ends before the next begins: a call waits for its turn.
+
+    A provider that sends pieces of several calls in turns has the later ones kept until the
+    first is whole; with one that sends them in order, nothing waits.
+    """
+
+    def __init__(self, writer: Writer, answer: Callable[[], str]) -> None:
+        self.begun = False
+        self._writer = writer
+        self._answer = answer
+        self._calls: list[Call] = []
+        self._by_index: dict[str, Call] = {}
+        self._at = 0
+
+    def piece(self, delta: Mapping[str, object]) -> bytes:
+        self.begun = True
+        call = self._of(delta)
+        function = delta.get("function")
+        if isinstance(function, Mapping):
+            name, arguments = function.get("name"), function.get("arguments")
+            if isinstance(name, str) and not call.opened:
+                call.name += name
+            if isinstance(arguments, str) and arguments:
+                if self._calls.index(call) < self._at:
+                    why = "a tool call went on after the next one"
+                    raise UpstreamFailed(FailureClass.MALFORMED, why)
+                call.kept.append(arguments)
+                call.unsent += arguments
+        return self._go_on()
+
+    def flush(self) -> bytes:
+        """All that is left, as the answer has nothing more of them."""
+        out = b""
+        for call in self._calls[self._at :]:
+            out += self._write(call) + self._writer.close()
+            self._at += 1
+        self._by_index.clear()
+        return out
+
+    def _of(self, delta: Mapping[str, object]) -> Call:
+        """By its index; some providers leave it out, or give several calls the same one."""
+        index, own = str(delta.get("index")), delta.get("id")
+        known = self._by_index.get(index)
+        if known is None or (own and known.id and own != known.id):
+            known = Call(own)
+            self._calls.append(known)
+            self._by_index[index] = known
+        known.id = known.id or own
+        return known
+
+    def _go_on(self) -> bytes:
+        out = b""
+        while self._at < len(self._calls):
+            call = self._calls[self._at]
+            last = self._at + 1 == len(self._calls)
+            if not call.name:
+                break
+            out += self._write(call)
+            if last or not call.whole:
+                break
+            out += self._writer.close()
+            self._at += 1
+        return out
+
+    def _write(self, call: Call) -> bytes:
+        out = b""
+        if not call.opened:
+            if not call.name:
+                raise UpstreamFailed(FailureClass.MALFORMED, "a tool call without a name")
+            own = call_id(call.id, self._answer(), self._at)
+            out = self._writer.open(Block(Kind.CALL, "", own, call.name))
+            call.opened = True
+        if call.unsent:
+            out += self._writer.more(call.unsent)
+            call.unsent = ""
+        return out

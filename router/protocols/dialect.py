@@ -1,0 +1,68 @@
+"""What the router asks of an endpoint's protocol."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import Target
+from router.protocols.answer_signals import Said
+from router.protocols.event_stream import StreamFilter
+from router.protocols.usage import Usage
+from router.request.body import ClientRequest
+from router.request.json_spans import Members
+from router.server.replies import Reply
+
+
+class Dialect(Protocol):
+    """One endpoint's protocol. Holds nothing of a request.
+
+    path: below a provider's `api_base` that ends in `/v1`. passed_up: the client's headers that
+    go to the provider, with what is sent where the client has none; empty for nothing.
+    """
+
+    endpoint: Endpoint
+    path: str
+    passed_up: Mapping[bytes, bytes]
+
+    def caller(self, request: ClientRequest) -> str:
+        """Who asks, as the body says, for the sticky key; empty when it does not."""
+        ...
+
+    def opening(self, request: ClientRequest) -> list[object]:
+        """What every later turn of the conversation begins with; empty when unknown."""
+        ...
+
+    def patched(
+        self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
+    ) -> bytes:
+        """The body as the target is to see it. serialize_tools: one tool call at a time."""
+        ...
+
+    def checked(self, members: Members) -> Usage | None:
+        """The usage of a whole answer. Raises UpstreamFailed when it is none.
+
+        What neither has content nor says why it ended is none.
+        """
+        ...
+
+    def ended(self, members: Members) -> bool:
+        """Whether a whole answer, which was checked, says why it ended."""
+        ...
+
+    def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
+        """Of the JSON that the answer is to be; empty for any, None when none was asked for."""
+        ...
+
+    def tools(self, request: ClientRequest) -> Mapping[str, object]:
+        """The offered tools' parameters as JSON schemas, by name; None for no JSON."""
+        ...
+
+    def hear(self, said: Said, members: Members) -> None:
+        """Enter what a whole answer said."""
+        ...
+
+    def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter: ...
+
+    def error(self, reply: Reply, request_id: str) -> Reply:
+        """An error of ours, or a provider's, as this endpoint's clients know it."""
+        ...

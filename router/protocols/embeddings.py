@@ -1,0 +1,127 @@
+"""`/v1/embeddings`, as OpenAI has it."""
+
+import base64
+import math
+import sys
+from array import array
+from collections.abc import Sequence
+from typing import Final
+
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import Target
+from router.protocols.chat.dialect import Chat
+from router.protocols.object_lists import first_object
+from router.protocols.usage import Usage, usage_of
+from router.request.body import ClientRequest
+from router.request.body_patch import model_edit
+from router.request.json_spans import Members, spliced
+from router.upstream.transport import UpstreamFailed
+
+_NUMBERS: Final = frozenset({int, float})
+
+
+class Embeddings(Chat):
+    """Has no streams, and no conversation."""
+
+    endpoint = Endpoint.EMBEDDINGS
+    path = "/embeddings"
+
+    def opening(self, request: ClientRequest) -> list[object]:  # noqa: ARG002 - there is none
+        return []
+
+    def patched(
+        self,
+        request: ClientRequest,
+        target: Target,
+        *,
+        serialize_tools: bool = False,  # noqa: ARG002 - there are none
+    ) -> bytes:
+        """`model` alone changes: the target's settings are about words."""
+        return spliced(request.text, [model_edit(request, target)])
+
+    def checked(self, members: Members) -> Usage | None:
+        first_object(members, "data")
+        return usage_of(members.get("usage"))
+
+    def ended(self, members: Members) -> bool:  # noqa: ARG002 - they just are
+        return True
+
+    def check_vectors(self, request: ClientRequest, members: Members) -> None:
+        """A vector for each input, in its place, all of one dimension, of finite numbers.
+
+        Raises UpstreamFailed (malformed): half an index of wrong vectors is found too late.
+        """
+        data = members.get("data")
+        vectors = data if isinstance(data, list) else []
+        wanted = _inputs(request.value("input"))
+        if wanted is not None and len(vectors) != wanted:
+            raise _malformed(f"{len(vectors)} vectors for {wanted} inputs")
+        places, dimensions, kinds = set[int](), set[int](), set[type]()
+        for at, each in enumerate(vectors):
+            if not isinstance(each, dict):
+                raise _malformed(f"vector {at} is no object")
+            # Some servers leave it out; then the order is all there is.
+            place = each.get("index", at)
+            if type(place) is not int:
+                raise _malformed(f"the index of vector {at} is no whole number")
+            places.add(place)
+            dimensions.add(_dimension(each.get("embedding"), at))
+            kinds.add(type(each.get("embedding")))
+        if places != set(range(len(vectors))):
+            raise _malformed("the indices are not those of the inputs, once each")
+        if len(dimensions) != 1 or len(kinds) != 1:
+            raise _malformed("the vectors differ in dimension, or in how they are written")
+        asked, found = request.value("dimensions"), dimensions.pop()
+        if type(asked) is int and asked != found:
+            raise _malformed(f"vectors of {found} dimensions, and {asked} were asked for")
+
+
+def _inputs(value: object) -> int | None:
+    """How many a request has; None for what is no input, which is the provider's to refuse."""
+    if isinstance(value, str):
+        return 1
+    if not isinstance(value, list) or not value:
+        return None
+    # A list of token numbers is one text.
+    return 1 if type(value[0]) is int else len(value)
+
+
+def _dimension(vector: object, at: int) -> int:
+    """Of a list of numbers, or of little-endian float32 in base64."""
+    values: Sequence[float]
+    if isinstance(vector, str):
+        values = _unpacked(vector, at)
+    elif isinstance(vector, list):
+        values = vector
+    else:
+        raise _malformed(f"vector {at} is neither a list nor base64")
+    if not values:
+        raise _malformed(f"vector {at} is empty")
+    # All at native speed. true is a number to Python.
+    finite = _NUMBERS.issuperset(map(type, values))
+    try:
+        # A sum beyond all numbers may still be of finite ones.
+        finite = finite and (math.isfinite(sum(values)) or all(map(math.isfinite, values)))
+    except OverflowError:
+        finite = False
+    if not finite:
+        raise _malformed(f"vector {at} holds what is no finite number")
+    return len(values)
+
+
+def _unpacked(text: str, at: int) -> Sequence[float]:
+    try:
+        found = array("f", base64.b64decode(text, validate=True))
+    except ValueError:
+        raise _malformed(f"vector {at} is no float32 in base64") from None
+    if sys.byteorder == "big":
+        found.byteswap()
+    return found
+
+
+def _malformed(why: str) -> UpstreamFailed:
+    return UpstreamFailed(FailureClass.MALFORMED, why)
+
+
+EMBEDDINGS: Final = Embeddings()

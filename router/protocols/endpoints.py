@@ -1,0 +1,19 @@
+"""The protocols that are spoken here, by endpoint and by path."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from harness.domain.routing.capabilities import Endpoint
+from router.protocols.chat.dialect import CHAT
+from router.protocols.dialect import Dialect
+from router.protocols.embeddings import EMBEDDINGS
+from router.protocols.messages.dialect import MESSAGES
+from router.protocols.responses.dialect import RESPONSES
+
+DIALECTS: Final[Mapping[Endpoint, Dialect]] = {
+    each.endpoint: each for each in (CHAT, EMBEDDINGS, RESPONSES, MESSAGES)
+}
+# Ours; a provider's begin with its api_base.
+ENDPOINTS: Final[Mapping[str, Endpoint]] = {
+    f"/v1{each.path}": endpoint for endpoint, each in DIALECTS.items()
+}

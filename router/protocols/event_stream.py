@@ -1,0 +1,223 @@
+"""Server-sent events of one upstream stream, on their way to the client. Pure.
+
+Metadata (role, empty deltas, pings) is held back until the first real output: the commit
+point. Each event stays as it came, byte for byte, but for the value of `model`. What the
+events mean is the endpoint's protocol: `router.dialects`.
+"""
+
+import json
+import re
+from abc import ABC, abstractmethod
+from codecs import BOM_UTF8
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Final
+
+from harness.domain.errors import InputError
+from harness.domain.reliability.failures import FailureClass
+from router.protocols.answer_signals import Said
+from router.protocols.provider_failures import class_of_error
+from router.protocols.usage import Usage
+from router.request.json_spans import Edit, Members, Value, read, read_finite, spliced
+
+LONGEST_END: Final = len(b"\r\n\r\n")
+MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
+EVENT_END: Final = re.compile(rb"\r?\n\r?\n|\r\r")
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+
+
+class Irregularity(StrEnum):
+    """Something in an answer that its protocol does not know, and that harms nobody."""
+
+    NO_FINISH_REASON = "no_finish_reason"  # a whole answer does not say why it ended
+    NO_LAST_EVENT = "no_last_event"  # a stream said why it ended, and then nothing more
+    NOT_FINITE = "not_finite"  # NaN or an infinity in an event
+    SKIPPED = "skipped_event"  # one that cannot be read, where the route says so
+
+
+class StreamFilter(ABC):
+    """One upstream stream. `feed` what arrives and send on what it returns.
+
+    committed: output came; what `feed` returns from then on may be sent. failure: why the
+    stream is broken, empty while it is not; nothing may be fed after it. failure_class: of
+    that, or of an end that says that the provider failed; None for a good end. finished: it
+    ended as the protocol says. output_events: deltas with output, where no usage was reported.
+    refusal: the provider's own words, where the failure is an error event. finish_reasons: as
+    they came. moved: counts events that brought the answer on, which pings and empty deltas do
+    not. irregularities: those that were met. model: the first that an event named. said: what
+    it said, where a rollout's guardrails ask; None where nobody does. deafened: the fault of
+    ours that ended their listening; the stream goes on. skips: what cannot be read is left out.
+    json_name: what `model` becomes, as JSON; None to leave it.
+    """
+
+    def __init__(self, json_name: str | None) -> None:
+        self.committed = False
+        self.finished = False
+        self.failure = ""
+        self.failure_class: FailureClass | None = None
+        self.refusal = b""
+        self.usage: Usage | None = None
+        self.output_events = 0
+        self.moved = 0
+        self.irregularities: set[Irregularity] = set()
+        self.finish_reasons: list[str] = []
+        self.model = ""
+        self.said: Said | None = None
+        self.skips = False
+        self.deafened: Exception | None = None
+        self._json_name = json_name
+        self._buffer = b""
+        self._begun = False
+
+    @property
+    def ended(self) -> bool:
+        """Everything is said, and why it ended; the last event alone may still be to come."""
+        return False
+
+    def listen(self, ear: Callable[[], Said | None]) -> None:
+        """For the guardrails that ask."""
+        try:
+            self.said = ear()
+        except Exception as error:
+            self.deafened = error
+
+    def _hear(self, hear: Callable[..., None], *what: object) -> None:
+        """hear: enters in `said` what an event says."""
+        try:
+            hear(self.said, *what)
+        except Exception as error:
+            self.said, self.deafened = None, error
+
+    def used(self) -> Usage:
+        """As reported; of a stream that ended before, one output token for each delta."""
+        return self.usage or Usage(0, self.output_events)
+
+    @abstractmethod
+    def broken(self, message: str, failure: FailureClass) -> bytes:
+        """What the client gets at the end of a stream that broke off after its commit point."""
+
+    @abstractmethod
+    def _read(self, text: str, members: Members) -> Sequence[Edit] | None:
+        """Take note of an event's data; what to change in it, None to keep it back."""
+
+    @abstractmethod
+    def _mark(self, event: bytes) -> bytes:
+        """`[DONE]` came, in this event."""
+
+    @abstractmethod
+    def _closed(self) -> bytes:
+        """The upstream closed the stream before its end; what the client gets."""
+
+    def feed(self, data: bytes) -> bytes:
+        """The complete events in it, ready for the client."""
+        # What was looked through is not again, but for an end that the network cut.
+        looked = max(0, len(self._buffer) - LONGEST_END + 1)
+        self._buffer += data
+        if not self._begun:
+            if len(self._buffer) < len(BOM_UTF8) and BOM_UTF8.startswith(self._buffer):
+                return b""
+            self._begun = True
+            self._buffer = self._buffer.removeprefix(BOM_UTF8)
+        out: list[bytes] = []
+        start = 0
+        for end in EVENT_END.finditer(self._buffer, looked):
+            out.append(self._event(self._buffer[start : end.start()], end.group()))
+            start = end.end()
+            if self.failure or self.finished:
+                break
+        self._buffer = self._buffer[start:]
+        if len(self._buffer) > MAX_EVENT_BYTES and not self.failure:
+            self._fail(f"an event larger than {MAX_EVENT_BYTES} bytes")
+        return b"".join(out)
+
+    def end(self) -> bytes:
+        """The upstream closed the stream: what is still to be sent."""
+        if self.ended and _is_cut(self._buffer):
+            self._buffer = b""  # of what may come after the reason to end nothing is needed
+        rest = self.feed(b"\n\n") if self._buffer.strip() and not self.failure else b""
+        if self.finished or self.failure:
+            return rest
+        return rest + self._closed()
+
+    def _model_edit(self, model: Value | None) -> Sequence[Edit]:
+        if model is None:
+            return ()
+        if not self.model and isinstance(model.value, str):
+            self.model = model.value
+        if self._json_name is None:
+            return ()
+        return (Edit(model.start, model.end, self._json_name),)
+
+    def _fail(self, why: str, failure: FailureClass = FailureClass.MALFORMED) -> None:
+        self.failure, self.failure_class = why, failure
+
+    def _refused(self, error: object) -> None:
+        self._fail("the stream carries an error", class_of_error(error))
+        self.refusal = json.dumps({"error": error}).encode()
+
+    def _event(self, event: bytes, end: bytes) -> bytes:
+        payload = data_of(event)
+        if payload is None:  # a comment, a ping
+            return event + end
+        if payload == b"[DONE]":
+            return self._mark(event + end)
+        try:
+            members, as_it_came = read_event(payload)
+        except InputError as error:
+            if self.skips:
+                self.irregularities.add(Irregularity.SKIPPED)
+            else:
+                self._fail(f"an event that is not valid: {error}")
+            return b""
+        if not as_it_came:
+            self.irregularities.add(Irregularity.NOT_FINITE)
+            clean = members.text.encode()
+            event, payload = _with_data(event, payload, clean), clean
+        edits = self._read(members.text, members)
+        if edits is None:
+            return b""
+        if not edits:
+            return event + end
+        return _with_data(event, payload, spliced(members.text, edits)) + end
+
+
+def _is_cut(event: bytes) -> bool:
+    payload = data_of(event.strip())
+    if payload is None or payload == b"[DONE]":
+        return False
+    try:
+        read_event(payload)
+    except InputError:
+        return True
+    return False
+
+
+def read_event(payload: bytes) -> tuple[Members, bool]:
+    """An event's data, and whether it is as it came: NaN and infinities are taken out of it.
+
+    They stand where hardly anybody reads, as in log probabilities. Raises InputError.
+    """
+    try:
+        return read(payload), True
+    except InputError:
+        try:
+            return read_finite(payload), False
+        except InputError:
+            pass
+        raise
+
+
+def data_of(event: bytes) -> bytes | None:
+    """The event's data; None when it has none."""
+    if event.startswith(b"data:") and b"\n" not in event and b"\r" not in event:
+        return event[5:].strip()
+    lines = [line[5:].strip() for line in _LINE_END.split(event) if line.startswith(b"data:")]
+    return b"\n".join(lines) if lines else None
+
+
+def _with_data(event: bytes, old: bytes, new: bytes) -> bytes:
+    if old in event:
+        return event.replace(old, new, 1)
+    # Data over several lines: the other lines stay, the data come last.
+    others = [line for line in _LINE_END.split(event) if not line.startswith(b"data:")]
+    return b"\n".join([*others, *(b"data: " + line for line in new.split(b"\n"))])

@@ -1,0 +1,54 @@
+"""What a message's request asks for, and what its answer said."""
+
+from collections.abc import Mapping
+
+from router.protocols.answer_signals import Said
+from router.protocols.chat.answer_signals import ANY
+from router.protocols.object_lists import objects
+from router.request.body import ClientRequest
+
+
+def schema_of(request: ClientRequest) -> Mapping[str, object] | None:
+    """Of the JSON that is to be answered; None for none."""
+    config = request.value("output_config")
+    wanted = config.get("format") if isinstance(config, Mapping) else None
+    # Before it had its place, it was a field of its own.
+    wanted = wanted or request.value("output_format")
+    if not isinstance(wanted, Mapping) or wanted.get("type") != "json_schema":
+        return None
+    schema = wanted.get("schema")
+    return schema if isinstance(schema, Mapping) else ANY
+
+
+def tools_of(request: ClientRequest) -> dict[str, object]:
+    """The offered tools' parameters, by name; None for what the provider knows itself."""
+    return {
+        str(tool.get("name")): tool.get("input_schema")
+        for tool in objects(request.value("tools"))
+    }
+
+
+def hear_block(said: Said, place: object, block: object) -> None:
+    """A block of content: whole, or as a stream begins it."""
+    if not isinstance(block, Mapping):
+        return
+    match block.get("type"):
+        case "text":
+            # They are one text, cut by what stands between.
+            said.text("text", block.get("text"))
+        case "tool_use":
+            said.call(place, block.get("name"), block.get("input"))
+        case _:
+            pass
+
+
+def hear_delta(said: Said, place: object, delta: object) -> None:
+    if not isinstance(delta, Mapping):
+        return
+    match delta.get("type"):
+        case "text_delta":
+            said.text("text", delta.get("text"))
+        case "input_json_delta":
+            said.call(place, None, delta.get("partial_json"))
+        case _:
+            pass

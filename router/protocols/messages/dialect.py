@@ -1,0 +1,99 @@
+"""`/v1/messages`, as Anthropic has it."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import ANTHROPIC_VERSION, Target
+from router.protocols.answer_signals import Said
+from router.protocols.conversation_opening import opening_of
+from router.protocols.event_stream import StreamFilter
+from router.protocols.messages.answer_signals import hear_block, schema_of, tools_of
+from router.protocols.messages.errors import anthropic_error
+from router.protocols.messages.stream import MessagesStream, counts_of
+from router.protocols.object_lists import nothing_said, objects
+from router.protocols.provider_failures import error_in_answer
+from router.protocols.usage import Usage
+from router.request.body import ClientRequest
+from router.request.body_patch import appended, field_edits, model_edit, settings_of
+from router.request.json_spans import Edit, Members, spliced
+from router.server.replies import Reply
+from router.upstream.transport import UpstreamFailed
+
+RESERVED: Final = frozenset({"model", "messages", "stream"})
+NAMES: Final = {"max_completion_tokens": "max_tokens"}
+VERSION: Final = b"anthropic-version"
+PASSED_UP: Final[Mapping[bytes, bytes]] = {
+    VERSION: ANTHROPIC_VERSION.encode(),
+    b"anthropic-beta": b"",
+}
+
+
+class Messages:
+    """A target whose patch sets a `response_format` does not speak it: `router.speaking`."""
+
+    endpoint = Endpoint.MESSAGES
+    path = "/messages"
+    passed_up = PASSED_UP
+
+    def caller(self, request: ClientRequest) -> str:
+        metadata = request.value("metadata")
+        user = metadata.get("user_id") if isinstance(metadata, Mapping) else None
+        return f"user:{user}" if isinstance(user, str) and user else ""
+
+    def opening(self, request: ClientRequest) -> list[object]:
+        said = opening_of(request.value("messages"))
+        return [("system", request.value("system")), *said] if said else []
+
+    def patched(
+        self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
+    ) -> bytes:
+        wanted = settings_of(request, target, RESERVED, NAMES)
+        if serialize_tools and not request.serial_tools:
+            choice = wanted.get("tool_choice", request.value("tool_choice"))
+            given = dict(choice) if isinstance(choice, Mapping) else {"type": "auto"}
+            wanted["tool_choice"] = {**given, "disable_parallel_tool_use": True}
+        addendum = target.request_patch.prompt_addendum
+        system = request.members.values.get("system") if addendum else None
+        more: list[Edit] = []
+        if addendum and system is None:
+            wanted["system"] = addendum
+        elif addendum and system is not None and "system" not in wanted:
+            more = appended(system, addendum)
+        edits = [model_edit(request, target), *field_edits(request, wanted), *more]
+        return spliced(request.text, edits)
+
+    def checked(self, members: Members) -> Usage | None:
+        if members.get("type") == "error":
+            raise error_in_answer(members.get("error"))
+        content = members.get("content")
+        if not isinstance(content, list):
+            raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
+        if not members.get("stop_reason") and not content:
+            raise nothing_said("stop_reason")
+        counts = counts_of(members.get("usage"))
+        return counts.usage() if counts else None
+
+    def ended(self, members: Members) -> bool:
+        return bool(members.get("stop_reason"))
+
+    def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
+        return schema_of(request)
+
+    def tools(self, request: ClientRequest) -> Mapping[str, object]:
+        return tools_of(request)
+
+    def hear(self, said: Said, members: Members) -> None:
+        for number, block in enumerate(objects(members.get("content"))):
+            hear_block(said, number, block)
+        said.ended(members.get("stop_reason"))
+
+    def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:  # noqa: ARG002 - a Dialect
+        return MessagesStream(json_name)
+
+    def error(self, reply: Reply, request_id: str) -> Reply:
+        return anthropic_error(reply, request_id)
+
+
+MESSAGES: Final = Messages()

@@ -1,0 +1,43 @@
+"""Errors as Anthropic's clients know them."""
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from harness.domain.reliability.failures import FailureClass
+from router.server.replies import Reply
+
+_BY_STATUS: Final[Mapping[int, str]] = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+TYPE_BY_CLASS: Final[Mapping[FailureClass, str]] = {
+    FailureClass.OVERLOADED: "overloaded_error",
+    FailureClass.RATE_LIMITED: "rate_limit_error",
+    FailureClass.TIMEOUT: "timeout_error",
+}
+
+
+def anthropic_error(reply: Reply, request_id: str) -> Reply:
+    """The same error in Anthropic's shape; one that has it already stays as it is.
+
+    reply: of a status that is not 2xx, with JSON as its body.
+    """
+    found = json.loads(reply.body)
+    if isinstance(found, dict) and found.get("type") == "error":
+        return reply
+    error = found.get("error") if isinstance(found, dict) else None
+    told = dict(error) if isinstance(error, dict) else {"message": str(error or found)[:500]}
+    kind = "invalid_request_error" if reply.status < 500 else "api_error"
+    told["type"] = _BY_STATUS.get(reply.status, kind)
+    body = {"type": "error", "error": told, "request_id": request_id}
+    headers = (*reply.headers, (b"request-id", request_id.encode()))
+    return Reply(reply.status, headers, json.dumps(body).encode())

@@ -1,0 +1,139 @@
+"""A request for a message (Anthropic's) as a request for a chat (OpenAI's)."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from router.protocols.messages.chat_turns import chat_messages, mark_of, worded
+from router.protocols.object_lists import objects
+from router.protocols.untranslatable import of_held
+
+# Said otherwise, below; or what only Anthropic can act on and no answer depends on.
+_OWN: Final = frozenset(
+    {
+        "context_management",
+        "max_tokens",
+        "messages",
+        "metadata",
+        "output_config",
+        "output_format",
+        "stop_sequences",
+        "system",
+        "thinking",
+        "tool_choice",
+        "tools",
+    }
+)
+# What an answer depends on, and nobody else has.
+_HELD: Final = ("container", "mcp_servers", "inference_geo")
+_CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
+# Thinking budgets in tokens, up to which an effort is meant.
+_EFFORTS: Final = ((2048, "low"), (8192, "medium"))
+_EFFORT_NAMES: Final = {"max": "xhigh"}
+
+
+def chat_body(
+    asked: Mapping[str, object], limit_field: str = "max_tokens"
+) -> dict[str, object]:
+    """limit_field: what the provider calls the output's limit.
+
+    Fields that are unknown here go along: they may be the target's own parameters. Raises
+    Untranslatable.
+    """
+    own = held(asked.get)
+    if own:
+        raise of_held(own)
+    body = {name: value for name, value in asked.items() if name not in _OWN}
+    # Anthropic's other tier is OpenAI's default.
+    if body.get("service_tier") == "standard_only":
+        body["service_tier"] = "default"
+    body["messages"] = [*_system(asked.get("system")), *chat_messages(asked.get("messages"))]
+    if asked.get("max_tokens") is not None:
+        body[limit_field] = asked["max_tokens"]
+    if asked.get("stop_sequences"):
+        body["stop"] = asked["stop_sequences"]
+    if asked.get("stream"):
+        body["stream_options"] = {"include_usage": True}
+    body |= _tools(asked)
+    body |= _format(asked)
+    effort = _effort(asked)
+    if effort and "reasoning_effort" not in body:
+        body["reasoning_effort"] = effort
+    return body
+
+
+def held(value: Callable[[str], object]) -> str:
+    """What only Anthropic can do, of the fields; empty for nothing. value: of a field."""
+    for name in _HELD:
+        if value(name):
+            return f"`{name}`"
+    kinds = (tool.get("type") for tool in objects(value("tools")))
+    own = next((kind for kind in kinds if kind not in (None, "custom")), None)
+    return f"a tool of type {str(own)[:60]!r}" if own is not None else ""
+
+
+def wants_thinking(asked: Mapping[str, object]) -> bool:
+    """Whether thinking is to be shown: Anthropic shows none unasked."""
+    thinking = asked.get("thinking")
+    return (
+        isinstance(thinking, Mapping)
+        and thinking.get("type") in ("enabled", "adaptive")
+        and thinking.get("display") != "omitted"
+    )
+
+
+def _system(system: object) -> list[dict[str, object]]:
+    content = worded(system, "system")
+    return [{"role": "system", "content": content}] if content else []
+
+
+def _tools(asked: Mapping[str, object]) -> dict[str, object]:
+    tools = [_tool(each) for each in objects(asked.get("tools"))]
+    if not tools:
+        return {}
+    found: dict[str, object] = {"tools": tools}
+    choice = asked.get("tool_choice")
+    if isinstance(choice, Mapping):
+        kind = choice.get("type")
+        if kind == "tool":
+            chosen = {"name": choice.get("name")}
+            found["tool_choice"] = {"type": "function", "function": chosen}
+        else:
+            found["tool_choice"] = _CHOICES.get(str(kind), "auto")
+        if choice.get("disable_parallel_tool_use") is True:
+            found["parallel_tool_calls"] = False
+    return found
+
+
+def _tool(tool: Mapping[str, object]) -> dict[str, object]:
+    function: dict[str, object] = {"name": tool.get("name")}
+    if tool.get("description"):
+        function["description"] = tool["description"]
+    function["parameters"] = tool.get("input_schema") or {"type": "object", "properties": {}}
+    if tool.get("strict") is not None:
+        function["strict"] = tool["strict"]
+    return {"type": "function", "function": function} | mark_of(tool)
+
+
+def _format(asked: Mapping[str, object]) -> dict[str, object]:
+    config = asked.get("output_config")
+    wanted = config.get("format") if isinstance(config, Mapping) else None
+    wanted = wanted or asked.get("output_format")
+    if not isinstance(wanted, Mapping) or wanted.get("type") != "json_schema":
+        return {}
+    schema = {"name": "answer", "schema": wanted.get("schema"), "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
+
+
+def _effort(asked: Mapping[str, object]) -> str:
+    """How hard to think, in OpenAI's words; empty when it is left to the model."""
+    config = asked.get("output_config")
+    named = config.get("effort") if isinstance(config, Mapping) else None
+    thinking = asked.get("thinking")
+    if not isinstance(thinking, Mapping) or thinking.get("type") == "disabled":
+        return ""
+    if isinstance(named, str):
+        return _EFFORT_NAMES.get(named, named)
+    budget = thinking.get("budget_tokens")
+    if not isinstance(budget, int):
+        return ""
+    return next((effort for most, effort in _EFFORTS if budget <= most), "high")

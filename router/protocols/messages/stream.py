@@ -1,0 +1,168 @@
+"""The events of a streamed message."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from harness.domain.reliability.failures import FailureClass
+from router.protocols.answer_signals import Said
+from router.protocols.event_stream import Irregularity, StreamFilter
+from router.protocols.messages.answer_signals import hear_block, hear_delta
+from router.protocols.messages.errors import TYPE_BY_CLASS
+from router.protocols.usage import Usage, count_of
+from router.request.json_spans import Edit, Members, walk_object
+
+STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+# Blocks that come piece by piece, a call's after its name; any other is whole from the start.
+IN_PIECES: Final = frozenset(
+    {"text", "thinking", "tool_use", "server_tool_use", "mcp_tool_use"}
+)
+_NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
+
+
+@dataclass(slots=True)
+class Counts:
+    """input_tokens: with those read from the cache and written to it."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0  # read from it
+
+    def usage(self) -> Usage:
+        return Usage(self.input_tokens, self.output_tokens, self.cached_tokens)
+
+
+def counts_of(usage: object) -> Counts | None:
+    """None when it is no `usage` object. Anthropic's `input_tokens` leaves the cache out."""
+    if not isinstance(usage, dict):
+        return None
+    cached = ("cache_creation_input_tokens", "cache_read_input_tokens")
+    given = sum(count_of(usage.get(name)) for name in ("input_tokens", *cached))
+    read = count_of(usage.get("cache_read_input_tokens"))
+    return Counts(given, count_of(usage.get("output_tokens")), read)
+
+
+class MessagesStream(StreamFilter):
+    """Ends with `message_stop`, or with the connection, once there was a stop reason."""
+
+    def __init__(self, json_name: str | None) -> None:
+        super().__init__(json_name)
+        self._stopped = False
+        self._counts: Counts | None = None
+        self._counted = False
+
+    def used(self) -> Usage:
+        counts = self._counts or Counts()
+        if self._counted:
+            return counts.usage()
+        # What the start says of the output is its first token.
+        made = max(counts.output_tokens, self.output_events)
+        return Usage(counts.input_tokens, made, counts.cached_tokens)
+
+    def broken(self, message: str, failure: FailureClass) -> bytes:
+        kind = TYPE_BY_CLASS.get(failure, "api_error")
+        error = {"type": "error", "error": {"type": kind, "message": message}}
+        return b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
+
+    @property
+    def ended(self) -> bool:
+        return self._stopped
+
+    def _mark(self, event: bytes) -> bytes:
+        return event  # not of this protocol
+
+    def _closed(self) -> bytes:
+        if not self._stopped:
+            self._fail("the stream ended without a stop_reason")
+            return b""
+        self.finished = True
+        self.irregularities.add(Irregularity.NO_LAST_EVENT)
+        return STOP
+
+    def _read(self, text: str, members: Members) -> Sequence[Edit] | None:
+        kind = members.get("type")
+        if not isinstance(kind, str) and not self.committed:
+            self._fail("an event without a type")
+            return None
+        match kind:
+            case "error":
+                error = members.get("error")
+                self._refused(error)
+                return None
+            case "content_block_delta":
+                delta = members.get("delta")
+                self._delta(delta)
+                if self.said is not None:
+                    self._hear(hear_delta, members.get("index"), delta)
+            case "content_block_start":
+                self.moved += 1
+                block = members.get("content_block")
+                self._block(block)
+                if self.said is not None:
+                    self._hear(hear_block, members.get("index"), block)
+            case "message_start":
+                return self._start(text, members)
+            case "message_delta":
+                self._end(members)
+            case "message_stop":
+                return self._stop()
+            case _:  # a block's end, a ping, what a newer protocol has: output is in a block
+                self.moved += kind != "ping"
+        return ()
+
+    def _delta(self, delta: object) -> None:
+        if _has_output(delta):
+            self.output_events += 1
+            self.moved += 1
+            self.committed = True
+
+    def _block(self, block: object) -> None:
+        if not isinstance(block, dict):
+            return
+        if (
+            str(block.get("type")) not in IN_PIECES
+            or block.get("text")
+            or block.get("thinking")
+            or block.get("input")
+        ):
+            self.committed = True
+
+    def _start(self, text: str, members: Members) -> Sequence[Edit]:
+        message = members.values.get("message")
+        if message is None or not isinstance(message.value, dict):
+            return ()
+        self._counts = counts_of(message.value.get("usage"))
+        model = walk_object(text, message.start).values.get("model")
+        return self._model_edit(model)
+
+    def _end(self, members: Members) -> None:
+        delta = members.get("delta")
+        if isinstance(delta, dict) and delta.get("stop_reason"):
+            self.finish_reasons.append(str(delta["stop_reason"]))
+            self._stopped = self.committed = True
+            self.moved += 1
+            if self.said is not None:
+                self._hear(Said.ended, delta["stop_reason"])
+        found = counts_of(members.get("usage"))
+        if found:
+            known = self._counts or Counts()
+            # Its input is given again, or not at all.
+            input_from = found if found.input_tokens else known
+            self._counts = Counts(
+                input_from.input_tokens, found.output_tokens, input_from.cached_tokens
+            )
+            self._counted = True
+
+    def _stop(self) -> Sequence[Edit] | None:
+        if not self._stopped:
+            self._fail("the stream ended without a stop_reason")
+            return None
+        self.finished = True
+        return ()
+
+
+def _has_output(delta: object) -> bool:
+    return isinstance(delta, dict) and any(
+        value not in _NOTHING for name, value in delta.items() if name != "type"
+    )

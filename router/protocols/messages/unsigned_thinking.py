@@ -1,0 +1,62 @@
+"""Thinking that a translation showed, on its way to Anthropic, which has not signed it."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from router.protocols.object_lists import objects
+from router.request.body_patch import to_json
+
+_UNSIGNED: Final = re.compile(rb'"signature"\s*:\s*""').search
+
+
+def without_unsigned(body: bytes) -> bytes:
+    """A message's body without the thinking that Anthropic would refuse.
+
+    In the middle of a tool loop it wants the turn's thinking back, or a request without any:
+    such a request asks for none.
+    """
+    if not _UNSIGNED(body):
+        return body
+    asked: dict[str, Any] = json.loads(body)
+    messages = list(objects(asked.get("messages")))
+    stripped = [_strip(each) for each in messages]
+    last = max((n for n, found in enumerate(stripped) if found), default=None)
+    if last is None:
+        return body
+    thinking = asked.get("thinking")
+    enabled = isinstance(thinking, dict) and thinking.get("type") == "enabled"
+    if enabled and _within_loop(messages, last):
+        del asked["thinking"]
+    return to_json(asked).encode()
+
+
+def _strip(message: Mapping[str, object]) -> bool:
+    """Whether any was taken out."""
+    content = message.get("content")
+    if not isinstance(content, list) or not any(_unsigned(each) for each in content):
+        return False
+    content[:] = [each for each in content if not _unsigned(each)] or [_SILENCE]
+    return True
+
+
+# A turn must say something.
+_SILENCE: Final = {"type": "text", "text": "(no answer)"}
+
+
+def _unsigned(block: object) -> bool:
+    return (
+        isinstance(block, dict)
+        and block.get("type") == "thinking"
+        and not block.get("signature")
+    )
+
+
+def _within_loop(messages: Sequence[Mapping[str, object]], turn: int) -> bool:
+    """Whether no words of the user's came since: results of tools alone."""
+    later = (each for each in messages[turn + 1 :] if each.get("role") == "user")
+    return all(
+        any(block.get("type") == "tool_result" for block in objects(each.get("content")))
+        for each in later
+    )

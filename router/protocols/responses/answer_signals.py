@@ -1,0 +1,59 @@
+"""What a response's request asks for, and what the response said."""
+
+from collections.abc import Mapping
+
+from router.protocols.answer_signals import Said
+from router.protocols.chat.answer_signals import ANY
+from router.protocols.object_lists import objects
+from router.request.body import ClientRequest
+
+
+def schema_of(request: ClientRequest) -> Mapping[str, object] | None:
+    """Of the JSON that is to be answered; empty for any, None for none."""
+    text = request.value("text")
+    wanted = text.get("format") if isinstance(text, Mapping) else None
+    if not isinstance(wanted, Mapping):
+        return None
+    match wanted.get("type"):
+        case "json_object":
+            return ANY
+        case "json_schema":
+            schema = wanted.get("schema")
+            return schema if isinstance(schema, Mapping) else ANY
+        case _:
+            return None
+
+
+def tools_of(request: ClientRequest) -> dict[str, object]:
+    """The offered functions' parameters, by name; None for what takes any text."""
+    return {
+        str(tool.get("name")): tool.get("parameters") or ANY
+        if tool.get("type") == "function"
+        else None
+        for tool in objects(request.value("tools"))
+    }
+
+
+def hear(said: Said, output: object, incomplete: object) -> None:
+    """A whole response's `output` and `incomplete_details`; a stream ends with the same."""
+    for item, each in enumerate(objects(output)):
+        match each.get("type"):
+            case "message":
+                for number, part in enumerate(objects(each.get("content"))):
+                    _hear_part(said, (item, number), part)
+            case "function_call":
+                said.call(item, each.get("name"), each.get("arguments"))
+            case _:
+                pass
+    if isinstance(incomplete, Mapping):
+        said.ended(incomplete.get("reason"))
+
+
+def _hear_part(said: Said, place: object, part: Mapping[str, object]) -> None:
+    match part.get("type"):
+        case "output_text":
+            said.text(place, part.get("text"))
+        case "refusal":
+            said.refused = True
+        case _:
+            pass

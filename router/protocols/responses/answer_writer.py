@@ -1,0 +1,237 @@
+"""An answer in the shape of OpenAI's Responses: whole, or as events."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from router.protocols.answer_blocks import Answered, Block, End, Finish, Head, Kind, Tokens
+from router.protocols.sse import event
+from router.request.body_patch import to_json
+
+# What a response repeats of its request, with what stands for nothing.
+_REPEATED: Final[Mapping[str, object]] = {
+    "instructions": None,
+    "max_output_tokens": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "reasoning": {"effort": None, "summary": None},
+    "temperature": None,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_p": None,
+    "user": None,
+}
+_INCOMPLETE: Final[Mapping[Finish, str]] = {
+    Finish.LENGTH: "max_output_tokens",
+    Finish.FILTERED: "content_filter",
+}
+Item = dict[str, object]
+
+
+class Shape:
+    """asked: the request. Nothing is stored here, whatever it says."""
+
+    def __init__(self, asked: Mapping[str, object]) -> None:
+        self._asked = asked
+
+    def whole(self, answer: Answered) -> bytes:
+        """A whole response, as JSON."""
+        output: list[Item] = []
+        for block in answer.blocks:
+            if _joins(output, block):
+                parts = output[-1]["content"]
+                if isinstance(parts, list):
+                    parts.append(_part(block))
+            else:
+                output.append(item(block, _own_id(block, answer.head, len(output))))
+        return to_json(self.response(answer.head, output, answer.end)).encode()
+
+    def response(self, head: Head, output: list[Item], end: End | None) -> dict[str, object]:
+        """end: None while it goes on."""
+        reason = _INCOMPLETE.get(end.finish) if end else None
+        # A refusal is an answer, and says so itself.
+        if reason == "content_filter" and _refusing(output):
+            reason = None
+        status = "incomplete" if reason else "completed" if end else "in_progress"
+        repeated = {
+            name: default if self._asked.get(name) is None else self._asked[name]
+            for name, default in _REPEATED.items()
+        }
+        return {
+            "id": _prefixed("resp_", head.id),
+            "object": "response",
+            "created_at": head.created,
+            "status": status,
+            "background": False,
+            "error": None,
+            "incomplete_details": {"reason": reason} if reason else None,
+            "model": head.model,
+            "output": output,
+            "previous_response_id": None,
+            **repeated,
+            "store": False,
+            "truncation": "disabled",
+            "usage": usage(end.tokens) if end and end.tokens else None,
+        }
+
+
+class ResponseEvents:
+    """`response.created` … `response.completed`, items and their parts opened and closed."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        self._number = -1
+        self._head = Head("", "")
+        self._output: list[Item] = []
+        self._block = Block(Kind.TEXT)
+        self._id = ""
+        self._texts: list[str] = []
+
+    def begin(self, head: Head) -> bytes:
+        self._head = head
+        began = self._shape.response(head, [], None)
+        return self._event("response.created", {"response": began}) + self._event(
+            "response.in_progress", {"response": began}
+        )
+
+    def open(self, block: Block) -> bytes:
+        self._block, self._texts = block, []
+        self._id = _own_id(block, self._head, len(self._output))
+        began = {**item(block, self._id), "status": "in_progress"}
+        if block.kind is Kind.CALL:
+            return self._added(began | {"arguments": ""})
+        if block.kind is Kind.THINKING:
+            part = {"type": "summary_text", "text": ""}
+            return self._added(began | {"summary": []}) + self._event(
+                "response.reasoning_summary_part.added", {**self._place(), "part": part}
+            )
+        return self._added(began | {"content": []}) + self._event(
+            "response.content_part.added", {**self._place(), "part": _part(block)}
+        )
+
+    def more(self, text: str) -> bytes:
+        self._texts.append(text)
+        return self._event(f"{self._name}.delta", {**self._place(), "delta": text, **self._no})
+
+    def close(self) -> bytes:
+        block = self._block._replace(text="".join(self._texts))
+        if block.kind is Kind.CALL and not block.text:
+            block = block._replace(text="{}")
+        done = item(block, self._id)
+        place = self._place()
+        if block.kind is Kind.CALL:
+            told = {**place, "arguments": block.text, "name": block.name}
+            out = self._event(f"{self._name}.done", told)
+        elif block.kind is Kind.THINKING:
+            part = {"type": "summary_text", "text": block.text}
+            out = self._event(f"{self._name}.done", {**place, "text": block.text})
+            out += self._event("response.reasoning_summary_part.done", {**place, "part": part})
+        else:
+            field = "refusal" if block.kind is Kind.REFUSAL else "text"
+            out = self._event(f"{self._name}.done", {**place, field: block.text, **self._no})
+            out += self._event("response.content_part.done", {**place, "part": _part(block)})
+        ended = {"output_index": len(self._output), "item": done}
+        out += self._event("response.output_item.done", ended)
+        self._output.append(done)
+        return out
+
+    def end(self, end: End) -> bytes:
+        done = self._shape.response(self._head, self._output, end)
+        return self._event(f"response.{done['status']}", {"response": done})
+
+    def error(self, error: object) -> bytes:
+        return self._event("error", {"error": error})
+
+    @property
+    def _name(self) -> str:
+        return {
+            Kind.CALL: "response.function_call_arguments",
+            Kind.THINKING: "response.reasoning_summary_text",
+            Kind.REFUSAL: "response.refusal",
+            Kind.TEXT: "response.output_text",
+        }[self._block.kind]
+
+    @property
+    def _no(self) -> dict[str, object]:
+        return {"logprobs": []} if self._block.kind is Kind.TEXT else {}
+
+    def _place(self) -> dict[str, object]:
+        place: dict[str, object] = {"item_id": self._id, "output_index": len(self._output)}
+        if self._block.kind is Kind.THINKING:
+            place["summary_index"] = 0
+        elif self._block.kind is not Kind.CALL:
+            place["content_index"] = 0
+        return place
+
+    def _added(self, began: Item) -> bytes:
+        added = {"output_index": len(self._output), "item": began}
+        return self._event("response.output_item.added", added)
+
+    def _event(self, kind: str, data: dict[str, object]) -> bytes:
+        self._number += 1
+        return event(kind, {"sequence_number": self._number, **data})
+
+
+def item(block: Block, own_id: str) -> Item:
+    """A whole item of the output."""
+    match block.kind:
+        case Kind.CALL:
+            return {
+                "id": own_id,
+                "type": "function_call",
+                "status": "completed",
+                "call_id": block.call_id,
+                "name": block.name,
+                "arguments": block.text,
+            }
+        case Kind.THINKING:
+            summary = [{"type": "summary_text", "text": block.text}]
+            return {"id": own_id, "type": "reasoning", "summary": summary}
+        case _:
+            return {
+                "id": own_id,
+                "type": "message",
+                "status": "completed",
+                "role": "assistant",
+                "content": [_part(block)],
+            }
+
+
+def usage(tokens: Tokens) -> dict[str, object]:
+    return {
+        "input_tokens": tokens.input,
+        "input_tokens_details": {"cached_tokens": tokens.cached},
+        "output_tokens": tokens.output,
+        "output_tokens_details": {"reasoning_tokens": tokens.reasoning},
+        "total_tokens": tokens.input + tokens.output,
+    }
+
+
+def _part(block: Block) -> Item:
+    if block.kind is Kind.REFUSAL:
+        return {"type": "refusal", "refusal": block.text}
+    return {"type": "output_text", "text": block.text, "annotations": [], "logprobs": []}
+
+
+def _joins(output: list[Item], block: Block) -> bool:
+    """Text and a refusal behind one another are parts of one message."""
+    spoken = block.kind in (Kind.TEXT, Kind.REFUSAL)
+    return spoken and bool(output) and output[-1]["type"] == "message"
+
+
+def _refusing(output: list[Item]) -> bool:
+    return any(
+        part.get("type") == "refusal"
+        for each in output
+        if isinstance(each.get("content"), list)
+        for part in each["content"]  # type: ignore[attr-defined]  # it is a list
+    )
+
+
+def _own_id(block: Block, head: Head, number: int) -> str:
+    prefix = {Kind.CALL: "fc_", Kind.THINKING: "rs_"}.get(block.kind, "msg_")
+    return f"{prefix}{head.id}_{number}"
+
+
+def _prefixed(prefix: str, own: str) -> str:
+    return own if own.startswith(prefix) else prefix + own

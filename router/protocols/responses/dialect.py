@@ -1,0 +1,94 @@
+"""`/v1/responses`, as OpenAI has it. What is stored stays at the provider."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import JsonObject, Target
+from router.protocols.answer_signals import Said
+from router.protocols.chat.dialect import RESERVED as CHATS
+from router.protocols.chat.dialect import Chat
+from router.protocols.conversation_opening import opening_of
+from router.protocols.event_stream import StreamFilter
+from router.protocols.object_lists import nothing_said
+from router.protocols.provider_failures import error_in_answer
+from router.protocols.responses.answer_signals import hear, schema_of, tools_of
+from router.protocols.responses.stream import ResponsesStream, usage_of
+from router.protocols.usage import Usage
+from router.request.body import ClientRequest
+from router.request.body_patch import appended, field_edits, model_edit, settings_of
+from router.request.json_spans import Edit, Members, spliced
+from router.upstream.transport import UpstreamFailed
+
+RESERVED: Final = CHATS | {"input"}
+NAMES: Final = dict.fromkeys(("max_tokens", "max_completion_tokens"), "max_output_tokens")
+
+
+class Responses(Chat):
+    endpoint = Endpoint.RESPONSES
+    path = "/responses"
+
+    def opening(self, request: ClientRequest) -> list[object]:
+        """Unknown of a conversation whose beginning the provider keeps."""
+        if request.value("previous_response_id") or request.value("conversation"):
+            return []
+        given = request.value("input")
+        said = [("user", given)] if isinstance(given, str) and given else opening_of(given)
+        return [("system", request.value("instructions")), *said] if said else []
+
+    def patched(
+        self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
+    ) -> bytes:
+        wanted = settings_of(request, target, RESERVED, NAMES)
+        if serialize_tools and not request.serial_tools:
+            wanted["parallel_tool_calls"] = False
+        patch = target.request_patch
+        if patch.response_format:
+            text = wanted.get("text", request.value("text"))
+            given = dict(text) if isinstance(text, Mapping) else {}
+            wanted["text"] = {**given, "format": _text_format(patch.response_format)}
+        addendum = patch.prompt_addendum
+        instructions = request.members.values.get("instructions") if addendum else None
+        more: list[Edit] = []
+        if addendum and instructions is None:
+            wanted["instructions"] = addendum
+        elif addendum and instructions and "instructions" not in wanted:
+            more = appended(instructions, addendum)
+        edits = [model_edit(request, target), *field_edits(request, wanted), *more]
+        return spliced(request.text, edits)
+
+    def checked(self, members: Members) -> Usage | None:
+        if members.get("error"):
+            raise error_in_answer(members.get("error"))
+        output = members.get("output")
+        if not isinstance(output, list):
+            raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without an output")
+        if not members.get("status") and not output:
+            raise nothing_said("status")
+        return usage_of(members.get("usage"))
+
+    def ended(self, members: Members) -> bool:
+        return bool(members.get("status"))
+
+    def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
+        return schema_of(request)
+
+    def tools(self, request: ClientRequest) -> Mapping[str, object]:
+        return tools_of(request)
+
+    def hear(self, said: Said, members: Members) -> None:
+        hear(said, members.get("output"), members.get("incomplete_details"))
+
+    def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:  # noqa: ARG002 - a Dialect
+        return ResponsesStream(json_name)
+
+
+def _text_format(response_format: JsonObject) -> dict[str, object]:
+    """A chat's `response_format` as this endpoint has it: the schema one level up."""
+    schema = response_format.get("json_schema")
+    flat = {name: v for name, v in response_format.items() if name != "json_schema"}
+    return {**flat, **schema} if isinstance(schema, Mapping) else flat
+
+
+RESPONSES: Final = Responses()

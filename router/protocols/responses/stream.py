@@ -1,0 +1,114 @@
+"""The events of a streamed response."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from harness.domain.reliability.failures import FailureClass
+from router.protocols.event_stream import StreamFilter
+from router.protocols.provider_failures import class_of_error
+from router.protocols.responses.answer_signals import hear
+from router.protocols.usage import Usage, usage_with_cache
+from router.request.json_spans import Edit, Members, walk_object
+
+# Metadata, until output comes. Any other event of a response is output, or follows some.
+HELD: Final = frozenset(
+    {
+        "keepalive",
+        "response.created",
+        "response.queued",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.reasoning_summary_part.added",
+    }
+)
+# Of these, what does not even show that the answer goes on.
+NO_PROGRESS: Final = frozenset(
+    {"keepalive", "response.created", "response.queued", "response.in_progress"}
+)
+ENDS: Final = frozenset({"response.completed", "response.incomplete"})
+
+
+def usage_of(value: object) -> Usage | None:
+    """The `usage` object; None when it is not one."""
+    if not isinstance(value, dict):
+        return None
+    return usage_with_cache(
+        value.get("input_tokens"),
+        value.get("output_tokens"),
+        value.get("input_tokens_details"),
+    )
+
+
+class ResponsesStream(StreamFilter):
+    """Ends with `response.completed`, `.incomplete` or `.failed`, and with nothing else."""
+
+    def __init__(self, json_name: str | None) -> None:
+        super().__init__(json_name)
+        self._number = -1
+
+    def broken(self, message: str, failure: FailureClass) -> bytes:
+        told = {"code": failure.value, "message": message, "param": None}
+        # The official client looks for `error`, the specification has it flat.
+        error = {
+            "type": "error",
+            "sequence_number": self._number + 1,
+            **told,
+            "error": {"type": "upstream_error", **told},
+        }
+        return b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
+
+    def _mark(self, event: bytes) -> bytes:
+        return event  # not of this protocol
+
+    def _closed(self) -> bytes:
+        self._fail("the stream ended without a response.completed")
+        return b""
+
+    def _read(self, text: str, members: Members) -> Sequence[Edit] | None:
+        kind = members.get("type")
+        number = members.get("sequence_number")
+        if isinstance(number, int):
+            self._number = number
+        if kind == "error" or (kind is None and "error" in members):
+            nested = members.get("error")
+            flat = {name: each.value for name, each in members.values.items()}
+            self._refused(nested or flat)
+            return None
+        if not isinstance(kind, str) and not self.committed:
+            self._fail("an event without a type")
+            return None
+        delta = members.get("delta")
+        self.moved += str(kind) not in NO_PROGRESS and delta != ""
+        if _is_output(str(kind)) and delta != "":
+            self.output_events += bool(delta)
+            if kind != "response.failed":
+                self.committed = True
+        response = members.values.get("response")
+        if response is None or not isinstance(response.value, dict):
+            return ()
+        self.usage = usage_of(response.value.get("usage")) or self.usage
+        if str(kind) in ENDS:
+            self.finished = True
+            self.finish_reasons.append(str(kind).removeprefix("response."))
+            if self.said is not None:
+                ended = response.value
+                self._hear(hear, ended.get("output"), ended.get("incomplete_details"))
+        elif kind == "response.failed" and not self._failed(response.value):
+            return None
+        model = walk_object(text, response.start).values.get("model")
+        return self._model_edit(model)
+
+    def _failed(self, response: Mapping[str, object]) -> bool:
+        """The provider says so. Whether the client is to see it: it has seen output."""
+        if not self.committed:
+            self._refused(response.get("error"))
+            return False
+        self.finished = True
+        self.failure_class = class_of_error(response.get("error"))
+        return True
+
+
+def _is_output(kind: str) -> bool:
+    return kind.startswith("response.") and kind not in HELD

@@ -1,0 +1,47 @@
+"""A request and its answer in one shape, whatever protocol they came in: a chat completion's.
+
+Texts and tools alone: pictures, sound and files cannot be redacted, and are left out by name.
+Raises ValueError, TypeError, KeyError or AttributeError for what is none.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from harness.domain.routing.capabilities import Endpoint
+from router.protocols.chat import chat_transcript
+from router.protocols.messages import message_transcript
+from router.protocols.responses import response_transcript
+
+Json = dict[str, Any]
+READERS: Final[Mapping[str, Callable[[Json], Json]]] = {
+    Endpoint.CHAT.value: chat_transcript.asked,
+    Endpoint.MESSAGES.value: message_transcript.asked,
+    Endpoint.RESPONSES.value: response_transcript.asked,
+}
+ANSWERS: Final[Mapping[str, Callable[[Json], Json]]] = {
+    Endpoint.CHAT.value: chat_transcript.answer,
+    Endpoint.MESSAGES.value: message_transcript.answer,
+    Endpoint.RESPONSES.value: response_transcript.answer,
+}
+STREAMS: Final[Mapping[str, Callable[[list[Json]], Json]]] = {
+    Endpoint.CHAT.value: chat_transcript.assembled,
+    Endpoint.MESSAGES.value: message_transcript.assembled,
+    Endpoint.RESPONSES.value: response_transcript.assembled,
+}
+
+
+def transcript(endpoint: str, asked: str, answer: str, *, stream: bool) -> Json:
+    """`messages`, perhaps `tools`, `tool_choice`, `response_format`, and `answer`."""
+    whole = STREAMS[endpoint](_events(answer)) if stream else json.loads(answer)
+    return {**READERS[endpoint](json.loads(asked)), "answer": ANSWERS[endpoint](whole)}
+
+
+def _events(text: str) -> list[Json]:
+    """The data of each server-sent event, but for the last mark."""
+    data: list[Json] = []
+    for event in text.replace("\r\n", "\n").replace("\r", "\n").split("\n\n"):
+        lines = [line[5:].strip() for line in event.split("\n") if line.startswith("data:")]
+        if lines and lines != ["[DONE]"]:
+            data.append(json.loads("\n".join(lines)))
+    return data

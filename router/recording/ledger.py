@@ -1,0 +1,431 @@
+"""One rollout's units and blocks (statistics.md 2.1). No I/O, time is given.
+
+One ledger serves all workers of a router, so that a sticky key counts once. A block's counts n
+and m are fixed at admission, in assignment order; it closes by admissions and time alone, never
+because of an outcome. It is handed out once all its outcomes are in, in order: a slow block
+holds those behind it.
+"""
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from harness.domain.canary.guardrails import (
+    ErrorTally,
+    FeedbackTally,
+    Guardrail,
+    JudgeTally,
+    Split,
+    Tally,
+)
+from harness.domain.canary.judge import Judged
+from harness.domain.canary.observation import Block, UnitRule
+from harness.domain.proposals.policy import Unit as UnitKind
+from harness.domain.reliability.failures import ArmFailure, ErrorClass
+from router.recording.guardrail_sample import FAULTS, NEEDS, NOTHING, Seen, Values, findings
+
+# A block of a quiet route closes with what it has, so that its data do not wait for hours.
+MAX_BLOCK_AGE_S: Final = 60.0
+MAX_KEYS: Final = 500_000
+# How long a closed block waits for its judge's verdicts; he is given up before.
+JUDGED_WITHIN_S: Final = 180.0
+_DRAWN: Final = NEEDS[Guardrail.JUDGE]
+
+
+class OpenBlock:
+    """A block that still admits units, or waits for outcomes. out: units without one yet.
+
+    unjudged: units whose judge has not spoken yet.
+    """
+
+    __slots__ = (
+        "closed_at",
+        "closed_s",
+        "opened_at",
+        "opened_s",
+        "out",
+        "period",
+        "units",
+        "unjudged",
+        "weight_bps",
+    )
+
+    def __init__(self, weight_bps: int, now: float, at: datetime, period: int) -> None:
+        self.weight_bps = weight_bps
+        self.period = period
+        self.opened_s, self.opened_at = now, at
+        self.closed_s: float | None = None
+        self.closed_at = at
+        self.units: list[Unit] = []  # in the order of admission
+        self.out = self.unjudged = 0
+
+
+class Unit:
+    """One scored unit: a session of a sticky key, or one request.
+
+    traits, values: of its first request. bad: of all that count. awaited: the first request's
+    values are to come. shut: no further request joins. fixed: the outcome is in. heard:
+    a user said something of it. why: it failed, where that is known. judging: the judge has
+    not spoken yet. unjudged: he gave no verdict.
+    """
+
+    __slots__ = (
+        "admitted",
+        "awaited",
+        "bad",
+        "block",
+        "canary",
+        "failed",
+        "fixed",
+        "heard",
+        "judging",
+        "pending",
+        "shut",
+        "started_s",
+        "traits",
+        "unjudged",
+        "values",
+        "why",
+    )
+
+    def __init__(
+        self, block: OpenBlock, now: float, *, canary: bool, traits: int, awaited: bool
+    ) -> None:
+        self.block: OpenBlock | None = block  # None once it is handed out
+        self.canary = canary
+        self.started_s = now
+        self.traits = traits
+        self.awaited = awaited
+        self.admitted = self.pending = self.bad = 0
+        self.values: Values | None = None
+        self.why: ErrorClass | None = None
+        self.shut = self.failed = self.fixed = self.heard = False
+        self.judging, self.unjudged = bool(traits & _DRAWN), False
+
+    @property
+    def lost(self) -> bool:
+        """Its block is handed out, and no outcome came."""
+        return not (self.fixed or self.failed)
+
+    def hear(self, *, bad: bool) -> bool:
+        """Feedback about an answer of its. False when its block is out already."""
+        if self.block is None:
+            return False
+        self.heard = True
+        if bad:
+            self.bad |= FAULTS[Guardrail.FEEDBACK]
+        return True
+
+    def judge(self, judged: Judged) -> None:
+        """Without a verdict it is as bad as one found bad, in both arms alike."""
+        self.judging = False
+        if judged is not Judged.GOOD:
+            self.bad |= FAULTS[Guardrail.JUDGE]
+        self.unjudged = judged is Judged.NO_VERDICT
+
+
+class Ledger:
+    """What one router, with all its workers, has seen of one rollout.
+
+    worker: names whose blocks these are. Workers learn of a new weight within seconds of one
+    another: what still comes in at an old one has an open block of its own.
+    At most max_keys sticky keys are remembered in a period; later ones are served and not
+    scored, in either arm (`unscored`): forgetting a key would toss its coin twice.
+    """
+
+    def __init__(
+        self, rollout: str, worker: str, rule: UnitRule, *, max_keys: int = MAX_KEYS
+    ) -> None:
+        self.unscored = 0
+        self._rollout = rollout
+        self._worker = worker
+        self._rule = rule
+        self._max_keys = max_keys
+        self._period = 1
+        self._zero_s: float | None = None  # when the first period began
+        self._seen: set[int] = set()
+        self._sessions: dict[int, Unit] = {}  # open ones, oldest first
+        self._open: dict[int, OpenBlock] = {}  # by weight; mostly one
+        self._newest_bps = 0  # weights only rise
+        self._waiting: deque[OpenBlock] = deque()  # closed, in order
+        self._sequence = 0
+        self._judge_usd = 0.0  # since the last block with judged units
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is open or waiting."""
+        return not self._open and not self._waiting and not self._sessions
+
+    def admit(
+        self,
+        key: str | int,
+        *,
+        canary: bool,
+        weight_bps: int,
+        now: float,
+        at: datetime,
+        traits: int = 0,
+    ) -> Unit | None:
+        """A request of this sticky key begins. Its unit; None when it is not scored.
+
+        now: monotonic seconds. at: the same moment, wall time. traits: of `seen.Traits`. The
+        first request of a unit is the one after which `unit.admitted` is 1.
+        """
+        self._begin_period(now, at)
+        self._close_aged(now, at)
+        if weight_bps > self._newest_bps:
+            self._newest_bps = weight_bps
+            self._close_all(now, at)
+        new = _New(canary, weight_bps, now, at, traits)
+        if self._rule.unit is UnitKind.REQUEST:
+            unit = self._new_unit(new)
+            unit.shut = True
+        else:
+            # hash() is salted per process: fine for a memory that ends with it.
+            found = self._session(hash(key), new)
+            if found is None:
+                return None
+            unit = found
+        unit.admitted += 1
+        unit.pending += 1
+        return unit
+
+    def finish(
+        self,
+        unit: Unit,
+        *,
+        failed: bool,
+        why: ErrorClass | None = None,
+        seen: Seen | None = None,
+        first: bool = False,
+    ) -> None:
+        """A request of the unit ended. A caller who hung up did not fail.
+
+        why: it failed. seen: for the guardrails, where there are any. first: it was the unit's
+        first.
+        """
+        unit.pending -= 1
+        if first:
+            unit.awaited = False
+        if unit.block is None or unit.fixed:
+            return
+        if seen is not None:
+            if first:
+                unit.values = seen.values
+            if not unit.failed:
+                unit.bad |= seen.bad
+        if failed:
+            unit.why = unit.why or why
+            unit.failed = unit.shut = True
+        self._settle(unit)
+
+    def judged(self, unit: Unit | None, judged: Judged, cost_usd: float) -> None:
+        """What the judge said of the unit's first answer. unit: None where it is none's first.
+
+        A verdict that comes after its block is out changes nothing; its cost counts.
+        """
+        self._judge_usd += cost_usd
+        if unit is None or unit.block is None or not unit.judging:
+            return
+        unit.judge(judged)
+        unit.block.unjudged -= 1
+
+    def tick(self, now: float, at: datetime) -> list[Block]:
+        """Let time pass; the blocks that are complete now, in order."""
+        self._shut_sessions(now - self._rule.session_s)
+        self._close_aged(now, at)
+        return self._complete(now - self._rule.missing_s, now - JUDGED_WITHIN_S)
+
+    def close(self, now: float, at: datetime) -> list[Block]:
+        """The router ends, after its last request: every block, with what is known."""
+        self._shut_sessions(float("inf"))
+        self._close_all(now, at)
+        return self._complete(float("inf"), float("inf"))
+
+    def _begin_period(self, now: float, at: datetime) -> None:
+        if self._zero_s is None:
+            # Wall time is asked once: later jumps of it move no period.
+            self._zero_s = now - self._rule.age_s(at)
+        period = 1 + int((now - self._zero_s) // self._rule.period_s)
+        if period > self._period:
+            self._close_all(now, at)
+            self._period = period
+            self._shut_sessions(float("inf"))
+            self._seen.clear()
+
+    def _session(self, key: int, new: "_New") -> Unit | None:
+        unit = self._sessions.get(key)
+        if unit is not None:
+            joins = (
+                not unit.failed
+                and unit.admitted < self._rule.session_requests
+                and new.now - unit.started_s < self._rule.session_s
+                # The weight rose in between: another arm's outcome is not this unit's.
+                and unit.canary is new.canary
+            )
+            return unit if joins else None
+        if key in self._seen:
+            return None
+        if len(self._seen) >= self._max_keys:
+            self.unscored += 1
+            return None
+        self._seen.add(key)
+        unit = self._sessions[key] = self._new_unit(new)
+        return unit
+
+    def _new_unit(self, new: "_New") -> Unit:
+        block = self._open.get(new.weight_bps)
+        if block is None:
+            block = OpenBlock(new.weight_bps, new.now, new.at, self._period)
+            self._open[new.weight_bps] = block
+        unit = Unit(
+            block,
+            new.now,
+            canary=new.canary,
+            traits=new.traits,
+            awaited=bool(self._rule.guardrails),
+        )
+        block.units.append(unit)
+        block.out += 1
+        block.unjudged += unit.judging
+        if len(block.units) >= self._rule.block_size:
+            self._close(block, new.now, new.at)
+        return unit
+
+    def _close_aged(self, now: float, at: datetime) -> None:
+        for block in list(self._open.values()):
+            if now - block.opened_s >= MAX_BLOCK_AGE_S:
+                self._close(block, now, at)
+
+    def _close_all(self, now: float, at: datetime) -> None:
+        for block in list(self._open.values()):
+            self._close(block, now, at)
+
+    def _close(self, block: OpenBlock, now: float, at: datetime) -> None:
+        block.closed_s, block.closed_at = now, at
+        self._waiting.append(block)
+        del self._open[block.weight_bps]
+
+    def _shut_sessions(self, started_before: float) -> None:
+        due = []
+        for key, unit in self._sessions.items():
+            if unit.started_s > started_before:
+                break
+            due.append(key)
+        for key in due:
+            unit = self._sessions.pop(key)
+            unit.shut = True
+            self._settle(unit)
+
+    def _settle(self, unit: Unit) -> None:
+        """Fix its outcome, if it is known: by its first failure, or by all its requests."""
+        if unit.block is None or unit.fixed or unit.awaited:
+            return
+        whole = unit.shut or unit.admitted >= self._rule.session_requests
+        if unit.failed or (whole and not unit.pending):
+            unit.fixed = unit.shut = True
+            unit.block.out -= 1
+
+    def _complete(self, overdue_s: float, judged_s: float) -> list[Block]:
+        """overdue_s, judged_s: blocks that closed until then wait no more, for anything and for
+        the judge.
+        """
+        done: list[Block] = []
+        while self._waiting:
+            block = self._waiting[0]
+            closed_s = float("inf") if block.closed_s is None else block.closed_s
+            if block.out and closed_s > overdue_s:
+                break
+            if block.unjudged and closed_s > max(judged_s, overdue_s):
+                break
+            self._waiting.popleft()
+            self._sequence += 1
+            done.append(self._handed_out(block))
+        return done
+
+    def _handed_out(self, block: OpenBlock) -> Block:
+        """What is still out is a failure from now on, in both arms alike."""
+        units, block.units = block.units, []
+        for unit in units:
+            unit.block = None
+            if unit.judging:
+                unit.judge(Judged.NO_VERDICT)
+        failed = [unit for unit in units if unit.failed or unit.lost]
+        tolerated = self._rule.guardrails
+        name = (self._rollout, self._worker, self._sequence)
+        found = findings(units, tolerated, name) if tolerated else NOTHING
+        errors = _errors(units, failed)
+        counts = dict(found.counts)
+        if Guardrail.FEEDBACK in counts:
+            counts[Guardrail.FEEDBACK] = _opinions(counts[Guardrail.FEEDBACK], units)
+        if Guardrail.JUDGE in counts:
+            spent_usd, self._judge_usd = self._judge_usd, 0.0
+            counts[Guardrail.JUDGE] = _verdicts(counts[Guardrail.JUDGE], units, spent_usd)
+        return Block(
+            rollout=self._rollout,
+            worker=self._worker,
+            sequence=self._sequence,
+            weight_bps=block.weight_bps,
+            units=len(units),
+            canary_units=sum(unit.canary for unit in units),
+            failures=errors.failures,
+            canary_failures=errors.canary_failures,
+            missing=sum(unit.lost for unit in units),
+            opened_at=block.opened_at,
+            closed_at=block.closed_at,
+            period=block.period,
+            counts={Guardrail.ERRORS: errors, **counts} if errors.classes else counts,
+            ranks=found.ranks,
+            levels=found.levels,
+        )
+
+
+def _errors(units: Sequence[Unit], failed: Sequence[Unit]) -> ErrorTally:
+    """failed: those of the units that did, or that no outcome came of."""
+    all_, canary = Counter[str](), Counter[str]()
+    for unit in failed:
+        why = ArmFailure.MISSING if unit.lost else unit.why
+        if why is not None:
+            all_[why.value] += 1
+            canary[why.value] += unit.canary
+    return ErrorTally(
+        len(units),
+        sum(unit.canary for unit in units),
+        len(failed),
+        sum(unit.canary for unit in failed),
+        {name: Split(n, canary[name]) for name, n in sorted(all_.items())},
+    )
+
+
+def _verdicts(tally: Tally, units: Sequence[Unit], spent_usd: float) -> JudgeTally:
+    none = [unit.canary for unit in units if unit.unjudged]
+    return JudgeTally(
+        tally.units,
+        tally.canary,
+        tally.failures,
+        tally.canary_failures,
+        Split(len(none), sum(none)),
+        spent_usd,
+    )
+
+
+def _opinions(tally: Tally, units: Sequence[Unit]) -> FeedbackTally:
+    heard = [unit.canary for unit in units if unit.heard]
+    return FeedbackTally(
+        tally.units,
+        tally.canary,
+        tally.failures,
+        tally.canary_failures,
+        Split(len(heard), sum(heard)),
+    )
+
+
+class _New(NamedTuple):
+    """A request that may begin a unit."""
+
+    canary: bool
+    weight_bps: int
+    now: float
+    at: datetime
+    traits: int

@@ -1,0 +1,306 @@
+"""What Prometheus reads: requests and attempts counted here, states read at each scrape."""
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.target import Price
+from router.protocols.usage import Usage
+from router.recording.metric_families import Family, Sample
+from router.recording.traffic_minutes import Ended
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST.encode()
+DURATION_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+FIRST_TOKEN_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0)
+NO_FAILURE: Final = "none"
+
+
+class Checked(NamedTuple):
+    """A target's last health check. up: it answered, then or since."""
+
+    up: bool
+    seconds: float
+
+
+class Reading(NamedTuple):
+    """The worker's state now. breakers: 0 closed, 1 half open, 2 open, by target's name.
+    checks: by target's name, of those that were checked. pauses: seconds to go, by target's
+    name, of those whose providers asked for one.
+
+    counters, gauges: by their name after `swapgate_`, without `_total`.
+    """
+
+    gauges: Mapping[str, float]
+    counters: Mapping[str, float]
+    breakers: Mapping[str, int]
+    checks: Mapping[str, Checked]
+    pauses: Mapping[str, float] = MappingProxyType({})
+
+
+class _Added:
+    """What a counter is to grow by: its own `inc` takes a lock and three calls each time."""
+
+    __slots__ = ("_counter", "amount")
+
+    def __init__(self, counter: Counter) -> None:
+        self.amount: float = 0
+        self._counter = counter
+
+    def fold(self) -> None:
+        self._counter.inc(self.amount)
+        self.amount = 0
+
+
+class _Series(NamedTuple):
+    """What a request of one kind adds to: looking series up by their labels takes longer.
+
+    tokens: input, output, cost; None when no target answered.
+    """
+
+    requests: _Added
+    duration: Histogram
+    first_token: Histogram | None
+    tokens: tuple[_Added, _Added, _Added] | None
+
+
+class RouterMetrics:
+    """One worker's, counted and read on its event loop. read: called at each scrape."""
+
+    def __init__(self, read: Callable[[], Reading]) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # theirs
+        self._registry = here = CollectorRegistry()
+        self._requests = Counter(
+            "swapgate_requests",
+            "Requests by assigned arm, and by the target that answered",
+            ("route", "arm", "target", "outcome"),
+            registry=here,
+        )
+        self._duration = Histogram(
+            "swapgate_request_duration_seconds",
+            "From the request to the last byte of its answer",
+            ("route",),
+            registry=here,
+            buckets=DURATION_S,
+        )
+        self._first_token = Histogram(
+            "swapgate_time_to_first_token_seconds",
+            "From a stream's request to its first output, failovers included",
+            ("route", "target"),
+            registry=here,
+            buckets=FIRST_TOKEN_S,
+        )
+        self._attempts = Counter(
+            "swapgate_attempts",
+            "Calls of a provider; failure_class none for those that answered",
+            ("target", "failure_class"),
+            registry=here,
+        )
+        self._failovers = Counter(
+            "swapgate_failovers",
+            "Times that a request left a target for the next one, or found its circuit open",
+            ("route", "target", "failure_class"),
+            registry=here,
+        )
+        self._feedback = Counter(
+            "swapgate_feedback",
+            "What callers said of answers; verdict good, bad, or none for a label alone",
+            ("route", "arm", "verdict", "label"),
+            registry=here,
+        )
+        self._irregular = Counter(
+            "swapgate_irregular_answers",
+            "Answers that were passed on though their provider left out how they end, or wrote "
+            "NaN into an event",
+            ("target", "what"),
+            registry=here,
+        )
+        self._internal = Counter(
+            "swapgate_internal_errors",
+            "Faults of the router's own, by its part and the arm of the request",
+            ("part", "arm"),
+            registry=here,
+        )
+        self._tokens = Counter(
+            "swapgate_tokens", "As providers report them", ("target", "kind"), registry=here
+        )
+        self._cost = Counter(
+            "swapgate_cost_dollars", "Of priced targets", ("target",), registry=here
+        )
+        self._series: dict[tuple[str, str, str, str, bool], _Series] = {}
+        self._ends: dict[tuple[str, FailureClass | None], _Added] = {}
+        self._added: dict[Counter, _Added] = {}
+        here.register(_States(read))
+
+    def attempt(self, target: str, failure: FailureClass | None) -> None:
+        """An attempt is over, a stream's at its end."""
+        series = self._ends.get((target, failure))
+        if series is None:
+            said = failure.value if failure else NO_FAILURE
+            counter = self._attempts.labels(target, said)
+            series = self._ends[target, failure] = self._later(counter)
+        series.amount += 1
+
+    def irregular(self, target: str, what: str) -> None:
+        self._irregular.labels(target, what).inc()
+
+    def failover(self, route: str, target: str, failure: str) -> None:
+        self._failovers.labels(route, target, failure).inc()
+
+    def internal_error(self, part: str, arm: str) -> None:
+        self._internal.labels(part, arm).inc()
+
+    def feedback(self, route: str, arm: str, verdict: str, label: str) -> None:
+        self._feedback.labels(route, arm, verdict, label).inc()
+
+    def spent(self, target: str, usage: Usage, price: Price | None) -> None:
+        """By a request of our own."""
+        self._tokens.labels(target, "input").inc(usage.input_tokens)
+        self._tokens.labels(target, "output").inc(usage.output_tokens)
+        if price is not None:
+            self._cost.labels(target).inc(price.cost_usd(*usage))
+
+    def finished(
+        self, ended: Ended, *, target: str, outcome: str, first_token_s: float | None
+    ) -> None:
+        """target: the name of what answered, or "". first_token_s: of a stream that began.
+
+        outcome: ok, failed, client_error, cancelled.
+        """
+        kind = (ended.route, ended.arm, target, outcome, first_token_s is not None)
+        to = self._series.get(kind)
+        if to is None:
+            to = self._series[kind] = self._series_of(*kind)
+        to.requests.amount += 1
+        to.duration.observe(ended.latency_ms / 1000)
+        if to.first_token and first_token_s is not None:
+            to.first_token.observe(first_token_s)
+        if to.tokens:
+            given, made, cost = to.tokens
+            given.amount += ended.input_tokens
+            made.amount += ended.output_tokens
+            cost.amount += ended.cost_usd
+
+    def _series_of(
+        self,
+        route: str,
+        arm: str,
+        target: str,
+        outcome: str,
+        began: bool,  # noqa: FBT001 - the last part of a key
+    ) -> _Series:
+        return _Series(
+            self._later(self._requests.labels(route, arm, target, outcome)),
+            self._duration.labels(route),
+            self._first_token.labels(route, target) if began else None,
+            self._of_target(target) if target else None,
+        )
+
+    def _of_target(self, target: str) -> tuple[_Added, _Added, _Added]:
+        return (
+            self._later(self._tokens.labels(target, "input")),
+            self._later(self._tokens.labels(target, "output")),
+            self._later(self._cost.labels(target)),
+        )
+
+    def _later(self, counter: Counter) -> _Added:
+        return self._added.setdefault(counter, _Added(counter))
+
+    def _fold(self) -> None:
+        for each in self._added.values():
+            each.fold()
+
+    def families(self) -> list[Family]:
+        """As plain data, for the parent process."""
+        self._fold()
+        return [
+            Family(
+                metric.name,
+                metric.type,
+                metric.documentation,
+                [Sample(each.name, dict(each.labels), each.value) for each in metric.samples],
+            )
+            for metric in self._registry.collect()
+        ]
+
+    def text(self) -> bytes:
+        """In Prometheus's text format, as CONTENT_TYPE."""
+        self._fold()
+        return generate_latest(self._registry)
+
+
+class _States(Collector):
+    def __init__(self, read: Callable[[], Reading]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        reading = self._read()
+        for name, value in reading.gauges.items():
+            yield GaugeMetricFamily(f"swapgate_{name}", said(name), value)
+        for name, value in reading.counters.items():
+            yield CounterMetricFamily(f"swapgate_{name}", said(name), value)
+        breakers = GaugeMetricFamily(
+            "swapgate_breaker_state", "0 closed, 1 half open, 2 open", labels=("target",)
+        )
+        for target, state in reading.breakers.items():
+            breakers.add_metric((target,), state)
+        yield breakers
+        up = GaugeMetricFamily(
+            "swapgate_health_check_up", "1 when it answered, then or since", labels=("target",)
+        )
+        took = GaugeMetricFamily(
+            "swapgate_health_check_duration_seconds", "Of the last one", labels=("target",)
+        )
+        for target, check in reading.checks.items():
+            up.add_metric((target,), check.up)
+            took.add_metric((target,), check.seconds)
+        yield from (up, took)
+        pauses = GaugeMetricFamily(
+            "swapgate_target_pause_seconds", "That its provider asked for", labels=("target",)
+        )
+        for target, left_s in reading.pauses.items():
+            pauses.add_metric((target,), left_s)
+        yield pauses
+
+
+def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
+    """A process's own counters as `Reading.counters` names them."""
+    others = {f"router_{name}": n for name, n in sorted(counted.items())}
+    return {"observations_dropped": others.pop("router_rows_dropped", 0), **others}
+
+
+def said(name: str) -> str:
+    return name.removeprefix("router_").replace("_", " ")
+
+
+class _Told(Collector):
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        for family in self._families:
+            metric = Metric(family.name, family.says, family.kind)
+            for sample in family.samples:
+                metric.add_sample(sample.name, dict(sample.labels), sample.value)
+            yield metric
+
+
+def text_of(families: Iterable[Family]) -> bytes:
+    """In Prometheus's text format, as CONTENT_TYPE."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Told(families))
+    return generate_latest(registry)

@@ -1,0 +1,141 @@
+"""Where a router's front door enters what requests did, and whom it asks for all counts."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from harness.domain.canary.judge import Judged
+from harness.domain.operations.alerts import Alert
+from harness.domain.reliability.failover import Failover
+from harness.domain.routing.table import Arm, Canary
+from router.access.key_spend import Spends
+from router.observers.feedback_body import Opinion, Outcome
+from router.recording.capture_draft import Draft
+from router.recording.guard_files import LocalAbort
+from router.recording.guardrail_sample import Seen
+from router.recording.ledger import Ledger, Unit
+from router.recording.metrics import RouterMetrics
+from router.recording.served_names import ServedNames
+from router.recording.shadow_totals import ShadowSums
+from router.recording.traffic_minutes import Ended
+
+
+class Scored(NamedTuple):
+    """A request that counts in a rollout's statistics, where the ledger is at hand.
+
+    first: of its unit.
+    """
+
+    ledger: Ledger
+    unit: Unit
+    first: bool = False
+
+
+# Or its number, where another process keeps the ledger.
+Ticket = Scored | int
+
+
+# key: the id of who says it. None for a request that is not remembered.
+EnterOpinion = Callable[[Opinion, str], Awaitable[Outcome | None]]
+
+
+class Recording(Protocol):
+    """A Recorder, or the Reporter of a worker whose parent has the Recorder.
+
+    worker: a name that is new for every process. counters: of this process. spends: what keys
+    spent in it. served_names: what the answers named as the model. on_abort: hears of the
+    canaries that other workers have stopped. shadows: their sums.
+    """
+
+    worker: str
+    counters: Counter[str]
+    spends: Spends
+    served_names: ServedNames
+    on_abort: Callable[[LocalAbort], None]
+    shadows: ShadowSums
+
+    def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> Ticket | None:
+        """A request of a route with a canary begins; None when it is not scored.
+
+        traits: of `seen.Traits`, where the rollout has guardrails beside errors.
+        """
+        ...
+
+    def finish(self, ticket: Ticket | None, ended: Ended, seen: Seen | None = None) -> None: ...
+
+    def failed_over(self, rows: Sequence[Failover]) -> None:
+        """For the failover log; what is too much for one second is dropped, and counted."""
+        ...
+
+    def capture(self, draft: Draft) -> None:
+        """To be redacted and kept; what there is no room for is dropped, and counted."""
+        ...
+
+    def tell(self, *alerts: Alert) -> None:
+        """What a person should know, with the next batch."""
+        ...
+
+    def on_opinion(self, enter: EnterOpinion) -> None:
+        """Whom to ask about the requests that were served here."""
+        ...
+
+    def opined(self, ticket: Ticket, *, bad: bool) -> Awaitable[bool]:
+        """Feedback about a scored request; False when its block is closed for good."""
+        ...
+
+    def judged(self, canary: Canary, ticket: Ticket, judged: Judged, cost_usd: float) -> None:
+        """What the judge said, or did not, of a request that was drawn; once for each."""
+        ...
+
+    def elsewhere(self, opinion: Opinion, key: str) -> Awaitable[Outcome | None]:
+        """Have another worker enter it; None when nobody knows the request, of this key.
+
+        Raises TimeoutError.
+        """
+        ...
+
+    def announce(self, abort: LocalAbort) -> None:
+        """This worker has stopped a canary: the others are to, at once."""
+        ...
+
+    def mirrored(self, about: str, key: str) -> int:
+        """A caller's request is asked of a shadow's candidate: its ticket, 0 for one that is
+        not counted. about: of `shadow_units.subject`.
+        """
+        ...
+
+    def compared(self, ticket: int, shadow: str, counts: Mapping[str, int]) -> None:
+        """What that request showed, for the evidence if it is its caller's first."""
+        ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None:
+        """After the last request."""
+        ...
+
+
+def nobody_hears(told: object) -> None:
+    """Where there are no other workers, or nobody listens yet."""
+
+
+class Exposition(Protocol):
+    """What `/metrics` answers: for one process, or for all that serve together."""
+
+    def attach(self, metrics: RouterMetrics) -> None:
+        """This process's own counts."""
+        ...
+
+    def text(self) -> Awaitable[bytes]:
+        """In Prometheus's text format. Raises TimeoutError when it cannot be had."""
+        ...
+
+
+class OwnExposition:
+    """Of a router that serves alone."""
+
+    def attach(self, metrics: RouterMetrics) -> None:
+        self._metrics = metrics
+
+    async def text(self) -> bytes:
+        return self._metrics.text()

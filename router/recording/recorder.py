@@ -1,0 +1,397 @@
+"""What requests did, counted in memory and written in the background.
+
+Recording adds to counters under a lock and never waits for a database or a disk. When the
+database is away, batches go to the spool and are replayed, oldest first, once it is back.
+Blocks are idempotent there (rollout, worker, sequence); a minute of traffic may count twice if
+the database fails between committing and answering.
+"""
+
+import itertools
+import logging
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from typing import Final
+
+from harness.domain.canary.judge import Judged
+from harness.domain.canary.observation import Block, UnitRule
+from harness.domain.errors import StoreUnavailable
+from harness.domain.operations.alerts import Alert, AlertKind, News
+from harness.domain.reliability.failover import Failover
+from harness.domain.reliability.failures import ErrorClass
+from harness.domain.routing.table import Arm, Canary
+from harness.ports import Clock, Store, Transaction
+from router.access.key_spend import Spends
+from router.observers.capture_writer import CaptureDesk
+from router.observers.feedback_body import Opinion, Outcome
+from router.recording.capture_draft import Draft
+from router.recording.event_queue import Notices
+from router.recording.guard_files import LocalAbort
+from router.recording.guardrail_sample import Seen
+from router.recording.ledger import Ledger, Unit
+from router.recording.port import EnterOpinion, Scored, Ticket, nobody_hears
+from router.recording.served_names import ServedNames
+from router.recording.shadow_totals import ShadowSums
+from router.recording.shadow_units import ShadowUnits
+from router.recording.spool import NOTHING, Batch, Spool
+from router.recording.traffic_minutes import Ended, Minutes
+
+log = logging.getLogger(__name__)
+
+# Longer than the store waits for a lock.
+STOP_S: Final = 15.0
+# Batches of a spool in one transaction: after an hour without a database there are thousands,
+# and each commit waits for a disk. A kill right after one may count as many twice.
+TOGETHER: Final = 50
+
+
+class Recorder:
+    """worker: new for every process, since blocks are numbered from 1 in each.
+
+    live_rollouts: those of the snapshot that serves. queue_rows: rows kept in memory when
+    neither the database nor the disk takes them; past it the oldest are dropped, and counted.
+    desk: made for these counters; without one nothing is captured.
+    """
+
+    def __init__(  # noqa: PLR0913 - all by name but two
+        self,
+        store: Store,
+        spool: Spool,
+        *,
+        worker: str,
+        clock: Clock,
+        live_rollouts: Callable[[], frozenset[str]],
+        flush_interval_s: float = 1.0,
+        queue_rows: int = 50_000,
+        desk: Callable[[Counter[str]], CaptureDesk] | None = None,
+    ) -> None:
+        self.worker = worker
+        self.counters: Counter[str] = Counter()
+        self._desk = desk(self.counters) if desk else None
+        self._store = store
+        self._spool = spool
+        self._aside = Spool(spool.file.with_suffix(".refused"))
+        self._clock = clock
+        self._live_rollouts = live_rollouts
+        self._interval_s = flush_interval_s
+        self._queue_rows = queue_rows
+        self._lock = threading.Lock()
+        self._ledgers: dict[str, Ledger] = {}
+        self._minutes = Minutes(worker)
+        self._notices = Notices(clock, self.counters)
+        self._troubles: dict[AlertKind, Alert] = {}
+        self.spends = Spends(worker)
+        self.served_names = ServedNames(clock)
+        self.on_abort: Callable[[LocalAbort], None] = nobody_hears
+        self.shadows = ShadowSums(worker)
+        self._shadow_units = ShadowUnits()
+        self._queue: deque[Batch] = deque()
+        self._in_hand = NOTHING
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+
+    def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> Scored | None:
+        """A request of a route with a canary begins; None when it is not scored."""
+        return self.admit_to(
+            canary.rollout,
+            canary.unit_rule,
+            key,
+            canary=canary.is_candidate(arm),
+            weight_bps=canary.candidate_bps,
+            traits=traits,
+        )
+
+    def admit_to(
+        self,
+        rollout: str,
+        rule: UnitRule,
+        key: str | int,
+        *,
+        canary: bool,
+        weight_bps: int,
+        traits: int = 0,
+    ) -> Scored | None:
+        """key: the sticky key, or a hash of it that is the same in every process."""
+        now, at = self._clock.monotonic(), self._clock.now()
+        with self._lock:
+            ledger = self._ledgers.get(rollout)
+            if ledger is None:
+                ledger = self._ledgers[rollout] = Ledger(rollout, self.worker, rule)
+            unit = ledger.admit(
+                key, canary=canary, weight_bps=weight_bps, now=now, at=at, traits=traits
+            )
+            return Scored(ledger, unit, unit.admitted == 1) if unit else None
+
+    def finish(self, ticket: Ticket | None, ended: Ended, seen: Seen | None = None) -> None:
+        """It ended: its outcome goes to its block, its figures to the minute."""
+        at = self._clock.now()
+        with self._lock:
+            if isinstance(ticket, Scored):
+                ledger, unit, first = ticket
+                ledger.finish(
+                    unit, failed=ended.charged, why=ended.charge, seen=seen, first=first
+                )
+            self._minutes.add(ended, at)
+        self.spends.note(ended, at)
+
+    def settle(
+        self,
+        scored: Scored,
+        *,
+        failed: bool,
+        why: ErrorClass | None = None,
+        seen: Seen | None = None,
+    ) -> None:
+        """The outcome alone; the figures come with a batch."""
+        ledger, unit, first = scored
+        with self._lock:
+            ledger.finish(unit, failed=failed, why=why, seen=seen, first=first)
+
+    def on_opinion(self, enter: EnterOpinion) -> None:
+        """Nobody else is told: all requests are served here."""
+
+    async def opined(self, ticket: Ticket, *, bad: bool) -> bool:
+        return isinstance(ticket, Scored) and self.heard_of(ticket.unit, bad=bad)
+
+    def judged(self, canary: Canary, ticket: Ticket, judged: Judged, cost_usd: float) -> None:
+        scored = ticket if isinstance(ticket, Scored) else None
+        self.enter_verdict(canary.rollout, scored, judged, cost_usd)
+
+    def enter_verdict(
+        self, rollout: str, scored: Scored | None, judged: Judged, cost_usd: float
+    ) -> None:
+        """Of a unit's first request; of any other one the cost alone."""
+        first = scored.unit if scored is not None and scored.first else None
+        with self._lock:
+            ledger = self._ledgers.get(rollout)
+            if ledger is not None:
+                ledger.judged(first, judged, cost_usd)
+
+    async def elsewhere(self, opinion: Opinion, key: str) -> Outcome | None:  # noqa: ARG002 - there is nobody else
+        return None
+
+    def heard_of(self, unit: Unit, *, bad: bool) -> bool:
+        """Feedback; False when the unit's block is out already."""
+        with self._lock:
+            return unit.hear(bad=bad)
+
+    def absorb(self, batch: Batch) -> None:
+        """What another process added up since it last did."""
+        with self._lock:
+            for row in batch.traffic:
+                self._minutes.merge(row)
+        for tally in batch.shadows:
+            self.shadows.merge(tally)
+        for spend in batch.spends:
+            self.spends.merge(spend)
+        self.served_names.merge(batch.sightings)
+        self._notices.failed_over(batch.failovers)
+        self._notices.tell(*batch.alerts)
+
+    def mirrored(self, about: str, key: str | int) -> int:
+        with self._lock:
+            return int(self._shadow_units.is_first(about, key))
+
+    def compared(self, ticket: int, shadow: str, counts: Mapping[str, int]) -> None:
+        if ticket:
+            self.shadows.note(shadow, self._clock.now(), counts)
+
+    def failed_over(self, rows: Sequence[Failover]) -> None:
+        """For the failover log; what is too much for one second is dropped, and counted."""
+        self._notices.failed_over(rows)
+
+    def capture(self, draft: Draft) -> None:
+        if self._desk is not None:
+            self._desk.put(draft)
+
+    def tell(self, *alerts: Alert) -> None:
+        self._notices.tell(*alerts)
+
+    def announce(self, abort: LocalAbort) -> None:
+        """One process: there is nobody else."""
+
+    def start(self) -> None:
+        self._thread.start()
+        if self._desk is not None:
+            self._desk.start()
+
+    def stop(self) -> None:
+        """After the last request: close every block, write what there is."""
+        self._stopping.set()
+        if self._desk is not None:
+            self._desk.stop()
+        if self._thread.is_alive():
+            self._thread.join(timeout=STOP_S)
+        if self._thread.is_alive():
+            log.warning("the database neither takes nor refuses observations; spooling them")
+            self._keep(self._in_hand)
+            self._keep(self._take(final=True))
+        else:
+            self.flush(final=True)
+        lost, spends = sum(batch.rows for batch in self._queue), self.spends.take()
+        if lost or spends:
+            usd = sum(row.cost_usd for row in spends)
+            log.error(
+                "%d rows of observations are lost, and what keys spent (%.2f US dollars): "
+                "database and disk took none",
+                lost,
+                usd,
+            )
+
+    def flush(self, *, final: bool = False) -> None:
+        """Write what is complete. Raises nothing: what cannot be written waits."""
+        batch = self._in_hand = self._take(final=final)
+        try:
+            self._replay()
+            self._write(batch)
+        except StoreUnavailable:
+            self.counters["flushes_failed"] += 1
+            self._keep(batch)
+        else:
+            self._well_again()
+        self._in_hand = NOTHING
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval_s):
+            try:
+                self.flush()
+            except Exception:
+                log.exception("a flush failed; recording goes on")
+
+    def _take(self, *, final: bool) -> Batch:
+        now, at = self._clock.monotonic(), self._clock.now()
+        live = self._live_rollouts()
+        blocks: list[Block] = []
+        with self._lock:
+            for rollout, ledger in list(self._ledgers.items()):
+                blocks += ledger.close(now, at) if final else ledger.tick(now, at)
+                if ledger.idle and rollout not in live:
+                    self.counters["unscored_units"] += ledger.unscored
+                    del self._ledgers[rollout]
+            batch = Batch(blocks, self._minutes.take(), *self._notices.take())
+            return batch._replace(
+                spends=self.spends.take(),
+                sightings=self.served_names.take(),
+                shadows=self.shadows.take(),
+            )
+
+    def _write(self, batch: Batch) -> None:
+        """Raises StoreUnavailable; what the store refuses for another reason is set aside."""
+        if not batch.rows:
+            return
+        try:
+            with self._store.write() as tx:
+                _write_all(tx, batch)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            if len(parts := batch.parts) > 1:
+                for part in parts:
+                    self._write(part)
+                return
+            # Trying it again would hold everything behind it for ever.
+            log.exception("the store refused %d rows; see %s", batch.rows, self._aside.file)
+            self._append(self._aside, batch)
+            self.counters["rows_refused"] += batch.rows
+            return
+        self.counters["rows_written"] += batch.rows
+
+    def _replay(self) -> None:
+        """The spool, then the queue, oldest first. Raises StoreUnavailable."""
+        try:
+            self._replay_spool()
+        except OSError as error:
+            log.warning("the spool cannot be read: %s", error)
+        while self._queue:
+            self._write(self._queue[0])
+            self._queue.popleft()
+
+    def _replay_spool(self) -> None:
+        if self._spool.empty:
+            return
+        with self._spool.held(), closing(self._spool.batches()) as batches:
+            while together := list(itertools.islice(batches, TOGETHER)):
+                self._write_together([batch for batch, _ in together])
+                self._spool.done([place for _, place in together])
+            self._spool.clear()
+
+    def _write_together(self, batches: Sequence[Batch]) -> None:
+        """In one transaction; one by one if that is refused. Raises StoreUnavailable."""
+        try:
+            with self._store.write() as tx:
+                _write_all(tx, *batches)
+        except StoreUnavailable:
+            raise
+        except Exception:  # noqa: BLE001 - one by one it is logged, and set aside
+            for batch in batches:
+                self._write(batch)
+        else:
+            self.counters["rows_written"] += sum(batch.rows for batch in batches)
+
+    def _append(self, spool: Spool, batch: Batch) -> bool:
+        try:
+            return spool.append(batch)
+        except OSError as error:
+            log.warning("observations not spooled: %s", error)
+            return False
+
+    def _keep(self, batch: Batch) -> None:
+        if not batch.rows:
+            return
+        if self._append(self._spool, batch):
+            self.counters["rows_spooled"] += batch.rows
+            return
+        self._trouble(
+            AlertKind.SPOOL_FULL,
+            "observations are kept in memory alone",
+            "The database does not answer, and the spool on disk takes no more.",
+        )
+        # Few, and what they tell of is not over: they come with the next batch.
+        self.tell(*batch.alerts)
+        # Money is never dropped: its sums stay few, however long this goes on.
+        self.spends.take_back(batch.spends)
+        self._queue.append(batch._replace(alerts=(), spends=()))
+        while sum(each.rows for each in self._queue) > self._queue_rows:
+            self.counters["rows_dropped"] += self._queue.popleft().rows
+            self._trouble(
+                AlertKind.OBSERVATIONS_DROPPED,
+                "observations are being dropped",
+                "Database and disk take none, and memory is full: the oldest are lost.",
+            )
+
+    def _trouble(self, kind: AlertKind, title: str, text: str) -> None:
+        if kind in self._troubles:
+            return
+        alert = Alert(
+            kind=kind,
+            subject=f"router worker {self.worker}",
+            key=kind.value,
+            title=title,
+            text=f"{text} Worker {self.worker} saw it first.",
+            at=self._clock.now(),
+            source=self.worker,
+        )
+        self._troubles[kind] = alert
+        self.tell(alert)
+
+    def _well_again(self) -> None:
+        """The database has taken all that waited."""
+        if self._troubles and not self._queue and self._spool.empty:
+            at = self._clock.now()
+            self.tell(*(each.now(News.ENDED, at) for each in self._troubles.values()))
+            self._troubles.clear()
+
+
+def _write_all(tx: Transaction, *batches: Batch) -> None:
+    for batch in batches:
+        tx.observations.append(batch.blocks, batch.traffic, batch.spends)
+        if batch.failovers:
+            tx.failovers.append(batch.failovers)
+        if batch.shadows:
+            tx.shadows.append(batch.shadows)
+        if batch.alerts:
+            tx.alerts.tell(batch.alerts)
+    # At once, so that two routers write them in one order.
+    if seen := [each for batch in batches for each in batch.sightings]:
+        tx.sightings.note(seen)

@@ -1,0 +1,356 @@
+"""A worker's recording: the parent keeps the books, and hears of everything in batches.
+
+Nothing here waits: what happened is put on a list, and the list is sent every INTERVAL_S by the
+event loop, all of it in the loop's thread.
+"""
+
+import asyncio
+import logging
+import socket
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from typing import Any, Final
+
+from harness.domain.canary.judge import Judged
+from harness.domain.operations.alerts import Alert
+from harness.domain.reliability.failover import Failover
+from harness.domain.routing.table import Arm, Canary
+from harness.ports import Clock
+from router.access.key_spend import Spends
+from router.observers.feedback_body import Opinion, Outcome, Verdict
+from router.recording import spool
+from router.recording.capture_draft import Draft
+from router.recording.event_queue import Notices
+from router.recording.guard_files import LocalAbort
+from router.recording.guardrail_sample import Seen
+from router.recording.ipc_frames import Frames, frame
+from router.recording.metrics import RouterMetrics
+from router.recording.port import EnterOpinion, Ticket, nobody_hears
+from router.recording.served_names import ServedNames
+from router.recording.shadow_totals import ShadowSums
+from router.recording.spool import Batch
+from router.recording.traffic_minutes import Ended, Minutes
+from router.server.internal_errors import place_of
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S: Final = 0.05
+# How often the parent gets all counts, unasked: what a kill may take from them.
+METRICS_EVERY: Final = 20
+ANSWER_S: Final = 5.0
+STOP_S: Final = 10.0
+# While the parent does not read, this much waits; later requests are served and not scored.
+MAX_UNSENT_BYTES: Final = 4 * 1024 * 1024
+MAX_UNITS: Final = 200_000
+# Drafts of captured requests, in characters: those that wait, and those of one report, since
+# making it holds up the requests of the moment.
+MAX_DRAFTS: Final = 4 * 1024 * 1024
+DRAFTS_AT_ONCE: Final = 256 * 1024
+
+
+class Reporter:
+    """Implements Recording and Exposition. live_rollouts: of the snapshot that serves.
+
+    channel: connected to the parent. on_orphaned: called in the loop when the parent is gone,
+    or can be told nothing. on_fault: hears what failed in a report.
+    """
+
+    def __init__(
+        self,
+        channel: socket.socket,
+        *,
+        worker: str,
+        clock: Clock,
+        live_rollouts: Callable[[], frozenset[str]],
+        on_orphaned: Callable[[], None],
+    ) -> None:
+        self.worker = worker
+        self.counters: Counter[str] = Counter()
+        self._channel = channel
+        self._clock = clock
+        self._live_rollouts = live_rollouts
+        self._on_orphaned = on_orphaned
+        self._live: frozenset[str] = frozenset()
+        self._numbers: dict[str, int] = {}
+        self._new_rollouts: list[list[object]] = []
+        self._units: list[tuple[float | str | None, ...]] = []
+        self._mirrors: list[tuple[object, ...]] = []
+        self._drafts: deque[Draft] = deque()
+        self._drafted = 0
+        self._tickets = 0
+        self._minutes = Minutes(worker)
+        self._notices = Notices(clock, self.counters)
+        self.spends = Spends(worker)
+        self.served_names = ServedNames(clock)
+        self.on_abort: Callable[[LocalAbort], None] = nobody_hears
+        self.on_fault: Callable[[Exception], None] = nobody_hears
+        self._kept: dict[str, Any] = {}  # of a report that failed
+        self.shadows = ShadowSums(worker)
+        self._metrics: RouterMetrics | None = None
+        self._transport: asyncio.WriteTransport | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._answers: dict[int, asyncio.Future[str]] = {}
+        self._enter_opinion: EnterOpinion | None = None
+        self._opining: set[asyncio.Task[None]] = set()
+        self._asked = 0
+        self._ending = False
+        self._closed = asyncio.Event()
+
+    def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> int | None:
+        if len(self._units) >= MAX_UNITS:
+            # Before its outcome is known, and in both arms alike: no bias.
+            self.counters["rows_dropped"] += 1
+            return None
+        number = self._numbers.get(canary.rollout)
+        if number is None:
+            number = self._numbers[canary.rollout] = len(self._numbers)
+            self._new_rollouts.append([canary.rollout, canary.unit_rule.as_json()])
+        self._tickets += 1
+        in_canary = int(canary.is_candidate(arm))
+        weight_bps = canary.candidate_bps
+        unit = (self._tickets, number, stable(key), in_canary, weight_bps, int(traits))
+        self._units.append(unit)
+        return self._tickets
+
+    def finish(self, ticket: Ticket | None, ended: Ended, seen: Seen | None = None) -> None:
+        if isinstance(ticket, int):
+            more = seen.plain if seen is not None else ()
+            self._units.append((ticket, int(ended.charged), ended.charge or "", *more))
+        at = self._clock.now()
+        self._minutes.add(ended, at)
+        self.spends.note(ended, at)
+
+    def mirrored(self, about: str, key: str) -> int:
+        if len(self._mirrors) >= MAX_UNITS:
+            return 0
+        self._tickets += 1
+        self._mirrors.append((self._tickets, about, stable(key)))
+        return self._tickets
+
+    def compared(self, ticket: int, shadow: str, counts: Mapping[str, int]) -> None:
+        if ticket:
+            day = self._clock.now().date().isoformat()
+            self._mirrors.append((ticket, shadow, day, dict(counts)))
+
+    def failed_over(self, rows: Sequence[Failover]) -> None:
+        self._notices.failed_over(rows)
+
+    def capture(self, draft: Draft) -> None:
+        if self._drafted + draft.size > MAX_DRAFTS:
+            self.counters["captures_dropped"] += 1
+            return
+        self._drafted += draft.size
+        self._drafts.append(draft)
+
+    def tell(self, *alerts: Alert) -> None:
+        self._notices.tell(*alerts)
+
+    def announce(self, abort: LocalAbort) -> None:
+        # Not with the next report: other workers send users there until they hear.
+        self._send({"abort": abort.as_json()})
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(self._over)
+
+    def stop(self) -> None:
+        """No more requests; `aclose` sends what there is."""
+        self._ending = True
+
+    async def aclose(self) -> None:
+        """The last report, and its arrival, within STOP_S."""
+        self._ending = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._transport is None or self._transport.is_closing():
+            return
+        try:
+            self.report(final=True)
+        except Exception as error:
+            self.on_fault(error)
+            self.report(final=True)  # of what it kept
+        # The parent hangs up once it has read everything.
+        self._transport.write_eof()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await self._closed.wait()
+        self._transport.close()
+
+    def attach(self, metrics: RouterMetrics) -> None:
+        self._metrics = metrics
+
+    async def text(self) -> bytes:
+        """Of all workers."""
+        return (await self._asking({"metrics": self._counts()}, "ask")).encode()
+
+    def on_opinion(self, enter: EnterOpinion) -> None:
+        self._enter_opinion = enter
+
+    async def opined(self, ticket: Ticket, *, bad: bool) -> bool:
+        # The parent is to have heard of the request before.
+        self.report()
+        try:
+            return bool(await self._asking({"opined": [ticket, bad]}, "of"))
+        except TimeoutError:
+            return False
+
+    def judged(self, canary: Canary, ticket: Ticket, judged: Judged, cost_usd: float) -> None:
+        if isinstance(ticket, int):
+            self._units.append((ticket, self._numbers[canary.rollout], int(judged), cost_usd))
+
+    async def elsewhere(self, opinion: Opinion, key: str) -> Outcome | None:
+        told = await self._asking({"opinion": [opinion.worker, key, *opinion]}, "of")
+        return Outcome(told) if told else None
+
+    async def _asking(self, message: dict[str, Any], number: str) -> str:
+        """The parent's answer. number: under which name it gets the question's number."""
+        if self._transport is None or self._transport.is_closing():
+            raise TimeoutError
+        self._asked += 1
+        asked = self._asked
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._answers[asked] = answer
+        try:
+            self._send({**message, number: asked})
+            async with asyncio.timeout(ANSWER_S):
+                return await answer
+        finally:
+            del self._answers[asked]
+
+    async def _opine(self, number: int, key: str, said: list[str]) -> None:
+        """Another worker was told of a request that was served here."""
+        outcome = None
+        if self._enter_opinion is not None:
+            request_id, verdict, label = said
+            opinion = Opinion(request_id, Verdict(verdict), label)
+            outcome = await self._enter_opinion(opinion, key)
+        self._send({"entered": number, "outcome": outcome or ""})
+
+    def report(self, *, final: bool = False, counts: bool = False) -> None:
+        """Send what happened since the last report, unless the parent is far behind."""
+        if not final and self._unsent > MAX_UNSENT_BYTES:
+            return
+        if self._kept:  # tried once more; what fails then is lost
+            kept, self._kept = self._kept, {}
+            self._send(kept)
+        message: dict[str, Any] = {}
+        try:
+            self._fill(message, final=final, counts=counts or final)
+            if message:
+                self._send(message)
+        except Exception:
+            self._kept = message
+            raise
+
+    def _fill(self, message: dict[str, Any], *, final: bool, counts: bool) -> None:
+        live = self._live_rollouts()
+        if live != self._live:
+            self._live = live
+            message["live"] = sorted(live)
+        if self._new_rollouts:
+            message["rollouts"], self._new_rollouts = self._new_rollouts, []
+        if self._units:
+            message["units"], self._units = self._units, []
+        if self._mirrors:
+            message["mirrors"], self._mirrors = self._mirrors, []
+        batch = Batch((), self._minutes.take(), *self._notices.take())
+        batch = batch._replace(
+            spends=self.spends.take(),
+            sightings=self.served_names.take(),
+            shadows=self.shadows.take(),
+        )
+        if batch.rows:
+            message["batch"] = spool.plain(batch)
+        if self._drafts:
+            message["captures"] = self._next_drafts(everything=final)
+        if counts:
+            message["metrics"] = self._counts()
+
+    def _next_drafts(self, *, everything: bool) -> list[dict[str, Any]]:
+        """One at least; the oldest first."""
+        drafts: list[dict[str, Any]] = []
+        size = 0
+        while self._drafts and (everything or size < DRAFTS_AT_ONCE):
+            draft = self._drafts.popleft()
+            size += draft.size
+            drafts.append(draft._asdict())
+        self._drafted -= size
+        return drafts
+
+    def _counts(self) -> object:
+        return self._metrics.families() if self._metrics else []
+
+    @property
+    def _unsent(self) -> int:
+        return self._transport.get_write_buffer_size() if self._transport else 0
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if self._transport is not None:
+            self._transport.write(frame(message))
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_unix_connection(
+            lambda: _Ear(self), sock=self._channel
+        )
+        self._send({"ready": True, "worker": self.worker, "metrics": self._counts()})
+        turn = 0
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            turn += 1
+            try:
+                self.report(counts=turn % METRICS_EVERY == 0)
+            except Exception as error:
+                # Who records must not fall silent: the parent would hear of nothing more.
+                self.on_fault(error)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """Without it nothing would be recorded: the worker ends, and another begins."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("the worker cannot report: %s", place_of(error))
+            self._on_orphaned()
+
+    def heard(self, message: dict[str, Any]) -> None:
+        if "aborted" in message:
+            self.on_abort(LocalAbort.from_json(message["aborted"]))
+            return
+        if "tell" in message:
+            self._send({"metrics": self._counts(), "told": message["tell"]})
+            return
+        if "opinion" in message:
+            key, *said = message["opinion"]
+            task = asyncio.ensure_future(self._opine(message["of"], key, said))
+            self._opining.add(task)
+            task.add_done_callback(self._opining.discard)
+            return
+        answer = self._answers.get(message["answer"])
+        if answer is not None and not answer.done():
+            answer.set_result(message["text"])
+
+    def hung_up(self) -> None:
+        self._closed.set()
+        if not self._ending:
+            self._on_orphaned()
+
+
+class _Ear(asyncio.Protocol):
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._frames = Frames()
+
+    def data_received(self, data: bytes) -> None:
+        for message in self._frames.feed(data):
+            self._reporter.heard(message)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._reporter.hung_up()
+
+
+def stable(key: str) -> int:
+    """A hash that every process agrees on, unlike `hash()`."""
+    data = key.encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(data, digest_size=8).digest())

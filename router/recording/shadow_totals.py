@@ -1,0 +1,114 @@
+"""What shadows did, summed per day for the database, and known at once for their budgets."""
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import date, datetime
+from typing import Final
+
+from harness.domain.shadow.shadow import ShadowTally, Used, added, used_of
+from harness.ports import Clock, Store
+from router.snapshot.holder import SnapshotHolder
+
+EVERY_S: Final = 1.0
+NOTHING: Final[Mapping[str, float]] = {}
+
+
+class ShadowSums:
+    """A shadow's day is what this process added, and what the database has of all others.
+
+    So nothing counts twice, however late this process's own rows arrive there. worker: a name
+    that is new for every process. Thread-safe.
+    """
+
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
+        self._lock = threading.Lock()
+        self._new: dict[tuple[str, date, str], ShadowTally] = {}
+        self._own: dict[tuple[str, date], Used] = {}
+        self._own_usd: dict[str, float] = {}
+        self._others: dict[str, Used] = {}
+        self._known_on = date.min
+
+    def note(
+        self,
+        shadow: str,
+        at: datetime,
+        counts: Mapping[str, int],
+        sums: Mapping[str, float] = NOTHING,
+    ) -> None:
+        row = ShadowTally(shadow, at.date(), self._worker, counts, sums)
+        with self._lock:
+            self._add(row)
+            where = shadow, row.day
+            self._own = {key: used for key, used in self._own.items() if key[1] >= row.day}
+            added_now = used_of([row], row.day)
+            self._own[where] = self._own.get(where, Used()) + added_now
+            spent = self._own_usd.get(shadow, 0.0) + added_now.in_all_usd
+            self._own_usd[shadow] = spent
+
+    def merge(self, row: ShadowTally) -> None:
+        """Add what another process summed up, to be written in its name."""
+        with self._lock:
+            self._add(row)
+
+    def take(self) -> list[ShadowTally]:
+        """What is new since the last time, to be written."""
+        with self._lock:
+            rows, self._new = list(self._new.values()), {}
+        return rows
+
+    def used(self, shadow: str, today: date) -> Used | None:
+        """Of today's budget; None while nobody said what others used."""
+        with self._lock:
+            others = self._others.get(shadow)
+            if others is None:
+                return None
+            own = self._own.get((shadow, today), Used())
+            if self._known_on != today:
+                # A new day: what others have spent before is spent all the same.
+                others = Used(in_all_usd=others.in_all_usd)
+            own = replace(own, in_all_usd=self._own_usd.get(shadow, 0.0))
+            return own + others
+
+    def know(self, shadows: Iterable[str], rows: Iterable[ShadowTally], today: date) -> None:
+        """What the database has, of the shadows that it was asked for; of today at least."""
+        of: dict[str, list[ShadowTally]] = {each: [] for each in shadows}
+        for row in rows:
+            if row.worker != self._worker:
+                of[row.shadow].append(row)
+        with self._lock:
+            self._others = {shadow: used_of(found, today) for shadow, found in of.items()}
+            self._own_usd = {k: usd for k, usd in self._own_usd.items() if k in of}
+            self._known_on = today
+
+    def _add(self, row: ShadowTally) -> None:
+        where = row.shadow, row.day, row.worker
+        old = self._new.get(where, ShadowTally(*where))
+        self._new[where] = added(old, row)
+
+
+class ShadowWatch:
+    """Called by the thread that follows the store; asks nothing while there is no shadow."""
+
+    def __init__(self, holder: SnapshotHolder, sums: ShadowSums, clock: Clock) -> None:
+        self._holder = holder
+        self._sums = sums
+        self._clock = clock
+        self._next = -EVERY_S
+        self._asked: frozenset[str] = frozenset()
+
+    def __call__(self, store: Store) -> None:
+        """Raises StoreUnavailable: then what was known stays."""
+        serving = self._holder.current
+        live = serving.snapshot.shadows if serving else ()
+        ids = frozenset(each.id for each in live)
+        now = self._clock.monotonic()
+        if not ids or (ids == self._asked and now < self._next):
+            return
+        today = self._clock.now().date()
+        whole = any(each.limits.usd_in_all is not None for each in live)
+        with store.read() as tx:
+            rows = tx.shadows.tallies(sorted(ids), since=None if whole else today)
+        self._sums.know(ids, rows, today)
+        self._asked, self._next = ids, now + EVERY_S

@@ -1,0 +1,81 @@
+"""A worker's state at this moment, for `/metrics`."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from harness.domain.reliability.breaker import BreakerState
+from router.health.checks import HealthChecks
+from router.health.target_health import TargetHealth
+from router.recording.metrics import Checked, Reading, counter_names
+from router.recording.port import Recording
+from router.server.event_log import EventLog
+from router.snapshot.compiled import Serving
+from router.snapshot.holder import SnapshotHolder
+
+GAUGE: Final[Mapping[BreakerState, int]] = {
+    BreakerState.CLOSED: 0,
+    BreakerState.HALF_OPEN: 1,
+    BreakerState.OPEN: 2,
+}
+
+
+class States:
+    def __init__(
+        self,
+        holder: SnapshotHolder,
+        recorder: Recording,
+        events: EventLog,
+        health: TargetHealth,
+        checks: HealthChecks,
+    ) -> None:
+        self._holder = holder
+        self._recorder = recorder
+        self._events = events
+        self._health = health
+        self._checks = checks
+
+    def reading(self, gauges: Mapping[str, float]) -> Reading:
+        """gauges: the front door's own."""
+        serving, holder = self._holder.current, self._holder
+        return Reading(
+            gauges={
+                "routing_revision": serving.revision if serving else 0,
+                "snapshot_age_seconds": holder.age_s,
+                "router_stale": int(holder.stale),
+                "router_revision_refused": int(bool(holder.refused)),
+                **gauges,
+            },
+            counters={
+                "router_log_events_dropped": self._events.dropped,
+                **counter_names(self._recorder.counters),
+            },
+            breakers=self._breakers(serving) if serving else {},
+            checks=self._checked(serving) if serving else {},
+            pauses=self._pauses(serving) if serving else {},
+        )
+
+    def _checked(self, serving: Serving) -> dict[str, Checked]:
+        """By target name; of targets that share one, the worst."""
+        targets = serving.snapshot.table.targets
+        found: dict[str, Checked] = {}
+        for id_, each in self._checks.results().items():
+            name = targets[id_].name
+            found[name] = min(each, found.get(name, each))
+        return found
+
+    def _pauses(self, serving: Serving) -> dict[str, float]:
+        """As `_checked`."""
+        left: dict[str, float] = {}
+        for target_id, target in serving.snapshot.table.targets.items():
+            left_s = self._health.pause_s(target_id)
+            if left_s > 0:
+                left[target.name] = max(left_s, left.get(target.name, 0.0))
+        return left
+
+    def _breakers(self, serving: Serving) -> dict[str, int]:
+        """As `_checked`."""
+        states: dict[str, int] = {}
+        for target_id, target in sorted(serving.snapshot.table.targets.items()):
+            state = GAUGE[self._health.state(target_id)]
+            states[target.name] = max(state, states.get(target.name, 0))
+        return states

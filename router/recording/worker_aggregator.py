@@ -1,0 +1,346 @@
+"""The parent's books: what all workers report, in one recorder and one set of metrics.
+
+A sticky key is one unit whichever worker served it, so one ledger per rollout hears of all
+admissions. Runs in the parent's event loop.
+"""
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import date
+from functools import partial
+from typing import Any, Final, Protocol
+
+import structlog
+
+from harness.domain.canary.judge import Judged
+from harness.domain.canary.observation import UnitRule
+from harness.domain.reliability.failures import error_class
+from harness.domain.shadow.shadow import ShadowTally
+from router.recording.bounded_map import Recent
+from router.recording.capture_draft import Draft
+from router.recording.guard_files import LocalAbort
+from router.recording.guardrail_sample import Seen, Traits
+from router.recording.ipc_frames import Frames, frame
+from router.recording.ledger import Unit
+from router.recording.metric_families import Family, Sums, counter, from_plain, gauge
+from router.recording.metrics import counter_names, said, text_of
+from router.recording.port import Scored
+from router.recording.recorder import Recorder
+from router.recording.spool import from_plain as batch_of
+
+log = structlog.get_logger("swapgate.router")
+
+# How long a scrape waits for a worker that is busy; then it gets what was told before.
+TELL_S: Final = 1.0
+OPINIONS_UNDER_WAY: Final = 1000
+# Of a worker's scored requests, about which feedback may come after their end.
+REMEMBERED: Final = 20_000
+# Length of a report's entry of `units` that admits; an outcome has another.
+ADMISSION: Final = 6
+# And of one that tells what a judge said.
+VERDICT: Final = 4
+# Length of a report's entry of `mirrors` that begins; what it showed is in another.
+MIRRORED: Final = 3
+
+
+class Live:
+    """The rollouts of the workers' snapshots, as the recorder asks for them in its thread."""
+
+    def __init__(self) -> None:
+        self.rollouts: frozenset[str] = frozenset()
+
+    def __call__(self) -> frozenset[str]:
+        return self.rollouts
+
+
+class Bookkeeper:
+    """recorder: not fed by anybody else. live: what it was given as `live_rollouts`.
+
+    counters: of the parent itself, such as `worker_restarts`.
+    """
+
+    def __init__(self, recorder: Recorder, live: Live) -> None:
+        self.recorder = recorder
+        self.counters: Counter[str] = Counter()
+        self._live = live
+        self._accounts: list[Account] = []
+        self._ended = Sums()
+        self._scrapes: dict[int, _Scrape] = {}
+        self._count = itertools.count(1)
+        self._opinions: Recent[int, Callable[[str], None]] = Recent(OPINIONS_UNDER_WAY)
+        self._aborted: dict[str, LocalAbort] = {}
+
+    def open(self, slot: int) -> "Account":
+        """For a new worker's channel. slot: its place, 0 to N - 1; its successor takes it."""
+        account = Account(self, slot)
+        self._accounts.append(account)
+        return account
+
+    def closed(self, account: "Account") -> None:
+        # Its rollouts stay: were it the last one, its ledgers would forget who was counted.
+        self._accounts.remove(account)
+        self._ended.add_counts(account.families)
+        for scrape in list(self._scrapes.values()):
+            scrape.heard(account)
+
+    def live_changed(self) -> None:
+        self._live.rollouts = frozenset().union(*(each.live for each in self._accounts))
+
+    def abort(self, abort: LocalAbort) -> None:
+        """A worker has stopped a canary: tell all, and those that come later."""
+        if abort.rollout in self._aborted:
+            return
+        self._aborted[abort.rollout] = abort
+        self.counters["canaries_aborted"] += 1
+        for account in self._accounts:
+            account.send_abort(abort)
+
+    def aborts(self) -> list[LocalAbort]:
+        """Of rollouts that the workers still serve."""
+        live = self._live.rollouts
+        return [each for each in self._aborted.values() if each.rollout in live]
+
+    def scrape(self, asker: "Account", answer: Callable[[str], None]) -> None:
+        """Have every other worker tell its counts; answer once they did, or after TELL_S."""
+        number = next(self._count)
+        others = [each for each in self._accounts if each is not asker and each.tell(number)]
+
+        def done() -> None:
+            del self._scrapes[number]
+            answer(self.text().decode())
+
+        self._scrapes[number] = scrape = _Scrape(others, done)
+        scrape.begin()
+
+    def forward(self, worker: str, said: list[str], answer: Callable[[str], None]) -> None:
+        """An opinion of a request that this worker served; nothing if it is gone."""
+        number = next(self._count)
+        known = (each for each in self._accounts if each.worker == worker)
+        to = next(known, None)
+        if to is None or not to.opinion(number, said):
+            answer("")
+            return
+        # A worker that ends instead leaves the asker to its own time limit.
+        self._opinions.put(number, answer)
+
+    def entered(self, number: int, outcome: str) -> None:
+        if (answer := self._opinions.get(number)) is not None:
+            answer(outcome)
+
+    def told(self, account: "Account", number: int) -> None:
+        if number in self._scrapes:
+            self._scrapes[number].heard(account)
+
+    def text(self) -> bytes:
+        """Everybody's metrics, for Prometheus."""
+        sums = Sums()
+        sums.add(self._ended.families())
+        # In order of age: of two workers in one place, the newer one's states are shown.
+        for account in self._accounts:
+            sums.add(account.families, worker=str(account.slot))
+        sums.add(self._own())
+        return text_of(sums.families())
+
+    def _own(self) -> list[Family]:
+        counted = counter_names(self.recorder.counters + self.counters)
+        serving = sum(each.ready.is_set() for each in self._accounts)
+        return [
+            gauge("swapgate_router_workers", "Workers that serve", serving),
+            *(counter(f"swapgate_{name}", said(name), n) for name, n in counted.items()),
+        ]
+
+
+class _Scrape:
+    """One wait for the counts of several workers. done: called once."""
+
+    def __init__(self, others: Iterable["Account"], done: Callable[[], None]) -> None:
+        self._missing = set(others)
+        self._done = done
+
+    def begin(self) -> None:
+        self._limit = asyncio.get_running_loop().call_later(TELL_S, self._end)
+        if not self._missing:
+            self._end()
+
+    def heard(self, account: "Account") -> None:
+        if account in self._missing:
+            self._missing.discard(account)
+            if not self._missing:
+                self._end()
+
+    def _end(self) -> None:
+        self._limit.cancel()
+        self._done()
+
+
+class Channel(Protocol):
+    """The part of asyncio's transports that is used here."""
+
+    def write(self, data: bytes) -> None: ...
+
+
+class Account(asyncio.Protocol):
+    """One worker's side of the books. ready: it serves. gone: its last word was read."""
+
+    def __init__(self, books: Bookkeeper, slot: int) -> None:
+        self.slot = slot
+        self.ready = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.live: frozenset[str] = frozenset()
+        self.families: list[Family] = []
+        self._books = books
+        self._frames = Frames()
+        self._rollouts: list[tuple[str, UnitRule]] = []
+        self._scored: dict[int, Scored] = {}
+        self._judging: dict[int, Scored] = {}
+        self._mirrored: set[int] = set()  # first of their callers, not compared yet
+        self._latest: Recent[int, Unit] = Recent(REMEMBERED)
+        self.worker = ""  # its name, once it serves
+        self._channel: Channel | None = None
+        self._heard_s = time.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """Since a worker that serves was last heard; 0 for one that does not serve yet."""
+        return time.monotonic() - self._heard_s if self.ready.is_set() else 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.WriteTransport):
+            self._channel = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_s = time.monotonic()
+        for report in self._frames.feed(data):
+            try:
+                self._enter(report)
+            except Exception:
+                # One report that cannot be read must not end the others.
+                log.exception("report_refused", worker=self.slot)
+                self._books.counters["reports_refused"] += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        # What it had begun stays open in the ledger, and is missing at the deadline.
+        self._scored.clear()
+        self._judging.clear()
+        self._mirrored.clear()
+        self._channel = None
+        self._books.closed(self)
+        self.gone.set()
+
+    def _enter(self, report: dict[str, Any]) -> None:
+        if "abort" in report:
+            # First: what else is in a report is for later.
+            self._books.abort(LocalAbort.from_json(report["abort"]))
+        if "ready" in report:
+            self.worker = report.get("worker", "")
+            self._is_ready()
+        if "live" in report:
+            self.live = frozenset(report["live"])
+            self._books.live_changed()
+        self._count_all(report)
+        if "batch" in report:
+            self._books.recorder.absorb(batch_of(report["batch"]))
+        for draft in report.get("captures", ()):
+            self._books.recorder.capture(Draft(**draft))
+        if "metrics" in report:
+            self.families = from_plain(report["metrics"])
+        if "told" in report:
+            self._books.told(self, report["told"])
+        if "ask" in report:
+            self._books.scrape(self, partial(self._answer, report["ask"]))
+        self._enter_feedback(report)
+
+    def _enter_feedback(self, report: dict[str, Any]) -> None:
+        if "opined" in report:
+            ticket, bad = report["opined"]
+            unit = self._latest.get(ticket)
+            in_time = unit is not None and self._books.recorder.heard_of(unit, bad=bad)
+            self._answer(report["of"], "in time" if in_time else "")
+        if "opinion" in report:
+            worker, *said = report["opinion"]
+            self._books.forward(worker, said, partial(self._answer, report["of"]))
+        if "entered" in report:
+            self._books.entered(report["entered"], report["outcome"])
+
+    def _count_all(self, report: dict[str, Any]) -> None:
+        for rollout, rule in report.get("rollouts", ()):
+            self._rollouts.append((rollout, UnitRule.from_json(rule)))
+        for unit in report.get("units", ()):
+            self._count(unit)
+        for entry in report.get("mirrors", ()):
+            self._mirror(entry)
+
+    def _mirror(self, entry: list[Any]) -> None:
+        recorder = self._books.recorder
+        if len(entry) == MIRRORED:
+            ticket, about, key = entry
+            if recorder.mirrored(about, key):
+                self._mirrored.add(ticket)
+            return
+        ticket, shadow, day, counts = entry
+        if ticket in self._mirrored:
+            self._mirrored.discard(ticket)
+            row = ShadowTally(shadow, date.fromisoformat(day), self.worker, counts)
+            recorder.shadows.merge(row)
+
+    def _is_ready(self) -> None:
+        self.ready.set()
+        for abort in self._books.aborts():
+            self.send_abort(abort)
+
+    def tell(self, number: int) -> bool:
+        """Ask for its counts; False when it is not there to be asked."""
+        if self._channel is None or not self.ready.is_set():
+            return False
+        self._channel.write(frame({"tell": number}))
+        return True
+
+    def send_abort(self, abort: LocalAbort) -> None:
+        if self._channel is not None:
+            self._channel.write(frame({"aborted": abort.as_json()}))
+
+    def opinion(self, number: int, said: list[str]) -> bool:
+        """Have it entered; False when it is not there."""
+        if self._channel is None:
+            return False
+        self._channel.write(frame({"opinion": said, "of": number}))
+        return True
+
+    def _answer(self, number: int, text: str) -> None:
+        if self._channel is not None:
+            self._channel.write(frame({"answer": number, "text": text}))
+
+    def _count(self, unit: list[Any]) -> None:
+        recorder = self._books.recorder
+        if len(unit) == ADMISSION:
+            ticket, number, key, canary, weight_bps, traits = unit
+            rollout, rule = self._rollouts[number]
+            scored = recorder.admit_to(
+                rollout,
+                rule,
+                key,
+                canary=bool(canary),
+                weight_bps=weight_bps,
+                traits=traits,
+            )
+            if scored is not None:
+                self._scored[ticket] = scored
+                self._latest.put(ticket, scored.unit)
+                if traits & Traits.JUDGED.value:
+                    self._judging[ticket] = scored
+            return
+        if len(unit) == VERDICT:
+            ticket, number, judged, cost_usd = unit
+            rollout, _ = self._rollouts[number]
+            known = self._judging.pop(ticket, None)
+            recorder.enter_verdict(rollout, known, Judged(judged), cost_usd)
+            return
+        ticket, failed, why, *more = unit
+        if (known := self._scored.pop(ticket, None)) is not None:
+            seen = Seen.from_plain(more) if more else None
+            recorder.settle(
+                known, failed=bool(failed), why=error_class(why) if why else None, seen=seen
+            )

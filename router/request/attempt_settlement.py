@@ -1,0 +1,60 @@
+"""What an attempt's end means: for its target's breaker, for its key, for the metrics."""
+
+from datetime import datetime
+from typing import Final
+
+from harness.domain.reliability.failures import RULES, FailureClass
+from harness.domain.reliability.retry import retry_after_s
+from router.health.provider_keys import SEVERAL, ProviderKeys
+from router.health.target_health import TargetHealth
+from router.recording.metrics import RouterMetrics
+from router.request.request_state import Try
+from router.upstream.transport import UpstreamFailed
+
+# What a health check may meet with because it asked for the wrong thing, such as a chat with a
+# model for embeddings. It counts only where that endpoint is known to be there.
+GUESSED: Final = (FailureClass.MODEL_UNKNOWN, FailureClass.QUOTA, FailureClass.MALFORMED)
+
+
+class Outcomes:
+    def __init__(
+        self, health: TargetHealth, keys: ProviderKeys, metrics: RouterMetrics
+    ) -> None:
+        self._health = health
+        self._keys = keys
+        self._metrics = metrics
+
+    def settle(self, made: Try, outcome: FailureClass | None) -> None:
+        """Once for every attempt, a stream's at its end. outcome: None for a success."""
+        upstream, counts = made.upstream, outcome
+        if not made.check:
+            self._health.end(upstream.id)  # first: whatever fails here, it is over
+        if outcome is None:
+            self._keys.accepted(upstream, made.key)
+            self._health.spoken[upstream.id] = made.endpoint
+        elif self._keys.other_left(upstream, made.key, outcome):
+            # One key's trouble is not the target's: neutral, and a probe is free again.
+            counts = FailureClass.CANCELLED
+        elif RULES[outcome].other_key and self._keys.gone(upstream, made.key):
+            counts = FailureClass.CANCELLED  # a new key serves already
+        elif made.check and (
+            (outcome in GUESSED and upstream.id not in self._health.spoken)
+            or self._health.users_find_well(upstream.id)
+        ):
+            counts = FailureClass.CANCELLED
+        if not made.check:
+            self._health.judge(upstream.id, counts)
+        self._health.settle(upstream.id, made.ticket, counts)
+        self._metrics.attempt(upstream.name, outcome)
+
+    def told_s(self, made: Try, failure: UpstreamFailed, now: datetime) -> float | None:
+        """The pause that the provider asks for; taken note of, for the key or the target."""
+        told_s = retry_after_s(failure.headers, now) if failure.headers else None
+        upstream = made.upstream
+        self._keys.rest(upstream, made.key, failure.failure, told_s)
+        if failure.failure is FailureClass.RATE_LIMITED and told_s:
+            several = len(upstream.keys) >= SEVERAL
+            pause_s = self._keys.back_in_s(upstream) if several else told_s
+            if pause_s > 0:
+                self._health.pause(upstream.id, pause_s)
+        return told_s

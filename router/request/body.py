@@ -1,0 +1,80 @@
+"""What routing needs of a client's request; the rest stays bytes."""
+
+from typing import NamedTuple
+
+from harness.domain.errors import InputError
+from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit
+from harness.domain.routing.capabilities import Endpoint
+from router.request.json_spans import Members, read
+
+
+class ClientRequest(NamedTuple):
+    """A request as it came. wants_usage: a chat's client asked for usage in its stream."""
+
+    text: str
+    members: Members
+    model: str
+    stream: bool
+    wants_usage: bool
+    endpoint: Endpoint = Endpoint.CHAT
+
+    def value(self, name: str) -> object:
+        return self.members.get(name)
+
+    def for_kind(self, kind: str) -> "ClientRequest":
+        """A chat with its limit under the name that the provider's kind knows.
+
+        A client that gives both names is sent on as it is: which one it means, only it knows.
+        """
+        limit = PROVIDER_KINDS[kind].answer_limit
+        if limit is None or self.endpoint is not Endpoint.CHAT or limit.value in self.members:
+            return self
+        for other in AnswerLimit:
+            if other.value in self.members:
+                members = self.members.renamed(other.value, limit.value)
+                return self._replace(text=members.text, members=members)
+        return self
+
+    @property
+    def serial_tools(self) -> bool:
+        """The client itself asks for one tool call at a time."""
+        choice = self.value("tool_choice")
+        return self.value("parallel_tool_calls") is False or (
+            isinstance(choice, dict) and choice.get("disable_parallel_tool_use") is True
+        )
+
+
+class FieldError(InputError):
+    """param: the field of the body that is wrong."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+def read_request(body: bytes, endpoint: Endpoint) -> ClientRequest:
+    """Raises InputError: not UTF-8, not JSON, too deep, no model, a name twice."""
+    if endpoint is Endpoint.EMBEDDINGS:
+        text, members, model = _read(body)
+        return ClientRequest(text, members, model, False, False, endpoint)  # noqa: FBT003
+    request = read_chat(body)
+    return request if endpoint is Endpoint.CHAT else request._replace(endpoint=endpoint)
+
+
+def read_chat(body: bytes) -> ClientRequest:
+    """As `read_request`, for chat; also where `stream` is no boolean."""
+    text, members, model = _read(body)
+    streams = members.get("stream")
+    if not isinstance(streams, bool | None):
+        raise FieldError("stream", "`stream` must be true or false")
+    options = members.get("stream_options")
+    asked = isinstance(options, dict) and options.get("include_usage") is True
+    return ClientRequest(text, members, model, bool(streams), asked)
+
+
+def _read(body: bytes) -> tuple[str, Members, str]:
+    members = read(body)
+    model = members.get("model")
+    if not isinstance(model, str) or not model:
+        raise FieldError("model", "`model` must name a route; GET /v1/models lists yours")
+    return members.text, members, model

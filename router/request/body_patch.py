@@ -1,0 +1,112 @@
+"""A client's request as one target is to see it: few edits, every other byte kept.
+
+Without settings of the client's own a chat is what evals send (`evals.wire.body`): what was
+measured is what serves. What an endpoint calls its fields is told in `router.dialects`.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from typing import Final
+
+from harness.domain.routing.target import Target
+from router.request.body import ClientRequest
+from router.request.json_spans import Edit, Value
+
+NO_NAMES: Final[Mapping[str, str]] = {}
+
+
+def model_edit(request: ClientRequest, target: Target) -> Edit:
+    model = request.members.text_place("model")
+    if model is None:
+        raise ValueError("a request names its model")
+    return Edit(model.start, model.end, _quoted(target.model))
+
+
+@lru_cache(maxsize=1024)
+def _quoted(model: str) -> str:
+    return to_json(model)
+
+
+def settings_of(
+    request: ClientRequest,
+    target: Target,
+    reserved: Collection[str],
+    names: Mapping[str, str] = NO_NAMES,
+) -> dict[str, object]:
+    """Top-level fields to set: the target's defaults, then its patch.
+
+    reserved: routing's own; a target's parameters cannot change what was routed. names: what
+    the endpoint calls a parameter, where that differs.
+    """
+    if not target.parameters and not target.request_patch.parameters:
+        return {}
+    values = request.members.values
+    defaults = {names.get(name, name): value for name, value in target.parameters.items()}
+    patch = {names.get(k, k): v for k, v in target.request_patch.parameters.items()}
+    wanted = {name: value for name, value in defaults.items() if name not in values}
+    wanted.update(patch)
+    # A null that takes the place of nothing says nothing.
+    return {
+        name: value
+        for name, value in wanted.items()
+        if name not in reserved and (value is not None or name in values)
+    }
+
+
+def field_edits(request: ClientRequest, wanted: Mapping[str, object]) -> list[Edit]:
+    """Each field in its place, those that are new at the object's end."""
+    if not wanted:
+        return []
+    values, close = request.members.values, request.members.close
+    edits = [
+        Edit(values[name].start, values[name].end, to_json(value))
+        for name, value in wanted.items()
+        if name in values
+    ]
+    new = "".join(
+        f",{to_json(name)}:{to_json(value)}"
+        for name, value in wanted.items()
+        if name not in values
+    )
+    return [*edits, Edit(close, close, new)]
+
+
+def appended(content: Value, addendum: str) -> list[Edit]:
+    """The addendum at the end of a text, of a list of text parts, or in place of nothing."""
+    last = content.end - 1  # before the closing quote or bracket
+    if isinstance(content.value, str):
+        return [Edit(last, last, to_json(f"\n\n{addendum}")[1:-1])]
+    if isinstance(content.value, list):
+        part = to_json({"type": "text", "text": addendum})
+        return [Edit(last, last, ("," if content.value else "") + part)]
+    return [Edit(content.start, content.end, to_json(addendum))]
+
+
+def to_json(value: object) -> str:
+    # ASCII only: a lone surrogate, which JSON may carry as an escape, has no UTF-8.
+    try:
+        return _dumps(value)
+    except ValueError:
+        return _dumps(_finite(value))
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False, default=_plain)
+
+
+def _finite(value: object) -> object:
+    """JSON allows 1e999, and Python reads it as infinite, which JSON does not allow."""
+    if isinstance(value, float) and math.isinf(value):
+        return math.copysign(sys.float_info.max, value)
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")

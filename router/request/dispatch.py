@@ -1,0 +1,280 @@
+"""The one attempt loop: the plan's targets in order, within one deadline."""
+
+import asyncio
+import math
+from collections.abc import Callable
+from functools import partial
+
+from harness.domain.reliability.breaker import LAST_RESORT
+from harness.domain.reliability.failures import CLIENTS_OWN, FailureClass
+from harness.domain.reliability.retry import Room, wait_before_again
+from harness.domain.routing.plan import Failed, next_target
+from harness.domain.routing.table import Commit
+from harness.domain.settings import RouterSettings
+from harness.ports import Clock
+from router.health.provider_keys import ProviderKeys
+from router.health.target_health import TargetHealth
+from router.request.attempt_settlement import Outcomes
+from router.request.request_state import Attempt, Course, Job, Try
+from router.request.stream_relay import CommittedStream, OnEnd
+from router.request.time_limits import TimeLimits
+from router.request.upstream_call import Calls
+from router.server.internal_errors import InternalErrors, Part
+from router.server.timers import TimeLimit
+from router.snapshot.compiled import Upstream
+from router.upstream.transport import UpstreamFailed
+
+
+class Head:
+    """Notes when a plain answer begins, and leaves it the rest of the time from then on."""
+
+    __slots__ = ("_limit", "_loop", "_until", "at")
+
+    def __init__(self, limit: TimeLimit, until: float, loop: asyncio.AbstractEventLoop) -> None:
+        self.at: float | None = None
+        self._limit = limit
+        self._until = until
+        self._loop = loop
+
+    def __call__(self) -> None:
+        self.at = self._loop.time()
+        self._limit.when = self._until
+
+
+class Dispatcher:
+    """uniform: a number in [0, 1), for the jitter of pauses."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
+        self,
+        calls: Calls,
+        settings: RouterSettings,
+        health: TargetHealth,
+        keys: ProviderKeys,
+        outcomes: Outcomes,
+        clock: Clock,
+        uniform: Callable[[], float],
+        errors: InternalErrors,
+    ) -> None:
+        self.timers = calls.timers
+        self._calls = calls
+        self._settings = settings
+        self._health = health
+        self._keys = keys
+        self._outcomes = outcomes
+        self._clock = clock
+        self._uniform = uniform
+        self._limits = TimeLimits(settings)
+        self._errors = errors
+
+    async def run(self, job: Job, course: Course) -> None:
+        """Fill `course`. Cancelling it closes the attempt that is under way."""
+        failures: list[Failed] = []
+        target = next(iter(job.plan.targets), None)
+        while target is not None:
+            failure = await self._ask(job, target, course)
+            if failure is None:
+                return
+            failures.append(Failed(target, failure.failure))
+            target = self._next(job, failures)
+            if target is None and failure.failure in CLIENTS_OWN:
+                course.result = failure
+            if self._spent(job, course):
+                return
+
+    async def check(
+        self, job: Job, upstream: Upstream, course: Course
+    ) -> UpstreamFailed | None:
+        """One attempt beside all traffic, for the target's health: the failure, if it is one.
+
+        No attempt is in `course` when its circuit gives no ticket now.
+        """
+        ticket = self._health.admit(upstream.id)
+        if ticket is None:
+            return course.shut(upstream.id)
+        key = self._keys.key(upstream)
+        made = Try(upstream, ticket, key, job.deadline, 1, job.request.endpoint, check=True)
+        failure = await self._attempt(job, made, course)
+        if failure is not None:
+            self._outcomes.told_s(made, failure, self._clock.now())
+        return failure
+
+    def waits(self, job: Job) -> dict[str, float]:
+        """Seconds until each target, planned or passed over, may be asked."""
+        targets = [*job.plan.targets, *(each.target for each in job.plan.left_out)]
+        return {id_: each.retry_in_s for id_, each in self._health.of(targets).items()}
+
+    def _spent(self, job: Job, course: Course) -> bool:
+        now = self.timers.loop.time()
+        return now >= job.deadline or len(course.attempts) >= self._settings.retry.attempts
+
+    async def _ask(self, job: Job, target: str, course: Course) -> UpstreamFailed | None:
+        """One target, once or more often. None when it answered, else its last failure."""
+        loop = self.timers.loop
+        upstream = job.route.upstreams[target]
+        # Every target behind this one keeps its share of what is left of the budget.
+        left = len(job.plan.targets) - job.plan.targets.index(target)
+        now = loop.time()
+        share_s = max(0.0, job.deadline - now) / left
+        until = now + share_s
+        failure: UpstreamFailed | None = None
+        tries, first_key = 0, self._keys.key(upstream)
+        while True:
+            ticket = LAST_RESORT if job.plan.last_resort else self._health.admit(target)
+            if ticket is None:
+                return failure or course.shut(target)
+            tries += 1
+            key = self._keys.key(upstream) if tries > 1 else first_key
+            this = Try(upstream, ticket, key, until, tries, job.request.endpoint)
+            failure = await self._attempt(job, this, course)
+            if failure is None:
+                return None
+            told_s = self._told_s(job, this, failure)
+            if self._spent(job, course):
+                return failure
+            if key == first_key and self._keys.other_left(upstream, key, failure.failure):
+                continue  # at once, with the next key; no more than once
+            if job.practises(target):
+                return failure  # nobody waits for it: the incumbent is there
+            try:
+                room = Room(until - loop.time(), share_s, self._standby(job, target))
+                wait_s = self._wait_s(job, failure, tries, told_s, room)
+            except Exception as error:
+                self._errors.note(Part.PLAN, error, job.route, job.arm)
+                return failure
+            if wait_s is None:
+                return failure
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+
+    def _wait_s(
+        self,
+        job: Job,
+        failure: UpstreamFailed,
+        tries: int,
+        told_s: float | None,
+        room: Room,
+    ) -> float | None:
+        """Until the same target is asked once more; None to go on without it."""
+        if job.plan.last_resort and failure.failure is not FailureClass.RATE_LIMITED:
+            return None  # it is known to be down: one request, one attempt
+        return wait_before_again(
+            failure.failure,
+            tries=tries,
+            told_s=told_s,
+            uniform=self._uniform(),
+            room=room,
+            policy=self._settings.retry,
+        )
+
+    def _standby(self, job: Job, target: str) -> bool:
+        """Whether another target of the plan, behind this one, is well."""
+        later = job.plan.targets[job.plan.targets.index(target) + 1 :]
+        return any(each.retry_in_s <= 0 for each in self._health.of(later).values())
+
+    async def _attempt(  # noqa: C901, PLR0912 - one attempt, however it ends
+        self, job: Job, made: Try, course: Course
+    ) -> UpstreamFailed | None:
+        """The failure, None when it answered; settled in any case."""
+        loop = self.timers.loop
+        started = loop.time()
+        first_s = self._first_s(job, made)
+        limit = self.timers.limit(min(made.until, started + first_s))
+        head = None if job.request.stream else Head(limit, made.until, self.timers.loop)
+        settle: OnEnd = partial(self._outcomes.settle, made)
+        if job.span is not None:
+            settle = job.span.attempt(made.upstream, len(course.attempts) + 1, settle)
+        failure: UpstreamFailed | None = None
+        outcome: FailureClass | None = FailureClass.CANCELLED
+        if not made.check:
+            self._begin(job, made)
+        try:
+            with limit:
+                result = await self._calls.make(job, made, settle, head)
+            if isinstance(result, CommittedStream) and _held_back(job):
+                await result.hold(made.until)
+            course.result, outcome = result, None
+        except UpstreamFailed as error:
+            if error.failure is FailureClass.INTERNAL:
+                self._errors.note(Part.STREAM, error, job.route, job.arm)
+            failure, outcome = error.kept(), error.failure
+            hasty = job.hurried and loop.time() >= made.until
+            if error.stale or hasty:
+                outcome = FailureClass.CANCELLED  # that its time ended says nothing of it
+        except TimeoutError:
+            # Else a client in a hurry could open every circuit.
+            its_own = job.hurried and limit.when == made.until
+            outcome = FailureClass.CANCELLED if its_own else FailureClass.TIMEOUT
+            failure = UpstreamFailed(
+                FailureClass.TIMEOUT, f"no answer within {limit.when - started:.1f} s"
+            )
+            if head is not None and head.at is None and limit.when < made.until:
+                self._note_s(job, made, first_s)
+        except Exception as error:
+            # A fault of ours that this target's calls meet: another may do without that code.
+            self._errors.note(Part.ATTEMPT, error, job.route, job.arm)
+            failure = UpstreamFailed(FailureClass.INTERNAL, "the router failed")
+            outcome = failure.failure
+        finally:
+            # A stream settles at its own end.
+            if isinstance(course.result, CommittedStream):
+                course.first_token_s = loop.time() - job.begun
+            else:
+                self._settle(job, settle, outcome)
+        if head is not None and head.at is not None and outcome is None:
+            self._note_s(job, made, head.at - started)
+        course.attempts.append(Attempt(made.upstream, failure, (loop.time() - started) * 1000))
+        return failure
+
+    def _next(self, job: Job, failures: list[Failed]) -> str | None:
+        """Whom to ask after the last failure; in case of a fault of ours, the next in order."""
+        last = failures[-1]
+        try:
+            return next_target(
+                job.plan,
+                failures,
+                job.route.capabilities,
+                policy_fallback=job.route.targets.policy_fallback,
+            )
+        except Exception as error:
+            self._errors.note(Part.PLAN, error, job.route, job.arm)
+            targets = job.plan.targets
+            later = targets[targets.index(last.target) + 1 :]
+            return None if last.failure in CLIENTS_OWN else next(iter(later), None)
+
+    def _first_s(self, job: Job, made: Try) -> float:
+        """As `TimeLimits` has it; no limit of its own where that fails."""
+        try:
+            return self._limits.first_s(job, made)
+        except Exception as error:
+            self._errors.note(Part.PLAN, error, job.route, job.arm)
+            return math.inf
+
+    def _begin(self, job: Job, made: Try) -> None:
+        try:
+            self._health.begin(made.upstream.id)
+        except Exception as error:
+            self._errors.note(Part.RECORDING, error, job.route, job.arm)
+
+    def _note_s(self, job: Job, made: Try, seconds: float) -> None:
+        try:
+            self._limits.note(job, made, seconds)
+        except Exception as error:
+            self._errors.note(Part.RECORDING, error, job.route, job.arm)
+
+    def _told_s(self, job: Job, made: Try, failure: UpstreamFailed) -> float | None:
+        """The pause that the provider asks for."""
+        try:
+            return self._outcomes.told_s(made, failure, self._clock.now())
+        except Exception as error:
+            self._errors.note(Part.RECORDING, error, job.route, job.arm)
+            return None
+
+    def _settle(self, job: Job, settle: OnEnd, outcome: FailureClass | None) -> None:
+        try:
+            settle(outcome)
+        except Exception as error:
+            self._errors.note(Part.RECORDING, error, job.route, job.arm)
+
+
+def _held_back(job: Job) -> bool:
+    return job.route.route.settings.commit is Commit.WHOLE

@@ -1,0 +1,84 @@
+"""Hints of a request: which it gives, and the same request without some. Pure."""
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.degradation import Hint
+from harness.domain.routing.target import Target
+from router.request.body import ClientRequest
+from router.request.body_patch import to_json
+
+_EVERYWHERE: Final[Mapping[Hint, tuple[str, ...]]] = {
+    Hint.SEED: ("seed",),
+    Hint.LOGPROBS: ("logprobs", "top_logprobs"),
+    Hint.REASONING: ("reasoning_effort", "reasoning"),
+    Hint.CACHING: ("prompt_cache_key", "prompt_cache_retention"),
+    Hint.SERVICE_TIER: ("service_tier",),
+    Hint.TOP_K: ("top_k",),
+}
+_FIELDS: Final[Mapping[Endpoint, Mapping[Hint, tuple[str, ...]]]] = {
+    Endpoint.CHAT: _EVERYWHERE,
+    Endpoint.RESPONSES: _EVERYWHERE,
+    Endpoint.MESSAGES: {**_EVERYWHERE, Hint.REASONING: ("thinking", "reasoning_effort")},
+    Endpoint.EMBEDDINGS: {},
+}
+# Of a response's `include`, what no model without it has.
+_INCLUDED: Final = {Hint.REASONING: "reasoning.", Hint.LOGPROBS: "logprobs"}
+_MARK: Final = "cache_control"
+
+
+def given(request: ClientRequest, among: Collection[Hint]) -> tuple[Hint, ...]:
+    """Those that the client gives, in a fixed order."""
+    fields = _FIELDS[request.endpoint]
+    return tuple(hint for hint in fields if hint in among and _gives(request, hint, fields))
+
+
+def without(body: bytes, endpoint: Endpoint, hints: Collection[Hint], target: Target) -> bytes:
+    """body: as the target would see it. What the target itself sets stays."""
+    own = {*target.parameters, *target.request_patch.parameters}
+    asked: dict[str, Any] = json.loads(body)
+    for hint in hints:
+        for name in _FIELDS[endpoint][hint]:
+            if name not in own:
+                asked.pop(name, None)
+        if hint in _INCLUDED and isinstance(asked.get("include"), list):
+            word = _INCLUDED[hint]
+            asked["include"] = [each for each in asked["include"] if word not in str(each)]
+    if Hint.REASONING in hints and isinstance(asked.get("output_config"), dict):
+        asked["output_config"].pop("effort", None)
+        if not asked["output_config"]:
+            del asked["output_config"]
+    if Hint.CACHING in hints:
+        _unmark(asked)
+    return to_json(asked).encode()
+
+
+def _gives(request: ClientRequest, hint: Hint, fields: Mapping[Hint, tuple[str, ...]]) -> bool:
+    if hint is Hint.CACHING and f'"{_MARK}"' in request.text:
+        return True
+    if hint is Hint.REASONING and request.endpoint is Endpoint.MESSAGES:
+        thinking, config = request.value("thinking"), request.value("output_config")
+        if isinstance(thinking, dict) and thinking.get("type") == "disabled":
+            return False
+        if isinstance(config, dict) and config.get("effort"):
+            return True
+    return any(request.value(name) is not None for name in fields[hint])
+
+
+def _unmark(value: object) -> None:
+    """Take the marks out of the places that they may stand in; a tool's schema is none."""
+    if isinstance(value, list):
+        for each in value:
+            _unmark(each)
+    elif isinstance(value, dict):
+        value.pop(_MARK, None)
+        for name in ("system", "messages", "tools", "content", "input", "function"):
+            if isinstance(value.get(name), list | dict) and not _is_data(value, name):
+                _unmark(value[name])
+
+
+def _is_data(value: Mapping[str, object], name: str) -> bool:
+    """A call's arguments are the client's own."""
+    return name == "input" and value.get("type") == "tool_use"

@@ -1,0 +1,126 @@
+"""Makes a request's plan: from what was worked out with the snapshot, and from what is now."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from harness.domain.reliability.breaker import WhenAllOpen
+from harness.domain.routing.capabilities import (
+    Capabilities,
+    Endpoint,
+    Needs,
+    missing,
+    serialized,
+)
+from harness.domain.routing.keep_warm import draw
+from harness.domain.routing.kill_switch import Switch, in_force
+from harness.domain.routing.plan import Plan, Surroundings, plan_for
+from harness.domain.routing.table import Arm, Canary, arm_of
+from harness.ports import Clock
+from router.health.target_health import TargetHealth
+from router.protocols.endpoint_translation import HELD
+from router.request.body import ClientRequest
+from router.request.needs import needs_of
+from router.snapshot.compiled import ServedRoute
+
+PLAIN: Final = {endpoint: Needs(endpoint) for endpoint in Endpoint}
+
+
+class Planner:
+    """stopped: whether this router has aborted a canary by itself."""
+
+    def __init__(
+        self,
+        health: TargetHealth,
+        clock: Clock,
+        when_all_open: WhenAllOpen,
+        stopped: Callable[[Canary | None], bool] = lambda _: False,
+    ) -> None:
+        self._stopped = stopped
+        self._health = health
+        self._clock = clock
+        self._when_all_open = when_all_open
+
+    def assign(
+        self, route: ServedRoute, request: ClientRequest, key: str, warm_key: str
+    ) -> tuple[Arm, Plan]:
+        """The arm, and whom to ask now, in order.
+
+        key: the sticky one. warm_key: the same, or one of the request's own.
+        """
+        if route.warmed and request.endpoint is not Endpoint.EMBEDDINGS:
+            plan = self._warming(route, request, warm_key)
+            if plan is not None:
+                return Arm.KEEP_WARM, plan
+        arm = arm_of(route.route, key)
+        if arm is Arm.CANARY and self._stopped(route.route.canary):
+            arm = Arm.INCUMBENT
+        return arm, self.plan(route, arm, request)
+
+    def _warming(self, route: ServedRoute, request: ClientRequest, key: str) -> Plan | None:
+        """None for a request that was not drawn, or whose target cannot be asked now."""
+        now = self._clock.now()
+        warm = draw(
+            key,
+            route=route.route.name,
+            day=now.date(),
+            targets=route.warmed,
+            healthy=lambda each: self._health.all_well((each,)),
+            setting=route.keep_warm,
+        )
+        # Where a switch rules, nobody else is asked for practice.
+        if warm is None or in_force(route.switches, now):
+            return None
+        needs = needs_of(request) if route.particular else PLAIN[request.endpoint]
+        can = _capabilities(route, request)
+        around = self._around(route, can, route.upstreams, ())
+        plan = plan_for(route.targets, Arm.KEEP_WARM, needs, around, warm)
+        return plan if warm in plan.targets else None
+
+    def plan(self, route: ServedRoute, arm: Arm, request: ClientRequest) -> Plan:
+        """Whom to ask now, in order."""
+        well = route.plans[request.endpoint][arm]
+        # Both are rare: without them, no request looks at the wall clock or into its input.
+        live = in_force(route.switches, self._clock.now()) if route.switches else ()
+        needs = needs_of(request) if route.particular else PLAIN[request.endpoint]
+        can = _capabilities(route, request)
+        plain = not route.particular and can is route.capabilities
+        suits = plain or _suits(can, well, needs)
+        if suits and not live and self._health.all_well(well.targets):
+            return well
+        around = self._around(route, can, well.targets, live)
+        plan = plan_for(route.targets, arm, needs, around)
+        if plan.unable and needs.tokens:
+            # The tokens are an estimate: it may choose among targets, it refuses no request.
+            sure = replace(needs, approx_input_tokens=0, max_output_tokens=0)
+            return plan_for(route.targets, arm, sure, around)
+        return plan
+
+    def _around(
+        self,
+        route: ServedRoute,
+        can: Mapping[str, Capabilities],
+        asked: Iterable[str],
+        live: Sequence[Switch],
+    ) -> Surroundings:
+        return Surroundings(
+            capabilities=can,
+            health=self._health.of(asked),
+            targets=route.names,
+            switches=live,
+            keyless=route.keyless,
+            barred=route.barred,
+            when_all_open=self._when_all_open,
+        )
+
+
+def _capabilities(route: ServedRoute, request: ClientRequest) -> Mapping[str, Capabilities]:
+    """Of what no translation can say, where the request has it and another target does."""
+    native = route.native.get(request.endpoint)
+    return native if native and HELD[request.endpoint](request.value) else route.capabilities
+
+
+def _suits(can: Mapping[str, Capabilities], plan: Plan, needs: Needs) -> bool:
+    """Whether every target of the plan can do all that is needed."""
+    has = tuple(can[each] for each in plan.targets)
+    return not any(missing(needs, each) for each in has) and not serialized(needs, has)

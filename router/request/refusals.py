@@ -1,0 +1,158 @@
+"""What the client is told when nobody answered: who was asked, who was not, and why."""
+
+import math
+from typing import Final
+
+from harness.domain.errors import InputError
+from harness.domain.routing.plan import Because, LeftOut
+from router.protocols.endpoints import ENDPOINTS
+from router.request.json_spans import read
+from router.request.request_state import Course, Job
+from router.server.replies import DO_NOT_RETRY, JSON, RETRY, Reply, error_reply
+from router.snapshot.compiled import ServedRoute
+from router.upstream.transport import UpstreamFailed
+
+# The longest Retry-After that the official clients keep to.
+CLIENTS_HEED_S: Final = 60.0
+
+
+def refusal(failed: UpstreamFailed) -> Reply:
+    """The provider's own words, with its status."""
+    status = failed.status or 400
+    if not _is_object(failed.body):
+        text = failed.body[:500].decode("utf-8", "replace")
+        return error_reply(status, text or failed.detail, failed.failure.value)
+    return Reply(status, (JSON,), failed.body)
+
+
+def _is_object(body: bytes) -> bool:
+    """Whether any client can read it: in UTF-8, and without NaN."""
+    try:
+        read(body)
+    except InputError:
+        return False
+    return True
+
+
+def nobody(job: Job, course: Course) -> Reply:
+    """503 with Retry-After while all circuits are open, or all providers want to be left alone;
+    else 502 when all that were asked failed, 503 when nobody could be.
+
+    422 when nobody is able to do what the request needs.
+    """
+    wait_s = _wait_s(job, course)
+    if wait_s is not None:
+        return _all_waiting(job, course, wait_s)
+    if course.attempts:
+        return _all_failed(job, course)
+    name = job.route.route.name
+    left_out = [_left_out(job.route, each) for each in job.plan.left_out]
+    if job.plan.unable:
+        return error_reply(
+            422,
+            f"no target of route {name!r} can do what this request needs ({_listed(left_out)})"
+            f"{_elsewhere(job)}",
+            "not_supported_by_route",
+            targets=left_out,
+        )
+    return error_reply(
+        503,
+        f"no target of route {name!r} may answer this ({_listed(left_out)})",
+        "no_target_left",
+        headers=(DO_NOT_RETRY,),
+        targets=left_out,
+    )
+
+
+def _wait_s(job: Job, course: Course) -> int | None:
+    """Whole seconds until somebody may be asked, at least 1; None where time is no help."""
+    if not job.plan.targets:
+        return job.plan.retry_after_s
+    opened = (each.target for each in job.plan.left_out if each.because is Because.OPEN)
+    first_s = min(course.waits.get(each, 0.0) for each in (*job.plan.targets, *opened))
+    if first_s <= 0 and course.attempts:
+        return None
+    return max(1, math.ceil(first_s))
+
+
+def _all_waiting(job: Job, course: Course, wait_s: int) -> Reply:
+    """Nobody waits for it here: who asked is told when it may be of use."""
+    tried, left_out = _tried(course), _passed_over(job, course)
+    # Official clients heed no longer a time, and have no use for an answer after their own.
+    # What was tried in vain is not to be tried once more by each of their retries.
+    heeded = wait_s <= min(CLIENTS_HEED_S, job.route.route.settings.total_timeout_s)
+    return error_reply(
+        503,
+        f"every target of route {job.route.route.name!r} is left alone for now: try again in "
+        f"{wait_s} s ({_said(tried, left_out)})",
+        "all_circuits_open",
+        headers=(
+            (b"retry-after", str(wait_s).encode()),
+            RETRY if heeded and not course.attempts else DO_NOT_RETRY,
+        ),
+        attempts=tried,
+        targets=left_out,
+    )
+
+
+def _elsewhere(job: Job) -> str:
+    """Where the route does answer, if it never does at the endpoint that was asked."""
+    speaks = [
+        path for path, each in ENDPOINTS.items() if job.route.plans[each][job.arm].targets
+    ]
+    asked = job.route.plans[job.request.endpoint][job.arm].targets
+    return "" if asked or not speaks else f"; it answers at {', '.join(speaks)}"
+
+
+def _all_failed(job: Job, course: Course) -> Reply:
+    tried, left_out = _tried(course), _passed_over(job, course)
+    return error_reply(
+        502,
+        f"no target of route {job.route.route.name!r} answered ({_said(tried, left_out)})",
+        "all_targets_failed",
+        headers=(DO_NOT_RETRY,),
+        attempts=tried,
+        left_out=left_out,
+    )
+
+
+def _tried(course: Course) -> list[dict[str, object]]:
+    return [
+        {
+            "target": attempt.upstream.name,
+            "failure": attempt.failure.failure.value,
+            "status": attempt.failure.status,
+            "ms": round(attempt.ms),
+        }
+        for attempt in course.attempts
+        if attempt.failure
+    ]
+
+
+def _passed_over(job: Job, course: Course) -> list[dict[str, object]]:
+    """Also those whose circuit opened between the plan and their turn."""
+    shut = (
+        LeftOut(each, Because.OPEN, "its circuit opened meanwhile", course.waits.get(each, 0.0))
+        for each in course.shut_out
+    )
+    return [_left_out(job.route, each) for each in (*job.plan.left_out, *shut)]
+
+
+def _said(tried: list[dict[str, object]], left_out: list[dict[str, object]]) -> str:
+    failures = [f"{each['target']}: {each['failure']}" for each in tried]
+    others = [f"not asked: {_listed(left_out)}"] if left_out else []
+    return "; ".join((*failures, *others))
+
+
+def _left_out(route: ServedRoute, out: LeftOut) -> dict[str, object]:
+    """retry_in_s: 0 when time alone will not help."""
+    return {
+        "target": route.upstreams[out.target].name,
+        "left_out": out.because.value,
+        "reason": out.reason,
+        "retry_in_s": math.ceil(out.retry_in_s),
+    }
+
+
+def _listed(left_out: list[dict[str, object]]) -> str:
+    return "; ".join(f"{each['target']}: {each['reason']}" for each in left_out)

@@ -1,0 +1,134 @@
+"""A request on its way: what was asked for, whom it asked, what became of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from harness.domain.providers.credentials import ProviderKey
+from harness.domain.reliability.breaker import Ticket
+from harness.domain.reliability.failures import ArmFailure, ErrorClass, FailureClass
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.plan import Because, Plan
+from harness.domain.routing.table import Arm
+from router.observers.guardrail_probe import Watch
+from router.observers.tracing_port import RequestSpan
+from router.request.attempt import Answer
+from router.request.body import ClientRequest
+from router.request.stream_relay import CommittedStream
+from router.snapshot.compiled import Header, ServedRoute, Upstream
+from router.snapshot.route_plans import charged
+from router.upstream.transport import UpstreamFailed
+
+# Of a target that is left out: what would have failed had it been asked.
+FAILING: Final = (Because.OPEN, Because.KEY, Because.DATA_CLASS)
+
+
+class Job(NamedTuple):
+    """A request with its arm and its plan. begun, deadline: on the event loop's clock.
+
+    passed_up: headers of the client's that go to the provider. span: None without tracing.
+    hurried: the client gave less time than the route: that it is up says nothing of a provider.
+    watch: for the guardrails of a live rollout; None for none.
+    """
+
+    request: ClientRequest
+    route: ServedRoute
+    arm: Arm
+    plan: Plan
+    begun: float
+    deadline: float
+    passed_up: tuple[Header, ...] = ()
+    span: RequestSpan | None = None
+    hurried: bool = False
+    watch: Watch | None = None
+
+    @property
+    def own(self) -> str:
+        """The target id of the assigned arm."""
+        return self.plan.guest or self.plan.incumbent
+
+    def practises(self, target: str) -> bool:
+        """Whether it is asked only to be kept warm."""
+        return self.arm is Arm.KEEP_WARM and target == self.plan.guest
+
+    @property
+    def candidate_is_unable(self) -> bool:
+        """The canary cannot do what the request needs, and the incumbent can."""
+        out = self.plan.guest_left_out
+        return (
+            self.arm is Arm.CANARY
+            and out is not None
+            and out.because is Because.CAPABILITY
+            and self.plan.incumbent in self.plan.targets
+        )
+
+
+class Try(NamedTuple):
+    """An attempt to be made. until: on the event loop's clock. number: of its target, from 1.
+
+    key: the one to use, None where it has none. check: of its health, by a request of our own.
+    """
+
+    upstream: Upstream
+    ticket: Ticket
+    key: ProviderKey | None
+    until: float
+    number: int
+    endpoint: Endpoint
+    check: bool = False
+
+
+class Attempt(NamedTuple):
+    """failure: None for the one that answered."""
+
+    upstream: Upstream
+    failure: UpstreamFailed | None
+    ms: float
+
+
+@dataclass(slots=True)
+class Course:
+    """What happened so far. result: what the client gets, None when all failed.
+
+    shut_out: target ids whose breaker opened between the plan and their turn. first_token_s,
+    last_token_s: of a stream, from the request to its first output, and to its end. waits: when
+    nobody answered, the seconds until each target may be asked again, 0 for now.
+    """
+
+    attempts: list[Attempt] = field(default_factory=list)
+    shut_out: list[str] = field(default_factory=list)
+    result: Answer | CommittedStream | UpstreamFailed | None = None
+    first_token_s: float | None = None
+    last_token_s: float | None = None
+    waits: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def upstream(self) -> Upstream | None:
+        """Whose answer, or refusal, the client gets."""
+        return self.attempts[-1].upstream if self.result is not None else None
+
+    def shut(self, target: str) -> UpstreamFailed:
+        """Its breaker gives no ticket: as good as a target that says it is overloaded."""
+        self.shut_out.append(target)
+        return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")
+
+    def charge(self, job: Job) -> ErrorClass | None:
+        """How the assigned arm failed (router.md 5), or why it was left out through its fault.
+
+        None where it did not.
+        """
+        if not (job.plan.left_out or self.shut_out) and len(self.attempts) == 1:
+            only = _class(self.attempts[0])
+            return only if charged(job.arm, [only]) else None
+        failing = (each.target for each in job.plan.left_out if each.because in FAILING)
+        if job.own in (*failing, *self.shut_out):
+            return ArmFailure.CIRCUIT_OPEN
+        if job.plan.left_out and job.candidate_is_unable:
+            return ArmFailure.UNABLE
+        last = {each.upstream.id: _class(each) for each in self.attempts}
+        failed = job.own in last and charged(job.arm, list(last.values()))
+        return last[job.own] if failed else None
+
+
+def _class(attempt: Attempt) -> FailureClass | None:
+    return attempt.failure.failure if attempt.failure else None

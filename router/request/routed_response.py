@@ -1,0 +1,361 @@
+"""One routed request: from its plan to the last byte of its answer."""
+
+import asyncio
+import json
+from collections.abc import Collection, Sequence
+from contextlib import aclosing
+from typing import Final
+
+from harness.domain.reliability.failures import CLIENTS_OWN, ErrorClass, FailureClass
+from harness.domain.routing.table import Arm
+from router.observers.tracing_port import Served
+from router.protocols.answer_signals import Said
+from router.protocols.endpoints import DIALECTS
+from router.protocols.event_stream import Irregularity
+from router.protocols.usage import Usage
+from router.request.attempt import Answer
+from router.request.degradation import degraded
+from router.request.dispatch import Dispatcher
+from router.request.heartbeat import Heartbeat
+from router.request.refusals import nobody, refusal
+from router.request.request_state import Course, Job
+from router.request.stream_relay import CommittedStream
+from router.server.asgi import CallerWatch, OnLeaving, Receive, Send, send_reply
+from router.server.internal_errors import InternalErrors, Part
+from router.server.replies import EVENTS, JSON, Reply, error_reply
+from router.snapshot.compiled import Header, Upstream
+from router.snapshot.route_plans import plain_plan
+from router.upstream.transport import UpstreamFailed
+
+NO_USAGE: Final = Usage(0, 0)
+RATES: Final = (b"x-ratelimit-", b"anthropic-ratelimit-")
+
+
+class Copied:
+    """What a client got, for whom keeps it (F9); nothing more once it is too large."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.too_large = False
+        self._room = most_bytes
+        self._pieces: list[bytes] = []
+
+    def add(self, piece: bytes) -> None:
+        self._room -= len(piece)
+        if self._room < 0:
+            self.too_large = True
+            self._pieces.clear()
+        else:
+            self._pieces.append(piece)
+
+    @property
+    def text(self) -> str:
+        return b"".join(self._pieces).decode("utf-8", "replace")
+
+
+class Exchange:
+    """One routed request and what became of it.
+
+    headers: of every answer, its id first. limited: they tell of limits of our own, which is
+    what the client must heed, and not the provider's. heartbeat_s: of a stream, 0 for none.
+    copies: where a stream's events are put as well.
+    """
+
+    def __init__(  # noqa: PLR0913 - all by name but four
+        self,
+        job: Job,
+        course: Course,
+        headers: tuple[Header, ...],
+        errors: InternalErrors,
+        *,
+        limited: bool = False,
+        heartbeat_s: float = 0.0,
+        on_leaving: OnLeaving | None = None,
+        copies: Sequence[Copied] = (),
+    ) -> None:
+        self.job = job
+        self.course = course
+        self.caller_gone = False
+        self._errors = errors
+        self._neutral = False  # a fault of ours chose another way: no arm is charged for it
+        self._headers = headers
+        self._limited = limited
+        self._heartbeat_s = heartbeat_s
+        self._on_leaving = on_leaving
+        self._copies = copies
+
+    async def serve(self, dispatcher: Dispatcher, receive: Receive, send: Send) -> None:
+        """Raises CallerGone; whatever happens, the upstream's work ends with this."""
+        if self._heartbeat_s:
+            await self._with_heartbeat(dispatcher, receive, send)
+        else:
+            await self._serve(dispatcher, receive, send)
+
+    async def _with_heartbeat(
+        self, dispatcher: Dispatcher, receive: Receive, send: Send
+    ) -> None:
+        # Whom it will be is not known yet: the first one, most likely.
+        first = next((self.job.route.upstreams[each] for each in self.job.plan.targets), None)
+        try:
+            head = (*self._headers, *self._degraded(first))
+            beat = Heartbeat(send, head, self._heartbeat_s)
+        except Exception as error:
+            self._errors.note(Part.HEARTBEAT, error, self.job.route, self.job.arm)
+            await self._serve(dispatcher, receive, send)
+            return
+        try:
+            await self._serve(dispatcher, receive, beat.send, beat)
+        finally:
+            try:
+                beat.cancel()
+            except Exception as error:
+                self._errors.note(Part.HEARTBEAT, error, self.job.route, self.job.arm)
+
+    async def _serve(
+        self,
+        dispatcher: Dispatcher,
+        receive: Receive,
+        send: Send,
+        beat: Heartbeat | None = None,
+    ) -> None:
+        try:
+            # Not watched while the last bytes are sent: after them any caller may go.
+            with CallerWatch(receive, dispatcher.timers, self._on_leaving):
+                try:
+                    await dispatcher.run(self.job, self.course)
+                except Exception as error:
+                    await self._run_plainly(dispatcher, error)
+                result = self.course.result
+                if result is None and self._failed_inside():
+                    await self._run_plainly(dispatcher)
+                    result = self.course.result
+                if result is None:
+                    self.course.waits = dispatcher.waits(self.job)
+                if isinstance(result, CommittedStream):
+                    await self._relay(result, send)
+            if beat is not None:
+                await self._settled(beat)
+            if isinstance(result, CommittedStream):
+                await send({"type": "http.response.body", "body": b""})
+            elif beat is not None and beat.begun:
+                await send({"type": "http.response.body", "body": self._late_error(result)})
+            else:
+                await send_reply(send, self._reply(result), self._truth())
+        finally:
+            if isinstance(self.course.result, CommittedStream):
+                await self.course.result.aclose()
+
+    async def _settled(self, beat: Heartbeat) -> None:
+        try:
+            await beat.settle()
+        except Exception as error:
+            self._errors.note(Part.HEARTBEAT, error, self.job.route, self.job.arm)
+
+    def _failed_inside(self, *, every: bool = False) -> bool:
+        """Whether an attempt, or every one, met a fault of ours."""
+        failures = [each.failure for each in self.course.attempts]
+        ours = [each is not None and each.failure is FailureClass.INTERNAL for each in failures]
+        return bool(ours) and all(ours) if every else any(ours)
+
+    async def _run_plainly(
+        self, dispatcher: Dispatcher, error: Exception | None = None
+    ) -> None:
+        """Once, the incumbent and what is behind it, without anything that watches.
+
+        error: of what makes the calls, whichever target they are for: charged to nobody.
+        """
+        job, course = self.job, self.course
+        if error is not None:
+            self._errors.note(Part.DISPATCH, error, job.route, job.arm)
+            self._neutral = True
+        if isinstance(course.result, CommittedStream):
+            await course.result.aclose()
+        course.result = None
+        plan = plain_plan(job.route.plans[job.request.endpoint][Arm.INCUMBENT], job.plan)
+        plain = job._replace(plan=plan, span=None, watch=None)
+        await dispatcher.run(plain, course)
+
+    def _late_error(self, result: Answer | UpstreamFailed | None) -> bytes:
+        """The end of a stream that has begun with a heartbeat and has no answer."""
+        told = json.loads(self._reply(result).body)
+        error = told.get("error") if isinstance(told, dict) else None
+        message = error.get("message") if isinstance(error, dict) else None
+        failure = result.failure if isinstance(result, UpstreamFailed) else None
+        events = DIALECTS[self.job.request.endpoint].stream(self.job.request, None)
+        return events.broken(str(message or told), failure or FailureClass.OVERLOADED)
+
+    def _reply(self, result: Answer | UpstreamFailed | None) -> Reply:
+        if isinstance(result, Answer):
+            return Reply(result.status, (JSON, *self._passed_on(result.headers)), result.body)
+        if result is None and self._failed_inside(every=True):
+            why = f"the router failed; quote {self._headers[0][1].decode()}"
+            return self._told(error_reply(500, why, "internal_error"))
+        if result is None:
+            return self._told(nobody(self.job, self.course))
+        return self._told(refusal(result))
+
+    def _told(self, error: Reply) -> Reply:
+        dialect = DIALECTS[self.job.request.endpoint]
+        return dialect.error(error, self._headers[0][1].decode())
+
+    @property
+    def usage(self) -> Usage:
+        result = self.course.result
+        if isinstance(result, Answer):
+            return result.usage or NO_USAGE
+        return result.usage if isinstance(result, CommittedStream) else NO_USAGE
+
+    @property
+    def model(self) -> str:
+        """That the provider says it served; empty if it does not."""
+        result = self.course.result
+        return result.model if isinstance(result, Answer | CommittedStream) else ""
+
+    @property
+    def irregularities(self) -> Collection[str]:
+        """Of the answer that the caller got."""
+        result = self.course.result
+        if isinstance(result, CommittedStream):
+            return result.irregularities
+        if isinstance(result, Answer) and not result.ended:
+            return (Irregularity.NO_FINISH_REASON,)
+        return ()
+
+    @property
+    def failed(self) -> bool:
+        """The caller got an error that is not the caller's own."""
+        result = self.course.result
+        if self.caller_gone or isinstance(result, Answer):
+            return False
+        if isinstance(result, UpstreamFailed):
+            return result.failure not in CLIENTS_OWN
+        if result is None:
+            return not self.job.plan.unable
+        return self._broke_off
+
+    @property
+    def outcome(self) -> str:
+        """ok, failed, client_error or cancelled."""
+        if self.caller_gone:
+            return "cancelled"
+        if self.failed:
+            return "failed"
+        return (
+            "ok" if isinstance(self.course.result, Answer | CommittedStream) else "client_error"
+        )
+
+    def served(self) -> Served:
+        """For tracing."""
+        result, course = self.course.result, self.course
+        return Served(
+            upstream=course.upstream,
+            outcome=self.outcome,
+            error=self._error(),
+            attempts=len(course.attempts),
+            usage=self.usage,
+            first_token_s=course.first_token_s,
+            body=result.body if isinstance(result, Answer) else b"",
+            finish_reasons=(
+                result.finish_reasons if isinstance(result, CommittedStream) else ()
+            ),
+        )
+
+    def _error(self) -> str:
+        """A class of failure; empty for an answer."""
+        result = self.course.result
+        match result:
+            case _ if self.caller_gone:
+                return FailureClass.CANCELLED.value
+            case UpstreamFailed() | CommittedStream():
+                return result.failure.value if result.failure else ""
+            case None:
+                failures = [each.failure for each in self.course.attempts if each.failure]
+                return failures[-1].failure.value if failures else "no_target"
+            case _:
+                return ""
+
+    def said(self) -> Said | None:
+        """What the answer said, for the guardrails that watch; None where none came."""
+        watch, result = self.job.watch, self.course.result
+        if watch is None or result is None:
+            return None
+        if isinstance(result, CommittedStream):
+            return result.said
+        said = watch.ear()
+        if said is None:
+            return None
+        if isinstance(result, Answer):
+            DIALECTS[self.job.request.endpoint].hear(said, result.members)
+        elif result.failure is FailureClass.CONTENT_POLICY:
+            said.refused = True
+        return said
+
+    @property
+    def charge(self) -> ErrorClass | None:
+        """How the assigned arm failed; None where it did not."""
+        upstream = self.course.upstream
+        if self._neutral:
+            return None
+        own_stream = upstream is not None and upstream.id == self.job.own
+        charge = self.course.charge(self.job)
+        return charge or (self._break if own_stream else None)
+
+    @property
+    def _broke_off(self) -> bool:
+        return self._break is not None
+
+    @property
+    def _break(self) -> FailureClass | None:
+        """Of a stream that had begun."""
+        result = self.course.result
+        return result.failure if isinstance(result, CommittedStream) else None
+
+    async def _relay(self, stream: CommittedStream, send: Send) -> None:
+        headers = [*EVENTS, *self._passed_on(stream.headers), *self._truth()]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async with aclosing(stream.sent()) as pieces:
+            async for piece in pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                for copied in self._copies:
+                    try:
+                        copied.add(piece)
+                    except Exception as error:
+                        self._drop(copied, error)
+        if self.job.watch is not None:
+            now = asyncio.get_running_loop().time()
+            self.course.last_token_s = now - self.job.begun
+
+    def _drop(self, copied: Copied, error: Exception) -> None:
+        """Who keeps it gets nothing rather than a part."""
+        self._errors.note(Part.CAPTURE, error, self.job.route, self.job.arm)
+        copied.too_large = True
+        self._copies = [each for each in self._copies if each is not copied]
+
+    def note_faults(self) -> None:
+        """At the end: what failed within the stream, where nobody could tell of it."""
+        result, job = self.course.result, self.job
+        if isinstance(result, CommittedStream):
+            for part, error in result.faults:
+                self._errors.note(part, error, job.route, job.arm)
+
+    def _passed_on(self, headers: Sequence[Header]) -> Sequence[Header]:
+        if not self._limited:
+            return headers
+        return [each for each in headers if not each[0].startswith(RATES)]
+
+    def _truth(self) -> Sequence[Header]:
+        attempts = (b"x-swapgate-attempts", str(len(self.course.attempts)).encode())
+        upstream, result = self.course.upstream, self.course.result
+        served = (upstream.header,) if upstream else ()
+        return (*self._headers, attempts, *served, *self._degraded(upstream, result))
+
+    def _degraded(
+        self,
+        upstream: Upstream | None,
+        result: Answer | CommittedStream | UpstreamFailed | None = None,
+    ) -> tuple[Header, ...]:
+        try:
+            left = result.dropped if isinstance(result, Answer | CommittedStream) else ()
+            return degraded(self.job.plan, self.job.request, upstream, left)
+        except Exception as error:
+            self._errors.note(Part.HEADERS, error, self.job.route, self.job.arm)
+            return ()

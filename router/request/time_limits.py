@@ -1,0 +1,67 @@
+"""How long an attempt may take until its target says anything at all."""
+
+import math
+from typing import Final
+
+from harness.domain.reliability.latency import (
+    AnswerTimes,
+    answer_class,
+    first_byte_limit_s,
+    unmeasured_limit_s,
+    with_answer,
+)
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.degradation import Hint
+from harness.domain.settings import RouterSettings
+from router.recording.bounded_map import Recent
+from router.request.needs import output_limit
+from router.request.optional_fields import given
+from router.request.request_state import Job, Try
+from router.snapshot.compiled import ServedRoute, Upstream
+
+# Targets, endpoints and classes of answers, of which a worker keeps the times.
+KEPT: Final = 2048
+Kind = tuple[str, Endpoint, int]
+
+
+def first_token_s(route: ServedRoute, upstream: Upstream, settings: RouterSettings) -> float:
+    """Of a stream: as the route says, else what is said of the model, else the router."""
+    own = route.route.settings.first_token_timeout_s
+    return own or upstream.can.first_token_timeout_s or settings.first_token_timeout_s
+
+
+class TimeLimits:
+    """Belongs to one event loop. What it has measured is this worker's own."""
+
+    def __init__(self, settings: RouterSettings) -> None:
+        self._settings = settings
+        self._times: Recent[Kind, AnswerTimes] = Recent(KEPT)
+
+    def first_s(self, job: Job, made: Try) -> float:
+        """Until a stream's first output, or a plain answer's first byte; inf for no limit."""
+        if job.request.stream:
+            return first_token_s(job.route, made.upstream, self._settings)
+        said = (
+            job.route.route.settings.first_byte_timeout_s
+            or made.upstream.can.first_byte_timeout_s
+            or self._settings.first_byte_timeout_s
+        )
+        if said is not None:
+            return said
+        if made.check or made.upstream.id == job.plan.targets[-1]:
+            return math.inf  # nobody stands behind it: to wait on is all that is left
+        thinks = bool(given(job.request, (Hint.REASONING,)))
+        unmeasured_s = unmeasured_limit_s(output_limit(job.request), thinks=thinks)
+        return first_byte_limit_s(self._times.get(_kind(job, made)), unmeasured_s)
+
+    def note(self, job: Job, made: Try, seconds: float) -> None:
+        """A plain answer's first byte came after that time, or the wait for it ended then.
+
+        A wait that was cut counts as well: where answers became slower, the limit must follow.
+        """
+        kind = _kind(job, made)
+        self._times.put(kind, with_answer(self._times.get(kind), seconds))
+
+
+def _kind(job: Job, made: Try) -> Kind:
+    return made.upstream.id, made.endpoint, answer_class(output_limit(job.request))

@@ -1,0 +1,157 @@
+"""One call of a provider: from the client's request to an answer or a committed stream."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from harness.domain.providers.credentials import without_secrets
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.table import OnBadEvent
+from harness.domain.settings import AnsweredModel, RouterSettings
+from router.protocols.embeddings import EMBEDDINGS
+from router.protocols.endpoints import DIALECTS
+from router.protocols.event_stream import StreamFilter
+from router.protocols.messages.unsigned_thinking import without_unsigned
+from router.request.attempt import Answer, check_type, read_answer, refusal_of
+from router.request.degradation import dropped_for
+from router.request.optional_fields import without
+from router.request.request_state import Job, Try
+from router.request.stream_relay import CommittedStream, OnEnd
+from router.server.timers import Timers
+from router.snapshot.compiled import Upstream
+from router.upstream.transport import (
+    TransportFactory,
+    UpstreamFailed,
+    UpstreamReply,
+    UpstreamRequest,
+)
+
+# What may come before the first output; more is no metadata.
+MAX_HELD_BYTES: Final = 1024 * 1024
+
+
+class Calls:
+    """No time limits of its own but the stream's: the caller bounds it by cancelling."""
+
+    def __init__(
+        self, transport_for: TransportFactory, settings: RouterSettings, timers: Timers
+    ) -> None:
+        self.timers = timers
+        self._transport_for = transport_for
+        self._between_s = settings.between_chunks_timeout_s
+        self._names_route = settings.response_model is AnsweredModel.ROUTE
+
+    async def make(
+        self, job: Job, made: Try, on_end: OnEnd, on_head: Callable[[], None] | None = None
+    ) -> Answer | CommittedStream:
+        """on_end: of a stream. on_head: told when a good answer has begun.
+
+        Raises UpstreamFailed, without what we proved ourselves with.
+        """
+        try:
+            return await self._made(job, made, on_end, on_head)
+        except UpstreamFailed as failed:
+            # A client may get its words, and logs its detail.
+            provider = made.upstream.provider
+            failed.body = without_secrets(failed.body, provider, made.key)
+            detail = failed.detail.encode("utf-8", "surrogatepass")
+            hidden = without_secrets(detail, provider, made.key)
+            failed.detail = hidden.decode("utf-8", "surrogatepass")
+            raise
+
+    async def _made(
+        self, job: Job, made: Try, on_end: OnEnd, on_head: Callable[[], None] | None
+    ) -> Answer | CommittedStream:
+        upstream = made.upstream
+        asked = job.request
+        dialect = DIALECTS[asked.endpoint]
+        request = UpstreamRequest(
+            upstream.provider,
+            _body(job, upstream),
+            asked.stream,
+            made.number > 1,
+            dialect.path,
+            job.passed_up if job.span is None else (*job.passed_up, *job.span.passed_up),
+            made.key,
+        )
+        reply = await self._transport_for(upstream.provider).send(request)
+        handed_over = False
+        try:
+            if not 200 <= reply.status < 300:
+                raise await refusal_of(reply)
+            if on_head is not None:
+                on_head()
+            if not asked.stream:
+                check_type(reply, b"application/json")
+                answer = await read_answer(reply, self._name(job), dialect)
+                if asked.endpoint is Endpoint.EMBEDDINGS:
+                    EMBEDDINGS.check_vectors(asked, answer.members)
+                return answer
+            check_type(reply, b"text/event-stream")
+            events = dialect.stream(asked, self._name(job))
+            events.skips = job.route.route.settings.on_bad_event is OnBadEvent.SKIP
+            if job.watch is not None:
+                events.listen(job.watch.ear)
+            hide = partial(without_secrets, provider=upstream.provider, key=made.key)
+            stream = await self._until_commit(job, reply, events, on_end, hide)
+            handed_over = True
+            return stream
+        finally:
+            if not handed_over:
+                await reply.aclose()
+
+    def _name(self, job: Job) -> str | None:
+        return job.route.json_name if self._names_route else None
+
+    async def _until_commit(
+        self,
+        job: Job,
+        reply: UpstreamReply,
+        events: StreamFilter,
+        on_end: OnEnd,
+        hide: Callable[[bytes], bytes],
+    ) -> CommittedStream:
+        """Raises UpstreamFailed for a stream that breaks before its first output."""
+        # A response's metadata repeat what was asked, each time.
+        most = MAX_HELD_BYTES + 4 * len(job.request.text)
+        chunks = reply.chunks()
+        held = b""
+        async for chunk in chunks:
+            held += events.feed(chunk)
+            if events.committed or events.failure:
+                break
+            if len(held) > most:
+                raise UpstreamFailed(FailureClass.MALFORMED, "metadata without end")
+        else:
+            held += events.end()
+        if not events.committed:
+            failure = events.failure_class or FailureClass.MALFORMED
+            raise UpstreamFailed(failure, events.failure, body=events.refusal)
+        return CommittedStream(
+            reply,
+            chunks,
+            events,
+            held,
+            between_s=self._between_s,
+            deadline=job.deadline,
+            hurried=job.hurried,
+            timers=self.timers,
+            on_end=on_end,
+            hide=hide,
+        )
+
+
+def _body(job: Job, upstream: Upstream) -> bytes:
+    """The client's, as the target is to see it."""
+    asked = job.request.for_kind(upstream.provider.kind)
+    # A target that never calls tools in parallel may not even know the field.
+    serialize = job.plan.serialize_tools and upstream.can.parallel_tools
+    dialect = DIALECTS[asked.endpoint]
+    body = dialect.patched(asked, upstream.target, serialize_tools=serialize)
+    dropped = dropped_for(asked, upstream)
+    if dropped:
+        body = without(body, asked.endpoint, dropped, upstream.target)
+    if asked.endpoint is Endpoint.MESSAGES and asked.endpoint not in upstream.adapted:
+        body = without_unsigned(body)
+    return body

@@ -1,0 +1,471 @@
+"""The router's front door: OpenAI-shaped HTTP as a bare ASGI application."""
+
+import asyncio
+import itertools
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from harness.domain.operations.client_address import client_address, proxy_networks
+from harness.domain.routing.table import KeyGrant
+from harness.domain.settings import RouterSettings
+from harness.ports import Clock, RateBook
+from router.access.admission import Admission
+from router.access.budget_refresh import BudgetWatch
+from router.access.keys import KeyRing
+from router.access.model_list import MODELS, models
+from router.access.rate_limits import LocalRates
+from router.health.checks import HealthChecks
+from router.health.early_recovery import Renewals
+from router.health.provider_keys import ProviderKeys
+from router.health.target_health import TargetHealth
+from router.health.worker_alerts import Alarms
+from router.observers.canary_guard import Guards
+from router.observers.capture import Sampler
+from router.observers.failover_log import FailoverLog
+from router.observers.feedback import PATH as FEEDBACK
+from router.observers.feedback import Feedback
+from router.observers.feedback_body import MAX_BODY_BYTES
+from router.observers.judge import Judges
+from router.observers.judge_budget import JudgeMoney
+from router.observers.request_accounting import Books
+from router.observers.request_observers import Observers
+from router.observers.shadow import Shadows
+from router.observers.tracing_port import Tracing
+from router.protocols.endpoints import ENDPOINTS
+from router.protocols.messages.dialect import VERSION
+from router.protocols.messages.errors import anthropic_error
+from router.recording.guard_files import GuardFiles, NoFiles
+from router.recording.metrics import CONTENT_TYPE, Reading, RouterMetrics
+from router.recording.port import Exposition, OwnExposition, Recording
+from router.recording.shadow_totals import ShadowWatch
+from router.recording.state_metrics import States
+from router.request.attempt_settlement import Outcomes
+from router.request.dispatch import Dispatcher
+from router.request.model_endpoint import ModelCalls
+from router.request.planner import Planner
+from router.request.upstream_call import Calls
+from router.server.asgi import (
+    CallerGone,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    TooLarge,
+    arrived,
+    header,
+    read_body,
+    send_reply,
+)
+from router.server.event_log import EventLog
+from router.server.internal_errors import InternalErrors, Part
+from router.server.replies import JSON, Reply, error_reply
+from router.server.timers import Timers
+from router.snapshot.compiled import Header, Serving
+from router.snapshot.holder import SnapshotHolder
+from router.upstream.transport import TransportFactory
+
+log = logging.getLogger(__name__)
+
+# What watches beside all requests, after a fault of it.
+BEGUN_AGAIN_S: Final = 1.0
+MESSAGES: Final = "/v1/messages"
+METRICS: Final = "/metrics"
+METHODS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(ENDPOINTS, "POST"),
+    FEEDBACK: "POST",
+    MODELS: "GET",
+    METRICS: "GET",
+}
+CLOSE: Final[Header] = (b"connection", b"close")
+SOON: Final[Header] = (b"retry-after", b"1")
+
+
+def build(  # noqa: PLR0913 - the parts, one by one
+    holder: SnapshotHolder,
+    recorder: Recording,
+    transport_factory: TransportFactory,
+    settings: RouterSettings,
+    secret: bytes,
+    clock: Clock,
+    *,
+    on_stop: Callable[[], Awaitable[None]] | None = None,
+    exposition: Exposition | None = None,
+    rates: RateBook | None = None,
+    tracing: Tracing | None = None,
+    guard_files: GuardFiles | None = None,
+) -> "Router":
+    """The ASGI application; its lifespan starts and stops holder and recorder.
+
+    holder: booted. on_stop: closes what the factory hands out. exposition: answers for all
+    workers; by default for this process alone. rates: shared by all workers; by default this
+    process's own. tracing: None for none. guard_files: of the workers' own guards of canaries;
+    by default they forget with the process.
+    """
+    return Router(
+        holder,
+        recorder,
+        transport_factory,
+        settings,
+        secret,
+        clock,
+        on_stop,
+        exposition or OwnExposition(),
+        rates or LocalRates(),
+        tracing,
+        guard_files or NoFiles(),
+    )
+
+
+class Router:
+    def __init__(  # noqa: PLR0913, PLR0917 - as `build`
+        self,
+        holder: SnapshotHolder,
+        recorder: Recording,
+        transport_factory: TransportFactory,
+        settings: RouterSettings,
+        secret: bytes,
+        clock: Clock,
+        on_stop: Callable[[], Awaitable[None]] | None,
+        exposition: Exposition,
+        rates: RateBook,
+        tracing: Tracing | None,
+        guard_files: GuardFiles,
+    ) -> None:
+        self._holder = holder
+        self._recorder = recorder
+        self._settings = settings
+        self._keys = KeyRing(secret)
+        self._timers = Timers()
+        self._health = TargetHealth(settings.breaker, clock.monotonic)
+        self._events = EventLog()
+        self._alarms = Alarms(holder, self._health, recorder, clock, self._events)
+        self._health.on_move = self._alarms.breaker_moved
+        self._health.on_pause = self._alarms.paused
+        self._metrics = RouterMetrics(self._reading)
+        self._exposition = exposition
+        exposition.attach(self._metrics)
+        self._errors = InternalErrors(
+            self._metrics, recorder.counters, self._alarms.internal_error
+        )
+        failovers = FailoverLog(secret, clock, self._metrics, recorder, self._events)
+        self._guards = Guards(
+            holder,
+            guard_files,
+            clock,
+            workers=settings.workers,
+            worker=recorder.worker,
+            announce=recorder.announce,
+            on_abort=self._alarms.canary_aborted,
+        )
+        self._guards.boot()
+        recorder.on_abort = self._guards.heard
+        books = Books(recorder, self._metrics, failovers, self._guards, clock, self._errors)
+        self._feedback = Feedback(recorder, self._metrics)
+        keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
+        self._renewals = Renewals(self._health, keys)
+        self._alarms.also(self._renewals.look)
+        calls = Calls(transport_factory, settings, self._timers)
+        dispatcher = Dispatcher(
+            calls,
+            settings,
+            self._health,
+            keys,
+            Outcomes(self._health, keys, self._metrics),
+            clock,
+            random.random,
+            self._errors,
+        )
+        self._admission = Admission(
+            rates, recorder.spends, recorder.counters, clock, self._alarms.say,
+            worker=recorder.worker, secret=secret,
+        )  # fmt: skip
+        self._proxies = proxy_networks(settings.trusted_proxies)
+        holder.also(BudgetWatch(holder, recorder.spends, clock))
+        holder.also(ShadowWatch(holder, recorder.shadows, clock))
+        self._shadows = Shadows(
+            holder, calls, self._health, keys, recorder, self._metrics, settings, clock
+        )
+        money = JudgeMoney(holder, clock)
+        holder.also(money)
+        self._judges = Judges(
+            holder, calls, self._health, keys, recorder, self._metrics, money, settings, clock
+        )
+        self._checks = HealthChecks(
+            holder,
+            dispatcher,
+            self._health,
+            self._metrics,
+            clock,
+            settings.health_check_interval_s,
+        )
+        self._states = States(holder, recorder, self._events, self._health, self._checks)
+        planner = Planner(
+            self._health, clock, settings.breaker.when_all_open, self._guards.stopped
+        )
+        observers = Observers(
+            books,
+            self._feedback,
+            self._admission,
+            Sampler(secret, clock, recorder),
+            self._shadows,
+            self._judges,
+            tracing,
+            self._errors,
+        )
+        self._calls = ModelCalls(
+            planner,
+            dispatcher,
+            self._admission,
+            books,
+            observers,
+            settings,
+            clock,
+            self._errors,
+        )
+        self._tracing = tracing
+        self._on_stop = on_stop
+        self._count = itertools.count(1)
+        self._under_way = 0
+        self._stopping = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        self._loop = asyncio.get_running_loop()
+        self._holder.start()
+        self._recorder.start()
+        self._events.start()
+        watching = asyncio.ensure_future(self._kept_up(self._alarms.watch))
+        checking = asyncio.ensure_future(self._kept_up(self._checks.watch))
+        guarding = asyncio.ensure_future(self._kept_up(self._guards.watch))
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        watching.cancel()
+        self._alarms.close()
+        checking.cancel()
+        guarding.cancel()
+        await asyncio.gather(watching, checking, guarding, return_exceptions=True)
+        await self._shadows.aclose()
+        await self._judges.aclose()
+        self._holder.stop()
+        self._recorder.stop()
+        self._events.stop()
+        if self._tracing is not None:
+            self._tracing.close()
+        if self._on_stop is not None:
+            await self._on_stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _kept_up(self, watch: Callable[[], Awaitable[None]]) -> None:
+        """Until it is cancelled: a fault ends a turn of what watches, and not all its turns."""
+        while True:
+            try:
+                await watch()
+            except Exception as error:
+                self._errors.note(Part.BACKGROUND, error)
+            await asyncio.sleep(BEGUN_AGAIN_S)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # The worker's name is new for every process, so that ids never repeat.
+        number = f"req_{self._recorder.worker}-{next(self._count):x}"
+        request_id = (b"x-swapgate-request-id", number.encode())
+        begun = False
+
+        def noting_send(message: Message) -> Awaitable[None]:
+            nonlocal begun
+            begun = True
+            return send(message)
+
+        try:
+            found = self._caller(scope)
+            reply: Reply | None
+            if isinstance(found, Reply):
+                reply = found
+            else:
+                reply = await self._allowed(scope, receive, noting_send, *found, request_id)
+            if reply is not None:
+                await send_reply(send, _told(scope, reply, number), (request_id,))
+        except CallerGone:
+            return
+        except Exception as error:
+            # Its own words may hold content; the place is told once.
+            log.error("request %s failed", number)  # noqa: TRY400
+            self._errors.note(Part.REQUEST, error)
+            if begun:
+                raise
+            reply = error_reply(500, f"the router failed; quote {number}", "internal_error")
+            await send_reply(send, _told(scope, reply, number), (request_id,))
+
+    def _caller(self, scope: Scope) -> Reply | tuple[KeyGrant, Serving]:
+        """Who asks, and the revision for all of this request; or the reply already."""
+        path, method = scope["path"], scope["method"]
+        if path in HEALTH:
+            return HEALTH[path](self) if method in ("GET", "HEAD") else _not_allowed("GET")
+        wanted = METHODS.get(path, "GET" if path.startswith(f"{MODELS}/") else None)
+        if wanted is None:
+            return error_reply(404, f"there is nothing at {method} {path}", "unknown_url")
+        if method != wanted:
+            return _not_allowed(wanted)
+        serving = self._holder.current
+        if serving is None:
+            message = "the router has no routes yet; try again in a second"
+            return error_reply(503, message, "not_ready", headers=(SOON,))
+        try:
+            self._renewals.look(serving)
+        except Exception as error:
+            self._errors.note(Part.RECORDING, error)
+        grant = self._keys.grant(header(scope, b"authorization"), serving)
+        if grant is None and _anthropic(scope):
+            grant = self._keys.grant_of(header(scope, b"x-api-key"), serving)
+        if grant is None:
+            return self._admission.stranger(self._address(scope))
+        return grant, serving
+
+    def _address(self, scope: Scope) -> str:
+        client = scope.get("client")
+        forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        return client_address(client[0] if client else None, forwarded, self._proxies)
+
+    async def _allowed(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        grant: KeyGrant,
+        serving: Serving,
+        request_id: Header,
+    ) -> Reply | None:
+        """The reply; None when it is sent already."""
+        path = scope["path"]
+        if path == METRICS:
+            return await self.metrics()
+        if path == FEEDBACK:
+            return await self._heard(scope, receive, grant)
+        if path not in ENDPOINTS:
+            return models(serving, grant, path, anthropic=_anthropic(scope))
+        if self._under_way >= self._settings.max_concurrent:
+            self._recorder.counters["refused_when_full"] += 1
+            return error_reply(503, "this worker is full", "overloaded", headers=(SOON, CLOSE))
+        self._under_way += 1
+        try:
+            return await self._complete(scope, receive, send, grant, serving, request_id)
+        finally:
+            self._under_way -= 1
+
+    async def _heard(self, scope: Scope, receive: Receive, grant: KeyGrant) -> Reply:
+        body = await self._body(scope, receive, MAX_BODY_BYTES)
+        if isinstance(body, Reply):
+            return body
+        too_many = self._admission.opinion(grant.id, grant.limits)
+        return too_many or await self._feedback.take(body, grant.id)
+
+    async def _complete(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        grant: KeyGrant,
+        serving: Serving,
+        request_id: Header,
+    ) -> Reply | None:
+        body = await self._body(scope, receive, self._settings.max_body_bytes)
+        if isinstance(body, Reply):
+            return body
+        return await self._calls.answer(
+            scope,
+            receive,
+            send,
+            body=body,
+            grant=grant,
+            serving=serving,
+            request_id=request_id,
+        )
+
+    async def _body(self, scope: Scope, receive: Receive, limit: int) -> bytes | Reply:
+        """All of it, or why it is refused."""
+        kind = header(scope, b"content-type") or b"application/json"
+        if kind.split(b";", 1)[0].strip().lower() != b"application/json":
+            return error_reply(415, "send application/json", "unsupported_media_type")
+        try:
+            body = arrived(scope, limit)
+            if body is None:
+                body = await read_body(receive, limit, self._timers)
+        except TooLarge:
+            message = f"the body is larger than {limit} bytes"
+            return error_reply(413, message, "request_too_large", headers=(CLOSE,))
+        except TimeoutError:
+            message = "the body did not arrive in time"
+            return error_reply(408, message, "request_timeout", headers=(CLOSE,))
+        return body
+
+    def note_fault(self, error: Exception) -> None:
+        """Of what records, beside all requests."""
+        self._errors.note(Part.BACKGROUND, error)
+
+    def stop(self) -> None:
+        """Not ready any more; what comes all the same is served. Called from a signal, too."""
+        self._stopping = True
+
+    def healthz(self) -> Reply:
+        return Reply(200, (JSON,), b'{"status":"ok"}')
+
+    def readyz(self) -> Reply:
+        """503 until there is a snapshot, and once it is to stop; `degraded`, and why, when the
+        snapshot may be an old one: the database is away, or its newest revision is refused.
+        """
+        if self._stopping:
+            return Reply(503, (JSON,), b'{"status":"stopping"}')
+        serving = self._holder.current
+        if serving is None:
+            return Reply(503, (JSON,), b'{"status":"starting"}')
+        if self._holder.refused:
+            return Reply(200, (JSON,), b'{"status":"degraded","reason":"revision_refused"}')
+        if self._holder.stale:
+            return Reply(200, (JSON,), b'{"status":"degraded","reason":"database_away"}')
+        return Reply(200, (JSON,), b'{"status":"ok"}')
+
+    async def metrics(self) -> Reply:
+        """In Prometheus's text format."""
+        try:
+            text = await self._exposition.text()
+        except TimeoutError:
+            message = "the router's parent process does not answer; try again in a second"
+            return error_reply(503, message, "metrics_unavailable", headers=(SOON,))
+        return Reply(200, ((b"content-type", CONTENT_TYPE),), text)
+
+    def _reading(self) -> Reading:
+        return self._states.reading(
+            {
+                "router_requests_under_way": self._under_way,
+                "router_tasks": len(asyncio.all_tasks(self._loop)) if self._loop else 0,
+            }
+        )
+
+
+HEALTH: Final = {"/healthz": Router.healthz, "/readyz": Router.readyz}
+
+
+def _not_allowed(method: str) -> Reply:
+    allow = (b"allow", method.encode())
+    return error_reply(405, f"only {method} works here", "method_not_allowed", headers=(allow,))
+
+
+def _anthropic(scope: Scope) -> bool:
+    """Whether it is Anthropic's client that asks."""
+    path = scope["path"]
+    return path == MESSAGES or (path not in ENDPOINTS and header(scope, VERSION) is not None)
+
+
+def _told(scope: Scope, reply: Reply, request_id: str) -> Reply:
+    """An error in the client's protocol; any other reply as it is."""
+    if reply.status >= 400 and _anthropic(scope):
+        return anthropic_error(reply, request_id)
+    return reply

@@ -1,0 +1,141 @@
+"""The few words of ASGI that are spoken here: types, reading a body, sending a reply."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+from router.server.replies import Reply
+from router.server.timers import Timers
+from router.snapshot.compiled import Header
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# uvicorn has no limit on how slowly a request may arrive.
+REQUEST_ARRIVES_S: Final = 30.0
+# Most requests of a fast provider end before it pays to watch their caller.
+WATCH_AFTER_S: Final = 0.02
+
+
+class TooLarge(Exception):
+    """The body is over the limit."""
+
+
+class CallerGone(Exception):
+    """The caller hung up."""
+
+
+# In the scope, from our own server: the whole body, where it came with the head. `receive` has
+# it as well.
+BODY: Final = "swapgate_body"
+# Likewise: to be told what is to happen when the client leaves, and None in the end. Without
+# it, a task has to wait for `receive` to say so.
+ON_LEAVING: Final = "swapgate_on_leaving"
+OnLeaving = Callable[[Callable[[], None] | None], None]
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    for found, value in scope["headers"]:
+        if found == name:
+            return bytes(value)
+    return None
+
+
+def arrived(scope: Scope, max_bytes: int) -> bytes | None:
+    """The body, if it came with the head. Raises TooLarge, also for what is still to come."""
+    length = header(scope, b"content-length")
+    if length is not None and length.isdigit() and int(length) > max_bytes:
+        raise TooLarge
+    body: bytes | None = scope.get(BODY)
+    if body is not None and len(body) > max_bytes:
+        raise TooLarge
+    return body
+
+
+async def read_body(receive: Receive, max_bytes: int, timers: Timers) -> bytes:
+    """Raises TooLarge, CallerGone, TimeoutError when it does not arrive in time."""
+    with timers.limit(asyncio.get_running_loop().time() + REQUEST_ARRIVES_S):
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        parts = [body]
+        size = len(body)
+        while message.get("more_body"):
+            message = await receive()
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            if size > max_bytes:
+                raise TooLarge
+            parts.append(part)
+    if message["type"] == "http.disconnect":
+        raise CallerGone
+    if size > max_bytes:
+        raise TooLarge
+    return b"".join(parts) if len(parts) > 1 else body
+
+
+async def send_reply(send: Send, reply: Reply, headers: Iterable[Header]) -> None:
+    length = (b"content-length", str(len(reply.body)).encode())
+    await send(
+        {
+            "type": "http.response.start",
+            "status": reply.status,
+            "headers": [*reply.headers, *headers, length],
+        }
+    )
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+class CallerWatch:
+    """Within the block, a caller who hangs up cancels it; outside it is CallerGone."""
+
+    def __init__(
+        self, receive: Receive, timers: Timers, on_leaving: OnLeaving | None = None
+    ) -> None:
+        self._receive = receive
+        self._on_leaving = on_leaving
+        self._timers = timers
+        self._gone = False
+        self._watch: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task(self._timers.loop)
+        if task is None:
+            raise RuntimeError("a caller is watched from within a task")
+        self._task = task
+        if self._on_leaving is not None:
+            self._on_leaving(self._left)
+            return self
+        self.when = asyncio.get_running_loop().time() + WATCH_AFTER_S
+        self._timers.add(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._on_leaving is not None:
+            self._on_leaving(None)
+        else:
+            self._timers.discard(self)
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._gone and kind is asyncio.CancelledError and self._task.uncancel() == 0:
+            raise CallerGone from None
+
+    def due(self) -> None:
+        self._watch = asyncio.get_running_loop().create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._left()
+
+    def _left(self) -> None:
+        self._gone = True
+        self._task.cancel()

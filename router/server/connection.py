@@ -1,0 +1,494 @@
+"""One client's connection: HTTP/1.1 read by httptools, each request handed to the application.
+
+Stands in uvicorn's server in place of uvicorn's own, which takes as long for a request as all
+routing may, reads a head without end, and waits for ever for the rest of a request.
+"""
+
+import asyncio
+import fcntl
+import select
+import termios
+from array import array
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, Final, cast
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from router.server.asgi import REQUEST_ARRIVES_S, App
+from router.server.replies import error_body
+from router.server.request_cycle import SLICE_BYTES, Call, status_line
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+# Of a body that nobody reads yet; more is left to the network.
+HIGH_WATER_BYTES: Final = 64 * 1024
+# How long a worker that ends still answers whoever is connected: a client that sends its next
+# request at that moment would be cut off.
+LINGER_S: Final = 1.0
+# A client that takes nothing of what waits for it in so long is hung up on: it holds up a
+# provider's connection, and a place among the requests at once.
+STALLED_S: Final = 60.0
+# A client that is still sending when it has its last answer is read on, in vain: hung up on at
+# once, it would get a reset that takes the answer with it, and many read only once all is sent.
+# For so long and so much; and for so long after its last byte. Of what is no HTTP, less.
+READ_ON_S: Final = 30.0
+READ_ON_QUIET_S: Final = 5.0
+READ_ON_BYTES: Final = 256 * 1024 * 1024
+READ_ON_NO_HTTP_BYTES: Final = 1024 * 1024
+# A client that ended its own side of the connection may wait for its answer, or be gone: looked
+# at after so long, then after twice that, up to the longest.
+FIRST_LOOK_S, LONGEST_LOOK_S = 0.05, 1.0
+_FRAMING: Final = (b"content-length", b"transfer-encoding")
+_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
+
+
+class HeadTooLarge(Exception):
+    """The request line and the headers are over the limit."""
+
+
+class State(ServerState):
+    """Of a server that may be leaving.
+
+    ending: every answer is the last on its connection. handed_over: others serve in this
+    server's stead: its idle connections are kept until they are used once more, or time out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ending = False
+        self.handed_over = False
+
+
+class BodyAlone:
+    """What a parser tells of a body whose head was read by another one."""
+
+    def __init__(self, on_body: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
+        self.on_body = on_body
+        self.on_message_complete = on_end
+
+
+class Connection(asyncio.Protocol):
+    """A head over MAX_HEAD_BYTES is refused, and so are trailers of that size. What does not
+    arrive in time is hung up on, and who does not read.
+
+    Requests are answered in order, one at a time; those that come early wait.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: State,
+        app_state: dict[str, Any],  # noqa: ARG002 - uvicorn's; nothing is shared that way
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.loop = _loop or asyncio.get_running_loop()
+        self.app = cast("App", config.loaded_app)
+        self.tasks = server_state.tasks
+        self.full = False
+        self._state = server_state
+        self._keep_alive_s = config.timeout_keep_alive
+        self._parser = httptools.HttpRequestParser(self)
+        self._arriving: Call | None = None  # its body is still to come
+        self._answered: Call | None = None  # its answer is
+        self._waiting: deque[Call] = deque()
+        self._drains: list[asyncio.Future[None]] = []
+        self._unwritten = memoryview(b"")  # of an answer that is written in slices
+        self._all_written: Callable[[], None] | None = None
+        self._fed = 0  # bytes of a request: of its head, or since the last piece of its body
+        self._in_head = True
+        self._head_too_large = self._paused = False
+        self._refusal: bytes | None = None  # nothing more is read; what is said about it
+        self._ending = False  # the server is, and counts the seconds
+        self._reads_on: asyncio.TimerHandle | None = None  # what comes is thrown away
+        self._reads_on_until = 0.0
+        self._thrown_away = self._thrown_away_before = 0
+        self._look: asyncio.TimerHandle | None = None
+        self._limit: asyncio.TimerHandle | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._idle_since = 0.0
+        self._stalling: asyncio.TimerHandle | None = None
+        self._unread = 0
+
+    # What follows is called by the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self._client = transport.get_extra_info("peername")
+        # The server asks for no more of them than `shutdown`.
+        self._state.connections.add(cast("Any", self))
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        self._state.connections.discard(cast("Any", self))
+        self._arrived()
+        for timer in (self._idle, self._reads_on, self._look):
+            if timer is not None:
+                timer.cancel()
+        self._taken()
+        self._waiting.clear()
+        self._unwritten, self._all_written = memoryview(b""), None
+        call, self._answered = self._answered, None
+        if call is not None:
+            call.hang_up()
+        self.resume_writing()
+        # Like a request, it holds this connection: together they would wait to be collected.
+        del self._parser
+
+    def eof_received(self) -> bool:
+        """Whether the connection stays open, for the answers to what came whole."""
+        call = self._answered
+        if call is None or self._arriving is not None or self._reads_on is not None:
+            return False
+        self._say_last()
+        self._refusal = b""
+        # One that is gone resets the connection now, which is seen at the next look.
+        call.probe()
+        self._look = self.loop.call_later(FIRST_LOOK_S, self._is_gone, FIRST_LOOK_S)
+        return True
+
+    def _is_gone(self, after_s: float) -> None:
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), 0)
+        if poll.poll(0):  # an error or a hang-up, of both sides
+            self.transport.abort()
+            return
+        again_s = min(2 * after_s, LONGEST_LOOK_S)
+        self._look = self.loop.call_later(again_s, self._is_gone, again_s)
+
+    def data_received(self, data: bytes) -> None:
+        if self._reads_on is not None:
+            self._thrown_away += len(data)
+            most = READ_ON_BYTES if self._refusal is None else READ_ON_NO_HTTP_BYTES
+            if self._thrown_away > most:
+                self.transport.abort()
+                return
+        if self._refusal is not None:
+            return
+        self._fed += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._refusal is None:
+                self._not_upgraded(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError:
+            if self._refusal is None:
+                self._refuse()
+            return
+        if self._fed > MAX_HEAD_BYTES:
+            self._head_too_large = True
+            self._refuse()
+        elif self._fed and self._limit is None:
+            self._wait()
+
+    def pause_writing(self) -> None:
+        self.full = True
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        self.full = False
+        self._taken()
+        for each in self._drains:
+            if not each.done():
+                each.set_result(None)
+        self._drains.clear()
+        if self._all_written is not None:
+            self._write_slice()
+
+    # What follows is called by the parser.
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self._expects_100 = False
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer: it may come from beyond a proxy that guards the headers
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self._expects_100 = True
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self._fed > MAX_HEAD_BYTES:
+            # Perhaps it is the body that came along.
+            lines = (len(name) + len(value) + len(b": \r\n") for name, value in self._headers)
+            if len(self._url) + sum(lines) > MAX_HEAD_BYTES:
+                self._head_too_large = True
+                raise HeadTooLarge
+        self._in_head = False
+        self._fed = 1
+        path, raw_path, query = _place(self._url)
+        version = self._parser.get_http_version()
+        scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "method": self._parser.get_method().decode("ascii"),
+            "scheme": "http",
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": self._headers,
+            "client": self._client,
+        }
+        wanted = version == "1.1" and self._parser.should_keep_alive()
+        goes_on = wanted and not self._state.ending
+        call = Call(self, scope, keep_alive=goes_on, expects_100=self._expects_100)
+        self._arriving = call
+        if self._answered is None:
+            self._start(call)
+        else:
+            self._waiting.append(call)
+            self._pause()
+
+    def on_body(self, body: bytes) -> None:
+        self._fed = 1
+        if self._arriving is not None and self._arriving.feed(body) > HIGH_WATER_BYTES:
+            self._pause()
+
+    def on_message_complete(self) -> None:
+        if self._parser.should_upgrade() and self._framing():
+            return  # the parser takes the body for another protocol
+        self._complete()
+
+    def _complete(self) -> None:
+        if self._arriving is not None:
+            self._arriving.feed_end()
+            self._arriving = None
+        self._fed = 0
+        self._in_head = True
+        self._arrived()
+        if self._reads_on is not None:
+            self._refusal = b""
+            self._close_now()
+
+    def _framing(self) -> list[bytes]:
+        """Header lines that say how long the body is; none for no body."""
+        return [b"%b: %b\r\n" % each for each in self._headers if each[0] in _FRAMING]
+
+    def _not_upgraded(self, rest: bytes) -> None:
+        """Answered as if it had not asked; what follows its body may be of another protocol.
+
+        Java's client asks for HTTP/2 in this way with every request that is not over TLS.
+        """
+        self._say_last()
+        lines = self._framing()
+        if not lines:
+            self._last_came()
+            return
+        self._parser = httptools.HttpRequestParser(BodyAlone(self.on_body, self._last_came))
+        self.data_received(b"POST / HTTP/1.1\r\n%b\r\n%b" % (b"".join(lines), rest))
+
+    def _last_came(self) -> None:
+        self._complete()
+        self._refusal = b""
+        if self._answered is None:
+            self._close()
+
+    # What follows is called by the request under way.
+
+    @property
+    def date(self) -> bytes:
+        return b"".join([b"%b: %b\r\n" % each for each in self._state.default_headers])
+
+    def write_in_slices(self, data: bytes, done: Callable[[], None]) -> None:
+        self._unwritten, self._all_written = memoryview(data), done
+        self._write_slice()
+
+    def _write_slice(self) -> None:
+        """One for each turn of the loop, none while the client has enough to read."""
+        if self.full or self._all_written is None:
+            return
+        self.transport.write(self._unwritten[:SLICE_BYTES])
+        self._unwritten = self._unwritten[SLICE_BYTES:]
+        if self._unwritten:
+            if not self.full:
+                self.loop.call_soon(self._write_slice)
+            return
+        done, self._all_written = self._all_written, None
+        done()
+
+    def ended(self) -> None:
+        call, self._answered = self._answered, None
+        self._state.total_requests += 1
+        if call is None or self.transport.is_closing():
+            return
+        if not call.keep_alive:
+            self._close()
+        elif self._waiting:
+            self._start(self._waiting.popleft())
+            self.read_on()
+        elif self._refusal is not None:
+            self._hang_up()
+        else:
+            self.read_on()
+            self._idle_since = self.loop.time()
+            if self._idle is None:
+                self._idle = self.loop.call_later(self._keep_alive_s, self._tired)
+
+    def read_on(self) -> None:
+        """Unless requests wait already: more of them would wait in memory."""
+        if self._paused and self._refusal is None and not self._waiting:
+            self._paused = False
+            self.transport.resume_reading()
+
+    async def drained(self) -> None:
+        """Until the client has read most of what was sent, or is gone."""
+        if self.full:
+            drain = self.loop.create_future()
+            self._drains.append(drain)
+            await drain
+
+    # What follows is called by the server.
+
+    def shutdown(self) -> None:
+        """End after the requests that came, or one that comes now. May be called again."""
+        if not (self._ending or self._state.handed_over):
+            self._ending = True
+            self.loop.call_later(LINGER_S, self._leave)
+        self._say_last()
+
+    def _say_last(self) -> None:
+        """The last request that came says so in its answer."""
+        last = self._waiting[-1] if self._waiting else self._answered
+        if last is not None:
+            last.keep_alive = False
+
+    def _leave(self) -> None:
+        if self._answered is None and not self._fed:
+            self._close()
+
+    def _close(self) -> None:
+        """Once everything is sent, and what the client is still sending has come."""
+        if self._arriving is None and not self._refusal:
+            self._close_now()
+        elif self._reads_on is None and not self.transport.is_closing():
+            self._reads_on_until = self.loop.time() + READ_ON_S
+            self._reads_on = self.loop.call_later(READ_ON_QUIET_S, self._read_on_enough)
+            self.transport.write_eof()
+            if self._paused:
+                self._paused = False
+                self.transport.resume_reading()
+
+    def _read_on_enough(self) -> None:
+        quiet = self._thrown_away == self._thrown_away_before
+        if quiet or self.loop.time() >= self._reads_on_until:
+            self._close_now()
+            return
+        self._thrown_away_before = self._thrown_away
+        self._reads_on = self.loop.call_later(READ_ON_QUIET_S, self._read_on_enough)
+
+    def _close_now(self) -> None:
+        """Once everything is sent, for which the client must read."""
+        self.transport.close()
+        if self._stalling is None and self.transport.get_write_buffer_size():
+            self._watch_reader()
+
+    def _watch_reader(self) -> None:
+        self._unread = self._left_to_read()
+        self._stalling = self.loop.call_later(STALLED_S, self._stalled)
+
+    def _left_to_read(self) -> int:
+        """By the system's count, where it has one: it holds megabytes for a slow client, which
+        takes a kilobyte of them and is well.
+        """
+        count = array("i", [0])
+        with suppress(OSError):
+            fcntl.ioctl(self.transport.get_extra_info("socket"), termios.TIOCOUTQ, count)
+        return self.transport.get_write_buffer_size() + len(self._unwritten) + count[0]
+
+    def _taken(self) -> None:
+        if self._stalling is not None:
+            self._stalling.cancel()
+            self._stalling = None
+
+    def _stalled(self) -> None:
+        if self._left_to_read() < self._unread:
+            self._watch_reader()
+        else:
+            self.transport.abort()
+
+    def _start(self, call: Call) -> None:
+        self._answered = call
+        call.start()
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _refuse(self) -> None:
+        """What cannot be read as HTTP is told so, in the client's own protocol, and ended.
+
+        The answers to what came before it are sent first.
+        """
+        if self._head_too_large:
+            status, code = 431, "headers_too_large"
+            message = f"the request's head is larger than {MAX_HEAD_BYTES} bytes"
+        else:
+            status, code, message = 400, "invalid_http", "this is not HTTP/1.1"
+        body = error_body(message, "invalid_request_error", code)
+        head = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        self._refusal = status_line(status) + head + b"connection: close\r\n\r\n" + body
+        broken = self._arriving
+        if broken is not None:
+            broken.hang_up()
+            if broken is self._answered:
+                self._answered = None
+                self._refusal = b"" if broken.begun else self._refusal
+            else:
+                self._waiting.remove(broken)
+        if self._answered is None:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._refusal:
+            self.transport.write(self._refusal)
+        self._close()
+
+    def _wait(self) -> None:
+        self._limit = self.loop.call_later(REQUEST_ARRIVES_S, self._late)
+
+    def _arrived(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+
+    def _late(self) -> None:
+        self._limit = None
+        if self._answered is not None:
+            self._wait()  # the application is reading, and has a limit of its own
+        else:
+            self._close_now()
+
+    def _tired(self) -> None:
+        """One timer for many requests: setting one for each would cost more than this look."""
+        self._idle = None
+        if self._answered is not None or self._fed:
+            return
+        left_s = self._idle_since + self._keep_alive_s - self.loop.time()
+        if left_s > 0:
+            self._idle = self.loop.call_later(left_s, self._tired)
+        else:
+            self._close()
+
+
+@lru_cache(maxsize=256)
+def _place(url: bytes) -> tuple[str, bytes, bytes]:
+    """Path, raw path and query. Raises HttpParserError, UnicodeDecodeError."""
+    found = httptools.parse_url(url)
+    raw = found.path
+    path = raw.decode("ascii")
+    return (unquote(path) if "%" in path else path), raw, found.query or b""

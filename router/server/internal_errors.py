@@ -1,0 +1,124 @@
+"""Faults of our own: counted, told a person, and never the request's to bear.
+
+What watches a request may fail without the request; what plans it, or makes its calls, fails
+over to the incumbent's plain path. None of that is silent: each is counted by part and arm, its
+place in the code is logged once, and the first is an alert that holds the route's canary.
+"""
+
+import asyncio
+import logging
+import traceback
+from collections import Counter
+from enum import StrEnum
+from typing import Final, Protocol
+from weakref import WeakKeyDictionary
+
+from harness.domain.routing.table import Arm
+from router.recording.metrics import RouterMetrics
+from router.snapshot.compiled import ServedRoute
+
+log = logging.getLogger(__name__)
+
+NO_ARM: Final = "none"
+
+
+class Part(StrEnum):
+    """Where in the router it was. ATTEMPT: what runs for one target alone, its request patch, a
+    translation, the reading of its answer. BACKGROUND: beside all requests.
+    """
+
+    REQUEST = "request"
+    LIMITS = "limits"
+    PLAN = "plan"
+    SCORING = "scoring"
+    JUDGE = "judge"
+    FEEDBACK = "feedback"
+    TRACING = "tracing"
+    CAPTURE = "capture"
+    SHADOW = "shadow"
+    GUARDRAILS = "guardrails"
+    HEADERS = "headers"
+    HEARTBEAT = "heartbeat"
+    ATTEMPT = "attempt"
+    DISPATCH = "dispatch"
+    STREAM = "stream"
+    RECORDING = "recording"
+    BACKGROUND = "background"
+
+
+class Tell(Protocol):
+    def __call__(self, about: str, subject: str, words: str) -> None:
+        """As `Alarms.internal_error`."""
+        ...
+
+
+class InternalErrors:
+    """Belongs to the event loop of its worker. counters: of the process."""
+
+    def __init__(self, metrics: RouterMetrics, counters: Counter[str], tell: Tell) -> None:
+        self._metrics = metrics
+        self._counters = counters
+        self._tell = tell
+        self._logged: set[tuple[Part, str]] = set()
+        # A request is a task. Empty but after a fault, so that no other request pays.
+        self._of_request: WeakKeyDictionary[asyncio.Task[object], int] = WeakKeyDictionary()
+
+    def note(
+        self,
+        part: Part,
+        error: BaseException,
+        route: ServedRoute | None = None,
+        arm: Arm | None = None,
+    ) -> None:
+        """Raises nothing. arm: the assigned one, None before there is one."""
+        try:
+            self._note(part, error, route, arm.value if arm else NO_ARM)
+        except Exception as fault:  # noqa: BLE001 - its words may hold content
+            log.error("an internal error could not be told of: %s", place_of(fault))  # noqa: TRY400
+
+    def taken(self) -> int:
+        """How many there were in this request, since it was last asked."""
+        if not self._of_request:
+            return 0
+        task = asyncio.current_task()
+        return self._of_request.pop(task, 0) if task is not None else 0
+
+    def _note(
+        self, part: Part, error: BaseException, route: ServedRoute | None, arm: str
+    ) -> None:
+        self._counters["internal_errors"] += 1
+        self._metrics.internal_error(part.value, arm)
+        if (task := asyncio.current_task()) is not None:
+            self._of_request[task] = self._of_request.get(task, 0) + 1
+        place = place_of(error)
+        # A fault that every request meets must not fill the log.
+        if (part, place) not in self._logged:
+            self._logged.add((part, place))
+            # Without the error's own words, which may hold content.
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            log.error("internal error in part %s: %s\n%s", part.value, place, frames)
+        trial = route.trial if route else None
+        subject = f"route {route.route.name}" if route else "the router"
+        kept = "The answer did not depend on it." if part in SPARED else "It was answered anew."
+        words = f"{place}, in part {part.value}, arm {arm}. {kept}"
+        self._tell(trial.rollout if trial else subject, subject, words)
+
+
+# Their faults change nothing of the answer.
+SPARED: Final = frozenset(Part) - {
+    Part.REQUEST,
+    Part.PLAN,
+    Part.ATTEMPT,
+    Part.DISPATCH,
+    Part.STREAM,
+}
+
+
+def place_of(error: BaseException) -> str:
+    """Its class, and the line of code that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    name = type(error).__name__
+    if not frames:
+        return name
+    file, last = frames[-1].filename, frames[-1]
+    return f"{name} in {'/'.join(file.split('/')[-2:])}:{last.lineno} ({last.name})"

@@ -1,0 +1,94 @@
+"""Answers in OpenAI's shape, and the headers that say what served."""
+
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from router.snapshot.compiled import Header
+
+JSON: Final[Header] = (b"content-type", b"application/json")
+EVENTS: Final[tuple[Header, ...]] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+RETRY: Final[Header] = (b"x-should-retry", b"true")
+DO_NOT_RETRY: Final[Header] = (b"x-should-retry", b"false")
+
+_PLAIN_CONNECTION: Final = (b"keep-alive", b"close")
+_NOT_PASSED_ON_PREFIXES: Final = (b"x-swapgate-", b"access-control-")
+_HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+# Ours to set, or about the hop or the operator's account and not about the answer.
+_NOT_PASSED_ON: Final = _HOP_BY_HOP | {
+    b"alt-svc",
+    b"anthropic-organization-id",
+    b"cache-control",
+    b"content-encoding",
+    b"content-length",
+    b"content-type",
+    b"date",
+    b"openai-organization",
+    b"openai-project",
+    b"server",
+    b"set-cookie",
+    b"strict-transport-security",
+    b"x-accel-buffering",
+    b"x-should-retry",
+}
+
+
+class Reply(NamedTuple):
+    """A whole answer. headers: without its length, which the sender adds."""
+
+    status: int
+    headers: tuple[Header, ...]
+    body: bytes
+
+
+def error_body(message: str, kind: str, code: str, **more: object) -> bytes:
+    """OpenAI's error object; `param` is null unless given."""
+    error = {"message": message, "type": kind, "param": None, "code": code, **more}
+    return json.dumps({"error": error}).encode()
+
+
+def error_reply(
+    status: int, message: str, code: str, *, headers: Iterable[Header] = (), **more: object
+) -> Reply:
+    kind = "invalid_request_error" if status < 500 else "router_error"
+    return Reply(status, (JSON, *headers), error_body(message, kind, code, **more))
+
+
+def error_event(message: str, code: str) -> bytes:
+    """What ends a broken stream; no [DONE] comes after it."""
+    return b"data: " + error_body(message, "upstream_error", code) + b"\n\n"
+
+
+def passed_on(headers: Iterable[Header]) -> list[Header]:
+    """The provider's headers that are the client's business. headers: names in lower case."""
+    found: list[Header] = []
+    nominated: list[bytes] = []
+    for each in headers:
+        name, value = each
+        if _is_clients(name):
+            found.append(each)
+        elif name == b"connection" and value.lower() not in _PLAIN_CONNECTION:
+            nominated += (part.strip().lower() for part in value.split(b","))
+    return [each for each in found if each[0] not in nominated] if nominated else found
+
+
+@lru_cache(maxsize=1024)
+def _is_clients(name: bytes) -> bool:
+    return name not in _NOT_PASSED_ON and not name.startswith(_NOT_PASSED_ON_PREFIXES)

@@ -1,0 +1,256 @@
+"""One request on a connection, and the answer to it: `receive` and `send` as ASGI has them."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from router.server.asgi import BODY, ON_LEAVING, App, Message, Scope
+from router.server.internal_errors import place_of
+
+log = logging.getLogger(__name__)
+
+_DISCONNECT: Final = {"type": "http.disconnect"}
+# Of a whole answer, at most so much is written at once.
+SLICE_BYTES: Final = 128 * 1024
+_BODILESS: Final = (204, 304)
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+# A comment of an event stream, as a chunk.
+_NO_EVENT: Final = b"3\r\n:\n\n\r\n"
+
+
+class Line(Protocol):
+    """The connection, as a request needs it. full: the client reads slowly."""
+
+    app: App
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    tasks: set[asyncio.Task[None]]
+    full: bool
+
+    @property
+    def date(self) -> bytes:
+        """Header lines that every answer begins with."""
+        ...
+
+    def ended(self) -> None:
+        """The answer is complete."""
+        ...
+
+    def write_in_slices(self, data: bytes, done: Callable[[], None]) -> None:
+        """As the client takes them, the others in between. done: called when all is written."""
+        ...
+
+    def read_on(self) -> None: ...
+
+    async def drained(self) -> None: ...
+
+
+class Call:
+    """begun: the answer's head is sent, or about to be. keep_alive: others may follow."""
+
+    __slots__ = (
+        "_chunked",
+        "_events",
+        "_expects_100",
+        "_gone",
+        "_head",
+        "_last",
+        "_left",
+        "_left_call",
+        "_line",
+        "_more_body",
+        "_news",
+        "_parts",
+        "_scope",
+        "_size",
+        "_task",
+        "_waiter",
+        "begun",
+        "complete",
+        "keep_alive",
+    )
+
+    def __init__(
+        self, line: Line, scope: Scope, *, keep_alive: bool, expects_100: bool
+    ) -> None:
+        self.keep_alive = keep_alive
+        self.begun = self.complete = False
+        self._line = line
+        self._scope = scope
+        self._expects_100 = expects_100
+        self._gone = False
+        self._left_call: Callable[[], None] | None = None
+        # Of the request's body: what nobody has read yet.
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._more_body = True
+        self._news = False
+        self._waiter: asyncio.Future[None] | None = None
+        # Of the answer: a head that waits for the first bytes of its body, and how many of
+        # them are still to come, None for as many as there are.
+        self._head = b""
+        self._chunked = self._events = self._last = False
+        self._left: int | None = None
+
+    def start(self) -> None:
+        self._task = self._line.loop.create_task(self._run())
+        self._line.tasks.add(self._task)
+
+    def feed(self, body: bytes) -> int:
+        """More of the request's body. How many bytes of it wait to be read."""
+        if self.complete:
+            return 0
+        self._parts.append(body)
+        self._size += len(body)
+        self._tell()
+        return self._size
+
+    def feed_end(self) -> None:
+        self._more_body = False
+        self._tell()
+
+    def hang_up(self) -> None:
+        """The client is gone: nothing more is sent, and `receive` says so."""
+        self._gone = True
+        self._tell()
+        if self._left_call is not None:
+            self._left_call()
+
+    def probe(self) -> None:
+        """Send what a client must pass over, where something may be sent before the answer, or
+        between the events of a stream.
+
+        HTTP/1.0 knows nothing of that kind.
+        """
+        if self._scope["http_version"] != "1.1":
+            return
+        if not self.begun:
+            self._line.transport.write(_CONTINUE)
+        elif self._events and not (self._head or self._last):
+            self._line.transport.write(_NO_EVENT)
+
+    def on_leaving(self, call: Callable[[], None] | None) -> None:
+        """Once, when the client leaves, or now if it has left. None: no more."""
+        self._left_call = call
+        if call is not None:
+            self._line.read_on()  # else nobody would see it leave
+            if self._gone:
+                call()
+
+    async def receive(self) -> Message:
+        line = self._line
+        if self._expects_100:
+            self._expects_100 = False
+            if not (self.begun or line.transport.is_closing()):
+                line.transport.write(_CONTINUE)
+        while not (self._news or self._gone or self.complete):
+            line.read_on()
+            self._waiter = line.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self._gone or self.complete:
+            return _DISCONNECT
+        body = self._body()
+        self._news = False
+        self._parts, self._size = [], 0
+        return {"type": "http.request", "body": body, "more_body": self._more_body}
+
+    async def send(self, message: Message) -> None:
+        """Raises RuntimeError for what is no answer: too long, too short, out of order."""
+        if self._line.full and not self._gone:
+            await self._line.drained()
+        if self._gone:
+            return
+        if message["type"] == "http.response.start" and not self.begun:
+            self._begin(message)
+        elif message["type"] == "http.response.body" and self.begun and not self._last:
+            self._go_on(message.get("body", b""), more=message.get("more_body", False))
+        else:
+            raise RuntimeError(f"{message['type']} is not what comes next")
+
+    def _begin(self, message: Message) -> None:
+        status, headers = message["status"], message["headers"]
+        named = dict(headers)
+        lines = [b": ".join(each) for each in headers]
+        if named.get(b"connection") == b"close":
+            self.keep_alive = False
+        elif not self.keep_alive:
+            lines.append(b"connection: close")
+        length = named.get(b"content-length")
+        if self._scope["method"] == "HEAD" or status in _BODILESS:
+            self._left = 0
+        elif length is not None:
+            self._left = int(length)
+        elif self._scope["http_version"] == "1.1":
+            self._chunked = True
+            self._events = named.get(b"content-type", b"").startswith(b"text/event-stream")
+            lines.append(b"transfer-encoding: chunked")
+        head = b"\r\n".join(lines)
+        if head.count(b"\n") != len(lines) - 1:
+            raise RuntimeError("a header holds the end of a line")
+        self._head = b"%b%b%b\r\n\r\n" % (status_line(status), self._line.date, head)
+        self.begun = True
+
+    def _go_on(self, body: bytes, *, more: bool) -> None:
+        if self._scope["method"] == "HEAD":
+            body = b""
+        if self._left is not None:
+            self._left -= len(body)
+            if self._left < 0 or (self._left and not more):
+                raise RuntimeError("the body is not as long as its content-length says")
+        elif self._chunked:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if not more:
+                body += b"0\r\n\r\n"
+        data, self._head = self._head + body, b""
+        self._last = not more
+        if len(data) > SLICE_BYTES and not more:
+            # Whoever served it is done with it: how slowly a client reads says nothing of that.
+            self._line.write_in_slices(data, self._all_written)
+            return
+        if data:
+            self._line.transport.write(data)
+        if not more:
+            self._all_written()
+
+    def _all_written(self) -> None:
+        self.complete = True
+        self._tell()
+        self._line.ended()
+
+    async def _run(self) -> None:
+        line = self._line
+        self._scope[ON_LEAVING] = self.on_leaving
+        if not (self._more_body or self._expects_100):
+            self._scope[BODY] = self._body()
+        try:
+            await line.app(self._scope, self.receive, self.send)
+        except Exception as error:  # noqa: BLE001 - its own words may hold content
+            log.error("an answer broke off: %s", place_of(error))  # noqa: TRY400
+        finally:
+            line.tasks.discard(self._task)
+            del self._scope[ON_LEAVING]  # a cycle would wait for the garbage collector
+            if not self._last:
+                line.transport.close()
+
+    def _body(self) -> bytes:
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+
+    def _tell(self) -> None:
+        self._news = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+@lru_cache(maxsize=128)
+def status_line(status: int) -> bytes:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()

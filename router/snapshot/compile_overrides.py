@@ -1,0 +1,85 @@
+"""A route's overrides made ready (D6): another route, as those who asked this one get it.
+
+Nothing of the other route is left out: its canary, chain, stakes and shadow, and its name in
+all records.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+
+from harness.domain.errors import SnapshotInvalid
+from harness.domain.routing.data_classes import DataClasses, at_least_as_strict
+from harness.domain.routing.overrides import RequestKind
+from harness.domain.routing.plan import Surroundings
+from router.snapshot.compiled import ServedRoute
+from router.snapshot.route_plans import plans_of, route_targets
+
+log = logging.getLogger(__name__)
+
+
+def with_overrides(
+    route: ServedRoute, routes: Mapping[str, ServedRoute], classes: DataClasses
+) -> ServedRoute:
+    """The route with its overrides in place. Raises SnapshotInvalid for one that names none."""
+    named = route.route.settings.overrides
+    if not named:
+        return route
+    for kind, other in named.items():
+        if other not in routes:
+            raise SnapshotInvalid(
+                f"route {route.route.name!r} names route {other!r} for {kind.value} requests, "
+                "and there is none; the last good revision goes on serving"
+            )
+    found = {
+        kind: _in_place_of(route, routes[other], kind, classes) for kind, other in named.items()
+    }
+    return replace(route, overrides=found)
+
+
+def _in_place_of(
+    asked: ServedRoute, served: ServedRoute, kind: RequestKind, classes: DataClasses
+) -> ServedRoute:
+    """`served` for requests of `asked`: its targets, canary, limits and name in all records.
+
+    `model` in answers is what was asked for, and switches of what was asked hold as well.
+    """
+    told = (b"x-swapgate-kind", kind.value.encode())
+    data_class, own = asked.route.settings.data_class, served.route.settings.data_class
+    if not at_least_as_strict(classes, own, than=data_class):
+        log.warning(
+            "route %s answers nothing of kind %s: route %s is not as strict as data_classes.%s",
+            asked.route.name,
+            kind.value,
+            served.route.name,
+            data_class,
+        )
+        served = _shut(served)
+    switches = (
+        replace(each, route=served.route.name)
+        for each in asked.switches
+        if each.route is not None
+    )
+    return replace(
+        served,
+        json_name=asked.json_name,
+        headers={arm: (*each, told) for arm, each in served.headers.items()},
+        switches=(*served.switches, *switches),
+    )
+
+
+def _shut(route: ServedRoute) -> ServedRoute:
+    """Nobody of it is asked, nothing of it is mirrored or judged, no canary is charged."""
+    all_ = frozenset(route.upstreams)
+    quiet = replace(route.route, canary=None, holdback=None)
+    targets, around = route_targets(quiet), Surroundings(barred=all_)
+    return replace(
+        route,
+        route=quiet,
+        targets=targets,
+        plans=plans_of(targets, around),
+        warmed=(),
+        shadow=None,
+        judge=None,
+        barred=all_,
+    )

@@ -1,0 +1,295 @@
+"""Makes a snapshot ready to serve, whole or not at all."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+
+from harness.domain.errors import SnapshotInvalid
+from harness.domain.proposals.policy import CanaryJudge
+from harness.domain.providers.credentials import ProviderKeySets, lacks_key
+from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
+from harness.domain.routing.capabilities import UNKNOWN, Capabilities, Endpoint, within
+from harness.domain.routing.data_classes import NONE_NAMED, DataClasses, may_see
+from harness.domain.routing.degradation import lacking
+from harness.domain.routing.keep_warm import KeepWarm, warmed
+from harness.domain.routing.kill_switch import Switch, SwitchTarget
+from harness.domain.routing.plan import RouteTargets, Surroundings
+from harness.domain.routing.table import Arm, Route, Snapshot
+from harness.domain.routing.target import Provider, Target
+from harness.domain.shadow.sampling import ended_by
+from router.protocols.endpoint_translation import HELD
+from router.snapshot.compile_overrides import with_overrides
+from router.snapshot.compiled import (
+    NO_KEYS,
+    ServedJudge,
+    ServedRoute,
+    ServedShadow,
+    Serving,
+    Upstream,
+    header_text,
+)
+from router.snapshot.route_plans import plans_of, route_targets
+
+log = logging.getLogger(__name__)
+
+
+def ready(
+    snapshot: Snapshot,
+    standing: Sequence[Switch] = (),
+    keys: ProviderKeySets = NO_KEYS,
+    classes: DataClasses = NONE_NAMED,
+) -> Serving:
+    """standing: switches that this process was started with, beside the snapshot's. keys: of
+    the snapshot's providers, as they are sent. classes: as the file names them; what a route
+    carries and the file does not name is sent to nobody.
+
+    Raises SnapshotInvalid, naming the route, when it cannot be served whole.
+    """
+    switches = (*standing, *snapshot.switches)
+    routes = {
+        name: _served(snapshot, route, switches, keys, classes)
+        for name, route in snapshot.table.routes.items()
+    }
+    routes = {name: with_overrides(each, routes, classes) for name, each in routes.items()}
+    # Of two routes with one task the first by name has it, on every worker.
+    tasks = {
+        each.route.settings.task.encode("utf-8", "surrogatepass"): each
+        for _, each in sorted(routes.items(), reverse=True)
+        if each.route.settings.task
+    }
+    return Serving(
+        snapshot=snapshot,
+        routes=routes,
+        tasks=tasks,
+        provider_keys=keys,
+        grants={grant.hash: grant for grant in snapshot.keys},
+        budgeted=frozenset(
+            grant.id for grant in snapshot.keys if grant.limits and grant.limits.budgeted
+        ),
+    )
+
+
+def kinds_called(snapshot: Snapshot) -> frozenset[str]:
+    """Of the providers of all targets that may be asked."""
+    targets = snapshot.table.targets
+    called = [targets[id_] for route in snapshot.table.routes.values() for id_ in route.targets]
+    called += [each.candidate for each in snapshot.shadows]
+    judges = [judge_of(route) for route in snapshot.table.routes.values()]
+    called += [each.target for each in judges if each is not None]
+    return frozenset(
+        snapshot.providers[each.provider].kind
+        for each in called
+        if each.provider in snapshot.providers
+    )
+
+
+def _served(
+    snapshot: Snapshot,
+    route: Route,
+    switches: Sequence[Switch],
+    keys: ProviderKeySets,
+    classes: DataClasses,
+) -> ServedRoute:
+    revision = str(snapshot.table.revision).encode()
+    targets = route_targets(route)
+    upstreams = {each: _upstream(snapshot, route, each, keys) for each in route.targets}
+    can = {id_: each.can for id_, each in upstreams.items()}
+    keyless = frozenset(id_ for id_, each in upstreams.items() if each.keyless)
+    barred = _barred(route, upstreams, classes)
+    well = Surroundings(capabilities=can, keyless=keyless, barred=barred)
+    keep_warm = KeepWarm(route.settings.keep_warm_bps, route.settings.side_effects)
+    return ServedRoute(
+        route=route,
+        json_name=json.dumps(route.name),
+        targets=targets,
+        plans=plans_of(targets, well),
+        upstreams=upstreams,
+        capabilities=can,
+        native=_native(upstreams),
+        headers={
+            arm: (
+                (b"x-swapgate-route", header_text(route.name)),
+                (b"x-swapgate-arm", arm.value.encode()),
+                (b"x-swapgate-revision", revision),
+            )
+            for arm in Arm
+        },
+        switches=tuple(each for each in switches if each.route in (None, route.name)),
+        names={
+            id_: SwitchTarget(id_, each.name, each.provider.name)
+            for id_, each in upstreams.items()
+        },
+        particular=any(
+            each.provider.can(each.target.model) != UNKNOWN for each in upstreams.values()
+        ),
+        warmed=_warmed(targets, keep_warm, upstreams, barred),
+        keep_warm=keep_warm,
+        shadow=_shadow(snapshot, route, keys, classes),
+        keyless=keyless,
+        barred=barred,
+        judge=_judge(snapshot, route, keys, classes),
+    )
+
+
+def _barred(
+    route: Route, upstreams: Mapping[str, Upstream], classes: DataClasses
+) -> frozenset[str]:
+    data_class = route.settings.data_class
+    found = [
+        each
+        for each in upstreams.values()
+        if not may_see(classes, data_class, each.provider.name)
+    ]
+    for each in found:
+        log.warning(
+            "route %s asks %s nothing: the configuration lets no provider but those of "
+            "data_classes.%s see its traffic",
+            route.name,
+            each.name,
+            data_class,
+        )
+    return frozenset(each.id for each in found)
+
+
+def _native(
+    upstreams: Mapping[str, Upstream],
+) -> Mapping[Endpoint, Mapping[str, Capabilities]]:
+    found: dict[Endpoint, Mapping[str, Capabilities]] = {}
+    for endpoint in HELD:
+        others = frozenset(Endpoint) - {endpoint}
+        can = {
+            id_: within(each.can, others) if endpoint in each.adapted else each.can
+            for id_, each in upstreams.items()
+        }
+        if 0 < sum(endpoint in each.adapted for each in upstreams.values()) < len(can):
+            found[endpoint] = can
+    return found
+
+
+def _shadow(
+    snapshot: Snapshot, route: Route, keys: ProviderKeySets, classes: DataClasses
+) -> ServedShadow | None:
+    """None also for one that cannot be asked: it holds up no revision."""
+    for each in snapshot.shadows:
+        if each.route == route.name and not ended_by(each, route):
+            try:
+                upstream = _upstream_of(snapshot, route, each.candidate, keys)
+            except SnapshotInvalid as error:
+                log.warning("shadow %s mirrors nothing: %s", each.id, error)
+                continue
+            if not may_see(classes, route.settings.data_class, upstream.provider.name):
+                why = "may not see the route's class of data"
+            elif upstream.keyless:
+                why = "has no key"
+            else:
+                return ServedShadow(each, upstream)
+            log.warning("shadow %s mirrors nothing: %s %s", each.id, upstream.name, why)
+    return None
+
+
+def judge_of(route: Route) -> CanaryJudge | None:
+    """Of its live rollout."""
+    return route.trial.unit_rule.judge if route.trial else None
+
+
+def _judge(
+    snapshot: Snapshot, route: Route, keys: ProviderKeySets, classes: DataClasses
+) -> ServedJudge | None:
+    """None also for one that cannot be asked: it holds up no revision, and no canary."""
+    judge = judge_of(route)
+    if judge is None:
+        return None
+    try:
+        upstream = _upstream_of(snapshot, route, judge.target, keys)
+    except SnapshotInvalid as error:
+        log.warning("route %s: nobody judges its canary: %s", route.name, error)
+        return None
+    if not may_see(classes, route.settings.data_class, upstream.provider.name):
+        why = "may not see the route's class of data"
+    elif upstream.keyless:
+        why = "has no key"
+    elif upstream.price is None:
+        why = "has no price, so that its cost cannot be held to max_usd"
+    elif not upstream.can.chat:
+        why = "answers no chat"
+    else:
+        return ServedJudge(judge, upstream)
+    log.warning("route %s: nobody judges its canary: %s %s", route.name, upstream.name, why)
+    return None
+
+
+def _warmed(
+    targets: RouteTargets,
+    keep_warm: KeepWarm,
+    upstreams: Mapping[str, Upstream],
+    barred: frozenset[str],
+) -> tuple[str, ...]:
+    if keep_warm.side_effects or not keep_warm.share_bps:
+        return ()
+    found = warmed(targets, {id_: each.provider.name for id_, each in upstreams.items()})
+    return tuple(each for each in found if each not in barred)
+
+
+def _upstream(
+    snapshot: Snapshot, route: Route, target_id: str, keys: ProviderKeySets
+) -> Upstream:
+    target = snapshot.table.targets.get(target_id)
+    if target is None:
+        raise SnapshotInvalid(
+            f"route {route.name!r} names target {target_id}, which revision "
+            f"{snapshot.table.revision} does not have; the last good revision goes on serving"
+        )
+    return _upstream_of(snapshot, route, target, keys)
+
+
+def _upstream_of(
+    snapshot: Snapshot, route: Route, target: Target, keys: ProviderKeySets
+) -> Upstream:
+    provider = snapshot.providers.get(target.provider)
+    if provider is None:
+        raise SnapshotInvalid(
+            f"route {route.name!r}: target {target.name} needs provider "
+            f"{target.provider!r}, which is not configured; add it under `providers`"
+        )
+    if provider.kind not in SERVED_KINDS:
+        raise SnapshotInvalid(
+            f"route {route.name!r}: provider {provider.name!r} is of kind {provider.kind!r}; "
+            f"this router speaks {', '.join(sorted(SERVED_KINDS))}"
+        )
+    can, kind = _capabilities(target, provider), PROVIDER_KINDS[provider.kind]
+    own = tuple(keys.get(provider.name, ()))
+    stored_before = any(each.provider == provider.name for each in snapshot.stored_keys)
+    return Upstream(
+        target=provider.as_sent(target),
+        id=target.id,
+        name=target.name,
+        provider=provider,
+        price=provider.prices.get(target.model),
+        header=(b"x-swapgate-target", header_text(target.name)),
+        can=can,
+        lacks={
+            each: lacking(
+                can,
+                kind.lacks,
+                each,
+                translated=each in kind.adapted,
+                cache_marks=kind.cache_marks,
+            )
+            for each in Endpoint
+        },
+        keys=own,
+        keyless=lacks_key(provider, own, stored_before=stored_before),
+    )
+
+
+def _capabilities(target: Target, provider: Provider) -> Capabilities:
+    """What the model can do, of that what its provider's kind serves: a translation is a chat.
+
+    A patch's `response_format` has no place in a message: a target with one was measured with
+    it, and is not to serve without.
+    """
+    kind, can = PROVIDER_KINDS[provider.kind], provider.can(target.model)
+    spoken = kind.serves if can.chat else kind.speaks
+    if target.request_patch.response_format:
+        spoken -= {Endpoint.MESSAGES}
+    return within(can, spoken)

@@ -1,0 +1,226 @@
+"""The revision in memory, swapped whole; kept fresh in the background, and on disk."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from harness.domain.errors import (
+    ConfigError,
+    DatabaseRestored,
+    SnapshotInvalid,
+    StoreUnavailable,
+)
+from harness.domain.providers.credentials import ProviderKeySets
+from harness.domain.routing.data_classes import NONE_NAMED, DataClasses
+from harness.domain.routing.kill_switch import Switch
+from harness.domain.routing.table import Snapshot
+from harness.ports import Store
+from router.protocols import answer_validity
+from router.snapshot import file as snapshot_file
+from router.snapshot.compiled import NO_KEYS, Serving
+from router.snapshot.compiler import ready
+from router.snapshot.lineage_guard import LineageGuard
+
+log = logging.getLogger(__name__)
+
+# A new revision is seen within this time even if the store's signal is lost.
+CHECK_EVERY_S: Final = 1.0
+# How often a revision that was refused is looked at again.
+AGAIN_S: Final = 15.0
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 2.0
+
+KeysOf = Callable[[Snapshot], ProviderKeySets]
+
+
+def no_keys(_: Snapshot) -> ProviderKeySets:
+    return NO_KEYS
+
+
+class SnapshotHolder:
+    """What is served now. Reading `current` never blocks; a request reads it once.
+
+    `stale`: the database does not answer, the last good revision goes on serving. `refused`:
+    why the newest revision is not the one that serves, empty when it is. `undercut`: that is
+    because the database went back in its history. `disk_refused`: why the file of what served
+    last was not believed at the start, empty where it was, or there is none. `age_s`: since the
+    database last said that this is the newest; until it did, since the start. standing: the
+    switches of the environment and the file. keys_of: the providers' keys, as they are sent.
+    classes: who may see which data, as this process's file says; see `serving.ready`.
+    opened: the snapshot as it serves, with what it carries encrypted in clear; the disk keeps
+    it as it came. restored: what the disk holds, as its signed rows say; it raises
+    SnapshotInvalid where their signatures do not hold. prepare: called before a snapshot
+    serves, never on the event loop; it may take seconds, and raise ConfigError.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is what the class's text says
+        self,
+        store: Store,
+        file: Path,
+        standing: Sequence[Switch] = (),
+        keys_of: KeysOf = no_keys,
+        prepare: Callable[[Snapshot], None] = lambda _: None,
+        *,
+        classes: DataClasses = NONE_NAMED,
+        opened: Callable[[Snapshot], Snapshot] = lambda snapshot: snapshot,
+        restored: Callable[[Snapshot], Snapshot] = lambda snapshot: snapshot,
+    ) -> None:
+        self.current: Serving | None = None
+        self.stale = False
+        self.refused = ""
+        self.undercut = False
+        self.disk_refused = ""
+        self._store = store
+        self._file = file
+        self._standing = tuple(standing)
+        self._keys_of = keys_of
+        self._prepare = prepare
+        self._classes = classes
+        self._opened = opened
+        self._restored = restored
+        self._seen = ""
+        self._refused_at = time.monotonic()
+        self._guard = LineageGuard()
+        self._confirmed = time.monotonic()
+        self._followers: list[Callable[[Store], None]] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="snapshot", daemon=True)
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self._confirmed
+
+    def boot(self) -> Serving:
+        """From the database, else from disk (stale). Raises SnapshotInvalid for neither."""
+        try:
+            self._guard.note(self._on_disk())
+        except SnapshotInvalid as error:
+            if self._file.exists():
+                self.disk_refused = str(error)
+                log.error("the snapshot on disk is not believed: %s", error)  # noqa: TRY400 - as below
+        try:
+            return self._swap(self._store.snapshot())
+        except Exception as error:
+            if not isinstance(error, StoreUnavailable | SnapshotInvalid):
+                log.exception("the database gave no snapshot")
+            why = str(error) or type(error).__name__
+            if isinstance(error, DatabaseRestored):
+                self._refuse(error)
+        try:
+            self.current = self._made(self._on_disk())
+        except SnapshotInvalid as error:
+            raise SnapshotInvalid(
+                f"the router cannot start: the database gave no snapshot ({why}), and neither "
+                f"did the disk ({error}). Start it once while the database answers"
+            ) from error
+        self.stale = True
+        log.warning("serving revision %d from disk: %s", self.current.revision, why)
+        return self.current
+
+    def _on_disk(self) -> Snapshot:
+        """What served last, as its signed rows say. Raises SnapshotInvalid."""
+        return self._restored(snapshot_file.load(self._file))
+
+    def also(self, follower: Callable[[Store], None]) -> None:
+        """Called in the thread that follows the store, about every second.
+
+        It may raise StoreUnavailable.
+        """
+        self._followers.append(follower)
+
+    def tell_followers(self) -> None:
+        for follower in self._followers:
+            try:
+                follower(self._store)
+            except StoreUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - one must not keep the others from theirs
+                log.error("a follower of the database failed: %s", type(error).__name__)  # noqa: TRY400 - its words may be a row's
+
+    def start(self) -> None:
+        """Begin to follow the store."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=2 * CHECK_EVERY_S)
+
+    def refresh(self) -> bool:
+        """Take the newest snapshot if it is another one; whether it was.
+
+        Raises StoreUnavailable. One that does not validate is refused whole, and remembered.
+        """
+        etag = self._store.etag()
+        self.stale = False
+        if etag == self._seen and not self._asks_again():
+            if not self.refused:
+                self._confirmed = time.monotonic()
+            return False
+        try:
+            self._swap(self._store.snapshot())
+        except SnapshotInvalid as error:
+            self._seen = etag
+            self._refused_at = time.monotonic()
+            if str(error) == self.refused:
+                return False
+            self._refuse(error)
+            log.error("new revision refused, the old one goes on serving: %s", error)  # noqa: TRY400 - the message is the whole story
+            return False
+        return True
+
+    def _asks_again(self) -> bool:
+        """A row may have been mended, which no etag tells."""
+        return bool(self.refused) and time.monotonic() - self._refused_at >= AGAIN_S
+
+    def _refuse(self, error: SnapshotInvalid) -> None:
+        self.refused = str(error)
+        self.undercut = isinstance(error, DatabaseRestored)
+
+    def _swap(self, offered: Snapshot) -> Serving:
+        snapshot = self._guard.admit(offered, self._store.lacking)
+        serving = self._made(snapshot)
+        self._guard.note(snapshot)
+        self.current = serving
+        self._seen = snapshot.etag
+        self.refused = ""
+        self.undercut = False
+        self.stale = False
+        self._confirmed = time.monotonic()
+        try:
+            snapshot_file.save(snapshot, self._file)
+        except OSError as error:
+            log.warning("revision %d serves but is not on disk: %s", serving.revision, error)
+        return serving
+
+    def _made(self, snapshot: Snapshot) -> Serving:
+        """Before it serves: what its first answers would wait for is loaded."""
+        opened = self._opened(snapshot)
+        serving = ready(opened, self._standing, self._keys_of(snapshot), self._classes)
+        if serving.judges_validity:
+            answer_validity.prepare()
+        try:
+            self._prepare(snapshot)
+        except ConfigError as error:
+            raise SnapshotInvalid(str(error)) from error
+        return serving
+
+    def _run(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while not self._stopping.is_set():
+            try:
+                self._store.wait_for_change(CHECK_EVERY_S)
+                if self._stopping.is_set():
+                    return
+                self.refresh()
+                self.tell_followers()
+                pause_s = FIRST_PAUSE_S
+            except Exception as error:  # noqa: BLE001 - nothing may end this thread
+                if not self.stale:
+                    log.warning("the database does not answer, serving on: %s", error)
+                self.stale = True
+                self._stopping.wait(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -1,1 +1,0 @@
-"""How a provider is reached, by its kind."""

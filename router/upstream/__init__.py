@@ -1,0 +1,1 @@
+"""The upstream room sends one attempt to a provider over pooled connections."""

@@ -1,0 +1,92 @@
+"""Endpoints that a provider does not speak, answered through its chat endpoint."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from harness.domain.errors import InputError
+from harness.domain.reliability.failures import FailureClass
+from router.protocols.chat.dialect import CHAT
+from router.protocols.endpoint_translation import Translated, Translation
+from router.request.json_spans import read
+from router.upstream.stream_end import until_end
+from router.upstream.transport import (
+    CHAT_PATH,
+    Transport,
+    UpstreamFailed,
+    UpstreamReply,
+    UpstreamRequest,
+    dropped,
+)
+
+# Of the client's headers, what only its own protocol knows.
+_OWN = b"anthropic-"
+
+
+class Bridge:
+    """translations: by path; any other path goes beneath as it is."""
+
+    def __init__(self, beneath: Transport, translations: Mapping[str, Translation]) -> None:
+        self._beneath = beneath
+        self._translations = translations
+
+    async def send(self, request: UpstreamRequest) -> UpstreamReply:
+        """Raises UpstreamFailed, also for what cannot be translated (422)."""
+        translation = self._translations.get(request.path)
+        if translation is None:
+            return await self._beneath.send(request)
+        said = translation(request.body, request.provider.kind)
+        headers = tuple(each for each in request.headers if not each[0].startswith(_OWN))
+        asked = request._replace(body=said.body, path=CHAT_PATH, headers=headers)
+        reply = await self._beneath.send(asked)
+        if not 200 <= reply.status < 300:
+            return reply  # an error is an error in any protocol
+        return BridgedReply(reply, said, stream=request.stream)
+
+    async def aclose(self) -> None:
+        await self._beneath.aclose()
+
+
+class BridgedReply:
+    """Its head is the provider's."""
+
+    def __init__(self, reply: UpstreamReply, said: Translated, *, stream: bool) -> None:
+        self.dropped = dropped(reply)
+        self.moved = 0
+        self.unended = False
+        self._reply = reply
+        self._said = said
+        self._stream = stream
+
+    @property
+    def status(self) -> int:
+        return self._reply.status
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        return self._reply.headers
+
+    async def body(self) -> bytes:
+        if self._stream:
+            return b"".join([piece async for piece in self.chunks()])
+        try:
+            members = read(await self._reply.body())
+        except InputError as error:
+            why = f"answer is not valid: {error}"
+            raise UpstreamFailed(FailureClass.MALFORMED, why) from None
+        answer = self._said.whole(members)
+        self.unended = not CHAT.ended(members)
+        return answer
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Of a stream, a piece for each of the provider's, if only an empty one: it lives."""
+        if not self._stream:
+            yield await self.body()
+            return
+        events = self._said.events()
+        async for chunk in until_end(self._reply.chunks(), lambda: events.ended):
+            piece = events.feed(chunk)
+            self.moved = events.moved
+            yield piece
+        yield events.end()
+
+    async def aclose(self) -> None:
+        await self._reply.aclose()

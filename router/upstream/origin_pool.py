@@ -1,0 +1,174 @@
+"""The connections to one origin (scheme, host, port): opened, kept, lent, waited for."""
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from itertools import chain, zip_longest
+from typing import Final, NamedTuple
+
+from harness.domain.providers.api_base_rules import may_connect
+from harness.domain.reliability.failures import FailureClass
+from router.upstream.pool_connection import Wire
+from router.upstream.transport import UpstreamFailed
+
+# Shorter than what servers commonly allow, so that it is us who close.
+IDLE_S: Final = 15.0
+WAITING_PER_CONNECTION: Final = 4
+
+
+class Address(NamedTuple):
+    """tls: the context to use, None for plain TCP. allowed: as `domain.base_url` reads it."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    allowed: Collection[str] = ()
+
+
+class Origin:
+    """At most `limit` connections; who finds none waits in line, the line has an end too."""
+
+    def __init__(self, address: Address, *, limit: int, connect_timeout_s: float) -> None:
+        self._address = address
+        self._limit = limit
+        self._connect_timeout_s = connect_timeout_s
+        self._idle: list[tuple[float, Wire]] = []
+        self._lent: set[Wire] = set()
+        self._taken = 0  # places: lent, or about to be
+        self._line: deque[asyncio.Future[None]] = deque()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def lend(self, *, fresh: bool = False) -> Wire:
+        """A connection, to be given back. Raises UpstreamFailed (connect, timeout, overloaded).
+
+        fresh: a new one, never one that was idle. The time in the line is not bounded here.
+        """
+        if self._taken < self._limit:
+            self._taken += 1
+        else:
+            await self._place()
+        try:
+            wire = self._kept(fresh=fresh) or await self._opened()
+        except BaseException:
+            self._leave()
+            raise
+        self._lent.add(wire)
+        return wire
+
+    def give_back(self, wire: Wire) -> None:
+        """Exactly once. What is not reusable is closed."""
+        self._lent.remove(wire)
+        if wire.reusable:
+            wire.rest()
+            now = wire.loop.time()
+            self._idle.append((now, wire))
+            if self._sweeper is None:
+                self._sweep_at(now + IDLE_S)
+        else:
+            wire.abort()
+        self._leave()
+
+    def close(self) -> None:
+        for wire in (*self._lent, *(idle for _, idle in self._idle)):
+            wire.abort()
+        self._idle.clear()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+
+    def _kept(self, *, fresh: bool) -> Wire | None:
+        """The connection used last, if it still stands; none of them for a fresh one."""
+        if fresh:
+            if len(self._idle) + self._taken > self._limit:
+                self._idle.pop(0)[1].abort()
+            return None
+        while self._idle:
+            _, wire = self._idle.pop()
+            if wire.quiet:
+                return wire
+            wire.abort()
+        return None
+
+    async def _place(self) -> None:
+        if len(self._line) >= self._limit * WAITING_PER_CONNECTION:
+            raise UpstreamFailed(FailureClass.OVERLOADED, "too many wait for a connection")
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                with suppress(ValueError):  # passed over a moment ago
+                    self._line.remove(turn)
+            else:
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        """Hand the place to the next in line."""
+        while self._line:
+            turn = self._line.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._taken -= 1
+
+    async def _opened(self) -> Wire:
+        try:
+            async with asyncio.timeout(self._connect_timeout_s) as limit:
+                return await self._connected(limit.when() or 0)
+        except TimeoutError:
+            raise UpstreamFailed(FailureClass.TIMEOUT, "no connection in time") from None
+        except (OSError, ValueError) as error:
+            # Its name says enough; its text may hold an address.
+            raise UpstreamFailed(FailureClass.CONNECT, type(error).__name__) from None
+
+    async def _connected(self, deadline: float) -> Wire:
+        loop = asyncio.get_running_loop()
+        host, port, tls, allowed = self._address
+        name = host if tls else None
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        turns = in_turn([(family, str(where[0])) for family, *_, where in found])
+        # Now, and not when it was set: a name may lead elsewhere by now.
+        places = [each for each in turns if may_connect(host, each, allowed)]
+        if not places:
+            raise UpstreamFailed(FailureClass.CONNECT, "its name leads to a closed address")
+        *others, last = places
+        for tried, each in enumerate(others):
+            share = (deadline - loop.time()) / (len(others) + 1 - tried)
+            with suppress(OSError):  # TimeoutError is one
+                async with asyncio.timeout(share):
+                    way = loop.create_connection(
+                        Wire, each, port, ssl=tls, server_hostname=name
+                    )
+                    return (await way)[1]
+        return (await loop.create_connection(Wire, last, port, ssl=tls, server_hostname=name))[
+            1
+        ]
+
+    def _sweep_at(self, when: float) -> None:
+        self._sweeper = asyncio.get_running_loop().call_at(when, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        old = asyncio.get_running_loop().time() - IDLE_S
+        for since, wire in self._idle:
+            if since <= old:
+                wire.abort()
+        self._idle = [each for each in self._idle if each[0] > old]
+        if self._idle:
+            self._sweep_at(self._idle[0][0] + IDLE_S)
+
+
+def in_turn(found: Sequence[tuple[int, str]]) -> list[str]:
+    """Addresses from (family, address), the families by turns: a dead one costs one try.
+
+    Source: RFC 8305, section 4, without its head starts.
+    """
+    families = dict.fromkeys(family for family, _ in found)
+    queues = [[where for kind, where in found if kind == family] for family in families]
+    rows = chain.from_iterable(zip_longest(*queues))
+    return list(dict.fromkeys(where for where in rows if where is not None))

@@ -1,0 +1,136 @@
+"""Providers that speak OpenAI's protocol, over HTTP/1.1 with pooled connections of our own.
+
+Why not a library: docs/adr/0003-upstream-client.md.
+"""
+
+import ssl
+from collections.abc import AsyncIterator, Sequence
+
+from harness.domain.providers.credentials import ProviderKey
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.target import Provider
+from harness.domain.settings import RouterSettings
+from router.upstream.content_encoding import inflater_for
+from router.upstream.origin_pool import Address, Origin
+from router.upstream.pool_connection import Wire
+from router.upstream.request_head import Call, call_for, more_lines
+from router.upstream.transport import UpstreamFailed, UpstreamRequest
+
+
+class Pool:
+    """No redirects, no cookies, no proxies from the environment, no retries, no pipelining.
+
+    tls: the system's trust unless given. Belongs to the event loop that sends first.
+    """
+
+    def __init__(
+        self,
+        settings: RouterSettings,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._settings = settings
+        self._tls = tls
+        self._calls: dict[
+            tuple[str, str, ProviderKey | None], tuple[Provider, Call, Origin]
+        ] = {}
+        self._origins: dict[tuple[str, int, bool], Origin] = {}
+
+    async def send(self, request: UpstreamRequest) -> "PooledReply":
+        call, origin = self._way_to(request)
+        wire = await origin.lend(fresh=request.fresh)
+        try:
+            more = more_lines(request.provider, request.headers) if request.headers else b""
+            head = call.head(stream=request.stream, body_bytes=len(request.body), more=more)
+            await wire.ask(head, request.body)
+        except BaseException:
+            origin.give_back(wire)
+            raise
+        return PooledReply(wire, origin, self._settings.max_response_bytes)
+
+    async def aclose(self) -> None:
+        for origin in self._origins.values():
+            origin.close()
+        self._origins.clear()
+        self._calls.clear()
+
+    def _way_to(self, request: UpstreamRequest) -> tuple[Call, Origin]:
+        """Worked out once per provider as configured, path and key."""
+        provider = request.provider
+        asked = (provider.name, request.path, request.key)
+        known = self._calls.get(asked)
+        if known is not None and known[0] is provider:
+            return known[1], known[2]
+        # What was worked out for it as it was may hold keys that were taken away since.
+        self._calls = {
+            each: way
+            for each, way in self._calls.items()
+            if each[0] != provider.name or way[0] is provider
+        }
+        call = call_for(provider, request.path, request.key.secret if request.key else "")
+        key = (call.host, call.port, call.secure)
+        if key not in self._origins:
+            if call.secure and self._tls is None:
+                self._tls = ssl.create_default_context()
+            self._origins[key] = Origin(
+                Address(
+                    call.host,
+                    call.port,
+                    self._tls if call.secure else None,
+                    self._settings.allow_addresses,
+                ),
+                limit=self._settings.upstream_connections,
+                connect_timeout_s=self._settings.connect_timeout_s,
+            )
+        self._calls[asked] = provider, call, self._origins[key]
+        return call, self._origins[key]
+
+
+class PooledReply:
+    """A reply whose body is read as it arrives, up to max_bytes."""
+
+    __slots__ = ("_max_bytes", "_origin", "_wire", "headers", "status")
+
+    def __init__(self, wire: Wire, origin: Origin, max_bytes: int) -> None:
+        self.status = wire.status
+        self.headers: Sequence[tuple[bytes, bytes]] = wire.headers
+        self._wire: Wire | None = wire
+        self._origin = origin
+        self._max_bytes = max_bytes
+
+    async def body(self) -> bytes:
+        wire = self._wire
+        # Most answers come whole with their head, and need no generator.
+        if wire is not None and wire.complete and not self._encoding:
+            data = await wire.read()
+            if len(data) > self._max_bytes:
+                raise _too_large(self._max_bytes)
+            return data
+        # Thousands of pieces would leave holes in memory that nothing else fills.
+        body = bytearray()
+        async for piece in self.chunks():
+            body += piece
+        return bytes(body)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        inflater = inflater_for(self._encoding)
+        size = 0
+        while self._wire is not None and (data := await self._wire.read()):
+            for piece in inflater.feed(data) if inflater else (data,):
+                size += len(piece)
+                if size > self._max_bytes:
+                    raise _too_large(self._max_bytes)
+                yield piece
+
+    async def aclose(self) -> None:
+        # Taken away first: soon the connection is another request's.
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            self._origin.give_back(wire)
+
+    @property
+    def _encoding(self) -> str:
+        return dict(self.headers).get(b"content-encoding", b"").decode("latin-1")
+
+
+def _too_large(max_bytes: int) -> UpstreamFailed:
+    return UpstreamFailed(FailureClass.MALFORMED, f"answer larger than {max_bytes} bytes")

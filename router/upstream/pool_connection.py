@@ -1,0 +1,210 @@
+"""One connection to a provider: writes a request, reads exactly one answer to it."""
+
+import asyncio
+import select
+from enum import Enum, auto
+from typing import Final, cast
+
+import httptools
+
+from harness.domain.reliability.failures import FailureClass
+from router.upstream.transport import UpstreamFailed
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+# What is read ahead of a slow client; what one read brings may come on top.
+HIGH_WATER_BYTES: Final = 256 * 1024
+
+
+class Phase(Enum):
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+    DONE = auto()
+    BROKEN = auto()
+
+
+class Wire(asyncio.Protocol):
+    """`ask`, then `read` until it gives nothing; then again, while it is `reusable`."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.closed = False
+        self._phase = Phase.IDLE
+        self._heard = False
+        self._used = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._pieces: list[bytes] = []
+        self._buffered = 0
+        self._paused = False
+        self._barren = 0  # bytes since the last byte of a body: heads, chunk frames, trailers
+        self._ends_with_eof = False
+        self._keep = False
+        self._failure = (FailureClass.CONNECT, "")
+
+    async def ask(self, head: bytes, body: bytes) -> None:
+        """Send, and wait for the answer's head. Raises UpstreamFailed (connect, malformed)."""
+        self.headers = []
+        self._heard, self._barren = False, 0
+        self._keep = self._ends_with_eof = False
+        used, self._used = self._used, True
+        if self.closed:
+            raise UpstreamFailed(FailureClass.CONNECT, "closed while it was idle", stale=True)
+        self._parser = httptools.HttpResponseParser(self)
+        self._phase = Phase.HEAD
+        if len(body) > HIGH_WATER_BYTES:
+            self._transport.write(head)
+            self._transport.write(body)
+        else:
+            self._transport.write(head + body)
+        while self._phase is Phase.HEAD:
+            self._waiter = self.loop.create_future()
+            await self._waiter
+        if self._phase is Phase.BROKEN:
+            raise UpstreamFailed(*self._failure, stale=used and not self._heard)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole answer is here, or what is left of it."""
+        return self._phase is Phase.DONE
+
+    async def read(self) -> bytes:
+        """What arrived since; nothing at the body's end. Raises UpstreamFailed."""
+        while not self._pieces:
+            if self._phase is Phase.DONE:
+                return b""
+            if self._phase is Phase.BROKEN:
+                raise UpstreamFailed(*self._failure)
+            self._waiter = self.loop.create_future()
+            await self._waiter
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._drop()
+        return data
+
+    def rest(self) -> None:
+        """Wait for the next request; a byte that comes before it ends the connection."""
+        self._phase = Phase.IDLE
+        self._drop()
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the answer came to its end and left the connection clean."""
+        return (
+            self._phase is Phase.DONE
+            and self._keep
+            and not (self.closed or self._transport.is_closing())
+            and not self._transport.get_write_buffer_size()
+        )
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing waits on the socket: no end, no byte that nobody asked for."""
+        return not (self._transport.is_closing() or self._poll.poll(0))
+
+    def abort(self) -> None:
+        self.closed = True
+        self._transport.abort()
+
+    # What follows is called by the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self.loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpResponseParser(self)
+        self._poll = select.poll()
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    def data_received(self, data: bytes) -> None:
+        if self._phase is not Phase.HEAD and self._phase is not Phase.BODY:
+            self.abort()
+            return
+        self._heard = True
+        self._barren += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._break(FailureClass.MALFORMED, f"not an HTTP answer: {error}")
+        if self._barren > MAX_HEAD_BYTES:
+            self._break(FailureClass.MALFORMED, f"{MAX_HEAD_BYTES} bytes without a body")
+        if self._buffered > HIGH_WATER_BYTES and not self.closed:
+            self._paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> None:
+        if self._phase is Phase.BODY and self._ends_with_eof:
+            self._phase = Phase.DONE
+            self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        when = "in the answer" if self._heard else "before the answer"
+        why = type(exc).__name__ if exc else "closed"
+        self._break(FailureClass.CONNECT, f"{why} {when}")
+        self._wake()
+        del self._parser  # it holds this connection: together they would wait to be collected
+
+    # What follows is called by the parser. After the answer's end it may find another one,
+    # which nobody asked for: it is not looked at, and the connection is not used again.
+
+    def on_message_begin(self) -> None:
+        if self._phase is Phase.DONE:
+            self._keep = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._phase is Phase.HEAD:  # otherwise a trailer
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if self._phase is not Phase.HEAD:
+            return
+        status = self._parser.get_status_code()
+        if 100 <= status < 200:  # 100 Continue, 103 Early Hints: the answer is still to come
+            self.headers.clear()
+            return
+        if status < 200 or self._barren > MAX_HEAD_BYTES:  # else they cannot be too large
+            size = sum(len(name) + len(value) for name, value in self.headers)
+            if status < 200 or size > MAX_HEAD_BYTES:
+                self._break(FailureClass.MALFORMED, f"status {status}, headers of {size} bytes")
+                return
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        if any(each.strip().lower() != b"chunked" for each in codings):
+            self._break(FailureClass.MALFORMED, "a transfer encoding that is not chunked")
+            return
+        self._ends_with_eof = not codings and b"content-length" not in dict(self.headers)
+        self.status = status
+        self._phase = Phase.BODY
+
+    def on_body(self, data: bytes) -> None:
+        if self._phase is Phase.BODY:
+            self._pieces.append(data)
+            self._buffered += len(data)
+            self._barren = 0
+
+    def on_message_complete(self) -> None:
+        if self._phase is Phase.BODY:
+            self._phase = Phase.DONE
+            self._barren = 0
+            self._keep = self._parser.should_keep_alive()
+
+    def _break(self, failure: FailureClass, detail: str) -> None:
+        """An answer that is complete stays so; its connection ends here all the same."""
+        self._keep = False
+        if self._phase is Phase.HEAD or self._phase is Phase.BODY:
+            self._phase = Phase.BROKEN
+            self._failure = failure, detail
+        if not self.closed:
+            self.abort()
+
+    def _drop(self) -> None:
+        """What was read is gone: there is room again."""
+        self._pieces.clear()
+        self._buffered = 0
+        if self._paused:
+            self._paused = False
+            if not self.closed:
+                self._transport.resume_reading()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

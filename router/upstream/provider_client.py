@@ -1,0 +1,76 @@
+"""A provider asked as the router asks it, by evals and probes: whole answers alone."""
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Final
+
+from harness.domain.errors import NoAnswer
+from harness.domain.providers.credentials import ProviderKey, without_secrets
+from harness.domain.routing.target import Provider
+from harness.domain.settings import RouterSettings
+from harness.ports import Posted
+from router.upstream.transport import UpstreamFailed, UpstreamRequest
+from router.upstream.transports import Transports
+
+CONNECT_S: Final = 10.0
+
+
+class WholeCalls:
+    """Implements ports.ProviderCalls.
+
+    Takes seconds for a kind that is translated: the library is loaded here. Raises ConfigError
+    where that does not work, or where the router does not speak the kind.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        api_key: str | None,
+        *,
+        connections: int,
+        timeout_s: float,
+        allowed: Collection[str] = (),
+    ) -> None:
+        self._provider = provider
+        self._key = ProviderKey("", api_key) if api_key else None
+        self._timeout_s = timeout_s
+        settings = replace(
+            RouterSettings(),
+            upstream_connections=connections,
+            connect_timeout_s=CONNECT_S,
+            allow_addresses=tuple(allowed),
+        )
+        self._transports = Transports(settings)
+        self._transport = self._transports(provider)
+        self._transports.prepare([provider.kind])
+
+    async def post(self, path: str, body: bytes) -> Posted:
+        """Raises NoAnswer."""
+        request = UpstreamRequest(self._provider, body, stream=False, path=path, key=self._key)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._posted(request)
+        except TimeoutError:
+            raise NoAnswer("the provider did not answer in time") from None
+        except UpstreamFailed as failed:
+            raise NoAnswer(self._told(failed)) from None
+
+    async def close(self) -> None:
+        await self._transports.aclose()
+
+    async def _posted(self, request: UpstreamRequest) -> Posted:
+        reply = await self._transport.send(request)
+        try:
+            raw = await reply.body()
+        finally:
+            await reply.aclose()
+        headers = {
+            name.decode("latin-1"): value.decode("utf-8", "surrogateescape")
+            for name, value in reply.headers
+        }
+        return Posted(reply.status, headers, raw)
+
+    def _told(self, failed: UpstreamFailed) -> str:
+        said = f"the call failed: {failed.detail}".encode("utf-8", "surrogatepass")
+        return without_secrets(said, self._provider, self._key).decode("utf-8", "replace")

@@ -1,0 +1,83 @@
+"""What a request to a provider begins with, worked out once: where to, and its head."""
+
+import re
+from typing import Final, NamedTuple
+from urllib.parse import quote, urlsplit
+
+from harness.domain.errors import InputError
+from harness.domain.providers.headers import call_headers, check_sendable
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.target import Provider
+from router.upstream.forwarded_headers import passed_up
+from router.upstream.transport import UpstreamFailed
+
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_PATH: Final = "/%:@!$&'()*+,;=-._~"
+_QUERY: Final = _PATH + "?"
+
+
+class Call(NamedTuple):
+    """heads: by whether a stream is wanted, up to the length of the body."""
+
+    host: str
+    port: int
+    secure: bool
+    heads: dict[bool, bytes]
+
+    def head(self, *, stream: bool, body_bytes: int, more: bytes = b"") -> bytes:
+        """more: header lines of this request alone, each with its end."""
+        return b"%s%d\r\n%s\r\n" % (self.heads[stream], body_bytes, more)
+
+
+def call_for(provider: Provider, path: str, secret: str) -> Call:
+    """path: below the provider's `api_base`. secret: empty for none.
+
+    Raises UpstreamFailed (connect) for an address or a header that HTTP cannot carry.
+    """
+    check_headers_of(provider, secret)
+    try:
+        url = urlsplit(provider.url(path))
+        port = url.port
+        host = (url.hostname or "").encode("idna")
+    except ValueError:
+        raise _refused(provider, "its api_base is not a URL") from None
+    if url.scheme not in ("http", "https") or not host or "@" in url.netloc:
+        raise _refused(provider, "its api_base is not http(s)://host[:port]/path")
+    secure = url.scheme == "https"
+    target = quote(url.path, _PATH) + (f"?{quote(url.query, _QUERY)}" if url.query else "")
+    name = host.decode()
+    authority = f"[{name}]" if ":" in name else name
+    place = authority if port is None else f"{authority}:{port}"
+    heads = {}
+    for stream in (False, True):
+        lines = _lines(provider, call_headers(provider, secret, stream=stream))
+        # Names in the case in which an eval's HTTP client writes them.
+        head = f"POST {target} HTTP/1.1\r\nHost: {place}\r\n{lines}Content-Length: "
+        heads[stream] = head.encode("latin-1")
+    return Call(name, port or (443 if secure else 80), secure, heads)
+
+
+def check_headers_of(provider: Provider, secret: str) -> None:
+    """Raises UpstreamFailed as `call_for`."""
+    try:
+        check_sendable(provider, secret)
+    except InputError as error:
+        raise _refused(provider, str(error)) from None
+
+
+def more_lines(provider: Provider, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """The client's headers that go along. Raises UpstreamFailed as `call_for`."""
+    return _lines(provider, dict(passed_up(provider, headers))).encode("latin-1")
+
+
+def _lines(provider: Provider, headers: dict[str, str]) -> str:
+    for name, value in headers.items():
+        framing = name in ("content-length", "transfer-encoding")
+        if framing or not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
+            raise _refused(provider, f"its header {name[:40]!r} cannot be sent")
+    return "".join(f"{name}: {value.strip()}\r\n" for name, value in headers.items())
+
+
+def _refused(provider: Provider, why: str) -> UpstreamFailed:
+    return UpstreamFailed(FailureClass.CONNECT, f"provider {provider.name!r}: {why}")

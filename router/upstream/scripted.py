@@ -1,0 +1,85 @@
+"""The twin of passthrough: plays turns from a script, without a network. Ships for users."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from harness.domain.reliability.failures import FailureClass
+from router.upstream.transport import UpstreamFailed, UpstreamRequest
+
+
+class Happening(Enum):
+    HANG = "nothing more comes, the connection stays open"
+    RESET = "the connection breaks off"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One answer: its head, then steps in order: bytes, a pause in seconds, or a Happening.
+
+    refuse: nobody listens there. hang: the connection is taken, and nothing comes.
+    """
+
+    status: int = 200
+    headers: Mapping[str, str] = field(
+        default_factory=lambda: {"content-type": "application/json"}
+    )
+    steps: tuple[bytes | float | Happening, ...] = ()
+    refuse: bool = False
+    hang: bool = False
+
+
+class Scripted:
+    """Asks `script` for the turn of every request; keeps the requests in `seen`."""
+
+    def __init__(self, script: Callable[[UpstreamRequest], Turn]) -> None:
+        self.seen: list[UpstreamRequest] = []
+        self.open_replies = 0
+        self._script = script
+
+    async def send(self, request: UpstreamRequest) -> "ScriptedReply":
+        self.seen.append(request)
+        turn = self._script(request)
+        if turn.refuse:
+            raise UpstreamFailed(FailureClass.CONNECT, "refused")
+        if turn.hang:
+            await asyncio.Event().wait()
+        if turn.steps[:1] == (Happening.RESET,):
+            raise UpstreamFailed(FailureClass.CONNECT, "reset before the first byte")
+        self.open_replies += 1
+        return ScriptedReply(turn, self)
+
+    async def aclose(self) -> None: ...
+
+
+class ScriptedReply:
+    def __init__(self, turn: Turn, transport: Scripted) -> None:
+        self.status = turn.status
+        self.headers: Sequence[tuple[bytes, bytes]] = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in turn.headers.items()
+        ]
+        self._turn = turn
+        self._transport = transport
+        self._closed = False
+
+    async def body(self) -> bytes:
+        return b"".join([piece async for piece in self.chunks()])
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for step in self._turn.steps:
+            match step:
+                case bytes():
+                    yield step
+                case Happening.HANG:
+                    await asyncio.Event().wait()
+                case Happening.RESET:
+                    raise UpstreamFailed(FailureClass.CONNECT, "reset")
+                case _:
+                    await asyncio.sleep(step)
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._transport.open_replies -= 1

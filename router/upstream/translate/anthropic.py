@@ -1,0 +1,201 @@
+"""OpenAI's chat completions to Anthropic's Messages and back, by litellm's pure functions."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, Final
+
+from harness.domain.routing.target import ANTHROPIC_VERSION
+from router.protocols.sse import Payloads
+from router.upstream.translate.chat_answer import ChunkMaker, completion, message_of
+from router.upstream.translate.reasoning_effort import NEAREST
+from router.upstream.translate.request_screening import Asked, Json, looked_through
+from router.upstream.translate.thinking import settled
+from router.upstream.translate.translation import (
+    REHEARSAL,
+    Ask,
+    ErrorInStream,
+    Events,
+    mapped,
+    no_counterpart,
+)
+
+_STRUCTURED: Final = "structured-outputs-2025-11-13"  # became `output_config.format`
+
+
+class Anthropic:
+    """library: litellm itself; module: one of its modules, by name."""
+
+    def __init__(self, library: Any, module: Callable[[str], Any]) -> None:
+        chat = module("llms.anthropic.chat.transformation")
+        self._library = library
+        self._config = library.AnthropicConfig()
+        self._iterator = module("llms.anthropic.chat.handler").ModelResponseIterator
+        self._names = chat.ANTHROPIC_TOOL_NAME_REVERSE_MAP_KEY
+
+    def ask(self, asked: Asked, *, stream: bool) -> Ask:
+        dropped = asked.dropped
+        self._keep_to_levels(asked)
+        params = mapped(self._config, asked, "anthropic")
+        for hint in ("temperature", "top_p", "response_format", "reasoning_effort"):
+            if asked.params.get(hint) is not None and not _arrived(hint, params):
+                dropped[hint] = None
+        own_budget = "thinking" in asked.params
+        dropped.update(dict.fromkeys(settled(params, asked.messages, own_budget=own_budget)))
+        json_mode = bool(params.pop("json_mode", False))
+        names: Json = {}
+        try:
+            headers = self._config.validate_environment(
+                headers={},
+                model=asked.model,
+                messages=asked.messages,
+                optional_params=params,
+                litellm_params=names,
+                api_key="-",
+                api_base=None,
+            )
+            body = self._config.transform_request(
+                asked.model, asked.messages, params, names, headers
+            )
+        except Exception:  # noqa: BLE001 - it has no error of its own for this
+            raise no_counterpart("anthropic", "messages") from None
+        wanted = body.pop("output_format", None)
+        if wanted is not None:
+            body["output_config"] = {**body.get("output_config", {}), "format": wanted}
+        if stream:
+            body["stream"] = True
+        notes = {"json": json_mode, "names": names.get(self._names) or {}}
+        return Ask("/messages", body, _versions(headers), tuple(dropped), notes)
+
+    def _keep_to_levels(self, asked: Asked) -> None:
+        """Of a level that a model lacks the library knows only once the body is made."""
+        effort = str(asked.params.get("reasoning_effort"))
+        if effort not in NEAREST:
+            return
+        lacks = self._config._validate_effort_for_model  # noqa: SLF001 - there is no public one
+        if lacks(asked.model, effort, "anthropic"):
+            asked.params["reasoning_effort"] = NEAREST[effort]
+            asked.dropped["reasoning_effort"] = None
+
+    def answer(self, ask: Ask, answer: Json) -> Json:
+        found = self._config.transform_parsed_response(
+            completion_response=answer,
+            raw_response=SimpleNamespace(headers={}, status_code=200),
+            model_response=self._library.ModelResponse(),
+            json_mode=ask.notes["json"],
+            tool_name_reverse_map=ask.notes["names"],
+        )
+        id_, model = str(answer.get("id") or ""), str(answer["model"])
+        return completion(found.model_dump(), id_=id_, model=model)
+
+    def chunks(self, ask: Ask) -> "AnthropicChunks":
+        iterator = self._iterator(
+            None,
+            sync_stream=True,
+            json_mode=ask.notes["json"],
+            tool_name_reverse_map=ask.notes["names"],
+        )
+        return AnthropicChunks(iterator)
+
+    def rehearse(self) -> None:
+        asked = looked_through(copy.deepcopy(REHEARSAL), "anthropic")
+        ask = self.ask(asked, stream=True)
+        usage = {"input_tokens": 1, "output_tokens": 1}
+        said: list[Json] = [{"type": "thinking", "thinking": "-", "signature": "-"}]
+        said.append({"type": "tool_use", "id": "1", "name": "f", "input": {}})
+        message = {"id": "-", "model": "-", "content": said, "usage": usage}
+        self.answer(ask, {**message, "stop_reason": "tool_use"})
+        chunks = self.chunks(ask)
+        chunks.feed({"type": "message_start", "message": {**message, "content": []}})
+        chunks.feed({"type": "message_delta", "delta": {"stop_reason": "end_turn"}})
+
+
+def _arrived(hint: str, params: Json) -> bool:
+    match hint:
+        case "response_format":
+            return bool(params.get("json_mode"))
+        case "reasoning_effort":
+            return "thinking" in params or "output_config" in params
+        case _:
+            return hint in params
+
+
+def _versions(headers: Mapping[str, str]) -> dict[str, str]:
+    found = {"anthropic-version": headers.get("anthropic-version") or ANTHROPIC_VERSION}
+    betas = [each.strip() for each in headers.get("anthropic-beta", "").split(",")]
+    kept = [each for each in betas if each and each != _STRUCTURED]
+    return {**found, "anthropic-beta": ",".join(kept)} if kept else found
+
+
+class AnthropicChunks:
+    """A block of thinking goes out as text while it comes, and once more, whole, with its
+    signature: in that form it can be sent back.
+    """
+
+    def __init__(self, iterator: Any) -> None:
+        self.finished = False
+        self.payloads: Events = Payloads()
+        self._parse = iterator.chunk_parser
+        self._maker = ChunkMaker()
+        self._usage: object = None
+        self._thought: Json | None = None
+        self._stopped = False
+
+    @property
+    def ended(self) -> bool:
+        return self._stopped
+
+    def feed(self, event: Json) -> Sequence[Json]:
+        kind = event.get("type")
+        if kind == "error":
+            raise ErrorInStream(dict(event.get("error") or {}))
+        if kind == "message_stop":
+            self.finished = True
+            return [self._maker.usage(self._usage)]
+        if kind == "message_start":
+            message = event["message"]
+            self._maker.id, self._maker.model = str(message["id"]), str(message["model"])
+        if kind not in _EVENTS:
+            return ()
+        found = self._parse(event)
+        self._maker.created = self._maker.created or int(found.created)
+        if found.usage is not None:
+            self._usage = found.usage.model_dump()
+        choice = found.choices[0].model_dump()
+        out = []
+        delta = self._delta(choice["delta"])
+        if kind == "content_block_stop" and self._thought is not None:
+            delta["thinking_blocks"] = [self._thought]
+            self._thought = None
+        if delta or kind == "message_start":
+            out += self._maker.deltas(delta)
+        if kind == "message_delta" and event["delta"].get("stop_reason"):
+            self._stopped = True
+            out.append(self._maker.finish(choice.get("finish_reason")))
+        return out
+
+    def _delta(self, given: Json) -> Json:
+        delta = message_of(given, streamed=True)
+        for block in delta.pop("thinking_blocks", ()):
+            if block.get("type") == "redacted_thinking":
+                delta["thinking_blocks"] = [block]
+                continue
+            thought = self._thought or {"type": "thinking", "thinking": "", "signature": ""}
+            thought["thinking"] += block.get("thinking") or ""
+            thought["signature"] += block.get("signature") or ""
+            self._thought = thought
+        return delta
+
+    def end(self) -> Sequence[Json]:
+        return ()
+
+
+_EVENTS: Final = frozenset(
+    {
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+    }
+)

@@ -1,0 +1,196 @@
+"""OpenAI's chat completions to Bedrock's Converse and back, by litellm's pure functions."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any, Final
+from urllib.parse import quote
+
+from harness.domain.reliability.failures import FailureClass
+from router.upstream.translate.anthropic import AnthropicChunks
+from router.upstream.translate.chat_answer import completion
+from router.upstream.translate.request_screening import Asked, Json, looked_through
+from router.upstream.translate.thinking import fits, in_a_turn_without_thought
+from router.upstream.translate.translation import (
+    REHEARSAL,
+    Ask,
+    ErrorInStream,
+    mapped,
+    no_counterpart,
+)
+from router.upstream.translate.untranslatable import Untranslatable
+from router.upstream.transport import UpstreamFailed
+
+_PIECES: Final = ("contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop")
+_TYPES: Final = {
+    "throttlingException": "rate_limit_error",
+    "validationException": "invalid_request_error",
+    "serviceUnavailableException": "overloaded_error",
+}
+
+
+class Bedrock:
+    """library: litellm itself; module: one of its modules, by name."""
+
+    def __init__(self, library: Any, module: Callable[[str], Any]) -> None:
+        handler = module("llms.bedrock.chat.invoke_handler")
+        self._library = library
+        self._config = library.AmazonConverseConfig()
+        self._decoder = handler.AWSEventStreamDecoder
+        self._frames = import_module("botocore.eventstream")
+
+    def ask(self, asked: Asked, *, stream: bool) -> Ask:
+        dropped = asked.dropped
+        _without_tools(asked)
+        dropped.update(dict.fromkeys(_unthought(asked)))
+        serial = asked.params.get("parallel_tool_calls") is False
+        if not serial:
+            asked.params.pop("parallel_tool_calls", None)
+        params = mapped(self._config, asked, "bedrock")
+        for hint in ("temperature", "top_p", "reasoning_effort"):
+            if asked.params.get(hint) is not None and not _arrived(hint, params):
+                dropped[hint] = None
+        json_mode = bool(params.get("json_mode"))
+        try:
+            body = self._config.transform_request(asked.model, asked.messages, params, {}, {})
+        except Exception:  # noqa: BLE001 - it has no error of its own for this
+            raise no_counterpart("bedrock", "messages") from None
+        own_budget = "thinking" in asked.params
+        dropped.update(dict.fromkeys(_too_short_to_think(body, own_budget=own_budget)))
+        if serial and "tool_choice" not in body.get("additionalModelRequestFields", {}):
+            dropped["parallel_tool_calls"] = None
+        way = "converse-stream" if stream else "converse"
+        path = f"/model/{quote(asked.model, safe='')}/{way}"
+        return Ask(path, body, {}, tuple(dropped), {"model": asked.model, "json": json_mode})
+
+    def answer(self, ask: Ask, answer: Json) -> Json:
+        found = self._config.transform_response(
+            model=ask.notes["model"],
+            raw_response=SimpleNamespace(json=lambda: answer, text="", headers={}),
+            model_response=self._library.ModelResponse(),
+            logging_obj=None,
+            request_data={},
+            messages=[],
+            optional_params={},
+            litellm_params={},
+            encoding=None,
+            json_mode=ask.notes["json"],
+        )
+        return completion(found.model_dump(), id_="", model=ask.notes["model"])
+
+    def chunks(self, ask: Ask) -> "BedrockChunks":
+        decoder = self._decoder(ask.notes["model"], json_mode=ask.notes["json"])
+        return BedrockChunks(decoder, ask, EventMessages(self._frames))
+
+    def rehearse(self) -> None:
+        ask = self.ask(looked_through(copy.deepcopy(REHEARSAL), "bedrock"), stream=True)
+        message = {"role": "assistant", "content": [{"text": "-"}]}
+        usage = {"inputTokens": 1, "outputTokens": 1, "totalTokens": 2}
+        self.answer(
+            ask, {"output": {"message": message}, "stopReason": "end_turn", "usage": usage}
+        )
+        self.chunks(ask).feed({"name": "messageStop", "body": {"stopReason": "end_turn"}})
+
+
+def _without_tools(asked: Asked) -> None:
+    """Converse cannot say that none may be called. Raises Untranslatable."""
+    if asked.params.get("tool_choice") != "none":
+        return
+    if any(m.get("tool_calls") or m.get("role") == "tool" for m in asked.messages):
+        raise Untranslatable("`tool_choice` none after calls: bedrock has none", "tool_choice")
+    for name in ("tools", "tool_choice", "parallel_tool_calls"):
+        asked.params.pop(name, None)
+
+
+def _unthought(asked: Asked) -> list[str]:
+    """Thinking yields to a forced tool and to a turn without; sampling yields to thinking."""
+    params = asked.params
+    thinking = [name for name in ("reasoning_effort", "thinking") if params.get(name)]
+    if not thinking:
+        return []
+    forced = params.get("tool_choice") not in (None, "auto")
+    gone = thinking if forced or in_a_turn_without_thought(asked.messages) else []
+    gone = gone or [name for name in ("temperature", "top_p", "top_k") if name in params]
+    for name in gone:
+        del params[name]
+    return gone
+
+
+def _too_short_to_think(body: Json, *, own_budget: bool) -> list[str]:
+    """Thinking yields to a short limit, too; a longer one lowers its budget."""
+    more = body.get("additionalModelRequestFields", {})
+    if not isinstance(more.get("thinking"), dict):
+        return []
+    limit = body.get("inferenceConfig", {}).get("maxTokens")
+    if fits(more, limit, own_budget=own_budget):
+        return []
+    del more["thinking"]
+    return ["reasoning_effort"]
+
+
+def _arrived(hint: str, params: Json) -> bool:
+    if hint == "reasoning_effort":
+        return any(name in params for name in ("thinking", "reasoning_effort", "output_config"))
+    return {"top_p": "topP"}.get(hint, hint) in params
+
+
+class EventMessages:
+    """AWS's event stream, each message as JSON with its name, however the network cut it."""
+
+    def __init__(self, frames: Any) -> None:
+        self._buffer = frames.EventStreamBuffer()
+        self._error = frames.ParserError
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Raises UpstreamFailed (malformed) for what is no such stream."""
+        self._buffer.add_data(data)
+        try:
+            for message in self._buffer:
+                headers = message.headers
+                name = headers.get(":event-type") or headers.get(":exception-type")
+                body = json.loads(message.payload or b"{}")
+                yield json.dumps({"name": str(name or "error"), "body": body}).encode()
+        except (self._error, ValueError) as error:
+            raise UpstreamFailed(FailureClass.MALFORMED, "no AWS event stream") from error
+
+
+class BedrockChunks(AnthropicChunks):
+    """Names and bodies of Converse's events; blocks of thinking as Anthropic's."""
+
+    def __init__(self, decoder: Any, ask: Ask, payloads: EventMessages) -> None:
+        super().__init__(SimpleNamespace(chunk_parser=decoder.converse_chunk_parser))
+        self.payloads = payloads
+        self._maker.model = ask.notes["model"]
+
+    def feed(self, event: Json) -> Sequence[Json]:
+        name, body = event["name"], event["body"]
+        if name.endswith("Exception") or name == "error":
+            said = str(body.get("message") or name)
+            raise ErrorInStream({"message": said, "type": _TYPES.get(name, "api_error")})
+        if name == "messageStart":
+            return self._maker.deltas({})
+        if name not in (*_PIECES, "metadata"):
+            return ()
+        found = self._parse(body)
+        self._maker.id = self._maker.id or str(found.id)
+        self._maker.created = self._maker.created or int(found.created)
+        if name == "metadata":
+            self._usage = found.usage.model_dump()
+            return ()
+        choice = found.choices[0].model_dump()
+        delta = self._delta(choice["delta"])
+        if name == "contentBlockStop" and self._thought is not None:
+            delta["thinking_blocks"], self._thought = [self._thought], None
+        out = list(self._maker.deltas(delta)) if delta else []
+        if name == "messageStop":
+            self._stopped = True
+            out.append(self._maker.finish(choice.get("finish_reason")))
+        return out
+
+    def end(self) -> Sequence[Json]:
+        if not self._stopped:
+            return ()
+        self.finished = True
+        return [self._maker.usage(self._usage)]

@@ -1,0 +1,175 @@
+"""OpenAI's chat completions to Gemini's generateContent and back, by litellm's functions."""
+
+import copy
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, Final
+from urllib.parse import quote
+
+from harness.domain.reliability.failures import FailureClass
+from router.protocols.sse import Payloads
+from router.upstream.translate.chat_answer import ChunkMaker, completion, message_of
+from router.upstream.translate.provider_errors import google_error
+from router.upstream.translate.request_screening import Asked, Json, looked_through
+from router.upstream.translate.thinking import budget_beside
+from router.upstream.translate.translation import (
+    REHEARSAL,
+    Ask,
+    ErrorInStream,
+    Events,
+    mapped,
+    no_counterpart,
+)
+from router.upstream.transport import UpstreamFailed
+
+# Fewer tokens than these none of its models thinks with; Flash-Lite takes more or none.
+_LEAST_BUDGET_TOKENS: Final = 128
+_LEAST_OF_LITE_TOKENS: Final = 512
+_NO_FIELDS: Final = frozenset({"stream", "json_mode"})
+
+
+class Gemini:
+    """library: litellm itself; module: one of its modules, by name."""
+
+    kind = "gemini"
+    _provider = "gemini"  # as the library calls it
+    _config_class = "GoogleAIStudioGeminiConfig"
+
+    def __init__(self, library: Any, module: Callable[[str], Any]) -> None:
+        chat = module("llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini")
+        self._library = library
+        self._config = getattr(library, self._config_class)()
+        self._body = module("llms.vertex_ai.gemini.transformation").transform_request_body
+        self._iterator = chat.ModelResponseIterator
+
+    def ask(self, asked: Asked, *, stream: bool) -> Ask:
+        dropped = asked.dropped
+        if asked.params.pop("parallel_tool_calls", None) is False:
+            dropped["parallel_tool_calls"] = None
+        params = {
+            k: v
+            for k, v in mapped(self._config, asked, self.kind).items()
+            if k not in _NO_FIELDS
+        }
+        if "thinking" not in asked.params and not _leaves_an_answer(params, asked.model):
+            dropped["reasoning_effort"] = None
+        if asked.params.get("temperature") is None:
+            params.pop("temperature", None)  # the library's own, beside thinking
+        for hint in ("frequency_penalty", "presence_penalty"):
+            if asked.params.get(hint) and hint not in params:
+                dropped[hint] = None
+        try:
+            body = self._body(asked.messages, asked.model, params, self._provider, {}, None)
+        except Exception:  # noqa: BLE001 - it has no error of its own for this
+            raise no_counterpart(self.kind, "messages") from None
+        model = quote(asked.model, safe="/")
+        way = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        return Ask(f"/models/{model}:{way}", body, {}, tuple(dropped), {"model": asked.model})
+
+    def answer(self, ask: Ask, answer: Json) -> Json:
+        answer.setdefault("usageMetadata", {})
+        found = self._config.transform_google_generate_content_to_openai_model_response(
+            completion_response=answer,
+            model_response=self._library.ModelResponse(),
+            model=ask.notes["model"],
+            logging_obj=SimpleNamespace(optional_params={}),
+            raw_response=SimpleNamespace(headers={}),
+        )
+        given = found.model_dump()
+        if not given["choices"]:
+            raise UpstreamFailed(FailureClass.MALFORMED, "the answer has no candidates")
+        given["choices"][0]["message"].pop("thinking_blocks", None)
+        model = str(answer.get("modelVersion") or ask.notes["model"])
+        return completion(given, id_=str(answer.get("responseId") or ""), model=model)
+
+    def chunks(self, ask: Ask) -> "GeminiChunks":
+        logging = SimpleNamespace(optional_params={}, model_call_details={})
+        return GeminiChunks(self._iterator(None, sync_stream=True, logging_obj=logging), ask)
+
+    def rehearse(self) -> None:
+        ask = self.ask(looked_through(copy.deepcopy(REHEARSAL), self.kind), stream=True)
+        said = [{"text": "-", "thought": True}, {"functionCall": {"name": "f", "args": {}}}]
+        content = {"role": "model", "parts": said}
+        answer = {
+            "candidates": [{"content": content, "finishReason": "STOP", "index": 0}],
+            "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1},
+        }
+        self.answer(ask, copy.deepcopy(answer))
+        chunks = self.chunks(ask)
+        chunks.feed(answer)
+
+
+def _leaves_an_answer(params: Json, model: str) -> bool:
+    """Lower the budget as far as the limit asks. Whether enough is left to think with.
+
+    Without a budget the model would choose its own. So where too little is left it is 0, which
+    is no thinking; Pro always thinks, then as little as it can.
+    """
+    config, limit = params.get("thinkingConfig"), params.get("max_output_tokens")
+    budget = config.get("thinkingBudget") if isinstance(config, dict) else None
+    if not (config and isinstance(budget, int) and isinstance(limit, int)):
+        return True
+    fitting = budget_beside(budget, limit)
+    least = min(budget, _LEAST_OF_LITE_TOKENS if "lite" in model else _LEAST_BUDGET_TOKENS)
+    if fitting >= least:
+        params["thinkingConfig"] = {**config, "thinkingBudget": fitting}
+        return True
+    off = _LEAST_BUDGET_TOKENS if "pro" in model else 0
+    params["thinkingConfig"] = {**config, "thinkingBudget": off, "includeThoughts": bool(off)}
+    return False
+
+
+class Vertex(Gemini):
+    """The same protocol; fields and models as Vertex has them."""
+
+    kind = "vertex"
+    _provider = "vertex_ai"
+    _config_class = "VertexGeminiConfig"
+
+
+class GeminiChunks:
+    """Its streams have no last event: the connection ends them, after a finish reason."""
+
+    def __init__(self, iterator: Any, ask: Ask) -> None:
+        self.finished = False
+        self.payloads: Events = Payloads()
+        self._parse = iterator.chunk_parser
+        self._maker = ChunkMaker()
+        self._maker.model = ask.notes["model"]
+        self._usage: object = None
+        self._reason: object = None
+
+    @property
+    def ended(self) -> bool:
+        return bool(self._reason)
+
+    def feed(self, event: Json) -> Sequence[Json]:
+        if "error" in event:
+            given = event["error"]
+            raise ErrorInStream(google_error(given if isinstance(given, dict) else {}))
+        found = self._parse(event)
+        maker = self._maker
+        maker.id = maker.id or str(event.get("responseId") or found.id)
+        maker.model = str(event.get("modelVersion") or maker.model)
+        maker.created = maker.created or int(found.created)
+        if found.usage is not None:
+            self._usage = found.usage.model_dump()
+        out: list[Json] = []
+        # The library gives a reason where there is none, which would be a false end.
+        candidates = event.get("candidates") or [{"finishReason": "SAFETY"}]  # a blocked prompt
+        ended = bool(candidates[0].get("finishReason"))
+        for choice in found.choices[:1]:
+            given = choice.model_dump()
+            delta = message_of(given["delta"], streamed=True)
+            delta.pop("thinking_blocks", None)
+            if delta:
+                out += maker.deltas(delta)
+            self._reason = given.get("finish_reason") if ended else self._reason
+        return out
+
+    def end(self) -> Sequence[Json]:
+        if not self._reason:
+            return ()
+        self.finished = True
+        begun = self._maker.deltas({})
+        return [*begun, self._maker.finish(self._reason), self._maker.usage(self._usage)]

@@ -1,0 +1,138 @@
+"""A refusal by a provider of another protocol, in OpenAI's words and with its true status."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
+
+from router.upstream.error_body import refusal_words
+from router.upstream.translate.untranslatable import Untranslatable
+from router.upstream.transport import UpstreamReply
+
+Header = tuple[bytes, bytes]
+Json = dict[str, Any]
+
+# Google's statuses, as OpenAI's types.
+_TYPES: Final[Mapping[str, str]] = {
+    "INVALID_ARGUMENT": "invalid_request_error",
+    "FAILED_PRECONDITION": "invalid_request_error",
+    "OUT_OF_RANGE": "invalid_request_error",
+    "UNAUTHENTICATED": "authentication_error",
+    "PERMISSION_DENIED": "permission_error",
+    "NOT_FOUND": "not_found_error",
+    "RESOURCE_EXHAUSTED": "rate_limit_error",
+    "INTERNAL": "server_error",
+    "UNAVAILABLE": "overloaded_error",
+    "DEADLINE_EXCEEDED": "timeout_error",
+}
+_AWS_TYPES: Final[Mapping[int, str]] = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "overloaded_error",
+}
+_AWS_TOO_LONG: Final = "input is too long"
+_GOOGLE_TOO_LONG: Final = "exceeds the maximum number of tokens"
+_SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s")
+_KEPT: Final = (b"retry-after", b"retry-after-ms", b"request-id", b"x-request-id")
+
+
+class Refusal:
+    """A whole reply, of which every byte is known."""
+
+    def __init__(self, status: int, body: bytes, headers: Sequence[Header] = ()) -> None:
+        self.status = status
+        self.headers: Sequence[Header] = [(b"content-type", b"application/json"), *headers]
+        self._body = body
+
+    async def body(self) -> bytes:
+        return self._body
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield self._body
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+def whole_refusal(why: Untranslatable) -> Refusal:
+    """Ours, of what cannot be translated: the provider is not asked."""
+    error = {"message": why.message, "type": "invalid_request_error", "param": why.param}
+    return Refusal(422, json.dumps({"error": {**error, "code": why.code}}).encode())
+
+
+async def refusal(reply: UpstreamReply, kind: str) -> Refusal:
+    """Reads the reply and closes it."""
+    try:
+        raw = await refusal_words(reply)
+    finally:
+        await reply.aclose()
+    headers = [each for each in reply.headers if _is_kept(each[0])]
+    error = _error_of_aws(raw, reply.status) if kind == "bedrock" else _error(raw)
+    if error is None:  # a proxy's page, or nothing: the status says enough
+        return Refusal(reply.status, b"{}", headers)
+    status = reply.status
+    if kind not in ("anthropic", "bedrock"):
+        error, status, wait_s = _from_google(error, status)
+        if wait_s and b"retry-after" not in dict(headers):
+            headers.append((b"retry-after", wait_s))
+    shaped = {"param": None, "code": None, **error}
+    return Refusal(status, json.dumps({"error": shaped}).encode(), headers)
+
+
+def _is_kept(name: bytes) -> bool:
+    return name in _KEPT or name.startswith((b"anthropic-ratelimit-", b"x-ratelimit-"))
+
+
+def _error(raw: bytes) -> Json | None:
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(found, list) and found:  # Google's streams refuse in a list
+        found = found[0]
+    error = found.get("error") if isinstance(found, dict) else None
+    return error if isinstance(error, dict) else None
+
+
+def _error_of_aws(raw: bytes, status: int) -> Json | None:
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    said = found.get("message") or found.get("Message") if isinstance(found, dict) else None
+    if not isinstance(said, str):
+        return None
+    shaped: Json = {"message": said, "type": _AWS_TYPES.get(status, "api_error")}
+    if _AWS_TOO_LONG in said.lower():
+        shaped["code"] = "context_length_exceeded"
+    return shaped
+
+
+def _from_google(error: Json, status: int) -> tuple[Json, int, bytes]:
+    """The error, its true status, and seconds to wait if it names them."""
+    shaped = google_error(error)
+    details = error.get("details")
+    told = (
+        [each for each in details if isinstance(each, dict)]
+        if isinstance(details, list)
+        else []
+    )
+    if _GOOGLE_TOO_LONG in shaped["message"]:
+        shaped["code"] = "context_length_exceeded"
+    # It answers 400 to a key that it does not know.
+    if status == 400 and any(each.get("reason") == "API_KEY_INVALID" for each in told):
+        status, shaped["type"] = 401, "authentication_error"
+    waits = [_SECONDS.fullmatch(str(each.get("retryDelay"))) for each in told]
+    wait_s = next((found[1].encode() for found in waits if found), b"")
+    return shaped, status, wait_s
+
+
+def google_error(error: Mapping[str, Any]) -> Json:
+    """In OpenAI's words, which are Anthropic's types."""
+    kind = _TYPES.get(str(error.get("status")), "api_error")
+    return {"message": str(error.get("message") or ""), "type": kind}

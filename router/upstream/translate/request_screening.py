@@ -1,0 +1,275 @@
+"""A chat request, looked through before it is translated: what goes along, what stays behind.
+
+Pure. A hint that a provider has no word for is dropped and named; what changes the answer and
+cannot be said is refused. Nothing here or after it fetches a URL that a client named.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from router.upstream.translate.field_types import check_fields
+from router.upstream.translate.request_validation import check_messages
+from router.upstream.translate.untranslatable import Malformed, Untranslatable
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a kind of provider takes. fields: top-level ones that have a counterpart. parts:
+    kinds of content. urls: beginnings of the URLs that the provider fetches itself. caching:
+    it knows `cache_control`.
+    """
+
+    fields: frozenset[str]
+    parts: frozenset[str]
+    urls: tuple[str, ...]
+    caching: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """params: without model, messages and stream. dropped: names of what stays behind."""
+
+    model: str
+    messages: list[Json]
+    params: Json
+    dropped: dict[str, None] = field(default_factory=dict)
+
+
+_EVERYWHERE: Final = frozenset(
+    {
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "stop",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "response_format",
+        "reasoning_effort",
+        "thinking",
+        "top_k",
+        "web_search_options",
+    }
+)
+_GOOGLES: Final = _EVERYWHERE | {
+    "seed",
+    "frequency_penalty",
+    "presence_penalty",
+    "logprobs",
+    "top_logprobs",
+}
+_ROUTED: Final = frozenset({"model", "messages", "stream", "stream_options", "n"})
+# What a client cannot do without, if it asks for it: no answer is better than another one.
+_NO_HINTS: Final[Mapping[str, str]] = {
+    "logprobs": "it gives no log probabilities",
+    "top_logprobs": "it gives no log probabilities",
+    "audio": "it answers with text",
+    "modalities": "it answers with text",
+    "functions": "the older form of tools; send `tools`",
+    "function_call": "the older form of `tool_choice`",
+}
+# Log probabilities are hints, and Google's models have them.
+_NO_COUNTERPART: Final = ("audio", "modalities", "functions", "function_call")
+_NOTHING: Final[tuple[object, ...]] = ("", [], {}, ["text"])
+
+RULES: Final[Mapping[str, Rules]] = {
+    "anthropic": Rules(
+        _EVERYWHERE | {"user", "cache_control"},
+        frozenset({"text", "image_url", "file"}),
+        ("https://",),
+        caching=True,
+    ),
+    "bedrock": Rules(_EVERYWHERE, frozenset({"text", "image_url"}), (), caching=True),
+    "gemini": Rules(
+        _GOOGLES,
+        frozenset({"text", "image_url", "file", "input_audio"}),
+        ("https://generativelanguage.googleapis.com/v1beta/files/",),
+        caching=False,
+    ),
+    "vertex": Rules(
+        _GOOGLES,
+        frozenset({"text", "image_url", "file", "input_audio"}),
+        (),
+        caching=False,
+    ),
+}
+# They speak one protocol.
+GOOGLE: Final = ("gemini", "vertex")
+
+
+def looked_through(body: Json, kind: str) -> Asked:
+    """body: as parsed; what is kept of it is changed in place.
+
+    Raises Untranslatable.
+    """
+    rules = RULES[kind]
+    _refuse_choices(body)
+    messages, model = body.get("messages"), body.get("model")
+    if not isinstance(model, str):
+        raise Malformed("model", "is not a text")
+    check_messages(messages)
+    check_fields(body)
+    asked = Asked(model, [], {})
+    for name, value in body.items():
+        if name in _ROUTED or value is None:
+            continue
+        if name in rules.fields:
+            asked.params[name] = value
+        elif value is False or value in _NOTHING or (name.endswith("_penalty") and value == 0):
+            continue
+        elif name in _NO_HINTS:
+            raise Untranslatable(
+                f"`{name}` cannot be served by {kind}: {_NO_HINTS[name]}", name
+            )
+        else:
+            asked.dropped[name] = None
+    if asked.params.get("logprobs") is False:
+        del asked.params["logprobs"]
+    for place, message in enumerate(body["messages"]):
+        asked.messages.append(_message(message, f"messages[{place}]", kind, asked))
+    _look_at_tools(asked)
+    if not rules.caching:
+        _uncached(asked)
+    return asked
+
+
+def held(asked: Callable[[str], object]) -> str:
+    """What of a chat no translation can say; empty for nothing. asked: a field's value."""
+    if asked("n") not in (None, 1):
+        return "n"
+    for name in _NO_COUNTERPART:
+        value = asked(name)
+        if value is not None and value is not False and value not in _NOTHING:
+            return name
+    return ""
+
+
+def _refuse_choices(body: Json) -> None:
+    if body.get("n") not in (None, 1):
+        raise Untranslatable("`n` is more than 1: this target gives one answer a request", "n")
+
+
+def _message(message: Json, place: str, kind: str, asked: Asked) -> Json:
+    role = message.get("role")
+    if role == "developer":
+        message["role"] = "system"
+    elif role not in ("system", "user", "assistant", "tool"):
+        raise Untranslatable(
+            f"`{place}.role` {str(role)[:40]!r} has no counterpart", f"{place}.role"
+        )
+    if message.pop("name", None) and role != "tool":
+        asked.dropped["messages.name"] = None
+    if message.pop("function_call", None) is not None:
+        where = f"{place}.function_call"
+        raise Untranslatable(f"`{where}`: the older form of a call; send `tool_calls`", where)
+    if message.pop("audio", None) is not None:
+        asked.dropped["messages.audio"] = None
+    message.pop("annotations", None)
+    refusal = message.pop("refusal", None)
+    content = message["content"] = message.get("content") or refusal
+    if isinstance(content, list):
+        message["content"] = [
+            _part(part, f"{place}.content[{at}]", kind, asked)
+            for at, part in enumerate(content)
+        ]
+    if role == "assistant":
+        _with_signatures(message, kind)
+    return message
+
+
+def _part(part: object, place: str, kind: str, asked: Asked) -> Json:
+    if not isinstance(part, dict):
+        raise Untranslatable(f"`{place}` is not an object", place)
+    rules, type_ = RULES[kind], part.get("type")
+    if type_ == "refusal":
+        return {"type": "text", "text": str(part.get("refusal") or "")}
+    if type_ not in rules.parts:
+        raise Untranslatable(f"`{place}.type` {str(type_)[:40]!r}: {kind} takes none", place)
+    if type_ == "image_url":
+        given = part.get("image_url")
+        image = given if isinstance(given, dict) else {"url": given}
+        _check_url(image.get("url"), f"{place}.image_url", kind)
+        # Every other field would be the library's own, not the protocol's.
+        if image.get("detail") not in (None, "auto"):
+            asked.dropped["image_url.detail"] = None
+        part["image_url"] = {"url": image["url"]}
+    if type_ == "file":
+        file = part.get("file")
+        data = file.get("file_data") if isinstance(file, dict) else None
+        if data is None:
+            raise Untranslatable(f"`{place}.file`: send `file_data`; ids are another's", place)
+        _check_url(data, f"{place}.file", kind)
+        part["file"] = {"file_data": data}
+    return part
+
+
+def _check_url(url: object, place: str, kind: str) -> None:
+    allowed = ("data:", *RULES[kind].urls)
+    if not isinstance(url, str) or not url.startswith(allowed):
+        ways = " or ".join(f"{each}…" for each in allowed)
+        raise Untranslatable(f"`{place}`: {kind} takes {ways}; send the content itself", place)
+    if url.startswith("data:") and ";base64," not in url[:200]:
+        raise Untranslatable(f"`{place}`: a data URL in base64 is needed", place)
+
+
+def _look_at_tools(asked: Asked) -> None:
+    tools = asked.params.get("tools")
+    if not tools:
+        asked.params.pop("tools", None)
+        asked.params.pop("tool_choice", None)
+        asked.params.pop("parallel_tool_calls", None)
+        return
+    for tool in tools:
+        if tool["function"].pop("strict", None):
+            asked.dropped["tools.strict"] = None
+
+
+def _uncached(asked: Asked) -> None:
+    """Without marks for the prompt's cache."""
+    marked = [asked.params]
+    marked += asked.messages
+    marked += [tool for tool in asked.params.get("tools", []) if isinstance(tool, dict)]
+    marked += [tool["function"] for tool in asked.params.get("tools", [])]
+    for message in asked.messages:
+        if isinstance(message.get("content"), list):
+            marked += message["content"]
+    for each in marked:
+        if each.pop("cache_control", None) is not None:
+            asked.dropped["cache_control"] = None
+
+
+def _with_signatures(message: Json, kind: str) -> None:
+    """What an earlier answer signed, to where the library looks for it; another's stays out.
+
+    Google's own place for them is `extra_content.google.thought_signature`.
+    """
+    calls = message.get("tool_calls")
+    message.pop("provider_specific_fields", None)
+    signature = _google_signature(message.pop("extra_content", None))
+    if kind in GOOGLE:
+        message.pop("thinking_blocks", None)
+        message.pop("reasoning_content", None)
+        if signature:
+            message["provider_specific_fields"] = {"thought_signatures": [signature]}
+    if message.get("content") == "":
+        message["content"] = None
+    if not calls:
+        message.pop("tool_calls", None)
+        return
+    for call in calls:
+        # The library makes arguments of its own where there are none.
+        call["function"]["arguments"] = call["function"].get("arguments", "").strip() or "{}"
+        call.pop("provider_specific_fields", None)
+        signature = _google_signature(call.pop("extra_content", None))
+        if signature and kind in GOOGLE:
+            call["provider_specific_fields"] = {"thought_signature": signature}
+
+
+def _google_signature(extra: object) -> str:
+    google = extra.get("google") if isinstance(extra, dict) else None
+    found = google.get("thought_signature") if isinstance(google, dict) else None
+    return found if isinstance(found, str) else ""

@@ -1,0 +1,134 @@
+"""A translation to and from another protocol than OpenAI's: JSON in, JSON out. No network."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from router.upstream.translate.reasoning_effort import NEAREST, is_said
+from router.upstream.translate.request_screening import Asked, Json
+from router.upstream.translate.untranslatable import Untranslatable
+
+
+class ErrorInStream(Exception):
+    """error: as an OpenAI event would carry it."""
+
+    def __init__(self, error: Json) -> None:
+        super().__init__(str(error.get("type")))
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request as its provider has it. dropped: fields that stay behind. notes: what the
+    translation needs to know again when the answer comes.
+    """
+
+    path: str
+    body: Json
+    headers: Mapping[str, str]
+    dropped: tuple[str, ...]
+    notes: Mapping[str, Any]
+
+
+class Events(Protocol):
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The JSON of each event that is whole. Raises UpstreamFailed (malformed)."""
+        ...
+
+
+class Chunks(Protocol):
+    """finished: the stream came to its end. payloads: cuts it into its events.
+
+    ended: it said why it ends, and its last event may be missing.
+    """
+
+    finished: bool
+    payloads: Events
+
+    @property
+    def ended(self) -> bool: ...
+
+    def feed(self, event: Json) -> Sequence[Json]:
+        """OpenAI's chunks. Raises ErrorInStream."""
+        ...
+
+    def end(self) -> Sequence[Json]:
+        """The upstream's stream is over: the last chunks, none where it broke off."""
+        ...
+
+
+class Translation(Protocol):
+    """Pure, but for the tables that it looks models up in."""
+
+    def ask(self, asked: Asked, *, stream: bool) -> Ask:
+        """Raises Untranslatable."""
+        ...
+
+    def answer(self, ask: Ask, answer: Json) -> Json:
+        """Raises anything for what is no answer."""
+        ...
+
+    def chunks(self, ask: Ask) -> Chunks: ...
+
+    def rehearse(self) -> None:
+        """Translate once each way: the library builds its classes when they are first used."""
+        ...
+
+
+REHEARSAL: Final[Json] = {
+    "model": "-",
+    "messages": [{"role": "user", "content": "-"}],
+    "tools": [
+        {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    ],
+}
+
+
+def mapped(config: Any, asked: Asked, kind: str) -> Json:
+    """The top-level fields in the provider's words; an effort that it has no word for becomes
+    the nearest, and is among `asked.dropped`. Raises Untranslatable.
+    """
+    given = {name: value for name, value in asked.params.items() if name != "top_k"}
+    effort = given.get("reasoning_effort")
+    found = None
+    try:
+        found = _as_mapped(config, given, asked, kind)
+    except Untranslatable:
+        if effort not in NEAREST:
+            raise
+    if effort and (found is None or not is_said(effort, found, kind)):
+        asked.dropped["reasoning_effort"] = None
+        if effort in NEAREST:
+            given["reasoning_effort"] = NEAREST[effort]
+            found = _as_mapped(config, given, asked, kind)
+    found = found or {}
+    if asked.params.get("top_k") is not None:
+        found["top_k"] = asked.params["top_k"]
+    return found
+
+
+def _as_mapped(config: Any, given: Json, asked: Asked, kind: str) -> Json:
+    found = _try_mapped(config, given, asked.model)
+    if found is not None:
+        return found
+    # Its text may hold what the client said, and is about itself: the field says more.
+    tools = {name: given[name] for name in ("tools",) if name in given}
+    for name, value in given.items():
+        if _try_mapped(config, {**tools, name: value}, asked.model) is None:
+            raise no_counterpart(kind, name)
+    raise no_counterpart(kind, None)
+
+
+def _try_mapped(config: Any, given: Json, model: str) -> Json | None:
+    try:
+        # It may change what it is given.
+        return dict(config.map_openai_params(copy.deepcopy(given), {}, model, drop_params=True))
+    except Exception:  # noqa: BLE001 - it has no error of its own for this
+        return None
+
+
+def no_counterpart(kind: str, param: str | None) -> Untranslatable:
+    """param: None where it is not known. Of the library's own words nothing is told or kept."""
+    what = f"`{param}`" if param else "the request"
+    return Untranslatable(f"{what} cannot be said in the protocol of {kind}", param)

@@ -1,0 +1,259 @@
+"""Providers that speak another protocol than OpenAI's: asked and heard through a translation.
+
+The wire stays ours, and with it limits, timeouts, cancelling and the provider's true words: the
+library (`router.upstream.translate.litellm`) sees JSON and gives JSON.
+"""
+
+import asyncio
+import json
+import math
+import traceback
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from harness.domain.reliability.failures import FailureClass
+from router.upstream.stream_end import until_end
+from router.upstream.translate.litellm import load
+from router.upstream.translate.provider_errors import refusal, whole_refusal
+from router.upstream.translate.request_screening import Json, looked_through
+from router.upstream.translate.translation import (
+    Ask,
+    Chunks,
+    ErrorInStream,
+    Translation,
+    no_counterpart,
+)
+from router.upstream.translate.untranslatable import Untranslatable
+from router.upstream.transport import Transport, UpstreamFailed, UpstreamReply, UpstreamRequest
+
+Header = tuple[bytes, bytes]
+T = TypeVar("T")
+
+DONE: Final = b"data: [DONE]\n\n"
+AWS_STREAM: Final = b"application/vnd.amazon.eventstream"
+# More than this is translated in a thread: the others must not wait for it. Bytes.
+LARGE: Final = 128 * 1024
+_ITS_OWN: Final = frozenset(
+    {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"}
+)
+
+
+class Translated:
+    """One kind of provider. wire: what carries the translated request."""
+
+    def __init__(self, kind: str, wire: Transport) -> None:
+        self._kind = kind
+        self._wire = wire
+        self._translation: Translation | None = None
+
+    def prepare(self) -> None:
+        """Load what translates: seconds, once, off the event loop. Raises ConfigError."""
+        if self._translation is None:
+            self._translation = load(self._kind)
+
+    async def send(self, request: UpstreamRequest) -> UpstreamReply:
+        if self._translation is None:
+            await asyncio.to_thread(self.prepare)
+        translation = self._translation
+        if translation is None:
+            raise UpstreamFailed(FailureClass.CONNECT, f"no translation for {self._kind}")
+        asking = partial(_asked, translation, self._kind, request)
+        try:
+            ask, sent = await _aside(len(request.body), asking)
+        except Untranslatable as error:
+            return whole_refusal(error)
+        reply = await self._wire.send(sent)
+        try:
+            if not 200 <= reply.status < 300:
+                return await refusal(reply, self._kind)
+            if request.stream:
+                return StreamReply(reply, translation.chunks(ask), ask.dropped)
+        except BaseException:
+            await reply.aclose()
+            raise
+        return WholeReply(reply, partial(translation.answer, ask), ask.dropped)
+
+    async def aclose(self) -> None:
+        """The wire is another's to close."""
+
+
+def _asked(
+    translation: Translation, kind: str, request: UpstreamRequest
+) -> tuple[Ask, UpstreamRequest]:
+    """Raises Untranslatable, UpstreamFailed for a fault of ours."""
+    asked = looked_through(json.loads(request.body), kind)
+    try:
+        ask = translation.ask(asked, stream=request.stream)
+    except Untranslatable:
+        raise
+    except Exception as error:  # noqa: BLE001 - the library's; its text may hold content
+        if _is_ours(error):
+            raise _internal(error) from None
+        raise no_counterpart(kind, None) from None
+    headers = tuple((k.encode(), v.encode()) for k, v in ask.headers.items())
+    try:
+        body = json.dumps(ask.body, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError):
+        raise no_counterpart(kind, None) from None
+    sent = request._replace(path=ask.path, body=body, headers=(*request.headers, *headers))
+    return ask, sent
+
+
+async def _aside(size: int, work: Callable[[], T]) -> T:
+    return await asyncio.to_thread(work) if size > LARGE else work()
+
+
+class _Reply:
+    def __init__(self, reply: UpstreamReply, dropped: Sequence[str]) -> None:
+        self.dropped = tuple(dropped)
+        self._reply = reply
+
+    @property
+    def status(self) -> int:
+        return self._reply.status
+
+    @property
+    def headers(self) -> Sequence[Header]:
+        """The provider's, but for what tells of its own bytes."""
+        kept = [each for each in self._reply.headers if each[0] not in _ITS_OWN]
+        return [(b"content-type", self._type()), *kept]
+
+    def _type(self) -> bytes:
+        return dict(self._reply.headers).get(b"content-type", b"")
+
+    async def aclose(self) -> None:
+        await self._reply.aclose()
+
+
+class WholeReply(_Reply):
+    def __init__(
+        self, reply: UpstreamReply, translate: Callable[[Json], Json], dropped: Sequence[str]
+    ) -> None:
+        super().__init__(reply, dropped)
+        self._translate = translate
+
+    async def body(self) -> bytes:
+        raw = await self._reply.body()
+        return await _aside(len(raw), partial(_answer, raw, self._translate))
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield await self.body()
+
+
+def _answer(raw: bytes, translate: Callable[[Json], Json]) -> bytes:
+    given = _json(raw)
+    unended = _end_with_default(given)
+    try:
+        answer = translate(given)
+        if unended:  # the client sees what the provider said, which is nothing
+            answer["choices"][0]["finish_reason"] = None
+        return _dumped(answer)
+    except UpstreamFailed:
+        raise
+    except Exception as error:  # noqa: BLE001 - the library's, and its text may hold content
+        raise _malformed(error) from None
+
+
+def _end_with_default(given: Json) -> bool:
+    """Whether the answer does not say why it ended. The library would not read it: it gets a
+    reason.
+    """
+    candidates = given.get("candidates")
+    if isinstance(candidates, list) and candidates and isinstance(candidates[0], dict):
+        name, reason, where = "finishReason", "STOP", candidates[0]
+    elif isinstance(given.get("output"), dict):
+        name, reason, where = "stopReason", "end_turn", given
+    elif isinstance(given.get("content"), list):
+        name, reason, where = "stop_reason", "end_turn", given
+    else:
+        return False
+    if where.get(name):
+        return False
+    where[name] = reason
+    return True
+
+
+class StreamReply(_Reply):
+    """Only what came whole is translated; an end without a finish reason stays without one."""
+
+    def __init__(self, reply: UpstreamReply, chunks: Chunks, dropped: Sequence[str]) -> None:
+        super().__init__(reply, dropped)
+        self._chunks = chunks
+
+    def _type(self) -> bytes:
+        found = super()._type()
+        return b"text/event-stream" if found == AWS_STREAM else found
+
+    async def body(self) -> bytes:
+        return b"".join([piece async for piece in self.chunks()])
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        events, made = self._chunks.payloads, self._chunks
+        async for piece in until_end(self._reply.chunks(), lambda: made.ended):
+            out: list[bytes] = []
+            try:
+                for data in events.feed(piece):
+                    out += [_line(each) for each in _fed(made, data)]
+            except ErrorInStream as error:
+                yield b"".join([*out, _line({"error": error.error})])
+                return
+            if out:
+                yield b"".join(out)
+        last = [_line(each) for each in made.end()]
+        yield b"".join([*last, DONE]) if made.finished else b"".join(last)
+
+
+def _fed(made: Chunks, data: bytes) -> Sequence[Json]:
+    event = _json(data)
+    try:
+        return made.feed(event)
+    except (ErrorInStream, UpstreamFailed):
+        raise
+    except Exception as error:  # noqa: BLE001 - as above
+        raise _malformed(error) from None
+
+
+def _json(raw: bytes) -> Json:
+    try:
+        found: Any = json.loads(raw, parse_constant=lambda _: None, parse_float=_finite)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise UpstreamFailed(FailureClass.MALFORMED, "the answer is no JSON object")
+    return found
+
+
+def _finite(text: str) -> float | None:
+    """Of NaN and infinities nothing can be handed on: they are as null."""
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether the library had no part in it: it raises at what it cannot read or say."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return not any(each.f_globals.get("__name__", "").startswith("litellm") for each in frames)
+
+
+def _internal(error: Exception) -> UpstreamFailed:
+    """With the place in the code, and without the error's own words."""
+    failed = UpstreamFailed(FailureClass.INTERNAL, "the router failed")
+    return failed.with_traceback(error.__traceback__)
+
+
+def _malformed(error: Exception) -> UpstreamFailed:
+    if _is_ours(error):
+        return _internal(error)
+    # Its text may hold what was said.
+    return UpstreamFailed(
+        FailureClass.MALFORMED, f"the answer cannot be translated: {type(error).__name__}"
+    )
+
+
+def _dumped(value: Json) -> bytes:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _line(value: Json) -> bytes:
+    return b"data: " + _dumped(value) + b"\n\n"

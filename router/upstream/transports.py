@@ -1,0 +1,90 @@
+"""The transport of a provider, by its kind and by what is asked of it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from harness.domain.errors import ConfigError
+from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS, ProviderKind
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import Provider
+from harness.domain.settings import RouterSettings
+from router.protocols.endpoint_translation import TRANSLATIONS, Translation
+from router.protocols.endpoints import DIALECTS
+from router.upstream.endpoint_bridge import Bridge
+from router.upstream.pool import Pool
+from router.upstream.strict_fields import STRICT_KINDS, WithoutForeign
+from router.upstream.translate.transport import Translated
+from router.upstream.transport import CHAT_PATH, Transport, UpstreamReply, UpstreamRequest
+
+TRANSLATED: Final = frozenset(
+    name for name, kind in PROVIDER_KINDS.items() if Endpoint.CHAT in kind.adapted
+)
+
+
+class Transports:
+    """One transport per protocol, shared by all its providers. wire: carries them all; by
+    default HTTP connections of its own.
+    """
+
+    def __init__(self, settings: RouterSettings, wire: Transport | None = None) -> None:
+        self._pool = wire or Pool(settings)
+        self._translated = {kind: Translated(kind, self._pool) for kind in TRANSLATED}
+        self._by_kind: Final[Mapping[str, Transport]] = {
+            name: _bridged(kind, self._chats(name))
+            for name, kind in PROVIDER_KINDS.items()
+            if name in SERVED_KINDS
+        }
+
+    def __call__(self, provider: Provider) -> Transport:
+        """Raises ConfigError for a kind that this router does not speak."""
+        found = self._by_kind.get(provider.kind)
+        if found is None:
+            raise ConfigError(
+                f"provider {provider.name!r} is of kind {provider.kind!r}; "
+                f"this router speaks {', '.join(sorted(SERVED_KINDS))}"
+            )
+        return found
+
+    def prepare(self, kinds: Iterable[str]) -> None:
+        """Load what providers of these kinds need: seconds, so never where somebody waits.
+
+        Raises ConfigError where a library is missing.
+        """
+        for kind in sorted(TRANSLATED & set(kinds)):
+            self._translated[kind].prepare()
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+    def _chats(self, kind: str) -> Transport:
+        """What carries the kind's chats; all else goes through as bytes."""
+        if kind in self._translated:
+            return ChatsApart(self._translated[kind], self._pool)
+        if kind in STRICT_KINDS:
+            return ChatsApart(WithoutForeign(self._pool), self._pool)
+        return self._pool
+
+
+class ChatsApart:
+    """The two are others' to close."""
+
+    def __init__(self, chats: Transport, others: Transport) -> None:
+        self._chats = chats
+        self._others = others
+
+    async def send(self, request: UpstreamRequest) -> UpstreamReply:
+        way = self._chats if request.path == CHAT_PATH else self._others
+        return await way.send(request)
+
+    async def aclose(self) -> None:
+        """As said."""
+
+
+def _bridged(kind: ProviderKind, chats: Transport) -> Transport:
+    """What the kind answers by translation goes over `chats`, and so does the rest."""
+    ways: dict[str, Translation] = {
+        DIALECTS[endpoint].path: way
+        for endpoint, way in TRANSLATIONS.items()
+        if endpoint in kind.adapted
+    }
+    return Bridge(chats, ways) if ways else chats
