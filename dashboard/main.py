@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import acting, theme
+from dashboard import current_user, theme
 
 HERE = Path(__file__).parent
 
@@ -29,5 +29,5 @@ page = st.navigation(
     ],
     position="top",
 )
-acting.ask()
+current_user.ask()
 page.run()

@@ -85,7 +85,7 @@ def healthz(_request: Request) -> Response:
 
 def readyz(_request: Request) -> Response:
     """The database answers as well: 200, or 503 with the reason."""
-    from dashboard.shell import context  # noqa: PLC0415 - Streamlit's options come first
+    from dashboard.page_frame import context  # noqa: PLC0415 - Streamlit's options come first
 
     try:
         with context().store.read() as tx:

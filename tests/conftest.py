@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
-    from tests.postgres import Postgres
+    from tests.support.store.postgres import Postgres
 
 # A run starts hundreds of processes; without kept bytecode each would compile thousands of
 # modules anew. Containers often forbid keeping it.
@@ -62,7 +62,7 @@ def pytest_configure() -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Workers come and go; the process that started them ends the server."""
     if postgres_folder().exists() and not hasattr(config, "workerinput"):
-        from tests.postgres import end  # noqa: PLC0415 - the package is for Linux only
+        from tests.support.store.postgres import end  # noqa: PLC0415 - the package is for Linux only
 
         end(postgres_folder())
 
@@ -119,7 +119,7 @@ def postgres() -> "Postgres":
     if sys.platform != "linux":
         pytest.skip("PostgreSQL for the tests is installed on Linux only")
     from harness.store.migrate import upgrade  # noqa: PLC0415 - not every test needs a store
-    from tests.postgres import join  # noqa: PLC0415 - the package is for Linux only
+    from tests.support.store.postgres import join  # noqa: PLC0415 - the package is for Linux only
 
     return join(postgres_folder(), upgrade)
 

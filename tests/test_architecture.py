@@ -20,7 +20,7 @@ DOORS = {
     "aiohttp": (
         "router/transport/",
         "harness/demo/",
-        "evals/http_calls.py",
+        "evals/runner/http_transport.py",
         "harness/client/http.py",
         "harness/runtime/outbound/webhook.py",
     ),

@@ -21,7 +21,7 @@ from harness.control.routing import seed
 from harness.domain.canary.rollout import Rollout
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.proposal import Phase
-from tests.processes import Site, free_port, site
+from tests.support.site.processes import Site, free_port, site
 
 PERSON: Final = Actor("bench", Role.PROPOSER, "bench")
 OPENS_WITHIN_S: Final = 900.0

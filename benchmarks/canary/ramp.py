@@ -20,8 +20,8 @@ from benchmarks.canary.moments import now_s, until
 from benchmarks.canary.place import Place, placed
 from benchmarks.canary.wrong import harm_of, slow_s
 from harness.domain.canary.rollout import RolloutState
-from tests.chromium import find
-from tests.dashboard_server import dashboard
+from tests.support.browser.chromium import find
+from tests.support.browser.dashboard_server import dashboard
 
 ROUTE: Final = "chat"
 # Minimums for minutes, not for production: the certificate is what it always is.

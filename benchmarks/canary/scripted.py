@@ -10,8 +10,7 @@ from typing import Final
 
 from benchmarks.canary.moments import TooLate
 from benchmarks.canary.place import INCUMBENT, PERSON
-from evals.samples import Item
-from evals.scripted import ScriptedRunner
+from evals.suites.items import Item
 from harness.app.installation import Installation
 from harness.control import reconciler
 from harness.control.proposals import submission
@@ -20,6 +19,7 @@ from harness.domain.proposals.proposal import Phase
 from harness.domain.routing.target import Target
 from harness.runtime.processes.eval_worker import Worker
 from harness.runtime.processes.inline_workers import InlineWorkers
+from tests.support.evals.scripted_runner import ScriptedRunner
 
 TURNS: Final = 30
 

@@ -19,7 +19,7 @@ from benchmarks.canary.moments import TooLate, now_s, until
 from benchmarks.canary.place import Place, placed
 from benchmarks.canary.scripted import opened
 from benchmarks.faults.figures import p99
-from tests.postgres import end, started
+from tests.support.store.postgres import end, started
 
 STEP: Final = {"weight_bps": 5000, "min_exposures": 1_000_000}
 ITEMS: Final = 60

@@ -18,9 +18,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from evals.sim import profiles
-from evals.sim.bank import ItemBank
-from evals.sim.examinee import Examinee
-from evals.sim.suites import in_folder, load_all
+from evals.sim.item_bank import ItemBank
+from evals.sim.simulated_model import Examinee
+from evals.sim.suite_items import in_folder, load_all
 from harness import config, package_data
 from harness.app.demo.environment import MODELS
 from harness.app.demo.scenarios import BETTER, FAULT_RATE, FRAGILE, INCUMBENT, SUITE, WORSE

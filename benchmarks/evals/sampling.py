@@ -34,7 +34,10 @@ PARTS: Final[Sequence[tuple[str, Sequence[str]]]] = (
     ),
     ("Inspect: its model layer", ("inspect_ai/model/",)),
     ("Inspect: hooks, registry, the rest", ("inspect_ai/",)),
-    ("calling the provider", ("aiohttp/", "evals/provider.py", "evals/wire.py")),
+    (
+        "calling the provider",
+        ("aiohttp/", "evals/runner/provider_client.py", "evals/runner/chat_completions.py"),
+    ),
     ("storing samples", ("harness/", "sqlalchemy/")),
     ("our runner, model and scorers", ("evals/",)),
     ("event loop", ("asyncio/", "anyio/")),

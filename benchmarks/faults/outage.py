@@ -19,7 +19,7 @@ from benchmarks.faults.figures import p99
 from benchmarks.faults.mixture import Outcome, healthy, poured
 from benchmarks.faults.stage import Swapgate, running
 from benchmarks.router.processes import free_port
-from tests.postgres import end, started
+from tests.support.store.postgres import end, started
 
 BACK_WITHIN_S: Final = 5.0
 GIVE_UP_S: Final = 60.0

@@ -13,14 +13,15 @@ from typing import Any, Final
 from benchmarks.faults.answers import words
 from benchmarks.faults.catalogue import rows
 from benchmarks.faults.routes import routes
-from evals.sim import profiles, serve
+from evals.sim import profiles
+from evals.sim import server as serve
 from evals.sim.app import App, build_app
-from evals.sim.bank import ItemBank
-from evals.sim.completions import Completion
 from evals.sim.connection import server
-from evals.sim.examinee import Examinee
-from evals.sim.exchange import Exchange, Receive, Scope, Send
-from evals.sim.requests import ChatRequest
+from evals.sim.item_bank import ItemBank
+from evals.sim.protocols.chat_completions import Completion
+from evals.sim.protocols.http_exchange import Exchange, Receive, Scope, Send
+from evals.sim.protocols.requests import ChatRequest
+from evals.sim.simulated_model import Examinee
 from evals.sim.simulator import Simulator, Stats
 
 # In the prompt, so that every gateway passes it on.

@@ -23,7 +23,7 @@ from router.recording.spool import Spool
 from router.server.app import build
 from router.server.process import serve
 from router.snapshot.holder import SnapshotHolder
-from tests.signing import CONTROL
+from tests.support.site.signing_keys import CONTROL
 
 SECRET, KEY = b"benchmark", "sk-sg-benchmark"
 WEIGHT_BPS = 100

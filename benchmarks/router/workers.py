@@ -29,7 +29,7 @@ from benchmarks.router.peers.peer import Site as Place
 from benchmarks.router.peers.swapgate import ask, command_with
 from benchmarks.router.processes import free_port, start, wait_for
 from benchmarks.router.worker import SECRET, seeded
-from tests.signing import ENVIRONMENT
+from tests.support.site.signing_keys import ENVIRONMENT
 
 # No parent: the router as it runs within another process.
 ALONE: Final = 0

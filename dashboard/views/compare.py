@@ -5,9 +5,13 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import streamlit as st
 
-from dashboard import cards, charts, form, frames, queries, shell, stories, wording
-from dashboard.cards import esc, strong
-from dashboard.queries import ComparisonView, ProposalRow
+from dashboard import page_frame
+from dashboard.charts import plots
+from dashboard.data import frames, queries
+from dashboard.data.queries import ComparisonView, ProposalRow
+from dashboard.text import comparison_text, html, labels
+from dashboard.text.html import esc, strong
+from dashboard.views import format_failures
 from harness.control.routing import monthly_bill
 from harness.domain.evals.run import SuiteReport
 from harness.domain.proposals.proposal import Phase
@@ -16,24 +20,24 @@ ROW_PX, ROWS = 35, 6
 
 
 def show() -> None:
-    with shell.loading("the comparison"):
-        ctx = shell.context()
+    with page_frame.loading("the comparison"):
+        ctx = page_frame.context()
         rows = queries.proposals(ctx)
         chosen = st.query_params.get("id") or (newest(rows) if rows else None)
         view = queries.comparison(ctx, chosen) if chosen else None
     if view is None:
-        st.html(cards.title("Nothing to compare yet"))
+        st.html(html.title("Nothing to compare yet"))
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
-        st.html(cards.empty("No candidate was proposed so far; this proposes one:", command))
+        st.html(html.empty("No candidate was proposed so far; this proposes one:", command))
         return
     header(view)
     stale = banner(view)
-    connections = shell.installation().settings.control.eval_connections
-    st.html(cards.verdict(stories.verdict_card(view, connections), stale=stale))
+    connections = page_frame.installation().settings.control.eval_connections
+    st.html(html.verdict(comparison_text.verdict_card(view, connections), stale=stale))
     next_button(view)
     figures(view, stale=stale)
     if view.comparison.verdict is not None:
-        form.show(view.comparison, view.titles)
+        format_failures.show(view.comparison, view.titles)
         effects(view, view.comparison.verdict.suites)
     elif view.comparison.proposal.open:
         progress(view)
@@ -41,7 +45,7 @@ def show() -> None:
         samples(view)
     pins(view)
     others(rows, view.comparison.proposal.id)
-    shell.copy_as_cli("proposal", "show", view.comparison.proposal.id)
+    page_frame.copy_as_cli("proposal", "show", view.comparison.proposal.id)
 
 
 def found_out(view: ComparisonView) -> bool:
@@ -58,11 +62,11 @@ def header(view: ComparisonView) -> None:
     at = found.verdict.decided_at if found.verdict else found.proposal.created_at
     what = "decided" if found.verdict else "proposed"
     st.html(
-        cards.title(
+        html.title(
             f"{strong(found.candidate.name)} instead of {strong(found.incumbent.name)}",
             f"Route {strong(found.proposal.route)} · comparison "
-            f"{esc(found.proposal.id)} · {what} {esc(wording.moment(at))}, "
-            f"{esc(wording.age(at, view.now))} · proposed by "
+            f"{esc(found.proposal.id)} · {what} {esc(labels.moment(at))}, "
+            f"{esc(labels.age(at, view.now))} · proposed by "
             f"{esc(found.proposal.proposer)}",
         )
     )
@@ -70,14 +74,14 @@ def header(view: ComparisonView) -> None:
 
 def banner(view: ComparisonView) -> bool:
     """Whether the verdict is stale; says so."""
-    because = stories.stale_because(view)
+    because = comparison_text.stale_because(view)
     if because:
         words = f"This verdict is no proof any more: {because}. Propose again to refresh it."
-        st.html(cards.banner("STALE.", words))
+        st.html(html.banner("STALE.", words))
     for suite, pieces in view.differing.items():
         name = view.titles.get(suite, suite)
         words = f"{name}: the two sides differ in {', '.join(pieces)}. No difference is shown."
-        st.html(cards.banner("Not comparable.", words))
+        st.html(html.banner("Not comparable.", words))
     return bool(because)
 
 
@@ -108,7 +112,7 @@ def next_button(view: ComparisonView) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button(label, icon=icon, type="primary"):
             st.switch_page(target, query_params=query)
-        st.html(cards.note(why), width="content")
+        st.html(html.note(why), width="content")
 
 
 def figures(view: ComparisonView, *, stale: bool) -> None:
@@ -116,13 +120,13 @@ def figures(view: ComparisonView, *, stale: bool) -> None:
     if found.candidate_figures.samples == 0:
         return
     st.html(
-        cards.tiles(
-            stories.tiles(found.incumbent_figures, found.candidate_figures), stale=stale
+        html.tiles(
+            comparison_text.tiles(found.incumbent_figures, found.candidate_figures), stale=stale
         )
     )
     why = monthly_bill.basis(found.forecast)
     st.html(
-        cards.block(
+        html.block(
             f"<p>{esc(monthly_bill.words(found.forecast))}</p>"
             + (f'<p class="note">{esc(why)}</p>' if why else "")
         )
@@ -130,13 +134,13 @@ def figures(view: ComparisonView, *, stale: bool) -> None:
 
 
 def pins(view: ComparisonView) -> None:
-    rows = stories.pins(view)
+    rows = comparison_text.pins(view)
     if not rows:
         return
     note = "The verdict is proof while all of it stays as it was."
-    st.html(cards.section("What was pinned", note))
+    st.html(html.section("What was pinned", note))
     shown = [[esc(cell) for cell in row] for row in rows]
-    st.html(cards.table(stories.PIN_HEADS, shown))
+    st.html(html.table(comparison_text.PIN_HEADS, shown))
 
 
 def effects(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
@@ -148,8 +152,8 @@ def effects(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
         "Candidate minus current model, in percentage points. Whisker: 95 % CI. The gate "
         "decides by its own test; the whisker shows how sure the size is."
     )
-    st.html(cards.section("Change in score for each suite", note))
-    st.altair_chart(charts.forest(frame, shell.palette()), theme=None, width="stretch")
+    st.html(html.section("Change in score for each suite", note))
+    st.altair_chart(plots.forest(frame, page_frame.palette()), theme=None, width="stretch")
     few = [view.titles.get(r.suite, r.suite) for r in shown if r.n_used < frames.FEWEST_PAIRS]
     less = f" Fewer than {frames.FEWEST_PAIRS} pairs, so no interval: {', '.join(few)}."
     limit = (
@@ -157,19 +161,19 @@ def effects(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
         f"{less if few else ''}"
     )
     mark = '<span class="limit"></span>'
-    st.html(cards.block(f'<p class="note">{mark}{esc(limit)}</p>'))
+    st.html(html.block(f'<p class="note">{mark}{esc(limit)}</p>'))
     note = "Bars count the items where one of the two was better; one scale for every suite."
-    st.html(cards.section("Item by item: won, tied, lost", note))
-    st.html(cards.pair_bars(frames.pair_counts(shown, view.titles)))
+    st.html(html.section("Item by item: won, tied, lost", note))
+    st.html(html.pair_bars(frames.pair_counts(shown, view.titles)))
 
 
 def progress(view: ComparisonView) -> None:
-    st.html(cards.section("Progress", "Items that both models have answered."))
-    for suite, done, planned in stories.progress(view.comparison):
+    st.html(html.section("Progress", "Items that both models have answered."))
+    for suite, done, planned in comparison_text.progress(view.comparison):
         name = view.titles.get(suite, suite)
         st.html(
-            cards.block(f"<p>{esc(name)}: {done:,} of {planned:,}</p>")
-            + cards.meter(done / planned, wording.Tone.NEUTRAL)
+            html.block(f"<p>{esc(name)}: {done:,} of {planned:,}</p>")
+            + html.meter(done / planned, labels.Tone.NEUTRAL)
         )
     if st.button("Read again", icon=":material/refresh:"):
         st.rerun()
@@ -179,11 +183,11 @@ def samples(view: ComparisonView) -> None:
     everything = frames.samples(view.comparison, view.titles)
     if everything.empty:
         return
-    st.html(cards.section("Samples", "Select a row to see both answers side by side."))
+    st.html(html.section("Samples", "Select a row to see both answers side by side."))
     show, suite = filters(view.titles, list(dict.fromkeys(everything["suite"])))
     counts = everything["change"].value_counts()
     st.html(
-        cards.note(
+        html.note(
             " · ".join(
                 f"{frames.CHANGE_SYMBOLS[each]} {counts.get(each, 0):,} {each}"
                 for each in frames.CHANGES
@@ -193,7 +197,7 @@ def samples(view: ComparisonView) -> None:
     )
     rows = frames.chosen(everything, show, suite)
     if rows.empty:
-        st.html(cards.note(f"No sample here is “{show}”. Choose another filter."))
+        st.html(html.note(f"No sample here is “{show}”. Choose another filter."))
         return
     answers(view, rows.iloc[sample_table(rows, f"{show}-{suite}")])
 
@@ -256,27 +260,27 @@ def sample_table(rows: pd.DataFrame, filter_key: str) -> int:
 
 def answers(view: ComparisonView, row: pd.Series) -> None:
     st.html(
-        cards.block(
+        html.block(
             f"<p>{strong(row['item'])} · {esc(row['title'])} · "
             f'<span class="note">{esc(frames.one_line(str(row["prompt"]), 320))}'
             "</span></p>"
         )
-        + cards.answers(
+        + html.answers(
             _answer("Current", view.comparison.incumbent.name, row, "incumbent"),
             _answer("Candidate", view.comparison.candidate.name, row, "candidate"),
         )
     )
 
 
-def _answer(side: str, name: str, row: pd.Series, arm: str) -> cards.Answer:
+def _answer(side: str, name: str, row: pd.Series, arm: str) -> html.Answer:
     rating = str(row[arm])
     tones = {
-        "✓": wording.Tone.BETTER,
-        "✕": wording.Tone.WORSE,
-        "◐": wording.Tone.NEUTRAL,
-        "?": wording.Tone.UNDECIDED,
+        "✓": labels.Tone.BETTER,
+        "✕": labels.Tone.WORSE,
+        "◐": labels.Tone.NEUTRAL,
+        "?": labels.Tone.UNDECIDED,
     }
-    return cards.Answer(
+    return html.Answer(
         who=f"{side} · {name}",
         text=str(row[f"{arm}_answer"]),
         rating=rating,
@@ -288,7 +292,7 @@ def others(rows: Sequence[ProposalRow], current: str) -> None:
     """Other comparisons, newest first."""
     names = {
         row.proposal.id: f"{row.proposal.route}: {row.candidate} instead of "
-        f"{row.incumbent} ({wording.verdict_label(row.verdict).words})"
+        f"{row.incumbent} ({labels.verdict_label(row.verdict).words})"
         for row in rows
         if row.proposal.id != current
     }
@@ -308,4 +312,4 @@ def others(rows: Sequence[ProposalRow], current: str) -> None:
         st.rerun()
 
 
-shell.page("The comparison", show)
+page_frame.page("The comparison", show)

@@ -6,8 +6,10 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import cards, figures, queries, shell, wording
-from dashboard.cards import esc, strong
+from dashboard import page_frame
+from dashboard.data import queries
+from dashboard.text import html, labels, route_text
+from dashboard.text.html import esc, strong
 from harness.control.operations import listings
 from harness.control.operations.alerts import Listed
 from harness.control.proposals.comparison import RouteStatus
@@ -18,24 +20,24 @@ MOST_ALERTS: Final = 5
 
 
 def show() -> None:
-    with shell.loading("the routes"):
-        ctx = shell.context()
+    with page_frame.loading("the routes"):
+        ctx = page_frame.context()
         page, now = listings.overview(ctx), ctx.clock.now()
         statuses = sorted(page, key=_calm)
         titles = queries.titles(ctx)
         lines = {
-            name: figures.line(found, titles)
+            name: route_text.line(found, titles)
             for name, found in queries.measured_of(ctx, statuses).items()
         }
         alarming = [each for each in listings.alerts(ctx, open_only=True) if _is_news(each)]
-    st.html(cards.title(*_answer(statuses, now)))
+    st.html(html.title(*_answer(statuses, now)))
     if page.invalid:
-        st.html(cards.invalid(page.invalid))
-    shell.say_what_was_done()
+        st.html(html.invalid(page.invalid))
+    page_frame.say_what_was_done()
     _alerts(alarming, now)
     if not statuses:
         st.html(
-            cards.empty(
+            html.empty(
                 "There is no route yet. A route is the name that clients use as `model`; this "
                 "writes a configuration with one:",
                 "swapgate init",
@@ -43,7 +45,7 @@ def show() -> None:
         )
     for status in statuses:
         _row(status, lines.get(status.route.name, ""), now)
-    shell.copy_as_cli("route", "list")
+    page_frame.copy_as_cli("route", "list")
 
 
 def _calm(status: RouteStatus) -> tuple[bool, bool, bool]:
@@ -53,10 +55,10 @@ def _calm(status: RouteStatus) -> tuple[bool, bool, bool]:
 
 def _answer(statuses: Sequence[RouteStatus], now: datetime) -> tuple[str, str]:
     waiting = [s.route.name for s in statuses if s.needs_decision]
-    note = f"{wording.several(len(statuses), 'route')} · {esc(wording.moment(now))}"
+    note = f"{labels.several(len(statuses), 'route')} · {esc(labels.moment(now))}"
     if waiting:
         verb = "needs" if len(waiting) == 1 else "need"
-        many = wording.several(len(waiting), "route")
+        many = labels.several(len(waiting), "route")
         return f"{many} {verb} a decision: {strong(', '.join(waiting))}", note
     return ("No route needs you now" if statuses else "No route yet"), note
 
@@ -68,21 +70,21 @@ def _is_news(alert: Listed) -> bool:
 
 def _alerts(open_: Sequence[Listed], now: datetime) -> None:
     for alert in open_[:MOST_ALERTS]:
-        heading, text = wording.alert_banner(alert, now)
+        heading, text = labels.alert_banner(alert, now)
         critical = alert.severity is Severity.CRITICAL
-        tone = wording.Tone.WORSE if critical else wording.Tone.UNDECIDED
-        st.html(cards.banner(heading, text, tone=tone))
+        tone = labels.Tone.WORSE if critical else labels.Tone.UNDECIDED
+        st.html(html.banner(heading, text, tone=tone))
     if len(open_) > MOST_ALERTS:
-        more = wording.several(len(open_) - MOST_ALERTS, "more alert")
-        st.html(cards.banner(f"? {more}.", "`swapgate alert list --open` has all of them."))
+        more = labels.several(len(open_) - MOST_ALERTS, "more alert")
+        st.html(html.banner(f"? {more}.", "`swapgate alert list --open` has all of them."))
 
 
 def _row(status: RouteStatus, figures_line: str, now: datetime) -> None:
     with st.container(border=True):
         st.html(
-            cards.block(
+            html.block(
                 f"<div>{_who(status)}</div><div>{_proof(status, now)}</div>"
-                f"<div>{figures.last_hour(status.traffic)}{figures_line}</div>",
+                f"<div>{route_text.last_hour(status.traffic)}{figures_line}</div>",
                 kind="sg-route",
             )
         )
@@ -93,23 +95,23 @@ def _who(status: RouteStatus) -> str:
     label = _state(status)
     canary = status.route.canary
     share = (
-        f"canary {strong(status.candidate.name)} at {wording.weight(canary.weight_bps)}"
+        f"canary {strong(status.candidate.name)} at {labels.weight(canary.weight_bps)}"
         if canary and status.candidate
         else "no canary"
     )
     return (
         f'<span class="name">{esc(status.route.name)}</span> '
-        f"<p>{cards.state(label)}</p>"
+        f"<p>{html.state(label)}</p>"
         f'<p class="note">serves {strong(status.incumbent.name)} · {share}</p>'
     )
 
 
-def _state(status: RouteStatus) -> wording.Label:
+def _state(status: RouteStatus) -> labels.Label:
     if status.rollout is not None:
-        return wording.ROLLOUT_LABELS[status.rollout.state]
+        return labels.ROLLOUT_LABELS[status.rollout.state]
     if status.open_proposal is not None:
-        return wording.PHASE_LABELS[status.open_proposal.phase]
-    return wording.Label("=", "steady", wording.Tone.NEUTRAL)
+        return labels.PHASE_LABELS[status.open_proposal.phase]
+    return labels.Label("=", "steady", labels.Tone.NEUTRAL)
 
 
 def _proof(status: RouteStatus, now: datetime) -> str:
@@ -120,11 +122,11 @@ def _proof(status: RouteStatus, now: datetime) -> str:
         )
     found = status.standing
     stale = found and not found.holds and verdict.candidate != status.route.incumbent
-    mark = f" {cards.pill('STALE', wording.Tone.UNDECIDED)}" if stale else ""
-    when = wording.age(verdict.decided_at, now)
+    mark = f" {html.pill('STALE', labels.Tone.UNDECIDED)}" if stale else ""
+    when = labels.age(verdict.decided_at, now)
     return (
         f'<p class="note">last verdict, {esc(when)}</p>'
-        f"<p>{cards.state(wording.verdict_label(verdict))}{mark}</p>"
+        f"<p>{html.state(labels.verdict_label(verdict))}{mark}</p>"
     )
 
 
@@ -152,4 +154,4 @@ def _links(status: RouteStatus) -> None:
         )  # fmt: skip
 
 
-shell.page("The overview", show)
+page_frame.page("The overview", show)

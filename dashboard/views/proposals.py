@@ -5,9 +5,11 @@ from datetime import datetime
 
 import streamlit as st
 
-from dashboard import acting, cards, queries, shell, stories, wording
-from dashboard.cards import esc, strong
-from dashboard.queries import ProposalRow
+from dashboard import current_user, page_frame
+from dashboard.data import queries
+from dashboard.data.queries import ProposalRow
+from dashboard.text import comparison_text, html, labels
+from dashboard.text.html import esc, strong
 from harness.control.canary import duration_estimate
 from harness.control.evals.proof_validity import Proof
 from harness.control.proposals import estimate, review, rule_widening, submission
@@ -20,27 +22,27 @@ STATES = ("open", "decided", "all")
 
 
 def show() -> None:
-    with shell.loading("the proposals"):
-        ctx = shell.context()
+    with page_frame.loading("the proposals"):
+        ctx = page_frame.context()
         page, now = queries.proposals(ctx, st.query_params.get("after")), ctx.clock.now()
-    st.html(cards.title(*_answer(page, page.total)))
+    st.html(html.title(*_answer(page, page.total)))
     if page.invalid:
-        st.html(cards.invalid(page.invalid))
-    shell.say_what_was_done()
+        st.html(html.invalid(page.invalid))
+    page_frame.say_what_was_done()
     create(queries.route_names(ctx))
     state = "open"
     if not page.total:
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
-        st.html(cards.empty("Nobody proposed a swap yet; the form above does it, or:", command))
+        st.html(html.empty("Nobody proposed a swap yet; the form above does it, or:", command))
     else:
         state = _state()
         chosen = [row for row in page if _wanted(row, state)]
         for row in chosen:
             card(row, now)
         if not chosen:
-            st.html(cards.note(f"No proposal is “{state}”."))
+            st.html(html.note(f"No proposal is “{state}”."))
         _older(page.next, state)
-    shell.copy_as_cli("proposal", "list", *(["--open"] if state == "open" else []))
+    page_frame.copy_as_cli("proposal", "list", *(["--open"] if state == "open" else []))
 
 
 def _older(after: str | None, state: str) -> None:
@@ -70,12 +72,12 @@ def _answer(rows: Sequence[ProposalRow], total: int) -> tuple[str, str]:
     waiting = [r for r in rows if r.proposal.phase is Phase.AWAITING_APPROVAL]
     undecided = [r for r in waiting if r.proposal.approver is None]
     opened = sum(r.proposal.open for r in rows)
-    note = f"{wording.several(opened, 'open proposal')} of {total:,}"
+    note = f"{labels.several(opened, 'open proposal')} of {total:,}"
     if not undecided:
         return "No proposal waits for a person", note
     routes = ", ".join(r.proposal.route for r in undecided)
     verb = "waits" if len(undecided) == 1 else "wait"
-    many = wording.several(len(undecided), "proposal")
+    many = labels.several(len(undecided), "proposal")
     return f"{many} {verb} for approval: {strong(routes)}", note
 
 
@@ -86,7 +88,7 @@ def _wanted(row: ProposalRow, state: str) -> bool:
 def card(row: ProposalRow, now: datetime) -> None:
     proposal = row.proposal
     with st.container(border=True, key=f"proposal-{proposal.id}"):
-        st.html(cards.block(_what(row, now)))
+        st.html(html.block(_what(row, now)))
         with st.container(horizontal=True, vertical_alignment="center"):
             st.page_link(
                 "views/compare.py", label="Compare", icon=":material/balance:",
@@ -97,20 +99,20 @@ def card(row: ProposalRow, now: datetime) -> None:
 
 def _what(row: ProposalRow, now: datetime) -> str:
     proposal = row.proposal
-    phase = cards.state(wording.PHASE_LABELS[proposal.phase])
+    phase = html.state(labels.PHASE_LABELS[proposal.phase])
     proposed = f"{esc(proposal.id)} · proposed by {strong(proposal.proposer)}"
-    when = esc(wording.age(proposal.created_at, now) + _approvals(row, now))
+    when = esc(labels.age(proposal.created_at, now) + _approvals(row, now))
     lines = [
         f"{strong(row.candidate)} instead of {strong(row.incumbent)}",
-        f"Route {strong(proposal.route)} · {phase} · claim: {wording.CLAIMS[proposal.claim]}",
+        f"Route {strong(proposal.route)} · {phase} · claim: {labels.CLAIMS[proposal.claim]}",
         f'<span class="note">{proposed} {when}</span>',
     ]
     lines += [f"▲ {esc(remark)}" for remark in row.remarks]
     if proposal.reason:
         lines.append(f"Reason: {esc(proposal.reason)}")
     if row.verdict is not None:
-        label = wording.verdict_label(row.verdict)
-        lines.append(f"{cards.state(label)}: {esc(row.verdict.reason)}")
+        label = labels.verdict_label(row.verdict)
+        lines.append(f"{html.state(label)}: {esc(row.verdict.reason)}")
     if proposal.closed_because and row.verdict is None:
         lines.append(esc(proposal.closed_because))
     elif row.verdict and proposal.closed_because not in ("", row.verdict.reason):
@@ -124,17 +126,17 @@ def _approvals(row: ProposalRow, now: datetime) -> str:
         return f" · approvals 1 of 1, by {proposal.approver}"
     if row.expires_at is None:
         return ""
-    return f" · approvals 0 of 1 · {wording.left(row.expires_at, now)}"
+    return f" · approvals 0 of 1 · {labels.left(row.expires_at, now)}"
 
 
 def _why_no_approval(row: ProposalRow, actor: Actor | None, now: datetime) -> str:
     found, verdict = row.standing, row.verdict
     if found is not None and verdict is not None and not found.holds:
-        expired = f"the verdict expired {wording.age(verdict.expires_at, now)}"
+        expired = f"the verdict expired {labels.age(verdict.expires_at, now)}"
         why = found.why if found.proof is Proof.STALE else expired
         return f"STALE: {why}. Propose again to refresh it."
     if actor is None:
-        return acting.SIGN_IN
+        return current_user.SIGN_IN
     whose = row.proposal.proposer_principal
     if whose == actor.principal and not row.proposal.self_approval:
         return f"{actor.name} proposed this, so another person approves it."
@@ -142,7 +144,7 @@ def _why_no_approval(row: ProposalRow, actor: Actor | None, now: datetime) -> st
 
 
 def _buttons(row: ProposalRow, now: datetime) -> None:
-    proposal, actor = row.proposal, acting.signed_in()
+    proposal, actor = row.proposal, current_user.signed_in()
     if proposal.phase is Phase.AWAITING_APPROVAL and proposal.approver is None:
         why = _why_no_approval(row, actor, now)
         key = proposal.id
@@ -151,14 +153,14 @@ def _buttons(row: ProposalRow, now: datetime) -> None:
         if st.button("Reject", key=f"reject-{key}"):
             reject(row)
         if why:
-            st.html(cards.note(why), width="content")
+            st.html(html.note(why), width="content")
     early = proposal.phase in (Phase.PROPOSED, Phase.EVALUATING, Phase.SHADOW)
     if early and st.button("Cancel", key=f"cancel-{proposal.id}"):
         cancel(row)
 
 
 def _names(row: ProposalRow) -> str:
-    share = wording.weight(row.proposal.policy.canary.steps[0].weight_bps)
+    share = labels.weight(row.proposal.policy.canary.steps[0].weight_bps)
     return (
         f"<p>Route {strong(row.proposal.route)}: {strong(share)} of its traffic goes "
         f"to {strong(row.candidate)}; the rest stays with "
@@ -169,7 +171,7 @@ def _names(row: ProposalRow) -> str:
 @st.dialog("Start the canary?")
 def approve(row: ProposalRow) -> None:
     st.html(
-        cards.block(
+        html.block(
             _names(row),
             "<p>From there it goes up by itself, step by step, while it does no harm.</p>",
         )
@@ -177,9 +179,9 @@ def approve(row: ProposalRow) -> None:
     _review(row)
     reason = st.text_input("Reason (optional)", key=f"approve-why-{row.proposal.id}")
     if st.button("Start the canary", type="primary"):
-        ctx = shell.context()
+        ctx = page_frame.context()
         seen = row.verdict.id if row.verdict else None
-        acting.attempt(
+        current_user.attempt(
             lambda actor: submission.approve(ctx, actor, row.proposal.id, reason, seen=seen),
             lambda actor: (
                 f"{actor.name} approved {row.proposal.id}; the canary opens within seconds."
@@ -189,10 +191,10 @@ def approve(row: ProposalRow) -> None:
 
 def _review(row: ProposalRow) -> None:
     """What it widens, the risk so far, and what changed on the route, and by whom."""
-    seen = review.of_proposal(shell.context(), row.proposal.id)
+    seen = review.of_proposal(page_frame.context(), row.proposal.id)
     for line in seen.widened:
-        st.html(cards.note(f"Widened: {line}"))
-    st.html(cards.note(f"This is the {seen.risk.words}."))
+        st.html(html.note(f"Widened: {line}"))
+    st.html(html.note(f"This is the {seen.risk.words}."))
     if seen.changes:
         rows = [
             (f"{each.at:%Y-%m-%d %H:%M}", esc(each.by), each.what, esc(each.text))
@@ -200,13 +202,13 @@ def _review(row: ProposalRow) -> None:
         ]
         heads = ("Changed (UTC)", "By", "What", "How")
         with st.expander("What changed on this route in 90 days"):
-            st.html(cards.table(heads, rows))
+            st.html(html.table(heads, rows))
 
 
 @st.dialog("Reject the proposal?")
 def reject(row: ProposalRow) -> None:
     st.html(
-        cards.block(
+        html.block(
             f"<p>Route {strong(row.proposal.route)} stays with "
             f"{strong(row.incumbent)}; {strong(row.candidate)} gets no "
             "traffic.</p>"
@@ -214,25 +216,25 @@ def reject(row: ProposalRow) -> None:
     )
     reason = st.text_area("Reason", key=f"reject-why-{row.proposal.id}")
     if st.button("Reject", type="primary", key="reject-now"):
-        ctx = shell.context()
-        acting.attempt(
+        ctx = page_frame.context()
+        current_user.attempt(
             lambda actor: submission.refuse(ctx, actor, row.proposal.id, reason),
             lambda actor: f"{actor.name} rejected {row.proposal.id}.",
         )
-    st.html(cards.note("A rejection needs a reason; the proposer will read it."))
+    st.html(html.note("A rejection needs a reason; the proposer will read it."))
 
 
 @st.dialog("Cancel the proposal?")
 def cancel(row: ProposalRow) -> None:
     st.html(
-        cards.block(
+        html.block(
             f"<p>The comparison of {strong(row.candidate)} with "
             f"{strong(row.incumbent)} ends; what was measured is kept.</p>"
         )
     )
     if st.button("Cancel the proposal", type="primary"):
-        ctx = shell.context()
-        acting.attempt(
+        ctx = page_frame.context()
+        current_user.attempt(
             lambda actor: submission.cancel(ctx, actor, row.proposal.id),
             lambda actor: f"{actor.name} cancelled {row.proposal.id}.",
         )
@@ -242,7 +244,7 @@ def create(routes: Sequence[str]) -> None:
     prefilled = st.query_params.get("candidate")
     with st.expander("Propose a swap", icon=":material/add:", expanded=prefilled is not None):
         if not routes:
-            st.html(cards.empty("There is no route to propose for.", "swapgate init"))
+            st.html(html.empty("There is no route to propose for.", "swapgate init"))
             return
         wish = _wish(routes, prefilled)
         why_not = _why_not(wish)
@@ -250,20 +252,20 @@ def create(routes: Sequence[str]) -> None:
             _outlook(wish)
         with st.container(horizontal=True, vertical_alignment="center"):
             if st.button("Propose", type="primary", disabled=bool(why_not)):
-                acting.attempt(
-                    lambda actor: submission.create(shell.context(), actor, wish),
+                current_user.attempt(
+                    lambda actor: submission.create(page_frame.context(), actor, wish),
                     lambda actor: (
                         f"{actor.name} proposed {wish.candidate} for route {wish.route}; "
                         "its evaluation starts within seconds."
                     ),
                 )
-            actor = acting.signed_in()
-            whose = f"Proposed as {actor.name}." if actor else acting.SIGN_IN
-            st.html(cards.note(why_not or whose), width="content")
+            actor = current_user.signed_in()
+            whose = f"Proposed as {actor.name}." if actor else current_user.SIGN_IN
+            st.html(html.note(why_not or whose), width="content")
 
 
 def _wish(routes: Sequence[str], prefilled: str | None) -> submission.Wish:
-    ctx = shell.context()
+    ctx = page_frame.context()
     left, right = st.columns(2)
     asked = st.query_params.get("route")
     with left:
@@ -302,7 +304,7 @@ def _wish(routes: Sequence[str], prefilled: str | None) -> submission.Wish:
 
 
 def _claim(claim: Claim | None) -> str:
-    return wording.CLAIMS[claim] if claim else "as the policy says"
+    return labels.CLAIMS[claim] if claim else "as the policy says"
 
 
 def _why_not(wish: submission.Wish) -> str:
@@ -315,31 +317,31 @@ def _why_not(wish: submission.Wish) -> str:
 
 def _outlook(wish: submission.Wish) -> None:
     """What it takes, before it starts."""
-    ctx = shell.context()
+    ctx = page_frame.context()
     try:
         planned = estimate.of(ctx, wish)
     except SwapgateError as error:
-        st.html(cards.note(f"No forecast: {error}"))
+        st.html(html.note(f"No forecast: {error}"))
         return
-    terms = submission.preview(ctx, wish, acting.signed_in())
+    terms = submission.preview(ctx, wish, current_user.signed_in())
     names = queries.titles(ctx)
     rows = [
         (
             esc(names.get(each.plan.suite, each.plan.suite)),
             f"{each.plan.n_max:,}",
             f"{each.mde * 100:.1f} points",
-            stories.cheapest_words(each),
+            comparison_text.cheapest_words(each),
         )
         for each in planned
     ]
     heads = ("Suite", "Items", "Smallest difference it can show", "Cheapest design")
-    st.html(cards.table(heads, rows) + cards.note(stories.outlook_line(planned)))
-    st.html(cards.note(f"This would be the {terms.risk.words}."))
+    st.html(html.table(heads, rows) + html.note(comparison_text.outlook_line(planned)))
+    st.html(html.note(f"This would be the {terms.risk.words}."))
     for line in rule_widening.words(terms.widened):
-        st.html(cards.note(f"Another person has to approve it: {line}"))
+        st.html(html.note(f"Another person has to approve it: {line}"))
     ramp = duration_estimate.of_route(ctx, wish.route, wish.policy)
-    options = "".join(cards.note(f"Option: {option}") for option in ramp.options)
-    st.html(cards.note(f"The canary: {ramp.words}") + options)
+    options = "".join(html.note(f"Option: {option}") for option in ramp.options)
+    st.html(html.note(f"The canary: {ramp.words}") + options)
 
 
-shell.page("The proposals", show)
+page_frame.page("The proposals", show)

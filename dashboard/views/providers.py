@@ -4,35 +4,36 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dashboard import acting, cards, providers, shell, wording
-from dashboard.cards import esc
+from dashboard import current_user, page_frame
+from dashboard.text import html, labels, provider_text
+from dashboard.text.html import esc
 from harness.control.providers import credentials
 from harness.control.providers.credentials import Change
 from harness.control.providers.matrix import MatrixRow, matrix
 
 
 def show() -> None:
-    with shell.loading("the providers"):
-        ctx = shell.context()
+    with page_frame.loading("the providers"):
+        ctx = page_frame.context()
         rows = matrix(ctx)
     now = ctx.clock.now()
-    st.html(cards.title(providers.answer(rows), esc(wording.moment(now))))
-    shell.say_what_was_done()
-    here = providers.configured(rows)
+    st.html(html.title(provider_text.answer(rows), esc(labels.moment(now))))
+    page_frame.say_what_was_done()
+    here = provider_text.configured(rows)
     if not here:
         st.html(
-            cards.empty("This adds one and asks for its key:", "swapgate provider add openai")
+            html.empty("This adds one and asks for its key:", "swapgate provider add openai")
         )
     for row in here:
         with st.container(border=True):
-            st.html(cards.block(providers.heading(row), kind="sg-provider"))
+            st.html(html.block(provider_text.heading(row), kind="sg-provider"))
             if row.models:
-                st.html(cards.table(providers.HEADS, map(providers.cells, row.models)))
+                st.html(html.table(provider_text.HEADS, map(provider_text.cells, row.models)))
             else:
-                st.html(cards.note("No model of it is known: swapgate model add adds one."))
+                st.html(html.note("No model of it is known: swapgate model add adds one."))
     set_key(here)
     others(rows)
-    shell.copy_as_cli("provider", "matrix")
+    page_frame.copy_as_cli("provider", "matrix")
 
 
 def set_key(rows: Sequence[MatrixRow]) -> None:
@@ -42,23 +43,23 @@ def set_key(rows: Sequence[MatrixRow]) -> None:
     with st.expander("Set a key", icon=":material/key:"), st.form("key", clear_on_submit=True):
         name = st.selectbox("Provider", [each.provider for each in rows])
         value = st.text_input("Key", type="password", autocomplete="off")
-        st.html(cards.note("Stored encrypted. Routers use it within two seconds."))
+        st.html(html.note("Stored encrypted. Routers use it within two seconds."))
         if st.form_submit_button("Store the key"):
-            acting.attempt(
+            current_user.attempt(
                 lambda actor: credentials.put(
-                    shell.context(), actor, name, Change(value=value)
+                    page_frame.context(), actor, name, Change(value=value)
                 ),
                 lambda _: f"{name} has a new key.",
             )
 
 
 def others(rows: Sequence[MatrixRow]) -> None:
-    here = {each.provider for each in providers.configured(rows)}
+    here = {each.provider for each in provider_text.configured(rows)}
     kinds = [each for each in rows if each.provider not in here]
-    with st.expander(f"{wording.several(len(kinds), 'more kind')} that could be configured"):
+    with st.expander(f"{labels.several(len(kinds), 'more kind')} that could be configured"):
         heads = ("Kind", "Group", "Known limitations")
         st.html(
-            cards.table(
+            html.table(
                 heads,
                 [
                     (esc(e.kind), esc(e.group), esc("; ".join(e.limitations) or "none"))
@@ -68,4 +69,4 @@ def others(rows: Sequence[MatrixRow]) -> None:
         )
 
 
-shell.page("The providers", show)
+page_frame.page("The providers", show)

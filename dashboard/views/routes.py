@@ -2,9 +2,11 @@
 
 import streamlit as st
 
-from dashboard import acting, cards, chain, drift, figures, queries, shell, wording
-from dashboard.cards import esc, strong
-from dashboard.queries import RouteView
+from dashboard import current_user, page_frame
+from dashboard.data import queries
+from dashboard.data.queries import RouteView
+from dashboard.text import drift_text, fallback_text, html, labels, route_text
+from dashboard.text.html import esc, strong
 from harness.control.routing import routes as control
 from harness.control.routing import seed
 from harness.domain.routing.overrides import RequestKind
@@ -13,12 +15,12 @@ from harness.ports import RouteRecord
 
 
 def show() -> None:
-    with shell.loading("the route"):
-        ctx = shell.context()
+    with page_frame.loading("the route"):
+        ctx = page_frame.context()
         names = queries.route_names(ctx)
     if not names:
-        st.html(cards.title("No route yet"))
-        st.html(cards.empty("This writes a configuration with one:", "swapgate init"))
+        st.html(html.title("No route yet"))
+        st.html(html.empty("This writes a configuration with one:", "swapgate init"))
         return
     # The page's first line is its answer; the choice of the route comes below it.
     top = st.container()
@@ -26,26 +28,26 @@ def show() -> None:
     view = queries.route(ctx, name)
     with top:
         header(view)
-    shell.say_what_was_done()
+    page_frame.say_what_was_done()
     behind(view)
     if view.drift:
-        st.html(drift.card(name, view.drift))
+        st.html(drift_text.card(name, view.drift))
     settings(view)
-    st.html(figures.section(view, queries.titles(shell.context())))
+    st.html(route_text.section(view, queries.titles(page_frame.context())))
     timeline(view)
     versions(view)
     back(view)
-    shell.copy_as_cli("route", "history", name)
+    page_frame.copy_as_cli("route", "history", name)
 
 
 def header(view: RouteView) -> None:
     since = serving_since(view)
     newest = view.history[0]
     st.html(
-        cards.title(
+        html.title(
             f"{strong(view.name(view.route.incumbent))} serves "
-            f"{strong(view.route.name)} since {esc(wording.moment(since.at))}",
-            f"{esc(wording.age(since.at, view.now))} · version {view.route.version} · "
+            f"{strong(view.route.name)} since {esc(labels.moment(since.at))}",
+            f"{esc(labels.age(since.at, view.now))} · version {view.route.version} · "
             f"revision {newest.revision} of the routing table · last change: "
             f"{esc(kind(newest))}",
         )
@@ -63,7 +65,7 @@ def serving_since(view: RouteView) -> RouteRecord:
 
 
 def kind(record: RouteRecord) -> str:
-    return wording.CHANGE_KINDS.get(record.kind, record.kind)
+    return labels.CHANGE_KINDS.get(record.kind, record.kind)
 
 
 def behind(view: RouteView) -> None:
@@ -72,29 +74,29 @@ def behind(view: RouteView) -> None:
             f"The router still answers from revision {view.serving_revision}; the table is at "
             f"{view.history[0].revision}. Look at its log, or start it again."
         )
-        st.html(cards.banner("STALE.", words))
+        st.html(html.banner("STALE.", words))
     about = f"route {view.route.name}:"
-    installed = shell.installation()
+    installed = page_frame.installation()
     for difference in seed.differences(installed.context, installed.settings):
         if difference.startswith(about):
             # No fault: a promotion leaves the file behind.
             words = f"{difference}. The database rules; the file only seeds a new route."
-            st.html(cards.note(words))
+            st.html(html.note(words))
 
 
 def settings(view: RouteView) -> None:
     route = view.route
     canary = route.canary
-    titles = queries.titles(shell.context())
+    titles = queries.titles(page_frame.context())
     suites = ", ".join(
-        f"{titles.get(s.suite, s.suite)} ({wording.ROLES[s.role]})"
+        f"{titles.get(s.suite, s.suite)} ({labels.ROLES[s.role]})"
         for s in route.settings.suites
     )
     rows = [
         ("Serves", view.name(route.incumbent)),
         (
             "Canary",
-            f"{view.name(canary.target)} at {wording.weight(canary.weight_bps)}"
+            f"{view.name(canary.target)} at {labels.weight(canary.weight_bps)}"
             if canary
             else "none",
         ),
@@ -104,9 +106,9 @@ def settings(view: RouteView) -> None:
         ("Policy", f"{route.settings.policy} · stakes {route.settings.stakes.value}"),
     ]
     cells = [(f'<span class="neutral">{esc(a)}</span>', esc(b)) for a, b in rows]
-    st.html(cards.section("Now", route.settings.description) + cards.table(("", ""), cells))
+    st.html(html.section("Now", route.settings.description) + html.table(("", ""), cells))
     if view.chain:
-        st.html(chain.card(route.name, view.chain))
+        st.html(fallback_text.card(route.name, view.chain))
 
 
 def overrides(how: RouteSettings) -> str:
@@ -120,10 +122,10 @@ def timeline(view: RouteView) -> None:
     rows = [
         (
             str(record.route.version),
-            esc(wording.moment(record.at)),
+            esc(labels.moment(record.at)),
             strong(kind(record)),
             esc(view.name(record.route.incumbent)),
-            esc(wording.weight(record.route.canary.weight_bps) if record.route.canary else "–"),
+            esc(labels.weight(record.route.canary.weight_bps) if record.route.canary else "–"),
             esc(record.actor),
             esc(record.reason)
             + (f' <span class="note">{esc(record.verdict)}</span>' if record.verdict else ""),
@@ -131,18 +133,18 @@ def timeline(view: RouteView) -> None:
         for record in view.history
     ]
     note = "Newest first. Nothing in it can be changed or removed."
-    st.html(cards.section("History", note) + cards.table(heads, rows))
+    st.html(html.section("History", note) + html.table(heads, rows))
     if view.history.invalid:
-        st.html(cards.invalid(view.history.invalid))
+        st.html(html.invalid(view.history.invalid))
     if view.history.next is not None:
         more = f"{len(rows)} of {view.history.total:,}: the command below shows older ones."
-        st.html(cards.note(more))
+        st.html(html.note(more))
 
 
 def versions(view: RouteView) -> None:
     """The difference of two versions, by default the newest two."""
     if len(view.history) < 2:
-        st.html(cards.note("This is the first version: there is nothing to compare it with."))
+        st.html(html.note("This is the first version: there is nothing to compare it with."))
         return
     by_version = {record.route.version: record for record in view.history}
     left, right = st.columns(2)
@@ -155,7 +157,7 @@ def versions(view: RouteView) -> None:
         newer = st.selectbox("with version", numbers, index=0, key=f"newer-{view.route.name}")
     found = control.difference(by_version[older], by_version[newer])
     if not found:
-        st.html(cards.note("These two versions are alike."))
+        st.html(html.note("These two versions are alike."))
         return
     rows = [
         (
@@ -165,18 +167,18 @@ def versions(view: RouteView) -> None:
         )
         for field, (before, after) in found.items()
     ]
-    st.html(cards.table(("Field", f"Version {older}", f"Version {newer}"), rows))
+    st.html(html.table(("Field", f"Version {older}", f"Version {newer}"), rows))
 
 
 def back(view: RouteView) -> None:
-    st.html(cards.section("Roll back", "A model that served here before needs no new proof."))
+    st.html(html.section("Roll back", "A model that served here before needs no new proof."))
     former = queries.former_versions(view)
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button("Roll back …", icon=":material/undo:", disabled=not former):
             confirm(view)
         if not former:
             why = "There is no former model: this one has served from the beginning."
-            st.html(cards.note(why), width="content")
+            st.html(html.note(why), width="content")
 
 
 @st.dialog("Roll back?")
@@ -189,7 +191,7 @@ def confirm(view: RouteView) -> None:
     canary = view.route.canary
     ends = f" The canary of {view.name(canary.target)} ends." if canary else ""
     st.html(
-        cards.block(
+        html.block(
             f"<p>Route {strong(view.route.name)}: 100 % of the traffic goes from "
             f"{strong(view.name(view.route.incumbent))} to {strong(names[version])}, "
             f"at once.{esc(ends)}</p>"
@@ -197,14 +199,14 @@ def confirm(view: RouteView) -> None:
     )
     reason = st.text_input("Reason", key="back-why")
     if st.button("Yes, roll back", type="primary"):
-        ctx = shell.context()
-        acting.attempt(
+        ctx = page_frame.context()
+        current_user.attempt(
             lambda actor: control.roll_back(
                 ctx, actor, view.route.name, to_version=version, reason=reason
             ),
             lambda actor: f"{actor.name} brought {names[version]} back.",
         )
-    st.html(cards.note("A rollback needs a reason; the audit log keeps it."))
+    st.html(html.note("A rollback needs a reason; the audit log keeps it."))
 
 
-shell.page("The route", show)
+page_frame.page("The route", show)

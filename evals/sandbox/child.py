@@ -87,7 +87,7 @@ def main() -> None:
 if __name__ == "__main__":
     sys.path.insert(0, PACKAGES)
     from evals.sandbox.containment import NotContained, enter, limit, no_new_privileges
-    from evals.sandbox.peer import Peer
+    from evals.sandbox.rpc import Peer
 
     sys.path.remove(PACKAGES)
     sys.path_importer_cache.pop(PACKAGES, None)

@@ -9,20 +9,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from evals.parsing import tree_of
 from evals.scorers.code import CODE
 from evals.scorers.ifeval import IFEVAL
 from evals.scorers.instructions import INSTRUCTIONS
 from evals.scorers.json_fields import JSON_FIELDS
 from evals.scorers.json_schema import JSON_SCHEMA
-from evals.scorers.judging import Judging
+from evals.scorers.judge_protocol import Judging
 from evals.scorers.labels import CHOICE, LABEL
 from evals.scorers.numeric import NUMERIC
 from evals.scorers.pairwise import PAIRWISE
+from evals.scorers.python_source import tree_of
 from evals.scorers.rubric import RUBRIC
-from evals.scorers.scored import Call, NotJudged, Options, Scored, Scorer
+from evals.scorers.scorer import Call, NotJudged, Options, Scored, Scorer
 from evals.scorers.similarity import SIMILARITY
-from evals.scorers.texts import EXACT, REGEX
+from evals.scorers.text_match import EXACT, REGEX
 from evals.scorers.tool_calls import TOOL_CALL
 from harness.domain.content_hash import digest
 from harness.domain.errors import NotFound

@@ -8,17 +8,10 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from evals.parsing import tree_of
-from evals.samples import Item
-from evals.sandbox.run import Bounds, NotRun, Program, passed
-from evals.scorers.scored import (
-    UNSCORED,
-    NotJudged,
-    Options,
-    Scored,
-    Scorer,
-    right_or_wrong,
-)
+from evals.sandbox.launcher import Bounds, NotRun, Program, passed
+from evals.scorers.python_source import tree_of
+from evals.scorers.scorer import UNSCORED, NotJudged, Options, Scored, Scorer, right_or_wrong
+from evals.suites.items import Item
 from harness.domain.errors import InputError
 
 LONGEST: Final = 100_000  # characters; a longer answer is not run

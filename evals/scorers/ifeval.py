@@ -7,9 +7,9 @@ the suite and counted there.
 
 from typing import Any, cast
 
-from evals.samples import Item
 from evals.scorers.ifeval_rules import KINDS, unsupported
-from evals.scorers.scored import UNSCORED, Options, Scored, Scorer, settled
+from evals.scorers.scorer import UNSCORED, Options, Scored, Scorer, settled
+from evals.suites.items import Item
 from harness.domain.errors import InputError
 
 

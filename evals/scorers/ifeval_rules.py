@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from evals.scorers.json_repair import loads
-from evals.scorers.measures import paragraphs, sentences, word_count
-from evals.scorers.peel import inside_fence
+from evals.scorers.text_measures import paragraphs, sentences, word_count
+from evals.scorers.unwrap import inside_fence
 
 Params = Mapping[str, Any]
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from evals.samples import Item
-from evals.scorers.measures import first_word, paragraphs, sentences, word_count, words
-from evals.scorers.peel import inside_fence
-from evals.scorers.scored import UNSCORED, Options, Scored, Scorer, settled
+from evals.scorers.scorer import UNSCORED, Options, Scored, Scorer, settled
+from evals.scorers.text_measures import first_word, paragraphs, sentences, word_count, words
+from evals.scorers.unwrap import inside_fence
+from evals.suites.items import Item
 from harness.domain.errors import InputError
 
 Params = Mapping[str, Any]

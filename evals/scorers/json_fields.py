@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from evals.samples import Item
 from evals.scorers.json_repair import json_object, loads, repaired
-from evals.scorers.scored import UNSCORED, Options, Scored, Scorer, settled
+from evals.scorers.scorer import UNSCORED, Options, Scored, Scorer, settled
+from evals.suites.items import Item
 from harness.domain.errors import InputError, PatternTooSlow
 
 if TYPE_CHECKING:

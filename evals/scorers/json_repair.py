@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from evals.parsing import literal
-from evals.scorers.peel import inside_fence
+from evals.scorers.python_source import literal
+from evals.scorers.unwrap import inside_fence
 
 LONGEST = 200_000  # characters; a longer answer is not searched
 MOST_PARTS = 20  # in braces; an object behind more of them is not found

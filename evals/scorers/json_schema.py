@@ -6,10 +6,10 @@ The schema is the option `schema`, else `metadata.schema`, else the target.
 import json
 from typing import Any
 
-from evals.samples import Item
 from evals.scorers.json_fields import relaxed, schema_fault, valid
 from evals.scorers.json_repair import loads, repaired, unfenced
-from evals.scorers.scored import UNSCORED, Options, Scored, Scorer, right_or_wrong
+from evals.scorers.scorer import UNSCORED, Options, Scored, Scorer, right_or_wrong
+from evals.suites.items import Item
 from harness.domain.errors import InputError
 
 NOTHING = object()

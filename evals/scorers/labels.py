@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Sequence
 from string import ascii_uppercase
 
-from evals.samples import Item
-from evals.scorers.peel import lines_of, peelings
-from evals.scorers.scored import UNSCORED, Options, Scored, Scorer, right_or_wrong
+from evals.scorers.scorer import UNSCORED, Options, Scored, Scorer, right_or_wrong
+from evals.scorers.unwrap import lines_of, peelings
+from evals.suites.items import Item
 from harness.domain.errors import InputError
 
 

@@ -3,9 +3,9 @@
 import re
 from decimal import Decimal, InvalidOperation
 
-from evals.samples import Item
-from evals.scorers.peel import lines_of
-from evals.scorers.scored import UNSCORED, Options, Scored, Scorer, right_or_wrong
+from evals.scorers.scorer import UNSCORED, Options, Scored, Scorer, right_or_wrong
+from evals.scorers.unwrap import lines_of
+from evals.suites.items import Item
 from harness.domain.errors import InputError
 
 # Thousands may be set off by commas; a point or comma that ends a sentence is not part of it.

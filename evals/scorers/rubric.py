@@ -3,9 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from evals.samples import Item
-from evals.scorers.judging import Judging, asked_until_read, with_data, without_a_judge, wording
-from evals.scorers.scored import UNSCORED, Options, Scored, Scorer, settled
+from evals.scorers.judge_protocol import (
+    Judging,
+    asked_until_read,
+    with_data,
+    without_a_judge,
+    wording,
+)
+from evals.scorers.scorer import UNSCORED, Options, Scored, Scorer, settled
+from evals.suites.items import Item
 from harness.domain.errors import InputError
 
 PROMPT: Final = """\

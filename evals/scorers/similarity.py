@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from evals.samples import Item
-from evals.scorers.judging import Judging, without_a_judge, wording
-from evals.scorers.scored import UNSCORED, NotJudged, Options, Scored, Scorer, settled
+from evals.scorers.judge_protocol import Judging, without_a_judge, wording
+from evals.scorers.scorer import UNSCORED, NotJudged, Options, Scored, Scorer, settled
+from evals.suites.items import Item
 from harness.domain.errors import InputError
 
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from evals.samples import Item
 from evals.scorers.json_fields import relaxed, same
 from evals.scorers.json_repair import LONGEST, json_object, loads, repaired, unfenced
-from evals.scorers.scored import UNSCORED, Call, Options, Scored, Scorer, right_or_wrong
+from evals.scorers.scorer import UNSCORED, Call, Options, Scored, Scorer, right_or_wrong
+from evals.suites.items import Item
 from harness.domain.errors import InputError
 
 # What models name a call's parts when they write one as text.

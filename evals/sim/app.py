@@ -2,10 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 
-from evals.sim import switches
-from evals.sim.dialects import DIALECTS, dialect_of
-from evals.sim.exchange import ClientGone, Exchange, Receive, Scope, Send
-from evals.sim.requests import Refused
+from evals.sim import control_endpoints
+from evals.sim.protocols.endpoints import DIALECTS, dialect_of
+from evals.sim.protocols.http_exchange import ClientGone, Exchange, Receive, Scope, Send
+from evals.sim.protocols.requests import Refused
 from evals.sim.simulator import Simulator
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -56,6 +56,6 @@ async def answer(exchange: Exchange, simulator: Simulator, *, allow_switches: bo
         case "GET", path if path.startswith("/v1/models/"):
             await exchange.json(200, simulator.described(path.removeprefix("/v1/models/")))
         case _, path if allow_switches and path.startswith("/sim/"):
-            await switches.answer(exchange, simulator)
+            await control_endpoints.answer(exchange, simulator)
         case method, path:
             raise Refused(404, f"Unknown request URL: {method} {path}.", code="unknown_url")

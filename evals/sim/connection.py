@@ -6,7 +6,7 @@ import socket
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from evals.sim.exchange import TRANSPORT
+from evals.sim.protocols.http_exchange import TRANSPORT
 
 GRACE_S = 1.0
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
-from evals.sim import chance
+from evals.sim import seeded_random
 from harness.domain.errors import InputError
 
 BLOCK = 100
@@ -151,7 +151,7 @@ def _headers(value: object) -> dict[str, str]:
 @lru_cache(maxsize=256)
 def _order(seed: int, block: int) -> tuple[int, ...]:
     """Where each of a block's places comes in a seeded shuffle."""
-    ranked = sorted(range(BLOCK), key=lambda at: chance.number("fault", seed, block, at))
+    ranked = sorted(range(BLOCK), key=lambda at: seeded_random.number("fault", seed, block, at))
     places = [0] * BLOCK
     for rank, at in enumerate(ranked):
         places[at] = rank

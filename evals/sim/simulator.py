@@ -6,19 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evals.sim import chance, completions, embeddings, judging, requests, tokens, tools, wording
-from evals.sim.bank import ItemBank
-from evals.sim.completions import Completion
-from evals.sim.delivery import Pace, send_stream, send_whole
-from evals.sim.dialect import Dialect
-from evals.sim.dialects import CHAT
-from evals.sim.examinee import Examinee, Verdict, examinees
-from evals.sim.exchange import ClientGone, Exchange
+from evals.sim import answer_text, seeded_random, simulated_judge, token_count, tool_calls
+from evals.sim.fake_json import made_up
+from evals.sim.fault_injection import replace_answer
 from evals.sim.faults import Fault, FaultBook, Kind, hits
-from evals.sim.made_up import made_up
-from evals.sim.misbehaviour import replace_answer
+from evals.sim.item_bank import ItemBank
 from evals.sim.profiles import Profile
-from evals.sim.requests import ChatRequest, Refused
+from evals.sim.protocols import chat_completions, embeddings, requests
+from evals.sim.protocols.chat_completions import Completion
+from evals.sim.protocols.delivery import Pace, send_stream, send_whole
+from evals.sim.protocols.dialect import Dialect
+from evals.sim.protocols.endpoints import CHAT
+from evals.sim.protocols.http_exchange import ClientGone, Exchange
+from evals.sim.protocols.requests import ChatRequest, Refused
+from evals.sim.simulated_model import Examinee, Verdict, examinees
 
 NO_PACE = Pace(0.0, 0.0)
 
@@ -106,7 +107,7 @@ class Simulator:
             self._refuse_parameters(request, examinee.profile)
             answer = self._complete(request, examinee, stats)
             if fault and fault.kind is Kind.BROKEN_JSON and request.json_asked:
-                answer = replace(answer, text=wording.broken(answer.text, fault.variant))
+                answer = replace(answer, text=answer_text.broken(answer.text, fault.variant))
             pace = self._pace(examinee.profile, number, answer.completion_tokens)
             if request.stream:
                 await send_stream(exchange, answer, request, pace, fault, dialect)
@@ -144,7 +145,7 @@ class Simulator:
     def _draw(
         self, name: str, profile: Profile, number: int, *, stream: bool = False
     ) -> Fault | None:
-        seed = chance.number(self._seed, name)
+        seed = seeded_random.number(self._seed, name)
         fault = self.faults.draw(name, seed=seed, stream=stream)
         if (
             fault is None
@@ -165,22 +166,22 @@ class Simulator:
                 raise Refused(400, message, code="unsupported_parameter", param=parameter)
 
     def _complete(self, request: ChatRequest, examinee: Examinee, stats: Stats) -> Completion:
-        judgement = judging.answer(request.prompt, examinee.profile)
+        judgement = simulated_judge.answer(request.prompt, examinee.profile)
         item = None if judgement else self.bank.find(request.prompt)
         stats.items += item is not None
         verdict = examinee.sit(item, request_seed=request.seed) if item else None
-        call = tools.call_for(request, verdict)
+        call = tool_calls.call_for(request, verdict)
         if call and self._writes_calls(request, examinee.profile):
-            text, finish_reason = completions.limited(request, tools.in_words(call))
+            text, finish_reason = chat_completions.limited(request, tool_calls.in_words(call))
             call = None
         elif call:
             text, finish_reason = "", "tool_calls"
         elif verdict:
-            text, finish_reason = completions.limited(
+            text, finish_reason = chat_completions.limited(
                 request, _in_words(request, verdict, examinee.profile)
             )
         else:
-            text, finish_reason = completions.limited(
+            text, finish_reason = chat_completions.limited(
                 request, judgement or _unknown(request, examinee.profile)
             )
         written = text if call is None else call.name + call.arguments
@@ -192,18 +193,20 @@ class Simulator:
             text=text,
             call=call,
             finish_reason=finish_reason,
-            prompt_tokens=tokens.of_messages(request.texts),
-            completion_tokens=tokens.estimate(written),
+            prompt_tokens=token_count.of_messages(request.texts),
+            completion_tokens=token_count.estimate(written),
         )
 
     def _writes_calls(self, request: ChatRequest, profile: Profile) -> bool:
-        u = chance.uniform("call", profile.seed, request.prompt)
-        return u < profile.habits.calls_as_text and not wording.insists_on_form(request.system)
+        u = seeded_random.uniform("call", profile.seed, request.prompt)
+        return u < profile.habits.calls_as_text and not answer_text.insists_on_form(
+            request.system
+        )
 
     def _pace(self, profile: Profile, number: int, answer_tokens: int) -> Pace:
         if self._time_scale == 0:
             return NO_PACE
-        z = chance.normal("latency", profile.seed, number)
+        z = seeded_random.normal("latency", profile.seed, number)
         return Pace(
             first_token_s=self._time_scale * profile.latency.first_token_s(z),
             generation_s=self._time_scale * profile.latency.generation_s(answer_tokens),
@@ -211,17 +214,17 @@ class Simulator:
 
 
 def _in_words(request: ChatRequest, verdict: Verdict, profile: Profile) -> str:
-    return wording.answer(
+    return answer_text.answer(
         verdict,
         profile,
         prompt=request.prompt,
         json_asked=request.json_asked,
-        form_asked=wording.insists_on_form(request.system),
+        form_asked=answer_text.insists_on_form(request.system),
     )
 
 
 def _unknown(request: ChatRequest, profile: Profile) -> str:
     """The answer to a prompt that is no item: of the form that the request asks for."""
     if request.schema is None:
-        return wording.filler(request.prompt)
-    return wording.bare(made_up(request.schema, (profile.seed, request.prompt)))
+        return answer_text.filler(request.prompt)
+    return answer_text.bare(made_up(request.schema, (profile.seed, request.prompt)))

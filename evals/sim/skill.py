@@ -11,8 +11,8 @@ and so pairing removes noise. The same seed gives the same answer, in every proc
 import math
 from collections.abc import Sequence
 
-from evals.sim import chance
-from evals.sim.bank import Item
+from evals.sim import seeded_random
+from evals.sim.item_bank import Item
 
 SLOPE = 5.0
 SHARED = 0.72
@@ -26,16 +26,16 @@ def hardness(difficulty: float) -> float:
 
 def luck(item: Item, *, model_seed: int, request_seed: int = 0) -> float:
     """`u` in (0, 1): uniform over items, correlated between models."""
-    shared = chance.normal("item", item.suite, item.id)
-    own = chance.normal("model", model_seed, item.suite, item.id)
-    seeded = chance.normal("seed", model_seed, item.suite, item.id, request_seed)
+    shared = seeded_random.normal("item", item.suite, item.id)
+    own = seeded_random.normal("model", model_seed, item.suite, item.id)
+    seeded = seeded_random.normal("seed", model_seed, item.suite, item.id, request_seed)
     z = (
         math.sqrt(SHARED) * shared
         + math.sqrt(1 - SHARED - SEEDED) * own
         + math.sqrt(SEEDED) * seeded
     )
     # Beyond 8 standard deviations Φ rounds to 0 or 1, which has no logit.
-    return chance.STANDARD_NORMAL.cdf(max(-8.0, min(8.0, z)))
+    return seeded_random.STANDARD_NORMAL.cdf(max(-8.0, min(8.0, z)))
 
 
 def needed_ability(item: Item, *, model_seed: int, request_seed: int = 0) -> float:

@@ -149,7 +149,7 @@ class Installation:
 
     @cached_property
     def context(self) -> Context:
-        from evals.suites import Catalog  # noqa: PLC0415
+        from evals.suites.suite import Catalog  # noqa: PLC0415
 
         return Context(
             store=self.store,
@@ -363,9 +363,9 @@ def schema_state(settings: Settings) -> "SchemaState":
 
 def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None:
     """The eval worker's process, from its configuration to its last sample."""
-    from evals.calibration import Checks  # noqa: PLC0415
-    from evals.pace import Paces  # noqa: PLC0415
-    from evals.runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds
+    from evals.runner.inspect_runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds
+    from evals.runner.judge_calibration import Checks  # noqa: PLC0415
+    from evals.runner.rate_gate import Paces  # noqa: PLC0415
     from harness.runtime.processes.eval_worker import JUDGE, TARGET, Worker  # noqa: PLC0415
     from router.access.rate_limits import SharedRates  # noqa: PLC0415
 
@@ -420,7 +420,7 @@ def provider_calls(
         return WholeCalls(
             provider, api_key, connections=connections, timeout_s=timeout_s, allowed=allowed
         )
-    from evals.http_calls import HttpCalls  # noqa: PLC0415 - aiohttp takes a while
+    from evals.runner.http_transport import HttpCalls  # noqa: PLC0415 - aiohttp takes a while
 
     return HttpCalls(
         provider, api_key, connections=connections, timeout_s=timeout_s, allowed=allowed

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.chromium import Chromium, NoBrowserError, find
+from tests.support.browser.chromium import Chromium, NoBrowserError, find
 
 TIMEOUT_MS = 90_000
 ARGUMENTS = [

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page
 
-from tests.chromium import NoBrowserError, find
+from tests.support.browser.chromium import NoBrowserError, find
 
 
 def test_a_page_is_rendered_for_real(page: Page, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from harness.control.proposals import submission
 from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.proposals.proposal import Phase
-from tests.dashboard_data import Lived, hurt, lived, turned
-from tests.dashboard_server import Listener, dashboard
+from tests.support.browser.dashboard_data import Lived, hurt, lived, turned
+from tests.support.browser.dashboard_server import Listener, dashboard
 
 expect.set_options(timeout=90_000)
 

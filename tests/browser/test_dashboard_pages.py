@@ -16,8 +16,8 @@ from websockets.typing import Origin
 from harness.app.installation import open_installation
 from harness.control.proposals import comparison
 from harness.domain.evals.run import Verdict
-from tests.dashboard_data import XSS, Lived, configured, lived
-from tests.dashboard_server import Listener, dashboard, status
+from tests.support.browser.dashboard_data import XSS, Lived, configured, lived
+from tests.support.browser.dashboard_server import Listener, dashboard, status
 
 ROOT = Path(__file__).parents[2]
 # Set it to write the README's picture anew.

@@ -9,8 +9,8 @@ import pytest
 from harness.ports import Store
 from harness.store.memory import MemoryStore
 from harness.store.sql import SqlStore
-from tests.contract.builders import NOW
-from tests.signing import CONTROL
+from tests.support.site.signing_keys import CONTROL
+from tests.support.store.records import NOW
 
 SECRET = b"a secret of the installation"
 

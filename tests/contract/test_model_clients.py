@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from evals.sim import serve as sim
+from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.key_limits import KeyLimits
@@ -38,10 +38,8 @@ from swapgate import (
     ToolRequest,
     ToolResponse,
 )
-from tests import strict_chat
-from tests.client_variants import VARIANTS, Variant, variant
-from tests.router_site import Routed, routed
-from tests.router_upstream import (
+from tests.support.providers import strict_chat
+from tests.support.providers.scripted_upstream import (
     ROLE,
     Asked,
     Upstream,
@@ -51,6 +49,8 @@ from tests.router_upstream import (
     event,
     running_upstream,
 )
+from tests.support.router.router_process import Routed, routed
+from tests.support.site.model_clients import VARIANTS, Variant, variant
 
 WEATHER = ToolDefinition(
     "weather",

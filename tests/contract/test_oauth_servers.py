@@ -12,7 +12,7 @@ from harness.ports import OAuthServer
 from harness.runtime.clock import ManualClock
 from harness.runtime.outbound.oauth_http import HttpOAuth
 from harness.runtime.outbound.oauth_memory import MemoryOAuth
-from tests.oauth_server import CLIENT, oauth_site
+from tests.support.providers.oauth_server import CLIENT, oauth_site
 
 pytestmark = pytest.mark.req("D2", "D7")
 

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from router.server.asgi import BODY, ON_LEAVING, Receive, Scope, Send
 from router.server.connection import Connection, State
-from tests.both_loops import on_both_loops
+from tests.support.router.event_loops import on_both_loops
 
 Ask = Callable[[Scope, Receive, Send], Awaitable[None]]
 both = pytest.mark.parametrize("protocol", [Connection, HttpToolsProtocol])

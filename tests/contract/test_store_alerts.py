@@ -12,8 +12,8 @@ from harness.domain.pagination import PageRequest
 from harness.domain.reliability.failover import Failover
 from harness.ports import Store
 from harness.store.database_errors import RowRefused
-from tests.contract.builders import NOW
 from tests.contract.conftest import Opener
+from tests.support.store.records import NOW
 
 OPENED = Alert(
     kind=AlertKind.BREAKER_OPEN,

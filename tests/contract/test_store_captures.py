@@ -8,7 +8,7 @@ import pytest
 from harness.domain.errors import InputError, NotFound
 from harness.domain.privacy.capture import Captured, Kept
 from harness.ports import Store
-from tests.contract.builders import NOW
+from tests.support.store.records import NOW
 
 pytestmark = pytest.mark.req("F9")
 

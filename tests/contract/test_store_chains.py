@@ -18,7 +18,7 @@ from harness.domain.routing.evidence import (
 )
 from harness.domain.routing.route_changes import Abort, ChangeSettings, SetChain
 from harness.ports import Store, Transaction
-from tests.contract.builders import (
+from tests.support.store.records import (
     LATER,
     NEW,
     NOW,

@@ -8,8 +8,8 @@ import pytest
 from harness.domain.errors import InputError
 from harness.domain.providers.credentials import Credential, StoredKey
 from harness.ports import Store
-from tests.contract.builders import LATER, NOW, PROVIDER
 from tests.contract.conftest import Opener
+from tests.support.store.records import LATER, NOW, PROVIDER
 
 KEY = Credential("sim", "default", "c1", 0, NOW, NOW, "ada")
 OLD = replace(KEY, name="default.old", ciphertext="c0", position=1, expires_at=LATER)

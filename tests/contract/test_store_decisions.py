@@ -24,7 +24,8 @@ from harness.domain.proposals.proposal import Approval, ApprovalKind, Event, Pha
 from harness.ports import Store
 from harness.store.rows import decisions as rows
 from harness.store.schema import proposals as tables
-from tests.contract.builders import (
+from tests.contract.conftest import Opener
+from tests.support.store.records import (
     FAILED,
     LATER,
     NEW,
@@ -39,7 +40,6 @@ from tests.contract.builders import (
     seeded,
     verdict,
 )
-from tests.contract.conftest import Opener
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,8 @@ from harness.domain.drift.watch import (
 )
 from harness.ports import Store
 from harness.store.database_errors import RowRefused
-from tests.contract.builders import LATER, NEW, NOW, OLD, PIN, RUN
 from tests.contract.conftest import Opener
+from tests.support.store.records import LATER, NEW, NOW, OLD, PIN, RUN
 
 WATCH = Watch(
     id="dw_1",

@@ -11,7 +11,7 @@ from harness.domain.errors import InputError, NotFound
 from harness.domain.evals.run import ANSWERED, RunState, SampleError
 from harness.ports import Store
 from harness.store.rules import ENDED
-from tests.contract.builders import LATER, NEW, NOW, OLD, PIN, RUN, SAMPLE
+from tests.support.store.records import LATER, NEW, NOW, OLD, PIN, RUN, SAMPLE
 
 MINUTE = timedelta(minutes=1)
 

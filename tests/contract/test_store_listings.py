@@ -24,7 +24,7 @@ from tests.contract import test_store_captures as captures
 from tests.contract import test_store_drift as drift
 from tests.contract import test_store_shadows as shadows
 from tests.contract import test_store_switches as switches
-from tests.contract.builders import (
+from tests.support.store.records import (
     KEY,
     LATER,
     NEW,
@@ -38,7 +38,7 @@ from tests.contract.builders import (
     proposal,
     seeded,
 )
-from tests.raw_sql import owned
+from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("F5")
 

@@ -24,8 +24,8 @@ from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.table import Arm
 from harness.ports import Store
 from harness.store.sql import SqlStore
-from tests.contract.builders import BLOCK, NOW, ROUTE, TRAFFIC
-from tests.raw_sql import written
+from tests.support.store.records import BLOCK, NOW, ROUTE, TRAFFIC
+from tests.support.store.tampering import written
 
 
 def test_blocks_are_numbered_in_order_of_arrival(store: Store) -> None:

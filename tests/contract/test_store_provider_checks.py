@@ -8,7 +8,7 @@ import pytest
 from harness.domain.errors import InputError
 from harness.domain.providers.probe import Finding, FindingStatus, ProviderCheck, Subject
 from harness.ports import Store
-from tests.contract.builders import LATER, NOW, PROVIDER
+from tests.support.store.records import LATER, NOW, PROVIDER
 
 pytestmark = pytest.mark.req("D5", "E4")
 FOUND = ProviderCheck(

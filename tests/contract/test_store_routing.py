@@ -29,7 +29,7 @@ from harness.domain.routing.route_changes import (
 from harness.domain.routing.table import Canary, Route
 from harness.domain.routing.target import Provider
 from harness.ports import Store, Transaction
-from tests.contract.builders import (
+from tests.support.store.records import (
     KEY,
     LATER,
     NEW,

@@ -10,8 +10,8 @@ from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.ports import ShadowRecord, Store
 from harness.store.database_errors import RowRefused
-from tests.contract.builders import LATER, NEW, NOW, OLD, ROUTE
 from tests.contract.conftest import Opener
+from tests.support.store.records import LATER, NEW, NOW, OLD, ROUTE
 
 pytestmark = pytest.mark.req("F8")
 

@@ -7,7 +7,7 @@ import pytest
 
 from harness.domain.evals.pins import MOST_SIGHTINGS, ServedModel, Sighting
 from harness.ports import Store
-from tests.contract.builders import LATER, NOW
+from tests.support.store.records import LATER, NOW
 
 ONE = Sighting("t_1", ServedModel("m-1", "fp"), NOW, NOW)
 

@@ -7,7 +7,7 @@ import pytest
 from harness.domain.errors import InputError, StaleWrite
 from harness.domain.providers.oauth_tokens import SignIn
 from harness.ports import Store
-from tests.contract.builders import LATER, NOW, PROVIDER
+from tests.support.store.records import LATER, NOW, PROVIDER
 
 pytestmark = pytest.mark.req("D2", "D4")
 FIRST = SignIn("sim", "si-1", "c1", NOW, "ada", renewed_at=NOW, account_due=LATER)

@@ -25,7 +25,9 @@ from harness.store.rows import routing as route_rows
 from harness.store.schema import metadata
 from harness.store.schema.signed_tables import SIGNED
 from harness.store.sql import SqlStore
-from tests.contract.builders import (
+from tests.contract.conftest import SECRET, FixedClock
+from tests.support.site.signing_keys import CONTROL, KEYRING, VERIFIER, WORKER
+from tests.support.store.records import (
     KEY,
     LATER,
     NEW,
@@ -44,9 +46,7 @@ from tests.contract.builders import (
     seeded,
     start_canary,
 )
-from tests.contract.conftest import SECRET, FixedClock
-from tests.raw_sql import forge, insert, owned, row, written
-from tests.signing import CONTROL, KEYRING, VERIFIER, WORKER
+from tests.support.store.tampering import forge, insert, owned, row, written
 
 pytestmark = pytest.mark.req("F1")
 Stores = Callable[[], SqlStore]

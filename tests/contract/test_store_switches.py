@@ -10,8 +10,8 @@ from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.routing.kill_switch import Force, ForceKind, Source, Switch
 from harness.ports import Store, SwitchRecord
 from harness.store.database_errors import RowRefused
-from tests.contract.builders import LATER, NOW
 from tests.contract.conftest import Opener
+from tests.support.store.records import LATER, NOW
 
 SWITCH = Switch(
     id="sw_1",

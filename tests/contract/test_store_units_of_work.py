@@ -20,7 +20,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.route_changes import Abort, ChangeSettings, RaiseWeight
 from harness.ports import Store, Transaction
 from harness.store.sql import SqlStore
-from tests.contract.builders import (
+from tests.support.store.records import (
     BLOCK,
     KEY,
     LATER,

@@ -9,8 +9,8 @@ from harness.ports import Store
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from harness.store.sql import SqlStore
-from tests.signing import CONTROL
-from tests.world import SECRET, World
+from tests.support.control.control_plane import SECRET, World
+from tests.support.site.signing_keys import CONTROL
 
 
 def prepared(folder: Path, store: Store, clock: ManualClock) -> Iterator[World]:

@@ -22,10 +22,10 @@ from harness.domain.settings import AlertSettings, AlertSink
 from harness.runtime.outbound.alert_sinks import ConfiguredSinks
 from harness.runtime.random_ids import CountingChance
 from harness.store.sql import SqlStore
-from tests.alert_receiver import Receiver
-from tests.router_site import eventually
-from tests.signing import CONTROL
-from tests.world import World, approved
+from tests.support.control.control_plane import World, approved
+from tests.support.router.router_process import eventually
+from tests.support.site.alert_receiver import Receiver
+from tests.support.site.signing_keys import CONTROL
 
 VARIABLE = "HOOK_SECRET"
 ENVIRON = {VARIABLE: "s3cret-of-the-hook"}

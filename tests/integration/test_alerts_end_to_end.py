@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from evals.sim import faults, serve
+from evals.sim import faults, server
 from evals.sim.simulator import Simulator
-from tests.alert_receiver import Receiver
-from tests.router_site import ROUTE, Routed, ask, eventually, routed
+from tests.support.router.router_process import ROUTE, Routed, ask, eventually, routed
+from tests.support.site.alert_receiver import Receiver
 
 ROUTES = {ROUTE: {"incumbent": "sim/sim-base", "fallbacks": ["spare/sim-better"]}}
 BREAKER = {"open_s": 1.0, "open_max_s": 2.0, "probe_successes": 1}
@@ -18,12 +18,12 @@ BREAKER = {"open_s": 1.0, "open_max_s": 2.0, "probe_successes": 1}
 
 @pytest.fixture
 def sim() -> Simulator:
-    return serve.simulator(time_scale=0.0)
+    return server.simulator(time_scale=0.0)
 
 
 @pytest.fixture
 def provider(sim: Simulator) -> Iterator[str]:
-    with serve.in_thread(sim) as url:
+    with server.in_thread(sim) as url:
         yield url
 
 

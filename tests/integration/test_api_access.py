@@ -13,8 +13,8 @@ from harness.control.operations import keys
 from harness.domain.errors import StoreUnavailable
 from harness.domain.operations.access import SYSTEM
 from harness.store.memory import MemoryStore
-from tests.api_door import Door, awaiting_approval, error_of
-from tests.world import POLICY, SECRET, World, approved
+from tests.support.control.control_plane import POLICY, SECRET, World, approved
+from tests.support.site.management_api import Door, awaiting_approval, error_of
 
 ROLES = ("viewer", "proposer", "approver", "admin")
 READS = (

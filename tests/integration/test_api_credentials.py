@@ -12,8 +12,8 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.target import Provider
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.store.memory import MemoryStore
-from tests.api_door import Door, error_of
-from tests.world import SECRET, World
+from tests.support.control.control_plane import SECRET, World
+from tests.support.site.management_api import Door, error_of
 
 pytestmark = pytest.mark.req("D4")
 VALUE = "sk-SEEDED-value-0001"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from harness.store.sql import SqlStore
-from tests.api_door import Door, served
-from tests.signing import CONTROL
-from tests.world import SECRET, World, approved
+from tests.support.control.control_plane import SECRET, World, approved
+from tests.support.site.management_api import Door, served
+from tests.support.site.signing_keys import CONTROL
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = (ROOT / "docs/api.md").read_text(encoding="utf-8")

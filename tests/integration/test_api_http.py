@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from harness.store.sql import SqlStore
-from tests.api_door import Door, served
-from tests.signing import CONTROL
-from tests.world import SECRET, World
+from tests.support.control.control_plane import SECRET, World
+from tests.support.site.management_api import Door, served
+from tests.support.site.signing_keys import CONTROL
 
 WISH = {"route": "chat", "candidate": "sim/better"}
 

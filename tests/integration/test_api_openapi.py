@@ -9,8 +9,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from harness.store.memory import MemoryStore
-from tests.api_door import Door
-from tests.world import SECRET, World
+from tests.support.control.control_plane import SECRET, World
+from tests.support.site.management_api import Door
 
 PATHS = {
     "/api/v1/models": "get post",

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.processes import free_port
+from tests.support.site.processes import free_port
 
 WORD = "scrape-me"
 

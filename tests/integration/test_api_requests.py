@@ -10,9 +10,9 @@ from structlog.testing import capture_logs
 from harness.domain.errors import StoreUnavailable
 from harness.store.memory import MemoryStore
 from harness.store.sql import SqlStore
-from tests.api_door import Door, awaiting_approval, error_of
-from tests.signing import CONTROL
-from tests.world import SECRET, World, approved
+from tests.support.control.control_plane import SECRET, World, approved
+from tests.support.site.management_api import Door, awaiting_approval, error_of
+from tests.support.site.signing_keys import CONTROL
 
 WISH = {"route": "chat", "candidate": "sim/better"}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from harness.store.memory import MemoryStore
-from tests.api_door import Door, awaiting_approval, error_of, in_canary
-from tests.world import POLICY, SECRET, World, approved
+from tests.support.control.control_plane import POLICY, SECRET, World, approved
+from tests.support.site.management_api import Door, awaiting_approval, error_of, in_canary
 
 
 def world_of(folder: Path, *, people_approve: bool = False) -> World:

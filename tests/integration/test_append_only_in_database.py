@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.store import migrate
-from tests.integration.raw_sql import (
+from tests.support.store.raw_rows import (
     AT,
     FIRST,
     MIDDLE,

@@ -30,7 +30,7 @@ from harness.report.content import gather
 from harness.report.markdown import markdown
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from tests.world import BEN, POLICY, SECRET, World, approved
+from tests.support.control.control_plane import BEN, POLICY, SECRET, World, approved
 
 pytestmark = pytest.mark.req("A7", "F2")
 

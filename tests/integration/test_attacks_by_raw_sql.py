@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from harness.domain.errors import StoreUnavailable
 from harness.store import engine, migrate
 from harness.store.schema import metadata
-from tests.integration.raw_sql import (
+from tests.support.store.raw_rows import (
     APPROVAL,
     AT,
     CANARY,

@@ -10,9 +10,9 @@ from harness.control.operations import alerts, database_check, housekeeping, loo
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.alerts import AlertKind
 from harness.runtime.audit_checkpoint import CheckpointFile
-from tests.integration.raw_sql import Database
-from tests.signing import CONTROL
-from tests.world import World
+from tests.support.control.control_plane import World
+from tests.support.site.signing_keys import CONTROL
+from tests.support.store.raw_rows import Database
 
 pytestmark = pytest.mark.req("F5")
 

@@ -33,7 +33,7 @@ from harness.domain.routing.table import (
     arm_of,
     bucket_of,
 )
-from tests.world import ANN, BEN, CANARY, POLICY, World
+from tests.support.control.control_plane import ANN, BEN, CANARY, POLICY, World
 
 DAY = timedelta(days=1)
 pytestmark = pytest.mark.req("F3", "F8")

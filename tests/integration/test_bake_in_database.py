@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.raw_sql import (
+from tests.support.store.raw_rows import (
     CANARY,
     PROMOTION,
     REFUSED,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evals.provider import ProviderClient, ProviderFailed
+from evals.runner.provider_client import ProviderClient, ProviderFailed
 from harness import config, package_data
 from harness.app.doctor import provider_requests
 from harness.control.routing import targets
@@ -19,8 +19,8 @@ from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
 from router.upstream.pool import Pool
 from router.upstream.transport import UpstreamFailed, UpstreamRequest
-from tests.scripted_provider import Response, serving
-from tests.world import World
+from tests.support.control.control_plane import World
+from tests.support.providers.scripted_chat import Response, serving
 
 pytestmark = pytest.mark.req("D1")
 METADATA = "169.254.169.254"

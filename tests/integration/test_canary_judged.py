@@ -8,13 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from evals.sim import serve as sim
+from evals.sim import server as sim
 from harness.control import reconciler
 from harness.domain.canary.guardrails import Guardrail, Guardrails, JudgeTally
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.proposals.policy import CanaryJudge
-from tests.router_site import Routed, ask, eventually, routed, start_canary
-from tests.world import CANARY, ITEMS
+from tests.support.control.control_plane import CANARY, ITEMS
+from tests.support.router.router_process import Routed, ask, eventually, routed, start_canary
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.req("F3")]
 

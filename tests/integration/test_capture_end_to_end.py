@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from evals.sim import serve as sim
+from evals.sim import server as sim
 from harness.store.schema.captures import captured
-from tests.router_site import Routed, eventually, routed
+from tests.support.router.router_process import Routed, eventually, routed
 
 pytestmark = [pytest.mark.req("F9", "D8", "G4"), pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -13,7 +13,7 @@ from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import Settings, TargetSeed
 from harness.runtime.model_catalogue import FixedCatalogue
-from tests.world import World
+from tests.support.control.control_plane import World
 
 KNOWN = FixedCatalogue(
     CatalogueEntry("openai", "big", price=Price(3, 15)),

@@ -20,7 +20,7 @@ from harness.domain.proposals.proposal import Phase
 from harness.domain.routing.evidence import EvidenceKind
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Provider
-from tests.world import ANN, World, approved
+from tests.support.control.control_plane import ANN, World, approved
 
 pytestmark = pytest.mark.req("A7")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")

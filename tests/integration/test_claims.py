@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.samples import Item
+from evals.suites.items import Item
 from harness.control.evals import verdict_replay
 from harness.control.evals.verdict_replay import Otherwise
 from harness.control.proposals import comparison, estimate, submission
@@ -26,7 +26,7 @@ from harness.report.junit import junit
 from harness.report.markdown import markdown
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from tests.world import ANN, POLICY, SECRET, World
+from tests.support.control.control_plane import ANN, POLICY, SECRET, World
 
 pytestmark = pytest.mark.req("A3", "A7")
 

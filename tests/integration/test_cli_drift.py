@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from evals.samples import Item
+from evals.suites.items import Item
 from harness.control.drift import monitor
 from harness.control.evals import worker_supervision
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.evals.pins import ServedModel
 from harness.domain.routing.target import Target
-from tests.command_line import FILE, CommandLine, installed
-from tests.world import SKILL
+from tests.support.control.control_plane import SKILL
+from tests.support.site.command_line import FILE, CommandLine, installed
 
 pytestmark = pytest.mark.req("F7")
 SECTION = "scorer: exact, drift: {items: 60}}"

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 
-from evals.sim.serve import in_thread, simulator
+from evals.sim.server import in_thread, simulator
 from harness.cli.program import program
-from tests.processes import free_port
-from tests.scripted_provider import Response, serving
+from tests.support.providers.scripted_chat import Response, serving
+from tests.support.site.processes import free_port
 
 SWAPGATE = str(Path(sys.executable).with_name("swapgate"))
 

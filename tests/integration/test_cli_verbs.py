@@ -10,16 +10,16 @@ from pathlib import Path
 import click
 import pytest
 
-from evals.sim.serve import in_thread, simulator
+from evals.sim.server import in_thread, simulator
 from harness.cli.program import program
 from harness.control.routing import fallback_chain
 from harness.control.routing.chain_evidence import Waive
 from harness.control.routing.fallback_chain import Wanted
 from harness.domain.operations.access import SYSTEM
 from harness.runtime.clock import ManualClock, SystemClock
-from tests.command_line import CommandLine, installed
 from tests.contract.test_store_captures import ONE
-from tests.scripted_provider import Response, serving
+from tests.support.providers.scripted_chat import Response, serving
+from tests.support.site.command_line import CommandLine, installed
 
 # These end only when they are stopped, or are no verbs for data.
 PROCESSES = {

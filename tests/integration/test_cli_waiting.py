@@ -15,7 +15,7 @@ from harness.control.proposals import submission
 from harness.domain.canary.rollout import Signal
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import Actor, Role
-from tests.command_line import CommandLine, installed
+from tests.support.site.command_line import CommandLine, installed
 
 
 @pytest.fixture

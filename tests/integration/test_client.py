@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import swapgate
-from evals.sim import serve as sim
+from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM, Actor, Role
@@ -34,9 +34,7 @@ from swapgate import (
     RouterUnreachable,
     StreamBroken,
 )
-from tests.processes import free_port
-from tests.router_site import EVER, Routed, eventually, routed
-from tests.router_upstream import (
+from tests.support.providers.scripted_upstream import (
     ROLE,
     Asked,
     Upstream,
@@ -46,6 +44,8 @@ from tests.router_upstream import (
     event,
     running_upstream,
 )
+from tests.support.router.router_process import EVER, Routed, eventually, routed
+from tests.support.site.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs/client.md").read_text(encoding="utf-8")

@@ -14,11 +14,11 @@ from typing import Final
 import openai
 import pytest
 
-from tests.router_site import Routed, routed
+from tests.support.router.router_process import Routed, routed
 from tests.wire import anthropic, bedrock, conversations, gemini, vertex
 from tests.wire import openai as plain
+from tests.wire.client_answer import Heard, ask
 from tests.wire.conversations import Conversation, Step
-from tests.wire.heard import Heard, ask
 from tests.wire.server import KEY, Json, Reading, Reply, Strict, Turn, serving
 
 pytestmark = pytest.mark.slow

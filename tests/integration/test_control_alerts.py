@@ -21,8 +21,8 @@ from harness.domain.operations.alerts import Alert, AlertKind, AlertRecord, News
 from harness.domain.operations.delivery import GIVE_UP_AFTER
 from harness.domain.proposals.policy import Unit
 from harness.store.sql import SqlStore
-from tests.signing import CONTROL
-from tests.world import BEN, World, approved, block_of
+from tests.support.control.control_plane import BEN, World, approved, block_of
+from tests.support.site.signing_keys import CONTROL
 
 
 @pytest.fixture

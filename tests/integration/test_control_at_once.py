@@ -23,8 +23,8 @@ from harness.ports import Store
 from harness.runtime.clock import ManualClock
 from harness.runtime.random_ids import SystemChance
 from harness.store.sql import SqlStore
-from tests.signing import CONTROL
-from tests.world import ANN, BEN, ITEMS, SECRET, World, approved
+from tests.support.control.control_plane import ANN, BEN, ITEMS, SECRET, World, approved
+from tests.support.site.signing_keys import CONTROL
 
 PROMOTED = ["promotion", "weight", "weight", "canary", "baseline"]
 ENDS = {

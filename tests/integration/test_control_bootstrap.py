@@ -15,7 +15,7 @@ from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.routing.target import Target
 from harness.domain.settings import Settings
 from harness.runtime import secret_files
-from tests.world import World
+from tests.support.control.control_plane import World
 
 PROCESSES = 8
 

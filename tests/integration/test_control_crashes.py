@@ -19,8 +19,8 @@ from harness.domain.proposals.proposal import Phase
 from harness.ports import Store, Transaction
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
-from tests.signing import CONTROL
-from tests.world import ITEMS, SECRET, Crash, CrashingStore, World
+from tests.support.control.control_plane import ITEMS, SECRET, Crash, CrashingStore, World
+from tests.support.site.signing_keys import CONTROL
 
 # Units of work and statements that store samples are many and alike: a few of them will do.
 SAMPLE = "INSERT sample"

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from evals.provider import ProviderFailed
-from evals.samples import Item
+from evals.runner.provider_client import ProviderFailed
+from evals.suites.items import Item
 from harness.control import reconciler
 from harness.control.canary import driver, operations
 from harness.control.context import Context
@@ -28,7 +28,15 @@ from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings
 from harness.runtime.processes.inline_workers import InlineWorkers
 from harness.store.sql import SqlStore
-from tests.world import ANN, BEN, ITEMS, World, answer, approved, suite_file
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    ITEMS,
+    World,
+    answer,
+    approved,
+    suite_file,
+)
 
 
 def until_closed(world: World, proposal: str, ctx: Context, turns: int = 200) -> None:

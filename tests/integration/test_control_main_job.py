@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from evals.samples import Item
+from evals.suites.items import Item
 from harness.control.canary import operations
 from harness.control.proposals import submission
 from harness.control.proposals.submission import Wish
@@ -23,7 +23,7 @@ from harness.domain.proposals.proposal import ApprovalKind, Phase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
 from harness.runtime.processes.inline_workers import InlineWorkers
-from tests.world import ANN, BEN, World, answer, approved
+from tests.support.control.control_plane import ANN, BEN, World, answer, approved
 
 SETTINGS = RouteSettings(suites=(RouteSuite("colours"),))
 

@@ -29,7 +29,7 @@ from harness.domain.proposals.proposal import Phase, Proposal
 from harness.domain.routing.target import Provider
 from harness.domain.settings import TargetSeed
 from harness.domain.shadow.shadow import ShadowLimits
-from tests.world import ANN, BEN, CANARY, POLICY, World, approved
+from tests.support.control.control_plane import ANN, BEN, CANARY, POLICY, World, approved
 
 pytestmark = pytest.mark.req("D8")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")

@@ -21,9 +21,9 @@ from harness.store import migrate, postgres_roles
 from harness.store.schema import APPEND_ONLY
 from harness.store.sql import SqlStore
 from tests.contract.conftest import SECRET
-from tests.integration.raw_sql import Database
-from tests.signing import CONTROL
-from tests.world import BEN, World, approved
+from tests.support.control.control_plane import BEN, World, approved
+from tests.support.site.signing_keys import CONTROL
+from tests.support.store.raw_rows import Database
 
 pytestmark = pytest.mark.req("F1", "G5")
 

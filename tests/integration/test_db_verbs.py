@@ -11,8 +11,8 @@ from harness.api import control_process
 from harness.app import installation as bootstrap
 from harness.control import reconciler
 from harness.control.operations import housekeeping, state_audit
-from tests.command_line import CommandLine, installed
-from tests.signing import ENVIRONMENT
+from tests.support.site.command_line import CommandLine, installed
+from tests.support.site.signing_keys import ENVIRONMENT
 
 pytestmark = pytest.mark.req("F1")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from evals.samples import Item
+from evals.suites.items import Item
 from harness.control.context import Context
 from harness.control.operations import keys
 from harness.control.proposals import gate_run, review, rule_widening, submission
@@ -30,9 +30,17 @@ from harness.domain.settings import (
 )
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from tests.api_door import Door
-from tests.integration.raw_sql import REFUSED, Database
-from tests.world import ANN, BEN, CANARY, POLICY, SECRET, World, approved
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    CANARY,
+    POLICY,
+    SECRET,
+    World,
+    approved,
+)
+from tests.support.site.management_api import Door
+from tests.support.store.raw_rows import REFUSED, Database
 
 pytestmark = pytest.mark.req("A7", "F2", "F4")
 

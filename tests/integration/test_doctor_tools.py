@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from evals.sim.serve import in_thread, simulator
+from evals.sim.server import in_thread, simulator
 from harness.cli.program import program
 from harness.domain.providers.tool_probe import ANSWERS, PRICE, STOCK
 from tests.wire import anthropic, gemini

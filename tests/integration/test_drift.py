@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from evals.provider import ProviderFailed
-from evals.samples import Item
+from evals.runner.provider_client import ProviderFailed
+from evals.suites.items import Item
 from harness.control.drift import monitor, operations, reports
 from harness.control.evals import worker_supervision
 from harness.control.operations import alerts, listings
@@ -27,8 +27,16 @@ from harness.runtime.clock import ManualClock
 from harness.runtime.random_ids import SystemChance
 from harness.store.memory import MemoryStore
 from harness.store.sql import SqlStore
-from tests.signing import CONTROL
-from tests.world import ANN, BEN, SECRET, Crash, CrashingStore, World, answer
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    SECRET,
+    Crash,
+    CrashingStore,
+    World,
+    answer,
+)
+from tests.support.site.signing_keys import CONTROL
 
 DAY_S = 86_400.0
 POLICY = DriftPolicy(every_s=DAY_S, items=None)

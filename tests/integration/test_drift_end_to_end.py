@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from evals.sim import serve
+from evals.sim import server
 from harness.app import installation as bootstrap
 from harness.app.installation import Installation
 from harness.control.drift import operations, reports
@@ -15,8 +15,8 @@ from harness.control.operations import listings
 from harness.domain.drift.watch import CheckState
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind, AlertRecord
-from tests.processes import site
-from tests.router_site import eventually
+from tests.support.router.router_process import eventually
+from tests.support.site.processes import site
 
 ITEMS = 180
 
@@ -60,7 +60,7 @@ def open_alerts(site: Installation) -> dict[AlertKind, AlertRecord]:
 @pytest.mark.req("F6", "F7")
 def test_another_name_is_told_as_news_and_a_silent_change_as_drift(tmp_path: Path) -> None:
     with (
-        serve.in_thread(serve.simulator(time_scale=0)) as provider,
+        server.in_thread(server.simulator(time_scale=0)) as provider,
         site(tmp_path, settings(provider)) as place,
     ):
         installation = bootstrap.open_installation(place.config, create_secret=True)

@@ -17,7 +17,7 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import TargetSeed
 from harness.runtime.model_catalogue import FixedCatalogue
-from tests.world import World
+from tests.support.control.control_plane import World
 
 pytestmark = pytest.mark.req("F11")
 ABLE = frozenset({"chat", "tools"})

@@ -9,7 +9,7 @@ from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.proposal import Phase, Proposal
 from harness.domain.routing.target import Provider
-from tests.world import POLICY, World
+from tests.support.control.control_plane import POLICY, World
 
 pytestmark = pytest.mark.req("F2")
 

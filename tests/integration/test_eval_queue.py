@@ -13,7 +13,7 @@ from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.proposal import Phase
 from harness.runtime.processes.inline_workers import InlineWorkers
-from tests.world import ANN, World
+from tests.support.control.control_plane import ANN, World
 
 
 class Held:

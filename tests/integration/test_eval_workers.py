@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from evals.scorers.judging import DATA
+from evals.scorers.judge_protocol import DATA
 from harness.app import installation as bootstrap
 from harness.app.installation import Installation
 from harness.control.evals import worker_supervision
 from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.settings import TargetSeed
-from tests.processes import Site, kill_nine, site
-from tests.scripted_provider import Response, serving
+from tests.support.providers.scripted_chat import Response, serving
+from tests.support.site.processes import Site, kill_nine, site
 
 ITEMS, CONNECTIONS, AT_ONCE = 30, 4, 3
 END_S = 240.0

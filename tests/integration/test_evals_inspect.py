@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from evals.suites import Catalog
-from evals.wire import Reply, ToolUse
+from evals.runner.chat_completions import Reply, ToolUse
+from evals.suites.suite import Catalog
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evals.run import EvalRun, RunState
 from harness.domain.routing.target import Provider, Target
@@ -27,7 +27,9 @@ GOOD = Path(__file__).parents[1] / "user_suite.py"
 
 @pytest.fixture(scope="module")
 def inspect() -> SimpleNamespace:
-    from evals import collector, model, tasks  # noqa: PLC0415 - see above
+    from evals.runner import collector  # noqa: PLC0415 - see above
+    from evals.runner import inspect_model as model
+    from evals.runner import inspect_tasks as tasks
 
     return SimpleNamespace(collector=collector, model=model, tasks=tasks)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from evals.judge import Bill
-from evals.sim import serve
-from evals.suites import Catalog
+from evals.runner.judge import Bill
+from evals.sim import server
+from evals.suites.suite import Catalog
 from harness.control.evals.judging_cost import JudgingCost, judging_cost
 from harness.domain.evals.run import (
     Claim,
@@ -26,7 +26,7 @@ from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import JudgeSettings, SuiteSettings
 from harness.gate.offline.suites import judge_suite
 from harness.ports import EvalJob
-from tests.eval_process import Assignment, carry_out
+from tests.support.evals.eval_process import Assignment, carry_out
 
 ITEMS = 24
 MODELS = """
@@ -110,8 +110,8 @@ def results(
 ) -> Results:
     models = tmp_path_factory.mktemp("models") / "models.yaml"
     models.write_text(MODELS, encoding="utf-8")
-    simulator = serve.simulator(profiles=models, suites=[suites["rubric"]], time_scale=0)
-    with serve.in_thread(simulator) as url:
+    simulator = server.simulator(profiles=models, suites=[suites["rubric"]], time_scale=0)
+    with server.in_thread(simulator) as url:
         asked = [assignment(name, suite, url) for name, suite in suites.items()]
         return dict(zip(suites, carry_out(asked), strict=True))
 

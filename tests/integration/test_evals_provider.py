@@ -10,18 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from evals.http_calls import LONGEST_ANSWER
-from evals.pace import Paces
-from evals.provider import (
-    RETRIES,
-    Answered,
-    ProviderClient,
-    ProviderFailed,
-)
+from evals.runner.http_transport import LONGEST_ANSWER
+from evals.runner.provider_client import RETRIES, Answered, ProviderClient, ProviderFailed
+from evals.runner.rate_gate import Paces
 from harness.domain.evals.provider_limits import EvalLimits
 from harness.ports import RateBook
 from router.access.rate_limits import LocalRates
-from tests.scripted_provider import KEY, Response, Script, Served, serving
+from tests.support.providers.scripted_chat import KEY, Response, Script, Served, serving
 
 BODY = {
     "model": "m",

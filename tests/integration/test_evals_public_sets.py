@@ -10,17 +10,16 @@ from typing import Any
 
 import pytest
 
-from evals.samples import Item
 from evals.scorers.ifeval import pairs
 from evals.scorers.ifeval_rules import KINDS
-from evals.scripted import ScriptedRunner
-from evals.sim import wording
-from evals.sim.bank import Item as SimItem
-from evals.sim.bank import ItemBank
+from evals.sim import answer_text
+from evals.sim.item_bank import Item as SimItem
+from evals.sim.item_bank import ItemBank
 from evals.sim.profiles import Habits, Profile
-from evals.sim.serve import in_thread
+from evals.sim.server import in_thread
 from evals.sim.simulator import Simulator
-from evals.suites import Catalog, Suite, load_suite
+from evals.suites.items import Item
+from evals.suites.suite import Catalog, Suite, load_suite
 from harness import package_data
 from harness.domain.evals.run import (
     Claim,
@@ -36,8 +35,9 @@ from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings
 from harness.gate.offline.verdicts import verdict
 from harness.ports import EvalJob
-from tests.eval_process import Assignment, carry_out, one
-from tests.ifeval_writer import follows
+from tests.support.evals.eval_process import Assignment, carry_out, one
+from tests.support.evals.ifeval_writer import follows
+from tests.support.evals.scripted_runner import ScriptedRunner
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("SWAPGATE_SHARED", ROOT.parent / "shared")) / "evaldata"
@@ -200,7 +200,7 @@ def runs(public: dict[str, SuiteSettings]) -> Runs:
         asked = known.find(item.input)
         assert asked is not None
         seen = sim.models[target.model].sit(asked)
-        return wording.answer(seen, PROFILES[target.model], prompt=item.input)
+        return answer_text.answer(seen, PROFILES[target.model], prompt=item.input)
 
     with in_thread(sim) as url:
         jobs = [job(catalog, *each, f"{url}/v1") for each in BY_INSPECT]

@@ -15,17 +15,17 @@ from typing import Any
 
 import pytest
 
-from evals.order import order
-from evals.provider import ProviderFailed
-from evals.samples import Item
-from evals.scripted import ScriptedRunner
-from evals.suites import Catalog
+from evals.runner.order import order
+from evals.runner.provider_client import ProviderFailed
+from evals.suites.items import Item
+from evals.suites.suite import Catalog
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.routing.target import Provider, RequestPatch, Target
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
-from tests.eval_process import Assignment, carry_out, one
-from tests.scripted_provider import KEY, Response, Served, serving
+from tests.support.evals.eval_process import Assignment, carry_out, one
+from tests.support.evals.scripted_runner import ScriptedRunner
+from tests.support.providers.scripted_chat import KEY, Response, Served, serving
 
 ITEMS = 40
 COLOURS = ("red", "blue")

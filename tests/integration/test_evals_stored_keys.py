@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.scorers.judging import DATA
+from evals.scorers.judge_protocol import DATA
 from harness.app import installation as bootstrap
 from harness.control.evals import worker_supervision
 from harness.control.providers import credentials
@@ -15,8 +15,8 @@ from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.settings import TargetSeed
 from harness.runtime import secret_files
-from tests.processes import site
-from tests.scripted_provider import Response, serving
+from tests.support.providers.scripted_chat import Response, serving
+from tests.support.site.processes import site
 
 TARGET, JUDGE, OTHER = (f"sk-SEED{name}-0123456789" for name in ("target", "judge", "other"))
 HEADERS = {"sim": "SEEDheader-of-target", "critic": "SEEDheader-of-judge"}

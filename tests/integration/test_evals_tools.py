@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from evals.suites import Catalog
+from evals.suites.suite import Catalog
 from harness.domain.evals.run import EvalRun, RunState
 from harness.domain.routing.target import Target
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
-from tests.eval_process import Assignment, carry_out
-from tests.scripted_provider import Response, Served, serving
+from tests.support.evals.eval_process import Assignment, carry_out
+from tests.support.providers.scripted_chat import Response, Served, serving
 
 TOOL = {
     "type": "function",

@@ -6,7 +6,7 @@ from harness.control.routing import targets
 from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.target import Provider
-from tests.world import World
+from tests.support.control.control_plane import World
 
 
 @pytest.mark.req("A7")

@@ -38,8 +38,8 @@ from harness.runtime.clock import ManualClock
 from router.protocols.endpoints import ENDPOINTS
 from router.protocols.event_stream import EVENT_END, data_of
 from router.upstream.transports import Transports
-from tests.router_door import AUTH, Door
-from tests.router_world import KEY, QUICK, SECRET
+from tests.support.router.asgi_router import AUTH, Door
+from tests.support.router.live_router import KEY, QUICK, SECRET
 from tests.wire.kinds import CALL, Kinds, model_of, provider_of, says
 
 pytestmark = pytest.mark.slow

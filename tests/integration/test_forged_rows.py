@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from evals.sim import serve as sim
+from evals.sim import server as sim
 from harness.app import installation as bootstrap
 from harness.app.demo import database_attack
 from harness.control.operations import housekeeping
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
-from tests.router_site import ROUTE, eventually, routed
-from tests.world import World
+from tests.support.control.control_plane import World
+from tests.support.router.router_process import ROUTE, eventually, routed
 
 
 @pytest.fixture(scope="module")

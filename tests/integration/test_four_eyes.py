@@ -18,9 +18,17 @@ from harness.domain.operations.principals import LOCAL, OPERATOR
 from harness.domain.proposals.proposal import Phase, Proposal
 from harness.store.schema.operations import principal as principals
 from harness.store.sql import SqlStore
-from tests.integration.raw_sql import APPROVAL, AT, PROPOSAL, REFUSED, Database, prepared
-from tests.raw_sql import insert, owned
-from tests.world import ANN, BEN, CANARY, POLICY, SECRET, World, approved
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    CANARY,
+    POLICY,
+    SECRET,
+    World,
+    approved,
+)
+from tests.support.store.raw_rows import APPROVAL, AT, PROPOSAL, REFUSED, Database, prepared
+from tests.support.store.tampering import insert, owned
 
 pytestmark = pytest.mark.req("F5")
 

@@ -10,12 +10,12 @@ from typing import Final
 
 import pytest
 
-from evals.scorers.judging import DATA
-from evals.sim import serve as sim
+from evals.scorers.judge_protocol import DATA
+from evals.sim import server as sim
 from harness.app import installation as bootstrap
 from harness.report.answers_location import KEYRING, address
-from tests.processes import site
-from tests.router_site import routed
+from tests.support.router.router_process import routed
+from tests.support.site.processes import site
 from tests.wire import anthropic, gemini
 from tests.wire.server import KEY, Json, Reading, Reply, Usage, serving
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 import yaml
 
-from evals.sim import serve
+from evals.sim import server
 
 pytestmark = [pytest.mark.req("F10"), pytest.mark.slow]
 
@@ -22,7 +22,7 @@ TIMEOUT_S = 600
 
 @pytest.fixture(scope="module")
 def sim_url() -> Iterator[str]:
-    with serve.in_thread(serve.simulator(time_scale=0)) as url:
+    with server.in_thread(server.simulator(time_scale=0)) as url:
         yield url
 
 

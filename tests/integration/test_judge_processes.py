@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from evals.scorers.judging import DATA
-from evals.sim import serve as sim
+from evals.scorers.judge_protocol import DATA
+from evals.sim import server as sim
 from harness.app import installation as bootstrap
-from tests.processes import site
-from tests.scripted_provider import Response, serving
+from tests.support.providers.scripted_chat import Response, serving
+from tests.support.site.processes import site
 
 KEY = "sk-of-the-jury"
 ITEMS = 12

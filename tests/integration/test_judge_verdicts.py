@@ -2,11 +2,11 @@
 
 import pytest
 
-from evals.samples import Item
+from evals.suites.items import Item
 from harness.domain.errors import JudgeUnfit
 from harness.domain.evals.run import InfraError, RunState
 from harness.domain.routing.target import Target
-from tests.world import World, answer
+from tests.support.control.control_plane import World, answer
 
 TOLD = "suite colours: the judge sim/j does not agree with the 20 human references"
 

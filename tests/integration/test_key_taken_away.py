@@ -18,8 +18,8 @@ import pytest
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
 from harness.runtime import secret_files
-from tests.processes import free_port
-from tests.router_site import ROUTE, Routed, eventually, routed
+from tests.support.router.router_process import ROUTE, Routed, eventually, routed
+from tests.support.site.processes import free_port
 
 SECRETS = {name: f"sk-{name}-0123456789abcdef" for name in ("first", "second", "third")}
 PATH = "/api/v1/credentials/providers"

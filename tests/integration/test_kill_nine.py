@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from evals.sim import serve as sim
+from evals.sim import server as sim
 from harness.app import installation as bootstrap
 from harness.app.installation import Installation
 from harness.control.proposals import submission
@@ -21,8 +21,8 @@ from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.proposal import Phase, Proposal
 from harness.gate.offline.verdicts import recompute
-from tests.processes import Site, kill_nine, site
-from tests.world import block_of
+from tests.support.control.control_plane import block_of
+from tests.support.site.processes import Site, kill_nine, site
 
 END_S = 240.0
 

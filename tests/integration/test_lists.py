@@ -8,15 +8,16 @@ from typing import Final, get_origin
 import pytest
 import sqlalchemy as sa
 
-from dashboard import cards, queries
+from dashboard.data import queries
+from dashboard.text import html
 from harness.api.app import PREFIX, answers
 from harness.control.proposals import submission
 from harness.domain.errors import SignatureInvalid
 from harness.domain.pagination import INVALID, Page
-from tests.api_door import Door
-from tests.command_line import CommandLine, installed
-from tests.raw_sql import owned
-from tests.world import BEN
+from tests.support.control.control_plane import BEN
+from tests.support.site.command_line import CommandLine, installed
+from tests.support.site.management_api import Door
+from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("F5")
 
@@ -91,8 +92,8 @@ def test_a_forged_proposal_is_named_in_every_list_and_hides_no_other(
 
     page = queries.proposals(cli.world.context())
     assert [row.proposal.id for row in page] == [good]
-    assert f"proposal {bad}." in cards.invalid(page.invalid)
-    assert "swapgate db check" in cards.invalid(page.invalid)
+    assert f"proposal {bad}." in html.invalid(page.invalid)
+    assert "swapgate db check" in html.invalid(page.invalid)
     # Whoever decides reads another way.
     with pytest.raises(SignatureInvalid, match=bad):
         submission.get(cli.world.context(), bad)

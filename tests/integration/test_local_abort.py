@@ -6,11 +6,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from evals.sim import serve as sim
+from evals.sim import server as sim
 from harness.control import reconciler
 from harness.domain.canary.guardrails import ErrorTally, Guardrail
 from harness.domain.canary.rollout import RolloutState
-from tests.router_site import Routed, ask, eventually, routed, start_canary
+from tests.support.router.router_process import Routed, ask, eventually, routed, start_canary
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from evals.provider import ProviderFailed
-from evals.samples import Item
+from evals.runner.provider_client import ProviderFailed
+from evals.suites.items import Item
 from harness.control.evals import worker_supervision
 from harness.control.proposals import submission
 from harness.control.proposals.submission import Wish
@@ -23,7 +23,7 @@ from harness.domain.settings import SuiteSettings, TargetSeed
 from harness.gate.text.sentences import spending
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from tests.world import ANN, POLICY, SECRET, World, answer
+from tests.support.control.control_plane import ANN, POLICY, SECRET, World, answer
 
 pytestmark = pytest.mark.req("F2")
 

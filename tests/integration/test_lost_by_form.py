@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from evals.samples import Item
-from evals.sim import wording
-from evals.sim.bank import ItemBank
-from evals.sim.examinee import Examinee
+from evals.sim import answer_text
+from evals.sim.item_bank import ItemBank
 from evals.sim.profiles import Habits, Profile
-from evals.sim.suites import as_item, load_all
+from evals.sim.simulated_model import Examinee
+from evals.sim.suite_items import as_item, load_all
+from evals.suites.items import Item
 from harness import package_data
 from harness.cli.proposals.proposal import create
 from harness.control.proposals import comparison, submission
@@ -27,7 +27,7 @@ from harness.domain.settings import SuiteSettings, TargetSeed
 from harness.gate.offline.format_remedies import in_json_mode, patched
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from tests.world import ANN, SECRET, World
+from tests.support.control.control_plane import ANN, SECRET, World
 
 pytestmark = pytest.mark.req("A8")
 
@@ -84,12 +84,12 @@ def sitting(tmp_path: Path, suite: str, *candidates: Profile) -> Sitting:
 
     def script(target: Target, item: Item, _epoch: int) -> str:
         patch = target.request_patch
-        return wording.answer(
+        return answer_text.answer(
             pupils[target.model].sit(as_item(item, suite=suite, place="")),
             models[target.model],
             prompt=item.input,
             json_asked=patch.response_format is not None,
-            form_asked=wording.insists_on_form(patch.prompt_addendum),
+            form_asked=answer_text.insists_on_form(patch.prompt_addendum),
         )
 
     clock = ManualClock()

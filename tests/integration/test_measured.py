@@ -10,7 +10,7 @@ from harness.domain.canary.observation import Traffic
 from harness.domain.errors import NotFound
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.target import Provider
-from tests.world import ITEMS, SKILL, World
+from tests.support.control.control_plane import ITEMS, SKILL, World
 
 pytestmark = pytest.mark.req("A3")
 

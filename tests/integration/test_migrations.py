@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from harness.domain.errors import StoreUnavailable
 from harness.store import engine, migrate
 from harness.store.schema import metadata
-from tests.contract.builders import SAMPLE, proposal, seeded, start_canary
 from tests.contract.conftest import open_store
-from tests.integration.raw_sql import PROPOSAL
+from tests.support.store.raw_rows import PROPOSAL
+from tests.support.store.records import SAMPLE, proposal, seeded, start_canary
 
 NEWEST = "0043"
 

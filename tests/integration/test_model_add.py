@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import CommandLine, installed
-from tests.scripted_provider import Response, serving
-from tests.world import SKILL
+from tests.support.control.control_plane import SKILL
+from tests.support.providers.scripted_chat import Response, serving
+from tests.support.site.command_line import CommandLine, installed
 
 LLAMA = "openrouter/meta-llama/llama-3.3-70b-instruct"
 

@@ -10,7 +10,7 @@ import yaml
 
 from harness import config, package_data
 from harness.runtime.model_catalogue import LitellmTable
-from tests.command_line import CommandLine, installed
+from tests.support.site.command_line import CommandLine, installed
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = (ROOT / "docs/models.md").read_text(encoding="utf-8")

@@ -16,8 +16,8 @@ from harness.domain.operations.alerts import AlertKind
 from harness.runtime import secret_files
 from harness.runtime.clock import SystemClock
 from harness.runtime.outbound.oauth_memory import MemoryOAuth
-from tests.oauth_server import CLIENT, OAuthSite, oauth_site
-from tests.router_site import ROUTE, Routed, eventually, routed
+from tests.support.providers.oauth_server import CLIENT, OAuthSite, oauth_site
+from tests.support.router.router_process import ROUTE, Routed, eventually, routed
 
 pytestmark = pytest.mark.req("D2", "D3", "D7")
 

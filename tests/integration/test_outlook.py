@@ -6,7 +6,7 @@ from harness.control.proposals import estimate
 from harness.control.proposals.submission import Wish
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evals.run import Claim
-from tests.world import ITEMS, World
+from tests.support.control.control_plane import ITEMS, World
 
 pytestmark = pytest.mark.req("F2", "A3")
 

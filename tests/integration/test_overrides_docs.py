@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.domain.routing.overrides import SEEN_FIRST, RequestKind
-from tests.command_line import installed
+from tests.support.site.command_line import installed
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs/overrides.md").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from router.protocols.endpoints import DIALECTS
 from router.request.body import read_request
 from router.upstream.transport import UpstreamRequest
 from router.upstream.transports import Transports
-from tests.scripted_provider import Response, serving
+from tests.support.providers.scripted_chat import Response, serving
 
 pytestmark = pytest.mark.req("A8")
 PATCH = RequestPatch({"temperature": 0.25, "max_tokens": 77}, "Answer in French.")

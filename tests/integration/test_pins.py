@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from evals.provider import ProviderFailed
-from evals.samples import Item
+from evals.runner.provider_client import ProviderFailed
+from evals.suites.items import Item
 from harness.control import reconciler
 from harness.control.canary import operations
 from harness.control.evals.proof_validity import Proof
@@ -26,7 +26,7 @@ from harness.domain.proposals.proposal import Phase, Proposal
 from harness.domain.routing.target import Target
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from tests.world import ANN, BEN, SECRET, World, answer, approved
+from tests.support.control.control_plane import ANN, BEN, SECRET, World, answer, approved
 
 pytestmark = pytest.mark.req("F6")
 

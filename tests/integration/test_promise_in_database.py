@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from tests.integration.raw_sql import (
+from tests.support.store.raw_rows import (
     AT,
     CANARY,
     FIRST,

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from evals.sim.serve import in_thread, simulator
+from evals.sim.server import in_thread, simulator
 from harness.control.context import Context
 from harness.control.providers import checks, header_encryption, registry
 from harness.control.providers.registry import ProviderChange
@@ -22,8 +22,8 @@ from harness.domain.settings import TargetSeed
 from harness.ports import ProviderDoor
 from harness.runtime.clock import SystemClock
 from harness.runtime.outbound.provider_probe import HttpDoor, ScriptedDoor
-from tests.scripted_provider import Response, serving
-from tests.world import World
+from tests.support.control.control_plane import World
+from tests.support.providers.scripted_chat import Response, serving
 
 pytestmark = pytest.mark.req("D5")
 SECRET = "sk-of-the-leak-test"  # noqa: S105 - made up

@@ -21,7 +21,7 @@ from harness.domain.settings import TargetSeed
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.model_catalogue import FixedCatalogue
 from harness.runtime.outbound.provider_probe import ScriptedDoor
-from tests.world import World
+from tests.support.control.control_plane import World
 
 pytestmark = pytest.mark.req("E4")
 YES, NO, OPEN = Ability

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from evals.provider import ProviderFailed
-from evals.samples import Item
+from evals.runner.provider_client import ProviderFailed
+from evals.suites.items import Item
 from harness.control.canary import driver, operations
 from harness.control.evals import proof_validity
 from harness.control.proposals import review, submission
@@ -21,8 +21,8 @@ from harness.domain.proposals.proposal import Phase, Proposal
 from harness.domain.providers.headers import check_headers
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import ControlSettings, RouterSettings, Settings, UiSettings
-from tests.api_door import Door, error_of
-from tests.world import BEN, POLICY, World, answer, approved
+from tests.support.control.control_plane import BEN, POLICY, World, answer, approved
+from tests.support.site.management_api import Door, error_of
 
 pytestmark = pytest.mark.req("A7", "F6")
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from evals.wire import body
+from evals.runner.chat_completions import body
 from harness.control.evals import worker_supervision
 from harness.control.providers import credentials, registry
 from harness.control.providers.registry import ProviderChange
@@ -14,8 +14,8 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import TargetSeed
 from harness.runtime.encryption import FernetCipher, new_key
-from tests.api_door import Door, error_of
-from tests.world import World
+from tests.support.control.control_plane import World
+from tests.support.site.management_api import Door, error_of
 
 pytestmark = pytest.mark.req("D1", "D3")
 VERA = Actor("vera", Role.VIEWER, "pr_vera")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import free_port
+from tests.support.site.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

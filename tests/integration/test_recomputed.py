@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from evals.samples import Item
+from evals.suites.items import Item
 from harness.control.canary import operations
 from harness.control.evals import recomputation
 from harness.control.operations import listings, tampering
@@ -25,9 +25,9 @@ from harness.domain.routing.target import Target
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.integration.conftest import prepared
-from tests.integration.raw_sql import Database
-from tests.signing import CONTROL
-from tests.world import BEN, SECRET, World, answer, approved
+from tests.support.control.control_plane import BEN, SECRET, World, answer, approved
+from tests.support.site.signing_keys import CONTROL
+from tests.support.store.raw_rows import Database
 
 pytestmark = pytest.mark.req("F5", "F6")
 

@@ -11,8 +11,8 @@ from harness.domain.errors import InputError, NotFound, SignatureInvalid
 from harness.domain.evals.run import Claim, Failed, Inconclusive, Passed
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
-from tests.signing import CONTROL
-from tests.world import SECRET, World
+from tests.support.control.control_plane import SECRET, World
+from tests.support.site.signing_keys import CONTROL
 
 pytestmark = pytest.mark.req("F5")
 

@@ -12,11 +12,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from evals.samples import Item
-from evals.sim import chance, profiles, wording
-from evals.sim.bank import ItemBank
-from evals.sim.examinee import Examinee
-from evals.sim.suites import as_item, load_all
+from evals.sim import answer_text, profiles, seeded_random
+from evals.sim.item_bank import ItemBank
+from evals.sim.simulated_model import Examinee
+from evals.sim.suite_items import as_item, load_all
+from evals.suites.items import Item
 from harness import config, package_data
 from harness.cli.evals.gate_run import gate_run
 from harness.cli.proposals import comparison
@@ -44,7 +44,7 @@ from harness.report.markdown import markdown
 from harness.report.markdown_escaping import SHOWN
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from tests.world import ANN, SECRET, World
+from tests.support.control.control_plane import ANN, SECRET, World
 
 pytestmark = pytest.mark.req("A3", "A7", "F10")
 
@@ -183,11 +183,11 @@ def example_world(tmp_path: Path) -> World:
     def script(target: Target, item: Item, _epoch: int) -> str:
         asked = as_item(item, suite=suite_of(item), place="")
         seen = sitting[target.model].sit(asked)
-        return wording.answer(seen, models[target.model], prompt=item.input)
+        return answer_text.answer(seen, models[target.model], prompt=item.input)
 
     def pace(target: Target, item: Item) -> float:
         middle = models[target.model].latency.first_token_median_ms / 1000
-        return middle * (0.6 + 2 * chance.uniform("pace", target.model, item.id) ** 4)
+        return middle * (0.6 + 2 * seeded_random.uniform("pace", target.model, item.id) ** 4)
 
     def suite_of(item: Item) -> str:
         return item.id.rpartition("-")[0]

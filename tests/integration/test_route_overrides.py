@@ -14,7 +14,7 @@ from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import RouteSettings
-from tests.world import World
+from tests.support.control.control_plane import World
 
 pytestmark = pytest.mark.req("D6")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")

@@ -15,11 +15,18 @@ from pathlib import Path
 import openai
 import pytest
 
-from evals.sim import serve as sim
+from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
-from tests.own_postgres import own_postgres
-from tests.router_site import ROUTE, Routed, ask, eventually, routed, start_canary
+from tests.support.router.router_process import (
+    ROUTE,
+    Routed,
+    ask,
+    eventually,
+    routed,
+    start_canary,
+)
+from tests.support.store.private_postgres import own_postgres
 
 pytestmark = pytest.mark.slow
 

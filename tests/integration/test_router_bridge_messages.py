@@ -10,8 +10,8 @@ import anthropic
 import pytest
 
 from router.upstream.scripted import Happening
-from tests import strict_chat
-from tests.router_upstream import (
+from tests.support.providers import strict_chat
+from tests.support.providers.scripted_upstream import (
     ROLE,
     Upstream,
     broken_stream,
@@ -20,7 +20,7 @@ from tests.router_upstream import (
     event,
     running_upstream,
 )
-from tests.router_world import (
+from tests.support.router.live_router import (
     CANDIDATE,
     INCUMBENT,
     KEY,

@@ -9,9 +9,23 @@ from typing import Any
 import openai
 import pytest
 
-from tests import strict_chat
-from tests.router_upstream import ROLE, Upstream, broken_stream, error, event, running_upstream
-from tests.router_world import INCUMBENT, KEY, World, provider, running_router, snapshot
+from tests.support.providers import strict_chat
+from tests.support.providers.scripted_upstream import (
+    ROLE,
+    Upstream,
+    broken_stream,
+    error,
+    event,
+    running_upstream,
+)
+from tests.support.router.live_router import (
+    INCUMBENT,
+    KEY,
+    World,
+    provider,
+    running_router,
+    snapshot,
+)
 
 TOOL: Any = {
     "type": "function",

@@ -13,7 +13,7 @@ from harness.domain.canary.observation import Traffic, UnitRule
 from harness.domain.proposals.policy import Unit
 from harness.domain.routing.table import RouteSettings
 from router.upstream.scripted import Happening, Turn
-from tests.router_upstream import (
+from tests.support.providers.scripted_upstream import (
     DONE,
     ROLE,
     Upstream,
@@ -24,7 +24,7 @@ from tests.router_upstream import (
     running_upstream,
     streamed,
 )
-from tests.router_world import (
+from tests.support.router.live_router import (
     CANDIDATE,
     FALLBACK,
     INCUMBENT,

@@ -10,8 +10,14 @@ import openai
 import pytest
 
 from harness.domain.routing.capabilities import Capabilities
-from tests.router_upstream import Upstream, completion, error, running_upstream, streamed
-from tests.router_world import (
+from tests.support.providers.scripted_upstream import (
+    Upstream,
+    completion,
+    error,
+    running_upstream,
+    streamed,
+)
+from tests.support.router.live_router import (
     CANDIDATE,
     FALLBACK,
     INCUMBENT,

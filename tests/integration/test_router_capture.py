@@ -9,9 +9,9 @@ import pytest
 from harness.domain.routing.table import RouteSettings
 from router.observers.capture import MAX_BYTES
 from router.recording.capture_draft import Draft
-from tests.router_door import AUTH, CHAT, Door
-from tests.router_upstream import completion
-from tests.router_world import snapshot
+from tests.support.providers.scripted_upstream import completion
+from tests.support.router.asgi_router import AUTH, CHAT, Door
+from tests.support.router.live_router import snapshot
 
 pytestmark = pytest.mark.req("F9", "G4")
 

@@ -19,7 +19,7 @@ from router.recording.worker_aggregator import Bookkeeper, Live
 from router.workers import worker_pool as crews
 from router.workers.parent import Parent
 from router.workers.worker_pool import Crew, Orders
-from tests.router_world import SwitchableStore, snapshot
+from tests.support.router.live_router import SwitchableStore, snapshot
 
 # argv: what to do, a folder to leave a mark in, then what every worker is given.
 WORKER = """

@@ -21,9 +21,9 @@ from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTa
 from harness.domain.routing.target import Target
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from router.snapshot.compiler import ready
-from tests.router_door import ASK, CHAT, Door, code
-from tests.router_upstream import completion
-from tests.router_world import provider, served, snapshot, upstream_keys
+from tests.support.providers.scripted_upstream import completion
+from tests.support.router.asgi_router import ASK, CHAT, Door, code
+from tests.support.router.live_router import provider, served, snapshot, upstream_keys
 
 pytestmark = pytest.mark.req("D8")
 AT = datetime(2026, 11, 20, tzinfo=UTC)

@@ -14,11 +14,16 @@ from harness.domain.proposals.policy import Step
 from harness.domain.routing.route_changes import Abort, RaiseWeight
 from harness.runtime.clock import SystemClock
 from harness.store.sql import SqlStore
-from tests.contract import builders
-from tests.contract.builders import NEW, NOW, OLD, ROUTE
-from tests.router_upstream import Upstream, completion, error, running_upstream
-from tests.router_world import KEY, SECRET, running_router_on, wait_until
-from tests.signing import CONTROL
+from tests.support.providers.scripted_upstream import (
+    Upstream,
+    completion,
+    error,
+    running_upstream,
+)
+from tests.support.router.live_router import KEY, SECRET, running_router_on, wait_until
+from tests.support.site.signing_keys import CONTROL
+from tests.support.store import records
+from tests.support.store.records import NEW, NOW, OLD, ROUTE
 
 EVER = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -35,15 +40,15 @@ def store(database_url: str, upstream: Upstream) -> Iterator[SqlStore]:
         SqlStore(database_url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)
     ) as store:
         steps = (Step(100, 10), Step(10_000, 10, certify=True))
-        canary = replace(builders.POLICY.canary, steps=steps)
-        builders.seeded(store, replace(builders.POLICY, canary=canary))
+        canary = replace(records.POLICY.canary, steps=steps)
+        records.seeded(store, replace(records.POLICY, canary=canary))
         with store.write() as tx:
             for name in ("sim", "other"):
-                provider = replace(builders.PROVIDER, name=name, api_base=upstream.url)
+                provider = replace(records.PROVIDER, name=name, api_base=upstream.url)
                 tx.providers.put(provider)
-            tx.rollouts.add(builders.rollout())
+            tx.rollouts.add(records.rollout())
             hashed = key_hash(KEY, SECRET)
-            tx.keys.add(replace(builders.KEY, hash=hashed, routes=frozenset()))
+            tx.keys.add(replace(records.KEY, hash=hashed, routes=frozenset()))
         yield store
 
 
@@ -61,7 +66,7 @@ def test_a_canary_comes_fails_is_charged_and_goes_without_a_restart(
     store: SqlStore, upstream: Upstream, tmp_path: Path
 ) -> None:
     upstream.turns = {OLD.model: completion("old"), NEW.model: completion("new")}
-    with running_router_on(store, tmp_path, classes=builders.CLEARED) as (url, holder, _):
+    with running_router_on(store, tmp_path, classes=records.CLEARED) as (url, holder, _):
 
         def arrived(revision: int) -> None:
             wait_until(lambda: holder.current and holder.current.revision >= revision)
@@ -69,7 +74,7 @@ def test_a_canary_comes_fails_is_charged_and_goes_without_a_restart(
         assert ask(url) == ("old", "incumbent")
 
         with store.write() as tx:
-            builders.start_canary(tx)
+            records.start_canary(tx)
             change = RaiseWeight(ROUTE, "ro_1", 10_000)
             arrived_at = tx.routing.commit(
                 change, expected_version=2, actor="a", reason="r", now=NOW
@@ -101,11 +106,11 @@ def test_a_revoked_key_opens_nothing_soon_after(
     store: SqlStore, upstream: Upstream, tmp_path: Path
 ) -> None:
     upstream.turns = {OLD.model: completion("old")}
-    with running_router_on(store, tmp_path, classes=builders.CLEARED) as (url, holder, _):
+    with running_router_on(store, tmp_path, classes=records.CLEARED) as (url, holder, _):
         assert ask(url)[0] == "old"
 
         with store.write() as tx:
-            tx.keys.revoke(builders.KEY.id, NOW)
+            tx.keys.revoke(records.KEY.id, NOW)
         wait_until(lambda: holder.current and not holder.current.grants)
 
         with pytest.raises(openai.AuthenticationError):

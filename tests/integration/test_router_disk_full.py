@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from evals.sim import serve
+from evals.sim import server
 from harness.domain.operations.alerts import AlertKind, AlertRecord
-from tests.router_site import Routed, eventually, routed
+from tests.support.router.router_process import Routed, eventually, routed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
 
@@ -41,8 +41,8 @@ def alerts(world: Routed) -> list[AlertRecord]:
 def test_with_the_disk_full_no_request_fails_and_afterwards_everything_is_there(
     tmp_path: Path,
 ) -> None:
-    simulator = serve.simulator(time_scale=0.0)
-    with serve.in_thread(simulator) as provider, routed(tmp_path, provider) as world:
+    simulator = server.simulator(time_scale=0.0)
+    with server.in_thread(simulator) as provider, routed(tmp_path, provider) as world:
         world.start()
         with world.load() as load:
             load.more(20)

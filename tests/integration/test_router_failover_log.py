@@ -7,21 +7,21 @@ from pathlib import Path
 import openai
 import pytest
 
-from evals.sim import faults, serve
+from evals.sim import faults, server
 from evals.sim.simulator import Simulator
 from harness.domain.operations.access import key_hash
 from harness.domain.reliability.failover import user_hash
-from tests.router_site import ROUTE, Routed, ask, eventually, routed
+from tests.support.router.router_process import ROUTE, Routed, ask, eventually, routed
 
 
 @pytest.fixture(scope="module")
 def sim() -> Simulator:
-    return serve.simulator(time_scale=0.0)
+    return server.simulator(time_scale=0.0)
 
 
 @pytest.fixture(scope="module")
 def provider(sim: Simulator) -> Iterator[str]:
-    with serve.in_thread(sim) as url:
+    with server.in_thread(sim) as url:
         yield url
 
 

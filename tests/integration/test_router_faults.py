@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 
-from evals.sim import faults, serve
+from evals.sim import faults, server
 from evals.sim.simulator import Simulator
 from harness.domain.canary.observation import UnitRule
 from harness.domain.operations.access import key_hash
@@ -28,8 +28,8 @@ from harness.domain.routing.table import (
 )
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
-from tests.router_sim import HURRIED
-from tests.router_world import KEY, SECRET, World, running_router
+from tests.support.router.live_router import KEY, SECRET, World, running_router
+from tests.support.router.simulated_router import HURRIED
 
 OWN, SPARE, CANDIDATE = "sim-base", "sim-better", "sim-worse"
 # A plain answer, a stream, and a stream that is held back until it is whole.
@@ -46,12 +46,12 @@ FAIL_FAST = replace(HURRIED, breaker=BreakerPolicy(when_all_open=WhenAllOpen.FAI
 
 @pytest.fixture(scope="module")
 def module_sim() -> Simulator:
-    return serve.simulator(time_scale=0)
+    return server.simulator(time_scale=0)
 
 
 @pytest.fixture(scope="module")
 def sim_url(module_sim: Simulator) -> Iterator[str]:
-    with serve.in_thread(module_sim) as url:
+    with server.in_thread(module_sim) as url:
         yield url
 
 

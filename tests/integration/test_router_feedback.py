@@ -10,8 +10,8 @@ import pytest
 from harness.domain.canary.guardrails import FeedbackTally, Guardrail, Guardrails, Split
 from harness.domain.canary.observation import UnitRule
 from harness.domain.proposals.policy import Unit
-from tests.router_upstream import Upstream, completion, running_upstream
-from tests.router_world import (
+from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
+from tests.support.router.live_router import (
     CANDIDATE,
     INCUMBENT,
     KEY,

@@ -7,8 +7,8 @@ from typing import Any
 import openai
 import pytest
 
-from evals.sim import serve
-from tests.router_site import ROUTE, eventually, routed
+from evals.sim import server
+from tests.support.router.router_process import ROUTE, eventually, routed
 
 TOOL: Any = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 OWN, SPARE = "sim/sim-base", "other/sim-better"
@@ -25,7 +25,7 @@ def asked(client: openai.OpenAI, **more: Any) -> tuple[str, str]:
 
 @pytest.mark.req("A4", "B6", "B10")
 def test_a_routers_process_does_what_its_file_says(tmp_path: Path) -> None:
-    with serve.in_thread(serve.simulator(time_scale=0)) as url:
+    with server.in_thread(server.simulator(time_scale=0)) as url:
         sim = {"kind": "sim", "api_base": f"{url}/v1"}
         sections: dict[str, Any] = {
             "router": {"flush_interval_s": 0.2, "health_check_interval_s": 0.5},

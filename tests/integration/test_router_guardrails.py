@@ -14,7 +14,7 @@ from harness.domain.canary.guardrails import Guardrail, Guardrails, Tally
 from harness.domain.canary.observation import Block, UnitRule
 from harness.domain.proposals.policy import Unit
 from router.upstream.scripted import Turn
-from tests.router_upstream import (
+from tests.support.providers.scripted_upstream import (
     DONE,
     EVENTS,
     ROLE,
@@ -23,7 +23,14 @@ from tests.router_upstream import (
     event,
     running_upstream,
 )
-from tests.router_world import CANDIDATE, INCUMBENT, KEY, World, running_router, snapshot
+from tests.support.router.live_router import (
+    CANDIDATE,
+    INCUMBENT,
+    KEY,
+    World,
+    running_router,
+    snapshot,
+)
 
 REQUESTS = 40
 GOOD, BROKEN = '{"city": "Bern"}', '{"city": "Be'

@@ -9,8 +9,13 @@ import pytest
 
 from harness.domain.reliability.breaker import BreakerPolicy
 from router.upstream.scripted import Turn
-from tests.router_upstream import Upstream, completion, error, running_upstream
-from tests.router_world import (
+from tests.support.providers.scripted_upstream import (
+    Upstream,
+    completion,
+    error,
+    running_upstream,
+)
+from tests.support.router.live_router import (
     FALLBACK,
     INCUMBENT,
     KEY,

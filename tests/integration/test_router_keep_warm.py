@@ -18,8 +18,14 @@ from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTa
 from harness.domain.routing.target import Target
 from harness.domain.settings import RouterSettings
 from harness.runtime.clock import SystemClock
-from tests.router_upstream import Upstream, completion, error, running_upstream, streamed
-from tests.router_world import (
+from tests.support.providers.scripted_upstream import (
+    Upstream,
+    completion,
+    error,
+    running_upstream,
+    streamed,
+)
+from tests.support.router.live_router import (
     CANDIDATE,
     FALLBACK,
     INCUMBENT,

@@ -10,12 +10,12 @@ from typing import Any
 import openai
 import pytest
 
-from evals.sim import serve as sim
+from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.key_limits import KeyLimits
-from tests.own_postgres import own_postgres
-from tests.router_site import EVER, Routed, ask, eventually, routed
+from tests.support.router.router_process import EVER, Routed, ask, eventually, routed
+from tests.support.store.private_postgres import own_postgres
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from evals.suites import Catalog
+from evals.suites.suite import Catalog
 from harness.control.context import Context
 from harness.control.operations import keys, listings
 from harness.domain.operations.access import SYSTEM
@@ -17,11 +17,11 @@ from harness.domain.routing.target import Price
 from harness.runtime.clock import SystemClock
 from harness.runtime.random_ids import SystemChance
 from harness.store.sql import SqlStore
-from tests.contract import builders
-from tests.contract.builders import OLD, ROUTE
-from tests.router_upstream import Upstream, completion, running_upstream
-from tests.router_world import SECRET, running_router_on, wait_until
-from tests.signing import CONTROL
+from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
+from tests.support.router.live_router import SECRET, running_router_on, wait_until
+from tests.support.site.signing_keys import CONTROL
+from tests.support.store import records
+from tests.support.store.records import OLD, ROUTE
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +37,13 @@ def ctx(database_url: str, upstream: Upstream) -> Iterator[Context]:
     with closing(
         SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     ) as store:
-        builders.seeded(store)
+        records.seeded(store)
         with store.write() as tx:
             for name in ("sim", "other"):
                 # 7 tokens of input and 5 of output: half a dollar.
                 prices = {OLD.model: Price(0.0, 100_000.0)}
                 made = replace(
-                    builders.PROVIDER, name=name, api_base=upstream.url, prices=prices
+                    records.PROVIDER, name=name, api_base=upstream.url, prices=prices
                 )
                 tx.providers.put(made)
         yield Context(store, clock, SystemChance(), Catalog({}), policies={}, workers=None)
@@ -63,7 +63,7 @@ def test_limits_are_in_force_soon_after_they_are_set_and_after_they_are_lifted(
 ) -> None:
     key, text = keys.create(ctx, SYSTEM, "app", secret=SECRET)
     with (
-        running_router_on(ctx.store, tmp_path, classes=builders.CLEARED) as (url, holder, _),
+        running_router_on(ctx.store, tmp_path, classes=records.CLEARED) as (url, holder, _),
         openai.OpenAI(base_url=f"{url}/v1", api_key=text, max_retries=0) as client,
     ):
         assert "x-ratelimit-limit-requests" not in ask(client)
@@ -93,7 +93,7 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
         ctx, SYSTEM, "app", secret=SECRET, limits=KeyLimits(budget_month_usd=2.5)
     )
     with (
-        running_router_on(ctx.store, tmp_path / "one", classes=builders.CLEARED) as (
+        running_router_on(ctx.store, tmp_path / "one", classes=records.CLEARED) as (
             one_url,
             *_,
         ),
@@ -106,7 +106,7 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
     with (
         # Also after a restart, and beside another one of another name.
         running_router_on(
-            ctx.store, tmp_path / "two", worker="w2", classes=builders.CLEARED
+            ctx.store, tmp_path / "two", worker="w2", classes=records.CLEARED
         ) as (url, _, recorder),
         openai.OpenAI(base_url=f"{url}/v1", api_key=text, max_retries=0) as two,
     ):

@@ -17,8 +17,13 @@ from router.upstream.origin_pool import IDLE_S
 from router.upstream.pool_connection import Wire
 from router.upstream.scripted import Happening, Turn
 from router.upstream.transport import UpstreamFailed
-from tests.router_upstream import EVENTS, completion, running_upstream, streamed
-from tests.router_world import (
+from tests.support.providers.scripted_upstream import (
+    EVENTS,
+    completion,
+    running_upstream,
+    streamed,
+)
+from tests.support.router.live_router import (
     FALLBACK,
     INCUMBENT,
     KEY,

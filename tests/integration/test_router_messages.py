@@ -9,11 +9,21 @@ from typing import Any
 import anthropic
 import pytest
 
-from evals.sim import serve
+from evals.sim import server
 from evals.sim.simulator import Simulator
 from harness.domain.routing.capabilities import Capabilities
 from router.upstream.scripted import Turn
-from tests.router_sim import (
+from tests.support.providers.scripted_upstream import running_upstream
+from tests.support.router.live_router import (
+    KEY,
+    NARROW_KEY,
+    QUICK,
+    UPSTREAM_KEY,
+    running_router,
+    snapshot,
+    wait_until,
+)
+from tests.support.router.simulated_router import (
     HELLO,
     HURRIED,
     OTHER,
@@ -23,16 +33,6 @@ from tests.router_sim import (
     before_sim,
     served,
     snapshot_of,
-)
-from tests.router_upstream import running_upstream
-from tests.router_world import (
-    KEY,
-    NARROW_KEY,
-    QUICK,
-    UPSTREAM_KEY,
-    running_router,
-    snapshot,
-    wait_until,
 )
 
 ASK: dict[str, Any] = {
@@ -48,12 +48,12 @@ TOOL = {
 
 @pytest.fixture(scope="module")
 def sim() -> Simulator:
-    return serve.simulator(time_scale=0)
+    return server.simulator(time_scale=0)
 
 
 @pytest.fixture(scope="module")
 def sim_url(sim: Simulator) -> Iterator[str]:
-    with serve.in_thread(sim) as url:
+    with server.in_thread(sim) as url:
         yield url
 
 

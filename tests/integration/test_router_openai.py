@@ -8,7 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.router_upstream import (
+from tests.support.providers.scripted_upstream import (
     EVENTS,
     Upstream,
     completion,
@@ -17,7 +17,7 @@ from tests.router_upstream import (
     running_upstream,
     streamed,
 )
-from tests.router_world import (
+from tests.support.router.live_router import (
     INCUMBENT,
     KEY,
     NARROW_KEY,

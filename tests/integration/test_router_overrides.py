@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from evals.sim import serve
+from evals.sim import server
 from harness import config, package_data
 from harness.control.operations import keys
 from harness.control.routing import seed
@@ -23,12 +23,19 @@ from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTa
 from harness.domain.routing.target import Target
 from harness.store.memory import MemoryStore
 from router.snapshot.compiled import ServedRoute
-from tests.router_door import AUTH, CHAT, Door, code
-from tests.router_site import eventually
-from tests.router_upstream import completion
-from tests.router_world import QUICK, SECRET, provider, running_router, served, snapshot
-from tests.router_world import World as Running
-from tests.world import World
+from tests.support.control.control_plane import World
+from tests.support.providers.scripted_upstream import completion
+from tests.support.router.asgi_router import AUTH, CHAT, Door, code
+from tests.support.router.live_router import (
+    QUICK,
+    SECRET,
+    provider,
+    running_router,
+    served,
+    snapshot,
+)
+from tests.support.router.live_router import World as Running
+from tests.support.router.router_process import eventually
 
 pytestmark = pytest.mark.req("D6")
 FILE = """
@@ -61,7 +68,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     world = World(folder, store=None)  # type: ignore[arg-type]  # next line
     world.store = MemoryStore(secret=SECRET, clock=world.clock)
     ctx = world.context()
-    with serve.in_thread(serve.simulator(time_scale=0)) as url:
+    with server.in_thread(server.simulator(time_scale=0)) as url:
         file = folder / "swapgate.yaml"
         file.write_text(FILE.format(url=f"{url}/v1"), encoding="utf-8")
         seed.seed(ctx, config.load(file, {}, defaults=package_data.path("config/default.yaml")))

@@ -16,9 +16,9 @@ from router.upstream import origin_pool
 from router.upstream.pool import Pool
 from router.upstream.pool_connection import HIGH_WATER_BYTES
 from router.upstream.transport import UpstreamFailed, UpstreamReply, UpstreamRequest
-from tests.both_loops import on_both_loops
-from tests.raw_server import OK, Line, RawServer, answer_forever, raw_server
-from tests.router_world import QUICK
+from tests.support.providers.raw_server import OK, Line, RawServer, answer_forever, raw_server
+from tests.support.router.event_loops import on_both_loops
+from tests.support.router.live_router import QUICK
 
 pytestmark = pytest.mark.req("A4")
 

@@ -14,15 +14,15 @@ from typing import Self
 import psutil
 import pytest
 
-from evals.sim import serve as sim
+from evals.sim import server as sim
 from harness.app import installation as bootstrap
 from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.operations.access import SYSTEM
-from tests.hostile_provider import KINDS, Hostile, hostile_provider
-from tests.processes import site
-from tests.router_site import ROUTE, Routed, ask
-from tests.world import suite_file
+from tests.support.control.control_plane import suite_file
+from tests.support.providers.hostile_provider import KINDS, Hostile, hostile_provider
+from tests.support.router.router_process import ROUTE, Routed, ask
+from tests.support.site.processes import site
 
 pytestmark = pytest.mark.slow
 MIB = 1 << 20

@@ -10,8 +10,15 @@ import pytest
 
 from harness.domain.routing.table import Snapshot
 from router.upstream.scripted import Turn
-from tests.router_upstream import Asked, Upstream, completion, error, running_upstream, streamed
-from tests.router_world import (
+from tests.support.providers.scripted_upstream import (
+    Asked,
+    Upstream,
+    completion,
+    error,
+    running_upstream,
+    streamed,
+)
+from tests.support.router.live_router import (
     FALLBACK,
     INCUMBENT,
     KEY,

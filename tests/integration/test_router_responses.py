@@ -10,11 +10,13 @@ import openai
 import pytest
 from openai.types.responses import FunctionToolParam, Response, ResponseStreamEvent
 
-from evals.sim import serve
+from evals.sim import server
 from evals.sim.simulator import Simulator
 from harness.domain.routing.capabilities import Capabilities
 from router.upstream.scripted import Turn
-from tests.router_sim import (
+from tests.support.providers.scripted_upstream import EVENTS, running_upstream
+from tests.support.router.live_router import KEY, QUICK, running_router, snapshot, wait_until
+from tests.support.router.simulated_router import (
     HELLO,
     HURRIED,
     OTHER,
@@ -25,8 +27,6 @@ from tests.router_sim import (
     served,
     snapshot_of,
 )
-from tests.router_upstream import EVENTS, running_upstream
-from tests.router_world import KEY, QUICK, running_router, snapshot, wait_until
 
 TOOL: FunctionToolParam = {
     "type": "function",
@@ -39,12 +39,12 @@ NO_RESPONSES = Capabilities(responses=False)
 
 @pytest.fixture(scope="module")
 def sim() -> Simulator:
-    return serve.simulator(time_scale=0)
+    return server.simulator(time_scale=0)
 
 
 @pytest.fixture(scope="module")
 def sim_url(sim: Simulator) -> Iterator[str]:
-    with serve.in_thread(sim) as url:
+    with server.in_thread(sim) as url:
         yield url
 
 

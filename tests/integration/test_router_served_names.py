@@ -8,28 +8,28 @@ import httpx
 import openai
 import pytest
 
-from evals.sim import serve
+from evals.sim import server
 from evals.sim.simulator import Simulator
 from harness.domain.canary.rollout import Rollout
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.policy import Unit
 from harness.domain.proposals.proposal import Phase
 from harness.ports import Store
-from tests.router_sim import OWN, SimScene, before_sim
-from tests.router_site import ask, eventually, routed, start_canary
-from tests.router_world import KEY, wait_until
+from tests.support.router.live_router import KEY, wait_until
+from tests.support.router.router_process import ask, eventually, routed, start_canary
+from tests.support.router.simulated_router import OWN, SimScene, before_sim
 
 pytestmark = pytest.mark.req("F6")
 
 
 @pytest.fixture(scope="module")
 def sim() -> Simulator:
-    return serve.simulator(time_scale=0)
+    return server.simulator(time_scale=0)
 
 
 @pytest.fixture(scope="module")
 def sim_url(sim: Simulator) -> Iterator[str]:
-    with serve.in_thread(sim) as url:
+    with server.in_thread(sim) as url:
         yield url
 
 

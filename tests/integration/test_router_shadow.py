@@ -10,7 +10,7 @@ from typing import Any
 import openai
 import pytest
 
-from evals.sim import faults, serve
+from evals.sim import faults, server
 from evals.sim.simulator import Simulator
 from harness.control.context import Context
 from harness.control.routing import kill_switch
@@ -29,9 +29,9 @@ from harness.store.sql import SqlStore
 from router.recording.recorder import Recorder
 from router.snapshot import file
 from router.snapshot.holder import SnapshotHolder
-from tests.router_sim import HELLO, OWN, SPARE
-from tests.router_world import KEY, QUICK, SECRET, running_router_on, wait_until
-from tests.signing import CONTROL
+from tests.support.router.live_router import KEY, QUICK, SECRET, running_router_on, wait_until
+from tests.support.router.simulated_router import HELLO, OWN, SPARE
+from tests.support.site.signing_keys import CONTROL
 
 pytestmark = pytest.mark.req("F8")
 
@@ -44,12 +44,12 @@ SLOW = replace(QUICK, first_token_timeout_s=600.0, total_timeout_s=600.0)
 
 @pytest.fixture(scope="module")
 def sim() -> Simulator:
-    return serve.simulator(time_scale=0.0)
+    return server.simulator(time_scale=0.0)
 
 
 @pytest.fixture(scope="module")
 def sim_url(sim: Simulator) -> Iterator[str]:
-    with serve.in_thread(sim) as url:
+    with server.in_thread(sim) as url:
         yield url
 
 

@@ -14,8 +14,8 @@ import pytest
 from router.server.asgi import App
 from router.server.process import Server, server
 from router.workers.shutdown import HAND_OVER
-from tests.router_door import Door
-from tests.router_world import wait_until
+from tests.support.router.asgi_router import Door
+from tests.support.router.live_router import wait_until
 
 pytestmark = pytest.mark.req("G5")
 

@@ -8,8 +8,8 @@ import openai
 import pytest
 
 from router.upstream.scripted import Turn
-from tests.router_upstream import Upstream, completion, running_upstream
-from tests.router_world import (
+from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
+from tests.support.router.live_router import (
     CANDIDATE,
     INCUMBENT,
     KEY,

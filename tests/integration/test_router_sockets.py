@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from router.upstream.scripted import Happening, Turn
-from tests.router_upstream import (
+from tests.support.providers.scripted_upstream import (
     DONE,
     Asked,
     Upstream,
@@ -22,7 +22,7 @@ from tests.router_upstream import (
     running_upstream,
     streamed,
 )
-from tests.router_world import (
+from tests.support.router.live_router import (
     INCUMBENT,
     KEY,
     QUICK,

@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from evals.sim import faults, serve
+from evals.sim import faults, server
 from evals.sim.simulator import Simulator
 from harness.domain.operations.access import key_hash
 from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
@@ -24,7 +24,7 @@ from harness.domain.routing.table import (
 )
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
-from tests.router_world import KEY, QUICK, SECRET, running_router
+from tests.support.router.live_router import KEY, QUICK, SECRET, running_router
 
 OWN, CHEAP, LARGE = (
     Target("up", "sim-base"),
@@ -43,7 +43,7 @@ ROUTES = {
 
 @pytest.fixture(scope="module")
 def sim() -> Simulator:
-    return serve.simulator(time_scale=0)
+    return server.simulator(time_scale=0)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def served(
 ) -> Iterator[openai.OpenAI]:
     sim.faults.clear()
     sim.stats.clear()
-    with serve.in_thread(sim) as url:
+    with server.in_thread(sim) as url:
         snapshot = Snapshot(
             RoutingTable(
                 1,

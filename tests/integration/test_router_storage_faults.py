@@ -14,19 +14,19 @@ from typing import Any, cast
 import openai
 import pytest
 
-from evals.sim import serve as sim
+from evals.sim import server as sim
 from harness.domain.operations.access import key_hash
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from harness.store.sql import SqlStore
 from router.snapshot import file
-from tests.contract import builders
-from tests.contract.builders import OLD, ROUTE
-from tests.router_site import routed
-from tests.router_upstream import completion, running_upstream
-from tests.router_world import KEY, SECRET, running_router_on, wait_until
-from tests.signing import CONTROL
+from tests.support.providers.scripted_upstream import completion, running_upstream
+from tests.support.router.live_router import KEY, SECRET, running_router_on, wait_until
+from tests.support.router.router_process import routed
+from tests.support.site.signing_keys import CONTROL
+from tests.support.store import records
+from tests.support.store.records import OLD, ROUTE
 
 pytestmark = pytest.mark.slow
 SLOW_S = 2.0
@@ -85,16 +85,16 @@ def test_a_database_that_takes_two_seconds_for_everything_slows_no_request(
         ) as store,
     ):
         upstream.turns = {OLD.model: completion("hello")}
-        builders.seeded(store)
+        records.seeded(store)
         with store.write() as tx:
             for name in ("sim", "other"):
-                provider = replace(builders.PROVIDER, name=name, api_base=upstream.url)
+                provider = replace(records.PROVIDER, name=name, api_base=upstream.url)
                 tx.providers.put(provider)
             hashed = key_hash(KEY, SECRET)
-            tx.keys.add(replace(builders.KEY, hash=hashed, routes=frozenset()))
+            tx.keys.add(replace(records.KEY, hash=hashed, routes=frozenset()))
         slow = Slow(store)
         with (
-            running_router_on(cast("Store", slow), tmp_path, classes=builders.CLEARED) as (
+            running_router_on(cast("Store", slow), tmp_path, classes=records.CLEARED) as (
                 url,
                 _,
                 recorder,

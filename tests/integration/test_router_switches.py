@@ -25,9 +25,9 @@ from harness.runtime.random_ids import SystemChance
 from harness.store.sql import SqlStore
 from router.snapshot import file
 from router.snapshot.holder import SnapshotHolder
-from tests.router_door import ASK, CHAT, Door
-from tests.router_upstream import Upstream, completion, running_upstream
-from tests.router_world import (
+from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
+from tests.support.router.asgi_router import ASK, CHAT, Door
+from tests.support.router.live_router import (
     CANDIDATE,
     FALLBACK,
     INCUMBENT,
@@ -39,7 +39,7 @@ from tests.router_world import (
     snapshot,
     wait_until,
 )
-from tests.signing import CONTROL
+from tests.support.site.signing_keys import CONTROL
 
 ADA = Actor("ada", Role.APPROVER, "pr_ada")
 CLOCK = SystemClock()

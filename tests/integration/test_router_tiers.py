@@ -7,15 +7,15 @@ from pathlib import Path
 import openai
 import pytest
 
-from evals.sim import faults, serve
+from evals.sim import faults, server
 from evals.sim.simulator import Simulator
 from harness import config, package_data
 from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.operations.access import SYSTEM
 from harness.store.memory import MemoryStore
-from tests.router_world import QUICK, SECRET, running_router
-from tests.world import World
+from tests.support.control.control_plane import World
+from tests.support.router.live_router import QUICK, SECRET, running_router
 
 FILE = """
 providers:
@@ -29,7 +29,7 @@ routes:
 
 @pytest.fixture
 def sim() -> Simulator:
-    return serve.simulator(time_scale=0)
+    return server.simulator(time_scale=0)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def clients(sim: Simulator, tmp_path: Path) -> Iterator[Clients]:
     world = World(tmp_path, store=None)  # type: ignore[arg-type]  # next line
     world.store = MemoryStore(secret=SECRET, clock=world.clock)
     ctx = world.context()
-    with serve.in_thread(sim) as url:
+    with server.in_thread(sim) as url:
         file = tmp_path / "swapgate.yaml"
         file.write_text(FILE.format(url=f"{url}/v1"), encoding="utf-8")
         seed.seed(ctx, config.load(file, {}, defaults=package_data.path("config/default.yaml")))

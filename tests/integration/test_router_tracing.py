@@ -9,14 +9,13 @@ from pathlib import Path
 import openai
 import pytest
 
-from evals.sim import serve
+from evals.sim import server
 from harness.app import installation
 from harness.domain.errors import ConfigError
 from harness.domain.settings import TracingSettings
 from router.observers.tracing import OpenTelemetry, finish_reasons
 from router.upstream.scripted import Happening
-from tests.router_site import ROUTE, ask, routed
-from tests.router_upstream import (
+from tests.support.providers.scripted_upstream import (
     ROLE,
     Upstream,
     broken_stream,
@@ -26,8 +25,9 @@ from tests.router_upstream import (
     running_upstream,
     streamed,
 )
-from tests.router_world import FALLBACK, INCUMBENT, KEY, running_router, snapshot
-from tests.trace_collector import Collector, Seen, collecting
+from tests.support.router.live_router import FALLBACK, INCUMBENT, KEY, running_router, snapshot
+from tests.support.router.router_process import ROUTE, ask, routed
+from tests.support.site.trace_collector import Collector, Seen, collecting
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -186,8 +186,8 @@ def test_the_standard_variable_turns_tracing_on_in_a_router_process(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     monkeypatch.setenv("OTEL_SERVICE_NAME", "our-router")
-    simulator = serve.simulator(time_scale=0.0)
-    with serve.in_thread(simulator) as provider, routed(tmp_path, provider) as world:
+    simulator = server.simulator(time_scale=0.0)
+    with server.in_thread(simulator) as provider, routed(tmp_path, provider) as world:
         world.start()
         with world.client() as client:
             assert ask(client)

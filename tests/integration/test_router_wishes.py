@@ -12,7 +12,7 @@ import pytest
 
 from harness.domain.settings import AnsweredModel, RouterSettings
 from router.upstream.scripted import Turn
-from tests.router_upstream import (
+from tests.support.providers.scripted_upstream import (
     DONE,
     ROLE,
     Upstream,
@@ -23,7 +23,7 @@ from tests.router_upstream import (
     running_upstream,
     streamed,
 )
-from tests.router_world import INCUMBENT, KEY, QUICK, running_router, snapshot
+from tests.support.router.live_router import INCUMBENT, KEY, QUICK, running_router, snapshot
 
 pytestmark = pytest.mark.req("A1", "B8")
 

@@ -16,15 +16,22 @@ import psutil
 import pytest
 import yaml
 
-from evals.sim import serve as sim
+from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.control.routing import kill_switch
 from harness.control.routing.kill_switch import Wanted
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import Unit
 from harness.domain.routing.kill_switch import Force, ForceKind, Source
-from tests.processes import kill_nine
-from tests.router_site import ROUTE, Routed, ask, eventually, routed, start_canary
+from tests.support.router.router_process import (
+    ROUTE,
+    Routed,
+    ask,
+    eventually,
+    routed,
+    start_canary,
+)
+from tests.support.site.processes import kill_nine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

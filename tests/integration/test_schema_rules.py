@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness.store import migrate
-from tests.integration.raw_sql import Database
+from tests.support.store.raw_rows import Database
 
 pytestmark = pytest.mark.req("F3")
 

@@ -1,7 +1,7 @@
 """The clients that people use, unchanged, before targets that speak another protocol.
 
 Each runs a tool loop with streaming through a router's worker, in processes of its own, whose
-provider refuses what the real one refuses (`tests.strict_chat`, `tests.wire`).
+provider refuses what the real one refuses (`tests.support.providers.strict_chat`, `tests.wire`).
 """
 
 import json
@@ -16,14 +16,14 @@ from langchain_core.messages import AIMessageChunk, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from tests import strict_chat
-from tests.node_clients import tool_loop
-from tests.router_site import Routed, routed
-from tests.router_upstream import running_upstream
+from tests.support.control.control_plane import suite_file
+from tests.support.providers import strict_chat
+from tests.support.providers.scripted_upstream import running_upstream
+from tests.support.router.router_process import Routed, routed
+from tests.support.site.npm_clients import tool_loop
 from tests.wire import anthropic as claude
 from tests.wire import gemini
 from tests.wire.server import KEY, Reading, Reply, Usage, serving
-from tests.world import suite_file
 
 MODEL = "strict-1"
 SUNNY = "Oslo is sunny and Rome is sunny"
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.req("A1", "B7"), pytest.mark.timeout(900)]
 
 
 def weather(read: Reading) -> Reply:
-    """What `tests.strict_chat` plays, in any protocol."""
+    """What `tests.support.providers.strict_chat` plays, in any protocol."""
     results = read.turns[-1].results
     if results:
         return Reply(" and ".join(results), usage=USAGE)

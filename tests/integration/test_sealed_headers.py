@@ -17,7 +17,7 @@ from harness.domain.routing.target import Provider
 from harness.domain.settings import Settings
 from harness.runtime.encryption import FernetCipher, new_key
 from router.snapshot import file as snapshot_file
-from tests.world import World
+from tests.support.control.control_plane import World
 
 pytestmark = pytest.mark.req("D4", "C8")
 VALUE = "SEEDED-header-0123456789"

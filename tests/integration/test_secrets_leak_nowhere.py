@@ -13,7 +13,7 @@ import httpx
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import acting, shell
+from dashboard import current_user, page_frame
 from harness.app import installation as bootstrap
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
@@ -21,13 +21,13 @@ from harness.domain.providers.credentials import ProviderKey, StoredKey
 from harness.domain.routing.target import Provider
 from harness.runtime.encryption import new_key
 from router.upstream.transport import UpstreamRequest
-from tests.alert_receiver import Receiver
 from tests.integration.test_key_taken_away import simulator
-from tests.processes import free_port, site
-from tests.router_site import ROUTE, Routed, routed
-from tests.trace_collector import Collector, collecting
+from tests.support.router.router_process import ROUTE, Routed, routed
+from tests.support.site.alert_receiver import Receiver
+from tests.support.site.processes import free_port, site
+from tests.support.site.trace_collector import Collector, collecting
 
-MAIN = Path(acting.__file__).with_name("main.py")
+MAIN = Path(current_user.__file__).with_name("main.py")
 STORED, ENVIRONMENT, WRONG, HEADER, USERINFO, HOOK, SINK, TRACING = (
     f"sk-SEED{name}-0123456789abcdef"
     for name in ("stored", "env", "wrong", "header", "user", "hook", "sink", "otlp")
@@ -56,9 +56,9 @@ def forms(secret: str) -> tuple[bytes, ...]:
 
 def forget() -> None:
     """The installation that the dashboard keeps for as long as its process lives."""
-    if shell.installation.cache_info().currsize:
-        shell.installation().close()
-    shell.installation.cache_clear()
+    if page_frame.installation.cache_info().currsize:
+        page_frame.installation().close()
+    page_frame.installation.cache_clear()
 
 
 def content(file: Path) -> bytes:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dashboard import queries, shadow_stories
+from dashboard.data import queries
+from dashboard.text import shadow_text
 from harness.cli.shadow_stage import described
 from harness.control.operations import alerts
 from harness.control.proposals import comparison, submission
@@ -30,8 +31,18 @@ from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.gate.shadow_stage import Move
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
-from tests.signing import CONTROL
-from tests.world import ANN, BEN, CANARY, POLICY, SECRET, Crash, CrashingStore, World, approved
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    CANARY,
+    POLICY,
+    SECRET,
+    Crash,
+    CrashingStore,
+    World,
+    approved,
+)
+from tests.support.site.signing_keys import CONTROL
 
 pytestmark = pytest.mark.req("F8")
 
@@ -393,13 +404,13 @@ def test_the_canary_page_has_the_shadow_as_it_stands(world: World) -> None:
 
     stage = queries.canary(world.context(), "chat").shadow
     assert stage is not None
-    assert "no user gets its answers" in shadow_stories.answer(stage)
-    assert [each.figure for each in shadow_stories.tiles(stage)] == ["12 of 20", "14", "$0.50"]
-    assert shadow_stories.checks(stage) == [["answered", "12", "2", "0", "0"]]
-    assert "opens at 1 %" in shadow_stories.card(stage).next_step
+    assert "no user gets its answers" in shadow_text.answer(stage)
+    assert [each.figure for each in shadow_text.tiles(stage)] == ["12 of 20", "14", "$0.50"]
+    assert shadow_text.checks(stage) == [["answered", "12", "2", "0", "0"]]
+    assert "opens at 1 %" in shadow_text.card(stage).next_step
 
     told(world, usd=1.5)
     turned(world, proposal)
     stage = queries.canary(world.context(), "chat").shadow
     assert stage is not None
-    assert shadow_stories.card(stage).label == shadow_stories.HELD
+    assert shadow_text.card(stage).label == shadow_text.HELD

@@ -38,8 +38,8 @@ from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.outbound.oauth_http import HttpOAuth
 from harness.runtime.outbound.oauth_memory import MemoryOAuth
 from harness.store.memory import MemoryStore
-from tests.oauth_server import OAuthSite, oauth_site
-from tests.world import ANN, SECRET, World
+from tests.support.control.control_plane import ANN, SECRET, World
+from tests.support.providers.oauth_server import OAuthSite, oauth_site
 
 pytestmark = pytest.mark.req("D2", "D4", "D7")
 COPILOT, CODEX = "github_copilot", "openai_codex"

@@ -26,11 +26,11 @@ from harness.store.sql import SqlStore
 from router.snapshot import file as snapshot_file
 from router.snapshot import holder as snapshot
 from router.snapshot.holder import SnapshotHolder
-from tests.contract.builders import KEY, NEW, OLD, PROVIDER, ROUTE, seeded
 from tests.contract.conftest import SECRET
-from tests.raw_sql import forge, owned, row
-from tests.signing import CONTROL, VERIFIER
-from tests.world import World
+from tests.support.control.control_plane import World
+from tests.support.site.signing_keys import CONTROL, VERIFIER
+from tests.support.store.records import KEY, NEW, OLD, PROVIDER, ROUTE, seeded
+from tests.support.store.tampering import forge, owned, row
 
 pytestmark = pytest.mark.req("F1")
 CLOCK = SystemClock()

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from evals.sim import serve
+from evals.sim import server
 from evals.sim.app import build_app
 from evals.sim.faults import Kind
 from evals.sim.simulator import Simulator
@@ -22,12 +22,12 @@ SILENCE_S = 0.3
 
 @pytest.fixture(scope="module")
 def module_sim() -> Simulator:
-    return serve.simulator(time_scale=0)
+    return server.simulator(time_scale=0)
 
 
 @pytest.fixture(scope="module")
 def address(module_sim: Simulator) -> Iterator[tuple[str, int]]:
-    with serve.in_thread(module_sim) as url:
+    with server.in_thread(module_sim) as url:
         parts = urlsplit(url)
         assert parts.hostname
         assert parts.port
@@ -430,8 +430,8 @@ def test_a_body_that_comes_in_pieces_is_read_whole(at: tuple[str, int]) -> None:
 
 
 def test_without_switches_there_are_none() -> None:
-    sim = serve.simulator(time_scale=0)
-    with serve.in_thread(sim, allow_switches=False) as url:
+    sim = server.simulator(time_scale=0)
+    with server.in_thread(sim, allow_switches=False) as url:
         parts = urlsplit(url)
         assert parts.hostname
         assert parts.port
@@ -447,7 +447,7 @@ async def test_only_loopback_clients_reach_the_switches() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    app = build_app(serve.simulator())
+    app = build_app(server.simulator())
     for client, status in [(("192.0.2.7", 5), 403), (None, 403), (("::1", 5), 200)]:
         sent.clear()
         scope = {"type": "http", "method": "GET", "path": "/sim/stats", "client": client}

@@ -9,7 +9,7 @@ import pytest
 from anthropic.types import ToolParam
 from openai.types.responses import FunctionToolParam
 
-from evals.sim import faults, serve
+from evals.sim import faults, server
 from evals.sim.simulator import Simulator
 
 SCHEMA: dict[str, object] = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -26,12 +26,12 @@ HELLO = "Say 12 words please."
 
 @pytest.fixture(scope="module")
 def sim() -> Simulator:
-    return serve.simulator(time_scale=0)
+    return server.simulator(time_scale=0)
 
 
 @pytest.fixture(scope="module")
 def url(sim: Simulator) -> Iterator[str]:
-    with serve.in_thread(sim) as url:
+    with server.in_thread(sim) as url:
         yield url
 
 

@@ -11,8 +11,8 @@ from openai.types.chat import (
     ChatCompletionFunctionToolParam,
 )
 
-from evals.sim import profiles, serve, suites
-from evals.sim.bank import ItemBank
+from evals.sim import profiles, server, suite_items
+from evals.sim.item_bank import ItemBank
 from evals.sim.profiles import Latency, Profile
 from evals.sim.simulator import Simulator
 
@@ -42,7 +42,7 @@ MODELS = profiles.load() | {
 def sim(tmp_path_factory: pytest.TempPathFactory) -> Simulator:
     calls = tmp_path_factory.mktemp("suite") / "calls.jsonl"
     calls.write_text(json.dumps(CALL_ITEM), encoding="utf-8")
-    shipped = serve.simulator(suites=[calls]).bank.suites
+    shipped = server.simulator(suites=[calls]).bank.suites
     items = [item for suite in shipped.values() for item in suite]
     return Simulator(MODELS, ItemBank(items), unix_time=lambda: 1_700_000_000, time_scale=0.01)
 
@@ -50,7 +50,7 @@ def sim(tmp_path_factory: pytest.TempPathFactory) -> Simulator:
 @pytest.fixture(scope="module")
 def client(sim: Simulator) -> Iterator[openai.OpenAI]:
     with (
-        serve.in_thread(sim) as url,
+        server.in_thread(sim) as url,
         openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
     ):
         yield client
@@ -243,4 +243,4 @@ def test_suites_of_the_user_are_known_beside_the_shipped_ones(
         "tickets",
         "calls",
     }
-    assert suites.in_folder(tmp_path) == []
+    assert suite_items.in_folder(tmp_path) == []

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from evals.sim import serve
+from evals.sim import server
 from harness.domain.errors import InputError
 
 PROGRAM = """
 import sys
-from evals.sim.serve import run
+from evals.sim.server import run
 assert "inspect_ai" not in sys.modules, "the simulator must stay light"
 run(port=0, time_scale=0, swaps=sys.argv[1:], on_ready=lambda url: print(url, flush=True))
 print("ended")
@@ -37,7 +37,7 @@ def simulator_process(*swaps: str) -> Iterator[tuple[str, "subprocess.Popen[str]
 
 
 def answers(url: str, model: str) -> list[str]:
-    items = serve.simulator().bank.suites["extraction"][:40]
+    items = server.simulator().bank.suites["extraction"][:40]
     return [said(url, model, item.input) for item in items]
 
 
@@ -93,19 +93,19 @@ def test_a_signal_ends_it_cleanly_even_while_an_answer_hangs(sign: signal.Signal
 
 
 def test_a_taken_port_is_one_clear_sentence() -> None:
-    with serve.listening("127.0.0.1", 0) as taken:
+    with server.listening("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
 
         with pytest.raises(InputError, match=f"127.0.0.1:{port}.*choose another port"):
-            serve.run(port=port)
+            server.run(port=port)
 
 
 def test_an_ipv6_address_is_written_in_brackets() -> None:
     if not socket.has_ipv6:
         pytest.skip("no IPv6 here")
     try:
-        listener = serve.listening("::1", 0)
+        listener = server.listening("::1", 0)
     except InputError:
         pytest.skip("no IPv6 loopback here")
     with listener:
-        assert serve.url_of(listener).startswith("http://[::1]:")
+        assert server.url_of(listener).startswith("http://[::1]:")

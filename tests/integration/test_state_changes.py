@@ -34,9 +34,9 @@ from harness.store.schema.columns import Json, UtcTime
 from harness.store.schema.signed_tables import SIGNED, SignedTable
 from harness.store.sql import SqlStore
 from router.snapshot.holder import SnapshotHolder
-from tests.integration.raw_sql import WAIVER, Database, prepared
-from tests.signing import CONTROL, VERIFIER
-from tests.world import BEN, SECRET, World, approved
+from tests.support.control.control_plane import BEN, SECRET, World, approved
+from tests.support.site.signing_keys import CONTROL, VERIFIER
+from tests.support.store.raw_rows import WAIVER, Database, prepared
 
 pytestmark = pytest.mark.req("F3", "F5")
 

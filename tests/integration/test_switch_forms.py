@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from evals.sim import serve as sim
+from evals.sim import server as sim
 from harness.domain.routing.kill_switch import ENVIRONMENT_VARIABLE
-from tests.router_site import ROUTE, Routed, eventually, routed
+from tests.support.router.router_process import ROUTE, Routed, eventually, routed
 
 pytestmark = pytest.mark.slow
 

@@ -20,9 +20,9 @@ from harness.domain.routing.kill_switch import (
     force_of,
 )
 from harness.store.memory import MemoryStore
-from tests.api_door import Door, error_of
-from tests.command_line import CommandLine, installed
-from tests.world import SECRET, World
+from tests.support.control.control_plane import SECRET, World
+from tests.support.site.command_line import CommandLine, installed
+from tests.support.site.management_api import Door, error_of
 
 BEN = Actor("ben", Role.APPROVER, "pr_ben")
 SIM = Force(ForceKind.PROVIDER, "sim")

@@ -19,8 +19,8 @@ from harness.domain.proposals.proposal import Phase
 from harness.domain.providers import model_identity
 from harness.domain.routing.target import Provider
 from harness.store.sql import SqlStore
-from tests.raw_sql import insert, owned, row, written
-from tests.world import BEN, CANARY, POLICY, World, approved
+from tests.support.control.control_plane import BEN, CANARY, POLICY, World, approved
+from tests.support.store.tampering import insert, owned, row, written
 
 pytestmark = pytest.mark.req("A7", "F1", "F2")
 EVE = Actor("eve", Role.ADMIN, "pr_eve")

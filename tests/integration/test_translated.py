@@ -22,7 +22,7 @@ from router.upstream.transport import (
     UpstreamRequest,
     dropped,
 )
-from tests.raw_server import Line, Play, raw_server
+from tests.support.providers.raw_server import Line, Play, raw_server
 from tests.wire import anthropic, gemini, vertex
 from tests.wire.server import KEY, Json, Reply
 

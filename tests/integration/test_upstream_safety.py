@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from evals.provider import ProviderClient, ProviderFailed
+from evals.runner.provider_client import ProviderClient, ProviderFailed
 from harness.app.doctor import provider_requests
 from harness.domain.errors import DeliveryFailed
 from harness.domain.operations.alerts import AlertKind, Severity, Told
@@ -25,10 +25,10 @@ from router.upstream.passthrough import Passthrough
 from router.upstream.pool import Pool
 from router.upstream.transport import UpstreamFailed, UpstreamRequest
 from router.upstream.transports import Transports
-from tests.router_upstream import broken_stream, event, running_upstream
-from tests.router_world import KEY as CLIENT_KEY
-from tests.router_world import UPSTREAM_KEY, provider, running_router, snapshot
-from tests.scripted_provider import Response, Served, serving
+from tests.support.providers.scripted_chat import Response, Served, serving
+from tests.support.providers.scripted_upstream import broken_stream, event, running_upstream
+from tests.support.router.live_router import KEY as CLIENT_KEY
+from tests.support.router.live_router import UPSTREAM_KEY, provider, running_router, snapshot
 
 pytestmark = pytest.mark.req("D1", "D4")
 SECRET = "sk-of-ours-0123456789abcdef"  # noqa: S105 - made up

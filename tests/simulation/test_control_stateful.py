@@ -25,8 +25,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from evals.provider import ProviderFailed
-from evals.samples import Item
+from evals.runner.provider_client import ProviderFailed
+from evals.suites.items import Item
 from harness.control import reconciler
 from harness.control.canary import operations
 from harness.control.proposals import submission
@@ -43,8 +43,7 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from tests.table_laws import check_canary, check_history, check_revisions, check_verdicts
-from tests.world import (
+from tests.support.control.control_plane import (
     ANN,
     BEN,
     POLICY,
@@ -55,6 +54,12 @@ from tests.world import (
     World,
     answer,
     approved,
+)
+from tests.support.control.routing_invariants import (
+    check_canary,
+    check_history,
+    check_revisions,
+    check_verdicts,
 )
 
 ROUTES = ("chat", "mail")

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from benchmarks.demo.run import TOLD, rolled_back, verdicts
-from evals.sim.bank import ItemBank
-from evals.sim.suites import in_folder, load_all
+from evals.sim.item_bank import ItemBank
+from evals.sim.suite_items import in_folder, load_all
 from harness import config, package_data
 from harness.domain.proposals.policy import Policy
 

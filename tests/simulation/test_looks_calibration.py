@@ -23,7 +23,7 @@ from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_many
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from tests.world import ANN, POLICY, SECRET, World
+from tests.support.control.control_plane import ANN, POLICY, SECRET, World
 
 pytestmark = pytest.mark.req("F2", "A7")
 

@@ -1,8 +1,8 @@
 """Rollouts with faults, people, crashes and set clocks: the invariants of faults.md hold.
 
-Each seed is one life of two routes (tests/rollout_life.py); after every turn of the control
-plane the laws are checked (tests/rollout_laws.py). A seed that fails names itself, and
-`python -m tests.rollout_life SEED` plays it alone and tells what happened in it.
+Each seed is one life of two routes (tests/support/control/rollout_simulation.py); after every turn of the control
+plane the laws are checked (tests/support/control/rollout_invariants.py). A seed that fails names itself, and
+`python -m tests.support.control.rollout_simulation SEED` plays it alone and tells what happened in it.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from harness.domain.canary.rollout import RolloutState
 from harness.ports import Store
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
-from tests.rollout_life import Ending, one
-from tests.rollout_traffic import Harm
-from tests.signing import CONTROL
-from tests.world import SECRET
+from tests.support.control.control_plane import SECRET
+from tests.support.control.rollout_simulation import Ending, one
+from tests.support.control.rollout_traffic import Harm
+from tests.support.site.signing_keys import CONTROL
 
 # Five rollouts or so in each; `make soak` plays more of them.
 PARTS, SEEDS = 4, 25

@@ -34,7 +34,7 @@ from harness.domain.operations.delivery import (
     failed,
     wait,
 )
-from tests.contract.builders import NOW
+from tests.support.store.records import NOW
 
 OPENED = Alert(AlertKind.BREAKER_OPEN, "target a/b", "breaker_open:t", "t", "x", NOW, "w1")
 DONE = Alert(AlertKind.ROLLED_BACK, "route chat", "rolled_back:r", "t", "x", NOW, "control")

@@ -13,8 +13,8 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, RequestPatch, Target
 from router.protocols.endpoints import DIALECTS
 from router.request.body import read_chat, read_request
-from tests.router_door import AUTH, CHAT, Door
-from tests.router_world import provider, snapshot
+from tests.support.router.asgi_router import AUTH, CHAT, Door
+from tests.support.router.live_router import provider, snapshot
 
 OLD, NEW = (each.value for each in AnswerLimit)
 ASK = {"model": "support", "messages": [{"role": "user", "content": "hi"}]}

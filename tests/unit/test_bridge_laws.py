@@ -15,7 +15,7 @@ from router.protocols.messages.stream import MessagesStream
 from router.protocols.responses.stream import ResponsesStream
 from router.request.json_spans import read
 from router.upstream.transport import UpstreamFailed
-from tests import strict_chat
+from tests.support.providers import strict_chat
 
 TEXTS = st.text(min_size=1, max_size=12)
 ARGUMENTS = st.dictionaries(TEXTS, st.one_of(TEXTS, st.integers(-9, 9), st.none()), max_size=3)

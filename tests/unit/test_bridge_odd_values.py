@@ -18,7 +18,7 @@ from router.request.json_spans import read
 from router.request.optional_fields import given as hints_of
 from router.request.optional_fields import without
 from router.upstream.transport import UpstreamFailed
-from tests import strict_chat
+from tests.support.providers import strict_chat
 
 WORDS = st.sampled_from(
     """assistant user tool system developer text thinking tool_use tool_result image document

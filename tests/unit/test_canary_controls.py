@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from dashboard import canary_controls, canary_stories, wording
+from dashboard.text import canary_text, labels
+from dashboard.views import canary_controls
 from harness.control.proposals.comparison import CanaryStatus
 from harness.domain.canary.observation import Block
 from harness.domain.canary.rollout import Rollout, RolloutState, Signal
@@ -78,15 +79,15 @@ def test_who_overrules_the_plan_is_told_what_the_data_say_against_it() -> None:
 @pytest.mark.parametrize(
     ("log_e", "distance", "symbol", "tone"),
     [
-        (-0.5, 0.0, "✓", wording.Tone.BETTER),
-        (0.5, 0.1, "=", wording.Tone.NEUTRAL),
-        (1.2, 0.2, "?", wording.Tone.UNDECIDED),
-        (2.31, 0.4, "▲", wording.Tone.UNDECIDED),
-        (5.0, 1.0, "✕", wording.Tone.WORSE),
+        (-0.5, 0.0, "✓", labels.Tone.BETTER),
+        (0.5, 0.1, "=", labels.Tone.NEUTRAL),
+        (1.2, 0.2, "?", labels.Tone.UNDECIDED),
+        (2.31, 0.4, "▲", labels.Tone.UNDECIDED),
+        (5.0, 1.0, "✕", labels.Tone.WORSE),
     ],
 )
 def test_the_sign_of_a_guardrail_says_what_its_words_say(
-    log_e: float, distance: float, symbol: str, tone: wording.Tone
+    log_e: float, distance: float, symbol: str, tone: labels.Tone
 ) -> None:
     found = status(rollout(RolloutState.WAITING, 0, POLICY), blocks(12))
     action = replace(
@@ -96,7 +97,7 @@ def test_the_sign_of_a_guardrail_says_what_its_words_say(
 
     (label,) = [
         row.label
-        for row in canary_stories.guardrails(replace(found, explanation=told))
+        for row in canary_text.guardrails(replace(found, explanation=told))
         if row.name == "Errors"
     ]
 

@@ -11,9 +11,9 @@ from harness.domain.providers.credentials import ProviderKey, lacks_key, of_envi
 from harness.domain.routing.target import Provider
 from router.snapshot.holder import no_keys
 from router.upstream.scripted import Turn
-from tests.router_door import ASK, CHAT, Door
-from tests.router_upstream import EVENTS, error
-from tests.router_world import (
+from tests.support.providers.scripted_upstream import EVENTS, error
+from tests.support.router.asgi_router import ASK, CHAT, Door
+from tests.support.router.live_router import (
     CANDIDATE,
     INCUMBENT,
     UPSTREAM_KEY,

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dashboard import chain
+from dashboard.text import fallback_text
 from harness.control.routing.fallback_chain import Entry
 from harness.domain.routing.evidence import EvidenceKind, Waiver
 from harness.domain.routing.target import Target
@@ -19,7 +19,7 @@ CHAIN = (
 
 
 def test_each_fallback_says_why_it_may_serve() -> None:
-    shown = chain.card("chat", CHAIN)
+    shown = fallback_text.card("chat", CHAIN)
 
     for words in (
         "a/one",
@@ -42,11 +42,11 @@ def test_an_expired_waiver_is_a_banner() -> None:
         waiver_expired=True,
     )
 
-    shown = chain.card("chat", (late,))
+    shown = fallback_text.card("chat", (late,))
 
     assert "A waiver has expired." in shown
     assert "swapgate route fallback remove chat" in shown
 
 
 def test_a_route_without_a_chain_has_no_card() -> None:
-    assert chain.card("chat", ()) == ""
+    assert fallback_text.card("chat", ()) == ""

@@ -12,7 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import cards, charts, figures, frames, serve, theme, wording
+from dashboard import serve, theme
+from dashboard.charts import plots
+from dashboard.data import frames
+from dashboard.text import html as cards
+from dashboard.text import labels, route_text
 from dashboard.theme import DARK, LIGHT, Palette
 from harness.domain.canary.observation import Block, Traffic
 from harness.domain.errors import ConfigError
@@ -127,7 +131,7 @@ def test_words_that_went_are_struck_and_words_that_came_are_underlined() -> None
 
 @given(st.text(alphabet="<>&\"'abc "))
 def test_no_card_lets_markup_through(text: str) -> None:
-    label = wording.VERDICT_LABELS["failed"]
+    label = labels.VERDICT_LABELS["failed"]
     html = "".join(
         [
             cards.verdict(cards.VerdictCard(label, text, [(text, text)], text, text)),
@@ -150,8 +154,8 @@ def test_no_card_lets_markup_through(text: str) -> None:
 def test_a_long_answer_is_cut_and_says_so() -> None:
     long = "word " * 5000
     html = cards.answers(
-        cards.Answer("Current", long, "✓ correct", wording.Tone.BETTER),
-        cards.Answer("Candidate", "short", "✕ wrong", wording.Tone.WORSE),
+        cards.Answer("Current", long, "✓ correct", labels.Tone.BETTER),
+        cards.Answer("Candidate", "short", "✕ wrong", labels.Tone.WORSE),
     )
 
     assert "The first 6,000 of 25,000 characters." in html.replace("\xa0", " ")
@@ -225,10 +229,10 @@ def test_a_percentile_is_the_bound_that_holds_it() -> None:
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
 def test_a_forest_has_a_row_per_suite_and_a_shape_per_verdict(palette: Palette) -> None:
     reports = [report(), report("b", outcome="inconclusive"), report("c", n_used=10)]
-    figure = charts.forest(frames.suites(reports, {}), palette)
+    figure = plots.forest(frames.suites(reports, {}), palette)
 
     plain = figure.to_dict()
-    assert plain["height"] == 3 * charts.ROW_HEIGHT + charts.EDGES
+    assert plain["height"] == 3 * plots.ROW_HEIGHT + plots.EDGES
     text = json.dumps(plain, ensure_ascii=False)
     assert "✓ passed" in text
     assert "? not enough evidence" in text
@@ -237,7 +241,7 @@ def test_a_forest_has_a_row_per_suite_and_a_shape_per_verdict(palette: Palette) 
 
 
 def test_a_chart_of_failures_tells_the_arms_apart_without_colour() -> None:
-    figure = charts.failure_rates(frames.failure_rates([block(1), block(2)]), LIGHT)
+    figure = plots.failure_rates(frames.failure_rates([block(1), block(2)]), LIGHT)
 
     text = json.dumps(figure.to_dict())
     assert "strokeDash" in text
@@ -264,8 +268,8 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
 def test_every_text_has_enough_contrast_on_its_ground(palette: Palette) -> None:
-    tones = [palette.of(tone) for tone in wording.Tone]
-    washes = [getattr(palette, f"{tone.value}_wash") for tone in wording.Tone]
+    tones = [palette.of(tone) for tone in labels.Tone]
+    washes = [getattr(palette, f"{tone.value}_wash") for tone in labels.Tone]
     for text, ground in itertools.product([*tones, palette.text], [palette.ground, *washes]):
         assert contrast(text, ground) >= 4.5, (text, ground)
     assert contrast("#FFFFFF", palette.primary) >= 4.5
@@ -289,7 +293,7 @@ def test_nothing_remote_is_loaded_by_the_styles() -> None:
 
 @pytest.mark.req("A3")
 def test_a_last_hour_without_a_price_is_unknown_and_not_free() -> None:
-    assert "<b>$2.00</b> per 1,000" in figures.last_hour([minute(0)])
-    unknown = figures.last_hour([minute(0), minute(1, cost_usd=0.0, unpriced=7)])
+    assert "<b>$2.00</b> per 1,000" in route_text.last_hour([minute(0)])
+    unknown = route_text.last_hour([minute(0), minute(1, cost_usd=0.0, unpriced=7)])
     assert "<b>unknown</b> per 1,000" in unknown
-    assert "no request" in figures.last_hour([])
+    assert "no request" in route_text.last_hour([])

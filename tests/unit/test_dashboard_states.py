@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import acting, shell
+from dashboard import current_user, page_frame
 from harness.app.installation import CONFIG_VARIABLE
 from harness.control.operations import alerts, keys
 from harness.control.routing import kill_switch, targets
@@ -23,9 +23,9 @@ from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.routing.kill_switch import ENVIRONMENT_VARIABLE, Source, force_of
 from harness.domain.routing.target import Provider
-from tests.dashboard_data import ANA, XSS, Lived, configured, lived
+from tests.support.browser.dashboard_data import ANA, XSS, Lived, configured, lived
 
-MAIN = Path(acting.__file__).with_name("main.py")
+MAIN = Path(current_user.__file__).with_name("main.py")
 PAGES = ("overview", "compare", "proposals", "canary", "routes")
 
 pytestmark = [
@@ -59,10 +59,10 @@ def fresh_installation() -> Iterator[None]:
 
 
 def forget() -> None:
-    if shell.installation.cache_info().currsize:
-        shell.installation().close()
-    shell.installation.cache_clear()
-    shell._first_break.clear()
+    if page_frame.installation.cache_info().currsize:
+        page_frame.installation().close()
+    page_frame.installation.cache_clear()
+    page_frame._first_break.clear()
 
 
 def shown(
@@ -213,7 +213,7 @@ def test_a_fault_of_ours_shows_no_traceback(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a secret detail")
 
-    monkeypatch.setattr("dashboard.queries.proposals", broken)
+    monkeypatch.setattr("dashboard.data.queries.proposals", broken)
     app = shown(monkeypatch, lived_in.config, "compare")
 
     assert "An unexpected fault; its details are in the dashboard's log." in text(app)
@@ -225,7 +225,7 @@ def test_a_fault_of_ours_shows_no_traceback(
 def test_a_broken_audit_log_is_shown_on_every_page(
     lived_in: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dashboard.queries.chain_break", lambda _: 1234)
+    monkeypatch.setattr("dashboard.data.queries.chain_break", lambda _: 1234)
     for page in PAGES:
         assert "The audit log is broken at event 1,234." in text(
             shown(monkeypatch, lived_in.config, page)
@@ -240,7 +240,7 @@ def test_a_switch_in_force_is_shown_on_every_page(
     config = configured(tmp_path)
     monkeypatch.setenv(CONFIG_VARIABLE, str(config))
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "support-chat=provider:sim")
-    ctx = shell.context()
+    ctx = page_frame.context()
     targets.put_provider(ctx, ANA, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
     thrown, lifted = (
         kill_switch.throw(ctx, ANA, Wanted(force_of("provider:sim"), why), source=Source.CLI)
@@ -263,7 +263,7 @@ def test_what_is_wrong_now_is_on_the_overview_with_what_to_do(
 ) -> None:
     config = configured(tmp_path)
     monkeypatch.setenv(CONFIG_VARIABLE, str(config))
-    ctx = shell.context()
+    ctx = page_frame.context()
     with ctx.store.write() as tx:
         for number in range(7):
             alerts.tell(
@@ -286,15 +286,15 @@ def test_a_session_acts_with_a_key_as_long_as_it_holds(
 ) -> None:
     config = configured(tmp_path)
     app = shown(monkeypatch, config, "overview")
-    assert acting.STATE not in app.session_state
-    ctx, secret = shell.context(), shell.installation().secret
+    assert current_user.STATE not in app.session_state
+    ctx, secret = page_frame.context(), page_frame.installation().secret
     key, secret_text = keys.create(ctx, SYSTEM, "carla", secret=secret, role=Role.APPROVER)
 
     for typed, said in (("sg-mgmt-wrong", "Not signed in"), (secret_text, "You act as carla")):
         app.text_input[0].set_value(typed)
         next(each for each in app.button if each.label == "Sign in").click().run()
         assert said in text(app)
-    actor = app.session_state[acting.STATE]
+    actor = app.session_state[current_user.STATE]
     assert (actor.name, actor.key) == ("carla", key.id)
     assert secret_text not in repr(app.session_state)
     assert secret_text not in text(app)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import wording
-from dashboard.wording import Tone
+from dashboard.text import labels
+from dashboard.text.labels import Tone
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.evals.run import VERDICTS
 from harness.domain.proposals.proposal import Phase
@@ -25,14 +25,14 @@ finite = st.floats(-1e6, 1e6)
 def test_points_carry_a_real_minus_sign_and_none_on_nothing(
     share: float | None, text: str
 ) -> None:
-    assert wording.points(share) == text
+    assert labels.points(share) == text
 
 
 @given(finite)
 def test_a_signed_number_reads_back_as_what_python_rounds_to(value: float) -> None:
-    text = wording.signed(value)
+    text = labels.signed(value)
 
-    read = float(text.replace(wording.MINUS, "-").replace(",", ""))
+    read = float(text.replace(labels.MINUS, "-").replace(",", ""))
     assert math.isclose(read, round(value, 1), abs_tol=0.051)
     assert "-" not in text
 
@@ -49,7 +49,7 @@ def test_a_signed_number_reads_back_as_what_python_rounds_to(value: float) -> No
     ],
 )
 def test_an_unknown_price_is_unknown_and_never_nothing(amount: float | None, text: str) -> None:
-    assert wording.usd(amount) == text
+    assert labels.usd(amount) == text
 
 
 @pytest.mark.parametrize(
@@ -58,31 +58,31 @@ def test_an_unknown_price_is_unknown_and_never_nothing(amount: float | None, tex
      (3 * 86_400 + 9000, "3 d ago")],
 )  # fmt: skip
 def test_an_age_is_told_in_its_largest_unit(past_s: float, text: str) -> None:
-    assert wording.age(NOON - timedelta(seconds=past_s), NOON) == text
+    assert labels.age(NOON - timedelta(seconds=past_s), NOON) == text
 
 
 def test_times_are_told_in_utc() -> None:
-    assert wording.moment(datetime(2026, 11, 2, 5, 41, tzinfo=UTC)) == "2 Nov 2026 05:41 UTC"
-    assert wording.left(NOON + timedelta(days=6, hours=4), NOON) == "6 d 4 h left"
-    assert wording.left(NOON, NOON) == "no time left"
+    assert labels.moment(datetime(2026, 11, 2, 5, 41, tzinfo=UTC)) == "2 Nov 2026 05:41 UTC"
+    assert labels.left(NOON + timedelta(days=6, hours=4), NOON) == "6 d 4 h left"
+    assert labels.left(NOON, NOON) == "no time left"
 
 
 def test_less_cost_is_better_and_says_what_it_was() -> None:
-    change = wording.relative_change(0.41, 1.12, less="cheaper", more="dearer", was="was $1.12")
+    change = labels.relative_change(0.41, 1.12, less="cheaper", more="dearer", was="was $1.12")
 
     assert (change.symbol, change.words, change.tone) == ("▼", "63 % cheaper,", Tone.BETTER)
     assert change.was == "was $1.12"
 
 
 def test_an_unknown_figure_is_not_compared() -> None:
-    change = wording.relative_change(None, 1.0, less="l", more="m", was="was $1.00")
+    change = labels.relative_change(None, 1.0, less="l", more="m", was="was $1.00")
 
     assert (change.tone, change.words) == (Tone.NEUTRAL, "cannot be compared,")
 
 
 @given(st.floats(0.001, 100), st.floats(0.001, 100))
 def test_slower_is_worse_and_faster_is_better(new: float, old: float) -> None:
-    change = wording.latency_change(new, old)
+    change = labels.latency_change(new, old)
 
     expected = {"▲": Tone.WORSE, "▼": Tone.BETTER, "=": Tone.NEUTRAL}[change.symbol]
     assert change.tone is expected
@@ -91,9 +91,9 @@ def test_slower_is_worse_and_faster_is_better(new: float, old: float) -> None:
 
 
 def test_every_state_has_its_words() -> None:
-    assert set(wording.VERDICT_LABELS) == {*VERDICTS, "running"}
-    assert set(wording.PHASE_LABELS) == set(Phase)
-    assert set(wording.ROLLOUT_LABELS) == set(RolloutState)
-    assert set(wording.CHANGE_KINDS) == set(KINDS.values())
+    assert set(labels.VERDICT_LABELS) == {*VERDICTS, "running"}
+    assert set(labels.PHASE_LABELS) == set(Phase)
+    assert set(labels.ROLLOUT_LABELS) == set(RolloutState)
+    assert set(labels.CHANGE_KINDS) == set(KINDS.values())
     for outcome, kind in VERDICTS.items():
-        assert wording.VERDICT_LABELS[outcome].words == kind.words
+        assert labels.VERDICT_LABELS[outcome].words == kind.words

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from evals.calibration import Checks, band, confirm
-from evals.references import load_references
-from evals.suites import Suite, load_suite
+from evals.runner.judge_calibration import Checks, band, confirm
+from evals.suites.judge_references import load_references
+from evals.suites.suite import Suite, load_suite
 from harness.domain.errors import InputError, JudgeUnfit
 from harness.domain.routing.target import Target
 from harness.domain.settings import JudgeSettings, SuiteSettings
 from harness.gate.offline.kappa import Agreement
 from harness.runtime.clock import ManualClock
-from tests.scripted_judge import ScriptedJudge
+from tests.support.evals.scripted_judge import ScriptedJudge
 
 pytestmark = pytest.mark.req("F7")
 REFERENCES = 20

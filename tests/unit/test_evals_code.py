@@ -9,11 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from evals.samples import Item, load_items
-from evals.sandbox.run import why_not_contained
+from evals.sandbox.launcher import why_not_contained
 from evals.scorers import Scored, scorer
 from evals.scorers.code import CONTAINED
-from evals.suites import load_suite
+from evals.suites.items import Item, load_items
+from evals.suites.suite import load_suite
 from harness.domain.errors import InputError
 from harness.domain.settings import SuiteSettings
 

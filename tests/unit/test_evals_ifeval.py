@@ -2,9 +2,9 @@
 
 import pytest
 
-from evals.samples import Item
 from evals.scorers import Scored, scorer
 from evals.scorers.ifeval_rules import KINDS, PARAMETERS
+from evals.suites.items import Item
 
 
 def item(kind: str, **params: object) -> Item:

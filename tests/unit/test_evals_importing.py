@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from evals.importing import Imported, import_labelled
-from evals.suites import load_suite
-from evals.tasks import DataSuite
+from evals.runner.inspect_tasks import DataSuite
+from evals.suites.suite import load_suite
+from evals.suites.suite_import import Imported, import_labelled
 from harness.domain.errors import Conflict, InputError, SwapgateError
 from harness.domain.settings import SuiteSettings
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from evals.samples import Item
 from evals.scorers import Scored, scorer
+from evals.suites.items import Item
 from harness.domain.errors import InputError
 
 SCHEMA = {

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from evals.samples import Item
 from evals.scorers import NotJudged, Scored, scorer
-from evals.scorers.judging import DATA, REMINDER
-from evals.sim.judging import answer as simulated
+from evals.scorers.judge_protocol import DATA, REMINDER
 from evals.sim.profiles import Profile
-from evals.suites import load_suite
+from evals.sim.simulated_judge import answer as simulated
+from evals.suites.items import Item
+from evals.suites.suite import load_suite
 from harness.domain.canary.judge import Judged, prompt, verdict_of
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.routing.target import Target
 from harness.domain.settings import JudgeSettings, SuiteSettings
-from tests.scripted_judge import Says, ScriptedJudge
+from tests.support.evals.scripted_judge import Says, ScriptedJudge
 
 NONE = Scored(None, None)
 ITEM = Item("i", "Say hello.", "Hello there")

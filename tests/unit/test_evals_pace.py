@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from evals.pace import Pace, Paces
-from evals.slots import Slots
+from evals.runner.rate_gate import Pace, Paces
+from evals.runner.slots import Slots
 from harness.domain.evals.provider_limits import EvalLimits
 from harness.domain.reliability.rate_limits import RateState
 from router.access.rate_limits import LocalRates
@@ -18,7 +18,7 @@ from router.access.rate_limits import LocalRates
 HOLDER = """
 import asyncio, sys
 from pathlib import Path
-from evals.slots import Slots
+from evals.runner.slots import Slots
 
 async def hold():
     async with Slots(Path(sys.argv[1]), 2).one():

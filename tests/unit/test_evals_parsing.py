@@ -9,9 +9,9 @@ from inspect import getsource
 import pytest
 
 import evals.scorers
-from evals.parsing import literal, tree_of
 from evals.scorers import identity, scorer
 from evals.scorers.code import imports
+from evals.scorers.python_source import literal, tree_of
 
 SOURCE = getsource(evals.scorers)
 NUMBERS = list(range(2000))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.order import order, planned
-from evals.samples import Item, load_items
+from evals.runner.order import order, planned
+from evals.suites.items import Item, load_items
 from harness.domain.errors import InputError
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evals.samples import Item
 from evals.scorers import SCORERS, Scored, identity, scorer
+from evals.suites.items import Item
 from harness.domain.errors import InputError, NotFound
 
 RIGHT = Scored(1, 1)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from evals.scratch import PREFIX, scratch
+from evals.runner.run_dirs import PREFIX, scratch
 
 HOLD = """
 import sys, tempfile
 tempfile.tempdir = sys.argv[1]
-from evals.scratch import scratch
+from evals.runner.run_dirs import scratch
 with scratch() as folder:
     print(folder, flush=True)
     sys.stdin.read()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from evals.samples import Item
-from evals.suites import Catalog, load_suite, rendered, task_file
+from evals.suites.items import Item
+from evals.suites.suite import Catalog, load_suite, rendered, task_file
 from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.settings import SuiteSettings
 from harness.ports import SuiteCatalog

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from evals.jobs import spoken
-from evals.request_fields import fields_of
-from evals.samples import Item
+from evals.runner.questions import spoken
 from evals.scorers import Call, Scored, scorer
-from evals.suites import load_suite
+from evals.suites.items import Item
+from evals.suites.request_fields import fields_of
+from evals.suites.suite import load_suite
 from harness.domain.errors import InputError
 from harness.domain.settings import SuiteSettings
 

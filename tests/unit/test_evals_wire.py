@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.wire import Embedded, MalformedReply, ToolUse, body, embedded, reply
+from evals.runner.chat_completions import (
+    Embedded,
+    MalformedReply,
+    ToolUse,
+    body,
+    embedded,
+    reply,
+)
 from harness.domain.routing.target import RequestPatch, Target
 
 ASKED = [{"role": "user", "content": "Hi"}]

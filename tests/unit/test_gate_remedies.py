@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from evals.scorers.json_repair import REPAIRS
-from evals.scorers.peel import peelings
+from evals.scorers.unwrap import peelings
 from harness.cli.routing import models
 from harness.cli.routing.target_options import TargetOptions, target_asked
 from harness.domain.routing.target import RequestPatch, Target

@@ -25,9 +25,9 @@ from harness.domain.reliability.health_checks import (
 from harness.domain.routing.capabilities import Capabilities
 from router.upstream.scripted import Turn
 from router.upstream.transport import UpstreamRequest
-from tests.router_door import ASK, CHAT, Door
-from tests.router_upstream import completion, error
-from tests.router_world import FALLBACK, INCUMBENT, QUICK, provider, snapshot
+from tests.support.providers.scripted_upstream import completion, error
+from tests.support.router.asgi_router import ASK, CHAT, Door
+from tests.support.router.live_router import FALLBACK, INCUMBENT, QUICK, provider, snapshot
 
 times = st.floats(0, 1000)
 seens = st.builds(

@@ -19,7 +19,7 @@ from harness.domain.proposals.proposal import Phase
 from harness.gate.online import holds
 from harness.runtime.clock import ManualClock
 from harness.store.memory.store import MemoryStore
-from tests.world import BEN, SECRET, World, block_of
+from tests.support.control.control_plane import BEN, SECRET, World, block_of
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from dashboard.frames import no_formula
+from dashboard.data.frames import no_formula
 from evals.sim import profiles
 from harness.api.request_body import check_json
 from harness.cli.program import program

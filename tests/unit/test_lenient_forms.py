@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from evals.samples import Item
 from evals.scorers import Call, Scored, scorer
+from evals.suites.items import Item
 from harness.gate.offline.format_rules import FORMS, OTHER, form_of
 
 pytestmark = pytest.mark.req("A8")

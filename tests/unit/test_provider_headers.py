@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.http_calls import HttpCalls
+from evals.runner.http_transport import HttpCalls
 from harness.domain.errors import InputError, NoAnswer
 from harness.domain.providers.headers import LONGEST_NAME, LONGEST_VALUE, MOST, check_headers
 from harness.domain.routing.target import Provider

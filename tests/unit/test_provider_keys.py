@@ -15,9 +15,9 @@ from harness.domain.providers.key_rotation import LONGEST_S, REFUSED_S, chosen, 
 from harness.domain.reliability.failures import RULES, FailureClass
 from router.upstream.scripted import Turn
 from router.upstream.transport import UpstreamRequest
-from tests.router_door import ASK, CHAT, Door
-from tests.router_upstream import completion, error
-from tests.router_world import provider, snapshot, upstream_keys
+from tests.support.providers.scripted_upstream import completion, error
+from tests.support.router.asgi_router import ASK, CHAT, Door
+from tests.support.router.live_router import provider, snapshot, upstream_keys
 
 F = FailureClass
 ABOUT_KEYS: Final = {F.OUR_KEY, F.QUOTA, F.RATE_LIMITED}

@@ -26,8 +26,8 @@ from harness.runtime.clock import ManualClock
 from harness.store.signing.signed_snapshot import verified
 from harness.store.sql import SqlStore
 from router.snapshot.holder import SnapshotHolder
-from tests.signing import CONTROL, VERIFIER
-from tests.world import BEN, SECRET, World
+from tests.support.control.control_plane import BEN, SECRET, World
+from tests.support.site.signing_keys import CONTROL, VERIFIER
 
 pytestmark = pytest.mark.req("G6", "F1")
 SERVED = Lineage("one", 1, 6, 9, "d6", {"chat": "4:then"})

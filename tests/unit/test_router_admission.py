@@ -20,9 +20,9 @@ from router.access.rate_limits import LocalRates
 from router.observers.feedback import PATH as FEEDBACK
 from router.upstream.scripted import Turn
 from router.upstream.transport import UpstreamRequest
-from tests.router_door import ASK, AUTH, CHAT, Door, code
-from tests.router_upstream import completion, error, streamed
-from tests.router_world import KEY, QUICK, SECRET, snapshot
+from tests.support.providers.scripted_upstream import completion, error, streamed
+from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door, code
+from tests.support.router.live_router import KEY, QUICK, SECRET, snapshot
 
 LIMITED = "sk-sg-limited"
 BEARER = ((b"authorization", f"Bearer {LIMITED}".encode()),)

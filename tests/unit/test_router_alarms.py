@@ -9,9 +9,9 @@ from structlog.testing import capture_logs
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.alerts import AlertKind, News
 from router.recording.event_queue import FAILOVERS_PER_S, MAX_ALERTS, Notices
-from tests.router_door import Place
-from tests.router_upstream import completion, error
-from tests.router_world import FALLBACK, INCUMBENT
+from tests.support.providers.scripted_upstream import completion, error
+from tests.support.router.asgi_router import Place
+from tests.support.router.live_router import FALLBACK, INCUMBENT
 
 OWN, SPARE = f"up/{INCUMBENT}", f"up/{FALLBACK}"
 

@@ -11,9 +11,9 @@ import pytest
 from router.server import asgi
 from router.upstream.scripted import Turn
 from router.upstream.transport import UpstreamRequest
-from tests.router_door import ASK, AUTH, CHAT, Door, code
-from tests.router_upstream import completion, error, streamed
-from tests.router_world import QUICK
+from tests.support.providers.scripted_upstream import completion, error, streamed
+from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door, code
+from tests.support.router.live_router import QUICK
 
 
 async def test_a_body_in_pieces_is_one_body(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals import wire
+from evals.runner import chat_completions
 from harness.domain.errors import InputError
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import RequestPatch, Target
@@ -272,7 +272,7 @@ messages = st.lists(
 @pytest.mark.req("A8")
 @given(st.builds(Target, st.just("p"), st.just("m"), parameters, patches), messages)
 def test_what_was_measured_is_what_serves(target: Target, said: list[dict[str, str]]) -> None:
-    measured = wire.body(target, said, {})
+    measured = chat_completions.body(target, said, {})
 
     assert sent({"model": "r", "messages": said}, target) == measured
 

@@ -31,7 +31,7 @@ from router.recording.spool import Spool
 from router.recording.traffic_minutes import Ended
 from router.recording.worker_aggregator import Account, Bookkeeper, Live
 from router.workers.worker_pool import LONGEST_PAUSE_S, pause_s
-from tests.router_world import SwitchableStore, snapshot
+from tests.support.router.live_router import SwitchableStore, snapshot
 
 ROLLOUT = "r-1"
 SESSIONS = Canary("t", 100, "s", ROLLOUT, UnitRule(block_size=100))

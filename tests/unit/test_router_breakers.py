@@ -14,9 +14,16 @@ from harness.domain.routing.plan import SHORT_PAUSE_S
 from harness.runtime.clock import ManualClock
 from router.health.target_health import LONGEST_PAUSE_S
 from router.upstream.scripted import Happening, Turn
-from tests.router_door import ASK, AUTH, CHAT, Place, Script, leaving
-from tests.router_upstream import ROLE, broken_stream, completion, error, event, streamed
-from tests.router_world import CANDIDATE, FALLBACK, INCUMBENT, QUICK
+from tests.support.providers.scripted_upstream import (
+    ROLE,
+    broken_stream,
+    completion,
+    error,
+    event,
+    streamed,
+)
+from tests.support.router.asgi_router import ASK, AUTH, CHAT, Place, Script, leaving
+from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT, QUICK
 
 STREAM = ASK[:-1] + b',"stream":true}'
 MESSAGE = ASK[:-1] + b',"max_tokens":9}'

@@ -22,9 +22,17 @@ from harness.domain.settings import RouterSettings
 from router.request.request_state import Job, Try
 from router.request.stream_relay import MOST_HELD_BYTES
 from router.upstream.scripted import Happening, Turn
-from tests.router_door import ASK, AUTH, CHAT, Door
-from tests.router_upstream import DONE, ROLE, broken_stream, completion, error, event, streamed
-from tests.router_world import FALLBACK, INCUMBENT, QUICK, provider, snapshot
+from tests.support.providers.scripted_upstream import (
+    DONE,
+    ROLE,
+    broken_stream,
+    completion,
+    error,
+    event,
+    streamed,
+)
+from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door
+from tests.support.router.live_router import FALLBACK, INCUMBENT, QUICK, provider, snapshot
 
 STREAM = ASK[:-1] + b',"stream":true}'
 WHOLE = RouteSettings(commit=Commit.WHOLE)

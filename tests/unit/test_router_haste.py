@@ -12,9 +12,9 @@ from harness.domain.routing.table import Arm, Canary, Route, arm_of
 from router.observers.short_deadlines import KEPT, LEAST, TIMES, Haste
 from router.upstream.scripted import Turn
 from router.upstream.transport import UpstreamRequest
-from tests.router_door import ASK, AUTH, CHAT, Door
-from tests.router_upstream import completion
-from tests.router_world import CANDIDATE, snapshot
+from tests.support.providers.scripted_upstream import completion
+from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door
+from tests.support.router.live_router import CANDIDATE, snapshot
 
 ROUTE = Route("support", 1, "t_old", Canary("t_new", 100, "salt", "r-1"))
 BAKE = replace(

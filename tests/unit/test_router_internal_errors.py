@@ -41,10 +41,10 @@ from router.request.routed_response import Copied
 from router.request.stream_relay import CommittedStream
 from router.snapshot.compiled import Header, Upstream
 from router.upstream.scripted import Turn
-from tests.code_faults import broken, calls_within, module_of, name_of
-from tests.router_door import AUTH, CHAT, Door
-from tests.router_upstream import completion, error, streamed
-from tests.router_world import (
+from tests.support.providers.scripted_upstream import completion, error, streamed
+from tests.support.router.asgi_router import AUTH, CHAT, Door
+from tests.support.router.code_faults import broken, calls_within, module_of, name_of
+from tests.support.router.live_router import (
     CANDIDATE,
     INCUMBENT,
     KEY,

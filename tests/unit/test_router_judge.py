@@ -19,9 +19,9 @@ from harness.domain.routing.target import Price
 from router.snapshot import file as snapshot_file
 from router.snapshot.compiler import judge_of
 from router.upstream.scripted import Turn
-from tests.router_door import ASK, AUTH, CHAT, Door
-from tests.router_upstream import completion, error, streamed
-from tests.router_world import CANDIDATE, provider, snapshot
+from tests.support.providers.scripted_upstream import completion, error, streamed
+from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door
+from tests.support.router.live_router import CANDIDATE, provider, snapshot
 
 pytestmark = pytest.mark.req("F3")
 

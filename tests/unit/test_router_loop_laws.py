@@ -13,9 +13,16 @@ from harness.domain.reliability.breaker import BreakerPolicy, BreakerState, When
 from harness.domain.reliability.retry import RetryPolicy
 from harness.domain.settings import RouterSettings
 from router.upstream.scripted import Happening, Turn
-from tests.router_door import ASK, Place, leaving
-from tests.router_upstream import ROLE, broken_stream, completion, error, event, streamed
-from tests.router_world import CANDIDATE, FALLBACK, INCUMBENT
+from tests.support.providers.scripted_upstream import (
+    ROLE,
+    broken_stream,
+    completion,
+    error,
+    event,
+    streamed,
+)
+from tests.support.router.asgi_router import ASK, Place, leaving
+from tests.support.router.live_router import CANDIDATE, FALLBACK, INCUMBENT
 
 STREAM: Final = ASK[:-1] + b',"stream":true}'
 HALF: Final = event({"content": "half"})

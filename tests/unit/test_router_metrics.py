@@ -11,9 +11,16 @@ from harness.domain.reliability.failover import hashes_of_user, user_hash
 from router.observers.failover_log import OPEN
 from router.server.event_log import QUEUE
 from router.upstream.scripted import Happening
-from tests.router_door import ASK, Place
-from tests.router_upstream import ROLE, broken_stream, completion, error, event, streamed
-from tests.router_world import FALLBACK, INCUMBENT, SECRET
+from tests.support.providers.scripted_upstream import (
+    ROLE,
+    broken_stream,
+    completion,
+    error,
+    event,
+    streamed,
+)
+from tests.support.router.asgi_router import ASK, Place
+from tests.support.router.live_router import FALLBACK, INCUMBENT, SECRET
 
 OWN, SPARE = f"up/{INCUMBENT}", f"up/{FALLBACK}"
 SECRETIVE = (

@@ -15,7 +15,7 @@ from router.health.target_health import TargetHealth
 from router.request.body import read_request
 from router.request.needs import needs_of
 from router.request.planner import Planner
-from tests.router_world import INCUMBENT, provider, served, snapshot
+from tests.support.router.live_router import INCUMBENT, provider, served, snapshot
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {}}}

@@ -8,9 +8,16 @@ import pytest
 
 from harness.domain.reliability.key_limits import KeyLimits
 from router.upstream.scripted import Happening, Turn
-from tests.router_door import ASK, CHAT, Door, Place
-from tests.router_upstream import DONE, ROLE, broken_stream, completion, event, streamed
-from tests.router_world import INCUMBENT, snapshot
+from tests.support.providers.scripted_upstream import (
+    DONE,
+    ROLE,
+    broken_stream,
+    completion,
+    event,
+    streamed,
+)
+from tests.support.router.asgi_router import ASK, CHAT, Door, Place
+from tests.support.router.live_router import INCUMBENT, snapshot
 
 pytestmark = pytest.mark.req("A1", "B8")
 

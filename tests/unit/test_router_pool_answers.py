@@ -11,9 +11,9 @@ from harness.domain.reliability.failures import FailureClass
 from router.upstream.pool import Pool
 from router.upstream.pool_connection import MAX_HEAD_BYTES
 from router.upstream.transport import UpstreamFailed
-from tests.both_loops import on_both_loops
-from tests.raw_server import OK, Line, raw_server
-from tests.router_world import QUICK
+from tests.support.providers.raw_server import OK, Line, raw_server
+from tests.support.router.event_loops import on_both_loops
+from tests.support.router.live_router import QUICK
 
 pytestmark = pytest.mark.req("A4")
 SMALL = replace(QUICK, max_response_bytes=100_000)

@@ -26,8 +26,8 @@ from harness.store.sql import SqlStore
 from router.recording.recorder import TOGETHER, Recorder
 from router.recording.spool import Batch, Spool, decode, encode
 from router.recording.traffic_minutes import Ended, Minutes
-from tests.router_world import SwitchableStore, snapshot
-from tests.signing import CONTROL
+from tests.support.router.live_router import SwitchableStore, snapshot
+from tests.support.site.signing_keys import CONTROL
 
 DAY = date(2026, 3, 31)
 CANARY = Canary("t", 100, "s", "r-1", UnitRule(block_size=2, unit=Unit.REQUEST))

@@ -14,9 +14,15 @@ from harness.domain.routing.table import Snapshot
 from harness.runtime.clock import ManualClock
 from router.upstream.scripted import Turn
 from router.upstream.transport import UpstreamRequest
-from tests.router_door import ASK, CHAT, Door
-from tests.router_upstream import completion, error
-from tests.router_world import FALLBACK, INCUMBENT, UPSTREAM_KEYS, provider, snapshot
+from tests.support.providers.scripted_upstream import completion, error
+from tests.support.router.asgi_router import ASK, CHAT, Door
+from tests.support.router.live_router import (
+    FALLBACK,
+    INCUMBENT,
+    UPSTREAM_KEYS,
+    provider,
+    snapshot,
+)
 
 FIRST, SECOND, *_ = UPSTREAM_KEYS
 REFUSALS = [error(401), error(402), error(403), error(404)]

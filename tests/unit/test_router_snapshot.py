@@ -36,7 +36,7 @@ from router.snapshot import file as snapshot_file
 from router.snapshot.compiled import header_text
 from router.snapshot.compiler import ready
 from router.snapshot.holder import SnapshotHolder
-from tests.router_world import KEY, SECRET, SwitchableStore, snapshot
+from tests.support.router.live_router import KEY, SECRET, SwitchableStore, snapshot
 
 URL = "http://127.0.0.1:1/v1"
 text = st.text(max_size=8)

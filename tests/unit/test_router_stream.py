@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.protocols.chat.stream import DONE, ChatStream
-from tests.router_upstream import ROLE, USAGE, event
+from tests.support.providers.scripted_upstream import ROLE, USAGE, event
 
 WHOLE = b"".join(
     (

@@ -15,9 +15,16 @@ from router.protocols.messages.stream import STOP
 from router.upstream.endpoint_bridge import Bridge
 from router.upstream.scripted import Happening, Scripted, Turn
 from router.upstream.transport import Transport, UpstreamRequest
-from tests.router_door import CHAT, Door
-from tests.router_upstream import EVENTS, ROLE, broken_stream, completion, event, streamed
-from tests.router_world import FALLBACK, INCUMBENT, QUICK, provider, snapshot
+from tests.support.providers.scripted_upstream import (
+    EVENTS,
+    ROLE,
+    broken_stream,
+    completion,
+    event,
+    streamed,
+)
+from tests.support.router.asgi_router import CHAT, Door
+from tests.support.router.live_router import FALLBACK, INCUMBENT, QUICK, provider, snapshot
 
 pytestmark = pytest.mark.req("B8")
 

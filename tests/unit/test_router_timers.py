@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from router.server.timers import Timers
-from tests.both_loops import on_both_loops
+from tests.support.router.event_loops import on_both_loops
 
 
 @dataclass(eq=False)

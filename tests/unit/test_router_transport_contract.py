@@ -16,8 +16,13 @@ from router.upstream.pool import Pool
 from router.upstream.scripted import Happening, Scripted, Turn
 from router.upstream.transport import Transport, UpstreamFailed, UpstreamRequest
 from router.upstream.transports import Transports
-from tests.router_upstream import Upstream, completion, gzipped, running_upstream
-from tests.router_world import QUICK, UPSTREAM_KEY, provider
+from tests.support.providers.scripted_upstream import (
+    Upstream,
+    completion,
+    gzipped,
+    running_upstream,
+)
+from tests.support.router.live_router import QUICK, UPSTREAM_KEY, provider
 
 UP = ProviderKey("UP_KEY", UPSTREAM_KEY)
 REFUSED = provider("http://127.0.0.1:1/v1")

@@ -18,7 +18,7 @@ from router.request.body import read_request
 from router.request.json_spans import read
 from router.snapshot.compiled import ServedRoute
 from router.snapshot.compiler import ready
-from tests.router_world import snapshot
+from tests.support.router.live_router import snapshot
 
 pytestmark = pytest.mark.req("F3")
 RULE = UnitRule(guardrails=Guardrails().tolerated())

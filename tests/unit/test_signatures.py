@@ -16,7 +16,14 @@ from harness.domain.operations.row_signatures import (
 from harness.domain.settings import Settings
 from harness.runtime import signing_keys
 from harness.runtime.signing import Ed25519Signatures
-from tests.signing import CONTROL, ENVIRONMENT, KEYRING, PUBLIC, VERIFIER, WORKER
+from tests.support.site.signing_keys import (
+    CONTROL,
+    ENVIRONMENT,
+    KEYRING,
+    PUBLIC,
+    VERIFIER,
+    WORKER,
+)
 
 pytestmark = pytest.mark.req("F1")
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.sim import faults
+from evals.sim.fault_injection import blanks, gzipped
 from evals.sim.faults import Fault, FaultBook, Kind
-from evals.sim.misbehaviour import blanks, gzipped
 from harness.domain.errors import InputError
 
 rates = st.integers(0, 1000).map(lambda n: n / 1000)

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from evals.scorers.judging import with_data
-from evals.sim.judging import answer
+from evals.scorers.judge_protocol import with_data
 from evals.sim.profiles import Profile
+from evals.sim.simulated_judge import answer
 from harness.domain.canary.judge import prompt
 
 SURE = Profile("sure", skill={"judge": 1.0})

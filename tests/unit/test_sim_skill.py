@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals import suites
 from evals.scorers import Scored
-from evals.sim import profiles, serve, skill, wording
-from evals.sim.bank import Item, ItemBank
-from evals.sim.examinee import Examinee
+from evals.sim import answer_text, profiles, server, skill
+from evals.sim.item_bank import Item, ItemBank
 from evals.sim.profiles import Profile
+from evals.sim.simulated_model import Examinee
+from evals.suites import suite as suites
 from harness import package_data
 from harness.domain.settings import SuiteSettings
 
@@ -28,7 +28,7 @@ SCORERS = {
     "instructions": "instructions",
 }
 MODELS = tuple(profiles.load())
-SIM = serve.simulator(time_scale=0)
+SIM = server.simulator(time_scale=0)
 each_suite = pytest.mark.parametrize("suite", SCORERS)
 each_model = pytest.mark.parametrize("model", MODELS)
 
@@ -44,7 +44,7 @@ def scores(model: str, suite: str) -> list[Scored]:
     examinee = SIM.models[model]
     return [
         judged(suite).score(
-            wording.answer(examinee.sit(item), examinee.profile, prompt=item.input), item.id
+            answer_text.answer(examinee.sit(item), examinee.profile, prompt=item.input), item.id
         )
         for item in SIM.bank.suites[suite]
     ]

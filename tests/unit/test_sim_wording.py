@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.sim import completions, embeddings, made_up, requests, tokens, tools, wording
-from evals.sim.bank import Item
-from evals.sim.examinee import Verdict
+from evals.sim import answer_text, fake_json, token_count, tool_calls
+from evals.sim.item_bank import Item
 from evals.sim.profiles import Habits, Profile
-from evals.sim.requests import ChatRequest
+from evals.sim.protocols import chat_completions, embeddings, requests
+from evals.sim.protocols.requests import ChatRequest
+from evals.sim.simulated_model import Verdict
 
 RECORD = {"name": "Zoë", "total": 12.5, "due": None}
 
@@ -24,7 +25,7 @@ RECORD = {"name": "Zoë", "total": 12.5, "due": None}
 def said(value: Any, habits: Habits | None = None, **options: Any) -> str:
     item = Item("s", "s-1", "Add 3 and 4.", value)
     profile = Profile("m", habits=habits or Habits())
-    return wording.answer(
+    return answer_text.answer(
         Verdict(item, right=True, value=value), profile, **{"prompt": "?"} | options
     )
 
@@ -55,7 +56,7 @@ def test_each_habit_changes_the_form_and_keeps_the_substance(
 ) -> None:
     text = said(RECORD, habits)
 
-    assert text != wording.bare(RECORD)
+    assert text != answer_text.bare(RECORD)
     assert unwrapped(text) == RECORD
 
 
@@ -83,25 +84,28 @@ def test_of_several_accepted_answers_the_first_is_given() -> None:
 
 @given(st.text())
 def test_the_same_unknown_prompt_gets_the_same_harmless_answer(prompt: str) -> None:
-    assert wording.filler(prompt) == wording.filler(prompt)
+    assert answer_text.filler(prompt) == answer_text.filler(prompt)
 
 
 def test_a_filler_is_as_long_as_the_prompt_asks() -> None:
-    assert len(wording.filler("Write 300 words on ships.").split()) == 300
-    assert len(wording.filler("Hello").split()) == wording.DEFAULT_WORDS
+    assert len(answer_text.filler("Write 300 words on ships.").split()) == 300
+    assert len(answer_text.filler("Hello").split()) == answer_text.DEFAULT_WORDS
 
 
 @given(st.text(), st.integers(1, 50))
 def test_a_cut_text_is_within_its_tokens(text: str, limit: int) -> None:
-    short = tokens.cut(text, limit)
+    short = token_count.cut(text, limit)
 
     assert text.startswith(short)
-    assert tokens.estimate(short) <= limit
+    assert token_count.estimate(short) <= limit
 
 
 def test_an_answer_past_max_tokens_ends_with_length() -> None:
-    assert completions.limited(chat(max_tokens=2), "12345678") == ("12345678", "stop")
-    assert completions.limited(chat(max_completion_tokens=1), "12345") == ("1234", "length")
+    assert chat_completions.limited(chat(max_tokens=2), "12345678") == ("12345678", "stop")
+    assert chat_completions.limited(chat(max_completion_tokens=1), "12345") == (
+        "1234",
+        "length",
+    )
 
 
 @given(st.text(), st.integers(1, 300))
@@ -164,10 +168,10 @@ SCHEMA = {
 
 @given(st.text())
 def test_made_up_arguments_fit_the_tools_schema(seed: str) -> None:
-    arguments = made_up.made_up(SCHEMA, (seed,))
+    arguments = fake_json.made_up(SCHEMA, (seed,))
 
     jsonschema.validate(arguments, {**SCHEMA, "required": list(SCHEMA["properties"])})
-    assert arguments == made_up.made_up(SCHEMA, (seed,))
+    assert arguments == fake_json.made_up(SCHEMA, (seed,))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +195,7 @@ def test_made_up_arguments_fit_the_tools_schema(seed: str) -> None:
     ],
 )
 def test_what_is_no_schema_breaks_nothing(odd: object) -> None:
-    json.dumps(made_up.made_up(odd, ("x",)), allow_nan=False)
+    json.dumps(fake_json.made_up(odd, ("x",)), allow_nan=False)
 
 
 def test_half_a_character_is_refused() -> None:
@@ -204,14 +208,14 @@ def test_a_schema_without_end_is_cut() -> None:
     endless: dict[str, Any] = {"type": "array"}
     endless["items"] = endless
 
-    assert json.dumps(made_up.made_up(endless, ("x",))).count("[") == made_up.DEEPEST
+    assert json.dumps(fake_json.made_up(endless, ("x",))).count("[") == fake_json.DEEPEST
 
 
 @pytest.mark.parametrize(
     "arguments", [{}, {"city": "Lima"}, {"days": 3}, {"rain": True}, {"a": [1], "b": None}]
 )
 def test_altered_arguments_differ(arguments: dict[str, Any]) -> None:
-    assert tools.altered(arguments, "seed") != arguments
+    assert tool_calls.altered(arguments, "seed") != arguments
 
 
 def test_a_wrong_call_uses_the_items_distractor() -> None:
@@ -220,7 +224,7 @@ def test_a_wrong_call_uses_the_items_distractor() -> None:
     item = Item("s", "s-1", "Weather in Lima?", call, distractors=(wrong,), tool_call=call)
     request = chat(tools=[{"type": "function", "function": {"name": "weather"}}])
 
-    made = tools.call_for(request, Verdict(item, right=False, value=wrong))
+    made = tool_calls.call_for(request, Verdict(item, right=False, value=wrong))
 
     assert made is not None
     assert json.loads(made.arguments) == {"city": "Quito"}

@@ -23,8 +23,8 @@ from harness.store import engine, memory
 from harness.store.schema.columns import Json, UtcTime, storable
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
-from tests.contract.builders import PROVIDER, RUN
 from tests.contract.conftest import FixedClock, open_store
+from tests.support.store.records import PROVIDER, RUN
 
 SQLITE = dialect()
 OTHER = replace(PROVIDER, name="another")

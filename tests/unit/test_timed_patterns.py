@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from evals.samples import Item
 from evals.scorers import Scored, scorer
+from evals.suites.items import Item
 from harness.domain.bounded_regex import TimedPattern
 from harness.domain.errors import InputError, PatternTooSlow
 from harness.domain.privacy.redaction import RedactionRule, Redactor

@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from evals.sim import dialects, embeddings
-from evals.sim.completions import Completion
-from evals.sim.tools import ToolCall
+from evals.sim.protocols import embeddings, endpoints
+from evals.sim.protocols.chat_completions import Completion
+from evals.sim.tool_calls import ToolCall
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from router.upstream.scripted import Scripted, Turn
@@ -107,7 +107,7 @@ def _openais(provider: Provider, asked: Asked) -> Turn:
     if endpoint == "/embeddings":
         body = embeddings.response(asked.body, model=asked.body["model"])
         return Turn(steps=(json.dumps(body).encode(),))
-    dialect = dialects.DIALECTS[f"/v1{endpoint}"]
+    dialect = endpoints.DIALECTS[f"/v1{endpoint}"]
     request = dialect.parse(asked.body)
     answer = _completion(asked, tools=bool(request.tools))
     if not request.stream:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from evals.wire import MalformedReply, body, reply
+from evals.runner.chat_completions import MalformedReply, body, reply
 from harness.domain.errors import InputError, NoAnswer
 from harness.domain.providers.api_base_rules import check_base_url
 from harness.domain.providers.credentials import ProviderKey, without_secrets

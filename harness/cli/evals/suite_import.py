@@ -50,7 +50,7 @@ def import_suite(
     Writes suites/NAME.jsonl and suites/manifest.toml beside swapgate.yaml, and the suite into
     swapgate.yaml. Lines without a label are left out. Every fault is named by file and line.
     """
-    from evals.importing import import_labelled  # noqa: PLC0415 - only this command needs it
+    from evals.suites.suite_import import import_labelled  # noqa: PLC0415 - only this command needs it
     from harness.domain.settings import SuiteSettings  # noqa: PLC0415
 
     settings = session.settings

@@ -204,7 +204,7 @@ def _judges(settings: Settings, providers: Mapping[str, Provider]) -> Iterator[C
 
 def _code(suite: SuiteSettings) -> Check:
     """What a model's code runs behind on this machine."""
-    from evals.sandbox.run import why_not_contained  # noqa: PLC0415 - only for such suites
+    from evals.sandbox.launcher import why_not_contained  # noqa: PLC0415 - only for such suites
 
     subject = f"code of suite {suite.name}"
     why_not = why_not_contained()

@@ -1,0 +1,143 @@
+"""Frame in, figure out. Numbers that people read come as text in the frame, never from Vega."""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from dashboard.text.labels import VERDICT_LABELS
+from dashboard.theme import FONT, Palette
+
+ROW_HEIGHT = 58
+EDGES = 104
+SHAPES = {
+    "passed": "circle",
+    "failed": "square",
+    "inconclusive": "diamond",
+    "harness_mismatch": "triangle-up",
+    "infra_error": "cross",
+}
+
+
+def forest(frame: pd.DataFrame, palette: Palette) -> alt.LayerChart:
+    """One row per suite: estimate, 95 % whisker, zero line and the suite's own limit.
+
+    frame: as `frames.suites`; rows without an interval show their point alone.
+    """
+    rows = alt.Y(
+        "row:N",
+        sort=list(frame["row"]),
+        title=None,
+        axis=alt.Axis(
+            # Two short lines leave the whiskers room on a phone.
+            labelExpr="split(datum.label, '|')",
+            labelLineHeight=14,
+            labelLimit=150,
+            ticks=False,
+            domain=False,
+            labelPadding=8,
+        ),
+    )
+    colour, shape = _legend(frame, palette)
+    base = alt.Chart(frame)
+    axis = alt.Axis(tickCount=7, labelExpr="replace(datum.label, '-', '−')", labelFlush=False)
+    across = alt.X("low:Q", title="points (→ candidate better)", scale=_scale(frame), axis=axis)
+    zero = (
+        alt.Chart(pd.DataFrame({"zero": [0.0]}))
+        .mark_rule(color=palette.neutral, size=1.2)
+        .encode(x=alt.X("zero:Q"))
+    )
+    whisker = (
+        base.transform_filter("isValid(datum.low)")
+        .mark_rule(size=2.5)
+        .encode(x=across, x2="high:Q", y=rows, color=colour)
+    )
+    limit = base.mark_tick(thickness=3, size=24, opacity=1, color=palette.worse).encode(
+        x=alt.X("limit:Q"), y=rows
+    )
+    point = base.mark_point(size=95, filled=True, opacity=1).encode(
+        x=alt.X("delta:Q"), y=rows, color=colour, shape=shape
+    )
+    text = base.mark_text(dy=-14, fontSize=12, fontWeight=600, color=palette.text).encode(
+        x=alt.X("delta:Q"), y=rows, text="label:N"
+    )
+    figure = alt.layer(zero, whisker, limit, point, text)
+    return _dressed(figure, palette, ROW_HEIGHT * len(frame) + EDGES)
+
+
+def _legend(frame: pd.DataFrame, palette: Palette) -> tuple[alt.Color, alt.Shape]:
+    present = [outcome for outcome in SHAPES if outcome in set(frame["outcome"])]
+    labels = [VERDICT_LABELS[outcome] for outcome in present]
+    names = [f"{label.symbol} {label.words.lower()}" for label in labels]
+    legend = alt.Legend(title=None, orient="top", symbolSize=110, columns=2)
+    colour = alt.Color(
+        "verdict:N",
+        scale=alt.Scale(domain=names, range=[palette.of(label.tone) for label in labels]),
+        legend=legend,
+    )
+    shape = alt.Shape(
+        "verdict:N",
+        scale=alt.Scale(domain=names, range=[SHAPES[outcome] for outcome in present]),
+        legend=legend,
+    )
+    return colour, shape
+
+
+def _scale(frame: pd.DataFrame) -> alt.Scale:
+    values = pd.concat([frame[name] for name in ("low", "high", "delta", "limit")]).dropna()
+    reach = max(1.0, float(values.abs().max()) * 1.08)
+    low = min(0.0, float(values.min()))
+    high = max(0.0, float(values.max()))
+    return alt.Scale(
+        domain=[min(low * 1.08, -0.12 * reach), max(high * 1.08, 0.12 * reach)], nice=True
+    )
+
+
+def failure_rates(frame: pd.DataFrame, palette: Palette) -> alt.LayerChart:
+    """Share of failed units so far, by arm and block. frame: `frames.failure_rates`."""
+    names = ["canary", "control"]
+    legend = alt.Legend(title=None, orient="top")
+    colour = alt.Color(
+        "arm:N",
+        scale=alt.Scale(domain=names, range=[palette.worse, palette.better]),
+        legend=legend,
+    )
+    base = alt.Chart(frame).encode(
+        x=alt.X("block:Q", title="block", axis=alt.Axis(tickMinStep=1, format="d")),
+        y=alt.Y("rate:Q", title="failed so far, %", scale=alt.Scale(domainMin=0)),
+        color=colour,
+    )
+    lines = base.mark_line(strokeWidth=2).encode(
+        strokeDash=alt.StrokeDash(
+            "arm:N", scale=alt.Scale(domain=names, range=[[1, 0], [5, 3]]), legend=legend
+        )
+    )
+    points = base.mark_point(filled=True, size=45, opacity=1).encode(
+        shape=alt.Shape(
+            "arm:N",
+            scale=alt.Scale(domain=names, range=["square", "circle"]),
+            legend=legend,
+        )
+    )
+    figure = alt.layer(lines, points)
+    return _dressed(figure, palette, 240)
+
+
+def _dressed(figure: Any, palette: Palette, height: int) -> alt.LayerChart:
+    dressed: alt.LayerChart = (
+        figure.properties(height=height, width="container")
+        .configure(background="transparent", font=FONT)
+        .configure_view(stroke=None)
+        .configure_axis(
+            labelColor=palette.text,
+            titleColor=palette.neutral,
+            gridColor=palette.line,
+            domainColor=palette.line,
+            tickColor=palette.line,
+            labelFontSize=12,
+            titleFontSize=12,
+            titleFontWeight="normal",
+        )
+        .configure_legend(labelColor=palette.text, labelFontSize=12, labelLimit=260)
+    )
+    return dressed

@@ -1,0 +1,78 @@
+"""Who acts: the principal of a management key, asked for once in a browser's session.
+
+Without a key the pages can be read, and change nothing. The key's text is checked and dropped;
+the session keeps whose it is, and each act looks whether it still holds.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import streamlit as st
+
+from dashboard import page_frame
+from dashboard.text import html
+from harness.control.operations import keys
+from harness.domain.errors import NotAllowed, SwapgateError
+from harness.domain.operations.access import Actor
+
+STATE: Final = "acting"
+SIGN_IN: Final = (
+    "Sign in with a management key first, in the sidebar: `swapgate key create NAME --role …` "
+    "makes one."
+)
+
+
+def ask() -> None:
+    """The field in the sidebar, or who signed in there."""
+    with st.sidebar:
+        actor = signed_in()
+        if actor is None:
+            _ask_key()
+            return
+        role = actor.role.name.lower()
+        st.html(html.note(f"You act as {actor.name}: {role}, with the key {actor.key}."))
+        if st.button("Sign out", icon=":material/logout:"):
+            del st.session_state[STATE]
+            st.rerun()
+
+
+def _ask_key() -> None:
+    # Streamlit forgets what was typed with the form.
+    with st.form("sign-in", clear_on_submit=True):
+        text = st.text_input(
+            "Management key",
+            type="password",
+            autocomplete="off",
+            help="Without one these pages can be read, and change nothing.",
+        )
+        if not st.form_submit_button("Sign in"):
+            return
+    try:
+        installation = page_frame.installation()
+        found = keys.authenticate(
+            installation.context.store, text.strip(), secret=installation.secret
+        )
+    except SwapgateError as error:
+        st.html(html.failure("Not signed in", str(error), "The pages can be read."))
+        return
+    st.session_state[STATE] = found
+    st.rerun()
+
+
+def signed_in() -> Actor | None:
+    """Who signed in here, as of then."""
+    found = st.session_state.get(STATE)
+    return found if isinstance(found, Actor) else None
+
+
+def attempt(action: Callable[[Actor], object], done: Callable[[Actor], str]) -> None:
+    """`shell.attempt` by whoever signed in, with the role that the key has now."""
+    try:
+        actor = signed_in()
+        if actor is None:
+            raise NotAllowed(SIGN_IN)
+        actor = keys.still(page_frame.context().store, actor)
+    except SwapgateError as error:
+        st.html(html.failure("Not done", str(error), "Nothing was changed."))
+        return
+    page_frame.attempt(lambda: action(actor), done(actor))

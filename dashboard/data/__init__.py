@@ -1,0 +1,1 @@
+"""What the pages show: read models for each page, and the same as pandas frames."""

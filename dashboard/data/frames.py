@@ -1,0 +1,239 @@
+"""Read models as pandas frames. Pure; what people read is formatted by `wording`."""
+
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from dashboard.text import labels
+from dashboard.text.html import PairCounts
+from harness.control.proposals.comparison import Comparison, SuiteSide
+from harness.domain.canary.observation import Block, Traffic
+from harness.domain.evals.run import Claim, Sample, SampleError, SuiteReport, SuiteRole
+
+# Fewer pairs than this carry no interval worth showing.
+FEWEST_PAIRS = 30
+# Differences this small look like a tie to people.
+TIE_BAND = 0.01
+FORMULA_STARTS = ("=", "+", "-", "@")
+
+CHANGES = ("regressed", "improved", "same")
+CHANGE_SYMBOLS = {"regressed": "▼", "improved": "▲", "same": "="}
+
+SAMPLE_COLUMNS = [
+    "key", "suite", "title", "item", "epoch", "change", "prompt",
+    "incumbent", "candidate", "latency_s", "incumbent_answer", "candidate_answer",
+]  # fmt: skip
+
+
+def limit_of(report: SuiteReport) -> float:
+    """What the whole effect must lie above, as a share: minus the allowed loss, or 0."""
+    return 0.0 if report.claim is Claim.SUPERIOR else -report.margin
+
+
+def in_reading_order(reports: Sequence[SuiteReport]) -> list[SuiteReport]:
+    """The primary suite first."""
+    return sorted(reports, key=lambda report: report.role is not SuiteRole.PRIMARY)
+
+
+def suites(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> pd.DataFrame:
+    """One row per measured suite, in points. low, high: NaN below 30 pairs."""
+    rows: list[dict[str, Any]] = []
+    for report in reports:
+        if report.n_used == 0:
+            continue
+        label = labels.VERDICT_LABELS[report.outcome]
+        shown = report.n_used >= FEWEST_PAIRS and report.ci_low is not None
+        rows.append(
+            {
+                "suite": report.suite,
+                "title": titles.get(report.suite, report.suite),
+                "row": "|".join(textwrap.wrap(titles.get(report.suite, report.suite), 18)),
+                "outcome": report.outcome,
+                "verdict": f"{label.symbol} {label.words.lower()}",
+                "delta": report.delta * 100,
+                "low": report.ci_low * 100 if shown and report.ci_low is not None else None,
+                "high": report.ci_high * 100 if shown and report.ci_high is not None else None,
+                "limit": limit_of(report) * 100,
+                "label": labels.points(report.delta),
+            }
+        )
+    columns = [
+        "suite", "title", "row", "outcome", "verdict", "delta", "low", "high", "limit", "label"
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype(dict.fromkeys(("delta", "low", "high", "limit"), "float64"))
+
+
+def pair_counts(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> list[PairCounts]:
+    return [
+        PairCounts(titles.get(r.suite, r.suite), won=r.wins, lost=r.losses, tied=r.ties)
+        for r in reports
+        if r.n_used
+    ]
+
+
+def samples(comparison: Comparison, titles: Mapping[str, str]) -> pd.DataFrame:
+    """Both answers to each item that has two, in the order of asking.
+
+    With a verdict: the items that it used, and only those. change: by the gate's own paired
+    scores where there is a verdict, by the samples' scores before.
+    """
+    rows: list[dict[str, Any]] = []
+    used = _used_pairs(comparison)
+    for side in comparison.suites:
+        rows += _side_rows(side, titles, used.get(side.plan.suite))
+    return pd.DataFrame(rows, columns=SAMPLE_COLUMNS)
+
+
+def _used_pairs(comparison: Comparison) -> Mapping[str, Mapping[str, tuple[float, float]]]:
+    """By suite and item: the scores of (incumbent, candidate) that the verdict rests on."""
+    verdict = comparison.verdict
+    stored: Any = verdict.inputs.get("pairs", {}) if verdict else {}
+    return {
+        suite: {str(row[0]): (float(row[1]), float(row[2])) for row in pairs}
+        for suite, pairs in stored.items()
+    }
+
+
+def _side_rows(
+    side: SuiteSide,
+    titles: Mapping[str, str],
+    used: Mapping[str, tuple[float, float]] | None,
+) -> list[dict[str, Any]]:
+    suite = side.plan.suite
+    before = {(s.item, s.epoch): s for s in side.incumbent}
+    rows = []
+    for after in side.candidate:
+        ours = before.get((after.item, after.epoch))
+        if ours is None or (used is not None and after.item not in used):
+            continue
+        # With epochs the gate pairs means; a single epoch's row shows its own scores.
+        pair = used[after.item] if used is not None and side.plan.epochs == 1 else None
+        rows.append(
+            {
+                "key": f"{suite}/{after.item}/{after.epoch}",
+                "suite": suite,
+                "title": titles.get(suite, suite),
+                "item": after.item,
+                "epoch": after.epoch,
+                "change": _change(*(pair or (ours.strict, after.strict))),
+                "prompt": ours.prompt or after.prompt,
+                "incumbent": rating(ours),
+                "candidate": rating(after),
+                "latency_s": after.duration_s,
+                "incumbent_answer": ours.answer,
+                "candidate_answer": after.answer,
+            }
+        )
+    return rows
+
+
+def _change(incumbent: float | None, candidate: float | None) -> str:
+    if incumbent is None or candidate is None:
+        return "same"
+    difference = candidate - incumbent
+    if abs(difference) <= TIE_BAND:
+        return "same"
+    return "improved" if difference > 0 else "regressed"
+
+
+def rating(sample: Sample) -> str:
+    """`✓ correct`, `✕ wrong`, `◐ 0.50`, and for form: `✕ wrong form (code_fence)`."""
+    if sample.error is SampleError.INFRA:
+        return "? no answer"
+    if sample.error is SampleError.UNSCORED or sample.strict is None:
+        return "? not scored"
+    if sample.strict >= 1 - TIE_BAND:
+        return "✓ correct"
+    if sample.rule and sample.lenient is not None and sample.lenient > sample.strict:
+        return f"✕ wrong form ({sample.rule})"
+    return "✕ wrong" if sample.strict <= TIE_BAND else f"◐ {sample.strict:.2f}"
+
+
+def chosen(frame: pd.DataFrame, show: str, suite: str) -> pd.DataFrame:
+    """The rows of one change (or `all`) and one suite (or `all`)."""
+    if show != "all":
+        frame = frame[frame["change"] == show]
+    if suite != "all":
+        frame = frame[frame["suite"] == suite]
+    return frame.reset_index(drop=True)
+
+
+def table(frame: pd.DataFrame) -> pd.DataFrame:
+    """What the sample table shows, under the heads that people read."""
+    return pd.DataFrame(
+        {
+            "Sample": [no_formula(each) for each in frame["item"]],
+            "Change": [f"{CHANGE_SYMBOLS[each]} {each}" for each in frame["change"]],
+            "Prompt": [no_formula(one_line(each)) for each in frame["prompt"]],
+            "Current": [no_formula(each) for each in frame["incumbent"]],
+            "Candidate": [no_formula(each) for each in frame["candidate"]],
+            "Latency": [labels.seconds(each) for each in frame["latency_s"]],
+        }
+    )
+
+
+def no_formula(value: object) -> object:
+    """A text of a model's or a suite's as it may stand in a cell: the table's own download is
+    CSV, and a spreadsheet runs what begins like a formula (OWASP, "CSV injection").
+    """
+    if isinstance(value, str) and value.lstrip().startswith(FORMULA_STARTS):
+        return f"'{value}"
+    return value
+
+
+def one_line(text: str, length: int = 160) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= length else f"{flat[: length - 1]}…"
+
+
+def failure_rates(blocks: Sequence[Block]) -> pd.DataFrame:
+    """Share of failed units so far in percent, by arm and block, in order of arrival."""
+    rows: list[tuple[int, str, float]] = []
+    canary = control = canary_failed = control_failed = 0
+    for block in sorted(blocks, key=lambda each: each.number):
+        canary += block.canary_units
+        control += block.units - block.canary_units
+        canary_failed += block.canary_failures
+        control_failed += block.failures - block.canary_failures
+        if canary:
+            rows.append((block.number, "canary", 100 * canary_failed / canary))
+        if control:
+            rows.append((block.number, "control", 100 * control_failed / control))
+    return pd.DataFrame(rows, columns=["block", "arm", "rate"])
+
+
+def cost_trend(traffic: Sequence[Traffic], *, minutes: int = 5) -> list[float]:
+    """USD per 1,000 requests in each `minutes` of the recorded traffic, oldest first."""
+    return _binned(traffic, minutes, lambda t: t.cost_usd)
+
+
+def _binned(
+    traffic: Sequence[Traffic], minutes: int, figure: Callable[[Traffic], float]
+) -> list[float]:
+    sums: dict[int, tuple[float, int]] = {}
+    for each in traffic:
+        at = int(each.minute.timestamp()) // (60 * minutes)
+        amount, requests = sums.get(at, (0.0, 0))
+        sums[at] = (amount + figure(each), requests + each.requests)
+    return [1000 * amount / n for _, (amount, n) in sorted(sums.items()) if n]
+
+
+def latency_ms(traffic: Sequence[Traffic], arm: str, share: float) -> int | None:
+    """The bound in ms below which `share` of the arm's requests came; None without any.
+
+    -1: beyond the histogram's last bound.
+    """
+    histogram: dict[int, int] = {}
+    for each in traffic:
+        if each.arm == arm:
+            for bound, number in each.latency_ms.items():
+                histogram[bound] = histogram.get(bound, 0) + number
+    total, seen = sum(histogram.values()), 0
+    for bound in sorted(histogram, key=lambda each: (each < 0, each)):
+        seen += histogram[bound]
+        if total and seen >= share * total:
+            return bound
+    return None

@@ -1,0 +1,137 @@
+"""What every page has: the installation behind it, its states, and its foot."""
+
+import logging
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import streamlit as st
+
+from dashboard import theme
+from dashboard.data import queries
+from dashboard.text import html, labels
+from dashboard.theme import Palette
+from harness.app.installation import Installation, open_installation
+from harness.control.context import Context
+from harness.control.routing import kill_switch
+from harness.domain.errors import ConfigError, NotFound, StoreUnavailable, SwapgateError
+from harness.domain.routing.kill_switch import Switch
+
+log = logging.getLogger("swapgate.dashboard")
+
+ROUTER_SERVES = "The router goes on serving its last good table; nothing was changed."
+
+
+@cache
+def installation() -> Installation:
+    """One for all visitors of this process. Raises ConfigError."""
+    return open_installation()
+
+
+def context() -> Context:
+    return installation().context
+
+
+def palette() -> Palette:
+    return theme.palette(st.context.theme.type)
+
+
+def page(name: str, show: Callable[[], None]) -> None:
+    """Show a page. What goes wrong in it is said in words, with a way to try again."""
+    try:
+        _show_switches()
+        _check_audit_log()
+        show()
+    except NotFound as error:
+        _failed(f"{name} could not be shown", str(error), "The other pages work.")
+    except StoreUnavailable as error:
+        _failed("The database does not answer", str(error), ROUTER_SERVES)
+    except ConfigError as error:
+        _failed("The configuration cannot be used", str(error), ROUTER_SERVES)
+    except SwapgateError as error:
+        _failed(
+            f"{name} could not be shown", str(error), f"The other pages work. {ROUTER_SERVES}"
+        )
+    except Exception:
+        # The last resort: a fault of ours, which belongs in the log and not on the page.
+        log.exception("page_failed: %s", name)
+        why = "An unexpected fault; its details are in the dashboard's log."
+        _failed(f"{name} could not be shown", why, f"The other pages may work. {ROUTER_SERVES}")
+
+
+def _failed(what: str, why: str, works: str) -> None:
+    st.html(html.failure(what, why, works))
+    if st.button("Try again", icon=":material/refresh:"):
+        st.rerun()
+
+
+def _show_switches() -> None:
+    """Kill switches in force: of the environment and the file as this process has them."""
+    standing = installation().standing_switches
+    for switch in standing:
+        _switch_banner(switch)
+    for switch in kill_switch.live(context()):
+        _switch_banner(switch)
+
+
+def _switch_banner(switch: Switch) -> None:
+    heading, text = labels.switch_banner(switch)
+    st.html(html.banner(heading, text, tone=labels.Tone.WORSE))
+
+
+def _check_audit_log() -> None:
+    broken = _first_break()
+    if broken is not None:
+        st.html(
+            html.banner(
+                f"✕ The audit log is broken at event {broken:,}.",
+                "Somebody changed what was written. `swapgate audit verify` says more.",
+                tone=labels.Tone.WORSE,
+            )
+        )
+
+
+@st.cache_data(ttl=60, show_spinner=False)
+def _first_break() -> int | None:
+    return queries.chain_break(context())
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Say what is being read, at the height of what comes; only a page's first time."""
+    key = f"shown:{what}"
+    if key in st.session_state:
+        yield
+        return
+    slot = st.empty()
+    slot.html(html.loading(what))
+    try:
+        yield
+    finally:
+        slot.empty()
+    st.session_state[key] = True
+
+
+def attempt(action: Callable[[], object], done: str) -> None:
+    """Do what a button asks; then the page anew, or the reason why not."""
+    try:
+        action()
+    except SwapgateError as error:
+        st.html(html.failure("Not done", str(error), "Nothing was changed."))
+        return
+    st.session_state["said"] = done
+    st.rerun()
+
+
+def say_what_was_done() -> None:
+    """After a button: one line that says what it did."""
+    said = st.session_state.pop("said", None)
+    if said:
+        st.html(html.banner("Done.", said, tone=labels.Tone.BETTER))
+
+
+def copy_as_cli(*words: str) -> None:
+    """The foot: the command that prints what this page shows."""
+    with st.expander("Copy as CLI", icon=":material/terminal:"):
+        st.code(shlex.join(["swapgate", *words]), language=None)

@@ -1,0 +1,265 @@
+"""What a canary's figures say, in sentences. Pure."""
+
+from collections.abc import Mapping, Sequence
+
+from dashboard.data.frames import latency_ms
+from dashboard.data.queries import CanaryView
+from dashboard.text import labels
+from dashboard.text.html import Measure, Tile, VerdictCard, strong
+from harness.control.proposals.comparison import CanaryStatus
+from harness.domain.canary.rollout import Rollout, RolloutState, Signal
+from harness.domain.proposals.policy import Unit
+from harness.gate.text.explain import SOME, GuardrailRow, Need
+from harness.gate.text.ramp_plan import span
+from harness.gate.text.warnings import HALF_WAY
+
+# From half of the rollback level on, the page says that the candidate may do harm.
+HARM_SHOWS = HALF_WAY
+BAKING = labels.Label("◐", "promoted, and bakes", labels.Tone.BETTER)
+HARM = labels.Label("✕", "harm is shown", labels.Tone.WORSE, "it goes back")
+GUARDRAILS_NOTE = (
+    "The candidate's figures against the incumbent's. The bar: how near each one's evidence is "
+    "to a rollback by itself; the mark: the nearest that it was."
+)
+
+
+def answer(status: CanaryStatus) -> str:
+    """HTML: the page's first line."""
+    name, share = (
+        strong(status.candidate.name),
+        labels.weight(status.rollout.current.weight_bps),
+    )
+    match status.rollout.state:
+        case RolloutState.PROMOTED if status.rollout.baking:
+            return f"{name} is promoted, and bakes"
+        case RolloutState.PROMOTED:
+            return f"{name} was promoted"
+        case RolloutState.ROLLED_BACK:
+            return f"{name} was rolled back"
+        case RolloutState.PAUSED:
+            return f"{name} is paused at {share}"
+        case _ if status.action.distance_to_trip >= HARM_SHOWS:
+            return f"{name} may be hurting users, at {share}"
+        case _:
+            return f"{name} shows no harm so far, at {share}"
+
+
+def card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
+    rollout, action = status.rollout, status.action
+    label = labels.ROLLOUT_LABELS[rollout.state]
+    if action.signal is Signal.HARM:
+        return VerdictCard(label=HARM, lead=action.reason, next_step=what_moves_it(status))
+    if rollout.baking:
+        return _bake_card(view, status)
+    if not rollout.live:
+        ended = labels.moment(rollout.updated_at)
+        return VerdictCard(
+            label=label,
+            lead=rollout.ended_because or action.reason,
+            foot=f"ended {ended}, {labels.age(rollout.updated_at, view.now)}",
+        )
+    if not status.blocks:
+        waits = f"{labels.count(rollout.current.min_exposures)} canary {units(rollout)}"
+        lead = f"No canary traffic is counted yet; this step needs {waits}."
+        return VerdictCard(label=label, lead=lead, next_step=what_moves_it(status))
+    return VerdictCard(label=label, lead=action.reason, next_step=what_moves_it(status))
+
+
+def _bake_card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
+    """After the promotion: until when, who is kept back, and what it shows so far."""
+    rollout, old, ends = status.rollout, status.incumbent.name, status.rollout.bake_ends_at
+    kept = f"{labels.weight(rollout.policy.bake_bps)} of the callers still meet {old}"
+    when = f"{labels.moment(ends)}, {labels.left(ends, view.now)}" if ends else "unknown"
+    return VerdictCard(
+        label=BAKING,
+        lead=f"{status.candidate.name} serves the route. It is compared with {old} a while "
+        "longer, as harm may show late.",
+        bullets=(
+            ("Ends", when),
+            ("Kept back", f"{kept}, as a control"),
+            ("Evidence of harm", harm_line(status)),
+        ),
+        next_step=f"it ends by itself; with evidence of harm {old} serves everybody again.",
+    )
+
+
+def what_moves_it(status: CanaryStatus) -> str:
+    """What takes it up and when, and what takes it back."""
+    told = status.explanation
+    if status.action.signal is Signal.HARM:
+        return f"to {told.goes_to} {told.eta}: {told.goes_back}"
+    back = "evidence of harm at 100 % of the rollback level takes it back at once"
+    if status.rollout.state is RolloutState.PAUSED:
+        return f"a person resumes or aborts; {back}."
+    waits = " and ".join(need.words for need in told.needs if not need.done)
+    return f"to {told.goes_to} {told.eta}{f' ({waits})' if waits else ''}; {back}."
+
+
+def needs(status: CanaryStatus) -> Sequence[tuple[labels.Label, str]]:
+    """Each thing that the next step waits for, and when it will be there."""
+    return [(_need_label(need), _when(need)) for need in status.explanation.needs]
+
+
+def _need_label(need: Need) -> labels.Label:
+    if need.done:
+        return labels.Label("✓", need.words, labels.Tone.BETTER)
+    if need.eta_s is None:
+        return labels.Label("?", need.words, labels.Tone.UNDECIDED)
+    return labels.Label("◷", need.words, labels.Tone.NEUTRAL)
+
+
+def _when(need: Need) -> str:
+    if need.done:
+        return ""
+    if need.eta_s is None:
+        return "" if need.what == "person" else "when: nobody can tell yet"
+    return f"about {span(need.eta_s)}"
+
+
+def guardrails(status: CanaryStatus) -> Sequence[Measure]:
+    """One row for each that has data, those that are furthest on first."""
+    seen = [row for row in status.explanation.guardrails if row.exposures]
+    rows = sorted(seen, key=lambda row: -row.distance)
+    return [
+        Measure(
+            name=row.name,
+            before=row.incumbent,
+            after=row.candidate,
+            limit=f"allowed: {row.allowed}",
+            label=_evidence_label(row),
+            share=row.distance,
+            furthest=row.furthest,
+            notes=row.classes,
+        )
+        for row in rows
+    ]
+
+
+def without_data(status: CanaryStatus) -> str:
+    """Names of the guardrails that saw nothing, by what is missing; empty when all saw some."""
+    missing: dict[str, list[str]] = {}
+    for row in status.explanation.guardrails:
+        if not row.exposures:
+            missing.setdefault(row.says, []).append(row.name)
+    return " ".join(
+        f"{says.capitalize()}: {', '.join(names)}." for says, names in missing.items()
+    )
+
+
+def _evidence_label(row: GuardrailRow) -> labels.Label:
+    if row.distance >= 1:
+        return labels.Label("✕", row.says, labels.Tone.WORSE)
+    if row.warns:
+        return labels.Label("▲", row.says, labels.Tone.UNDECIDED)
+    if row.log_e > SOME:
+        return labels.Label("?", row.says, labels.Tone.UNDECIDED)
+    if row.log_e <= 0:
+        return labels.Label("✓", row.says, labels.Tone.BETTER)
+    return labels.Label("=", row.says, labels.Tone.NEUTRAL)
+
+
+def furthest(status: CanaryStatus) -> float:
+    """Where the evidence of harm was at most, as a share of the rollback level."""
+    figures = status.action.figures
+    most, limit = figures.get("log_e_max"), figures.get("rollback_at")
+    if not isinstance(most, float) or not isinstance(limit, float) or not limit:
+        return 0.0
+    return max(0.0, most / limit)
+
+
+def units(rollout: Rollout) -> str:
+    return "sessions" if rollout.policy.unit is Unit.SESSION else "requests"
+
+
+def plan(rollout: Rollout) -> tuple[Sequence[tuple[str, str]], int | None]:
+    """The steps with what it takes to leave each, and where it stands (None: it has ended)."""
+    steps = [
+        (
+            labels.weight(step.weight_bps),
+            f"{step.min_exposures:,} {units(rollout)}{', certified' if step.certify else ''}",
+        )
+        for step in rollout.policy.steps
+    ]
+    if rollout.baking:
+        kept = labels.weight(rollout.policy.bake_bps)
+        return [*steps, ("100 %", f"bakes; {kept} kept back")], len(steps)
+    return [*steps, ("100 %", "promoted")], rollout.step if rollout.live else None
+
+
+def harm_line(status: CanaryStatus) -> str:
+    """`66 % of the rollback level`."""
+    share = f"{status.action.distance_to_trip * 100:.0f} % of the rollback level"
+    return f"{share}. At 100 % the candidate is taken back at once, by itself."
+
+
+def harm_tone(status: CanaryStatus) -> labels.Tone:
+    if status.action.distance_to_trip >= 1:
+        return labels.Tone.WORSE
+    shows = status.action.distance_to_trip >= HARM_SHOWS
+    return labels.Tone.UNDECIDED if shows else labels.Tone.BETTER
+
+
+def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
+    rollout, figures = status.rollout, status.action.figures
+    canary, control = _int(figures, "canary_units"), _int(figures, "control_units")
+    failed, control_failed = _int(figures, "canary_failures"), _int(figures, "control_failures")
+    left = f", {labels.span(_int(figures, 'seconds_left'))} left" if rollout.live else ""
+    return (
+        Tile(
+            "Failed with the candidate" if rollout.baking else "Failed in the canary",
+            labels.percent(_share(failed, canary)),
+            below=f"{failed:,} of {canary:,} {units(rollout)}",
+        ),
+        Tile(
+            "Failed in the control",
+            labels.percent(_share(control_failed, control)),
+            below=f"{control_failed:,} of {control:,} {units(rollout)}",
+        ),
+        _bake_tile(view, rollout)
+        if rollout.baking
+        else Tile(
+            "Exposures at this step",
+            f"{status.action.step_exposures:,}",
+            below=f"of {rollout.current.min_exposures:,} needed{left}",
+        ),
+        Tile("Latency, p95", _p95(view, "canary"), below=f"control {_p95(view, 'incumbent')}"),
+    )
+
+
+def _bake_tile(view: CanaryView, rollout: Rollout) -> Tile:
+    ends = rollout.bake_ends_at
+    left = labels.left(ends, view.now).removesuffix(" left") if ends else "unknown"
+    return Tile("The bake ends in", left, below=labels.moment(ends) if ends else "")
+
+
+def share_line(status: CanaryStatus) -> str:
+    """Whether the canary's share of callers is the planned one."""
+    now = status.rollout.current.weight_bps
+    if status.rollout.baking:
+        kept = labels.weight(status.rollout.policy.bake_bps)
+        return (
+            f"{kept} of the callers never left {status.incumbent.name}: they are the control."
+        )
+    step = [b for b in status.blocks if b.weight_bps == now]
+    seen = _share(sum(b.canary_units for b in step), sum(b.units for b in step))
+    measured = labels.percent(seen, 2) if seen is not None else "not measured yet"
+    return (
+        f"Share of callers at this step: {measured}, planned {labels.weight(now)}. "
+        "A caller's key always meets the same model."
+    )
+
+
+def _int(figures: Mapping[str, object], name: str) -> int:
+    value = figures.get(name, 0)
+    return int(value) if isinstance(value, int | float) else 0
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _p95(view: CanaryView, arm: str) -> str:
+    bound = latency_ms(view.traffic, arm, 0.95)
+    if bound is None:
+        return "unknown"
+    return "beyond the scale" if bound < 0 else f"≤ {labels.seconds(bound / 1000)}"

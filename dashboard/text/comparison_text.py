@@ -1,0 +1,374 @@
+"""What a comparison says, in sentences: from a read model to the words of its card. Pure."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from dashboard.data.frames import FEWEST_PAIRS, in_reading_order
+from dashboard.data.queries import ComparisonView
+from dashboard.text import labels
+from dashboard.text.html import Tile, VerdictCard
+from harness.control.evals.proof_validity import Proof
+from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteSide
+from harness.control.proposals.estimate import Outlook
+from harness.domain.canary.rollout import Rollout
+from harness.domain.evals.run import Claim, Judged, Sample, SampleError, SuiteReport
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.gate.offline.suite_claims import cost_of
+from harness.gate.text.sentences import percent
+
+# More items than this many times those used are no advice.
+HOPELESS = 10
+COST_WORDS = {
+    "shown": "shown",
+    "refuted": "not so",
+    "unshowable": "cannot be shown, one answer cost more than the ceiling",
+    "open": "not shown",
+}
+
+
+def verdict_card(view: ComparisonView, connections: int) -> VerdictCard:
+    """connections: how many eval requests run at once, for the estimate of time."""
+    found, verdict = view.comparison, view.comparison.verdict
+    if verdict is None:
+        return _undecided_card(view)
+    return VerdictCard(
+        label=labels.verdict_label(verdict),
+        lead=_lead(verdict) + _since(found.proposal),
+        bullets=[(view.titles.get(r.suite, r.suite), suite_line(r)) for r in deciding(verdict)],
+        next_step=next_step(view, verdict, connections),
+        foot=_foot(found, verdict, view.now),
+    )
+
+
+def _since(proposal: Proposal) -> str:
+    """What became of the proposal after its verdict, where that matters to a reader."""
+    if proposal.phase in (Phase.ROLLED_BACK, Phase.CANCELLED):
+        ended = labels.PHASE_LABELS[proposal.phase].words
+        return f" Since then it was {ended}: {proposal.closed_because}"
+    return ""
+
+
+def deciding(verdict: Judged) -> Sequence[SuiteReport]:
+    """The suites that the verdict hangs on: all of a pass, else those of its own outcome."""
+    suites = in_reading_order(verdict.suites)
+    if verdict.outcome == "passed":
+        return suites
+    return [r for r in suites if r.outcome == verdict.outcome] or suites
+
+
+def _lead(verdict: Judged) -> str:
+    passed = sum(r.outcome == "passed" for r in verdict.suites)
+    whole = len(verdict.suites)
+    suites = labels.several(whole, "suite")
+    match verdict.outcome:
+        case "passed" if passed < whole:
+            return f"{passed} of {suites} passed, and the others do not block."
+        case "passed":
+            return f"All {suites} passed." if whole > 1 else "Its one suite passed."
+        case "failed":
+            return f"{passed} of {suites} passed. {_shown_bad(verdict)}:"
+        case "harness_mismatch":
+            return f"{passed} of {suites} passed as scored. Lost by form alone:"
+        case "infra_error":
+            return f"{passed} of {suites} passed. Could not be measured:"
+        case _:
+            return f"{passed} of {suites} passed. Still open:"
+
+
+def _shown_bad(verdict: Judged) -> str:
+    costs = [cost_of(r) for r in verdict.suites if r.outcome == "failed"]
+    if costs and all(cost is not None and cost["outcome"] == "refuted" for cost in costs):
+        return "Not as cheap as was claimed"
+    return "Worse than the allowed loss"
+
+
+def suite_line(report: SuiteReport) -> str:
+    """`−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. The interval crosses the limit.`"""
+    if report.outcome == "infra_error" or report.n_used == 0:
+        return report.reason
+    effect = f"{labels.points(report.delta)} points"
+    limit = (
+        "must be better than 0"
+        if report.claim is Claim.SUPERIOR
+        else f"allowed loss {labels.allowed(report.margin)}"
+    )
+    pairs = labels.several(report.n_used, "pair")
+    if report.n_used < FEWEST_PAIRS or report.ci_low is None or report.ci_high is None:
+        return f"{effect} on {pairs}: too few for an interval; {limit}.{_why(report)}"
+    low, high = labels.points(report.ci_low), labels.points(report.ci_high)
+    shown = f"{effect}, 95 % CI {low} to {high}; {limit}; {pairs}.{_why(report)}"
+    return f"{shown}{_cost(report)}"
+
+
+def _cost(report: SuiteReport) -> str:
+    """What the costs of the same items say, where the claim is about them."""
+    cost = cost_of(report)
+    if cost is None:
+        return ""
+    claimed = f"{percent(cost['min_saving'])} less was claimed"
+    if cost["saving"] is None:
+        return f" What it saves is unknown; {claimed}."
+    found = f" Cost per item {percent(cost['saving'])} less"
+    if cost["saving_low"] is not None:
+        found += f", 95 % CI {percent(cost['saving_low'])} to {percent(cost['saving_high'])}"
+    return f"{found}; {claimed}: {COST_WORDS[cost['outcome']]}."
+
+
+def _why(report: SuiteReport) -> str:
+    if report.outcome == "harness_mismatch":
+        rule, lenient = report.details.get("rule"), report.details.get("lenient")
+        read = lenient.get("delta") if isinstance(lenient, Mapping) else None
+        seen = f", read leniently {labels.points(read)}" if isinstance(read, float) else ""
+        return f" Broken most often: {rule or 'an unnamed rule'}{seen}."
+    if report.outcome == "inconclusive":
+        return " The interval crosses the limit." if _crosses(report) else ""
+    return ""
+
+
+def _crosses(report: SuiteReport) -> bool:
+    limit = 0.0 if report.claim is Claim.SUPERIOR else -report.margin
+    low, high = report.ci_low, report.ci_high
+    return low is not None and high is not None and low <= limit <= high
+
+
+def next_step(view: ComparisonView, verdict: Judged, connections: int) -> str:
+    proposal = view.comparison.proposal
+    match verdict.outcome:
+        case "passed":
+            return _after_passing(proposal, view.rollout, view.now)
+        case "failed":
+            return (
+                "keep the current model. The samples below show what regressed; "
+                "propose another candidate, or this one with a mended request patch."
+            )
+        case "inconclusive":
+            return _more(view, verdict, connections)
+        case "harness_mismatch":
+            return (
+                "give the candidate a request patch that mends the form, as said below, then "
+                "propose that target."
+            )
+        case _:
+            if proposal.retry_at is not None and proposal.open:
+                return f"it is measured again at {labels.moment(proposal.retry_at)}."
+            return "run `swapgate doctor`, mend what it names, then propose again."
+
+
+def _after_passing(proposal: Proposal, rollout: Rollout | None, now: datetime) -> str:
+    match proposal.phase:
+        case Phase.AWAITING_APPROVAL if proposal.approver is None:
+            return (
+                f"a person other than {proposal.proposer} approves the canary, or rejects it."
+            )
+        case Phase.AWAITING_APPROVAL:
+            return f"{proposal.approver} approved it; the canary opens within seconds."
+        case Phase.SHADOW:
+            return "nothing; its shadow comes first, and the canary opens by itself after it."
+        case Phase.CANARY if rollout is not None:
+            share = labels.weight(rollout.current.weight_bps)
+            return f"watch the canary; it is at {share} of the traffic."
+        case Phase.PROMOTED:
+            when = labels.age(proposal.updated_at, now)
+            return f"nothing; the candidate serves the whole route since {when}."
+        case _:
+            return "nothing; the proposal is closed."
+
+
+def _more(view: ComparisonView, verdict: Judged, connections: int) -> str:
+    wanted = {
+        r.suite: r.details.get("more_items")
+        for r in verdict.suites
+        if r.outcome == "inconclusive"
+    }
+    known = {suite: n for suite, n in wanted.items() if isinstance(n, int)}
+    if not known or len(known) < len(wanted):
+        return "no lean was seen, so more items may not settle it. The current model stays."
+    suite, items = max(known.items(), key=lambda pair: pair[1])
+    name = view.titles.get(suite, suite)
+    used = max(r.n_used for r in verdict.suites if r.suite == suite)
+    if items > HOPELESS * used:
+        return (
+            f"nothing: a difference this small would need about {labels.count(items)} more "
+            f"items of {name}. If a small loss is worth it, claim “equal or better”."
+        )
+    price = _price_of(view.comparison, suite, items, connections)
+    return (
+        f"{labels.several(items, 'more item')} of {name} should settle it (80 % power)"
+        f"{price}. Then propose again."
+    )
+
+
+def _price_of(found: Comparison, suite: str, items: int, connections: int) -> str:
+    sides = [side for side in found.suites if side.plan.suite == suite]
+    arms: list[Sequence[Sample]] = [arm for s in sides for arm in (s.incumbent, s.candidate)]
+    costs = [_mean([s.cost_usd for s in arm]) for arm in arms]
+    times = [
+        _mean([s.duration_s for s in arm if s.error is not SampleError.INFRA]) for arm in arms
+    ]
+    known_costs = [each for each in costs if each is not None]
+    known_times = [each for each in times if each is not None]
+    parts = []
+    if known_costs and len(known_costs) == len(costs):
+        parts.append(f"about {labels.usd(sum(known_costs) * items)}")
+    if known_times:
+        parts.append(f"about {labels.span(max(60.0, max(known_times) * items / connections))}")
+    return f", {' and '.join(parts)}" if parts else ""
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [each for each in values if each is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _foot(found: Comparison, verdict: Judged, now: datetime) -> str:
+    pairs = sum(r.n_used for r in verdict.suites)
+    epochs = {plan.epochs for plan in found.proposal.plans}
+    early = any(r.how == "early" for r in verdict.suites)
+    saved = found.stopped_early.rstrip(".")
+    return (
+        f"Paired test on {labels.several(pairs, 'shared item')} · same items, order, prompts "
+        f"and scorers on both sides · {labels.several(max(epochs, default=1), 'epoch')} · "
+        f"verdict {verdict.id} · decided {labels.age(verdict.decided_at, now)}, "
+        f"valid until {labels.moment(verdict.expires_at)}"
+        f"{f' · {saved}' if saved else ''}"
+        f"{' · decided early: the intervals are not adjusted for that' if early else ''}"
+    )
+
+
+def _undecided_card(view: ComparisonView) -> VerdictCard:
+    found = view.comparison
+    if not found.proposal.open:
+        return VerdictCard(
+            label=labels.PHASE_LABELS[found.proposal.phase],
+            lead=found.proposal.closed_because or "It was closed before a verdict.",
+            next_step="propose again when the reason is mended.",
+        )
+    pairs, planned = paired(found), sum(plan.n_max for plan in found.proposal.plans)
+    label = labels.VERDICT_LABELS["running"]
+    advice = f"{labels.count(pairs)} of {labels.count(planned)} items"
+    return VerdictCard(
+        label=labels.Label(label.symbol, label.words, label.tone, advice),
+        lead="The gate reads the items in their registered order and may stop early. "
+        "No difference is shown before it has decided.",
+        bullets=[
+            (view.titles.get(suite, suite), f"{done:,} of {planned:,} items on both sides")
+            for suite, done, planned in progress(found)
+        ],
+        next_step="none; the verdict comes by itself.",
+    )
+
+
+def progress(found: Comparison) -> Sequence[tuple[str, int, int]]:
+    """(suite, items that both arms have, items planned)."""
+    sides = {side.plan.suite: side for side in found.suites}
+    return [
+        (plan.suite, _both(sides[plan.suite]) if plan.suite in sides else 0, plan.n_max)
+        for plan in found.proposal.plans
+    ]
+
+
+def _both(side: SuiteSide) -> int:
+    return len({s.item for s in side.incumbent} & {s.item for s in side.candidate})
+
+
+def paired(found: Comparison) -> int:
+    return sum(done for _, done, _ in progress(found))
+
+
+def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
+    """Cost, median, p95 and failed calls: the candidate's figure and what it was."""
+    return (
+        Tile(
+            "Cost per 1,000 requests",
+            labels.usd(after.cost_usd_per_1000),
+            labels.relative_change(
+                after.cost_usd_per_1000,
+                before.cost_usd_per_1000,
+                less="cheaper",
+                more="dearer",
+                was=f"was {labels.usd(before.cost_usd_per_1000)}",
+            ),
+            interval=labels.interval(after.cost_interval_usd_per_1000, labels.usd),
+        ),
+        Tile(
+            "Latency, median",
+            labels.seconds(after.p50_s),
+            labels.latency_change(after.p50_s, before.p50_s),
+            interval=labels.interval(after.p50_interval_s, labels.seconds),
+        ),
+        Tile(
+            "Latency, p95",
+            labels.seconds(after.p95_s),
+            labels.latency_change(after.p95_s, before.p95_s),
+        ),
+        Tile(
+            "Failed calls",
+            labels.percent(after.failed),
+            labels.failure_change(after.failed, before.failed),
+        ),
+    )
+
+
+PIN_HEADS = ("Suite", "Pin", "What was measured")
+
+
+def pins(view: ComparisonView) -> Sequence[Sequence[str]]:
+    """What each suite's figures rest on, and what the providers said that they served."""
+    rows: list[Sequence[str]] = []
+    for side in view.comparison.suites:
+        title = view.titles.get(side.plan.suite, side.plan.suite)
+        pieces = (
+            ("data", side.pin.data_sha256[:12]),
+            ("scorer", side.pin.scorer_alone),
+            ("judge", side.pin.judge_pin),
+            ("prompt and settings", side.pin.template),
+            ("served as the current model", labels.served(side.served.incumbent)),
+            ("served as the candidate", labels.served(side.served.candidate)),
+            ("served as the judge", labels.served(side.served.judge)),
+        )
+        rows += [(title, what, pinned) for what, pinned in pieces if pinned]
+    return rows
+
+
+def stale_because(view: ComparisonView) -> str:
+    """Why the verdict is no proof any more; empty while it is."""
+    verdict, proposal = view.comparison.verdict, view.comparison.proposal
+    if verdict is None:
+        return ""
+    # Once the candidate was promoted, the verdict has done its work.
+    found = view.comparison.standing
+    if found is None or found.holds:
+        return ""
+    if found.proof is Proof.STALE:
+        return f"the content changed since: {found.why}"
+    # Once the candidate was promoted, the verdict has done its work.
+    if proposal.phase is Phase.PROMOTED:
+        return ""
+    return f"it expired {labels.age(verdict.expires_at, view.now)}"
+
+
+def cheapest_words(each: Outlook) -> str:
+    """The cheapest design that shows the difference that matters."""
+    best, wanted = each.cheapest, f"{each.effect * 100:.1f} points"
+    if best is None:
+        return f"{wanted}: not with this suite"
+    epochs = f" × {best.epochs} epochs" if best.epochs > 1 else ""
+    return f"{wanted}: {best.items:,} items{epochs}"
+
+
+def outlook_line(planned: Sequence[Outlook]) -> str:
+    """What a proposal costs at most, and how long it takes."""
+    costs = [each.cost_usd for each in planned]
+    cost = (
+        f"at most about {labels.usd(sum(each for each in costs if each is not None))}"
+        if None not in costs
+        else "cost unknown (a price or a former run is missing)"
+    )
+    durations = [each.duration_s for each in planned]
+    time = (
+        f"about {labels.span(max(60.0, sum(each for each in durations if each is not None)))}"
+        if None not in durations
+        else "time unknown until the current model was evaluated once"
+    )
+    warnings = [each.warning for each in planned if each.warning]
+    return " ".join([f"For both models: {cost}, {time}; the gate may stop early.", *warnings])

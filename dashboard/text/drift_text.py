@@ -1,0 +1,60 @@
+"""The drift watch of one route, as a card."""
+
+from collections.abc import Sequence
+
+from dashboard.text import html, labels
+from dashboard.text.html import esc, strong
+from harness.control.drift import text
+from harness.control.drift.reports import Status
+from harness.domain.drift.watch import CheckState
+
+STATES = {
+    "starting": labels.Label("…", "starting", labels.Tone.NEUTRAL),
+    "baseline": labels.Label("…", "measuring the baseline", labels.Tone.NEUTRAL),
+    "watching": labels.Label("=", "no drift", labels.Tone.NEUTRAL),
+    "drifted": labels.Label("✕", "DRIFTED", labels.Tone.WORSE),
+}
+HEADS = ("Suite", "State", "Compared", "Change in points", "Evidence", "Last", "Next")
+
+
+def card(route: str, found: Sequence[Status]) -> str:
+    """Empty where no suite watches the route."""
+    if not found:
+        return ""
+    note = "The incumbent is asked the same items again and again, and compared."
+    drifted = [each for each in found if each.state == "drifted"]
+    warning = html.banner("✕ The model behind this route has changed.", _next(route))
+    rows = [_row(each) for each in found]
+    table = html.section("Drift watch", note) + html.table(HEADS, rows)
+    return (warning if drifted else "") + table
+
+
+def _next(route: str) -> str:
+    return (
+        f"`swapgate drift show {route}` has the answers. A person accepts what there is now "
+        f"(`swapgate drift accept {route} --reason …`), or proposes another model."
+    )
+
+
+def _row(status: Status) -> tuple[str, ...]:
+    last = status.last
+    found = last.evidence if last else None
+    change = evidence = "–"
+    if found is not None:
+        change = labels.signed(found.delta * 100)
+        if found.ci_low is not None and found.ci_high is not None:
+            ends = (labels.signed(found.ci_low * 100), labels.signed(found.ci_high * 100))
+            change += f" ({ends[0]} to {ends[1]})"
+        evidence = f"{found.share_of_limit * 100:.0f} % of the alarm level"
+    ended = "–" if last is None or last.ended_at is None else labels.moment(last.ended_at)
+    if last is not None and last.state is CheckState.NOT_MEASURED:
+        ended += " NOT MEASURED"
+    return (
+        strong(status.suite),
+        html.state(STATES[status.state]),
+        text.compared(status.comparisons),
+        esc(change),
+        esc(evidence),
+        esc(ended),
+        esc(labels.moment(status.next_at) if status.next_at else "–"),
+    )

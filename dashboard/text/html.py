@@ -1,0 +1,303 @@
+"""Pieces of HTML. Every text goes through `esc`: models, people and data write here."""
+
+import difflib
+import html
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dashboard.text.labels import Change, Label, Tone
+from harness.domain.operations.row_signatures import RowFault
+from harness.domain.pagination import INVALID
+
+# A longer answer is cut in the display, with a note; the CLI prints all of it.
+SHOWN_CHARACTERS = 6_000
+_TOKENS = re.compile(r"\s+|\w+|[^\w\s]")
+# A number does not part from its unit at a line's end.
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|d)\b|%)")
+
+
+def esc(value: object) -> str:
+    """Text for HTML, in elements and in quoted attributes."""
+    return _UNIT.sub("\u00a0", html.escape(str(value), quote=True))
+
+
+def strong(value: object) -> str:
+    return f"<b>{esc(value)}</b>"
+
+
+def block(*parts: str, kind: str = "") -> str:
+    """A piece of the page; `parts` are HTML."""
+    return f'<div class="sg {kind}">{"".join(parts)}</div>'
+
+
+def title(heading: str, note: str = "") -> str:
+    """heading, note: HTML. The page's one h1."""
+    below = f'<p class="note">{note}</p>' if note else ""
+    return block(f"<h1>{heading}</h1>{below}")
+
+
+def section(heading: str, note: str = "") -> str:
+    below = f'<p class="note">{esc(note)}</p>' if note else ""
+    return block(f"<h2>{esc(heading)}</h2>{below}")
+
+
+def note(text: str) -> str:
+    return block(f'<p class="note">{esc(text)}</p>')
+
+
+def state(label: Label) -> str:
+    """A state in words with its shape."""
+    return f'<b class="{label.tone}">{esc(label.symbol)} {esc(label.words)}</b>'
+
+
+def pill(text: str, tone: Tone) -> str:
+    return f'<span class="sg-pill {tone}">{esc(text)}</span>'
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictCard:
+    """The answer to "may I swap?". bullets: (what, what was found) in plain text."""
+
+    label: Label
+    lead: str
+    bullets: Sequence[tuple[str, str]] = ()
+    next_step: str = ""
+    foot: str = ""
+
+
+def verdict(card: VerdictCard, *, stale: bool = False) -> str:
+    label = card.label
+    advice = f": {esc(label.advice)}" if label.advice else ""
+    bullets = "".join(f"<p>{strong(what)}: {esc(found)}</p>" for what, found in card.bullets)
+    following = f"<p>{strong('Next:')} {esc(card.next_step)}</p>" if card.next_step else ""
+    foot = f'<p class="note">{esc(card.foot)}</p>' if card.foot else ""
+    return (
+        f'<div class="sg sg-verdict {label.tone}{" sg-stale" if stale else ""}">'
+        f'<div class="sg-round {label.tone}" aria-hidden="true">{esc(label.symbol)}</div>'
+        f'<div class="body"><div class="headline">{esc(label.words)}{advice}</div>'
+        f"<p>{esc(card.lead)}</p>{bullets}{following}{foot}</div></div>"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    name: str
+    figure: str
+    change: Change | None = None
+    below: str = ""
+    interval: str = ""
+
+
+def tiles(row: Iterable[Tile], *, stale: bool = False) -> str:
+    return f'<div class="sg sg-tiles{" sg-stale" if stale else ""}">' + (
+        "".join(_tile(each) for each in row) + "</div>"
+    )
+
+
+def _tile(tile: Tile) -> str:
+    below = esc(tile.below)
+    if tile.change is not None:
+        change = tile.change
+        moved = f"{esc(change.symbol)} {esc(change.words)}"
+        below = f'<span class="{change.tone}">{moved}</span> {esc(change.was)}'
+    between = f'<p class="note">{esc(tile.interval)}</p>' if tile.interval else ""
+    return (
+        f'<div class="sg-card"><p class="note">{esc(tile.name)}</p>'
+        f'<div class="figure">{esc(tile.figure)}</div>{between}'
+        f'<p class="note">{below}</p></div>'
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PairCounts:
+    """Items where one of the two was better, by suite."""
+
+    name: str
+    won: int
+    lost: int
+    tied: int
+
+
+def pair_bars(suites: Sequence[PairCounts]) -> str:
+    """Lost to the left, won to the right, one scale for all; ties as text."""
+    most = max([1, *(max(s.won, s.lost) for s in suites)])
+    rows = "".join(_pair_row(each, most) for each in suites)
+    head = (
+        '<div class="row"><span class="name"></span><span class="lost head">candidate lost'
+        '</span><span class="won head">candidate won</span><span class="ties"></span></div>'
+    )
+    return block(f'<div class="pairbars">{head}{rows}</div>')
+
+
+def _pair_row(suite: PairCounts, most: int) -> str:
+    # Room for the number beside the longest bar.
+    lost, won = (78 * each / most for each in (suite.lost, suite.won))
+    total = suite.won + suite.lost + suite.tied
+    return (
+        f'<div class="row"><span class="name">{esc(suite.name)}</span>'
+        f'<span class="lost"><span class="worse">▼ {suite.lost:,}</span>'
+        f'<span class="bar" style="width:{lost:.2f}%"></span></span>'
+        f'<span class="won"><span class="bar" style="width:{won:.2f}%"></span>'
+        f'<span class="better">▲ {suite.won:,}</span></span>'
+        f'<span class="ties">{suite.tied:,} tied of {total:,}</span></div>'
+    )
+
+
+def meter(share: float, tone: Tone, furthest: float = 0.0) -> str:
+    """furthest: a tick where it was at most, if that is beyond the share."""
+    width, tick = (100 * min(1.0, max(0.0, each)) for each in (share, furthest))
+    mark = f'<em style="left:{tick:.1f}%"></em>' if tick > width + 0.5 else ""
+    return (
+        f'<div class="sg sg-meter" role="meter" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{width:.0f}"><i class="{tone}" style="width:{width:.1f}%"></i>'
+        f"{mark}</div>"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One row with a meter. before, after: the two figures. share, furthest: of the meter.
+
+    notes: a line each, below the figures.
+    """
+
+    name: str
+    before: str
+    after: str
+    limit: str
+    label: Label
+    share: float
+    furthest: float
+    notes: Sequence[str] = ()
+
+
+def measures(rows: Iterable[Measure], *, stale: bool = False) -> str:
+    kind = "sg-measures sg-stale" if stale else "sg-measures"
+    return block("".join(_measure(each) for each in rows), kind=kind)
+
+
+def _measure(row: Measure) -> str:
+    figures = f"{esc(row.after)} <span>against {esc(row.before)}</span>" if row.after else ""
+    figures += "".join(f"<span>{esc(note)}</span>" for note in row.notes)
+    return (
+        f'<div class="row"><div class="name">{strong(row.name)}<span>{esc(row.limit)}</span>'
+        f'</div><div class="figures">{figures}</div>'
+        f'<div class="state">{state(row.label)}'
+        f"<span>{row.share * 100:.0f} % of the rollback level</span></div>"
+        f"{meter(row.share, row.label.tone, row.furthest)}</div>"
+    )
+
+
+def checklist(rows: Iterable[tuple[Label, str]]) -> str:
+    """What is done or not, and when it will be: `◷ 240 of 300 … · about 2 h`."""
+    lines = "".join(
+        f'<p class="check">{state(label)} <span class="when">{esc(when)}</span></p>'
+        for label, when in rows
+    )
+    return block(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One model's answer. rating: `✓ correct`, with its tone."""
+
+    who: str
+    text: str
+    rating: str
+    tone: Tone
+
+
+def answers(before: Answer, after: Answer) -> str:
+    """Side by side: words that went are struck through, words that came are underlined."""
+    went, came = difference(before.text, after.text)
+    return f'<div class="sg sg-answers">{_answer(before, went)}{_answer(after, came)}</div>'
+
+
+def _answer(answer: Answer, body: str) -> str:
+    cut = (
+        f'<p class="note" style="padding:0 12px 8px">The first {SHOWN_CHARACTERS:,} of '
+        f"{len(answer.text):,} characters.</p>"
+        if len(answer.text) > SHOWN_CHARACTERS
+        else ""
+    )
+    shown = body or '<span class="neutral">(empty)</span>'
+    return (
+        f'<section class="answer"><header><span>{esc(answer.who)}</span>'
+        f"{pill(answer.rating, answer.tone)}</header><pre>{shown}</pre>{cut}</section>"
+    )
+
+
+def difference(before: str, after: str) -> tuple[str, str]:
+    """Both texts as HTML, word by word, with what only one of them has marked."""
+    old, new = (_TOKENS.findall(text[:SHOWN_CHARACTERS]) for text in (before, after))
+    went, came = [], []
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    for kind, a0, a1, b0, b1 in matcher.get_opcodes():
+        left, right = html.escape("".join(old[a0:a1])), html.escape("".join(new[b0:b1]))
+        if kind == "equal":
+            went.append(left)
+            came.append(right)
+            continue
+        went.append(f"<del>{left}</del>" if left else "")
+        came.append(f"<ins>{right}</ins>" if right else "")
+    return "".join(went), "".join(came)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """heads: text. rows: cells of HTML. Scrolls by itself where it is too wide."""
+    head = "".join(f"<th>{esc(each)}</th>" for each in heads)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    wide = ' class="wide"' if len(heads) > 4 else ""
+    return block(
+        f'<div class="scroll"><table{wide}><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def steps(plan: Sequence[tuple[str, str]], now: int | None) -> str:
+    """(share, what it takes to leave it) in order; `now` is the step it stands at."""
+    cells = "".join(
+        f'<div class="step{" now" if at == now else ""}"><b>{esc(share)}'
+        f"{' ◂ now' if at == now else ''}</b>{esc(needs)}</div>"
+        for at, (share, needs) in enumerate(plan)
+    )
+    return f'<div class="sg sg-steps">{cells}</div>'
+
+
+def banner(heading: str, text: str, *, tone: Tone = Tone.UNDECIDED) -> str:
+    return f'<div class="sg sg-banner {tone}" role="status">{strong(heading)} {esc(text)}</div>'
+
+
+def invalid(faults: Sequence[RowFault]) -> str:
+    """Rows that are left out of a list."""
+    return "".join(banner(f"✕ {each.name}.", INVALID, tone=Tone.WORSE) for each in faults)
+
+
+def loading(what: str) -> str:
+    """As tall as the card that will take its place."""
+    return f'<div class="sg sg-loading" aria-busy="true">Reading {esc(what)} …</div>'
+
+
+def empty(sentence: str, command: str) -> str:
+    return block(f"<p>{esc(sentence)}</p><p><code>{esc(command)}</code></p>", kind="sg-card")
+
+
+def failure(what: str, why: str, works: str) -> str:
+    return (
+        '<div class="sg sg-banner worse" role="alert">'
+        f"<p><b>✕ {esc(what)}</b></p><p>{esc(why)}</p><p>{esc(works)}</p></div>"
+    )
+
+
+def trend(values: Sequence[float], *, name: str) -> str:
+    """Small bars from zero up, oldest first; nothing for fewer than two values."""
+    if len(values) < 2:
+        return ""
+    high = max(values) or 1.0
+    bars = "".join(
+        f'<i style="height:{max(4.0, 100 * each / high):.0f}%"></i>' for each in values
+    )
+    return f'<span class="trend" role="img" aria-label="{esc(name)}">{bars}</span>'

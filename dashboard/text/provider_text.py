@@ -1,0 +1,83 @@
+"""The provider matrix as cells and words. Pure."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from dashboard.text import labels
+from dashboard.text.html import esc, state, strong
+from dashboard.text.labels import Label, Tone
+from harness.control.providers.matrix import MatrixModel, MatrixRow, ProviderHealth
+from harness.domain.providers.matrix import COLUMNS, Ability
+from harness.domain.routing.target import Price
+
+HEADS: Final = (
+    "Model",
+    *(each.replace("_", " ").replace("json", "JSON") for each in COLUMNS),
+    "Window",
+    "Price in / out, 1M tokens",
+    "Median",
+    "Routes",
+)
+_ABILITY: Final = {
+    Ability.YES: '<span class="better">✓&nbsp;yes</span>',
+    Ability.NO: '<span class="worse">✕&nbsp;no</span>',
+    Ability.UNKNOWN: '<span class="note">unknown</span>',
+}
+_HEALTH: Final = {
+    ProviderHealth.HEALTHY: Label("✓", "healthy", Tone.BETTER),
+    ProviderHealth.UNHEALTHY: Label("✕", "unhealthy", Tone.WORSE),
+    ProviderHealth.UNKNOWN: Label("?", "not known", Tone.UNDECIDED),
+}
+
+
+def answer(rows: Sequence[MatrixRow]) -> str:
+    """The page's first line."""
+    here = configured(rows)
+    ill = [each.provider for each in here if each.health is ProviderHealth.UNHEALTHY]
+    keyless = [each.provider for each in here if not each.configured]
+    if ill:
+        verb = "is" if len(ill) == 1 else "are"
+        return f"{strong(', '.join(ill))} {verb} not healthy"
+    if keyless:
+        verb = "has" if len(keyless) == 1 else "have"
+        return f"{strong(', '.join(keyless))} {verb} no key"
+    if not here:
+        return "No provider yet"
+    return f"{labels.several(len(here), 'provider')} configured, none known to be ill"
+
+
+def configured(rows: Sequence[MatrixRow]) -> list[MatrixRow]:
+    """In the registry; the others are kinds that could be."""
+    return [each for each in rows if each.health_because != "not configured"]
+
+
+def heading(row: MatrixRow) -> str:
+    key = "key is set" if row.has_key else "no key needed" if row.configured else "no key"
+    parts = [f"{row.kind}, {row.group}", key]
+    if row.data_classes:
+        parts.append(f"may see {', '.join(row.data_classes)} data")
+    return (
+        f'<p><span class="name">{esc(row.provider)}</span> {state(_HEALTH[row.health])} '
+        f'<span class="note">{esc(row.health_because.replace("`", ""))}</span></p>'
+        f'<p class="note">{esc(" · ".join((*parts, *row.limitations)))}</p>'
+    )
+
+
+def cells(model: MatrixModel) -> list[str]:
+    """HTML, in the order of HEADS."""
+    window = f"{model.context_window:,}" if model.context_window else "unknown"
+    speed = f"{model.p50_ms:,.0f} ms" if model.p50_ms is not None else "not measured"
+    return [
+        esc(model.model),
+        *(_ABILITY[model.abilities[each]] for each in COLUMNS),
+        esc(window),
+        esc(_price(model.price)),
+        esc(speed),
+        esc(labels.several(len(model.routes), "route") if model.routes else "none"),
+    ]
+
+
+def _price(price: Price | None) -> str:
+    if price is None:
+        return "unknown"
+    return f"${price.input_usd_per_mtok:g} / ${price.output_usd_per_mtok:g}"

@@ -1,0 +1,94 @@
+"""What is measured of a route's model, as markup. Pure."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from dashboard.data import frames
+from dashboard.data.queries import RouteView
+from dashboard.text import html, labels
+from dashboard.text.html import esc, strong
+from harness.control.routing import monthly_bill
+from harness.control.routing.scorecard import RouteMeasured, SuiteScore
+from harness.domain.canary.observation import Traffic
+
+
+def section(view: RouteView, titles: Mapping[str, str]) -> str:
+    """titles: of suites, by name."""
+    found = view.measured
+    bill = found.bill
+    traffic = (
+        f"{bill.requests:,} requests in {monthly_bill.length(bill.window_s)}"
+        if bill.requests
+        else "no request in 30 days"
+    )
+    rows = [
+        *(
+            (f"Score, {titles.get(each.suite, each.suite)}", _score(each, view.now))
+            for each in found.scores
+        ),
+        ("Cost per 1,000 requests", _usd(found, found.usd_per_1000)),
+        ("Cost a month", _usd(found, found.month_usd)),
+        ("Latency, last day", _latency(found)),
+        ("Callers that failed", _share(found.failed)),
+        ("Failures of the model", _share(found.charged)),
+    ]
+    cells = [(f'<span class="neutral">{esc(a)}</span>', esc(b)) for a, b in rows]
+    note = f"Of {view.name(view.route.incumbent)}; traffic: {traffic}."
+    return html.section("Measured", note) + html.table(("", ""), cells)
+
+
+def line(found: RouteMeasured, titles: Mapping[str, str]) -> str:
+    """The scores and the month's cost, for a row of the overview."""
+    known = [
+        f"{esc(titles.get(each.suite, each.suite))} {strong(f'{each.score * 100:.1f}')}"
+        for each in found.scores
+        if each.score is not None
+    ]
+    if found.month_usd is not None:
+        known.append(f"{strong(labels.usd(found.month_usd))} a month")
+    return f'<p class="note">{" · ".join(known)}</p>' if known else ""
+
+
+def last_hour(traffic: Sequence[Traffic]) -> str:
+    """Requests, failures and cost, for a row of the overview."""
+    requests = sum(t.requests for t in traffic)
+    if not requests:
+        return '<p class="note">last hour</p><p class="neutral">no request</p>'
+    unpriced = any(t.unpriced for t in traffic)
+    cost = None if unpriced else sum(t.cost_usd for t in traffic) * 1000 / requests
+    failed = sum(t.failed for t in traffic)
+    trend = [] if unpriced else frames.cost_trend(traffic)
+    bars = html.trend(trend, name="cost per 1,000 requests, every 5 min")
+    return (
+        f'<p class="note">last hour: {requests:,} requests, {failed:,} failed</p>'
+        f"<p>{strong(labels.usd(cost))} per 1,000 {bars}</p>"
+    )
+
+
+def _score(score: SuiteScore, now: datetime) -> str:
+    if score.score is None or score.measured_at is None:
+        return "never measured"
+    between = (
+        f" ({score.low * 100:.1f} to {score.high * 100:.1f})"
+        if score.low is not None and score.high is not None
+        else ""
+    )
+    older = "" if score.current else ", of an older version of the suite"
+    age = labels.age(score.measured_at, now)
+    return f"{score.score * 100:.1f}{between} on {score.items:,} items, {age}{older}"
+
+
+def _usd(found: RouteMeasured, usd: float | None) -> str:
+    """A dash without traffic; unknown where there is some and no price."""
+    return "–" if found.bill.tokens is None else labels.usd(usd)
+
+
+def _latency(found: RouteMeasured) -> str:
+    if found.p50_ms is None or found.p95_ms is None:
+        return "–"
+    middle, slow = labels.seconds(found.p50_ms / 1000), labels.seconds(found.p95_ms / 1000)
+    return f"median {middle}, 95th percentile {slow}; {found.requests_day:,} requests"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2%}".replace("%", " %")

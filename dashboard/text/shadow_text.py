@@ -1,0 +1,69 @@
+"""What a shadow before a canary says on the page, in sentences. Pure."""
+
+from collections.abc import Sequence
+
+from dashboard.text import labels
+from dashboard.text.html import Tile, VerdictCard, strong
+from harness.control.shadow.stage import ShadowStage
+from harness.gate.shadow_stage import Move
+from harness.gate.text.ramp_plan import span
+
+MIRRORS = labels.Label("◐", "in its shadow", labels.Tone.BETTER)
+HELD = labels.Label("?", "its shadow is on hold", labels.Tone.UNDECIDED)
+HARM = labels.Label("✕", "harm is shown", labels.Tone.WORSE, "it is rejected")
+HARM_NOTE = "In all checks of the answers together; at 100 % the proposal is rejected."
+CHECK_HEADS = ("Check", "Both", "Incumbent alone", "Candidate alone", "Neither")
+# As on a canary: from half of the level on, the page says so.
+HARM_SHOWS = 0.5
+
+
+def answer(stage: ShadowStage) -> str:
+    """HTML: the page's first line."""
+    name = strong(stage.candidate.name)
+    if stage.decided.move is Move.HOLD:
+        return f"{name} waits before its canary: its shadow is on hold"
+    return f"{name} is in its shadow: no user gets its answers"
+
+
+def card(stage: ShadowStage) -> VerdictCard:
+    share = labels.weight(stage.first_bps)
+    opens = f"with its pairs and no harm the canary opens at {share}, by itself."
+    mend = "mend what is named; more can be mirrored with `swapgate shadow start`."
+    match stage.decided.move:
+        case Move.HOLD:
+            return VerdictCard(label=HELD, lead=stage.decided.reason, next_step=mend)
+        case Move.REJECT:
+            return VerdictCard(label=HARM, lead=stage.decided.reason)
+        case _:
+            return VerdictCard(label=MIRRORS, lead=stage.decided.reason, next_step=opens)
+
+
+def tiles(stage: ShadowStage) -> Sequence[Tile]:
+    policy, status = stage.policy, stage.status
+    pairs = status.pairs if status else 0
+    mirrored = status.mirrored if status else 0
+    when = f"about {span(stage.eta_s)} more" if stage.eta_s is not None else ""
+    live = f"of {labels.weight(policy.share_bps)} of the callers" if stage.live else "no more"
+    return (
+        Tile("Compared pairs", f"{pairs:,} of {policy.min_pairs:,}", below=when),
+        Tile("Requests mirrored", f"{mirrored:,}", below=live),
+        Tile("Money", f"${stage.spent_usd:.2f}", below=f"of ${policy.max_cost_usd:g} in all"),
+    )
+
+
+def tone(stage: ShadowStage) -> labels.Tone:
+    distance = stage.decided.distance
+    return labels.Tone.WORSE if distance >= HARM_SHOWS else labels.Tone.NEUTRAL
+
+
+def checks(stage: ShadowStage) -> Sequence[Sequence[str]]:
+    return [
+        [
+            each.check.replace("_", " "),
+            f"{each.both:,}",
+            f"{each.incumbent_only:,}",
+            f"{each.candidate_only:,}",
+            f"{each.neither:,}",
+        ]
+        for each in (stage.status.checks if stage.status else ())
+    ]

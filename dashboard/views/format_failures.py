@@ -1,0 +1,68 @@
+"""A FORMAT MISMATCH on the page: what broke, answers side by side, and what mends it."""
+
+from collections.abc import Mapping, Sequence
+
+import streamlit as st
+
+from dashboard.text import html, labels
+from dashboard.text.html import Answer, esc, strong
+from harness.control.proposals.comparison import Comparison
+from harness.control.proposals.format_failures import FormExample, LostByForm, lost_by_form
+
+HEADS = ("Broken rule", "What it means", "Answers")
+
+
+def line(lost: LostByForm) -> str:
+    return (
+        f"The candidate {lost.remedy.what}. As scored {labels.points(lost.strict_delta)} "
+        f"points; with form forgiven on both sides {labels.points(lost.lenient_delta)}."
+    )
+
+
+def rule_rows(lost: LostByForm) -> Sequence[Sequence[str]]:
+    """Cells of HTML, the most frequent rule first."""
+    ordered = sorted(lost.rules.items(), key=lambda each: (-each[1], each[0]))
+    return [(esc(rule), esc(lost.meanings[rule]), f"{count:,}") for rule, count in ordered]
+
+
+def remedies(lost: LostByForm) -> Sequence[str]:
+    plain = [mend.what.replace("`", "") for mend in lost.mends]
+    return [*plain, f"a parser in your application that can {lost.remedy.parser}"]
+
+
+def answers(found: Comparison, each: FormExample) -> tuple[Answer, Answer]:
+    forgiven = f"{_points_of(each.candidate_score)}, form forgiven "
+    return (
+        Answer(
+            f"Current · {found.incumbent.name}",
+            each.incumbent,
+            _points_of(each.incumbent_score),
+            labels.Tone.NEUTRAL,
+        ),
+        Answer(
+            f"Candidate · {found.candidate.name}",
+            each.candidate,
+            forgiven + _points_of(each.lenient_score),
+            labels.Tone.UNDECIDED,
+        ),
+    )
+
+
+def _points_of(score: float | None) -> str:
+    return "no score" if score is None else f"{score * 100:g} of 100"
+
+
+def show(found: Comparison, titles: Mapping[str, str]) -> None:
+    """Nothing where no suite was lost by form."""
+    for lost in lost_by_form(found):
+        name = titles.get(lost.suite, lost.suite)
+        st.html(html.section(f"What to change: {name}", line(lost)))
+        st.html(html.table(HEADS, rule_rows(lost)))
+        st.html(html.note("What helps: " + "; or ".join(remedies(lost)) + "."))
+        st.html(html.note("The first as commands. They make another target and propose it:"))
+        st.code("\n".join(lost.mends[0].commands), language="bash", wrap_lines=True)
+        shown = labels.several(len(lost.examples), "answer")
+        with st.expander(f"{shown} that lost points by form alone", expanded=True):
+            for each in lost.examples:
+                head = f"<p>{strong(each.item)} · {esc(each.rule or 'unnamed rule')}</p>"
+                st.html(html.block(head) + html.answers(*answers(found, each)))

@@ -1,0 +1,252 @@
+"""Our Inspect provider, `swapgate/<provider>/<model>`: the one door from Inspect to models.
+
+It calls the target of the running job over HTTP. No vendor's SDK is needed, and neither key nor
+address gets into Inspect's log: the connection is kept here, under the model's name.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from inspect_ai.model import (
+    ChatCompletionChoice,
+    ChatMessage,
+    ChatMessageAssistant,
+    ChatMessageTool,
+    ContentImage,
+    ContentText,
+    GenerateConfig,
+    Model,
+    ModelAPI,
+    ModelOutput,
+    ModelUsage,
+    StopReason,
+    get_model,
+    modelapi,
+)
+from inspect_ai.tool import ToolCall, ToolChoice, ToolFunction, ToolInfo
+
+from evals.runner.chat_completions import Reply, body
+from evals.runner.provider_client import ProviderClient, ProviderFailed
+from harness.domain.errors import InputError
+from harness.domain.routing.target import Target
+
+SECONDS = "swapgate_seconds"
+SERVED = "swapgate_served"
+CALLS = "swapgate_calls"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """failures: texts of the errors after which a sample went without an answer."""
+
+    target: Target
+    client: ProviderClient
+    failures: set[str]
+
+
+_connections: dict[str, Connection] = {}
+
+
+def connected(to: Connection) -> Model:
+    """The Inspect model that asks this target; the caller closes the client."""
+    name = f"{to.target.provider}/{to.target.model}"
+    _connections[name] = to
+    return get_model(f"swapgate/{name}", memoize=False)
+
+
+@modelapi(name="swapgate")
+class TargetAPI(ModelAPI):
+    """Raises InputError for a model that the running job does not ask."""
+
+    def __init__(
+        self,
+        model_name: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        config: GenerateConfig = GenerateConfig(),  # noqa: B008 - Inspect's own signature
+    ) -> None:
+        super().__init__(model_name, base_url, api_key, [], config)
+        try:
+            self._to = _connections[model_name]
+        except KeyError:
+            asked = ", ".join(_connections) or "none"
+            raise InputError(
+                f"swapgate/{model_name} is not the target of this run ({asked}); in a task, "
+                "call get_model() without a name"
+            ) from None
+
+    async def generate(
+        self,
+        input: list[ChatMessage],  # noqa: A002 - Inspect's own signature
+        tools: list[ToolInfo],
+        tool_choice: ToolChoice,
+        config: GenerateConfig,
+    ) -> ModelOutput:
+        settings = generation_settings(config)
+        if tools:
+            settings["tool_choice"] = tool_choice_of(tool_choice)
+        request = body(
+            self._to.target,
+            [message_of(message) for message in input],
+            settings,
+            [tool_of(tool) for tool in tools],
+        )
+        try:
+            answered = await self._to.client.ask(request)
+        except ProviderFailed as error:
+            self._to.failures.add(str(error))
+            raise
+        return output_of(answered.reply, answered.seconds)
+
+    def connection_key(self) -> str:
+        return self.model_name
+
+
+def generation_settings(config: GenerateConfig) -> dict[str, Any]:
+    """The settings that a chat completion has a field for."""
+    settings: dict[str, Any] = {
+        name: getattr(config, name)
+        for name in (
+            "temperature",
+            "top_p",
+            "max_tokens",
+            "seed",
+            "frequency_penalty",
+            "presence_penalty",
+            "logprobs",
+            "top_logprobs",
+            "reasoning_effort",
+        )
+        if getattr(config, name) is not None
+    }
+    settings |= config.extra_body or {}
+    if config.stop_seqs:
+        settings["stop"] = list(config.stop_seqs)
+    if config.response_schema is not None:
+        schema = config.response_schema
+        settings["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {
+                "name": schema.name,
+                "schema": schema.json_schema.model_dump(exclude_none=True, by_alias=True),
+                "strict": schema.strict,
+            },
+        }
+    return settings
+
+
+def content_of(content: str | Sequence[object]) -> str | list[dict[str, Any]]:
+    """Raises InputError for content that a chat completion cannot carry."""
+    if isinstance(content, str):
+        return content
+    parts: list[dict[str, Any]] = []
+    for part in content:
+        match part:
+            case ContentText():
+                parts.append({"type": "text", "text": part.text})
+            case ContentImage():
+                image = {"url": part.image, "detail": part.detail}
+                parts.append({"type": "image_url", "image_url": image})
+            case _:
+                raise InputError(f"a message holds {type(part).__name__}; text and images only")
+    if all(part["type"] == "text" for part in parts):
+        return "".join(part["text"] for part in parts)
+    return parts
+
+
+def message_of(message: ChatMessage) -> dict[str, Any]:
+    match message:
+        case ChatMessageTool():
+            return {
+                "role": "tool",
+                "tool_call_id": message.tool_call_id,
+                "content": message.error.message if message.error else message.text,
+            }
+        case ChatMessageAssistant() if message.tool_calls:
+            calls = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {
+                        "name": call.function,
+                        "arguments": json.dumps(call.arguments),
+                    },
+                }
+                for call in message.tool_calls
+            ]
+            return {"role": "assistant", "content": message.text or None, "tool_calls": calls}
+        case ChatMessageAssistant():
+            return {"role": "assistant", "content": message.text}
+        case _:
+            return {"role": message.role, "content": content_of(message.content)}
+
+
+def tool_of(tool: ToolInfo) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "function": {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": tool.parameters.model_dump(exclude_none=True, by_alias=True),
+        },
+    }
+
+
+def tool_choice_of(choice: ToolChoice) -> str | dict[str, Any]:
+    match choice:
+        case ToolFunction():
+            return {"type": "function", "function": {"name": choice.name}}
+        case "any":
+            return "required"
+        case _:
+            return choice
+
+
+STOPS: Mapping[str, StopReason] = {
+    "length": "max_tokens",
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
+}
+
+
+def output_of(reply: Reply, seconds: float) -> ModelOutput:
+    message = ChatMessageAssistant(
+        content=reply.text,
+        model=reply.model,
+        source="generate",
+        tool_calls=[called(use.id, use.name, use.arguments) for use in reply.tool_calls]
+        or None,
+    )
+    return ModelOutput(
+        model=reply.model,
+        choices=[
+            ChatCompletionChoice(message=message, stop_reason=STOPS.get(reply.finish, "stop"))
+        ],
+        usage=ModelUsage(
+            input_tokens=reply.input_tokens - reply.cached_tokens,
+            input_tokens_cache_read=reply.cached_tokens,
+            output_tokens=reply.output_tokens,
+            total_tokens=reply.input_tokens + reply.output_tokens,
+        ),
+        metadata={
+            SECONDS: seconds,
+            SERVED: list(reply.served.pair),
+            # Inspect drops the text of arguments that are not JSON; a scorer may forgive them.
+            CALLS: [[use.name, use.arguments] for use in reply.tool_calls],
+        },
+    )
+
+
+def called(call_id: str, name: str, arguments: str) -> ToolCall:
+    """Arguments that are no JSON object become a parse error, which Inspect tells the model."""
+    try:
+        parsed = json.loads(arguments or "{}")
+    except ValueError:
+        parsed = None
+    if isinstance(parsed, dict):
+        return ToolCall(id=call_id, function=name, arguments=parsed)
+    return ToolCall(
+        id=call_id, function=name, arguments={}, parse_error="arguments are no JSON object"
+    )

@@ -1,0 +1,228 @@
+"""The runner on Inspect AI. One run per process: Inspect refuses a second one."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from inspect_ai import eval_async
+from inspect_ai.hooks import Hooks, SampleEnd, hooks
+from inspect_ai.log import (
+    EvalLog,
+    read_eval_log_sample_async,
+    read_eval_log_sample_summaries_async,
+)
+from inspect_ai.model import Model
+from inspect_ai.util import display_type
+
+from evals.runner.collector import Collector
+from evals.runner.http_transport import HttpCalls
+from evals.runner.inspect_model import Connection, connected
+from evals.runner.inspect_tasks import DataSuite, InspectSuite, inspect_suite
+from evals.runner.judge import Judge
+from evals.runner.judge_calibration import Checks, confirm, words
+from evals.runner.provider_client import ProviderClient
+from evals.runner.questions import configured, questions
+from evals.runner.rate_gate import Paces
+from evals.runner.run_dirs import scratch
+from harness.domain.errors import JudgeUnfit
+from harness.domain.evals.run import RunState, Sample
+from harness.domain.settings import SuiteSettings
+from harness.ports import EvalJob, ProviderCallsFactory
+
+log = logging.getLogger(__name__)
+_collector: Collector | None = None
+
+
+@hooks(name="swapgate", description="hands every sample over as it ends")
+class SampleHooks(Hooks):
+    async def on_sample_end(self, data: SampleEnd) -> None:
+        if _collector is not None:
+            await _collector.take(data.sample)
+
+
+class InspectRunner:
+    """log_dir: where Inspect's log is kept; without one it is deleted after the run.
+
+    checks: what is known of judges; without it they are checked at each run. paces: limits of
+    providers; without them calls go as they come. allowed: as `domain.base_url` reads it.
+    calls: what carries requests to a provider.
+    """
+
+    def __init__(
+        self,
+        suites: Mapping[str, SuiteSettings],
+        *,
+        log_dir: Path | None = None,
+        checks: Checks | None = None,
+        paces: Paces | None = None,
+        allowed: Collection[str] = (),
+        calls: ProviderCallsFactory = HttpCalls,
+    ) -> None:
+        self._suites = suites
+        self._log_dir = log_dir
+        self._checks = checks
+        self._paces = paces
+        self._allowed = allowed
+        self._calls = calls
+        self.remark = ""
+
+    def run(
+        self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
+    ) -> RunState:
+        """Raises what on_sample and stop raise, StaleEvidence, JudgeUnfit, and the suite's own
+        errors.
+        """
+        self.remark = ""
+        plain = inspect_suite(configured(self._suites, job))
+        suite = judged_by(job, plain, self._paces, self._allowed, self._calls)
+        asked = questions(job, suite.ids(), suite.pin)
+        if not asked:
+            return RunState.DONE
+        with contextlib.ExitStack() as stack:
+            # Inspect greets on stdout; stdout is for data.
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+            # eval_async heeds this only if it was looked up before.
+            os.environ["INSPECT_DISPLAY"] = "none"
+            display_type()
+            folder = self._log_dir or stack.enter_context(scratch())
+            thread = stack.enter_context(ThreadPoolExecutor(1, "samples"))
+            failures: set[str] = set()
+            collector = Collector(
+                job,
+                suite,
+                asked,
+                on_sample=on_sample,
+                stop=stop,
+                failures=failures,
+                thread=thread,
+            )
+            asyncio.run(self._run(job, suite, collector, failures, folder))
+        if collector.error is not None:
+            raise collector.error
+        state = collector.state()
+        if state is RunState.FAILED:
+            self.remark = suite.spent()
+        return state
+
+    async def _run(
+        self,
+        job: EvalJob,
+        suite: InspectSuite,
+        collector: Collector,
+        failures: set[str],
+        folder: Path,
+    ) -> None:
+        global _collector  # noqa: PLW0603 - Inspect makes the one instance of a hook itself
+        client = ProviderClient(
+            job.provider,
+            job.api_key,
+            connections=job.max_connections,
+            pace=self._paces.of(job.provider.name) if self._paces else None,
+            waiting=collector.waiting,
+            allowed=self._allowed,
+            calls=self._calls,
+        )
+        _collector = collector
+        try:
+            await self._confirm(job, suite)
+            model = connected(Connection(job.provider.as_sent(job.target), client, failures))
+            eval_ = asyncio.create_task(
+                _evaluate(suite, collector, model, folder, job.max_connections)
+            )
+            ended = asyncio.create_task(collector.ended())
+            await asyncio.wait({eval_, ended}, return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+            if not eval_.done():
+                eval_.cancel()
+            await asyncio.wait({eval_, ended})
+            done = None if eval_.cancelled() else eval_.result()
+            if done is not None:
+                await _reconcile(done, collector)
+        finally:
+            _collector = None
+            await client.close()
+            if isinstance(suite, DataSuite) and suite.judging is not None:
+                await suite.judging.close()
+
+    async def _confirm(self, job: EvalJob, suite: InspectSuite) -> None:
+        """Raises JudgeUnfit."""
+        if isinstance(suite, DataSuite) and suite.judging is not None:
+            found = await confirm(
+                suite.suite,
+                suite.judging,
+                checks=self._checks,
+                connections=job.max_connections,
+            )
+            self.remark = words(suite.suite.settings, found) if found else ""
+
+
+def judged_by(
+    job: EvalJob,
+    suite: InspectSuite,
+    paces: Paces | None,
+    allowed: Collection[str],
+    calls: ProviderCallsFactory = HttpCalls,
+) -> InspectSuite:
+    """The suite with its judge's connection, where it has a judge. Raises JudgeUnfit."""
+    if not isinstance(suite, DataSuite) or suite.suite.settings.judge is None:
+        return suite
+    settings = suite.suite.settings.judge
+    if job.judge_provider is None:
+        raise JudgeUnfit(
+            f"suite {suite.pin.name}: there is no provider {settings.target.provider!r} for "
+            f"its judge {settings.target.name}; name it under `providers` in the configuration"
+        )
+    client = ProviderClient(
+        job.judge_provider,
+        job.judge_api_key,
+        connections=job.max_connections,
+        timeout_s=settings.timeout_s,
+        pace=paces.of(job.judge_provider.name) if paces else None,
+        allowed=allowed,
+        calls=calls,
+    )
+    judge = Judge(settings, job.judge_provider, client, calls=len(job.done))
+    return replace(suite, judging=judge)
+
+
+async def _evaluate(
+    suite: InspectSuite, collector: Collector, model: Model, folder: Path, connections: int
+) -> EvalLog | None:
+    """None when it was cancelled before a log was written."""
+    logs = await eval_async(
+        suite.task(collector.asked, collector),
+        model=model,
+        log_dir=str(folder),
+        log_level="error",
+        log_header_only=True,
+        log_images=False,
+        log_model_api=False,
+        log_realtime=False,
+        log_buffer=50,
+        max_samples=connections,
+        max_connections=connections,
+        max_tasks=1,
+        fail_on_error=False,
+        retry_on_error=0,
+        score_on_error=False,
+        score_display=False,
+        ctl_server=False,
+    )
+    return logs[0] if logs else None
+
+
+async def _reconcile(done: EvalLog, collector: Collector) -> None:
+    """Hand over what is in the log but did not come through the hook."""
+    if done.status != "success" and not collector.taken:
+        # Not its text: that may hold the prompt.
+        log.error("inspect ended the eval with status %s before any sample", done.status)
+    for summary in await read_eval_log_sample_summaries_async(done.location):
+        if str(summary.id) not in collector.taken and summary.completed:
+            lost = await read_eval_log_sample_async(done.location, summary.id)
+            await collector.take(lost)

@@ -1,0 +1,389 @@
+"""Suites as Inspect tasks: one built from our data, or a user's own `@task` as it is."""
+
+import asyncio
+import difflib
+import importlib.metadata
+import importlib.util
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import ModuleType
+from typing import Any, Protocol
+
+from inspect_ai import Task, task_with
+from inspect_ai.dataset import MemoryDataset
+from inspect_ai.dataset import Sample as InspectSample
+from inspect_ai.log import EvalSample
+from inspect_ai.model import (
+    ChatMessage,
+    ChatMessageAssistant,
+    ChatMessageSystem,
+    ChatMessageTool,
+    ChatMessageUser,
+    GenerateConfig,
+    ModelOutput,
+)
+from inspect_ai.scorer import Score, Target, Value, mean, scorer, value_to_float
+from inspect_ai.scorer import Scorer as InspectScorer
+from inspect_ai.solver import Generate, Solver, TaskState, solver
+from inspect_ai.util import EarlyStopping
+
+from evals.runner.inspect_model import CALLS, called
+from evals.runner.judge import billed
+from evals.runner.questions import Question, spoken
+from evals.scorers import Call, Judging, NotJudged, Scored
+from evals.suites.conversation import text
+from evals.suites.items import file_sha256
+from evals.suites.suite import Suite, load_suite, task_file
+from harness.domain.content_hash import digest
+from harness.domain.errors import InputError, NotFound
+from harness.domain.evals.item_overlap import fingerprint
+from harness.domain.evals.pins import ServedModel, told
+from harness.domain.evals.run import SuitePin
+from harness.domain.settings import SuiteSettings
+
+NOT_JUDGED, JUDGE = "swapgate_not_judged", "swapgate_judge"
+LENIENT, RULE, FIELDS = "swapgate_lenient", "swapgate_rule", "swapgate_fields"
+JUDGES = "swapgate_judges"
+SPELLED = frozenset({"c", "i", "p", "n", "yes", "no", "true", "false"})
+
+
+class InspectSuite(Protocol):
+    """What the runner needs of a suite."""
+
+    @property
+    def pin(self) -> SuitePin: ...
+
+    def ids(self) -> Sequence[str]: ...
+
+    def prompt(self, item: str) -> str: ...
+
+    def task(self, asked: Sequence[Question], stopping: EarlyStopping) -> Task:
+        """One Inspect sample per question, with the question's id, in this order."""
+        ...
+
+    def scored(self, sample: EvalSample) -> tuple[Scored, str]:
+        """The scores, and why there are none. Raises NotJudged."""
+        ...
+
+    def judges(self, sample: EvalSample) -> tuple[str, str]:
+        """Model and build of what scored it, as it named itself; empty for what asks none."""
+        ...
+
+    def spent(self) -> str:
+        """Why no more answers can be scored; empty while they can."""
+        ...
+
+
+def inspect_suite(settings: SuiteSettings) -> InspectSuite:
+    """Raises InputError, NotFound, ConfigError as the loaders do."""
+    return load_task_suite(settings) if settings.task else DataSuite(load_suite(settings))
+
+
+@solver
+def asked_as_written() -> Solver:
+    """One request with the item's own fields. Its tool calls are the answer; none is run."""
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        return await generate(state, tool_calls="none", extra_body=state.metadata[FIELDS])
+
+    return solve
+
+
+def said(message: Mapping[str, Any]) -> ChatMessage:
+    """A message of a chat completion as Inspect has it."""
+    content = text(message)
+    match message["role"]:
+        case "user":
+            return ChatMessageUser(content=content)
+        case "tool":
+            return ChatMessageTool(content=content, tool_call_id=message["tool_call_id"])
+        case "assistant":
+            calls = [
+                called(
+                    str(each.get("id") or ""),
+                    each["function"]["name"],
+                    each["function"].get("arguments", ""),
+                )
+                for each in message.get("tool_calls") or ()
+            ]
+            return ChatMessageAssistant(content=content, tool_calls=calls or None)
+        case _:
+            return ChatMessageSystem(content=content)
+
+
+def calls_of(output: ModelOutput) -> list[Call]:
+    return [Call(*each) for each in (output.metadata or {}).get(CALLS, ())]
+
+
+def named(heard: Iterable[ServedModel]) -> tuple[str, str]:
+    """Model and build; of several that were heard for one sample, all of them."""
+    known = told(heard)
+    builds = {each.build for each in known if each.build}
+    return ", ".join(sorted({each.model for each in known})), ", ".join(sorted(builds))
+
+
+def item_of(sample_id: str | int) -> str:
+    return str(sample_id).rpartition("#")[0]
+
+
+@dataclass(frozen=True)
+class DataSuite:
+    """Our own kind: data file, template, scorer by name."""
+
+    suite: Suite
+    judging: Judging | None = None
+
+    @property
+    def pin(self) -> SuitePin:
+        return self.suite.pin
+
+    def ids(self) -> Sequence[str]:
+        return tuple(self.suite.items)
+
+    def prompt(self, item: str) -> str:
+        return self.suite.prompt(item)
+
+    def task(self, asked: Sequence[Question], stopping: EarlyStopping) -> Task:
+        settings = self.suite.settings
+        return Task(
+            name=settings.name,
+            dataset=MemoryDataset([self._sample(each) for each in asked]),
+            solver=asked_as_written(),
+            scorer=self._scorer(),
+            config=GenerateConfig(
+                temperature=settings.temperature, max_tokens=settings.max_output_tokens
+            ),
+            early_stopping=stopping,
+        )
+
+    def _sample(self, asked: Question) -> InspectSample:
+        prompt, system = self.prompt(asked.item), self.suite.settings.system
+        metadata = {FIELDS: dict(self.suite.fields(asked.item))}
+        context = self.suite.context(asked.item)
+        if not (system or context):
+            return InspectSample(id=asked.id, input=prompt, metadata=metadata)
+        messages: list[ChatMessage] = [
+            *([ChatMessageSystem(content=system)] if system else []),
+            *(map(said, context) if context else [ChatMessageUser(content=prompt)]),
+        ]
+        return InspectSample(id=asked.id, input=messages, metadata=metadata)
+
+    def _scorer(self) -> InspectScorer:
+        # Inspect logs a scorer's parameters; as a closure it has none to log.
+        @scorer(metrics=[mean()], name="swapgate")
+        def by_name() -> InspectScorer:
+            async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - Inspect's
+                heard: set[ServedModel] = set()
+                with billed() as bill:
+                    try:
+                        found = await self._found(state, heard)
+                    except NotJudged as error:
+                        unread = {NOT_JUDGED: str(error), JUDGE: asdict(bill)}
+                        return Score(value=math.nan, metadata=unread | {JUDGES: named(heard)})
+                noted: dict[str, Any] = {LENIENT: found.lenient, RULE: found.rule}
+                if self.judging is not None:
+                    noted |= {JUDGE: asdict(bill), JUDGES: named(heard)}
+                return Score(
+                    value=math.nan if found.strict is None else found.strict, metadata=noted
+                )
+
+            return score
+
+        return by_name()
+
+    def spent(self) -> str:
+        return self.judging.spent if self.judging is not None else ""
+
+    async def _found(self, state: TaskState, heard: set[ServedModel]) -> Scored:
+        item, calls = item_of(state.sample_id), calls_of(state.output)
+        if self.judging is not None:
+            return await self.suite.judged(
+                spoken(state.output.completion, calls),
+                self.suite.items[item],
+                self.judging.heard_in(heard),
+            )
+        if self.suite.scorer.blocking:
+            return await asyncio.to_thread(
+                self.suite.score, state.output.completion, item, calls
+            )
+        return self.suite.score(state.output.completion, item, calls)
+
+    def judges(self, sample: EvalSample) -> tuple[str, str]:
+        score = next(iter((sample.scores or {}).values()), None)
+        model, build = (score.metadata or {}).get(JUDGES, ("", "")) if score else ("", "")
+        return str(model), str(build)
+
+    def scored(self, sample: EvalSample) -> tuple[Scored, str]:
+        score = next(iter((sample.scores or {}).values()), None)
+        if score is not None and NOT_JUDGED in (score.metadata or {}):
+            raise NotJudged((score.metadata or {})[NOT_JUDGED])
+        value = score.value if score else None
+        if score is None or not isinstance(value, int | float) or math.isnan(value):
+            return Scored(None, None), ""
+        noted = score.metadata or {}
+        return Scored(float(value), float(noted[LENIENT]), str(noted[RULE])), ""
+
+
+@dataclass(frozen=True)
+class TaskSuite:
+    """A user's `@task`: dataset, solver and scorer as they are; its epochs are the run's."""
+
+    settings: SuiteSettings
+    inner: Task
+    samples: Mapping[str, InspectSample]
+    pin: SuitePin
+
+    def ids(self) -> Sequence[str]:
+        return tuple(self.samples)
+
+    def prompt(self, item: str) -> str:
+        return text_of(self.samples[item])
+
+    def task(self, asked: Sequence[Question], stopping: EarlyStopping) -> Task:
+        chosen = [
+            self.samples[each.item].model_copy(update={"id": each.id}, deep=True)
+            for each in asked
+        ]
+        dataset = MemoryDataset(chosen, name=self.settings.name)
+        return task_with(self.inner, dataset=dataset, epochs=1, early_stopping=stopping)
+
+    def spent(self) -> str:
+        return ""
+
+    def judges(self, sample: EvalSample) -> tuple[str, str]:  # noqa: ARG002 - it asks none of ours
+        return "", ""
+
+    def scored(self, sample: EvalSample) -> tuple[Scored, str]:
+        """strict and lenient are the same: the task's scorer knows no forms."""
+        named, key = (
+            str(self.settings.scorer_options.get(k, "")) for k in ("scorer", "metric")
+        )
+        scores = sample.scores or {}
+        score = scores.get(named) if named else next(iter(scores.values()), None)
+        if score is None:
+            return Scored(None, None), f"scorer {named or 'of the task'} gave no score"
+        value: Value = score.value
+        if isinstance(value, dict):
+            if not key and len(value) > 1:
+                names = ", ".join(value)
+                return Scored(None, None), f"several scores; set scorer_options.metric: {names}"
+            found = value.get(key or next(iter(value), ""))
+            value = math.nan if found is None else found
+        number = as_share(value)
+        if number is None:
+            return Scored(None, None), "the score is not a number from 0 to 1"
+        return Scored(number, number), ""
+
+
+def as_share(value: Value) -> float | None:
+    """None for NaN, lists, words that mean no score, and what is not in [0, 1]."""
+    if isinstance(value, str) and value.casefold() not in SPELLED:
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if not isinstance(value, str | int | float):
+        return None
+    number = value_to_float()(value)
+    return number if 0 <= number <= 1 else None
+
+
+def text_of(sample: InspectSample) -> str:
+    if isinstance(sample.input, str):
+        return sample.input
+    return "\n\n".join(f"{message.role}: {message.text}" for message in sample.input)
+
+
+def load_task_suite(settings: SuiteSettings) -> TaskSuite:
+    """Runs the user's file. Raises InputError when it or its task does not work."""
+    file, name = task_file(settings)
+    sha256 = file_sha256(file)
+    unknown = set(settings.scorer_options) - {"scorer", "metric"}
+    if unknown:
+        raise InputError(
+            f"suite {settings.name!r}: a task's scorer_options are scorer and metric, "
+            f"not {', '.join(sorted(unknown))}"
+        )
+    module = _module(settings)
+    functions = {
+        key: each
+        for key, each in vars(module).items()
+        if getattr(getattr(each, "__registry_info__", None), "type", None) == "task"
+    }
+    if not functions:
+        raise InputError(f"{file}: no function with Inspect's @task in it")
+    if not name and len(functions) > 1:
+        raise InputError(f"{file}: several tasks; name one: {file}:{next(iter(functions))}")
+    chosen = name or next(iter(functions))
+    if chosen not in functions:
+        near = difflib.get_close_matches(chosen, functions, n=1, cutoff=0.0)[0]
+        raise NotFound(f"{file}: no task {chosen!r}; did you mean {near!r}?")
+    try:
+        inner: Task = functions[chosen]()
+    except Exception as error:
+        raise InputError(f"{file}: task {chosen!r} failed: {_told(error)}") from error
+    samples = _samples(settings, inner)
+    version = importlib.metadata.version("inspect_ai")
+    options = digest(dict(settings.scorer_options))[:8]
+    pin = SuitePin(
+        name=settings.name,
+        version=settings.version,
+        data_sha256=digest([sha256, [_content(key, each) for key, each in samples.items()]]),
+        scorer=f"task:{chosen}@{sha256[:12]}/{options}",
+        template=f"inspect_ai {version}",
+        items=len(samples),
+        texts=fingerprint(map(_asked, samples.values())),
+    )
+    return TaskSuite(settings, inner, samples, pin)
+
+
+def _asked(sample: InspectSample) -> str:
+    words = sample.input
+    if not isinstance(words, str):
+        words = "\n".join(message.text for message in words)
+    return "\n".join([words, *sorted(sample.choices or ())])
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _module(settings: SuiteSettings) -> ModuleType:
+    file, _ = task_file(settings)
+    spec = importlib.util.spec_from_file_location(
+        f"swapgate_task_{digest(str(file))[:12]}", file
+    )
+    if spec is None or spec.loader is None:
+        raise InputError(f"{file}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    # The file may import its neighbours.
+    sys.path.insert(0, str(file.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"{file}: cannot be imported: {_told(error)}") from error
+    finally:
+        sys.path.remove(str(file.resolve().parent))
+    return module
+
+
+def _samples(settings: SuiteSettings, task: Task) -> Mapping[str, InspectSample]:
+    samples: dict[str, InspectSample] = {}
+    for number, sample in enumerate(task.dataset, start=1):
+        key = f"{settings.name}-{number:04}" if sample.id is None else str(sample.id)
+        if key in samples:
+            raise InputError(f"suite {settings.name!r}: two samples have the id {key!r}")
+        samples[key] = sample
+    if not samples:
+        raise InputError(f"suite {settings.name!r}: the task's dataset is empty")
+    return samples
+
+
+def _content(key: str, sample: InspectSample) -> list[Any]:
+    """Without message ids, which Inspect draws anew each time."""
+    metadata = json.loads(json.dumps(sample.metadata, default=str, sort_keys=True))
+    return [key, text_of(sample), sample.target, sample.choices, metadata]

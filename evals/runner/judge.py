@@ -1,0 +1,177 @@
+"""The pinned model that scores a suite's answers, over HTTP and within its budget."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from evals.runner.chat_completions import Embedded, Reply, body
+from evals.runner.provider_client import ProviderClient, ProviderFailed
+from evals.scorers import NotJudged
+from harness.domain.evals.pins import ServedModel
+from harness.domain.routing.target import Price, Provider
+from harness.domain.settings import JudgeSettings
+
+
+@dataclass
+class Bill:
+    """What scoring one answer took. cost_usd: None where the judge's price is unknown."""
+
+    calls: int = 0
+    cost_usd: float | None = 0.0
+
+    def pay(self, cost_usd: float | None) -> None:
+        known = self.cost_usd is not None and cost_usd is not None
+        self.cost_usd = (self.cost_usd or 0.0) + (cost_usd or 0.0) if known else None
+
+
+_bill: ContextVar[Bill | None] = ContextVar("bill", default=None)
+
+
+@contextmanager
+def billed() -> Iterator[Bill]:
+    """What judges are asked in this block, in tasks that it starts too, stands on the bill."""
+    bill = Bill()
+    token = _bill.set(bill)
+    try:
+        yield bill
+    finally:
+        _bill.reset(token)
+
+
+class Judge:
+    """Implements scorers.judging.Judging. client: of its provider; the caller closes it.
+
+    calls: how many were made for this run before, by a worker that is gone.
+    """
+
+    def __init__(
+        self,
+        settings: JudgeSettings,
+        provider: Provider,
+        client: ProviderClient,
+        *,
+        calls: int = 0,
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._target = provider.as_sent(settings.target)
+        self._price: Price | None = provider.prices.get(settings.target.model)
+        self._calls = calls
+        self.cost_usd = 0.0
+
+    @property
+    def attempts(self) -> int:
+        return self._settings.attempts
+
+    @property
+    def spent(self) -> str:
+        """Why it may not be asked any more; empty while it may."""
+        most, limit = self._settings.max_calls, self._settings.max_cost_usd
+        name = self._settings.target.name
+        if self._calls >= most:
+            return f"the judge {name} has been asked {most} times, the most that `judge` allows"
+        if limit is not None and self._price is None:
+            return (
+                f"the price of the judge {name} is not known, so that its cost cannot be held "
+                f"to ${limit:.4f}: give its provider a price"
+            )
+        if limit is not None and self.cost_usd >= limit:
+            return f"the judge {name} has cost ${self.cost_usd:.4f} of ${limit:.4f}"
+        return ""
+
+    def heard_in(self, heard: set[ServedModel]) -> "Heard":
+        return Heard(self, heard)
+
+    async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Raises NotJudged."""
+        return (await self.asked(messages)).text
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """Raises NotJudged."""
+        return (await self.embedded(texts)).vectors
+
+    async def asked(self, messages: Sequence[Mapping[str, str]]) -> Reply:
+        """Raises NotJudged."""
+        self._charge()
+        settings = {"temperature": 0, "max_tokens": self._settings.max_output_tokens}
+        try:
+            came = await self._client.ask(body(self._target, messages, settings))
+        except ProviderFailed as error:
+            raise self._away(error) from None
+        reply = came.reply
+        self._pay(reply.input_tokens, reply.output_tokens, reply.cached_tokens)
+        return reply
+
+    async def embedded(self, texts: Sequence[str]) -> Embedded:
+        """Raises NotJudged."""
+        self._charge()
+        target = self._settings.target
+        asked: dict[str, Any] = {**target.parameters, "model": target.model}
+        try:
+            came = await self._client.embed({**asked, "input": list(texts)})
+        except ProviderFailed as error:
+            raise self._away(error) from None
+        self._pay(came.tokens, 0)
+        if len(came.vectors) != len(texts):
+            raise NotJudged(
+                f"{target.name} sent {len(came.vectors)} vectors for {len(texts)} texts"
+            )
+        return came
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    def _charge(self) -> None:
+        if self.spent:
+            raise NotJudged(self.spent)
+        # Before the call: those under way count, or they could be many too many.
+        self._calls += 1
+        if (bill := _bill.get()) is not None:
+            bill.calls += 1
+
+    def _pay(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> None:
+        cost_usd = None
+        if self._price is not None:
+            cost_usd = self._price.cost_usd(input_tokens, output_tokens, cached_tokens)
+            self.cost_usd += cost_usd
+        if (bill := _bill.get()) is not None:
+            bill.pay(cost_usd)
+
+    def _away(self, error: ProviderFailed) -> NotJudged:
+        return NotJudged(f"the judge {self._settings.target.name} did not answer: {error}")
+
+
+class Heard:
+    """The judge for one sample. heard: takes note of what answered."""
+
+    def __init__(self, judge: Judge, heard: set[ServedModel]) -> None:
+        self._judge = judge
+        self._heard = heard
+
+    @property
+    def attempts(self) -> int:
+        return self._judge.attempts
+
+    @property
+    def spent(self) -> str:
+        return self._judge.spent
+
+    def heard_in(self, heard: set[ServedModel]) -> "Heard":
+        return Heard(self._judge, heard)
+
+    async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Raises NotJudged."""
+        reply = await self._judge.asked(messages)
+        self._heard.add(reply.served)
+        return reply.text
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """Raises NotJudged."""
+        found = await self._judge.embedded(texts)
+        self._heard.add(ServedModel(found.model))
+        return found.vectors
+
+    async def close(self) -> None:
+        await self._judge.close()

@@ -1,0 +1,134 @@
+"""Whether a suite's judge still agrees with people, before it scores anything (F7)."""
+
+import asyncio
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from evals.scorers import Judging, NotJudged
+from evals.suites.judge_references import Reference, load_references
+from evals.suites.suite import Suite
+from harness.domain.content_hash import digest
+from harness.domain.errors import JudgeUnfit
+from harness.domain.settings import JudgeSettings, SuiteSettings
+from harness.gate.offline.kappa import Agreement, cohens_kappa
+from harness.ports import Clock
+
+ABSTAINED = -1  # a category of its own: no person's
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """How far judges agreed with people, one small file for each pin in a folder of this
+    machine.
+    """
+
+    folder: Path
+    clock: Clock
+
+    def recent(self, key: str, max_age_s: float) -> Agreement | None:
+        """None when there is none so new, or it cannot be read."""
+        now = self.clock.now().timestamp()
+        try:
+            found = json.loads(self._file(key).read_text(encoding="utf-8"))
+            # A clock that was set back must not make an old one good for ever.
+            fresh = now - max_age_s < found.pop("at") <= now
+            return Agreement(**found) if fresh else None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def keep(self, key: str, found: Agreement) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Another worker may write the same measurement just now.
+        part = self._file(key).with_suffix(f".{os.getpid()}.part")
+        noted = {**asdict(found), "at": self.clock.now().timestamp()}
+        part.write_text(json.dumps(noted), encoding="utf-8")
+        part.replace(self._file(key))
+
+    def _file(self, key: str) -> Path:
+        return self.folder / f"{key}.json"
+
+
+def band(score: float | None, levels: int) -> int:
+    """Which of so many equal bands of [0, 1]; the highest one has both its ends."""
+    return ABSTAINED if score is None else min(int(score * levels), levels - 1)
+
+
+async def confirm(
+    suite: Suite,
+    judging: Judging,
+    *,
+    checks: Checks | None,
+    connections: int,
+) -> Agreement | None:
+    """The agreement, measured now or lately; None for a suite without references.
+
+    checks: where measurements are kept; None for nowhere. Raises JudgeUnfit.
+    """
+    judge = suite.settings.judge
+    if judge is None or judge.references is None:
+        return None
+    found = checks.recent(_key(suite), judge.recheck_s) if checks else None
+    if found is None:
+        try:
+            found = await _measured(suite, judging, judge, connections)
+        except NotJudged as error:
+            raise JudgeUnfit(
+                f"suite {suite.settings.name}: its judge could not be checked: {error}"
+            ) from None
+        if checks:
+            checks.keep(_key(suite), found)
+    _demand(suite.settings, judge, found)
+    return found
+
+
+def _key(suite: Suite) -> str:
+    """Of what the agreement depends on: the scorer's pin holds rubric, judge and references."""
+    return digest([suite.pin.name, suite.pin.scorer])[:24]
+
+
+async def _measured(
+    suite: Suite, judging: Judging, judge: JudgeSettings, connections: int
+) -> Agreement:
+    assert judge.references is not None  # noqa: S101 - confirm has looked
+    references = load_references(judge.references)
+    gate = asyncio.Semaphore(connections)
+
+    async def rated(each: Reference) -> tuple[int, int] | NotJudged:
+        async with gate:
+            try:
+                found = await suite.judged(each.answer, each.item, judging)
+            except NotJudged as error:
+                return error
+        return band(each.score, judge.levels), band(found.strict, judge.levels)
+
+    ratings = await asyncio.gather(*map(rated, references))
+    for each in ratings:
+        if isinstance(each, NotJudged):
+            raise each
+    return cohens_kappa([each for each in ratings if not isinstance(each, NotJudged)])
+
+
+def words(suite: SuiteSettings, found: Agreement) -> str:
+    """The figure as people read it."""
+    assert suite.judge is not None  # noqa: S101 - confirm has looked
+    if found.kappa is None or found.low is None or found.high is None:
+        return (
+            f"suite {suite.name}: the {found.n} references and the judge "
+            f"{suite.judge.target.name} all have one and the same score, which tells nothing "
+            "of agreement; add references with others"
+        )
+    return (
+        f"suite {suite.name}: on {found.n} human references the judge "
+        f"{suite.judge.target.name} has Cohen's kappa {found.kappa:.2f} (95 % interval "
+        f"{found.low:.2f} to {found.high:.2f}), the floor is {suite.judge.min_agreement:.2f}"
+    )
+
+
+def _demand(suite: SuiteSettings, judge: JudgeSettings, found: Agreement) -> None:
+    """Raises JudgeUnfit with the figure in words."""
+    if found.kappa is None:
+        raise JudgeUnfit(words(suite, found))
+    if found.kappa < judge.min_agreement:
+        raise JudgeUnfit(f"{words(suite, found)}; mend the rubric or take another judge")

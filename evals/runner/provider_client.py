@@ -1,0 +1,223 @@
+"""Calling a target's provider, with retries; failures told without the prompt."""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, Protocol, TypeVar
+
+from evals.runner.chat_completions import Embedded, MalformedReply, Reply, embedded, reply
+from evals.runner.http_transport import HttpCalls
+from evals.runner.rate_gate import Pace
+from harness.domain.errors import InputError, NoAnswer, UpstreamError
+from harness.domain.providers.api_base_rules import check_base_url
+from harness.domain.providers.kinds import with_limit_named
+from harness.domain.providers.secret_encodings import hidden
+from harness.domain.reliability.retry import retry_after_s
+from harness.domain.routing.target import Provider
+from harness.ports import Posted, ProviderCallsFactory
+
+
+class Counted(Protocol):
+    @property
+    def tokens(self) -> int: ...
+
+
+T = TypeVar("T", bound=Counted)
+Waiting = Callable[[], AbstractAsyncContextManager[None]]
+RETRIES: Final = 3  # statistics.md §1.1: R
+FIRST_PAUSE_S: Final = 0.25
+LONGEST_PAUSE_S: Final = 20.0
+# Longer than this, an answer is not waited for, whatever the provider asks.
+LONGEST_ASKED_S: Final = 600.0
+RETRYABLE: Final = frozenset({408, 409, 425, 429})
+SHARED_TEXT: Final = 16  # characters in common with the request that make a text suspicious
+SHARED_SECRET: Final = 8  # the same for the key and the provider's own headers
+
+
+class ProviderFailed(UpstreamError):
+    """No answer came, after the retries. The text holds neither prompt nor key."""
+
+
+class _Attempt(Exception):
+    """One attempt failed. pause_s: what the provider asked for, if it did."""
+
+    def __init__(self, text: str, *, retry: bool, pause_s: float | None = None) -> None:
+        super().__init__(text)
+        self.retry = retry
+        self.pause_s = pause_s
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """reply, and the wall time in seconds of the attempt that brought it."""
+
+    reply: Reply
+    seconds: float
+
+
+class ProviderClient:
+    """One provider's chat completions and embeddings. Make and close it in one event loop.
+
+    pace: when a call may go; it is closed with the client. waiting: entered while a call waits
+    for that. allowed: as `domain.base_url` reads it. calls: what carries them.
+
+    Raises ConfigError where the provider's kind needs what is not installed.
+    """
+
+    def __init__(  # noqa: PLR0913 - by name, and most have a default
+        self,
+        provider: Provider,
+        api_key: str | None,
+        *,
+        connections: int,
+        timeout_s: float = 120.0,
+        first_pause_s: float = FIRST_PAUSE_S,
+        pace: Pace | None = None,
+        waiting: Waiting = nullcontext,
+        allowed: Collection[str] = (),
+        calls: ProviderCallsFactory = HttpCalls,
+    ) -> None:
+        self._base, self._kind = provider.api_base, provider.kind
+        self._secrets = (api_key or "", *provider.extra_headers.values())
+        self._calls = calls(
+            provider, api_key, connections=connections, timeout_s=timeout_s, allowed=allowed
+        )
+        self._first_pause_s = first_pause_s
+        self._pace = pace
+        self._waiting = waiting
+        self._allowed = allowed
+        # Chance only spreads the retries of many samples over time; no result depends on it.
+        self._jitter = random.Random()  # noqa: S311 - as above
+
+    async def ask(self, body: Mapping[str, Any]) -> Answered:
+        """Raises ProviderFailed when the last retry has failed, or none is worth it."""
+        sent = with_limit_named(body, self._kind)
+        found, seconds = await self._asked("/chat/completions", sent, reply)
+        return Answered(found, seconds)
+
+    async def embed(self, body: Mapping[str, Any]) -> Embedded:
+        """Raises ProviderFailed, as ask()."""
+        found, _ = await self._asked("/embeddings", body, embedded)
+        return found
+
+    async def _asked(
+        self, path: str, body: Mapping[str, Any], read: Callable[[bytes], T]
+    ) -> tuple[T, float]:
+        """What `read` makes of the answer, and the seconds of the attempt that brought it."""
+        request = json.dumps(body, ensure_ascii=False).encode()
+        attempt = 0
+        while True:
+            try:
+                return await self._attempted(path, request, body, read)
+            except _Attempt as error:
+                failed = error
+            if not failed.retry:
+                raise ProviderFailed(str(failed))
+            asked_s = failed.pause_s or 0.0
+            if asked_s > LONGEST_ASKED_S:
+                raise ProviderFailed(f"{failed} (it asks for a pause of {asked_s:.0f} s)")
+            if attempt == RETRIES:
+                raise ProviderFailed(f"{failed} ({RETRIES + 1} attempts)")
+            if asked_s and self._pace is not None:
+                self._pace.hold(asked_s)
+            await asyncio.sleep(max(self._pause_s(attempt), asked_s))
+            attempt += 1
+
+    async def _attempted(
+        self, path: str, request: bytes, body: Mapping[str, Any], read: Callable[[bytes], T]
+    ) -> tuple[T, float]:
+        """Raises _Attempt."""
+        async with AsyncExitStack() as stack:
+            settle = None
+            if self._pace is not None:
+                async with self._waiting():
+                    try:
+                        turn = self._pace.turn(len(request))
+                        settle = await stack.enter_async_context(turn)
+                    except OSError as error:
+                        text = f"the provider's limits cannot be kept: {error.strerror}"
+                        raise _Attempt(text, retry=True) from None
+            started = time.perf_counter()
+            raw = await self._post(path, request, body)
+            seconds = time.perf_counter() - started
+            try:
+                found = read(raw)
+            except MalformedReply as error:
+                raise _Attempt(str(error), retry=True) from None
+            if settle is not None:
+                settle(found.tokens)
+            return found, seconds
+
+    async def close(self) -> None:
+        if self._pace is not None:
+            self._pace.close()
+        await self._calls.close()
+
+    def _pause_s(self, attempt: int) -> float:
+        pause = self._first_pause_s * float(4**attempt) * self._jitter.uniform(0.75, 1.25)
+        return min(LONGEST_PAUSE_S, pause)
+
+    async def _post(self, path: str, request: bytes, body: Mapping[str, Any]) -> bytes:
+        """body: what the request says. Raises _Attempt."""
+        try:
+            check_base_url(self._base, self._allowed)
+            posted = await self._calls.post(path, request)
+        except InputError as error:
+            raise _Attempt(str(error), retry=False) from None
+        except NoAnswer as error:
+            raise _Attempt(str(error), retry=error.again) from None
+        if posted.status == 200:
+            return posted.body
+        retry = posted.status >= 500 or posted.status in RETRYABLE
+        said = self._said(posted.body, body)
+        raise _Attempt(
+            f"HTTP {posted.status}{said}",
+            retry=retry,
+            pause_s=retry_after_s(posted.headers, _time_of(posted)),
+        )
+
+    def _said(self, raw: bytes, body: Mapping[str, Any]) -> str:
+        """The provider's own words, unless they repeat the messages or the key."""
+        try:
+            error = json.loads(raw)["error"]
+            words = str(error["message"] if isinstance(error, dict) else error)
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return ""
+        words = _flat(words)[:300]
+        texts = [each["content"] for each in body.get("messages", ())] + [body.get("input", "")]
+        asked = "\n".join(_flat(str(text)) for text in texts)
+        if _share(words, asked, SHARED_TEXT) or any(
+            _share(words, secret, SHARED_SECRET) or _spells(words, secret)
+            for secret in self._secrets
+        ):
+            return " (its message is withheld: it repeats the request)"
+        return f": {words}"
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _share(one: str, other: str, length: int) -> bool:
+    """Whether so many characters in a row stand in both, in any case."""
+    one, other = one.casefold(), other.casefold()
+    return any(one[at : at + length] in other for at in range(len(one) - length + 1))
+
+
+def _spells(words: str, secret: str) -> bool:
+    said = words.encode("utf-8", "surrogatepass")
+    return hidden(said, secret) != said
+
+
+def _time_of(answer: Posted) -> datetime:
+    """By the provider's clock; where it shows none, no date of its headers can be ahead."""
+    try:
+        return parsedate_to_datetime(answer.headers["date"]).astimezone(UTC)
+    except (LookupError, ValueError, OverflowError):
+        return datetime.max.replace(tzinfo=UTC)

@@ -1,0 +1,181 @@
+"""What a run still has to ask, and the sample that an answer becomes: for every runner."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from evals.runner.order import planned
+from evals.scorers import Call, Scored
+from evals.scorers.scorer import UNSCORED
+from harness.domain.errors import NotFound, StaleEvidence
+from harness.domain.evals.pins import ServedModel
+from harness.domain.evals.run import Sample, SampleError, SuitePin
+from harness.domain.settings import SuiteSettings
+from harness.ports import EvalJob
+
+NOBODY: Final = ServedModel("")
+GIVE_UP_AFTER: Final = 24  # infrastructure errors in a row, with no answer between them
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One item in one epoch. position: of the item in the run's order, from 0."""
+
+    position: int
+    item: str
+    epoch: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.item}#{self.epoch}"
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What an answer took. input_tokens: cached ones included. judge_calls, judge_cost_usd:
+    what scoring it took; None where the judge's price is unknown.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    cached_tokens: int = 0
+    judge_calls: int = 0
+    judge_cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """served, judge: as the providers named themselves in their replies."""
+
+    text: str
+    spent: Spent
+    served: ServedModel
+    judge: ServedModel = NOBODY
+
+
+def configured(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSettings:
+    """The settings of the job's suite. Raises NotFound."""
+    try:
+        return suites[job.run.suite]
+    except KeyError:
+        raise NotFound(
+            f"run {job.run.id}: suite {job.run.suite!r} is not configured on this machine"
+        ) from None
+
+
+def questions(job: EvalJob, items: Iterable[str], pin: SuitePin) -> tuple[Question, ...]:
+    """Every (item, epoch) that is not stored yet, in the run's order.
+
+    Raises StaleEvidence when the suite is no longer what the run was registered for.
+    """
+    if pin.digest != job.run.suite_digest:
+        raise StaleEvidence(
+            f"run {job.run.id}: suite {pin.name!r} has changed since the run was registered "
+            f"({job.run.suite_digest[:12]} then, {pin.digest[:12]} now); start a new run"
+        )
+    return tuple(
+        Question(position, item, epoch)
+        for position, item, epoch in planned(
+            items,
+            order_seed=job.run.order_seed,
+            wanted=job.run.wanted,
+            epochs=job.run.epochs,
+        )
+        if (item, epoch) not in job.done
+    )
+
+
+def cost_usd(job: EvalJob, spent: Spent) -> float | None:
+    """None when the provider's price of the model is not known."""
+    price = job.provider.prices.get(job.target.model)
+    if price is None:
+        return None
+    return price.cost_usd(spent.input_tokens, spent.output_tokens, spent.cached_tokens)
+
+
+def spoken(text: str, calls: Sequence[Call]) -> str:
+    """An answer as it is stored: its text, or with tool calls one JSON object of both."""
+    if not calls:
+        return text
+    made = [{"name": call.name, "arguments": arguments_of(call)} for call in calls]
+    return json.dumps({"content": text, "tool_calls": made}, ensure_ascii=False)
+
+
+def arguments_of(call: Call) -> object:
+    """As JSON, or the text as it came when it is none."""
+    try:
+        return json.loads(call.arguments or "{}")
+    except (ValueError, RecursionError):
+        return call.arguments
+
+
+def answered(
+    job: EvalJob,
+    question: Question,
+    answer: Answer,
+    scored: Scored,
+    *,
+    prompt: str,
+    why_unscored: str = "",
+) -> Sample:
+    """A sample with an answer; unscored when the scorer found nothing to score."""
+    unscored = scored.strict is None
+    return Sample(
+        run=job.run.id,
+        item=question.item,
+        epoch=question.epoch,
+        position=question.position,
+        answer=answer.text,
+        strict=scored.strict,
+        lenient=scored.lenient,
+        input_tokens=answer.spent.input_tokens,
+        output_tokens=answer.spent.output_tokens,
+        cost_usd=cost_usd(job, answer.spent),
+        duration_s=answer.spent.seconds,
+        error=SampleError.UNSCORED if unscored else None,
+        error_text=(why_unscored or "no score can be read from the answer") if unscored else "",
+        served_model=answer.served.model,
+        prompt=prompt,
+        rule=scored.rule,
+        cached_tokens=answer.spent.cached_tokens,
+        judge_calls=answer.spent.judge_calls,
+        judge_cost_usd=answer.spent.judge_cost_usd,
+        served_build=answer.served.build,
+        judge_model=answer.judge.model,
+        judge_build=answer.judge.build,
+    )
+
+
+def not_judged(
+    job: EvalJob, question: Question, answer: Answer, *, text: str, prompt: str
+) -> Sample:
+    """A sample with an answer, whose score the infrastructure owes us."""
+    found = answered(job, question, answer, UNSCORED, prompt=prompt)
+    return replace(found, error=SampleError.INFRA, error_text=text)
+
+
+def not_answered(
+    job: EvalJob, question: Question, *, text: str, spent: Spent, prompt: str
+) -> Sample:
+    """A sample that the infrastructure owes us, after its retries."""
+    return Sample(
+        run=job.run.id,
+        item=question.item,
+        epoch=question.epoch,
+        position=question.position,
+        answer="",
+        strict=None,
+        lenient=None,
+        input_tokens=spent.input_tokens,
+        output_tokens=spent.output_tokens,
+        cost_usd=cost_usd(job, spent),
+        duration_s=spent.seconds,
+        error=SampleError.INFRA,
+        error_text=text,
+        prompt=prompt,
+        cached_tokens=spent.cached_tokens,
+        judge_calls=spent.judge_calls,
+        judge_cost_usd=spent.judge_cost_usd,
+    )

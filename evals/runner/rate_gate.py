@@ -1,0 +1,118 @@
+"""When a call may go to its provider: limits that all workers of a machine share, both arms of
+a comparison and judges alike, and the pauses that a provider asks for.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+
+from evals.runner.slots import Slots
+from harness.domain.evals.provider_limits import EvalLimits
+from harness.domain.reliability.rate_limits import (
+    RateDecision,
+    RateLimit,
+    RateState,
+    admit,
+    settle,
+)
+from harness.ports import RateBook
+
+# As most tokenizers have it for English; other text is settled once the provider has counted.
+BYTES_PER_TOKEN: Final = 4
+LONGEST_NAP_S: Final = 5.0
+# Those who were all told to wait must not all come back at one moment.
+SPREAD_S: Final = 0.25
+NO_LIMITS: Final = EvalLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Paces:
+    """limits: by provider. book, folder: shared by all workers of this machine."""
+
+    limits: Mapping[str, EvalLimits]
+    book: RateBook
+    folder: Path
+
+    def of(self, provider: str) -> "Pace":
+        """Of one client of that provider; close it in the same event loop."""
+        limits = self.limits.get(provider, NO_LIMITS)
+        # A provider's name may hold what a file's name may not.
+        place = self.folder / blake2b(provider.encode(), digest_size=8).hexdigest()
+        slots = Slots(place, limits.max_concurrent) if limits.max_concurrent else None
+        return Pace(provider, limits.rate, self.book, slots)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """slots: None for no limit of calls under way."""
+
+    provider: str
+    limit: RateLimit
+    book: RateBook
+    slots: Slots | None
+    # One at a time waits for the rate; the others come in order.
+    _first: asyncio.Lock = field(default_factory=asyncio.Lock)
+    # Chance only keeps waiting workers apart; no result depends on it.
+    _jitter: random.Random = field(default_factory=random.Random)
+
+    @asynccontextmanager
+    async def turn(self, request_bytes: int) -> AsyncIterator[Callable[[int], None]]:
+        """Waits until a request of about that size may go, and holds its slot.
+
+        Gives what is to be told how many tokens it came to. Raises OSError when the folder of
+        the slots fails.
+        """
+        tokens = request_bytes / BYTES_PER_TOKEN
+        async with AsyncExitStack() as stack:
+            if self.slots is not None:
+                await stack.enter_async_context(self.slots.one())
+            async with self._first:
+                # What is waited for is in a file: others change it, and nothing tells us.
+                while (wait_s := self._wait_s(tokens)) > 0:  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(min(LONGEST_NAP_S, wait_s))
+            yield lambda actual: self._settle(tokens, actual)
+
+    def hold(self, seconds: float) -> None:
+        """Nobody on this machine asks the provider for so long: it said so."""
+        until = time.monotonic() + seconds + self._jitter.uniform(0, SPREAD_S)
+        self.book.change(
+            f"hold:{self.provider}",
+            lambda state: state._replace(requests_until=max(state.requests_until, until)),
+        )
+
+    def close(self) -> None:
+        if self.slots is not None:
+            self.slots.close()
+
+    def _wait_s(self, tokens: float) -> float:
+        """0 when it may go; then it is counted."""
+        now = time.monotonic()
+        held = self.book.change(f"hold:{self.provider}", lambda state: state)
+        if held.requests_until > now:
+            return held.requests_until - now
+        if self.limit.requests_per_min is None and self.limit.tokens_per_min is None:
+            return 0.0
+        decided: list[RateDecision] = []
+
+        def change(state: RateState) -> RateState:
+            decided.append(admit(state, self.limit, tokens, now))
+            return decided[-1].state
+
+        self.book.change(self.provider, change)
+        return decided[-1].retry_after_s
+
+    def _settle(self, estimated: float, actual: int) -> None:
+        if self.limit.tokens_per_min is not None:
+            now = time.monotonic()
+            self.book.change(
+                self.provider,
+                lambda state: settle(
+                    state, self.limit, estimated=estimated, actual=actual, now=now
+                ),
+            )

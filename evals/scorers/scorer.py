@@ -1,0 +1,101 @@
+"""What a scorer is and what it answers."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from evals.suites.items import Item
+from harness.domain.errors import InputError
+
+if TYPE_CHECKING:
+    from evals.scorers.judge_protocol import JudgedScore
+
+Options = Mapping[str, Any]
+KINDS: Final[Mapping[type, str]] = {bool: "yes or no (true, false)", dict: "mapping"}
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Scores in [0, 1]; None for both when nothing that could be scored came.
+
+    strict: as the suite asks for it. lenient: after the form has been forgiven, never below
+    strict. rule: the form rule that broke where strict is lower; empty otherwise.
+    """
+
+    strict: float | None
+    lenient: float | None
+    rule: str = ""
+
+
+UNSCORED = Scored(None, None)
+
+
+class NotJudged(Exception):
+    """The answer is there, and what should score it is not: nothing against the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool call of an answer. arguments: as the provider sent them, JSON in a text."""
+
+    name: str
+    arguments: str
+
+
+def right_or_wrong(*, strict: bool, lenient: bool, rule: str = "") -> Scored:
+    return settled(float(strict), float(lenient), rule)
+
+
+def settled(strict: float, lenient: float, rule: str = "") -> Scored:
+    """lenient is raised to strict; the rule is kept where they differ."""
+    lenient = max(strict, lenient)
+    return Scored(strict, lenient, rule if strict < lenient else "")
+
+
+def accepts_any(_item: Item, _options: Options) -> str | None:
+    return None
+
+
+def as_given(_items: Sequence[Item], options: Options) -> Options:
+    return options
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A scorer by name. `score` never raises for any answer to an item that `check` accepts.
+
+    defaults: the options it knows, with their values. check: None for an item that it can
+    score, or the reason why the item must be left out of the suite; raises InputError for one
+    that is plainly wrong. complete: options filled in from the whole suite. calls: scores an
+    answer with its tool calls; without it these are not looked at. blocking: `score` takes
+    long enough to need a thread of its own, and may raise NotJudged. judged: scores by asking
+    the suite's judge; `score` is not called then.
+    """
+
+    name: str
+    score: Callable[[str, Item, Options], Scored]
+    defaults: Options = field(default_factory=dict)
+    check: Callable[[Item, Options], str | None] = accepts_any
+    complete: Callable[[Sequence[Item], Options], Options] = as_given
+    calls: Callable[[Sequence[Call], str, Item, Options], Scored] | None = None
+    blocking: bool = False
+    judged: "JudgedScore | None" = None
+
+    def options(self, given: Options) -> Options:
+        """The defaults with `given` over them. Raises InputError for an unknown option."""
+        for key, value in given.items():
+            if key not in self.defaults:
+                near = difflib.get_close_matches(key, self.defaults, n=1)
+                known = ", ".join(sorted(self.defaults)) or "none"
+                hint = f"did you mean {near[0]!r}?" if near else f"it knows: {known}"
+                raise InputError(f"scorer {self.name!r}: unknown option {key!r}; {hint}")
+            default = self.defaults[key]
+            if isinstance(default, bool) != isinstance(value, bool) or (
+                isinstance(default, str | dict) and not isinstance(value, type(default))
+            ):
+                raise InputError(
+                    f"scorer {self.name!r}: option {key!r}: {value!r} is not a "
+                    f"{KINDS.get(type(default), 'text')}"
+                )
+        return {**self.defaults, **given}

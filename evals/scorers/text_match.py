@@ -1,0 +1,82 @@
+"""`exact` and `regex`: the answer against a text."""
+
+import json
+
+from evals.scorers.scorer import UNSCORED, Options, Scored, Scorer, right_or_wrong
+from evals.scorers.unwrap import lines_of, peelings
+from evals.suites.items import Item
+from harness.domain.bounded_regex import TimedPattern
+from harness.domain.errors import InputError, PatternTooSlow
+
+
+def written(target: object) -> str:
+    """The target as an answer would spell it: a text as it is, else JSON."""
+    return target if isinstance(target, str) else json.dumps(target, ensure_ascii=False)
+
+
+def folded(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def exact(answer: str, item: Item, options: Options) -> Scored:
+    """A list as target means: any of these."""
+    if not answer.strip():
+        return UNSCORED
+    targets = item.target if isinstance(item.target, list) else [item.target]
+    accepted = {written(target).strip() for target in targets}
+    forgiven = {folded(target) for target in accepted}
+    if options["ignore_case"]:
+        strict = answer.strip().casefold() in {target.casefold() for target in accepted}
+    else:
+        strict = answer.strip() in accepted
+    if strict:
+        return right_or_wrong(strict=True, lenient=True)
+    if folded(answer) in forgiven:
+        return right_or_wrong(strict=False, lenient=True, rule="case")
+    for rule, text in peelings(answer):
+        if folded(text) in forgiven:
+            return right_or_wrong(strict=False, lenient=True, rule=rule)
+    lines = lines_of(answer)
+    for rule, line in (("leading_prose", lines[-1]), ("trailing_prose", lines[0])):
+        if {folded(line), *(folded(text) for _, text in peelings(line))} & forgiven:
+            return right_or_wrong(strict=False, lenient=True, rule=rule)
+    return right_or_wrong(strict=False, lenient=False)
+
+
+def _pattern(item: Item, options: Options) -> TimedPattern:
+    return TimedPattern(options["pattern"] or written(item.target), options["ignore_case"])
+
+
+def check_regex(item: Item, options: Options) -> str | None:
+    try:
+        _pattern(item, options)
+    except InputError as error:
+        raise InputError(f"item {item.id!r}: not a regular expression: {error}") from None
+    return None
+
+
+def regex(answer: str, item: Item, options: Options) -> Scored:
+    """strict: the whole answer matches. lenient: a part of it does.
+
+    An answer that the expression takes too long for has no score, which never speaks for it.
+    """
+    if not answer.strip():
+        return UNSCORED
+    try:
+        return _matched(answer, _pattern(item, options))
+    except PatternTooSlow:
+        return UNSCORED
+
+
+def _matched(answer: str, pattern: TimedPattern) -> Scored:
+    strict = pattern.matches_whole(answer.strip())
+    if strict or not pattern.matches_in(answer):
+        return right_or_wrong(strict=strict, lenient=strict)
+    for rule, text in peelings(answer):
+        if pattern.matches_whole(text):
+            return right_or_wrong(strict=False, lenient=True, rule=rule)
+    return right_or_wrong(strict=False, lenient=True, rule="extra_text")
+
+
+EXACT = Scorer("exact", exact, {"ignore_case": False})
+REGEX = Scorer("regex", regex, {"pattern": "", "ignore_case": False}, check=check_regex)

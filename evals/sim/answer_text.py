@@ -1,0 +1,129 @@
+"""From the value that a model has in mind to the text that it writes, habits included."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from evals.sim import seeded_random
+from evals.sim.profiles import Habits, Profile
+from evals.sim.simulated_model import Verdict
+
+TRAILERS = (
+    "Let me know if you would like any of these values explained.",
+    "I have left out everything that the text does not say.",
+    "Please check the dates before you use this.",
+)
+OPENERS = ("Certainly. Here is my answer.", "Sure, this is what I found.", "Good question.")
+INSISTENT = re.compile(r"\b(?:alone|exactly|never)\b", re.IGNORECASE)
+NONE = Habits()
+FILLER = (
+    "this text comes from a simulated model and says nothing of interest while it shows how "
+    "words arrive one after another from a provider that answers any prompt with patience"
+)
+WORDS = tuple(FILLER.split())
+DEFAULT_WORDS = 24
+MOST_WORDS = 20_000
+ASKED_LENGTH = re.compile(r"\b(\d{1,5}) words\b")
+
+
+def answer(
+    verdict: Verdict,
+    profile: Profile,
+    *,
+    prompt: str,
+    json_asked: bool = False,
+    form_asked: bool = False,
+) -> str:
+    """The text for an item.
+
+    json_asked: the request has a `response_format`, which keeps JSON bare whatever the habits.
+    form_asked: its system message insists on the form, which ends every habit.
+    """
+    value = verdict.value
+    habits = NONE if form_asked else profile.habits
+    place = (profile.seed, verdict.item.suite, verdict.item.id)
+    if isinstance(value, dict):
+        return bare(value) if json_asked else in_habit(value, habits, place)
+    text = plain(value)
+    if "ANSWER:" in prompt:
+        text = f"{working(verdict)}\nANSWER: {text.rpartition('####')[2].strip()}"
+    if seeded_random.uniform("markup", *place) < habits.markup:
+        text = bold_at_last(text)
+    if "ANSWER:" not in prompt and seeded_random.uniform("verbose", *place) < habits.verbose:
+        return f"{OPENERS[seeded_random.number('opener', *place) % len(OPENERS)]}\n\n{text}"
+    return text
+
+
+def bold_at_last(text: str) -> str:
+    head, line, last = text.rpartition("\n")
+    return f"{head}{line}**{last}**"
+
+
+def insists_on_form(system: str) -> bool:
+    """Whether a system message tells a model to keep to the form."""
+    return INSISTENT.search(system) is not None
+
+
+def bare(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def plain(value: Any) -> str:
+    """A text as it is; of several accepted answers the first; else JSON."""
+    if isinstance(value, list) and value:
+        value = value[0]
+    return value if isinstance(value, str) else bare(value)
+
+
+def working(verdict: Verdict) -> str:
+    numbers = re.findall(r"\d[\d.,]*\d|\d", verdict.item.input)[:4]
+    return f"I start from {', '.join(numbers) or 'what is given'} and go step by step."
+
+
+def in_habit(value: object, habits: Habits, place: tuple[object, ...]) -> str:
+    """The JSON answer in one of the forms, by the shares of the habits."""
+    forms: tuple[tuple[float, Callable[[str], str]], ...] = (
+        (habits.json_fences, lambda text: f"```json\n{text}\n```"),
+        (habits.trailing_prose, lambda text: f"{text}\n\n{trailer(place)}"),
+        (habits.double_escaped, json.dumps),
+        (habits.single_quotes, lambda _: repr(value)),
+        (habits.trailing_commas, lambda text: f"{text[:-1]},}}"),
+        (habits.other_keys, lambda _: bare(in_other_case(value))),
+    )
+    u = seeded_random.uniform("form", *place)
+    for share, form in forms:
+        if u < share:
+            return form(bare(value))
+        u -= share
+    return bare(value)
+
+
+def in_other_case(value: object) -> object:
+    """The object with its own keys capitalised."""
+    fields = value.items() if isinstance(value, dict) else ()
+    return {str(key).title(): each for key, each in fields}
+
+
+def broken(text: str, variant: str) -> str:
+    """An answer in JSON that is `cut` in its middle, or whose `keys` are others."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if variant == "cut" or not isinstance(value, dict):
+        return text[: len(text) // 2]
+    return bare(in_other_case(value))
+
+
+def trailer(place: tuple[object, ...]) -> str:
+    return TRAILERS[seeded_random.number("trailer", *place) % len(TRAILERS)]
+
+
+def filler(prompt: str) -> str:
+    """The harmless answer to a prompt that is no item: as long as `N words` in it asks for."""
+    asked = ASKED_LENGTH.search(prompt)
+    count = min(int(asked[1]), MOST_WORDS) if asked else DEFAULT_WORDS
+    start = seeded_random.number("filler", prompt) % len(WORDS)
+    text = " ".join(WORDS[(start + n) % len(WORDS)] for n in range(count))
+    return f"{text.capitalize()}."

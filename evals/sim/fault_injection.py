@@ -1,0 +1,111 @@
+"""The faults carried out on a connection: those that replace an answer."""
+
+import struct
+import zlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any
+
+from evals.sim.faults import Fault, Kind
+from evals.sim.protocols.dialect import Dialect
+from evals.sim.protocols.http_exchange import Exchange, encoded
+from evals.sim.protocols.requests import no_such_model
+
+PIECE = b" " * 65_536
+NESTING = 10_000
+PAGE = b"<!doctype html><title>Bad gateway</title><h1>502 Bad gateway</h1><p>simulated</p>"
+SIMULATED = "This error is simulated by a fault switch."
+JSON = "application/json"
+
+
+async def replace_answer(
+    exchange: Exchange, fault: Fault, model: str, dialect: Dialect
+) -> bool:
+    """Carry out a fault that leaves nothing of the answer; False if there is to be one yet."""
+    exchange.headers = {**exchange.headers, **fault.headers}
+    act = ACTS.get(fault.kind)
+    if act is not None:
+        await act(exchange, fault, model, dialect)
+        return True
+    before_first_byte = fault.after_chunks == 0 and not fault.role_first
+    if fault.kind in {Kind.RESET, Kind.CLOSE} and before_first_byte:
+        await exchange.break_off(reset=fault.kind is Kind.RESET)
+        return True
+    if fault.kind in {Kind.SLOW, Kind.HANG}:
+        await exchange.pause(fault.delay_s)
+    return False
+
+
+async def status(exchange: Exchange, fault: Fault, _model: str, dialect: Dialect) -> None:
+    error = dialect.error(fault.status, fault.message or SIMULATED, fault.code, None)
+    await exchange.json(fault.status, error)
+
+
+async def not_found(exchange: Exchange, _fault: Fault, model: str, dialect: Dialect) -> None:
+    missing = no_such_model(model)
+    error = dialect.error(404, missing.message, missing.code, missing.param)
+    await exchange.json(404, error)
+
+
+async def garbage(exchange: Exchange, fault: Fault, _model: str, _dialect: Dialect) -> None:
+    await exchange.whole(200, GARBAGE[fault.variant], JSON)
+
+
+async def html(exchange: Exchange, fault: Fault, _model: str, _dialect: Dialect) -> None:
+    await exchange.whole(fault.status, PAGE, "text/html; charset=utf-8")
+
+
+async def huge(exchange: Exchange, fault: Fault, _model: str, _dialect: Dialect) -> None:
+    """As many blanks as asked for before an object; the memory used here stays small."""
+    packed = fault.variant == "gzip"
+    if packed:
+        exchange.headers = {**exchange.headers, "content-encoding": "gzip"}
+    await exchange.start(200, JSON)
+    for part in gzipped(fault.size_bytes) if packed else blanks(fault.size_bytes):
+        await exchange.write(part)
+        await exchange.give_way()
+    await exchange.write(b"", last=True)
+
+
+def blanks(size: int) -> Iterator[bytes]:
+    for _ in range(size // len(PIECE)):
+        yield PIECE
+    yield b"{}"
+
+
+def gzipped(size: int) -> Iterator[bytes]:
+    """The same as one gzip member (RFC 1952), about a thousandth as long."""
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    piece = packer.compress(PIECE) + packer.flush(zlib.Z_FULL_FLUSH)
+    yield b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+    checksum, total = 0, 0
+    for part in blanks(size):
+        checksum, total = zlib.crc32(part, checksum), total + len(part)
+        # After a full flush equal input gives equal output: it need not be packed again.
+        yield piece if part is PIECE else packer.compress(part) + packer.flush()
+    yield struct.pack("<II", checksum, total % 2**32)
+
+
+async def endless_header(
+    exchange: Exchange, fault: Fault, _model: str, _dialect: Dialect
+) -> None:
+    line = b"x-endless: " + b"a" * 4096 + b"\r\n"
+    await exchange.raw(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
+    for _ in range(fault.size_bytes // len(line)):
+        await exchange.raw(line)
+    await exchange.break_off(reset=False)
+
+
+GARBAGE: Mapping[str, bytes] = {
+    "text": b'{"id": "chatcmpl-sim", "choices": [{"mess',
+    "nan": b'{"choices": [{"message": {"content": NaN}}], "usage": Infinity}',
+    "nested": b"[" * NESTING + b"]" * NESTING,
+    "no_choices": encoded({"id": "chatcmpl-sim", "object": "chat.completion", "choices": []}),
+}
+ACTS: Mapping[Kind, Callable[[Exchange, Fault, str, Dialect], Awaitable[Any]]] = {
+    Kind.STATUS: status,
+    Kind.NOT_FOUND: not_found,
+    Kind.GARBAGE: garbage,
+    Kind.HTML: html,
+    Kind.HUGE: huge,
+    Kind.ENDLESS_HEADER: endless_header,
+}

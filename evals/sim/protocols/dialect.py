@@ -1,0 +1,41 @@
+"""What sets one endpoint's protocol apart from the other's."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from evals.sim.protocols.chat_completions import Completion
+from evals.sim.protocols.http_exchange import encoded
+from evals.sim.protocols.requests import ChatRequest
+
+
+class Events(Protocol):
+    """The stream of one answer; each method gives ready bytes."""
+
+    def opening(self) -> bytes: ...
+
+    def content(self) -> Iterator[bytes]:
+        """Piece by piece."""
+        ...
+
+    def finish(self) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """parse: raises Refused. error: of status, message, code and param. ping: says nothing.
+
+    error_event: an error's body as the last event of a stream.
+    """
+
+    parse: Callable[[Mapping[str, Any]], ChatRequest]
+    body: Callable[[Completion], dict[str, Any]]
+    events: Callable[[Completion, ChatRequest], Events]
+    error: Callable[[int, str, str | None, str | None], dict[str, Any]]
+    error_event: Callable[[Mapping[str, Any]], bytes]
+    ping: bytes = b": ping\n\n"
+
+
+def named_event(data: Mapping[str, Any]) -> bytes:
+    """An event whose name is its data's `type`."""
+    return f"event: {data['type']}\n".encode() + b"data: " + encoded(data) + b"\n\n"

@@ -1,0 +1,117 @@
+"""Starting the simulator: blocking for a process, or in a thread for tests and notebooks."""
+
+import contextlib
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from evals.sim import profiles as profile_files
+from evals.sim import suite_items as suite_files
+from evals.sim.app import build_app
+from evals.sim.connection import SimServer, server
+from evals.sim.item_bank import ItemBank
+from evals.sim.profiles import Profile
+from evals.sim.simulator import Simulator
+from evals.sim.suite_items import Source
+from harness import package_data
+from harness.domain.errors import InputError
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def whole_seconds() -> int:
+    return time.time_ns() // 1_000_000_000
+
+
+def simulator(
+    *,
+    profiles: Path | None = None,
+    suites: Sequence[Source] = (),
+    swaps: Sequence[str] = (),
+    time_scale: float = 1.0,
+    seed: int = 0,
+) -> Simulator:
+    """A simulator over the shipped suites and the given ones.
+
+    profiles: a YAML file instead of the shipped one. suites: files, `NAME=FILE`, or settings.
+    swaps: `A=B` exchanges two models' roles. Raises InputError.
+    """
+    models: dict[str, Profile] = profile_files.load(profiles or profile_files.SHIPPED)
+    known = [*suite_files.in_folder(package_data.path("datasets")), *suites]
+    return Simulator(
+        profile_files.swapped(models, swaps),
+        ItemBank(suite_files.load_all(known)),
+        unix_time=whole_seconds,
+        time_scale=time_scale,
+        seed=seed,
+    )
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A bound socket; port 0 takes a free one. Raises InputError if it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise InputError(
+            f"the simulator cannot listen on {host}:{port}: {error.strerror}; "
+            "choose another port with --port"
+        ) from None
+
+
+def url_of(listener: socket.socket) -> str:
+    """`http://host:port`, without `/v1`."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def run(  # noqa: PLR0913 - the options of the command, one by one
+    host: str = "127.0.0.1",
+    port: int = 9000,
+    *,
+    profiles: Path | None = None,
+    suites: Sequence[Source] = (),
+    swaps: Sequence[str] = (),
+    time_scale: float = 1.0,
+    seed: int = 0,
+    allow_switches: bool = True,
+    key: str = "",
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then return. Raises InputError before it serves.
+
+    on_ready: called once with the base URL (without `/v1`), when connections are accepted.
+    """
+    sim = simulator(
+        profiles=profiles, suites=suites, swaps=swaps, time_scale=time_scale, seed=seed
+    )
+    with listening(host, port) as listener:
+        serving = server(build_app(sim, allow_switches=allow_switches, key=key))
+        # uvicorn raises the signals again when it is done: they must not kill us then.
+        before = {sign: signal.signal(sign, lambda *_: None) for sign in STOP_SIGNALS}
+        try:
+            if on_ready:
+                on_ready(url_of(listener))
+            serving.run(sockets=[listener])
+        finally:
+            for sign, handler in before.items():
+                signal.signal(sign, handler)
+
+
+@contextlib.contextmanager
+def in_thread(sim: Simulator, *, allow_switches: bool = True) -> Iterator[str]:
+    """The simulator in a thread of this process on a free loopback port: its base URL."""
+    with listening("127.0.0.1", 0) as listener:
+        serving: SimServer = server(build_app(sim, allow_switches=allow_switches))
+        thread = threading.Thread(
+            target=serving.run, kwargs={"sockets": [listener]}, name="swapgate-sim"
+        )
+        thread.start()
+        try:
+            yield url_of(listener)
+        finally:
+            serving.should_exit = True
+            thread.join()

@@ -1,0 +1,69 @@
+"""Tool calls: the item's expected one, or a plausible one made from the tool's JSON Schema."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evals.sim import seeded_random
+from evals.sim.fake_json import NAMES, made_up
+from evals.sim.protocols.requests import ChatRequest
+from evals.sim.simulated_model import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """arguments: as JSON text, the way the API carries them."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+def call_for(request: ChatRequest, verdict: Verdict | None) -> ToolCall | None:
+    """The call that the model makes, None when it answers in words.
+
+    It calls when the item expects a call and has that tool, or when `tool_choice` forces one.
+    It does not call again once a tool has answered.
+    """
+    if not request.tools or request.tool_choice == "none" or request.after_tool:
+        return None
+    if verdict and verdict.item.tool_call and verdict.item.tool_call["name"] in request.tools:
+        return expected(request, verdict, verdict.item.tool_call)
+    name = request.forced_tool
+    if name is None:
+        return None
+    return written(request, name, made_up(request.tools[name], (request.prompt, name)))
+
+
+def in_words(call: ToolCall) -> str:
+    """The call as some models write it where they should make it."""
+    return json.dumps({"name": call.name, "arguments": json.loads(call.arguments)})
+
+
+def expected(request: ChatRequest, verdict: Verdict, call: Mapping[str, Any]) -> ToolCall:
+    """The right call, or the same tool with other arguments."""
+    name, arguments = str(call["name"]), call["arguments"]
+    if not verdict.right:
+        wrong = verdict.value
+        shaped = isinstance(wrong, dict) and isinstance(wrong.get("arguments"), dict)
+        arguments = wrong["arguments"] if shaped else altered(arguments, request.prompt)
+    return written(request, name, arguments)
+
+
+def written(request: ChatRequest, name: str, arguments: object) -> ToolCall:
+    mark = seeded_random.number("call", request.prompt, name)
+    return ToolCall(f"call_{mark:016x}", name, json.dumps(arguments, ensure_ascii=False))
+
+
+def altered(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
+    """The arguments with one of them wrong; without any, one too many."""
+    if not arguments:
+        return {"note": NAMES[seeded_random.number(seed) % len(NAMES)]}
+    key = sorted(arguments)[seeded_random.number(seed) % len(arguments)]
+    value = arguments[key]
+    if isinstance(value, bool):
+        return {**arguments, key: not value}
+    if isinstance(value, int | float):
+        return {**arguments, key: value + 1}
+    return {**arguments, key: f"{value} {NAMES[seeded_random.number(seed, key) % len(NAMES)]}"}

@@ -1,0 +1,69 @@
+"""An item that is a conversation: `metadata.messages`, sent instead of the template."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from evals.suites.items import Item
+from harness.domain.errors import InputError
+
+Message = Mapping[str, Any]
+ROLES: Final = ("system", "developer", "user", "assistant", "tool")
+
+
+def conversation(item: Item) -> tuple[Message, ...]:
+    """Empty for an item that the template renders. Raises InputError."""
+    given = item.metadata.get("messages")
+    return () if given is None else checked(given, f"item {item.id!r}: metadata.messages")
+
+
+def checked(given: object, place: str) -> tuple[Message, ...]:
+    """Raises InputError for what is no conversation of a chat completion."""
+    if not isinstance(given, list) or not given:
+        raise InputError(f"{place}: must be a list of messages that is not empty")
+    for number, message in enumerate(given):
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            raise InputError(
+                f"{place}: message {number}: must be an object with a role of "
+                f"{', '.join(ROLES)}"
+            )
+        if not _has_content(message):
+            raise InputError(
+                f"{place}: message {number}: content must be a text, or a list of texts"
+            )
+        if not all(map(_is_call, message.get("tool_calls") or ())):
+            raise InputError(f"{place}: message {number}: a tool call without a function")
+        if message["role"] == "tool" and not isinstance(message.get("tool_call_id"), str):
+            raise InputError(f"{place}: message {number}: needs the tool_call_id")
+    if given[-1]["role"] == "assistant":
+        raise InputError(f"{place}: the last message is the model's own: nothing is asked")
+    return tuple(given)
+
+
+def _has_content(message: Message) -> bool:
+    content = message.get("content")
+    if isinstance(content, list):
+        return all(isinstance(each, dict) and "text" in each for each in content)
+    return isinstance(content, str) or (content is None and bool(message.get("tool_calls")))
+
+
+def _is_call(call: object) -> bool:
+    function = call.get("function") if isinstance(call, dict) else None
+    return (
+        isinstance(function, dict)
+        and isinstance(function.get("name"), str)
+        and isinstance(function.get("arguments", ""), str)
+    )
+
+
+def text(message: Message) -> str:
+    """Its content as one text."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return "\n".join(str(each["text"]) for each in content)
+    return content or ""
+
+
+def asked_text(messages: Sequence[Message]) -> str:
+    """What people read as the item's input: the last thing a user said, else the last text."""
+    users = [each for each in messages if each["role"] == "user" and text(each).strip()]
+    return text(users[-1] if users else messages[-1])

@@ -1,0 +1,275 @@
+"""Suites: settings and data become items with a scorer, pinned by content.
+
+Importing this is cheap. Inspect is imported only for a suite that is a Python file with a
+`@task`, when such a suite is asked for.
+"""
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+from evals.scorers import Call, Judging, Options, Scored, Scorer, identity, scorer
+from evals.scorers.code import CODE, CONTAINED
+from evals.scorers.text_match import written
+from evals.suites.conversation import conversation, text
+from evals.suites.items import Item, file_sha256, load_items, tags_of
+from evals.suites.judge_references import load_references
+from evals.suites.request_fields import checked_fields, fields_of
+from harness.domain.content_hash import digest
+from harness.domain.errors import ConfigError, InputError, NotFound
+from harness.domain.evals.item_overlap import fingerprint
+from harness.domain.evals.run import JUDGED_BY, SuitePin
+from harness.domain.settings import SuiteSettings
+
+# Part of the scorer's pin, so that every verdict on it shows how its answers' code ran.
+UNCONTAINED = "+uncontained"
+PLACEHOLDER = re.compile(r"\{(input|choices)\}")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A loaded suite. left_out: id → why the scorer cannot judge that item of the file."""
+
+    settings: SuiteSettings
+    items: Mapping[str, Item]
+    scorer: Scorer
+    options: Options
+    left_out: Mapping[str, str]
+    pin: SuitePin
+
+    def prompt(self, item: str) -> str:
+        if self.context(item):
+            return self.items[item].input
+        return rendered(self.settings.template, self.items[item])
+
+    def context(self, item: str) -> tuple[Mapping[str, Any], ...]:
+        """The whole conversation, where the item is one: then there is no template."""
+        return conversation(self.items[item])
+
+    async def judged(self, answer: str, item: Item, judging: Judging) -> Scored:
+        """For scorers that ask the judge; the item may be a reference's. Raises NotJudged."""
+        assert self.scorer.judged is not None  # noqa: S101 - load_suite has looked
+        return await self.scorer.judged(judging, answer, item, self.options)
+
+    def fields(self, item: str) -> Mapping[str, object]:
+        """What is sent beside the messages: tools and how they are to be used."""
+        return fields_of(self.settings.request, self.items[item])
+
+    def score(self, answer: str, item: str, calls: Sequence[Call] = ()) -> Scored:
+        if self.scorer.calls is not None:
+            return self.scorer.calls(calls, answer, self.items[item], self.options)
+        return self.scorer.score(answer, self.items[item], self.options)
+
+
+def rendered(template: str, item: Item) -> str:
+    """The one user message. Choices that the template does not place are put below it."""
+    listed = "\n".join(
+        f"{letter}) {choice}"
+        for letter, choice in zip(ascii_uppercase, item.choices, strict=False)
+    )
+    # One pass, so that braces in an item's own text stay as they are.
+    values = {"input": item.input, "choices": listed}
+    text = PLACEHOLDER.sub(lambda found: values[found[1]], template)
+    return f"{text}\n\n{listed}" if listed and "{choices}" not in template else text
+
+
+def asked(item: Item) -> str:
+    """All that an item asks, its template aside; choices in any order are the same item."""
+    messages = conversation(item)
+    words = "\n".join(map(text, messages)) if messages else item.input
+    return "\n".join([words, *sorted(item.choices)])
+
+
+def load_suite(settings: SuiteSettings) -> Suite:
+    """Raises InputError with the file's place, NotFound for an unknown scorer."""
+    if settings.path is None:
+        raise ConfigError(f"suite {settings.name!r}: give it a path (data file) or a task")
+    if "{input}" not in settings.template:
+        raise ConfigError(f"suite {settings.name!r}: its template must contain {{input}}")
+    judge = scorer(settings.scorer)
+    _check_judge(settings, judge)
+    checked_fields(settings.request, f"suite {settings.name!r}: request")
+    loaded = load_items(
+        settings.path,
+        name=settings.name,
+        input_field=settings.input_field,
+        target_field=settings.target_field,
+    )
+    options = judge.complete(loaded, judge.options(settings.scorer_options))
+    uncontained = judge.name == CODE.name and settings.code_uncontained
+    if uncontained:
+        options = {**options, CONTAINED: False}
+    left_out: dict[str, str] = {}
+    for item in loaded:
+        try:
+            reason = judge.check(item, options)
+            fields_of(settings.request, item)
+            tags_of(item)
+            conversation(item)
+            _check_class(settings, item)
+        except InputError as error:
+            raise InputError(f"{settings.path}: {error}") from None
+        if reason:
+            left_out[item.id] = reason
+    items = {item.id: item for item in loaded if item.id not in left_out}
+    if not items:
+        raise InputError(f"{settings.path}: scorer {judge.name!r} can judge none of its items")
+    pin = SuitePin(
+        name=settings.name,
+        version=settings.version,
+        data_sha256=file_sha256(settings.path),
+        scorer=identity(judge, options) + UNCONTAINED * uncontained + _judge_pin(settings),
+        template=_asked_sha256(settings)[:16],
+        items=len(items),
+        texts=fingerprint(map(asked, items.values())),
+    )
+    return Suite(settings, items, judge, options, left_out, pin)
+
+
+def _check_class(settings: SuiteSettings, item: Item) -> None:
+    """What was captured keeps its class, whoever edits the configuration (D8)."""
+    provenance = item.metadata.get("provenance")
+    found = provenance.get("data_class") if isinstance(provenance, Mapping) else None
+    if found and found != settings.data_class:
+        raise InputError(
+            f"item {item.id!r} was captured as {found} data: set `data_class: {found}` of "
+            f"suite {settings.name!r}"
+        )
+
+
+def _check_judge(settings: SuiteSettings, chosen: Scorer) -> None:
+    """Raises ConfigError for a judge too many or too few, InputError for its references."""
+    if (chosen.judged is None) != (settings.judge is None):
+        lack = f"scorer {chosen.name!r} needs a `judge` with a `target`"
+        extra = f"scorer {chosen.name!r} asks no judge; take `judge` away"
+        raise ConfigError(f"suite {settings.name!r}: {extra if settings.judge else lack}")
+    if settings.judge is not None and settings.judge.references is not None:
+        load_references(settings.judge.references)
+
+
+def _judge_pin(settings: SuiteSettings) -> str:
+    """Target id and a hash of what else decides its scores: `+judge:t_3f…/9a1b…`. Budgets do
+    not.
+    """
+    judge = settings.judge
+    if judge is None:
+        return ""
+    references = file_sha256(judge.references) if judge.references else ""
+    decides = [judge.attempts, judge.max_output_tokens, references]
+    trusted = [judge.min_agreement, judge.levels] if references else []
+    return f"{JUDGED_BY}{judge.target.id}/{digest([decides, trusted])[:8]}"
+
+
+def _asked_sha256(settings: SuiteSettings) -> str:
+    """What decides how an item is asked, besides its data."""
+    return digest(
+        [
+            settings.template,
+            settings.system,
+            settings.max_output_tokens,
+            settings.temperature,
+            settings.input_field,
+            settings.target_field,
+            # Pins of suites from before there were such fields stay as they are.
+            *([dict(settings.request)] if settings.request else []),
+        ]
+    )
+
+
+def task_file(settings: SuiteSettings) -> tuple[Path, str]:
+    """File and function name (may be empty) of `file.py:name`."""
+    given = settings.task or ""
+    file, _, name = given.rpartition(":") if given.count(".py:") else (given, "", "")
+    return Path(file), name
+
+
+class Catalog:
+    """The suites of the configuration; pins follow the files when these change."""
+
+    def __init__(self, suites: Mapping[str, SuiteSettings]) -> None:
+        self._suites = dict(suites)
+        self._pins: dict[tuple[str, int, int], SuitePin] = {}
+        self._loaded: dict[tuple[str, int, int], Suite] = {}
+
+    def names(self) -> Sequence[str]:
+        return sorted(self._suites)
+
+    def settings(self, suite: str) -> SuiteSettings:
+        """Raises NotFound, naming the nearest suite."""
+        try:
+            return self._suites[suite]
+        except KeyError:
+            near = difflib.get_close_matches(suite, self._suites, n=1, cutoff=0.4)
+            there = (
+                ", ".join(self.names()) or "none; add one under `suites` in the configuration"
+            )
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {there}"
+            raise NotFound(f"no suite {suite!r}; {hint}") from None
+
+    def pin(self, suite: str) -> SuitePin:
+        """Raises NotFound; InputError when its data or scorer is wrong."""
+        settings = self.settings(suite)
+        if settings.task is None:
+            return self.suite(suite).pin
+        key = _version(suite, task_file(settings)[0])
+        if key not in self._pins:
+            # Seconds of import; only for suites that are Python files.
+            from evals.runner.inspect_tasks import load_task_suite  # noqa: PLC0415
+
+            self._pins[key] = load_task_suite(settings).pin
+        return self._pins[key]
+
+    def title(self, suite: str) -> str:
+        return self.settings(suite).title or suite
+
+    def data_class(self, suite: str) -> str:
+        return self.settings(suite).data_class
+
+    def suite(self, suite: str) -> Suite:
+        """Items and scorer of a suite with a data file. Raises as pin()."""
+        settings = self.settings(suite)
+        key = _version(suite, settings.path or Path())
+        if key not in self._loaded:
+            self._loaded[key] = load_suite(settings)
+        return self._loaded[key]
+
+    def tags(self, suite: str) -> Mapping[str, tuple[str, ...]]:
+        """Item → its `metadata.tags`, of those that have any; empty for a `@task`."""
+        if self.settings(suite).task is not None:
+            return {}
+        tagged = {item.id: tags_of(item) for item in self.suite(suite).items.values()}
+        return {item: tags for item, tags in tagged.items() if tags}
+
+    def shown(self, suite: str, item: str) -> tuple[str, str]:
+        """An item's input and target, as people read them. Raises NotFound."""
+        if self.settings(suite).task is not None:
+            raise NotFound(
+                f"suite {suite!r} is an Inspect task; its items are in the stored prompts only"
+            )
+        found = self.suite(suite).items.get(item)
+        if found is None:
+            raise NotFound(f"suite {suite!r} has no item {item!r}; has its data changed?")
+        return found.input, written(found.target)
+
+    def left_out(self, suite: str) -> Mapping[str, int]:
+        """Reason → how many items of the file are not in the suite. Empty for a `@task`."""
+        if self.settings(suite).task is not None:
+            return {}
+        return Counter(self.suite(suite).left_out.values())
+
+
+def _version(suite: str, path: Path) -> tuple[str, int, int]:
+    """Suite with its file's time and size: another content is loaded again."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise InputError(
+            f"suite {suite!r}: {path} cannot be read: {error.strerror}; mend its path in the "
+            "configuration"
+        ) from error
+    return suite, stat.st_mtime_ns, stat.st_size

@@ -1,0 +1,370 @@
+"""A lived-in installation for the dashboard's tests, made by the real use cases.
+
+Simulated models answer real items, the real scorers score them, the gate judges them, and
+`reconcile` moves proposals and canaries on. Only the provider's HTTP is left out.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from evals.runner.order import planned
+from evals.sim import answer_text, profiles, seeded_random, token_count
+from evals.sim import suite_items as sim_suites
+from evals.sim.item_bank import ItemBank
+from evals.sim.simulated_model import Examinee
+from evals.suites.suite import Catalog
+from harness.app.installation import Installation, open_installation, upgrade_database
+from harness.control import reconciler
+from harness.control.canary import driver as canary
+from harness.control.canary import operations
+from harness.control.context import Context
+from harness.control.proposals import submission
+from harness.control.routing import seed
+from harness.domain.canary.guardrails import ErrorTally, Guardrail, Split, Tally
+from harness.domain.canary.observation import Block, Traffic
+from harness.domain.canary.rollout import Rollout, Signal
+from harness.domain.evals.run import Claim, EvalRun, RunState, Sample
+from harness.domain.operations.access import Actor, Role
+from harness.runtime.clock import ManualClock
+
+XSS = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+
+MINUTE = timedelta(minutes=1)
+ANA, BEN = Actor("ana", Role.ADMIN, "pr_ana"), Actor("ben", Role.ADMIN, "pr_ben")
+
+CONFIG = """
+providers:
+  sim:
+    api_base: http://127.0.0.1:9/v1
+    prices:
+PRICES
+policies:
+  automatic:
+    gate: {n_max: 200}
+    canary: &canary
+      unit: request
+      steps:
+        - {weight_bps: 100, min_exposures: 60}
+        - {weight_bps: 500, min_exposures: 200}
+        - {weight_bps: 2500, min_exposures: 400, certify: true}
+  asked:
+    promotion: approved
+    gate: {n_max: 200}
+    canary: *canary
+routes:
+  support-chat:
+    incumbent: sim/sim-base
+    fallbacks: [sim/sim-backup]
+    description: Answers customers and routes their tickets
+    policy: automatic
+    suites:
+      - {suite: tickets, role: primary}
+      - {suite: arithmetic, role: required}
+      - {suite: extraction, role: required}
+      - {suite: instructions, role: required}
+  order-forms: &one
+    incumbent: sim/sim-base
+    policy: automatic
+    suites: [{suite: extraction, role: primary}]
+  math-tutor:
+    incumbent: sim/sim-base
+    policy: automatic
+    suites: [{suite: arithmetic, role: primary}]
+  mail-triage:
+    incumbent: sim/sim-base
+    policy: asked
+    suites: [{suite: tickets, role: primary}]
+  newsletter:
+    incumbent: sim/sim-base
+    policy: automatic
+    suites: [{suite: instructions, role: primary}]
+  search-help:
+    incumbent: sim/sim-base
+    policy: automatic
+    suites: [{suite: tickets, role: primary}]
+  drafts:
+    incumbent: sim/sim-base
+    policy: automatic
+    suites: [{suite: arithmetic, role: primary}]
+  faq:
+    incumbent: sim/sim-base
+    policy: automatic
+    suites: [{suite: tickets, role: primary}]
+  quiet: *one
+"""
+
+
+@dataclass(frozen=True)
+class Lived:
+    """Where the installation is, and the proposals' ids by what became of them."""
+
+    config: Path
+    proposals: Mapping[str, str]
+
+
+def configured(home: Path) -> Path:
+    """A configuration file and a migrated, empty database without routes."""
+    home.mkdir(parents=True, exist_ok=True)
+    file = home / "swapgate.yaml"
+    file.write_text("home: state\n", encoding="utf-8")
+    with _opened(file, ManualClock()) as installation:
+        upgrade_database(installation.settings)
+    return file
+
+
+def lived(home: Path, now: datetime) -> Lived:
+    """One route for each thing that can happen to a proposal."""
+    home.mkdir(parents=True, exist_ok=True)
+    file = home / "swapgate.yaml"
+    prices = "".join(
+        f"      {name}: {{input_usd_per_mtok: {p.price.input_usd_per_mtok}, "
+        f"output_usd_per_mtok: {p.price.output_usd_per_mtok}}}\n"
+        for name, p in profiles.load().items()
+    )
+    text = "home: state\n" + CONFIG.replace("PRICES\n", prices)
+    file.write_text(text, encoding="utf-8")
+    clock = ManualClock(now - timedelta(hours=3))
+    with _opened(file, clock) as installation:
+        upgrade_database(installation.settings)
+        ctx = installation.context
+        seed.seed(ctx, installation.settings)
+        house = _House(ctx, clock, _Class(installation.settings.suites))
+        made = house.furnish()
+        clock.jump((now - clock.now()).total_seconds())
+        house.traffic(now)
+    return Lived(file, made)
+
+
+@contextmanager
+def _opened(file: Path, clock: ManualClock) -> Iterator[Installation]:
+    installation = replace(open_installation(file, create_secret=True), clock=clock)
+    try:
+        yield installation
+    finally:
+        installation.close()
+
+
+class _Class:
+    """Simulated models and the suites that they sit."""
+
+    def __init__(self, settings: Mapping[str, object]) -> None:
+        self.catalog = Catalog(settings)  # type: ignore[arg-type]  # SuiteSettings by name
+        items = sim_suites.load_all(settings.values())  # type: ignore[arg-type]
+        self._items = {(item.suite, item.id): item for item in items}
+        bank = ItemBank(items)
+        self._pupils = {name: Examinee(p, bank) for name, p in profiles.load().items()}
+
+    def samples(self, run: EvalRun, model: str, upto: int) -> Iterator[Sample]:
+        suite, pupil = self.catalog.suite(run.suite), self._pupils[model]
+        plan = planned(
+            suite.items, order_seed=run.order_seed, wanted=run.wanted, epochs=run.epochs
+        )
+        for position, name, epoch in plan[:upto]:
+            prompt = suite.prompt(name)
+            sat = pupil.sit(self._items[run.suite, name])
+            answer = answer_text.answer(sat, pupil.profile, prompt=prompt)
+            score = suite.score(answer, name)
+            asked, written = token_count.of_messages([prompt]), token_count.estimate(answer)
+            latency = pupil.profile.latency
+            luck = seeded_random.normal("latency", model, name)
+            yield Sample(
+                run=run.id,
+                item=name,
+                epoch=epoch,
+                position=position,
+                answer=answer,
+                strict=score.strict,
+                lenient=score.lenient,
+                input_tokens=asked,
+                output_tokens=written,
+                cost_usd=pupil.profile.price.cost_usd(asked, written),
+                duration_s=latency.first_token_s(luck) + latency.generation_s(written),
+                prompt=prompt,
+                rule=score.rule,
+            )
+
+
+class _House:
+    def __init__(self, ctx: Context, clock: ManualClock, pupils: _Class) -> None:
+        self.ctx, self.clock, self.pupils = ctx, clock, pupils
+
+    def furnish(self) -> Mapping[str, str]:
+        made = {
+            "canary": self.proposed("support-chat", "sim-better", ANA),
+            "failed": self.proposed("math-tutor", "sim-worse", ANA, f"cheaper {XSS}"),
+            "mismatch": self.proposed("order-forms", "sim-fenced", BEN),
+            "inconclusive": self.proposed("newsletter", "sim-equal", BEN),
+            "awaiting": self.proposed("mail-triage", "sim-better", ANA, "better and cheaper"),
+            "promoted": self.proposed("faq", "sim-better", ANA),
+            "rolled_back": self.proposed("search-help", "sim-fragile", BEN),
+        }
+        self.sit(at_most=200)
+        self.turn()
+        self.clock.advance(3600)
+        self.blocks("support-chat", 60, failed=lambda n: int(n in (7, 31, 44)))
+        self.turn()
+        self.blocks("search-help", 12, failed=lambda _: 2)
+        self.turn()
+        for number in (8, 6, 8):
+            self.blocks("faq", number)
+            self.turn()
+        made["evaluating"] = self.proposed("drafts", "sim-better", BEN)
+        self.sit(at_most=12)
+        return made
+
+    def proposed(self, route: str, model: str, actor: Actor, reason: str = "") -> str:
+        wish = submission.Wish(route, f"sim/{model}", reason=reason)
+        proposal = submission.create(self.ctx, actor, wish)
+        self.turn()
+        return proposal.id
+
+    def turn(self) -> None:
+        """Until nothing is left to do: each turn takes one step."""
+        while reconciler.reconcile(self.ctx).did:
+            self.clock.advance(20)
+
+    def sit(self, at_most: int) -> None:
+        """Every queued run is answered up to an item, as a worker would."""
+        with self.ctx.store.read() as tx:
+            targets = tx.routing.targets()
+            runs = tx.runs.list(states=[RunState.QUEUED])
+        for run in runs:
+            model = targets[run.target].model
+            with self.ctx.store.write() as tx:
+                for sample in self.pupils.samples(run, model, at_most):
+                    tx.runs.store_sample(_marked(sample, model))
+                state = RunState.DONE if at_most >= run.wanted else RunState.RUNNING
+                tx.runs.set_state(run.id, state)
+
+    def rollout(self, route: str) -> Rollout:
+        with self.ctx.store.read() as tx:
+            return canary.live(tx, route)
+
+    def blocks(
+        self, route: str, number: int, *, failed: Callable[[int], int] = lambda _: 0
+    ) -> None:
+        """Blocks of 1,000 requests at the rollout's weight; `failed`: of each one's canary."""
+        rollout = self.rollout(route)
+        bps = rollout.current.weight_bps
+        with self.ctx.store.write() as tx:
+            for at in range(number):
+                now = self.clock.now()
+                failures = failed(at)
+                units = (1000, 1000 * bps // 10_000 + (at % 3 - 1))
+                block = Block(
+                    rollout=rollout.id,
+                    worker="w1",
+                    sequence=10_000 * rollout.step + at,
+                    weight_bps=bps,
+                    units=units[0],
+                    canary_units=units[1],
+                    failures=failures + at % 4,
+                    canary_failures=failures,
+                    missing=0,
+                    opened_at=now - timedelta(seconds=30),
+                    closed_at=now,
+                    counts=_errors(units, failures, at),
+                )
+                tx.observations.append([block], [])
+                self.clock.advance(30)
+
+    def traffic(self, now: datetime) -> None:
+        """The last hour of three routes, up to this minute."""
+        start = now.astimezone(UTC).replace(second=0, microsecond=0)
+        with self.ctx.store.write() as tx:
+            table = tx.routing.table()
+            for name in ("support-chat", "math-tutor", "mail-triage"):
+                route = table.routes[name]
+                arms = [("incumbent", route.incumbent, 120, 2.4)]
+                if route.canary is not None:
+                    arms.append(("canary", route.canary.target, 6, 1.1))
+                tx.observations.append(
+                    [],
+                    [
+                        replace(
+                            _minute(name, start - back * MINUTE, arm, target, n, price),
+                            # Its router has not heard of the last change.
+                            revision=1 if name == "mail-triage" else 100,
+                        )
+                        for back in range(60)
+                        for arm, target, n, price in arms
+                    ],
+                )
+
+
+def _errors(units: tuple[int, int], canary: int, at: int) -> dict[Guardrail, Tally]:
+    """The canary's failures time out, the incumbent's are of its server.
+
+    units: all of a block, and those of the canary.
+    """
+    classes = {"server": Split(at % 4, 0), "timeout": Split(canary, canary)}
+    return {Guardrail.ERRORS: ErrorTally(*units, canary + at % 4, canary, classes)}
+
+
+def _minute(
+    route: str, minute: datetime, arm: str, target: str, requests: int, price: float
+) -> Traffic:
+    return Traffic(
+        route=route,
+        minute=minute,
+        worker="w1",
+        arm=arm,
+        target=target,
+        revision=100,
+        requests=requests,
+        failed=0,
+        charged=0,
+        streams=requests // 2,
+        input_tokens=200 * requests,
+        output_tokens=60 * requests,
+        cost_usd=requests * price / 1000 * (1 + (minute.minute % 7) / 30),
+        latency_ms={250: requests // 2, 1000: requests - requests // 2},
+    )
+
+
+def _marked(sample: Sample, model: str) -> Sample:
+    """The worse model writes markup; a page must show it and never run it."""
+    if model != "sim-worse":
+        return sample
+    return replace(sample, answer=f"{XSS}\n{sample.answer}")
+
+
+def hurt(config: Path, route: str) -> None:
+    """Three of fifty on the route's canary at 5 % get a malformed answer, three others none."""
+    clock = ManualClock(datetime.now(UTC))  # noqa: TID251
+    with _opened(config, clock) as installation, installation.context.store.write() as tx:
+        rollout, now = canary.live(tx, route), clock.now()
+        classes = {"malformed": Split(3, 3), "server": Split(3, 0)}
+        block = Block(
+            rollout=rollout.id,
+            worker="w2",
+            sequence=1,
+            weight_bps=rollout.current.weight_bps,
+            units=1000,
+            canary_units=50,
+            failures=6,
+            canary_failures=3,
+            missing=0,
+            opened_at=now - timedelta(seconds=30),
+            closed_at=now,
+            counts={Guardrail.ERRORS: ErrorTally(1000, 50, 6, 3, classes)},
+        )
+        tx.observations.append([block], [])
+
+
+def paused(config: Path, route: str) -> None:
+    """Pause the route's canary, as a person does."""
+    with _opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
+        operations.by_hand(installation.context, BEN, route, Signal.PAUSE, "lunch")
+
+
+def turned(config: Path) -> Sequence[str]:
+    """One turn of the control process."""
+    with _opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
+        return reconciler.reconcile(installation.context).did
+
+
+__all__ = ["ANA", "BEN", "XSS", "Claim", "Lived", "configured", "lived", "paused", "turned"]

@@ -1,0 +1,218 @@
+"""A small world for the control plane: a real store, a manual clock, scripted answers.
+
+Every item's answer is right or wrong by a rule on its number, so that verdicts are known.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from evals.suites.items import Item
+from evals.suites.suite import Catalog
+from harness.control import reconciler
+from harness.control.context import Context
+from harness.control.proposals import submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import routes, targets
+from harness.domain.canary.observation import Block
+from harness.domain.canary.rollout import Rollout
+from harness.domain.drift.watch import DriftPolicy
+from harness.domain.evals.pins import ServedModel
+from harness.domain.evals.run import Claim
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.proposals.policy import (
+    CanaryPolicy,
+    GatePolicy,
+    Policy,
+    Promotion,
+    Step,
+    Unit,
+)
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.table import BUCKETS, RouteSettings, RouteSuite
+from harness.domain.routing.target import Price, Provider, Target
+from harness.domain.settings import SuiteSettings
+from harness.ports import Chance, Clock, Store, Transaction
+from harness.runtime.clock import ManualClock
+from harness.runtime.encryption import FernetCipher, new_key
+from harness.runtime.outbound.alert_sinks import KeptSinks
+from harness.runtime.processes.eval_worker import Worker
+from harness.runtime.processes.inline_workers import InlineWorkers
+from harness.runtime.random_ids import CountingChance
+from tests.support.evals.scripted_runner import ScriptedRunner
+
+ITEMS = 60
+ANN = Actor("ann", Role.PROPOSER, "pr_ann")
+BEN = Actor("ben", Role.APPROVER, "pr_ben")
+ENCRYPTION_KEYS = [new_key()]
+SECRET = b"a secret of the tests"
+# Share of items that each model answers rightly, in twelfths.
+SKILL = {"base": 7, "good": 10, "better": 12, "worse": 2, "equal": 7}
+STEPS = (Step(100, 3), Step(500, 5), Step(2500, 10, certify=True))
+CANARY = CanaryPolicy(steps=STEPS, unit=Unit.REQUEST, p0=0.2, alpha=0.05, bake_s=0.0)
+POLICY = Policy(
+    "default", gate=GatePolicy(claim=Claim.SUPERIOR, infra_pause_s=5), canary=CANARY
+)
+
+
+def answer(target: Target, item: Item, _epoch: int) -> str:
+    number = int(item.id.rpartition("-")[2])
+    right = number * 5 % 12 < SKILL[target.model]
+    return str(item.target) if right else "wrong"
+
+
+def suite_file(folder: Path) -> Path:
+    file = folder / "colours.jsonl"
+    lines = [
+        json.dumps({"id": f"colour-{n}", "input": f"Colour number {n}?", "target": f"c{n}"})
+        for n in range(ITEMS)
+    ]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+@dataclass
+class World:
+    """boot: what a worker's process does before its work; it is told the run."""
+
+    folder: Path
+    store: Store
+    clock: ManualClock = field(default_factory=ManualClock)
+    chance: Chance = field(default_factory=CountingChance)
+    policy: Policy = POLICY
+    script: Callable[[Target, Item, int], str] = answer
+    boot: Callable[[str], None] = lambda _run: None
+    pace: Callable[[Target, Item], float] = lambda _target, _item: 0.0
+    served: Callable[[Target, Item], ServedModel] = lambda target, _: ServedModel(target.model)
+    drift: dict[str, DriftPolicy] = field(default_factory=dict)
+    sinks: KeptSinks = field(default_factory=lambda: KeptSinks("chat", "mail"))
+
+    def __post_init__(self) -> None:
+        self.suites = {
+            "colours": SuiteSettings(
+                name="colours", path=suite_file(self.folder), scorer="exact"
+            )
+        }
+
+    def context(self, store: Store | None = None) -> Context:
+        """A new control process over `store`, by default the world's own."""
+        chosen = store or self.store
+        return Context(
+            store=chosen,
+            clock=self.clock,
+            chance=self.chance,
+            suites=Catalog(self.suites),
+            policies={self.policy.name: self.policy},
+            sinks=self.sinks,
+            drift=self.drift,
+            cipher=FernetCipher(lambda: ENCRYPTION_KEYS),
+            workers=InlineWorkers(lambda run, owner: self._work(chosen, run, owner)),
+        )
+
+    def _work(self, store: Store, run: str, owner: str) -> None:
+        self.boot(run)
+        Worker(
+            store=store,
+            clock=self.clock,
+            runner=ScriptedRunner(self.suites, self.script, self.pace, self.served),
+            owner=owner,
+            parent=os.getppid(),
+            secrets={},
+        ).work(run)
+
+    def set_up(self) -> None:
+        ctx = self.context()
+        prices = {model: Price(1.0, 2.0) for model in SKILL}
+        targets.put_provider(
+            ctx, SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices)
+        )
+        settings = RouteSettings(suites=(RouteSuite("colours"),))
+        routes.create(ctx, SYSTEM, "chat", "sim/base", settings=settings)
+
+    def propose(self, candidate: str = "sim/better", actor: Actor = ANN) -> Proposal:
+        return submission.create(self.context(), actor, Wish("chat", candidate, "a test"))
+
+    def get(self, proposal: str) -> Proposal:
+        return submission.get(self.context(), proposal)
+
+    def turn(self, ctx: Context | None = None) -> reconciler.Turn:
+        """One turn of the loop; a second goes by."""
+        done = reconciler.reconcile(ctx or self.context())
+        self.clock.advance(1)
+        return done
+
+    def until_decided(self, proposal: str, turns: int = 10) -> Proposal:
+        """Turn until the evals have a verdict."""
+        for _ in range(turns):
+            self.turn()
+            if self.get(proposal).verdict:
+                break
+        return self.get(proposal)
+
+    def feed(self, *, failing: bool = False, blocks: int = 1) -> None:
+        """Traffic for the rollout, live or in its bake, as a router would record it."""
+        with self.store.read() as tx:
+            rollouts = [*tx.rollouts.live(), *tx.rollouts.baking()]
+            counts = {r.id: len(tx.observations.blocks(r.id)) for r in rollouts}
+        new = [
+            block_of(rollout, counts[rollout.id] + number, self.clock, failing=failing)
+            for rollout in rollouts
+            for number in range(blocks)
+        ]
+        with self.store.write() as tx:
+            tx.observations.append(new, [])
+
+
+def block_of(rollout: Rollout, number: int, clock: Clock, *, failing: bool) -> Block:
+    weight = BUCKETS - rollout.policy.bake_bps if rollout.baking else rollout.current.weight_bps
+    canary = max(1, weight // 100)
+    lost = min(canary, 50) if failing else 0
+    return Block(
+        rollout=rollout.id,
+        worker="router-test",
+        sequence=number,
+        weight_bps=weight,
+        units=100,
+        canary_units=canary,
+        # Of a bake, the one that is held back never fails.
+        failures=lost + (1 if number % 3 == 0 and not rollout.baking else 0),
+        canary_failures=lost,
+        missing=0,
+        opened_at=clock.now(),
+        closed_at=clock.now(),
+    )
+
+
+def approved(policy: Policy = POLICY) -> Policy:
+    return replace(policy, promotion=Promotion.APPROVED)
+
+
+class Crash(BaseException):
+    """The process dies here; nothing may catch it."""
+
+
+class CrashingStore:
+    """A store whose n-th unit of work is the process's last: before its commit, or after."""
+
+    def __init__(self, store: Store, *, at: int, after_commit: bool) -> None:
+        self._store, self._left, self._after = store, at, after_commit
+
+    @property
+    def died(self) -> bool:
+        return self._left <= 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        self._left -= 1
+        with self._store.write() as tx:
+            yield tx
+            if self._left == 0 and not self._after:
+                raise Crash
+        if self._left == 0 and self._after:
+            raise Crash

@@ -1,0 +1,258 @@
+"""What holds after every turn of a rollout, whatever happened in it: faults.md's invariants.
+
+A `Watcher` keeps what it saw the turn before: much of it is about what may not change.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from harness.control.canary import audit
+from harness.control.context import Context
+from harness.control.proposals import comparison
+from harness.domain.canary.observation import Block
+from harness.domain.canary.rollout import TRANSITIONS, Rollout, RolloutState
+from harness.domain.evals.run import Passed
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.audit import GENESIS, AuditEvent
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.gate.online.assignment import ALARM_AT, worst_log_srm
+from harness.ports import RouteRecord, Transaction
+from tests.support.control import routing_invariants
+
+BAKED = "canary.baked"
+UP = frozenset({"canary.step_done", audit.PROMOTED})
+LATE = frozenset({"canary.silent", "canary.undecided"})
+# Longer without any news than this: nothing goes up.
+GAP_S = 180.0
+# The simulation looks every two minutes or so.
+SLACK_S = 400.0
+NEGATIVE = re.compile(r"(?<![\w.])-\d")
+
+
+@dataclass
+class Surroundings:
+    """What a turn ran in, as the simulation knows it and the control plane cannot.
+
+    dark_s: since when routers record nothing. ahead_s: of the control plane's clock before
+    theirs. monotonic: of now. lead_s: of the wall clock before the monotonic one; began_lead_s:
+    the same, when each process of the control plane began to look at its clock. relives:
+    the clock was set back, and one of them began too late to know.
+    """
+
+    dark_s: float
+    ahead_s: float
+    monotonic: float
+    lead_s: float
+    began_lead_s: Collection[float]
+    relives: bool
+
+
+@dataclass
+class Watcher:
+    routes: Sequence[str]
+    events: list[AuditEvent] = field(default_factory=list)
+    rollouts: dict[str, Rollout] = field(default_factory=dict)
+    closed: dict[str, Proposal] = field(default_factory=dict)
+    revision: int = 0
+    # Of each rollout's step, when it began: by the monotonic clock, and the lead.
+    steps: dict[str, tuple[int, float, float]] = field(default_factory=dict)
+    ended_s: dict[str, float] = field(default_factory=dict)
+    bakes: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def look(self, ctx: Context, around: Surroundings) -> None:
+        with ctx.store.read() as tx:
+            new = self._audit(tx)
+            self._table(tx)
+            rollouts = {each.id: each for each in tx.rollouts.list()}
+            proposals = tx.proposals.list()
+            self._rollouts(tx, rollouts, proposals)
+            self._proposals(tx, proposals)
+            for event in new:
+                if event.action.startswith("canary.") and event.actor == SYSTEM.name:
+                    check_move(tx, self.rollouts, event, around)
+                    self._no_false_expiry(event, around)
+            for event in new:
+                check_proof(tx, event)
+            self._each_move_is_told(rollouts)
+            self._note_steps(rollouts, around)
+            self.rollouts = rollouts
+
+    def _audit(self, tx: Transaction) -> Sequence[AuditEvent]:
+        every = list(tx.audit.all())
+        assert every[: len(self.events)] == self.events, "the audit log was changed"
+        new = every[len(self.events) :]
+        before = self.events[-1] if self.events else None
+        for event in new:
+            assert event.number == (before.number if before else 0) + 1
+            assert event.previous == (before.mac if before else GENESIS)
+            before = event
+        self.events = every
+        return new
+
+    def _each_move_is_told(self, rollouts: Mapping[str, Rollout]) -> None:
+        """Each version of a rollout but its first has its own event."""
+        told = Counter(
+            str(event.details["rollout"])
+            for event in self.events
+            if event.action.startswith("canary.")
+        )
+        for id_, each in rollouts.items():
+            assert told[id_] == each.version - 1, f"{told[id_]} events of {each}"
+
+    def _table(self, tx: Transaction) -> None:
+        revision = tx.routing.table().revision
+        assert revision >= self.revision, "the revision went back"
+        if revision == self.revision:
+            return
+        self.revision = revision
+        routing_invariants.check_revisions(tx, self.routes)
+        for name in self.routes:
+            routing_invariants.check_history(tx, name)
+            check_weights(tx.routing.history(name)[::-1])
+
+    def _rollouts(
+        self, tx: Transaction, now: Mapping[str, Rollout], proposals: Sequence[Proposal]
+    ) -> None:
+        assert now.keys() >= self.rollouts.keys()
+        proofs = [each.verdict for each in now.values()]
+        assert len(set(proofs)) == len(proofs), "one verdict, one rollout"
+        for name in self.routes:
+            route = tx.routing.route(name)
+            assert route is not None
+            mine = [each for each in proposals if each.route == name]
+            routing_invariants.check_canary(tx, route, mine)
+            under_way = [r for r in now.values() if r.route == name and (r.live or r.baking)]
+            assert len(under_way) <= 1, "one rollout per route"
+        for id_, after in now.items():
+            check_rollout(tx, self.rollouts.get(id_), after)
+
+    def _proposals(self, tx: Transaction, proposals: Sequence[Proposal]) -> None:
+        for each in proposals:
+            routing_invariants.check_verdicts(tx, each)
+            before = self.closed.get(each.id)
+            if before is not None and before != each:
+                # Late harm takes a promotion back; nothing else moves what has ended.
+                moved = (before.phase, each.phase)
+                assert moved == (Phase.PROMOTED, Phase.ROLLED_BACK), (before, each)
+            if not each.open:
+                self.closed[each.id] = each
+
+    def _note_steps(self, rollouts: Mapping[str, Rollout], around: Surroundings) -> None:
+        for id_, each in rollouts.items():
+            if not each.live and not each.baking:
+                self.ended_s.setdefault(id_, around.monotonic)
+            if each.baking:
+                self.bakes.setdefault(id_, (around.monotonic, around.lead_s))
+            known = self.steps.get(id_)
+            resumed = each.step_started_at != (
+                self.rollouts[id_].step_started_at if id_ in self.rollouts else None
+            )
+            if known is None or known[0] != each.step or resumed:
+                self.steps[id_] = (each.step, around.monotonic, around.lead_s)
+
+    def _no_false_expiry(self, event: AuditEvent, around: Surroundings) -> None:
+        """Time that was only set has not passed, unless the process is younger than that."""
+        if event.action not in LATE | {BAKED}:
+            return
+        before = self.rollouts[str(event.details["rollout"])]
+        _, began, lead_s = self.steps[before.id]
+        deadline_s = before.current.deadline_s
+        if event.action == BAKED:
+            began, lead_s = self.bakes[before.id]
+            deadline_s = before.policy.bake_s
+        if all(abs(each - lead_s) < 1.0 for each in around.began_lead_s):
+            assert around.monotonic - began >= deadline_s - SLACK_S, event
+
+    def at_the_end(self, ctx: Context) -> None:
+        with ctx.store.read() as tx:
+            assert tx.audit.first_break() is None
+        for event in self.events:
+            if "inputs" in event.details:
+                again = audit.replay(ctx, event.number)
+                assert again.agrees, (event, again.differences)
+                assert again.again_sha256 == event.details["decided_sha256"]
+            assert "inputs_unreadable" not in event.details
+
+
+def check_weights(history: Sequence[RouteRecord]) -> None:
+    """Within a rollout the candidate's share only rises, until it is 0 or all."""
+    shares: dict[str, list[int]] = {}
+    for record in history:
+        if record.route.canary is not None:
+            canary = record.route.canary
+            shares.setdefault(canary.rollout, []).append(canary.weight_bps)
+    for each in shares.values():
+        assert all(a <= b for a, b in pairwise(each)), each
+
+
+def check_rollout(tx: Transaction, before: Rollout | None, after: Rollout) -> None:
+    proof = tx.verdicts.get(after.verdict)
+    assert isinstance(proof, Passed)
+    told = (proof.route, proof.incumbent, proof.candidate)
+    assert told == (after.route, after.incumbent, after.candidate)
+    assert 0 <= after.step < len(after.policy.steps)
+    if before is None or before == after:
+        return
+    assert before.live or before.baking, f"it moved after its end: {after}"
+    assert after.version > before.version
+    assert after.step >= before.step
+    assert after.state in reachable(before.state), (before.state, after.state)
+    for name in ("policy", "salt", "verdict", "started_at", "incumbent", "candidate"):
+        assert getattr(after, name) == getattr(before, name)
+    if after.state is RolloutState.PROMOTED and before.live:
+        records = tx.routing.history(after.route)
+        assert [r.verdict for r in records if r.kind == "promotion"].count(after.verdict) == 1
+
+
+def reachable(state: RolloutState) -> set[RolloutState]:
+    """By any number of the table's transitions."""
+    found, left = {state}, [state]
+    while left:
+        here = left.pop()
+        new = {to for (at, _), to in TRANSITIONS.items() if at is here} - found
+        found |= new
+        left += new
+    return found
+
+
+def check_proof(tx: Transaction, event: AuditEvent) -> None:
+    """Whoever gives a candidate more users, loop or person, has a proof that is not over."""
+    if event.action in UP | {"canary.advance", "canary.resume"}:
+        proof = tx.verdicts.get(tx.rollouts.get(str(event.details["rollout"])).verdict)
+        assert event.at < proof.expires_at, f"{event.action} after {proof.expires_at}"
+
+
+def check_move(
+    tx: Transaction, before: Mapping[str, Rollout], event: AuditEvent, around: Surroundings
+) -> None:
+    """A step up that the control plane took by itself has this step's own, trusted data."""
+    if event.action in UP | {BAKED} and around.ahead_s >= 0 and not around.relives:
+        assert around.dark_s < GAP_S, f"on after {around.dark_s} s without any news: {event}"
+    if event.action not in UP:
+        return
+    seen = before.get(str(event.details["rollout"]))
+    assert seen is not None, "a canary never goes up in the turn that opens it"
+    inputs = event.details["inputs"]
+    assert isinstance(inputs, dict)
+    blocks = [b for b in tx.observations.blocks(seen.id) if b.number <= inputs["last_block"]]
+    step = seen.policy.steps[inputs["step"]]
+    assert exposures(blocks, step.weight_bps) >= max(1, step.min_exposures), event
+    assert worst_log_srm(blocks, seen.step_started_at) < ALARM_AT, event
+
+
+def exposures(blocks: Sequence[Block], weight_bps: int) -> int:
+    telling = [b for b in blocks if b.weight_bps == weight_bps and b.failures < b.units]
+    return sum(each.canary_units for each in telling)
+
+
+def check_words(ctx: Context, route: str) -> None:
+    """No duration that is told to people is negative."""
+    told = comparison.explained(ctx, route).status
+    said = told.explanation
+    figures = [said.eta_s, *(need.eta_s for need in said.needs)]
+    assert all(each is None or each >= 0 for each in figures), figures
+    for words in (said.why, said.eta, *(need.words for need in said.needs)):
+        assert not NEGATIVE.search(words), words

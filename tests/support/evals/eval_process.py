@@ -1,0 +1,101 @@
+"""Runs evals in a process of its own, as a worker does: `python -m tests.support.evals.eval_process`.
+
+Reads a pickled list of assignments on stdin; prints one JSON line per assignment on stdout.
+"""
+
+import json
+import logging
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evals.suites.suite import Catalog
+from harness.domain.evals.run import Sample
+from harness.domain.settings import SuiteSettings
+from harness.ports import EvalJob, EvalRunner
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One run. stop_after, over_after, fail_after: samples after which the run is stopped, its
+    budget is spent, or the store fails. resume: go on where the assignment before ended.
+    """
+
+    suites: Mapping[str, SuiteSettings]
+    job: EvalJob
+    stop_after: int | None = None
+    over_after: int | None = None
+    fail_after: int | None = None
+    resume: bool = False
+
+
+def carry_out(
+    assignments: Sequence[Assignment], timeout_s: float = 240
+) -> list[dict[str, Any]]:
+    """In a fresh process; what each one gave: `state`, `samples`, `seconds`, `error`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.evals.eval_process"],
+        cwd=Path(__file__).parents[1],
+        input=pickle.dumps(list(assignments)),
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=timeout_s,
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def one(
+    assignment: Assignment, runner: EvalRunner, before: Mapping[str, Any]
+) -> dict[str, Any]:
+    """before: the result of the assignment that this one may resume."""
+    job = assignment.job
+    if assignment.resume:
+        done = frozenset((sample["item"], sample["epoch"]) for sample in before["samples"])
+        job = replace(job, done=done)
+    samples: list[Sample] = []
+
+    def on_sample(sample: Sample) -> bool:
+        if assignment.fail_after is not None and len(samples) >= assignment.fail_after:
+            raise OSError("the store is away")
+        samples.append(sample)
+        return assignment.over_after is None or len(samples) < assignment.over_after
+
+    def stop() -> bool:
+        return assignment.stop_after is not None and len(samples) >= assignment.stop_after
+
+    started = time.perf_counter()
+    state, error = "", ""
+    try:
+        state = runner.run(job, on_sample, stop).value
+    except Exception as failed:  # noqa: BLE001 - told to the parent
+        error = f"{type(failed).__name__}: {failed}"
+    return {
+        "state": state,
+        "error": error,
+        "remark": runner.remark,
+        "samples": [asdict(sample) for sample in samples],
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def main() -> None:
+    from evals.runner.inspect_runner import InspectRunner  # noqa: PLC0415 - only the child pays for Inspect
+
+    logging.basicConfig(stream=sys.stderr)
+    result: dict[str, Any] = {}
+    for each in pickle.load(sys.stdin.buffer):  # noqa: S301 - from our own parent
+        run = each.job.run
+        if not run.suite_digest:
+            run = replace(run, suite_digest=Catalog(each.suites).pin(run.suite).digest)
+        assignment = replace(each, job=replace(each.job, run=run))
+        result = one(assignment, InspectRunner(each.suites), result)
+        print(json.dumps(result), flush=True)  # noqa: T201 - the answer to the parent
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""A judge in memory: implements scorers.judging.Judging by a function of what it is asked."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from evals.scorers import NotJudged
+from evals.scorers.judge_protocol import DATA
+from harness.domain.evals.pins import ServedModel
+
+Says = Callable[[Mapping[str, Any]], object]
+
+
+@dataclass
+class ScriptedJudge:
+    """says: from the data that are judged to its answer, JSON or a text; None: it is away."""
+
+    says: Says
+    attempts: int = 3
+    spent: str = ""
+    asked: list[str] = field(default_factory=list)
+
+    async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
+        prompt = messages[-1]["content"]
+        self.asked.append("\n".join(each["content"] for each in messages))
+        said = self.says(json.loads(prompt.rpartition(DATA)[2]))
+        if said is None:
+            raise NotJudged("the judge did not answer: HTTP 503")
+        return said if isinstance(said, str) else json.dumps(said)
+
+    def heard_in(self, heard: set[ServedModel]) -> Self:
+        heard.add(ServedModel("scripted"))
+        return self
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        return [(float(text.count("a")), float(text.count("b"))) for text in texts]
+
+    async def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,91 @@
+"""The runner's shipped twin: answers come from a function, one after the other, no Inspect."""
+
+from collections.abc import Callable, Mapping
+
+from evals.runner.provider_client import ProviderFailed
+from evals.runner.questions import (
+    GIVE_UP_AFTER,
+    Answer,
+    Question,
+    Spent,
+    answered,
+    configured,
+    not_answered,
+    not_judged,
+    questions,
+)
+from evals.scorers import NotJudged
+from evals.suites.items import Item
+from evals.suites.suite import Suite, load_suite
+from harness.domain.errors import InputError
+from harness.domain.evals.pins import ServedModel
+from harness.domain.evals.run import RunState, Sample, SampleError
+from harness.domain.routing.target import Target
+from harness.domain.settings import SuiteSettings
+from harness.ports import EvalJob
+
+Script = Callable[[Target, Item, int], str]
+"""(target, item, epoch) → answer; raises ProviderFailed for an infrastructure error."""
+Pace = Callable[[Target, Item], float]
+"""(target, item) → seconds that the answer took."""
+Served = Callable[[Target, Item], ServedModel]
+"""(target, item) → what the provider says that it served."""
+
+
+def right_answers(_target: Target, item: Item, _epoch: int) -> str:
+    """The target itself, for items whose target is a text."""
+    return str(item.target)
+
+
+class ScriptedRunner:
+    """Suites must have a data file and no judge: these need the real runner."""
+
+    def __init__(
+        self,
+        suites: Mapping[str, SuiteSettings],
+        script: Script = right_answers,
+        pace: Pace = lambda _target, _item: 0.0,
+        served: Served = lambda target, _item: ServedModel(target.model),
+    ) -> None:
+        self._suites = suites
+        self._script = script
+        self.remark = ""
+        self._pace = pace
+        self._served = served
+
+    def run(
+        self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
+    ) -> RunState:
+        suite = load_suite(configured(self._suites, job))
+        if suite.settings.judge is not None:
+            raise InputError(f"suite {suite.settings.name!r}: a judge needs the real runner")
+        failed_in_a_row = 0
+        for question in questions(job, suite.items, suite.pin):
+            if stop():
+                return RunState.STOPPED
+            sample = self._sample(job, suite, question)
+            infra = sample.error is SampleError.INFRA
+            failed_in_a_row = failed_in_a_row + 1 if infra else 0
+            if not on_sample(sample):
+                return RunState.OVER_BUDGET
+            if failed_in_a_row >= GIVE_UP_AFTER:
+                return RunState.FAILED
+        return RunState.DONE
+
+    def _sample(self, job: EvalJob, suite: Suite, question: Question) -> Sample:
+        prompt = suite.prompt(question.item)
+        try:
+            answer = self._script(job.target, suite.items[question.item], question.epoch)
+        except ProviderFailed as error:
+            return not_answered(job, question, text=str(error), spent=Spent(), prompt=prompt)
+        spent = self._spent(job.target, suite, question, answer)
+        came = Answer(answer, spent, self._served(job.target, suite.items[question.item]))
+        try:
+            scored = suite.score(answer, question.item)
+        except NotJudged as error:
+            return not_judged(job, question, came, text=str(error), prompt=prompt)
+        return answered(job, question, came, scored, prompt=prompt)
+
+    def _spent(self, target: Target, suite: Suite, question: Question, answer: str) -> Spent:
+        words = len(suite.prompt(question.item).split()), len(answer.split())
+        return Spent(*words, self._pace(target, suite.items[question.item]))

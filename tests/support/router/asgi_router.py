@@ -1,0 +1,196 @@
+"""The router's front door, called as ASGI in this process, before a scripted provider."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from harness.domain.canary.observation import UnitRule
+from harness.domain.proposals.policy import Unit
+from harness.domain.routing.data_classes import NONE_NAMED, DataClasses
+from harness.domain.routing.table import Snapshot
+from harness.domain.settings import RouterSettings
+from harness.ports import Store
+from harness.runtime.clock import ManualClock
+from router.observers.tracing_port import Tracing
+from router.recording.recorder import Recorder
+from router.recording.spool import Spool
+from router.server.app import build
+from router.server.asgi import WATCH_AFTER_S
+from router.snapshot.holder import SnapshotHolder
+from router.upstream.scripted import Scripted, Turn
+from router.upstream.transport import TransportFactory, UpstreamRequest
+from tests.support.providers.scripted_upstream import completion
+from tests.support.router.live_router import (
+    INCUMBENT,
+    KEY,
+    QUICK,
+    SECRET,
+    SwitchableStore,
+    provider,
+    snapshot,
+    upstream_keys,
+)
+
+AUTH = (b"authorization", f"Bearer {KEY}".encode())
+CHAT = "/v1/chat/completions"
+Script = dict[str, Turn | Callable[[], Turn]]
+ASK = b'{"model":"support","messages":[{"role":"user","content":"hi"}]}'
+
+
+class Door:
+    """A router before a scripted provider; `call` is one request."""
+
+    def __init__(
+        self,
+        folder: Path,
+        script: Callable[[UpstreamRequest], Turn] = lambda _: completion(),
+        settings: RouterSettings = QUICK,
+        *,
+        booted: bool = True,
+        first: Snapshot | None = None,
+        classes: DataClasses = NONE_NAMED,
+        transports: TransportFactory | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self.kept = SwitchableStore(first or snapshot("http://127.0.0.1:1/v1"))
+        store = cast("Store", self.kept)
+        self.clock = clock = ManualClock()
+        self.holder = SnapshotHolder(
+            store, folder / "snapshot.json", keys_of=upstream_keys, classes=classes
+        )
+        if booted:
+            self.holder.boot()
+        self.recorder = Recorder(
+            store, Spool(folder / "spool"), worker="w", clock=clock, live_rollouts=frozenset
+        )
+        self.transport = Scripted(script)
+        self.app = build(
+            self.holder,
+            self.recorder,
+            transports or (lambda _: self.transport),
+            settings,
+            SECRET,
+            clock,
+            tracing=tracing,
+        )
+
+    async def call(
+        self,
+        path: str,
+        *pieces: bytes,
+        method: str = "POST",
+        headers: tuple[tuple[bytes, bytes], ...] = (AUTH,),
+        leave: bool = False,
+        peer: str = "192.0.2.1",
+    ) -> tuple[int, dict[bytes, bytes], bytes]:
+        """Status, headers and body. leave: the caller hangs up instead of sending a body.
+
+        peer: the address that is connected.
+        """
+        sent: list[Any] = []
+        waiting = [
+            {"type": "http.request", "body": piece, "more_body": True} for piece in pieces[:-1]
+        ]
+        last = pieces[-1] if pieces else b""
+        waiting.append({"type": "http.request", "body": last, "more_body": False})
+        if leave:
+            waiting = [{"type": "http.disconnect"}]
+
+        async def receive() -> Any:
+            if waiting:
+                return waiting.pop(0)
+            await asyncio.Event().wait()
+            return None
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "headers": list(headers),
+            "client": (peer, 4711),
+        }
+        await self.app(scope, receive, send)
+        if not sent:
+            return 0, {}, b""
+        body = b"".join(message.get("body", b"") for message in sent[1:])
+        return sent[0]["status"], dict(sent[0]["headers"]), body
+
+
+def code(body: bytes) -> str:
+    return str(json.loads(body)["error"]["code"])
+
+
+class Place:
+    """A door whose provider answers by model, and counts."""
+
+    def __init__(
+        self,
+        folder: Path,
+        script: Script,
+        settings: Any = QUICK,
+        *,
+        fallback: bool = False,
+        weight_bps: int = 0,
+        more_keys: tuple[str, ...] = (),
+    ) -> None:
+        self.asked: Counter[str] = Counter()
+        self.script = script
+
+        def turn(request: Any) -> Turn:
+            model = json.loads(request.body)["model"]
+            self.asked[model] += 1
+            found = self.script[model]
+            return found if isinstance(found, Turn) else found()
+
+        rule = UnitRule(block_size=1, unit=Unit.REQUEST)
+        self.door = Door(
+            folder,
+            turn,
+            settings,
+            first=snapshot(
+                "http://up",
+                weight_bps=weight_bps,
+                fallback=fallback,
+                rule=rule,
+                providers=[provider("http://up", more_api_key_envs=more_keys)],
+            ),
+        )
+
+    async def ask(self, body: bytes = ASK, times: int = 1) -> tuple[int, dict[bytes, bytes]]:
+        """The last answer's status and headers."""
+        for _ in range(times):
+            status, headers, _ = await self.door.call(CHAT, body)
+        return status, headers
+
+    async def metrics(self) -> dict[str, float]:
+        """Value by series, as Prometheus writes it."""
+        _, _, body = await self.door.call("/metrics", method="GET")
+        lines = (line for line in body.decode().splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines)}
+
+    async def state(self, model: str = INCUMBENT) -> int:
+        """0 closed, 1 half open, 2 open."""
+        return int((await self.metrics())[f'swapgate_breaker_state{{target="up/{model}"}}'])
+
+
+async def leaving(door: Door, body: bytes) -> None:
+    """A caller who hangs up once the request is under way."""
+    begun = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> Any:
+        message = next(begun, None)
+        if message is None:
+            await asyncio.sleep(WATCH_AFTER_S)
+            return {"type": "http.disconnect"}
+        return message
+
+    async def send(_: Any) -> None: ...
+
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [AUTH]}
+    await door.app(scope, receive, send)

@@ -1,0 +1,215 @@
+"""A router in a process of its own before the simulator, asked by the official client."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import openai
+import psutil
+
+from evals.suites.items import Item
+from harness.app import installation as bootstrap
+from harness.app.installation import Installation
+from harness.control.operations import keys
+from harness.control.routing import routes, seed
+from harness.domain.canary.observation import Block, Traffic
+from harness.domain.operations.access import SYSTEM
+from harness.domain.proposals.policy import CanaryPolicy, Step, Unit
+from harness.domain.proposals.proposal import Phase
+from harness.domain.routing.target import Target
+from tests.support.control.control_plane import CANARY, POLICY, World, suite_file
+from tests.support.site.processes import Site, site
+
+ROUTE = "chat"
+EVER = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def ask(client: openai.OpenAI, *, stream: bool = False, user: str = "u") -> str:
+    """One whole answer's text."""
+    if not stream:
+        done = client.chat.completions.create(
+            model=ROUTE, messages=[{"role": "user", "content": "Colour number 3?"}], user=user
+        )
+        assert done.model == ROUTE
+        return done.choices[0].message.content or ""
+    chunks = client.chat.completions.create(
+        model=ROUTE,
+        messages=[{"role": "user", "content": "Colour number 3?"}],
+        user=user,
+        stream=True,
+    )
+    return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+
+
+@dataclass
+class Load:
+    """What a few callers got, one request after the other, until they were stopped."""
+
+    answered: int = 0
+    errors: list[str] = field(default_factory=list)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def call(self, url: str, key: str, number: int) -> None:
+        with openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client:
+            turn = number
+            while not self.stopping.is_set():
+                turn += 1
+                try:
+                    assert ask(client, stream=turn % 2 == 0, user=f"user-{number}-{turn}")
+                except Exception as error:  # noqa: BLE001 - every kind is a failed request
+                    with self._lock:
+                        self.errors.append(repr(error))
+                    if self.stopping.wait(0.02):
+                        return
+                else:
+                    with self._lock:
+                        self.answered += 1
+
+    def more(self, answers: int = 20, *, known: int = 0, timeout_s: float = 240.0) -> None:
+        """Wait until so many more were answered, or one failed besides the `known`."""
+        wanted = self.answered + answers
+        eventually(
+            lambda: self.answered >= wanted or len(self.errors) > known, timeout_s=timeout_s
+        )
+
+
+def eventually(condition: object, *, timeout_s: float = 120.0) -> None:
+    assert callable(condition)
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.05)
+
+
+@dataclass
+class Routed:
+    """The installation with its `chat` route; `key` opens it."""
+
+    place: Site
+    installation: Installation
+    key: str
+
+    @property
+    def url(self) -> str:
+        return self.place.url("router")
+
+    def start(self, *words: str) -> None:
+        self.place.start("router", "serve", "router", *words, wait_for="/readyz")
+
+    def workers(self) -> list[psutil.Process]:
+        """The router's live workers."""
+        children = psutil.Process(self.place.pid("router")).children()
+        return [each for each in children if each.status() != psutil.STATUS_ZOMBIE]
+
+    def kill(self) -> None:
+        """kill -9 of the router's parent; its workers end by themselves."""
+        workers = self.workers()
+        self.place.kill("router")
+        assert not psutil.wait_procs(workers, timeout=60)[1]
+
+    def client(self, key: str | None = None) -> openai.OpenAI:
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key=key or self.key, max_retries=0, timeout=60
+        )
+
+    def counter(self, name: str) -> float:
+        """Of `/metrics`: one without labels."""
+        with self.client() as client:
+            bearer = {"authorization": f"Bearer {self.key}"}
+            text = client._client.get(f"{self.url}/metrics", headers=bearer).text
+        lines = (line for line in text.splitlines() if line.startswith(f"{name} "))
+        return sum(float(line.split()[1]) for line in lines)
+
+    def readyz(self) -> str:
+        with self.client() as client:
+            return str(client._client.get(f"{self.url}/readyz").json()["status"])
+
+    @contextmanager
+    def load(self, callers: int = 3) -> Iterator[Load]:
+        """Callers who never rest and never try again."""
+        load = Load()
+        threads = [
+            threading.Thread(target=load.call, args=(self.url, self.key, number))
+            for number in range(callers)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield load
+        finally:
+            load.stopping.set()
+            for thread in threads:
+                thread.join(120)
+
+    def traffic(self) -> list[Traffic]:
+        with self.installation.store.read() as tx:
+            return list(tx.observations.traffic(since=EVER, route=ROUTE))
+
+    def blocks(self) -> list[Block]:
+        """Of the live canary."""
+        with self.installation.store.read() as tx:
+            (rollout,) = tx.rollouts.live()
+            return list(tx.observations.blocks(rollout.id))
+
+    def revision(self) -> int:
+        return routes.table(self.installation.context).revision
+
+    def recorded(self) -> int:
+        return sum(row.requests for row in self.traffic())
+
+
+@contextmanager
+def routed(
+    folder: Path, provider: str, database_url: str | None = None, **sections: object
+) -> Iterator[Routed]:
+    """A migrated, seeded installation whose router is not running yet.
+
+    provider: the simulator's base URL. database_url: by default SQLite in the folder. sections:
+    of the file, instead of those here.
+    """
+    settings: dict[str, object] = {
+        "database_url": database_url or f"sqlite:///{folder / 'swapgate.db'}",
+        "router": {"flush_interval_s": 0.2},
+        "providers": {"sim": {"kind": "sim", "api_base": f"{provider}/v1"}},
+        "suites": {"colours": {"path": str(suite_file(folder)), "scorer": "exact"}},
+        "routes": {ROUTE: {"incumbent": "sim/sim-base", "suites": ["colours"]}},
+        **sections,
+    }
+    with site(folder, settings) as place:
+        installation = bootstrap.open_installation(place.config, create_secret=True)
+        try:
+            bootstrap.upgrade_database(installation.settings)
+            seed.seed(installation.context, installation.settings)
+            made = keys.create(installation.context, SYSTEM, "test", secret=installation.secret)
+            yield Routed(place, installation, made[1])
+        finally:
+            installation.close()
+
+
+def start_canary(
+    world: Routed, folder: Path, *, unit: Unit = Unit.REQUEST, canary: CanaryPolicy = CANARY
+) -> World:
+    """Evaluate and gate a better candidate by the use cases, up to its canary at one half.
+
+    Returns the control plane that did.
+    """
+    steps = (Step(5000, 1000, certify=True),)
+    policy = replace(POLICY, canary=replace(canary, steps=steps, unit=unit))
+
+    def answer(target: Target, item: Item, _epoch: int) -> str:
+        number = int(item.id.rpartition("-")[2])
+        right = target.model == "sim-better" or number % 2 == 0
+        return str(item.target) if right else "wrong"
+
+    control = World(folder, world.installation.store, policy=policy, script=answer)
+    proposal = control.propose("sim/sim-better")
+    for _ in range(10):
+        control.turn()
+        if control.get(proposal.id).phase is Phase.CANARY:
+            return control
+    raise AssertionError(control.get(proposal.id))

@@ -1,0 +1,109 @@
+"""The command line on an installation in a folder: its file, its secret, a real SQLite."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from click.testing import CliRunner, Result
+
+from harness.cli.program import program
+from harness.runtime.clock import ManualClock, SystemClock
+from harness.store.sql import SqlStore
+from tests.support.control.control_plane import SECRET, World
+from tests.support.site.signing_keys import CONTROL, ENVIRONMENT
+
+FILE = """\
+# yaml-language-server: $schema=swapgate.schema.json
+home: .swapgate
+control: {port: 1}
+providers:
+  sim:
+    api_base: http://127.0.0.1:9/v1
+    prices:
+      base: {input_usd_per_mtok: 1, output_usd_per_mtok: 2}
+suites:
+  colours: {path: colours.jsonl, scorer: exact}
+policies:
+  default:
+    promotion: automatic
+    gate: {claim: superior, infra_pause_s: 5}
+    canary: &canary
+      unit: request
+      p0: 0.2
+      bake_s: 20
+      alpha: 0.05
+      steps:
+        - {weight_bps: 100, min_exposures: 3}
+        - {weight_bps: 500, min_exposures: 5}
+        - {weight_bps: 2500, min_exposures: 10, certify: true}
+  approved:
+    promotion: approved
+    gate: {claim: superior}
+    canary: *canary
+data_classes:
+  personal: [sim]
+routes:
+  chat: {incumbent: sim/base, suites: [colours]}
+"""
+
+
+@dataclass
+class CommandLine:
+    """Runs `swapgate` in `folder`. world: the control plane over the same database."""
+
+    folder: Path
+    world: World
+
+    def run(self, *words: str, exits: int = 0) -> Result:
+        # As in a process of its own: another test may have set up the logs of this one.
+        structlog.reset_defaults()
+        done = CliRunner().invoke(program, list(words), prog_name="swapgate")
+        assert done.exit_code == exits, f"{words}: {done.exit_code}\n{done.output}"
+        return done
+
+    def text(self, *words: str, exits: int = 0) -> str:
+        return self.run(*words, exits=exits).stdout
+
+    def error(self, *words: str, exits: int) -> str:
+        """What stands on stderr; stdout holds nothing."""
+        done = self.run(*words, exits=exits)
+        assert done.stdout == ""
+        return done.stderr
+
+    def acting(self, name: str, role: str) -> tuple[str, str]:
+        """Words to act as a new person with a key of this role."""
+        file = self.folder / f"{name}.key"
+        file.write_text(self.json("key", "create", name, "--role", role)["text"])
+        return "--key-file", str(file)
+
+    def json(self, *words: str, exits: int = 0) -> Any:
+        return json.loads(self.run(*words, "--json", exits=exits).stdout)
+
+
+@contextmanager
+def installed(
+    folder: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[CommandLine]:
+    """An installation in `folder`, from then on the current one, around a migrated database."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("SWAPGATE_SECRET", SECRET.decode())
+    monkeypatch.delenv("SWAPGATE_ACTOR", raising=False)
+    monkeypatch.delenv("SWAPGATE_MANAGEMENT_KEY", raising=False)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    (folder / "swapgate.yaml").write_text(FILE, encoding="utf-8")
+    (folder / ".swapgate").mkdir()
+    database = Path(sqlite_url.removeprefix("sqlite:///"))
+    file = database.rename(folder / ".swapgate/swapgate.db")
+    # The commands read the machine's clock; a verdict must not have expired by it.
+    clock = ManualClock(SystemClock().now())
+    store = SqlStore(f"sqlite:///{file}", secret=SECRET, clock=clock, signatures=CONTROL)
+    made = CommandLine(folder, World(folder, store, clock=clock))
+    made.run("init")
+    yield made
+    store.close()

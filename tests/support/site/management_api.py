@@ -1,0 +1,167 @@
+"""The management API over a small world; every answer is held against its documented schema."""
+
+import asyncio
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import httpx
+import uvicorn
+from jsonschema import Draft202012Validator
+
+from harness import config, package_data
+from harness.api.app import PREFIX, build
+from harness.api.control_process import SERVER
+from harness.app.installation import Installation
+from harness.control.operations import keys
+from harness.domain.operations.access import SYSTEM, Role
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.providers.probe import Heard
+from harness.runtime.encryption import FernetCipher, new_key
+from harness.runtime.outbound.provider_probe import ScriptedDoor
+from tests.support.control.control_plane import SECRET, World
+
+# Role to the name of the person who has it: ann proposes, ben approves.
+PEOPLE = {"viewer": "vera", "proposer": "ann", "approver": "ben", "admin": "ada"}
+
+
+class Door:
+    """Sends requests as somebody with a role. app: the real one, all layers on."""
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        metrics_token: str | None = None,
+        turn_age_s: Callable[[], float | None] | None = None,
+    ) -> None:
+        self.world = world
+        self.app = build(
+            installation(world), metrics_token=metrics_token, turn_age_s=turn_age_s
+        )
+        self.keys = {
+            role: keys.create(
+                world.context(), SYSTEM, name, secret=SECRET, role=Role[role.upper()]
+            )[1]
+            for role, name in PEOPLE.items()
+        }
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        return self.app.openapi()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        role: str | None = "admin",
+        headers: dict[str, str] | None = None,
+        address: str = "127.0.0.1",
+        **options: Any,
+    ) -> httpx.Response:
+        """role None: without a key. The path is below /api/v1 unless it starts with //."""
+        sent = dict(headers or {})
+        if role is not None:
+            sent.setdefault("authorization", f"Bearer {self.keys[role]}")
+        url = path[1:] if path.startswith("//") else PREFIX + path
+
+        async def call() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app, client=(address, 1234))
+            async with httpx.AsyncClient(transport=transport, base_url="http://api") as http:
+                return await http.request(method, url, headers=sent, **options)
+
+        answer = asyncio.run(call())
+        self._check(method, answer)
+        return answer
+
+    def get(self, path: str, **options: Any) -> Any:
+        """The JSON of a good answer."""
+        return good(self.send("GET", path, **options))
+
+    def post(self, path: str, body: object = None, **options: Any) -> Any:
+        return good(self.send("POST", path, json=body, **options))
+
+    def _check(self, method: str, answer: httpx.Response) -> None:
+        schema = self._schema(method, answer)
+        if schema is not None:
+            root = {**schema, "components": self.document["components"]}
+            Draft202012Validator(root).validate(answer.json())
+
+    def _schema(self, method: str, answer: httpx.Response) -> dict[str, Any] | None:
+        responses = self._operation(method, answer.url.path).get("responses")
+        if answer.status_code == 204 or responses is None:
+            return None
+        found = responses.get(str(answer.status_code), responses["default"])
+        schema: dict[str, Any] = found["content"]["application/json"]["schema"]
+        return schema
+
+    def _operation(self, method: str, path: str) -> dict[str, Any]:
+        for template, operations in self.document["paths"].items():
+            pattern = re.sub(r"\{model\}", ".+", template)
+            pattern = re.sub(r"\{\w+\}", "[^/]+", pattern)
+            if re.fullmatch(pattern, path) and method.lower() in operations:
+                found: dict[str, Any] = operations[method.lower()]
+                return found
+        return {}
+
+
+def installation(world: World) -> Installation:
+    """One whose adapters are the world's: its store, its clock, its scripted workers."""
+    settings = config.load(None, {}, defaults=package_data.path("config/default.yaml"))
+    made = Installation(settings, SECRET, world.clock)
+    key = new_key()
+    context = replace(
+        world.context(),
+        cipher=FernetCipher(lambda: [key]),
+        environ={"OPENAI_API_KEY": "sk-of-the-environment"},
+        door=ScriptedDoor(lambda *_: Heard(200, 0.01, b"{}", first_s=0.02, skew_s=0.0)),
+    )
+    made.__dict__.update(store=world.store, context=context)
+    return made
+
+
+def good(answer: httpx.Response) -> Any:
+    assert answer.status_code in (200, 201), answer.text
+    return answer.json()
+
+
+def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    error: dict[str, Any] = answer.json()["error"]
+    return error
+
+
+def awaiting_approval(world: World) -> Proposal:
+    """A passed proposal of ann's that waits for a person; the policy must ask for one."""
+    found = world.until_decided(world.propose("sim/better").id)
+    assert found.phase is Phase.AWAITING_APPROVAL
+    return found
+
+
+def in_canary(world: World) -> Proposal:
+    """A proposal with a live canary; the policy must be automatic."""
+    found = world.until_decided(world.propose("sim/better").id)
+    assert found.phase is Phase.CANARY
+    return found
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    """The app on a real socket, in a thread; its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, **SERVER))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            thread.join(0.01)
+            assert thread.is_alive()
+        host, port = server.servers[0].sockets[0].getsockname()
+        yield f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
