@@ -1,1 +1,3 @@
-"""What the pages say: labels, sentences and HTML, made from the read models without Streamlit."""
+"""What the pages say: labels, sentences and HTML, made from the read models
+without Streamlit.
+"""

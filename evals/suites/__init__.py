@@ -1,1 +1,3 @@
-"""Suites: their settings, data files and items, and how a file of labelled answers becomes one."""
+"""Suites: their settings, data files and items, and how a file of labelled answers becomes
+one.
+"""

@@ -226,7 +226,7 @@ def _require_some_state(settings: Settings) -> None:
 
 def _workers(installation: Installation) -> EvalWorkers:
     from harness.control.providers import header_encryption as sealing  # noqa: PLC0415 - only where workers start
-    from harness.control.providers import provider_secrets as unlock
+    from harness.control.providers import provider_secrets as unlock  # noqa: PLC0415 - as above
     from harness.runtime.processes.eval_worker import JUDGE, TARGET  # noqa: PLC0415
     from harness.runtime.processes.eval_workers import SubprocessWorkers, worker_command  # noqa: PLC0415
 
@@ -432,13 +432,13 @@ def control_schedule(installation: Installation) -> "Schedule":
 
     Several control processes may run; one leads, and only its jobs do anything.
     """
-    from harness.control import reconciler as reconcile
-    from harness.control.drift import monitor as drift
+    from harness.control import reconciler as reconcile  # noqa: PLC0415 - as above
+    from harness.control.drift import monitor as drift  # noqa: PLC0415 - as above
     from harness.control.operations import alerts, housekeeping  # noqa: PLC0415
     from harness.control.operations.jobs import Watched  # noqa: PLC0415
-    from harness.control.providers import deprecations as endings
-    from harness.control.providers import oauth_tokens as renewals
-    from harness.control.routing import waivers
+    from harness.control.providers import deprecations as endings  # noqa: PLC0415 - as above
+    from harness.control.providers import oauth_tokens as renewals  # noqa: PLC0415 - as above
+    from harness.control.routing import waivers  # noqa: PLC0415 - as above
     from harness.runtime.schedule import Job, Schedule  # noqa: PLC0415
 
     telemetry.configure()

@@ -1,1 +1,3 @@
-"""The health room knows which targets and provider keys may be asked, and checks those that nobody asks."""
+"""The health room knows which targets and provider keys may be asked, and checks those that
+nobody asks.
+"""

@@ -1,8 +1,8 @@
 """A worker's own guard of the canaries it serves: evidence, and a stop that needs nobody.
 
 Each sticky key counts with its first request to this worker; outcomes are read in the order of
-assignment (`harness.domain.canary.worker_guard` says why). All in the event loop's thread, but for
-files, which a thread writes: no request waits for a disk.
+assignment (`harness.domain.canary.worker_guard` says why). All in the event loop's thread, but
+for files, which a thread writes: no request waits for a disk.
 """
 
 import asyncio

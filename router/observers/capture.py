@@ -1,7 +1,8 @@
 """Which requests are kept for a suite (F9), and what is taken along of them.
 
 Here nothing is read, redacted or written: that would hold up the requests of others. What is
-taken lives in memory alone until the parent's `router.observers.capture_writer` has redacted it.
+taken lives in memory alone until the parent's `router.observers.capture_writer` has redacted
+it.
 """
 
 from typing import Final

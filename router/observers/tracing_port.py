@@ -1,4 +1,6 @@
-"""What tracing is told of a request; `router.observers.tracing` is the real thing, None is none."""
+"""What tracing is told of a request; `router.observers.tracing` is the real thing, None is
+none.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol

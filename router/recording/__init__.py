@@ -1,1 +1,3 @@
-"""The recording room counts what requests did, in each worker, and writes it in the background."""
+"""The recording room counts what requests did, in each worker, and writes it in the
+background.
+"""

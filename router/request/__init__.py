@@ -1,1 +1,3 @@
-"""The request room takes one model request from its body through route, plan and attempts to its answer."""
+"""The request room takes one model request from its body through route, plan and attempts to
+its answer.
+"""

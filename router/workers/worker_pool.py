@@ -94,7 +94,8 @@ class Crew:
             await each.wait()
 
     async def retire(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End all; they have drain_s for what they have begun. number: as `router.server.process.STOP`.
+        """End all; they have drain_s for what they have begun. number: as
+        `router.server.process.STOP`.
 
         May be called again with another one: who hands its connections over may have to stop.
         """

@@ -28,8 +28,8 @@ GOOD = Path(__file__).parents[1] / "user_suite.py"
 @pytest.fixture(scope="module")
 def inspect() -> SimpleNamespace:
     from evals.runner import collector  # noqa: PLC0415 - see above
-    from evals.runner import inspect_model as model
-    from evals.runner import inspect_tasks as tasks
+    from evals.runner import inspect_model as model  # noqa: PLC0415 - as above
+    from evals.runner import inspect_tasks as tasks  # noqa: PLC0415 - as above
 
     return SimpleNamespace(collector=collector, model=model, tasks=tasks)
 

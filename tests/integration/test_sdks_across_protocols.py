@@ -1,7 +1,8 @@
 """The clients that people use, unchanged, before targets that speak another protocol.
 
 Each runs a tool loop with streaming through a router's worker, in processes of its own, whose
-provider refuses what the real one refuses (`tests.support.providers.strict_chat`, `tests.wire`).
+provider refuses what the real one refuses (`tests.support.providers.strict_chat`,
+`tests.wire`).
 """
 
 import json

@@ -1,8 +1,9 @@
 """Rollouts with faults, people, crashes and set clocks: the invariants of faults.md hold.
 
-Each seed is one life of two routes (tests/support/control/rollout_simulation.py); after every turn of the control
-plane the laws are checked (tests/support/control/rollout_invariants.py). A seed that fails names itself, and
-`python -m tests.support.control.rollout_simulation SEED` plays it alone and tells what happened in it.
+Each seed is one life of two routes (tests/support/control/rollout_simulation.py); after every
+turn of the control plane the laws are checked (tests/support/control/rollout_invariants.py). A
+seed that fails names itself, and `python -m tests.support.control.rollout_simulation SEED`
+plays it alone and tells what happened in it.
 """
 
 from collections.abc import Sequence

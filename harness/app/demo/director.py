@@ -202,7 +202,7 @@ def _forgery(drive: Drive, screen: Screen, scene: Scene) -> bool:
     screen.lines(
         f"Forged rows, as honest work leaves them, promote {comparison.candidate.name}",
         [
-            f"the database took all {len(database_attack.FORGERY)} of them: its rules cannot tell",
+            f"the database took all {len(database_attack.FORGERY)}: its rules cannot tell",
             f"{_mark(good=seen)} the router refuses them: nobody signed them (/readyz says so)",
             f"{_mark(good=kept)} {comparison.proposal.route} is still served by {served}",
             f"{_mark(good=bool(faults))} `swapgate db check` names "

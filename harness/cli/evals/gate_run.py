@@ -151,7 +151,7 @@ class _Opened:
     def __enter__(self) -> "Installation":
         from harness.app import installation as bootstrap  # noqa: PLC0415 - pydantic and YAML take their time
         from harness.runtime import secret_files  # noqa: PLC0415 - as above
-        from harness.runtime import signing_keys as signing_files
+        from harness.runtime import signing_keys as signing_files  # noqa: PLC0415 - as above
 
         folder = self._folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)

@@ -115,7 +115,7 @@ def add_to_config(file: Path, entry: str, data: Path) -> bool:
     Raises ConfigError, and leaves the file as it was, where it would not be valid any more.
     """
     from harness import config  # noqa: PLC0415 - pydantic and YAML take their time
-    from harness import package_data as shipped
+    from harness import package_data as shipped  # noqa: PLC0415 - as above
 
     before = file.read_text(encoding="utf-8")
     if found := _SUITES.search(before):

@@ -10,7 +10,7 @@ from harness.domain.canary import rollout
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.proposals import proposal
 
-FOLDER = Path(__file__).resolve().parents[2] / "docs"
+FOLDER = Path(__file__).resolve().parents[3] / "docs"
 
 
 @click.group(hidden=True)

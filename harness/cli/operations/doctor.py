@@ -53,7 +53,7 @@ def doctor(ctx: click.Context, tools: str | None, timeout_s: float) -> None:
 
 def _tools(session: Session, name: str, timeout_s: float) -> bool:
     """Whether all that is declared works. Raises NotFound, ConfigError."""
-    from harness.app.doctor import tool_checks  # noqa: PLC0415 - the router takes its time
+    from harness.cli.operations import tool_checks  # noqa: PLC0415 - the router takes its time
 
     _ = session.context_with_providers  # the file's, too
     found = [

@@ -94,12 +94,12 @@ def _print_keys(done: Done) -> None:
 def set_up(session: Session) -> Done:
     """Raises ConfigError for a folder that cannot be written."""
     from harness import config  # noqa: PLC0415 - `--help` stays quick
-    from harness.app import installation as bootstrap
-    from harness.control.operations import keys, listings
+    from harness.app import installation as bootstrap  # noqa: PLC0415 - as above
+    from harness.control.operations import keys, listings  # noqa: PLC0415 - as above
     from harness.control.routing import seed  # noqa: PLC0415 - as above
     from harness.domain.pagination import PageRequest  # noqa: PLC0415 - as above
     from harness.runtime import secret_files  # noqa: PLC0415 - as above
-    from harness.runtime import signing_keys as signing_files
+    from harness.runtime import signing_keys as signing_files  # noqa: PLC0415 - as above
 
     file = bootstrap.config_file(session.config, os.environ) or Path.cwd() / config.FILE_NAME
     session.config = file

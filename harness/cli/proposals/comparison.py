@@ -197,7 +197,8 @@ def _print_money(found: Comparison) -> None:
     for side in judged:
         cost = side.judging
         click.echo(
-            f"{side.plan.suite}: judging cost {formatting.money(cost.usd)}, {cost.calls:,} calls"
+            f"{side.plan.suite}: judging cost {formatting.money(cost.usd)}, "
+            f"{cost.calls:,} calls"
         )
     click.echo()
     click.echo(monthly_bill.words(found.forecast))

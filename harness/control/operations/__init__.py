@@ -1,1 +1,3 @@
-"""What keeps an installation running: alerts, the audit log, keys, captures, lists for people."""
+"""What keeps an installation running: alerts, the audit log, keys, captures, lists
+for people.
+"""

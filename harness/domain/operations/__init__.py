@@ -1,1 +1,3 @@
-"""What runs the installation: alerts and their delivery, the audit log, people and their rights."""
+"""What runs the installation: alerts and their delivery, the audit log, people and their
+rights.
+"""

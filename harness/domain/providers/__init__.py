@@ -1,1 +1,3 @@
-"""What providers are: their kinds, addresses, keys and sign-ins, and the models that they offer."""
+"""What providers are: their kinds, addresses, keys and sign-ins, and the models that they
+offer.
+"""

@@ -42,8 +42,8 @@ def user_hash(sticky_key: str, secret: bytes) -> str:
 
 
 def hashes_of_user(user: str, secret: bytes) -> tuple[str, ...]:
-    """Of every sticky key that a user's id may have been, see `router.request.sticky`; and of `user`
-    itself, where that is a whole sticky key."""
+    """Of every sticky key that a user's id may have been, see `router.request.sticky`; and of
+    `user` itself, where that is a whole sticky key."""
     # A header comes as bytes, and is read one character a byte.
     header = user.encode().decode("latin-1")
     kinds = ("user:", "prompt_cache_key:", "key:")

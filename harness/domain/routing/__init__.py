@@ -1,1 +1,3 @@
-"""Which targets serve a route: the routing table, its changes with their evidence, the plan of a request."""
+"""Which targets serve a route: the routing table, its changes with their evidence, the plan of
+a request.
+"""

@@ -1,1 +1,3 @@
-"""Planning before money or traffic is spent: sample sizes, costs, and how long a canary takes."""
+"""Planning before money or traffic is spent: sample sizes, costs, and how long a
+canary takes.
+"""

@@ -1,1 +1,3 @@
-"""Outbound HTTP of the control side: guarded requests to providers, OAuth servers and alert sinks."""
+"""Outbound HTTP of the control side: guarded requests to providers, OAuth servers and alert
+sinks.
+"""

@@ -1,1 +1,3 @@
-"""The signatures of rows, the signed manifest of a snapshot, and the digests that the audit log keeps."""
+"""The signatures of rows, the signed manifest of a snapshot, and the digests that the audit
+log keeps.
+"""

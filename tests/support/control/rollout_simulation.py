@@ -1,6 +1,7 @@
 """One life of two routes, drawn from a seed: swaps, faults, people, crashes, set clocks.
 
-Same seed, same life: `python -m tests.support.control.rollout_simulation SEED` tells it turn by turn.
+Same seed, same life: `python -m tests.support.control.rollout_simulation SEED` tells it turn by
+turn.
 """
 
 import logging

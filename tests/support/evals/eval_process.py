@@ -1,4 +1,5 @@
-"""Runs evals in a process of its own, as a worker does: `python -m tests.support.evals.eval_process`.
+"""Runs evals in a process of its own, as a worker does: `python -m
+tests.support.evals.eval_process`.
 
 Reads a pickled list of assignments on stdin; prints one JSON line per assignment on stdout.
 """
@@ -40,7 +41,7 @@ def carry_out(
     """In a fresh process; what each one gave: `state`, `samples`, `seconds`, `error`."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.evals.eval_process"],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[3],
         input=pickle.dumps(list(assignments)),
         stdout=subprocess.PIPE,
         check=True,

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 import platformdirs
 import pytest
 
-FOLDER: Final = Path(__file__).parent / "node"
+FOLDER: Final = Path(__file__).parents[2] / "node"
 PINS: Final = ("package.json", "package-lock.json")
 INSTALL_S: Final = 300
 RUN_S: Final = 180
