@@ -12,11 +12,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Self
 
-from harness.domain.routing import Snapshot
-from router.transport.scripted import Turn
-from tests.router_door import ASK, CHAT, Door
-from tests.router_upstream import EVENTS, ROLE, completion, event
-from tests.router_world import snapshot
+from harness.domain.routing.table import Snapshot
+from router.upstream.scripted import Turn
+from tests.support.providers.scripted_upstream import EVENTS, ROLE, completion, event
+from tests.support.router.asgi_router import ASK, CHAT, Door
+from tests.support.router.live_router import snapshot
 
 LIMITS: Final = Path(__file__).parents[1] / "golden" / "calls_per_request.toml"
 UPSTREAM: Final = "http://up"
