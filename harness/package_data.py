@@ -4,10 +4,8 @@ from pathlib import Path
 
 from harness.domain.errors import ConfigError
 
-_PACKAGE = Path(__file__).resolve().parent
-# In a wheel they lie inside `harness`. That place goes first: beside it, in site-packages, a
-# folder `datasets` would be another library's.
-_PLACES = (_PACKAGE / "_shipped", _PACKAGE.parent)
+# They lie beside `harness`: in the checkout, and in a wheel below `swapgate` (ADR 0030).
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def path(name: str) -> Path:
@@ -15,10 +13,8 @@ def path(name: str) -> Path:
 
     Raises ConfigError when this installation lacks it.
     """
-    for place in _PLACES:
-        if (place / name).exists():
-            return place / name
+    if (ROOT / name).exists():
+        return ROOT / name
     raise ConfigError(
-        f"this installation of Swapgate lacks {name!r}, looked for in "
-        f"{' and '.join(map(str, _PLACES))}: install it again"
+        f"this installation of Swapgate lacks {name!r}, looked for in {ROOT}: install it again"
     )

@@ -7,78 +7,21 @@ with ModelClient.over_http("http://127.0.0.1:8080") as client:
     print(client.complete(asked).text)
 """
 
-from harness.client.async_client import AsyncModelClient
-from harness.client.messages import (
-    Image,
-    Message,
-    Text,
-    ToolDefinition,
-    ToolRequest,
-    ToolResponse,
-)
-from harness.client.requests import Caller, CompletionRequest, EmbeddingRequest, OutputSchema
-from harness.client.responses import (
-    CompletionResponse,
-    EmbeddingResponse,
-    Served,
-    StreamChunk,
-    TokenLogprob,
-    ToolDelta,
-    ToolRun,
-    Usage,
-)
-from harness.client.stream import AsyncStream
-from harness.client.sync_client import ModelClient, Stream
-from harness.domain.errors import (
-    AnswerUnreadable,
-    CallFailed,
-    CallLimited,
-    CallRefused,
-    ConfigError,
-    InputError,
-    KeyRefused,
-    NobodyAnswered,
-    RouterUnreachable,
-    SnapshotInvalid,
-    StreamBroken,
-    SwapgateError,
-    ToolLoopUnfinished,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "AnswerUnreadable",
-    "AsyncModelClient",
-    "AsyncStream",
-    "CallFailed",
-    "CallLimited",
-    "CallRefused",
-    "Caller",
-    "CompletionRequest",
-    "CompletionResponse",
-    "ConfigError",
-    "EmbeddingRequest",
-    "EmbeddingResponse",
-    "Image",
-    "InputError",
-    "KeyRefused",
-    "Message",
-    "ModelClient",
-    "NobodyAnswered",
-    "OutputSchema",
-    "RouterUnreachable",
-    "Served",
-    "SnapshotInvalid",
-    "Stream",
-    "StreamBroken",
-    "StreamChunk",
-    "SwapgateError",
-    "Text",
-    "TokenLogprob",
-    "ToolDefinition",
-    "ToolDelta",
-    "ToolLoopUnfinished",
-    "ToolRequest",
-    "ToolResponse",
-    "ToolRun",
-    "Usage",
-]
+if TYPE_CHECKING:
+    from swapgate.client import *  # noqa: F403 - `__all__` says what
+    from swapgate.client import __all__ as __all__
+else:
+
+    def __getattr__(name: str) -> object:
+        """Load the client when one of its names is first asked for.
+
+        In a wheel every module of ours lies below this package (ADR 0030), and most processes
+        need no client.
+        """
+        return getattr(import_module("swapgate.client"), name)
+
+    def __dir__() -> list[str]:
+        return [*globals(), *import_module("swapgate.client").__all__]

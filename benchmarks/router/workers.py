@@ -84,7 +84,7 @@ def started(workers: int, folder: Path, ports: dict[str, int], stack: ExitStack)
         config = folder / "swapgate.yaml"
         settings = {"home": str(folder), "router": {"port": place.port}}
         config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-        main = [sys.executable, "-m", "harness.cli.main", "--config", str(config)]
+        main = [sys.executable, "-m", "swapgate", "--config", str(config)]
         command = [*main, "serve", "router", "--workers", str(workers)]
     env = {"SWAPGATE_SECRET": SECRET.decode(), **ENVIRONMENT}
     process = start(command, stack, core=None, log=folder / "log", env=env)

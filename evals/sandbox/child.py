@@ -15,7 +15,10 @@ from collections.abc import Iterator, Mapping
 from types import CodeType
 from typing import Any, BinaryIO
 
-PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# The folder that holds our outermost package: the checkout, or site-packages.
+PACKAGES = os.path.dirname(os.path.abspath(__file__))
+while os.path.exists(os.path.join(PACKAGES, "__init__.py")):
+    PACKAGES = os.path.dirname(PACKAGES)
 
 
 def run_answer(order: Mapping[str, Any], reader: BinaryIO, writer: BinaryIO) -> None:

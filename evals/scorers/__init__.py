@@ -39,6 +39,8 @@ __all__ = [
     "scorer",
 ]
 
+# What stands before our packages' names: nothing in the checkout, `swapgate.` in a wheel.
+ABOVE: Final = __name__.removesuffix("evals.scorers")
 SCORERS: Final[Mapping[str, Scorer]] = {
     each.name: each
     for each in (
@@ -76,18 +78,23 @@ def _code_sha256(module: str) -> str:
             continue
         # Not of `sys.modules`: one that is imported late is not there yet.
         file = Path(str(getattr(find_spec(name), "origin", None)))
-        source = file.read_text(encoding="utf-8")
+        source = _source(file)
         seen[name] = source
-        if name.startswith("evals.sandbox."):
+        if name.startswith(f"{ABOVE}evals.sandbox."):
             # Its modules run in other processes, and import one another there.
-            seen |= {
-                f"sandbox/{each.name}": each.read_text() for each in file.parent.glob("*.py")
-            }
+            seen |= {f"sandbox/{each.name}": _source(each) for each in file.parent.glob("*.py")}
         todo += [
             node.module
             for node in ast.walk(tree_of(source))
             if isinstance(node, ast.ImportFrom)
-            and (node.module or "").startswith(("evals.scorers.", "evals.sandbox."))
+            and (node.module or "").startswith(
+                (f"{ABOVE}evals.scorers.", f"{ABOVE}evals.sandbox.")
+            )
             and node.module
         ]
     return sha256("\n".join(seen[name] for name in sorted(seen)).encode()).hexdigest()
+
+
+def _source(file: Path) -> str:
+    """Its text as in the checkout: in a wheel, imports begin with `swapgate.` (ADR 0030)."""
+    return file.read_text(encoding="utf-8").replace(f"from {ABOVE}", "from ")

@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-import harness
+from harness import __version__
 from harness.api import (
     alerts,
     canary,
@@ -66,7 +66,7 @@ def build(
     since the last reconcile turn, for /metrics."""
     app = _Api(
         title="Swapgate",
-        version=harness.__version__,
+        version=__version__,
         openapi_url=f"{PREFIX}/openapi.json",
         # The usual pages load scripts from a remote host.
         docs_url=None,

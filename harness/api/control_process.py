@@ -4,7 +4,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,7 +58,12 @@ def run(config: Path | None) -> None:
         installation.close()
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m harness.api.serve [--config FILE]`."""
+    parser = argparse.ArgumentParser(prog="swapgate serve control")
+    parser.add_argument("--config", type=Path)
+    run(parser.parse_args(arguments).config)
+
+
 if __name__ == "__main__":
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--config", type=Path)
-    run(arguments.parse_args().config)
+    main()

@@ -114,7 +114,7 @@ def _orders(settings: Settings) -> "Orders":
     from router.workers.worker_pool import Orders  # noqa: PLC0415
 
     return Orders(
-        command=[sys.executable, "-m", "harness.cli.main", "router-worker"],
+        command=[sys.executable, "-m", "swapgate", "router-worker"],
         environment={**MALLOC, **os.environ},
         # Not read from the file by each worker: one that is started again after the file was
         # broken must serve like the others.

@@ -46,7 +46,7 @@ def environment(**more: str) -> dict[str, str]:
 def gate_run(
     folder: Path, *words: str, candidate: str = "sim/sim-better"
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "harness.cli.main", "gate", "run", "--policy", "quick"]
+    command = [sys.executable, "-m", "swapgate", "gate", "run", "--policy", "quick"]
     arms = ["--incumbent", "sim/sim-base", "--candidate", candidate]
     return subprocess.run(  # noqa: S603 - our own command
         [*command, *arms, *words],
@@ -72,7 +72,7 @@ def test_a_better_candidate_passes_and_leaves_its_reports(folder: Path) -> None:
     assert {each.name for each in folder.iterdir()} == {"swapgate.yaml", "out", "kept"}
     again = done.stderr.rpartition("swapgate replay ")[2].split()[0]
     replayed = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "harness.cli.main", "replay", again, "--json"],
+        [sys.executable, "-m", "swapgate", "replay", again, "--json"],
         cwd=folder,
         env=environment(
             SWAPGATE__DATABASE_URL=f"sqlite:///{folder}/kept/swapgate.db",

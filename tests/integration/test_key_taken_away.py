@@ -31,7 +31,7 @@ def simulator(secret: str) -> Iterator[str]:
     port = free_port()
     words = ["sim", "--port", str(port), "--key-env", "SIM_WANTS", "--time-scale", "0.02"]
     process = subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, "-m", "harness.cli.main", *words],
+        [sys.executable, "-m", "swapgate", *words],
         env={**os.environ, "SIM_WANTS": secret},
         stderr=subprocess.DEVNULL,
     )

@@ -1,25 +1,70 @@
-"""The wheel works outside the checkout: installed alone, with nothing of ours on the path."""
+"""The wheel works outside the checkout, whatever a user's own modules are called (ADR 0030)."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
+
+from hatch_build import PACKAGES, below_swapgate
+from tests.support.site.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 # Whole minutes on a cold cache: about a hundred packages are downloaded.
 TIMEOUT_S = 900
+START_S = 120.0
+HEALTH = {"router": "/readyz", "control": "/readyz", "ui": "/readyz"}
+# What a user may have beside their script, or in site-packages.
+THEIRS = "raise ImportError('a module of the user was imported for ours')\n"
+CALL = """\
+import sys
+from swapgate import CompletionRequest, Message, ModelClient
+
+url, key, config = sys.argv[1:]
+asked = CompletionRequest(route="triage", messages=[Message.user("Where is my parcel?")])
+for client in (ModelClient.over_http(url, key), ModelClient.in_process(config, key)):
+    with client:
+        print(client.complete(asked).served.target)
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"harness", "router", "evals"}))
+"""
+# Without a network, without a database server: what runs in a minute and meets every package.
+SUITE = (
+    "tests/unit/test_api_layers.py",
+    "tests/unit/test_cli_start_up.py",
+    "tests/unit/test_dashboard_pieces.py",
+    "tests/unit/test_evals_code.py",
+    "tests/unit/test_evals_scorers.py",
+    "tests/unit/test_gate_golden.py",
+    "tests/unit/test_router_app.py",
+    "tests/contract/test_model_clients.py",
+    "tests/contract/test_store_routing.py",
+    "tests/integration/test_evals_runners.py",
+    "tests/integration/test_migrations.py",
+)
+
+
+def environment() -> dict[str, str]:
+    """Of this process, without what would lead back to the checkout."""
+    ours = ("PYTHON", "COVERAGE", "COV_", "SWAPGATE", "VIRTUAL_ENV")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 def run(*command: str | Path, cwd: Path) -> str:
     """What the command printed on stdout; fails with all it printed if it failed."""
-    ours = ("PYTHON", "COVERAGE", "COV_", "SWAPGATE", "VIRTUAL_ENV")
     done = subprocess.run(  # noqa: S603 - commands of this file
         command,
         cwd=cwd,
-        env={name: each for name, each in os.environ.items() if not name.startswith(ours)},
+        env=environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
@@ -38,12 +83,17 @@ def uv() -> str:
 
 
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=ROOT)
+    (built,) = folder.glob("swapgate-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def elsewhere(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an environment `venv` that holds the locked packages and our wheel."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    build = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
-    run(*build, cwd=ROOT)
-    (wheel,) = folder.glob("swapgate-*.whl")
     python = folder / "venv/bin/python"
     install = (uv(), "pip", "install", "--quiet", "--python", python)
     run(uv(), "venv", "--quiet", "--python", sys.executable, folder / "venv", cwd=folder)
@@ -54,63 +104,95 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def site_packages(elsewhere: Path) -> Path:
-    (found,) = elsewhere.glob("venv/lib/python*/site-packages")
+def borrowed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of an environment with our wheel alone, which sees this one's other packages.
+
+    The checkout is not among them: a `.pth` file counts in an environment's own folder only.
+    """
+    folder = tmp_path_factory.mktemp("borrowed")
+    python = folder / "venv/bin/python"
+    run(uv(), "venv", "--quiet", "--python", sys.executable, folder / "venv", cwd=folder)
+    install = (uv(), "pip", "install", "--quiet", "--python", python, "--no-deps", "--offline")
+    run(*install, wheel, cwd=folder)
+    packages = site_packages(folder)
+    (packages / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    (packages / "evals").mkdir()
+    (packages / "evals/__init__.py").write_text(THEIRS)
+    return python
+
+
+def site_packages(folder: Path) -> Path:
+    (found,) = folder.glob("venv/lib/python*/site-packages")
     return found
+
+
+@pytest.fixture
+def collisions(tmp_path: Path) -> Path:
+    """A user's folder with modules of the names that our packages have in the checkout."""
+    for name in ("router.py", "evals.py"):
+        (tmp_path / name).write_text(THEIRS)
+    for name in ("harness", "dashboard"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(THEIRS)
+    return tmp_path
+
+
+def test_references_to_our_packages_are_rewritten_and_nothing_else() -> None:
+    source = (
+        '"""Of harness.domain."""\n'
+        "import sys, harness.gate as gate\n"
+        "from harness.domain import (\n    errors,\n)\n"
+        "from routers import router\n"
+        "def f():\n    from evals.sim import serve  # from evals\n"
+        'VERB = "harness.cli.main:main"\n'
+        'SETTING = "router.port"\n'
+    )
+    lines = below_swapgate(source.encode()).decode().splitlines()
+
+    assert lines == [
+        '"""Of harness.domain."""',
+        "import sys, swapgate.harness.gate as gate",
+        "from swapgate.harness.domain import (",
+        "    errors,",
+        ")",
+        "from routers import router",
+        "def f():",
+        "    from swapgate.evals.sim import serve  # from evals",
+        'VERB = "swapgate.harness.cli.main:main"',
+        'SETTING = "router.port"',
+    ]
+
+
+def test_an_import_whose_uses_would_change_is_refused() -> None:
+    with pytest.raises(ValueError, match="line 2"):
+        below_swapgate(b"x = 1\nimport harness.domain\n")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(TIMEOUT_S)
-def test_init_and_doctor_run_outside_the_checkout(elsewhere: Path, tmp_path: Path) -> None:
+def test_init_and_doctor_run_with_the_locked_packages(elsewhere: Path, tmp_path: Path) -> None:
     swapgate = elsewhere / "venv/bin/swapgate"
 
     run(swapgate, "init", cwd=tmp_path)
     run(swapgate, "doctor", cwd=tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(TIMEOUT_S)
-def test_data_and_migrations_lie_inside_harness(site_packages: Path) -> None:
-    shipped = site_packages / "harness/_shipped"
+def test_swapgate_is_the_only_name_at_top_level(wheel: Path, tmp_path: Path) -> None:
+    shutil.unpack_archive(wheel, tmp_path, "zip")
+    ours = tmp_path / "swapgate"
 
-    for folder in ("datasets", "migrations"):
-        assert files_of(shipped / folder) == files_of(ROOT / folder)
-    assert (shipped / "config/default.yaml").read_bytes() == (
+    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".dist-info"} == {
+        "swapgate"
+    }
+    assert files_of(ours / "migrations") == files_of(ROOT / "migrations")
+    generators = {f for f in files_of(ROOT / "datasets") if f.suffix == ".py"}
+    assert files_of(ours / "datasets") == files_of(ROOT / "datasets") - generators
+    assert (ours / "config/default.yaml").read_bytes() == (
         ROOT / "config/default.yaml"
     ).read_bytes()
-    assert list(site_packages.glob("dashboard/views/*.py"))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(TIMEOUT_S)
-@pytest.mark.req("B1")
-def test_the_client_is_imported_by_its_name_and_has_its_types(
-    elsewhere: Path, site_packages: Path
-) -> None:
-    code = "import swapgate; print(swapgate.ModelClient.__name__, swapgate.__file__)"
-    name, file = run(elsewhere / "venv/bin/python", "-I", "-c", code, cwd=elsewhere).split()
-
-    assert name == "ModelClient"
-    assert Path(file).is_relative_to(site_packages)
-    assert (site_packages / "swapgate/py.typed").exists()
-    assert (site_packages / "harness/py.typed").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(TIMEOUT_S)
-def test_nothing_of_ours_lies_beside_other_libraries(
-    elsewhere: Path, site_packages: Path
-) -> None:
-    record = next(site_packages.glob("swapgate-*.dist-info")) / "RECORD"
-    tops = {line.split(",")[0].split("/")[0] for line in record.read_text().splitlines()}
-    ours = {name for name in tops if name != ".." and not name.endswith(".dist-info")}
-
-    assert ours == {"swapgate", "harness", "router", "evals", "dashboard"}
-    for name in ("datasets", "migrations", "tests"):
-        assert not (site_packages / name).exists()
-    imported = "import harness; print(harness.__file__)"
-    found = run(elsewhere / "venv/bin/python", "-I", "-c", imported, cwd=elsewhere)
-    assert Path(found.strip()).is_relative_to(site_packages)
+    for name in PACKAGES:
+        assert files_of(ours / name) == files_of(ROOT / name)
+    assert (ours / "py.typed").exists()
 
 
 def files_of(folder: Path) -> set[Path]:
@@ -119,3 +201,97 @@ def files_of(folder: Path) -> set[Path]:
         for file in folder.rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
+
+
+@pytest.mark.req("B1")
+def test_the_client_meets_no_module_of_the_user(borrowed: Path, collisions: Path) -> None:
+    script = collisions / "script.py"
+    script.write_text(
+        "import swapgate, sys\n"
+        "client = swapgate.ModelClient.over_http('http://127.0.0.1:9', 'sk-sg-any')\n"
+        "client.close()\n"
+        "print(swapgate.__file__)\n"
+        "print(sorted({'sqlalchemy', 'litellm', 'inspect_ai', 'numpy'} & set(sys.modules)))\n"
+    )
+    file, heavy = run(borrowed, script, cwd=collisions).splitlines()
+
+    assert Path(file).is_relative_to(borrowed.parents[1])
+    assert heavy == "[]"
+
+
+@pytest.mark.slow
+@pytest.mark.req("B1")
+@pytest.mark.timeout(TIMEOUT_S)
+def test_everything_runs_beside_modules_of_the_user(borrowed: Path, collisions: Path) -> None:
+    ports = {name: free_port() for name in ("sim", *HEALTH)}
+    key = installed(collisions, borrowed, ports)
+    swapgate, script = borrowed.with_name("swapgate"), collisions / "script.py"
+    script.write_text(CALL)
+    url, config = f"http://127.0.0.1:{ports['router']}", collisions / "swapgate.yaml"
+    with serving(collisions, swapgate, ports):
+        printed = run(borrowed, script, url, key, config, cwd=collisions).splitlines()
+        words = ("eval", "run", "tickets", "sim/sim-base", "--items", "4", "--wait", "--json")
+        done = json.loads(run(swapgate, *words, cwd=collisions))
+
+    assert printed == ["sim/sim-base", "sim/sim-base", "[]"]
+    assert done["run"]["state"] == "done"
+
+
+def installed(folder: Path, python: Path, ports: dict[str, int]) -> str:
+    """An installation with a route before a simulated provider; a client's key."""
+    sim = {"kind": "sim", "api_base": f"http://127.0.0.1:{ports['sim']}/v1"}
+    settings = {
+        "home": str(folder / "home"),
+        **{name: {"port": ports[name]} for name in HEALTH},
+        "providers": {"sim": sim},
+        "routes": {"triage": {"incumbent": "sim/sim-base", "suites": ["tickets"]}},
+    }
+    (folder / "swapgate.yaml").write_text(yaml.safe_dump(settings))
+    made = json.loads(run(python.with_name("swapgate"), "init", "--json", cwd=folder))
+    return str(made["data_key"])
+
+
+@contextmanager
+def serving(folder: Path, swapgate: Path, ports: dict[str, int]) -> Iterator[None]:
+    """`swapgate sim` and `swapgate serve all`, once all of them answer."""
+    sim = ("sim", "--port", str(ports["sim"]), "--time-scale", "0")
+    with (folder / "log").open("wb") as log, ExitStack() as stack:
+        for words in (sim, ("serve", "all")):
+            child = subprocess.Popen(  # noqa: S603 - our own command
+                [swapgate, *words], cwd=folder, env=environment(), stdout=log, stderr=log
+            )
+            stack.callback(child.wait, timeout=120)
+            stack.callback(child.terminate)
+        deadline = time.monotonic() + START_S
+        for name, path in HEALTH.items():
+            while not answers(f"http://127.0.0.1:{ports[name]}{path}"):
+                assert time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.2)
+        yield
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=60):  # noqa: S310 - our own server
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(TIMEOUT_S)
+def test_the_suite_passes_against_the_wheel(borrowed: Path, tmp_path: Path) -> None:
+    for file in (ROOT / "tests").rglob("*.py"):
+        copy = tmp_path / file.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(patched_names(below_swapgate(file.read_bytes())))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in ("config", "datasets", "docs", "tests/golden"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    run(borrowed, "-m", "pytest", "-q", "-m", "not (soak or postgres)", *SUITE, cwd=tmp_path)
+
+
+def patched_names(source: bytes) -> bytes:
+    """`monkeypatch.setattr("harness.…")` names a module as well."""
+    names = "|".join(PACKAGES).encode()
+    return re.sub(rb'(setattr\(\s*")((?:' + names + rb")\.)", rb"\1swapgate.\2", source)

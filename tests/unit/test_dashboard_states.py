@@ -187,7 +187,7 @@ def test_the_copied_command_runs(
 
     program, *words = shlex.split(app.code[0].value)
     done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "harness.cli.main", *words],
+        [sys.executable, "-m", "swapgate", *words],
         capture_output=True,
         check=False,
         text=True,

@@ -291,11 +291,3 @@ def test_shipped_files_are_found_in_the_checkout() -> None:
     assert (package_data.path("migrations") / "env.py").is_file()
     with pytest.raises(ConfigError, match="no such folder"):
         package_data.path("no such folder")
-
-
-def test_a_wheels_own_files_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "_shipped" / "datasets").mkdir(parents=True)
-    (tmp_path / "site" / "datasets").mkdir(parents=True)
-    places = (tmp_path / "_shipped", tmp_path / "site")
-    monkeypatch.setattr(package_data, "_PLACES", places)
-    assert package_data.path("datasets") == tmp_path / "_shipped" / "datasets"

@@ -62,7 +62,7 @@ def install(site: Site, limits: Limits = chain.LIMITS, **more: object) -> Path:
 
 def serve(config: Path, part: str = "router") -> Sequence[str]:
     """The argv of one of its processes."""
-    main = [sys.executable, "-m", "harness.cli.main"]
+    main = [sys.executable, "-m", "swapgate"]
     return [*main, "--config", str(config), "serve", part]
 
 

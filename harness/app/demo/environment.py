@@ -119,7 +119,7 @@ class Stage:
                 [
                     sys.executable,
                     "-m",
-                    "harness.cli.main",
+                    "swapgate",
                     "--config",
                     str(self.config),
                     *words,

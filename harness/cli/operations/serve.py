@@ -1,9 +1,9 @@
 """`swapgate serve`: the processes; `swapgate sim`: the simulated provider."""
 
 import os
-import runpy
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -14,7 +14,7 @@ PARTS = ("router", "control", "ui")
 def command(*words: str, config: Path | None = None) -> list[str]:
     """The argv that runs one of our commands in a process of its own."""
     chosen = ["--config", str(config)] if config else []
-    return [sys.executable, "-m", "harness.cli.main", *chosen, *words]
+    return [sys.executable, "-m", "swapgate", *chosen, *words]
 
 
 def _config(context: click.Context) -> Path | None:
@@ -56,7 +56,7 @@ def control(context: click.Context) -> None:
     bootstrap.require_database(settings)
     where = settings.control
     require_free(where.host, where.port, what="the control plane", setting="control.port")
-    _door("harness.api.control_process", _config(context))
+    _run_entry_point("harness.api.control_process:main", _config(context))
 
 
 @serve.command()
@@ -68,13 +68,13 @@ def ui(context: click.Context) -> None:
 
     where = bootstrap.load_settings(_config(context)).ui
     require_free(where.host, where.port, what="the dashboard", setting="ui.port")
-    _door("dashboard.serve", _config(context))
+    _run_entry_point("dashboard.serve:main", _config(context))
 
 
-def _door(module: str, config: Path | None) -> None:
-    """Run another door's module as `__main__`: doors do not import one another."""
-    sys.argv = [module, *(["--config", str(config)] if config else [])]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+def _run_entry_point(entry_point: str, config: Path | None) -> None:
+    """Call `module:function` with our arguments: the CLI knows API and dashboard by name."""
+    module, _, function = entry_point.partition(":")
+    getattr(import_module(module), function)(["--config", str(config)] if config else [])
 
 
 @serve.command(name="all")

@@ -116,4 +116,4 @@ def _last_words(errors: IO[bytes]) -> str:
 
 
 def worker_command() -> list[str]:
-    return [sys.executable, "-m", "harness.cli.main", "worker"]
+    return [sys.executable, "-m", "swapgate", "worker"]

@@ -53,7 +53,7 @@ class Site:
         return f"http://127.0.0.1:{self.ports[name]}"
 
     def command(self, *words: str) -> list[str]:
-        main = [sys.executable, "-m", "harness.cli.main"]
+        main = [sys.executable, "-m", "swapgate"]
         return [*main, "--config", str(self.config), *words]
 
     def run(self, *words: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
