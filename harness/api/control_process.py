@@ -59,7 +59,7 @@ def run(config: Path | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m harness.api.serve [--config FILE]`."""
+    """`python -m harness.api.control_process [--config FILE]`."""
     parser = argparse.ArgumentParser(prog="swapgate serve control")
     parser.add_argument("--config", type=Path)
     run(parser.parse_args(arguments).config)
