@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from benchmarks.router.clients import TRANSPORTS
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
-from router.server.asgi import App, Receive, Scope, Send, arrived, read_body
+from router.server.asgi import App, Receive, Scope, Send, buffered_body, read_body
 from router.server.process import serve
 from router.server.timers import Timers
 from router.upstream.transport import Transport, UpstreamRequest
@@ -22,7 +22,7 @@ def app(transport: Transport, providers: Mapping[str, Provider]) -> App:
         if scope["type"] != "http":
             await _lifespan(transport, receive, send)
             return
-        body = arrived(scope, 1 << 20) or await read_body(receive, 1 << 20, timers)
+        body = buffered_body(scope, 1 << 20) or await read_body(receive, 1 << 20, timers)
         kind = scope["path"].split("/", 2)[1]
         request = UpstreamRequest(providers[kind], body, stream=kind == "streamed")
         reply = await transport.send(request)

@@ -7,7 +7,7 @@ from typing import Any, Final
 from benchmarks.router.peers.peer import CACHE
 from harness.domain.settings import RouterSettings
 from router.upstream.passthrough import Passthrough
-from router.upstream.pool import Pool
+from router.upstream.pool import UpstreamPool
 from router.upstream.transport import Transport, UpstreamRequest
 
 PYREQWEST: Final = CACHE / "pyreqwest"
@@ -56,6 +56,6 @@ Maker = Callable[[RouterSettings], Transport]
 
 TRANSPORTS: Final[Mapping[str, Maker]] = {
     "aiohttp": Passthrough,
-    "pool": Pool,
+    "pool": UpstreamPool,
     "pyreqwest": Pyreqwest,
 }

@@ -20,7 +20,7 @@ from harness.store import migrate
 from harness.store.sql import SqlStore
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
-from router.server.app import build
+from router.server.app import build_router
 from router.server.process import serve
 from router.snapshot.holder import SnapshotHolder
 from tests.support.site.signing_keys import CONTROL
@@ -112,7 +112,7 @@ def main() -> None:
         live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
     )
     transport = TRANSPORTS[client](settings)
-    app = build(
+    app = build_router(
         holder,
         recorder,
         lambda _: transport,

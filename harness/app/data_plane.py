@@ -22,7 +22,7 @@ from harness.runtime.random_ids import SystemChance
 
 if TYPE_CHECKING:
     from router.recording.recorder import Recorder
-    from router.workers.worker_pool import Orders
+    from router.workers.worker_pool import WorkerSpec
 
 # Workers of a parent that was killed give the port up at once, but not in no time.
 ORPHANS_LEAVE_S: Final = 3.0
@@ -40,9 +40,9 @@ def serve_router(given: Path | None, workers: int | None = None) -> int:
     given: the configuration file, if one was named. workers: instead of the file's. Raises
     ConfigError.
     """
-    from router.recording.worker_aggregator import Bookkeeper, Live  # noqa: PLC0415 - only this process needs it
-    from router.server.listeners import listening  # noqa: PLC0415
-    from router.workers.parent import Parent  # noqa: PLC0415
+    from router.recording.worker_aggregator import LiveRollouts, WorkerAggregator  # noqa: PLC0415 - only this process needs it
+    from router.server.listeners import open_listeners  # noqa: PLC0415
+    from router.workers.parent import WorkerParent  # noqa: PLC0415
 
     before = dict(os.environ)
     installation = bootstrap.open_installation(given, signs_as=None)
@@ -54,12 +54,12 @@ def serve_router(given: Path | None, workers: int | None = None) -> int:
     _wait_for_orphans(where.host, where.port)
     require_free(where.host, where.port, what="the router", setting="router.port")
     telemetry.configure()
-    live = Live()
+    live = LiveRollouts()
     recorder = recorder_of(installation, live, name="router-")
-    listeners = listening(where.host, where.port)
-    parent = Parent(
+    listeners = open_listeners(where.host, where.port)
+    parent = WorkerParent(
         listeners,
-        Bookkeeper(recorder, live),
+        WorkerAggregator(recorder, live),
         lambda: _orders(_again(given, before, installation, workers)),
     )
     recorder.start()
@@ -79,7 +79,7 @@ def recorder_of(
 
     Processes of one `home` share the spool.
     """
-    from router.observers.capture_writer import CaptureDesk  # noqa: PLC0415
+    from router.observers.capture_writer import CaptureWriter  # noqa: PLC0415
     from router.recording.recorder import Recorder  # noqa: PLC0415
     from router.recording.spool import Spool  # noqa: PLC0415
 
@@ -94,7 +94,7 @@ def recorder_of(
         flush_interval_s=settings.router.flush_interval_s,
         queue_rows=settings.router.queue_size,
         desk=partial(
-            CaptureDesk,
+            CaptureWriter,
             installation.store,
             Redactor(settings.capture.rules, settings.capture.off),
             installation.secret,
@@ -110,10 +110,10 @@ def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -
     bootstrap.run_router_worker(settings, channel=channel, listeners=listeners)
 
 
-def _orders(settings: Settings) -> "Orders":
-    from router.workers.worker_pool import Orders  # noqa: PLC0415
+def _orders(settings: Settings) -> "WorkerSpec":
+    from router.workers.worker_pool import WorkerSpec  # noqa: PLC0415
 
-    return Orders(
+    return WorkerSpec(
         command=[sys.executable, "-m", "swapgate", "router-worker"],
         environment={**MALLOC, **os.environ},
         # Not read from the file by each worker: one that is started again after the file was

@@ -18,7 +18,7 @@ from harness.domain.settings import TargetSeed
 from harness.ports import Cipher, Store
 from harness.runtime import telemetry
 from harness.store.memory.store import MemoryStore
-from router.recording.port import OwnExposition
+from router.recording.port import LocalExposition
 from router.server.asgi import App
 from router.upstream.transports import Transports
 
@@ -58,7 +58,9 @@ def _router(installation: bootstrap.Installation, name: str) -> EmbeddedRouter:
             lambda: holder.current.rollouts if holder.current else frozenset(),
             name=name,
         )
-        app = bootstrap.router_app(installation, holder, recorder, OwnExposition(), transports)
+        app = bootstrap.router_app(
+            installation, holder, recorder, LocalExposition(), transports
+        )
     except BaseException:
         installation.close()
         raise

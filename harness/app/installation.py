@@ -415,9 +415,9 @@ def provider_calls(
     """
     kind = PROVIDER_KINDS.get(provider.kind)
     if kind is not None and Endpoint.CHAT in kind.adapted:
-        from router.upstream.provider_client import WholeCalls  # noqa: PLC0415 - not for all
+        from router.upstream.provider_client import ProviderClient  # noqa: PLC0415 - not for all
 
-        return WholeCalls(
+        return ProviderClient(
             provider, api_key, connections=connections, timeout_s=timeout_s, allowed=allowed
         )
     from evals.runner.http_transport import HttpCalls  # noqa: PLC0415 - aiohttp takes a while
@@ -539,14 +539,14 @@ def revision_on_disk(settings: Settings) -> int:
     from router.snapshot import file as snapshot_file  # noqa: PLC0415 - only a process that routes needs it
 
     try:
-        return snapshot_file.load(_snapshot_file(settings)).table.revision
+        return snapshot_file.load_snapshot(_snapshot_file(settings)).table.revision
     except SnapshotInvalid:
         return 0
 
 
 def booted_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
     """Of what one process of the router serves. Raises SnapshotInvalid."""
-    from router.snapshot.compiler import kinds_called  # noqa: PLC0415 - only a process that routes needs it
+    from router.snapshot.compiler import provider_kinds  # noqa: PLC0415 - only a process that routes needs it
     from router.snapshot.holder import SnapshotHolder  # noqa: PLC0415
 
     holder = SnapshotHolder(
@@ -555,7 +555,7 @@ def booted_holder(installation: Installation, transports: "Transports") -> "Snap
         installation.standing_switches,
         # The environment is read once: a request never looks at it.
         partial(_keys_of, installation.cipher, dict(os.environ)),
-        prepare=lambda snapshot: transports.prepare(kinds_called(snapshot)),
+        prepare=lambda snapshot: transports.prepare(provider_kinds(snapshot)),
         classes=installation.settings.data_classes,
         opened=partial(_opened, installation.cipher),
         restored=partial(_restored, installation),
@@ -576,7 +576,7 @@ def router_app(
     """The router's ASGI application, for one process. Raises ConfigError."""
     from router.access.rate_limits import SharedRates  # noqa: PLC0415
     from router.recording.guard_files import GuardFolder  # noqa: PLC0415
-    from router.server.app import build  # noqa: PLC0415 - only a process that routes needs it
+    from router.server.app import build_router  # noqa: PLC0415 - only a process that routes needs it
 
     where, home = (
         installation.settings.router,
@@ -588,7 +588,7 @@ def router_app(
         if also_close is not None:
             await also_close()
 
-    return build(
+    return build_router(
         holder,
         recording,
         transports,

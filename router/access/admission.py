@@ -20,10 +20,10 @@ from harness.domain.reliability.rate_limits import (
 from harness.domain.reliability.spend import SpendBudget, SpendDecision, SpendLevel, judge
 from harness.ports import Clock, RateBook
 from router.access import rate_limits
-from router.access.key_spend import Spends
+from router.access.key_spend import KeySpendTotals
 from router.protocols.usage import MOST_TOKENS
 from router.request.body import ClientRequest
-from router.request.routed_response import Exchange
+from router.request.routed_response import RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.server.replies import DO_NOT_RETRY, JSON, Reply, error_body, error_reply
 from router.snapshot.compiled import Header
@@ -33,15 +33,15 @@ BYTES_PER_TOKEN: Final = 4
 MAX_TOKENS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 # Requests with keys that nobody knows, of one address, as at the control plane: ten at once,
 # then one a second. Known keys are not held up: a key is looked at before its address.
-STRANGERS: Final = RateLimit(requests_per_min=60, burst_s=10)
+UNKNOWN_KEY_LIMIT: Final = RateLimit(requests_per_min=60, burst_s=10)
 # So many counts for all addresses: a guesser with many of them takes no place from a key. Who
 # shares one with such a guesser, and has no valid key either, gets 429 for 401.
-STRANGERS_COUNTS: Final = 1024
-NOBODY: Final = "nobody's "
-FEEDBACK_OF: Final = "feedback of "
+UNKNOWN_KEY_BUCKETS: Final = 1024
+UNKNOWN_KEY_PREFIX: Final = "nobody's "
+FEEDBACK_PREFIX: Final = "feedback of "
 
 
-class Toll(NamedTuple):
+class RateReservation(NamedTuple):
     """What was taken for a request. input_tokens, tokens: as estimated, before it is sent."""
 
     key: str
@@ -60,7 +60,7 @@ class Admission:
     def __init__(
         self,
         book: RateBook,
-        spends: Spends,
+        spends: KeySpendTotals,
         counters: Counter[str],
         clock: Clock,
         tell: Callable[[Alert], None],
@@ -79,12 +79,12 @@ class Admission:
 
     def admit(
         self, key: str, limits: KeyLimits, request: ClientRequest | None, size: int
-    ) -> Toll | Reply:
+    ) -> RateReservation | Reply:
         """request: None for one that is wrong, which counts as a request all the same.
 
         size: of its body, in bytes.
         """
-        limit, budget = _terms(limits)
+        limit, budget = _active_limits(limits)
         headers: tuple[Header, ...] = ()
         if budget is not None:
             decision = self._judged(key, budget)
@@ -93,16 +93,16 @@ class Admission:
             if decision.level is SpendLevel.WARNING:
                 headers = ((b"x-swapgate-budget", b"%d%%" % (100 * decision.share)),)
         if limit is None:
-            return Toll(key, RateLimit(), 0, 0, headers)
+            return RateReservation(key, RateLimit(), 0, 0, headers)
         given = size // BYTES_PER_TOKEN if request is not None else 0
-        tokens = given + (_most_output(request) if request is not None else 0)
+        tokens = given + (_max_output_tokens(request) if request is not None else 0)
         now = self._clock.monotonic()
-        decided = rate_limits.admit(self._book, key, limit, tokens, now)
-        told = _told(standings(decided.state, limit, now))
+        decided = rate_limits.take_tokens(self._book, key, limit, tokens, now)
+        told = _rate_headers(standings(decided.state, limit, now))
         if not decided.allowed:
             self._counters["rate_limited"] += 1
-            return _too_fast(decided.reason, decided.retry_after_s, told)
-        return Toll(key, limit, given, tokens, (*headers, *told))
+            return _too_many_requests(decided.reason, decided.retry_after_s, told)
+        return RateReservation(key, limit, given, tokens, (*headers, *told))
 
     def opinion(self, key: str, limits: KeyLimits | None) -> Reply | None:
         """Why a word of feedback is not heard now; None when it is.
@@ -114,19 +114,19 @@ class Admission:
             return None
         limit = RateLimit(requests_per_min=limits.rate.requests_per_min)
         now = self._clock.monotonic()
-        decided = rate_limits.admit(self._book, f"{FEEDBACK_OF}{key}", limit, 0, now)
+        decided = rate_limits.take_tokens(self._book, f"{FEEDBACK_PREFIX}{key}", limit, 0, now)
         if decided.allowed:
             return None
         self._counters["rate_limited"] += 1
         reason = "this key has given as much feedback as it may send requests in a minute"
-        told = _told(standings(decided.state, limit, now))
-        return _too_fast(reason, decided.retry_after_s, told)
+        told = _rate_headers(standings(decided.state, limit, now))
+        return _too_many_requests(reason, decided.retry_after_s, told)
 
-    def settle(self, toll: Toll, exchange: Exchange) -> None:
+    def settle(self, toll: RateReservation, exchange: RoutedResponse) -> None:
         """Once its tokens are known."""
         if toll.limit.tokens_per_min is None:
             return
-        actual = _actual(toll, exchange)
+        actual = _actual_tokens(toll, exchange)
         now = self._clock.monotonic()
 
         def change(state: RateState) -> RateState:
@@ -140,14 +140,16 @@ class Admission:
         address: as `client_address` has it.
         """
         digest = blake2b(address.encode(), key=self._salt, digest_size=4).digest()
-        count = f"{NOBODY}{int.from_bytes(digest) % STRANGERS_COUNTS}"
-        decided = rate_limits.admit(self._book, count, STRANGERS, 0, self._clock.monotonic())
+        count = f"{UNKNOWN_KEY_PREFIX}{int.from_bytes(digest) % UNKNOWN_KEY_BUCKETS}"
+        decided = rate_limits.take_tokens(
+            self._book, count, UNKNOWN_KEY_LIMIT, 0, self._clock.monotonic()
+        )
         self._counters["unknown_keys"] += 1
         if decided.allowed:
             message = "no valid key: send `Authorization: Bearer sk-sg-…`"
             return error_reply(401, message, "invalid_api_key")
         reason = "too many requests came from your address with unknown keys; send a valid one"
-        return _too_fast(reason, decided.retry_after_s, ())
+        return _too_many_requests(reason, decided.retry_after_s, ())
 
     def _judged(self, key: str, budget: SpendBudget) -> SpendDecision:
         today = self._clock.now().date()
@@ -187,7 +189,7 @@ class Admission:
 
 
 @lru_cache(maxsize=4096)
-def _terms(limits: KeyLimits) -> tuple[RateLimit | None, SpendBudget | None]:
+def _active_limits(limits: KeyLimits) -> tuple[RateLimit | None, SpendBudget | None]:
     """None for what is not limited."""
     rate, budget = limits.rate, limits.budget
     return (
@@ -196,14 +198,14 @@ def _terms(limits: KeyLimits) -> tuple[RateLimit | None, SpendBudget | None]:
     )
 
 
-def _most_output(request: ClientRequest) -> int:
+def _max_output_tokens(request: ClientRequest) -> int:
     """What the request itself allows; 0 when it does not say."""
     given = (request.value(name) for name in MAX_TOKENS)
     allowed = (n for n in given if isinstance(n, int) and n > 0)
     return min(max(allowed, default=0), MOST_TOKENS)
 
 
-def _actual(toll: Toll, exchange: Exchange) -> int:
+def _actual_tokens(toll: RateReservation, exchange: RoutedResponse) -> int:
     """As the provider counted; of what it did not, as estimated."""
     result, usage = exchange.course.result, exchange.usage
     if usage.input_tokens:
@@ -213,7 +215,7 @@ def _actual(toll: Toll, exchange: Exchange) -> int:
     return 0
 
 
-def _too_fast(reason: str, wait_s: float, headers: tuple[Header, ...]) -> Reply:
+def _too_many_requests(reason: str, wait_s: float, headers: tuple[Header, ...]) -> Reply:
     told: tuple[Header, ...] = (
         (b"retry-after", b"%d" % max(1, math.ceil(wait_s))),
         (b"retry-after-ms", b"%d" % max(1, math.ceil(wait_s * 1000))),
@@ -222,7 +224,7 @@ def _too_fast(reason: str, wait_s: float, headers: tuple[Header, ...]) -> Reply:
     return Reply(429, (JSON, *told, *headers), body)
 
 
-def _told(limits: tuple[Standing, ...]) -> tuple[Header, ...]:
+def _rate_headers(limits: tuple[Standing, ...]) -> tuple[Header, ...]:
     """Under the names that OpenAI's clients know."""
     headers: list[Header] = []
     for kind, per_minute, remaining, reset_s in limits:
@@ -230,12 +232,12 @@ def _told(limits: tuple[Standing, ...]) -> tuple[Header, ...]:
         headers += (
             (b"x-ratelimit-limit-" + name, b"%d" % per_minute),
             (b"x-ratelimit-remaining-" + name, b"%d" % remaining),
-            (b"x-ratelimit-reset-" + name, _duration(reset_s)),
+            (b"x-ratelimit-reset-" + name, _format_duration(reset_s)),
         )
     return tuple(headers)
 
 
-def _duration(seconds: float) -> bytes:
+def _format_duration(seconds: float) -> bytes:
     """As OpenAI writes it: 20ms, 6s, 1m30s."""
     ms = math.ceil(seconds * 1000)
     if ms < 1000:

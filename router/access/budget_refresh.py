@@ -3,16 +3,16 @@
 from typing import Final
 
 from harness.ports import Clock, Store
-from router.access.key_spend import Spends
+from router.access.key_spend import KeySpendTotals
 from router.snapshot.holder import SnapshotHolder
 
 EVERY_S: Final = 1.0
 
 
-class BudgetWatch:
+class BudgetRefresh:
     """Called by the thread that follows the store; asks nothing while no key has a budget."""
 
-    def __init__(self, holder: SnapshotHolder, spends: Spends, clock: Clock) -> None:
+    def __init__(self, holder: SnapshotHolder, spends: KeySpendTotals, clock: Clock) -> None:
         self._holder = holder
         self._spends = spends
         self._clock = clock

@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from typing import Final
 
 from harness.domain.reliability.spend import KeySpend, Spent, as_of, spent_of
-from router.recording.traffic_minutes import Ended
+from router.recording.traffic_minutes import CompletedRequest
 
 DAY: Final = timedelta(days=1)
 
@@ -30,7 +30,7 @@ class _Sum:
         )
 
 
-def added_up(rows: Iterable[KeySpend]) -> list[KeySpend]:
+def sum_by_day(rows: Iterable[KeySpend]) -> list[KeySpend]:
     """One row for each key, day and worker."""
     sums: dict[tuple[str, date, str], _Sum] = {}
     for row in rows:
@@ -38,7 +38,7 @@ def added_up(rows: Iterable[KeySpend]) -> list[KeySpend]:
     return [total.row(*where) for where, total in sums.items()]
 
 
-class Spends:
+class KeySpendTotals:
     """A key's total is what this process added, and what the database has of all others.
 
     So nothing counts twice, however late this process's own rows arrive there. worker: a name
@@ -55,7 +55,7 @@ class Spends:
         self._newest = date.min
         self._others: dict[str, Spent] = {}
 
-    def note(self, ended: Ended, at: datetime) -> None:
+    def note(self, ended: CompletedRequest, at: datetime) -> None:
         """A request has ended."""
         if not ended.key:
             return
@@ -84,12 +84,12 @@ class Spends:
                     self._keep(row)
             rows += self._back
             self._back = []
-        return added_up(rows)
+        return sum_by_day(rows)
 
     def take_back(self, rows: Iterable[KeySpend]) -> None:
         """Neither database nor disk takes them: sums are small, and wait here."""
         with self._lock:
-            self._back = added_up([*self._back, *rows])
+            self._back = sum_by_day([*self._back, *rows])
 
     def spent(self, key: str, today: date) -> Spent:
         """As far as it is known here."""

@@ -6,7 +6,7 @@ from typing import Final
 
 from harness.domain.operations.access import key_hash
 from harness.domain.routing.table import KeyGrant
-from router.snapshot.compiled import Serving
+from router.snapshot.compiled import CompiledSnapshot
 
 CACHED_KEYS: Final = 4096
 _SCHEME: Final = b"bearer "
@@ -23,13 +23,13 @@ class KeyRing:
         self._secret = secret
         self._hashes: OrderedDict[bytes, str] = OrderedDict()
 
-    def grant(self, authorization: bytes | None, serving: Serving) -> KeyGrant | None:
+    def grant(self, authorization: bytes | None, serving: CompiledSnapshot) -> KeyGrant | None:
         """None: no key, another scheme, or a key that opens nothing."""
         if authorization is None or authorization[:7].lower() != _SCHEME:
             return None
         return self.grant_of(authorization[7:], serving)
 
-    def grant_of(self, bare: bytes | None, serving: Serving) -> KeyGrant | None:
+    def grant_of(self, bare: bytes | None, serving: CompiledSnapshot) -> KeyGrant | None:
         """As `grant`, of a key that stands alone in its header."""
         if bare is None:
             return None
@@ -50,5 +50,5 @@ class KeyRing:
             self._hashes.popitem(last=False)
 
 
-def may_use(grant: KeyGrant, route: str) -> bool:
+def is_route_allowed(grant: KeyGrant, route: str) -> bool:
     return not grant.routes or route in grant.routes

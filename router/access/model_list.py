@@ -4,16 +4,18 @@ import json
 from typing import Final
 
 from harness.domain.routing.table import KeyGrant
-from router.access.keys import may_use
+from router.access.keys import is_route_allowed
 from router.server.replies import JSON, Reply, error_reply
-from router.snapshot.compiled import Serving
+from router.snapshot.compiled import CompiledSnapshot
 
 MODELS: Final = "/v1/models"
 
 
-def models(serving: Serving, grant: KeyGrant, path: str, *, anthropic: bool) -> Reply:
+def list_models(
+    serving: CompiledSnapshot, grant: KeyGrant, path: str, *, anthropic: bool
+) -> Reply:
     """All of them, or the one that the path names."""
-    names = [name for name in sorted(serving.routes) if may_use(grant, name)]
+    names = [name for name in sorted(serving.routes) if is_route_allowed(grant, name)]
     wanted = path[len(MODELS) + 1 :]
     described = _anthropics if anthropic else _openais
     if wanted in names:

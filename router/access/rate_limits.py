@@ -148,7 +148,7 @@ class SharedRates:
             log.warning("rates of keys are counted in this process alone: %s", error)
 
 
-def admit(
+def take_tokens(
     book: RateBook, key: str, limit: RateLimit, tokens: float, now: float
 ) -> RateDecision:
     """As `limits.admit`, of the key's state in the book."""

@@ -17,12 +17,12 @@ from harness.domain.routing.table import Arm
 from harness.ports import Clock
 from router.health.target_health import TargetHealth
 from router.protocols.endpoints import DIALECTS
-from router.recording.metrics import Checked, RouterMetrics
-from router.request.attempt import Answer
+from router.recording.metrics import RouterMetrics, TargetCheck
+from router.request.attempt import UpstreamAnswer
 from router.request.body import ClientRequest, read_request
 from router.request.dispatch import Dispatcher
-from router.request.request_state import Course, Job
-from router.snapshot.compiled import ServedRoute, Upstream
+from router.request.request_state import RequestProgress, RoutedRequest
+from router.snapshot.compiled import CompiledRoute, CompiledTarget
 from router.snapshot.holder import SnapshotHolder
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ REQUESTS: Final[Mapping[Endpoint, ClientRequest]] = {
 }
 
 
-class Result(NamedTuple):
+class HealthCheckResult(NamedTuple):
     """The last check. at: monotonic, when it began. up: the provider answered it at all.
 
     outcome: None when it answered as it should.
@@ -79,7 +79,7 @@ class HealthChecks:
         self._clock = clock
         self._interval_s = interval_s
         self._began = clock.monotonic()
-        self._results: dict[str, Result] = {}
+        self._results: dict[str, HealthCheckResult] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def watch(self) -> None:
@@ -107,17 +107,17 @@ class HealthChecks:
                 self._running[target] = task
                 task.add_done_callback(partial(self._done, target))
 
-    def results(self) -> dict[str, Checked]:
+    def results(self) -> dict[str, TargetCheck]:
         """Of the targets in traffic that were checked; by their ids."""
         found = {each: self._results.get(each) for each in self._routes()}
         return {
             # Whoever answered since is up, whatever the check said.
-            each: Checked(result.up or self._answered_at(each) > result.at, result.seconds)
+            each: TargetCheck(result.up or self._answered_at(each) > result.at, result.seconds)
             for each, result in found.items()
             if result is not None
         }
 
-    def _routes(self) -> dict[str, ServedRoute]:
+    def _routes(self) -> dict[str, CompiledRoute]:
         """For each target in traffic, in any role, a route that has it."""
         serving = self._holder.current
         if serving is None:
@@ -128,9 +128,9 @@ class HealthChecks:
             for id_ in route.upstreams.keys() - route.keyless
         }
 
-    def _seen(self, targets: Mapping[str, ServedRoute]) -> dict[str, Seen]:
+    def _seen(self, targets: Mapping[str, CompiledRoute]) -> dict[str, Seen]:
         health = self._health.of(targets)
-        never = Result(self._began, up=True, outcome=None, seconds=0.0)
+        never = HealthCheckResult(self._began, up=True, outcome=None, seconds=0.0)
         last = {each: self._results.get(each, never) for each in targets}
         return {
             each: Seen(
@@ -148,26 +148,28 @@ class HealthChecks:
     def _answered_at(self, target: str) -> float:
         return self._health.answered_at.get(target, self._began)
 
-    async def _check(self, route: ServedRoute, target: str) -> None:
+    async def _check(self, route: CompiledRoute, target: str) -> None:
         upstream = route.upstreams[target]
         began = self._clock.monotonic()
-        endpoint = self._health.spoken.get(target) or first_spoken(upstream)
+        endpoint = self._health.spoken.get(target) or first_native_endpoint(upstream)
         if endpoint is None:
             return
-        course = Course()
+        course = RequestProgress()
         failure = await self._dispatcher.check(_job(route, endpoint), upstream, course)
         if not course.attempts:
             return
-        if isinstance(course.result, Answer) and course.result.usage is not None:
+        if isinstance(course.result, UpstreamAnswer) and course.result.usage is not None:
             self._metrics.spent(upstream.name, course.result.usage, upstream.price)
         outcome = failure.failure if failure else None
         seconds = self._clock.monotonic() - began
         # A refusal of the check itself comes from a provider that is there.
         up = outcome is None or outcome in CLIENTS_OWN or outcome is FailureClass.RATE_LIMITED
         self._tell(upstream, outcome, up=up)
-        self._results[target] = Result(began, up, outcome, seconds)
+        self._results[target] = HealthCheckResult(began, up, outcome, seconds)
 
-    def _tell(self, upstream: Upstream, outcome: FailureClass | None, *, up: bool) -> None:
+    def _tell(
+        self, upstream: CompiledTarget, outcome: FailureClass | None, *, up: bool
+    ) -> None:
         """Of a change alone."""
         before = self._results.get(upstream.id)
         if (before is None or before.up) is up:
@@ -182,19 +184,19 @@ class HealthChecks:
             log.error("the health check of %s failed", target, exc_info=error)
 
 
-def first_spoken(upstream: Upstream) -> Endpoint | None:
+def first_native_endpoint(upstream: CompiledTarget) -> Endpoint | None:
     """The endpoint to check a target by that nobody asked yet: the first not translated."""
     able = [each for each in REQUESTS if getattr(upstream.can, each.value)]
     own = PROVIDER_KINDS[upstream.provider.kind].speaks
     return next((each for each in able if each in own), able[0] if able else None)
 
 
-def _job(route: ServedRoute, endpoint: Endpoint) -> Job:
+def _job(route: CompiledRoute, endpoint: Endpoint) -> RoutedRequest:
     now = asyncio.get_running_loop().time()
     plan = route.plans[endpoint][Arm.INCUMBENT]
     given = DIALECTS[endpoint].passed_up.items()
     passed_up = tuple((name, value) for name, value in given if value)
-    return Job(
+    return RoutedRequest(
         REQUESTS[endpoint],
         route,
         Arm.KEEP_WARM,

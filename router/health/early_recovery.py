@@ -8,11 +8,11 @@ from harness.domain.providers.credentials import ProviderKey, StoredKey
 from harness.domain.routing.kill_switch import SwitchTarget, forced
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
-from router.snapshot.compiled import Serving, Upstream
+from router.snapshot.compiled import CompiledSnapshot, CompiledTarget
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class CredentialProof:
     """All that a provider is sent to prove who asks. stored: also a key that was written again
     as it was, as one does whose account was paid.
     """
@@ -22,7 +22,7 @@ class Proof:
     headers: tuple[tuple[str, str], ...] = field(repr=False)
 
 
-class Renewals:
+class EarlyRecovery:
     """Belongs to one event loop, as `TargetHealth` does. look: cheap unless what serves is new,
     so that the first request of a new snapshot already finds the circuit closed.
     """
@@ -30,11 +30,11 @@ class Renewals:
     def __init__(self, health: TargetHealth, keys: ProviderKeys) -> None:
         self._health = health
         self._keys = keys
-        self._seen: Serving | None = None
-        self._proofs: Mapping[str, Proof] = {}
+        self._seen: CompiledSnapshot | None = None
+        self._proofs: Mapping[str, CredentialProof] = {}
         self._switches: Collection[str] | None = None
 
-    def look(self, serving: Serving) -> None:
+    def look(self, serving: CompiledSnapshot) -> None:
         if serving is self._seen:
             return
         self._seen = serving
@@ -54,10 +54,10 @@ class Renewals:
                 self._health.reopen(each.id)
 
 
-def _proofs(serving: Serving) -> dict[str, Proof]:
+def _proofs(serving: CompiledSnapshot) -> dict[str, CredentialProof]:
     snapshot = serving.snapshot
     return {
-        name: Proof(
+        name: CredentialProof(
             tuple(serving.provider_keys.get(name, ())),
             tuple(each for each in snapshot.stored_keys if each.provider == name),
             tuple(sorted(provider.extra_headers.items())),
@@ -66,7 +66,7 @@ def _proofs(serving: Serving) -> dict[str, Proof]:
     }
 
 
-def _upstreams(serving: Serving) -> Iterable[Upstream]:
+def _upstreams(serving: CompiledSnapshot) -> Iterable[CompiledTarget]:
     for route in serving.routes.values():
         yield from route.upstreams.values()
         if route.shadow is not None:

@@ -6,7 +6,7 @@ from typing import Final
 from harness.domain.providers.credentials import ProviderKey, ProviderKeySets
 from harness.domain.providers.key_rotation import chosen, rest_s, rested
 from harness.domain.reliability.failures import RULES, FailureClass
-from router.snapshot.compiled import NO_KEYS, Serving, Upstream
+from router.snapshot.compiled import NO_KEYS, CompiledSnapshot, CompiledTarget
 
 # Names of provider and key; the class of its refusal, None when it is accepted again.
 OnKey = Callable[[str, str, FailureClass | None], None]
@@ -27,14 +27,14 @@ class ProviderKeys:
         self._refused: set[tuple[str, ProviderKey]] = set()
         self._there: ProviderKeySets = NO_KEYS
 
-    def key(self, upstream: Upstream) -> ProviderKey | None:
+    def key(self, upstream: CompiledTarget) -> ProviderKey | None:
         """The one to use now; None where it has none."""
         if len(upstream.keys) < SEVERAL:
             return upstream.keys[0] if upstream.keys else None
         return chosen(upstream.keys, self._of(upstream), self._monotonic())
 
     def other_left(
-        self, upstream: Upstream, key: ProviderKey | None, failure: FailureClass
+        self, upstream: CompiledTarget, key: ProviderKey | None, failure: FailureClass
     ) -> bool:
         """Whether this failure is about the key, and another key may be used."""
         if len(upstream.keys) < SEVERAL or not RULES[failure].other_key:
@@ -44,7 +44,7 @@ class ProviderKeys:
 
     def rest(
         self,
-        upstream: Upstream,
+        upstream: CompiledTarget,
         key: ProviderKey | None,
         failure: FailureClass,
         told_s: float | None,
@@ -63,19 +63,19 @@ class ProviderKeys:
             self._refused.add((provider, key))
             self._on_key(provider, key.name, failure)
 
-    def accepted(self, upstream: Upstream, key: ProviderKey | None) -> None:
+    def accepted(self, upstream: CompiledTarget, key: ProviderKey | None) -> None:
         provider = upstream.provider.name
         if key is not None and (provider, key) in self._refused:
             self._refused.remove((provider, key))
             self._of(upstream).pop(key, None)
             self._on_key(provider, key.name, None)
 
-    def gone(self, upstream: Upstream, key: ProviderKey | None) -> bool:
+    def gone(self, upstream: CompiledTarget, key: ProviderKey | None) -> bool:
         """Whether this key was taken away or replaced while its request was under way."""
         name = upstream.provider.name
         return key is not None and name in self._there and key not in self._there[name]
 
-    def forget_gone(self, serving: Serving) -> None:
+    def forget_gone(self, serving: CompiledSnapshot) -> None:
         """What is known of keys that were taken away or replaced; their refusal is over."""
         self._there = serving.provider_keys
         there = {(name, each) for name, own in serving.provider_keys.items() for each in own}
@@ -86,10 +86,10 @@ class ProviderKeys:
             for key in [each for each in resting if (provider, each) not in there]:
                 del resting[key]
 
-    def back_in_s(self, upstream: Upstream) -> float:
+    def back_in_s(self, upstream: CompiledTarget) -> float:
         """Seconds until one of several keys may be used again; 0 when one may now."""
         now, resting = self._monotonic(), self._of(upstream)
         return max(0.0, min(resting.get(each, now) - now for each in upstream.keys))
 
-    def _of(self, upstream: Upstream) -> dict[ProviderKey, float]:
+    def _of(self, upstream: CompiledTarget) -> dict[ProviderKey, float]:
         return self._resting_until.get(upstream.provider.name, {})

@@ -17,7 +17,7 @@ from router.health.target_health import TargetHealth
 from router.recording.guard_files import LocalAbort
 from router.recording.port import Recording
 from router.server.event_log import EventLog
-from router.snapshot.compiled import ServedRoute, Serving
+from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 from router.snapshot.holder import SnapshotHolder
 
 WATCH_S: Final = 1.0
@@ -47,7 +47,7 @@ BECAUSE: Final = {
 }
 
 
-class Alarms:
+class WorkerAlerts:
     """Belongs to the event loop of its worker, like the health that it listens to."""
 
     def __init__(
@@ -67,9 +67,9 @@ class Alarms:
         self._refused = ""
         self._faults_told_s: dict[str, float] = {}
         self._faults_untold: dict[str, Alert] = {}
-        self._looking: list[Callable[[Serving], None]] = []
+        self._looking: list[Callable[[CompiledSnapshot], None]] = []
 
-    def also(self, look: Callable[[Serving], None]) -> None:
+    def also(self, look: Callable[[CompiledSnapshot], None]) -> None:
         """Called with what serves, about every second, in the event loop."""
         self._looking.append(look)
 
@@ -191,7 +191,7 @@ class Alarms:
             if name not in known:
                 self._raise(name, self._no_key(provider))
 
-    def _end_of_keys_gone(self, served: Collection[ServedRoute]) -> None:
+    def _end_of_keys_gone(self, served: Collection[CompiledRoute]) -> None:
         """A key that is gone is refused no more: that there is none is an alert of its own."""
         keyless = {f"{TARGET}{each}" for route in served for each in route.keyless}
         for name in [each for each in self._open if each in keyless]:
@@ -324,7 +324,7 @@ class Alarms:
                     else f"Route {route.route.name}: no other target is left for its load."
                 )
 
-    def _carrier(self, route: ServedRoute, target: str) -> str | None:
+    def _carrier(self, route: CompiledRoute, target: str) -> str | None:
         """The first of the route's plans that is well."""
         plans = (plan for each in route.plans.values() for plan in each.values())
         planned = (each for plan in plans for each in plan.targets)

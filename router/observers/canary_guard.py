@@ -16,7 +16,7 @@ from harness.domain.canary.worker_guard import LocalGuard, log_limit
 from harness.domain.reliability.failures import ErrorClass
 from harness.domain.routing.table import Arm, Canary, Route
 from harness.ports import Clock
-from router.recording.guard_files import GuardFiles, LocalAbort, Watch
+from router.recording.guard_files import GuardFiles, GuardTurn, LocalAbort
 from router.snapshot.holder import SnapshotHolder
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ LOOK_S: Final = 0.5
 MAX_KEYS: Final = 500_000
 
 
-class Counted:
+class CanaryExposure:
     """A key's first request. failed: None while it is out. why: it failed, where known."""
 
     __slots__ = ("canary", "failed", "share", "since_s", "why")
@@ -51,16 +51,18 @@ class RolloutGuard:
         self.exposures = 0
         self.classes: Counter[str] = Counter()
         self._keys: set[int] = set()
-        self._queue: deque[Counted] = deque()
+        self._queue: deque[CanaryExposure] = deque()
 
-    def begin(self, key: str, *, canary: bool, share: float, now_s: float) -> Counted | None:
+    def begin(
+        self, key: str, *, canary: bool, share: float, now_s: float
+    ) -> CanaryExposure | None:
         """None for a key that has counted."""
         known = hash(key)
         if known in self._keys or len(self._keys) >= MAX_KEYS:
             return None
         self._keys.add(known)
         self.exposures += canary
-        counted = Counted(canary=canary, share=share, since_s=now_s)
+        counted = CanaryExposure(canary=canary, share=share, since_s=now_s)
         self._queue.append(counted)
         return counted
 
@@ -83,7 +85,7 @@ class RolloutGuard:
         return moved and self.evidence.log_e >= self.limit
 
 
-class Guards:
+class CanaryGuards:
     """announce: tells the other workers, through the parent. on_abort: tells people."""
 
     def __init__(
@@ -128,7 +130,7 @@ class Guards:
             return False
         return canary.rollout in self.aborted
 
-    def begin(self, canary: Canary, arm: Arm, key: str) -> Counted | None:
+    def begin(self, canary: Canary, arm: Arm, key: str) -> CanaryExposure | None:
         guard = self._guards.get(canary.rollout)
         if guard is None or canary.control:
             return None
@@ -139,7 +141,7 @@ class Guards:
     def end(
         self,
         rollout: str,
-        counted: Counted | None,
+        counted: CanaryExposure | None,
         *,
         failed: bool,
         why: ErrorClass | None = None,
@@ -245,14 +247,14 @@ class Guards:
             and each.canary.rollout not in self.aborted
         ]
 
-    def _claimed(self, routes: list[Route]) -> list[tuple[Route, Watch]]:
+    def _claimed(self, routes: list[Route]) -> list[tuple[Route, GuardTurn]]:
         return [
             (each, self._files.claim(each.canary.rollout, self._workers))
             for each in routes
             if each.canary is not None
         ]
 
-    def _watch_new(self, claimed: list[tuple[Route, Watch]]) -> None:
+    def _watch_new(self, claimed: list[tuple[Route, GuardTurn]]) -> None:
         for route, watch in claimed:
             canary = route.canary
             if canary is None:

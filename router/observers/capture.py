@@ -11,14 +11,14 @@ from harness.domain.privacy.capture import is_drawn
 from harness.domain.reliability.failover import user_hash
 from harness.domain.routing.capabilities import Endpoint
 from harness.ports import Clock
-from router.observers.request_accounting import Entry
-from router.recording.capture_draft import Draft
+from router.observers.request_accounting import RequestEntry
+from router.recording.capture_draft import CaptureDraft
 from router.recording.port import Recording
-from router.request.attempt import Answer
+from router.request.attempt import UpstreamAnswer
 from router.request.body import ClientRequest
-from router.request.routed_response import Copied, Exchange
+from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.server.asgi import Scope, header
-from router.snapshot.compiled import ServedRoute
+from router.snapshot.compiled import CompiledRoute
 
 # More than this of a request or an answer is not labelled by hand.
 MAX_BYTES: Final = 128 * 1024
@@ -26,7 +26,7 @@ OPT_OUT: Final = b"x-swapgate-capture"
 OFF: Final = b"off"
 
 
-class Sampler:
+class CaptureSampler:
     """secret: under which users are hashed."""
 
     def __init__(self, secret: bytes, clock: Clock, recorder: Recording) -> None:
@@ -35,8 +35,8 @@ class Sampler:
         self._recorder = recorder
 
     def copied(
-        self, scope: Scope, route: ServedRoute, request: ClientRequest, request_id: str
-    ) -> Copied | None:
+        self, scope: Scope, route: CompiledRoute, request: ClientRequest, request_id: str
+    ) -> AnswerCopy | None:
         """Where its answer is to be put; None when it is not drawn, or must not be kept."""
         share_bps = route.route.settings.capture_bps
         if not share_bps or request.endpoint is Endpoint.EMBEDDINGS:
@@ -49,21 +49,23 @@ class Sampler:
         if len(request.text) > MAX_BYTES:
             self._recorder.counters["captures_too_large"] += 1
             return None
-        return Copied(MAX_BYTES)
+        return AnswerCopy(MAX_BYTES)
 
-    def take(self, exchange: Exchange, copied: Copied | None, entry: Entry) -> None:
+    def take(
+        self, exchange: RoutedResponse, copied: AnswerCopy | None, entry: RequestEntry
+    ) -> None:
         """It has ended; one without an answer is nothing to label."""
         upstream, result = exchange.course.upstream, exchange.course.result
         if copied is None or exchange.outcome != "ok" or upstream is None:
             return
-        if isinstance(result, Answer):
+        if isinstance(result, UpstreamAnswer):
             copied.add(result.body)
         if copied.too_large:
             self._recorder.counters["captures_too_large"] += 1
             return
         job = exchange.job
         settings = job.route.route.settings
-        draft = Draft(
+        draft = CaptureDraft(
             route=job.route.route.name,
             request=entry.request_id,
             endpoint=job.request.endpoint.value,

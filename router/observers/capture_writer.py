@@ -16,8 +16,8 @@ from typing import Final
 from harness.domain.privacy.capture import Captured, Kept, captured_id, expiry
 from harness.domain.privacy.redaction import Redactor
 from harness.ports import Store
-from router.protocols.transcript import transcript
-from router.recording.capture_draft import Draft
+from router.protocols.transcript import build_transcript
+from router.recording.capture_draft import CaptureDraft
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ COUNTED: Final = {
 }
 
 
-class CaptureDesk:
+class CaptureWriter:
     """secret: of the ids. counters: where it counts what became of them."""
 
     def __init__(
@@ -42,11 +42,11 @@ class CaptureDesk:
         self._redactor = redactor
         self._secret = secret
         self._counters = counters
-        self._drafts: queue.Queue[Draft | None] = queue.Queue(ROOM)
+        self._drafts: queue.Queue[CaptureDraft | None] = queue.Queue(ROOM)
         self._full: dict[str, object] = {}
         self._thread = threading.Thread(target=self._run, name="captures", daemon=True)
 
-    def put(self, draft: Draft) -> None:
+    def put(self, draft: CaptureDraft) -> None:
         """Never waits."""
         try:
             self._drafts.put_nowait(draft)
@@ -76,7 +76,7 @@ class CaptureDesk:
             last = None in drafts
             self._keep([each for each in drafts if each is not None])
 
-    def _keep(self, drafts: Sequence[Draft]) -> None:
+    def _keep(self, drafts: Sequence[CaptureDraft]) -> None:
         ready = [
             (made, draft.per_day)
             for draft in drafts
@@ -96,7 +96,7 @@ class CaptureDesk:
             if what is Kept.FULL:
                 self._full[made.route] = made.at.date(), made.share_bps
 
-    def _room(self, draft: Draft) -> bool:
+    def _room(self, draft: CaptureDraft) -> bool:
         """Whether its route is known to be full for the day; another setting asks again."""
         day = datetime.fromisoformat(draft.at).date()
         if self._full.get(draft.route) != (day, draft.share_bps):
@@ -104,9 +104,9 @@ class CaptureDesk:
         self._counters["captures_over_day"] += 1
         return False
 
-    def _made(self, draft: Draft) -> Captured | None:
+    def _made(self, draft: CaptureDraft) -> Captured | None:
         try:
-            return captured(draft, self._redactor, self._secret)
+            return redact_draft(draft, self._redactor, self._secret)
         except Exception as error:  # noqa: BLE001 - its words may hold content
             kind = type(error).__name__
             log.warning("a capture of route %s is not readable: %s", draft.route, kind)
@@ -114,9 +114,9 @@ class CaptureDesk:
             return None
 
 
-def captured(draft: Draft, redactor: Redactor, secret: bytes) -> Captured:
+def redact_draft(draft: CaptureDraft, redactor: Redactor, secret: bytes) -> Captured:
     """The draft, redacted. Raises as `transcript` does, and InputError."""
-    content = transcript(draft.endpoint, draft.asked, draft.answer, stream=draft.stream)
+    content = build_transcript(draft.endpoint, draft.asked, draft.answer, stream=draft.stream)
     found = redactor.redact(content)
     at = datetime.fromisoformat(draft.at)
     return Captured(

@@ -14,7 +14,7 @@ from harness.ports import Clock
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
 from router.request.body import ClientRequest
-from router.request.request_state import Course, Job
+from router.request.request_state import RequestProgress, RoutedRequest
 from router.server.event_log import EventLog
 
 OPEN: Final = "circuit_open"
@@ -26,7 +26,7 @@ LEFT_OUT: Final = {
 }
 
 
-class Left(NamedTuple):
+class LeftTarget(NamedTuple):
     """A target that did not answer. failure: a class of `domain.failures`, or of
     LEFT_OUT."""
 
@@ -56,7 +56,15 @@ class FailoverLog:
         self._clock = clock
         self._metrics = metrics
 
-    def note(self, job: Job, course: Course, *, request_id: str, user: str, ms: float) -> None:
+    def note(
+        self,
+        job: RoutedRequest,
+        course: RequestProgress,
+        *,
+        request_id: str,
+        user: str,
+        ms: float,
+    ) -> None:
         """A request ended: an event for every target that it left. user: its sticky key."""
         if not job.plan.left_out and len(course.attempts) == 1 and course.result is not None:
             return
@@ -64,7 +72,11 @@ class FailoverLog:
         if not left:
             return
         answered = course.upstream
-        at, user_, sizes = self._clock.now(), user_hash(user, self._secret), shape(job.request)
+        at, user_, sizes = (
+            self._clock.now(),
+            user_hash(user, self._secret),
+            request_size(job.request),
+        )
         route, arm = job.route.route.name, job.arm.value
         rows = [
             Failover(
@@ -82,7 +94,9 @@ class FailoverLog:
                 latency_ms=each.ms,
                 endpoint=job.request.endpoint.value,
                 user_hash=user_,
-                next_target=asked_after(left[number:], answered.name if answered else None),
+                next_target=next_target_name(
+                    left[number:], answered.name if answered else None
+                ),
                 **sizes,
             )
             for number, each in enumerate(left, 1)
@@ -111,13 +125,13 @@ class FailoverLog:
             )
 
 
-def left_targets(job: Job, course: Course) -> Iterator[Left]:
+def left_targets(job: RoutedRequest, course: RequestProgress) -> Iterator[LeftTarget]:
     """In the order of the plan: those left out, then those that were asked in vain."""
     upstreams = job.route.upstreams
     for out in job.plan.left_out:
         if out.because in LEFT_OUT:
             upstream = upstreams[out.target]
-            yield Left(upstream.name, upstream.provider.name, LEFT_OUT[out.because])
+            yield LeftTarget(upstream.name, upstream.provider.name, LEFT_OUT[out.because])
     for target in job.plan.targets:
         upstream = upstreams[target]
         made = [each for each in course.attempts if each.upstream.id == target]
@@ -125,7 +139,7 @@ def left_targets(job: Job, course: Course) -> Iterator[Left]:
         # Whose refusal the client gets was not left.
         if last is not None and course.result is not last:
             spent_ms = sum(each.ms for each in made)
-            yield Left(
+            yield LeftTarget(
                 upstream.name,
                 upstream.provider.name,
                 last.failure.value,
@@ -134,17 +148,17 @@ def left_targets(job: Job, course: Course) -> Iterator[Left]:
                 spent_ms,
             )
         elif not made and target in course.shut_out:
-            yield Left(upstream.name, upstream.provider.name, OPEN)
+            yield LeftTarget(upstream.name, upstream.provider.name, OPEN)
 
 
-def asked_after(left: Sequence[Left], answered: str | None) -> str | None:
+def next_target_name(left: Sequence[LeftTarget], answered: str | None) -> str | None:
     """Who was asked next. left: those behind, in order."""
     return next(
         (each.target for each in left if each.failure not in LEFT_OUT.values()), answered
     )
 
 
-def shape(request: ClientRequest) -> dict[str, Any]:
+def request_size(request: ClientRequest) -> dict[str, Any]:
     """Sizes and kinds, without a word of the content."""
     said = "input" if request.endpoint is Endpoint.RESPONSES else "messages"
     messages = request.value(said)

@@ -10,8 +10,13 @@ from typing import Final, NamedTuple
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.errors import InputError
 from harness.domain.routing.table import Arm, Canary
-from router.observers.feedback_body import Opinion, Outcome, Verdict, read_opinion
-from router.recording.bounded_map import Recent
+from router.observers.feedback_body import (
+    FeedbackBody,
+    FeedbackOutcome,
+    FeedbackVerdict,
+    read_feedback,
+)
+from router.recording.bounded_map import BoundedMap
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording, Ticket
 from router.request.body import FieldError
@@ -24,13 +29,13 @@ REMEMBERED: Final = 20_000
 MAX_LABELS: Final = 50
 OTHER: Final = "other"
 WORDS: Final = {
-    Outcome.COUNTED: "counted for its canary's guardrail `feedback`",
-    Outcome.LATE: "too late for its canary: its block is closed; it is in the metrics",
-    Outcome.NOT_SCORED: "in the metrics; the request counts for no canary",
+    FeedbackOutcome.COUNTED: "counted for its canary's guardrail `feedback`",
+    FeedbackOutcome.LATE: "too late for its canary: its block is closed; it is in the metrics",
+    FeedbackOutcome.NOT_SCORED: "in the metrics; the request counts for no canary",
 }
 
 
-class Served(NamedTuple):
+class RememberedRequest(NamedTuple):
     """A request that was served here. key: the id of the caller's."""
 
     route: str
@@ -39,11 +44,11 @@ class Served(NamedTuple):
     ticket: Ticket | None
 
 
-class Feedback:
+class FeedbackIntake:
     def __init__(self, recorder: Recording, metrics: RouterMetrics) -> None:
         self._recorder = recorder
         self._metrics = metrics
-        self._served: Recent[str, Served] = Recent(REMEMBERED)
+        self._served: BoundedMap[str, RememberedRequest] = BoundedMap(REMEMBERED)
         self._labels: set[str] = set()
         recorder.on_opinion(self.enter)
 
@@ -58,12 +63,12 @@ class Feedback:
     ) -> None:
         if canary is None or Guardrail.FEEDBACK not in canary.unit_rule.guardrails:
             ticket = None
-        self._served.put(request_id, Served(route, arm.value, key, ticket))
+        self._served.put(request_id, RememberedRequest(route, arm.value, key, ticket))
 
     async def take(self, body: bytes, key: str) -> Reply:
         """key: the id of who says it."""
         try:
-            opinion = read_opinion(body)
+            opinion = read_feedback(body)
         except InputError as error:
             param = error.param if isinstance(error, FieldError) else None
             return error_reply(400, f"the feedback: {error}", "invalid_feedback", param=param)
@@ -77,7 +82,7 @@ class Feedback:
                 return error_reply(503, message, "feedback_unavailable")
         return _reply(opinion, outcome)
 
-    async def enter(self, opinion: Opinion, key: str) -> Outcome | None:
+    async def enter(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
         """None for a request that is not remembered here, or was another key's."""
         served = self._served.get(opinion.request_id)
         if served is None or served.key != key:
@@ -85,10 +90,12 @@ class Feedback:
         self._metrics.feedback(
             served.route, served.arm, opinion.verdict.value, self._label(opinion.label)
         )
-        if served.ticket is None or opinion.verdict is Verdict.NONE:
-            return Outcome.NOT_SCORED
-        in_time = await self._recorder.opined(served.ticket, bad=opinion.verdict is Verdict.BAD)
-        return Outcome.COUNTED if in_time else Outcome.LATE
+        if served.ticket is None or opinion.verdict is FeedbackVerdict.NONE:
+            return FeedbackOutcome.NOT_SCORED
+        in_time = await self._recorder.opined(
+            served.ticket, bad=opinion.verdict is FeedbackVerdict.BAD
+        )
+        return FeedbackOutcome.COUNTED if in_time else FeedbackOutcome.LATE
 
     def _label(self, label: str) -> str:
         if len(self._labels) < MAX_LABELS:
@@ -96,7 +103,7 @@ class Feedback:
         return label if label in self._labels else OTHER
 
 
-def _reply(opinion: Opinion, outcome: Outcome | None) -> Reply:
+def _reply(opinion: FeedbackBody, outcome: FeedbackOutcome | None) -> Reply:
     if outcome is None:
         message = (
             f"no request {opinion.request_id!r} of this key is remembered; each worker knows "
@@ -106,9 +113,9 @@ def _reply(opinion: Opinion, outcome: Outcome | None) -> Reply:
     told = {
         "object": "feedback",
         "request_id": opinion.request_id,
-        "counted": outcome is Outcome.COUNTED,
+        "counted": outcome is FeedbackOutcome.COUNTED,
         "outcome": outcome.value,
         "message": WORDS[outcome],
     }
-    status = 200 if outcome is Outcome.COUNTED else 202
+    status = 200 if outcome is FeedbackOutcome.COUNTED else 202
     return Reply(status, (JSON,), json.dumps(told).encode())

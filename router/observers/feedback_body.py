@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from harness.domain.errors import InputError
 from router.request.body import FieldError
-from router.request.json_spans import read
+from router.request.json_spans import parse_object
 
 MAX_BODY_BYTES: Final = 16 * 1024
 MAX_LABEL: Final = 64
@@ -15,23 +15,23 @@ GOOD_FROM: Final = 0.5
 FIELDS: Final = ("request_id", "thumb", "score", "label")
 
 
-class Verdict(StrEnum):
+class FeedbackVerdict(StrEnum):
     GOOD = "good"
     BAD = "bad"
     NONE = "none"  # a label alone
 
 
-class Outcome(StrEnum):
+class FeedbackOutcome(StrEnum):
     COUNTED = "counted"
     LATE = "late"  # its block is in the database already
     NOT_SCORED = "not_scored"  # no canary, or not of those that count for one
 
 
-class Opinion(NamedTuple):
+class FeedbackBody(NamedTuple):
     """label: the caller's own word; empty for none."""
 
     request_id: str
-    verdict: Verdict
+    verdict: FeedbackVerdict
     label: str
 
     @property
@@ -40,9 +40,9 @@ class Opinion(NamedTuple):
         return self.request_id.removeprefix("req_").rpartition("-")[0]
 
 
-def read_opinion(body: bytes) -> Opinion:
+def read_feedback(body: bytes) -> FeedbackBody:
     """Raises InputError, with the field's name where there is one."""
-    members = read(body)
+    members = parse_object(body)
     for name in members.values:
         if name not in FIELDS:
             raise FieldError(name, f"unknown field; known: {', '.join(FIELDS)}")
@@ -56,10 +56,10 @@ def read_opinion(body: bytes) -> Opinion:
     given = {name: members.get(name) for name in ("thumb", "score")}
     if label is None and all(value is None for value in given.values()):
         raise InputError("needs a thumb, a score or a label")
-    return Opinion(request_id, _verdict(given), str(label or ""))
+    return FeedbackBody(request_id, _verdict(given), str(label or ""))
 
 
-def _verdict(given: Mapping[str, object]) -> Verdict:
+def _verdict(given: Mapping[str, object]) -> FeedbackVerdict:
     thumb, score = given["thumb"], given["score"]
     if thumb not in (None, "up", "down"):
         raise FieldError("thumb", 'must be "up" or "down"')
@@ -68,5 +68,5 @@ def _verdict(given: Mapping[str, object]) -> Verdict:
     ):
         raise FieldError("score", "must be a number from 0 to 1")
     if thumb == "down" or (isinstance(score, int | float) and score < GOOD_FROM):
-        return Verdict.BAD
-    return Verdict.NONE if thumb is None and score is None else Verdict.GOOD
+        return FeedbackVerdict.BAD
+    return FeedbackVerdict.NONE if thumb is None and score is None else FeedbackVerdict.GOOD

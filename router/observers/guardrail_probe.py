@@ -9,12 +9,23 @@ from typing import Final, NamedTuple, Self
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.observation import UnitRule
 from harness.domain.routing.capabilities import Endpoint
-from router.protocols.answer_signals import Said
-from router.protocols.answer_validity import NO_JSON, calls_hold, fits, parsed
+from router.protocols.answer_signals import AnswerSignals
+from router.protocols.answer_validity import (
+    NO_JSON,
+    are_calls_valid,
+    matches_schema,
+    parse_json,
+)
 from router.protocols.endpoints import DIALECTS
-from router.recording.guardrail_sample import FAULTS, NEEDS, Seen, Traits, Values
+from router.recording.guardrail_sample import (
+    FAULTS,
+    NEEDS,
+    GuardrailSample,
+    RequestTraits,
+    SampleValues,
+)
 from router.request.body import ClientRequest
-from router.snapshot.compiled import ServedRoute
+from router.snapshot.compiled import CompiledRoute
 
 _WORDS: Final = frozenset({Guardrail.JSON_VALIDITY, Guardrail.TOOL_VALIDITY})
 _LISTENING: Final = _WORDS | {
@@ -22,13 +33,17 @@ _LISTENING: Final = _WORDS | {
     Guardrail.REFUSALS,
     Guardrail.OUTPUT_TOKENS,
 }
-_PRICED, _WORDED, _STREAMS = Traits.PRICED.value, Traits.WORDS.value, Traits.STREAMS.value
-_JSON, _TOOLS = Traits.JSON.value, Traits.TOOLS.value
+_PRICED, _WORDED, _STREAMS = (
+    RequestTraits.PRICED.value,
+    RequestTraits.WORDS.value,
+    RequestTraits.STREAMS.value,
+)
+_JSON, _TOOLS = RequestTraits.JSON.value, RequestTraits.TOOLS.value
 # Of text whose provider counts no tokens.
 CHARACTERS_PER_TOKEN: Final = 4
 
 
-class Spent(NamedTuple):
+class RequestCost(NamedTuple):
     """On one request that is over. first_token_s, last_token_s: since it came; of a stream."""
 
     elapsed_s: float
@@ -39,7 +54,7 @@ class Spent(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class GuardrailProbe:
     """traits: of `Traits`. listens: what the answer says is wanted; keeps: all its words."""
 
     request: ClientRequest
@@ -48,20 +63,22 @@ class Watch:
     keeps: bool
 
     @classmethod
-    def of(cls, request: ClientRequest, route: ServedRoute, rule: UnitRule) -> Self | None:
+    def of(cls, request: ClientRequest, route: CompiledRoute, rule: UnitRule) -> Self | None:
         """None where the rollout has no guardrail beside errors."""
         on = rule.guardrails
         if not on:
             return None
-        traits = traits_of(request, route)
+        traits = detect_traits(request, route)
         asked = [each for each in on if each in _LISTENING and _applies(each, traits)]
         return cls(request, traits, bool(asked), any(each in _WORDS for each in asked))
 
-    def ear(self) -> Said | None:
+    def ear(self) -> AnswerSignals | None:
         """For one answer."""
-        return Said(keeps=self.keeps) if self.listens else None
+        return AnswerSignals(keeps=self.keeps) if self.listens else None
 
-    def seen(self, said: Said | None, spent: Spent, *, failed: bool) -> Seen:
+    def seen(
+        self, said: AnswerSignals | None, spent: RequestCost, *, failed: bool
+    ) -> GuardrailSample:
         """said: by the answer, None where none came.
 
         An error is an error alone: its answer is neither truncated nor bad JSON. A caller who
@@ -71,17 +88,17 @@ class Watch:
         if not tokens and said is not None:
             tokens = float(said.length // CHARACTERS_PER_TOKEN)
         if failed:
-            return Seen(Values(output_tokens=tokens))
-        values = Values(
+            return GuardrailSample(SampleValues(output_tokens=tokens))
+        values = SampleValues(
             latency=spent.elapsed_s,
             time_to_first_token=_or(spent.first_token_s, spent.elapsed_s),
             inter_token_latency=_between_s(spent, tokens),
             output_tokens=tokens,
             cost_per_success=spent.cost_usd,
         )
-        return Seen(values, self._bad(said) if said is not None else 0)
+        return GuardrailSample(values, self._bad(said) if said is not None else 0)
 
-    def _bad(self, said: Said) -> int:
+    def _bad(self, said: AnswerSignals) -> int:
         """Of `Bad`."""
         bad = FAULTS[Guardrail.TRUNCATION] if said.truncated else 0
         if said.declined:
@@ -93,12 +110,12 @@ class Watch:
             bad |= FAULTS[Guardrail.JSON_VALIDITY]
         if calls and self.traits & _TOOLS:
             made = ((call.name, call.arguments) for call in calls)
-            if not calls_hold(made, dialect.tools(self.request)):
+            if not are_calls_valid(made, dialect.tools(self.request)):
                 bad |= FAULTS[Guardrail.TOOL_VALIDITY]
         return bad
 
 
-def traits_of(request: ClientRequest, route: ServedRoute) -> int:
+def detect_traits(request: ClientRequest, route: CompiledRoute) -> int:
     """Of the request and its route, whichever arm it is in."""
     traits = _PRICED
     for each in route.upstreams.values():
@@ -121,12 +138,12 @@ def _applies(guardrail: Guardrail, traits: int) -> bool:
     return traits & needs == needs
 
 
-def _is_json(said: Said, request: ClientRequest) -> bool:
+def _is_json(said: AnswerSignals, request: ClientRequest) -> bool:
     """Every choice's text is, and as the schema says; no text at all is not."""
     schema = DIALECTS[request.endpoint].schema(request)
-    values = [parsed(text) for text in said.texts()]
+    values = [parse_json(text) for text in said.texts()]
     return bool(values) and all(
-        value is not NO_JSON and fits(value, schema or {}) for value in values
+        value is not NO_JSON and matches_schema(value, schema or {}) for value in values
     )
 
 
@@ -134,7 +151,7 @@ def _or(value: float | None, other: float) -> float:
     return other if value is None else value
 
 
-def _between_s(spent: Spent, tokens: float) -> float:
+def _between_s(spent: RequestCost, tokens: float) -> float:
     """The mean; nobody waited between fewer than two."""
     first, last = spent.first_token_s, spent.last_token_s
     if first is None or last is None or tokens < 2.0:

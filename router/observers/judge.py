@@ -28,23 +28,23 @@ from harness.ports import Clock
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
 from router.observers.capture import OPT_OUT as CAPTURE_OPT_OUT
-from router.observers.guardrail_probe import Watch
-from router.observers.judge_budget import JudgeMoney
+from router.observers.guardrail_probe import GuardrailProbe
+from router.observers.judge_budget import JudgeBudget
 from router.observers.shadow import MAX_BYTES, OFF
 from router.observers.shadow import OPT_OUT as SHADOW_OPT_OUT
-from router.protocols.transcript import transcript
-from router.recording.bounded_map import Recent
-from router.recording.guardrail_sample import Traits
+from router.protocols.transcript import build_transcript
+from router.recording.bounded_map import BoundedMap
+from router.recording.guardrail_sample import RequestTraits
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording, Ticket
-from router.request.attempt import Answer
+from router.request.attempt import UpstreamAnswer
 from router.request.body import ClientRequest, read_request
-from router.request.request_state import Job, Try
-from router.request.routed_response import Copied, Exchange
+from router.request.request_state import AttemptSpec, RoutedRequest
+from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.request.stream_relay import CommittedStream
-from router.request.upstream_call import Calls
+from router.request.upstream_call import UpstreamCalls
 from router.server.asgi import Scope, header
-from router.snapshot.compiled import ServedJudge, ServedRoute
+from router.snapshot.compiled import CompiledJudge, CompiledRoute
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.transport import UpstreamFailed
 
@@ -60,30 +60,30 @@ REMEMBERED: Final = 20_000
 MOST_TOKENS: Final = 512
 
 
-class Drawn(NamedTuple):
+class JudgeSample(NamedTuple):
     """A request whose answer is to be judged. copied: what the user gets of a stream."""
 
-    served: ServedJudge
+    served: CompiledJudge
     canary: Canary
-    copied: Copied | None
+    copied: AnswerCopy | None
 
-    def told(self, watch: Watch) -> Watch:
+    def told(self, watch: GuardrailProbe) -> GuardrailProbe:
         """The same, so that its unit is known as one to be judged."""
-        return replace(watch, traits=watch.traits | Traits.JUDGED.value)
+        return replace(watch, traits=watch.traits | RequestTraits.JUDGED.value)
 
 
-class Judges:
+class SampleJudge:
     """Belongs to the event loop of its worker."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
         self,
         holder: SnapshotHolder,
-        calls: Calls,
+        calls: UpstreamCalls,
         health: TargetHealth,
         keys: ProviderKeys,
         recorder: Recording,
         metrics: RouterMetrics,
-        money: JudgeMoney,
+        money: JudgeBudget,
         settings: RouterSettings,
         clock: Clock,
     ) -> None:
@@ -100,17 +100,17 @@ class Judges:
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._running: set[asyncio.Task[None]] = set()
         self._rests_until: dict[str, float] = {}
-        self._known: Recent[tuple[str, int, str], bool] = Recent(REMEMBERED)
+        self._known: BoundedMap[tuple[str, int, str], bool] = BoundedMap(REMEMBERED)
 
     def drawn(
         self,
         scope: Scope,
-        route: ServedRoute,
+        route: CompiledRoute,
         request: ClientRequest,
         arm: Arm,
         key: str,
         own: str,
-    ) -> Drawn | None:
+    ) -> JudgeSample | None:
         """Before it is answered. key: the caller's, sticky. own: the request's id.
 
         Who is drawn has a place until `judge`.
@@ -125,9 +125,9 @@ class Judges:
             self._count(why)
             return None
         self._places -= 1
-        return Drawn(served, canary, Copied(MAX_BYTES) if request.stream else None)
+        return JudgeSample(served, canary, AnswerCopy(MAX_BYTES) if request.stream else None)
 
-    def _is_next(self, served: ServedJudge, canary: Canary, arm: Arm, unit: str) -> bool:
+    def _is_next(self, served: CompiledJudge, canary: Canary, arm: Arm, unit: str) -> bool:
         """Whether chance has chosen it, and its caller was not chosen here before."""
         rule = canary.unit_rule
         candidate = canary.is_candidate(arm)
@@ -145,7 +145,7 @@ class Judges:
         return True
 
     def _not_now(
-        self, scope: Scope, served: ServedJudge, canary: Canary, request: ClientRequest
+        self, scope: Scope, served: CompiledJudge, canary: Canary, request: ClientRequest
     ) -> str:
         if OFF in (header(scope, SHADOW_OPT_OUT), header(scope, CAPTURE_OPT_OUT)):
             return "declined"
@@ -153,7 +153,7 @@ class Judges:
             return "too_large"
         return self._no_judge(served, canary) or ("" if self._places > 0 else "full")
 
-    def _no_judge(self, served: ServedJudge, canary: Canary) -> str:
+    def _no_judge(self, served: CompiledJudge, canary: Canary) -> str:
         spent = self._money.spent(canary.rollout)
         # With the database away nobody knows what others spend.
         if spent is None or self._holder.stale:
@@ -166,7 +166,9 @@ class Judges:
             return "circuit_open"
         return ""
 
-    def judge(self, drawn: Drawn | None, ticket: Ticket | None, exchange: Exchange) -> None:
+    def judge(
+        self, drawn: JudgeSample | None, ticket: Ticket | None, exchange: RoutedResponse
+    ) -> None:
         """The user has the whole answer, or none. Never waits."""
         if drawn is None:
             return
@@ -198,7 +200,9 @@ class Judges:
             each.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _run(self, drawn: Drawn, ticket: Ticket, job: Job, answer: str | None) -> None:
+    async def _run(
+        self, drawn: JudgeSample, ticket: Ticket, job: RoutedRequest, answer: str | None
+    ) -> None:
         judged, cost_usd = Judged.NO_VERDICT, 0.0
         try:
             until = self._calls.timers.loop.time() + drawn.served.judge.timeout_s
@@ -214,7 +218,7 @@ class Judges:
             self._recorder.judged(drawn.canary, ticket, judged, cost_usd)
 
     async def _asked(
-        self, drawn: Drawn, job: Job, answer: str, until: float
+        self, drawn: JudgeSample, job: RoutedRequest, answer: str, until: float
     ) -> tuple[Judged, float]:
         """Raises UpstreamFailed."""
         judge, upstream = drawn.served.judge, drawn.served.upstream
@@ -236,10 +240,12 @@ class Judges:
             hurried=False,
             watch=None,
         )
-        made = Try(upstream, LAST_RESORT, self._keys.key(upstream), until, 1, Endpoint.CHAT)
+        made = AttemptSpec(
+            upstream, LAST_RESORT, self._keys.key(upstream), until, 1, Endpoint.CHAT
+        )
         self._count("asked")
         came = await self._calls.make(own, made, lambda _: None)
-        if not isinstance(came, Answer):
+        if not isinstance(came, UpstreamAnswer):
             return Judged.NO_VERDICT, 0.0
         cost_usd = 0.0
         if came.usage is not None and upstream.price is not None:
@@ -252,7 +258,7 @@ class Judges:
         self._recorder.counters[f"judge_{name}"] += 1
 
 
-def _answered_by_its_arm(exchange: Exchange) -> bool:
+def _answered_by_its_arm(exchange: RoutedResponse) -> bool:
     upstream = exchange.course.upstream
     return (
         exchange.outcome == "ok"
@@ -262,19 +268,19 @@ def _answered_by_its_arm(exchange: Exchange) -> bool:
     )
 
 
-def _answer(drawn: Drawn, exchange: Exchange) -> str | None:
+def _answer(drawn: JudgeSample, exchange: RoutedResponse) -> str | None:
     """Its body, or events; None for one that is too large to be read."""
     result = exchange.course.result
     if isinstance(result, CommittedStream):
         copied = drawn.copied
         return None if copied is None or copied.too_large else copied.text
-    body = result.body if isinstance(result, Answer) else b""
+    body = result.body if isinstance(result, UpstreamAnswer) else b""
     return body.decode("utf-8", "replace") if len(body) <= MAX_BYTES else None
 
 
 def _body(criteria: str, asked: ClientRequest, answer: str) -> bytes:
     """Raises as `transcript` does."""
-    told = transcript(asked.endpoint.value, asked.text, answer, stream=asked.stream)
+    told = build_transcript(asked.endpoint.value, asked.text, answer, stream=asked.stream)
     request = {
         "model": "judge",
         "messages": [{"role": "user", "content": prompt(criteria, told)}],
@@ -284,7 +290,7 @@ def _body(criteria: str, asked: ClientRequest, answer: str) -> bytes:
     return json.dumps(request).encode()
 
 
-def _text(came: Answer) -> str:
+def _text(came: UpstreamAnswer) -> str:
     """Of the first choice; empty where there is none."""
     choices = came.members.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else {}

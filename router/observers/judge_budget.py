@@ -11,7 +11,7 @@ from typing import Final
 from harness.domain.canary.guardrails import Guardrail, JudgeTally
 from harness.ports import Clock, Store
 from router.recording.ledger import JUDGED_WITHIN_S, MAX_BLOCK_AGE_S
-from router.snapshot.compiler import judge_of
+from router.snapshot.compiler import canary_judge
 from router.snapshot.holder import SnapshotHolder
 
 EVERY_S: Final = 5.0
@@ -19,7 +19,7 @@ EVERY_S: Final = 5.0
 LATELY_S: Final = MAX_BLOCK_AGE_S + JUDGED_WITHIN_S
 
 
-class JudgeMoney:
+class JudgeBudget:
     """Called by the thread that follows the store; asks nothing while nobody judges."""
 
     def __init__(self, holder: SnapshotHolder, clock: Clock) -> None:
@@ -35,7 +35,7 @@ class JudgeMoney:
         """Raises StoreUnavailable: then what was known stays."""
         serving = self._holder.current
         routes = serving.snapshot.table.routes.values() if serving else ()
-        judged = [each.trial.rollout for each in routes if each.trial and judge_of(each)]
+        judged = [each.trial.rollout for each in routes if each.trial and canary_judge(each)]
         now = self._clock.monotonic()
         if now < self._next and all(each in self._known_usd for each in judged):
             return

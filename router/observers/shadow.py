@@ -23,21 +23,21 @@ from harness.domain.shadow.shadow import COST_USD, MIRRORED, UNPRICED, within_bu
 from harness.ports import Clock
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
-from router.protocols.transcript import transcript
-from router.protocols.usage import Usage
+from router.protocols.transcript import build_transcript
+from router.protocols.usage import TokenUsage
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
-from router.recording.shadow_units import subject
-from router.request.attempt import Answer
+from router.recording.shadow_units import shadow_subject
+from router.request.attempt import UpstreamAnswer
 from router.request.body import ClientRequest
-from router.request.needs import needs_of
-from router.request.request_state import Job, Try
-from router.request.routed_response import NO_USAGE, Copied, Exchange
+from router.request.needs import detect_needs
+from router.request.request_state import AttemptSpec, RoutedRequest
+from router.request.routed_response import NO_USAGE, AnswerCopy, RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.request.time_limits import first_token_s
-from router.request.upstream_call import Calls
+from router.request.upstream_call import UpstreamCalls
 from router.server.asgi import Scope, header
-from router.snapshot.compiled import ServedShadow, Upstream
+from router.snapshot.compiled import CompiledShadow, CompiledTarget
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.transport import UpstreamFailed
 
@@ -55,31 +55,31 @@ OFF: Final = b"off"
 STATEFUL: Final = ("previous_response_id", "conversation", "background", "container")
 
 
-class Mirror(NamedTuple):
+class MirroredRequest(NamedTuple):
     """A request that is drawn. copied: what the user gets of a stream, None without one. key:
     the sticky one.
     """
 
-    shadow: ServedShadow
-    copied: Copied | None
+    shadow: CompiledShadow
+    copied: AnswerCopy | None
     key: str
 
 
-class _Asked(NamedTuple):
+class _ShadowAnswer(NamedTuple):
     """What the candidate did. answer: its body, or events; None for no answer."""
 
     answer: str | None
     ms: float
-    usage: Usage
+    usage: TokenUsage
 
 
-class Shadows:
+class ShadowMirror:
     """Belongs to the event loop of its worker."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
         self,
         holder: SnapshotHolder,
-        calls: Calls,
+        calls: UpstreamCalls,
         health: TargetHealth,
         keys: ProviderKeys,
         recorder: Recording,
@@ -96,10 +96,12 @@ class Shadows:
         self._settings = settings
         self._clock = clock
         self._running: dict[asyncio.Task[None], str] = {}
-        self._waiting: deque[tuple[Job, Mirror, _Asked]] = deque()
+        self._waiting: deque[tuple[RoutedRequest, MirroredRequest, _ShadowAnswer]] = deque()
         self._rests_until: dict[str, float] = {}
 
-    def drawn(self, scope: Scope, job: Job, key: str, apart: str) -> Mirror | None:
+    def drawn(
+        self, scope: Scope, job: RoutedRequest, key: str, apart: str
+    ) -> MirroredRequest | None:
         """Before it is answered: whether it may be mirrored once it is.
 
         key: the sticky one. apart: the same, or the request's own where callers cannot be told
@@ -116,13 +118,13 @@ class Shadows:
         if over or request.endpoint is Endpoint.EMBEDDINGS or not is_drawn(shadow, apart):
             return None
         declined = "declined" if header(scope, OPT_OUT) == OFF else ""
-        why = declined or unfit(request, served.upstream) or self._not_now(served)
+        why = declined or mirror_obstacle(request, served.upstream) or self._not_now(served)
         if why:
             self._count(shadow.id, why)
             return None
-        return Mirror(served, Copied(MAX_BYTES) if request.stream else None, key)
+        return MirroredRequest(served, AnswerCopy(MAX_BYTES) if request.stream else None, key)
 
-    def _not_now(self, served: ServedShadow) -> str:
+    def _not_now(self, served: CompiledShadow) -> str:
         upstream, limits = served.upstream, served.shadow.limits
         used = self._recorder.shadows.used(served.shadow.id, self._clock.now().date())
         # With the database away nobody knows what others spend.
@@ -134,7 +136,7 @@ class Shadows:
             return "resting"
         return "" if self._health.all_well((upstream.id,)) else "circuit_open"
 
-    def mirror(self, mirror: Mirror | None, exchange: Exchange) -> None:
+    def mirror(self, mirror: MirroredRequest | None, exchange: RoutedResponse) -> None:
         """The user has the whole answer. Never waits."""
         incumbent = self._of_user(mirror, exchange) if mirror else None
         if mirror is None or incumbent is None:
@@ -148,7 +150,9 @@ class Shadows:
         else:
             self._count(shadow.id, "dropped")
 
-    def _of_user(self, mirror: Mirror, exchange: Exchange) -> _Asked | None:
+    def _of_user(
+        self, mirror: MirroredRequest, exchange: RoutedResponse
+    ) -> _ShadowAnswer | None:
         """What the incumbent did at its first attempt; None for what tells nothing of it."""
         course, result = exchange.course, exchange.course.result
         if exchange.caller_gone or not course.attempts:
@@ -160,23 +164,25 @@ class Shadows:
         if failure in CLIENTS_OWN:
             return None
         if failure is not None or (isinstance(result, CommittedStream) and exchange.failed):
-            return _Asked(None, first.ms, NO_USAGE)
-        if mirror.copied is not None and not isinstance(result, Answer):
+            return _ShadowAnswer(None, first.ms, NO_USAGE)
+        if mirror.copied is not None and not isinstance(result, UpstreamAnswer):
             text, too_large = mirror.copied.text, mirror.copied.too_large
         else:
-            body = result.body if isinstance(result, Answer) else b""
+            body = result.body if isinstance(result, UpstreamAnswer) else b""
             text, too_large = body.decode("utf-8", "replace"), len(body) > MAX_BYTES
         if too_large:
             self._count(mirror.shadow.shadow.id, "too_large")
             return None
-        return _Asked(text, first.ms, exchange.usage)
+        return _ShadowAnswer(text, first.ms, exchange.usage)
 
-    def _start(self, job: Job, mirror: Mirror, incumbent: _Asked) -> None:
+    def _start(
+        self, job: RoutedRequest, mirror: MirroredRequest, incumbent: _ShadowAnswer
+    ) -> None:
         # Counted before it is asked: of two at once, both are in the budget.
         self._count(mirror.shadow.shadow.id, MIRRORED)
         shadow = mirror.shadow.shadow
         # Now, and not once it is compared: what comes of it must not say whether it counts.
-        ticket = self._recorder.mirrored(subject(shadow), mirror.key)
+        ticket = self._recorder.mirrored(shadow_subject(shadow), mirror.key)
         task = asyncio.ensure_future(self._run(job, mirror, incumbent, ticket))
         self._running[task] = mirror.shadow.shadow.id
         task.add_done_callback(self._done)
@@ -197,7 +203,7 @@ class Shadows:
             self._start(job, mirror, incumbent)
             return
 
-    def _still(self, mirror: Mirror) -> bool:
+    def _still(self, mirror: MirroredRequest) -> bool:
         """Whether it was not ended, and has money left, since the request was drawn."""
         serving = self._holder.current
         shadow, upstream = mirror.shadow.shadow, mirror.shadow.upstream
@@ -217,7 +223,9 @@ class Shadows:
             each.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _run(self, job: Job, mirror: Mirror, incumbent: _Asked, ticket: int) -> None:
+    async def _run(
+        self, job: RoutedRequest, mirror: MirroredRequest, incumbent: _ShadowAnswer, ticket: int
+    ) -> None:
         served = mirror.shadow
         candidate = await self._ask(job, served)
         price, usage = served.upstream.price, candidate.usage
@@ -233,7 +241,7 @@ class Shadows:
         self._note(served.shadow.id, counts, sums)
         self._recorder.compared(ticket, served.shadow.id, of_units(counts))
 
-    async def _ask(self, job: Job, served: ServedShadow) -> _Asked:
+    async def _ask(self, job: RoutedRequest, served: CompiledShadow) -> _ShadowAnswer:
         """One attempt, outside all books about the target: this is not its traffic."""
         loop, upstream = self._calls.timers.loop, served.upstream
         began = loop.time()
@@ -245,18 +253,18 @@ class Shadows:
         if job.request.stream:
             until = min(until, began + first_token_s(job.route, upstream, self._settings))
         key = self._keys.key(upstream)
-        made = Try(upstream, LAST_RESORT, key, until, 1, job.request.endpoint)
+        made = AttemptSpec(upstream, LAST_RESORT, key, until, 1, job.request.endpoint)
         try:
             with self._calls.timers.limit(until):
                 result = await self._calls.make(again, made, lambda _: None)
         except (UpstreamFailed, TimeoutError) as error:
             if isinstance(error, UpstreamFailed) and error.failure in BUSY:
                 self._rests_until[upstream.id] = self._clock.monotonic() + REST_S
-            return _Asked(None, (loop.time() - began) * 1000, NO_USAGE)
+            return _ShadowAnswer(None, (loop.time() - began) * 1000, NO_USAGE)
         ms = (loop.time() - began) * 1000
-        if isinstance(result, Answer):
+        if isinstance(result, UpstreamAnswer):
             body = result.body[:MAX_BYTES].decode("utf-8", "replace")
-            return _Asked(body, ms, result.usage or NO_USAGE)
+            return _ShadowAnswer(body, ms, result.usage or NO_USAGE)
         return await _drained(result, ms)
 
     def _under_way(self, shadow: str) -> int:
@@ -273,19 +281,19 @@ class Shadows:
             self._recorder.shadows.note(shadow, self._clock.now(), counts, sums or {})
 
 
-def copies(*sinks: Copied | Mirror | None) -> list[Copied]:
+def join_copies(*sinks: AnswerCopy | MirroredRequest | None) -> list[AnswerCopy]:
     """Where a stream's events are put as well as to the user."""
-    found = [each.copied if isinstance(each, Mirror) else each for each in sinks]
+    found = [each.copied if isinstance(each, MirroredRequest) else each for each in sinks]
     return [each for each in found if each is not None]
 
 
-def unfit(request: ClientRequest, upstream: Upstream) -> str:
+def mirror_obstacle(request: ClientRequest, upstream: CompiledTarget) -> str:
     """Why the candidate cannot be asked the same, by the name that it is counted under."""
     if len(request.text) > MAX_BYTES:
         return "too_large"
     if any(request.value(each) for each in STATEFUL) or provider_runs_tools(request):
         return "not_repeatable"
-    return "unable" if missing(needs_of(request), upstream.can) else ""
+    return "unable" if missing(detect_needs(request), upstream.can) else ""
 
 
 def provider_runs_tools(request: ClientRequest) -> bool:
@@ -297,35 +305,35 @@ def provider_runs_tools(request: ClientRequest) -> bool:
     return bool(request.value("mcp_servers")) or not kinds <= {None, "function", "custom"}
 
 
-async def _drained(stream: CommittedStream, ms: float) -> _Asked:
-    copied = Copied(MAX_BYTES)
+async def _drained(stream: CommittedStream, ms: float) -> _ShadowAnswer:
+    copied = AnswerCopy(MAX_BYTES)
     try:
         async with aclosing(stream.sent()) as pieces:
             async for piece in pieces:
                 copied.add(piece)
     finally:
         await stream.aclose()
-    return _Asked(None if stream.failure else copied.text, ms, stream.usage)
+    return _ShadowAnswer(None if stream.failure else copied.text, ms, stream.usage)
 
 
 def _compared(
     request: ClientRequest,
-    incumbent: tuple[_Asked, Price | None],
-    candidate: tuple[_Asked, Price | None],
+    incumbent: tuple[_ShadowAnswer, Price | None],
+    candidate: tuple[_ShadowAnswer, Price | None],
 ) -> tuple[dict[str, int], dict[str, float]]:
     """Raises as `transcript` does."""
     return compared(_side(request, *incumbent), _side(request, *candidate))
 
 
-def _side(request: ClientRequest, asked: _Asked, price: Price | None) -> Side:
+def _side(request: ClientRequest, asked: _ShadowAnswer, price: Price | None) -> Side:
     content: Mapping[str, Any] | None = None
     if asked.answer is not None:
         endpoint = request.endpoint.value
-        content = transcript(endpoint, request.text, asked.answer, stream=request.stream)
+        content = build_transcript(endpoint, request.text, asked.answer, stream=request.stream)
     return Side(
         content, Measured(asked.ms, asked.usage.output_tokens, _cost(price, asked.usage))
     )
 
 
-def _cost(price: Price | None, usage: Usage) -> float:
+def _cost(price: Price | None, usage: TokenUsage) -> float:
     return price.cost_usd(*usage) if price else 0.0

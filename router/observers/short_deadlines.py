@@ -20,7 +20,7 @@ KEPT: Final = 100
 LEAST: Final = 20
 
 
-class Haste:
+class ShortDeadlines:
     """Latencies of the latest answers, by route and target id. Belongs to one event loop."""
 
     def __init__(self) -> None:

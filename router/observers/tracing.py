@@ -20,9 +20,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.settings import TracingSettings
-from router.observers.tracing_port import Asked, Served, Settle
+from router.observers.tracing_port import Settle, SpanInput, SpanResult
 from router.request.body import ClientRequest
-from router.snapshot.compiled import Header, Upstream
+from router.snapshot.compiled import CompiledTarget, Header
 
 OPERATIONS: Final[Mapping[Endpoint, str]] = {Endpoint.EMBEDDINGS: "embeddings"}
 # Kinds of ours to the conventions' well-known providers.
@@ -52,7 +52,7 @@ class OpenTelemetry:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("swapgate.router")
 
-    def begin(self, asked: Asked) -> "OpenSpan":
+    def begin(self, asked: SpanInput) -> "OpenSpan":
         request, route = asked.request, asked.route.route.name
         operation = OPERATIONS.get(request.endpoint, "chat")
         carrier = {
@@ -97,7 +97,7 @@ class OpenSpan:
         CONTEXT.inject(carrier, trace.set_span_in_context(self._current))
         return tuple((name.encode(), value.encode()) for name, value in carrier.items())
 
-    def attempt(self, upstream: Upstream, number: int, settle: Settle) -> Settle:
+    def attempt(self, upstream: CompiledTarget, number: int, settle: Settle) -> Settle:
         span = self._current = self._tracer.start_span(
             f"{self._operation} {upstream.target.model}",
             trace.set_span_in_context(self._span),
@@ -119,7 +119,7 @@ class OpenSpan:
 
         return ended
 
-    def end(self, served: Served) -> None:
+    def end(self, served: SpanResult) -> None:
         span = self._span
         span.set_attribute("swapgate.outcome", served.outcome)
         span.set_attribute("swapgate.attempts", served.attempts)
@@ -140,9 +140,9 @@ class OpenSpan:
             _failed(span, served.error)
         span.end()
 
-    def _tell_of_answer(self, served: Served) -> None:
+    def _tell_of_answer(self, served: SpanResult) -> None:
         found = _parsed(served.body)
-        reasons = list(served.finish_reasons) or finish_reasons(found)
+        reasons = list(served.finish_reasons) or read_finish_reasons(found)
         if reasons:
             self._span.set_attribute("gen_ai.response.finish_reasons", reasons)
         if self._content and found:
@@ -150,7 +150,7 @@ class OpenSpan:
             _set_content(self._span, "gen_ai.output.messages", outputs)
 
 
-def finish_reasons(answer: Mapping[str, Any]) -> Sequence[str]:
+def read_finish_reasons(answer: Mapping[str, Any]) -> Sequence[str]:
     """Of a whole answer in any of the protocols, one per choice."""
     choices = answer.get("choices")
     if isinstance(choices, list):
@@ -170,7 +170,7 @@ def _requested(request: ClientRequest) -> Attributes:
     }
 
 
-def _provider(upstream: Upstream) -> str:
+def _provider(upstream: CompiledTarget) -> str:
     kind = upstream.provider.kind
     return upstream.provider.name if kind == "custom" else PROVIDERS.get(kind, kind)
 

@@ -7,35 +7,35 @@ from typing import NamedTuple, Protocol
 
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.table import Arm
-from router.protocols.usage import Usage
+from router.protocols.usage import TokenUsage
 from router.request.body import ClientRequest
-from router.snapshot.compiled import Header, ServedRoute, Upstream
+from router.snapshot.compiled import CompiledRoute, CompiledTarget, Header
 
 Settle = Callable[[FailureClass | None], None]
 
 
-class Asked(NamedTuple):
+class SpanInput(NamedTuple):
     """trace: the client's own headers `traceparent` and `tracestate`."""
 
     request: ClientRequest
-    route: ServedRoute
+    route: CompiledRoute
     arm: Arm
     revision: int
     request_id: str
     trace: Sequence[Header]
 
 
-class Served(NamedTuple):
+class SpanResult(NamedTuple):
     """upstream: whose answer the client got. error: a class of failure, empty for none.
 
     body: of a whole answer. finish_reasons: of a stream.
     """
 
-    upstream: Upstream | None
+    upstream: CompiledTarget | None
     outcome: str
     error: str
     attempts: int
-    usage: Usage
+    usage: TokenUsage
     first_token_s: float | None
     body: bytes = b""
     finish_reasons: Sequence[str] = ()
@@ -47,15 +47,15 @@ class RequestSpan(Protocol):
     @property
     def passed_up(self) -> tuple[Header, ...]: ...
 
-    def attempt(self, upstream: Upstream, number: int, settle: Settle) -> Settle:
+    def attempt(self, upstream: CompiledTarget, number: int, settle: Settle) -> Settle:
         """An attempt begins; calling what is returned ends it, and calls `settle`."""
         ...
 
-    def end(self, served: Served) -> None: ...
+    def end(self, served: SpanResult) -> None: ...
 
 
 class Tracing(Protocol):
-    def begin(self, asked: Asked) -> RequestSpan: ...
+    def begin(self, asked: SpanInput) -> RequestSpan: ...
 
     def close(self) -> None:
         """Send what is left, within a few seconds."""

@@ -4,30 +4,30 @@ from enum import Enum, StrEnum
 from typing import NamedTuple, Protocol
 
 
-class Kind(Enum):
+class BlockKind(Enum):
     THINKING = "thinking"
     TEXT = "text"
     REFUSAL = "refusal"
     CALL = "call"
 
 
-class Block(NamedTuple):
+class AnswerBlock(NamedTuple):
     """text: of a call its arguments, as JSON. call_id, name: of a call alone."""
 
-    kind: Kind
+    kind: BlockKind
     text: str = ""
     call_id: str = ""
     name: str = ""
 
 
-class Finish(StrEnum):
+class FinishReason(StrEnum):
     STOP = "stop"
     LENGTH = "length"
     CALLS = "tool_calls"
     FILTERED = "content_filter"
 
 
-class Tokens(NamedTuple):
+class AnswerTokens(NamedTuple):
     """cached: of the input. reasoning: of the output."""
 
     input: int
@@ -36,7 +36,7 @@ class Tokens(NamedTuple):
     reasoning: int = 0
 
 
-class Head(NamedTuple):
+class AnswerHead(NamedTuple):
     """created: seconds since 1970, as the provider says; 0 when it does not."""
 
     id: str
@@ -44,36 +44,36 @@ class Head(NamedTuple):
     created: int = 0
 
 
-class End(NamedTuple):
+class AnswerEnd(NamedTuple):
     """stop_sequence: the one that was met, where the provider tells; else empty."""
 
-    finish: Finish
+    finish: FinishReason
     stop_sequence: str
-    tokens: Tokens | None
+    tokens: AnswerTokens | None
 
 
-class Answered(NamedTuple):
+class WholeAnswer(NamedTuple):
     """A whole answer."""
 
-    head: Head
-    blocks: tuple[Block, ...]
-    end: End
+    head: AnswerHead
+    blocks: tuple[AnswerBlock, ...]
+    end: AnswerEnd
 
 
-class Writer(Protocol):
+class AnswerWriter(Protocol):
     """Writes a stream: `begin`, each block (`open`, `more`, `close`), `end`.
 
     An `error` may come at any point, and nothing after it.
     """
 
-    def begin(self, head: Head) -> bytes: ...
+    def begin(self, head: AnswerHead) -> bytes: ...
 
-    def open(self, block: Block) -> bytes: ...
+    def open(self, block: AnswerBlock) -> bytes: ...
 
     def more(self, text: str) -> bytes: ...
 
     def close(self) -> bytes: ...
 
-    def end(self, end: End) -> bytes: ...
+    def end(self, end: AnswerEnd) -> bytes: ...
 
     def error(self, error: object) -> bytes: ...

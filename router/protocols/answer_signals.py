@@ -21,7 +21,7 @@ _DECLINES: Final = re.compile(
 ).match
 
 
-class Said:
+class AnswerSignals:
     """One answer's. keeps: its words are wanted, and not only how it ended.
 
     length: characters of all words and arguments. cut: not everything was kept.
@@ -34,7 +34,7 @@ class Said:
         self.truncated = self.refused = self.cut = False
         self.length = 0
         self._texts: dict[object, list[str]] = {}
-        self._calls: dict[object, Call] = {}
+        self._calls: dict[object, ToolCallSignal] = {}
 
     def text(self, place: object, words: object) -> None:
         """A piece of the text there. What is no text is not judged."""
@@ -54,7 +54,7 @@ class Said:
         """A piece of a call there. arguments: text, or an object that is whole."""
         if not self.keeps:
             return
-        call = self._calls.setdefault(place, Call())
+        call = self._calls.setdefault(place, ToolCallSignal())
         if isinstance(name, str):
             call.name += name
         if isinstance(arguments, Mapping):
@@ -80,11 +80,11 @@ class Said:
         return ("".join(pieces) for pieces in self._texts.values())
 
     @property
-    def calls(self) -> list["Call"]:
+    def calls(self) -> list["ToolCallSignal"]:
         return list(self._calls.values())
 
 
-class Call:
+class ToolCallSignal:
     """Of a tool. object: its arguments, where they came whole and parsed."""
 
     __slots__ = ("name", "object", "pieces")

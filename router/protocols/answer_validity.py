@@ -30,7 +30,7 @@ NO_JSON: Final = object()
 _Keyword = Callable[[Any, Any, Any, Any], Iterable[Any] | None]
 
 
-class TooMuch(Exception):
+class ValidationTooLarge(Exception):
     """More steps than they are worth, or deeper."""
 
 
@@ -47,7 +47,7 @@ class _Steps:
         self.left -= 1
         self.depth += 1
         if self.left < 0 or self.depth > MAX_DEPTH:
-            raise TooMuch
+            raise ValidationTooLarge
 
     def come_out(self) -> None:
         self.depth -= 1
@@ -61,7 +61,7 @@ def prepare() -> None:
     _validator()
 
 
-def parsed(text: str) -> object:
+def parse_json(text: str) -> object:
     """NO_JSON for what is none."""
     try:
         return from_json(text.encode(), allow_inf_nan=False)
@@ -69,7 +69,7 @@ def parsed(text: str) -> object:
         return NO_JSON
 
 
-def fits(value: object, schema: Mapping[str, object]) -> bool:
+def matches_schema(value: object, schema: Mapping[str, object]) -> bool:
     """Whether it is as the JSON schema says; also where that cannot be told."""
     if not schema:
         return True
@@ -80,7 +80,7 @@ def fits(value: object, schema: Mapping[str, object]) -> bool:
         return True
 
 
-def calls_hold(calls: Iterable[tuple[str, object]], offered: Mapping[str, object]) -> bool:
+def are_calls_valid(calls: Iterable[tuple[str, object]], offered: Mapping[str, object]) -> bool:
     """Whether each call is of an offered tool, and its arguments fit.
 
     calls: names with arguments, parsed or as text. offered: schemas by name, None for any text.
@@ -91,10 +91,10 @@ def calls_hold(calls: Iterable[tuple[str, object]], offered: Mapping[str, object
         schema = offered[name]
         if schema is None:
             continue
-        arguments = parsed(given) if isinstance(given, str) else given
+        arguments = parse_json(given) if isinstance(given, str) else given
         if not isinstance(arguments, Mapping):
             return False
-        if isinstance(schema, Mapping) and not fits(arguments, schema):
+        if isinstance(schema, Mapping) and not matches_schema(arguments, schema):
             return False
     return True
 

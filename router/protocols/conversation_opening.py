@@ -1,7 +1,7 @@
 """How a conversation begins: later turns keep it, so that it tells callers apart."""
 
 
-def opening_of(messages: object) -> list[object]:
+def conversation_opening(messages: object) -> list[object]:
     """Everything up to the first user message but for answers; empty when there is none."""
     if not isinstance(messages, list):
         return []

@@ -5,15 +5,15 @@ from typing import Protocol
 
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Target
-from router.protocols.answer_signals import Said
+from router.protocols.answer_signals import AnswerSignals
 from router.protocols.event_stream import StreamFilter
-from router.protocols.usage import Usage
+from router.protocols.usage import TokenUsage
 from router.request.body import ClientRequest
-from router.request.json_spans import Members
+from router.request.json_spans import ParsedObject
 from router.server.replies import Reply
 
 
-class Dialect(Protocol):
+class ProtocolDialect(Protocol):
     """One endpoint's protocol. Holds nothing of a request.
 
     path: below a provider's `api_base` that ends in `/v1`. passed_up: the client's headers that
@@ -38,14 +38,14 @@ class Dialect(Protocol):
         """The body as the target is to see it. serialize_tools: one tool call at a time."""
         ...
 
-    def checked(self, members: Members) -> Usage | None:
+    def checked(self, members: ParsedObject) -> TokenUsage | None:
         """The usage of a whole answer. Raises UpstreamFailed when it is none.
 
         What neither has content nor says why it ended is none.
         """
         ...
 
-    def ended(self, members: Members) -> bool:
+    def ended(self, members: ParsedObject) -> bool:
         """Whether a whole answer, which was checked, says why it ended."""
         ...
 
@@ -57,7 +57,7 @@ class Dialect(Protocol):
         """The offered tools' parameters as JSON schemas, by name; None for no JSON."""
         ...
 
-    def hear(self, said: Said, members: Members) -> None:
+    def hear(self, said: AnswerSignals, members: ParsedObject) -> None:
         """Enter what a whole answer said."""
         ...
 

@@ -10,18 +10,18 @@ from typing import Final
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Target
-from router.protocols.chat.dialect import Chat
+from router.protocols.chat.dialect import ChatDialect
 from router.protocols.object_lists import first_object
-from router.protocols.usage import Usage, usage_of
+from router.protocols.usage import TokenUsage, read_usage
 from router.request.body import ClientRequest
 from router.request.body_patch import model_edit
-from router.request.json_spans import Members, spliced
+from router.request.json_spans import ParsedObject, apply_edits
 from router.upstream.transport import UpstreamFailed
 
 _NUMBERS: Final = frozenset({int, float})
 
 
-class Embeddings(Chat):
+class EmbeddingsDialect(ChatDialect):
     """Has no streams, and no conversation."""
 
     endpoint = Endpoint.EMBEDDINGS
@@ -38,16 +38,16 @@ class Embeddings(Chat):
         serialize_tools: bool = False,  # noqa: ARG002 - there are none
     ) -> bytes:
         """`model` alone changes: the target's settings are about words."""
-        return spliced(request.text, [model_edit(request, target)])
+        return apply_edits(request.text, [model_edit(request, target)])
 
-    def checked(self, members: Members) -> Usage | None:
+    def checked(self, members: ParsedObject) -> TokenUsage | None:
         first_object(members, "data")
-        return usage_of(members.get("usage"))
+        return read_usage(members.get("usage"))
 
-    def ended(self, members: Members) -> bool:  # noqa: ARG002 - they just are
+    def ended(self, members: ParsedObject) -> bool:  # noqa: ARG002 - they just are
         return True
 
-    def check_vectors(self, request: ClientRequest, members: Members) -> None:
+    def check_vectors(self, request: ClientRequest, members: ParsedObject) -> None:
         """A vector for each input, in its place, all of one dimension, of finite numbers.
 
         Raises UpstreamFailed (malformed): half an index of wrong vectors is found too late.
@@ -124,4 +124,4 @@ def _malformed(why: str) -> UpstreamFailed:
     return UpstreamFailed(FailureClass.MALFORMED, why)
 
 
-EMBEDDINGS: Final = Embeddings()
+EMBEDDINGS: Final = EmbeddingsDialect()

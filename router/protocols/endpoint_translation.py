@@ -6,52 +6,52 @@ from typing import Final, NamedTuple
 
 from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit
 from harness.domain.routing.capabilities import Endpoint
-from router.protocols.chat.answer_reader import answered
-from router.protocols.chat.stream_reader import ChatEvents
+from router.protocols.chat.answer_reader import read_chat_answer
+from router.protocols.chat.stream_reader import ChatStreamReader
 from router.protocols.messages import message_request
-from router.protocols.messages.answer_writer import MessageEvents, message
+from router.protocols.messages.answer_writer import MessageEventWriter, write_message
 from router.protocols.responses import response_request
-from router.protocols.responses.answer_writer import ResponseEvents, Shape
+from router.protocols.responses.answer_writer import ResponseEventWriter, ResponseShape
 from router.request.body_patch import to_json
-from router.request.json_spans import Members
-from router.upstream.translate.request_screening import held as held_by_chat
+from router.request.json_spans import ParsedObject
+from router.upstream.translate.request_screening import untranslatable_field as held_by_chat
 
 
-class Translated(NamedTuple):
+class TranslatedRequest(NamedTuple):
     """body: a chat's. whole, events: a chat's answer as the endpoint's own.
 
     They raise UpstreamFailed for what is no answer.
     """
 
     body: bytes
-    whole: Callable[[Members], bytes]
-    events: Callable[[], ChatEvents]
+    whole: Callable[[ParsedObject], bytes]
+    events: Callable[[], ChatStreamReader]
 
 
-Translation = Callable[[bytes, str], Translated]
-Held = Callable[[Callable[[str], object]], str]
+Translation = Callable[[bytes, str], TranslatedRequest]
+FieldCheck = Callable[[Callable[[str], object]], str]
 
 
-def message_as_chat(body: bytes, kind: str) -> Translated:
+def translate_message(body: bytes, kind: str) -> TranslatedRequest:
     """body: of `/messages`. kind: the provider's. Raises Untranslatable."""
     asked = json.loads(body)
     thinking = message_request.wants_thinking(asked)
-    return Translated(
+    return TranslatedRequest(
         to_json(message_request.chat_body(asked, _limit_field(kind))).encode(),
-        lambda members: message(answered(members, thinking=thinking)),
-        lambda: ChatEvents(MessageEvents(), thinking=thinking),
+        lambda members: write_message(read_chat_answer(members, thinking=thinking)),
+        lambda: ChatStreamReader(MessageEventWriter(), thinking=thinking),
     )
 
 
-def response_as_chat(body: bytes, kind: str) -> Translated:
+def translate_response(body: bytes, kind: str) -> TranslatedRequest:
     """body: of `/responses`. kind: the provider's. Raises Untranslatable."""
     asked = json.loads(body)
     thinking = response_request.wants_thinking(asked)
-    shape = Shape(asked)
-    return Translated(
+    shape = ResponseShape(asked)
+    return TranslatedRequest(
         to_json(response_request.chat_body(asked, _limit_field(kind))).encode(),
-        lambda members: shape.whole(answered(members, thinking=thinking)),
-        lambda: ChatEvents(ResponseEvents(shape), thinking=thinking),
+        lambda members: shape.whole(read_chat_answer(members, thinking=thinking)),
+        lambda: ChatStreamReader(ResponseEventWriter(shape), thinking=thinking),
     )
 
 
@@ -61,13 +61,13 @@ def _limit_field(kind: str) -> str:
 
 # Asked before a target is chosen: what no translation of the endpoint can say, if anything. Of
 # an endpoint that is not here, everything can be said.
-HELD: Final[Mapping[Endpoint, Held]] = {
+UNTRANSLATABLE_FIELDS: Final[Mapping[Endpoint, FieldCheck]] = {
     Endpoint.CHAT: held_by_chat,
-    Endpoint.MESSAGES: message_request.held,
-    Endpoint.RESPONSES: response_request.held,
+    Endpoint.MESSAGES: message_request.untranslatable_field,
+    Endpoint.RESPONSES: response_request.untranslatable_field,
 }
 # Through a chat, by the endpoint that is asked.
 TRANSLATIONS: Final[Mapping[Endpoint, Translation]] = {
-    Endpoint.MESSAGES: message_as_chat,
-    Endpoint.RESPONSES: response_as_chat,
+    Endpoint.MESSAGES: translate_message,
+    Endpoint.RESPONSES: translate_response,
 }

@@ -5,12 +5,12 @@ from typing import Final
 
 from harness.domain.routing.capabilities import Endpoint
 from router.protocols.chat.dialect import CHAT
-from router.protocols.dialect import Dialect
+from router.protocols.dialect import ProtocolDialect
 from router.protocols.embeddings import EMBEDDINGS
 from router.protocols.messages.dialect import MESSAGES
 from router.protocols.responses.dialect import RESPONSES
 
-DIALECTS: Final[Mapping[Endpoint, Dialect]] = {
+DIALECTS: Final[Mapping[Endpoint, ProtocolDialect]] = {
     each.endpoint: each for each in (CHAT, EMBEDDINGS, RESPONSES, MESSAGES)
 }
 # Ours; a provider's begin with its api_base.

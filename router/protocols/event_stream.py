@@ -15,10 +15,17 @@ from typing import Final
 
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
-from router.protocols.answer_signals import Said
-from router.protocols.provider_failures import class_of_error
-from router.protocols.usage import Usage
-from router.request.json_spans import Edit, Members, Value, read, read_finite, spliced
+from router.protocols.answer_signals import AnswerSignals
+from router.protocols.provider_failures import classify_error
+from router.protocols.usage import TokenUsage
+from router.request.json_spans import (
+    JsonSpan,
+    ParsedObject,
+    TextEdit,
+    apply_edits,
+    parse_finite_object,
+    parse_object,
+)
 
 LONGEST_END: Final = len(b"\r\n\r\n")
 MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
@@ -56,13 +63,13 @@ class StreamFilter(ABC):
         self.failure = ""
         self.failure_class: FailureClass | None = None
         self.refusal = b""
-        self.usage: Usage | None = None
+        self.usage: TokenUsage | None = None
         self.output_events = 0
         self.moved = 0
         self.irregularities: set[Irregularity] = set()
         self.finish_reasons: list[str] = []
         self.model = ""
-        self.said: Said | None = None
+        self.said: AnswerSignals | None = None
         self.skips = False
         self.deafened: Exception | None = None
         self._json_name = json_name
@@ -74,7 +81,7 @@ class StreamFilter(ABC):
         """Everything is said, and why it ended; the last event alone may still be to come."""
         return False
 
-    def listen(self, ear: Callable[[], Said | None]) -> None:
+    def listen(self, ear: Callable[[], AnswerSignals | None]) -> None:
         """For the guardrails that ask."""
         try:
             self.said = ear()
@@ -88,16 +95,16 @@ class StreamFilter(ABC):
         except Exception as error:
             self.said, self.deafened = None, error
 
-    def used(self) -> Usage:
+    def used(self) -> TokenUsage:
         """As reported; of a stream that ended before, one output token for each delta."""
-        return self.usage or Usage(0, self.output_events)
+        return self.usage or TokenUsage(0, self.output_events)
 
     @abstractmethod
     def broken(self, message: str, failure: FailureClass) -> bytes:
         """What the client gets at the end of a stream that broke off after its commit point."""
 
     @abstractmethod
-    def _read(self, text: str, members: Members) -> Sequence[Edit] | None:
+    def _read(self, text: str, members: ParsedObject) -> Sequence[TextEdit] | None:
         """Take note of an event's data; what to change in it, None to keep it back."""
 
     @abstractmethod
@@ -139,24 +146,24 @@ class StreamFilter(ABC):
             return rest
         return rest + self._closed()
 
-    def _model_edit(self, model: Value | None) -> Sequence[Edit]:
+    def _model_edit(self, model: JsonSpan | None) -> Sequence[TextEdit]:
         if model is None:
             return ()
         if not self.model and isinstance(model.value, str):
             self.model = model.value
         if self._json_name is None:
             return ()
-        return (Edit(model.start, model.end, self._json_name),)
+        return (TextEdit(model.start, model.end, self._json_name),)
 
     def _fail(self, why: str, failure: FailureClass = FailureClass.MALFORMED) -> None:
         self.failure, self.failure_class = why, failure
 
     def _refused(self, error: object) -> None:
-        self._fail("the stream carries an error", class_of_error(error))
+        self._fail("the stream carries an error", classify_error(error))
         self.refusal = json.dumps({"error": error}).encode()
 
     def _event(self, event: bytes, end: bytes) -> bytes:
-        payload = data_of(event)
+        payload = event_data(event)
         if payload is None:  # a comment, a ping
             return event + end
         if payload == b"[DONE]":
@@ -178,11 +185,11 @@ class StreamFilter(ABC):
             return b""
         if not edits:
             return event + end
-        return _with_data(event, payload, spliced(members.text, edits)) + end
+        return _with_data(event, payload, apply_edits(members.text, edits)) + end
 
 
 def _is_cut(event: bytes) -> bool:
-    payload = data_of(event.strip())
+    payload = event_data(event.strip())
     if payload is None or payload == b"[DONE]":
         return False
     try:
@@ -192,22 +199,22 @@ def _is_cut(event: bytes) -> bool:
     return False
 
 
-def read_event(payload: bytes) -> tuple[Members, bool]:
+def read_event(payload: bytes) -> tuple[ParsedObject, bool]:
     """An event's data, and whether it is as it came: NaN and infinities are taken out of it.
 
     They stand where hardly anybody reads, as in log probabilities. Raises InputError.
     """
     try:
-        return read(payload), True
+        return parse_object(payload), True
     except InputError:
         try:
-            return read_finite(payload), False
+            return parse_finite_object(payload), False
         except InputError:
             pass
         raise
 
 
-def data_of(event: bytes) -> bytes | None:
+def event_data(event: bytes) -> bytes | None:
     """The event's data; None when it has none."""
     if event.startswith(b"data:") and b"\n" not in event and b"\r" not in event:
         return event[5:].strip()

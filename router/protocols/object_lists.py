@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 
 from harness.domain.reliability.failures import FailureClass
-from router.request.json_spans import Members
+from router.request.json_spans import ParsedObject
 from router.upstream.transport import UpstreamFailed
 
 
-def first_object(members: Members, name: str) -> Mapping[object, object]:
+def first_object(members: ParsedObject, name: str) -> Mapping[object, object]:
     """Raises UpstreamFailed unless the field is a list that begins with an object."""
     found = members.get(name)
     if not isinstance(found, list) or not found or not isinstance(found[0], dict):
@@ -16,14 +16,14 @@ def first_object(members: Members, name: str) -> Mapping[object, object]:
     return found[0]
 
 
-def nothing_said(reason: str) -> UpstreamFailed:
+def empty_answer_error(reason: str) -> UpstreamFailed:
     """Of an answer without content. reason: what its end should be in."""
     return UpstreamFailed(
         FailureClass.MALFORMED, f"status 200 without content and without a {reason}"
     )
 
 
-def objects(value: object) -> Iterator[Mapping[str, object]]:
+def iter_objects(value: object) -> Iterator[Mapping[str, object]]:
     """Those in a list; of anything else, none."""
     if isinstance(value, list):
         yield from (each for each in value if isinstance(each, dict))

@@ -52,7 +52,7 @@ _IN_ANSWER: Final[Mapping[str, FailureClass]] = {
 }
 
 
-def class_of(status: int, body: bytes) -> FailureClass:
+def classify_status(status: int, body: bytes) -> FailureClass:
     """The class of an answer that is not 2xx. body: it may be anything."""
     if 400 <= status < 500:
         error = _error(body)
@@ -76,7 +76,7 @@ def class_of(status: int, body: bytes) -> FailureClass:
     return _F.SERVER if status >= 500 else _F.MALFORMED
 
 
-def class_of_error(error: object) -> FailureClass:
+def classify_error(error: object) -> FailureClass:
     """The class of an error object in an answer that began as a 200."""
     if not isinstance(error, Mapping):
         return _F.MALFORMED
@@ -87,12 +87,12 @@ def class_of_error(error: object) -> FailureClass:
     return _by_words(error) or _F.MALFORMED
 
 
-def refused(
+def refusal_failure(
     status: int, body: bytes, content_type: str, headers: Mapping[str, str] | None = None
 ) -> UpstreamFailed:
     """An answer that is not 2xx, as the failure that it is."""
     return UpstreamFailed(
-        class_of(status, body),
+        classify_status(status, body),
         f"status {status}",
         status=status,
         body=body,
@@ -103,7 +103,7 @@ def refused(
 
 def error_in_answer(error: object) -> UpstreamFailed:
     """An error object in a 200, as the failure that it is."""
-    failure = class_of_error(error)
+    failure = classify_error(error)
     body = json.dumps({"error": error}).encode()
     return UpstreamFailed(failure, "status 200 with an error", body=body)
 

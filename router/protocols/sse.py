@@ -4,12 +4,12 @@ from codecs import BOM_UTF8
 from collections.abc import Iterator
 
 from harness.domain.reliability.failures import FailureClass
-from router.protocols.event_stream import EVENT_END, LONGEST_END, MAX_EVENT_BYTES, data_of
+from router.protocols.event_stream import EVENT_END, LONGEST_END, MAX_EVENT_BYTES, event_data
 from router.request.body_patch import to_json
 from router.upstream.transport import UpstreamFailed
 
 
-class Payloads:
+class SsePayloads:
     """The data of each event, however the network cut the bytes."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Payloads:
             self._buffer = self._buffer.removeprefix(BOM_UTF8)
         start = 0
         for end in EVENT_END.finditer(self._buffer, looked):
-            found = data_of(self._buffer[start : end.start()])
+            found = event_data(self._buffer[start : end.start()])
             start = end.end()
             if found is not None:
                 yield found
@@ -43,6 +43,6 @@ class Payloads:
             yield from self.feed(b"\n\n")
 
 
-def event(kind: str, data: dict[str, object]) -> bytes:
+def write_event(kind: str, data: dict[str, object]) -> bytes:
     """With its `type`, which both Anthropic's and OpenAI's events repeat."""
     return f"event: {kind}\ndata: {to_json({'type': kind, **data})}\n\n".encode()

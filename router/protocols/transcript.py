@@ -15,23 +15,23 @@ from router.protocols.responses import response_transcript
 
 Json = dict[str, Any]
 READERS: Final[Mapping[str, Callable[[Json], Json]]] = {
-    Endpoint.CHAT.value: chat_transcript.asked,
-    Endpoint.MESSAGES.value: message_transcript.asked,
-    Endpoint.RESPONSES.value: response_transcript.asked,
+    Endpoint.CHAT.value: chat_transcript.request_from_chat,
+    Endpoint.MESSAGES.value: message_transcript.request_from_message,
+    Endpoint.RESPONSES.value: response_transcript.request_from_response,
 }
 ANSWERS: Final[Mapping[str, Callable[[Json], Json]]] = {
-    Endpoint.CHAT.value: chat_transcript.answer,
-    Endpoint.MESSAGES.value: message_transcript.answer,
-    Endpoint.RESPONSES.value: response_transcript.answer,
+    Endpoint.CHAT.value: chat_transcript.answer_from_chat,
+    Endpoint.MESSAGES.value: message_transcript.answer_from_message,
+    Endpoint.RESPONSES.value: response_transcript.answer_from_response,
 }
 STREAMS: Final[Mapping[str, Callable[[list[Json]], Json]]] = {
-    Endpoint.CHAT.value: chat_transcript.assembled,
-    Endpoint.MESSAGES.value: message_transcript.assembled,
-    Endpoint.RESPONSES.value: response_transcript.assembled,
+    Endpoint.CHAT.value: chat_transcript.assemble_chat_stream,
+    Endpoint.MESSAGES.value: message_transcript.assemble_message_stream,
+    Endpoint.RESPONSES.value: response_transcript.assemble_response_stream,
 }
 
 
-def transcript(endpoint: str, asked: str, answer: str, *, stream: bool) -> Json:
+def build_transcript(endpoint: str, asked: str, answer: str, *, stream: bool) -> Json:
     """`messages`, perhaps `tools`, `tool_choice`, `response_format`, and `answer`."""
     whole = STREAMS[endpoint](_events(answer)) if stream else json.loads(answer)
     return {**READERS[endpoint](json.loads(asked)), "answer": ANSWERS[endpoint](whole)}

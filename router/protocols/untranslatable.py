@@ -8,7 +8,7 @@ CODE = "not_supported_by_target"
 KIND = "invalid_request_error"
 
 
-class Untranslatable(UpstreamFailed):
+class UntranslatableField(UpstreamFailed):
     """what: as the client wrote it, e.g. "a tool of type 'web_search_20250305'". param: the
     field of the body that it is in.
     """
@@ -21,6 +21,6 @@ class Untranslatable(UpstreamFailed):
         super().__init__(FailureClass.BAD_REQUEST, detail, status=422, body=body)
 
 
-def of_held(held: str) -> Untranslatable:
+def untranslatable_error(held: str) -> UntranslatableField:
     """held: as a bridge says what it cannot carry: a field in backquotes, else a tool."""
-    return Untranslatable(held, held.strip("`") if held.startswith("`") else "tools")
+    return UntranslatableField(held, held.strip("`") if held.startswith("`") else "tools")

@@ -6,13 +6,13 @@ from typing import Final, NamedTuple
 MOST_TOKENS: Final = 10**9
 
 
-class Usage(NamedTuple):
+class TokenUsage(NamedTuple):
     input_tokens: int
     output_tokens: int
     cached_tokens: int = 0  # of the input
 
 
-def usage_of(value: object) -> Usage | None:
+def read_usage(value: object) -> TokenUsage | None:
     """The `usage` object; None when it is not one."""
     if not isinstance(value, dict):
         return None
@@ -23,13 +23,13 @@ def usage_of(value: object) -> Usage | None:
     )
 
 
-def usage_with_cache(given: object, made: object, details: object) -> Usage:
+def usage_with_cache(given: object, made: object, details: object) -> TokenUsage:
     """details: of the input, where `cached_tokens` may stand."""
-    input_tokens = count_of(given)
-    found = count_of(details.get("cached_tokens")) if isinstance(details, dict) else 0
-    return Usage(input_tokens, count_of(made), min(found, input_tokens))
+    input_tokens = read_count(given)
+    found = read_count(details.get("cached_tokens")) if isinstance(details, dict) else 0
+    return TokenUsage(input_tokens, read_count(made), min(found, input_tokens))
 
 
-def count_of(value: object) -> int:
+def read_count(value: object) -> int:
     """Tokens, as a provider says; 0 for what is no number of them."""
     return value if isinstance(value, int) and 0 < value <= MOST_TOKENS else 0

@@ -6,7 +6,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Recent(Generic[K, V]):
+class BoundedMap(Generic[K, V]):
     """At least the latest `least` entries, at most twice as many."""
 
     def __init__(self, least: int) -> None:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Draft(NamedTuple):
+class CaptureDraft(NamedTuple):
     """A request and its answer as they were: for the desk, never for disk, logs or SQL.
 
     at: ISO 8601. asked: the client's body. answer: the body that it got, or the events.

@@ -14,7 +14,7 @@ FAILOVERS_PER_S: Final = 20
 MAX_ALERTS: Final = 1000
 
 
-class Notices:
+class EventQueue:
     """counters: where what was dropped is counted."""
 
     def __init__(self, clock: Clock, counters: Counter[str]) -> None:

@@ -55,7 +55,7 @@ class LocalAbort:
         return cls(**{**data, "at": datetime.fromisoformat(data["at"])})
 
 
-class Watch(NamedTuple):
+class GuardTurn(NamedTuple):
     """turn: how many worker processes watched a rollout before. workers: when the first did."""
 
     turn: int
@@ -65,7 +65,7 @@ class Watch(NamedTuple):
 class GuardFiles(Protocol):
     """Each raises OSError when the disk does not take or give it."""
 
-    def claim(self, rollout: str, workers: int) -> Watch:
+    def claim(self, rollout: str, workers: int) -> GuardTurn:
         """For a process that begins to watch; no two get the same turn."""
         ...
 
@@ -80,17 +80,17 @@ class GuardFiles(Protocol):
         ...
 
 
-class NoFiles:
+class InMemoryGuardFiles:
     """Of a router that is one process and ends with its test or bench."""
 
     def __init__(self) -> None:
         self._turns: dict[str, int] = {}
         self._aborted: dict[str, LocalAbort] = {}
 
-    def claim(self, rollout: str, workers: int) -> Watch:
+    def claim(self, rollout: str, workers: int) -> GuardTurn:
         turn = self._turns.get(rollout, 0)
         self._turns[rollout] = turn + 1
-        return Watch(turn, workers)
+        return GuardTurn(turn, workers)
 
     def keep(self, abort: LocalAbort) -> None:
         self._aborted.setdefault(abort.rollout, abort)
@@ -110,13 +110,13 @@ class GuardFolder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def claim(self, rollout: str, workers: int) -> Watch:
+    def claim(self, rollout: str, workers: int) -> GuardTurn:
         with self._changing() as folder:
             kept = _read(self._file(folder, rollout))
             turn = int(kept.get("turns", 0))
             first = int(kept.get("workers", workers))
             self._write(rollout, {**kept, "turns": turn + 1, "workers": first})
-        return Watch(turn, first)
+        return GuardTurn(turn, first)
 
     def keep(self, abort: LocalAbort) -> None:
         with self._changing() as folder:

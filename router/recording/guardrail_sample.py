@@ -12,7 +12,7 @@ from harness.domain.canary.guardrails import Guardrail, Kind, Level, Tally, kind
 from harness.domain.canary.ranking import Measured, ranking
 
 
-class Traits(IntFlag):
+class RequestTraits(IntFlag):
     """Of a request, as it came: what its answer can be judged by."""
 
     WORDS = 1  # it is to be answered in words: no embedding
@@ -23,7 +23,7 @@ class Traits(IntFlag):
     JUDGED = 32  # drawn for the judge
 
 
-class Bad(IntFlag):
+class AnswerFault(IntFlag):
     """What was wrong with an answer that came."""
 
     TRUNCATED = 1
@@ -37,28 +37,28 @@ class Bad(IntFlag):
 # As plain numbers: the flags' own arithmetic would cost more than all the rest.
 NEEDS: Final[Mapping[Guardrail, int]] = {
     Guardrail.LATENCY: 0,
-    Guardrail.TIME_TO_FIRST_TOKEN: Traits.STREAMS.value,
-    Guardrail.INTER_TOKEN_LATENCY: Traits.STREAMS.value,
-    Guardrail.OUTPUT_TOKENS: Traits.WORDS.value,
-    Guardrail.TRUNCATION: Traits.WORDS.value,
-    Guardrail.REFUSALS: Traits.WORDS.value,
-    Guardrail.JSON_VALIDITY: Traits.JSON.value,
-    Guardrail.TOOL_VALIDITY: Traits.TOOLS.value,
-    Guardrail.COST_PER_SUCCESS: Traits.PRICED.value,
+    Guardrail.TIME_TO_FIRST_TOKEN: RequestTraits.STREAMS.value,
+    Guardrail.INTER_TOKEN_LATENCY: RequestTraits.STREAMS.value,
+    Guardrail.OUTPUT_TOKENS: RequestTraits.WORDS.value,
+    Guardrail.TRUNCATION: RequestTraits.WORDS.value,
+    Guardrail.REFUSALS: RequestTraits.WORDS.value,
+    Guardrail.JSON_VALIDITY: RequestTraits.JSON.value,
+    Guardrail.TOOL_VALIDITY: RequestTraits.TOOLS.value,
+    Guardrail.COST_PER_SUCCESS: RequestTraits.PRICED.value,
     Guardrail.FEEDBACK: 0,
-    Guardrail.JUDGE: Traits.JUDGED.value,
+    Guardrail.JUDGE: RequestTraits.JUDGED.value,
 }
 FAULTS: Final[Mapping[Guardrail, int]] = {
-    Guardrail.TRUNCATION: Bad.TRUNCATED.value,
-    Guardrail.REFUSALS: Bad.REFUSED.value,
-    Guardrail.JSON_VALIDITY: Bad.JSON.value,
-    Guardrail.TOOL_VALIDITY: Bad.TOOLS.value,
-    Guardrail.FEEDBACK: Bad.FEEDBACK.value,
-    Guardrail.JUDGE: Bad.JUDGED.value,
+    Guardrail.TRUNCATION: AnswerFault.TRUNCATED.value,
+    Guardrail.REFUSALS: AnswerFault.REFUSED.value,
+    Guardrail.JSON_VALIDITY: AnswerFault.JSON.value,
+    Guardrail.TOOL_VALIDITY: AnswerFault.TOOLS.value,
+    Guardrail.FEEDBACK: AnswerFault.FEEDBACK.value,
+    Guardrail.JUDGE: AnswerFault.JUDGED.value,
 }
 
 
-class Values(NamedTuple):
+class SampleValues(NamedTuple):
     """One request's, in seconds, tokens and US dollars. None: it failed."""
 
     latency: float | None = None
@@ -72,10 +72,10 @@ class Values(NamedTuple):
         return value
 
 
-class Seen(NamedTuple):
+class GuardrailSample(NamedTuple):
     """How one request went. bad: of `Bad`; nothing of a request that failed."""
 
-    values: Values
+    values: SampleValues
     bad: int = 0
 
     @property
@@ -85,33 +85,35 @@ class Seen(NamedTuple):
     @classmethod
     def from_plain(cls, plain: Sequence[float | None]) -> Self:
         *values, bad = plain
-        return cls(Values(*values), int(bad or 0))
+        return cls(SampleValues(*values), int(bad or 0))
 
 
-class Told(Protocol):
+class CompletedUnit(Protocol):
     """A unit whose block is complete. lost: no outcome came. values: its first request's."""
 
     canary: bool
     traits: int
     bad: int
-    values: Values | None
+    values: SampleValues | None
 
     @property
     def lost(self) -> bool: ...
 
 
-class Findings(NamedTuple):
+class BlockFindings(NamedTuple):
     counts: Mapping[Guardrail, Tally]
     ranks: Mapping[Guardrail, tuple[float, ...]]
     levels: Mapping[Guardrail, Level]
 
 
-NOTHING: Final = Findings({}, {}, {})
+NO_FINDINGS: Final = BlockFindings({}, {}, {})
 
 
-def findings(
-    units: Sequence[Told], tolerated: Mapping[Guardrail, float], block: tuple[str, str, int]
-) -> Findings:
+def summarize_block(
+    units: Sequence[CompletedUnit],
+    tolerated: Mapping[Guardrail, float],
+    block: tuple[str, str, int],
+) -> BlockFindings:
     """What the guardrails saw in a complete block.
 
     units: all of it, in the order of admission. tolerated: of the guardrails that are on.
@@ -134,14 +136,14 @@ def findings(
             ranks[guardrail] = ranked.u
         if ranked.level is not None:
             levels[guardrail] = ranked.level
-    return Findings(counts, ranks, levels)
+    return BlockFindings(counts, ranks, levels)
 
 
-def _value(unit: Told, guardrail: Guardrail) -> float | None:
+def _value(unit: CompletedUnit, guardrail: Guardrail) -> float | None:
     return None if unit.values is None else unit.values.of(guardrail)
 
 
-def _tally(units: Iterable[Told], bad: int) -> Tally:
+def _tally(units: Iterable[CompletedUnit], bad: int) -> Tally:
     """A unit that no outcome came of is a failure, in both arms alike."""
     units_, canary, failures, canary_failures = 0, 0, 0, 0
     for unit in units:

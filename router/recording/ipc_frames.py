@@ -23,12 +23,12 @@ from typing import Any, Final
 _LENGTH: Final = Struct("!I")
 
 
-def frame(message: dict[str, Any]) -> bytes:
+def encode_frame(message: dict[str, Any]) -> bytes:
     data = json.dumps(message, default=datetime.isoformat, separators=(",", ":")).encode()
     return _LENGTH.pack(len(data)) + data
 
 
-class Frames:
+class FrameReader:
     """Puts messages together again, however the bytes were cut."""
 
     def __init__(self) -> None:

@@ -23,14 +23,21 @@ from harness.domain.canary.judge import Judged
 from harness.domain.canary.observation import Block, UnitRule
 from harness.domain.proposals.policy import Unit as UnitKind
 from harness.domain.reliability.failures import ArmFailure, ErrorClass
-from router.recording.guardrail_sample import FAULTS, NEEDS, NOTHING, Seen, Values, findings
+from router.recording.guardrail_sample import (
+    FAULTS,
+    NEEDS,
+    NO_FINDINGS,
+    GuardrailSample,
+    SampleValues,
+    summarize_block,
+)
 
 # A block of a quiet route closes with what it has, so that its data do not wait for hours.
 MAX_BLOCK_AGE_S: Final = 60.0
 MAX_KEYS: Final = 500_000
 # How long a closed block waits for its judge's verdicts; he is given up before.
 JUDGED_WITHIN_S: Final = 180.0
-_DRAWN: Final = NEEDS[Guardrail.JUDGE]
+_JUDGED_TRAIT: Final = NEEDS[Guardrail.JUDGE]
 
 
 class OpenBlock:
@@ -57,11 +64,11 @@ class OpenBlock:
         self.opened_s, self.opened_at = now, at
         self.closed_s: float | None = None
         self.closed_at = at
-        self.units: list[Unit] = []  # in the order of admission
+        self.units: list[LedgerUnit] = []  # in the order of admission
         self.out = self.unjudged = 0
 
 
-class Unit:
+class LedgerUnit:
     """One scored unit: a session of a sticky key, or one request.
 
     traits, values: of its first request. bad: of all that count. awaited: the first request's
@@ -98,10 +105,10 @@ class Unit:
         self.traits = traits
         self.awaited = awaited
         self.admitted = self.pending = self.bad = 0
-        self.values: Values | None = None
+        self.values: SampleValues | None = None
         self.why: ErrorClass | None = None
         self.shut = self.failed = self.fixed = self.heard = False
-        self.judging, self.unjudged = bool(traits & _DRAWN), False
+        self.judging, self.unjudged = bool(traits & _JUDGED_TRAIT), False
 
     @property
     def lost(self) -> bool:
@@ -145,7 +152,7 @@ class Ledger:
         self._period = 1
         self._zero_s: float | None = None  # when the first period began
         self._seen: set[int] = set()
-        self._sessions: dict[int, Unit] = {}  # open ones, oldest first
+        self._sessions: dict[int, LedgerUnit] = {}  # open ones, oldest first
         self._open: dict[int, OpenBlock] = {}  # by weight; mostly one
         self._newest_bps = 0  # weights only rise
         self._waiting: deque[OpenBlock] = deque()  # closed, in order
@@ -166,7 +173,7 @@ class Ledger:
         now: float,
         at: datetime,
         traits: int = 0,
-    ) -> Unit | None:
+    ) -> LedgerUnit | None:
         """A request of this sticky key begins. Its unit; None when it is not scored.
 
         now: monotonic seconds. at: the same moment, wall time. traits: of `seen.Traits`. The
@@ -193,11 +200,11 @@ class Ledger:
 
     def finish(
         self,
-        unit: Unit,
+        unit: LedgerUnit,
         *,
         failed: bool,
         why: ErrorClass | None = None,
-        seen: Seen | None = None,
+        seen: GuardrailSample | None = None,
         first: bool = False,
     ) -> None:
         """A request of the unit ended. A caller who hung up did not fail.
@@ -220,7 +227,7 @@ class Ledger:
             unit.failed = unit.shut = True
         self._settle(unit)
 
-    def judged(self, unit: Unit | None, judged: Judged, cost_usd: float) -> None:
+    def judged(self, unit: LedgerUnit | None, judged: Judged, cost_usd: float) -> None:
         """What the judge said of the unit's first answer. unit: None where it is none's first.
 
         A verdict that comes after its block is out changes nothing; its cost counts.
@@ -254,7 +261,7 @@ class Ledger:
             self._shut_sessions(float("inf"))
             self._seen.clear()
 
-    def _session(self, key: int, new: "_New") -> Unit | None:
+    def _session(self, key: int, new: "_New") -> LedgerUnit | None:
         unit = self._sessions.get(key)
         if unit is not None:
             joins = (
@@ -274,12 +281,12 @@ class Ledger:
         unit = self._sessions[key] = self._new_unit(new)
         return unit
 
-    def _new_unit(self, new: "_New") -> Unit:
+    def _new_unit(self, new: "_New") -> LedgerUnit:
         block = self._open.get(new.weight_bps)
         if block is None:
             block = OpenBlock(new.weight_bps, new.now, new.at, self._period)
             self._open[new.weight_bps] = block
-        unit = Unit(
+        unit = LedgerUnit(
             block,
             new.now,
             canary=new.canary,
@@ -318,7 +325,7 @@ class Ledger:
             unit.shut = True
             self._settle(unit)
 
-    def _settle(self, unit: Unit) -> None:
+    def _settle(self, unit: LedgerUnit) -> None:
         """Fix its outcome, if it is known: by its first failure, or by all its requests."""
         if unit.block is None or unit.fixed or unit.awaited:
             return
@@ -354,7 +361,7 @@ class Ledger:
         failed = [unit for unit in units if unit.failed or unit.lost]
         tolerated = self._rule.guardrails
         name = (self._rollout, self._worker, self._sequence)
-        found = findings(units, tolerated, name) if tolerated else NOTHING
+        found = summarize_block(units, tolerated, name) if tolerated else NO_FINDINGS
         errors = _errors(units, failed)
         counts = dict(found.counts)
         if Guardrail.FEEDBACK in counts:
@@ -381,7 +388,7 @@ class Ledger:
         )
 
 
-def _errors(units: Sequence[Unit], failed: Sequence[Unit]) -> ErrorTally:
+def _errors(units: Sequence[LedgerUnit], failed: Sequence[LedgerUnit]) -> ErrorTally:
     """failed: those of the units that did, or that no outcome came of."""
     all_, canary = Counter[str](), Counter[str]()
     for unit in failed:
@@ -398,7 +405,7 @@ def _errors(units: Sequence[Unit], failed: Sequence[Unit]) -> ErrorTally:
     )
 
 
-def _verdicts(tally: Tally, units: Sequence[Unit], spent_usd: float) -> JudgeTally:
+def _verdicts(tally: Tally, units: Sequence[LedgerUnit], spent_usd: float) -> JudgeTally:
     none = [unit.canary for unit in units if unit.unjudged]
     return JudgeTally(
         tally.units,
@@ -410,7 +417,7 @@ def _verdicts(tally: Tally, units: Sequence[Unit], spent_usd: float) -> JudgeTal
     )
 
 
-def _opinions(tally: Tally, units: Sequence[Unit]) -> FeedbackTally:
+def _opinions(tally: Tally, units: Sequence[LedgerUnit]) -> FeedbackTally:
     heard = [unit.canary for unit in units if unit.heard]
     return FeedbackTally(
         tally.units,

@@ -10,52 +10,54 @@ from typing import NamedTuple
 WORKER = "worker"
 
 
-class Sample(NamedTuple):
+class MetricSample(NamedTuple):
     name: str
     labels: Mapping[str, str]
     value: float
 
 
-class Family(NamedTuple):
+class MetricFamily(NamedTuple):
     """kind: counter, gauge or histogram, as prometheus_client calls them."""
 
     name: str
     kind: str
     says: str
-    samples: Sequence[Sample]
+    samples: Sequence[MetricSample]
 
 
-def from_plain(data: Iterable[Sequence[object]]) -> list[Family]:
+def families_from_json(data: Iterable[Sequence[object]]) -> list[MetricFamily]:
     """What a worker sent as JSON. Raises TypeError or ValueError for anything else."""
     families = []
     for name, kind, says, samples in data:
         if not isinstance(samples, list):
             raise TypeError("a family's samples are no list")
-        told = [Sample(str(n), dict(labels), float(value)) for n, labels, value in samples]
-        families.append(Family(str(name), str(kind), str(says), told))
+        told = [
+            MetricSample(str(n), dict(labels), float(value)) for n, labels, value in samples
+        ]
+        families.append(MetricFamily(str(name), str(kind), str(says), told))
     return families
 
 
-def counter(name: str, says: str, value: float) -> Family:
+def counter_family(name: str, says: str, value: float) -> MetricFamily:
     """name: without `_total`."""
-    return Family(name, "counter", says, [Sample(f"{name}_total", {}, value)])
+    return MetricFamily(name, "counter", says, [MetricSample(f"{name}_total", {}, value)])
 
 
-def gauge(name: str, says: str, value: float) -> Family:
-    return Family(name, "gauge", says, [Sample(name, {}, value)])
+def gauge_family(name: str, says: str, value: float) -> MetricFamily:
+    return MetricFamily(name, "gauge", says, [MetricSample(name, {}, value)])
 
 
 _Labels = tuple[tuple[str, str], ...]
 
 
-class Sums:
+class MetricTotals:
     """Families added up, in the order in which they first came."""
 
     def __init__(self) -> None:
         self._about: dict[str, tuple[str, str]] = {}
         self._values: dict[str, dict[tuple[str, _Labels], float]] = {}
 
-    def add(self, families: Iterable[Family], *, worker: str | None = None) -> None:
+    def add(self, families: Iterable[MetricFamily], *, worker: str | None = None) -> None:
         """worker: whose gauges these are; None for the parent's own, which need no label."""
         for family in families:
             self._about.setdefault(family.name, (family.kind, family.says))
@@ -66,18 +68,18 @@ class Sums:
                 key = (name, tuple({**labels, **mark}.items()))
                 values[key] = value if family.kind == "gauge" else values.get(key, 0.0) + value
 
-    def add_counts(self, families: Iterable[Family]) -> None:
+    def add_counts(self, families: Iterable[MetricFamily]) -> None:
         """Of a worker that ended: its states ended with it."""
         self.add(each for each in families if each.kind != "gauge")
 
-    def families(self) -> list[Family]:
+    def families(self) -> list[MetricFamily]:
         return [
-            Family(
+            MetricFamily(
                 name,
                 kind,
                 says,
                 [
-                    Sample(sample, dict(labels), value)
+                    MetricSample(sample, dict(labels), value)
                     for (sample, labels), value in self._values[name].items()
                 ],
             )

@@ -17,9 +17,9 @@ from prometheus_client.registry import Collector
 
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Price
-from router.protocols.usage import Usage
-from router.recording.metric_families import Family, Sample
-from router.recording.traffic_minutes import Ended
+from router.protocols.usage import TokenUsage
+from router.recording.metric_families import MetricFamily, MetricSample
+from router.recording.traffic_minutes import CompletedRequest
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST.encode()
 DURATION_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -27,14 +27,14 @@ FIRST_TOKEN_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0)
 NO_FAILURE: Final = "none"
 
 
-class Checked(NamedTuple):
+class TargetCheck(NamedTuple):
     """A target's last health check. up: it answered, then or since."""
 
     up: bool
     seconds: float
 
 
-class Reading(NamedTuple):
+class MetricReading(NamedTuple):
     """The worker's state now. breakers: 0 closed, 1 half open, 2 open, by target's name.
     checks: by target's name, of those that were checked. pauses: seconds to go, by target's
     name, of those whose providers asked for one.
@@ -45,11 +45,11 @@ class Reading(NamedTuple):
     gauges: Mapping[str, float]
     counters: Mapping[str, float]
     breakers: Mapping[str, int]
-    checks: Mapping[str, Checked]
+    checks: Mapping[str, TargetCheck]
     pauses: Mapping[str, float] = MappingProxyType({})
 
 
-class _Added:
+class _PendingCount:
     """What a counter is to grow by: its own `inc` takes a lock and three calls each time."""
 
     __slots__ = ("_counter", "amount")
@@ -63,22 +63,22 @@ class _Added:
         self.amount = 0
 
 
-class _Series(NamedTuple):
+class _RequestSeries(NamedTuple):
     """What a request of one kind adds to: looking series up by their labels takes longer.
 
     tokens: input, output, cost; None when no target answered.
     """
 
-    requests: _Added
+    requests: _PendingCount
     duration: Histogram
     first_token: Histogram | None
-    tokens: tuple[_Added, _Added, _Added] | None
+    tokens: tuple[_PendingCount, _PendingCount, _PendingCount] | None
 
 
 class RouterMetrics:
     """One worker's, counted and read on its event loop. read: called at each scrape."""
 
-    def __init__(self, read: Callable[[], Reading]) -> None:
+    def __init__(self, read: Callable[[], MetricReading]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # theirs
         self._registry = here = CollectorRegistry()
         self._requests = Counter(
@@ -138,10 +138,10 @@ class RouterMetrics:
         self._cost = Counter(
             "swapgate_cost_dollars", "Of priced targets", ("target",), registry=here
         )
-        self._series: dict[tuple[str, str, str, str, bool], _Series] = {}
-        self._ends: dict[tuple[str, FailureClass | None], _Added] = {}
-        self._added: dict[Counter, _Added] = {}
-        here.register(_States(read))
+        self._series: dict[tuple[str, str, str, str, bool], _RequestSeries] = {}
+        self._ends: dict[tuple[str, FailureClass | None], _PendingCount] = {}
+        self._added: dict[Counter, _PendingCount] = {}
+        here.register(_StateCollector(read))
 
     def attempt(self, target: str, failure: FailureClass | None) -> None:
         """An attempt is over, a stream's at its end."""
@@ -164,7 +164,7 @@ class RouterMetrics:
     def feedback(self, route: str, arm: str, verdict: str, label: str) -> None:
         self._feedback.labels(route, arm, verdict, label).inc()
 
-    def spent(self, target: str, usage: Usage, price: Price | None) -> None:
+    def spent(self, target: str, usage: TokenUsage, price: Price | None) -> None:
         """By a request of our own."""
         self._tokens.labels(target, "input").inc(usage.input_tokens)
         self._tokens.labels(target, "output").inc(usage.output_tokens)
@@ -172,7 +172,7 @@ class RouterMetrics:
             self._cost.labels(target).inc(price.cost_usd(*usage))
 
     def finished(
-        self, ended: Ended, *, target: str, outcome: str, first_token_s: float | None
+        self, ended: CompletedRequest, *, target: str, outcome: str, first_token_s: float | None
     ) -> None:
         """target: the name of what answered, or "". first_token_s: of a stream that began.
 
@@ -199,37 +199,40 @@ class RouterMetrics:
         target: str,
         outcome: str,
         began: bool,  # noqa: FBT001 - the last part of a key
-    ) -> _Series:
-        return _Series(
+    ) -> _RequestSeries:
+        return _RequestSeries(
             self._later(self._requests.labels(route, arm, target, outcome)),
             self._duration.labels(route),
             self._first_token.labels(route, target) if began else None,
             self._of_target(target) if target else None,
         )
 
-    def _of_target(self, target: str) -> tuple[_Added, _Added, _Added]:
+    def _of_target(self, target: str) -> tuple[_PendingCount, _PendingCount, _PendingCount]:
         return (
             self._later(self._tokens.labels(target, "input")),
             self._later(self._tokens.labels(target, "output")),
             self._later(self._cost.labels(target)),
         )
 
-    def _later(self, counter: Counter) -> _Added:
-        return self._added.setdefault(counter, _Added(counter))
+    def _later(self, counter: Counter) -> _PendingCount:
+        return self._added.setdefault(counter, _PendingCount(counter))
 
     def _fold(self) -> None:
         for each in self._added.values():
             each.fold()
 
-    def families(self) -> list[Family]:
+    def families(self) -> list[MetricFamily]:
         """As plain data, for the parent process."""
         self._fold()
         return [
-            Family(
+            MetricFamily(
                 metric.name,
                 metric.type,
                 metric.documentation,
-                [Sample(each.name, dict(each.labels), each.value) for each in metric.samples],
+                [
+                    MetricSample(each.name, dict(each.labels), each.value)
+                    for each in metric.samples
+                ],
             )
             for metric in self._registry.collect()
         ]
@@ -240,8 +243,8 @@ class RouterMetrics:
         return generate_latest(self._registry)
 
 
-class _States(Collector):
-    def __init__(self, read: Callable[[], Reading]) -> None:
+class _StateCollector(Collector):
+    def __init__(self, read: Callable[[], MetricReading]) -> None:
         self._read = read
 
     def describe(self) -> Iterable[Metric]:
@@ -250,9 +253,9 @@ class _States(Collector):
     def collect(self) -> Iterable[Metric]:
         reading = self._read()
         for name, value in reading.gauges.items():
-            yield GaugeMetricFamily(f"swapgate_{name}", said(name), value)
+            yield GaugeMetricFamily(f"swapgate_{name}", metric_help(name), value)
         for name, value in reading.counters.items():
-            yield CounterMetricFamily(f"swapgate_{name}", said(name), value)
+            yield CounterMetricFamily(f"swapgate_{name}", metric_help(name), value)
         breakers = GaugeMetricFamily(
             "swapgate_breaker_state", "0 closed, 1 half open, 2 open", labels=("target",)
         )
@@ -283,12 +286,12 @@ def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
     return {"observations_dropped": others.pop("router_rows_dropped", 0), **others}
 
 
-def said(name: str) -> str:
+def metric_help(name: str) -> str:
     return name.removeprefix("router_").replace("_", " ")
 
 
-class _Told(Collector):
-    def __init__(self, families: Iterable[Family]) -> None:
+class _FamilyCollector(Collector):
+    def __init__(self, families: Iterable[MetricFamily]) -> None:
         self._families = families
 
     def collect(self) -> Iterable[Metric]:
@@ -299,8 +302,8 @@ class _Told(Collector):
             yield metric
 
 
-def text_of(families: Iterable[Family]) -> bytes:
+def exposition_text(families: Iterable[MetricFamily]) -> bytes:
     """In Prometheus's text format, as CONTENT_TYPE."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Told(families))
+    registry.register(_FamilyCollector(families))
     return generate_latest(registry)

@@ -8,35 +8,35 @@ from harness.domain.canary.judge import Judged
 from harness.domain.operations.alerts import Alert
 from harness.domain.reliability.failover import Failover
 from harness.domain.routing.table import Arm, Canary
-from router.access.key_spend import Spends
-from router.observers.feedback_body import Opinion, Outcome
-from router.recording.capture_draft import Draft
+from router.access.key_spend import KeySpendTotals
+from router.observers.feedback_body import FeedbackBody, FeedbackOutcome
+from router.recording.capture_draft import CaptureDraft
 from router.recording.guard_files import LocalAbort
-from router.recording.guardrail_sample import Seen
-from router.recording.ledger import Ledger, Unit
+from router.recording.guardrail_sample import GuardrailSample
+from router.recording.ledger import Ledger, LedgerUnit
 from router.recording.metrics import RouterMetrics
 from router.recording.served_names import ServedNames
-from router.recording.shadow_totals import ShadowSums
-from router.recording.traffic_minutes import Ended
+from router.recording.shadow_totals import ShadowTotals
+from router.recording.traffic_minutes import CompletedRequest
 
 
-class Scored(NamedTuple):
+class ScoredUnit(NamedTuple):
     """A request that counts in a rollout's statistics, where the ledger is at hand.
 
     first: of its unit.
     """
 
     ledger: Ledger
-    unit: Unit
+    unit: LedgerUnit
     first: bool = False
 
 
 # Or its number, where another process keeps the ledger.
-Ticket = Scored | int
+Ticket = ScoredUnit | int
 
 
 # key: the id of who says it. None for a request that is not remembered.
-EnterOpinion = Callable[[Opinion, str], Awaitable[Outcome | None]]
+EnterFeedback = Callable[[FeedbackBody, str], Awaitable[FeedbackOutcome | None]]
 
 
 class Recording(Protocol):
@@ -49,10 +49,10 @@ class Recording(Protocol):
 
     worker: str
     counters: Counter[str]
-    spends: Spends
+    spends: KeySpendTotals
     served_names: ServedNames
     on_abort: Callable[[LocalAbort], None]
-    shadows: ShadowSums
+    shadows: ShadowTotals
 
     def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> Ticket | None:
         """A request of a route with a canary begins; None when it is not scored.
@@ -61,13 +61,18 @@ class Recording(Protocol):
         """
         ...
 
-    def finish(self, ticket: Ticket | None, ended: Ended, seen: Seen | None = None) -> None: ...
+    def finish(
+        self,
+        ticket: Ticket | None,
+        ended: CompletedRequest,
+        seen: GuardrailSample | None = None,
+    ) -> None: ...
 
     def failed_over(self, rows: Sequence[Failover]) -> None:
         """For the failover log; what is too much for one second is dropped, and counted."""
         ...
 
-    def capture(self, draft: Draft) -> None:
+    def capture(self, draft: CaptureDraft) -> None:
         """To be redacted and kept; what there is no room for is dropped, and counted."""
         ...
 
@@ -75,7 +80,7 @@ class Recording(Protocol):
         """What a person should know, with the next batch."""
         ...
 
-    def on_opinion(self, enter: EnterOpinion) -> None:
+    def on_opinion(self, enter: EnterFeedback) -> None:
         """Whom to ask about the requests that were served here."""
         ...
 
@@ -87,7 +92,7 @@ class Recording(Protocol):
         """What the judge said, or did not, of a request that was drawn; once for each."""
         ...
 
-    def elsewhere(self, opinion: Opinion, key: str) -> Awaitable[Outcome | None]:
+    def elsewhere(self, opinion: FeedbackBody, key: str) -> Awaitable[FeedbackOutcome | None]:
         """Have another worker enter it; None when nobody knows the request, of this key.
 
         Raises TimeoutError.
@@ -115,7 +120,7 @@ class Recording(Protocol):
         ...
 
 
-def nobody_hears(told: object) -> None:
+def ignore_event(told: object) -> None:
     """Where there are no other workers, or nobody listens yet."""
 
 
@@ -131,7 +136,7 @@ class Exposition(Protocol):
         ...
 
 
-class OwnExposition:
+class LocalExposition:
     """Of a router that serves alone."""
 
     def attach(self, metrics: RouterMetrics) -> None:

@@ -22,20 +22,20 @@ from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.failures import ErrorClass
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock, Store, Transaction
-from router.access.key_spend import Spends
-from router.observers.capture_writer import CaptureDesk
-from router.observers.feedback_body import Opinion, Outcome
-from router.recording.capture_draft import Draft
-from router.recording.event_queue import Notices
+from router.access.key_spend import KeySpendTotals
+from router.observers.capture_writer import CaptureWriter
+from router.observers.feedback_body import FeedbackBody, FeedbackOutcome
+from router.recording.capture_draft import CaptureDraft
+from router.recording.event_queue import EventQueue
 from router.recording.guard_files import LocalAbort
-from router.recording.guardrail_sample import Seen
-from router.recording.ledger import Ledger, Unit
-from router.recording.port import EnterOpinion, Scored, Ticket, nobody_hears
+from router.recording.guardrail_sample import GuardrailSample
+from router.recording.ledger import Ledger, LedgerUnit
+from router.recording.port import EnterFeedback, ScoredUnit, Ticket, ignore_event
 from router.recording.served_names import ServedNames
-from router.recording.shadow_totals import ShadowSums
+from router.recording.shadow_totals import ShadowTotals
 from router.recording.shadow_units import ShadowUnits
 from router.recording.spool import NOTHING, Batch, Spool
-from router.recording.traffic_minutes import Ended, Minutes
+from router.recording.traffic_minutes import CompletedRequest, TrafficMinutes
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Recorder:
         live_rollouts: Callable[[], frozenset[str]],
         flush_interval_s: float = 1.0,
         queue_rows: int = 50_000,
-        desk: Callable[[Counter[str]], CaptureDesk] | None = None,
+        desk: Callable[[Counter[str]], CaptureWriter] | None = None,
     ) -> None:
         self.worker = worker
         self.counters: Counter[str] = Counter()
@@ -78,20 +78,20 @@ class Recorder:
         self._queue_rows = queue_rows
         self._lock = threading.Lock()
         self._ledgers: dict[str, Ledger] = {}
-        self._minutes = Minutes(worker)
-        self._notices = Notices(clock, self.counters)
+        self._minutes = TrafficMinutes(worker)
+        self._notices = EventQueue(clock, self.counters)
         self._troubles: dict[AlertKind, Alert] = {}
-        self.spends = Spends(worker)
+        self.spends = KeySpendTotals(worker)
         self.served_names = ServedNames(clock)
-        self.on_abort: Callable[[LocalAbort], None] = nobody_hears
-        self.shadows = ShadowSums(worker)
+        self.on_abort: Callable[[LocalAbort], None] = ignore_event
+        self.shadows = ShadowTotals(worker)
         self._shadow_units = ShadowUnits()
         self._queue: deque[Batch] = deque()
         self._in_hand = NOTHING
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
-    def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> Scored | None:
+    def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> ScoredUnit | None:
         """A request of a route with a canary begins; None when it is not scored."""
         return self.admit_to(
             canary.rollout,
@@ -111,7 +111,7 @@ class Recorder:
         canary: bool,
         weight_bps: int,
         traits: int = 0,
-    ) -> Scored | None:
+    ) -> ScoredUnit | None:
         """key: the sticky key, or a hash of it that is the same in every process."""
         now, at = self._clock.monotonic(), self._clock.now()
         with self._lock:
@@ -121,13 +121,18 @@ class Recorder:
             unit = ledger.admit(
                 key, canary=canary, weight_bps=weight_bps, now=now, at=at, traits=traits
             )
-            return Scored(ledger, unit, unit.admitted == 1) if unit else None
+            return ScoredUnit(ledger, unit, unit.admitted == 1) if unit else None
 
-    def finish(self, ticket: Ticket | None, ended: Ended, seen: Seen | None = None) -> None:
+    def finish(
+        self,
+        ticket: Ticket | None,
+        ended: CompletedRequest,
+        seen: GuardrailSample | None = None,
+    ) -> None:
         """It ended: its outcome goes to its block, its figures to the minute."""
         at = self._clock.now()
         with self._lock:
-            if isinstance(ticket, Scored):
+            if isinstance(ticket, ScoredUnit):
                 ledger, unit, first = ticket
                 ledger.finish(
                     unit, failed=ended.charged, why=ended.charge, seen=seen, first=first
@@ -137,29 +142,29 @@ class Recorder:
 
     def settle(
         self,
-        scored: Scored,
+        scored: ScoredUnit,
         *,
         failed: bool,
         why: ErrorClass | None = None,
-        seen: Seen | None = None,
+        seen: GuardrailSample | None = None,
     ) -> None:
         """The outcome alone; the figures come with a batch."""
         ledger, unit, first = scored
         with self._lock:
             ledger.finish(unit, failed=failed, why=why, seen=seen, first=first)
 
-    def on_opinion(self, enter: EnterOpinion) -> None:
+    def on_opinion(self, enter: EnterFeedback) -> None:
         """Nobody else is told: all requests are served here."""
 
     async def opined(self, ticket: Ticket, *, bad: bool) -> bool:
-        return isinstance(ticket, Scored) and self.heard_of(ticket.unit, bad=bad)
+        return isinstance(ticket, ScoredUnit) and self.heard_of(ticket.unit, bad=bad)
 
     def judged(self, canary: Canary, ticket: Ticket, judged: Judged, cost_usd: float) -> None:
-        scored = ticket if isinstance(ticket, Scored) else None
+        scored = ticket if isinstance(ticket, ScoredUnit) else None
         self.enter_verdict(canary.rollout, scored, judged, cost_usd)
 
     def enter_verdict(
-        self, rollout: str, scored: Scored | None, judged: Judged, cost_usd: float
+        self, rollout: str, scored: ScoredUnit | None, judged: Judged, cost_usd: float
     ) -> None:
         """Of a unit's first request; of any other one the cost alone."""
         first = scored.unit if scored is not None and scored.first else None
@@ -168,10 +173,10 @@ class Recorder:
             if ledger is not None:
                 ledger.judged(first, judged, cost_usd)
 
-    async def elsewhere(self, opinion: Opinion, key: str) -> Outcome | None:  # noqa: ARG002 - there is nobody else
+    async def elsewhere(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:  # noqa: ARG002 - there is nobody else
         return None
 
-    def heard_of(self, unit: Unit, *, bad: bool) -> bool:
+    def heard_of(self, unit: LedgerUnit, *, bad: bool) -> bool:
         """Feedback; False when the unit's block is out already."""
         with self._lock:
             return unit.hear(bad=bad)
@@ -201,7 +206,7 @@ class Recorder:
         """For the failover log; what is too much for one second is dropped, and counted."""
         self._notices.failed_over(rows)
 
-    def capture(self, draft: Draft) -> None:
+    def capture(self, draft: CaptureDraft) -> None:
         if self._desk is not None:
             self._desk.put(draft)
 

@@ -18,20 +18,20 @@ from harness.domain.operations.alerts import Alert
 from harness.domain.reliability.failover import Failover
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock
-from router.access.key_spend import Spends
-from router.observers.feedback_body import Opinion, Outcome, Verdict
+from router.access.key_spend import KeySpendTotals
+from router.observers.feedback_body import FeedbackBody, FeedbackOutcome, FeedbackVerdict
 from router.recording import spool
-from router.recording.capture_draft import Draft
-from router.recording.event_queue import Notices
+from router.recording.capture_draft import CaptureDraft
+from router.recording.event_queue import EventQueue
 from router.recording.guard_files import LocalAbort
-from router.recording.guardrail_sample import Seen
-from router.recording.ipc_frames import Frames, frame
+from router.recording.guardrail_sample import GuardrailSample
+from router.recording.ipc_frames import FrameReader, encode_frame
 from router.recording.metrics import RouterMetrics
-from router.recording.port import EnterOpinion, Ticket, nobody_hears
+from router.recording.port import EnterFeedback, Ticket, ignore_event
 from router.recording.served_names import ServedNames
-from router.recording.shadow_totals import ShadowSums
+from router.recording.shadow_totals import ShadowTotals
 from router.recording.spool import Batch
-from router.recording.traffic_minutes import Ended, Minutes
+from router.recording.traffic_minutes import CompletedRequest, TrafficMinutes
 from router.server.internal_errors import place_of
 
 log = logging.getLogger(__name__)
@@ -77,22 +77,22 @@ class Reporter:
         self._new_rollouts: list[list[object]] = []
         self._units: list[tuple[float | str | None, ...]] = []
         self._mirrors: list[tuple[object, ...]] = []
-        self._drafts: deque[Draft] = deque()
+        self._drafts: deque[CaptureDraft] = deque()
         self._drafted = 0
         self._tickets = 0
-        self._minutes = Minutes(worker)
-        self._notices = Notices(clock, self.counters)
-        self.spends = Spends(worker)
+        self._minutes = TrafficMinutes(worker)
+        self._notices = EventQueue(clock, self.counters)
+        self.spends = KeySpendTotals(worker)
         self.served_names = ServedNames(clock)
-        self.on_abort: Callable[[LocalAbort], None] = nobody_hears
-        self.on_fault: Callable[[Exception], None] = nobody_hears
+        self.on_abort: Callable[[LocalAbort], None] = ignore_event
+        self.on_fault: Callable[[Exception], None] = ignore_event
         self._kept: dict[str, Any] = {}  # of a report that failed
-        self.shadows = ShadowSums(worker)
+        self.shadows = ShadowTotals(worker)
         self._metrics: RouterMetrics | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._task: asyncio.Task[None] | None = None
         self._answers: dict[int, asyncio.Future[str]] = {}
-        self._enter_opinion: EnterOpinion | None = None
+        self._enter_opinion: EnterFeedback | None = None
         self._opining: set[asyncio.Task[None]] = set()
         self._asked = 0
         self._ending = False
@@ -110,11 +110,16 @@ class Reporter:
         self._tickets += 1
         in_canary = int(canary.is_candidate(arm))
         weight_bps = canary.candidate_bps
-        unit = (self._tickets, number, stable(key), in_canary, weight_bps, int(traits))
+        unit = (self._tickets, number, stable_hash(key), in_canary, weight_bps, int(traits))
         self._units.append(unit)
         return self._tickets
 
-    def finish(self, ticket: Ticket | None, ended: Ended, seen: Seen | None = None) -> None:
+    def finish(
+        self,
+        ticket: Ticket | None,
+        ended: CompletedRequest,
+        seen: GuardrailSample | None = None,
+    ) -> None:
         if isinstance(ticket, int):
             more = seen.plain if seen is not None else ()
             self._units.append((ticket, int(ended.charged), ended.charge or "", *more))
@@ -126,7 +131,7 @@ class Reporter:
         if len(self._mirrors) >= MAX_UNITS:
             return 0
         self._tickets += 1
-        self._mirrors.append((self._tickets, about, stable(key)))
+        self._mirrors.append((self._tickets, about, stable_hash(key)))
         return self._tickets
 
     def compared(self, ticket: int, shadow: str, counts: Mapping[str, int]) -> None:
@@ -137,7 +142,7 @@ class Reporter:
     def failed_over(self, rows: Sequence[Failover]) -> None:
         self._notices.failed_over(rows)
 
-    def capture(self, draft: Draft) -> None:
+    def capture(self, draft: CaptureDraft) -> None:
         if self._drafted + draft.size > MAX_DRAFTS:
             self.counters["captures_dropped"] += 1
             return
@@ -186,7 +191,7 @@ class Reporter:
         """Of all workers."""
         return (await self._asking({"metrics": self._counts()}, "ask")).encode()
 
-    def on_opinion(self, enter: EnterOpinion) -> None:
+    def on_opinion(self, enter: EnterFeedback) -> None:
         self._enter_opinion = enter
 
     async def opined(self, ticket: Ticket, *, bad: bool) -> bool:
@@ -201,9 +206,9 @@ class Reporter:
         if isinstance(ticket, int):
             self._units.append((ticket, self._numbers[canary.rollout], int(judged), cost_usd))
 
-    async def elsewhere(self, opinion: Opinion, key: str) -> Outcome | None:
+    async def elsewhere(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
         told = await self._asking({"opinion": [opinion.worker, key, *opinion]}, "of")
-        return Outcome(told) if told else None
+        return FeedbackOutcome(told) if told else None
 
     async def _asking(self, message: dict[str, Any], number: str) -> str:
         """The parent's answer. number: under which name it gets the question's number."""
@@ -225,7 +230,7 @@ class Reporter:
         outcome = None
         if self._enter_opinion is not None:
             request_id, verdict, label = said
-            opinion = Opinion(request_id, Verdict(verdict), label)
+            opinion = FeedbackBody(request_id, FeedbackVerdict(verdict), label)
             outcome = await self._enter_opinion(opinion, key)
         self._send({"entered": number, "outcome": outcome or ""})
 
@@ -263,7 +268,7 @@ class Reporter:
             shadows=self.shadows.take(),
         )
         if batch.rows:
-            message["batch"] = spool.plain(batch)
+            message["batch"] = spool.batch_to_json(batch)
         if self._drafts:
             message["captures"] = self._next_drafts(everything=final)
         if counts:
@@ -289,7 +294,7 @@ class Reporter:
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._transport is not None:
-            self._transport.write(frame(message))
+            self._transport.write(encode_frame(message))
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -340,7 +345,7 @@ class Reporter:
 class _Ear(asyncio.Protocol):
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._frames = Frames()
+        self._frames = FrameReader()
 
     def data_received(self, data: bytes) -> None:
         for message in self._frames.feed(data):
@@ -350,7 +355,7 @@ class _Ear(asyncio.Protocol):
         self._reporter.hung_up()
 
 
-def stable(key: str) -> int:
+def stable_hash(key: str) -> int:
     """A hash that every process agrees on, unlike `hash()`."""
     data = key.encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(data, digest_size=8).digest())

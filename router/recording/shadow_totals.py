@@ -14,7 +14,7 @@ EVERY_S: Final = 1.0
 NOTHING: Final[Mapping[str, float]] = {}
 
 
-class ShadowSums:
+class ShadowTotals:
     """A shadow's day is what this process added, and what the database has of all others.
 
     So nothing counts twice, however late this process's own rows arrive there. worker: a name
@@ -88,10 +88,10 @@ class ShadowSums:
         self._new[where] = added(old, row)
 
 
-class ShadowWatch:
+class ShadowTotalsRefresh:
     """Called by the thread that follows the store; asks nothing while there is no shadow."""
 
-    def __init__(self, holder: SnapshotHolder, sums: ShadowSums, clock: Clock) -> None:
+    def __init__(self, holder: SnapshotHolder, sums: ShadowTotals, clock: Clock) -> None:
         self._holder = holder
         self._sums = sums
         self._clock = clock

@@ -13,7 +13,7 @@ MAX_KEYS: Final = 500_000
 MAX_SUBJECTS: Final = 256
 
 
-def subject(shadow: Shadow) -> str:
+def shadow_subject(shadow: Shadow) -> str:
     """All shadows of one proposal are evidence together."""
     return shadow.proposal or shadow.id
 

@@ -141,10 +141,10 @@ class Spool:
 
 def encode(batch: Batch) -> str:
     """One line of JSON."""
-    return json.dumps(plain(batch), default=datetime.isoformat)
+    return json.dumps(batch_to_json(batch), default=datetime.isoformat)
 
 
-def plain(batch: Batch) -> dict[str, object]:
+def batch_to_json(batch: Batch) -> dict[str, object]:
     """For JSON, but for the moments in it."""
     return {
         "blocks": [asdict(block) for block in batch.blocks],
@@ -159,10 +159,10 @@ def plain(batch: Batch) -> dict[str, object]:
 
 def decode(line: bytes | str) -> Batch:
     """Raises ValueError, KeyError or TypeError for what `encode` did not write."""
-    return from_plain(json.loads(line))
+    return batch_from_json(json.loads(line))
 
 
-def from_plain(data: Mapping[str, Any]) -> Batch:
+def batch_from_json(data: Mapping[str, Any]) -> Batch:
     """As `decode`, of what was JSON."""
     moment = datetime.fromisoformat
     blocks = [

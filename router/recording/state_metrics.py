@@ -6,10 +6,10 @@ from typing import Final
 from harness.domain.reliability.breaker import BreakerState
 from router.health.checks import HealthChecks
 from router.health.target_health import TargetHealth
-from router.recording.metrics import Checked, Reading, counter_names
+from router.recording.metrics import MetricReading, TargetCheck, counter_names
 from router.recording.port import Recording
 from router.server.event_log import EventLog
-from router.snapshot.compiled import Serving
+from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.holder import SnapshotHolder
 
 GAUGE: Final[Mapping[BreakerState, int]] = {
@@ -19,7 +19,7 @@ GAUGE: Final[Mapping[BreakerState, int]] = {
 }
 
 
-class States:
+class StateMetrics:
     def __init__(
         self,
         holder: SnapshotHolder,
@@ -34,10 +34,10 @@ class States:
         self._health = health
         self._checks = checks
 
-    def reading(self, gauges: Mapping[str, float]) -> Reading:
+    def reading(self, gauges: Mapping[str, float]) -> MetricReading:
         """gauges: the front door's own."""
         serving, holder = self._holder.current, self._holder
-        return Reading(
+        return MetricReading(
             gauges={
                 "routing_revision": serving.revision if serving else 0,
                 "snapshot_age_seconds": holder.age_s,
@@ -54,16 +54,16 @@ class States:
             pauses=self._pauses(serving) if serving else {},
         )
 
-    def _checked(self, serving: Serving) -> dict[str, Checked]:
+    def _checked(self, serving: CompiledSnapshot) -> dict[str, TargetCheck]:
         """By target name; of targets that share one, the worst."""
         targets = serving.snapshot.table.targets
-        found: dict[str, Checked] = {}
+        found: dict[str, TargetCheck] = {}
         for id_, each in self._checks.results().items():
             name = targets[id_].name
             found[name] = min(each, found.get(name, each))
         return found
 
-    def _pauses(self, serving: Serving) -> dict[str, float]:
+    def _pauses(self, serving: CompiledSnapshot) -> dict[str, float]:
         """As `_checked`."""
         left: dict[str, float] = {}
         for target_id, target in serving.snapshot.table.targets.items():
@@ -72,7 +72,7 @@ class States:
                 left[target.name] = max(left_s, left.get(target.name, 0.0))
         return left
 
-    def _breakers(self, serving: Serving) -> dict[str, int]:
+    def _breakers(self, serving: CompiledSnapshot) -> dict[str, int]:
         """As `_checked`."""
         states: dict[str, int] = {}
         for target_id, target in sorted(serving.snapshot.table.targets.items()):

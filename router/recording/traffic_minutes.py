@@ -11,7 +11,7 @@ from harness.domain.reliability.latency import BOUNDS_MS
 _ALL_BOUNDS: Final = (*BOUNDS_MS, -1)
 
 
-class Ended(NamedTuple):
+class CompletedRequest(NamedTuple):
     """How one request ended. arm: the assigned one. target: the id of what answered, or "".
 
     failed: the caller got an error that is not the caller's own. charged: the assigned arm
@@ -63,7 +63,7 @@ class _Sum:
         self.buckets = [0] * len(_ALL_BOUNDS)
 
 
-class Minutes:
+class TrafficMinutes:
     """Sums by (route, minute, arm, target, revision)."""
 
     def __init__(self, worker: str) -> None:
@@ -71,7 +71,7 @@ class Minutes:
         self._sums: dict[_Key, _Sum] = {}
         self._minute = self._next = datetime.min.replace(tzinfo=UTC)
 
-    def add(self, ended: Ended, at: datetime) -> None:
+    def add(self, ended: CompletedRequest, at: datetime) -> None:
         if not self._minute <= at < self._next:
             self._minute = at.replace(second=0, microsecond=0)
             self._next = self._minute + timedelta(minutes=1)

@@ -19,17 +19,23 @@ from harness.domain.canary.judge import Judged
 from harness.domain.canary.observation import UnitRule
 from harness.domain.reliability.failures import error_class
 from harness.domain.shadow.shadow import ShadowTally
-from router.recording.bounded_map import Recent
-from router.recording.capture_draft import Draft
+from router.recording.bounded_map import BoundedMap
+from router.recording.capture_draft import CaptureDraft
 from router.recording.guard_files import LocalAbort
-from router.recording.guardrail_sample import Seen, Traits
-from router.recording.ipc_frames import Frames, frame
-from router.recording.ledger import Unit
-from router.recording.metric_families import Family, Sums, counter, from_plain, gauge
-from router.recording.metrics import counter_names, said, text_of
-from router.recording.port import Scored
+from router.recording.guardrail_sample import GuardrailSample, RequestTraits
+from router.recording.ipc_frames import FrameReader, encode_frame
+from router.recording.ledger import LedgerUnit
+from router.recording.metric_families import (
+    MetricFamily,
+    MetricTotals,
+    counter_family,
+    families_from_json,
+    gauge_family,
+)
+from router.recording.metrics import counter_names, exposition_text, metric_help
+from router.recording.port import ScoredUnit
 from router.recording.recorder import Recorder
-from router.recording.spool import from_plain as batch_of
+from router.recording.spool import batch_from_json as batch_of
 
 log = structlog.get_logger("swapgate.router")
 
@@ -46,7 +52,7 @@ VERDICT: Final = 4
 MIRRORED: Final = 3
 
 
-class Live:
+class LiveRollouts:
     """The rollouts of the workers' snapshots, as the recorder asks for them in its thread."""
 
     def __init__(self) -> None:
@@ -56,30 +62,30 @@ class Live:
         return self.rollouts
 
 
-class Bookkeeper:
+class WorkerAggregator:
     """recorder: not fed by anybody else. live: what it was given as `live_rollouts`.
 
     counters: of the parent itself, such as `worker_restarts`.
     """
 
-    def __init__(self, recorder: Recorder, live: Live) -> None:
+    def __init__(self, recorder: Recorder, live: LiveRollouts) -> None:
         self.recorder = recorder
         self.counters: Counter[str] = Counter()
         self._live = live
-        self._accounts: list[Account] = []
-        self._ended = Sums()
+        self._accounts: list[WorkerReports] = []
+        self._ended = MetricTotals()
         self._scrapes: dict[int, _Scrape] = {}
         self._count = itertools.count(1)
-        self._opinions: Recent[int, Callable[[str], None]] = Recent(OPINIONS_UNDER_WAY)
+        self._opinions: BoundedMap[int, Callable[[str], None]] = BoundedMap(OPINIONS_UNDER_WAY)
         self._aborted: dict[str, LocalAbort] = {}
 
-    def open(self, slot: int) -> "Account":
+    def open(self, slot: int) -> "WorkerReports":
         """For a new worker's channel. slot: its place, 0 to N - 1; its successor takes it."""
-        account = Account(self, slot)
+        account = WorkerReports(self, slot)
         self._accounts.append(account)
         return account
 
-    def closed(self, account: "Account") -> None:
+    def closed(self, account: "WorkerReports") -> None:
         # Its rollouts stay: were it the last one, its ledgers would forget who was counted.
         self._accounts.remove(account)
         self._ended.add_counts(account.families)
@@ -103,7 +109,7 @@ class Bookkeeper:
         live = self._live.rollouts
         return [each for each in self._aborted.values() if each.rollout in live]
 
-    def scrape(self, asker: "Account", answer: Callable[[str], None]) -> None:
+    def scrape(self, asker: "WorkerReports", answer: Callable[[str], None]) -> None:
         """Have every other worker tell its counts; answer once they did, or after TELL_S."""
         number = next(self._count)
         others = [each for each in self._accounts if each is not asker and each.tell(number)]
@@ -130,33 +136,36 @@ class Bookkeeper:
         if (answer := self._opinions.get(number)) is not None:
             answer(outcome)
 
-    def told(self, account: "Account", number: int) -> None:
+    def told(self, account: "WorkerReports", number: int) -> None:
         if number in self._scrapes:
             self._scrapes[number].heard(account)
 
     def text(self) -> bytes:
         """Everybody's metrics, for Prometheus."""
-        sums = Sums()
+        sums = MetricTotals()
         sums.add(self._ended.families())
         # In order of age: of two workers in one place, the newer one's states are shown.
         for account in self._accounts:
             sums.add(account.families, worker=str(account.slot))
         sums.add(self._own())
-        return text_of(sums.families())
+        return exposition_text(sums.families())
 
-    def _own(self) -> list[Family]:
+    def _own(self) -> list[MetricFamily]:
         counted = counter_names(self.recorder.counters + self.counters)
         serving = sum(each.ready.is_set() for each in self._accounts)
         return [
-            gauge("swapgate_router_workers", "Workers that serve", serving),
-            *(counter(f"swapgate_{name}", said(name), n) for name, n in counted.items()),
+            gauge_family("swapgate_router_workers", "Workers that serve", serving),
+            *(
+                counter_family(f"swapgate_{name}", metric_help(name), n)
+                for name, n in counted.items()
+            ),
         ]
 
 
 class _Scrape:
     """One wait for the counts of several workers. done: called once."""
 
-    def __init__(self, others: Iterable["Account"], done: Callable[[], None]) -> None:
+    def __init__(self, others: Iterable["WorkerReports"], done: Callable[[], None]) -> None:
         self._missing = set(others)
         self._done = done
 
@@ -165,7 +174,7 @@ class _Scrape:
         if not self._missing:
             self._end()
 
-    def heard(self, account: "Account") -> None:
+    def heard(self, account: "WorkerReports") -> None:
         if account in self._missing:
             self._missing.discard(account)
             if not self._missing:
@@ -176,30 +185,30 @@ class _Scrape:
         self._done()
 
 
-class Channel(Protocol):
+class WorkerChannel(Protocol):
     """The part of asyncio's transports that is used here."""
 
     def write(self, data: bytes) -> None: ...
 
 
-class Account(asyncio.Protocol):
+class WorkerReports(asyncio.Protocol):
     """One worker's side of the books. ready: it serves. gone: its last word was read."""
 
-    def __init__(self, books: Bookkeeper, slot: int) -> None:
+    def __init__(self, books: WorkerAggregator, slot: int) -> None:
         self.slot = slot
         self.ready = asyncio.Event()
         self.gone = asyncio.Event()
         self.live: frozenset[str] = frozenset()
-        self.families: list[Family] = []
+        self.families: list[MetricFamily] = []
         self._books = books
-        self._frames = Frames()
+        self._frames = FrameReader()
         self._rollouts: list[tuple[str, UnitRule]] = []
-        self._scored: dict[int, Scored] = {}
-        self._judging: dict[int, Scored] = {}
+        self._scored: dict[int, ScoredUnit] = {}
+        self._judging: dict[int, ScoredUnit] = {}
         self._mirrored: set[int] = set()  # first of their callers, not compared yet
-        self._latest: Recent[int, Unit] = Recent(REMEMBERED)
+        self._latest: BoundedMap[int, LedgerUnit] = BoundedMap(REMEMBERED)
         self.worker = ""  # its name, once it serves
-        self._channel: Channel | None = None
+        self._channel: WorkerChannel | None = None
         self._heard_s = time.monotonic()
 
     @property
@@ -244,9 +253,9 @@ class Account(asyncio.Protocol):
         if "batch" in report:
             self._books.recorder.absorb(batch_of(report["batch"]))
         for draft in report.get("captures", ()):
-            self._books.recorder.capture(Draft(**draft))
+            self._books.recorder.capture(CaptureDraft(**draft))
         if "metrics" in report:
-            self.families = from_plain(report["metrics"])
+            self.families = families_from_json(report["metrics"])
         if "told" in report:
             self._books.told(self, report["told"])
         if "ask" in report:
@@ -295,23 +304,23 @@ class Account(asyncio.Protocol):
         """Ask for its counts; False when it is not there to be asked."""
         if self._channel is None or not self.ready.is_set():
             return False
-        self._channel.write(frame({"tell": number}))
+        self._channel.write(encode_frame({"tell": number}))
         return True
 
     def send_abort(self, abort: LocalAbort) -> None:
         if self._channel is not None:
-            self._channel.write(frame({"aborted": abort.as_json()}))
+            self._channel.write(encode_frame({"aborted": abort.as_json()}))
 
     def opinion(self, number: int, said: list[str]) -> bool:
         """Have it entered; False when it is not there."""
         if self._channel is None:
             return False
-        self._channel.write(frame({"opinion": said, "of": number}))
+        self._channel.write(encode_frame({"opinion": said, "of": number}))
         return True
 
     def _answer(self, number: int, text: str) -> None:
         if self._channel is not None:
-            self._channel.write(frame({"answer": number, "text": text}))
+            self._channel.write(encode_frame({"answer": number, "text": text}))
 
     def _count(self, unit: list[Any]) -> None:
         recorder = self._books.recorder
@@ -329,7 +338,7 @@ class Account(asyncio.Protocol):
             if scored is not None:
                 self._scored[ticket] = scored
                 self._latest.put(ticket, scored.unit)
-                if traits & Traits.JUDGED.value:
+                if traits & RequestTraits.JUDGED.value:
                     self._judging[ticket] = scored
             return
         if len(unit) == VERDICT:
@@ -340,7 +349,7 @@ class Account(asyncio.Protocol):
             return
         ticket, failed, why, *more = unit
         if (known := self._scored.pop(ticket, None)) is not None:
-            seen = Seen.from_plain(more) if more else None
+            seen = GuardrailSample.from_plain(more) if more else None
             recorder.settle(
                 known, failed=bool(failed), why=error_class(why) if why else None, seen=seen
             )

@@ -8,7 +8,7 @@ from harness.domain.reliability.retry import retry_after_s
 from router.health.provider_keys import SEVERAL, ProviderKeys
 from router.health.target_health import TargetHealth
 from router.recording.metrics import RouterMetrics
-from router.request.request_state import Try
+from router.request.request_state import AttemptSpec
 from router.upstream.transport import UpstreamFailed
 
 # What a health check may meet with because it asked for the wrong thing, such as a chat with a
@@ -16,7 +16,7 @@ from router.upstream.transport import UpstreamFailed
 GUESSED: Final = (FailureClass.MODEL_UNKNOWN, FailureClass.QUOTA, FailureClass.MALFORMED)
 
 
-class Outcomes:
+class AttemptSettlement:
     def __init__(
         self, health: TargetHealth, keys: ProviderKeys, metrics: RouterMetrics
     ) -> None:
@@ -24,7 +24,7 @@ class Outcomes:
         self._keys = keys
         self._metrics = metrics
 
-    def settle(self, made: Try, outcome: FailureClass | None) -> None:
+    def settle(self, made: AttemptSpec, outcome: FailureClass | None) -> None:
         """Once for every attempt, a stream's at its end. outcome: None for a success."""
         upstream, counts = made.upstream, outcome
         if not made.check:
@@ -47,7 +47,7 @@ class Outcomes:
         self._health.settle(upstream.id, made.ticket, counts)
         self._metrics.attempt(upstream.name, outcome)
 
-    def told_s(self, made: Try, failure: UpstreamFailed, now: datetime) -> float | None:
+    def told_s(self, made: AttemptSpec, failure: UpstreamFailed, now: datetime) -> float | None:
         """The pause that the provider asks for; taken note of, for the key or the target."""
         told_s = retry_after_s(failure.headers, now) if failure.headers else None
         upstream = made.upstream

@@ -5,14 +5,14 @@ from typing import NamedTuple
 from harness.domain.errors import InputError
 from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit
 from harness.domain.routing.capabilities import Endpoint
-from router.request.json_spans import Members, read
+from router.request.json_spans import ParsedObject, parse_object
 
 
 class ClientRequest(NamedTuple):
     """A request as it came. wants_usage: a chat's client asked for usage in its stream."""
 
     text: str
-    members: Members
+    members: ParsedObject
     model: str
     stream: bool
     wants_usage: bool
@@ -72,8 +72,8 @@ def read_chat(body: bytes) -> ClientRequest:
     return ClientRequest(text, members, model, bool(streams), asked)
 
 
-def _read(body: bytes) -> tuple[str, Members, str]:
-    members = read(body)
+def _read(body: bytes) -> tuple[str, ParsedObject, str]:
+    members = parse_object(body)
     model = members.get("model")
     if not isinstance(model, str) or not model:
         raise FieldError("model", "`model` must name a route; GET /v1/models lists yours")

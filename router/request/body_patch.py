@@ -14,16 +14,16 @@ from typing import Final
 
 from harness.domain.routing.target import Target
 from router.request.body import ClientRequest
-from router.request.json_spans import Edit, Value
+from router.request.json_spans import JsonSpan, TextEdit
 
 NO_NAMES: Final[Mapping[str, str]] = {}
 
 
-def model_edit(request: ClientRequest, target: Target) -> Edit:
+def model_edit(request: ClientRequest, target: Target) -> TextEdit:
     model = request.members.text_place("model")
     if model is None:
         raise ValueError("a request names its model")
-    return Edit(model.start, model.end, _quoted(target.model))
+    return TextEdit(model.start, model.end, _quoted(target.model))
 
 
 @lru_cache(maxsize=1024)
@@ -31,7 +31,7 @@ def _quoted(model: str) -> str:
     return to_json(model)
 
 
-def settings_of(
+def setting_edits(
     request: ClientRequest,
     target: Target,
     reserved: Collection[str],
@@ -57,13 +57,13 @@ def settings_of(
     }
 
 
-def field_edits(request: ClientRequest, wanted: Mapping[str, object]) -> list[Edit]:
+def field_edits(request: ClientRequest, wanted: Mapping[str, object]) -> list[TextEdit]:
     """Each field in its place, those that are new at the object's end."""
     if not wanted:
         return []
     values, close = request.members.values, request.members.close
     edits = [
-        Edit(values[name].start, values[name].end, to_json(value))
+        TextEdit(values[name].start, values[name].end, to_json(value))
         for name, value in wanted.items()
         if name in values
     ]
@@ -72,18 +72,18 @@ def field_edits(request: ClientRequest, wanted: Mapping[str, object]) -> list[Ed
         for name, value in wanted.items()
         if name not in values
     )
-    return [*edits, Edit(close, close, new)]
+    return [*edits, TextEdit(close, close, new)]
 
 
-def appended(content: Value, addendum: str) -> list[Edit]:
+def append_members(content: JsonSpan, addendum: str) -> list[TextEdit]:
     """The addendum at the end of a text, of a list of text parts, or in place of nothing."""
     last = content.end - 1  # before the closing quote or bracket
     if isinstance(content.value, str):
-        return [Edit(last, last, to_json(f"\n\n{addendum}")[1:-1])]
+        return [TextEdit(last, last, to_json(f"\n\n{addendum}")[1:-1])]
     if isinstance(content.value, list):
         part = to_json({"type": "text", "text": addendum})
-        return [Edit(last, last, ("," if content.value else "") + part)]
-    return [Edit(content.start, content.end, to_json(addendum))]
+        return [TextEdit(last, last, ("," if content.value else "") + part)]
+    return [TextEdit(content.start, content.end, to_json(addendum))]
 
 
 def to_json(value: object) -> str:

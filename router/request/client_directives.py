@@ -31,7 +31,7 @@ def declared_kind(scope: Scope) -> RequestKind | Reply | None:
     )
 
 
-def limit_s(scope: Scope) -> float | Reply:
+def requested_timeout_s(scope: Scope) -> float | Reply:
     """Seconds for the whole request, infinite unless asked; a refusal for no number."""
     given = header(scope, TIMEOUT)
     if given is None:

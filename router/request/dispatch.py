@@ -14,18 +14,23 @@ from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
-from router.request.attempt_settlement import Outcomes
-from router.request.request_state import Attempt, Course, Job, Try
+from router.request.attempt_settlement import AttemptSettlement
+from router.request.request_state import (
+    AttemptSpec,
+    FinishedAttempt,
+    RequestProgress,
+    RoutedRequest,
+)
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.request.time_limits import TimeLimits
-from router.request.upstream_call import Calls
-from router.server.internal_errors import InternalErrors, Part
+from router.request.upstream_call import UpstreamCalls
+from router.server.internal_errors import InternalErrors, RouterPart
 from router.server.timers import TimeLimit
-from router.snapshot.compiled import Upstream
+from router.snapshot.compiled import CompiledTarget
 from router.upstream.transport import UpstreamFailed
 
 
-class Head:
+class FirstByteTimer:
     """Notes when a plain answer begins, and leaves it the rest of the time from then on."""
 
     __slots__ = ("_limit", "_loop", "_until", "at")
@@ -46,11 +51,11 @@ class Dispatcher:
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
         self,
-        calls: Calls,
+        calls: UpstreamCalls,
         settings: RouterSettings,
         health: TargetHealth,
         keys: ProviderKeys,
-        outcomes: Outcomes,
+        outcomes: AttemptSettlement,
         clock: Clock,
         uniform: Callable[[], float],
         errors: InternalErrors,
@@ -66,7 +71,7 @@ class Dispatcher:
         self._limits = TimeLimits(settings)
         self._errors = errors
 
-    async def run(self, job: Job, course: Course) -> None:
+    async def run(self, job: RoutedRequest, course: RequestProgress) -> None:
         """Fill `course`. Cancelling it closes the attempt that is under way."""
         failures: list[Failed] = []
         target = next(iter(job.plan.targets), None)
@@ -82,7 +87,7 @@ class Dispatcher:
                 return
 
     async def check(
-        self, job: Job, upstream: Upstream, course: Course
+        self, job: RoutedRequest, upstream: CompiledTarget, course: RequestProgress
     ) -> UpstreamFailed | None:
         """One attempt beside all traffic, for the target's health: the failure, if it is one.
 
@@ -92,22 +97,26 @@ class Dispatcher:
         if ticket is None:
             return course.shut(upstream.id)
         key = self._keys.key(upstream)
-        made = Try(upstream, ticket, key, job.deadline, 1, job.request.endpoint, check=True)
+        made = AttemptSpec(
+            upstream, ticket, key, job.deadline, 1, job.request.endpoint, check=True
+        )
         failure = await self._attempt(job, made, course)
         if failure is not None:
             self._outcomes.told_s(made, failure, self._clock.now())
         return failure
 
-    def waits(self, job: Job) -> dict[str, float]:
+    def waits(self, job: RoutedRequest) -> dict[str, float]:
         """Seconds until each target, planned or passed over, may be asked."""
         targets = [*job.plan.targets, *(each.target for each in job.plan.left_out)]
         return {id_: each.retry_in_s for id_, each in self._health.of(targets).items()}
 
-    def _spent(self, job: Job, course: Course) -> bool:
+    def _spent(self, job: RoutedRequest, course: RequestProgress) -> bool:
         now = self.timers.loop.time()
         return now >= job.deadline or len(course.attempts) >= self._settings.retry.attempts
 
-    async def _ask(self, job: Job, target: str, course: Course) -> UpstreamFailed | None:
+    async def _ask(
+        self, job: RoutedRequest, target: str, course: RequestProgress
+    ) -> UpstreamFailed | None:
         """One target, once or more often. None when it answered, else its last failure."""
         loop = self.timers.loop
         upstream = job.route.upstreams[target]
@@ -124,7 +133,7 @@ class Dispatcher:
                 return failure or course.shut(target)
             tries += 1
             key = self._keys.key(upstream) if tries > 1 else first_key
-            this = Try(upstream, ticket, key, until, tries, job.request.endpoint)
+            this = AttemptSpec(upstream, ticket, key, until, tries, job.request.endpoint)
             failure = await self._attempt(job, this, course)
             if failure is None:
                 return None
@@ -139,7 +148,7 @@ class Dispatcher:
                 room = Room(until - loop.time(), share_s, self._standby(job, target))
                 wait_s = self._wait_s(job, failure, tries, told_s, room)
             except Exception as error:
-                self._errors.note(Part.PLAN, error, job.route, job.arm)
+                self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
                 return failure
             if wait_s is None:
                 return failure
@@ -148,7 +157,7 @@ class Dispatcher:
 
     def _wait_s(
         self,
-        job: Job,
+        job: RoutedRequest,
         failure: UpstreamFailed,
         tries: int,
         told_s: float | None,
@@ -166,20 +175,22 @@ class Dispatcher:
             policy=self._settings.retry,
         )
 
-    def _standby(self, job: Job, target: str) -> bool:
+    def _standby(self, job: RoutedRequest, target: str) -> bool:
         """Whether another target of the plan, behind this one, is well."""
         later = job.plan.targets[job.plan.targets.index(target) + 1 :]
         return any(each.retry_in_s <= 0 for each in self._health.of(later).values())
 
     async def _attempt(  # noqa: C901, PLR0912 - one attempt, however it ends
-        self, job: Job, made: Try, course: Course
+        self, job: RoutedRequest, made: AttemptSpec, course: RequestProgress
     ) -> UpstreamFailed | None:
         """The failure, None when it answered; settled in any case."""
         loop = self.timers.loop
         started = loop.time()
         first_s = self._first_s(job, made)
         limit = self.timers.limit(min(made.until, started + first_s))
-        head = None if job.request.stream else Head(limit, made.until, self.timers.loop)
+        head = (
+            None if job.request.stream else FirstByteTimer(limit, made.until, self.timers.loop)
+        )
         settle: OnEnd = partial(self._outcomes.settle, made)
         if job.span is not None:
             settle = job.span.attempt(made.upstream, len(course.attempts) + 1, settle)
@@ -195,7 +206,7 @@ class Dispatcher:
             course.result, outcome = result, None
         except UpstreamFailed as error:
             if error.failure is FailureClass.INTERNAL:
-                self._errors.note(Part.STREAM, error, job.route, job.arm)
+                self._errors.note(RouterPart.STREAM, error, job.route, job.arm)
             failure, outcome = error.kept(), error.failure
             hasty = job.hurried and loop.time() >= made.until
             if error.stale or hasty:
@@ -211,7 +222,7 @@ class Dispatcher:
                 self._note_s(job, made, first_s)
         except Exception as error:
             # A fault of ours that this target's calls meet: another may do without that code.
-            self._errors.note(Part.ATTEMPT, error, job.route, job.arm)
+            self._errors.note(RouterPart.ATTEMPT, error, job.route, job.arm)
             failure = UpstreamFailed(FailureClass.INTERNAL, "the router failed")
             outcome = failure.failure
         finally:
@@ -222,10 +233,12 @@ class Dispatcher:
                 self._settle(job, settle, outcome)
         if head is not None and head.at is not None and outcome is None:
             self._note_s(job, made, head.at - started)
-        course.attempts.append(Attempt(made.upstream, failure, (loop.time() - started) * 1000))
+        course.attempts.append(
+            FinishedAttempt(made.upstream, failure, (loop.time() - started) * 1000)
+        )
         return failure
 
-    def _next(self, job: Job, failures: list[Failed]) -> str | None:
+    def _next(self, job: RoutedRequest, failures: list[Failed]) -> str | None:
         """Whom to ask after the last failure; in case of a fault of ours, the next in order."""
         last = failures[-1]
         try:
@@ -236,45 +249,47 @@ class Dispatcher:
                 policy_fallback=job.route.targets.policy_fallback,
             )
         except Exception as error:
-            self._errors.note(Part.PLAN, error, job.route, job.arm)
+            self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
             targets = job.plan.targets
             later = targets[targets.index(last.target) + 1 :]
             return None if last.failure in CLIENTS_OWN else next(iter(later), None)
 
-    def _first_s(self, job: Job, made: Try) -> float:
+    def _first_s(self, job: RoutedRequest, made: AttemptSpec) -> float:
         """As `TimeLimits` has it; no limit of its own where that fails."""
         try:
             return self._limits.first_s(job, made)
         except Exception as error:
-            self._errors.note(Part.PLAN, error, job.route, job.arm)
+            self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
             return math.inf
 
-    def _begin(self, job: Job, made: Try) -> None:
+    def _begin(self, job: RoutedRequest, made: AttemptSpec) -> None:
         try:
             self._health.begin(made.upstream.id)
         except Exception as error:
-            self._errors.note(Part.RECORDING, error, job.route, job.arm)
+            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
 
-    def _note_s(self, job: Job, made: Try, seconds: float) -> None:
+    def _note_s(self, job: RoutedRequest, made: AttemptSpec, seconds: float) -> None:
         try:
             self._limits.note(job, made, seconds)
         except Exception as error:
-            self._errors.note(Part.RECORDING, error, job.route, job.arm)
+            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
 
-    def _told_s(self, job: Job, made: Try, failure: UpstreamFailed) -> float | None:
+    def _told_s(
+        self, job: RoutedRequest, made: AttemptSpec, failure: UpstreamFailed
+    ) -> float | None:
         """The pause that the provider asks for."""
         try:
             return self._outcomes.told_s(made, failure, self._clock.now())
         except Exception as error:
-            self._errors.note(Part.RECORDING, error, job.route, job.arm)
+            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
             return None
 
-    def _settle(self, job: Job, settle: OnEnd, outcome: FailureClass | None) -> None:
+    def _settle(self, job: RoutedRequest, settle: OnEnd, outcome: FailureClass | None) -> None:
         try:
             settle(outcome)
         except Exception as error:
-            self._errors.note(Part.RECORDING, error, job.route, job.arm)
+            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
 
 
-def _held_back(job: Job) -> bool:
+def _held_back(job: RoutedRequest) -> bool:
     return job.route.route.settings.commit is Commit.WHOLE

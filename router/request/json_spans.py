@@ -21,7 +21,7 @@ MAX_DEPTH: Final = 64
 MAX_MEMBERS: Final = 1000
 
 
-class Value(NamedTuple):
+class JsonSpan(NamedTuple):
     """A parsed value and where it stands: text[start:end]."""
 
     value: object
@@ -29,20 +29,20 @@ class Value(NamedTuple):
     end: int
 
 
-class Walked(NamedTuple):
+class ObjectSpans(NamedTuple):
     """An object's members with their places. close: the index of its closing brace."""
 
-    values: dict[str, Value]
+    values: dict[str, JsonSpan]
     close: int
 
 
-class Members:
+class ParsedObject:
     """An object's members by name. `values` and `close` walk it when they are first asked."""
 
     __slots__ = ("_found", "_walked", "text")
 
     def __init__(
-        self, text: str, found: Mapping[str, object], walked: Walked | None = None
+        self, text: str, found: Mapping[str, object], walked: ObjectSpans | None = None
     ) -> None:
         self.text = text
         self._found = found
@@ -55,16 +55,16 @@ class Members:
         """Its value; None when it is null or not there."""
         return self._found.get(name)
 
-    def text_place(self, name: str) -> Value | None:
+    def text_place(self, name: str) -> JsonSpan | None:
         """A member with its place, quickly if it is a string. name: of ASCII letters."""
         value = self._found.get(name)
         if self._walked is None and isinstance(value, str):
             span = _only_place(self.text, name)
             if span is not None:
-                return Value(value, *span)
+                return JsonSpan(value, *span)
         return self.values.get(name)
 
-    def renamed(self, old: str, new: str) -> "Members":
+    def renamed(self, old: str, new: str) -> "ParsedObject":
         """The same object, one of its members under another name.
 
         old: of ASCII letters, and there. new: not there. Every other byte stays.
@@ -76,10 +76,10 @@ class Members:
             span = self.text.rindex('"', 0, end), end + 1
         text = f'{self.text[: span[0]]}"{new}"{self.text[span[1] :]}'
         found = {new if name == old else name: each for name, each in self._found.items()}
-        return Members(text, found)
+        return ParsedObject(text, found)
 
     @property
-    def values(self) -> dict[str, Value]:
+    def values(self) -> dict[str, JsonSpan]:
         return self._places.values
 
     @property
@@ -87,13 +87,13 @@ class Members:
         return self._places.close
 
     @property
-    def _places(self) -> Walked:
+    def _places(self) -> ObjectSpans:
         if self._walked is None:
             self._walked = _walked(self.text)
         return self._walked
 
 
-class Edit(NamedTuple):
+class TextEdit(NamedTuple):
     start: int
     end: int
     text: str
@@ -142,7 +142,7 @@ def _too_deep(body: bytes) -> bool:
     return bool(brackets)
 
 
-def read(data: bytes) -> Members:
+def parse_object(data: bytes) -> ParsedObject:
     """As `decode` and `read_object`, at native speed for nearly everything that is valid."""
     text = decode(data)
     try:
@@ -150,13 +150,13 @@ def read(data: bytes) -> Members:
     except ValueError:
         # It is not valid, and shall be told where; or is, with a name twice further in, or with
         # half a surrogate pair.
-        return read_object(text)
+        return walk_text(text)
     if not isinstance(found, dict) or len(found) > MAX_MEMBERS:
-        return read_object(text)
-    return Members(text, found)
+        return walk_text(text)
+    return ParsedObject(text, found)
 
 
-def read_finite(data: bytes) -> Members:
+def parse_finite_object(data: bytes) -> ParsedObject:
     """As `read`, of an object in which NaN or an infinity stands: written anew, without them.
 
     A member of an object is left out, an element of an array is null. Raises InputError.
@@ -170,7 +170,7 @@ def read_finite(data: bytes) -> Members:
         )
     except (ValueError, RecursionError) as error:
         raise InputError(f"not valid JSON: {error}") from None
-    return read(json.dumps(_finite(found), separators=(",", ":")).encode())
+    return parse_object(json.dumps(_finite(found), separators=(",", ":")).encode())
 
 
 def _number(text: str) -> object:
@@ -191,16 +191,18 @@ def _finite(value: object) -> object:
     return None if value is _NOT_FINITE else value
 
 
-def read_object(text: str) -> Members:
+def walk_text(text: str) -> ParsedObject:
     """The whole text as one object. Raises InputError, with the place, for anything else.
 
     A name that occurs twice is refused: readers disagree on which one counts.
     """
     walked = _walked(text)
-    return Members(text, {name: each.value for name, each in walked.values.items()}, walked)
+    return ParsedObject(
+        text, {name: each.value for name, each in walked.values.items()}, walked
+    )
 
 
-def _walked(text: str) -> Walked:
+def _walked(text: str) -> ObjectSpans:
     walked = walk_object(text, _skip(text, 0))
     end = _skip(text, walked.close + 1)
     if end != len(text):
@@ -229,11 +231,11 @@ def _only_name(text: str, name: str) -> tuple[int, int] | None:
     return at, after
 
 
-def walk_array(text: str, start: int) -> list[Value]:
+def walk_array(text: str, start: int) -> list[JsonSpan]:
     """The elements of the array that opens at text[start]. Raises InputError."""
     if text[start : start + 1] != "[":
         raise InputError(f"expected an array at character {start}")
-    found: list[Value] = []
+    found: list[JsonSpan] = []
     at = _skip(text, start + 1)
     if text[at : at + 1] == "]":
         return found
@@ -245,7 +247,7 @@ def walk_array(text: str, start: int) -> list[Value]:
         at = _skip(text, _expect(text, at, ","))
 
 
-def spliced(text: str, edits: Iterable[Edit]) -> bytes:
+def apply_edits(text: str, edits: Iterable[TextEdit]) -> bytes:
     """The text with each span replaced; all else byte for byte. Spans must not overlap."""
     parts: list[str] = []
     at = 0
@@ -256,14 +258,14 @@ def spliced(text: str, edits: Iterable[Edit]) -> bytes:
     return "".join(parts).encode()
 
 
-def walk_object(text: str, start: int) -> Walked:
+def walk_object(text: str, start: int) -> ObjectSpans:
     """The object that opens at text[start]. Raises InputError, also past MAX_MEMBERS."""
     if text[start : start + 1] != "{":
         raise InputError(f"expected an object at character {start}")
-    values: dict[str, Value] = {}
+    values: dict[str, JsonSpan] = {}
     at = _skip(text, start + 1)
     if text[at : at + 1] == "}":
-        return Walked(values, at)
+        return ObjectSpans(values, at)
     name, at = _name(text, at)
     while True:
         if name in values:
@@ -272,7 +274,7 @@ def walk_object(text: str, start: int) -> Walked:
             value, end = _SCAN(text, at)
         except (StopIteration, RecursionError, ValueError):
             value, _, end = _parse(text, at)  # says what is wrong with it
-        values[name] = Value(value, at, end)
+        values[name] = JsonSpan(value, at, end)
         if len(values) > MAX_MEMBERS:
             raise InputError(f"an object has more than {MAX_MEMBERS} names")
         after = _AFTER_VALUE(text, end)
@@ -281,7 +283,7 @@ def walk_object(text: str, start: int) -> Walked:
             continue
         name, at = after[1], after.end()
         if name is None:
-            return Walked(values, at - 1)
+            return ObjectSpans(values, at - 1)
 
 
 def _name(text: str, at: int) -> tuple[str, int]:
@@ -295,14 +297,14 @@ def _name(text: str, at: int) -> tuple[str, int]:
     return str(name), _skip(text, _expect(text, _skip(text, end), ":"))
 
 
-def _parse(text: str, at: int) -> Value:
+def _parse(text: str, at: int) -> JsonSpan:
     try:
         value, end = _PARSE(text, at)
     except RecursionError:
         raise InputError(f"nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:
         raise InputError(f"not valid JSON: {error}") from None
-    return Value(value, at, end)
+    return JsonSpan(value, at, end)
 
 
 def _skip(text: str, at: int) -> int:

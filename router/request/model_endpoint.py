@@ -10,37 +10,37 @@ from harness.domain.routing.plan import Plan
 from harness.domain.routing.table import Arm, KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
-from router.access.admission import Admission, Toll
-from router.access.keys import may_use
-from router.observers.request_accounting import Books, Entry
-from router.observers.request_observers import UNSCORED, Observers
-from router.observers.tracing_port import Asked, RequestSpan
+from router.access.admission import Admission, RateReservation
+from router.access.keys import is_route_allowed
+from router.observers.request_accounting import RequestAccounting, RequestEntry
+from router.observers.request_observers import UNSCORED, RequestObservers
+from router.observers.tracing_port import RequestSpan, SpanInput
 from router.protocols.endpoints import DIALECTS, ENDPOINTS
 from router.request import client_directives, sticky
 from router.request.body import ClientRequest, FieldError, read_request
-from router.request.degradation import serializes
+from router.request.degradation import is_serializing_tools
 from router.request.dispatch import Dispatcher
 from router.request.planner import Planner
-from router.request.request_kind import kinds_seen
-from router.request.request_state import Course, Job
-from router.request.routed_response import Exchange
-from router.server.asgi import ON_LEAVING, CallerGone, Receive, Scope, Send, header
-from router.server.internal_errors import InternalErrors, Part
+from router.request.request_kind import detect_kinds
+from router.request.request_state import RequestProgress, RoutedRequest
+from router.request.routed_response import RoutedResponse
+from router.server.asgi import ON_LEAVING, ClientDisconnected, Receive, Scope, Send, header
+from router.server.internal_errors import InternalErrors, RouterPart
 from router.server.replies import Reply, error_reply
-from router.snapshot.compiled import Header, ServedRoute, Serving, header_text
+from router.snapshot.compiled import CompiledRoute, CompiledSnapshot, Header, header_text
 
 TASK: Final = b"x-swapgate-task"
 TRACE: Final = {b"traceparent": b"", b"tracestate": b""}
 
 
-class ModelCalls:
+class ModelEndpoint:
     def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
         self,
         planner: Planner,
         dispatcher: Dispatcher,
         admission: Admission,
-        books: Books,
-        observers: Observers,
+        books: RequestAccounting,
+        observers: RequestObservers,
         settings: RouterSettings,
         clock: Clock,
         errors: InternalErrors,
@@ -62,16 +62,16 @@ class ModelCalls:
         *,
         body: bytes,
         grant: KeyGrant,
-        serving: Serving,
+        serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply | None:
         """A refusal, or None when everything is sent."""
         started = self._clock.monotonic()
         found = self._routed(scope, body, grant, serving)
-        wished_s = client_directives.limit_s(scope)
+        wished_s = client_directives.requested_timeout_s(scope)
         if isinstance(wished_s, Reply):
             return wished_s
-        toll: Toll | None = None
+        toll: RateReservation | None = None
         if grant.limits is not None:
             asked_for = None if isinstance(found, Reply) else found[0]
             admitted = self._admitted(grant.id, grant.limits, asked_for, len(body))
@@ -93,7 +93,7 @@ class ModelCalls:
         observers.remember(own, route, arm, grant.id, scoring.ticket)
         begun = self._dispatcher.timers.loop.time()
         span = self._span(scope, route, request, arm, serving.revision, own)
-        job = Job(
+        job = RoutedRequest(
             request,
             route,
             arm,
@@ -112,9 +112,9 @@ class ModelCalls:
             *(toll.headers if toll else ()),
         )
         copied = observers.copies(scope, job, scoring, own, key, apart)
-        exchange = Exchange(
+        exchange = RoutedResponse(
             job,
-            Course(),
+            RequestProgress(),
             headers,
             self._errors,
             limited=toll is not None,
@@ -122,12 +122,12 @@ class ModelCalls:
             on_leaving=scope.get(ON_LEAVING),
             copies=copied.all,
         )
-        entry = Entry(
+        entry = RequestEntry(
             scoring.ticket, serving.revision, started, key, own, grant.id, scoring.counted
         )
         try:
             await exchange.serve(self._dispatcher, receive, send)
-        except CallerGone:
+        except ClientDisconnected:
             exchange.caller_gone = True
             self._books.count("callers_gone")
         finally:
@@ -138,7 +138,7 @@ class ModelCalls:
     def _planned(
         self,
         scope: Scope,
-        route: ServedRoute,
+        route: CompiledRoute,
         request: ClientRequest,
         key_id: str,
         own: str,
@@ -160,20 +160,20 @@ class ModelCalls:
             arm, plan = self._planner.assign(route, request, key, apart)
             proves = is_evidence(arm, plan) and not self._in_haste(route, haste_s)
         except Exception as error:
-            self._errors.note(Part.PLAN, error, route)
+            self._errors.note(RouterPart.PLAN, error, route)
             plan = self._plain(route, request)
             return own, own, Arm.INCUMBENT, plan, False
         return key, apart, arm, plan, proves
 
-    def _plain(self, route: ServedRoute, request: ClientRequest) -> Plan:
+    def _plain(self, route: CompiledRoute, request: ClientRequest) -> Plan:
         """Of the incumbent: as of this moment, or else as the snapshot has it."""
         try:
             return self._planner.plan(route, Arm.INCUMBENT, request)
         except Exception as error:
-            self._errors.note(Part.PLAN, error, route)
+            self._errors.note(RouterPart.PLAN, error, route)
             return route.plans[request.endpoint][Arm.INCUMBENT]
 
-    def _in_haste(self, route: ServedRoute, haste_s: float | None) -> bool:
+    def _in_haste(self, route: CompiledRoute, haste_s: float | None) -> bool:
         if haste_s is None or route.trial is None:
             return False
         hasty = self._books.haste.is_in(route.route, haste_s)
@@ -184,7 +184,7 @@ class ModelCalls:
     def _span(
         self,
         scope: Scope,
-        route: ServedRoute,
+        route: CompiledRoute,
         request: ClientRequest,
         arm: Arm,
         revision: int,
@@ -194,25 +194,25 @@ class ModelCalls:
         if not self._observers.traces:
             return None
         trace = _passed_up(scope, TRACE)
-        return self._observers.span(Asked(request, route, arm, revision, own, trace))
+        return self._observers.span(SpanInput(request, route, arm, revision, own, trace))
 
     def _admitted(
         self, key: str, limits: KeyLimits, request: ClientRequest | None, size: int
-    ) -> Toll | Reply | None:
+    ) -> RateReservation | Reply | None:
         """None where what holds the limits failed: then they hold nobody up."""
         try:
             return self._admission.admit(key, limits, request, size)
         except Exception as error:
-            self._errors.note(Part.LIMITS, error)
+            self._errors.note(RouterPart.LIMITS, error)
             return None
 
-    def _of_plan(self, job: Job) -> tuple[Header, ...]:
+    def _of_plan(self, job: RoutedRequest) -> tuple[Header, ...]:
         """Says in the metrics that tools are called one at a time; there and in the answer that
         a switch ruled.
         """
         plan = job.plan
         try:
-            if serializes(plan, job.request):
+            if is_serializing_tools(plan, job.request):
                 self._books.count("tools_serialized")
             if plan.forced is None:
                 return ()
@@ -221,12 +221,12 @@ class ModelCalls:
             words = f"{plan.forced.switch.id}; {plan.forced.switch.force}; {effect}"
             return ((b"x-swapgate-switch", header_text(words)),)
         except Exception as error:
-            self._errors.note(Part.HEADERS, error, job.route, job.arm)
+            self._errors.note(RouterPart.HEADERS, error, job.route, job.arm)
             return ()
 
     def _routed(
-        self, scope: Scope, body: bytes, grant: KeyGrant, serving: Serving
-    ) -> Reply | tuple[ClientRequest, ServedRoute]:
+        self, scope: Scope, body: bytes, grant: KeyGrant, serving: CompiledSnapshot
+    ) -> Reply | tuple[ClientRequest, CompiledRoute]:
         """The route that answers: the one that is asked, or its override for such a request."""
         found = _asked(scope, body, grant, serving)
         if isinstance(found, Reply):
@@ -236,10 +236,10 @@ class ModelCalls:
         if not overrides:
             return request, route
         try:
-            seen = kinds_seen(request) if declared is None else ()
+            seen = detect_kinds(request) if declared is None else ()
             kind = deciding_kind(overrides, declared, seen)
         except Exception as error:
-            self._errors.note(Part.PLAN, error, route)
+            self._errors.note(RouterPart.PLAN, error, route)
             kind = None
         return request, route if kind is None else route.overrides[kind]
 
@@ -250,8 +250,8 @@ def is_evidence(arm: Arm, plan: Plan) -> bool:
 
 
 def _asked(
-    scope: Scope, body: bytes, grant: KeyGrant, serving: Serving
-) -> Reply | tuple[ClientRequest, ServedRoute, RequestKind | None]:
+    scope: Scope, body: bytes, grant: KeyGrant, serving: CompiledSnapshot
+) -> Reply | tuple[ClientRequest, CompiledRoute, RequestKind | None]:
     """The request, the route that it names, and the kind that its caller declares."""
     try:
         request = read_request(body, ENDPOINTS[scope["path"]])
@@ -270,7 +270,7 @@ def _asked(
         message = f"there is no route {request.model!r}; GET /v1/models lists yours"
         return error_reply(404, message, "model_not_found", param="model")
     # Of the route that is asked: its overrides are how it answers.
-    if not may_use(grant, route.route.name):
+    if not is_route_allowed(grant, route.route.name):
         message = f"this key may not use route {route.route.name!r}; ask an admin for one"
         return error_reply(403, message, "route_not_allowed", param="model")
     return request, route, declared

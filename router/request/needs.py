@@ -8,7 +8,7 @@ from typing import Final
 
 from harness.domain.routing.capabilities import Endpoint, Needs
 from router.request.body import ClientRequest
-from router.request.json_spans import Value
+from router.request.json_spans import JsonSpan
 
 # Few tokenizers need more tokens than one for four bytes of English; other scripts need more.
 BYTES_PER_TOKEN: Final = 4
@@ -20,7 +20,7 @@ _IMAGES: Final = frozenset({"image_url", "input_image", "image"})
 _NO_TEXT: Final = _IMAGES | {"input_audio", "file", "input_file", "document"}
 
 
-def needs_of(request: ClientRequest) -> Needs:
+def detect_needs(request: ClientRequest) -> Needs:
     """Tokens: of the text alone, at four bytes each; of embeddings, of the longest input."""
     if request.endpoint is Endpoint.EMBEDDINGS:
         return Needs(Endpoint.EMBEDDINGS, approx_input_tokens=_longest(request.value("input")))
@@ -61,7 +61,7 @@ def _longest(value: object) -> int:
     return max((_text_bytes(each, set()) for each in items), default=0) // BYTES_PER_TOKEN
 
 
-def _asks_for_schema(values: Mapping[str, Value]) -> bool:
+def _asks_for_schema(values: Mapping[str, JsonSpan]) -> bool:
     """`response_format` of chat, `text.format` of responses, `output_config` of messages."""
     for name in _FORMATS:
         given = values[name].value if name in values else None
@@ -77,7 +77,7 @@ def output_limit(request: ClientRequest) -> int:
     return _output_limit(request.members.values)
 
 
-def _output_limit(values: Mapping[str, Value]) -> int:
+def _output_limit(values: Mapping[str, JsonSpan]) -> int:
     for name in _LIMITS:
         limit = values[name].value if name in values else None
         if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:

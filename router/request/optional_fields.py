@@ -29,13 +29,15 @@ _INCLUDED: Final = {Hint.REASONING: "reasoning.", Hint.LOGPROBS: "logprobs"}
 _MARK: Final = "cache_control"
 
 
-def given(request: ClientRequest, among: Collection[Hint]) -> tuple[Hint, ...]:
+def given_fields(request: ClientRequest, among: Collection[Hint]) -> tuple[Hint, ...]:
     """Those that the client gives, in a fixed order."""
     fields = _FIELDS[request.endpoint]
     return tuple(hint for hint in fields if hint in among and _gives(request, hint, fields))
 
 
-def without(body: bytes, endpoint: Endpoint, hints: Collection[Hint], target: Target) -> bytes:
+def without_fields(
+    body: bytes, endpoint: Endpoint, hints: Collection[Hint], target: Target
+) -> bytes:
     """body: as the target would see it. What the target itself sets stays."""
     own = {*target.parameters, *target.request_patch.parameters}
     asked: dict[str, Any] = json.loads(body)

@@ -18,10 +18,10 @@ from harness.domain.routing.plan import Plan, Surroundings, plan_for
 from harness.domain.routing.table import Arm, Canary, arm_of
 from harness.ports import Clock
 from router.health.target_health import TargetHealth
-from router.protocols.endpoint_translation import HELD
+from router.protocols.endpoint_translation import UNTRANSLATABLE_FIELDS
 from router.request.body import ClientRequest
-from router.request.needs import needs_of
-from router.snapshot.compiled import ServedRoute
+from router.request.needs import detect_needs
+from router.snapshot.compiled import CompiledRoute
 
 PLAIN: Final = {endpoint: Needs(endpoint) for endpoint in Endpoint}
 
@@ -42,7 +42,7 @@ class Planner:
         self._when_all_open = when_all_open
 
     def assign(
-        self, route: ServedRoute, request: ClientRequest, key: str, warm_key: str
+        self, route: CompiledRoute, request: ClientRequest, key: str, warm_key: str
     ) -> tuple[Arm, Plan]:
         """The arm, and whom to ask now, in order.
 
@@ -57,7 +57,7 @@ class Planner:
             arm = Arm.INCUMBENT
         return arm, self.plan(route, arm, request)
 
-    def _warming(self, route: ServedRoute, request: ClientRequest, key: str) -> Plan | None:
+    def _warming(self, route: CompiledRoute, request: ClientRequest, key: str) -> Plan | None:
         """None for a request that was not drawn, or whose target cannot be asked now."""
         now = self._clock.now()
         warm = draw(
@@ -71,18 +71,18 @@ class Planner:
         # Where a switch rules, nobody else is asked for practice.
         if warm is None or in_force(route.switches, now):
             return None
-        needs = needs_of(request) if route.particular else PLAIN[request.endpoint]
+        needs = detect_needs(request) if route.particular else PLAIN[request.endpoint]
         can = _capabilities(route, request)
         around = self._around(route, can, route.upstreams, ())
         plan = plan_for(route.targets, Arm.KEEP_WARM, needs, around, warm)
         return plan if warm in plan.targets else None
 
-    def plan(self, route: ServedRoute, arm: Arm, request: ClientRequest) -> Plan:
+    def plan(self, route: CompiledRoute, arm: Arm, request: ClientRequest) -> Plan:
         """Whom to ask now, in order."""
         well = route.plans[request.endpoint][arm]
         # Both are rare: without them, no request looks at the wall clock or into its input.
         live = in_force(route.switches, self._clock.now()) if route.switches else ()
-        needs = needs_of(request) if route.particular else PLAIN[request.endpoint]
+        needs = detect_needs(request) if route.particular else PLAIN[request.endpoint]
         can = _capabilities(route, request)
         plain = not route.particular and can is route.capabilities
         suits = plain or _suits(can, well, needs)
@@ -98,7 +98,7 @@ class Planner:
 
     def _around(
         self,
-        route: ServedRoute,
+        route: CompiledRoute,
         can: Mapping[str, Capabilities],
         asked: Iterable[str],
         live: Sequence[Switch],
@@ -114,10 +114,14 @@ class Planner:
         )
 
 
-def _capabilities(route: ServedRoute, request: ClientRequest) -> Mapping[str, Capabilities]:
+def _capabilities(route: CompiledRoute, request: ClientRequest) -> Mapping[str, Capabilities]:
     """Of what no translation can say, where the request has it and another target does."""
     native = route.native.get(request.endpoint)
-    return native if native and HELD[request.endpoint](request.value) else route.capabilities
+    return (
+        native
+        if native and UNTRANSLATABLE_FIELDS[request.endpoint](request.value)
+        else route.capabilities
+    )
 
 
 def _suits(can: Mapping[str, Capabilities], plan: Plan, needs: Needs) -> bool:

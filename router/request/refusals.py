@@ -6,17 +6,17 @@ from typing import Final
 from harness.domain.errors import InputError
 from harness.domain.routing.plan import Because, LeftOut
 from router.protocols.endpoints import ENDPOINTS
-from router.request.json_spans import read
-from router.request.request_state import Course, Job
+from router.request.json_spans import parse_object
+from router.request.request_state import RequestProgress, RoutedRequest
 from router.server.replies import DO_NOT_RETRY, JSON, RETRY, Reply, error_reply
-from router.snapshot.compiled import ServedRoute
+from router.snapshot.compiled import CompiledRoute
 from router.upstream.transport import UpstreamFailed
 
 # The longest Retry-After that the official clients keep to.
 CLIENTS_HEED_S: Final = 60.0
 
 
-def refusal(failed: UpstreamFailed) -> Reply:
+def refusal_reply(failed: UpstreamFailed) -> Reply:
     """The provider's own words, with its status."""
     status = failed.status or 400
     if not _is_object(failed.body):
@@ -28,13 +28,13 @@ def refusal(failed: UpstreamFailed) -> Reply:
 def _is_object(body: bytes) -> bool:
     """Whether any client can read it: in UTF-8, and without NaN."""
     try:
-        read(body)
+        parse_object(body)
     except InputError:
         return False
     return True
 
 
-def nobody(job: Job, course: Course) -> Reply:
+def no_answer_reply(job: RoutedRequest, course: RequestProgress) -> Reply:
     """503 with Retry-After while all circuits are open, or all providers want to be left alone;
     else 502 when all that were asked failed, 503 when nobody could be.
 
@@ -64,7 +64,7 @@ def nobody(job: Job, course: Course) -> Reply:
     )
 
 
-def _wait_s(job: Job, course: Course) -> int | None:
+def _wait_s(job: RoutedRequest, course: RequestProgress) -> int | None:
     """Whole seconds until somebody may be asked, at least 1; None where time is no help."""
     if not job.plan.targets:
         return job.plan.retry_after_s
@@ -75,7 +75,7 @@ def _wait_s(job: Job, course: Course) -> int | None:
     return max(1, math.ceil(first_s))
 
 
-def _all_waiting(job: Job, course: Course, wait_s: int) -> Reply:
+def _all_waiting(job: RoutedRequest, course: RequestProgress, wait_s: int) -> Reply:
     """Nobody waits for it here: who asked is told when it may be of use."""
     tried, left_out = _tried(course), _passed_over(job, course)
     # Official clients heed no longer a time, and have no use for an answer after their own.
@@ -95,7 +95,7 @@ def _all_waiting(job: Job, course: Course, wait_s: int) -> Reply:
     )
 
 
-def _elsewhere(job: Job) -> str:
+def _elsewhere(job: RoutedRequest) -> str:
     """Where the route does answer, if it never does at the endpoint that was asked."""
     speaks = [
         path for path, each in ENDPOINTS.items() if job.route.plans[each][job.arm].targets
@@ -104,7 +104,7 @@ def _elsewhere(job: Job) -> str:
     return "" if asked or not speaks else f"; it answers at {', '.join(speaks)}"
 
 
-def _all_failed(job: Job, course: Course) -> Reply:
+def _all_failed(job: RoutedRequest, course: RequestProgress) -> Reply:
     tried, left_out = _tried(course), _passed_over(job, course)
     return error_reply(
         502,
@@ -116,7 +116,7 @@ def _all_failed(job: Job, course: Course) -> Reply:
     )
 
 
-def _tried(course: Course) -> list[dict[str, object]]:
+def _tried(course: RequestProgress) -> list[dict[str, object]]:
     return [
         {
             "target": attempt.upstream.name,
@@ -129,7 +129,7 @@ def _tried(course: Course) -> list[dict[str, object]]:
     ]
 
 
-def _passed_over(job: Job, course: Course) -> list[dict[str, object]]:
+def _passed_over(job: RoutedRequest, course: RequestProgress) -> list[dict[str, object]]:
     """Also those whose circuit opened between the plan and their turn."""
     shut = (
         LeftOut(each, Because.OPEN, "its circuit opened meanwhile", course.waits.get(each, 0.0))
@@ -144,7 +144,7 @@ def _said(tried: list[dict[str, object]], left_out: list[dict[str, object]]) -> 
     return "; ".join((*failures, *others))
 
 
-def _left_out(route: ServedRoute, out: LeftOut) -> dict[str, object]:
+def _left_out(route: CompiledRoute, out: LeftOut) -> dict[str, object]:
     """retry_in_s: 0 when time alone will not help."""
     return {
         "target": route.upstreams[out.target].name,

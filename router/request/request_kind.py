@@ -20,7 +20,7 @@ _HOLDERS: Final = ("content", "output")
 MAKES_IMAGES: Final = "image_generation"
 
 
-def kinds_seen(request: ClientRequest) -> frozenset[RequestKind]:
+def detect_kinds(request: ClientRequest) -> frozenset[RequestKind]:
     """A picture of an earlier turn counts: the model sees all turns."""
     if request.endpoint is Endpoint.EMBEDDINGS:
         return frozenset({RequestKind.EMBEDDING})

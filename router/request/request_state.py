@@ -10,20 +10,20 @@ from harness.domain.reliability.failures import ArmFailure, ErrorClass, FailureC
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.plan import Because, Plan
 from harness.domain.routing.table import Arm
-from router.observers.guardrail_probe import Watch
+from router.observers.guardrail_probe import GuardrailProbe
 from router.observers.tracing_port import RequestSpan
-from router.request.attempt import Answer
+from router.request.attempt import UpstreamAnswer
 from router.request.body import ClientRequest
 from router.request.stream_relay import CommittedStream
-from router.snapshot.compiled import Header, ServedRoute, Upstream
-from router.snapshot.route_plans import charged
+from router.snapshot.compiled import CompiledRoute, CompiledTarget, Header
+from router.snapshot.route_plans import is_arm_charged
 from router.upstream.transport import UpstreamFailed
 
 # Of a target that is left out: what would have failed had it been asked.
 FAILING: Final = (Because.OPEN, Because.KEY, Because.DATA_CLASS)
 
 
-class Job(NamedTuple):
+class RoutedRequest(NamedTuple):
     """A request with its arm and its plan. begun, deadline: on the event loop's clock.
 
     passed_up: headers of the client's that go to the provider. span: None without tracing.
@@ -32,7 +32,7 @@ class Job(NamedTuple):
     """
 
     request: ClientRequest
-    route: ServedRoute
+    route: CompiledRoute
     arm: Arm
     plan: Plan
     begun: float
@@ -40,7 +40,7 @@ class Job(NamedTuple):
     passed_up: tuple[Header, ...] = ()
     span: RequestSpan | None = None
     hurried: bool = False
-    watch: Watch | None = None
+    watch: GuardrailProbe | None = None
 
     @property
     def own(self) -> str:
@@ -63,13 +63,13 @@ class Job(NamedTuple):
         )
 
 
-class Try(NamedTuple):
+class AttemptSpec(NamedTuple):
     """An attempt to be made. until: on the event loop's clock. number: of its target, from 1.
 
     key: the one to use, None where it has none. check: of its health, by a request of our own.
     """
 
-    upstream: Upstream
+    upstream: CompiledTarget
     ticket: Ticket
     key: ProviderKey | None
     until: float
@@ -78,16 +78,16 @@ class Try(NamedTuple):
     check: bool = False
 
 
-class Attempt(NamedTuple):
+class FinishedAttempt(NamedTuple):
     """failure: None for the one that answered."""
 
-    upstream: Upstream
+    upstream: CompiledTarget
     failure: UpstreamFailed | None
     ms: float
 
 
 @dataclass(slots=True)
-class Course:
+class RequestProgress:
     """What happened so far. result: what the client gets, None when all failed.
 
     shut_out: target ids whose breaker opened between the plan and their turn. first_token_s,
@@ -95,15 +95,15 @@ class Course:
     nobody answered, the seconds until each target may be asked again, 0 for now.
     """
 
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[FinishedAttempt] = field(default_factory=list)
     shut_out: list[str] = field(default_factory=list)
-    result: Answer | CommittedStream | UpstreamFailed | None = None
+    result: UpstreamAnswer | CommittedStream | UpstreamFailed | None = None
     first_token_s: float | None = None
     last_token_s: float | None = None
     waits: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def upstream(self) -> Upstream | None:
+    def upstream(self) -> CompiledTarget | None:
         """Whose answer, or refusal, the client gets."""
         return self.attempts[-1].upstream if self.result is not None else None
 
@@ -112,23 +112,23 @@ class Course:
         self.shut_out.append(target)
         return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")
 
-    def charge(self, job: Job) -> ErrorClass | None:
+    def charge(self, job: RoutedRequest) -> ErrorClass | None:
         """How the assigned arm failed (router.md 5), or why it was left out through its fault.
 
         None where it did not.
         """
         if not (job.plan.left_out or self.shut_out) and len(self.attempts) == 1:
             only = _class(self.attempts[0])
-            return only if charged(job.arm, [only]) else None
+            return only if is_arm_charged(job.arm, [only]) else None
         failing = (each.target for each in job.plan.left_out if each.because in FAILING)
         if job.own in (*failing, *self.shut_out):
             return ArmFailure.CIRCUIT_OPEN
         if job.plan.left_out and job.candidate_is_unable:
             return ArmFailure.UNABLE
         last = {each.upstream.id: _class(each) for each in self.attempts}
-        failed = job.own in last and charged(job.arm, list(last.values()))
+        failed = job.own in last and is_arm_charged(job.arm, list(last.values()))
         return last[job.own] if failed else None
 
 
-def _class(attempt: Attempt) -> FailureClass | None:
+def _class(attempt: FinishedAttempt) -> FailureClass | None:
     return attempt.failure.failure if attempt.failure else None

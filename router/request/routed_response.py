@@ -8,30 +8,30 @@ from typing import Final
 
 from harness.domain.reliability.failures import CLIENTS_OWN, ErrorClass, FailureClass
 from harness.domain.routing.table import Arm
-from router.observers.tracing_port import Served
-from router.protocols.answer_signals import Said
+from router.observers.tracing_port import SpanResult
+from router.protocols.answer_signals import AnswerSignals
 from router.protocols.endpoints import DIALECTS
 from router.protocols.event_stream import Irregularity
-from router.protocols.usage import Usage
-from router.request.attempt import Answer
-from router.request.degradation import degraded
+from router.protocols.usage import TokenUsage
+from router.request.attempt import UpstreamAnswer
+from router.request.degradation import degradation_header
 from router.request.dispatch import Dispatcher
 from router.request.heartbeat import Heartbeat
-from router.request.refusals import nobody, refusal
-from router.request.request_state import Course, Job
+from router.request.refusals import no_answer_reply, refusal_reply
+from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.stream_relay import CommittedStream
-from router.server.asgi import CallerWatch, OnLeaving, Receive, Send, send_reply
-from router.server.internal_errors import InternalErrors, Part
+from router.server.asgi import DisconnectWatch, OnLeaving, Receive, Send, send_reply
+from router.server.internal_errors import InternalErrors, RouterPart
 from router.server.replies import EVENTS, JSON, Reply, error_reply
-from router.snapshot.compiled import Header, Upstream
-from router.snapshot.route_plans import plain_plan
+from router.snapshot.compiled import CompiledTarget, Header
+from router.snapshot.route_plans import incumbent_plan
 from router.upstream.transport import UpstreamFailed
 
-NO_USAGE: Final = Usage(0, 0)
+NO_USAGE: Final = TokenUsage(0, 0)
 RATES: Final = (b"x-ratelimit-", b"anthropic-ratelimit-")
 
 
-class Copied:
+class AnswerCopy:
     """What a client got, for whom keeps it (F9); nothing more once it is too large."""
 
     def __init__(self, most_bytes: int) -> None:
@@ -52,7 +52,7 @@ class Copied:
         return b"".join(self._pieces).decode("utf-8", "replace")
 
 
-class Exchange:
+class RoutedResponse:
     """One routed request and what became of it.
 
     headers: of every answer, its id first. limited: they tell of limits of our own, which is
@@ -62,15 +62,15 @@ class Exchange:
 
     def __init__(  # noqa: PLR0913 - all by name but four
         self,
-        job: Job,
-        course: Course,
+        job: RoutedRequest,
+        course: RequestProgress,
         headers: tuple[Header, ...],
         errors: InternalErrors,
         *,
         limited: bool = False,
         heartbeat_s: float = 0.0,
         on_leaving: OnLeaving | None = None,
-        copies: Sequence[Copied] = (),
+        copies: Sequence[AnswerCopy] = (),
     ) -> None:
         self.job = job
         self.course = course
@@ -99,7 +99,7 @@ class Exchange:
             head = (*self._headers, *self._degraded(first))
             beat = Heartbeat(send, head, self._heartbeat_s)
         except Exception as error:
-            self._errors.note(Part.HEARTBEAT, error, self.job.route, self.job.arm)
+            self._errors.note(RouterPart.HEARTBEAT, error, self.job.route, self.job.arm)
             await self._serve(dispatcher, receive, send)
             return
         try:
@@ -108,7 +108,7 @@ class Exchange:
             try:
                 beat.cancel()
             except Exception as error:
-                self._errors.note(Part.HEARTBEAT, error, self.job.route, self.job.arm)
+                self._errors.note(RouterPart.HEARTBEAT, error, self.job.route, self.job.arm)
 
     async def _serve(
         self,
@@ -119,7 +119,7 @@ class Exchange:
     ) -> None:
         try:
             # Not watched while the last bytes are sent: after them any caller may go.
-            with CallerWatch(receive, dispatcher.timers, self._on_leaving):
+            with DisconnectWatch(receive, dispatcher.timers, self._on_leaving):
                 try:
                     await dispatcher.run(self.job, self.course)
                 except Exception as error:
@@ -148,7 +148,7 @@ class Exchange:
         try:
             await beat.settle()
         except Exception as error:
-            self._errors.note(Part.HEARTBEAT, error, self.job.route, self.job.arm)
+            self._errors.note(RouterPart.HEARTBEAT, error, self.job.route, self.job.arm)
 
     def _failed_inside(self, *, every: bool = False) -> bool:
         """Whether an attempt, or every one, met a fault of ours."""
@@ -165,16 +165,16 @@ class Exchange:
         """
         job, course = self.job, self.course
         if error is not None:
-            self._errors.note(Part.DISPATCH, error, job.route, job.arm)
+            self._errors.note(RouterPart.DISPATCH, error, job.route, job.arm)
             self._neutral = True
         if isinstance(course.result, CommittedStream):
             await course.result.aclose()
         course.result = None
-        plan = plain_plan(job.route.plans[job.request.endpoint][Arm.INCUMBENT], job.plan)
+        plan = incumbent_plan(job.route.plans[job.request.endpoint][Arm.INCUMBENT], job.plan)
         plain = job._replace(plan=plan, span=None, watch=None)
         await dispatcher.run(plain, course)
 
-    def _late_error(self, result: Answer | UpstreamFailed | None) -> bytes:
+    def _late_error(self, result: UpstreamAnswer | UpstreamFailed | None) -> bytes:
         """The end of a stream that has begun with a heartbeat and has no answer."""
         told = json.loads(self._reply(result).body)
         error = told.get("error") if isinstance(told, dict) else None
@@ -183,24 +183,24 @@ class Exchange:
         events = DIALECTS[self.job.request.endpoint].stream(self.job.request, None)
         return events.broken(str(message or told), failure or FailureClass.OVERLOADED)
 
-    def _reply(self, result: Answer | UpstreamFailed | None) -> Reply:
-        if isinstance(result, Answer):
+    def _reply(self, result: UpstreamAnswer | UpstreamFailed | None) -> Reply:
+        if isinstance(result, UpstreamAnswer):
             return Reply(result.status, (JSON, *self._passed_on(result.headers)), result.body)
         if result is None and self._failed_inside(every=True):
             why = f"the router failed; quote {self._headers[0][1].decode()}"
             return self._told(error_reply(500, why, "internal_error"))
         if result is None:
-            return self._told(nobody(self.job, self.course))
-        return self._told(refusal(result))
+            return self._told(no_answer_reply(self.job, self.course))
+        return self._told(refusal_reply(result))
 
     def _told(self, error: Reply) -> Reply:
         dialect = DIALECTS[self.job.request.endpoint]
         return dialect.error(error, self._headers[0][1].decode())
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> TokenUsage:
         result = self.course.result
-        if isinstance(result, Answer):
+        if isinstance(result, UpstreamAnswer):
             return result.usage or NO_USAGE
         return result.usage if isinstance(result, CommittedStream) else NO_USAGE
 
@@ -208,7 +208,7 @@ class Exchange:
     def model(self) -> str:
         """That the provider says it served; empty if it does not."""
         result = self.course.result
-        return result.model if isinstance(result, Answer | CommittedStream) else ""
+        return result.model if isinstance(result, UpstreamAnswer | CommittedStream) else ""
 
     @property
     def irregularities(self) -> Collection[str]:
@@ -216,7 +216,7 @@ class Exchange:
         result = self.course.result
         if isinstance(result, CommittedStream):
             return result.irregularities
-        if isinstance(result, Answer) and not result.ended:
+        if isinstance(result, UpstreamAnswer) and not result.ended:
             return (Irregularity.NO_FINISH_REASON,)
         return ()
 
@@ -224,7 +224,7 @@ class Exchange:
     def failed(self) -> bool:
         """The caller got an error that is not the caller's own."""
         result = self.course.result
-        if self.caller_gone or isinstance(result, Answer):
+        if self.caller_gone or isinstance(result, UpstreamAnswer):
             return False
         if isinstance(result, UpstreamFailed):
             return result.failure not in CLIENTS_OWN
@@ -240,20 +240,22 @@ class Exchange:
         if self.failed:
             return "failed"
         return (
-            "ok" if isinstance(self.course.result, Answer | CommittedStream) else "client_error"
+            "ok"
+            if isinstance(self.course.result, UpstreamAnswer | CommittedStream)
+            else "client_error"
         )
 
-    def served(self) -> Served:
+    def served(self) -> SpanResult:
         """For tracing."""
         result, course = self.course.result, self.course
-        return Served(
+        return SpanResult(
             upstream=course.upstream,
             outcome=self.outcome,
             error=self._error(),
             attempts=len(course.attempts),
             usage=self.usage,
             first_token_s=course.first_token_s,
-            body=result.body if isinstance(result, Answer) else b"",
+            body=result.body if isinstance(result, UpstreamAnswer) else b"",
             finish_reasons=(
                 result.finish_reasons if isinstance(result, CommittedStream) else ()
             ),
@@ -273,7 +275,7 @@ class Exchange:
             case _:
                 return ""
 
-    def said(self) -> Said | None:
+    def said(self) -> AnswerSignals | None:
         """What the answer said, for the guardrails that watch; None where none came."""
         watch, result = self.job.watch, self.course.result
         if watch is None or result is None:
@@ -283,7 +285,7 @@ class Exchange:
         said = watch.ear()
         if said is None:
             return None
-        if isinstance(result, Answer):
+        if isinstance(result, UpstreamAnswer):
             DIALECTS[self.job.request.endpoint].hear(said, result.members)
         elif result.failure is FailureClass.CONTENT_POLICY:
             said.refused = True
@@ -324,9 +326,9 @@ class Exchange:
             now = asyncio.get_running_loop().time()
             self.course.last_token_s = now - self.job.begun
 
-    def _drop(self, copied: Copied, error: Exception) -> None:
+    def _drop(self, copied: AnswerCopy, error: Exception) -> None:
         """Who keeps it gets nothing rather than a part."""
-        self._errors.note(Part.CAPTURE, error, self.job.route, self.job.arm)
+        self._errors.note(RouterPart.CAPTURE, error, self.job.route, self.job.arm)
         copied.too_large = True
         self._copies = [each for each in self._copies if each is not copied]
 
@@ -350,12 +352,14 @@ class Exchange:
 
     def _degraded(
         self,
-        upstream: Upstream | None,
-        result: Answer | CommittedStream | UpstreamFailed | None = None,
+        upstream: CompiledTarget | None,
+        result: UpstreamAnswer | CommittedStream | UpstreamFailed | None = None,
     ) -> tuple[Header, ...]:
         try:
-            left = result.dropped if isinstance(result, Answer | CommittedStream) else ()
-            return degraded(self.job.plan, self.job.request, upstream, left)
+            left = (
+                result.dropped if isinstance(result, UpstreamAnswer | CommittedStream) else ()
+            )
+            return degradation_header(self.job.plan, self.job.request, upstream, left)
         except Exception as error:
-            self._errors.note(Part.HEADERS, error, self.job.route, self.job.arm)
+            self._errors.note(RouterPart.HEADERS, error, self.job.route, self.job.arm)
             return ()

@@ -13,16 +13,16 @@ from contextlib import aclosing
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
-from router.protocols.answer_signals import Said
+from router.protocols.answer_signals import AnswerSignals
 from router.protocols.event_stream import StreamFilter
-from router.protocols.usage import Usage
-from router.server.internal_errors import Part
+from router.protocols.usage import TokenUsage
+from router.server.internal_errors import RouterPart
 from router.server.replies import passed_on
 from router.server.timers import Timers
 from router.snapshot.compiled import Header
 from router.upstream.stream_end import LAST_EVENTS_S
-from router.upstream.transport import UpstreamFailed, UpstreamReply, dropped
-from router.upstream.transport import moved as heard
+from router.upstream.transport import UpstreamFailed, UpstreamReply, dropped_fields_of
+from router.upstream.transport import hidden_progress as heard
 
 # How long a finished stream may take to close, so that its connection can be used again.
 LAST_BYTES_S: Final = 0.2
@@ -67,7 +67,7 @@ class CommittedStream:
         self._timers = timers
         self._on_end: OnEnd | None = on_end
         self._hide = hide
-        self._faults: list[tuple[Part, Exception]] = []
+        self._faults: list[tuple[RouterPart, Exception]] = []
 
     @property
     def headers(self) -> list[Header]:
@@ -75,7 +75,7 @@ class CommittedStream:
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        return dropped(self._reply)
+        return dropped_fields_of(self._reply)
 
     @property
     def finish_reasons(self) -> Sequence[str]:
@@ -91,19 +91,19 @@ class CommittedStream:
         return self._events.model
 
     @property
-    def said(self) -> Said | None:
+    def said(self) -> AnswerSignals | None:
         return self._events.said
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> TokenUsage:
         return self._events.used()
 
     @property
-    def faults(self) -> Iterator[tuple[Part, Exception]]:
+    def faults(self) -> Iterator[tuple[RouterPart, Exception]]:
         """Of our own, with the part where each was."""
         yield from self._faults
         if self._events.deafened is not None:
-            yield Part.GUARDRAILS, self._events.deafened
+            yield RouterPart.GUARDRAILS, self._events.deafened
 
     async def sent(self) -> AsyncGenerator[bytes, None]:
         """What the client gets, piece by piece. Raises nothing of the upstream's."""
@@ -169,7 +169,7 @@ class CommittedStream:
             try:
                 told(FailureClass.CANCELLED if self._blameless else self.failure or left)
             except Exception as error:
-                self._faults.append((Part.RECORDING, error))
+                self._faults.append((RouterPart.RECORDING, error))
         if self._events.finished and self.failure is None:
             try:
                 async with asyncio.timeout(LAST_BYTES_S):
@@ -205,7 +205,7 @@ class CommittedStream:
 
     def _failed(self, error: Exception) -> bytes:
         """What reads this answer failed: nobody knows what it would have said."""
-        self._faults.append((Part.STREAM, error))
+        self._faults.append((RouterPart.STREAM, error))
         return self._broken(FailureClass.INTERNAL, "the router failed")
 
     def _broken(self, failure: FailureClass, detail: str) -> bytes:

@@ -13,18 +13,20 @@ from harness.domain.reliability.latency import (
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.degradation import Hint
 from harness.domain.settings import RouterSettings
-from router.recording.bounded_map import Recent
+from router.recording.bounded_map import BoundedMap
 from router.request.needs import output_limit
-from router.request.optional_fields import given
-from router.request.request_state import Job, Try
-from router.snapshot.compiled import ServedRoute, Upstream
+from router.request.optional_fields import given_fields
+from router.request.request_state import AttemptSpec, RoutedRequest
+from router.snapshot.compiled import CompiledRoute, CompiledTarget
 
 # Targets, endpoints and classes of answers, of which a worker keeps the times.
 KEPT: Final = 2048
 Kind = tuple[str, Endpoint, int]
 
 
-def first_token_s(route: ServedRoute, upstream: Upstream, settings: RouterSettings) -> float:
+def first_token_s(
+    route: CompiledRoute, upstream: CompiledTarget, settings: RouterSettings
+) -> float:
     """Of a stream: as the route says, else what is said of the model, else the router."""
     own = route.route.settings.first_token_timeout_s
     return own or upstream.can.first_token_timeout_s or settings.first_token_timeout_s
@@ -35,9 +37,9 @@ class TimeLimits:
 
     def __init__(self, settings: RouterSettings) -> None:
         self._settings = settings
-        self._times: Recent[Kind, AnswerTimes] = Recent(KEPT)
+        self._times: BoundedMap[Kind, AnswerTimes] = BoundedMap(KEPT)
 
-    def first_s(self, job: Job, made: Try) -> float:
+    def first_s(self, job: RoutedRequest, made: AttemptSpec) -> float:
         """Until a stream's first output, or a plain answer's first byte; inf for no limit."""
         if job.request.stream:
             return first_token_s(job.route, made.upstream, self._settings)
@@ -50,11 +52,11 @@ class TimeLimits:
             return said
         if made.check or made.upstream.id == job.plan.targets[-1]:
             return math.inf  # nobody stands behind it: to wait on is all that is left
-        thinks = bool(given(job.request, (Hint.REASONING,)))
+        thinks = bool(given_fields(job.request, (Hint.REASONING,)))
         unmeasured_s = unmeasured_limit_s(output_limit(job.request), thinks=thinks)
         return first_byte_limit_s(self._times.get(_kind(job, made)), unmeasured_s)
 
-    def note(self, job: Job, made: Try, seconds: float) -> None:
+    def note(self, job: RoutedRequest, made: AttemptSpec, seconds: float) -> None:
         """A plain answer's first byte came after that time, or the wait for it ended then.
 
         A wait that was cut counts as well: where answers became slower, the limit must follow.
@@ -63,5 +65,5 @@ class TimeLimits:
         self._times.put(kind, with_answer(self._times.get(kind), seconds))
 
 
-def _kind(job: Job, made: Try) -> Kind:
+def _kind(job: RoutedRequest, made: AttemptSpec) -> Kind:
     return made.upstream.id, made.endpoint, answer_class(output_limit(job.request))

@@ -13,13 +13,13 @@ from router.protocols.embeddings import EMBEDDINGS
 from router.protocols.endpoints import DIALECTS
 from router.protocols.event_stream import StreamFilter
 from router.protocols.messages.unsigned_thinking import without_unsigned
-from router.request.attempt import Answer, check_type, read_answer, refusal_of
-from router.request.degradation import dropped_for
-from router.request.optional_fields import without
-from router.request.request_state import Job, Try
+from router.request.attempt import UpstreamAnswer, check_content_type, read_answer, read_refusal
+from router.request.degradation import dropped_fields
+from router.request.optional_fields import without_fields
+from router.request.request_state import AttemptSpec, RoutedRequest
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.server.timers import Timers
-from router.snapshot.compiled import Upstream
+from router.snapshot.compiled import CompiledTarget
 from router.upstream.transport import (
     TransportFactory,
     UpstreamFailed,
@@ -31,7 +31,7 @@ from router.upstream.transport import (
 MAX_HELD_BYTES: Final = 1024 * 1024
 
 
-class Calls:
+class UpstreamCalls:
     """No time limits of its own but the stream's: the caller bounds it by cancelling."""
 
     def __init__(
@@ -43,8 +43,12 @@ class Calls:
         self._names_route = settings.response_model is AnsweredModel.ROUTE
 
     async def make(
-        self, job: Job, made: Try, on_end: OnEnd, on_head: Callable[[], None] | None = None
-    ) -> Answer | CommittedStream:
+        self,
+        job: RoutedRequest,
+        made: AttemptSpec,
+        on_end: OnEnd,
+        on_head: Callable[[], None] | None = None,
+    ) -> UpstreamAnswer | CommittedStream:
         """on_end: of a stream. on_head: told when a good answer has begun.
 
         Raises UpstreamFailed, without what we proved ourselves with.
@@ -61,8 +65,12 @@ class Calls:
             raise
 
     async def _made(
-        self, job: Job, made: Try, on_end: OnEnd, on_head: Callable[[], None] | None
-    ) -> Answer | CommittedStream:
+        self,
+        job: RoutedRequest,
+        made: AttemptSpec,
+        on_end: OnEnd,
+        on_head: Callable[[], None] | None,
+    ) -> UpstreamAnswer | CommittedStream:
         upstream = made.upstream
         asked = job.request
         dialect = DIALECTS[asked.endpoint]
@@ -79,16 +87,16 @@ class Calls:
         handed_over = False
         try:
             if not 200 <= reply.status < 300:
-                raise await refusal_of(reply)
+                raise await read_refusal(reply)
             if on_head is not None:
                 on_head()
             if not asked.stream:
-                check_type(reply, b"application/json")
+                check_content_type(reply, b"application/json")
                 answer = await read_answer(reply, self._name(job), dialect)
                 if asked.endpoint is Endpoint.EMBEDDINGS:
                     EMBEDDINGS.check_vectors(asked, answer.members)
                 return answer
-            check_type(reply, b"text/event-stream")
+            check_content_type(reply, b"text/event-stream")
             events = dialect.stream(asked, self._name(job))
             events.skips = job.route.route.settings.on_bad_event is OnBadEvent.SKIP
             if job.watch is not None:
@@ -101,12 +109,12 @@ class Calls:
             if not handed_over:
                 await reply.aclose()
 
-    def _name(self, job: Job) -> str | None:
+    def _name(self, job: RoutedRequest) -> str | None:
         return job.route.json_name if self._names_route else None
 
     async def _until_commit(
         self,
-        job: Job,
+        job: RoutedRequest,
         reply: UpstreamReply,
         events: StreamFilter,
         on_end: OnEnd,
@@ -142,16 +150,16 @@ class Calls:
         )
 
 
-def _body(job: Job, upstream: Upstream) -> bytes:
+def _body(job: RoutedRequest, upstream: CompiledTarget) -> bytes:
     """The client's, as the target is to see it."""
     asked = job.request.for_kind(upstream.provider.kind)
     # A target that never calls tools in parallel may not even know the field.
     serialize = job.plan.serialize_tools and upstream.can.parallel_tools
     dialect = DIALECTS[asked.endpoint]
     body = dialect.patched(asked, upstream.target, serialize_tools=serialize)
-    dropped = dropped_for(asked, upstream)
+    dropped = dropped_fields(asked, upstream)
     if dropped:
-        body = without(body, asked.endpoint, dropped, upstream.target)
+        body = without_fields(body, asked.endpoint, dropped, upstream.target)
     if asked.endpoint is Endpoint.MESSAGES and asked.endpoint not in upstream.adapted:
         body = without_unsigned(body)
     return body

@@ -12,57 +12,57 @@ from harness.domain.routing.table import KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock, RateBook
 from router.access.admission import Admission
-from router.access.budget_refresh import BudgetWatch
+from router.access.budget_refresh import BudgetRefresh
 from router.access.keys import KeyRing
-from router.access.model_list import MODELS, models
+from router.access.model_list import MODELS, list_models
 from router.access.rate_limits import LocalRates
 from router.health.checks import HealthChecks
-from router.health.early_recovery import Renewals
+from router.health.early_recovery import EarlyRecovery
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
-from router.health.worker_alerts import Alarms
-from router.observers.canary_guard import Guards
-from router.observers.capture import Sampler
+from router.health.worker_alerts import WorkerAlerts
+from router.observers.canary_guard import CanaryGuards
+from router.observers.capture import CaptureSampler
 from router.observers.failover_log import FailoverLog
 from router.observers.feedback import PATH as FEEDBACK
-from router.observers.feedback import Feedback
+from router.observers.feedback import FeedbackIntake
 from router.observers.feedback_body import MAX_BODY_BYTES
-from router.observers.judge import Judges
-from router.observers.judge_budget import JudgeMoney
-from router.observers.request_accounting import Books
-from router.observers.request_observers import Observers
-from router.observers.shadow import Shadows
+from router.observers.judge import SampleJudge
+from router.observers.judge_budget import JudgeBudget
+from router.observers.request_accounting import RequestAccounting
+from router.observers.request_observers import RequestObservers
+from router.observers.shadow import ShadowMirror
 from router.observers.tracing_port import Tracing
 from router.protocols.endpoints import ENDPOINTS
 from router.protocols.messages.dialect import VERSION
 from router.protocols.messages.errors import anthropic_error
-from router.recording.guard_files import GuardFiles, NoFiles
-from router.recording.metrics import CONTENT_TYPE, Reading, RouterMetrics
-from router.recording.port import Exposition, OwnExposition, Recording
-from router.recording.shadow_totals import ShadowWatch
-from router.recording.state_metrics import States
-from router.request.attempt_settlement import Outcomes
+from router.recording.guard_files import GuardFiles, InMemoryGuardFiles
+from router.recording.metrics import CONTENT_TYPE, MetricReading, RouterMetrics
+from router.recording.port import Exposition, LocalExposition, Recording
+from router.recording.shadow_totals import ShadowTotalsRefresh
+from router.recording.state_metrics import StateMetrics
+from router.request.attempt_settlement import AttemptSettlement
 from router.request.dispatch import Dispatcher
-from router.request.model_endpoint import ModelCalls
+from router.request.model_endpoint import ModelEndpoint
 from router.request.planner import Planner
-from router.request.upstream_call import Calls
+from router.request.upstream_call import UpstreamCalls
 from router.server.asgi import (
-    CallerGone,
+    BodyTooLarge,
+    ClientDisconnected,
     Message,
     Receive,
     Scope,
     Send,
-    TooLarge,
-    arrived,
+    buffered_body,
     header,
     read_body,
     send_reply,
 )
 from router.server.event_log import EventLog
-from router.server.internal_errors import InternalErrors, Part
+from router.server.internal_errors import InternalErrors, RouterPart
 from router.server.replies import JSON, Reply, error_reply
 from router.server.timers import Timers
-from router.snapshot.compiled import Header, Serving
+from router.snapshot.compiled import CompiledSnapshot, Header
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.transport import TransportFactory
 
@@ -82,7 +82,7 @@ CLOSE: Final[Header] = (b"connection", b"close")
 SOON: Final[Header] = (b"retry-after", b"1")
 
 
-def build(  # noqa: PLR0913 - the parts, one by one
+def build_router(  # noqa: PLR0913 - the parts, one by one
     holder: SnapshotHolder,
     recorder: Recording,
     transport_factory: TransportFactory,
@@ -111,10 +111,10 @@ def build(  # noqa: PLR0913 - the parts, one by one
         secret,
         clock,
         on_stop,
-        exposition or OwnExposition(),
+        exposition or LocalExposition(),
         rates or LocalRates(),
         tracing,
-        guard_files or NoFiles(),
+        guard_files or InMemoryGuardFiles(),
     )
 
 
@@ -140,7 +140,7 @@ class Router:
         self._timers = Timers()
         self._health = TargetHealth(settings.breaker, clock.monotonic)
         self._events = EventLog()
-        self._alarms = Alarms(holder, self._health, recorder, clock, self._events)
+        self._alarms = WorkerAlerts(holder, self._health, recorder, clock, self._events)
         self._health.on_move = self._alarms.breaker_moved
         self._health.on_pause = self._alarms.paused
         self._metrics = RouterMetrics(self._reading)
@@ -150,7 +150,7 @@ class Router:
             self._metrics, recorder.counters, self._alarms.internal_error
         )
         failovers = FailoverLog(secret, clock, self._metrics, recorder, self._events)
-        self._guards = Guards(
+        self._guards = CanaryGuards(
             holder,
             guard_files,
             clock,
@@ -161,18 +161,20 @@ class Router:
         )
         self._guards.boot()
         recorder.on_abort = self._guards.heard
-        books = Books(recorder, self._metrics, failovers, self._guards, clock, self._errors)
-        self._feedback = Feedback(recorder, self._metrics)
+        books = RequestAccounting(
+            recorder, self._metrics, failovers, self._guards, clock, self._errors
+        )
+        self._feedback = FeedbackIntake(recorder, self._metrics)
         keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
-        self._renewals = Renewals(self._health, keys)
+        self._renewals = EarlyRecovery(self._health, keys)
         self._alarms.also(self._renewals.look)
-        calls = Calls(transport_factory, settings, self._timers)
+        calls = UpstreamCalls(transport_factory, settings, self._timers)
         dispatcher = Dispatcher(
             calls,
             settings,
             self._health,
             keys,
-            Outcomes(self._health, keys, self._metrics),
+            AttemptSettlement(self._health, keys, self._metrics),
             clock,
             random.random,
             self._errors,
@@ -182,14 +184,14 @@ class Router:
             worker=recorder.worker, secret=secret,
         )  # fmt: skip
         self._proxies = proxy_networks(settings.trusted_proxies)
-        holder.also(BudgetWatch(holder, recorder.spends, clock))
-        holder.also(ShadowWatch(holder, recorder.shadows, clock))
-        self._shadows = Shadows(
+        holder.also(BudgetRefresh(holder, recorder.spends, clock))
+        holder.also(ShadowTotalsRefresh(holder, recorder.shadows, clock))
+        self._shadows = ShadowMirror(
             holder, calls, self._health, keys, recorder, self._metrics, settings, clock
         )
-        money = JudgeMoney(holder, clock)
+        money = JudgeBudget(holder, clock)
         holder.also(money)
-        self._judges = Judges(
+        self._judges = SampleJudge(
             holder, calls, self._health, keys, recorder, self._metrics, money, settings, clock
         )
         self._checks = HealthChecks(
@@ -200,21 +202,21 @@ class Router:
             clock,
             settings.health_check_interval_s,
         )
-        self._states = States(holder, recorder, self._events, self._health, self._checks)
+        self._states = StateMetrics(holder, recorder, self._events, self._health, self._checks)
         planner = Planner(
             self._health, clock, settings.breaker.when_all_open, self._guards.stopped
         )
-        observers = Observers(
+        observers = RequestObservers(
             books,
             self._feedback,
             self._admission,
-            Sampler(secret, clock, recorder),
+            CaptureSampler(secret, clock, recorder),
             self._shadows,
             self._judges,
             tracing,
             self._errors,
         )
-        self._calls = ModelCalls(
+        self._calls = ModelEndpoint(
             planner,
             dispatcher,
             self._admission,
@@ -270,7 +272,7 @@ class Router:
             try:
                 await watch()
             except Exception as error:
-                self._errors.note(Part.BACKGROUND, error)
+                self._errors.note(RouterPart.BACKGROUND, error)
             await asyncio.sleep(BEGUN_AGAIN_S)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -293,18 +295,18 @@ class Router:
                 reply = await self._allowed(scope, receive, noting_send, *found, request_id)
             if reply is not None:
                 await send_reply(send, _told(scope, reply, number), (request_id,))
-        except CallerGone:
+        except ClientDisconnected:
             return
         except Exception as error:
             # Its own words may hold content; the place is told once.
             log.error("request %s failed", number)  # noqa: TRY400
-            self._errors.note(Part.REQUEST, error)
+            self._errors.note(RouterPart.REQUEST, error)
             if begun:
                 raise
             reply = error_reply(500, f"the router failed; quote {number}", "internal_error")
             await send_reply(send, _told(scope, reply, number), (request_id,))
 
-    def _caller(self, scope: Scope) -> Reply | tuple[KeyGrant, Serving]:
+    def _caller(self, scope: Scope) -> Reply | tuple[KeyGrant, CompiledSnapshot]:
         """Who asks, and the revision for all of this request; or the reply already."""
         path, method = scope["path"], scope["method"]
         if path in HEALTH:
@@ -321,7 +323,7 @@ class Router:
         try:
             self._renewals.look(serving)
         except Exception as error:
-            self._errors.note(Part.RECORDING, error)
+            self._errors.note(RouterPart.RECORDING, error)
         grant = self._keys.grant(header(scope, b"authorization"), serving)
         if grant is None and _anthropic(scope):
             grant = self._keys.grant_of(header(scope, b"x-api-key"), serving)
@@ -340,7 +342,7 @@ class Router:
         receive: Receive,
         send: Send,
         grant: KeyGrant,
-        serving: Serving,
+        serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply | None:
         """The reply; None when it is sent already."""
@@ -350,7 +352,7 @@ class Router:
         if path == FEEDBACK:
             return await self._heard(scope, receive, grant)
         if path not in ENDPOINTS:
-            return models(serving, grant, path, anthropic=_anthropic(scope))
+            return list_models(serving, grant, path, anthropic=_anthropic(scope))
         if self._under_way >= self._settings.max_concurrent:
             self._recorder.counters["refused_when_full"] += 1
             return error_reply(503, "this worker is full", "overloaded", headers=(SOON, CLOSE))
@@ -373,7 +375,7 @@ class Router:
         receive: Receive,
         send: Send,
         grant: KeyGrant,
-        serving: Serving,
+        serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply | None:
         body = await self._body(scope, receive, self._settings.max_body_bytes)
@@ -395,10 +397,10 @@ class Router:
         if kind.split(b";", 1)[0].strip().lower() != b"application/json":
             return error_reply(415, "send application/json", "unsupported_media_type")
         try:
-            body = arrived(scope, limit)
+            body = buffered_body(scope, limit)
             if body is None:
                 body = await read_body(receive, limit, self._timers)
-        except TooLarge:
+        except BodyTooLarge:
             message = f"the body is larger than {limit} bytes"
             return error_reply(413, message, "request_too_large", headers=(CLOSE,))
         except TimeoutError:
@@ -408,7 +410,7 @@ class Router:
 
     def note_fault(self, error: Exception) -> None:
         """Of what records, beside all requests."""
-        self._errors.note(Part.BACKGROUND, error)
+        self._errors.note(RouterPart.BACKGROUND, error)
 
     def stop(self) -> None:
         """Not ready any more; what comes all the same is served. Called from a signal, too."""
@@ -441,7 +443,7 @@ class Router:
             return error_reply(503, message, "metrics_unavailable", headers=(SOON,))
         return Reply(200, ((b"content-type", CONTENT_TYPE),), text)
 
-    def _reading(self) -> Reading:
+    def _reading(self) -> MetricReading:
         return self._states.reading(
             {
                 "router_requests_under_way": self._under_way,

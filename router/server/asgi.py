@@ -21,11 +21,11 @@ REQUEST_ARRIVES_S: Final = 30.0
 WATCH_AFTER_S: Final = 0.02
 
 
-class TooLarge(Exception):
+class BodyTooLarge(Exception):
     """The body is over the limit."""
 
 
-class CallerGone(Exception):
+class ClientDisconnected(Exception):
     """The caller hung up."""
 
 
@@ -45,14 +45,14 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
-def arrived(scope: Scope, max_bytes: int) -> bytes | None:
+def buffered_body(scope: Scope, max_bytes: int) -> bytes | None:
     """The body, if it came with the head. Raises TooLarge, also for what is still to come."""
     length = header(scope, b"content-length")
     if length is not None and length.isdigit() and int(length) > max_bytes:
-        raise TooLarge
+        raise BodyTooLarge
     body: bytes | None = scope.get(BODY)
     if body is not None and len(body) > max_bytes:
-        raise TooLarge
+        raise BodyTooLarge
     return body
 
 
@@ -68,12 +68,12 @@ async def read_body(receive: Receive, max_bytes: int, timers: Timers) -> bytes:
             part: bytes = message.get("body", b"")
             size += len(part)
             if size > max_bytes:
-                raise TooLarge
+                raise BodyTooLarge
             parts.append(part)
     if message["type"] == "http.disconnect":
-        raise CallerGone
+        raise ClientDisconnected
     if size > max_bytes:
-        raise TooLarge
+        raise BodyTooLarge
     return b"".join(parts) if len(parts) > 1 else body
 
 
@@ -89,7 +89,7 @@ async def send_reply(send: Send, reply: Reply, headers: Iterable[Header]) -> Non
     await send({"type": "http.response.body", "body": reply.body})
 
 
-class CallerWatch:
+class DisconnectWatch:
     """Within the block, a caller who hangs up cancels it; outside it is CallerGone."""
 
     def __init__(
@@ -126,7 +126,7 @@ class CallerWatch:
         if self._watch is not None:
             self._watch.cancel()
         if self._gone and kind is asyncio.CancelledError and self._task.uncancel() == 0:
-            raise CallerGone from None
+            raise ClientDisconnected from None
 
     def due(self) -> None:
         self._watch = asyncio.get_running_loop().create_task(self._wait())

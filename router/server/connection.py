@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 
 from router.server.asgi import REQUEST_ARRIVES_S, App
 from router.server.replies import error_body
-from router.server.request_cycle import SLICE_BYTES, Call, status_line
+from router.server.request_cycle import SLICE_BYTES, RequestCycle, status_line
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 # Of a body that nobody reads yet; more is left to the network.
@@ -51,7 +51,7 @@ class HeadTooLarge(Exception):
     """The request line and the headers are over the limit."""
 
 
-class State(ServerState):
+class ConnectionState(ServerState):
     """Of a server that may be leaving.
 
     ending: every answer is the last on its connection. handed_over: others serve in this
@@ -64,7 +64,7 @@ class State(ServerState):
         self.handed_over = False
 
 
-class BodyAlone:
+class BodyProtocol:
     """What a parser tells of a body whose head was read by another one."""
 
     def __init__(self, on_body: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
@@ -82,7 +82,7 @@ class Connection(asyncio.Protocol):
     def __init__(
         self,
         config: Config,
-        server_state: State,
+        server_state: ConnectionState,
         app_state: dict[str, Any],  # noqa: ARG002 - uvicorn's; nothing is shared that way
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
@@ -93,9 +93,9 @@ class Connection(asyncio.Protocol):
         self._state = server_state
         self._keep_alive_s = config.timeout_keep_alive
         self._parser = httptools.HttpRequestParser(self)
-        self._arriving: Call | None = None  # its body is still to come
-        self._answered: Call | None = None  # its answer is
-        self._waiting: deque[Call] = deque()
+        self._arriving: RequestCycle | None = None  # its body is still to come
+        self._answered: RequestCycle | None = None  # its answer is
+        self._waiting: deque[RequestCycle] = deque()
         self._drains: list[asyncio.Future[None]] = []
         self._unwritten = memoryview(b"")  # of an answer that is written in slices
         self._all_written: Callable[[], None] | None = None
@@ -245,7 +245,7 @@ class Connection(asyncio.Protocol):
         }
         wanted = version == "1.1" and self._parser.should_keep_alive()
         goes_on = wanted and not self._state.ending
-        call = Call(self, scope, keep_alive=goes_on, expects_100=self._expects_100)
+        call = RequestCycle(self, scope, keep_alive=goes_on, expects_100=self._expects_100)
         self._arriving = call
         if self._answered is None:
             self._start(call)
@@ -288,7 +288,7 @@ class Connection(asyncio.Protocol):
         if not lines:
             self._last_came()
             return
-        self._parser = httptools.HttpRequestParser(BodyAlone(self.on_body, self._last_came))
+        self._parser = httptools.HttpRequestParser(BodyProtocol(self.on_body, self._last_came))
         self.data_received(b"POST / HTTP/1.1\r\n%b\r\n%b" % (b"".join(lines), rest))
 
     def _last_came(self) -> None:
@@ -420,7 +420,7 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.abort()
 
-    def _start(self, call: Call) -> None:
+    def _start(self, call: RequestCycle) -> None:
         self._answered = call
         call.start()
 

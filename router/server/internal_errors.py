@@ -15,14 +15,14 @@ from weakref import WeakKeyDictionary
 
 from harness.domain.routing.table import Arm
 from router.recording.metrics import RouterMetrics
-from router.snapshot.compiled import ServedRoute
+from router.snapshot.compiled import CompiledRoute
 
 log = logging.getLogger(__name__)
 
 NO_ARM: Final = "none"
 
 
-class Part(StrEnum):
+class RouterPart(StrEnum):
     """Where in the router it was. ATTEMPT: what runs for one target alone, its request patch, a
     translation, the reading of its answer. BACKGROUND: beside all requests.
     """
@@ -46,7 +46,7 @@ class Part(StrEnum):
     BACKGROUND = "background"
 
 
-class Tell(Protocol):
+class RaiseAlert(Protocol):
     def __call__(self, about: str, subject: str, words: str) -> None:
         """As `Alarms.internal_error`."""
         ...
@@ -55,19 +55,21 @@ class Tell(Protocol):
 class InternalErrors:
     """Belongs to the event loop of its worker. counters: of the process."""
 
-    def __init__(self, metrics: RouterMetrics, counters: Counter[str], tell: Tell) -> None:
+    def __init__(
+        self, metrics: RouterMetrics, counters: Counter[str], tell: RaiseAlert
+    ) -> None:
         self._metrics = metrics
         self._counters = counters
         self._tell = tell
-        self._logged: set[tuple[Part, str]] = set()
+        self._logged: set[tuple[RouterPart, str]] = set()
         # A request is a task. Empty but after a fault, so that no other request pays.
         self._of_request: WeakKeyDictionary[asyncio.Task[object], int] = WeakKeyDictionary()
 
     def note(
         self,
-        part: Part,
+        part: RouterPart,
         error: BaseException,
-        route: ServedRoute | None = None,
+        route: CompiledRoute | None = None,
         arm: Arm | None = None,
     ) -> None:
         """Raises nothing. arm: the assigned one, None before there is one."""
@@ -84,7 +86,7 @@ class InternalErrors:
         return self._of_request.pop(task, 0) if task is not None else 0
 
     def _note(
-        self, part: Part, error: BaseException, route: ServedRoute | None, arm: str
+        self, part: RouterPart, error: BaseException, route: CompiledRoute | None, arm: str
     ) -> None:
         self._counters["internal_errors"] += 1
         self._metrics.internal_error(part.value, arm)
@@ -105,12 +107,12 @@ class InternalErrors:
 
 
 # Their faults change nothing of the answer.
-SPARED: Final = frozenset(Part) - {
-    Part.REQUEST,
-    Part.PLAN,
-    Part.ATTEMPT,
-    Part.DISPATCH,
-    Part.STREAM,
+SPARED: Final = frozenset(RouterPart) - {
+    RouterPart.REQUEST,
+    RouterPart.PLAN,
+    RouterPart.ATTEMPT,
+    RouterPart.DISPATCH,
+    RouterPart.STREAM,
 }
 
 

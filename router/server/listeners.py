@@ -7,7 +7,7 @@ from harness.domain.errors import ConfigError
 BACKLOG = 2048
 
 
-def listening(host: str, port: int) -> list[socket.socket]:
+def open_listeners(host: str, port: int) -> list[socket.socket]:
     """One per address of `host`. They belong to the parent, so that no connection that waits
 
     in the queue is lost when a worker ends. Raises ConfigError.

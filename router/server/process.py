@@ -15,8 +15,8 @@ from typing import Final
 import uvicorn
 
 from router.server.asgi import App
-from router.server.connection import Connection, State
-from router.server.listeners import listening
+from router.server.connection import Connection, ConnectionState
+from router.server.listeners import open_listeners
 from router.workers.shutdown import HAND_OVER, KEEP_ALIVE_S, STOP
 
 ENOUGH_FILES: Final = 65_536
@@ -28,7 +28,7 @@ UNSENT_BYTES: Final = 128 * 1024
 COLLECT_AFTER: Final = (50_000, 50, 100)
 
 
-class Server(uvicorn.Server):
+class WorkerServer(uvicorn.Server):
     """Ends by returning: uvicorn raises the signal again, and the process dies of it.
 
     It goes in steps: `on_stop` (it is not ready any more, which balancers look for), the delay,
@@ -44,7 +44,7 @@ class Server(uvicorn.Server):
         on_stop: Callable[[], None] | None,
     ) -> None:
         super().__init__(config)
-        self.server_state: State = State()
+        self.server_state: ConnectionState = ConnectionState()
         self._drain_s = drain_s
         self._delay_s = shutdown_delay_s
         self._on_stop = on_stop
@@ -143,7 +143,7 @@ def server(
     drain_s: float = 30.0,
     shutdown_delay_s: float = 0.0,
     on_stop: Callable[[], None] | None = None,
-) -> Server:
+) -> WorkerServer:
     """A server that is not started yet. drain_s: how long a shutdown waits for requests.
 
     shutdown_delay_s: how long it goes on to accept and serve once it was told to stop. on_stop:
@@ -164,7 +164,9 @@ def server(
         timeout_keep_alive=KEEP_ALIVE_S,
         backlog=2048,
     )
-    return Server(config, drain_s=drain_s, shutdown_delay_s=shutdown_delay_s, on_stop=on_stop)
+    return WorkerServer(
+        config, drain_s=drain_s, shutdown_delay_s=shutdown_delay_s, on_stop=on_stop
+    )
 
 
 def serve(
@@ -189,4 +191,4 @@ def serve(
     made = server(
         app, host, port, drain_s=drain_s, shutdown_delay_s=shutdown_delay_s, on_stop=on_stop
     )
-    made.run(sockets=sockets or listening(host, port))
+    made.run(sockets=sockets or open_listeners(host, port))

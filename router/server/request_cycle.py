@@ -21,7 +21,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NO_EVENT: Final = b"3\r\n:\n\n\r\n"
 
 
-class Line(Protocol):
+class ConnectionPort(Protocol):
     """The connection, as a request needs it. full: the client reads slowly."""
 
     app: App
@@ -48,7 +48,7 @@ class Line(Protocol):
     async def drained(self) -> None: ...
 
 
-class Call:
+class RequestCycle:
     """begun: the answer's head is sent, or about to be. keep_alive: others may follow."""
 
     __slots__ = (
@@ -74,7 +74,7 @@ class Call:
     )
 
     def __init__(
-        self, line: Line, scope: Scope, *, keep_alive: bool, expects_100: bool
+        self, line: ConnectionPort, scope: Scope, *, keep_alive: bool, expects_100: bool
     ) -> None:
         self.keep_alive = keep_alive
         self.begun = self.complete = False

@@ -12,15 +12,15 @@ from harness.domain.errors import SnapshotInvalid
 from harness.domain.routing.data_classes import DataClasses, at_least_as_strict
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.plan import Surroundings
-from router.snapshot.compiled import ServedRoute
-from router.snapshot.route_plans import plans_of, route_targets
+from router.snapshot.compiled import CompiledRoute
+from router.snapshot.route_plans import build_plans, route_targets
 
 log = logging.getLogger(__name__)
 
 
-def with_overrides(
-    route: ServedRoute, routes: Mapping[str, ServedRoute], classes: DataClasses
-) -> ServedRoute:
+def compile_overrides(
+    route: CompiledRoute, routes: Mapping[str, CompiledRoute], classes: DataClasses
+) -> CompiledRoute:
     """The route with its overrides in place. Raises SnapshotInvalid for one that names none."""
     named = route.route.settings.overrides
     if not named:
@@ -38,8 +38,8 @@ def with_overrides(
 
 
 def _in_place_of(
-    asked: ServedRoute, served: ServedRoute, kind: RequestKind, classes: DataClasses
-) -> ServedRoute:
+    asked: CompiledRoute, served: CompiledRoute, kind: RequestKind, classes: DataClasses
+) -> CompiledRoute:
     """`served` for requests of `asked`: its targets, canary, limits and name in all records.
 
     `model` in answers is what was asked for, and switches of what was asked hold as well.
@@ -68,7 +68,7 @@ def _in_place_of(
     )
 
 
-def _shut(route: ServedRoute) -> ServedRoute:
+def _shut(route: CompiledRoute) -> CompiledRoute:
     """Nobody of it is asked, nothing of it is mirrored or judged, no canary is charged."""
     all_ = frozenset(route.upstreams)
     quiet = replace(route.route, canary=None, holdback=None)
@@ -77,7 +77,7 @@ def _shut(route: ServedRoute) -> ServedRoute:
         route,
         route=quiet,
         targets=targets,
-        plans=plans_of(targets, around),
+        plans=build_plans(targets, around),
         warmed=(),
         shadow=None,
         judge=None,

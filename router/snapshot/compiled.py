@@ -25,7 +25,7 @@ NO_KEYS: Final[ProviderKeySets] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Upstream:
+class CompiledTarget:
     """A target, as its requests are made, with its provider. price: None when unknown. header:
     x-swapgate-target.
 
@@ -52,21 +52,21 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
-class ServedShadow:
+class CompiledShadow:
     shadow: Shadow
-    upstream: Upstream
+    upstream: CompiledTarget
 
 
 @dataclass(frozen=True, slots=True)
-class ServedJudge:
+class CompiledJudge:
     """Who reads a sample of a live rollout's answers."""
 
     judge: CanaryJudge
-    upstream: Upstream
+    upstream: CompiledTarget
 
 
 @dataclass(frozen=True, slots=True)
-class ServedRoute:
+class CompiledRoute:
     """A route with all that a request of it needs. json_name: as a JSON string, for replies.
 
     plans: by endpoint, per arm, when every target is well and no switch is in force.
@@ -87,7 +87,7 @@ class ServedRoute:
     json_name: str
     targets: RouteTargets
     plans: Mapping[Endpoint, Mapping[Arm, Plan]]
-    upstreams: Mapping[str, Upstream]
+    upstreams: Mapping[str, CompiledTarget]
     capabilities: Mapping[str, Capabilities]
     native: Mapping[Endpoint, Mapping[str, Capabilities]]
     headers: Mapping[Arm, tuple[Header, ...]]
@@ -96,11 +96,11 @@ class ServedRoute:
     particular: bool
     warmed: tuple[str, ...]
     keep_warm: KeepWarm
-    shadow: ServedShadow | None = None
+    shadow: CompiledShadow | None = None
     keyless: frozenset[str] = frozenset()
     barred: frozenset[str] = frozenset()
-    overrides: Mapping[RequestKind, "ServedRoute"] = field(default_factory=dict)
-    judge: ServedJudge | None = None
+    overrides: Mapping[RequestKind, "CompiledRoute"] = field(default_factory=dict)
+    judge: CompiledJudge | None = None
 
     @property
     def trial(self) -> Canary | None:
@@ -108,7 +108,7 @@ class ServedRoute:
 
 
 @dataclass(frozen=True)
-class Serving:
+class CompiledSnapshot:
     """One revision, complete and immutable. A request keeps it from start to end.
 
     grants: by hash. budgeted: ids of the keys that have a budget. tasks: route by the task that
@@ -116,10 +116,10 @@ class Serving:
     """
 
     snapshot: Snapshot
-    routes: Mapping[str, ServedRoute]
+    routes: Mapping[str, CompiledRoute]
     grants: Mapping[str, KeyGrant]
     budgeted: frozenset[str]
-    tasks: Mapping[bytes, ServedRoute]
+    tasks: Mapping[bytes, CompiledRoute]
     provider_keys: ProviderKeySets
 
     @property

@@ -17,28 +17,28 @@ from harness.domain.routing.plan import RouteTargets, Surroundings
 from harness.domain.routing.table import Arm, Route, Snapshot
 from harness.domain.routing.target import Provider, Target
 from harness.domain.shadow.sampling import ended_by
-from router.protocols.endpoint_translation import HELD
-from router.snapshot.compile_overrides import with_overrides
+from router.protocols.endpoint_translation import UNTRANSLATABLE_FIELDS
+from router.snapshot.compile_overrides import compile_overrides
 from router.snapshot.compiled import (
     NO_KEYS,
-    ServedJudge,
-    ServedRoute,
-    ServedShadow,
-    Serving,
-    Upstream,
+    CompiledJudge,
+    CompiledRoute,
+    CompiledShadow,
+    CompiledSnapshot,
+    CompiledTarget,
     header_text,
 )
-from router.snapshot.route_plans import plans_of, route_targets
+from router.snapshot.route_plans import build_plans, route_targets
 
 log = logging.getLogger(__name__)
 
 
-def ready(
+def compile_snapshot(
     snapshot: Snapshot,
     standing: Sequence[Switch] = (),
     keys: ProviderKeySets = NO_KEYS,
     classes: DataClasses = NONE_NAMED,
-) -> Serving:
+) -> CompiledSnapshot:
     """standing: switches that this process was started with, beside the snapshot's. keys: of
     the snapshot's providers, as they are sent. classes: as the file names them; what a route
     carries and the file does not name is sent to nobody.
@@ -50,14 +50,14 @@ def ready(
         name: _served(snapshot, route, switches, keys, classes)
         for name, route in snapshot.table.routes.items()
     }
-    routes = {name: with_overrides(each, routes, classes) for name, each in routes.items()}
+    routes = {name: compile_overrides(each, routes, classes) for name, each in routes.items()}
     # Of two routes with one task the first by name has it, on every worker.
     tasks = {
         each.route.settings.task.encode("utf-8", "surrogatepass"): each
         for _, each in sorted(routes.items(), reverse=True)
         if each.route.settings.task
     }
-    return Serving(
+    return CompiledSnapshot(
         snapshot=snapshot,
         routes=routes,
         tasks=tasks,
@@ -69,12 +69,12 @@ def ready(
     )
 
 
-def kinds_called(snapshot: Snapshot) -> frozenset[str]:
+def provider_kinds(snapshot: Snapshot) -> frozenset[str]:
     """Of the providers of all targets that may be asked."""
     targets = snapshot.table.targets
     called = [targets[id_] for route in snapshot.table.routes.values() for id_ in route.targets]
     called += [each.candidate for each in snapshot.shadows]
-    judges = [judge_of(route) for route in snapshot.table.routes.values()]
+    judges = [canary_judge(route) for route in snapshot.table.routes.values()]
     called += [each.target for each in judges if each is not None]
     return frozenset(
         snapshot.providers[each.provider].kind
@@ -89,7 +89,7 @@ def _served(
     switches: Sequence[Switch],
     keys: ProviderKeySets,
     classes: DataClasses,
-) -> ServedRoute:
+) -> CompiledRoute:
     revision = str(snapshot.table.revision).encode()
     targets = route_targets(route)
     upstreams = {each: _upstream(snapshot, route, each, keys) for each in route.targets}
@@ -98,11 +98,11 @@ def _served(
     barred = _barred(route, upstreams, classes)
     well = Surroundings(capabilities=can, keyless=keyless, barred=barred)
     keep_warm = KeepWarm(route.settings.keep_warm_bps, route.settings.side_effects)
-    return ServedRoute(
+    return CompiledRoute(
         route=route,
         json_name=json.dumps(route.name),
         targets=targets,
-        plans=plans_of(targets, well),
+        plans=build_plans(targets, well),
         upstreams=upstreams,
         capabilities=can,
         native=_native(upstreams),
@@ -132,7 +132,7 @@ def _served(
 
 
 def _barred(
-    route: Route, upstreams: Mapping[str, Upstream], classes: DataClasses
+    route: Route, upstreams: Mapping[str, CompiledTarget], classes: DataClasses
 ) -> frozenset[str]:
     data_class = route.settings.data_class
     found = [
@@ -152,10 +152,10 @@ def _barred(
 
 
 def _native(
-    upstreams: Mapping[str, Upstream],
+    upstreams: Mapping[str, CompiledTarget],
 ) -> Mapping[Endpoint, Mapping[str, Capabilities]]:
     found: dict[Endpoint, Mapping[str, Capabilities]] = {}
-    for endpoint in HELD:
+    for endpoint in UNTRANSLATABLE_FIELDS:
         others = frozenset(Endpoint) - {endpoint}
         can = {
             id_: within(each.can, others) if endpoint in each.adapted else each.can
@@ -168,7 +168,7 @@ def _native(
 
 def _shadow(
     snapshot: Snapshot, route: Route, keys: ProviderKeySets, classes: DataClasses
-) -> ServedShadow | None:
+) -> CompiledShadow | None:
     """None also for one that cannot be asked: it holds up no revision."""
     for each in snapshot.shadows:
         if each.route == route.name and not ended_by(each, route):
@@ -182,21 +182,21 @@ def _shadow(
             elif upstream.keyless:
                 why = "has no key"
             else:
-                return ServedShadow(each, upstream)
+                return CompiledShadow(each, upstream)
             log.warning("shadow %s mirrors nothing: %s %s", each.id, upstream.name, why)
     return None
 
 
-def judge_of(route: Route) -> CanaryJudge | None:
+def canary_judge(route: Route) -> CanaryJudge | None:
     """Of its live rollout."""
     return route.trial.unit_rule.judge if route.trial else None
 
 
 def _judge(
     snapshot: Snapshot, route: Route, keys: ProviderKeySets, classes: DataClasses
-) -> ServedJudge | None:
+) -> CompiledJudge | None:
     """None also for one that cannot be asked: it holds up no revision, and no canary."""
-    judge = judge_of(route)
+    judge = canary_judge(route)
     if judge is None:
         return None
     try:
@@ -213,7 +213,7 @@ def _judge(
     elif not upstream.can.chat:
         why = "answers no chat"
     else:
-        return ServedJudge(judge, upstream)
+        return CompiledJudge(judge, upstream)
     log.warning("route %s: nobody judges its canary: %s %s", route.name, upstream.name, why)
     return None
 
@@ -221,7 +221,7 @@ def _judge(
 def _warmed(
     targets: RouteTargets,
     keep_warm: KeepWarm,
-    upstreams: Mapping[str, Upstream],
+    upstreams: Mapping[str, CompiledTarget],
     barred: frozenset[str],
 ) -> tuple[str, ...]:
     if keep_warm.side_effects or not keep_warm.share_bps:
@@ -232,7 +232,7 @@ def _warmed(
 
 def _upstream(
     snapshot: Snapshot, route: Route, target_id: str, keys: ProviderKeySets
-) -> Upstream:
+) -> CompiledTarget:
     target = snapshot.table.targets.get(target_id)
     if target is None:
         raise SnapshotInvalid(
@@ -244,7 +244,7 @@ def _upstream(
 
 def _upstream_of(
     snapshot: Snapshot, route: Route, target: Target, keys: ProviderKeySets
-) -> Upstream:
+) -> CompiledTarget:
     provider = snapshot.providers.get(target.provider)
     if provider is None:
         raise SnapshotInvalid(
@@ -259,7 +259,7 @@ def _upstream_of(
     can, kind = _capabilities(target, provider), PROVIDER_KINDS[provider.kind]
     own = tuple(keys.get(provider.name, ()))
     stored_before = any(each.provider == provider.name for each in snapshot.stored_keys)
-    return Upstream(
+    return CompiledTarget(
         target=provider.as_sent(target),
         id=target.id,
         name=target.name,

@@ -31,9 +31,9 @@ from harness.domain.shadow.shadow import Shadow, ShadowLimits
 FORMAT: Final = 1
 
 
-def save(snapshot: Snapshot, file: Path) -> None:
+def save_snapshot(snapshot: Snapshot, file: Path) -> None:
     """Atomically: after a crash there is the old file or the new one. Raises OSError."""
-    content = canonical_json(to_json(snapshot))
+    content = canonical_json(snapshot_to_json(snapshot))
     whole = {
         "format": FORMAT,
         "sha256": sha256(content.encode("utf-8", "surrogatepass")).hexdigest(),
@@ -50,7 +50,7 @@ def save(snapshot: Snapshot, file: Path) -> None:
     _sync_folder(file.parent)
 
 
-def load(file: Path) -> Snapshot:
+def load_snapshot(file: Path) -> Snapshot:
     """Raises SnapshotInvalid: not there, not readable, torn, of another format."""
     try:
         whole = json.loads(file.read_bytes())
@@ -60,7 +60,7 @@ def load(file: Path) -> Snapshot:
         found = sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
         if found != whole["sha256"]:
             raise SnapshotInvalid(f"{file} is damaged: its checksum does not fit")
-        return from_json(json.loads(content))
+        return snapshot_from_json(json.loads(content))
     except OSError as error:
         raise SnapshotInvalid(f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -76,7 +76,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def to_json(snapshot: Snapshot) -> dict[str, object]:
+def snapshot_to_json(snapshot: Snapshot) -> dict[str, object]:
     table = snapshot.table
     return {
         "revision": table.revision,
@@ -133,7 +133,7 @@ def _provider_json(provider: Provider) -> dict[str, object]:
     }
 
 
-def from_json(data: Mapping[str, Any]) -> Snapshot:
+def snapshot_from_json(data: Mapping[str, Any]) -> Snapshot:
     routes = [_route(each) for each in data["routes"]]
     providers = [_provider(each) for each in data["providers"]]
     return Snapshot(

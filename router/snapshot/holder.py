@@ -20,8 +20,8 @@ from harness.domain.routing.table import Snapshot
 from harness.ports import Store
 from router.protocols import answer_validity
 from router.snapshot import file as snapshot_file
-from router.snapshot.compiled import NO_KEYS, Serving
-from router.snapshot.compiler import ready
+from router.snapshot.compiled import NO_KEYS, CompiledSnapshot
+from router.snapshot.compiler import compile_snapshot
 from router.snapshot.lineage_guard import LineageGuard
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class SnapshotHolder:
         opened: Callable[[Snapshot], Snapshot] = lambda snapshot: snapshot,
         restored: Callable[[Snapshot], Snapshot] = lambda snapshot: snapshot,
     ) -> None:
-        self.current: Serving | None = None
+        self.current: CompiledSnapshot | None = None
         self.stale = False
         self.refused = ""
         self.undercut = False
@@ -93,7 +93,7 @@ class SnapshotHolder:
     def age_s(self) -> float:
         return time.monotonic() - self._confirmed
 
-    def boot(self) -> Serving:
+    def boot(self) -> CompiledSnapshot:
         """From the database, else from disk (stale). Raises SnapshotInvalid for neither."""
         try:
             self._guard.note(self._on_disk())
@@ -122,7 +122,7 @@ class SnapshotHolder:
 
     def _on_disk(self) -> Snapshot:
         """What served last, as its signed rows say. Raises SnapshotInvalid."""
-        return self._restored(snapshot_file.load(self._file))
+        return self._restored(snapshot_file.load_snapshot(self._file))
 
     def also(self, follower: Callable[[Store], None]) -> None:
         """Called in the thread that follows the store, about every second.
@@ -180,7 +180,7 @@ class SnapshotHolder:
         self.refused = str(error)
         self.undercut = isinstance(error, DatabaseRestored)
 
-    def _swap(self, offered: Snapshot) -> Serving:
+    def _swap(self, offered: Snapshot) -> CompiledSnapshot:
         snapshot = self._guard.admit(offered, self._store.lacking)
         serving = self._made(snapshot)
         self._guard.note(snapshot)
@@ -191,15 +191,17 @@ class SnapshotHolder:
         self.stale = False
         self._confirmed = time.monotonic()
         try:
-            snapshot_file.save(snapshot, self._file)
+            snapshot_file.save_snapshot(snapshot, self._file)
         except OSError as error:
             log.warning("revision %d serves but is not on disk: %s", serving.revision, error)
         return serving
 
-    def _made(self, snapshot: Snapshot) -> Serving:
+    def _made(self, snapshot: Snapshot) -> CompiledSnapshot:
         """Before it serves: what its first answers would wait for is loaded."""
         opened = self._opened(snapshot)
-        serving = ready(opened, self._standing, self._keys_of(snapshot), self._classes)
+        serving = compile_snapshot(
+            opened, self._standing, self._keys_of(snapshot), self._classes
+        )
         if serving.judges_validity:
             answer_validity.prepare()
         try:

@@ -22,7 +22,7 @@ def route_targets(route: Route) -> RouteTargets:
     )
 
 
-def plans_of(
+def build_plans(
     targets: RouteTargets, around: Surroundings
 ) -> Mapping[Endpoint, Mapping[Arm, Plan]]:
     return {
@@ -31,14 +31,14 @@ def plans_of(
     }
 
 
-def plain_plan(well: Plan, plan: Plan) -> Plan:
+def incumbent_plan(well: Plan, plan: Plan) -> Plan:
     """The incumbent's own; where a switch rules, what it left of that in `plan`."""
     if plan.forced is None:
         return well
     return replace(well, targets=tuple(each for each in well.targets if each in plan.targets))
 
 
-def charged(arm: Arm, failures: Sequence[FailureClass | None]) -> bool:
+def is_arm_charged(arm: Arm, failures: Sequence[FailureClass | None]) -> bool:
     """Whether the assigned arm failed, whatever answered in the end.
 
     failures: the last one of each target that was asked, the arm's own first, None for the one

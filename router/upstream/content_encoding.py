@@ -11,7 +11,7 @@ PIECE_BYTES = 64 * 1024
 EITHER_HEADER = 32 + zlib.MAX_WBITS
 
 
-class Inflater:
+class BoundedInflater:
     """Decodes gzip and deflate, in pieces of at most PIECE_BYTES."""
 
     def __init__(self) -> None:
@@ -33,13 +33,13 @@ class Inflater:
             data = self._zlib.unconsumed_tail
 
 
-def inflater_for(encoding: str) -> Inflater | None:
+def inflater_for(encoding: str) -> BoundedInflater | None:
     """None for no encoding. Raises UpstreamFailed for one that we did not ask for."""
     match encoding.strip().lower():
         case "" | "identity":
             return None
         case "gzip" | "x-gzip" | "deflate":
-            return Inflater()
+            return BoundedInflater()
         case other:
             raise UpstreamFailed(
                 FailureClass.MALFORMED, f"content encoding {other[:40]!r} was not asked for"

@@ -5,23 +5,23 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
 from router.protocols.chat.dialect import CHAT
-from router.protocols.endpoint_translation import Translated, Translation
-from router.request.json_spans import read
-from router.upstream.stream_end import until_end
+from router.protocols.endpoint_translation import TranslatedRequest, Translation
+from router.request.json_spans import parse_object
+from router.upstream.stream_end import chunks_until_end
 from router.upstream.transport import (
     CHAT_PATH,
     Transport,
     UpstreamFailed,
     UpstreamReply,
     UpstreamRequest,
-    dropped,
+    dropped_fields_of,
 )
 
 # Of the client's headers, what only its own protocol knows.
 _OWN = b"anthropic-"
 
 
-class Bridge:
+class EndpointBridge:
     """translations: by path; any other path goes beneath as it is."""
 
     def __init__(self, beneath: Transport, translations: Mapping[str, Translation]) -> None:
@@ -48,8 +48,8 @@ class Bridge:
 class BridgedReply:
     """Its head is the provider's."""
 
-    def __init__(self, reply: UpstreamReply, said: Translated, *, stream: bool) -> None:
-        self.dropped = dropped(reply)
+    def __init__(self, reply: UpstreamReply, said: TranslatedRequest, *, stream: bool) -> None:
+        self.dropped = dropped_fields_of(reply)
         self.moved = 0
         self.unended = False
         self._reply = reply
@@ -68,7 +68,7 @@ class BridgedReply:
         if self._stream:
             return b"".join([piece async for piece in self.chunks()])
         try:
-            members = read(await self._reply.body())
+            members = parse_object(await self._reply.body())
         except InputError as error:
             why = f"answer is not valid: {error}"
             raise UpstreamFailed(FailureClass.MALFORMED, why) from None
@@ -82,7 +82,7 @@ class BridgedReply:
             yield await self.body()
             return
         events = self._said.events()
-        async for chunk in until_end(self._reply.chunks(), lambda: events.ended):
+        async for chunk in chunks_until_end(self._reply.chunks(), lambda: events.ended):
             piece = events.feed(chunk)
             self.moved = events.moved
             yield piece

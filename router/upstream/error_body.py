@@ -11,7 +11,7 @@ MAX_BYTES: Final = 256 * 1024
 WAIT_S: Final = 2.0
 
 
-async def refusal_words(reply: UpstreamReply) -> bytes:
+async def read_error_body(reply: UpstreamReply) -> bytes:
     """Empty for what does not come whole: the status says enough."""
     found = b""
     try:

@@ -3,7 +3,7 @@
 from harness.domain.routing.target import Provider
 
 
-def passed_up(
+def forwarded_headers(
     provider: Provider, headers: tuple[tuple[bytes, bytes], ...]
 ) -> list[tuple[str, str]]:
     """Those that the operator has not set."""

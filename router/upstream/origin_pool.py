@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from harness.domain.providers.api_base_rules import may_connect
 from harness.domain.reliability.failures import FailureClass
-from router.upstream.pool_connection import Wire
+from router.upstream.pool_connection import PoolConnection
 from router.upstream.transport import UpstreamFailed
 
 # Shorter than what servers commonly allow, so that it is us who close.
@@ -19,7 +19,7 @@ IDLE_S: Final = 15.0
 WAITING_PER_CONNECTION: Final = 4
 
 
-class Address(NamedTuple):
+class OriginAddress(NamedTuple):
     """tls: the context to use, None for plain TCP. allowed: as `domain.base_url` reads it."""
 
     host: str
@@ -28,20 +28,20 @@ class Address(NamedTuple):
     allowed: Collection[str] = ()
 
 
-class Origin:
+class OriginPool:
     """At most `limit` connections; who finds none waits in line, the line has an end too."""
 
-    def __init__(self, address: Address, *, limit: int, connect_timeout_s: float) -> None:
+    def __init__(self, address: OriginAddress, *, limit: int, connect_timeout_s: float) -> None:
         self._address = address
         self._limit = limit
         self._connect_timeout_s = connect_timeout_s
-        self._idle: list[tuple[float, Wire]] = []
-        self._lent: set[Wire] = set()
+        self._idle: list[tuple[float, PoolConnection]] = []
+        self._lent: set[PoolConnection] = set()
         self._taken = 0  # places: lent, or about to be
         self._line: deque[asyncio.Future[None]] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
 
-    async def lend(self, *, fresh: bool = False) -> Wire:
+    async def lend(self, *, fresh: bool = False) -> PoolConnection:
         """A connection, to be given back. Raises UpstreamFailed (connect, timeout, overloaded).
 
         fresh: a new one, never one that was idle. The time in the line is not bounded here.
@@ -58,7 +58,7 @@ class Origin:
         self._lent.add(wire)
         return wire
 
-    def give_back(self, wire: Wire) -> None:
+    def give_back(self, wire: PoolConnection) -> None:
         """Exactly once. What is not reusable is closed."""
         self._lent.remove(wire)
         if wire.reusable:
@@ -79,7 +79,7 @@ class Origin:
             self._sweeper.cancel()
             self._sweeper = None
 
-    def _kept(self, *, fresh: bool) -> Wire | None:
+    def _kept(self, *, fresh: bool) -> PoolConnection | None:
         """The connection used last, if it still stands; none of them for a fresh one."""
         if fresh:
             if len(self._idle) + self._taken > self._limit:
@@ -116,7 +116,7 @@ class Origin:
                 return
         self._taken -= 1
 
-    async def _opened(self) -> Wire:
+    async def _opened(self) -> PoolConnection:
         try:
             async with asyncio.timeout(self._connect_timeout_s) as limit:
                 return await self._connected(limit.when() or 0)
@@ -126,12 +126,12 @@ class Origin:
             # Its name says enough; its text may hold an address.
             raise UpstreamFailed(FailureClass.CONNECT, type(error).__name__) from None
 
-    async def _connected(self, deadline: float) -> Wire:
+    async def _connected(self, deadline: float) -> PoolConnection:
         loop = asyncio.get_running_loop()
         host, port, tls, allowed = self._address
         name = host if tls else None
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        turns = in_turn([(family, str(where[0])) for family, *_, where in found])
+        turns = interleave_addresses([(family, str(where[0])) for family, *_, where in found])
         # Now, and not when it was set: a name may lead elsewhere by now.
         places = [each for each in turns if may_connect(host, each, allowed)]
         if not places:
@@ -142,12 +142,14 @@ class Origin:
             with suppress(OSError):  # TimeoutError is one
                 async with asyncio.timeout(share):
                     way = loop.create_connection(
-                        Wire, each, port, ssl=tls, server_hostname=name
+                        PoolConnection, each, port, ssl=tls, server_hostname=name
                     )
                     return (await way)[1]
-        return (await loop.create_connection(Wire, last, port, ssl=tls, server_hostname=name))[
-            1
-        ]
+        return (
+            await loop.create_connection(
+                PoolConnection, last, port, ssl=tls, server_hostname=name
+            )
+        )[1]
 
     def _sweep_at(self, when: float) -> None:
         self._sweeper = asyncio.get_running_loop().call_at(when, self._sweep)
@@ -163,7 +165,7 @@ class Origin:
             self._sweep_at(self._idle[0][0] + IDLE_S)
 
 
-def in_turn(found: Sequence[tuple[int, str]]) -> list[str]:
+def interleave_addresses(found: Sequence[tuple[int, str]]) -> list[str]:
     """Addresses from (family, address), the families by turns: a dead one costs one try.
 
     Source: RFC 8305, section 4, without its head starts.

@@ -12,7 +12,7 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
 from router.upstream.content_encoding import inflater_for
-from router.upstream.forwarded_headers import passed_up
+from router.upstream.forwarded_headers import forwarded_headers
 from router.upstream.request_head import check_headers_of
 from router.upstream.transport import UpstreamFailed, UpstreamRequest
 
@@ -36,7 +36,7 @@ class Passthrough:
         url, heads = self._call(request)
         headers = heads[request.stream]
         if request.headers:
-            headers = headers | dict(passed_up(request.provider, request.headers))
+            headers = headers | dict(forwarded_headers(request.provider, request.headers))
         # A file is sent piece by piece; so many bytes at once would hold up the others.
         data = BytesIO(request.body) if len(request.body) > LARGE_BODY_BYTES else request.body
         try:

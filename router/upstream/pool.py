@@ -11,13 +11,13 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
 from router.upstream.content_encoding import inflater_for
-from router.upstream.origin_pool import Address, Origin
-from router.upstream.pool_connection import Wire
-from router.upstream.request_head import Call, call_for, more_lines
+from router.upstream.origin_pool import OriginAddress, OriginPool
+from router.upstream.pool_connection import PoolConnection
+from router.upstream.request_head import RequestHead, build_head, more_lines
 from router.upstream.transport import UpstreamFailed, UpstreamRequest
 
 
-class Pool:
+class UpstreamPool:
     """No redirects, no cookies, no proxies from the environment, no retries, no pipelining.
 
     tls: the system's trust unless given. Belongs to the event loop that sends first.
@@ -31,9 +31,9 @@ class Pool:
         self._settings = settings
         self._tls = tls
         self._calls: dict[
-            tuple[str, str, ProviderKey | None], tuple[Provider, Call, Origin]
+            tuple[str, str, ProviderKey | None], tuple[Provider, RequestHead, OriginPool]
         ] = {}
-        self._origins: dict[tuple[str, int, bool], Origin] = {}
+        self._origins: dict[tuple[str, int, bool], OriginPool] = {}
 
     async def send(self, request: UpstreamRequest) -> "PooledReply":
         call, origin = self._way_to(request)
@@ -53,7 +53,7 @@ class Pool:
         self._origins.clear()
         self._calls.clear()
 
-    def _way_to(self, request: UpstreamRequest) -> tuple[Call, Origin]:
+    def _way_to(self, request: UpstreamRequest) -> tuple[RequestHead, OriginPool]:
         """Worked out once per provider as configured, path and key."""
         provider = request.provider
         asked = (provider.name, request.path, request.key)
@@ -66,13 +66,13 @@ class Pool:
             for each, way in self._calls.items()
             if each[0] != provider.name or way[0] is provider
         }
-        call = call_for(provider, request.path, request.key.secret if request.key else "")
+        call = build_head(provider, request.path, request.key.secret if request.key else "")
         key = (call.host, call.port, call.secure)
         if key not in self._origins:
             if call.secure and self._tls is None:
                 self._tls = ssl.create_default_context()
-            self._origins[key] = Origin(
-                Address(
+            self._origins[key] = OriginPool(
+                OriginAddress(
                     call.host,
                     call.port,
                     self._tls if call.secure else None,
@@ -90,10 +90,10 @@ class PooledReply:
 
     __slots__ = ("_max_bytes", "_origin", "_wire", "headers", "status")
 
-    def __init__(self, wire: Wire, origin: Origin, max_bytes: int) -> None:
+    def __init__(self, wire: PoolConnection, origin: OriginPool, max_bytes: int) -> None:
         self.status = wire.status
         self.headers: Sequence[tuple[bytes, bytes]] = wire.headers
-        self._wire: Wire | None = wire
+        self._wire: PoolConnection | None = wire
         self._origin = origin
         self._max_bytes = max_bytes
 

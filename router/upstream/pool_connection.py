@@ -15,7 +15,7 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 HIGH_WATER_BYTES: Final = 256 * 1024
 
 
-class Phase(Enum):
+class ReplyPhase(Enum):
     IDLE = auto()
     HEAD = auto()
     BODY = auto()
@@ -23,14 +23,14 @@ class Phase(Enum):
     BROKEN = auto()
 
 
-class Wire(asyncio.Protocol):
+class PoolConnection(asyncio.Protocol):
     """`ask`, then `read` until it gives nothing; then again, while it is `reusable`."""
 
     def __init__(self) -> None:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.closed = False
-        self._phase = Phase.IDLE
+        self._phase = ReplyPhase.IDLE
         self._heard = False
         self._used = False
         self._waiter: asyncio.Future[None] | None = None
@@ -51,29 +51,29 @@ class Wire(asyncio.Protocol):
         if self.closed:
             raise UpstreamFailed(FailureClass.CONNECT, "closed while it was idle", stale=True)
         self._parser = httptools.HttpResponseParser(self)
-        self._phase = Phase.HEAD
+        self._phase = ReplyPhase.HEAD
         if len(body) > HIGH_WATER_BYTES:
             self._transport.write(head)
             self._transport.write(body)
         else:
             self._transport.write(head + body)
-        while self._phase is Phase.HEAD:
+        while self._phase is ReplyPhase.HEAD:
             self._waiter = self.loop.create_future()
             await self._waiter
-        if self._phase is Phase.BROKEN:
+        if self._phase is ReplyPhase.BROKEN:
             raise UpstreamFailed(*self._failure, stale=used and not self._heard)
 
     @property
     def complete(self) -> bool:
         """Whether the whole answer is here, or what is left of it."""
-        return self._phase is Phase.DONE
+        return self._phase is ReplyPhase.DONE
 
     async def read(self) -> bytes:
         """What arrived since; nothing at the body's end. Raises UpstreamFailed."""
         while not self._pieces:
-            if self._phase is Phase.DONE:
+            if self._phase is ReplyPhase.DONE:
                 return b""
-            if self._phase is Phase.BROKEN:
+            if self._phase is ReplyPhase.BROKEN:
                 raise UpstreamFailed(*self._failure)
             self._waiter = self.loop.create_future()
             await self._waiter
@@ -83,14 +83,14 @@ class Wire(asyncio.Protocol):
 
     def rest(self) -> None:
         """Wait for the next request; a byte that comes before it ends the connection."""
-        self._phase = Phase.IDLE
+        self._phase = ReplyPhase.IDLE
         self._drop()
 
     @property
     def reusable(self) -> bool:
         """Whether the answer came to its end and left the connection clean."""
         return (
-            self._phase is Phase.DONE
+            self._phase is ReplyPhase.DONE
             and self._keep
             and not (self.closed or self._transport.is_closing())
             and not self._transport.get_write_buffer_size()
@@ -115,7 +115,7 @@ class Wire(asyncio.Protocol):
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
-        if self._phase is not Phase.HEAD and self._phase is not Phase.BODY:
+        if self._phase is not ReplyPhase.HEAD and self._phase is not ReplyPhase.BODY:
             self.abort()
             return
         self._heard = True
@@ -132,8 +132,8 @@ class Wire(asyncio.Protocol):
         self._wake()
 
     def eof_received(self) -> None:
-        if self._phase is Phase.BODY and self._ends_with_eof:
-            self._phase = Phase.DONE
+        if self._phase is ReplyPhase.BODY and self._ends_with_eof:
+            self._phase = ReplyPhase.DONE
             self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -148,15 +148,15 @@ class Wire(asyncio.Protocol):
     # which nobody asked for: it is not looked at, and the connection is not used again.
 
     def on_message_begin(self) -> None:
-        if self._phase is Phase.DONE:
+        if self._phase is ReplyPhase.DONE:
             self._keep = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._phase is Phase.HEAD:  # otherwise a trailer
+        if self._phase is ReplyPhase.HEAD:  # otherwise a trailer
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        if self._phase is not Phase.HEAD:
+        if self._phase is not ReplyPhase.HEAD:
             return
         status = self._parser.get_status_code()
         if 100 <= status < 200:  # 100 Continue, 103 Early Hints: the answer is still to come
@@ -173,25 +173,25 @@ class Wire(asyncio.Protocol):
             return
         self._ends_with_eof = not codings and b"content-length" not in dict(self.headers)
         self.status = status
-        self._phase = Phase.BODY
+        self._phase = ReplyPhase.BODY
 
     def on_body(self, data: bytes) -> None:
-        if self._phase is Phase.BODY:
+        if self._phase is ReplyPhase.BODY:
             self._pieces.append(data)
             self._buffered += len(data)
             self._barren = 0
 
     def on_message_complete(self) -> None:
-        if self._phase is Phase.BODY:
-            self._phase = Phase.DONE
+        if self._phase is ReplyPhase.BODY:
+            self._phase = ReplyPhase.DONE
             self._barren = 0
             self._keep = self._parser.should_keep_alive()
 
     def _break(self, failure: FailureClass, detail: str) -> None:
         """An answer that is complete stays so; its connection ends here all the same."""
         self._keep = False
-        if self._phase is Phase.HEAD or self._phase is Phase.BODY:
-            self._phase = Phase.BROKEN
+        if self._phase is ReplyPhase.HEAD or self._phase is ReplyPhase.BODY:
+            self._phase = ReplyPhase.BROKEN
             self._failure = failure, detail
         if not self.closed:
             self.abort()

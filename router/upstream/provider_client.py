@@ -16,7 +16,7 @@ from router.upstream.transports import Transports
 CONNECT_S: Final = 10.0
 
 
-class WholeCalls:
+class ProviderClient:
     """Implements ports.ProviderCalls.
 
     Takes seconds for a kind that is translated: the library is loaded here. Raises ConfigError

@@ -8,7 +8,7 @@ from harness.domain.errors import InputError
 from harness.domain.providers.headers import call_headers, check_sendable
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
-from router.upstream.forwarded_headers import passed_up
+from router.upstream.forwarded_headers import forwarded_headers
 from router.upstream.transport import UpstreamFailed
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -17,7 +17,7 @@ _PATH: Final = "/%:@!$&'()*+,;=-._~"
 _QUERY: Final = _PATH + "?"
 
 
-class Call(NamedTuple):
+class RequestHead(NamedTuple):
     """heads: by whether a stream is wanted, up to the length of the body."""
 
     host: str
@@ -30,7 +30,7 @@ class Call(NamedTuple):
         return b"%s%d\r\n%s\r\n" % (self.heads[stream], body_bytes, more)
 
 
-def call_for(provider: Provider, path: str, secret: str) -> Call:
+def build_head(provider: Provider, path: str, secret: str) -> RequestHead:
     """path: below the provider's `api_base`. secret: empty for none.
 
     Raises UpstreamFailed (connect) for an address or a header that HTTP cannot carry.
@@ -55,7 +55,7 @@ def call_for(provider: Provider, path: str, secret: str) -> Call:
         # Names in the case in which an eval's HTTP client writes them.
         head = f"POST {target} HTTP/1.1\r\nHost: {place}\r\n{lines}Content-Length: "
         heads[stream] = head.encode("latin-1")
-    return Call(name, port or (443 if secure else 80), secure, heads)
+    return RequestHead(name, port or (443 if secure else 80), secure, heads)
 
 
 def check_headers_of(provider: Provider, secret: str) -> None:
@@ -68,7 +68,7 @@ def check_headers_of(provider: Provider, secret: str) -> None:
 
 def more_lines(provider: Provider, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
     """The client's headers that go along. Raises UpstreamFailed as `call_for`."""
-    return _lines(provider, dict(passed_up(provider, headers))).encode("latin-1")
+    return _lines(provider, dict(forwarded_headers(provider, headers))).encode("latin-1")
 
 
 def _lines(provider: Provider, headers: dict[str, str]) -> str:

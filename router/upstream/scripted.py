@@ -9,13 +9,13 @@ from harness.domain.reliability.failures import FailureClass
 from router.upstream.transport import UpstreamFailed, UpstreamRequest
 
 
-class Happening(Enum):
+class ScriptedEvent(Enum):
     HANG = "nothing more comes, the connection stays open"
     RESET = "the connection breaks off"
 
 
 @dataclass(frozen=True)
-class Turn:
+class ScriptedTurn:
     """One answer: its head, then steps in order: bytes, a pause in seconds, or a Happening.
 
     refuse: nobody listens there. hang: the connection is taken, and nothing comes.
@@ -25,15 +25,15 @@ class Turn:
     headers: Mapping[str, str] = field(
         default_factory=lambda: {"content-type": "application/json"}
     )
-    steps: tuple[bytes | float | Happening, ...] = ()
+    steps: tuple[bytes | float | ScriptedEvent, ...] = ()
     refuse: bool = False
     hang: bool = False
 
 
-class Scripted:
+class ScriptedTransport:
     """Asks `script` for the turn of every request; keeps the requests in `seen`."""
 
-    def __init__(self, script: Callable[[UpstreamRequest], Turn]) -> None:
+    def __init__(self, script: Callable[[UpstreamRequest], ScriptedTurn]) -> None:
         self.seen: list[UpstreamRequest] = []
         self.open_replies = 0
         self._script = script
@@ -45,7 +45,7 @@ class Scripted:
             raise UpstreamFailed(FailureClass.CONNECT, "refused")
         if turn.hang:
             await asyncio.Event().wait()
-        if turn.steps[:1] == (Happening.RESET,):
+        if turn.steps[:1] == (ScriptedEvent.RESET,):
             raise UpstreamFailed(FailureClass.CONNECT, "reset before the first byte")
         self.open_replies += 1
         return ScriptedReply(turn, self)
@@ -54,7 +54,7 @@ class Scripted:
 
 
 class ScriptedReply:
-    def __init__(self, turn: Turn, transport: Scripted) -> None:
+    def __init__(self, turn: ScriptedTurn, transport: ScriptedTransport) -> None:
         self.status = turn.status
         self.headers: Sequence[tuple[bytes, bytes]] = [
             (name.lower().encode("latin-1"), value.encode("latin-1"))
@@ -72,9 +72,9 @@ class ScriptedReply:
             match step:
                 case bytes():
                     yield step
-                case Happening.HANG:
+                case ScriptedEvent.HANG:
                     await asyncio.Event().wait()
-                case Happening.RESET:
+                case ScriptedEvent.RESET:
                     raise UpstreamFailed(FailureClass.CONNECT, "reset")
                 case _:
                     await asyncio.sleep(step)

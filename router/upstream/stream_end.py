@@ -11,7 +11,7 @@ from router.upstream.transport import UpstreamFailed
 LAST_EVENTS_S: Final = 5.0
 
 
-async def until_end(
+async def chunks_until_end(
     chunks: AsyncIterator[bytes], ended: Callable[[], bool]
 ) -> AsyncIterator[bytes]:
     """The chunks. Once `ended`, a failure or a silence is their end like any other.

@@ -15,7 +15,7 @@ FOREIGN: Final = ("cache_control", "thinking_blocks", "reasoning_content", "extr
 _QUOTED: Final = tuple((name, f'"{name}"'.encode()) for name in FOREIGN)
 
 
-class WithoutForeign:
+class StrictFieldsTransport:
     """wire: what carries the request. The reply's `dropped` names what was taken out."""
 
     def __init__(self, wire: Transport) -> None:
@@ -25,7 +25,7 @@ class WithoutForeign:
         # Inside a text each quote has a backslash before it.
         if not any(quoted in request.body for _, quoted in _QUOTED):
             return await self._wire.send(request)
-        body, dropped = without(request.body)
+        body, dropped = without_unknown_fields(request.body)
         reply = await self._wire.send(request._replace(body=body))
         return PlainReply(reply, dropped) if dropped else reply
 
@@ -33,7 +33,7 @@ class WithoutForeign:
         """The wire is another's to close."""
 
 
-def without(body: bytes) -> tuple[bytes, tuple[str, ...]]:
+def without_unknown_fields(body: bytes) -> tuple[bytes, tuple[str, ...]]:
     """The chat without what is foreign to it, and the names of that."""
     chat = json.loads(body)
     found: dict[str, None] = {}

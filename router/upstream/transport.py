@@ -87,7 +87,7 @@ class UpstreamReply(Protocol):
         ...
 
 
-def dropped(reply: UpstreamReply) -> tuple[str, ...]:
+def dropped_fields_of(reply: UpstreamReply) -> tuple[str, ...]:
     """Fields of the request that a translation left behind; empty for what went as it was.
 
     A transport around another one hands it on, as an attribute of its own reply.
@@ -96,7 +96,7 @@ def dropped(reply: UpstreamReply) -> tuple[str, ...]:
     return found
 
 
-def moved(reply: UpstreamReply) -> int:
+def hidden_progress(reply: UpstreamReply) -> int:
     """How much a translation has heard that brings the answer on, of which a client may see
     nothing: thoughts that were not asked for, a call that waits for its turn.
     """
@@ -104,7 +104,7 @@ def moved(reply: UpstreamReply) -> int:
     return found
 
 
-def unended(reply: UpstreamReply) -> bool:
+def is_unended(reply: UpstreamReply) -> bool:
     """Of a whole answer that was read: the provider did not say why it ended, and a translation
     had to say something.
     """

@@ -10,10 +10,10 @@ from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
 from router.protocols.endpoint_translation import TRANSLATIONS, Translation
 from router.protocols.endpoints import DIALECTS
-from router.upstream.endpoint_bridge import Bridge
-from router.upstream.pool import Pool
-from router.upstream.strict_fields import STRICT_KINDS, WithoutForeign
-from router.upstream.translate.transport import Translated
+from router.upstream.endpoint_bridge import EndpointBridge
+from router.upstream.pool import UpstreamPool
+from router.upstream.strict_fields import STRICT_KINDS, StrictFieldsTransport
+from router.upstream.translate.transport import TranslatingTransport
 from router.upstream.transport import CHAT_PATH, Transport, UpstreamReply, UpstreamRequest
 
 TRANSLATED: Final = frozenset(
@@ -27,8 +27,8 @@ class Transports:
     """
 
     def __init__(self, settings: RouterSettings, wire: Transport | None = None) -> None:
-        self._pool = wire or Pool(settings)
-        self._translated = {kind: Translated(kind, self._pool) for kind in TRANSLATED}
+        self._pool = wire or UpstreamPool(settings)
+        self._translated = {kind: TranslatingTransport(kind, self._pool) for kind in TRANSLATED}
         self._by_kind: Final[Mapping[str, Transport]] = {
             name: _bridged(kind, self._chats(name))
             for name, kind in PROVIDER_KINDS.items()
@@ -59,13 +59,13 @@ class Transports:
     def _chats(self, kind: str) -> Transport:
         """What carries the kind's chats; all else goes through as bytes."""
         if kind in self._translated:
-            return ChatsApart(self._translated[kind], self._pool)
+            return ChatSplitTransport(self._translated[kind], self._pool)
         if kind in STRICT_KINDS:
-            return ChatsApart(WithoutForeign(self._pool), self._pool)
+            return ChatSplitTransport(StrictFieldsTransport(self._pool), self._pool)
         return self._pool
 
 
-class ChatsApart:
+class ChatSplitTransport:
     """The two are others' to close."""
 
     def __init__(self, chats: Transport, others: Transport) -> None:
@@ -87,4 +87,4 @@ def _bridged(kind: ProviderKind, chats: Transport) -> Transport:
         for endpoint, way in TRANSLATIONS.items()
         if endpoint in kind.adapted
     }
-    return Bridge(chats, ways) if ways else chats
+    return EndpointBridge(chats, ways) if ways else chats

@@ -9,9 +9,9 @@ from typing import Final
 import structlog
 
 from harness.domain.errors import SwapgateError
-from router.recording.worker_aggregator import Bookkeeper
+from router.recording.worker_aggregator import WorkerAggregator
 from router.workers.shutdown import HAND_OVER
-from router.workers.worker_pool import Crew, Orders
+from router.workers.worker_pool import WorkerPool, WorkerSpec
 
 log = structlog.get_logger("swapgate.router")
 
@@ -20,14 +20,14 @@ log = structlog.get_logger("swapgate.router")
 MOST_RETIRING: Final = 2
 
 
-class Parent:
+class WorkerParent:
     """again: fresh orders from the configuration; raises SwapgateError when it is not valid."""
 
     def __init__(
         self,
         listeners: Sequence[socket.socket],
-        books: Bookkeeper,
-        again: Callable[[], Orders],
+        books: WorkerAggregator,
+        again: Callable[[], WorkerSpec],
     ) -> None:
         self._listeners = listeners
         self._books = books
@@ -35,15 +35,15 @@ class Parent:
         self._stopping = asyncio.Event()
         self._signal = signal.SIGTERM
         self._reload = asyncio.Event()
-        self._retiring: dict[asyncio.Task[None], Crew] = {}
+        self._retiring: dict[asyncio.Task[None], WorkerPool] = {}
 
-    async def run(self, orders: Orders) -> int:
+    async def run(self, orders: WorkerSpec) -> int:
         """Until SIGTERM or SIGINT. The exit code: a worker's own if the first crew fails."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-        crew = Crew(orders, self._listeners, self._books)
+        crew = WorkerPool(orders, self._listeners, self._books)
         code = await self._started(crew)
         while code == 0 and await self._reload_wanted():
             crew = await self._reloaded(crew)
@@ -76,7 +76,7 @@ class Parent:
         self._reload.clear()
         return not self._stopping.is_set()
 
-    async def _started(self, crew: Crew) -> int:
+    async def _started(self, crew: WorkerPool) -> int:
         """0 once it serves, or when a signal to stop came first; else a worker's exit code."""
         start = asyncio.create_task(crew.start())
         stop = asyncio.create_task(self._stopping.wait())
@@ -87,7 +87,7 @@ class Parent:
             start.cancel()
             stop.cancel()
 
-    async def _reloaded(self, old: Crew) -> Crew:
+    async def _reloaded(self, old: WorkerPool) -> WorkerPool:
         """The crew that serves from now on."""
         try:
             orders = self._again()
@@ -95,7 +95,7 @@ class Parent:
             log.error("reload_refused", reason=str(error))  # noqa: TRY400 - the message is the whole story
             self._books.counters["reloads_refused"] += 1
             return old
-        new = Crew(orders, self._listeners, self._books)
+        new = WorkerPool(orders, self._listeners, self._books)
         code = await self._started(new)
         if code or self._stopping.is_set():
             if code:
@@ -109,7 +109,7 @@ class Parent:
         self._leave(old, HAND_OVER)
         return new
 
-    def _leave(self, crew: Crew, number: signal.Signals) -> None:
+    def _leave(self, crew: WorkerPool, number: signal.Signals) -> None:
         """Not waited for: a signal to stop that comes meanwhile is for all crews at once."""
         leaving = asyncio.create_task(crew.retire(number))
         self._retiring[leaving] = crew

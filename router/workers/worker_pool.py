@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from router.recording.worker_aggregator import Account, Bookkeeper
+from router.recording.worker_aggregator import WorkerAggregator, WorkerReports
 from router.workers.shutdown import HAND_OVER, KEEP_ALIVE_S
 
 log = structlog.get_logger("swapgate.router")
@@ -28,7 +28,7 @@ LAST_WORDS_S: Final = 15.0
 
 
 @dataclass(frozen=True)
-class Orders:
+class WorkerSpec:
     """How one worker is started, and how many are.
 
     command: argv, to which `--slot`, `--channel` and `--listen` are added. given: what it
@@ -44,7 +44,7 @@ class Orders:
     shutdown_delay_s: float = 0.0
 
 
-def pause_s(early_deaths: int) -> float:
+def restart_pause_s(early_deaths: int) -> float:
     """Before a worker is started again. early_deaths: in a row, this one included; 0 if none.
 
     At once after the first; then 0.5 s, doubling up to 30 s.
@@ -54,11 +54,11 @@ def pause_s(early_deaths: int) -> float:
     return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(early_deaths - 2, 32))
 
 
-class Crew:
+class WorkerPool:
     """listeners: bound, shared by all workers."""
 
     def __init__(
-        self, orders: Orders, listeners: Sequence[socket.socket], books: Bookkeeper
+        self, orders: WorkerSpec, listeners: Sequence[socket.socket], books: WorkerAggregator
     ) -> None:
         self._orders = orders
         self._listeners = listeners
@@ -121,10 +121,10 @@ class Crew:
                     self._failed.set_result(code if code > 0 else 1)
                 return
             early = early + 1 if loop.time() - since < STEADY_S else 0
-            log.error("worker_died", worker=slot, code=code, again_in_s=pause_s(early))
+            log.error("worker_died", worker=slot, code=code, again_in_s=restart_pause_s(early))
             self._books.counters["worker_restarts"] += 1
             with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s(early)):
+                async with asyncio.timeout(restart_pause_s(early)):
                     await self._retiring.wait()
 
     async def _one(self, slot: int) -> tuple[int, bool]:
@@ -142,7 +142,7 @@ class Crew:
         return process.returncode or 0, account.ready.is_set()
 
     async def _watch(
-        self, slot: int, process: asyncio.subprocess.Process, account: Account
+        self, slot: int, process: asyncio.subprocess.Process, account: WorkerReports
     ) -> None:
         """Until it has ended and its last report is in the books."""
         serves = asyncio.create_task(self._note_ready(slot, process, account))
@@ -179,13 +179,13 @@ class Crew:
         _send(process, signal.SIGKILL)
 
     async def _note_ready(
-        self, slot: int, process: asyncio.subprocess.Process, account: Account
+        self, slot: int, process: asyncio.subprocess.Process, account: WorkerReports
     ) -> None:
         await account.ready.wait()
         log.info("worker_serves", worker=slot, pid=process.pid)
         self._started[slot].set()
 
-    async def _launch(self, slot: int, account: Account) -> asyncio.subprocess.Process:
+    async def _launch(self, slot: int, account: WorkerReports) -> asyncio.subprocess.Process:
         """Raises OSError when the system has no process, file or memory left."""
         ours, theirs = socket.socketpair()
         try:

@@ -15,7 +15,7 @@ from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.key_limits import KeyLimits
-from router.upstream.scripted import Happening
+from router.upstream.scripted import ScriptedEvent
 from swapgate import (
     Caller,
     CallLimited,
@@ -81,9 +81,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         upstream.turns |= {
             "agent": strict_chat.turn,
             "echo": completion("heard"),
-            "breaks": broken_stream(ROLE, event({"content": "one "}), Happening.RESET),
+            "breaks": broken_stream(ROLE, event({"content": "one "}), ScriptedEvent.RESET),
             "cut": broken_stream(ROLE, event({"content": "one "})),
-            "waits": broken_stream(ROLE, event({"content": "one "}), Happening.HANG),
+            "waits": broken_stream(ROLE, event({"content": "one "}), ScriptedEvent.HANG),
             "down": error(503, "we are busy"),
             "strict": error(400, "temperature must be at most 2"),
         }

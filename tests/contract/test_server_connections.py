@@ -12,7 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from router.server.asgi import BODY, ON_LEAVING, Receive, Scope, Send
-from router.server.connection import Connection, State
+from router.server.connection import Connection, ConnectionState
 from tests.support.router.event_loops import on_both_loops
 
 Ask = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -61,7 +61,7 @@ async def serving(protocol: type[asyncio.Protocol], app: Ask) -> AsyncIterator[S
         noted, http=protocol, lifespan="off", log_config=None, timeout_graceful_shutdown=10
     )
     served = Served(listener.getsockname()[1], uvicorn.Server(config))
-    served.server.server_state = State()  # as the router's own server has
+    served.server.server_state = ConnectionState()  # as the router's own server has
     running = asyncio.create_task(served.server.serve([listener]))
     async with asyncio.timeout(60):
         await until(lambda: served.server.started)

@@ -17,7 +17,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
-from router.upstream.pool import Pool
+from router.upstream.pool import UpstreamPool
 from router.upstream.transport import UpstreamFailed, UpstreamRequest
 from tests.support.control.control_plane import World
 from tests.support.providers.scripted_chat import Response, serving
@@ -74,7 +74,7 @@ def test_no_provider_is_stored_with_a_closed_address(world: World) -> None:
 @pytest.mark.parametrize("base", [CLOSED, NAMED])
 @pytest.mark.usefixtures("leads_there")
 async def test_the_router_does_not_connect_to_a_closed_address(base: str) -> None:
-    pool = Pool(RouterSettings())
+    pool = UpstreamPool(RouterSettings())
     try:
         with pytest.raises(UpstreamFailed, match="closed address") as failed:
             await pool.send(UpstreamRequest(provider(base), b"{}", stream=False))

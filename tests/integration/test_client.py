@@ -21,7 +21,7 @@ from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from router.upstream.scripted import Happening, Turn
+from router.upstream.scripted import ScriptedEvent, ScriptedTurn
 from swapgate import (
     AsyncModelClient,
     CompletionRequest,
@@ -112,7 +112,7 @@ def test_threads_share_one_plain_client(world: Routed) -> None:
 
 @pytest.mark.req("B1", "B8")
 def test_a_cancelled_task_ends_the_provider_s_work(upstream: Upstream, tmp_path: Path) -> None:
-    upstream.turns["sim-base"] = Turn(hang=True)
+    upstream.turns["sim-base"] = ScriptedTurn(hang=True)
     with routed(tmp_path, upstream.url.removesuffix("/v1")) as world:
 
         async def cancelling() -> None:
@@ -135,7 +135,7 @@ def test_closing_a_client_ends_a_stream_that_nobody_reads(
 ) -> None:
     # More pieces than the client keeps for a slow reader.
     words = [event({"content": f"{number} "}) for number in range(200)]
-    upstream.turns["sim-base"] = broken_stream(ROLE, *words, Happening.HANG)
+    upstream.turns["sim-base"] = broken_stream(ROLE, *words, ScriptedEvent.HANG)
     with routed(tmp_path, upstream.url.removesuffix("/v1")) as world:
         client = ModelClient.in_process(world.place.config, world.key)
         chunks = client.stream(ASK)
@@ -154,7 +154,7 @@ def test_closing_a_client_ends_a_stream_that_nobody_reads(
 def test_who_waits_for_an_answer_of_a_client_that_is_closed_is_told(
     upstream: Upstream, tmp_path: Path, *, in_process: bool
 ) -> None:
-    upstream.turns |= {"sim-base": Turn(hang=True), "chat": Turn(hang=True)}
+    upstream.turns |= {"sim-base": ScriptedTurn(hang=True), "chat": ScriptedTurn(hang=True)}
     upstream.asked.clear()
     with routed(tmp_path, upstream.url.removesuffix("/v1")) as world:
         client = (
@@ -211,7 +211,7 @@ def test_a_configuration_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_stream_that_the_garbage_collector_finds_holds_up_no_client(
     upstream: Upstream,
 ) -> None:
-    upstream.turns["chat"] = broken_stream(ROLE, event({"content": "one"}), Happening.HANG)
+    upstream.turns["chat"] = broken_stream(ROLE, event({"content": "one"}), ScriptedEvent.HANG)
     upstream.asked.clear()
     with ModelClient.over_http(upstream.url, "sk-sg-any") as client:
         chunks = iter(client.stream(ASK))
@@ -288,7 +288,9 @@ def test_a_client_without_a_key_says_how_to_get_one(monkeypatch: pytest.MonkeyPa
 @pytest.mark.req("B1")
 def test_an_answer_that_asks_for_it_is_asked_for_once_more(upstream: Upstream) -> None:
     again = error(503)
-    again = Turn(again.status, {"x-should-retry": "true", "retry-after-ms": "5"}, again.steps)
+    again = ScriptedTurn(
+        again.status, {"x-should-retry": "true", "retry-after-ms": "5"}, again.steps
+    )
     turns = iter([again, completion("then"), again, again, error(503)])
     upstream.turns["chat"] = lambda _: next(turns)
     upstream.asked.clear()
@@ -310,14 +312,14 @@ def test_an_answer_that_asks_for_it_is_asked_for_once_more(upstream: Upstream) -
 @pytest.mark.parametrize(
     "turn",
     [
-        broken_stream(ROLE, event({"content": "one"}), Happening.RESET),
+        broken_stream(ROLE, event({"content": "one"}), ScriptedEvent.RESET),
         broken_stream(ROLE, event({"content": "one"})),
         broken_stream(ROLE, event({"content": "one"}), b"data: [DONE]\n\n"),
         broken_stream(ROLE, b"data: nonsense\n\n"),
     ],
 )
 def test_a_connection_to_a_router_that_ends_within_a_stream_raises(
-    upstream: Upstream, turn: Turn
+    upstream: Upstream, turn: ScriptedTurn
 ) -> None:
     upstream.turns["chat"] = turn
     with (
@@ -332,7 +334,9 @@ def test_a_connection_to_a_router_that_ends_within_a_stream_raises(
 
 @pytest.mark.req("B1")
 def test_a_redirect_is_not_followed_with_the_key(upstream: Upstream) -> None:
-    upstream.turns["chat"] = Turn(307, {"location": f"{upstream.url}/elsewhere"}, (b"{}",))
+    upstream.turns["chat"] = ScriptedTurn(
+        307, {"location": f"{upstream.url}/elsewhere"}, (b"{}",)
+    )
     upstream.asked.clear()
     with (
         ModelClient.over_http(upstream.url, "sk-sg-any") as client,
@@ -345,7 +349,7 @@ def test_a_redirect_is_not_followed_with_the_key(upstream: Upstream) -> None:
 
 @pytest.mark.req("B1")
 def test_events_may_arrive_in_any_pieces(upstream: Upstream) -> None:
-    def turn(asked: Asked) -> Turn:
+    def turn(asked: Asked) -> ScriptedTurn:
         assert asked.json["stream_options"] == {"include_usage": True}
         whole = b": keep-alive\n\n" + ROLE + event({"content": "é"}) + event(finish="stop")
         whole = whole.replace(b"\n", b"\r\n") + b"data: [DONE]\n\n"

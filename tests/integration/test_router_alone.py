@@ -193,13 +193,14 @@ def test_the_routers_processes_load_nothing_that_they_do_not_need(
         "{'fastapi', 'httpx', 'openai', 'litellm', 'inspect_ai', 'numpy', 'evals', 'psycopg'}"
     )
     code = (
-        "import socket, sys; from pathlib import Path; import router.server.process;"
-        "from harness import bootstrap, data_plane;"
-        f"router.serve.serve = lambda *_, **__: print(sorted({heavy} & set(sys.modules)));"
+        "import socket, sys; from pathlib import Path; from router.server import process;"
+        "from harness.app import data_plane, installation;"
+        f"process.serve = lambda *_, **__: print(sorted({heavy} & set(sys.modules)));"
         "ours, theirs = socket.socketpair();"
-        "settings = bootstrap.load_settings(Path(sys.argv[1]));"
-        "bootstrap.run_router_worker(settings, channel=theirs.detach(), listeners=[]);"
-        "import router.workers.parent, router.recorder, router.bookkeeper;"
+        "settings = installation.load_settings(Path(sys.argv[1]));"
+        "installation.run_router_worker(settings, channel=theirs.detach(), listeners=[]);"
+        "from router.workers import parent;"
+        "from router.recording import recorder, worker_aggregator;"
         f"print(sorted({heavy} & set(sys.modules)))"
     )
     with routed(tmp_path, provider) as world:

@@ -9,7 +9,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from router.upstream.scripted import Happening
+from router.upstream.scripted import ScriptedEvent
 from tests.support.providers import strict_chat
 from tests.support.providers.scripted_upstream import (
     ROLE,
@@ -277,7 +277,7 @@ def test_the_providers_errors_arrive_in_anthropics_shape(scene: Scene) -> None:
 BREAKS = {
     "no finish reason": (ROLE, event({"content": "Half a"}), b"data: [DONE]\n\n"),
     "an end without a word": (ROLE, event({"content": "Half a"})),
-    "a reset": (ROLE, event({"content": "Half a"}), 0.05, Happening.RESET),
+    "a reset": (ROLE, event({"content": "Half a"}), 0.05, ScriptedEvent.RESET),
     "an error event": (
         ROLE,
         event({"content": "Half a"}),

@@ -12,7 +12,7 @@ from harness.domain.canary.guardrails import ErrorTally, Guardrail, Split
 from harness.domain.canary.observation import Traffic, UnitRule
 from harness.domain.proposals.policy import Unit
 from harness.domain.routing.table import RouteSettings
-from router.upstream.scripted import Happening, Turn
+from router.upstream.scripted import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
     ROLE,
@@ -36,10 +36,10 @@ from tests.support.router.live_router import (
     wait_until,
 )
 
-HTML = Turn(headers={"content-type": "text/html"}, steps=(b"<html>Bad gateway</html>",))
-NAN = Turn(steps=(b'{"choices":[{"index":0}],"x":NaN}',))
-DEEP = Turn(steps=(b'{"choices":' + b"[" * 10_000 + b"]" * 10_000 + b"}",))
-EMPTY = Turn(steps=(b'{"choices":[]}',))
+HTML = ScriptedTurn(headers={"content-type": "text/html"}, steps=(b"<html>Bad gateway</html>",))
+NAN = ScriptedTurn(steps=(b'{"choices":[{"index":0}],"x":NaN}',))
+DEEP = ScriptedTurn(steps=(b'{"choices":' + b"[" * 10_000 + b"]" * 10_000 + b"}",))
+EMPTY = ScriptedTurn(steps=(b'{"choices":[]}',))
 FAILURES = {
     "500": error(500),
     "503": error(503),
@@ -47,15 +47,15 @@ FAILURES = {
     "429": error(429),
     "401": error(401),
     "404": error(404, code="model_not_found"),
-    "reset": Turn(steps=(Happening.RESET,)),
-    "reset in the body": Turn(steps=(b'{"choices":[', Happening.RESET)),
-    "hang": Turn(hang=True),
+    "reset": ScriptedTurn(steps=(ScriptedEvent.RESET,)),
+    "reset in the body": ScriptedTurn(steps=(b'{"choices":[', ScriptedEvent.RESET)),
+    "hang": ScriptedTurn(hang=True),
     "html": HTML,
     "nan": NAN,
     "deep": DEEP,
     "empty choices": EMPTY,
-    "redirect": Turn(302, {"location": "http://127.0.0.1:1/"}),
-    "unknown encoding": Turn(
+    "redirect": ScriptedTurn(302, {"location": "http://127.0.0.1:1/"}),
+    "unknown encoding": ScriptedTurn(
         headers={"content-type": "application/json", "content-encoding": "br"}, steps=(b"x",)
     ),
 }
@@ -63,8 +63,8 @@ STREAM_FAILURES = {
     "role, then an error": broken_stream(ROLE, b'data: {"error":{"message":"boom"}}\n\n'),
     "role, then the end": broken_stream(ROLE),
     "role, then a false end": broken_stream(ROLE, DONE),
-    "role, then a reset": broken_stream(ROLE, Happening.RESET),
-    "pings, then a hang": broken_stream(b": ping\n\n", ROLE, Happening.HANG),
+    "role, then a reset": broken_stream(ROLE, ScriptedEvent.RESET),
+    "pings, then a hang": broken_stream(b": ping\n\n", ROLE, ScriptedEvent.HANG),
     "an error first": broken_stream(b'data: {"error":{"message":"boom"}}\n\n'),
     "garbage": broken_stream(b"data: {oops}\n\n"),
     "no stream": completion(),
@@ -247,8 +247,8 @@ def test_a_request_that_both_reject_charges_nobody(
     [
         (),
         (DONE,),
-        (Happening.RESET,),
-        (Happening.HANG,),
+        (ScriptedEvent.RESET,),
+        (ScriptedEvent.HANG,),
         (b"data: {oops}\n\n",),
         (b'data: {"error":{"message":"boom"}}\n\n',),
     ],
@@ -337,8 +337,8 @@ def test_when_all_fail_the_error_names_every_attempt_and_stops_the_clients_retri
 def test_a_client_who_leaves_cancels_the_upstream_and_charges_nobody(
     all_canary: World, upstream: Upstream, client: openai.OpenAI, *, streaming: bool
 ) -> None:
-    hanging = broken_stream(ROLE, event({"content": "half"}), Happening.HANG)
-    upstream.turns = {CANDIDATE: hanging if streaming else Turn(hang=True)}
+    hanging = broken_stream(ROLE, event({"content": "half"}), ScriptedEvent.HANG)
+    upstream.turns = {CANDIDATE: hanging if streaming else ScriptedTurn(hang=True)}
     if streaming:
         chunks = client.chat.completions.create(
             model="support", messages=[{"role": "user", "content": "hi"}], stream=True
@@ -363,7 +363,7 @@ def test_a_client_who_leaves_cancels_the_upstream_and_charges_nobody(
 def test_a_connection_that_the_provider_closed_while_idle_costs_nobody_anything(
     all_canary: World, client: openai.OpenAI, upstream: Upstream
 ) -> None:
-    answers = iter([Turn(steps=(Happening.RESET,)), completion("second try")])
+    answers = iter([ScriptedTurn(steps=(ScriptedEvent.RESET,)), completion("second try")])
     upstream.turns = {CANDIDATE: lambda _: next(answers)}
 
     text, headers = ask(client)

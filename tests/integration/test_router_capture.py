@@ -8,7 +8,7 @@ import pytest
 
 from harness.domain.routing.table import RouteSettings
 from router.observers.capture import MAX_BYTES
-from router.recording.capture_draft import Draft
+from router.recording.capture_draft import CaptureDraft
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import AUTH, CHAT, Door
 from tests.support.router.live_router import snapshot
@@ -24,7 +24,7 @@ class Sampled:
         first = snapshot("http://up", settings=settings)
         cleared = {"personal": frozenset({"up"})}
         self.door = Door(folder, lambda _: completion(), first=first, classes=cleared)
-        self.drafts: list[Draft] = []
+        self.drafts: list[CaptureDraft] = []
         self.door.recorder.capture = self.drafts.append  # type: ignore[method-assign, assignment]  # the desk has its own tests
 
     def ask(self, said: str = "hi", *headers: tuple[bytes, bytes], **more: object) -> int:

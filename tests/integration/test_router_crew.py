@@ -15,10 +15,10 @@ from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
-from router.recording.worker_aggregator import Bookkeeper, Live
+from router.recording.worker_aggregator import LiveRollouts, WorkerAggregator
 from router.workers import worker_pool as crews
-from router.workers.parent import Parent
-from router.workers.worker_pool import Crew, Orders
+from router.workers.parent import WorkerParent
+from router.workers.worker_pool import WorkerPool, WorkerSpec
 from tests.support.router.live_router import SwitchableStore, snapshot
 
 # argv: what to do, a folder to leave a mark in, then what every worker is given.
@@ -56,7 +56,7 @@ class Yard:
         self.marks.mkdir()
         self.script = folder / "worker.py"
         self.script.write_text(WORKER, encoding="utf-8")
-        live = Live()
+        live = LiveRollouts()
         self.recorder = Recorder(
             cast("Store", SwitchableStore(snapshot("http://127.0.0.1:1/v1"))),
             Spool(folder / "spool.jsonl"),
@@ -64,13 +64,13 @@ class Yard:
             clock=SystemClock(),
             live_rollouts=live,
         )
-        self.books = Bookkeeper(self.recorder, live)
+        self.books = WorkerAggregator(self.recorder, live)
 
-    def crew(self, told: str, *, workers: int = 1, drain_s: float = 30.0) -> Crew:
-        return Crew(self.orders(told, workers=workers, drain_s=drain_s), [], self.books)
+    def crew(self, told: str, *, workers: int = 1, drain_s: float = 30.0) -> WorkerPool:
+        return WorkerPool(self.orders(told, workers=workers, drain_s=drain_s), [], self.books)
 
-    def orders(self, told: str, *, workers: int = 1, drain_s: float = 30.0) -> Orders:
-        return Orders(
+    def orders(self, told: str, *, workers: int = 1, drain_s: float = 30.0) -> WorkerSpec:
+        return WorkerSpec(
             command=[sys.executable, str(self.script), told, str(self.marks)],
             environment={**os.environ, "PYTHONPATH": str(Path.cwd())},
             given=b"the settings",
@@ -166,7 +166,7 @@ def test_a_worker_that_does_not_end_is_killed_at_the_deadline(
 
 def test_a_command_that_cannot_be_run_is_a_failed_start(yard: Yard) -> None:
     async def story() -> None:
-        crew = Crew(Orders(["/nowhere/python"], {}, b"", 1, 1.0), [], yard.books)
+        crew = WorkerPool(WorkerSpec(["/nowhere/python"], {}, b"", 1, 1.0), [], yard.books)
         assert await crew.start() == 1
         await crew.retire()
 
@@ -177,7 +177,7 @@ def test_a_command_that_cannot_be_run_is_a_failed_start(yard: Yard) -> None:
 def test_reloads_wait_while_two_crews_still_end_and_are_then_one(yard: Yard) -> None:
     read: list[int] = []
 
-    def again() -> Orders:
+    def again() -> WorkerSpec:
         read.append(len(read))
         return yard.orders("lingers")
 
@@ -185,7 +185,9 @@ def test_reloads_wait_while_two_crews_still_end_and_are_then_one(yard: Yard) -> 
         await until(lambda: yard.books.counters["reloads"] == times)
 
     async def story() -> None:
-        parent = asyncio.create_task(Parent([], yard.books, again).run(yard.orders("lingers")))
+        parent = asyncio.create_task(
+            WorkerParent([], yard.books, again).run(yard.orders("lingers"))
+        )
         await until(lambda: len(yard.began) == 1)
         oldest = yard.began[0].name
         for count in (1, 2):
@@ -210,7 +212,7 @@ def test_reloads_wait_while_two_crews_still_end_and_are_then_one(yard: Yard) -> 
 @pytest.mark.req("G5")
 def test_who_is_to_stop_while_a_reload_begins_stops_at_once(yard: Yard) -> None:
     async def story() -> None:
-        parent = Parent([], yard.books, lambda: yard.orders("deaf"))
+        parent = WorkerParent([], yard.books, lambda: yard.orders("deaf"))
         running = asyncio.create_task(parent.run(yard.orders("serve")))
         await until(lambda: len(yard.began) == 1)
         (old,) = (each.name for each in yard.began)

@@ -20,7 +20,7 @@ from harness.domain.routing.kill_switch import (
 from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
 from harness.domain.routing.target import Target
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
-from router.snapshot.compiler import ready
+from router.snapshot.compiler import compile_snapshot
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import ASK, CHAT, Door, code
 from tests.support.router.live_router import provider, served, snapshot, upstream_keys
@@ -207,7 +207,7 @@ def test_no_shadow_sees_what_it_may_not(caplog: pytest.LogCaptureFixture) -> Non
 def test_whoever_forgets_to_say_the_classes_shows_nothing() -> None:
     found = route(chain=(NEAR,))
 
-    made = ready(found, (), upstream_keys(found)).routes["support"]
+    made = compile_snapshot(found, (), upstream_keys(found)).routes["support"]
 
     assert made.barred == {OWN.id, NEAR.id}
     assert not any(plan.targets for by_arm in made.plans.values() for plan in by_arm.values())

@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from harness.domain.routing.target import RequestPatch
-from router.upstream.scripted import Turn
+from router.upstream.scripted import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     Upstream,
     completion,
@@ -27,7 +27,7 @@ BODY = (
     b'{"object" : "list", "model":"m", "data":[{"object":"embedding","index":0,'
     b'"embedding":[0.25, -1e-3]}],"usage":{"prompt_tokens":7,"total_tokens":7}, "x":1.0}'
 )
-VECTORS = Turn(steps=(BODY,))
+VECTORS = ScriptedTurn(steps=(BODY,))
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +80,15 @@ def test_vectors_come_back_under_the_routes_name_and_are_recorded(
         error(500),
         error(429),
         completion("not a vector"),
-        Turn(steps=(b'{"data":[]}',)),
-        Turn(steps=(b'{"data":[{"embedding":[NaN]}]}',)),
-        Turn(steps=(BODY.replace(b"-1e-3", b"-1e999"),)),
-        Turn(steps=(BODY.replace(b'"index":0', b'"index":1'),)),
+        ScriptedTurn(steps=(b'{"data":[]}',)),
+        ScriptedTurn(steps=(b'{"data":[{"embedding":[NaN]}]}',)),
+        ScriptedTurn(steps=(BODY.replace(b"-1e-3", b"-1e999"),)),
+        ScriptedTurn(steps=(BODY.replace(b'"index":0', b'"index":1'),)),
     ],
     ids=["500", "429", "a chat's answer", "no data", "NaN", "infinite", "no place"],
 )
 def test_what_is_no_vector_is_answered_by_the_next_target(
-    client: openai.OpenAI, upstream: Upstream, turn: Turn
+    client: openai.OpenAI, upstream: Upstream, turn: ScriptedTurn
 ) -> None:
     upstream.turns = {INCUMBENT: turn, FALLBACK: VECTORS}
 

@@ -13,7 +13,7 @@ import pytest
 from harness.domain.canary.guardrails import Guardrail, Guardrails, Tally
 from harness.domain.canary.observation import Block, UnitRule
 from harness.domain.proposals.policy import Unit
-from router.upstream.scripted import Turn
+from router.upstream.scripted import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
     EVENTS,
@@ -57,15 +57,15 @@ def world(upstream: Upstream, tmp_path: Path) -> Iterator[World]:
         yield world
 
 
-def ended(turn: Turn, reason: str, *, after_s: float) -> Turn:
+def ended(turn: ScriptedTurn, reason: str, *, after_s: float) -> ScriptedTurn:
     (body,) = turn.steps
     assert isinstance(body, bytes)
     return replace(turn, steps=(after_s, body.replace(b'"stop"', f'"{reason}"'.encode())))
 
 
-def words(*pieces: str, finish: str, pause_s: float) -> Turn:
+def words(*pieces: str, finish: str, pause_s: float) -> ScriptedTurn:
     deltas = [step for piece in pieces for step in (pause_s, event({"content": piece}))]
-    return Turn(headers=EVENTS, steps=(ROLE, *deltas, event(finish=finish), DONE))
+    return ScriptedTurn(headers=EVENTS, steps=(ROLE, *deltas, event(finish=finish), DONE))
 
 
 def ask_all(world: World, *, stream: bool) -> None:
@@ -142,9 +142,9 @@ def test_a_candidate_that_calls_what_was_not_offered_is_seen_and_one_that_refuse
 ) -> None:
     call = {"id": "c", "type": "function", "function": {"name": "stay", "arguments": "{}"}}
 
-    def turn(message: dict[str, object]) -> Turn:
+    def turn(message: dict[str, object]) -> ScriptedTurn:
         choice = {"index": 0, "finish_reason": "stop", "message": message}
-        return Turn(steps=(json.dumps({"choices": [choice]}).encode(),))
+        return ScriptedTurn(steps=(json.dumps({"choices": [choice]}).encode(),))
 
     candidates = iter([turn({"content": None, "refusal": "No."})] * 3)
     stays = turn({"content": None, "tool_calls": [call]})

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from harness.domain.reliability.breaker import BreakerPolicy
-from router.upstream.scripted import Turn
+from router.upstream.scripted import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     Upstream,
     completion,
@@ -79,7 +79,7 @@ def test_a_provider_that_comes_back_is_found_without_a_user(
 
 @pytest.mark.req("B10")
 def test_a_check_under_way_holds_up_no_stop(upstream: Upstream, tmp_path: Path) -> None:
-    upstream.turns[FALLBACK] = Turn(hang=True)
+    upstream.turns[FALLBACK] = ScriptedTurn(hang=True)
     with running_router(snapshot(upstream.url, fallback=True), tmp_path, OFTEN):
         wait_until(lambda: bool(upstream.asked_for(FALLBACK)))
 

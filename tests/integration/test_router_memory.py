@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from router.request.request_state import Attempt, Course
+from router.request.request_state import FinishedAttempt, RequestProgress
 from router.server.connection import Connection
 from router.upstream.origin_pool import IDLE_S
-from router.upstream.pool_connection import Wire
-from router.upstream.scripted import Happening, Turn
+from router.upstream.pool_connection import PoolConnection
+from router.upstream.scripted import ScriptedEvent, ScriptedTurn
 from router.upstream.transport import UpstreamFailed
 from tests.support.providers.scripted_upstream import (
     EVENTS,
@@ -37,14 +37,14 @@ from tests.support.router.live_router import (
 ASKED = 10
 # No circuit opens: each request fails at the first target.
 PATIENT = replace(QUICK, breaker=replace(QUICK.breaker, failures=1000))
-OF_A_REQUEST = (Attempt, Course, UpstreamFailed, Connection, Wire)
+OF_A_REQUEST = (FinishedAttempt, RequestProgress, UpstreamFailed, Connection, PoolConnection)
 FAILURES = {
-    "status": Turn(status=503, steps=(b"{}",)),
-    "rate limit": Turn(status=429, headers={"retry-after": "60"}, steps=(b"{}",)),
-    "html": Turn(headers={"content-type": "text/html"}, steps=(b"<html>",)),
-    "garbage": Turn(headers={"content-type": "application/json"}, steps=(b"nonsense",)),
-    "reset": Turn(steps=(Happening.RESET,)),
-    "reset within": Turn(headers=EVENTS, steps=(b": ping\n\n", Happening.RESET)),
+    "status": ScriptedTurn(status=503, steps=(b"{}",)),
+    "rate limit": ScriptedTurn(status=429, headers={"retry-after": "60"}, steps=(b"{}",)),
+    "html": ScriptedTurn(headers={"content-type": "text/html"}, steps=(b"<html>",)),
+    "garbage": ScriptedTurn(headers={"content-type": "application/json"}, steps=(b"nonsense",)),
+    "reset": ScriptedTurn(steps=(ScriptedEvent.RESET,)),
+    "reset within": ScriptedTurn(headers=EVENTS, steps=(b": ping\n\n", ScriptedEvent.RESET)),
 }
 
 
@@ -130,7 +130,9 @@ def test_a_provider_that_is_not_there_leaves_nothing_for_the_garbage_collector(
 def test_a_client_that_leaves_leaves_nothing_for_the_garbage_collector(tmp_path: Path) -> None:
     begun = streamed("a").steps[:2]
     with running_upstream() as upstream:
-        upstream.turns = {INCUMBENT: Turn(headers=EVENTS, steps=(*begun, Happening.HANG))}
+        upstream.turns = {
+            INCUMBENT: ScriptedTurn(headers=EVENTS, steps=(*begun, ScriptedEvent.HANG))
+        }
         with running_router(snapshot(upstream.url), tmp_path, PATIENT) as world, uncollected():
             for _ in range(ASKED):
                 leave(world)

@@ -12,7 +12,7 @@ import pytest
 from evals.sim import server
 from evals.sim.simulator import Simulator
 from harness.domain.routing.capabilities import Capabilities
-from router.upstream.scripted import Turn
+from router.upstream.scripted import ScriptedTurn
 from tests.support.providers.scripted_upstream import running_upstream
 from tests.support.router.live_router import (
     KEY,
@@ -414,7 +414,7 @@ def test_a_provider_of_the_kind_anthropic_is_asked_as_it_expects(
     )
     with running_upstream() as upstream:
         base = upstream.url.removesuffix("/v1")
-        upstream.turns["m-incumbent"] = Turn(headers=headers, steps=(WHOLE,))
+        upstream.turns["m-incumbent"] = ScriptedTurn(headers=headers, steps=(WHOLE,))
         first = snapshot(f"{base}{version}")
         up = replace(first.providers["up"], kind="anthropic")
         with (
@@ -448,7 +448,7 @@ def test_a_provider_of_the_kind_anthropic_is_asked_as_it_expects(
 
 def test_what_the_operator_sets_wins_over_the_clients_header(tmp_path: Path) -> None:
     with running_upstream() as upstream:
-        upstream.turns["m-incumbent"] = Turn(steps=(WHOLE,))
+        upstream.turns["m-incumbent"] = ScriptedTurn(steps=(WHOLE,))
         first = snapshot(upstream.url)
         fixed = {"Anthropic-Version": "2023-01-01"}
         up = replace(first.providers["up"], kind="anthropic", extra_headers=fixed)

@@ -22,7 +22,7 @@ from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
 from harness.domain.routing.target import Target
 from harness.store.memory import MemoryStore
-from router.snapshot.compiled import ServedRoute
+from router.snapshot.compiled import CompiledRoute
 from tests.support.control.control_plane import World
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import AUTH, CHAT, Door, code
@@ -211,7 +211,7 @@ async def test_an_override_is_followed_once(tmp_path: Path) -> None:
     assert (status, headers[b"x-swapgate-route"]) == (200, b"photos")
 
 
-def photos_of(found: ServedRoute) -> ServedRoute:
+def photos_of(found: CompiledRoute) -> CompiledRoute:
     return found.overrides[RequestKind.VISION]
 
 

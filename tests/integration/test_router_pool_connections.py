@@ -13,7 +13,7 @@ import pytest
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from router.upstream import origin_pool
-from router.upstream.pool import Pool
+from router.upstream.pool import UpstreamPool
 from router.upstream.pool_connection import HIGH_WATER_BYTES
 from router.upstream.transport import UpstreamFailed, UpstreamReply, UpstreamRequest
 from tests.support.providers.raw_server import OK, Line, RawServer, answer_forever, raw_server
@@ -31,16 +31,16 @@ async def whole(reply: UpstreamReply) -> bytes:
 
 
 @pytest.fixture
-def pool() -> Pool:
-    return Pool(QUICK)
+def pool() -> UpstreamPool:
+    return UpstreamPool(QUICK)
 
 
-async def ask(pool: Pool, server: RawServer) -> bytes:
+async def ask(pool: UpstreamPool, server: RawServer) -> bytes:
     return await whole(await pool.send(server.ask()))
 
 
 @on_both_loops
-async def test_a_connection_is_used_again(pool: Pool) -> None:
+async def test_a_connection_is_used_again(pool: UpstreamPool) -> None:
     async with raw_server(answer_forever) as server:
         assert [await ask(pool, server) for _ in range(5)] == [b"ok"] * 5
         assert len(server.lines) == 1
@@ -57,7 +57,7 @@ async def test_a_connection_is_used_again(pool: Pool) -> None:
 )
 @on_both_loops
 async def test_a_connection_that_is_not_clean_is_not_used_again(
-    pool: Pool, answer: bytes
+    pool: UpstreamPool, answer: bytes
 ) -> None:
     async def play(line: Line) -> None:
         await line.request()
@@ -70,7 +70,7 @@ async def test_a_connection_that_is_not_clean_is_not_used_again(
 
 
 @on_both_loops
-async def test_a_body_without_a_length_ends_with_the_connection(pool: Pool) -> None:
+async def test_a_body_without_a_length_ends_with_the_connection(pool: UpstreamPool) -> None:
     async def play(line: Line) -> None:
         await line.request()
         await line.send(b"HTTP/1.1 200 OK\r\n\r\nall ", b"of it")
@@ -82,7 +82,7 @@ async def test_a_body_without_a_length_ends_with_the_connection(pool: Pool) -> N
 
 
 @on_both_loops
-async def test_what_comes_while_idle_answers_nobody(pool: Pool) -> None:
+async def test_what_comes_while_idle_answers_nobody(pool: UpstreamPool) -> None:
     late = asyncio.Event()
 
     async def play(line: Line) -> None:
@@ -102,7 +102,7 @@ async def test_what_comes_while_idle_answers_nobody(pool: Pool) -> None:
 
 
 @on_both_loops
-async def test_a_connection_closed_while_idle_costs_no_attempt(pool: Pool) -> None:
+async def test_a_connection_closed_while_idle_costs_no_attempt(pool: UpstreamPool) -> None:
     async def play(line: Line) -> None:
         await line.request()
         await line.send(OK)
@@ -115,7 +115,7 @@ async def test_a_connection_closed_while_idle_costs_no_attempt(pool: Pool) -> No
 
 @on_both_loops
 async def test_a_reused_connection_that_dies_unanswered_is_a_connect_failure(
-    pool: Pool,
+    pool: UpstreamPool,
 ) -> None:
     async def play(line: Line) -> None:
         await line.request()
@@ -137,7 +137,7 @@ async def test_a_reused_connection_that_dies_unanswered_is_a_connect_failure(
 
 @on_both_loops
 async def test_fresh_connections_take_an_idle_ones_place() -> None:
-    pool = Pool(replace(QUICK, upstream_connections=1))
+    pool = UpstreamPool(replace(QUICK, upstream_connections=1))
     async with raw_server(answer_forever) as server:
         for _ in range(3):
             reply = await pool.send(server.ask()._replace(fresh=True))
@@ -150,7 +150,7 @@ async def test_fresh_connections_take_an_idle_ones_place() -> None:
 
 @on_both_loops
 async def test_idle_connections_are_closed_in_time(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
+    pool: UpstreamPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(origin_pool, "IDLE_S", 0.05)
     left = asyncio.Event()
@@ -168,7 +168,7 @@ async def test_idle_connections_are_closed_in_time(
 
 
 @on_both_loops
-async def test_cancelling_closes_the_connection(pool: Pool) -> None:
+async def test_cancelling_closes_the_connection(pool: UpstreamPool) -> None:
     left = asyncio.Event()
 
     async def play(line: Line) -> None:
@@ -189,7 +189,7 @@ async def test_cancelling_closes_the_connection(pool: Pool) -> None:
 
 
 @on_both_loops
-async def test_a_reply_closed_early_closes_its_connection(pool: Pool) -> None:
+async def test_a_reply_closed_early_closes_its_connection(pool: UpstreamPool) -> None:
     left = asyncio.Event()
 
     async def play(line: Line) -> None:
@@ -209,7 +209,7 @@ async def test_a_reply_closed_early_closes_its_connection(pool: Pool) -> None:
 
 
 @on_both_loops
-async def test_a_closed_reply_reads_nothing_of_the_next_request(pool: Pool) -> None:
+async def test_a_closed_reply_reads_nothing_of_the_next_request(pool: UpstreamPool) -> None:
     async with raw_server(answer_forever) as server:
         first = await pool.send(server.ask())
         await first.aclose()
@@ -222,7 +222,7 @@ async def test_a_closed_reply_reads_nothing_of_the_next_request(pool: Pool) -> N
 
 @on_both_loops
 async def test_a_slow_reader_slows_the_provider() -> None:
-    pool, total, sent = Pool(QUICK), 32 * 1024 * 1024, 0
+    pool, total, sent = UpstreamPool(QUICK), 32 * 1024 * 1024, 0
 
     async def play(line: Line) -> None:
         nonlocal sent
@@ -246,7 +246,7 @@ async def test_a_slow_reader_slows_the_provider() -> None:
 
 @on_both_loops
 async def test_no_more_connections_than_allowed_and_a_line_with_an_end() -> None:
-    pool = Pool(replace(QUICK, upstream_connections=2))
+    pool = UpstreamPool(replace(QUICK, upstream_connections=2))
     go = asyncio.Event()
 
     async def play(line: Line) -> None:
@@ -272,7 +272,7 @@ async def test_no_more_connections_than_allowed_and_a_line_with_an_end() -> None
 
 @on_both_loops
 async def test_who_gave_up_waiting_is_not_in_the_line() -> None:
-    pool = Pool(replace(QUICK, upstream_connections=1))
+    pool = UpstreamPool(replace(QUICK, upstream_connections=1))
     go = asyncio.Event()
 
     async def play(line: Line) -> None:
@@ -295,7 +295,7 @@ async def test_who_gave_up_waiting_is_not_in_the_line() -> None:
 
 @on_both_loops
 async def test_places_are_free_again_after_every_kind_of_end() -> None:
-    pool = Pool(replace(QUICK, upstream_connections=1))
+    pool = UpstreamPool(replace(QUICK, upstream_connections=1))
 
     async def play(line: Line) -> None:
         await line.request()
@@ -321,7 +321,7 @@ async def test_places_are_free_again_after_every_kind_of_end() -> None:
 
 
 @on_both_loops
-async def test_packets_are_not_held_back(pool: Pool) -> None:
+async def test_packets_are_not_held_back(pool: UpstreamPool) -> None:
     async with raw_server(answer_forever) as server:
         reply = await pool.send(server.ask())
         assert reply._wire is not None
@@ -353,8 +353,8 @@ async def test_tls_is_spoken_and_reused_and_a_stranger_is_refused(
     key, cert = certificate
     ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ours.load_cert_chain(cert, key)
-    trusting = Pool(QUICK, ssl.create_default_context(cafile=str(cert)))
-    strict = Pool(QUICK)
+    trusting = UpstreamPool(QUICK, ssl.create_default_context(cafile=str(cert)))
+    strict = UpstreamPool(QUICK)
 
     async with raw_server(answer_forever, ours) as server:
         assert [await ask(trusting, server) for _ in range(3)] == [b"ok"] * 3
@@ -369,7 +369,7 @@ async def test_tls_is_spoken_and_reused_and_a_stranger_is_refused(
 
 @on_both_loops
 async def test_a_server_that_never_accepts_is_a_timeout() -> None:
-    pool = Pool(replace(QUICK, connect_timeout_s=0.2))
+    pool = UpstreamPool(replace(QUICK, connect_timeout_s=0.2))
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         port = full.getsockname()[1]
         fillers = [socket.socket() for _ in range(4)]
@@ -388,7 +388,7 @@ async def test_a_server_that_never_accepts_is_a_timeout() -> None:
 @on_both_loops
 async def test_every_socket_is_gone_when_the_pool_is_closed() -> None:
     async with raw_server(answer_forever) as server:
-        pool = Pool(QUICK)
+        pool = UpstreamPool(QUICK)
         lent = await pool.send(server.ask())
         assert await ask(pool, server) == b"ok"
         await pool.aclose()

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from harness.domain.routing.table import Snapshot
-from router.upstream.scripted import Turn
+from router.upstream.scripted import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     Asked,
     Upstream,
@@ -47,7 +47,7 @@ class Scene:
     upstream: Upstream
     world: World
     client: openai.OpenAI
-    turns: dict[str, Turn]
+    turns: dict[str, ScriptedTurn]
 
     def ask(self, *, stream: bool = False) -> str:
         """The model that served."""
@@ -78,9 +78,9 @@ Stage = Callable[..., AbstractContextManager[Scene]]
 def stage(tmp_path: Path) -> Stage:
     @contextmanager
     def staged(*more_keys: str) -> Iterator[Scene]:
-        turns: dict[str, Turn] = {}
+        turns: dict[str, ScriptedTurn] = {}
 
-        def turn(asked: Asked) -> Turn:
+        def turn(asked: Asked) -> ScriptedTurn:
             secret = asked.headers["authorization"].removeprefix("Bearer ")
             for name, value in UPSTREAM_KEYS.items():
                 if value == secret and name in turns:
@@ -107,7 +107,7 @@ def keyed(url: str, more_keys: tuple[str, ...]) -> Snapshot:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("refusal", REFUSALS, ids=["401", "402", "403", "quota"])
 def test_when_one_key_is_refused_the_same_provider_answers_with_its_other_one(
-    stage: Stage, refusal: Turn, *, stream: bool
+    stage: Stage, refusal: ScriptedTurn, *, stream: bool
 ) -> None:
     with stage(SECOND) as scene:
         scene.turns[FIRST] = refusal

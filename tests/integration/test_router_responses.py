@@ -13,7 +13,7 @@ from openai.types.responses import FunctionToolParam, Response, ResponseStreamEv
 from evals.sim import server
 from evals.sim.simulator import Simulator
 from harness.domain.routing.capabilities import Capabilities
-from router.upstream.scripted import Turn
+from router.upstream.scripted import ScriptedTurn
 from tests.support.providers.scripted_upstream import EVENTS, running_upstream
 from tests.support.router.live_router import KEY, QUICK, running_router, snapshot, wait_until
 from tests.support.router.simulated_router import (
@@ -241,7 +241,7 @@ def test_only_model_changes_on_the_way_there_and_back(tmp_path: Path) -> None:
         ' "previous_response_id":"resp_1", "stream" : false}'
     )
     with running_upstream() as upstream:
-        upstream.turns["m-incumbent"] = Turn(steps=(WHOLE,))
+        upstream.turns["m-incumbent"] = ScriptedTurn(steps=(WHOLE,))
         with (
             running_router(snapshot(upstream.url), tmp_path, QUICK) as world,
             client_of(world.url) as client,
@@ -262,7 +262,7 @@ def test_an_input_that_is_found_too_long_in_the_stream_is_the_clients_mistake(
     tmp_path: Path,
 ) -> None:
     with running_upstream() as upstream:
-        upstream.turns["m-incumbent"] = Turn(headers=EVENTS, steps=(FAILED,))
+        upstream.turns["m-incumbent"] = ScriptedTurn(headers=EVENTS, steps=(FAILED,))
         with (
             running_router(snapshot(upstream.url), tmp_path, QUICK) as world,
             client_of(world.url) as client,

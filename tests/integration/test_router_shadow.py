@@ -165,7 +165,7 @@ def test_answers_are_paired_counted_and_paid_and_users_notice_nothing(
         assert found.candidate is not None
         assert found.candidate.cost_usd > found.incumbent.cost_usd
         # Whoever starts without the database still knows of it.
-        assert file.load(tmp_path / "snapshot.json").shadows == (made,)
+        assert file.load_snapshot(tmp_path / "snapshot.json").shadows == (made,)
 
         shadows.stop(at.ctx, KIM, "support")
         at.settled()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from router.server.asgi import App
-from router.server.process import Server, server
+from router.server.process import WorkerServer, server
 from router.workers.shutdown import HAND_OVER
 from tests.support.router.asgi_router import Door
 from tests.support.router.live_router import wait_until
@@ -32,7 +32,7 @@ class Place:
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
-        self.runner: Server = server(self._app(), on_stop=self.told.set, **given)
+        self.runner: WorkerServer = server(self._app(), on_stop=self.told.set, **given)
         self.thread = threading.Thread(
             target=lambda: asyncio.run(self.runner.serve([listener]))
         )

@@ -7,7 +7,7 @@ from threading import Thread
 import openai
 import pytest
 
-from router.upstream.scripted import Turn
+from router.upstream.scripted import ScriptedTurn
 from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
 from tests.support.router.live_router import (
     CANDIDATE,
@@ -91,7 +91,7 @@ def test_the_same_user_stays_in_the_same_arm(upstream: Upstream, tmp_path: Path)
 def test_requests_under_way_end_before_the_server_does(
     upstream: Upstream, tmp_path: Path
 ) -> None:
-    slow = Turn(steps=(0.5, *completion("at last").steps))
+    slow = ScriptedTurn(steps=(0.5, *completion("at last").steps))
     upstream.turns[INCUMBENT] = slow
 
     found: list[str] = []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from router.upstream.scripted import Happening, Turn
+from router.upstream.scripted import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
     Asked,
@@ -47,7 +47,7 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture
 def world(upstream: Upstream, tmp_path: Path) -> Iterator[World]:
-    def turn(asked: Asked) -> Turn:
+    def turn(asked: Asked) -> ScriptedTurn:
         return streamed("a", "b") if asked.json.get("stream") else completion("hello")
 
     upstream.turns = {INCUMBENT: turn}
@@ -295,7 +295,7 @@ def test_a_client_that_sends_on_after_its_last_answer_is_read_on_for_a_while_alo
 def test_a_client_that_ended_its_own_side_gets_its_answer(
     world: World, upstream: Upstream, sent: bytes, end: bytes
 ) -> None:
-    def turn(asked: Asked) -> Turn:
+    def turn(asked: Asked) -> ScriptedTurn:
         quick = streamed("a", "b") if asked.json.get("stream") else completion("hello")
         return replace(quick, steps=(0.3, *quick.steps))
 
@@ -316,7 +316,7 @@ def test_a_client_that_ended_its_own_side_gets_its_answer(
 def test_a_client_that_is_gone_altogether_is_not_waited_for(
     world: World, upstream: Upstream, body: bytes
 ) -> None:
-    upstream.turns = {INCUMBENT: Turn(hang=True)}
+    upstream.turns = {INCUMBENT: ScriptedTurn(hang=True)}
     before = len(upstream.asked)
     with connect(world) as found:
         found.sendall(request(body))
@@ -329,7 +329,7 @@ def test_a_client_that_is_gone_altogether_is_not_waited_for(
 def test_nor_is_one_that_leaves_a_stream_whose_provider_says_nothing_more(
     world: World, upstream: Upstream
 ) -> None:
-    turn = broken_stream(event({"content": "hello"}), Happening.HANG)
+    turn = broken_stream(event({"content": "hello"}), ScriptedEvent.HANG)
     upstream.turns = {INCUMBENT: turn}
     with connect(world) as found:
         found.sendall(request(STREAM))
@@ -460,7 +460,7 @@ def test_a_provider_that_closes_every_connection_costs_nobody_a_request(
 def test_a_thousand_requests_at_once_are_all_answered(
     upstream: Upstream, tmp_path: Path
 ) -> None:
-    slow = Turn(steps=(0.2, *completion().steps))
+    slow = ScriptedTurn(steps=(0.2, *completion().steps))
     upstream.turns = {INCUMBENT: slow}
     settings = replace(QUICK, max_concurrent=1000)
     with running_router(snapshot(upstream.url), tmp_path, settings) as world:
@@ -473,7 +473,7 @@ def test_past_the_limit_requests_are_refused_at_once_and_the_others_served(
     upstream: Upstream, tmp_path: Path
 ) -> None:
     # All fifty are there before the first is answered.
-    slow = Turn(steps=(6.0, *completion().steps))
+    slow = ScriptedTurn(steps=(6.0, *completion().steps))
     upstream.turns = {INCUMBENT: slow}
     settings = replace(QUICK, max_concurrent=10)
     with running_router(snapshot(upstream.url), tmp_path, settings) as world:

@@ -169,7 +169,7 @@ def test_a_full_disk_costs_no_request_tears_nothing_and_loses_nothing(
         assert load.errors == []
         wait_until(lambda: world.recorded() == load.answered, timeout_s=60)
         assert world.counter("swapgate_observations_dropped_total") == 0
-        assert file.load(small_disk / "home" / "snapshot.json").table.routes
+        assert file.load_snapshot(small_disk / "home" / "snapshot.json").table.routes
         assert world.readyz() == "ok"
         assert world.place.terminate("router") == 0
         with closing(sqlite3.connect(small_disk / "swapgate.db")) as db:

@@ -236,6 +236,6 @@ def test_the_snapshot_on_disk_keeps_switches(tmp_path: Path) -> None:
     one, other = thrown(door), thrown(door, id="sw_2", route="support", expires_at=until)
     kept = with_switches(one, other)
 
-    file.save(kept, tmp_path / "kept.json")
+    file.save_snapshot(kept, tmp_path / "kept.json")
 
-    assert file.load(tmp_path / "kept.json").switches == (one, other)
+    assert file.load_snapshot(tmp_path / "kept.json").switches == (one, other)

@@ -13,8 +13,8 @@ from evals.sim import server
 from harness.app import installation
 from harness.domain.errors import ConfigError
 from harness.domain.settings import TracingSettings
-from router.observers.tracing import OpenTelemetry, finish_reasons
-from router.upstream.scripted import Happening
+from router.observers.tracing import OpenTelemetry, read_finish_reasons
+from router.upstream.scripted import ScriptedEvent
 from tests.support.providers.scripted_upstream import (
     ROLE,
     Upstream,
@@ -141,7 +141,7 @@ def test_a_broken_stream_says_so_in_both_spans(
     upstream: Upstream, collector: Collector, tmp_path: Path
 ) -> None:
     half = event({"content": "half"})
-    upstream.turns = {INCUMBENT: broken_stream(ROLE, half, Happening.RESET)}
+    upstream.turns = {INCUMBENT: broken_stream(ROLE, half, ScriptedEvent.RESET)}
     with (
         traced(upstream, collector, tmp_path) as client,
         pytest.raises(openai.APIError),
@@ -200,7 +200,7 @@ def test_the_standard_variable_turns_tracing_on_in_a_router_process(
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "router.tracing")
+    monkeypatch.delitem(sys.modules, "router.observers.tracing")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
 
     with pytest.raises(ConfigError, match=r"swapgate\[otel\]"):
@@ -226,4 +226,4 @@ def test_tracing_is_off_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) 
 def test_finish_reasons_are_found_in_every_protocol(
     answer: dict[str, object], expected: list[str]
 ) -> None:
-    assert finish_reasons(answer) == expected
+    assert read_finish_reasons(answer) == expected

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from harness.domain.settings import AnsweredModel, RouterSettings
-from router.upstream.scripted import Turn
+from router.upstream.scripted import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
     ROLE,
@@ -58,7 +58,7 @@ def ask(client: httpx.Client, *, stream: bool = True, **headers: str) -> httpx.R
     return client.post("/chat/completions", json=body, headers=named)
 
 
-def late_by(pause_s: float, turn: Turn) -> Turn:
+def late_by(pause_s: float, turn: ScriptedTurn) -> ScriptedTurn:
     return replace(turn, steps=(pause_s, *turn.steps))
 
 

@@ -50,9 +50,9 @@ def test_a_header_is_stored_and_sent_to_routers_encrypted_with_its_name_readable
     assert stored(world).extra_headers == {}
     assert stored(world).header_names == ["x-key"]
     snapshot = world.store.snapshot()
-    snapshot_file.save(snapshot, tmp_path / "s.json")
+    snapshot_file.save_snapshot(snapshot, tmp_path / "s.json")
     assert VALUE not in (tmp_path / "s.json").read_text()
-    again = snapshot_file.load(tmp_path / "s.json")
+    again = snapshot_file.load_snapshot(tmp_path / "s.json")
     opened = header_encryption.opened_snapshot(again, ctx.cipher).providers["hosted"]
     assert opened == HOSTED
     shown = (registry.get(ctx, "hosted"), credentials.get(ctx, "hosted"))

@@ -208,7 +208,7 @@ def test_a_snapshot_on_disk_without_a_row_or_without_signatures_serves_nobody(
         holder(cast("Store", Away()), file).boot()
     # What its JSON says beside the rows is of no weight.
     assert router.current is not None
-    snapshot_file.save(router.current.snapshot, file)
+    snapshot_file.save_snapshot(router.current.snapshot, file)
     routes = [each | {"incumbent": NEW.id} for each in content["routes"]]
     save(content | {"routes": routes})
     loaded = holder(cast("Store", Away()), file).boot()

@@ -13,14 +13,14 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
 from router.protocols.chat.stream import ChatStream
-from router.upstream.pool import Pool
-from router.upstream.translate.transport import Translated
+from router.upstream.pool import UpstreamPool
+from router.upstream.translate.transport import TranslatingTransport
 from router.upstream.transport import (
     CHAT_PATH,
     UpstreamFailed,
     UpstreamReply,
     UpstreamRequest,
-    dropped,
+    dropped_fields_of,
 )
 from tests.support.providers.raw_server import Line, Play, raw_server
 from tests.wire import anthropic, gemini, vertex
@@ -35,9 +35,9 @@ LIVE: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
-def loaded() -> dict[str, Translated]:
+def loaded() -> dict[str, TranslatingTransport]:
     """Loading is the slow part; each test puts its own wire below."""
-    found = {kind: Translated(kind, Pool(SETTINGS)) for kind in WIRES}
+    found = {kind: TranslatingTransport(kind, UpstreamPool(SETTINGS)) for kind in WIRES}
     for each in found.values():
         each.prepare()
     return found
@@ -45,10 +45,10 @@ def loaded() -> dict[str, Translated]:
 
 @asynccontextmanager
 async def asked(
-    loaded: Translated, kind: str, play: Play, *, stream: bool = True, **more: Any
+    loaded: TranslatingTransport, kind: str, play: Play, *, stream: bool = True, **more: Any
 ) -> AsyncIterator[tuple[UpstreamReply, int]]:
     """The reply, and how many connections the provider saw."""
-    pool = Pool(SETTINGS)
+    pool = UpstreamPool(SETTINGS)
     async with raw_server(play) as server:
         base = f"http://127.0.0.1:{server.port}"
         provider = Provider("p", kind, base, "K")
@@ -56,7 +56,7 @@ async def asked(
         request = UpstreamRequest(
             provider, json.dumps({**body, **more}).encode(), stream, path=CHAT_PATH, key=SECRET
         )
-        transport = Translated(kind, pool)
+        transport = TranslatingTransport(kind, pool)
         transport._translation = loaded._translation
         reply = await transport.send(request)
         try:
@@ -92,7 +92,7 @@ async def filtered(reply: UpstreamReply) -> ChatStream:
 
 @pytest.mark.parametrize("kind", WIRES)
 async def test_a_stream_that_breaks_off_has_no_good_end(
-    loaded: dict[str, Translated], kind: str
+    loaded: dict[str, TranslatingTransport], kind: str
 ) -> None:
     events: Sequence[bytes] = WIRES[kind].events(Reply("Some words that stop"))
     async with asked(loaded[kind], kind, plays(LIVE, *events[:4])) as (reply, _):
@@ -123,7 +123,7 @@ async def test_a_stream_that_breaks_off_has_no_good_end(
     ],
 )
 async def test_an_error_within_a_stream_keeps_its_class(
-    loaded: dict[str, Translated], kind: str, event: Json, failure: FailureClass
+    loaded: dict[str, TranslatingTransport], kind: str, event: Json, failure: FailureClass
 ) -> None:
     first = WIRES[kind].events(Reply("Some words"))[0]
     wrong = f"data: {json.dumps(event)}\n\n".encode()
@@ -135,7 +135,7 @@ async def test_an_error_within_a_stream_keeps_its_class(
 
 @pytest.mark.parametrize("kind", WIRES)
 async def test_whoever_leaves_a_stream_closes_it_at_the_provider(
-    loaded: dict[str, Translated], kind: str
+    loaded: dict[str, TranslatingTransport], kind: str
 ) -> None:
     left = asyncio.Event()
 
@@ -155,7 +155,7 @@ async def test_whoever_leaves_a_stream_closes_it_at_the_provider(
 @pytest.mark.parametrize("kind", WIRES)
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b'{"hello": 1}', b'{"content": "x"}'])
 async def test_what_is_no_answer_is_malformed(
-    loaded: dict[str, Translated], kind: str, body: bytes, *, stream: bool
+    loaded: dict[str, TranslatingTransport], kind: str, body: bytes, *, stream: bool
 ) -> None:
     sent = LIVE + b"data: " + body + b"\n\n" if stream else whole(body)
     async with asked(loaded[kind], kind, plays(sent), stream=stream) as (reply, _):
@@ -171,7 +171,7 @@ async def test_what_is_no_answer_is_malformed(
 @pytest.mark.req("A5", "F2")
 @pytest.mark.parametrize("kind", WIRES)
 async def test_a_fault_of_ours_in_a_translation_is_not_the_clients_or_the_providers(
-    loaded: dict[str, Translated], kind: str, monkeypatch: pytest.MonkeyPatch
+    loaded: dict[str, TranslatingTransport], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks(*_: object, **__: object) -> Any:
         raise KeyError("what the client said")
@@ -201,7 +201,7 @@ async def _failure(reply: UpstreamReply) -> FailureClass | None:
 
 
 @pytest.mark.parametrize("kind", WIRES)
-async def test_a_flood_is_cut_off(loaded: dict[str, Translated], kind: str) -> None:
+async def test_a_flood_is_cut_off(loaded: dict[str, TranslatingTransport], kind: str) -> None:
     flood = [b"data: " + b"x" * 65536] * 40
     async with asked(loaded[kind], kind, plays(LIVE, *flood)) as (reply, _):
         with pytest.raises(UpstreamFailed, match="larger than"):
@@ -210,7 +210,7 @@ async def test_a_flood_is_cut_off(loaded: dict[str, Translated], kind: str) -> N
 
 @pytest.mark.parametrize("kind", WIRES)
 async def test_a_page_of_a_proxy_keeps_its_status(
-    loaded: dict[str, Translated], kind: str
+    loaded: dict[str, TranslatingTransport], kind: str
 ) -> None:
     page = whole(b"<html>busy</html>", "413 Too Large", "text/html")
     async with asked(loaded[kind], kind, plays(page)) as (reply, _):
@@ -219,7 +219,7 @@ async def test_a_page_of_a_proxy_keeps_its_status(
 
 @pytest.mark.parametrize("kind", WIRES)
 async def test_an_image_elsewhere_is_not_fetched_and_the_provider_not_asked(
-    loaded: dict[str, Translated], kind: str
+    loaded: dict[str, TranslatingTransport], kind: str
 ) -> None:
     async with raw_server(plays(whole({}))) as other:
         url = f"http://127.0.0.1:{other.port}/a.png"
@@ -235,17 +235,17 @@ async def test_an_image_elsewhere_is_not_fetched_and_the_provider_not_asked(
 
 @pytest.mark.parametrize("kind", WIRES)
 async def test_what_was_dropped_is_known_to_the_caller(
-    loaded: dict[str, Translated], kind: str
+    loaded: dict[str, TranslatingTransport], kind: str
 ) -> None:
     answer = whole(WIRES[kind].whole(Reply("Hi")))
     more: Json = {"stream": False, "logit_bias": {"1": 1}, "verbosity": "low"}
     async with asked(loaded[kind], kind, plays(answer), **more) as (reply, _):
-        assert dropped(reply) == ("logit_bias", "verbosity")
+        assert dropped_fields_of(reply) == ("logit_bias", "verbosity")
         assert json.loads(await reply.body())["choices"][0]["message"]["content"] == "Hi"
 
 
 async def test_a_tool_whose_name_another_protocol_forbids_comes_back_as_it_was(
-    loaded: dict[str, Translated],
+    loaded: dict[str, TranslatingTransport],
 ) -> None:
     tool = {"type": "function", "function": {"name": "files/read", "parameters": {}}}
     call = Reply(calls=(("files_read", {"a": 1}),), stop="tools")

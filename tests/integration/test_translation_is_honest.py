@@ -11,11 +11,11 @@ from typing import Any, Final
 import pytest
 
 from harness.domain.routing.target import Provider
-from router.upstream.scripted import Happening, Scripted, Turn
-from router.upstream.translate.litellm import load
-from router.upstream.translate.request_screening import RULES, looked_through
-from router.upstream.translate.translation import Ask, Translation
-from router.upstream.translate.transport import Translated
+from router.upstream.scripted import ScriptedEvent, ScriptedTransport, ScriptedTurn
+from router.upstream.translate.litellm import load_translation
+from router.upstream.translate.request_screening import RULES, screen_request
+from router.upstream.translate.translation import TranslatedCall, Translation
+from router.upstream.translate.transport import TranslatingTransport
 from router.upstream.translate.untranslatable import Untranslatable
 from router.upstream.transport import UpstreamFailed, UpstreamRequest
 from tests.wire import anthropic, bedrock, gemini, vertex
@@ -37,12 +37,12 @@ TOOL: Final = {
 
 @pytest.fixture(scope="module")
 def loaded() -> Mapping[str, Translation]:
-    return {kind: load(kind) for kind in RULES}
+    return {kind: load_translation(kind) for kind in RULES}
 
 
-def asked(loaded: Mapping[str, Translation], kind: str, **more: Any) -> Ask:
+def asked(loaded: Mapping[str, Translation], kind: str, **more: Any) -> TranslatedCall:
     body = {"model": MODELS[kind], "messages": [dict(USER)], **more}
-    return loaded[kind].ask(looked_through(body, kind), stream=False)
+    return loaded[kind].ask(screen_request(body, kind), stream=False)
 
 
 @pytest.mark.req("B7")
@@ -208,10 +208,10 @@ UNENDED: Final[Mapping[str, dict[str, Any]]] = {
 }
 
 
-async def replied(kind: str, turn: Turn, *, stream: bool) -> bytes:
+async def replied(kind: str, turn: ScriptedTurn, *, stream: bool) -> bytes:
     body = json.dumps({"model": MODELS[kind], "messages": [USER], "stream": stream}).encode()
     place = Provider("p", kind, "http://127.0.0.1:9/v1")
-    transport = Translated(kind, Scripted(lambda _: turn))
+    transport = TranslatingTransport(kind, ScriptedTransport(lambda _: turn))
     reply = await transport.send(UpstreamRequest(place, body, stream))
     return await reply.body()
 
@@ -221,7 +221,7 @@ async def replied(kind: str, turn: Turn, *, stream: bool) -> bytes:
 async def test_an_answer_that_does_not_say_why_it_ended_is_translated_without_a_reason(
     kind: str,
 ) -> None:
-    turn = Turn(steps=(json.dumps(UNENDED[kind]).encode(),))
+    turn = ScriptedTurn(steps=(json.dumps(UNENDED[kind]).encode(),))
 
     (choice,) = json.loads(await replied(kind, turn, stream=False))["choices"]
 
@@ -229,16 +229,16 @@ async def test_an_answer_that_does_not_say_why_it_ended_is_translated_without_a_
 
 
 @pytest.mark.req("B8")
-@pytest.mark.parametrize("end", [(), (Happening.RESET,), (Happening.HANG,)])
+@pytest.mark.parametrize("end", [(), (ScriptedEvent.RESET,), (ScriptedEvent.HANG,)])
 @pytest.mark.parametrize("ended", [True, False])
 async def test_a_google_stream_that_said_why_it_ends_is_whole(
-    monkeypatch: pytest.MonkeyPatch, end: tuple[Happening, ...], *, ended: bool
+    monkeypatch: pytest.MonkeyPatch, end: tuple[ScriptedEvent, ...], *, ended: bool
 ) -> None:
     monkeypatch.setattr("router.upstream.stream_end.LAST_EVENTS_S", 0.05)
     reason = {"finishReason": "STOP"} if ended else {}
     said = {"candidates": [{"content": WORDS, "index": 0, "avgLogprobs": 0.5, **reason}]}
     event = b"data: " + json.dumps(said).replace("0.5", "NaN").encode() + b"\n\n"
-    turn = Turn(headers={"content-type": "text/event-stream"}, steps=(event, *end))
+    turn = ScriptedTurn(headers={"content-type": "text/event-stream"}, steps=(event, *end))
 
     if not ended and end:
         with pytest.raises((UpstreamFailed, TimeoutError)):

@@ -115,7 +115,7 @@ def test_a_router_without_database_and_snapshot_says_so_before_it_starts_a_worke
     async def start(*_: object) -> int:
         raise AssertionError("it began to start workers")
 
-    monkeypatch.setattr("router.workers.parent.Parent.run", start)
+    monkeypatch.setattr("router.workers.parent.WorkerParent.run", start)
     file = initialised(place)
     file.write_bytes(b"not a database " * 400)
     if missing:

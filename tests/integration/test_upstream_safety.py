@@ -22,7 +22,7 @@ from harness.runtime.clock import SystemClock
 from harness.runtime.outbound import webhook
 from harness.runtime.outbound.provider_probe import HttpDoor
 from router.upstream.passthrough import Passthrough
-from router.upstream.pool import Pool
+from router.upstream.pool import UpstreamPool
 from router.upstream.transport import UpstreamFailed, UpstreamRequest
 from router.upstream.transports import Transports
 from tests.support.providers.scripted_chat import Response, Served, serving
@@ -104,7 +104,7 @@ def by_webhook(served: Served) -> None:
 
 
 CALLERS = {
-    "pool": by_transport(Pool),
+    "pool": by_transport(UpstreamPool),
     "pass-through": by_transport(Passthrough),
     "anthropic, translated": by_transport(Transports, "anthropic"),
     "gemini, translated": by_transport(Transports, "gemini"),

@@ -8,12 +8,12 @@ from anthropic.lib.streaming._messages import accumulate_event
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.protocols.chat.stream_reader import ChatEvents
-from router.protocols.endpoint_translation import message_as_chat, response_as_chat
-from router.protocols.messages.answer_writer import MessageEvents
+from router.protocols.chat.stream_reader import ChatStreamReader
+from router.protocols.endpoint_translation import translate_message, translate_response
+from router.protocols.messages.answer_writer import MessageEventWriter
 from router.protocols.messages.stream import MessagesStream
 from router.protocols.responses.stream import ResponsesStream
-from router.request.json_spans import read
+from router.request.json_spans import parse_object
 from router.upstream.transport import UpstreamFailed
 from tests.support.providers import strict_chat
 
@@ -125,7 +125,7 @@ def blocks(message: dict[str, Any]) -> list[tuple[Any, ...]]:
 def test_streamed_messages_say_what_the_chat_said_however_it_is_cut(
     *, message: dict[str, Any], mixed: bool, places: list[int]
 ) -> None:
-    events = ChatEvents(MessageEvents(), thinking=True)
+    events = ChatStreamReader(MessageEventWriter(), thinking=True)
     out = b"".join([events.feed(each) for each in cut(as_stream(message, mixed=mixed), places)])
     out += events.end()
 
@@ -173,7 +173,7 @@ def test_streamed_responses_say_what_the_chat_said_however_it_is_cut(
     *, message: dict[str, Any], mixed: bool, places: list[int]
 ) -> None:
     asked = b'{"model":"m","input":"a","reasoning":{"summary":"auto"}}'
-    translated = response_as_chat(asked, "custom")
+    translated = translate_response(asked, "custom")
     events = translated.events()
     out = b"".join([events.feed(each) for each in cut(as_stream(message, mixed=mixed), places)])
     out += events.end()
@@ -184,7 +184,7 @@ def test_streamed_responses_say_what_the_chat_said_however_it_is_cut(
     assert items(final) == plain(message)
     (answer,) = strict_chat.whole(message, finish(message)).steps
     assert isinstance(answer, bytes)
-    assert json.loads(translated.whole(read(answer))) == final
+    assert json.loads(translated.whole(parse_object(answer))) == final
     filter_ = ResponsesStream(None)
     filter_.feed(out)
     assert filter_.finished
@@ -210,7 +210,7 @@ def test_a_whole_message_says_what_the_chat_said(message: dict[str, Any]) -> Non
     (answer,) = strict_chat.whole(message, finish(message)).steps
     assert isinstance(answer, bytes)
     thinking = b'{"model":"m","messages":[],"thinking":{"type":"adaptive"}}'
-    translated = json.loads(message_as_chat(thinking, "custom").whole(read(answer)))
+    translated = json.loads(translate_message(thinking, "custom").whole(parse_object(answer)))
 
     assert blocks(translated) == plain(message)
     assert translated["usage"]["input_tokens"] == 12
@@ -220,7 +220,7 @@ def test_a_whole_message_says_what_the_chat_said(message: dict[str, Any]) -> Non
 def test_a_stream_that_was_cut_off_is_never_whole(message: dict[str, Any], place: int) -> None:
     data = as_stream(message, mixed=False)
     sure = data.index(b'"finish_reason": "')
-    events = ChatEvents(MessageEvents(), thinking=True)
+    events = ChatStreamReader(MessageEventWriter(), thinking=True)
     try:
         out = events.feed(data[: place % sure]) + events.end()
     except UpstreamFailed:  # half an event
@@ -234,10 +234,14 @@ def test_a_message_sent_back_is_what_the_chat_had_said(message: dict[str, Any]) 
     (answer,) = strict_chat.whole(message, finish(message)).steps
     assert isinstance(answer, bytes)
     asked = b'{"model":"m","messages":[]}'
-    content = json.loads(message_as_chat(asked, "custom").whole(read(answer)))["content"]
+    content = json.loads(translate_message(asked, "custom").whole(parse_object(answer)))[
+        "content"
+    ]
     again = {"model": "m", "messages": [{"role": "assistant", "content": content}]}
 
-    (turn,) = json.loads(message_as_chat(json.dumps(again).encode(), "custom").body)["messages"]
+    (turn,) = json.loads(translate_message(json.dumps(again).encode(), "custom").body)[
+        "messages"
+    ]
     assert (turn["content"] or None) == message["content"]
     assert [json.loads(c["function"]["arguments"]) for c in turn.get("tool_calls", [])] == [
         json.loads(c["function"]["arguments"]) for c in message.get("tool_calls", [])
@@ -245,14 +249,14 @@ def test_a_message_sent_back_is_what_the_chat_had_said(message: dict[str, Any]) 
 
 
 def test_thinking_that_nobody_asked_for_is_not_shown() -> None:
-    events = ChatEvents(MessageEvents(), thinking=False)
+    events = ChatStreamReader(MessageEventWriter(), thinking=False)
     message = {"content": "a", "reasoning_content": "b"}
     out = events.feed(as_stream(message, mixed=False))
     assert b"thinking" not in out
 
 
 def test_calls_of_providers_that_number_them_all_alike_are_told_apart() -> None:
-    events = ChatEvents(MessageEvents(), thinking=False)
+    events = ChatStreamReader(MessageEventWriter(), thinking=False)
     calls = [
         {"index": 0, "id": i, "function": {"name": "f", "arguments": "{}"}} for i in ("a", "b")
     ]
@@ -273,4 +277,4 @@ def test_arguments_that_are_no_object_are_a_malformed_answer(arguments: str) -> 
     (answer,) = strict_chat.whole(message, "tool_calls").steps
     assert isinstance(answer, bytes)
     with pytest.raises(UpstreamFailed, match="arguments"):
-        message_as_chat(b'{"messages":[]}', "custom").whole(read(answer))
+        translate_message(b'{"messages":[]}', "custom").whole(parse_object(answer))

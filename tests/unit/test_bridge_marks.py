@@ -5,7 +5,7 @@ from typing import Any, Final
 import pytest
 
 from router.protocols.messages.message_request import chat_body
-from router.upstream.translate.request_screening import looked_through
+from router.upstream.translate.request_screening import screen_request
 
 MARK: Final[dict[str, Any]] = {"cache_control": {"type": "ephemeral"}}
 TEXT: Final = {"type": "text", "text": "a"}
@@ -38,7 +38,7 @@ def test_a_mark_stands_in_the_chat_where_it_stood_in_the_message() -> None:
     assert assistant["tool_calls"][0]["cache_control"] == MARK["cache_control"]
     assert result["content"] == [{"type": "text", "text": "rain", **MARK}]
     assert chat["tools"][0]["cache_control"] == MARK["cache_control"]
-    looked_through(chat, "bedrock")
+    screen_request(chat, "bedrock")
 
 
 def test_without_marks_texts_stay_texts() -> None:

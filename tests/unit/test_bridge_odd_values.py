@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.degradation import Hint
 from harness.domain.routing.target import Target
-from router.protocols.endpoint_translation import HELD, TRANSLATIONS
+from router.protocols.endpoint_translation import TRANSLATIONS, UNTRANSLATABLE_FIELDS
 from router.protocols.messages.unsigned_thinking import without_unsigned
 from router.request.body import read_request
-from router.request.json_spans import read
-from router.request.optional_fields import given as hints_of
-from router.request.optional_fields import without
+from router.request.json_spans import parse_object
+from router.request.optional_fields import given_fields as hints_of
+from router.request.optional_fields import without_fields
 from router.upstream.transport import UpstreamFailed
 from tests.support.providers import strict_chat
 
@@ -56,8 +56,8 @@ def test_any_request(
         body = {**body, "messages": turns, "input": turns}
     text = json.dumps({"model": "m", **body}).encode()
     asked = read_request(text, endpoint)
-    HELD[endpoint](asked.value)
-    less = without(text, endpoint, hints_of(asked, frozenset(Hint)), Target("p", "m"))
+    UNTRANSLATABLE_FIELDS[endpoint](asked.value)
+    less = without_fields(text, endpoint, hints_of(asked, frozenset(Hint)), Target("p", "m"))
     for each in (text, less, without_unsigned(text)):
         with contextlib.suppress(UpstreamFailed):
             assert json.loads(TRANSLATIONS[endpoint](each, "custom").body)["model"] == "m"
@@ -72,7 +72,7 @@ def test_any_answer(
     events = translated.events()
     for answer in (*answers, {**answers[0], "choices": [choice]}):
         with contextlib.suppress(UpstreamFailed):
-            json.loads(translated.whole(read(json.dumps(answer).encode())))
+            json.loads(translated.whole(parse_object(json.dumps(answer).encode())))
         with contextlib.suppress(UpstreamFailed):
             events.feed(f"data: {json.dumps(answer)}\n\n".encode())
     with contextlib.suppress(UpstreamFailed):

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Final, Self
 
 from harness.domain.routing.table import Snapshot
-from router.upstream.scripted import Turn
+from router.upstream.scripted import ScriptedTurn
 from tests.support.providers.scripted_upstream import EVENTS, ROLE, completion, event
 from tests.support.router.asgi_router import ASK, CHAT, Door
 from tests.support.router.live_router import snapshot
@@ -64,7 +64,7 @@ class CallCounter:
             self.coroutines += place & 3 == RESUME_OF_START
 
 
-async def cost(folder: Path, body: bytes, turn: Turn, first: Snapshot) -> Cost:
+async def cost(folder: Path, body: bytes, turn: ScriptedTurn, first: Snapshot) -> Cost:
     """Of one request through the router, from its ASGI door to its provider and back."""
     door = Door(folder, lambda _: turn, first=first)
     for _ in range(WARM_UP):
@@ -80,7 +80,7 @@ async def cost(folder: Path, body: bytes, turn: Turn, first: Snapshot) -> Cost:
 
 async def streamed(folder: Path, chunks: int) -> Cost:
     steps = ROLE, *[event({"content": "word"})] * chunks, event(finish="stop")
-    turn = Turn(headers=EVENTS, steps=(*steps, b"data: [DONE]\n\n"))
+    turn = ScriptedTurn(headers=EVENTS, steps=(*steps, b"data: [DONE]\n\n"))
     return await cost(folder, STREAMED, turn, snapshot(UPSTREAM))
 
 

@@ -40,8 +40,8 @@ from harness.gate.online.policy import decide
 from harness.gate.online.rollout_evidence import watch
 from harness.gate.text.explain import explain
 from harness.store.schema.policies import canary_policy
-from router.recording.guardrail_sample import Traits
-from router.recording.ledger import JUDGED_WITHIN_S, Ledger, Unit
+from router.recording.guardrail_sample import RequestTraits
+from router.recording.ledger import JUDGED_WITHIN_S, Ledger, LedgerUnit
 from router.recording.spool import Batch, decode, encode
 from tests.unit.test_canary_policy import START, rollout
 
@@ -53,7 +53,7 @@ POLICY = CanaryPolicy(
 )
 RULE = replace(UnitRule.of(POLICY, datetime(2026, 1, 1, tzinfo=UTC)), block_size=4)
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
-DRAWN = Traits.WORDS | Traits.JUDGED
+DRAWN = RequestTraits.WORDS | RequestTraits.JUDGED
 weights = st.integers(1, BUCKETS - 1)
 
 
@@ -161,8 +161,8 @@ class Play:
         self.ledger = Ledger("r", "w", RULE)
         self.now = 0.0
 
-    def ask(self, *, canary: bool = False, drawn: bool = True) -> Unit:
-        traits = DRAWN if drawn else Traits.WORDS
+    def ask(self, *, canary: bool = False, drawn: bool = True) -> LedgerUnit:
+        traits = DRAWN if drawn else RequestTraits.WORDS
         at = BEGAN + timedelta(seconds=self.now)
         unit = self.ledger.admit(
             "key", canary=canary, weight_bps=5000, now=self.now, at=at, traits=traits.value

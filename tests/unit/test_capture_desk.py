@@ -16,8 +16,8 @@ from harness.domain.privacy.redaction import Redactor
 from harness.ports import Transaction
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from router.observers.capture_writer import ROOM, CaptureDesk
-from router.recording.capture_draft import Draft
+from router.observers.capture_writer import ROOM, CaptureWriter
+from router.recording.capture_draft import CaptureDraft
 
 pytestmark = pytest.mark.req("F9", "G4")
 
@@ -36,10 +36,10 @@ class AwayStore(MemoryStore):
             yield tx
 
 
-def draft(number: int = 1, *, said: str = SENT, answer: str | None = None) -> Draft:
+def draft(number: int = 1, *, said: str = SENT, answer: str | None = None) -> CaptureDraft:
     asked = {"messages": [{"role": "user", "content": said}]}
     whole = {"choices": [{"message": {"content": f"Hello, {said}"}, "finish_reason": "stop"}]}
-    return Draft(
+    return CaptureDraft(
         route="triage",
         request=f"req_{number}",
         endpoint="chat",
@@ -58,12 +58,12 @@ def draft(number: int = 1, *, said: str = SENT, answer: str | None = None) -> Dr
     )
 
 
-def desk(*drafts: Draft, away: bool = False) -> tuple[list[Captured], Counter[str]]:
+def desk(*drafts: CaptureDraft, away: bool = False) -> tuple[list[Captured], Counter[str]]:
     """What is stored, and what was counted."""
     store = AwayStore(secret=SECRET, clock=ManualClock())
     store.away = away
     counters: Counter[str] = Counter()
-    made = CaptureDesk(store, Redactor(), SECRET, counters)
+    made = CaptureWriter(store, Redactor(), SECRET, counters)
     made.start()
     for each in drafts:
         made.put(each)
@@ -109,7 +109,7 @@ def test_what_cannot_be_read_or_stored_is_dropped_and_no_log_has_a_word_of_it(
 def test_a_desk_without_room_drops_and_does_not_wait() -> None:
     counters: Counter[str] = Counter()
     store = MemoryStore(secret=SECRET, clock=ManualClock())
-    made = CaptureDesk(store, Redactor(), SECRET, counters)
+    made = CaptureWriter(store, Redactor(), SECRET, counters)
 
     for number in range(ROOM + 3):
         made.put(draft(number))

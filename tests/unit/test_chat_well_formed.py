@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.upstream.translate.request_screening import RULES, looked_through
-from router.upstream.translate.untranslatable import Malformed, Untranslatable
+from router.upstream.translate.request_screening import RULES, screen_request
+from router.upstream.translate.untranslatable import MalformedRequest, Untranslatable
 
 KINDS = sorted(RULES)
 USER = {"role": "user", "content": "Rain?"}
@@ -30,7 +30,7 @@ def result(id_: str) -> dict[str, Any]:
 
 def refused(kind: str, **body: Any) -> Untranslatable:
     with pytest.raises(Untranslatable) as caught:
-        looked_through({"model": "m", "messages": [USER], **body}, kind)
+        screen_request({"model": "m", "messages": [USER], **body}, kind)
     return caught.value
 
 
@@ -107,7 +107,7 @@ def test_a_field_of_another_type_is_refused_by_its_name(
 ) -> None:
     found = refused(kind, **{name.partition("[")[0].partition(".")[0]: value})
 
-    assert isinstance(found, Malformed)
+    assert isinstance(found, MalformedRequest)
     assert found.param == name
 
 
@@ -116,7 +116,7 @@ def test_a_whole_tool_loop_is_taken_and_empty_arguments_are_an_object(kind: str)
     messages = [USER, calls("", '{"city": "Oslo"}'), result("b"), result("a"), USER]
     body = {"model": "m", "messages": messages, "tools": [TOOL], "tool_choice": "required"}
 
-    found = looked_through(copy.deepcopy(body), kind)
+    found = screen_request(copy.deepcopy(body), kind)
 
     made = [each["function"]["arguments"] for each in found.messages[1]["tool_calls"]]
     assert made == ["{}", '{"city": "Oslo"}']
@@ -151,6 +151,6 @@ def test_whatever_comes_is_taken_or_refused_in_words(
 
 def _outcome(body: dict[str, Any], kind: str) -> object:
     try:
-        return looked_through(body, kind)
+        return screen_request(body, kind)
     except Untranslatable as error:
         return error.param

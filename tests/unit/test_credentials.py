@@ -10,7 +10,7 @@ from harness.domain.operations.alerts import AlertKind, News
 from harness.domain.providers.credentials import ProviderKey, lacks_key, of_environment, without
 from harness.domain.routing.target import Provider
 from router.snapshot.holder import no_keys
-from router.upstream.scripted import Turn
+from router.upstream.scripted import ScriptedTurn
 from tests.support.providers.scripted_upstream import EVENTS, error
 from tests.support.router.asgi_router import ASK, CHAT, Door
 from tests.support.router.live_router import (
@@ -157,7 +157,7 @@ async def test_a_key_in_an_error_event_after_the_first_output_does_not_reach_the
     ]
     sent = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in events)
     pieces = tuple(sent[at : at + cut] for at in range(0, len(sent), cut))
-    door = Door(tmp_path, lambda _: Turn(headers=EVENTS, steps=pieces))
+    door = Door(tmp_path, lambda _: ScriptedTurn(headers=EVENTS, steps=pieces))
 
     status, _, body = await door.call(
         "/v1/responses", b'{"model":"support","input":"hi","stream":true}'

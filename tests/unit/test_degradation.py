@@ -10,7 +10,7 @@ from harness.domain.routing.capabilities import UNKNOWN, Capabilities, Endpoint
 from harness.domain.routing.degradation import RULES, Hint, Rule, lacking
 from harness.domain.routing.target import Target
 from router.request.body import read_request
-from router.request.optional_fields import given, without
+from router.request.optional_fields import given_fields, without_fields
 
 pytestmark = pytest.mark.req("B7")
 PLAIN = Target("p", "m")
@@ -45,8 +45,8 @@ def test_a_hint_is_lacking_by_the_model_by_its_kind_or_by_translation() -> None:
 def lost(endpoint: Endpoint, target: Target = PLAIN, **body: object) -> dict[str, object]:
     """What is left of the body without any hint."""
     text = json.dumps({"model": "r", **body}).encode()
-    hints = given(read_request(text, endpoint), frozenset(Hint))
-    found: dict[str, object] = json.loads(without(text, endpoint, hints, target))
+    hints = given_fields(read_request(text, endpoint), frozenset(Hint))
+    found: dict[str, object] = json.loads(without_fields(text, endpoint, hints, target))
     del found["model"]
     return found
 

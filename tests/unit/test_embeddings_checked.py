@@ -13,7 +13,7 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from router.protocols.embeddings import EMBEDDINGS
 from router.request.body import read_request
-from router.request.json_spans import read
+from router.request.json_spans import parse_object
 from router.upstream.transport import UpstreamFailed
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
@@ -27,7 +27,7 @@ def packed(*values: float) -> str:
 def check(given: object, *vectors: Any, **more: object) -> None:
     asked = json.dumps({"model": "r", "input": given, **more}).encode()
     answer = json.dumps({"data": list(vectors)}).encode()
-    EMBEDDINGS.check_vectors(read_request(asked, Endpoint.EMBEDDINGS), read(answer))
+    EMBEDDINGS.check_vectors(read_request(asked, Endpoint.EMBEDDINGS), parse_object(answer))
 
 
 def vector(index: object, embedding: object) -> dict[str, object]:
@@ -74,7 +74,7 @@ def test_a_number_beyond_all_floats_is_malformed() -> None:
     long = b'{"data":[{"index":0,"embedding":[1.5,1' + b"0" * 400 + b"]}]}"
     for answer in (huge, long):
         with pytest.raises(UpstreamFailed):
-            EMBEDDINGS.check_vectors(asked, read(answer))
+            EMBEDDINGS.check_vectors(asked, parse_object(answer))
 
 
 @pytest.mark.req("A2")

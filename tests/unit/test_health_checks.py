@@ -23,7 +23,7 @@ from harness.domain.reliability.health_checks import (
     sleep_s,
 )
 from harness.domain.routing.capabilities import Capabilities
-from router.upstream.scripted import Turn
+from router.upstream.scripted import ScriptedTurn
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import ASK, CHAT, Door
@@ -92,7 +92,7 @@ class Checked(Door):
         models: dict[str, Capabilities] | None = None,
         kind: str = "custom",
     ) -> None:
-        self.turns: dict[str, Turn] = {INCUMBENT: completion(), FALLBACK: completion()}
+        self.turns: dict[str, ScriptedTurn] = {INCUMBENT: completion(), FALLBACK: completion()}
         self.asked: list[UpstreamRequest] = []
         made = provider("http://up", kind=kind, models=models or {})
         super().__init__(
@@ -102,7 +102,7 @@ class Checked(Door):
             first=snapshot("http://up", fallback=True, providers=[made]),
         )
 
-    def turn(self, request: UpstreamRequest) -> Turn:
+    def turn(self, request: UpstreamRequest) -> ScriptedTurn:
         self.asked.append(request)
         return self.turns[json.loads(request.body)["model"]]
 
@@ -189,9 +189,9 @@ async def test_a_check_finds_a_key_that_is_refused_before_a_user_does(tmp_path: 
 
 
 @pytest.mark.req("B10", "A6")
-@pytest.mark.parametrize("turn", [error(503), error(500), Turn(refuse=True)])
+@pytest.mark.parametrize("turn", [error(503), error(500), ScriptedTurn(refuse=True)])
 async def test_a_fallback_that_is_down_is_told_of_within_a_minute(
-    tmp_path: Path, turn: Turn
+    tmp_path: Path, turn: ScriptedTurn
 ) -> None:
     door = Checked(tmp_path)
     door.turns[FALLBACK] = turn
@@ -229,7 +229,7 @@ async def test_a_provider_that_is_back_is_found_by_checks_within_half_a_minute(
 @pytest.mark.req("B10")
 async def test_a_target_that_a_user_waits_for_is_not_checked(tmp_path: Path) -> None:
     door = Checked(tmp_path)
-    door.turns[INCUMBENT] = Turn(hang=True)
+    door.turns[INCUMBENT] = ScriptedTurn(hang=True)
     waiting = asyncio.ensure_future(door.call(CHAT, ASK))
     for _ in range(20):
         await asyncio.sleep(0)
@@ -270,7 +270,7 @@ async def test_checks_that_fail_open_no_circuit_that_users_find_healthy(tmp_path
     ("turn", "up"), [(error(404), 0), (error(403), 0), (error(400), 1), (error(429), 1)]
 )
 async def test_what_may_be_the_checks_own_fault_opens_no_circuit(
-    tmp_path: Path, turn: Turn, up: int
+    tmp_path: Path, turn: ScriptedTurn, up: int
 ) -> None:
     door = Checked(tmp_path)
     door.turns[FALLBACK] = turn
@@ -291,7 +291,7 @@ async def test_a_target_is_checked_by_what_it_was_asked_for_or_is_known_to_speak
     assert paths == {INCUMBENT: "/chat/completions", FALLBACK: "/responses"}
 
     body = b'{"object":"list","model":"m","data":[{"embedding":[1.0],"index":0}]}'
-    door.turns[INCUMBENT] = Turn(steps=(body,))
+    door.turns[INCUMBENT] = ScriptedTurn(steps=(body,))
     await door.call("/v1/embeddings", b'{"model":"support","input":"a"}')
     await door.check()
     assert [each.path for each in door.asked[-2:]].count("/embeddings") == 1

@@ -17,8 +17,14 @@ from harness.domain.canary.worker_guard import FIRST, LocalGuard, log_limit
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.table import Arm, Canary, Route
 from harness.runtime.clock import ManualClock
-from router.observers.canary_guard import WAIT_S, Guards, RolloutGuard
-from router.recording.guard_files import GuardFiles, GuardFolder, LocalAbort, NoFiles, Watch
+from router.observers.canary_guard import WAIT_S, CanaryGuards, RolloutGuard
+from router.recording.guard_files import (
+    GuardFiles,
+    GuardFolder,
+    GuardTurn,
+    InMemoryGuardFiles,
+    LocalAbort,
+)
 
 RULE = UnitRule(local_alpha=0.01)
 CANARY = Canary("t_new", 100, "salt", "r-1", RULE)
@@ -150,7 +156,7 @@ class Side:
         self.alerts: list[LocalAbort] = []
         self.holder = SimpleNamespace(current=None, stale=stale)
         self.serve(route)
-        self.guards = Guards(
+        self.guards = CanaryGuards(
             cast("Any", self.holder),
             files,
             ManualClock(),
@@ -181,7 +187,7 @@ class Side:
 
 @pytest.mark.req("F3", "F4")
 def test_a_gross_failure_stops_the_canary_in_this_worker_with_its_own_last_request() -> None:
-    side = Side(NoFiles())
+    side = Side(InMemoryGuardFiles())
 
     side.break_it()
 
@@ -193,7 +199,7 @@ def test_a_gross_failure_stops_the_canary_in_this_worker_with_its_own_last_reque
 
 @pytest.mark.req("F3")
 def test_failures_that_hit_both_arms_stop_nothing() -> None:
-    side = Side(NoFiles())
+    side = Side(InMemoryGuardFiles())
 
     for n in range(2000):
         side.request(f"k{n}", Arm.CANARY if n % 100 == 7 else Arm.INCUMBENT, failed=True)
@@ -203,7 +209,7 @@ def test_failures_that_hit_both_arms_stop_nothing() -> None:
 
 def test_a_policy_without_a_local_alpha_has_no_guard() -> None:
     rule = replace(RULE, local_alpha=0.0)
-    side = Side(NoFiles(), replace(ROUTE, canary=replace(CANARY, unit_rule=rule)))
+    side = Side(InMemoryGuardFiles(), replace(ROUTE, canary=replace(CANARY, unit_rule=rule)))
 
     side.break_it()
 
@@ -293,9 +299,9 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 def test_every_process_that_watches_a_rollout_gets_a_turn_of_its_own(tmp_path: Path) -> None:
     first, second = GuardFolder(tmp_path / "guard"), GuardFolder(tmp_path / "guard")
 
-    assert first.claim("r/1", 2) == Watch(0, 2)
-    assert second.claim("r/1", 4) == Watch(1, 2)
-    assert first.claim("r/2", 4) == Watch(0, 4)
+    assert first.claim("r/1", 2) == GuardTurn(0, 2)
+    assert second.claim("r/1", 4) == GuardTurn(1, 2)
+    assert first.claim("r/2", 4) == GuardTurn(0, 4)
 
 
 def test_a_damaged_file_is_as_good_as_none(tmp_path: Path) -> None:

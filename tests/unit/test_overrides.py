@@ -23,7 +23,7 @@ from harness.domain.routing.table import RouteSettings
 from router.protocols.endpoints import ENDPOINTS
 from router.request.body import read_request
 from router.request.body_patch import to_json
-from router.request.request_kind import kinds_seen
+from router.request.request_kind import detect_kinds
 
 pytestmark = pytest.mark.req("D6")
 SUBAGENT, VISION, IMAGE, VIDEO, EMBEDDING = RequestKind
@@ -37,7 +37,7 @@ who_may = st.frozensets(st.sampled_from(["p", "q", "r"]))
 
 def seen(path: str, **body: Any) -> set[RequestKind]:
     given_ = to_json({"model": "chat", **body}).encode()
-    return set(kinds_seen(read_request(given_, ENDPOINTS[path])))
+    return set(detect_kinds(read_request(given_, ENDPOINTS[path])))
 
 
 def user(*parts: Any) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from evals.runner.http_transport import HttpCalls
 from harness.domain.errors import InputError, NoAnswer
 from harness.domain.providers.headers import LONGEST_NAME, LONGEST_VALUE, MOST, check_headers
 from harness.domain.routing.target import Provider
-from router.upstream.request_head import call_for
+from router.upstream.request_head import build_head
 
 pytestmark = pytest.mark.req("D1")
 SECRET = "SECRETLF99999"  # noqa: S105 - made up
@@ -127,7 +127,7 @@ def test_no_provider_tells_an_exam_from_users_by_its_headers() -> None:
         server.close()
         await server.wait_closed()
         heads.append(
-            call_for(ours, "/chat/completions", "k3y").head(stream=False, body_bytes=2)
+            build_head(ours, "/chat/completions", "k3y").head(stream=False, body_bytes=2)
         )
 
     asyncio.run(asked())

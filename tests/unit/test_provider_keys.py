@@ -13,7 +13,7 @@ from harness.domain.operations.alerts import Alert, AlertKind, News
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.providers.key_rotation import LONGEST_S, REFUSED_S, chosen, rest_s, rested
 from harness.domain.reliability.failures import RULES, FailureClass
-from router.upstream.scripted import Turn
+from router.upstream.scripted import ScriptedTurn
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import ASK, CHAT, Door
@@ -63,7 +63,7 @@ class Keyed(Door):
         made = provider("http://up", more_api_key_envs=("UP_KEY_2",))
         super().__init__(folder, self.turn, first=snapshot("http://up", providers=[made]))
 
-    def turn(self, request: UpstreamRequest) -> Turn:
+    def turn(self, request: UpstreamRequest) -> ScriptedTurn:
         assert request.key is not None
         self.used.append(request.key.name)
         return self.turns[request.key.name]

@@ -15,10 +15,10 @@ from harness.domain.reliability.key_limits import KeyLimits
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.table import KeyGrant
 from harness.ports import Store
-from router.access.admission import STRANGERS_COUNTS
+from router.access.admission import UNKNOWN_KEY_BUCKETS
 from router.access.rate_limits import LocalRates
 from router.observers.feedback import PATH as FEEDBACK
-from router.upstream.scripted import Turn
+from router.upstream.scripted import ScriptedTurn
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_upstream import completion, error, streamed
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door, code
@@ -35,7 +35,8 @@ Make = Callable[..., Door]
 @pytest.fixture
 def door(tmp_path: Path) -> Make:
     def make(
-        script: Callable[[UpstreamRequest], Turn] = lambda _: completion(), **limits: Any
+        script: Callable[[UpstreamRequest], ScriptedTurn] = lambda _: completion(),
+        **limits: Any,
     ) -> Door:
         grants = (
             KeyGrant("k-good", key_hash(KEY, SECRET)),
@@ -124,9 +125,9 @@ async def test_a_streams_tokens_are_counted_at_its_end(door: Make) -> None:
 
 
 async def test_the_providers_own_limits_are_not_taken_for_the_keys(door: Make) -> None:
-    def turn(_: UpstreamRequest) -> Turn:
+    def turn(_: UpstreamRequest) -> ScriptedTurn:
         own = {"x-ratelimit-remaining-requests": "77", "content-type": "application/json"}
-        return Turn(200, own, completion().steps)
+        return ScriptedTurn(200, own, completion().steps)
 
     router = door(turn, requests_per_min=5)
 
@@ -281,7 +282,7 @@ async def test_any_number_of_addresses_takes_a_bounded_number_of_counts(door: Ma
     assert statuses <= {401, 429}
     book = router.app._admission._book
     assert isinstance(book, LocalRates)
-    assert len(book._states) <= STRANGERS_COUNTS
+    assert len(book._states) <= UNKNOWN_KEY_BUCKETS
 
 
 @pytest.mark.req("F3", "G5")

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.alerts import AlertKind, News
-from router.recording.event_queue import FAILOVERS_PER_S, MAX_ALERTS, Notices
+from router.recording.event_queue import FAILOVERS_PER_S, MAX_ALERTS, EventQueue
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import Place
 from tests.support.router.live_router import FALLBACK, INCUMBENT
@@ -170,7 +170,7 @@ async def test_more_failovers_than_the_log_takes_are_counted(tmp_path: Path) -> 
 def test_alerts_that_wait_are_bounded_too(tmp_path: Path) -> None:
     place = Place(tmp_path, {INCUMBENT: completion()})
     counters = place.door.recorder.counters
-    notices = Notices(place.door.clock, counters)
+    notices = EventQueue(place.door.clock, counters)
     alarms = place.door.app._alarms
     alert = alarms._opened("t", None)
 

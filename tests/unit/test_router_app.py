@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from router.server import asgi
-from router.upstream.scripted import Turn
+from router.upstream.scripted import ScriptedTurn
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_upstream import completion, error, streamed
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door, code
@@ -67,9 +67,9 @@ async def test_a_body_that_does_not_arrive_is_408(
 async def test_a_full_worker_says_so_at_once(tmp_path: Path) -> None:
     asked = asyncio.Event()
 
-    def hang(_: UpstreamRequest) -> Turn:
+    def hang(_: UpstreamRequest) -> ScriptedTurn:
         asked.set()
-        return Turn(hang=True)
+        return ScriptedTurn(hang=True)
 
     door = Door(tmp_path, hang, replace(QUICK, max_concurrent=1))
     first = asyncio.create_task(door.call(CHAT, ASK))
@@ -103,7 +103,7 @@ async def test_a_stale_or_refused_snapshot_is_called_degraded(tmp_path: Path) ->
 
 
 async def test_a_bug_of_ours_is_a_500_with_a_number_and_no_detail(tmp_path: Path) -> None:
-    def bug(_: UpstreamRequest) -> Turn:
+    def bug(_: UpstreamRequest) -> ScriptedTurn:
         raise RuntimeError("sk-secret inside")
 
     door = Door(tmp_path, bug)
@@ -118,7 +118,9 @@ async def test_a_bug_of_ours_is_a_500_with_a_number_and_no_detail(tmp_path: Path
 
 
 async def test_an_error_page_of_a_provider_is_put_in_openais_shape(tmp_path: Path) -> None:
-    page = Turn(status=400, headers={"content-type": "text/html"}, steps=(b"<p>bad</p>",))
+    page = ScriptedTurn(
+        status=400, headers={"content-type": "text/html"}, steps=(b"<p>bad</p>",)
+    )
 
     status, headers, body = await Door(tmp_path, lambda _: page).call(CHAT, ASK)
 
@@ -137,7 +139,7 @@ async def test_the_providers_headers_are_passed_on_but_for_the_hops(tmp_path: Pa
         "openai-organization": "secret-org",
         "x-swapgate-arm": "a lie",
     }
-    answer = Turn(headers=extra, steps=completion().steps)
+    answer = ScriptedTurn(headers=extra, steps=completion().steps)
 
     _, headers, _ = await Door(tmp_path, lambda _: answer).call(CHAT, ASK)
 
@@ -148,7 +150,9 @@ async def test_the_providers_headers_are_passed_on_but_for_the_hops(tmp_path: Pa
 
 
 @pytest.mark.parametrize("turn", [completion(), error(400), error(500), streamed("a")])
-async def test_every_routed_answer_says_what_happened(tmp_path: Path, turn: Turn) -> None:
+async def test_every_routed_answer_says_what_happened(
+    tmp_path: Path, turn: ScriptedTurn
+) -> None:
     streaming = turn.headers["content-type"] == "text/event-stream"
     body = ASK[:-1] + b',"stream":true}' if streaming else ASK
 
@@ -161,7 +165,7 @@ async def test_every_routed_answer_says_what_happened(tmp_path: Path, turn: Turn
 
 
 async def test_a_second_try_of_a_target_is_on_a_fresh_connection(tmp_path: Path) -> None:
-    answers = iter([Turn(refuse=True), completion()])
+    answers = iter([ScriptedTurn(refuse=True), completion()])
     door = Door(tmp_path, lambda _: next(answers))
 
     status, headers, _ = await door.call(CHAT, ASK)
@@ -172,7 +176,7 @@ async def test_a_second_try_of_a_target_is_on_a_fresh_connection(tmp_path: Path)
 
 @pytest.mark.parametrize("choices", ["null", "[]", "{}", "[null]", '"text"', "[[]]", "[{}]"])
 async def test_an_answer_without_a_choice_is_none(tmp_path: Path, choices: str) -> None:
-    turn = Turn(steps=(f'{{"model":"m","choices":{choices}}}'.encode(),))
+    turn = ScriptedTurn(steps=(f'{{"model":"m","choices":{choices}}}'.encode(),))
 
     status, _, body = await Door(tmp_path, lambda _: turn).call(CHAT, ASK)
 

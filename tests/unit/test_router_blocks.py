@@ -12,7 +12,7 @@ from harness.domain.canary.guardrails import ErrorTally, Guardrail, Split
 from harness.domain.canary.observation import Block, UnitRule
 from harness.domain.proposals.policy import Unit as UnitKind
 from harness.domain.reliability.failures import FailureClass
-from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger, Unit
+from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger, LedgerUnit
 
 pytestmark = pytest.mark.req("F3", "F4")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -27,13 +27,15 @@ class Play:
         self.ledger = Ledger("r-1", "w-1", rule, max_keys=max_keys)
         self.now = 0.0
         self.blocks: list[Block] = []
-        self.units: set[Unit] = set()
+        self.units: set[LedgerUnit] = set()
 
     @property
     def at(self) -> datetime:
         return START + timedelta(seconds=self.now)
 
-    def admit(self, key: str, *, canary: bool = False, weight_bps: int = 100) -> Unit | None:
+    def admit(
+        self, key: str, *, canary: bool = False, weight_bps: int = 100
+    ) -> LedgerUnit | None:
         unit = self.ledger.admit(
             key, canary=canary, weight_bps=weight_bps, now=self.now, at=self.at
         )
@@ -41,7 +43,7 @@ class Play:
             self.units.add(unit)
         return unit
 
-    def finish(self, unit: Unit | None, *, failed: bool = False) -> None:
+    def finish(self, unit: LedgerUnit | None, *, failed: bool = False) -> None:
         if unit:
             self.ledger.finish(unit, failed=failed)
 
@@ -68,7 +70,7 @@ rules = st.sampled_from([REQUESTS, SESSIONS])
 def played(history: Sequence[tuple[str, int, object]], rule: UnitRule, *, flip: bool) -> Play:
     """flip: every outcome the other way round."""
     play = Play(rule)
-    under_way: list[Unit | None] = []
+    under_way: list[LedgerUnit | None] = []
     weight = 100
     for what, number, more in history:
         if what == "admit":

@@ -14,7 +14,7 @@ from harness.domain.routing.target import RequestPatch, Target
 from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoints import DIALECTS
 from router.request.body import read_chat, read_request
-from router.request.json_spans import MAX_DEPTH, Members, decode, read, read_object
+from router.request.json_spans import MAX_DEPTH, ParsedObject, decode, parse_object, walk_text
 
 PLAIN = Target("p", "the/model-1")
 scalars = (
@@ -84,13 +84,13 @@ def test_everything_but_model_survives_byte_for_byte(
 @given(st.text(alphabet='{}[]",:\\ amodel1.e\n', max_size=40))
 def test_what_is_accepted_is_what_the_standard_library_reads(text: str) -> None:
     try:
-        found = {name: value.value for name, value in read_object(text).values.items()}
+        found = {name: value.value for name, value in walk_text(text).values.items()}
     except InputError:
         return
     assert found == json.loads(text)
 
 
-def as_read(reader: Callable[[], Members]) -> tuple[dict[str, object], object] | None:
+def as_read(reader: Callable[[], ParsedObject]) -> tuple[dict[str, object], object] | None:
     """Each member's value and the place of `model`; None for what is refused."""
     try:
         found = reader()
@@ -105,19 +105,19 @@ def as_read(reader: Callable[[], Members]) -> tuple[dict[str, object], object] |
 def test_both_readers_accept_the_same_texts(text: str) -> None:
     body = text.encode("utf-8", "surrogatepass")
 
-    quick = as_read(lambda: read(body))
+    quick = as_read(lambda: parse_object(body))
 
-    assert quick == as_read(lambda: read_object(decode(body)))
+    assert quick == as_read(lambda: walk_text(decode(body)))
 
 
 @given(bodies().filter(lambda pair: encodable(pair[0])))
 def test_both_readers_find_the_same_values_and_places(pair: tuple[str, str]) -> None:
     for text in pair:
         body = text.encode()
-        found = as_read(lambda body=body: read(body))  # type: ignore[misc]  # a loop's own
+        found = as_read(lambda body=body: parse_object(body))  # type: ignore[misc]  # a loop's own
 
         assert found is not None
-        assert found == as_read(lambda text=text: read_object(text))  # type: ignore[misc]
+        assert found == as_read(lambda text=text: walk_text(text))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -135,14 +135,14 @@ def test_both_readers_find_the_same_values_and_places(pair: tuple[str, str]) -> 
     ],
 )
 def test_a_name_that_is_hidden_or_repeated_further_in_is_not_mistaken(text: str) -> None:
-    assert as_read(lambda: read(text.encode())) == as_read(lambda: read_object(text))
+    assert as_read(lambda: parse_object(text.encode())) == as_read(lambda: walk_text(text))
 
 
 @given(values)
 def test_every_object_is_read_with_the_spans_of_its_values(value: object) -> None:
     text = json.dumps({"a": 1, "b": value, "c": []})
 
-    read = read_object(text).values
+    read = walk_text(text).values
 
     assert {name: json.loads(text[v.start : v.end]) for name, v in read.items()} == json.loads(
         text
@@ -158,7 +158,7 @@ def test_every_object_is_read_with_the_spans_of_its_values(value: object) -> Non
 )  # fmt: skip
 def test_what_is_not_strict_json_is_refused(text: str) -> None:
     with pytest.raises(InputError):
-        read_object(text)
+        walk_text(text)
 
 
 @given(depth=st.integers(1, 200), quotes=st.text(alphabet='\\"[]{}', max_size=8))
@@ -170,7 +170,7 @@ def test_depth_is_counted_exactly_whatever_stands_in_strings(depth: int, quotes:
         with pytest.raises(InputError, match="deeper"):
             decode(body.encode())
     else:
-        read_object(decode(body.encode()))
+        walk_text(decode(body.encode()))
 
 
 def test_an_object_of_100_000_names_is_refused_before_they_are_all_read() -> None:

@@ -18,32 +18,37 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
-from router.observers.feedback import Feedback
-from router.observers.feedback_body import Opinion, Outcome, Verdict
+from router.observers.feedback import FeedbackIntake
+from router.observers.feedback_body import FeedbackBody, FeedbackOutcome, FeedbackVerdict
 from router.recording import reporter as reporting
-from router.recording.guardrail_sample import Bad, Seen, Traits, Values
-from router.recording.ipc_frames import Frames, frame
-from router.recording.metric_families import Family, Sample, Sums
-from router.recording.metrics import Reading, RouterMetrics
+from router.recording.guardrail_sample import (
+    AnswerFault,
+    GuardrailSample,
+    RequestTraits,
+    SampleValues,
+)
+from router.recording.ipc_frames import FrameReader, encode_frame
+from router.recording.metric_families import MetricFamily, MetricSample, MetricTotals
+from router.recording.metrics import MetricReading, RouterMetrics
 from router.recording.recorder import Recorder
-from router.recording.reporter import Reporter, stable
+from router.recording.reporter import Reporter, stable_hash
 from router.recording.spool import Spool
-from router.recording.traffic_minutes import Ended
-from router.recording.worker_aggregator import Account, Bookkeeper, Live
-from router.workers.worker_pool import LONGEST_PAUSE_S, pause_s
+from router.recording.traffic_minutes import CompletedRequest
+from router.recording.worker_aggregator import LiveRollouts, WorkerAggregator, WorkerReports
+from router.workers.worker_pool import LONGEST_PAUSE_S, restart_pause_s
 from tests.support.router.live_router import SwitchableStore, snapshot
 
 ROLLOUT = "r-1"
 SESSIONS = Canary("t", 100, "s", ROLLOUT, UnitRule(block_size=100))
 REQUESTS = Canary("t", 100, "s", ROLLOUT, UnitRule(block_size=100, unit=Unit.REQUEST))
-NOTHING_READ = Reading({}, {}, {}, {})
+NOTHING_READ = MetricReading({}, {}, {}, {})
 messages = st.dictionaries(
     st.text(), st.one_of(st.integers(), st.text(), st.lists(st.integers()))
 )
 
 
-def ended(*, failed: bool = False) -> Ended:
-    return Ended("support", "canary", "t", 3, False, failed, failed, 40.0, 7, 5, 0.5)  # noqa: FBT003 - a record's fields in order
+def ended(*, failed: bool = False) -> CompletedRequest:
+    return CompletedRequest("support", "canary", "t", 3, False, failed, failed, 40.0, 7, 5, 0.5)  # noqa: FBT003 - a record's fields in order
 
 
 class Office:
@@ -51,7 +56,7 @@ class Office:
 
     def __init__(self, folder: Path) -> None:
         self.store = SwitchableStore(snapshot("http://127.0.0.1:1/v1"))
-        live = Live()
+        live = LiveRollouts()
         self.recorder = Recorder(
             cast("Store", self.store),
             Spool(folder / "spool.jsonl"),
@@ -60,8 +65,8 @@ class Office:
             live_rollouts=live,
         )
         self.live = live
-        self.books = Bookkeeper(self.recorder, live)
-        self.accounts: list[Account] = []
+        self.books = WorkerAggregator(self.recorder, live)
+        self.accounts: list[WorkerReports] = []
         self.orphaned = 0
 
     async def worker(
@@ -78,7 +83,9 @@ class Office:
             live_rollouts=lambda: live,
             on_orphaned=self._orphaned,
         )
-        made.attach(RouterMetrics(lambda: Reading({"router_stale": counts()}, {}, {}, {})))
+        made.attach(
+            RouterMetrics(lambda: MetricReading({"router_stale": counts()}, {}, {}, {}))
+        )
         made.start()
         await account.ready.wait()
         return made
@@ -239,13 +246,13 @@ def test_a_report_that_fails_is_told_of_and_sent_with_the_next_one(
     told: list[Exception] = []
 
     def once(_: object) -> bytes:
-        monkeypatch.setattr(reporting, "frame", frame)
-        raise KeyError("frame")
+        monkeypatch.setattr(reporting, "encode_frame", encode_frame)
+        raise KeyError("encode_frame")
 
     async def play() -> None:
         worker = await office.worker()
         worker.on_fault = told.append
-        monkeypatch.setattr(reporting, "frame", once)
+        monkeypatch.setattr(reporting, "encode_frame", once)
         worker.finish(worker.admit(REQUESTS, Arm.CANARY, "user:a"), ended())
         while not told:  # noqa: ASYNC110 - by its own clock it reports
             await asyncio.sleep(0.01)
@@ -271,7 +278,7 @@ def test_a_worker_that_reports_no_more_ends(
     async def play() -> None:
         worker = await office.worker()
         with monkeypatch.context() as broken:
-            broken.setattr(reporting, "frame", never)
+            broken.setattr(reporting, "encode_frame", never)
             worker.on_fault = never
             worker.finish(worker.admit(REQUESTS, Arm.CANARY, "user:a"), ended())
             while not office.orphaned:  # noqa: ASYNC110 - it is told by a callback
@@ -324,8 +331,8 @@ async def settled(worker: Reporter) -> None:
 def test_messages_come_out_whole_however_the_bytes_are_cut(
     sent: list[dict[str, Any]], size: int
 ) -> None:
-    data = b"".join(map(frame, sent))
-    frames, heard = Frames(), list[dict[str, Any]]()
+    data = b"".join(map(encode_frame, sent))
+    frames, heard = FrameReader(), list[dict[str, Any]]()
     for start in range(0, len(data), size):
         heard += frames.feed(data[start : start + size])
 
@@ -334,7 +341,7 @@ def test_messages_come_out_whole_however_the_bytes_are_cut(
 
 counts = st.lists(
     st.builds(
-        Sample,
+        MetricSample,
         st.just("n_total"),
         st.dictionaries(st.just("route"), st.sampled_from("ab"), max_size=1),
         st.integers(0, 9).map(float),
@@ -344,9 +351,9 @@ counts = st.lists(
 
 
 @given(st.lists(counts, max_size=4))
-def test_counters_sum_over_workers_whoever_has_ended(workers: list[list[Sample]]) -> None:
-    told = [[Family("n", "counter", "of them", samples)] for samples in workers]
-    alive, mixed = Sums(), Sums()
+def test_counters_sum_over_workers_whoever_has_ended(workers: list[list[MetricSample]]) -> None:
+    told = [[MetricFamily("n", "counter", "of them", samples)] for samples in workers]
+    alive, mixed = MetricTotals(), MetricTotals()
     for number, families in enumerate(told):
         alive.add(families, worker=str(number))
         if number % 2:
@@ -362,19 +369,19 @@ def test_counters_sum_over_workers_whoever_has_ended(workers: list[list[Sample]]
 
 @given(st.integers(0, 10_000))
 def test_the_pause_before_a_restart_grows_up_to_its_limit(deaths: int) -> None:
-    assert 0.0 <= pause_s(deaths) <= pause_s(deaths + 1) <= LONGEST_PAUSE_S
-    assert pause_s(1) == 0.0
+    assert 0.0 <= restart_pause_s(deaths) <= restart_pause_s(deaths + 1) <= LONGEST_PAUSE_S
+    assert restart_pause_s(1) == 0.0
 
 
 def test_a_keys_hash_is_the_same_in_every_process() -> None:
-    assert stable("user:alice") == 17_189_974_838_173_815_903
+    assert stable_hash("user:alice") == 17_189_974_838_173_815_903
 
 
 GUARDED = replace(
     REQUESTS,
     unit_rule=replace(REQUESTS.unit_rule, guardrails=Guardrails().tolerated()),
 )
-SEEN = Seen(Values(1.0, None, None, 5.0, None), int(Bad.TRUNCATED))
+SEEN = GuardrailSample(SampleValues(1.0, None, None, 5.0, None), int(AnswerFault.TRUNCATED))
 
 
 @pytest.mark.req("F3")
@@ -385,8 +392,10 @@ def test_what_a_workers_requests_were_seen_to_do_is_in_the_parents_block(
         worker = await office.worker()
         for number in range(20):
             arm = Arm.CANARY if number % 10 == 0 else Arm.INCUMBENT
-            ticket = worker.admit(GUARDED, arm, "user:a", int(Traits.WORDS))
-            worker.finish(ticket, ended(), SEEN if arm is Arm.CANARY else Seen(SEEN.values))
+            ticket = worker.admit(GUARDED, arm, "user:a", int(RequestTraits.WORDS))
+            worker.finish(
+                ticket, ended(), SEEN if arm is Arm.CANARY else GuardrailSample(SEEN.values)
+            )
         await worker.aclose()
 
     asyncio.run(play())
@@ -403,11 +412,13 @@ def test_what_a_workers_requests_were_seen_to_do_is_in_the_parents_block(
 def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(
     office: Office,
 ) -> None:
-    outcomes: list[Outcome | None] = []
+    outcomes: list[FeedbackOutcome | None] = []
 
     async def play() -> None:
         served, told = await office.worker(), await office.worker()
-        doors = [Feedback(each, RouterMetrics(lambda: NOTHING_READ)) for each in (served, told)]
+        doors = [
+            FeedbackIntake(each, RouterMetrics(lambda: NOTHING_READ)) for each in (served, told)
+        ]
         for number in ("1", "2"):
             ticket = served.admit(GUARDED, Arm.CANARY, "user:a")
             request_id = f"req_{served.worker}-{number}"
@@ -419,16 +430,18 @@ def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(
             (told, "req_w0-9", "k"),
             (told, "req_gone-1", "k"),
         ):
-            opinion = Opinion(request_id, Verdict.BAD, "")
+            opinion = FeedbackBody(request_id, FeedbackVerdict.BAD, "")
             outcomes.append(await worker.elsewhere(opinion, key))
         office.close_books()
-        outcomes.append(await told.elsewhere(Opinion("req_w0-2", Verdict.BAD, ""), "k"))
+        outcomes.append(
+            await told.elsewhere(FeedbackBody("req_w0-2", FeedbackVerdict.BAD, ""), "k")
+        )
         for worker in (served, told):
             await worker.aclose()
 
     asyncio.run(play())
 
-    assert outcomes == [Outcome.COUNTED, None, None, None, Outcome.LATE]
+    assert outcomes == [FeedbackOutcome.COUNTED, None, None, None, FeedbackOutcome.LATE]
     (block,) = office.store.blocks.values()
     assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(2, 2, 1, 1, Split(1, 1))
 

@@ -13,7 +13,7 @@ from harness.domain.reliability.retry import RetryPolicy
 from harness.domain.routing.plan import SHORT_PAUSE_S
 from harness.runtime.clock import ManualClock
 from router.health.target_health import LONGEST_PAUSE_S
-from router.upstream.scripted import Happening, Turn
+from router.upstream.scripted import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     ROLE,
     broken_stream,
@@ -63,7 +63,7 @@ async def test_a_target_that_fails_is_left_alone_probed_and_taken_back(tmp_path:
     ids=["key", "payment", "suspended", "quota", "model unknown"],
 )
 async def test_what_the_next_request_would_meet_as_well_opens_at_once(
-    tmp_path: Path, turn: Turn
+    tmp_path: Path, turn: ScriptedTurn
 ) -> None:
     place = Place(tmp_path, {INCUMBENT: turn, FALLBACK: completion()}, fallback=True)
 
@@ -95,14 +95,14 @@ async def test_what_clients_send_wrong_harms_no_target(tmp_path: Path, status: i
         (error(503), 2),
         (error(529), 2),
         (error(429), 2),
-        (Turn(refuse=True), 2),
-        (Turn(steps=(b"<html>",)), 1),
+        (ScriptedTurn(refuse=True), 2),
+        (ScriptedTurn(steps=(b"<html>",)), 1),
         (error(401), 1),
         (error(404), 1),
     ],
 )
 async def test_the_same_target_is_asked_as_often_as_its_class_allows(
-    tmp_path: Path, turn: Turn, tries: int
+    tmp_path: Path, turn: ScriptedTurn, tries: int
 ) -> None:
     place = Place(tmp_path, {INCUMBENT: turn, FALLBACK: completion()}, fallback=True)
 
@@ -177,8 +177,8 @@ async def test_a_pause_is_not_waited_for_while_another_target_stands_by(tmp_path
 
 @pytest.mark.req("A5", "B4")
 async def test_a_pause_keeps_no_request_from_a_lone_target(tmp_path: Path) -> None:
-    for_long = Turn(429, {"retry-after": "600"}, error(429).steps)
-    for_short = Turn(429, {"retry-after-ms": "10"}, error(429).steps)
+    for_long = ScriptedTurn(429, {"retry-after": "600"}, error(429).steps)
+    for_short = ScriptedTurn(429, {"retry-after-ms": "10"}, error(429).steps)
     answers = iter([for_long, for_short, completion()])
     place = Place(tmp_path, {INCUMBENT: lambda: next(answers)})
 
@@ -231,7 +231,7 @@ async def test_no_pause_is_longer_than_a_day(tmp_path: Path) -> None:
 async def test_when_all_are_paused_each_is_named_with_the_time_and_nobody_waits(
     tmp_path: Path, path: str, body: bytes
 ) -> None:
-    def limited(seconds: int) -> Turn:
+    def limited(seconds: int) -> ScriptedTurn:
         return replace(error(429), headers={"retry-after": str(seconds)})
 
     script: Script = {INCUMBENT: limited(3600), FALLBACK: limited(500)}
@@ -333,7 +333,7 @@ async def test_an_outage_costs_the_provider_little_more_than_a_call_each(
 
 
 @pytest.mark.req("B4", "B8")
-@pytest.mark.parametrize("rest", [(), (Happening.RESET,), (b"data: {oops}\n\n",)])
+@pytest.mark.parametrize("rest", [(), (ScriptedEvent.RESET,), (b"data: {oops}\n\n",)])
 async def test_a_stream_counts_at_its_end(tmp_path: Path, rest: tuple[Any, ...]) -> None:
     broken = broken_stream(ROLE, event({"content": "half"}), *rest)
     place = Place(tmp_path, {INCUMBENT: broken, FALLBACK: streamed("spare")}, fallback=True)
@@ -350,8 +350,8 @@ async def test_a_probe_whose_caller_leaves_is_set_free(tmp_path: Path, body: byt
     place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: streamed("x")}, fallback=True)
     await place.ask(STREAM)
     place.door.clock.advance(OPEN_S)
-    half = broken_stream(ROLE, event({"content": "half"}), Happening.HANG)
-    place.script[INCUMBENT] = half if body is STREAM else Turn(hang=True)
+    half = broken_stream(ROLE, event({"content": "half"}), ScriptedEvent.HANG)
+    place.script[INCUMBENT] = half if body is STREAM else ScriptedTurn(hang=True)
 
     await leaving(place.door, body)
     assert await place.state() == 1
@@ -409,7 +409,7 @@ async def test_a_client_in_a_hurry_opens_no_circuit_for_the_others(
     tmp_path: Path, *, spoken: bool
 ) -> None:
     slow = broken_stream(event({"content": "a"}), 0.2, event(finish="stop"))
-    place = Place(tmp_path, {INCUMBENT: slow if spoken else Turn(hang=True)})
+    place = Place(tmp_path, {INCUMBENT: slow if spoken else ScriptedTurn(hang=True)})
     hurried = (AUTH, (b"x-swapgate-timeout", b"0.05"))
 
     for _ in range(6):
@@ -424,7 +424,7 @@ async def test_limits_of_our_own_count_however_little_time_a_client_gives(
     tmp_path: Path,
 ) -> None:
     quick = replace(QUICK, first_token_timeout_s=0.05)
-    place = Place(tmp_path, {INCUMBENT: Turn(hang=True)}, quick)
+    place = Place(tmp_path, {INCUMBENT: ScriptedTurn(hang=True)}, quick)
 
     for _ in range(5):
         await place.door.call(CHAT, STREAM, headers=(AUTH, (b"x-swapgate-timeout", b"2")))

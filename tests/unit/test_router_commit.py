@@ -19,9 +19,9 @@ from harness.domain.reliability.latency import (
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.table import Commit, OnBadEvent, RouteSettings
 from harness.domain.settings import RouterSettings
-from router.request.request_state import Job, Try
+from router.request.request_state import AttemptSpec, RoutedRequest
 from router.request.stream_relay import MOST_HELD_BYTES
-from router.upstream.scripted import Happening, Turn
+from router.upstream.scripted import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
     ROLE,
@@ -48,7 +48,7 @@ class Routed:
     def __init__(
         self,
         folder: Path,
-        turns: dict[str, Turn],
+        turns: dict[str, ScriptedTurn],
         route: RouteSettings = WHOLE,
         settings: RouterSettings = QUICK,
         *,
@@ -65,7 +65,7 @@ class Routed:
         )
         self.door = Door(folder, self._turn, settings, first=first)
 
-    def _turn(self, request: Any) -> Turn:
+    def _turn(self, request: Any) -> ScriptedTurn:
         model = json.loads(request.body)["model"]
         self.asked[model] += 1
         return self.turns[model]
@@ -96,8 +96,8 @@ def words(answer: str) -> str:
     "rest",
     [
         (),
-        (Happening.RESET,),
-        (Happening.HANG,),
+        (ScriptedEvent.RESET,),
+        (ScriptedEvent.HANG,),
         (b"data: {oops}\n\n",),
         (b'data: {"error":{"message":"overloaded"}}\n\n',),
     ],
@@ -185,7 +185,7 @@ async def test_a_lone_target_that_breaks_off_is_an_error_without_a_word(tmp_path
 async def test_a_client_in_a_hurry_harms_no_circuit_while_its_answer_is_held_back(
     tmp_path: Path,
 ) -> None:
-    slow = broken_stream(*HALF, Happening.HANG)
+    slow = broken_stream(*HALF, ScriptedEvent.HANG)
     routed = Routed(tmp_path, {INCUMBENT: slow}, fallback=False)
 
     for _ in range(6):
@@ -246,7 +246,7 @@ async def test_a_silent_target_is_left_after_the_limit_of_route_model_or_router(
     routed = Routed(
         tmp_path,
         {
-            INCUMBENT: Turn(hang=True),
+            INCUMBENT: ScriptedTurn(hang=True),
             FALLBACK: streamed("spare") if stream else completion("spare"),
         },
         RouteSettings(**limits["route"]),
@@ -264,7 +264,7 @@ async def test_a_silent_target_is_left_after_the_limit_of_route_model_or_router(
 async def test_a_plain_answer_that_has_begun_keeps_the_rest_of_its_time(tmp_path: Path) -> None:
     (body,) = completion("slow").steps
     assert isinstance(body, bytes)
-    slow = Turn(steps=(body[:9], 0.3, body[9:]))
+    slow = ScriptedTurn(steps=(body[:9], 0.3, body[9:]))
     limited = RouteSettings(first_byte_timeout_s=0.1)
     routed = Routed(tmp_path, {INCUMBENT: slow, FALLBACK: error(500)}, limited)
 
@@ -279,7 +279,7 @@ def seen_limits(routed: Routed, monkeypatch: pytest.MonkeyPatch) -> list[tuple[s
     seen: list[tuple[str, float]] = []
     plain = limits.first_s
 
-    def first_s(job: Job, made: Try) -> float:
+    def first_s(job: RoutedRequest, made: AttemptSpec) -> float:
         seen.append((made.upstream.target.model, plain(job, made)))
         return seen[-1][1]
 
@@ -330,7 +330,7 @@ async def test_a_fresh_router_leaves_a_hanging_target_and_a_slow_one_only_at_fir
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(latency, "SHORTEST_LIMIT_S", 0.01)  # else this took two minutes
-    turns = {INCUMBENT: Turn(hang=True), FALLBACK: completion("spare")}
+    turns = {INCUMBENT: ScriptedTurn(hang=True), FALLBACK: completion("spare")}
     routed = Routed(tmp_path, turns, RouteSettings())
     used = seen_limits(routed, monkeypatch)
 
@@ -338,7 +338,7 @@ async def test_a_fresh_router_leaves_a_hanging_target_and_a_slow_one_only_at_fir
         _, headers, _ = await routed.ask(allowing(0, ',"max_completion_tokens":1'))
         assert headers[b"x-swapgate-target"] == f"up/{FALLBACK}".encode()
     (body,) = completion("slow").steps
-    routed.turns[INCUMBENT] = Turn(steps=(0.2, body))
+    routed.turns[INCUMBENT] = ScriptedTurn(steps=(0.2, body))
     _, headers, _ = await routed.ask(allowing(0, ',"max_completion_tokens":1'))
 
     own = [limit_s for model, limit_s in used if model == INCUMBENT]

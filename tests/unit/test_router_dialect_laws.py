@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from harness.domain.routing.capabilities import Endpoint
 from router.protocols.endpoints import DIALECTS
-from router.protocols.provider_failures import class_of, class_of_error
+from router.protocols.provider_failures import classify_error, classify_status
 from router.request.body import read_chat
-from router.request.json_spans import read
+from router.request.json_spans import parse_object
 from router.upstream.transport import UpstreamFailed
 
 NAMES = (
@@ -60,11 +60,11 @@ def test_any_whole_answer_is_read_or_refused(
     endpoint: Endpoint, answer: dict[str, object]
 ) -> None:
     with contextlib.suppress(UpstreamFailed):
-        DIALECTS[endpoint].checked(read(json.dumps(answer).encode()))
+        DIALECTS[endpoint].checked(parse_object(json.dumps(answer).encode()))
 
 
 @given(values, st.integers(300, 599))
 def test_any_error_has_a_class(error: object, status: int) -> None:
-    class_of_error(error)
-    class_of(status, json.dumps(error).encode())
-    class_of(status, json.dumps({"error": error}).encode())
+    classify_error(error)
+    classify_status(status, json.dumps(error).encode())
+    classify_status(status, json.dumps({"error": error}).encode())

@@ -13,7 +13,7 @@ from harness.domain.reliability.failures import FailureClass
 from router.protocols.event_stream import StreamFilter
 from router.protocols.messages.stream import STOP, MessagesStream
 from router.protocols.responses.stream import ResponsesStream
-from router.protocols.usage import Usage
+from router.protocols.usage import TokenUsage
 
 F = FailureClass
 
@@ -231,17 +231,17 @@ def test_a_response_that_fails_after_its_output_ends_with_the_providers_words() 
 def test_usage_counts_the_cache_and_the_last_word_on_the_output() -> None:
     stream = messages()
     stream.feed(START + BLOCK + TEXT)
-    assert stream.used() == Usage(35, 1, 20)
+    assert stream.used() == TokenUsage(35, 1, 20)
     stream.feed(delta(type="text_delta", text="b"))
-    assert stream.used() == Usage(35, 2, 20)
+    assert stream.used() == TokenUsage(35, 2, 20)
     stream.feed(END)
-    assert stream.used() == Usage(35, 7, 20)
+    assert stream.used() == TokenUsage(35, 7, 20)
 
     other = responses()
     other.feed(RESPONSE)
-    assert other.used() == Usage(0, 1)
+    assert other.used() == TokenUsage(0, 1)
     other.feed(COMPLETED)
-    assert other.used() == Usage(9, 4)
+    assert other.used() == TokenUsage(9, 4)
     assert (stream.finish_reasons, other.finish_reasons) == (["end_turn"], ["completed"])
 
 

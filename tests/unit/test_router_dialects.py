@@ -12,10 +12,10 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import UNKNOWN, Endpoint, within
 from harness.domain.routing.target import RequestPatch, Target
 from router.protocols.endpoints import DIALECTS, ENDPOINTS
-from router.protocols.provider_failures import class_of
-from router.protocols.usage import Usage
+from router.protocols.provider_failures import classify_status
+from router.protocols.usage import TokenUsage
 from router.request.body import ClientRequest, read_request
-from router.request.json_spans import read_object
+from router.request.json_spans import walk_text
 from router.request.sticky import sticky_key
 from router.server.replies import JSON, Reply, error_reply
 from router.upstream.transport import UpstreamFailed
@@ -183,13 +183,13 @@ RESPONSE = {
 }
 
 
-def checked(endpoint: str, body: object) -> Usage | None:
-    return DIALECTS[Endpoint(endpoint)].checked(read_object(json.dumps(body)))
+def checked(endpoint: str, body: object) -> TokenUsage | None:
+    return DIALECTS[Endpoint(endpoint)].checked(walk_text(json.dumps(body)))
 
 
 def test_a_whole_answer_tells_its_usage() -> None:
-    assert checked("messages", MESSAGE) == Usage(7, 2, cached_tokens=4)
-    assert checked("responses", RESPONSE) == Usage(3, 2)
+    assert checked("messages", MESSAGE) == TokenUsage(7, 2, cached_tokens=4)
+    assert checked("responses", RESPONSE) == TokenUsage(3, 2)
     assert checked("responses", {**RESPONSE, "usage": None}) is None
     assert checked("messages", {**MESSAGE, "usage": 1}) is None
 
@@ -255,7 +255,7 @@ def test_anthropics_errors_have_the_class_of_the_table(
 ) -> None:
     body = {"type": "error", "error": {"type": kind, "message": message}}
 
-    assert class_of(status, json.dumps(body).encode()) is failure
+    assert classify_status(status, json.dumps(body).encode()) is failure
 
 
 # What an error looks like

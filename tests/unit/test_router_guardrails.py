@@ -19,17 +19,29 @@ from harness.domain.canary.guardrails import (
 from harness.domain.canary.observation import Block, UnitRule
 from harness.domain.canary.ranking import scored
 from harness.domain.proposals.policy import Unit as UnitKind
-from router.recording.guardrail_sample import NEEDS, Bad, Seen, Traits, Values
-from router.recording.ledger import Ledger, Unit
+from router.recording.guardrail_sample import (
+    NEEDS,
+    AnswerFault,
+    GuardrailSample,
+    RequestTraits,
+    SampleValues,
+)
+from router.recording.ledger import Ledger, LedgerUnit
 
 pytestmark = pytest.mark.req("F3")
 START = datetime(2026, 1, 1, tzinfo=UTC)
-ALL = Traits.WORDS | Traits.STREAMS | Traits.JSON | Traits.TOOLS | Traits.PRICED
+ALL = (
+    RequestTraits.WORDS
+    | RequestTraits.STREAMS
+    | RequestTraits.JSON
+    | RequestTraits.TOOLS
+    | RequestTraits.PRICED
+)
 SESSIONS = UnitRule(block_size=20, guardrails=Guardrails().tolerated())
 REQUESTS = replace(SESSIONS, unit=UnitKind.REQUEST)
-traits = st.integers(0, int(ALL)).map(Traits)
+traits = st.integers(0, int(ALL)).map(RequestTraits)
 amounts = st.floats(0, 1e6)
-seens = st.builds(Seen, st.builds(Values, *(amounts,) * 5), st.integers(0, 15))
+seens = st.builds(GuardrailSample, st.builds(SampleValues, *(amounts,) * 5), st.integers(0, 15))
 
 
 class Play:
@@ -43,7 +55,7 @@ class Play:
     def at(self) -> datetime:
         return START + timedelta(seconds=self.now)
 
-    def begin(self, key: str, *, canary: bool = False, kind: Traits = ALL) -> Unit:
+    def begin(self, key: str, *, canary: bool = False, kind: RequestTraits = ALL) -> LedgerUnit:
         unit = self.ledger.admit(
             key, canary=canary, weight_bps=100, now=self.now, at=self.at, traits=kind
         )
@@ -53,12 +65,12 @@ class Play:
     def ask(
         self,
         key: str,
-        seen: Seen | None = None,
+        seen: GuardrailSample | None = None,
         *,
         canary: bool = False,
-        kind: Traits = ALL,
+        kind: RequestTraits = ALL,
         failed: bool = False,
-    ) -> Unit:
+    ) -> LedgerUnit:
         unit = self.begin(key, canary=canary, kind=kind)
         first = unit.admitted == 1
         self.ledger.finish(unit, failed=failed, seen=seen or good(), first=first)
@@ -69,17 +81,17 @@ class Play:
         return block
 
 
-def good(seconds: float = 1.0, bad: int = 0) -> Seen:
-    return Seen(Values(seconds, 0.2, 0.01, 50.0, 0.001), bad)
+def good(seconds: float = 1.0, bad: int = 0) -> GuardrailSample:
+    return GuardrailSample(SampleValues(seconds, 0.2, 0.01, 50.0, 0.001), bad)
 
 
-def failed() -> Seen:
-    return Seen(Values(output_tokens=3.0))
+def failed() -> GuardrailSample:
+    return GuardrailSample(SampleValues(output_tokens=3.0))
 
 
 @given(st.lists(st.tuples(st.booleans(), traits, st.none() | seens), min_size=1, max_size=20))
 def test_a_blocks_findings_fit_the_units_that_each_guardrail_applies_to(
-    requests: list[tuple[bool, Traits, Seen | None]],
+    requests: list[tuple[bool, RequestTraits, GuardrailSample | None]],
 ) -> None:
     play = Play(REQUESTS)
     for canary, kind, seen in requests:
@@ -103,14 +115,14 @@ def test_a_blocks_findings_fit_the_units_that_each_guardrail_applies_to(
 
 @given(st.lists(st.tuples(st.booleans(), seens), min_size=1, max_size=20))
 def test_what_was_bad_is_counted_by_its_own_guardrail_alone(
-    requests: list[tuple[bool, Seen]],
+    requests: list[tuple[bool, GuardrailSample]],
 ) -> None:
     play = Play(REQUESTS)
     for canary, seen in requests:
         play.ask("k", seen, canary=canary)
     block = play.only()
 
-    truncated = [canary for canary, seen in requests if seen.bad & Bad.TRUNCATED]
+    truncated = [canary for canary, seen in requests if seen.bad & AnswerFault.TRUNCATED]
     found = block.counts[Guardrail.TRUNCATION]
     assert (found.failures, found.canary_failures) == (len(truncated), sum(truncated))
     assert block.failures == 0
@@ -150,8 +162,8 @@ def test_a_session_is_judged_by_the_values_of_its_first_request_and_the_faults_o
     for n in range(10):
         play.ask(f"control-{n}", good(1.0))
     play.ask("u", good(0.1), canary=True)
-    play.ask("u", good(99.0, Bad.TRUNCATED), canary=True)
-    play.ask("u", good(99.0, Bad.JSON), canary=True)
+    play.ask("u", good(99.0, AnswerFault.TRUNCATED), canary=True)
+    play.ask("u", good(99.0, AnswerFault.JSON), canary=True)
     block = play.only()
 
     assert block.ranks[Guardrail.LATENCY][0] < 0.1
@@ -162,8 +174,8 @@ def test_a_session_is_judged_by_the_values_of_its_first_request_and_the_faults_o
 
 def test_a_guardrail_applies_by_the_first_request_alone() -> None:
     play = Play(SESSIONS)
-    play.ask("u", kind=Traits.WORDS)
-    play.ask("u", good(1.0, Bad.JSON), kind=ALL)
+    play.ask("u", kind=RequestTraits.WORDS)
+    play.ask("u", good(1.0, AnswerFault.JSON), kind=ALL)
 
     assert Guardrail.JSON_VALIDITY not in play.only().counts
 
@@ -212,8 +224,8 @@ def test_without_guardrails_a_block_tells_of_failures_alone() -> None:
 
 
 @given(seens | st.just(failed()))
-def test_what_was_seen_comes_back_from_the_wire(seen: Seen) -> None:
-    assert Seen.from_plain(list(seen.plain)) == seen
+def test_what_was_seen_comes_back_from_the_wire(seen: GuardrailSample) -> None:
+    assert GuardrailSample.from_plain(list(seen.plain)) == seen
 
 
 def test_alike_arms_have_ranks_that_are_spread_evenly() -> None:

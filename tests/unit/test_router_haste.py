@@ -9,8 +9,8 @@ import pytest
 from harness.domain.canary.observation import UnitRule
 from harness.domain.proposals.policy import Unit
 from harness.domain.routing.table import Arm, Canary, Route, arm_of
-from router.observers.short_deadlines import KEPT, LEAST, TIMES, Haste
-from router.upstream.scripted import Turn
+from router.observers.short_deadlines import KEPT, LEAST, TIMES, ShortDeadlines
+from router.upstream.scripted import ScriptedTurn
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door
@@ -27,8 +27,8 @@ RULE = UnitRule(block_size=1, unit=Unit.REQUEST)
 USUAL_S = 0.1
 
 
-def knowing(*seconds: float) -> Haste:
-    haste = Haste()
+def knowing(*seconds: float) -> ShortDeadlines:
+    haste = ShortDeadlines()
     for each in seconds:
         haste.answered(ROUTE, "t_old", each)
     return haste
@@ -75,9 +75,9 @@ class Scene:
             arm: [n for n in names if arm_of(route, f"header:{n}") is arm] for arm in Arm
         }
 
-    def _turn(self, request: UpstreamRequest) -> Turn:
+    def _turn(self, request: UpstreamRequest) -> ScriptedTurn:
         if self.hangs and json.loads(request.body)["model"] == CANDIDATE:
-            return Turn(hang=True)
+            return ScriptedTurn(hang=True)
         self.door.clock.advance(USUAL_S)
         return completion()
 

@@ -26,21 +26,21 @@ from harness.domain.routing.table import KeyGrant, RouteSettings, Snapshot
 from harness.domain.routing.target import Price, Target
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.runtime.clock import ManualClock
-from router.health.early_recovery import Renewals
+from router.health.early_recovery import EarlyRecovery
 from router.health.target_health import TargetHealth
 from router.health.worker_alerts import AGAIN_S
-from router.observers.canary_guard import Guards
-from router.observers.guardrail_probe import Watch
-from router.observers.request_accounting import Books
-from router.observers.tracing_port import Asked, Served, Settle
+from router.observers.canary_guard import CanaryGuards
+from router.observers.guardrail_probe import GuardrailProbe
+from router.observers.request_accounting import RequestAccounting
+from router.observers.tracing_port import Settle, SpanInput, SpanResult
 from router.protocols.event_stream import StreamFilter
-from router.request.attempt_settlement import Outcomes
+from router.request.attempt_settlement import AttemptSettlement
 from router.request.dispatch import Dispatcher
-from router.request.model_endpoint import ModelCalls
-from router.request.routed_response import Copied
+from router.request.model_endpoint import ModelEndpoint
+from router.request.routed_response import AnswerCopy
 from router.request.stream_relay import CommittedStream
-from router.snapshot.compiled import Header, Upstream
-from router.upstream.scripted import Turn
+from router.snapshot.compiled import CompiledTarget, Header
+from router.upstream.scripted import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error, streamed
 from tests.support.router.asgi_router import AUTH, CHAT, Door
 from tests.support.router.code_faults import broken, calls_within, module_of, name_of
@@ -81,37 +81,44 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "harness.domain.reliability.breaker",
         "harness.domain.reliability.retry",
         "harness.domain.routing.degradation",
-        "router.app",
-        "router.asgi",
-        "router.attempt",
-        "router.body",
-        "router.calling",
-        "router.course",
-        "router.request.degradation:dropped_for",
-        "router.dialects",
-        "router.dispatch",
-        "router.exchange",
-        "router.health",
+        "router.server.app",
+        "router.server.asgi",
+        "router.request.attempt",
+        "router.request.body",
+        "router.request.upstream_call",
+        "router.request.request_state",
+        "router.request.degradation:dropped_fields",
+        "router.protocols.chat.answer_signals",
+        "router.protocols.chat.dialect",
+        "router.protocols.chat.stream",
+        "router.protocols.conversation_opening",
+        "router.protocols.dialect",
+        "router.protocols.embeddings",
+        "router.protocols.endpoints",
+        "router.protocols.object_lists",
+        "router.request.dispatch",
+        "router.request.routed_response",
+        "router.health.target_health",
         "router.request.heartbeat:Heartbeat.send",
-        "router.hints",
-        "router.internal_errors",
-        "router.jsonspan",
-        "router.keys",
-        "router.model_calls",
-        "router.observers",
-        "router.patching",
-        "router.plan",
-        "router.ports",
-        "router.provider_keys",
-        "router.relay",
-        "router.replies",
-        "router.serving",
-        "router.snapshot",
-        "router.stream",
-        "router.timers",
-        "router.transport",
-        "router.usage",
-        "router.wishes",
+        "router.request.optional_fields",
+        "router.server.internal_errors",
+        "router.request.json_spans",
+        "router.access.keys",
+        "router.request.model_endpoint",
+        "router.observers.request_observers",
+        "router.request.body_patch",
+        "router.snapshot.route_plans",
+        "router.upstream.transport",
+        "router.health.provider_keys",
+        "router.request.stream_relay",
+        "router.server.replies",
+        "router.snapshot.compiled",
+        "router.snapshot.holder",
+        "router.protocols.event_stream",
+        "router.server.timers",
+        "router.upstream.scripted",
+        "router.protocols.usage",
+        "router.request.client_directives",
     }
 )
 
@@ -121,13 +128,13 @@ class Spans:
 
     passed_up: tuple[Header, ...] = ()
 
-    def begin(self, asked: Asked) -> "Spans":  # noqa: ARG002 - the port's
+    def begin(self, asked: SpanInput) -> "Spans":  # noqa: ARG002 - the port's
         return self
 
-    def attempt(self, upstream: Upstream, number: int, settle: Settle) -> Settle:  # noqa: ARG002 - the port's
+    def attempt(self, upstream: CompiledTarget, number: int, settle: Settle) -> Settle:  # noqa: ARG002 - the port's
         return settle
 
-    def end(self, served: Served) -> None: ...
+    def end(self, served: SpanResult) -> None: ...
 
     def close(self) -> None: ...
 
@@ -181,7 +188,7 @@ class Scene:
         self.arm = b"canary" if canary else b"incumbent"
         self._number = 0
 
-    def _turn(self, request: Any) -> Turn:
+    def _turn(self, request: Any) -> ScriptedTurn:
         model = json.loads(request.body)["model"]
         self.asked.append(model)
         if self.fails and model == (CANDIDATE if self.arm == b"canary" else INCUMBENT):
@@ -230,7 +237,7 @@ def is_own_way(code: CodeType) -> bool:
     return name in THE_ANSWERS_OWN_WAY or any(each in THE_ANSWERS_OWN_WAY for each in folders)
 
 
-ANSWER: Final = ModelCalls.answer.__code__
+ANSWER: Final = ModelEndpoint.answer.__code__
 
 
 @pytest.mark.req("A5", "F2")
@@ -314,7 +321,7 @@ async def test_what_runs_for_the_candidate_alone_is_charged_to_it(
 def candidates_calls_broken(scene: Scene) -> Iterator[None]:
     play = scene.door.transport._script
 
-    def broken_for_one(request: Any) -> Turn:
+    def broken_for_one(request: Any) -> ScriptedTurn:
         if json.loads(request.body)["model"] == CANDIDATE:
             raise KeyError("sk-secret: what the client said")
         return play(request)
@@ -325,7 +332,10 @@ def candidates_calls_broken(scene: Scene) -> Iterator[None]:
 
 
 @pytest.mark.req("F2", "F4")
-@pytest.mark.parametrize("broken_part", [Books._ended, Outcomes.settle, Guards.end, Watch.seen])
+@pytest.mark.parametrize(
+    "broken_part",
+    [RequestAccounting._ended, AttemptSettlement.settle, CanaryGuards.end, GuardrailProbe.seen],
+)
 async def test_a_fault_of_the_books_charges_no_arm(
     broken_part: Any, tmp_path: Path, *, stream: bool
 ) -> None:
@@ -359,7 +369,7 @@ async def test_a_fault_of_what_asks_any_target_charges_no_arm(tmp_path: Path) ->
 async def test_a_stream_goes_on_without_who_copied_it(tmp_path: Path) -> None:
     scene = Scene(tmp_path, canary=False, stream=True)
 
-    with broken(Copied.add.__code__, [Copied.add]):  # type: ignore[list-item]  # a function
+    with broken(AnswerCopy.add.__code__, [AnswerCopy.add]):  # type: ignore[list-item]  # a function
         assert not await scene.fault()
 
     assert scene.door.recorder.counters["captures_too_large"] == 1
@@ -406,7 +416,7 @@ async def test_who_notices_renewed_credentials_may_fail_without_the_request(
 ) -> None:
     scene = Scene(tmp_path, canary=False, stream=stream)
 
-    with broken(Renewals.look.__code__, [Renewals.look]):  # type: ignore[list-item]  # a function
+    with broken(EarlyRecovery.look.__code__, [EarlyRecovery.look]):  # type: ignore[list-item]  # a function
         assert not await scene.fault()
 
     assert 'part="recording"' in await metrics(scene.door)
@@ -450,7 +460,7 @@ async def test_what_watches_beside_all_requests_goes_on_after_a_fault(
 async def test_the_first_fault_is_told_at_once_and_others_not_each(tmp_path: Path) -> None:
     scene = Scene(tmp_path, canary=False, stream=False)
 
-    with broken(Books._ended.__code__, [Books._ended]):  # type: ignore[list-item]  # a function
+    with broken(RequestAccounting._ended.__code__, [RequestAccounting._ended]):  # type: ignore[list-item]  # a function
         await scene.ask()
         assert len(await told(scene.door)) == 1
         for _ in range(20):

@@ -17,8 +17,8 @@ from harness.domain.routing.data_classes import NONE_NAMED, DataClasses
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Price
 from router.snapshot import file as snapshot_file
-from router.snapshot.compiler import judge_of
-from router.upstream.scripted import Turn
+from router.snapshot.compiler import canary_judge
+from router.upstream.scripted import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error, streamed
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door
 from tests.support.router.live_router import CANDIDATE, provider, snapshot
@@ -35,10 +35,10 @@ POLICY = CanaryPolicy(
 )
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 PRICE = Price(1.0, 2.0)
-Says = Callable[[dict[str, Any]], Turn]
+Says = Callable[[dict[str, Any]], ScriptedTurn]
 
 
-def said(verdict: str) -> Turn:
+def said(verdict: str) -> ScriptedTurn:
     return completion(json.dumps({"reason": "so", "verdict": verdict}))
 
 
@@ -57,7 +57,7 @@ class Scene:
     ) -> None:
         self.judged: list[dict[str, Any]] = []
         self.says = says
-        self.answers: dict[str, Turn] = {}
+        self.answers: dict[str, ScriptedTurn] = {}
         self.more: dict[str, str] = {}
         prices = {JUDGE: price} if price else {}
         first = snapshot(
@@ -70,7 +70,7 @@ class Scene:
         self.door = Door(folder, self._turn, first=first, classes=classes)
         self.door.holder.tell_followers()
 
-    def _turn(self, request: Any) -> Turn:
+    def _turn(self, request: Any) -> ScriptedTurn:
         body = json.loads(request.body)
         if body["model"] != JUDGE:
             return self.answers.get(body["model"], completion("hello"))
@@ -268,6 +268,6 @@ def test_a_judge_outlives_the_database_on_the_routers_disk(tmp_path: Path) -> No
     scene = Scene(tmp_path)
     file = tmp_path / "kept.json"
 
-    snapshot_file.save(scene.door.kept.snapshot(), file)
+    snapshot_file.save_snapshot(scene.door.kept.snapshot(), file)
 
-    assert judge_of(snapshot_file.load(file).table.routes["support"]) == CRITIC
+    assert canary_judge(snapshot_file.load_snapshot(file).table.routes["support"]) == CRITIC

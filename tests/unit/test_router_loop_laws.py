@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from harness.domain.reliability.breaker import BreakerPolicy, BreakerState, WhenAllOpen
 from harness.domain.reliability.retry import RetryPolicy
 from harness.domain.settings import RouterSettings
-from router.upstream.scripted import Happening, Turn
+from router.upstream.scripted import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     ROLE,
     broken_stream,
@@ -32,17 +32,17 @@ TURNS: Final = {
     "500": error(500),
     "503": error(503),
     "429": error(429),
-    "429 for long": Turn(429, {"retry-after": "600"}, error(429).steps),
+    "429 for long": ScriptedTurn(429, {"retry-after": "600"}, error(429).steps),
     "400": error(400),
     "401": error(401),
-    "refused": Turn(refuse=True),
-    "reset": Turn(steps=(Happening.RESET,)),
-    "garbage": Turn(steps=(b"<html>",)),
-    "role, then reset": broken_stream(ROLE, Happening.RESET),
+    "refused": ScriptedTurn(refuse=True),
+    "reset": ScriptedTurn(steps=(ScriptedEvent.RESET,)),
+    "garbage": ScriptedTurn(steps=(b"<html>",)),
+    "role, then reset": broken_stream(ROLE, ScriptedEvent.RESET),
     "half a stream": broken_stream(ROLE, HALF),
-    "half, then reset": broken_stream(ROLE, HALF, Happening.RESET),
+    "half, then reset": broken_stream(ROLE, HALF, ScriptedEvent.RESET),
 }
-HANGS: Final = (Turn(hang=True), broken_stream(ROLE, HALF, Happening.HANG))
+HANGS: Final = (ScriptedTurn(hang=True), broken_stream(ROLE, HALF, ScriptedEvent.HANG))
 turns = st.sampled_from(sorted(TURNS))
 MOST: Final = 4
 

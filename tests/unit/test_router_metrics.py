@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from harness.domain.reliability.failover import hashes_of_user, user_hash
 from router.observers.failover_log import OPEN
 from router.server.event_log import QUEUE
-from router.upstream.scripted import Happening
+from router.upstream.scripted import ScriptedEvent
 from tests.support.providers.scripted_upstream import (
     ROLE,
     broken_stream,
@@ -79,7 +79,7 @@ async def test_requests_attempts_tokens_and_cost_are_counted_under_their_names(
 async def test_a_streams_attempt_is_counted_at_its_end_and_its_first_token_once(
     tmp_path: Path,
 ) -> None:
-    broken = broken_stream(ROLE, event({"content": "half"}), Happening.RESET)
+    broken = broken_stream(ROLE, event({"content": "half"}), ScriptedEvent.RESET)
     answers = iter([streamed("whole"), broken])
     place = Place(tmp_path, {INCUMBENT: lambda: next(answers)})
 

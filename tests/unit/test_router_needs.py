@@ -13,7 +13,7 @@ from harness.domain.routing.table import Arm
 from harness.runtime.clock import ManualClock
 from router.health.target_health import TargetHealth
 from router.request.body import read_request
-from router.request.needs import needs_of
+from router.request.needs import detect_needs
 from router.request.planner import Planner
 from tests.support.router.live_router import INCUMBENT, provider, served, snapshot
 
@@ -33,7 +33,7 @@ jsons = st.recursive(
 
 
 def needs(endpoint: Endpoint = Endpoint.CHAT, **fields: Any) -> Needs:
-    return needs_of(read_request(json.dumps({"model": "m", **fields}).encode(), endpoint))
+    return detect_needs(read_request(json.dumps({"model": "m", **fields}).encode(), endpoint))
 
 
 def said(*parts: Any) -> list[dict[str, Any]]:

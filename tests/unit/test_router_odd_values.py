@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.domain.reliability.key_limits import KeyLimits
-from router.upstream.scripted import Happening, Turn
+from router.upstream.scripted import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
     ROLE,
@@ -32,7 +32,9 @@ def asking(more: bytes) -> bytes:
 async def test_a_count_of_tokens_that_cannot_be_is_none(tmp_path: Path, count: bytes) -> None:
     told = completion().steps[0]
     assert isinstance(told, bytes)
-    turn = Turn(steps=(told.replace(b'"prompt_tokens":7', b'"prompt_tokens":' + count),))
+    turn = ScriptedTurn(
+        steps=(told.replace(b'"prompt_tokens":7', b'"prompt_tokens":' + count),)
+    )
     door = Door(tmp_path, lambda _: turn)
 
     status, _, _ = await door.call(CHAT, ASK)
@@ -80,7 +82,7 @@ async def test_a_streams_other_options_stay_byte_for_byte(
 async def test_a_refusal_that_clients_cannot_read_is_put_in_openais_shape(
     tmp_path: Path, told: bytes
 ) -> None:
-    door = Door(tmp_path, lambda _: Turn(status=400, steps=(told,)))
+    door = Door(tmp_path, lambda _: ScriptedTurn(status=400, steps=(told,)))
 
     status, _, body = await door.call(CHAT, ASK)
 
@@ -98,7 +100,11 @@ async def test_a_prompt_too_long_that_is_told_in_a_200_harms_no_circuit(
     tmp_path: Path, *, stream: bool
 ) -> None:
     told = json.dumps({"error": TOO_LONG}).encode()
-    turn = broken_stream(ROLE, b"data: " + told + b"\n\n") if stream else Turn(steps=(told,))
+    turn = (
+        broken_stream(ROLE, b"data: " + told + b"\n\n")
+        if stream
+        else ScriptedTurn(steps=(told,))
+    )
     place = Place(tmp_path, {INCUMBENT: turn})
 
     status, _ = await place.ask(asking(b'"stream":true') if stream else ASK, times=6)
@@ -124,12 +130,12 @@ async def test_usage_beside_the_last_choice_is_counted_and_sent_only_if_asked(
 
 
 @pytest.mark.parametrize("status", [400, 429, 503])
-@pytest.mark.parametrize("end", [Happening.HANG, Happening.RESET])
+@pytest.mark.parametrize("end", [ScriptedEvent.HANG, ScriptedEvent.RESET])
 async def test_a_refusal_is_known_by_its_status_when_its_words_do_not_come(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, end: Happening
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, end: ScriptedEvent
 ) -> None:
     monkeypatch.setattr("router.upstream.error_body.WAIT_S", 0.05)
-    door = Door(tmp_path, lambda _: Turn(status=status, steps=(b'{"err', end)))
+    door = Door(tmp_path, lambda _: ScriptedTurn(status=status, steps=(b'{"err', end)))
 
     answered, _, body = await door.call(CHAT, ASK)
 

@@ -10,8 +10,8 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Needs
 from harness.domain.routing.plan import Surroundings, plan_for
 from harness.domain.routing.table import Arm, Canary, Route, RouteSettings, Stakes
-from router.protocols.provider_failures import class_of
-from router.snapshot.route_plans import charged, route_targets
+from router.protocols.provider_failures import classify_status
+from router.snapshot.route_plans import is_arm_charged, route_targets
 
 F = FailureClass
 
@@ -60,7 +60,7 @@ def test_the_plan_is_the_arm_the_incumbent_and_the_fallbacks_that_the_stakes_all
 def test_the_assigned_arm_is_charged_whatever_answered(
     arm: Arm, failures: list[FailureClass | None], *, expected: bool
 ) -> None:
-    assert charged(arm, failures) is expected
+    assert is_arm_charged(arm, failures) is expected
 
 
 @pytest.mark.req("A5", "B3")
@@ -94,7 +94,7 @@ def test_an_answer_has_the_class_of_the_table(
 ) -> None:
     body = json.dumps({"error": {"message": "m", "code": code, "type": None}}).encode()
 
-    assert class_of(status, body) is expected
+    assert classify_status(status, body) is expected
 
 
 @pytest.mark.parametrize(
@@ -112,27 +112,27 @@ def test_an_answer_has_the_class_of_the_table(
     ],
 )
 def test_a_full_context_window_is_known_by_the_servers_words(body: dict[str, object]) -> None:
-    assert class_of(400, json.dumps(body).encode()) is F.CONTEXT_WINDOW
+    assert classify_status(400, json.dumps(body).encode()) is F.CONTEXT_WINDOW
 
 
 def test_words_about_our_account_are_believed_in_anthropics_errors_alone() -> None:
     error = {"message": "role 'credit balance is too low' is unknown", "type": "BadRequest"}
 
-    assert class_of(400, json.dumps({"error": error}).encode()) is F.BAD_REQUEST
+    assert classify_status(400, json.dumps({"error": error}).encode()) is F.BAD_REQUEST
 
 
 def test_input_that_a_moderation_flagged_is_the_clients_and_not_our_keys() -> None:
     metadata = {"reasons": ["violence"], "flagged_input": "I will ...", "provider_name": "p"}
     error = {"code": 403, "message": "Your input was flagged", "metadata": metadata}
 
-    assert class_of(403, json.dumps({"error": error}).encode()) is F.CONTENT_POLICY
+    assert classify_status(403, json.dumps({"error": error}).encode()) is F.CONTENT_POLICY
     coded = {"error": {"code": "content_filter", "message": "no"}}
-    assert class_of(403, json.dumps(coded).encode()) is F.CONTENT_POLICY
+    assert classify_status(403, json.dumps(coded).encode()) is F.CONTENT_POLICY
     plain = {"error": {"code": 403, "message": "this key may not"}}
-    assert class_of(403, json.dumps(plain).encode()) is F.QUOTA
+    assert classify_status(403, json.dumps(plain).encode()) is F.QUOTA
 
 
 @given(st.integers(300, 599), st.binary(max_size=50))
 def test_any_answer_has_a_class(status: int, body: bytes) -> None:
-    assert isinstance(class_of(status, body), FailureClass)
-    assert isinstance(class_of(status, b"[" * 100_000), FailureClass)
+    assert isinstance(classify_status(status, body), FailureClass)
+    assert isinstance(classify_status(status, b"[" * 100_000), FailureClass)

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.domain.reliability.failures import FailureClass
-from router.upstream.pool import Pool
+from router.upstream.pool import UpstreamPool
 from router.upstream.pool_connection import MAX_HEAD_BYTES
 from router.upstream.transport import UpstreamFailed
 from tests.support.providers.raw_server import OK, Line, raw_server
@@ -33,7 +33,7 @@ async def answered(*pieces: bytes, then_reset: bool = False) -> tuple[int, bytes
             await asyncio.sleep(0.02)
             line.reset()
 
-    pool = Pool(SMALL)
+    pool = UpstreamPool(SMALL)
     try:
         async with raw_server(play) as server, asyncio.timeout(20):
             reply = await pool.send(server.ask())
@@ -141,7 +141,7 @@ async def test_an_answer_before_the_request_was_read_is_an_answer() -> None:
         if line.number:
             line.writer.close()
 
-    pool = Pool(SMALL)
+    pool = UpstreamPool(SMALL)
     try:
         async with raw_server(play) as server:
             for _ in range(3):
@@ -191,7 +191,7 @@ async def one_after_another(pieces: list[bytes]) -> None:
         else:
             await line.send(OK.replace(b"ok", b"2!"))
 
-    pool = Pool(SMALL)
+    pool = UpstreamPool(SMALL)
     try:
         async with raw_server(play) as server, asyncio.timeout(20):
             try:

@@ -4,8 +4,8 @@ import pytest
 
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
-from router.upstream.origin_pool import in_turn
-from router.upstream.request_head import call_for
+from router.upstream.origin_pool import interleave_addresses
+from router.upstream.request_head import build_head
 from router.upstream.transport import UpstreamFailed
 
 pytestmark = pytest.mark.req("A4")
@@ -16,7 +16,7 @@ def provider(base: str, **headers: str) -> Provider:
 
 
 def test_the_head_names_host_path_key_and_length() -> None:
-    call = call_for(provider("https://api.test/v1/", **{"X-Team": "a"}), "/chat", "s3cret")
+    call = build_head(provider("https://api.test/v1/", **{"X-Team": "a"}), "/chat", "s3cret")
 
     assert (call.host, call.port, call.secure) == ("api.test", 443, True)
     assert call.head(stream=True, body_bytes=12).split(b"\r\n") == [
@@ -36,7 +36,7 @@ def test_the_head_names_host_path_key_and_length() -> None:
 
 
 def test_extra_headers_win_whatever_their_case() -> None:
-    call = call_for(provider("http://h", Authorization="mine"), "/chat", "s3cret")
+    call = build_head(provider("http://h", Authorization="mine"), "/chat", "s3cret")
 
     head = call.head(stream=False, body_bytes=0)
     assert b"authorization: mine\r\n" in head
@@ -56,7 +56,7 @@ def test_extra_headers_win_whatever_their_case() -> None:
 def test_addresses_of_every_kind(
     base: str, host: str, port: int, line: bytes, named: bytes
 ) -> None:
-    call = call_for(provider(base), "/chat", "")
+    call = build_head(provider(base), "/chat", "")
 
     assert (call.host, call.port) == (host, port)
     head = call.head(stream=False, body_bytes=0)
@@ -69,7 +69,7 @@ def test_addresses_of_every_kind(
 )
 def test_what_is_no_address_is_a_connect_failure_without_secrets(base: str) -> None:
     with pytest.raises(UpstreamFailed, match="provider 'up'") as failed:
-        call_for(provider(base), "/chat", "s3cret")
+        build_head(provider(base), "/chat", "s3cret")
     assert failed.value.failure is FailureClass.CONNECT
     assert "u:p" not in str(failed.value)
 
@@ -89,12 +89,12 @@ def test_what_is_no_address_is_a_connect_failure_without_secrets(base: str) -> N
 )
 def test_a_header_cannot_smuggle(name: str, value: str) -> None:
     with pytest.raises(UpstreamFailed, match="cannot be sent"):
-        call_for(provider("http://h", **{name: value}), "/chat", "")
+        build_head(provider("http://h", **{name: value}), "/chat", "")
     with pytest.raises(UpstreamFailed, match="'authorization'"):
-        call_for(provider("http://h"), "/chat", "a\r\nx: y")
+        build_head(provider("http://h"), "/chat", "a\r\nx: y")
 
 
 def test_the_families_take_turns() -> None:
     found = [(6, "a"), (6, "b"), (6, "b"), (4, "c"), (4, "d")]
 
-    assert in_turn(found) == ["a", "c", "b", "d"]
+    assert interleave_addresses(found) == ["a", "c", "b", "d"]

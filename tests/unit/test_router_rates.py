@@ -15,7 +15,7 @@ import pytest
 from harness.domain.reliability.rate_limits import RateLimit, RateState
 from harness.ports import RateBook
 from router.access import rate_limits
-from router.access.rate_limits import LocalRates, SharedRates, admit
+from router.access.rate_limits import LocalRates, SharedRates, take_tokens
 
 TEN = RateLimit(requests_per_min=10)
 # Asks as often as it is told, at a standstill of the clock, and says how often it was let in.
@@ -23,13 +23,13 @@ ASKER = """
 import sys, time
 from pathlib import Path
 from harness.domain.reliability.rate_limits import RateLimit
-from router.access.rate_limits import SharedRates, admit
+from router.access.rate_limits import SharedRates, take_tokens
 book = SharedRates(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
 limit, allowed = RateLimit(requests_per_min=100), 0
 for _ in range(int(sys.argv[2])):
-    allowed += admit(book, "k", limit, 0, 1000.0).allowed
+    allowed += take_tokens(book, "k", limit, 0, 1000.0).allowed
     time.sleep(0.001)
 print(allowed)
 """
@@ -68,11 +68,11 @@ def at(number: int, _: RateState) -> RateState:
 
 
 def test_each_key_has_a_state_of_its_own(book: RateBook) -> None:
-    assert [admit(book, "a", TEN, 0, 1000.0).allowed for _ in range(11)] == [True] * 10 + [
-        False
-    ]
-    assert admit(book, "b", TEN, 0, 1000.0).allowed
-    assert admit(book, "a", TEN, 0, 1006.1).allowed
+    assert [take_tokens(book, "a", TEN, 0, 1000.0).allowed for _ in range(11)] == [
+        True
+    ] * 10 + [False]
+    assert take_tokens(book, "b", TEN, 0, 1000.0).allowed
+    assert take_tokens(book, "a", TEN, 0, 1006.1).allowed
 
 
 def test_a_change_gives_the_state_before_it(book: RateBook) -> None:
@@ -96,7 +96,9 @@ def test_with_no_place_left_a_key_is_counted_in_its_process(
     monkeypatch.setattr(rate_limits, "PROBES", 4)
     with closing(SharedRates(tmp_path / "rates.book")) as book:
         for key in "abcdef":
-            assert [admit(book, key, TEN, 0, 9.0).allowed for _ in range(11)].count(True) == 10
+            assert [take_tokens(book, key, TEN, 0, 9.0).allowed for _ in range(11)].count(
+                True
+            ) == 10
 
 
 @pytest.mark.req("G5")
@@ -104,12 +106,14 @@ def test_a_disk_that_takes_nothing_costs_no_request(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with closing(SharedRates(tmp_path / "rates.book")) as book:
-        assert admit(book, "a", TEN, 0, 1000.0).allowed
+        assert take_tokens(book, "a", TEN, 0, 1000.0).allowed
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
         try:
-            allowed = [admit(book, "a", TEN, 0, 1000.0).allowed for _ in range(20)].count(True)
+            allowed = [take_tokens(book, "a", TEN, 0, 1000.0).allowed for _ in range(20)].count(
+                True
+            )
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             signal.signal(signal.SIGXFSZ, before)
@@ -143,7 +147,9 @@ def test_a_process_that_stopped_in_the_middle_holds_up_nobody(tmp_path: Path) ->
         try:
             assert stuck.stdout
             assert stuck.stdout.readline() == "changing\n"
-            assert [admit(book, "k", TEN, 0, 5.0).allowed for _ in range(11)].count(True) == 10
+            assert [take_tokens(book, "k", TEN, 0, 5.0).allowed for _ in range(11)].count(
+                True
+            ) == 10
         finally:
             os.kill(stuck.pid, signal.SIGKILL)
             stuck.communicate()

@@ -25,13 +25,13 @@ from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from router.recording.recorder import TOGETHER, Recorder
 from router.recording.spool import Batch, Spool, decode, encode
-from router.recording.traffic_minutes import Ended, Minutes
+from router.recording.traffic_minutes import CompletedRequest, TrafficMinutes
 from tests.support.router.live_router import SwitchableStore, snapshot
 from tests.support.site.signing_keys import CONTROL
 
 DAY = date(2026, 3, 31)
 CANARY = Canary("t", 100, "s", "r-1", UnitRule(block_size=2, unit=Unit.REQUEST))
-DONE = Ended(
+DONE = CompletedRequest(
     route="support",
     arm="canary",
     target="t",
@@ -472,7 +472,7 @@ def test_a_batch_comes_back_from_the_spool_as_it_was(batch: Batch) -> None:
 def test_every_request_is_in_one_minute_and_one_latency_bucket(
     requests: list[tuple[int, float]],
 ) -> None:
-    minutes = Minutes("w")
+    minutes = TrafficMinutes("w")
     for second, latency_ms in requests:
         at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
         minutes.add(DONE._replace(latency_ms=latency_ms), at)
@@ -499,8 +499,8 @@ def test_minutes_that_several_processes_added_up_merge_to_those_of_one(
     ended: list[tuple[int, str, float, bool]],
 ) -> None:
     at = datetime(2026, 1, 1, tzinfo=UTC)
-    workers, alone = [Minutes(f"w{n}") for n in range(3)], Minutes("parent")
-    merged = Minutes("parent")
+    workers, alone = [TrafficMinutes(f"w{n}") for n in range(3)], TrafficMinutes("parent")
+    merged = TrafficMinutes("parent")
     for worker, route, ms, failed in ended:
         one = DONE._replace(route=route, latency_ms=ms, failed=failed)
         workers[worker].add(one, at)

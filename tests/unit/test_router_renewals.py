@@ -12,7 +12,7 @@ from harness.domain.providers.credentials import StoredKey
 from harness.domain.routing.kill_switch import Source, Switch, force_of
 from harness.domain.routing.table import Snapshot
 from harness.runtime.clock import ManualClock
-from router.upstream.scripted import Turn
+from router.upstream.scripted import ScriptedTurn
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import ASK, CHAT, Door
@@ -40,13 +40,13 @@ class Refusing:
     meanwhile: happens once, while a request is under way.
     """
 
-    def __init__(self, folder: Path, turn: Turn, first: Snapshot) -> None:
-        self.turn: Turn | None = turn
+    def __init__(self, folder: Path, turn: ScriptedTurn, first: Snapshot) -> None:
+        self.turn: ScriptedTurn | None = turn
         self.meanwhile: Callable[[], None] | None = None
         self.asked: Counter[str] = Counter()
         self.door = Door(folder, self._answer, first=first)
 
-    def _answer(self, request: UpstreamRequest) -> Turn:
+    def _answer(self, request: UpstreamRequest) -> ScriptedTurn:
         model = json.loads(request.body)["model"]
         self.asked[model] += 1
         if self.meanwhile is not None:
@@ -67,7 +67,7 @@ class Refusing:
 @pytest.mark.req("B4", "D3")
 @pytest.mark.parametrize("turn", REFUSALS, ids=["401", "402", "403", "not this account's"])
 async def test_the_first_request_after_a_new_key_is_tried_with_it(
-    tmp_path: Path, turn: Turn
+    tmp_path: Path, turn: ScriptedTurn
 ) -> None:
     scene = Refusing(tmp_path, turn, world(FIRST, "one"))
     assert [await scene.ask() for _ in range(3)] == [FALLBACK] * 3

@@ -12,7 +12,7 @@ from harness.domain.routing.table import Canary, Route, arm_of
 from harness.domain.routing.target import RequestPatch, Target
 from router.protocols.endpoints import DIALECTS
 from router.request.body import read_request
-from router.request.needs import needs_of
+from router.request.needs import detect_needs
 from router.request.sticky import sticky_key
 
 NAMES = (
@@ -67,7 +67,7 @@ def test_any_body_is_refused_or_sent_on(
 
     key, _ = sticky_key(request, None, "k-1")
     arm_of(ROUTE, key)
-    needs_of(request)
+    detect_needs(request)
     for serialize in (False, True):
         sent = DIALECTS[endpoint].patched(request, target, serialize_tools=serialize)
         assert json.loads(sent, parse_constant=refuse)["model"] == "m"

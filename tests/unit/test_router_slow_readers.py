@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from uvicorn.config import Config
 
-from router.server.connection import Connection, State
+from router.server.connection import Connection, ConnectionState
 from router.server.process import UNSENT_BYTES, bound_unsent
 from router.server.request_cycle import SLICE_BYTES
-from router.upstream.pool_connection import HIGH_WATER_BYTES, Wire
+from router.upstream.pool_connection import HIGH_WATER_BYTES, PoolConnection
 
 pytestmark = pytest.mark.req("G5")
 
@@ -75,7 +75,7 @@ class Opened:
             self._app, http=Connection, interface="asgi3", proxy_headers=False, log_config=None
         )
         config.load()
-        self.connection = Connection(config, State(), {})
+        self.connection = Connection(config, ConnectionState(), {})
         self.reader = SlowReader(self.connection, room)
         self.connection.connection_made(self.reader)
 
@@ -162,7 +162,7 @@ def test_the_system_holds_little_for_a_client_that_does_not_read() -> None:
 
 
 async def test_a_providers_connection_is_paused_while_nobody_reads() -> None:
-    wire = Wire()
+    wire = PoolConnection()
     server, client = socket.socketpair()
     transport, _ = await asyncio.get_running_loop().create_connection(lambda: wire, sock=client)
     try:

@@ -34,7 +34,7 @@ from harness.ports import Store
 from router.access.keys import CACHED_KEYS, KeyRing
 from router.snapshot import file as snapshot_file
 from router.snapshot.compiled import header_text
-from router.snapshot.compiler import ready
+from router.snapshot.compiler import compile_snapshot
 from router.snapshot.holder import SnapshotHolder
 from tests.support.router.live_router import KEY, SECRET, SwitchableStore, snapshot
 
@@ -101,9 +101,9 @@ def test_a_snapshot_comes_back_from_disk_as_it_was(
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "round.json"
 
-    snapshot_file.save(found, file)
+    snapshot_file.save_snapshot(found, file)
 
-    assert snapshot_file.load(file) == found
+    assert snapshot_file.load_snapshot(file) == found
     assert file.stat().st_mode & 0o077 == 0
 
 
@@ -128,13 +128,13 @@ def test_a_damaged_file_is_never_served(
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "damaged.json"
     whole = snapshot(URL, weight_bps=100)
-    snapshot_file.save(whole, file)
+    snapshot_file.save_snapshot(whole, file)
     data = bytearray(file.read_bytes())
     data[place % len(data)] = byte
     file.write_bytes(data)
 
     try:
-        found = snapshot_file.load(file)
+        found = snapshot_file.load_snapshot(file)
     except SnapshotInvalid:
         return
     assert found == whole
@@ -142,13 +142,13 @@ def test_a_damaged_file_is_never_served(
 
 def test_a_file_of_an_older_version_has_keys_without_limits() -> None:
     whole = snapshot(URL)
-    data = snapshot_file.to_json(whole)
+    data = snapshot_file.snapshot_to_json(whole)
     keys = data["keys"]
     assert isinstance(keys, list)
     for key in keys:
         del key["limits"]
 
-    assert snapshot_file.from_json(data) == whole
+    assert snapshot_file.snapshot_from_json(data) == whole
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format":2}', b'{"format":1}'])
@@ -157,7 +157,7 @@ def test_a_file_that_is_no_snapshot_says_so(tmp_path: Path, content: bytes) -> N
     file.write_bytes(content)
 
     with pytest.raises(SnapshotInvalid, match=r"snapshot\.json"):
-        snapshot_file.load(file)
+        snapshot_file.load_snapshot(file)
 
 
 def holder(store: SwitchableStore, folder: Path) -> SnapshotHolder:
@@ -189,7 +189,7 @@ def test_what_judges_schemas_is_loaded_before_a_revision_serves_that_asks_for_it
     def loaded() -> None:
         served.append(held.current.revision if held.current else 0)
 
-    monkeypatch.setattr("router.snapshot.holder.validity.prepare", loaded)
+    monkeypatch.setattr("router.snapshot.holder.answer_validity.prepare", loaded)
     held.boot()
     timed = UnitRule(guardrails={Guardrail.LATENCY: 1.25})
     store.put(snapshot(URL, weight_bps=100, revision=4, rule=timed))
@@ -222,7 +222,7 @@ def test_a_revision_that_does_not_validate_is_refused_whole(tmp_path: Path) -> N
     assert not held.refresh()
     assert held.current is before
     assert "names target" in held.refused
-    assert snapshot_file.load(tmp_path / "snapshot.json").table.revision == 3
+    assert snapshot_file.load_snapshot(tmp_path / "snapshot.json").table.revision == 3
     store.put(snapshot(URL, revision=10))
     assert held.refresh()
     assert held.refused == ""
@@ -262,9 +262,9 @@ def test_a_provider_of_another_protocol_is_refused_by_name(kind: str) -> None:
     providers = {"up": replace(good.providers["up"], kind=kind)}
 
     with pytest.raises(SnapshotInvalid, match=kind):
-        ready(replace(good, providers=providers))
+        compile_snapshot(replace(good, providers=providers))
     with pytest.raises(SnapshotInvalid, match="not configured"):
-        ready(replace(good, providers={}))
+        compile_snapshot(replace(good, providers={}))
 
 
 def test_a_name_cannot_break_a_header() -> None:
@@ -274,14 +274,14 @@ def test_a_name_cannot_break_a_header() -> None:
 
 def test_a_key_opens_what_the_current_snapshot_grants() -> None:
     ring = KeyRing(SECRET)
-    serving = ready(snapshot(URL))
+    serving = compile_snapshot(snapshot(URL))
     header = f"Bearer {KEY}".encode()
 
     assert ring.grant(header, serving)
     assert ring.grant(header.replace(b"Bearer", b"bearer"), serving)
     for wrong in (None, b"", b"Basic x", b"Bearer ", b"Bearer \xff", header + b"x"):
         assert ring.grant(wrong, serving) is None
-    revoked = ready(replace(snapshot(URL), keys=()))
+    revoked = compile_snapshot(replace(snapshot(URL), keys=()))
     assert ring.grant(header, revoked) is None
 
 
@@ -289,7 +289,7 @@ def test_the_memory_of_keys_is_bounded() -> None:
     ring = KeyRing(SECRET)
     names = [f"sk-sg-{i}" for i in range(CACHED_KEYS + 50)]
     grants = tuple(KeyGrant(name, key_hash(name, SECRET)) for name in names)
-    serving = ready(replace(snapshot(URL), keys=grants))
+    serving = compile_snapshot(replace(snapshot(URL), keys=grants))
 
     for name in names:
         assert ring.grant(f"Bearer {name}".encode(), serving)
@@ -299,7 +299,7 @@ def test_the_memory_of_keys_is_bounded() -> None:
 
 def test_the_file_is_plain_json(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "snapshot.json"
-    snapshot_file.save(snapshot(URL), file)
+    snapshot_file.save_snapshot(snapshot(URL), file)
 
     assert json.loads(file.read_text())["format"] == 1
     assert [each.name for each in file.parent.iterdir()] == ["snapshot.json"]

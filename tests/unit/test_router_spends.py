@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.reliability.spend import KeySpend, Spent, spent_of
-from router.access.key_spend import Spends
-from router.recording.traffic_minutes import Ended
+from router.access.key_spend import KeySpendTotals
+from router.recording.traffic_minutes import CompletedRequest
 
 DAY = date(2026, 3, 30)
-ENDED = Ended("r", "incumbent", "t", 1, False, False, False, 1.0, 0, 0, 0.0, "k")  # noqa: FBT003 - as it stands
+ENDED = CompletedRequest("r", "incumbent", "t", 1, False, False, False, 1.0, 0, 0, 0.0, "k")  # noqa: FBT003 - as it stands
 
 
-def add(spends: Spends, day: date, *, tokens: int, cost_usd: float | None) -> None:
+def add(spends: KeySpendTotals, day: date, *, tokens: int, cost_usd: float | None) -> None:
     """One request of key k."""
     priced = cost_usd is not None
     ended = ENDED._replace(output_tokens=tokens, cost_usd=cost_usd or 0.0, priced=priced)
@@ -24,7 +24,7 @@ def add(spends: Spends, day: date, *, tokens: int, cost_usd: float | None) -> No
 
 
 def test_it_is_known_at_once_and_written_once() -> None:
-    spends = Spends("w1")
+    spends = KeySpendTotals("w1")
     add(spends, DAY, tokens=10, cost_usd=0.5)
     add(spends, DAY, tokens=5, cost_usd=None)
 
@@ -36,7 +36,7 @@ def test_it_is_known_at_once_and_written_once() -> None:
 
 
 def test_rows_of_others_are_written_in_their_name_and_count_once_they_are_stored() -> None:
-    spends, row = Spends("parent"), KeySpend("k", DAY, "w1", 2, 15, 0.5, 1)
+    spends, row = KeySpendTotals("parent"), KeySpend("k", DAY, "w1", 2, 15, 0.5, 1)
     spends.merge(row)
     spends.merge(row)
 
@@ -47,7 +47,7 @@ def test_rows_of_others_are_written_in_their_name_and_count_once_they_are_stored
 
 
 def test_a_new_day_and_a_new_month_start_anew() -> None:
-    spends = Spends("w1")
+    spends = KeySpendTotals("w1")
     spends.know([KeySpend("k", DAY, "w0", 1, 1, 5.0, 0)], DAY)
     add(spends, DAY, tokens=0, cost_usd=1.0)
 
@@ -63,7 +63,7 @@ class Two:
 
     def __init__(self) -> None:
         self.today = date(2026, 3, 25)
-        self.workers = {name: Spends(name) for name in ("w1", "w2")}
+        self.workers = {name: KeySpendTotals(name) for name in ("w1", "w2")}
         self.stored: dict[tuple[str, date], KeySpend] = {}
         self.added: dict[tuple[str, date], float] = defaultdict(float)
 

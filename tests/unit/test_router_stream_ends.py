@@ -12,8 +12,8 @@ from router.protocols.chat.stream import DONE
 from router.protocols.endpoint_translation import TRANSLATIONS
 from router.protocols.endpoints import DIALECTS
 from router.protocols.messages.stream import STOP
-from router.upstream.endpoint_bridge import Bridge
-from router.upstream.scripted import Happening, Scripted, Turn
+from router.upstream.endpoint_bridge import EndpointBridge
+from router.upstream.scripted import ScriptedEvent, ScriptedTransport, ScriptedTurn
 from router.upstream.transport import Transport, UpstreamRequest
 from tests.support.providers.scripted_upstream import (
     EVENTS,
@@ -60,12 +60,12 @@ STOPPED = ev("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_
 CHAT_TEXT = (ROLE, event({"content": "hello"}))
 FINISHED = event(finish="stop")
 CUT = b'data: {"choices":[],"usa'  # within what comes after the reason to end
-ENDS: dict[str, tuple[bytes | Happening, ...]] = {
+ENDS: dict[str, tuple[bytes | ScriptedEvent, ...]] = {
     "closed": (),
-    "reset": (Happening.RESET,),
-    "silent": (Happening.HANG,),
+    "reset": (ScriptedEvent.RESET,),
+    "silent": (ScriptedEvent.HANG,),
     "cut": (CUT,),
-    "cut and reset": (CUT, Happening.RESET),
+    "cut and reset": (CUT, ScriptedEvent.RESET),
 }
 
 
@@ -76,19 +76,24 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def door(
-    folder: Path, turn: Turn | dict[str, Turn], settings: RouterSettings = QUICK, **more: Any
+    folder: Path,
+    turn: ScriptedTurn | dict[str, ScriptedTurn],
+    settings: RouterSettings = QUICK,
+    **more: Any,
 ) -> Door:
     """more: of the provider; with a kind that has chats alone, behind the bridges."""
 
-    def script(request: UpstreamRequest) -> Turn:
-        return turn if isinstance(turn, Turn) else turn[json.loads(request.body)["model"]]
+    def script(request: UpstreamRequest) -> ScriptedTurn:
+        return (
+            turn if isinstance(turn, ScriptedTurn) else turn[json.loads(request.body)["model"]]
+        )
 
     of = provider("http://127.0.0.1:1/v1", **more)
     first = snapshot("http://127.0.0.1:1/v1", fallback=isinstance(turn, dict), providers=[of])
     made = Door(folder, script, settings, first=first)
     if more:
         ways = {DIALECTS[each].path: way for each, way in TRANSLATIONS.items()}
-        bridged: Transport = Bridge(made.transport, ways)
+        bridged: Transport = EndpointBridge(made.transport, ways)
         made.transport = bridged  # type: ignore[assignment]  # as the scripted one, but for `seen`
     return made
 
@@ -121,7 +126,7 @@ GOOD = f'swapgate_attempts_total{{failure_class="none",target="up/{INCUMBENT}"}}
 async def test_a_stream_that_said_why_it_ends_is_whole_without_its_last_event(
     tmp_path: Path, path: str, begun: tuple[bytes, ...], last: bytes, end: str
 ) -> None:
-    router = door(tmp_path, Turn(headers=EVENTS, steps=(*begun, *ENDS[end])))
+    router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=(*begun, *ENDS[end])))
 
     body = await asked(router, path)
 
@@ -140,7 +145,7 @@ async def test_a_stream_that_said_why_it_ends_is_whole_without_its_last_event(
 async def test_so_is_one_that_is_translated(
     tmp_path: Path, path: str, last: bytes, end: str
 ) -> None:
-    turn = Turn(headers=EVENTS, steps=(*CHAT_TEXT, FINISHED, *ENDS[end]))
+    turn = ScriptedTurn(headers=EVENTS, steps=(*CHAT_TEXT, FINISHED, *ENDS[end]))
     router = door(tmp_path, turn, kind="ollama")
 
     body = await asked(router, path)
@@ -164,7 +169,7 @@ async def test_one_that_does_not_say_why_it_ends_is_broken(
     tmp_path: Path, path: str, begun: tuple[bytes, ...], end: str
 ) -> None:
     quick = replace(QUICK, between_chunks_timeout_s=0.05)
-    router = door(tmp_path, Turn(headers=EVENTS, steps=(*begun, *ENDS[end])), quick)
+    router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=(*begun, *ENDS[end])), quick)
 
     body = await asked(router, path)
 
@@ -181,7 +186,7 @@ FIRST_OF_TWO = (event({"content": "one"}), FINISHED)
 async def test_a_stream_that_ends_before_each_choice_that_was_asked_for_came_is_broken(
     tmp_path: Path, end: str
 ) -> None:
-    router = door(tmp_path, Turn(headers=EVENTS, steps=(*FIRST_OF_TWO, *ENDS[end])))
+    router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=(*FIRST_OF_TWO, *ENDS[end])))
 
     _, _, body = await router.call(CHAT, json.dumps({**ASK, "n": 2}).encode())
 
@@ -197,7 +202,7 @@ async def test_choices_may_come_one_after_another(
     tmp_path: Path, last: tuple[bytes, ...]
 ) -> None:
     second = (event({"content": "two"}, index=1), event(finish="stop", index=1))
-    turn = Turn(headers=EVENTS, steps=(*FIRST_OF_TWO, 0.3, *second, *last))
+    turn = ScriptedTurn(headers=EVENTS, steps=(*FIRST_OF_TWO, 0.3, *second, *last))
     router = door(tmp_path, turn)
 
     _, _, body = await router.call(CHAT, json.dumps({**ASK, "n": 2}).encode())
@@ -209,7 +214,7 @@ async def test_choices_may_come_one_after_another(
 async def test_a_provider_that_makes_fewer_choices_says_so_by_its_last_event(
     tmp_path: Path,
 ) -> None:
-    router = door(tmp_path, Turn(headers=EVENTS, steps=(*FIRST_OF_TWO, DONE)))
+    router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=(*FIRST_OF_TWO, DONE)))
 
     _, _, body = await router.call(CHAT, json.dumps({**ASK, "n": 2}).encode())
 
@@ -235,7 +240,7 @@ async def test_what_brings_an_answer_on_alone_gives_a_stream_more_time(
     # Before, this went on to the end of all time, which is two minutes.
     pings = (NOTHING_NEW[kind], 0.02) * 6000
     settings = replace(QUICK, between_chunks_timeout_s=0.2)
-    router = door(tmp_path, Turn(headers=EVENTS, steps=(*CHAT_TEXT, *pings)), settings)
+    router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=(*CHAT_TEXT, *pings)), settings)
 
     body = await asked(router)
 
@@ -265,7 +270,7 @@ async def test_so_it_is_in_the_other_protocols(
     settings = replace(QUICK, between_chunks_timeout_s=0.2)
     pings: tuple[bytes | float, ...] = (nothing, 0.02) * 6000
     steps = (*begun, *pings)
-    router = door(tmp_path, Turn(headers=EVENTS, steps=steps), settings)
+    router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=steps), settings)
 
     assert b"time between chunks is up" in await asked(router, path)
 
@@ -276,7 +281,7 @@ async def test_thoughts_that_a_translation_keeps_back_give_a_stream_more_time(
 ) -> None:
     thoughts = (event({"reasoning_content": "hm"}), 0.02) * 100
     settings = replace(QUICK, between_chunks_timeout_s=1.0)
-    turn = Turn(headers=EVENTS, steps=(*CHAT_TEXT, *thoughts, FINISHED, DONE))
+    turn = ScriptedTurn(headers=EVENTS, steps=(*CHAT_TEXT, *thoughts, FINISHED, DONE))
     router = door(tmp_path, turn, settings, kind="ollama")
 
     body = await asked(router, path)
@@ -324,8 +329,8 @@ GOES_ON = {
 @pytest.mark.parametrize("path", NAMED)
 async def test_a_tools_name_alone_does_not_commit_a_stream(tmp_path: Path, path: str) -> None:
     turns = {
-        INCUMBENT: Turn(headers=EVENTS, steps=(*NAMED[path], Happening.RESET)),
-        FALLBACK: Turn(headers=EVENTS, steps=GOES_ON[path]),
+        INCUMBENT: ScriptedTurn(headers=EVENTS, steps=(*NAMED[path], ScriptedEvent.RESET)),
+        FALLBACK: ScriptedTurn(headers=EVENTS, steps=GOES_ON[path]),
     }
     router = door(tmp_path, turns)
 
@@ -346,8 +351,8 @@ async def test_what_is_not_known_as_output_does_not_commit_a_stream(
     tmp_path: Path, path: str, first: bytes
 ) -> None:
     turns = {
-        INCUMBENT: Turn(headers=EVENTS, steps=(first, Happening.RESET)),
-        FALLBACK: Turn(headers=EVENTS, steps=GOES_ON[path]),
+        INCUMBENT: ScriptedTurn(headers=EVENTS, steps=(first, ScriptedEvent.RESET)),
+        FALLBACK: ScriptedTurn(headers=EVENTS, steps=GOES_ON[path]),
     }
 
     body = await asked(door(tmp_path, turns), path)
@@ -359,7 +364,9 @@ async def test_what_is_not_known_as_output_does_not_commit_a_stream(
 @pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
 async def test_what_is_not_known_is_passed_on_in_its_place(tmp_path: Path, path: str) -> None:
     odd = ev("weather", sun=True)
-    turn = Turn(headers=EVENTS, steps=(odd, *GOES_ON[path][:-1], odd, GOES_ON[path][-1]))
+    turn = ScriptedTurn(
+        headers=EVENTS, steps=(odd, *GOES_ON[path][:-1], odd, GOES_ON[path][-1])
+    )
 
     body = await asked(door(tmp_path, turn), path)
 
@@ -370,8 +377,8 @@ async def test_what_is_not_known_is_passed_on_in_its_place(tmp_path: Path, path:
 
 async def test_nor_does_it_in_a_translated_one(tmp_path: Path) -> None:
     turns = {
-        INCUMBENT: Turn(headers=EVENTS, steps=(*NAMED[CHAT], Happening.RESET)),
-        FALLBACK: Turn(headers=EVENTS, steps=GOES_ON[CHAT]),
+        INCUMBENT: ScriptedTurn(headers=EVENTS, steps=(*NAMED[CHAT], ScriptedEvent.RESET)),
+        FALLBACK: ScriptedTurn(headers=EVENTS, steps=GOES_ON[CHAT]),
     }
     for path in (MESSAGES, RESPONSES):
         folder = tmp_path / path.rpartition("/")[2]
@@ -382,7 +389,7 @@ async def test_nor_does_it_in_a_translated_one(tmp_path: Path) -> None:
 
 
 async def test_a_call_without_arguments_is_committed_by_its_end(tmp_path: Path) -> None:
-    turn = Turn(headers=EVENTS, steps=(*NAMED[CHAT], event(finish="tool_calls"), DONE))
+    turn = ScriptedTurn(headers=EVENTS, steps=(*NAMED[CHAT], event(finish="tool_calls"), DONE))
 
     body = await asked(door(tmp_path, turn))
 
@@ -421,13 +428,13 @@ async def test_nor_does_it_break_a_translated_stream(tmp_path: Path, path: str) 
     assert b"llo" in await asked(door(tmp_path, turn, kind="ollama"), path)
 
 
-def plain(path: str, content: object, **more: object) -> Turn:
+def plain(path: str, content: object, **more: object) -> ScriptedTurn:
     answers: dict[str, dict[str, Any]] = {
         CHAT: {"choices": [{"index": 0, "message": {"role": "assistant", "content": content}}]},
         MESSAGES: {"type": "message", "content": [content] if content else []},
         RESPONSES: {"object": "response", "output": [content] if content else []},
     }
-    return Turn(steps=(json.dumps({"model": "m", **answers[path], **more}).encode(),))
+    return ScriptedTurn(steps=(json.dumps({"model": "m", **answers[path], **more}).encode(),))
 
 
 PLAIN = {CHAT: "hello", MESSAGES: {"type": "text", "text": "hello"}, RESPONSES: {"a": "hello"}}
@@ -487,4 +494,4 @@ async def test_an_answer_as_it_should_be_is_not_counted(tmp_path: Path) -> None:
         router = door(folder, turn)
         await router.call(CHAT, json.dumps(ask).encode())
         assert not [each for each in await metrics(router) if "irregular" in each]
-    assert isinstance(router.transport, Scripted)
+    assert isinstance(router.transport, ScriptedTransport)

@@ -12,8 +12,8 @@ from harness.domain.errors import ConfigError
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.failures import FailureClass
 from router.upstream.passthrough import Passthrough
-from router.upstream.pool import Pool
-from router.upstream.scripted import Happening, Scripted, Turn
+from router.upstream.pool import UpstreamPool
+from router.upstream.scripted import ScriptedEvent, ScriptedTransport, ScriptedTurn
 from router.upstream.transport import Transport, UpstreamFailed, UpstreamRequest
 from router.upstream.transports import Transports
 from tests.support.providers.scripted_upstream import (
@@ -26,7 +26,7 @@ from tests.support.router.live_router import QUICK, UPSTREAM_KEY, provider
 
 UP = ProviderKey("UP_KEY", UPSTREAM_KEY)
 REFUSED = provider("http://127.0.0.1:1/v1")
-Make = Callable[[Turn], tuple[Transport, UpstreamRequest]]
+Make = Callable[[ScriptedTurn], tuple[Transport, UpstreamRequest]]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def upstream() -> Iterator[Upstream]:
         yield upstream
 
 
-REAL = {"pool": Pool, "aiohttp": Passthrough}
+REAL = {"pool": UpstreamPool, "aiohttp": Passthrough}
 
 
 @pytest.fixture(params=sorted(REAL))
@@ -49,19 +49,19 @@ def kind(request: pytest.FixtureRequest) -> Callable[..., Transport]:
 def make(request: pytest.FixtureRequest, upstream: Upstream) -> Make:
     """A transport before a provider that plays this turn, and a request for it."""
 
-    def made(turn: Turn) -> tuple[Transport, UpstreamRequest]:
+    def made(turn: ScriptedTurn) -> tuple[Transport, UpstreamRequest]:
         upstream.turns["m"] = turn
         where = REFUSED if turn.refuse else provider(upstream.url)
         ask = UpstreamRequest(where, b'{"model":"m"}', stream=False, key=UP)
         if request.param == "scripted":
-            return Scripted(lambda _: turn), ask
+            return ScriptedTransport(lambda _: turn), ask
         return REAL[request.param](QUICK), ask
 
     return made
 
 
 @asynccontextmanager
-async def answered(make: Make, turn: Turn) -> Any:
+async def answered(make: Make, turn: ScriptedTurn) -> Any:
     transport, ask = make(turn)
     try:
         reply = await transport.send(ask)
@@ -74,7 +74,9 @@ async def answered(make: Make, turn: Turn) -> Any:
 
 
 async def test_status_headers_and_body_arrive(make: Make) -> None:
-    turn = Turn(418, {"content-type": "text/tea", "x-a": "b"}, (b"short", 0.01, b" and stout"))
+    turn = ScriptedTurn(
+        418, {"content-type": "text/tea", "x-a": "b"}, (b"short", 0.01, b" and stout")
+    )
 
     async with answered(make, turn) as reply:
         assert reply.status == 418
@@ -86,20 +88,20 @@ async def test_status_headers_and_body_arrive(make: Make) -> None:
 
 async def test_nobody_listening_is_a_connect_failure(make: Make) -> None:
     with pytest.raises(UpstreamFailed) as failed:
-        async with answered(make, Turn(refuse=True)):
+        async with answered(make, ScriptedTurn(refuse=True)):
             pass
     assert failed.value.failure is FailureClass.CONNECT
 
 
 async def test_a_reset_before_the_first_byte_is_a_connect_failure(make: Make) -> None:
     with pytest.raises(UpstreamFailed) as failed:
-        async with answered(make, Turn(steps=(Happening.RESET,))):
+        async with answered(make, ScriptedTurn(steps=(ScriptedEvent.RESET,))):
             pass
     assert failed.value.failure is FailureClass.CONNECT
 
 
 async def test_a_reset_in_the_body_is_told(make: Make) -> None:
-    async with answered(make, Turn(steps=(b"half", Happening.RESET))) as reply:
+    async with answered(make, ScriptedTurn(steps=(b"half", ScriptedEvent.RESET))) as reply:
         chunks = reply.chunks()
         assert await anext(chunks) == b"half"
         with pytest.raises(UpstreamFailed) as failed:
@@ -107,8 +109,10 @@ async def test_a_reset_in_the_body_is_told(make: Make) -> None:
     assert failed.value.failure is FailureClass.CONNECT
 
 
-@pytest.mark.parametrize("turn", [Turn(hang=True), Turn(steps=(b"x", Happening.HANG))])
-async def test_waiting_can_be_cancelled_at_any_point(make: Make, turn: Turn) -> None:
+@pytest.mark.parametrize(
+    "turn", [ScriptedTurn(hang=True), ScriptedTurn(steps=(b"x", ScriptedEvent.HANG))]
+)
+async def test_waiting_can_be_cancelled_at_any_point(make: Make, turn: ScriptedTurn) -> None:
     async def wait() -> None:
         async with asyncio.timeout(0.2), answered(make, turn) as reply:
             async for _ in reply.chunks():
@@ -191,14 +195,14 @@ async def test_a_key_is_shown_as_the_providers_kind_wants_it(
 
 
 async def test_a_redirect_is_an_answer_and_not_followed(make: Make) -> None:
-    turn = Turn(307, {"location": "http://127.0.0.1:1/elsewhere"})
+    turn = ScriptedTurn(307, {"location": "http://127.0.0.1:1/elsewhere"})
 
     async with answered(make, turn) as reply:
         assert reply.status == 307
 
 
 async def test_the_twin_knows_what_was_asked_and_what_is_open() -> None:
-    twin = Scripted(lambda _: Turn(steps=(b"x",)))
+    twin = ScriptedTransport(lambda _: ScriptedTurn(steps=(b"x",)))
 
     reply = await twin.send(UpstreamRequest(REFUSED, b"{}", stream=True))
 
@@ -211,7 +215,7 @@ async def test_the_twin_knows_what_was_asked_and_what_is_open() -> None:
 async def real(
     kind: Callable[..., Transport],
     upstream: Upstream,
-    turn: Turn,
+    turn: ScriptedTurn,
     body: bytes = b'{"model":"m"}',
 ) -> bytes:
     upstream.turns["m"] = turn
@@ -234,7 +238,7 @@ async def test_gzip_is_read_and_a_bomb_is_cut(
     plain = completion("zipped")
     assert (await real(kind, upstream, gzipped(plain)),) == plain.steps
 
-    bomb = gzipped(Turn(steps=(b"\0" * 50_000_000,)))
+    bomb = gzipped(ScriptedTurn(steps=(b"\0" * 50_000_000,)))
     with pytest.raises(UpstreamFailed, match="larger than"):
         await real(kind, upstream, bomb)
 
@@ -245,7 +249,9 @@ async def test_what_is_not_encoded_as_it_says_is_malformed(
 ) -> None:
     with pytest.raises(UpstreamFailed) as failed:
         await real(
-            kind, upstream, Turn(headers={"content-encoding": encoding}, steps=(b"plain",))
+            kind,
+            upstream,
+            ScriptedTurn(headers={"content-encoding": encoding}, steps=(b"plain",)),
         )
     assert failed.value.failure is FailureClass.MALFORMED
 
@@ -254,7 +260,7 @@ async def test_an_endless_header_is_cut(
     kind: Callable[..., Transport], upstream: Upstream
 ) -> None:
     with pytest.raises(UpstreamFailed) as failed:
-        await real(kind, upstream, Turn(headers={"x-long": "x" * 1_000_000}))
+        await real(kind, upstream, ScriptedTurn(headers={"x-long": "x" * 1_000_000}))
     assert failed.value.failure in (FailureClass.MALFORMED, FailureClass.CONNECT)
 
 

@@ -9,15 +9,15 @@ import pytest
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.observation import UnitRule
 from harness.domain.routing.capabilities import Endpoint
-from router.observers.guardrail_probe import Spent, Watch
-from router.protocols.answer_signals import MAX_KEPT, Said
-from router.protocols.answer_validity import calls_hold, fits, parsed
+from router.observers.guardrail_probe import GuardrailProbe, RequestCost
+from router.protocols.answer_signals import MAX_KEPT, AnswerSignals
+from router.protocols.answer_validity import are_calls_valid, matches_schema, parse_json
 from router.protocols.endpoints import DIALECTS
-from router.recording.guardrail_sample import Bad, Seen, Traits
+from router.recording.guardrail_sample import AnswerFault, GuardrailSample, RequestTraits
 from router.request.body import read_request
-from router.request.json_spans import read
-from router.snapshot.compiled import ServedRoute
-from router.snapshot.compiler import ready
+from router.request.json_spans import parse_object
+from router.snapshot.compiled import CompiledRoute
+from router.snapshot.compiler import compile_snapshot
 from tests.support.router.live_router import snapshot
 
 pytestmark = pytest.mark.req("F3")
@@ -44,21 +44,21 @@ ASKS: dict[Endpoint, tuple[dict[str, object], dict[str, object]]] = {
         {"tools": [{"name": "go", "input_schema": CITY}]},
     ),
 }
-TIMES = Spent(1.0, 0.2, 0.9, 0, 0.001)
+TIMES = RequestCost(1.0, 0.2, 0.9, 0, 0.001)
 
 
 @pytest.fixture(scope="module")
-def route() -> ServedRoute:
-    return ready(snapshot("http://127.0.0.1:1/v1", weight_bps=100)).routes["support"]
+def route() -> CompiledRoute:
+    return compile_snapshot(snapshot("http://127.0.0.1:1/v1", weight_bps=100)).routes["support"]
 
 
 def watch(
-    route: ServedRoute,
+    route: CompiledRoute,
     body: Mapping[str, object] | None = None,
     endpoint: Endpoint = Endpoint.CHAT,
-) -> Watch:
+) -> GuardrailProbe:
     asked = read_request(json.dumps({"model": "support", **(body or {})}).encode(), endpoint)
-    found = Watch.of(asked, route, RULE)
+    found = GuardrailProbe.of(asked, route, RULE)
     assert found is not None
     return found
 
@@ -110,16 +110,18 @@ def streamed(endpoint: Endpoint, text: str, call: str, ended: str) -> list[dict[
     ]
 
 
-def bad_of(given: Watch, said: Said | None) -> Bad:
-    return Bad(given.seen(said, TIMES, failed=False).bad)
+def bad_of(given: GuardrailProbe, said: AnswerSignals | None) -> AnswerFault:
+    return AnswerFault(given.seen(said, TIMES, failed=False).bad)
 
 
-def judged(given: Watch, text: str, call: str, ended: str) -> tuple[Bad, Bad]:
+def judged(
+    given: GuardrailProbe, text: str, call: str, ended: str
+) -> tuple[AnswerFault, AnswerFault]:
     """Whole, and streamed."""
     endpoint = given.request.endpoint
     said = given.ear()
     assert said is not None
-    whole = read(json.dumps(answer(endpoint, text, call, ended)).encode())
+    whole = parse_object(json.dumps(answer(endpoint, text, call, ended)).encode())
     DIALECTS[endpoint].hear(said, whole)
     events = DIALECTS[endpoint].stream(given.request, None)
     events.said = given.ear()
@@ -133,42 +135,44 @@ def judged(given: Watch, text: str, call: str, ended: str) -> tuple[Bad, Bad]:
 @pytest.mark.parametrize(
     ("text", "call", "ended", "bad"),
     [
-        ('{"city": "Bern"}', "", "stop", Bad(0)),
-        ('{"city": "Be', "", "length", Bad.TRUNCATED | Bad.JSON),
-        ('```json\n{"city": "Bern"}\n```', "", "stop", Bad.JSON),
-        ('{"town": "Bern"}', "", "stop", Bad.JSON),
-        ("", "", "stop", Bad.JSON),
-        ("", "", "content_filter", Bad.REFUSED),
-        ("I'm sorry, but I can't help with that.", "", "stop", Bad.REFUSED),
-        ("", '{"city": "Bern"}', "stop", Bad(0)),
-        ("", '{"town": "Bern"}', "stop", Bad.TOOLS),
+        ('{"city": "Bern"}', "", "stop", AnswerFault(0)),
+        ('{"city": "Be', "", "length", AnswerFault.TRUNCATED | AnswerFault.JSON),
+        ('```json\n{"city": "Bern"}\n```', "", "stop", AnswerFault.JSON),
+        ('{"town": "Bern"}', "", "stop", AnswerFault.JSON),
+        ("", "", "stop", AnswerFault.JSON),
+        ("", "", "content_filter", AnswerFault.REFUSED),
+        ("I'm sorry, but I can't help with that.", "", "stop", AnswerFault.REFUSED),
+        ("", '{"city": "Bern"}', "stop", AnswerFault(0)),
+        ("", '{"town": "Bern"}', "stop", AnswerFault.TOOLS),
     ],
 )
 def test_an_answer_is_judged_alike_whole_and_streamed(
-    route: ServedRoute, endpoint: Endpoint, text: str, call: str, ended: str, bad: Bad
+    route: CompiledRoute, endpoint: Endpoint, text: str, call: str, ended: str, bad: AnswerFault
 ) -> None:
     json_wanted, tools = ASKS[endpoint]
     given = watch(route, {**json_wanted, **tools}, endpoint)
 
-    assert Traits.JSON | Traits.TOOLS in Traits(given.traits)
+    assert RequestTraits.JSON | RequestTraits.TOOLS in RequestTraits(given.traits)
     assert judged(given, text, call, ended) == (bad, bad)
 
 
 def test_a_call_of_a_tool_that_was_not_offered_or_that_does_not_parse_is_bad(
-    route: ServedRoute,
+    route: CompiledRoute,
 ) -> None:
     other: dict[str, object] = {"tools": [{"type": "function", "function": {"name": "stay"}}]}
 
-    assert judged(watch(route, other), "", "{}", "tool_calls") == (Bad.TOOLS,) * 2
-    assert judged(watch(route, CHAT_TOOLS), "", "{oops", "tool_calls") == (Bad.TOOLS,) * 2
-    assert judged(watch(route, CHAT_TOOLS), "no call", "", "stop") == (Bad(0),) * 2
+    assert judged(watch(route, other), "", "{}", "tool_calls") == (AnswerFault.TOOLS,) * 2
+    assert (
+        judged(watch(route, CHAT_TOOLS), "", "{oops", "tool_calls") == (AnswerFault.TOOLS,) * 2
+    )
+    assert judged(watch(route, CHAT_TOOLS), "no call", "", "stop") == (AnswerFault(0),) * 2
 
 
-def test_an_answer_that_asked_for_no_json_is_not_judged_as_json(route: ServedRoute) -> None:
+def test_an_answer_that_asked_for_no_json_is_not_judged_as_json(route: CompiledRoute) -> None:
     given = watch(route)
 
     assert not given.keeps
-    assert judged(given, "plain words", "", "stop") == (Bad(0), Bad(0))
+    assert judged(given, "plain words", "", "stop") == (AnswerFault(0), AnswerFault(0))
 
 
 @pytest.mark.parametrize(
@@ -181,13 +185,13 @@ def test_an_answer_that_asked_for_no_json_is_not_judged_as_json(route: ServedRou
     ],
 )
 def test_an_answer_that_only_sounds_like_a_refusal_is_none(
-    route: ServedRoute, text: str
+    route: CompiledRoute, text: str
 ) -> None:
-    assert judged(watch(route), text, "", "stop") == (Bad(0), Bad(0))
+    assert judged(watch(route), text, "", "stop") == (AnswerFault(0), AnswerFault(0))
 
 
 def test_of_a_huge_answer_little_is_kept_and_its_json_is_not_judged(
-    route: ServedRoute,
+    route: CompiledRoute,
 ) -> None:
     given = watch(route, CHAT_JSON)
     said = given.ear()
@@ -197,36 +201,36 @@ def test_of_a_huge_answer_little_is_kept_and_its_json_is_not_judged(
 
     assert said.cut
     assert sum(len(text) for text in said.texts()) <= MAX_KEPT
-    assert bad_of(given, said) == Bad(0)
+    assert bad_of(given, said) == AnswerFault(0)
     modest = watch(route).ear()
     assert modest is not None
     modest.text(0, "x" * 10_000)
     assert sum(len(text) for text in modest.texts()) <= 200
 
 
-def test_the_times_of_a_stream_and_of_a_failure(route: ServedRoute) -> None:
+def test_the_times_of_a_stream_and_of_a_failure(route: CompiledRoute) -> None:
     given = watch(route, {"stream": True})
-    spent = Spent(2.0, 0.5, 1.5, 11, 0.25)
+    spent = RequestCost(2.0, 0.5, 1.5, 11, 0.25)
 
     values = given.seen(given.ear(), spent, failed=False).values
     assert values == (2.0, 0.5, 0.1, 11.0, 0.25)
     failed = given.seen(given.ear(), spent, failed=True)
-    assert failed == Seen((None, None, None, 11.0, None), 0)  # type: ignore[arg-type]
+    assert failed == GuardrailSample((None, None, None, 11.0, None), 0)  # type: ignore[arg-type]
     hung_up = given.seen(None, spent._replace(first_token_s=None), failed=False).values
     assert (hung_up.time_to_first_token, hung_up.inter_token_latency) == (2.0, 0.0)
 
 
-def test_what_applies_is_known_before_the_answer(route: ServedRoute) -> None:
-    assert watch(route, {"stream": True}).traits == Traits.WORDS | Traits.STREAMS
-    assert watch(route, None, Endpoint.EMBEDDINGS).traits == Traits(0)
+def test_what_applies_is_known_before_the_answer(route: CompiledRoute) -> None:
+    assert watch(route, {"stream": True}).traits == RequestTraits.WORDS | RequestTraits.STREAMS
+    assert watch(route, None, Endpoint.EMBEDDINGS).traits == RequestTraits(0)
     assert not watch(route, None, Endpoint.EMBEDDINGS).listens
     priced = {
         id_: replace(each, price=route.upstreams[route.route.incumbent].price)
         for id_, each in route.upstreams.items()
     }
-    assert watch(replace(route, upstreams=priced)).traits & Traits.PRICED
+    assert watch(replace(route, upstreams=priced)).traits & RequestTraits.PRICED
     request = read_request(b'{"model": "support"}', Endpoint.CHAT)
-    assert Watch.of(request, route, UnitRule()) is None
+    assert GuardrailProbe.of(request, route, UnitRule()) is None
 
 
 def test_a_schema_that_would_take_long_or_cannot_be_read_refuses_nothing() -> None:
@@ -235,21 +239,23 @@ def test_a_schema_that_would_take_long_or_cannot_be_read_refuses_nothing() -> No
         | {"a40": {"type": "string"}},
         "$ref": "#/$defs/a0",
     }
-    assert fits("x", doubling)
-    assert fits(1, {"$ref": "#"})
-    assert fits(1, {"$ref": "http://127.0.0.1:1/schema"})
-    assert fits("a" * 40, {"pattern": "^(a+)+$x"})
-    assert fits({"k": 1}, {"patternProperties": {"(a+)+$": {}}, "additionalProperties": False})
-    assert fits(1, {"type": "no such type"})
-    assert not fits(1, {"type": "string"})
-    assert not fits({"a": 1}, {"additionalProperties": False})
+    assert matches_schema("x", doubling)
+    assert matches_schema(1, {"$ref": "#"})
+    assert matches_schema(1, {"$ref": "http://127.0.0.1:1/schema"})
+    assert matches_schema("a" * 40, {"pattern": "^(a+)+$x"})
+    assert matches_schema(
+        {"k": 1}, {"patternProperties": {"(a+)+$": {}}, "additionalProperties": False}
+    )
+    assert matches_schema(1, {"type": "no such type"})
+    assert not matches_schema(1, {"type": "string"})
+    assert not matches_schema({"a": 1}, {"additionalProperties": False})
     one_of = {"oneOf": [{"type": "string"}, *([{"type": "null"}] * 40)]}
-    assert not fits([1] * 9, {"items": one_of})
+    assert not matches_schema([1] * 9, {"items": one_of})
 
 
 def test_json_is_strict_and_calls_may_take_any_text() -> None:
-    assert parsed("[1, 2]") == [1, 2]
-    assert not isinstance(parsed("[NaN]"), list)
-    assert not isinstance(parsed("[1]]"), list)
-    assert calls_hold([("free", "any { text")], {"free": None})
-    assert calls_hold([("none", {})], {"none": {}})
+    assert parse_json("[1, 2]") == [1, 2]
+    assert not isinstance(parse_json("[NaN]"), list)
+    assert not isinstance(parse_json("[1]]"), list)
+    assert are_calls_valid([("free", "any { text")], {"free": None})
+    assert are_calls_valid([("none", {})], {"none": {}})

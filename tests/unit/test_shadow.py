@@ -25,7 +25,7 @@ from harness.domain.shadow.shadow import (
     within_budget,
 )
 from harness.gate.shadow_evidence import ALPHA, is_harm, log_e, log_e_of_all, share_of_level
-from router.recording.shadow_totals import ShadowSums
+from router.recording.shadow_totals import ShadowTotals
 from router.recording.shadow_units import MAX_SUBJECTS, ShadowUnits
 
 pytestmark = pytest.mark.req("F8")
@@ -132,7 +132,7 @@ def test_limits_that_make_no_sense_are_refused(limits: ShadowLimits) -> None:
 
 
 def test_sums_of_workers_add_up_and_nothing_counts_twice() -> None:
-    mine = ShadowSums("w-1")
+    mine = ShadowTotals("w-1")
     mine.note("sh_1", NOW, {"mirrored": 2}, {"candidate.cost_usd": 0.25})
     assert mine.used("sh_1", TODAY) is None  # nobody said what others spend
     written = mine.take()
@@ -147,7 +147,7 @@ def test_sums_of_workers_add_up_and_nothing_counts_twice() -> None:
 
 
 def test_money_in_all_counts_every_day_and_a_new_day_brings_none() -> None:
-    mine, limits = ShadowSums("w-1"), ShadowLimits(usd_per_day=None, usd_in_all=1.0)
+    mine, limits = ShadowTotals("w-1"), ShadowLimits(usd_per_day=None, usd_in_all=1.0)
     yesterday = TODAY - timedelta(days=1)
     cost = {"candidate.cost_usd": 0.5}
     mine.know(["sh_1"], [ShadowTally("sh_1", yesterday, "w-2", {}, cost)], yesterday)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from router.protocols.transcript import transcript
+from router.protocols.transcript import build_transcript
 
 pytestmark = pytest.mark.req("F9")
 
@@ -38,7 +38,7 @@ def block(index: int, what: str, **given: Any) -> dict[str, Any]:
 def read(endpoint: str, asked: dict[str, Any], answer: str | dict[str, Any]) -> dict[str, Any]:
     stream = isinstance(answer, str)
     text = answer if isinstance(answer, str) else json.dumps(answer)
-    return transcript(endpoint, json.dumps(asked), text, stream=stream)
+    return build_transcript(endpoint, json.dumps(asked), text, stream=stream)
 
 
 def test_a_chat_streamed_in_pieces_is_what_it_would_have_been_whole() -> None:

@@ -7,10 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.upstream.strict_fields import without
-from router.upstream.translate.provider_errors import Refusal, refusal
-from router.upstream.translate.request_screening import RULES, Asked, held, looked_through
-from router.upstream.translate.thinking import settled
+from router.upstream.strict_fields import without_unknown_fields
+from router.upstream.translate.provider_errors import ProviderRefusal, translate_refusal
+from router.upstream.translate.request_screening import (
+    RULES,
+    ScreenedRequest,
+    screen_request,
+    untranslatable_field,
+)
+from router.upstream.translate.thinking import settle_thinking
 from router.upstream.translate.untranslatable import Untranslatable
 from tests.wire import anthropic, gemini
 from tests.wire.server import Refused
@@ -18,9 +23,9 @@ from tests.wire.server import Refused
 KINDS = sorted(RULES)
 
 
-def asked(kind: str, **more: Any) -> Asked:
+def asked(kind: str, **more: Any) -> ScreenedRequest:
     messages = [{"role": "user", "content": "Hello?"}]
-    return looked_through({"model": "m", "messages": messages, **more}, kind)
+    return screen_request({"model": "m", "messages": messages, **more}, kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -35,13 +40,13 @@ def test_what_changes_the_answer_is_refused_by_name(
         asked(kind, **{name: value})
     assert caught.value.param == name
     # Of targets that differ, those are asked that need no translation.
-    assert held({name: value}.get) == name
+    assert untranslatable_field({name: value}.get) == name
 
 
 @pytest.mark.parametrize("value", [None, False, [], ["text"], 1])
 def test_what_says_nothing_leaves_the_choice_of_targets_alone(value: object) -> None:
     names = ("n",) if value == 1 else ("audio", "modalities", "functions")
-    assert held(dict.fromkeys(names, value).get) == ""
+    assert untranslatable_field(dict.fromkeys(names, value).get) == ""
 
 
 def test_log_probabilities_are_refused_where_there_are_none() -> None:
@@ -79,9 +84,9 @@ def test_only_what_the_provider_fetches_itself_may_be_a_url(
     body = {"model": "m", "messages": [{"role": "user", "content": [image]}]}
     if not taken:
         with pytest.raises(Untranslatable, match="image_url"):
-            looked_through(body, kind)
+            screen_request(body, kind)
         return
-    found = looked_through(body, kind)
+    found = screen_request(body, kind)
     assert found.messages[0]["content"][0]["image_url"] == {"url": url}
     assert [*found.dropped] == ["image_url.detail"]
 
@@ -99,7 +104,7 @@ def test_only_what_the_provider_fetches_itself_may_be_a_url(
 )
 def test_a_message_of_no_known_form_is_refused(kind: str, message: object) -> None:
     with pytest.raises(Untranslatable, match="messages"):
-        looked_through({"model": "m", "messages": [message]}, kind)
+        screen_request({"model": "m", "messages": [message]}, kind)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +141,7 @@ def test_a_message_of_no_known_form_is_refused(kind: str, message: object) -> No
 def test_thinking_and_what_it_excludes(
     params: dict[str, Any], left: dict[str, Any], dropped: list[str]
 ) -> None:
-    assert settled(params, []) == dropped
+    assert settle_thinking(params, []) == dropped
     assert params == left
 
 
@@ -149,7 +154,7 @@ def test_an_answer_keeps_its_share_of_the_limit_or_there_is_no_thinking(
         "max_tokens": limit,
     }
 
-    dropped = settled(params, [], own_budget=own_budget)
+    dropped = settle_thinking(params, [], own_budget=own_budget)
 
     assert ("thinking" in params) is (dropped == [])
     if "thinking" in params:
@@ -167,7 +172,7 @@ def test_a_tools_turn_that_began_without_thought_goes_on_without() -> None:
     ]
     params = {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 9000}
 
-    assert settled(params, turn) == ["reasoning_effort"]
+    assert settle_thinking(params, turn) == ["reasoning_effort"]
 
 
 def test_what_is_foreign_is_taken_out_for_a_provider_that_refuses_it() -> None:
@@ -181,7 +186,7 @@ def test_what_is_foreign_is_taken_out_for_a_provider_that_refuses_it() -> None:
             {"role": "assistant", "reasoning_content": "hm", "tool_calls": [call]},
         ],
     }
-    body, dropped = without(json.dumps(chat).encode())
+    body, dropped = without_unknown_fields(json.dumps(chat).encode())
 
     assert set(dropped) == {"cache_control", "extra_content", "reasoning_content"}
     left = json.loads(body)["messages"]
@@ -191,8 +196,8 @@ def test_what_is_foreign_is_taken_out_for_a_provider_that_refuses_it() -> None:
 
 async def told(fault: Refused, kind: str) -> tuple[int, dict[str, Any], dict[bytes, bytes]]:
     headers = [(k.encode(), v.encode()) for k, v in fault.headers.items()]
-    given = Refusal(fault.status, json.dumps(fault.body).encode(), headers)
-    found = await refusal(given, kind)
+    given = ProviderRefusal(fault.status, json.dumps(fault.body).encode(), headers)
+    found = await translate_refusal(given, kind)
     return found.status, json.loads(await found.body())["error"], dict(found.headers)
 
 

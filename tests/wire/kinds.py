@@ -14,7 +14,7 @@ from evals.sim.protocols.chat_completions import Completion
 from evals.sim.tool_calls import ToolCall
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
-from router.upstream.scripted import Scripted, Turn
+from router.upstream.scripted import ScriptedTransport, ScriptedTurn
 from router.upstream.transport import UpstreamFailed, UpstreamReply, UpstreamRequest
 from tests.wire import anthropic, bedrock, gemini, openai, vertex
 from tests.wire.server import KEY, Asked, Json, Refused, Reply, Strict
@@ -55,7 +55,7 @@ class Kinds:
     def __init__(self) -> None:
         self.failing: frozenset[str] = frozenset()
         self.asked: list[tuple[str, str]] = []
-        self._scripted = Scripted(self._turn)
+        self._scripted = ScriptedTransport(self._turn)
         self._strict: Mapping[str, Strict] = {
             kind: wire.strict() for kind, wire in STRICT.items()
         }
@@ -66,7 +66,7 @@ class Kinds:
 
     async def aclose(self) -> None: ...
 
-    def _turn(self, request: UpstreamRequest) -> Turn:
+    def _turn(self, request: UpstreamRequest) -> ScriptedTurn:
         provider = request.provider
         self.asked.append((provider.name, request.path))
         if provider.name in self.failing:
@@ -86,35 +86,35 @@ def _asked(request: UpstreamRequest) -> Asked:
     return Asked(path, {**headers, **own, **told}, json.loads(request.body))
 
 
-def _strictly(strict: Strict, asked: Asked) -> Turn:
+def _strictly(strict: Strict, asked: Asked) -> ScriptedTurn:
     try:
         reading = strict.read(asked)
     except Refused as refused:
-        return Turn(refused.status, steps=(json.dumps(refused.body).encode(),))
+        return ScriptedTurn(refused.status, steps=(json.dumps(refused.body).encode(),))
     reply = Reply(says(asked.headers["provider"]))
     if reading.tools:
         reply = Reply(calls=(CALL,), stop="tools")
     if strict.streams(asked):
         head = {"content-type": strict.stream_type}
-        return Turn(headers=head, steps=tuple(strict.events(reply)))
-    return Turn(steps=(json.dumps(strict.whole(reply)).encode(),))
+        return ScriptedTurn(headers=head, steps=tuple(strict.events(reply)))
+    return ScriptedTurn(steps=(json.dumps(strict.whole(reply)).encode(),))
 
 
-def _openais(provider: Provider, asked: Asked) -> Turn:
+def _openais(provider: Provider, asked: Asked) -> ScriptedTurn:
     endpoint = asked.path.removeprefix(urlsplit(provider.api_base).path)
     if provider.kind in ("openai", "azure_openai"):
         _check_chat(endpoint, asked.body)
     if endpoint == "/embeddings":
         body = embeddings.response(asked.body, model=asked.body["model"])
-        return Turn(steps=(json.dumps(body).encode(),))
+        return ScriptedTurn(steps=(json.dumps(body).encode(),))
     dialect = endpoints.DIALECTS[f"/v1{endpoint}"]
     request = dialect.parse(asked.body)
     answer = _completion(asked, tools=bool(request.tools))
     if not request.stream:
-        return Turn(steps=(json.dumps(dialect.body(answer)).encode(),))
+        return ScriptedTurn(steps=(json.dumps(dialect.body(answer)).encode(),))
     events = dialect.events(answer, request)
     steps = (events.opening(), *events.content(), events.finish())
-    return Turn(headers=EVENTS, steps=steps)
+    return ScriptedTurn(headers=EVENTS, steps=steps)
 
 
 def _check_chat(endpoint: str, body: Json) -> None:

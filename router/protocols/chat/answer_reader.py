@@ -4,23 +4,31 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from harness.domain.reliability.failures import FailureClass
-from router.protocols.answer_blocks import Answered, Block, End, Finish, Head, Kind, Tokens
-from router.protocols.answer_validity import parsed
-from router.protocols.object_lists import first_object, nothing_said, objects
+from router.protocols.answer_blocks import (
+    AnswerBlock,
+    AnswerEnd,
+    AnswerHead,
+    AnswerTokens,
+    BlockKind,
+    FinishReason,
+    WholeAnswer,
+)
+from router.protocols.answer_validity import parse_json
+from router.protocols.object_lists import empty_answer_error, first_object, iter_objects
 from router.protocols.provider_failures import error_in_answer
-from router.protocols.usage import count_of, usage_of
-from router.request.json_spans import Members
+from router.protocols.usage import read_count, read_usage
+from router.request.json_spans import ParsedObject
 from router.upstream.transport import UpstreamFailed
 
-_FINISHES: Final[Mapping[str, Finish]] = {
-    "length": Finish.LENGTH,
-    "content_filter": Finish.FILTERED,
-    "tool_calls": Finish.CALLS,
-    "function_call": Finish.CALLS,
+_FINISHES: Final[Mapping[str, FinishReason]] = {
+    "length": FinishReason.LENGTH,
+    "content_filter": FinishReason.FILTERED,
+    "tool_calls": FinishReason.CALLS,
+    "function_call": FinishReason.CALLS,
 }
 
 
-def answered(members: Members, *, thinking: bool) -> Answered:
+def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
     """thinking: it is wanted. Raises UpstreamFailed for what is no whole answer."""
     if members.get("error") and not members.get("choices"):
         raise error_in_answer(members.get("error"))
@@ -28,61 +36,63 @@ def answered(members: Members, *, thinking: bool) -> Answered:
     message = choice.get("message")
     if not isinstance(message, Mapping):
         raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
-    head = head_of(members)
+    head = read_head(members)
     blocks = tuple(_blocks(message, head.id))
     if not thinking:
-        blocks = tuple(each for each in blocks if each.kind is not Kind.THINKING)
+        blocks = tuple(each for each in blocks if each.kind is not BlockKind.THINKING)
     finish = choice.get("finish_reason")
     if not finish and not blocks:
-        raise nothing_said("finish_reason")
-    called = any(each.kind is Kind.CALL for each in blocks)
-    refused = any(each.kind is Kind.REFUSAL for each in blocks)
-    end = end_of(finish, choice, tokens_of(members), called=called, refused=refused)
-    return Answered(head, blocks, end)
+        raise empty_answer_error("finish_reason")
+    called = any(each.kind is BlockKind.CALL for each in blocks)
+    refused = any(each.kind is BlockKind.REFUSAL for each in blocks)
+    end = read_end(finish, choice, read_tokens(members), called=called, refused=refused)
+    return WholeAnswer(head, blocks, end)
 
 
-def head_of(members: Members) -> Head:
+def read_head(members: ParsedObject) -> AnswerHead:
     created = members.get("created")
     # Some providers write it as a float.
     seconds = int(created) if isinstance(created, int | float) and 0 < created < 2**53 else 0
-    return Head(str(members.get("id") or ""), str(members.get("model") or ""), seconds)
+    return AnswerHead(str(members.get("id") or ""), str(members.get("model") or ""), seconds)
 
 
-def end_of(
+def read_end(
     reason: object,
     choice: Mapping[Any, object],
-    tokens: Tokens | None,
+    tokens: AnswerTokens | None,
     *,
     called: bool,
     refused: bool,
-) -> End:
+) -> AnswerEnd:
     """called: some servers say `stop` though a tool is called."""
-    finish = _FINISHES.get(str(reason), Finish.STOP)
+    finish = _FINISHES.get(str(reason), FinishReason.STOP)
     if refused:
-        finish = Finish.FILTERED
-    elif called and finish is Finish.STOP:
-        finish = Finish.CALLS
+        finish = FinishReason.FILTERED
+    elif called and finish is FinishReason.STOP:
+        finish = FinishReason.CALLS
     # vLLM's: the stop sequence that it met.
     met = choice.get("stop_reason")
-    return End(finish, met if isinstance(met, str) and finish is Finish.STOP else "", tokens)
+    return AnswerEnd(
+        finish, met if isinstance(met, str) and finish is FinishReason.STOP else "", tokens
+    )
 
 
-def tokens_of(members: Members) -> Tokens | None:
+def read_tokens(members: ParsedObject) -> AnswerTokens | None:
     usage = members.get("usage")
-    known = usage_of(usage)
+    known = read_usage(usage)
     if known is None or not isinstance(usage, Mapping):
         return None
     details = usage.get("completion_tokens_details")
-    thought = count_of(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
-    return Tokens(*known, min(thought, known.output_tokens))
+    thought = read_count(details.get("reasoning_tokens")) if isinstance(details, dict) else 0
+    return AnswerTokens(*known, min(thought, known.output_tokens))
 
 
-def call_id(given: object, answer: str, number: int) -> str:
+def tool_call_id(given: object, answer: str, number: int) -> str:
     """The provider's own, or one that is the same whenever this answer is read."""
     return given if isinstance(given, str) and given else f"call_{answer}_{number}"
 
 
-def thoughts(part: Mapping[object, object]) -> str:
+def read_thinking(part: Mapping[object, object]) -> str:
     """Of a message or delta: DeepSeek's and vLLM's name for them, then OpenRouter's."""
     for name in ("reasoning_content", "reasoning"):
         found = part.get(name)
@@ -91,51 +101,51 @@ def thoughts(part: Mapping[object, object]) -> str:
     return ""
 
 
-def written(content: object) -> Iterator[tuple[Kind, str]]:
+def read_content(content: object) -> Iterator[tuple[BlockKind, str]]:
     """Content as text, or as a list of parts, of which Mistral's may be thoughts."""
     if isinstance(content, str):
-        yield Kind.TEXT, content
-    for part in objects(content):
+        yield BlockKind.TEXT, content
+    for part in iter_objects(content):
         match part.get("type"):
             case "text":
-                yield Kind.TEXT, str(part.get("text") or "")
+                yield BlockKind.TEXT, str(part.get("text") or "")
             case "refusal":
-                yield Kind.REFUSAL, str(part.get("refusal") or "")
+                yield BlockKind.REFUSAL, str(part.get("refusal") or "")
             case "thinking":
-                for thought in objects(part.get("thinking")):
-                    yield Kind.THINKING, str(thought.get("text") or "")
+                for thought in iter_objects(part.get("thinking")):
+                    yield BlockKind.THINKING, str(thought.get("text") or "")
             case _:
                 pass
 
 
-def _blocks(message: Mapping[object, object], answer: str) -> Iterator[Block]:
-    thought = thoughts(message)
+def _blocks(message: Mapping[object, object], answer: str) -> Iterator[AnswerBlock]:
+    thought = read_thinking(message)
     if thought:
-        yield Block(Kind.THINKING, thought)
-    yield from _joined(written(message.get("content")))
+        yield AnswerBlock(BlockKind.THINKING, thought)
+    yield from _joined(read_content(message.get("content")))
     if isinstance(message.get("refusal"), str) and message["refusal"]:
-        yield Block(Kind.REFUSAL, str(message["refusal"]))
-    for number, call in enumerate(objects(message.get("tool_calls"))):
+        yield AnswerBlock(BlockKind.REFUSAL, str(message["refusal"]))
+    for number, call in enumerate(iter_objects(message.get("tool_calls"))):
         function = call.get("function")
         if not isinstance(function, Mapping) or not function.get("name"):
             raise UpstreamFailed(FailureClass.MALFORMED, "a tool call without a name")
         arguments = str(function.get("arguments") or "{}")
-        if not isinstance(parsed(arguments), Mapping):
+        if not isinstance(parse_json(arguments), Mapping):
             raise UpstreamFailed(
                 FailureClass.MALFORMED, "a tool call whose arguments are no JSON object"
             )
-        own = call_id(call.get("id"), answer, number)
-        yield Block(Kind.CALL, arguments, own, str(function["name"]))
+        own = tool_call_id(call.get("id"), answer, number)
+        yield AnswerBlock(BlockKind.CALL, arguments, own, str(function["name"]))
 
 
-def _joined(parts: Iterator[tuple[Kind, str]]) -> Iterator[Block]:
-    last: Block | None = None
+def _joined(parts: Iterator[tuple[BlockKind, str]]) -> Iterator[AnswerBlock]:
+    last: AnswerBlock | None = None
     for kind, text in parts:
         if last is not None and last.kind is kind:
             last = last._replace(text=last.text + text)
             continue
         if last is not None and last.text:
             yield last
-        last = Block(kind, text)
+        last = AnswerBlock(kind, text)
     if last is not None and last.text:
         yield last

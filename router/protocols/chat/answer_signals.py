@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from router.protocols.answer_signals import Said
-from router.protocols.object_lists import objects
+from router.protocols.answer_signals import AnswerSignals
+from router.protocols.object_lists import iter_objects
 from router.request.body import ClientRequest
 
 ANY: Mapping[str, object] = {}
@@ -28,7 +28,7 @@ def schema_of(request: ClientRequest) -> Mapping[str, object] | None:
 def tools_of(request: ClientRequest) -> dict[str, object]:
     """The offered functions' parameters, by name; None for what takes any text."""
     found: dict[str, object] = {}
-    for tool in objects(request.value("tools")):
+    for tool in iter_objects(request.value("tools")):
         function, custom = tool.get("function"), tool.get("custom")
         if isinstance(function, Mapping):
             found[str(function.get("name"))] = function.get("parameters") or ANY
@@ -37,7 +37,7 @@ def tools_of(request: ClientRequest) -> dict[str, object]:
     return found
 
 
-def hear(said: Said, choice: Mapping[str, object], part: str) -> None:
+def read_signals(said: AnswerSignals, choice: Mapping[str, object], part: str) -> None:
     """A choice: whole as `message`, or a piece of it as `delta`."""
     index = choice.get("index")
     message = choice.get(part)
@@ -45,7 +45,7 @@ def hear(said: Said, choice: Mapping[str, object], part: str) -> None:
         said.text(index, message.get("content"))
         if message.get("refusal"):
             said.refused = True
-        for number, call in enumerate(objects(message.get("tool_calls"))):
+        for number, call in enumerate(iter_objects(message.get("tool_calls"))):
             place = (index, call.get("index", number))
             function, custom = call.get("function"), call.get("custom")
             if isinstance(function, Mapping):

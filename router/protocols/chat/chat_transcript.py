@@ -7,7 +7,7 @@ _MESSAGE: Final = ("role", "content", "name", "tool_calls", "tool_call_id", "ref
 _BESIDE: Final = ("tools", "tool_choice", "response_format")
 
 
-def asked(body: Json) -> Json:
+def request_from_chat(body: Json) -> Json:
     messages = [message(each) for each in body["messages"]]
     beside = {name: body[name] for name in _BESIDE if body.get(name) is not None}
     return {"messages": messages, **beside}
@@ -30,14 +30,14 @@ def parts(content: object) -> object:
     ]
 
 
-def answer(body: Json) -> Json:
+def answer_from_chat(body: Json) -> Json:
     """The first choice's message, and why it ended."""
     choice = next(each for each in body["choices"] if not each.get("index"))
     found = message({"role": "assistant", **choice["message"]})
     return {**found, "finish_reason": choice.get("finish_reason")}
 
 
-def assembled(events: list[Json]) -> Json:
+def assemble_chat_stream(events: list[Json]) -> Json:
     """The answer as it would have come whole."""
     texts: dict[str, str] = {}
     calls: dict[int, Json] = {}

@@ -6,17 +6,30 @@ from typing import Final
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Target
-from router.protocols.answer_signals import Said
-from router.protocols.chat.answer_signals import hear, schema_of, tools_of
+from router.protocols.answer_signals import AnswerSignals
+from router.protocols.chat.answer_signals import read_signals, schema_of, tools_of
 from router.protocols.chat.stream import ChatStream, has_output
-from router.protocols.conversation_opening import opening_of
+from router.protocols.conversation_opening import conversation_opening
 from router.protocols.event_stream import StreamFilter
-from router.protocols.object_lists import first_object, nothing_said, objects
+from router.protocols.object_lists import empty_answer_error, first_object, iter_objects
 from router.protocols.provider_failures import error_in_answer
-from router.protocols.usage import Usage, usage_of
+from router.protocols.usage import TokenUsage, read_usage
 from router.request.body import ClientRequest
-from router.request.body_patch import appended, field_edits, model_edit, settings_of, to_json
-from router.request.json_spans import Edit, Members, Value, spliced, walk_array, walk_object
+from router.request.body_patch import (
+    append_members,
+    field_edits,
+    model_edit,
+    setting_edits,
+    to_json,
+)
+from router.request.json_spans import (
+    JsonSpan,
+    ParsedObject,
+    TextEdit,
+    apply_edits,
+    walk_array,
+    walk_object,
+)
 from router.server.replies import Reply
 from router.upstream.transport import CHAT_PATH, UpstreamFailed
 
@@ -25,7 +38,7 @@ SYSTEM_ROLES: Final = ("system", "developer")
 CALLER_FIELDS: Final = ("user", "prompt_cache_key")
 
 
-class Chat:
+class ChatDialect:
     endpoint = Endpoint.CHAT
     path = CHAT_PATH
     passed_up: Mapping[bytes, bytes] = {}
@@ -38,7 +51,7 @@ class Chat:
         return ""
 
     def opening(self, request: ClientRequest) -> list[object]:
-        return opening_of(request.value("messages"))
+        return conversation_opening(request.value("messages"))
 
     def patched(
         self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
@@ -57,9 +70,9 @@ class Chat:
         messages = request.members.values.get("messages") if addendum else None
         if messages is not None:
             edits += _with_addendum(request.text, messages, addendum)
-        return spliced(request.text, edits)
+        return apply_edits(request.text, edits)
 
-    def checked(self, members: Members) -> Usage | None:
+    def checked(self, members: ParsedObject) -> TokenUsage | None:
         if members.get("error") and not members.get("choices"):
             raise error_in_answer(members.get("error"))
         choice = first_object(members, "choices")
@@ -67,11 +80,11 @@ class Chat:
         if not isinstance(message, dict):
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
         if not choice.get("finish_reason") and not has_output(message):
-            raise nothing_said("finish_reason")
-        return usage_of(members.get("usage"))
+            raise empty_answer_error("finish_reason")
+        return read_usage(members.get("usage"))
 
-    def ended(self, members: Members) -> bool:
-        return all(each.get("finish_reason") for each in objects(members.get("choices")))
+    def ended(self, members: ParsedObject) -> bool:
+        return all(each.get("finish_reason") for each in iter_objects(members.get("choices")))
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
         return schema_of(request)
@@ -79,9 +92,9 @@ class Chat:
     def tools(self, request: ClientRequest) -> Mapping[str, object]:
         return tools_of(request)
 
-    def hear(self, said: Said, members: Members) -> None:
-        for choice in objects(members.get("choices")):
-            hear(said, choice, "message")
+    def hear(self, said: AnswerSignals, members: ParsedObject) -> None:
+        for choice in iter_objects(members.get("choices")):
+            read_signals(said, choice, "message")
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:
         n = request.value("n")
@@ -93,7 +106,7 @@ class Chat:
 
 
 def _wanted(request: ClientRequest, target: Target) -> dict[str, object]:
-    wanted = settings_of(request, target, RESERVED)
+    wanted = setting_edits(request, target, RESERVED)
     response_format = target.request_patch.response_format
     if response_format:
         wanted["response_format"] = response_format
@@ -108,7 +121,7 @@ def _wanted(request: ClientRequest, target: Target) -> dict[str, object]:
     return wanted
 
 
-def _asks_for_usage(request: ClientRequest) -> list[Edit]:
+def _asks_for_usage(request: ClientRequest) -> list[TextEdit]:
     """Set in the client's own options, whose other values stay as they were written."""
     if request.wants_usage:
         return []
@@ -116,11 +129,11 @@ def _asks_for_usage(request: ClientRequest) -> list[Edit]:
     options, close = walk_object(request.text, start)
     asked = options.get("include_usage")
     if asked is not None:
-        return [Edit(asked.start, asked.end, "true")]
-    return [Edit(close, close, f'{"," if options else ""}"include_usage":true')]
+        return [TextEdit(asked.start, asked.end, "true")]
+    return [TextEdit(close, close, f'{"," if options else ""}"include_usage":true')]
 
 
-def _with_addendum(text: str, messages: Value, addendum: str) -> list[Edit]:
+def _with_addendum(text: str, messages: JsonSpan, addendum: str) -> list[TextEdit]:
     """The addendum at the end of the first system or developer message, or as a new one."""
     if not isinstance(messages.value, list):
         return []
@@ -128,9 +141,9 @@ def _with_addendum(text: str, messages: Value, addendum: str) -> list[Edit]:
         role = message.value.get("role") if isinstance(message.value, dict) else None
         if role in SYSTEM_ROLES:
             content = walk_object(text, message.start).values.get("content")
-            return appended(content, addendum) if content else []
+            return append_members(content, addendum) if content else []
     new = to_json({"role": "system", "content": addendum}) + ("," if messages.value else "")
-    return [Edit(messages.start + 1, messages.start + 1, new)]
+    return [TextEdit(messages.start + 1, messages.start + 1, new)]
 
 
-CHAT: Final = Chat()
+CHAT: Final = ChatDialect()

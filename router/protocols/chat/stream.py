@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
-from router.protocols.chat.answer_signals import hear
+from router.protocols.chat.answer_signals import read_signals
 from router.protocols.event_stream import Irregularity, StreamFilter
-from router.protocols.object_lists import objects
-from router.protocols.usage import usage_of
-from router.request.json_spans import Edit, Members
+from router.protocols.object_lists import iter_objects
+from router.protocols.usage import read_usage
+from router.request.json_spans import ParsedObject, TextEdit
 from router.server.replies import error_event
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -57,13 +57,13 @@ class ChatStream(StreamFilter):
             self.irregularities.add(Irregularity.NO_LAST_EVENT)
         return end
 
-    def _read(self, text: str, members: Members) -> Sequence[Edit] | None:  # noqa: ARG002 - the top level is enough
+    def _read(self, text: str, members: ParsedObject) -> Sequence[TextEdit] | None:  # noqa: ARG002 - the top level is enough
         if members.get("error"):
             self._refused(members.get("error"))
             return None
         usage = members.get("usage")
         if usage is not None:
-            self.usage = usage_of(usage) or self.usage
+            self.usage = read_usage(usage) or self.usage
         choices = members.get("choices")
         if isinstance(choices, list):
             for choice in choices:
@@ -74,12 +74,12 @@ class ChatStream(StreamFilter):
         edits = self._model_edit(members.text_place("model"))
         if usage and not self._show_usage:  # some providers send it with the last choice
             shown = members.values["usage"]
-            return (*edits, Edit(shown.start, shown.end, "null"))
+            return (*edits, TextEdit(shown.start, shown.end, "null"))
         return edits
 
     def _choice(self, choice: Mapping[str, object]) -> None:
         if self.said is not None:
-            self._hear(hear, choice, "delta")
+            self._hear(read_signals, choice, "delta")
         index = choice.get("index")
         self._choices.add(index if isinstance(index, int) else 0)
         delta = choice.get("delta")
@@ -119,7 +119,7 @@ def _call_is_begun(name: str, value: object) -> bool:
         return True
     return any(
         part.get(given)
-        for call in objects(value)
+        for call in iter_objects(value)
         for kind, given in (("function", "arguments"), ("custom", "input"))
         if isinstance(part := call.get(kind), dict)
     )

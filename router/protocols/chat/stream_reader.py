@@ -4,17 +4,29 @@ from collections.abc import Mapping
 
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
-from router.protocols.answer_blocks import Block, Head, Kind, Tokens, Writer
-from router.protocols.chat.answer_reader import end_of, head_of, thoughts, tokens_of, written
-from router.protocols.chat.tool_call_order import Calls
+from router.protocols.answer_blocks import (
+    AnswerBlock,
+    AnswerHead,
+    AnswerTokens,
+    AnswerWriter,
+    BlockKind,
+)
+from router.protocols.chat.answer_reader import (
+    read_content,
+    read_end,
+    read_head,
+    read_thinking,
+    read_tokens,
+)
+from router.protocols.chat.tool_call_order import ToolCallOrder
 from router.protocols.event_stream import read_event
-from router.protocols.object_lists import objects
-from router.protocols.sse import Payloads
-from router.request.json_spans import Members
+from router.protocols.object_lists import iter_objects
+from router.protocols.sse import SsePayloads
+from router.request.json_spans import ParsedObject
 from router.upstream.transport import UpstreamFailed
 
 
-class ChatEvents:
+class ChatStreamReader:
     """Feed it the provider's bytes; it gives the client's. thinking: it is wanted.
 
     The end is written when the chat's end is sure: with its usage, `[DONE]`, or the end of the
@@ -22,16 +34,16 @@ class ChatEvents:
     own stream filter knows that for broken. Both raise UpstreamFailed for what is no chat.
     """
 
-    def __init__(self, writer: Writer, *, thinking: bool) -> None:
+    def __init__(self, writer: AnswerWriter, *, thinking: bool) -> None:
         self._writer = writer
         self._thinking = thinking
-        self._payloads = Payloads()
-        self._calls = Calls(writer, lambda: self._head.id)
-        self._head = Head("", "")
+        self._payloads = SsePayloads()
+        self._calls = ToolCallOrder(writer, lambda: self._head.id)
+        self._head = AnswerHead("", "")
         self._begun = self._done = self._refused = False
-        self._open: Kind | None = None  # of a block that is no call
+        self._open: BlockKind | None = None  # of a block that is no call
         self._choice: Mapping[str, object] | None = None  # with the finish reason
-        self._tokens: Tokens | None = None
+        self._tokens: AnswerTokens | None = None
         self._deltas = 0
 
     @property
@@ -72,15 +84,15 @@ class ChatEvents:
             return self._writer.error(members.get("error"))
         return self._chunk(members)
 
-    def _chunk(self, members: Members) -> bytes:
+    def _chunk(self, members: ParsedObject) -> bytes:
         out = b""
         if not self._begun:
             self._begun = True
-            self._head = head_of(members)
+            self._head = read_head(members)
             out = self._writer.begin(self._head)
-        self._tokens = tokens_of(members) or self._tokens
+        self._tokens = read_tokens(members) or self._tokens
         choices = members.get("choices")
-        for choice in objects(choices):
+        for choice in iter_objects(choices):
             if choice.get("index") in (0, None):
                 out += self._delta(choice.get("delta"))
                 if choice.get("finish_reason"):
@@ -92,26 +104,26 @@ class ChatEvents:
     def _delta(self, delta: object) -> bytes:
         if not isinstance(delta, Mapping):
             return b""
-        out = self._text(Kind.THINKING, thoughts(delta))
-        for kind, text in written(delta.get("content")):
+        out = self._text(BlockKind.THINKING, read_thinking(delta))
+        for kind, text in read_content(delta.get("content")):
             out += self._text(kind, text)
         refusal = delta.get("refusal")
-        out += self._text(Kind.REFUSAL, refusal if isinstance(refusal, str) else "")
-        for call in objects(delta.get("tool_calls")):
+        out += self._text(BlockKind.REFUSAL, refusal if isinstance(refusal, str) else "")
+        for call in iter_objects(delta.get("tool_calls")):
             self._deltas += 1
             out += self._close() + self._calls.piece(call)
         return out
 
-    def _text(self, kind: Kind, text: str) -> bytes:
+    def _text(self, kind: BlockKind, text: str) -> bytes:
         if not text:
             return b""
         self._deltas += 1
-        if kind is Kind.THINKING and not self._thinking:
+        if kind is BlockKind.THINKING and not self._thinking:
             return b""
-        self._refused = self._refused or kind is Kind.REFUSAL
+        self._refused = self._refused or kind is BlockKind.REFUSAL
         out = self._calls.flush()
         if self._open is not kind:
-            out += self._close() + self._writer.open(Block(kind))
+            out += self._close() + self._writer.open(AnswerBlock(kind))
             self._open = kind
         return out + self._writer.more(text)
 
@@ -126,8 +138,8 @@ class ChatEvents:
             return b""
         self._done = True
         # Where the provider counts nothing, a delta is a token, as everywhere in the router.
-        tokens = self._tokens or Tokens(0, self._deltas)
-        end = end_of(
+        tokens = self._tokens or AnswerTokens(0, self._deltas)
+        end = read_end(
             self._choice.get("finish_reason"),
             self._choice,
             tokens,

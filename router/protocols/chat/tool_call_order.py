@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from harness.domain.reliability.failures import FailureClass
-from router.protocols.answer_blocks import Block, Kind, Writer
-from router.protocols.answer_validity import parsed
-from router.protocols.chat.answer_reader import call_id
+from router.protocols.answer_blocks import AnswerBlock, AnswerWriter, BlockKind
+from router.protocols.answer_validity import parse_json
+from router.protocols.chat.answer_reader import tool_call_id
 from router.upstream.transport import UpstreamFailed
 
 
 @dataclass(slots=True, eq=False)
-class Call:
+class StreamedToolCall:
     """kept: its arguments so far. unsent: of those, what was not written yet."""
 
     id: object
@@ -24,22 +24,22 @@ class Call:
     def whole(self) -> bool:
         """Whether its arguments are complete. None at all may still come."""
         text = "".join(self.kept)
-        return text.rstrip().endswith("}") and isinstance(parsed(text), Mapping)
+        return text.rstrip().endswith("}") and isinstance(parse_json(text), Mapping)
 
 
-class Calls:
+class ToolCallOrder:
     """In the other protocols a block ends before the next begins: a call waits for its turn.
 
     A provider that sends pieces of several calls in turns has the later ones kept until the
     first is whole; with one that sends them in order, nothing waits.
     """
 
-    def __init__(self, writer: Writer, answer: Callable[[], str]) -> None:
+    def __init__(self, writer: AnswerWriter, answer: Callable[[], str]) -> None:
         self.begun = False
         self._writer = writer
         self._answer = answer
-        self._calls: list[Call] = []
-        self._by_index: dict[str, Call] = {}
+        self._calls: list[StreamedToolCall] = []
+        self._by_index: dict[str, StreamedToolCall] = {}
         self._at = 0
 
     def piece(self, delta: Mapping[str, object]) -> bytes:
@@ -67,12 +67,12 @@ class Calls:
         self._by_index.clear()
         return out
 
-    def _of(self, delta: Mapping[str, object]) -> Call:
+    def _of(self, delta: Mapping[str, object]) -> StreamedToolCall:
         """By its index; some providers leave it out, or give several calls the same one."""
         index, own = str(delta.get("index")), delta.get("id")
         known = self._by_index.get(index)
         if known is None or (own and known.id and own != known.id):
-            known = Call(own)
+            known = StreamedToolCall(own)
             self._calls.append(known)
             self._by_index[index] = known
         known.id = known.id or own
@@ -92,13 +92,13 @@ class Calls:
             self._at += 1
         return out
 
-    def _write(self, call: Call) -> bytes:
+    def _write(self, call: StreamedToolCall) -> bytes:
         out = b""
         if not call.opened:
             if not call.name:
                 raise UpstreamFailed(FailureClass.MALFORMED, "a tool call without a name")
-            own = call_id(call.id, self._answer(), self._at)
-            out = self._writer.open(Block(Kind.CALL, "", own, call.name))
+            own = tool_call_id(call.id, self._answer(), self._at)
+            out = self._writer.open(AnswerBlock(BlockKind.CALL, "", own, call.name))
             call.opened = True
         if call.unsent:
             out += self._writer.more(call.unsent)

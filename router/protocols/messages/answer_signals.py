@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from router.protocols.answer_signals import Said
+from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.answer_signals import ANY
-from router.protocols.object_lists import objects
+from router.protocols.object_lists import iter_objects
 from router.request.body import ClientRequest
 
 
@@ -24,11 +24,11 @@ def tools_of(request: ClientRequest) -> dict[str, object]:
     """The offered tools' parameters, by name; None for what the provider knows itself."""
     return {
         str(tool.get("name")): tool.get("input_schema")
-        for tool in objects(request.value("tools"))
+        for tool in iter_objects(request.value("tools"))
     }
 
 
-def hear_block(said: Said, place: object, block: object) -> None:
+def read_block_signals(said: AnswerSignals, place: object, block: object) -> None:
     """A block of content: whole, or as a stream begins it."""
     if not isinstance(block, Mapping):
         return
@@ -42,7 +42,7 @@ def hear_block(said: Said, place: object, block: object) -> None:
             pass
 
 
-def hear_delta(said: Said, place: object, delta: object) -> None:
+def read_delta_signals(said: AnswerSignals, place: object, delta: object) -> None:
     if not isinstance(delta, Mapping):
         return
     match delta.get("type"):

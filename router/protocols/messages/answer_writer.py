@@ -4,69 +4,79 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
-from router.protocols.answer_blocks import Answered, Block, End, Finish, Head, Kind, Tokens
-from router.protocols.sse import event
+from router.protocols.answer_blocks import (
+    AnswerBlock,
+    AnswerEnd,
+    AnswerHead,
+    AnswerTokens,
+    BlockKind,
+    FinishReason,
+    WholeAnswer,
+)
+from router.protocols.sse import write_event
 from router.request.body_patch import to_json
 
-_STOPS: Final[Mapping[Finish, str]] = {
-    Finish.STOP: "end_turn",
-    Finish.LENGTH: "max_tokens",
-    Finish.CALLS: "tool_use",
-    Finish.FILTERED: "refusal",
+_STOPS: Final[Mapping[FinishReason, str]] = {
+    FinishReason.STOP: "end_turn",
+    FinishReason.LENGTH: "max_tokens",
+    FinishReason.CALLS: "tool_use",
+    FinishReason.FILTERED: "refusal",
 }
 
 
-def message(answer: Answered) -> bytes:
+def write_message(answer: WholeAnswer) -> bytes:
     """A whole message, as JSON."""
     content = [_block(each) for each in answer.blocks]
     return to_json(
         {**_head(answer.head), "content": content, **_stop(answer.end)}
-        | {"usage": usage(answer.end.tokens)}
+        | {"usage": message_usage(answer.end.tokens)}
     ).encode()
 
 
-class MessageEvents:
+class MessageEventWriter:
     """`message_start` … `message_stop`, each block with its own number."""
 
     def __init__(self) -> None:
         self._number = -1
-        self._kind = Kind.TEXT
+        self._kind = BlockKind.TEXT
 
-    def begin(self, head: Head) -> bytes:
+    def begin(self, head: AnswerHead) -> bytes:
         start = {**_head(head), "content": [], "stop_reason": None, "stop_sequence": None}
-        return event("message_start", {"message": {**start, "usage": usage(None)}})
+        return write_event(
+            "message_start", {"message": {**start, "usage": message_usage(None)}}
+        )
 
-    def open(self, block: Block) -> bytes:
+    def open(self, block: AnswerBlock) -> bytes:
         self._number += 1
         self._kind = block.kind
         began = {"index": self._number, "content_block": _block(block)}
-        return event("content_block_start", began)
+        return write_event("content_block_start", began)
 
     def more(self, text: str) -> bytes:
         match self._kind:
-            case Kind.CALL:
+            case BlockKind.CALL:
                 delta = {"type": "input_json_delta", "partial_json": text}
-            case Kind.THINKING:
+            case BlockKind.THINKING:
                 delta = {"type": "thinking_delta", "thinking": text}
             case _:
                 delta = {"type": "text_delta", "text": text}
-        return event("content_block_delta", {"index": self._number, "delta": delta})
+        return write_event("content_block_delta", {"index": self._number, "delta": delta})
 
     def close(self) -> bytes:
-        return event("content_block_stop", {"index": self._number})
+        return write_event("content_block_stop", {"index": self._number})
 
-    def end(self, end: End) -> bytes:
-        told = {"delta": _stop(end), "usage": usage(end.tokens)}
-        return event("message_delta", told) + event("message_stop", {})
+    def end(self, end: AnswerEnd) -> bytes:
+        told = {"delta": _stop(end), "usage": message_usage(end.tokens)}
+        return write_event("message_delta", told) + write_event("message_stop", {})
 
     def error(self, error: object) -> bytes:
         """As it came: its class is known by its code, and its words are the provider's."""
-        return event("error", {"error": error})
+        return write_event("error", {"error": error})
 
 
-def usage(tokens: Tokens | None) -> dict[str, int]:
+def message_usage(tokens: AnswerTokens | None) -> dict[str, int]:
     """Anthropic's `input_tokens` leaves out what came from the cache."""
-    known = tokens or Tokens(0, 0)
+    known = tokens or AnswerTokens(0, 0)
     return {
         "input_tokens": known.input - known.cached,
         "cache_creation_input_tokens": 0,
@@ -75,14 +85,14 @@ def usage(tokens: Tokens | None) -> dict[str, int]:
     }
 
 
-def _head(head: Head) -> dict[str, object]:
+def _head(head: AnswerHead) -> dict[str, object]:
     own = head.id if head.id.startswith("msg_") else f"msg_{head.id}"
     return {"id": own, "type": "message", "role": "assistant", "model": head.model}
 
 
-def _block(block: Block) -> dict[str, object]:
+def _block(block: AnswerBlock) -> dict[str, object]:
     match block.kind:
-        case Kind.CALL:
+        case BlockKind.CALL:
             given = json.loads(block.text or "{}")
             return {
                 "type": "tool_use",
@@ -90,13 +100,13 @@ def _block(block: Block) -> dict[str, object]:
                 "name": block.name,
                 "input": given,
             }
-        case Kind.THINKING:
+        case BlockKind.THINKING:
             # Nobody has signed it: only its own provider could.
             return {"type": "thinking", "thinking": block.text, "signature": ""}
         case _:
             return {"type": "text", "text": block.text}
 
 
-def _stop(end: End) -> dict[str, object]:
+def _stop(end: AnswerEnd) -> dict[str, object]:
     reason = "stop_sequence" if end.stop_sequence else _STOPS[end.finish]
     return {"stop_reason": reason, "stop_sequence": end.stop_sequence or None}

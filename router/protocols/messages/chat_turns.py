@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from router.protocols.object_lists import objects
-from router.protocols.untranslatable import Untranslatable
+from router.protocols.object_lists import iter_objects
+from router.protocols.untranslatable import UntranslatableField
 from router.request.body_patch import to_json
 
 # Only their own provider can read them, and an answer does without.
@@ -16,12 +16,12 @@ Turn = dict[str, object]
 
 def chat_messages(messages: object) -> Iterator[Turn]:
     """Raises Untranslatable."""
-    for each in objects(messages):
+    for each in iter_objects(messages):
         content = each.get("content")
         if each.get("role") == "assistant":
             yield _assistant(content)
         elif each.get("role") == "system":
-            yield {"role": "system", "content": worded(content)}
+            yield {"role": "system", "content": text_or_parts(content)}
         else:
             yield from _user(content)
 
@@ -33,23 +33,25 @@ def plain_text(content: object, param: str = "messages") -> str:
     """
     if not isinstance(content, list):
         return content if isinstance(content, str) else ""
-    for block in objects(content):
+    for block in iter_objects(content):
         if block.get("type") != "text":
             raise _no_place(block, param)
-    return _GAP.join(str(block.get("text") or "") for block in objects(content))
+    return _GAP.join(str(block.get("text") or "") for block in iter_objects(content))
 
 
-def worded(content: object, param: str = "messages") -> object:
+def text_or_parts(content: object, param: str = "messages") -> object:
     """As one text, or as parts where one is marked for the cache: the marks' places count.
 
     Raises Untranslatable for any block but a text.
     """
     text = plain_text(content, param)
-    blocks = list(objects(content)) if isinstance(content, list) else []
-    return [_part(each) for each in blocks] if any(mark_of(each) for each in blocks) else text
+    blocks = list(iter_objects(content)) if isinstance(content, list) else []
+    return (
+        [_part(each) for each in blocks] if any(cache_mark(each) for each in blocks) else text
+    )
 
 
-def mark_of(block: Mapping[str, object]) -> Turn:
+def cache_mark(block: Mapping[str, object]) -> Turn:
     """The mark for the prompt's cache, as a chat has it too; empty for none. What no target can
     use was taken out before (`router.request.optional_fields`).
     """
@@ -62,7 +64,7 @@ def _assistant(content: object) -> Turn:
         return {"role": "assistant", "content": content}
     texts: list[Turn] = []
     calls: list[Turn] = []
-    for block in objects(content):
+    for block in iter_objects(content):
         kind = str(block.get("type"))
         if kind == "text":
             texts.append(_part(block))
@@ -70,7 +72,7 @@ def _assistant(content: object) -> Turn:
             arguments = to_json(block.get("input") or {})
             function = {"name": block.get("name"), "arguments": arguments}
             call = {"id": block.get("id"), "type": "function", "function": function}
-            calls.append(call | mark_of(block))
+            calls.append(call | cache_mark(block))
         elif kind not in _THOUGHTS:
             raise _no_place(block)
     text = "".join(str(each["text"]) for each in texts)
@@ -86,11 +88,11 @@ def _user(content: object) -> Iterator[Turn]:
         yield {"role": "user", "content": content}
         return
     parts: list[Turn] = []
-    for block in objects(content):
+    for block in iter_objects(content):
         if block.get("type") == "tool_result":
             yield _result(block)
             parts += _pictures_of(block)
-    parts += [_part(b) for b in objects(content) if b.get("type") != "tool_result"]
+    parts += [_part(b) for b in iter_objects(content) if b.get("type") != "tool_result"]
     if all(part["type"] == "text" and "cache_control" not in part for part in parts):
         if parts:
             yield {"role": "user", "content": _GAP.join(str(part["text"]) for part in parts)}
@@ -102,14 +104,14 @@ def _result(block: Mapping[str, object]) -> Turn:
     """A chat's result is text alone: its pictures follow as the user's."""
     content = block.get("content")
     if isinstance(content, list):
-        texts = [_result_text(each) for each in objects(content)]
+        texts = [_result_text(each) for each in iter_objects(content)]
         text = _GAP.join(each for each in texts if each)
     else:
         text = content if isinstance(content, str) else ""
     if block.get("is_error") is True and not text.lower().startswith("error"):
         text = _ERROR + text
-    within = objects(content) if isinstance(content, list) else ()
-    mark = next((found for each in (block, *within) if (found := mark_of(each))), {})
+    within = iter_objects(content) if isinstance(content, list) else ()
+    mark = next((found for each in (block, *within) if (found := cache_mark(each))), {})
     said = [{"type": "text", "text": text, **mark}] if mark else text
     return {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": said}
 
@@ -126,7 +128,9 @@ def _result_text(block: Mapping[str, object]) -> str:
 
 def _pictures_of(result: Mapping[str, object]) -> list[Turn]:
     found = [
-        _part(each) for each in objects(result.get("content")) if each.get("type") != "text"
+        _part(each)
+        for each in iter_objects(result.get("content"))
+        if each.get("type") != "text"
     ]
     if not found:
         return []
@@ -135,7 +139,7 @@ def _pictures_of(result: Mapping[str, object]) -> list[Turn]:
 
 
 def _part(block: Mapping[str, object]) -> Turn:
-    return _unmarked(block) | mark_of(block)
+    return _unmarked(block) | cache_mark(block)
 
 
 def _unmarked(block: Mapping[str, object]) -> Turn:
@@ -172,7 +176,7 @@ def _document(block: Mapping[str, object]) -> Turn:
     raise _no_place(block)
 
 
-def _no_place(block: Mapping[str, object], param: str = "messages") -> Untranslatable:
+def _no_place(block: Mapping[str, object], param: str = "messages") -> UntranslatableField:
     source = block.get("source")
     of = f" with a source of type {source.get('type')!r}" if isinstance(source, Mapping) else ""
-    return Untranslatable(f"content of type {str(block.get('type'))[:60]!r}{of}", param)
+    return UntranslatableField(f"content of type {str(block.get('type'))[:60]!r}{of}", param)

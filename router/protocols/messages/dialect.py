@@ -6,18 +6,18 @@ from typing import Final
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import ANTHROPIC_VERSION, Target
-from router.protocols.answer_signals import Said
-from router.protocols.conversation_opening import opening_of
+from router.protocols.answer_signals import AnswerSignals
+from router.protocols.conversation_opening import conversation_opening
 from router.protocols.event_stream import StreamFilter
-from router.protocols.messages.answer_signals import hear_block, schema_of, tools_of
+from router.protocols.messages.answer_signals import read_block_signals, schema_of, tools_of
 from router.protocols.messages.errors import anthropic_error
-from router.protocols.messages.stream import MessagesStream, counts_of
-from router.protocols.object_lists import nothing_said, objects
+from router.protocols.messages.stream import MessagesStream, read_message_tokens
+from router.protocols.object_lists import empty_answer_error, iter_objects
 from router.protocols.provider_failures import error_in_answer
-from router.protocols.usage import Usage
+from router.protocols.usage import TokenUsage
 from router.request.body import ClientRequest
-from router.request.body_patch import appended, field_edits, model_edit, settings_of
-from router.request.json_spans import Edit, Members, spliced
+from router.request.body_patch import append_members, field_edits, model_edit, setting_edits
+from router.request.json_spans import ParsedObject, TextEdit, apply_edits
 from router.server.replies import Reply
 from router.upstream.transport import UpstreamFailed
 
@@ -30,7 +30,7 @@ PASSED_UP: Final[Mapping[bytes, bytes]] = {
 }
 
 
-class Messages:
+class MessagesDialect:
     """A target whose patch sets a `response_format` does not speak it: `router.speaking`."""
 
     endpoint = Endpoint.MESSAGES
@@ -43,39 +43,39 @@ class Messages:
         return f"user:{user}" if isinstance(user, str) and user else ""
 
     def opening(self, request: ClientRequest) -> list[object]:
-        said = opening_of(request.value("messages"))
+        said = conversation_opening(request.value("messages"))
         return [("system", request.value("system")), *said] if said else []
 
     def patched(
         self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
     ) -> bytes:
-        wanted = settings_of(request, target, RESERVED, NAMES)
+        wanted = setting_edits(request, target, RESERVED, NAMES)
         if serialize_tools and not request.serial_tools:
             choice = wanted.get("tool_choice", request.value("tool_choice"))
             given = dict(choice) if isinstance(choice, Mapping) else {"type": "auto"}
             wanted["tool_choice"] = {**given, "disable_parallel_tool_use": True}
         addendum = target.request_patch.prompt_addendum
         system = request.members.values.get("system") if addendum else None
-        more: list[Edit] = []
+        more: list[TextEdit] = []
         if addendum and system is None:
             wanted["system"] = addendum
         elif addendum and system is not None and "system" not in wanted:
-            more = appended(system, addendum)
+            more = append_members(system, addendum)
         edits = [model_edit(request, target), *field_edits(request, wanted), *more]
-        return spliced(request.text, edits)
+        return apply_edits(request.text, edits)
 
-    def checked(self, members: Members) -> Usage | None:
+    def checked(self, members: ParsedObject) -> TokenUsage | None:
         if members.get("type") == "error":
             raise error_in_answer(members.get("error"))
         content = members.get("content")
         if not isinstance(content, list):
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
         if not members.get("stop_reason") and not content:
-            raise nothing_said("stop_reason")
-        counts = counts_of(members.get("usage"))
+            raise empty_answer_error("stop_reason")
+        counts = read_message_tokens(members.get("usage"))
         return counts.usage() if counts else None
 
-    def ended(self, members: Members) -> bool:
+    def ended(self, members: ParsedObject) -> bool:
         return bool(members.get("stop_reason"))
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
@@ -84,9 +84,9 @@ class Messages:
     def tools(self, request: ClientRequest) -> Mapping[str, object]:
         return tools_of(request)
 
-    def hear(self, said: Said, members: Members) -> None:
-        for number, block in enumerate(objects(members.get("content"))):
-            hear_block(said, number, block)
+    def hear(self, said: AnswerSignals, members: ParsedObject) -> None:
+        for number, block in enumerate(iter_objects(members.get("content"))):
+            read_block_signals(said, number, block)
         said.ended(members.get("stop_reason"))
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:  # noqa: ARG002 - a Dialect
@@ -96,4 +96,4 @@ class Messages:
         return anthropic_error(reply, request_id)
 
 
-MESSAGES: Final = Messages()
+MESSAGES: Final = MessagesDialect()

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from router.protocols.messages.chat_turns import chat_messages, mark_of, worded
-from router.protocols.object_lists import objects
-from router.protocols.untranslatable import of_held
+from router.protocols.messages.chat_turns import cache_mark, chat_messages, text_or_parts
+from router.protocols.object_lists import iter_objects
+from router.protocols.untranslatable import untranslatable_error
 
 # Said otherwise, below; or what only Anthropic can act on and no answer depends on.
 _OWN: Final = frozenset(
@@ -39,9 +39,9 @@ def chat_body(
     Fields that are unknown here go along: they may be the target's own parameters. Raises
     Untranslatable.
     """
-    own = held(asked.get)
+    own = untranslatable_field(asked.get)
     if own:
-        raise of_held(own)
+        raise untranslatable_error(own)
     body = {name: value for name, value in asked.items() if name not in _OWN}
     # Anthropic's other tier is OpenAI's default.
     if body.get("service_tier") == "standard_only":
@@ -61,12 +61,12 @@ def chat_body(
     return body
 
 
-def held(value: Callable[[str], object]) -> str:
+def untranslatable_field(value: Callable[[str], object]) -> str:
     """What only Anthropic can do, of the fields; empty for nothing. value: of a field."""
     for name in _HELD:
         if value(name):
             return f"`{name}`"
-    kinds = (tool.get("type") for tool in objects(value("tools")))
+    kinds = (tool.get("type") for tool in iter_objects(value("tools")))
     own = next((kind for kind in kinds if kind not in (None, "custom")), None)
     return f"a tool of type {str(own)[:60]!r}" if own is not None else ""
 
@@ -82,12 +82,12 @@ def wants_thinking(asked: Mapping[str, object]) -> bool:
 
 
 def _system(system: object) -> list[dict[str, object]]:
-    content = worded(system, "system")
+    content = text_or_parts(system, "system")
     return [{"role": "system", "content": content}] if content else []
 
 
 def _tools(asked: Mapping[str, object]) -> dict[str, object]:
-    tools = [_tool(each) for each in objects(asked.get("tools"))]
+    tools = [_tool(each) for each in iter_objects(asked.get("tools"))]
     if not tools:
         return {}
     found: dict[str, object] = {"tools": tools}
@@ -111,7 +111,7 @@ def _tool(tool: Mapping[str, object]) -> dict[str, object]:
     function["parameters"] = tool.get("input_schema") or {"type": "object", "properties": {}}
     if tool.get("strict") is not None:
         function["strict"] = tool["strict"]
-    return {"type": "function", "function": function} | mark_of(tool)
+    return {"type": "function", "function": function} | cache_mark(tool)
 
 
 def _format(asked: Mapping[str, object]) -> dict[str, object]:

@@ -7,7 +7,7 @@ Json = dict[str, Any]
 _CHOICES = {"any": "required", "auto": "auto", "none": "none"}
 
 
-def asked(body: Json) -> Json:
+def request_from_message(body: Json) -> Json:
     messages: list[Json] = []
     if body.get("system"):
         messages.append({"role": "system", "content": _text(body["system"])})
@@ -74,12 +74,12 @@ def _tool(given: Json) -> Json:
     return {"type": "function", "function": function}
 
 
-def answer(body: Json) -> Json:
+def answer_from_message(body: Json) -> Json:
     found = _message("assistant", body["content"])
     return {**found, "finish_reason": body.get("stop_reason")}
 
 
-def assembled(events: list[Json]) -> Json:
+def assemble_message_stream(events: list[Json]) -> Json:
     blocks: dict[int, Json] = {}
     stop = None
     for event in events:

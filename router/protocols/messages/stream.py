@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
-from router.protocols.answer_signals import Said
+from router.protocols.answer_signals import AnswerSignals
 from router.protocols.event_stream import Irregularity, StreamFilter
-from router.protocols.messages.answer_signals import hear_block, hear_delta
+from router.protocols.messages.answer_signals import read_block_signals, read_delta_signals
 from router.protocols.messages.errors import TYPE_BY_CLASS
-from router.protocols.usage import Usage, count_of
-from router.request.json_spans import Edit, Members, walk_object
+from router.protocols.usage import TokenUsage, read_count
+from router.request.json_spans import ParsedObject, TextEdit, walk_object
 
 STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 # Blocks that come piece by piece, a call's after its name; any other is whole from the start.
@@ -22,25 +22,25 @@ _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
 
 
 @dataclass(slots=True)
-class Counts:
+class MessageTokens:
     """input_tokens: with those read from the cache and written to it."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0  # read from it
 
-    def usage(self) -> Usage:
-        return Usage(self.input_tokens, self.output_tokens, self.cached_tokens)
+    def usage(self) -> TokenUsage:
+        return TokenUsage(self.input_tokens, self.output_tokens, self.cached_tokens)
 
 
-def counts_of(usage: object) -> Counts | None:
+def read_message_tokens(usage: object) -> MessageTokens | None:
     """None when it is no `usage` object. Anthropic's `input_tokens` leaves the cache out."""
     if not isinstance(usage, dict):
         return None
     cached = ("cache_creation_input_tokens", "cache_read_input_tokens")
-    given = sum(count_of(usage.get(name)) for name in ("input_tokens", *cached))
-    read = count_of(usage.get("cache_read_input_tokens"))
-    return Counts(given, count_of(usage.get("output_tokens")), read)
+    given = sum(read_count(usage.get(name)) for name in ("input_tokens", *cached))
+    read = read_count(usage.get("cache_read_input_tokens"))
+    return MessageTokens(given, read_count(usage.get("output_tokens")), read)
 
 
 class MessagesStream(StreamFilter):
@@ -49,16 +49,16 @@ class MessagesStream(StreamFilter):
     def __init__(self, json_name: str | None) -> None:
         super().__init__(json_name)
         self._stopped = False
-        self._counts: Counts | None = None
+        self._counts: MessageTokens | None = None
         self._counted = False
 
-    def used(self) -> Usage:
-        counts = self._counts or Counts()
+    def used(self) -> TokenUsage:
+        counts = self._counts or MessageTokens()
         if self._counted:
             return counts.usage()
         # What the start says of the output is its first token.
         made = max(counts.output_tokens, self.output_events)
-        return Usage(counts.input_tokens, made, counts.cached_tokens)
+        return TokenUsage(counts.input_tokens, made, counts.cached_tokens)
 
     def broken(self, message: str, failure: FailureClass) -> bytes:
         kind = TYPE_BY_CLASS.get(failure, "api_error")
@@ -80,7 +80,7 @@ class MessagesStream(StreamFilter):
         self.irregularities.add(Irregularity.NO_LAST_EVENT)
         return STOP
 
-    def _read(self, text: str, members: Members) -> Sequence[Edit] | None:
+    def _read(self, text: str, members: ParsedObject) -> Sequence[TextEdit] | None:
         kind = members.get("type")
         if not isinstance(kind, str) and not self.committed:
             self._fail("an event without a type")
@@ -94,13 +94,13 @@ class MessagesStream(StreamFilter):
                 delta = members.get("delta")
                 self._delta(delta)
                 if self.said is not None:
-                    self._hear(hear_delta, members.get("index"), delta)
+                    self._hear(read_delta_signals, members.get("index"), delta)
             case "content_block_start":
                 self.moved += 1
                 block = members.get("content_block")
                 self._block(block)
                 if self.said is not None:
-                    self._hear(hear_block, members.get("index"), block)
+                    self._hear(read_block_signals, members.get("index"), block)
             case "message_start":
                 return self._start(text, members)
             case "message_delta":
@@ -128,33 +128,33 @@ class MessagesStream(StreamFilter):
         ):
             self.committed = True
 
-    def _start(self, text: str, members: Members) -> Sequence[Edit]:
+    def _start(self, text: str, members: ParsedObject) -> Sequence[TextEdit]:
         message = members.values.get("message")
         if message is None or not isinstance(message.value, dict):
             return ()
-        self._counts = counts_of(message.value.get("usage"))
+        self._counts = read_message_tokens(message.value.get("usage"))
         model = walk_object(text, message.start).values.get("model")
         return self._model_edit(model)
 
-    def _end(self, members: Members) -> None:
+    def _end(self, members: ParsedObject) -> None:
         delta = members.get("delta")
         if isinstance(delta, dict) and delta.get("stop_reason"):
             self.finish_reasons.append(str(delta["stop_reason"]))
             self._stopped = self.committed = True
             self.moved += 1
             if self.said is not None:
-                self._hear(Said.ended, delta["stop_reason"])
-        found = counts_of(members.get("usage"))
+                self._hear(AnswerSignals.ended, delta["stop_reason"])
+        found = read_message_tokens(members.get("usage"))
         if found:
-            known = self._counts or Counts()
+            known = self._counts or MessageTokens()
             # Its input is given again, or not at all.
             input_from = found if found.input_tokens else known
-            self._counts = Counts(
+            self._counts = MessageTokens(
                 input_from.input_tokens, found.output_tokens, input_from.cached_tokens
             )
             self._counted = True
 
-    def _stop(self) -> Sequence[Edit] | None:
+    def _stop(self) -> Sequence[TextEdit] | None:
         if not self._stopped:
             self._fail("the stream ended without a stop_reason")
             return None

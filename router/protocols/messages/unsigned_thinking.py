@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from router.protocols.object_lists import objects
+from router.protocols.object_lists import iter_objects
 from router.request.body_patch import to_json
 
 _UNSIGNED: Final = re.compile(rb'"signature"\s*:\s*""').search
@@ -20,7 +20,7 @@ def without_unsigned(body: bytes) -> bytes:
     if not _UNSIGNED(body):
         return body
     asked: dict[str, Any] = json.loads(body)
-    messages = list(objects(asked.get("messages")))
+    messages = list(iter_objects(asked.get("messages")))
     stripped = [_strip(each) for each in messages]
     last = max((n for n, found in enumerate(stripped) if found), default=None)
     if last is None:
@@ -57,6 +57,6 @@ def _within_loop(messages: Sequence[Mapping[str, object]], turn: int) -> bool:
     """Whether no words of the user's came since: results of tools alone."""
     later = (each for each in messages[turn + 1 :] if each.get("role") == "user")
     return all(
-        any(block.get("type") == "tool_result" for block in objects(each.get("content")))
+        any(block.get("type") == "tool_result" for block in iter_objects(each.get("content")))
         for each in later
     )

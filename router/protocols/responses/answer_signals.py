@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from router.protocols.answer_signals import Said
+from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.answer_signals import ANY
-from router.protocols.object_lists import objects
+from router.protocols.object_lists import iter_objects
 from router.request.body import ClientRequest
 
 
@@ -30,16 +30,16 @@ def tools_of(request: ClientRequest) -> dict[str, object]:
         str(tool.get("name")): tool.get("parameters") or ANY
         if tool.get("type") == "function"
         else None
-        for tool in objects(request.value("tools"))
+        for tool in iter_objects(request.value("tools"))
     }
 
 
-def hear(said: Said, output: object, incomplete: object) -> None:
+def read_signals(said: AnswerSignals, output: object, incomplete: object) -> None:
     """A whole response's `output` and `incomplete_details`; a stream ends with the same."""
-    for item, each in enumerate(objects(output)):
+    for item, each in enumerate(iter_objects(output)):
         match each.get("type"):
             case "message":
-                for number, part in enumerate(objects(each.get("content"))):
+                for number, part in enumerate(iter_objects(each.get("content"))):
                     _hear_part(said, (item, number), part)
             case "function_call":
                 said.call(item, each.get("name"), each.get("arguments"))
@@ -49,7 +49,7 @@ def hear(said: Said, output: object, incomplete: object) -> None:
         said.ended(incomplete.get("reason"))
 
 
-def _hear_part(said: Said, place: object, part: Mapping[str, object]) -> None:
+def _hear_part(said: AnswerSignals, place: object, part: Mapping[str, object]) -> None:
     match part.get("type"):
         case "output_text":
             said.text(place, part.get("text"))

@@ -3,8 +3,16 @@
 from collections.abc import Mapping
 from typing import Final
 
-from router.protocols.answer_blocks import Answered, Block, End, Finish, Head, Kind, Tokens
-from router.protocols.sse import event
+from router.protocols.answer_blocks import (
+    AnswerBlock,
+    AnswerEnd,
+    AnswerHead,
+    AnswerTokens,
+    BlockKind,
+    FinishReason,
+    WholeAnswer,
+)
+from router.protocols.sse import write_event
 from router.request.body_patch import to_json
 
 # What a response repeats of its request, with what stands for nothing.
@@ -21,20 +29,20 @@ _REPEATED: Final[Mapping[str, object]] = {
     "top_p": None,
     "user": None,
 }
-_INCOMPLETE: Final[Mapping[Finish, str]] = {
-    Finish.LENGTH: "max_output_tokens",
-    Finish.FILTERED: "content_filter",
+_INCOMPLETE: Final[Mapping[FinishReason, str]] = {
+    FinishReason.LENGTH: "max_output_tokens",
+    FinishReason.FILTERED: "content_filter",
 }
 Item = dict[str, object]
 
 
-class Shape:
+class ResponseShape:
     """asked: the request. Nothing is stored here, whatever it says."""
 
     def __init__(self, asked: Mapping[str, object]) -> None:
         self._asked = asked
 
-    def whole(self, answer: Answered) -> bytes:
+    def whole(self, answer: WholeAnswer) -> bytes:
         """A whole response, as JSON."""
         output: list[Item] = []
         for block in answer.blocks:
@@ -43,10 +51,12 @@ class Shape:
                 if isinstance(parts, list):
                     parts.append(_part(block))
             else:
-                output.append(item(block, _own_id(block, answer.head, len(output))))
+                output.append(write_item(block, _own_id(block, answer.head, len(output))))
         return to_json(self.response(answer.head, output, answer.end)).encode()
 
-    def response(self, head: Head, output: list[Item], end: End | None) -> dict[str, object]:
+    def response(
+        self, head: AnswerHead, output: list[Item], end: AnswerEnd | None
+    ) -> dict[str, object]:
         """end: None while it goes on."""
         reason = _INCOMPLETE.get(end.finish) if end else None
         # A refusal is an answer, and says so itself.
@@ -71,36 +81,36 @@ class Shape:
             **repeated,
             "store": False,
             "truncation": "disabled",
-            "usage": usage(end.tokens) if end and end.tokens else None,
+            "usage": response_usage(end.tokens) if end and end.tokens else None,
         }
 
 
-class ResponseEvents:
+class ResponseEventWriter:
     """`response.created` … `response.completed`, items and their parts opened and closed."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: ResponseShape) -> None:
         self._shape = shape
         self._number = -1
-        self._head = Head("", "")
+        self._head = AnswerHead("", "")
         self._output: list[Item] = []
-        self._block = Block(Kind.TEXT)
+        self._block = AnswerBlock(BlockKind.TEXT)
         self._id = ""
         self._texts: list[str] = []
 
-    def begin(self, head: Head) -> bytes:
+    def begin(self, head: AnswerHead) -> bytes:
         self._head = head
         began = self._shape.response(head, [], None)
         return self._event("response.created", {"response": began}) + self._event(
             "response.in_progress", {"response": began}
         )
 
-    def open(self, block: Block) -> bytes:
+    def open(self, block: AnswerBlock) -> bytes:
         self._block, self._texts = block, []
         self._id = _own_id(block, self._head, len(self._output))
-        began = {**item(block, self._id), "status": "in_progress"}
-        if block.kind is Kind.CALL:
+        began = {**write_item(block, self._id), "status": "in_progress"}
+        if block.kind is BlockKind.CALL:
             return self._added(began | {"arguments": ""})
-        if block.kind is Kind.THINKING:
+        if block.kind is BlockKind.THINKING:
             part = {"type": "summary_text", "text": ""}
             return self._added(began | {"summary": []}) + self._event(
                 "response.reasoning_summary_part.added", {**self._place(), "part": part}
@@ -115,19 +125,19 @@ class ResponseEvents:
 
     def close(self) -> bytes:
         block = self._block._replace(text="".join(self._texts))
-        if block.kind is Kind.CALL and not block.text:
+        if block.kind is BlockKind.CALL and not block.text:
             block = block._replace(text="{}")
-        done = item(block, self._id)
+        done = write_item(block, self._id)
         place = self._place()
-        if block.kind is Kind.CALL:
+        if block.kind is BlockKind.CALL:
             told = {**place, "arguments": block.text, "name": block.name}
             out = self._event(f"{self._name}.done", told)
-        elif block.kind is Kind.THINKING:
+        elif block.kind is BlockKind.THINKING:
             part = {"type": "summary_text", "text": block.text}
             out = self._event(f"{self._name}.done", {**place, "text": block.text})
             out += self._event("response.reasoning_summary_part.done", {**place, "part": part})
         else:
-            field = "refusal" if block.kind is Kind.REFUSAL else "text"
+            field = "refusal" if block.kind is BlockKind.REFUSAL else "text"
             out = self._event(f"{self._name}.done", {**place, field: block.text, **self._no})
             out += self._event("response.content_part.done", {**place, "part": _part(block)})
         ended = {"output_index": len(self._output), "item": done}
@@ -135,7 +145,7 @@ class ResponseEvents:
         self._output.append(done)
         return out
 
-    def end(self, end: End) -> bytes:
+    def end(self, end: AnswerEnd) -> bytes:
         done = self._shape.response(self._head, self._output, end)
         return self._event(f"response.{done['status']}", {"response": done})
 
@@ -145,21 +155,21 @@ class ResponseEvents:
     @property
     def _name(self) -> str:
         return {
-            Kind.CALL: "response.function_call_arguments",
-            Kind.THINKING: "response.reasoning_summary_text",
-            Kind.REFUSAL: "response.refusal",
-            Kind.TEXT: "response.output_text",
+            BlockKind.CALL: "response.function_call_arguments",
+            BlockKind.THINKING: "response.reasoning_summary_text",
+            BlockKind.REFUSAL: "response.refusal",
+            BlockKind.TEXT: "response.output_text",
         }[self._block.kind]
 
     @property
     def _no(self) -> dict[str, object]:
-        return {"logprobs": []} if self._block.kind is Kind.TEXT else {}
+        return {"logprobs": []} if self._block.kind is BlockKind.TEXT else {}
 
     def _place(self) -> dict[str, object]:
         place: dict[str, object] = {"item_id": self._id, "output_index": len(self._output)}
-        if self._block.kind is Kind.THINKING:
+        if self._block.kind is BlockKind.THINKING:
             place["summary_index"] = 0
-        elif self._block.kind is not Kind.CALL:
+        elif self._block.kind is not BlockKind.CALL:
             place["content_index"] = 0
         return place
 
@@ -169,13 +179,13 @@ class ResponseEvents:
 
     def _event(self, kind: str, data: dict[str, object]) -> bytes:
         self._number += 1
-        return event(kind, {"sequence_number": self._number, **data})
+        return write_event(kind, {"sequence_number": self._number, **data})
 
 
-def item(block: Block, own_id: str) -> Item:
+def write_item(block: AnswerBlock, own_id: str) -> Item:
     """A whole item of the output."""
     match block.kind:
-        case Kind.CALL:
+        case BlockKind.CALL:
             return {
                 "id": own_id,
                 "type": "function_call",
@@ -184,7 +194,7 @@ def item(block: Block, own_id: str) -> Item:
                 "name": block.name,
                 "arguments": block.text,
             }
-        case Kind.THINKING:
+        case BlockKind.THINKING:
             summary = [{"type": "summary_text", "text": block.text}]
             return {"id": own_id, "type": "reasoning", "summary": summary}
         case _:
@@ -197,7 +207,7 @@ def item(block: Block, own_id: str) -> Item:
             }
 
 
-def usage(tokens: Tokens) -> dict[str, object]:
+def response_usage(tokens: AnswerTokens) -> dict[str, object]:
     return {
         "input_tokens": tokens.input,
         "input_tokens_details": {"cached_tokens": tokens.cached},
@@ -207,15 +217,15 @@ def usage(tokens: Tokens) -> dict[str, object]:
     }
 
 
-def _part(block: Block) -> Item:
-    if block.kind is Kind.REFUSAL:
+def _part(block: AnswerBlock) -> Item:
+    if block.kind is BlockKind.REFUSAL:
         return {"type": "refusal", "refusal": block.text}
     return {"type": "output_text", "text": block.text, "annotations": [], "logprobs": []}
 
 
-def _joins(output: list[Item], block: Block) -> bool:
+def _joins(output: list[Item], block: AnswerBlock) -> bool:
     """Text and a refusal behind one another are parts of one message."""
-    spoken = block.kind in (Kind.TEXT, Kind.REFUSAL)
+    spoken = block.kind in (BlockKind.TEXT, BlockKind.REFUSAL)
     return spoken and bool(output) and output[-1]["type"] == "message"
 
 
@@ -228,8 +238,8 @@ def _refusing(output: list[Item]) -> bool:
     )
 
 
-def _own_id(block: Block, head: Head, number: int) -> str:
-    prefix = {Kind.CALL: "fc_", Kind.THINKING: "rs_"}.get(block.kind, "msg_")
+def _own_id(block: AnswerBlock, head: AnswerHead, number: int) -> str:
+    prefix = {BlockKind.CALL: "fc_", BlockKind.THINKING: "rs_"}.get(block.kind, "msg_")
     return f"{prefix}{head.id}_{number}"
 
 

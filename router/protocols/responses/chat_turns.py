@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
-from router.protocols.object_lists import objects
-from router.protocols.untranslatable import Untranslatable
+from router.protocols.object_lists import iter_objects
+from router.protocols.untranslatable import UntranslatableField
 
 Turn = dict[str, object]
 _ROLES: Final = {"developer": "system"}  # which few others know
@@ -22,7 +22,7 @@ def chat_messages(instructions: object, given: object) -> list[Turn]:
         turns.append({"role": "system", "content": instructions})
     if isinstance(given, str):
         return [*turns, {"role": "user", "content": given}]
-    for item in objects(given):
+    for item in iter_objects(given):
         kind = item.get("type") or "message"
         if kind == "message":
             turns.append(_message(item))
@@ -31,7 +31,7 @@ def chat_messages(instructions: object, given: object) -> list[Turn]:
         elif kind == "function_call_output":
             turns += _result(item)
         elif kind != "reasoning":  # its own provider's alone; an answer does without
-            raise Untranslatable(f"an input item of type {str(kind)[:60]!r}", "input")
+            raise UntranslatableField(f"an input item of type {str(kind)[:60]!r}", "input")
     return turns
 
 
@@ -40,7 +40,7 @@ def _message(item: Mapping[str, object]) -> Turn:
     content = item.get("content")
     if not isinstance(content, list):
         return {"role": _ROLES.get(role, role), "content": content}
-    parts = [_part(each) for each in objects(content)]
+    parts = [_part(each) for each in iter_objects(content)]
     if all(part["type"] == "text" for part in parts):
         gap = "" if role == "assistant" else _GAP
         text = gap.join(str(part["text"]) for part in parts)
@@ -66,7 +66,7 @@ def _result(item: Mapping[str, object]) -> list[Turn]:
     told = {"role": "tool", "tool_call_id": item.get("call_id")}
     if not isinstance(output, list):
         return [{**told, "content": output if isinstance(output, str) else ""}]
-    parts = [_part(each) for each in objects(output)]
+    parts = [_part(each) for each in iter_objects(output)]
     texts = [str(part["text"]) for part in parts if part["type"] == "text"]
     others = [part for part in parts if part["type"] != "text"]
     if not others:
@@ -93,4 +93,4 @@ def _part(part: Mapping[str, object]) -> Turn:
     if kind == "input_file" and part.get("file_data"):
         names = ("filename", "file_data")
         return {"type": "file", "file": {n: part[n] for n in names if part.get(n)}}
-    raise Untranslatable(f"content of type {kind[:60]!r} without its data", "input")
+    raise UntranslatableField(f"content of type {kind[:60]!r} without its data", "input")

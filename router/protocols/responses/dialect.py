@@ -6,26 +6,26 @@ from typing import Final
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import JsonObject, Target
-from router.protocols.answer_signals import Said
+from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.dialect import RESERVED as CHATS
-from router.protocols.chat.dialect import Chat
-from router.protocols.conversation_opening import opening_of
+from router.protocols.chat.dialect import ChatDialect
+from router.protocols.conversation_opening import conversation_opening
 from router.protocols.event_stream import StreamFilter
-from router.protocols.object_lists import nothing_said
+from router.protocols.object_lists import empty_answer_error
 from router.protocols.provider_failures import error_in_answer
-from router.protocols.responses.answer_signals import hear, schema_of, tools_of
-from router.protocols.responses.stream import ResponsesStream, usage_of
-from router.protocols.usage import Usage
+from router.protocols.responses.answer_signals import read_signals, schema_of, tools_of
+from router.protocols.responses.stream import ResponsesStream, read_response_usage
+from router.protocols.usage import TokenUsage
 from router.request.body import ClientRequest
-from router.request.body_patch import appended, field_edits, model_edit, settings_of
-from router.request.json_spans import Edit, Members, spliced
+from router.request.body_patch import append_members, field_edits, model_edit, setting_edits
+from router.request.json_spans import ParsedObject, TextEdit, apply_edits
 from router.upstream.transport import UpstreamFailed
 
 RESERVED: Final = CHATS | {"input"}
 NAMES: Final = dict.fromkeys(("max_tokens", "max_completion_tokens"), "max_output_tokens")
 
 
-class Responses(Chat):
+class ResponsesDialect(ChatDialect):
     endpoint = Endpoint.RESPONSES
     path = "/responses"
 
@@ -34,13 +34,17 @@ class Responses(Chat):
         if request.value("previous_response_id") or request.value("conversation"):
             return []
         given = request.value("input")
-        said = [("user", given)] if isinstance(given, str) and given else opening_of(given)
+        said = (
+            [("user", given)]
+            if isinstance(given, str) and given
+            else conversation_opening(given)
+        )
         return [("system", request.value("instructions")), *said] if said else []
 
     def patched(
         self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
     ) -> bytes:
-        wanted = settings_of(request, target, RESERVED, NAMES)
+        wanted = setting_edits(request, target, RESERVED, NAMES)
         if serialize_tools and not request.serial_tools:
             wanted["parallel_tool_calls"] = False
         patch = target.request_patch
@@ -50,25 +54,25 @@ class Responses(Chat):
             wanted["text"] = {**given, "format": _text_format(patch.response_format)}
         addendum = patch.prompt_addendum
         instructions = request.members.values.get("instructions") if addendum else None
-        more: list[Edit] = []
+        more: list[TextEdit] = []
         if addendum and instructions is None:
             wanted["instructions"] = addendum
         elif addendum and instructions and "instructions" not in wanted:
-            more = appended(instructions, addendum)
+            more = append_members(instructions, addendum)
         edits = [model_edit(request, target), *field_edits(request, wanted), *more]
-        return spliced(request.text, edits)
+        return apply_edits(request.text, edits)
 
-    def checked(self, members: Members) -> Usage | None:
+    def checked(self, members: ParsedObject) -> TokenUsage | None:
         if members.get("error"):
             raise error_in_answer(members.get("error"))
         output = members.get("output")
         if not isinstance(output, list):
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without an output")
         if not members.get("status") and not output:
-            raise nothing_said("status")
-        return usage_of(members.get("usage"))
+            raise empty_answer_error("status")
+        return read_response_usage(members.get("usage"))
 
-    def ended(self, members: Members) -> bool:
+    def ended(self, members: ParsedObject) -> bool:
         return bool(members.get("status"))
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
@@ -77,8 +81,8 @@ class Responses(Chat):
     def tools(self, request: ClientRequest) -> Mapping[str, object]:
         return tools_of(request)
 
-    def hear(self, said: Said, members: Members) -> None:
-        hear(said, members.get("output"), members.get("incomplete_details"))
+    def hear(self, said: AnswerSignals, members: ParsedObject) -> None:
+        read_signals(said, members.get("output"), members.get("incomplete_details"))
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:  # noqa: ARG002 - a Dialect
         return ResponsesStream(json_name)
@@ -91,4 +95,4 @@ def _text_format(response_format: JsonObject) -> dict[str, object]:
     return {**flat, **schema} if isinstance(schema, Mapping) else flat
 
 
-RESPONSES: Final = Responses()
+RESPONSES: Final = ResponsesDialect()

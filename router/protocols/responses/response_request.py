@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from router.protocols.object_lists import objects
+from router.protocols.object_lists import iter_objects
 from router.protocols.responses.chat_turns import chat_messages
-from router.protocols.untranslatable import Untranslatable, of_held
+from router.protocols.untranslatable import UntranslatableField, untranslatable_error
 
 # Said otherwise, below; or about what the provider stores, shows or runs by itself.
 _OWN: Final = frozenset(
@@ -36,9 +36,9 @@ def chat_body(
     """limit_field: what the provider calls the output's limit. Fields that are unknown here go
     along. Raises Untranslatable.
     """
-    own = held(asked.get)
+    own = untranslatable_field(asked.get)
     if own:
-        raise of_held(own)
+        raise untranslatable_error(own)
     body = {
         name: value
         for name, value in asked.items()
@@ -55,7 +55,7 @@ def chat_body(
     if isinstance(reasoning, Mapping) and reasoning.get("effort"):
         body["reasoning_effort"] = reasoning["effort"]
     body |= _text(asked.get("text"))
-    tools = [_tool(each) for each in objects(asked.get("tools"))]
+    tools = [_tool(each) for each in iter_objects(asked.get("tools"))]
     if not tools:
         body.pop("parallel_tool_calls", None)
         return body
@@ -63,12 +63,12 @@ def chat_body(
     return body | _choice(asked.get("tool_choice"))
 
 
-def held(value: Callable[[str], object]) -> str:
+def untranslatable_field(value: Callable[[str], object]) -> str:
     """What only OpenAI's own endpoint can do, of the fields; empty for nothing."""
     for name in _HELD:
         if value(name):
             return f"`{name}`"
-    kinds = (tool.get("type") for tool in objects(value("tools")))
+    kinds = (tool.get("type") for tool in iter_objects(value("tools")))
     own = next((kind for kind in kinds if kind != "function"), None)
     return f"a tool of type {str(own)[:60]!r}" if own is not None else ""
 
@@ -94,7 +94,7 @@ def _choice(choice: object) -> dict[str, object]:
         return {}
     if choice.get("type") != "function":
         what = f"a tool_choice of type {str(choice.get('type'))[:60]!r}"
-        raise Untranslatable(what, "tool_choice")
+        raise UntranslatableField(what, "tool_choice")
     return {"tool_choice": {"type": "function", "function": {"name": choice.get("name")}}}
 
 

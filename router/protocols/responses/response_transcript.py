@@ -5,7 +5,7 @@ from typing import Any
 Json = dict[str, Any]
 
 
-def asked(body: Json) -> Json:
+def request_from_response(body: Json) -> Json:
     messages: list[Json] = []
     if body.get("instructions"):
         messages.append({"role": "system", "content": body["instructions"]})
@@ -64,7 +64,7 @@ def _tool(given: Json) -> Json:
     return {"type": "function", "function": kept}
 
 
-def answer(body: Json) -> Json:
+def answer_from_response(body: Json) -> Json:
     items = body["output"]
     texts = [_text(each["content"]) for each in items if each["type"] == "message"]
     calls = [_call(each) for each in items if each["type"] == "function_call"]
@@ -76,7 +76,7 @@ def answer(body: Json) -> Json:
     return {**found, "tool_calls": calls} if calls else found
 
 
-def assembled(events: list[Json]) -> Json:
+def assemble_response_stream(events: list[Json]) -> Json:
     """The last event has the whole answer. Raises ValueError without it."""
     for event in reversed(events):
         if event.get("type") in ("response.completed", "response.incomplete"):

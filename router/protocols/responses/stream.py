@@ -6,10 +6,10 @@ from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
 from router.protocols.event_stream import StreamFilter
-from router.protocols.provider_failures import class_of_error
-from router.protocols.responses.answer_signals import hear
-from router.protocols.usage import Usage, usage_with_cache
-from router.request.json_spans import Edit, Members, walk_object
+from router.protocols.provider_failures import classify_error
+from router.protocols.responses.answer_signals import read_signals
+from router.protocols.usage import TokenUsage, usage_with_cache
+from router.request.json_spans import ParsedObject, TextEdit, walk_object
 
 # Metadata, until output comes. Any other event of a response is output, or follows some.
 HELD: Final = frozenset(
@@ -30,7 +30,7 @@ NO_PROGRESS: Final = frozenset(
 ENDS: Final = frozenset({"response.completed", "response.incomplete"})
 
 
-def usage_of(value: object) -> Usage | None:
+def read_response_usage(value: object) -> TokenUsage | None:
     """The `usage` object; None when it is not one."""
     if not isinstance(value, dict):
         return None
@@ -66,7 +66,7 @@ class ResponsesStream(StreamFilter):
         self._fail("the stream ended without a response.completed")
         return b""
 
-    def _read(self, text: str, members: Members) -> Sequence[Edit] | None:
+    def _read(self, text: str, members: ParsedObject) -> Sequence[TextEdit] | None:
         kind = members.get("type")
         number = members.get("sequence_number")
         if isinstance(number, int):
@@ -88,13 +88,13 @@ class ResponsesStream(StreamFilter):
         response = members.values.get("response")
         if response is None or not isinstance(response.value, dict):
             return ()
-        self.usage = usage_of(response.value.get("usage")) or self.usage
+        self.usage = read_response_usage(response.value.get("usage")) or self.usage
         if str(kind) in ENDS:
             self.finished = True
             self.finish_reasons.append(str(kind).removeprefix("response."))
             if self.said is not None:
                 ended = response.value
-                self._hear(hear, ended.get("output"), ended.get("incomplete_details"))
+                self._hear(read_signals, ended.get("output"), ended.get("incomplete_details"))
         elif kind == "response.failed" and not self._failed(response.value):
             return None
         model = walk_object(text, response.start).values.get("model")
@@ -106,7 +106,7 @@ class ResponsesStream(StreamFilter):
             self._refused(response.get("error"))
             return False
         self.finished = True
-        self.failure_class = class_of_error(response.get("error"))
+        self.failure_class = classify_error(response.get("error"))
         return True
 
 

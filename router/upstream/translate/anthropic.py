@@ -6,16 +6,16 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from harness.domain.routing.target import ANTHROPIC_VERSION
-from router.protocols.sse import Payloads
-from router.upstream.translate.chat_answer import ChunkMaker, completion, message_of
+from router.protocols.sse import SsePayloads
+from router.upstream.translate.chat_answer import ChunkMaker, chat_message, completion
 from router.upstream.translate.reasoning_effort import NEAREST
-from router.upstream.translate.request_screening import Asked, Json, looked_through
-from router.upstream.translate.thinking import settled
+from router.upstream.translate.request_screening import Json, ScreenedRequest, screen_request
+from router.upstream.translate.thinking import settle_thinking
 from router.upstream.translate.translation import (
     REHEARSAL,
-    Ask,
     ErrorInStream,
-    Events,
+    PayloadSource,
+    TranslatedCall,
     mapped,
     no_counterpart,
 )
@@ -23,7 +23,7 @@ from router.upstream.translate.translation import (
 _STRUCTURED: Final = "structured-outputs-2025-11-13"  # became `output_config.format`
 
 
-class Anthropic:
+class AnthropicTranslation:
     """library: litellm itself; module: one of its modules, by name."""
 
     def __init__(self, library: Any, module: Callable[[str], Any]) -> None:
@@ -33,7 +33,7 @@ class Anthropic:
         self._iterator = module("llms.anthropic.chat.handler").ModelResponseIterator
         self._names = chat.ANTHROPIC_TOOL_NAME_REVERSE_MAP_KEY
 
-    def ask(self, asked: Asked, *, stream: bool) -> Ask:
+    def ask(self, asked: ScreenedRequest, *, stream: bool) -> TranslatedCall:
         dropped = asked.dropped
         self._keep_to_levels(asked)
         params = mapped(self._config, asked, "anthropic")
@@ -41,7 +41,9 @@ class Anthropic:
             if asked.params.get(hint) is not None and not _arrived(hint, params):
                 dropped[hint] = None
         own_budget = "thinking" in asked.params
-        dropped.update(dict.fromkeys(settled(params, asked.messages, own_budget=own_budget)))
+        dropped.update(
+            dict.fromkeys(settle_thinking(params, asked.messages, own_budget=own_budget))
+        )
         json_mode = bool(params.pop("json_mode", False))
         names: Json = {}
         try:
@@ -65,9 +67,9 @@ class Anthropic:
         if stream:
             body["stream"] = True
         notes = {"json": json_mode, "names": names.get(self._names) or {}}
-        return Ask("/messages", body, _versions(headers), tuple(dropped), notes)
+        return TranslatedCall("/messages", body, _versions(headers), tuple(dropped), notes)
 
-    def _keep_to_levels(self, asked: Asked) -> None:
+    def _keep_to_levels(self, asked: ScreenedRequest) -> None:
         """Of a level that a model lacks the library knows only once the body is made."""
         effort = str(asked.params.get("reasoning_effort"))
         if effort not in NEAREST:
@@ -77,7 +79,7 @@ class Anthropic:
             asked.params["reasoning_effort"] = NEAREST[effort]
             asked.dropped["reasoning_effort"] = None
 
-    def answer(self, ask: Ask, answer: Json) -> Json:
+    def answer(self, ask: TranslatedCall, answer: Json) -> Json:
         found = self._config.transform_parsed_response(
             completion_response=answer,
             raw_response=SimpleNamespace(headers={}, status_code=200),
@@ -88,7 +90,7 @@ class Anthropic:
         id_, model = str(answer.get("id") or ""), str(answer["model"])
         return completion(found.model_dump(), id_=id_, model=model)
 
-    def chunks(self, ask: Ask) -> "AnthropicChunks":
+    def chunks(self, ask: TranslatedCall) -> "AnthropicChunks":
         iterator = self._iterator(
             None,
             sync_stream=True,
@@ -98,7 +100,7 @@ class Anthropic:
         return AnthropicChunks(iterator)
 
     def rehearse(self) -> None:
-        asked = looked_through(copy.deepcopy(REHEARSAL), "anthropic")
+        asked = screen_request(copy.deepcopy(REHEARSAL), "anthropic")
         ask = self.ask(asked, stream=True)
         usage = {"input_tokens": 1, "output_tokens": 1}
         said: list[Json] = [{"type": "thinking", "thinking": "-", "signature": "-"}]
@@ -134,7 +136,7 @@ class AnthropicChunks:
 
     def __init__(self, iterator: Any) -> None:
         self.finished = False
-        self.payloads: Events = Payloads()
+        self.payloads: PayloadSource = SsePayloads()
         self._parse = iterator.chunk_parser
         self._maker = ChunkMaker()
         self._usage: object = None
@@ -175,7 +177,7 @@ class AnthropicChunks:
         return out
 
     def _delta(self, given: Json) -> Json:
-        delta = message_of(given, streamed=True)
+        delta = chat_message(given, streamed=True)
         for block in delta.pop("thinking_blocks", ()):
             if block.get("type") == "redacted_thinking":
                 delta["thinking_blocks"] = [block]

@@ -11,12 +11,12 @@ from urllib.parse import quote
 from harness.domain.reliability.failures import FailureClass
 from router.upstream.translate.anthropic import AnthropicChunks
 from router.upstream.translate.chat_answer import completion
-from router.upstream.translate.request_screening import Asked, Json, looked_through
-from router.upstream.translate.thinking import fits, in_a_turn_without_thought
+from router.upstream.translate.request_screening import Json, ScreenedRequest, screen_request
+from router.upstream.translate.thinking import fit_budget, in_a_turn_without_thought
 from router.upstream.translate.translation import (
     REHEARSAL,
-    Ask,
     ErrorInStream,
+    TranslatedCall,
     mapped,
     no_counterpart,
 )
@@ -31,7 +31,7 @@ _TYPES: Final = {
 }
 
 
-class Bedrock:
+class BedrockTranslation:
     """library: litellm itself; module: one of its modules, by name."""
 
     def __init__(self, library: Any, module: Callable[[str], Any]) -> None:
@@ -41,7 +41,7 @@ class Bedrock:
         self._decoder = handler.AWSEventStreamDecoder
         self._frames = import_module("botocore.eventstream")
 
-    def ask(self, asked: Asked, *, stream: bool) -> Ask:
+    def ask(self, asked: ScreenedRequest, *, stream: bool) -> TranslatedCall:
         dropped = asked.dropped
         _without_tools(asked)
         dropped.update(dict.fromkeys(_unthought(asked)))
@@ -63,9 +63,11 @@ class Bedrock:
             dropped["parallel_tool_calls"] = None
         way = "converse-stream" if stream else "converse"
         path = f"/model/{quote(asked.model, safe='')}/{way}"
-        return Ask(path, body, {}, tuple(dropped), {"model": asked.model, "json": json_mode})
+        return TranslatedCall(
+            path, body, {}, tuple(dropped), {"model": asked.model, "json": json_mode}
+        )
 
-    def answer(self, ask: Ask, answer: Json) -> Json:
+    def answer(self, ask: TranslatedCall, answer: Json) -> Json:
         found = self._config.transform_response(
             model=ask.notes["model"],
             raw_response=SimpleNamespace(json=lambda: answer, text="", headers={}),
@@ -80,12 +82,12 @@ class Bedrock:
         )
         return completion(found.model_dump(), id_="", model=ask.notes["model"])
 
-    def chunks(self, ask: Ask) -> "BedrockChunks":
+    def chunks(self, ask: TranslatedCall) -> "BedrockChunks":
         decoder = self._decoder(ask.notes["model"], json_mode=ask.notes["json"])
         return BedrockChunks(decoder, ask, EventMessages(self._frames))
 
     def rehearse(self) -> None:
-        ask = self.ask(looked_through(copy.deepcopy(REHEARSAL), "bedrock"), stream=True)
+        ask = self.ask(screen_request(copy.deepcopy(REHEARSAL), "bedrock"), stream=True)
         message = {"role": "assistant", "content": [{"text": "-"}]}
         usage = {"inputTokens": 1, "outputTokens": 1, "totalTokens": 2}
         self.answer(
@@ -94,7 +96,7 @@ class Bedrock:
         self.chunks(ask).feed({"name": "messageStop", "body": {"stopReason": "end_turn"}})
 
 
-def _without_tools(asked: Asked) -> None:
+def _without_tools(asked: ScreenedRequest) -> None:
     """Converse cannot say that none may be called. Raises Untranslatable."""
     if asked.params.get("tool_choice") != "none":
         return
@@ -104,7 +106,7 @@ def _without_tools(asked: Asked) -> None:
         asked.params.pop(name, None)
 
 
-def _unthought(asked: Asked) -> list[str]:
+def _unthought(asked: ScreenedRequest) -> list[str]:
     """Thinking yields to a forced tool and to a turn without; sampling yields to thinking."""
     params = asked.params
     thinking = [name for name in ("reasoning_effort", "thinking") if params.get(name)]
@@ -124,7 +126,7 @@ def _too_short_to_think(body: Json, *, own_budget: bool) -> list[str]:
     if not isinstance(more.get("thinking"), dict):
         return []
     limit = body.get("inferenceConfig", {}).get("maxTokens")
-    if fits(more, limit, own_budget=own_budget):
+    if fit_budget(more, limit, own_budget=own_budget):
         return []
     del more["thinking"]
     return ["reasoning_effort"]
@@ -159,7 +161,7 @@ class EventMessages:
 class BedrockChunks(AnthropicChunks):
     """Names and bodies of Converse's events; blocks of thinking as Anthropic's."""
 
-    def __init__(self, decoder: Any, ask: Ask, payloads: EventMessages) -> None:
+    def __init__(self, decoder: Any, ask: TranslatedCall, payloads: EventMessages) -> None:
         super().__init__(SimpleNamespace(chunk_parser=decoder.converse_chunk_parser))
         self.payloads = payloads
         self._maker.model = ask.notes["model"]

@@ -12,12 +12,14 @@ _SEPARATOR: Final = "__thought__"
 def completion(given: Mapping[str, Any], *, id_: str, model: str) -> Json:
     """given: the library's answer as JSON, with one choice."""
     choice = given["choices"][0]
-    message = message_of(choice.get("message") or {})
+    message = chat_message(choice.get("message") or {})
     shaped: Json = {
         "index": 0,
         "message": {"role": "assistant", "content": None, "refusal": None, **message},
         "logprobs": choice.get("logprobs"),
-        "finish_reason": finish_of(choice.get("finish_reason"), calls="tool_calls" in message),
+        "finish_reason": finish_reason(
+            choice.get("finish_reason"), calls="tool_calls" in message
+        ),
     }
     return {
         "id": id_ or given.get("id") or "",
@@ -25,11 +27,11 @@ def completion(given: Mapping[str, Any], *, id_: str, model: str) -> Json:
         "created": int(given.get("created") or 0),
         "model": model,
         "choices": [shaped],
-        "usage": usage_of(given.get("usage")),
+        "usage": chat_usage(given.get("usage")),
     }
 
 
-def message_of(given: Mapping[str, Any], *, streamed: bool = False) -> Json:
+def chat_message(given: Mapping[str, Any], *, streamed: bool = False) -> Json:
     """A message, or a piece of it; without what is empty. streamed: tool calls keep indices."""
     found: Json = {}
     for name in ("content", "reasoning_content", "thinking_blocks", "annotations", "images"):
@@ -64,13 +66,13 @@ def _signed(signature: object) -> Json:
     return {"google": {"thought_signature": signature}}
 
 
-def finish_of(reason: object, *, calls: bool) -> str:
+def finish_reason(reason: object, *, calls: bool) -> str:
     if calls and reason in (None, "", "stop"):
         return "tool_calls"
     return str(reason) if reason in FINISH_REASONS else "stop"
 
 
-def usage_of(given: object) -> Json:
+def chat_usage(given: object) -> Json:
     """cached_tokens are part of prompt_tokens, reasoning_tokens of completion_tokens.
 
     cache_creation_tokens: written to the cache, for providers that charge for it.
@@ -121,10 +123,10 @@ class ChunkMaker:
         return found
 
     def finish(self, reason: object) -> Json:
-        return self._chunk({}, finish_of(reason, calls=self._calls))
+        return self._chunk({}, finish_reason(reason, calls=self._calls))
 
     def usage(self, given: object) -> Json:
-        return {**self._head(), "choices": [], "usage": usage_of(given)}
+        return {**self._head(), "choices": [], "usage": chat_usage(given)}
 
     def _chunk(self, delta: Json, finish: str | None = None) -> Json:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}

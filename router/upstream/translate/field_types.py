@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from router.upstream.translate.reasoning_effort import EFFORTS
-from router.upstream.translate.untranslatable import Malformed, Untranslatable
+from router.upstream.translate.untranslatable import MalformedRequest, Untranslatable
 
 Json = Mapping[str, Any]
 
@@ -65,7 +65,7 @@ def check_fields(body: Json) -> None:
     for name, (fits, why) in _TYPES.items():
         value = body.get(name)
         if value is not None and not fits(value):
-            raise Malformed(name, why)
+            raise MalformedRequest(name, why)
     names = _tool_names(body.get("tools"))
     _check_choice(body.get("tool_choice"), names)
     _check_format(body.get("response_format"))
@@ -73,7 +73,7 @@ def check_fields(body: Json) -> None:
 
 def _tool_names(tools: object) -> set[str]:
     if not isinstance(tools, list | None):
-        raise Malformed("tools", "is not a list")
+        raise MalformedRequest("tools", "is not a list")
     found = set()
     for at, tool in enumerate(tools or ()):
         place = f"tools[{at}]"
@@ -82,11 +82,11 @@ def _tool_names(tools: object) -> set[str]:
             raise Untranslatable(f"`{place}` is not of type function, as is needed here", place)
         name, schema = function.get("name"), function.get("parameters")
         if not isinstance(name, str) or not name:
-            raise Malformed(f"{place}.function.name", "is not a text")
+            raise MalformedRequest(f"{place}.function.name", "is not a text")
         if not isinstance(schema, dict | None):
-            raise Malformed(f"{place}.function.parameters", "is not an object")
+            raise MalformedRequest(f"{place}.function.parameters", "is not an object")
         if not isinstance(function.get("description"), str | None):
-            raise Malformed(f"{place}.function.description", "is not a text")
+            raise MalformedRequest(f"{place}.function.description", "is not a text")
         found.add(name)
     return found
 
@@ -96,23 +96,27 @@ def _check_choice(choice: object, names: set[str]) -> None:
         return
     if choice == "required":
         if not names:
-            raise Malformed("tool_choice", "asks for a tool, and `tools` has none")
+            raise MalformedRequest("tool_choice", "asks for a tool, and `tools` has none")
         return
     if not isinstance(choice, dict):
-        raise Malformed("tool_choice", f"is none of {', '.join(_CHOICES)}, and no object")
+        raise MalformedRequest(
+            "tool_choice", f"is none of {', '.join(_CHOICES)}, and no object"
+        )
     if choice.get("type") != "function":
         raise Untranslatable("`tool_choice.type` is not function", "tool_choice.type")
     function = choice.get("function")
     if not isinstance(function, dict) or function.get("name") not in names:
-        raise Malformed("tool_choice.function.name", "is no name of `tools`")
+        raise MalformedRequest("tool_choice.function.name", "is no name of `tools`")
 
 
 def _check_format(wanted: object) -> None:
     if wanted is None:
         return
     if not isinstance(wanted, dict) or wanted.get("type") not in _FORMATS:
-        raise Malformed("response_format", f"has a type that is none of {', '.join(_FORMATS)}")
+        raise MalformedRequest(
+            "response_format", f"has a type that is none of {', '.join(_FORMATS)}"
+        )
     if wanted["type"] == "json_schema":
         given = wanted.get("json_schema")
         if not isinstance(given, dict) or not isinstance(given.get("schema"), dict):
-            raise Malformed("response_format.json_schema.schema", "is not an object")
+            raise MalformedRequest("response_format.json_schema.schema", "is not an object")

@@ -7,16 +7,16 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from harness.domain.reliability.failures import FailureClass
-from router.protocols.sse import Payloads
-from router.upstream.translate.chat_answer import ChunkMaker, completion, message_of
+from router.protocols.sse import SsePayloads
+from router.upstream.translate.chat_answer import ChunkMaker, chat_message, completion
 from router.upstream.translate.provider_errors import google_error
-from router.upstream.translate.request_screening import Asked, Json, looked_through
+from router.upstream.translate.request_screening import Json, ScreenedRequest, screen_request
 from router.upstream.translate.thinking import budget_beside
 from router.upstream.translate.translation import (
     REHEARSAL,
-    Ask,
     ErrorInStream,
-    Events,
+    PayloadSource,
+    TranslatedCall,
     mapped,
     no_counterpart,
 )
@@ -28,7 +28,7 @@ _LEAST_OF_LITE_TOKENS: Final = 512
 _NO_FIELDS: Final = frozenset({"stream", "json_mode"})
 
 
-class Gemini:
+class GeminiTranslation:
     """library: litellm itself; module: one of its modules, by name."""
 
     kind = "gemini"
@@ -42,7 +42,7 @@ class Gemini:
         self._body = module("llms.vertex_ai.gemini.transformation").transform_request_body
         self._iterator = chat.ModelResponseIterator
 
-    def ask(self, asked: Asked, *, stream: bool) -> Ask:
+    def ask(self, asked: ScreenedRequest, *, stream: bool) -> TranslatedCall:
         dropped = asked.dropped
         if asked.params.pop("parallel_tool_calls", None) is False:
             dropped["parallel_tool_calls"] = None
@@ -64,9 +64,11 @@ class Gemini:
             raise no_counterpart(self.kind, "messages") from None
         model = quote(asked.model, safe="/")
         way = "streamGenerateContent?alt=sse" if stream else "generateContent"
-        return Ask(f"/models/{model}:{way}", body, {}, tuple(dropped), {"model": asked.model})
+        return TranslatedCall(
+            f"/models/{model}:{way}", body, {}, tuple(dropped), {"model": asked.model}
+        )
 
-    def answer(self, ask: Ask, answer: Json) -> Json:
+    def answer(self, ask: TranslatedCall, answer: Json) -> Json:
         answer.setdefault("usageMetadata", {})
         found = self._config.transform_google_generate_content_to_openai_model_response(
             completion_response=answer,
@@ -82,12 +84,12 @@ class Gemini:
         model = str(answer.get("modelVersion") or ask.notes["model"])
         return completion(given, id_=str(answer.get("responseId") or ""), model=model)
 
-    def chunks(self, ask: Ask) -> "GeminiChunks":
+    def chunks(self, ask: TranslatedCall) -> "GeminiChunks":
         logging = SimpleNamespace(optional_params={}, model_call_details={})
         return GeminiChunks(self._iterator(None, sync_stream=True, logging_obj=logging), ask)
 
     def rehearse(self) -> None:
-        ask = self.ask(looked_through(copy.deepcopy(REHEARSAL), self.kind), stream=True)
+        ask = self.ask(screen_request(copy.deepcopy(REHEARSAL), self.kind), stream=True)
         said = [{"text": "-", "thought": True}, {"functionCall": {"name": "f", "args": {}}}]
         content = {"role": "model", "parts": said}
         answer = {
@@ -119,7 +121,7 @@ def _leaves_an_answer(params: Json, model: str) -> bool:
     return False
 
 
-class Vertex(Gemini):
+class VertexTranslation(GeminiTranslation):
     """The same protocol; fields and models as Vertex has them."""
 
     kind = "vertex"
@@ -130,9 +132,9 @@ class Vertex(Gemini):
 class GeminiChunks:
     """Its streams have no last event: the connection ends them, after a finish reason."""
 
-    def __init__(self, iterator: Any, ask: Ask) -> None:
+    def __init__(self, iterator: Any, ask: TranslatedCall) -> None:
         self.finished = False
-        self.payloads: Events = Payloads()
+        self.payloads: PayloadSource = SsePayloads()
         self._parse = iterator.chunk_parser
         self._maker = ChunkMaker()
         self._maker.model = ask.notes["model"]
@@ -160,7 +162,7 @@ class GeminiChunks:
         ended = bool(candidates[0].get("finishReason"))
         for choice in found.choices[:1]:
             given = choice.model_dump()
-            delta = message_of(given["delta"], streamed=True)
+            delta = chat_message(given["delta"], streamed=True)
             delta.pop("thinking_blocks", None)
             if delta:
                 out += maker.deltas(delta)

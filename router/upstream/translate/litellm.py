@@ -12,9 +12,9 @@ from importlib import import_module
 from typing import Any, Final
 
 from harness.domain.errors import ConfigError
-from router.upstream.translate.anthropic import Anthropic
-from router.upstream.translate.bedrock import Bedrock
-from router.upstream.translate.gemini import Gemini, Vertex
+from router.upstream.translate.anthropic import AnthropicTranslation
+from router.upstream.translate.bedrock import BedrockTranslation
+from router.upstream.translate.gemini import GeminiTranslation, VertexTranslation
 from router.upstream.translate.translation import Translation
 
 _ENVIRONMENT: Final = {
@@ -23,14 +23,14 @@ _ENVIRONMENT: Final = {
     "LITELLM_MODE": "PRODUCTION",  # else it reads a .env file
 }
 _KINDS: Final[Mapping[str, Callable[[Any, Callable[[str], Any]], Translation]]] = {
-    "anthropic": Anthropic,
-    "bedrock": Bedrock,
-    "gemini": Gemini,
-    "vertex": Vertex,
+    "anthropic": AnthropicTranslation,
+    "bedrock": BedrockTranslation,
+    "gemini": GeminiTranslation,
+    "vertex": VertexTranslation,
 }
 
 
-def load(kind: str) -> Translation:
+def load_translation(kind: str) -> Translation:
     """Imports it on the first call. Raises ConfigError where that does not work."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)

@@ -5,7 +5,7 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
-from router.upstream.error_body import refusal_words
+from router.upstream.error_body import read_error_body
 from router.upstream.translate.untranslatable import Untranslatable
 from router.upstream.transport import UpstreamReply
 
@@ -41,7 +41,7 @@ _SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s")
 _KEPT: Final = (b"retry-after", b"retry-after-ms", b"request-id", b"x-request-id")
 
 
-class Refusal:
+class ProviderRefusal:
     """A whole reply, of which every byte is known."""
 
     def __init__(self, status: int, body: bytes, headers: Sequence[Header] = ()) -> None:
@@ -59,29 +59,29 @@ class Refusal:
         """Nothing is open."""
 
 
-def whole_refusal(why: Untranslatable) -> Refusal:
+def whole_refusal(why: Untranslatable) -> ProviderRefusal:
     """Ours, of what cannot be translated: the provider is not asked."""
     error = {"message": why.message, "type": "invalid_request_error", "param": why.param}
-    return Refusal(422, json.dumps({"error": {**error, "code": why.code}}).encode())
+    return ProviderRefusal(422, json.dumps({"error": {**error, "code": why.code}}).encode())
 
 
-async def refusal(reply: UpstreamReply, kind: str) -> Refusal:
+async def translate_refusal(reply: UpstreamReply, kind: str) -> ProviderRefusal:
     """Reads the reply and closes it."""
     try:
-        raw = await refusal_words(reply)
+        raw = await read_error_body(reply)
     finally:
         await reply.aclose()
     headers = [each for each in reply.headers if _is_kept(each[0])]
     error = _error_of_aws(raw, reply.status) if kind == "bedrock" else _error(raw)
     if error is None:  # a proxy's page, or nothing: the status says enough
-        return Refusal(reply.status, b"{}", headers)
+        return ProviderRefusal(reply.status, b"{}", headers)
     status = reply.status
     if kind not in ("anthropic", "bedrock"):
         error, status, wait_s = _from_google(error, status)
         if wait_s and b"retry-after" not in dict(headers):
             headers.append((b"retry-after", wait_s))
     shaped = {"param": None, "code": None, **error}
-    return Refusal(status, json.dumps({"error": shaped}).encode(), headers)
+    return ProviderRefusal(status, json.dumps({"error": shaped}).encode(), headers)
 
 
 def _is_kept(name: bytes) -> bool:

@@ -21,7 +21,7 @@ BUDGETED: Final[Mapping[str, frozenset[str]]] = {
 NEAREST: Final[Mapping[str, str]] = {"minimal": "low", "xhigh": "high", "max": "high"}
 
 
-def is_said(effort: str, params: Json, kind: str) -> bool:
+def is_effort_set(effort: str, params: Json, kind: str) -> bool:
     """Whether params, in the provider's words, mean this effort and no other."""
     level = _level(params)
     return effort in BUDGETED[kind] if level is None else level == effort

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from router.upstream.translate.field_types import check_fields
 from router.upstream.translate.request_validation import check_messages
-from router.upstream.translate.untranslatable import Malformed, Untranslatable
+from router.upstream.translate.untranslatable import MalformedRequest, Untranslatable
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class ScreeningRules:
     """What a kind of provider takes. fields: top-level ones that have a counterpart. parts:
     kinds of content. urls: beginnings of the URLs that the provider fetches itself. caching:
     it knows `cache_control`.
@@ -29,7 +29,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ScreenedRequest:
     """params: without model, messages and stream. dropped: names of what stays behind."""
 
     model: str
@@ -76,21 +76,21 @@ _NO_HINTS: Final[Mapping[str, str]] = {
 _NO_COUNTERPART: Final = ("audio", "modalities", "functions", "function_call")
 _NOTHING: Final[tuple[object, ...]] = ("", [], {}, ["text"])
 
-RULES: Final[Mapping[str, Rules]] = {
-    "anthropic": Rules(
+RULES: Final[Mapping[str, ScreeningRules]] = {
+    "anthropic": ScreeningRules(
         _EVERYWHERE | {"user", "cache_control"},
         frozenset({"text", "image_url", "file"}),
         ("https://",),
         caching=True,
     ),
-    "bedrock": Rules(_EVERYWHERE, frozenset({"text", "image_url"}), (), caching=True),
-    "gemini": Rules(
+    "bedrock": ScreeningRules(_EVERYWHERE, frozenset({"text", "image_url"}), (), caching=True),
+    "gemini": ScreeningRules(
         _GOOGLES,
         frozenset({"text", "image_url", "file", "input_audio"}),
         ("https://generativelanguage.googleapis.com/v1beta/files/",),
         caching=False,
     ),
-    "vertex": Rules(
+    "vertex": ScreeningRules(
         _GOOGLES,
         frozenset({"text", "image_url", "file", "input_audio"}),
         (),
@@ -101,7 +101,7 @@ RULES: Final[Mapping[str, Rules]] = {
 GOOGLE: Final = ("gemini", "vertex")
 
 
-def looked_through(body: Json, kind: str) -> Asked:
+def screen_request(body: Json, kind: str) -> ScreenedRequest:
     """body: as parsed; what is kept of it is changed in place.
 
     Raises Untranslatable.
@@ -110,10 +110,10 @@ def looked_through(body: Json, kind: str) -> Asked:
     _refuse_choices(body)
     messages, model = body.get("messages"), body.get("model")
     if not isinstance(model, str):
-        raise Malformed("model", "is not a text")
+        raise MalformedRequest("model", "is not a text")
     check_messages(messages)
     check_fields(body)
-    asked = Asked(model, [], {})
+    asked = ScreenedRequest(model, [], {})
     for name, value in body.items():
         if name in _ROUTED or value is None:
             continue
@@ -137,7 +137,7 @@ def looked_through(body: Json, kind: str) -> Asked:
     return asked
 
 
-def held(asked: Callable[[str], object]) -> str:
+def untranslatable_field(asked: Callable[[str], object]) -> str:
     """What of a chat no translation can say; empty for nothing. asked: a field's value."""
     if asked("n") not in (None, 1):
         return "n"
@@ -153,7 +153,7 @@ def _refuse_choices(body: Json) -> None:
         raise Untranslatable("`n` is more than 1: this target gives one answer a request", "n")
 
 
-def _message(message: Json, place: str, kind: str, asked: Asked) -> Json:
+def _message(message: Json, place: str, kind: str, asked: ScreenedRequest) -> Json:
     role = message.get("role")
     if role == "developer":
         message["role"] = "system"
@@ -181,7 +181,7 @@ def _message(message: Json, place: str, kind: str, asked: Asked) -> Json:
     return message
 
 
-def _part(part: object, place: str, kind: str, asked: Asked) -> Json:
+def _part(part: object, place: str, kind: str, asked: ScreenedRequest) -> Json:
     if not isinstance(part, dict):
         raise Untranslatable(f"`{place}` is not an object", place)
     rules, type_ = RULES[kind], part.get("type")
@@ -216,7 +216,7 @@ def _check_url(url: object, place: str, kind: str) -> None:
         raise Untranslatable(f"`{place}`: a data URL in base64 is needed", place)
 
 
-def _look_at_tools(asked: Asked) -> None:
+def _look_at_tools(asked: ScreenedRequest) -> None:
     tools = asked.params.get("tools")
     if not tools:
         asked.params.pop("tools", None)
@@ -228,7 +228,7 @@ def _look_at_tools(asked: Asked) -> None:
             asked.dropped["tools.strict"] = None
 
 
-def _uncached(asked: Asked) -> None:
+def _uncached(asked: ScreenedRequest) -> None:
     """Without marks for the prompt's cache."""
     marked = [asked.params]
     marked += asked.messages

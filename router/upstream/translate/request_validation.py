@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
-from router.upstream.translate.untranslatable import Malformed
+from router.upstream.translate.untranslatable import MalformedRequest
 
 Json = dict[str, Any]
 
@@ -18,14 +18,14 @@ _INSTRUCTIONS: Final = ("system", "developer")
 def check_messages(messages: object) -> None:
     """Raises Malformed with the field's path."""
     if not isinstance(messages, list):
-        raise Malformed("messages", "is not a list")
+        raise MalformedRequest("messages", "is not a list")
     if not messages:
-        raise Malformed("messages", "is empty: a chat begins with a message")
+        raise MalformedRequest("messages", "is empty: a chat begins with a message")
     calls = _OpenCalls()
     for at, message in enumerate(messages):
         place = f"messages[{at}]"
         if not isinstance(message, dict):
-            raise Malformed(place, "is not an object")
+            raise MalformedRequest(place, "is not an object")
         _check_content(message, place)
         if message.get("role") == "assistant":
             calls.begin(message.get("tool_calls"), place)
@@ -33,21 +33,23 @@ def check_messages(messages: object) -> None:
             calls.answer(message.get("tool_call_id"), place)
     calls.settle()
     if not any(_says_something(each) for each in messages):
-        raise Malformed("messages", "has nothing but instructions or empty turns to answer to")
+        raise MalformedRequest(
+            "messages", "has nothing but instructions or empty turns to answer to"
+        )
 
 
 def arguments_of(text: object, place: str) -> Json:
     """A call's arguments; none at all are an empty object. Raises Malformed."""
     if not isinstance(text, str):
-        raise Malformed(place, "is not a text that holds JSON")
+        raise MalformedRequest(place, "is not a text that holds JSON")
     if not text.strip():
         return {}
     try:
         found = json.loads(text, parse_constant=_no_json)
     except (ValueError, RecursionError):
-        raise Malformed(place, "is not valid JSON") from None
+        raise MalformedRequest(place, "is not valid JSON") from None
     if not isinstance(found, dict):
-        raise Malformed(place, "is JSON, but not an object")
+        raise MalformedRequest(place, "is JSON, but not an object")
     return found
 
 
@@ -72,14 +74,14 @@ def _has_text(part: Mapping[str, Any]) -> bool:
 def _check_content(message: Mapping[str, Any], place: str) -> None:
     content = message.get("content")
     if content is None and message.get("role") in ("user", "tool", *_INSTRUCTIONS):
-        raise Malformed(f"{place}.content", "is missing")
+        raise MalformedRequest(f"{place}.content", "is missing")
     if isinstance(content, list):
         for at, part in enumerate(content):
             worded = isinstance(part, dict) and part.get("type") == "text"
             if worded and not isinstance(part.get("text"), str):
-                raise Malformed(f"{place}.content[{at}].text", "is not a text")
+                raise MalformedRequest(f"{place}.content[{at}].text", "is not a text")
     elif not isinstance(content, str | None):
-        raise Malformed(f"{place}.content", "is neither text nor a list")
+        raise MalformedRequest(f"{place}.content", "is neither text nor a list")
 
 
 class _OpenCalls:
@@ -93,38 +95,42 @@ class _OpenCalls:
         self.settle()
         self._of_turn = set()
         if not isinstance(calls, list | None):
-            raise Malformed(f"{place}.tool_calls", "is not a list")
+            raise MalformedRequest(f"{place}.tool_calls", "is not a list")
         for at, call in enumerate(calls or ()):
             where = f"{place}.tool_calls[{at}]"
             id_ = _call_id(call, where)
             if id_ in self._of_turn:
-                raise Malformed(f"{where}.id", "is the id of another call of this message too")
+                raise MalformedRequest(
+                    f"{where}.id", "is the id of another call of this message too"
+                )
             self._of_turn.add(id_)
             self._open[id_] = where
 
     def answer(self, id_: object, place: str) -> None:
         if not isinstance(id_, str) or id_ not in self._of_turn:
             why = "names no call of the assistant's message before it"
-            raise Malformed(f"{place}.tool_call_id", why)
+            raise MalformedRequest(f"{place}.tool_call_id", why)
         if self._open.pop(id_, None) is None:
-            raise Malformed(f"{place}.tool_call_id", "names a call that has its result already")
+            raise MalformedRequest(
+                f"{place}.tool_call_id", "names a call that has its result already"
+            )
 
     def settle(self) -> None:
         for where in self._open.values():
-            raise Malformed(where, "has no result: a message of role `tool` with its id")
+            raise MalformedRequest(where, "has no result: a message of role `tool` with its id")
 
 
 def _call_id(call: object, place: str) -> str:
     if not isinstance(call, dict):
-        raise Malformed(place, "is not an object")
+        raise MalformedRequest(place, "is not an object")
     if call.get("type", "function") != "function":
-        raise Malformed(f"{place}.type", "is not `function`")
+        raise MalformedRequest(f"{place}.type", "is not `function`")
     function, id_ = call.get("function"), call.get("id")
     if not isinstance(id_, str) or not id_:
-        raise Malformed(f"{place}.id", "is not a text")
+        raise MalformedRequest(f"{place}.id", "is not a text")
     if not isinstance(function, dict):
-        raise Malformed(f"{place}.function", "is not an object")
+        raise MalformedRequest(f"{place}.function", "is not an object")
     if not isinstance(function.get("name"), str) or not function["name"]:
-        raise Malformed(f"{place}.function.name", "is not a text")
+        raise MalformedRequest(f"{place}.function.name", "is not a text")
     arguments_of(function.get("arguments"), f"{place}.function.arguments")
     return id_

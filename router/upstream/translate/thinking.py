@@ -25,7 +25,7 @@ def budget_beside(budget: int, limit: int) -> int:
     return min(budget, limit - max(LEAST_ANSWER_TOKENS, math.ceil(limit * ANSWER_SHARE)))
 
 
-def fits(params: Json, limit: object, *, own_budget: bool) -> bool:
+def fit_budget(params: Json, limit: object, *, own_budget: bool) -> bool:
     """Lower the budget of `thinking` as far as the limit asks. Whether enough is left.
 
     own_budget: it is the client's, and not made of an effort.
@@ -40,7 +40,9 @@ def fits(params: Json, limit: object, *, own_budget: bool) -> bool:
     return fitting >= min(budget, LEAST_BUDGET_TOKENS)
 
 
-def settled(params: Json, messages: Sequence[Json], *, own_budget: bool = False) -> list[str]:
+def settle_thinking(
+    params: Json, messages: Sequence[Json], *, own_budget: bool = False
+) -> list[str]:
     """params: in Anthropic's words; changed in place. The fields of the client's that yield.
 
     own_budget: as `fits`.
@@ -81,7 +83,7 @@ def _can_think(params: Json, messages: Sequence[Json], *, own_budget: bool) -> b
         return True
     if in_a_turn_without_thought(messages):
         return False
-    return fits(params, params.get("max_tokens"), own_budget=own_budget)
+    return fit_budget(params, params.get("max_tokens"), own_budget=own_budget)
 
 
 def in_a_turn_without_thought(messages: Sequence[Json]) -> bool:

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from router.upstream.translate.reasoning_effort import NEAREST, is_said
-from router.upstream.translate.request_screening import Asked, Json
+from router.upstream.translate.reasoning_effort import NEAREST, is_effort_set
+from router.upstream.translate.request_screening import Json, ScreenedRequest
 from router.upstream.translate.untranslatable import Untranslatable
 
 
@@ -19,7 +19,7 @@ class ErrorInStream(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class TranslatedCall:
     """A request as its provider has it. dropped: fields that stay behind. notes: what the
     translation needs to know again when the answer comes.
     """
@@ -31,20 +31,20 @@ class Ask:
     notes: Mapping[str, Any]
 
 
-class Events(Protocol):
+class PayloadSource(Protocol):
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The JSON of each event that is whole. Raises UpstreamFailed (malformed)."""
         ...
 
 
-class Chunks(Protocol):
+class ChunkTranslator(Protocol):
     """finished: the stream came to its end. payloads: cuts it into its events.
 
     ended: it said why it ends, and its last event may be missing.
     """
 
     finished: bool
-    payloads: Events
+    payloads: PayloadSource
 
     @property
     def ended(self) -> bool: ...
@@ -61,15 +61,15 @@ class Chunks(Protocol):
 class Translation(Protocol):
     """Pure, but for the tables that it looks models up in."""
 
-    def ask(self, asked: Asked, *, stream: bool) -> Ask:
+    def ask(self, asked: ScreenedRequest, *, stream: bool) -> TranslatedCall:
         """Raises Untranslatable."""
         ...
 
-    def answer(self, ask: Ask, answer: Json) -> Json:
+    def answer(self, ask: TranslatedCall, answer: Json) -> Json:
         """Raises anything for what is no answer."""
         ...
 
-    def chunks(self, ask: Ask) -> Chunks: ...
+    def chunks(self, ask: TranslatedCall) -> ChunkTranslator: ...
 
     def rehearse(self) -> None:
         """Translate once each way: the library builds its classes when they are first used."""
@@ -85,7 +85,7 @@ REHEARSAL: Final[Json] = {
 }
 
 
-def mapped(config: Any, asked: Asked, kind: str) -> Json:
+def mapped(config: Any, asked: ScreenedRequest, kind: str) -> Json:
     """The top-level fields in the provider's words; an effort that it has no word for becomes
     the nearest, and is among `asked.dropped`. Raises Untranslatable.
     """
@@ -97,7 +97,7 @@ def mapped(config: Any, asked: Asked, kind: str) -> Json:
     except Untranslatable:
         if effort not in NEAREST:
             raise
-    if effort and (found is None or not is_said(effort, found, kind)):
+    if effort and (found is None or not is_effort_set(effort, found, kind)):
         asked.dropped["reasoning_effort"] = None
         if effort in NEAREST:
             given["reasoning_effort"] = NEAREST[effort]
@@ -108,7 +108,7 @@ def mapped(config: Any, asked: Asked, kind: str) -> Json:
     return found
 
 
-def _as_mapped(config: Any, given: Json, asked: Asked, kind: str) -> Json:
+def _as_mapped(config: Any, given: Json, asked: ScreenedRequest, kind: str) -> Json:
     found = _try_mapped(config, given, asked.model)
     if found is not None:
         return found

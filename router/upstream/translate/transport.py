@@ -13,14 +13,14 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from harness.domain.reliability.failures import FailureClass
-from router.upstream.stream_end import until_end
-from router.upstream.translate.litellm import load
-from router.upstream.translate.provider_errors import refusal, whole_refusal
-from router.upstream.translate.request_screening import Json, looked_through
+from router.upstream.stream_end import chunks_until_end
+from router.upstream.translate.litellm import load_translation
+from router.upstream.translate.provider_errors import translate_refusal, whole_refusal
+from router.upstream.translate.request_screening import Json, screen_request
 from router.upstream.translate.translation import (
-    Ask,
-    Chunks,
+    ChunkTranslator,
     ErrorInStream,
+    TranslatedCall,
     Translation,
     no_counterpart,
 )
@@ -39,7 +39,7 @@ _ITS_OWN: Final = frozenset(
 )
 
 
-class Translated:
+class TranslatingTransport:
     """One kind of provider. wire: what carries the translated request."""
 
     def __init__(self, kind: str, wire: Transport) -> None:
@@ -50,7 +50,7 @@ class Translated:
     def prepare(self) -> None:
         """Load what translates: seconds, once, off the event loop. Raises ConfigError."""
         if self._translation is None:
-            self._translation = load(self._kind)
+            self._translation = load_translation(self._kind)
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
         if self._translation is None:
@@ -66,7 +66,7 @@ class Translated:
         reply = await self._wire.send(sent)
         try:
             if not 200 <= reply.status < 300:
-                return await refusal(reply, self._kind)
+                return await translate_refusal(reply, self._kind)
             if request.stream:
                 return StreamReply(reply, translation.chunks(ask), ask.dropped)
         except BaseException:
@@ -80,9 +80,9 @@ class Translated:
 
 def _asked(
     translation: Translation, kind: str, request: UpstreamRequest
-) -> tuple[Ask, UpstreamRequest]:
+) -> tuple[TranslatedCall, UpstreamRequest]:
     """Raises Untranslatable, UpstreamFailed for a fault of ours."""
-    asked = looked_through(json.loads(request.body), kind)
+    asked = screen_request(json.loads(request.body), kind)
     try:
         ask = translation.ask(asked, stream=request.stream)
     except Untranslatable:
@@ -177,7 +177,9 @@ def _end_with_default(given: Json) -> bool:
 class StreamReply(_Reply):
     """Only what came whole is translated; an end without a finish reason stays without one."""
 
-    def __init__(self, reply: UpstreamReply, chunks: Chunks, dropped: Sequence[str]) -> None:
+    def __init__(
+        self, reply: UpstreamReply, chunks: ChunkTranslator, dropped: Sequence[str]
+    ) -> None:
         super().__init__(reply, dropped)
         self._chunks = chunks
 
@@ -190,7 +192,7 @@ class StreamReply(_Reply):
 
     async def chunks(self) -> AsyncIterator[bytes]:
         events, made = self._chunks.payloads, self._chunks
-        async for piece in until_end(self._reply.chunks(), lambda: made.ended):
+        async for piece in chunks_until_end(self._reply.chunks(), lambda: made.ended):
             out: list[bytes] = []
             try:
                 for data in events.feed(piece):
@@ -204,7 +206,7 @@ class StreamReply(_Reply):
         yield b"".join([*last, DONE]) if made.finished else b"".join(last)
 
 
-def _fed(made: Chunks, data: bytes) -> Sequence[Json]:
+def _fed(made: ChunkTranslator, data: bytes) -> Sequence[Json]:
     event = _json(data)
     try:
         return made.feed(event)

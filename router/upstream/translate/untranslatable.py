@@ -16,7 +16,7 @@ class Untranslatable(Exception):
         self.param = param
 
 
-class Malformed(Untranslatable):
+class MalformedRequest(Untranslatable):
     """The request is none in any protocol: OpenAI refuses it too. param: as a path."""
 
     code = "invalid_value"

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from router.upstream.scripted import Happening, Turn
+from router.upstream.scripted import ScriptedEvent, ScriptedTurn
 
 EVENTS = {"content-type": "text/event-stream"}
 
@@ -41,7 +41,7 @@ class Upstream:
     """
 
     def __init__(self) -> None:
-        self.turns: dict[str, Turn | Callable[[Asked], Turn]] = {}
+        self.turns: dict[str, ScriptedTurn | Callable[[Asked], ScriptedTurn]] = {}
         self.asked: list[Asked] = []
         self.port = 0
         self.hangs_up = False
@@ -73,17 +73,17 @@ class Upstream:
         asked = Asked(headers, body, port, head.split(" ", 2)[1])
         self.asked.append(asked)
         turn = self.turns[asked.model]
-        chosen = turn if isinstance(turn, Turn) else turn(asked)
+        chosen = turn if isinstance(turn, ScriptedTurn) else turn(asked)
         return await play(chosen, asked, reader, writer) and not self.hangs_up
 
 
 async def play(
-    turn: Turn, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    turn: ScriptedTurn, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> bool:
     """Whether the connection can be used again."""
     if turn.hang:
         return await _until_gone(asked, reader)
-    if turn.steps[:1] == (Happening.RESET,):
+    if turn.steps[:1] == (ScriptedEvent.RESET,):
         writer.transport.abort()
         return False
     head = f"HTTP/1.1 {turn.status} X\r\ntransfer-encoding: chunked\r\n"
@@ -94,11 +94,11 @@ async def play(
             case bytes():
                 writer.write(f"{len(step):x}\r\n".encode() + step + b"\r\n")
                 await writer.drain()
-            case Happening.RESET:
+            case ScriptedEvent.RESET:
                 await asyncio.sleep(0.05)  # let what was written arrive first
                 writer.transport.abort()
                 return False
-            case Happening.HANG:
+            case ScriptedEvent.HANG:
                 return await _until_gone(asked, reader)
             case _:
                 await asyncio.sleep(step)
@@ -143,7 +143,7 @@ def running_upstream() -> Iterator[Upstream]:
         loop.close()
 
 
-def completion(text: str = "hello", *, model: str = "m-1", **more: object) -> Turn:
+def completion(text: str = "hello", *, model: str = "m-1", **more: object) -> ScriptedTurn:
     """A whole answer, written with odd spacing, so that equal bytes mean something."""
     extra = "".join(f', "{name}":  {json.dumps(value)}' for name, value in more.items())
     body = (
@@ -152,12 +152,12 @@ def completion(text: str = "hello", *, model: str = "m-1", **more: object) -> Tu
         f'"content":{json.dumps(text)} }} }}], '
         f'"usage":{{"prompt_tokens":7,"completion_tokens":5,"total_tokens":12}}{extra} }}\n'
     )
-    return Turn(steps=(body.encode(),))
+    return ScriptedTurn(steps=(body.encode(),))
 
 
-def error(status: int, message: str = "no", code: str | None = None) -> Turn:
+def error(status: int, message: str = "no", code: str | None = None) -> ScriptedTurn:
     body = {"error": {"message": message, "type": "t", "param": None, "code": code}}
-    return Turn(status=status, steps=(json.dumps(body).encode(),))
+    return ScriptedTurn(status=status, steps=(json.dumps(body).encode(),))
 
 
 def event(
@@ -176,16 +176,18 @@ USAGE = (
 DONE = b"data: [DONE]\n\n"
 
 
-def streamed(*words: str) -> Turn:
+def streamed(*words: str) -> ScriptedTurn:
     deltas = [event({"content": word}) for word in words]
-    return Turn(headers=EVENTS, steps=(ROLE, *deltas, event(finish="stop"), USAGE, DONE))
+    return ScriptedTurn(
+        headers=EVENTS, steps=(ROLE, *deltas, event(finish="stop"), USAGE, DONE)
+    )
 
 
-def broken_stream(*steps: bytes | float | Happening) -> Turn:
-    return Turn(headers=EVENTS, steps=steps)
+def broken_stream(*steps: bytes | float | ScriptedEvent) -> ScriptedTurn:
+    return ScriptedTurn(headers=EVENTS, steps=steps)
 
 
-def gzipped(turn: Turn) -> Turn:
+def gzipped(turn: ScriptedTurn) -> ScriptedTurn:
     body = b"".join(step for step in turn.steps if isinstance(step, bytes))
     headers = {**turn.headers, "content-encoding": "gzip"}
-    return Turn(turn.status, headers, (gzip.compress(body),))
+    return ScriptedTurn(turn.status, headers, (gzip.compress(body),))

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from router.upstream.scripted import Turn
+from router.upstream.scripted import ScriptedTurn
 from tests.support.providers.scripted_upstream import EVENTS, Asked
 
 FIELDS = frozenset(
@@ -53,13 +53,13 @@ class Refused(Exception):
     """What OpenAI would answer with 400."""
 
 
-def turn(asked: Asked) -> Turn:
+def turn(asked: Asked) -> ScriptedTurn:
     body = asked.json
     try:
         check(body)
     except Refused as error:
         told = {"message": str(error), "type": "invalid_request_error", "param": None}
-        return Turn(400, steps=(json.dumps({"error": told | {"code": None}}).encode(),))
+        return ScriptedTurn(400, steps=(json.dumps({"error": told | {"code": None}}).encode(),))
     message, finish = reply(body)
     return streamed(body, message, finish) if body.get("stream") else whole(message, finish)
 
@@ -152,7 +152,7 @@ def reply(body: dict[str, Any]) -> tuple[dict[str, Any], str]:
     return said, "stop"
 
 
-def whole(message: dict[str, Any], finish: str) -> Turn:
+def whole(message: dict[str, Any], finish: str) -> ScriptedTurn:
     answer = {
         "id": "chatcmpl-1",
         "object": "chat.completion",
@@ -161,7 +161,7 @@ def whole(message: dict[str, Any], finish: str) -> Turn:
         "choices": [{"index": 0, "message": message, "finish_reason": finish}],
         "usage": USAGE,
     }
-    return Turn(steps=(json.dumps(answer).encode(),))
+    return ScriptedTurn(steps=(json.dumps(answer).encode(),))
 
 
 def deltas(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -197,6 +197,6 @@ def pieces(message: dict[str, Any], finish: str, *, usage: bool = True) -> tuple
     return (*said, last, *counted, b"data: [DONE]\n\n")
 
 
-def streamed(body: dict[str, Any], message: dict[str, Any], finish: str) -> Turn:
+def streamed(body: dict[str, Any], message: dict[str, Any], finish: str) -> ScriptedTurn:
     asked = (body.get("stream_options") or {}).get("include_usage") is True
-    return Turn(headers=EVENTS, steps=pieces(message, finish, usage=asked))
+    return ScriptedTurn(headers=EVENTS, steps=pieces(message, finish, usage=asked))

@@ -17,10 +17,10 @@ from harness.runtime.clock import ManualClock
 from router.observers.tracing_port import Tracing
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
-from router.server.app import build
+from router.server.app import build_router
 from router.server.asgi import WATCH_AFTER_S
 from router.snapshot.holder import SnapshotHolder
-from router.upstream.scripted import Scripted, Turn
+from router.upstream.scripted import ScriptedTransport, ScriptedTurn
 from router.upstream.transport import TransportFactory, UpstreamRequest
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.live_router import (
@@ -36,7 +36,7 @@ from tests.support.router.live_router import (
 
 AUTH = (b"authorization", f"Bearer {KEY}".encode())
 CHAT = "/v1/chat/completions"
-Script = dict[str, Turn | Callable[[], Turn]]
+Script = dict[str, ScriptedTurn | Callable[[], ScriptedTurn]]
 ASK = b'{"model":"support","messages":[{"role":"user","content":"hi"}]}'
 
 
@@ -46,7 +46,7 @@ class Door:
     def __init__(
         self,
         folder: Path,
-        script: Callable[[UpstreamRequest], Turn] = lambda _: completion(),
+        script: Callable[[UpstreamRequest], ScriptedTurn] = lambda _: completion(),
         settings: RouterSettings = QUICK,
         *,
         booted: bool = True,
@@ -66,8 +66,8 @@ class Door:
         self.recorder = Recorder(
             store, Spool(folder / "spool"), worker="w", clock=clock, live_rollouts=frozenset
         )
-        self.transport = Scripted(script)
-        self.app = build(
+        self.transport = ScriptedTransport(script)
+        self.app = build_router(
             self.holder,
             self.recorder,
             transports or (lambda _: self.transport),
@@ -142,11 +142,11 @@ class Place:
         self.asked: Counter[str] = Counter()
         self.script = script
 
-        def turn(request: Any) -> Turn:
+        def turn(request: Any) -> ScriptedTurn:
             model = json.loads(request.body)["model"]
             self.asked[model] += 1
             found = self.script[model]
-            return found if isinstance(found, Turn) else found()
+            return found if isinstance(found, ScriptedTurn) else found()
 
         rule = UnitRule(block_size=1, unit=Unit.REQUEST)
         self.door = Door(

@@ -40,10 +40,10 @@ from harness.runtime.clock import SystemClock
 from router.observers.tracing_port import Tracing
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
-from router.server.app import build
+from router.server.app import build_router
 from router.server.process import server
-from router.snapshot.compiled import Serving
-from router.snapshot.compiler import ready
+from router.snapshot.compiled import CompiledSnapshot
+from router.snapshot.compiler import compile_snapshot
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.transports import Transports
 
@@ -158,9 +158,9 @@ def upstream_keys(of: Snapshot) -> ProviderKeySets:
 
 def served(
     of: Snapshot, standing: Sequence[Switch] = (), classes: DataClasses = NONE_NAMED
-) -> Serving:
+) -> CompiledSnapshot:
     """Ready, with the keys of this world."""
-    return ready(of, standing, upstream_keys(of), classes)
+    return compile_snapshot(of, standing, upstream_keys(of), classes)
 
 
 def provider(url: str, name: str = "up", **more: object) -> Provider:
@@ -270,7 +270,7 @@ def running_router_on(
         flush_interval_s=settings.flush_interval_s,
     )
     transports = Transports(settings)
-    app = build(
+    app = build_router(
         holder,
         recorder,
         transports,
