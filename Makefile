@@ -2,7 +2,8 @@
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q
-PARALLEL := -n $(or $(WORKERS),2) --dist worksteal
+# Tests also wait for processes and sockets: one worker more than there are cores.
+PARALLEL := -n $(or $(WORKERS),3) --dist worksteal
 COVERAGE := --cov --cov-branch
 is_set = $(filter-out 0 no false,$(1))
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal \
@@ -11,7 +12,7 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint types arch test-fast test-browser cov migrate bench docs \
-	lock soak
+	lock verify soak
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -22,13 +23,14 @@ setup: ## make .venv from the hash-pinned locks (instant when it is there)
 demo: setup ## the four stories, live; ONCE=1 ends by itself, SWAP=1 swaps the candidates
 	@$(BIN)/swapgate demo $(if $(call is_set,$(ONCE)),--once) $(if $(call is_set,$(SWAP)),--swap)
 
-test: setup ## everything: format, lint, types, imports, docs, all tests on both databases
+test: setup ## format, lint, types, imports, docs, the tests on both databases
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/swapgate docs generate --check
 	$(PYTEST) $(PARALLEL)
+	@sh .ci/last_passed.sh
 
 fmt: setup ## format, and mend what ruff can
 	$(BIN)/ruff format .
@@ -46,13 +48,14 @@ arch: setup ## import contracts and the rules of the house
 	$(PYTEST) tests/test_architecture.py
 
 test-fast: setup ## unit and contract tests, in memory and on SQLite
-	$(PYTEST) tests/unit tests/contract -m "not (postgres or browser or slow or soak)"
+	$(PYTEST) $(PARALLEL) tests/unit tests/contract -m "not (postgres or browser or slow or verify or soak)"
 
 test-browser: setup ## the dashboard in a real browser
 	$(PYTEST) tests/browser
 
-cov: setup ## all tests, measured: at least 90 % covered; coverage as pages in htmlcov/
-	$(PYTEST) $(PARALLEL) $(COVERAGE) --cov-report=html --cov-fail-under=90
+cov: setup ## test and verify, measured: at least 90 % covered; pages in htmlcov/
+	$(PYTEST) $(PARALLEL) -m "not soak" $(COVERAGE) --cov-report=html --cov-fail-under=90
+	@sh .ci/last_passed.sh cov
 
 migrate: setup ## bring the configured database to the newest schema
 	$(BIN)/swapgate db upgrade
@@ -69,5 +72,10 @@ lock: setup ## resolve requirements/*.lock anew from pyproject.toml; UPGRADE=1 f
 	$(COMPILE) pyproject.toml --constraint requirements/dev.lock -o requirements/runtime.lock
 	echo uv | $(COMPILE) - -o requirements/uv.lock
 
-soak: setup ## the long tests: hundreds of real kills, SOAK_S=1200 seconds of mixed faults
+verify: setup ## every case of what `make test` samples: calibrations, crashes, the demo swapped
+	$(PYTEST) $(PARALLEL) -m verify
+	@sh .ci/last_passed.sh verify
+
+soak: setup ## the longest: hundreds of real kills, SOAK_S=1200 seconds of mixed faults
 	$(PYTEST) tests -m soak --timeout=0
+	@sh .ci/last_passed.sh soak
