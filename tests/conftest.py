@@ -24,6 +24,7 @@ sys.dont_write_bytecode = False
 # Thousands of small databases are written and thrown away: in memory, where there is room.
 MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes its own folder in it
 ROOM_BYTES = 4 << 30
+INTEGRATION = Path(__file__).parent / "integration"
 
 
 def has_room(folder: Path) -> bool:
@@ -111,6 +112,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         asked = {"postgres"} & set(fixtures)
         if asked or any("postgres" in each for each in params.values() if type(each) is str):
             item.add_marker(pytest.mark.postgres)
+        # The contract and the promise are held on both databases in every run; how the
+        # product uses them is the same code.
+        if (
+            "postgresql" in [each for each in params.values() if type(each) is str]
+            and item.path.is_relative_to(INTEGRATION)
+            and not item.get_closest_marker("both_databases")
+        ):
+            item.add_marker(pytest.mark.verify)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from tests.support.store.raw_rows import (
     prepared,
 )
 
-pytestmark = pytest.mark.req("F1", "F5")
+pytestmark = [pytest.mark.req("F1", "F5"), pytest.mark.both_databases]
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from tests.support.store.raw_rows import (
     proven,
 )
 
-pytestmark = pytest.mark.req("F1", "A7")
+pytestmark = [pytest.mark.req("F1", "A7"), pytest.mark.both_databases]
 
 OLD_SCHEMA: Final = Path(__file__).parents[1] / "golden" / "sqlite_0033.sql"
 ASKING: Final = POLICY.replace("automatic", "approved")

@@ -19,7 +19,7 @@ HELD = {"holdback": "t_old", **PLAN}
 FOURTH = {"version": 4, "prev_version": 3, "revision": 5}
 ROLLED_BACK = "UPDATE rollout SET state = 'rolled_back', version = version + 1"
 
-pytestmark = pytest.mark.req("F1", "F3")
+pytestmark = [pytest.mark.req("F1", "F3"), pytest.mark.both_databases]
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ from harness.store.sql import SqlStore
 from tests.support.control.control_plane import ANN, BEN, ITEMS, SECRET, World, approved
 from tests.support.site.signing_keys import CONTROL
 
+pytestmark = pytest.mark.both_databases
+
 PROMOTED = ["promotion", "weight", "weight", "canary", "baseline"]
 ENDS = {
     "chat": ("better", Phase.PROMOTED, PROMOTED),

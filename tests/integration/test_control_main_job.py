@@ -43,6 +43,7 @@ def promoted(world: World, proposal: str, turns: int = 60) -> Phase:
 
 
 @pytest.mark.req("A7", "F1", "F2")
+@pytest.mark.both_databases
 def test_a_better_candidate_is_evaluated_canaried_and_promoted(world: World) -> None:
     proposal = world.propose("sim/better")
 
@@ -77,6 +78,7 @@ def test_an_equal_candidate_is_not_enough_for_the_default_claim(world: World) ->
 
 
 @pytest.mark.req("F3", "F4")
+@pytest.mark.both_databases
 def test_a_canary_that_fails_online_is_rolled_back_by_itself(world: World) -> None:
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)

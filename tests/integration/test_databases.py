@@ -5,6 +5,8 @@ import sqlite3
 import psycopg
 import pytest
 
+pytestmark = pytest.mark.both_databases
+
 
 def open_database(url: str) -> "sqlite3.Connection | psycopg.Connection":
     if url.startswith("sqlite:///"):

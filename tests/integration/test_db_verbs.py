@@ -14,7 +14,7 @@ from harness.control.operations import housekeeping, state_audit
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.signing_keys import ENVIRONMENT
 
-pytestmark = pytest.mark.req("F1")
+pytestmark = [pytest.mark.req("F1"), pytest.mark.both_databases]
 
 
 @pytest.fixture

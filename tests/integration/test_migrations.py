@@ -16,6 +16,8 @@ from tests.contract.conftest import open_store
 from tests.support.store.raw_rows import PROPOSAL
 from tests.support.store.records import SAMPLE, proposal, seeded, start_canary
 
+pytestmark = pytest.mark.both_databases
+
 NEWEST = "0043"
 
 

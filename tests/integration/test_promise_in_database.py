@@ -26,7 +26,7 @@ from tests.support.store.raw_rows import (
     proven,
 )
 
-pytestmark = pytest.mark.req("F1", "A7")
+pytestmark = [pytest.mark.req("F1", "A7"), pytest.mark.both_databases]
 
 
 @pytest.fixture

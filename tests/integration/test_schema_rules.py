@@ -7,7 +7,7 @@ import pytest
 from harness.store import migrate
 from tests.support.store.raw_rows import Database
 
-pytestmark = pytest.mark.req("F3")
+pytestmark = [pytest.mark.req("F3"), pytest.mark.both_databases]
 
 
 @pytest.fixture

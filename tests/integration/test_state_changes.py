@@ -38,7 +38,7 @@ from tests.support.control.control_plane import BEN, SECRET, World, approved
 from tests.support.site.signing_keys import CONTROL, VERIFIER
 from tests.support.store.raw_rows import WAIVER, Database, prepared
 
-pytestmark = pytest.mark.req("F3", "F5")
+pytestmark = [pytest.mark.req("F3", "F5"), pytest.mark.both_databases]
 
 Change = tuple[str, object]
 Statement = tuple[str, dict[str, Any]]
