@@ -63,7 +63,8 @@ class Journal:
 def new_kinds_first(points: list[int], written: list[list[str]]) -> list[int]:
     """written: the kinds of statement at each point, which counts from 1."""
     known: set[str] = set()
-    new, old = [], []
+    new: list[int] = []
+    old: list[int] = []
     for point in points:
         kinds = set(written[point - 1])
         (old if kinds <= known else new).append(point)
