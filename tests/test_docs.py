@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness.cli.frame.command_reference import replaced
-from harness.cli.operations.docs import FOLDER, diagrams, wanted
+from harness.cli.frame.command_reference import replace_diagram
+from harness.cli.operations.docs import FOLDER, diagrams, generated_files
 from harness.cli.program import program
 from harness.domain.canary import rollout
 from harness.domain.errors import ConfigError, InputError
@@ -44,20 +44,20 @@ def test_a_stale_page_is_found_and_written_anew(
 
 def test_without_a_checkout_there_are_no_docs_to_write(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="checkout"):
-        wanted(program, tmp_path)
+        generated_files(program, tmp_path)
 
 
 def test_a_page_without_markers_is_named(tmp_path: Path) -> None:
     (tmp_path / "architecture.md").write_text("nothing")
 
     with pytest.raises(InputError, match=r"architecture\.md"):
-        wanted(program, tmp_path)
+        generated_files(program, tmp_path)
 
 
 def test_only_what_stands_between_the_markers_is_replaced() -> None:
     text = "a\n<!-- generated: x -->\nold\n<!-- end: x -->\nb\n"
 
-    assert replaced(text, "x", "new") == text.replace("old", "new")
+    assert replace_diagram(text, "x", "new") == text.replace("old", "new")
 
 
 ARROW = re.compile(r"^    (\w+) --> (\w+): (.+)$", re.MULTILINE)

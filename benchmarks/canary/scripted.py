@@ -17,7 +17,7 @@ from harness.control.proposals import submission
 from harness.control.proposals.submission import Wish
 from harness.domain.proposals.proposal import Phase
 from harness.domain.routing.target import Target
-from harness.runtime.processes.eval_worker import Worker
+from harness.runtime.processes.eval_worker import EvalWorker
 from harness.runtime.processes.inline_workers import InlineWorkers
 from tests.support.evals.scripted_runner import ScriptedRunner
 
@@ -29,7 +29,7 @@ def opened(installation: Installation, routes: Mapping[str, str]) -> Mapping[str
     store = installation.context.store
 
     def work(run: str, owner: str) -> None:
-        Worker(
+        EvalWorker(
             store=store,
             clock=installation.context.clock,
             runner=ScriptedRunner(installation.settings.suites, _answer),

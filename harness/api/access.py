@@ -9,8 +9,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from harness.api.failed_attempts import Attempts
-from harness.api.json_answers import Answer, problem
+from harness.api.failed_attempts import FailedAttempts
+from harness.api.json_answers import JsonAnswer, problem
 from harness.control.operations import keys
 from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import MANAGEMENT_PREFIX, Actor, Role
@@ -23,7 +23,7 @@ SCRAPER = Actor("metrics token", Role.VIEWER, "metrics token")
 
 
 @dataclass(frozen=True)
-class Locks:
+class AccessRules:
     """What opens the API. metrics_token: opens /metrics alone; None where there is none."""
 
     store: Store
@@ -40,9 +40,9 @@ class Authenticated:
     them out of the way, not to keep the key.
     """
 
-    def __init__(self, app: ASGIApp, *, locks: Locks) -> None:
+    def __init__(self, app: ASGIApp, *, locks: AccessRules) -> None:
         self._app, self._locks = app, locks
-        self._attempts = Attempts(locks.clock)
+        self._attempts = FailedAttempts(locks.clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN:
@@ -58,7 +58,7 @@ class Authenticated:
         scope.setdefault("state", {})["actor"] = actor
         await self._app(scope, receive, send)
 
-    def _refusal(self, scope: Scope, why: str, *, given: bool) -> Answer:
+    def _refusal(self, scope: Scope, why: str, *, given: bool) -> JsonAnswer:
         peer = scope["client"][0] if scope.get("client") else None
         address = client_address(peer, (), ())
         wait_s = self._attempts.wait_s(address)
@@ -86,7 +86,7 @@ def _bearer(header: str) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _unknown(message: str, *, given: bool) -> Answer:
+def _unknown(message: str, *, given: bool) -> JsonAnswer:
     challenge = 'Bearer realm="swapgate"' + (', error="invalid_token"' if given else "")
     return problem(
         HTTPStatus.UNAUTHORIZED,
@@ -96,7 +96,7 @@ def _unknown(message: str, *, given: bool) -> Answer:
     )
 
 
-def _slow_down(wait_s: float) -> Answer:
+def _slow_down(wait_s: float) -> JsonAnswer:
     return problem(
         HTTPStatus.TOO_MANY_REQUESTS,
         "TooManyFailures",

@@ -24,16 +24,16 @@ from harness.api import (
     routing,
     shadow,
 )
-from harness.api.access import Authenticated, Locks
-from harness.api.error_status import Guarded, of_http, of_validation
+from harness.api.access import AccessRules, Authenticated
+from harness.api.error_status import ErrorGuard, answer_http_error, answer_validation_error
 from harness.api.health import TurnAge
-from harness.api.idempotency import Remembered
+from harness.api.idempotency import IdempotencyCache
 from harness.api.openapi import document
 from harness.api.request_body import StrictBody
 from harness.app.installation import Installation
 
 PREFIX: Final = "/api/v1"
-NOUNS: Final = (
+ROUTERS: Final = (
     routing,
     providers,
     evals,
@@ -53,10 +53,10 @@ class _Api(FastAPI):
     """With the answers in its OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
-        return document(super().openapi(), answers())
+        return document(super().openapi(), documented_answers())
 
 
-def build(
+def build_app(
     installation: Installation,
     *,
     metrics_token: str | None = None,
@@ -75,26 +75,28 @@ def build(
         generate_unique_id_function=_operation,
     )
     app.state.installation = installation
-    app.state.remembered = Remembered(installation.clock)
+    app.state.remembered = IdempotencyCache(installation.clock)
     app.state.turn_age_s = turn_age_s
     app.include_router(health.router)
-    for noun in NOUNS:
+    for noun in ROUTERS:
         app.include_router(noun.router, prefix=PREFIX, tags=[noun.__name__.split(".")[-1]])
-    app.add_exception_handler(HTTPException, of_http)
-    app.add_exception_handler(RequestValidationError, of_validation)
-    locks = Locks(installation.store, installation.secret, installation.clock, metrics_token)
+    app.add_exception_handler(HTTPException, answer_http_error)
+    app.add_exception_handler(RequestValidationError, answer_validation_error)
+    locks = AccessRules(
+        installation.store, installation.secret, installation.clock, metrics_token
+    )
     # The last one added is the outermost.
     app.add_middleware(StrictBody)
     app.add_middleware(Authenticated, locks=locks)
-    app.add_middleware(Guarded, chance=installation.context.chance)
+    app.add_middleware(ErrorGuard, chance=installation.context.chance)
     return app
 
 
-def answers() -> Mapping[tuple[str, str], Any]:
+def documented_answers() -> Mapping[tuple[str, str], Any]:
     """(path, method in lower case) to the type of the answer."""
     return {
         (PREFIX + route.path_format, method.lower()): route.endpoint.__annotations__["return"]
-        for noun in NOUNS
+        for noun in ROUTERS
         for route in noun.router.routes
         if isinstance(route, APIRoute)
         for method in route.methods or ()

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.endpoint import Who, endpoint
-from harness.api.request_fields import CaptureSlice, PurgeSlice
+from harness.api.endpoint import CallerParam, endpoint
+from harness.api.request_fields import CaptureQuery, PurgeQuery
 from harness.control.operations import captures, listings
 from harness.control.operations.captures import Glance
 from harness.domain.pagination import Page
@@ -15,19 +15,19 @@ router = APIRouter()
 
 
 @endpoint(router, "GET", "/captures")
-def list_captures(who: Who, piece: Annotated[CaptureSlice, Query()]) -> Page[Glance]:
+def list_captures(who: CallerParam, piece: Annotated[CaptureQuery, Query()]) -> Page[Glance]:
     """Newest first; never their content."""
     return listings.captures(who.ctx, piece.page, route=piece.route)
 
 
 @endpoint(router, "GET", "/captures/{capture}")
-def show_capture(who: Who, capture: str) -> Captured:
+def show_capture(who: CallerParam, capture: str) -> Captured:
     """With its content. Needs an approver; the audit log notes it."""
     return captures.shown(who.ctx, who.actor, capture)
 
 
 @endpoint(router, "DELETE", "/captures", status=204)
-def purge_captures(who: Who, piece: Annotated[PurgeSlice, Query()]) -> None:
+def purge_captures(who: CallerParam, piece: Annotated[PurgeQuery, Query()]) -> None:
     """Those that fit all that is given. Needs an admin."""
     captures.purge(
         who.ctx,

@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 import uvicorn
 
-from harness.api.app import build
+from harness.api.app import build_app
 from harness.app import installation as bootstrap
 from harness.control.routing import seed
 from harness.domain.errors import SignatureInvalid
@@ -36,7 +36,7 @@ def _seed(installation: bootstrap.Installation) -> None:
         log.error("seeded_nothing", reason=str(error), next="swapgate db check")  # noqa: TRY400 - the reason is the whole story
 
 
-def run(config: Path | None) -> None:
+def run_control(config: Path | None) -> None:
     """Blocks until SIGTERM or Ctrl-C; eval workers end with it and go on after a restart."""
     # uvicorn raises the signal again at its end: without a handler nothing below would run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -48,7 +48,7 @@ def run(config: Path | None) -> None:
     schedule.start()
     try:
         uvicorn.run(
-            build(installation, metrics_token=os.environ.get(METRICS_TOKEN) or None),
+            build_app(installation, metrics_token=os.environ.get(METRICS_TOKEN) or None),
             host=where.host,
             port=where.port,
             **SERVER,
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m harness.api.control_process [--config FILE]`."""
     parser = argparse.ArgumentParser(prog="swapgate serve control")
     parser.add_argument("--config", type=Path)
-    run(parser.parse_args(arguments).config)
+    run_control(parser.parse_args(arguments).config)
 
 
 if __name__ == "__main__":

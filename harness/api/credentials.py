@@ -9,8 +9,8 @@ from fastapi import APIRouter
 from pydantic import ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
-from harness.api.endpoint import Maker, Who, endpoint
-from harness.api.json_answers import whole
+from harness.api.endpoint import BodyFactory, CallerParam, endpoint
+from harness.api.json_answers import json_answer
 from harness.api.request_fields import Body, Name, Text
 from harness.control.providers import credentials
 from harness.control.providers.credentials import (
@@ -80,29 +80,29 @@ def _clear(value: SecretStr) -> str:
 
 
 @endpoint(router, "GET", "/credentials/providers")
-def list_credentials(who: Who) -> Page[ProviderShown]:
+def list_credentials(who: CallerParam) -> Page[ProviderShown]:
     """Every provider, and whether it has a key; never the key."""
-    return whole(credentials.overview(who.ctx))
+    return json_answer(credentials.overview(who.ctx))
 
 
 @endpoint(router, "POST", "/credentials/providers", status=201)
-def create_credential(who: Maker, body: NewCredentialBody) -> ProviderShown:
+def create_credential(who: BodyFactory, body: NewCredentialBody) -> ProviderShown:
     """Where none is stored yet; else 409. Needs an admin."""
     return credentials.put(who.ctx, who.actor, body.name, body.change(), create_only=True)
 
 
 @endpoint(router, "GET", "/credentials/providers/{provider}")
-def get_credential(who: Who, provider: str) -> ProviderShown:
+def get_credential(who: CallerParam, provider: str) -> ProviderShown:
     return credentials.get(who.ctx, provider)
 
 
 @endpoint(router, "PUT", "/credentials/providers/{provider}")
-def put_credential(who: Who, provider: str, body: CredentialBody) -> ProviderShown:
+def put_credential(who: CallerParam, provider: str, body: CredentialBody) -> ProviderShown:
     """Add or replace. In force on every router within two seconds. Needs an admin."""
     return credentials.put(who.ctx, who.actor, provider, body.change())
 
 
 @endpoint(router, "DELETE", "/credentials/providers/{provider}")
-def remove_credential(who: Who, provider: str, key: str | None = None) -> ProviderShown:
+def remove_credential(who: CallerParam, provider: str, key: str | None = None) -> ProviderShown:
     """Take its stored keys away, or one of them. Needs an admin."""
     return credentials.remove(who.ctx, who.actor, provider, key=key)

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.endpoint import Who, endpoint
-from harness.api.json_answers import whole
-from harness.api.request_fields import DriftAcceptBody, DriftRunBody, DriftSlice
+from harness.api.endpoint import CallerParam, endpoint
+from harness.api.json_answers import json_answer
+from harness.api.request_fields import DriftAcceptBody, DriftQuery, DriftRunBody
 from harness.control.drift import operations, reports
 from harness.control.drift.reports import Shown, Status
 from harness.control.operations import listings
@@ -27,33 +27,33 @@ class DriftRun:
 
 
 @endpoint(router, "GET", "/drift")
-def list_watched(who: Who) -> Page[Status]:
+def list_watched(who: CallerParam) -> Page[Status]:
     """Every incumbent that a suite watches."""
-    return whole(reports.status(who.ctx))
+    return json_answer(reports.status(who.ctx))
 
 
 @endpoint(router, "GET", "/drift/runs")
-def list_drift_runs(who: Who, piece: Annotated[DriftSlice, Query()]) -> Page[DriftRun]:
+def list_drift_runs(who: CallerParam, piece: Annotated[DriftQuery, Query()]) -> Page[DriftRun]:
     """Newest first."""
     found = listings.drift_runs(who.ctx, piece.page, route=piece.route or "")
     return found.map(lambda each: DriftRun(*each))
 
 
 @endpoint(router, "GET", "/routes/{route}/drift")
-def route_drift(who: Who, route: str) -> Page[Shown]:
+def route_drift(who: CallerParam, route: str) -> Page[Shown]:
     """What changed since the baseline, suite by suite: figures, items, old and new answers."""
-    return whole(reports.shown(who.ctx, route))
+    return json_answer(reports.shown(who.ctx, route))
 
 
 @endpoint(router, "POST", "/routes/{route}/drift/run", status=201)
-def run_drift(who: Who, route: str, body: DriftRunBody = ALL_SUITES) -> Page[Check]:
+def run_drift(who: CallerParam, route: str, body: DriftRunBody = ALL_SUITES) -> Page[Check]:
     """Ask the incumbent again at once."""
-    return whole(operations.run_now(who.ctx, who.actor, route, suite=body.suite or ""))
+    return json_answer(operations.run_now(who.ctx, who.actor, route, suite=body.suite or ""))
 
 
 @endpoint(router, "POST", "/routes/{route}/drift/accept")
-def accept_drift(who: Who, route: str, body: DriftAcceptBody) -> Page[Watch]:
+def accept_drift(who: CallerParam, route: str, body: DriftAcceptBody) -> Page[Watch]:
     """Measure a new baseline of how it answers now. Needs an approver and a reason."""
-    return whole(
+    return json_answer(
         operations.accept(who.ctx, who.actor, route, suite=body.suite or "", reason=body.reason)
     )

@@ -8,9 +8,9 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
-from harness.api.idempotency import Remembered
-from harness.api.json_answers import Answer
-from harness.api.request_fields import Body, Slice
+from harness.api.idempotency import IdempotencyCache
+from harness.api.json_answers import JsonAnswer
+from harness.api.request_fields import Body, PageQuery
 from harness.app.installation import Installation
 from harness.control.context import Context
 from harness.domain.operations.access import Actor
@@ -19,19 +19,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Caller:
+class ApiCaller:
     """Who asks, and what answering takes. idempotency_key: only where something is made."""
 
     ctx: Context
     actor: Actor
     secret: bytes
-    remembered: Remembered
+    remembered: IdempotencyCache
     idempotency_key: str | None = None
 
 
-def _caller(request: Request) -> Caller:
+def _caller(request: Request) -> ApiCaller:
     installation: Installation = request.app.state.installation
-    return Caller(
+    return ApiCaller(
         ctx=installation.context,
         actor=request.state.actor,
         secret=installation.secret,
@@ -39,16 +39,18 @@ def _caller(request: Request) -> Caller:
     )
 
 
-Who = Annotated[Caller, Depends(_caller)]
-Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
+CallerParam = Annotated[ApiCaller, Depends(_caller)]
+IdempotencyKeyParam = Annotated[
+    str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)
+]
 
 
-def _maker(who: Who, idempotency_key: Key = None) -> Caller:
+def _maker(who: CallerParam, idempotency_key: IdempotencyKeyParam = None) -> ApiCaller:
     return replace(who, idempotency_key=idempotency_key)
 
 
-Maker = Annotated[Caller, Depends(_maker)]
-Piece = Annotated[Slice, Query()]
+BodyFactory = Annotated[ApiCaller, Depends(_maker)]
+PathPart = Annotated[PageQuery, Query()]
 
 
 def endpoint(
@@ -59,8 +61,8 @@ def endpoint(
     def register(handler: F) -> F:
         @wraps(handler)
         def answered(**given: Any) -> Response:
-            def do() -> Answer:
-                return Answer(handler(**given), status_code=status)
+            def do() -> JsonAnswer:
+                return JsonAnswer(handler(**given), status_code=status)
 
             if status == 204:
                 handler(**given)
@@ -75,7 +77,9 @@ def endpoint(
     return register
 
 
-def _once(who: Caller, what: str, body: Body | None, do: Callable[[], Answer]) -> Answer:
+def _once(
+    who: ApiCaller, what: str, body: Body | None, do: Callable[[], JsonAnswer]
+) -> JsonAnswer:
     if who.idempotency_key is None or body is None:
         return do()
     # The role too: a lesser key of the same person must not be shown what this one was.

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from harness.api.json_answers import Answer, problem
+from harness.api.json_answers import JsonAnswer, problem
 from harness.domain.errors import (
     ConfigError,
     Conflict,
@@ -42,7 +42,7 @@ STATUS: Final[Mapping[type[SwapgateError], HTTPStatus]] = {
 RETRY_AFTER_S = 2
 
 
-def of_ours(error: SwapgateError) -> Answer | None:
+def answer_error(error: SwapgateError) -> JsonAnswer | None:
     """The answer to an error of ours; None for one that a caller has no part in."""
     for kind in type(error).__mro__:
         status = STATUS.get(kind)
@@ -53,14 +53,14 @@ def of_ours(error: SwapgateError) -> Answer | None:
     return None
 
 
-async def of_http(_: Request, error: Exception) -> Answer:
+async def answer_http_error(_: Request, error: Exception) -> JsonAnswer:
     """Unknown paths and methods."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
     kind = HTTPStatus(error.status_code).phrase.title().replace(" ", "").replace("-", "")
     return problem(error.status_code, kind, f"{error.detail}.", headers=error.headers)
 
 
-async def of_validation(_: Request, error: Exception) -> Answer:
+async def answer_validation_error(_: Request, error: Exception) -> JsonAnswer:
     """Every wrong field with its place. The value is not repeated: it may be a secret."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "InputError", _places(error.errors()))
@@ -72,7 +72,7 @@ def _places(errors: Sequence[Any]) -> str:
     )
 
 
-class Guarded:
+class ErrorGuard:
     """Outermost: an error becomes its answer, an unforeseen one an id that the log has."""
 
     def __init__(self, app: ASGIApp, *, chance: Chance) -> None:
@@ -100,8 +100,8 @@ class Guarded:
                 raise
             await self._answer(error, scope)(scope, receive, sending)
 
-    def _answer(self, error: Exception, scope: Scope) -> Answer:
-        if isinstance(error, SwapgateError) and (known := of_ours(error)) is not None:
+    def _answer(self, error: Exception, scope: Scope) -> JsonAnswer:
+        if isinstance(error, SwapgateError) and (known := answer_error(error)) is not None:
             return known
         name = self._chance.token("e_")
         log.error("api_failed", id=name, path=scope["path"], exc_info=error)

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.endpoint import Maker, Piece, Who, endpoint
-from harness.api.json_answers import whole
-from harness.api.request_fields import EvalBody, EvalSlice, GroundsBody
+from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
+from harness.api.json_answers import json_answer
+from harness.api.request_fields import EvalBody, EvalQuery, OverruleBody
 from harness.control.evals import worker_supervision
 from harness.control.operations import listings, lookup
 from harness.control.operations.lookup import SuiteShown
@@ -28,19 +28,19 @@ class EvalProgress:
 
 
 @endpoint(router, "GET", "/suites")
-def list_suites(who: Who) -> Page[SuiteShown]:
-    return whole(lookup.suites(who.ctx))
+def list_suites(who: CallerParam) -> Page[SuiteShown]:
+    return json_answer(lookup.suites(who.ctx))
 
 
 @endpoint(router, "GET", "/evals")
-def list_evals(who: Who, piece: Annotated[EvalSlice, Query()]) -> Page[EvalRun]:
+def list_evals(who: CallerParam, piece: Annotated[EvalQuery, Query()]) -> Page[EvalRun]:
     """Newest first."""
     states = (piece.state,) if piece.state else ()
     return listings.runs(who.ctx, piece.page, states=states)
 
 
 @endpoint(router, "POST", "/evals", status=201)
-def start_eval(who: Maker, body: EvalBody) -> EvalRun:
+def start_eval(who: BodyFactory, body: EvalBody) -> EvalRun:
     """Queue a run outside any proposal. It never decides anything."""
     return worker_supervision.start_by_hand(
         who.ctx,
@@ -53,22 +53,22 @@ def start_eval(who: Maker, body: EvalBody) -> EvalRun:
 
 
 @endpoint(router, "POST", "/evals/{run}/cancel")
-def cancel_eval(who: Who, run: str, body: GroundsBody) -> EvalRun:
+def cancel_eval(who: CallerParam, run: str, body: OverruleBody) -> EvalRun:
     """End a run for good, with a reason. A proposal that waits for it is cancelled with it."""
     return worker_supervision.cancel(who.ctx, who.actor, run, body.reason)
 
 
 @endpoint(router, "GET", "/evals/{run}")
-def get_eval(who: Who, run: str) -> EvalProgress:
+def get_eval(who: CallerParam, run: str) -> EvalProgress:
     return EvalProgress(*comparison.progress(who.ctx, run))
 
 
 @endpoint(router, "GET", "/evals/{run}/samples")
-def eval_samples(who: Who, run: str, piece: Piece) -> Page[Sample]:
+def eval_samples(who: CallerParam, run: str, piece: PathPart) -> Page[Sample]:
     """In the order in which they are asked."""
     return listings.samples(who.ctx, run, piece.page)
 
 
 @endpoint(router, "GET", "/verdicts/{verdict}")
-def get_verdict(who: Who, verdict: str) -> Verdict:
+def get_verdict(who: CallerParam, verdict: str) -> Verdict:
     return lookup.verdict(who.ctx, verdict)

@@ -14,7 +14,7 @@ class _Bucket:
     at: float
 
 
-class Attempts:
+class FailedAttempts:
     """A token bucket per address. burst: failures at once; per_s: how fast they come back.
 
     Used from the event loop alone, so it takes no lock. Bounded: the address that failed

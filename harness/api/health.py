@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
-from harness.api.json_answers import Answer
+from harness.api.json_answers import JsonAnswer
 from harness.app.installation import Installation
 from harness.control.context import Context
 from harness.control.proposals import comparison, submission
@@ -22,21 +22,21 @@ TurnAge = Callable[[], float | None]
 
 
 @router.get("/healthz")
-async def healthz() -> Answer:
+async def healthz() -> JsonAnswer:
     """The process answers; asks nobody else."""
-    return Answer({"status": "ok"})
+    return JsonAnswer({"status": "ok"})
 
 
 @router.get("/readyz")
-def readyz(request: Request) -> Answer:
+def readyz(request: Request) -> JsonAnswer:
     """The database answers and has our tables. Says no more than yes or no."""
     installation: Installation = request.app.state.installation
     try:
         installation.store.etag()
     except Exception as error:  # noqa: BLE001 - whatever it is, we are not ready
         log.warning("not_ready", error=str(error))
-        return Answer({"status": "not ready"}, status_code=503)
-    return Answer({"status": "ok"})
+        return JsonAnswer({"status": "not ready"}, status_code=503)
+    return JsonAnswer({"status": "ok"})
 
 
 @router.get("/metrics")
@@ -44,11 +44,11 @@ def metrics(request: Request) -> Response:
     """Prometheus text. For viewers, and for the metrics token."""
     state = request.app.state
     registry = CollectorRegistry()
-    registry.register(_Figures(state.installation.context, state.turn_age_s))
+    registry.register(_MetricsCollector(state.installation.context, state.turn_age_s))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
-class _Figures(Collector):
+class _MetricsCollector(Collector):
     """Read at each scrape: everything is in the database, nothing is counted here."""
 
     def __init__(self, ctx: Context, turn_age_s: TurnAge | None) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Final
 
-from harness.api.json_answers import Answer
+from harness.api.json_answers import JsonAnswer
 from harness.domain.errors import InputError
 from harness.ports import Clock
 
@@ -27,7 +27,7 @@ class _Entry:
     body: bytes | None = None
 
 
-class Remembered:
+class IdempotencyCache:
     """Answers by (who, what, key). Thread-safe: of two at once, the second waits."""
 
     def __init__(self, clock: Clock) -> None:
@@ -35,7 +35,9 @@ class Remembered:
         self._lock = Lock()
         self._entries: OrderedDict[tuple[str, ...], _Entry] = OrderedDict()
 
-    def once(self, scope: tuple[str, ...], asked: str, do: Callable[[], Answer]) -> Answer:
+    def once(
+        self, scope: tuple[str, ...], asked: str, do: Callable[[], JsonAnswer]
+    ) -> JsonAnswer:
         """The first answer for this scope. A call that raises had no effect and is not kept.
 
         asked: the body in a canonical form. Raises InputError when it is not the first one's.
@@ -67,8 +69,8 @@ class Remembered:
             return self._entries.setdefault(scope, _Entry(now))
 
 
-def _again(status: int, body: bytes) -> Answer:
-    answer = Answer(None, status_code=status, headers={REPLAYED: "true"})
+def _again(status: int, body: bytes) -> JsonAnswer:
+    answer = JsonAnswer(None, status_code=status, headers={REPLAYED: "true"})
     answer.body = body
     answer.headers["content-length"] = str(len(body))
     return answer

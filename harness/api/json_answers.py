@@ -13,12 +13,12 @@ from harness.domain.pagination import Page
 T = TypeVar("T")
 
 
-def whole(everything: Sequence[T]) -> Page[T]:
+def json_answer(everything: Sequence[T]) -> Page[T]:
     """A list that is small by nature, at once."""
     return Page(everything, len(everything))
 
 
-class Answer(Response):
+class JsonAnswer(Response):
     """JSON of a domain object. A figure that is not finite becomes null: JSON has no word."""
 
     media_type = "application/json"
@@ -47,7 +47,7 @@ def problem(
     *,
     retryable: bool = False,
     headers: Mapping[str, str] | None = None,
-) -> Answer:
+) -> JsonAnswer:
     """The one shape of an error. kind: the class in harness.domain.errors, where one exists."""
     body = {"error": {"type": kind, "message": message, "retryable": retryable}}
-    return Answer(body, status_code=status, headers=dict(headers or {}))
+    return JsonAnswer(body, status_code=status, headers=dict(headers or {}))

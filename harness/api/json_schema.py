@@ -29,7 +29,7 @@ SCALARS: Mapping[object, Schema] = {
 LISTS = (list, tuple, set, frozenset, Sequence)
 
 
-class Components:
+class SchemaComponents:
     """Collects the schemas of dataclasses under their class names."""
 
     def __init__(self) -> None:

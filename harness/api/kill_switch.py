@@ -4,8 +4,8 @@ from datetime import timedelta
 
 from fastapi import APIRouter
 
-from harness.api.endpoint import Maker, Piece, Who, endpoint
-from harness.api.request_fields import GroundsBody, SwitchBody
+from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
+from harness.api.request_fields import OverruleBody, SwitchBody
 from harness.control.operations import listings
 from harness.control.routing import kill_switch
 from harness.domain.pagination import Page
@@ -16,13 +16,13 @@ router = APIRouter()
 
 
 @endpoint(router, "GET", "/switches")
-def list_switches(who: Who, piece: Piece) -> Page[SwitchRecord]:
+def list_switches(who: CallerParam, piece: PathPart) -> Page[SwitchRecord]:
     """Newest first; lifted and expired ones too."""
     return listings.switches(who.ctx, piece.page)
 
 
 @endpoint(router, "POST", "/switches", status=201)
-def throw_switch(who: Maker, body: SwitchBody) -> Switch:
+def throw_switch(who: BodyFactory, body: SwitchBody) -> Switch:
     """In force on every router within two seconds. Needs an approver, and no proof."""
     lasts = None if body.for_s is None else timedelta(seconds=body.for_s)
     wanted = kill_switch.Wanted(force_of(body.force), body.reason, body.route, lasts)
@@ -30,6 +30,6 @@ def throw_switch(who: Maker, body: SwitchBody) -> Switch:
 
 
 @endpoint(router, "POST", "/switches/{switch}/lift")
-def lift_switch(who: Who, switch: str, body: GroundsBody) -> SwitchRecord:
+def lift_switch(who: CallerParam, switch: str, body: OverruleBody) -> SwitchRecord:
     """Back to the plans within two seconds. Lifting it again changes nothing."""
     return kill_switch.lift(who.ctx, who.actor, switch, reason=body.reason)

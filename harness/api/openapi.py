@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, Final
 
-from harness.api.json_schema import Components
+from harness.api.json_schema import SchemaComponents
 from harness.domain.operations.access import MANAGEMENT_PREFIX
 
 ERROR: Final = {
@@ -34,7 +34,7 @@ def document(
 ) -> dict[str, Any]:
     """`plain` with the schema of every answer, one shape of error, and the bearer key."""
     result = copy.deepcopy(dict(plain))
-    components = Components()
+    components = SchemaComponents()
     for (path, method), kind in answers.items():
         operation = result["paths"][path][method]
         # FastAPI's own shape of a wrong field, which we do not send.

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.endpoint import Maker, Piece, Who, endpoint
-from harness.api.json_answers import whole
-from harness.api.request_fields import AuditSlice, KeyBody, LimitsBody
+from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
+from harness.api.json_answers import json_answer
+from harness.api.request_fields import AuditQuery, KeyBody, LimitsBody
 from harness.control.operations import keys, listings, lookup
 from harness.control.operations.keys import KeyGlance
 from harness.control.proposals.comparison import RouteStatus
@@ -43,7 +43,7 @@ class AuditCheck:
 
 
 @endpoint(router, "GET", "/overview")
-def overview(who: Who) -> Page[RouteGlance]:
+def overview(who: CallerParam) -> Page[RouteGlance]:
     """Every route; those that wait for a person first."""
     return listings.overview(who.ctx).map(
         lambda status: RouteGlance(**vars(status), waits_for_person=status.needs_decision)
@@ -51,18 +51,18 @@ def overview(who: Who) -> Page[RouteGlance]:
 
 
 @endpoint(router, "GET", "/policies")
-def list_policies(who: Who) -> Page[Policy]:
-    return whole(list(who.ctx.policies.values()))
+def list_policies(who: CallerParam) -> Page[Policy]:
+    return json_answer(list(who.ctx.policies.values()))
 
 
 @endpoint(router, "GET", "/keys")
-def list_keys(who: Who, piece: Piece) -> Page[KeyGlance]:
+def list_keys(who: CallerParam, piece: PathPart) -> Page[KeyGlance]:
     """Revoked ones too. The keys themselves are not stored."""
     return listings.keys(who.ctx, piece.page)
 
 
 @endpoint(router, "POST", "/keys", status=201)
-def create_key(who: Maker, body: KeyBody) -> NewKey:
+def create_key(who: BodyFactory, body: KeyBody) -> NewKey:
     """A management key with a role, or without one a data key. Needs an admin."""
     role = Role[body.role.upper()] if body.role else None
     made, text = keys.create(
@@ -80,23 +80,23 @@ def create_key(who: Maker, body: KeyBody) -> NewKey:
 
 
 @endpoint(router, "PUT", "/keys/{key}/limits")
-def limit_key(who: Who, key: str, body: LimitsBody) -> ApiKey:
+def limit_key(who: CallerParam, key: str, body: LimitsBody) -> ApiKey:
     """Replace a data key's limits as a whole; what is left out is not limited."""
     return keys.set_limits(who.ctx, who.actor, key, lambda _: body.limits())
 
 
 @endpoint(router, "DELETE", "/keys/{key}", status=204)
-def revoke_key(who: Who, key: str) -> None:
+def revoke_key(who: CallerParam, key: str) -> None:
     keys.revoke(who.ctx, who.actor, key)
 
 
 @endpoint(router, "GET", "/audit")
-def audit_tail(who: Who, piece: Annotated[AuditSlice, Query()]) -> Page[AuditEvent]:
+def audit_tail(who: CallerParam, piece: Annotated[AuditQuery, Query()]) -> Page[AuditEvent]:
     """Newest first."""
     return listings.events(who.ctx, piece.page)
 
 
 @endpoint(router, "GET", "/audit/verify")
-def verify_audit(who: Who) -> AuditCheck:
+def verify_audit(who: CallerParam) -> AuditCheck:
     broken = lookup.audit_break(who.ctx)
     return AuditCheck(broken is None, broken)

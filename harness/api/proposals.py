@@ -6,13 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.endpoint import Maker, Who, endpoint
-from harness.api.json_answers import whole
+from harness.api.endpoint import BodyFactory, CallerParam, endpoint
+from harness.api.json_answers import json_answer
 from harness.api.request_fields import (
     ApprovalBody,
-    GroundsBody,
+    OverruleBody,
     ProposalBody,
-    ProposalSlice,
+    ProposalQuery,
     ReasonBody,
 )
 from harness.control.evals.early_stopping import Savings
@@ -78,24 +78,26 @@ class ProposalComparison:
 
 
 @endpoint(router, "GET", "/proposals")
-def list_proposals(who: Who, piece: Annotated[ProposalSlice, Query()]) -> Page[Proposal]:
+def list_proposals(
+    who: CallerParam, piece: Annotated[ProposalQuery, Query()]
+) -> Page[Proposal]:
     """Newest first."""
     return listings.proposals(who.ctx, piece.page, route=piece.route, open_only=piece.open)
 
 
 @endpoint(router, "POST", "/proposals", status=201)
-def create_proposal(who: Maker, body: ProposalBody) -> Proposal:
+def create_proposal(who: BodyFactory, body: ProposalBody) -> Proposal:
     """Register suites, claim, margin and alpha before the first score. 409 on a busy route."""
     return submission.create(who.ctx, who.actor, body.wish())
 
 
 @endpoint(router, "GET", "/proposals/{proposal}")
-def get_proposal(who: Who, proposal: str) -> Proposal:
+def get_proposal(who: CallerParam, proposal: str) -> Proposal:
     return submission.get(who.ctx, proposal)
 
 
 @endpoint(router, "GET", "/proposals/{proposal}/comparison")
-def compare_proposal(who: Who, proposal: str) -> ProposalComparison:
+def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
     found = comparison.compare(who.ctx, proposal)
     return ProposalComparison(
         proposal=found.proposal,
@@ -126,13 +128,13 @@ def compare_proposal(who: Who, proposal: str) -> ProposalComparison:
 
 
 @endpoint(router, "GET", "/proposals/{proposal}/review")
-def review_proposal(who: Who, proposal: str) -> Review:
+def review_proposal(who: CallerParam, proposal: str) -> Review:
     """What an approver should know: what it widens, the route's risk so far, what changed."""
     return review.of_proposal(who.ctx, proposal)
 
 
 @endpoint(router, "POST", "/proposals/preview")
-def preview_proposal(who: Who, body: ProposalBody) -> Preview:
+def preview_proposal(who: CallerParam, body: ProposalBody) -> Preview:
     """What a proposal would register: its looks and alphas, what it widens, the risk so far.
 
     Stores nothing.
@@ -142,24 +144,26 @@ def preview_proposal(who: Who, body: ProposalBody) -> Preview:
 
 
 @endpoint(router, "POST", "/proposals/{proposal}/approve")
-def approve_proposal(who: Who, proposal: str, body: ApprovalBody = AS_STORED) -> Proposal:
+def approve_proposal(
+    who: CallerParam, proposal: str, body: ApprovalBody = AS_STORED
+) -> Proposal:
     """Not by its proposer. 409 when `verdict` is not the one that is stored now."""
     return submission.approve(who.ctx, who.actor, proposal, body.reason, seen=body.verdict)
 
 
 @endpoint(router, "GET", "/proposals/{proposal}/approvals")
-def list_approvals(who: Who, proposal: str) -> Page[ApprovalShown]:
+def list_approvals(who: CallerParam, proposal: str) -> Page[ApprovalShown]:
     """Who stood up for it, oldest first, and what is to be known of their keys."""
-    return whole(approvals.shown(who.ctx, proposal))
+    return json_answer(approvals.shown(who.ctx, proposal))
 
 
 @endpoint(router, "POST", "/proposals/{proposal}/reject")
-def reject_proposal(who: Who, proposal: str, body: GroundsBody) -> Proposal:
+def reject_proposal(who: CallerParam, proposal: str, body: OverruleBody) -> Proposal:
     """Needs a reason; the proposer will read it."""
     return submission.refuse(who.ctx, who.actor, proposal, body.reason)
 
 
 @endpoint(router, "POST", "/proposals/{proposal}/cancel")
-def cancel_proposal(who: Who, proposal: str, body: ReasonBody = NO_REASON) -> Proposal:
+def cancel_proposal(who: CallerParam, proposal: str, body: ReasonBody = NO_REASON) -> Proposal:
     """Take an open proposal back before its canary."""
     return submission.cancel(who.ctx, who.actor, proposal, body.reason)

@@ -6,8 +6,8 @@ from fastapi import APIRouter
 from pydantic import ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
-from harness.api.endpoint import Who, endpoint
-from harness.api.json_answers import whole
+from harness.api.endpoint import CallerParam, endpoint
+from harness.api.json_answers import json_answer
 from harness.api.request_fields import Body, Json, Name, Text
 from harness.control.providers import checks, registry
 from harness.control.providers.checks import SelfTest
@@ -50,42 +50,42 @@ class ProviderBody(Body):
 
 
 @endpoint(router, "GET", "/check")
-def last_check(who: Who) -> SelfTest:
+def last_check(who: CallerParam) -> SelfTest:
     """Reachable, key, model, first token, clock of each. Asked at most once a minute."""
     return checks.last(who.ctx)
 
 
 @endpoint(router, "POST", "/check")
-def check_now(who: Who) -> SelfTest:
+def check_now(who: CallerParam) -> SelfTest:
     """Ask every provider now: a short streamed question each, which it charges for."""
     who.actor.require(Role.PROPOSER)
     return checks.run(who.ctx)
 
 
 @endpoint(router, "GET", "/providers")
-def list_providers(who: Who) -> Page[ProviderGlance]:
+def list_providers(who: CallerParam) -> Page[ProviderGlance]:
     """With the routes that use each; of extra headers the names alone."""
-    return whole(registry.overview(who.ctx))
+    return json_answer(registry.overview(who.ctx))
 
 
 @endpoint(router, "GET", "/providers/matrix")
-def provider_matrix(who: Who) -> Page[MatrixRow]:
+def provider_matrix(who: CallerParam) -> Page[MatrixRow]:
     """What each provider's models can do, whether it is configured, and whether it is well."""
-    return whole(matrix(who.ctx))
+    return json_answer(matrix(who.ctx))
 
 
 @endpoint(router, "GET", "/providers/{provider}")
-def get_provider(who: Who, provider: str) -> ProviderGlance:
+def get_provider(who: CallerParam, provider: str) -> ProviderGlance:
     return registry.get(who.ctx, provider)
 
 
 @endpoint(router, "PUT", "/providers/{provider}")
-def put_provider(who: Who, provider: str, body: ProviderBody) -> ProviderGlance:
+def put_provider(who: CallerParam, provider: str, body: ProviderBody) -> ProviderGlance:
     """Add or change. In force on every router within two seconds. Needs an admin."""
     return registry.change(who.ctx, who.actor, provider, body.wish())
 
 
 @endpoint(router, "DELETE", "/providers/{provider}", status=204)
-def remove_provider(who: Who, provider: str) -> None:
+def remove_provider(who: CallerParam, provider: str) -> None:
     """409 while a route, a proposal, a shadow or a judge uses it. Needs an admin."""
     registry.remove(who.ctx, who.actor, provider)

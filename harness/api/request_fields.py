@@ -44,7 +44,7 @@ class Body(BaseModel):
         return self.model_dump_json()
 
 
-class Slice(Body):
+class PageQuery(Body):
     """A page of a list. after: the `next` of the page before. offset: rows to leave out, as
     before there was `after`; it takes longer, and rows that are added meanwhile shift it.
     """
@@ -58,7 +58,7 @@ class Slice(Body):
         return PageRequest(self.limit, self.after, self.offset)
 
 
-class NameAsked(Body):
+class NameQuery(Body):
     """name: of a model, as anybody may write it."""
 
     name: Name
@@ -281,7 +281,7 @@ class ReasonBody(Body):
     reason: Text = ""
 
 
-class GroundsBody(Body):
+class OverruleBody(Body):
     """Of what is not done without a reason."""
 
     reason: Text
@@ -297,11 +297,11 @@ class DriftAcceptBody(DriftRunBody):
     reason: Text
 
 
-class DriftSlice(Slice):
+class DriftQuery(PageQuery):
     route: Name | None = None
 
 
-class HandBody(Body):
+class CanaryOperationBody(Body):
     """version: of the rollout that the person looked at; another one is a conflict."""
 
     reason: Text
@@ -329,7 +329,7 @@ class ShadowBody(Body):
     for_s: Annotated[float, Field(gt=0, le=7_776_000)] = 604_800.0
 
 
-class ShadowSlice(Slice):
+class ShadowQuery(PageQuery):
     route: Name | None = None
 
 
@@ -365,16 +365,16 @@ class KeyBody(Body):
     limits: LimitsBody | None = None
 
 
-class EvalSlice(Slice):
+class EvalQuery(PageQuery):
     state: RunState | None = None
 
 
-class ProposalSlice(Slice):
+class ProposalQuery(PageQuery):
     route: Name | None = None
     open: bool = False
 
 
-class Versions(Body):
+class VersionsQuery(Body):
     """Of a route. Without `to` the newest, without `from` the one before it."""
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
@@ -383,11 +383,11 @@ class Versions(Body):
     newer: Annotated[Count | None, Field(alias="to")] = None
 
 
-class AlertSlice(Slice):
+class AlertQuery(PageQuery):
     open: bool = False
 
 
-class FailoverSlice(Slice):
+class FailoverQuery(PageQuery):
     """user: the id as the client sent it. since_s: how far back."""
 
     route: Name | None = None
@@ -395,15 +395,15 @@ class FailoverSlice(Slice):
     since_s: Annotated[float, Field(gt=0, le=31_536_000)] = 86_400.0
 
 
-class AuditSlice(Slice):
+class AuditQuery(PageQuery):
     limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 50
 
 
-class CaptureSlice(Slice):
+class CaptureQuery(PageQuery):
     route: Name | None = None
 
 
-class PurgeSlice(Body):
+class PurgeQuery(Body):
     """At least one of them. user: as the client named it."""
 
     capture: Name | None = None

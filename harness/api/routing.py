@@ -6,16 +6,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.endpoint import Maker, Piece, Who, endpoint
-from harness.api.json_answers import whole
+from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
+from harness.api.json_answers import json_answer
 from harness.api.request_fields import (
     ChainBody,
     ModelBody,
-    NameAsked,
+    NameQuery,
     RollbackBody,
     RouteBody,
     SettingsBody,
-    Versions,
+    VersionsQuery,
 )
 from harness.control.operations import listings, lookup
 from harness.control.providers import deprecations, model_resolution
@@ -34,7 +34,7 @@ router = APIRouter()
 
 
 @dataclass(frozen=True)
-class Change:
+class RouteChange:
     before: str
     after: str
 
@@ -46,51 +46,51 @@ class RouteDiff:
     route: str
     older: int
     newer: int
-    changes: Mapping[str, Change]
+    changes: Mapping[str, RouteChange]
 
 
 @endpoint(router, "GET", "/models")
-def list_models(who: Who, piece: Piece) -> Page[Target]:
+def list_models(who: CallerParam, piece: PathPart) -> Page[Target]:
     return listings.models(who.ctx, piece.page)
 
 
 @endpoint(router, "POST", "/models", status=201)
-def add_model(who: Maker, body: ModelBody) -> Target:
+def add_model(who: BodyFactory, body: ModelBody) -> Target:
     """Adding the same content again changes nothing: its id is the hash of its content."""
     return targets.add(who.ctx, who.actor, body.seed())
 
 
 @endpoint(router, "GET", "/models/resolve")
-def resolve_model(who: Who, asked: Annotated[NameAsked, Query()]) -> Resolution:
+def resolve_model(who: CallerParam, asked: Annotated[NameQuery, Query()]) -> Resolution:
     """Which provider takes the name: each rule that was tried, and why or why not."""
     return model_resolution.of(who.ctx, asked.name)
 
 
 @endpoint(router, "GET", "/models/ending")
-def list_endings(who: Who) -> Page[Ending]:
+def list_endings(who: CallerParam) -> Page[Ending]:
     """Models in use that end within 90 days, or have ended, with a proposed successor."""
-    return whole(deprecations.found(who.ctx))
+    return json_answer(deprecations.found(who.ctx))
 
 
 @endpoint(router, "GET", "/models/match")
-def match_model(who: Who, asked: Annotated[NameAsked, Query()]) -> ModelMatch:
+def match_model(who: CallerParam, asked: Annotated[NameQuery, Query()]) -> ModelMatch:
     """The model that a loose name means, or those that it may mean: nothing is guessed."""
     return model_resolution.meant(who.ctx, asked.name)
 
 
 @endpoint(router, "GET", "/models/{model:path}")
-def get_model(who: Who, model: str) -> Target:
+def get_model(who: CallerParam, model: str) -> Target:
     """By id or `provider/model`."""
     return lookup.target(who.ctx, model)
 
 
 @endpoint(router, "GET", "/routes")
-def list_routes(who: Who) -> Page[Route]:
+def list_routes(who: CallerParam) -> Page[Route]:
     return listings.routes(who.ctx)
 
 
 @endpoint(router, "POST", "/routes", status=201)
-def create_route(who: Maker, body: RouteBody) -> Route:
+def create_route(who: BodyFactory, body: RouteBody) -> Route:
     """A new route; the models that it starts with are its baseline. Needs an admin."""
     return routes.create(
         who.ctx,
@@ -104,54 +104,56 @@ def create_route(who: Maker, body: RouteBody) -> Route:
 
 
 @endpoint(router, "GET", "/routes/{route}")
-def get_route(who: Who, route: str) -> Route:
+def get_route(who: CallerParam, route: str) -> Route:
     return lookup.route(who.ctx, route)
 
 
 @endpoint(router, "GET", "/routes/{route}/history")
-def route_history(who: Who, route: str, piece: Piece) -> Page[RouteRecord]:
+def route_history(who: CallerParam, route: str, piece: PathPart) -> Page[RouteRecord]:
     """Every stored version, newest first: who changed what, with which proof."""
     return listings.versions(who.ctx, route, piece.page)
 
 
 @endpoint(router, "GET", "/routes/{route}/measured")
-def route_measured(who: Who, route: str) -> RouteMeasured:
+def route_measured(who: CallerParam, route: str) -> RouteMeasured:
     """Its model's newest scores, its cost and failures in 30 days, its latency in a day."""
     return scorecard.of_route(who.ctx, route)
 
 
 @endpoint(router, "GET", "/routes/{route}/diff")
-def route_diff(who: Who, route: str, versions: Annotated[Versions, Query()]) -> RouteDiff:
+def route_diff(
+    who: CallerParam, route: str, versions: Annotated[VersionsQuery, Query()]
+) -> RouteDiff:
     newer = listings.version(who.ctx, route, versions.newer)
     before = versions.older or max(newer.route.version - 1, 1)
     older = listings.version(who.ctx, route, before)
     found = routes.difference(older, newer)
-    changes = {field: Change(before, after) for field, (before, after) in found.items()}
+    changes = {field: RouteChange(before, after) for field, (before, after) in found.items()}
     return RouteDiff(route, older.route.version, newer.route.version, changes)
 
 
 @endpoint(router, "PATCH", "/routes/{route}")
-def change_route(who: Who, route: str, body: SettingsBody) -> Route:
+def change_route(who: CallerParam, route: str, body: SettingsBody) -> Route:
     """Same models, other settings. Needs an admin."""
     return routes.change_settings(who.ctx, who.actor, route, body.over)
 
 
 @endpoint(router, "GET", "/routes/{route}/fallbacks")
-def list_fallbacks(who: Who, route: str) -> Page[Entry]:
+def list_fallbacks(who: CallerParam, route: str) -> Page[Entry]:
     """The chain, in order, with the evidence of each: baseline, verdict or waiver."""
-    return whole(fallback_chain.entries(who.ctx, route))
+    return json_answer(fallback_chain.entries(who.ctx, route))
 
 
 @endpoint(router, "PUT", "/routes/{route}/fallbacks")
-def put_fallbacks(who: Who, route: str, body: ChainBody) -> Page[Entry]:
+def put_fallbacks(who: CallerParam, route: str, body: ChainBody) -> Page[Entry]:
     """Replace the chain. Needs an admin, and for a new model evidence or a waiver."""
     wanted = [each.wanted for each in body.fallbacks]
     fallback_chain.put(who.ctx, who.actor, route, wanted, reason=body.reason)
-    return whole(fallback_chain.entries(who.ctx, route))
+    return json_answer(fallback_chain.entries(who.ctx, route))
 
 
 @endpoint(router, "POST", "/routes/{route}/rollback")
-def roll_back_route(who: Who, route: str, body: RollbackBody) -> Route:
+def roll_back_route(who: CallerParam, route: str, body: RollbackBody) -> Route:
     """Bring a former incumbent back. A live canary ends. Needs an approver, and no proof."""
     return routes.roll_back(
         who.ctx, who.actor, route, to_version=body.to_version, reason=body.reason

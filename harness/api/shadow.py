@@ -5,8 +5,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.endpoint import Who, endpoint
-from harness.api.request_fields import ReasonBody, ShadowBody, ShadowSlice
+from harness.api.endpoint import CallerParam, endpoint
+from harness.api.request_fields import ReasonBody, ShadowBody, ShadowQuery
 from harness.control.operations import listings
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowStatus, WantedShadow
@@ -19,19 +19,21 @@ NO_REASON = ReasonBody()
 
 
 @endpoint(router, "GET", "/shadows")
-def list_shadows(who: Who, piece: Annotated[ShadowSlice, Query()]) -> Page[ShadowStatus]:
+def list_shadows(
+    who: CallerParam, piece: Annotated[ShadowQuery, Query()]
+) -> Page[ShadowStatus]:
     """Newest first; ended ones too."""
     return listings.shadows(who.ctx, piece.page, route=piece.route)
 
 
 @endpoint(router, "GET", "/shadows/{route}")
-def get_shadow(who: Who, route: str) -> ShadowStatus:
+def get_shadow(who: CallerParam, route: str) -> ShadowStatus:
     """The route's newest."""
     return shadows.status(who.ctx, route)
 
 
 @endpoint(router, "POST", "/shadows/{route}/start")
-def start_shadow(who: Who, route: str, body: ShadowBody) -> Shadow:
+def start_shadow(who: CallerParam, route: str, body: ShadowBody) -> Shadow:
     """Mirrored by every router within two seconds. Nobody gets the candidate's answers."""
     limits = ShadowLimits(body.share_bps, body.at_once, body.requests_per_day, body.usd_per_day)
     lasts = timedelta(seconds=body.for_s)
@@ -40,6 +42,6 @@ def start_shadow(who: Who, route: str, body: ShadowBody) -> Shadow:
 
 
 @endpoint(router, "POST", "/shadows/{route}/stop")
-def stop_shadow(who: Who, route: str, body: ReasonBody = NO_REASON) -> ShadowRecord:
+def stop_shadow(who: CallerParam, route: str, body: ReasonBody = NO_REASON) -> ShadowRecord:
     """Routers stop within two seconds."""
     return shadows.stop(who.ctx, who.actor, route, reason=body.reason)

@@ -18,7 +18,7 @@ from harness.domain.privacy.redaction import Redactor
 from harness.domain.settings import Settings
 from harness.runtime import secret_files, telemetry
 from harness.runtime.processes.tcp_ports import is_free, require_free
-from harness.runtime.random_ids import SystemChance
+from harness.runtime.random_ids import SystemRandomIds
 
 if TYPE_CHECKING:
     from router.recording.recorder import Recorder
@@ -55,16 +55,16 @@ def serve_router(given: Path | None, workers: int | None = None) -> int:
     require_free(where.host, where.port, what="the router", setting="router.port")
     telemetry.configure()
     live = LiveRollouts()
-    recorder = recorder_of(installation, live, name="router-")
+    recorder = build_recorder(installation, live, name="router-")
     listeners = open_listeners(where.host, where.port)
     parent = WorkerParent(
         listeners,
         WorkerAggregator(recorder, live),
-        lambda: _orders(_again(given, before, installation, workers)),
+        lambda: _worker_spec(_reload_settings(given, before, installation, workers)),
     )
     recorder.start()
     try:
-        return asyncio.run(parent.run(_orders(settings)))
+        return asyncio.run(parent.run(_worker_spec(settings)))
     finally:
         for each in listeners:
             each.close()
@@ -72,7 +72,7 @@ def serve_router(given: Path | None, workers: int | None = None) -> int:
         installation.close()
 
 
-def recorder_of(
+def build_recorder(
     installation: Installation, live_rollouts: Callable[[], frozenset[str]], *, name: str
 ) -> "Recorder":
     """For the process that writes what requests did. name: what its workers' names begin with.
@@ -88,7 +88,7 @@ def recorder_of(
         installation.store,
         Spool(secret_files.writable_home(settings) / "observations.jsonl"),
         # A new name for every process: blocks are numbered from 1 in each.
-        worker=SystemChance().token(name),
+        worker=SystemRandomIds().token(name),
         clock=installation.clock,
         live_rollouts=live_rollouts,
         flush_interval_s=settings.router.flush_interval_s,
@@ -110,7 +110,7 @@ def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -
     bootstrap.run_router_worker(settings, channel=channel, listeners=listeners)
 
 
-def _orders(settings: Settings) -> "WorkerSpec":
+def _worker_spec(settings: Settings) -> "WorkerSpec":
     from router.workers.worker_pool import WorkerSpec  # noqa: PLC0415
 
     return WorkerSpec(
@@ -131,7 +131,7 @@ def _with_workers(settings: Settings, workers: int | None) -> Settings:
     return replace(settings, router=replace(settings.router, workers=workers))
 
 
-def _again(
+def _reload_settings(
     given: Path | None, environ: Mapping[str, str], old: Installation, workers: int | None
 ) -> Settings:
     """The configuration as it is now, `.env` included. Raises ConfigError; all stays then."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.app import installation as bootstrap
-from harness.app.data_plane import recorder_of
+from harness.app.data_plane import build_recorder
 from harness.control.operations import keys
 from harness.control.routing import routes, targets
 from harness.domain.operations.access import SYSTEM
@@ -52,8 +52,8 @@ def _router(installation: bootstrap.Installation, name: str) -> EmbeddedRouter:
     """name: as `recorder_of` takes it."""
     try:
         transports = Transports(installation.settings.router)
-        holder = bootstrap.booted_holder(installation, transports)
-        recorder = recorder_of(
+        holder = bootstrap.boot_holder(installation, transports)
+        recorder = build_recorder(
             installation,
             lambda: holder.current.rollouts if holder.current else frozenset(),
             name=name,
@@ -68,7 +68,7 @@ def _router(installation: bootstrap.Installation, name: str) -> EmbeddedRouter:
 
 
 @dataclass(frozen=True, slots=True)
-class LoneTarget:
+class SingleTargetRouter:
     """A router before one target alone. key: a data key of it, route: the one that it has."""
 
     router: EmbeddedRouter
@@ -77,7 +77,7 @@ class LoneTarget:
 
 
 @dataclass(frozen=True)
-class _InMemory(bootstrap.Installation):
+class _MemoryInstallation(bootstrap.Installation):
     """Another one's configuration and keys, and a store that ends with it."""
 
     of: bootstrap.Installation | None = None
@@ -97,9 +97,9 @@ class _InMemory(bootstrap.Installation):
         return ()
 
 
-def lone_target(
+def single_target_router(
     installation: bootstrap.Installation, target: Target, provider: Provider, folder: Path
-) -> LoneTarget:
+) -> SingleTargetRouter:
     """A router that asks this target alone, whatever is declared of its model.
 
     It writes nothing into the installation: no traffic, no observation, no budget. folder: for
@@ -108,7 +108,9 @@ def lone_target(
     """
     telemetry.leave_to_the_application()
     settings = replace(installation.settings, home=folder)
-    alone = _InMemory(settings, installation.secret, installation.clock, of=installation)
+    alone = _MemoryInstallation(
+        settings, installation.secret, installation.clock, of=installation
+    )
     ctx = alone.context
     with installation.store.read() as before:
         stored = [each for each in before.credentials.all() if each.provider == provider.name]
@@ -121,4 +123,4 @@ def lone_target(
     known = targets.add(ctx, SYSTEM, seed)
     routes.create(ctx, SYSTEM, ROUTE, known.id, settings=RouteSettings())
     _, key = keys.create(ctx, SYSTEM, "doctor", secret=alone.secret)
-    return LoneTarget(_router(alone, "doctor-"), key, ROUTE)
+    return SingleTargetRouter(_router(alone, "doctor-"), key, ROUTE)

@@ -47,12 +47,12 @@ from harness.ports import (
 )
 from harness.runtime import encryption, secret_files, signing_keys, telemetry
 from harness.runtime.audit_checkpoint import NAME as CHECKPOINT
-from harness.runtime.audit_checkpoint import CheckpointFile
+from harness.runtime.audit_checkpoint import AuditCheckpointFile
 from harness.runtime.clock import SystemClock
 from harness.runtime.model_catalogue import LitellmTable
 from harness.runtime.outbound.alert_sinks import ConfiguredSinks
-from harness.runtime.outbound.oauth_http import HttpOAuth
-from harness.runtime.random_ids import SystemChance
+from harness.runtime.outbound.oauth_http import HttpOAuthServer
+from harness.runtime.random_ids import SystemRandomIds
 
 if TYPE_CHECKING:
     from harness.runtime.schedule import Schedule
@@ -130,9 +130,9 @@ class Installation:
 
     @property
     def _door(self) -> ProviderDoor:
-        from harness.runtime.outbound.provider_probe import HttpDoor  # noqa: PLC0415 - urllib takes time
+        from harness.runtime.outbound.provider_probe import HttpProviderProbe  # noqa: PLC0415 - urllib takes time
 
-        return HttpDoor(self.clock, self.settings.router.allow_addresses)
+        return HttpProviderProbe(self.clock, self.settings.router.allow_addresses)
 
     @cached_property
     def standing_switches(self) -> tuple[Switch, ...]:
@@ -154,7 +154,7 @@ class Installation:
         return Context(
             store=self.store,
             clock=self.clock,
-            chance=SystemChance(),
+            chance=SystemRandomIds(),
             suites=Catalog(self.settings.suites),
             policies=self.settings.policies,
             workers=self.workers,
@@ -165,8 +165,8 @@ class Installation:
             cipher=self.cipher,
             environ=dict(os.environ),
             door=self._door,
-            anchor=CheckpointFile(self.settings.home / CHECKPOINT, self.signatures),
-            oauth=HttpOAuth(self.clock, self.settings.router.allow_addresses),
+            anchor=AuditCheckpointFile(self.settings.home / CHECKPOINT, self.signatures),
+            oauth=HttpOAuthServer(self.clock, self.settings.router.allow_addresses),
             oauth_changes=self.settings.oauth,
             data_classes=self.settings.data_classes,
             drift={
@@ -206,7 +206,7 @@ def open_installation(
         _require_some_state(settings)
     secret = secret_files.installation_secret(settings, create=create_secret)
     if create_secret:
-        signing_keys.make(settings)
+        signing_keys.create_keys(settings)
     installation = Installation(settings, secret, SystemClock(), signs_as=signs_as)
     if not with_workers:
         return installation
@@ -247,7 +247,7 @@ def _workers(installation: Installation) -> EvalWorkers:
         provider = known.get(target.provider)
         if provider is None:
             raise NotFound(f"run {run}: there is no provider {target.provider!r} any more")
-        judge = known.get(judges_of(installation.settings).get(found.suite, ""))
+        judge = known.get(judge_providers(installation.settings).get(found.suite, ""))
         names = (
             *ours,
             secret_files.SECRET_VARIABLE,
@@ -269,7 +269,7 @@ def _workers(installation: Installation) -> EvalWorkers:
     return SubprocessWorkers(command, needed_by=needed_by, cwd=Path.cwd())
 
 
-def judges_of(settings: Settings) -> dict[str, str]:
+def judge_providers(settings: Settings) -> dict[str, str]:
     """Suite → the provider of its judge, for the suites that have one."""
     return {
         name: suite.judge.target.provider
@@ -278,7 +278,7 @@ def judges_of(settings: Settings) -> dict[str, str]:
     }
 
 
-def signed_store(installation: Installation) -> "SqlStore":
+def sql_store(installation: Installation) -> "SqlStore":
     """The database itself, for what no port has: signing and taking out rows as its owner."""
     from harness.store.sql import SqlStore  # noqa: PLC0415 - SQLAlchemy takes its time
 
@@ -366,7 +366,7 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
     from evals.runner.inspect_runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds
     from evals.runner.judge_calibration import Checks  # noqa: PLC0415
     from evals.runner.rate_gate import Paces  # noqa: PLC0415
-    from harness.runtime.processes.eval_worker import JUDGE, TARGET, Worker  # noqa: PLC0415
+    from harness.runtime.processes.eval_worker import JUDGE, TARGET, EvalWorker  # noqa: PLC0415
     from router.access.rate_limits import SharedRates  # noqa: PLC0415
 
     installation = open_installation(given, signs_as=KeyPurpose.WORKER)
@@ -376,7 +376,7 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
         os.environ.pop(variable, None)
     shared = secret_files.writable_home(installation.settings) / "evals"
     try:
-        Worker(
+        EvalWorker(
             store=installation.store,
             clock=installation.clock,
             runner=InspectRunner(
@@ -395,7 +395,7 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
             parent=parent,
             secrets=secrets,
             connections=installation.settings.control.eval_connections,
-            judges=judges_of(installation.settings),
+            judges=judge_providers(installation.settings),
         ).work(run)
     finally:
         installation.close()
@@ -439,7 +439,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.control.providers import deprecations as endings  # noqa: PLC0415 - as above
     from harness.control.providers import oauth_tokens as renewals  # noqa: PLC0415 - as above
     from harness.control.routing import waivers  # noqa: PLC0415 - as above
-    from harness.runtime.schedule import Job, Schedule  # noqa: PLC0415
+    from harness.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
 
     telemetry.configure()
     ctx, settings = installation.context, installation.settings
@@ -452,10 +452,10 @@ def control_schedule(installation: Installation) -> "Schedule":
         *,
         every_s: float | None = None,
         cron: str | None = None,
-    ) -> Job:
+    ) -> ScheduledJob:
         watched = Watched(ctx, name, job)
         run = lambda: watched() if ctx.store.try_lead(owner) else None  # noqa: E731
-        return Job(name, run, every_s=every_s, cron=cron)
+        return ScheduledJob(name, run, every_s=every_s, cron=cron)
 
     def tidy(ctx: Context) -> None:
         housekeeping.tidy(ctx)
@@ -507,13 +507,13 @@ def _tracing(settings: TracingSettings) -> "Tracing | None":
     return OpenTelemetry(settings)
 
 
-def _opened(cipher: Cipher, snapshot: Snapshot) -> Snapshot:
+def _open_snapshot(cipher: Cipher, snapshot: Snapshot) -> Snapshot:
     from harness.control.providers.header_encryption import opened_snapshot  # noqa: PLC0415 - as below
 
     return opened_snapshot(snapshot, cipher)
 
 
-def _restored(installation: Installation, snapshot: Snapshot) -> Snapshot:
+def _restore_snapshot(installation: Installation, snapshot: Snapshot) -> Snapshot:
     """What the signed rows of a snapshot from disk make. Raises SnapshotInvalid."""
     from harness.store.signing import signed_snapshot as snapshot_rows  # noqa: PLC0415 - only without a database
 
@@ -523,7 +523,9 @@ def _restored(installation: Installation, snapshot: Snapshot) -> Snapshot:
     return snapshot_rows.verified(snapshot.signed, installation.signatures, etag, now)
 
 
-def _keys_of(cipher: Cipher, environ: Mapping[str, str], snapshot: Snapshot) -> ProviderKeySets:
+def _key_sets(
+    cipher: Cipher, environ: Mapping[str, str], snapshot: Snapshot
+) -> ProviderKeySets:
     """What the router sends to the snapshot's providers."""
     from harness.control.providers.provider_secrets import key_sets  # noqa: PLC0415 - only the router's process
 
@@ -544,7 +546,7 @@ def revision_on_disk(settings: Settings) -> int:
         return 0
 
 
-def booted_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
+def boot_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
     """Of what one process of the router serves. Raises SnapshotInvalid."""
     from router.snapshot.compiler import provider_kinds  # noqa: PLC0415 - only a process that routes needs it
     from router.snapshot.holder import SnapshotHolder  # noqa: PLC0415
@@ -554,11 +556,11 @@ def booted_holder(installation: Installation, transports: "Transports") -> "Snap
         _snapshot_file(installation.settings),
         installation.standing_switches,
         # The environment is read once: a request never looks at it.
-        partial(_keys_of, installation.cipher, dict(os.environ)),
+        partial(_key_sets, installation.cipher, dict(os.environ)),
         prepare=lambda snapshot: transports.prepare(provider_kinds(snapshot)),
         classes=installation.settings.data_classes,
-        opened=partial(_opened, installation.cipher),
-        restored=partial(_restored, installation),
+        opened=partial(_open_snapshot, installation.cipher),
+        restored=partial(_restore_snapshot, installation),
     )
     holder.boot()
     return holder
@@ -619,10 +621,10 @@ def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[i
         settings, secret_files.installation_secret(settings), SystemClock(), signs_as=None
     )
     transports = Transports(settings.router)
-    holder = booted_holder(installation, transports)
+    holder = boot_holder(installation, transports)
     reporter = Reporter(
         socket.socket(fileno=channel),
-        worker=SystemChance().token("router-"),
+        worker=SystemRandomIds().token("router-"),
         clock=installation.clock,
         live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
         # Without the delay: another parent may want the port.

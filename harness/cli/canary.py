@@ -6,7 +6,7 @@ import click
 
 from harness.cli import shadow_stage
 from harness.cli.frame import formatting, output
-from harness.cli.frame.lazy_commands import Lazy, LazyGroup
+from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.cli.frame.session import Session, pass_session
 from harness.control.canary import duration_estimate, operations
 from harness.control.canary.duration_estimate import RampPlan
@@ -23,13 +23,13 @@ from harness.gate.text.ramp_plan import span
 
 # Before these a person is told what the data say against it.
 OVERRULES = frozenset({Signal.ADVANCE, Signal.PROMOTE})
-DECIDE = Lazy(
+DECIDE = LazyCommand(
     "harness.cli.evals.file_decision:canary_decide",
     "Decide about a canary from the counts in BLOCKS.csv.",
 )
 
 
-@click.command(cls=LazyGroup, lazy={"decide": DECIDE})
+@click.command(cls=LazyCommandGroup, lazy={"decide": DECIDE})
 def canary() -> None:
     """Canaries: a candidate on a small share."""
 
@@ -48,7 +48,7 @@ def status(session: Session, route: str | None) -> None:
     for number, each in enumerate(found):
         if number:
             click.echo()
-        output.facts(described(each))
+        output.facts(rollout_facts(each))
 
 
 @canary.command()
@@ -80,7 +80,7 @@ def _explain_shadow(session: Session, stage: ShadowStage) -> None:
         none: dict[str, object] = {"rollout": None, "explanation": None, "moves": []}
         output.document({"shadow": plain(stage), **none})
         return
-    output.facts(shadow_stage.described(stage))
+    output.facts(shadow_stage.stage_text(stage))
     output.note(f"`swapgate proposal show {stage.proposal}` has the verdict")
 
 
@@ -125,7 +125,13 @@ def _print_explained(found: CanaryExplained) -> None:
         output.table(
             ["EVENT", "AT (UTC)", "WHO", "DID", "BECAUSE"],
             [
-                [e.number, formatting.at(e.at), e.actor, e.action, e.details.get("reason")]
+                [
+                    e.number,
+                    formatting.timestamp(e.at),
+                    e.actor,
+                    e.action,
+                    e.details.get("reason"),
+                ]
                 for e in found.moves
             ],
             empty="",
@@ -200,7 +206,7 @@ def plan_json(found: RampPlan) -> dict[str, object]:
     }
 
 
-def described(status: CanaryStatus) -> list[tuple[str, object]]:
+def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
     """Name and words of what people ask about a canary."""
     rollout, action = status.rollout, status.action
     step, told = rollout.current, status.explanation
@@ -257,7 +263,7 @@ def _next_weight(status: CanaryStatus) -> int:
     return status.rollout.policy.steps[status.rollout.step + 1].weight_bps
 
 
-def _warned(session: Session, route: str, version: int | None) -> int | None:
+def _confirm_overrule(session: Session, route: str, version: int | None) -> int | None:
     """Say what speaks against it, and ask a person at a terminal.
 
     The version to be moved: once somebody has decided about what was shown, that one.
@@ -278,7 +284,7 @@ def at_a_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _hand(signal: Signal, doc: str) -> click.Command:
+def _operation_command(signal: Signal, doc: str) -> click.Command:
     """One verb."""
 
     @click.argument("route")
@@ -287,7 +293,7 @@ def _hand(signal: Signal, doc: str) -> click.Command:
     @pass_session
     def command(session: Session, route: str, reason: str, version: int | None) -> None:
         if signal in OVERRULES:
-            version = _warned(session, route, version)
+            version = _confirm_overrule(session, route, version)
         rollout = operations.by_hand(
             session.context, session.actor, route, signal, reason, seen=version
         )
@@ -300,9 +306,15 @@ def _hand(signal: Signal, doc: str) -> click.Command:
     return canary.command(signal.value, help=doc)(command)
 
 
-_hand(Signal.PAUSE, "Hold the canary at its share until somebody resumes or aborts it.")
-_hand(Signal.RESUME, "Let a canary that is paused, or held after a fault of a router, go on.")
-_hand(Signal.ADVANCE, "Go one step on, whatever the evidence still lacks.")
-_hand(Signal.PROMOTE, "Promote now: needs the passed verdict, not the proposer.")
-_hand(Signal.ABORT, "End the canary, or the bake: the incumbent before it serves again.")
-_hand(Signal.FINISH, "End the bake: the promotion stands.")
+_operation_command(
+    Signal.PAUSE, "Hold the canary at its share until somebody resumes or aborts it."
+)
+_operation_command(
+    Signal.RESUME, "Let a canary that is paused, or held after a fault of a router, go on."
+)
+_operation_command(Signal.ADVANCE, "Go one step on, whatever the evidence still lacks.")
+_operation_command(Signal.PROMOTE, "Promote now: needs the passed verdict, not the proposer.")
+_operation_command(
+    Signal.ABORT, "End the canary, or the bake: the incumbent before it serves again."
+)
+_operation_command(Signal.FINISH, "End the bake: the promotion stands.")

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from harness.cli.frame import formatting, output
-from harness.cli.frame.duration import Duration
+from harness.cli.frame.duration import DurationType
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.oauth_login import login, logout
 from harness.control.providers import credentials
@@ -57,7 +57,7 @@ def _source(shown: ProviderShown) -> str:
 
 def _stored(shown: ProviderShown) -> list[str]:
     return [
-        f"{each.name} (until {formatting.at(each.expires_at)})"
+        f"{each.name} (until {formatting.timestamp(each.expires_at)})"
         if each.expires_at
         else each.name
         for each in shown.stored
@@ -70,7 +70,7 @@ def _stored(shown: ProviderShown) -> list[str]:
 @click.option("--first", is_flag=True, help="Try it before the provider's other keys.")
 @click.option(
     "--overlap",
-    type=Duration(),
+    type=DurationType(),
     metavar="TIME",
     help="Keep the replaced value for so long, behind the new one: 30m, 2h, 1d. [default: not]",
 )
@@ -80,7 +80,7 @@ def _stored(shown: ProviderShown) -> list[str]:
     "--reason", default="", help="Why; needed for another address of one that a route uses."
 )
 @pass_session
-def set_(  # noqa: PLR0913, PLR0917 - one per option
+def set_credential(  # noqa: PLR0913, PLR0917 - one per option
     session: Session,
     provider: str,
     key: str,
@@ -137,7 +137,7 @@ def remove(session: Session, provider: str, key: str | None) -> None:
 )
 @click.option("--replace", is_flag=True, help="Also where a key is stored already.")
 @pass_session
-def import_(session: Session, file: Path | None, replace: bool) -> None:  # noqa: FBT001 - click's signature
+def import_credentials(session: Session, file: Path | None, replace: bool) -> None:  # noqa: FBT001 - click's signature
     """Store the keys that the environment has, or a .env file: OPENAI_API_KEY and the like.
 
     Each goes to the provider that names the variable, else to the kind whose vendor reads it.

@@ -42,8 +42,8 @@ def status(session: Session, *, route: str) -> None:
                 _state(each),
                 drift_words.compared(each.comparisons),
                 _change(each.last.evidence if each.last else None),
-                formatting.at(each.last.ended_at if each.last else None),
-                formatting.at(each.next_at),
+                formatting.timestamp(each.last.ended_at if each.last else None),
+                formatting.timestamp(each.next_at),
             ]
             for each in found
         ],
@@ -53,12 +53,12 @@ def status(session: Session, *, route: str) -> None:
 
 @drift.command("list")
 @ROUTE_OPTION
-@paging.options
+@paging.page_options
 @pass_session
 def list_checks(session: Session, *, route: str, asked: PageRequest) -> None:
     """List the drift watch's runs, the newest first."""
     found = listings.drift_runs(session.context, asked, route=route)
-    paging.note(found)
+    paging.note_page(found)
     if session.json:
         output.document([{"watch": watch, "check": check} for watch, check in found])
         return
@@ -66,7 +66,7 @@ def list_checks(session: Session, *, route: str, asked: PageRequest) -> None:
         ["STARTED (UTC)", "SUITE", "RUN", "RESULT", "CHANGE", "EVIDENCE", "SERVED"],
         [
             [
-                formatting.at(check.started_at),
+                formatting.timestamp(check.started_at),
                 watch.suite,
                 check.run,
                 _result(check),
@@ -107,7 +107,7 @@ def _show(shown: Shown) -> None:
             ("state", _state(status_)),
             (
                 "baseline",
-                f"{formatting.at(watch.opened_at)}, {watch.reason}" if watch else None,
+                f"{formatting.timestamp(watch.opened_at)}, {watch.reason}" if watch else None,
             ),
             ("compared", drift_words.compared(status_.comparisons)),
             ("change", _change(evidence) if evidence else None),

@@ -29,7 +29,7 @@ def login(session: Session, provider: str) -> None:
     if session.json:
         output.document(done)
         return
-    until = f"; the token in use lasts until {formatting.at(done.access_ends)}"
+    until = f"; the token in use lasts until {formatting.timestamp(done.access_ends)}"
     click.echo(f"{provider}: signed in{until if done.access_ends else ''}")
 
 

@@ -10,14 +10,14 @@ from typing import Any, NoReturn
 
 import click
 
-from harness.cli.frame.lazy_commands import Lazy, LazyGroup
+from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.cli.frame.session import Session, global_options
 from harness.domain.errors import SwapgateError
 
 INTERRUPTED = 130
 
 
-class Program(LazyGroup):
+class RootCommand(LazyCommandGroup):
     """Ends every call with an exit code; an error is one sentence on stderr.
 
     With --json it is a document on stdout as well: {"error": {kind, message, …}}.
@@ -77,91 +77,99 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 VERBS = {
-    "init": Lazy("harness.cli.operations.init:init", "Set up Swapgate in this folder."),
-    "serve": Lazy("harness.cli.operations.serve:serve", "Run Swapgate's processes."),
-    "doctor": Lazy(
+    "init": LazyCommand("harness.cli.operations.init:init", "Set up Swapgate in this folder."),
+    "serve": LazyCommand("harness.cli.operations.serve:serve", "Run Swapgate's processes."),
+    "doctor": LazyCommand(
         "harness.cli.operations.doctor:doctor", "Check everything, and say what to mend."
     ),
-    "demo": Lazy(
+    "demo": LazyCommand(
         "harness.cli.operations.demo:demo",
         "Four stories with simulated providers: promoted, stopped, rolled back, provider lost.",
     ),
-    "sim": Lazy(
+    "sim": LazyCommand(
         "harness.cli.operations.serve:sim",
         "Serve simulated models over an OpenAI-compatible API, with fault switches.",
     ),
-    "worker": Lazy(
+    "worker": LazyCommand(
         "harness.cli.operations.worker_processes:worker",
         "Ask and score what one eval run still lacks.",
         hidden=True,
     ),
-    "router-worker": Lazy(
+    "router-worker": LazyCommand(
         "harness.cli.operations.worker_processes:router_worker",
         "Serve requests for `swapgate serve router`, which sends the settings on stdin.",
         hidden=True,
     ),
-    "provider": Lazy("harness.cli.providers:provider", "Providers: where models are called."),
-    "model": Lazy(
+    "provider": LazyCommand(
+        "harness.cli.providers:provider", "Providers: where models are called."
+    ),
+    "model": LazyCommand(
         "harness.cli.routing.models:model", "Targets: models at providers, with prices."
     ),
-    "route": Lazy(
+    "route": LazyCommand(
         "harness.cli.routing.routes:route", "Routes: the names that clients use as `model`."
     ),
-    "eval": Lazy("harness.cli.evals.runs:eval_", "Eval runs: one suite on one target."),
-    "capture": Lazy(
+    "eval": LazyCommand(
+        "harness.cli.evals.runs:eval_group", "Eval runs: one suite on one target."
+    ),
+    "capture": LazyCommand(
         "harness.cli.evals.captures:capture",
         "Captured requests: from production, redacted, to be labelled.",
     ),
-    "proposal": Lazy(
+    "proposal": LazyCommand(
         "harness.cli.proposals.proposal:proposal",
         "Proposals: the wish to swap a route's model.",
     ),
-    "canary": Lazy("harness.cli.canary:canary", "Canaries: a candidate on a small share."),
-    "shadow": Lazy(
+    "canary": LazyCommand(
+        "harness.cli.canary:canary", "Canaries: a candidate on a small share."
+    ),
+    "shadow": LazyCommand(
         "harness.cli.shadow:shadow",
         "Shadows: requests mirrored to a candidate, whose answers nobody gets.",
     ),
-    "switch": Lazy(
+    "switch": LazyCommand(
         "harness.cli.routing.kill_switch:switch",
         "The kill switch: force a provider or a target.",
     ),
-    "alert": Lazy(
+    "alert": LazyCommand(
         "harness.cli.operations.alerts:alert", "Alerts: what is wrong now, and who was told."
     ),
-    "drift": Lazy(
+    "drift": LazyCommand(
         "harness.cli.drift:drift", "The drift watch: whether models still answer as they did."
     ),
-    "gate": Lazy(
+    "gate": LazyCommand(
         "harness.cli.evals.gate:gate", "The gate's rule, on plain files or on two targets."
     ),
-    "bench": Lazy("harness.cli.evals.bench:bench", "Measure the rules themselves."),
-    "replay": Lazy(
+    "bench": LazyCommand("harness.cli.evals.bench:bench", "Measure the rules themselves."),
+    "replay": LazyCommand(
         "harness.cli.proposals.replay:replay", "Decide a verdict again from what is stored."
     ),
-    "credential": Lazy(
+    "credential": LazyCommand(
         "harness.cli.credentials:credential",
         "Keys of providers: stored encrypted, never shown.",
     ),
-    "key": Lazy("harness.cli.operations.client_keys:key", "Keys for clients and for people."),
-    "audit": Lazy(
+    "key": LazyCommand(
+        "harness.cli.operations.client_keys:key", "Keys for clients and for people."
+    ),
+    "audit": LazyCommand(
         "harness.cli.operations.audit:audit", "The audit log: append-only, hash-chained."
     ),
-    "db": Lazy(
+    "db": LazyCommand(
         "harness.cli.operations.database:db",
         "The database: its schema, and the signatures of its rows.",
     ),
-    "config": Lazy("harness.cli.operations.configuration:config", "The configuration."),
-    "completion": Lazy(
+    "config": LazyCommand("harness.cli.operations.configuration:config", "The configuration."),
+    "completion": LazyCommand(
         "harness.cli.operations.completion:completion", "Print a shell's completion."
     ),
-    "docs": Lazy(
+    "docs": LazyCommand(
         "harness.cli.operations.docs:docs", "The generated parts of docs/.", hidden=True
     ),
 }
 
 
 @click.command(
-    cls=Program,
+    cls=RootCommand,
     lazy=VERBS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
     epilog="Exit codes: 0 passed or ok, 1 error, 2 usage, 3 gate failed, 4 inconclusive, "

@@ -64,10 +64,10 @@ def show_matrix(session: Session) -> None:
 @pass_session
 def show(session: Session, name: str) -> None:
     """Show one provider; of its extra headers the names alone."""
-    _say(session, registry.get(session.context_with_providers, name))
+    _print_provider(session, registry.get(session.context_with_providers, name))
 
 
-def _say(session: Session, found: ProviderGlance) -> None:
+def _print_provider(session: Session, found: ProviderGlance) -> None:
     if session.json:
         output.document(found)
         return
@@ -85,7 +85,7 @@ def _say(session: Session, found: ProviderGlance) -> None:
             ("routes", ", ".join(found.routes)),
             (
                 "answers since",
-                formatting.at(found.answers_since) if found.answers_since else None,
+                formatting.timestamp(found.answers_since) if found.answers_since else None,
             ),
         ]
     )
@@ -116,7 +116,7 @@ def _settings(function: click.decorators.FC) -> click.decorators.FC:
     return function
 
 
-def _wish(
+def _provider_change(
     kind: str | None,
     base: str | None,
     env: str | None,
@@ -159,9 +159,9 @@ def add(
 
     NAME stands before its models, as in NAME/MODEL. Its key: `swapgate credential set NAME`.
     """
-    wish = _wish(kind, api_base, key_env, headers, body)
+    wish = _provider_change(kind, api_base, key_env, headers, body)
     ctx, who = session.context_with_providers, session.actor
-    _say(session, registry.change(ctx, who, name, wish, create=True))
+    _print_provider(session, registry.change(ctx, who, name, wish, create=True))
 
 
 @provider.command("set")
@@ -171,7 +171,7 @@ def add(
     "--reason", default="", help="Why; needed for another place of one that a route uses."
 )
 @pass_session
-def set_(
+def set_provider(
     session: Session,
     name: str,
     api_base: str | None,
@@ -186,9 +186,9 @@ def set_(
     measured before proves nothing more. --extra-body is refused once something was proven
     with the provider: add another one.
     """
-    wish = _wish(None, api_base, key_env, headers, body, reason)
+    wish = _provider_change(None, api_base, key_env, headers, body, reason)
     ctx, who = session.context_with_providers, session.actor
-    _say(session, registry.change(ctx, who, name, wish, create=False))
+    _print_provider(session, registry.change(ctx, who, name, wish, create=False))
 
 
 @provider.command()

@@ -5,7 +5,7 @@ from datetime import timedelta
 import click
 
 from harness.cli.frame import formatting, output, paging
-from harness.cli.frame.duration import Duration
+from harness.cli.frame.duration import DurationType
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import listings
 from harness.control.shadow import shadows
@@ -57,7 +57,7 @@ def shadow() -> None:
 @click.option(
     "--for",
     "lasts",
-    type=Duration(),
+    type=DurationType(),
     default="7d",
     show_default=True,
     metavar="TIME",
@@ -91,7 +91,7 @@ def start(  # noqa: PLR0913 - the options of the command, one by one
     click.echo(made.id)
     output.note(
         f"{share:g} % of the callers of route {route} are mirrored to {made.candidate.name} "
-        f"until {formatting.at(made.expires_at)}: `swapgate shadow status {route}`"
+        f"until {formatting.timestamp(made.expires_at)}: `swapgate shadow status {route}`"
     )
 
 
@@ -134,7 +134,7 @@ def status(session: Session, route: str) -> None:
             ("candidate", started.candidate.name),
             ("proposal", started.proposal or "none: an approver's act"),
             ("share", f"{started.limits.share_bps / 100:g} % of the callers"),
-            ("until", formatting.at(started.expires_at)),
+            ("until", formatting.timestamp(started.expires_at)),
             ("mirrored", f"{found.mirrored:,}, of which {found.pairs:,} are pairs of answers"),
             ("cost", f"${found.cost_usd:.4f}" + _unpriced(found)),
             (
@@ -176,12 +176,12 @@ def status(session: Session, route: str) -> None:
 
 
 @shadow.command("list")
-@paging.options
+@paging.page_options
 @pass_session
 def list_shadows(session: Session, asked: PageRequest) -> None:
     """List the shadows of all routes, the newest first."""
     found = listings.shadows(session.context, asked)
-    paging.note(found)
+    paging.note_page(found)
     if session.json:
         output.document(found.items)
         return

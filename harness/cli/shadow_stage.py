@@ -5,7 +5,7 @@ from harness.domain.proposals.proposal import Phase
 from harness.gate.text.ramp_plan import span
 
 
-def described(stage: ShadowStage) -> list[tuple[str, object]]:
+def stage_text(stage: ShadowStage) -> list[tuple[str, object]]:
     """Name and words of where it stands and what would move it."""
     policy, decided, status = stage.policy, stage.decided, stage.status
     now = stage.phase is Phase.SHADOW

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from harness.client import chat_request, response_parsing, tool_loop
-from harness.client.call_errors import failed
-from harness.client.channel import Answer, Channel
+from harness.client.call_errors import error_from_answer
+from harness.client.channel import Channel, ChannelAnswer
 from harness.client.requests import Caller, CompletionRequest, EmbeddingRequest
 from harness.client.responses import CompletionResponse, EmbeddingResponse, StreamChunk, ToolRun
 from harness.client.stream import AsyncStream
@@ -69,8 +69,8 @@ class AsyncModelClient:
         body = chat_request.chat_body(request)
         route = request.asked_route
         answer = await self._asked(chat_request.CHAT, body, request.caller, route)
-        return response_parsing.completion(
-            await _whole(answer), response_parsing.served_of(answer.headers)
+        return response_parsing.parse_completion(
+            await _whole(answer), response_parsing.parse_served(answer.headers)
         )
 
     def stream(self, request: CompletionRequest) -> AsyncStream:
@@ -78,7 +78,7 @@ class AsyncModelClient:
         body = chat_request.chat_body(request, stream=True)
         route = request.asked_route
 
-        async def opening() -> Answer:
+        async def opening() -> ChannelAnswer:
             return await self._asked(chat_request.CHAT, body, request.caller, route)
 
         return AsyncStream(opening, route)
@@ -105,14 +105,14 @@ class AsyncModelClient:
                 return chunks.response()
 
         complete = streamed if on_chunk is not None else self.complete
-        return await tool_loop.run(complete, request, tools, max_turns)
+        return await tool_loop.run_tool_loop(complete, request, tools, max_turns)
 
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResponse:
         body = chat_request.embedding_body(request)
         route = request.asked_route
         answer = await self._asked(chat_request.EMBEDDINGS, body, request.caller, route)
-        return response_parsing.embeddings(
-            await _whole(answer), response_parsing.served_of(answer.headers)
+        return response_parsing.parse_embeddings(
+            await _whole(answer), response_parsing.parse_served(answer.headers)
         )
 
     async def aclose(self) -> None:
@@ -131,13 +131,13 @@ class AsyncModelClient:
 
     async def _asked(
         self, path: str, body: Mapping[str, object], caller: Caller, route: str
-    ) -> Answer:
+    ) -> ChannelAnswer:
         """An answer of 200. Tries again once, where the router itself says to."""
         try:
             sent = json.dumps(body, allow_nan=False).encode()
         except (TypeError, ValueError) as fault:
             raise InputError(f"the request cannot be written as JSON: {fault}") from None
-        headers = chat_request.headers_of(caller)
+        headers = chat_request.request_headers(caller)
         answer = await self._channel.post(path, sent, headers)
         if answer.status == 200:
             return answer
@@ -150,12 +150,12 @@ class AsyncModelClient:
             raise await self._failed(answer, route)
         return answer
 
-    async def _failed(self, answer: Answer, route: str) -> CallFailed:
+    async def _failed(self, answer: ChannelAnswer, route: str) -> CallFailed:
         body = await _whole(answer)
-        return failed(answer.status, answer.headers, body, route, self._clock.now())
+        return error_from_answer(answer.status, answer.headers, body, route, self._clock.now())
 
 
-async def _whole(answer: Answer) -> bytes:
+async def _whole(answer: ChannelAnswer) -> bytes:
     try:
         return await answer.body()
     finally:

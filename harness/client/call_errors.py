@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from harness.client.response_parsing import served_of
+from harness.client.response_parsing import parse_served
 from harness.domain.errors import (
     AnswerUnreadable,
     CallFailed,
@@ -27,14 +27,14 @@ _NEXT: Final[Mapping[type[CallFailed], str]] = {
 _SHOWN: Final = 300
 
 
-def failed(
+def error_from_answer(
     status: int, headers: Mapping[str, str], body: bytes, route: str, now: datetime
 ) -> CallFailed:
     """The error of an answer that is none. headers: names in lower case."""
     told = _error_of(body)
     kind = _kind(status)
     wait_s = retry_after_s(headers, now)
-    request_id = served_of(headers).request_id
+    request_id = parse_served(headers).request_id
     message = _text(told, "message") or body[:_SHOWN].decode("utf-8", "replace") or "no words"
     wait = "" if wait_s is None else f", not before {wait_s:g} s"
     quote = f", request {request_id}" if request_id else ""
@@ -50,7 +50,7 @@ def failed(
     )
 
 
-def broken(told: Mapping[str, object], route: str, request_id: str) -> StreamBroken:
+def error_from_stream(told: Mapping[str, object], route: str, request_id: str) -> StreamBroken:
     """The error event that ends a stream."""
     message = _text(told, "message") or "the stream broke off"
     return StreamBroken(

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol
 
 
-class Answer(Protocol):
+class ChannelAnswer(Protocol):
     @property
     def status(self) -> int: ...
 
@@ -29,7 +29,7 @@ class Answer(Protocol):
 class Channel(Protocol):
     """Belongs to one event loop, from its first request on. Tries nothing again."""
 
-    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ChannelAnswer:
         """Any status is an answer. Raises RouterUnreachable, InputError once it is closed."""
         ...
 

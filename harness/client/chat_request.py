@@ -55,7 +55,7 @@ def embedding_body(request: EmbeddingRequest) -> dict[str, object]:
     return _with_extra(body, request.extra)
 
 
-def headers_of(caller: Caller) -> dict[str, str]:
+def request_headers(caller: Caller) -> dict[str, str]:
     """Raises InputError for what cannot stand in a header."""
     timeout = "" if caller.timeout_s is None else f"{caller.timeout_s:g}"
     found = {

@@ -13,7 +13,7 @@ from router.server.asgi import BODY, ON_LEAVING, App, Message, Scope
 MOST_WAITING: Final = 16
 
 
-class Call:
+class AsgiCall:
     """One request to the application, and its answer as far as it has come."""
 
     def __init__(self, scope: Scope, body: bytes) -> None:
@@ -120,10 +120,10 @@ class InProcessChannel:
         self._starting = asyncio.Lock()
         self._running: Lifespan | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._calls: dict[asyncio.Task[None], Call] = {}
+        self._calls: dict[asyncio.Task[None], AsgiCall] = {}
         self._closed = False
 
-    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Call:
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> AsgiCall:
         await self._started()
         more = [(name.encode(), value.encode()) for name, value in headers.items()]
         scope: Scope = {
@@ -132,7 +132,7 @@ class InProcessChannel:
             "path": path,
             "headers": [self._key, (b"content-type", b"application/json"), *more],
         }
-        call = Call(scope, body)
+        call = AsgiCall(scope, body)
         task = call.start(self._router.app)
         self._calls[task] = call
         task.add_done_callback(self._ended)

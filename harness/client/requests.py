@@ -68,7 +68,7 @@ class CompletionRequest:
     extra: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        one_route(self.route, self.model_tier)
+        require_one_route(self.route, self.model_tier)
         if not self.messages:
             raise InputError("messages: there is none; give at least one Message")
         if self.output_schema is not None and self.json_output:
@@ -97,7 +97,7 @@ class EmbeddingRequest:
     extra: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        one_route(self.route, self.model_tier)
+        require_one_route(self.route, self.model_tier)
         if isinstance(self.inputs, str):
             raise InputError("inputs: one text was given; give a list of texts")
         if not self.inputs:
@@ -108,7 +108,7 @@ class EmbeddingRequest:
         return self.route or self.model_tier
 
 
-def one_route(route: str, model_tier: str) -> None:
+def require_one_route(route: str, model_tier: str) -> None:
     """Raises InputError."""
     if bool(route) == bool(model_tier):
         both = "both are given" if route else "none of the two is given"

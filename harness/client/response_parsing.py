@@ -21,7 +21,7 @@ KEPT: Final = ("thinking_blocks", "reasoning_details")
 _CALL: Final = frozenset({"id", "type", "index", "function"})
 
 
-def served_of(headers: Mapping[str, str]) -> Served:
+def parse_served(headers: Mapping[str, str]) -> Served:
     """headers: names in lower case."""
 
     def said(name: str) -> str:
@@ -41,7 +41,7 @@ def served_of(headers: Mapping[str, str]) -> Served:
     )
 
 
-def completion(body: bytes, served: Served) -> CompletionResponse:
+def parse_completion(body: bytes, served: Served) -> CompletionResponse:
     """Raises AnswerUnreadable."""
     raw = _object(body, served)
     choice = next(iter(_objects(raw.get("choices"))), None)
@@ -63,7 +63,7 @@ def completion(body: bytes, served: Served) -> CompletionResponse:
     )
 
 
-def chunk(raw: Mapping[str, object]) -> StreamChunk:
+def parse_chunk(raw: Mapping[str, object]) -> StreamChunk:
     """Of one event. Of several choices the first counts."""
     choices = [each for each in _objects(raw.get("choices")) if not each.get("index")]
     choice: Mapping[str, object] = choices[0] if choices else {}
@@ -81,7 +81,7 @@ def chunk(raw: Mapping[str, object]) -> StreamChunk:
     )
 
 
-def embeddings(body: bytes, served: Served) -> EmbeddingResponse:
+def parse_embeddings(body: bytes, served: Served) -> EmbeddingResponse:
     """Raises AnswerUnreadable."""
     raw = _object(body, served)
     rows = _objects(raw.get("data"))

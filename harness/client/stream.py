@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from harness.client import response_parsing
-from harness.client.call_errors import broken
-from harness.client.channel import Answer
+from harness.client.call_errors import error_from_stream
+from harness.client.channel import ChannelAnswer
 from harness.client.responses import CompletionResponse, Served, StreamChunk
-from harness.client.stream_assembly import Gathered
+from harness.client.stream_assembly import StreamAssembly
 from harness.domain.errors import InputError
 
 _DATA: Final = b"data:"
@@ -23,10 +23,10 @@ class AsyncStream:
     Leave it early by `aclose`, or by the end of `async with`: the provider's work ends then.
     """
 
-    def __init__(self, opening: Callable[[], Awaitable[Answer]], route: str) -> None:
+    def __init__(self, opening: Callable[[], Awaitable[ChannelAnswer]], route: str) -> None:
         self._opening = opening
         self._route = route
-        self._gathered = Gathered()
+        self._gathered = StreamAssembly()
         self._served: Served | None = None
         self._whole = False
         self._chunks = self._run()
@@ -64,7 +64,7 @@ class AsyncStream:
     async def _run(self) -> AsyncGenerator[StreamChunk, None]:
         answer = await self._opening()
         try:
-            self._served = response_parsing.served_of(answer.headers)
+            self._served = response_parsing.parse_served(answer.headers)
             async with aclosing(answer.pieces()) as pieces, aclosing(_data(pieces)) as events:
                 async for data in events:
                     if data == _DONE:
@@ -92,10 +92,10 @@ class AsyncStream:
         error = raw.get("error")
         if error:
             raise self._broken(error if isinstance(error, dict) else {"message": str(error)})
-        return response_parsing.chunk(raw)
+        return response_parsing.parse_chunk(raw)
 
     def _broken(self, told: dict[str, object]) -> Exception:
-        return broken(told, self._route, self.served.request_id)
+        return error_from_stream(told, self._route, self.served.request_id)
 
 
 async def _data(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

@@ -13,7 +13,7 @@ from harness.client.responses import (
 )
 
 
-class Gathered:
+class StreamAssembly:
     """Chunks in, a CompletionResponse out."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ _Found = TypeVar("_Found")
 _END: Final = object()
 
 
-class Loop:
+class BackgroundLoop:
     """An event loop in a thread; threads may ask it at the same time."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ async def _end_others() -> None:
 class Stream:
     """As AsyncStream: chunks of one answer, once. Leave it early by `close`, or by `with`."""
 
-    def __init__(self, loop: Loop, stream: AsyncStream) -> None:
+    def __init__(self, loop: BackgroundLoop, stream: AsyncStream) -> None:
         self._loop = loop
         self._stream = stream
         self._chunks = self._run()
@@ -141,7 +141,7 @@ class ModelClient:
     def __init__(self, make: Callable[[], AsyncModelClient]) -> None:
         """`over_http` and `in_process` make one."""
         self._client = make()
-        self._loop = Loop()
+        self._loop = BackgroundLoop()
 
     @classmethod
     def over_http(

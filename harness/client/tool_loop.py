@@ -20,7 +20,7 @@ Complete = Callable[[CompletionRequest], Awaitable[CompletionResponse]]
 MAX_TURNS: Final = 8
 
 
-async def run(
+async def run_tool_loop(
     complete: Complete,
     request: CompletionRequest,
     tools: Mapping[str, ToolFunction],

@@ -18,7 +18,7 @@ _DOMAIN: Final = b"swapgate audit checkpoint 1\n"
 
 
 @dataclass(frozen=True)
-class CheckpointFile:
+class AuditCheckpointFile:
     """Implements ports.AuditAnchor. Written whole, or not at all."""
 
     path: Path

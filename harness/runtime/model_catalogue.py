@@ -83,7 +83,7 @@ class LitellmTable:
     def _all(self) -> Catalogue:
         file = self._file or table_file()
         rows = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
-        return changed(catalogue(_entries(rows)), self._changes)
+        return with_changes(catalogue(_entries(rows)), self._changes)
 
     def catalogue(self) -> Catalogue:
         return self._all
@@ -108,7 +108,7 @@ def table_file() -> Path | None:
     return file if file.is_file() else None
 
 
-def changed(known: Catalogue, changes: Iterable[CatalogueChange]) -> Catalogue:
+def with_changes(known: Catalogue, changes: Iterable[CatalogueChange]) -> Catalogue:
     entries = dict(known.entries)
     for change in changes:
         key = (change.kind, change.model)

@@ -3,7 +3,7 @@
 import secrets
 
 
-class SystemChance:
+class SystemRandomIds:
     """Implements ports.Chance."""
 
     def token(self, prefix: str) -> str:
@@ -13,7 +13,7 @@ class SystemChance:
         return secrets.token_urlsafe(32)
 
 
-class CountingChance:
+class CountingRandomIds:
     """Implements ports.Chance; ids are 1, 2, 3 … so that tests can read them."""
 
     def __init__(self) -> None:

@@ -12,11 +12,11 @@ from apscheduler.triggers.interval import IntervalTrigger
 from harness.domain.errors import ConfigError
 from harness.ports import Clock
 
-SET_BACK_S = 0.5
+CLOCK_SETBACK_S = 0.5
 
 
 @dataclass(frozen=True)
-class Job:
+class ScheduledJob:
     """Either every_s or cron (five fields, UTC)."""
 
     name: str
@@ -35,7 +35,7 @@ class Schedule:
 
     def __init__(
         self,
-        jobs: list[Job],
+        jobs: list[ScheduledJob],
         *,
         clock: Clock,
         on_error: Callable[[str, BaseException], None],
@@ -70,7 +70,7 @@ class Schedule:
         before = self._lead()
         while not self._ending.wait(self._watch_s):
             now = self._lead()
-            if now < before - SET_BACK_S:
+            if now < before - CLOCK_SETBACK_S:
                 self._plan_again()
             before = now
 
@@ -91,7 +91,7 @@ class Schedule:
         }
 
 
-def _trigger(job: Job) -> IntervalTrigger | CronTrigger:
+def _trigger(job: ScheduledJob) -> IntervalTrigger | CronTrigger:
     if job.every_s is not None:
         return IntervalTrigger(seconds=job.every_s, timezone="UTC")
     try:

@@ -10,7 +10,7 @@ from typing import Final
 from harness.domain.errors import ConfigError
 from harness.domain.settings import Settings
 from harness.runtime import encryption
-from harness.runtime.random_ids import SystemChance
+from harness.runtime.random_ids import SystemRandomIds
 
 SECRET_VARIABLE: Final = "SWAPGATE_SECRET"  # noqa: S105 - a name, not a secret
 SECRET_FILE: Final = "secret.key"  # noqa: S105 - a name, not a secret
@@ -87,7 +87,7 @@ def add_encryption_key(settings: Settings) -> None:
 
 def _write_secret(file: Path) -> None:
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
-        new.write(SystemChance().secret())
+        new.write(SystemRandomIds().secret())
 
 
 def _read_secret(file: Path) -> bytes:

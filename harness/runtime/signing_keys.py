@@ -94,10 +94,10 @@ def private_key(settings: Settings, purpose: KeyPurpose) -> str:
             f"{file} is missing: `swapgate init` makes it where there is none yet; else bring "
             f"it back from a backup, or set {PRIVATE_VARIABLES[purpose]}"
         )
-    return _settled(file)[0]
+    return _complete_rotation(file)[0]
 
 
-def make(settings: Settings) -> list[Path]:
+def create_keys(settings: Settings) -> list[Path]:
     """The signing keys that are missing, and the keyring; which files were made.
 
     A keyring that is there stays: a private key that it does not know is added to it by
@@ -182,7 +182,7 @@ def _make_private(settings: Settings, purpose: KeyPurpose) -> Path | None:
     return None
 
 
-def _settled(file: Path) -> Sequence[str]:
+def _complete_rotation(file: Path) -> Sequence[str]:
     # Whoever makes the file writes it a moment later.
     for _ in range(ATTEMPTS):
         if file.stat().st_size:

@@ -10,7 +10,7 @@ from harness.domain.providers.device_flow import Answer, DeviceCode, Tokens
 from harness.domain.providers.oauth_kinds import OAUTH_PLACES, OAuthPlace
 from harness.ports import OAuthServer
 from harness.runtime.clock import ManualClock
-from harness.runtime.outbound.oauth_http import HttpOAuth
+from harness.runtime.outbound.oauth_http import HttpOAuthServer
 from harness.runtime.outbound.oauth_memory import MemoryOAuth
 from tests.support.providers.oauth_server import CLIENT, oauth_site
 
@@ -48,7 +48,7 @@ def vendor(request: pytest.FixtureRequest) -> Iterator[Vendor]:
         yield Vendor(accounts, place, accounts, clock)
         return
     with oauth_site(accounts, clock, github=request.param == "github") as site:
-        yield Vendor(HttpOAuth(clock), site.place, accounts, clock)
+        yield Vendor(HttpOAuthServer(clock), site.place, accounts, clock)
 
 
 def test_a_person_is_waited_for_and_their_consent_gives_tokens(vendor: Vendor) -> None:

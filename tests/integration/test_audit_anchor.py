@@ -9,7 +9,7 @@ from harness.control.context import Context
 from harness.control.operations import alerts, database_check, housekeeping, lookup, state_audit
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.alerts import AlertKind
-from harness.runtime.audit_checkpoint import CheckpointFile
+from harness.runtime.audit_checkpoint import AuditCheckpointFile
 from tests.support.control.control_plane import World
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.raw_rows import Database
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.req("F5")
 @pytest.fixture
 def ctx(sql_world: World, tmp_path: Path) -> Context:
     found = replace(
-        sql_world.context(), anchor=CheckpointFile(tmp_path / "audit.checkpoint", CONTROL)
+        sql_world.context(), anchor=AuditCheckpointFile(tmp_path / "audit.checkpoint", CONTROL)
     )
     state_audit.turn(found)
     return found

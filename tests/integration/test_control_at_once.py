@@ -21,7 +21,7 @@ from harness.domain.proposals.proposal import Phase, Proposal
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.ports import Store
 from harness.runtime.clock import ManualClock
-from harness.runtime.random_ids import SystemChance
+from harness.runtime.random_ids import SystemRandomIds
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import ANN, BEN, ITEMS, SECRET, World, approved
 from tests.support.site.signing_keys import CONTROL
@@ -42,7 +42,7 @@ TURNS = 400
 def world(database_url: str, tmp_path: Path) -> Iterator[World]:
     clock = ManualClock()
     store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
-    made = World(tmp_path, store, clock=clock, chance=SystemChance())
+    made = World(tmp_path, store, clock=clock, chance=SystemRandomIds())
     made.set_up()
     yield made
     store.close()

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from harness.domain.errors import ConfigError
-from harness.runtime.schedule import Job, Schedule
+from harness.runtime.schedule import Schedule, ScheduledJob
 
 PATIENCE_S = 30.0
 
@@ -48,7 +48,7 @@ def failed(job: str, error: BaseException) -> None:
 @pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
 def test_the_loop_turns_on_when_the_clock_is_set(clock: SettableClock, jump_s: float) -> None:
     ran = threading.Semaphore(0)
-    job = Job("loop", ran.release, every_s=0.05)
+    job = ScheduledJob("loop", ran.release, every_s=0.05)
     schedule = Schedule([job], clock=clock, on_error=failed, watch_s=0.05)
     schedule.start()
     try:
@@ -67,7 +67,7 @@ def test_a_job_that_fails_is_told_and_runs_again(clock: SettableClock) -> None:
         raise OSError("no")
 
     schedule = Schedule(
-        [Job("loop", fails, every_s=0.05)],
+        [ScheduledJob("loop", fails, every_s=0.05)],
         clock=clock,
         on_error=lambda _job, _error: told.release(),
     )
@@ -81,7 +81,7 @@ def test_a_job_that_fails_is_told_and_runs_again(clock: SettableClock) -> None:
 def test_cron_jobs_have_a_next_time_and_wrong_ones_are_refused(clock: SettableClock) -> None:
     def nothing() -> None: ...
 
-    job = Job("nightly", nothing, cron="0 3 * * *")
+    job = ScheduledJob("nightly", nothing, cron="0 3 * * *")
     schedule = Schedule([job], clock=clock, on_error=failed)
     schedule.start()
     try:

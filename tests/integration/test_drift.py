@@ -24,7 +24,7 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
 from harness.ports import Store
 from harness.runtime.clock import ManualClock
-from harness.runtime.random_ids import SystemChance
+from harness.runtime.random_ids import SystemRandomIds
 from harness.store.memory import MemoryStore
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import (
@@ -91,7 +91,7 @@ def stored(tmp_path: Path, database_url: str, alias: Alias) -> Iterator[World]:
         tmp_path,
         store,
         clock=clock,
-        chance=SystemChance(),
+        chance=SystemRandomIds(),
         script=alias,
         drift={"colours": replace(POLICY, items=30)},
     )

@@ -30,7 +30,7 @@ def test_a_router_under_traffic_serves_no_forged_promotion_and_says_so(
         world.start()
         with world.load() as load:
             load.more()
-            refusal = database_attack.forge(
+            refusal = database_attack.forge_promotion(
                 tmp_path / "swapgate.db",
                 route=ROUTE,
                 candidate=proposal.candidate,
@@ -47,7 +47,7 @@ def test_a_router_under_traffic_serves_no_forged_promotion_and_says_so(
             again.more(60)
         assert again.errors == []
 
-        store = bootstrap.signed_store(world.installation)
+        store = bootstrap.sql_store(world.installation)
         eventually(lambda: _told(world.installation) >= {AlertKind.REVISION_REFUSED})
         housekeeping.check_snapshot(world.installation.context)
         assert AlertKind.AUDIT_BROKEN in _told(world.installation)

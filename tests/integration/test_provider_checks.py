@@ -21,7 +21,7 @@ from harness.domain.routing.target import Provider
 from harness.domain.settings import TargetSeed
 from harness.ports import ProviderDoor
 from harness.runtime.clock import SystemClock
-from harness.runtime.outbound.provider_probe import HttpDoor, ScriptedDoor
+from harness.runtime.outbound.provider_probe import HttpProviderProbe, ScriptedProviderProbe
 from tests.support.control.control_plane import World
 from tests.support.providers.scripted_chat import Response, serving
 
@@ -40,7 +40,7 @@ def with_door(world: World, door: ProviderDoor) -> Context:
 
 
 def test_every_provider_is_asked_and_each_finding_named(world: World, sim: str) -> None:
-    ctx = with_door(world, HttpDoor(SystemClock()))
+    ctx = with_door(world, HttpProviderProbe(SystemClock()))
     registry.change(ctx, SYSTEM, "sim", ProviderChange(api_base=sim, reason="it runs"))
     targets.add(ctx, SYSTEM, TargetSeed("sim", "sim-base"))
     registry.change(ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1"))
@@ -64,7 +64,7 @@ def test_a_stream_is_followed_to_its_first_content_and_no_further(sim: str) -> N
         "stream": True,
     }
     provider = Provider("sim", "sim", sim)
-    found = HttpDoor(SystemClock()).ask(provider, "", "/chat/completions", body, 10.0)
+    found = HttpProviderProbe(SystemClock()).ask(provider, "", "/chat/completions", body, 10.0)
     assert found.status == 200
     assert found.first_s is not None
     assert found.first_s >= found.seconds
@@ -74,7 +74,7 @@ def test_a_stream_is_followed_to_its_first_content_and_no_further(sim: str) -> N
 def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(world: World) -> None:
     said = json.dumps({"error": {"message": f"bad key {SECRET}"}}).encode()
     with serving(lambda _: Response(status=400, raw=said)) as served:
-        ctx = with_door(world, HttpDoor(SystemClock()))
+        ctx = with_door(world, HttpProviderProbe(SystemClock()))
         wish = ProviderChange("openai", served.url, "UP_KEY", {"x-own": "hush-hush-hush"})
         registry.change(ctx, SYSTEM, "up", wish)
         targets.add(ctx, SYSTEM, TargetSeed("up", "m"))
@@ -92,7 +92,7 @@ def test_a_stored_header_that_cannot_be_sent_is_said_and_not_shown(
     world: World, value: str
 ) -> None:
     """As an older version let them in."""
-    ctx = with_door(world, HttpDoor(SystemClock()))
+    ctx = with_door(world, HttpProviderProbe(SystemClock()))
     up = Provider("up", "openai", "http://127.0.0.1:9/v1", "UP_KEY", {"x-a": value})
     with ctx.store.write() as tx:
         tx.providers.put(header_encryption.sealed(up, ctx.cipher))
@@ -106,7 +106,7 @@ def test_a_stored_header_that_cannot_be_sent_is_said_and_not_shown(
 
 def test_a_key_that_cannot_be_sent_is_said_and_not_shown() -> None:
     up = Provider("up", "openai", "http://127.0.0.1:9/v1")
-    found = HttpDoor(SystemClock()).ask(up, f"{SECRET}\nx", "/models", None, 5.0)
+    found = HttpProviderProbe(SystemClock()).ask(up, f"{SECRET}\nx", "/models", None, 5.0)
     assert "the key in 'authorization' is not visible ASCII" in found.error
     assert SECRET not in found.error
 
@@ -123,7 +123,7 @@ def test_an_odd_first_line_is_shown_without_what_was_sent() -> None:
         served = threading.Thread(target=answer)
         served.start()
         up = Provider("up", "openai", f"http://127.0.0.1:{listening.getsockname()[1]}/v1")
-        found = HttpDoor(SystemClock()).ask(up, SECRET, "/models", None, 30.0)
+        found = HttpProviderProbe(SystemClock()).ask(up, SECRET, "/models", None, 30.0)
         served.join()
     assert found.status is None
     assert "does not answer" in found.error
@@ -131,7 +131,7 @@ def test_an_odd_first_line_is_shown_without_what_was_sent() -> None:
 
 
 def test_looking_again_within_a_minute_asks_nobody(world: World) -> None:
-    door = ScriptedDoor(lambda *_: Heard(200, 0.01, b"{}", first_s=0.02))
+    door = ScriptedProviderProbe(lambda *_: Heard(200, 0.01, b"{}", first_s=0.02))
     ctx = with_door(world, door)
     first = checks.last(ctx)
     assert first.ok
@@ -150,8 +150,8 @@ Make = Callable[[Provider], ProviderDoor]
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: HttpDoor(SystemClock()),
-        lambda: ScriptedDoor(
+        lambda: HttpProviderProbe(SystemClock()),
+        lambda: ScriptedProviderProbe(
             lambda *_: Heard(None, 0.0, error="http://127.0.0.1:1/v1 does not answer")
         ),
     ],

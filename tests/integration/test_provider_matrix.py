@@ -20,7 +20,7 @@ from harness.domain.routing.target import Price, Provider
 from harness.domain.settings import TargetSeed
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.model_catalogue import FixedCatalogue
-from harness.runtime.outbound.provider_probe import ScriptedDoor
+from harness.runtime.outbound.provider_probe import ScriptedProviderProbe
 from tests.support.control.control_plane import World
 
 pytestmark = pytest.mark.req("E4")
@@ -89,7 +89,7 @@ def test_health_is_what_was_found_last(world: World) -> None:
             return Heard(None, 5.0, error="no answer")
         return Heard(200, 0.1, b"{}", first_s=0.2)
 
-    ctx = replace(world.context(), door=ScriptedDoor(answer))
+    ctx = replace(world.context(), door=ScriptedProviderProbe(answer))
     registry.change(ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1"))
     assert row(ctx, "gone").health is ProviderHealth.UNKNOWN
     checks.run(ctx)
@@ -102,7 +102,7 @@ def test_health_is_what_was_found_last(world: World) -> None:
 
 
 def test_what_failed_with_a_key_that_was_replaced_says_nothing_any_more(world: World) -> None:
-    door = ScriptedDoor(lambda *_: Heard(401, 0.1))
+    door = ScriptedProviderProbe(lambda *_: Heard(401, 0.1))
     ctx = replace(world.context(), door=door, cipher=FernetCipher([new_key()].copy))
     credentials.put(ctx, SYSTEM, "sim", Change(value="sk-of-old-0123456789"))
     checks.run(ctx)

@@ -15,7 +15,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.key_limits import KeyLimits
 from harness.domain.routing.target import Price
 from harness.runtime.clock import SystemClock
-from harness.runtime.random_ids import SystemChance
+from harness.runtime.random_ids import SystemRandomIds
 from harness.store.sql import SqlStore
 from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
 from tests.support.router.live_router import SECRET, running_router_on, wait_until
@@ -46,7 +46,7 @@ def ctx(database_url: str, upstream: Upstream) -> Iterator[Context]:
                     records.PROVIDER, name=name, api_base=upstream.url, prices=prices
                 )
                 tx.providers.put(made)
-        yield Context(store, clock, SystemChance(), Catalog({}), policies={}, workers=None)
+        yield Context(store, clock, SystemRandomIds(), Catalog({}), policies={}, workers=None)
 
 
 def ask(client: openai.OpenAI) -> dict[str, str]:

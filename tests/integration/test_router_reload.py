@@ -34,7 +34,7 @@ def test_a_changed_dotenv_and_file_are_taken_and_the_flag_still_wins(file: Path)
 
     (file.parent / ".env").write_text("SIM_KEY=new\nOF_THE_SHELL=lost\n", encoding="utf-8")
     file.write_text(FILE + "switches: [provider:backup]\n", encoding="utf-8")
-    again = data_plane._again(file, before, installation, 4)
+    again = data_plane._reload_settings(file, before, installation, 4)
 
     assert (os.environ["SIM_KEY"], os.environ["OF_THE_SHELL"]) == ("new", "kept")
     assert again.switches == ("provider:backup",)
@@ -48,7 +48,9 @@ def test_a_changed_class_of_data_reaches_the_workers(file: Path) -> None:
     installation = bootstrap.open_installation(file)
 
     file.write_text(FILE + "data_classes: {personal: [up]}\n", encoding="utf-8")
-    orders = data_plane._orders(data_plane._again(file, before, installation, None))
+    orders = data_plane._worker_spec(
+        data_plane._reload_settings(file, before, installation, None)
+    )
 
     given = pickle.loads(orders.given)  # noqa: S301 - our own
     assert given.data_classes == {"personal": frozenset({"up"})}
@@ -73,7 +75,7 @@ def test_what_is_wrong_or_takes_a_restart_is_refused_and_changes_nothing(
     file.write_text(text, encoding="utf-8")
 
     with pytest.raises(ConfigError, match=says):
-        data_plane._again(file, before, installation, None)
+        data_plane._reload_settings(file, before, installation, None)
 
     assert dict(os.environ) == environment
 
@@ -82,14 +84,14 @@ def test_another_secret_takes_a_restart(file: Path) -> None:
     installation = bootstrap.open_installation(file)
 
     with pytest.raises(ConfigError, match="SWAPGATE_SECRET changed"):
-        data_plane._again(file, {"SWAPGATE_SECRET": "other"}, installation, None)
+        data_plane._reload_settings(file, {"SWAPGATE_SECRET": "other"}, installation, None)
 
 
 def test_a_worker_gives_memory_back_after_large_answers_unless_told_otherwise(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "7")
-    given = data_plane._orders(bootstrap.load_settings(file)).environment
+    given = data_plane._worker_spec(bootstrap.load_settings(file)).environment
 
     assert given["MALLOC_MMAP_THRESHOLD_"] == str(8 * 1024 * 1024)
     assert given["MALLOC_TRIM_THRESHOLD_"] == "7"

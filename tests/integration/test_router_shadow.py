@@ -24,7 +24,7 @@ from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.runtime.clock import SystemClock
-from harness.runtime.random_ids import SystemChance
+from harness.runtime.random_ids import SystemRandomIds
 from harness.store.sql import SqlStore
 from router.recording.recorder import Recorder
 from router.snapshot import file
@@ -119,7 +119,14 @@ def scene(
         hashed = key_hash(KEY, SECRET)
         tx.keys.add(ApiKey("k", "test", hashed, "good", None, frozenset(), CLOCK.now()))
     cleared = {"personal": frozenset({"up", "other"}), "health": frozenset({"up"})}
-    ctx = Context(ours, CLOCK, SystemChance(), suites=None, policies={}, data_classes=cleared)  # type: ignore[arg-type]  # no suites here
+    ctx = Context(
+        ours,
+        CLOCK,
+        SystemRandomIds(),
+        suites=None,
+        policies={},
+        data_classes=cleared,  # type: ignore[arg-type]  # a context without
+    )
     try:
         with running_router_on(theirs, folder, settings, classes=cleared) as (
             url,

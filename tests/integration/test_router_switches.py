@@ -21,7 +21,7 @@ from harness.domain.routing.table import Snapshot
 from harness.domain.routing.target import Target
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
-from harness.runtime.random_ids import SystemChance
+from harness.runtime.random_ids import SystemRandomIds
 from harness.store.sql import SqlStore
 from router.snapshot import file
 from router.snapshot.holder import SnapshotHolder
@@ -112,7 +112,7 @@ def running(database_url: str, upstream: Upstream, folder: Path) -> Iterator[Run
     store = SqlStore(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
     ours = SqlStore(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
     fill(ours, upstream.url)
-    ctx = Context(ours, CLOCK, SystemChance(), suites=None, policies={})  # type: ignore[arg-type]  # no suites here
+    ctx = Context(ours, CLOCK, SystemRandomIds(), suites=None, policies={})  # type: ignore[arg-type]  # no suites here
     try:
         with running_router_on(store, folder) as (url, holder, _):
             yield Running(url, ctx, holder)

@@ -10,7 +10,7 @@ import pytest
 
 from dashboard.data import queries
 from dashboard.text import shadow_text
-from harness.cli.shadow_stage import described
+from harness.cli.shadow_stage import stage_text
 from harness.control.operations import alerts
 from harness.control.proposals import comparison, submission
 from harness.control.proposals.submission import Wish
@@ -201,7 +201,7 @@ def test_spent_money_holds_and_what_a_person_mirrors_then_counts(world: World) -
     assert turned(world, proposal).phase is Phase.SHADOW
     assert live(world) is None
     assert held(world, proposal)
-    (_, *facts), before = described(shown(world, proposal)), done(world)
+    (_, *facts), before = stage_text(shown(world, proposal)), done(world)
     assert dict(facts)["money"] == "$2.0000 of $2"
     for _ in range(3):
         assert turned(world, proposal).phase is Phase.SHADOW

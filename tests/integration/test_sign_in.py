@@ -35,7 +35,7 @@ from harness.domain.providers.name_resolution import Rule
 from harness.domain.providers.oauth_kinds import OAuthChange
 from harness.domain.providers.oauth_tokens import KEY_NAME
 from harness.runtime.encryption import FernetCipher, new_key
-from harness.runtime.outbound.oauth_http import HttpOAuth
+from harness.runtime.outbound.oauth_http import HttpOAuthServer
 from harness.runtime.outbound.oauth_memory import MemoryOAuth
 from harness.store.memory import MemoryStore
 from tests.support.control.control_plane import ANN, SECRET, World
@@ -106,7 +106,7 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
         ctx = replace(
             world.context(),
             cipher=FernetCipher(lambda: [key]),
-            oauth=HttpOAuth(world.clock),
+            oauth=HttpOAuthServer(world.clock),
             oauth_changes={request.param: change},
         )
         yield Desk(request.param, world, ctx, site)

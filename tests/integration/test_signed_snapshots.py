@@ -61,7 +61,7 @@ class Away:
 
 def restored(snapshot: Snapshot) -> Snapshot:
     installation = SimpleNamespace(signatures=VERIFIER, clock=CLOCK)
-    return bootstrap._restored(cast("bootstrap.Installation", installation), snapshot)
+    return bootstrap._restore_snapshot(cast("bootstrap.Installation", installation), snapshot)
 
 
 def holder(store: Store, file: Path) -> SnapshotHolder:

@@ -20,7 +20,7 @@ from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
 from harness.runtime.clock import SystemClock
 from harness.runtime.outbound import webhook
-from harness.runtime.outbound.provider_probe import HttpDoor
+from harness.runtime.outbound.provider_probe import HttpProviderProbe
 from router.upstream.passthrough import Passthrough
 from router.upstream.pool import UpstreamPool
 from router.upstream.transport import UpstreamFailed, UpstreamRequest
@@ -80,7 +80,7 @@ def by_doctor(served: Served) -> None:
 
 
 def by_check(served: Served) -> None:
-    HttpDoor(SystemClock()).ask(up(served), SECRET, "/chat/completions", CHAT, 5.0)
+    HttpProviderProbe(SystemClock()).ask(up(served), SECRET, "/chat/completions", CHAT, 5.0)
 
 
 def by_webhook(served: Served) -> None:
@@ -151,7 +151,7 @@ def test_half_a_key_at_the_end_of_a_long_refusal_is_hidden_too(padding: int) -> 
     refused = Response(status=400, raw=json.dumps(said).encode())
     with serving(lambda _: refused) as served:
         by_hand = provider_requests.chat(up(served), Target("up", "m"), key=KEY).error
-        door = HttpDoor(SystemClock())
+        door = HttpProviderProbe(SystemClock())
         checked = door.ask(up(served), SECRET, "/chat/completions", CHAT, 5.0).error
 
     for shown in (by_hand, checked):

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from harness.api.json_answers import Answer, whole
-from harness.api.json_schema import Components
+from harness.api.json_answers import JsonAnswer, json_answer
+from harness.api.json_schema import SchemaComponents
 from harness.api.request_body import MAX_DEPTH, check_json
 from harness.domain.errors import InputError
 from harness.domain.operations.access import ApiKey, Role
@@ -70,7 +70,7 @@ def test_an_answer_is_strict_json_whatever_is_in_it(value: object) -> None:
     def refuse(word: str) -> None:
         raise AssertionError(word)
 
-    body = bytes(Answer(value).body)
+    body = bytes(JsonAnswer(value).body)
     assert json.loads(body, parse_constant=refuse) == nulled(value)
 
 
@@ -87,8 +87,8 @@ def nulled(value: object) -> object:
 
 
 def test_a_page_says_how_many_there_are_in_all() -> None:
-    assert whole(list("abcde")) == Page(list("abcde"), 5, next=None)
-    body = json.loads(bytes(Answer(whole([])).body))
+    assert json_answer(list("abcde")) == Page(list("abcde"), 5, next=None)
+    body = json.loads(bytes(JsonAnswer(json_answer([])).body))
     assert body == {"items": [], "total": 0, "next": None, "invalid": []}
 
 
@@ -127,21 +127,21 @@ def test_the_schema_fits_the_answer_for_every_kind_of_value() -> None:
         anything=[1, "a", None],
         target=Target("sim", "base"),
     )
-    components = Components()
+    components = SchemaComponents()
     schema = components.of(Page[Everything])
     root = {**schema, "components": {"schemas": components.schemas}}
 
-    Draft202012Validator(root).validate(json.loads(bytes(Answer(Page([value], 1)).body)))
+    Draft202012Validator(root).validate(json.loads(bytes(JsonAnswer(Page([value], 1)).body)))
     assert components.schemas["Everything"]["properties"]["role"]["enum"][-1] == "admin"
 
 
 @pytest.mark.parametrize("kind", [complex, tuple[complex, int]])
 def test_a_type_without_a_form_is_an_error_and_not_an_empty_schema(kind: object) -> None:
     with pytest.raises(TypeError, match="no JSON Schema"):
-        Components().of(kind)
+        SchemaComponents().of(kind)
 
 
 def test_the_hash_of_a_key_is_in_no_schema() -> None:
-    components = Components()
+    components = SchemaComponents()
     components.of(ApiKey)
     assert "hash" not in components.schemas["ApiKey"]["properties"]

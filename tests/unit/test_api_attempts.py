@@ -3,17 +3,17 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.api.failed_attempts import ADDRESSES, Attempts
+from harness.api.failed_attempts import ADDRESSES, FailedAttempts
 from harness.runtime.clock import ManualClock
 
 
 def test_an_address_that_never_failed_never_waits() -> None:
-    assert Attempts(ManualClock()).wait_s("a") == 0
+    assert FailedAttempts(ManualClock()).wait_s("a") == 0
 
 
 def test_after_the_burst_one_comes_back_a_second() -> None:
     clock = ManualClock()
-    attempts = Attempts(clock, burst=3, per_s=1.0)
+    attempts = FailedAttempts(clock, burst=3, per_s=1.0)
     for _ in range(3):
         assert attempts.wait_s("a") == 0
         attempts.failed("a")
@@ -30,14 +30,14 @@ def test_after_the_burst_one_comes_back_a_second() -> None:
 
 def test_a_set_wall_clock_frees_nobody() -> None:
     clock = ManualClock()
-    attempts = Attempts(clock, burst=1)
+    attempts = FailedAttempts(clock, burst=1)
     attempts.failed("a")
     clock.jump(3600)
     assert attempts.wait_s("a") == 1
 
 
 def test_the_memory_is_bounded_and_forgets_the_oldest_failure() -> None:
-    attempts = Attempts(ManualClock(), burst=1)
+    attempts = FailedAttempts(ManualClock(), burst=1)
     for number in range(ADDRESSES + 1):
         attempts.failed(str(number))
     assert attempts.wait_s("0") == 0
@@ -47,7 +47,7 @@ def test_the_memory_is_bounded_and_forgets_the_oldest_failure() -> None:
 @given(st.lists(st.floats(0, 5), max_size=60))
 def test_no_rhythm_gets_more_than_the_burst_and_one_a_second(pauses: list[float]) -> None:
     clock = ManualClock()
-    attempts = Attempts(clock, burst=3, per_s=1.0)
+    attempts = FailedAttempts(clock, burst=3, per_s=1.0)
     failed = 0
     for pause in pauses:
         clock.advance(pause)

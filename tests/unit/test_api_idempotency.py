@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from harness.api import idempotency
-from harness.api.idempotency import Remembered
-from harness.api.json_answers import Answer
+from harness.api.idempotency import IdempotencyCache
+from harness.api.json_answers import JsonAnswer
 from harness.domain.errors import Conflict, InputError
 from harness.runtime.clock import ManualClock
 
@@ -20,15 +20,15 @@ class Counter:
     def __init__(self, hold: threading.Event | None = None) -> None:
         self.calls, self.hold = 0, hold
 
-    def __call__(self) -> Answer:
+    def __call__(self) -> JsonAnswer:
         self.calls += 1
         if self.hold is not None:
             self.hold.wait()
-        return Answer({"call": self.calls}, status_code=201)
+        return JsonAnswer({"call": self.calls}, status_code=201)
 
 
 def test_of_many_at_once_one_acts_and_all_get_its_answer() -> None:
-    remembered, hold = Remembered(ManualClock()), threading.Event()
+    remembered, hold = IdempotencyCache(ManualClock()), threading.Event()
     effect = Counter(hold)
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(remembered.once, SCOPE, "{}", effect) for _ in range(8)]
@@ -39,9 +39,9 @@ def test_of_many_at_once_one_acts_and_all_get_its_answer() -> None:
 
 
 def test_a_failure_is_not_remembered() -> None:
-    remembered, effect = Remembered(ManualClock()), Counter()
+    remembered, effect = IdempotencyCache(ManualClock()), Counter()
 
-    def busy() -> Answer:
+    def busy() -> JsonAnswer:
         raise Conflict("busy")
 
     with pytest.raises(Conflict):
@@ -51,7 +51,7 @@ def test_a_failure_is_not_remembered() -> None:
 
 
 def test_another_body_under_the_same_key_is_refused() -> None:
-    remembered, effect = Remembered(ManualClock()), Counter()
+    remembered, effect = IdempotencyCache(ManualClock()), Counter()
     remembered.once(SCOPE, "{}", effect)
     with pytest.raises(InputError):
         remembered.once(SCOPE, '{"a":1}', effect)
@@ -59,7 +59,7 @@ def test_another_body_under_the_same_key_is_refused() -> None:
 
 
 def test_a_replayed_answer_is_the_same_and_says_that_it_is_one() -> None:
-    remembered, effect = Remembered(ManualClock()), Counter()
+    remembered, effect = IdempotencyCache(ManualClock()), Counter()
     first = remembered.once(SCOPE, "{}", effect)
     again = remembered.once(SCOPE, "{}", effect)
     assert (again.status_code, again.body) == (first.status_code, first.body)
@@ -69,7 +69,7 @@ def test_a_replayed_answer_is_the_same_and_says_that_it_is_one() -> None:
 
 def test_a_day_later_it_is_a_new_request() -> None:
     clock = ManualClock()
-    remembered, effect = Remembered(clock), Counter()
+    remembered, effect = IdempotencyCache(clock), Counter()
     remembered.once(SCOPE, "{}", effect)
     clock.advance(86_399)
     remembered.once(SCOPE, "{}", effect)
@@ -81,7 +81,7 @@ def test_a_day_later_it_is_a_new_request() -> None:
 
 def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idempotency, "ENTRIES", 3)
-    remembered, effect = Remembered(ManualClock()), Counter()
+    remembered, effect = IdempotencyCache(ManualClock()), Counter()
     for number in range(5):
         remembered.once((str(number),), "{}", effect)
     assert len(remembered._entries) == 3

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from harness.api.error_status import Guarded
+from harness.api.error_status import ErrorGuard
 from harness.api.request_body import MAX_BODY_BYTES, StrictBody
-from harness.runtime.random_ids import CountingChance
+from harness.runtime.random_ids import CountingRandomIds
 
 SCOPE: dict[str, Any] = {
     "type": "http",
@@ -69,7 +69,7 @@ async def test_a_body_without_a_length_is_cut_at_the_limit() -> None:
 
 async def test_half_a_body_has_no_effect_and_no_answer() -> None:
     echo = Echo()
-    layers = Guarded(StrictBody(echo), chance=CountingChance())
+    layers = ErrorGuard(StrictBody(echo), chance=CountingRandomIds())
     assert await run(layers, piece(b"", more=True), GONE) == []
     assert not echo.got
 
@@ -80,7 +80,7 @@ async def test_a_fault_after_the_answer_began_is_the_servers_to_end() -> None:
         raise RuntimeError("in the middle")
 
     with pytest.raises(RuntimeError, match="in the middle"):
-        await run(Guarded(breaks, chance=CountingChance()))
+        await run(ErrorGuard(breaks, chance=CountingRandomIds()))
 
 
 async def test_what_is_not_http_passes_through() -> None:
@@ -89,6 +89,6 @@ async def test_what_is_not_http_passes_through() -> None:
     async def app(scope: Scope, _: Receive, __: Send) -> None:
         seen.append(scope)
 
-    layers = Guarded(StrictBody(app), chance=CountingChance())
+    layers = ErrorGuard(StrictBody(app), chance=CountingRandomIds())
     await run(layers, scope={"type": "lifespan"})
     assert seen == [{"type": "lifespan"}]

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from harness.cli import canary
 from harness.cli.evals import gate
 from harness.cli.frame import output
-from harness.cli.frame.lazy_commands import Lazy, LazyGroup
+from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.cli.program import VERBS, program
 
 ROOT = Path(__file__).parents[2]
@@ -73,15 +73,15 @@ def test_each_shell_s_completion_is_printed(shell: str) -> None:
     assert "_SWAPGATE_COMPLETE" in done.stdout
 
 
-def tables() -> Iterator[tuple[str, Lazy]]:
+def tables() -> Iterator[tuple[str, LazyCommand]]:
     yield from VERBS.items()
     for group in (gate.gate, canary.canary):
-        assert isinstance(group, LazyGroup)
+        assert isinstance(group, LazyCommandGroup)
         yield from group.lazy.items()
 
 
 @pytest.mark.parametrize(("name", "entry"), list(tables()))
-def test_the_table_says_what_the_command_says(name: str, entry: Lazy) -> None:
+def test_the_table_says_what_the_command_says(name: str, entry: LazyCommand) -> None:
     command = entry.load()
 
     first = (command.help or "").strip().split("\n\n")[0].splitlines()[0]

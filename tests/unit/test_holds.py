@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.canary import described
+from harness.cli.canary import rollout_facts
 from harness.control import reconciler
 from harness.control.canary import driver, operations
 from harness.control.canary import holds as holding
@@ -290,7 +290,7 @@ def test_status_says_that_faults_hold_it_how_many_and_why(world: World) -> None:
     assert why == status.faults
     for said in ("routers failed 3 times", "KeyError in a.py:7", "swapgate canary resume"):
         assert said in why
-    assert ("held", why) in described(status)
+    assert ("held", why) in rollout_facts(status)
     operations.by_hand(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
     assert comparison.explained(ctx, "chat").status.held == []
 

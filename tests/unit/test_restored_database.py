@@ -21,7 +21,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import Alert, AlertKind, News
 from harness.domain.routing.snapshot_lineage import Lineage, undercut
 from harness.domain.routing.table import Snapshot
-from harness.runtime.audit_checkpoint import CheckpointFile
+from harness.runtime.audit_checkpoint import AuditCheckpointFile
 from harness.runtime.clock import ManualClock
 from harness.store.signing.signed_snapshot import verified
 from harness.store.sql import SqlStore
@@ -313,7 +313,7 @@ def test_a_router_tells_when_the_audit_log_ends_earlier_than_it_did(place: Place
 
 
 def test_control_notices_by_the_end_of_its_log_and_goes_on_once_accepted(place: Place) -> None:
-    anchor = CheckpointFile(place.folder / "audit.checkpoint", CONTROL)
+    anchor = AuditCheckpointFile(place.folder / "audit.checkpoint", CONTROL)
     ctx = replace(place.world.context(), anchor=anchor)
     place.back_up()
     place.describe("a")

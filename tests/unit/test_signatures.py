@@ -83,12 +83,12 @@ def test_a_keyring_that_is_none_is_refused_with_its_place(text: str) -> None:
 
 
 def test_keys_are_made_once_each_for_its_owner_alone(settings: Settings) -> None:
-    made = signing_keys.make(settings)
+    made = signing_keys.create_keys(settings)
     assert {file.name for file in made} == {"signing.key", "worker-signing.key", "signing.pub"}
     private = [settings.home / name for name in signing_keys.PRIVATE_FILES.values()]
     assert all(file.stat().st_mode & 0o777 == 0o600 for file in private)
     before = [file.read_text() for file in private]
-    assert signing_keys.make(settings) == []
+    assert signing_keys.create_keys(settings) == []
     assert [file.read_text() for file in private] == before
     assert not {line for file in private for line in file.read_text().split()} & set(
         (settings.home / signing_keys.KEYRING_FILE).read_text().split()
@@ -96,7 +96,7 @@ def test_keys_are_made_once_each_for_its_owner_alone(settings: Settings) -> None
 
 
 def test_a_rotated_key_verifies_until_it_is_retired(settings: Settings) -> None:
-    signing_keys.make(settings)
+    signing_keys.create_keys(settings)
     before = signing_keys.signatures(settings, KeyPurpose.CONTROL)
     router = signing_keys.signatures(settings)
     old = before.sign(ROW)
@@ -120,7 +120,7 @@ def test_a_rotated_key_verifies_until_it_is_retired(settings: Settings) -> None:
 def test_a_running_router_believes_nobody_while_its_keyring_is_away(
     settings: Settings, broken: str | None
 ) -> None:
-    signing_keys.make(settings)
+    signing_keys.create_keys(settings)
     router = signing_keys.signatures(settings)
     signed = signing_keys.signatures(settings, KeyPurpose.CONTROL).sign(ROW)
     router.check(ROW, signed, KeyPurpose.CONTROL)
@@ -138,7 +138,7 @@ def test_a_running_router_believes_nobody_while_its_keyring_is_away(
 
 
 def test_the_key_that_signs_is_not_retired(settings: Settings) -> None:
-    signing_keys.make(settings)
+    signing_keys.create_keys(settings)
     [signs] = [
         key.id
         for key in signing_keys.keyring(settings).values()
@@ -149,7 +149,7 @@ def test_the_key_that_signs_is_not_retired(settings: Settings) -> None:
 
 
 def test_a_private_key_that_others_may_read_is_refused(settings: Settings) -> None:
-    signing_keys.make(settings)
+    signing_keys.create_keys(settings)
     (settings.home / "signing.key").chmod(0o644)
     with pytest.raises(ConfigError, match="0644"):
         signing_keys.signatures(settings, KeyPurpose.CONTROL).sign(ROW)
@@ -162,7 +162,7 @@ def test_keys_may_stand_in_the_environment_and_in_files_that_it_names(
         file = tmp_path / name
         file.write_text(value)
         monkeypatch.setenv(f"{name}_FILE", str(file))
-    assert signing_keys.make(settings) == []
+    assert signing_keys.create_keys(settings) == []
     signed = signing_keys.signatures(settings, KeyPurpose.WORKER).sign(ROW)
     assert signed.startswith(PUBLIC[KeyPurpose.WORKER].id)
     monkeypatch.setenv("SWAPGATE_SIGNING_KEYRING", "broken")

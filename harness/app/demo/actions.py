@@ -6,9 +6,9 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from harness.app.demo.environment import Stage
-from harness.app.demo.scenarios import FAULT_RATE, FRAGILE, Story
-from harness.app.demo.traffic import Traffic
+from harness.app.demo.environment import DemoEnvironment
+from harness.app.demo.scenarios import FAULT_RATE, FRAGILE, Scenario
+from harness.app.demo.traffic import DemoTraffic
 from harness.app.installation import Installation
 from harness.control.proposals import comparison as reports
 from harness.control.proposals import submission
@@ -50,10 +50,10 @@ class Patience:
 
 
 @dataclass
-class Scene:
+class DemoStep:
     """One story as it stands."""
 
-    story: Story
+    story: Scenario
     proposal: str
     comparison: Comparison
     canary: CanaryStatus | None = None
@@ -74,24 +74,24 @@ class Scene:
 
 
 @dataclass
-class Drive:
+class DemoActions:
     """say: one line for people, as things happen."""
 
     installation: Installation
-    stage: Stage
-    traffic: Traffic
+    stage: DemoEnvironment
+    traffic: DemoTraffic
     say: Callable[[str], None]
-    scenes: list[Scene] = field(default_factory=list)
+    scenes: list[DemoStep] = field(default_factory=list)
 
-    def propose(self, stories: tuple[Story, ...]) -> None:
+    def propose(self, stories: tuple[Scenario, ...]) -> None:
         ctx = self.installation.context
         for story in stories:
             wish = Wish(story.route, story.candidate, reason="make demo")
             made = submission.create(ctx, OPERATOR, wish)
-            self.scenes.append(Scene(story, made.id, reports.compare(ctx, made.id)))
+            self.scenes.append(DemoStep(story, made.id, reports.compare(ctx, made.id)))
             self.say(f"{story.route}: {story.candidate} proposed ({made.id})")
 
-    def watch(self, show: Callable[[list[Scene]], None]) -> None:
+    def watch(self, show: Callable[[list[DemoStep]], None]) -> None:
         """Until all three have ended, or nothing moves any more."""
         patience = Patience()
         while not all(scene.over for scene in self.scenes):
@@ -107,13 +107,13 @@ class Drive:
                 self.say(f"nothing has moved for {SLOW_S:.0f} s. {self._slow()}")
             time.sleep(0.5)
 
-    def _marks(self, scene: Scene) -> tuple[object, ...]:
+    def _marks(self, scene: DemoStep) -> tuple[object, ...]:
         """What differs as soon as the story goes on."""
         canary = scene.canary
         seen = (canary.rollout.step, canary.action.exposures) if canary else ()
         return (scene.phase, self._answers(scene), *seen)
 
-    def _answers(self, scene: Scene) -> int:
+    def _answers(self, scene: DemoStep) -> int:
         runs = scene.comparison.proposal.runs.values()
         with self.installation.context.store.read() as tx:
             return sum(tx.runs.progress(r)[0] for p in runs for r in (p.incumbent, p.candidate))
@@ -128,7 +128,7 @@ class Drive:
         ]
         return "; ".join(waits)
 
-    def _look(self, scene: Scene) -> None:
+    def _look(self, scene: DemoStep) -> None:
         ctx, before = self.installation.context, scene.phase
         scene.comparison = reports.compare(ctx, scene.proposal)
         if scene.phase is Phase.CANARY or before is Phase.CANARY:
@@ -141,7 +141,7 @@ class Drive:
         if scene.over:
             self.traffic.rates[scene.story.route] = QUIET_RPS
 
-    def _tell(self, scene: Scene) -> None:
+    def _tell(self, scene: DemoStep) -> None:
         verdict = scene.comparison.verdict
         name = f"{scene.story.route}: {scene.story.candidate}"
         if verdict is not None and not scene.told:
@@ -151,7 +151,7 @@ class Drive:
         after = f": {reason}" if scene.over and verdict and reason != verdict.reason else ""
         self.say(f"{name} is {scene.phase.value.replace('_', ' ')}{after}")
 
-    def _canary_opened(self, scene: Scene) -> None:
+    def _canary_opened(self, scene: DemoStep) -> None:
         rate = FAILING_RPS if scene.story.breaks_online else BUSY_RPS
         self.traffic.rates[scene.story.route] = rate
         if scene.story.breaks_online and not scene.broken:

@@ -83,7 +83,7 @@ FROM route_version WHERE route = :route ORDER BY version DESC LIMIT 1""",
 )
 
 
-def forge(database: Path, *, route: str, candidate: str, proposal: str) -> str | None:
+def forge_promotion(database: Path, *, route: str, candidate: str, proposal: str) -> str | None:
     """Promote `candidate` (a target id) by rows that look honest, and commit them.
 
     proposal: whose verdict is forged. The database's refusal; None where it took them all.
@@ -104,14 +104,16 @@ def forge(database: Path, *, route: str, candidate: str, proposal: str) -> str |
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class AttackResult:
     """One raw statement and the database's answer; refused is None if it was taken."""
 
     title: str
     refused: str | None
 
 
-def attempts(database: Path, *, route: str, candidate: str, verdict: str) -> list[Attempt]:
+def attack_all(
+    database: Path, *, route: str, candidate: str, verdict: str
+) -> list[AttackResult]:
     """Try to put `candidate` (a target id) into the route by SQL alone.
 
     verdict: the candidate's own, failed one. Nothing is kept, whatever the database says.
@@ -124,7 +126,7 @@ def attempts(database: Path, *, route: str, candidate: str, verdict: str) -> lis
             "verdict": None if outcome == "none" else verdict,
             "outcome": None if outcome == "none" else outcome,
         }
-        done.append(Attempt(title, _refusal(database, statement, values)))
+        done.append(AttackResult(title, _refusal(database, statement, values)))
     return done
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from harness.app import installation as bootstrap
 from harness.app.demo import database_attack
-from harness.app.demo.actions import QUIET_RPS, Drive, Scene
-from harness.app.demo.display import Screen
-from harness.app.demo.environment import Stage
-from harness.app.demo.scenarios import OUTAGE_ROUTE, WORSE, stories
-from harness.app.demo.traffic import Traffic
+from harness.app.demo.actions import QUIET_RPS, DemoActions, DemoStep
+from harness.app.demo.display import DemoDisplay
+from harness.app.demo.environment import DemoEnvironment
+from harness.app.demo.scenarios import OUTAGE_ROUTE, WORSE, build_scenarios
+from harness.app.demo.traffic import DemoTraffic
 from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.evals.run import Failed
@@ -27,13 +27,13 @@ OUTAGE_S = 20.0
 SDK_REQUESTS = 500
 
 
-def play(*, once: bool, swap: bool) -> int:
+def run_demo(*, once: bool, swap: bool) -> int:
     """Run the whole demo. Returns 0 only when all four stories ended as they should."""
     # A terminal that closes or a `kill` ends the demo as Ctrl-C does: no process stays behind.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="swapgate-demo-"))
-    stage = Stage(folder, swap)
+    stage = DemoEnvironment(folder, swap)
     good = False
     try:
         good = _play(stage, once=once, swap=swap)
@@ -48,7 +48,7 @@ def play(*, once: bool, swap: bool) -> int:
     return 0 if good else 1
 
 
-def _play(stage: Stage, *, once: bool, swap: bool) -> bool:
+def _play(stage: DemoEnvironment, *, once: bool, swap: bool) -> bool:
     notes = stage.choose_ports()
     stage.write_config()
     installation = bootstrap.open_installation(stage.config, create_secret=True)
@@ -58,9 +58,11 @@ def _play(stage: Stage, *, once: bool, swap: bool) -> bool:
     seed.seed(installation.context, installation.settings)
     _, key = keys.create(installation.context, SYSTEM, "demo", secret=installation.secret)
     stage.start_swapgate()
-    rates = dict.fromkeys([OUTAGE_ROUTE, *(s.route for s in stories(swap=swap))], QUIET_RPS)
-    traffic = Traffic(f"{stage.url('router')}/v1", key, rates)
-    screen = Screen(traffic.tally)
+    rates = dict.fromkeys(
+        [OUTAGE_ROUTE, *(s.route for s in build_scenarios(swap=swap))], QUIET_RPS
+    )
+    traffic = DemoTraffic(f"{stage.url('router')}/v1", key, rates)
+    screen = DemoDisplay(traffic.tally)
     for note in notes:
         screen.say(note)
     policies = installation.settings.policies
@@ -68,22 +70,22 @@ def _play(stage: Stage, *, once: bool, swap: bool) -> bool:
     screen.say("providers are simulated; router, control plane, evals and database are real")
     if swap:
         screen.say("SWAP=1: aurora-2 and aurora-lite have exchanged their skills")
-    drive = Drive(installation, stage, traffic, screen.say)
+    drive = DemoActions(installation, stage, traffic, screen.say)
     try:
         outcome = _stories(drive, screen, swap=swap)
         outcome = _report(drive, screen, outage=outcome) and outcome
-        _stay(stage, screen, once=once)
+        _keep_open(stage, screen, once=once)
     finally:
         traffic.stop()
         installation.close()
     return outcome
 
 
-def _stories(drive: Drive, screen: Screen, *, swap: bool) -> bool:
+def _stories(drive: DemoActions, screen: DemoDisplay, *, swap: bool) -> bool:
     """The three proposals, and the outage beside them. Whether the backup took over."""
     traffic = drive.traffic
     traffic.start(sdk_rate=SDK_RPS)
-    drive.propose(stories(swap=swap))
+    drive.propose(build_scenarios(swap=swap))
     outage = threading.Thread(target=_outage, args=(drive,), daemon=True)
     outage.start()
     with screen.live():
@@ -95,7 +97,7 @@ def _stories(drive: Drive, screen: Screen, *, swap: bool) -> bool:
     return _backup_served(drive)
 
 
-def _outage(drive: Drive) -> None:
+def _outage(drive: DemoActions) -> None:
     time.sleep(OUTAGE_AFTER_S)
     pid = drive.stage.kill("primary")
     drive.say(f"{OUTAGE_ROUTE}: its provider (pid {pid}) was killed with SIGKILL under traffic")
@@ -104,7 +106,7 @@ def _outage(drive: Drive) -> None:
     drive.say(f"{OUTAGE_ROUTE}: the provider is back")
 
 
-def _backup_served(drive: Drive) -> bool:
+def _backup_served(drive: DemoActions) -> bool:
     """Whether requests of the route were answered by the other provider, and none failed."""
     time.sleep(2 * drive.installation.settings.router.flush_interval_s)
     ctx = drive.installation.context
@@ -120,7 +122,7 @@ def _backup_served(drive: Drive) -> bool:
     return backup > 0 and failed == 0
 
 
-def _report(drive: Drive, screen: Screen, *, outage: bool) -> bool:
+def _report(drive: DemoActions, screen: DemoDisplay, *, outage: bool) -> bool:
     tally = drive.traffic.tally
     lines = [_line(scene) for scene in drive.scenes]
     lines.append(
@@ -144,7 +146,7 @@ def _mark(*, good: bool) -> str:
     return "✓" if good else "✕"
 
 
-def _line(scene: Scene) -> str:
+def _line(scene: DemoStep) -> str:
     verdict = scene.comparison.verdict
     words = verdict.words if verdict else "no verdict"
     return (
@@ -153,14 +155,14 @@ def _line(scene: Scene) -> str:
     )
 
 
-def _promise(drive: Drive, screen: Screen) -> bool:
+def _promise(drive: DemoActions, screen: DemoDisplay) -> bool:
     """Raw SQL against the promise, with the verdict of a candidate that failed."""
     lost = [s for s in drive.scenes if isinstance(s.comparison.verdict, Failed)]
     if not lost:
         screen.lines("No candidate failed its evals", [f"{WORSE} should have"])
         return False
     comparison = lost[0].comparison
-    tried = database_attack.attempts(
+    tried = database_attack.attack_all(
         drive.stage.folder / "swapgate.db",
         route=comparison.proposal.route,
         candidate=comparison.proposal.candidate,
@@ -178,10 +180,10 @@ def _promise(drive: Drive, screen: Screen) -> bool:
     return all(attempt.refused for attempt in tried) and forged
 
 
-def _forgery(drive: Drive, screen: Screen, scene: Scene) -> bool:
+def _forgery(drive: DemoActions, screen: DemoDisplay, scene: DemoStep) -> bool:
     """Rows that look honest, committed; whether the router refused them and served on."""
     comparison, stage = scene.comparison, drive.stage
-    refusal = database_attack.forge(
+    refusal = database_attack.forge_promotion(
         stage.folder / "swapgate.db",
         route=comparison.proposal.route,
         candidate=comparison.proposal.candidate,
@@ -189,12 +191,13 @@ def _forgery(drive: Drive, screen: Screen, scene: Scene) -> bool:
     )
     if refusal is not None:
         screen.lines(
-            "A forged verdict", [f"{_mark(good=True)} refused by the database: {refusal}"]
+            "A forged verdict",
+            [f"{_mark(good=True)} refused by the database: {refusal}"],
         )
         return True
     seen = stage.router_says("revision_refused")
     served = stage.served_by(drive.traffic.key, comparison.proposal.route)
-    store = bootstrap.signed_store(drive.installation)
+    store = bootstrap.sql_store(drive.installation)
     faults = store.signature_faults()
     removed = store.remove_unsigned(faults, actor=SYSTEM, reason="the demo forged them")
     healed = stage.router_says("ok")
@@ -213,7 +216,7 @@ def _forgery(drive: Drive, screen: Screen, scene: Scene) -> bool:
     return seen and kept and bool(faults) and healed
 
 
-def _stay(stage: Stage, screen: Screen, *, once: bool) -> None:
+def _keep_open(stage: DemoEnvironment, screen: DemoDisplay, *, once: bool) -> None:
     stage.ui_is_up()
     screen.lines(
         "See for yourself",

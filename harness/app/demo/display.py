@@ -10,18 +10,18 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from harness.app.demo.actions import Scene
-from harness.app.demo.traffic import Tally
+from harness.app.demo.actions import DemoStep
+from harness.app.demo.traffic import TrafficCounts
 from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import Phase
 
 PLAIN_EVERY_S = 10.0
 
 
-class Screen:
+class DemoDisplay:
     """Lines of the story above, a table of where each route is below."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: TrafficCounts) -> None:
         self._console = Console(highlight=False)
         self._tally = tally
         self._started = time.monotonic()
@@ -36,21 +36,21 @@ class Screen:
         self._console.print(f"[dim]{elapsed:5.0f} s[/dim]  {words}", soft_wrap=True)
         sys.stdout.flush()
 
-    def show(self, scenes: Sequence[Scene]) -> None:
+    def show(self, scenes: Sequence[DemoStep]) -> None:
         if self._console.is_terminal:
             self._live.update(self._table(scenes), refresh=True)
         elif time.monotonic() - self._last >= PLAIN_EVERY_S:
             self._last = time.monotonic()
-            self.say(" · ".join(f"{s.story.route}: {where(s)}" for s in scenes))
+            self.say(" · ".join(f"{s.story.route}: {phase_text(s)}" for s in scenes))
 
-    def _table(self, scenes: Sequence[Scene]) -> Table:
+    def _table(self, scenes: Sequence[DemoStep]) -> Table:
         table = Table(
             title=f"{self._tally.total:,} requests, {len(self._tally.failures)} failed"
         )
         for column in ("route", "candidate", "where it stands"):
             table.add_column(column)
         for scene in scenes:
-            table.add_row(scene.story.route, scene.story.candidate, where(scene))
+            table.add_row(scene.story.route, scene.story.candidate, phase_text(scene))
         return table
 
     def policies(self, demo: Policy, default: Policy) -> None:
@@ -68,7 +68,7 @@ class Screen:
             self._console.print(f"  {line}", soft_wrap=True)
 
 
-def where(scene: Scene) -> str:
+def phase_text(scene: DemoStep) -> str:
     """Where a story stands, in a few words with its figures."""
     if scene.phase is Phase.EVALUATING:
         sides = scene.comparison.suites

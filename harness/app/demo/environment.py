@@ -19,7 +19,7 @@ from harness.app.demo.scenarios import (
     OUTAGE_PRIMARY,
     OUTAGE_ROUTE,
     SUITE,
-    stories,
+    build_scenarios,
 )
 from harness.domain.errors import SwapgateError
 from harness.runtime.processes.tcp_ports import free_port
@@ -41,7 +41,7 @@ PORTS = {
 
 
 @dataclass
-class Stage:
+class DemoEnvironment:
     """folder: holds the database, the logs and swapgate.yaml. ports: by process."""
 
     folder: Path
@@ -74,7 +74,7 @@ class Stage:
         suites = [{"suite": SUITE, "role": "primary"}]
         routes: dict[str, object] = {
             story.route: {"incumbent": INCUMBENT, "policy": "demo", "suites": suites}
-            for story in stories(swap=self.swap)
+            for story in build_scenarios(swap=self.swap)
         }
         routes[OUTAGE_ROUTE] = {
             "incumbent": OUTAGE_PRIMARY,

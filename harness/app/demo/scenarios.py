@@ -23,7 +23,7 @@ OUTAGE_BACKUP: Final = "backup/backup-1"
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class Scenario:
     """A proposal on a route. breaks_online: its candidate starts to fail in the canary."""
 
     title: str
@@ -33,22 +33,22 @@ class Story:
     breaks_online: bool = False
 
 
-def stories(*, swap: bool) -> tuple[Story, ...]:
+def build_scenarios(*, swap: bool) -> tuple[Scenario, ...]:
     promoted, stopped = frozenset({Phase.PROMOTED}), frozenset({Phase.REJECTED})
     return (
-        Story(
+        Scenario(
             "a candidate is proposed for the web chat",
             "chat-web",
             BETTER,
             stopped if swap else promoted,
         ),
-        Story(
+        Scenario(
             "another one is proposed for the mobile chat",
             "chat-mobile",
             WORSE,
             promoted if swap else stopped,
         ),
-        Story(
+        Scenario(
             "one scores well, then fails online",
             "chat-email",
             FRAGILE,

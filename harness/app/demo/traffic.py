@@ -26,7 +26,7 @@ QUESTIONS = (
 
 
 @dataclass
-class Tally:
+class TrafficCounts:
     """Requests that were answered, by client, and what went wrong with the others."""
 
     answered: Counter[str] = field(default_factory=Counter)
@@ -41,13 +41,13 @@ class Tally:
 
 
 @dataclass
-class Traffic:
+class DemoTraffic:
     """rates: requests per second and route, changed while it runs. base_url ends in /v1."""
 
     base_url: str
     key: str
     rates: dict[str, float]
-    tally: Tally = field(default_factory=Tally)
+    tally: TrafficCounts = field(default_factory=TrafficCounts)
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 

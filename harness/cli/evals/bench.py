@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.lazy_commands import Lazy, LazyGroup
+from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 
 if TYPE_CHECKING:
     from harness.bench.gate_benchmark import GateBench, Line
 
-GATE = Lazy(
+GATE = LazyCommand(
     "harness.cli.evals.bench:bench_gate", "How often the gate errs, beside simpler rules."
 )
-CANARY = Lazy(
+CANARY = LazyCommand(
     "harness.cli.evals.bench_canary:bench_canary",
     "How soon harm is seen, and how often none was.",
 )
 MISSED = 3
 
 
-@click.command(cls=LazyGroup, lazy={"canary": CANARY, "gate": GATE})
+@click.command(cls=LazyCommandGroup, lazy={"canary": CANARY, "gate": GATE})
 def bench() -> None:
     """Measure the rules themselves."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.frame import formatting, output, paging
-from harness.cli.frame.duration import Duration
+from harness.cli.frame.duration import DurationType
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import captures, listings
 from harness.domain.errors import InputError
@@ -21,12 +21,12 @@ def capture() -> None:
 
 @capture.command("list")
 @click.option("--route", metavar="ROUTE", help="Of this route alone.")
-@paging.options
+@paging.page_options
 @pass_session
 def list_captures(session: Session, *, route: str | None, asked: PageRequest) -> None:
     """List captured requests, the newest first; never their content."""
     found = listings.captures(session.context, asked, route=route)
-    paging.note(found)
+    paging.note_page(found)
     if session.json:
         output.document(found.items)
         return
@@ -45,14 +45,14 @@ def list_captures(session: Session, *, route: str | None, asked: PageRequest) ->
         [
             [
                 each.id,
-                formatting.at(each.at),
+                formatting.timestamp(each.at),
                 each.route,
                 each.target,
                 each.messages,
                 each.tools,
                 ", ".join(f"{name} {n}" for name, n in each.redactions.items()),
                 each.seen,
-                formatting.at(each.expires_at),
+                formatting.timestamp(each.expires_at),
             ]
             for each in found
         ],
@@ -72,7 +72,7 @@ def show(session: Session, *, capture_id: str) -> None:
 @capture.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--route", metavar="ROUTE", help="Of this route alone.")
-@click.option("--since", type=Duration(), metavar="TIME", help="How far back: 2h, 7d.")
+@click.option("--since", type=DurationType(), metavar="TIME", help="How far back: 2h, 7d.")
 @click.option(
     "--near",
     default=captures.NEAR,

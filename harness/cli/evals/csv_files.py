@@ -21,7 +21,7 @@ _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 @dataclass(frozen=True, slots=True)
-class ItemRow:
+class PairRow:
     """One item's scores by epoch, None where unscored. line: of its first row."""
 
     item: str
@@ -74,7 +74,7 @@ def read_text(path: str) -> str:
         raise InputError(f"{path}:{line}: not UTF-8 text; save it as UTF-8 CSV") from None
 
 
-def parse_pairs(text: str, place: str, n_max: int | None = None) -> tuple[ItemRow, ...]:
+def parse_pairs(text: str, place: str, n_max: int | None = None) -> tuple[PairRow, ...]:
     """Items in the order of their first row. Other columns are left alone.
 
     Raises InputError at the first fault, also for more than n_max items.
@@ -233,9 +233,9 @@ def _item_row(
     item: str,
     epochs: Mapping[int, tuple[float | None, float | None]],
     seen: Mapping[tuple[str, int], int],
-) -> ItemRow:
+) -> PairRow:
     ordered = [epochs[epoch] for epoch in sorted(epochs)]
-    return ItemRow(
+    return PairRow(
         item=item,
         line=min(seen[item, epoch] for epoch in epochs),
         incumbent=tuple(ours for ours, _ in ordered),

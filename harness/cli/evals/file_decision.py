@@ -7,7 +7,7 @@ from typing import Any, NoReturn, ParamSpec
 
 import click
 
-from harness.cli.evals.csv_files import BlockRow, ItemRow, parse_blocks, parse_pairs, read_text
+from harness.cli.evals.csv_files import BlockRow, PairRow, parse_blocks, parse_pairs, read_text
 from harness.domain.errors import InputError, SwapgateError
 
 GATE_EXITS = {"passed": 0, "failed": 3, "inconclusive": 4, "running": 4}
@@ -93,7 +93,7 @@ def canary_decide(*, blocks: str, alpha: float, rho: float, as_json: bool) -> No
 
 
 def _judged(
-    items: Sequence[ItemRow], claim: str, margin: float, n_max: int, alpha: float
+    items: Sequence[PairRow], claim: str, margin: float, n_max: int, alpha: float
 ) -> dict[str, object]:
     # scipy here, not above: it would slow the start of every other command.
     from harness.domain.evals.run import Claim  # noqa: PLC0415
@@ -129,7 +129,7 @@ def _judged(
     }
 
 
-def _unscored(items: Sequence[ItemRow]) -> str:
+def _unscored(items: Sequence[PairRow]) -> str:
     for name, scores in (
         ("incumbent", [score for row in items for score in row.incumbent]),
         ("candidate", [score for row in items for score in row.candidate]),

@@ -2,16 +2,18 @@
 
 import click
 
-from harness.cli.frame.lazy_commands import Lazy, LazyGroup
+from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 
-DECIDE = Lazy(
+DECIDE = LazyCommand(
     "harness.cli.evals.file_decision:gate_decide",
     "Decide about a candidate from the scores in PAIRS.csv.",
 )
 
-RUN = Lazy("harness.cli.evals.gate_run:gate_run", "Compare two targets without a server.")
+RUN = LazyCommand(
+    "harness.cli.evals.gate_run:gate_run", "Compare two targets without a server."
+)
 
 
-@click.command(cls=LazyGroup, lazy={"decide": DECIDE, "run": RUN})
+@click.command(cls=LazyCommandGroup, lazy={"decide": DECIDE, "run": RUN})
 def gate() -> None:
     """The gate's rule, on plain files or on two targets."""

@@ -12,7 +12,7 @@ import click
 
 from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
-from harness.cli.frame.waiting import TIMED_OUT, Ticker
+from harness.cli.frame.waiting import TIMED_OUT, ProgressLine
 from harness.cli.proposals.verdict_wait import REJECTED_BY_VERDICT
 from harness.cli.routing.target_options import TargetOptions, target_asked, target_options
 from harness.config.routing import target_seed
@@ -131,18 +131,18 @@ def gate_run(  # noqa: PLR0913 - one per option
     )
     with tempfile.TemporaryDirectory(prefix="swapgate-gate-") as scratch:
         with _installation(session, keep or Path(scratch)) as installation:
-            found = _decided(session, installation, question, timeout_s)
+            found = _decide(session, installation, question, timeout_s)
             report = _report(installation.context, found, keep)
         _write(markdown_file, junit_file, report)
         _print(session, report, keep)
     sys.exit(_exit_code(report))
 
 
-def _installation(session: Session, folder: Path) -> "_Opened":
-    return _Opened(session.config, folder)
+def _installation(session: Session, folder: Path) -> "_MemoryInstallation":
+    return _MemoryInstallation(session.config, folder)
 
 
-class _Opened:
+class _MemoryInstallation:
     """The installation of the configuration, on a database of its own in `folder`."""
 
     def __init__(self, config: Path | None, folder: Path) -> None:
@@ -163,7 +163,7 @@ class _Opened:
         os.environ.setdefault("SWAPGATE_SECRET", secrets.token_hex(32))
         self._installation = bootstrap.open_installation(self._config, with_workers=True)
         settings = self._installation.settings
-        signing_files.make(settings)
+        signing_files.create_keys(settings)
         if any(each.extra_headers for each in settings.providers.values()):
             secret_files.make_encryption_file(settings)
         bootstrap.upgrade_database(settings)
@@ -173,12 +173,12 @@ class _Opened:
         self._installation.close()
 
 
-def _decided(
+def _decide(
     session: Session, installation: "Installation", question: Question, timeout_s: float | None
 ) -> "Proposal":
     ctx, settings = standalone.hurried(installation.context), installation.settings
     proposal = standalone.register(ctx, session.actor, settings, question)
-    ticker, clock = Ticker(), installation.clock
+    ticker, clock = ProgressLine(), installation.clock
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
 
     def pause(now: "Proposal") -> bool:
@@ -238,7 +238,7 @@ def _print(session: Session, report: "Report", keep: Path | None) -> None:
         )
         return
     if found.verdict is None:
-        click.echo(comparison.outcome(found))
+        click.echo(comparison.outcome_text(found))
     else:
         click.echo(f"{found.verdict.words}: {plainly(found.verdict.reason)}")
         rows = [comparison.suite_row(each) for each in found.verdict.suites]
@@ -248,7 +248,7 @@ def _print(session: Session, report: "Report", keep: Path | None) -> None:
         for said in found.unscored:
             click.echo(said)
         for lost in lost_by_form(found, standalone=True):
-            comparison.print_lost(lost)
+            comparison.print_format_failures(lost)
     if keep is not None and found.verdict:
         output.note(
             f"every answer is in {keep / FILE}: "

@@ -26,14 +26,14 @@ EXITS = {
 
 
 @click.group("eval")
-def eval_() -> None:
+def eval_group() -> None:
     """Eval runs: one suite on one target."""
 
 
-eval_.add_command(import_suite)
+eval_group.add_command(import_suite)
 
 
-@eval_.command("run")
+@eval_group.command("run")
 @click.argument("suite")
 @click.argument("target")
 @click.option("--items", type=int, metavar="N", help="How many items. [default: all]")
@@ -91,7 +91,7 @@ def _progress(run: EvalRun, samples: int, cost_usd: float) -> str:
     return f"{run.id}: {run.state.value}, {samples} of {wanted} samples, ${cost_usd:.4f}"
 
 
-@eval_.command("list")
+@eval_group.command("list")
 @click.option(
     "--state",
     "states",
@@ -99,13 +99,13 @@ def _progress(run: EvalRun, samples: int, cost_usd: float) -> str:
     type=click.Choice([each.value for each in RunState]),
     help="Only runs in this state; may be repeated.",
 )
-@paging.options
+@paging.page_options
 @pass_session
 def list_runs(session: Session, states: tuple[str, ...], *, asked: PageRequest) -> None:
     """List the runs, the newest first."""
     wanted = [RunState(each) for each in states]
     runs = listings.runs(session.context, asked, states=wanted)
-    paging.note(runs)
+    paging.note_page(runs)
     with session.context.store.read() as tx:
         done = {run.id: tx.runs.progress(run.id)[0] for run in runs}
     names = listings.names(session.context, {run.target for run in runs})
@@ -121,7 +121,7 @@ def list_runs(session: Session, states: tuple[str, ...], *, asked: PageRequest) 
                 names.get(run.target, run.target),
                 run.state.value.replace("_", " "),
                 f"{done[run.id]} of {run.wanted * run.epochs}",
-                formatting.at(run.created_at),
+                formatting.timestamp(run.created_at),
             ]
             for run in runs
         ],
@@ -129,7 +129,7 @@ def list_runs(session: Session, states: tuple[str, ...], *, asked: PageRequest) 
     )
 
 
-@eval_.command()
+@eval_group.command()
 @click.argument("run")
 @click.option("--reason", required=True, help="Why; the audit log keeps it.")
 @pass_session
@@ -142,7 +142,7 @@ def cancel(session: Session, run: str, reason: str) -> None:
         click.echo(f"{run} is cancelled")
 
 
-@eval_.command()
+@eval_group.command()
 @click.argument("run")
 @click.option("--samples", is_flag=True, help="With every answer.")
 @pass_session

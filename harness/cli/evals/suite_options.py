@@ -17,7 +17,7 @@ OPTIONS: Final[Mapping[str, SuiteRole]] = {
 }
 
 
-class WeightedSuite(click.ParamType[RouteSuite]):
+class WeightedSuiteType(click.ParamType[RouteSuite]):
     """`tickets` or `tickets=2`."""
 
     name = "suite"
@@ -63,7 +63,7 @@ def suite_options(*, required: bool) -> Callable[[F], F]:
                 "primaries",
                 required=required,
                 multiple=True,
-                type=WeightedSuite(),
+                type=WeightedSuiteType(),
                 metavar="SUITE[=WEIGHT]",
                 help="The primary suite: the claim is decided here. Several: a weighted mean.",
             ),
@@ -74,7 +74,7 @@ def suite_options(*, required: bool) -> Callable[[F], F]:
     return add
 
 
-def suites_of(
+def parse_suites(
     options: dict[str, Any], before: tuple[RouteSuite, ...] = ()
 ) -> tuple[RouteSuite, ...]:
     """Takes these options out of `options`. A role that is given replaces all that had it."""

@@ -108,7 +108,7 @@ def diagram(
     return "\n".join(lines)
 
 
-def replaced(text: str, name: str, content: str) -> str:
+def replace_diagram(text: str, name: str, content: str) -> str:
     """`text` with what stands between the markers of `name` replaced.
 
     Raises ValueError where the markers are missing.

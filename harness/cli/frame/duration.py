@@ -8,7 +8,7 @@ import click
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-class Duration(click.ParamType[timedelta]):
+class DurationType(click.ParamType[timedelta]):
     """`90s`, `30m`, `2h` or `1d`."""
 
     name = "duration"

@@ -8,7 +8,7 @@ from harness.domain.evals.run import SuiteReport
 from harness.domain.routing.target import Price, Provider, Target
 
 
-def at(moment: datetime | None) -> str:
+def timestamp(moment: datetime | None) -> str:
     """UTC, to the second."""
     return moment.strftime("%Y-%m-%d %H:%M:%S") if moment else "–"
 
@@ -37,7 +37,7 @@ def money(usd: float | None) -> str:
     return "unknown" if usd is None else f"${usd:,.4f}".rstrip("0").rstrip(".")
 
 
-def span_of(found: tuple[float, float] | None, words: Callable[[float | None], str]) -> str:
+def span_range(found: tuple[float, float] | None, words: Callable[[float | None], str]) -> str:
     return "–" if found is None else f"{words(found[0])} to {words(found[1])}"
 
 
@@ -53,7 +53,7 @@ def span(length_s: float) -> str:
     return f"{minutes} min" if not hours else f"{hours} h {minutes - hours * 60} min"
 
 
-def price_of(target: Target, provider: Provider | None) -> Price | None:
+def known_price(target: Target, provider: Provider | None) -> Price | None:
     """None where nobody said what it costs."""
     return provider.prices.get(target.model) if provider else None
 

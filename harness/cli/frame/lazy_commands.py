@@ -8,11 +8,11 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from harness.cli.frame.session import adopted
+from harness.cli.frame.session import adopt_options
 
 
 @dataclass(frozen=True, slots=True)
-class Lazy:
+class LazyCommand:
     """where: `module:attribute`. help: the first line of the command's own help."""
 
     where: str
@@ -27,13 +27,13 @@ class Lazy:
         return command
 
 
-class LazyGroup(click.Group):
+class LazyCommandGroup(click.Group):
     """A group whose commands stand in a table; listing them imports none."""
 
     def __init__(
         self,
         *args: Any,
-        lazy: Mapping[str, Lazy] | None = None,
+        lazy: Mapping[str, LazyCommand] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -45,7 +45,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in self.lazy and cmd_name not in self.commands:
-            self.commands[cmd_name] = adopted(self.lazy[cmd_name].load())
+            self.commands[cmd_name] = adopt_options(self.lazy[cmd_name].load())
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(
@@ -77,7 +77,7 @@ class LazyGroup(click.Group):
 
     def _visible(self) -> list[tuple[str, str]]:
         eager = {
-            name: Lazy("", command.get_short_help_str(200), command.hidden)
+            name: LazyCommand("", command.get_short_help_str(200), command.hidden)
             for name, command in self.commands.items()
         }
         shown = {**eager, **self.lazy}

@@ -41,16 +41,16 @@ def table(headings: Sequence[str], rows: Iterable[Row], *, empty: str) -> None:
     if not texts:
         note(empty)
     elif sys.stdout.isatty():
-        _drawn(headings, texts)
+        _draw_table(headings, texts)
     else:
-        for line in _aligned([list(headings), *texts]):
+        for line in _align_columns([list(headings), *texts]):
             click.echo(line)
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
     """Name and value, a line each; a value of None is left out."""
     shown = [[name, _cell(value)] for name, value in pairs if value is not None]
-    for line in _aligned(shown):
+    for line in _align_columns(shown):
         click.echo(line)
 
 
@@ -58,7 +58,7 @@ def _cell(value: object) -> str:
     return "–" if value is None or value == "" else str(value)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def _align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     if not rows:
         return []
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -68,7 +68,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _drawn(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _draw_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - only a terminal needs it
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415

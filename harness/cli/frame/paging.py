@@ -13,12 +13,14 @@ from harness.ports import MOST_LISTED
 PAGE: Final = 100
 
 
-def options(command: Callable[..., Any]) -> Callable[..., Any]:
+def page_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--limit and --after, as `asked`."""
-    return options_of(PAGE)(command)
+    return page_options_with(PAGE)(command)
 
 
-def options_of(default: int, *short: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def page_options_with(
+    default: int, *short: str
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """default: of the limit. short: its other names."""
 
     def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,7 +44,7 @@ def options_of(default: int, *short: str) -> Callable[[Callable[..., Any]], Call
     return decorated
 
 
-def note(page: Page[Any]) -> None:
+def note_page(page: Page[Any]) -> None:
     """Says how to see more, and which rows of the page are not to be believed."""
     for fault in page.invalid:
         output.note(f"{fault.name}: {INVALID}")

@@ -18,7 +18,7 @@ PAUSE_S = 0.5
 T = TypeVar("T")
 
 
-class Ticker:
+class ProgressLine:
     """One line that is written over on a terminal; in a log, a line for each new text."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ def follow(
     timeout_s: float | None,
 ) -> tuple[T, bool]:
     """What `load` gave last, and whether it ended in time. timeout_s: None waits for ever."""
-    clock, ticker = session.installation.clock, Ticker()
+    clock, ticker = session.installation.clock, ProgressLine()
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
     try:
         while True:
@@ -64,10 +64,10 @@ def follow(
 
 def control_answers(settings: ControlSettings) -> bool:
     """Whether a control process answers where the configuration says."""
-    return answers(settings.host, settings.port, "/healthz")
+    return answers_http(settings.host, settings.port, "/healthz")
 
 
-def answers(host: str, port: int, path: str) -> bool:
+def answers_http(host: str, port: int, path: str) -> bool:
     """Whether an HTTP server there says 200."""
     # A server that listens on every address is asked on loopback.
     near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound

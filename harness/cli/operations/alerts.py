@@ -15,12 +15,12 @@ def alert() -> None:
 
 @alert.command("list")
 @click.option("--open", "open_only", is_flag=True, help="Only those whose cause goes on.")
-@paging.options_of(50)
+@paging.page_options_with(50)
 @pass_session
 def list_alerts(session: Session, *, open_only: bool, asked: PageRequest) -> None:
     """List alerts, the one heard last first, with what to do about each."""
     found = listings.alerts(session.context, asked, open_only=open_only)
-    paging.note(found)
+    paging.note_page(found)
     if session.json:
         output.document(found.items)
         return
@@ -28,12 +28,12 @@ def list_alerts(session: Session, *, open_only: bool, asked: PageRequest) -> Non
         ["LAST SEEN", "SEVERITY", "STATE", "TIMES", "ALERT", "TOLD", "NEXT STEP"],
         [
             [
-                formatting.at(each.last_seen),
+                formatting.timestamp(each.last_seen),
                 each.severity.name.lower(),
                 "open" if each.open else "over",
                 each.count,
                 f"{each.title} ({each.kind.value})",
-                _told(each),
+                _delivery_counts(each),
                 each.next_step if each.open else " ",
             ]
             for each in found
@@ -62,6 +62,6 @@ def test(ctx: click.Context) -> None:
     ctx.exit(0 if all(each.delivered for each in tried) else 1)
 
 
-def _told(each: alerts.Listed) -> str:
+def _delivery_counts(each: alerts.Listed) -> str:
     counts = {"sent": each.delivered, "waiting": each.waiting, "given up": each.given_up}
     return ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "nobody"

@@ -17,12 +17,12 @@ def audit() -> None:
 
 
 @audit.command()
-@paging.options_of(20, "-n")
+@paging.page_options_with(20, "-n")
 @pass_session
 def tail(session: Session, asked: PageRequest) -> None:
     """Show the newest events, the newest last."""
     found = listings.events(session.context, asked)
-    paging.note(found)
+    paging.note_page(found)
     events = list(reversed(found))
     if session.json:
         output.document(events)
@@ -32,7 +32,7 @@ def tail(session: Session, asked: PageRequest) -> None:
         [
             [
                 each.number,
-                formatting.at(each.at),
+                formatting.timestamp(each.at),
                 f"{each.actor} ({each.key})" if each.key else each.actor,
                 each.action,
                 each.subject,

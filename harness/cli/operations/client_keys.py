@@ -121,12 +121,12 @@ def create(
 
 
 @key.command("list")
-@paging.options
+@paging.page_options
 @pass_session
 def list_keys(session: Session, asked: PageRequest) -> None:
     """List the keys, the oldest first; a key's text is never shown again."""
     found = listings.keys(session.context, asked)
-    paging.note(found)
+    paging.note_page(found)
     if session.json:
         output.document(found.items)
         return
@@ -154,8 +154,8 @@ def list_keys(session: Session, asked: PageRequest) -> None:
                 ", ".join(sorted(each.routes)) or "all",
                 _limits(each.limits),
                 *_spent(each),
-                formatting.at(each.created_at),
-                formatting.at(each.revoked_at),
+                formatting.timestamp(each.created_at),
+                formatting.timestamp(each.revoked_at),
             ]
             for each in found
         ],

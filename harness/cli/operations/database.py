@@ -176,10 +176,10 @@ def sign(session: Session, reason: str, *, remove: bool, yes: bool) -> None:
     session.actor.require(Role.ADMIN)
     if not reason.strip():
         raise InputError("--reason is empty: say why, the audit log keeps it")
-    store = bootstrap.signed_store(session.installation)
+    store = bootstrap.sql_store(session.installation)
     faults = [each for each in store.signature_faults() if each.key or remove]
     if not faults:
-        _say(session, "every row is as it was signed", 0)
+        _print_result(session, "every row is as it was signed", 0)
         return
     if not remove and not all(each.unsigned for each in faults):
         raise Conflict(
@@ -193,10 +193,10 @@ def sign(session: Session, reason: str, *, remove: bool, yes: bool) -> None:
     actor = session.actor
     if remove:
         count = store.remove_unsigned(faults, actor=actor, reason=reason)
-        _say(session, f"took {count} rows out", count)
+        _print_result(session, f"took {count} rows out", count)
     else:
         count = store.sign_unsigned(actor=actor, reason=reason)
-        _say(session, f"signed {count} rows", count)
+        _print_result(session, f"signed {count} rows", count)
 
 
 @db.command("rotate-key")
@@ -217,8 +217,8 @@ def rotate_key(session: Session, purpose: str) -> None:
 
     session.actor.require(Role.ADMIN)
     new = signing_files.rotate(session.settings, KeyPurpose(purpose))
-    _audited(session, "signing_key.rotate", new.id, purpose)
-    _say(session, f"the {purpose} key {new.id} signs from now on", 1)
+    _record_audit(session, "signing_key.rotate", new.id, purpose)
+    _print_result(session, f"the {purpose} key {new.id} signs from now on", 1)
 
 
 @db.command("retire-key")
@@ -236,17 +236,17 @@ def retire_key(session: Session, key: str, reason: str) -> None:
 
     session.actor.require(Role.ADMIN)
     signing_files.check_retirable(session.settings, key)
-    store = bootstrap.signed_store(session.installation)
+    store = bootstrap.sql_store(session.installation)
     count = store.sign_again(actor=session.actor, reason=reason)
     anchor = session.context.anchor
     if anchor is not None and (kept := anchor.read()) is not None:
         anchor.keep(kept)
     signing_files.retire(session.settings, key)
-    _audited(session, "signing_key.retire", key, reason)
-    _say(session, f"signed {count} rows anew; the key {key} is retired", count)
+    _record_audit(session, "signing_key.retire", key, reason)
+    _print_result(session, f"signed {count} rows anew; the key {key} is retired", count)
 
 
-def _audited(session: Session, action: str, key: str, why: str) -> None:
+def _record_audit(session: Session, action: str, key: str, why: str) -> None:
     ctx = session.context
     with ctx.store.write() as tx:
         tx.audit.append(
@@ -258,7 +258,7 @@ def _audited(session: Session, action: str, key: str, why: str) -> None:
         )
 
 
-def _say(session: Session, text: str, rows: int) -> None:
+def _print_result(session: Session, text: str, rows: int) -> None:
     if session.json:
         output.document({"done": text, "rows": rows})
     else:

@@ -9,6 +9,6 @@ import click
 @click.pass_context
 def demo(context: click.Context, *, once: bool, swap: bool) -> None:
     """Four stories with simulated providers: promoted, stopped, rolled back, provider lost."""
-    from harness.app.demo.director import play  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.demo.director import run_demo  # noqa: PLC0415 - `--help` stays quick
 
-    context.exit(play(once=once, swap=swap))
+    context.exit(run_demo(once=once, swap=swap))

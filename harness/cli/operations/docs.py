@@ -25,7 +25,7 @@ def generate(ctx: click.Context, *, check: bool) -> None:
     """Write the command reference and the transition diagrams anew."""
     stale = {
         path: text
-        for path, text in wanted(ctx.find_root().command, FOLDER).items()
+        for path, text in generated_files(ctx.find_root().command, FOLDER).items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
     }
     names = [path.name for path in stale]
@@ -42,7 +42,7 @@ def generate(ctx: click.Context, *, check: bool) -> None:
     ctx.exit(1 if check and stale else 0)
 
 
-def wanted(program: click.Command, folder: Path) -> dict[Path, str]:
+def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
     """Each generated file with the text it should have. Raises ConfigError, InputError."""
     architecture = folder / "architecture.md"
     if not architecture.exists():
@@ -50,7 +50,7 @@ def wanted(program: click.Command, folder: Path) -> dict[Path, str]:
     text = architecture.read_text(encoding="utf-8")
     for name, drawn in diagrams().items():
         try:
-            text = command_reference.replaced(text, name, drawn)
+            text = command_reference.replace_diagram(text, name, drawn)
         except ValueError as error:
             raise InputError(f"{architecture}: {error}") from None
     return {

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from harness.app import installation
 from harness.cli.frame.session import Session
-from harness.cli.frame.waiting import answers
+from harness.cli.frame.waiting import answers_http
 from harness.cli.operations import provider_requests
 from harness.cli.operations.configuration import without_password
 from harness.control.context import Context
@@ -31,30 +31,30 @@ from harness.domain.routing.target import Provider
 from harness.domain.settings import Settings, SuiteSettings
 from harness.runtime import secret_files
 from harness.runtime.outbound.alert_sinks import ConfiguredSinks
-from harness.runtime.processes.tcp_ports import holder, is_free
+from harness.runtime.processes.tcp_ports import is_free, port_holder
 
-Status = Literal["ok", "warn", "fail"]
+FindingLevel = Literal["ok", "warn", "fail"]
 SQLITE: Final = "sqlite:///"
 NO_SUCH_PAGE: Final = (404, 405, 501)
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class DoctorFinding:
     """next_step: empty where there is nothing to do."""
 
     subject: str
-    status: Status
+    status: FindingLevel
     found: str
     next_step: str = ""
 
 
-def all_checks(session: Session) -> Iterator[Check]:
+def all_checks(session: Session) -> Iterator[DoctorFinding]:
     """In the order in which one needs the other; what cannot be looked at is not."""
-    yield Check("python", "ok", ".".join(map(str, sys.version_info[:3])))
+    yield DoctorFinding("python", "ok", ".".join(map(str, sys.version_info[:3])))
     try:
         settings = session.settings
     except SwapgateError as error:
-        yield Check("configuration", "fail", str(error), "mend the file")
+        yield DoctorFinding("configuration", "fail", str(error), "mend the file")
         return
     yield _configuration(settings)
     yield _home(settings)
@@ -74,59 +74,65 @@ def all_checks(session: Session) -> Iterator[Check]:
     yield from _ports(settings)
 
 
-def _alert_sinks(settings: Settings) -> Iterator[Check]:
+def _alert_sinks(settings: Settings) -> Iterator[DoctorFinding]:
     """Their variables in this environment; `swapgate alert test` sends something."""
     sinks = ConfiguredSinks(settings.alerts, os.environ)
     for name in sinks.names():
         if lacks := sinks.lacks(name):
-            yield Check(f"alert sink {name}", "warn", lacks, "set it where the control runs")
+            yield DoctorFinding(
+                f"alert sink {name}", "warn", lacks, "set it where the control runs"
+            )
         else:
-            yield Check(f"alert sink {name}", "ok", "its secrets are here")
+            yield DoctorFinding(f"alert sink {name}", "ok", "its secrets are here")
 
 
-def _configuration(settings: Settings) -> Check:
+def _configuration(settings: Settings) -> DoctorFinding:
     if settings.source is None:
         found = "the shipped defaults alone: no swapgate.yaml here"
-        return Check("configuration", "warn", found, "run `swapgate init`")
-    return Check("configuration", "ok", str(settings.source))
+        return DoctorFinding("configuration", "warn", found, "run `swapgate init`")
+    return DoctorFinding("configuration", "ok", str(settings.source))
 
 
-def _home(settings: Settings) -> Check:
+def _home(settings: Settings) -> DoctorFinding:
     if not settings.home.is_dir():
         found = f"{settings.home} is missing"
-        return Check("home", "fail", found, "run `swapgate init`")
+        return DoctorFinding("home", "fail", found, "run `swapgate init`")
     try:
         secret_files.writable_home(settings)
     except SwapgateError as error:
-        return Check("home", "fail", str(error), "make it writable, or set `home:`")
-    return Check("home", "ok", f"{settings.home} is writable")
+        return DoctorFinding("home", "fail", str(error), "make it writable, or set `home:`")
+    return DoctorFinding("home", "ok", f"{settings.home} is writable")
 
 
-def _database(session: Session) -> tuple[Context | None, list[Check]]:
+def _database(session: Session) -> tuple[Context | None, list[DoctorFinding]]:
     """The context to look further with, None where the database is of no use."""
     settings = session.settings
     shown, again = without_password(settings.database_url), "run `swapgate init`"
     if settings.database_url.startswith(SQLITE):
         file = Path(settings.database_url.removeprefix(SQLITE))
         if not file.exists():
-            return None, [Check("database", "fail", f"{file} is missing", again)]
+            return None, [DoctorFinding("database", "fail", f"{file} is missing", again)]
     try:
         state = installation.schema_state(settings)
     except DatabaseUnusable as error:
         found, _, step = str(error).partition(": ")
-        return None, [Check("database", "fail", found, step)]
+        return None, [DoctorFinding("database", "fail", found, step)]
     except SwapgateError as error:
-        return None, [Check("database", "fail", str(error), "start it, or mend `database_url`")]
+        return None, [
+            DoctorFinding("database", "fail", str(error), "start it, or mend `database_url`")
+        ]
     if state.is_newer:
-        schema = Check("database", "fail", state.differences[0], "run that version")
+        schema = DoctorFinding("database", "fail", state.differences[0], "run that version")
     elif state.differences:
         found = (
             f"{shown} is at revision {state.found}, needed is {state.needed}: "
             f"{len(state.differences)} differences, the first: {state.differences[0]}"
         )
-        schema = Check("database", "fail", found, "run `swapgate db check`, `db upgrade`")
+        schema = DoctorFinding(
+            "database", "fail", found, "run `swapgate db check`, `db upgrade`"
+        )
     else:
-        schema = Check("database", "ok", f"{shown}, at the newest revision")
+        schema = DoctorFinding("database", "ok", f"{shown}, at the newest revision")
     roles = _roles(settings)
     try:
         context = session.context
@@ -134,56 +140,66 @@ def _database(session: Session) -> tuple[Context | None, list[Check]]:
     except StoreUnavailable:
         return None, [schema]
     except SwapgateError as error:
-        return None, [schema, Check("secret", "fail", str(error), again)]
+        return None, [schema, DoctorFinding("secret", "fail", str(error), again)]
 
 
-def _roles(settings: Settings) -> list[Check]:
+def _roles(settings: Settings) -> list[DoctorFinding]:
     if settings.database_url.startswith(SQLITE):
         return []
     role = installation.role_that_does_both(settings)
     if role is None:
-        return [Check("database role", "ok", "it runs Swapgate, and does not own the tables")]
+        return [
+            DoctorFinding(
+                "database role", "ok", "it runs Swapgate, and does not own the tables"
+            )
+        ]
     found = (
         f"the role {role} runs Swapgate and owns its tables: it could take the triggers away"
     )
-    return [Check("database role", "warn", found, "a second role: `swapgate db grant ROLE`")]
+    return [
+        DoctorFinding("database role", "warn", found, "a second role: `swapgate db grant ROLE`")
+    ]
 
 
-def _audit(context: Context) -> Check:
+def _audit(context: Context) -> DoctorFinding:
     broken = lookup.audit_break(context)
     events = listings.events(context, PageRequest(1)).total
     if broken is not None:
         found = f"broken at event {broken}: it, or one before, was changed"
-        return Check("audit log", "fail", found, "compare with a backup; see `audit tail`")
-    return Check("audit log", "ok", f"whole, {events} events")
+        return DoctorFinding(
+            "audit log", "fail", found, "compare with a backup; see `audit tail`"
+        )
+    return DoctorFinding("audit log", "ok", f"whole, {events} events")
 
 
-def _signatures(context: Context) -> Check:
+def _signatures(context: Context) -> DoctorFinding:
     faults = lookup.signature_faults(context)
     if not faults:
-        return Check("signatures", "ok", "every row is as it was signed")
+        return DoctorFinding("signatures", "ok", "every row is as it was signed")
     found = f"{len(faults)} rows do not hold, the first: {faults[0].name}: {faults[0].why}"
-    return Check("signatures", "fail", found, "`swapgate db check` names them all")
+    return DoctorFinding("signatures", "fail", found, "`swapgate db check` names them all")
 
 
-def _suites(session: Session, context: Context | None) -> Iterator[Check]:
+def _suites(session: Session, context: Context | None) -> Iterator[DoctorFinding]:
     for name, suite in session.settings.suites.items():
         if suite.path is not None and not suite.path.is_file():
             found = f"{suite.path} is missing"
-            yield Check(f"suite {name}", "fail", found, f"bring it, or mend suites.{name}.path")
+            yield DoctorFinding(
+                f"suite {name}", "fail", found, f"bring it, or mend suites.{name}.path"
+            )
         elif context is not None:
             try:
                 pin = context.suites.pin(name)
             except SwapgateError as error:
-                yield Check(f"suite {name}", "fail", str(error), "mend the file")
+                yield DoctorFinding(f"suite {name}", "fail", str(error), "mend the file")
             else:
                 found = f"{pin.items} items, pin {pin.digest[:12]}"
-                yield Check(f"suite {name}", "ok", found)
+                yield DoctorFinding(f"suite {name}", "ok", found)
                 if suite.scorer == "code":
                     yield _code(suite)
 
 
-def _judges(settings: Settings, providers: Mapping[str, Provider]) -> Iterator[Check]:
+def _judges(settings: Settings, providers: Mapping[str, Provider]) -> Iterator[DoctorFinding]:
     """Whether each suite's judge has a provider, and its money can be counted."""
     for name, suite in settings.suites.items():
         if suite.judge is None:
@@ -192,29 +208,33 @@ def _judges(settings: Settings, providers: Mapping[str, Provider]) -> Iterator[C
         provider = providers.get(target.provider)
         if provider is None:
             found = f"there is no provider {target.provider!r} for {target.name}"
-            yield Check(what, "fail", found, "name it under `providers`")
+            yield DoctorFinding(what, "fail", found, "name it under `providers`")
         elif suite.judge.max_cost_usd is not None and target.model not in provider.prices:
             found = f"max_cost_usd is set, and the price of {target.name} is not known"
             step = f"give it one under providers.{target.provider}.prices"
-            yield Check(what, "fail", found, step)
+            yield DoctorFinding(what, "fail", found, step)
         else:
             checked = "checked against references" if suite.judge.references else "not checked"
-            yield Check(what, "ok", f"{target.name}, {checked}")
+            yield DoctorFinding(what, "ok", f"{target.name}, {checked}")
 
 
-def _code(suite: SuiteSettings) -> Check:
+def _code(suite: SuiteSettings) -> DoctorFinding:
     """What a model's code runs behind on this machine."""
     from evals.sandbox.launcher import why_not_contained  # noqa: PLC0415 - only for such suites
 
     subject = f"code of suite {suite.name}"
     why_not = why_not_contained()
     if not why_not:
-        return Check(subject, "ok", "runs contained: own namespaces, no network, no files")
+        return DoctorFinding(
+            subject, "ok", "runs contained: own namespaces, no network, no files"
+        )
     if suite.code_uncontained:
         found = f"runs UNCONTAINED, as code.uncontained says ({why_not})"
-        return Check(subject, "warn", found, "score such suites on a machine that contains it")
+        return DoctorFinding(
+            subject, "warn", found, "score such suites on a machine that contains it"
+        )
     step = "use Linux with namespaces, or take the risk with `code.uncontained: true`"
-    return Check(subject, "fail", f"cannot be contained here: {why_not}", step)
+    return DoctorFinding(subject, "fail", f"cannot be contained here: {why_not}", step)
 
 
 def _providers_of(context: Context | None, settings: Settings) -> Mapping[str, Provider]:
@@ -225,10 +245,12 @@ def _providers_of(context: Context | None, settings: Settings) -> Mapping[str, P
         return {**settings.providers, **tx.providers.all()}
 
 
-def _providers(context: Context | None, providers: Mapping[str, Provider]) -> Iterator[Check]:
+def _providers(
+    context: Context | None, providers: Mapping[str, Provider]
+) -> Iterator[DoctorFinding]:
     if not providers:
         step = "name one under `providers:` in swapgate.yaml"
-        yield Check("providers", "warn", "none is configured", step)
+        yield DoctorFinding("providers", "warn", "none is configured", step)
         return
     wanted = _models_in_use(context)
     allowed = context.allow_addresses if context is not None else ()
@@ -250,7 +272,7 @@ def _providers(context: Context | None, providers: Mapping[str, Provider]) -> It
         )
 
 
-def _answering(context: Context) -> Iterator[Check]:
+def _answering(context: Context) -> Iterator[DoctorFinding]:
     """What a short streamed question to each provider shows, beyond its list of models."""
     shown = (Subject.MODEL, Subject.FIRST_TOKEN, Subject.CLOCK)
     for each in checks.run(context).providers:
@@ -259,10 +281,10 @@ def _answering(context: Context) -> Iterator[Check]:
                 subject = f"{finding.subject} of {each.provider}"
                 # A failure of one request is none of the installation.
                 status = "ok" if finding.status is FindingStatus.OK else "warn"
-                yield Check(subject, status, finding.found, finding.next_step)  # type: ignore[arg-type]  # one of two
+                yield DoctorFinding(subject, status, finding.found, finding.next_step)  # type: ignore[arg-type]  # one of two
 
 
-def _stored_keys(context: Context) -> Iterator[Check]:
+def _stored_keys(context: Context) -> Iterator[DoctorFinding]:
     """Whether what is stored can be decrypted here."""
     with context.store.read() as tx:
         stored = provider_secrets.live(context, tx)
@@ -271,17 +293,17 @@ def _stored_keys(context: Context) -> Iterator[Check]:
             context.cipher.decrypt(each.ciphertext)
         except SwapgateError as error:
             subject = f"stored key {each.name} of {each.provider}"
-            yield Check(
+            yield DoctorFinding(
                 subject, "fail", str(error), f"`swapgate credential set {each.provider}`"
             )
 
 
-def _stored_headers(context: Context) -> Iterator[Check]:
+def _stored_headers(context: Context) -> Iterator[DoctorFinding]:
     with context.store.read() as tx:
         known = tx.providers.all().values()
     for each in known:
         for name in sorted(each.extra_headers):
-            yield Check(
+            yield DoctorFinding(
                 f"header {name} of {each.name}",
                 "warn",
                 "an older version stored it in clear",
@@ -290,7 +312,9 @@ def _stored_headers(context: Context) -> Iterator[Check]:
         lost = each.sealed_headers.keys() - _opened_names(context, each)
         for name in sorted(lost):
             step = f"set the headers of {each.name} anew, or bring the encryption key back"
-            yield Check(f"header {name} of {each.name}", "fail", "it cannot be decrypted", step)
+            yield DoctorFinding(
+                f"header {name} of {each.name}", "fail", "it cannot be decrypted", step
+            )
 
 
 def _opened_names(context: Context, provider: Provider) -> Iterable[str]:
@@ -313,54 +337,58 @@ def _provider(
     keys: Sequence[ProviderKey],
     wanted: set[str],
     allowed: Collection[str],
-) -> Check:
+) -> DoctorFinding:
     subject = f"provider {provider.name}"
     stored = any(each.name not in provider.key_envs for each in keys)
     unset = ", ".join(provider_requests.unset_keys(provider))
     if unset and not stored:
         found = f"a key of it is missing: {unset} not set"
         step = f"set {unset}, e.g. in .env, or `swapgate credential set {provider.name}`"
-        return Check(subject, "fail", found, step)
+        return DoctorFinding(subject, "fail", found, step)
     if lacks_key(provider, keys):
         step = f"`swapgate credential set {provider.name}`"
-        return Check(subject, "fail", "it has no key: its targets get no requests", step)
+        return DoctorFinding(
+            subject, "fail", "it has no key: its targets get no requests", step
+        )
     call = provider_requests.models(provider, key=keys[0] if keys else None, allowed=allowed)
     if call.status in NO_SUCH_PAGE:
         step = "try `swapgate model probe TARGET`"
-        return Check(subject, "warn", "it answers, but lists no models", step)
+        return DoctorFinding(subject, "warn", "it answers, but lists no models", step)
     if call.error:
-        return Check(subject, "fail", call.error, "mend api_base or the key")
+        return DoctorFinding(subject, "fail", call.error, "mend api_base or the key")
     listed = listed_models(call.content)
     missing = ", ".join(sorted(wanted - listed)) if listed else ""
     if missing:
         step = "try `swapgate model probe TARGET`; a retired model needs a proposal"
-        return Check(subject, "warn", f"it does not list {missing}", step)
-    return Check(subject, "ok", f"{len(listed)} models, {call.seconds * 1000:.0f} ms")
+        return DoctorFinding(subject, "warn", f"it does not list {missing}", step)
+    return DoctorFinding(subject, "ok", f"{len(listed)} models, {call.seconds * 1000:.0f} ms")
 
 
-def _differences(context: Context, settings: Settings) -> Iterator[Check]:
+def _differences(context: Context, settings: Settings) -> Iterator[DoctorFinding]:
     found = seed.differences(context, settings)
     for each in found:
         step = "the database rules: propose the change, or mend the file"
-        yield Check("file and database", "warn", each, step)
+        yield DoctorFinding("file and database", "warn", each, step)
     if not found and settings.source is not None:
-        yield Check("file and database", "ok", "they say the same")
+        yield DoctorFinding("file and database", "ok", "they say the same")
 
 
-def _chains(context: Context) -> Iterator[Check]:
+def _chains(context: Context) -> Iterator[DoctorFinding]:
     for waiver in fallback_chain.expired(context):
         target = lookup.target(context, waiver.target).name
         found = f"the waiver of {waiver.author} for {target} expired on {waiver.expires_at:%F}"
         step = f"`swapgate route fallback remove {waiver.route} {target}`, or add it again"
-        yield Check(f"route {waiver.route}", "warn", found, step)
+        yield DoctorFinding(f"route {waiver.route}", "warn", found, step)
     for each in data_class_checks.violations(context):
-        yield Check("data classes", "fail", each, "take the target out, or mend the file")
+        yield DoctorFinding(
+            "data classes", "fail", each, "take the target out, or mend the file"
+        )
     for each in override_checks.violations(context):
         step = "take the override away, or mend the file"
-        yield Check("overrides", "fail", each, step)
+        yield DoctorFinding("overrides", "fail", each, step)
 
 
-def _ports(settings: Settings) -> Iterator[Check]:
+def _ports(settings: Settings) -> Iterator[DoctorFinding]:
     parts = (
         ("router", settings.router, "/healthz"),
         ("control", settings.control, "/healthz"),
@@ -369,9 +397,11 @@ def _ports(settings: Settings) -> Iterator[Check]:
     for name, where, path in parts:
         place = f"{where.host}:{where.port}"
         if is_free(where.host, where.port):
-            yield Check(f"port of {name}", "ok", f"{place} is free")
-        elif answers(where.host, where.port, path):
-            yield Check(f"port of {name}", "ok", f"{place} is served: {path} answers")
+            yield DoctorFinding(f"port of {name}", "ok", f"{place} is free")
+        elif answers_http(where.host, where.port, path):
+            yield DoctorFinding(f"port of {name}", "ok", f"{place} is served: {path} answers")
         else:
-            found = f"{place} is held by {holder(where.port)}"
-            yield Check(f"port of {name}", "fail", found, f"stop that, or set {name}.port")
+            found = f"{place} is held by {port_holder(where.port)}"
+            yield DoctorFinding(
+                f"port of {name}", "fail", found, f"stop that, or set {name}.port"
+            )

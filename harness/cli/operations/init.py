@@ -45,7 +45,7 @@ home: .swapgate
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class SetUpResult:
     """What init made and what it found. Keys: None where the database had some already."""
 
     config: str
@@ -83,7 +83,7 @@ def init(session: Session) -> None:
     )
 
 
-def _print_keys(done: Done) -> None:
+def _print_keys(done: SetUpResult) -> None:
     if done.admin_key is None:
         output.note("there are keys already: `swapgate key create` makes more")
         return
@@ -91,7 +91,7 @@ def _print_keys(done: Done) -> None:
     output.note("the keys are not shown again: keep them now")
 
 
-def set_up(session: Session) -> Done:
+def set_up(session: Session) -> SetUpResult:
     """Raises ConfigError for a folder that cannot be written."""
     from harness import config  # noqa: PLC0415 - `--help` stays quick
     from harness.app import installation as bootstrap  # noqa: PLC0415 - as above
@@ -110,7 +110,7 @@ def set_up(session: Session) -> Done:
     secret_there = (settings.home / secret_files.SECRET_FILE).exists()
     secret = secret_files.installation_secret(settings, create=True)
     keys_made = secret_files.make_encryption_file(settings)
-    signing_made = signing_files.make(settings)
+    signing_made = signing_files.create_keys(settings)
     bootstrap.upgrade_database(settings)
     ctx, admin, data = session.context, None, None
     seeded = seed.seed(ctx, settings)
@@ -120,7 +120,7 @@ def set_up(session: Session) -> Done:
             ctx, OPERATOR, "admin", secret=secret, role=Role.ADMIN, principal=LOCAL.name
         )
         _, data = keys.create(ctx, OPERATOR, "client", secret=secret)
-    return Done(
+    return SetUpResult(
         config=str(file),
         home=str(settings.home),
         created=(

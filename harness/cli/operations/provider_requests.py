@@ -21,7 +21,7 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, Target
 from harness.ports import Posted
 from harness.runtime.clock import SystemClock
-from harness.runtime.outbound.provider_probe import HttpDoor
+from harness.runtime.outbound.provider_probe import HttpProviderProbe
 
 QUESTION = "Reply with the one word: ready"
 MAX_TEXT = 200
@@ -158,7 +158,7 @@ def _call(
     allowed: Collection[str],
 ) -> Call:
     started = time.perf_counter()
-    heard = HttpDoor(SystemClock(), allowed).ask(
+    heard = HttpProviderProbe(SystemClock(), allowed).ask(
         provider, key.secret if key else "", path, sent, timeout_s
     )
     seconds = time.perf_counter() - started

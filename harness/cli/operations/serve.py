@@ -79,7 +79,7 @@ def _run_entry_point(entry_point: str, config: Path | None) -> None:
 
 @serve.command(name="all")
 @click.pass_context
-def all_(context: click.Context) -> None:
+def serve_all(context: click.Context) -> None:
     """Router, control plane and dashboard together; Ctrl-C ends all three."""
     from harness.app import installation as bootstrap  # noqa: PLC0415
     from harness.runtime.processes.supervisor import LAST_WORDS_S, Supervisor  # noqa: PLC0415

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.app import installation as bootstrap
-from harness.app.embedded import LoneTarget, lone_target
+from harness.app.embedded import SingleTargetRouter, single_target_router
 from harness.client.async_client import AsyncModelClient
 from harness.client.in_process import InProcessChannel
 from harness.client.messages import Message, ToolDefinition
@@ -74,7 +74,7 @@ def report(
         found = [ToolFinding("key", Outcome.DOES_NOT, True, "it has no key", step)]  # noqa: FBT003
     else:
         with tempfile.TemporaryDirectory(prefix="swapgate-doctor-") as folder:
-            alone = lone_target(installation, target, provider, Path(folder))
+            alone = single_target_router(installation, target, provider, Path(folder))
             seen = asyncio.run(_seen(alone, timeout_s, partial(_said, provider, keys)))
         found = list(rules.findings(provider, target, seen))
     return ToolReport(target.name, not any(each.failed for each in found), found)
@@ -88,7 +88,9 @@ def _said(provider: Provider, keys: Sequence[ProviderKey], error: Exception) -> 
     return said.decode("utf-8", "replace")[:MAX_TEXT]
 
 
-async def _seen(alone: LoneTarget, timeout_s: float, said: Callable[[Exception], str]) -> Seen:
+async def _seen(
+    alone: SingleTargetRouter, timeout_s: float, said: Callable[[Exception], str]
+) -> Seen:
     """Without `max_tokens`: some providers refuse it, under that name or at all."""
     channel = InProcessChannel(alone.router, alone.key)
     asked = CompletionRequest(

@@ -28,7 +28,7 @@ HEADINGS = (
 )
 
 
-def outcome(found: Comparison) -> str:
+def outcome_text(found: Comparison) -> str:
     """In one line: the verdict's words and reason, or the phase."""
     phase = found.proposal.phase.value.replace("_", " ")
     phase = f"in its {phase}" if phase in ("canary", "shadow") else phase
@@ -39,7 +39,7 @@ def outcome(found: Comparison) -> str:
     return f"{found.verdict.words}: {why} ({found.proposal.id} is {phase})"
 
 
-def print_all(found: Comparison, status: CanaryStatus | None) -> None:
+def print_comparison(found: Comparison, status: CanaryStatus | None) -> None:
     proposal, verdict = found.proposal, found.verdict
     output.facts(
         [
@@ -48,7 +48,10 @@ def print_all(found: Comparison, status: CanaryStatus | None) -> None:
             ("candidate", found.candidate.name),
             ("incumbent", found.incumbent.name),
             ("claim", proposal.claim.value.replace("_", "-")),
-            ("proposed", f"by {proposal.proposer}, {formatting.at(proposal.created_at)} UTC"),
+            (
+                "proposed",
+                f"by {proposal.proposer}, {formatting.timestamp(proposal.created_at)} UTC",
+            ),
             ("why", proposal.reason or None),
             ("approved", f"by {proposal.approver}" if proposal.approver else None),
             ("phase", proposal.phase.value.replace("_", " ")),
@@ -72,16 +75,16 @@ def print_all(found: Comparison, status: CanaryStatus | None) -> None:
     else:
         _print_progress(found)
     for lost in lost_by_form(found):
-        print_lost(lost)
+        print_format_failures(lost)
     _print_arms(found)
     _print_money(found)
     _print_pins(found)
     if found.shadow:
         click.echo()
-        output.facts(shadow_stage.described(found.shadow))
+        output.facts(shadow_stage.stage_text(found.shadow))
     if status:
         click.echo()
-        output.facts(canary.described(status))
+        output.facts(canary.rollout_facts(status))
 
 
 def _proof(found: Comparison) -> str | None:
@@ -89,7 +92,7 @@ def _proof(found: Comparison) -> str | None:
     if found.verdict is None or found.standing is None:
         return None
     if found.standing.holds:
-        return f"holds until {formatting.at(found.verdict.expires_at)} UTC"
+        return f"holds until {formatting.timestamp(found.verdict.expires_at)} UTC"
     return found.standing.words
 
 
@@ -102,9 +105,9 @@ def _print_pins(found: Comparison) -> None:
             ("scorer", pin.scorer_alone),
             ("judge", pin.judge_pin),
             ("prompt and settings", pin.template),
-            ("incumbent served", _labels(served.incumbent)),
-            ("candidate served", _labels(served.candidate)),
-            ("judge served", _labels(served.judge)),
+            ("incumbent served", _served_labels(served.incumbent)),
+            ("candidate served", _served_labels(served.candidate)),
+            ("judge served", _served_labels(served.judge)),
         ]
         rows += [[side.plan.suite, what, pinned] for what, pinned in pieces if pinned]
     if rows:
@@ -112,11 +115,11 @@ def _print_pins(found: Comparison) -> None:
         output.table(["SUITE", "PIN", "WHAT WAS MEASURED"], rows, empty="")
 
 
-def _labels(served: Iterable[ServedModel]) -> str:
+def _served_labels(served: Iterable[ServedModel]) -> str:
     return ", ".join(each.label for each in served)
 
 
-def print_lost(lost: LostByForm) -> None:
+def print_format_failures(lost: LostByForm) -> None:
     """What broke and what mends it; one example, the others are in the report."""
     click.echo()
     counts = ", ".join(f"{rule} {count}" for rule, count in lost.rules.items())
@@ -210,9 +213,9 @@ def _figures(figures: ArmFigures) -> list[object]:
     return [
         figures.samples,
         formatting.money(figures.cost_usd_per_1000),
-        formatting.span_of(figures.cost_interval_usd_per_1000, formatting.money),
+        formatting.span_range(figures.cost_interval_usd_per_1000, formatting.money),
         formatting.seconds(figures.p50_s),
-        formatting.span_of(figures.p50_interval_s, formatting.seconds),
+        formatting.span_range(figures.p50_interval_s, formatting.seconds),
         formatting.seconds(figures.p95_s),
         f"{figures.failed:.1%}",
     ]

@@ -7,7 +7,7 @@ import click
 
 from harness.cli.canary import plan_json
 from harness.cli.frame import formatting, output, paging
-from harness.cli.frame.lazy_commands import Lazy, LazyGroup
+from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.waiting import TIMED_OUT, who_starts_it
 from harness.cli.proposals import comparison, verdict_wait
@@ -28,12 +28,12 @@ from harness.domain.pagination import INVALID, PageRequest
 from harness.domain.proposals.proposal import Proposal
 from harness.gate.text.sentences import percent, spending
 
-REPORT = Lazy(
+REPORT = LazyCommand(
     "harness.cli.proposals.report:proposal_report", "Write a comparison as a document."
 )
 
 
-@click.command(cls=LazyGroup, lazy={"report": REPORT})
+@click.command(cls=LazyCommandGroup, lazy={"report": REPORT})
 def proposal() -> None:
     """Proposals: the wish to swap a route's model."""
 
@@ -151,7 +151,7 @@ def create(  # noqa: PLR0913 - one per option
         output.note(_next(made))
     code = 0
     if wait:
-        made, in_time = verdict_wait.proposal(session, made.id, until, timeout_s)
+        made, in_time = verdict_wait.follow_proposal(session, made.id, until, timeout_s)
         code = verdict_wait.exit_code(session, made) if in_time else TIMED_OUT
     if session.json:
         output.document(
@@ -163,7 +163,7 @@ def create(  # noqa: PLR0913 - one per option
             }
         )
     elif wait:
-        click.echo(comparison.outcome(reports.compare(context, made.id)))
+        click.echo(comparison.outcome_text(reports.compare(context, made.id)))
     ctx.exit(code)
 
 
@@ -279,7 +279,7 @@ def _next(made: Proposal) -> str:
 @proposal.command("list")
 @click.option("--route", help="Only this route's.")
 @click.option("--open", "open_only", is_flag=True, help="Only those that have not ended.")
-@paging.options
+@paging.page_options
 @pass_session
 def list_proposals(
     session: Session, *, route: str | None, open_only: bool, asked: PageRequest
@@ -289,7 +289,7 @@ def list_proposals(
     found = listings.proposals(context, asked, route=route, open_only=open_only)
     names = listings.names(context, {each.candidate for each in found})
     verdicts = listings.verdicts(context, {each.verdict for each in found if each.verdict})
-    paging.note(found)
+    paging.note_page(found)
     if session.json:
         output.document(found.items)
         return
@@ -303,7 +303,7 @@ def list_proposals(
                 each.phase.value.replace("_", " "),
                 _verdict_words(each.verdict, verdicts),
                 each.proposer,
-                formatting.at(each.created_at),
+                formatting.timestamp(each.created_at),
             ]
             for each in found
         ],
@@ -333,7 +333,7 @@ def show(session: Session, proposal_id: str) -> None:
         document = {**comparison.as_json(found, ours), "approvals": plain(stood_up)}
         output.document({**document, "review": _review_json(seen)})
         return
-    comparison.print_all(found, ours)
+    comparison.print_comparison(found, ours)
     _print_review(seen)
     for each in stood_up:
         words = f": {each.reason}" if each.reason else ""
@@ -356,7 +356,8 @@ def _print_review(seen: Review) -> None:
         click.echo(f"widened: {line}")
     if seen.changes:
         rows = [
-            [formatting.at(each.at), each.by, each.what, each.text] for each in seen.changes
+            [formatting.timestamp(each.at), each.by, each.what, each.text]
+            for each in seen.changes
         ]
         output.table(["CHANGED (UTC)", "BY", "WHAT", "HOW"], rows, empty="")
 

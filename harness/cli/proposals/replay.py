@@ -121,7 +121,13 @@ def _print_action(found: ReplayedAction, *, as_json: bool) -> None:
     output.facts(
         [
             ("action", f"{event.action}, event {event.number}, by {event.actor}"),
-            ("of", f"{event.subject}, rollout {found.rollout}, {formatting.at(event.at)} UTC"),
+            (
+                "of",
+                (
+                    f"{event.subject}, rollout {found.rollout}, "
+                    f"{formatting.timestamp(event.at)} UTC"
+                ),
+            ),
             ("said", reason),
             ("evidence", found.decided.reason if found.decided else "cannot be decided again"),
             ("blocks", f"{found.blocks:,}"),
@@ -154,7 +160,7 @@ def _print_shadow(found: ReplayedShadow, *, as_json: bool) -> None:
     output.facts(
         [
             ("action", f"{event.action}, event {event.number}, by {event.actor}"),
-            ("of", f"proposal {found.proposal}, {formatting.at(event.at)} UTC"),
+            ("of", f"proposal {found.proposal}, {formatting.timestamp(event.at)} UTC"),
             ("said", event.details.get("reason", "")),
             ("evidence", found.decided.reason if found.decided else "cannot be decided again"),
             ("pairs", f"{found.pairs:,}"),

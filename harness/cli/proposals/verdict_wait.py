@@ -28,13 +28,13 @@ REJECTED_BY_VERDICT: Final = {
 }
 
 
-def proposal(
+def follow_proposal(
     session: Session, proposal_id: str, until: str, timeout_s: float | None
 ) -> tuple[Proposal, bool]:
     """until: `verdict` or `end`. The proposal as it was last, and whether it got there."""
     found, in_time = follow(
         session,
-        lambda: _look(session, proposal_id),
+        lambda: _load_progress(session, proposal_id),
         ended=lambda seen: (
             seen[0].phase not in UNDECIDED if until == "verdict" else not seen[0].open
         ),
@@ -44,7 +44,7 @@ def proposal(
     return found[0], in_time
 
 
-def _look(session: Session, proposal_id: str) -> tuple[Proposal, str]:
+def _load_progress(session: Session, proposal_id: str) -> tuple[Proposal, str]:
     with session.context.store.read() as tx:
         found = tx.proposals.get(proposal_id)
         if found.phase is Phase.EVALUATING and found.runs:

@@ -5,7 +5,7 @@ from datetime import timedelta
 import click
 
 from harness.cli.frame import formatting, output, paging
-from harness.cli.frame.duration import Duration
+from harness.cli.frame.duration import DurationType
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import listings
 from harness.domain.pagination import PageRequest
@@ -17,13 +17,13 @@ from harness.domain.reliability.failover import Failover
 @click.option("--user", metavar="ID", help="Of this user, as the client named it.")
 @click.option(
     "--since",
-    type=Duration(),
+    type=DurationType(),
     default="1d",
     show_default=True,
     metavar="TIME",
     help="How far back: 90s, 30m, 2h, 1d.",
 )
-@paging.options
+@paging.page_options
 @pass_session
 def list_failovers(
     session: Session,
@@ -45,7 +45,7 @@ def list_failovers(
         user=user,
         since=since,
     )
-    paging.note(found)
+    paging.note_page(found)
     if session.json:
         output.document(found.items)
         return
@@ -53,7 +53,7 @@ def list_failovers(
         ["AT", "ROUTE", "LEFT", "BECAUSE", "STATUS", "MS", "ASKED NEXT", "SHAPE", "REQUEST"],
         [
             [
-                formatting.at(each.at),
+                formatting.timestamp(each.at),
                 each.route,
                 each.target,
                 each.failure,

@@ -5,7 +5,7 @@ from datetime import timedelta
 import click
 
 from harness.cli.frame import formatting, output
-from harness.cli.frame.duration import Duration
+from harness.cli.frame.duration import DurationType
 from harness.cli.frame.session import Session, pass_session
 from harness.control.routing import fallback_chain
 from harness.control.routing.chain_evidence import Waive
@@ -39,8 +39,8 @@ def list_fallbacks(session: Session, route: str) -> None:
                 place,
                 each.target.name,
                 "yes" if each.capable else "no",
-                evidence(each),
-                formatting.at(each.waiver.expires_at) if each.waiver else None,
+                evidence_text(each),
+                formatting.timestamp(each.waiver.expires_at) if each.waiver else None,
                 each.waiver.author if each.waiver else None,
                 each.waiver.reason if each.waiver else None,
             ]
@@ -50,7 +50,7 @@ def list_fallbacks(session: Session, route: str) -> None:
     )
 
 
-def evidence(entry: Entry) -> str:
+def evidence_text(entry: Entry) -> str:
     match entry.evidence:
         case EvidenceKind.VERDICT:
             return f"verdict {entry.verdict}"
@@ -67,7 +67,11 @@ def evidence(entry: Entry) -> str:
 @click.option("--place", type=int, help="In the chain, from 1 on. [default: the end]")
 @click.option("--waive", metavar="REASON", help="Without a verdict; needs --for.")
 @click.option(
-    "--for", "lasts", type=Duration(), metavar="TIME", help="How long the waiver lasts: 30d."
+    "--for",
+    "lasts",
+    type=DurationType(),
+    metavar="TIME",
+    help="How long the waiver lasts: 30d.",
 )
 @reason_option
 @pass_session
@@ -94,7 +98,7 @@ def add(  # noqa: PLR0913 - one per option
     made = fallback_chain.add(
         session.context_with_providers, session.actor, route, wanted, place=place, reason=reason
     )
-    _said(session, made)
+    _print_chain(session, made)
 
 
 @fallback.command()
@@ -104,7 +108,7 @@ def add(  # noqa: PLR0913 - one per option
 @pass_session
 def remove(session: Session, route: str, target: str, reason: str) -> None:
     """Take a target out of the chain."""
-    _said(
+    _print_chain(
         session,
         fallback_chain.remove(session.context, session.actor, route, target, reason=reason),
     )
@@ -121,7 +125,7 @@ def mark(session: Session, *, route: str, target: str, capable: bool, reason: st
     made = fallback_chain.mark(
         session.context, session.actor, route, target, capable=capable, reason=reason
     )
-    _said(session, made)
+    _print_chain(session, made)
 
 
 @fallback.command()
@@ -132,10 +136,10 @@ def mark(session: Session, *, route: str, target: str, capable: bool, reason: st
 def order(session: Session, route: str, targets: tuple[str, ...], reason: str) -> None:
     """Put the chain into this order; each of its targets is named once."""
     made = fallback_chain.reorder(session.context, session.actor, route, targets, reason=reason)
-    _said(session, made)
+    _print_chain(session, made)
 
 
-def _said(session: Session, route: Route) -> None:
+def _print_chain(session: Session, route: Route) -> None:
     if session.json:
         output.document(route)
         return

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import click
 
 from harness.cli.frame import formatting, output, paging
-from harness.cli.frame.duration import Duration
+from harness.cli.frame.duration import DurationType
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import listings
 from harness.control.routing import kill_switch
@@ -25,7 +25,7 @@ def switch() -> None:
 @click.option(
     "--for",
     "lasts",
-    type=Duration(),
+    type=DurationType(),
     metavar="TIME",
     help="When it ends by itself: 90s, 30m, 2h, 1d. [default: when it is lifted]",
 )
@@ -47,7 +47,9 @@ def throw(
     click.echo(made.id)
     scope = "all routes" if route is None else f"route {route}"
     until = (
-        f"until {formatting.at(made.expires_at)}" if made.expires_at else "until it is lifted"
+        f"until {formatting.timestamp(made.expires_at)}"
+        if made.expires_at
+        else "until it is lifted"
     )
     output.note(f"{made.force} is forced for {scope} {until}: `swapgate switch lift {made.id}`")
     kept = kill_switch.untouched(session.context, made)
@@ -70,7 +72,7 @@ def lift(session: Session, switch_id: str, reason: str) -> None:
 
 
 @switch.command("list")
-@paging.options
+@paging.page_options
 @pass_session
 def list_switches(session: Session, asked: PageRequest) -> None:
     """List the switches of command line and API, the newest first.
@@ -79,7 +81,7 @@ def list_switches(session: Session, asked: PageRequest) -> None:
     said on stderr: routers read both when they start.
     """
     found = listings.switches(session.context, asked)
-    paging.note(found)
+    paging.note_page(found)
     if session.json:
         output.document(found.items)
         return
@@ -94,9 +96,9 @@ def list_switches(session: Session, asked: PageRequest) -> None:
                 each.switch.force,
                 _scope(each.switch.route),
                 _state(each, now),
-                formatting.at(each.switch.expires_at),
+                formatting.timestamp(each.switch.expires_at),
                 each.switch.actor,
-                formatting.at(each.switch.created_at),
+                formatting.timestamp(each.switch.created_at),
                 each.switch.reason,
             ]
             for each in found

@@ -35,7 +35,7 @@ def model() -> None:
 
 @model.command("list")
 @click.option("--all", "every", is_flag=True, help="All that the configured providers offer.")
-@paging.options
+@paging.page_options
 @pass_session
 def list_models(session: Session, *, every: bool, asked: PageRequest) -> None:
     """List the targets, their prices and the routes that use them."""
@@ -45,7 +45,7 @@ def list_models(session: Session, *, every: bool, asked: PageRequest) -> None:
         return
     ctx = session.context
     found, table = listings.models(ctx, asked), routes.table(ctx)
-    paging.note(found)
+    paging.note_page(found)
     with ctx.store.read() as tx:
         providers = tx.providers.all()
     ends = {each.target: each for each in deprecations.found(ctx)}
@@ -67,7 +67,7 @@ def list_models(session: Session, *, every: bool, asked: PageRequest) -> None:
             [
                 each.name,
                 each.id,
-                *prices(formatting.price_of(each, providers.get(each.provider))),
+                *prices(formatting.known_price(each, providers.get(each.provider))),
                 _ends(ends.get(each.id)),
                 ", ".join(used[each.id]),
             ]
@@ -87,7 +87,7 @@ def _ends(ending: Ending | None) -> str:
 def _as_json(
     target: Target, providers: Mapping[str, Provider], used: list[str]
 ) -> dict[str, object]:
-    price = formatting.price_of(target, providers.get(target.provider))
+    price = formatting.known_price(target, providers.get(target.provider))
     return {"target": plain(target), "price": plain(price), "routes": used}
 
 

@@ -97,10 +97,12 @@ def _interval(score: SuiteScore) -> str | None:
 def _when(score: SuiteScore) -> str:
     if score.measured_at is None:
         return "never"
-    return formatting.at(score.measured_at) + ("" if score.current else ", of an older suite")
+    return formatting.timestamp(score.measured_at) + (
+        "" if score.current else ", of an older suite"
+    )
 
 
-def facts(found: RouteMeasured) -> Sequence[tuple[str, object]]:
+def metric_facts(found: RouteMeasured) -> Sequence[tuple[str, object]]:
     """The same of one route, a line each."""
     per_1000, month = _money(found)
     speeds = (_seconds(found.p50_ms), _seconds(found.p95_ms))

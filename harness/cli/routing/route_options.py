@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from harness.cli.evals.suite_options import suite_options, suites_of
+from harness.cli.evals.suite_options import parse_suites, suite_options
 from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
 from harness.control.routing import routes
@@ -28,7 +28,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _NEW = RouteSettings()
 
 
-class Share(click.ParamType[int]):
+class ShareType(click.ParamType[int]):
     """trickle: no more than may be kept warm."""
 
     name = "share"
@@ -45,7 +45,7 @@ class Share(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
-class OneOverride(click.ParamType[tuple[RequestKind, str]]):
+class OverrideType(click.ParamType[tuple[RequestKind, str]]):
     """`vision=photo-chat`; `vision=` takes it away."""
 
     name = "override"
@@ -77,7 +77,7 @@ _OPTIONS = (
     click.option(
         "--keep-warm",
         "keep_warm_bps",
-        type=Share(),
+        type=ShareType(),
         metavar="SHARE",
         help="Of the requests, for each provider behind the first: 1%. A new route's: 0%.",
     ),
@@ -93,7 +93,7 @@ _OPTIONS = (
     click.option(
         "--capture",
         "capture_bps",
-        type=Share(trickle=False),
+        type=ShareType(trickle=False),
         metavar="SHARE",
         help="Of the requests, kept redacted for a suite: 1%. A new route's: 0%.",
     ),
@@ -147,7 +147,7 @@ _OPTIONS = (
         "--override",
         "overrides",
         multiple=True,
-        type=OneOverride(),
+        type=OverrideType(),
         metavar="KIND=ROUTE",
         help="Which route answers requests of the kind "
         f"({', '.join(RequestKind)}); KIND= for none. May be repeated.",
@@ -162,13 +162,13 @@ def settings_options(command: F) -> F:
     return command
 
 
-def overrides_of(options: dict[str, Any], before: Overrides = NO_OVERRIDES) -> Overrides:
+def parse_overrides(options: dict[str, Any], before: Overrides = NO_OVERRIDES) -> Overrides:
     """Takes them out of `options`. What is given replaces that kind's alone."""
     after = {**before, **dict(options.pop("overrides"))}
     return {kind: route for kind, route in after.items() if route}
 
 
-def given(options: dict[str, Any]) -> dict[str, Any]:
+def given_settings(options: dict[str, Any]) -> dict[str, Any]:
     """Of these options, by the names of the settings, those that somebody gave."""
     found = {name: value for name, value in options.items() if value is not None}
     return found | {name: found[name] or None for name in OWN_LIMITS if name in found}
@@ -184,9 +184,9 @@ def settings(session: Session, *, name: str, **options: Any) -> None:
 
     def changed(before: RouteSettings) -> RouteSettings:
         wanted = dict(options)
-        suites = suites_of(wanted, before.suites)
-        overrides = overrides_of(wanted, before.overrides)
-        return replace(before, **given(wanted), suites=suites, overrides=overrides)
+        suites = parse_suites(wanted, before.suites)
+        overrides = parse_overrides(wanted, before.overrides)
+        return replace(before, **given_settings(wanted), suites=suites, overrides=overrides)
 
     made = routes.change_settings(session.context, session.actor, name, changed)
     if session.json:

@@ -6,13 +6,18 @@ from typing import Any
 
 import click
 
-from harness.cli.evals.suite_options import suite_options, suites_of
+from harness.cli.evals.suite_options import parse_suites, suite_options
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.routing.failover_log import list_failovers
 from harness.cli.routing.fallback_chain import fallback
-from harness.cli.routing.route_metrics import facts, route_measured
-from harness.cli.routing.route_options import given, overrides_of, settings, settings_options
+from harness.cli.routing.route_metrics import metric_facts, route_measured
+from harness.cli.routing.route_options import (
+    given_settings,
+    parse_overrides,
+    settings,
+    settings_options,
+)
 from harness.control.operations import listings, lookup
 from harness.control.proposals.comparison import RouteStatus
 from harness.control.routing import routes, scorecard, seed
@@ -38,7 +43,7 @@ route.add_command(settings)
 def list_routes(session: Session) -> None:
     """List the routes; those that wait for a person come first."""
     found = listings.overview(session.context)
-    paging.note(found)
+    paging.note_page(found)
     if session.json:
         output.document([as_json(each) for each in found])
         return
@@ -112,7 +117,7 @@ def create(
     **options: Any,
 ) -> None:
     """Create a route. Its first targets are its baseline: later ones need proof."""
-    suites, overrides = suites_of(options), overrides_of(options)
+    suites, overrides = parse_suites(options), parse_overrides(options)
     made = routes.create(
         session.context_with_providers,
         session.actor,
@@ -120,7 +125,9 @@ def create(
         incumbent,
         fallbacks=fallbacks,
         capable=capable,
-        settings=replace(RouteSettings(suites=suites, overrides=overrides), **given(options)),
+        settings=replace(
+            RouteSettings(suites=suites, overrides=overrides), **given_settings(options)
+        ),
     )
     if session.json:
         output.document(made)
@@ -165,7 +172,7 @@ def show(session: Session, name: str) -> None:
             ("open proposal", _proposal(status) or "none"),
             ("last verdict", status.last_verdict.words if status.last_verdict else "none"),
             ("requests, last hour", f"{sum(m.requests for m in status.traffic):,}"),
-            *facts(figures),
+            *metric_facts(figures),
         ]
     )
 
@@ -203,12 +210,12 @@ def _status(session: Session, name: str) -> RouteStatus:
 
 @route.command()
 @click.argument("name")
-@paging.options
+@paging.page_options
 @pass_session
 def history(session: Session, name: str, asked: PageRequest) -> None:
     """Show the route's versions, the newest first."""
     found = listings.versions(session.context, name, asked)
-    paging.note(found)
+    paging.note_page(found)
     if session.json:
         output.document(found.items)
         return
@@ -220,7 +227,7 @@ def history(session: Session, name: str, asked: PageRequest) -> None:
                 each.route.version,
                 each.revision,
                 each.kind,
-                formatting.at(each.at),
+                formatting.timestamp(each.at),
                 each.actor,
                 names.get(each.route.incumbent, each.route.incumbent),
                 _share_of(each),

@@ -67,7 +67,7 @@ class ConfiguredSinks:
             raise DeliveryFailed(f"{variable}_FILE cannot be read: {error.strerror}") from None
 
 
-class KeptSinks:
+class RecordingSinks:
     """The twin: keeps what it is told. down: names of sinks that take nothing now."""
 
     def __init__(self, *names: str) -> None:

@@ -29,7 +29,7 @@ LOGGER.setLevel(logging.WARNING)
 LOGGER.addHandler(logging.NullHandler())
 
 
-class _Said(logging.Handler):
+class _LogCapture(logging.Handler):
     """What apprise logs in this thread: that alone tells why it failed."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ def notify(url: str, message: AlertMessage, *, timeout_s: float) -> None:
     over = message.state is Told.RESOLVED
     kind = apprise.NotifyType.SUCCESS if over else KINDS[message.severity]
     body = message.text + (f"\n\nNext: {message.next_step}" if message.next_step else "")
-    said = _Said()
+    said = _LogCapture()
     LOGGER.addHandler(said)
     try:
         done = sender.notify(title=f"Swapgate: {message.title}", body=body, notify_type=kind)

@@ -17,10 +17,13 @@ class ClosedAddress(OSError):
     """The name led to an address that no provider may have; nothing was sent."""
 
 
-def opener(allowed: Collection[str] = ()) -> urllib.request.OpenerDirector:
+def build_opener(allowed: Collection[str] = ()) -> urllib.request.OpenerDirector:
     """allowed: as `domain.base_url` reads it."""
     return urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), _NoRedirect(), _Http(allowed), _Https(allowed)
+        urllib.request.ProxyHandler({}),
+        _NoRedirect(),
+        _GuardedHTTPHandler(allowed),
+        _GuardedHTTPSHandler(allowed),
     )
 
 
@@ -37,27 +40,27 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-class _Plain(http.client.HTTPConnection):
+class _GuardedHTTPConnection(http.client.HTTPConnection):
     def __init__(self, *args: Any, allowed: Collection[str], **more: Any) -> None:
         super().__init__(*args, **more)
         self._allowed = allowed
 
     def connect(self) -> None:
         super().connect()
-        _look(self, self._allowed)
+        _check_peer(self, self._allowed)
 
 
-class _Secure(http.client.HTTPSConnection):
+class _GuardedHTTPSConnection(http.client.HTTPSConnection):
     def __init__(self, *args: Any, allowed: Collection[str], **more: Any) -> None:
         super().__init__(*args, **more)
         self._allowed = allowed
 
     def connect(self) -> None:
         super().connect()
-        _look(self, self._allowed)
+        _check_peer(self, self._allowed)
 
 
-def _look(connection: http.client.HTTPConnection, allowed: Collection[str]) -> None:
+def _check_peer(connection: http.client.HTTPConnection, allowed: Collection[str]) -> None:
     """At where the connection leads, before a byte of the request is sent."""
     where = str(connection.sock.getpeername()[0])
     if not may_connect(connection.host, where, allowed):
@@ -65,19 +68,19 @@ def _look(connection: http.client.HTTPConnection, allowed: Collection[str]) -> N
         raise ClosedAddress("its name leads to a closed address")
 
 
-class _Http(urllib.request.HTTPHandler):
+class _GuardedHTTPHandler(urllib.request.HTTPHandler):
     def __init__(self, allowed: Collection[str]) -> None:
         super().__init__()
         self._allowed = allowed
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_Plain, allowed=self._allowed), req)
+        return self.do_open(partial(_GuardedHTTPConnection, allowed=self._allowed), req)
 
 
-class _Https(urllib.request.HTTPSHandler):
+class _GuardedHTTPSHandler(urllib.request.HTTPSHandler):
     def __init__(self, allowed: Collection[str]) -> None:
         super().__init__()
         self._allowed = allowed
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_Secure, allowed=self._allowed), req)
+        return self.do_open(partial(_GuardedHTTPSConnection, allowed=self._allowed), req)

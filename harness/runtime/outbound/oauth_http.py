@@ -15,7 +15,7 @@ from harness.domain.providers.device_flow import DEFAULT_INTERVAL_S, Answer, Dev
 from harness.domain.providers.jwt_claims import life_s
 from harness.domain.providers.oauth_kinds import Flow, OAuthPlace
 from harness.ports import Clock
-from harness.runtime.outbound.guarded_http import opener
+from harness.runtime.outbound.guarded_http import build_opener
 
 MAX_BYTES: Final = 1024 * 1024
 TIMEOUT_S: Final = 15.0
@@ -66,12 +66,12 @@ class _Reply:
         return found if 0 <= found < 1e12 else None
 
 
-class HttpOAuth:
+class HttpOAuthServer:
     """Implements ports.OAuthServer. allowed: as `domain.base_url` reads it."""
 
     def __init__(self, clock: Clock, allowed: Collection[str] = ()) -> None:
         self._clock = clock
-        self._opener = opener(allowed)
+        self._opener = build_opener(allowed)
 
     def device_code(self, place: OAuthPlace) -> DeviceCode:
         if place.flow is Flow.OPENAI:

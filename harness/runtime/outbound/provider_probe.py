@@ -17,15 +17,15 @@ from harness.domain.providers.headers import check_sendable
 from harness.domain.providers.probe import Heard, is_content
 from harness.domain.routing.target import ANTHROPIC, ANTHROPIC_VERSION, Provider
 from harness.ports import Clock
-from harness.runtime.outbound.guarded_http import opener
+from harness.runtime.outbound.guarded_http import build_opener
 
 MAX_BYTES: Final = 4 * 1024 * 1024
 MAX_TEXT: Final = 200
 MAX_LINES: Final = 2000
-Asked = tuple[str, str]  # provider's name, path
+ProbeRequest = tuple[str, str]  # provider's name, path
 
 
-class HttpDoor:
+class HttpProviderProbe:
     """allowed: as `domain.base_url` reads it."""
 
     def __init__(self, clock: Clock, allowed: Collection[str] = ()) -> None:
@@ -53,7 +53,7 @@ class HttpDoor:
         hidden = (key, *provider.extra_headers.values())
         started, sent_at = time.perf_counter(), self._clock.now()
         try:
-            with opener(self._allowed).open(request, timeout=timeout_s) as answer:
+            with build_opener(self._allowed).open(request, timeout=timeout_s) as answer:
                 seconds = time.perf_counter() - started
                 skew = _skew_s(answer.headers.get("date"), sent_at, self._clock.now())
                 if body is None or not body.get("stream"):
@@ -79,12 +79,12 @@ class HttpDoor:
             return Heard(None, seconds, error=said)
 
 
-class ScriptedDoor:
+class ScriptedProviderProbe:
     """The twin: answers what it is told, and keeps what it was asked."""
 
     def __init__(self, answer: Callable[[Provider, str, str], Heard]) -> None:
         self._answer = answer
-        self.asked: list[Asked] = []
+        self.asked: list[ProbeRequest] = []
 
     def ask(
         self,

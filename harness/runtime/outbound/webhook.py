@@ -14,7 +14,7 @@ SIGNATURE: Final = "x-swapgate-signature"
 DELIVERY: Final = "x-swapgate-delivery"
 
 
-def body_of(message: AlertMessage) -> bytes:
+def webhook_body(message: AlertMessage) -> bytes:
     """The message as JSON; docs/alerts.md shows one."""
     return json.dumps(
         {
@@ -44,7 +44,7 @@ def signature(body: bytes, secret: bytes, at: int) -> str:
 
 def post(url: str, secret: bytes, message: AlertMessage, *, timeout_s: float) -> None:
     """Any 2xx is a delivery. Raises DeliveryFailed; follows no redirect."""
-    body = body_of(message)
+    body = webhook_body(message)
     # The receiver compares it with its own clock, whatever ours in the tests says.
     at = int(time.time())  # noqa: TID251 - as said
     headers = {

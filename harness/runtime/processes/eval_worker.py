@@ -25,7 +25,7 @@ BEAT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class WorkerEnv:
     """Variables in a worker's environment. key: of the one key that its run sends, stored or
     not. headers: of the provider's own headers, a JSON object.
     """
@@ -34,14 +34,14 @@ class Passed:
     headers: str
 
 
-TARGET = Passed("SWAPGATE_RUN_TARGET_KEY", "SWAPGATE_RUN_TARGET_HEADERS")
-JUDGE = Passed("SWAPGATE_RUN_JUDGE_KEY", "SWAPGATE_RUN_JUDGE_HEADERS")
+TARGET = WorkerEnv("SWAPGATE_RUN_TARGET_KEY", "SWAPGATE_RUN_TARGET_HEADERS")
+JUDGE = WorkerEnv("SWAPGATE_RUN_JUDGE_KEY", "SWAPGATE_RUN_JUDGE_HEADERS")
 STORE_ATTEMPTS, STORE_PAUSE_S = 30, 1.0
 NOTE_EVERY = timedelta(seconds=5)
 
 
 @dataclass
-class Worker:
+class EvalWorker:
     """owner: this worker's name on the lease. parent: pid; the worker ends when it is gone.
 
     secrets: environment variables. Those of TARGET and JUDGE hold what the parent gave; without
@@ -69,7 +69,7 @@ class Worker:
             signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
         beat = threading.Thread(target=self._beat, args=(run,), daemon=True)
         beat.start()
-        meter, remark = _Meter(job, *self._progress(run)), ""
+        meter, remark = _ProgressMeter(job, *self._progress(run)), ""
         try:
             state = RunState.OVER_BUDGET
             if not meter.over:
@@ -106,10 +106,10 @@ class Worker:
                 judge_api_key=self._key(JUDGE, judge) if judge else None,
             )
 
-    def _key(self, passed: Passed, provider: Provider) -> str | None:
+    def _key(self, passed: WorkerEnv, provider: Provider) -> str | None:
         return self.secrets.get(passed.key) or self.secrets.get(provider.api_key_env or "")
 
-    def _opened(self, passed: Passed, provider: Provider) -> Provider:
+    def _opened(self, passed: WorkerEnv, provider: Provider) -> Provider:
         """With its headers in clear, if the parent gave some."""
         given = self.secrets.get(passed.headers)
         if not given:
@@ -141,7 +141,7 @@ class Worker:
             _, cost, sent, received = tx.runs.progress(run)
         return sent + received, cost
 
-    def _keeper(self, meter: "_Meter") -> Callable[[Sample], bool]:
+    def _keeper(self, meter: "_ProgressMeter") -> Callable[[Sample], bool]:
         def keep(sample: Sample) -> bool:
             if self._stored(meter.job, sample):
                 self._kept.add((sample.item, sample.epoch))
@@ -219,7 +219,7 @@ def _after(state: RunState, *, complete: bool) -> RunState:
 
 
 @dataclass
-class _Meter:
+class _ProgressMeter:
     """What the run has used so far, against its budget."""
 
     job: EvalJob

@@ -39,7 +39,7 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-def holder(port: int) -> str:
+def port_holder(port: int) -> str:
     """`pid 12 (nginx)`, or `another process` where the system does not tell."""
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
@@ -63,7 +63,7 @@ def require_free(host: str, port: int, *, what: str, setting: str) -> None:
     """Raises ConfigError with the port's holder and the setting that moves it."""
     if not is_free(host, port):
         raise ConfigError(
-            f"{what} cannot listen on {host}:{port}: {holder(port)} holds it. "
+            f"{what} cannot listen on {host}:{port}: {port_holder(port)} holds it. "
             f"Stop that, or set {setting}"
         )
 

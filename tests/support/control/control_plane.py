@@ -38,10 +38,10 @@ from harness.domain.settings import SuiteSettings
 from harness.ports import Chance, Clock, Store, Transaction
 from harness.runtime.clock import ManualClock
 from harness.runtime.encryption import FernetCipher, new_key
-from harness.runtime.outbound.alert_sinks import KeptSinks
-from harness.runtime.processes.eval_worker import Worker
+from harness.runtime.outbound.alert_sinks import RecordingSinks
+from harness.runtime.processes.eval_worker import EvalWorker
 from harness.runtime.processes.inline_workers import InlineWorkers
-from harness.runtime.random_ids import CountingChance
+from harness.runtime.random_ids import CountingRandomIds
 from tests.support.evals.scripted_runner import ScriptedRunner
 
 ITEMS = 60
@@ -81,14 +81,14 @@ class World:
     folder: Path
     store: Store
     clock: ManualClock = field(default_factory=ManualClock)
-    chance: Chance = field(default_factory=CountingChance)
+    chance: Chance = field(default_factory=CountingRandomIds)
     policy: Policy = POLICY
     script: Callable[[Target, Item, int], str] = answer
     boot: Callable[[str], None] = lambda _run: None
     pace: Callable[[Target, Item], float] = lambda _target, _item: 0.0
     served: Callable[[Target, Item], ServedModel] = lambda target, _: ServedModel(target.model)
     drift: dict[str, DriftPolicy] = field(default_factory=dict)
-    sinks: KeptSinks = field(default_factory=lambda: KeptSinks("chat", "mail"))
+    sinks: RecordingSinks = field(default_factory=lambda: RecordingSinks("chat", "mail"))
 
     def __post_init__(self) -> None:
         self.suites = {
@@ -114,7 +114,7 @@ class World:
 
     def _work(self, store: Store, run: str, owner: str) -> None:
         self.boot(run)
-        Worker(
+        EvalWorker(
             store=store,
             clock=self.clock,
             runner=ScriptedRunner(self.suites, self.script, self.pace, self.served),

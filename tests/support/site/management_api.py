@@ -14,7 +14,7 @@ import uvicorn
 from jsonschema import Draft202012Validator
 
 from harness import config, package_data
-from harness.api.app import PREFIX, build
+from harness.api.app import PREFIX, build_app
 from harness.api.control_process import SERVER
 from harness.app.installation import Installation
 from harness.control.operations import keys
@@ -22,7 +22,7 @@ from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.proposals.proposal import Phase, Proposal
 from harness.domain.providers.probe import Heard
 from harness.runtime.encryption import FernetCipher, new_key
-from harness.runtime.outbound.provider_probe import ScriptedDoor
+from harness.runtime.outbound.provider_probe import ScriptedProviderProbe
 from tests.support.control.control_plane import SECRET, World
 
 # Role to the name of the person who has it: ann proposes, ben approves.
@@ -40,7 +40,7 @@ class Door:
         turn_age_s: Callable[[], float | None] | None = None,
     ) -> None:
         self.world = world
-        self.app = build(
+        self.app = build_app(
             installation(world), metrics_token=metrics_token, turn_age_s=turn_age_s
         )
         self.keys = {
@@ -119,7 +119,9 @@ def installation(world: World) -> Installation:
         world.context(),
         cipher=FernetCipher(lambda: [key]),
         environ={"OPENAI_API_KEY": "sk-of-the-environment"},
-        door=ScriptedDoor(lambda *_: Heard(200, 0.01, b"{}", first_s=0.02, skew_s=0.0)),
+        door=ScriptedProviderProbe(
+            lambda *_: Heard(200, 0.01, b"{}", first_s=0.02, skew_s=0.0)
+        ),
     )
     made.__dict__.update(store=world.store, context=context)
     return made
