@@ -123,9 +123,9 @@ def scene(
         ours,
         CLOCK,
         SystemRandomIds(),
-        suites=None,
+        suites=None,  # type: ignore[arg-type]  # no suites here
         policies={},
-        data_classes=cleared,  # type: ignore[arg-type]  # a context without
+        data_classes=cleared,
     )
     try:
         with running_router_on(theirs, folder, settings, classes=cleared) as (
