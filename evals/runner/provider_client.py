@@ -30,7 +30,7 @@ class Counted(Protocol):
 
 T = TypeVar("T", bound=Counted)
 Waiting = Callable[[], AbstractAsyncContextManager[None]]
-RETRIES: Final = 3  # statistics.md §1.1: R
+RETRIES: Final = 3  # statistics.md §1.1
 FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 20.0
 # Longer than this, an answer is not waited for, whatever the provider asks.

@@ -16,7 +16,7 @@ from harness.domain.canary.guardrails import Guardrails
 from harness.domain.proposals.policy import CanaryPolicy, Unit
 from harness.gate.online.rollout_evidence import watch
 
-# Canary failure rate; exposures after which a run counts as "never"; statistics.md 4: the most
+# Canary failure rate; exposures after which a run counts as "never"; statistics.md §4: the most
 # at the median, and at 95 %.
 SICK: Final = (
     (0.02, 6000, 1050, 3200),
@@ -88,7 +88,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Goal:
-    """What statistics.md 4 and the guarantee promise of our rule."""
+    """What statistics.md §4 and the guarantee promise of our rule."""
 
     what: str
     found: float

@@ -11,7 +11,7 @@ from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 
 SIZES: Final = (200, 500)
 FIVE, TEN = 0.05, 0.10
-# statistics.md 4: what the gate has to reach on every matrix.
+# statistics.md §4: what the gate has to reach on every matrix.
 MOST_FALSE_MEAN: Final = 0.055
 MOST_FALSE_WORST: Final = 0.065
 MOST_ITEMS_SHARE: Final = 260 / 500

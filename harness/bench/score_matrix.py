@@ -21,7 +21,7 @@ HEADER = "model,"
 class Row:
     """One model's mean score of each item, 0 to 1.
 
-    What is unscored counts against a promotion on both sides (statistics.md 1.1): 1 for the
+    What is unscored counts against a promotion on both sides (statistics.md §1.1): 1 for the
     incumbent, 0 for the candidate.
     """
 

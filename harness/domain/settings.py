@@ -36,7 +36,7 @@ class TracingSettings:
 
 @dataclass(frozen=True, slots=True)
 class RouterSettings:
-    """The data plane. Timeouts in seconds; see router.md for what each one bounds.
+    """The data plane. Timeouts in seconds; see docs/router.md for what each one bounds.
 
     workers: processes that serve; limits and breakers are each worker's own. drain_s: how long
     requests may go on once their worker is to end. shutdown_delay_s: before that, after

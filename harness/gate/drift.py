@@ -10,7 +10,7 @@ any other. With w = exp(eta * score), an item's factor
 has expectation 1; the product over items is an e-value for each eta and each window m, and so
 is the mean e_j over the grid of eta (both signs) and those of the windows 1, 2, 4, 8, 16 that
 fit j. For pass/fail scores it is the likelihood ratio of Fisher's noncentral hypergeometric
-(statistics.md 2.2) with odds ratio exp(eta). The evidence after j comparisons is
+(statistics.md §2.2) with odds ratio exp(eta). The evidence after j comparisons is
 
     S_j = sum over i <= j of e_i / (i (i + 1))
 

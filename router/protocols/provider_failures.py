@@ -1,4 +1,4 @@
-"""A provider's answer to a failure class (router.md 2). Pure."""
+"""A provider's answer to a failure class (docs/router.md, "When a target fails"). Pure."""
 
 import json
 from collections.abc import Mapping

@@ -113,7 +113,7 @@ class RequestProgress:
         return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")
 
     def charge(self, job: RoutedRequest) -> ErrorClass | None:
-        """How the assigned arm failed (router.md 5), or why it was left out through its fault.
+        """How the assigned arm failed, or why it was left out through its fault.
 
         None where it did not.
         """

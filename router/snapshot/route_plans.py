@@ -43,7 +43,7 @@ def is_arm_charged(arm: Arm, failures: Sequence[FailureClass | None]) -> bool:
 
     failures: the last one of each target that was asked, the arm's own first, None for the one
     that answered. A guest that alone rejects a request is charged; a request that nobody takes
-    charges nobody (router.md 5).
+    charges nobody.
     """
     own = failures[0] if failures else None
     if own is None or own is FailureClass.CANCELLED:

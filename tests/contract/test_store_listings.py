@@ -308,7 +308,7 @@ def raw(store: SqlStore, statement: str) -> None:
         db.execute(sa.text(statement))
 
 
-@pytest.mark.req("F1", "A4")
+@pytest.mark.req("F1")
 @pytest.mark.parametrize(
     "forgery",
     [
@@ -346,7 +346,7 @@ def test_one_forged_row_hides_no_other_and_no_decision_reads_it(
     assert [each.name for each in store.signature_faults()] == ["proposal p_2"]
 
 
-@pytest.mark.req("F1", "A4")
+@pytest.mark.req("F1")
 def test_a_forged_version_key_switch_run_sample_or_model_hides_no_other(
     sql_stores: Callable[[], SqlStore],
 ) -> None:

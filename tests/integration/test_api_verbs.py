@@ -315,7 +315,7 @@ def test_a_suite_that_does_not_load_says_why_and_hides_no_other(door: Door) -> N
     assert "colours.jsonl" in suite["error"]
 
 
-@pytest.mark.req("F3", "H1")
+@pytest.mark.req("F3")
 def test_who_overrules_the_plan_is_told_what_the_data_say_against_it(
     world: World, door: Door
 ) -> None:

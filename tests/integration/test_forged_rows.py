@@ -21,7 +21,7 @@ def provider() -> Iterator[str]:
         yield url
 
 
-@pytest.mark.req("F1", "A4")
+@pytest.mark.req("F1")
 def test_a_router_under_traffic_serves_no_forged_promotion_and_says_so(
     provider: str, tmp_path: Path
 ) -> None:

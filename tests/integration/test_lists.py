@@ -73,7 +73,7 @@ def forged(world: CommandLine) -> tuple[str, str]:
     return ids[0], ids[1]
 
 
-@pytest.mark.req("F1", "A4")
+@pytest.mark.req("F1")
 def test_a_forged_proposal_is_named_in_every_list_and_hides_no_other(
     cli: CommandLine,
 ) -> None:
@@ -99,7 +99,7 @@ def test_a_forged_proposal_is_named_in_every_list_and_hides_no_other(
         submission.get(cli.world.context(), bad)
 
 
-@pytest.mark.req("F1", "A4")
+@pytest.mark.req("F1")
 def test_a_forged_verdict_is_marked_where_its_proposal_is_listed(cli: CommandLine) -> None:
     made = cli.world.until_decided(cli.world.propose("sim/better").id)
     with owned(cli.world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
@@ -110,7 +110,7 @@ def test_a_forged_verdict_is_marked_where_its_proposal_is_listed(cli: CommandLin
     assert (row.proposal.id, row.verdict) == (made.id, None)
 
 
-@pytest.mark.req("F1", "A4")
+@pytest.mark.req("F1")
 def test_a_forged_route_is_named_where_routes_are_listed_and_hides_no_other(
     cli: CommandLine,
 ) -> None:
@@ -130,7 +130,7 @@ def test_a_forged_route_is_named_where_routes_are_listed_and_hides_no_other(
         cli.world.propose("sim/better")
 
 
-@pytest.mark.req("F1", "A4")
+@pytest.mark.req("F1")
 def test_a_forged_principal_is_marked_beside_their_keys(cli: CommandLine) -> None:
     cli.acting("vera", "viewer")
     with owned(cli.world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL

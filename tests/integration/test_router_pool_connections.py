@@ -20,7 +20,7 @@ from tests.support.providers.raw_server import OK, Line, RawServer, answer_forev
 from tests.support.router.event_loops import on_both_loops
 from tests.support.router.live_router import QUICK
 
-pytestmark = pytest.mark.req("A4")
+pytestmark = pytest.mark.req("A5")
 
 
 async def whole(reply: UpstreamReply) -> bytes:

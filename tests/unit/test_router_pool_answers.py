@@ -15,7 +15,7 @@ from tests.support.providers.raw_server import OK, Line, raw_server
 from tests.support.router.event_loops import on_both_loops
 from tests.support.router.live_router import QUICK
 
-pytestmark = pytest.mark.req("A4")
+pytestmark = pytest.mark.req("A5")
 SMALL = replace(QUICK, max_response_bytes=100_000)
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"

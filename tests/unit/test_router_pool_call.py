@@ -8,7 +8,7 @@ from router.upstream.origin_pool import interleave_addresses
 from router.upstream.request_head import build_head
 from router.upstream.transport import UpstreamFailed
 
-pytestmark = pytest.mark.req("A4")
+pytestmark = pytest.mark.req("A5")
 
 
 def provider(base: str, **headers: str) -> Provider:

@@ -238,7 +238,7 @@ def _tell_if_paused(ctx: Context, tx: Transaction, after: Rollout, because: str)
 
 
 def watch_ratio(ctx: Context, rollout: Rollout, action: Action) -> None:
-    """Tell once when the canary's share of traffic is not the planned one (statistics.md).
+    """Tell once when the canary's share of traffic is not the planned one (statistics.md §2.6).
 
     It is over with the next step, or once a person resumed and the split is right since.
     """

@@ -1,4 +1,4 @@
-"""Evidence is recomputed where it decides, not believed (A2): at a canary's opening, at every
+"""Evidence is recomputed where it decides, not believed (F1): at a canary's opening, at every
 step onward and at the promotion; and where a verdict brings a target into a chain.
 
 The samples are loaded for each such decision, never at a look that holds. What was found is

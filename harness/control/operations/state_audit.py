@@ -1,4 +1,4 @@
-"""State compared with the audit log (A4): each turn what changed, and whole in `db check`.
+"""State compared with the audit log (F1): each turn what changed, and whole in `db check`.
 
 Each turn folds new events into this process's memory, looks at what decides and, after a
 change, at what serves, and walks on through everything else. All of it is bounded per turn.

@@ -1,4 +1,4 @@
-"""Rows that somebody wrote around Swapgate, and what must not be decided by them (A4)."""
+"""Rows that somebody wrote around Swapgate, and what must not be decided by them (F1)."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Which look at its items a candidate gets, and what it may cost (statistics.md 1.8)."""
+"""Which look at its items a candidate gets, and what it may cost (statistics.md §1.8)."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""How likely one of a route's candidates passed by luck, up to now (statistics.md 1.8)."""
+"""How likely one of a route's candidates passed by luck, up to now (statistics.md §1.8)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""The closed list of what a canary is guarded by (statistics.md 2.2, 2.4, 2.5).
+"""The closed list of what a canary is guarded by (statistics.md §2.2, §2.4, §2.5).
 
 Each guardrail is a stream of evidence of its own; they share one alpha over the rollout.
 Whether one applies to a unit depends on the unit's first request alone, never on an answer:

@@ -12,7 +12,7 @@ from harness.domain.proposals.policy_bounds import sound
 
 @dataclass(frozen=True, slots=True)
 class UnitRule:
-    """What the router counts as one unit, and how many make a block (statistics.md 2.1).
+    """What the router counts as one unit, and how many make a block (statistics.md §2.1).
 
     block_size: admitted units. session_requests, session_s: when a session's outcome is fixed,
     if no failure fixed it before. missing_s: after a block closed, outcomes still out count as
@@ -83,7 +83,7 @@ class Block:
     the same block sent twice is stored once. number: given by the store, in order of arrival.
     failures count both arms; missing: outcomes that never came, counted as failures in both.
 
-    period: of the rollout, from 1 (statistics.md 2.1); a block never spans two. counts, ranks:
+    period: of the rollout, from 1 (statistics.md §2.1); a block never spans two. counts, ranks:
     what the guardrails beside errors saw, by guardrail, of the units that each applies to; one
     that is absent saw nothing. counts: a unit's missing outcome is a failure. ranks: in [0, 1],
     one for each scored unit of the smaller arm, by `domain.ranking`. levels: for words. Of

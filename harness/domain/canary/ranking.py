@@ -1,4 +1,4 @@
-"""Where a block's canary values stand among the incumbent's (statistics.md 2.4).
+"""Where a block's canary values stand among the incumbent's (statistics.md §2.4).
 
 Where the canary has most of the traffic, as in a bake, the roles are exchanged: each scored
 value of the control is placed among fresh canary values, and 1 - u is kept, which is uniform

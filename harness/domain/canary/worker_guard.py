@@ -3,13 +3,14 @@
 A key's arm is a coin with a known probability, the canary's share. So if the candidate fails no
 more often than the incumbent, whoever fails is in the canary with at most that probability,
 whatever happens to both arms at once: each failing unit is a bet on its arm. This is
-statistics.md 2.2 with one canary in a block, and the planned share for the block's.
+statistics.md §2.2 with one canary in a block, and the planned share for the block's.
 
 It holds for units that count once, in the order of their assignment. A unit whose outcome is
 late is taken for the worst against the canary's guilt: a canary's for good, an incumbent's for
 failed. That only lowers e.
 
-A long healthy time must not hide a later break: evidence may begin at any failure (2.3). The
+A long healthy time must not hide a later break: evidence may begin at any failure
+(statistics.md §2.3). The
 first has the weight FIRST, failure t after it (1 - FIRST)/((t - 1)t); together they are 1.
 """
 

@@ -38,7 +38,7 @@ class SuiteRole(StrEnum):
 
 
 class Primaries(StrEnum):
-    """What several primary suites have to show (statistics.md 1.7)."""
+    """What several primary suites have to show (statistics.md §1.7)."""
 
     WEIGHTED = "weighted"  # the claim, on the weighted mean of their items' scores
     ANY = "any"  # superiority on at least one of them, by Holm's rule
@@ -280,7 +280,7 @@ class Sample:
 class Pair:
     """One item's scores of both arms, the gate's only offline input.
 
-    Means over epochs, after the worst-case rule for unscored samples (statistics.md 1.1).
+    Means over epochs, after the worst-case rule for unscored samples (statistics.md §1.1).
     """
 
     item: str

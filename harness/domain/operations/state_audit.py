@@ -1,4 +1,4 @@
-"""State and audit log compared: every row has its event, and is as that left it (A4).
+"""State and audit log compared: every row has its event, and is as that left it (F1).
 
 Every unit of work leaves, in one of its audit events, the digests of the rows that it wrote:
 before and after. Who writes around us leaves none, and cannot: an event needs the

@@ -32,7 +32,7 @@ class Unit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GatePolicy:
-    """The offline gate (statistics.md 1). n_max: items per suite, None for the whole suite.
+    """The offline gate (statistics.md §1). n_max: items per suite, None for the whole suite.
 
     verdict_ttl_s: how long a verdict is proof. infra_retries, infra_pause_s: what happens after
     InfraError. max_cost_usd, max_tokens: per run. run_max_age_s: how old a shared incumbent run
@@ -81,7 +81,7 @@ _PLAIN: Final = GatePolicy()
 class Step:
     """One share of traffic. min_exposures: canary units scored before it may be left.
 
-    deadline_s: then a person looks. certify: leave only certified (statistics.md 2.7).
+    deadline_s: then a person looks. certify: leave only certified (statistics.md §2.7).
     min_s, min_peak_s: the step lasts at least so long, and so long within the policy's peak
     hours, whatever the evidence says; they are never enough by themselves.
     """
@@ -144,7 +144,7 @@ DEFAULT_STEPS = (Step(100, 300), Step(500, 1000), Step(2500, 3000, certify=True)
 
 @dataclass(frozen=True, slots=True)
 class CanaryPolicy:
-    """The online guard (statistics.md 2). rho: tolerated odds ratio; rho_ni: certified below.
+    """The online guard (statistics.md §2). rho: tolerated odds ratio; rho_ni: certified below.
 
     p0: failure rate under which a canary is not called harmful, whatever its odds ratio.
     block_size: units. session_requests, session_s: when a session's outcome is fixed.

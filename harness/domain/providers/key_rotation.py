@@ -1,4 +1,4 @@
-"""Which of a provider's keys is used (router.md 2): the first one that does not rest. Pure.
+"""Which of a provider's keys is used: the first one that does not rest (docs/router.md). Pure.
 
 A key rests when the provider refuses it, and for as long as the provider asks when it reached
 a limit. Times are monotonic seconds.

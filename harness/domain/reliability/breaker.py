@@ -1,4 +1,4 @@
-"""The circuit breaker of one target (router.md 4): a table of moves, and what leads to each.
+"""The circuit breaker of one target (docs/router.md): a table of moves, and what leads to each.
 
     closed ──tripped──▶ open ──waited, answered──▶ half open ──proven──▶ closed
                          ▲                             │

@@ -71,7 +71,7 @@ class BreakerEffect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ClassRule:
-    """One row of router.md 2.
+    """One row of the table in docs/router.md, "When a target fails".
 
     alerts: a person must act; once, not per request. other_key: it is about our key; another
     key of the same provider is tried first, and only when none is left does the class count

@@ -246,7 +246,7 @@ def next_target(
     last = failures[-1]
     later = plan.targets[plan.targets.index(last.target) + 1 :]
     if last.failure in CLIENTS_OWN and last.target == plan.guest:
-        # Perhaps the guest alone rejects it: the incumbent is asked once (router.md 5).
+        # Perhaps the guest alone rejects it: the incumbent is asked once.
         return plan.incumbent if plan.incumbent in later else None
     says = RULES[last.failure].next_target
     if says is NextTarget.NO or (says is NextTarget.IF_ROUTE_SAYS and not policy_fallback):

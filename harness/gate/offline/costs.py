@@ -1,7 +1,7 @@
 """The claim that a candidate costs less: paired costs of the same items, item after item.
 
 With a share s to be saved, the null is that the mean of y = (1 - s) * incumbent - candidate is
-at most 0. The bets are those of the scores (statistics.md 1.3), on y in units of a ceiling; so
+at most 0. The bets are those of the scores (statistics.md §1.3), on y in units of a ceiling; so
 the level holds at every moment and for costs of any shape, as long as no item of the candidate
 costs more than its ceiling. After one that does nothing can be shown: a rare dear answer is
 just what a mean of cheap ones hides. (Of a mean nothing at all can be shown without a ceiling:

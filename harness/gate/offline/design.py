@@ -14,10 +14,10 @@ REJECT_AT = math.log(20.0)
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """One comparison (statistics.md 1.2). margin: allowed loss, a share of 1. n_max: items.
+    """One comparison (statistics.md §1.2). margin: allowed loss, a share of 1. n_max: items.
 
     claim: about the scores, superior or non_inferior. early: whether it may be shown before
-    n_max; otherwise the test there has the whole alpha (statistics.md 1.7).
+    n_max; otherwise the test there has the whole alpha (statistics.md §1.7).
 
     Raises InputError for a margin or alpha outside (0, 1) and for n_max below 1.
     """

@@ -1,4 +1,4 @@
-"""Two runs' samples become pairs, missing ones by the worst case (statistics.md 1.1).
+"""Two runs' samples become pairs, missing ones by the worst case (statistics.md §1.1).
 
 Nothing is dropped because of its outcome, and nothing is taken out of order: only the items
 before the first one that is not complete on both sides count.

@@ -1,4 +1,4 @@
-"""Whether stored scores still give a stored verdict (A2): decided again, compared by tolerance.
+"""Whether stored scores still give a stored verdict (F1): decided again, compared by tolerance.
 
 Its own inputs are believed for nothing that decides: its terms are the registered ones, its
 pairs are made anew from the samples. Figures are compared within TOLERANCE, since another

@@ -1,4 +1,4 @@
-"""Several suites, one answer: what each of them may decide (statistics.md 1.7).
+"""Several suites, one answer: what each of them may decide (statistics.md §1.7).
 
 | role | has to be | shown worse | too little evidence |
 |---|---|---|---|

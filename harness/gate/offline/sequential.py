@@ -1,4 +1,4 @@
-"""The offline gate: paired differences in, evidence out (statistics.md 1.3 to 1.5).
+"""The offline gate: paired differences in, evidence out (statistics.md §1.3 to §1.5).
 
 One recursion serves everything: a step is a path of one item, a judgement stops on its path,
 a benchmark runs many paths at once. Sums are added strictly in order, so that all of them

@@ -80,7 +80,7 @@ def judge_suite(
 def judge_pairs(
     plan: SuitePlan, paired: Paired, *, stopped: Stopped | None = None
 ) -> Judgement:
-    """As judge_suite, on pairs that are made already (statistics.md 1.6). Costs: gate.cases."""
+    """As judge_suite, on pairs that are made already (statistics.md §1.6). Without costs."""
     readings = _read(plan, paired.items)
     outcome = _outcome(paired, readings, stopped)
     strict, consumed = readings.strict, readings.consumed

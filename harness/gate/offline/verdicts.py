@@ -36,7 +36,7 @@ def verdict(  # noqa: PLR0913 - one question, asked whole
     *,
     stopped: Mapping[str, tuple[str, str]] | None = None,
 ) -> Verdict | None:
-    """The verdict on all suites together, None while it is open (statistics.md 1.7).
+    """The verdict on all suites together, None while it is open (statistics.md §1.7).
 
     samples_by_suite: incumbent's and candidate's, by suite; a suite not in it has none yet.
     ttl_s: how long it is proof. stopped: by suite whose runs bring no more samples, the

@@ -1,4 +1,4 @@
-"""Sample-ratio check: do as many units reach the canary as were planned (statistics.md 2.6)?
+"""Sample-ratio check: do as many units reach the canary as were planned (statistics.md §2.6)?
 
 A sticky key keeps its arm, so that it tells something once: each period and weight has counts
 of its own. The j-th of them has alpha/(j(j+1)), so that all together raise a false alarm in at

@@ -1,4 +1,4 @@
-"""Proof that a canary is not harmful (statistics.md 2.7).
+"""Proof that a canary is not harmful (statistics.md §2.7).
 
 Harmful means both: an odds ratio of at least rho_ni, and a failure rate of at least p0. A
 route that hardly ever fails is certified by the second, a busy and failing one by the first.

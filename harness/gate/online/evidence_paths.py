@@ -1,4 +1,4 @@
-"""Every guardrail's evidence after each block, and all of them as one (statistics.md 2.5).
+"""Every guardrail's evidence after each block, and all of them as one (statistics.md §2.5).
 
 The same figures as `online.Harm` and `ranks.Ranks` give step by step, for all blocks at once:
 a rollout of a million requests is looked at every few seconds.

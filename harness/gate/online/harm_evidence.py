@@ -1,4 +1,4 @@
-"""The canary's evidence of harm, block by block (statistics.md 2.2, 2.3, 2.5).
+"""The canary's evidence of harm, block by block (statistics.md §2.2, §2.3, §2.5).
 
 Each state is a handful of logs, so it can be stored and taken up again; `streams` gives the
 same for a whole rollout at once.

@@ -1,4 +1,4 @@
-"""What keeps a canary where it is although its evidence would move it (faults.md 24, 33, 34).
+"""What keeps a canary where it is although its evidence would move it.
 
 Pure. A reason in words, or an empty string. Harm is never held: it was seen.
 """

@@ -1,4 +1,4 @@
-"""Evidence from a canary's ranks among fresh values of the incumbent (statistics.md 2.4)."""
+"""Evidence from a canary's ranks among fresh values of the incumbent (statistics.md §2.4)."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""All evidence of one rollout: every guardrail, over its steps and periods (statistics.md 2).
+"""All evidence of one rollout: every guardrail, over its steps and periods (statistics.md §2).
 
 Keys keep their arm from one day to the next, so that periods are dependent: each has evidence
 of its own, the j-th at alpha/(j(j+1)).

@@ -1,4 +1,4 @@
-"""What a comparison will cost, and the cheapest that shows an effect (statistics.md 1.9)."""
+"""What a comparison will cost, and the cheapest that shows an effect (statistics.md §1.9)."""
 
 import math
 from collections.abc import Sequence

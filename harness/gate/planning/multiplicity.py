@@ -50,7 +50,7 @@ def holm(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
 
 
 def alpha_of_look(alpha: float, look: int, spend: Spend) -> float:
-    """The error of the `look`-th proposal, counted from 1 (statistics.md 1.8)."""
+    """The error of the `look`-th proposal, counted from 1 (statistics.md §1.8)."""
     if look < 1:
         raise ValueError(f"looks are counted from 1, not {look}")
     match spend:

@@ -27,7 +27,7 @@ NO_FEEDBACK: Final = "no feedback yet"
 HOUR: Final = timedelta(hours=1)
 # A pace of fewer blocks is a guess.
 FEWEST_BLOCKS: Final = 3
-# log e (statistics.md, the first table): from here on it is called so.
+# log e (statistics.md §0): from here on it is called so.
 SOME: Final = math.log(3.0)
 _EVIDENCE: Final = (
     (STRONG, "strong evidence of harm"),

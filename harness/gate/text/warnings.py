@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from harness.gate.online.assignment import ALARM_AT
 
-# log e (statistics.md, the first table): strong evidence, not enough to act.
+# log e (statistics.md §0): strong evidence, not enough to act.
 STRONG: Final = math.log(10.0)
 # Of the way to a rollback by itself.
 HALF_WAY: Final = 0.5

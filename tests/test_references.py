@@ -1,0 +1,77 @@
+"""What the code refers to is in the repository: pages, sections, decisions, requirements."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PRODUCT = ("harness", "router", "evals", "dashboard", "swapgate", "migrations", "config")
+FILES = [
+    *(path for top in PRODUCT for path in sorted((ROOT / top).rglob("*.py"))),
+    *(ROOT / "config").rglob("*.yaml"),
+    ROOT / "pyproject.toml",
+]
+PAGES = {path.name: path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]}
+# What commands write and read elsewhere: no page of ours.
+WRITTEN = re.compile(r"\b(report|summary|README|CHANGELOG)\.md\b")
+
+
+def found(pattern: str) -> list[tuple[str, str]]:
+    """Every match in product code, with its file."""
+    return [
+        (path.relative_to(ROOT).as_posix(), match)
+        for path in FILES
+        for match in re.findall(pattern, path.read_text(encoding="utf-8"))
+    ]
+
+
+def test_every_page_that_code_names_is_there() -> None:
+    named = [(file, page) for file, page in found(r"[\w./-]*\b[\w-]+\.md\b") if page]
+
+    lost = [
+        (file, page)
+        for file, page in named
+        if not WRITTEN.search(page)
+        and not (ROOT / page).exists()
+        and ("/" in page or page not in PAGES)
+    ]
+
+    assert lost == []
+
+
+def test_every_section_is_one_of_the_page_on_statistics() -> None:
+    sections = set(
+        re.findall(
+            r"^##+ (\d+(?:\.\d+)?)\.? ", PAGES["statistics.md"].read_text(), re.MULTILINE
+        )
+    )
+    cited = found(r"§(\d+(?:\.\d+)?)")
+
+    assert cited
+    assert [(file, number) for file, number in cited if number not in sections] == []
+
+
+def test_statistics_are_cited_by_section() -> None:
+    assert found(r"\bstatistics\.md\b(?! §)[^\n]*") == []
+
+
+@pytest.mark.parametrize("pattern", [r"\bADR 0*(\d+)\b"])
+def test_every_decision_that_code_names_is_recorded(pattern: str) -> None:
+    recorded = {int(path.name[:4]) for path in (ROOT / "docs" / "adr").glob("*.md")}
+
+    assert [(file, n) for file, n in found(pattern) if int(n) not in recorded] == []
+
+
+def test_every_requirement_that_code_names_has_a_sentence() -> None:
+    groups = yaml.safe_load((ROOT / "docs/reference/requirements.yaml").read_text())
+    known = {id_ for sentences in groups.values() for id_ in sentences}
+    cited = [
+        (file, id_)
+        for file, ids in found(r"\(([A-H]\d{1,2}(?:, [A-H]\d{1,2})*)\)")
+        for id_ in ids.split(", ")
+    ]
+
+    assert cited
+    assert [(file, id_) for file, id_ in cited if id_ not in known] == []
