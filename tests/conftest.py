@@ -78,7 +78,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--requirements",
         action="store_true",
-        help="with --collect-only: list the tests of each requirement id of docs/reference/requirements.md",
+        help="with --collect-only: list the tests of each requirement id",
     )
 
 
