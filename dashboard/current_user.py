@@ -22,7 +22,7 @@ SIGN_IN: Final = (
 )
 
 
-def ask() -> None:
+def show_sign_in() -> None:
     """The field in the sidebar, or who signed in there."""
     with st.sidebar:
         actor = signed_in()

@@ -29,5 +29,5 @@ page = st.navigation(
     ],
     position="top",
 )
-current_user.ask()
+current_user.show_sign_in()
 page.run()

@@ -37,7 +37,7 @@ def palette() -> Palette:
     return theme.palette(st.context.theme.type)
 
 
-def page(name: str, show: Callable[[], None]) -> None:
+def show_page(name: str, show: Callable[[], None]) -> None:
     """Show a page. What goes wrong in it is said in words, with a way to try again."""
     try:
         _show_switches()
@@ -124,7 +124,7 @@ def attempt(action: Callable[[], object], done: str) -> None:
     st.rerun()
 
 
-def say_what_was_done() -> None:
+def show_done_message() -> None:
     """After a button: one line that says what it did."""
     said = st.session_state.pop("said", None)
     if said:

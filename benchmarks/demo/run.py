@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from evals.sim import profiles
 from evals.sim.item_bank import ItemBank
-from evals.sim.simulated_model import Examinee
-from evals.sim.suite_items import in_folder, load_all
+from evals.sim.simulated_model import SimulatedModel
+from evals.sim.suite_items import load_suites, suite_files
 from harness import config, package_data
 from harness.app.demo.environment import MODELS
 from harness.app.demo.scenarios import BETTER, FAULT_RATE, FRAGILE, INCUMBENT, SUITE, WORSE
@@ -37,8 +37,8 @@ TOLD = {BETTER: "promote", WORSE: "reject", FRAGILE: "promote"}
 def verdicts(bank: ItemBank, policy: Policy, rng: random.Random) -> dict[str, str]:
     """Each candidate's outcome with answers and order drawn anew."""
     models = {
-        name: Examinee(replace(profile, seed=rng.randrange(2**31)), bank)
-        for name, profile in profiles.load(MODELS).items()
+        name: SimulatedModel(replace(profile, seed=rng.randrange(2**31)), bank)
+        for name, profile in profiles.load_profiles(MODELS).items()
     }
     items = rng.sample(bank.suites[SUITE], k=policy.gate.n_max or len(bank.suites[SUITE]))
     right = {name: [m.sit(item).right for item in items] for name, m in models.items()}
@@ -76,7 +76,7 @@ def main() -> int:
     runs = parser.parse_args().runs
     defaults = package_data.path("config/default.yaml")
     policy = config.load(None, {}, defaults=defaults).policies["demo"]
-    bank = ItemBank(load_all(in_folder(package_data.path("datasets"))))
+    bank = ItemBank(load_suites(suite_files(package_data.path("datasets"))))
     wrong: Counter[str] = Counter()
     ended_wrong, exposures = 0, []
     for run in range(runs):

@@ -19,9 +19,9 @@ from evals.sim.app import App, build_app
 from evals.sim.connection import server
 from evals.sim.item_bank import ItemBank
 from evals.sim.protocols.chat_completions import Completion
-from evals.sim.protocols.http_exchange import Exchange, Receive, Scope, Send
+from evals.sim.protocols.http_exchange import HttpExchange, Receive, Scope, Send
 from evals.sim.protocols.requests import ChatRequest
-from evals.sim.simulated_model import Examinee
+from evals.sim.simulated_model import SimulatedModel
 from evals.sim.simulator import Simulator, Stats
 
 # In the prompt, so that every gateway passes it on.
@@ -33,7 +33,10 @@ class Numbered(Simulator):
     """A simulator whose every answer is its letter's words."""
 
     def __init__(self, letter: str, models: Iterable[str]) -> None:
-        plain = replace(next(iter(profiles.load(profiles.SHIPPED).values())), error_rate=0.0)
+        plain = replace(
+            next(iter(profiles.load_profiles(profiles.DEFAULT_PROFILES).values())),
+            error_rate=0.0,
+        )
         super().__init__(
             dict.fromkeys(models, plain),
             ItemBank({}),
@@ -42,7 +45,9 @@ class Numbered(Simulator):
         )
         self._text = " ".join(words(letter))
 
-    def _complete(self, request: ChatRequest, examinee: Examinee, stats: Stats) -> Completion:
+    def _complete(
+        self, request: ChatRequest, examinee: SimulatedModel, stats: Stats
+    ) -> Completion:
         return replace(super()._complete(request, examinee, stats), text=self._text)
 
 
@@ -54,9 +59,9 @@ def counting(app: App) -> App:
     async def counted(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == CALLS:
             told = {"calls": calls, "left": sorted(left)}
-            await Exchange(scope, receive, send).json(200, told)
+            await HttpExchange(scope, receive, send).json(200, told)
             return
-        body = await Exchange(scope, receive, send).body()
+        body = await HttpExchange(scope, receive, send).body()
         found = NUMBER.search(body)
         number = found[1].decode() if found else ""
         calls[number] += 1
@@ -79,7 +84,7 @@ def main() -> None:
     letter, port = sys.argv[1:]
     models = [f"{letter}.{route.name}" for route in routes(rows())]
     app = counting(build_app(Numbered(letter, models)))
-    with serve.listening("127.0.0.1", int(port)) as listener:
+    with serve.open_listener("127.0.0.1", int(port)) as listener:
         server(app).run(sockets=[listener])
 
 

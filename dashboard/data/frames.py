@@ -152,7 +152,7 @@ def rating(sample: Sample) -> str:
     return "✕ wrong" if sample.strict <= TIE_BAND else f"◐ {sample.strict:.2f}"
 
 
-def chosen(frame: pd.DataFrame, show: str, suite: str) -> pd.DataFrame:
+def filter_rows(frame: pd.DataFrame, show: str, suite: str) -> pd.DataFrame:
     """The rows of one change (or `all`) and one suite (or `all`)."""
     if show != "all":
         frame = frame[frame["change"] == show]
@@ -161,7 +161,7 @@ def chosen(frame: pd.DataFrame, show: str, suite: str) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-def table(frame: pd.DataFrame) -> pd.DataFrame:
+def sample_table(frame: pd.DataFrame) -> pd.DataFrame:
     """What the sample table shows, under the heads that people read."""
     return pd.DataFrame(
         {

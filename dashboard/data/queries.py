@@ -291,7 +291,7 @@ def former_versions(view: RouteView) -> Sequence[RouteRecord]:
     return former
 
 
-def named(ctx: Context, target: str) -> str:
+def target_name(ctx: Context, target: str) -> str:
     """A target's name by its id, or the id itself."""
     with suppress(SwapgateError), ctx.store.read() as tx:
         found = tx.routing.targets().get(target)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from dashboard.text import labels
-from dashboard.text.html import esc, strong
+from dashboard.text.html import escape, strong
 from harness.domain.canary.rollout import Rollout
 from harness.domain.formatting import figure
 from harness.domain.operations.audit import AuditEvent
@@ -32,10 +32,10 @@ def rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[Sequence[str
     """Cells of HTML, in the order of `moves`."""
     return [
         (
-            f"{esc(labels.moment(each.at))}<br>event {each.number}",
-            f"{strong(_what(rollout, each))}<br>by {esc(each.actor)}",
-            esc(each.details.get("reason", "")),
-            "<br>".join(map(esc, _seen(each.details))),
+            f"{escape(labels.date_time(each.at))}<br>event {each.number}",
+            f"{strong(_what(rollout, each))}<br>by {escape(each.actor)}",
+            escape(each.details.get("reason", "")),
+            "<br>".join(map(escape, _seen(each.details))),
         )
         for each in moves
     ]

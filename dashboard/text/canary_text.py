@@ -23,7 +23,7 @@ GUARDRAILS_NOTE = (
 )
 
 
-def answer(status: CanaryStatus) -> str:
+def title(status: CanaryStatus) -> str:
     """HTML: the page's first line."""
     name, share = (
         strong(status.candidate.name),
@@ -44,15 +44,15 @@ def answer(status: CanaryStatus) -> str:
             return f"{name} shows no harm so far, at {share}"
 
 
-def card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
+def verdict_card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
     rollout, action = status.rollout, status.action
     label = labels.ROLLOUT_LABELS[rollout.state]
     if action.signal is Signal.HARM:
-        return VerdictCard(label=HARM, lead=action.reason, next_step=what_moves_it(status))
+        return VerdictCard(label=HARM, lead=action.reason, next_step=next_step(status))
     if rollout.baking:
         return _bake_card(view, status)
     if not rollout.live:
-        ended = labels.moment(rollout.updated_at)
+        ended = labels.date_time(rollout.updated_at)
         return VerdictCard(
             label=label,
             lead=rollout.ended_because or action.reason,
@@ -61,15 +61,15 @@ def card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
     if not status.blocks:
         waits = f"{labels.count(rollout.current.min_exposures)} canary {units(rollout)}"
         lead = f"No canary traffic is counted yet; this step needs {waits}."
-        return VerdictCard(label=label, lead=lead, next_step=what_moves_it(status))
-    return VerdictCard(label=label, lead=action.reason, next_step=what_moves_it(status))
+        return VerdictCard(label=label, lead=lead, next_step=next_step(status))
+    return VerdictCard(label=label, lead=action.reason, next_step=next_step(status))
 
 
 def _bake_card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
     """After the promotion: until when, who is kept back, and what it shows so far."""
     rollout, old, ends = status.rollout, status.incumbent.name, status.rollout.bake_ends_at
     kept = f"{labels.weight(rollout.policy.bake_bps)} of the callers still meet {old}"
-    when = f"{labels.moment(ends)}, {labels.left(ends, view.now)}" if ends else "unknown"
+    when = f"{labels.date_time(ends)}, {labels.left(ends, view.now)}" if ends else "unknown"
     return VerdictCard(
         label=BAKING,
         lead=f"{status.candidate.name} serves the route. It is compared with {old} a while "
@@ -83,7 +83,7 @@ def _bake_card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
     )
 
 
-def what_moves_it(status: CanaryStatus) -> str:
+def next_step(status: CanaryStatus) -> str:
     """What takes it up and when, and what takes it back."""
     told = status.explanation
     if status.action.signal is Signal.HARM:
@@ -229,7 +229,7 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
 def _bake_tile(view: CanaryView, rollout: Rollout) -> Tile:
     ends = rollout.bake_ends_at
     left = labels.left(ends, view.now).removesuffix(" left") if ends else "unknown"
-    return Tile("The bake ends in", left, below=labels.moment(ends) if ends else "")
+    return Tile("The bake ends in", left, below=labels.date_time(ends) if ends else "")
 
 
 def share_line(status: CanaryStatus) -> str:

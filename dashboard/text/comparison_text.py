@@ -59,7 +59,7 @@ def deciding(verdict: Judged) -> Sequence[SuiteReport]:
 def _lead(verdict: Judged) -> str:
     passed = sum(r.outcome == "passed" for r in verdict.suites)
     whole = len(verdict.suites)
-    suites = labels.several(whole, "suite")
+    suites = labels.plural(whole, "suite")
     match verdict.outcome:
         case "passed" if passed < whole:
             return f"{passed} of {suites} passed, and the others do not block."
@@ -90,9 +90,9 @@ def suite_line(report: SuiteReport) -> str:
     limit = (
         "must be better than 0"
         if report.claim is Claim.SUPERIOR
-        else f"allowed loss {labels.allowed(report.margin)}"
+        else f"allowed loss {labels.allowed_loss(report.margin)}"
     )
-    pairs = labels.several(report.n_used, "pair")
+    pairs = labels.plural(report.n_used, "pair")
     if report.n_used < FEWEST_PAIRS or report.ci_low is None or report.ci_high is None:
         return f"{effect} on {pairs}: too few for an interval; {limit}.{_why(report)}"
     low, high = labels.points(report.ci_low), labels.points(report.ci_high)
@@ -150,7 +150,7 @@ def next_step(view: ComparisonView, verdict: Judged, connections: int) -> str:
             )
         case _:
             if proposal.retry_at is not None and proposal.open:
-                return f"it is measured again at {labels.moment(proposal.retry_at)}."
+                return f"it is measured again at {labels.date_time(proposal.retry_at)}."
             return "run `swapgate doctor`, mend what it names, then propose again."
 
 
@@ -193,7 +193,7 @@ def _more(view: ComparisonView, verdict: Judged, connections: int) -> str:
         )
     price = _price_of(view.comparison, suite, items, connections)
     return (
-        f"{labels.several(items, 'more item')} of {name} should settle it (80 % power)"
+        f"{labels.plural(items, 'more item')} of {name} should settle it (80 % power)"
         f"{price}. Then propose again."
     )
 
@@ -226,10 +226,10 @@ def _foot(found: Comparison, verdict: Judged, now: datetime) -> str:
     early = any(r.how == "early" for r in verdict.suites)
     saved = found.stopped_early.rstrip(".")
     return (
-        f"Paired test on {labels.several(pairs, 'shared item')} · same items, order, prompts "
-        f"and scorers on both sides · {labels.several(max(epochs, default=1), 'epoch')} · "
+        f"Paired test on {labels.plural(pairs, 'shared item')} · same items, order, prompts "
+        f"and scorers on both sides · {labels.plural(max(epochs, default=1), 'epoch')} · "
         f"verdict {verdict.id} · decided {labels.age(verdict.decided_at, now)}, "
-        f"valid until {labels.moment(verdict.expires_at)}"
+        f"valid until {labels.date_time(verdict.expires_at)}"
         f"{f' · {saved}' if saved else ''}"
         f"{' · decided early: the intervals are not adjusted for that' if early else ''}"
     )
@@ -322,15 +322,15 @@ def pins(view: ComparisonView) -> Sequence[Sequence[str]]:
             ("scorer", side.pin.scorer_alone),
             ("judge", side.pin.judge_pin),
             ("prompt and settings", side.pin.template),
-            ("served as the current model", labels.served(side.served.incumbent)),
-            ("served as the candidate", labels.served(side.served.candidate)),
-            ("served as the judge", labels.served(side.served.judge)),
+            ("served as the current model", labels.served_names(side.served.incumbent)),
+            ("served as the candidate", labels.served_names(side.served.candidate)),
+            ("served as the judge", labels.served_names(side.served.judge)),
         )
         rows += [(title, what, pinned) for what, pinned in pieces if pinned]
     return rows
 
 
-def stale_because(view: ComparisonView) -> str:
+def stale_reason(view: ComparisonView) -> str:
     """Why the verdict is no proof any more; empty while it is."""
     verdict, proposal = view.comparison.verdict, view.comparison.proposal
     if verdict is None:
@@ -347,7 +347,7 @@ def stale_because(view: ComparisonView) -> str:
     return f"it expired {labels.age(verdict.expires_at, view.now)}"
 
 
-def cheapest_words(each: Outlook) -> str:
+def cheapest_design(each: Outlook) -> str:
     """The cheapest design that shows the difference that matters."""
     best, wanted = each.cheapest, f"{each.effect * 100:.1f} points"
     if best is None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from dashboard.text import html, labels
-from dashboard.text.html import esc, strong
+from dashboard.text.html import escape, strong
 from harness.control.drift import text
 from harness.control.drift.reports import Status
 from harness.domain.drift.watch import CheckState
@@ -17,7 +17,7 @@ STATES = {
 HEADS = ("Suite", "State", "Compared", "Change in points", "Evidence", "Last", "Next")
 
 
-def card(route: str, found: Sequence[Status]) -> str:
+def drift_card(route: str, found: Sequence[Status]) -> str:
     """Empty where no suite watches the route."""
     if not found:
         return ""
@@ -46,15 +46,15 @@ def _row(status: Status) -> tuple[str, ...]:
             ends = (labels.signed(found.ci_low * 100), labels.signed(found.ci_high * 100))
             change += f" ({ends[0]} to {ends[1]})"
         evidence = f"{found.share_of_limit * 100:.0f} % of the alarm level"
-    ended = "–" if last is None or last.ended_at is None else labels.moment(last.ended_at)
+    ended = "–" if last is None or last.ended_at is None else labels.date_time(last.ended_at)
     if last is not None and last.state is CheckState.NOT_MEASURED:
         ended += " NOT MEASURED"
     return (
         strong(status.suite),
         html.state(STATES[status.state]),
         text.compared(status.comparisons),
-        esc(change),
-        esc(evidence),
-        esc(ended),
-        esc(labels.moment(status.next_at) if status.next_at else "–"),
+        escape(change),
+        escape(evidence),
+        escape(ended),
+        escape(labels.date_time(status.next_at) if status.next_at else "–"),
     )

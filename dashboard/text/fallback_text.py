@@ -3,30 +3,30 @@
 from collections.abc import Sequence
 
 from dashboard.text import html, labels
-from dashboard.text.html import esc
+from dashboard.text.html import escape
 from harness.control.routing.fallback_chain import Entry
 from harness.domain.routing.evidence import EvidenceKind
 
 
-def card(route: str, chain: Sequence[Entry]) -> str:
+def fallback_table(route: str, chain: Sequence[Entry]) -> str:
     """Empty without a chain."""
     if not chain:
         return ""
     rows = [
         (
             str(place),
-            esc(entry.target.name),
+            escape(entry.target.name),
             "yes" if entry.capable else "no",
-            esc(evidence(entry)),
+            escape(evidence_text(entry)),
         )
         for place, entry in enumerate(chain, 1)
     ]
     heads = ("Place", "Model", "Enough for high stakes", "Evidence")
     shown = html.section("Fallbacks", "Asked in this order when the route's model fails.")
-    return expired(route, chain) + shown + html.table(heads, rows)
+    return expired_waivers(route, chain) + shown + html.table(heads, rows)
 
 
-def expired(route: str, chain: Sequence[Entry]) -> str:
+def expired_waivers(route: str, chain: Sequence[Entry]) -> str:
     names = ", ".join(each.target.name for each in chain if each.waiver_expired)
     if not names:
         return ""
@@ -37,7 +37,7 @@ def expired(route: str, chain: Sequence[Entry]) -> str:
     return html.banner("A waiver has expired.", words)
 
 
-def evidence(entry: Entry) -> str:
+def evidence_text(entry: Entry) -> str:
     """In words: why it may serve."""
     match entry.evidence:
         case EvidenceKind.BASELINE:
@@ -49,5 +49,5 @@ def evidence(entry: Entry) -> str:
             if waiver is None:
                 return "waiver"
             until = "expired" if entry.waiver_expired else "until"
-            at = labels.moment(waiver.expires_at)
+            at = labels.date_time(waiver.expires_at)
             return f"waiver of {waiver.author}, {until} {at}: {waiver.reason}"

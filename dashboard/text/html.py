@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dashboard.text.labels import Change, Label, Tone
+from dashboard.text.labels import FigureChange, Label, Tone
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import INVALID
 
@@ -17,13 +17,13 @@ _TOKENS = re.compile(r"\s+|\w+|[^\w\s]")
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|d)\b|%)")
 
 
-def esc(value: object) -> str:
+def escape(value: object) -> str:
     """Text for HTML, in elements and in quoted attributes."""
     return _UNIT.sub("\u00a0", html.escape(str(value), quote=True))
 
 
 def strong(value: object) -> str:
-    return f"<b>{esc(value)}</b>"
+    return f"<b>{escape(value)}</b>"
 
 
 def block(*parts: str, kind: str = "") -> str:
@@ -38,21 +38,21 @@ def title(heading: str, note: str = "") -> str:
 
 
 def section(heading: str, note: str = "") -> str:
-    below = f'<p class="note">{esc(note)}</p>' if note else ""
-    return block(f"<h2>{esc(heading)}</h2>{below}")
+    below = f'<p class="note">{escape(note)}</p>' if note else ""
+    return block(f"<h2>{escape(heading)}</h2>{below}")
 
 
 def note(text: str) -> str:
-    return block(f'<p class="note">{esc(text)}</p>')
+    return block(f'<p class="note">{escape(text)}</p>')
 
 
 def state(label: Label) -> str:
     """A state in words with its shape."""
-    return f'<b class="{label.tone}">{esc(label.symbol)} {esc(label.words)}</b>'
+    return f'<b class="{label.tone}">{escape(label.symbol)} {escape(label.words)}</b>'
 
 
 def pill(text: str, tone: Tone) -> str:
-    return f'<span class="sg-pill {tone}">{esc(text)}</span>'
+    return f'<span class="sg-pill {tone}">{escape(text)}</span>'
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +68,15 @@ class VerdictCard:
 
 def verdict(card: VerdictCard, *, stale: bool = False) -> str:
     label = card.label
-    advice = f": {esc(label.advice)}" if label.advice else ""
-    bullets = "".join(f"<p>{strong(what)}: {esc(found)}</p>" for what, found in card.bullets)
-    following = f"<p>{strong('Next:')} {esc(card.next_step)}</p>" if card.next_step else ""
-    foot = f'<p class="note">{esc(card.foot)}</p>' if card.foot else ""
+    advice = f": {escape(label.advice)}" if label.advice else ""
+    bullets = "".join(f"<p>{strong(what)}: {escape(found)}</p>" for what, found in card.bullets)
+    following = f"<p>{strong('Next:')} {escape(card.next_step)}</p>" if card.next_step else ""
+    foot = f'<p class="note">{escape(card.foot)}</p>' if card.foot else ""
     return (
         f'<div class="sg sg-verdict {label.tone}{" sg-stale" if stale else ""}">'
-        f'<div class="sg-round {label.tone}" aria-hidden="true">{esc(label.symbol)}</div>'
-        f'<div class="body"><div class="headline">{esc(label.words)}{advice}</div>'
-        f"<p>{esc(card.lead)}</p>{bullets}{following}{foot}</div></div>"
+        f'<div class="sg-round {label.tone}" aria-hidden="true">{escape(label.symbol)}</div>'
+        f'<div class="body"><div class="headline">{escape(label.words)}{advice}</div>'
+        f"<p>{escape(card.lead)}</p>{bullets}{following}{foot}</div></div>"
     )
 
 
@@ -84,7 +84,7 @@ def verdict(card: VerdictCard, *, stale: bool = False) -> str:
 class Tile:
     name: str
     figure: str
-    change: Change | None = None
+    change: FigureChange | None = None
     below: str = ""
     interval: str = ""
 
@@ -96,15 +96,15 @@ def tiles(row: Iterable[Tile], *, stale: bool = False) -> str:
 
 
 def _tile(tile: Tile) -> str:
-    below = esc(tile.below)
+    below = escape(tile.below)
     if tile.change is not None:
         change = tile.change
-        moved = f"{esc(change.symbol)} {esc(change.words)}"
-        below = f'<span class="{change.tone}">{moved}</span> {esc(change.was)}'
-    between = f'<p class="note">{esc(tile.interval)}</p>' if tile.interval else ""
+        moved = f"{escape(change.symbol)} {escape(change.words)}"
+        below = f'<span class="{change.tone}">{moved}</span> {escape(change.was)}'
+    between = f'<p class="note">{escape(tile.interval)}</p>' if tile.interval else ""
     return (
-        f'<div class="sg-card"><p class="note">{esc(tile.name)}</p>'
-        f'<div class="figure">{esc(tile.figure)}</div>{between}'
+        f'<div class="sg-card"><p class="note">{escape(tile.name)}</p>'
+        f'<div class="figure">{escape(tile.figure)}</div>{between}'
         f'<p class="note">{below}</p></div>'
     )
 
@@ -135,7 +135,7 @@ def _pair_row(suite: PairCounts, most: int) -> str:
     lost, won = (78 * each / most for each in (suite.lost, suite.won))
     total = suite.won + suite.lost + suite.tied
     return (
-        f'<div class="row"><span class="name">{esc(suite.name)}</span>'
+        f'<div class="row"><span class="name">{escape(suite.name)}</span>'
         f'<span class="lost"><span class="worse">▼ {suite.lost:,}</span>'
         f'<span class="bar" style="width:{lost:.2f}%"></span></span>'
         f'<span class="won"><span class="bar" style="width:{won:.2f}%"></span>'
@@ -178,10 +178,12 @@ def measures(rows: Iterable[Measure], *, stale: bool = False) -> str:
 
 
 def _measure(row: Measure) -> str:
-    figures = f"{esc(row.after)} <span>against {esc(row.before)}</span>" if row.after else ""
-    figures += "".join(f"<span>{esc(note)}</span>" for note in row.notes)
+    figures = (
+        f"{escape(row.after)} <span>against {escape(row.before)}</span>" if row.after else ""
+    )
+    figures += "".join(f"<span>{escape(note)}</span>" for note in row.notes)
     return (
-        f'<div class="row"><div class="name">{strong(row.name)}<span>{esc(row.limit)}</span>'
+        f'<div class="row"><div class="name">{strong(row.name)}<span>{escape(row.limit)}</span>'
         f'</div><div class="figures">{figures}</div>'
         f'<div class="state">{state(row.label)}'
         f"<span>{row.share * 100:.0f} % of the rollback level</span></div>"
@@ -192,14 +194,14 @@ def _measure(row: Measure) -> str:
 def checklist(rows: Iterable[tuple[Label, str]]) -> str:
     """What is done or not, and when it will be: `◷ 240 of 300 … · about 2 h`."""
     lines = "".join(
-        f'<p class="check">{state(label)} <span class="when">{esc(when)}</span></p>'
+        f'<p class="check">{state(label)} <span class="when">{escape(when)}</span></p>'
         for label, when in rows
     )
     return block(lines)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AnswerPanel:
     """One model's answer. rating: `✓ correct`, with its tone."""
 
     who: str
@@ -208,13 +210,13 @@ class Answer:
     tone: Tone
 
 
-def answers(before: Answer, after: Answer) -> str:
+def answer_panels(before: AnswerPanel, after: AnswerPanel) -> str:
     """Side by side: words that went are struck through, words that came are underlined."""
     went, came = difference(before.text, after.text)
     return f'<div class="sg sg-answers">{_answer(before, went)}{_answer(after, came)}</div>'
 
 
-def _answer(answer: Answer, body: str) -> str:
+def _answer(answer: AnswerPanel, body: str) -> str:
     cut = (
         f'<p class="note" style="padding:0 12px 8px">The first {SHOWN_CHARACTERS:,} of '
         f"{len(answer.text):,} characters.</p>"
@@ -223,7 +225,7 @@ def _answer(answer: Answer, body: str) -> str:
     )
     shown = body or '<span class="neutral">(empty)</span>'
     return (
-        f'<section class="answer"><header><span>{esc(answer.who)}</span>'
+        f'<section class="answer"><header><span>{escape(answer.who)}</span>'
         f"{pill(answer.rating, answer.tone)}</header><pre>{shown}</pre>{cut}</section>"
     )
 
@@ -246,7 +248,7 @@ def difference(before: str, after: str) -> tuple[str, str]:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """heads: text. rows: cells of HTML. Scrolls by itself where it is too wide."""
-    head = "".join(f"<th>{esc(each)}</th>" for each in heads)
+    head = "".join(f"<th>{escape(each)}</th>" for each in heads)
     body = "".join(
         "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows
     )
@@ -260,15 +262,17 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def steps(plan: Sequence[tuple[str, str]], now: int | None) -> str:
     """(share, what it takes to leave it) in order; `now` is the step it stands at."""
     cells = "".join(
-        f'<div class="step{" now" if at == now else ""}"><b>{esc(share)}'
-        f"{' ◂ now' if at == now else ''}</b>{esc(needs)}</div>"
+        f'<div class="step{" now" if at == now else ""}"><b>{escape(share)}'
+        f"{' ◂ now' if at == now else ''}</b>{escape(needs)}</div>"
         for at, (share, needs) in enumerate(plan)
     )
     return f'<div class="sg sg-steps">{cells}</div>'
 
 
 def banner(heading: str, text: str, *, tone: Tone = Tone.UNDECIDED) -> str:
-    return f'<div class="sg sg-banner {tone}" role="status">{strong(heading)} {esc(text)}</div>'
+    return (
+        f'<div class="sg sg-banner {tone}" role="status">{strong(heading)} {escape(text)}</div>'
+    )
 
 
 def invalid(faults: Sequence[RowFault]) -> str:
@@ -278,17 +282,19 @@ def invalid(faults: Sequence[RowFault]) -> str:
 
 def loading(what: str) -> str:
     """As tall as the card that will take its place."""
-    return f'<div class="sg sg-loading" aria-busy="true">Reading {esc(what)} …</div>'
+    return f'<div class="sg sg-loading" aria-busy="true">Reading {escape(what)} …</div>'
 
 
 def empty(sentence: str, command: str) -> str:
-    return block(f"<p>{esc(sentence)}</p><p><code>{esc(command)}</code></p>", kind="sg-card")
+    return block(
+        f"<p>{escape(sentence)}</p><p><code>{escape(command)}</code></p>", kind="sg-card"
+    )
 
 
 def failure(what: str, why: str, works: str) -> str:
     return (
         '<div class="sg sg-banner worse" role="alert">'
-        f"<p><b>✕ {esc(what)}</b></p><p>{esc(why)}</p><p>{esc(works)}</p></div>"
+        f"<p><b>✕ {escape(what)}</b></p><p>{escape(why)}</p><p>{escape(works)}</p></div>"
     )
 
 
@@ -300,4 +306,4 @@ def trend(values: Sequence[float], *, name: str) -> str:
     bars = "".join(
         f'<i style="height:{max(4.0, 100 * each / high):.0f}%"></i>' for each in values
     )
-    return f'<span class="trend" role="img" aria-label="{esc(name)}">{bars}</span>'
+    return f'<span class="trend" role="img" aria-label="{escape(name)}">{bars}</span>'

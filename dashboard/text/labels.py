@@ -111,7 +111,7 @@ def switch_banner(switch: Switch) -> tuple[str, str]:
         case Source.ENVIRONMENT | Source.CONFIG:
             end = "It ends with a router's restart without it."
         case Source.CLI | Source.REST:
-            until = f" or at {moment(switch.expires_at)}" if switch.expires_at else ""
+            until = f" or at {date_time(switch.expires_at)}" if switch.expires_at else ""
             end = f"It ends with `swapgate switch lift {switch.id}`{until}."
         case _:
             assert_never(switch.source)
@@ -139,7 +139,7 @@ def points(share: float | None) -> str:
     return "unknown" if share is None else signed(share * 100)
 
 
-def allowed(margin: float) -> str:
+def allowed_loss(margin: float) -> str:
     """An allowed loss in points, without a sign."""
     return f"{margin * 100:.1f}"
 
@@ -157,7 +157,7 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
-def several(number: int, one: str, many: str = "") -> str:
+def plural(number: int, one: str, many: str = "") -> str:
     """`1 suite`, `4 suites`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
@@ -206,17 +206,17 @@ def left(until: datetime, now: datetime) -> str:
     return f"{span(remaining_s)} left" if remaining_s > 0 else "no time left"
 
 
-def moment(at: datetime) -> str:
+def date_time(at: datetime) -> str:
     """`20 Nov 2026 05:41 UTC`."""
     return at.astimezone(UTC).strftime("%d %b %Y %H:%M UTC").removeprefix("0")
 
 
-def clock(at: datetime) -> str:
+def time_of_day(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%H:%M:%S")
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FigureChange:
     """A figure against its former value. words: `63 % cheaper`; was: `was $1.12`."""
 
     symbol: str
@@ -232,39 +232,39 @@ def interval(found: tuple[float, float] | None, words: Callable[[float | None], 
 
 def relative_change(
     new: float | None, old: float | None, *, less: str, more: str, was: str
-) -> Change:
+) -> FigureChange:
     """For figures of which less is better, as a share of the former value."""
     if new is None or old is None or old == 0:
-        return Change("=", "cannot be compared,", Tone.NEUTRAL, was)
+        return FigureChange("=", "cannot be compared,", Tone.NEUTRAL, was)
     share = (new - old) / old
     if abs(share) < CLEAR:
-        return Change("=", "no clear change,", Tone.NEUTRAL, was)
+        return FigureChange("=", "no clear change,", Tone.NEUTRAL, was)
     amount = f"{abs(share) * 100:.0f} %"
     return _directed(share, f"{amount} {less},", f"{amount} {more},", was)
 
 
-def latency_change(new: float | None, old: float | None) -> Change:
+def latency_change(new: float | None, old: float | None) -> FigureChange:
     was = f"was {seconds(old)}"
     if new is None or old is None or abs(new - old) < max(0.005, CLEAR * old):
         words = "cannot be compared," if new is None or old is None else "no clear change,"
-        return Change("=", words, Tone.NEUTRAL, was)
+        return FigureChange("=", words, Tone.NEUTRAL, was)
     amount = seconds(abs(new - old))
     return _directed(new - old, f"{amount} faster,", f"{amount} slower,", was)
 
 
-def failure_change(new: float, old: float) -> Change:
+def failure_change(new: float, old: float) -> FigureChange:
     was = f"was {percent(old)}"
     if percent(new) == percent(old):
-        return Change("=", "no change,", Tone.NEUTRAL, was)
+        return FigureChange("=", "no change,", Tone.NEUTRAL, was)
     amount = f"{abs(new - old) * 100:.1f} points"
     return _directed(new - old, f"{amount} fewer,", f"{amount} more,", was)
 
 
-def served(models: Iterable[ServedModel]) -> str:
+def served_names(models: Iterable[ServedModel]) -> str:
     return ", ".join(each.label for each in models)
 
 
-def _directed(difference: float, less: str, more: str, was: str) -> Change:
+def _directed(difference: float, less: str, more: str, was: str) -> FigureChange:
     if difference < 0:
-        return Change("▼", less, Tone.BETTER, was)
-    return Change("▲", more, Tone.WORSE, was)
+        return FigureChange("▼", less, Tone.BETTER, was)
+    return FigureChange("▲", more, Tone.WORSE, was)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dashboard.text import labels
-from dashboard.text.html import esc, state, strong
+from dashboard.text.html import escape, state, strong
 from dashboard.text.labels import Label, Tone
 from harness.control.providers.matrix import MatrixModel, MatrixRow, ProviderHealth
 from harness.domain.providers.matrix import COLUMNS, Ability
@@ -30,7 +30,7 @@ _HEALTH: Final = {
 }
 
 
-def answer(rows: Sequence[MatrixRow]) -> str:
+def title(rows: Sequence[MatrixRow]) -> str:
     """The page's first line."""
     here = configured(rows)
     ill = [each.provider for each in here if each.health is ProviderHealth.UNHEALTHY]
@@ -43,7 +43,7 @@ def answer(rows: Sequence[MatrixRow]) -> str:
         return f"{strong(', '.join(keyless))} {verb} no key"
     if not here:
         return "No provider yet"
-    return f"{labels.several(len(here), 'provider')} configured, none known to be ill"
+    return f"{labels.plural(len(here), 'provider')} configured, none known to be ill"
 
 
 def configured(rows: Sequence[MatrixRow]) -> list[MatrixRow]:
@@ -57,9 +57,9 @@ def heading(row: MatrixRow) -> str:
     if row.data_classes:
         parts.append(f"may see {', '.join(row.data_classes)} data")
     return (
-        f'<p><span class="name">{esc(row.provider)}</span> {state(_HEALTH[row.health])} '
-        f'<span class="note">{esc(row.health_because.replace("`", ""))}</span></p>'
-        f'<p class="note">{esc(" · ".join((*parts, *row.limitations)))}</p>'
+        f'<p><span class="name">{escape(row.provider)}</span> {state(_HEALTH[row.health])} '
+        f'<span class="note">{escape(row.health_because.replace("`", ""))}</span></p>'
+        f'<p class="note">{escape(" · ".join((*parts, *row.limitations)))}</p>'
     )
 
 
@@ -68,12 +68,12 @@ def cells(model: MatrixModel) -> list[str]:
     window = f"{model.context_window:,}" if model.context_window else "unknown"
     speed = f"{model.p50_ms:,.0f} ms" if model.p50_ms is not None else "not measured"
     return [
-        esc(model.model),
+        escape(model.model),
         *(_ABILITY[model.abilities[each]] for each in COLUMNS),
-        esc(window),
-        esc(_price(model.price)),
-        esc(speed),
-        esc(labels.several(len(model.routes), "route") if model.routes else "none"),
+        escape(window),
+        escape(_price(model.price)),
+        escape(speed),
+        escape(labels.plural(len(model.routes), "route") if model.routes else "none"),
     ]
 
 

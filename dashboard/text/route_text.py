@@ -6,13 +6,13 @@ from datetime import datetime
 from dashboard.data import frames
 from dashboard.data.queries import RouteView
 from dashboard.text import html, labels
-from dashboard.text.html import esc, strong
+from dashboard.text.html import escape, strong
 from harness.control.routing import monthly_bill
 from harness.control.routing.scorecard import RouteMeasured, SuiteScore
 from harness.domain.canary.observation import Traffic
 
 
-def section(view: RouteView, titles: Mapping[str, str]) -> str:
+def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
     """titles: of suites, by name."""
     found = view.measured
     bill = found.bill
@@ -32,15 +32,15 @@ def section(view: RouteView, titles: Mapping[str, str]) -> str:
         ("Callers that failed", _share(found.failed)),
         ("Failures of the model", _share(found.charged)),
     ]
-    cells = [(f'<span class="neutral">{esc(a)}</span>', esc(b)) for a, b in rows]
+    cells = [(f'<span class="neutral">{escape(a)}</span>', escape(b)) for a, b in rows]
     note = f"Of {view.name(view.route.incumbent)}; traffic: {traffic}."
     return html.section("Measured", note) + html.table(("", ""), cells)
 
 
-def line(found: RouteMeasured, titles: Mapping[str, str]) -> str:
+def score_line(found: RouteMeasured, titles: Mapping[str, str]) -> str:
     """The scores and the month's cost, for a row of the overview."""
     known = [
-        f"{esc(titles.get(each.suite, each.suite))} {strong(f'{each.score * 100:.1f}')}"
+        f"{escape(titles.get(each.suite, each.suite))} {strong(f'{each.score * 100:.1f}')}"
         for each in found.scores
         if each.score is not None
     ]

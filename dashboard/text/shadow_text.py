@@ -17,7 +17,7 @@ CHECK_HEADS = ("Check", "Both", "Incumbent alone", "Candidate alone", "Neither")
 HARM_SHOWS = 0.5
 
 
-def answer(stage: ShadowStage) -> str:
+def title(stage: ShadowStage) -> str:
     """HTML: the page's first line."""
     name = strong(stage.candidate.name)
     if stage.decided.move is Move.HOLD:
@@ -25,7 +25,7 @@ def answer(stage: ShadowStage) -> str:
     return f"{name} is in its shadow: no user gets its answers"
 
 
-def card(stage: ShadowStage) -> VerdictCard:
+def verdict_card(stage: ShadowStage) -> VerdictCard:
     share = labels.weight(stage.first_bps)
     opens = f"with its pairs and no harm the canary opens at {share}, by itself."
     mend = "mend what is named; more can be mirrored with `swapgate shadow start`."

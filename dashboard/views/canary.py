@@ -7,7 +7,7 @@ from dashboard.charts import plots
 from dashboard.data import frames, queries
 from dashboard.data.queries import CanaryView
 from dashboard.text import canary_history, canary_text, html, labels, shadow_text
-from dashboard.text.html import esc, strong
+from dashboard.text.html import escape, strong
 from dashboard.views import canary_controls
 from harness.control.proposals import comparison
 from harness.control.proposals.comparison import CanaryStatus
@@ -30,7 +30,7 @@ def show() -> None:
     route = st.selectbox("Route", routes, key="route", bind="query-params") or routes[0]
     view = queries.canary(ctx, route)
     if view.shadow is not None:
-        top.html(html.title(shadow_text.answer(view.shadow), f"Route {strong(route)}"))
+        top.html(html.title(shadow_text.title(view.shadow), f"Route {strong(route)}"))
         shadow(route)
     elif view.status is None:
         top.html(html.title(f"No canary on {strong(route)}"))
@@ -43,8 +43,8 @@ def show() -> None:
     else:
         with top:
             header(view, view.status)
-        page_frame.say_what_was_done()
-        canary_controls.controls(view.status)
+        page_frame.show_done_message()
+        canary_controls.show_controls(view.status)
         live(route, view.status.rollout.version)
         done(view.status.rollout)
     page_frame.copy_as_cli("canary", "explain", route)
@@ -54,11 +54,11 @@ def header(view: CanaryView, status: CanaryStatus) -> None:
     rollout = status.rollout
     st.html(
         html.title(
-            canary_text.answer(status),
+            canary_text.title(status),
             f"Route {strong(rollout.route)} · {strong(status.candidate.name)} beside "
-            f"{strong(status.incumbent.name)} · rollout {esc(rollout.id)} · started "
-            f"{esc(labels.moment(rollout.started_at))}, "
-            f"{esc(labels.age(rollout.started_at, view.now))}",
+            f"{strong(status.incumbent.name)} · rollout {escape(rollout.id)} · started "
+            f"{escape(labels.date_time(rollout.started_at))}, "
+            f"{escape(labels.age(rollout.started_at, view.now))}",
         )
     )
     st.html(html.steps(*canary_text.plan(rollout)))
@@ -86,18 +86,18 @@ def shadow(route: str) -> None:
     stage = view.shadow
     if stage is None:
         st.rerun()
-    st.html(html.verdict(shadow_text.card(stage)))
+    st.html(html.verdict(shadow_text.verdict_card(stage)))
     st.html(html.tiles(shadow_text.tiles(stage)))
     st.html(
         html.section("Evidence that it is worse", shadow_text.HARM_NOTE)
         + html.meter(stage.decided.distance, shadow_text.tone(stage))
     )
-    rows = [[esc(cell) for cell in row] for row in shadow_text.checks(stage)]
+    rows = [[escape(cell) for cell in row] for row in shadow_text.checks(stage)]
     if rows:
         note = "Requests by which side's answer held the check."
         st.html(html.section("Pairs so far", note))
         st.html(html.table(shadow_text.CHECK_HEADS, rows))
-    st.html(html.note(f"updated {labels.clock(view.now)} UTC, every 2 s"))
+    st.html(html.note(f"updated {labels.time_of_day(view.now)} UTC, every 2 s"))
 
 
 @st.fragment(run_every=EVERY)
@@ -121,13 +121,13 @@ def live(route: str, version: int) -> None:
         st.html(html.banner("HELD.", why.removeprefix("On hold: ")))
     stale = view.quiet_since is not None
     if view.quiet_since is not None:
-        since = f"since {labels.moment(view.quiet_since)}"
+        since = f"since {labels.date_time(view.quiet_since)}"
         words = (
             f"No request was seen {since}. Look whether clients call the route and whether the "
             "router runs: `swapgate doctor`."
         )
         st.html(html.banner("STALE.", words))
-    st.html(html.verdict(canary_text.card(view, status), stale=stale))
+    st.html(html.verdict(canary_text.verdict_card(view, status), stale=stale))
     st.html(html.tiles(canary_text.tiles(view, status), stale=stale))
     st.html(html.note(canary_text.share_line(status)))
     needs = canary_text.needs(status)
@@ -151,7 +151,7 @@ def live(route: str, version: int) -> None:
         st.html(html.section("Failures so far", note))
         figure = plots.failure_rates(frames.failure_rates(status.blocks), page_frame.palette())
         st.altair_chart(figure, theme=None, width="stretch")
-    st.html(html.note(f"updated {labels.clock(view.now)} UTC, every 2 s"))
+    st.html(html.note(f"updated {labels.time_of_day(view.now)} UTC, every 2 s"))
 
 
-page_frame.page("The canary", show)
+page_frame.show_page("The canary", show)

@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboard import current_user, page_frame
 from dashboard.text import html, labels
-from dashboard.text.html import esc, strong
+from dashboard.text.html import escape, strong
 from harness.control.canary import operations
 from harness.control.proposals.comparison import CanaryStatus
 from harness.domain.canary.rollout import Rollout, RolloutState, Signal
@@ -28,11 +28,11 @@ LAST = "There is no further step: what comes next is the promotion."
 HARM = "The evidence asks for the rollback, so it cannot go on."
 
 
-def controls(status: CanaryStatus) -> None:
+def show_controls(status: CanaryStatus) -> None:
     """What ends it is always there; what cannot be done now says why."""
-    why = why_not(status)
+    why = disabled_reasons(status)
     with st.container(horizontal=True, vertical_alignment="center"):
-        for signal in shown(status.rollout, faults=bool(status.faults)):
+        for signal in visible_signals(status.rollout, faults=bool(status.faults)):
             label, icon = BUTTONS[signal]
             if signal is Signal.ABORT and status.rollout.baking:
                 label = "Bring the old model back"
@@ -43,18 +43,18 @@ def controls(status: CanaryStatus) -> None:
             st.html(html.note(" ".join(told)), width="content")
 
 
-def shown(rollout: Rollout, *, faults: bool = False) -> list[Signal]:
+def visible_signals(rollout: Rollout, *, faults: bool = False) -> list[Signal]:
     """The buttons of this state. faults: of a router, which `resume` acknowledges."""
     if rollout.baking:
         return [*([Signal.RESUME] if faults else []), Signal.FINISH, Signal.ABORT]
     return [each for each in BUTTONS if each is not Signal.FINISH]
 
 
-def why_not(status: CanaryStatus) -> dict[Signal, str]:
+def disabled_reasons(status: CanaryStatus) -> dict[Signal, str]:
     """Each move that cannot be made now, with its reason."""
     rollout = status.rollout
     if rollout.baking:
-        able = shown(rollout, faults=bool(status.faults))
+        able = visible_signals(rollout, faults=bool(status.faults))
         return {each: BAKES for each in BUTTONS if each not in able}
     if not rollout.live:
         return dict.fromkeys(BUTTONS, ENDED)
@@ -98,7 +98,7 @@ def effect(status: CanaryStatus, signal: Signal) -> str:
     return effects[signal]
 
 
-def against(status: CanaryStatus, signal: Signal) -> Sequence[str]:
+def objections(status: CanaryStatus, signal: Signal) -> Sequence[str]:
     """What the data say against the move, for whoever overrules them."""
     overrules = signal in (Signal.ADVANCE, Signal.PROMOTE)
     return status.explanation.against if overrules else ()
@@ -113,9 +113,9 @@ def _next(rollout: Rollout) -> str:
 @st.dialog("Are you sure?")
 def confirm(status: CanaryStatus, signal: Signal) -> None:
     rollout = status.rollout
-    words = f"<p>Route {strong(rollout.route)}. {esc(effect(status, signal))}</p>"
+    words = f"<p>Route {strong(rollout.route)}. {escape(effect(status, signal))}</p>"
     st.html(html.block(words))
-    for warning in against(status, signal):
+    for warning in objections(status, signal):
         st.html(html.banner("▲ The data speak against it.", warning))
     reason = st.text_input("Reason (needed; the audit log keeps it)", key=f"why-{signal.value}")
     if st.button(f"Yes, {signal.value}", type="primary"):

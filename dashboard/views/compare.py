@@ -10,7 +10,7 @@ from dashboard.charts import plots
 from dashboard.data import frames, queries
 from dashboard.data.queries import ComparisonView, ProposalRow
 from dashboard.text import comparison_text, html, labels
-from dashboard.text.html import esc, strong
+from dashboard.text.html import escape, strong
 from dashboard.views import format_failures
 from harness.control.routing import monthly_bill
 from harness.domain.evals.run import SuiteReport
@@ -65,16 +65,16 @@ def header(view: ComparisonView) -> None:
         html.title(
             f"{strong(found.candidate.name)} instead of {strong(found.incumbent.name)}",
             f"Route {strong(found.proposal.route)} · comparison "
-            f"{esc(found.proposal.id)} · {what} {esc(labels.moment(at))}, "
-            f"{esc(labels.age(at, view.now))} · proposed by "
-            f"{esc(found.proposal.proposer)}",
+            f"{escape(found.proposal.id)} · {what} {escape(labels.date_time(at))}, "
+            f"{escape(labels.age(at, view.now))} · proposed by "
+            f"{escape(found.proposal.proposer)}",
         )
     )
 
 
 def banner(view: ComparisonView) -> bool:
     """Whether the verdict is stale; says so."""
-    because = comparison_text.stale_because(view)
+    because = comparison_text.stale_reason(view)
     if because:
         words = f"This verdict is no proof any more: {because}. Propose again to refresh it."
         st.html(html.banner("STALE.", words))
@@ -127,8 +127,8 @@ def figures(view: ComparisonView, *, stale: bool) -> None:
     why = monthly_bill.basis(found.forecast)
     st.html(
         html.block(
-            f"<p>{esc(monthly_bill.words(found.forecast))}</p>"
-            + (f'<p class="note">{esc(why)}</p>' if why else "")
+            f"<p>{escape(monthly_bill.words(found.forecast))}</p>"
+            + (f'<p class="note">{escape(why)}</p>' if why else "")
         )
     )
 
@@ -139,7 +139,7 @@ def pins(view: ComparisonView) -> None:
         return
     note = "The verdict is proof while all of it stays as it was."
     st.html(html.section("What was pinned", note))
-    shown = [[esc(cell) for cell in row] for row in rows]
+    shown = [[escape(cell) for cell in row] for row in rows]
     st.html(html.table(comparison_text.PIN_HEADS, shown))
 
 
@@ -161,7 +161,7 @@ def effects(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
         f"{less if few else ''}"
     )
     mark = '<span class="limit"></span>'
-    st.html(html.block(f'<p class="note">{mark}{esc(limit)}</p>'))
+    st.html(html.block(f'<p class="note">{mark}{escape(limit)}</p>'))
     note = "Bars count the items where one of the two was better; one scale for every suite."
     st.html(html.section("Item by item: won, tied, lost", note))
     st.html(html.pair_bars(frames.pair_counts(shown, view.titles)))
@@ -172,7 +172,7 @@ def progress(view: ComparisonView) -> None:
     for suite, done, planned in comparison_text.progress(view.comparison):
         name = view.titles.get(suite, suite)
         st.html(
-            html.block(f"<p>{esc(name)}: {done:,} of {planned:,}</p>")
+            html.block(f"<p>{escape(name)}: {done:,} of {planned:,}</p>")
             + html.meter(done / planned, labels.Tone.NEUTRAL)
         )
     if st.button("Read again", icon=":material/refresh:"):
@@ -195,7 +195,7 @@ def samples(view: ComparisonView) -> None:
             + f" · {len(everything):,} in all"
         )
     )
-    rows = frames.chosen(everything, show, suite)
+    rows = frames.filter_rows(everything, show, suite)
     if rows.empty:
         st.html(html.note(f"No sample here is “{show}”. Choose another filter."))
         return
@@ -231,7 +231,7 @@ def sample_table(rows: pd.DataFrame, filter_key: str) -> int:
     keys = list(rows["key"])
     wanted = st.query_params.get("sample")
     first = keys.index(wanted) if wanted in keys else 0
-    table = frames.table(rows)
+    table = frames.sample_table(rows)
     event = st.dataframe(
         table,
         hide_index=True,
@@ -261,18 +261,18 @@ def sample_table(rows: pd.DataFrame, filter_key: str) -> int:
 def answers(view: ComparisonView, row: pd.Series) -> None:
     st.html(
         html.block(
-            f"<p>{strong(row['item'])} · {esc(row['title'])} · "
-            f'<span class="note">{esc(frames.one_line(str(row["prompt"]), 320))}'
+            f"<p>{strong(row['item'])} · {escape(row['title'])} · "
+            f'<span class="note">{escape(frames.one_line(str(row["prompt"]), 320))}'
             "</span></p>"
         )
-        + html.answers(
+        + html.answer_panels(
             _answer("Current", view.comparison.incumbent.name, row, "incumbent"),
             _answer("Candidate", view.comparison.candidate.name, row, "candidate"),
         )
     )
 
 
-def _answer(side: str, name: str, row: pd.Series, arm: str) -> html.Answer:
+def _answer(side: str, name: str, row: pd.Series, arm: str) -> html.AnswerPanel:
     rating = str(row[arm])
     tones = {
         "✓": labels.Tone.BETTER,
@@ -280,7 +280,7 @@ def _answer(side: str, name: str, row: pd.Series, arm: str) -> html.Answer:
         "◐": labels.Tone.NEUTRAL,
         "?": labels.Tone.UNDECIDED,
     }
-    return html.Answer(
+    return html.AnswerPanel(
         who=f"{side} · {name}",
         text=str(row[f"{arm}_answer"]),
         rating=rating,
@@ -312,4 +312,4 @@ def others(rows: Sequence[ProposalRow], current: str) -> None:
         st.rerun()
 
 
-page_frame.page("The comparison", show)
+page_frame.show_page("The comparison", show)

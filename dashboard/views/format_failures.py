@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from dashboard.text import html, labels
-from dashboard.text.html import Answer, esc, strong
+from dashboard.text.html import AnswerPanel, escape, strong
 from harness.control.proposals.comparison import Comparison
 from harness.control.proposals.format_failures import FormExample, LostByForm, lost_by_form
 
@@ -22,7 +22,9 @@ def line(lost: LostByForm) -> str:
 def rule_rows(lost: LostByForm) -> Sequence[Sequence[str]]:
     """Cells of HTML, the most frequent rule first."""
     ordered = sorted(lost.rules.items(), key=lambda each: (-each[1], each[0]))
-    return [(esc(rule), esc(lost.meanings[rule]), f"{count:,}") for rule, count in ordered]
+    return [
+        (escape(rule), escape(lost.meanings[rule]), f"{count:,}") for rule, count in ordered
+    ]
 
 
 def remedies(lost: LostByForm) -> Sequence[str]:
@@ -30,16 +32,16 @@ def remedies(lost: LostByForm) -> Sequence[str]:
     return [*plain, f"a parser in your application that can {lost.remedy.parser}"]
 
 
-def answers(found: Comparison, each: FormExample) -> tuple[Answer, Answer]:
+def answers(found: Comparison, each: FormExample) -> tuple[AnswerPanel, AnswerPanel]:
     forgiven = f"{_points_of(each.candidate_score)}, form forgiven "
     return (
-        Answer(
+        AnswerPanel(
             f"Current · {found.incumbent.name}",
             each.incumbent,
             _points_of(each.incumbent_score),
             labels.Tone.NEUTRAL,
         ),
-        Answer(
+        AnswerPanel(
             f"Candidate · {found.candidate.name}",
             each.candidate,
             forgiven + _points_of(each.lenient_score),
@@ -61,8 +63,8 @@ def show(found: Comparison, titles: Mapping[str, str]) -> None:
         st.html(html.note("What helps: " + "; or ".join(remedies(lost)) + "."))
         st.html(html.note("The first as commands. They make another target and propose it:"))
         st.code("\n".join(lost.mends[0].commands), language="bash", wrap_lines=True)
-        shown = labels.several(len(lost.examples), "answer")
+        shown = labels.plural(len(lost.examples), "answer")
         with st.expander(f"{shown} that lost points by form alone", expanded=True):
             for each in lost.examples:
-                head = f"<p>{strong(each.item)} · {esc(each.rule or 'unnamed rule')}</p>"
-                st.html(html.block(head) + html.answers(*answers(found, each)))
+                head = f"<p>{strong(each.item)} · {escape(each.rule or 'unnamed rule')}</p>"
+                st.html(html.block(head) + html.answer_panels(*answers(found, each)))

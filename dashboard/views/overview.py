@@ -9,7 +9,7 @@ import streamlit as st
 from dashboard import page_frame
 from dashboard.data import queries
 from dashboard.text import html, labels, route_text
-from dashboard.text.html import esc, strong
+from dashboard.text.html import escape, strong
 from harness.control.operations import listings
 from harness.control.operations.alerts import Listed
 from harness.control.proposals.comparison import RouteStatus
@@ -26,14 +26,14 @@ def show() -> None:
         statuses = sorted(page, key=_calm)
         titles = queries.titles(ctx)
         lines = {
-            name: route_text.line(found, titles)
+            name: route_text.score_line(found, titles)
             for name, found in queries.measured_of(ctx, statuses).items()
         }
         alarming = [each for each in listings.alerts(ctx, open_only=True) if _is_news(each)]
     st.html(html.title(*_answer(statuses, now)))
     if page.invalid:
         st.html(html.invalid(page.invalid))
-    page_frame.say_what_was_done()
+    page_frame.show_done_message()
     _alerts(alarming, now)
     if not statuses:
         st.html(
@@ -55,10 +55,10 @@ def _calm(status: RouteStatus) -> tuple[bool, bool, bool]:
 
 def _answer(statuses: Sequence[RouteStatus], now: datetime) -> tuple[str, str]:
     waiting = [s.route.name for s in statuses if s.needs_decision]
-    note = f"{labels.several(len(statuses), 'route')} · {esc(labels.moment(now))}"
+    note = f"{labels.plural(len(statuses), 'route')} · {escape(labels.date_time(now))}"
     if waiting:
         verb = "needs" if len(waiting) == 1 else "need"
-        many = labels.several(len(waiting), "route")
+        many = labels.plural(len(waiting), "route")
         return f"{many} {verb} a decision: {strong(', '.join(waiting))}", note
     return ("No route needs you now" if statuses else "No route yet"), note
 
@@ -75,7 +75,7 @@ def _alerts(open_: Sequence[Listed], now: datetime) -> None:
         tone = labels.Tone.WORSE if critical else labels.Tone.UNDECIDED
         st.html(html.banner(heading, text, tone=tone))
     if len(open_) > MOST_ALERTS:
-        more = labels.several(len(open_) - MOST_ALERTS, "more alert")
+        more = labels.plural(len(open_) - MOST_ALERTS, "more alert")
         st.html(html.banner(f"? {more}.", "`swapgate alert list --open` has all of them."))
 
 
@@ -100,7 +100,7 @@ def _who(status: RouteStatus) -> str:
         else "no canary"
     )
     return (
-        f'<span class="name">{esc(status.route.name)}</span> '
+        f'<span class="name">{escape(status.route.name)}</span> '
         f"<p>{html.state(label)}</p>"
         f'<p class="note">serves {strong(status.incumbent.name)} · {share}</p>'
     )
@@ -125,7 +125,7 @@ def _proof(status: RouteStatus, now: datetime) -> str:
     mark = f" {html.pill('STALE', labels.Tone.UNDECIDED)}" if stale else ""
     when = labels.age(verdict.decided_at, now)
     return (
-        f'<p class="note">last verdict, {esc(when)}</p>'
+        f'<p class="note">last verdict, {escape(when)}</p>'
         f"<p>{html.state(labels.verdict_label(verdict))}{mark}</p>"
     )
 
@@ -154,4 +154,4 @@ def _links(status: RouteStatus) -> None:
         )  # fmt: skip
 
 
-page_frame.page("The overview", show)
+page_frame.show_page("The overview", show)

@@ -9,7 +9,7 @@ from dashboard import current_user, page_frame
 from dashboard.data import queries
 from dashboard.data.queries import ProposalRow
 from dashboard.text import comparison_text, html, labels
-from dashboard.text.html import esc, strong
+from dashboard.text.html import escape, strong
 from harness.control.canary import duration_estimate
 from harness.control.evals.proof_validity import Proof
 from harness.control.proposals import estimate, review, rule_widening, submission
@@ -28,7 +28,7 @@ def show() -> None:
     st.html(html.title(*_answer(page, page.total)))
     if page.invalid:
         st.html(html.invalid(page.invalid))
-    page_frame.say_what_was_done()
+    page_frame.show_done_message()
     create(queries.route_names(ctx))
     state = "open"
     if not page.total:
@@ -72,12 +72,12 @@ def _answer(rows: Sequence[ProposalRow], total: int) -> tuple[str, str]:
     waiting = [r for r in rows if r.proposal.phase is Phase.AWAITING_APPROVAL]
     undecided = [r for r in waiting if r.proposal.approver is None]
     opened = sum(r.proposal.open for r in rows)
-    note = f"{labels.several(opened, 'open proposal')} of {total:,}"
+    note = f"{labels.plural(opened, 'open proposal')} of {total:,}"
     if not undecided:
         return "No proposal waits for a person", note
     routes = ", ".join(r.proposal.route for r in undecided)
     verb = "waits" if len(undecided) == 1 else "wait"
-    many = labels.several(len(undecided), "proposal")
+    many = labels.plural(len(undecided), "proposal")
     return f"{many} {verb} for approval: {strong(routes)}", note
 
 
@@ -100,23 +100,23 @@ def card(row: ProposalRow, now: datetime) -> None:
 def _what(row: ProposalRow, now: datetime) -> str:
     proposal = row.proposal
     phase = html.state(labels.PHASE_LABELS[proposal.phase])
-    proposed = f"{esc(proposal.id)} · proposed by {strong(proposal.proposer)}"
-    when = esc(labels.age(proposal.created_at, now) + _approvals(row, now))
+    proposed = f"{escape(proposal.id)} · proposed by {strong(proposal.proposer)}"
+    when = escape(labels.age(proposal.created_at, now) + _approvals(row, now))
     lines = [
         f"{strong(row.candidate)} instead of {strong(row.incumbent)}",
         f"Route {strong(proposal.route)} · {phase} · claim: {labels.CLAIMS[proposal.claim]}",
         f'<span class="note">{proposed} {when}</span>',
     ]
-    lines += [f"▲ {esc(remark)}" for remark in row.remarks]
+    lines += [f"▲ {escape(remark)}" for remark in row.remarks]
     if proposal.reason:
-        lines.append(f"Reason: {esc(proposal.reason)}")
+        lines.append(f"Reason: {escape(proposal.reason)}")
     if row.verdict is not None:
         label = labels.verdict_label(row.verdict)
-        lines.append(f"{html.state(label)}: {esc(row.verdict.reason)}")
+        lines.append(f"{html.state(label)}: {escape(row.verdict.reason)}")
     if proposal.closed_because and row.verdict is None:
-        lines.append(esc(proposal.closed_because))
+        lines.append(escape(proposal.closed_because))
     elif row.verdict and proposal.closed_because not in ("", row.verdict.reason):
-        lines.append(f"Closed: {esc(proposal.closed_because)}")
+        lines.append(f"Closed: {escape(proposal.closed_because)}")
     return "".join(f"<p>{line}</p>" for line in lines)
 
 
@@ -197,7 +197,7 @@ def _review(row: ProposalRow) -> None:
     st.html(html.note(f"This is the {seen.risk.words}."))
     if seen.changes:
         rows = [
-            (f"{each.at:%Y-%m-%d %H:%M}", esc(each.by), each.what, esc(each.text))
+            (f"{each.at:%Y-%m-%d %H:%M}", escape(each.by), each.what, escape(each.text))
             for each in seen.changes
         ]
         heads = ("Changed (UTC)", "By", "What", "How")
@@ -327,10 +327,10 @@ def _outlook(wish: submission.Wish) -> None:
     names = queries.titles(ctx)
     rows = [
         (
-            esc(names.get(each.plan.suite, each.plan.suite)),
+            escape(names.get(each.plan.suite, each.plan.suite)),
             f"{each.plan.n_max:,}",
             f"{each.mde * 100:.1f} points",
-            comparison_text.cheapest_words(each),
+            comparison_text.cheapest_design(each),
         )
         for each in planned
     ]
@@ -344,4 +344,4 @@ def _outlook(wish: submission.Wish) -> None:
     st.html(html.note(f"The canary: {ramp.words}") + options)
 
 
-page_frame.page("The proposals", show)
+page_frame.show_page("The proposals", show)

@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboard import current_user, page_frame
 from dashboard.text import html, labels, provider_text
-from dashboard.text.html import esc
+from dashboard.text.html import escape
 from harness.control.providers import credentials
 from harness.control.providers.credentials import Change
 from harness.control.providers.matrix import MatrixRow, matrix
@@ -17,8 +17,8 @@ def show() -> None:
         ctx = page_frame.context()
         rows = matrix(ctx)
     now = ctx.clock.now()
-    st.html(html.title(provider_text.answer(rows), esc(labels.moment(now))))
-    page_frame.say_what_was_done()
+    st.html(html.title(provider_text.title(rows), escape(labels.date_time(now))))
+    page_frame.show_done_message()
     here = provider_text.configured(rows)
     if not here:
         st.html(
@@ -56,17 +56,21 @@ def set_key(rows: Sequence[MatrixRow]) -> None:
 def others(rows: Sequence[MatrixRow]) -> None:
     here = {each.provider for each in provider_text.configured(rows)}
     kinds = [each for each in rows if each.provider not in here]
-    with st.expander(f"{labels.several(len(kinds), 'more kind')} that could be configured"):
+    with st.expander(f"{labels.plural(len(kinds), 'more kind')} that could be configured"):
         heads = ("Kind", "Group", "Known limitations")
         st.html(
             html.table(
                 heads,
                 [
-                    (esc(e.kind), esc(e.group), esc("; ".join(e.limitations) or "none"))
+                    (
+                        escape(e.kind),
+                        escape(e.group),
+                        escape("; ".join(e.limitations) or "none"),
+                    )
                     for e in kinds
                 ],
             )
         )
 
 
-page_frame.page("The providers", show)
+page_frame.show_page("The providers", show)

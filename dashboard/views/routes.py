@@ -6,7 +6,7 @@ from dashboard import current_user, page_frame
 from dashboard.data import queries
 from dashboard.data.queries import RouteView
 from dashboard.text import drift_text, fallback_text, html, labels, route_text
-from dashboard.text.html import esc, strong
+from dashboard.text.html import escape, strong
 from harness.control.routing import routes as control
 from harness.control.routing import seed
 from harness.domain.routing.overrides import RequestKind
@@ -28,12 +28,12 @@ def show() -> None:
     view = queries.route(ctx, name)
     with top:
         header(view)
-    page_frame.say_what_was_done()
+    page_frame.show_done_message()
     behind(view)
     if view.drift:
-        st.html(drift_text.card(name, view.drift))
+        st.html(drift_text.drift_card(name, view.drift))
     settings(view)
-    st.html(route_text.section(view, queries.titles(page_frame.context())))
+    st.html(route_text.measured_section(view, queries.titles(page_frame.context())))
     timeline(view)
     versions(view)
     back(view)
@@ -46,10 +46,10 @@ def header(view: RouteView) -> None:
     st.html(
         html.title(
             f"{strong(view.name(view.route.incumbent))} serves "
-            f"{strong(view.route.name)} since {esc(labels.moment(since.at))}",
-            f"{esc(labels.age(since.at, view.now))} · version {view.route.version} · "
+            f"{strong(view.route.name)} since {escape(labels.date_time(since.at))}",
+            f"{escape(labels.age(since.at, view.now))} · version {view.route.version} · "
             f"revision {newest.revision} of the routing table · last change: "
-            f"{esc(kind(newest))}",
+            f"{escape(kind(newest))}",
         )
     )
 
@@ -105,10 +105,10 @@ def settings(view: RouteView) -> None:
         ("Suites", suites or "none: a proposal needs at least a primary one"),
         ("Policy", f"{route.settings.policy} · stakes {route.settings.stakes.value}"),
     ]
-    cells = [(f'<span class="neutral">{esc(a)}</span>', esc(b)) for a, b in rows]
+    cells = [(f'<span class="neutral">{escape(a)}</span>', escape(b)) for a, b in rows]
     st.html(html.section("Now", route.settings.description) + html.table(("", ""), cells))
     if view.chain:
-        st.html(fallback_text.card(route.name, view.chain))
+        st.html(fallback_text.fallback_table(route.name, view.chain))
 
 
 def overrides(how: RouteSettings) -> str:
@@ -122,13 +122,17 @@ def timeline(view: RouteView) -> None:
     rows = [
         (
             str(record.route.version),
-            esc(labels.moment(record.at)),
+            escape(labels.date_time(record.at)),
             strong(kind(record)),
-            esc(view.name(record.route.incumbent)),
-            esc(labels.weight(record.route.canary.weight_bps) if record.route.canary else "–"),
-            esc(record.actor),
-            esc(record.reason)
-            + (f' <span class="note">{esc(record.verdict)}</span>' if record.verdict else ""),
+            escape(view.name(record.route.incumbent)),
+            escape(
+                labels.weight(record.route.canary.weight_bps) if record.route.canary else "–"
+            ),
+            escape(record.actor),
+            escape(record.reason)
+            + (
+                f' <span class="note">{escape(record.verdict)}</span>' if record.verdict else ""
+            ),
         )
         for record in view.history
     ]
@@ -161,9 +165,9 @@ def versions(view: RouteView) -> None:
         return
     rows = [
         (
-            esc(field),
-            f"<del>{esc(view.name(before))}</del>",
-            f"<ins>{esc(view.name(after))}</ins>",
+            escape(field),
+            f"<del>{escape(view.name(before))}</del>",
+            f"<ins>{escape(view.name(after))}</ins>",
         )
         for field, (before, after) in found.items()
     ]
@@ -194,7 +198,7 @@ def confirm(view: RouteView) -> None:
         html.block(
             f"<p>Route {strong(view.route.name)}: 100 % of the traffic goes from "
             f"{strong(view.name(view.route.incumbent))} to {strong(names[version])}, "
-            f"at once.{esc(ends)}</p>"
+            f"at once.{escape(ends)}</p>"
         )
     )
     reason = st.text_input("Reason", key="back-why")
@@ -209,4 +213,4 @@ def confirm(view: RouteView) -> None:
     st.html(html.note("A rollback needs a reason; the audit log keeps it."))
 
 
-page_frame.page("The route", show)
+page_frame.show_page("The route", show)

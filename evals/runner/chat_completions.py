@@ -16,7 +16,7 @@ class MalformedReply(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class ToolUse:
+class ReplyToolCall:
     """arguments: as the provider sent them, JSON in a text."""
 
     id: str
@@ -25,11 +25,11 @@ class ToolUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ChatReply:
     """One answer. input_tokens: all of them, cached ones included."""
 
     text: str
-    tool_calls: tuple[ToolUse, ...]
+    tool_calls: tuple[ReplyToolCall, ...]
     finish: str
     input_tokens: int
     cached_tokens: int
@@ -46,7 +46,7 @@ class Reply:
         return self.input_tokens + self.output_tokens
 
 
-def body(
+def request_body(
     target: Target,
     messages: Sequence[Message],
     settings: Mapping[str, Any],
@@ -86,7 +86,7 @@ def with_addendum(messages: Sequence[Message], addendum: str) -> list[dict[str, 
     return [{"role": "system", "content": addendum}, *copied]
 
 
-def reply(raw: bytes) -> Reply:
+def parse_reply(raw: bytes) -> ChatReply:
     """Raises MalformedReply."""
     try:
         payload = json.loads(raw)
@@ -99,10 +99,10 @@ def reply(raw: bytes) -> Reply:
     try:
         choice = payload["choices"][0]
         message = choice["message"]
-        return Reply(
+        return ChatReply(
             text=_text(message),
             tool_calls=tuple(
-                ToolUse(
+                ReplyToolCall(
                     str(each["id"]), each["function"]["name"], each["function"]["arguments"]
                 )
                 for each in message.get("tool_calls") or ()
@@ -117,7 +117,7 @@ def reply(raw: bytes) -> Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class EmbeddingReply:
     """vectors: one per text, in the texts' order. tokens: that were read for them. model: as
     the provider named it.
     """
@@ -127,14 +127,14 @@ class Embedded:
     model: str
 
 
-def embedded(raw: bytes) -> Embedded:
+def parse_embeddings(raw: bytes) -> EmbeddingReply:
     """Raises MalformedReply."""
     try:
         payload = json.loads(raw)
         listed = sorted(payload["data"], key=lambda each: each["index"])
         vectors = tuple(tuple(map(float, each["embedding"])) for each in listed)
         used = _usage(payload.get("usage") or {})["input_tokens"]
-        return Embedded(vectors, used, str(payload.get("model") or ""))
+        return EmbeddingReply(vectors, used, str(payload.get("model") or ""))
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
         raise MalformedReply("the answer holds no embeddings") from None
 

@@ -16,15 +16,15 @@ from evals.runner.inspect_model import SECONDS, SERVED
 from evals.runner.inspect_tasks import JUDGE, InspectSuite, calls_of
 from evals.runner.questions import (
     GIVE_UP_AFTER,
-    Answer,
+    AnswerUsage,
+    ModelAnswer,
     Question,
-    Spent,
-    answered,
-    not_answered,
-    not_judged,
-    spoken,
+    answer_text,
+    answered_sample,
+    unanswered_sample,
+    unjudged_sample,
 )
-from evals.scorers import NotJudged, Scored
+from evals.scorers import NotJudged, ScoreResult
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import RunState, Sample, SampleError
 from harness.ports import EvalJob
@@ -185,26 +185,33 @@ class Collector:
 
     def _sample(self, question: Question, sample: EvalSample) -> Sample:
         prompt = self._suite.prompt(question.item)
-        answer = spoken(sample.output.completion, calls_of(sample.output))
+        answer = answer_text(sample.output.completion, calls_of(sample.output))
         served = ServedModel(
             *(sample.output.metadata or {}).get(SERVED, (sample.output.model,))
         )
         judge = ServedModel(*self._suite.judges(sample))
-        came = Answer(answer, spent(sample), served, judge)
+        came = ModelAnswer(answer, sample_usage(sample), served, judge)
         if sample.error is None:
             try:
                 scored, why = self._suite.scored(sample)
             except NotJudged as error:
-                return not_judged(self._job, question, came, text=str(error), prompt=prompt)
+                return unjudged_sample(
+                    self._job, question, came, text=str(error), prompt=prompt
+                )
         else:
             told = self._provider_failure(sample)
             if told or not answer:
                 text = told or f"the task failed with {error_kind(sample)}"
-                return not_answered(
-                    self._job, question, text=text, spent=spent(sample), prompt=prompt
+                return unanswered_sample(
+                    self._job, question, text=text, spent=sample_usage(sample), prompt=prompt
                 )
-            scored, why = Scored(None, None), f"the scorer failed with {error_kind(sample)}"
-        return answered(self._job, question, came, scored, prompt=prompt, why_unscored=why)
+            scored, why = (
+                ScoreResult(None, None),
+                f"the scorer failed with {error_kind(sample)}",
+            )
+        return answered_sample(
+            self._job, question, came, scored, prompt=prompt, why_unscored=why
+        )
 
     def _provider_failure(self, sample: EvalSample) -> str:
         """Our own words, found again in Inspect's, which may hold the whole request."""
@@ -219,13 +226,13 @@ def error_kind(sample: EvalSample) -> str:
     return next((found[1] for found in named if found), "an error")
 
 
-def spent(sample: EvalSample) -> Spent:
+def sample_usage(sample: EvalSample) -> AnswerUsage:
     """Over all calls of the sample; seconds: of the last answer."""
     used = list(sample.model_usage.values())
     score = next(iter((sample.scores or {}).values()), None)
     judge = ((score.metadata if score else None) or {}).get(JUDGE)
     seconds = (sample.output.metadata or {}).get(SECONDS) or sample.working_time or 0.0
-    return Spent(
+    return AnswerUsage(
         input_tokens=sum(
             each.input_tokens
             + (each.input_tokens_cache_read or 0)

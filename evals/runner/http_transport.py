@@ -19,7 +19,7 @@ CONNECT_S: Final = 10.0
 LONGEST_ANSWER: Final = 32 * 2**20  # bytes, unpacked
 
 
-class HttpCalls:
+class HttpTransport:
     """Implements ports.ProviderCalls."""
 
     def __init__(

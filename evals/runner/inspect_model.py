@@ -27,7 +27,7 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolCall, ToolChoice, ToolFunction, ToolInfo
 
-from evals.runner.chat_completions import Reply, body
+from evals.runner.chat_completions import ChatReply, request_body
 from evals.runner.provider_client import ProviderClient, ProviderFailed
 from harness.domain.errors import InputError
 from harness.domain.routing.target import Target
@@ -38,7 +38,7 @@ CALLS = "swapgate_calls"
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class TargetConnection:
     """failures: texts of the errors after which a sample went without an answer."""
 
     target: Target
@@ -46,10 +46,10 @@ class Connection:
     failures: set[str]
 
 
-_connections: dict[str, Connection] = {}
+_connections: dict[str, TargetConnection] = {}
 
 
-def connected(to: Connection) -> Model:
+def open_model(to: TargetConnection) -> Model:
     """The Inspect model that asks this target; the caller closes the client."""
     name = f"{to.target.provider}/{to.target.model}"
     _connections[name] = to
@@ -87,7 +87,7 @@ class TargetAPI(ModelAPI):
         settings = generation_settings(config)
         if tools:
             settings["tool_choice"] = tool_choice_of(tool_choice)
-        request = body(
+        request = request_body(
             self._to.target,
             [message_of(message) for message in input],
             settings,
@@ -211,12 +211,14 @@ STOPS: Mapping[str, StopReason] = {
 }
 
 
-def output_of(reply: Reply, seconds: float) -> ModelOutput:
+def output_of(reply: ChatReply, seconds: float) -> ModelOutput:
     message = ChatMessageAssistant(
         content=reply.text,
         model=reply.model,
         source="generate",
-        tool_calls=[called(use.id, use.name, use.arguments) for use in reply.tool_calls]
+        tool_calls=[
+            parse_tool_call(use.id, use.name, use.arguments) for use in reply.tool_calls
+        ]
         or None,
     )
     return ModelOutput(
@@ -239,7 +241,7 @@ def output_of(reply: Reply, seconds: float) -> ModelOutput:
     )
 
 
-def called(call_id: str, name: str, arguments: str) -> ToolCall:
+def parse_tool_call(call_id: str, name: str, arguments: str) -> ToolCall:
     """Arguments that are no JSON object become a parse error, which Inspect tells the model."""
     try:
         parsed = json.loads(arguments or "{}")

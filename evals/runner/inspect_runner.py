@@ -21,15 +21,15 @@ from inspect_ai.model import Model
 from inspect_ai.util import display_type
 
 from evals.runner.collector import Collector
-from evals.runner.http_transport import HttpCalls
-from evals.runner.inspect_model import Connection, connected
+from evals.runner.http_transport import HttpTransport
+from evals.runner.inspect_model import TargetConnection, open_model
 from evals.runner.inspect_tasks import DataSuite, InspectSuite, inspect_suite
 from evals.runner.judge import Judge
-from evals.runner.judge_calibration import Checks, confirm, words
+from evals.runner.judge_calibration import CalibrationCache, agreement_text, confirm_agreement
 from evals.runner.provider_client import ProviderClient
-from evals.runner.questions import configured, questions
-from evals.runner.rate_gate import Paces
-from evals.runner.run_dirs import scratch
+from evals.runner.questions import open_questions, suite_settings
+from evals.runner.rate_gate import RateGates
+from evals.runner.run_dirs import run_dir
 from harness.domain.errors import JudgeUnfit
 from harness.domain.evals.run import RunState, Sample
 from harness.domain.settings import SuiteSettings
@@ -59,10 +59,10 @@ class InspectRunner:
         suites: Mapping[str, SuiteSettings],
         *,
         log_dir: Path | None = None,
-        checks: Checks | None = None,
-        paces: Paces | None = None,
+        checks: CalibrationCache | None = None,
+        paces: RateGates | None = None,
         allowed: Collection[str] = (),
-        calls: ProviderCallsFactory = HttpCalls,
+        calls: ProviderCallsFactory = HttpTransport,
     ) -> None:
         self._suites = suites
         self._log_dir = log_dir
@@ -79,9 +79,9 @@ class InspectRunner:
         errors.
         """
         self.remark = ""
-        plain = inspect_suite(configured(self._suites, job))
-        suite = judged_by(job, plain, self._paces, self._allowed, self._calls)
-        asked = questions(job, suite.ids(), suite.pin)
+        plain = inspect_suite(suite_settings(self._suites, job))
+        suite = attach_judge(job, plain, self._paces, self._allowed, self._calls)
+        asked = open_questions(job, suite.ids(), suite.pin)
         if not asked:
             return RunState.DONE
         with contextlib.ExitStack() as stack:
@@ -90,7 +90,7 @@ class InspectRunner:
             # eval_async heeds this only if it was looked up before.
             os.environ["INSPECT_DISPLAY"] = "none"
             display_type()
-            folder = self._log_dir or stack.enter_context(scratch())
+            folder = self._log_dir or stack.enter_context(run_dir())
             thread = stack.enter_context(ThreadPoolExecutor(1, "samples"))
             failures: set[str] = set()
             collector = Collector(
@@ -131,7 +131,9 @@ class InspectRunner:
         _collector = collector
         try:
             await self._confirm(job, suite)
-            model = connected(Connection(job.provider.as_sent(job.target), client, failures))
+            model = open_model(
+                TargetConnection(job.provider.as_sent(job.target), client, failures)
+            )
             eval_ = asyncio.create_task(
                 _evaluate(suite, collector, model, folder, job.max_connections)
             )
@@ -153,21 +155,21 @@ class InspectRunner:
     async def _confirm(self, job: EvalJob, suite: InspectSuite) -> None:
         """Raises JudgeUnfit."""
         if isinstance(suite, DataSuite) and suite.judging is not None:
-            found = await confirm(
+            found = await confirm_agreement(
                 suite.suite,
                 suite.judging,
                 checks=self._checks,
                 connections=job.max_connections,
             )
-            self.remark = words(suite.suite.settings, found) if found else ""
+            self.remark = agreement_text(suite.suite.settings, found) if found else ""
 
 
-def judged_by(
+def attach_judge(
     job: EvalJob,
     suite: InspectSuite,
-    paces: Paces | None,
+    paces: RateGates | None,
     allowed: Collection[str],
-    calls: ProviderCallsFactory = HttpCalls,
+    calls: ProviderCallsFactory = HttpTransport,
 ) -> InspectSuite:
     """The suite with its judge's connection, where it has a judge. Raises JudgeUnfit."""
     if not isinstance(suite, DataSuite) or suite.suite.settings.judge is None:

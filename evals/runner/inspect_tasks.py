@@ -30,11 +30,11 @@ from inspect_ai.scorer import Scorer as InspectScorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.util import EarlyStopping
 
-from evals.runner.inspect_model import CALLS, called
-from evals.runner.judge import billed
-from evals.runner.questions import Question, spoken
-from evals.scorers import Call, Judging, NotJudged, Scored
-from evals.suites.conversation import text
+from evals.runner.inspect_model import CALLS, parse_tool_call
+from evals.runner.judge import track_judge_bill
+from evals.runner.questions import Question, answer_text
+from evals.scorers import AnswerJudge, AnswerToolCall, NotJudged, ScoreResult
+from evals.suites.conversation import message_text
 from evals.suites.items import file_sha256
 from evals.suites.suite import Suite, load_suite, task_file
 from harness.domain.content_hash import digest
@@ -64,7 +64,7 @@ class InspectSuite(Protocol):
         """One Inspect sample per question, with the question's id, in this order."""
         ...
 
-    def scored(self, sample: EvalSample) -> tuple[Scored, str]:
+    def scored(self, sample: EvalSample) -> tuple[ScoreResult, str]:
         """The scores, and why there are none. Raises NotJudged."""
         ...
 
@@ -92,9 +92,9 @@ def asked_as_written() -> Solver:
     return solve
 
 
-def said(message: Mapping[str, Any]) -> ChatMessage:
+def inspect_message(message: Mapping[str, Any]) -> ChatMessage:
     """A message of a chat completion as Inspect has it."""
-    content = text(message)
+    content = message_text(message)
     match message["role"]:
         case "user":
             return ChatMessageUser(content=content)
@@ -102,7 +102,7 @@ def said(message: Mapping[str, Any]) -> ChatMessage:
             return ChatMessageTool(content=content, tool_call_id=message["tool_call_id"])
         case "assistant":
             calls = [
-                called(
+                parse_tool_call(
                     str(each.get("id") or ""),
                     each["function"]["name"],
                     each["function"].get("arguments", ""),
@@ -114,11 +114,11 @@ def said(message: Mapping[str, Any]) -> ChatMessage:
             return ChatMessageSystem(content=content)
 
 
-def calls_of(output: ModelOutput) -> list[Call]:
-    return [Call(*each) for each in (output.metadata or {}).get(CALLS, ())]
+def calls_of(output: ModelOutput) -> list[AnswerToolCall]:
+    return [AnswerToolCall(*each) for each in (output.metadata or {}).get(CALLS, ())]
 
 
-def named(heard: Iterable[ServedModel]) -> tuple[str, str]:
+def served_labels(heard: Iterable[ServedModel]) -> tuple[str, str]:
     """Model and build; of several that were heard for one sample, all of them."""
     known = told(heard)
     builds = {each.build for each in known if each.build}
@@ -134,7 +134,7 @@ class DataSuite:
     """Our own kind: data file, template, scorer by name."""
 
     suite: Suite
-    judging: Judging | None = None
+    judging: AnswerJudge | None = None
 
     @property
     def pin(self) -> SuitePin:
@@ -167,7 +167,7 @@ class DataSuite:
             return InspectSample(id=asked.id, input=prompt, metadata=metadata)
         messages: list[ChatMessage] = [
             *([ChatMessageSystem(content=system)] if system else []),
-            *(map(said, context) if context else [ChatMessageUser(content=prompt)]),
+            *(map(inspect_message, context) if context else [ChatMessageUser(content=prompt)]),
         ]
         return InspectSample(id=asked.id, input=messages, metadata=metadata)
 
@@ -177,15 +177,17 @@ class DataSuite:
         def by_name() -> InspectScorer:
             async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - Inspect's
                 heard: set[ServedModel] = set()
-                with billed() as bill:
+                with track_judge_bill() as bill:
                     try:
                         found = await self._found(state, heard)
                     except NotJudged as error:
                         unread = {NOT_JUDGED: str(error), JUDGE: asdict(bill)}
-                        return Score(value=math.nan, metadata=unread | {JUDGES: named(heard)})
+                        return Score(
+                            value=math.nan, metadata=unread | {JUDGES: served_labels(heard)}
+                        )
                 noted: dict[str, Any] = {LENIENT: found.lenient, RULE: found.rule}
                 if self.judging is not None:
-                    noted |= {JUDGE: asdict(bill), JUDGES: named(heard)}
+                    noted |= {JUDGE: asdict(bill), JUDGES: served_labels(heard)}
                 return Score(
                     value=math.nan if found.strict is None else found.strict, metadata=noted
                 )
@@ -197,11 +199,11 @@ class DataSuite:
     def spent(self) -> str:
         return self.judging.spent if self.judging is not None else ""
 
-    async def _found(self, state: TaskState, heard: set[ServedModel]) -> Scored:
+    async def _found(self, state: TaskState, heard: set[ServedModel]) -> ScoreResult:
         item, calls = item_of(state.sample_id), calls_of(state.output)
         if self.judging is not None:
             return await self.suite.judged(
-                spoken(state.output.completion, calls),
+                answer_text(state.output.completion, calls),
                 self.suite.items[item],
                 self.judging.heard_in(heard),
             )
@@ -216,15 +218,15 @@ class DataSuite:
         model, build = (score.metadata or {}).get(JUDGES, ("", "")) if score else ("", "")
         return str(model), str(build)
 
-    def scored(self, sample: EvalSample) -> tuple[Scored, str]:
+    def scored(self, sample: EvalSample) -> tuple[ScoreResult, str]:
         score = next(iter((sample.scores or {}).values()), None)
         if score is not None and NOT_JUDGED in (score.metadata or {}):
             raise NotJudged((score.metadata or {})[NOT_JUDGED])
         value = score.value if score else None
         if score is None or not isinstance(value, int | float) or math.isnan(value):
-            return Scored(None, None), ""
+            return ScoreResult(None, None), ""
         noted = score.metadata or {}
-        return Scored(float(value), float(noted[LENIENT]), str(noted[RULE])), ""
+        return ScoreResult(float(value), float(noted[LENIENT]), str(noted[RULE])), ""
 
 
 @dataclass(frozen=True)
@@ -240,7 +242,7 @@ class TaskSuite:
         return tuple(self.samples)
 
     def prompt(self, item: str) -> str:
-        return text_of(self.samples[item])
+        return sample_text(self.samples[item])
 
     def task(self, asked: Sequence[Question], stopping: EarlyStopping) -> Task:
         chosen = [
@@ -256,7 +258,7 @@ class TaskSuite:
     def judges(self, sample: EvalSample) -> tuple[str, str]:  # noqa: ARG002 - it asks none of ours
         return "", ""
 
-    def scored(self, sample: EvalSample) -> tuple[Scored, str]:
+    def scored(self, sample: EvalSample) -> tuple[ScoreResult, str]:
         """strict and lenient are the same: the task's scorer knows no forms."""
         named, key = (
             str(self.settings.scorer_options.get(k, "")) for k in ("scorer", "metric")
@@ -264,18 +266,20 @@ class TaskSuite:
         scores = sample.scores or {}
         score = scores.get(named) if named else next(iter(scores.values()), None)
         if score is None:
-            return Scored(None, None), f"scorer {named or 'of the task'} gave no score"
+            return ScoreResult(None, None), f"scorer {named or 'of the task'} gave no score"
         value: Value = score.value
         if isinstance(value, dict):
             if not key and len(value) > 1:
                 names = ", ".join(value)
-                return Scored(None, None), f"several scores; set scorer_options.metric: {names}"
+                return ScoreResult(
+                    None, None
+                ), f"several scores; set scorer_options.metric: {names}"
             found = value.get(key or next(iter(value), ""))
             value = math.nan if found is None else found
         number = as_share(value)
         if number is None:
-            return Scored(None, None), "the score is not a number from 0 to 1"
-        return Scored(number, number), ""
+            return ScoreResult(None, None), "the score is not a number from 0 to 1"
+        return ScoreResult(number, number), ""
 
 
 def as_share(value: Value) -> float | None:
@@ -291,7 +295,7 @@ def as_share(value: Value) -> float | None:
     return number if 0 <= number <= 1 else None
 
 
-def text_of(sample: InspectSample) -> str:
+def sample_text(sample: InspectSample) -> str:
     if isinstance(sample.input, str):
         return sample.input
     return "\n\n".join(f"{message.role}: {message.text}" for message in sample.input)
@@ -386,4 +390,4 @@ def _samples(settings: SuiteSettings, task: Task) -> Mapping[str, InspectSample]
 def _content(key: str, sample: InspectSample) -> list[Any]:
     """Without message ids, which Inspect draws anew each time."""
     metadata = json.loads(json.dumps(sample.metadata, default=str, sort_keys=True))
-    return [key, text_of(sample), sample.target, sample.choices, metadata]
+    return [key, sample_text(sample), sample.target, sample.choices, metadata]

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from evals.runner.chat_completions import Embedded, Reply, body
+from evals.runner.chat_completions import ChatReply, EmbeddingReply, request_body
 from evals.runner.provider_client import ProviderClient, ProviderFailed
 from evals.scorers import NotJudged
 from harness.domain.evals.pins import ServedModel
@@ -15,7 +15,7 @@ from harness.domain.settings import JudgeSettings
 
 
 @dataclass
-class Bill:
+class JudgeBill:
     """What scoring one answer took. cost_usd: None where the judge's price is unknown."""
 
     calls: int = 0
@@ -26,13 +26,13 @@ class Bill:
         self.cost_usd = (self.cost_usd or 0.0) + (cost_usd or 0.0) if known else None
 
 
-_bill: ContextVar[Bill | None] = ContextVar("bill", default=None)
+_bill: ContextVar[JudgeBill | None] = ContextVar("bill", default=None)
 
 
 @contextmanager
-def billed() -> Iterator[Bill]:
+def track_judge_bill() -> Iterator[JudgeBill]:
     """What judges are asked in this block, in tasks that it starts too, stands on the bill."""
-    bill = Bill()
+    bill = JudgeBill()
     token = _bill.set(bill)
     try:
         yield bill
@@ -81,8 +81,8 @@ class Judge:
             return f"the judge {name} has cost ${self.cost_usd:.4f} of ${limit:.4f}"
         return ""
 
-    def heard_in(self, heard: set[ServedModel]) -> "Heard":
-        return Heard(self, heard)
+    def heard_in(self, heard: set[ServedModel]) -> "SampleJudge":
+        return SampleJudge(self, heard)
 
     async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
         """Raises NotJudged."""
@@ -92,19 +92,19 @@ class Judge:
         """Raises NotJudged."""
         return (await self.embedded(texts)).vectors
 
-    async def asked(self, messages: Sequence[Mapping[str, str]]) -> Reply:
+    async def asked(self, messages: Sequence[Mapping[str, str]]) -> ChatReply:
         """Raises NotJudged."""
         self._charge()
         settings = {"temperature": 0, "max_tokens": self._settings.max_output_tokens}
         try:
-            came = await self._client.ask(body(self._target, messages, settings))
+            came = await self._client.ask(request_body(self._target, messages, settings))
         except ProviderFailed as error:
             raise self._away(error) from None
         reply = came.reply
         self._pay(reply.input_tokens, reply.output_tokens, reply.cached_tokens)
         return reply
 
-    async def embedded(self, texts: Sequence[str]) -> Embedded:
+    async def embedded(self, texts: Sequence[str]) -> EmbeddingReply:
         """Raises NotJudged."""
         self._charge()
         target = self._settings.target
@@ -143,7 +143,7 @@ class Judge:
         return NotJudged(f"the judge {self._settings.target.name} did not answer: {error}")
 
 
-class Heard:
+class SampleJudge:
     """The judge for one sample. heard: takes note of what answered."""
 
     def __init__(self, judge: Judge, heard: set[ServedModel]) -> None:
@@ -158,8 +158,8 @@ class Heard:
     def spent(self) -> str:
         return self._judge.spent
 
-    def heard_in(self, heard: set[ServedModel]) -> "Heard":
-        return Heard(self._judge, heard)
+    def heard_in(self, heard: set[ServedModel]) -> "SampleJudge":
+        return SampleJudge(self._judge, heard)
 
     async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
         """Raises NotJudged."""

@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from evals.scorers import Judging, NotJudged
+from evals.scorers import AnswerJudge, NotJudged
 from evals.suites.judge_references import Reference, load_references
 from evals.suites.suite import Suite
 from harness.domain.content_hash import digest
@@ -19,7 +19,7 @@ ABSTAINED = -1  # a category of its own: no person's
 
 
 @dataclass(frozen=True, slots=True)
-class Checks:
+class CalibrationCache:
     """How far judges agreed with people, one small file for each pin in a folder of this
     machine.
     """
@@ -50,16 +50,16 @@ class Checks:
         return self.folder / f"{key}.json"
 
 
-def band(score: float | None, levels: int) -> int:
+def score_band(score: float | None, levels: int) -> int:
     """Which of so many equal bands of [0, 1]; the highest one has both its ends."""
     return ABSTAINED if score is None else min(int(score * levels), levels - 1)
 
 
-async def confirm(
+async def confirm_agreement(
     suite: Suite,
-    judging: Judging,
+    judging: AnswerJudge,
     *,
-    checks: Checks | None,
+    checks: CalibrationCache | None,
     connections: int,
 ) -> Agreement | None:
     """The agreement, measured now or lately; None for a suite without references.
@@ -89,7 +89,7 @@ def _key(suite: Suite) -> str:
 
 
 async def _measured(
-    suite: Suite, judging: Judging, judge: JudgeSettings, connections: int
+    suite: Suite, judging: AnswerJudge, judge: JudgeSettings, connections: int
 ) -> Agreement:
     assert judge.references is not None  # noqa: S101 - confirm has looked
     references = load_references(judge.references)
@@ -101,7 +101,7 @@ async def _measured(
                 found = await suite.judged(each.answer, each.item, judging)
             except NotJudged as error:
                 return error
-        return band(each.score, judge.levels), band(found.strict, judge.levels)
+        return score_band(each.score, judge.levels), score_band(found.strict, judge.levels)
 
     ratings = await asyncio.gather(*map(rated, references))
     for each in ratings:
@@ -110,7 +110,7 @@ async def _measured(
     return cohens_kappa([each for each in ratings if not isinstance(each, NotJudged)])
 
 
-def words(suite: SuiteSettings, found: Agreement) -> str:
+def agreement_text(suite: SuiteSettings, found: Agreement) -> str:
     """The figure as people read it."""
     assert suite.judge is not None  # noqa: S101 - confirm has looked
     if found.kappa is None or found.low is None or found.high is None:
@@ -129,6 +129,8 @@ def words(suite: SuiteSettings, found: Agreement) -> str:
 def _demand(suite: SuiteSettings, judge: JudgeSettings, found: Agreement) -> None:
     """Raises JudgeUnfit with the figure in words."""
     if found.kappa is None:
-        raise JudgeUnfit(words(suite, found))
+        raise JudgeUnfit(agreement_text(suite, found))
     if found.kappa < judge.min_agreement:
-        raise JudgeUnfit(f"{words(suite, found)}; mend the rubric or take another judge")
+        raise JudgeUnfit(
+            f"{agreement_text(suite, found)}; mend the rubric or take another judge"
+        )

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 
 
-def order(item_ids: Iterable[str], order_seed: int) -> tuple[str, ...]:
+def shuffle_items(item_ids: Iterable[str], order_seed: int) -> tuple[str, ...]:
     """A permutation of the ids that depends on the ids and the seed alone.
 
     Sorted by a hash and not by `random`: the same in every version of Python, and an item that
@@ -15,7 +15,7 @@ def order(item_ids: Iterable[str], order_seed: int) -> tuple[str, ...]:
     )
 
 
-def planned(
+def plan_questions(
     item_ids: Iterable[str], *, order_seed: int, wanted: int, epochs: int
 ) -> tuple[tuple[int, str, int], ...]:
     """(position, item, epoch) of a run, in the order of asking.
@@ -23,7 +23,7 @@ def planned(
     Positions and epochs are counted from 0 and 1. wanted: how many items of the order are
     asked; all of an item's epochs come together.
     """
-    asked = order(item_ids, order_seed)[:wanted]
+    asked = shuffle_items(item_ids, order_seed)[:wanted]
     return tuple(
         (position, item, epoch)
         for position, item in enumerate(asked)

@@ -11,9 +11,15 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol, TypeVar
 
-from evals.runner.chat_completions import Embedded, MalformedReply, Reply, embedded, reply
-from evals.runner.http_transport import HttpCalls
-from evals.runner.rate_gate import Pace
+from evals.runner.chat_completions import (
+    ChatReply,
+    EmbeddingReply,
+    MalformedReply,
+    parse_embeddings,
+    parse_reply,
+)
+from evals.runner.http_transport import HttpTransport
+from evals.runner.rate_gate import RateGate
 from harness.domain.errors import InputError, NoAnswer, UpstreamError
 from harness.domain.providers.api_base_rules import check_base_url
 from harness.domain.providers.kinds import with_limit_named
@@ -23,12 +29,12 @@ from harness.domain.routing.target import Provider
 from harness.ports import Posted, ProviderCallsFactory
 
 
-class Counted(Protocol):
+class HasTokens(Protocol):
     @property
     def tokens(self) -> int: ...
 
 
-T = TypeVar("T", bound=Counted)
+T = TypeVar("T", bound=HasTokens)
 Waiting = Callable[[], AbstractAsyncContextManager[None]]
 RETRIES: Final = 3  # statistics.md §1.1
 FIRST_PAUSE_S: Final = 0.25
@@ -44,7 +50,7 @@ class ProviderFailed(UpstreamError):
     """No answer came, after the retries. The text holds neither prompt nor key."""
 
 
-class _Attempt(Exception):
+class _AttemptFailed(Exception):
     """One attempt failed. pause_s: what the provider asked for, if it did."""
 
     def __init__(self, text: str, *, retry: bool, pause_s: float | None = None) -> None:
@@ -54,10 +60,10 @@ class _Attempt(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class TimedReply:
     """reply, and the wall time in seconds of the attempt that brought it."""
 
-    reply: Reply
+    reply: ChatReply
     seconds: float
 
 
@@ -78,10 +84,10 @@ class ProviderClient:
         connections: int,
         timeout_s: float = 120.0,
         first_pause_s: float = FIRST_PAUSE_S,
-        pace: Pace | None = None,
+        pace: RateGate | None = None,
         waiting: Waiting = nullcontext,
         allowed: Collection[str] = (),
-        calls: ProviderCallsFactory = HttpCalls,
+        calls: ProviderCallsFactory = HttpTransport,
     ) -> None:
         self._base, self._kind = provider.api_base, provider.kind
         self._secrets = (api_key or "", *provider.extra_headers.values())
@@ -95,15 +101,15 @@ class ProviderClient:
         # Chance only spreads the retries of many samples over time; no result depends on it.
         self._jitter = random.Random()  # noqa: S311 - as above
 
-    async def ask(self, body: Mapping[str, Any]) -> Answered:
+    async def ask(self, body: Mapping[str, Any]) -> TimedReply:
         """Raises ProviderFailed when the last retry has failed, or none is worth it."""
         sent = with_limit_named(body, self._kind)
-        found, seconds = await self._asked("/chat/completions", sent, reply)
-        return Answered(found, seconds)
+        found, seconds = await self._asked("/chat/completions", sent, parse_reply)
+        return TimedReply(found, seconds)
 
-    async def embed(self, body: Mapping[str, Any]) -> Embedded:
+    async def embed(self, body: Mapping[str, Any]) -> EmbeddingReply:
         """Raises ProviderFailed, as ask()."""
-        found, _ = await self._asked("/embeddings", body, embedded)
+        found, _ = await self._asked("/embeddings", body, parse_embeddings)
         return found
 
     async def _asked(
@@ -115,7 +121,7 @@ class ProviderClient:
         while True:
             try:
                 return await self._attempted(path, request, body, read)
-            except _Attempt as error:
+            except _AttemptFailed as error:
                 failed = error
             if not failed.retry:
                 raise ProviderFailed(str(failed))
@@ -142,14 +148,14 @@ class ProviderClient:
                         settle = await stack.enter_async_context(turn)
                     except OSError as error:
                         text = f"the provider's limits cannot be kept: {error.strerror}"
-                        raise _Attempt(text, retry=True) from None
+                        raise _AttemptFailed(text, retry=True) from None
             started = time.perf_counter()
             raw = await self._post(path, request, body)
             seconds = time.perf_counter() - started
             try:
                 found = read(raw)
             except MalformedReply as error:
-                raise _Attempt(str(error), retry=True) from None
+                raise _AttemptFailed(str(error), retry=True) from None
             if settle is not None:
                 settle(found.tokens)
             return found, seconds
@@ -169,14 +175,14 @@ class ProviderClient:
             check_base_url(self._base, self._allowed)
             posted = await self._calls.post(path, request)
         except InputError as error:
-            raise _Attempt(str(error), retry=False) from None
+            raise _AttemptFailed(str(error), retry=False) from None
         except NoAnswer as error:
-            raise _Attempt(str(error), retry=error.again) from None
+            raise _AttemptFailed(str(error), retry=error.again) from None
         if posted.status == 200:
             return posted.body
         retry = posted.status >= 500 or posted.status in RETRYABLE
         said = self._said(posted.body, body)
-        raise _Attempt(
+        raise _AttemptFailed(
             f"HTTP {posted.status}{said}",
             retry=retry,
             pause_s=retry_after_s(posted.headers, _time_of(posted)),

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from evals.runner.order import planned
-from evals.scorers import Call, Scored
-from evals.scorers.scorer import UNSCORED
+from evals.runner.order import plan_questions
+from evals.scorers import AnswerToolCall, ScoreResult
+from evals.scorers.interface import UNSCORED
 from harness.domain.errors import NotFound, StaleEvidence
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import Sample, SampleError, SuitePin
@@ -32,7 +32,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class AnswerUsage:
     """What an answer took. input_tokens: cached ones included. judge_calls, judge_cost_usd:
     what scoring it took; None where the judge's price is unknown.
     """
@@ -46,16 +46,16 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ModelAnswer:
     """served, judge: as the providers named themselves in their replies."""
 
     text: str
-    spent: Spent
+    spent: AnswerUsage
     served: ServedModel
     judge: ServedModel = NOBODY
 
 
-def configured(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSettings:
+def suite_settings(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSettings:
     """The settings of the job's suite. Raises NotFound."""
     try:
         return suites[job.run.suite]
@@ -65,7 +65,7 @@ def configured(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSettin
         ) from None
 
 
-def questions(job: EvalJob, items: Iterable[str], pin: SuitePin) -> tuple[Question, ...]:
+def open_questions(job: EvalJob, items: Iterable[str], pin: SuitePin) -> tuple[Question, ...]:
     """Every (item, epoch) that is not stored yet, in the run's order.
 
     Raises StaleEvidence when the suite is no longer what the run was registered for.
@@ -77,7 +77,7 @@ def questions(job: EvalJob, items: Iterable[str], pin: SuitePin) -> tuple[Questi
         )
     return tuple(
         Question(position, item, epoch)
-        for position, item, epoch in planned(
+        for position, item, epoch in plan_questions(
             items,
             order_seed=job.run.order_seed,
             wanted=job.run.wanted,
@@ -87,7 +87,7 @@ def questions(job: EvalJob, items: Iterable[str], pin: SuitePin) -> tuple[Questi
     )
 
 
-def cost_usd(job: EvalJob, spent: Spent) -> float | None:
+def cost_usd(job: EvalJob, spent: AnswerUsage) -> float | None:
     """None when the provider's price of the model is not known."""
     price = job.provider.prices.get(job.target.model)
     if price is None:
@@ -95,15 +95,15 @@ def cost_usd(job: EvalJob, spent: Spent) -> float | None:
     return price.cost_usd(spent.input_tokens, spent.output_tokens, spent.cached_tokens)
 
 
-def spoken(text: str, calls: Sequence[Call]) -> str:
+def answer_text(text: str, calls: Sequence[AnswerToolCall]) -> str:
     """An answer as it is stored: its text, or with tool calls one JSON object of both."""
     if not calls:
         return text
-    made = [{"name": call.name, "arguments": arguments_of(call)} for call in calls]
+    made = [{"name": call.name, "arguments": parse_arguments(call)} for call in calls]
     return json.dumps({"content": text, "tool_calls": made}, ensure_ascii=False)
 
 
-def arguments_of(call: Call) -> object:
+def parse_arguments(call: AnswerToolCall) -> object:
     """As JSON, or the text as it came when it is none."""
     try:
         return json.loads(call.arguments or "{}")
@@ -111,11 +111,11 @@ def arguments_of(call: Call) -> object:
         return call.arguments
 
 
-def answered(
+def answered_sample(
     job: EvalJob,
     question: Question,
-    answer: Answer,
-    scored: Scored,
+    answer: ModelAnswer,
+    scored: ScoreResult,
     *,
     prompt: str,
     why_unscored: str = "",
@@ -148,16 +148,16 @@ def answered(
     )
 
 
-def not_judged(
-    job: EvalJob, question: Question, answer: Answer, *, text: str, prompt: str
+def unjudged_sample(
+    job: EvalJob, question: Question, answer: ModelAnswer, *, text: str, prompt: str
 ) -> Sample:
     """A sample with an answer, whose score the infrastructure owes us."""
-    found = answered(job, question, answer, UNSCORED, prompt=prompt)
+    found = answered_sample(job, question, answer, UNSCORED, prompt=prompt)
     return replace(found, error=SampleError.INFRA, error_text=text)
 
 
-def not_answered(
-    job: EvalJob, question: Question, *, text: str, spent: Spent, prompt: str
+def unanswered_sample(
+    job: EvalJob, question: Question, *, text: str, spent: AnswerUsage, prompt: str
 ) -> Sample:
     """A sample that the infrastructure owes us, after its retries."""
     return Sample(

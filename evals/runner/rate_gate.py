@@ -32,24 +32,24 @@ NO_LIMITS: Final = EvalLimits()
 
 
 @dataclass(frozen=True, slots=True)
-class Paces:
+class RateGates:
     """limits: by provider. book, folder: shared by all workers of this machine."""
 
     limits: Mapping[str, EvalLimits]
     book: RateBook
     folder: Path
 
-    def of(self, provider: str) -> "Pace":
+    def of(self, provider: str) -> "RateGate":
         """Of one client of that provider; close it in the same event loop."""
         limits = self.limits.get(provider, NO_LIMITS)
         # A provider's name may hold what a file's name may not.
         place = self.folder / blake2b(provider.encode(), digest_size=8).hexdigest()
         slots = Slots(place, limits.max_concurrent) if limits.max_concurrent else None
-        return Pace(provider, limits.rate, self.book, slots)
+        return RateGate(provider, limits.rate, self.book, slots)
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class RateGate:
     """slots: None for no limit of calls under way."""
 
     provider: str

@@ -12,7 +12,7 @@ IN_USE = "in-use"
 
 
 @contextlib.contextmanager
-def scratch() -> Iterator[Path]:
+def run_dir() -> Iterator[Path]:
     """A folder that only this user can read; it is gone afterwards."""
     clear_abandoned()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))

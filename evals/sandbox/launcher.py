@@ -23,12 +23,12 @@ END_S: Final = 5.0
 MOST_SAID: Final = 4096  # bytes of the verdict's pipe
 
 
-class NotRun(Exception):
+class SandboxUnavailable(Exception):
     """No verdict could be come by: nothing against the answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class SandboxProgram:
     """answer: what the model wrote, behind the prompt where it goes on from there. head: the
     prompt's imports and helpers, for the tests. call: what starts the tests, perhaps nothing.
     entry_point: the answer's function that they are about; empty for none in particular.
@@ -49,7 +49,7 @@ class Bounds:
     memory_bytes: int
 
 
-def passed(program: Program, bounds: Bounds, *, contained: bool) -> bool:
+def run_tests(program: SandboxProgram, bounds: Bounds, *, contained: bool) -> bool:
     """Whether the tests came to their end. Raises NotRun where a process cannot be started, or
     contained as it should be.
     """
@@ -108,7 +108,9 @@ def _child(
                 pass_fds=numbers,
             )
         except OSError as error:
-            raise NotRun(f"no process for the code could be started: {error}") from None
+            raise SandboxUnavailable(
+                f"no process for the code could be started: {error}"
+            ) from None
         with child:
             try:
                 whole = {**order, "reader": numbers[0], "writer": numbers[1]}
@@ -149,7 +151,9 @@ def _await_start(child: subprocess.Popen[bytes], deadline: float) -> None:
         line += byte
     if line != b"started\n":
         said = line.decode(errors="replace").strip() or "it did not start"
-        raise NotRun(f"the code's process is {said}" if said.startswith("not ") else said)
+        raise SandboxUnavailable(
+            f"the code's process is {said}" if said.startswith("not ") else said
+        )
 
 
 def _read_all(pipe: IO[bytes], deadline: float) -> bytes:
@@ -172,9 +176,9 @@ def _read(pipe: IO[bytes], most: int, deadline: float) -> bytes:
 def why_not_contained() -> str:
     """Why this machine cannot contain a model's code; empty where it can."""
     try:
-        works = passed(
-            Program("x = 1", "assert x == 1"), Bounds(START_S, 2**29), contained=True
+        works = run_tests(
+            SandboxProgram("x = 1", "assert x == 1"), Bounds(START_S, 2**29), contained=True
         )
-    except NotRun as error:
+    except SandboxUnavailable as error:
         return str(error)
     return "" if works else "a contained process did not come to its end"

@@ -12,15 +12,15 @@ from typing import Final
 from evals.scorers.code import CODE
 from evals.scorers.ifeval import IFEVAL
 from evals.scorers.instructions import INSTRUCTIONS
+from evals.scorers.interface import AnswerToolCall, NotJudged, Options, Scorer, ScoreResult
 from evals.scorers.json_fields import JSON_FIELDS
 from evals.scorers.json_schema import JSON_SCHEMA
-from evals.scorers.judge_protocol import Judging
+from evals.scorers.judge_protocol import AnswerJudge
 from evals.scorers.labels import CHOICE, LABEL
 from evals.scorers.numeric import NUMERIC
 from evals.scorers.pairwise import PAIRWISE
-from evals.scorers.python_source import tree_of
+from evals.scorers.python_source import parse_source
 from evals.scorers.rubric import RUBRIC
-from evals.scorers.scorer import Call, NotJudged, Options, Scored, Scorer
 from evals.scorers.similarity import SIMILARITY
 from evals.scorers.text_match import EXACT, REGEX
 from evals.scorers.tool_calls import TOOL_CALL
@@ -29,11 +29,11 @@ from harness.domain.errors import NotFound
 
 __all__ = [
     "SCORERS",
-    "Call",
-    "Judging",
+    "AnswerToolCall",
+    "AnswerJudge",
     "NotJudged",
     "Options",
-    "Scored",
+    "ScoreResult",
     "Scorer",
     "identity",
     "scorer",
@@ -50,7 +50,7 @@ SCORERS: Final[Mapping[str, Scorer]] = {
 }
 
 
-def scorer(name: str) -> Scorer:
+def find_scorer(name: str) -> Scorer:
     """Raises NotFound, naming the nearest scorer."""
     try:
         return SCORERS[name]
@@ -60,7 +60,7 @@ def scorer(name: str) -> Scorer:
         raise NotFound(f"no scorer {name!r}; {hint}") from None
 
 
-def identity(each: Scorer, options: Options) -> str:
+def scorer_identity(each: Scorer, options: Options) -> str:
     """Name, hash of the code that decides, hash of the options: `numeric@3f0c…/9a1b…`."""
     decides = each.judged or each.score
     code, chosen = _code_sha256(decides.__module__), digest(dict(options))
@@ -85,7 +85,7 @@ def _code_sha256(module: str) -> str:
             seen |= {f"sandbox/{each.name}": _source(each) for each in file.parent.glob("*.py")}
         todo += [
             node.module
-            for node in ast.walk(tree_of(source))
+            for node in ast.walk(parse_source(source))
             if isinstance(node, ast.ImportFrom)
             and (node.module or "").startswith(
                 (f"{ABOVE}evals.scorers.", f"{ABOVE}evals.sandbox.")

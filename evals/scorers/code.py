@@ -8,9 +8,16 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from evals.sandbox.launcher import Bounds, NotRun, Program, passed
-from evals.scorers.python_source import tree_of
-from evals.scorers.scorer import UNSCORED, NotJudged, Options, Scored, Scorer, right_or_wrong
+from evals.sandbox.launcher import Bounds, SandboxProgram, SandboxUnavailable, run_tests
+from evals.scorers.interface import (
+    UNSCORED,
+    NotJudged,
+    Options,
+    Scorer,
+    ScoreResult,
+    right_or_wrong,
+)
+from evals.scorers.python_source import parse_source
 from evals.suites.items import Item
 from harness.domain.errors import InputError
 
@@ -42,7 +49,7 @@ def task_of(item: Item) -> Task:
     return Task(*parts)
 
 
-def code(answer: str, item: Item, options: Options) -> Scored:
+def code(answer: str, item: Item, options: Options) -> ScoreResult:
     """strict: the answer as it stands. lenient: the code in its fences. Raises NotJudged when
     no process can be started, or contained.
     """
@@ -66,19 +73,19 @@ def _passes(answer: str, task: Task, options: Options) -> bool:
         return False
     bounds = Bounds(options["timeout_s"], int(options["memory_mb"]) * 2**20)
     try:
-        return passed(program, bounds, contained=options.get(CONTAINED, True))
-    except NotRun as error:
+        return run_tests(program, bounds, contained=options.get(CONTAINED, True))
+    except SandboxUnavailable as error:
         raise NotJudged(
             f"{error}; `swapgate doctor` says more. Code of models runs contained, unless "
             "`code.uncontained: true` takes the risk"
         ) from None
 
 
-def program_of(answer: str, task: Task) -> Program:
+def program_of(answer: str, task: Task) -> SandboxProgram:
     """The answer, behind its prompt where it goes on from there, and the tests of it."""
     whole = not task.entry_point or defines(answer, task.entry_point)
     helpers = imports(task.prompt)
-    return Program(
+    return SandboxProgram(
         # A whole function still needs what the prompt imports.
         answer=f"{helpers if whole else task.prompt}{answer}\n",
         test=task.test,
@@ -98,7 +105,7 @@ def defines(text: str, name: str) -> bool:
 def imports(prompt: str) -> str:
     """The prompt's import lines and helpers; the prompt itself where it is whole Python."""
     try:
-        tree_of(prompt)
+        parse_source(prompt)
     except SyntaxError:
         lines = [line for line in prompt.splitlines() if re.match(r"(?:from|import) ", line)]
         return "".join(f"{line}\n" for line in lines)
@@ -112,7 +119,7 @@ def check(item: Item, options: Options) -> str | None:
             raise InputError(f"scorer 'code': option {name!r} must be from {low} to {high}")
     task = task_of(item)
     try:
-        tree_of(task.test)
+        parse_source(task.test)
     except (SyntaxError, ValueError) as error:
         raise InputError(f"item {item.id!r}: its test is not Python: {error}") from None
     return None

@@ -8,7 +8,7 @@ the suite and counted there.
 from typing import Any, cast
 
 from evals.scorers.ifeval_rules import KINDS, unsupported
-from evals.scorers.scorer import UNSCORED, Options, Scored, Scorer, settled
+from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, score_result
 from evals.suites.items import Item
 from harness.domain.errors import InputError
 
@@ -39,7 +39,7 @@ def loosened(answer: str) -> list[str]:
     return [text for cut in cuts for text in (cut, cut.replace("*", "")) if text.strip()]
 
 
-def ifeval(answer: str, item: Item, options: Options) -> Scored:
+def ifeval(answer: str, item: Item, options: Options) -> ScoreResult:
     """1 if every instruction is followed, else 0; with `graded` the share of them."""
     if not answer.strip():
         return UNSCORED
@@ -58,7 +58,7 @@ def ifeval(answer: str, item: Item, options: Options) -> Scored:
         for (kind, _), kept, forgiven in zip(told, strict, loose, strict=True)
         if forgiven and not kept
     ]
-    return settled(score(strict), score(loose), broken[0] if broken else "")
+    return score_result(score(strict), score(loose), broken[0] if broken else "")
 
 
 def check(item: Item, _options: Options) -> str | None:

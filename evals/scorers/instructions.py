@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from evals.scorers.scorer import UNSCORED, Options, Scored, Scorer, settled
+from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, score_result
 from evals.scorers.text_measures import first_word, paragraphs, sentences, word_count, words
 from evals.scorers.unwrap import inside_fence
 from evals.suites.items import Item
@@ -18,7 +18,7 @@ Params = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class WritingRule:
     """params: the type of each parameter; a `list` is one of texts."""
 
     holds: Callable[[str, Params], bool]
@@ -29,24 +29,26 @@ def bullets(text: str) -> int:
     return sum(line.startswith("- ") for line in text.splitlines())
 
 
-RULES: Final[Mapping[str, Rule]] = {
-    "sentences_exact": Rule(lambda t, p: sentences(t) == p["count"], {"count": int}),
-    "words_between": Rule(
+RULES: Final[Mapping[str, WritingRule]] = {
+    "sentences_exact": WritingRule(lambda t, p: sentences(t) == p["count"], {"count": int}),
+    "words_between": WritingRule(
         lambda t, p: p["low"] <= words(t) <= p["high"], {"low": int, "high": int}
     ),
-    "bullets_exact": Rule(lambda t, p: bullets(t) == p["count"], {"count": int}),
-    "paragraphs_exact": Rule(lambda t, p: len(paragraphs(t)) == p["count"], {"count": int}),
-    "include_words": Rule(
+    "bullets_exact": WritingRule(lambda t, p: bullets(t) == p["count"], {"count": int}),
+    "paragraphs_exact": WritingRule(
+        lambda t, p: len(paragraphs(t)) == p["count"], {"count": int}
+    ),
+    "include_words": WritingRule(
         lambda t, p: all(word_count(t, word) for word in p["words"]), {"words": list}
     ),
-    "exclude_words": Rule(
+    "exclude_words": WritingRule(
         lambda t, p: not any(word_count(t, word) for word in p["words"]), {"words": list}
     ),
-    "lower_case": Rule(lambda t, _: t == t.lower(), {}),
-    "ends_with": Rule(lambda t, p: t.strip().endswith(p["phrase"]), {"phrase": str}),
-    "starts_with": Rule(lambda t, p: first_word(t) == p["word"], {"word": str}),
-    "no_commas": Rule(lambda t, _: "," not in t, {}),
-    "title_in_angles": Rule(lambda t, _: re.search(r"<<[^<>\n]+>>", t) is not None, {}),
+    "lower_case": WritingRule(lambda t, _: t == t.lower(), {}),
+    "ends_with": WritingRule(lambda t, p: t.strip().endswith(p["phrase"]), {"phrase": str}),
+    "starts_with": WritingRule(lambda t, p: first_word(t) == p["word"], {"word": str}),
+    "no_commas": WritingRule(lambda t, _: "," not in t, {}),
+    "title_in_angles": WritingRule(lambda t, _: re.search(r"<<[^<>\n]+>>", t) is not None, {}),
 }
 
 
@@ -122,7 +124,7 @@ def readings(answer: str, rules: Sequence[Params]) -> Iterator[tuple[str, float]
             yield f"{name}+{form}" if name else form, loose_share(text, left)
 
 
-def instructions(answer: str, item: Item, options: Options) -> Scored:
+def instructions(answer: str, item: Item, options: Options) -> ScoreResult:
     """All rules kept: 1, else 0; with `graded` the share of them."""
     if not answer.strip():
         return UNSCORED
@@ -132,7 +134,7 @@ def instructions(answer: str, item: Item, options: Options) -> Scored:
     ]
     # Of equal scores the first: the one that had the least to forgive.
     rule, best = max(found, key=lambda each: each[1])
-    return settled(found[0][1], best, rule)
+    return score_result(found[0][1], best, rule)
 
 
 def check(item: Item, _options: Options) -> str | None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
+from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, score_result
 from evals.scorers.json_repair import json_object, loads, repaired
-from evals.scorers.scorer import UNSCORED, Options, Scored, Scorer, settled
 from evals.suites.items import Item
 from harness.domain.errors import InputError, PatternTooSlow
 
@@ -80,7 +80,7 @@ def relaxed_share(found: Mapping[str, Any], target: Mapping[str, Any]) -> float:
     return share({**nulls, **there}, wanted)
 
 
-def json_fields(answer: str, item: Item, options: Options) -> Scored:
+def json_fields(answer: str, item: Item, options: Options) -> ScoreResult:
     """1 if all fields are right, else 0; with `graded` the share of right fields."""
     try:
         return _json_fields(answer, item, options)
@@ -89,7 +89,7 @@ def json_fields(answer: str, item: Item, options: Options) -> Scored:
         return UNSCORED
 
 
-def _json_fields(answer: str, item: Item, options: Options) -> Scored:
+def _json_fields(answer: str, item: Item, options: Options) -> ScoreResult:
     target = cast("dict[str, object]", item.target)
     whole = json_object(answer.strip())
     schema_kept = whole is not None and valid(whole, item.metadata.get("schema"))
@@ -106,7 +106,7 @@ def _json_fields(answer: str, item: Item, options: Options) -> Scored:
     forgiven = max(plain, score(relaxed_share(found, target)))
     if not rule:
         rule = value_rule(found, target) if forgiven > plain else "schema"
-    return settled(strict, forgiven, rule)
+    return score_result(strict, forgiven, rule)
 
 
 def value_rule(found: Mapping[str, Any], target: Mapping[str, Any]) -> str:

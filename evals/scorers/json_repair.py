@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from evals.scorers.python_source import literal
+from evals.scorers.python_source import parse_literal
 from evals.scorers.unwrap import inside_fence
 
 LONGEST = 200_000  # characters; a longer answer is not searched
@@ -105,7 +105,7 @@ def without_trailing_commas(text: str) -> str:
 def from_python(text: str) -> str:
     """Single quotes, True, False and None, as Python writes an object."""
     try:
-        return json.dumps(literal(text), allow_nan=False)
+        return json.dumps(parse_literal(text), allow_nan=False)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
 

@@ -6,9 +6,9 @@ The schema is the option `schema`, else `metadata.schema`, else the target.
 import json
 from typing import Any
 
+from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, right_or_wrong
 from evals.scorers.json_fields import relaxed, schema_fault, valid
 from evals.scorers.json_repair import loads, repaired, unfenced
-from evals.scorers.scorer import UNSCORED, Options, Scored, Scorer, right_or_wrong
 from evals.suites.items import Item
 from harness.domain.errors import InputError
 
@@ -19,7 +19,7 @@ def schema_of(item: Item, options: Options) -> Any:
     return options["schema"] or item.metadata.get("schema") or item.target
 
 
-def json_schema(answer: str, item: Item, options: Options) -> Scored:
+def json_schema(answer: str, item: Item, options: Options) -> ScoreResult:
     """strict: the answer is one valid JSON value. lenient: it holds one, repaired as for
     `json_fields`, or has one whose numbers stand in texts.
     """
@@ -30,7 +30,7 @@ def json_schema(answer: str, item: Item, options: Options) -> Scored:
         return UNSCORED
 
 
-def _json_schema(answer: str, schema: object) -> Scored:
+def _json_schema(answer: str, schema: object) -> ScoreResult:
     text = answer.strip()
     whole = parsed(text)
     if whole is not NOTHING and valid(whole, schema):

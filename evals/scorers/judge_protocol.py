@@ -4,8 +4,8 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from evals.scorers.interface import UNSCORED, Options, ScoreResult
 from evals.scorers.json_repair import repaired
-from evals.scorers.scorer import UNSCORED, Options, Scored
 from evals.suites.items import Item
 from harness.domain.evals.pins import ServedModel
 
@@ -15,7 +15,7 @@ REMINDER = "Answer with the one JSON object alone, in the form that was asked fo
 ABSTAINS = object()
 
 
-class Judging(Protocol):
+class AnswerJudge(Protocol):
     """The pinned model. Both raise NotJudged when it does not answer or may not be asked."""
 
     @property
@@ -28,7 +28,7 @@ class Judging(Protocol):
         """Why it may not be asked any more; empty while it may."""
         ...
 
-    def heard_in(self, heard: set[ServedModel]) -> "Judging":
+    def heard_in(self, heard: set[ServedModel]) -> "AnswerJudge":
         """The same, which notes in `heard` what answered."""
         ...
 
@@ -39,10 +39,10 @@ class Judging(Protocol):
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]: ...
 
 
-JudgedScore = Callable[[Judging, str, Item, Options], Awaitable[Scored]]
+JudgedScore = Callable[[AnswerJudge, str, Item, Options], Awaitable[ScoreResult]]
 
 
-def without_a_judge(_answer: str, _item: Item, _options: Options) -> Scored:
+def without_a_judge(_answer: str, _item: Item, _options: Options) -> ScoreResult:
     """Such an answer has no score until the judge has been asked."""
     return UNSCORED
 
@@ -53,8 +53,8 @@ def with_data(instructions: str, data: Mapping[str, Any]) -> list[dict[str, str]
     return [{"role": "user", "content": f"{instructions}\n\n{DATA}{shown}"}]
 
 
-async def asked_until_read(
-    judging: Judging,
+async def ask_until_readable(
+    judging: AnswerJudge,
     messages: Sequence[Mapping[str, str]],
     read: Callable[[Mapping[str, Any]], T | None],
 ) -> T | None:
@@ -83,6 +83,6 @@ def only_object(said: str) -> Mapping[str, Any] | None:
     return mended[0]
 
 
-def wording(given: object) -> str:
+def target_text(given: object) -> str:
     """A target as the judge sees it."""
     return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from string import ascii_uppercase
 
-from evals.scorers.scorer import UNSCORED, Options, Scored, Scorer, right_or_wrong
-from evals.scorers.unwrap import lines_of, peelings
+from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, right_or_wrong
+from evals.scorers.unwrap import non_blank_lines, unwrap_layers
 from evals.suites.items import Item
 from harness.domain.errors import InputError
 
@@ -24,7 +24,7 @@ def mentioned(text: str, labels: Iterable[str]) -> set[str]:
     return set(re.findall(rf"(?<!\w)(?:{words})(?!\w)", folded(text)))
 
 
-def label(answer: str, item: Item, options: Options) -> Scored:
+def label(answer: str, item: Item, options: Options) -> ScoreResult:
     """strict: exactly the label. lenient: the only label of the set that is mentioned."""
     target = str(item.target).strip()
     if answer.strip() == target:
@@ -34,7 +34,7 @@ def label(answer: str, item: Item, options: Options) -> Scored:
         return UNSCORED
     if found != {folded(target)}:
         return right_or_wrong(strict=False, lenient=False)
-    layers = [("case", answer), *peelings(answer)]
+    layers = [("case", answer), *unwrap_layers(answer)]
     rule = next((rule for rule, text in layers if folded(text) == folded(target)), "")
     return right_or_wrong(strict=False, lenient=True, rule=rule or "label_with_extra_text")
 
@@ -79,10 +79,10 @@ def chosen(text: str, item: Item) -> str | None:
     return ascii_uppercase[named[0]] if len(named) == 1 else None
 
 
-def choice(answer: str, item: Item, options: Options) -> Scored:
+def choice(answer: str, item: Item, options: Options) -> ScoreResult:
     """strict: the letter alone (after final_line, if asked for). lenient: the letter meant."""
     right, final_line = letter_of(item), options["final_line"]
-    lines = lines_of(answer)
+    lines = non_blank_lines(answer)
     last = lines[-1] if lines else ""
     if final_line and last.startswith(final_line):
         strict: str | None = last.removeprefix(final_line).strip()

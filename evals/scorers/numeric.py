@@ -3,8 +3,8 @@
 import re
 from decimal import Decimal, InvalidOperation
 
-from evals.scorers.scorer import UNSCORED, Options, Scored, Scorer, right_or_wrong
-from evals.scorers.unwrap import lines_of
+from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, right_or_wrong
+from evals.scorers.unwrap import non_blank_lines
 from evals.suites.items import Item
 from harness.domain.errors import InputError
 
@@ -29,7 +29,7 @@ def last_number(text: str) -> Decimal | None:
 
 def strict_number(answer: str, final_line: str) -> Decimal | None:
     """The number in the form that was asked for; None when the form is not kept."""
-    lines = lines_of(answer)
+    lines = non_blank_lines(answer)
     if not final_line:
         return last_number(answer)
     kept = re.fullmatch(rf"{re.escape(final_line)}\s*({NUMBER})", lines[-1]) if lines else None
@@ -39,13 +39,15 @@ def strict_number(answer: str, final_line: str) -> Decimal | None:
 def broken_rule(answer: str, final_line: str) -> str:
     """Why the final line is not as asked: not there, not last, or with something around it."""
     at = [
-        n for n, line in enumerate(lines_of(answer)) if final_line.casefold() in line.casefold()
+        n
+        for n, line in enumerate(non_blank_lines(answer))
+        if final_line.casefold() in line.casefold()
     ]
     if not at:
         return "no_final_line"
-    if at[-1] < len(lines_of(answer)) - 1:
+    if at[-1] < len(non_blank_lines(answer)) - 1:
         return "trailing_prose"
-    line = lines_of(answer)[-1]
+    line = non_blank_lines(answer)[-1]
     if re.search(r"[*_`#]", line):
         return "markup"
     return "final_line_form"
@@ -61,7 +63,7 @@ def lenient_number(answer: str, final_line: str) -> Decimal | None:
     return last_number(answer.replace("*", " "))
 
 
-def numeric(answer: str, item: Item, options: Options) -> Scored:
+def numeric(answer: str, item: Item, options: Options) -> ScoreResult:
     """tolerance: how far off is still right, in units of the number."""
     wanted = number(str(item.target).strip())
     given = lenient_number(answer, options["final_line"])

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Final
 
+from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, score_result
 from evals.scorers.judge_protocol import (
-    Judging,
-    asked_until_read,
+    AnswerJudge,
+    ask_until_readable,
+    target_text,
     with_data,
     without_a_judge,
-    wording,
 )
-from evals.scorers.scorer import UNSCORED, Options, Scored, Scorer, settled
 from evals.suites.items import Item
 from harness.domain.errors import InputError
 
@@ -32,26 +32,28 @@ Answer with one JSON object and nothing else:
 If they cannot be compared, "winner" is null."""
 
 
-async def pairwise(judging: Judging, answer: str, item: Item, options: Options) -> Scored:
+async def pairwise(
+    judging: AnswerJudge, answer: str, item: Item, options: Options
+) -> ScoreResult:
     """1 when preferred in both orders, 0 in none; a tie is half a win. Unscored when the judge
     abstains in either order. Raises NotJudged.
     """
     if not answer.strip():
         return UNSCORED
-    reference = wording(item.target)
+    reference = target_text(item.target)
     if answer.strip() == reference.strip():
-        return settled(0.5, 0.5)
+        return score_result(0.5, 0.5)
     first = first_letter(item.id, options["seed"])
     other = "B" if first == "A" else "A"
     points = 0.0
     for mine, theirs in ((first, other), (other, first)):
         data = {"task": item.input, mine: answer, theirs: reference}
         told = with_data(PROMPT.format(criteria=options["criteria"]), data)
-        winner = await asked_until_read(judging, told, winner_of)
+        winner = await ask_until_readable(judging, told, winner_of)
         if winner is None:
             return UNSCORED
         points += {mine: 1.0, theirs: 0.0}.get(winner, 0.5)
-    return settled(points / 2, points / 2)
+    return score_result(points / 2, points / 2)
 
 
 def winner_of(said: Mapping[str, Any]) -> str | None:
@@ -67,7 +69,7 @@ def first_letter(item: str, seed: int) -> str:
 def check(item: Item, options: Options) -> str | None:
     if not options["criteria"].strip():
         raise InputError("scorer 'pairwise' needs the option 'criteria': what counts")
-    if not wording(item.target).strip():
+    if not target_text(item.target).strip():
         raise InputError(f"item {item.id!r}: scorer 'pairwise' needs an answer as target")
     return None
 

@@ -12,13 +12,13 @@ from typing import Final
 _ONE_AT_A_TIME: Final = threading.Lock()
 
 
-def tree_of(source: str) -> ast.Module:
+def parse_source(source: str) -> ast.Module:
     """Raises SyntaxError, or ValueError for null bytes."""
     with _ONE_AT_A_TIME:
         return ast.parse(source)
 
 
-def literal(text: str) -> object:
+def parse_literal(text: str) -> object:
     """The value of a Python literal. Raises as `ast.literal_eval`."""
     with _ONE_AT_A_TIME:
         return ast.literal_eval(text)

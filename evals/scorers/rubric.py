@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, score_result
 from evals.scorers.judge_protocol import (
-    Judging,
-    asked_until_read,
+    AnswerJudge,
+    ask_until_readable,
+    target_text,
     with_data,
     without_a_judge,
-    wording,
 )
-from evals.scorers.scorer import UNSCORED, Options, Scored, Scorer, settled
 from evals.suites.items import Item
 from harness.domain.errors import InputError
 
@@ -27,16 +27,18 @@ Think about the rubric point by point. Then answer with one JSON object and noth
 If the answer cannot be graded by this rubric, "score" is null."""
 
 
-async def rubric(judging: Judging, answer: str, item: Item, options: Options) -> Scored:
+async def rubric(
+    judging: AnswerJudge, answer: str, item: Item, options: Options
+) -> ScoreResult:
     """Unscored when the judge abstains. Raises NotJudged."""
     if not answer.strip():
         return UNSCORED
     data = {"task": item.input, "answer": answer}
     if options["show_target"]:
-        data["reference"] = wording(item.target)
+        data["reference"] = target_text(item.target)
     told = with_data(PROMPT.format(rubric=rubric_of(item, options)), data)
-    score = await asked_until_read(judging, told, score_of)
-    return UNSCORED if score is None else settled(score, score)
+    score = await ask_until_readable(judging, told, score_of)
+    return UNSCORED if score is None else score_result(score, score)
 
 
 def score_of(said: Mapping[str, Any]) -> float | None:

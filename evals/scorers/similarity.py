@@ -3,25 +3,34 @@
 import math
 from collections.abc import Sequence
 
-from evals.scorers.judge_protocol import Judging, without_a_judge, wording
-from evals.scorers.scorer import UNSCORED, NotJudged, Options, Scored, Scorer, settled
+from evals.scorers.interface import (
+    UNSCORED,
+    NotJudged,
+    Options,
+    Scorer,
+    ScoreResult,
+    score_result,
+)
+from evals.scorers.judge_protocol import AnswerJudge, target_text, without_a_judge
 from evals.suites.items import Item
 from harness.domain.errors import InputError
 
 
-async def similarity(judging: Judging, answer: str, item: Item, options: Options) -> Scored:
+async def similarity(
+    judging: AnswerJudge, answer: str, item: Item, options: Options
+) -> ScoreResult:
     """The cosine with the nearest target, 0 where it is negative; with a `threshold` 1 from
     there up, else 0. Raises NotJudged.
     """
     if not answer.strip():
         return UNSCORED
     targets = item.target if isinstance(item.target, list) else [item.target]
-    mine, *theirs = await judging.embed([answer, *map(wording, targets)])
+    mine, *theirs = await judging.embed([answer, *map(target_text, targets)])
     near = max(cosine(mine, each) for each in theirs)
     score = min(max(near, 0.0), 1.0)
     if options["threshold"]:
         score = float(score >= options["threshold"])
-    return settled(score, score)
+    return score_result(score, score)
 
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:

@@ -2,8 +2,8 @@
 
 import json
 
-from evals.scorers.scorer import UNSCORED, Options, Scored, Scorer, right_or_wrong
-from evals.scorers.unwrap import lines_of, peelings
+from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, right_or_wrong
+from evals.scorers.unwrap import non_blank_lines, unwrap_layers
 from evals.suites.items import Item
 from harness.domain.bounded_regex import TimedPattern
 from harness.domain.errors import InputError, PatternTooSlow
@@ -18,7 +18,7 @@ def folded(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def exact(answer: str, item: Item, options: Options) -> Scored:
+def exact(answer: str, item: Item, options: Options) -> ScoreResult:
     """A list as target means: any of these."""
     if not answer.strip():
         return UNSCORED
@@ -33,12 +33,12 @@ def exact(answer: str, item: Item, options: Options) -> Scored:
         return right_or_wrong(strict=True, lenient=True)
     if folded(answer) in forgiven:
         return right_or_wrong(strict=False, lenient=True, rule="case")
-    for rule, text in peelings(answer):
+    for rule, text in unwrap_layers(answer):
         if folded(text) in forgiven:
             return right_or_wrong(strict=False, lenient=True, rule=rule)
-    lines = lines_of(answer)
+    lines = non_blank_lines(answer)
     for rule, line in (("leading_prose", lines[-1]), ("trailing_prose", lines[0])):
-        if {folded(line), *(folded(text) for _, text in peelings(line))} & forgiven:
+        if {folded(line), *(folded(text) for _, text in unwrap_layers(line))} & forgiven:
             return right_or_wrong(strict=False, lenient=True, rule=rule)
     return right_or_wrong(strict=False, lenient=False)
 
@@ -55,7 +55,7 @@ def check_regex(item: Item, options: Options) -> str | None:
     return None
 
 
-def regex(answer: str, item: Item, options: Options) -> Scored:
+def regex(answer: str, item: Item, options: Options) -> ScoreResult:
     """strict: the whole answer matches. lenient: a part of it does.
 
     An answer that the expression takes too long for has no score, which never speaks for it.
@@ -68,11 +68,11 @@ def regex(answer: str, item: Item, options: Options) -> Scored:
         return UNSCORED
 
 
-def _matched(answer: str, pattern: TimedPattern) -> Scored:
+def _matched(answer: str, pattern: TimedPattern) -> ScoreResult:
     strict = pattern.matches_whole(answer.strip())
     if strict or not pattern.matches_in(answer):
         return right_or_wrong(strict=strict, lenient=strict)
-    for rule, text in peelings(answer):
+    for rule, text in unwrap_layers(answer):
         if pattern.matches_whole(text):
             return right_or_wrong(strict=False, lenient=True, rule=rule)
     return right_or_wrong(strict=False, lenient=True, rule="extra_text")

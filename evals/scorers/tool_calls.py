@@ -11,9 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from evals.scorers.interface import (
+    UNSCORED,
+    AnswerToolCall,
+    Options,
+    Scorer,
+    ScoreResult,
+    right_or_wrong,
+)
 from evals.scorers.json_fields import relaxed, same
 from evals.scorers.json_repair import LONGEST, json_object, loads, repaired, unfenced
-from evals.scorers.scorer import UNSCORED, Call, Options, Scored, Scorer, right_or_wrong
 from evals.suites.items import Item
 from harness.domain.errors import InputError
 
@@ -25,7 +32,7 @@ MOST_MATCHED: Final = 32  # calls; more are not compared in every order
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class ReadToolCall:
     """A call as read. rule: what had to be forgiven to read it; empty for a proper one."""
 
     name: str
@@ -33,7 +40,9 @@ class Made:
     rule: str = ""
 
 
-def tool_calls(calls: Sequence[Call], answer: str, item: Item, options: Options) -> Scored:
+def tool_calls(
+    calls: Sequence[AnswerToolCall], answer: str, item: Item, options: Options
+) -> ScoreResult:
     """strict: exactly the target's calls, with the target's types. lenient: also a call that
     was written as text, arguments that are not quite JSON, numbers as texts, another spelling
     of a name.
@@ -47,14 +56,18 @@ def tool_calls(calls: Sequence[Call], answer: str, item: Item, options: Options)
         return UNSCORED
 
 
-def in_words(answer: str, item: Item, options: Options) -> Scored:
+def in_words(answer: str, item: Item, options: Options) -> ScoreResult:
     """An answer without calls."""
     return tool_calls((), answer, item, options)
 
 
 def _scored(
-    calls: Sequence[Call], answer: str, wanted: Sequence[Made], *, any_of: bool
-) -> Scored:
+    calls: Sequence[AnswerToolCall],
+    answer: str,
+    wanted: Sequence[ReadToolCall],
+    *,
+    any_of: bool,
+) -> ScoreResult:
     if not wanted:
         return right_or_wrong(strict=not calls, lenient=not calls)
     made = [proper(call) for call in calls]
@@ -69,27 +82,31 @@ def _scored(
     )
 
 
-def value_rule(read: Sequence[Made], wanted: Sequence[Made]) -> str:
+def value_rule(read: Sequence[ReadToolCall], wanted: Sequence[ReadToolCall]) -> str:
     names = {each.name for each in wanted}
     return "argument_type" if all(each.name in names for each in read) else "tool_name_form"
 
 
-def proper(call: Call) -> Made | None:
+def proper(call: AnswerToolCall) -> ReadToolCall | None:
     found = json_object(call.arguments.strip() or "{}")
-    return None if found is None else Made(call.name, found)
+    return None if found is None else ReadToolCall(call.name, found)
 
 
-def mended(call: Call) -> Made:
+def mended(call: AnswerToolCall) -> ReadToolCall:
     """The arguments as far as they can be read."""
     inner = loads(call.arguments)
     if isinstance(inner, str):
         found = json_object(inner)
-        return Made(call.name, found or {}, "double_escaped")
+        return ReadToolCall(call.name, found or {}, "double_escaped")
     read = repaired(call.arguments.strip() or "{}")
-    return Made(call.name, {}, "arguments_not_json") if read is None else Made(call.name, *read)
+    return (
+        ReadToolCall(call.name, {}, "arguments_not_json")
+        if read is None
+        else ReadToolCall(call.name, *read)
+    )
 
 
-def written_in(answer: str) -> list[Made]:
+def written_in(answer: str) -> list[ReadToolCall]:
     """Calls that stand in the text, as JSON."""
     if len(answer) > LONGEST:
         return []
@@ -106,7 +123,7 @@ def mended_json(text: str) -> Any:
     return None if read is None else read[0]
 
 
-def calls_of(value: Any) -> list[Made]:
+def calls_of(value: Any) -> list[ReadToolCall]:
     """Of one call, of a list, or of an object that holds `tool_calls`."""
     if isinstance(value, list):
         return [made for each in value for made in calls_of(each)]
@@ -121,10 +138,12 @@ def calls_of(value: Any) -> list[Made]:
     arguments = loads(given) if isinstance(given, str) else given
     if name is None or not isinstance(arguments, dict):
         return []
-    return [Made(name, arguments, "call_as_text")]
+    return [ReadToolCall(name, arguments, "call_as_text")]
 
 
-def matched(made: Sequence[Made], wanted: Sequence[Made], any_of: bool, *, loose: bool) -> bool:  # noqa: FBT001 - the suite's option, handed through
+def matched(
+    made: Sequence[ReadToolCall], wanted: Sequence[ReadToolCall], any_of: bool, *, loose: bool
+) -> bool:  # noqa: FBT001 - the suite's option, handed through
     """Whether the calls are the wanted ones, in some order: a perfect matching (Kuhn 1955)."""
     if len(made) != len(wanted) or len(made) > MOST_MATCHED:
         return False
@@ -147,7 +166,7 @@ def matched(made: Sequence[Made], wanted: Sequence[Made], any_of: bool, *, loose
     return all(place(at, set()) for at in range(len(made)))
 
 
-def alike(made: Made, wanted: Made, any_of: bool, *, loose: bool) -> bool:  # noqa: FBT001 - as above
+def alike(made: ReadToolCall, wanted: ReadToolCall, any_of: bool, *, loose: bool) -> bool:  # noqa: FBT001 - as above
     if made.name != wanted.name and not (loose and spelled(made.name) == spelled(wanted.name)):
         return False
     if any_of:
@@ -175,7 +194,7 @@ def within(arguments: Mapping[str, Any], accepted: Mapping[str, Any], *, loose: 
     )
 
 
-def wanted_of(item: Item) -> list[Made]:
+def wanted_of(item: Item) -> list[ReadToolCall]:
     """Raises InputError for a target that is neither a call nor a list of calls."""
     targets = item.target if isinstance(item.target, list) else [item.target]
     found = []
@@ -190,7 +209,7 @@ def wanted_of(item: Item) -> list[Made]:
                 '{"name": "…", "arguments": {…}}, a list of these, or []; this is '
                 f"{json.dumps(each, ensure_ascii=False)[:60]}"
             )
-        found.append(Made(each["name"], each["arguments"]))
+        found.append(ReadToolCall(each["name"], each["arguments"]))
     return found
 
 

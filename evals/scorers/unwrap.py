@@ -19,7 +19,7 @@ def inside_fence(text: str) -> str | None:
     return parts[1][named.end() if named else 0 :].strip()
 
 
-def peelings(answer: str) -> Iterator[tuple[str, str]]:
+def unwrap_layers(answer: str) -> Iterator[tuple[str, str]]:
     """(rule, text): the answer with one layer after another taken off, outermost first."""
     text = answer.strip()
     fenced = inside_fence(text)
@@ -39,6 +39,6 @@ def peelings(answer: str) -> Iterator[tuple[str, str]]:
             yield rule, text
 
 
-def lines_of(text: str) -> list[str]:
+def non_blank_lines(text: str) -> list[str]:
     """The lines that are not blank, stripped."""
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -7,7 +7,7 @@ from typing import Any
 
 from evals.sim import seeded_random
 from evals.sim.profiles import Habits, Profile
-from evals.sim.simulated_model import Verdict
+from evals.sim.simulated_model import SimulatedAnswer
 
 TRAILERS = (
     "Let me know if you would like any of these values explained.",
@@ -28,7 +28,7 @@ ASKED_LENGTH = re.compile(r"\b(\d{1,5}) words\b")
 
 
 def answer(
-    verdict: Verdict,
+    verdict: SimulatedAnswer,
     profile: Profile,
     *,
     prompt: str,
@@ -51,7 +51,9 @@ def answer(
     if seeded_random.uniform("markup", *place) < habits.markup:
         text = bold_at_last(text)
     if "ANSWER:" not in prompt and seeded_random.uniform("verbose", *place) < habits.verbose:
-        return f"{OPENERS[seeded_random.number('opener', *place) % len(OPENERS)]}\n\n{text}"
+        return (
+            f"{OPENERS[seeded_random.random_bits('opener', *place) % len(OPENERS)]}\n\n{text}"
+        )
     return text
 
 
@@ -76,7 +78,7 @@ def plain(value: Any) -> str:
     return value if isinstance(value, str) else bare(value)
 
 
-def working(verdict: Verdict) -> str:
+def working(verdict: SimulatedAnswer) -> str:
     numbers = re.findall(r"\d[\d.,]*\d|\d", verdict.item.input)[:4]
     return f"I start from {', '.join(numbers) or 'what is given'} and go step by step."
 
@@ -117,13 +119,13 @@ def broken(text: str, variant: str) -> str:
 
 
 def trailer(place: tuple[object, ...]) -> str:
-    return TRAILERS[seeded_random.number("trailer", *place) % len(TRAILERS)]
+    return TRAILERS[seeded_random.random_bits("trailer", *place) % len(TRAILERS)]
 
 
 def filler(prompt: str) -> str:
     """The harmless answer to a prompt that is no item: as long as `N words` in it asks for."""
     asked = ASKED_LENGTH.search(prompt)
     count = min(int(asked[1]), MOST_WORDS) if asked else DEFAULT_WORDS
-    start = seeded_random.number("filler", prompt) % len(WORDS)
+    start = seeded_random.random_bits("filler", prompt) % len(WORDS)
     text = " ".join(WORDS[(start + n) % len(WORDS)] for n in range(count))
     return f"{text.capitalize()}."

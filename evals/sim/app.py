@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from evals.sim import control_endpoints
 from evals.sim.protocols.endpoints import DIALECTS, dialect_of
-from evals.sim.protocols.http_exchange import ClientGone, Exchange, Receive, Scope, Send
+from evals.sim.protocols.http_exchange import ClientGone, HttpExchange, Receive, Scope, Send
 from evals.sim.protocols.requests import Refused
 from evals.sim.simulator import Simulator
 
@@ -20,7 +20,7 @@ def build_app(simulator: Simulator, *, allow_switches: bool = True, key: str = "
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"the simulator speaks HTTP only, not {scope['type']}")
-        exchange = Exchange(scope, receive, send)
+        exchange = HttpExchange(scope, receive, send)
         try:
             if key and exchange.path.startswith("/v1/"):
                 check_key(exchange, key)
@@ -36,14 +36,14 @@ def build_app(simulator: Simulator, *, allow_switches: bool = True, key: str = "
     return app
 
 
-def check_key(exchange: Exchange, key: str) -> None:
+def check_key(exchange: HttpExchange, key: str) -> None:
     """Raises Refused, which repeats what was sent, as some providers do."""
     given = exchange.key()
     if given != key:
         raise Refused(401, f"Incorrect API key provided: {given}.", code="invalid_api_key")
 
 
-async def answer(exchange: Exchange, simulator: Simulator, *, allow_switches: bool) -> None:
+async def answer(exchange: HttpExchange, simulator: Simulator, *, allow_switches: bool) -> None:
     match exchange.method, exchange.path:
         case "POST", path if path in DIALECTS:
             await simulator.answer(exchange, DIALECTS[path])

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from evals.sim import faults, profiles
-from evals.sim.protocols.http_exchange import Exchange
+from evals.sim.protocols.http_exchange import HttpExchange
 from evals.sim.protocols.requests import Refused, decoded
 from evals.sim.simulator import Simulator
 from harness.domain.errors import InputError
@@ -21,7 +21,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-async def answer(exchange: Exchange, simulator: Simulator) -> None:
+async def answer(exchange: HttpExchange, simulator: Simulator) -> None:
     """Serve one request under `/sim/`. Raises Refused."""
     if not is_loopback(exchange.client_host):
         raise Refused(403, "The /sim/ switches answer to loopback clients only.")
@@ -44,7 +44,7 @@ def act(  # noqa: PLR0911 - one line for each switch
         case "GET", "faults", None:
             return {"faults": simulator.faults.as_json()}
         case "PUT", "faults", str(name):
-            fault = faults.parse(decoded(body))
+            fault = faults.parse_fault(decoded(body))
             simulator.faults.set(name, fault)
             return {name: fault.as_json()}
         case "DELETE", "faults", name:
@@ -70,4 +70,4 @@ def drifted(simulator: Simulator, model: str, data: dict[str, Any]) -> profiles.
     like = changes.pop("like", model)
     if like not in simulator.models:
         raise InputError(f"like: {profiles.unknown(str(like), tuple(simulator.models))}")
-    return profiles.changed(simulator.models[like].profile, changes, place=model)
+    return profiles.change_profile(simulator.models[like].profile, changes, place=model)

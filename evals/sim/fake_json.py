@@ -31,7 +31,7 @@ class _Author:
     root: object
 
     def value(self, schema: object, seed: Seed, depth: int) -> Any:
-        plain, draw = self._plain(schema), seeded_random.number(*seed)
+        plain, draw = self._plain(schema), seeded_random.random_bits(*seed)
         options = plain.get("enum", [plain["const"]] if "const" in plain else None)
         if isinstance(options, list) and options:
             return options[draw % len(options)]

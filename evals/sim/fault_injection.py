@@ -5,9 +5,9 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
-from evals.sim.faults import Fault, Kind
-from evals.sim.protocols.dialect import Dialect
-from evals.sim.protocols.http_exchange import Exchange, encoded
+from evals.sim.faults import Fault, FaultKind
+from evals.sim.protocols.dialect import EndpointDialect
+from evals.sim.protocols.http_exchange import HttpExchange, encoded
 from evals.sim.protocols.requests import no_such_model
 
 PIECE = b" " * 65_536
@@ -18,7 +18,7 @@ JSON = "application/json"
 
 
 async def replace_answer(
-    exchange: Exchange, fault: Fault, model: str, dialect: Dialect
+    exchange: HttpExchange, fault: Fault, model: str, dialect: EndpointDialect
 ) -> bool:
     """Carry out a fault that leaves nothing of the answer; False if there is to be one yet."""
     exchange.headers = {**exchange.headers, **fault.headers}
@@ -27,34 +27,44 @@ async def replace_answer(
         await act(exchange, fault, model, dialect)
         return True
     before_first_byte = fault.after_chunks == 0 and not fault.role_first
-    if fault.kind in {Kind.RESET, Kind.CLOSE} and before_first_byte:
-        await exchange.break_off(reset=fault.kind is Kind.RESET)
+    if fault.kind in {FaultKind.RESET, FaultKind.CLOSE} and before_first_byte:
+        await exchange.break_off(reset=fault.kind is FaultKind.RESET)
         return True
-    if fault.kind in {Kind.SLOW, Kind.HANG}:
+    if fault.kind in {FaultKind.SLOW, FaultKind.HANG}:
         await exchange.pause(fault.delay_s)
     return False
 
 
-async def status(exchange: Exchange, fault: Fault, _model: str, dialect: Dialect) -> None:
+async def status(
+    exchange: HttpExchange, fault: Fault, _model: str, dialect: EndpointDialect
+) -> None:
     error = dialect.error(fault.status, fault.message or SIMULATED, fault.code, None)
     await exchange.json(fault.status, error)
 
 
-async def not_found(exchange: Exchange, _fault: Fault, model: str, dialect: Dialect) -> None:
+async def not_found(
+    exchange: HttpExchange, _fault: Fault, model: str, dialect: EndpointDialect
+) -> None:
     missing = no_such_model(model)
     error = dialect.error(404, missing.message, missing.code, missing.param)
     await exchange.json(404, error)
 
 
-async def garbage(exchange: Exchange, fault: Fault, _model: str, _dialect: Dialect) -> None:
+async def garbage(
+    exchange: HttpExchange, fault: Fault, _model: str, _dialect: EndpointDialect
+) -> None:
     await exchange.whole(200, GARBAGE[fault.variant], JSON)
 
 
-async def html(exchange: Exchange, fault: Fault, _model: str, _dialect: Dialect) -> None:
+async def html(
+    exchange: HttpExchange, fault: Fault, _model: str, _dialect: EndpointDialect
+) -> None:
     await exchange.whole(fault.status, PAGE, "text/html; charset=utf-8")
 
 
-async def huge(exchange: Exchange, fault: Fault, _model: str, _dialect: Dialect) -> None:
+async def huge(
+    exchange: HttpExchange, fault: Fault, _model: str, _dialect: EndpointDialect
+) -> None:
     """As many blanks as asked for before an object; the memory used here stays small."""
     packed = fault.variant == "gzip"
     if packed:
@@ -86,7 +96,7 @@ def gzipped(size: int) -> Iterator[bytes]:
 
 
 async def endless_header(
-    exchange: Exchange, fault: Fault, _model: str, _dialect: Dialect
+    exchange: HttpExchange, fault: Fault, _model: str, _dialect: EndpointDialect
 ) -> None:
     line = b"x-endless: " + b"a" * 4096 + b"\r\n"
     await exchange.raw(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
@@ -101,11 +111,13 @@ GARBAGE: Mapping[str, bytes] = {
     "nested": b"[" * NESTING + b"]" * NESTING,
     "no_choices": encoded({"id": "chatcmpl-sim", "object": "chat.completion", "choices": []}),
 }
-ACTS: Mapping[Kind, Callable[[Exchange, Fault, str, Dialect], Awaitable[Any]]] = {
-    Kind.STATUS: status,
-    Kind.NOT_FOUND: not_found,
-    Kind.GARBAGE: garbage,
-    Kind.HTML: html,
-    Kind.HUGE: huge,
-    Kind.ENDLESS_HEADER: endless_header,
+ACTS: Mapping[
+    FaultKind, Callable[[HttpExchange, Fault, str, EndpointDialect], Awaitable[Any]]
+] = {
+    FaultKind.STATUS: status,
+    FaultKind.NOT_FOUND: not_found,
+    FaultKind.GARBAGE: garbage,
+    FaultKind.HTML: html,
+    FaultKind.HUGE: huge,
+    FaultKind.ENDLESS_HEADER: endless_header,
 }

@@ -18,7 +18,7 @@ HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
-class Kind(StrEnum):
+class FaultKind(StrEnum):
     """What happens instead of the answer, or in the middle of it."""
 
     STATUS = "status"  # an error with `status`, `headers`, `code`, `message`
@@ -41,15 +41,21 @@ class Kind(StrEnum):
 
 
 MID_ANSWER = frozenset(
-    {Kind.STALL, Kind.RESET, Kind.CLOSE, Kind.TRUNCATE, Kind.ERROR_IN_STREAM}
+    {
+        FaultKind.STALL,
+        FaultKind.RESET,
+        FaultKind.CLOSE,
+        FaultKind.TRUNCATE,
+        FaultKind.ERROR_IN_STREAM,
+    }
 )
-VARIANTS: Mapping[Kind, tuple[str, ...]] = {
-    Kind.GARBAGE: ("text", "nan", "nested", "no_choices"),
-    Kind.HUGE: ("plain", "gzip"),
-    Kind.BROKEN_JSON: ("cut", "keys"),
+VARIANTS: Mapping[FaultKind, tuple[str, ...]] = {
+    FaultKind.GARBAGE: ("text", "nan", "nested", "no_choices"),
+    FaultKind.HUGE: ("plain", "gzip"),
+    FaultKind.BROKEN_JSON: ("cut", "keys"),
 }
-DEFAULT_STATUS = {Kind.HTML: 200, Kind.NOT_FOUND: 404}
-DEFAULT_AFTER = {Kind.STALL: 1, Kind.TRUNCATE: 1}
+DEFAULT_STATUS = {FaultKind.HTML: 200, FaultKind.NOT_FOUND: 404}
+DEFAULT_AFTER = {FaultKind.STALL: 1, FaultKind.TRUNCATE: 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,7 @@ class Fault:
     are spared, and not counted.
     """
 
-    kind: Kind
+    kind: FaultKind
     rate: float = 1.0
     status: int = 500
     code: str | None = None
@@ -81,7 +87,7 @@ class Fault:
         return asdict(self)
 
 
-def parse(data: object) -> Fault:
+def parse_fault(data: object) -> Fault:
     """A fault from a request's body. Raises InputError that names the field."""
     if not isinstance(data, dict):
         raise InputError("a fault must be a JSON object with a 'kind'")
@@ -92,14 +98,14 @@ def parse(data: object) -> Fault:
             hint = f"; did you mean {guess[0]!r}?" if guess else f"; known: {', '.join(names)}"
             raise InputError(f"unknown field {key!r}{hint}")
     kind = data.get("kind")
-    if kind not in list(Kind):
-        raise InputError(f"kind: must be one of {', '.join(Kind)}, not {kind!r}")
-    kind = Kind(kind)
+    if kind not in list(FaultKind):
+        raise InputError(f"kind: must be one of {', '.join(FaultKind)}, not {kind!r}")
+    kind = FaultKind(kind)
     variants = VARIANTS.get(kind, ("",))
     variant = data.get("variant", variants[0])
     if variant not in variants:
         raise InputError(f"variant: must be one of {', '.join(variants)}, not {variant!r}")
-    delay = data.get("delay_s", 1.0 if kind is Kind.SLOW else None)
+    delay = data.get("delay_s", 1.0 if kind is FaultKind.SLOW else None)
     return Fault(
         kind=kind,
         rate=_number(data, "rate", 1.0, high=1.0),
@@ -151,7 +157,9 @@ def _headers(value: object) -> dict[str, str]:
 @lru_cache(maxsize=256)
 def _order(seed: int, block: int) -> tuple[int, ...]:
     """Where each of a block's places comes in a seeded shuffle."""
-    ranked = sorted(range(BLOCK), key=lambda at: seeded_random.number("fault", seed, block, at))
+    ranked = sorted(
+        range(BLOCK), key=lambda at: seeded_random.random_bits("fault", seed, block, at)
+    )
     places = [0] * BLOCK
     for rank, at in enumerate(ranked):
         places[at] = rank
@@ -173,7 +181,7 @@ def hits(n: int, *, rate: float, seed: int) -> bool:
 
 
 @dataclass(slots=True)
-class Switch:
+class FaultSwitch:
     """A fault that is set, with what it has seen and hit since."""
 
     fault: Fault
@@ -193,10 +201,10 @@ class FaultBook:
     """The switches that are set, one per model; `*` concerns every model without its own."""
 
     def __init__(self) -> None:
-        self._switches: dict[str, Switch] = {}
+        self._switches: dict[str, FaultSwitch] = {}
 
     def set(self, model: str, fault: Fault) -> None:
-        self._switches[model] = Switch(fault)
+        self._switches[model] = FaultSwitch(fault)
 
     def clear(self, model: str | None = None) -> None:
         if model is None:

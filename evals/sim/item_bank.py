@@ -16,7 +16,7 @@ WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
-class Item:
+class BankItem:
     """One question of a suite.
 
     difficulty: 0 (easy) to 1 (hard). distractors: plausible wrong answers. tool_call:
@@ -32,7 +32,7 @@ class Item:
     tool_call: Mapping[str, Any] | None = None
 
 
-def flat(text: str) -> str:
+def flatten_whitespace(text: str) -> str:
     """The text with every run of white space as one space."""
     return " ".join(text.split())
 
@@ -47,13 +47,13 @@ def windows(words: list[str]) -> list[tuple[str, ...]]:
 class ItemBank:
     """All items of all suites. Where two have the same input, the first is kept."""
 
-    def __init__(self, items: Iterable[Item]) -> None:
-        self._exact: dict[str, Item] = {}
-        self._suites: dict[str, list[Item]] = {}
+    def __init__(self, items: Iterable[BankItem]) -> None:
+        self._exact: dict[str, BankItem] = {}
+        self._suites: dict[str, list[BankItem]] = {}
         for item in items:
-            self._exact.setdefault(flat(item.input), item)
+            self._exact.setdefault(flatten_whitespace(item.input), item)
             self._suites.setdefault(item.suite, []).append(item)
-        self._anchors: dict[tuple[str, ...], list[tuple[str, Item]]] = {}
+        self._anchors: dict[tuple[str, ...], list[tuple[str, BankItem]]] = {}
         self._index_anchors()
 
     def _index_anchors(self) -> None:
@@ -66,19 +66,19 @@ class ItemBank:
         self._sizes = sorted({len(run) for run in self._anchors})
 
     @property
-    def suites(self) -> Mapping[str, list[Item]]:
+    def suites(self) -> Mapping[str, list[BankItem]]:
         return self._suites
 
-    def find(self, prompt: str) -> Item | None:
+    def find(self, prompt: str) -> BankItem | None:
         """The item that the prompt asks, None if it holds none.
 
         Of several (worked examples before the question) the one that ends last, and of those
         the longest.
         """
-        text = flat(prompt)
+        text = flatten_whitespace(prompt)
         return self._exact.get(text) or self._contained(text)
 
-    def _contained(self, prompt: str) -> Item | None:
+    def _contained(self, prompt: str) -> BankItem | None:
         words = WORD.findall(prompt)
         best, found = (-1, 0), None
         for size in self._sizes:

@@ -16,7 +16,7 @@ from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
 from harness.domain.routing.target import Price
 
-SHIPPED = Path(__file__).with_name("profiles.yaml")
+DEFAULT_PROFILES = Path(__file__).with_name("profiles.yaml")
 JSON_FORMS = (
     "json_fences", "trailing_prose", "double_escaped", "single_quotes", "trailing_commas",
     "other_keys",
@@ -96,7 +96,7 @@ class Profile:
         return dataclasses.asdict(self)
 
 
-def load(path: Path = SHIPPED) -> dict[str, Profile]:
+def load_profiles(path: Path = DEFAULT_PROFILES) -> dict[str, Profile]:
     """Profiles by name from a YAML or JSON file. Raises InputError with the place."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -109,12 +109,14 @@ def load(path: Path = SHIPPED) -> dict[str, Profile]:
     if not isinstance(raw, dict) or not raw:
         raise InputError(f"{path.name}: must be a mapping from model names to profiles")
     return {
-        str(name): changed(Profile(str(name)), fields or {}, place=f"{path.name}: {name}")
+        str(name): change_profile(
+            Profile(str(name)), fields or {}, place=f"{path.name}: {name}"
+        )
         for name, fields in raw.items()
     }
 
 
-def swapped(profiles: Mapping[str, Profile], pairs: Sequence[str]) -> dict[str, Profile]:
+def swap_profiles(profiles: Mapping[str, Profile], pairs: Sequence[str]) -> dict[str, Profile]:
     """The profiles with the roles of `A` and `B` exchanged for each `A=B`."""
     result = dict(profiles)
     for pair in pairs:
@@ -126,7 +128,7 @@ def swapped(profiles: Mapping[str, Profile], pairs: Sequence[str]) -> dict[str, 
     return result
 
 
-def changed(profile: Profile, changes: object, *, place: str) -> Profile:
+def change_profile(profile: Profile, changes: object, *, place: str) -> Profile:
     """The profile with some fields set, as a file or `POST /sim/profiles` gives them.
 
     `skill` is a number for all suites, or a mapping by suite with an optional `default`.

@@ -6,7 +6,7 @@ from statistics import NormalDist
 STANDARD_NORMAL = NormalDist()
 
 
-def number(*parts: object) -> int:
+def random_bits(*parts: object) -> int:
     """64 bits from the parts. Not hash(): Python salts that per process."""
     text = "\x1f".join(map(str, parts)).encode()
     return int.from_bytes(blake2b(text, digest_size=8).digest())
@@ -14,7 +14,7 @@ def number(*parts: object) -> int:
 
 def uniform(*parts: object) -> float:
     """In (0, 1), both ends left out."""
-    return ((number(*parts) >> 12) + 0.5) / 2**52
+    return ((random_bits(*parts) >> 12) + 0.5) / 2**52
 
 
 def normal(*parts: object) -> float:

@@ -39,18 +39,20 @@ def simulator(
     profiles: a YAML file instead of the shipped one. suites: files, `NAME=FILE`, or settings.
     swaps: `A=B` exchanges two models' roles. Raises InputError.
     """
-    models: dict[str, Profile] = profile_files.load(profiles or profile_files.SHIPPED)
-    known = [*suite_files.in_folder(package_data.path("datasets")), *suites]
+    models: dict[str, Profile] = profile_files.load_profiles(
+        profiles or profile_files.DEFAULT_PROFILES
+    )
+    known = [*suite_files.suite_files(package_data.path("datasets")), *suites]
     return Simulator(
-        profile_files.swapped(models, swaps),
-        ItemBank(suite_files.load_all(known)),
+        profile_files.swap_profiles(models, swaps),
+        ItemBank(suite_files.load_suites(known)),
         unix_time=whole_seconds,
         time_scale=time_scale,
         seed=seed,
     )
 
 
-def listening(host: str, port: int) -> socket.socket:
+def open_listener(host: str, port: int) -> socket.socket:
     """A bound socket; port 0 takes a free one. Raises InputError if it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -62,13 +64,13 @@ def listening(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def url_of(listener: socket.socket) -> str:
+def listener_url(listener: socket.socket) -> str:
     """`http://host:port`, without `/v1`."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(  # noqa: PLR0913 - the options of the command, one by one
+def serve_forever(  # noqa: PLR0913 - the options of the command, one by one
     host: str = "127.0.0.1",
     port: int = 9000,
     *,
@@ -88,13 +90,13 @@ def run(  # noqa: PLR0913 - the options of the command, one by one
     sim = simulator(
         profiles=profiles, suites=suites, swaps=swaps, time_scale=time_scale, seed=seed
     )
-    with listening(host, port) as listener:
+    with open_listener(host, port) as listener:
         serving = server(build_app(sim, allow_switches=allow_switches, key=key))
         # uvicorn raises the signals again when it is done: they must not kill us then.
         before = {sign: signal.signal(sign, lambda *_: None) for sign in STOP_SIGNALS}
         try:
             if on_ready:
-                on_ready(url_of(listener))
+                on_ready(listener_url(listener))
             serving.run(sockets=[listener])
         finally:
             for sign, handler in before.items():
@@ -102,16 +104,16 @@ def run(  # noqa: PLR0913 - the options of the command, one by one
 
 
 @contextlib.contextmanager
-def in_thread(sim: Simulator, *, allow_switches: bool = True) -> Iterator[str]:
+def serve_in_thread(sim: Simulator, *, allow_switches: bool = True) -> Iterator[str]:
     """The simulator in a thread of this process on a free loopback port: its base URL."""
-    with listening("127.0.0.1", 0) as listener:
+    with open_listener("127.0.0.1", 0) as listener:
         serving: SimServer = server(build_app(sim, allow_switches=allow_switches))
         thread = threading.Thread(
             target=serving.run, kwargs={"sockets": [listener]}, name="swapgate-sim"
         )
         thread.start()
         try:
-            yield url_of(listener)
+            yield listener_url(listener)
         finally:
             serving.should_exit = True
             thread.join()

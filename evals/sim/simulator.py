@@ -9,19 +9,19 @@ from typing import Any
 from evals.sim import answer_text, seeded_random, simulated_judge, token_count, tool_calls
 from evals.sim.fake_json import made_up
 from evals.sim.fault_injection import replace_answer
-from evals.sim.faults import Fault, FaultBook, Kind, hits
+from evals.sim.faults import Fault, FaultBook, FaultKind, hits
 from evals.sim.item_bank import ItemBank
 from evals.sim.profiles import Profile
 from evals.sim.protocols import chat_completions, embeddings, requests
 from evals.sim.protocols.chat_completions import Completion
-from evals.sim.protocols.delivery import Pace, send_stream, send_whole
-from evals.sim.protocols.dialect import Dialect
+from evals.sim.protocols.delivery import StreamPace, send_stream, send_whole
+from evals.sim.protocols.dialect import EndpointDialect
 from evals.sim.protocols.endpoints import CHAT
-from evals.sim.protocols.http_exchange import ClientGone, Exchange
+from evals.sim.protocols.http_exchange import ClientGone, HttpExchange
 from evals.sim.protocols.requests import ChatRequest, Refused
-from evals.sim.simulated_model import Examinee, Verdict, examinees
+from evals.sim.simulated_model import SimulatedAnswer, SimulatedModel, build_models
 
-NO_PACE = Pace(0.0, 0.0)
+NO_PACE = StreamPace(0.0, 0.0)
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class Simulator:
         seed: int = 0,
     ) -> None:
         self.bank = bank
-        self.models: dict[str, Examinee] = examinees(models, bank)
+        self.models: dict[str, SimulatedModel] = build_models(models, bank)
         self.faults = FaultBook()
         self.stats: dict[str, Stats] = {}
         self._unix_time = unix_time
@@ -72,7 +72,7 @@ class Simulator:
 
     def set_profile(self, model: str, profile: Profile) -> None:
         """Put another profile behind the model's name: what drift looks like."""
-        self.models[model] = Examinee(profile, self.bank)
+        self.models[model] = SimulatedModel(profile, self.bank)
 
     def catalogue(self) -> list[dict[str, Any]]:
         return [self.described(name) for name in self.models]
@@ -91,7 +91,7 @@ class Simulator:
             },
         }
 
-    async def answer(self, exchange: Exchange, dialect: Dialect) -> None:
+    async def answer(self, exchange: HttpExchange, dialect: EndpointDialect) -> None:
         """Any endpoint that answers in words. Raises Refused, ClientGone."""
         data = requests.decoded(await exchange.body())
         name = requests.model_name(data)
@@ -106,7 +106,7 @@ class Simulator:
                 return
             self._refuse_parameters(request, examinee.profile)
             answer = self._complete(request, examinee, stats)
-            if fault and fault.kind is Kind.BROKEN_JSON and request.json_asked:
+            if fault and fault.kind is FaultKind.BROKEN_JSON and request.json_asked:
                 answer = replace(answer, text=answer_text.broken(answer.text, fault.variant))
             pace = self._pace(examinee.profile, number, answer.completion_tokens)
             if request.stream:
@@ -117,7 +117,7 @@ class Simulator:
             stats.client_gone += 1
             raise
 
-    async def embed(self, exchange: Exchange) -> None:
+    async def embed(self, exchange: HttpExchange) -> None:
         """`POST /v1/embeddings`: every model embeds, all alike. Raises Refused, ClientGone."""
         data = requests.decoded(await exchange.body())
         name = requests.model_name(data)
@@ -130,7 +130,7 @@ class Simulator:
         pace = self._pace(examinee.profile, number, 0)
         await send_whole(exchange, answer, pace, fault, CHAT)
 
-    def _examinee(self, name: str) -> Examinee:
+    def _examinee(self, name: str) -> SimulatedModel:
         examinee = self.models.get(name)
         if examinee is None:
             raise requests.no_such_model(name)
@@ -145,14 +145,14 @@ class Simulator:
     def _draw(
         self, name: str, profile: Profile, number: int, *, stream: bool = False
     ) -> Fault | None:
-        seed = seeded_random.number(self._seed, name)
+        seed = seeded_random.random_bits(self._seed, name)
         fault = self.faults.draw(name, seed=seed, stream=stream)
         if (
             fault is None
             and profile.error_rate
             and hits(number, rate=profile.error_rate, seed=seed + 1)
         ):
-            fault = Fault(Kind.STATUS, status=500)
+            fault = Fault(FaultKind.STATUS, status=500)
         if fault:
             self.stats[name].faults[fault.kind] += 1
         return fault
@@ -165,7 +165,9 @@ class Simulator:
                 )
                 raise Refused(400, message, code="unsupported_parameter", param=parameter)
 
-    def _complete(self, request: ChatRequest, examinee: Examinee, stats: Stats) -> Completion:
+    def _complete(
+        self, request: ChatRequest, examinee: SimulatedModel, stats: Stats
+    ) -> Completion:
         judgement = simulated_judge.answer(request.prompt, examinee.profile)
         item = None if judgement else self.bank.find(request.prompt)
         stats.items += item is not None
@@ -203,17 +205,17 @@ class Simulator:
             request.system
         )
 
-    def _pace(self, profile: Profile, number: int, answer_tokens: int) -> Pace:
+    def _pace(self, profile: Profile, number: int, answer_tokens: int) -> StreamPace:
         if self._time_scale == 0:
             return NO_PACE
         z = seeded_random.normal("latency", profile.seed, number)
-        return Pace(
+        return StreamPace(
             first_token_s=self._time_scale * profile.latency.first_token_s(z),
             generation_s=self._time_scale * profile.latency.generation_s(answer_tokens),
         )
 
 
-def _in_words(request: ChatRequest, verdict: Verdict, profile: Profile) -> str:
+def _in_words(request: ChatRequest, verdict: SimulatedAnswer, profile: Profile) -> str:
     return answer_text.answer(
         verdict,
         profile,

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 
 from evals.sim import seeded_random
-from evals.sim.item_bank import Item
+from evals.sim.item_bank import BankItem
 
 SLOPE = 5.0
 SHARED = 0.72
@@ -24,7 +24,7 @@ def hardness(difficulty: float) -> float:
     return SLOPE * (difficulty - 0.5)
 
 
-def luck(item: Item, *, model_seed: int, request_seed: int = 0) -> float:
+def luck(item: BankItem, *, model_seed: int, request_seed: int = 0) -> float:
     """`u` in (0, 1): uniform over items, correlated between models."""
     shared = seeded_random.normal("item", item.suite, item.id)
     own = seeded_random.normal("model", model_seed, item.suite, item.id)
@@ -38,13 +38,13 @@ def luck(item: Item, *, model_seed: int, request_seed: int = 0) -> float:
     return seeded_random.STANDARD_NORMAL.cdf(max(-8.0, min(8.0, z)))
 
 
-def needed_ability(item: Item, *, model_seed: int, request_seed: int = 0) -> float:
+def needed_ability(item: BankItem, *, model_seed: int, request_seed: int = 0) -> float:
     """The ability from which on the model answers this item rightly."""
     u = luck(item, model_seed=model_seed, request_seed=request_seed)
     return hardness(item.difficulty) + math.log(u / (1 - u))
 
 
-def ability_for(items: Sequence[Item], *, share: float, model_seed: int) -> float:
+def ability_for(items: Sequence[BankItem], *, share: float, model_seed: int) -> float:
     """The ability at which the model gets `round(share * n)` of the n items right at seed 0.
 
     So a profile's skill is its accuracy on the whole suite. A part of the suite differs from

@@ -5,7 +5,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from evals.sim.item_bank import Item
+from evals.sim.item_bank import BankItem
 from evals.suites import items
 from harness.domain.errors import InputError
 from harness.domain.settings import SuiteSettings
@@ -13,12 +13,12 @@ from harness.domain.settings import SuiteSettings
 Source = str | Path | SuiteSettings
 
 
-def load_all(sources: Iterable[Source]) -> list[Item]:
+def load_suites(sources: Iterable[Source]) -> list[BankItem]:
     """All items of all sources, in their order. Raises InputError with file and line."""
-    return [item for source in sources for item in load(source)]
+    return [item for source in sources for item in load_suite_items(source)]
 
 
-def load(source: Source) -> list[Item]:
+def load_suite_items(source: Source) -> list[BankItem]:
     """The items of one file: a path, `NAME=FILE`, or a suite's settings.
 
     Without a name the suite is called as the file, less its ending. A suite without a data
@@ -35,15 +35,15 @@ def load(source: Source) -> list[Item]:
     if not path.is_file():
         raise InputError(f"there is no suite file {path}; give an existing JSONL or CSV file")
     read = items.load_items(path, name=name, input_field=fields[0], target_field=fields[1])
-    return [as_item(item, suite=name, place=str(path)) for item in read]
+    return [bank_item(item, suite=name, place=str(path)) for item in read]
 
 
-def in_folder(folder: Path) -> list[Path]:
+def suite_files(folder: Path) -> list[Path]:
     """The suite files of a folder, in the order of their names."""
     return sorted(folder.glob("*.jsonl"))
 
 
-def as_item(sample: items.Item, *, suite: str, place: str) -> Item:
+def bank_item(sample: items.Item, *, suite: str, place: str) -> BankItem:
     metadata = sample.metadata
     difficulty = metadata.get("difficulty", 0.5)
     fits = isinstance(difficulty, int | float) and not isinstance(difficulty, bool)
@@ -52,7 +52,7 @@ def as_item(sample: items.Item, *, suite: str, place: str) -> Item:
     distractors = metadata.get("distractors", other_choices(sample))
     if not isinstance(distractors, list):
         raise InputError(f"{place}: item {sample.id}: distractors must be a list")
-    return Item(
+    return BankItem(
         suite=suite,
         id=sample.id,
         input=sample.input,

@@ -8,11 +8,11 @@ from typing import Any
 from evals.sim import seeded_random
 from evals.sim.fake_json import NAMES, made_up
 from evals.sim.protocols.requests import ChatRequest
-from evals.sim.simulated_model import Verdict
+from evals.sim.simulated_model import SimulatedAnswer
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCall:
+class SimulatedToolCall:
     """arguments: as JSON text, the way the API carries them."""
 
     id: str
@@ -20,7 +20,7 @@ class ToolCall:
     arguments: str
 
 
-def call_for(request: ChatRequest, verdict: Verdict | None) -> ToolCall | None:
+def call_for(request: ChatRequest, verdict: SimulatedAnswer | None) -> SimulatedToolCall | None:
     """The call that the model makes, None when it answers in words.
 
     It calls when the item expects a call and has that tool, or when `tool_choice` forces one.
@@ -36,12 +36,14 @@ def call_for(request: ChatRequest, verdict: Verdict | None) -> ToolCall | None:
     return written(request, name, made_up(request.tools[name], (request.prompt, name)))
 
 
-def in_words(call: ToolCall) -> str:
+def in_words(call: SimulatedToolCall) -> str:
     """The call as some models write it where they should make it."""
     return json.dumps({"name": call.name, "arguments": json.loads(call.arguments)})
 
 
-def expected(request: ChatRequest, verdict: Verdict, call: Mapping[str, Any]) -> ToolCall:
+def expected(
+    request: ChatRequest, verdict: SimulatedAnswer, call: Mapping[str, Any]
+) -> SimulatedToolCall:
     """The right call, or the same tool with other arguments."""
     name, arguments = str(call["name"]), call["arguments"]
     if not verdict.right:
@@ -51,19 +53,24 @@ def expected(request: ChatRequest, verdict: Verdict, call: Mapping[str, Any]) ->
     return written(request, name, arguments)
 
 
-def written(request: ChatRequest, name: str, arguments: object) -> ToolCall:
-    mark = seeded_random.number("call", request.prompt, name)
-    return ToolCall(f"call_{mark:016x}", name, json.dumps(arguments, ensure_ascii=False))
+def written(request: ChatRequest, name: str, arguments: object) -> SimulatedToolCall:
+    mark = seeded_random.random_bits("call", request.prompt, name)
+    return SimulatedToolCall(
+        f"call_{mark:016x}", name, json.dumps(arguments, ensure_ascii=False)
+    )
 
 
 def altered(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
     """The arguments with one of them wrong; without any, one too many."""
     if not arguments:
-        return {"note": NAMES[seeded_random.number(seed) % len(NAMES)]}
-    key = sorted(arguments)[seeded_random.number(seed) % len(arguments)]
+        return {"note": NAMES[seeded_random.random_bits(seed) % len(NAMES)]}
+    key = sorted(arguments)[seeded_random.random_bits(seed) % len(arguments)]
     value = arguments[key]
     if isinstance(value, bool):
         return {**arguments, key: not value}
     if isinstance(value, int | float):
         return {**arguments, key: value + 1}
-    return {**arguments, key: f"{value} {NAMES[seeded_random.number(seed, key) % len(NAMES)]}"}
+    return {
+        **arguments,
+        key: f"{value} {NAMES[seeded_random.random_bits(seed, key) % len(NAMES)]}",
+    }

@@ -13,10 +13,12 @@ ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 def conversation(item: Item) -> tuple[Message, ...]:
     """Empty for an item that the template renders. Raises InputError."""
     given = item.metadata.get("messages")
-    return () if given is None else checked(given, f"item {item.id!r}: metadata.messages")
+    return (
+        () if given is None else check_messages(given, f"item {item.id!r}: metadata.messages")
+    )
 
 
-def checked(given: object, place: str) -> tuple[Message, ...]:
+def check_messages(given: object, place: str) -> tuple[Message, ...]:
     """Raises InputError for what is no conversation of a chat completion."""
     if not isinstance(given, list) or not given:
         raise InputError(f"{place}: must be a list of messages that is not empty")
@@ -55,7 +57,7 @@ def _is_call(call: object) -> bool:
     )
 
 
-def text(message: Message) -> str:
+def message_text(message: Message) -> str:
     """Its content as one text."""
     content = message.get("content")
     if isinstance(content, list):
@@ -65,5 +67,5 @@ def text(message: Message) -> str:
 
 def asked_text(messages: Sequence[Message]) -> str:
     """What people read as the item's input: the last thing a user said, else the last text."""
-    users = [each for each in messages if each["role"] == "user" and text(each).strip()]
-    return text(users[-1] if users else messages[-1])
+    users = [each for each in messages if each["role"] == "user" and message_text(each).strip()]
+    return message_text(users[-1] if users else messages[-1])

@@ -8,7 +8,7 @@ from typing import Final
 from evals.suites.items import Item, load_items
 from harness.domain.errors import InputError
 
-FEWEST: Final = 10  # of fewer an interval says nothing
+MIN_REFERENCES: Final = 10  # of fewer an interval says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,10 @@ def load_references(path: Path) -> tuple[Reference, ...]:
             )
         shown = replace(item, target=item.metadata.get("target", ""))
         found.append(Reference(shown, answer, number))
-    if len(found) < FEWEST:
-        raise InputError(f"{path}: {len(found)} references; agreement needs {FEWEST} or more")
+    if len(found) < MIN_REFERENCES:
+        raise InputError(
+            f"{path}: {len(found)} references; agreement needs {MIN_REFERENCES} or more"
+        )
     return tuple(found)
 
 

@@ -7,9 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from evals.suites.conversation import asked_text, checked
+from evals.suites.conversation import asked_text, check_messages
 from evals.suites.items import json_lines
-from evals.suites.request_fields import FIELDS, checked_fields
+from evals.suites.request_fields import FIELDS, check_fields
 from harness.domain.errors import InputError
 
 PROVENANCE: Final[Mapping[str, type]] = {
@@ -22,7 +22,7 @@ PROVENANCE: Final[Mapping[str, type]] = {
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledItems:
     """items: lines of a data file. unlabelled: lines that nobody has labelled, left out.
 
     data_class: one for all. origin: where it all comes from, for the manifest.
@@ -38,7 +38,7 @@ class Labelled:
         return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in self.items)
 
 
-def read_labelled(path: Path) -> Labelled:
+def read_labelled(path: Path) -> LabelledItems:
     """What `swapgate capture export` wrote, with `label` filled in.
 
     Raises InputError as `file:line: field: what is wrong` at the first fault.
@@ -61,13 +61,13 @@ def read_labelled(path: Path) -> Labelled:
             items.append(item)
     if not items:
         raise InputError(f"{path}: no line has a label; fill in `label` and import it again")
-    return Labelled(items, unlabelled, _data_class(items, path), _origin(items))
+    return LabelledItems(items, unlabelled, _data_class(items, path), _origin(items))
 
 
 def _item(record: Mapping[str, Any], place: str) -> dict[str, Any]:
-    messages = checked(record.get("messages"), f"{place}: field 'messages'")
+    messages = check_messages(record.get("messages"), f"{place}: field 'messages'")
     fields = {name: record[name] for name in FIELDS if record.get(name) is not None}
-    checked_fields(fields, place)
+    check_fields(fields, place)
     tags = record.get("tags", [])
     if not isinstance(tags, list) or not all(isinstance(tag, str) and tag for tag in tags):
         raise InputError(f"{place}: field 'tags': must be a list of texts")

@@ -9,7 +9,7 @@ from harness.domain.errors import InputError
 FIELDS: Final = ("tools", "tool_choice", "response_format")
 
 
-def checked_fields(given: Mapping[str, object], place: str) -> None:
+def check_fields(given: Mapping[str, object], place: str) -> None:
     """Raises InputError for a field that we do not send, or of another shape than the API's."""
     for name in given:
         if name not in FIELDS:
@@ -31,8 +31,8 @@ def _is_tool(tool: object) -> bool:
     return isinstance(function, dict) and isinstance(function.get("name"), str)
 
 
-def fields_of(suite: Mapping[str, object], item: Item) -> dict[str, object]:
+def merge_fields(suite: Mapping[str, object], item: Item) -> dict[str, object]:
     """The suite's fields with the item's own over them. Raises InputError."""
     own = {name: item.metadata[name] for name in FIELDS if item.metadata.get(name) is not None}
-    checked_fields(own, f"item {item.id!r}: metadata")
+    check_fields(own, f"item {item.id!r}: metadata")
     return {**suite, **own}

@@ -13,13 +13,21 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from evals.scorers import Call, Judging, Options, Scored, Scorer, identity, scorer
+from evals.scorers import (
+    AnswerJudge,
+    AnswerToolCall,
+    Options,
+    Scorer,
+    ScoreResult,
+    find_scorer,
+    scorer_identity,
+)
 from evals.scorers.code import CODE, CONTAINED
 from evals.scorers.text_match import written
-from evals.suites.conversation import conversation, text
+from evals.suites.conversation import conversation, message_text
 from evals.suites.items import Item, file_sha256, load_items, tags_of
 from evals.suites.judge_references import load_references
-from evals.suites.request_fields import checked_fields, fields_of
+from evals.suites.request_fields import check_fields, merge_fields
 from harness.domain.content_hash import digest
 from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.evals.item_overlap import fingerprint
@@ -45,28 +53,30 @@ class Suite:
     def prompt(self, item: str) -> str:
         if self.context(item):
             return self.items[item].input
-        return rendered(self.settings.template, self.items[item])
+        return render_prompt(self.settings.template, self.items[item])
 
     def context(self, item: str) -> tuple[Mapping[str, Any], ...]:
         """The whole conversation, where the item is one: then there is no template."""
         return conversation(self.items[item])
 
-    async def judged(self, answer: str, item: Item, judging: Judging) -> Scored:
+    async def judged(self, answer: str, item: Item, judging: AnswerJudge) -> ScoreResult:
         """For scorers that ask the judge; the item may be a reference's. Raises NotJudged."""
         assert self.scorer.judged is not None  # noqa: S101 - load_suite has looked
         return await self.scorer.judged(judging, answer, item, self.options)
 
     def fields(self, item: str) -> Mapping[str, object]:
         """What is sent beside the messages: tools and how they are to be used."""
-        return fields_of(self.settings.request, self.items[item])
+        return merge_fields(self.settings.request, self.items[item])
 
-    def score(self, answer: str, item: str, calls: Sequence[Call] = ()) -> Scored:
+    def score(
+        self, answer: str, item: str, calls: Sequence[AnswerToolCall] = ()
+    ) -> ScoreResult:
         if self.scorer.calls is not None:
             return self.scorer.calls(calls, answer, self.items[item], self.options)
         return self.scorer.score(answer, self.items[item], self.options)
 
 
-def rendered(template: str, item: Item) -> str:
+def render_prompt(template: str, item: Item) -> str:
     """The one user message. Choices that the template does not place are put below it."""
     listed = "\n".join(
         f"{letter}) {choice}"
@@ -78,10 +88,10 @@ def rendered(template: str, item: Item) -> str:
     return f"{text}\n\n{listed}" if listed and "{choices}" not in template else text
 
 
-def asked(item: Item) -> str:
+def canonical_text(item: Item) -> str:
     """All that an item asks, its template aside; choices in any order are the same item."""
     messages = conversation(item)
-    words = "\n".join(map(text, messages)) if messages else item.input
+    words = "\n".join(map(message_text, messages)) if messages else item.input
     return "\n".join([words, *sorted(item.choices)])
 
 
@@ -91,9 +101,9 @@ def load_suite(settings: SuiteSettings) -> Suite:
         raise ConfigError(f"suite {settings.name!r}: give it a path (data file) or a task")
     if "{input}" not in settings.template:
         raise ConfigError(f"suite {settings.name!r}: its template must contain {{input}}")
-    judge = scorer(settings.scorer)
+    judge = find_scorer(settings.scorer)
     _check_judge(settings, judge)
-    checked_fields(settings.request, f"suite {settings.name!r}: request")
+    check_fields(settings.request, f"suite {settings.name!r}: request")
     loaded = load_items(
         settings.path,
         name=settings.name,
@@ -108,7 +118,7 @@ def load_suite(settings: SuiteSettings) -> Suite:
     for item in loaded:
         try:
             reason = judge.check(item, options)
-            fields_of(settings.request, item)
+            merge_fields(settings.request, item)
             tags_of(item)
             conversation(item)
             _check_class(settings, item)
@@ -123,10 +133,12 @@ def load_suite(settings: SuiteSettings) -> Suite:
         name=settings.name,
         version=settings.version,
         data_sha256=file_sha256(settings.path),
-        scorer=identity(judge, options) + UNCONTAINED * uncontained + _judge_pin(settings),
+        scorer=scorer_identity(judge, options)
+        + UNCONTAINED * uncontained
+        + _judge_pin(settings),
         template=_asked_sha256(settings)[:16],
         items=len(items),
-        texts=fingerprint(map(asked, items.values())),
+        texts=fingerprint(map(canonical_text, items.values())),
     )
     return Suite(settings, items, judge, options, left_out, pin)
 
@@ -188,7 +200,7 @@ def task_file(settings: SuiteSettings) -> tuple[Path, str]:
     return Path(file), name
 
 
-class Catalog:
+class ConfiguredSuites:
     """The suites of the configuration; pins follow the files when these change."""
 
     def __init__(self, suites: Mapping[str, SuiteSettings]) -> None:

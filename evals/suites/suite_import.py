@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from evals.suites.labelled_answers import Labelled, read_labelled
+from evals.suites.labelled_answers import LabelledItems, read_labelled
 from evals.suites.suite import load_suite
 from harness.domain.errors import Conflict, InputError
 from harness.domain.settings import SuiteSettings
@@ -20,7 +20,7 @@ FOLDER, MANIFEST = "suites", "manifest.toml"
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedSuite:
     """items: that the scorer can judge. settings: as the configuration is to have them."""
 
     suite: str
@@ -41,7 +41,7 @@ def import_labelled(
     actor: str,
     now: datetime,
     replace_: bool,
-) -> Imported:
+) -> ImportedSuite:
     """Write `suites/NAME.jsonl` and the manifest beside it, below `base`.
 
     wished: without path and data class. Nothing is left behind when it is refused.
@@ -68,7 +68,7 @@ def import_labelled(
     except BaseException:
         _restore(data, before)
         raise
-    return Imported(
+    return ImportedSuite(
         suite=name,
         items=len(suite.items),
         unlabelled=found.unlabelled,
@@ -103,7 +103,7 @@ def _settings(wished: SuiteSettings, data_class: str) -> dict[str, object]:
 
 
 def _entry(
-    found: Labelled, name: str, data: Path, actor: str, now: datetime
+    found: LabelledItems, name: str, data: Path, actor: str, now: datetime
 ) -> dict[str, object]:
     return {
         "name": name,

@@ -149,13 +149,13 @@ class Installation:
 
     @cached_property
     def context(self) -> Context:
-        from evals.suites.suite import Catalog  # noqa: PLC0415
+        from evals.suites.suite import ConfiguredSuites  # noqa: PLC0415
 
         return Context(
             store=self.store,
             clock=self.clock,
             chance=SystemRandomIds(),
-            suites=Catalog(self.settings.suites),
+            suites=ConfiguredSuites(self.settings.suites),
             policies=self.settings.policies,
             workers=self.workers,
             eval_workers=self.settings.control.eval_workers,
@@ -364,8 +364,8 @@ def schema_state(settings: Settings) -> "SchemaState":
 def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None:
     """The eval worker's process, from its configuration to its last sample."""
     from evals.runner.inspect_runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds
-    from evals.runner.judge_calibration import Checks  # noqa: PLC0415
-    from evals.runner.rate_gate import Paces  # noqa: PLC0415
+    from evals.runner.judge_calibration import CalibrationCache  # noqa: PLC0415
+    from evals.runner.rate_gate import RateGates  # noqa: PLC0415
     from harness.runtime.processes.eval_worker import JUDGE, TARGET, EvalWorker  # noqa: PLC0415
     from router.access.rate_limits import SharedRates  # noqa: PLC0415
 
@@ -381,11 +381,11 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
             clock=installation.clock,
             runner=InspectRunner(
                 installation.settings.suites,
-                checks=Checks(
+                checks=CalibrationCache(
                     secret_files.writable_home(installation.settings) / "judges",
                     installation.clock,
                 ),
-                paces=Paces(
+                paces=RateGates(
                     installation.settings.eval_limits, SharedRates(shared / "rates"), shared
                 ),
                 allowed=installation.settings.router.allow_addresses,
@@ -420,9 +420,9 @@ def provider_calls(
         return ProviderClient(
             provider, api_key, connections=connections, timeout_s=timeout_s, allowed=allowed
         )
-    from evals.runner.http_transport import HttpCalls  # noqa: PLC0415 - aiohttp takes a while
+    from evals.runner.http_transport import HttpTransport  # noqa: PLC0415 - aiohttp takes a while
 
-    return HttpCalls(
+    return HttpTransport(
         provider, api_key, connections=connections, timeout_s=timeout_s, allowed=allowed
     )
 

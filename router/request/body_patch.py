@@ -1,7 +1,7 @@
 """A client's request as one target is to see it: few edits, every other byte kept.
 
 Without settings of the client's own a chat is what evals send
-(`evals.runner.chat_completions.body`): what was measured is what serves. What an endpoint calls
+(`evals.runner.chat_completions.request_body`): what was measured is what serves. What an endpoint calls
 its fields is told in `router.dialects`.
 """
 

@@ -77,7 +77,10 @@ class Scene:
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("clients")
     own = {"kind": "custom", "models": {"serial": {"parallel_tools": False}}}
-    with sim.in_thread(sim.simulator(time_scale=0.0)) as url, running_upstream() as upstream:
+    with (
+        sim.serve_in_thread(sim.simulator(time_scale=0.0)) as url,
+        running_upstream() as upstream,
+    ):
         upstream.turns |= {
             "agent": strict_chat.turn,
             "echo": completion("heard"),

@@ -9,19 +9,19 @@ from harness.ports import Store
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from harness.store.sql import SqlStore
-from tests.support.control.control_plane import SECRET, World
+from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.site.signing_keys import CONTROL
 
 
-def prepared(folder: Path, store: Store, clock: ManualClock) -> Iterator[World]:
-    made = World(folder, store, clock=clock)
+def prepared(folder: Path, store: Store, clock: ManualClock) -> Iterator[SmallInstallation]:
+    made = SmallInstallation(folder, store, clock=clock)
     made.set_up()
     yield made
     store.close()
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmallInstallation]:
     """One route, one suite, nothing proposed: in memory, on SQLite, on PostgreSQL."""
     clock = ManualClock()
     if request.param == "memory":
@@ -35,7 +35,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.fixture
-def sql_world(database_url: str, tmp_path: Path) -> Iterator[World]:
+def sql_world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     """The same, on the databases alone."""
     clock = ManualClock()
     store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)

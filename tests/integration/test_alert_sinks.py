@@ -22,7 +22,7 @@ from harness.domain.settings import AlertSettings, AlertSink
 from harness.runtime.outbound.alert_sinks import ConfiguredSinks
 from harness.runtime.random_ids import CountingRandomIds
 from harness.store.sql import SqlStore
-from tests.support.control.control_plane import World, approved
+from tests.support.control.control_plane import SmallInstallation, approved
 from tests.support.router.router_process import eventually
 from tests.support.site.alert_receiver import Receiver
 from tests.support.site.signing_keys import CONTROL
@@ -179,7 +179,7 @@ def test_a_webhook_that_was_down_gets_its_alert_once_it_is_back(
     receiver = Receiver()
     with receiver.up():
         pass  # its port is known, and nobody listens there now
-    made = World(tmp_path, store=None)  # type: ignore[arg-type]  # set in the next line
+    made = SmallInstallation(tmp_path, store=None)  # type: ignore[arg-type]  # set in the next line
     made.store = SqlStore(database_url, secret=b"s", clock=made.clock, signatures=CONTROL)
     made.policy, made.chance = approved(), CountingRandomIds()
     made.sinks = sinks(webhook(receiver), by_apprise(receiver))  # type: ignore[assignment]

@@ -23,7 +23,7 @@ def sim() -> Simulator:
 
 @pytest.fixture
 def provider(sim: Simulator) -> Iterator[str]:
-    with server.in_thread(sim) as url:
+    with server.serve_in_thread(sim) as url:
         yield url
 
 
@@ -68,7 +68,7 @@ def test_a_webhook_hears_that_a_circuit_opened_who_carries_the_load_and_that_it_
     ):
         world.start()
         world.place.start("control", "serve", "control", wait_for="/readyz")
-        sim.faults.set("sim-base", faults.parse({"kind": "status", "status": 401}))
+        sim.faults.set("sim-base", faults.parse_fault({"kind": "status", "status": 401}))
         with world.client() as client:
             for _ in range(4):
                 assert ask(client, user="alice")

@@ -12,7 +12,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.target import Provider
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import SECRET, World
+from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.site.management_api import Door, error_of
 
 pytestmark = pytest.mark.req("D4")
@@ -22,7 +22,7 @@ KEYS = [new_key()]
 
 @pytest.fixture
 def door(tmp_path: Path) -> Door:
-    made = World(tmp_path, store=None)  # type: ignore[arg-type]  # next line
+    made = SmallInstallation(tmp_path, store=None)  # type: ignore[arg-type]  # next line
     made.store = MemoryStore(secret=SECRET, clock=made.clock)
     made.set_up()
     found = Door(made)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.store.sql import SqlStore
-from tests.support.control.control_plane import SECRET, World, approved
+from tests.support.control.control_plane import SECRET, SmallInstallation, approved
 from tests.support.site.management_api import Door, served
 from tests.support.site.signing_keys import CONTROL
 
@@ -21,7 +21,7 @@ DOCS = (ROOT / "docs/api.md").read_text(encoding="utf-8")
 
 @pytest.fixture
 def door(sqlite_url: str, tmp_path: Path) -> Iterator[Door]:
-    made = World(tmp_path, store=None, policy=approved())  # type: ignore[arg-type]  # next line
+    made = SmallInstallation(tmp_path, store=None, policy=approved())  # type: ignore[arg-type]  # next line
     made.store = SqlStore(sqlite_url, secret=SECRET, clock=made.clock, signatures=CONTROL)
     made.set_up()
     yield Door(made)
@@ -29,7 +29,7 @@ def door(sqlite_url: str, tmp_path: Path) -> Iterator[Door]:
 
 
 @contextmanager
-def turning(world: World) -> Iterator[None]:
+def turning(world: SmallInstallation) -> Iterator[None]:
     """The control loop, beside the API."""
     done = threading.Event()
 

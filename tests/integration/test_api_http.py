@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from harness.store.sql import SqlStore
-from tests.support.control.control_plane import SECRET, World
+from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.site.management_api import Door, served
 from tests.support.site.signing_keys import CONTROL
 
@@ -19,7 +19,7 @@ WISH = {"route": "chat", "candidate": "sim/better"}
 
 @pytest.fixture
 def door(database_url: str, tmp_path: Path) -> Iterator[Door]:
-    made = World(tmp_path, store=None)  # type: ignore[arg-type]  # set in the next line
+    made = SmallInstallation(tmp_path, store=None)  # type: ignore[arg-type]  # set in the next line
     made.store = SqlStore(database_url, secret=SECRET, clock=made.clock, signatures=CONTROL)
     made.set_up()
     yield Door(made)

@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import SECRET, World
+from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.site.management_api import Door
 
 PATHS = {
@@ -84,7 +84,7 @@ PATHS = {
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Door:
     folder: Path = tmp_path_factory.mktemp("world")
-    made = World(folder, store=None)  # type: ignore[arg-type]  # set in the next line
+    made = SmallInstallation(folder, store=None)  # type: ignore[arg-type]  # set in the next line
     made.store = MemoryStore(secret=SECRET, clock=made.clock)
     made.set_up()
     return Door(made)

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from harness.domain.errors import StoreUnavailable
 from harness.store.memory import MemoryStore
 from harness.store.sql import SqlStore
-from tests.support.control.control_plane import SECRET, World, approved
+from tests.support.control.control_plane import SECRET, SmallInstallation, approved
 from tests.support.site.management_api import Door, awaiting_approval, error_of
 from tests.support.site.signing_keys import CONTROL
 
@@ -18,15 +18,15 @@ WISH = {"route": "chat", "candidate": "sim/better"}
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    made = World(tmp_path, store=None, policy=approved())  # type: ignore[arg-type]  # next line
+def world(tmp_path: Path) -> SmallInstallation:
+    made = SmallInstallation(tmp_path, store=None, policy=approved())  # type: ignore[arg-type]  # next line
     made.store = MemoryStore(secret=SECRET, clock=made.clock)
     made.set_up()
     return made
 
 
 @pytest.fixture
-def door(world: World) -> Door:
+def door(world: SmallInstallation) -> Door:
     return Door(world)
 
 
@@ -255,7 +255,7 @@ def test_no_answer_has_a_key_or_a_hash(door: Door) -> None:
 def test_any_text_comes_back_as_it_went_in_on_both_databases(
     model: str, database_url: str, tmp_path: Path
 ) -> None:
-    made = World(tmp_path, store=None, policy=approved())  # type: ignore[arg-type]  # next line
+    made = SmallInstallation(tmp_path, store=None, policy=approved())  # type: ignore[arg-type]  # next line
     made.store = SqlStore(database_url, secret=SECRET, clock=made.clock, signatures=CONTROL)
     made.set_up()
     door = Door(made)

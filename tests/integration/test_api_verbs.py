@@ -6,25 +6,25 @@ from pathlib import Path
 import pytest
 
 from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import POLICY, SECRET, World, approved
+from tests.support.control.control_plane import POLICY, SECRET, SmallInstallation, approved
 from tests.support.site.management_api import Door, awaiting_approval, error_of, in_canary
 
 
-def world_of(folder: Path, *, people_approve: bool = False) -> World:
+def world_of(folder: Path, *, people_approve: bool = False) -> SmallInstallation:
     policy = approved() if people_approve else POLICY
-    made = World(folder, store=None, policy=policy)  # type: ignore[arg-type]  # next line
+    made = SmallInstallation(folder, store=None, policy=policy)  # type: ignore[arg-type]  # next line
     made.store = MemoryStore(secret=SECRET, clock=made.clock)
     made.set_up()
     return made
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path) -> SmallInstallation:
     return world_of(tmp_path)
 
 
 @pytest.fixture
-def door(world: World) -> Door:
+def door(world: SmallInstallation) -> Door:
     return Door(world)
 
 
@@ -84,7 +84,7 @@ def test_a_rollback_brings_the_incumbent_before_back(door: Door) -> None:
     assert error_of(door.send("GET", "/routes/chat/diff?to=99"), 404)["type"] == "NotFound"
 
 
-def promote(world: World) -> None:
+def promote(world: SmallInstallation) -> None:
     proposal = in_canary(world)
     for _ in range(60):
         world.feed()
@@ -317,7 +317,7 @@ def test_a_suite_that_does_not_load_says_why_and_hides_no_other(door: Door) -> N
 
 @pytest.mark.req("F3")
 def test_who_overrules_the_plan_is_told_what_the_data_say_against_it(
-    world: World, door: Door
+    world: SmallInstallation, door: Door
 ) -> None:
     in_canary(world)
     world.feed(failing=True)

@@ -30,7 +30,7 @@ from harness.report.content import gather
 from harness.report.markdown import markdown
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import BEN, POLICY, SECRET, World, approved
+from tests.support.control.control_plane import BEN, POLICY, SECRET, SmallInstallation, approved
 
 pytestmark = pytest.mark.req("A7", "F2")
 
@@ -40,30 +40,32 @@ WAIVE = Waive("no time", timedelta(days=1))
 
 
 @pytest.fixture
-def plain_world(tmp_path: Path) -> World:
+def plain_world(tmp_path: Path) -> SmallInstallation:
     """On one store: what is asked here is not the store's business."""
     clock = ManualClock()
-    world = World(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock=clock)
+    world = SmallInstallation(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock=clock)
     world.set_up()
     return world
 
 
-def in_canary(world: World, candidate: str = "sim/good") -> Proposal:
+def in_canary(world: SmallInstallation, candidate: str = "sim/good") -> Proposal:
     proposal = world.until_decided(world.propose(candidate, ANN).id)
     assert proposal.phase is Phase.CANARY, proposal.closed_because
     return proposal
 
 
-def force(world: World, actor: Actor, kind: ForceKind, name: str, route: str | None) -> None:
+def force(
+    world: SmallInstallation, actor: Actor, kind: ForceKind, name: str, route: str | None
+) -> None:
     wanted = kill_switch.Wanted(Force(kind, name), "an incident", route=route)
     kill_switch.throw(world.context(), actor, wanted, source=Source.CLI)
 
 
-def fallbacks(world: World) -> list[str]:
+def fallbacks(world: SmallInstallation) -> list[str]:
     return [each.target.name for each in fallback_chain.entries(world.context(), "chat")]
 
 
-def rolled_back(world: World, proposal: Proposal) -> str:
+def rolled_back(world: SmallInstallation, proposal: Proposal) -> str:
     """The alert's text."""
     for _ in range(10):
         world.feed(failing=True, blocks=5)
@@ -75,7 +77,7 @@ def rolled_back(world: World, proposal: Proposal) -> str:
 
 
 def test_who_proposed_a_model_makes_no_fallback_of_it_while_its_canary_is_on(
-    plain_world: World,
+    plain_world: SmallInstallation,
 ) -> None:
     in_canary(plain_world)
     ctx = plain_world.context()
@@ -89,7 +91,7 @@ def test_who_proposed_a_model_makes_no_fallback_of_it_while_its_canary_is_on(
 @pytest.mark.parametrize("route", ["chat", None])
 @pytest.mark.parametrize("kind", ForceKind)
 def test_who_proposed_a_model_forces_no_traffic_to_it_while_its_proposal_is_open(
-    plain_world: World, kind: ForceKind, route: str | None
+    plain_world: SmallInstallation, kind: ForceKind, route: str | None
 ) -> None:
     ctx = plain_world.context()
     targets.put_provider(ctx, EVE, Provider("own", "sim", "http://127.0.0.1:8/v1"))
@@ -104,7 +106,7 @@ def test_who_proposed_a_model_forces_no_traffic_to_it_while_its_proposal_is_open
     force(plain_world, BEN, kind, name, route)
 
 
-def test_what_was_rolled_back_for_harm_is_no_fallback_either(world: World) -> None:
+def test_what_was_rolled_back_for_harm_is_no_fallback_either(world: SmallInstallation) -> None:
     ctx = world.context()
     fallback_chain.add(ctx, ANN, "chat", Wanted("sim/equal", waive=WAIVE), reason="a spare")
     proposal = in_canary(world)
@@ -119,7 +121,7 @@ def test_what_was_rolled_back_for_harm_is_no_fallback_either(world: World) -> No
 
 
 def test_a_rollback_goes_through_where_the_chain_cannot_change_and_says_what_stays(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     ctx = world.context()
     fallback_chain.add(ctx, ANN, "chat", Wanted("sim/equal", waive=WAIVE), reason="a spare")
@@ -146,7 +148,7 @@ LAX = replace(
 
 
 def test_a_configuration_of_the_proposers_own_gives_no_rules_of_his_own(
-    plain_world: World,
+    plain_world: SmallInstallation,
 ) -> None:
     plain_world.policy = STRICT
     own = replace(plain_world.context(), policies={STRICT.name: LAX})
@@ -166,7 +168,7 @@ def test_a_configuration_of_the_proposers_own_gives_no_rules_of_his_own(
 @pytest.mark.parametrize("policy", [POLICY, approved()], ids=["evaluating", "approved"])
 @pytest.mark.parametrize("change", ["policy", "suite", "role"])
 def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
-    plain_world: World, change: str, policy: Policy
+    plain_world: SmallInstallation, change: str, policy: Policy
 ) -> None:
     world = plain_world
     world.policy = policy
@@ -197,7 +199,7 @@ def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
 
 
 def test_what_another_person_let_in_as_widened_goes_on_under_the_same_rules(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     wish = Wish("chat", "sim/equal", "cheap", Claim.NON_INFERIOR, 0.9)
     proposal = submission.create(world.context(), ANN, wish)
@@ -210,7 +212,7 @@ def test_what_another_person_let_in_as_widened_goes_on_under_the_same_rules(
     assert after.phase is Phase.CANARY, after.closed_because
 
 
-def back_to_base(world: World, actor: Actor) -> None:
+def back_to_base(world: SmallInstallation, actor: Actor) -> None:
     """sim/better has been promoted; the actor brings sim/base back."""
     in_canary(world, "sim/better")
     operations.by_hand(world.context(), BEN, "chat", Signal.PROMOTE, "it is better")
@@ -218,7 +220,7 @@ def back_to_base(world: World, actor: Actor) -> None:
 
 
 def test_a_rollback_by_the_proposer_chooses_no_weaker_incumbent_alone(
-    plain_world: World,
+    plain_world: SmallInstallation,
 ) -> None:
     back_to_base(plain_world, ANN)
     proposal = plain_world.until_decided(plain_world.propose("sim/good", ANN).id)
@@ -236,7 +238,7 @@ def test_a_rollback_by_the_proposer_chooses_no_weaker_incumbent_alone(
 
 
 def test_a_rollback_stands_in_the_review_of_what_is_proposed_after_it(
-    plain_world: World,
+    plain_world: SmallInstallation,
 ) -> None:
     back_to_base(plain_world, EVE)
     proposal = plain_world.propose("sim/good", ANN)
@@ -249,7 +251,7 @@ def test_a_rollback_stands_in_the_review_of_what_is_proposed_after_it(
 
 
 def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widened(
-    plain_world: World, monkeypatch: pytest.MonkeyPatch
+    plain_world: SmallInstallation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between its plans and the comparison with what is accepted."""
     world = plain_world
@@ -277,7 +279,7 @@ def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widen
 
 
 def test_the_older_content_of_a_suite_is_accepted_no_more_after_an_approved_change(
-    plain_world: World,
+    plain_world: SmallInstallation,
 ) -> None:
     world = plain_world
     path = world.suites["colours"].path
@@ -295,13 +297,13 @@ def test_the_older_content_of_a_suite_is_accepted_no_more_after_an_approved_chan
     assert set(submission.preview(world.context(), wish).widened) == {"suite colours"}
 
 
-def awaiting(world: World, wish: Wish) -> Proposal:
+def awaiting(world: SmallInstallation, wish: Wish) -> Proposal:
     world.policy = approved()
     return world.until_decided(submission.create(world.context(), ANN, wish).id)
 
 
 def test_an_approval_by_a_key_that_was_revoked_since_opens_no_canary(
-    plain_world: World,
+    plain_world: SmallInstallation,
 ) -> None:
     proposal, ctx = awaiting(plain_world, Wish("chat", "sim/good", "x")), plain_world.context()
     key, text = keys.create(ctx, SYSTEM, "ben", secret=SECRET, role=Role.APPROVER)
@@ -315,7 +317,9 @@ def test_an_approval_by_a_key_that_was_revoked_since_opens_no_canary(
     assert "was revoked since" in plain_world.get(proposal.id).closed_because
 
 
-def test_who_is_asked_to_approve_is_told_what_is_widened(plain_world: World) -> None:
+def test_who_is_asked_to_approve_is_told_what_is_widened(
+    plain_world: SmallInstallation,
+) -> None:
     wish = Wish("chat", "sim/good", "cheaper", claim=Claim.NON_INFERIOR, margin=0.9)
     proposal = awaiting(plain_world, wish)
     assert proposal.phase is Phase.AWAITING_APPROVAL
@@ -328,7 +332,7 @@ def test_who_is_asked_to_approve_is_told_what_is_widened(plain_world: World) -> 
     assert "- `gate.margin: the route's policy says" in markdown(report)
 
 
-def test_a_proposer_takes_back_only_his_own_proposal(plain_world: World) -> None:
+def test_a_proposer_takes_back_only_his_own_proposal(plain_world: SmallInstallation) -> None:
     proposal = plain_world.propose("sim/good", ANN)
     other = Actor("eve", Role.PROPOSER, "pr_eve")
     with pytest.raises(NotAllowed, match="this needs approver"):
@@ -347,7 +351,7 @@ def test_a_proposer_takes_back_only_his_own_proposal(plain_world: World) -> None
     ],
 )
 def test_what_a_candidate_adds_to_every_prompt_is_read_by_another_person(
-    plain_world: World, addendum: str, *, free: bool
+    plain_world: SmallInstallation, addendum: str, *, free: bool
 ) -> None:
     patch = RequestPatch(prompt_addendum=addendum)
     seed = TargetSeed("sim", "good", request_patch=patch)
@@ -367,6 +371,8 @@ def test_what_a_candidate_adds_to_every_prompt_is_read_by_another_person(
 @pytest.mark.parametrize(
     "name", ["\u202eevil", "chat\u200b", "chat\u3164", "\u0441hat", "a\x1b[2K"]
 )
-def test_a_route_has_no_name_that_looks_like_another(plain_world: World, name: str) -> None:
+def test_a_route_has_no_name_that_looks_like_another(
+    plain_world: SmallInstallation, name: str
+) -> None:
     with pytest.raises(InputError, match="the name"):
         routes.create(plain_world.context(), EVE, name, "sim/base", settings=RouteSettings())

@@ -10,7 +10,7 @@ from harness.control.operations import alerts, database_check, housekeeping, loo
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.alerts import AlertKind
 from harness.runtime.audit_checkpoint import AuditCheckpointFile
-from tests.support.control.control_plane import World
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.raw_rows import Database
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.req("F5")
 
 
 @pytest.fixture
-def ctx(sql_world: World, tmp_path: Path) -> Context:
+def ctx(sql_world: SmallInstallation, tmp_path: Path) -> Context:
     found = replace(
         sql_world.context(), anchor=AuditCheckpointFile(tmp_path / "audit.checkpoint", CONTROL)
     )
@@ -59,7 +59,7 @@ def test_a_log_whose_end_was_cut_off_is_found_though_its_chain_is_whole(
 
 
 def test_the_kept_end_moves_on_with_the_log_and_never_back(
-    ctx: Context, sql_world: World, database_url: str
+    ctx: Context, sql_world: SmallInstallation, database_url: str
 ) -> None:
     assert ctx.anchor is not None
     before = ctx.anchor.read()

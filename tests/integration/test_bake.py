@@ -33,43 +33,45 @@ from harness.domain.routing.table import (
     arm_of,
     bucket_of,
 )
-from tests.support.control.control_plane import ANN, BEN, CANARY, POLICY, World
+from tests.support.control.control_plane import ANN, BEN, CANARY, POLICY, SmallInstallation
 
 DAY = timedelta(days=1)
 pytestmark = pytest.mark.req("F3", "F8")
 
 
 @pytest.fixture
-def baking(world: World) -> World:
+def baking(world: SmallInstallation) -> SmallInstallation:
     """Its promotions bake for a day."""
     world.policy = replace(POLICY, canary=replace(CANARY, bake_s=DAY.total_seconds()))
     return world
 
 
-def in_canary(world: World) -> Proposal:
+def in_canary(world: SmallInstallation) -> Proposal:
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
     world.turn()
     return world.get(proposal.id)
 
 
-def promoted(world: World) -> Proposal:
+def promoted(world: SmallInstallation) -> Proposal:
     proposal = in_canary(world)
     operations.by_hand(world.context(), BEN, "chat", Signal.PROMOTE, "a demo at noon")
     return world.get(proposal.id)
 
 
-def route(world: World) -> Route:
+def route(world: SmallInstallation) -> Route:
     with world.store.read() as tx:
         return routes.existing(tx, "chat")
 
 
-def rollout(world: World) -> Rollout:
+def rollout(world: SmallInstallation) -> Rollout:
     with world.store.read() as tx:
         return tx.rollouts.list(route="chat")[0]
 
 
-def test_after_a_promotion_the_incumbent_before_it_keeps_one_percent(baking: World) -> None:
+def test_after_a_promotion_the_incumbent_before_it_keeps_one_percent(
+    baking: SmallInstallation,
+) -> None:
     before = route(baking).incumbent
     proposal = promoted(baking)
 
@@ -83,7 +85,7 @@ def test_after_a_promotion_the_incumbent_before_it_keeps_one_percent(baking: Wor
     assert rollout(baking).baking
 
 
-def test_who_is_held_back_never_left_the_old_model(baking: World) -> None:
+def test_who_is_held_back_never_left_the_old_model(baking: SmallInstallation) -> None:
     promoted(baking)
     after = route(baking)
     assert after.holdback is not None
@@ -91,7 +93,7 @@ def test_who_is_held_back_never_left_the_old_model(baking: World) -> None:
     assert min(bucket_of(key, salt=after.holdback.salt) for key in held) >= 9_900
 
 
-def test_a_bake_ends_by_itself_and_the_promotion_stands(baking: World) -> None:
+def test_a_bake_ends_by_itself_and_the_promotion_stands(baking: SmallInstallation) -> None:
     proposal = promoted(baking)
     baking.turn()
     assert rollout(baking).baking
@@ -107,7 +109,7 @@ def test_a_bake_ends_by_itself_and_the_promotion_stands(baking: World) -> None:
 
 
 def test_a_bake_that_cannot_be_looked_at_keeps_no_other_from_its_turn(
-    baking: World, monkeypatch: pytest.MonkeyPatch
+    baking: SmallInstallation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = baking.context()
     settings = RouteSettings(suites=(RouteSuite("colours"),))
@@ -133,7 +135,7 @@ def test_a_bake_that_cannot_be_looked_at_keeps_no_other_from_its_turn(
     assert next(each for each in done.did if "The bake is over" in each).startswith(other.id)
 
 
-def test_a_bake_is_not_over_because_somebody_set_the_clock(baking: World) -> None:
+def test_a_bake_is_not_over_because_somebody_set_the_clock(baking: SmallInstallation) -> None:
     promoted(baking)
     ctx = baking.context()
     baking.turn(ctx)
@@ -146,7 +148,7 @@ def test_a_bake_is_not_over_because_somebody_set_the_clock(baking: World) -> Non
     assert not rollout(baking).baking
 
 
-def test_a_bake_does_not_end_while_nobody_knows_how_it_goes(baking: World) -> None:
+def test_a_bake_does_not_end_while_nobody_knows_how_it_goes(baking: SmallInstallation) -> None:
     promoted(baking)
     ctx = baking.context()
     seen(baking, requests=3000)
@@ -164,7 +166,7 @@ def test_a_bake_does_not_end_while_nobody_knows_how_it_goes(baking: World) -> No
     assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout(baking).id)
 
 
-def seen(world: World, *, requests: int) -> None:
+def seen(world: SmallInstallation, *, requests: int) -> None:
     """What a router records of this minute, beside a block of its bake."""
     minute = world.clock.now().replace(second=0, microsecond=0)
     row = Traffic("chat", minute, "w", "incumbent", "t", 1, requests, 0, 0, 0, 0, 0, 0.0)
@@ -174,7 +176,7 @@ def seen(world: World, *, requests: int) -> None:
 
 
 def test_harm_that_shows_in_the_bake_brings_the_incumbent_before_it_back(
-    baking: World,
+    baking: SmallInstallation,
 ) -> None:
     before = route(baking).incumbent
     proposal = promoted(baking)
@@ -188,7 +190,7 @@ def test_harm_that_shows_in_the_bake_brings_the_incumbent_before_it_back(
     assert baking.get(proposal.id).phase is Phase.ROLLED_BACK
 
 
-def test_a_healthy_bake_rolls_nothing_back(baking: World) -> None:
+def test_a_healthy_bake_rolls_nothing_back(baking: SmallInstallation) -> None:
     promoted(baking)
     for _ in range(20):
         baking.feed()
@@ -196,7 +198,7 @@ def test_a_healthy_bake_rolls_nothing_back(baking: World) -> None:
     assert rollout(baking).baking
 
 
-def test_no_swap_is_proposed_while_a_promotion_bakes(baking: World) -> None:
+def test_no_swap_is_proposed_while_a_promotion_bakes(baking: SmallInstallation) -> None:
     promoted(baking)
     with pytest.raises(RouteBusy, match="canary finish chat"):
         baking.propose("sim/base")
@@ -206,7 +208,9 @@ def test_no_swap_is_proposed_while_a_promotion_bakes(baking: World) -> None:
     assert baking.propose("sim/base").phase is Phase.PROPOSED
 
 
-def test_an_abort_in_the_bake_goes_back_to_the_incumbent_before(baking: World) -> None:
+def test_an_abort_in_the_bake_goes_back_to_the_incumbent_before(
+    baking: SmallInstallation,
+) -> None:
     before = route(baking).incumbent
     proposal = promoted(baking)
     operations.by_hand(baking.context(), BEN, "chat", Signal.ABORT, "a drill")
@@ -215,7 +219,7 @@ def test_an_abort_in_the_bake_goes_back_to_the_incumbent_before(baking: World) -
 
 
 def test_what_was_taken_back_in_its_bake_is_not_restored_without_a_new_verdict(
-    baking: World,
+    baking: SmallInstallation,
 ) -> None:
     candidate = promoted(baking).candidate
     version = route(baking).version
@@ -230,7 +234,9 @@ def test_what_was_taken_back_in_its_bake_is_not_restored_without_a_new_verdict(
 
 
 @pytest.mark.parametrize("turns", [0, 1])
-def test_a_rollback_in_the_bake_takes_the_promotion_back(baking: World, turns: int) -> None:
+def test_a_rollback_in_the_bake_takes_the_promotion_back(
+    baking: SmallInstallation, turns: int
+) -> None:
     proposal = promoted(baking)
     version, ctx = route(baking).version, baking.context()
     routes.roll_back(ctx, BEN, "chat", reason="complaints")
@@ -245,7 +251,9 @@ def test_a_rollback_in_the_bake_takes_the_promotion_back(baking: World, turns: i
     assert route(baking).incumbent == proposal.incumbent
 
 
-def test_a_promotion_that_a_person_undid_after_its_bake_can_be_had_back(baking: World) -> None:
+def test_a_promotion_that_a_person_undid_after_its_bake_can_be_had_back(
+    baking: SmallInstallation,
+) -> None:
     candidate = promoted(baking).candidate
     version, ctx = route(baking).version, baking.context()
     operations.by_hand(ctx, BEN, "chat", Signal.FINISH, "it is fine")
@@ -256,7 +264,7 @@ def test_a_promotion_that_a_person_undid_after_its_bake_can_be_had_back(baking: 
     assert route(baking).incumbent == candidate
 
 
-def a_router_stops(world: World) -> None:
+def a_router_stops(world: SmallInstallation) -> None:
     stopped = rollout(world).id
     with world.store.write() as tx:
         alerts.tell(
@@ -272,7 +280,7 @@ def a_router_stops(world: World) -> None:
 
 @pytest.mark.req("F4")
 def test_a_router_s_stop_that_arrives_after_the_promotion_takes_it_back(
-    baking: World,
+    baking: SmallInstallation,
 ) -> None:
     before = route(baking).incumbent
     promoted(baking)
@@ -285,7 +293,7 @@ def test_a_router_s_stop_that_arrives_after_the_promotion_takes_it_back(
     assert "3 of 3 keys fail" in rollout(baking).ended_because
 
 
-def test_a_person_cannot_move_on_what_a_router_has_stopped(world: World) -> None:
+def test_a_person_cannot_move_on_what_a_router_has_stopped(world: SmallInstallation) -> None:
     in_canary(world)
     ctx, version = world.context(), route(world).version
     a_router_stops(world)
@@ -299,13 +307,15 @@ def test_a_person_cannot_move_on_what_a_router_has_stopped(world: World) -> None
     assert rollout(world).state is RolloutState.ROLLED_BACK
 
 
-def test_a_hand_that_comes_at_the_wrong_time_is_told_what_it_can_do(baking: World) -> None:
+def test_a_hand_that_comes_at_the_wrong_time_is_told_what_it_can_do(
+    baking: SmallInstallation,
+) -> None:
     promoted(baking)
     with pytest.raises(IllegalTransition, match="a person can: abort, finish"):
         operations.by_hand(baking.context(), BEN, "chat", Signal.PAUSE, "a drill")
 
 
-def test_a_route_rolled_back_by_hand_bakes_no_more(baking: World) -> None:
+def test_a_route_rolled_back_by_hand_bakes_no_more(baking: SmallInstallation) -> None:
     promoted(baking)
     routes.roll_back(baking.context(), BEN, "chat", reason="complaints")
     baking.turn()
@@ -313,7 +323,7 @@ def test_a_route_rolled_back_by_hand_bakes_no_more(baking: World) -> None:
     assert route(baking).holdback is None
 
 
-def test_a_person_advances_a_canary_with_a_reason(world: World) -> None:
+def test_a_person_advances_a_canary_with_a_reason(world: SmallInstallation) -> None:
     in_canary(world)
     with pytest.raises(InputError, match="needs a reason"):
         operations.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, " ")
@@ -330,7 +340,9 @@ def test_a_person_advances_a_canary_with_a_reason(world: World) -> None:
     assert "a quiet route" in str(last.details)
 
 
-def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(world: World) -> None:
+def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(
+    world: SmallInstallation,
+) -> None:
     in_canary(world)
     world.feed(failing=True)
     shown = comparison.explained(world.context(), "chat").status
@@ -348,7 +360,7 @@ def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(world: Worl
     assert audit.replay(world.context(), last.number).agrees
 
 
-def test_past_the_last_step_comes_the_promotion_alone(world: World) -> None:
+def test_past_the_last_step_comes_the_promotion_alone(world: SmallInstallation) -> None:
     in_canary(world)
     for _ in CANARY.steps[1:]:
         operations.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, "on")
@@ -356,7 +368,7 @@ def test_past_the_last_step_comes_the_promotion_alone(world: World) -> None:
         operations.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, "on")
 
 
-def test_a_promotion_by_hand_leaves_the_person_s_word(world: World) -> None:
+def test_a_promotion_by_hand_leaves_the_person_s_word(world: SmallInstallation) -> None:
     proposal = promoted(world)
     with world.store.read() as tx:
         (approval,) = tx.approvals.of(proposal.id)
@@ -365,14 +377,14 @@ def test_a_promotion_by_hand_leaves_the_person_s_word(world: World) -> None:
     assert approval.reason == "a demo at noon"
 
 
-def test_the_proposer_cannot_promote_now(world: World) -> None:
+def test_the_proposer_cannot_promote_now(world: SmallInstallation) -> None:
     in_canary(world)
     cat = replace(BEN, name=ANN.name)
     with pytest.raises(NotAllowed, match="ask another approver"):
         operations.by_hand(world.context(), cat, "chat", Signal.PROMOTE, "now")
 
 
-def test_who_looked_at_an_older_state_is_told_to_look_again(world: World) -> None:
+def test_who_looked_at_an_older_state_is_told_to_look_again(world: SmallInstallation) -> None:
     in_canary(world)
     seen = rollout(world).version
     operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "a drill", seen=seen)
@@ -381,19 +393,21 @@ def test_who_looked_at_an_older_state_is_told_to_look_again(world: World) -> Non
 
 
 @pytest.mark.parametrize("signal", [Signal.HARM, Signal.PROVEN, Signal.STEP_DONE])
-def test_what_the_data_say_is_not_for_people_to_say(world: World, signal: Signal) -> None:
+def test_what_the_data_say_is_not_for_people_to_say(
+    world: SmallInstallation, signal: Signal
+) -> None:
     in_canary(world)
     with pytest.raises(InputError, match="for the evidence"):
         operations.by_hand(world.context(), BEN, "chat", signal, "why not")
 
 
-def test_a_canary_is_not_finished_before_its_promotion(world: World) -> None:
+def test_a_canary_is_not_finished_before_its_promotion(world: SmallInstallation) -> None:
     in_canary(world)
     with pytest.raises(IllegalTransition, match="only a bake"):
         operations.by_hand(world.context(), BEN, "chat", Signal.FINISH, "enough")
 
 
-def test_without_a_bake_a_promotion_is_the_end(world: World) -> None:
+def test_without_a_bake_a_promotion_is_the_end(world: SmallInstallation) -> None:
     promoted(world)
     assert route(world).holdback is None
     with pytest.raises(NotFound):

@@ -19,7 +19,7 @@ from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
 from router.upstream.pool import UpstreamPool
 from router.upstream.transport import UpstreamFailed, UpstreamRequest
-from tests.support.control.control_plane import World
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_chat import Response, serving
 
 pytestmark = pytest.mark.req("D1")
@@ -64,7 +64,7 @@ def loaded(folder: Path, text: str) -> Any:
     return config.load(file, {}, defaults=package_data.path("config/default.yaml"))
 
 
-def test_no_provider_is_stored_with_a_closed_address(world: World) -> None:
+def test_no_provider_is_stored_with_a_closed_address(world: SmallInstallation) -> None:
     with pytest.raises(InputError, match="allow_addresses"):
         targets.put_provider(world.context(), SYSTEM, provider(CLOSED))
     with world.store.read() as tx:

@@ -40,7 +40,7 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for n in range(ITEMS)
     ]
     suite.write_text("".join(f"{json.dumps(each)}\n" for each in items), encoding="utf-8")
-    with sim.in_thread(sim.simulator(suites=[suite], time_scale=0.0)) as url:
+    with sim.serve_in_thread(sim.simulator(suites=[suite], time_scale=0.0)) as url:
         change(url, "sim-base", skill=1.0)
         change(url, "sim-backup", skill=1.0)
         yield url

@@ -11,18 +11,18 @@ from harness.domain.errors import InputError, NotFound, SignatureInvalid
 from harness.domain.operations.audit import AuditEvent
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
-from tests.support.control.control_plane import BEN, SECRET, World
+from tests.support.control.control_plane import BEN, SECRET, SmallInstallation
 from tests.support.site.signing_keys import CONTROL
 
 pytestmark = pytest.mark.req("F5", "F3")
 
 
-def actions(world: World) -> dict[str, AuditEvent]:
+def actions(world: SmallInstallation) -> dict[str, AuditEvent]:
     with world.store.read() as tx:
         return {e.action: e for e in tx.audit.all() if e.action.startswith("canary.")}
 
 
-def promoted(world: World) -> World:
+def promoted(world: SmallInstallation) -> SmallInstallation:
     world.until_decided(world.propose().id)
     for _ in range(12):
         world.turn()
@@ -30,7 +30,7 @@ def promoted(world: World) -> World:
     return world
 
 
-def test_every_action_up_to_the_promotion_comes_out_the_same(world: World) -> None:
+def test_every_action_up_to_the_promotion_comes_out_the_same(world: SmallInstallation) -> None:
     found = actions(promoted(world))
 
     assert {"canary.enough", "canary.step_done", "canary.promote"} <= found.keys()
@@ -40,7 +40,7 @@ def test_every_action_up_to_the_promotion_comes_out_the_same(world: World) -> No
         assert again.again_sha256 == event.details["decided_sha256"]
 
 
-def test_blocks_that_came_after_the_decision_change_nothing(world: World) -> None:
+def test_blocks_that_came_after_the_decision_change_nothing(world: SmallInstallation) -> None:
     world.until_decided(world.propose().id)
     for _ in range(3):
         world.turn()
@@ -53,7 +53,7 @@ def test_blocks_that_came_after_the_decision_change_nothing(world: World) -> Non
     assert audit.replay(world.context(), event.number) == before
 
 
-def test_a_rollback_and_a_persons_hand_keep_their_inputs_too(world: World) -> None:
+def test_a_rollback_and_a_persons_hand_keep_their_inputs_too(world: SmallInstallation) -> None:
     world.until_decided(world.propose().id)
     world.turn()
     operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "lunch")
@@ -70,7 +70,7 @@ def test_a_rollback_and_a_persons_hand_keep_their_inputs_too(world: World) -> No
     assert harm.decided.signal is Signal.HARM
 
 
-def test_what_is_no_action_of_a_canary_is_refused_in_words(world: World) -> None:
+def test_what_is_no_action_of_a_canary_is_refused_in_words(world: SmallInstallation) -> None:
     with pytest.raises(InputError, match="keeps no inputs"):
         audit.replay(world.context(), 1)
     with pytest.raises(NotFound, match="no event 9999"):
@@ -89,7 +89,7 @@ def test_tampering_with_blocks_or_policy_is_seen(
     tmp_path: Path, sqlite_url: str, forgery: str, said: str
 ) -> None:
     clock = ManualClock()
-    world = World(
+    world = SmallInstallation(
         tmp_path,
         SqlStore(sqlite_url, secret=SECRET, clock=clock, signatures=CONTROL),
         clock=clock,

@@ -74,8 +74,8 @@ def stored(world: Routed) -> int:
 
 def test_captured_traffic_becomes_a_suite_that_the_gate_decides_by(tmp_path: Path) -> None:
     with (
-        sim.in_thread(sim.simulator(time_scale=0.0)) as provider,
-        sim.in_thread(sim.simulator(time_scale=0.0)) as elsewhere,
+        sim.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,
+        sim.serve_in_thread(sim.simulator(time_scale=0.0)) as elsewhere,
         routed(
             tmp_path,
             provider,

@@ -13,7 +13,7 @@ from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import Settings, TargetSeed
 from harness.runtime.model_catalogue import FixedCatalogue
-from tests.support.control.control_plane import World
+from tests.support.control.control_plane import SmallInstallation
 
 KNOWN = FixedCatalogue(
     CatalogueEntry("openai", "big", price=Price(3, 15)),
@@ -24,7 +24,7 @@ OPENAI = Provider("main", "openai", "http://127.0.0.1:9/v1", prices={"small": Pr
 
 
 @pytest.fixture
-def ctx(world: World) -> Context:
+def ctx(world: SmallInstallation) -> Context:
     return replace(world.context(), models=KNOWN)
 
 

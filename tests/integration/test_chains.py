@@ -20,7 +20,7 @@ from harness.domain.proposals.proposal import Phase
 from harness.domain.routing.evidence import EvidenceKind
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Provider
-from tests.support.control.control_plane import ANN, World, approved
+from tests.support.control.control_plane import ANN, SmallInstallation, approved
 
 pytestmark = pytest.mark.req("A7")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")
@@ -28,28 +28,28 @@ WAIVE = Waive("no time to measure it", timedelta(days=30))
 
 
 @pytest.fixture
-def world(world: World) -> World:
+def world(world: SmallInstallation) -> SmallInstallation:
     """A person approves before a canary starts: until then a verdict waits."""
     world.policy = approved()
     return world
 
 
-def add(world: World, target: str, **more: object) -> Route:
+def add(world: SmallInstallation, target: str, **more: object) -> Route:
     wanted = Wanted(target, **more)  # type: ignore[arg-type]  # its own fields
     return fallback_chain.add(world.context(), ADA, "chat", wanted, reason="a spare")
 
 
-def shown(world: World) -> list[tuple[str, EvidenceKind]]:
+def shown(world: SmallInstallation) -> list[tuple[str, EvidenceKind]]:
     found = fallback_chain.entries(world.context(), "chat")
     return [(each.target.model, each.evidence) for each in found]
 
 
-def audited(world: World, action: str) -> list[dict[str, object]]:
+def audited(world: SmallInstallation, action: str) -> list[dict[str, object]]:
     events = listings.events(world.context())
     return [dict(each.details) for each in events if each.action == action]
 
 
-def test_a_target_without_evidence_stays_out_of_the_chain(world: World) -> None:
+def test_a_target_without_evidence_stays_out_of_the_chain(world: SmallInstallation) -> None:
     with pytest.raises(ProofRefused, match="no evidence on route 'chat'"):
         add(world, "sim/equal")
 
@@ -57,7 +57,7 @@ def test_a_target_without_evidence_stays_out_of_the_chain(world: World) -> None:
     assert len(routes.history(world.context(), "chat")) == 1
 
 
-def test_a_waiver_lets_it_in_and_is_shown_and_audited(world: World) -> None:
+def test_a_waiver_lets_it_in_and_is_shown_and_audited(world: SmallInstallation) -> None:
     add(world, "sim/equal", waive=WAIVE, capable=True)
 
     [entry] = fallback_chain.entries(world.context(), "chat")
@@ -82,12 +82,14 @@ def test_a_waiver_lets_it_in_and_is_shown_and_audited(world: World) -> None:
         (Waive("why", timedelta(days=91)), "90 days"),
     ],
 )
-def test_a_waiver_has_a_reason_and_an_end(world: World, waive: Waive, words: str) -> None:
+def test_a_waiver_has_a_reason_and_an_end(
+    world: SmallInstallation, waive: Waive, words: str
+) -> None:
     with pytest.raises(InputError, match=words):
         add(world, "sim/equal", waive=waive)
 
 
-def test_a_passed_verdict_lets_it_in_once_it_is_approved(world: World) -> None:
+def test_a_passed_verdict_lets_it_in_once_it_is_approved(world: SmallInstallation) -> None:
     proposal = world.until_decided(world.propose().id)
     assert proposal.phase is Phase.AWAITING_APPROVAL
     ben = Actor("ben", Role.APPROVER, "pr_ben")
@@ -99,7 +101,7 @@ def test_a_passed_verdict_lets_it_in_once_it_is_approved(world: World) -> None:
     assert entry.verdict == proposal.verdict
 
 
-def test_an_expired_verdict_lets_nobody_in(world: World) -> None:
+def test_an_expired_verdict_lets_nobody_in(world: SmallInstallation) -> None:
     proposal = world.until_decided(world.propose().id)
     assert proposal.verdict
     expires_at = lookup.verdict(world.context(), proposal.verdict).expires_at
@@ -109,7 +111,7 @@ def test_an_expired_verdict_lets_nobody_in(world: World) -> None:
         add(world, "sim/better")
 
 
-def test_the_verdict_of_a_canary_that_did_harm_lets_nobody_in(world: World) -> None:
+def test_the_verdict_of_a_canary_that_did_harm_lets_nobody_in(world: SmallInstallation) -> None:
     proposal = world.until_decided(world.propose().id)
     submission.approve(world.context(), Actor("ben", Role.APPROVER, "pr_ben"), proposal.id)
     world.turn()
@@ -121,7 +123,7 @@ def test_the_verdict_of_a_canary_that_did_harm_lets_nobody_in(world: World) -> N
         add(world, "sim/better")
 
 
-def test_a_failed_verdict_lets_nobody_in(world: World) -> None:
+def test_a_failed_verdict_lets_nobody_in(world: SmallInstallation) -> None:
     proposal = world.until_decided(world.propose("sim/worse").id)
     assert proposal.phase is Phase.REJECTED
 
@@ -129,7 +131,9 @@ def test_a_failed_verdict_lets_nobody_in(world: World) -> None:
         add(world, "sim/worse")
 
 
-def test_a_former_fallback_comes_back_with_the_evidence_it_had(world: World) -> None:
+def test_a_former_fallback_comes_back_with_the_evidence_it_had(
+    world: SmallInstallation,
+) -> None:
     add(world, "sim/equal", waive=WAIVE)
     fallback_chain.remove(world.context(), ADA, "chat", "sim/equal", reason="a test")
     assert shown(world) == []
@@ -140,7 +144,9 @@ def test_a_former_fallback_comes_back_with_the_evidence_it_had(world: World) -> 
     assert len(audited(world, "waiver.add")) == 1
 
 
-def test_an_expired_waiver_serves_on_until_somebody_changes_the_route(world: World) -> None:
+def test_an_expired_waiver_serves_on_until_somebody_changes_the_route(
+    world: SmallInstallation,
+) -> None:
     add(world, "sim/equal", waive=WAIVE)
     world.clock.advance(WAIVE.lasts.total_seconds())
     ctx = world.context()
@@ -166,7 +172,7 @@ def test_an_expired_waiver_serves_on_until_somebody_changes_the_route(world: Wor
     assert shown(world) == []
 
 
-def test_a_chain_is_put_marked_ordered_and_keeps_its_marks(world: World) -> None:
+def test_a_chain_is_put_marked_ordered_and_keeps_its_marks(world: SmallInstallation) -> None:
     ctx = world.context()
     wanted = [
         Wanted("sim/equal", waive=WAIVE),
@@ -194,7 +200,7 @@ def test_a_chain_is_put_marked_ordered_and_keeps_its_marks(world: World) -> None
 
 @pytest.mark.req("D8")
 def test_a_provider_that_may_not_see_the_data_comes_to_the_route_in_no_role(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     plain = world.context()
     targets.put_provider(plain, SYSTEM, Provider("away", "sim", "http://127.0.0.1:9/v1"))

@@ -26,7 +26,7 @@ from harness.report.junit import junit
 from harness.report.markdown import markdown
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import ANN, POLICY, SECRET, World
+from tests.support.control.control_plane import ANN, POLICY, SECRET, SmallInstallation
 
 pytestmark = pytest.mark.req("A3", "A7")
 
@@ -36,10 +36,10 @@ GATE = replace(POLICY.gate, margin=0.2, cost_ceiling=2.0)
 
 
 @pytest.fixture
-def plain(tmp_path: Path) -> World:
+def plain(tmp_path: Path) -> SmallInstallation:
     """On one store: what is asked here is not the store's business."""
     clock = ManualClock()
-    world = World(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock=clock)
+    world = SmallInstallation(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock=clock)
     world.set_up()
     return world
 
@@ -49,7 +49,7 @@ def same(_target: Target, item: Item, _epoch: int) -> str:
     return str(item.target)
 
 
-def prepared(world: World, gate: GatePolicy = GATE) -> World:
+def prepared(world: SmallInstallation, gate: GatePolicy = GATE) -> SmallInstallation:
     world.policy = replace(POLICY, gate=gate)
     prices = {"base": Price(2.0, 4.0), "good": Price(0.5, 1.0), "equal": Price(2.0, 4.0)}
     provider = Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices)
@@ -57,13 +57,13 @@ def prepared(world: World, gate: GatePolicy = GATE) -> World:
     return world
 
 
-def proposed(world: World, candidate: str, **more: object) -> Proposal:
+def proposed(world: SmallInstallation, candidate: str, **more: object) -> Proposal:
     wish = Wish("chat", candidate, claim=CHEAPER, **more)  # type: ignore[arg-type]
     made = submission.create(world.context(), ANN, wish)
     return world.until_decided(made.id)
 
 
-def with_suites(world: World, *suites: RouteSuite) -> None:
+def with_suites(world: SmallInstallation, *suites: RouteSuite) -> None:
     world.suites |= {
         each.suite: replace(world.suites["colours"], name=each.suite, version=each.suite)
         for each in suites
@@ -73,7 +73,7 @@ def with_suites(world: World, *suites: RouteSuite) -> None:
 
 
 def test_a_cheaper_equal_candidate_passes_and_the_evidence_is_told_everywhere(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     prepared(world).script = same
     proposal = proposed(world, "sim/good", min_saving=0.3)
@@ -92,7 +92,7 @@ def test_a_cheaper_equal_candidate_passes_and_the_evidence_is_told_everywhere(
     assert replayed.agrees, replayed.differences
 
 
-def test_an_equally_dear_candidate_does_not_pass(plain: World) -> None:
+def test_an_equally_dear_candidate_does_not_pass(plain: SmallInstallation) -> None:
     prepared(plain).script = same
     proposal = proposed(plain, "sim/equal")
 
@@ -101,7 +101,9 @@ def test_an_equally_dear_candidate_does_not_pass(plain: World) -> None:
     assert verdict_replay.replay(plain.context(), proposal.id).agrees
 
 
-def test_a_model_without_a_price_is_refused_before_anything_is_asked(plain: World) -> None:
+def test_a_model_without_a_price_is_refused_before_anything_is_asked(
+    plain: SmallInstallation,
+) -> None:
     prepared(plain)
 
     with pytest.raises(InputError, match=r"sim/better has none: set providers\.sim\.prices"):
@@ -114,7 +116,7 @@ def test_a_model_without_a_price_is_refused_before_anything_is_asked(plain: Worl
         )
 
 
-def test_what_it_would_have_saved_can_be_asked_afterwards(plain: World) -> None:
+def test_what_it_would_have_saved_can_be_asked_afterwards(plain: SmallInstallation) -> None:
     prepared(plain).script = same
     proposal = proposed(plain, "sim/good")
     ctx = plain.context()
@@ -127,7 +129,7 @@ def test_what_it_would_have_saved_can_be_asked_afterwards(plain: World) -> None:
         verdict_replay.what_if(ctx, proposal.id, Otherwise(min_saving=0.0))
 
 
-def test_the_plan_says_how_many_items_the_saving_takes(plain: World) -> None:
+def test_the_plan_says_how_many_items_the_saving_takes(plain: SmallInstallation) -> None:
     prepared(plain).script = same
     wish = Wish("chat", "sim/good", claim=CHEAPER)
     (unknown,) = estimate.of(plain.context(), wish)
@@ -141,7 +143,9 @@ def test_the_plan_says_how_many_items_the_saving_takes(plain: World) -> None:
 
 
 @pytest.mark.req("F2")
-def test_a_guard_stops_a_swap_that_the_primary_suite_would_pass(plain: World) -> None:
+def test_a_guard_stops_a_swap_that_the_primary_suite_would_pass(
+    plain: SmallInstallation,
+) -> None:
     def script(target: Target, item: Item, _epoch: int) -> str:
         right = (target.model == "base") == item.id.startswith("guard")
         return str(item.target) if right else "wrong"
@@ -162,7 +166,9 @@ def test_a_guard_stops_a_swap_that_the_primary_suite_would_pass(plain: World) ->
 
 
 @pytest.mark.req("F2")
-def test_a_weighted_primary_is_registered_judged_reported_and_replayed(plain: World) -> None:
+def test_a_weighted_primary_is_registered_judged_reported_and_replayed(
+    plain: SmallInstallation,
+) -> None:
     prepared(plain)
     with_suites(plain, RouteSuite("colours"), RouteSuite("shades", weight=2.0))
     proposal = submission.create(plain.context(), ANN, Wish("mixed", "sim/good"))
@@ -190,7 +196,7 @@ def test_a_weighted_primary_is_registered_judged_reported_and_replayed(plain: Wo
     ],
 )
 def test_roles_that_make_no_claim_are_refused(
-    plain: World, suites: Sequence[RouteSuite], claim: Claim | None, why: str
+    plain: SmallInstallation, suites: Sequence[RouteSuite], claim: Claim | None, why: str
 ) -> None:
     prepared(plain, replace(GATE, primaries=Primaries.ANY))
     with_suites(plain, *suites)

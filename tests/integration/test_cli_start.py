@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 
-from evals.sim.server import in_thread, simulator
+from evals.sim.server import serve_in_thread, simulator
 from harness.cli.program import program
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.site.processes import free_port
@@ -213,7 +213,7 @@ def test_the_doctor_asks_every_provider(here: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_doctor_lists_a_provider_s_models(here: Path) -> None:
-    with in_thread(simulator(time_scale=0)) as url:
+    with serve_in_thread(simulator(time_scale=0)) as url:
         (here / "swapgate.yaml").write_text(
             f"providers: {{sim: {{api_base: '{url}/v1'}}}}\n"
             "routes: {triage: {incumbent: sim/gone, suites: [tickets]}}\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from evals.sim.server import in_thread, simulator
+from evals.sim.server import serve_in_thread, simulator
 from harness.cli.program import program
 from harness.control.routing import fallback_chain
 from harness.control.routing.chain_evidence import Waive
@@ -412,7 +412,7 @@ def test_a_probe_asks_the_real_provider(
 
 @pytest.mark.req("D5")
 def test_a_probe_of_anthropics_kind_asks_for_a_message(cli: CommandLine) -> None:
-    with in_thread(simulator(time_scale=0)) as url:
+    with serve_in_thread(simulator(time_scale=0)) as url:
         configure(cli, f"  claude: {{kind: anthropic, api_base: '{url}'}}\n")
 
         found = cli.json("model", "probe", "claude/sim-base")

@@ -55,7 +55,7 @@ ASK = CompletionRequest(route="chat", messages=[Message.user("Say 12 words pleas
 
 @pytest.fixture
 def provider() -> Iterator[str]:
-    with sim.in_thread(sim.simulator(time_scale=0.0)) as url:
+    with sim.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
         yield url
 
 

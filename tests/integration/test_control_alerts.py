@@ -21,40 +21,40 @@ from harness.domain.operations.alerts import Alert, AlertKind, AlertRecord, News
 from harness.domain.operations.delivery import GIVE_UP_AFTER
 from harness.domain.proposals.policy import Unit
 from harness.store.sql import SqlStore
-from tests.support.control.control_plane import BEN, World, approved, block_of
+from tests.support.control.control_plane import BEN, SmallInstallation, approved, block_of
 from tests.support.site.signing_keys import CONTROL
 
 
 @pytest.fixture
-def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    made = World(tmp_path, store=None)  # type: ignore[arg-type]  # set in the next line
+def world(tmp_path: Path, database_url: str) -> Iterator[SmallInstallation]:
+    made = SmallInstallation(tmp_path, store=None)  # type: ignore[arg-type]  # set in the next line
     made.store = SqlStore(database_url, secret=b"s", clock=made.clock, signatures=CONTROL)
     made.set_up()
     yield made
     made.store.close()
 
 
-def open_alerts(world: World) -> list[AlertRecord]:
+def open_alerts(world: SmallInstallation) -> list[AlertRecord]:
     with world.store.read() as tx:
         return list(tx.alerts.list(open_only=True))
 
 
-def all_kinds(world: World) -> list[AlertKind]:
+def all_kinds(world: SmallInstallation) -> list[AlertKind]:
     with world.store.read() as tx:
         return [each.kind for each in tx.alerts.list()]
 
 
-def told(world: World, sink: str = "chat") -> list[tuple[AlertKind, Told]]:
+def told(world: SmallInstallation, sink: str = "chat") -> list[tuple[AlertKind, Told]]:
     return [(each.kind, each.state) for each in world.sinks.kept[sink]]
 
 
-def deliver(world: World, turns: int = 1) -> None:
+def deliver(world: SmallInstallation, turns: int = 1) -> None:
     for _ in range(turns):
         alerts.turn(world.context())
 
 
 @pytest.mark.req("B9", "A7")
-def test_a_promotion_is_told_with_the_name_of_the_model(world: World) -> None:
+def test_a_promotion_is_told_with_the_name_of_the_model(world: SmallInstallation) -> None:
     proposal = world.until_decided(world.propose("sim/better").id)
     for _ in range(40):
         world.feed()
@@ -71,7 +71,7 @@ def test_a_promotion_is_told_with_the_name_of_the_model(world: World) -> None:
 
 
 @pytest.mark.req("B9", "F3")
-def test_a_rollback_is_told_as_critical(world: World) -> None:
+def test_a_rollback_is_told_as_critical(world: SmallInstallation) -> None:
     world.until_decided(world.propose("sim/better").id)
     for _ in range(20):
         world.feed(failing=True)
@@ -87,7 +87,9 @@ def test_a_rollback_is_told_as_critical(world: World) -> None:
 
 
 @pytest.mark.req("B9", "C4")
-def test_what_waits_for_approval_is_told_and_then_that_it_no_longer_does(world: World) -> None:
+def test_what_waits_for_approval_is_told_and_then_that_it_no_longer_does(
+    world: SmallInstallation,
+) -> None:
     world.policy = approved()
     proposal = world.until_decided(world.propose("sim/better").id)
     deliver(world)
@@ -103,7 +105,7 @@ def test_what_waits_for_approval_is_told_and_then_that_it_no_longer_does(world: 
 
 
 @pytest.mark.req("B9")
-def test_a_paused_canary_is_told_until_it_is_resumed(world: World) -> None:
+def test_a_paused_canary_is_told_until_it_is_resumed(world: SmallInstallation) -> None:
     world.until_decided(world.propose("sim/better").id)
     operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
     deliver(world)
@@ -114,7 +116,7 @@ def test_a_paused_canary_is_told_until_it_is_resumed(world: World) -> None:
     assert told(world) == [(kind, Told.RAISED), (kind, Told.RESOLVED)]
 
 
-def test_a_decision_that_fails_leaves_no_alert(world: World) -> None:
+def test_a_decision_that_fails_leaves_no_alert(world: SmallInstallation) -> None:
     def decide() -> None:
         with world.store.write() as tx:
             alerts.tell(
@@ -129,7 +131,7 @@ def test_a_decision_that_fails_leaves_no_alert(world: World) -> None:
 
 @pytest.mark.req("B9")
 def test_a_sink_that_is_down_gets_its_messages_once_it_is_back_and_in_order(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     world.sinks.down.add("chat")
     world.until_decided(world.propose("sim/better").id)
@@ -155,7 +157,9 @@ def test_a_sink_that_is_down_gets_its_messages_once_it_is_back_and_in_order(
 
 
 @pytest.mark.req("B9")
-def test_after_days_a_delivery_is_given_up_and_its_row_says_so(world: World) -> None:
+def test_after_days_a_delivery_is_given_up_and_its_row_says_so(
+    world: SmallInstallation,
+) -> None:
     world.sinks.down.add("chat")
     world.until_decided(world.propose("sim/better").id)
     operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
@@ -172,9 +176,9 @@ def test_after_days_a_delivery_is_given_up_and_its_row_says_so(world: World) -> 
 
 
 @pytest.mark.req("F5")
-def test_a_broken_audit_chain_is_told_once_until_it_is_whole(world: World) -> None:
+def test_a_broken_audit_chain_is_told_once_until_it_is_whole(world: SmallInstallation) -> None:
     ctx = world.context()
-    other = World(
+    other = SmallInstallation(
         world.folder,
         store=SqlStore(_url(world), secret=b"o", clock=world.clock, signatures=CONTROL),
     )
@@ -190,13 +194,15 @@ def test_a_broken_audit_chain_is_told_once_until_it_is_whole(world: World) -> No
     assert open_alerts(world) == []
 
 
-def _url(world: World) -> str:
+def _url(world: SmallInstallation) -> str:
     assert isinstance(world.store, SqlStore)
     return world.store._url.render_as_string(hide_password=False)
 
 
 @pytest.mark.req("A7", "B9")
-def test_an_expired_waiver_is_told_until_its_target_is_out_of_the_chain(world: World) -> None:
+def test_an_expired_waiver_is_told_until_its_target_is_out_of_the_chain(
+    world: SmallInstallation,
+) -> None:
     ctx, ada = world.context(), Actor("ada", Role.ADMIN, "pr_ada")
     wanted = Wanted("sim/equal", waive=Waive("not measured yet", timedelta(days=1)))
     fallback_chain.add(ctx, ada, "chat", wanted, reason="a spare")
@@ -216,7 +222,7 @@ def test_an_expired_waiver_is_told_until_its_target_is_out_of_the_chain(world: W
     assert open_alerts(world) == []
 
 
-def test_a_job_that_fails_is_told_until_it_goes_well_again(world: World) -> None:
+def test_a_job_that_fails_is_told_until_it_goes_well_again(world: SmallInstallation) -> None:
     ctx, broken = world.context(), [True]
 
     def job(_: object) -> None:
@@ -238,7 +244,7 @@ def test_a_job_that_fails_is_told_until_it_goes_well_again(world: World) -> None
 
 
 @pytest.mark.req("F3")
-def test_a_share_that_is_not_the_planned_one_is_told_once(world: World) -> None:
+def test_a_share_that_is_not_the_planned_one_is_told_once(world: SmallInstallation) -> None:
     # Only sticky callers are expected to split as planned.
     sticky = replace(world.policy.canary, unit=Unit.SESSION)
     world.policy = replace(world.policy, canary=sticky)
@@ -261,7 +267,9 @@ def test_a_share_that_is_not_the_planned_one_is_told_once(world: World) -> None:
 
 
 @pytest.mark.req("A6")
-def test_a_worker_that_died_does_not_keep_its_alert_open_for_ever(world: World) -> None:
+def test_a_worker_that_died_does_not_keep_its_alert_open_for_ever(
+    world: SmallInstallation,
+) -> None:
     opened = Alert(
         AlertKind.BREAKER_OPEN, "target a/b", "breaker_open:t", "t", "x", world.clock.now(), "w"
     )
@@ -284,7 +292,9 @@ def test_a_worker_that_died_does_not_keep_its_alert_open_for_ever(world: World) 
     ]
 
 
-def test_a_test_goes_through_every_sink_and_says_what_happened(world: World) -> None:
+def test_a_test_goes_through_every_sink_and_says_what_happened(
+    world: SmallInstallation,
+) -> None:
     ctx = world.context()
     world.sinks.down.add("mail")
 
@@ -297,7 +307,9 @@ def test_a_test_goes_through_every_sink_and_says_what_happened(world: World) -> 
         alerts.test(ctx, Actor("vera", Role.APPROVER, "pr_vera"))
 
 
-def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(world: World) -> None:
+def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(
+    world: SmallInstallation,
+) -> None:
     world.sinks.kept.clear()
     world.until_decided(world.propose("sim/better").id)
     operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
@@ -309,7 +321,7 @@ def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(world: World)
         alerts.test(world.context(), SYSTEM)
 
 
-def test_old_alerts_and_failovers_are_forgotten(world: World) -> None:
+def test_old_alerts_and_failovers_are_forgotten(world: SmallInstallation) -> None:
     world.until_decided(world.propose("sim/better").id)
     operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
     operations.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")

@@ -23,7 +23,14 @@ from harness.ports import Store
 from harness.runtime.clock import ManualClock
 from harness.runtime.random_ids import SystemRandomIds
 from harness.store.sql import SqlStore
-from tests.support.control.control_plane import ANN, BEN, ITEMS, SECRET, World, approved
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    ITEMS,
+    SECRET,
+    SmallInstallation,
+    approved,
+)
 from tests.support.site.signing_keys import CONTROL
 
 pytestmark = pytest.mark.both_databases
@@ -39,17 +46,17 @@ TURNS = 400
 
 
 @pytest.fixture
-def world(database_url: str, tmp_path: Path) -> Iterator[World]:
+def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     clock = ManualClock()
     store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
-    made = World(tmp_path, store, clock=clock, chance=SystemRandomIds())
+    made = SmallInstallation(tmp_path, store, clock=clock, chance=SystemRandomIds())
     made.set_up()
     yield made
     store.close()
 
 
 @contextmanager
-def stores(url: str, world: World, count: int) -> Iterator[list[Store]]:
+def stores(url: str, world: SmallInstallation, count: int) -> Iterator[list[Store]]:
     """Stores of as many processes as `count`, on the world's database."""
     with ExitStack() as opened:
         yield [
@@ -60,7 +67,7 @@ def stores(url: str, world: World, count: int) -> Iterator[list[Store]]:
         ]
 
 
-def proposals(world: World) -> dict[str, Proposal]:
+def proposals(world: SmallInstallation) -> dict[str, Proposal]:
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     ctx = world.context()
     for route in list(ENDS)[1:]:
@@ -71,7 +78,9 @@ def proposals(world: World) -> dict[str, Proposal]:
     }
 
 
-def turning(world: World, store: Store, done: threading.Event) -> Callable[[], None]:
+def turning(
+    world: SmallInstallation, store: Store, done: threading.Event
+) -> Callable[[], None]:
     """A control process. A conflict is for its next turn; any other failure is a fault."""
 
     def run() -> None:
@@ -86,7 +95,9 @@ def turning(world: World, store: Store, done: threading.Event) -> Callable[[], N
     return run
 
 
-def fed_until_closed(world: World, ids: list[str], running: list[Future[None]]) -> None:
+def fed_until_closed(
+    world: SmallInstallation, ids: list[str], running: list[Future[None]]
+) -> None:
     while any(world.get(each).open for each in ids):
         world.feed()
         if any(each.done() for each in running):
@@ -95,7 +106,7 @@ def fed_until_closed(world: World, ids: list[str], running: list[Future[None]]) 
 
 @pytest.mark.req("F1", "F5")
 def test_of_two_control_processes_at_once_every_step_happens_once(
-    world: World, database_url: str
+    world: SmallInstallation, database_url: str
 ) -> None:
     made = proposals(world)
     done = threading.Event()
@@ -109,7 +120,7 @@ def test_of_two_control_processes_at_once_every_step_happens_once(
     assert_each_step_once(world, made)
 
 
-def assert_each_step_once(world: World, made: dict[str, Proposal]) -> None:
+def assert_each_step_once(world: SmallInstallation, made: dict[str, Proposal]) -> None:
     with world.store.read() as tx:
         assert tx.audit.first_break() is None
         for run in tx.runs.list():
@@ -132,7 +143,7 @@ def assert_each_step_once(world: World, made: dict[str, Proposal]) -> None:
 
 @pytest.mark.req("F1")
 def test_people_and_two_control_processes_at_once_leave_one_truth(
-    world: World, database_url: str
+    world: SmallInstallation, database_url: str
 ) -> None:
     """The abort, the rollback by hand or the promotion wins; the others are told."""
     proposal = world.propose("sim/better")
@@ -181,7 +192,9 @@ def test_people_and_two_control_processes_at_once_leave_one_truth(
         assert tx.audit.first_break() is None
 
 
-def test_an_approval_in_time_wins_over_an_expiry_that_looked_before(world: World) -> None:
+def test_an_approval_in_time_wins_over_an_expiry_that_looked_before(
+    world: SmallInstallation,
+) -> None:
     world.policy = approved()
     proposal = world.propose("sim/better")
     seen = world.until_decided(proposal.id)
@@ -195,7 +208,7 @@ def test_an_approval_in_time_wins_over_an_expiry_that_looked_before(world: World
     assert world.get(proposal.id).phase is Phase.CANARY
 
 
-def test_an_expiry_in_time_wins_over_an_approval(world: World) -> None:
+def test_an_expiry_in_time_wins_over_an_approval(world: SmallInstallation) -> None:
     world.policy = approved()
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
@@ -207,7 +220,7 @@ def test_an_expiry_in_time_wins_over_an_approval(world: World) -> None:
     assert world.get(proposal.id).phase is Phase.REJECTED
 
 
-def test_of_two_approvers_one_is_told_that_it_is_done(world: World) -> None:
+def test_of_two_approvers_one_is_told_that_it_is_done(world: SmallInstallation) -> None:
     world.policy = approved()
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)

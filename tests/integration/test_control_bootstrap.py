@@ -15,7 +15,7 @@ from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.routing.target import Target
 from harness.domain.settings import Settings
 from harness.runtime import secret_files
-from tests.support.control.control_plane import World
+from tests.support.control.control_plane import SmallInstallation
 
 PROCESSES = 8
 
@@ -84,7 +84,7 @@ def test_a_worker_of_a_provider_that_is_gone_is_refused_by_name(
     installation.close()
 
 
-def test_no_key_speaks_in_the_name_of_the_system(world: World) -> None:
+def test_no_key_speaks_in_the_name_of_the_system(world: SmallInstallation) -> None:
     ctx = world.context()
     with pytest.raises(InputError, match="audit log"):
         keys.create(ctx, SYSTEM, SYSTEM.name, secret=b"s", role=Role.APPROVER)

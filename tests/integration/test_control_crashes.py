@@ -20,7 +20,13 @@ from harness.domain.proposals.proposal import Phase
 from harness.ports import Store, Transaction
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
-from tests.support.control.control_plane import ITEMS, SECRET, Crash, CrashingStore, World
+from tests.support.control.control_plane import (
+    ITEMS,
+    SECRET,
+    Crash,
+    CrashingStore,
+    SmallInstallation,
+)
 from tests.support.site.signing_keys import CONTROL
 
 # Units of work and statements that store samples are many and alike: a few of them will do.
@@ -97,16 +103,16 @@ def written(statement: str) -> str:
     return f"{verb} {rest[verb == 'INSERT']}" if verb in ("INSERT", "UPDATE") else ""
 
 
-def opened(url: str, folder: Path) -> World:
+def opened(url: str, folder: Path) -> SmallInstallation:
     clock = ManualClock()
-    made = World(
+    made = SmallInstallation(
         folder, SqlStore(url, secret=SECRET, clock=clock, signatures=CONTROL), clock=clock
     )
     made.set_up()
     return made
 
 
-def process(world: World, url: str) -> SqlStore:
+def process(world: SmallInstallation, url: str) -> SqlStore:
     """The store of a process of its own."""
     return SqlStore(url, secret=SECRET, clock=world.clock, signatures=CONTROL)
 
@@ -124,7 +130,7 @@ def journal(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return journal
 
 
-def live(world: World, proposal: str, store: Store, turns: int) -> bool:
+def live(world: SmallInstallation, proposal: str, store: Store, turns: int) -> bool:
     """One life of a control process. Whether it saw the proposal's end."""
     ctx = world.context(store)
     try:
@@ -139,7 +145,7 @@ def live(world: World, proposal: str, store: Store, turns: int) -> bool:
     return False
 
 
-def job_that_dies(world: World, dying: Store, next_life: Store) -> None:
+def job_that_dies(world: SmallInstallation, dying: Store, next_life: Store) -> None:
     proposal = world.propose("sim/better")
     live(world, proposal.id, dying, turns=40)
     assert live(world, proposal.id, next_life, turns=80)

@@ -32,14 +32,16 @@ from tests.support.control.control_plane import (
     ANN,
     BEN,
     ITEMS,
-    World,
+    SmallInstallation,
     answer,
     approved,
     suite_file,
 )
 
 
-def until_closed(world: World, proposal: str, ctx: Context, turns: int = 200) -> None:
+def until_closed(
+    world: SmallInstallation, proposal: str, ctx: Context, turns: int = 200
+) -> None:
     for _ in range(turns):
         world.turn(ctx)
         if not world.get(proposal).open:
@@ -47,7 +49,7 @@ def until_closed(world: World, proposal: str, ctx: Context, turns: int = 200) ->
     raise AssertionError(f"{proposal} is still {world.get(proposal).phase}")
 
 
-def elsewhere(world: World) -> Proposal:
+def elsewhere(world: SmallInstallation) -> Proposal:
     """A proposal on another route, with a suite and a file of its own."""
     folder = world.folder / "mail"
     folder.mkdir()
@@ -57,12 +59,14 @@ def elsewhere(world: World) -> Proposal:
     return submission.create(world.context(), ANN, Wish("mail", "sim/better"))
 
 
-def states(world: World) -> Mapping[str, RunState]:
+def states(world: SmallInstallation) -> Mapping[str, RunState]:
     with world.store.read() as tx:
         return {run.id: run.state for run in tx.runs.list()}
 
 
-def test_a_worker_that_dies_before_it_takes_its_run_is_counted(world: World) -> None:
+def test_a_worker_that_dies_before_it_takes_its_run_is_counted(
+    world: SmallInstallation,
+) -> None:
     def no_memory(_run: str) -> None:
         raise OSError("cannot allocate memory")
 
@@ -79,7 +83,7 @@ def test_a_worker_that_dies_before_it_takes_its_run_is_counted(world: World) -> 
 class Unstartable(InlineWorkers):
     """Workers of one target cannot be started at all."""
 
-    def __init__(self, world: World, target: str) -> None:
+    def __init__(self, world: SmallInstallation, target: str) -> None:
         super().__init__(lambda run, owner: world._work(world.store, run, owner))
         self._world, self._target = world, target
 
@@ -91,7 +95,7 @@ class Unstartable(InlineWorkers):
 
 
 def test_a_run_whose_worker_cannot_start_does_not_keep_others_from_theirs(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     first = world.propose("sim/worse")
     second = elsewhere(world)
@@ -103,7 +107,7 @@ def test_a_run_whose_worker_cannot_start_does_not_keep_others_from_theirs(
     assert world.get(second.id).phase is Phase.CANARY
 
 
-def test_a_provider_that_is_gone_ends_in_not_measured(sql_world: World) -> None:
+def test_a_provider_that_is_gone_ends_in_not_measured(sql_world: SmallInstallation) -> None:
     world = sql_world
     targets.put_provider(world.context(), SYSTEM, Provider("gone", "sim", "http://127.0.0.1:9"))
     proposal = world.propose("gone/better")
@@ -115,7 +119,7 @@ def test_a_provider_that_is_gone_ends_in_not_measured(sql_world: World) -> None:
     assert "provider 'gone' is gone" in world.get(proposal.id).closed_because
 
 
-def test_a_suite_that_vanishes_ends_its_proposal_alone(world: World) -> None:
+def test_a_suite_that_vanishes_ends_its_proposal_alone(world: SmallInstallation) -> None:
     first = world.propose("sim/better")
     second = elsewhere(world)
     reconciler.reconcile(replace(world.context(), workers=None))
@@ -132,7 +136,7 @@ def test_a_suite_that_vanishes_ends_its_proposal_alone(world: World) -> None:
 
 
 def test_a_suite_that_vanishes_while_an_approved_proposal_waits_makes_it_stale(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     world.policy = approved()
     proposal = world.propose("sim/better")
@@ -148,7 +152,7 @@ def test_a_suite_that_vanishes_while_an_approved_proposal_waits_makes_it_stale(
 
 
 def test_a_proposal_that_breaks_the_loop_stops_no_other(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: SmallInstallation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = world.propose("sim/better")
     second = elsewhere(world)
@@ -168,7 +172,7 @@ def test_a_proposal_that_breaks_the_loop_stops_no_other(
 
 @pytest.mark.req("A5", "F8")
 def test_a_clock_that_was_set_back_further_than_a_verdict_lasts_holds_no_canary_up(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     world.clock.advance(30 * 86_400)
     routes.change_settings(
@@ -183,7 +187,7 @@ def test_a_clock_that_was_set_back_further_than_a_verdict_lasts_holds_no_canary_
     assert routes.history(world.context(), "chat")[0].at == newest.at
 
 
-def test_the_runs_of_a_cancelled_proposal_stop(world: World) -> None:
+def test_the_runs_of_a_cancelled_proposal_stop(world: SmallInstallation) -> None:
     proposal = world.propose("sim/better")
     reconciler.reconcile(replace(world.context(), workers=None))
     assert set(states(world).values()) == {RunState.QUEUED}
@@ -195,7 +199,7 @@ def test_the_runs_of_a_cancelled_proposal_stop(world: World) -> None:
         assert not any(tx.runs.done(run) for run in states(world))
 
 
-def test_a_rehearsed_cancellation_stops_no_worker(world: World) -> None:
+def test_a_rehearsed_cancellation_stops_no_worker(world: SmallInstallation) -> None:
     proposal = world.propose("sim/better")
     reconciler.reconcile(replace(world.context(), workers=None))
     stopped: list[str] = []
@@ -211,7 +215,9 @@ def test_a_rehearsed_cancellation_stops_no_worker(world: World) -> None:
     assert len(stopped) == 2
 
 
-def test_a_shared_run_goes_on_for_the_proposal_that_still_needs_it(world: World) -> None:
+def test_a_shared_run_goes_on_for_the_proposal_that_still_needs_it(
+    world: SmallInstallation,
+) -> None:
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
     first = world.propose("sim/better")
@@ -238,7 +244,9 @@ def down_once(model: str) -> Callable[[Target, Item, int], str]:
 
 
 @pytest.mark.req("F2")
-def test_an_incumbents_run_with_a_hole_is_measured_anew_after_the_pause(world: World) -> None:
+def test_an_incumbents_run_with_a_hole_is_measured_anew_after_the_pause(
+    world: SmallInstallation,
+) -> None:
     world.script = down_once("base")
     proposal = world.propose("sim/better")
     ctx = world.context()
@@ -251,7 +259,9 @@ def test_an_incumbents_run_with_a_hole_is_measured_anew_after_the_pause(world: W
     assert outcomes == ["infra_error", "passed"]
 
 
-def test_a_run_by_hand_is_nobodys_evidence_and_nobody_stops_it(world: World) -> None:
+def test_a_run_by_hand_is_nobodys_evidence_and_nobody_stops_it(
+    world: SmallInstallation,
+) -> None:
     ours = worker_supervision.start_by_hand(world.context(), ANN, "colours", "sim/base")
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
@@ -267,7 +277,7 @@ def over(policy: GatePolicy, tokens: int) -> GatePolicy:
 
 
 @pytest.mark.req("F2")
-def test_a_run_over_its_budget_is_not_enough_evidence(world: World) -> None:
+def test_a_run_over_its_budget_is_not_enough_evidence(world: SmallInstallation) -> None:
     world.policy = replace(world.policy, gate=over(world.policy.gate, 30))
     proposal = world.propose("sim/better")
     until_closed(world, proposal.id, world.context())
@@ -279,7 +289,7 @@ def test_a_run_over_its_budget_is_not_enough_evidence(world: World) -> None:
         assert [v.outcome for v in tx.verdicts.of(proposal.id)] == ["inconclusive"]
 
 
-def test_one_proposals_budget_does_not_cut_anothers_evidence(world: World) -> None:
+def test_one_proposals_budget_does_not_cut_anothers_evidence(world: SmallInstallation) -> None:
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
     frugal = replace(world.policy, gate=over(world.policy.gate, 30))
@@ -294,7 +304,7 @@ def test_one_proposals_budget_does_not_cut_anothers_evidence(world: World) -> No
 
 
 def test_a_run_over_budget_waits_for_the_other_arm_that_another_proposal_stopped(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     proposal = world.propose("sim/better")
     reconciler.reconcile(replace(world.context(), workers=None))
@@ -308,7 +318,7 @@ def test_a_run_over_budget_waits_for_the_other_arm_that_another_proposal_stopped
     assert states(world)[runs.incumbent] is RunState.QUEUED
 
 
-def test_a_run_that_ended_while_more_was_wanted_of_it_goes_on(world: World) -> None:
+def test_a_run_that_ended_while_more_was_wanted_of_it_goes_on(world: SmallInstallation) -> None:
     proposal = world.propose("sim/better")
     reconciler.reconcile(replace(world.context(), workers=None))
     for run in states(world):
@@ -318,7 +328,9 @@ def test_a_run_that_ended_while_more_was_wanted_of_it_goes_on(world: World) -> N
     assert world.until_decided(proposal.id).phase is Phase.CANARY
 
 
-def test_a_worker_that_comes_too_late_does_not_wake_a_stopped_run(world: World) -> None:
+def test_a_worker_that_comes_too_late_does_not_wake_a_stopped_run(
+    world: SmallInstallation,
+) -> None:
     proposal = world.propose("sim/better")
     reconciler.reconcile(replace(world.context(), workers=None))
     submission.cancel(world.context(), ANN, proposal.id)
@@ -329,7 +341,7 @@ def test_a_worker_that_comes_too_late_does_not_wake_a_stopped_run(world: World) 
 
 
 @pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
-def test_a_lease_survives_no_clock_that_jumps(world: World, jump_s: float) -> None:
+def test_a_lease_survives_no_clock_that_jumps(world: SmallInstallation, jump_s: float) -> None:
     proposal = world.propose("sim/better")
     reconciler.reconcile(replace(world.context(), workers=None))
     # Workers of a control process that died with them.
@@ -345,7 +357,7 @@ def test_a_lease_survives_no_clock_that_jumps(world: World, jump_s: float) -> No
 
 @pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
 def test_the_pause_after_a_failed_measurement_survives_a_clock_that_jumps(
-    world: World, jump_s: float
+    world: SmallInstallation, jump_s: float
 ) -> None:
     world.script = down_once("base")
     proposal = world.propose("sim/better")
@@ -360,7 +372,7 @@ def test_the_pause_after_a_failed_measurement_survives_a_clock_that_jumps(
     assert world.get(proposal.id).phase is Phase.CANARY
 
 
-def test_an_action_decided_for_an_older_state_is_not_applied(world: World) -> None:
+def test_an_action_decided_for_an_older_state_is_not_applied(world: SmallInstallation) -> None:
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
     ctx = world.context()
@@ -378,7 +390,7 @@ def test_an_action_decided_for_an_older_state_is_not_applied(world: World) -> No
         assert tx.rollouts.live()[0].state is RolloutState.WAITING
 
 
-def test_an_approval_that_comes_too_late_is_refused(world: World) -> None:
+def test_an_approval_that_comes_too_late_is_refused(world: SmallInstallation) -> None:
     world.policy = approved()
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
@@ -388,7 +400,7 @@ def test_an_approval_that_comes_too_late_is_refused(world: World) -> None:
         submission.approve(world.context(), BEN, proposal.id)
 
 
-def test_a_verdict_that_has_expired_lets_nobody_in(world: World) -> None:
+def test_a_verdict_that_has_expired_lets_nobody_in(world: SmallInstallation) -> None:
     gate = replace(world.policy.gate, verdict_ttl_s=60.0)
     world.policy = approved(replace(world.policy, gate=gate))
     proposal = world.propose("sim/better")
@@ -404,7 +416,7 @@ def test_a_verdict_that_has_expired_lets_nobody_in(world: World) -> None:
         assert list(tx.rollouts.list()) == []
 
 
-def promoted(world: World, candidate: str) -> None:
+def promoted(world: SmallInstallation, candidate: str) -> None:
     proposal = world.propose(candidate)
     for _ in range(60):
         world.turn()
@@ -414,7 +426,9 @@ def promoted(world: World, candidate: str) -> None:
     assert world.get(proposal.id).phase is Phase.PROMOTED
 
 
-def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(world: World) -> None:
+def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(
+    world: SmallInstallation,
+) -> None:
     promoted(world, "sim/good")
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
@@ -433,12 +447,14 @@ def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(world: Worl
         assert list(tx.rollouts.live()) == []
 
 
-def incumbent(world: World) -> str:
+def incumbent(world: SmallInstallation) -> str:
     table = routes.table(world.context())
     return table.targets[table.routes["chat"].incumbent].model
 
 
-def test_a_second_rollback_goes_further_back_and_never_undoes_the_first(world: World) -> None:
+def test_a_second_rollback_goes_further_back_and_never_undoes_the_first(
+    world: SmallInstallation,
+) -> None:
     promoted(world, "sim/good")
     promoted(world, "sim/better")
     ctx = world.context()
@@ -462,7 +478,7 @@ def test_a_second_rollback_goes_further_back_and_never_undoes_the_first(world: W
 
 @pytest.mark.parametrize("turns", [0, 1, 3])
 def test_a_rollback_by_hand_before_the_canary_ends_the_proposal(
-    world: World, turns: int
+    world: SmallInstallation, turns: int
 ) -> None:
     promoted(world, "sim/good")
     world.policy = approved(world.policy)

@@ -23,17 +23,17 @@ from harness.domain.proposals.proposal import ApprovalKind, Phase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
 from harness.runtime.processes.inline_workers import InlineWorkers
-from tests.support.control.control_plane import ANN, BEN, World, answer, approved
+from tests.support.control.control_plane import ANN, BEN, SmallInstallation, answer, approved
 
 SETTINGS = RouteSettings(suites=(RouteSuite("colours"),))
 
 
-def serving(world: World, name: str = "chat") -> str:
+def serving(world: SmallInstallation, name: str = "chat") -> str:
     table = routes.table(world.context())
     return table.targets[table.routes[name].incumbent].model
 
 
-def promoted(world: World, proposal: str, turns: int = 60) -> Phase:
+def promoted(world: SmallInstallation, proposal: str, turns: int = 60) -> Phase:
     for _ in range(turns):
         world.turn()
         world.feed()
@@ -44,7 +44,9 @@ def promoted(world: World, proposal: str, turns: int = 60) -> Phase:
 
 @pytest.mark.req("A7", "F1", "F2")
 @pytest.mark.both_databases
-def test_a_better_candidate_is_evaluated_canaried_and_promoted(world: World) -> None:
+def test_a_better_candidate_is_evaluated_canaried_and_promoted(
+    world: SmallInstallation,
+) -> None:
     proposal = world.propose("sim/better")
 
     assert promoted(world, proposal.id) is Phase.PROMOTED
@@ -58,7 +60,9 @@ def test_a_better_candidate_is_evaluated_canaried_and_promoted(world: World) -> 
 
 
 @pytest.mark.req("A7", "F2")
-def test_a_worse_candidate_is_stopped_by_the_gate_and_never_sees_traffic(world: World) -> None:
+def test_a_worse_candidate_is_stopped_by_the_gate_and_never_sees_traffic(
+    world: SmallInstallation,
+) -> None:
     proposal = world.propose("sim/worse")
     after = world.until_decided(proposal.id)
 
@@ -71,7 +75,9 @@ def test_a_worse_candidate_is_stopped_by_the_gate_and_never_sees_traffic(world: 
 
 
 @pytest.mark.req("A7")
-def test_an_equal_candidate_is_not_enough_for_the_default_claim(world: World) -> None:
+def test_an_equal_candidate_is_not_enough_for_the_default_claim(
+    world: SmallInstallation,
+) -> None:
     after = world.until_decided(world.propose("sim/equal").id)
     assert after.phase is Phase.REJECTED
     assert serving(world) == "base"
@@ -79,7 +85,7 @@ def test_an_equal_candidate_is_not_enough_for_the_default_claim(world: World) ->
 
 @pytest.mark.req("F3", "F4")
 @pytest.mark.both_databases
-def test_a_canary_that_fails_online_is_rolled_back_by_itself(world: World) -> None:
+def test_a_canary_that_fails_online_is_rolled_back_by_itself(world: SmallInstallation) -> None:
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
     for _ in range(20):
@@ -92,7 +98,7 @@ def test_a_canary_that_fails_online_is_rolled_back_by_itself(world: World) -> No
     assert routes.history(world.context(), "chat")[0].kind == "abort"
 
 
-def test_a_canary_without_traffic_stays_where_it_is(world: World) -> None:
+def test_a_canary_without_traffic_stays_where_it_is(world: SmallInstallation) -> None:
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
     for _ in range(50):
@@ -106,7 +112,7 @@ def test_a_canary_without_traffic_stays_where_it_is(world: World) -> None:
         assert tx.rollouts.live()[0].state is RolloutState.PAUSED
 
 
-def test_a_second_proposal_on_a_busy_route_names_the_open_one(world: World) -> None:
+def test_a_second_proposal_on_a_busy_route_names_the_open_one(world: SmallInstallation) -> None:
     first = world.propose("sim/better")
     with pytest.raises(RouteBusy, match=first.id):
         world.propose("sim/worse")
@@ -115,7 +121,9 @@ def test_a_second_proposal_on_a_busy_route_names_the_open_one(world: World) -> N
         world.propose("sim/worse")
 
 
-def test_two_proposals_share_the_incumbents_run_and_never_a_candidates(world: World) -> None:
+def test_two_proposals_share_the_incumbents_run_and_never_a_candidates(
+    world: SmallInstallation,
+) -> None:
     ctx = world.context()
     routes.create(ctx, SYSTEM, "mail", "sim/base", settings=SETTINGS)
     first = world.propose("sim/better")
@@ -126,7 +134,7 @@ def test_two_proposals_share_the_incumbents_run_and_never_a_candidates(world: Wo
     assert runs.candidate != others.candidate
 
 
-def test_runs_stop_when_the_gate_has_decided(world: World) -> None:
+def test_runs_stop_when_the_gate_has_decided(world: SmallInstallation) -> None:
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
     with world.store.read() as tx:
@@ -136,7 +144,7 @@ def test_runs_stop_when_the_gate_has_decided(world: World) -> None:
     assert verdict.suites[0].n_used < verdict.suites[0].n_max
 
 
-def test_the_proposer_cannot_approve_and_another_person_can(world: World) -> None:
+def test_the_proposer_cannot_approve_and_another_person_can(world: SmallInstallation) -> None:
     world.policy = approved()
     proposal = world.propose("sim/better")
     waiting = world.until_decided(proposal.id)
@@ -158,7 +166,7 @@ def test_the_proposer_cannot_approve_and_another_person_can(world: World) -> Non
     assert approval.reason == "as agreed"
 
 
-def test_a_refusal_or_silence_ends_a_proposal_that_waits(world: World) -> None:
+def test_a_refusal_or_silence_ends_a_proposal_that_waits(world: SmallInstallation) -> None:
     world.policy = approved()
     refused = world.propose("sim/better")
     world.until_decided(refused.id)
@@ -172,7 +180,7 @@ def test_a_refusal_or_silence_ends_a_proposal_that_waits(world: World) -> None:
     assert world.get(silent.id).phase is Phase.REJECTED
 
 
-def test_a_proposal_can_be_cancelled_until_its_canary(world: World) -> None:
+def test_a_proposal_can_be_cancelled_until_its_canary(world: SmallInstallation) -> None:
     proposal = world.propose("sim/better")
     submission.cancel(world.context(), ANN, proposal.id)
     assert world.get(proposal.id).phase is Phase.CANCELLED
@@ -185,7 +193,7 @@ def test_a_proposal_can_be_cancelled_until_its_canary(world: World) -> None:
         submission.cancel(world.context(), ANN, again.id)
 
 
-def test_people_pause_resume_and_abort_a_canary(world: World) -> None:
+def test_people_pause_resume_and_abort_a_canary(world: SmallInstallation) -> None:
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
     ctx = world.context()
@@ -205,7 +213,7 @@ def test_people_pause_resume_and_abort_a_canary(world: World) -> None:
 
 @pytest.mark.req("F3")
 @pytest.mark.parametrize("silence", ["", "  \n", "\u200b\u2060"])
-def test_nobody_moves_a_canary_without_a_reason(world: World, silence: str) -> None:
+def test_nobody_moves_a_canary_without_a_reason(world: SmallInstallation, silence: str) -> None:
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
     with world.store.read() as tx:
@@ -219,7 +227,7 @@ def test_nobody_moves_a_canary_without_a_reason(world: World, silence: str) -> N
         assert tx.rollouts.live() == before
 
 
-def test_a_route_changed_by_another_ends_the_canary(world: World) -> None:
+def test_a_route_changed_by_another_ends_the_canary(world: SmallInstallation) -> None:
     promoted(world, world.propose("sim/better").id)
     proposal = world.propose("sim/base")
     world.policy = replace(world.policy, gate=replace(world.policy.gate, margin=0.5))
@@ -229,14 +237,16 @@ def test_a_route_changed_by_another_ends_the_canary(world: World) -> None:
     assert serving(world) == "base"
 
 
-def test_a_rollback_needs_no_proof_and_brings_the_former_incumbent_back(world: World) -> None:
+def test_a_rollback_needs_no_proof_and_brings_the_former_incumbent_back(
+    world: SmallInstallation,
+) -> None:
     promoted(world, world.propose("sim/better").id)
     assert serving(world) == "better"
     routes.roll_back(world.context(), BEN, "chat", reason="an incident")
     assert serving(world) == "base"
 
 
-def test_a_suite_that_changes_makes_the_open_proposal_stale(world: World) -> None:
+def test_a_suite_that_changes_makes_the_open_proposal_stale(world: SmallInstallation) -> None:
     proposal = world.propose("sim/better")
     world.turn()
     file = world.suites["colours"].path
@@ -250,7 +260,7 @@ def test_a_suite_that_changes_makes_the_open_proposal_stale(world: World) -> Non
 
 
 def test_a_worker_that_dies_again_and_again_is_not_held_against_the_candidate(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     def dies(_target: Target, _item: object, _epoch: int) -> str:
         raise RuntimeError("out of memory")
@@ -270,7 +280,7 @@ def test_a_worker_that_dies_again_and_again_is_not_held_against_the_candidate(
 
 
 @pytest.mark.req("A7")
-def test_the_claim_non_inferior_needs_a_reason(world: World) -> None:
+def test_the_claim_non_inferior_needs_a_reason(world: SmallInstallation) -> None:
     wish = Wish("chat", "sim/better", claim=Claim.NON_INFERIOR)
     with pytest.raises(InputError, match="reason"):
         submission.create(world.context(), ANN, wish)
@@ -289,7 +299,9 @@ class Killed(InlineWorkers):
 
 
 @pytest.mark.req("F5")
-def test_a_worker_that_is_killed_again_and_again_costs_no_verdict(world: World) -> None:
+def test_a_worker_that_is_killed_again_and_again_costs_no_verdict(
+    world: SmallInstallation,
+) -> None:
     calls = deaths = 0
 
     def dies(target: Target, item: Item, epoch: int) -> str:

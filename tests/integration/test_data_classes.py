@@ -29,7 +29,14 @@ from harness.domain.proposals.proposal import Phase, Proposal
 from harness.domain.routing.target import Provider
 from harness.domain.settings import TargetSeed
 from harness.domain.shadow.shadow import ShadowLimits
-from tests.support.control.control_plane import ANN, BEN, CANARY, POLICY, World, approved
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    CANARY,
+    POLICY,
+    SmallInstallation,
+    approved,
+)
 
 pytestmark = pytest.mark.req("D8")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")
@@ -37,13 +44,13 @@ ROOT = Path(__file__).parents[2]
 AWAY = "away/better"
 
 
-def as_of(world: World, *providers: str) -> Context:
+def as_of(world: SmallInstallation, *providers: str) -> Context:
     """A process that was started with these providers cleared."""
     return replace(world.context(), data_classes={"personal": frozenset(providers)})
 
 
 @pytest.fixture
-def personal(world: World) -> World:
+def personal(world: SmallInstallation) -> SmallInstallation:
     """The route carries personal data, and the candidates come from another provider."""
     plain = world.context()
     sim = next(iter(_providers(world)))
@@ -55,17 +62,19 @@ def personal(world: World) -> World:
     return world
 
 
-def _providers(world: World) -> list[Provider]:
+def _providers(world: SmallInstallation) -> list[Provider]:
     with world.store.read() as tx:
         return list(tx.providers.all().values())
 
 
-def proposed(world: World) -> Proposal:
+def proposed(world: SmallInstallation) -> Proposal:
     wish = submission.Wish("chat", AWAY, "a test")
     return submission.create(as_of(world, "sim", "away"), ANN, wish)
 
 
-def until(world: World, proposal: Proposal, reached: Callable[[Proposal], object]) -> Proposal:
+def until(
+    world: SmallInstallation, proposal: Proposal, reached: Callable[[Proposal], object]
+) -> Proposal:
     ctx = as_of(world, "sim", "away")
     for _ in range(10):
         if reached(world.get(proposal.id)):
@@ -76,18 +85,18 @@ def until(world: World, proposal: Proposal, reached: Callable[[Proposal], object
     return found
 
 
-def in_canary(world: World) -> Proposal:
+def in_canary(world: SmallInstallation) -> Proposal:
     return until(world, proposed(world), lambda found: found.phase is Phase.CANARY)
 
 
-def serving(world: World) -> str:
+def serving(world: SmallInstallation) -> str:
     """The incumbent's name; there is no canary."""
     table = routes.table(world.context())
     assert table.routes["chat"].canary is None
     return table.targets[table.routes["chat"].incumbent].name
 
 
-def test_no_canary_opens_for_who_is_not_cleared_any_more(personal: World) -> None:
+def test_no_canary_opens_for_who_is_not_cleared_any_more(personal: SmallInstallation) -> None:
     personal.policy = approved()
     waits = until(personal, proposed(personal), lambda p: p.phase is Phase.AWAITING_APPROVAL)
 
@@ -102,7 +111,9 @@ def test_no_canary_opens_for_who_is_not_cleared_any_more(personal: World) -> Non
     assert serving(personal) == "sim/base"
 
 
-def test_a_verdict_lets_nobody_in_who_is_not_cleared_any_more(personal: World) -> None:
+def test_a_verdict_lets_nobody_in_who_is_not_cleared_any_more(
+    personal: SmallInstallation,
+) -> None:
     proposal = proposed(personal)
     ctx = as_of(personal, "sim")
     for _ in range(10):
@@ -112,7 +123,9 @@ def test_a_verdict_lets_nobody_in_who_is_not_cleared_any_more(personal: World) -
     assert serving(personal) == "sim/base"
 
 
-def test_a_live_canary_goes_back_at_once_when_its_clearance_is_gone(personal: World) -> None:
+def test_a_live_canary_goes_back_at_once_when_its_clearance_is_gone(
+    personal: SmallInstallation,
+) -> None:
     proposal = in_canary(personal)
 
     personal.turn(as_of(personal, "sim"))
@@ -121,7 +134,7 @@ def test_a_live_canary_goes_back_at_once_when_its_clearance_is_gone(personal: Wo
     assert serving(personal) == "sim/base"
 
 
-def test_nobody_promotes_by_hand_what_may_not_see_the_data(personal: World) -> None:
+def test_nobody_promotes_by_hand_what_may_not_see_the_data(personal: SmallInstallation) -> None:
     in_canary(personal)
     ctx = as_of(personal, "sim")
 
@@ -130,7 +143,9 @@ def test_nobody_promotes_by_hand_what_may_not_see_the_data(personal: World) -> N
             operations.by_hand(ctx, BEN, "chat", signal, "in a hurry")
 
 
-def test_going_back_does_not_bring_in_who_is_not_cleared_any_more(personal: World) -> None:
+def test_going_back_does_not_bring_in_who_is_not_cleared_any_more(
+    personal: SmallInstallation,
+) -> None:
     proposal = in_canary(personal)
     ctx = as_of(personal, "sim", "away")
     for _ in range(40):
@@ -143,7 +158,7 @@ def test_going_back_does_not_bring_in_who_is_not_cleared_any_more(personal: Worl
 
 
 def test_a_shadow_before_the_canary_starts_and_stays_with_clearance_alone(
-    personal: World,
+    personal: SmallInstallation,
 ) -> None:
     first = ShadowFirst(share_bps=500, min_pairs=20, max_cost_usd=2.0)
     personal.policy = replace(POLICY, canary=replace(CANARY, shadow=first))
@@ -163,7 +178,9 @@ def test_a_shadow_before_the_canary_starts_and_stays_with_clearance_alone(
     assert not personal.get(proposal.id).open
 
 
-def test_nothing_is_proposed_whose_canary_a_stranger_would_judge(personal: World) -> None:
+def test_nothing_is_proposed_whose_canary_a_stranger_would_judge(
+    personal: SmallInstallation,
+) -> None:
     judge = CanaryJudge("judge/m", "It helps.", max_usd=1.0)
     heard = replace(Guardrails(), judge=1.25)
     personal.policy = replace(POLICY, canary=replace(CANARY, guardrails=heard, judge=judge))
@@ -175,7 +192,7 @@ def test_nothing_is_proposed_whose_canary_a_stranger_would_judge(personal: World
         submission.create(as_of(personal, "sim", "away", "judge"), ADA, wish)
 
 
-def test_a_shadow_by_hand_ends_with_its_clearance(personal: World) -> None:
+def test_a_shadow_by_hand_ends_with_its_clearance(personal: SmallInstallation) -> None:
     limits = ShadowLimits(share_bps=100)
     wanted = shadows.WantedShadow("chat", AWAY, limits, "a look")
     with pytest.raises(NotAllowed, match="may not see it"):
@@ -188,14 +205,14 @@ def test_a_shadow_by_hand_ends_with_its_clearance(personal: World) -> None:
 
 
 @pytest.fixture
-def captured(world: World) -> World:
+def captured(world: SmallInstallation) -> SmallInstallation:
     """The suite's data are personal, as those of captured requests are."""
     suite = replace(world.suites["colours"], data_class="personal")
     world.suites["colours"] = suite
     return world
 
 
-def stuck(world: World, run: str) -> str:
+def stuck(world: SmallInstallation, run: str) -> str:
     """Why it has no answers: it is tried now and then, and never asks anybody."""
     for _ in range(8):
         world.turn(as_of(world, "other"))
@@ -207,7 +224,7 @@ def stuck(world: World, run: str) -> str:
 
 
 def test_a_run_of_captured_samples_asks_no_provider_that_is_not_cleared(
-    captured: World,
+    captured: SmallInstallation,
 ) -> None:
     with pytest.raises(NotAllowed, match="suite 'colours' has personal data"):
         worker_supervision.start_by_hand(as_of(captured, "other"), ANN, "colours", "sim/base")
@@ -218,7 +235,7 @@ def test_a_run_of_captured_samples_asks_no_provider_that_is_not_cleared(
 
 
 def test_a_proposal_is_made_and_measured_with_clearance_for_the_suites_data(
-    captured: World,
+    captured: SmallInstallation,
 ) -> None:
     with pytest.raises(NotAllowed, match="suite 'colours' has personal data"):
         submission.create(
@@ -234,7 +251,7 @@ def test_a_proposal_is_made_and_measured_with_clearance_for_the_suites_data(
         assert "personal data" in stuck(captured, run.candidate)
 
 
-def test_a_drift_watch_asks_nobody_who_is_not_cleared(captured: World) -> None:
+def test_a_drift_watch_asks_nobody_who_is_not_cleared(captured: SmallInstallation) -> None:
     captured.drift = {"colours": DriftPolicy()}
     monitor.turn(as_of(captured, "other"))
 
@@ -243,12 +260,12 @@ def test_a_drift_watch_asks_nobody_who_is_not_cleared(captured: World) -> None:
     assert "personal data" in stuck(captured, run.id)
 
 
-def test_a_schedule_asks_nobody_who_is_not_cleared(captured: World) -> None:
+def test_a_schedule_asks_nobody_who_is_not_cleared(captured: SmallInstallation) -> None:
     with pytest.raises(NotAllowed, match="personal data"):
         housekeeping.evaluate_incumbents(as_of(captured, "other"), suite="colours")
 
 
-def test_the_api_moves_no_provider_that_may_see_a_class(personal: World) -> None:
+def test_the_api_moves_no_provider_that_may_see_a_class(personal: SmallInstallation) -> None:
     ctx = as_of(personal, "sim")
     elsewhere = credentials.Change(api_base="http://127.0.0.1:10/v1")
 
@@ -264,7 +281,7 @@ def test_the_api_moves_no_provider_that_may_see_a_class(personal: World) -> None
     assert credentials.put(ctx, ADA, "sim", same).extra_headers == ["x-a"]
 
 
-def test_nobody_takes_a_cleared_name_for_another_place(personal: World) -> None:
+def test_nobody_takes_a_cleared_name_for_another_place(personal: SmallInstallation) -> None:
     ctx = as_of(personal, "local", "groq")
     there = "http://127.0.0.1:10/v1"
 
@@ -278,7 +295,7 @@ def test_nobody_takes_a_cleared_name_for_another_place(personal: World) -> None:
 
 
 def test_the_file_moves_a_provider_and_clears_it_in_one(
-    personal: World, tmp_path: Path
+    personal: SmallInstallation, tmp_path: Path
 ) -> None:
     file = tmp_path / "swapgate.yaml"
     file.write_text(
@@ -292,7 +309,7 @@ def test_the_file_moves_a_provider_and_clears_it_in_one(
 
 
 def test_a_route_of_the_file_begins_with_clearance_alone(
-    personal: World, tmp_path: Path
+    personal: SmallInstallation, tmp_path: Path
 ) -> None:
     file = tmp_path / "swapgate.yaml"
     file.write_text(

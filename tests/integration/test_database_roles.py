@@ -21,7 +21,7 @@ from harness.store import migrate, postgres_roles
 from harness.store.schema import APPEND_ONLY
 from harness.store.sql import SqlStore
 from tests.contract.conftest import SECRET
-from tests.support.control.control_plane import BEN, World, approved
+from tests.support.control.control_plane import BEN, SmallInstallation, approved
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.raw_rows import Database
 
@@ -59,7 +59,7 @@ def test_all_of_the_product_runs_under_the_runtime_s_role(
     with closing(opened()) as store, closing(opened()) as router, closing(opened()) as other:
         assert store.try_lead("control-1")
         assert not other.try_lead("control-2")
-        world = World(tmp_path, store, policy=approved())
+        world = SmallInstallation(tmp_path, store, policy=approved())
         world.set_up()
         assert router.snapshot().table.revision == 1
         router.wait_for_change(0)

@@ -36,7 +36,7 @@ from tests.support.control.control_plane import (
     CANARY,
     POLICY,
     SECRET,
-    World,
+    SmallInstallation,
     approved,
 )
 from tests.support.site.management_api import Door
@@ -58,10 +58,10 @@ LAX = replace(
 
 
 @pytest.fixture
-def plain_world(tmp_path: Path) -> World:
+def plain_world(tmp_path: Path) -> SmallInstallation:
     """On one store: what is asked here is not the store's business."""
     clock = ManualClock()
-    world = World(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock=clock)
+    world = SmallInstallation(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock=clock)
     world.set_up()
     return world
 
@@ -73,19 +73,19 @@ def twenty_points_worse(target: Target, item: Item, _epoch: int) -> str:
 
 
 @pytest.fixture
-def guarded(world: World) -> World:
+def guarded(world: SmallInstallation) -> SmallInstallation:
     """The route asks for approval; `lax` is in the configuration, for another route."""
     world.policy = approved()
     world.script = twenty_points_worse
     return world
 
 
-def context(world: World, *policies: Policy) -> Context:
+def context(world: SmallInstallation, *policies: Policy) -> Context:
     ctx = world.context()
     return replace(ctx, policies={**ctx.policies, **{each.name: each for each in policies}})
 
 
-def decided(world: World, ctx: Context, wish: Wish, actor: Actor = EVE) -> Proposal:
+def decided(world: SmallInstallation, ctx: Context, wish: Wish, actor: Actor = EVE) -> Proposal:
     proposal = submission.create(ctx, actor, wish)
     for _ in range(10):
         world.turn(ctx)
@@ -96,7 +96,7 @@ def decided(world: World, ctx: Context, wish: Wish, actor: Actor = EVE) -> Propo
     return submission.get(ctx, proposal.id)
 
 
-def canary_of(world: World, route: str = "chat") -> object:
+def canary_of(world: SmallInstallation, route: str = "chat") -> object:
     with world.store.read() as tx:
         found = tx.routing.route(route)
     assert found is not None
@@ -104,7 +104,7 @@ def canary_of(world: World, route: str = "chat") -> object:
 
 
 def test_a_worse_model_with_a_lax_policy_gets_no_traffic_before_another_person_saw_it(
-    guarded: World,
+    guarded: SmallInstallation,
 ) -> None:
     ctx = context(guarded, LAX)
 
@@ -120,7 +120,9 @@ def test_a_worse_model_with_a_lax_policy_gets_no_traffic_before_another_person_s
     assert refused.phase is Phase.REJECTED
 
 
-def test_another_person_may_let_in_what_was_widened_and_it_is_kept(guarded: World) -> None:
+def test_another_person_may_let_in_what_was_widened_and_it_is_kept(
+    guarded: SmallInstallation,
+) -> None:
     ctx = context(guarded, LAX)
     proposal = decided(guarded, ctx, Wish("chat", "sim/equal", REASON, policy="lax"))
 
@@ -134,7 +136,7 @@ def test_another_person_may_let_in_what_was_widened_and_it_is_kept(guarded: Worl
 
 
 def test_what_passed_by_wider_rules_is_no_evidence_for_a_fallback_either(
-    guarded: World,
+    guarded: SmallInstallation,
 ) -> None:
     ctx = context(guarded, LAX)
     decided(guarded, ctx, Wish("chat", "sim/worse", REASON, policy="lax"))
@@ -177,7 +179,7 @@ STRICT = replace(
 
 @pytest.mark.parametrize("field", WAYS)
 def test_each_looser_field_of_another_policy_waits_for_another_person(
-    plain_world: World, field: str
+    plain_world: SmallInstallation, field: str
 ) -> None:
     lax = WAYS[field]
     if field != "gate.epochs":
@@ -204,7 +206,7 @@ def test_each_looser_field_of_another_policy_waits_for_another_person(
     ],
 )
 def test_a_wish_beyond_the_bounds_waits_for_another_person(
-    plain_world: World, wish: dict[str, Any], field: str
+    plain_world: SmallInstallation, wish: dict[str, Any], field: str
 ) -> None:
     proposal = submission.create(
         plain_world.context(), ANN, Wish("chat", "sim/good", "x", **wish)
@@ -213,13 +215,13 @@ def test_a_wish_beyond_the_bounds_waits_for_another_person(
     assert set(proposal.widened) == {field}
 
 
-def test_a_choice_within_the_bounds_is_free(plain_world: World) -> None:
+def test_a_choice_within_the_bounds_is_free(plain_world: SmallInstallation) -> None:
     wish = Wish("chat", "sim/better", REASON, Claim.NON_INFERIOR, 0.04)
 
     assert submission.create(plain_world.context(), ANN, wish).widened == {}
 
 
-def test_a_stricter_policy_is_free(plain_world: World) -> None:
+def test_a_stricter_policy_is_free(plain_world: SmallInstallation) -> None:
     strict = replace(approved(), name="strict", gate=replace(POLICY.gate, alpha=0.01))
     ctx = context(plain_world, strict)
 
@@ -231,7 +233,7 @@ def test_a_stricter_policy_is_free(plain_world: World) -> None:
 
 @pytest.mark.req("F10")
 def test_a_comparison_in_ci_refuses_terms_that_its_policy_does_not_allow(
-    plain_world: World,
+    plain_world: SmallInstallation,
 ) -> None:
     ctx = plain_world.context()
     seeds = (TargetSeed("sim", "base"), TargetSeed("sim", "worse"))
@@ -246,7 +248,7 @@ def test_a_comparison_in_ci_refuses_terms_that_its_policy_does_not_allow(
         gate_run.register(ctx, EVE, settings, question)
 
 
-def test_a_route_whose_policy_is_gone_takes_no_proposal(plain_world: World) -> None:
+def test_a_route_whose_policy_is_gone_takes_no_proposal(plain_world: SmallInstallation) -> None:
     ctx = context(plain_world, LAX)
     without = replace(ctx, policies={"lax": LAX})
 
@@ -254,7 +256,7 @@ def test_a_route_whose_policy_is_gone_takes_no_proposal(plain_world: World) -> N
         submission.create(without, ANN, Wish("chat", "sim/worse", policy="lax"))
 
 
-def test_only_an_admin_changes_what_a_route_asks_for(plain_world: World) -> None:
+def test_only_an_admin_changes_what_a_route_asks_for(plain_world: SmallInstallation) -> None:
     """Weights and roles of suites, and the policy's name, are the route's settings."""
     ctx, suites = plain_world.context(), (RouteSuite("colours", SuiteRole.GUARD, 0.1),)
     for changed in (
@@ -268,7 +270,7 @@ def test_only_an_admin_changes_what_a_route_asks_for(plain_world: World) -> None
 @pytest.mark.req("F6")
 @pytest.mark.parametrize("changed", ["labels", "version", "scorer"])
 def test_another_suite_content_waits_for_another_person(
-    plain_world: World, changed: str
+    plain_world: SmallInstallation, changed: str
 ) -> None:
     colours = plain_world.suites["colours"]
     assert colours.path is not None
@@ -303,7 +305,9 @@ def test_another_suite_content_waits_for_another_person(
 
 
 @pytest.mark.req("F6")
-def test_an_admin_who_names_a_suite_anew_accepts_what_it_holds(plain_world: World) -> None:
+def test_an_admin_who_names_a_suite_anew_accepts_what_it_holds(
+    plain_world: SmallInstallation,
+) -> None:
     plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
     ctx = plain_world.context()
     wish = Wish("chat", "sim/better")
@@ -323,7 +327,7 @@ def named(ctx: Context, actor: Actor, *suites: RouteSuite) -> None:
 
 @pytest.mark.req("F6")
 def test_an_admin_who_proposes_does_not_accept_the_own_suite_by_naming_it_anew(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     world.suites["colours"] = replace(world.suites["colours"], version="2")
     ctx, wish = world.context(), Wish("chat", "sim/better")
@@ -358,7 +362,7 @@ def test_an_admin_who_proposes_does_not_accept_the_own_suite_by_naming_it_anew(
     ],
 )
 def test_an_admin_who_proposes_does_not_take_another_suite_for_the_own_proposal(
-    plain_world: World, suites: tuple[RouteSuite, ...], widened: set[str]
+    plain_world: SmallInstallation, suites: tuple[RouteSuite, ...], widened: set[str]
 ) -> None:
     plain_world.suites["easy"] = replace(plain_world.suites["colours"], name="easy")
     ctx, wish = plain_world.context(), Wish("chat", "sim/better")
@@ -369,7 +373,9 @@ def test_an_admin_who_proposes_does_not_take_another_suite_for_the_own_proposal(
 
 
 @pytest.mark.req("F6")
-def test_a_second_key_of_the_proposers_making_accepts_no_suite(world: World) -> None:
+def test_a_second_key_of_the_proposers_making_accepts_no_suite(
+    world: SmallInstallation,
+) -> None:
     eve, sham = (
         keys.authenticate(
             world.store,
@@ -390,7 +396,7 @@ def test_a_second_key_of_the_proposers_making_accepts_no_suite(world: World) -> 
 
 @pytest.mark.req("F6")
 def test_where_the_policy_says_that_one_person_is_enough_he_names_the_suites(
-    plain_world: World,
+    plain_world: SmallInstallation,
 ) -> None:
     plain_world.policy = replace(POLICY, self_approval=True)
     plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
@@ -401,7 +407,9 @@ def test_where_the_policy_says_that_one_person_is_enough_he_names_the_suites(
 
 
 @pytest.mark.req("C4")
-def test_over_rest_a_proposers_key_widens_nothing_by_itself(plain_world: World) -> None:
+def test_over_rest_a_proposers_key_widens_nothing_by_itself(
+    plain_world: SmallInstallation,
+) -> None:
     plain_world.policy = approved()
     plain_world.script = twenty_points_worse
     door = Door(plain_world)
@@ -432,7 +440,9 @@ def test_over_rest_a_proposers_key_widens_nothing_by_itself(plain_world: World) 
 
 
 @pytest.mark.req("F6")
-def test_an_approver_sees_what_changed_in_90_days_and_by_whom(plain_world: World) -> None:
+def test_an_approver_sees_what_changed_in_90_days_and_by_whom(
+    plain_world: SmallInstallation,
+) -> None:
     ctx = context(plain_world, replace(POLICY, name="other"))
     decided(plain_world, ctx, Wish("chat", "sim/equal"), ANN)
     plain_world.clock.advance(100 * 86_400)
@@ -461,7 +471,7 @@ def test_an_approver_sees_what_changed_in_90_days_and_by_whom(plain_world: World
 
 @pytest.mark.req("F6")
 def test_policies_and_suites_that_were_used_anew_stand_in_the_review(
-    plain_world: World,
+    plain_world: SmallInstallation,
 ) -> None:
     decided(plain_world, plain_world.context(), Wish("chat", "sim/equal"), ANN)
     plain_world.policy = gate(alpha=0.01)
@@ -478,7 +488,7 @@ def test_policies_and_suites_that_were_used_anew_stand_in_the_review(
 
 
 def test_the_store_and_the_database_let_nothing_widened_in_without_another_person(
-    sql_world: World, database_url: str
+    sql_world: SmallInstallation, database_url: str
 ) -> None:
     sql_world.policy = approved()
     ctx = context(sql_world, LAX)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from evals.sim.server import in_thread, simulator
+from evals.sim.server import serve_in_thread, simulator
 from harness.cli.program import program
 from harness.domain.providers.tool_probe import ANSWERS, PRICE, STOCK
 from tests.wire import anthropic, gemini
@@ -119,7 +119,7 @@ def test_what_is_declared_missing_fails_nothing() -> None:
 
 @pytest.mark.usefixtures("here")
 def test_the_simulator_calls_a_tool_and_does_not_use_its_result() -> None:
-    with in_thread(simulator(time_scale=0)) as url:
+    with serve_in_thread(simulator(time_scale=0)) as url:
         Path("swapgate.yaml").write_text(f"providers: {{sim: {{api_base: '{url}/v1'}}}}\n")
         run("init")
 

@@ -33,7 +33,7 @@ from tests.support.control.control_plane import (
     SECRET,
     Crash,
     CrashingStore,
-    World,
+    SmallInstallation,
     answer,
 )
 from tests.support.site.signing_keys import CONTROL
@@ -68,10 +68,10 @@ def alias() -> Alias:
 
 
 @pytest.fixture
-def world(tmp_path: Path, alias: Alias) -> World:
+def world(tmp_path: Path, alias: Alias) -> SmallInstallation:
     """Rules are the same on every store, which tests/contract looks after."""
     clock = ManualClock()
-    made = World(
+    made = SmallInstallation(
         tmp_path,
         MemoryStore(secret=SECRET, clock=clock),
         clock,
@@ -84,10 +84,10 @@ def world(tmp_path: Path, alias: Alias) -> World:
 
 
 @pytest.fixture
-def stored(tmp_path: Path, database_url: str, alias: Alias) -> Iterator[World]:
+def stored(tmp_path: Path, database_url: str, alias: Alias) -> Iterator[SmallInstallation]:
     clock = ManualClock()
     store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
-    made = World(
+    made = SmallInstallation(
         tmp_path,
         store,
         clock=clock,
@@ -100,7 +100,7 @@ def stored(tmp_path: Path, database_url: str, alias: Alias) -> Iterator[World]:
     store.close()
 
 
-def turn(world: World, store: Store | None = None) -> None:
+def turn(world: SmallInstallation, store: Store | None = None) -> None:
     """The drift job, the workers, the drift job: as the control process does."""
     ctx = world.context(store)
     monitor.turn(ctx)
@@ -109,32 +109,34 @@ def turn(world: World, store: Store | None = None) -> None:
     world.clock.advance(1)
 
 
-def days(world: World, count: int) -> None:
+def days(world: SmallInstallation, count: int) -> None:
     for _ in range(count):
         turn(world)
         world.clock.advance(DAY_S)
 
 
-def status(world: World) -> reports.Status:
+def status(world: SmallInstallation) -> reports.Status:
     (found,) = reports.status(world.context())
     return found
 
 
-def checks(world: World) -> list[Check]:
+def checks(world: SmallInstallation) -> list[Check]:
     return [check for _, check in reversed(listings.drift_runs(world.context()))]
 
 
-def open_alerts(world: World) -> dict[AlertKind, AlertRecord]:
+def open_alerts(world: SmallInstallation) -> dict[AlertKind, AlertRecord]:
     with world.store.read() as tx:
         return {each.kind: each for each in tx.alerts.list(open_only=True)}
 
 
-def actions(world: World) -> list[str]:
+def actions(world: SmallInstallation) -> list[str]:
     with world.store.read() as tx:
         return [each.action for each in tx.audit.all() if each.action.startswith("drift")]
 
 
-def test_an_unchanged_model_is_asked_each_day_and_nobody_is_told(world: World) -> None:
+def test_an_unchanged_model_is_asked_each_day_and_nobody_is_told(
+    world: SmallInstallation,
+) -> None:
     days(world, 5)
     turn(world)
 
@@ -144,7 +146,7 @@ def test_an_unchanged_model_is_asked_each_day_and_nobody_is_told(world: World) -
     assert actions(world) == ["drift.baseline"]
 
 
-def test_between_two_days_nothing_is_asked(world: World) -> None:
+def test_between_two_days_nothing_is_asked(world: SmallInstallation) -> None:
     for _ in range(3):
         turn(world)
 
@@ -154,7 +156,7 @@ def test_between_two_days_nothing_is_asked(world: World) -> None:
 
 
 def test_a_model_that_changed_behind_its_name_raises_an_alert_with_the_diff(
-    world: World, alias: Alias
+    world: SmallInstallation, alias: Alias
 ) -> None:
     days(world, 3)
     alias.skilled_like = "worse"
@@ -175,7 +177,7 @@ def test_a_model_that_changed_behind_its_name_raises_an_alert_with_the_diff(
 
 
 def test_people_are_told_once_and_the_watch_rests_until_somebody_accepts(
-    world: World, alias: Alias
+    world: SmallInstallation, alias: Alias
 ) -> None:
     days(world, 1)
     alias.skilled_like = "worse"
@@ -189,7 +191,9 @@ def test_people_are_told_once_and_the_watch_rests_until_somebody_accepts(
 
 
 @pytest.mark.req("F6")
-def test_another_name_in_a_users_answer_is_told_before_the_next_run(world: World) -> None:
+def test_another_name_in_a_users_answer_is_told_before_the_next_run(
+    world: SmallInstallation,
+) -> None:
     turn(world)
     world.clock.advance(DAY_S / 2)
     now = world.clock.now()
@@ -209,7 +213,7 @@ def test_another_name_in_a_users_answer_is_told_before_the_next_run(world: World
 
 @pytest.mark.req("F6")
 def test_another_name_in_a_runs_answers_is_told_even_if_it_answers_as_well(
-    world: World, alias: Alias
+    world: SmallInstallation, alias: Alias
 ) -> None:
     days(world, 2)
     alias.names = "base-2"
@@ -225,7 +229,7 @@ def test_another_name_in_a_runs_answers_is_told_even_if_it_answers_as_well(
 
 
 @pytest.mark.req("F6")
-def test_names_seen_before_the_baseline_are_no_news(world: World) -> None:
+def test_names_seen_before_the_baseline_are_no_news(world: SmallInstallation) -> None:
     now = world.clock.now()
     with world.store.write() as tx:
         for target in tx.routing.targets():
@@ -236,7 +240,7 @@ def test_names_seen_before_the_baseline_are_no_news(world: World) -> None:
     assert open_alerts(world) == {}
 
 
-def test_a_better_model_is_told_as_well(world: World, alias: Alias) -> None:
+def test_a_better_model_is_told_as_well(world: SmallInstallation, alias: Alias) -> None:
     days(world, 2)
     alias.skilled_like = "better"
     days(world, 2)
@@ -244,7 +248,9 @@ def test_a_better_model_is_told_as_well(world: World, alias: Alias) -> None:
     assert "points better" in open_alerts(world)[AlertKind.DRIFT].title
 
 
-def test_a_person_accepts_and_a_new_baseline_is_measured(world: World, alias: Alias) -> None:
+def test_a_person_accepts_and_a_new_baseline_is_measured(
+    world: SmallInstallation, alias: Alias
+) -> None:
     days(world, 1)
     alias.skilled_like = "worse"
     days(world, 1)
@@ -265,7 +271,7 @@ def test_a_person_accepts_and_a_new_baseline_is_measured(world: World, alias: Al
     assert actions(world) == ["drift.baseline", "drift.found", "drift.baseline"]
 
 
-def test_a_swap_ends_the_watch_and_its_alert(world: World, alias: Alias) -> None:
+def test_a_swap_ends_the_watch_and_its_alert(world: SmallInstallation, alias: Alias) -> None:
     days(world, 1)
     alias.skilled_like = "worse"
     days(world, 1)
@@ -286,7 +292,7 @@ def test_a_swap_ends_the_watch_and_its_alert(world: World, alias: Alias) -> None
         ]
 
 
-def test_an_outage_is_not_drift(world: World, alias: Alias) -> None:
+def test_an_outage_is_not_drift(world: SmallInstallation, alias: Alias) -> None:
     days(world, 2)
     alias.broken = True
     for _ in range(6):
@@ -302,7 +308,7 @@ def test_an_outage_is_not_drift(world: World, alias: Alias) -> None:
     assert status(world).comparisons == 2
 
 
-def test_other_data_need_another_baseline(world: World) -> None:
+def test_other_data_need_another_baseline(world: SmallInstallation) -> None:
     days(world, 2)
     file = world.suites["colours"].path
     assert file is not None
@@ -314,7 +320,9 @@ def test_other_data_need_another_baseline(world: World) -> None:
     assert open_alerts(world) == {}
 
 
-def test_a_budget_ends_a_run_and_too_few_answers_are_no_measurement(world: World) -> None:
+def test_a_budget_ends_a_run_and_too_few_answers_are_no_measurement(
+    world: SmallInstallation,
+) -> None:
     world.drift["colours"] = replace(POLICY, max_cost_usd=0.00001)
     days(world, 1)
 
@@ -325,7 +333,7 @@ def test_a_budget_ends_a_run_and_too_few_answers_are_no_measurement(world: World
     assert "too few" in last.message
 
 
-def test_only_as_many_items_as_configured_are_asked(world: World) -> None:
+def test_only_as_many_items_as_configured_are_asked(world: SmallInstallation) -> None:
     world.drift["colours"] = replace(POLICY, items=20, epochs=2)
     days(world, 2)
 
@@ -334,7 +342,7 @@ def test_only_as_many_items_as_configured_are_asked(world: World) -> None:
         assert len(tx.runs.samples(checks(world)[0].run)) == 40
 
 
-def test_a_run_by_hand_needs_no_waiting(world: World) -> None:
+def test_a_run_by_hand_needs_no_waiting(world: SmallInstallation) -> None:
     ctx = world.context()
     with pytest.raises(NotAllowed):
         operations.run_now(ctx, VIEWER, "chat")
@@ -350,7 +358,7 @@ def test_a_run_by_hand_needs_no_waiting(world: World) -> None:
     assert status(world).comparisons == 1
 
 
-def test_without_a_drift_section_nothing_is_watched(world: World) -> None:
+def test_without_a_drift_section_nothing_is_watched(world: SmallInstallation) -> None:
     days(world, 1)
     world.drift.clear()
     turn(world)
@@ -362,7 +370,7 @@ def test_without_a_drift_section_nothing_is_watched(world: World) -> None:
         operations.run_now(world.context(), ANN, "chat")
 
 
-def test_routes_with_one_incumbent_share_a_watch(world: World) -> None:
+def test_routes_with_one_incumbent_share_a_watch(world: SmallInstallation) -> None:
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
     days(world, 1)
@@ -371,7 +379,7 @@ def test_routes_with_one_incumbent_share_a_watch(world: World) -> None:
     assert len(checks(world)) == 1
 
 
-def test_a_closed_watch_takes_its_run_along(world: World) -> None:
+def test_a_closed_watch_takes_its_run_along(world: SmallInstallation) -> None:
     ctx = world.context()
     monitor.turn(ctx)
     run = checks(world)[0].run
@@ -386,7 +394,7 @@ def test_a_closed_watch_takes_its_run_along(world: World) -> None:
 
 @pytest.mark.req("A7")
 def test_of_two_control_processes_each_check_happens_once(
-    stored: World, database_url: str, alias: Alias
+    stored: SmallInstallation, database_url: str, alias: Alias
 ) -> None:
     other = SqlStore(database_url, secret=SECRET, clock=stored.clock, signatures=CONTROL)
 
@@ -415,7 +423,7 @@ def test_of_two_control_processes_each_check_happens_once(
 
 @pytest.mark.parametrize("after_commit", [False, True])
 def test_wherever_the_control_process_dies_the_next_one_goes_on(
-    stored: World, alias: Alias, *, after_commit: bool
+    stored: SmallInstallation, alias: Alias, *, after_commit: bool
 ) -> None:
     for at in range(1, 9):
         dying = CrashingStore(stored.store, at=at, after_commit=after_commit)

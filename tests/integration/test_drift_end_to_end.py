@@ -60,7 +60,7 @@ def open_alerts(site: Installation) -> dict[AlertKind, AlertRecord]:
 @pytest.mark.req("F6", "F7")
 def test_another_name_is_told_as_news_and_a_silent_change_as_drift(tmp_path: Path) -> None:
     with (
-        server.in_thread(server.simulator(time_scale=0)) as provider,
+        server.serve_in_thread(server.simulator(time_scale=0)) as provider,
         site(tmp_path, settings(provider)) as place,
     ):
         installation = bootstrap.open_installation(place.config, create_secret=True)

@@ -17,14 +17,14 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import TargetSeed
 from harness.runtime.model_catalogue import FixedCatalogue
-from tests.support.control.control_plane import World
+from tests.support.control.control_plane import SmallInstallation
 
 pytestmark = pytest.mark.req("F11")
 ABLE = frozenset({"chat", "tools"})
 
 
 @pytest.fixture
-def ctx(world: World) -> Context:
+def ctx(world: SmallInstallation) -> Context:
     day = world.clock.now().date() + timedelta(days=40)
     known = FixedCatalogue(
         CatalogueEntry(
@@ -45,7 +45,7 @@ def told(ctx: Context) -> list[Listed]:
 
 
 def test_a_model_in_use_that_ends_is_told_with_its_successor(
-    ctx: Context, world: World
+    ctx: Context, world: SmallInstallation
 ) -> None:
     targets.add(ctx, SYSTEM, TargetSeed("claude", "claude-sonnet-4"))
     settings = RouteSettings(suites=(RouteSuite("colours"),))

@@ -9,23 +9,23 @@ from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.proposal import Phase, Proposal
 from harness.domain.routing.target import Provider
-from tests.support.control.control_plane import POLICY, World
+from tests.support.control.control_plane import POLICY, SmallInstallation
 
 pytestmark = pytest.mark.req("F2")
 
 
-def limited(world: World, **limits: float) -> Proposal:
+def limited(world: SmallInstallation, **limits: float) -> Proposal:
     world.policy = replace(POLICY, gate=replace(POLICY.gate, **limits))  # type: ignore[arg-type]
     return world.propose("sim/equal")
 
 
-def candidate_run(world: World, proposal: Proposal) -> tuple[EvalRun, list[Sample]]:
+def candidate_run(world: SmallInstallation, proposal: Proposal) -> tuple[EvalRun, list[Sample]]:
     run = proposal.runs["colours"].candidate
     with world.store.read() as tx:
         return tx.runs.get(run), list(tx.runs.samples(run, below=1000))
 
 
-def test_a_run_stops_at_the_answer_that_reaches_its_budget(world: World) -> None:
+def test_a_run_stops_at_the_answer_that_reaches_its_budget(world: SmallInstallation) -> None:
     after = world.until_decided(limited(world, max_tokens=40).id)
     run, samples = candidate_run(world, after)
 
@@ -36,7 +36,7 @@ def test_a_run_stops_at_the_answer_that_reaches_its_budget(world: World) -> None
     assert run.message in after.closed_because
 
 
-def test_a_run_whose_budget_is_used_already_asks_nothing_more(world: World) -> None:
+def test_a_run_whose_budget_is_used_already_asks_nothing_more(world: SmallInstallation) -> None:
     after = world.until_decided(limited(world, max_tokens=40).id)
     run, before = candidate_run(world, after)
     with world.store.write() as tx:
@@ -48,7 +48,7 @@ def test_a_run_whose_budget_is_used_already_asks_nothing_more(world: World) -> N
     assert (run.state, len(samples)) == (RunState.OVER_BUDGET, len(before))
 
 
-def test_money_is_not_spent_where_its_sum_could_not_be_known(world: World) -> None:
+def test_money_is_not_spent_where_its_sum_could_not_be_known(world: SmallInstallation) -> None:
     unpriced = Provider("sim", "sim", "http://127.0.0.1:9/v1")
     targets.put_provider(world.context(), SYSTEM, unpriced)
     after = world.until_decided(limited(world, max_cost_usd=1.0).id)

@@ -13,7 +13,7 @@ from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.proposal import Phase
 from harness.runtime.processes.inline_workers import InlineWorkers
-from tests.support.control.control_plane import ANN, World
+from tests.support.control.control_plane import ANN, SmallInstallation
 
 
 class Held:
@@ -40,7 +40,9 @@ class Held:
 
 
 @pytest.mark.req("A7")
-def test_a_schedule_skips_a_run_whose_twin_is_queued_or_running(world: World) -> None:
+def test_a_schedule_skips_a_run_whose_twin_is_queued_or_running(
+    world: SmallInstallation,
+) -> None:
     ctx = world.context()
     [first] = housekeeping.evaluate_incumbents(ctx, suite="colours")
     assert housekeeping.evaluate_incumbents(ctx, suite="colours") == []
@@ -56,7 +58,7 @@ def test_a_schedule_skips_a_run_whose_twin_is_queued_or_running(world: World) ->
 
 
 @pytest.mark.req("A7")
-def test_what_a_proposal_waits_for_goes_before_a_schedule(world: World) -> None:
+def test_what_a_proposal_waits_for_goes_before_a_schedule(world: SmallInstallation) -> None:
     held = Held()
     [scheduled] = housekeeping.evaluate_incumbents(world.context(), suite="colours")
     world.clock.advance(60)
@@ -71,7 +73,9 @@ def test_what_a_proposal_waits_for_goes_before_a_schedule(world: World) -> None:
 
 
 @pytest.mark.req("A7")
-def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(world: World) -> None:
+def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
+    world: SmallInstallation,
+) -> None:
     held = Held()
     ctx = replace_workers(world, held)
     proposal = world.propose("sim/better")
@@ -106,7 +110,7 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(world: World)
 
 
 @pytest.mark.req("A7")
-def test_a_cancelled_run_with_one_score_leaves_a_look(world: World) -> None:
+def test_a_cancelled_run_with_one_score_leaves_a_look(world: SmallInstallation) -> None:
     held = Held()
     proposal = world.propose("sim/better")
     world.turn(replace_workers(world, held))
@@ -125,5 +129,5 @@ def test_a_cancelled_run_with_one_score_leaves_a_look(world: World) -> None:
         assert alpha_spending.taken(tx, world.get(proposal.id))
 
 
-def replace_workers(world: World, held: Held) -> Context:
+def replace_workers(world: SmallInstallation, held: Held) -> Context:
     return replace(world.context(), workers=held)

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from evals.runner.chat_completions import Reply, ToolUse
-from evals.suites.suite import Catalog
+from evals.runner.chat_completions import ChatReply, ReplyToolCall
+from evals.suites.suite import ConfiguredSuites
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evals.run import EvalRun, RunState
 from harness.domain.routing.target import Provider, Target
@@ -42,7 +42,7 @@ def suite(task: str | Path, **more: Any) -> SuiteSettings:
 def test_a_tasks_pin_follows_its_file(inspect: SimpleNamespace, tmp_path: Path) -> None:
     assert inspect
     file = Path(shutil.copy(GOOD, tmp_path))
-    catalog = Catalog({"mine": suite(f"{file}:graded")})
+    catalog = ConfiguredSuites({"mine": suite(f"{file}:graded")})
     before = catalog.pin("mine")
 
     assert (before.items, catalog.pin("mine"), catalog.left_out("mine")) == (12, before, {})
@@ -163,8 +163,12 @@ def test_generation_settings_and_tool_choices_have_their_fields(
 def test_arguments_of_a_tool_that_are_no_object_become_a_parse_error(
     inspect: SimpleNamespace,
 ) -> None:
-    uses = (ToolUse("1", "add", "[1"), ToolUse("2", "add", "[1]"), ToolUse("3", "add", ""))
-    reply = Reply("", uses, "tool_calls", 5, 0, 1, "m", "")
+    uses = (
+        ReplyToolCall("1", "add", "[1"),
+        ReplyToolCall("2", "add", "[1]"),
+        ReplyToolCall("3", "add", ""),
+    )
+    reply = ChatReply("", uses, "tool_calls", 5, 0, 1, "m", "")
 
     calls = inspect.model.output_of(reply, 0.1).message.tool_calls
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from evals.runner.judge import Bill
+from evals.runner.judge import JudgeBill
 from evals.sim import server
-from evals.suites.suite import Catalog
+from evals.suites.suite import ConfiguredSuites
 from harness.control.evals.judging_cost import JudgingCost, judging_cost
 from harness.domain.evals.run import (
     Claim,
@@ -80,7 +80,7 @@ def assignment(name: str, suite: SuiteSettings, url: str) -> Assignment:
     run = EvalRun(
         id=f"run-{name}",
         suite="replies",
-        suite_digest=Catalog({"replies": suite}).pin("replies").digest,
+        suite_digest=ConfiguredSuites({"replies": suite}).pin("replies").digest,
         target=target.id,
         order_seed=7,
         epochs=1,
@@ -111,7 +111,7 @@ def results(
     models = tmp_path_factory.mktemp("models") / "models.yaml"
     models.write_text(MODELS, encoding="utf-8")
     simulator = server.simulator(profiles=models, suites=[suites["rubric"]], time_scale=0)
-    with server.in_thread(simulator) as url:
+    with server.serve_in_thread(simulator) as url:
         asked = [assignment(name, suite, url) for name, suite in suites.items()]
         return dict(zip(suites, carry_out(asked), strict=True))
 
@@ -126,7 +126,7 @@ def samples(result: Mapping[str, Any]) -> list[Sample]:
 
 @pytest.mark.req("F7")
 def test_a_rubrics_score_is_the_judges(results: Results, suites: Mapping[str, Any]) -> None:
-    items = Catalog({"replies": suites["rubric"]}).suite("replies").items
+    items = ConfiguredSuites({"replies": suites["rubric"]}).suite("replies").items
     found = samples(results["rubric"])
 
     assert (results["rubric"]["state"], results["rubric"]["error"], len(found)) == (
@@ -232,7 +232,7 @@ def test_a_suite_without_a_judge_costs_no_judging_and_old_answers_tell_nothing(
 
 @pytest.mark.req("A3")
 def test_one_call_without_a_price_makes_a_bill_unknown() -> None:
-    bill = Bill()
+    bill = JudgeBill()
     for cost_usd in (0.25, None, 0.5):
         bill.pay(cost_usd)
 

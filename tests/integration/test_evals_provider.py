@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from evals.runner.http_transport import LONGEST_ANSWER
-from evals.runner.provider_client import RETRIES, Answered, ProviderClient, ProviderFailed
-from evals.runner.rate_gate import Paces
+from evals.runner.provider_client import RETRIES, ProviderClient, ProviderFailed, TimedReply
+from evals.runner.rate_gate import RateGates
 from harness.domain.evals.provider_limits import EvalLimits
 from harness.ports import RateBook
 from router.access.rate_limits import LocalRates
@@ -24,8 +24,8 @@ BODY = {
 }
 
 
-def ask(served: Served, **more: object) -> Answered:
-    async def once() -> Answered:
+def ask(served: Served, **more: object) -> TimedReply:
+    async def once() -> TimedReply:
         client = ProviderClient(
             served.provider(
                 extra_headers={"x-extra": "yes", "x-project": "project-of-the-test"}
@@ -179,11 +179,11 @@ def test_a_page_that_is_no_json_leaves_the_status_alone() -> None:
         ask(served)
 
 
-def paced(served: Served, book: RateBook, slots: Path) -> Answered:
+def paced(served: Served, book: RateBook, slots: Path) -> TimedReply:
     """One question from a worker that shares book and slots with others."""
 
-    async def once() -> Answered:
-        pace = Paces({"sim": EvalLimits(max_concurrent=1)}, book, slots).of("sim")
+    async def once() -> TimedReply:
+        pace = RateGates({"sim": EvalLimits(max_concurrent=1)}, book, slots).of("sim")
         client = ProviderClient(
             served.provider(), KEY, connections=2, first_pause_s=0.001, pace=pace
         )

@@ -13,13 +13,13 @@ import pytest
 from evals.scorers.ifeval import pairs
 from evals.scorers.ifeval_rules import KINDS
 from evals.sim import answer_text
-from evals.sim.item_bank import Item as SimItem
+from evals.sim.item_bank import BankItem as SimItem
 from evals.sim.item_bank import ItemBank
 from evals.sim.profiles import Habits, Profile
-from evals.sim.server import in_thread
+from evals.sim.server import serve_in_thread
 from evals.sim.simulator import Simulator
 from evals.suites.items import Item
-from evals.suites.suite import Catalog, Suite, load_suite
+from evals.suites.suite import ConfiguredSuites, Suite, load_suite
 from harness import package_data
 from harness.domain.evals.run import (
     Claim,
@@ -110,7 +110,7 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SuiteSettings]
 
 
 def test_ifeval_counts_the_items_that_it_cannot_judge(public: dict[str, SuiteSettings]) -> None:
-    catalog = Catalog(public)
+    catalog = ConfiguredSuites(public)
     left_out = catalog.left_out("ifeval")
 
     assert catalog.pin("ifeval").items + sum(left_out.values()) == 541
@@ -129,7 +129,7 @@ def test_each_instruction_in_ifeval_tells_an_answer_that_follows_it_from_one_tha
     public: dict[str, SuiteSettings],
 ) -> None:
     seen = set()
-    for item in Catalog(public).suite("ifeval").items.values():
+    for item in ConfiguredSuites(public).suite("ifeval").items.values():
         for kind, params in pairs(item):
             seen.add(kind)
             assert KINDS[kind](follows([(kind, params)]), params), (item.id, kind)
@@ -142,7 +142,7 @@ def test_each_instruction_in_ifeval_tells_an_answer_that_follows_it_from_one_tha
 def test_loose_scores_forgive_what_stands_around_an_answer(
     public: dict[str, SuiteSettings],
 ) -> None:
-    suite = Catalog(public).suite("ifeval")
+    suite = ConfiguredSuites(public).suite("ifeval")
     lowered = 0
     for item in suite.items.values():
         text = follows(pairs(item))
@@ -156,7 +156,7 @@ def test_loose_scores_forgive_what_stands_around_an_answer(
 
 def bank(public: dict[str, SuiteSettings]) -> ItemBank:
     """What simulated models know: worked solutions, and texts that follow instructions."""
-    catalog = Catalog(public)
+    catalog = ConfiguredSuites(public)
     solved = {
         each["question"]: each["answer"]
         for each in map(json.loads, Path(str(public["gsm8k"].path)).read_text().splitlines())
@@ -193,7 +193,7 @@ BY_INSPECT = (("gsm8k", "better"), ("ifeval", "chatty"))
 @pytest.fixture(scope="module")
 def runs(public: dict[str, SuiteSettings]) -> Runs:
     """Every model on every item of a suite."""
-    catalog, known = Catalog(public), bank(public)
+    catalog, known = ConfiguredSuites(public), bank(public)
     sim = Simulator(PROFILES, known, unix_time=lambda: 0, time_scale=0)
 
     def script(target: Target, item: Item, _epoch: int) -> str:
@@ -202,7 +202,7 @@ def runs(public: dict[str, SuiteSettings]) -> Runs:
         seen = sim.models[target.model].sit(asked)
         return answer_text.answer(seen, PROFILES[target.model], prompt=item.input)
 
-    with in_thread(sim) as url:
+    with serve_in_thread(sim) as url:
         jobs = [job(catalog, *each, f"{url}/v1") for each in BY_INSPECT]
         done = carry_out([Assignment(public, each) for each in jobs], timeout_s=600)
     by_twin = [(s, m) for s in public for m in PROFILES if (s, m) not in BY_INSPECT]
@@ -220,7 +220,7 @@ def sample_of(found: Mapping[str, Any]) -> Sample:
     return Sample(**{**found, "error": error})
 
 
-def job(catalog: Catalog, suite: str, model: str, url: str) -> EvalJob:
+def job(catalog: ConfiguredSuites, suite: str, model: str, url: str) -> EvalJob:
     target = Target("sim", model)
     pin = catalog.pin(suite)
     run = EvalRun(
@@ -237,7 +237,7 @@ def job(catalog: Catalog, suite: str, model: str, url: str) -> EvalJob:
     return EvalJob(run, target, Provider("sim", "sim", url), None, max_connections=8)
 
 
-def decided(runs: Runs, catalog: Catalog, suite: str, candidate: str) -> Verdict:
+def decided(runs: Runs, catalog: ConfiguredSuites, suite: str, candidate: str) -> Verdict:
     pin = catalog.pin(suite)
     plan = SuitePlan(
         suite=suite,
@@ -262,7 +262,7 @@ def decided(runs: Runs, catalog: Catalog, suite: str, candidate: str) -> Verdict
 def test_gsm8k_and_ifeval_run_through_inspect_to_a_verdict(
     public: dict[str, SuiteSettings], runs: Runs
 ) -> None:
-    catalog = Catalog(public)
+    catalog = ConfiguredSuites(public)
     for (name, model), samples in runs.items():
         suite = catalog.suite(name)
         assert len(samples) == len(suite.items)

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from evals.runner.order import order
+from evals.runner.order import shuffle_items
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
-from evals.suites.suite import Catalog
+from evals.suites.suite import ConfiguredSuites
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.routing.target import Provider, RequestPatch, Target
 from harness.domain.settings import SuiteSettings
@@ -123,7 +123,7 @@ def job(
         "sim", run.pop("model", "m"), request_patch=RequestPatch({"seed": 5}, "Please.")
     )
     # A @task's pin needs Inspect; the child process fills it in.
-    pin = "" if suites[suite].task else Catalog(suites).pin(suite).digest
+    pin = "" if suites[suite].task else ConfiguredSuites(suites).pin(suite).digest
     fields = {"wanted": 12, "epochs": 1, **run}
     eval_run = EvalRun(
         id="run-1",
@@ -197,7 +197,7 @@ def test_a_whole_run_asks_every_item_in_every_epoch_once(results: Results) -> No
 
 
 def test_positions_follow_the_order_that_the_seed_fixes(results: Results) -> None:
-    expected = order((f"colours-{n:04}" for n in range(1, ITEMS + 1)), 7)
+    expected = shuffle_items((f"colours-{n:04}" for n in range(1, ITEMS + 1)), 7)
 
     for sample in results["whole"]["samples"]:
         assert expected[sample["position"]] == sample["item"]

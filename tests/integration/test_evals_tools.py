@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evals.suites.suite import Catalog
+from evals.suites.suite import ConfiguredSuites
 from harness.domain.evals.run import EvalRun, RunState
 from harness.domain.routing.target import Target
 from harness.domain.settings import SuiteSettings
@@ -72,7 +72,7 @@ def assignment(suite: SuiteSettings, items: int, served: Served) -> Assignment:
     run = EvalRun(
         id="run-1",
         suite=suite.name,
-        suite_digest=Catalog(suites).pin(suite.name).digest,
+        suite_digest=ConfiguredSuites(suites).pin(suite.name).digest,
         target=target.id,
         order_seed=1,
         epochs=1,

@@ -11,13 +11,13 @@ from harness.app.demo import database_attack
 from harness.control.operations import housekeeping
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
-from tests.support.control.control_plane import World
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.router.router_process import ROUTE, eventually, routed
 
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
-    with sim.in_thread(sim.simulator(time_scale=0.0)) as url:
+    with sim.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
         yield url
 
 
@@ -26,7 +26,9 @@ def test_a_router_under_traffic_serves_no_forged_promotion_and_says_so(
     provider: str, tmp_path: Path
 ) -> None:
     with routed(tmp_path, provider) as world:
-        proposal = World(tmp_path, world.installation.store).propose("sim/sim-worse")
+        proposal = SmallInstallation(tmp_path, world.installation.store).propose(
+            "sim/sim-worse"
+        )
         world.start()
         with world.load() as load:
             load.more()

@@ -24,7 +24,7 @@ from tests.support.control.control_plane import (
     CANARY,
     POLICY,
     SECRET,
-    World,
+    SmallInstallation,
     approved,
 )
 from tests.support.store.raw_rows import APPROVAL, AT, PROPOSAL, REFUSED, Database, prepared
@@ -40,7 +40,11 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 def person(
-    world: World, name: str, role: Role, by: Actor = OPERATOR, principal: str | None = None
+    world: SmallInstallation,
+    name: str,
+    role: Role,
+    by: Actor = OPERATOR,
+    principal: str | None = None,
 ) -> Actor:
     """Somebody with a key that `by` created."""
     _, text = keys.create(
@@ -49,13 +53,13 @@ def person(
     return keys.authenticate(world.store, text, secret=SECRET)
 
 
-def waiting(world: World, proposer: Actor) -> Proposal:
+def waiting(world: SmallInstallation, proposer: Actor) -> Proposal:
     world.policy = approved()
     made = world.propose("sim/better", actor=proposer)
     return world.until_decided(made.id)
 
 
-def test_spelling_makes_no_second_person(world: World) -> None:
+def test_spelling_makes_no_second_person(world: SmallInstallation) -> None:
     ops = person(world, "Ops", Role.ADMIN)
     for name in ("ops", "Ｏｐｓ", "ops ", " OPS"):
         with pytest.raises(Conflict, match="--principal Ops"):
@@ -75,7 +79,7 @@ def test_spelling_makes_no_second_person(world: World) -> None:
         submission.approve(world.context(), second, made.id)
 
 
-def test_nobody_approves_with_a_key_that_he_created(world: World) -> None:
+def test_nobody_approves_with_a_key_that_he_created(world: SmallInstallation) -> None:
     ann = person(world, "ann", Role.ADMIN)
     zoe = person(world, "zoe", Role.ADMIN, by=ann)
     kim = person(world, "kim", Role.APPROVER, by=zoe)
@@ -94,7 +98,7 @@ def test_nobody_approves_with_a_key_that_he_created(world: World) -> None:
 
 
 def test_nobody_becomes_two_people_by_what_is_written_of_him_in_the_database(
-    sql_world: World,
+    sql_world: SmallInstallation,
 ) -> None:
     """His name is put out of the way, so that his next key would make a second person."""
     world = sql_world
@@ -116,7 +120,7 @@ def test_nobody_becomes_two_people_by_what_is_written_of_him_in_the_database(
         person(world, "her other one", Role.APPROVER, principal="zoe")
 
 
-def in_reach_of(world: World, signal: Signal, *, alone: bool = False) -> Actor:
+def in_reach_of(world: SmallInstallation, signal: Signal, *, alone: bool = False) -> Actor:
     """A canary of ann's that an approver could move so. Returns ann, an approver too."""
     ends = replace(CANARY, bake_s=60.0) if signal is Signal.FINISH else CANARY
     world.policy = replace(POLICY, canary=ends, self_approval=alone)
@@ -130,7 +134,7 @@ def in_reach_of(world: World, signal: Signal, *, alone: bool = False) -> Actor:
 
 @pytest.mark.parametrize("signal", sorted(BY_HAND))
 def test_a_proposer_holds_or_ends_the_own_canary_and_never_moves_it_on(
-    world: World, signal: Signal
+    world: SmallInstallation, signal: Signal
 ) -> None:
     ann = in_reach_of(world, signal)
     ctx = world.context()
@@ -148,14 +152,14 @@ def test_a_proposer_holds_or_ends_the_own_canary_and_never_moves_it_on(
 
 @pytest.mark.parametrize("signal", sorted(BY_HAND))
 def test_a_policy_may_say_that_one_person_is_enough_for_each_move(
-    world: World, signal: Signal
+    world: SmallInstallation, signal: Signal
 ) -> None:
     ann = in_reach_of(world, signal, alone=True)
     operations.by_hand(world.context(), ann, "chat", signal, "a drill")
 
 
 def test_a_proposer_does_not_acknowledge_the_routers_faults_in_the_own_canary(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     ann = in_reach_of(world, Signal.ADVANCE)
     ctx, kind = world.context(), AlertKind.INTERNAL_ERROR
@@ -171,7 +175,7 @@ def test_a_proposer_does_not_acknowledge_the_routers_faults_in_the_own_canary(
 
 
 def test_who_made_the_proposers_key_does_not_approve_what_was_proposed_with_it(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     eve = person(world, "eve", Role.ADMIN)
     bot = person(world, "bot", Role.PROPOSER, by=eve)
@@ -182,7 +186,7 @@ def test_who_made_the_proposers_key_does_not_approve_what_was_proposed_with_it(
 
 
 def test_an_admin_does_not_play_two_people_with_keys_that_he_makes_for_them(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     mal = person(world, "mal", Role.ADMIN)
     person(world, "ann", Role.PROPOSER)
@@ -199,7 +203,7 @@ def test_an_admin_does_not_play_two_people_with_keys_that_he_makes_for_them(
 
 
 def test_who_made_the_keys_of_both_people_is_named_where_they_have_no_others(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     mal = person(world, "mal", Role.ADMIN)
     ann = person(world, "ann", Role.PROPOSER, by=mal)
@@ -214,7 +218,7 @@ def test_who_made_the_keys_of_both_people_is_named_where_they_have_no_others(
     assert said == ["mal had a hand in both keys, the proposer's and the approver's"]
 
 
-def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: World) -> None:
+def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: SmallInstallation) -> None:
     ann = person(world, "ann", Role.PROPOSER)
     old = person(world, "ben", Role.APPROVER)
     world.clock.advance(timedelta(days=8).total_seconds())
@@ -235,7 +239,7 @@ def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: World) -> Non
 
 
 def test_the_operator_who_created_the_proposers_key_is_named_when_he_approves(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     made = waiting(world, person(world, "ann", Role.PROPOSER))
     submission.approve(world.context(), OPERATOR, made.id)
@@ -245,7 +249,7 @@ def test_the_operator_who_created_the_proposers_key_is_named_when_he_approves(
     assert "local, who approved it, had a hand in that key" in remark
 
 
-def test_the_audit_log_names_the_principal_and_the_key(world: World) -> None:
+def test_the_audit_log_names_the_principal_and_the_key(world: SmallInstallation) -> None:
     ann = person(world, "ann", Role.PROPOSER)
     world.propose("sim/better", actor=ann)
     with world.store.read() as tx:
@@ -254,7 +258,7 @@ def test_the_audit_log_names_the_principal_and_the_key(world: World) -> None:
         assert tx.audit.first_break() is None
 
 
-def test_a_revoked_key_acts_no_more(world: World) -> None:
+def test_a_revoked_key_acts_no_more(world: SmallInstallation) -> None:
     ann = person(world, "ann", Role.PROPOSER)
     assert keys.still(world.store, ann) == ann
     keys.revoke(world.context(), OPERATOR, ann.key or "")

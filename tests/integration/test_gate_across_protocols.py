@@ -107,7 +107,7 @@ def test_a_judge_of_another_protocol_scores(
     jury = anthropic.strict()
     jury.answers = judging
     with (
-        sim.in_thread(sim.simulator(time_scale=0)) as answering,
+        sim.serve_in_thread(sim.simulator(time_scale=0)) as answering,
         serving(jury),
         site(tmp_path, judged(tmp_path, answering, jury.api_base)) as place,
     ):

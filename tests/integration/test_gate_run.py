@@ -22,7 +22,7 @@ TIMEOUT_S = 600
 
 @pytest.fixture(scope="module")
 def sim_url() -> Iterator[str]:
-    with server.in_thread(server.simulator(time_scale=0)) as url:
+    with server.serve_in_thread(server.simulator(time_scale=0)) as url:
         yield url
 
 

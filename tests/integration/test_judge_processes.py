@@ -59,7 +59,7 @@ def test_a_worker_reaches_its_judge_with_the_judges_key_and_checks_it_once(
 ) -> None:
     monkeypatch.setenv("JURY_KEY", KEY)
     with (
-        sim.in_thread(sim.simulator(time_scale=0)) as provider,
+        sim.serve_in_thread(sim.simulator(time_scale=0)) as provider,
         serving(jury) as judge,
         site(tmp_path, settings(tmp_path, provider, judge.url)) as place,
     ):

@@ -6,19 +6,21 @@ from evals.suites.items import Item
 from harness.domain.errors import JudgeUnfit
 from harness.domain.evals.run import InfraError, RunState
 from harness.domain.routing.target import Target
-from tests.support.control.control_plane import World, answer
+from tests.support.control.control_plane import SmallInstallation, answer
 
 TOLD = "suite colours: the judge sim/j does not agree with the 20 human references"
 
 
-def outcome(world: World, verdict: str | None) -> str:
+def outcome(world: SmallInstallation, verdict: str | None) -> str:
     assert verdict
     with world.store.read() as tx:
         return tx.verdicts.get(verdict).outcome
 
 
 @pytest.mark.req("F7")
-def test_a_judge_below_the_floor_ends_in_not_measured_with_the_figure(world: World) -> None:
+def test_a_judge_below_the_floor_ends_in_not_measured_with_the_figure(
+    world: SmallInstallation,
+) -> None:
     def unfit(_target: Target, _item: Item, _epoch: int) -> str:
         raise JudgeUnfit(f"{TOLD}: Cohen's kappa is 0.31")
 
@@ -36,7 +38,9 @@ def test_a_judge_below_the_floor_ends_in_not_measured_with_the_figure(world: Wor
 
 
 @pytest.mark.req("F7")
-def test_once_the_judge_is_back_the_proposal_is_measured_again(world: World) -> None:
+def test_once_the_judge_is_back_the_proposal_is_measured_again(
+    world: SmallInstallation,
+) -> None:
     away = True
 
     def sometimes(target: Target, item: Item, epoch: int) -> str:

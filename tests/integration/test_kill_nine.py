@@ -99,7 +99,7 @@ def assert_whole(installation: Installation, ended: Proposal) -> None:
 def job_under_kills(folder: Path, seed: int, kills: int) -> None:
     # Answers take their real time, so that there is something to be killed in.
     with (
-        sim.in_thread(sim.simulator(time_scale=1.0)) as provider,
+        sim.serve_in_thread(sim.simulator(time_scale=1.0)) as provider,
         site(folder, settings(provider)) as place,
     ):
         installation = bootstrap.open_installation(place.config, create_secret=True)

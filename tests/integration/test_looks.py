@@ -23,12 +23,12 @@ from harness.domain.settings import SuiteSettings, TargetSeed
 from harness.gate.text.sentences import spending
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import ANN, POLICY, SECRET, World, answer
+from tests.support.control.control_plane import ANN, POLICY, SECRET, SmallInstallation, answer
 
 pytestmark = pytest.mark.req("F2")
 
 
-def decided(world: World, wish: Wish) -> Proposal:
+def decided(world: SmallInstallation, wish: Wish) -> Proposal:
     proposal = submission.create(world.context(), ANN, wish)
     return world.until_decided(proposal.id)
 
@@ -55,7 +55,7 @@ def plan_of(proposal: Proposal) -> SuitePlan:
     ],
 )
 def test_each_look_gets_the_alpha_of_its_rule(
-    world: World, spend: Spend, alphas: tuple[float, ...]
+    world: SmallInstallation, spend: Spend, alphas: tuple[float, ...]
 ) -> None:
     world.policy = spends(spend)
 
@@ -65,7 +65,7 @@ def test_each_look_gets_the_alpha_of_its_rule(
         assert plan.alpha == pytest.approx(alpha, rel=1e-3)
 
 
-def test_the_verdict_says_which_look_it_was(world: World) -> None:
+def test_the_verdict_says_which_look_it_was(world: SmallInstallation) -> None:
     decided(world, wish())
     proposal = decided(world, wish())
 
@@ -75,7 +75,9 @@ def test_the_verdict_says_which_look_it_was(world: World) -> None:
     assert details["alpha"] == pytest.approx(0.05 / 6)
 
 
-def test_another_candidate_looks_for_the_first_time_unless_it_descends(world: World) -> None:
+def test_another_candidate_looks_for_the_first_time_unless_it_descends(
+    world: SmallInstallation,
+) -> None:
     decided(world, wish())
 
     assert plan_of(decided(world, wish("sim/equal"))).look == 1
@@ -83,14 +85,14 @@ def test_another_candidate_looks_for_the_first_time_unless_it_descends(world: Wo
     assert plan_of(tuned).look == 2
 
 
-def test_a_proposal_that_scored_nothing_was_no_look(world: World) -> None:
+def test_a_proposal_that_scored_nothing_was_no_look(world: SmallInstallation) -> None:
     first = submission.create(world.context(), ANN, wish())
     submission.cancel(world.context(), ANN, first.id)
 
     assert plan_of(decided(world, wish())).look == 1
 
 
-def test_looks_count_over_routes(world: World) -> None:
+def test_looks_count_over_routes(world: SmallInstallation) -> None:
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
     decided(world, wish())
@@ -98,7 +100,7 @@ def test_looks_count_over_routes(world: World) -> None:
     assert plan_of(decided(world, wish(route="mail"))).look == 2
 
 
-def test_fresh_items_begin_again(world: World) -> None:
+def test_fresh_items_begin_again(world: SmallInstallation) -> None:
     decided(world, wish())
     colours = world.suites["colours"]
     assert colours.path is not None
@@ -111,7 +113,9 @@ def test_fresh_items_begin_again(world: World) -> None:
     assert plan.look == 1
 
 
-def test_another_version_of_a_suite_does_not_make_its_items_fresh(world: World) -> None:
+def test_another_version_of_a_suite_does_not_make_its_items_fresh(
+    world: SmallInstallation,
+) -> None:
     decided(world, wish())
     world.suites["colours"] = replace(world.suites["colours"], version="2")
 
@@ -131,10 +135,10 @@ SPELLINGS = {
 
 
 @pytest.fixture
-def plain_world(tmp_path: Path) -> World:
+def plain_world(tmp_path: Path) -> SmallInstallation:
     """On one store: what is asked here is not the store's business."""
     clock = ManualClock()
-    world = World(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock=clock)
+    world = SmallInstallation(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock=clock)
     world.set_up()
     world.script = lambda target, item, epoch: answer(
         replace(target, model=target.model.casefold()), item, epoch
@@ -146,7 +150,7 @@ def plain_world(tmp_path: Path) -> World:
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_a_model_that_is_spelled_otherwise_is_the_same_candidate(
-    plain_world: World, spelling: str
+    plain_world: SmallInstallation, spelling: str
 ) -> None:
     """Of a format mismatch, too: its remedy is another look."""
     decided(plain_world, wish())
@@ -155,7 +159,9 @@ def test_a_model_that_is_spelled_otherwise_is_the_same_candidate(
     assert plan_of(decided(plain_world, wish(target.id))).look == 2
 
 
-def test_a_name_that_its_provider_answers_with_is_the_same_model(plain_world: World) -> None:
+def test_a_name_that_its_provider_answers_with_is_the_same_model(
+    plain_world: SmallInstallation,
+) -> None:
     plain_world.served = lambda _target, _item: ServedModel("worse-2026-05-01")
     plain_world.script = lambda _target, item, _epoch: str(item.target) + "!"
     decided(plain_world, wish())
@@ -164,7 +170,7 @@ def test_a_name_that_its_provider_answers_with_is_the_same_model(plain_world: Wo
 
 
 def test_aliases_that_answer_with_one_name_have_one_first_look_together(
-    plain_world: World,
+    plain_world: SmallInstallation,
 ) -> None:
     """By the first answer of the second one it is known whose look that is."""
     plain_world.served = lambda target, _item: ServedModel(
@@ -187,7 +193,7 @@ def test_aliases_that_answer_with_one_name_have_one_first_look_together(
 
 
 def test_two_proposals_of_one_model_at_once_are_charged_in_their_order(
-    plain_world: World,
+    plain_world: SmallInstallation,
 ) -> None:
     """The first one is not held up by the second, which knew of it."""
     settings = RouteSettings(suites=(RouteSuite("colours"),))
@@ -230,7 +236,7 @@ def nine_of_ten_are_new(text: str) -> str:
 
 @pytest.mark.parametrize("how", RESPELLED)
 def test_items_that_are_spelled_otherwise_are_the_same_items(
-    plain_world: World, how: str
+    plain_world: SmallInstallation, how: str
 ) -> None:
     decided(plain_world, wish())
     changed = RESPELLED[how](plain_world.suites["colours"])
@@ -243,7 +249,9 @@ def test_items_that_are_spelled_otherwise_are_the_same_items(
     assert plan.look == 2
 
 
-def test_a_look_that_is_still_open_counts_on_another_route(plain_world: World) -> None:
+def test_a_look_that_is_still_open_counts_on_another_route(
+    plain_world: SmallInstallation,
+) -> None:
     """Else two proposals at once would each be the first."""
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create(plain_world.context(), SYSTEM, "mail", "sim/base", settings=settings)
@@ -254,7 +262,9 @@ def test_a_look_that_is_still_open_counts_on_another_route(plain_world: World) -
     assert plan.look == 2
 
 
-def test_other_settings_that_were_tried_by_hand_are_looks(plain_world: World) -> None:
+def test_other_settings_that_were_tried_by_hand_are_looks(
+    plain_world: SmallInstallation,
+) -> None:
     """The same target looked at before it is proposed decides nothing by itself."""
     ctx = plain_world.context()
     for name in ("sim/worse", "sim/equal"):
@@ -279,7 +289,9 @@ def seed_of(name: str) -> TargetSeed:
     return TargetSeed(provider, model)
 
 
-def test_a_proposal_that_is_measured_again_redraws_no_answer(plain_world: World) -> None:
+def test_a_proposal_that_is_measured_again_redraws_no_answer(
+    plain_world: SmallInstallation,
+) -> None:
     """Resuming is the same look; what was scored stays as it was."""
     asked: list[str] = []
 
@@ -307,14 +319,14 @@ def test_a_proposal_that_is_measured_again_redraws_no_answer(plain_world: World)
     assert plan_of(after).look == 1
 
 
-def scores(world: World, proposal: Proposal) -> dict[str, float | None]:
+def scores(world: SmallInstallation, proposal: Proposal) -> dict[str, float | None]:
     with world.store.read() as tx:
         samples = tx.runs.samples(proposal.runs["colours"].candidate)
     return {each.item: each.strict for each in samples if each.error is None}
 
 
 def test_cancelling_after_one_score_and_proposing_anew_is_another_look(
-    plain_world: World,
+    plain_world: SmallInstallation,
 ) -> None:
     ctx = plain_world.context()
     proposal = submission.create(ctx, ANN, wish())
@@ -333,7 +345,7 @@ def sample(run: str) -> Sample:
 
 
 def test_the_risk_of_a_route_adds_up_and_is_told_before_the_next_proposal(
-    plain_world: World,
+    plain_world: SmallInstallation,
 ) -> None:
     ctx = plain_world.context()
     assert submission.preview(ctx, wish()).risk.words == (
@@ -351,7 +363,7 @@ def test_the_risk_of_a_route_adds_up_and_is_told_before_the_next_proposal(
     assert submission.preview(ctx, wish("sim/good")).risk.number == 1
 
 
-def test_a_budget_caps_the_risk_of_a_route(plain_world: World) -> None:
+def test_a_budget_caps_the_risk_of_a_route(plain_world: SmallInstallation) -> None:
     plain_world.policy = replace(POLICY, gate=replace(POLICY.gate, alpha_budget=0.08))
     alphas = [
         plan_of(decided(plain_world, wish(f"sim/{model}"))).alpha
@@ -365,7 +377,9 @@ def test_a_budget_caps_the_risk_of_a_route(plain_world: World) -> None:
     assert "the policy allows 8 %" in left.risk.words
 
 
-def test_the_preview_shows_the_look_that_the_proposal_will_get(world: World) -> None:
+def test_the_preview_shows_the_look_that_the_proposal_will_get(
+    world: SmallInstallation,
+) -> None:
     decided(world, wish())
 
     (plan,) = submission.preview(world.context(), wish()).plans

@@ -9,8 +9,8 @@ import pytest
 from evals.sim import answer_text
 from evals.sim.item_bank import ItemBank
 from evals.sim.profiles import Habits, Profile
-from evals.sim.simulated_model import Examinee
-from evals.sim.suite_items import as_item, load_all
+from evals.sim.simulated_model import SimulatedModel
+from evals.sim.suite_items import bank_item, load_suites
 from evals.suites.items import Item
 from harness import package_data
 from harness.cli.proposals.proposal import create
@@ -27,7 +27,7 @@ from harness.domain.settings import SuiteSettings, TargetSeed
 from harness.gate.offline.format_remedies import in_json_mode, patched
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import ANN, SECRET, World
+from tests.support.control.control_plane import ANN, SECRET, SmallInstallation
 
 pytestmark = pytest.mark.req("A8")
 
@@ -65,7 +65,7 @@ HABITS = [
 class Sitting:
     """One suite, and models that sit it. A system message and a format reach them."""
 
-    world: World
+    world: SmallInstallation
 
     def verdict(self, candidate: str) -> Verdict:
         found = self.compared(candidate).verdict
@@ -78,14 +78,14 @@ class Sitting:
 
 
 def sitting(tmp_path: Path, suite: str, *candidates: Profile) -> Sitting:
-    bank = ItemBank(load_all([SUITES[suite]]))
+    bank = ItemBank(load_suites([SUITES[suite]]))
     models = {each.name: each for each in (BASE, *candidates)}
-    pupils = {name: Examinee(each, bank) for name, each in models.items()}
+    pupils = {name: SimulatedModel(each, bank) for name, each in models.items()}
 
     def script(target: Target, item: Item, _epoch: int) -> str:
         patch = target.request_patch
         return answer_text.answer(
-            pupils[target.model].sit(as_item(item, suite=suite, place="")),
+            pupils[target.model].sit(bank_item(item, suite=suite, place="")),
             models[target.model],
             prompt=item.input,
             json_asked=patch.response_format is not None,
@@ -95,7 +95,7 @@ def sitting(tmp_path: Path, suite: str, *candidates: Profile) -> Sitting:
     clock = ManualClock()
     store = MemoryStore(secret=SECRET, clock=clock)
     policy = Policy("default", gate=GatePolicy(n_max=160))
-    world = World(tmp_path, store, clock=clock, policy=policy, script=script)
+    world = SmallInstallation(tmp_path, store, clock=clock, policy=policy, script=script)
     world.suites = {suite: SUITES[suite]}
     ctx = world.context()
     targets.put_provider(ctx, SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1"))

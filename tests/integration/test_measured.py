@@ -10,12 +10,12 @@ from harness.domain.canary.observation import Traffic
 from harness.domain.errors import NotFound
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.target import Provider
-from tests.support.control.control_plane import ITEMS, SKILL, World
+from tests.support.control.control_plane import ITEMS, SKILL, SmallInstallation
 
 pytestmark = pytest.mark.req("A3")
 
 
-def recorded(world: World, hours: float, **changes: Any) -> None:
+def recorded(world: SmallInstallation, hours: float, **changes: Any) -> None:
     with world.store.write() as tx:
         route = tx.routing.route("chat")
         assert route is not None
@@ -38,14 +38,16 @@ def recorded(world: World, hours: float, **changes: Any) -> None:
         tx.observations.append([], [Traffic(**{**fields, **changes})])
 
 
-def test_a_route_that_nobody_uses_shows_nothing_and_no_zero(world: World) -> None:
+def test_a_route_that_nobody_uses_shows_nothing_and_no_zero(world: SmallInstallation) -> None:
     (found,) = scorecard.of_routes(world.context())
 
     assert [(each.suite, each.score) for each in found.scores] == [("colours", None)]
     assert (found.usd_per_1000, found.month_usd, found.failed, found.p95_ms) == (None,) * 4
 
 
-def test_scores_are_of_the_incumbents_newest_run_with_interval_and_time(world: World) -> None:
+def test_scores_are_of_the_incumbents_newest_run_with_interval_and_time(
+    world: SmallInstallation,
+) -> None:
     world.until_decided(world.propose("sim/worse").id)
 
     (score,) = scorecard.of_route(world.context(), "chat").scores
@@ -57,7 +59,9 @@ def test_scores_are_of_the_incumbents_newest_run_with_interval_and_time(world: W
     assert (score.low or 1.0) < (score.score or 0.0) < (score.high or 0.0)
 
 
-def test_cost_failures_and_latency_are_of_the_recorded_traffic(world: World) -> None:
+def test_cost_failures_and_latency_are_of_the_recorded_traffic(
+    world: SmallInstallation,
+) -> None:
     recorded(world, 72)
     recorded(world, 2)
 
@@ -72,7 +76,9 @@ def test_cost_failures_and_latency_are_of_the_recorded_traffic(world: World) -> 
     assert found.requests_day == 100
 
 
-def test_another_targets_answers_are_no_measure_of_the_incumbent(world: World) -> None:
+def test_another_targets_answers_are_no_measure_of_the_incumbent(
+    world: SmallInstallation,
+) -> None:
     recorded(world, 2)
     recorded(world, 2, target="t_other", cost_usd=9.0, latency_ms={1000: 100}, failed=0)
 
@@ -84,7 +90,7 @@ def test_another_targets_answers_are_no_measure_of_the_incumbent(world: World) -
     assert found.failed == pytest.approx(0.005)
 
 
-def test_without_a_price_the_cost_is_unknown(world: World) -> None:
+def test_without_a_price_the_cost_is_unknown(world: SmallInstallation) -> None:
     recorded(world, 2, cost_usd=0.0, unpriced=100)
     priced = scorecard.of_route(world.context(), "chat")
     targets.put_provider(
@@ -96,6 +102,6 @@ def test_without_a_price_the_cost_is_unknown(world: World) -> None:
     assert scorecard.of_route(world.context(), "chat").usd_per_1000 is None
 
 
-def test_an_unknown_route_is_named(world: World) -> None:
+def test_an_unknown_route_is_named(world: SmallInstallation) -> None:
     with pytest.raises(NotFound, match="did you mean 'chat'"):
         scorecard.of_route(world.context(), "chatt")

@@ -6,13 +6,13 @@ from harness.control.proposals import estimate
 from harness.control.proposals.submission import Wish
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evals.run import Claim
-from tests.support.control.control_plane import ITEMS, World
+from tests.support.control.control_plane import ITEMS, SmallInstallation
 
 pytestmark = pytest.mark.req("F2", "A3")
 
 
 def test_without_a_former_run_cost_and_time_are_unknown_and_the_spread_is_guessed(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     (found,) = estimate.of(world.context(), Wish("chat", "sim/better"))
 
@@ -21,7 +21,7 @@ def test_without_a_former_run_cost_and_time_are_unknown_and_the_spread_is_guesse
     assert f"With {ITEMS} items you can only see differences of" in found.warning
 
 
-def test_recorded_answers_give_spread_cost_and_time(world: World) -> None:
+def test_recorded_answers_give_spread_cost_and_time(world: SmallInstallation) -> None:
     world.until_decided(world.propose("sim/better").id)
 
     (found,) = estimate.of(world.context(), Wish("chat", "sim/better"))
@@ -36,7 +36,9 @@ def test_recorded_answers_give_spread_cost_and_time(world: World) -> None:
     assert found.duration_s is not None
 
 
-def test_a_candidate_without_answers_is_priced_by_the_incumbents_tokens(world: World) -> None:
+def test_a_candidate_without_answers_is_priced_by_the_incumbents_tokens(
+    world: SmallInstallation,
+) -> None:
     world.until_decided(world.propose("sim/better").id)
 
     (known,) = estimate.of(world.context(), Wish("chat", "sim/good"))
@@ -48,7 +50,9 @@ def test_a_candidate_without_answers_is_priced_by_the_incumbents_tokens(world: W
     assert unpriced.cost_usd is None
 
 
-def test_the_cheapest_design_is_for_the_difference_that_matters(world: World) -> None:
+def test_the_cheapest_design_is_for_the_difference_that_matters(
+    world: SmallInstallation,
+) -> None:
     (small,) = estimate.of(world.context(), Wish("chat", "sim/better"), effect=0.05)
     (large,) = estimate.of(world.context(), Wish("chat", "sim/better"), effect=0.3)
 
@@ -59,7 +63,7 @@ def test_the_cheapest_design_is_for_the_difference_that_matters(world: World) ->
     assert large.warning == ""
 
 
-def test_for_non_inferiority_the_margin_is_the_distance(world: World) -> None:
+def test_for_non_inferiority_the_margin_is_the_distance(world: SmallInstallation) -> None:
     wish = Wish("chat", "sim/equal", "cheaper", Claim.NON_INFERIOR, margin=0.25)
     (found,) = estimate.of(world.context(), wish)
 
@@ -67,7 +71,7 @@ def test_for_non_inferiority_the_margin_is_the_distance(world: World) -> None:
     assert found.cheapest is not None
 
 
-def test_a_wish_that_makes_no_sense_is_refused(world: World) -> None:
+def test_a_wish_that_makes_no_sense_is_refused(world: SmallInstallation) -> None:
     with pytest.raises(NotFound):
         estimate.of(world.context(), Wish("nowhere", "sim/better"))
     with pytest.raises(InputError):

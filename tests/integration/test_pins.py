@@ -26,7 +26,14 @@ from harness.domain.proposals.proposal import Phase, Proposal
 from harness.domain.routing.target import Target
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import ANN, BEN, SECRET, World, answer, approved
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    SECRET,
+    SmallInstallation,
+    answer,
+    approved,
+)
 
 pytestmark = pytest.mark.req("F6")
 
@@ -35,26 +42,26 @@ ADMIN = Actor("eve", Role.ADMIN, "pr_eve")
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path) -> SmallInstallation:
     """In memory: what the stores do with sightings is tested in tests/contract."""
     clock = ManualClock()
-    made = World(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock)
+    made = SmallInstallation(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock)
     made.set_up()
     return made
 
 
-def awaiting(world: World) -> Proposal:
+def awaiting(world: SmallInstallation) -> Proposal:
     world.policy = approved(world.policy)
     return world.until_decided(world.propose("sim/better").id)
 
 
-def in_canary(world: World) -> Proposal:
+def in_canary(world: SmallInstallation) -> Proposal:
     found = world.until_decided(world.propose("sim/better").id)
     assert found.phase is Phase.CANARY, found.closed_because
     return found
 
 
-def now_serves(world: World, target: str, model: str) -> None:
+def now_serves(world: SmallInstallation, target: str, model: str) -> None:
     """As a router, a worker or a check would note it."""
     world.clock.advance(1)
     at = world.clock.now()
@@ -62,7 +69,7 @@ def now_serves(world: World, target: str, model: str) -> None:
         tx.sightings.note([Sighting(target, ServedModel(model), at, at)])
 
 
-def changed(world: World, change: str) -> None:
+def changed(world: SmallInstallation, change: str) -> None:
     """One piece of the suite, edited under the verdict."""
     suite = world.suites["colours"]
     edits: Mapping[str, Mapping[str, object]] = {
@@ -89,7 +96,9 @@ PIECES = {
 
 
 @pytest.mark.parametrize("change", PIECES)
-def test_a_changed_suite_closes_what_waits_for_approval(world: World, change: str) -> None:
+def test_a_changed_suite_closes_what_waits_for_approval(
+    world: SmallInstallation, change: str
+) -> None:
     proposal = awaiting(world)
     changed(world, change)
     with pytest.raises(ProofRefused, match="is stale"):
@@ -107,7 +116,7 @@ def test_a_changed_suite_closes_what_waits_for_approval(world: World, change: st
 
 @pytest.mark.parametrize("whose", ["incumbent", "candidate"])
 def test_another_model_behind_either_alias_closes_what_waits_for_approval(
-    world: World, whose: str
+    world: SmallInstallation, whose: str
 ) -> None:
     proposal = awaiting(world)
     now_serves(world, getattr(proposal, whose), "other-2026")
@@ -119,7 +128,7 @@ def test_another_model_behind_either_alias_closes_what_waits_for_approval(
 
 
 def test_a_canary_whose_suite_changed_goes_no_further_until_it_is_put_back(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     proposal = in_canary(world)
     before = world.suites["colours"]
@@ -142,7 +151,9 @@ def test_a_canary_whose_suite_changed_goes_no_further_until_it_is_put_back(
     assert world.get(proposal.id).phase is Phase.PROMOTED
 
 
-def test_a_verdict_that_expires_during_its_canary_promotes_nobody(world: World) -> None:
+def test_a_verdict_that_expires_during_its_canary_promotes_nobody(
+    world: SmallInstallation,
+) -> None:
     proposal = in_canary(world)
     world.clock.advance(world.policy.gate.verdict_ttl_s)
     for _ in range(40):
@@ -158,7 +169,9 @@ def test_a_verdict_that_expires_during_its_canary_promotes_nobody(world: World) 
 
 
 @pytest.mark.req("F3")
-def test_an_alias_that_is_repointed_in_mid_canary_is_rolled_back(world: World) -> None:
+def test_an_alias_that_is_repointed_in_mid_canary_is_rolled_back(
+    world: SmallInstallation,
+) -> None:
     proposal = in_canary(world)
     now_serves(world, proposal.candidate, "other-2026")
     world.turn()
@@ -174,7 +187,7 @@ def test_an_alias_that_is_repointed_in_mid_canary_is_rolled_back(world: World) -
     assert route.canary is None
 
 
-def test_an_alias_that_changes_in_mid_run_is_measured_anew(world: World) -> None:
+def test_an_alias_that_changes_in_mid_run_is_measured_anew(world: SmallInstallation) -> None:
     asked: list[str] = []
 
     def served(target: Target, item: Item) -> ServedModel:
@@ -201,7 +214,9 @@ def test_an_alias_that_changes_in_mid_run_is_measured_anew(world: World) -> None
     assert replay(world.context(), second.id).agrees
 
 
-def test_a_run_of_a_model_that_is_served_no_more_is_not_shared(world: World) -> None:
+def test_a_run_of_a_model_that_is_served_no_more_is_not_shared(
+    world: SmallInstallation,
+) -> None:
     first = world.until_decided(world.propose("sim/equal").id)
     now_serves(world, first.incumbent, "base-2")
     world.served = lambda target, _: ServedModel(f"{target.model}-2")
@@ -212,7 +227,7 @@ def test_a_run_of_a_model_that_is_served_no_more_is_not_shared(world: World) -> 
 
 @pytest.mark.parametrize(("pin", "opens"), [(ServedPin.MODEL, True), (ServedPin.BUILD, False)])
 def test_the_policy_says_whether_a_build_counts(
-    world: World, pin: ServedPin, *, opens: bool
+    world: SmallInstallation, pin: ServedPin, *, opens: bool
 ) -> None:
     world.policy = replace(world.policy, gate=replace(world.policy.gate, served_pin=pin))
     world.served = lambda target, item: ServedModel(target.model, f"fp_{item.id[-1]}")
@@ -223,7 +238,7 @@ def test_the_policy_says_whether_a_build_counts(
 
 @pytest.mark.parametrize("piece", ["suite_digest", "target", "order_seed", "epochs"])
 def test_an_arm_that_was_measured_on_something_else_is_refused(
-    world: World, piece: str
+    world: SmallInstallation, piece: str
 ) -> None:
     proposal = in_canary(world)
     with world.store.read() as tx:
@@ -236,7 +251,7 @@ def test_an_arm_that_was_measured_on_something_else_is_refused(
             evaluation.check_arms(proposal, runs | {run.id: replace(run, **{piece: other})})
 
 
-def test_a_stale_verdict_opens_no_chain(world: World) -> None:
+def test_a_stale_verdict_opens_no_chain(world: SmallInstallation) -> None:
     submission.approve(world.context(), BEN, awaiting(world).id)
     before = world.suites["colours"]
     changed(world, "template")
@@ -252,7 +267,7 @@ def test_a_stale_verdict_opens_no_chain(world: World) -> None:
     assert len(route.fallbacks) == 1
 
 
-def renaming(world: World, model: str) -> list[str]:
+def renaming(world: SmallInstallation, model: str) -> list[str]:
     """A provider that calls `model` otherwise from its ninth answer on; all that was asked."""
     asked: list[str] = []
     before = 8
@@ -268,7 +283,7 @@ def renaming(world: World, model: str) -> list[str]:
 
 @pytest.mark.req("F2")
 def test_scores_of_a_candidate_that_was_replaced_in_mid_run_are_not_asked_for_again(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     asked = renaming(world, "better")
     proposal = world.until_decided(world.propose("sim/better").id)
@@ -281,7 +296,9 @@ def test_scores_of_a_candidate_that_was_replaced_in_mid_run_are_not_asked_for_ag
 
 
 @pytest.mark.req("F2")
-def test_an_incumbent_that_was_replaced_in_mid_run_is_measured_anew_alone(world: World) -> None:
+def test_an_incumbent_that_was_replaced_in_mid_run_is_measured_anew_alone(
+    world: SmallInstallation,
+) -> None:
     asked = renaming(world, "base")
     proposal = world.until_decided(world.propose("sim/better").id)
     world.clock.advance(world.policy.gate.infra_pause_s)
@@ -294,7 +311,9 @@ def test_an_incumbent_that_was_replaced_in_mid_run_is_measured_anew_alone(world:
 
 
 @pytest.mark.req("F2")
-def test_sightings_that_nobody_signed_have_no_score_asked_for_again(world: World) -> None:
+def test_sightings_that_nobody_signed_have_no_score_asked_for_again(
+    world: SmallInstallation,
+) -> None:
     asked: list[str] = []
     failed: set[str] = set()
 
@@ -323,7 +342,7 @@ def test_sightings_that_nobody_signed_have_no_score_asked_for_again(world: World
 @pytest.mark.req("F2")
 @pytest.mark.parametrize("arm", ["incumbent", "candidate"])
 def test_another_judge_in_mid_run_of_either_arm_takes_a_proposal_of_its_own(
-    world: World, arm: str
+    world: SmallInstallation, arm: str
 ) -> None:
     proposal = world.propose("sim/better")
     reconciler.reconcile(replace(world.context(), workers=None))

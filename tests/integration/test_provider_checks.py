@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from evals.sim.server import in_thread, simulator
+from evals.sim.server import serve_in_thread, simulator
 from harness.control.context import Context
 from harness.control.providers import checks, header_encryption, registry
 from harness.control.providers.registry import ProviderChange
@@ -22,7 +22,7 @@ from harness.domain.settings import TargetSeed
 from harness.ports import ProviderDoor
 from harness.runtime.clock import SystemClock
 from harness.runtime.outbound.provider_probe import HttpProviderProbe, ScriptedProviderProbe
-from tests.support.control.control_plane import World
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_chat import Response, serving
 
 pytestmark = pytest.mark.req("D5")
@@ -31,15 +31,17 @@ SECRET = "sk-of-the-leak-test"  # noqa: S105 - made up
 
 @pytest.fixture(scope="module")
 def sim() -> Iterator[str]:
-    with in_thread(simulator(time_scale=0.0)) as url:
+    with serve_in_thread(simulator(time_scale=0.0)) as url:
         yield f"{url}/v1"
 
 
-def with_door(world: World, door: ProviderDoor) -> Context:
+def with_door(world: SmallInstallation, door: ProviderDoor) -> Context:
     return replace(world.context(), door=door, environ={"UP_KEY": SECRET})
 
 
-def test_every_provider_is_asked_and_each_finding_named(world: World, sim: str) -> None:
+def test_every_provider_is_asked_and_each_finding_named(
+    world: SmallInstallation, sim: str
+) -> None:
     ctx = with_door(world, HttpProviderProbe(SystemClock()))
     registry.change(ctx, SYSTEM, "sim", ProviderChange(api_base=sim, reason="it runs"))
     targets.add(ctx, SYSTEM, TargetSeed("sim", "sim-base"))
@@ -71,7 +73,9 @@ def test_a_stream_is_followed_to_its_first_content_and_no_further(sim: str) -> N
     assert found.skew_s is None or abs(found.skew_s) < 30
 
 
-def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(world: World) -> None:
+def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(
+    world: SmallInstallation,
+) -> None:
     said = json.dumps({"error": {"message": f"bad key {SECRET}"}}).encode()
     with serving(lambda _: Response(status=400, raw=said)) as served:
         ctx = with_door(world, HttpProviderProbe(SystemClock()))
@@ -89,7 +93,7 @@ def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(world: World) -> 
     "value", [f"a\n{SECRET}", f"{SECRET}€", f"a\0{SECRET}", f"a\r\nx-b: {SECRET}"]
 )
 def test_a_stored_header_that_cannot_be_sent_is_said_and_not_shown(
-    world: World, value: str
+    world: SmallInstallation, value: str
 ) -> None:
     """As an older version let them in."""
     ctx = with_door(world, HttpProviderProbe(SystemClock()))
@@ -130,7 +134,7 @@ def test_an_odd_first_line_is_shown_without_what_was_sent() -> None:
     assert SECRET not in found.error
 
 
-def test_looking_again_within_a_minute_asks_nobody(world: World) -> None:
+def test_looking_again_within_a_minute_asks_nobody(world: SmallInstallation) -> None:
     door = ScriptedProviderProbe(lambda *_: Heard(200, 0.01, b"{}", first_s=0.02))
     ctx = with_door(world, door)
     first = checks.last(ctx)

@@ -21,7 +21,7 @@ from harness.domain.settings import TargetSeed
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.model_catalogue import FixedCatalogue
 from harness.runtime.outbound.provider_probe import ScriptedProviderProbe
-from tests.support.control.control_plane import World
+from tests.support.control.control_plane import SmallInstallation
 
 pytestmark = pytest.mark.req("E4")
 YES, NO, OPEN = Ability
@@ -60,7 +60,9 @@ def row(ctx: Context, name: str) -> MatrixRow:
     return found
 
 
-def test_the_matrix_joins_registry_catalogue_keys_and_clearance(world: World) -> None:
+def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
+    world: SmallInstallation,
+) -> None:
     ctx = replace(
         world.context(),
         models=FixedCatalogue(GPT),
@@ -83,7 +85,7 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(world: World) ->
     assert "sk-of" not in repr(matrix(ctx))
 
 
-def test_health_is_what_was_found_last(world: World) -> None:
+def test_health_is_what_was_found_last(world: SmallInstallation) -> None:
     def answer(provider: Provider, _key: str, _path: str) -> Heard:
         if provider.name == "gone":
             return Heard(None, 5.0, error="no answer")
@@ -101,7 +103,9 @@ def test_health_is_what_was_found_last(world: World) -> None:
     assert row(world.context(), "gone").health is ProviderHealth.UNKNOWN
 
 
-def test_what_failed_with_a_key_that_was_replaced_says_nothing_any_more(world: World) -> None:
+def test_what_failed_with_a_key_that_was_replaced_says_nothing_any_more(
+    world: SmallInstallation,
+) -> None:
     door = ScriptedProviderProbe(lambda *_: Heard(401, 0.1))
     ctx = replace(world.context(), door=door, cipher=FernetCipher([new_key()].copy))
     credentials.put(ctx, SYSTEM, "sim", Change(value="sk-of-old-0123456789"))

@@ -21,7 +21,7 @@ from harness.domain.proposals.proposal import Phase, Proposal
 from harness.domain.providers.headers import check_headers
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import ControlSettings, RouterSettings, Settings, UiSettings
-from tests.support.control.control_plane import BEN, POLICY, World, answer, approved
+from tests.support.control.control_plane import BEN, POLICY, SmallInstallation, answer, approved
 from tests.support.site.management_api import Door, error_of
 
 pytestmark = pytest.mark.req("A7", "F6")
@@ -31,12 +31,14 @@ ELSEWHERE = "http://127.0.0.1:8/v1"
 WHY = "a new gateway"
 
 
-def provider(world: World, name: str = "sim") -> Provider:
+def provider(world: SmallInstallation, name: str = "sim") -> Provider:
     with world.store.read() as tx:
         return tx.providers.all()[name]
 
 
-def move(world: World, base: str = ELSEWHERE, reason: str = WHY) -> registry.ProviderGlance:
+def move(
+    world: SmallInstallation, base: str = ELSEWHERE, reason: str = WHY
+) -> registry.ProviderGlance:
     """A second before and after: runs begin before it or behind it."""
     world.clock.advance(1)
     wish = ProviderChange(api_base=base, reason=reason)
@@ -45,13 +47,15 @@ def move(world: World, base: str = ELSEWHERE, reason: str = WHY) -> registry.Pro
     return done
 
 
-def in_canary(world: World) -> Proposal:
+def in_canary(world: SmallInstallation) -> Proposal:
     made = world.until_decided(world.propose().id)
     assert made.phase is Phase.CANARY
     return made
 
 
-def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(world: World) -> None:
+def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(
+    world: SmallInstallation,
+) -> None:
     made = in_canary(world)
     done = move(world)
     assert made.rollout is not None
@@ -80,7 +84,7 @@ def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(world: Wo
     assert again.phase is Phase.CANARY
 
 
-def test_what_waits_for_an_approval_is_proof_no_more(world: World) -> None:
+def test_what_waits_for_an_approval_is_proof_no_more(world: SmallInstallation) -> None:
     world.policy = approved()
     made = world.until_decided(world.propose().id)
     assert made.id in move(world).outdated[0]
@@ -90,7 +94,7 @@ def test_what_waits_for_an_approval_is_proof_no_more(world: World) -> None:
 
 
 def test_what_was_measured_half_before_is_rejected_and_the_next_is_measured_anew(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     made = world.propose()
     world.turn()
@@ -107,7 +111,9 @@ def test_what_was_measured_half_before_is_rejected_and_the_next_is_measured_anew
     assert again.runs["colours"].incumbent != decided.runs["colours"].incumbent
 
 
-def test_one_that_is_moved_for_the_exam_and_put_back_proves_nothing(world: World) -> None:
+def test_one_that_is_moved_for_the_exam_and_put_back_proves_nothing(
+    world: SmallInstallation,
+) -> None:
     world.policy = approved()
     move(world)
     made = world.until_decided(world.propose().id)
@@ -117,33 +123,33 @@ def test_one_that_is_moved_for_the_exam_and_put_back_proves_nothing(world: World
     assert "put back" in review.of_proposal(world.context(), made.id).changes[0].text
 
 
-def by_credential(world: World, base: str, reason: str) -> object:
+def by_credential(world: SmallInstallation, base: str, reason: str) -> object:
     change = credentials.Change(api_base=base, reason=reason)
     return credentials.put(world.context(), EVE, "sim", change)
 
 
-def by_file(world: World, base: str, reason: str) -> object:
+def by_file(world: SmallInstallation, base: str, reason: str) -> object:
     parts = (RouterSettings(), ControlSettings(), UiSettings())
     known = {"sim": replace(provider(world), api_base=base, moved=None)}
     settings = Settings("", world.folder, None, *parts, known, {}, {}, {})
     return seed.apply_providers(world.context(), EVE, settings, reason)
 
 
-def by_header(world: World, value: str, reason: str) -> object:
+def by_header(world: SmallInstallation, value: str, reason: str) -> object:
     headers = {"x-upstream": value.rpartition("/")[0]}
     check_headers(headers)
     wish = ProviderChange(extra_headers=headers, reason=reason)
     return registry.change(world.context(), EVE, "sim", wish)
 
 
-def by_provider(world: World, base: str, reason: str) -> object:
+def by_provider(world: SmallInstallation, base: str, reason: str) -> object:
     wish = ProviderChange(api_base=base, reason=reason)
     return registry.change(world.context(), EVE, "sim", wish)
 
 
 @pytest.mark.parametrize("way", [by_provider, by_credential, by_file, by_header])
 def test_every_way_to_move_one_in_use_wants_a_reason_and_makes_verdicts_stale(
-    world: World, way: Callable[[World, str, str], object]
+    world: SmallInstallation, way: Callable[[SmallInstallation, str, str], object]
 ) -> None:
     world.policy = approved()
     made = world.until_decided(world.propose().id)
@@ -164,7 +170,9 @@ def test_every_way_to_move_one_in_use_wants_a_reason_and_makes_verdicts_stale(
     assert event.details["reason"] == WHY
 
 
-def test_another_key_or_price_and_the_same_address_are_no_move(world: World) -> None:
+def test_another_key_or_price_and_the_same_address_are_no_move(
+    world: SmallInstallation,
+) -> None:
     ctx = world.context()
     same = ProviderChange(api_base="http://127.0.0.1:9/v1/", api_key_env="ANOTHER")
     assert registry.change(ctx, EVE, "sim", same).answers_since is None
@@ -178,7 +186,7 @@ def test_another_key_or_price_and_the_same_address_are_no_move(world: World) -> 
     assert provider(world).moved == before
 
 
-def test_one_that_was_removed_and_comes_back_has_moved(world: World) -> None:
+def test_one_that_was_removed_and_comes_back_has_moved(world: SmallInstallation) -> None:
     ctx = world.context()
     away = ProviderChange("custom", "http://127.0.0.1:7/v1")
     assert registry.change(ctx, EVE, "away", away).answers_since is None
@@ -190,7 +198,9 @@ def test_one_that_was_removed_and_comes_back_has_moved(world: World) -> None:
     assert back.answers_since == world.clock.now()
 
 
-def test_a_clock_that_was_set_back_makes_no_run_younger_than_the_move(world: World) -> None:
+def test_a_clock_that_was_set_back_makes_no_run_younger_than_the_move(
+    world: SmallInstallation,
+) -> None:
     world.policy = approved()
     world.clock.advance(7200)
     made = world.until_decided(world.propose().id)
@@ -201,7 +211,7 @@ def test_a_clock_that_was_set_back_makes_no_run_younger_than_the_move(world: Wor
         assert not proof_validity.of(world.context(), tx, verdict).holds
 
 
-def test_an_approver_sees_who_moved_it_and_why(world: World) -> None:
+def test_an_approver_sees_who_moved_it_and_why(world: SmallInstallation) -> None:
     world.policy = approved()
     move(world)
     made = submission.create(world.context(), EVE, Wish("chat", "sim/better", "x"))
@@ -210,7 +220,7 @@ def test_an_approver_sees_who_moved_it_and_why(world: World) -> None:
     assert WHY in change.text
 
 
-def test_the_incumbent_goes_on_being_served(world: World) -> None:
+def test_the_incumbent_goes_on_being_served(world: SmallInstallation) -> None:
     with world.store.read() as tx:
         before = tx.routing.table().routes["chat"]
     move(world)
@@ -219,7 +229,7 @@ def test_the_incumbent_goes_on_being_served(world: World) -> None:
         assert tx.routing.table().routes["chat"] == before
 
 
-def test_over_rest_the_answer_names_the_routes_and_what_waits(world: World) -> None:
+def test_over_rest_the_answer_names_the_routes_and_what_waits(world: SmallInstallation) -> None:
     world.policy = approved()
     door = Door(world)
     made = world.until_decided(world.propose().id)
@@ -232,7 +242,7 @@ def test_over_rest_the_answer_names_the_routes_and_what_waits(world: World) -> N
     assert done["answersSince"]
 
 
-def test_a_policy_of_one_person_is_held_as_well(world: World) -> None:
+def test_a_policy_of_one_person_is_held_as_well(world: SmallInstallation) -> None:
     world.policy = replace(POLICY, self_approval=True)
     in_canary(world)
     move(world)
@@ -241,7 +251,7 @@ def test_a_policy_of_one_person_is_held_as_well(world: World) -> None:
         operations.by_hand(world.context(), BEN, "chat", Signal.RESUME, "go on")
 
 
-def test_what_is_measured_again_after_a_move_is_another_look(world: World) -> None:
+def test_what_is_measured_again_after_a_move_is_another_look(world: SmallInstallation) -> None:
     def failing(target: Target, item: Item, epoch: int) -> str:
         if target.model == "better" and item.id.endswith("9"):
             raise ProviderFailed("away")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from evals.runner.chat_completions import body
+from evals.runner.chat_completions import request_body
 from harness.control.evals import worker_supervision
 from harness.control.providers import credentials, registry
 from harness.control.providers.registry import ProviderChange
@@ -14,7 +14,7 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import TargetSeed
 from harness.runtime.encryption import FernetCipher, new_key
-from tests.support.control.control_plane import World
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.management_api import Door, error_of
 
 pytestmark = pytest.mark.req("D1", "D3")
@@ -22,14 +22,14 @@ VERA = Actor("vera", Role.VIEWER, "pr_vera")
 FLEX = ProviderChange(extra_body={"service_tier": "flex"})
 
 
-def test_a_provider_of_a_kind_needs_its_name_alone(world: World) -> None:
+def test_a_provider_of_a_kind_needs_its_name_alone(world: SmallInstallation) -> None:
     made = registry.change(world.context(), SYSTEM, "groq", ProviderChange())
     assert (made.kind, made.api_base) == ("groq", "https://api.groq.com/openai/v1")
     assert made.api_key_env == "GROQ_API_KEY"
     assert world.store.snapshot().providers["groq"].kind == "groq"
 
 
-def test_what_is_not_named_stays_as_it_is(world: World) -> None:
+def test_what_is_not_named_stays_as_it_is(world: SmallInstallation) -> None:
     ctx = world.context()
     wish = ProviderChange("custom", "http://10.0.0.8/v1", "K", {"x-a": "hush"}, {"n": 1})
     registry.change(ctx, SYSTEM, "mine", wish, create=True)
@@ -53,13 +53,13 @@ def test_what_is_not_named_stays_as_it_is(world: World) -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(
-    world: World, name: str, wish: ProviderChange, said: str
+    world: SmallInstallation, name: str, wish: ProviderChange, said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
         registry.change(world.context(), SYSTEM, name, wish)
 
 
-def test_adding_is_for_new_ones_and_setting_for_known_ones(world: World) -> None:
+def test_adding_is_for_new_ones_and_setting_for_known_ones(world: SmallInstallation) -> None:
     with pytest.raises(Conflict, match="provider set sim"):
         registry.change(world.context(), SYSTEM, "sim", ProviderChange(), create=True)
     with pytest.raises(NotFound, match="there are: sim"):
@@ -71,12 +71,14 @@ def test_adding_is_for_new_ones_and_setting_for_known_ones(world: World) -> None
 def test_extra_body_is_beneath_what_the_target_says() -> None:
     up = Provider("up", "openai", "http://h", extra_body={"a": 1, "temperature": 0.9})
     target = Target("up", "m", {"temperature": 0.1})
-    sent = body(up.as_sent(target), [{"role": "user", "content": "?"}], {"a": 0})
+    sent = request_body(up.as_sent(target), [{"role": "user", "content": "?"}], {"a": 0})
     assert (sent["a"], sent["temperature"]) == (1, 0.1)
     assert replace(up, extra_body={}).as_sent(target) is target
 
 
-def test_extra_body_does_not_change_under_what_was_proven_with_it(world: World) -> None:
+def test_extra_body_does_not_change_under_what_was_proven_with_it(
+    world: SmallInstallation,
+) -> None:
     ctx = world.context()
     with pytest.raises(Conflict, match=r"route chat"):
         registry.change(ctx, SYSTEM, "sim", FLEX)
@@ -88,7 +90,7 @@ def test_extra_body_does_not_change_under_what_was_proven_with_it(world: World) 
         registry.change(ctx, SYSTEM, "other", ProviderChange(extra_body={}))
 
 
-def test_a_provider_in_use_is_not_removed(world: World) -> None:
+def test_a_provider_in_use_is_not_removed(world: SmallInstallation) -> None:
     ctx = world.context()
     with pytest.raises(Conflict, match="route chat"):
         registry.remove(ctx, SYSTEM, "sim")
@@ -106,7 +108,7 @@ def test_a_provider_in_use_is_not_removed(world: World) -> None:
         assert tx.audit.tail(1)[0].action == "provider.remove"
 
 
-def test_with_a_provider_its_stored_keys_go(world: World) -> None:
+def test_with_a_provider_its_stored_keys_go(world: SmallInstallation) -> None:
     ctx = replace(world.context(), cipher=FernetCipher([new_key()].copy))
     credentials.put(ctx, SYSTEM, "groq", credentials.Change(value="gsk-of-the-test"))
     registry.remove(ctx, SYSTEM, "groq")
@@ -116,7 +118,9 @@ def test_with_a_provider_its_stored_keys_go(world: World) -> None:
     assert not credentials.get(ctx, "groq").has_value
 
 
-def test_the_api_speaks_camel_case_and_hides_the_headers_values(world: World) -> None:
+def test_the_api_speaks_camel_case_and_hides_the_headers_values(
+    world: SmallInstallation,
+) -> None:
     door = Door(world)
     sent = {
         "kind": "vllm",

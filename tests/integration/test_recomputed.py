@@ -25,7 +25,7 @@ from harness.domain.routing.target import Target
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.integration.conftest import prepared
-from tests.support.control.control_plane import BEN, SECRET, World, answer, approved
+from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, answer, approved
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.raw_rows import Database
 
@@ -43,7 +43,7 @@ class KeyHolder:
 
 
 @pytest.fixture
-def sql_world(database_url: str, tmp_path: Path) -> Iterator[World]:
+def sql_world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     """Where signatures show nothing: the scores alone speak."""
     clock = ManualClock()
     store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=KeyHolder())
@@ -74,7 +74,7 @@ class Intruder:
 
 
 @pytest.fixture
-def database(sql_world: World, database_url: str) -> Iterator[Database]:  # noqa: ARG001 - its database
+def database(sql_world: SmallInstallation, database_url: str) -> Iterator[Database]:  # noqa: ARG001 - its database
     found = Database(database_url)
     yield found
     found.engine.dispose()
@@ -150,25 +150,25 @@ CHANGES = (
 )
 
 
-def in_canary(world: World) -> Proposal:
+def in_canary(world: SmallInstallation) -> Proposal:
     proposal = world.until_decided(world.propose("sim/better").id)
     assert proposal.phase is Phase.CANARY
     return proposal
 
 
-def rollout(world: World, proposal: Proposal) -> Rollout:
+def rollout(world: SmallInstallation, proposal: Proposal) -> Rollout:
     with world.store.read() as tx:
         return tx.rollouts.get(proposal.rollout or "")
 
 
-def told(world: World, kind: AlertKind = AlertKind.EVIDENCE_MISMATCH) -> bool:
+def told(world: SmallInstallation, kind: AlertKind = AlertKind.EVIDENCE_MISMATCH) -> bool:
     found = listings.alerts(world.context(), open_only=False)
     return any(each.kind is kind for each in found)
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_canary_whose_evidence_changed_goes_back_before_its_next_step(
-    sql_world: World, intruder: Intruder, change: Change
+    sql_world: SmallInstallation, intruder: Intruder, change: Change
 ) -> None:
     proposal = in_canary(sql_world)
     change(intruder, proposal)
@@ -202,7 +202,9 @@ def test_a_canary_whose_verdict_is_not_as_it_was_signed_goes_back(
         assert rollout(world, proposal).state is RolloutState.ROLLED_BACK
 
 
-def tampered_while_it_waited(world: World, intruder: Intruder, change: Change) -> Proposal:
+def tampered_while_it_waited(
+    world: SmallInstallation, intruder: Intruder, change: Change
+) -> Proposal:
     """As it stands after control's next turn."""
     world.policy = approved()
     proposal = world.until_decided(world.propose("sim/better").id)
@@ -214,7 +216,7 @@ def tampered_while_it_waited(world: World, intruder: Intruder, change: Change) -
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_proposal_is_held_whose_evidence_changed_while_it_waited(
-    sql_world: World, intruder: Intruder, change: Change
+    sql_world: SmallInstallation, intruder: Intruder, change: Change
 ) -> None:
     after = tampered_while_it_waited(sql_world, intruder, change)
 
@@ -225,7 +227,10 @@ def test_a_proposal_is_held_whose_evidence_changed_while_it_waited(
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_no_canary_opens_on_evidence_that_changed_together_with_the_log(
-    sql_world: World, intruder: Intruder, change: Change, monkeypatch: pytest.MonkeyPatch
+    sql_world: SmallInstallation,
+    intruder: Intruder,
+    change: Change,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # As if the intruder had written the log's digests anew: the scores alone speak.
     monkeypatch.setattr(tampering, "unrecorded", lambda *_: set())
@@ -241,7 +246,7 @@ def test_no_canary_opens_on_evidence_that_changed_together_with_the_log(
 
 
 def test_wrong_answers_that_are_deleted_while_a_run_is_on_are_not_asked_again(
-    sql_world: World, intruder: Intruder
+    sql_world: SmallInstallation, intruder: Intruder
 ) -> None:
     asked: Counter[str] = Counter()
 
@@ -270,7 +275,7 @@ def test_wrong_answers_that_are_deleted_while_a_run_is_on_are_not_asked_again(
 
 @pytest.mark.parametrize("signal", [Signal.PROMOTE, Signal.ADVANCE])
 def test_a_person_cannot_go_on_with_evidence_that_changed(
-    sql_world: World, intruder: Intruder, signal: Signal
+    sql_world: SmallInstallation, intruder: Intruder, signal: Signal
 ) -> None:
     proposal = in_canary(sql_world)
     better_score(intruder, proposal)
@@ -283,7 +288,7 @@ def test_a_person_cannot_go_on_with_evidence_that_changed(
 
 
 def test_a_fallback_needs_evidence_that_still_gives_its_verdict(
-    sql_world: World, intruder: Intruder
+    sql_world: SmallInstallation, intruder: Intruder
 ) -> None:
     sql_world.policy = approved()
     proposal = sql_world.until_decided(sql_world.propose("sim/better").id)
@@ -295,7 +300,9 @@ def test_a_fallback_needs_evidence_that_still_gives_its_verdict(
         )
 
 
-def in_canary_with_log_e_times(factor: float, world: World, intruder: Intruder) -> Proposal:
+def in_canary_with_log_e_times(
+    factor: float, world: SmallInstallation, intruder: Intruder
+) -> Proposal:
     """A canary with its traffic, whose verdict has another figure by now."""
     proposal = in_canary(world)
     with world.store.read() as tx:
@@ -308,7 +315,7 @@ def in_canary_with_log_e_times(factor: float, world: World, intruder: Intruder) 
 
 
 def test_a_figure_of_another_last_digit_is_no_false_alarm(
-    sql_world: World, intruder: Intruder
+    sql_world: SmallInstallation, intruder: Intruder
 ) -> None:
     proposal = in_canary_with_log_e_times(1 + 1e-12, sql_world, intruder)
 
@@ -320,7 +327,7 @@ def test_a_figure_of_another_last_digit_is_no_false_alarm(
 
 
 def test_a_canary_holds_for_a_person_where_only_a_figure_is_another(
-    sql_world: World, intruder: Intruder
+    sql_world: SmallInstallation, intruder: Intruder
 ) -> None:
     proposal = in_canary_with_log_e_times(1.001, sql_world, intruder)
 
@@ -332,7 +339,9 @@ def test_a_canary_holds_for_a_person_where_only_a_figure_is_another(
     assert told(sql_world)
 
 
-def test_scores_and_digests_outlive_the_texts(sql_world: World, database: Database) -> None:
+def test_scores_and_digests_outlive_the_texts(
+    sql_world: SmallInstallation, database: Database
+) -> None:
     proposal = in_canary(sql_world)
     digests = "SELECT count(*) FROM sample WHERE length(answer_sha256) = 64"
     with database.engine.connect() as db:
@@ -360,7 +369,7 @@ def test_scores_and_digests_outlive_the_texts(sql_world: World, database: Databa
     ],
 )
 def test_nothing_else_of_a_sample_can_be_changed(
-    sql_world: World, database: Database, change: str
+    sql_world: SmallInstallation, database: Database, change: str
 ) -> None:
     in_canary(sql_world)
 
@@ -368,7 +377,7 @@ def test_nothing_else_of_a_sample_can_be_changed(
         database.run(f"UPDATE sample SET {change}")  # noqa: S608
 
 
-def test_a_look_that_holds_loads_no_sample(sql_world: World) -> None:
+def test_a_look_that_holds_loads_no_sample(sql_world: SmallInstallation) -> None:
     proposal = in_canary(sql_world)
     ctx = sql_world.context()
 
@@ -383,7 +392,7 @@ def test_a_look_that_holds_loads_no_sample(sql_world: World) -> None:
 
 
 def test_a_verdict_names_the_rules_that_decided_it_and_newer_ones_are_refused(
-    sql_world: World,
+    sql_world: SmallInstallation,
 ) -> None:
     proposal = in_canary(sql_world)
     with sql_world.store.read() as tx:
@@ -398,7 +407,7 @@ def test_a_verdict_names_the_rules_that_decided_it_and_newer_ones_are_refused(
 
 
 def test_a_verdict_from_before_rules_had_numbers_is_still_decided_alike(
-    sql_world: World,
+    sql_world: SmallInstallation,
 ) -> None:
     proposal = in_canary(sql_world)
     with sql_world.store.read() as tx:

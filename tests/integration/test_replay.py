@@ -11,14 +11,16 @@ from harness.domain.errors import InputError, NotFound, SignatureInvalid
 from harness.domain.evals.run import Claim, Failed, Inconclusive, Passed
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
-from tests.support.control.control_plane import SECRET, World
+from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.site.signing_keys import CONTROL
 
 pytestmark = pytest.mark.req("F5")
 
 
 @pytest.mark.parametrize("candidate", ["better", "worse", "equal"])
-def test_a_verdict_comes_out_the_same_to_the_byte(world: World, candidate: str) -> None:
+def test_a_verdict_comes_out_the_same_to_the_byte(
+    world: SmallInstallation, candidate: str
+) -> None:
     proposal = world.until_decided(world.propose(f"sim/{candidate}").id)
 
     found = verdict_replay.replay(world.context(), proposal.id)
@@ -30,7 +32,7 @@ def test_a_verdict_comes_out_the_same_to_the_byte(world: World, candidate: str) 
     assert found.items["colours"] > 0
 
 
-def test_an_open_proposal_has_nothing_to_replay(world: World) -> None:
+def test_an_open_proposal_has_nothing_to_replay(world: SmallInstallation) -> None:
     proposal = world.propose()
 
     with pytest.raises(NotFound, match="has no verdict yet"):
@@ -49,7 +51,7 @@ def test_an_open_proposal_has_nothing_to_replay(world: World) -> None:
     ],
 )
 def test_other_terms_are_answered_from_the_same_samples_and_leave_no_trace(
-    world: World, candidate: str, terms: Otherwise, expected: type
+    world: SmallInstallation, candidate: str, terms: Otherwise, expected: type
 ) -> None:
     proposal = world.until_decided(world.propose(f"sim/{candidate}").id)
     ctx = world.context()
@@ -63,7 +65,7 @@ def test_other_terms_are_answered_from_the_same_samples_and_leave_no_trace(
         assert (tx.verdicts.list(), tx.audit.tail(1)) == before
 
 
-def test_registered_terms_give_the_registered_verdict(world: World) -> None:
+def test_registered_terms_give_the_registered_verdict(world: SmallInstallation) -> None:
     proposal = world.until_decided(world.propose("sim/better").id)
 
     again = verdict_replay.what_if(world.context(), proposal.id, Otherwise())
@@ -72,7 +74,9 @@ def test_registered_terms_give_the_registered_verdict(world: World) -> None:
 
 
 @pytest.mark.parametrize("terms", [Otherwise(margin=0.0), Otherwise(alpha=1.0)])
-def test_terms_that_no_comparison_can_have_are_refused(world: World, terms: Otherwise) -> None:
+def test_terms_that_no_comparison_can_have_are_refused(
+    world: SmallInstallation, terms: Otherwise
+) -> None:
     proposal = world.until_decided(world.propose("sim/better").id)
 
     with pytest.raises(InputError):
@@ -83,7 +87,7 @@ def test_a_score_that_was_changed_behind_our_back_is_named(
     tmp_path: Path, sqlite_url: str
 ) -> None:
     clock = ManualClock()
-    world = World(
+    world = SmallInstallation(
         tmp_path,
         SqlStore(sqlite_url, secret=SECRET, clock=clock, signatures=CONTROL),
         clock=clock,

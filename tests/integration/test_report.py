@@ -14,8 +14,8 @@ import pytest
 
 from evals.sim import answer_text, profiles, seeded_random
 from evals.sim.item_bank import ItemBank
-from evals.sim.simulated_model import Examinee
-from evals.sim.suite_items import as_item, load_all
+from evals.sim.simulated_model import SimulatedModel
+from evals.sim.suite_items import bank_item, load_suites
 from evals.suites.items import Item
 from harness import config, package_data
 from harness.cli.evals.gate_run import gate_run
@@ -44,7 +44,7 @@ from harness.report.markdown import markdown
 from harness.report.markdown_escaping import SHOWN
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import ANN, SECRET, World
+from tests.support.control.control_plane import ANN, SECRET, SmallInstallation
 
 pytestmark = pytest.mark.req("A3", "A7", "F10")
 
@@ -52,7 +52,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "example-report.md"
 SUITES = {"tickets": "label", "extraction": "json_fields"}
 
 
-def reported(world: World, candidate: str = "sim/better") -> Report:
+def reported(world: SmallInstallation, candidate: str = "sim/better") -> Report:
     proposal = world.until_decided(world.propose(candidate).id)
     return gather(world.context(), proposal.id)
 
@@ -70,7 +70,7 @@ def reported(world: World, candidate: str = "sim/better") -> Report:
     ],
 )
 def test_the_first_line_says_what_to_do(
-    world: World, candidate: str, head: str, problem: str | None
+    world: SmallInstallation, candidate: str, head: str, problem: str | None
 ) -> None:
     report = reported(world, candidate)
     verdict = report.comparison.verdict
@@ -86,7 +86,7 @@ def test_the_first_line_says_what_to_do(
     )
 
 
-def test_what_an_early_decision_saved_is_said(world: World) -> None:
+def test_what_an_early_decision_saved_is_said(world: SmallInstallation) -> None:
     report = reported(world, "sim/better")
     found = report.comparison
     cut = [
@@ -101,7 +101,7 @@ def test_what_an_early_decision_saved_is_said(world: World) -> None:
     assert "of 60 items: 85 of 120 planned answers were asked for" in early.stopped_early
 
 
-def test_an_open_comparison_says_that_it_is_open(world: World) -> None:
+def test_an_open_comparison_says_that_it_is_open(world: SmallInstallation) -> None:
     proposal = world.propose()
     report = gather(world.context(), proposal.id)
 
@@ -109,7 +109,7 @@ def test_an_open_comparison_says_that_it_is_open(world: World) -> None:
     assert "0" in ET.fromstring(junit(report)).findall("testsuite")[0].attrib["tests"]  # noqa: S314
 
 
-def test_losses_and_wins_share_the_most_telling_answers(world: World) -> None:
+def test_losses_and_wins_share_the_most_telling_answers(world: SmallInstallation) -> None:
     for candidate in ("sim/worse", "sim/better"):
         telling = reported(world, candidate).telling
         assert 0 < len(telling) <= TELLING
@@ -121,7 +121,7 @@ def test_losses_and_wins_share_the_most_telling_answers(world: World) -> None:
 def written(script: Callable[[Target, Item, int], str], tmp_path: Path) -> Report:
     clock = ManualClock()
     store = MemoryStore(secret=SECRET, clock=clock)
-    world = World(tmp_path, store, clock=clock, script=script)
+    world = SmallInstallation(tmp_path, store, clock=clock, script=script)
     world.set_up()
     return reported(world, "sim/worse")
 
@@ -169,19 +169,19 @@ def test_control_characters_do_not_break_the_xml(tmp_path: Path) -> None:
     assert ET.fromstring(junit(report)).tag == "testsuites"  # noqa: S314 - our own
 
 
-def example_world(tmp_path: Path) -> World:
+def example_world(tmp_path: Path) -> SmallInstallation:
     """Two shipped suites, answered by two of the simulator's models."""
     folder = package_data.path("datasets")
     suites = {
         name: SuiteSettings(name=name, path=folder / f"{name}.jsonl", scorer=scorer)
         for name, scorer in SUITES.items()
     }
-    models = profiles.load()
-    bank = ItemBank(load_all(suites.values()))
-    sitting = {name: Examinee(each, bank) for name, each in models.items()}
+    models = profiles.load_profiles()
+    bank = ItemBank(load_suites(suites.values()))
+    sitting = {name: SimulatedModel(each, bank) for name, each in models.items()}
 
     def script(target: Target, item: Item, _epoch: int) -> str:
-        asked = as_item(item, suite=suite_of(item), place="")
+        asked = bank_item(item, suite=suite_of(item), place="")
         seen = sitting[target.model].sit(asked)
         return answer_text.answer(seen, models[target.model], prompt=item.input)
 
@@ -195,7 +195,9 @@ def example_world(tmp_path: Path) -> World:
     clock = ManualClock()
     store = MemoryStore(secret=SECRET, clock=clock)
     policy = Policy("default", gate=GatePolicy())
-    world = World(tmp_path, store, clock=clock, policy=policy, script=script, pace=pace)
+    world = SmallInstallation(
+        tmp_path, store, clock=clock, policy=policy, script=script, pace=pace
+    )
     world.suites = suites
     ctx = world.context()
     prices = {
@@ -212,7 +214,7 @@ def example_world(tmp_path: Path) -> World:
     return world
 
 
-def example(tmp_path: Path) -> tuple[World, Proposal]:
+def example(tmp_path: Path) -> tuple[SmallInstallation, Proposal]:
     world = example_world(tmp_path)
     wish = Wish("support", "sim/sim-better", "half the price")
     made = submission.create(world.context(), ANN, wish)
@@ -220,7 +222,7 @@ def example(tmp_path: Path) -> tuple[World, Proposal]:
     return world, world.until_decided(made.id)
 
 
-def a_fortnight_of_traffic(world: World, incumbent: str) -> None:
+def a_fortnight_of_traffic(world: SmallInstallation, incumbent: str) -> None:
     """42,000 requests of 400 input and 60 output tokens, at $2.50 and $10 per million."""
     requests = 42_000
     recorded = Traffic(
@@ -266,7 +268,7 @@ def test_the_bill_is_reckoned_from_recorded_traffic_and_the_candidates_own_token
     def tokens(samples: list[Sample], kind: str) -> int:
         return sum(getattr(s, f"{kind}_tokens") for s in samples if s.item in shared)
 
-    price = profiles.load()["sim-better"].price
+    price = profiles.load_profiles()["sim-better"].price
     sent = 400 * tokens(theirs, "input") / tokens(ours, "input")
     made = 60 * tokens(theirs, "output") / tokens(ours, "output")
     each = (sent * price.input_usd_per_mtok + made * price.output_usd_per_mtok) / 1e6
@@ -337,7 +339,7 @@ def printed(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("swapgate gate run")]
 
 
-def registered_anew(world: World, tmp_path: Path, command: str) -> Proposal:
+def registered_anew(world: SmallInstallation, tmp_path: Path, command: str) -> Proposal:
     """By the printed command, on a database of its own."""
     with world.store.read() as tx:
         providers = tx.providers.all()
@@ -425,7 +427,7 @@ def test_answers_without_a_score_in_another_suite_are_said(tmp_path: Path) -> No
     assert "**Mind:** extraction: Without a score: 9 of the candidate's" in text
 
 
-def test_a_suite_without_a_single_item_has_no_difference(world: World) -> None:
+def test_a_suite_without_a_single_item_has_no_difference(world: SmallInstallation) -> None:
     report = reported(world)
     verdict = report.comparison.verdict
     assert verdict is not None

@@ -14,7 +14,7 @@ from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import RouteSettings
-from tests.support.control.control_plane import World
+from tests.support.control.control_plane import SmallInstallation
 
 pytestmark = pytest.mark.req("D6")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")
@@ -37,7 +37,7 @@ def classed(ctx: Context, route: str, data_class: str) -> None:
     routes.change_settings(ctx, ADA, route, lambda old: replace(old, data_class=data_class))
 
 
-def test_an_override_is_kept_told_and_taken_away(world: World) -> None:
+def test_an_override_is_kept_told_and_taken_away(world: SmallInstallation) -> None:
     ctx = world.context()
     routes.create(ctx, ADA, "looks", "sim/base", settings=RouteSettings())
 
@@ -56,7 +56,7 @@ def test_an_override_is_kept_told_and_taken_away(world: World) -> None:
     }
 
 
-def test_an_override_names_another_route_that_there_is(world: World) -> None:
+def test_an_override_names_another_route_that_there_is(world: SmallInstallation) -> None:
     ctx = world.context()
 
     with pytest.raises(NotFound, match="override for vision names 'looks'"):
@@ -73,7 +73,7 @@ def test_an_override_names_another_route_that_there_is(world: World) -> None:
 
 @pytest.mark.req("D8")
 def test_neither_end_of_an_override_gets_a_class_that_the_other_does_not_bear(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     ctx = replace(world.context(), data_classes=PERSONAL)
     routes.create(ctx, ADA, "looks", "sim/base", settings=RouteSettings())
@@ -94,7 +94,7 @@ def test_neither_end_of_an_override_gets_a_class_that_the_other_does_not_bear(
 
 
 @pytest.mark.req("D8")
-def test_what_the_file_no_longer_allows_is_found(world: World) -> None:
+def test_what_the_file_no_longer_allows_is_found(world: SmallInstallation) -> None:
     both = {"personal": frozenset({"sim"}), "health": frozenset({"sim"})}
     ctx = replace(world.context(), data_classes=both)
     settings = RouteSettings(data_class="health")
@@ -108,7 +108,9 @@ def test_what_the_file_no_longer_allows_is_found(world: World) -> None:
     assert "'looks', which carries health data, and 'chat' carries personal data" in told
 
 
-def test_routes_of_the_file_may_name_one_another(world: World, tmp_path: Path) -> None:
+def test_routes_of_the_file_may_name_one_another(
+    world: SmallInstallation, tmp_path: Path
+) -> None:
     file = tmp_path / "swapgate.yaml"
     file.write_text(FILE, encoding="utf-8")
     ctx = replace(world.context(), data_classes=PERSONAL)
@@ -123,7 +125,7 @@ def test_routes_of_the_file_may_name_one_another(world: World, tmp_path: Path) -
 
 
 def test_of_a_file_with_a_route_that_cannot_be_none_begins(
-    world: World, tmp_path: Path
+    world: SmallInstallation, tmp_path: Path
 ) -> None:
     file = tmp_path / "swapgate.yaml"
     file.write_text(FILE.replace("  looks:", "  chat:").replace("looks", "chat"), "utf-8")

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
-    with sim.in_thread(sim.simulator(time_scale=0.0)) as url:
+    with sim.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
         yield url
 
 
@@ -168,7 +168,7 @@ def test_a_signal_under_load_ends_it_well_and_loses_nothing(
 ) -> None:
     # Answers take their time here, so that many are under way.
     with (
-        sim.in_thread(sim.simulator(time_scale=0.5)) as provider,
+        sim.serve_in_thread(sim.simulator(time_scale=0.5)) as provider,
         routed(tmp_path, provider, database_url) as world,
     ):
         world.start()

@@ -42,7 +42,7 @@ def test_with_the_disk_full_no_request_fails_and_afterwards_everything_is_there(
     tmp_path: Path,
 ) -> None:
     simulator = server.simulator(time_scale=0.0)
-    with server.in_thread(simulator) as provider, routed(tmp_path, provider) as world:
+    with server.serve_in_thread(simulator) as provider, routed(tmp_path, provider) as world:
         world.start()
         with world.load() as load:
             load.more(20)

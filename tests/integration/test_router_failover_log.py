@@ -21,7 +21,7 @@ def sim() -> Simulator:
 
 @pytest.fixture(scope="module")
 def provider(sim: Simulator) -> Iterator[str]:
-    with server.in_thread(sim) as url:
+    with server.serve_in_thread(sim) as url:
         yield url
 
 
@@ -38,7 +38,7 @@ def test_a_failure_is_found_again_by_the_users_id_and_the_breaker_is_seen(
 ) -> None:
     with routed(tmp_path, provider) as world:
         world.start()
-        sim.faults.set("sim-base", faults.parse({"kind": "status", "status": 401}))
+        sim.faults.set("sim-base", faults.parse_fault({"kind": "status", "status": 401}))
         with world.client() as client:
             with pytest.raises(openai.InternalServerError):
                 ask(client, user="alice")

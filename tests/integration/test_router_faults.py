@@ -51,7 +51,7 @@ def module_sim() -> Simulator:
 
 @pytest.fixture(scope="module")
 def sim_url(module_sim: Simulator) -> Iterator[str]:
-    with server.in_thread(module_sim) as url:
+    with server.serve_in_thread(module_sim) as url:
         yield url
 
 
@@ -64,7 +64,7 @@ class Scene:
     client: openai.OpenAI
 
     def fault(self, kind: str, model: str = OWN, **fields: Any) -> None:
-        self.sim.faults.set(model, faults.parse({"kind": kind, **fields}))
+        self.sim.faults.set(model, faults.parse_fault({"kind": kind, **fields}))
 
     def asked(self, model: str) -> int:
         stats = self.sim.stats.get(model)

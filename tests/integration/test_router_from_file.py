@@ -25,7 +25,7 @@ def asked(client: openai.OpenAI, **more: Any) -> tuple[str, str]:
 
 @pytest.mark.req("A4", "B6", "B10")
 def test_a_routers_process_does_what_its_file_says(tmp_path: Path) -> None:
-    with server.in_thread(server.simulator(time_scale=0)) as url:
+    with server.serve_in_thread(server.simulator(time_scale=0)) as url:
         sim = {"kind": "sim", "api_base": f"{url}/v1"}
         sections: dict[str, Any] = {
             "router": {"flush_interval_s": 0.2, "health_check_interval_s": 0.5},

@@ -8,7 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from evals.suites.suite import Catalog
+from evals.suites.suite import ConfiguredSuites
 from harness.control.context import Context
 from harness.control.operations import keys, listings
 from harness.domain.operations.access import SYSTEM
@@ -46,7 +46,9 @@ def ctx(database_url: str, upstream: Upstream) -> Iterator[Context]:
                     records.PROVIDER, name=name, api_base=upstream.url, prices=prices
                 )
                 tx.providers.put(made)
-        yield Context(store, clock, SystemRandomIds(), Catalog({}), policies={}, workers=None)
+        yield Context(
+            store, clock, SystemRandomIds(), ConfiguredSuites({}), policies={}, workers=None
+        )
 
 
 def ask(client: openai.OpenAI) -> dict[str, str]:

@@ -53,7 +53,7 @@ def sim() -> Simulator:
 
 @pytest.fixture(scope="module")
 def sim_url(sim: Simulator) -> Iterator[str]:
-    with server.in_thread(sim) as url:
+    with server.serve_in_thread(sim) as url:
         yield url
 
 

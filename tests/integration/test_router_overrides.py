@@ -23,7 +23,7 @@ from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTa
 from harness.domain.routing.target import Target
 from harness.store.memory import MemoryStore
 from router.snapshot.compiled import CompiledRoute
-from tests.support.control.control_plane import World
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import AUTH, CHAT, Door, code
 from tests.support.router.live_router import (
@@ -65,10 +65,10 @@ class Scene:
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("overrides")
-    world = World(folder, store=None)  # type: ignore[arg-type]  # next line
+    world = SmallInstallation(folder, store=None)  # type: ignore[arg-type]  # next line
     world.store = MemoryStore(secret=SECRET, clock=world.clock)
     ctx = world.context()
-    with server.in_thread(server.simulator(time_scale=0)) as url:
+    with server.serve_in_thread(server.simulator(time_scale=0)) as url:
         file = folder / "swapgate.yaml"
         file.write_text(FILE.format(url=f"{url}/v1"), encoding="utf-8")
         seed.seed(ctx, config.load(file, {}, defaults=package_data.path("config/default.yaml")))

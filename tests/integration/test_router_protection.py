@@ -42,7 +42,7 @@ def world(hostile: Hostile, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """The hostile provider first, the simulator as its fallback."""
     folder = tmp_path_factory.mktemp("protection")
     with (
-        sim.in_thread(sim.simulator(time_scale=0.0)) as url,
+        sim.serve_in_thread(sim.simulator(time_scale=0.0)) as url,
         served(folder, hostile, url) as it,
     ):
         it.start()

@@ -49,7 +49,7 @@ def sim() -> Simulator:
 
 @pytest.fixture(scope="module")
 def sim_url(sim: Simulator) -> Iterator[str]:
-    with server.in_thread(sim) as url:
+    with server.serve_in_thread(sim) as url:
         yield url
 
 
@@ -185,7 +185,7 @@ def test_a_candidate_that_hangs_or_fails_harms_nobody_and_is_counted(
 ) -> None:
     with scene(sqlite_url, sim, sim_url, tmp_path, SLOW) as at:
         at.start(at_once=1)
-        sim.faults.set(SPARE, faults.parse({"kind": "hang"}))
+        sim.faults.set(SPARE, faults.parse_fault({"kind": "hang"}))
 
         answers = [at.ask(n) for n in range(20)]
 
@@ -203,7 +203,7 @@ def test_failures_are_evidence_and_overload_makes_it_rest(
 ) -> None:
     with scene(sqlite_url, sim, sim_url, tmp_path) as at:
         at.start()
-        sim.faults.set(SPARE, faults.parse({"kind": "garbage"}))
+        sim.faults.set(SPARE, faults.parse_fault({"kind": "garbage"}))
         for number in range(12):
             at.ask(number)
             wait_until(lambda n=number: at.asked() == n + 1)
@@ -211,7 +211,7 @@ def test_failures_are_evidence_and_overload_makes_it_rest(
         assert found.pairs == 0
         assert found.harm
 
-        sim.faults.set(SPARE, faults.parse({"kind": "status", "status": 429}))
+        sim.faults.set(SPARE, faults.parse_fault({"kind": "status", "status": 429}))
         at.ask()
         again = at.status(lambda s: s.checks[0].incumbent_only == 13)
         # Whoever comes twice is shown twice, and is evidence once.

@@ -58,7 +58,7 @@ def served(
 ) -> Iterator[openai.OpenAI]:
     sim.faults.clear()
     sim.stats.clear()
-    with server.in_thread(sim) as url:
+    with server.serve_in_thread(sim) as url:
         snapshot = Snapshot(
             RoutingTable(
                 1,
@@ -90,7 +90,9 @@ def ask(client: openai.OpenAI, route: str) -> str:
 
 def fail(sim: Simulator, *models: Target, **fault: Any) -> None:
     for each in models:
-        sim.faults.set(each.model, faults.parse(fault or {"kind": "status", "status": 503}))
+        sim.faults.set(
+            each.model, faults.parse_fault(fault or {"kind": "status", "status": 503})
+        )
 
 
 def asked(sim: Simulator, target: Target) -> int:

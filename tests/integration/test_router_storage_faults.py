@@ -155,7 +155,7 @@ def test_a_full_disk_costs_no_request_tears_nothing_and_loses_nothing(
 ) -> None:
     # Database, spool, snapshot, rates and logs: all of it is on that disk.
     with (
-        sim.in_thread(sim.simulator(time_scale=0.0)) as provider,
+        sim.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,
         routed(small_disk, provider) as world,
     ):
         world.start()

@@ -14,7 +14,7 @@ from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.operations.access import SYSTEM
 from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import World
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.router.live_router import QUICK, SECRET, running_router
 
 FILE = """
@@ -42,10 +42,10 @@ class Clients:
 
 @pytest.fixture
 def clients(sim: Simulator, tmp_path: Path) -> Iterator[Clients]:
-    world = World(tmp_path, store=None)  # type: ignore[arg-type]  # next line
+    world = SmallInstallation(tmp_path, store=None)  # type: ignore[arg-type]  # next line
     world.store = MemoryStore(secret=SECRET, clock=world.clock)
     ctx = world.context()
-    with server.in_thread(sim) as url:
+    with server.serve_in_thread(sim) as url:
         file = tmp_path / "swapgate.yaml"
         file.write_text(FILE.format(url=f"{url}/v1"), encoding="utf-8")
         seed.seed(ctx, config.load(file, {}, defaults=package_data.path("config/default.yaml")))
@@ -81,7 +81,7 @@ def test_a_request_names_the_tier_and_each_provider_has_its_own_model_for_it(
     assert ask(client, "fast") == ("fast", "one/sim-base")
     assert ask(client, "frontier") == ("frontier", "one/sim-better")
 
-    sim.faults.set("sim-base", faults.parse({"kind": "status", "status": 503}))
+    sim.faults.set("sim-base", faults.parse_fault({"kind": "status", "status": 503}))
 
     assert ask(client, "fast") == ("fast", "two/sim-worse")
 

@@ -187,7 +187,7 @@ def test_the_standard_variable_turns_tracing_on_in_a_router_process(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     monkeypatch.setenv("OTEL_SERVICE_NAME", "our-router")
     simulator = server.simulator(time_scale=0.0)
-    with server.in_thread(simulator) as provider, routed(tmp_path, provider) as world:
+    with server.serve_in_thread(simulator) as provider, routed(tmp_path, provider) as world:
         world.start()
         with world.client() as client:
             assert ask(client)

@@ -17,14 +17,14 @@ from harness.domain.routing.target import Provider
 from harness.domain.settings import Settings
 from harness.runtime.encryption import FernetCipher, new_key
 from router.snapshot import file as snapshot_file
-from tests.support.control.control_plane import World
+from tests.support.control.control_plane import SmallInstallation
 
 pytestmark = pytest.mark.req("D4", "C8")
 VALUE = "SEEDED-header-0123456789"
 HOSTED = Provider("hosted", "openai", "http://127.0.0.1:9/v1", extra_headers={"x-key": VALUE})
 
 
-def stored(world: World) -> Provider:
+def stored(world: SmallInstallation) -> Provider:
     with world.store.read() as tx:
         return tx.providers.all()["hosted"]
 
@@ -42,7 +42,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_a_header_is_stored_and_sent_to_routers_encrypted_with_its_name_readable(
-    world: World, tmp_path: Path
+    world: SmallInstallation, tmp_path: Path
 ) -> None:
     ctx = world.context()
     targets.put_provider(ctx, SYSTEM, HOSTED)
@@ -59,7 +59,9 @@ def test_a_header_is_stored_and_sent_to_routers_encrypted_with_its_name_readable
     assert [each.extra_headers for each in shown] == [["x-key"], ["x-key"]]
 
 
-def test_the_same_header_put_again_changes_nothing(world: World, settings: Settings) -> None:
+def test_the_same_header_put_again_changes_nothing(
+    world: SmallInstallation, settings: Settings
+) -> None:
     ctx = world.context()
     targets.put_provider(ctx, SYSTEM, HOSTED)
     etag = world.store.etag()
@@ -77,7 +79,7 @@ def test_the_same_header_put_again_changes_nothing(world: World, settings: Setti
 
 
 def test_headers_are_replaced_whole_and_left_alone_where_they_are_not_named(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     ctx = world.context()
     targets.put_provider(ctx, SYSTEM, HOSTED)
@@ -93,7 +95,7 @@ def test_headers_are_replaced_whole_and_left_alone_where_they_are_not_named(
 
 
 def test_what_an_older_version_stored_in_clear_is_encrypted_at_the_start(
-    world: World, settings: Settings
+    world: SmallInstallation, settings: Settings
 ) -> None:
     ctx = world.context()
     with world.store.write() as tx:
@@ -108,7 +110,7 @@ def test_what_an_older_version_stored_in_clear_is_encrypted_at_the_start(
         assert VALUE not in json.dumps([str(each) for each in tx.audit.all()])
 
 
-def test_a_new_encryption_key_encrypts_headers_too(world: World) -> None:
+def test_a_new_encryption_key_encrypts_headers_too(world: SmallInstallation) -> None:
     old, new = new_key(), new_key()
     ctx = replace(world.context(), cipher=FernetCipher(lambda: [old]))
     targets.put_provider(ctx, SYSTEM, HOSTED)
@@ -123,7 +125,7 @@ def test_a_new_encryption_key_encrypts_headers_too(world: World) -> None:
 
 
 def test_a_header_that_cannot_be_decrypted_holds_nothing_up_and_is_said(
-    world: World, caplog: pytest.LogCaptureFixture
+    world: SmallInstallation, caplog: pytest.LogCaptureFixture
 ) -> None:
     targets.put_provider(world.context(), SYSTEM, HOSTED)
     foreign = FernetCipher(lambda: [new_key()])
@@ -136,7 +138,7 @@ def test_a_header_that_cannot_be_decrypted_holds_nothing_up_and_is_said(
     assert "the header x-key of provider hosted" in caplog.text
 
 
-def test_a_provider_that_is_removed_leaves_no_header_behind(world: World) -> None:
+def test_a_provider_that_is_removed_leaves_no_header_behind(world: SmallInstallation) -> None:
     ctx = world.context()
     targets.put_provider(ctx, SYSTEM, HOSTED)
     registry.remove(ctx, SYSTEM, "hosted")
@@ -145,7 +147,9 @@ def test_a_provider_that_is_removed_leaves_no_header_behind(world: World) -> Non
     assert stored(world).header_names == []
 
 
-def test_a_header_that_is_a_key_stands_in_for_one_encrypted_or_not(world: World) -> None:
+def test_a_header_that_is_a_key_stands_in_for_one_encrypted_or_not(
+    world: SmallInstallation,
+) -> None:
     ctx = world.context()
     own = replace(HOSTED, extra_headers={"Authorization": "Basic x"})
     targets.put_provider(ctx, SYSTEM, own)

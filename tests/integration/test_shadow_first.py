@@ -39,7 +39,7 @@ from tests.support.control.control_plane import (
     SECRET,
     Crash,
     CrashingStore,
-    World,
+    SmallInstallation,
     approved,
 )
 from tests.support.site.signing_keys import CONTROL
@@ -50,7 +50,7 @@ FIRST = ShadowFirst(share_bps=500, min_pairs=20, max_cost_usd=2.0)
 MIRRORED = replace(POLICY, canary=replace(CANARY, shadow=FIRST))
 
 
-def mirroring(world: World, policy: Policy = MIRRORED) -> Proposal:
+def mirroring(world: SmallInstallation, policy: Policy = MIRRORED) -> Proposal:
     """A proposal that has passed, and whose shadow has begun."""
     world.policy = policy
     proposal = world.propose("sim/better")
@@ -60,13 +60,18 @@ def mirroring(world: World, policy: Policy = MIRRORED) -> Proposal:
     return passed
 
 
-def live(world: World) -> Shadow | None:
+def live(world: SmallInstallation) -> Shadow | None:
     with world.store.read() as tx:
         return next(iter(tx.shadows.live()), None)
 
 
 def told(
-    world: World, *, pairs: int = 0, lost: int = 0, usd: float = 0.0, callers: int = 0
+    world: SmallInstallation,
+    *,
+    pairs: int = 0,
+    lost: int = 0,
+    usd: float = 0.0,
+    callers: int = 0,
 ) -> None:
     """What routers add up. lost: requests that only the incumbent answered, of callers."""
     shadow = live(world)
@@ -84,35 +89,35 @@ def told(
         tx.shadows.append([row])
 
 
-def turned(world: World, proposal: Proposal) -> Proposal:
+def turned(world: SmallInstallation, proposal: Proposal) -> Proposal:
     assert not world.turn().failed
     return world.get(proposal.id)
 
 
-def held(world: World, proposal: Proposal) -> bool:
+def held(world: SmallInstallation, proposal: Proposal) -> bool:
     return alerts.is_open(world.context(), AlertKind.SHADOW_HELD, proposal.id)
 
 
-def shown(world: World, proposal: Proposal) -> ShadowStage:
+def shown(world: SmallInstallation, proposal: Proposal) -> ShadowStage:
     """What `proposal show` shows of it."""
     found = comparison.compare(world.context(), proposal.id).shadow
     assert found is not None
     return found
 
 
-def done(world: World) -> list[str]:
+def done(world: SmallInstallation) -> list[str]:
     """Actions of the audit log, oldest first."""
     with world.store.read() as tx:
         assert tx.audit.first_break() is None
         return [each.action for each in tx.audit.all()]
 
 
-def event(world: World, action: str) -> AuditEvent:
+def event(world: SmallInstallation, action: str) -> AuditEvent:
     with world.store.read() as tx:
         return next(each for each in tx.audit.all() if each.action == action)
 
 
-def replayed(world: World) -> set[str]:
+def replayed(world: SmallInstallation) -> set[str]:
     """Actions that are decided again to the same bytes: all that keep their inputs."""
     found = set()
     with world.store.read() as tx:
@@ -126,7 +131,9 @@ def replayed(world: World) -> set[str]:
     return found
 
 
-def test_a_healthy_candidate_goes_from_its_pairs_to_its_canary_and_on(world: World) -> None:
+def test_a_healthy_candidate_goes_from_its_pairs_to_its_canary_and_on(
+    world: SmallInstallation,
+) -> None:
     proposal = mirroring(world)
     shadow = live(world)
     assert shadow is not None
@@ -158,7 +165,7 @@ def test_a_healthy_candidate_goes_from_its_pairs_to_its_canary_and_on(world: Wor
 
 
 def test_one_that_fails_what_the_incumbent_answers_is_rejected_before_any_user(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     proposal = mirroring(world)
     told(world, pairs=5, lost=14)
@@ -180,7 +187,9 @@ def test_one_that_fails_what_the_incumbent_answers_is_rejected_before_any_user(
     assert {"shadow.start", "proposal.harm"} == replayed(world)
 
 
-def test_requests_of_one_caller_are_no_evidence_and_those_of_many_are(world: World) -> None:
+def test_requests_of_one_caller_are_no_evidence_and_those_of_many_are(
+    world: SmallInstallation,
+) -> None:
     canary = replace(MIRRORED.canary, unit=Unit.SESSION)
     proposal = mirroring(world, replace(MIRRORED, canary=canary))
     told(world, lost=40, callers=1)
@@ -194,7 +203,9 @@ def test_requests_of_one_caller_are_no_evidence_and_those_of_many_are(world: Wor
     assert {"shadow.start", "proposal.harm"} == replayed(world)
 
 
-def test_spent_money_holds_and_what_a_person_mirrors_then_counts(world: World) -> None:
+def test_spent_money_holds_and_what_a_person_mirrors_then_counts(
+    world: SmallInstallation,
+) -> None:
     proposal = mirroring(world)
     told(world, pairs=12, usd=2.0)
 
@@ -228,7 +239,7 @@ def test_tampering_with_a_shadows_figures_or_policy_is_seen(
     tmp_path: Path, sqlite_url: str, forgery: str, said: str
 ) -> None:
     clock = ManualClock()
-    world = World(
+    world = SmallInstallation(
         tmp_path,
         SqlStore(sqlite_url, secret=SECRET, clock=clock, signatures=CONTROL),
         clock=clock,
@@ -254,7 +265,7 @@ def test_tampering_with_a_shadows_figures_or_policy_is_seen(
     world.store.close()
 
 
-def test_one_that_a_person_stopped_is_not_started_again(world: World) -> None:
+def test_one_that_a_person_stopped_is_not_started_again(world: SmallInstallation) -> None:
     proposal = mirroring(world)
     told(world, pairs=3)
     shadows.stop(world.context(), BEN, "chat", reason="users complain")
@@ -272,7 +283,7 @@ def test_one_that_a_person_stopped_is_not_started_again(world: World) -> None:
     assert not held(world, proposal)
 
 
-def test_anothers_shadow_on_the_route_is_waited_for(world: World) -> None:
+def test_anothers_shadow_on_the_route_is_waited_for(world: SmallInstallation) -> None:
     other = WantedShadow("chat", "sim/good", ShadowLimits(), "a look")
     shadows.start(world.context(), BEN, other)
     proposal = mirroring(world)
@@ -292,7 +303,7 @@ def with_side_effects(was: RouteSettings) -> RouteSettings:
     return replace(was, side_effects=True)
 
 
-def test_a_route_that_takes_no_shadow_any_more_holds(world: World) -> None:
+def test_a_route_that_takes_no_shadow_any_more_holds(world: SmallInstallation) -> None:
     proposal = mirroring(world)
     routes.change_settings(world.context(), SYSTEM, "chat", with_side_effects)
     for _ in range(2):
@@ -303,7 +314,7 @@ def test_a_route_that_takes_no_shadow_any_more_holds(world: World) -> None:
     assert world.get(proposal.id).phase is Phase.SHADOW
 
 
-def test_a_proof_that_ends_meanwhile_opens_nothing(world: World) -> None:
+def test_a_proof_that_ends_meanwhile_opens_nothing(world: SmallInstallation) -> None:
     proposal = mirroring(world)
     told(world, pairs=20)
     world.clock.advance(world.policy.gate.verdict_ttl_s)
@@ -315,7 +326,9 @@ def test_a_proof_that_ends_meanwhile_opens_nothing(world: World) -> None:
     assert routes.table(world.context()).routes["chat"].canary is None
 
 
-def test_an_approval_comes_before_the_shadow_and_a_cancel_ends_it(world: World) -> None:
+def test_an_approval_comes_before_the_shadow_and_a_cancel_ends_it(
+    world: SmallInstallation,
+) -> None:
     world.policy = approved(MIRRORED)
     proposal = world.propose("sim/better")
     assert world.until_decided(proposal.id).phase is Phase.AWAITING_APPROVAL
@@ -331,7 +344,9 @@ def test_an_approval_comes_before_the_shadow_and_a_cancel_ends_it(world: World) 
     assert world.get(proposal.id).phase is Phase.CANCELLED
 
 
-def test_what_no_shadow_could_see_is_refused_before_it_is_paid_for(world: World) -> None:
+def test_what_no_shadow_could_see_is_refused_before_it_is_paid_for(
+    world: SmallInstallation,
+) -> None:
     world.policy = MIRRORED
     ctx = world.context()
     settings = RouteSettings(suites=(RouteSuite("colours"),), side_effects=True)
@@ -344,7 +359,9 @@ def test_what_no_shadow_could_see_is_refused_before_it_is_paid_for(world: World)
         submission.create(ctx, ANN, Wish("chat", "free/better"))
 
 
-def lives_on(world: World, proposal: Proposal, dying: CrashingStore, **seen: float) -> Proposal:
+def lives_on(
+    world: SmallInstallation, proposal: Proposal, dying: CrashingStore, **seen: float
+) -> Proposal:
     """A control process that dies, and the next one; routers add up once between turns."""
     ctx = world.context(dying)  # type: ignore[arg-type]
     reported = False
@@ -372,7 +389,7 @@ def lives_on(world: World, proposal: Proposal, dying: CrashingStore, **seen: flo
     ids=["opens", "rejects", "holds"],
 )
 def test_a_crash_at_any_of_its_writes_leaves_a_right_state(
-    sql_world: World,
+    sql_world: SmallInstallation,
     *,
     at: int,
     after_commit: bool,
@@ -398,19 +415,19 @@ def test_a_crash_at_any_of_its_writes_leaves_a_right_state(
         assert len(tx.rollouts.list(route="chat")) == (phase is Phase.CANARY)
 
 
-def test_the_canary_page_has_the_shadow_as_it_stands(world: World) -> None:
+def test_the_canary_page_has_the_shadow_as_it_stands(world: SmallInstallation) -> None:
     proposal = mirroring(world)
     told(world, pairs=12, lost=2, usd=0.5)
 
     stage = queries.canary(world.context(), "chat").shadow
     assert stage is not None
-    assert "no user gets its answers" in shadow_text.answer(stage)
+    assert "no user gets its answers" in shadow_text.title(stage)
     assert [each.figure for each in shadow_text.tiles(stage)] == ["12 of 20", "14", "$0.50"]
     assert shadow_text.checks(stage) == [["answered", "12", "2", "0", "0"]]
-    assert "opens at 1 %" in shadow_text.card(stage).next_step
+    assert "opens at 1 %" in shadow_text.verdict_card(stage).next_step
 
     told(world, usd=1.5)
     turned(world, proposal)
     stage = queries.canary(world.context(), "chat").shadow
     assert stage is not None
-    assert shadow_text.card(stage).label == shadow_text.HELD
+    assert shadow_text.verdict_card(stage).label == shadow_text.HELD

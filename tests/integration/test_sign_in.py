@@ -38,7 +38,7 @@ from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.outbound.oauth_http import HttpOAuthServer
 from harness.runtime.outbound.oauth_memory import MemoryOAuth
 from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import ANN, SECRET, World
+from tests.support.control.control_plane import ANN, SECRET, SmallInstallation
 from tests.support.providers.oauth_server import OAuthSite, oauth_site
 
 pytestmark = pytest.mark.req("D2", "D4", "D7")
@@ -50,7 +50,7 @@ class Desk:
     """One installation, with a person who does on the other screen what `then` says."""
 
     name: str
-    world: World
+    world: SmallInstallation
     ctx: Context
     site: OAuthSite
     then: Answer | None = None
@@ -90,7 +90,7 @@ class Desk:
 
 @pytest.fixture(params=[COPILOT, CODEX])
 def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
-    world = World(tmp_path, store=None)  # type: ignore[arg-type]  # next line
+    world = SmallInstallation(tmp_path, store=None)  # type: ignore[arg-type]  # next line
     world.store = MemoryStore(secret=SECRET, clock=world.clock)
     key = new_key()
     accounts = MemoryOAuth(world.clock)

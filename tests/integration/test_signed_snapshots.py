@@ -27,7 +27,7 @@ from router.snapshot import file as snapshot_file
 from router.snapshot import holder as snapshot
 from router.snapshot.holder import SnapshotHolder
 from tests.contract.conftest import SECRET
-from tests.support.control.control_plane import World
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.signing_keys import CONTROL, VERIFIER
 from tests.support.store.records import KEY, NEW, OLD, PROVIDER, ROUTE, seeded
 from tests.support.store.tampering import forge, owned, row
@@ -118,7 +118,7 @@ def test_a_row_that_was_mended_serves_again_though_no_counter_tells(
 def test_control_alerts_within_a_turn_and_ends_the_alert_when_all_is_well(
     store: SqlStore, tmp_path: Path
 ) -> None:
-    ctx = World(tmp_path, store, clock=CLOCK).context()  # type: ignore[arg-type]
+    ctx = SmallInstallation(tmp_path, store, clock=CLOCK).context()  # type: ignore[arg-type]
     housekeeping.check_snapshot(ctx)
     assert housekeeping.check_signatures(ctx) == 0
     with owned(store) as db:

@@ -12,7 +12,7 @@ import pytest
 
 from evals.sim import server
 from evals.sim.app import build_app
-from evals.sim.faults import Kind
+from evals.sim.faults import FaultKind
 from evals.sim.simulator import Simulator
 
 MODEL = "sim-base"
@@ -27,7 +27,7 @@ def module_sim() -> Simulator:
 
 @pytest.fixture(scope="module")
 def address(module_sim: Simulator) -> Iterator[tuple[str, int]]:
-    with server.in_thread(module_sim) as url:
+    with server.serve_in_thread(module_sim) as url:
         parts = urlsplit(url)
         assert parts.hostname
         assert parts.port
@@ -312,7 +312,7 @@ def test_an_endless_header_never_gets_to_its_body(at: tuple[str, int]) -> None:
 def test_every_kind_of_fault_is_tried_here(at: tuple[str, int]) -> None:
     source = Path(__file__).read_text(encoding="utf-8")
 
-    assert all(f'"{kind}"' in source for kind in Kind)
+    assert all(f'"{kind}"' in source for kind in FaultKind)
     assert call(at, "GET", "/healthz")[0] == 200
 
 
@@ -431,7 +431,7 @@ def test_a_body_that_comes_in_pieces_is_read_whole(at: tuple[str, int]) -> None:
 
 def test_without_switches_there_are_none() -> None:
     sim = server.simulator(time_scale=0)
-    with server.in_thread(sim, allow_switches=False) as url:
+    with server.serve_in_thread(sim, allow_switches=False) as url:
         parts = urlsplit(url)
         assert parts.hostname
         assert parts.port

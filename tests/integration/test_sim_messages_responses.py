@@ -31,7 +31,7 @@ def sim() -> Simulator:
 
 @pytest.fixture(scope="module")
 def url(sim: Simulator) -> Iterator[str]:
-    with server.in_thread(sim) as url:
+    with server.serve_in_thread(sim) as url:
         yield url
 
 
@@ -178,7 +178,7 @@ def test_after_a_tools_result_both_answer_in_words(
 def test_faults_of_messages_have_anthropics_shape(
     claude: anthropic.Anthropic, sim: Simulator, status: int, raised: type[Exception]
 ) -> None:
-    sim.faults.set(MODEL, faults.parse({"kind": "status", "status": status}))
+    sim.faults.set(MODEL, faults.parse_fault({"kind": "status", "status": status}))
 
     with pytest.raises(raised, match="'type': 'error'"):
         said(claude)

@@ -31,7 +31,7 @@ CALL_ITEM = {
     "input": CALL_PROMPT,
     "target": {"name": "weather", "arguments": {"city": "Lima", "unit": "C"}},
 }
-MODELS = profiles.load() | {
+MODELS = profiles.load_profiles() | {
     "sim-sure": Profile("sim-sure", default_skill=1.0, latency=Latency(1.0, 0.0, 1000.0)),
     "sim-strict": Profile("sim-strict", rejects=("temperature",)),
     "sim-shaky": Profile("sim-shaky", error_rate=0.2),
@@ -50,7 +50,7 @@ def sim(tmp_path_factory: pytest.TempPathFactory) -> Simulator:
 @pytest.fixture(scope="module")
 def client(sim: Simulator) -> Iterator[openai.OpenAI]:
     with (
-        server.in_thread(sim) as url,
+        server.serve_in_thread(sim) as url,
         openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
     ):
         yield client
@@ -243,4 +243,4 @@ def test_suites_of_the_user_are_known_beside_the_shipped_ones(
         "tickets",
         "calls",
     }
-    assert suite_items.in_folder(tmp_path) == []
+    assert suite_items.suite_files(tmp_path) == []

@@ -93,19 +93,19 @@ def test_a_signal_ends_it_cleanly_even_while_an_answer_hangs(sign: signal.Signal
 
 
 def test_a_taken_port_is_one_clear_sentence() -> None:
-    with server.listening("127.0.0.1", 0) as taken:
+    with server.open_listener("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
 
         with pytest.raises(InputError, match=f"127.0.0.1:{port}.*choose another port"):
-            server.run(port=port)
+            server.serve_forever(port=port)
 
 
 def test_an_ipv6_address_is_written_in_brackets() -> None:
     if not socket.has_ipv6:
         pytest.skip("no IPv6 here")
     try:
-        listener = server.listening("::1", 0)
+        listener = server.open_listener("::1", 0)
     except InputError:
         pytest.skip("no IPv6 loopback here")
     with listener:
-        assert server.url_of(listener).startswith("http://[::1]:")
+        assert server.listener_url(listener).startswith("http://[::1]:")

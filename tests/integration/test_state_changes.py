@@ -34,7 +34,7 @@ from harness.store.schema.columns import Json, UtcTime
 from harness.store.schema.signed_tables import SIGNED, SignedTable
 from harness.store.sql import SqlStore
 from router.snapshot.holder import SnapshotHolder
-from tests.support.control.control_plane import BEN, SECRET, World, approved
+from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, approved
 from tests.support.site.signing_keys import CONTROL, VERIFIER
 from tests.support.store.raw_rows import WAIVER, Database, prepared
 
@@ -71,7 +71,7 @@ COPIES: Mapping[str, Mapping[str, object]] = {
 
 
 @pytest.fixture
-def lived_in(sql_world: World) -> World:
+def lived_in(sql_world: SmallInstallation) -> SmallInstallation:
     """With a row in each of the tables, all of them written by the product."""
     world = sql_world
     ctx = world.context()
@@ -113,7 +113,7 @@ def shadow_of(proposal: Proposal, now: datetime) -> Shadow:
 
 
 @pytest.fixture
-def database(lived_in: World, database_url: str) -> Iterator[Database]:  # noqa: ARG001 - its database
+def database(lived_in: SmallInstallation, database_url: str) -> Iterator[Database]:  # noqa: ARG001 - its database
     found = Database(database_url)
     yield found
     found.engine.dispose()
@@ -176,7 +176,7 @@ def run_unbound(database: Database, text: str, values: dict[str, Any]) -> None:
         raw.execute(text, values)
 
 
-def alerted(world: World) -> list[str]:
+def alerted(world: SmallInstallation) -> list[str]:
     ctx = world.context()
     for _ in range(8):
         state_audit.turn(ctx)
@@ -185,14 +185,14 @@ def alerted(world: World) -> list[str]:
     return [each.key for each in found if each.kind is AlertKind.STATE_UNRECORDED]
 
 
-def test_what_the_product_wrote_agrees_with_its_log(lived_in: World) -> None:
+def test_what_the_product_wrote_agrees_with_its_log(lived_in: SmallInstallation) -> None:
     assert database_check.differences(lived_in.context()) == []
     assert alerted(lived_in) == []
 
 
 @pytest.mark.parametrize(("table", "verb"), CASES)
 def test_a_change_by_a_role_with_dml_alone_is_refused_or_found(
-    lived_in: World, database: Database, table: str, verb: str
+    lived_in: SmallInstallation, database: Database, table: str, verb: str
 ) -> None:
     text, values = statement(database, table, verb)
     try:
@@ -205,7 +205,7 @@ def test_a_change_by_a_role_with_dml_alone_is_refused_or_found(
 
 @pytest.mark.parametrize(("table", "verb"), CASES)
 def test_a_change_by_an_owner_without_any_rule_is_found(
-    lived_in: World, database: Database, table: str, verb: str
+    lived_in: SmallInstallation, database: Database, table: str, verb: str
 ) -> None:
     text, values = statement(database, table, verb)
     without_rules(database)
@@ -248,7 +248,11 @@ def try_unbound(database: Database, text: str, values: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("name", [*SIGNED])
 def test_no_row_of_a_signed_table_stops_control_or_a_router_and_each_is_named(
-    lived_in: World, database: Database, database_url: str, tmp_path: Path, name: str
+    lived_in: SmallInstallation,
+    database: Database,
+    database_url: str,
+    tmp_path: Path,
+    name: str,
 ) -> None:
     """Taken out, made unreadable or copied, with no rule of the database left."""
     world, ctx = lived_in, lived_in.context()
@@ -282,7 +286,7 @@ def test_what_was_there_before_rows_were_recorded_is_taken_over_once(
 ) -> None:
     clock = ManualClock()
     store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
-    ctx = World(tmp_path, store, clock=clock).context()
+    ctx = SmallInstallation(tmp_path, store, clock=clock).context()
     with prepared(database_url) as older:
         assert len(state_audit.whole(ctx)) > 10
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
-    with sim.in_thread(sim.simulator(time_scale=0.0)) as url:
+    with sim.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
         yield url
 
 

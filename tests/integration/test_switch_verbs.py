@@ -20,7 +20,7 @@ from harness.domain.routing.kill_switch import (
     force_of,
 )
 from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import SECRET, World
+from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.management_api import Door, error_of
 
@@ -29,8 +29,8 @@ SIM = Force(ForceKind.PROVIDER, "sim")
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    made = World(tmp_path, store=None)  # type: ignore[arg-type]  # next line
+def world(tmp_path: Path) -> SmallInstallation:
+    made = SmallInstallation(tmp_path, store=None)  # type: ignore[arg-type]  # next line
     made.store = MemoryStore(secret=SECRET, clock=made.clock)
     made.set_up()
     return made
@@ -47,7 +47,7 @@ def cli(
 
 @pytest.mark.req("B11")
 def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     ctx = world.context()
     hour = timedelta(hours=1)
@@ -86,12 +86,12 @@ def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited
         Wanted(SIM, "a typing error", "chatt"),
     ],
 )
-def test_what_is_not_known_cannot_be_forced(world: World, wanted: Wanted) -> None:
+def test_what_is_not_known_cannot_be_forced(world: SmallInstallation, wanted: Wanted) -> None:
     with pytest.raises(NotFound):
         kill_switch.throw(world.context(), BEN, wanted, source=Source.CLI)
 
 
-def test_a_switch_needs_a_reason_an_approver_and_some_time(world: World) -> None:
+def test_a_switch_needs_a_reason_an_approver_and_some_time(world: SmallInstallation) -> None:
     ctx, ann = world.context(), Actor("ann", Role.PROPOSER, "pr_ann")
     with pytest.raises(NotAllowed):
         kill_switch.throw(ctx, ann, Wanted(SIM, "outage"), source=Source.CLI)
@@ -105,7 +105,7 @@ def test_a_switch_needs_a_reason_an_approver_and_some_time(world: World) -> None
 
 
 @pytest.mark.req("B11")
-def test_the_api_throws_lists_and_lifts(world: World) -> None:
+def test_the_api_throws_lists_and_lifts(world: SmallInstallation) -> None:
     door = Door(world)
     wish = {"force": "target:sim/base", "reason": "drill", "route": "chat", "for_s": 60}
     made = door.post("/switches", wish, role="approver")
@@ -138,7 +138,9 @@ def test_the_api_throws_lists_and_lifts(world: World) -> None:
         {"force": "provider:sim"},
     ],
 )
-def test_the_api_refuses_what_it_cannot_read(world: World, body: dict[str, object]) -> None:
+def test_the_api_refuses_what_it_cannot_read(
+    world: SmallInstallation, body: dict[str, object]
+) -> None:
     error_of(Door(world).send("POST", "/switches", json=body), 422)
 
 

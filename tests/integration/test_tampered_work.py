@@ -19,25 +19,27 @@ from harness.domain.proposals.proposal import Phase
 from harness.domain.providers import model_identity
 from harness.domain.routing.target import Provider
 from harness.store.sql import SqlStore
-from tests.support.control.control_plane import BEN, CANARY, POLICY, World, approved
+from tests.support.control.control_plane import BEN, CANARY, POLICY, SmallInstallation, approved
 from tests.support.store.tampering import insert, owned, row, written
 
 pytestmark = [pytest.mark.req("A7", "F1", "F2"), pytest.mark.both_databases]
 EVE = Actor("eve", Role.ADMIN, "pr_eve")
 
 
-def spare(world: World) -> None:
+def spare(world: SmallInstallation) -> None:
     fallback_chain.add(world.context(), EVE, "chat", Wanted("sim/better"), reason="spare")
 
 
 @pytest.fixture
-def asking(world: World) -> World:
+def asking(world: SmallInstallation) -> SmallInstallation:
     """Its policy asks a person before a canary."""
     world.policy = approved()
     return world
 
 
-def test_a_verdict_that_waits_for_approval_is_no_proof_for_a_fallback(asking: World) -> None:
+def test_a_verdict_that_waits_for_approval_is_no_proof_for_a_fallback(
+    asking: SmallInstallation,
+) -> None:
     made = asking.until_decided(asking.propose("sim/better").id)
     assert made.phase is Phase.AWAITING_APPROVAL
 
@@ -45,7 +47,9 @@ def test_a_verdict_that_waits_for_approval_is_no_proof_for_a_fallback(asking: Wo
         spare(asking)
 
 
-def test_a_verdict_that_a_person_refused_is_no_proof_for_a_fallback(asking: World) -> None:
+def test_a_verdict_that_a_person_refused_is_no_proof_for_a_fallback(
+    asking: SmallInstallation,
+) -> None:
     made = asking.until_decided(asking.propose("sim/better").id)
     submission.refuse(asking.context(), BEN, made.id, "unsafe")
 
@@ -53,7 +57,9 @@ def test_a_verdict_that_a_person_refused_is_no_proof_for_a_fallback(asking: Worl
         spare(asking)
 
 
-def test_what_its_rollout_took_from_the_route_comes_back_by_no_other_role(world: World) -> None:
+def test_what_its_rollout_took_from_the_route_comes_back_by_no_other_role(
+    world: SmallInstallation,
+) -> None:
     world.policy = replace(POLICY, canary=replace(CANARY, bake_s=10_000.0))
     made = world.until_decided(world.propose("sim/better").id)
     for _ in range(12):
@@ -71,7 +77,7 @@ def test_what_its_rollout_took_from_the_route_comes_back_by_no_other_role(world:
 
 
 def test_a_proposal_whose_rows_were_written_around_swapgate_is_not_decided(
-    asking: World,
+    asking: SmallInstallation,
 ) -> None:
     made = asking.until_decided(asking.propose("sim/better").id)
     kind, row = AlertKind.STATE_UNRECORDED, f"proposal:{made.id}"
@@ -90,7 +96,7 @@ def test_a_proposal_whose_rows_were_written_around_swapgate_is_not_decided(
 
 @pytest.mark.parametrize("table", ["rollout", "proposal"])
 def test_a_canary_takes_no_step_on_rows_that_were_written_around_swapgate(
-    world: World, table: str
+    world: SmallInstallation, table: str
 ) -> None:
     made = world.until_decided(world.propose("sim/better").id)
     key = made.rollout if table == "rollout" else made.id
@@ -112,7 +118,7 @@ def test_a_canary_takes_no_step_on_rows_that_were_written_around_swapgate(
 
 
 def test_nothing_is_decided_before_the_log_was_read_to_its_end(
-    asking: World, monkeypatch: pytest.MonkeyPatch
+    asking: SmallInstallation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = asking.until_decided(asking.propose("sim/better").id)
     submission.approve(asking.context(), BEN, made.id)
@@ -130,7 +136,7 @@ def test_nothing_is_decided_before_the_log_was_read_to_its_end(
 
 @pytest.mark.parametrize("hidden", ["drowned", "resolved"])
 def test_the_hold_does_not_rest_on_alerts_that_anybody_can_write(
-    sql_world: World, hidden: str
+    sql_world: SmallInstallation, hidden: str
 ) -> None:
     world = sql_world
     assert isinstance(world.store, SqlStore)
@@ -153,7 +159,7 @@ def test_the_hold_does_not_rest_on_alerts_that_anybody_can_write(
         assert tampering.told(tx)
 
 
-def test_nothing_is_decided_while_the_audit_log_is_broken(sql_world: World) -> None:
+def test_nothing_is_decided_while_the_audit_log_is_broken(sql_world: SmallInstallation) -> None:
     """One event past the log's secret, which the triggers take: nobody knows who wrote what."""
     world = sql_world
     assert isinstance(world.store, SqlStore)
@@ -180,7 +186,7 @@ UNREADABLE = [{"kind": "nonsense"}, {"last_seen": 9 * 10**18}, {"sources": "no j
 
 @pytest.mark.parametrize("change", UNREADABLE, ids=str)
 def test_an_alert_that_cannot_be_read_is_refused_and_stops_no_canary(
-    sql_world: World, change: dict[str, object]
+    sql_world: SmallInstallation, change: dict[str, object]
 ) -> None:
     world = sql_world
     assert isinstance(world.store, SqlStore)
@@ -207,7 +213,7 @@ def test_an_alert_that_cannot_be_read_is_refused_and_stops_no_canary(
     assert world.get(made.id).phase is Phase.ROLLED_BACK
 
 
-def test_a_verdict_is_a_look_also_where_its_samples_are_gone(world: World) -> None:
+def test_a_verdict_is_a_look_also_where_its_samples_are_gone(world: SmallInstallation) -> None:
     made = world.until_decided(world.propose("sim/worse").id)
 
     with world.store.read() as tx:

@@ -51,7 +51,7 @@ from tests.support.control.control_plane import (
     SKILL,
     Crash,
     CrashingStore,
-    World,
+    SmallInstallation,
     answer,
     approved,
 )
@@ -90,7 +90,9 @@ class ControlPlane(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         clock = ManualClock()
         self.store = MemoryStore(secret=SECRET, clock=clock)
-        self.world = World(Path(self.folder.name), self.store, clock=clock, script=self.say)
+        self.world = SmallInstallation(
+            Path(self.folder.name), self.store, clock=clock, script=self.say
+        )
         self.world.set_up()
         self.down = self.flaky = False
         self.set_back_s = 0.0

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.demo.run import TOLD, rolled_back, verdicts
 from evals.sim.item_bank import ItemBank
-from evals.sim.suite_items import in_folder, load_all
+from evals.sim.suite_items import load_suites, suite_files
 from harness import config, package_data
 from harness.domain.proposals.policy import Policy
 
@@ -19,7 +19,7 @@ def policy() -> Policy:
 
 @pytest.mark.req("F2")
 def test_reseeded_candidates_get_the_verdicts_that_the_demo_tells(policy: Policy) -> None:
-    bank = ItemBank(load_all(in_folder(package_data.path("datasets"))))
+    bank = ItemBank(load_suites(suite_files(package_data.path("datasets"))))
     for seed in range(50):
         assert verdicts(bank, policy, random.Random(seed)) == TOLD
 

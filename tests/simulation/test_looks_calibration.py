@@ -23,7 +23,7 @@ from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_many
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import ANN, POLICY, SECRET, World
+from tests.support.control.control_plane import ANN, POLICY, SECRET, SmallInstallation
 
 pytestmark = pytest.mark.req("F2", "A7")
 
@@ -34,7 +34,7 @@ BOUNDS = {Spend.FIRST_FULL: 1.5 * ALPHA, Spend.HARMONIC: ALPHA, Spend.SQUARE: AL
 def alphas(folder: Path, spend: Spend) -> list[float]:
     """What the control plane registers for each further spelling of one model and one suite."""
     clock = ManualClock()
-    world = World(folder, MemoryStore(secret=SECRET, clock=clock), clock=clock)
+    world = SmallInstallation(folder, MemoryStore(secret=SECRET, clock=clock), clock=clock)
     world.policy = replace(POLICY, gate=replace(POLICY.gate, spend=spend))
     world.set_up()
     file = world.suites["colours"].path

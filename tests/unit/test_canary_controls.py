@@ -39,27 +39,31 @@ def baking() -> CanaryStatus:
 
 
 def test_a_live_canary_can_be_moved_in_every_way_but_resumed() -> None:
-    assert set(canary_controls.why_not(live())) == {Signal.RESUME}
+    assert set(canary_controls.disabled_reasons(live())) == {Signal.RESUME}
 
 
 def test_one_that_is_held_by_faults_of_a_router_can_be_resumed_in_its_bake_too() -> None:
     for found in (live(), baking()):
         held = replace(found, faults="On hold: routers failed once")
-        assert Signal.RESUME not in canary_controls.why_not(held)
-        assert Signal.RESUME in canary_controls.shown(held.rollout, faults=True)
+        assert Signal.RESUME not in canary_controls.disabled_reasons(held)
+        assert Signal.RESUME in canary_controls.visible_signals(held.rollout, faults=True)
         assert "step and time stay" in canary_controls.effect(held, Signal.RESUME)
 
 
 def test_a_paused_one_can_be_resumed_and_not_paused() -> None:
-    assert set(canary_controls.why_not(live(state=RolloutState.PAUSED))) == {Signal.PAUSE}
+    assert set(canary_controls.disabled_reasons(live(state=RolloutState.PAUSED))) == {
+        Signal.PAUSE
+    }
 
 
 def test_at_the_last_step_there_is_no_step_on() -> None:
-    assert canary_controls.why_not(live(step=1))[Signal.ADVANCE] == canary_controls.LAST
+    assert (
+        canary_controls.disabled_reasons(live(step=1))[Signal.ADVANCE] == canary_controls.LAST
+    )
 
 
 def test_with_harm_shown_it_cannot_go_on_by_hand() -> None:
-    found = canary_controls.why_not(
+    found = canary_controls.disabled_reasons(
         status(rollout(RolloutState.WAITING, 0, POLICY), blocks(30, failing=True))
     )
 
@@ -70,10 +74,10 @@ def test_with_harm_shown_it_cannot_go_on_by_hand() -> None:
 def test_who_overrules_the_plan_is_told_what_the_data_say_against_it() -> None:
     found = status(rollout(RolloutState.WAITING, 0, POLICY), blocks(12, slow=True))
 
-    assert canary_controls.against(found, Signal.ADVANCE) == found.explanation.against
-    assert canary_controls.against(found, Signal.PROMOTE)
-    assert not canary_controls.against(found, Signal.ABORT)
-    assert not canary_controls.against(live(), Signal.ADVANCE)
+    assert canary_controls.objections(found, Signal.ADVANCE) == found.explanation.against
+    assert canary_controls.objections(found, Signal.PROMOTE)
+    assert not canary_controls.objections(found, Signal.ABORT)
+    assert not canary_controls.objections(live(), Signal.ADVANCE)
 
 
 @pytest.mark.parametrize(
@@ -117,16 +121,16 @@ def with_errors_at(
 def test_a_bake_is_finished_or_taken_back() -> None:
     found = baking()
 
-    assert canary_controls.shown(found.rollout) == [Signal.FINISH, Signal.ABORT]
-    assert not {Signal.FINISH, Signal.ABORT} & set(canary_controls.why_not(found))
+    assert canary_controls.visible_signals(found.rollout) == [Signal.FINISH, Signal.ABORT]
+    assert not {Signal.FINISH, Signal.ABORT} & set(canary_controls.disabled_reasons(found))
     assert "From 100 % to 0 % for sim/new" in canary_controls.effect(found, Signal.ABORT)
 
 
 def test_what_has_ended_says_so_for_every_button() -> None:
     found = status(rollout(RolloutState.ROLLED_BACK, 0, POLICY), blocks(3))
 
-    assert set(canary_controls.why_not(found).values()) == {canary_controls.ENDED}
-    assert Signal.FINISH not in canary_controls.shown(found.rollout)
+    assert set(canary_controls.disabled_reasons(found).values()) == {canary_controls.ENDED}
+    assert Signal.FINISH not in canary_controls.visible_signals(found.rollout)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ CHAIN = (
 
 
 def test_each_fallback_says_why_it_may_serve() -> None:
-    shown = fallback_text.card("chat", CHAIN)
+    shown = fallback_text.fallback_table("chat", CHAIN)
 
     for words in (
         "a/one",
@@ -42,11 +42,11 @@ def test_an_expired_waiver_is_a_banner() -> None:
         waiver_expired=True,
     )
 
-    shown = fallback_text.card("chat", (late,))
+    shown = fallback_text.fallback_table("chat", (late,))
 
     assert "A waiver has expired." in shown
     assert "swapgate route fallback remove chat" in shown
 
 
 def test_a_route_without_a_chain_has_no_card() -> None:
-    assert fallback_text.card("chat", ()) == ""
+    assert fallback_text.fallback_table("chat", ()) == ""

@@ -153,9 +153,9 @@ def test_no_card_lets_markup_through(text: str) -> None:
 
 def test_a_long_answer_is_cut_and_says_so() -> None:
     long = "word " * 5000
-    html = cards.answers(
-        cards.Answer("Current", long, "✓ correct", labels.Tone.BETTER),
-        cards.Answer("Candidate", "short", "✕ wrong", labels.Tone.WORSE),
+    html = cards.answer_panels(
+        cards.AnswerPanel("Current", long, "✓ correct", labels.Tone.BETTER),
+        cards.AnswerPanel("Candidate", "short", "✕ wrong", labels.Tone.WORSE),
     )
 
     assert "The first 6,000 of 25,000 characters." in html.replace("\xa0", " ")

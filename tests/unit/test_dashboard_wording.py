@@ -62,7 +62,7 @@ def test_an_age_is_told_in_its_largest_unit(past_s: float, text: str) -> None:
 
 
 def test_times_are_told_in_utc() -> None:
-    assert labels.moment(datetime(2026, 11, 2, 5, 41, tzinfo=UTC)) == "2 Nov 2026 05:41 UTC"
+    assert labels.date_time(datetime(2026, 11, 2, 5, 41, tzinfo=UTC)) == "2 Nov 2026 05:41 UTC"
     assert labels.left(NOON + timedelta(days=6, hours=4), NOON) == "6 d 4 h left"
     assert labels.left(NOON, NOON) == "no time left"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.runner.judge_calibration import Checks, band, confirm
+from evals.runner.judge_calibration import CalibrationCache, confirm_agreement, score_band
 from evals.suites.judge_references import load_references
 from evals.suites.suite import Suite, load_suite
 from harness.domain.errors import InputError, JudgeUnfit
@@ -50,9 +50,9 @@ def agrees_but_for(wrong: int) -> ScriptedJudge:
 
 
 def confirmed(
-    suite: Suite, judge: ScriptedJudge, checks: Checks | None = None
+    suite: Suite, judge: ScriptedJudge, checks: CalibrationCache | None = None
 ) -> Agreement | None:
-    return asyncio.run(confirm(suite, judge, checks=checks, connections=4))
+    return asyncio.run(confirm_agreement(suite, judge, checks=checks, connections=4))
 
 
 def test_a_judge_that_agrees_is_confirmed_with_its_figure(suite: Suite) -> None:
@@ -99,7 +99,7 @@ def test_an_agreement_is_kept_for_its_time_and_for_its_pin(
     suite: Suite, tmp_path: Path
 ) -> None:
     clock = ManualClock()
-    checks = Checks(tmp_path / "judges", clock)
+    checks = CalibrationCache(tmp_path / "judges", clock)
     judge = agrees_but_for(0)
     first = confirmed(suite, judge, checks)
     asked = len(judge.asked)
@@ -115,7 +115,7 @@ def test_an_agreement_is_kept_for_its_time_and_for_its_pin(
 
 
 def test_a_kept_agreement_below_the_floor_still_refuses(suite: Suite, tmp_path: Path) -> None:
-    checks = Checks(tmp_path / "judges", ManualClock())
+    checks = CalibrationCache(tmp_path / "judges", ManualClock())
     judge = agrees_but_for(6)
     for _ in range(2):
         with pytest.raises(JudgeUnfit, match=r"0\.40"):
@@ -128,7 +128,7 @@ def test_a_kept_agreement_that_is_damaged_or_from_the_future_is_measured_again(
     suite: Suite, tmp_path: Path
 ) -> None:
     clock = ManualClock()
-    checks = Checks(tmp_path / "judges", clock)
+    checks = CalibrationCache(tmp_path / "judges", clock)
     judge = agrees_but_for(0)
     confirmed(suite, judge, checks)
     (kept,) = (tmp_path / "judges").iterdir()
@@ -155,7 +155,7 @@ def test_a_kept_agreement_that_is_damaged_or_from_the_future_is_measured_again(
     ],
 )
 def test_scores_fall_into_equal_bands(score: float | None, levels: int, found: int) -> None:
-    assert band(score, levels) == found
+    assert score_band(score, levels) == found
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ import psutil
 import pytest
 
 from evals.sandbox.launcher import why_not_contained
-from evals.scorers import Scored, scorer
+from evals.scorers import ScoreResult, find_scorer
 from evals.scorers.code import CONTAINED
 from evals.suites.items import Item, load_items
 from evals.suites.suite import load_suite
 from harness.domain.errors import InputError
 from harness.domain.settings import SuiteSettings
 
-RIGHT, WRONG, NONE = Scored(1, 1), Scored(0, 0), Scored(None, None)
+RIGHT, WRONG, NONE = ScoreResult(1, 1), ScoreResult(0, 0), ScoreResult(None, None)
 TWICE = {
     "prompt": "import math\n\ndef twice(n):\n    '''Double.'''\n",
     "test": "def check(candidate):\n    assert candidate(2) == 4\n",
@@ -27,8 +27,8 @@ SHARED = Path(os.environ.get("SWAPGATE_SHARED", Path(__file__).parents[3] / "sha
 HUMANEVAL = SHARED / "evaldata" / "humaneval.jsonl"
 
 
-def judged(answer: str, target: object = TWICE, **given: object) -> Scored:
-    chosen = scorer("code")
+def judged(answer: str, target: object = TWICE, **given: object) -> ScoreResult:
+    chosen = find_scorer("code")
     item, options = Item("i", "asked", target), chosen.options(given)
     assert chosen.check(item, options) is None
     return chosen.score(answer, item, options)
@@ -40,15 +40,17 @@ def judged(answer: str, target: object = TWICE, **given: object) -> Scored:
     [
         ("    return 2 * n", RIGHT),
         ("def twice(n):\n    return math.floor(2 * n)", RIGHT),
-        ("```python\ndef twice(n):\n    return 2 * n\n```", Scored(0, 1, "code_fence")),
-        ("Sure:\n```\n    return n + n\n```\nDone.", Scored(0, 1, "extra_prose")),
+        ("```python\ndef twice(n):\n    return 2 * n\n```", ScoreResult(0, 1, "code_fence")),
+        ("Sure:\n```\n    return n + n\n```\nDone.", ScoreResult(0, 1, "extra_prose")),
         ("    return n", WRONG),
         ("```python\ndef twice(n):\n    return n\n```", WRONG),
         ("I cannot do that.", WRONG),
         (" \n", NONE),
     ],
 )
-def test_code_is_right_when_its_tests_run_to_their_end(answer: str, scored: Scored) -> None:
+def test_code_is_right_when_its_tests_run_to_their_end(
+    answer: str, scored: ScoreResult
+) -> None:
     assert judged(answer) == scored
 
 
@@ -289,7 +291,7 @@ def test_tests_use_an_answer_as_if_it_were_beside_them(answer: str, test: str) -
 
 
 def test_code_runs_uncontained_only_where_the_operator_says_so() -> None:
-    chosen = scorer("code")
+    chosen = find_scorer("code")
     options = {**chosen.options({}), CONTAINED: False}
 
     assert chosen.score("    return 2 * n", Item("i", "asked", TWICE), options) == RIGHT
@@ -348,7 +350,7 @@ def test_this_machine_contains_a_models_code() -> None:
 def test_what_cannot_be_run_is_told(
     target: object, options: dict[str, object], told: str
 ) -> None:
-    chosen = scorer("code")
+    chosen = find_scorer("code")
 
     with pytest.raises(InputError, match=told):
         chosen.check(Item("i", "asked", target), chosen.options(options))
@@ -364,7 +366,7 @@ def test_humanevals_own_solutions_pass_and_empty_ones_do_not() -> None:
     )
     lines = HUMANEVAL.read_text(encoding="utf-8").splitlines()
     solutions = [json.loads(line)["canonical_solution"] for line in lines]
-    chosen = scorer("code")
+    chosen = find_scorer("code")
     options = chosen.options({})
 
     for item, solution in list(zip(items, solutions, strict=True))[::16]:

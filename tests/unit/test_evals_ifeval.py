@@ -2,7 +2,7 @@
 
 import pytest
 
-from evals.scorers import Scored, scorer
+from evals.scorers import ScoreResult, find_scorer
 from evals.scorers.ifeval_rules import KINDS, PARAMETERS
 from evals.suites.items import Item
 
@@ -90,11 +90,11 @@ CASES: list[tuple[str, dict[str, object], str, str]] = [
 def test_each_instruction_tells_kept_from_broken(
     kind: str, params: dict[str, object], kept: str, broken: str
 ) -> None:
-    ifeval = scorer("ifeval")
+    ifeval = find_scorer("ifeval")
     asked = item(kind, **params)
 
     assert ifeval.check(asked, ifeval.options({})) is None
-    assert ifeval.score(kept, asked, ifeval.options({})) == Scored(1, 1)
+    assert ifeval.score(kept, asked, ifeval.options({})) == ScoreResult(1, 1)
     assert ifeval.score(broken, asked, ifeval.options({})).strict == 0
 
 
@@ -104,11 +104,11 @@ def test_every_instruction_that_we_claim_to_check_is_tried_here() -> None:
 
 
 def test_a_loose_score_forgives_an_opening_line() -> None:
-    ifeval = scorer("ifeval")
+    ifeval = find_scorer("ifeval")
 
     assert ifeval.score(
         "Sure, here it is:\nno commas in it", item("punctuation:no_comma"), ifeval.options({})
-    ) == Scored(0, 1, "punctuation:no_comma")
+    ) == ScoreResult(0, 1, "punctuation:no_comma")
 
 
 @pytest.mark.parametrize(
@@ -122,13 +122,13 @@ def test_a_loose_score_forgives_an_opening_line() -> None:
 def test_an_item_that_cannot_be_checked_is_left_out_with_a_reason(
     asked: Item, reason: str
 ) -> None:
-    ifeval = scorer("ifeval")
+    ifeval = find_scorer("ifeval")
 
     assert reason in str(ifeval.check(asked, ifeval.options({})))
 
 
 def test_graded_is_the_share_of_instructions_followed() -> None:
-    ifeval = scorer("ifeval")
+    ifeval = find_scorer("ifeval")
     asked = Item(
         "i",
         "asked",

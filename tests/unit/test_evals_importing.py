@@ -12,7 +12,7 @@ import pytest
 
 from evals.runner.inspect_tasks import DataSuite
 from evals.suites.suite import load_suite
-from evals.suites.suite_import import Imported, import_labelled
+from evals.suites.suite_import import ImportedSuite, import_labelled
 from harness.domain.errors import Conflict, InputError, SwapgateError
 from harness.domain.settings import SuiteSettings
 
@@ -46,7 +46,7 @@ def line(number: int, **changed: Any) -> dict[str, Any]:
     }
 
 
-def imported(folder: Path, *lines: Any, replace_: bool = False, **wished: Any) -> Imported:
+def imported(folder: Path, *lines: Any, replace_: bool = False, **wished: Any) -> ImportedSuite:
     file = folder / "labelled.jsonl"
     file.write_text("\n".join(json.dumps(each) for each in lines), encoding="utf-8")
     settings = SuiteSettings("production", **{"scorer": "label", **wished})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.runner.rate_gate import Pace, Paces
+from evals.runner.rate_gate import RateGate, RateGates
 from evals.runner.slots import Slots
 from harness.domain.evals.provider_limits import EvalLimits
 from harness.domain.reliability.rate_limits import RateState
@@ -88,11 +88,11 @@ def test_slots_of_one_process_are_given_once_each_and_come_back(tmp_path: Path) 
     assert 1 < most <= 3
 
 
-def pace_of(book: LocalRates, folder: Path, **limits: int) -> Pace:
-    return Paces({"p": EvalLimits(**limits)}, book, folder).of("p")
+def pace_of(book: LocalRates, folder: Path, **limits: int) -> RateGate:
+    return RateGates({"p": EvalLimits(**limits)}, book, folder).of("p")
 
 
-async def goes(pace: Pace, size: int = 4, tokens: int | None = None) -> bool:
+async def goes(pace: RateGate, size: int = 4, tokens: int | None = None) -> bool:
     """Whether a call may go at once."""
     try:
         async with asyncio.timeout(0.05), pace.turn(size) as settle:
@@ -121,7 +121,7 @@ def test_tokens_that_the_provider_counted_are_what_the_next_one_waits_for(
 
 def test_a_pause_of_one_provider_holds_its_calls_and_no_others(tmp_path: Path) -> None:
     book = LocalRates()
-    paces = Paces({}, book, tmp_path)
+    paces = RateGates({}, book, tmp_path)
     paces.of("p").hold(60)
     assert not asyncio.run(goes(paces.of("p")))
     assert asyncio.run(goes(paces.of("q")))
@@ -129,7 +129,7 @@ def test_a_pause_of_one_provider_holds_its_calls_and_no_others(tmp_path: Path) -
 
 def test_a_shorter_pause_does_not_end_a_longer_one(tmp_path: Path) -> None:
     book = LocalRates()
-    pace = Paces({}, book, tmp_path).of("p")
+    pace = RateGates({}, book, tmp_path).of("p")
     pace.hold(600)
     long: RateState = book.change("hold:p", lambda state: state)
     pace.hold(1)
@@ -139,5 +139,5 @@ def test_a_shorter_pause_does_not_end_a_longer_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a/b", "..", "a b"])
 def test_any_name_of_a_provider_has_slots(tmp_path: Path, name: str) -> None:
     limits = {name: EvalLimits(max_concurrent=1)}
-    with closing(Paces(limits, LocalRates(), tmp_path / "evals").of(name)) as pace:
+    with closing(RateGates(limits, LocalRates(), tmp_path / "evals").of(name)) as pace:
         assert asyncio.run(goes(pace))

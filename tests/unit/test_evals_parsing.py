@@ -9,9 +9,9 @@ from inspect import getsource
 import pytest
 
 import evals.scorers
-from evals.scorers import identity, scorer
+from evals.scorers import find_scorer, scorer_identity
 from evals.scorers.code import imports
-from evals.scorers.python_source import literal, tree_of
+from evals.scorers.python_source import parse_literal, parse_source
 
 SOURCE = getsource(evals.scorers)
 NUMBERS = list(range(2000))
@@ -41,11 +41,11 @@ def in_threads(do: Callable[[], object]) -> list[object]:
 
 
 def test_trees_and_literals_are_built_one_at_a_time() -> None:
-    assert all(in_threads(lambda: tree_of(SOURCE).body))
-    assert in_threads(lambda: literal(str(NUMBERS))) == [NUMBERS] * 60
+    assert all(in_threads(lambda: parse_source(SOURCE).body))
+    assert in_threads(lambda: parse_literal(str(NUMBERS))) == [NUMBERS] * 60
 
 
 def test_code_and_scorers_are_looked_at_in_threads() -> None:
     assert in_threads(lambda: imports(SOURCE)) == [f"{SOURCE}\n"] * 60
-    known = identity(scorer("code"), {})
-    assert in_threads(lambda: identity(scorer("code"), {})) == [known] * 60
+    known = scorer_identity(find_scorer("code"), {})
+    assert in_threads(lambda: scorer_identity(find_scorer("code"), {})) == [known] * 60

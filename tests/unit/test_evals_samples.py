@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.runner.order import order, planned
+from evals.runner.order import plan_questions, shuffle_items
 from evals.suites.items import Item, load_items
 from harness.domain.errors import InputError
 
@@ -137,22 +137,22 @@ ids = st.sets(st.text(min_size=1, max_size=8), min_size=1, max_size=30)
 
 @given(ids=ids, seed=st.integers(0, 2**40))
 def test_the_order_is_a_permutation_that_the_seed_fixes(ids: set[str], seed: int) -> None:
-    assert sorted(order(ids, seed)) == sorted(ids)
-    assert order(ids, seed) == order(sorted(ids, reverse=True), seed)
+    assert sorted(shuffle_items(ids, seed)) == sorted(ids)
+    assert shuffle_items(ids, seed) == shuffle_items(sorted(ids, reverse=True), seed)
 
 
 def test_another_seed_gives_another_order() -> None:
     items = [str(n) for n in range(50)]
 
-    assert order(items, 1) != order(items, 2)
+    assert shuffle_items(items, 1) != shuffle_items(items, 2)
 
 
 @given(ids=ids, seed=st.integers(0, 99), wanted=st.integers(1, 40))
 def test_wanting_more_items_goes_on_where_fewer_ended(
     ids: set[str], seed: int, wanted: int
 ) -> None:
-    fewer = planned(ids, order_seed=seed, wanted=wanted, epochs=2)
-    more = planned(ids, order_seed=seed, wanted=wanted + 5, epochs=2)
+    fewer = plan_questions(ids, order_seed=seed, wanted=wanted, epochs=2)
+    more = plan_questions(ids, order_seed=seed, wanted=wanted + 5, epochs=2)
 
     assert more[: len(fewer)] == fewer
     assert len(fewer) == 2 * min(wanted, len(ids))

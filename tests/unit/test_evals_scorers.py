@@ -7,22 +7,22 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evals.scorers import SCORERS, Scored, identity, scorer
+from evals.scorers import SCORERS, ScoreResult, find_scorer, scorer_identity
 from evals.suites.items import Item
 from harness.domain.errors import InputError, NotFound
 
-RIGHT = Scored(1, 1)
-WRONG = Scored(0, 0)
-NONE = Scored(None, None)
+RIGHT = ScoreResult(1, 1)
+WRONG = ScoreResult(0, 0)
+NONE = ScoreResult(None, None)
 
 
-def form(rule: str) -> Scored:
+def form(rule: str) -> ScoreResult:
     """Right in substance, wrong in form."""
-    return Scored(0, 1, rule)
+    return ScoreResult(0, 1, rule)
 
 
-def judged(name: str, answer: str, item: Item, **given: Any) -> Scored:
-    chosen = scorer(name)
+def judged(name: str, answer: str, item: Item, **given: Any) -> ScoreResult:
+    chosen = find_scorer(name)
     options = chosen.complete([item], chosen.options(given))
     assert chosen.check(item, options) is None
     return chosen.score(answer, item, options)
@@ -49,7 +49,7 @@ def to(target: object, **metadata: object) -> Item:
         ("  ", NONE),
     ],
 )
-def test_exact(answer: str, scored: Scored) -> None:
+def test_exact(answer: str, scored: ScoreResult) -> None:
     assert judged("exact", answer, to("Paris")) == scored
 
 
@@ -75,7 +75,7 @@ def test_exact_takes_any_of_a_list_and_may_ignore_case() -> None:
         ("", NONE),
     ],
 )
-def test_numeric_on_a_final_line(answer: str, scored: Scored) -> None:
+def test_numeric_on_a_final_line(answer: str, scored: ScoreResult) -> None:
     assert judged("numeric", answer, to("42"), final_line="ANSWER:") == scored
 
 
@@ -93,7 +93,7 @@ def test_numeric_on_a_final_line(answer: str, scored: Scored) -> None:
     ],
 )
 def test_numeric_without_a_form_takes_the_last_number(
-    answer: str, target: object, scored: Scored
+    answer: str, target: object, scored: ScoreResult
 ) -> None:
     assert judged("numeric", answer, to(target)) == scored
 
@@ -116,7 +116,7 @@ def test_numeric_allows_its_tolerance_and_no_more() -> None:
         ("I would ask a colleague.", NONE),
     ],
 )
-def test_label(answer: str, scored: Scored) -> None:
+def test_label(answer: str, scored: ScoreResult) -> None:
     assert (
         judged("label", answer, to("account_access"), labels=["account_access", "billing"])
         == scored
@@ -132,7 +132,7 @@ def test_a_longer_label_hides_a_shorter_one_within_it() -> None:
 
 
 def test_without_a_list_the_labels_are_the_targets_of_the_suite() -> None:
-    label = scorer("label")
+    label = find_scorer("label")
     items = [to("red"), to("blue")]
 
     assert label.complete(items, label.options({}))["labels"] == ["blue", "red"]
@@ -152,7 +152,7 @@ def test_without_a_list_the_labels_are_the_targets_of_the_suite() -> None:
     ],
 )
 @pytest.mark.parametrize("target", ["B", 1, "blue"])
-def test_choice(target: object, answer: str, scored: Scored) -> None:
+def test_choice(target: object, answer: str, scored: ScoreResult) -> None:
     item = Item("i", "asked", target, choices=("red", "blue", "green"))
 
     assert judged("choice", answer, item) == scored
@@ -175,7 +175,7 @@ def test_choice_on_a_final_line() -> None:
         ("", NONE),
     ],
 )
-def test_regex(answer: str, scored: Scored) -> None:
+def test_regex(answer: str, scored: ScoreResult) -> None:
     assert judged("regex", answer, to("[A-Z]{2}-[0-9]+")) == scored
 
 
@@ -216,7 +216,7 @@ GOOD = json.dumps(FIELDS.target)
         ("", NONE),
     ],
 )
-def test_json_fields(answer: str, scored: Scored) -> None:
+def test_json_fields(answer: str, scored: ScoreResult) -> None:
     assert judged("json_fields", answer, FIELDS) == scored
 
 
@@ -229,8 +229,8 @@ def test_json_fields_forgives_a_null_that_was_left_out() -> None:
 def test_json_fields_can_be_graded() -> None:
     half = GOOD.replace("12.5", "1")
 
-    assert judged("json_fields", half, FIELDS, graded=True) == Scored(0.5, 0.5)
-    assert judged("json_fields", f"```{half}```", FIELDS, graded=True) == Scored(
+    assert judged("json_fields", half, FIELDS, graded=True) == ScoreResult(0.5, 0.5)
+    assert judged("json_fields", f"```{half}```", FIELDS, graded=True) == ScoreResult(
         0, 0.5, "code_fence"
     )
 
@@ -274,7 +274,7 @@ def test_each_rule_of_writing(rule: dict[str, object], kept: str, broken: str) -
         ("", NONE),
     ],
 )
-def test_instructions_forgive_what_is_around_the_text(answer: str, scored: Scored) -> None:
+def test_instructions_forgive_what_is_around_the_text(answer: str, scored: ScoreResult) -> None:
     rules = [
         {"rule": "sentences_exact", "count": 2},
         {"rule": "no_commas"},
@@ -293,15 +293,15 @@ def test_instructions_can_be_graded() -> None:
 
 def test_an_unknown_scorer_and_an_unknown_option_name_the_nearest() -> None:
     with pytest.raises(NotFound, match="did you mean 'json_fields'"):
-        scorer("json_field")
+        find_scorer("json_field")
     with pytest.raises(NotFound, match="there are: exact, "):
-        scorer("zzz")
+        find_scorer("zzz")
     with pytest.raises(InputError, match="did you mean 'tolerance'"):
-        scorer("numeric").options({"tolerence": 1})
+        find_scorer("numeric").options({"tolerence": 1})
     with pytest.raises(InputError, match="'graded': 'yes' is not a yes or no"):
-        scorer("json_fields").options({"graded": "yes"})
+        find_scorer("json_fields").options({"graded": "yes"})
     with pytest.raises(InputError, match="it knows: labels"):
-        scorer("label").options({"zzz": 1})
+        find_scorer("label").options({"zzz": 1})
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_an_unknown_scorer_and_an_unknown_option_name_the_nearest() -> None:
 def test_an_item_that_a_scorer_cannot_judge_is_refused(
     name: str, item: Item, given: dict[str, object], told: str
 ) -> None:
-    chosen = scorer(name)
+    chosen = find_scorer(name)
     with pytest.raises(InputError, match=told):
         chosen.check(item, chosen.complete([item], chosen.options(given)))
 
@@ -399,9 +399,9 @@ def test_no_answer_breaks_a_scorer_and_leniency_never_costs(
 
 
 def test_a_scorers_identity_changes_with_its_options_and_its_name() -> None:
-    numeric = scorer("numeric")
+    numeric = find_scorer("numeric")
     one, other = numeric.options({}), numeric.options({"tolerance": 0.5})
 
-    assert identity(numeric, one) == identity(numeric, one)
-    assert len({identity(numeric, one), identity(numeric, other)}) == 2
-    assert identity(numeric, one).startswith("numeric@")
+    assert scorer_identity(numeric, one) == scorer_identity(numeric, one)
+    assert len({scorer_identity(numeric, one), scorer_identity(numeric, other)}) == 2
+    assert scorer_identity(numeric, one).startswith("numeric@")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.runner.run_dirs import PREFIX, scratch
+from evals.runner.run_dirs import PREFIX, run_dir
 
 HOLD = """
 import sys, tempfile
@@ -26,7 +26,7 @@ def _own_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_folder_is_private_and_gone_afterwards() -> None:
-    with scratch() as folder:
+    with run_dir() as folder:
         assert folder.stat().st_mode & 0o077 == 0
         (folder / "log").write_text("a prompt", encoding="utf-8")
     assert not folder.exists()
@@ -44,10 +44,10 @@ def test_a_killed_runs_folder_is_cleared_by_the_next_run_and_one_in_use_stays(
     ) as other:
         assert other.stdout is not None
         theirs = Path(other.stdout.readline().strip())
-        with scratch():
+        with run_dir():
             assert theirs.exists()
         other.send_signal(signal.SIGKILL)
         other.wait()
     assert theirs.exists()
-    with scratch() as ours:
+    with run_dir() as ours:
         assert list(tmp_path.glob(f"{PREFIX}*")) == [ours]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from evals.suites.items import Item
-from evals.suites.suite import Catalog, load_suite, rendered, task_file
+from evals.suites.suite import ConfiguredSuites, load_suite, render_prompt, task_file
 from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.settings import SuiteSettings
 from harness.ports import SuiteCatalog
@@ -46,7 +46,7 @@ def test_whatever_decides_a_score_changes_the_pin(colours: SuiteSettings) -> Non
 
 @pytest.mark.req("F6")
 def test_a_catalog_sees_that_its_data_has_changed(colours: SuiteSettings) -> None:
-    catalog: SuiteCatalog = Catalog({"colours": colours})
+    catalog: SuiteCatalog = ConfiguredSuites({"colours": colours})
     before = catalog.pin("colours")
     assert colours.path is not None
     with colours.path.open("a", encoding="utf-8") as file:
@@ -59,7 +59,9 @@ def test_a_catalog_sees_that_its_data_has_changed(colours: SuiteSettings) -> Non
 def test_a_catalog_names_its_suites_and_the_nearest_to_a_wrong_name(
     colours: SuiteSettings,
 ) -> None:
-    catalog = Catalog({"colours": colours, "plain": replace(colours, name="plain", title="")})
+    catalog = ConfiguredSuites(
+        {"colours": colours, "plain": replace(colours, name="plain", title="")}
+    )
 
     assert catalog.names() == ["colours", "plain"]
     assert (catalog.title("colours"), catalog.title("plain")) == ("Colours", "plain")
@@ -68,14 +70,14 @@ def test_a_catalog_names_its_suites_and_the_nearest_to_a_wrong_name(
     with pytest.raises(NotFound, match="there are: colours, plain"):
         catalog.title("zzzzz")
     with pytest.raises(NotFound, match="add one under `suites`"):
-        Catalog({}).pin("colours")
+        ConfiguredSuites({}).pin("colours")
 
 
 def test_a_suite_without_its_file_says_what_to_mend(colours: SuiteSettings) -> None:
     gone = replace(colours, path=Path("/nowhere/data.jsonl"))
 
     with pytest.raises(InputError, match=r"suite 'colours': .*No such file.*mend its path"):
-        Catalog({"colours": gone}).pin("colours")
+        ConfiguredSuites({"colours": gone}).pin("colours")
 
 
 def test_items_that_the_scorer_cannot_judge_are_counted_and_not_in_the_suite(
@@ -94,7 +96,7 @@ def test_items_that_the_scorer_cannot_judge_are_counted_and_not_in_the_suite(
         input_field="prompt",
         target_field="instruction_id_list+kwargs",
     )
-    catalog = Catalog({"ifeval": settings})
+    catalog = ConfiguredSuites({"ifeval": settings})
 
     assert catalog.pin("ifeval").items == 1
     assert catalog.left_out("ifeval") == {"instruction startend:rhyme is not known": 1}
@@ -136,7 +138,7 @@ def test_a_template_places_input_and_choices_and_leaves_other_braces(
 ) -> None:
     item = Item("i", "Which {choices}?", "A", choices=("red", "{input}"))
 
-    assert rendered(template, item) == text
+    assert render_prompt(template, item) == text
 
 
 def test_a_task_is_a_file_and_perhaps_a_name() -> None:
@@ -161,7 +163,7 @@ def test_tags_are_carried_with_their_items(tmp_path: Path) -> None:
         {"id": "c", "input": "3?", "target": "z"},
     ]
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    catalog: SuiteCatalog = Catalog({"tagged": SuiteSettings("tagged", path=file)})
+    catalog: SuiteCatalog = ConfiguredSuites({"tagged": SuiteSettings("tagged", path=file)})
 
     assert catalog.tags("tagged") == {"a": ("hard", "dk"), "b": ("easy",)}
     assert catalog.shown("tagged", "a") == ("1?", "x")
@@ -179,7 +181,7 @@ def test_tags_that_are_no_texts_are_told_when_the_suite_is_loaded(tmp_path: Path
 
 
 def test_an_inspect_task_has_no_tags_and_shows_no_items() -> None:
-    catalog = Catalog({"t": SuiteSettings("t", task="mine.py")})
+    catalog = ConfiguredSuites({"t": SuiteSettings("t", task="mine.py")})
 
     assert catalog.tags("t") == {}
     with pytest.raises(NotFound, match="is an Inspect task"):

@@ -7,34 +7,36 @@ from typing import Any
 
 import pytest
 
-from evals.runner.questions import spoken
-from evals.scorers import Call, Scored, scorer
+from evals.runner.questions import answer_text
+from evals.scorers import AnswerToolCall, ScoreResult, find_scorer
 from evals.suites.items import Item
-from evals.suites.request_fields import fields_of
+from evals.suites.request_fields import merge_fields
 from evals.suites.suite import load_suite
 from harness.domain.errors import InputError
 from harness.domain.settings import SuiteSettings
 
-RIGHT, WRONG, NONE = Scored(1, 1), Scored(0, 0), Scored(None, None)
+RIGHT, WRONG, NONE = ScoreResult(1, 1), ScoreResult(0, 0), ScoreResult(None, None)
 TARGET = {"name": "weather.today", "arguments": {"city": "Oslo", "days": 3}}
 SHARED = Path(os.environ.get("SWAPGATE_SHARED", Path(__file__).parents[3] / "shared"))
 BFCL = SHARED / "evaldata" / "bfcl_simple_python.jsonl"
 
 
-def form(rule: str) -> Scored:
-    return Scored(0, 1, rule)
+def form(rule: str) -> ScoreResult:
+    return ScoreResult(0, 1, rule)
 
 
-def judged(answer: str, *calls: Call, target: object = TARGET, any_of: bool = False) -> Scored:
-    chosen = scorer("tool_call")
+def judged(
+    answer: str, *calls: AnswerToolCall, target: object = TARGET, any_of: bool = False
+) -> ScoreResult:
+    chosen = find_scorer("tool_call")
     item, options = Item("i", "asked", target), chosen.options({"any_of": any_of})
     assert chosen.check(item, options) is None
     assert chosen.calls is not None
     return chosen.calls(calls, answer, item, options)
 
 
-def call(name: str = "weather.today", **arguments: object) -> Call:
-    return Call(name, json.dumps(arguments or TARGET["arguments"]))
+def call(name: str = "weather.today", **arguments: object) -> AnswerToolCall:
+    return AnswerToolCall(name, json.dumps(arguments or TARGET["arguments"]))
 
 
 @pytest.mark.req("A8")
@@ -46,20 +48,25 @@ def call(name: str = "weather.today", **arguments: object) -> Call:
         (call(city="Oslo", days="3"), form("argument_type")),
         (call("weather_today"), form("tool_name_form")),
         (call("functions.weather.today"), form("tool_name_form")),
-        (Call("weather.today", "{'city': 'Oslo', 'days': 3}"), form("single_quotes")),
-        (Call("weather.today", '{"city": "Oslo", "days": 3,}'), form("trailing_comma")),
+        (AnswerToolCall("weather.today", "{'city': 'Oslo', 'days': 3}"), form("single_quotes")),
         (
-            Call("weather.today", json.dumps(json.dumps(TARGET["arguments"]))),
+            AnswerToolCall("weather.today", '{"city": "Oslo", "days": 3,}'),
+            form("trailing_comma"),
+        ),
+        (
+            AnswerToolCall("weather.today", json.dumps(json.dumps(TARGET["arguments"]))),
             form("double_escaped"),
         ),
         (call(city="Bergen", days=3), WRONG),
         (call(city="Oslo"), WRONG),
         (call(city="Oslo", days=3, unit="C"), WRONG),
         (call("weather.tomorrow"), WRONG),
-        (Call("weather.today", "Oslo, please"), WRONG),
+        (AnswerToolCall("weather.today", "Oslo, please"), WRONG),
     ],
 )
-def test_a_call_is_right_by_its_name_and_arguments(made: Call, scored: Scored) -> None:
+def test_a_call_is_right_by_its_name_and_arguments(
+    made: AnswerToolCall, scored: ScoreResult
+) -> None:
     assert judged("", made) == scored
 
 
@@ -83,7 +90,7 @@ def test_a_call_is_right_by_its_name_and_arguments(made: Call, scored: Scored) -
     ],
 )
 def test_a_call_that_is_written_as_text_breaks_the_form_only(
-    answer: str, scored: Scored
+    answer: str, scored: ScoreResult
 ) -> None:
     assert judged(answer) == scored
 
@@ -92,7 +99,7 @@ def test_several_calls_are_right_in_any_order_and_none_may_be_missing() -> None:
     other = {"name": "time", "arguments": {}}
     both = [TARGET, other]
 
-    assert judged("", Call("time", ""), call(), target=both) == RIGHT
+    assert judged("", AnswerToolCall("time", ""), call(), target=both) == RIGHT
     assert judged("", call(), target=both) == WRONG
     assert judged("", call(), call(), target=both) == WRONG
 
@@ -124,15 +131,15 @@ def test_accepted_values_may_be_several_and_an_argument_optional() -> None:
 def test_a_target_that_is_no_call_is_told(
     target: object, options: dict[str, Any], told: str
 ) -> None:
-    chosen = scorer("tool_call")
+    chosen = find_scorer("tool_call")
 
     with pytest.raises(InputError, match=told):
         chosen.check(Item("i", "asked", target), chosen.options(options))
 
 
 def test_an_answer_with_calls_is_stored_with_them() -> None:
-    assert spoken("Hello.", []) == "Hello."
-    assert json.loads(spoken("", [call(), Call("x", "{")])) == {
+    assert answer_text("Hello.", []) == "Hello."
+    assert json.loads(answer_text("", [call(), AnswerToolCall("x", "{")])) == {
         "content": "",
         "tool_calls": [TARGET, {"name": "x", "arguments": "{"}],
     }
@@ -143,7 +150,7 @@ def test_an_item_may_have_tools_of_its_own() -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
     item = Item("i", "asked", "x", metadata={"tools": [tool], "tool_choice": "required"})
 
-    assert fields_of(ours, item) == {
+    assert merge_fields(ours, item) == {
         "tools": [tool],
         "tool_choice": "required",
         "response_format": {"type": "json_object"},
@@ -171,7 +178,7 @@ def test_a_wrong_field_of_the_request_is_told_with_its_place(
     item = Item("i", "asked", "x", metadata=request_)
     if "tool" not in request_:
         with pytest.raises(InputError, match="item 'i': metadata: " + told):
-            fields_of({}, item)
+            merge_fields({}, item)
 
 
 @pytest.mark.req("F6")
@@ -204,5 +211,8 @@ def test_every_public_ground_truth_is_right_by_its_own_first_values() -> None:
         target = {"name": name, "arguments": accepted}
         # An empty text stands first where the argument had better be left out.
         given = {key: values[0] for key, values in accepted.items() if values[0] != ""}
-        assert judged("", Call(name, json.dumps(given)), target=target, any_of=True) == RIGHT
+        assert (
+            judged("", AnswerToolCall(name, json.dumps(given)), target=target, any_of=True)
+            == RIGHT
+        )
     assert len(flat) > 350

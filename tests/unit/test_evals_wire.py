@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.runner.chat_completions import (
-    Embedded,
+    EmbeddingReply,
     MalformedReply,
-    ToolUse,
-    body,
-    embedded,
-    reply,
+    ReplyToolCall,
+    parse_embeddings,
+    parse_reply,
+    request_body,
 )
 from harness.domain.routing.target import RequestPatch, Target
 
@@ -28,7 +28,7 @@ def test_the_request_patch_wins_over_the_target_and_the_target_over_the_suite() 
         request_patch=RequestPatch(parameters={"seed": 2}),
     )
 
-    assert body(target, ASKED, {"temperature": 0.0, "max_tokens": 9}) == {
+    assert request_body(target, ASKED, {"temperature": 0.0, "max_tokens": 9}) == {
         "model": "m",
         "messages": ASKED,
         "temperature": 0.5,
@@ -41,7 +41,7 @@ def test_the_request_patch_wins_over_the_target_and_the_target_over_the_suite() 
 def test_a_null_takes_a_field_out_and_one_limit_replaces_the_other() -> None:
     target = Target("sim", "m", parameters={"temperature": None, "max_completion_tokens": 5})
 
-    sent = body(target, ASKED, {"temperature": 0.0, "max_tokens": 9})
+    sent = request_body(target, ASKED, {"temperature": 0.0, "max_tokens": 9})
 
     assert sent == {"model": "m", "messages": ASKED, "max_completion_tokens": 5}
 
@@ -56,7 +56,7 @@ def test_the_addendum_goes_to_the_end_of_the_system_message(
     patch = RequestPatch(prompt_addendum="JSON only.", response_format={"type": "json_object"})
     messages = [*({"role": "system", "content": text} for text in before), *ASKED]
 
-    sent = body(Target("sim", "m", request_patch=patch), messages, {})
+    sent = request_body(Target("sim", "m", request_patch=patch), messages, {})
 
     assert sent["messages"] == [{"role": "system", "content": system}, *ASKED]
     assert sent["response_format"] == {"type": "json_object"}
@@ -69,7 +69,7 @@ def raw(message: object, **more: object) -> bytes:
 
 
 def test_a_reply_tells_text_usage_and_who_served_it() -> None:
-    found = reply(
+    found = parse_reply(
         raw(
             {"content": "Hello"},
             model="m-2026",
@@ -95,14 +95,14 @@ def test_a_reply_tells_text_usage_and_who_served_it() -> None:
     ],
 )
 def test_content_may_be_a_refusal_parts_or_nothing(message: object, text: str) -> None:
-    assert reply(raw(message)).text == text
+    assert parse_reply(raw(message)).text == text
 
 
 def test_tool_calls_are_kept_as_sent() -> None:
     call = {"id": "c1", "function": {"name": "add", "arguments": '{"a": 1}'}}
 
-    assert reply(raw({"content": None, "tool_calls": [call]})).tool_calls == (
-        ToolUse("c1", "add", '{"a": 1}'),
+    assert parse_reply(raw({"content": None, "tool_calls": [call]})).tool_calls == (
+        ReplyToolCall("c1", "add", '{"a": 1}'),
     )
 
 
@@ -119,23 +119,25 @@ def test_tool_calls_are_kept_as_sent() -> None:
 )
 def test_what_is_no_chat_completion_is_called_malformed(answer: bytes, told: str) -> None:
     with pytest.raises(MalformedReply, match=told):
-        reply(answer)
+        parse_reply(answer)
 
 
 @given(st.binary(max_size=80))
 def test_no_bytes_break_the_reader(answer: bytes) -> None:
     with pytest.raises(MalformedReply):
-        reply(answer)
+        parse_reply(answer)
 
 
 def test_embeddings_are_read_in_the_order_of_their_texts() -> None:
     data = [{"index": 1, "embedding": [0, 1]}, {"index": 0, "embedding": [1.5, 0]}]
     answer = {"data": data, "usage": {"prompt_tokens": 7}}
 
-    assert embedded(json.dumps(answer).encode()) == Embedded(((1.5, 0.0), (0.0, 1.0)), 7, "")
+    assert parse_embeddings(json.dumps(answer).encode()) == EmbeddingReply(
+        ((1.5, 0.0), (0.0, 1.0)), 7, ""
+    )
 
 
 @given(st.binary(max_size=50) | st.sampled_from([b'{"data": 1}', b'{"data": [{"index": 0}]}']))
 def test_what_holds_no_embeddings_is_called_malformed(answer: bytes) -> None:
     with pytest.raises(MalformedReply, match="holds no embeddings"):
-        embedded(answer)
+        parse_embeddings(answer)

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from evals.scorers.json_repair import REPAIRS
-from evals.scorers.unwrap import peelings
+from evals.scorers.unwrap import unwrap_layers
 from harness.cli.routing import models
 from harness.cli.routing.target_options import TargetOptions, target_asked
 from harness.domain.routing.target import RequestPatch, Target
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.req("A8")
 
 def test_the_rules_that_repairs_and_peelings_name_have_words() -> None:
     named = {name for name, _ in REPAIRS} | {"leading_prose", "trailing_prose"}
-    named |= {rule for rule, _ in peelings('```\\n**"label".**\\n```')}
+    named |= {rule for rule, _ in unwrap_layers('```\\n**"label".**\\n```')}
 
     assert named <= set(FORMS)
 

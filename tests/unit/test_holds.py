@@ -19,26 +19,26 @@ from harness.domain.proposals.proposal import Phase
 from harness.gate.online import holds
 from harness.runtime.clock import ManualClock
 from harness.store.memory.store import MemoryStore
-from tests.support.control.control_plane import BEN, SECRET, World, block_of
+from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, block_of
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path) -> SmallInstallation:
     clock = ManualClock()
-    made = World(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock)
+    made = SmallInstallation(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock)
     made.set_up()
     proposal = made.propose()
     assert made.until_decided(proposal.id).phase is Phase.CANARY
     return made
 
 
-def live(world: World) -> Rollout:
+def live(world: SmallInstallation) -> Rollout:
     with world.store.read() as tx:
         (rollout,) = tx.rollouts.live()
     return rollout
 
 
-def requests(world: World, number: int, *, minutes_ago: int = 0) -> None:
+def requests(world: SmallInstallation, number: int, *, minutes_ago: int = 0) -> None:
     minute = world.clock.now().replace(second=0, microsecond=0)
     row = Traffic(
         live(world).route, minute - timedelta(minutes=minutes_ago), f"w{minutes_ago}",
@@ -48,19 +48,21 @@ def requests(world: World, number: int, *, minutes_ago: int = 0) -> None:
         tx.observations.append([], [row])
 
 
-def up_to_the_next_step(world: World) -> None:
+def up_to_the_next_step(world: SmallInstallation) -> None:
     """Enough exposures: the next look would advance."""
     world.feed(blocks=4)
     world.turn()
     assert look(world, world.context()).kind.value == "advance"
 
 
-def look(world: World, ctx: object) -> Action:
+def look(world: SmallInstallation, ctx: object) -> Action:
     return driver.look(ctx, live(world))  # type: ignore[arg-type]
 
 
 @pytest.mark.req("F3")
-def test_where_routers_fall_silent_it_holds_tells_once_and_goes_on(world: World) -> None:
+def test_where_routers_fall_silent_it_holds_tells_once_and_goes_on(
+    world: SmallInstallation,
+) -> None:
     up_to_the_next_step(world)
     ctx = world.context()
     requests(world, 3000)
@@ -80,7 +82,7 @@ def test_where_routers_fall_silent_it_holds_tells_once_and_goes_on(world: World)
 
 
 @pytest.mark.req("F3")
-def test_a_quiet_route_is_no_gap(world: World) -> None:
+def test_a_quiet_route_is_no_gap(world: SmallInstallation) -> None:
     up_to_the_next_step(world)
     requests(world, 20)
     world.clock.advance(300)
@@ -89,7 +91,7 @@ def test_a_quiet_route_is_no_gap(world: World) -> None:
 
 
 @pytest.mark.req("F3")
-def test_a_clock_that_is_set_moves_no_canary_for_a_while(world: World) -> None:
+def test_a_clock_that_is_set_moves_no_canary_for_a_while(world: SmallInstallation) -> None:
     up_to_the_next_step(world)
     ctx = world.context()
     look(world, ctx)
@@ -102,7 +104,7 @@ def test_a_clock_that_is_set_moves_no_canary_for_a_while(world: World) -> None:
 
 
 @pytest.mark.req("F3")
-def test_blocks_from_the_future_move_no_canary(world: World) -> None:
+def test_blocks_from_the_future_move_no_canary(world: SmallInstallation) -> None:
     up_to_the_next_step(world)
     with world.store.read() as tx:
         blocks = tx.observations.blocks(live(world).id)
@@ -113,7 +115,7 @@ def test_blocks_from_the_future_move_no_canary(world: World) -> None:
 
 
 @pytest.mark.req("F3")
-def test_a_step_does_not_end_by_a_clock_that_is_set(world: World) -> None:
+def test_a_step_does_not_end_by_a_clock_that_is_set(world: SmallInstallation) -> None:
     ctx = world.context()
     look(world, ctx)
     world.clock.jump(live(world).current.deadline_s + 60)
@@ -124,7 +126,9 @@ def test_a_step_does_not_end_by_a_clock_that_is_set(world: World) -> None:
 
 
 @pytest.mark.req("F3")
-def test_a_canary_without_traffic_on_a_route_that_has_it_is_told_early(world: World) -> None:
+def test_a_canary_without_traffic_on_a_route_that_has_it_is_told_early(
+    world: SmallInstallation,
+) -> None:
     ctx = world.context()
     world.clock.advance(700)
     requests(world, 900)
@@ -138,7 +142,7 @@ def test_a_canary_without_traffic_on_a_route_that_has_it_is_told_early(world: Wo
 
 
 @pytest.mark.req("F3")
-def test_a_router_with_an_old_snapshot_holds_the_next_step(world: World) -> None:
+def test_a_router_with_an_old_snapshot_holds_the_next_step(world: SmallInstallation) -> None:
     ctx = world.context()
     up_to_the_next_step(world)
     old = live(world)
@@ -154,7 +158,9 @@ def test_a_router_with_an_old_snapshot_holds_the_next_step(world: World) -> None
 
 
 @pytest.mark.req("F3")
-def test_routers_that_are_silent_for_a_night_hold_it_all_the_night(world: World) -> None:
+def test_routers_that_are_silent_for_a_night_hold_it_all_the_night(
+    world: SmallInstallation,
+) -> None:
     up_to_the_next_step(world)
     requests(world, 3000)
     ctx = world.context()
@@ -167,7 +173,7 @@ def test_routers_that_are_silent_for_a_night_hold_it_all_the_night(world: World)
 
 
 @pytest.mark.req("F3")
-def test_where_a_time_comes_again_old_rows_pass_for_no_news(world: World) -> None:
+def test_where_a_time_comes_again_old_rows_pass_for_no_news(world: SmallInstallation) -> None:
     ctx = world.context()
     up_to_the_next_step(world)
     world.clock.advance(900)
@@ -193,7 +199,7 @@ def test_where_a_time_comes_again_old_rows_pass_for_no_news(world: World) -> Non
 
 @pytest.mark.req("F3")
 def test_a_control_process_that_began_after_the_clock_was_set_back_sees_it(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     up_to_the_next_step(world)
     world.clock.advance(900)
@@ -212,7 +218,7 @@ def test_a_control_process_that_began_after_the_clock_was_set_back_sees_it(
 
 @pytest.mark.req("F3")
 def test_who_is_silent_since_before_the_first_block_is_silent_all_the_same(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     requests(world, 3000)
     rollout = live(world)
@@ -225,7 +231,7 @@ def test_who_is_silent_since_before_the_first_block_is_silent_all_the_same(
 
 @pytest.mark.req("F3")
 def test_an_alert_that_was_told_before_the_clock_was_set_back_still_ends(
-    world: World,
+    world: SmallInstallation,
 ) -> None:
     up_to_the_next_step(world)
     ctx = world.context()
@@ -240,7 +246,7 @@ def test_an_alert_that_was_told_before_the_clock_was_set_back_still_ends(
     assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, live(world).id)
 
 
-def router_fails(world: World, about: str, subject: str = "route chat") -> None:
+def router_fails(world: SmallInstallation, about: str, subject: str = "route chat") -> None:
     """As a router's alarms tell it (`router.health.worker_alerts`)."""
     kind, now = AlertKind.INTERNAL_ERROR, world.clock.now()
     key = f"{kind.value}:{about}"
@@ -250,7 +256,9 @@ def router_fails(world: World, about: str, subject: str = "route chat") -> None:
 
 
 @pytest.mark.req("F2", "F3")
-def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(world: World) -> None:
+def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
+    world: SmallInstallation,
+) -> None:
     up_to_the_next_step(world)
     ctx, rollout = world.context(), live(world)
     router_fails(world, rollout.id)
@@ -278,7 +286,7 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(world: World) 
 
 
 @pytest.mark.req("F2", "F3")
-def test_status_says_that_faults_hold_it_how_many_and_why(world: World) -> None:
+def test_status_says_that_faults_hold_it_how_many_and_why(world: SmallInstallation) -> None:
     ctx, rollout = world.context(), live(world)
     assert comparison.explained(ctx, "chat").status.held == []
     for _ in range(3):
@@ -296,14 +304,16 @@ def test_status_says_that_faults_hold_it_how_many_and_why(world: World) -> None:
 
 
 @pytest.mark.req("F3")
-def test_a_fault_of_a_router_holds_no_harm_back(world: World) -> None:
+def test_a_fault_of_a_router_holds_no_harm_back(world: SmallInstallation) -> None:
     world.feed(blocks=8, failing=True)
     router_fails(world, live(world).id)
     found = look(world, world.context())
     assert found.signal is Signal.HARM
 
 
-def test_a_fault_of_a_router_is_over_with_its_rollout_or_by_silence(world: World) -> None:
+def test_a_fault_of_a_router_is_over_with_its_rollout_or_by_silence(
+    world: SmallInstallation,
+) -> None:
     ctx, rollout = world.context(), live(world)
     router_fails(world, rollout.id)
     router_fails(world, "route other", "route other")

@@ -43,7 +43,7 @@ def test_a_value_of_the_environment_and_a_profile_have_the_same_limits(tmp_path:
     with pytest.raises(ConfigError, match="SWAPGATE__HOME: not a YAML value"):
         environment.overrides({"SWAPGATE__HOME": "[" * 1000})
     with pytest.raises(InputError, match="aliases"):
-        profiles.load(file)
+        profiles.load_profiles(file)
 
 
 def test_a_few_aliases_are_welcome(tmp_path: Path) -> None:

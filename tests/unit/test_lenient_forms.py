@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from evals.scorers import Call, Scored, scorer
+from evals.scorers import AnswerToolCall, ScoreResult, find_scorer
 from evals.suites.items import Item
 from harness.gate.offline.format_rules import FORMS, OTHER, form_of
 
@@ -39,8 +39,8 @@ JSON_ANSWERS = [
 ]  # fmt: skip
 
 
-def scored(name: str, answer: str, item: Item, **options: Any) -> Scored:
-    chosen = scorer(name)
+def scored(name: str, answer: str, item: Item, **options: Any) -> ScoreResult:
+    chosen = find_scorer(name)
     settings = chosen.complete([item], chosen.options(options))
     assert chosen.check(item, settings) is None
     return chosen.score(answer, item, settings)
@@ -50,7 +50,7 @@ def scored(name: str, answer: str, item: Item, **options: Any) -> Scored:
 def test_json_that_an_application_could_not_parse_or_would_misread(
     answer: str, rule: str
 ) -> None:
-    assert scored("json_fields", answer, Item("i", "asked", INVOICE)) == Scored(0, 1, rule)
+    assert scored("json_fields", answer, Item("i", "asked", INVOICE)) == ScoreResult(0, 1, rule)
 
 
 def test_an_object_within_another_is_not_taken_for_the_answer() -> None:
@@ -67,7 +67,7 @@ def test_the_same_forms_around_another_substance_are_wrong_both_ways(
 ) -> None:
     other = Item("i", "asked", {**INVOICE, "supplier": "Marlow Textiles"})
 
-    assert scored("json_fields", answer, other) == Scored(0, 0), rule
+    assert scored("json_fields", answer, other) == ScoreResult(0, 0), rule
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,9 @@ def test_the_same_forms_around_another_substance_are_wrong_both_ways(
 def test_short_answers(
     name: str, answer: str, target: str, options: dict[str, Any], rule: str
 ) -> None:
-    assert scored(name, answer, Item("i", "asked", target), **options) == Scored(0, 1, rule)
+    assert scored(name, answer, Item("i", "asked", target), **options) == ScoreResult(
+        0, 1, rule
+    )
 
 
 def told(*rules: Mapping[str, object]) -> Item:
@@ -124,7 +126,7 @@ NO_COMMAS = {"rule": "no_commas"}
     ],
 )
 def test_texts_that_follow_in_another_form(answer: str, item: Item, rule: str) -> None:
-    assert scored("instructions", answer, item) == Scored(0, 1, rule)
+    assert scored("instructions", answer, item) == ScoreResult(0, 1, rule)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_texts_that_follow_in_another_form(answer: str, item: Item, rule: str) -
     ],
 )
 def test_what_was_not_followed_in_any_form_stays_wrong(answer: str, item: Item) -> None:
-    assert scored("instructions", answer, item) == Scored(0, 0)
+    assert scored("instructions", answer, item) == ScoreResult(0, 0)
 
 
 WEATHER = {"name": "get_weather", "arguments": {"city": "Oslo", "days": 2}}
@@ -156,16 +158,16 @@ WEATHER = {"name": "get_weather", "arguments": {"city": "Oslo", "days": 2}}
     ],
 )
 def test_tool_calls(calls: list[tuple[str, str]], answer: str, rule: str) -> None:
-    tool_call = scorer("tool_call")
+    tool_call = find_scorer("tool_call")
     assert tool_call.calls is not None
     found = tool_call.calls(
-        [Call(*each) for each in calls],
+        [AnswerToolCall(*each) for each in calls],
         answer,
         Item("i", "asked", WEATHER),
         tool_call.options({}),
     )
 
-    assert found == Scored(0, 1, rule)
+    assert found == ScoreResult(0, 1, rule)
     assert form_of(rule, "tool_call") != OTHER
 
 

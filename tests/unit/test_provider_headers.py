@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.runner.http_transport import HttpCalls
+from evals.runner.http_transport import HttpTransport
 from harness.domain.errors import InputError, NoAnswer
 from harness.domain.providers.headers import LONGEST_NAME, LONGEST_VALUE, MOST, check_headers
 from harness.domain.routing.target import Provider
@@ -96,7 +96,7 @@ def test_an_eval_is_told_of_a_header_that_cannot_be_sent() -> None:
     ours = Provider("up", "openai", "http://127.0.0.1:9/v1", None, {"x-a": f"a\n{SECRET}"})
 
     async def asked() -> None:
-        calls = HttpCalls(ours, None, connections=1, timeout_s=5.0)
+        calls = HttpTransport(ours, None, connections=1, timeout_s=5.0)
         try:
             await calls.post("/chat/completions", b"{}")
         finally:
@@ -121,7 +121,7 @@ def test_no_provider_tells_an_exam_from_users_by_its_headers() -> None:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         ours = Provider("up", "openai", f"http://127.0.0.1:{port}/v1", None, {"X-Team": "a"})
-        calls = HttpCalls(ours, "k3y", connections=1, timeout_s=5.0)
+        calls = HttpTransport(ours, "k3y", connections=1, timeout_s=5.0)
         await calls.post("/chat/completions", b"{}")
         await calls.close()
         server.close()

@@ -26,7 +26,7 @@ from harness.runtime.clock import ManualClock
 from harness.store.signing.signed_snapshot import verified
 from harness.store.sql import SqlStore
 from router.snapshot.holder import SnapshotHolder
-from tests.support.control.control_plane import BEN, SECRET, World
+from tests.support.control.control_plane import BEN, SECRET, SmallInstallation
 from tests.support.site.signing_keys import CONTROL, VERIFIER
 
 pytestmark = pytest.mark.req("G6", "F1")
@@ -66,7 +66,7 @@ class Place:
         self.folder = folder
         clock = ManualClock()
         control = SqlStore(url, secret=SECRET, clock=clock, signatures=CONTROL)
-        self.world = World(folder, control, clock=clock)
+        self.world = SmallInstallation(folder, control, clock=clock)
         self.store = SqlStore(url, secret=SECRET, clock=clock, signatures=VERIFIER)
         self.holder = self.new_holder()
 

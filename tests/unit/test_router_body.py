@@ -272,7 +272,7 @@ messages = st.lists(
 @pytest.mark.req("A8")
 @given(st.builds(Target, st.just("p"), st.just("m"), parameters, patches), messages)
 def test_what_was_measured_is_what_serves(target: Target, said: list[dict[str, str]]) -> None:
-    measured = chat_completions.body(target, said, {})
+    measured = chat_completions.request_body(target, said, {})
 
     assert sent({"model": "r", "messages": said}, target) == measured
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from evals.sim import faults
 from evals.sim.fault_injection import blanks, gzipped
-from evals.sim.faults import Fault, FaultBook, Kind
+from evals.sim.faults import Fault, FaultBook, FaultKind
 from harness.domain.errors import InputError
 
 rates = st.integers(0, 1000).map(lambda n: n / 1000)
@@ -35,7 +35,7 @@ def test_which_requests_are_hit_depends_on_the_seed_alone() -> None:
 
 def test_a_fault_ends_after_its_count() -> None:
     book = FaultBook()
-    book.set("m", Fault(Kind.STATUS, until_count=2))
+    book.set("m", Fault(FaultKind.STATUS, until_count=2))
 
     assert [bool(book.draw("m", seed=0)) for _ in range(4)] == [True, True, False, False]
     assert book.as_json()["m"]["hit"] == 2
@@ -44,25 +44,25 @@ def test_a_fault_ends_after_its_count() -> None:
 
 def test_a_models_own_fault_stands_before_the_one_for_all() -> None:
     book = FaultBook()
-    book.set("*", Fault(Kind.HTML))
-    book.set("m", Fault(Kind.STATUS))
+    book.set("*", Fault(FaultKind.HTML))
+    book.set("m", Fault(FaultKind.STATUS))
 
-    assert book.draw("m", seed=0) == Fault(Kind.STATUS)
-    assert book.draw("other", seed=0) == Fault(Kind.HTML)
+    assert book.draw("m", seed=0) == Fault(FaultKind.STATUS)
+    assert book.draw("other", seed=0) == Fault(FaultKind.HTML)
     book.clear("m")
-    assert book.draw("m", seed=0) == Fault(Kind.HTML)
+    assert book.draw("m", seed=0) == Fault(FaultKind.HTML)
     book.clear()
     assert book.draw("m", seed=0) is None
 
 
 def test_a_fault_has_the_defaults_of_its_kind() -> None:
-    assert faults.parse({"kind": "status"}).status == 500
-    assert faults.parse({"kind": "html"}).status == 200
-    assert faults.parse({"kind": "stall"}).after_chunks == 1
-    assert faults.parse({"kind": "reset"}).after_chunks == 0
-    assert faults.parse({"kind": "slow"}).delay_s == 1
-    assert faults.parse({"kind": "hang"}).delay_s is None
-    assert faults.parse({"kind": "garbage"}).variant == "text"
+    assert faults.parse_fault({"kind": "status"}).status == 500
+    assert faults.parse_fault({"kind": "html"}).status == 200
+    assert faults.parse_fault({"kind": "stall"}).after_chunks == 1
+    assert faults.parse_fault({"kind": "reset"}).after_chunks == 0
+    assert faults.parse_fault({"kind": "slow"}).delay_s == 1
+    assert faults.parse_fault({"kind": "hang"}).delay_s is None
+    assert faults.parse_fault({"kind": "garbage"}).variant == "text"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_fault_has_the_defaults_of_its_kind() -> None:
 )
 def test_a_switch_that_makes_no_sense_is_refused_by_field(data: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        faults.parse(data)
+        faults.parse_fault(data)
 
 
 @pytest.mark.parametrize("size", [0, 65_536, 3_000_000])

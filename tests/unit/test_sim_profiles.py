@@ -11,7 +11,7 @@ from harness.domain.errors import InputError
 
 
 def test_the_shipped_models_are_there() -> None:
-    assert set(profiles.load()) == {
+    assert set(profiles.load_profiles()) == {
         "sim-base",
         "sim-better",
         "sim-worse",
@@ -26,7 +26,7 @@ def test_a_users_file_says_only_what_differs(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("a: {skill: {default: 0.6, tickets: 0.9}, rejects: [top_p]}\nb:\n")
 
-    found = profiles.load(file)
+    found = profiles.load_profiles(file)
 
     assert found["b"] == Profile("b")
     assert (found["a"].skill_in("tickets"), found["a"].skill_in("other")) == (0.9, 0.6)
@@ -34,8 +34,8 @@ def test_a_users_file_says_only_what_differs(tmp_path: Path) -> None:
 
 
 def test_swapping_exchanges_the_roles_and_keeps_the_names() -> None:
-    before = profiles.load()
-    after = profiles.swapped(before, ["sim-better=sim-worse"])
+    before = profiles.load_profiles()
+    after = profiles.swap_profiles(before, ["sim-better=sim-worse"])
 
     assert after["sim-better"] == before["sim-worse"]
     assert after["sim-worse"] == before["sim-better"]
@@ -44,7 +44,7 @@ def test_swapping_exchanges_the_roles_and_keeps_the_names() -> None:
 
 def test_a_swap_of_an_unknown_model_names_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 'sim-better'"):
-        profiles.swapped(profiles.load(), ["sim-beter=sim-worse"])
+        profiles.swap_profiles(profiles.load_profiles(), ["sim-beter=sim-worse"])
 
 
 @pytest.mark.parametrize(
@@ -72,12 +72,12 @@ def test_a_fault_in_a_file_is_named_with_its_place(
     file.write_text(text)
 
     with pytest.raises(InputError, match=place):
-        profiles.load(file)
+        profiles.load_profiles(file)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read the profiles .*none\.yaml"):
-        profiles.load(tmp_path / "none.yaml")
+        profiles.load_profiles(tmp_path / "none.yaml")
 
 
 def test_the_fingerprint_says_simulated_and_changes_with_the_profile() -> None:

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.scorers import Scored
+from evals.scorers import ScoreResult
 from evals.sim import answer_text, profiles, server, skill
-from evals.sim.item_bank import Item, ItemBank
+from evals.sim.item_bank import BankItem, ItemBank
 from evals.sim.profiles import Profile
-from evals.sim.simulated_model import Examinee
+from evals.sim.simulated_model import SimulatedModel
 from evals.suites import suite as suites
 from harness import package_data
 from harness.domain.settings import SuiteSettings
@@ -27,7 +27,7 @@ SCORERS = {
     "tickets": "label",
     "instructions": "instructions",
 }
-MODELS = tuple(profiles.load())
+MODELS = tuple(profiles.load_profiles())
 SIM = server.simulator(time_scale=0)
 each_suite = pytest.mark.parametrize("suite", SCORERS)
 each_model = pytest.mark.parametrize("model", MODELS)
@@ -40,7 +40,7 @@ def judged(suite: str) -> suites.Suite:
 
 
 @cache
-def scores(model: str, suite: str) -> list[Scored]:
+def scores(model: str, suite: str) -> list[ScoreResult]:
     examinee = SIM.models[model]
     return [
         judged(suite).score(
@@ -141,15 +141,16 @@ def test_a_request_seed_moves_few_answers_and_the_same_seed_none(suite: str) -> 
 
 @given(st.floats(0, 1), st.integers(1, 60))
 def test_any_skill_is_met_on_a_suite_of_any_size(nominal: float, size: int) -> None:
-    bank = ItemBank(Item("s", f"s-{n}", f"question {n}", "yes") for n in range(size))
-    examinee = Examinee(Profile("m", default_skill=nominal), bank)
+    bank = ItemBank(BankItem("s", f"s-{n}", f"question {n}", "yes") for n in range(size))
+    examinee = SimulatedModel(Profile("m", default_skill=nominal), bank)
 
     assert sum(examinee.sit(i).right for i in bank.suites["s"]) == round(nominal * size)
 
 
 def test_luck_is_uniform_over_items() -> None:
     lucks = sorted(
-        skill.luck(Item("s", str(n), "", ""), model_seed=1, request_seed=2) for n in range(2000)
+        skill.luck(BankItem("s", str(n), "", ""), model_seed=1, request_seed=2)
+        for n in range(2000)
     )
 
     # Kolmogorov–Smirnov distance: 1.95 / sqrt(2000) would be passed by chance once in 1,000.
@@ -157,19 +158,21 @@ def test_luck_is_uniform_over_items() -> None:
 
 
 def test_models_of_one_seed_share_their_luck() -> None:
-    bank = ItemBank(Item("s", str(n), f"question {n}", "yes") for n in range(300))
-    weak, strong = (Examinee(Profile("m", default_skill=s, seed=5), bank) for s in (0.4, 0.6))
+    bank = ItemBank(BankItem("s", str(n), f"question {n}", "yes") for n in range(300))
+    weak, strong = (
+        SimulatedModel(Profile("m", default_skill=s, seed=5), bank) for s in (0.4, 0.6)
+    )
 
     assert all(strong.sit(i).right for i in bank.suites["s"] if weak.sit(i).right)
 
 
 def test_a_wrong_answer_without_distractors_is_another_items_target() -> None:
-    bank = ItemBank(Item("s", str(n), f"question {n}", f"answer {n}") for n in range(5))
-    alone = ItemBank([Item("s", "1", "question", "answer")])
+    bank = ItemBank(BankItem("s", str(n), f"question {n}", f"answer {n}") for n in range(5))
+    alone = ItemBank([BankItem("s", "1", "question", "answer")])
 
-    wrong = Examinee(Profile("m", default_skill=0), bank).sit(bank.suites["s"][0])
+    wrong = SimulatedModel(Profile("m", default_skill=0), bank).sit(bank.suites["s"][0])
 
     assert wrong.value in {f"answer {n}" for n in range(1, 5)}
-    assert Examinee(Profile("m", default_skill=0), alone).sit(alone.suites["s"][0]).value == (
-        "I do not know."
-    )
+    assert SimulatedModel(Profile("m", default_skill=0), alone).sit(
+        alone.suites["s"][0]
+    ).value == ("I do not know.")

@@ -13,20 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.sim import answer_text, fake_json, token_count, tool_calls
-from evals.sim.item_bank import Item
+from evals.sim.item_bank import BankItem
 from evals.sim.profiles import Habits, Profile
 from evals.sim.protocols import chat_completions, embeddings, requests
 from evals.sim.protocols.requests import ChatRequest
-from evals.sim.simulated_model import Verdict
+from evals.sim.simulated_model import SimulatedAnswer
 
 RECORD = {"name": "Zoë", "total": 12.5, "due": None}
 
 
 def said(value: Any, habits: Habits | None = None, **options: Any) -> str:
-    item = Item("s", "s-1", "Add 3 and 4.", value)
+    item = BankItem("s", "s-1", "Add 3 and 4.", value)
     profile = Profile("m", habits=habits or Habits())
     return answer_text.answer(
-        Verdict(item, right=True, value=value), profile, **{"prompt": "?"} | options
+        SimulatedAnswer(item, right=True, value=value), profile, **{"prompt": "?"} | options
     )
 
 
@@ -221,10 +221,10 @@ def test_altered_arguments_differ(arguments: dict[str, Any]) -> None:
 def test_a_wrong_call_uses_the_items_distractor() -> None:
     call = {"name": "weather", "arguments": {"city": "Lima"}}
     wrong = {"name": "weather", "arguments": {"city": "Quito"}}
-    item = Item("s", "s-1", "Weather in Lima?", call, distractors=(wrong,), tool_call=call)
+    item = BankItem("s", "s-1", "Weather in Lima?", call, distractors=(wrong,), tool_call=call)
     request = chat(tools=[{"type": "function", "function": {"name": "weather"}}])
 
-    made = tool_calls.call_for(request, Verdict(item, right=False, value=wrong))
+    made = tool_calls.call_for(request, SimulatedAnswer(item, right=False, value=wrong))
 
     assert made is not None
     assert json.loads(made.arguments) == {"city": "Quito"}

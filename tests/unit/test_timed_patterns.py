@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evals.scorers import Scored, scorer
+from evals.scorers import ScoreResult, find_scorer
 from evals.suites.items import Item
 from harness.domain.bounded_regex import TimedPattern
 from harness.domain.errors import InputError, PatternTooSlow
@@ -13,8 +13,8 @@ from harness.domain.privacy.redaction import RedactionRule, Redactor
 SLOW, HOSTILE = r"(\w|\w\w)+[yz]$", "x" * 60 + "!"
 
 
-def scored(name: str, answer: str, item: Item, **options: object) -> Scored:
-    chosen = scorer(name)
+def scored(name: str, answer: str, item: Item, **options: object) -> ScoreResult:
+    chosen = find_scorer(name)
     filled = chosen.options(options)
     assert chosen.check(item, filled) is None
     return chosen.score(answer, item, filled)
@@ -40,8 +40,8 @@ def test_a_text_that_is_no_expression_is_refused(pattern: str) -> None:
 
 @pytest.mark.req("A8")
 def test_an_answer_that_stalls_the_suites_expression_has_no_score() -> None:
-    assert scored("regex", HOSTILE, Item("i", "asked", SLOW)) == Scored(None, None)
-    assert scored("regex", "xxy", Item("i", "asked", SLOW)) == Scored(1, 1)
+    assert scored("regex", HOSTILE, Item("i", "asked", SLOW)) == ScoreResult(None, None)
+    assert scored("regex", "xxy", Item("i", "asked", SLOW)) == ScoreResult(1, 1)
 
 
 @pytest.mark.req("A8")

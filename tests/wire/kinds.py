@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from evals.sim.protocols import embeddings, endpoints
 from evals.sim.protocols.chat_completions import Completion
-from evals.sim.tool_calls import ToolCall
+from evals.sim.tool_calls import SimulatedToolCall
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from router.upstream.scripted import ScriptedTransport, ScriptedTurn
@@ -130,7 +130,7 @@ def _completion(asked: Asked, *, tools: bool) -> Completion:
         model=asked.body["model"],
         fingerprint="f",
         text="" if tools else says(asked.headers["provider"]),
-        call=ToolCall("call_1", name, json.dumps(arguments)) if tools else None,
+        call=SimulatedToolCall("call_1", name, json.dumps(arguments)) if tools else None,
         finish_reason="tool_calls" if tools else "stop",
         prompt_tokens=7,
         completion_tokens=5,

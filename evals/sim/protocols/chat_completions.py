@@ -8,7 +8,7 @@ from typing import Any
 from evals.sim import token_count
 from evals.sim.protocols.http_exchange import encoded
 from evals.sim.protocols.requests import ChatRequest
-from evals.sim.tool_calls import ToolCall
+from evals.sim.tool_calls import SimulatedToolCall
 
 PIECE = re.compile(r"\s*\S+\s*")
 DONE = b"data: [DONE]\n\n"
@@ -23,7 +23,7 @@ class Completion:
     model: str
     fingerprint: str
     text: str
-    call: ToolCall | None
+    call: SimulatedToolCall | None
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
@@ -68,7 +68,7 @@ def body(answer: Completion) -> dict[str, Any]:
     }
 
 
-def called(call: ToolCall) -> dict[str, Any]:
+def called(call: SimulatedToolCall) -> dict[str, Any]:
     return {
         "id": call.id,
         "type": "function",
@@ -80,7 +80,7 @@ def event(data: object) -> bytes:
     return b"data: " + encoded(data) + b"\n\n"
 
 
-class Events:
+class ChatStreamEvents:
     """The stream of one answer: role, content, finish; each method gives ready bytes."""
 
     def __init__(self, answer: Completion, *, include_usage: bool) -> None:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from evals.sim.faults import MID_ANSWER, Fault, Kind
+from evals.sim.faults import MID_ANSWER, Fault, FaultKind
 from evals.sim.protocols.chat_completions import Completion
-from evals.sim.protocols.dialect import Dialect
-from evals.sim.protocols.http_exchange import Exchange, encoded
+from evals.sim.protocols.dialect import EndpointDialect
+from evals.sim.protocols.http_exchange import HttpExchange, encoded
 from evals.sim.protocols.requests import ChatRequest
 
 JSON = "application/json"
@@ -15,7 +15,7 @@ OVERLOADED = (503, "This error in mid-answer is simulated.", "overloaded", None)
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class StreamPace:
     """Waiting times in seconds, already scaled: 0 for none."""
 
     first_token_s: float
@@ -23,7 +23,11 @@ class Pace:
 
 
 async def send_whole(
-    exchange: Exchange, answer: object, pace: Pace, fault: Fault | None, dialect: Dialect
+    exchange: HttpExchange,
+    answer: object,
+    pace: StreamPace,
+    fault: Fault | None,
+    dialect: EndpointDialect,
 ) -> None:
     """An answer in one piece. A fault in mid-answer cuts it after half of its bytes."""
     await exchange.pause(pace.first_token_s + pace.generation_s)
@@ -31,7 +35,7 @@ async def send_whole(
     if fault is None or fault.kind not in MID_ANSWER:
         await exchange.whole(200, data, content_type(fault, JSON))
         return
-    if fault.kind is Kind.ERROR_IN_STREAM:
+    if fault.kind is FaultKind.ERROR_IN_STREAM:
         await exchange.json(200, dialect.error(*OVERLOADED))
         return
     await exchange.start(200, JSON)
@@ -43,12 +47,12 @@ async def send_whole(
 
 
 async def send_stream(
-    exchange: Exchange,
+    exchange: HttpExchange,
     answer: Completion,
     request: ChatRequest,
-    pace: Pace,
+    pace: StreamPace,
     fault: Fault | None,
-    dialect: Dialect,
+    dialect: EndpointDialect,
 ) -> None:
     """An answer as server-sent events: opening, content, finish. A fault strikes before one."""
     events = dialect.events(answer, request)
@@ -71,15 +75,15 @@ async def send_stream(
         await exchange.write(frame, last=n == len(frames) - 1)
 
 
-async def survives(exchange: Exchange, fault: Fault, dialect: Dialect) -> bool:
+async def survives(exchange: HttpExchange, fault: Fault, dialect: EndpointDialect) -> bool:
     """Let the fault strike here. Only after a stall the answer may go on."""
     match fault.kind:
-        case Kind.STALL:
+        case FaultKind.STALL:
             await exchange.pause(fault.delay_s)
             return True
-        case Kind.RESET | Kind.CLOSE:
-            await exchange.break_off(reset=fault.kind is Kind.RESET)
-        case Kind.ERROR_IN_STREAM:
+        case FaultKind.RESET | FaultKind.CLOSE:
+            await exchange.break_off(reset=fault.kind is FaultKind.RESET)
+        case FaultKind.ERROR_IN_STREAM:
             error = dialect.error(*OVERLOADED)
             await exchange.write(dialect.error_event(error), last=True)
         case _:
@@ -88,4 +92,4 @@ async def survives(exchange: Exchange, fault: Fault, dialect: Dialect) -> bool:
 
 
 def content_type(fault: Fault | None, right: str) -> str:
-    return PLAIN if fault and fault.kind is Kind.WRONG_CONTENT_TYPE else right
+    return PLAIN if fault and fault.kind is FaultKind.WRONG_CONTENT_TYPE else right

@@ -9,7 +9,7 @@ from evals.sim.protocols.http_exchange import encoded
 from evals.sim.protocols.requests import ChatRequest
 
 
-class Events(Protocol):
+class StreamEvents(Protocol):
     """The stream of one answer; each method gives ready bytes."""
 
     def opening(self) -> bytes: ...
@@ -22,7 +22,7 @@ class Events(Protocol):
 
 
 @dataclass(frozen=True)
-class Dialect:
+class EndpointDialect:
     """parse: raises Refused. error: of status, message, code and param. ping: says nothing.
 
     error_event: an error's body as the last event of a stream.
@@ -30,7 +30,7 @@ class Dialect:
 
     parse: Callable[[Mapping[str, Any]], ChatRequest]
     body: Callable[[Completion], dict[str, Any]]
-    events: Callable[[Completion, ChatRequest], Events]
+    events: Callable[[Completion, ChatRequest], StreamEvents]
     error: Callable[[int, str, str | None, str | None], dict[str, Any]]
     error_event: Callable[[Mapping[str, Any]], bytes]
     ping: bytes = b": ping\n\n"

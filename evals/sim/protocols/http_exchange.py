@@ -25,7 +25,7 @@ def encoded(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-class Exchange:
+class HttpExchange:
     """A request and its answer. `headers` go with every answer."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -150,7 +150,7 @@ def error_event(error_: Mapping[str, Any]) -> bytes:
     return named_event(error_)
 
 
-class Events:
+class MessageStreamEvents:
     """The stream of one answer: its head, a delta for each word, its end."""
 
     def __init__(self, answer: Completion, _request: ChatRequest) -> None:

@@ -147,7 +147,7 @@ def error_event(error: Mapping[str, Any]) -> bytes:
     return named_event({"type": "error", "sequence_number": 0, **fields})
 
 
-class Events:
+class ResponseStreamEvents:
     """The stream of one answer: its head, a delta for each word, its end."""
 
     def __init__(self, answer: Completion, _request: ChatRequest) -> None:

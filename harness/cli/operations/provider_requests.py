@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from evals.runner.chat_completions import MalformedReply, body, reply
+from evals.runner.chat_completions import MalformedReply, parse_reply, request_body
 from harness.domain.errors import InputError, NoAnswer
 from harness.domain.providers.api_base_rules import check_base_url
 from harness.domain.providers.credentials import ProviderKey, without_secrets
@@ -82,7 +82,7 @@ def chat(
     allowed: Collection[str] = (),
 ) -> Probe:
     """A short question, with the target's parameters and its request patch."""
-    sent = body(provider.as_sent(target), [{"role": "user", "content": QUESTION}], {})
+    sent = request_body(provider.as_sent(target), [{"role": "user", "content": QUESTION}], {})
     kind = PROVIDER_KINDS.get(provider.kind)
     # By the router's own way, which alone has words for them.
     adapted = kind is not None and Endpoint.CHAT in kind.adapted
@@ -91,7 +91,7 @@ def chat(
     found, error = None, call.error
     if not error:
         try:
-            found = reply(call.content)
+            found = parse_reply(call.content)
         except MalformedReply as malformed:
             error = str(malformed)
     return Probe(

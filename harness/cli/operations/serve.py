@@ -124,9 +124,9 @@ def sim(  # noqa: PLR0913 - the options of the command, one by one
     no_switches: bool,
 ) -> None:
     """Serve simulated models over an OpenAI-compatible API, with fault switches."""
-    from evals.sim.server import run  # noqa: PLC0415 - `--help` stays quick
+    from evals.sim.server import serve_forever  # noqa: PLC0415 - `--help` stays quick
 
-    run(
+    serve_forever(
         host,
         port,
         profiles=profiles,

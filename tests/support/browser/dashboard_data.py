@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from evals.runner.order import planned
+from evals.runner.order import plan_questions
 from evals.sim import answer_text, profiles, seeded_random, token_count
 from evals.sim import suite_items as sim_suites
 from evals.sim.item_bank import ItemBank
-from evals.sim.simulated_model import Examinee
-from evals.suites.suite import Catalog
+from evals.sim.simulated_model import SimulatedModel
+from evals.suites.suite import ConfiguredSuites
 from harness.app.installation import Installation, open_installation, upgrade_database
 from harness.control import reconciler
 from harness.control.canary import driver as canary
@@ -122,7 +122,7 @@ def lived(home: Path, now: datetime) -> Lived:
     prices = "".join(
         f"      {name}: {{input_usd_per_mtok: {p.price.input_usd_per_mtok}, "
         f"output_usd_per_mtok: {p.price.output_usd_per_mtok}}}\n"
-        for name, p in profiles.load().items()
+        for name, p in profiles.load_profiles().items()
     )
     text = "home: state\n" + CONFIG.replace("PRICES\n", prices)
     file.write_text(text, encoding="utf-8")
@@ -151,15 +151,17 @@ class _Class:
     """Simulated models and the suites that they sit."""
 
     def __init__(self, settings: Mapping[str, object]) -> None:
-        self.catalog = Catalog(settings)  # type: ignore[arg-type]  # SuiteSettings by name
-        items = sim_suites.load_all(settings.values())  # type: ignore[arg-type]
+        self.catalog = ConfiguredSuites(settings)  # type: ignore[arg-type]  # SuiteSettings by name
+        items = sim_suites.load_suites(settings.values())  # type: ignore[arg-type]
         self._items = {(item.suite, item.id): item for item in items}
         bank = ItemBank(items)
-        self._pupils = {name: Examinee(p, bank) for name, p in profiles.load().items()}
+        self._pupils = {
+            name: SimulatedModel(p, bank) for name, p in profiles.load_profiles().items()
+        }
 
     def samples(self, run: EvalRun, model: str, upto: int) -> Iterator[Sample]:
         suite, pupil = self.catalog.suite(run.suite), self._pupils[model]
-        plan = planned(
+        plan = plan_questions(
             suite.items, order_seed=run.order_seed, wanted=run.wanted, epochs=run.epochs
         )
         for position, name, epoch in plan[:upto]:

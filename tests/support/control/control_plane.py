@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from evals.suites.items import Item
-from evals.suites.suite import Catalog
+from evals.suites.suite import ConfiguredSuites
 from harness.control import reconciler
 from harness.control.context import Context
 from harness.control.proposals import submission
@@ -75,7 +75,7 @@ def suite_file(folder: Path) -> Path:
 
 
 @dataclass
-class World:
+class SmallInstallation:
     """boot: what a worker's process does before its work; it is told the run."""
 
     folder: Path
@@ -104,7 +104,7 @@ class World:
             store=chosen,
             clock=self.clock,
             chance=self.chance,
-            suites=Catalog(self.suites),
+            suites=ConfiguredSuites(self.suites),
             policies={self.policy.name: self.policy},
             sinks=self.sinks,
             drift=self.drift,

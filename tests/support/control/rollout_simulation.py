@@ -39,7 +39,14 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, Target
 from harness.ports import Store
 from harness.runtime.clock import ManualClock
-from tests.support.control.control_plane import ANN, BEN, SECRET, Crash, CrashingStore, World
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    SECRET,
+    Crash,
+    CrashingStore,
+    SmallInstallation,
+)
 from tests.support.control.rollout_invariants import Surroundings, Watcher, check_words
 from tests.support.control.rollout_traffic import TURN_S, Fate, Harm, Routers, Trouble
 from tests.support.store.interrupted_store import InterruptedStore
@@ -129,7 +136,7 @@ class Life:
         clock = ManualClock()
         self.stores = open_stores(clock)
         store = self.stores[0]
-        self.world = World(
+        self.world = SmallInstallation(
             folder, store, clock=clock, policy=policy_of(self.draw, self.dice), script=answer
         )
         self.ctx = self.world.context()

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evals.suites.suite import Catalog
+from evals.suites.suite import ConfiguredSuites
 from harness.domain.evals.run import Sample
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob, EvalRunner
@@ -92,7 +92,7 @@ def main() -> None:
     for each in pickle.load(sys.stdin.buffer):  # noqa: S301 - from our own parent
         run = each.job.run
         if not run.suite_digest:
-            run = replace(run, suite_digest=Catalog(each.suites).pin(run.suite).digest)
+            run = replace(run, suite_digest=ConfiguredSuites(each.suites).pin(run.suite).digest)
         assignment = replace(each, job=replace(each.job, run=run))
         result = one(assignment, InspectRunner(each.suites), result)
         print(json.dumps(result), flush=True)  # noqa: T201 - the answer to the parent

@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping
 from evals.runner.provider_client import ProviderFailed
 from evals.runner.questions import (
     GIVE_UP_AFTER,
-    Answer,
+    AnswerUsage,
+    ModelAnswer,
     Question,
-    Spent,
-    answered,
-    configured,
-    not_answered,
-    not_judged,
-    questions,
+    answered_sample,
+    open_questions,
+    suite_settings,
+    unanswered_sample,
+    unjudged_sample,
 )
 from evals.scorers import NotJudged
 from evals.suites.items import Item
@@ -56,11 +56,11 @@ class ScriptedRunner:
     def run(
         self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
     ) -> RunState:
-        suite = load_suite(configured(self._suites, job))
+        suite = load_suite(suite_settings(self._suites, job))
         if suite.settings.judge is not None:
             raise InputError(f"suite {suite.settings.name!r}: a judge needs the real runner")
         failed_in_a_row = 0
-        for question in questions(job, suite.items, suite.pin):
+        for question in open_questions(job, suite.items, suite.pin):
             if stop():
                 return RunState.STOPPED
             sample = self._sample(job, suite, question)
@@ -77,15 +77,19 @@ class ScriptedRunner:
         try:
             answer = self._script(job.target, suite.items[question.item], question.epoch)
         except ProviderFailed as error:
-            return not_answered(job, question, text=str(error), spent=Spent(), prompt=prompt)
+            return unanswered_sample(
+                job, question, text=str(error), spent=AnswerUsage(), prompt=prompt
+            )
         spent = self._spent(job.target, suite, question, answer)
-        came = Answer(answer, spent, self._served(job.target, suite.items[question.item]))
+        came = ModelAnswer(answer, spent, self._served(job.target, suite.items[question.item]))
         try:
             scored = suite.score(answer, question.item)
         except NotJudged as error:
-            return not_judged(job, question, came, text=str(error), prompt=prompt)
-        return answered(job, question, came, scored, prompt=prompt)
+            return unjudged_sample(job, question, came, text=str(error), prompt=prompt)
+        return answered_sample(job, question, came, scored, prompt=prompt)
 
-    def _spent(self, target: Target, suite: Suite, question: Question, answer: str) -> Spent:
+    def _spent(
+        self, target: Target, suite: Suite, question: Question, answer: str
+    ) -> AnswerUsage:
         words = len(suite.prompt(question.item).split()), len(answer.split())
-        return Spent(*words, self._pace(target, suite.items[question.item]))
+        return AnswerUsage(*words, self._pace(target, suite.items[question.item]))

@@ -21,7 +21,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import CanaryPolicy, Step, Unit
 from harness.domain.proposals.proposal import Phase
 from harness.domain.routing.target import Target
-from tests.support.control.control_plane import CANARY, POLICY, World, suite_file
+from tests.support.control.control_plane import CANARY, POLICY, SmallInstallation, suite_file
 from tests.support.site.processes import Site, site
 
 ROUTE = "chat"
@@ -193,7 +193,7 @@ def routed(
 
 def start_canary(
     world: Routed, folder: Path, *, unit: Unit = Unit.REQUEST, canary: CanaryPolicy = CANARY
-) -> World:
+) -> SmallInstallation:
     """Evaluate and gate a better candidate by the use cases, up to its canary at one half.
 
     Returns the control plane that did.
@@ -206,7 +206,7 @@ def start_canary(
         right = target.model == "sim-better" or number % 2 == 0
         return str(item.target) if right else "wrong"
 
-    control = World(folder, world.installation.store, policy=policy, script=answer)
+    control = SmallInstallation(folder, world.installation.store, policy=policy, script=answer)
     proposal = control.propose("sim/sim-better")
     for _ in range(10):
         control.turn()

@@ -43,7 +43,7 @@ class SimScene:
     world: World
 
     def fault(self, kind: str, model: str = OWN, **fields: Any) -> None:
-        self.sim.faults.set(model, faults.parse({"kind": kind, **fields}))
+        self.sim.faults.set(model, faults.parse_fault({"kind": kind, **fields}))
 
     def asked(self, model: str) -> int:
         stats = self.sim.stats.get(model)

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from harness.cli.program import program
 from harness.runtime.clock import ManualClock, SystemClock
 from harness.store.sql import SqlStore
-from tests.support.control.control_plane import SECRET, World
+from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.site.signing_keys import CONTROL, ENVIRONMENT
 
 FILE = """\
@@ -57,7 +57,7 @@ class CommandLine:
     """Runs `swapgate` in `folder`. world: the control plane over the same database."""
 
     folder: Path
-    world: World
+    world: SmallInstallation
 
     def run(self, *words: str, exits: int = 0) -> Result:
         # As in a process of its own: another test may have set up the logs of this one.
@@ -103,7 +103,7 @@ def installed(
     # The commands read the machine's clock; a verdict must not have expired by it.
     clock = ManualClock(SystemClock().now())
     store = SqlStore(f"sqlite:///{file}", secret=SECRET, clock=clock, signatures=CONTROL)
-    made = CommandLine(folder, World(folder, store, clock=clock))
+    made = CommandLine(folder, SmallInstallation(folder, store, clock=clock))
     made.run("init")
     yield made
     store.close()

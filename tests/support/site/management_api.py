@@ -23,7 +23,7 @@ from harness.domain.proposals.proposal import Phase, Proposal
 from harness.domain.providers.probe import Heard
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.outbound.provider_probe import ScriptedProviderProbe
-from tests.support.control.control_plane import SECRET, World
+from tests.support.control.control_plane import SECRET, SmallInstallation
 
 # Role to the name of the person who has it: ann proposes, ben approves.
 PEOPLE = {"viewer": "vera", "proposer": "ann", "approver": "ben", "admin": "ada"}
@@ -34,7 +34,7 @@ class Door:
 
     def __init__(
         self,
-        world: World,
+        world: SmallInstallation,
         *,
         metrics_token: str | None = None,
         turn_age_s: Callable[[], float | None] | None = None,
@@ -110,7 +110,7 @@ class Door:
         return {}
 
 
-def installation(world: World) -> Installation:
+def installation(world: SmallInstallation) -> Installation:
     """One whose adapters are the world's: its store, its clock, its scripted workers."""
     settings = config.load(None, {}, defaults=package_data.path("config/default.yaml"))
     made = Installation(settings, SECRET, world.clock)
@@ -138,14 +138,14 @@ def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
     return error
 
 
-def awaiting_approval(world: World) -> Proposal:
+def awaiting_approval(world: SmallInstallation) -> Proposal:
     """A passed proposal of ann's that waits for a person; the policy must ask for one."""
     found = world.until_decided(world.propose("sim/better").id)
     assert found.phase is Phase.AWAITING_APPROVAL
     return found
 
 
-def in_canary(world: World) -> Proposal:
+def in_canary(world: SmallInstallation) -> Proposal:
     """A proposal with a live canary; the policy must be automatic."""
     found = world.until_decided(world.propose("sim/better").id)
     assert found.phase is Phase.CANARY

@@ -16,7 +16,7 @@ KINDS: Final[Mapping[type, str]] = {bool: "yes or no (true, false)", dict: "mapp
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoreResult:
     """Scores in [0, 1]; None for both when nothing that could be scored came.
 
     strict: as the suite asks for it. lenient: after the form has been forgiven, never below
@@ -28,7 +28,7 @@ class Scored:
     rule: str = ""
 
 
-UNSCORED = Scored(None, None)
+UNSCORED = ScoreResult(None, None)
 
 
 class NotJudged(Exception):
@@ -36,21 +36,21 @@ class NotJudged(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class AnswerToolCall:
     """A tool call of an answer. arguments: as the provider sent them, JSON in a text."""
 
     name: str
     arguments: str
 
 
-def right_or_wrong(*, strict: bool, lenient: bool, rule: str = "") -> Scored:
-    return settled(float(strict), float(lenient), rule)
+def right_or_wrong(*, strict: bool, lenient: bool, rule: str = "") -> ScoreResult:
+    return score_result(float(strict), float(lenient), rule)
 
 
-def settled(strict: float, lenient: float, rule: str = "") -> Scored:
+def score_result(strict: float, lenient: float, rule: str = "") -> ScoreResult:
     """lenient is raised to strict; the rule is kept where they differ."""
     lenient = max(strict, lenient)
-    return Scored(strict, lenient, rule if strict < lenient else "")
+    return ScoreResult(strict, lenient, rule if strict < lenient else "")
 
 
 def accepts_any(_item: Item, _options: Options) -> str | None:
@@ -74,11 +74,11 @@ class Scorer:
     """
 
     name: str
-    score: Callable[[str, Item, Options], Scored]
+    score: Callable[[str, Item, Options], ScoreResult]
     defaults: Options = field(default_factory=dict)
     check: Callable[[Item, Options], str | None] = accepts_any
     complete: Callable[[Sequence[Item], Options], Options] = as_given
-    calls: Callable[[Sequence[Call], str, Item, Options], Scored] | None = None
+    calls: Callable[[Sequence[AnswerToolCall], str, Item, Options], ScoreResult] | None = None
     blocking: bool = False
     judged: "JudgedScore | None" = None
 
