@@ -29,14 +29,14 @@ from harness.domain.errors import NotFound
 
 __all__ = [
     "SCORERS",
-    "AnswerToolCall",
     "AnswerJudge",
+    "AnswerToolCall",
     "NotJudged",
     "Options",
     "ScoreResult",
     "Scorer",
-    "identity",
-    "scorer",
+    "find_scorer",
+    "scorer_identity",
 ]
 
 # What stands before our packages' names: nothing in the checkout, `swapgate.` in a wheel.

@@ -71,10 +71,12 @@ def _scored(
     if not wanted:
         return right_or_wrong(strict=not calls, lenient=not calls)
     made = [proper(call) for call in calls]
-    if all(made) and matched([each for each in made if each], wanted, any_of, loose=False):
+    if all(made) and matched(
+        [each for each in made if each], wanted, any_of=any_of, loose=False
+    ):
         return right_or_wrong(strict=True, lenient=True)
     read = [mended(call) for call in calls] if calls else written_in(answer)
-    if not matched(read, wanted, any_of, loose=True):
+    if not matched(read, wanted, any_of=any_of, loose=True):
         return right_or_wrong(strict=False, lenient=False)
     rules = [each.rule for each in read if each.rule]
     return right_or_wrong(
@@ -142,8 +144,8 @@ def calls_of(value: Any) -> list[ReadToolCall]:
 
 
 def matched(
-    made: Sequence[ReadToolCall], wanted: Sequence[ReadToolCall], any_of: bool, *, loose: bool
-) -> bool:  # noqa: FBT001 - the suite's option, handed through
+    made: Sequence[ReadToolCall], wanted: Sequence[ReadToolCall], *, any_of: bool, loose: bool
+) -> bool:
     """Whether the calls are the wanted ones, in some order: a perfect matching (Kuhn 1955)."""
     if len(made) != len(wanted) or len(made) > MOST_MATCHED:
         return False

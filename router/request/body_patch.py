@@ -1,8 +1,8 @@
 """A client's request as one target is to see it: few edits, every other byte kept.
 
 Without settings of the client's own a chat is what evals send
-(`evals.runner.chat_completions.request_body`): what was measured is what serves. What an endpoint calls
-its fields is told in `router.dialects`.
+(`evals.runner.chat_completions.request_body`): what was measured is what serves. What an
+endpoint calls its fields is told in `router.dialects`.
 """
 
 import json

@@ -22,7 +22,7 @@ from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
 
 pytestmark = pytest.mark.slow
-GOOD = Path(__file__).parents[1] / "user_suite.py"
+GOOD = Path(__file__).parents[1] / "support/evals/user_suite.py"
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,9 @@ def suites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SuiteSettings]
         ),
         encoding="utf-8",
     )
-    task = shutil.copy(Path(__file__).parents[1] / "user_suite.py", folder / "neighbour.py")
+    task = shutil.copy(
+        Path(__file__).parents[1] / "support/evals/user_suite.py", folder / "neighbour.py"
+    )
     (folder / "mine.py").write_text("from neighbour import graded\n", encoding="utf-8")
     colours = SuiteSettings(name="colours", path=data, scorer="label", system="One word.")
     mine = SuiteSettings(name="mine", task=str(folder / "mine.py"))
