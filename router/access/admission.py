@@ -23,8 +23,6 @@ from router.access import rate_limits
 from router.access.key_spend import KeySpendTotals
 from router.protocols.usage import MOST_TOKENS
 from router.request.body import ClientRequest
-from router.request.routed_response import RoutedResponse
-from router.request.stream_relay import CommittedStream
 from router.server.replies import DO_NOT_RETRY, JSON, Reply, error_body, error_reply
 from router.snapshot.compiled import Header
 
@@ -122,17 +120,20 @@ class Admission:
         told = _rate_headers(standings(decided.state, limit, now))
         return _too_many_requests(reason, decided.retry_after_s, told)
 
-    def settle(self, toll: RateReservation, exchange: RoutedResponse) -> None:
-        """Once its tokens are known."""
-        if toll.limit.tokens_per_min is None:
-            return
-        actual = _actual_tokens(toll, exchange)
+    def settle(self, reservation: RateReservation, actual: int) -> None:
+        """Once the request's actual tokens are known."""
         now = self._clock.monotonic()
 
         def change(state: RateState) -> RateState:
-            return settle(state, toll.limit, estimated=toll.tokens, actual=actual, now=now)
+            return settle(
+                state,
+                reservation.limit,
+                estimated=reservation.tokens,
+                actual=actual,
+                now=now,
+            )
 
-        self._book.change(toll.key, change)
+        self._book.change(reservation.key, change)
 
     def stranger(self, address: str) -> Reply:
         """For a request whose key is not known: 401, or 429 once there were too many.
@@ -203,16 +204,6 @@ def _max_output_tokens(request: ClientRequest) -> int:
     given = (request.value(name) for name in MAX_TOKENS)
     allowed = (n for n in given if isinstance(n, int) and n > 0)
     return min(max(allowed, default=0), MOST_TOKENS)
-
-
-def _actual_tokens(toll: RateReservation, exchange: RoutedResponse) -> int:
-    """As the provider counted; of what it did not, as estimated."""
-    result, usage = exchange.course.result, exchange.usage
-    if usage.input_tokens:
-        return usage.input_tokens + usage.output_tokens
-    if isinstance(result, CommittedStream) or usage.output_tokens:
-        return toll.input_tokens + usage.output_tokens
-    return 0
 
 
 def _too_many_requests(reason: str, wait_s: float, headers: tuple[Header, ...]) -> Reply:

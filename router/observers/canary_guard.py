@@ -16,7 +16,10 @@ from harness.domain.canary.worker_guard import LocalGuard, log_limit
 from harness.domain.reliability.failures import ErrorClass
 from harness.domain.routing.table import Arm, Canary, Route
 from harness.ports import Clock
+from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.recording.guard_files import GuardFiles, GuardTurn, LocalAbort
+from router.request.routed_response import RoutedResponse
+from router.server.internal_errors import RouterPart
 from router.snapshot.holder import SnapshotHolder
 
 log = logging.getLogger(__name__)
@@ -85,8 +88,10 @@ class RolloutGuard:
         return moved and self.evidence.log_e >= self.limit
 
 
-class CanaryGuards:
+class CanaryGuards(RequestObserver):
     """announce: tells the other workers, through the parent. on_abort: tells people."""
+
+    part = RouterPart.SCORING
 
     def __init__(
         self,
@@ -107,6 +112,7 @@ class CanaryGuards:
         self._announce = announce
         self._on_abort = on_abort
         self._guards: dict[str, RolloutGuard] = {}
+        self._exposures: dict[str, CanaryExposure] = {}  # by request id
         self._unkept: list[LocalAbort] = []
         self._untold: list[LocalAbort] = []  # of a process before this one, perhaps
         self._due = asyncio.Event()
@@ -129,6 +135,20 @@ class CanaryGuards:
             # A holdback's own arm is the old model: what is to be left is not it.
             return False
         return canary.rollout in self.aborted
+
+    def before_attempt(self, observed: ObservedRequest) -> None:
+        canary = observed.route.route.canary
+        if canary is None:
+            return
+        exposure = self.begin(canary, observed.arm, observed.sticky_key)
+        if exposure is not None:
+            self._exposures[observed.request_id] = exposure
+
+    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:  # noqa: ARG002 - the hook's
+        exposure = self._exposures.pop(observed.request_id, None)
+        canary, record = observed.route.route.canary, observed.record
+        if exposure is not None and canary is not None and record is not None:
+            self.end(canary.rollout, exposure, failed=record.charged, why=record.charge)
 
     def begin(self, canary: Canary, arm: Arm, key: str) -> CanaryExposure | None:
         guard = self._guards.get(canary.rollout)

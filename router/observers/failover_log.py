@@ -11,11 +11,14 @@ from harness.domain.reliability.failover import Failover, user_hash
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.plan import Because
 from harness.ports import Clock
+from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
 from router.request.body import ClientRequest
 from router.request.request_state import RequestProgress, RoutedRequest
+from router.request.routed_response import RoutedResponse
 from router.server.event_log import EventLog
+from router.server.internal_errors import RouterPart
 
 OPEN: Final = "circuit_open"
 # Why a target is left out that would have failed had it been asked.
@@ -38,8 +41,10 @@ class LeftTarget(NamedTuple):
     ms: float = 0.0
 
 
-class FailoverLog:
-    """secret: under which users are hashed."""
+class FailoverLog(RequestObserver):
+    """Writes down which targets a request left. secret: under which users are hashed."""
+
+    part = RouterPart.RECORDING
 
     def __init__(
         self,
@@ -56,16 +61,9 @@ class FailoverLog:
         self._clock = clock
         self._metrics = metrics
 
-    def note(
-        self,
-        job: RoutedRequest,
-        course: RequestProgress,
-        *,
-        request_id: str,
-        user: str,
-        ms: float,
-    ) -> None:
-        """A request ended: an event for every target that it left. user: its sticky key."""
+    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+        """Enters an event for every target that the request left."""
+        job, course, record = response.job, response.course, observed.record
         if not job.plan.left_out and len(course.attempts) == 1 and course.result is not None:
             return
         left = list(left_targets(job, course))
@@ -74,7 +72,7 @@ class FailoverLog:
         answered = course.upstream
         at, user_, sizes = (
             self._clock.now(),
-            user_hash(user, self._secret),
+            user_hash(observed.sticky_key, self._secret),
             request_size(job.request),
         )
         route, arm = job.route.route.name, job.arm.value
@@ -83,7 +81,7 @@ class FailoverLog:
                 worker=self._recorder.worker,
                 number=next(self._numbers),
                 at=at,
-                request=request_id,
+                request=observed.request_id,
                 route=route,
                 arm=arm,
                 target=each.target,
@@ -107,12 +105,12 @@ class FailoverLog:
             self._events.put(
                 "failover",
                 at=at.isoformat(),
-                request=request_id,
+                request=observed.request_id,
                 route=route,
                 arm=arm,
                 answered_by=answered.name if answered else None,
                 user=user_,
-                request_ms=round(ms),
+                request_ms=round(record.latency_ms if record else 0.0),
                 endpoint=row.endpoint,
                 **sizes,
                 target=row.target,

@@ -9,17 +9,18 @@ from typing import Final, NamedTuple
 
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.errors import InputError
-from harness.domain.routing.table import Arm, Canary
 from router.observers.feedback_body import (
     FeedbackBody,
     FeedbackOutcome,
     FeedbackVerdict,
     read_feedback,
 )
+from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.recording.bounded_map import BoundedMap
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording, Ticket
 from router.request.body import FieldError
+from router.server.internal_errors import RouterPart
 from router.server.replies import JSON, Reply, error_reply
 
 PATH: Final = "/v1/feedback"
@@ -44,7 +45,11 @@ class RememberedRequest(NamedTuple):
     ticket: Ticket | None
 
 
-class FeedbackIntake:
+class FeedbackIntake(RequestObserver):
+    """Remembers the latest requests of this worker, and takes what callers say of them."""
+
+    part = RouterPart.FEEDBACK
+
     def __init__(self, recorder: Recording, metrics: RouterMetrics) -> None:
         self._recorder = recorder
         self._metrics = metrics
@@ -52,18 +57,17 @@ class FeedbackIntake:
         self._labels: set[str] = set()
         recorder.on_opinion(self.enter)
 
-    def remember(
-        self,
-        request_id: str,
-        route: str,
-        arm: Arm,
-        key: str,
-        canary: Canary | None,
-        ticket: Ticket | None,
-    ) -> None:
+    def before_attempt(self, observed: ObservedRequest) -> None:
+        canary, ticket = observed.trial, observed.ticket
         if canary is None or Guardrail.FEEDBACK not in canary.unit_rule.guardrails:
             ticket = None
-        self._served.put(request_id, RememberedRequest(route, arm.value, key, ticket))
+        route, arm = observed.route.route.name, observed.arm.value
+        served = RememberedRequest(route, arm, observed.key_id, ticket)
+        self.remember(observed.request_id, served)
+
+    def remember(self, request_id: str, served: RememberedRequest) -> None:
+        """For feedback that comes later. served: with a ticket where feedback counts."""
+        self._served.put(request_id, served)
 
     async def take(self, body: bytes, key: str) -> Reply:
         """key: the id of who says it."""

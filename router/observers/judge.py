@@ -8,7 +8,6 @@ then on a missing verdict counts as bad, whichever arm it is.
 import asyncio
 import json
 import logging
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from harness.domain.canary.judge import (
@@ -28,13 +27,12 @@ from harness.ports import Clock
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
 from router.observers.capture import OPT_OUT as CAPTURE_OPT_OUT
-from router.observers.guardrail_probe import GuardrailProbe
 from router.observers.judge_budget import JudgeBudget
+from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.observers.shadow import MAX_BYTES, OFF
 from router.observers.shadow import OPT_OUT as SHADOW_OPT_OUT
 from router.protocols.transcript import build_transcript
 from router.recording.bounded_map import BoundedMap
-from router.recording.guardrail_sample import RequestTraits
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording, Ticket
 from router.request.attempt import UpstreamAnswer
@@ -44,7 +42,8 @@ from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.request.upstream_call import UpstreamCalls
 from router.server.asgi import Scope, header
-from router.snapshot.compiled import CompiledJudge, CompiledRoute
+from router.server.internal_errors import RouterPart
+from router.snapshot.compiled import CompiledJudge
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.transport import UpstreamFailed
 
@@ -67,13 +66,11 @@ class JudgeSample(NamedTuple):
     canary: Canary
     copied: AnswerCopy | None
 
-    def told(self, watch: GuardrailProbe) -> GuardrailProbe:
-        """The same, so that its unit is known as one to be judged."""
-        return replace(watch, traits=watch.traits | RequestTraits.JUDGED.value)
 
+class SampleJudge(RequestObserver):
+    """Draws a sample and has it judged. Belongs to the event loop of its worker."""
 
-class SampleJudge:
-    """Belongs to the event loop of its worker."""
+    part = RouterPart.JUDGE
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
         self,
@@ -98,34 +95,31 @@ class SampleJudge:
         self._clock = clock
         self._places = PLACES
         self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._drawn: dict[str, JudgeSample] = {}  # by request id
         self._running: set[asyncio.Task[None]] = set()
         self._rests_until: dict[str, float] = {}
         self._known: BoundedMap[tuple[str, int, str], bool] = BoundedMap(REMEMBERED)
 
-    def drawn(
-        self,
-        scope: Scope,
-        route: CompiledRoute,
-        request: ClientRequest,
-        arm: Arm,
-        key: str,
-        own: str,
-    ) -> JudgeSample | None:
-        """Before it is answered. key: the caller's, sticky. own: the request's id.
-
-        Who is drawn has a place until `judge`.
-        """
-        served, canary = route.judge, route.trial
-        if served is None or canary is None or request.endpoint is Endpoint.EMBEDDINGS:
-            return None
-        unit = own if canary.unit_rule.unit is Unit.REQUEST else key
-        if not self._is_next(served, canary, arm, unit):
-            return None
-        if why := self._not_now(scope, served, canary, request):
-            self._count(why)
-            return None
+    def before_attempt(self, observed: ObservedRequest) -> None:
+        """Whoever is drawn has a place until `at_end`."""
+        served, canary = observed.route.judge, observed.trial
+        if served is None or canary is None:
+            return
+        if observed.request.endpoint is Endpoint.EMBEDDINGS:
+            return
+        by_request = canary.unit_rule.unit is Unit.REQUEST
+        unit = observed.request_id if by_request else observed.sticky_key
+        if not self._is_next(served, canary, observed.arm, unit):
+            return
+        if obstacle := self._not_now(observed.scope, served, canary, observed.request):
+            self._count(obstacle)
+            return
+        copy = AnswerCopy(MAX_BYTES) if observed.request.stream else None
         self._places -= 1
-        return JudgeSample(served, canary, AnswerCopy(MAX_BYTES) if request.stream else None)
+        self._drawn[observed.request_id] = JudgeSample(served, canary, copy)
+        observed.is_judged = True
+        if copy is not None:
+            observed.copies.append(copy)
 
     def _is_next(self, served: CompiledJudge, canary: Canary, arm: Arm, unit: str) -> bool:
         """Whether chance has chosen it, and its caller was not chosen here before."""
@@ -166,22 +160,21 @@ class SampleJudge:
             return "circuit_open"
         return ""
 
-    def judge(
-        self, drawn: JudgeSample | None, ticket: Ticket | None, exchange: RoutedResponse
-    ) -> None:
+    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         """The user has the whole answer, or none. Never waits."""
+        drawn, ticket = self._drawn.pop(observed.request_id, None), observed.ticket
         if drawn is None:
             return
         if ticket is None:
             self._places += 1
             return
-        if not _answered_by_its_arm(exchange):
+        if not _answered_by_its_arm(response):
             # An error is an error alone, and has its own guardrail.
             self._places += 1
             self._recorder.judged(drawn.canary, ticket, Judged.GOOD, 0.0)
             self._count("without_answer")
             return
-        work = self._run(drawn, ticket, exchange.job, _answer(drawn, exchange))
+        work = self._run(drawn, ticket, response.job, _answer(drawn, response))
         task = asyncio.ensure_future(work)
         self._running.add(task)
         task.add_done_callback(self._done)

@@ -1,239 +1,136 @@
-"""What watches a request: statistics, judge, feedback, tracing, captures, shadow.
+"""Request observers watch a routed request: they count, copy, trace and judge it.
 
-None of them may cost a user an answer. Each is asked within its own `try`: what raises is told
-of (`internal_errors`) and is out of this request, the others go on.
+None of them may cost a user an answer. Hooks are synchronous, and each is called within its own
+`try`: one that raises is counted and alerted (`internal_errors`), and the others go on.
 """
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.table import Arm
-from router.access.admission import Admission, RateReservation
-from router.observers.canary_guard import CanaryExposure
-from router.observers.capture import CaptureSampler
-from router.observers.feedback import FeedbackIntake
+from harness.domain.routing.plan import Plan
+from harness.domain.routing.table import Arm, Canary
+from router.access.admission import RateReservation
 from router.observers.guardrail_probe import GuardrailProbe
-from router.observers.judge import JudgeSample, SampleJudge
-from router.observers.request_accounting import RequestAccounting, RequestEntry
-from router.observers.shadow import MirroredRequest, ShadowMirror, join_copies
-from router.observers.tracing_port import RequestSpan, Settle, SpanInput, SpanResult, Tracing
+from router.observers.tracing_port import RequestSpan
+from router.recording.guardrail_sample import GuardrailSample
 from router.recording.port import Ticket
+from router.recording.traffic_minutes import CompletedRequest
 from router.request.body import ClientRequest
-from router.request.request_state import RoutedRequest
 from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.server.asgi import Scope
 from router.server.internal_errors import InternalErrors, RouterPart
-from router.snapshot.compiled import CompiledRoute, CompiledTarget, Header
+from router.snapshot.compiled import CompiledRoute
 
 
-class RequestScoring(NamedTuple):
-    """A request's place in the statistics, what its guardrails watch, and its place in this
-    worker's own guard. drawn: its answer is to be judged.
+@dataclass(slots=True)
+class ObservedRequest:
+    """One request as its observers see it, and what they leave for one another.
+
+    What an observer alone needs to remember it keeps itself, by `request_id`.
     """
 
-    ticket: Ticket | None = None
-    watch: GuardrailProbe | None = None
-    counted: CanaryExposure | None = None
-    drawn: JudgeSample | None = None
+    scope: Scope
+    request: ClientRequest
+    route: CompiledRoute
+    arm: Arm
+    plan: Plan
+    revision: int
+    request_id: str
+    key_id: str
+    started: float  # by the clock's monotonic time
+    sticky_key: str
+    bucket_key: str  # the sticky key; the request's id where callers cannot be told apart
+    trial: Canary | None  # the rollout that the request is evidence for; None for none
+    reservation: RateReservation | None  # None for a key without limits
+    is_judged: bool = False  # drawn for the judge
+    ticket: Ticket | None = None  # its place in the rollout's statistics
+    probe: GuardrailProbe | None = None  # what the rollout's guardrails ask of its answer
+    span: RequestSpan | None = None  # None without tracing
+    copies: list[AnswerCopy] = field(default_factory=list)  # where a stream's events go as well
+    outcome: str = "unknown"
+    record: CompletedRequest | None = None
+    sample: GuardrailSample | None = None
 
 
-class RequestCopies(NamedTuple):
-    """Where an answer is put as well as to the user."""
+class RequestObserver:
+    """Watches requests: it overrides the hooks that it needs, and the others cost nothing.
 
-    captured: AnswerCopy | None
-    mirror: MirroredRequest | None
-    all: Sequence[AnswerCopy]
+    part: under which its faults are counted.
+    """
+
+    part: RouterPart
+
+    def before_attempt(self, observed: ObservedRequest) -> None:
+        """The request has its arm and its plan, and nobody was asked yet."""
+
+    def after_answer(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+        """The answer is sent, or there is none: works out what became of the request."""
+
+    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+        """All figures are known: records them. Always comes once `before_attempt` came."""
 
 
-UNSCORED: Final = RequestScoring()
-NO_COPIES: Final = RequestCopies(None, None, ())
+class _Hooks(NamedTuple):
+    """The observers that override a hook, with their parts, by hook and in order."""
+
+    before_attempt: tuple[tuple[RouterPart, Callable[..., None]], ...]
+    after_answer: tuple[tuple[RouterPart, Callable[..., None]], ...]
+    at_end: tuple[tuple[RouterPart, Callable[..., None]], ...]
 
 
 class RequestObservers:
-    def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
+    """Calls the observers of each request, in the order of their lists.
+
+    always: hear of every request. of_evidence: only of those that are evidence of their arm in
+    a live rollout. Before the attempt these come first, since the others use the ticket that
+    they leave; afterwards they come last, since they use the record of the request.
+    """
+
+    def __init__(
         self,
-        books: RequestAccounting,
-        feedback: FeedbackIntake,
-        admission: Admission,
-        sampler: CaptureSampler,
-        shadows: ShadowMirror,
-        judges: SampleJudge,
-        tracing: Tracing | None,
+        always: Sequence[RequestObserver],
+        of_evidence: Sequence[RequestObserver],
         errors: InternalErrors,
     ) -> None:
-        self._books = books
-        self._feedback = feedback
-        self._admission = admission
-        self._sampler = sampler
-        self._shadows = shadows
-        self._judges = judges
-        self._tracing = tracing
+        self._plain = _hooks(always, always)
+        self._evidence = _hooks([*of_evidence, *always], [*always, *of_evidence])
         self._errors = errors
 
-    @property
-    def traces(self) -> bool:
-        return self._tracing is not None
-
-    def scored(
-        self,
-        scope: Scope,
-        route: CompiledRoute,
-        request: ClientRequest,
-        arm: Arm,
-        key: str,
-        own: str,
-    ) -> RequestScoring:
-        """Of a request that is evidence. key: the sticky one. own: the request's id."""
-        drawn = ticket = counted = watch = None
-        try:
-            canary = route.trial
-            if canary is None:
-                return UNSCORED
-        except Exception as error:
-            self._errors.note(RouterPart.SCORING, error, route, arm)
-            return UNSCORED
-        try:
-            if route.judge is not None:
-                drawn = self._judges.drawn(scope, route, request, arm, key, own)
-        except Exception as error:
-            self._errors.note(RouterPart.JUDGE, error, route, arm)
-        try:
-            watch = GuardrailProbe.of(request, route, canary.unit_rule)
-            if drawn is not None and watch is not None:
-                watch = drawn.told(watch)
-            ticket = self._books.admit(canary, arm, key, watch)
-            counted = self._books.guard(route.route.canary, arm, key)
-        except Exception as error:
-            self._errors.note(RouterPart.SCORING, error, route, arm)
-        return RequestScoring(ticket, watch if ticket is not None else None, counted, drawn)
-
-    def remember(
-        self, own: str, route: CompiledRoute, arm: Arm, key: str, ticket: Ticket | None
-    ) -> None:
-        """For feedback about the answer. own: the request's id. key: the id of the caller's."""
-        try:
-            self._feedback.remember(own, route.route.name, arm, key, route.trial, ticket)
-        except Exception as error:
-            self._errors.note(RouterPart.FEEDBACK, error, route, arm)
-
-    def span(self, asked: SpanInput) -> RequestSpan | None:
-        """None without tracing."""
-        if self._tracing is None:
-            return None
-        try:
-            return _SafeSpan(self._tracing.begin(asked), asked, self._errors)
-        except Exception as error:
-            self._errors.note(RouterPart.TRACING, error, asked.route, asked.arm)
-            return None
-
-    def copies(
-        self,
-        scope: Scope,
-        job: RoutedRequest,
-        scoring: RequestScoring,
-        own: str,
-        key: str,
-        apart: str,
-    ) -> RequestCopies:
-        """own: the request's id. key, apart: as `Shadows.drawn` has them."""
-        captured = mirror = None
-        try:
-            captured = self._sampler.copied(scope, job.route, job.request, own)
-        except Exception as error:
-            self._errors.note(RouterPart.CAPTURE, error, job.route, job.arm)
-        try:
-            mirror = self._shadows.drawn(scope, job, key, apart)
-        except Exception as error:
-            self._errors.note(RouterPart.SHADOW, error, job.route, job.arm)
-        judged = scoring.drawn.copied if scoring.drawn else None
-        if captured is None and mirror is None and judged is None:
-            return NO_COPIES
-        try:
-            return RequestCopies(captured, mirror, join_copies(captured, mirror, judged))
-        except Exception as error:
-            self._errors.note(RouterPart.CAPTURE, error, job.route, job.arm)
-            return NO_COPIES
-
-    def ended(
-        self,
-        exchange: RoutedResponse,
-        entry: RequestEntry,
-        scoring: RequestScoring,
-        copied: RequestCopies,
-        toll: RateReservation | None,
-    ) -> None:
-        """The answer is sent, or there is none."""
-        job, errors = exchange.job, self._errors
-        if toll is not None:
+    def begin(self, observed: ObservedRequest) -> None:
+        """Before the request's first attempt."""
+        hooks = self._plain if observed.trial is None else self._evidence
+        for part, before_attempt in hooks.before_attempt:
             try:
-                self._admission.settle(toll, exchange)
+                before_attempt(observed)
             except Exception as error:
-                errors.note(RouterPart.LIMITS, error, job.route, job.arm)
-        try:
-            self._books.enter(exchange, entry)
-        except Exception as error:
-            errors.note(RouterPart.RECORDING, error, job.route, job.arm)
-        try:
-            self._sampler.take(exchange, copied.captured, entry)
-        except Exception as error:
-            errors.note(RouterPart.CAPTURE, error, job.route, job.arm)
-        try:
-            self._shadows.mirror(copied.mirror, exchange)
-        except Exception as error:
-            errors.note(RouterPart.SHADOW, error, job.route, job.arm)
-        try:
-            self._judges.judge(scoring.drawn, entry.ticket, exchange)
-        except Exception as error:
-            errors.note(RouterPart.JUDGE, error, job.route, job.arm)
+                self._errors.note(part, error, observed.route, observed.arm)
 
-    def close(self, span: RequestSpan | None, exchange: RoutedResponse) -> None:
-        if span is None:
-            return
-        try:
-            span.end(exchange.served())
-        except Exception as error:
-            self._errors.note(RouterPart.TRACING, error, exchange.job.route, exchange.job.arm)
+    def finish(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+        """After the request's answer, whole or not."""
+        hooks = self._plain if observed.trial is None else self._evidence
+        for stage in (hooks.after_answer, hooks.at_end):
+            for part, hook in stage:
+                try:
+                    hook(observed, response)
+                except Exception as error:
+                    self._errors.note(part, error, observed.route, observed.arm)
 
 
-class _SafeSpan:
-    """Another's span, whose faults are told of and change nothing of the request."""
-
-    def __init__(self, span: RequestSpan, asked: SpanInput, errors: InternalErrors) -> None:
-        self._span = span
-        self._asked = asked
-        self._errors = errors
-
-    @property
-    def passed_up(self) -> tuple[Header, ...]:
-        try:
-            return self._span.passed_up
-        except Exception as error:
-            self._note(error)
-            return ()
-
-    def attempt(self, upstream: CompiledTarget, number: int, settle: Settle) -> Settle:
-        try:
-            ended = self._span.attempt(upstream, number, _nothing)
-        except Exception as error:
-            self._note(error)
-            return settle
-
-        def both(outcome: FailureClass | None) -> None:
-            settle(outcome)
-            try:
-                ended(outcome)
-            except Exception as error:
-                self._note(error)
-
-        return both
-
-    def end(self, served: SpanResult) -> None:
-        self._span.end(served)
-
-    def _note(self, error: Exception) -> None:
-        self._errors.note(RouterPart.TRACING, error, self._asked.route, self._asked.arm)
+def _hooks(before: Sequence[RequestObserver], after: Sequence[RequestObserver]) -> _Hooks:
+    return _Hooks(
+        _overrides(before, "before_attempt"),
+        _overrides(after, "after_answer"),
+        _overrides(after, "at_end"),
+    )
 
 
-def _nothing(outcome: FailureClass | None) -> None:
-    """What an attempt's end means is settled beside its span."""
+def _overrides(
+    observers: Sequence[RequestObserver], hook: str
+) -> tuple[tuple[RouterPart, Callable[..., None]], ...]:
+    default = getattr(RequestObserver, hook)
+    return tuple(
+        (observer.part, getattr(observer, hook))
+        for observer in observers
+        if getattr(type(observer), hook) is not default
+    )

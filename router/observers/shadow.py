@@ -23,6 +23,7 @@ from harness.domain.shadow.shadow import COST_USD, MIRRORED, UNPRICED, within_bu
 from harness.ports import Clock
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
+from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.protocols.transcript import build_transcript
 from router.protocols.usage import TokenUsage
 from router.recording.metrics import RouterMetrics
@@ -36,7 +37,8 @@ from router.request.routed_response import NO_USAGE, AnswerCopy, RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.request.time_limits import first_token_s
 from router.request.upstream_call import UpstreamCalls
-from router.server.asgi import Scope, header
+from router.server.asgi import header
+from router.server.internal_errors import RouterPart
 from router.snapshot.compiled import CompiledShadow, CompiledTarget
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.transport import UpstreamFailed
@@ -56,13 +58,11 @@ STATEFUL: Final = ("previous_response_id", "conversation", "background", "contai
 
 
 class MirroredRequest(NamedTuple):
-    """A request that is drawn. copied: what the user gets of a stream, None without one. key:
-    the sticky one.
-    """
+    """A request that is drawn. copied: what the user gets of a stream, None without one."""
 
     shadow: CompiledShadow
     copied: AnswerCopy | None
-    key: str
+    sticky_key: str
 
 
 class _ShadowAnswer(NamedTuple):
@@ -73,8 +73,10 @@ class _ShadowAnswer(NamedTuple):
     usage: TokenUsage
 
 
-class ShadowMirror:
-    """Belongs to the event loop of its worker."""
+class ShadowMirror(RequestObserver):
+    """Asks a shadow's candidate what a user asked. Belongs to the event loop of its worker."""
+
+    part = RouterPart.SHADOW
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
         self,
@@ -95,34 +97,37 @@ class ShadowMirror:
         self._metrics = metrics
         self._settings = settings
         self._clock = clock
+        self._drawn: dict[str, MirroredRequest] = {}  # by request id
         self._running: dict[asyncio.Task[None], str] = {}
         self._waiting: deque[tuple[RoutedRequest, MirroredRequest, _ShadowAnswer]] = deque()
         self._rests_until: dict[str, float] = {}
 
-    def drawn(
-        self, scope: Scope, job: RoutedRequest, key: str, apart: str
-    ) -> MirroredRequest | None:
-        """Before it is answered: whether it may be mirrored once it is.
-
-        key: the sticky one. apart: the same, or the request's own where callers cannot be told
-        apart.
-        """
-        served, request, plan = job.route.shadow, job.request, job.plan
-        if served is None or job.arm is not Arm.INCUMBENT:
-            return None
+    def before_attempt(self, observed: ObservedRequest) -> None:
+        """Decides before the answer whether the request may be mirrored after it."""
+        served, request, plan = observed.route.shadow, observed.request, observed.plan
+        if served is None or observed.arm is not Arm.INCUMBENT:
+            return
         # Where a switch rules, nobody else is asked.
         if plan.forced is not None or plan.targets[:1] != (plan.incumbent,):
-            return None
+            return
         shadow = served.shadow
         over = self._clock.now() >= shadow.expires_at
-        if over or request.endpoint is Endpoint.EMBEDDINGS or not is_drawn(shadow, apart):
-            return None
-        declined = "declined" if header(scope, OPT_OUT) == OFF else ""
-        why = declined or mirror_obstacle(request, served.upstream) or self._not_now(served)
-        if why:
-            self._count(shadow.id, why)
-            return None
-        return MirroredRequest(served, AnswerCopy(MAX_BYTES) if request.stream else None, key)
+        if over or request.endpoint is Endpoint.EMBEDDINGS:
+            return
+        if not is_drawn(shadow, observed.bucket_key):
+            return
+        declined = "declined" if header(observed.scope, OPT_OUT) == OFF else ""
+        obstacle = (
+            declined or mirror_obstacle(request, served.upstream) or self._not_now(served)
+        )
+        if obstacle:
+            self._count(shadow.id, obstacle)
+            return
+        copy = AnswerCopy(MAX_BYTES) if request.stream else None
+        if copy is not None:
+            observed.copies.append(copy)
+        mirror = MirroredRequest(served, copy, observed.sticky_key)
+        self._drawn[observed.request_id] = mirror
 
     def _not_now(self, served: CompiledShadow) -> str:
         upstream, limits = served.upstream, served.shadow.limits
@@ -136,13 +141,14 @@ class ShadowMirror:
             return "resting"
         return "" if self._health.all_well((upstream.id,)) else "circuit_open"
 
-    def mirror(self, mirror: MirroredRequest | None, exchange: RoutedResponse) -> None:
+    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         """The user has the whole answer. Never waits."""
-        incumbent = self._of_user(mirror, exchange) if mirror else None
+        mirror = self._drawn.pop(observed.request_id, None)
+        incumbent = self._of_user(mirror, response) if mirror else None
         if mirror is None or incumbent is None:
             return
         shadow = mirror.shadow.shadow
-        work = exchange.job, mirror, incumbent
+        work = response.job, mirror, incumbent
         if self._under_way(shadow.id) < shadow.limits.at_once:
             self._start(*work)
         elif len(self._waiting) < WAITING:
@@ -182,7 +188,7 @@ class ShadowMirror:
         self._count(mirror.shadow.shadow.id, MIRRORED)
         shadow = mirror.shadow.shadow
         # Now, and not once it is compared: what comes of it must not say whether it counts.
-        ticket = self._recorder.mirrored(shadow_subject(shadow), mirror.key)
+        ticket = self._recorder.mirrored(shadow_subject(shadow), mirror.sticky_key)
         task = asyncio.ensure_future(self._run(job, mirror, incumbent, ticket))
         self._running[task] = mirror.shadow.shadow.id
         task.add_done_callback(self._done)
@@ -279,12 +285,6 @@ class ShadowMirror:
     ) -> None:
         if counts or sums:
             self._recorder.shadows.note(shadow, self._clock.now(), counts, sums or {})
-
-
-def join_copies(*sinks: AnswerCopy | MirroredRequest | None) -> list[AnswerCopy]:
-    """Where a stream's events are put as well as to the user."""
-    found = [each.copied if isinstance(each, MirroredRequest) else each for each in sinks]
-    return [each for each in found if each is not None]
 
 
 def mirror_obstacle(request: ClientRequest, upstream: CompiledTarget) -> str:

@@ -1,4 +1,4 @@
-"""Whether a client leaves so little time that its request can prove nothing against a model.
+"""Short deadlines leave a request so little time that it can prove nothing against a model.
 
 A deadline is the client's own choice (`x-swapgate-timeout`). One that the control itself could
 hardly keep would let who holds a data key fail a canary on purpose. So such a request is scored
@@ -11,20 +11,33 @@ from collections import deque
 from typing import Final
 
 from harness.domain.routing.table import Route
+from router.observers.request_observers import ObservedRequest, RequestObserver
+from router.request.routed_response import RoutedResponse
+from router.server.internal_errors import RouterPart
 
-# Times the control's usual latency: what is shorter is haste.
+# Times the control's usual latency: what is shorter is too short to prove anything.
 TIMES: Final = 3.0
 USUAL: Final = 0.95
 KEPT: Final = 100
-# Of fewer answers nobody knows what is usual, and every deadline of a client's is haste.
+# Of fewer answers nobody knows what is usual, and every deadline of a client's is too short.
 LEAST: Final = 20
 
 
-class ShortDeadlines:
-    """Latencies of the latest answers, by route and target id. Belongs to one event loop."""
+class ShortDeadlines(RequestObserver):
+    """Keeps the latencies of the latest answers, by route and target id; for one event loop."""
+
+    part = RouterPart.RECORDING
 
     def __init__(self) -> None:
         self._latest: dict[tuple[str, str], deque[float]] = {}
+
+    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+        progress, record = response.course, observed.record
+        if observed.outcome != "ok" or record is None or len(progress.attempts) != 1:
+            return
+        if progress.upstream is not None:
+            seconds = record.latency_ms / 1000
+            self.answered(observed.route.route, progress.upstream.id, seconds)
 
     def answered(self, route: Route, target: str, seconds: float) -> None:
         """A target answered a request of its own at its first attempt."""

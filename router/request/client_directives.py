@@ -1,6 +1,7 @@
-"""What a client may ask of the router for one request, by header."""
+"""Client directives are what a client asks of the router for one request, by header."""
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 from harness.domain.routing.overrides import RequestKind
@@ -8,11 +9,12 @@ from harness.domain.settings import RouterSettings
 from router.request.body import ClientRequest
 from router.server.asgi import Scope, header
 from router.server.replies import Reply, error_reply
+from router.snapshot.compiled import Header
 
 KIND: Final = b"x-swapgate-kind"
 TIMEOUT: Final = b"x-swapgate-timeout"
 HEARTBEAT: Final = b"x-swapgate-heartbeat"
-KINDS: Final = {each.value.encode(): each for each in RequestKind}
+KINDS: Final = {kind.value.encode(): kind for kind in RequestKind}
 
 
 def declared_kind(scope: Scope) -> RequestKind | Reply | None:
@@ -56,3 +58,20 @@ def heartbeat_s(scope: Scope, request: ClientRequest, settings: RouterSettings) 
     if not request.stream or not settings.heartbeat_s:
         return 0.0
     return 0.0 if header(scope, HEARTBEAT) == b"off" else settings.heartbeat_s
+
+
+def client_headers(scope: Scope, defaults: Mapping[bytes, bytes]) -> tuple[Header, ...]:
+    """The client's own headers that go to the provider, or what stands in for them.
+
+    defaults: by name; empty for none. A value that no header should have is as good as none: it
+    must not spoil the request, whose failure would be the provider's.
+    """
+    if not defaults:
+        return ()
+    given = ((name, header(scope, name), default) for name, default in defaults.items())
+    chosen = ((name, v if v and _is_printable(v) else default) for name, v, default in given)
+    return tuple((name, value) for name, value in chosen if value)
+
+
+def _is_printable(value: bytes) -> bool:
+    return value.isascii() and value.decode().isprintable()

@@ -1,20 +1,19 @@
-"""POST to a model's endpoint: from the body to the route, the arm and the plan."""
+"""The model endpoint takes a POST from its body to a route, an arm, a plan and an answer."""
 
-from collections.abc import Mapping
+from collections import Counter
 from typing import Final
 
 from harness.domain.errors import InputError
 from harness.domain.reliability.key_limits import KeyLimits
 from harness.domain.routing.overrides import RequestKind, deciding_kind
 from harness.domain.routing.plan import Plan
-from harness.domain.routing.table import Arm, KeyGrant
+from harness.domain.routing.table import Arm, Canary, KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.access.admission import Admission, RateReservation
 from router.access.keys import is_route_allowed
-from router.observers.request_accounting import RequestAccounting, RequestEntry
-from router.observers.request_observers import UNSCORED, RequestObservers
-from router.observers.tracing_port import RequestSpan, SpanInput
+from router.observers.request_observers import ObservedRequest, RequestObservers
+from router.observers.short_deadlines import ShortDeadlines
 from router.protocols.endpoints import DIALECTS, ENDPOINTS
 from router.request import client_directives, sticky
 from router.request.body import ClientRequest, FieldError, read_request
@@ -30,17 +29,22 @@ from router.server.replies import Reply, error_reply
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot, Header, header_text
 
 TASK: Final = b"x-swapgate-task"
-TRACE: Final = {b"traceparent": b"", b"tracestate": b""}
+# Sticky key, bucket key, arm, plan, and the rollout, as `ObservedRequest` has them. A plain
+# tuple: each request makes one.
+Assignment = tuple[str, str, Arm, Plan, Canary | None]
 
 
 class ModelEndpoint:
+    """Answers the requests to a model's endpoint, with its observers beside it."""
+
     def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
         self,
         planner: Planner,
         dispatcher: Dispatcher,
         admission: Admission,
-        books: RequestAccounting,
+        deadlines: ShortDeadlines,
         observers: RequestObservers,
+        counters: Counter[str],
         settings: RouterSettings,
         clock: Clock,
         errors: InternalErrors,
@@ -48,8 +52,9 @@ class ModelEndpoint:
         self._planner = planner
         self._dispatcher = dispatcher
         self._admission = admission
-        self._books = books
+        self._deadlines = deadlines
         self._observers = observers
+        self._counters = counters
         self._settings = settings
         self._clock = clock
         self._errors = errors
@@ -67,32 +72,45 @@ class ModelEndpoint:
     ) -> Reply | None:
         """A refusal, or None when everything is sent."""
         started = self._clock.monotonic()
-        found = self._routed(scope, body, grant, serving)
-        wished_s = client_directives.requested_timeout_s(scope)
-        if isinstance(wished_s, Reply):
-            return wished_s
-        toll: RateReservation | None = None
+        routed = self._routed(scope, body, grant, serving)
+        timeout_s = client_directives.requested_timeout_s(scope)
+        if isinstance(timeout_s, Reply):
+            return timeout_s
+        reservation: RateReservation | None = None
         if grant.limits is not None:
-            asked_for = None if isinstance(found, Reply) else found[0]
-            admitted = self._admitted(grant.id, grant.limits, asked_for, len(body))
+            limited = None if isinstance(routed, Reply) else routed[0]
+            admitted = self._admitted(grant.id, grant.limits, limited, len(body))
             if isinstance(admitted, Reply):
                 return admitted
-            toll = admitted
-        if isinstance(found, Reply):
-            return found
-        request, route = found
-        own = request_id[1].decode()
-        most_s = min(route.route.settings.total_timeout_s, self._settings.total_timeout_s)
-        limit_s = min(wished_s, most_s)
-        haste_s = limit_s if limit_s < most_s else None
-        planned = self._planned(scope, route, request, grant.id, own, haste_s)
-        key, apart, arm, plan, proves = planned
-        observers, scoring = self._observers, UNSCORED
-        if proves:
-            scoring = observers.scored(scope, route, request, arm, key, own)
-        observers.remember(own, route, arm, grant.id, scoring.ticket)
+            reservation = admitted
+        if isinstance(routed, Reply):
+            return routed
+        request, route = routed
+        longest_s = min(route.route.settings.total_timeout_s, self._settings.total_timeout_s)
+        is_hurried = timeout_s < longest_s
+        limit_s = timeout_s if is_hurried else longest_s
+        id_ = request_id[1].decode()
+        own_limit_s = limit_s if is_hurried else None
+        sticky_key, bucket_key, arm, plan, trial = self._assigned(
+            scope, route, request, grant.id, id_, own_limit_s
+        )
+        observed = ObservedRequest(
+            scope,
+            request,
+            route,
+            arm,
+            plan,
+            serving.revision,
+            id_,
+            grant.id,
+            started,
+            sticky_key,
+            bucket_key,
+            trial,
+            reservation,
+        )
+        self._observers.begin(observed)
         begun = self._dispatcher.timers.loop.time()
-        span = self._span(scope, route, request, arm, serving.revision, own)
         job = RoutedRequest(
             request,
             route,
@@ -100,101 +118,85 @@ class ModelEndpoint:
             plan,
             begun,
             begun + limit_s,
-            _passed_up(scope, DIALECTS[request.endpoint].passed_up),
-            span,
-            hurried=limit_s < most_s,
-            watch=scoring.watch,
+            client_directives.client_headers(scope, DIALECTS[request.endpoint].passed_up),
+            observed.span,
+            hurried=is_hurried,
+            watch=observed.probe,
         )
         headers = (
             request_id,
             *route.headers[arm],
-            *self._of_plan(job),
-            *(toll.headers if toll else ()),
+            *self._plan_headers(job),
+            *(reservation.headers if reservation else ()),
         )
-        copied = observers.copies(scope, job, scoring, own, key, apart)
-        exchange = RoutedResponse(
+        response = RoutedResponse(
             job,
             RequestProgress(),
             headers,
             self._errors,
-            limited=toll is not None,
+            limited=reservation is not None,
             heartbeat_s=client_directives.heartbeat_s(scope, request, self._settings),
             on_leaving=scope.get(ON_LEAVING),
-            copies=copied.all,
-        )
-        entry = RequestEntry(
-            scoring.ticket, serving.revision, started, key, own, grant.id, scoring.counted
+            copies=observed.copies,
         )
         try:
-            await exchange.serve(self._dispatcher, receive, send)
+            await response.serve(self._dispatcher, receive, send)
         except ClientDisconnected:
-            exchange.caller_gone = True
-            self._books.count("callers_gone")
+            response.caller_gone = True
+            self._counters["callers_gone"] += 1
         finally:
-            observers.ended(exchange, entry, scoring, copied, toll)
-            observers.close(span, exchange)
+            self._observers.finish(observed, response)
         return None
 
-    def _planned(
+    def _assigned(
         self,
         scope: Scope,
         route: CompiledRoute,
         request: ClientRequest,
         key_id: str,
-        own: str,
-        haste_s: float | None,
-    ) -> tuple[str, str, Arm, Plan, bool]:
-        """The sticky key; the same, or the request's own where callers cannot be told apart;
-        the arm, whom to ask, and whether the request is evidence of its arm.
-
-        own: the request's id. haste_s: all the time that the client gives it, None for no less
-        than the route does.
+        request_id: str,
+        own_limit_s: float | None,
+    ) -> Assignment:
+        """own_limit_s: all the time that the client gives it, None for no less than the route
+        does.
         """
         try:
             given = header(scope, sticky.HEADER)
             key, told_apart = sticky.sticky_key(request, given, key_id)
             if not told_apart:
-                self._books.count("sticky_by_api_key")
+                self._counters["sticky_by_api_key"] += 1
             # Whose callers cannot be told apart must not all go to one place for a day.
-            apart = key if told_apart else own
-            arm, plan = self._planner.assign(route, request, key, apart)
-            proves = is_evidence(arm, plan) and not self._in_haste(route, haste_s)
+            bucket_key = key if told_apart else request_id
+            arm, plan = self._planner.assign(route, request, key, bucket_key)
+            trial = route.trial
+            # The arms must get what they stand for: not under a switch, and not for practice.
+            if trial is not None and (
+                plan.forced is not None
+                or arm is Arm.KEEP_WARM
+                or self._is_too_short(route, own_limit_s)
+            ):
+                trial = None
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, route)
-            plan = self._plain(route, request)
-            return own, own, Arm.INCUMBENT, plan, False
-        return key, apart, arm, plan, proves
+            plan = self._incumbent_plan(route, request)
+            return request_id, request_id, Arm.INCUMBENT, plan, None
+        return key, bucket_key, arm, plan, trial
 
-    def _plain(self, route: CompiledRoute, request: ClientRequest) -> Plan:
-        """Of the incumbent: as of this moment, or else as the snapshot has it."""
+    def _incumbent_plan(self, route: CompiledRoute, request: ClientRequest) -> Plan:
+        """As of this moment, or else as the snapshot has it."""
         try:
             return self._planner.plan(route, Arm.INCUMBENT, request)
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, route)
             return route.plans[request.endpoint][Arm.INCUMBENT]
 
-    def _in_haste(self, route: CompiledRoute, haste_s: float | None) -> bool:
-        if haste_s is None or route.trial is None:
+    def _is_too_short(self, route: CompiledRoute, own_limit_s: float | None) -> bool:
+        if own_limit_s is None:
             return False
-        hasty = self._books.haste.is_in(route.route, haste_s)
-        if hasty:
-            self._books.count("unscored_in_haste")
-        return hasty
-
-    def _span(
-        self,
-        scope: Scope,
-        route: CompiledRoute,
-        request: ClientRequest,
-        arm: Arm,
-        revision: int,
-        own: str,
-    ) -> RequestSpan | None:
-        """None without tracing."""
-        if not self._observers.traces:
-            return None
-        trace = _passed_up(scope, TRACE)
-        return self._observers.span(SpanInput(request, route, arm, revision, own, trace))
+        too_short = self._deadlines.is_in(route.route, own_limit_s)
+        if too_short:
+            self._counters["unscored_in_haste"] += 1
+        return too_short
 
     def _admitted(
         self, key: str, limits: KeyLimits, request: ClientRequest | None, size: int
@@ -206,18 +208,18 @@ class ModelEndpoint:
             self._errors.note(RouterPart.LIMITS, error)
             return None
 
-    def _of_plan(self, job: RoutedRequest) -> tuple[Header, ...]:
+    def _plan_headers(self, job: RoutedRequest) -> tuple[Header, ...]:
         """Says in the metrics that tools are called one at a time; there and in the answer that
         a switch ruled.
         """
         plan = job.plan
         try:
             if is_serializing_tools(plan, job.request):
-                self._books.count("tools_serialized")
+                self._counters["tools_serialized"] += 1
             if plan.forced is None:
                 return ()
             effect = "in_effect" if plan.forced.in_effect else "not_in_effect"
-            self._books.count(f"switch_{effect}")
+            self._counters[f"switch_{effect}"] += 1
             words = f"{plan.forced.switch.id}; {plan.forced.switch.force}; {effect}"
             return ((b"x-swapgate-switch", header_text(words)),)
         except Exception as error:
@@ -228,28 +230,23 @@ class ModelEndpoint:
         self, scope: Scope, body: bytes, grant: KeyGrant, serving: CompiledSnapshot
     ) -> Reply | tuple[ClientRequest, CompiledRoute]:
         """The route that answers: the one that is asked, or its override for such a request."""
-        found = _asked(scope, body, grant, serving)
-        if isinstance(found, Reply):
-            return found
-        request, route, declared = found
+        requested = _requested_route(scope, body, grant, serving)
+        if isinstance(requested, Reply):
+            return requested
+        request, route, declared = requested
         overrides = route.route.settings.overrides
         if not overrides:
             return request, route
         try:
-            seen = detect_kinds(request) if declared is None else ()
-            kind = deciding_kind(overrides, declared, seen)
+            detected = detect_kinds(request) if declared is None else ()
+            kind = deciding_kind(overrides, declared, detected)
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, route)
             kind = None
         return request, route if kind is None else route.overrides[kind]
 
 
-def is_evidence(arm: Arm, plan: Plan) -> bool:
-    """Whether the arms get what they stand for: not under a switch, and not for practice."""
-    return plan.forced is None and arm is not Arm.KEEP_WARM
-
-
-def _asked(
+def _requested_route(
     scope: Scope, body: bytes, grant: KeyGrant, serving: CompiledSnapshot
 ) -> Reply | tuple[ClientRequest, CompiledRoute, RequestKind | None]:
     """The request, the route that it names, and the kind that its caller declares."""
@@ -274,20 +271,3 @@ def _asked(
         message = f"this key may not use route {route.route.name!r}; ask an admin for one"
         return error_reply(403, message, "route_not_allowed", param="model")
     return request, route, declared
-
-
-def _passed_up(scope: Scope, wanted: Mapping[bytes, bytes]) -> tuple[Header, ...]:
-    """The client's own headers that go to the provider, or what stands in for them.
-
-    A value that no header should have is as good as none: it must not spoil the request, whose
-    failure would be the provider's.
-    """
-    if not wanted:
-        return ()
-    given = ((name, header(scope, name), instead) for name, instead in wanted.items())
-    chosen = ((name, v if v and _plain(v) else instead) for name, v, instead in given)
-    return tuple((name, value) for name, value in chosen if value)
-
-
-def _plain(value: bytes) -> bool:
-    return value.isascii() and value.decode().isprintable()

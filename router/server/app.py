@@ -27,11 +27,16 @@ from router.observers.failover_log import FailoverLog
 from router.observers.feedback import PATH as FEEDBACK
 from router.observers.feedback import FeedbackIntake
 from router.observers.feedback_body import MAX_BODY_BYTES
+from router.observers.guardrail_sampling import GuardrailSampling, RolloutAdmission
 from router.observers.judge import SampleJudge
 from router.observers.judge_budget import JudgeBudget
 from router.observers.request_accounting import RequestAccounting
-from router.observers.request_observers import RequestObservers
+from router.observers.request_metrics import RequestMetrics
+from router.observers.request_observers import RequestObserver, RequestObservers
+from router.observers.request_tracing import RequestTracing
 from router.observers.shadow import ShadowMirror
+from router.observers.short_deadlines import ShortDeadlines
+from router.observers.token_settlement import TokenSettlement
 from router.observers.tracing_port import Tracing
 from router.protocols.endpoints import ENDPOINTS
 from router.protocols.messages.dialect import VERSION
@@ -161,9 +166,6 @@ class Router:
         )
         self._guards.boot()
         recorder.on_abort = self._guards.heard
-        books = RequestAccounting(
-            recorder, self._metrics, failovers, self._guards, clock, self._errors
-        )
         self._feedback = FeedbackIntake(recorder, self._metrics)
         keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
         self._renewals = EarlyRecovery(self._health, keys)
@@ -206,22 +208,32 @@ class Router:
         planner = Planner(
             self._health, clock, settings.breaker.when_all_open, self._guards.stopped
         )
-        observers = RequestObservers(
-            books,
+        deadlines = ShortDeadlines()
+        always: list[RequestObserver] = [
             self._feedback,
-            self._admission,
             CaptureSampler(secret, clock, recorder),
             self._shadows,
+            TokenSettlement(self._admission),
+            RequestAccounting(recorder, clock, self._errors),
+            RequestMetrics(self._metrics),
+            failovers,
+            deadlines,
+        ]
+        if tracing is not None:
+            always.append(RequestTracing(tracing, self._errors))
+        of_evidence: list[RequestObserver] = [
             self._judges,
-            tracing,
-            self._errors,
-        )
+            RolloutAdmission(recorder, self._guards),
+            GuardrailSampling(),
+            self._guards,
+        ]
         self._calls = ModelEndpoint(
             planner,
             dispatcher,
             self._admission,
-            books,
-            observers,
+            deadlines,
+            RequestObservers(always, of_evidence, self._errors),
+            recorder.counters,
             settings,
             clock,
             self._errors,

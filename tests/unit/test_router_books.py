@@ -18,7 +18,7 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
-from router.observers.feedback import FeedbackIntake
+from router.observers.feedback import FeedbackIntake, RememberedRequest
 from router.observers.feedback_body import FeedbackBody, FeedbackOutcome, FeedbackVerdict
 from router.recording import reporter as reporting
 from router.recording.guardrail_sample import (
@@ -422,7 +422,8 @@ def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(
         for number in ("1", "2"):
             ticket = served.admit(GUARDED, Arm.CANARY, "user:a")
             request_id = f"req_{served.worker}-{number}"
-            doors[0].remember(request_id, "support", Arm.CANARY, "k", GUARDED, ticket)
+            request = RememberedRequest("support", "canary", "k", ticket)
+            doors[0].remember(request_id, request)
             served.finish(ticket, ended(), SEEN)
         for worker, request_id, key in (
             (told, "req_w0-1", "k"),

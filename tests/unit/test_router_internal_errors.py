@@ -334,7 +334,12 @@ def candidates_calls_broken(scene: Scene) -> Iterator[None]:
 @pytest.mark.req("F2", "F4")
 @pytest.mark.parametrize(
     "broken_part",
-    [RequestAccounting._ended, AttemptSettlement.settle, CanaryGuards.end, GuardrailProbe.seen],
+    [
+        RequestAccounting.after_answer,
+        AttemptSettlement.settle,
+        CanaryGuards.end,
+        GuardrailProbe.seen,
+    ],
 )
 async def test_a_fault_of_the_books_charges_no_arm(
     broken_part: Any, tmp_path: Path, *, stream: bool
@@ -460,7 +465,7 @@ async def test_what_watches_beside_all_requests_goes_on_after_a_fault(
 async def test_the_first_fault_is_told_at_once_and_others_not_each(tmp_path: Path) -> None:
     scene = Scene(tmp_path, canary=False, stream=False)
 
-    with broken(RequestAccounting._ended.__code__, [RequestAccounting._ended]):  # type: ignore[list-item]  # a function
+    with broken(RequestAccounting.after_answer.__code__, [RequestAccounting.after_answer]):  # type: ignore[list-item]  # a function
         await scene.ask()
         assert len(await told(scene.door)) == 1
         for _ in range(20):

@@ -1,0 +1,30 @@
+"""Request metrics count every request for Prometheus, by route, arm, target and outcome."""
+
+from router.observers.request_observers import ObservedRequest, RequestObserver
+from router.recording.metrics import RouterMetrics
+from router.request.routed_response import RoutedResponse
+from router.server.internal_errors import RouterPart
+
+
+class RequestMetrics(RequestObserver):
+    """Counts a request once it is over."""
+
+    part = RouterPart.RECORDING
+
+    def __init__(self, metrics: RouterMetrics) -> None:
+        self._metrics = metrics
+
+    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+        record, progress = observed.record, response.course
+        if record is None:
+            return
+        target = progress.upstream
+        if target is not None:
+            for irregularity in response.irregularities:
+                self._metrics.irregular(target.name, irregularity)
+        self._metrics.finished(
+            record,
+            target=target.name if target else "",
+            outcome=observed.outcome,
+            first_token_s=progress.first_token_s,
+        )

@@ -1,0 +1,31 @@
+"""Token settlement gives a limited key back what its request did not spend."""
+
+from router.access.admission import Admission, RateReservation
+from router.observers.request_observers import ObservedRequest, RequestObserver
+from router.request.routed_response import RoutedResponse
+from router.request.stream_relay import CommittedStream
+from router.server.internal_errors import RouterPart
+
+
+class TokenSettlement(RequestObserver):
+    """Corrects the reservation of a request once its tokens are known."""
+
+    part = RouterPart.LIMITS
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    def after_answer(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+        reservation = observed.reservation
+        if reservation is not None and reservation.limit.tokens_per_min is not None:
+            self._admission.settle(reservation, _actual_tokens(reservation, response))
+
+
+def _actual_tokens(reservation: RateReservation, response: RoutedResponse) -> int:
+    """As the provider counted; of what it did not, as estimated."""
+    result, usage = response.course.result, response.usage
+    if usage.input_tokens:
+        return usage.input_tokens + usage.output_tokens
+    if isinstance(result, CommittedStream) or usage.output_tokens:
+        return reservation.input_tokens + usage.output_tokens
+    return 0
