@@ -71,7 +71,7 @@ def _show_switches() -> None:
     standing = installation().standing_switches
     for switch in standing:
         _switch_banner(switch)
-    for switch in kill_switch.live(context()):
+    for switch in kill_switch.list_live_switches(context()):
         _switch_banner(switch)
 
 

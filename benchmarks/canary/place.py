@@ -16,7 +16,7 @@ from harness.app.installation import Installation
 from harness.control.operations import keys
 from harness.control.proposals import comparison, submission
 from harness.control.proposals.comparison import CanaryStatus
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import seed
 from harness.domain.canary.rollout import Rollout
 from harness.domain.operations.access import SYSTEM, Actor, Role
@@ -61,20 +61,22 @@ class Place:
         """A proposal for each, its evals, its verdict, its canary; by the control process."""
         ctx = self.installation.context
         made = {
-            route: submission.create(
-                ctx, PERSON, Wish(route, f"sim/{self.routes[route]}", "bench")
+            route: submission.create_proposal(
+                ctx, PERSON, ProposalRequest(route, f"sim/{self.routes[route]}", "bench")
             )
             for route in routes
         }
         until(lambda: all(self._opened(each.id) for each in made.values()), OPENS_WITHIN_S, 0.5)
         for route, proposal in made.items():
-            rollout = submission.get(ctx, proposal.id).rollout
+            rollout = submission.get_proposal(ctx, proposal.id).rollout
             if rollout is None:
-                raise TooLate(f"{route} has no canary: {submission.get(ctx, proposal.id)}")
+                raise TooLate(
+                    f"{route} has no canary: {submission.get_proposal(ctx, proposal.id)}"
+                )
             self.rollouts[route] = rollout
 
     def _opened(self, proposal: str) -> bool:
-        found = submission.get(self.installation.context, proposal)
+        found = submission.get_proposal(self.installation.context, proposal)
         return found.phase is Phase.CANARY or not found.open
 
     def break_(self, model: str, fault: Mapping[str, object]) -> None:
@@ -101,7 +103,7 @@ class Place:
             return tx.rollouts.get(self.rollouts[route])
 
     def status(self, route: str) -> CanaryStatus:
-        return comparison.canaries(self.installation.context, route=route)[0]
+        return comparison.list_canaries(self.installation.context, route=route)[0]
 
     def local_stop(self, route: str) -> Mapping[str, Any] | None:
         """What a worker's guard kept of its stop; None before, and once it is over."""
@@ -132,8 +134,8 @@ def placed(
         installation = bootstrap.open_installation(made.config, create_secret=True)
         try:
             bootstrap.upgrade_database(installation.settings)
-            seed.seed(installation.context, installation.settings)
-            _, key = keys.create(
+            seed.apply_seed(installation.context, installation.settings)
+            _, key = keys.create_key(
                 installation.context, SYSTEM, "bench", secret=installation.secret
             )
             yield Place(made, installation, key, workers, routes)

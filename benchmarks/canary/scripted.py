@@ -14,7 +14,7 @@ from evals.suites.items import Item
 from harness.app.installation import Installation
 from harness.control import reconciler
 from harness.control.proposals import submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.domain.proposals.proposal import Phase
 from harness.domain.routing.target import Target
 from harness.runtime.processes.eval_worker import EvalWorker
@@ -40,12 +40,14 @@ def opened(installation: Installation, routes: Mapping[str, str]) -> Mapping[str
 
     ctx = replace(installation.context, workers=InlineWorkers(work))
     made = {
-        route: submission.create(ctx, PERSON, Wish(route, f"sim/{model}", "bench"))
+        route: submission.create_proposal(
+            ctx, PERSON, ProposalRequest(route, f"sim/{model}", "bench")
+        )
         for route, model in routes.items()
     }
     for _ in range(TURNS * len(made)):
         reconciler.reconcile(ctx)
-        found = {route: submission.get(ctx, each.id) for route, each in made.items()}
+        found = {route: submission.get_proposal(ctx, each.id) for route, each in made.items()}
         if all(each.phase is Phase.CANARY for each in found.values()):
             return {route: str(each.rollout) for route, each in found.items()}
     raise TooLate(f"no canary: {', '.join(each.phase for each in found.values())}")

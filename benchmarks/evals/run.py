@@ -84,8 +84,8 @@ def queued(folder: Path, data: Path, base_url: str) -> tuple[Path, str]:
     bootstrap.upgrade_database(installation.settings)
     ctx = installation.context
     targets.put_provider(ctx, SYSTEM, installation.settings.providers["adder"])
-    target = targets.add(ctx, SYSTEM, TargetSeed("adder", "adder"))
-    run = worker_supervision.start_by_hand(ctx, SYSTEM, "sums", target.id)
+    target = targets.add_target(ctx, SYSTEM, TargetSeed("adder", "adder"))
+    run = worker_supervision.start_run(ctx, SYSTEM, "sums", target.id)
     installation.close()
     return config, run.id
 

@@ -190,8 +190,10 @@ def install(
     installation = bootstrap.open_installation(config, create_secret=True)
     try:
         bootstrap.upgrade_database(installation.settings)
-        seed.seed(installation.context, installation.settings)
-        _, key = keys.create(installation.context, SYSTEM, "bench", secret=installation.secret)
+        seed.apply_seed(installation.context, installation.settings)
+        _, key = keys.create_key(
+            installation.context, SYSTEM, "bench", secret=installation.secret
+        )
     finally:
         installation.close()
     return config, key

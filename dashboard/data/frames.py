@@ -8,7 +8,7 @@ import pandas as pd
 
 from dashboard.text import labels
 from dashboard.text.html import PairCounts
-from harness.control.proposals.comparison import Comparison, SuiteSide
+from harness.control.proposals.comparison import Comparison, SuiteAnswers
 from harness.domain.canary.observation import Block, Traffic
 from harness.domain.evals.run import Claim, Sample, SampleError, SuiteReport, SuiteRole
 
@@ -98,7 +98,7 @@ def _used_pairs(comparison: Comparison) -> Mapping[str, Mapping[str, tuple[float
 
 
 def _side_rows(
-    side: SuiteSide,
+    side: SuiteAnswers,
     titles: Mapping[str, str],
     used: Mapping[str, tuple[float, float]] | None,
 ) -> list[dict[str, Any]]:

@@ -9,13 +9,13 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.drift import reports as drift_reports
 from harness.control.evals import proof_validity
-from harness.control.evals.proof_validity import Standing
+from harness.control.evals.proof_validity import ProofValidity
 from harness.control.operations import listings
 from harness.control.proposals import approvals
 from harness.control.proposals import comparison as reports
 from harness.control.routing import fallback_chain, routes, scorecard
-from harness.control.routing.fallback_chain import Entry
-from harness.control.routing.scorecard import RouteMeasured
+from harness.control.routing.fallback_chain import ChainEntry
+from harness.control.routing.scorecard import RouteScorecard
 from harness.control.shadow import stage as shadow_first
 from harness.control.shadow.stage import ShadowStage
 from harness.domain.canary.observation import Traffic
@@ -53,7 +53,7 @@ def titles(ctx: Context) -> Mapping[str, str]:
 
 def comparison(ctx: Context, proposal: str) -> ComparisonView:
     """Raises NotFound."""
-    found = reports.compare(ctx, proposal)
+    found = reports.load_comparison(ctx, proposal)
     with ctx.store.read() as tx:
         rollout = tx.rollouts.get(found.proposal.rollout) if found.proposal.rollout else None
     return ComparisonView(
@@ -97,7 +97,7 @@ class ProposalRow:
     candidate: str
     verdict: Verdict | None
     expires_at: datetime | None
-    standing: Standing | None = None
+    standing: ProofValidity | None = None
     remarks: Sequence[str] = ()
 
 
@@ -105,12 +105,14 @@ def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
     """What waits for a person, the others that are open, and a page of all the rest, the newest
     first. after: the cursor of the page before.
     """
-    opened = listings.proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
-    page = listings.proposals(ctx, PageRequest(MOST_PROPOSALS, after))
+    opened = listings.list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
+    page = listings.list_proposals(ctx, PageRequest(MOST_PROPOSALS, after))
     found = [*opened, *(each for each in page if not each.open)]
     invalid = [*page.invalid, *(each for each in opened.invalid if each not in page.invalid)]
-    verdicts = listings.verdicts(ctx, {each.verdict for each in found if each.verdict})
-    names = listings.names(ctx, {id_ for p in found for id_ in (p.incumbent, p.candidate)})
+    verdicts = listings.load_verdicts(ctx, {each.verdict for each in found if each.verdict})
+    names = listings.load_target_names(
+        ctx, {id_ for p in found for id_ in (p.incumbent, p.candidate)}
+    )
     rows = [
         ProposalRow(
             proposal=each,
@@ -128,12 +130,14 @@ def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
     return Page(rows, page.total, page.next, invalid)
 
 
-def _standing(ctx: Context, proposal: Proposal, verdict: Verdict | None) -> Standing | None:
+def _standing(
+    ctx: Context, proposal: Proposal, verdict: Verdict | None
+) -> ProofValidity | None:
     if verdict is None or proposal.phase is not Phase.AWAITING_APPROVAL:
         return None
     # What does not hold is said where somebody approves it: that is refused.
     with suppress(SignatureInvalid), ctx.store.read() as tx:
-        return proof_validity.of(ctx, tx, verdict)
+        return proof_validity.assess_proof(ctx, tx, verdict)
     return None
 
 
@@ -142,7 +146,7 @@ def _remarks(ctx: Context, proposal: Proposal) -> Sequence[str]:
         return ()
     # As above.
     with suppress(SignatureInvalid):
-        shown = approvals.shown(ctx, proposal.id)
+        shown = approvals.list_approvals(ctx, proposal.id)
         return [remark for approval in shown for remark in approval.remarks]
     return ()
 
@@ -181,14 +185,14 @@ class CanaryView:
 
 def canary(ctx: Context, route: str) -> CanaryView:
     """Raises NotFound."""
-    found = reports.canaries(ctx, route=route)
+    found = reports.list_canaries(ctx, route=route)
     status = found[0] if found else None
-    stage = shadow_first.of_route(ctx, route)
+    stage = shadow_first.find_stage_of_route(ctx, route)
     with ctx.store.read() as tx:
         since = status.rollout.started_at if status else ctx.clock.now()
         start = since.replace(second=0, microsecond=0)
         return CanaryView(
-            route=routes.existing(tx, route),
+            route=routes.require_route(tx, route),
             status=status,
             traffic=tx.observations.traffic(since=start, route=route) if status else (),
             now=ctx.clock.now(),
@@ -197,23 +201,23 @@ def canary(ctx: Context, route: str) -> CanaryView:
 
 
 def route_names(ctx: Context) -> Sequence[str]:
-    return [each.name for each in listings.routes(ctx)]
+    return [each.name for each in listings.list_routes(ctx)]
 
 
 def measured_of(
     ctx: Context, statuses: Sequence[reports.RouteStatus]
-) -> Mapping[str, RouteMeasured]:
+) -> Mapping[str, RouteScorecard]:
     """By route; without those whose rows are not as they were signed."""
     found = {}
     for status in statuses:
         with suppress(SignatureInvalid):
-            found[status.route.name] = scorecard.of_route(ctx, status.route.name)
+            found[status.route.name] = scorecard.build_scorecard(ctx, status.route.name)
     return found
 
 
 def canary_routes(ctx: Context) -> Sequence[str]:
     """Routes with a live canary first, then those that bake, then the rest."""
-    order = {s.rollout.route: 0 if s.rollout.live else 1 for s in reports.canaries(ctx)}
+    order = {s.rollout.route: 0 if s.rollout.live else 1 for s in reports.list_canaries(ctx)}
     return sorted(route_names(ctx), key=lambda name: (order.get(name, 2), name))
 
 
@@ -224,10 +228,10 @@ class RouteView:
     route: Route
     history: Page[RouteRecord]
     targets: Mapping[str, Target]
-    chain: Sequence[Entry]
-    drift: Sequence[drift_reports.Status]
+    chain: Sequence[ChainEntry]
+    drift: Sequence[drift_reports.DriftStatus]
     serving_revision: int | None
-    measured: RouteMeasured
+    measured: RouteScorecard
     now: datetime
 
     @property
@@ -244,10 +248,10 @@ class RouteView:
 
 def route(ctx: Context, name: str) -> RouteView:
     """Raises NotFound."""
-    history = listings.versions(ctx, name, PageRequest(MOST_VERSIONS))
-    chain = fallback_chain.entries(ctx, name)
-    figures = scorecard.of_route(ctx, name)
-    drift = drift_reports.status(ctx, route=name)
+    history = listings.list_route_versions(ctx, name, PageRequest(MOST_VERSIONS))
+    chain = fallback_chain.list_fallbacks(ctx, name)
+    figures = scorecard.build_scorecard(ctx, name)
+    drift = drift_reports.list_drift_status(ctx, route=name)
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         recent = tx.observations.traffic(since=now - timedelta(minutes=10), route=name)
@@ -255,7 +259,7 @@ def route(ctx: Context, name: str) -> RouteView:
         after = [t for t in recent if t.minute > history[0].at]
         newest = max(after, key=lambda t: (t.minute, t.revision), default=None)
         return RouteView(
-            route=routes.existing(tx, name),
+            route=routes.require_route(tx, name),
             history=history,
             targets=tx.routing.targets(),
             chain=chain,
@@ -275,7 +279,7 @@ def chain_break(ctx: Context) -> int | None:
 def candidates(ctx: Context, route: str) -> Sequence[str]:
     """Names of the targets that could be proposed for a route."""
     with ctx.store.read() as tx:
-        incumbent = routes.existing(tx, route).incumbent
+        incumbent = routes.require_route(tx, route).incumbent
         found = tx.routing.targets()
     return sorted(target.name for target in found.values() if target.id != incumbent)
 

@@ -7,9 +7,9 @@ from dashboard.data.frames import FEWEST_PAIRS, in_reading_order
 from dashboard.data.queries import ComparisonView
 from dashboard.text import labels
 from dashboard.text.html import Tile, VerdictCard
-from harness.control.evals.proof_validity import Proof
-from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteSide
-from harness.control.proposals.estimate import Outlook
+from harness.control.evals.proof_validity import ProofState
+from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
+from harness.control.proposals.estimate import SuiteEstimate
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.run import Claim, Judged, Sample, SampleError, SuiteReport
 from harness.domain.proposals.proposal import Phase, Proposal
@@ -267,7 +267,7 @@ def progress(found: Comparison) -> Sequence[tuple[str, int, int]]:
     ]
 
 
-def _both(side: SuiteSide) -> int:
+def _both(side: SuiteAnswers) -> int:
     return len({s.item for s in side.incumbent} & {s.item for s in side.candidate})
 
 
@@ -339,7 +339,7 @@ def stale_reason(view: ComparisonView) -> str:
     found = view.comparison.standing
     if found is None or found.holds:
         return ""
-    if found.proof is Proof.STALE:
+    if found.proof is ProofState.STALE:
         return f"the content changed since: {found.why}"
     # Once the candidate was promoted, the verdict has done its work.
     if proposal.phase is Phase.PROMOTED:
@@ -347,7 +347,7 @@ def stale_reason(view: ComparisonView) -> str:
     return f"it expired {labels.age(verdict.expires_at, view.now)}"
 
 
-def cheapest_design(each: Outlook) -> str:
+def cheapest_design(each: SuiteEstimate) -> str:
     """The cheapest design that shows the difference that matters."""
     best, wanted = each.cheapest, f"{each.effect * 100:.1f} points"
     if best is None:
@@ -356,7 +356,7 @@ def cheapest_design(each: Outlook) -> str:
     return f"{wanted}: {best.items:,} items{epochs}"
 
 
-def outlook_line(planned: Sequence[Outlook]) -> str:
+def outlook_line(planned: Sequence[SuiteEstimate]) -> str:
     """What a proposal costs at most, and how long it takes."""
     costs = [each.cost_usd for each in planned]
     cost = (

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.drift import text
-from harness.control.drift.reports import Status
+from harness.control.drift.reports import DriftStatus
 from harness.domain.drift.watch import CheckState
 
 STATES = {
@@ -17,7 +17,7 @@ STATES = {
 HEADS = ("Suite", "State", "Compared", "Change in points", "Evidence", "Last", "Next")
 
 
-def drift_card(route: str, found: Sequence[Status]) -> str:
+def drift_card(route: str, found: Sequence[DriftStatus]) -> str:
     """Empty where no suite watches the route."""
     if not found:
         return ""
@@ -36,7 +36,7 @@ def _next(route: str) -> str:
     )
 
 
-def _row(status: Status) -> tuple[str, ...]:
+def _row(status: DriftStatus) -> tuple[str, ...]:
     last = status.last
     found = last.evidence if last else None
     change = evidence = "–"
@@ -52,7 +52,7 @@ def _row(status: Status) -> tuple[str, ...]:
     return (
         strong(status.suite),
         html.state(STATES[status.state]),
-        text.compared(status.comparisons),
+        text.describe_comparison(status.comparisons),
         escape(change),
         escape(evidence),
         escape(ended),

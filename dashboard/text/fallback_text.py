@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from dashboard.text import html, labels
 from dashboard.text.html import escape
-from harness.control.routing.fallback_chain import Entry
+from harness.control.routing.fallback_chain import ChainEntry
 from harness.domain.routing.evidence import EvidenceKind
 
 
-def fallback_table(route: str, chain: Sequence[Entry]) -> str:
+def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
     """Empty without a chain."""
     if not chain:
         return ""
@@ -26,7 +26,7 @@ def fallback_table(route: str, chain: Sequence[Entry]) -> str:
     return expired_waivers(route, chain) + shown + html.table(heads, rows)
 
 
-def expired_waivers(route: str, chain: Sequence[Entry]) -> str:
+def expired_waivers(route: str, chain: Sequence[ChainEntry]) -> str:
     names = ", ".join(each.target.name for each in chain if each.waiver_expired)
     if not names:
         return ""
@@ -37,7 +37,7 @@ def expired_waivers(route: str, chain: Sequence[Entry]) -> str:
     return html.banner("A waiver has expired.", words)
 
 
-def evidence_text(entry: Entry) -> str:
+def evidence_text(entry: ChainEntry) -> str:
     """In words: why it may serve."""
     match entry.evidence:
         case EvidenceKind.BASELINE:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, assert_never
 
-from harness.control.operations.alerts import Listed
+from harness.control.operations.alerts import AlertView
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import VERDICTS, Claim, Judged, SuiteRole
@@ -118,7 +118,7 @@ def switch_banner(switch: Switch) -> tuple[str, str]:
     return heading, f"{switch.actor}: {switch.reason}. {end}"
 
 
-def alert_banner(alert: Listed, now: datetime) -> tuple[str, str]:
+def alert_banner(alert: AlertView, now: datetime) -> tuple[str, str]:
     """Heading and text for an open alert."""
     mark = "✕" if alert.severity is Severity.CRITICAL else "?"
     times = f", {alert.count:,} times" if alert.count > 1 else ""

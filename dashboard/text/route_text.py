@@ -8,7 +8,7 @@ from dashboard.data.queries import RouteView
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.routing import monthly_bill
-from harness.control.routing.scorecard import RouteMeasured, SuiteScore
+from harness.control.routing.scorecard import RouteScorecard, SuiteScore
 from harness.domain.canary.observation import Traffic
 
 
@@ -17,7 +17,7 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
     found = view.measured
     bill = found.bill
     traffic = (
-        f"{bill.requests:,} requests in {monthly_bill.length(bill.window_s)}"
+        f"{bill.requests:,} requests in {monthly_bill.format_window(bill.window_s)}"
         if bill.requests
         else "no request in 30 days"
     )
@@ -37,7 +37,7 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
     return html.section("Measured", note) + html.table(("", ""), cells)
 
 
-def score_line(found: RouteMeasured, titles: Mapping[str, str]) -> str:
+def score_line(found: RouteScorecard, titles: Mapping[str, str]) -> str:
     """The scores and the month's cost, for a row of the overview."""
     known = [
         f"{escape(titles.get(each.suite, each.suite))} {strong(f'{each.score * 100:.1f}')}"
@@ -78,12 +78,12 @@ def _score(score: SuiteScore, now: datetime) -> str:
     return f"{score.score * 100:.1f}{between} on {score.items:,} items, {age}{older}"
 
 
-def _usd(found: RouteMeasured, usd: float | None) -> str:
+def _usd(found: RouteScorecard, usd: float | None) -> str:
     """A dash without traffic; unknown where there is some and no price."""
     return "–" if found.bill.tokens is None else labels.usd(usd)
 
 
-def _latency(found: RouteMeasured) -> str:
+def _latency(found: RouteScorecard) -> str:
     if found.p50_ms is None or found.p95_ms is None:
         return "–"
     middle, slow = labels.seconds(found.p50_ms / 1000), labels.seconds(found.p95_ms / 1000)

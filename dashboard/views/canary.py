@@ -66,7 +66,9 @@ def header(view: CanaryView, status: CanaryStatus) -> None:
 
 def done(rollout: Rollout) -> None:
     """A new one makes a new version, and that draws the page anew."""
-    moves = canary_history.rows(rollout, comparison.moves(page_frame.context(), rollout))
+    moves = canary_history.rows(
+        rollout, comparison.list_canary_moves(page_frame.context(), rollout)
+    )
     heading = html.section("What was done", canary_history.NOTE)
     if moves:
         st.html(heading + html.table(canary_history.HEADS, moves))

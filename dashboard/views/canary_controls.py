@@ -121,7 +121,7 @@ def confirm(status: CanaryStatus, signal: Signal) -> None:
     if st.button(f"Yes, {signal.value}", type="primary"):
         ctx = page_frame.context()
         current_user.attempt(
-            lambda actor: operations.by_hand(
+            lambda actor: operations.operate(
                 ctx, actor, rollout.route, signal, reason, seen=rollout.version
             ),
             lambda actor: f"{signal.value} by {actor.name} on route {rollout.route}.",

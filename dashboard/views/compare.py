@@ -124,10 +124,10 @@ def figures(view: ComparisonView, *, stale: bool) -> None:
             comparison_text.tiles(found.incumbent_figures, found.candidate_figures), stale=stale
         )
     )
-    why = monthly_bill.basis(found.forecast)
+    why = monthly_bill.describe_basis(found.forecast)
     st.html(
         html.block(
-            f"<p>{escape(monthly_bill.words(found.forecast))}</p>"
+            f"<p>{escape(monthly_bill.describe_forecast(found.forecast))}</p>"
             + (f'<p class="note">{escape(why)}</p>' if why else "")
         )
     )

@@ -7,19 +7,23 @@ import streamlit as st
 from dashboard.text import html, labels
 from dashboard.text.html import AnswerPanel, escape, strong
 from harness.control.proposals.comparison import Comparison
-from harness.control.proposals.format_failures import FormExample, LostByForm, lost_by_form
+from harness.control.proposals.format_failures import (
+    FormatExample,
+    FormatFailure,
+    find_format_failures,
+)
 
 HEADS = ("Broken rule", "What it means", "Answers")
 
 
-def line(lost: LostByForm) -> str:
+def line(lost: FormatFailure) -> str:
     return (
         f"The candidate {lost.remedy.what}. As scored {labels.points(lost.strict_delta)} "
         f"points; with form forgiven on both sides {labels.points(lost.lenient_delta)}."
     )
 
 
-def rule_rows(lost: LostByForm) -> Sequence[Sequence[str]]:
+def rule_rows(lost: FormatFailure) -> Sequence[Sequence[str]]:
     """Cells of HTML, the most frequent rule first."""
     ordered = sorted(lost.rules.items(), key=lambda each: (-each[1], each[0]))
     return [
@@ -27,12 +31,12 @@ def rule_rows(lost: LostByForm) -> Sequence[Sequence[str]]:
     ]
 
 
-def remedies(lost: LostByForm) -> Sequence[str]:
+def remedies(lost: FormatFailure) -> Sequence[str]:
     plain = [mend.what.replace("`", "") for mend in lost.mends]
     return [*plain, f"a parser in your application that can {lost.remedy.parser}"]
 
 
-def answers(found: Comparison, each: FormExample) -> tuple[AnswerPanel, AnswerPanel]:
+def answers(found: Comparison, each: FormatExample) -> tuple[AnswerPanel, AnswerPanel]:
     forgiven = f"{_points_of(each.candidate_score)}, form forgiven "
     return (
         AnswerPanel(
@@ -56,7 +60,7 @@ def _points_of(score: float | None) -> str:
 
 def show(found: Comparison, titles: Mapping[str, str]) -> None:
     """Nothing where no suite was lost by form."""
-    for lost in lost_by_form(found):
+    for lost in find_format_failures(found):
         name = titles.get(lost.suite, lost.suite)
         st.html(html.section(f"What to change: {name}", line(lost)))
         st.html(html.table(HEADS, rule_rows(lost)))

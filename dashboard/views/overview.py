@@ -11,7 +11,7 @@ from dashboard.data import queries
 from dashboard.text import html, labels, route_text
 from dashboard.text.html import escape, strong
 from harness.control.operations import listings
-from harness.control.operations.alerts import Listed
+from harness.control.operations.alerts import AlertView
 from harness.control.proposals.comparison import RouteStatus
 from harness.domain.operations.alerts import AlertKind, Severity
 from harness.domain.proposals.proposal import Phase
@@ -22,14 +22,16 @@ MOST_ALERTS: Final = 5
 def show() -> None:
     with page_frame.loading("the routes"):
         ctx = page_frame.context()
-        page, now = listings.overview(ctx), ctx.clock.now()
+        page, now = listings.list_route_status(ctx), ctx.clock.now()
         statuses = sorted(page, key=_calm)
         titles = queries.titles(ctx)
         lines = {
             name: route_text.score_line(found, titles)
             for name, found in queries.measured_of(ctx, statuses).items()
         }
-        alarming = [each for each in listings.alerts(ctx, open_only=True) if _is_news(each)]
+        alarming = [
+            each for each in listings.list_alerts(ctx, open_only=True) if _is_news(each)
+        ]
     st.html(html.title(*_answer(statuses, now)))
     if page.invalid:
         st.html(html.invalid(page.invalid))
@@ -63,12 +65,12 @@ def _answer(statuses: Sequence[RouteStatus], now: datetime) -> tuple[str, str]:
     return ("No route needs you now" if statuses else "No route yet"), note
 
 
-def _is_news(alert: Listed) -> bool:
+def _is_news(alert: AlertView) -> bool:
     """What waits for a decision has its own place, in the route's row."""
     return alert.kind not in (AlertKind.AWAITING_APPROVAL, AlertKind.CANARY_PAUSED)
 
 
-def _alerts(open_: Sequence[Listed], now: datetime) -> None:
+def _alerts(open_: Sequence[AlertView], now: datetime) -> None:
     for alert in open_[:MOST_ALERTS]:
         heading, text = labels.alert_banner(alert, now)
         critical = alert.severity is Severity.CRITICAL

@@ -11,7 +11,7 @@ from dashboard.data.queries import ProposalRow
 from dashboard.text import comparison_text, html, labels
 from dashboard.text.html import escape, strong
 from harness.control.canary import duration_estimate
-from harness.control.evals.proof_validity import Proof
+from harness.control.evals.proof_validity import ProofState
 from harness.control.proposals import estimate, review, rule_widening, submission
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Claim
@@ -133,7 +133,7 @@ def _why_no_approval(row: ProposalRow, actor: Actor | None, now: datetime) -> st
     found, verdict = row.standing, row.verdict
     if found is not None and verdict is not None and not found.holds:
         expired = f"the verdict expired {labels.age(verdict.expires_at, now)}"
-        why = found.why if found.proof is Proof.STALE else expired
+        why = found.why if found.proof is ProofState.STALE else expired
         return f"STALE: {why}. Propose again to refresh it."
     if actor is None:
         return current_user.SIGN_IN
@@ -182,7 +182,9 @@ def approve(row: ProposalRow) -> None:
         ctx = page_frame.context()
         seen = row.verdict.id if row.verdict else None
         current_user.attempt(
-            lambda actor: submission.approve(ctx, actor, row.proposal.id, reason, seen=seen),
+            lambda actor: submission.approve_proposal(
+                ctx, actor, row.proposal.id, reason, seen=seen
+            ),
             lambda actor: (
                 f"{actor.name} approved {row.proposal.id}; the canary opens within seconds."
             ),
@@ -191,7 +193,7 @@ def approve(row: ProposalRow) -> None:
 
 def _review(row: ProposalRow) -> None:
     """What it widens, the risk so far, and what changed on the route, and by whom."""
-    seen = review.of_proposal(page_frame.context(), row.proposal.id)
+    seen = review.review_proposal(page_frame.context(), row.proposal.id)
     for line in seen.widened:
         st.html(html.note(f"Widened: {line}"))
     st.html(html.note(f"This is the {seen.risk.words}."))
@@ -218,7 +220,7 @@ def reject(row: ProposalRow) -> None:
     if st.button("Reject", type="primary", key="reject-now"):
         ctx = page_frame.context()
         current_user.attempt(
-            lambda actor: submission.refuse(ctx, actor, row.proposal.id, reason),
+            lambda actor: submission.refuse_proposal(ctx, actor, row.proposal.id, reason),
             lambda actor: f"{actor.name} rejected {row.proposal.id}.",
         )
     st.html(html.note("A rejection needs a reason; the proposer will read it."))
@@ -235,7 +237,7 @@ def cancel(row: ProposalRow) -> None:
     if st.button("Cancel the proposal", type="primary"):
         ctx = page_frame.context()
         current_user.attempt(
-            lambda actor: submission.cancel(ctx, actor, row.proposal.id),
+            lambda actor: submission.cancel_proposal(ctx, actor, row.proposal.id),
             lambda actor: f"{actor.name} cancelled {row.proposal.id}.",
         )
 
@@ -253,7 +255,7 @@ def create(routes: Sequence[str]) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             if st.button("Propose", type="primary", disabled=bool(why_not)):
                 current_user.attempt(
-                    lambda actor: submission.create(page_frame.context(), actor, wish),
+                    lambda actor: submission.create_proposal(page_frame.context(), actor, wish),
                     lambda actor: (
                         f"{actor.name} proposed {wish.candidate} for route {wish.route}; "
                         "its evaluation starts within seconds."
@@ -264,7 +266,7 @@ def create(routes: Sequence[str]) -> None:
             st.html(html.note(why_not or whose), width="content")
 
 
-def _wish(routes: Sequence[str], prefilled: str | None) -> submission.Wish:
+def _wish(routes: Sequence[str], prefilled: str | None) -> submission.ProposalRequest:
     ctx = page_frame.context()
     left, right = st.columns(2)
     asked = st.query_params.get("route")
@@ -294,7 +296,7 @@ def _wish(routes: Sequence[str], prefilled: str | None) -> submission.Wish:
             key="wish-margin",
         )
     reason = st.text_input("Reason", key="wish-reason")
-    return submission.Wish(
+    return submission.ProposalRequest(
         route=route,
         candidate=(candidate or "").strip(),
         reason=reason,
@@ -307,7 +309,7 @@ def _claim(claim: Claim | None) -> str:
     return labels.CLAIMS[claim] if claim else "as the policy says"
 
 
-def _why_not(wish: submission.Wish) -> str:
+def _why_not(wish: submission.ProposalRequest) -> str:
     if not wish.candidate:
         return "Choose a candidate first."
     if wish.claim is Claim.NON_INFERIOR and not wish.reason.strip():
@@ -315,15 +317,15 @@ def _why_not(wish: submission.Wish) -> str:
     return ""
 
 
-def _outlook(wish: submission.Wish) -> None:
+def _outlook(wish: submission.ProposalRequest) -> None:
     """What it takes, before it starts."""
     ctx = page_frame.context()
     try:
-        planned = estimate.of(ctx, wish)
+        planned = estimate.estimate_proposal(ctx, wish)
     except SwapgateError as error:
         st.html(html.note(f"No forecast: {error}"))
         return
-    terms = submission.preview(ctx, wish, current_user.signed_in())
+    terms = submission.preview_proposal(ctx, wish, current_user.signed_in())
     names = queries.titles(ctx)
     rows = [
         (
@@ -337,9 +339,9 @@ def _outlook(wish: submission.Wish) -> None:
     heads = ("Suite", "Items", "Smallest difference it can show", "Cheapest design")
     st.html(html.table(heads, rows) + html.note(comparison_text.outlook_line(planned)))
     st.html(html.note(f"This would be the {terms.risk.words}."))
-    for line in rule_widening.words(terms.widened):
+    for line in rule_widening.describe_widening(terms.widened):
         st.html(html.note(f"Another person has to approve it: {line}"))
-    ramp = duration_estimate.of_route(ctx, wish.route, wish.policy)
+    ramp = duration_estimate.estimate_for_route(ctx, wish.route, wish.policy)
     options = "".join(html.note(f"Option: {option}") for option in ramp.options)
     st.html(html.note(f"The canary: {ramp.words}") + options)
 

@@ -8,14 +8,14 @@ from dashboard import current_user, page_frame
 from dashboard.text import html, labels, provider_text
 from dashboard.text.html import escape
 from harness.control.providers import credentials
-from harness.control.providers.credentials import Change
-from harness.control.providers.matrix import MatrixRow, matrix
+from harness.control.providers.credentials import CredentialChange
+from harness.control.providers.matrix import MatrixRow, build_matrix
 
 
 def show() -> None:
     with page_frame.loading("the providers"):
         ctx = page_frame.context()
-        rows = matrix(ctx)
+        rows = build_matrix(ctx)
     now = ctx.clock.now()
     st.html(html.title(provider_text.title(rows), escape(labels.date_time(now))))
     page_frame.show_done_message()
@@ -33,7 +33,7 @@ def show() -> None:
                 st.html(html.note("No model of it is known: swapgate model add adds one."))
     set_key(here)
     others(rows)
-    page_frame.copy_as_cli("provider", "matrix")
+    page_frame.copy_as_cli("provider", "build_matrix")
 
 
 def set_key(rows: Sequence[MatrixRow]) -> None:
@@ -46,8 +46,8 @@ def set_key(rows: Sequence[MatrixRow]) -> None:
         st.html(html.note("Stored encrypted. Routers use it within two seconds."))
         if st.form_submit_button("Store the key"):
             current_user.attempt(
-                lambda actor: credentials.put(
-                    page_frame.context(), actor, name, Change(value=value)
+                lambda actor: credentials.put_credential(
+                    page_frame.context(), actor, name, CredentialChange(value=value)
                 ),
                 lambda _: f"{name} has a new key.",
             )

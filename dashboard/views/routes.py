@@ -77,7 +77,7 @@ def behind(view: RouteView) -> None:
         st.html(html.banner("STALE.", words))
     about = f"route {view.route.name}:"
     installed = page_frame.installation()
-    for difference in seed.differences(installed.context, installed.settings):
+    for difference in seed.list_seed_differences(installed.context, installed.settings):
         if difference.startswith(about):
             # No fault: a promotion leaves the file behind.
             words = f"{difference}. The database rules; the file only seeds a new route."
@@ -159,7 +159,7 @@ def versions(view: RouteView) -> None:
         )
     with right:
         newer = st.selectbox("with version", numbers, index=0, key=f"newer-{view.route.name}")
-    found = control.difference(by_version[older], by_version[newer])
+    found = control.describe_difference(by_version[older], by_version[newer])
     if not found:
         st.html(html.note("These two versions are alike."))
         return

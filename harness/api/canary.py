@@ -9,7 +9,7 @@ from harness.api.json_answers import json_answer
 from harness.api.request_fields import CanaryOperationBody
 from harness.control.canary import duration_estimate
 from harness.control.canary.duration_estimate import RampPlan
-from harness.control.canary.operations import by_hand, moved
+from harness.control.canary.operations import operate, operate_with_warnings
 from harness.control.proposals import comparison
 from harness.control.proposals.comparison import CanaryStatus
 from harness.domain.canary.rollout import Rollout, Signal
@@ -29,13 +29,13 @@ class CanaryOperationResult(Rollout):
 @endpoint(router, "GET", "/canaries")
 def list_canaries(who: CallerParam) -> Page[CanaryStatus]:
     """The live ones."""
-    return json_answer(comparison.canaries(who.ctx))
+    return json_answer(comparison.list_canaries(who.ctx))
 
 
 @endpoint(router, "GET", "/canaries/{route}")
 def get_canary(who: CallerParam, route: str) -> CanaryStatus:
     """The route's newest canary, live or not."""
-    for found in comparison.canaries(who.ctx, route=route):
+    for found in comparison.list_canaries(who.ctx, route=route):
         return found
     raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
 
@@ -43,7 +43,7 @@ def get_canary(who: CallerParam, route: str) -> CanaryStatus:
 @endpoint(router, "GET", "/canaries/{route}/plan")
 def plan_canary(who: CallerParam, route: str, policy: str | None = None) -> RampPlan:
     """How long a canary takes at today's traffic, step by step, before there is one."""
-    return duration_estimate.of_route(who.ctx, route, policy)
+    return duration_estimate.estimate_for_route(who.ctx, route, policy)
 
 
 @endpoint(router, "POST", "/canaries/{route}/pause")
@@ -89,12 +89,14 @@ def finish_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Ro
 def _operate(
     who: CallerParam, route: str, signal: Signal, body: CanaryOperationBody
 ) -> Rollout:
-    return by_hand(who.ctx, who.actor, route, signal, body.reason, seen=body.version)
+    return operate(who.ctx, who.actor, route, signal, body.reason, seen=body.version)
 
 
 def _overrule(
     who: CallerParam, route: str, signal: Signal, body: CanaryOperationBody
 ) -> CanaryOperationResult:
-    done = moved(who.ctx, who.actor, route, signal, body.reason, seen=body.version)
+    done = operate_with_warnings(
+        who.ctx, who.actor, route, signal, body.reason, seen=body.version
+    )
     values = {each.name: getattr(done.rollout, each.name) for each in fields(Rollout)}
     return CanaryOperationResult(**values, warnings=done.warnings)

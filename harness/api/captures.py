@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from harness.api.endpoint import CallerParam, endpoint
 from harness.api.request_fields import CaptureQuery, PurgeQuery
 from harness.control.operations import captures, listings
-from harness.control.operations.captures import Glance
+from harness.control.operations.captures import CaptureSummary
 from harness.domain.pagination import Page
 from harness.domain.privacy.capture import Captured
 
@@ -15,21 +15,23 @@ router = APIRouter()
 
 
 @endpoint(router, "GET", "/captures")
-def list_captures(who: CallerParam, piece: Annotated[CaptureQuery, Query()]) -> Page[Glance]:
+def list_captures(
+    who: CallerParam, piece: Annotated[CaptureQuery, Query()]
+) -> Page[CaptureSummary]:
     """Newest first; never their content."""
-    return listings.captures(who.ctx, piece.page, route=piece.route)
+    return listings.list_captures(who.ctx, piece.page, route=piece.route)
 
 
 @endpoint(router, "GET", "/captures/{capture}")
 def show_capture(who: CallerParam, capture: str) -> Captured:
     """With its content. Needs an approver; the audit log notes it."""
-    return captures.shown(who.ctx, who.actor, capture)
+    return captures.read_capture(who.ctx, who.actor, capture)
 
 
 @endpoint(router, "DELETE", "/captures", status=204)
 def purge_captures(who: CallerParam, piece: Annotated[PurgeQuery, Query()]) -> None:
     """Those that fit all that is given. Needs an admin."""
-    captures.purge(
+    captures.purge_captures(
         who.ctx,
         who.actor,
         secret=who.secret,

@@ -31,7 +31,7 @@ SERVER: Final[Mapping[str, Any]] = {
 def _seed(installation: bootstrap.Installation) -> None:
     """What a forged row stops is told once control runs: so it starts, and adds nothing."""
     try:
-        seed.seed(installation.context, installation.settings)
+        seed.apply_seed(installation.context, installation.settings)
     except SignatureInvalid as error:
         log.error("seeded_nothing", reason=str(error), next="swapgate db check")  # noqa: TRY400 - the reason is the whole story
 

@@ -14,10 +14,10 @@ from harness.api.json_answers import json_answer
 from harness.api.request_fields import Body, Name, Text
 from harness.control.providers import credentials
 from harness.control.providers.credentials import (
-    DEFAULT,
+    DEFAULT_KEY_NAME,
     LONGEST_OVERLAP,
-    Change,
-    ProviderShown,
+    CredentialChange,
+    ProviderCredentials,
 )
 from harness.domain.pagination import Page
 from harness.domain.providers.credentials import LONGEST_VALUE
@@ -38,7 +38,7 @@ class CredentialBody(Body):
     api_base: Annotated[str, Field(max_length=2000)] | None = None
     kind: Name | None = None
     extra_headers: dict[Name, Secret] | None = None
-    key: Name = DEFAULT
+    key: Name = DEFAULT_KEY_NAME
     first: bool = False
     reason: Text = ""
     overlap_s: Annotated[float, Field(ge=0, le=LONGEST_OVERLAP.total_seconds())] = 0.0
@@ -49,8 +49,8 @@ class CredentialBody(Body):
         hidden = (self.change().value, sorted((self._headers or {}).items()))
         return f"{shown} {sha256(repr(hidden).encode()).hexdigest()}"
 
-    def change(self) -> Change:
-        return Change(
+    def change(self) -> CredentialChange:
+        return CredentialChange(
             value=None if self.value is None else _clear(self.value),
             key=self.key,
             first=self.first,
@@ -80,29 +80,35 @@ def _clear(value: SecretStr) -> str:
 
 
 @endpoint(router, "GET", "/credentials/providers")
-def list_credentials(who: CallerParam) -> Page[ProviderShown]:
+def list_credentials(who: CallerParam) -> Page[ProviderCredentials]:
     """Every provider, and whether it has a key; never the key."""
-    return json_answer(credentials.overview(who.ctx))
+    return json_answer(credentials.list_credentials(who.ctx))
 
 
 @endpoint(router, "POST", "/credentials/providers", status=201)
-def create_credential(who: BodyFactory, body: NewCredentialBody) -> ProviderShown:
+def create_credential(who: BodyFactory, body: NewCredentialBody) -> ProviderCredentials:
     """Where none is stored yet; else 409. Needs an admin."""
-    return credentials.put(who.ctx, who.actor, body.name, body.change(), create_only=True)
+    return credentials.put_credential(
+        who.ctx, who.actor, body.name, body.change(), create_only=True
+    )
 
 
 @endpoint(router, "GET", "/credentials/providers/{provider}")
-def get_credential(who: CallerParam, provider: str) -> ProviderShown:
-    return credentials.get(who.ctx, provider)
+def get_credential(who: CallerParam, provider: str) -> ProviderCredentials:
+    return credentials.get_credentials(who.ctx, provider)
 
 
 @endpoint(router, "PUT", "/credentials/providers/{provider}")
-def put_credential(who: CallerParam, provider: str, body: CredentialBody) -> ProviderShown:
+def put_credential(
+    who: CallerParam, provider: str, body: CredentialBody
+) -> ProviderCredentials:
     """Add or replace. In force on every router within two seconds. Needs an admin."""
-    return credentials.put(who.ctx, who.actor, provider, body.change())
+    return credentials.put_credential(who.ctx, who.actor, provider, body.change())
 
 
 @endpoint(router, "DELETE", "/credentials/providers/{provider}")
-def remove_credential(who: CallerParam, provider: str, key: str | None = None) -> ProviderShown:
+def remove_credential(
+    who: CallerParam, provider: str, key: str | None = None
+) -> ProviderCredentials:
     """Take its stored keys away, or one of them. Needs an admin."""
-    return credentials.remove(who.ctx, who.actor, provider, key=key)
+    return credentials.remove_credential(who.ctx, who.actor, provider, key=key)

@@ -9,7 +9,7 @@ from harness.api.endpoint import CallerParam, endpoint
 from harness.api.json_answers import json_answer
 from harness.api.request_fields import DriftAcceptBody, DriftQuery, DriftRunBody
 from harness.control.drift import operations, reports
-from harness.control.drift.reports import Shown, Status
+from harness.control.drift.reports import DriftReport, DriftStatus
 from harness.control.operations import listings
 from harness.domain.drift.watch import Check, Watch
 from harness.domain.pagination import Page
@@ -27,33 +27,37 @@ class DriftRun:
 
 
 @endpoint(router, "GET", "/drift")
-def list_watched(who: CallerParam) -> Page[Status]:
+def list_watched(who: CallerParam) -> Page[DriftStatus]:
     """Every incumbent that a suite watches."""
-    return json_answer(reports.status(who.ctx))
+    return json_answer(reports.list_drift_status(who.ctx))
 
 
 @endpoint(router, "GET", "/drift/runs")
 def list_drift_runs(who: CallerParam, piece: Annotated[DriftQuery, Query()]) -> Page[DriftRun]:
     """Newest first."""
-    found = listings.drift_runs(who.ctx, piece.page, route=piece.route or "")
+    found = listings.list_drift_runs(who.ctx, piece.page, route=piece.route or "")
     return found.map(lambda each: DriftRun(*each))
 
 
 @endpoint(router, "GET", "/routes/{route}/drift")
-def route_drift(who: CallerParam, route: str) -> Page[Shown]:
+def route_drift(who: CallerParam, route: str) -> Page[DriftReport]:
     """What changed since the baseline, suite by suite: figures, items, old and new answers."""
-    return json_answer(reports.shown(who.ctx, route))
+    return json_answer(reports.list_drift_reports(who.ctx, route))
 
 
 @endpoint(router, "POST", "/routes/{route}/drift/run", status=201)
 def run_drift(who: CallerParam, route: str, body: DriftRunBody = ALL_SUITES) -> Page[Check]:
     """Ask the incumbent again at once."""
-    return json_answer(operations.run_now(who.ctx, who.actor, route, suite=body.suite or ""))
+    return json_answer(
+        operations.start_checks(who.ctx, who.actor, route, suite=body.suite or "")
+    )
 
 
 @endpoint(router, "POST", "/routes/{route}/drift/accept")
 def accept_drift(who: CallerParam, route: str, body: DriftAcceptBody) -> Page[Watch]:
     """Measure a new baseline of how it answers now. Needs an approver and a reason."""
     return json_answer(
-        operations.accept(who.ctx, who.actor, route, suite=body.suite or "", reason=body.reason)
+        operations.accept_baseline(
+            who.ctx, who.actor, route, suite=body.suite or "", reason=body.reason
+        )
     )

@@ -10,7 +10,7 @@ from harness.api.json_answers import json_answer
 from harness.api.request_fields import EvalBody, EvalQuery, OverruleBody
 from harness.control.evals import worker_supervision
 from harness.control.operations import listings, lookup
-from harness.control.operations.lookup import SuiteShown
+from harness.control.operations.lookup import SuiteSummary
 from harness.control.proposals import comparison
 from harness.domain.evals.run import Budget, EvalRun, Sample, Verdict
 from harness.domain.pagination import Page
@@ -28,21 +28,21 @@ class EvalProgress:
 
 
 @endpoint(router, "GET", "/suites")
-def list_suites(who: CallerParam) -> Page[SuiteShown]:
-    return json_answer(lookup.suites(who.ctx))
+def list_suites(who: CallerParam) -> Page[SuiteSummary]:
+    return json_answer(lookup.list_suites(who.ctx))
 
 
 @endpoint(router, "GET", "/evals")
 def list_evals(who: CallerParam, piece: Annotated[EvalQuery, Query()]) -> Page[EvalRun]:
     """Newest first."""
     states = (piece.state,) if piece.state else ()
-    return listings.runs(who.ctx, piece.page, states=states)
+    return listings.list_runs(who.ctx, piece.page, states=states)
 
 
 @endpoint(router, "POST", "/evals", status=201)
 def start_eval(who: BodyFactory, body: EvalBody) -> EvalRun:
     """Queue a run outside any proposal. It never decides anything."""
-    return worker_supervision.start_by_hand(
+    return worker_supervision.start_run(
         who.ctx,
         who.actor,
         body.suite,
@@ -55,20 +55,20 @@ def start_eval(who: BodyFactory, body: EvalBody) -> EvalRun:
 @endpoint(router, "POST", "/evals/{run}/cancel")
 def cancel_eval(who: CallerParam, run: str, body: OverruleBody) -> EvalRun:
     """End a run for good, with a reason. A proposal that waits for it is cancelled with it."""
-    return worker_supervision.cancel(who.ctx, who.actor, run, body.reason)
+    return worker_supervision.cancel_run(who.ctx, who.actor, run, body.reason)
 
 
 @endpoint(router, "GET", "/evals/{run}")
 def get_eval(who: CallerParam, run: str) -> EvalProgress:
-    return EvalProgress(*comparison.progress(who.ctx, run))
+    return EvalProgress(*comparison.load_run_progress(who.ctx, run))
 
 
 @endpoint(router, "GET", "/evals/{run}/samples")
 def eval_samples(who: CallerParam, run: str, piece: PathPart) -> Page[Sample]:
     """In the order in which they are asked."""
-    return listings.samples(who.ctx, run, piece.page)
+    return listings.list_samples(who.ctx, run, piece.page)
 
 
 @endpoint(router, "GET", "/verdicts/{verdict}")
 def get_verdict(who: CallerParam, verdict: str) -> Verdict:
-    return lookup.verdict(who.ctx, verdict)
+    return lookup.load_verdict(who.ctx, verdict)

@@ -70,7 +70,7 @@ class _MetricsCollector(Collector):
         family = GaugeMetricFamily(
             "swapgate_proposals", "Proposals by phase.", labels=["phase"]
         )
-        counts = submission.phases(self._ctx)
+        counts = submission.count_phases(self._ctx)
         for phase in Phase:
             family.add_metric([phase.value], counts.get(phase, 0))
         return family
@@ -87,7 +87,7 @@ class _MetricsCollector(Collector):
             "How much more log e rolls the canary back.",
             labels=["route"],
         )
-        for status in comparison.canaries(self._ctx):
+        for status in comparison.list_canaries(self._ctx):
             rollout = status.rollout
             weight.add_metric([rollout.route, rollout.state.value], rollout.current.weight_bps)
             log_e.add_metric([rollout.route], status.action.log_e)

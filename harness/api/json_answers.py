@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from starlette.responses import Response
 
-from harness.control.serialize import Plain, plain
+from harness.control.serialize import Plain, to_plain
 from harness.domain.pagination import Page
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ class JsonAnswer(Response):
     media_type = "application/json"
 
     def render(self, content: object) -> bytes:
-        text = json.dumps(_finite(plain(content)), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(_finite(to_plain(content)), ensure_ascii=False, allow_nan=False)
         return text.encode()
 
 

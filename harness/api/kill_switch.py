@@ -18,18 +18,18 @@ router = APIRouter()
 @endpoint(router, "GET", "/switches")
 def list_switches(who: CallerParam, piece: PathPart) -> Page[SwitchRecord]:
     """Newest first; lifted and expired ones too."""
-    return listings.switches(who.ctx, piece.page)
+    return listings.list_switches(who.ctx, piece.page)
 
 
 @endpoint(router, "POST", "/switches", status=201)
 def throw_switch(who: BodyFactory, body: SwitchBody) -> Switch:
     """In force on every router within two seconds. Needs an approver, and no proof."""
     lasts = None if body.for_s is None else timedelta(seconds=body.for_s)
-    wanted = kill_switch.Wanted(force_of(body.force), body.reason, body.route, lasts)
-    return kill_switch.throw(who.ctx, who.actor, wanted, source=Source.REST)
+    wanted = kill_switch.SwitchRequest(force_of(body.force), body.reason, body.route, lasts)
+    return kill_switch.throw_switch(who.ctx, who.actor, wanted, source=Source.REST)
 
 
 @endpoint(router, "POST", "/switches/{switch}/lift")
 def lift_switch(who: CallerParam, switch: str, body: OverruleBody) -> SwitchRecord:
     """Back to the plans within two seconds. Lifting it again changes nothing."""
-    return kill_switch.lift(who.ctx, who.actor, switch, reason=body.reason)
+    return kill_switch.lift_switch(who.ctx, who.actor, switch, reason=body.reason)

@@ -9,7 +9,7 @@ from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
 from harness.api.json_answers import json_answer
 from harness.api.request_fields import AuditQuery, KeyBody, LimitsBody
 from harness.control.operations import keys, listings, lookup
-from harness.control.operations.keys import KeyGlance
+from harness.control.operations.keys import KeySummary
 from harness.control.proposals.comparison import RouteStatus
 from harness.domain.operations.access import ApiKey, Role
 from harness.domain.operations.audit import AuditEvent
@@ -45,7 +45,7 @@ class AuditCheck:
 @endpoint(router, "GET", "/overview")
 def overview(who: CallerParam) -> Page[RouteGlance]:
     """Every route; those that wait for a person first."""
-    return listings.overview(who.ctx).map(
+    return listings.list_route_status(who.ctx).map(
         lambda status: RouteGlance(**vars(status), waits_for_person=status.needs_decision)
     )
 
@@ -56,16 +56,16 @@ def list_policies(who: CallerParam) -> Page[Policy]:
 
 
 @endpoint(router, "GET", "/keys")
-def list_keys(who: CallerParam, piece: PathPart) -> Page[KeyGlance]:
+def list_keys(who: CallerParam, piece: PathPart) -> Page[KeySummary]:
     """Revoked ones too. The keys themselves are not stored."""
-    return listings.keys(who.ctx, piece.page)
+    return listings.list_keys(who.ctx, piece.page)
 
 
 @endpoint(router, "POST", "/keys", status=201)
 def create_key(who: BodyFactory, body: KeyBody) -> NewKey:
     """A management key with a role, or without one a data key. Needs an admin."""
     role = Role[body.role.upper()] if body.role else None
-    made, text = keys.create(
+    made, text = keys.create_key(
         who.ctx,
         who.actor,
         body.name,
@@ -87,16 +87,16 @@ def limit_key(who: CallerParam, key: str, body: LimitsBody) -> ApiKey:
 
 @endpoint(router, "DELETE", "/keys/{key}", status=204)
 def revoke_key(who: CallerParam, key: str) -> None:
-    keys.revoke(who.ctx, who.actor, key)
+    keys.revoke_key(who.ctx, who.actor, key)
 
 
 @endpoint(router, "GET", "/audit")
 def audit_tail(who: CallerParam, piece: Annotated[AuditQuery, Query()]) -> Page[AuditEvent]:
     """Newest first."""
-    return listings.events(who.ctx, piece.page)
+    return listings.list_audit_events(who.ctx, piece.page)
 
 
 @endpoint(router, "GET", "/audit/verify")
 def verify_audit(who: CallerParam) -> AuditCheck:
-    broken = lookup.audit_break(who.ctx)
+    broken = lookup.find_audit_break(who.ctx)
     return AuditCheck(broken is None, broken)

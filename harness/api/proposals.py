@@ -17,14 +17,14 @@ from harness.api.request_fields import (
 )
 from harness.control.evals.early_stopping import Savings
 from harness.control.evals.judging_cost import JudgingCost
-from harness.control.evals.proof_validity import Standing
+from harness.control.evals.proof_validity import ProofValidity
 from harness.control.operations import listings
 from harness.control.proposals import approvals, comparison, review, submission
-from harness.control.proposals.approvals import ApprovalShown
+from harness.control.proposals.approvals import ApprovalView
 from harness.control.proposals.comparison import ArmFigures
-from harness.control.proposals.format_failures import LostByForm, lost_by_form
-from harness.control.proposals.review import Review
-from harness.control.proposals.submission import Preview
+from harness.control.proposals.format_failures import FormatFailure, find_format_failures
+from harness.control.proposals.review import ProposalReview
+from harness.control.proposals.submission import ProposalPreview
 from harness.control.shadow.stage import ShadowStage
 from harness.domain.evals.cost_forecast import Forecast
 from harness.domain.evals.pins import Served
@@ -72,8 +72,8 @@ class ProposalComparison:
     candidate_figures: ArmFigures
     forecast: Forecast
     savings: Savings | None
-    standing: Standing | None
-    lost_by_form: Sequence[LostByForm]
+    standing: ProofValidity | None
+    lost_by_form: Sequence[FormatFailure]
     shadow: ShadowStage | None
 
 
@@ -82,23 +82,23 @@ def list_proposals(
     who: CallerParam, piece: Annotated[ProposalQuery, Query()]
 ) -> Page[Proposal]:
     """Newest first."""
-    return listings.proposals(who.ctx, piece.page, route=piece.route, open_only=piece.open)
+    return listings.list_proposals(who.ctx, piece.page, route=piece.route, open_only=piece.open)
 
 
 @endpoint(router, "POST", "/proposals", status=201)
 def create_proposal(who: BodyFactory, body: ProposalBody) -> Proposal:
     """Register suites, claim, margin and alpha before the first score. 409 on a busy route."""
-    return submission.create(who.ctx, who.actor, body.wish())
+    return submission.create_proposal(who.ctx, who.actor, body.wish())
 
 
 @endpoint(router, "GET", "/proposals/{proposal}")
 def get_proposal(who: CallerParam, proposal: str) -> Proposal:
-    return submission.get(who.ctx, proposal)
+    return submission.get_proposal(who.ctx, proposal)
 
 
 @endpoint(router, "GET", "/proposals/{proposal}/comparison")
 def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
-    found = comparison.compare(who.ctx, proposal)
+    found = comparison.load_comparison(who.ctx, proposal)
     return ProposalComparison(
         proposal=found.proposal,
         incumbent=found.incumbent,
@@ -123,24 +123,24 @@ def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
         savings=found.savings,
         standing=found.standing,
         shadow=found.shadow,
-        lost_by_form=lost_by_form(found),
+        lost_by_form=find_format_failures(found),
     )
 
 
 @endpoint(router, "GET", "/proposals/{proposal}/review")
-def review_proposal(who: CallerParam, proposal: str) -> Review:
+def review_proposal(who: CallerParam, proposal: str) -> ProposalReview:
     """What an approver should know: what it widens, the route's risk so far, what changed."""
-    return review.of_proposal(who.ctx, proposal)
+    return review.review_proposal(who.ctx, proposal)
 
 
 @endpoint(router, "POST", "/proposals/preview")
-def preview_proposal(who: CallerParam, body: ProposalBody) -> Preview:
+def preview_proposal(who: CallerParam, body: ProposalBody) -> ProposalPreview:
     """What a proposal would register: its looks and alphas, what it widens, the risk so far.
 
     Stores nothing.
     """
     who.actor.require(Role.PROPOSER)
-    return submission.preview(who.ctx, body.wish(), who.actor)
+    return submission.preview_proposal(who.ctx, body.wish(), who.actor)
 
 
 @endpoint(router, "POST", "/proposals/{proposal}/approve")
@@ -148,22 +148,24 @@ def approve_proposal(
     who: CallerParam, proposal: str, body: ApprovalBody = AS_STORED
 ) -> Proposal:
     """Not by its proposer. 409 when `verdict` is not the one that is stored now."""
-    return submission.approve(who.ctx, who.actor, proposal, body.reason, seen=body.verdict)
+    return submission.approve_proposal(
+        who.ctx, who.actor, proposal, body.reason, seen=body.verdict
+    )
 
 
 @endpoint(router, "GET", "/proposals/{proposal}/approvals")
-def list_approvals(who: CallerParam, proposal: str) -> Page[ApprovalShown]:
+def list_approvals(who: CallerParam, proposal: str) -> Page[ApprovalView]:
     """Who stood up for it, oldest first, and what is to be known of their keys."""
-    return json_answer(approvals.shown(who.ctx, proposal))
+    return json_answer(approvals.list_approvals(who.ctx, proposal))
 
 
 @endpoint(router, "POST", "/proposals/{proposal}/reject")
 def reject_proposal(who: CallerParam, proposal: str, body: OverruleBody) -> Proposal:
     """Needs a reason; the proposer will read it."""
-    return submission.refuse(who.ctx, who.actor, proposal, body.reason)
+    return submission.refuse_proposal(who.ctx, who.actor, proposal, body.reason)
 
 
 @endpoint(router, "POST", "/proposals/{proposal}/cancel")
 def cancel_proposal(who: CallerParam, proposal: str, body: ReasonBody = NO_REASON) -> Proposal:
     """Take an open proposal back before its canary."""
-    return submission.cancel(who.ctx, who.actor, proposal, body.reason)
+    return submission.cancel_proposal(who.ctx, who.actor, proposal, body.reason)

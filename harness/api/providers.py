@@ -11,8 +11,8 @@ from harness.api.json_answers import json_answer
 from harness.api.request_fields import Body, Json, Name, Text
 from harness.control.providers import checks, registry
 from harness.control.providers.checks import SelfTest
-from harness.control.providers.matrix import MatrixRow, matrix
-from harness.control.providers.registry import ProviderChange, ProviderGlance
+from harness.control.providers.matrix import MatrixRow, build_matrix
+from harness.control.providers.registry import ProviderChange, ProviderSummary
 from harness.domain.operations.access import Role
 from harness.domain.pagination import Page
 
@@ -52,40 +52,40 @@ class ProviderBody(Body):
 @endpoint(router, "GET", "/check")
 def last_check(who: CallerParam) -> SelfTest:
     """Reachable, key, model, first token, clock of each. Asked at most once a minute."""
-    return checks.last(who.ctx)
+    return checks.load_last_check(who.ctx)
 
 
 @endpoint(router, "POST", "/check")
 def check_now(who: CallerParam) -> SelfTest:
     """Ask every provider now: a short streamed question each, which it charges for."""
     who.actor.require(Role.PROPOSER)
-    return checks.run(who.ctx)
+    return checks.run_check(who.ctx)
 
 
 @endpoint(router, "GET", "/providers")
-def list_providers(who: CallerParam) -> Page[ProviderGlance]:
+def list_providers(who: CallerParam) -> Page[ProviderSummary]:
     """With the routes that use each; of extra headers the names alone."""
-    return json_answer(registry.overview(who.ctx))
+    return json_answer(registry.list_providers(who.ctx))
 
 
 @endpoint(router, "GET", "/providers/matrix")
 def provider_matrix(who: CallerParam) -> Page[MatrixRow]:
     """What each provider's models can do, whether it is configured, and whether it is well."""
-    return json_answer(matrix(who.ctx))
+    return json_answer(build_matrix(who.ctx))
 
 
 @endpoint(router, "GET", "/providers/{provider}")
-def get_provider(who: CallerParam, provider: str) -> ProviderGlance:
-    return registry.get(who.ctx, provider)
+def get_provider(who: CallerParam, provider: str) -> ProviderSummary:
+    return registry.get_provider(who.ctx, provider)
 
 
 @endpoint(router, "PUT", "/providers/{provider}")
-def put_provider(who: CallerParam, provider: str, body: ProviderBody) -> ProviderGlance:
+def put_provider(who: CallerParam, provider: str, body: ProviderBody) -> ProviderSummary:
     """Add or change. In force on every router within two seconds. Needs an admin."""
-    return registry.change(who.ctx, who.actor, provider, body.wish())
+    return registry.change_provider(who.ctx, who.actor, provider, body.wish())
 
 
 @endpoint(router, "DELETE", "/providers/{provider}", status=204)
 def remove_provider(who: CallerParam, provider: str) -> None:
     """409 while a route, a proposal, a shadow or a judge uses it. Needs an admin."""
-    registry.remove(who.ctx, who.actor, provider)
+    registry.remove_provider(who.ctx, who.actor, provider)

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from harness.control.proposals.submission import Wish
-from harness.control.routing.chain_evidence import Waive
-from harness.control.routing.fallback_chain import Wanted
+from harness.control.proposals.submission import ProposalRequest
+from harness.control.routing.chain_evidence import WaiverRequest
+from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.evals.run import Claim, RunState, SuiteRole
 from harness.domain.pagination import PageRequest
 from harness.domain.privacy.capture import LONGEST_DAYS, MOST_PER_DAY
@@ -175,10 +175,10 @@ class LinkBody(FallbackBody):
     waiver: WaiverBody | None = None
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> FallbackRequest:
         asked = self.waiver
-        waive = Waive(asked.reason, timedelta(seconds=asked.for_s)) if asked else None
-        return Wanted(self.target, self.capable, waive)
+        waive = WaiverRequest(asked.reason, timedelta(seconds=asked.for_s)) if asked else None
+        return FallbackRequest(self.target, self.capable, waive)
 
 
 class ChainBody(Body):
@@ -257,8 +257,8 @@ class ProposalBody(Body):
     descends_from: Name | None = None
     min_saving: Annotated[float, Field(gt=0, lt=1)] | None = None
 
-    def wish(self) -> Wish:
-        return Wish(
+    def wish(self) -> ProposalRequest:
+        return ProposalRequest(
             self.route,
             self.candidate,
             self.reason,

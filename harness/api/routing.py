@@ -20,8 +20,8 @@ from harness.api.request_fields import (
 from harness.control.operations import listings, lookup
 from harness.control.providers import deprecations, model_resolution
 from harness.control.routing import fallback_chain, routes, scorecard, targets
-from harness.control.routing.fallback_chain import Entry
-from harness.control.routing.scorecard import RouteMeasured
+from harness.control.routing.fallback_chain import ChainEntry
+from harness.control.routing.scorecard import RouteScorecard
 from harness.domain.pagination import Page
 from harness.domain.providers.deprecations import Ending
 from harness.domain.providers.model_match import ModelMatch
@@ -51,48 +51,48 @@ class RouteDiff:
 
 @endpoint(router, "GET", "/models")
 def list_models(who: CallerParam, piece: PathPart) -> Page[Target]:
-    return listings.models(who.ctx, piece.page)
+    return listings.list_targets(who.ctx, piece.page)
 
 
 @endpoint(router, "POST", "/models", status=201)
 def add_model(who: BodyFactory, body: ModelBody) -> Target:
     """Adding the same content again changes nothing: its id is the hash of its content."""
-    return targets.add(who.ctx, who.actor, body.seed())
+    return targets.add_target(who.ctx, who.actor, body.seed())
 
 
 @endpoint(router, "GET", "/models/resolve")
 def resolve_model(who: CallerParam, asked: Annotated[NameQuery, Query()]) -> Resolution:
     """Which provider takes the name: each rule that was tried, and why or why not."""
-    return model_resolution.of(who.ctx, asked.name)
+    return model_resolution.resolve_model(who.ctx, asked.name)
 
 
 @endpoint(router, "GET", "/models/ending")
 def list_endings(who: CallerParam) -> Page[Ending]:
     """Models in use that end within 90 days, or have ended, with a proposed successor."""
-    return json_answer(deprecations.found(who.ctx))
+    return json_answer(deprecations.list_deprecations(who.ctx))
 
 
 @endpoint(router, "GET", "/models/match")
 def match_model(who: CallerParam, asked: Annotated[NameQuery, Query()]) -> ModelMatch:
     """The model that a loose name means, or those that it may mean: nothing is guessed."""
-    return model_resolution.meant(who.ctx, asked.name)
+    return model_resolution.match_model(who.ctx, asked.name)
 
 
 @endpoint(router, "GET", "/models/{model:path}")
 def get_model(who: CallerParam, model: str) -> Target:
     """By id or `provider/model`."""
-    return lookup.target(who.ctx, model)
+    return lookup.find_target(who.ctx, model)
 
 
 @endpoint(router, "GET", "/routes")
 def list_routes(who: CallerParam) -> Page[Route]:
-    return listings.routes(who.ctx)
+    return listings.list_routes(who.ctx)
 
 
 @endpoint(router, "POST", "/routes", status=201)
 def create_route(who: BodyFactory, body: RouteBody) -> Route:
     """A new route; the models that it starts with are its baseline. Needs an admin."""
-    return routes.create(
+    return routes.create_route(
         who.ctx,
         who.actor,
         body.name,
@@ -105,29 +105,29 @@ def create_route(who: BodyFactory, body: RouteBody) -> Route:
 
 @endpoint(router, "GET", "/routes/{route}")
 def get_route(who: CallerParam, route: str) -> Route:
-    return lookup.route(who.ctx, route)
+    return lookup.find_route(who.ctx, route)
 
 
 @endpoint(router, "GET", "/routes/{route}/history")
 def route_history(who: CallerParam, route: str, piece: PathPart) -> Page[RouteRecord]:
     """Every stored version, newest first: who changed what, with which proof."""
-    return listings.versions(who.ctx, route, piece.page)
+    return listings.list_route_versions(who.ctx, route, piece.page)
 
 
 @endpoint(router, "GET", "/routes/{route}/measured")
-def route_measured(who: CallerParam, route: str) -> RouteMeasured:
+def route_measured(who: CallerParam, route: str) -> RouteScorecard:
     """Its model's newest scores, its cost and failures in 30 days, its latency in a day."""
-    return scorecard.of_route(who.ctx, route)
+    return scorecard.build_scorecard(who.ctx, route)
 
 
 @endpoint(router, "GET", "/routes/{route}/diff")
 def route_diff(
     who: CallerParam, route: str, versions: Annotated[VersionsQuery, Query()]
 ) -> RouteDiff:
-    newer = listings.version(who.ctx, route, versions.newer)
+    newer = listings.load_route_version(who.ctx, route, versions.newer)
     before = versions.older or max(newer.route.version - 1, 1)
-    older = listings.version(who.ctx, route, before)
-    found = routes.difference(older, newer)
+    older = listings.load_route_version(who.ctx, route, before)
+    found = routes.describe_difference(older, newer)
     changes = {field: RouteChange(before, after) for field, (before, after) in found.items()}
     return RouteDiff(route, older.route.version, newer.route.version, changes)
 
@@ -139,17 +139,17 @@ def change_route(who: CallerParam, route: str, body: SettingsBody) -> Route:
 
 
 @endpoint(router, "GET", "/routes/{route}/fallbacks")
-def list_fallbacks(who: CallerParam, route: str) -> Page[Entry]:
+def list_fallbacks(who: CallerParam, route: str) -> Page[ChainEntry]:
     """The chain, in order, with the evidence of each: baseline, verdict or waiver."""
-    return json_answer(fallback_chain.entries(who.ctx, route))
+    return json_answer(fallback_chain.list_fallbacks(who.ctx, route))
 
 
 @endpoint(router, "PUT", "/routes/{route}/fallbacks")
-def put_fallbacks(who: CallerParam, route: str, body: ChainBody) -> Page[Entry]:
+def put_fallbacks(who: CallerParam, route: str, body: ChainBody) -> Page[ChainEntry]:
     """Replace the chain. Needs an admin, and for a new model evidence or a waiver."""
     wanted = [each.wanted for each in body.fallbacks]
-    fallback_chain.put(who.ctx, who.actor, route, wanted, reason=body.reason)
-    return json_answer(fallback_chain.entries(who.ctx, route))
+    fallback_chain.replace_chain(who.ctx, who.actor, route, wanted, reason=body.reason)
+    return json_answer(fallback_chain.list_fallbacks(who.ctx, route))
 
 
 @endpoint(router, "POST", "/routes/{route}/rollback")

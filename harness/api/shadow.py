@@ -9,7 +9,7 @@ from harness.api.endpoint import CallerParam, endpoint
 from harness.api.request_fields import ReasonBody, ShadowBody, ShadowQuery
 from harness.control.operations import listings
 from harness.control.shadow import shadows
-from harness.control.shadow.shadows import ShadowStatus, WantedShadow
+from harness.control.shadow.shadows import ShadowRequest, ShadowStatus
 from harness.domain.pagination import Page
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.ports import ShadowRecord
@@ -23,13 +23,13 @@ def list_shadows(
     who: CallerParam, piece: Annotated[ShadowQuery, Query()]
 ) -> Page[ShadowStatus]:
     """Newest first; ended ones too."""
-    return listings.shadows(who.ctx, piece.page, route=piece.route)
+    return listings.list_shadows(who.ctx, piece.page, route=piece.route)
 
 
 @endpoint(router, "GET", "/shadows/{route}")
 def get_shadow(who: CallerParam, route: str) -> ShadowStatus:
     """The route's newest."""
-    return shadows.status(who.ctx, route)
+    return shadows.load_status(who.ctx, route)
 
 
 @endpoint(router, "POST", "/shadows/{route}/start")
@@ -37,11 +37,11 @@ def start_shadow(who: CallerParam, route: str, body: ShadowBody) -> Shadow:
     """Mirrored by every router within two seconds. Nobody gets the candidate's answers."""
     limits = ShadowLimits(body.share_bps, body.at_once, body.requests_per_day, body.usd_per_day)
     lasts = timedelta(seconds=body.for_s)
-    wanted = WantedShadow(route, body.candidate, limits, body.reason, lasts)
-    return shadows.start(who.ctx, who.actor, wanted)
+    wanted = ShadowRequest(route, body.candidate, limits, body.reason, lasts)
+    return shadows.start_shadow(who.ctx, who.actor, wanted)
 
 
 @endpoint(router, "POST", "/shadows/{route}/stop")
 def stop_shadow(who: CallerParam, route: str, body: ReasonBody = NO_REASON) -> ShadowRecord:
     """Routers stop within two seconds."""
-    return shadows.stop(who.ctx, who.actor, route, reason=body.reason)
+    return shadows.stop_shadow(who.ctx, who.actor, route, reason=body.reason)

@@ -120,7 +120,7 @@ def single_target_router(
         for each in stored:
             tx.credentials.put(each)
     seed = TargetSeed(target.provider, target.model, target.parameters, target.request_patch)
-    known = targets.add(ctx, SYSTEM, seed)
-    routes.create(ctx, SYSTEM, ROUTE, known.id, settings=RouteSettings())
-    _, key = keys.create(ctx, SYSTEM, "doctor", secret=alone.secret)
+    known = targets.add_target(ctx, SYSTEM, seed)
+    routes.create_route(ctx, SYSTEM, ROUTE, known.id, settings=RouteSettings())
+    _, key = keys.create_key(ctx, SYSTEM, "doctor", secret=alone.secret)
     return SingleTargetRouter(_router(alone, "doctor-"), key, ROUTE)

@@ -258,10 +258,10 @@ def _workers(installation: Installation) -> EvalWorkers:
         for passed, each in ((TARGET, provider), (JUDGE, judge)):
             if each is None:
                 continue
-            keys = unlock.keys_of(installation.context, each)
+            keys = unlock.keys_of_provider(installation.context, each)
             if keys:
                 given[passed.key] = keys[0].secret
-            headers = sealing.opened(each, installation.cipher).extra_headers
+            headers = sealing.decrypt_headers(each, installation.cipher).extra_headers
             if headers:
                 given[passed.headers] = json.dumps(dict(headers))
         return given
@@ -435,7 +435,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.control import reconciler as reconcile  # noqa: PLC0415 - as above
     from harness.control.drift import monitor as drift  # noqa: PLC0415 - as above
     from harness.control.operations import alerts, housekeeping  # noqa: PLC0415
-    from harness.control.operations.jobs import Watched  # noqa: PLC0415
+    from harness.control.operations.jobs import MonitoredJob  # noqa: PLC0415
     from harness.control.providers import deprecations as endings  # noqa: PLC0415 - as above
     from harness.control.providers import oauth_tokens as renewals  # noqa: PLC0415 - as above
     from harness.control.routing import waivers  # noqa: PLC0415 - as above
@@ -453,31 +453,31 @@ def control_schedule(installation: Installation) -> "Schedule":
         every_s: float | None = None,
         cron: str | None = None,
     ) -> ScheduledJob:
-        watched = Watched(ctx, name, job)
+        watched = MonitoredJob(ctx, name, job)
         run = lambda: watched() if ctx.store.try_lead(owner) else None  # noqa: E731
         return ScheduledJob(name, run, every_s=every_s, cron=cron)
 
     def tidy(ctx: Context) -> None:
-        housekeeping.tidy(ctx)
+        housekeeping.check_audit_chain(ctx)
         housekeeping.check_signatures(ctx)
-        waivers.watch(ctx)
-        endings.watch(ctx)
-        housekeeping.forget(
+        waivers.update_waiver_alerts(ctx)
+        endings.update_deprecation_alerts(ctx)
+        housekeeping.purge_expired(
             ctx,
             alerts_days=settings.alerts.keep_days,
             failovers_days=control.failovers_keep_days,
         )
 
     jobs = [
-        leading("reconcile", reconcile.turn, every_s=control.reconcile_interval_s),
+        leading("reconcile", reconcile.run_once, every_s=control.reconcile_interval_s),
         leading(
             "signatures",
             housekeeping.check_snapshot,
             every_s=control.reconcile_interval_s,
         ),
-        leading("alerts", alerts.turn, every_s=settings.alerts.deliver_interval_s),
-        leading("drift watch", drift.turn, every_s=control.drift_interval_s),
-        leading("renewals", renewals.renew, every_s=RENEWALS_EVERY_S),
+        leading("alerts", alerts.run_once, every_s=settings.alerts.deliver_interval_s),
+        leading("drift watch", drift.run_once, every_s=control.drift_interval_s),
+        leading("renewals", renewals.renew_tokens, every_s=RENEWALS_EVERY_S),
         leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),
     ]
     for suite in settings.suites.values():
@@ -508,9 +508,9 @@ def _tracing(settings: TracingSettings) -> "Tracing | None":
 
 
 def _open_snapshot(cipher: Cipher, snapshot: Snapshot) -> Snapshot:
-    from harness.control.providers.header_encryption import opened_snapshot  # noqa: PLC0415 - as below
+    from harness.control.providers.header_encryption import decrypt_snapshot  # noqa: PLC0415 - as below
 
-    return opened_snapshot(snapshot, cipher)
+    return decrypt_snapshot(snapshot, cipher)
 
 
 def _restore_snapshot(installation: Installation, snapshot: Snapshot) -> Snapshot:

@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 
 from harness.bench import canary_latency, guarded_traffic
-from harness.bench.canary_latency import Slow
+from harness.bench.canary_latency import Slowdown
 from harness.bench.canary_rules import ALPHA, OURS, RULES, SLOW, Rule
-from harness.bench.canary_traffic import Truth, simulate
-from harness.bench.guarded_traffic import Harm
+from harness.bench.canary_traffic import Truth, simulate_traffic
+from harness.bench.guarded_traffic import SimulatedHarm
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.proposals.policy import CanaryPolicy, Unit
 from harness.gate.online.rollout_evidence import watch
@@ -27,7 +27,7 @@ SICK: Final = (
 HEALTHY_CAP: Final = 1000
 MOST_FALSE: Final = 0.05
 INCIDENT: Final = range(400, 420)
-LATENCIES: Final = tuple(Slow(f, s) for s in (0.6, 0.5, 0.7) for f in (1.0, 1.2, 2.0))
+LATENCIES: Final = tuple(Slowdown(f, s) for s in (0.6, 0.5, 0.7) for f in (1.0, 1.2, 2.0))
 LATENCY_CAP: Final = 600
 # One exposure in each block of 100: 100,000 requests.
 GUARDED_CAP: Final = 1000
@@ -38,21 +38,21 @@ EVERYTHING: Final = CanaryPolicy(
     unit=Unit.REQUEST, guardrails=replace(Guardrails(), judge=1.25)
 )
 HARMED_CAP: Final = 500
-GUARDED: Final[Mapping[str, tuple[Harm, range]]] = {
-    "healthy": (Harm(), range(0)),
-    "healthy, incident": (Harm(), INCIDENT),
-    "1.25 × slower, as tolerated": (Harm(slower=1.25), range(0)),
-    "5 % errors": (Harm(errors=0.05), range(0)),
-    "20 % errors": (Harm(errors=0.20), range(0)),
-    "2 × slower": (Harm(slower=2.0), range(0)),
-    "2 × longer": (Harm(longer=2.0), range(0)),
-    "20 % bad JSON": (Harm(bad_json=0.20), range(0)),
+GUARDED: Final[Mapping[str, tuple[SimulatedHarm, range]]] = {
+    "healthy": (SimulatedHarm(), range(0)),
+    "healthy, incident": (SimulatedHarm(), INCIDENT),
+    "1.25 × slower, as tolerated": (SimulatedHarm(slower=1.25), range(0)),
+    "5 % errors": (SimulatedHarm(errors=0.05), range(0)),
+    "20 % errors": (SimulatedHarm(errors=0.20), range(0)),
+    "2 × slower": (SimulatedHarm(slower=2.0), range(0)),
+    "2 × longer": (SimulatedHarm(longer=2.0), range(0)),
+    "20 % bad JSON": (SimulatedHarm(bad_json=0.20), range(0)),
 }
 HEALTHY: Final = tuple(GUARDED)[:3]
 
 
 @dataclass(frozen=True)
-class Plan:
+class CanaryBenchmarkPlan:
     """rollouts: simulated per cell.
 
     Of the slow Mann-Whitney a fortieth; with all guardrails a quarter, or a tenth when the
@@ -65,7 +65,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Line:
+class CanaryBenchmarkRow:
     """One cell. exposures: canary units to the rollback, None for more than the cap.
 
     rolled_back, never: shares of the rollouts. false: a rollback would be one.
@@ -100,16 +100,18 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class CanaryBench:
-    plan: Plan
-    lines: tuple[Line, ...]
+class CanaryBenchmark:
+    plan: CanaryBenchmarkPlan
+    lines: tuple[CanaryBenchmarkRow, ...]
     goals: tuple[Goal, ...]
 
 
-def run(plan: Plan, progress: Callable[[str], None] = lambda _: None) -> CanaryBench:
+def run_canary_benchmark(
+    plan: CanaryBenchmarkPlan, progress: Callable[[str], None] = lambda _: None
+) -> CanaryBenchmark:
     measured = {"errors": _errors, "latency": _latencies, "guarded": _guarded}
     lines = [line for table in plan.tables for line in measured[table](plan, progress)]
-    return CanaryBench(plan, tuple(lines), tuple(_goals(lines)))
+    return CanaryBenchmark(plan, tuple(lines), tuple(_goals(lines)))
 
 
 def detect(
@@ -125,12 +127,14 @@ def detect(
     found = []
     for index in range(rollouts):
         rng = np.random.default_rng([seed, index, round(truth.canary * 1000)])
-        exposures = rule(simulate(truth, cap // truth.canaries, rng, incident))
+        exposures = rule(simulate_traffic(truth, cap // truth.canaries, rng, incident))
         found.append(math.inf if exposures is None else float(exposures))
     return found
 
 
-def _errors(plan: Plan, progress: Callable[[str], None]) -> Iterator[Line]:
+def _errors(
+    plan: CanaryBenchmarkPlan, progress: Callable[[str], None]
+) -> Iterator[CanaryBenchmarkRow]:
     cases: list[tuple[str, Truth, int, Sequence[int]]] = [
         (_percent(rate), Truth(canary=rate), cap, ()) for rate, cap, _, _ in SICK
     ]
@@ -146,7 +150,9 @@ def _errors(plan: Plan, progress: Callable[[str], None]) -> Iterator[Line]:
             yield _line("errors", name, case, cap, found, false=truth == Truth())
 
 
-def _latencies(plan: Plan, progress: Callable[[str], None]) -> Iterator[Line]:
+def _latencies(
+    plan: CanaryBenchmarkPlan, progress: Callable[[str], None]
+) -> Iterator[CanaryBenchmarkRow]:
     progress("latency")
     for slow in LATENCIES:
         found = [
@@ -162,7 +168,9 @@ def _latencies(plan: Plan, progress: Callable[[str], None]) -> Iterator[Line]:
         yield _line("latency", "ranks", case, LATENCY_CAP, found, false=slow.factor == 1.0)
 
 
-def _guarded(plan: Plan, progress: Callable[[str], None]) -> Iterator[Line]:
+def _guarded(
+    plan: CanaryBenchmarkPlan, progress: Callable[[str], None]
+) -> Iterator[CanaryBenchmarkRow]:
     for case, (harm, incident) in GUARDED.items():
         progress(f"all guardrails, {case}")
         healthy = case in HEALTHY
@@ -175,19 +183,23 @@ def _guarded(plan: Plan, progress: Callable[[str], None]) -> Iterator[Line]:
         yield _line("guarded", "all guardrails", case, cap, found, false=healthy)
 
 
-def guarded(harm: Harm, *, cap: int, seed: Sequence[int], incident: range = range(0)) -> float:
+def guarded(
+    harm: SimulatedHarm, *, cap: int, seed: Sequence[int], incident: range = range(0)
+) -> float:
     """Exposures until the product's own `watch` rolls back; inf for never within the cap."""
     rng = np.random.default_rng(seed)
-    blocks = guarded_traffic.rollout(harm, EVERYTHING, blocks=cap, rng=rng, incident=incident)
+    blocks = guarded_traffic.simulate_rollout(
+        harm, EVERYTHING, blocks=cap, rng=rng, incident=incident
+    )
     tripped = watch(blocks, EVERYTHING).block
     return math.inf if tripped is None else tripped + 1.0
 
 
 def _line(
     table: str, rule: str, case: str, cap: int, found: Sequence[float], *, false: bool
-) -> Line:
+) -> CanaryBenchmarkRow:
     exposures = np.array(found)
-    return Line(
+    return CanaryBenchmarkRow(
         table=table,
         rule=rule,
         case=case,
@@ -205,7 +217,7 @@ def _at(exposures: np.ndarray, share: float) -> int | None:
     return int(value) if math.isfinite(value) else None
 
 
-def _goals(lines: Sequence[Line]) -> Iterator[Goal]:
+def _goals(lines: Sequence[CanaryBenchmarkRow]) -> Iterator[Goal]:
     ours = {line.case: line for line in lines if line.rule == OURS}
     for rate, _, median, p95 in SICK if ours else ():
         line = ours[_percent(rate)]

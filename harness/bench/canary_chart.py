@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
-from harness.bench.canary_benchmark import MOST_FALSE, CanaryBench, Line
+from harness.bench.canary_benchmark import MOST_FALSE, CanaryBenchmark, CanaryBenchmarkRow
 from harness.bench.canary_rules import OURS
 
 ROW, TOP, LEFT, PANEL, GAP, FOOT = 22, 58, 190, 250, 60, 40
@@ -15,7 +15,7 @@ FONT: Final = 'font-family="system-ui, sans-serif" font-size="12"'
 SICK: Final = "5 % errors"
 
 
-def svg(bench: CanaryBench) -> str:
+def draw_canary_chart(bench: CanaryBenchmark) -> str:
     """One row per rule: a canary with 5 % errors on the left, a healthy one on the right."""
     sick = [line for line in bench.lines if line.table == "errors" and line.case == SICK]
     healthy = {
@@ -49,7 +49,7 @@ def svg(bench: CanaryBench) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _row(sick: Line, healthy: Line, y: int) -> Sequence[str]:
+def _row(sick: CanaryBenchmarkRow, healthy: CanaryBenchmarkRow, y: int) -> Sequence[str]:
     colour = OUR_COLOUR if sick.rule == OURS else OTHER_COLOUR
     right, middle = LEFT + PANEL + GAP, y + 7
     median, late = _place(sick.median), _place(sick.p95)

@@ -13,7 +13,7 @@ from harness.gate.online.evidence_paths import ranks_path
 
 
 @dataclass(frozen=True)
-class Slow:
+class Slowdown:
     """factor: the canary's latency to the incumbent's. sigma: of their logs."""
 
     factor: float
@@ -37,7 +37,7 @@ def ranks_of_rows(
     return np.asarray((below + tie_breakers * (equal + 1)) / (among.sum(axis=1) + 1))
 
 
-def exposures(slow: Slow, *, cap: int, alpha: float, seed: Sequence[int]) -> float:
+def exposures(slow: Slowdown, *, cap: int, alpha: float, seed: Sequence[int]) -> float:
     """Canary values until the rollback; inf for never within the cap."""
     rng = np.random.default_rng(seed)
     values = rng.lognormal(0.0, slow.sigma, (cap, MAX_CONTROLS + 1))

@@ -10,36 +10,38 @@ from functools import partial
 import numpy as np
 from scipy import special, stats
 
-from harness.bench.canary_traffic import Traffic
+from harness.bench.canary_traffic import SimulatedTraffic
 from harness.gate.online.evidence_paths import counts_path
 
-Rule = Callable[[Traffic], int | None]
+Rule = Callable[[SimulatedTraffic], int | None]
 ALPHA = 0.05
 
 
-def e_fisher(traffic: Traffic) -> int | None:
+def e_fisher(traffic: SimulatedTraffic) -> int | None:
     """The canary's rule itself."""
     over = np.flatnonzero(counts_path(traffic.counts()) >= math.log(1.0 / ALPHA))
     return _exposures(over, traffic.truth.canaries)
 
 
-def threshold(traffic: Traffic, *, window: int, success: float, failed: int) -> int | None:
+def threshold(
+    traffic: SimulatedTraffic, *, window: int, success: float, failed: int
+) -> int | None:
     """Roll back at the `failed`-th window whose success rate is below `success`."""
     canary, _, per_window = _windows(traffic, window)
     bad = np.flatnonzero(np.cumsum(1.0 - canary / per_window < success) >= failed)
     return _exposures(bad, per_window)
 
 
-def flagger(traffic: Traffic, *, window: int) -> int | None:
+def flagger(traffic: SimulatedTraffic, *, window: int) -> int | None:
     return threshold(traffic, window=window, success=0.99, failed=5)
 
 
-def argo(traffic: Traffic, *, window: int) -> int | None:
+def argo(traffic: SimulatedTraffic, *, window: int) -> int | None:
     """More than three failed windows."""
     return threshold(traffic, window=window, success=0.95, failed=4)
 
 
-def z_peeking(traffic: Traffic, *, window: int) -> int | None:
+def z_peeking(traffic: SimulatedTraffic, *, window: int) -> int | None:
     """A one-sided z test of two proportions on all data so far, after each window."""
     canary, control, per_window = _windows(traffic, window)
     ratio = traffic.controls / traffic.truth.canaries
@@ -52,7 +54,7 @@ def z_peeking(traffic: Traffic, *, window: int) -> int | None:
     return _exposures(np.flatnonzero(p <= ALPHA), per_window)
 
 
-def mann_whitney(traffic: Traffic, *, window: int) -> int | None:
+def mann_whitney(traffic: SimulatedTraffic, *, window: int) -> int | None:
     """As Kayenta: ranks of the windows' error rates, 98 % confidence, after each window."""
     canary, control, per_window = _windows(traffic, window)
     theirs = canary / per_window
@@ -68,7 +70,7 @@ def mann_whitney(traffic: Traffic, *, window: int) -> int | None:
     return None
 
 
-def _windows(traffic: Traffic, window: int) -> tuple[np.ndarray, np.ndarray, int]:
+def _windows(traffic: SimulatedTraffic, window: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Failures of both arms by window, and canary exposures in each."""
     blocks = max(1, window // traffic.truth.canaries)
     count = len(traffic.canary_failures) // blocks

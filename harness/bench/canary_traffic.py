@@ -22,7 +22,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Traffic:
+class SimulatedTraffic:
     """One rollout, block by block: failures of both arms separately."""
 
     truth: Truth
@@ -41,15 +41,15 @@ class Traffic:
         ]
 
 
-def simulate(
+def simulate_traffic(
     truth: Truth, blocks: int, rng: np.random.Generator, incident: Sequence[int] = ()
-) -> Traffic:
+) -> SimulatedTraffic:
     """incident: indices of blocks in which both arms fail 30 % of their units."""
     canary = np.full(blocks, truth.canary)
     control = np.full(blocks, truth.control)
     if len(incident):
         canary[list(incident)] = control[list(incident)] = 0.30
-    return Traffic(
+    return SimulatedTraffic(
         truth,
         rng.binomial(truth.canaries, canary).astype(np.int64),
         rng.binomial(truth.size - truth.canaries, control).astype(np.int64),

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.bench.gate_measurement import Cell, measure
+from harness.bench.gate_measurement import BenchmarkCell, measure_rule
 from harness.bench.gate_rules import OURS, PAIRED_T, RULES
-from harness.bench.score_matrix import Matrix, ModelPair, close_pairs
+from harness.bench.score_matrix import ModelPair, ScoreMatrix, close_pairs
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 
 SIZES: Final = (200, 500)
@@ -19,7 +19,7 @@ MOST_POWER_LOST: Final = 0.06
 
 
 @dataclass(frozen=True)
-class Plan:
+class GateBenchmarkPlan:
     """replications: per pair at the null. power: per pair where the candidate is better."""
 
     replications: int = 2000
@@ -31,7 +31,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Line:
+class GateBenchmarkRow:
     """One rule on one matrix. Shares of 1; items: mean number used, of `n`.
 
     false_mean, false_worst: promotions of a candidate that is exactly at the null, over the
@@ -58,7 +58,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Missed:
+class MissedGoal:
     """A goal that our rule did not reach."""
 
     matrix: str
@@ -70,31 +70,35 @@ class Missed:
 
 
 @dataclass(frozen=True)
-class GateBench:
-    plan: Plan
-    lines: tuple[Line, ...]
-    missed: tuple[Missed, ...]
+class GateBenchmark:
+    plan: GateBenchmarkPlan
+    lines: tuple[GateBenchmarkRow, ...]
+    missed: tuple[MissedGoal, ...]
 
 
-def run(
-    matrices: Sequence[Matrix], plan: Plan, progress: Callable[[str], None] = lambda _: None
-) -> GateBench:
+def run_gate_benchmark(
+    matrices: Sequence[ScoreMatrix],
+    plan: GateBenchmarkPlan,
+    progress: Callable[[str], None] = lambda _: None,
+) -> GateBenchmark:
     """Raises InputError for a matrix without usable pairs, before anything is measured."""
     paired = [(matrix.name, close_pairs(matrix, plan.pairs)) for matrix in matrices]
-    lines: list[Line] = []
+    lines: list[GateBenchmarkRow] = []
     for name, pairs in paired:
         for claim in plan.claims:
             for n in plan.sizes:
                 progress(f"{name}, {claim.value}, {n} items")
                 lines += _lines(name, pairs, claim, n, plan)
-    return GateBench(plan, tuple(lines), tuple(_missed(lines)))
+    return GateBenchmark(plan, tuple(lines), tuple(_missed(lines)))
 
 
 def _lines(
-    name: str, pairs: Sequence[ModelPair], claim: Claim, n: int, plan: Plan
-) -> Iterator[Line]:
-    def cells(lift: float, replications: int) -> dict[str, Cell]:
-        return measure(pairs, claim, n=n, lift=lift, replications=replications, seed=plan.seed)
+    name: str, pairs: Sequence[ModelPair], claim: Claim, n: int, plan: GateBenchmarkPlan
+) -> Iterator[GateBenchmarkRow]:
+    def cells(lift: float, replications: int) -> dict[str, BenchmarkCell]:
+        return measure_rule(
+            pairs, claim, n=n, lift=lift, replications=replications, seed=plan.seed
+        )
 
     null, five, ten = (
         cells(0.0, plan.replications),
@@ -102,7 +106,7 @@ def _lines(
         cells(TEN, plan.power),
     )
     for rule in RULES:
-        yield Line(
+        yield GateBenchmarkRow(
             matrix=name,
             claim=claim,
             n=n,
@@ -118,7 +122,7 @@ def _lines(
         )
 
 
-def _missed(lines: Sequence[Line]) -> Iterator[Missed]:
+def _missed(lines: Sequence[GateBenchmarkRow]) -> Iterator[MissedGoal]:
     fixed = {(each.matrix, each.claim, each.n): each for each in lines if each.rule == PAIRED_T}
     for line in lines:
         if line.rule != OURS:
@@ -136,4 +140,4 @@ def _missed(lines: Sequence[Line]) -> Iterator[Missed]:
             ]
         for what, found, limit in checks:
             if not found <= limit:
-                yield Missed(line.matrix, line.claim, line.n, what, found, limit)
+                yield MissedGoal(line.matrix, line.claim, line.n, what, found, limit)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
-from harness.bench.gate_benchmark import GateBench, Line
+from harness.bench.gate_benchmark import GateBenchmark, GateBenchmarkRow
 from harness.bench.gate_rules import OURS
 
 ROW, TOP, LEFT, PANEL, GAP, FOOT = 22, 58, 190, 250, 40, 40
@@ -13,9 +13,9 @@ OUR_COLOUR, OTHER_COLOUR, RULE_COLOUR = "#2f6f4f", "#8a8f98", "#c2493d"
 FONT: Final = 'font-family="system-ui, sans-serif" font-size="12"'
 
 
-def svg(bench: GateBench) -> str:
+def draw_gate_chart(bench: GateBenchmark) -> str:
     """One block per matrix, claim and size; a picture that stands alone."""
-    blocks: dict[tuple[str, str, int], list[Line]] = {}
+    blocks: dict[tuple[str, str, int], list[GateBenchmarkRow]] = {}
     for line in bench.lines:
         blocks.setdefault((line.matrix, line.claim.value, line.n), []).append(line)
     height = sum(TOP + ROW * len(lines) + FOOT for lines in blocks.values())
@@ -34,7 +34,7 @@ def svg(bench: GateBench) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _block(title: str, lines: Sequence[Line], top: int) -> list[str]:
+def _block(title: str, lines: Sequence[GateBenchmarkRow], top: int) -> list[str]:
     widest = max(0.1, *(line.false_worst for line in lines))
     power = LEFT + PANEL + GAP
     parts = [

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.bench.gate_rules import MARGIN, RULES
-from harness.bench.resampling import resample
+from harness.bench.resampling import resample_items
 from harness.bench.score_matrix import ModelPair
 from harness.domain.evals.run import Claim
 
 
 @dataclass(frozen=True)
-class Cell:
+class BenchmarkCell:
     """mean, worst: share promoted over the pairs. items: mean number used."""
 
     mean: float
@@ -24,7 +24,7 @@ def theta0_of(claim: Claim) -> float:
     return 0.0 if claim is Claim.SUPERIOR else -MARGIN
 
 
-def measure(
+def measure_rule(
     pairs: Sequence[ModelPair],
     claim: Claim,
     *,
@@ -33,19 +33,21 @@ def measure(
     replications: int,
     seed: int = 11,
     rules: Sequence[str] = tuple(RULES),
-) -> dict[str, Cell]:
+) -> dict[str, BenchmarkCell]:
     """Every rule on the same draws; the true mean difference is `lift` above the null's."""
     theta0 = theta0_of(claim)
     shares: dict[str, list[float]] = {rule: [] for rule in rules}
     items: dict[str, list[float]] = {rule: [] for rule in rules}
     for index, pair in enumerate(pairs):
         rng = np.random.default_rng([seed, index, n, round(lift * 1000)])
-        a, b = resample(pair, theta0 + lift, (replications, n), rng)
+        a, b = resample_items(pair, theta0 + lift, (replications, n), rng)
         for rule in rules:
             promoted, used = RULES[rule](a, b, theta0)
             shares[rule].append(float(promoted.mean()))
             items[rule].append(float(used.mean()))
     return {
-        rule: Cell(float(np.mean(shares[rule])), max(shares[rule]), float(np.mean(items[rule])))
+        rule: BenchmarkCell(
+            float(np.mean(shares[rule])), max(shares[rule]), float(np.mean(items[rule]))
+        )
         for rule in rules
     }

@@ -28,7 +28,7 @@ ASKS_JSON, OFFERS_TOOLS, IS_JUDGED, STREAMS = 0.3, 0.2, 0.1, 0.5
 
 
 @dataclass(frozen=True)
-class Harm:
+class SimulatedHarm:
     """What is wrong with the canary. errors, bad_json: shares; slower, longer: ratios."""
 
     errors: float = ERRORS
@@ -37,8 +37,8 @@ class Harm:
     longer: float = 1.0
 
 
-def rollout(
-    harm: Harm,
+def simulate_rollout(
+    harm: SimulatedHarm,
     policy: CanaryPolicy,
     *,
     blocks: int,

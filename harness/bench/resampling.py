@@ -10,7 +10,7 @@ from harness.bench.score_matrix import Floats, ModelPair
 STEEPEST = 5_000.0
 
 
-def tilted(d: Floats, mean: float) -> Floats:
+def tilt_weights(d: Floats, mean: float) -> Floats:
     """Item weights, exponential in d, under which the mean difference is `mean`."""
     low, high = -STEEPEST, STEEPEST
     for _ in range(200):
@@ -28,9 +28,9 @@ def _weights(d: Floats, tilt: float) -> Floats:
     return np.asarray(weights / weights.sum())
 
 
-def resample(
+def resample_items(
     pair: ModelPair, mean: float, shape: Sequence[int], rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """Scores of both sides on items drawn with replacement, true mean difference `mean`."""
-    items = rng.choice(len(pair.d), size=tuple(shape), p=tilted(pair.d, mean))
+    items = rng.choice(len(pair.d), size=tuple(shape), p=tilt_weights(pair.d, mean))
     return pair.a[items], pair.b[items]

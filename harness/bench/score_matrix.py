@@ -18,7 +18,7 @@ HEADER = "model,"
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One model's mean score of each item, 0 to 1.
 
     What is unscored counts against a promotion on both sides (statistics.md §1.1): 1 for the
@@ -30,11 +30,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Matrix:
+class ScoreMatrix:
     """rows: by model, all over the same items."""
 
     name: str
-    rows: Mapping[str, Row]
+    rows: Mapping[str, ScoreRow]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ModelPair:
         return self.b - self.a
 
 
-def load(path: Path) -> Matrix:
+def load_matrix(path: Path) -> ScoreMatrix:
     """A line per model, or per model and epoch; # begins a comment.
 
     `model,0110…` has a digit per item, `model,55,90,…` 0 to 100 (with a decimal point anywhere
@@ -88,12 +88,14 @@ def load(path: Path) -> Matrix:
         raise InputError(f"{path}: there is no line `model,scores` in it")
     if len({len(each) for each in epochs.values()}) != 1:
         raise InputError(f"{path}: every model needs the same number of epochs")
-    return Matrix(path.stem, {model: row(np.array(each)) for model, each in epochs.items()})
+    return ScoreMatrix(
+        path.stem, {model: row(np.array(each)) for model, each in epochs.items()}
+    )
 
 
-def row(epochs: Floats) -> Row:
+def row(epochs: Floats) -> ScoreRow:
     """epochs: epochs by items, NaN for unscored."""
-    return Row(
+    return ScoreRow(
         np.nan_to_num(epochs, nan=1.0).mean(axis=0), np.nan_to_num(epochs, nan=0.0).mean(axis=0)
     )
 
@@ -122,7 +124,7 @@ def _digits(field: str) -> bool:
     return bool(field) and set(field) <= {"0", "1", UNSCORED}
 
 
-def close_pairs(matrix: Matrix, count: int, seed: int = 7) -> list[ModelPair]:
+def close_pairs(matrix: ScoreMatrix, count: int, seed: int = 7) -> list[ModelPair]:
     """Up to `count` pairs of models whose means are within CLOSE, chosen by seed.
 
     Raises InputError when there is none.
@@ -144,7 +146,7 @@ def close_pairs(matrix: Matrix, count: int, seed: int = 7) -> list[ModelPair]:
     return [found[index] for index in chosen]
 
 
-def _usable(candidate: Floats, incumbent: Row) -> bool:
+def _usable(candidate: Floats, incumbent: ScoreRow) -> bool:
     d = candidate - incumbent.as_incumbent
     low, high = REACH
     return abs(float(d.mean())) <= CLOSE and float(d.min()) < low and float(d.max()) > high

@@ -11,8 +11,8 @@ from harness.cli.frame.session import Session, pass_session
 from harness.control.canary import duration_estimate, operations
 from harness.control.canary.duration_estimate import RampPlan
 from harness.control.proposals import comparison
-from harness.control.proposals.comparison import CanaryExplained, CanaryStatus
-from harness.control.serialize import plain
+from harness.control.proposals.comparison import CanaryHistory, CanaryStatus
+from harness.control.serialize import to_plain
 from harness.control.shadow import stage as shadow_first
 from harness.control.shadow.stage import ShadowStage
 from harness.domain.canary.rollout import Rollout, Signal
@@ -39,7 +39,7 @@ def canary() -> None:
 @pass_session
 def status(session: Session, route: str | None) -> None:
     """Show the live canaries; with ROUTE its newest, live or ended."""
-    found = comparison.canaries(session.context, route=route)
+    found = comparison.list_canaries(session.context, route=route)
     if session.json:
         output.document([as_json(each) for each in found])
         return
@@ -56,18 +56,18 @@ def status(session: Session, route: str | None) -> None:
 @pass_session
 def explain(session: Session, route: str) -> None:
     """Say why ROUTE's canary is where it is, and what would move it."""
-    stage = shadow_first.of_route(session.context, route)
+    stage = shadow_first.find_stage_of_route(session.context, route)
     if stage is not None:
         _explain_shadow(session, stage)
         return
-    found = comparison.explained(session.context, route)
+    found = comparison.explain_canary(session.context, route)
     if session.json:
         output.document(
             {
                 "shadow": None,
                 "rollout": found.status.rollout.id,
-                "explanation": plain(found.status.explanation),
-                "moves": plain(found.moves),
+                "explanation": to_plain(found.status.explanation),
+                "moves": to_plain(found.moves),
             }
         )
         return
@@ -78,13 +78,13 @@ def _explain_shadow(session: Session, stage: ShadowStage) -> None:
     """The canary is not open yet: what comes before it."""
     if session.json:
         none: dict[str, object] = {"rollout": None, "explanation": None, "moves": []}
-        output.document({"shadow": plain(stage), **none})
+        output.document({"shadow": to_plain(stage), **none})
         return
     output.facts(shadow_stage.stage_text(stage))
     output.note(f"`swapgate proposal show {stage.proposal}` has the verdict")
 
 
-def _print_explained(found: CanaryExplained) -> None:
+def _print_explained(found: CanaryHistory) -> None:
     status, told = found.status, found.status.explanation
     rollout = status.rollout
     output.facts(
@@ -163,7 +163,7 @@ def _when(need: Need) -> str:
 @pass_session
 def plan_ramp(session: Session, route: str, policy: str | None) -> None:
     """Say how long a canary on ROUTE takes at today's traffic."""
-    found = duration_estimate.of_route(session.context, route, policy)
+    found = duration_estimate.estimate_for_route(session.context, route, policy)
     if session.json:
         output.document({**plan_json(found), "in_time": found.in_time})
         return
@@ -199,9 +199,9 @@ def _plan_row(found: RampPlan, step: StepPlan) -> list[object]:
 def plan_json(found: RampPlan) -> dict[str, object]:
     return {
         "route": found.route,
-        "pace": plain(found.pace),
-        "steps": plain(found.steps),
-        "options": plain(found.options),
+        "pace": to_plain(found.pace),
+        "steps": to_plain(found.steps),
+        "options": to_plain(found.options),
         "words": found.words,
     }
 
@@ -247,12 +247,12 @@ def _share(rollout: Rollout) -> str:
 def as_json(status: CanaryStatus) -> object:
     rollout = status.rollout
     return {
-        "rollout": plain(rollout),
+        "rollout": to_plain(rollout),
         "weight_bps": rollout.current.weight_bps if rollout.live else 0,
-        "incumbent": plain(status.incumbent),
-        "candidate": plain(status.candidate),
-        "action": plain(status.action),
-        "explanation": plain(status.explanation),
+        "incumbent": to_plain(status.incumbent),
+        "candidate": to_plain(status.candidate),
+        "action": to_plain(status.action),
+        "explanation": to_plain(status.explanation),
         "moved": status.moved,
         "faults": status.faults,
         "blocks": len(status.blocks),
@@ -268,7 +268,7 @@ def _confirm_overrule(session: Session, route: str, version: int | None) -> int 
 
     The version to be moved: once somebody has decided about what was shown, that one.
     """
-    shown = next(iter(comparison.canaries(session.context, route=route)), None)
+    shown = next(iter(comparison.list_canaries(session.context, route=route)), None)
     if shown is None:
         return version
     for each in shown.explanation.against:
@@ -294,7 +294,7 @@ def _operation_command(signal: Signal, doc: str) -> click.Command:
     def command(session: Session, route: str, reason: str, version: int | None) -> None:
         if signal in OVERRULES:
             version = _confirm_overrule(session, route, version)
-        rollout = operations.by_hand(
+        rollout = operations.operate(
             session.context, session.actor, route, signal, reason, seen=version
         )
         if session.json:

@@ -13,7 +13,11 @@ from harness.cli.frame.duration import DurationType
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.oauth_login import login, logout
 from harness.control.providers import credentials
-from harness.control.providers.credentials import DEFAULT, Change, ProviderShown
+from harness.control.providers.credentials import (
+    DEFAULT_KEY_NAME,
+    CredentialChange,
+    ProviderCredentials,
+)
 from harness.domain.errors import InputError
 
 
@@ -30,7 +34,7 @@ credential.add_command(logout)
 @pass_session
 def list_credentials(session: Session) -> None:
     """List the providers, and which have a key; of the environment, this command's is seen."""
-    found = credentials.overview(session.context_with_providers)
+    found = credentials.list_credentials(session.context_with_providers)
     if session.json:
         output.document(found)
         return
@@ -51,11 +55,11 @@ def list_credentials(session: Session) -> None:
     )
 
 
-def _source(shown: ProviderShown) -> str:
+def _source(shown: ProviderCredentials) -> str:
     return shown.source or ("missing" if shown.lacks_key else "none needed")
 
 
-def _stored(shown: ProviderShown) -> list[str]:
+def _stored(shown: ProviderCredentials) -> list[str]:
     return [
         f"{each.name} (until {formatting.timestamp(each.expires_at)})"
         if each.expires_at
@@ -66,7 +70,9 @@ def _stored(shown: ProviderShown) -> list[str]:
 
 @credential.command("set")
 @click.argument("provider")
-@click.option("--key", default=DEFAULT, show_default=True, help="Name of the stored key.")
+@click.option(
+    "--key", default=DEFAULT_KEY_NAME, show_default=True, help="Name of the stored key."
+)
 @click.option("--first", is_flag=True, help="Try it before the provider's other keys.")
 @click.option(
     "--overlap",
@@ -96,8 +102,10 @@ def set_credential(  # noqa: PLR0913, PLR0917 - one per option
     within two seconds. Stored keys come before those of the environment.
     """
     value = _value(provider)
-    change = Change(value, key, first, overlap, kind, api_base, reason=reason)
-    shown = credentials.put(session.context_with_providers, session.actor, provider, change)
+    change = CredentialChange(value, key, first, overlap, kind, api_base, reason=reason)
+    shown = credentials.put_credential(
+        session.context_with_providers, session.actor, provider, change
+    )
     if session.json:
         output.document(shown)
     else:
@@ -118,7 +126,7 @@ def _value(provider: str) -> str:
 @pass_session
 def remove(session: Session, provider: str, key: str | None) -> None:
     """Take a provider's stored keys away. Without any key, its targets get no requests."""
-    shown = credentials.remove(session.context, session.actor, provider, key=key)
+    shown = credentials.remove_credential(session.context, session.actor, provider, key=key)
     if session.json:
         output.document(shown)
         return
@@ -143,7 +151,7 @@ def import_credentials(session: Session, file: Path | None, replace: bool) -> No
     Each goes to the provider that names the variable, else to the kind whose vendor reads it.
     """
     ctx = session.context_with_providers
-    found = credentials.import_from(
+    found = credentials.import_credentials(
         ctx, session.actor, _read(file) if file else os.environ, replace_known=replace
     )
     if session.json:

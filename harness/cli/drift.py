@@ -7,7 +7,7 @@ from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.waiting import who_starts_it
 from harness.control.drift import operations, reports
 from harness.control.drift import text as drift_words
-from harness.control.drift.reports import Shown, Status
+from harness.control.drift.reports import DriftReport, DriftStatus
 from harness.control.operations import listings
 from harness.domain.drift.watch import Check, CheckState, DriftEvidence, WatchState
 from harness.domain.pagination import PageRequest
@@ -28,7 +28,7 @@ def drift() -> None:
 @pass_session
 def status(session: Session, *, route: str) -> None:
     """Show every incumbent that is watched, and what was found."""
-    found = reports.status(session.context, route=route)
+    found = reports.list_drift_status(session.context, route=route)
     if session.json:
         output.document(found)
         return
@@ -40,7 +40,7 @@ def status(session: Session, *, route: str) -> None:
                 each.suite,
                 each.model,
                 _state(each),
-                drift_words.compared(each.comparisons),
+                drift_words.describe_comparison(each.comparisons),
                 _change(each.last.evidence if each.last else None),
                 formatting.timestamp(each.last.ended_at if each.last else None),
                 formatting.timestamp(each.next_at),
@@ -57,7 +57,7 @@ def status(session: Session, *, route: str) -> None:
 @pass_session
 def list_checks(session: Session, *, route: str, asked: PageRequest) -> None:
     """List the drift watch's runs, the newest first."""
-    found = listings.drift_runs(session.context, asked, route=route)
+    found = listings.list_drift_runs(session.context, asked, route=route)
     paging.note_page(found)
     if session.json:
         output.document([{"watch": watch, "check": check} for watch, check in found])
@@ -86,7 +86,7 @@ def list_checks(session: Session, *, route: str, asked: PageRequest) -> None:
 @pass_session
 def show(session: Session, *, route: str, suite: str) -> None:
     """Show what changed on ROUTE since the baseline: figures, items, old and new answers."""
-    found = reports.shown(session.context, route, suite=suite)
+    found = reports.list_drift_reports(session.context, route, suite=suite)
     if session.json:
         output.document(found)
         return
@@ -96,7 +96,7 @@ def show(session: Session, *, route: str, suite: str) -> None:
         _show(each)
 
 
-def _show(shown: Shown) -> None:
+def _show(shown: DriftReport) -> None:
     status_, watch = shown.status, shown.status.watch
     last = status_.last
     evidence = last.evidence if last else None
@@ -109,7 +109,7 @@ def _show(shown: Shown) -> None:
                 "baseline",
                 f"{formatting.timestamp(watch.opened_at)}, {watch.reason}" if watch else None,
             ),
-            ("compared", drift_words.compared(status_.comparisons)),
+            ("compared", drift_words.describe_comparison(status_.comparisons)),
             ("change", _change(evidence) if evidence else None),
             ("evidence", _evidence(evidence) if evidence else None),
             ("served", ", ".join(last.served) or "not named by the provider" if last else None),
@@ -147,7 +147,7 @@ def _show(shown: Shown) -> None:
 @pass_session
 def run(session: Session, *, route: str, suite: str) -> None:
     """Ask ROUTE's incumbent again at once; the control process works on it."""
-    started = operations.run_now(session.context, session.actor, route, suite=suite)
+    started = operations.start_checks(session.context, session.actor, route, suite=suite)
     if advice := who_starts_it(session.settings.control):
         output.note(advice)
     if session.json:
@@ -165,7 +165,7 @@ def run(session: Session, *, route: str, suite: str) -> None:
 @pass_session
 def accept(session: Session, *, route: str, suite: str, reason: str) -> None:
     """Accept how ROUTE's model answers now: a new baseline is measured, and its alerts end."""
-    opened = operations.accept(
+    opened = operations.accept_baseline(
         session.context, session.actor, route, suite=suite, reason=reason
     )
     if session.json:
@@ -176,14 +176,14 @@ def accept(session: Session, *, route: str, suite: str, reason: str) -> None:
         output.note(f"suite {each.suite}: a new baseline is measured")
 
 
-def _served_before(shown: Shown) -> str | None:
+def _served_before(shown: DriftReport) -> str | None:
     """Where the changed items were answered by a model of another name."""
     names = {each.served_before for each in shown.changes if each.served_before}
     last = shown.status.last
     return ", ".join(sorted(names)) if last and names - set(last.served) else None
 
 
-def _state(status_: Status) -> str:
+def _state(status_: DriftStatus) -> str:
     words = {"baseline": "measuring the baseline", "drifted": "DRIFTED"}
     state = words.get(status_.state, status_.state)
     last = status_.last

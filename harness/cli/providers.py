@@ -6,7 +6,7 @@ from harness.cli.frame import formatting, output
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.routing.target_options import body_fields
 from harness.control.providers import registry
-from harness.control.providers.registry import ProviderChange, ProviderGlance
+from harness.control.providers.registry import ProviderChange, ProviderSummary
 from harness.domain.providers.matrix import COLUMNS
 
 Pairs = tuple[str, ...]
@@ -21,7 +21,7 @@ def provider() -> None:
 @pass_session
 def list_providers(session: Session) -> None:
     """List the providers, and the routes that use them."""
-    found = registry.overview(session.context_with_providers)
+    found = registry.list_providers(session.context_with_providers)
     if session.json:
         output.document(found)
         return
@@ -36,9 +36,9 @@ def list_providers(session: Session) -> None:
 @pass_session
 def show_matrix(session: Session) -> None:
     """What each provider's models can do, configured or not, healthy or not."""
-    from harness.control.providers.matrix import matrix  # noqa: PLC0415 - `--help` stays quick
+    from harness.control.providers.matrix import build_matrix  # noqa: PLC0415 - `--help` stays quick
 
-    found = matrix(session.context_with_providers)
+    found = build_matrix(session.context_with_providers)
     if session.json:
         output.document(found)
         return
@@ -64,10 +64,10 @@ def show_matrix(session: Session) -> None:
 @pass_session
 def show(session: Session, name: str) -> None:
     """Show one provider; of its extra headers the names alone."""
-    _print_provider(session, registry.get(session.context_with_providers, name))
+    _print_provider(session, registry.get_provider(session.context_with_providers, name))
 
 
-def _print_provider(session: Session, found: ProviderGlance) -> None:
+def _print_provider(session: Session, found: ProviderSummary) -> None:
     if session.json:
         output.document(found)
         return
@@ -161,7 +161,7 @@ def add(
     """
     wish = _provider_change(kind, api_base, key_env, headers, body)
     ctx, who = session.context_with_providers, session.actor
-    _print_provider(session, registry.change(ctx, who, name, wish, create=True))
+    _print_provider(session, registry.change_provider(ctx, who, name, wish, create=True))
 
 
 @provider.command("set")
@@ -188,7 +188,7 @@ def set_provider(
     """
     wish = _provider_change(None, api_base, key_env, headers, body, reason)
     ctx, who = session.context_with_providers, session.actor
-    _print_provider(session, registry.change(ctx, who, name, wish, create=False))
+    _print_provider(session, registry.change_provider(ctx, who, name, wish, create=False))
 
 
 @provider.command()
@@ -196,7 +196,7 @@ def set_provider(
 @pass_session
 def remove(session: Session, name: str) -> None:
     """Remove a provider; refused, exit code 6, while a route or a proposal uses it."""
-    registry.remove(session.context, session.actor, name)
+    registry.remove_provider(session.context, session.actor, name)
     if name in session.installation.settings.providers:
         output.note(f"{name} stands in the file, too: take it out, lest a start brings it back")
     if session.json:

@@ -9,7 +9,7 @@ from harness.cli.frame.duration import DurationType
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import listings
 from harness.control.shadow import shadows
-from harness.control.shadow.shadows import LEFT_OUT, Figures, ShadowStatus, WantedShadow
+from harness.control.shadow.shadows import LEFT_OUT, PairFigures, ShadowRequest, ShadowStatus
 from harness.domain.errors import InputError
 from harness.domain.pagination import PageRequest
 from harness.domain.shadow.shadow import ShadowLimits
@@ -83,8 +83,8 @@ def start(  # noqa: PLR0913 - the options of the command, one by one
     with them, counted and forgotten. Needs an open proposal of the candidate, or an approver.
     """
     limits = ShadowLimits(round(share * 100), at_once, requests_per_day, _usd(usd_per_day))
-    wanted = WantedShadow(route, candidate, limits, reason, lasts)
-    made = shadows.start(session.context, session.actor, wanted)
+    wanted = ShadowRequest(route, candidate, limits, reason, lasts)
+    made = shadows.start_shadow(session.context, session.actor, wanted)
     if session.json:
         output.document(made)
         return
@@ -110,7 +110,7 @@ def _usd(text: str) -> float | None:
 @pass_session
 def stop(session: Session, route: str, reason: str) -> None:
     """End a route's shadow: routers stop within two seconds."""
-    record = shadows.stop(session.context, session.actor, route, reason=reason)
+    record = shadows.stop_shadow(session.context, session.actor, route, reason=reason)
     if session.json:
         output.document(record)
     else:
@@ -122,7 +122,7 @@ def stop(session: Session, route: str, reason: str) -> None:
 @pass_session
 def status(session: Session, route: str) -> None:
     """Show what a route's newest shadow has seen."""
-    found = shadows.status(session.context, route)
+    found = shadows.load_status(session.context, route)
     if session.json:
         output.document(found)
         return
@@ -180,7 +180,7 @@ def status(session: Session, route: str) -> None:
 @pass_session
 def list_shadows(session: Session, asked: PageRequest) -> None:
     """List the shadows of all routes, the newest first."""
-    found = listings.shadows(session.context, asked)
+    found = listings.list_shadows(session.context, asked)
     paging.note_page(found)
     if session.json:
         output.document(found.items)
@@ -225,7 +225,7 @@ def _share(value: float | None) -> str | None:
     return None if value is None else f"{value:.0%}"
 
 
-def _figures(side: Figures | None) -> str | None:
+def _figures(side: PairFigures | None) -> str | None:
     if side is None:
         return None
     return (

@@ -9,16 +9,16 @@ from harness.control.context import Context
 from harness.ports import Store, Transaction
 
 
-def rehearsed(ctx: Context) -> Context:
+def dry_run_context(ctx: Context) -> Context:
     """The context whose units of work are rolled back at their end, and that has no workers."""
-    return replace(ctx, store=cast("Store", _Rehearsal(ctx.store)), workers=None)
+    return replace(ctx, store=cast("Store", _DryRunStore(ctx.store)), workers=None)
 
 
-class _Undone(Exception):
+class _RolledBack(Exception):
     """Ends a unit of work that is not to be stored."""
 
 
-class _Rehearsal:
+class _DryRunStore:
     """The part of ports.Store that use cases call."""
 
     def __init__(self, store: Store) -> None:
@@ -26,9 +26,9 @@ class _Rehearsal:
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
-        with suppress(_Undone), self._store.write() as tx:
+        with suppress(_RolledBack), self._store.write() as tx:
             yield tx
-            raise _Undone
+            raise _RolledBack
 
     def read(self) -> AbstractContextManager[Transaction]:
         return self._store.read()

@@ -7,19 +7,21 @@ its hash as it was.
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 
-from harness.control.serialize import Plain, plain
+from harness.control.serialize import Plain, to_plain
 
 
-def sparse(value: object) -> Plain:
+def to_hashable(value: object) -> Plain:
     """Raises TypeError, as `plain` does."""
     if isinstance(value, Mapping):
-        return {str(key): sparse(inner) for key, inner in value.items()}
+        return {str(key): to_hashable(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [sparse(inner) for inner in value]
+        return [to_hashable(inner) for inner in value]
     if not is_dataclass(value) or isinstance(value, type):
-        return plain(value)
+        return to_plain(value)
     told = ((field, getattr(value, field.name)) for field in fields(value))
-    return {field.name: sparse(inner) for field, inner in told if not _is_default(field, inner)}
+    return {
+        field.name: to_hashable(inner) for field, inner in told if not _is_default(field, inner)
+    }
 
 
 def _is_default(field: "Field[object]", value: object) -> bool:

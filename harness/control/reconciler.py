@@ -15,7 +15,7 @@ import structlog
 from harness.control.canary import bake, driver, holds
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation, worker_supervision
-from harness.control.evals.proof_validity import Proof, Standing
+from harness.control.evals.proof_validity import ProofState, ProofValidity
 from harness.control.operations import alerts, restores, state_audit, tampering
 from harness.control.proposals import (
     alpha_spending,
@@ -51,14 +51,14 @@ log = structlog.get_logger("swapgate.reconcile")
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ReconcileResult:
     """What one turn did, in words, and what it could not do."""
 
     did: tuple[str, ...]
     failed: tuple[str, ...]
 
 
-def reconcile(ctx: Context) -> Turn:
+def reconcile(ctx: Context) -> ReconcileResult:
     """One turn over every open proposal, bake and worker. Raises StoreUnavailable.
 
     Nothing moves on a database that was restored and that nobody has accepted.
@@ -78,12 +78,12 @@ def reconcile(ctx: Context) -> Turn:
             failed.append(f"{name}: {type(error).__name__}: {error}")
 
     # First: what was written around us is told of even where it stops all that follows.
-    look("the audit log", partial(state_audit.turn, ctx))
+    look("the audit log", partial(state_audit.run_once, ctx))
     try:
         with ctx.store.read() as tx:
             if restores.is_unaccepted(ctx, tx):
                 restored = "this database was restored from a backup, or its log was cut"
-                return Turn((), (f"all holds: {restored}",))
+                return ReconcileResult((), (f"all holds: {restored}",))
     except Exception as error:
         if isinstance(error, SwapgateError) and error.retryable:
             raise
@@ -98,12 +98,12 @@ def reconcile(ctx: Context) -> Turn:
         baking = tx.rollouts.baking()
     for rollout in baking:
         look(rollout.proposal, partial(bake.turn, ctx, rollout))
-    did.extend(worker_supervision.tend(ctx))
-    did.extend(shadows.review(ctx))
-    return Turn(tuple(did), tuple(failed))
+    did.extend(worker_supervision.run_once(ctx))
+    did.extend(shadows.end_finished(ctx))
+    return ReconcileResult(tuple(did), tuple(failed))
 
 
-def turn(ctx: Context) -> Turn:
+def run_once(ctx: Context) -> ReconcileResult:
     """`reconcile`, with what it did in the log."""
     done = reconcile(ctx)
     for words in done.did:
@@ -116,7 +116,7 @@ def turn(ctx: Context) -> Turn:
 def _unless_tampered(ctx: Context, proposal: Proposal) -> list[str]:
     if proposal.phase in tampering.HELD:
         with ctx.store.read() as tx:
-            tampering.check(ctx, tx, proposal)
+            tampering.require_untampered(ctx, tx, proposal)
     return _one(ctx, proposal)
 
 
@@ -128,7 +128,7 @@ def _one(ctx: Context, proposal: Proposal) -> list[str]:
             raise  # found between a look and its step: the next look sees it
         with ctx.store.write() as tx:
             found = tx.proposals.get(proposal.id)
-            recomputation.tell(ctx, tx, found, error.verdict, error.differences)
+            recomputation.raise_mismatch_alert(ctx, tx, found, error.verdict, error.differences)
             return _reject(ctx, tx, found, Event.STALE, str(error))
 
 
@@ -152,7 +152,7 @@ def _start(ctx: Context, proposal: Proposal) -> list[str]:
     with ctx.store.write() as tx:
         if _base_changed(tx, proposal):
             return _reject(ctx, tx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
-        ready = evaluation.with_runs(ctx, tx, proposal)
+        ready = evaluation.attach_runs(ctx, tx, proposal)
         saved = tx.proposals.save(moved(ready, Event.START, ctx.clock.now()))
         _audit(ctx, tx, saved, "proposal.start", {"runs": sorted(evaluation.run_ids(saved))})
     return [f"{proposal.id}: evaluating"]
@@ -164,23 +164,23 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
     with ctx.store.read() as tx:
         base_changed = _base_changed(tx, proposal)
         runs = [tx.runs.get(run) for run in sorted(evaluation.run_ids(proposal))]
-        found = evaluation.answers(tx, proposal)
+        found = evaluation.load_answers(tx, proposal)
         now = proof_validity.route_time(ctx, tx, proposal.route)
         rules = "" if base_changed else _other_rules(ctx, tx, proposal)
         changes = [
             change
             for plan in proposal.plans
-            if (change := proof_validity.suite_change(ctx, tx, plan))
+            if (change := proof_validity.describe_suite_change(ctx, tx, plan))
         ]
     if base_changed:
         return _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
     if changes or rules:
         since = f"{'; '.join(changes)} since the proposal was made"
         return _in_write(ctx, proposal, Event.STALE, since if changes else rules)
-    stuck = evaluation.stuck(proposal, {run.id: run for run in runs})
+    stuck = evaluation.dead_ends(proposal, {run.id: run for run in runs})
     try:
         evaluation.check_arms(proposal, {run.id: run for run in runs})
-        verdict = evaluation.judge(proposal, found, stuck, now)
+        verdict = evaluation.decide_verdict(proposal, found, stuck, now)
     except StaleEvidence as error:
         return _in_write(ctx, proposal, Event.STALE, str(error))
     if verdict is None:
@@ -192,10 +192,10 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
 def _wake(ctx: Context, proposal: Proposal) -> list[str]:
     """Queue again what stopped too early: a shared run's other user may have decided."""
     with ctx.store.read() as tx:
-        asleep = evaluation.asleep(tx, proposal)
+        asleep = evaluation.stopped_early(tx, proposal)
     if asleep:
         with ctx.store.write() as tx:
-            for run, items in evaluation.asleep(tx, proposal).items():
+            for run, items in evaluation.stopped_early(tx, proposal).items():
                 tx.runs.want(run, items)
                 tx.runs.set_state(run, RunState.QUEUED)
     return [f"{proposal.id}: {run} continues" for run in asleep]
@@ -209,12 +209,12 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
     said = f"{proposal.id}: {verdict.words}"
     match verdict:
         case Passed():
-            found = proof_validity.of(ctx, tx, verdict)
+            found = proof_validity.assess_proof(ctx, tx, verdict)
             if not found.holds:
                 said = f"{said}, and {found.words}"
                 _reject(ctx, tx, decided, Event.STALE, _no_proof(verdict, found))
                 return [said]
-            if uncharged := alpha_spending.uncharged(tx, decided):
+            if uncharged := alpha_spending.find_uncharged(tx, decided):
                 _reject(ctx, tx, decided, Event.STALE, uncharged)
                 return [f"{said}, and {uncharged}"]
             _passed(ctx, tx, decided, verdict)
@@ -235,9 +235,9 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
     if proposal.needs_approval:
         now = ctx.clock.now()
         waits = tx.proposals.save(moved(proposal, Event.PASSED_NEEDS_APPROVAL, now))
-        wider = "; ".join(rule_widening.words(proposal.widened))
+        wider = "; ".join(rule_widening.describe_widening(proposal.widened))
         asks = f" It asks for other than the route's rules: {wider}." if wider else ""
-        alerts.tell(
+        alerts.raise_alert(
             ctx,
             tx,
             AlertKind.AWAITING_APPROVAL,
@@ -249,7 +249,7 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
         )
     else:
         _let_in(ctx, tx, proposal, proof, Event.PASSED)
-    worker_supervision.stop_unneeded(ctx, tx, proposal)
+    worker_supervision.stop_unneeded_runs(ctx, tx, proposal)
 
 
 def _let_in(
@@ -268,7 +268,7 @@ def _not_measured(
     ctx: Context, tx: Transaction, proposal: Proposal, verdict: InfraError
 ) -> None:
     now, gate = ctx.clock.now(), proposal.policy.gate
-    if replaced := evaluation.replaced(ctx, tx, proposal):
+    if replaced := evaluation.find_replacement(ctx, tx, proposal):
         _reject(ctx, tx, proposal, Event.STALE, _another_look(replaced))
         return
     if proposal.infra_errors >= gate.infra_retries:
@@ -282,16 +282,16 @@ def _not_measured(
         retry_at=now + timedelta(seconds=gate.infra_pause_s),
     )
     tx.proposals.save(paused)
-    worker_supervision.stop_unneeded(ctx, tx, proposal)
+    worker_supervision.stop_unneeded_runs(ctx, tx, proposal)
 
 
 def _retry(ctx: Context, proposal: Proposal) -> list[str]:
     """After InfraError: new runs, since a sample that ended in an error stays as it was."""
     with ctx.store.write() as tx:
         # An answer may have come in after the verdict.
-        if replaced := evaluation.replaced(ctx, tx, proposal):
+        if replaced := evaluation.find_replacement(ctx, tx, proposal):
             return _reject(ctx, tx, proposal, Event.STALE, _another_look(replaced))
-        again = evaluation.with_runs(ctx, tx, replace(proposal, retry_at=None))
+        again = evaluation.attach_runs(ctx, tx, replace(proposal, retry_at=None))
         saved = tx.proposals.save(replace(again, updated_at=ctx.clock.now()))
         _audit(ctx, tx, saved, "proposal.retry", {"attempt": proposal.infra_errors + 1})
     return [f"{proposal.id}: measured again"]
@@ -313,13 +313,13 @@ def _proof_now(ctx: Context, proposal: Proposal) -> tuple[Verdict, list[str]]:
     with ctx.store.read() as tx:
         base_changed = _base_changed(tx, proposal)
         proof = tx.verdicts.get(proposal.verdict or "")
-        found = proof_validity.of(ctx, tx, proof)
+        found = proof_validity.assess_proof(ctx, tx, proof)
         rules = "" if base_changed else _other_rules(ctx, tx, proposal)
-        rules = rules or approvals.revoked(tx, proposal)
+        rules = rules or approvals.find_revocation(tx, proposal)
     if base_changed:
         return proof, _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
     if not found.holds:
-        event = Event.STALE if found.proof is Proof.STALE else Event.EXPIRED
+        event = Event.STALE if found.proof is ProofState.STALE else Event.EXPIRED
         return proof, _in_write(ctx, proposal, event, _no_proof(proof, found))
     if rules:
         return proof, _in_write(ctx, proposal, Event.STALE, rules)
@@ -343,7 +343,7 @@ def _shadow(ctx: Context, proposal: Proposal) -> list[str]:
         return said
     if not isinstance(proof, Passed):
         raise ProofRefused(f"{proposal.id}: verdict {proof.id} is {proof.outcome}, not passed")
-    return stage.turn(ctx, proposal, proof)
+    return stage.run_once(ctx, proposal, proof)
 
 
 def _canary(ctx: Context, proposal: Proposal) -> list[str]:
@@ -352,7 +352,7 @@ def _canary(ctx: Context, proposal: Proposal) -> list[str]:
         route = tx.routing.route(proposal.route)
     action = driver.look(ctx, before)
     driver.watch_ratio(ctx, before, action)
-    holds.tell(ctx, before)
+    holds.update_hold_alert(ctx, before)
     if action.signal is None and _canary_in_place(route, before.id, proposal):
         return []
     with ctx.store.write() as tx:
@@ -372,7 +372,7 @@ def _canary_in_place(route: Route | None, rollout: str, proposal: Proposal) -> b
 
 
 def _other_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
-    found = rule_tightening.differences(ctx, tx, proposal)
+    found = rule_tightening.list_rule_differences(ctx, tx, proposal)
     return f"{rule_tightening.OTHER_RULES} ({'; '.join(found)}): propose again" if found else ""
 
 
@@ -383,7 +383,7 @@ def _another_look(replaced: str) -> str:
     )
 
 
-def _no_proof(verdict: Verdict, found: Standing) -> str:
+def _no_proof(verdict: Verdict, found: ProofValidity) -> str:
     return f"verdict {verdict.id} is {found.proof.value}: {found.why}; propose again"
 
 
@@ -404,7 +404,7 @@ def _reject(
     ctx: Context, tx: Transaction, proposal: Proposal, event: Event, because: str
 ) -> list[str]:
     saved = tx.proposals.save(moved(proposal, event, ctx.clock.now(), because))
-    worker_supervision.stop_unneeded(ctx, tx, saved)
+    worker_supervision.stop_unneeded_runs(ctx, tx, saved)
     _audit(ctx, tx, saved, f"proposal.{event.value}", {"reason": because})
     return [f"{proposal.id}: {saved.phase.value}: {because}"]
 

@@ -29,7 +29,7 @@ def shown_name(kind: type, name: str) -> str:
     return first + "".join(each.title() for each in others)
 
 
-def plain(value: object) -> Plain:  # noqa: PLR0911 - one per kind of value
+def to_plain(value: object) -> Plain:  # noqa: PLR0911 - one per kind of value
     """Dataclasses become objects, times ISO 8601, enums their words. Raises TypeError."""
     match value:
         case None | bool() | str() if not isinstance(value, Enum):
@@ -37,17 +37,17 @@ def plain(value: object) -> Plain:  # noqa: PLR0911 - one per kind of value
         case IntEnum():
             return value.name.lower()
         case Enum():
-            return plain(value.value)
+            return to_plain(value.value)
         case int() | float():
             return value
         case date():  # and datetime, which is one
             return value.isoformat()
         case Mapping():
-            return {str(key): plain(inner) for key, inner in value.items()}
+            return {str(key): to_plain(inner) for key, inner in value.items()}
         case list() | tuple():
-            return [plain(inner) for inner in value]
+            return [to_plain(inner) for inner in value]
         case set() | frozenset():
-            return sorted(plain(inner) for inner in value)  # type: ignore[type-var]
+            return sorted(to_plain(inner) for inner in value)  # type: ignore[type-var]
         case _ if is_dataclass(value) and not isinstance(value, type):
             return _fields(value)
         case _:
@@ -56,7 +56,7 @@ def plain(value: object) -> Plain:  # noqa: PLR0911 - one per kind of value
 
 def _fields(value: object) -> dict[str, Plain]:
     shown = {
-        shown_name(type(value), field.name): plain(getattr(value, field.name))
+        shown_name(type(value), field.name): to_plain(getattr(value, field.name))
         for field in fields(value)  # type: ignore[arg-type]  # plain() has looked
         if field.name not in HIDDEN
     }

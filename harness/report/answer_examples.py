@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from harness.gate.text.sentences import points
-from harness.report.content import Telling
+from harness.report.content import TellingAnswer
 from harness.report.markdown_escaping import cell, fenced, table
 
 # Text of such words only stands in a table, without a fence.
 _SHORT: Final = re.compile(r"[\w .,:+%$–-]{1,40}")
 
 
-def most_telling(telling: Sequence[Telling]) -> Iterator[str]:
+def most_telling(telling: Sequence[TellingAnswer]) -> Iterator[str]:
     """Losses first. What all prompts of a suite begin with is left out."""
     lost = sum(each.candidate_score < each.incumbent_score for each in telling)
     yield from ("", "## The most telling answers", "")
@@ -41,7 +41,7 @@ def shared_head(prompts: Sequence[str]) -> str:
     return "" if head in prompts else head
 
 
-def _telling(each: Telling, asked: str) -> Iterator[str]:
+def _telling(each: TellingAnswer, asked: str) -> Iterator[str]:
     change = points(each.candidate_score - each.incumbent_score)
     broken = f", broken rule: {each.rule}" if each.rule else ""
     yield from ("", f"### {cell(each.item)} ({each.suite}): {change} points{broken}", "")

@@ -10,12 +10,12 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.proposals import comparison as reports
-from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteSide
+from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Sample, SuiteReport
 from harness.gate.offline.pairs import mean_score
 
-TELLING: Final = 10
+MAX_TELLING: Final = 10
 NO_TAG: Final = "(no tag)"
 
 
@@ -36,7 +36,7 @@ class TagRow:
 
 
 @dataclass(frozen=True)
-class Telling:
+class TellingAnswer:
     """One item on which the two differ. Answers are of the first epoch."""
 
     suite: str
@@ -51,10 +51,10 @@ class Telling:
 
 
 @dataclass(frozen=True)
-class SuitePart:
+class SuiteSection:
     """report: None while the gate is open."""
 
-    side: SuiteSide
+    side: SuiteAnswers
     report: SuiteReport | None
     tags: Sequence[TagRow]
 
@@ -66,8 +66,8 @@ class Report:
     """
 
     comparison: Comparison
-    suites: Sequence[SuitePart]
-    telling: Sequence[Telling]
+    suites: Sequence[SuiteSection]
+    telling: Sequence[TellingAnswer]
     made_at: datetime
     standalone: bool = False
     kept: Path | None = None
@@ -88,14 +88,14 @@ class Report:
         )
 
 
-def gather(
+def gather_report(
     ctx: Context, proposal: str, *, standalone: bool = False, kept: Path | None = None
 ) -> Report:
     """standalone, kept: as `Report` says. Raises NotFound."""
-    found = reports.compare(ctx, proposal)
+    found = reports.load_comparison(ctx, proposal)
     judged = {each.suite: each for each in found.verdict.suites} if found.verdict else {}
-    parts: list[SuitePart] = []
-    telling: list[Telling] = []
+    parts: list[SuiteSection] = []
+    telling: list[TellingAnswer] = []
     for side in found.suites:
         report = judged.get(side.plan.suite)
         used = _used(side, report)
@@ -120,7 +120,7 @@ class _Item:
         return ours, mean_score((each.strict for each in self.candidate), 0.0)
 
 
-def _used(side: SuiteSide, report: SuiteReport | None) -> Sequence[_Item]:
+def _used(side: SuiteAnswers, report: SuiteReport | None) -> Sequence[_Item]:
     limit = report.n_used if report else side.plan.n_max
     ours, theirs = _by_item(side.incumbent, limit), _by_item(side.candidate, limit)
     return [_Item(item, ours[item], theirs[item]) for item in ours if item in theirs]
@@ -135,9 +135,9 @@ def _by_item(samples: Sequence[Sample], below: int) -> Mapping[str, list[Sample]
 
 
 def _part(
-    ctx: Context, side: SuiteSide, report: SuiteReport | None, used: Sequence[_Item]
-) -> SuitePart:
-    return SuitePart(
+    ctx: Context, side: SuiteAnswers, report: SuiteReport | None, used: Sequence[_Item]
+) -> SuiteSection:
+    return SuiteSection(
         side=side,
         report=report,
         tags=_tags(ctx, side.plan.suite, used),
@@ -166,7 +166,9 @@ def _tags(ctx: Context, suite: str, used: Sequence[_Item]) -> Sequence[TagRow]:
     return sorted(rows, key=lambda row: (row.delta, row.tag))
 
 
-def _telling(ctx: Context, side: SuiteSide, used: Sequence[_Item]) -> Sequence[Telling]:
+def _telling(
+    ctx: Context, side: SuiteAnswers, used: Sequence[_Item]
+) -> Sequence[TellingAnswer]:
     differing = (each for each in used if each.scores[0] != each.scores[1])
     return [_told(ctx, side.plan.suite, each) for each in differing]
 
@@ -179,10 +181,10 @@ def _shown_by_form(report: SuiteReport | None) -> Collection[str]:
     return frozenset(named) if isinstance(named, list | tuple) else ()
 
 
-def _told(ctx: Context, suite: str, each: _Item) -> Telling:
+def _told(ctx: Context, suite: str, each: _Item) -> TellingAnswer:
     ours, theirs = each.scores
     a, b = each.incumbent[0], each.candidate[0]
-    return Telling(
+    return TellingAnswer(
         suite=suite,
         item=each.item,
         prompt=b.prompt or a.prompt,
@@ -203,22 +205,22 @@ def _expected(ctx: Context, suite: str, item: str) -> str:
         return ""
 
 
-def _most(telling: Sequence[Telling]) -> Sequence[Telling]:
+def _most(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
     """The largest losses, then the largest wins, at most TELLING together.
 
     Losses first: they are what a decision has to look in the eye.
     """
     losses = _largest([each for each in telling if each.candidate_score < each.incumbent_score])
     wins = _largest([each for each in telling if each.candidate_score > each.incumbent_score])
-    half = TELLING // 2
-    kept_losses = losses[: max(half, TELLING - len(wins))]
-    return [*kept_losses, *wins[: TELLING - len(kept_losses)]]
+    half = MAX_TELLING // 2
+    kept_losses = losses[: max(half, MAX_TELLING - len(wins))]
+    return [*kept_losses, *wins[: MAX_TELLING - len(kept_losses)]]
 
 
-def _largest(telling: Sequence[Telling]) -> Sequence[Telling]:
+def _largest(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
     """By the size of the difference; of equal ones every suite in turn."""
 
-    def size(each: Telling) -> float:
+    def size(each: TellingAnswer) -> float:
         return abs(each.candidate_score - each.incumbent_score)
 
     seen: Counter[tuple[str, float]] = Counter()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from harness.domain.evals.run import SuiteReport
-from harness.report.content import Report, SuitePart
+from harness.report.content import Report, SuiteSection
 
 PROBLEMS = {
     "failed": "failure",
@@ -23,7 +23,7 @@ class _Case:
     reason: str
 
 
-def junit(report: Report) -> str:
+def render_junit(report: Report) -> str:
     """Counts and messages; times are the sums of the answers' times."""
     found = report.comparison
     cases = [*map(_of_part, report.suites), *map(_of_whole, report.together)]
@@ -46,7 +46,7 @@ def junit(report: Report) -> str:
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _of_part(part: SuitePart) -> _Case:
+def _of_part(part: SuiteSection) -> _Case:
     plan, report = part.side.plan, part.report
     answers = [*part.side.incumbent, *part.side.candidate]
     return _Case(

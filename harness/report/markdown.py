@@ -4,10 +4,14 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from harness.control.evals.proof_validity import Proof, Standing
+from harness.control.evals.proof_validity import ProofState, ProofValidity
 from harness.control.proposals import rerun_command, rule_widening
 from harness.control.proposals.comparison import ArmFigures
-from harness.control.proposals.format_failures import LostByForm, broken_rules, lost_by_form
+from harness.control.proposals.format_failures import (
+    FormatFailure,
+    count_broken_rules,
+    find_format_failures,
+)
 from harness.control.routing import monthly_bill
 from harness.domain.evals.pins import ServedModel, told
 from harness.domain.evals.run import SuiteReport, Verdict
@@ -16,7 +20,7 @@ from harness.gate.offline.suite_claims import cost_of
 from harness.gate.text.sentences import outcome_words, percent, plainly, points, spending
 from harness.report.answer_examples import most_telling
 from harness.report.answers_location import variables
-from harness.report.content import Report, SuitePart, TagRow
+from harness.report.content import Report, SuiteSection, TagRow
 from harness.report.markdown_escaping import cell, code, fenced, table
 
 NEXT: Final = {
@@ -35,7 +39,7 @@ HEADS: Final = {
 }
 
 
-def markdown(report: Report) -> str:
+def render_markdown(report: Report) -> str:
     """The whole document, with one empty line at most between its parts."""
     return "\n".join(_lines(report)).rstrip() + "\n"
 
@@ -44,15 +48,15 @@ def _lines(report: Report) -> Iterator[str]:
     found = report.comparison
     yield from _verdict(report, found.verdict)
     yield from _glance(report)
-    for lost in lost_by_form(found, standalone=report.standalone):
+    for lost in find_format_failures(found, standalone=report.standalone):
         yield from _form(lost)
     yield from _suites(report)
     yield from ("", "## Cost and time of an answer", "")
     yield from _arms(report.arms)
     yield from _claimed_cost(found.verdict)
     yield from _judging(report)
-    yield from ("", "## The route's bill", "", monthly_bill.words(found.forecast))
-    if why := monthly_bill.basis(found.forecast):
+    yield from ("", "## The route's bill", "", monthly_bill.describe_forecast(found.forecast))
+    if why := monthly_bill.describe_basis(found.forecast):
         yield why
     if report.telling:
         yield from most_telling(report.telling)
@@ -72,7 +76,7 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
         yield from ("", found.proposal.closed_because or "The gate is still open.")
         return
     yield f"# {verdict.words}: {b} {HEADS[verdict.outcome]} {a}"
-    if found.standing is not None and found.standing.proof is Proof.STALE:
+    if found.standing is not None and found.standing.proof is ProofState.STALE:
         yield from ("", f"**STALE**, no proof any more: {cell(found.standing.why)}.")
     why = plainly(verdict.reason)
     yield from ("", f"**Why:** {why[:1].upper()}{why[1:]}")
@@ -91,7 +95,10 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     yield from ("", f"**Asked:** on route `{found.proposal.route}`, {said}.{why}")
     if found.proposal.widened and not report.standalone:
         yield from ("", "**Widened:** a person who did not propose it has to approve this:", "")
-        yield from (f"- {code(line)}" for line in rule_widening.words(found.proposal.widened))
+        yield from (
+            f"- {code(line)}"
+            for line in rule_widening.describe_widening(found.proposal.widened)
+        )
 
 
 def _glance(report: Report) -> Iterator[str]:
@@ -122,7 +129,7 @@ def _bill_row(report: Report) -> Iterator[Sequence[str]]:
                _change(now, then))  # fmt: skip
 
 
-def _score_row(part: SuitePart) -> Iterator[Sequence[str]]:
+def _score_row(part: SuiteSection) -> Iterator[Sequence[str]]:
     report = part.report
     if report is None:
         return
@@ -145,7 +152,7 @@ def _change(before: float | None, after: float | None) -> str:
     return f"{after / before - 1:+.0%}".replace("-", "−")
 
 
-def _form(lost: LostByForm) -> Iterator[str]:
+def _form(lost: FormatFailure) -> Iterator[str]:
     counts = ", ".join(f"`{rule}` {count}" for rule, count in lost.rules.items())
     yield from ("", f"## What to change: {lost.suite}", "")
     yield f"On {lost.suite} the candidate {lost.remedy.what}."
@@ -188,13 +195,13 @@ def _suites(report: Report) -> Iterator[str]:
     if report.comparison.stopped_early:
         yield from ("", report.comparison.stopped_early, "")
     for part in report.suites:
-        rules = broken_rules(part.report) if part.report else {}
+        rules = count_broken_rules(part.report) if part.report else {}
         if part.report and rules and part.report.outcome != "harness_mismatch":
             counts = ", ".join(f"`{rule}` {count}" for rule, count in rules.items())
             yield f"{part.report.suite}: the candidate broke rules of form: {counts}."
 
 
-def _suite_row(part: SuitePart) -> Sequence[str]:
+def _suite_row(part: SuiteSection) -> Sequence[str]:
     plan, report = part.side.plan, part.report
     if report is None:
         return (
@@ -261,7 +268,7 @@ def _interval(report: SuiteReport) -> str:
     return f"{points(report.ci_low)} to {points(report.ci_high)}"
 
 
-def _tags(part: SuitePart) -> Iterator[str]:
+def _tags(part: SuiteSection) -> Iterator[str]:
     if not part.tags:
         return
     yield from ("", f"### {part.side.plan.suite}", "")
@@ -370,7 +377,7 @@ def _again(report: Report, verdict: Verdict | None) -> Iterator[str]:
     yield from ("", "## To check it")
     if verdict is not None:
         yield from _replaying(report, verdict)
-    command = rerun_command.gate_run(report.comparison)
+    command = rerun_command.build_rerun_command(report.comparison)
     if not command:
         return
     proposal = report.comparison.proposal
@@ -396,7 +403,7 @@ def _reported(served: Iterable[ServedModel]) -> str:
     return ", ".join(code(each.label) for each in told(served)) or "nothing"
 
 
-def _until(verdict: Verdict, standing: Standing | None) -> str:
+def _until(verdict: Verdict, standing: ProofValidity | None) -> str:
     if standing is None or standing.holds:
         return f"holds until {verdict.expires_at:%Y-%m-%d}"
     return f"proof no more: **{standing.proof.value.upper()}**, {cell(standing.why)}"

@@ -58,7 +58,7 @@ def key_of(house: Lived, name: str) -> str:
     installation = open_installation(house.config)
     try:
         ctx, secret = installation.context, installation.secret
-        return keys.create(ctx, SYSTEM, name, secret=secret, role=Role.ADMIN)[1]
+        return keys.create_key(ctx, SYSTEM, name, secret=secret, role=Role.ADMIN)[1]
     finally:
         installation.close()
 
@@ -74,7 +74,7 @@ def sign_in(page: Page, key: str) -> None:
 def phase(house: Lived, name: str) -> Phase:
     installation = open_installation(house.config)
     try:
-        return submission.get(installation.context, house.proposals[name]).phase
+        return submission.get_proposal(installation.context, house.proposals[name]).phase
     finally:
         installation.close()
 
@@ -160,9 +160,9 @@ def test_a_swap_is_proposed_with_its_price_before_it_starts(
         page.get_by_text("carla proposed sim/sim-better for route newsletter")
     ).to_be_visible()
     installation = open_installation(house.config)
-    newest = submission.all_proposals(installation.context, route="newsletter", open_only=True)[
-        0
-    ]
+    newest = submission.list_proposals(
+        installation.context, route="newsletter", open_only=True
+    )[0]
     installation.close()
     assert (newest.proposer, newest.reason) == ("carla", "it is cheaper")
     assert newest.phase is Phase.PROPOSED
@@ -202,7 +202,7 @@ def test_a_canary_is_paused_and_then_aborted(page: Page, house: Lived, visit: Vi
     expect(page.get_by_text("It has ended, so there is nothing to pause")).to_be_visible()
     assert phase(house, "canary") is Phase.ROLLED_BACK
     installation = open_installation(house.config)
-    route = routes.table(installation.context).routes["support-chat"]
+    route = routes.load_table(installation.context).routes["support-chat"]
     installation.close()
     assert route.canary is None
 
@@ -267,7 +267,7 @@ def say_why(page: Page, reason: str) -> None:
 def weight_bps(house: Lived, name: str) -> int | None:
     """Of the route's canary or holdback."""
     installation = open_installation(house.config)
-    route = routes.table(installation.context).routes[name]
+    route = routes.load_table(installation.context).routes[name]
     installation.close()
     return route.trial.weight_bps if route.trial else None
 
@@ -296,6 +296,6 @@ def test_a_route_goes_back_to_its_former_model(page: Page, house: Lived, visit: 
     expect(page.locator("h1")).to_contain_text("sim/sim-base serves faq since")
     expect(page.get_by_text("rolled back by hand").first).to_be_visible()
     installation = open_installation(house.config)
-    history = routes.history(installation.context, "faq")
+    history = routes.load_history(installation.context, "faq")
     installation.close()
     assert (history[0].actor, history[0].reason) == ("carla", "users complain")

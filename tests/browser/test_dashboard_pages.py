@@ -54,7 +54,7 @@ def opened(page: Page, url: str) -> Listener:
 def verdict_of(house: Lived, name: str) -> Verdict:
     installation = open_installation(house.config)
     try:
-        found = comparison.compare(installation.context, house.proposals[name]).verdict
+        found = comparison.load_comparison(installation.context, house.proposals[name]).verdict
     finally:
         installation.close()
     assert found is not None

@@ -376,7 +376,7 @@ def test_a_wrong_key_opens_nothing(scene: Scene, name: str) -> None:
 def test_a_key_s_limit_holds_and_says_when_it_ends(scene: Scene, name: str) -> None:
     installation = scene.world.installation
     limits = KeyLimits(requests_per_min=1)
-    _, key = keys.create(
+    _, key = keys.create_key(
         installation.context, SYSTEM, name, secret=installation.secret, limits=limits
     )
     with variant(name, scene.world, key=key) as client:

@@ -187,10 +187,10 @@ def test_a_webhook_that_was_down_gets_its_alert_once_it_is_back(
         made.set_up()
         proposal = made.until_decided(made.propose("sim/better").id)
         for _ in range(3):
-            alerts.turn(made.context())
+            alerts.run_once(made.context())
             made.clock.advance(60)
-        submission.refuse(made.context(), SYSTEM, proposal.id, "not now")
-        (listed,) = listings.alerts(made.context())
+        submission.refuse_proposal(made.context(), SYSTEM, proposal.id, "not now")
+        (listed,) = listings.list_alerts(made.context())
         assert (listed.waiting, listed.delivered) == (2, 0)
         assert listed.last_error
 
@@ -198,11 +198,11 @@ def test_a_webhook_that_was_down_gets_its_alert_once_it_is_back(
 
             def came() -> bool:
                 made.clock.advance(16 * 60)
-                alerts.turn(made.context())
+                alerts.run_once(made.context())
                 return len(receiver.got) >= 4
 
             eventually(came)
-            alerts.turn(made.context())
+            alerts.run_once(made.context())
     finally:
         made.store.close()
 

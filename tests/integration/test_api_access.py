@@ -122,7 +122,7 @@ def names(door: Door) -> dict[str, str]:
     door.post(f"/proposals/{waiting.id}/approve", role="approver")
     world.turn()
     door.post("/canaries/chat/abort", {"reason": "over"})
-    key, _ = keys.create(world.context(), SYSTEM, "old", secret=SECRET)
+    key, _ = keys.create_key(world.context(), SYSTEM, "old", secret=SECRET)
     shadow = {"candidate": "sim/worse", "reason": "a look", "usd_per_day": None}
     door.post("/shadows/chat/start", shadow)
     door.post("/shadows/chat/stop", {})

@@ -92,7 +92,7 @@ def test_an_overlap_keeps_the_old_value_behind_the_new_one_until_it_expires(
     assert [each["name"] for each in shown["stored"]] == ["default", "default.old"]
     assert stored(door, "openai") == ["zero", "two", "one"]
     door.world.clock.advance(timedelta(hours=1, seconds=1).total_seconds())
-    assert credentials.expire(door.app.state.installation.context) == 1
+    assert credentials.expire_credentials(door.app.state.installation.context) == 1
     assert stored(door, "openai") == ["zero", "two"]
     door.send("DELETE", f"{path}?key=more")
     assert stored(door, "openai") == ["two"]

@@ -10,10 +10,10 @@ import pytest
 from harness.control.canary import operations
 from harness.control.operations import keys
 from harness.control.proposals import review, submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain, kill_switch, routes, targets
-from harness.control.routing.chain_evidence import Waive
-from harness.control.routing.fallback_chain import Wanted
+from harness.control.routing.chain_evidence import WaiverRequest
+from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.canary.rollout import Signal
 from harness.domain.errors import InputError, NotAllowed, ProofRefused
 from harness.domain.evals.run import Claim, SuiteRole
@@ -26,8 +26,8 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, RequestPatch
 from harness.domain.settings import TargetSeed
 from harness.gate.offline.format_rules import LABEL_ONLY, VALUE_ONLY
-from harness.report.content import gather
-from harness.report.markdown import markdown
+from harness.report.content import gather_report
+from harness.report.markdown import render_markdown
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from tests.support.control.control_plane import BEN, POLICY, SECRET, SmallInstallation, approved
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.req("A7", "F2")
 
 ANN = Actor("ann", Role.ADMIN, "pr_ann")
 EVE = Actor("eve", Role.ADMIN, "pr_eve")
-WAIVE = Waive("no time", timedelta(days=1))
+WAIVE = WaiverRequest("no time", timedelta(days=1))
 
 
 @pytest.fixture
@@ -57,12 +57,12 @@ def in_canary(world: SmallInstallation, candidate: str = "sim/good") -> Proposal
 def force(
     world: SmallInstallation, actor: Actor, kind: ForceKind, name: str, route: str | None
 ) -> None:
-    wanted = kill_switch.Wanted(Force(kind, name), "an incident", route=route)
-    kill_switch.throw(world.context(), actor, wanted, source=Source.CLI)
+    wanted = kill_switch.SwitchRequest(Force(kind, name), "an incident", route=route)
+    kill_switch.throw_switch(world.context(), actor, wanted, source=Source.CLI)
 
 
 def fallbacks(world: SmallInstallation) -> list[str]:
-    return [each.target.name for each in fallback_chain.entries(world.context(), "chat")]
+    return [each.target.name for each in fallback_chain.list_fallbacks(world.context(), "chat")]
 
 
 def rolled_back(world: SmallInstallation, proposal: Proposal) -> str:
@@ -82,9 +82,13 @@ def test_who_proposed_a_model_makes_no_fallback_of_it_while_its_canary_is_on(
     in_canary(plain_world)
     ctx = plain_world.context()
     with pytest.raises(ProofRefused, match="where another person than its proposer says so"):
-        fallback_chain.add(ctx, ANN, "chat", Wanted("sim/good"), reason="more redundancy")
+        fallback_chain.add_fallback(
+            ctx, ANN, "chat", FallbackRequest("sim/good"), reason="more redundancy"
+        )
 
-    fallback_chain.add(ctx, EVE, "chat", Wanted("sim/good"), reason="more redundancy")
+    fallback_chain.add_fallback(
+        ctx, EVE, "chat", FallbackRequest("sim/good"), reason="more redundancy"
+    )
     assert fallbacks(plain_world) == ["sim/good"]
 
 
@@ -108,10 +112,12 @@ def test_who_proposed_a_model_forces_no_traffic_to_it_while_its_proposal_is_open
 
 def test_what_was_rolled_back_for_harm_is_no_fallback_either(world: SmallInstallation) -> None:
     ctx = world.context()
-    fallback_chain.add(ctx, ANN, "chat", Wanted("sim/equal", waive=WAIVE), reason="a spare")
+    fallback_chain.add_fallback(
+        ctx, ANN, "chat", FallbackRequest("sim/equal", waive=WAIVE), reason="a spare"
+    )
     proposal = in_canary(world)
-    fallback_chain.add(
-        ctx, EVE, "chat", Wanted("sim/good", capable=True), reason="more redundancy"
+    fallback_chain.add_fallback(
+        ctx, EVE, "chat", FallbackRequest("sim/good", capable=True), reason="more redundancy"
     )
 
     text = rolled_back(world, proposal)
@@ -124,9 +130,13 @@ def test_a_rollback_goes_through_where_the_chain_cannot_change_and_says_what_sta
     world: SmallInstallation,
 ) -> None:
     ctx = world.context()
-    fallback_chain.add(ctx, ANN, "chat", Wanted("sim/equal", waive=WAIVE), reason="a spare")
+    fallback_chain.add_fallback(
+        ctx, ANN, "chat", FallbackRequest("sim/equal", waive=WAIVE), reason="a spare"
+    )
     proposal = in_canary(world)
-    fallback_chain.add(ctx, EVE, "chat", Wanted("sim/good"), reason="more redundancy")
+    fallback_chain.add_fallback(
+        ctx, EVE, "chat", FallbackRequest("sim/good"), reason="more redundancy"
+    )
     world.clock.advance(WAIVE.lasts.total_seconds())
 
     text = rolled_back(world, proposal)
@@ -153,7 +163,9 @@ def test_a_configuration_of_the_proposers_own_gives_no_rules_of_his_own(
     plain_world.policy = STRICT
     own = replace(plain_world.context(), policies={STRICT.name: LAX})
 
-    proposal = submission.create(own, ANN, Wish("chat", "sim/worse", "cheap"))
+    proposal = submission.create_proposal(
+        own, ANN, ProposalRequest("chat", "sim/worse", "cheap")
+    )
     assert proposal.widened == {}
     for _ in range(4):
         plain_world.turn()
@@ -176,7 +188,7 @@ def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
     world.turn()
     if policy.promotion is Promotion.APPROVED:
         world.until_decided(proposal.id)
-        submission.approve(world.context(), BEN, proposal.id)
+        submission.approve_proposal(world.context(), BEN, proposal.id)
     world.suites["two"] = replace(world.suites["colours"], name="two")
     added = RouteSuite("two", SuiteRole.REQUIRED)
     suites = {
@@ -201,11 +213,11 @@ def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
 def test_what_another_person_let_in_as_widened_goes_on_under_the_same_rules(
     world: SmallInstallation,
 ) -> None:
-    wish = Wish("chat", "sim/equal", "cheap", Claim.NON_INFERIOR, 0.9)
-    proposal = submission.create(world.context(), ANN, wish)
+    wish = ProposalRequest("chat", "sim/equal", "cheap", Claim.NON_INFERIOR, 0.9)
+    proposal = submission.create_proposal(world.context(), ANN, wish)
     assert set(proposal.widened) == {"gate.margin"}
     world.until_decided(proposal.id)
-    submission.approve(world.context(), BEN, proposal.id)
+    submission.approve_proposal(world.context(), BEN, proposal.id)
     world.turn()
 
     after = world.get(proposal.id)
@@ -215,7 +227,7 @@ def test_what_another_person_let_in_as_widened_goes_on_under_the_same_rules(
 def back_to_base(world: SmallInstallation, actor: Actor) -> None:
     """sim/better has been promoted; the actor brings sim/base back."""
     in_canary(world, "sim/better")
-    operations.by_hand(world.context(), BEN, "chat", Signal.PROMOTE, "it is better")
+    operations.operate(world.context(), BEN, "chat", Signal.PROMOTE, "it is better")
     routes.roll_back(world.context(), actor, "chat", reason="customers complain")
 
 
@@ -226,13 +238,13 @@ def test_a_rollback_by_the_proposer_chooses_no_weaker_incumbent_alone(
     proposal = plain_world.until_decided(plain_world.propose("sim/good", ANN).id)
 
     assert proposal.phase is Phase.AWAITING_APPROVAL
-    seen = review.of_proposal(plain_world.context(), proposal.id)
+    seen = review.review_proposal(plain_world.context(), proposal.id)
     (said,) = seen.widened
     assert said.startswith("incumbent: sim/base, which the proposer brought back in the place")
     assert said.endswith("of sim/better (customers complain)")
     with pytest.raises(NotAllowed):
-        submission.approve(plain_world.context(), ANN, proposal.id)
-    submission.approve(plain_world.context(), BEN, proposal.id)
+        submission.approve_proposal(plain_world.context(), ANN, proposal.id)
+    submission.approve_proposal(plain_world.context(), BEN, proposal.id)
     plain_world.turn()
     assert plain_world.get(proposal.id).phase is Phase.CANARY
 
@@ -244,7 +256,7 @@ def test_a_rollback_stands_in_the_review_of_what_is_proposed_after_it(
     proposal = plain_world.propose("sim/good", ANN)
 
     assert proposal.widened == {}
-    changes = review.of_proposal(plain_world.context(), proposal.id).changes
+    changes = review.review_proposal(plain_world.context(), proposal.id).changes
     assert [
         (each.what, each.by, each.text) for each in changes if each.what == "incumbent"
     ] == [("incumbent", "eve", "sim/better → sim/base: customers complain")]
@@ -259,7 +271,7 @@ def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widen
     assert path is not None
     accepted = path.read_text()
     changed = accepted.replace('"target": "c1"', '"target": "x1"')
-    before = submission.plans
+    before = submission.register_plans
 
     def swapped(*args: Any) -> Any:
         path.write_text(changed)
@@ -287,29 +299,32 @@ def test_the_older_content_of_a_suite_is_accepted_no_more_after_an_approved_chan
     older = path.read_text()
     path.write_text(older.replace('"target": "c1"', '"target": "x1"'))
     proposal = world.until_decided(world.propose("sim/better").id)
-    submission.approve(world.context(), BEN, proposal.id)
+    submission.approve_proposal(world.context(), BEN, proposal.id)
     world.turn()
     assert world.get(proposal.id).phase is Phase.CANARY
-    wish = Wish("chat", "sim/good")
-    assert submission.preview(world.context(), wish).widened == {}
+    wish = ProposalRequest("chat", "sim/good")
+    assert submission.preview_proposal(world.context(), wish).widened == {}
 
     path.write_text(older)
-    assert set(submission.preview(world.context(), wish).widened) == {"suite colours"}
+    assert set(submission.preview_proposal(world.context(), wish).widened) == {"suite colours"}
 
 
-def awaiting(world: SmallInstallation, wish: Wish) -> Proposal:
+def awaiting(world: SmallInstallation, wish: ProposalRequest) -> Proposal:
     world.policy = approved()
-    return world.until_decided(submission.create(world.context(), ANN, wish).id)
+    return world.until_decided(submission.create_proposal(world.context(), ANN, wish).id)
 
 
 def test_an_approval_by_a_key_that_was_revoked_since_opens_no_canary(
     plain_world: SmallInstallation,
 ) -> None:
-    proposal, ctx = awaiting(plain_world, Wish("chat", "sim/good", "x")), plain_world.context()
-    key, text = keys.create(ctx, SYSTEM, "ben", secret=SECRET, role=Role.APPROVER)
+    proposal, ctx = (
+        awaiting(plain_world, ProposalRequest("chat", "sim/good", "x")),
+        plain_world.context(),
+    )
+    key, text = keys.create_key(ctx, SYSTEM, "ben", secret=SECRET, role=Role.APPROVER)
     approver = keys.authenticate(plain_world.store, text, secret=SECRET)
-    submission.approve(ctx, approver, proposal.id)
-    keys.revoke(ctx, SYSTEM, key.id)
+    submission.approve_proposal(ctx, approver, proposal.id)
+    keys.revoke_key(ctx, SYSTEM, key.id)
 
     plain_world.turn()
 
@@ -320,7 +335,7 @@ def test_an_approval_by_a_key_that_was_revoked_since_opens_no_canary(
 def test_who_is_asked_to_approve_is_told_what_is_widened(
     plain_world: SmallInstallation,
 ) -> None:
-    wish = Wish("chat", "sim/good", "cheaper", claim=Claim.NON_INFERIOR, margin=0.9)
+    wish = ProposalRequest("chat", "sim/good", "cheaper", claim=Claim.NON_INFERIOR, margin=0.9)
     proposal = awaiting(plain_world, wish)
     assert proposal.phase is Phase.AWAITING_APPROVAL
     with plain_world.store.read() as tx:
@@ -328,16 +343,16 @@ def test_who_is_asked_to_approve_is_told_what_is_widened(
             each for each in tx.alerts.unsettled() if each.kind is AlertKind.AWAITING_APPROVAL
         )
     assert "gate.margin: the route's policy says" in told.text
-    report = gather(plain_world.context(), proposal.id)
-    assert "- `gate.margin: the route's policy says" in markdown(report)
+    report = gather_report(plain_world.context(), proposal.id)
+    assert "- `gate.margin: the route's policy says" in render_markdown(report)
 
 
 def test_a_proposer_takes_back_only_his_own_proposal(plain_world: SmallInstallation) -> None:
     proposal = plain_world.propose("sim/good", ANN)
     other = Actor("eve", Role.PROPOSER, "pr_eve")
     with pytest.raises(NotAllowed, match="this needs approver"):
-        submission.cancel(plain_world.context(), other, proposal.id)
-    submission.cancel(plain_world.context(), ANN, proposal.id)
+        submission.cancel_proposal(plain_world.context(), other, proposal.id)
+    submission.cancel_proposal(plain_world.context(), ANN, proposal.id)
     assert plain_world.get(proposal.id).phase is Phase.CANCELLED
 
 
@@ -355,15 +370,15 @@ def test_what_a_candidate_adds_to_every_prompt_is_read_by_another_person(
 ) -> None:
     patch = RequestPatch(prompt_addendum=addendum)
     seed = TargetSeed("sim", "good", request_patch=patch)
-    target = targets.add(plain_world.context(), ANN, seed)
+    target = targets.add_target(plain_world.context(), ANN, seed)
 
     proposal = plain_world.until_decided(plain_world.propose(target.name, ANN).id)
 
-    shown = review.of_proposal(plain_world.context(), proposal.id).widened
+    shown = review.review_proposal(plain_world.context(), proposal.id).widened
     assert proposal.phase is (Phase.CANARY if free else Phase.AWAITING_APPROVAL)
     assert [line for line in shown if addendum in line] == ([] if free else list(shown))
     if not free:
-        submission.approve(plain_world.context(), EVE, proposal.id, "read it")
+        submission.approve_proposal(plain_world.context(), EVE, proposal.id, "read it")
         plain_world.turn()
         assert plain_world.get(proposal.id).phase is Phase.CANARY
 
@@ -375,4 +390,6 @@ def test_a_route_has_no_name_that_looks_like_another(
     plain_world: SmallInstallation, name: str
 ) -> None:
     with pytest.raises(InputError, match="the name"):
-        routes.create(plain_world.context(), EVE, name, "sim/base", settings=RouteSettings())
+        routes.create_route(
+            plain_world.context(), EVE, name, "sim/base", settings=RouteSettings()
+        )

@@ -22,7 +22,7 @@ def ctx(sql_world: SmallInstallation, tmp_path: Path) -> Context:
     found = replace(
         sql_world.context(), anchor=AuditCheckpointFile(tmp_path / "audit.checkpoint", CONTROL)
     )
-    state_audit.turn(found)
+    state_audit.run_once(found)
     return found
 
 
@@ -43,7 +43,7 @@ def cut(url: str, events: int) -> None:
 def test_a_log_whose_end_was_cut_off_is_found_though_its_chain_is_whole(
     ctx: Context, database_url: str
 ) -> None:
-    assert lookup.audit_break(ctx) is None
+    assert lookup.find_audit_break(ctx) is None
     with ctx.store.read() as tx:
         [last] = tx.audit.tail(1)
 
@@ -51,11 +51,13 @@ def test_a_log_whose_end_was_cut_off_is_found_though_its_chain_is_whole(
 
     with ctx.store.read() as tx:
         assert tx.audit.first_break() is None
-    assert lookup.audit_break(ctx) == last.number
-    assert f"the audit log is broken at event {last.number}" in database_check.differences(ctx)
-    state_audit.turn(ctx)
+    assert lookup.find_audit_break(ctx) == last.number
+    assert f"the audit log is broken at event {last.number}" in database_check.check_database(
+        ctx
+    )
+    state_audit.run_once(ctx)
     assert alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log")
-    assert housekeeping.tidy(ctx) == last.number
+    assert housekeeping.check_audit_chain(ctx) == last.number
 
 
 def test_the_kept_end_moves_on_with_the_log_and_never_back(
@@ -64,14 +66,14 @@ def test_the_kept_end_moves_on_with_the_log_and_never_back(
     assert ctx.anchor is not None
     before = ctx.anchor.read()
     sql_world.propose()
-    state_audit.turn(ctx)
+    state_audit.run_once(ctx)
     after = ctx.anchor.read()
     assert before is not None
     assert after is not None
     assert after.number > before.number
 
     cut(database_url, 1)
-    state_audit.turn(ctx)
+    state_audit.run_once(ctx)
 
     assert ctx.anchor.read() == after
 
@@ -81,4 +83,4 @@ def test_a_kept_end_that_control_did_not_sign_is_refused(ctx: Context, tmp_path:
     file.write_text(file.read_text().replace('"number":', '"number":1'))
 
     with pytest.raises(SignatureInvalid):
-        lookup.audit_break(ctx)
+        lookup.find_audit_break(ctx)

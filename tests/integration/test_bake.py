@@ -9,7 +9,7 @@ from harness.control.canary import audit, holds, operations
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.proposals import comparison, submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
 from harness.domain.canary.observation import Traffic
 from harness.domain.canary.rollout import Rollout, RolloutState, Signal
@@ -55,13 +55,13 @@ def in_canary(world: SmallInstallation) -> Proposal:
 
 def promoted(world: SmallInstallation) -> Proposal:
     proposal = in_canary(world)
-    operations.by_hand(world.context(), BEN, "chat", Signal.PROMOTE, "a demo at noon")
+    operations.operate(world.context(), BEN, "chat", Signal.PROMOTE, "a demo at noon")
     return world.get(proposal.id)
 
 
 def route(world: SmallInstallation) -> Route:
     with world.store.read() as tx:
-        return routes.existing(tx, "chat")
+        return routes.require_route(tx, "chat")
 
 
 def rollout(world: SmallInstallation) -> Rollout:
@@ -113,15 +113,17 @@ def test_a_bake_that_cannot_be_looked_at_keeps_no_other_from_its_turn(
 ) -> None:
     ctx = baking.context()
     settings = RouteSettings(suites=(RouteSuite("colours"),))
-    routes.create(ctx, SYSTEM, "mail", "sim/base", settings=settings)
+    routes.create_route(ctx, SYSTEM, "mail", "sim/base", settings=settings)
     broken = promoted(baking)
-    other = submission.create(ctx, ANN, Wish("mail", "sim/better", "a test"))
+    other = submission.create_proposal(
+        ctx, ANN, ProposalRequest("mail", "sim/better", "a test")
+    )
     baking.until_decided(other.id)
     baking.turn()
-    operations.by_hand(ctx, BEN, "mail", Signal.PROMOTE, "a demo at noon")
+    operations.operate(ctx, BEN, "mail", Signal.PROMOTE, "a demo at noon")
     baking.clock.advance(DAY.total_seconds())
     damaged = rollout(baking).id
-    look = holds.tell
+    look = holds.update_hold_alert
 
     def tell(ctx: Context, seen: Rollout) -> None:
         if seen.id == damaged:
@@ -156,13 +158,13 @@ def test_a_bake_does_not_end_while_nobody_knows_how_it_goes(baking: SmallInstall
     baking.turn(ctx)
     assert rollout(baking).baking
     assert alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout(baking).id)
-    alerts.turn(ctx)
+    alerts.run_once(ctx)
     assert alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout(baking).id)
 
     seen(baking, requests=50)
     baking.turn(ctx)
     assert not rollout(baking).baking
-    alerts.turn(ctx)
+    alerts.run_once(ctx)
     assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout(baking).id)
 
 
@@ -203,7 +205,7 @@ def test_no_swap_is_proposed_while_a_promotion_bakes(baking: SmallInstallation) 
     with pytest.raises(RouteBusy, match="canary finish chat"):
         baking.propose("sim/base")
 
-    operations.by_hand(baking.context(), BEN, "chat", Signal.FINISH, "it is fine")
+    operations.operate(baking.context(), BEN, "chat", Signal.FINISH, "it is fine")
     assert route(baking).holdback is None
     assert baking.propose("sim/base").phase is Phase.PROPOSED
 
@@ -213,7 +215,7 @@ def test_an_abort_in_the_bake_goes_back_to_the_incumbent_before(
 ) -> None:
     before = route(baking).incumbent
     proposal = promoted(baking)
-    operations.by_hand(baking.context(), BEN, "chat", Signal.ABORT, "a drill")
+    operations.operate(baking.context(), BEN, "chat", Signal.ABORT, "a drill")
     assert route(baking).incumbent == before
     assert baking.get(proposal.id).phase is Phase.ROLLED_BACK
 
@@ -223,7 +225,7 @@ def test_what_was_taken_back_in_its_bake_is_not_restored_without_a_new_verdict(
 ) -> None:
     candidate = promoted(baking).candidate
     version = route(baking).version
-    operations.by_hand(baking.context(), BEN, "chat", Signal.ABORT, "complaints")
+    operations.operate(baking.context(), BEN, "chat", Signal.ABORT, "complaints")
     ctx = baking.context()
 
     with pytest.raises(ProofRefused, match="propose it again"):
@@ -256,7 +258,7 @@ def test_a_promotion_that_a_person_undid_after_its_bake_can_be_had_back(
 ) -> None:
     candidate = promoted(baking).candidate
     version, ctx = route(baking).version, baking.context()
-    operations.by_hand(ctx, BEN, "chat", Signal.FINISH, "it is fine")
+    operations.operate(ctx, BEN, "chat", Signal.FINISH, "it is fine")
     routes.roll_back(ctx, BEN, "chat", reason="complaints")
 
     routes.roll_back(ctx, BEN, "chat", to_version=version, reason="it was something else")
@@ -267,7 +269,7 @@ def test_a_promotion_that_a_person_undid_after_its_bake_can_be_had_back(
 def a_router_stops(world: SmallInstallation) -> None:
     stopped = rollout(world).id
     with world.store.write() as tx:
-        alerts.tell(
+        alerts.raise_alert(
             world.context(),
             tx,
             AlertKind.LOCAL_ABORT,
@@ -300,7 +302,7 @@ def test_a_person_cannot_move_on_what_a_router_has_stopped(world: SmallInstallat
 
     for signal in (Signal.ADVANCE, Signal.PROMOTE):
         with pytest.raises(ProofRefused, match="3 of 3 keys fail"):
-            operations.by_hand(ctx, BEN, "chat", signal, "a demo at noon")
+            operations.operate(ctx, BEN, "chat", signal, "a demo at noon")
 
     assert route(world).version == version
     world.turn()
@@ -312,7 +314,7 @@ def test_a_hand_that_comes_at_the_wrong_time_is_told_what_it_can_do(
 ) -> None:
     promoted(baking)
     with pytest.raises(IllegalTransition, match="a person can: abort, finish"):
-        operations.by_hand(baking.context(), BEN, "chat", Signal.PAUSE, "a drill")
+        operations.operate(baking.context(), BEN, "chat", Signal.PAUSE, "a drill")
 
 
 def test_a_route_rolled_back_by_hand_bakes_no_more(baking: SmallInstallation) -> None:
@@ -326,9 +328,9 @@ def test_a_route_rolled_back_by_hand_bakes_no_more(baking: SmallInstallation) ->
 def test_a_person_advances_a_canary_with_a_reason(world: SmallInstallation) -> None:
     in_canary(world)
     with pytest.raises(InputError, match="needs a reason"):
-        operations.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, " ")
+        operations.operate(world.context(), BEN, "chat", Signal.ADVANCE, " ")
 
-    moved = operations.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, "a quiet route")
+    moved = operations.operate(world.context(), BEN, "chat", Signal.ADVANCE, "a quiet route")
 
     found = route(world).canary
     assert moved.step == 1
@@ -345,10 +347,10 @@ def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(
 ) -> None:
     in_canary(world)
     world.feed(failing=True)
-    shown = comparison.explained(world.context(), "chat").status
+    shown = comparison.explain_canary(world.context(), "chat").status
 
     said = "the customer agrees"
-    moved = operations.moved(world.context(), BEN, "chat", Signal.ADVANCE, said)
+    moved = operations.operate_with_warnings(world.context(), BEN, "chat", Signal.ADVANCE, said)
 
     (warning,) = shown.explanation.against
     assert "The canary fails more often than the incumbent: 1 of 1 against" in warning
@@ -357,15 +359,15 @@ def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(
     assert last.details["warnings"] == [warning]
     assert moved.warnings == (warning,)
     assert last.details["reason"] == "advance by ben: the customer agrees"
-    assert audit.replay(world.context(), last.number).agrees
+    assert audit.replay_action(world.context(), last.number).agrees
 
 
 def test_past_the_last_step_comes_the_promotion_alone(world: SmallInstallation) -> None:
     in_canary(world)
     for _ in CANARY.steps[1:]:
-        operations.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, "on")
+        operations.operate(world.context(), BEN, "chat", Signal.ADVANCE, "on")
     with pytest.raises(IllegalTransition, match="last step"):
-        operations.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, "on")
+        operations.operate(world.context(), BEN, "chat", Signal.ADVANCE, "on")
 
 
 def test_a_promotion_by_hand_leaves_the_person_s_word(world: SmallInstallation) -> None:
@@ -381,15 +383,15 @@ def test_the_proposer_cannot_promote_now(world: SmallInstallation) -> None:
     in_canary(world)
     cat = replace(BEN, name=ANN.name)
     with pytest.raises(NotAllowed, match="ask another approver"):
-        operations.by_hand(world.context(), cat, "chat", Signal.PROMOTE, "now")
+        operations.operate(world.context(), cat, "chat", Signal.PROMOTE, "now")
 
 
 def test_who_looked_at_an_older_state_is_told_to_look_again(world: SmallInstallation) -> None:
     in_canary(world)
     seen = rollout(world).version
-    operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "a drill", seen=seen)
+    operations.operate(world.context(), BEN, "chat", Signal.PAUSE, "a drill", seen=seen)
     with pytest.raises(StaleWrite, match="look at it again"):
-        operations.by_hand(world.context(), BEN, "chat", Signal.ABORT, "a drill", seen=seen)
+        operations.operate(world.context(), BEN, "chat", Signal.ABORT, "a drill", seen=seen)
 
 
 @pytest.mark.parametrize("signal", [Signal.HARM, Signal.PROVEN, Signal.STEP_DONE])
@@ -398,18 +400,18 @@ def test_what_the_data_say_is_not_for_people_to_say(
 ) -> None:
     in_canary(world)
     with pytest.raises(InputError, match="for the evidence"):
-        operations.by_hand(world.context(), BEN, "chat", signal, "why not")
+        operations.operate(world.context(), BEN, "chat", signal, "why not")
 
 
 def test_a_canary_is_not_finished_before_its_promotion(world: SmallInstallation) -> None:
     in_canary(world)
     with pytest.raises(IllegalTransition, match="only a bake"):
-        operations.by_hand(world.context(), BEN, "chat", Signal.FINISH, "enough")
+        operations.operate(world.context(), BEN, "chat", Signal.FINISH, "enough")
 
 
 def test_without_a_bake_a_promotion_is_the_end(world: SmallInstallation) -> None:
     promoted(world)
     assert route(world).holdback is None
     with pytest.raises(NotFound):
-        operations.by_hand(world.context(), BEN, "chat", Signal.ABORT, "a drill")
-    assert not comparison.canaries(world.context())
+        operations.operate(world.context(), BEN, "chat", Signal.ABORT, "a drill")
+    assert not comparison.list_canaries(world.context())

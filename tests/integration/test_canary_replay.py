@@ -35,7 +35,7 @@ def test_every_action_up_to_the_promotion_comes_out_the_same(world: SmallInstall
 
     assert {"canary.enough", "canary.step_done", "canary.promote"} <= found.keys()
     for event in found.values():
-        again = audit.replay(world.context(), event.number)
+        again = audit.replay_action(world.context(), event.number)
         assert again.agrees, again.differences
         assert again.again_sha256 == event.details["decided_sha256"]
 
@@ -46,25 +46,25 @@ def test_blocks_that_came_after_the_decision_change_nothing(world: SmallInstalla
         world.turn()
         world.feed(blocks=4)
     event = actions(world)["canary.enough"]
-    before = audit.replay(world.context(), event.number)
+    before = audit.replay_action(world.context(), event.number)
 
     world.feed(blocks=9)
 
-    assert audit.replay(world.context(), event.number) == before
+    assert audit.replay_action(world.context(), event.number) == before
 
 
 def test_a_rollback_and_a_persons_hand_keep_their_inputs_too(world: SmallInstallation) -> None:
     world.until_decided(world.propose().id)
     world.turn()
-    operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "lunch")
+    operations.operate(world.context(), BEN, "chat", Signal.PAUSE, "lunch")
     world.feed(failing=True, blocks=30)
     world.turn()
     world.turn()
 
     found = actions(world)
 
-    assert audit.replay(world.context(), found["canary.pause"].number).agrees
-    harm = audit.replay(world.context(), found["canary.harm"].number)
+    assert audit.replay_action(world.context(), found["canary.pause"].number).agrees
+    harm = audit.replay_action(world.context(), found["canary.harm"].number)
     assert harm.agrees
     assert harm.decided
     assert harm.decided.signal is Signal.HARM
@@ -72,9 +72,9 @@ def test_a_rollback_and_a_persons_hand_keep_their_inputs_too(world: SmallInstall
 
 def test_what_is_no_action_of_a_canary_is_refused_in_words(world: SmallInstallation) -> None:
     with pytest.raises(InputError, match="keeps no inputs"):
-        audit.replay(world.context(), 1)
+        audit.replay_action(world.context(), 1)
     with pytest.raises(NotFound, match="no event 9999"):
-        audit.replay(world.context(), 9999)
+        audit.replay_action(world.context(), 9999)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def test_tampering_with_blocks_or_policy_is_seen(
 
     if "rollout" in forgery:  # it is signed: nothing is decided from it any more
         with pytest.raises(SignatureInvalid, match="rollout"):
-            audit.replay(world.context(), event.number)
+            audit.replay_action(world.context(), event.number)
     else:
-        found = audit.replay(world.context(), event.number)
+        found = audit.replay_action(world.context(), event.number)
         assert not found.agrees
         assert any(said in each for each in found.differences), found.differences
     world.store.close()

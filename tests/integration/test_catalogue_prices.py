@@ -38,7 +38,7 @@ def test_a_registered_model_has_the_catalogue_s_price(ctx: Context) -> None:
     assert stored(ctx) == OPENAI
 
     for model in ("big", "small", "secret"):
-        targets.add(ctx, SYSTEM, TargetSeed("main", model))
+        targets.add_target(ctx, SYSTEM, TargetSeed("main", model))
 
     assert stored(ctx).prices == {"small": Price(7, 8), "big": Price(3, 15)}
 
@@ -56,20 +56,20 @@ def test_what_was_stored_without_a_price_gets_it_at_the_next_start(
 ) -> None:
     plain = replace(ctx, models=None)
     targets.put_provider(plain, SYSTEM, OPENAI)
-    targets.add(plain, SYSTEM, TargetSeed("main", "big"))
+    targets.add_target(plain, SYSTEM, TargetSeed("main", "big"))
 
-    assert seed.seed(ctx, settings) == ["prices of provider main"]
+    assert seed.apply_seed(ctx, settings) == ["prices of provider main"]
     assert stored(ctx).prices["big"] == Price(3, 15)
-    assert seed.seed(ctx, settings) == []
+    assert seed.apply_seed(ctx, settings) == []
 
 
 def test_the_file_and_what_is_stored_are_one_with_the_catalogue_between(
     ctx: Context, settings: Settings
 ) -> None:
     targets.put_provider(ctx, SYSTEM, OPENAI)
-    targets.add(ctx, SYSTEM, TargetSeed("main", "big"))
+    targets.add_target(ctx, SYSTEM, TargetSeed("main", "big"))
 
-    assert seed.differences(ctx, settings) == []
+    assert seed.list_seed_differences(ctx, settings) == []
     assert seed.apply_providers(ctx, SYSTEM, settings) == []
 
 

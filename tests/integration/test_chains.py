@@ -9,10 +9,10 @@ import pytest
 from harness.control.canary import operations
 from harness.control.operations import listings, lookup
 from harness.control.proposals import submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import data_class_checks, fallback_chain, routes, targets
-from harness.control.routing.chain_evidence import Waive
-from harness.control.routing.fallback_chain import Wanted
+from harness.control.routing.chain_evidence import WaiverRequest
+from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.canary.rollout import Signal
 from harness.domain.errors import InputError, NotAllowed, NotFound, ProofRefused
 from harness.domain.operations.access import SYSTEM, Actor, Role
@@ -24,7 +24,7 @@ from tests.support.control.control_plane import ANN, SmallInstallation, approved
 
 pytestmark = pytest.mark.req("A7")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")
-WAIVE = Waive("no time to measure it", timedelta(days=30))
+WAIVE = WaiverRequest("no time to measure it", timedelta(days=30))
 
 
 @pytest.fixture
@@ -35,17 +35,17 @@ def world(world: SmallInstallation) -> SmallInstallation:
 
 
 def add(world: SmallInstallation, target: str, **more: object) -> Route:
-    wanted = Wanted(target, **more)  # type: ignore[arg-type]  # its own fields
-    return fallback_chain.add(world.context(), ADA, "chat", wanted, reason="a spare")
+    wanted = FallbackRequest(target, **more)  # type: ignore[arg-type]  # its own fields
+    return fallback_chain.add_fallback(world.context(), ADA, "chat", wanted, reason="a spare")
 
 
 def shown(world: SmallInstallation) -> list[tuple[str, EvidenceKind]]:
-    found = fallback_chain.entries(world.context(), "chat")
+    found = fallback_chain.list_fallbacks(world.context(), "chat")
     return [(each.target.model, each.evidence) for each in found]
 
 
 def audited(world: SmallInstallation, action: str) -> list[dict[str, object]]:
-    events = listings.events(world.context())
+    events = listings.list_audit_events(world.context())
     return [dict(each.details) for each in events if each.action == action]
 
 
@@ -54,13 +54,13 @@ def test_a_target_without_evidence_stays_out_of_the_chain(world: SmallInstallati
         add(world, "sim/equal")
 
     assert shown(world) == []
-    assert len(routes.history(world.context(), "chat")) == 1
+    assert len(routes.load_history(world.context(), "chat")) == 1
 
 
 def test_a_waiver_lets_it_in_and_is_shown_and_audited(world: SmallInstallation) -> None:
     add(world, "sim/equal", waive=WAIVE, capable=True)
 
-    [entry] = fallback_chain.entries(world.context(), "chat")
+    [entry] = fallback_chain.list_fallbacks(world.context(), "chat")
     assert (entry.evidence, entry.capable, entry.waiver_expired) == (
         EvidenceKind.WAIVER,
         True,
@@ -77,13 +77,13 @@ def test_a_waiver_lets_it_in_and_is_shown_and_audited(world: SmallInstallation) 
 @pytest.mark.parametrize(
     ("waive", "words"),
     [
-        (Waive(" ", timedelta(days=1)), "needs a reason"),
-        (Waive("why", timedelta(0)), "90 days"),
-        (Waive("why", timedelta(days=91)), "90 days"),
+        (WaiverRequest(" ", timedelta(days=1)), "needs a reason"),
+        (WaiverRequest("why", timedelta(0)), "90 days"),
+        (WaiverRequest("why", timedelta(days=91)), "90 days"),
     ],
 )
 def test_a_waiver_has_a_reason_and_an_end(
-    world: SmallInstallation, waive: Waive, words: str
+    world: SmallInstallation, waive: WaiverRequest, words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
         add(world, "sim/equal", waive=waive)
@@ -93,18 +93,18 @@ def test_a_passed_verdict_lets_it_in_once_it_is_approved(world: SmallInstallatio
     proposal = world.until_decided(world.propose().id)
     assert proposal.phase is Phase.AWAITING_APPROVAL
     ben = Actor("ben", Role.APPROVER, "pr_ben")
-    submission.approve(world.context(), ben, proposal.id)
+    submission.approve_proposal(world.context(), ben, proposal.id)
 
     add(world, "sim/better")
     assert shown(world) == [("better", EvidenceKind.VERDICT)]
-    [entry] = fallback_chain.entries(world.context(), "chat")
+    [entry] = fallback_chain.list_fallbacks(world.context(), "chat")
     assert entry.verdict == proposal.verdict
 
 
 def test_an_expired_verdict_lets_nobody_in(world: SmallInstallation) -> None:
     proposal = world.until_decided(world.propose().id)
     assert proposal.verdict
-    expires_at = lookup.verdict(world.context(), proposal.verdict).expires_at
+    expires_at = lookup.load_verdict(world.context(), proposal.verdict).expires_at
     world.clock.advance((expires_at - world.clock.now()).total_seconds())
 
     with pytest.raises(ProofRefused, match="no evidence"):
@@ -113,7 +113,9 @@ def test_an_expired_verdict_lets_nobody_in(world: SmallInstallation) -> None:
 
 def test_the_verdict_of_a_canary_that_did_harm_lets_nobody_in(world: SmallInstallation) -> None:
     proposal = world.until_decided(world.propose().id)
-    submission.approve(world.context(), Actor("ben", Role.APPROVER, "pr_ben"), proposal.id)
+    submission.approve_proposal(
+        world.context(), Actor("ben", Role.APPROVER, "pr_ben"), proposal.id
+    )
     world.turn()
     world.feed(failing=True, blocks=30)
     world.turn()
@@ -135,7 +137,7 @@ def test_a_former_fallback_comes_back_with_the_evidence_it_had(
     world: SmallInstallation,
 ) -> None:
     add(world, "sim/equal", waive=WAIVE)
-    fallback_chain.remove(world.context(), ADA, "chat", "sim/equal", reason="a test")
+    fallback_chain.remove_fallback(world.context(), ADA, "chat", "sim/equal", reason="a test")
     assert shown(world) == []
 
     add(world, "sim/equal")
@@ -155,47 +157,53 @@ def test_an_expired_waiver_serves_on_until_somebody_changes_the_route(
     assert waiver.author == "ada"
     assert shown(world) == [("equal", EvidenceKind.WAIVER)]
     with pytest.raises(ProofRefused, match="waiver of ada"):
-        fallback_chain.mark(ctx, ADA, "chat", "sim/equal", capable=True, reason="a test")
+        fallback_chain.mark_capable(
+            ctx, ADA, "chat", "sim/equal", capable=True, reason="a test"
+        )
     with pytest.raises(ProofRefused, match="waiver of ada"):
         routes.change_settings(ctx, ADA, "chat", lambda before: before)
 
     # What a rollout does by itself is not held up by it.
     proposal = world.until_decided(world.propose().id)
-    submission.approve(ctx, Actor("ben", Role.APPROVER, "pr_ben"), proposal.id)
+    submission.approve_proposal(ctx, Actor("ben", Role.APPROVER, "pr_ben"), proposal.id)
     world.turn()
-    operations.by_hand(ctx, ADA, "chat", Signal.ABORT, "a test")
+    operations.operate(ctx, ADA, "chat", Signal.ABORT, "a test")
     assert shown(world) == [("equal", EvidenceKind.WAIVER)]
 
     add(world, "sim/equal", waive=WAIVE)
     assert list(fallback_chain.expired(ctx)) == []
-    fallback_chain.remove(ctx, ADA, "chat", "sim/equal", reason="a test")
+    fallback_chain.remove_fallback(ctx, ADA, "chat", "sim/equal", reason="a test")
     assert shown(world) == []
 
 
 def test_a_chain_is_put_marked_ordered_and_keeps_its_marks(world: SmallInstallation) -> None:
     ctx = world.context()
     wanted = [
-        Wanted("sim/equal", waive=WAIVE),
-        Wanted("sim/better", capable=True, waive=WAIVE),
+        FallbackRequest("sim/equal", waive=WAIVE),
+        FallbackRequest("sim/better", capable=True, waive=WAIVE),
     ]
-    fallback_chain.put(ctx, ADA, "chat", wanted, reason="two spares")
-    fallback_chain.reorder(ctx, ADA, "chat", ["sim/better", "sim/equal"], reason="better first")
-    made = fallback_chain.mark(ctx, ADA, "chat", "sim/equal", capable=True, reason="measured")
+    fallback_chain.replace_chain(ctx, ADA, "chat", wanted, reason="two spares")
+    fallback_chain.reorder_chain(
+        ctx, ADA, "chat", ["sim/better", "sim/equal"], reason="better first"
+    )
+    made = fallback_chain.mark_capable(
+        ctx, ADA, "chat", "sim/equal", capable=True, reason="measured"
+    )
 
     assert [model for model, _ in shown(world)] == ["better", "equal"]
     assert made.settings.capable == made.fallbacks
-    made = fallback_chain.remove(ctx, ADA, "chat", "sim/better", reason="retired")
+    made = fallback_chain.remove_fallback(ctx, ADA, "chat", "sim/better", reason="retired")
     assert made.settings.capable == made.fallbacks
     with pytest.raises(NotFound, match="no fallback"):
-        fallback_chain.remove(ctx, ADA, "chat", "sim/better", reason="again")
+        fallback_chain.remove_fallback(ctx, ADA, "chat", "sim/better", reason="again")
     with pytest.raises(InputError, match="each fallback"):
-        fallback_chain.reorder(ctx, ADA, "chat", [], reason="nobody")
+        fallback_chain.reorder_chain(ctx, ADA, "chat", [], reason="nobody")
     with pytest.raises(InputError, match="twice"):
         add(world, "sim/base")
     with pytest.raises(InputError, match="needs a reason"):
-        fallback_chain.put(ctx, ADA, "chat", [], reason=" ")
+        fallback_chain.replace_chain(ctx, ADA, "chat", [], reason=" ")
     with pytest.raises(NotAllowed):
-        fallback_chain.put(ctx, ANN, "chat", [], reason="I would like to")
+        fallback_chain.replace_chain(ctx, ANN, "chat", [], reason="I would like to")
 
 
 @pytest.mark.req("D8")
@@ -206,32 +214,36 @@ def test_a_provider_that_may_not_see_the_data_comes_to_the_route_in_no_role(
     targets.put_provider(plain, SYSTEM, Provider("away", "sim", "http://127.0.0.1:9/v1"))
     ctx = replace(plain, data_classes={"personal": frozenset({"sim"})})
     routes.change_settings(ctx, ADA, "chat", lambda old: replace(old, data_class="personal"))
-    personal = lookup.route(ctx, "chat").settings
+    personal = lookup.find_route(ctx, "chat").settings
 
     def refused(do: Callable[[], object]) -> None:
         with pytest.raises(NotAllowed, match=r"'away' of away/\S+ may not see it"):
             do()
 
-    refused(lambda: submission.create(ctx, ANN, Wish("chat", "away/better")))
     refused(
-        lambda: fallback_chain.add(
-            ctx, ADA, "chat", Wanted("away/equal", waive=WAIVE), reason="spare"
+        lambda: submission.create_proposal(ctx, ANN, ProposalRequest("chat", "away/better"))
+    )
+    refused(
+        lambda: fallback_chain.add_fallback(
+            ctx, ADA, "chat", FallbackRequest("away/equal", waive=WAIVE), reason="spare"
         )
     )
-    refused(lambda: routes.create(ctx, ADA, "two", "away/base", settings=personal))
+    refused(lambda: routes.create_route(ctx, ADA, "two", "away/base", settings=personal))
     refused(
-        lambda: routes.create(
+        lambda: routes.create_route(
             ctx, ADA, "two", "sim/base", fallbacks=["away/base"], settings=personal
         )
     )
     open_ = replace(personal, data_class="")
-    routes.create(ctx, ADA, "two", "away/base", settings=open_)
+    routes.create_route(ctx, ADA, "two", "away/base", settings=open_)
     refused(lambda: routes.change_settings(ctx, ADA, "two", lambda _: personal))
     with pytest.raises(NotFound, match="did you mean 'personal'"):
-        routes.create(
+        routes.create_route(
             ctx, ADA, "three", "sim/base", settings=replace(personal, data_class="personnel")
         )
 
-    assert data_class_checks.violations(ctx) == []
-    [told] = data_class_checks.violations(replace(ctx, data_classes={"personal": frozenset()}))
+    assert data_class_checks.list_violations(ctx) == []
+    [told] = data_class_checks.list_violations(
+        replace(ctx, data_classes={"personal": frozenset()})
+    )
     assert "allowed are none" in told

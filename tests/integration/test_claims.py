@@ -8,9 +8,9 @@ import pytest
 
 from evals.suites.items import Item
 from harness.control.evals import verdict_replay
-from harness.control.evals.verdict_replay import Otherwise
+from harness.control.evals.verdict_replay import OtherTerms
 from harness.control.proposals import comparison, estimate, submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.evals.run import Claim, Passed, Primaries, SuiteRole
@@ -21,9 +21,9 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN
 from harness.gate.offline.suite_claims import cost_of
-from harness.report.content import gather
-from harness.report.junit import junit
-from harness.report.markdown import markdown
+from harness.report.content import gather_report
+from harness.report.junit import render_junit
+from harness.report.markdown import render_markdown
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from tests.support.control.control_plane import ANN, POLICY, SECRET, SmallInstallation
@@ -58,8 +58,8 @@ def prepared(world: SmallInstallation, gate: GatePolicy = GATE) -> SmallInstalla
 
 
 def proposed(world: SmallInstallation, candidate: str, **more: object) -> Proposal:
-    wish = Wish("chat", candidate, claim=CHEAPER, **more)  # type: ignore[arg-type]
-    made = submission.create(world.context(), ANN, wish)
+    wish = ProposalRequest("chat", candidate, claim=CHEAPER, **more)  # type: ignore[arg-type]
+    made = submission.create_proposal(world.context(), ANN, wish)
     return world.until_decided(made.id)
 
 
@@ -69,7 +69,7 @@ def with_suites(world: SmallInstallation, *suites: RouteSuite) -> None:
         for each in suites
     }
     settings = RouteSettings(suites=suites)
-    routes.create(world.context(), SYSTEM, "mixed", "sim/base", settings=settings)
+    routes.create_route(world.context(), SYSTEM, "mixed", "sim/base", settings=settings)
 
 
 def test_a_cheaper_equal_candidate_passes_and_the_evidence_is_told_everywhere(
@@ -79,16 +79,16 @@ def test_a_cheaper_equal_candidate_passes_and_the_evidence_is_told_everywhere(
     proposal = proposed(world, "sim/good", min_saving=0.3)
 
     assert proposal.claim is CHEAPER
-    found = comparison.compare(world.context(), proposal.id)
+    found = comparison.load_comparison(world.context(), proposal.id)
     assert isinstance(found.verdict, Passed), found.verdict
     cost = cost_of(found.verdict.suites[0])
     assert cost is not None
     assert (cost["saving"], cost["min_saving"]) == (pytest.approx(0.75), 0.3)
     assert found.candidate_figures.cost_interval_usd_per_1000 is not None
-    text = markdown(gather(world.context(), proposal.id))
+    text = render_markdown(gather_report(world.context(), proposal.id))
     assert "It is cheaper: 75 % less per item" in text
     assert "| colours | shown |" in text
-    replayed = verdict_replay.replay(world.context(), proposal.id)
+    replayed = verdict_replay.replay_verdict(world.context(), proposal.id)
     assert replayed.agrees, replayed.differences
 
 
@@ -98,7 +98,7 @@ def test_an_equally_dear_candidate_does_not_pass(plain: SmallInstallation) -> No
 
     assert proposal.phase is Phase.REJECTED
     assert "0 % less per item" in proposal.closed_because
-    assert verdict_replay.replay(plain.context(), proposal.id).agrees
+    assert verdict_replay.replay_verdict(plain.context(), proposal.id).agrees
 
 
 def test_a_model_without_a_price_is_refused_before_anything_is_asked(
@@ -107,12 +107,18 @@ def test_a_model_without_a_price_is_refused_before_anything_is_asked(
     prepared(plain)
 
     with pytest.raises(InputError, match=r"sim/better has none: set providers\.sim\.prices"):
-        submission.create(plain.context(), ANN, Wish("chat", "sim/better", claim=CHEAPER))
+        submission.create_proposal(
+            plain.context(), ANN, ProposalRequest("chat", "sim/better", claim=CHEAPER)
+        )
     with pytest.raises(InputError, match="goes with the claim cheaper_and_not_worse"):
-        submission.create(plain.context(), ANN, Wish("chat", "sim/good", min_saving=0.2))
+        submission.create_proposal(
+            plain.context(), ANN, ProposalRequest("chat", "sim/good", min_saving=0.2)
+        )
     with pytest.raises(InputError, match="a share to be saved lies in 0"):
-        submission.create(
-            plain.context(), ANN, Wish("chat", "sim/good", claim=CHEAPER, min_saving=1.0)
+        submission.create_proposal(
+            plain.context(),
+            ANN,
+            ProposalRequest("chat", "sim/good", claim=CHEAPER, min_saving=1.0),
         )
 
 
@@ -121,22 +127,22 @@ def test_what_it_would_have_saved_can_be_asked_afterwards(plain: SmallInstallati
     proposal = proposed(plain, "sim/good")
     ctx = plain.context()
 
-    more = verdict_replay.what_if(ctx, proposal.id, Otherwise(min_saving=0.8))
+    more = verdict_replay.what_if(ctx, proposal.id, OtherTerms(min_saving=0.8))
     assert more is None or not isinstance(more, Passed)
-    quality = verdict_replay.what_if(ctx, proposal.id, Otherwise(claim=Claim.NON_INFERIOR))
+    quality = verdict_replay.what_if(ctx, proposal.id, OtherTerms(claim=Claim.NON_INFERIOR))
     assert isinstance(quality, Passed)
     with pytest.raises(InputError, match="a share to be saved lies in 0"):
-        verdict_replay.what_if(ctx, proposal.id, Otherwise(min_saving=0.0))
+        verdict_replay.what_if(ctx, proposal.id, OtherTerms(min_saving=0.0))
 
 
 def test_the_plan_says_how_many_items_the_saving_takes(plain: SmallInstallation) -> None:
     prepared(plain).script = same
-    wish = Wish("chat", "sim/good", claim=CHEAPER)
-    (unknown,) = estimate.of(plain.context(), wish)
+    wish = ProposalRequest("chat", "sim/good", claim=CHEAPER)
+    (unknown,) = estimate.estimate_proposal(plain.context(), wish)
     assert (unknown.saving, unknown.saving_items) == (None, None)
     proposed(plain, "sim/good")
 
-    (known,) = estimate.of(plain.context(), wish)
+    (known,) = estimate.estimate_proposal(plain.context(), wish)
     assert known.saving == pytest.approx(0.75)
     assert known.saving_items is not None
     assert known.saving_items < 30
@@ -156,12 +162,14 @@ def test_a_guard_stops_a_swap_that_the_primary_suite_would_pass(
     text = (plain.folder / "colours.jsonl").read_text(encoding="utf-8")
     others.write_text(text.replace("colour-", "guard-"), encoding="utf-8")
     plain.suites["guarding"] = replace(plain.suites["guarding"], path=others)
-    proposal = submission.create(plain.context(), ANN, Wish("mixed", "sim/good"))
+    proposal = submission.create_proposal(
+        plain.context(), ANN, ProposalRequest("mixed", "sim/good")
+    )
     decided = plain.until_decided(proposal.id)
 
     assert decided.phase is Phase.REJECTED
     assert decided.closed_because.startswith("guarding: The candidate is worse")
-    text = markdown(gather(plain.context(), proposal.id))
+    text = render_markdown(gather_report(plain.context(), proposal.id))
     assert "| guarding (guard) | failed |" in text
 
 
@@ -171,9 +179,11 @@ def test_a_weighted_primary_is_registered_judged_reported_and_replayed(
 ) -> None:
     prepared(plain)
     with_suites(plain, RouteSuite("colours"), RouteSuite("shades", weight=2.0))
-    proposal = submission.create(plain.context(), ANN, Wish("mixed", "sim/good"))
+    proposal = submission.create_proposal(
+        plain.context(), ANN, ProposalRequest("mixed", "sim/good")
+    )
     decided = plain.until_decided(proposal.id)
-    report = gather(plain.context(), decided.id)
+    report = gather_report(plain.context(), decided.id)
 
     weights = [(plan.suite, plan.combine, plan.weight) for plan in decided.plans]
     assert weights == [
@@ -181,9 +191,9 @@ def test_a_weighted_primary_is_registered_judged_reported_and_replayed(
         ("shades", Primaries.WEIGHTED, 2.0),
     ]
     assert [each.suite for each in report.together] == [WEIGHTED_MEAN]
-    assert f"| {WEIGHTED_MEAN} (primary) | passed |" in markdown(report)
-    assert 'tests="3" failures="0"' in junit(report)
-    assert verdict_replay.replay(plain.context(), decided.id).agrees
+    assert f"| {WEIGHTED_MEAN} (primary) | passed |" in render_markdown(report)
+    assert 'tests="3" failures="0"' in render_junit(report)
+    assert verdict_replay.replay_verdict(plain.context(), decided.id).agrees
 
 
 @pytest.mark.req("F2")
@@ -202,4 +212,6 @@ def test_roles_that_make_no_claim_are_refused(
     with_suites(plain, *suites)
 
     with pytest.raises(ConfigError, match=why):
-        submission.create(plain.context(), ANN, Wish("mixed", "sim/good", claim=claim))
+        submission.create_proposal(
+            plain.context(), ANN, ProposalRequest("mixed", "sim/good", claim=claim)
+        )

@@ -32,7 +32,7 @@ def cli(
 
 def measured(cli: CommandLine) -> None:
     """The control process's turns, until the run is judged."""
-    for step in (monitor.turn, worker_supervision.tend, monitor.turn):
+    for step in (monitor.run_once, worker_supervision.run_once, monitor.run_once):
         step(cli.world.context())
     cli.world.clock.advance(1)
 

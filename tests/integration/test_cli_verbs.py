@@ -13,8 +13,8 @@ import pytest
 from evals.sim.server import serve_in_thread, simulator
 from harness.cli.program import program
 from harness.control.routing import fallback_chain
-from harness.control.routing.chain_evidence import Waive
-from harness.control.routing.fallback_chain import Wanted
+from harness.control.routing.chain_evidence import WaiverRequest
+from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.operations.access import SYSTEM
 from harness.runtime.clock import ManualClock, SystemClock
 from tests.contract.test_store_captures import ONE
@@ -543,11 +543,11 @@ def test_a_chain_is_kept_from_the_terminal(cli: CommandLine) -> None:
 
 @pytest.mark.req("A7")
 def test_a_waiver_that_has_expired_is_shown_until_it_is_dealt_with(cli: CommandLine) -> None:
-    fallback_chain.add(
+    fallback_chain.add_fallback(
         replace(cli.world.context(), clock=ManualClock()),
         SYSTEM,
         "chat",
-        Wanted("sim/equal", waive=Waive("no time", timedelta(days=30))),
+        FallbackRequest("sim/equal", waive=WaiverRequest("no time", timedelta(days=30))),
         reason="an outage",
     )
 

@@ -90,7 +90,7 @@ def test_an_aborted_canary_ends_with_3(cli: CommandLine, meanwhile: Meanwhile) -
         with ctx.store.read() as tx:
             live = tx.rollouts.live()
         if live:
-            operations.by_hand(ctx, somebody, "chat", Signal.ABORT, "no")
+            operations.operate(ctx, somebody, "chat", Signal.ABORT, "no")
 
     meanwhile(aborts)
 
@@ -106,7 +106,7 @@ def test_an_end_by_people_has_its_own_code(
 
     def decides() -> None:
         cli.world.turn()
-        for found in submission.all_proposals(cli.world.context(), open_only=True):
+        for found in submission.list_proposals(cli.world.context(), open_only=True):
             if found.verdict is not None:
                 getattr(submission, end)(cli.world.context(), somebody, found.id, "no need")
 

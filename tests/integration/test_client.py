@@ -88,12 +88,12 @@ def test_what_a_client_does_without_a_server_is_in_the_database(world: Routed) -
 
 @pytest.mark.req("B1")
 def test_a_client_without_a_server_follows_what_is_decided(world: Routed) -> None:
-    made, text = keys.create(
+    made, text = keys.create_key(
         world.installation.context, SYSTEM, "app", secret=world.installation.secret
     )
     with ModelClient.in_process(world.place.config, text) as client:
         client.complete(ASK)
-        keys.revoke(world.installation.context, SYSTEM, made.id)
+        keys.revoke_key(world.installation.context, SYSTEM, made.id)
 
         eventually(lambda: refused(client))
 

@@ -9,11 +9,11 @@ import pytest
 
 from harness.control.canary import operations
 from harness.control.operations import alerts, housekeeping, listings
-from harness.control.operations.jobs import Watched
+from harness.control.operations.jobs import MonitoredJob
 from harness.control.proposals import submission
 from harness.control.routing import fallback_chain, waivers
-from harness.control.routing.chain_evidence import Waive
-from harness.control.routing.fallback_chain import Wanted
+from harness.control.routing.chain_evidence import WaiverRequest
+from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.canary.rollout import Signal
 from harness.domain.errors import InputError, NotAllowed, NotFound, StoreUnavailable
 from harness.domain.operations.access import SYSTEM, Actor, Role
@@ -50,7 +50,7 @@ def told(world: SmallInstallation, sink: str = "chat") -> list[tuple[AlertKind, 
 
 def deliver(world: SmallInstallation, turns: int = 1) -> None:
     for _ in range(turns):
-        alerts.turn(world.context())
+        alerts.run_once(world.context())
 
 
 @pytest.mark.req("B9", "A7")
@@ -96,7 +96,7 @@ def test_what_waits_for_approval_is_told_and_then_that_it_no_longer_does(
     assert told(world) == [(AlertKind.AWAITING_APPROVAL, Told.RAISED)]
     assert proposal.id in world.sinks.kept["chat"][0].title
 
-    submission.approve(world.context(), BEN, proposal.id)
+    submission.approve_proposal(world.context(), BEN, proposal.id)
     deliver(world)
 
     assert told(world)[1:] == [(AlertKind.AWAITING_APPROVAL, Told.RESOLVED)]
@@ -107,9 +107,9 @@ def test_what_waits_for_approval_is_told_and_then_that_it_no_longer_does(
 @pytest.mark.req("B9")
 def test_a_paused_canary_is_told_until_it_is_resumed(world: SmallInstallation) -> None:
     world.until_decided(world.propose("sim/better").id)
-    operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    operations.operate(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
     deliver(world)
-    operations.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
+    operations.operate(world.context(), BEN, "chat", Signal.RESUME, "a drill")
     deliver(world)
 
     kind = AlertKind.CANARY_PAUSED
@@ -119,7 +119,7 @@ def test_a_paused_canary_is_told_until_it_is_resumed(world: SmallInstallation) -
 def test_a_decision_that_fails_leaves_no_alert(world: SmallInstallation) -> None:
     def decide() -> None:
         with world.store.write() as tx:
-            alerts.tell(
+            alerts.raise_alert(
                 world.context(), tx, AlertKind.PROMOTED, "r", subject="s", title="t", text="x"
             )
             raise InputError("somebody else was first")
@@ -135,14 +135,14 @@ def test_a_sink_that_is_down_gets_its_messages_once_it_is_back_and_in_order(
 ) -> None:
     world.sinks.down.add("chat")
     world.until_decided(world.propose("sim/better").id)
-    operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    operations.operate(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
     deliver(world)
-    operations.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
+    operations.operate(world.context(), BEN, "chat", Signal.RESUME, "a drill")
     for _ in range(5):
         deliver(world)
         world.clock.advance(60)
     assert len(world.sinks.kept["mail"]) == 2
-    (listed,) = listings.alerts(world.context())
+    (listed,) = listings.list_alerts(world.context())
     assert (listed.delivered, listed.waiting) == (2, 2)
     assert "does not answer" in listed.last_error
 
@@ -162,7 +162,7 @@ def test_after_days_a_delivery_is_given_up_and_its_row_says_so(
 ) -> None:
     world.sinks.down.add("chat")
     world.until_decided(world.propose("sim/better").id)
-    operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    operations.operate(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
     deliver(world)
     world.clock.advance(GIVE_UP_AFTER.total_seconds())
     deliver(world)
@@ -183,13 +183,13 @@ def test_a_broken_audit_chain_is_told_once_until_it_is_whole(world: SmallInstall
         store=SqlStore(_url(world), secret=b"o", clock=world.clock, signatures=CONTROL),
     )
     for _ in range(3):
-        housekeeping.tidy(other.context())
+        housekeeping.check_audit_chain(other.context())
     (record,) = open_alerts(world)
     assert (record.kind, record.count) == (AlertKind.AUDIT_BROKEN, 1)
 
     other.store.close()
 
-    housekeeping.tidy(ctx)
+    housekeeping.check_audit_chain(ctx)
 
     assert open_alerts(world) == []
 
@@ -204,21 +204,23 @@ def test_an_expired_waiver_is_told_until_its_target_is_out_of_the_chain(
     world: SmallInstallation,
 ) -> None:
     ctx, ada = world.context(), Actor("ada", Role.ADMIN, "pr_ada")
-    wanted = Wanted("sim/equal", waive=Waive("not measured yet", timedelta(days=1)))
-    fallback_chain.add(ctx, ada, "chat", wanted, reason="a spare")
-    waivers.watch(ctx)
+    wanted = FallbackRequest(
+        "sim/equal", waive=WaiverRequest("not measured yet", timedelta(days=1))
+    )
+    fallback_chain.add_fallback(ctx, ada, "chat", wanted, reason="a spare")
+    waivers.update_waiver_alerts(ctx)
     assert open_alerts(world) == []
 
     world.clock.advance(timedelta(days=1).total_seconds())
     for _ in range(3):
-        waivers.watch(ctx)
+        waivers.update_waiver_alerts(ctx)
     (record,) = open_alerts(world)
     assert (record.kind, record.count) == (AlertKind.WAIVER_EXPIRED, 1)
     assert "sim/equal" in record.title
     assert "ada gave it, and said: not measured yet" in record.text
 
-    fallback_chain.remove(ctx, ada, "chat", "sim/equal", reason="it expired")
-    waivers.watch(ctx)
+    fallback_chain.remove_fallback(ctx, ada, "chat", "sim/equal", reason="it expired")
+    waivers.update_waiver_alerts(ctx)
     assert open_alerts(world) == []
 
 
@@ -229,7 +231,7 @@ def test_a_job_that_fails_is_told_until_it_goes_well_again(world: SmallInstallat
         if broken[0]:
             raise StoreUnavailable("the disk is full")
 
-    watched = Watched(ctx, "reconcile", job)
+    watched = MonitoredJob(ctx, "reconcile", job)
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
             watched()
@@ -238,7 +240,7 @@ def test_a_job_that_fails_is_told_until_it_goes_well_again(world: SmallInstallat
     assert "the disk is full" in record.text
 
     broken[0] = False
-    Watched(ctx, "reconcile", job)()
+    MonitoredJob(ctx, "reconcile", job)()
 
     assert open_alerts(world) == []
 
@@ -261,7 +263,7 @@ def test_a_share_that_is_not_the_planned_one_is_told_once(world: SmallInstallati
     (record,) = open_alerts(world)
     assert (record.kind, record.count) == (AlertKind.SAMPLE_RATIO, 1)
     assert "Planned: 1 %" in record.text
-    operations.by_hand(world.context(), BEN, "chat", Signal.ABORT, "a drill")
+    operations.operate(world.context(), BEN, "chat", Signal.ABORT, "a drill")
     deliver(world)
     assert open_alerts(world) == []
 
@@ -298,13 +300,13 @@ def test_a_test_goes_through_every_sink_and_says_what_happened(
     ctx = world.context()
     world.sinks.down.add("mail")
 
-    tried = alerts.test(ctx, SYSTEM)
+    tried = alerts.send_test(ctx, SYSTEM)
 
     assert [(each.sink, each.delivered) for each in tried] == [("chat", True), ("mail", False)]
     assert "does not answer" in tried[1].error
     assert all_kinds(world) == []
     with pytest.raises(NotAllowed):
-        alerts.test(ctx, Actor("vera", Role.APPROVER, "pr_vera"))
+        alerts.send_test(ctx, Actor("vera", Role.APPROVER, "pr_vera"))
 
 
 def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(
@@ -312,22 +314,22 @@ def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(
 ) -> None:
     world.sinks.kept.clear()
     world.until_decided(world.propose("sim/better").id)
-    operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    operations.operate(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
     deliver(world)
 
     (record,) = open_alerts(world)
     assert record.told is None
     with pytest.raises(NotFound, match=r"alerts\.sinks"):
-        alerts.test(world.context(), SYSTEM)
+        alerts.send_test(world.context(), SYSTEM)
 
 
 def test_old_alerts_and_failovers_are_forgotten(world: SmallInstallation) -> None:
     world.until_decided(world.propose("sim/better").id)
-    operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
-    operations.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
+    operations.operate(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    operations.operate(world.context(), BEN, "chat", Signal.RESUME, "a drill")
     deliver(world)
     world.clock.advance(timedelta(days=31).total_seconds())
 
-    housekeeping.forget(world.context(), alerts_days=30, failovers_days=30)
+    housekeeping.purge_expired(world.context(), alerts_days=30, failovers_days=30)
 
     assert all_kinds(world) == []

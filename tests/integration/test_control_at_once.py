@@ -12,7 +12,7 @@ import pytest
 from harness.control import reconciler
 from harness.control.canary import operations
 from harness.control.proposals import submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
 from harness.domain.canary.rollout import Signal
 from harness.domain.errors import Conflict, IllegalTransition, NotFound, StaleWrite
@@ -71,9 +71,9 @@ def proposals(world: SmallInstallation) -> dict[str, Proposal]:
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     ctx = world.context()
     for route in list(ENDS)[1:]:
-        routes.create(ctx, SYSTEM, route, "sim/base", settings=settings)
+        routes.create_route(ctx, SYSTEM, route, "sim/base", settings=settings)
     return {
-        route: submission.create(ctx, ANN, Wish(route, f"sim/{candidate}"))
+        route: submission.create_proposal(ctx, ANN, ProposalRequest(route, f"sim/{candidate}"))
         for route, (candidate, _, _) in ENDS.items()
     }
 
@@ -132,7 +132,7 @@ def assert_each_step_once(world: SmallInstallation, made: dict[str, Proposal]) -
         route: (
             made[route].id and wanted[0],
             world.get(made[route].id).phase,
-            [record.kind for record in routes.history(world.context(), route)],
+            [record.kind for record in routes.load_history(world.context(), route)],
         )
         for route, wanted in ENDS.items()
     }
@@ -173,15 +173,15 @@ def test_people_and_two_control_processes_at_once_leave_one_truth(
         acts: list[Callable[[], object]] = [
             lambda: [world.turn(world.context(one)) for _ in range(5)],
             lambda: [world.turn(world.context(two)) for _ in range(5)],
-            lambda: operations.by_hand(ctx, BEN, "chat", Signal.ABORT, "now"),
+            lambda: operations.operate(ctx, BEN, "chat", Signal.ABORT, "now"),
         ]
         for each in [people.submit(at_once(act)) for act in acts]:
             each.result()
     world.turn()
 
     after = world.get(proposal.id)
-    serving = routes.table(world.context()).routes["chat"]
-    ended = routes.history(world.context(), "chat")[0].kind
+    serving = routes.load_table(world.context()).routes["chat"]
+    ended = routes.load_history(world.context(), "chat")[0].kind
     assert serving.canary is None
     assert (after.phase, ended, serving.incumbent) in [
         (Phase.PROMOTED, "promotion", proposal.candidate),
@@ -199,7 +199,7 @@ def test_an_approval_in_time_wins_over_an_expiry_that_looked_before(
     proposal = world.propose("sim/better")
     seen = world.until_decided(proposal.id)
     ctx = world.context()
-    submission.approve(ctx, BEN, proposal.id)
+    submission.approve_proposal(ctx, BEN, proposal.id)
     world.clock.advance(8 * 86_400)
 
     with pytest.raises(StaleWrite):
@@ -216,7 +216,7 @@ def test_an_expiry_in_time_wins_over_an_approval(world: SmallInstallation) -> No
     world.turn()
 
     with pytest.raises(IllegalTransition):
-        submission.approve(world.context(), BEN, proposal.id)
+        submission.approve_proposal(world.context(), BEN, proposal.id)
     assert world.get(proposal.id).phase is Phase.REJECTED
 
 
@@ -224,7 +224,7 @@ def test_of_two_approvers_one_is_told_that_it_is_done(world: SmallInstallation) 
     world.policy = approved()
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
-    submission.approve(world.context(), BEN, proposal.id)
+    submission.approve_proposal(world.context(), BEN, proposal.id)
 
     with pytest.raises(Conflict, match="approved already, by ben"):
-        submission.approve(world.context(), replace(BEN, name="cy"), proposal.id)
+        submission.approve_proposal(world.context(), replace(BEN, name="cy"), proposal.id)

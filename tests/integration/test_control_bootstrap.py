@@ -87,4 +87,4 @@ def test_a_worker_of_a_provider_that_is_gone_is_refused_by_name(
 def test_no_key_speaks_in_the_name_of_the_system(world: SmallInstallation) -> None:
     ctx = world.context()
     with pytest.raises(InputError, match="audit log"):
-        keys.create(ctx, SYSTEM, SYSTEM.name, secret=b"s", role=Role.APPROVER)
+        keys.create_key(ctx, SYSTEM, SYSTEM.name, secret=b"s", role=Role.APPROVER)

@@ -152,10 +152,10 @@ def job_that_dies(world: SmallInstallation, dying: Store, next_life: Store) -> N
 
     after = world.get(proposal.id)
     assert after.phase is Phase.PROMOTED
-    table = routes.table(world.context())
+    table = routes.load_table(world.context())
     assert table.routes["chat"].incumbent == after.candidate
     assert table.routes["chat"].canary is None
-    kinds = [record.kind for record in routes.history(world.context(), "chat")]
+    kinds = [record.kind for record in routes.load_history(world.context(), "chat")]
     assert kinds == ["promotion", "weight", "weight", "canary", "baseline"]
     with world.store.read() as tx:
         assert len(tx.verdicts.of(proposal.id)) == 1

@@ -12,10 +12,10 @@ from evals.suites.items import Item
 from harness.control import reconciler
 from harness.control.canary import driver, operations
 from harness.control.context import Context
-from harness.control.dry_run import rehearsed
+from harness.control.dry_run import dry_run_context
 from harness.control.evals import worker_supervision
 from harness.control.proposals import evaluation, submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.canary.rollout import RolloutState, Signal
 from harness.domain.errors import NotFound, ProofRefused, StaleWrite
@@ -55,8 +55,10 @@ def elsewhere(world: SmallInstallation) -> Proposal:
     folder.mkdir()
     world.suites["mail"] = SuiteSettings(name="mail", path=suite_file(folder), scorer="exact")
     settings = RouteSettings(suites=(RouteSuite("mail"),))
-    routes.create(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
-    return submission.create(world.context(), ANN, Wish("mail", "sim/better"))
+    routes.create_route(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
+    return submission.create_proposal(
+        world.context(), ANN, ProposalRequest("mail", "sim/better")
+    )
 
 
 def states(world: SmallInstallation) -> Mapping[str, RunState]:
@@ -141,14 +143,14 @@ def test_a_suite_that_vanishes_while_an_approved_proposal_waits_makes_it_stale(
     world.policy = approved()
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
-    submission.approve(world.context(), BEN, proposal.id)
+    submission.approve_proposal(world.context(), BEN, proposal.id)
     del world.suites["colours"]
     world.turn()
 
     after = world.get(proposal.id)
     assert after.phase is Phase.REJECTED
     assert "stale" in after.closed_because
-    assert [r.kind for r in routes.history(world.context(), "chat")] == ["baseline"]
+    assert [r.kind for r in routes.load_history(world.context(), "chat")] == ["baseline"]
 
 
 def test_a_proposal_that_breaks_the_loop_stops_no_other(
@@ -156,7 +158,7 @@ def test_a_proposal_that_breaks_the_loop_stops_no_other(
 ) -> None:
     first = world.propose("sim/better")
     second = elsewhere(world)
-    judge = evaluation.judge
+    judge = evaluation.decide_verdict
 
     def broken(proposal: object, *rest: object) -> object:
         if getattr(proposal, "id", "") == first.id:
@@ -178,13 +180,13 @@ def test_a_clock_that_was_set_back_further_than_a_verdict_lasts_holds_no_canary_
     routes.change_settings(
         world.context(), SYSTEM, "chat", lambda now: replace(now, total_timeout_s=9.0)
     )
-    (newest, *_) = routes.history(world.context(), "chat")
+    (newest, *_) = routes.load_history(world.context(), "chat")
     world.clock.jump(-30 * 86_400)
 
     proposal = world.until_decided(world.propose("sim/better").id)
 
     assert proposal.phase is Phase.CANARY
-    assert routes.history(world.context(), "chat")[0].at == newest.at
+    assert routes.load_history(world.context(), "chat")[0].at == newest.at
 
 
 def test_the_runs_of_a_cancelled_proposal_stop(world: SmallInstallation) -> None:
@@ -192,7 +194,7 @@ def test_the_runs_of_a_cancelled_proposal_stop(world: SmallInstallation) -> None
     reconciler.reconcile(replace(world.context(), workers=None))
     assert set(states(world).values()) == {RunState.QUEUED}
 
-    submission.cancel(world.context(), ANN, proposal.id)
+    submission.cancel_proposal(world.context(), ANN, proposal.id)
     assert set(states(world).values()) == {RunState.STOPPED}
     world.turn()
     with world.store.read() as tx:
@@ -209,9 +211,9 @@ def test_a_rehearsed_cancellation_stops_no_worker(world: SmallInstallation) -> N
             stopped.append(run)
 
     ctx = replace(world.context(), workers=Watched(lambda _run, _owner: None))
-    submission.cancel(rehearsed(ctx), ANN, proposal.id)
+    submission.cancel_proposal(dry_run_context(ctx), ANN, proposal.id)
     assert stopped == []
-    submission.cancel(ctx, ANN, proposal.id)
+    submission.cancel_proposal(ctx, ANN, proposal.id)
     assert len(stopped) == 2
 
 
@@ -219,11 +221,13 @@ def test_a_shared_run_goes_on_for_the_proposal_that_still_needs_it(
     world: SmallInstallation,
 ) -> None:
     settings = RouteSettings(suites=(RouteSuite("colours"),))
-    routes.create(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
+    routes.create_route(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
     first = world.propose("sim/better")
-    second = submission.create(world.context(), ANN, Wish("mail", "sim/better"))
+    second = submission.create_proposal(
+        world.context(), ANN, ProposalRequest("mail", "sim/better")
+    )
     reconciler.reconcile(replace(world.context(), workers=None))
-    submission.cancel(world.context(), ANN, first.id)
+    submission.cancel_proposal(world.context(), ANN, first.id)
 
     shared = world.get(second.id).runs["colours"]
     assert states(world)[shared.incumbent] is RunState.QUEUED
@@ -262,7 +266,7 @@ def test_an_incumbents_run_with_a_hole_is_measured_anew_after_the_pause(
 def test_a_run_by_hand_is_nobodys_evidence_and_nobody_stops_it(
     world: SmallInstallation,
 ) -> None:
-    ours = worker_supervision.start_by_hand(world.context(), ANN, "colours", "sim/base")
+    ours = worker_supervision.start_run(world.context(), ANN, "colours", "sim/base")
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
 
@@ -291,11 +295,13 @@ def test_a_run_over_its_budget_is_not_enough_evidence(world: SmallInstallation) 
 
 def test_one_proposals_budget_does_not_cut_anothers_evidence(world: SmallInstallation) -> None:
     settings = RouteSettings(suites=(RouteSuite("colours"),))
-    routes.create(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
+    routes.create_route(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
     frugal = replace(world.policy, gate=over(world.policy.gate, 30))
     ctx = replace(world.context(), policies={"default": frugal})
-    first = submission.create(ctx, ANN, Wish("chat", "sim/better"))
-    second = submission.create(world.context(), ANN, Wish("mail", "sim/better"))
+    first = submission.create_proposal(ctx, ANN, ProposalRequest("chat", "sim/better"))
+    second = submission.create_proposal(
+        world.context(), ANN, ProposalRequest("mail", "sim/better")
+    )
     for _ in range(10):
         world.turn()
 
@@ -333,7 +339,7 @@ def test_a_worker_that_comes_too_late_does_not_wake_a_stopped_run(
 ) -> None:
     proposal = world.propose("sim/better")
     reconciler.reconcile(replace(world.context(), workers=None))
-    submission.cancel(world.context(), ANN, proposal.id)
+    submission.cancel_proposal(world.context(), ANN, proposal.id)
     for run in states(world):
         world._work(world.store, run, "late")
 
@@ -381,8 +387,8 @@ def test_an_action_decided_for_an_older_state_is_not_applied(world: SmallInstall
     world.feed(blocks=5)
     action = driver.look(ctx, seen)
     assert action.signal is Signal.ENOUGH
-    operations.by_hand(ctx, BEN, "chat", Signal.PAUSE, "lunch")
-    operations.by_hand(ctx, BEN, "chat", Signal.RESUME, "a drill")
+    operations.operate(ctx, BEN, "chat", Signal.PAUSE, "lunch")
+    operations.operate(ctx, BEN, "chat", Signal.RESUME, "a drill")
 
     with pytest.raises(StaleWrite), world.store.write() as tx:
         driver.step(ctx, tx, world.get(proposal.id), seen, action)
@@ -397,7 +403,7 @@ def test_an_approval_that_comes_too_late_is_refused(world: SmallInstallation) ->
     # The control process was down: nobody closed it in time.
     world.clock.advance(8 * 86_400)
     with pytest.raises(ProofRefused, match="too long"):
-        submission.approve(world.context(), BEN, proposal.id)
+        submission.approve_proposal(world.context(), BEN, proposal.id)
 
 
 def test_a_verdict_that_has_expired_lets_nobody_in(world: SmallInstallation) -> None:
@@ -405,7 +411,7 @@ def test_a_verdict_that_has_expired_lets_nobody_in(world: SmallInstallation) -> 
     world.policy = approved(replace(world.policy, gate=gate))
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
-    submission.approve(world.context(), BEN, proposal.id)
+    submission.approve_proposal(world.context(), BEN, proposal.id)
     world.clock.advance(61)
     world.turn()
 
@@ -440,7 +446,7 @@ def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(
     after = world.get(proposal.id)
     assert after.phase is Phase.ROLLED_BACK
     assert "changed by another" in after.closed_because
-    table = routes.table(world.context())
+    table = routes.load_table(world.context())
     assert table.routes["chat"] == back
     assert table.targets[back.incumbent].model == "base"
     with world.store.read() as tx:
@@ -448,7 +454,7 @@ def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(
 
 
 def incumbent(world: SmallInstallation) -> str:
-    table = routes.table(world.context())
+    table = routes.load_table(world.context())
     return table.targets[table.routes["chat"].incumbent].model
 
 
@@ -467,7 +473,7 @@ def test_a_second_rollback_goes_further_back_and_never_undoes_the_first(
     assert served == ["better", "good", "base"]
 
     # Forward again by hand, to a version: then that is what a rollback takes back.
-    good = next(r for r in routes.history(ctx, "chat") if r.kind == "promotion")
+    good = next(r for r in routes.load_history(ctx, "chat") if r.kind == "promotion")
     routes.roll_back(ctx, BEN, "chat", to_version=good.route.version, reason="a mistake")
     assert incumbent(world) == "better"
     routes.roll_back(ctx, BEN, "chat", reason="no mistake")

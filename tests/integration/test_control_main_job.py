@@ -8,7 +8,7 @@ import pytest
 from evals.suites.items import Item
 from harness.control.canary import operations
 from harness.control.proposals import submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
 from harness.domain.canary.rollout import BY_HAND, RolloutState, Signal
 from harness.domain.errors import (
@@ -29,7 +29,7 @@ SETTINGS = RouteSettings(suites=(RouteSuite("colours"),))
 
 
 def serving(world: SmallInstallation, name: str = "chat") -> str:
-    table = routes.table(world.context())
+    table = routes.load_table(world.context())
     return table.targets[table.routes[name].incumbent].model
 
 
@@ -52,7 +52,7 @@ def test_a_better_candidate_is_evaluated_canaried_and_promoted(
     assert promoted(world, proposal.id) is Phase.PROMOTED
 
     assert serving(world) == "better"
-    kinds = [record.kind for record in routes.history(world.context(), "chat")]
+    kinds = [record.kind for record in routes.load_history(world.context(), "chat")]
     assert kinds == ["promotion", "weight", "weight", "canary", "baseline"]
     with world.store.read() as tx:
         assert isinstance(tx.verdicts.of(proposal.id)[0], Passed)
@@ -69,7 +69,7 @@ def test_a_worse_candidate_is_stopped_by_the_gate_and_never_sees_traffic(
     assert after.phase is Phase.REJECTED
     assert "worse" in after.closed_because
     assert serving(world) == "base"
-    assert [r.kind for r in routes.history(world.context(), "chat")] == ["baseline"]
+    assert [r.kind for r in routes.load_history(world.context(), "chat")] == ["baseline"]
     with world.store.read() as tx:
         assert isinstance(tx.verdicts.of(proposal.id)[0], Failed)
 
@@ -95,7 +95,7 @@ def test_a_canary_that_fails_online_is_rolled_back_by_itself(world: SmallInstall
     after = world.get(proposal.id)
     assert after.phase is Phase.ROLLED_BACK
     assert serving(world) == "base"
-    assert routes.history(world.context(), "chat")[0].kind == "abort"
+    assert routes.load_history(world.context(), "chat")[0].kind == "abort"
 
 
 def test_a_canary_without_traffic_stays_where_it_is(world: SmallInstallation) -> None:
@@ -125,9 +125,11 @@ def test_two_proposals_share_the_incumbents_run_and_never_a_candidates(
     world: SmallInstallation,
 ) -> None:
     ctx = world.context()
-    routes.create(ctx, SYSTEM, "mail", "sim/base", settings=SETTINGS)
+    routes.create_route(ctx, SYSTEM, "mail", "sim/base", settings=SETTINGS)
     first = world.propose("sim/better")
-    second = submission.create(ctx, ANN, Wish("mail", "sim/better", "another route"))
+    second = submission.create_proposal(
+        ctx, ANN, ProposalRequest("mail", "sim/better", "another route")
+    )
     world.turn()
     runs, others = world.get(first.id).runs["colours"], world.get(second.id).runs["colours"]
     assert runs.incumbent == others.incumbent
@@ -152,8 +154,8 @@ def test_the_proposer_cannot_approve_and_another_person_can(world: SmallInstalla
 
     ctx = world.context()
     with pytest.raises(NotAllowed, match="proposed"):
-        submission.approve(ctx, replace(BEN, name=ANN.name), proposal.id)
-    submission.approve(ctx, BEN, proposal.id, "as agreed")
+        submission.approve_proposal(ctx, replace(BEN, name=ANN.name), proposal.id)
+    submission.approve_proposal(ctx, BEN, proposal.id, "as agreed")
     world.turn()
 
     after = world.get(proposal.id)
@@ -170,7 +172,7 @@ def test_a_refusal_or_silence_ends_a_proposal_that_waits(world: SmallInstallatio
     world.policy = approved()
     refused = world.propose("sim/better")
     world.until_decided(refused.id)
-    submission.refuse(world.context(), BEN, refused.id, "not this week")
+    submission.refuse_proposal(world.context(), BEN, refused.id, "not this week")
     assert world.get(refused.id).phase is Phase.REJECTED
 
     silent = world.propose("sim/better")
@@ -182,15 +184,15 @@ def test_a_refusal_or_silence_ends_a_proposal_that_waits(world: SmallInstallatio
 
 def test_a_proposal_can_be_cancelled_until_its_canary(world: SmallInstallation) -> None:
     proposal = world.propose("sim/better")
-    submission.cancel(world.context(), ANN, proposal.id)
+    submission.cancel_proposal(world.context(), ANN, proposal.id)
     assert world.get(proposal.id).phase is Phase.CANCELLED
     with pytest.raises(IllegalTransition):
-        submission.cancel(world.context(), ANN, proposal.id)
+        submission.cancel_proposal(world.context(), ANN, proposal.id)
 
     again = world.propose("sim/better")
     world.until_decided(again.id)
     with pytest.raises(InputError, match="canary abort"):
-        submission.cancel(world.context(), ANN, again.id)
+        submission.cancel_proposal(world.context(), ANN, again.id)
 
 
 def test_people_pause_resume_and_abort_a_canary(world: SmallInstallation) -> None:
@@ -198,15 +200,15 @@ def test_people_pause_resume_and_abort_a_canary(world: SmallInstallation) -> Non
     world.until_decided(proposal.id)
     ctx = world.context()
     assert (
-        operations.by_hand(ctx, BEN, "chat", Signal.PAUSE, "lunch").state is RolloutState.PAUSED
+        operations.operate(ctx, BEN, "chat", Signal.PAUSE, "lunch").state is RolloutState.PAUSED
     )
     for _ in range(5):
         world.feed()
         world.turn()
     with world.store.read() as tx:
         assert tx.rollouts.live()[0].step == 0
-    operations.by_hand(ctx, BEN, "chat", Signal.RESUME, "a drill")
-    operations.by_hand(ctx, BEN, "chat", Signal.ABORT, "no")
+    operations.operate(ctx, BEN, "chat", Signal.RESUME, "a drill")
+    operations.operate(ctx, BEN, "chat", Signal.ABORT, "no")
     assert world.get(proposal.id).phase is Phase.ROLLED_BACK
     assert serving(world) == "base"
 
@@ -220,7 +222,7 @@ def test_nobody_moves_a_canary_without_a_reason(world: SmallInstallation, silenc
         before = tx.rollouts.live()
     for signal in sorted(BY_HAND):
         with pytest.raises(InputError, match="needs a reason"):
-            operations.by_hand(world.context(), BEN, "chat", signal, silence)
+            operations.operate(world.context(), BEN, "chat", signal, silence)
     with pytest.raises(InputError, match="needs a reason"):
         routes.roll_back(world.context(), BEN, "chat", reason=silence)
     with world.store.read() as tx:
@@ -281,9 +283,9 @@ def test_a_worker_that_dies_again_and_again_is_not_held_against_the_candidate(
 
 @pytest.mark.req("A7")
 def test_the_claim_non_inferior_needs_a_reason(world: SmallInstallation) -> None:
-    wish = Wish("chat", "sim/better", claim=Claim.NON_INFERIOR)
+    wish = ProposalRequest("chat", "sim/better", claim=Claim.NON_INFERIOR)
     with pytest.raises(InputError, match="reason"):
-        submission.create(world.context(), ANN, wish)
+        submission.create_proposal(world.context(), ANN, wish)
 
 
 class Killed(InlineWorkers):

@@ -68,8 +68,8 @@ def _providers(world: SmallInstallation) -> list[Provider]:
 
 
 def proposed(world: SmallInstallation) -> Proposal:
-    wish = submission.Wish("chat", AWAY, "a test")
-    return submission.create(as_of(world, "sim", "away"), ANN, wish)
+    wish = submission.ProposalRequest("chat", AWAY, "a test")
+    return submission.create_proposal(as_of(world, "sim", "away"), ANN, wish)
 
 
 def until(
@@ -91,7 +91,7 @@ def in_canary(world: SmallInstallation) -> Proposal:
 
 def serving(world: SmallInstallation) -> str:
     """The incumbent's name; there is no canary."""
-    table = routes.table(world.context())
+    table = routes.load_table(world.context())
     assert table.routes["chat"].canary is None
     return table.targets[table.routes["chat"].incumbent].name
 
@@ -101,8 +101,8 @@ def test_no_canary_opens_for_who_is_not_cleared_any_more(personal: SmallInstalla
     waits = until(personal, proposed(personal), lambda p: p.phase is Phase.AWAITING_APPROVAL)
 
     with pytest.raises(ProofRefused, match="carries personal data"):
-        submission.approve(as_of(personal, "sim"), BEN, waits.id)
-    submission.approve(as_of(personal, "sim", "away"), BEN, waits.id)
+        submission.approve_proposal(as_of(personal, "sim"), BEN, waits.id)
+    submission.approve_proposal(as_of(personal, "sim", "away"), BEN, waits.id)
     personal.turn(as_of(personal, "sim"))
 
     ended = personal.get(waits.id)
@@ -140,7 +140,7 @@ def test_nobody_promotes_by_hand_what_may_not_see_the_data(personal: SmallInstal
 
     for signal in (Signal.PROMOTE, Signal.ADVANCE):
         with pytest.raises(ProofRefused, match="may not see it"):
-            operations.by_hand(ctx, BEN, "chat", signal, "in a hurry")
+            operations.operate(ctx, BEN, "chat", signal, "in a hurry")
 
 
 def test_going_back_does_not_bring_in_who_is_not_cleared_any_more(
@@ -184,22 +184,22 @@ def test_nothing_is_proposed_whose_canary_a_stranger_would_judge(
     judge = CanaryJudge("judge/m", "It helps.", max_usd=1.0)
     heard = replace(Guardrails(), judge=1.25)
     personal.policy = replace(POLICY, canary=replace(CANARY, guardrails=heard, judge=judge))
-    wish = submission.Wish("chat", AWAY, "a test")
+    wish = submission.ProposalRequest("chat", AWAY, "a test")
 
     with pytest.raises(NotAllowed, match="'judge' of judge/m may not see it"):
-        submission.create(as_of(personal, "sim", "away"), ADA, wish)
+        submission.create_proposal(as_of(personal, "sim", "away"), ADA, wish)
     with pytest.raises(InputError, match=r"set providers\.judge\.prices"):
-        submission.create(as_of(personal, "sim", "away", "judge"), ADA, wish)
+        submission.create_proposal(as_of(personal, "sim", "away", "judge"), ADA, wish)
 
 
 def test_a_shadow_by_hand_ends_with_its_clearance(personal: SmallInstallation) -> None:
     limits = ShadowLimits(share_bps=100)
-    wanted = shadows.WantedShadow("chat", AWAY, limits, "a look")
+    wanted = shadows.ShadowRequest("chat", AWAY, limits, "a look")
     with pytest.raises(NotAllowed, match="may not see it"):
-        shadows.start(as_of(personal, "sim"), ADA, wanted)
+        shadows.start_shadow(as_of(personal, "sim"), ADA, wanted)
 
-    shadows.start(as_of(personal, "sim", "away"), ADA, wanted)
-    [said] = shadows.review(as_of(personal, "sim"))
+    shadows.start_shadow(as_of(personal, "sim", "away"), ADA, wanted)
+    [said] = shadows.end_finished(as_of(personal, "sim"))
 
     assert "may not see it" in said
 
@@ -227,9 +227,9 @@ def test_a_run_of_captured_samples_asks_no_provider_that_is_not_cleared(
     captured: SmallInstallation,
 ) -> None:
     with pytest.raises(NotAllowed, match="suite 'colours' has personal data"):
-        worker_supervision.start_by_hand(as_of(captured, "other"), ANN, "colours", "sim/base")
+        worker_supervision.start_run(as_of(captured, "other"), ANN, "colours", "sim/base")
 
-    run = worker_supervision.start_by_hand(as_of(captured, "sim"), ANN, "colours", "sim/base")
+    run = worker_supervision.start_run(as_of(captured, "sim"), ANN, "colours", "sim/base")
 
     assert "suite 'colours' has personal data" in stuck(captured, run.id)
 
@@ -238,12 +238,12 @@ def test_a_proposal_is_made_and_measured_with_clearance_for_the_suites_data(
     captured: SmallInstallation,
 ) -> None:
     with pytest.raises(NotAllowed, match="suite 'colours' has personal data"):
-        submission.create(
-            as_of(captured, "other"), ANN, submission.Wish("chat", "sim/better", "x")
+        submission.create_proposal(
+            as_of(captured, "other"), ANN, submission.ProposalRequest("chat", "sim/better", "x")
         )
 
-    proposal = submission.create(
-        as_of(captured, "sim"), ANN, submission.Wish("chat", "sim/better", "x")
+    proposal = submission.create_proposal(
+        as_of(captured, "sim"), ANN, submission.ProposalRequest("chat", "sim/better", "x")
     )
     captured.turn(as_of(captured, "other"))
 
@@ -253,7 +253,7 @@ def test_a_proposal_is_made_and_measured_with_clearance_for_the_suites_data(
 
 def test_a_drift_watch_asks_nobody_who_is_not_cleared(captured: SmallInstallation) -> None:
     captured.drift = {"colours": DriftPolicy()}
-    monitor.turn(as_of(captured, "other"))
+    monitor.run_once(as_of(captured, "other"))
 
     with captured.store.read() as tx:
         [run] = tx.runs.list()
@@ -267,18 +267,22 @@ def test_a_schedule_asks_nobody_who_is_not_cleared(captured: SmallInstallation) 
 
 def test_the_api_moves_no_provider_that_may_see_a_class(personal: SmallInstallation) -> None:
     ctx = as_of(personal, "sim")
-    elsewhere = credentials.Change(api_base="http://127.0.0.1:10/v1")
+    elsewhere = credentials.CredentialChange(api_base="http://127.0.0.1:10/v1")
 
     with pytest.raises(NotAllowed, match=r"'sim' may see personal data .* config apply"):
-        credentials.put(ctx, ADA, "sim", elsewhere)
+        credentials.put_credential(ctx, ADA, "sim", elsewhere)
     moved = providers.ProviderChange(api_base=elsewhere.api_base)
     with pytest.raises(NotAllowed, match="'sim' may see personal data"):
-        providers.change(ctx, ADA, "sim", moved)
-    assert providers.change(ctx, ADA, "away", moved).api_base == elsewhere.api_base
-    assert credentials.put(ctx, ADA, "away", elsewhere).api_base == elsewhere.api_base
+        providers.change_provider(ctx, ADA, "sim", moved)
+    assert providers.change_provider(ctx, ADA, "away", moved).api_base == elsewhere.api_base
+    assert (
+        credentials.put_credential(ctx, ADA, "away", elsewhere).api_base == elsewhere.api_base
+    )
     there, headers = "http://127.0.0.1:9/v1", {"x-a": "b"}
-    same = credentials.Change(api_base=there, extra_headers=headers, reason="a new header")
-    assert credentials.put(ctx, ADA, "sim", same).extra_headers == ["x-a"]
+    same = credentials.CredentialChange(
+        api_base=there, extra_headers=headers, reason="a new header"
+    )
+    assert credentials.put_credential(ctx, ADA, "sim", same).extra_headers == ["x-a"]
 
 
 def test_nobody_takes_a_cleared_name_for_another_place(personal: SmallInstallation) -> None:
@@ -287,11 +291,11 @@ def test_nobody_takes_a_cleared_name_for_another_place(personal: SmallInstallati
 
     for name in ("local", "groq"):
         with pytest.raises(NotAllowed, match="may see personal data"):
-            first_models.register(ctx, ADA, TargetSeed(name, "m"), api_base=there)
-        change = credentials.Change(kind="custom", api_base=there)
+            first_models.register_with_provider(ctx, ADA, TargetSeed(name, "m"), api_base=there)
+        change = credentials.CredentialChange(kind="custom", api_base=there)
         with pytest.raises(NotAllowed, match="may see personal data"):
-            credentials.put(ctx, ADA, name, change)
-    assert first_models.register(ctx, ADA, TargetSeed("groq", "m")).added
+            credentials.put_credential(ctx, ADA, name, change)
+    assert first_models.register_with_provider(ctx, ADA, TargetSeed("groq", "m")).added
 
 
 def test_the_file_moves_a_provider_and_clears_it_in_one(
@@ -323,7 +327,7 @@ def test_a_route_of_the_file_begins_with_clearance_alone(
     settings = installation.load_settings(file)
 
     with pytest.raises(SwapgateError, match="'fast' of fast/small may not see it"):
-        seed.seed(as_of(personal), settings)
+        seed.apply_seed(as_of(personal), settings)
 
 
 def test_every_place_of_the_document_has_its_test() -> None:

@@ -67,14 +67,14 @@ def test_all_of_the_product_runs_under_the_runtime_s_role(
         proposal = world.propose("sim/better")
         waiting = world.until_decided(proposal.id)
         assert waiting.phase is Phase.AWAITING_APPROVAL
-        submission.approve(world.context(), BEN, proposal.id)
+        submission.approve_proposal(world.context(), BEN, proposal.id)
         world.turn()
         assert world.get(proposal.id).phase is Phase.CANARY
         while not router.wait_for_change(30):
             pass
         canary = router.snapshot().table.routes["chat"].canary
         assert canary is not None
-        operations.by_hand(world.context(), BEN, "chat", Signal.PROMOTE, "a demo at noon")
+        operations.operate(world.context(), BEN, "chat", Signal.PROMOTE, "a demo at noon")
         assert router.snapshot().table.routes["chat"].incumbent == canary.target
         with store.read() as tx:
             assert tx.audit.first_break() is None

@@ -110,7 +110,7 @@ def test_keys_are_rotated_and_retired(
     old = (home / "signing.pub").read_text().splitlines()[1].split()[0]
     # As a control process leaves it: the kept end of the audit log is signed, too.
     with closing(bootstrap.open_installation(cli.folder / "swapgate.yaml")) as installation:
-        state_audit.turn(installation.context)
+        state_audit.run_once(installation.context)
     assert (home / "audit.checkpoint").exists()
 
     assert "signs from now on" in cli.text("db", "rotate-key")

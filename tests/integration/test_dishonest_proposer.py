@@ -10,9 +10,9 @@ from evals.suites.items import Item
 from harness.control.context import Context
 from harness.control.operations import keys
 from harness.control.proposals import gate_run, review, rule_widening, submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain, routes
-from harness.control.routing.fallback_chain import Wanted
+from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.errors import InputError, NotAllowed, NotFound, ProofRefused
 from harness.domain.evals.run import Claim, Primaries, SuiteRole
 from harness.domain.operations.access import SYSTEM, Actor, Role
@@ -85,15 +85,17 @@ def context(world: SmallInstallation, *policies: Policy) -> Context:
     return replace(ctx, policies={**ctx.policies, **{each.name: each for each in policies}})
 
 
-def decided(world: SmallInstallation, ctx: Context, wish: Wish, actor: Actor = EVE) -> Proposal:
-    proposal = submission.create(ctx, actor, wish)
+def decided(
+    world: SmallInstallation, ctx: Context, wish: ProposalRequest, actor: Actor = EVE
+) -> Proposal:
+    proposal = submission.create_proposal(ctx, actor, wish)
     for _ in range(10):
         world.turn(ctx)
-        if submission.get(ctx, proposal.id).verdict:
+        if submission.get_proposal(ctx, proposal.id).verdict:
             break
     for _ in range(2):
         world.turn(ctx)
-    return submission.get(ctx, proposal.id)
+    return submission.get_proposal(ctx, proposal.id)
 
 
 def canary_of(world: SmallInstallation, route: str = "chat") -> object:
@@ -108,15 +110,15 @@ def test_a_worse_model_with_a_lax_policy_gets_no_traffic_before_another_person_s
 ) -> None:
     ctx = context(guarded, LAX)
 
-    proposal = decided(guarded, ctx, Wish("chat", "sim/worse", REASON, policy="lax"))
+    proposal = decided(guarded, ctx, ProposalRequest("chat", "sim/worse", REASON, policy="lax"))
 
     assert proposal.phase is Phase.AWAITING_APPROVAL
     assert canary_of(guarded) is None
     assert set(proposal.widened) == {"promotion", "self_approval", "gate.margin"}
     assert proposal.widened["gate.margin"] == {"route": 0.05, "proposed": 0.9}
     with pytest.raises(NotAllowed, match="eve proposed"):
-        submission.approve(ctx, EVE, proposal.id)
-    refused = submission.refuse(ctx, BEN, proposal.id, "a margin of 90 points")
+        submission.approve_proposal(ctx, EVE, proposal.id)
+    refused = submission.refuse_proposal(ctx, BEN, proposal.id, "a margin of 90 points")
     assert refused.phase is Phase.REJECTED
 
 
@@ -124,9 +126,9 @@ def test_another_person_may_let_in_what_was_widened_and_it_is_kept(
     guarded: SmallInstallation,
 ) -> None:
     ctx = context(guarded, LAX)
-    proposal = decided(guarded, ctx, Wish("chat", "sim/equal", REASON, policy="lax"))
+    proposal = decided(guarded, ctx, ProposalRequest("chat", "sim/equal", REASON, policy="lax"))
 
-    submission.approve(ctx, BEN, proposal.id, "a trial")
+    submission.approve_proposal(ctx, BEN, proposal.id, "a trial")
     guarded.turn(ctx)
 
     assert guarded.get(proposal.id).phase is Phase.CANARY
@@ -139,10 +141,12 @@ def test_what_passed_by_wider_rules_is_no_evidence_for_a_fallback_either(
     guarded: SmallInstallation,
 ) -> None:
     ctx = context(guarded, LAX)
-    decided(guarded, ctx, Wish("chat", "sim/worse", REASON, policy="lax"))
+    decided(guarded, ctx, ProposalRequest("chat", "sim/worse", REASON, policy="lax"))
 
     with pytest.raises(ProofRefused, match="sim/worse has no evidence"):
-        fallback_chain.add(ctx, EVE, "chat", Wanted("sim/worse"), reason="a short cut")
+        fallback_chain.add_fallback(
+            ctx, EVE, "chat", FallbackRequest("sim/worse"), reason="a short cut"
+        )
 
 
 def gate(**changes: Any) -> Policy:
@@ -189,12 +193,12 @@ def test_each_looser_field_of_another_policy_waits_for_another_person(
     plain_world.policy = STRICT
     ctx = context(plain_world, lax)
 
-    proposal = decided(plain_world, ctx, Wish("chat", "sim/better", policy="lax"))
+    proposal = decided(plain_world, ctx, ProposalRequest("chat", "sim/better", policy="lax"))
 
     assert set(proposal.widened) == {field}
     assert proposal.phase is Phase.AWAITING_APPROVAL
     with pytest.raises(NotAllowed):
-        submission.approve(ctx, EVE, proposal.id)
+        submission.approve_proposal(ctx, EVE, proposal.id)
 
 
 @pytest.mark.parametrize(
@@ -208,24 +212,26 @@ def test_each_looser_field_of_another_policy_waits_for_another_person(
 def test_a_wish_beyond_the_bounds_waits_for_another_person(
     plain_world: SmallInstallation, wish: dict[str, Any], field: str
 ) -> None:
-    proposal = submission.create(
-        plain_world.context(), ANN, Wish("chat", "sim/good", "x", **wish)
+    proposal = submission.create_proposal(
+        plain_world.context(), ANN, ProposalRequest("chat", "sim/good", "x", **wish)
     )
 
     assert set(proposal.widened) == {field}
 
 
 def test_a_choice_within_the_bounds_is_free(plain_world: SmallInstallation) -> None:
-    wish = Wish("chat", "sim/better", REASON, Claim.NON_INFERIOR, 0.04)
+    wish = ProposalRequest("chat", "sim/better", REASON, Claim.NON_INFERIOR, 0.04)
 
-    assert submission.create(plain_world.context(), ANN, wish).widened == {}
+    assert submission.create_proposal(plain_world.context(), ANN, wish).widened == {}
 
 
 def test_a_stricter_policy_is_free(plain_world: SmallInstallation) -> None:
     strict = replace(approved(), name="strict", gate=replace(POLICY.gate, alpha=0.01))
     ctx = context(plain_world, strict)
 
-    proposal = decided(plain_world, ctx, Wish("chat", "sim/better", policy="strict"), ANN)
+    proposal = decided(
+        plain_world, ctx, ProposalRequest("chat", "sim/better", policy="strict"), ANN
+    )
 
     assert proposal.widened == {}
     assert proposal.phase is Phase.AWAITING_APPROVAL
@@ -238,14 +244,16 @@ def test_a_comparison_in_ci_refuses_terms_that_its_policy_does_not_allow(
     ctx = plain_world.context()
     seeds = (TargetSeed("sim", "base"), TargetSeed("sim", "worse"))
     claim = Claim.NON_INFERIOR
-    question = gate_run.Question(("colours",), *seeds, claim=claim, margin=0.9, reason="x")
+    question = gate_run.ComparisonRequest(
+        ("colours",), *seeds, claim=claim, margin=0.9, reason="x"
+    )
     with plain_world.store.read() as tx:
         providers = tx.providers.all()
     parts = (RouterSettings(), ControlSettings(), UiSettings())
     settings = Settings("", plain_world.folder, None, *parts, providers, {}, {}, {})
 
     with pytest.raises(NotAllowed, match=r"gate\.margin: the route's policy says 0\.05"):
-        gate_run.register(ctx, EVE, settings, question)
+        gate_run.register_comparison(ctx, EVE, settings, question)
 
 
 def test_a_route_whose_policy_is_gone_takes_no_proposal(plain_world: SmallInstallation) -> None:
@@ -253,7 +261,9 @@ def test_a_route_whose_policy_is_gone_takes_no_proposal(plain_world: SmallInstal
     without = replace(ctx, policies={"lax": LAX})
 
     with pytest.raises(NotFound, match="no policy 'default'"):
-        submission.create(without, ANN, Wish("chat", "sim/worse", policy="lax"))
+        submission.create_proposal(
+            without, ANN, ProposalRequest("chat", "sim/worse", policy="lax")
+        )
 
 
 def test_only_an_admin_changes_what_a_route_asks_for(plain_world: SmallInstallation) -> None:
@@ -284,21 +294,21 @@ def test_another_suite_content_waits_for_another_person(
     plain_world.policy = replace(POLICY, self_approval=True)
     ctx = plain_world.context()
 
-    proposal = decided(plain_world, ctx, Wish("chat", "sim/better"), EVE)
+    proposal = decided(plain_world, ctx, ProposalRequest("chat", "sim/better"), EVE)
 
     assert proposal.phase is Phase.AWAITING_APPROVAL, proposal.closed_because
     (said,) = proposal.widened["suite colours"]["changed"]
     assert said.startswith({"labels": "data", "scorer": "scorer"}.get(changed, "version"))
     with pytest.raises(NotAllowed):
-        submission.approve(ctx, EVE, proposal.id)
-    submission.approve(ctx, BEN, proposal.id)
+        submission.approve_proposal(ctx, EVE, proposal.id)
+    submission.approve_proposal(ctx, BEN, proposal.id)
     plain_world.turn(ctx)
     assert plain_world.get(proposal.id).phase is Phase.CANARY
     # What another person let in is the route's from then on.
     with plain_world.store.read() as tx:
         assert (
-            rule_widening.of_suites(
-                ctx, tx, routes.existing(tx, "chat"), [ctx.suites.pin("colours")], EVE
+            rule_widening.widened_suites(
+                ctx, tx, routes.require_route(tx, "chat"), [ctx.suites.pin("colours")], EVE
             )
             == {}
         )
@@ -310,15 +320,15 @@ def test_an_admin_who_names_a_suite_anew_accepts_what_it_holds(
 ) -> None:
     plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
     ctx = plain_world.context()
-    wish = Wish("chat", "sim/better")
-    assert set(submission.preview(ctx, wish).widened) == {"suite colours"}
+    wish = ProposalRequest("chat", "sim/better")
+    assert set(submission.preview_proposal(ctx, wish).widened) == {"suite colours"}
 
     routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, total_timeout_s=60.0))
-    assert set(submission.preview(ctx, wish).widened) == {"suite colours"}
+    assert set(submission.preview_proposal(ctx, wish).widened) == {"suite colours"}
 
     suites = (RouteSuite("colours"),)
     routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, suites=suites))
-    assert submission.preview(ctx, wish, EVE).widened == {}
+    assert submission.preview_proposal(ctx, wish, EVE).widened == {}
 
 
 def named(ctx: Context, actor: Actor, *suites: RouteSuite) -> None:
@@ -330,22 +340,22 @@ def test_an_admin_who_proposes_does_not_accept_the_own_suite_by_naming_it_anew(
     world: SmallInstallation,
 ) -> None:
     world.suites["colours"] = replace(world.suites["colours"], version="2")
-    ctx, wish = world.context(), Wish("chat", "sim/better")
+    ctx, wish = world.context(), ProposalRequest("chat", "sim/better")
 
     named(ctx, EVE, RouteSuite("colours"))
     named(ctx, EVE, RouteSuite("colours", SuiteRole.PRIMARY, 2.0))
     routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, total_timeout_s=60.0))
-    assert submission.preview(ctx, wish, ANN).widened == {}
+    assert submission.preview_proposal(ctx, wish, ANN).widened == {}
     proposal = decided(world, ctx, wish, EVE)
 
     assert set(proposal.widened) == {"suite colours"}
     assert proposal.phase is Phase.AWAITING_APPROVAL
     with pytest.raises(NotAllowed):
-        submission.approve(ctx, EVE, proposal.id)
-    submission.approve(ctx, BEN, proposal.id)
+        submission.approve_proposal(ctx, EVE, proposal.id)
+    submission.approve_proposal(ctx, BEN, proposal.id)
     world.turn(ctx)
     assert world.get(proposal.id).phase is Phase.CANARY
-    assert submission.preview(ctx, wish, EVE).widened == {}
+    assert submission.preview_proposal(ctx, wish, EVE).widened == {}
 
 
 @pytest.mark.req("F6")
@@ -365,11 +375,11 @@ def test_an_admin_who_proposes_does_not_take_another_suite_for_the_own_proposal(
     plain_world: SmallInstallation, suites: tuple[RouteSuite, ...], widened: set[str]
 ) -> None:
     plain_world.suites["easy"] = replace(plain_world.suites["colours"], name="easy")
-    ctx, wish = plain_world.context(), Wish("chat", "sim/better")
+    ctx, wish = plain_world.context(), ProposalRequest("chat", "sim/better")
     named(ctx, EVE, *suites)
 
-    assert set(submission.preview(ctx, wish, EVE).widened) == widened
-    assert submission.preview(ctx, wish, ANN).widened == {}
+    assert set(submission.preview_proposal(ctx, wish, EVE).widened) == widened
+    assert submission.preview_proposal(ctx, wish, ANN).widened == {}
 
 
 @pytest.mark.req("F6")
@@ -379,19 +389,21 @@ def test_a_second_key_of_the_proposers_making_accepts_no_suite(
     eve, sham = (
         keys.authenticate(
             world.store,
-            keys.create(world.context(), by, name, secret=SECRET, role=Role.ADMIN)[1],
+            keys.create_key(world.context(), by, name, secret=SECRET, role=Role.ADMIN)[1],
             secret=SECRET,
         )
         for by, name in ((OPERATOR, "eve"), (OPERATOR, "sham"))
     )
     world.suites["colours"] = replace(world.suites["colours"], version="2")
-    ctx, wish = world.context(), Wish("chat", "sim/better")
+    ctx, wish = world.context(), ProposalRequest("chat", "sim/better")
     named(ctx, sham, RouteSuite("colours"))
-    assert submission.preview(ctx, wish, eve).widened == {}
+    assert submission.preview_proposal(ctx, wish, eve).widened == {}
 
-    _, text = keys.create(ctx, eve, "laptop", secret=SECRET, role=Role.ADMIN, principal="sham")
+    _, text = keys.create_key(
+        ctx, eve, "laptop", secret=SECRET, role=Role.ADMIN, principal="sham"
+    )
     assert keys.authenticate(world.store, text, secret=SECRET).principal == sham.principal
-    assert set(submission.preview(ctx, wish, eve).widened) == {"suite colours"}
+    assert set(submission.preview_proposal(ctx, wish, eve).widened) == {"suite colours"}
 
 
 @pytest.mark.req("F6")
@@ -400,10 +412,10 @@ def test_where_the_policy_says_that_one_person_is_enough_he_names_the_suites(
 ) -> None:
     plain_world.policy = replace(POLICY, self_approval=True)
     plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
-    ctx, wish = plain_world.context(), Wish("chat", "sim/better")
-    assert set(submission.preview(ctx, wish, EVE).widened) == {"suite colours"}
+    ctx, wish = plain_world.context(), ProposalRequest("chat", "sim/better")
+    assert set(submission.preview_proposal(ctx, wish, EVE).widened) == {"suite colours"}
     named(ctx, EVE, RouteSuite("colours"))
-    assert submission.preview(ctx, wish, EVE).widened == {}
+    assert submission.preview_proposal(ctx, wish, EVE).widened == {}
 
 
 @pytest.mark.req("C4")
@@ -444,17 +456,17 @@ def test_an_approver_sees_what_changed_in_90_days_and_by_whom(
     plain_world: SmallInstallation,
 ) -> None:
     ctx = context(plain_world, replace(POLICY, name="other"))
-    decided(plain_world, ctx, Wish("chat", "sim/equal"), ANN)
+    decided(plain_world, ctx, ProposalRequest("chat", "sim/equal"), ANN)
     plain_world.clock.advance(100 * 86_400)
     routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, total_timeout_s=60.0))
     stricter = replace(POLICY, name="default", gate=replace(POLICY.gate, alpha=0.01))
     plain_world.policy = stricter
     plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
     ctx = plain_world.context()
-    decided(plain_world, ctx, Wish("chat", "sim/equal", policy="default"), EVE)
-    proposal = submission.create(ctx, ANN, Wish("chat", "sim/good"))
+    decided(plain_world, ctx, ProposalRequest("chat", "sim/equal", policy="default"), EVE)
+    proposal = submission.create_proposal(ctx, ANN, ProposalRequest("chat", "sim/good"))
 
-    seen = review.of_proposal(ctx, proposal.id)
+    seen = review.review_proposal(ctx, proposal.id)
 
     assert seen.risk.number == 2
     assert seen.widened == [
@@ -473,14 +485,14 @@ def test_an_approver_sees_what_changed_in_90_days_and_by_whom(
 def test_policies_and_suites_that_were_used_anew_stand_in_the_review(
     plain_world: SmallInstallation,
 ) -> None:
-    decided(plain_world, plain_world.context(), Wish("chat", "sim/equal"), ANN)
+    decided(plain_world, plain_world.context(), ProposalRequest("chat", "sim/equal"), ANN)
     plain_world.policy = gate(alpha=0.01)
     plain_world.policy = replace(plain_world.policy, name="default")
     plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
     ctx = plain_world.context()
-    proposal = submission.create(ctx, EVE, Wish("chat", "sim/equal"))
+    proposal = submission.create_proposal(ctx, EVE, ProposalRequest("chat", "sim/equal"))
 
-    changes = {each.what: each for each in review.of_proposal(ctx, proposal.id).changes}
+    changes = {each.what: each for each in review.review_proposal(ctx, proposal.id).changes}
 
     assert changes["policy"].text == "gate.alpha: 0.05 → 0.01"
     assert changes["suite"].text == "colours: version, 1 then and 2 now"
@@ -492,7 +504,9 @@ def test_the_store_and_the_database_let_nothing_widened_in_without_another_perso
 ) -> None:
     sql_world.policy = approved()
     ctx = context(sql_world, LAX)
-    proposal = decided(sql_world, ctx, Wish("chat", "sim/equal", REASON, policy="lax"))
+    proposal = decided(
+        sql_world, ctx, ProposalRequest("chat", "sim/equal", REASON, policy="lax")
+    )
     raw = Database(database_url)
 
     with pytest.raises(NotAllowed, match="asks for less"), sql_world.store.write() as tx:

@@ -103,9 +103,9 @@ def stored(tmp_path: Path, database_url: str, alias: Alias) -> Iterator[SmallIns
 def turn(world: SmallInstallation, store: Store | None = None) -> None:
     """The drift job, the workers, the drift job: as the control process does."""
     ctx = world.context(store)
-    monitor.turn(ctx)
-    worker_supervision.tend(ctx)
-    monitor.turn(ctx)
+    monitor.run_once(ctx)
+    worker_supervision.run_once(ctx)
+    monitor.run_once(ctx)
     world.clock.advance(1)
 
 
@@ -115,13 +115,13 @@ def days(world: SmallInstallation, count: int) -> None:
         world.clock.advance(DAY_S)
 
 
-def status(world: SmallInstallation) -> reports.Status:
-    (found,) = reports.status(world.context())
+def status(world: SmallInstallation) -> reports.DriftStatus:
+    (found,) = reports.list_drift_status(world.context())
     return found
 
 
 def checks(world: SmallInstallation) -> list[Check]:
-    return [check for _, check in reversed(listings.drift_runs(world.context()))]
+    return [check for _, check in reversed(listings.list_drift_runs(world.context()))]
 
 
 def open_alerts(world: SmallInstallation) -> dict[AlertKind, AlertRecord]:
@@ -170,7 +170,7 @@ def test_a_model_that_changed_behind_its_name_raises_an_alert_with_the_diff(
     assert "Before: “c" in told.text
     assert "Now: “wrong”" in told.text
     assert status(world).state == "drifted"
-    (shown,) = reports.shown(world.context(), "chat")
+    (shown,) = reports.list_drift_reports(world.context(), "chat")
     assert len(shown.changes) == 25
     first = shown.changes[0]
     assert (first.score_before, first.score_now, first.answer_now) == (1.0, 0.0, "wrong")
@@ -182,12 +182,12 @@ def test_people_are_told_once_and_the_watch_rests_until_somebody_accepts(
     days(world, 1)
     alias.skilled_like = "worse"
     days(world, 4)
-    alerts.turn(world.context())
+    alerts.run_once(world.context())
 
     assert len(checks(world)) == 2
     assert [each.kind for each in world.sinks.kept["chat"]] == [AlertKind.DRIFT]
     with pytest.raises(Conflict, match="drift accept chat"):
-        operations.run_now(world.context(), ANN, "chat")
+        operations.start_checks(world.context(), ANN, "chat")
 
 
 @pytest.mark.req("F6")
@@ -222,7 +222,7 @@ def test_another_name_in_a_runs_answers_is_told_even_if_it_answers_as_well(
     assert set(open_alerts(world)) == {AlertKind.SERVED_MODEL}
     assert status(world).state == "watching"
     assert [each.served for each in checks(world)] == [("base-1",)] * 2 + [("base-2",)] * 3
-    operations.accept(world.context(), BEN, "chat", reason="the provider told us")
+    operations.accept_baseline(world.context(), BEN, "chat", reason="the provider told us")
     assert open_alerts(world) == {}
     days(world, 2)
     assert open_alerts(world) == {}
@@ -257,10 +257,10 @@ def test_a_person_accepts_and_a_new_baseline_is_measured(
     ctx = world.context()
 
     with pytest.raises(NotAllowed):
-        operations.accept(ctx, ANN, "chat", reason="cheaper now")
+        operations.accept_baseline(ctx, ANN, "chat", reason="cheaper now")
     with pytest.raises(InputError, match="reason"):
-        operations.accept(ctx, BEN, "chat", reason=" ")
-    operations.accept(ctx, BEN, "chat", reason="cheaper now")
+        operations.accept_baseline(ctx, BEN, "chat", reason=" ")
+    operations.accept_baseline(ctx, BEN, "chat", reason="cheaper now")
 
     assert open_alerts(world) == {}
     days(world, 3)
@@ -345,13 +345,13 @@ def test_only_as_many_items_as_configured_are_asked(world: SmallInstallation) ->
 def test_a_run_by_hand_needs_no_waiting(world: SmallInstallation) -> None:
     ctx = world.context()
     with pytest.raises(NotAllowed):
-        operations.run_now(ctx, VIEWER, "chat")
-    (first,) = operations.run_now(ctx, ANN, "chat")
-    (same,) = operations.run_now(ctx, ANN, "chat")
+        operations.start_checks(ctx, VIEWER, "chat")
+    (first,) = operations.start_checks(ctx, ANN, "chat")
+    (same,) = operations.start_checks(ctx, ANN, "chat")
     assert first == same
 
     turn(world)
-    (second,) = operations.run_now(ctx, ANN, "chat")
+    (second,) = operations.start_checks(ctx, ANN, "chat")
     turn(world)
 
     assert second.run != first.run
@@ -363,16 +363,16 @@ def test_without_a_drift_section_nothing_is_watched(world: SmallInstallation) ->
     world.drift.clear()
     turn(world)
 
-    assert reports.status(world.context()) == []
+    assert reports.list_drift_status(world.context()) == []
     with world.store.read() as tx:
         assert tx.drift.watches(open_only=True) == []
     with pytest.raises(NotFound, match=r"docs/drift\.md"):
-        operations.run_now(world.context(), ANN, "chat")
+        operations.start_checks(world.context(), ANN, "chat")
 
 
 def test_routes_with_one_incumbent_share_a_watch(world: SmallInstallation) -> None:
     settings = RouteSettings(suites=(RouteSuite("colours"),))
-    routes.create(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
+    routes.create_route(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
     days(world, 1)
 
     assert status(world).routes == ("chat", "mail")
@@ -381,14 +381,14 @@ def test_routes_with_one_incumbent_share_a_watch(world: SmallInstallation) -> No
 
 def test_a_closed_watch_takes_its_run_along(world: SmallInstallation) -> None:
     ctx = world.context()
-    monitor.turn(ctx)
+    monitor.run_once(ctx)
     run = checks(world)[0].run
     world.drift.clear()
-    monitor.turn(ctx)
+    monitor.run_once(ctx)
 
     with world.store.read() as tx:
         assert tx.runs.get(run).state is RunState.STOPPED
-    (watch,) = {w.id: c for w, c in listings.drift_runs(ctx)}.values()
+    (watch,) = {w.id: c for w, c in listings.list_drift_runs(ctx)}.values()
     assert watch.state is CheckState.NOT_MEASURED
 
 
@@ -400,7 +400,7 @@ def test_of_two_control_processes_each_check_happens_once(
 
     def process(store: Store) -> None:
         for _ in range(6):
-            monitor.turn(stored.context(store))
+            monitor.run_once(stored.context(store))
 
     try:
         for changed in (False, True):
@@ -408,7 +408,7 @@ def test_of_two_control_processes_each_check_happens_once(
             with ThreadPoolExecutor(2) as both:
                 for done in [both.submit(process, each) for each in (stored.store, other)]:
                     done.result()
-            worker_supervision.tend(stored.context())
+            worker_supervision.run_once(stored.context())
             with ThreadPoolExecutor(2) as both:
                 for done in [both.submit(process, each) for each in (stored.store, other)]:
                     done.result()

@@ -43,11 +43,11 @@ def measured(site: Installation, times: int) -> str:
     """The watch's state, once its model has been asked so often."""
 
     def done() -> bool:
-        found = listings.drift_runs(site.context)
+        found = listings.list_drift_runs(site.context)
         return [each.state for _, each in found] == [CheckState.COUNTED] * times
 
     eventually(done)
-    (watch,) = reports.status(site.context)
+    (watch,) = reports.list_drift_status(site.context)
     return watch.state
 
 
@@ -70,12 +70,12 @@ def test_another_name_is_told_as_news_and_a_silent_change_as_drift(tmp_path: Pat
         assert measured(installation, 1) == "watching"
 
         change(provider, serves="sim-base-2027", build="b1")  # and it answers as it did
-        operations.run_now(ctx, SYSTEM, "chat")
+        operations.start_checks(ctx, SYSTEM, "chat")
         assert measured(installation, 2) == "watching"
         assert set(open_alerts(installation)) == {AlertKind.SERVED_MODEL}
 
         change(provider, like="sim-worse", serves="sim-base-2027", build="b1")  # unsaid
-        operations.run_now(ctx, SYSTEM, "chat")
+        operations.start_checks(ctx, SYSTEM, "chat")
         assert measured(installation, 3) == "drifted"
         told = open_alerts(installation)
         installation.close()

@@ -7,7 +7,7 @@ import pytest
 
 from harness.control.context import Context
 from harness.control.operations import listings
-from harness.control.operations.alerts import Listed
+from harness.control.operations.alerts import AlertView
 from harness.control.providers import deprecations
 from harness.control.routing import routes, targets
 from harness.domain.operations.access import SYSTEM
@@ -39,17 +39,17 @@ def ctx(world: SmallInstallation) -> Context:
     return made
 
 
-def told(ctx: Context) -> list[Listed]:
-    deprecations.watch(ctx)
-    return list(listings.alerts(ctx, open_only=True))
+def told(ctx: Context) -> list[AlertView]:
+    deprecations.update_deprecation_alerts(ctx)
+    return list(listings.list_alerts(ctx, open_only=True))
 
 
 def test_a_model_in_use_that_ends_is_told_with_its_successor(
     ctx: Context, world: SmallInstallation
 ) -> None:
-    targets.add(ctx, SYSTEM, TargetSeed("claude", "claude-sonnet-4"))
+    targets.add_target(ctx, SYSTEM, TargetSeed("claude", "claude-sonnet-4"))
     settings = RouteSettings(suites=(RouteSuite("colours"),))
-    routes.create(ctx, SYSTEM, "essays", "claude/claude-sonnet-4", settings=settings)
+    routes.create_route(ctx, SYSTEM, "essays", "claude/claude-sonnet-4", settings=settings)
 
     (alert,) = told(ctx)
     (again,) = told(ctx)
@@ -78,6 +78,6 @@ def test_it_is_over_when_the_model_is_no_longer_used(ctx: Context) -> None:
 
 def test_a_model_that_no_route_uses_is_not_told(ctx: Context) -> None:
     unused = replace(ctx, judges={})
-    targets.add(unused, SYSTEM, TargetSeed("claude", "claude-sonnet-4"))
+    targets.add_target(unused, SYSTEM, TargetSeed("claude", "claude-sonnet-4"))
 
     assert told(unused) == []

@@ -54,7 +54,7 @@ def test_a_schedule_skips_a_run_whose_twin_is_queued_or_running(
     [again] = housekeeping.evaluate_incumbents(ctx, suite="colours")
     assert again.id != first.id
     # Who asks by hand gets what he asks for.
-    assert worker_supervision.start_by_hand(ctx, ANN, "colours", "sim/base").id != again.id
+    assert worker_supervision.start_run(ctx, ANN, "colours", "sim/base").id != again.id
 
 
 @pytest.mark.req("A7")
@@ -67,7 +67,7 @@ def test_what_a_proposal_waits_for_goes_before_a_schedule(world: SmallInstallati
     world.turn(ctx)
     pairs = world.get(proposal.id).runs.values()
     ours = {run for pair in pairs for run in (pair.incumbent, pair.candidate)}
-    worker_supervision.tend(ctx)
+    worker_supervision.run_once(ctx)
     assert set(held.started[:2]) == ours
     assert scheduled.id not in held.started[:2]
 
@@ -83,14 +83,14 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
     [pair] = world.get(proposal.id).runs.values()
 
     with pytest.raises(InputError, match="needs a reason"):
-        worker_supervision.cancel(ctx, ANN, pair.candidate, " ")
+        worker_supervision.cancel_run(ctx, ANN, pair.candidate, " ")
     with pytest.raises(NotFound):
-        worker_supervision.cancel(ctx, ANN, "run_nothing", "why not")
+        worker_supervision.cancel_run(ctx, ANN, "run_nothing", "why not")
     with pytest.raises(NotAllowed):
-        worker_supervision.cancel(
+        worker_supervision.cancel_run(
             ctx, Actor("dan", Role.PROPOSER, "pr_dan"), pair.candidate, "a rival"
         )
-    ended = worker_supervision.cancel(ctx, ANN, pair.candidate, "the wrong model")
+    ended = worker_supervision.cancel_run(ctx, ANN, pair.candidate, "the wrong model")
 
     assert ended.state is RunState.STOPPED
     assert "cancelled by ann: the wrong model" in ended.message
@@ -102,11 +102,11 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
     )
     with world.store.read() as tx:
         assert tx.runs.get(pair.incumbent).state is RunState.STOPPED
-        assert not alpha_spending.taken(tx, after)  # nothing of the candidate was scored
+        assert not alpha_spending.has_looked(tx, after)  # nothing of the candidate was scored
     with pytest.raises(IllegalTransition, match="ended already"):
-        worker_supervision.cancel(ctx, ANN, pair.candidate, "again")
+        worker_supervision.cancel_run(ctx, ANN, pair.candidate, "again")
     world.turn(ctx)
-    assert submission.get(ctx, world.propose("sim/better").id).phase is Phase.PROPOSED
+    assert submission.get_proposal(ctx, world.propose("sim/better").id).phase is Phase.PROPOSED
 
 
 @pytest.mark.req("A7")
@@ -124,9 +124,9 @@ def test_a_cancelled_run_with_one_score_leaves_a_look(world: SmallInstallation) 
     if world.get(proposal.id).phase is Phase.EVALUATING:
         with world.store.write() as tx:
             tx.runs.set_state(pair.candidate, RunState.QUEUED)
-        worker_supervision.cancel(world.context(), SYSTEM, pair.candidate, "too dear")
+        worker_supervision.cancel_run(world.context(), SYSTEM, pair.candidate, "too dear")
     with world.store.read() as tx:
-        assert alpha_spending.taken(tx, world.get(proposal.id))
+        assert alpha_spending.has_looked(tx, world.get(proposal.id))
 
 
 def replace_workers(world: SmallInstallation, held: Held) -> Context:

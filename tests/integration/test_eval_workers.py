@@ -86,8 +86,8 @@ def settings(folder: Path, url: str) -> dict[str, object]:
 
 def queued(installation: Installation, model: str) -> str:
     ctx = installation.context
-    target = targets.add(ctx, SYSTEM, TargetSeed("sim", model))
-    return worker_supervision.start_by_hand(ctx, SYSTEM, "replies", target.id).id
+    target = targets.add_target(ctx, SYSTEM, TargetSeed("sim", model))
+    return worker_supervision.start_run(ctx, SYSTEM, "replies", target.id).id
 
 
 def worker(place: Site, run: str) -> subprocess.Popen[bytes]:

@@ -12,7 +12,7 @@ import pytest
 from evals.runner.judge import JudgeBill
 from evals.sim import server
 from evals.suites.suite import ConfiguredSuites
-from harness.control.evals.judging_cost import JudgingCost, judging_cost
+from harness.control.evals.judging_cost import JudgingCost, sum_judging_cost
 from harness.domain.evals.run import (
     Claim,
     EvalRun,
@@ -206,7 +206,7 @@ def test_pairs_and_embeddings_come_from_the_judge_too(results: Results) -> None:
 
 @pytest.mark.req("A3")
 def test_what_judging_an_answer_took_stands_with_it(results: Results) -> None:
-    found = judging_cost(samples(results["rubric"]), judged=True)
+    found = sum_judging_cost(samples(results["rubric"]), judged=True)
     # Both orders.
     pairs = [each for each in samples(results["pairs"]) if each.judge_calls]
 
@@ -215,7 +215,7 @@ def test_what_judging_an_answer_took_stands_with_it(results: Results) -> None:
     assert found.usd > 0
     assert {each.judge_calls for each in pairs} == {2}
     # A call that is not answered is not paid for.
-    gone = judging_cost(samples(results["gone"]), judged=True)
+    gone = sum_judging_cost(samples(results["gone"]), judged=True)
     assert gone.calls > 0
     assert gone.usd == 0.0
 
@@ -226,8 +226,8 @@ def test_a_suite_without_a_judge_costs_no_judging_and_old_answers_tell_nothing(
 ) -> None:
     old = [replace(each, judge_calls=0) for each in samples(results["rubric"])]
 
-    assert judging_cost(old, judged=False) == JudgingCost(0, 0.0)
-    assert judging_cost(old, judged=True) == JudgingCost(0, None)
+    assert sum_judging_cost(old, judged=False) == JudgingCost(0, 0.0)
+    assert sum_judging_cost(old, judged=True) == JudgingCost(0, None)
 
 
 @pytest.mark.req("A3")

@@ -10,7 +10,7 @@ from evals.scorers.judge_protocol import DATA
 from harness.app import installation as bootstrap
 from harness.control.evals import worker_supervision
 from harness.control.providers import credentials
-from harness.control.providers.credentials import Change
+from harness.control.providers.credentials import CredentialChange
 from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.settings import TargetSeed
@@ -66,9 +66,9 @@ def test_target_and_judge_are_each_asked_with_their_own_stored_key_and_headers(
                 for provider in installation.settings.providers.values():
                     targets.put_provider(ctx, SYSTEM, provider)
                 for name, secret in (("sim", TARGET), ("critic", JUDGE)):
-                    credentials.put(ctx, SYSTEM, name, Change(secret))
-                target = targets.add(ctx, SYSTEM, TargetSeed("sim", "m"))
-                run = worker_supervision.start_by_hand(ctx, SYSTEM, "replies", target.id).id
+                    credentials.put_credential(ctx, SYSTEM, name, CredentialChange(secret))
+                target = targets.add_target(ctx, SYSTEM, TargetSeed("sim", "m"))
+                run = worker_supervision.start_run(ctx, SYSTEM, "replies", target.id).id
                 assert ctx.workers is not None
                 ctx.workers.start(run)
                 deadline = time.monotonic() + END_S

@@ -47,7 +47,7 @@ def person(
     principal: str | None = None,
 ) -> Actor:
     """Somebody with a key that `by` created."""
-    _, text = keys.create(
+    _, text = keys.create_key(
         world.context(), by, name, secret=SECRET, role=role, principal=principal
     )
     return keys.authenticate(world.store, text, secret=SECRET)
@@ -76,7 +76,7 @@ def test_spelling_makes_no_second_person(world: SmallInstallation) -> None:
         person(world, "laptop", Role.APPROVER, principal="opps")
     made = waiting(world, ops)
     with pytest.raises(NotAllowed, match="another approver"):
-        submission.approve(world.context(), second, made.id)
+        submission.approve_proposal(world.context(), second, made.id)
 
 
 def test_nobody_approves_with_a_key_that_he_created(world: SmallInstallation) -> None:
@@ -87,14 +87,14 @@ def test_nobody_approves_with_a_key_that_he_created(world: SmallInstallation) ->
     made = waiting(world, ann)
     for sham in (zoe, kim):
         with pytest.raises(NotAllowed, match="goes back to one that ann created"):
-            submission.approve(world.context(), sham, made.id)
+            submission.approve_proposal(world.context(), sham, made.id)
 
-    submission.approve(world.context(), ben, made.id)
+    submission.approve_proposal(world.context(), ben, made.id)
     world.turn()
     assert world.get(made.id).phase is Phase.CANARY
     for sham in (ann, zoe, kim):
         with pytest.raises(NotAllowed, match="promote"):
-            operations.by_hand(world.context(), sham, "chat", Signal.PROMOTE, "now")
+            operations.operate(world.context(), sham, "chat", Signal.PROMOTE, "now")
 
 
 def test_nobody_becomes_two_people_by_what_is_written_of_him_in_the_database(
@@ -128,7 +128,7 @@ def in_reach_of(world: SmallInstallation, signal: Signal, *, alone: bool = False
     assert made.phase is Phase.CANARY
     before = {Signal.FINISH: Signal.PROMOTE, Signal.RESUME: Signal.PAUSE}.get(signal)
     if before is not None:
-        operations.by_hand(world.context(), BEN, "chat", before, "a drill")
+        operations.operate(world.context(), BEN, "chat", before, "a drill")
     return replace(BEN, name=ANN.name, principal=ANN.principal)
 
 
@@ -139,15 +139,15 @@ def test_a_proposer_holds_or_ends_the_own_canary_and_never_moves_it_on(
     ann = in_reach_of(world, signal)
     ctx = world.context()
     if signal in (Signal.PAUSE, Signal.ABORT):
-        operations.by_hand(ctx, ann, "chat", signal, "a drill")
+        operations.operate(ctx, ann, "chat", signal, "a drill")
         return
     with world.store.read() as tx:
         before = driver.live(tx, "chat")
     with pytest.raises(NotAllowed, match=f"cannot {signal.value} it: ask another approver"):
-        operations.by_hand(ctx, ann, "chat", signal, "a drill")
+        operations.operate(ctx, ann, "chat", signal, "a drill")
     with world.store.read() as tx:
         assert driver.live(tx, "chat") == before
-    operations.by_hand(ctx, BEN, "chat", signal, "a drill")
+    operations.operate(ctx, BEN, "chat", signal, "a drill")
 
 
 @pytest.mark.parametrize("signal", sorted(BY_HAND))
@@ -155,7 +155,7 @@ def test_a_policy_may_say_that_one_person_is_enough_for_each_move(
     world: SmallInstallation, signal: Signal
 ) -> None:
     ann = in_reach_of(world, signal, alone=True)
-    operations.by_hand(world.context(), ann, "chat", signal, "a drill")
+    operations.operate(world.context(), ann, "chat", signal, "a drill")
 
 
 def test_a_proposer_does_not_acknowledge_the_routers_faults_in_the_own_canary(
@@ -168,9 +168,9 @@ def test_a_proposer_does_not_acknowledge_the_routers_faults_in_the_own_canary(
         key, now = f"{kind.value}:{about}", world.clock.now()
         tx.alerts.tell([Alert(kind, "route chat", key, "it failed", "a.py:7", now, "w1")])
     with pytest.raises(NotAllowed, match="cannot resume"):
-        operations.by_hand(ctx, ann, "chat", Signal.RESUME, "nothing to see")
+        operations.operate(ctx, ann, "chat", Signal.RESUME, "nothing to see")
     assert alerts.is_open(ctx, kind, about)
-    operations.by_hand(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
+    operations.operate(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
     assert not alerts.is_open(ctx, kind, about)
 
 
@@ -182,7 +182,7 @@ def test_who_made_the_proposers_key_does_not_approve_what_was_proposed_with_it(
     made = waiting(world, bot)
 
     with pytest.raises(NotAllowed, match="had a hand in"):
-        submission.approve(world.context(), eve, made.id)
+        submission.approve_proposal(world.context(), eve, made.id)
 
 
 def test_an_admin_does_not_play_two_people_with_keys_that_he_makes_for_them(
@@ -197,9 +197,9 @@ def test_an_admin_does_not_play_two_people_with_keys_that_he_makes_for_them(
     made = waiting(world, as_ann)
 
     with pytest.raises(NotAllowed, match="mal had a hand in both keys"):
-        submission.approve(world.context(), as_ben, made.id)
+        submission.approve_proposal(world.context(), as_ben, made.id)
 
-    submission.approve(world.context(), ben, made.id)
+    submission.approve_proposal(world.context(), ben, made.id)
 
 
 def test_who_made_the_keys_of_both_people_is_named_where_they_have_no_others(
@@ -210,11 +210,11 @@ def test_who_made_the_keys_of_both_people_is_named_where_they_have_no_others(
     ben = person(world, "ben", Role.APPROVER, by=mal)
     world.clock.advance(30 * 86_400)
     made = waiting(world, ann)
-    submission.approve(world.context(), ben, made.id)
+    submission.approve_proposal(world.context(), ben, made.id)
 
     with world.store.read() as tx:
         (approval,) = tx.approvals.of(made.id)
-        said = four_eyes.remarks(tx, made, approval)
+        said = four_eyes.list_key_remarks(tx, made, approval)
     assert said == ["mal had a hand in both keys, the proposer's and the approver's"]
 
 
@@ -227,23 +227,23 @@ def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: SmallInstalla
 
     for approver, said in ((old, ()), (new, ("approved with a key created",))):
         made = waiting(world, ann)
-        submission.approve(world.context(), approver, made.id)
-        (shown,) = approvals.shown(world.context(), made.id)
+        submission.approve_proposal(world.context(), approver, made.id)
+        (shown,) = approvals.list_approvals(world.context(), made.id)
         assert (shown.principal, shown.key) == (approver.principal, approver.key)
         assert len(shown.remarks) == len(said)
         for remark, start in zip(shown.remarks, said, strict=True):
             assert remark.startswith(start)
             assert remark.endswith("before by local")
         world.turn()
-        operations.by_hand(world.context(), old, "chat", Signal.ABORT, "a drill")
+        operations.operate(world.context(), old, "chat", Signal.ABORT, "a drill")
 
 
 def test_the_operator_who_created_the_proposers_key_is_named_when_he_approves(
     world: SmallInstallation,
 ) -> None:
     made = waiting(world, person(world, "ann", Role.PROPOSER))
-    submission.approve(world.context(), OPERATOR, made.id)
-    (shown,) = approvals.shown(world.context(), made.id)
+    submission.approve_proposal(world.context(), OPERATOR, made.id)
+    (shown,) = approvals.list_approvals(world.context(), made.id)
     assert (shown.principal, shown.key) == (LOCAL.id, None)
     (remark,) = shown.remarks
     assert "local, who approved it, had a hand in that key" in remark
@@ -261,7 +261,7 @@ def test_the_audit_log_names_the_principal_and_the_key(world: SmallInstallation)
 def test_a_revoked_key_acts_no_more(world: SmallInstallation) -> None:
     ann = person(world, "ann", Role.PROPOSER)
     assert keys.still(world.store, ann) == ann
-    keys.revoke(world.context(), OPERATOR, ann.key or "")
+    keys.revoke_key(world.context(), OPERATOR, ann.key or "")
     with pytest.raises(NotAllowed, match="revoked"):
         keys.still(world.store, ann)
 

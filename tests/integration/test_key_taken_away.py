@@ -133,7 +133,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
 @pytest.fixture(scope="module")
 def api(world: Routed) -> Iterator[httpx.Client]:
     """Of an admin; every provider has its key, and the router serves."""
-    admin = keys.create(
+    admin = keys.create_key(
         world.installation.context,
         SYSTEM,
         "admin",

@@ -16,7 +16,7 @@ from evals.sim import server as sim
 from harness.app import installation as bootstrap
 from harness.app.installation import Installation
 from harness.control.proposals import submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.proposal import Phase, Proposal
@@ -52,7 +52,7 @@ def control(place: Site) -> None:
 def until_ended(installation: Installation, proposal: str, sequence: int) -> Proposal:
     deadline = time.monotonic() + END_S
     while time.monotonic() < deadline:
-        found = submission.get(installation.context, proposal)
+        found = submission.get_proposal(installation.context, proposal)
         if not found.open:
             return found
         sequence += 1
@@ -81,7 +81,7 @@ def disturb(place: Site, installation: Installation, rng: random.Random, kills: 
 
 def assert_whole(installation: Installation, ended: Proposal) -> None:
     assert ended.phase is Phase.PROMOTED, ended.closed_because
-    table = routes.table(installation.context)
+    table = routes.load_table(installation.context)
     assert table.routes["support"].incumbent == ended.candidate
     assert table.routes["support"].canary is None
     with installation.store.read() as tx:
@@ -92,7 +92,7 @@ def assert_whole(installation: Installation, ended: Proposal) -> None:
         for run in tx.runs.list():
             asked = [(s.item, s.epoch) for s in tx.runs.samples(run.id)]
             assert len(asked) == len(set(asked)) <= run.wanted
-    kinds = [record.kind for record in routes.history(installation.context, "support")]
+    kinds = [record.kind for record in routes.load_history(installation.context, "support")]
     assert kinds == ["promotion", "weight", "weight", "canary", "baseline"]
 
 
@@ -105,8 +105,8 @@ def job_under_kills(folder: Path, seed: int, kills: int) -> None:
         installation = bootstrap.open_installation(place.config, create_secret=True)
         bootstrap.upgrade_database(installation.settings)
         control(place)
-        wish = Wish("support", "sim/sim-better", "kill -9")
-        proposal = submission.create(installation.context, SYSTEM, wish)
+        wish = ProposalRequest("support", "sim/sim-better", "kill -9")
+        proposal = submission.create_proposal(installation.context, SYSTEM, wish)
         sequence = disturb(place, installation, random.Random(seed), kills)
         ended = until_ended(installation, proposal.id, sequence)
         assert_whole(installation, ended)

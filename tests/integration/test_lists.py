@@ -65,7 +65,7 @@ def forged(world: CommandLine) -> tuple[str, str]:
     ids = []
     for _ in range(2):
         made = world.world.propose("sim/better")
-        submission.cancel(world.world.context(), BEN, made.id)
+        submission.cancel_proposal(world.world.context(), BEN, made.id)
         ids.append(made.id)
     with owned(world.world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
         statement = sa.text("UPDATE proposal SET reason = 'so they say' WHERE id = :id")
@@ -96,7 +96,7 @@ def test_a_forged_proposal_is_named_in_every_list_and_hides_no_other(
     assert "swapgate db check" in html.invalid(page.invalid)
     # Whoever decides reads another way.
     with pytest.raises(SignatureInvalid, match=bad):
-        submission.get(cli.world.context(), bad)
+        submission.get_proposal(cli.world.context(), bad)
 
 
 @pytest.mark.req("F1")

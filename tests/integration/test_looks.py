@@ -10,7 +10,7 @@ from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
 from harness.control.evals import worker_supervision
 from harness.control.proposals import submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import Sample, SuitePlan
@@ -28,13 +28,13 @@ from tests.support.control.control_plane import ANN, POLICY, SECRET, SmallInstal
 pytestmark = pytest.mark.req("F2")
 
 
-def decided(world: SmallInstallation, wish: Wish) -> Proposal:
-    proposal = submission.create(world.context(), ANN, wish)
+def decided(world: SmallInstallation, wish: ProposalRequest) -> Proposal:
+    proposal = submission.create_proposal(world.context(), ANN, wish)
     return world.until_decided(proposal.id)
 
 
-def wish(candidate: str = "sim/worse", route: str = "chat", **more: str) -> Wish:
-    return Wish(route, candidate, "a test", **more)  # type: ignore[arg-type]  # names only
+def wish(candidate: str = "sim/worse", route: str = "chat", **more: str) -> ProposalRequest:
+    return ProposalRequest(route, candidate, "a test", **more)  # type: ignore[arg-type]  # names only
 
 
 def spends(spend: Spend) -> Policy:
@@ -86,15 +86,15 @@ def test_another_candidate_looks_for_the_first_time_unless_it_descends(
 
 
 def test_a_proposal_that_scored_nothing_was_no_look(world: SmallInstallation) -> None:
-    first = submission.create(world.context(), ANN, wish())
-    submission.cancel(world.context(), ANN, first.id)
+    first = submission.create_proposal(world.context(), ANN, wish())
+    submission.cancel_proposal(world.context(), ANN, first.id)
 
     assert plan_of(decided(world, wish())).look == 1
 
 
 def test_looks_count_over_routes(world: SmallInstallation) -> None:
     settings = RouteSettings(suites=(RouteSuite("colours"),))
-    routes.create(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
+    routes.create_route(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
     decided(world, wish())
 
     assert plan_of(decided(world, wish(route="mail"))).look == 2
@@ -108,7 +108,7 @@ def test_fresh_items_begin_again(world: SmallInstallation) -> None:
     fresh.write_text(colours.path.read_text().replace("Colour", "Shade"))
     world.suites["colours"] = replace(colours, path=fresh)
 
-    (plan,) = submission.preview(world.context(), wish()).plans
+    (plan,) = submission.preview_proposal(world.context(), wish()).plans
 
     assert plan.look == 1
 
@@ -154,7 +154,7 @@ def test_a_model_that_is_spelled_otherwise_is_the_same_candidate(
 ) -> None:
     """Of a format mismatch, too: its remedy is another look."""
     decided(plain_world, wish())
-    target = targets.add(plain_world.context(), SYSTEM, SPELLINGS[spelling])
+    target = targets.add_target(plain_world.context(), SYSTEM, SPELLINGS[spelling])
 
     assert plan_of(decided(plain_world, wish(target.id))).look == 2
 
@@ -197,10 +197,12 @@ def test_two_proposals_of_one_model_at_once_are_charged_in_their_order(
 ) -> None:
     """The first one is not held up by the second, which knew of it."""
     settings = RouteSettings(suites=(RouteSuite("colours"),))
-    routes.create(plain_world.context(), SYSTEM, "mail", "sim/base", settings=settings)
-    first = submission.create(plain_world.context(), ANN, wish("sim/better"))
+    routes.create_route(plain_world.context(), SYSTEM, "mail", "sim/base", settings=settings)
+    first = submission.create_proposal(plain_world.context(), ANN, wish("sim/better"))
     plain_world.clock.advance(1)
-    second = submission.create(plain_world.context(), ANN, wish("sim/better", route="mail"))
+    second = submission.create_proposal(
+        plain_world.context(), ANN, wish("sim/better", route="mail")
+    )
 
     assert plan_of(plain_world.until_decided(second.id)).look == 2
     assert plain_world.get(first.id).phase is Phase.CANARY
@@ -242,9 +244,9 @@ def test_items_that_are_spelled_otherwise_are_the_same_items(
     changed = RESPELLED[how](plain_world.suites["colours"])
     plain_world.suites[changed.name] = changed
     settings = RouteSettings(suites=(RouteSuite(changed.name),))
-    routes.create(plain_world.context(), SYSTEM, "mail", "sim/base", settings=settings)
+    routes.create_route(plain_world.context(), SYSTEM, "mail", "sim/base", settings=settings)
 
-    (plan,) = submission.preview(plain_world.context(), wish(route="mail")).plans
+    (plan,) = submission.preview_proposal(plain_world.context(), wish(route="mail")).plans
 
     assert plan.look == 2
 
@@ -254,10 +256,10 @@ def test_a_look_that_is_still_open_counts_on_another_route(
 ) -> None:
     """Else two proposals at once would each be the first."""
     settings = RouteSettings(suites=(RouteSuite("colours"),))
-    routes.create(plain_world.context(), SYSTEM, "mail", "sim/base", settings=settings)
-    submission.create(plain_world.context(), ANN, wish())
+    routes.create_route(plain_world.context(), SYSTEM, "mail", "sim/base", settings=settings)
+    submission.create_proposal(plain_world.context(), ANN, wish())
 
-    (plan,) = submission.preview(plain_world.context(), wish(route="mail")).plans
+    (plan,) = submission.preview_proposal(plain_world.context(), wish(route="mail")).plans
 
     assert plan.look == 2
 
@@ -268,20 +270,20 @@ def test_other_settings_that_were_tried_by_hand_are_looks(
     """The same target looked at before it is proposed decides nothing by itself."""
     ctx = plain_world.context()
     for name in ("sim/worse", "sim/equal"):
-        worker_supervision.start_by_hand(
-            ctx, ANN, "colours", targets.add(ctx, ANN, seed_of(name)).id
+        worker_supervision.start_run(
+            ctx, ANN, "colours", targets.add_target(ctx, ANN, seed_of(name)).id
         )
     plain_world.turn()
     plain_world.turn()
-    assert submission.preview(ctx, wish()).plans[0].look == 1
+    assert submission.preview_proposal(ctx, wish()).plans[0].look == 1
 
     for spelling in ("seed", "addendum"):
-        target = targets.add(ctx, ANN, SPELLINGS[spelling])
-        worker_supervision.start_by_hand(ctx, ANN, "colours", target.id)
+        target = targets.add_target(ctx, ANN, SPELLINGS[spelling])
+        worker_supervision.start_run(ctx, ANN, "colours", target.id)
     plain_world.turn()
     plain_world.turn()
 
-    assert submission.preview(ctx, wish()).plans[0].look == 3
+    assert submission.preview_proposal(ctx, wish()).plans[0].look == 3
 
 
 def seed_of(name: str) -> TargetSeed:
@@ -329,15 +331,15 @@ def test_cancelling_after_one_score_and_proposing_anew_is_another_look(
     plain_world: SmallInstallation,
 ) -> None:
     ctx = plain_world.context()
-    proposal = submission.create(ctx, ANN, wish())
+    proposal = submission.create_proposal(ctx, ANN, wish())
     plain_world.turn()
     with plain_world.store.write() as tx:
         run = plain_world.get(proposal.id).runs["colours"].candidate
         if not tx.runs.scored(run):
             tx.runs.store_sample(sample(run))
-    submission.cancel(ctx, ANN, proposal.id)
+    submission.cancel_proposal(ctx, ANN, proposal.id)
 
-    assert submission.preview(ctx, wish()).plans[0].look == 2
+    assert submission.preview_proposal(ctx, wish()).plans[0].look == 2
 
 
 def sample(run: str) -> Sample:
@@ -348,19 +350,19 @@ def test_the_risk_of_a_route_adds_up_and_is_told_before_the_next_proposal(
     plain_world: SmallInstallation,
 ) -> None:
     ctx = plain_world.context()
-    assert submission.preview(ctx, wish()).risk.words == (
+    assert submission.preview_proposal(ctx, wish()).risk.words == (
         "1st candidate on this route in 90 days: up to 5 % that it passed by luck"
     )
     for model in ("worse", "equal", "worse"):
         decided(plain_world, wish(f"sim/{model}"))
 
-    risk = submission.preview(ctx, wish("sim/good")).risk
+    risk = submission.preview_proposal(ctx, wish("sim/good")).risk
     assert risk.number == 4
     assert risk.risk == pytest.approx(0.05 + 0.05 + 0.05 / 6 + 0.05)
     assert "4th candidate on this route in 90 days: up to 16 % that one of" in risk.words
 
     plain_world.clock.advance(91 * 86_400)
-    assert submission.preview(ctx, wish("sim/good")).risk.number == 1
+    assert submission.preview_proposal(ctx, wish("sim/good")).risk.number == 1
 
 
 def test_a_budget_caps_the_risk_of_a_route(plain_world: SmallInstallation) -> None:
@@ -371,7 +373,7 @@ def test_a_budget_caps_the_risk_of_a_route(plain_world: SmallInstallation) -> No
     ]
 
     assert alphas == pytest.approx([0.04, 0.02])
-    left = submission.preview(plain_world.context(), wish("sim/good"))
+    left = submission.preview_proposal(plain_world.context(), wish("sim/good"))
     assert left.plans[0].alpha == pytest.approx(0.01)
     assert left.risk.risk <= 0.08
     assert "the policy allows 8 %" in left.risk.words
@@ -382,7 +384,7 @@ def test_the_preview_shows_the_look_that_the_proposal_will_get(
 ) -> None:
     decided(world, wish())
 
-    (plan,) = submission.preview(world.context(), wish()).plans
+    (plan,) = submission.preview_proposal(world.context(), wish()).plans
 
     assert plan.look == 2
     assert plan.alpha == pytest.approx(0.05 / 6)

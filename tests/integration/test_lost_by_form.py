@@ -15,8 +15,8 @@ from evals.suites.items import Item
 from harness import package_data
 from harness.cli.proposals.proposal import create
 from harness.control.proposals import comparison, submission
-from harness.control.proposals.format_failures import LostByForm, lost_by_form
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.format_failures import FormatFailure, find_format_failures
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.evals.run import Claim, Verdict
 from harness.domain.operations.access import SYSTEM
@@ -73,8 +73,12 @@ class Sitting:
         return found
 
     def compared(self, candidate: str) -> comparison.Comparison:
-        made = submission.create(self.world.context(), ANN, Wish("route", candidate, "a test"))
-        return comparison.compare(self.world.context(), self.world.until_decided(made.id).id)
+        made = submission.create_proposal(
+            self.world.context(), ANN, ProposalRequest("route", candidate, "a test")
+        )
+        return comparison.load_comparison(
+            self.world.context(), self.world.until_decided(made.id).id
+        )
 
 
 def sitting(tmp_path: Path, suite: str, *candidates: Profile) -> Sitting:
@@ -100,7 +104,7 @@ def sitting(tmp_path: Path, suite: str, *candidates: Profile) -> Sitting:
     ctx = world.context()
     targets.put_provider(ctx, SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
     settings = RouteSettings(suites=(RouteSuite(suite),))
-    routes.create(ctx, SYSTEM, "route", "sim/base", settings=settings)
+    routes.create_route(ctx, SYSTEM, "route", "sim/base", settings=settings)
     return Sitting(world)
 
 
@@ -116,7 +120,7 @@ def test_a_habit_alone_is_a_format_mismatch_and_with_less_skill_a_failure(
     compared = found.compared("sim/in-habit")
     both, substance = (found.verdict(f"sim/in-{n}") for n in ("both", "substance"))
 
-    (lost,) = lost_by_form(compared)
+    (lost,) = find_format_failures(compared)
     assert compared.verdict is not None
     assert compared.verdict.outcome == "harness_mismatch"
     assert (lost.remedy.rule, max(lost.rules, key=lost.rules.__getitem__)) == (rule, rule)
@@ -128,8 +132,8 @@ def test_a_habit_alone_is_a_format_mismatch_and_with_less_skill_a_failure(
     assert (both.outcome, substance.outcome) == ("failed", "failed")
 
 
-def the_loss(compared: comparison.Comparison) -> LostByForm:
-    (lost,) = lost_by_form(compared)
+def the_loss(compared: comparison.Comparison) -> FormatFailure:
+    (lost,) = find_format_failures(compared)
     return lost
 
 
@@ -174,10 +178,10 @@ def test_the_remedy_as_a_request_patch_makes_another_target_that_passes(
     assert mended.id == lost.mends[0].target
     ctx = found.world.context()
     seed = TargetSeed(mended.provider, mended.model, mended.parameters, mended.request_patch)
-    assert targets.add(ctx, ANN, seed).id == mended.id
-    wish = Wish("route", mended.id, descends_from=compared.candidate.id)
-    again = found.world.until_decided(submission.create(ctx, ANN, wish).id)
-    verdict = comparison.compare(ctx, again.id).verdict
+    assert targets.add_target(ctx, ANN, seed).id == mended.id
+    wish = ProposalRequest("route", mended.id, descends_from=compared.candidate.id)
+    again = found.world.until_decided(submission.create_proposal(ctx, ANN, wish).id)
+    verdict = comparison.load_comparison(ctx, again.id).verdict
 
     assert verdict is not None
     assert verdict.outcome == "passed"
@@ -192,5 +196,5 @@ def test_a_response_format_is_offered_where_it_helps_and_helps(tmp_path: Path) -
     mended = in_json_mode(compared.candidate)
     assert [each.target for each in the_loss(compared).mends][1:] == [mended.id]
     seed = TargetSeed("sim", "better", {}, mended.request_patch)
-    targets.add(found.world.context(), ANN, seed)
+    targets.add_target(found.world.context(), ANN, seed)
     assert found.verdict(mended.id).outcome == "passed"

@@ -39,7 +39,7 @@ def recorded(world: SmallInstallation, hours: float, **changes: Any) -> None:
 
 
 def test_a_route_that_nobody_uses_shows_nothing_and_no_zero(world: SmallInstallation) -> None:
-    (found,) = scorecard.of_routes(world.context())
+    (found,) = scorecard.build_scorecards(world.context())
 
     assert [(each.suite, each.score) for each in found.scores] == [("colours", None)]
     assert (found.usd_per_1000, found.month_usd, found.failed, found.p95_ms) == (None,) * 4
@@ -50,7 +50,7 @@ def test_scores_are_of_the_incumbents_newest_run_with_interval_and_time(
 ) -> None:
     world.until_decided(world.propose("sim/worse").id)
 
-    (score,) = scorecard.of_route(world.context(), "chat").scores
+    (score,) = scorecard.build_scorecard(world.context(), "chat").scores
 
     assert None not in (score.measured_at, score.score, score.low, score.high)
     assert score.current
@@ -65,7 +65,7 @@ def test_cost_failures_and_latency_are_of_the_recorded_traffic(
     recorded(world, 72)
     recorded(world, 2)
 
-    found = scorecard.of_route(world.context(), "chat")
+    found = scorecard.build_scorecard(world.context(), "chat")
 
     # $0.028 for 200 requests in 3 days.
     assert found.usd_per_1000 == pytest.approx(0.14)
@@ -82,7 +82,7 @@ def test_another_targets_answers_are_no_measure_of_the_incumbent(
     recorded(world, 2)
     recorded(world, 2, target="t_other", cost_usd=9.0, latency_ms={1000: 100}, failed=0)
 
-    found = scorecard.of_route(world.context(), "chat")
+    found = scorecard.build_scorecard(world.context(), "chat")
 
     assert found.usd_per_1000 == pytest.approx(0.14)
     assert found.bill.requests == 200
@@ -92,16 +92,16 @@ def test_another_targets_answers_are_no_measure_of_the_incumbent(
 
 def test_without_a_price_the_cost_is_unknown(world: SmallInstallation) -> None:
     recorded(world, 2, cost_usd=0.0, unpriced=100)
-    priced = scorecard.of_route(world.context(), "chat")
+    priced = scorecard.build_scorecard(world.context(), "chat")
     targets.put_provider(
         world.context(), SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1")
     )
 
     # 100 input tokens at $1 and 20 output at $2 per million.
     assert priced.usd_per_1000 == pytest.approx(0.14)
-    assert scorecard.of_route(world.context(), "chat").usd_per_1000 is None
+    assert scorecard.build_scorecard(world.context(), "chat").usd_per_1000 is None
 
 
 def test_an_unknown_route_is_named(world: SmallInstallation) -> None:
     with pytest.raises(NotFound, match="did you mean 'chat'"):
-        scorecard.of_route(world.context(), "chatt")
+        scorecard.build_scorecard(world.context(), "chatt")

@@ -105,7 +105,7 @@ def taken(site: OAuthSite) -> set[str]:
 
 
 def told(world: Routed, kind: AlertKind) -> bool:
-    found = listings.alerts(world.installation.context, open_only=True)
+    found = listings.list_alerts(world.installation.context, open_only=True)
     return any(each.kind is kind for each in found)
 
 

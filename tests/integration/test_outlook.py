@@ -3,7 +3,7 @@
 import pytest
 
 from harness.control.proposals import estimate
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evals.run import Claim
 from tests.support.control.control_plane import ITEMS, SmallInstallation
@@ -14,7 +14,9 @@ pytestmark = pytest.mark.req("F2", "A3")
 def test_without_a_former_run_cost_and_time_are_unknown_and_the_spread_is_guessed(
     world: SmallInstallation,
 ) -> None:
-    (found,) = estimate.of(world.context(), Wish("chat", "sim/better"))
+    (found,) = estimate.estimate_proposal(
+        world.context(), ProposalRequest("chat", "sim/better")
+    )
 
     assert (found.cost_usd, found.duration_s, found.spread) == (None, None, None)
     assert found.sd == pytest.approx((0.2 - 0.05**2) ** 0.5)
@@ -24,7 +26,9 @@ def test_without_a_former_run_cost_and_time_are_unknown_and_the_spread_is_guesse
 def test_recorded_answers_give_spread_cost_and_time(world: SmallInstallation) -> None:
     world.until_decided(world.propose("sim/better").id)
 
-    (found,) = estimate.of(world.context(), Wish("chat", "sim/better"))
+    (found,) = estimate.estimate_proposal(
+        world.context(), ProposalRequest("chat", "sim/better")
+    )
 
     assert found.spread is not None
     assert found.spread.pairs == ITEMS
@@ -41,8 +45,10 @@ def test_a_candidate_without_answers_is_priced_by_the_incumbents_tokens(
 ) -> None:
     world.until_decided(world.propose("sim/better").id)
 
-    (known,) = estimate.of(world.context(), Wish("chat", "sim/good"))
-    (unpriced,) = estimate.of(world.context(), Wish("chat", "sim/nobody"))
+    (known,) = estimate.estimate_proposal(world.context(), ProposalRequest("chat", "sim/good"))
+    (unpriced,) = estimate.estimate_proposal(
+        world.context(), ProposalRequest("chat", "sim/nobody")
+    )
 
     assert known.estimated
     # The same price for all models of this world.
@@ -53,8 +59,12 @@ def test_a_candidate_without_answers_is_priced_by_the_incumbents_tokens(
 def test_the_cheapest_design_is_for_the_difference_that_matters(
     world: SmallInstallation,
 ) -> None:
-    (small,) = estimate.of(world.context(), Wish("chat", "sim/better"), effect=0.05)
-    (large,) = estimate.of(world.context(), Wish("chat", "sim/better"), effect=0.3)
+    (small,) = estimate.estimate_proposal(
+        world.context(), ProposalRequest("chat", "sim/better"), effect=0.05
+    )
+    (large,) = estimate.estimate_proposal(
+        world.context(), ProposalRequest("chat", "sim/better"), effect=0.3
+    )
 
     assert small.cheapest is None
     assert "too few to show 5" in small.warning
@@ -64,8 +74,8 @@ def test_the_cheapest_design_is_for_the_difference_that_matters(
 
 
 def test_for_non_inferiority_the_margin_is_the_distance(world: SmallInstallation) -> None:
-    wish = Wish("chat", "sim/equal", "cheaper", Claim.NON_INFERIOR, margin=0.25)
-    (found,) = estimate.of(world.context(), wish)
+    wish = ProposalRequest("chat", "sim/equal", "cheaper", Claim.NON_INFERIOR, margin=0.25)
+    (found,) = estimate.estimate_proposal(world.context(), wish)
 
     assert found.effect == 0.25
     assert found.cheapest is not None
@@ -73,6 +83,8 @@ def test_for_non_inferiority_the_margin_is_the_distance(world: SmallInstallation
 
 def test_a_wish_that_makes_no_sense_is_refused(world: SmallInstallation) -> None:
     with pytest.raises(NotFound):
-        estimate.of(world.context(), Wish("nowhere", "sim/better"))
+        estimate.estimate_proposal(world.context(), ProposalRequest("nowhere", "sim/better"))
     with pytest.raises(InputError):
-        estimate.of(world.context(), Wish("chat", "sim/better", margin=1.5))
+        estimate.estimate_proposal(
+            world.context(), ProposalRequest("chat", "sim/better", margin=1.5)
+        )

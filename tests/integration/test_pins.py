@@ -10,12 +10,12 @@ from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
 from harness.control import reconciler
 from harness.control.canary import operations
-from harness.control.evals.proof_validity import Proof
-from harness.control.evals.verdict_replay import replay
+from harness.control.evals.proof_validity import ProofState
+from harness.control.evals.verdict_replay import replay_verdict
 from harness.control.proposals import comparison, evaluation, submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain
-from harness.control.routing.fallback_chain import Wanted
+from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.canary.rollout import RolloutState, Signal
 from harness.domain.errors import ProofRefused, StaleEvidence
 from harness.domain.evals.pins import ServedModel, ServedPin, Sighting
@@ -102,16 +102,16 @@ def test_a_changed_suite_closes_what_waits_for_approval(
     proposal = awaiting(world)
     changed(world, change)
     with pytest.raises(ProofRefused, match="is stale"):
-        submission.approve(world.context(), BEN, proposal.id)
+        submission.approve_proposal(world.context(), BEN, proposal.id)
     world.turn()
 
     after = world.get(proposal.id)
     assert after.phase is Phase.REJECTED
     assert "is stale: colours changed" in after.closed_because
     assert PIECES[change] in after.closed_because
-    shown = comparison.compare(world.context(), proposal.id).standing
+    shown = comparison.load_comparison(world.context(), proposal.id).standing
     assert shown is not None
-    assert shown.proof is Proof.STALE
+    assert shown.proof is ProofState.STALE
 
 
 @pytest.mark.parametrize("whose", ["incumbent", "candidate"])
@@ -141,10 +141,10 @@ def test_a_canary_whose_suite_changed_goes_no_further_until_it_is_put_back(
         paused = tx.rollouts.get(proposal.rollout or "")
     assert (paused.state, paused.step) == (RolloutState.PAUSED, 0)
     with pytest.raises(ProofRefused, match="stale"):
-        operations.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
+        operations.operate(world.context(), BEN, "chat", Signal.RESUME, "a drill")
 
     world.suites["colours"] = before
-    operations.by_hand(world.context(), BEN, "chat", Signal.RESUME, "put back")
+    operations.operate(world.context(), BEN, "chat", Signal.RESUME, "put back")
     for _ in range(40):
         world.feed(blocks=4)
         world.turn()
@@ -165,7 +165,7 @@ def test_a_verdict_that_expires_during_its_canary_promotes_nobody(
         assert tx.routing.route("chat").incumbent == proposal.incumbent  # type: ignore[union-attr]
     assert rollout.state is RolloutState.PAUSED
     with pytest.raises(ProofRefused, match="is expired"):
-        operations.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
+        operations.operate(world.context(), BEN, "chat", Signal.RESUME, "a drill")
 
 
 @pytest.mark.req("F3")
@@ -211,7 +211,7 @@ def test_an_alias_that_changes_in_mid_run_is_measured_anew(world: SmallInstallat
         second = tx.verdicts.get(after.verdict or "")
     assert isinstance(second, Passed)
     assert second.inputs["served"]["colours"]["incumbent"] == [["base-2", ""]]  # type: ignore[index]
-    assert replay(world.context(), second.id).agrees
+    assert replay_verdict(world.context(), second.id).agrees
 
 
 def test_a_run_of_a_model_that_is_served_no_more_is_not_shared(
@@ -252,17 +252,17 @@ def test_an_arm_that_was_measured_on_something_else_is_refused(
 
 
 def test_a_stale_verdict_opens_no_chain(world: SmallInstallation) -> None:
-    submission.approve(world.context(), BEN, awaiting(world).id)
+    submission.approve_proposal(world.context(), BEN, awaiting(world).id)
     before = world.suites["colours"]
     changed(world, "template")
     with pytest.raises(ProofRefused, match="no evidence"):
-        fallback_chain.add(
-            world.context(), ADMIN, "chat", Wanted("sim/better"), reason="a spare"
+        fallback_chain.add_fallback(
+            world.context(), ADMIN, "chat", FallbackRequest("sim/better"), reason="a spare"
         )
 
     world.suites["colours"] = before
-    route = fallback_chain.add(
-        world.context(), ADMIN, "chat", Wanted("sim/better"), reason="a spare"
+    route = fallback_chain.add_fallback(
+        world.context(), ADMIN, "chat", FallbackRequest("sim/better"), reason="a spare"
     )
     assert len(route.fallbacks) == 1
 
@@ -291,7 +291,9 @@ def test_scores_of_a_candidate_that_was_replaced_in_mid_run_are_not_asked_for_ag
     assert proposal.phase is Phase.REJECTED
     assert "better-1, better-2" in proposal.closed_because
     assert len(asked) == len(set(asked))
-    again = submission.create(world.context(), ANN, Wish("chat", "sim/better"))
+    again = submission.create_proposal(
+        world.context(), ANN, ProposalRequest("chat", "sim/better")
+    )
     assert again.plans[0].look == 2
 
 
@@ -353,6 +355,6 @@ def test_another_judge_in_mid_run_of_either_arm_takes_a_proposal_of_its_own(
             item, judge = f"colour-{number}", f"judge-{number}"
             scored = Sample(run, item, 0, number, "c", 1.0, 1.0, 1, 1, 0.0, 0.1)
             tx.runs.store_sample(replace(scored, judge_model=judge))
-            assert ("the judge" in evaluation.replaced(world.context(), tx, proposal)) is (
-                number == 2
-            )
+            assert (
+                "the judge" in evaluation.find_replacement(world.context(), tx, proposal)
+            ) is (number == 2)

@@ -14,7 +14,7 @@ from harness.control.context import Context
 from harness.control.providers import checks, header_encryption, registry
 from harness.control.providers.registry import ProviderChange
 from harness.control.routing import targets
-from harness.control.serialize import plain
+from harness.control.serialize import to_plain
 from harness.domain.operations.access import SYSTEM
 from harness.domain.providers.probe import FindingStatus, Heard, Subject
 from harness.domain.routing.target import Provider
@@ -43,12 +43,14 @@ def test_every_provider_is_asked_and_each_finding_named(
     world: SmallInstallation, sim: str
 ) -> None:
     ctx = with_door(world, HttpProviderProbe(SystemClock()))
-    registry.change(ctx, SYSTEM, "sim", ProviderChange(api_base=sim, reason="it runs"))
-    targets.add(ctx, SYSTEM, TargetSeed("sim", "sim-base"))
-    registry.change(ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1"))
-    registry.change(ctx, SYSTEM, "groq", ProviderChange())
+    registry.change_provider(ctx, SYSTEM, "sim", ProviderChange(api_base=sim, reason="it runs"))
+    targets.add_target(ctx, SYSTEM, TargetSeed("sim", "sim-base"))
+    registry.change_provider(
+        ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1")
+    )
+    registry.change_provider(ctx, SYSTEM, "groq", ProviderChange())
 
-    found = {each.provider: each for each in checks.run(ctx).providers}
+    found = {each.provider: each for each in checks.run_check(ctx).providers}
 
     assert {e.subject: e.status for e in found["gone"].findings} == {
         Subject.REACHABLE: FindingStatus.FAIL
@@ -80,10 +82,10 @@ def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(
     with serving(lambda _: Response(status=400, raw=said)) as served:
         ctx = with_door(world, HttpProviderProbe(SystemClock()))
         wish = ProviderChange("openai", served.url, "UP_KEY", {"x-own": "hush-hush-hush"})
-        registry.change(ctx, SYSTEM, "up", wish)
-        targets.add(ctx, SYSTEM, TargetSeed("up", "m"))
-        found = checks.run(ctx)
-    shown = json.dumps(plain(found))
+        registry.change_provider(ctx, SYSTEM, "up", wish)
+        targets.add_target(ctx, SYSTEM, TargetSeed("up", "m"))
+        found = checks.run_check(ctx)
+    shown = json.dumps(to_plain(found))
     assert "bad key [hidden]" in shown
     assert SECRET not in shown
     assert "hush" not in shown
@@ -99,9 +101,9 @@ def test_a_stored_header_that_cannot_be_sent_is_said_and_not_shown(
     ctx = with_door(world, HttpProviderProbe(SystemClock()))
     up = Provider("up", "openai", "http://127.0.0.1:9/v1", "UP_KEY", {"x-a": value})
     with ctx.store.write() as tx:
-        tx.providers.put(header_encryption.sealed(up, ctx.cipher))
-    found = {each.provider: each for each in checks.run(ctx).providers}["up"]
-    shown = json.dumps(plain(found))
+        tx.providers.put(header_encryption.encrypt_headers(up, ctx.cipher))
+    found = {each.provider: each for each in checks.run_check(ctx).providers}["up"]
+    shown = json.dumps(to_plain(found))
     assert (
         "a header of this provider cannot be sent: the value of the extra header 'x-a'" in shown
     )
@@ -137,14 +139,14 @@ def test_an_odd_first_line_is_shown_without_what_was_sent() -> None:
 def test_looking_again_within_a_minute_asks_nobody(world: SmallInstallation) -> None:
     door = ScriptedProviderProbe(lambda *_: Heard(200, 0.01, b"{}", first_s=0.02))
     ctx = with_door(world, door)
-    first = checks.last(ctx)
+    first = checks.load_last_check(ctx)
     assert first.ok
     asked = list(door.asked)
     assert asked == [("sim", "/models"), ("sim", "/chat/completions")]
-    assert checks.last(world.context()) == first  # another process asks nobody
+    assert checks.load_last_check(world.context()) == first  # another process asks nobody
     assert door.asked == asked
     world.clock.advance(timedelta(minutes=2).total_seconds())
-    assert checks.last(ctx) != first
+    assert checks.load_last_check(ctx) != first
     assert len(door.asked) == 2 * len(asked)
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from harness.control.context import Context
 from harness.control.providers import checks, credentials, registry
-from harness.control.providers.credentials import Change
-from harness.control.providers.matrix import MatrixRow, ProviderHealth, matrix
+from harness.control.providers.credentials import CredentialChange
+from harness.control.providers.matrix import MatrixRow, ProviderHealth, build_matrix
 from harness.control.providers.registry import ProviderChange
 from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
@@ -56,7 +56,7 @@ def test_what_the_kind_does_not_serve_no_model_can_do() -> None:
 
 
 def row(ctx: Context, name: str) -> MatrixRow:
-    [found] = [each for each in matrix(ctx) if each.provider == name]
+    [found] = [each for each in build_matrix(ctx) if each.provider == name]
     return found
 
 
@@ -69,10 +69,10 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
         data_classes={"personal": frozenset({"sim"}), "public": frozenset({"openai", "sim"})},
         cipher=FernetCipher([new_key()].copy),
     )
-    registry.change(ctx, SYSTEM, "openai", ProviderChange())
-    targets.add(ctx, SYSTEM, TargetSeed("openai", "gpt-x"))
+    registry.change_provider(ctx, SYSTEM, "openai", ProviderChange())
+    targets.add_target(ctx, SYSTEM, TargetSeed("openai", "gpt-x"))
     assert not row(ctx, "openai").configured
-    credentials.put(ctx, SYSTEM, "openai", Change(value="sk-of-the-test"))
+    credentials.put_credential(ctx, SYSTEM, "openai", CredentialChange(value="sk-of-the-test"))
 
     found = row(ctx, "openai")
     assert (found.configured, found.has_key) == (True, True)
@@ -82,7 +82,7 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
     assert row(ctx, "sim").models[0].routes == ["chat"]
     bedrock = row(ctx, "bedrock")
     assert (bedrock.configured, bedrock.health) == (False, ProviderHealth.UNKNOWN)
-    assert "sk-of" not in repr(matrix(ctx))
+    assert "sk-of" not in repr(build_matrix(ctx))
 
 
 def test_health_is_what_was_found_last(world: SmallInstallation) -> None:
@@ -92,9 +92,11 @@ def test_health_is_what_was_found_last(world: SmallInstallation) -> None:
         return Heard(200, 0.1, b"{}", first_s=0.2)
 
     ctx = replace(world.context(), door=ScriptedProviderProbe(answer))
-    registry.change(ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1"))
+    registry.change_provider(
+        ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1")
+    )
     assert row(ctx, "gone").health is ProviderHealth.UNKNOWN
-    checks.run(ctx)
+    checks.run_check(ctx)
     assert row(ctx, "gone").health is ProviderHealth.UNHEALTHY
     assert row(ctx, "sim").health is ProviderHealth.HEALTHY
     # Another process, which asked nobody, knows as much; for a day.
@@ -108,11 +110,15 @@ def test_what_failed_with_a_key_that_was_replaced_says_nothing_any_more(
 ) -> None:
     door = ScriptedProviderProbe(lambda *_: Heard(401, 0.1))
     ctx = replace(world.context(), door=door, cipher=FernetCipher([new_key()].copy))
-    credentials.put(ctx, SYSTEM, "sim", Change(value="sk-of-old-0123456789"))
-    checks.run(ctx)
+    credentials.put_credential(
+        ctx, SYSTEM, "sim", CredentialChange(value="sk-of-old-0123456789")
+    )
+    checks.run_check(ctx)
     assert row(ctx, "sim").health is ProviderHealth.UNHEALTHY
 
     world.clock.advance(1.0)
-    credentials.put(ctx, SYSTEM, "sim", Change(value="sk-of-new-0123456789"))
+    credentials.put_credential(
+        ctx, SYSTEM, "sim", CredentialChange(value="sk-of-new-0123456789")
+    )
 
     assert row(ctx, "sim").health is ProviderHealth.UNKNOWN

@@ -10,7 +10,7 @@ from evals.suites.items import Item
 from harness.control.canary import driver, operations
 from harness.control.evals import proof_validity
 from harness.control.proposals import review, submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.providers import credentials, registry
 from harness.control.providers.registry import ProviderChange
 from harness.control.routing import seed, targets
@@ -38,11 +38,11 @@ def provider(world: SmallInstallation, name: str = "sim") -> Provider:
 
 def move(
     world: SmallInstallation, base: str = ELSEWHERE, reason: str = WHY
-) -> registry.ProviderGlance:
+) -> registry.ProviderSummary:
     """A second before and after: runs begin before it or behind it."""
     world.clock.advance(1)
     wish = ProviderChange(api_base=base, reason=reason)
-    done = registry.change(world.context(), EVE, "sim", wish)
+    done = registry.change_provider(world.context(), EVE, "sim", wish)
     world.clock.advance(1)
     return done
 
@@ -78,8 +78,8 @@ def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(
         assert "provider sim was moved by eve" in str(told)
     for signal in (Signal.RESUME, Signal.ADVANCE, Signal.PROMOTE):
         with pytest.raises(ProofRefused, match="sim was moved by eve"):
-            operations.by_hand(world.context(), BEN, "chat", signal, "go on")
-    operations.by_hand(world.context(), BEN, "chat", Signal.ABORT, "measure it again")
+            operations.operate(world.context(), BEN, "chat", signal, "go on")
+    operations.operate(world.context(), BEN, "chat", Signal.ABORT, "measure it again")
     again = world.until_decided(world.propose("sim/good").id)
     assert again.phase is Phase.CANARY
 
@@ -90,7 +90,7 @@ def test_what_waits_for_an_approval_is_proof_no_more(world: SmallInstallation) -
     assert made.id in move(world).outdated[0]
 
     with pytest.raises(ProofRefused, match="stale: provider sim was moved by eve"):
-        submission.approve(world.context(), BEN, made.id)
+        submission.approve_proposal(world.context(), BEN, made.id)
 
 
 def test_what_was_measured_half_before_is_rejected_and_the_next_is_measured_anew(
@@ -119,13 +119,13 @@ def test_one_that_is_moved_for_the_exam_and_put_back_proves_nothing(
     made = world.until_decided(world.propose().id)
     move(world, "http://127.0.0.1:9/v1", "put back")
     with pytest.raises(ProofRefused, match="sim was moved by eve"):
-        submission.approve(world.context(), BEN, made.id)
-    assert "put back" in review.of_proposal(world.context(), made.id).changes[0].text
+        submission.approve_proposal(world.context(), BEN, made.id)
+    assert "put back" in review.review_proposal(world.context(), made.id).changes[0].text
 
 
 def by_credential(world: SmallInstallation, base: str, reason: str) -> object:
-    change = credentials.Change(api_base=base, reason=reason)
-    return credentials.put(world.context(), EVE, "sim", change)
+    change = credentials.CredentialChange(api_base=base, reason=reason)
+    return credentials.put_credential(world.context(), EVE, "sim", change)
 
 
 def by_file(world: SmallInstallation, base: str, reason: str) -> object:
@@ -139,12 +139,12 @@ def by_header(world: SmallInstallation, value: str, reason: str) -> object:
     headers = {"x-upstream": value.rpartition("/")[0]}
     check_headers(headers)
     wish = ProviderChange(extra_headers=headers, reason=reason)
-    return registry.change(world.context(), EVE, "sim", wish)
+    return registry.change_provider(world.context(), EVE, "sim", wish)
 
 
 def by_provider(world: SmallInstallation, base: str, reason: str) -> object:
     wish = ProviderChange(api_base=base, reason=reason)
-    return registry.change(world.context(), EVE, "sim", wish)
+    return registry.change_provider(world.context(), EVE, "sim", wish)
 
 
 @pytest.mark.parametrize("way", [by_provider, by_credential, by_file, by_header])
@@ -163,7 +163,9 @@ def test_every_way_to_move_one_in_use_wants_a_reason_and_makes_verdicts_stale(
     assert moved is not None
     assert (moved.by, moved.reason, moved.at) == ("eve", WHY, world.clock.now())
     with world.store.read() as tx:
-        found = proof_validity.of(world.context(), tx, tx.verdicts.get(made.verdict or ""))
+        found = proof_validity.assess_proof(
+            world.context(), tx, tx.verdicts.get(made.verdict or "")
+        )
     assert "provider sim was moved by eve" in found.words
     with world.store.read() as tx:
         event = next(e for e in tx.audit.tail() if "moved_at" in e.details)
@@ -175,8 +177,10 @@ def test_another_key_or_price_and_the_same_address_are_no_move(
 ) -> None:
     ctx = world.context()
     same = ProviderChange(api_base="http://127.0.0.1:9/v1/", api_key_env="ANOTHER")
-    assert registry.change(ctx, EVE, "sim", same).answers_since is None
-    credentials.put(ctx, EVE, "sim", credentials.Change(value="sk-of-the-same-place"))
+    assert registry.change_provider(ctx, EVE, "sim", same).answers_since is None
+    credentials.put_credential(
+        ctx, EVE, "sim", credentials.CredentialChange(value="sk-of-the-same-place")
+    )
     targets.put_provider(ctx, EVE, replace(provider(world), prices={}))
     assert provider(world).moved is None
 
@@ -189,12 +193,12 @@ def test_another_key_or_price_and_the_same_address_are_no_move(
 def test_one_that_was_removed_and_comes_back_has_moved(world: SmallInstallation) -> None:
     ctx = world.context()
     away = ProviderChange("custom", "http://127.0.0.1:7/v1")
-    assert registry.change(ctx, EVE, "away", away).answers_since is None
+    assert registry.change_provider(ctx, EVE, "away", away).answers_since is None
     world.clock.advance(1)
     with world.store.write() as tx:
-        targets.find_or_register(ctx, tx, EVE, "away/model")
-    registry.remove(ctx, EVE, "away")
-    back = registry.change(ctx, EVE, "away", away)
+        targets.find_or_register_target(ctx, tx, EVE, "away/model")
+    registry.remove_provider(ctx, EVE, "away")
+    back = registry.change_provider(ctx, EVE, "away", away)
     assert back.answers_since == world.clock.now()
 
 
@@ -208,14 +212,16 @@ def test_a_clock_that_was_set_back_makes_no_run_younger_than_the_move(
     by_provider(world, ELSEWHERE, WHY)
     with world.store.read() as tx:
         verdict = tx.verdicts.get(made.verdict or "")
-        assert not proof_validity.of(world.context(), tx, verdict).holds
+        assert not proof_validity.assess_proof(world.context(), tx, verdict).holds
 
 
 def test_an_approver_sees_who_moved_it_and_why(world: SmallInstallation) -> None:
     world.policy = approved()
     move(world)
-    made = submission.create(world.context(), EVE, Wish("chat", "sim/better", "x"))
-    (change,) = review.of_proposal(world.context(), made.id).changes
+    made = submission.create_proposal(
+        world.context(), EVE, ProposalRequest("chat", "sim/better", "x")
+    )
+    (change,) = review.review_proposal(world.context(), made.id).changes
     assert (change.what, change.by) == ("provider", "eve")
     assert WHY in change.text
 
@@ -248,7 +254,7 @@ def test_a_policy_of_one_person_is_held_as_well(world: SmallInstallation) -> Non
     move(world)
     world.turn()
     with pytest.raises(ProofRefused):
-        operations.by_hand(world.context(), BEN, "chat", Signal.RESUME, "go on")
+        operations.operate(world.context(), BEN, "chat", Signal.RESUME, "go on")
 
 
 def test_what_is_measured_again_after_a_move_is_another_look(world: SmallInstallation) -> None:

@@ -23,7 +23,7 @@ FLEX = ProviderChange(extra_body={"service_tier": "flex"})
 
 
 def test_a_provider_of_a_kind_needs_its_name_alone(world: SmallInstallation) -> None:
-    made = registry.change(world.context(), SYSTEM, "groq", ProviderChange())
+    made = registry.change_provider(world.context(), SYSTEM, "groq", ProviderChange())
     assert (made.kind, made.api_base) == ("groq", "https://api.groq.com/openai/v1")
     assert made.api_key_env == "GROQ_API_KEY"
     assert world.store.snapshot().providers["groq"].kind == "groq"
@@ -32,8 +32,10 @@ def test_a_provider_of_a_kind_needs_its_name_alone(world: SmallInstallation) -> 
 def test_what_is_not_named_stays_as_it_is(world: SmallInstallation) -> None:
     ctx = world.context()
     wish = ProviderChange("custom", "http://10.0.0.8/v1", "K", {"x-a": "hush"}, {"n": 1})
-    registry.change(ctx, SYSTEM, "mine", wish, create=True)
-    after = registry.change(ctx, SYSTEM, "mine", ProviderChange(api_key_env="L"), create=False)
+    registry.change_provider(ctx, SYSTEM, "mine", wish, create=True)
+    after = registry.change_provider(
+        ctx, SYSTEM, "mine", ProviderChange(api_key_env="L"), create=False
+    )
     assert (after.api_base, after.api_key_env) == ("http://10.0.0.8/v1", "L")
     assert (after.extra_headers, after.extra_body) == (["x-a"], {"n": 1})
 
@@ -56,16 +58,18 @@ def test_what_makes_no_sense_is_refused(
     world: SmallInstallation, name: str, wish: ProviderChange, said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
-        registry.change(world.context(), SYSTEM, name, wish)
+        registry.change_provider(world.context(), SYSTEM, name, wish)
 
 
 def test_adding_is_for_new_ones_and_setting_for_known_ones(world: SmallInstallation) -> None:
     with pytest.raises(Conflict, match="provider set sim"):
-        registry.change(world.context(), SYSTEM, "sim", ProviderChange(), create=True)
+        registry.change_provider(world.context(), SYSTEM, "sim", ProviderChange(), create=True)
     with pytest.raises(NotFound, match="there are: sim"):
-        registry.change(world.context(), SYSTEM, "groq", ProviderChange(), create=False)
+        registry.change_provider(
+            world.context(), SYSTEM, "groq", ProviderChange(), create=False
+        )
     with pytest.raises(NotAllowed):
-        registry.change(world.context(), VERA, "groq", ProviderChange())
+        registry.change_provider(world.context(), VERA, "groq", ProviderChange())
 
 
 def test_extra_body_is_beneath_what_the_target_says() -> None:
@@ -81,41 +85,45 @@ def test_extra_body_does_not_change_under_what_was_proven_with_it(
 ) -> None:
     ctx = world.context()
     with pytest.raises(Conflict, match=r"route chat"):
-        registry.change(ctx, SYSTEM, "sim", FLEX)
-    registry.change(ctx, SYSTEM, "other", ProviderChange("sim", "http://127.0.0.1:9/v1"))
-    registry.change(ctx, SYSTEM, "other", FLEX)  # nothing was asked yet
-    targets.add(ctx, SYSTEM, TargetSeed("other", "good"))
-    worker_supervision.start_by_hand(ctx, SYSTEM, "colours", "other/good", items=5)
+        registry.change_provider(ctx, SYSTEM, "sim", FLEX)
+    registry.change_provider(
+        ctx, SYSTEM, "other", ProviderChange("sim", "http://127.0.0.1:9/v1")
+    )
+    registry.change_provider(ctx, SYSTEM, "other", FLEX)  # nothing was asked yet
+    targets.add_target(ctx, SYSTEM, TargetSeed("other", "good"))
+    worker_supervision.start_run(ctx, SYSTEM, "colours", "other/good", items=5)
     with pytest.raises(Conflict, match=r"eval runs"):
-        registry.change(ctx, SYSTEM, "other", ProviderChange(extra_body={}))
+        registry.change_provider(ctx, SYSTEM, "other", ProviderChange(extra_body={}))
 
 
 def test_a_provider_in_use_is_not_removed(world: SmallInstallation) -> None:
     ctx = world.context()
     with pytest.raises(Conflict, match="route chat"):
-        registry.remove(ctx, SYSTEM, "sim")
-    registry.change(ctx, SYSTEM, "groq", ProviderChange())
-    targets.add(ctx, SYSTEM, TargetSeed("groq", "llama"))
+        registry.remove_provider(ctx, SYSTEM, "sim")
+    registry.change_provider(ctx, SYSTEM, "groq", ProviderChange())
+    targets.add_target(ctx, SYSTEM, TargetSeed("groq", "llama"))
     with pytest.raises(NotAllowed):
-        registry.remove(ctx, VERA, "groq")
+        registry.remove_provider(ctx, VERA, "groq")
 
-    registry.remove(ctx, SYSTEM, "groq")
+    registry.remove_provider(ctx, SYSTEM, "groq")
 
-    assert [each.name for each in registry.overview(ctx)] == ["sim"]
+    assert [each.name for each in registry.list_providers(ctx)] == ["sim"]
     with pytest.raises(NotFound, match="groq"):
-        worker_supervision.start_by_hand(ctx, SYSTEM, "colours", "groq/llama", items=5)
+        worker_supervision.start_run(ctx, SYSTEM, "colours", "groq/llama", items=5)
     with world.store.read() as tx:
         assert tx.audit.tail(1)[0].action == "provider.remove"
 
 
 def test_with_a_provider_its_stored_keys_go(world: SmallInstallation) -> None:
     ctx = replace(world.context(), cipher=FernetCipher([new_key()].copy))
-    credentials.put(ctx, SYSTEM, "groq", credentials.Change(value="gsk-of-the-test"))
-    registry.remove(ctx, SYSTEM, "groq")
+    credentials.put_credential(
+        ctx, SYSTEM, "groq", credentials.CredentialChange(value="gsk-of-the-test")
+    )
+    registry.remove_provider(ctx, SYSTEM, "groq")
     with world.store.read() as tx:
         assert [each.ciphertext for each in tx.credentials.all()] == [""]
-    registry.change(ctx, SYSTEM, "groq", ProviderChange())
-    assert not credentials.get(ctx, "groq").has_value
+    registry.change_provider(ctx, SYSTEM, "groq", ProviderChange())
+    assert not credentials.get_credentials(ctx, "groq").has_value
 
 
 def test_the_api_speaks_camel_case_and_hides_the_headers_values(

@@ -14,7 +14,7 @@ from harness.control.evals import recomputation
 from harness.control.operations import listings, tampering
 from harness.control.proposals import submission
 from harness.control.routing import fallback_chain
-from harness.control.routing.fallback_chain import Wanted
+from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.canary.rollout import Rollout, RolloutState, Signal
 from harness.domain.errors import EvidenceMismatch, ProofRefused
 from harness.domain.operations.access import SYSTEM
@@ -162,7 +162,7 @@ def rollout(world: SmallInstallation, proposal: Proposal) -> Rollout:
 
 
 def told(world: SmallInstallation, kind: AlertKind = AlertKind.EVIDENCE_MISMATCH) -> bool:
-    found = listings.alerts(world.context(), open_only=False)
+    found = listings.list_alerts(world.context(), open_only=False)
     return any(each.kind is kind for each in found)
 
 
@@ -208,7 +208,7 @@ def tampered_while_it_waited(
     """As it stands after control's next turn."""
     world.policy = approved()
     proposal = world.until_decided(world.propose("sim/better").id)
-    submission.approve(world.context(), BEN, proposal.id)
+    submission.approve_proposal(world.context(), BEN, proposal.id)
     change(intruder, proposal)
     world.turn()
     return world.get(proposal.id)
@@ -221,7 +221,7 @@ def test_a_proposal_is_held_whose_evidence_changed_while_it_waited(
     after = tampered_while_it_waited(sql_world, intruder, change)
 
     assert (after.phase, after.rollout) == (Phase.AWAITING_APPROVAL, None)
-    found = listings.alerts(sql_world.context(), open_only=True)
+    found = listings.list_alerts(sql_world.context(), open_only=True)
     assert AlertKind.STATE_UNRECORDED in {each.kind for each in found}
 
 
@@ -281,7 +281,7 @@ def test_a_person_cannot_go_on_with_evidence_that_changed(
     better_score(intruder, proposal)
 
     with pytest.raises(EvidenceMismatch, match="do not give it any more"):
-        operations.by_hand(sql_world.context(), BEN, "chat", signal, "a demo at noon")
+        operations.operate(sql_world.context(), BEN, "chat", signal, "a demo at noon")
 
     assert rollout(sql_world, proposal).live
     assert told(sql_world)
@@ -295,8 +295,12 @@ def test_a_fallback_needs_evidence_that_still_gives_its_verdict(
     better_score(intruder, proposal)
 
     with pytest.raises(ProofRefused, match="has no evidence"):
-        fallback_chain.add(
-            sql_world.context(), SYSTEM, "chat", Wanted("sim/better"), reason="a second one"
+        fallback_chain.add_fallback(
+            sql_world.context(),
+            SYSTEM,
+            "chat",
+            FallbackRequest("sim/better"),
+            reason="a second one",
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.control.evals import verdict_replay
-from harness.control.evals.verdict_replay import Otherwise
+from harness.control.evals.verdict_replay import OtherTerms
 from harness.domain.errors import InputError, NotFound, SignatureInvalid
 from harness.domain.evals.run import Claim, Failed, Inconclusive, Passed
 from harness.runtime.clock import ManualClock
@@ -23,12 +23,12 @@ def test_a_verdict_comes_out_the_same_to_the_byte(
 ) -> None:
     proposal = world.until_decided(world.propose(f"sim/{candidate}").id)
 
-    found = verdict_replay.replay(world.context(), proposal.id)
+    found = verdict_replay.replay_verdict(world.context(), proposal.id)
 
     assert found.agrees, found.differences
     assert found.stored_sha256 == found.again_sha256
     assert found.stored.id == proposal.verdict
-    assert verdict_replay.replay(world.context(), found.stored.id) == found
+    assert verdict_replay.replay_verdict(world.context(), found.stored.id) == found
     assert found.items["colours"] > 0
 
 
@@ -36,22 +36,22 @@ def test_an_open_proposal_has_nothing_to_replay(world: SmallInstallation) -> Non
     proposal = world.propose()
 
     with pytest.raises(NotFound, match="has no verdict yet"):
-        verdict_replay.replay(world.context(), proposal.id)
+        verdict_replay.replay_verdict(world.context(), proposal.id)
     with pytest.raises(NotFound):
-        verdict_replay.replay(world.context(), "v_nobody")
+        verdict_replay.replay_verdict(world.context(), "v_nobody")
 
 
 @pytest.mark.parametrize(
     ("candidate", "terms", "expected"),
     [
-        ("better", Otherwise(), Passed),
-        ("better", Otherwise(alpha=1e-9), Inconclusive),
-        ("equal", Otherwise(claim=Claim.NON_INFERIOR, margin=0.9), Passed),
-        ("worse", Otherwise(claim=Claim.NON_INFERIOR, margin=0.02), Failed),
+        ("better", OtherTerms(), Passed),
+        ("better", OtherTerms(alpha=1e-9), Inconclusive),
+        ("equal", OtherTerms(claim=Claim.NON_INFERIOR, margin=0.9), Passed),
+        ("worse", OtherTerms(claim=Claim.NON_INFERIOR, margin=0.02), Failed),
     ],
 )
 def test_other_terms_are_answered_from_the_same_samples_and_leave_no_trace(
-    world: SmallInstallation, candidate: str, terms: Otherwise, expected: type
+    world: SmallInstallation, candidate: str, terms: OtherTerms, expected: type
 ) -> None:
     proposal = world.until_decided(world.propose(f"sim/{candidate}").id)
     ctx = world.context()
@@ -68,14 +68,14 @@ def test_other_terms_are_answered_from_the_same_samples_and_leave_no_trace(
 def test_registered_terms_give_the_registered_verdict(world: SmallInstallation) -> None:
     proposal = world.until_decided(world.propose("sim/better").id)
 
-    again = verdict_replay.what_if(world.context(), proposal.id, Otherwise())
+    again = verdict_replay.what_if(world.context(), proposal.id, OtherTerms())
 
-    assert again == verdict_replay.replay(world.context(), proposal.id).stored
+    assert again == verdict_replay.replay_verdict(world.context(), proposal.id).stored
 
 
-@pytest.mark.parametrize("terms", [Otherwise(margin=0.0), Otherwise(alpha=1.0)])
+@pytest.mark.parametrize("terms", [OtherTerms(margin=0.0), OtherTerms(alpha=1.0)])
 def test_terms_that_no_comparison_can_have_are_refused(
-    world: SmallInstallation, terms: Otherwise
+    world: SmallInstallation, terms: OtherTerms
 ) -> None:
     proposal = world.until_decided(world.propose("sim/better").id)
 
@@ -106,5 +106,5 @@ def test_a_score_that_was_changed_behind_our_back_is_named(
     raw.close()
 
     with pytest.raises(SignatureInvalid, match=f"row sample {candidate_run}"):
-        verdict_replay.replay(world.context(), proposal.id)
+        verdict_replay.replay_verdict(world.context(), proposal.id)
     world.store.close()

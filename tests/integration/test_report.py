@@ -24,9 +24,9 @@ from harness.cli.routing.target_options import TargetOptions, target_asked
 from harness.config.routing import target_seed
 from harness.control.proposals import gate_run as standalone
 from harness.control.proposals import submission
-from harness.control.proposals.format_failures import lost_by_form
-from harness.control.proposals.gate_run import Question
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.format_failures import find_format_failures
+from harness.control.proposals.gate_run import ComparisonRequest
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.canary.observation import Traffic
 from harness.domain.errors import NotFound
@@ -38,9 +38,9 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
 from harness.gate.offline.pairs import UNSCORED_HIGH
-from harness.report.content import TELLING, Report, gather
-from harness.report.junit import junit
-from harness.report.markdown import markdown
+from harness.report.content import MAX_TELLING, Report, gather_report
+from harness.report.junit import render_junit
+from harness.report.markdown import render_markdown
 from harness.report.markdown_escaping import SHOWN
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
@@ -54,7 +54,7 @@ SUITES = {"tickets": "label", "extraction": "json_fields"}
 
 def reported(world: SmallInstallation, candidate: str = "sim/better") -> Report:
     proposal = world.until_decided(world.propose(candidate).id)
-    return gather(world.context(), proposal.id)
+    return gather_report(world.context(), proposal.id)
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,11 @@ def test_the_first_line_says_what_to_do(
     verdict = report.comparison.verdict
     assert verdict is not None
 
-    text = markdown(report)
+    text = render_markdown(report)
     assert text.startswith(head)
     assert verdict.reason in text
     assert f"swapgate replay {verdict.id}" in text
-    cases = ET.fromstring(junit(report)).findall("testsuite/testcase")  # noqa: S314 - our own
+    cases = ET.fromstring(render_junit(report)).findall("testsuite/testcase")  # noqa: S314 - our own
     assert [case.find(problem) is not None for case in cases if problem] == [True] * bool(
         problem
     )
@@ -94,25 +94,25 @@ def test_what_an_early_decision_saved_is_said(world: SmallInstallation) -> None:
         for side in found.suites
     ]
     early = replace(found, suites=cut)
-    assert "planned answers" not in markdown(report)
+    assert "planned answers" not in render_markdown(report)
     assert early.savings is not None
     assert (early.savings.answers, early.savings.planned) == (85, 120)
-    assert early.stopped_early in markdown(replace(report, comparison=early))
+    assert early.stopped_early in render_markdown(replace(report, comparison=early))
     assert "of 60 items: 85 of 120 planned answers were asked for" in early.stopped_early
 
 
 def test_an_open_comparison_says_that_it_is_open(world: SmallInstallation) -> None:
     proposal = world.propose()
-    report = gather(world.context(), proposal.id)
+    report = gather_report(world.context(), proposal.id)
 
-    assert markdown(report).startswith("# No verdict yet")
-    assert "0" in ET.fromstring(junit(report)).findall("testsuite")[0].attrib["tests"]  # noqa: S314
+    assert render_markdown(report).startswith("# No verdict yet")
+    assert "0" in ET.fromstring(render_junit(report)).findall("testsuite")[0].attrib["tests"]  # noqa: S314
 
 
 def test_losses_and_wins_share_the_most_telling_answers(world: SmallInstallation) -> None:
     for candidate in ("sim/worse", "sim/better"):
         telling = reported(world, candidate).telling
-        assert 0 < len(telling) <= TELLING
+        assert 0 < len(telling) <= MAX_TELLING
         changes = [each.candidate_score - each.incumbent_score for each in telling]
         assert 0.0 not in changes
         assert changes[0] == min(changes)
@@ -134,7 +134,7 @@ def test_what_a_model_wrote_stays_data(answer: str, tmp_path: Path) -> None:
     def script(target: Target, item: Item, _epoch: int) -> str:
         return str(item.target) if target.model == "base" else answer
 
-    text = markdown(written(script, tmp_path))
+    text = render_markdown(written(script, tmp_path))
 
     outside: list[str] = []
     fence = ""
@@ -157,7 +157,7 @@ def test_a_long_answer_is_cut_and_says_so(tmp_path: Path) -> None:
     def script(target: Target, item: Item, _epoch: int) -> str:
         return str(item.target) if target.model == "base" else "long " * SHOWN
 
-    text = markdown(written(script, tmp_path))
+    text = render_markdown(written(script, tmp_path))
 
     assert "[…]" in text
     assert max(map(len, text.splitlines())) < 2 * SHOWN
@@ -166,7 +166,7 @@ def test_a_long_answer_is_cut_and_says_so(tmp_path: Path) -> None:
 def test_control_characters_do_not_break_the_xml(tmp_path: Path) -> None:
     report = written(lambda *_: "\x00\x1b[31m", tmp_path)
 
-    assert ET.fromstring(junit(report)).tag == "testsuites"  # noqa: S314 - our own
+    assert ET.fromstring(render_junit(report)).tag == "testsuites"  # noqa: S314 - our own
 
 
 def example_world(tmp_path: Path) -> SmallInstallation:
@@ -210,14 +210,14 @@ def example_world(tmp_path: Path) -> SmallInstallation:
     asked = (RouteSuite("tickets"), RouteSuite("extraction", SuiteRole.REQUIRED))
     for name, suites_ in (("support", asked), ("forms", (RouteSuite("extraction"),))):
         settings = RouteSettings(suites=suites_)
-        routes.create(ctx, SYSTEM, name, "sim/sim-base", settings=settings)
+        routes.create_route(ctx, SYSTEM, name, "sim/sim-base", settings=settings)
     return world
 
 
 def example(tmp_path: Path) -> tuple[SmallInstallation, Proposal]:
     world = example_world(tmp_path)
-    wish = Wish("support", "sim/sim-better", "half the price")
-    made = submission.create(world.context(), ANN, wish)
+    wish = ProposalRequest("support", "sim/sim-better", "half the price")
+    made = submission.create_proposal(world.context(), ANN, wish)
     a_fortnight_of_traffic(world, made.incumbent)
     return world, world.until_decided(made.id)
 
@@ -247,7 +247,7 @@ def a_fortnight_of_traffic(world: SmallInstallation, incumbent: str) -> None:
 def test_the_report_in_the_docs_is_what_the_code_writes(tmp_path: Path) -> None:
     """With SWAPGATE_WRITE_DOCS=1 it is written anew."""
     world, proposal = example(tmp_path)
-    text = markdown(gather(world.context(), proposal.id))
+    text = render_markdown(gather_report(world.context(), proposal.id))
     if os.environ.get("SWAPGATE_WRITE_DOCS") == "1":
         EXAMPLE.write_text(text, encoding="utf-8")
 
@@ -259,7 +259,7 @@ def test_the_bill_is_reckoned_from_recorded_traffic_and_the_candidates_own_token
     tmp_path: Path,
 ) -> None:
     world, proposal = example(tmp_path)
-    found = gather(world.context(), proposal.id).comparison.forecast
+    found = gather_report(world.context(), proposal.id).comparison.forecast
     with world.store.read() as tx:
         ours = [s for pair in proposal.runs.values() for s in tx.runs.samples(pair.incumbent)]
         theirs = [s for pair in proposal.runs.values() for s in tx.runs.samples(pair.candidate)]
@@ -282,7 +282,7 @@ def test_the_bill_is_reckoned_from_recorded_traffic_and_the_candidates_own_token
 
 def test_rows_by_tag_add_up_to_what_was_used(tmp_path: Path) -> None:
     world, proposal = example(tmp_path)
-    report = gather(world.context(), proposal.id)
+    report = gather_report(world.context(), proposal.id)
 
     for part in report.suites:
         of_item = world.context().suites.tags(part.side.plan.suite)
@@ -297,15 +297,17 @@ def test_a_candidate_that_loses_by_form_gets_a_remedy_and_five_examples(
     tmp_path: Path,
 ) -> None:
     world = example_world(tmp_path)
-    made = submission.create(world.context(), ANN, Wish("forms", "sim/sim-fenced", "a test"))
-    report = gather(world.context(), world.until_decided(made.id).id)
-    text = markdown(report)
+    made = submission.create_proposal(
+        world.context(), ANN, ProposalRequest("forms", "sim/sim-fenced", "a test")
+    )
+    report = gather_report(world.context(), world.until_decided(made.id).id)
+    text = render_markdown(report)
 
     assert text.startswith("# FORMAT MISMATCH: `sim/sim-fenced` loses by form")
     assert "puts its answer into a code fence" in text
     assert "swapgate model add sim/sim-fenced --prompt-addendum 'Answer with the JSON" in text
     assert "response_format: json_object" in text
-    (lost,) = lost_by_form(report.comparison)
+    (lost,) = find_format_failures(report.comparison)
     assert len(lost.examples) == 5
     assert not {each.item for each in report.telling} & {each.item for each in lost.examples}
     assert lost.strict_delta < 0 < lost.lenient_delta
@@ -316,12 +318,12 @@ def test_a_candidate_that_loses_by_form_gets_a_remedy_and_five_examples(
         assert each.item in text
 
 
-def question_of(command: str) -> Question:
+def question_of(command: str) -> ComparisonRequest:
     """As `swapgate gate run` reads it."""
     program, *group, verb = (words := shlex.split(command))[:3]
     assert (program, *group, verb) == ("swapgate", "gate", "run")
     given = gate_run.make_context("run", words[3:]).params
-    return Question(
+    return ComparisonRequest(
         given["suites"],
         target_seed(given["incumbent"]),
         target_asked(given["candidate"], cast("TargetOptions", given)),
@@ -347,30 +349,34 @@ def registered_anew(world: SmallInstallation, tmp_path: Path, command: str) -> P
     shipped_ones = config.load(None, home, defaults=defaults)
     settings = replace(shipped_ones, providers=providers)
     ctx = world.context(MemoryStore(secret=SECRET, clock=world.clock))
-    return standalone.register(ctx, SYSTEM, settings, question_of(command))
+    return standalone.register_comparison(ctx, SYSTEM, settings, question_of(command))
 
 
 @pytest.mark.req("A7", "F5")
 @pytest.mark.parametrize(
     "wish",
     [
-        Wish("many", "sim/sim-better", "half the price", Claim.SUPERIOR),
-        Wish("many", "sim/sim-better", "it's dearer\nhere", Claim.NON_INFERIOR, 0.035),
-        Wish("many", "sim/sim-better", "", Claim.CHEAPER, 0.02, min_saving=0.15),
-        Wish("many", "sim/sim-fenced", "", Claim.SUPERIOR, 0.07),
+        ProposalRequest("many", "sim/sim-better", "half the price", Claim.SUPERIOR),
+        ProposalRequest(
+            "many", "sim/sim-better", "it's dearer\nhere", Claim.NON_INFERIOR, 0.035
+        ),
+        ProposalRequest("many", "sim/sim-better", "", Claim.CHEAPER, 0.02, min_saving=0.15),
+        ProposalRequest("many", "sim/sim-fenced", "", Claim.SUPERIOR, 0.07),
     ],
 )
-def test_the_printed_command_asks_the_same_question(tmp_path: Path, wish: Wish) -> None:
+def test_the_printed_command_asks_the_same_question(
+    tmp_path: Path, wish: ProposalRequest
+) -> None:
     world = example_world(tmp_path)
     # The primary suite stands last, as a route may list it.
     suites = (RouteSuite("extraction", SuiteRole.GUARD), RouteSuite("tickets"))
-    routes.create(
+    routes.create_route(
         world.context(), SYSTEM, "many", "sim/sim-base", settings=RouteSettings(suites=suites)
     )
-    made = submission.create(world.context(), ANN, wish)
-    report = gather(world.context(), world.until_decided(made.id, turns=1).id)
+    made = submission.create_proposal(world.context(), ANN, wish)
+    report = gather_report(world.context(), world.until_decided(made.id, turns=1).id)
 
-    (command,) = printed(markdown(report))
+    (command,) = printed(render_markdown(report))
     again = registered_anew(world, tmp_path, command)
 
     def by_suite(proposal: Proposal) -> list[SuitePlan]:
@@ -385,11 +391,13 @@ def test_the_printed_command_asks_the_same_question(tmp_path: Path, wish: Wish) 
 @pytest.mark.req("A8", "F10")
 def test_a_gate_run_that_was_thrown_away_names_nothing_that_is_gone(tmp_path: Path) -> None:
     world = example_world(tmp_path)
-    made = submission.create(world.context(), ANN, Wish("forms", "sim/sim-fenced", "a test"))
+    made = submission.create_proposal(
+        world.context(), ANN, ProposalRequest("forms", "sim/sim-fenced", "a test")
+    )
     proposal = world.until_decided(made.id)
-    thrown = gather(world.context(), proposal.id, standalone=True)
-    text = markdown(thrown)
-    kept = markdown(replace(thrown, kept=tmp_path / "a folder"))
+    thrown = gather_report(world.context(), proposal.id, standalone=True)
+    text = render_markdown(thrown)
+    kept = render_markdown(replace(thrown, kept=tmp_path / "a folder"))
 
     assert f"swapgate replay {proposal.verdict}" not in text
     assert "--keep FOLDER" in text
@@ -397,15 +405,17 @@ def test_a_gate_run_that_was_thrown_away_names_nothing_that_is_gone(tmp_path: Pa
     assert f"swapgate replay {proposal.verdict}" in kept
     assert "proposal create" not in text
     with_line, in_json_mode, _ = printed(text)
-    mends = lost_by_form(thrown.comparison, standalone=True)[0].mends
+    mends = find_format_failures(thrown.comparison, standalone=True)[0].mends
     for command, mend in zip((with_line, in_json_mode), mends, strict=True):
         assert question_of(command).candidate.target.id == mend.target
 
 
 def test_answers_without_a_score_in_another_suite_are_said(tmp_path: Path) -> None:
     world = example_world(tmp_path)
-    made = submission.create(world.context(), ANN, Wish("support", "sim/sim-better", "a test"))
-    report = gather(world.context(), world.until_decided(made.id).id)
+    made = submission.create_proposal(
+        world.context(), ANN, ProposalRequest("support", "sim/sim-better", "a test")
+    )
+    report = gather_report(world.context(), world.until_decided(made.id).id)
     found = report.comparison
     assert found.verdict is not None
     assert found.unscored == []
@@ -421,7 +431,7 @@ def test_answers_without_a_score_in_another_suite_are_said(tmp_path: Path) -> No
     ]
     # The stored verdict's sentence is the primary suite's.
     verdict = replace(found.verdict, suites=tuple(marked))
-    text = markdown(replace(report, comparison=replace(found, verdict=verdict)))
+    text = render_markdown(replace(report, comparison=replace(found, verdict=verdict)))
 
     assert text.startswith("# PASSED")
     assert "**Mind:** extraction: Without a score: 9 of the candidate's" in text
@@ -435,7 +445,7 @@ def test_a_suite_without_a_single_item_has_no_difference(world: SmallInstallatio
     empty = replace(suite, outcome="infra_error", n_used=0, delta=0.0, ci_low=None)
     parts = [replace(part, report=empty) for part in report.suites]
 
-    assert "| not measured | – | – |" in markdown(replace(report, suites=parts))
+    assert "| not measured | – | – |" in render_markdown(replace(report, suites=parts))
     assert comparison.suite_row(empty)[2:5] == ["not measured", "–", "–"]
 
 

@@ -39,19 +39,19 @@ def classed(ctx: Context, route: str, data_class: str) -> None:
 
 def test_an_override_is_kept_told_and_taken_away(world: SmallInstallation) -> None:
     ctx = world.context()
-    routes.create(ctx, ADA, "looks", "sim/base", settings=RouteSettings())
+    routes.create_route(ctx, ADA, "looks", "sim/base", settings=RouteSettings())
 
     override(ctx, "chat", {VISION: "looks", EMBEDDING: "looks"})
-    assert lookup.route(ctx, "chat").settings.overrides == {
+    assert lookup.find_route(ctx, "chat").settings.overrides == {
         VISION: "looks",
         EMBEDDING: "looks",
     }
     assert world.store.snapshot().table.routes["chat"].settings.overrides[VISION] == "looks"
     override(ctx, "chat", {})
 
-    newest, before, *_ = routes.history(ctx, "chat")
+    newest, before, *_ = routes.load_history(ctx, "chat")
     assert before.reason == "overrides: none → vision=looks, embedding=looks"
-    assert routes.difference(before, newest) == {
+    assert routes.describe_difference(before, newest) == {
         "overrides": ("vision=looks, embedding=looks", "")
     }
 
@@ -65,10 +65,10 @@ def test_an_override_names_another_route_that_there_is(world: SmallInstallation)
         override(ctx, "chat", {VISION: "chat"})
     settings = RouteSettings(overrides={VISION: "new"})
     with pytest.raises(InputError, match="names the route itself"):
-        routes.create(ctx, ADA, "new", "sim/base", settings=settings)
+        routes.create_route(ctx, ADA, "new", "sim/base", settings=settings)
 
-    assert list(routes.table(ctx).routes) == ["chat"]
-    assert lookup.route(ctx, "chat").version == 1
+    assert list(routes.load_table(ctx).routes) == ["chat"]
+    assert lookup.find_route(ctx, "chat").version == 1
 
 
 @pytest.mark.req("D8")
@@ -76,7 +76,7 @@ def test_neither_end_of_an_override_gets_a_class_that_the_other_does_not_bear(
     world: SmallInstallation,
 ) -> None:
     ctx = replace(world.context(), data_classes=PERSONAL)
-    routes.create(ctx, ADA, "looks", "sim/base", settings=RouteSettings())
+    routes.create_route(ctx, ADA, "looks", "sim/base", settings=RouteSettings())
     classed(ctx, "chat", "personal")
     with pytest.raises(NotAllowed, match="'looks', which has no data class"):
         override(ctx, "chat", {VISION: "looks"})
@@ -90,7 +90,7 @@ def test_neither_end_of_an_override_gets_a_class_that_the_other_does_not_bear(
     with pytest.raises(NotAllowed, match="'chat' carries personal data"):
         classed(ctx, "chat", "personal")
 
-    assert override_checks.violations(ctx) == []
+    assert override_checks.list_override_violations(ctx) == []
 
 
 @pytest.mark.req("D8")
@@ -98,13 +98,13 @@ def test_what_the_file_no_longer_allows_is_found(world: SmallInstallation) -> No
     both = {"personal": frozenset({"sim"}), "health": frozenset({"sim"})}
     ctx = replace(world.context(), data_classes=both)
     settings = RouteSettings(data_class="health")
-    routes.create(ctx, ADA, "looks", "sim/base", settings=settings)
+    routes.create_route(ctx, ADA, "looks", "sim/base", settings=settings)
     classed(ctx, "chat", "personal")
     override(ctx, "chat", {VISION: "looks"})
 
     wider = replace(ctx, data_classes={**both, "health": frozenset({"sim", "away"})})
 
-    [told] = override_checks.violations(wider)
+    [told] = override_checks.list_override_violations(wider)
     assert "'looks', which carries health data, and 'chat' carries personal data" in told
 
 
@@ -115,13 +115,13 @@ def test_routes_of_the_file_may_name_one_another(
     file.write_text(FILE, encoding="utf-8")
     ctx = replace(world.context(), data_classes=PERSONAL)
 
-    assert seed.seed(ctx, installation.load_settings(file))[-2:] == [
+    assert seed.apply_seed(ctx, installation.load_settings(file))[-2:] == [
         "route mail",
         "route looks",
     ]
 
-    assert lookup.route(ctx, "mail").settings.overrides == {VISION: "looks"}
-    assert lookup.route(ctx, "looks").settings.overrides == {EMBEDDING: "mail"}
+    assert lookup.find_route(ctx, "mail").settings.overrides == {VISION: "looks"}
+    assert lookup.find_route(ctx, "looks").settings.overrides == {EMBEDDING: "mail"}
 
 
 def test_of_a_file_with_a_route_that_cannot_be_none_begins(
@@ -132,8 +132,8 @@ def test_of_a_file_with_a_route_that_cannot_be_none_begins(
 
     # `chat` is in the database already, without a class: there it counts.
     with pytest.raises(NotAllowed, match="'chat', which has no data class"):
-        seed.seed(
+        seed.apply_seed(
             replace(world.context(), data_classes=PERSONAL), installation.load_settings(file)
         )
 
-    assert list(routes.table(world.context()).routes) == ["chat"]
+    assert list(routes.load_table(world.context()).routes) == ["chat"]

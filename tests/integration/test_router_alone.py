@@ -145,10 +145,10 @@ def test_keys_and_a_canary_are_in_force_soon_after_they_are_decided(
         world.start()
         context, secret = world.installation.context, world.installation.secret
 
-        made, text = keys.create(context, SYSTEM, "new", secret=secret)
+        made, text = keys.create_key(context, SYSTEM, "new", secret=secret)
         with world.client(text) as client:
             eventually(lambda: accepted(client))
-            keys.revoke(context, SYSTEM, made.id)
+            keys.revoke_key(context, SYSTEM, made.id)
             eventually(lambda: not accepted(client))
 
         start_canary(world, tmp_path)

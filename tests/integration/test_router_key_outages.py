@@ -29,7 +29,7 @@ def provider() -> Iterator[str]:
 def made(world: Routed, name: str, **limits: Any) -> tuple[str, str]:
     """Its id and its text."""
     ctx, secret = world.installation.context, world.installation.secret
-    key, text = keys.create(ctx, SYSTEM, name, secret=secret, limits=KeyLimits(**limits))
+    key, text = keys.create_key(ctx, SYSTEM, name, secret=secret, limits=KeyLimits(**limits))
     return key.id, text
 
 
@@ -91,7 +91,7 @@ def keys_hold(world: Routed, away: Callable[[], object], back: Callable[[], obje
     """Known keys go on, revoked and unknown ones stay out: also after a start without it."""
     _, narrow = made(world, "budget", budget_day_usd=1000)
     gone_id, gone = made(world, "gone")
-    keys.revoke(world.installation.context, SYSTEM, gone_id)
+    keys.revoke_key(world.installation.context, SYSTEM, gone_id)
     world.start()
 
     def hold() -> None:
@@ -112,7 +112,7 @@ def keys_hold(world: Routed, away: Callable[[], object], back: Callable[[], obje
     # What came meanwhile is in force as soon as the database is back.
     late_id, late = made(world, "late")
     eventually(lambda: status(world, late) == 200)
-    keys.revoke(world.installation.context, SYSTEM, late_id)
+    keys.revoke_key(world.installation.context, SYSTEM, late_id)
     eventually(lambda: status(world, late) == 401)
 
 

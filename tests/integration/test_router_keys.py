@@ -63,7 +63,7 @@ def ask(client: openai.OpenAI) -> dict[str, str]:
 def test_limits_are_in_force_soon_after_they_are_set_and_after_they_are_lifted(
     ctx: Context, tmp_path: Path
 ) -> None:
-    key, text = keys.create(ctx, SYSTEM, "app", secret=SECRET)
+    key, text = keys.create_key(ctx, SYSTEM, "app", secret=SECRET)
     with (
         running_router_on(ctx.store, tmp_path, classes=records.CLEARED) as (url, holder, _),
         openai.OpenAI(base_url=f"{url}/v1", api_key=text, max_retries=0) as client,
@@ -91,7 +91,7 @@ def test_limits_are_in_force_soon_after_they_are_set_and_after_they_are_lifted(
 def test_a_budget_counts_what_every_router_of_the_database_spent(
     ctx: Context, tmp_path: Path
 ) -> None:
-    key, text = keys.create(
+    key, text = keys.create_key(
         ctx, SYSTEM, "app", secret=SECRET, limits=KeyLimits(budget_month_usd=2.5)
     )
     with (
@@ -126,7 +126,7 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
 
 
 def spent(ctx: Context, key: str) -> float:
-    (found,) = (each for each in listings.keys(ctx) if each.id == key)
+    (found,) = (each for each in listings.list_keys(ctx) if each.id == key)
     return found.spent.month_usd
 
 

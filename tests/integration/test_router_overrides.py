@@ -71,9 +71,11 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with server.serve_in_thread(server.simulator(time_scale=0)) as url:
         file = folder / "swapgate.yaml"
         file.write_text(FILE.format(url=f"{url}/v1"), encoding="utf-8")
-        seed.seed(ctx, config.load(file, {}, defaults=package_data.path("config/default.yaml")))
-        _, key = keys.create(ctx, SYSTEM, "app", secret=SECRET)
-        _, narrow = keys.create(ctx, SYSTEM, "narrow", secret=SECRET, routes=["chat"])
+        seed.apply_seed(
+            ctx, config.load(file, {}, defaults=package_data.path("config/default.yaml"))
+        )
+        _, key = keys.create_key(ctx, SYSTEM, "app", secret=SECRET)
+        _, narrow = keys.create_key(ctx, SYSTEM, "narrow", secret=SECRET, routes=["chat"])
         with (
             running_router(with_canary(world.store.snapshot()), folder, QUICK) as router,
             openai.OpenAI(base_url=f"{router.url}/v1", api_key=key, max_retries=0) as client,

@@ -73,8 +73,10 @@ def served(folder: Path, hostile: Hostile, url: str) -> Iterator[Routed]:
         installation = bootstrap.open_installation(place.config, create_secret=True)
         try:
             bootstrap.upgrade_database(installation.settings)
-            seed.seed(installation.context, installation.settings)
-            made = keys.create(installation.context, SYSTEM, "test", secret=installation.secret)
+            seed.apply_seed(installation.context, installation.settings)
+            made = keys.create_key(
+                installation.context, SYSTEM, "test", secret=installation.secret
+            )
             yield Routed(place, installation, made[1])
         finally:
             installation.close()

@@ -15,7 +15,7 @@ from evals.sim.simulator import Simulator
 from harness.control.context import Context
 from harness.control.routing import kill_switch
 from harness.control.shadow import shadows
-from harness.control.shadow.shadows import ShadowStatus, WantedShadow
+from harness.control.shadow.shadows import ShadowRequest, ShadowStatus
 from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.operations.access import Actor, ApiKey, Role, key_hash
 from harness.domain.routing.kill_switch import Source, force_of
@@ -62,8 +62,8 @@ class Scene:
     sim: Simulator
 
     def start(self, **changed: Any) -> Shadow:
-        wanted = WantedShadow("support", NEW.name, replace(ALL, **changed), "a test")
-        made = shadows.start(self.ctx, ADA, wanted)
+        wanted = ShadowRequest("support", NEW.name, replace(ALL, **changed), "a test")
+        made = shadows.start_shadow(self.ctx, ADA, wanted)
         self.settled()
         wait_until(lambda: self.recorder.shadows.used(made.id, CLOCK.now().date()) is not None)
         return made
@@ -94,8 +94,8 @@ class Scene:
 
     def status(self, condition: Any) -> ShadowStatus:
         """Once it is so."""
-        wait_until(lambda: condition(shadows.status(self.ctx, "support")))
-        return shadows.status(self.ctx, "support")
+        wait_until(lambda: condition(shadows.load_status(self.ctx, "support")))
+        return shadows.load_status(self.ctx, "support")
 
 
 @contextmanager
@@ -174,7 +174,7 @@ def test_answers_are_paired_counted_and_paid_and_users_notice_nothing(
         # Whoever starts without the database still knows of it.
         assert file.load_snapshot(tmp_path / "snapshot.json").shadows == (made,)
 
-        shadows.stop(at.ctx, KIM, "support")
+        shadows.stop_shadow(at.ctx, KIM, "support")
         at.settled()
         at.ask(0)
         assert at.asked() == 4
@@ -254,8 +254,8 @@ def test_nobody_is_asked_under_a_switch_or_for_who_says_no_or_twice(
     with scene(sqlite_url, sim, sim_url, tmp_path) as at:
         at.start()
         at.ask(extra_headers={"x-swapgate-shadow": "off"})
-        force = kill_switch.Wanted(force_of("provider:up"), "a drill")
-        kill_switch.throw(at.ctx, ADA, force, source=Source.CLI)
+        force = kill_switch.SwitchRequest(force_of("provider:up"), "a drill")
+        kill_switch.throw_switch(at.ctx, ADA, force, source=Source.CLI)
         at.settled()
         at.ask()
 
@@ -276,21 +276,21 @@ def test_a_route_that_changes_under_it_is_mirrored_no_more(
         at.ask()
 
         assert at.asked() == 0
-        (said,) = shadows.review(at.ctx)
+        (said,) = shadows.end_finished(at.ctx)
         assert made.id in said
-        assert "ended by" in shadows.status(at.ctx, "support").state
-        assert shadows.review(at.ctx) == ()
+        assert "ended by" in shadows.load_status(at.ctx, "support").state
+        assert shadows.end_finished(at.ctx) == ()
 
 
 def test_what_must_not_be_mirrored_is_refused_with_words(
     sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
 ) -> None:
     with scene(sqlite_url, sim, sim_url, tmp_path) as at:
-        wanted = WantedShadow("support", NEW.name, ALL, "a test")
+        wanted = ShadowRequest("support", NEW.name, ALL, "a test")
 
         def refused(error: type[Exception], word: str, actor: Actor = ADA, **more: Any) -> None:
             with pytest.raises(error, match=word):
-                shadows.start(at.ctx, actor, replace(wanted, **more))
+                shadows.start_shadow(at.ctx, actor, replace(wanted, **more))
 
         refused(NotAllowed, "approver", KIM)
         refused(InputError, "incumbent", candidate=OLD.name)
@@ -299,9 +299,9 @@ def test_what_must_not_be_mirrored_is_refused_with_words(
         refused(InputError, "90 days", lasts=timedelta(days=91))
         refused(NotFound, "no route", route="suport")
         with pytest.raises(NotFound, match="no shadow"):
-            shadows.stop(at.ctx, ADA, "support")
+            shadows.stop_shadow(at.ctx, ADA, "support")
         with pytest.raises(NotFound, match="shadow start"):
-            shadows.status(at.ctx, "support")
+            shadows.load_status(at.ctx, "support")
         change(at, RouteSettings(data_class="health"))
         refused(NotAllowed, "health")
 
@@ -312,4 +312,4 @@ def test_tools_that_act_on_the_world_keep_a_route_out(
     with scene(sqlite_url, sim, sim_url, tmp_path) as at:
         change(at, RouteSettings(side_effects=True))
         with pytest.raises(InputError, match="side_effects"):
-            shadows.start(at.ctx, ADA, WantedShadow("support", NEW.name, ALL, "a test"))
+            shadows.start_shadow(at.ctx, ADA, ShadowRequest("support", NEW.name, ALL, "a test"))

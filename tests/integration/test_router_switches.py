@@ -13,7 +13,7 @@ import pytest
 
 from harness.control.context import Context
 from harness.control.routing import kill_switch
-from harness.control.routing.kill_switch import Wanted
+from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.operations.access import Actor, ApiKey, Role, key_hash
 from harness.domain.routing.kill_switch import Source, Switch, force_of, parse_switches
 from harness.domain.routing.route_changes import CreateRoute
@@ -65,13 +65,13 @@ class Running:
         return Served(headers["x-swapgate-target"], headers.get("x-swapgate-switch", ""))
 
     def throw(self, force: str, **more: object) -> Switch:
-        wanted = Wanted(force_of(force), "a drill", **more)  # type: ignore[arg-type]  # a test's own
-        made = kill_switch.throw(self.ctx, ADA, wanted, source=Source.CLI)
+        wanted = SwitchRequest(force_of(force), "a drill", **more)  # type: ignore[arg-type]  # a test's own
+        made = kill_switch.throw_switch(self.ctx, ADA, wanted, source=Source.CLI)
         self.wait()
         return made
 
     def lift(self, switch: Switch) -> None:
-        kill_switch.lift(self.ctx, ADA, switch.id, reason="over")
+        kill_switch.lift_switch(self.ctx, ADA, switch.id, reason="over")
         self.wait()
 
     def wait(self) -> None:

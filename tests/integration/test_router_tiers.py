@@ -48,9 +48,11 @@ def clients(sim: Simulator, tmp_path: Path) -> Iterator[Clients]:
     with server.serve_in_thread(sim) as url:
         file = tmp_path / "swapgate.yaml"
         file.write_text(FILE.format(url=f"{url}/v1"), encoding="utf-8")
-        seed.seed(ctx, config.load(file, {}, defaults=package_data.path("config/default.yaml")))
-        _, key = keys.create(ctx, SYSTEM, "app", secret=SECRET)
-        _, narrow = keys.create(ctx, SYSTEM, "narrow", secret=SECRET, routes=["frontier"])
+        seed.apply_seed(
+            ctx, config.load(file, {}, defaults=package_data.path("config/default.yaml"))
+        )
+        _, key = keys.create_key(ctx, SYSTEM, "app", secret=SECRET)
+        _, narrow = keys.create_key(ctx, SYSTEM, "narrow", secret=SECRET, routes=["frontier"])
         with (
             running_router(world.store.snapshot(), tmp_path, QUICK) as router,
             openai.OpenAI(base_url=f"{router.url}/v1", api_key=key, max_retries=0) as client,

@@ -19,7 +19,7 @@ import yaml
 from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.control.routing import kill_switch
-from harness.control.routing.kill_switch import Wanted
+from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import Unit
 from harness.domain.routing.kill_switch import Force, ForceKind, Source
@@ -253,15 +253,15 @@ def test_a_switch_a_key_and_a_revision_are_in_force_on_each_of_four_workers(
     with routed(tmp_path, provider, database_url) as world:
         world.start("--workers", "4")
         context, secret = world.installation.context, world.installation.secret
-        made, text = keys.create(context, SYSTEM, "new", secret=secret)
+        made, text = keys.create_key(context, SYSTEM, "new", secret=secret)
         eventually(lambda: on_all(world, lambda met: met.status == 200, text))
-        keys.revoke(context, SYSTEM, made.id)
+        keys.revoke_key(context, SYSTEM, made.id)
         eventually(lambda: on_all(world, lambda met: met.status in UNKNOWN_KEY, text))
 
-        wanted = Wanted(Force(ForceKind.PROVIDER, "sim"), "a drill")
-        thrown = kill_switch.throw(context, SYSTEM, wanted, source=Source.CLI)
+        wanted = SwitchRequest(Force(ForceKind.PROVIDER, "sim"), "a drill")
+        thrown = kill_switch.throw_switch(context, SYSTEM, wanted, source=Source.CLI)
         eventually(lambda: on_all(world, lambda met: met.switch.startswith(thrown.id)))
-        kill_switch.lift(context, SYSTEM, thrown.id, reason="over")
+        kill_switch.lift_switch(context, SYSTEM, thrown.id, reason="over")
         eventually(lambda: on_all(world, lambda met: met.switch == ""))
 
         start_canary(world, tmp_path)

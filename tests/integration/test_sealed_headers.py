@@ -8,7 +8,7 @@ import pytest
 
 from harness import config, package_data
 from harness.control.providers import credentials, header_encryption, registry
-from harness.control.providers.credentials import Change
+from harness.control.providers.credentials import CredentialChange
 from harness.control.providers.registry import ProviderChange
 from harness.control.routing import seed, targets
 from harness.domain.errors import DecryptionFailed
@@ -53,9 +53,9 @@ def test_a_header_is_stored_and_sent_to_routers_encrypted_with_its_name_readable
     snapshot_file.save_snapshot(snapshot, tmp_path / "s.json")
     assert VALUE not in (tmp_path / "s.json").read_text()
     again = snapshot_file.load_snapshot(tmp_path / "s.json")
-    opened = header_encryption.opened_snapshot(again, ctx.cipher).providers["hosted"]
+    opened = header_encryption.decrypt_snapshot(again, ctx.cipher).providers["hosted"]
     assert opened == HOSTED
-    shown = (registry.get(ctx, "hosted"), credentials.get(ctx, "hosted"))
+    shown = (registry.get_provider(ctx, "hosted"), credentials.get_credentials(ctx, "hosted"))
     assert [each.extra_headers for each in shown] == [["x-key"], ["x-key"]]
 
 
@@ -68,13 +68,14 @@ def test_the_same_header_put_again_changes_nothing(
 
     targets.put_provider(ctx, SYSTEM, HOSTED)
     assert seed.apply_providers(ctx, SYSTEM, settings) == []
-    assert seed.differences(ctx, settings) == []
+    assert seed.list_seed_differences(ctx, settings) == []
     assert world.store.etag() == etag
 
     other = replace(HOSTED, extra_headers={"x-key": "another-value"})
     targets.put_provider(ctx, SYSTEM, other)
     assert (
-        header_encryption.opened(stored(world), ctx.cipher).extra_headers == other.extra_headers
+        header_encryption.decrypt_headers(stored(world), ctx.cipher).extra_headers
+        == other.extra_headers
     )
 
 
@@ -84,14 +85,24 @@ def test_headers_are_replaced_whole_and_left_alone_where_they_are_not_named(
     ctx = world.context()
     targets.put_provider(ctx, SYSTEM, HOSTED)
 
-    moved = Change(api_base="http://127.0.0.1:8/v1")
-    credentials.put(ctx, SYSTEM, "hosted", moved)
-    assert header_encryption.opened(stored(world), ctx.cipher).extra_headers == {"x-key": VALUE}
+    moved = CredentialChange(api_base="http://127.0.0.1:8/v1")
+    credentials.put_credential(ctx, SYSTEM, "hosted", moved)
+    assert header_encryption.decrypt_headers(stored(world), ctx.cipher).extra_headers == {
+        "x-key": VALUE
+    }
 
-    credentials.put(ctx, SYSTEM, "hosted", Change(extra_headers={"x-other": "v"}))
-    assert header_encryption.opened(stored(world), ctx.cipher).extra_headers == {"x-other": "v"}
-    registry.change(ctx, SYSTEM, "hosted", ProviderChange(extra_headers={"x-third": "w"}))
-    assert header_encryption.opened(stored(world), ctx.cipher).extra_headers == {"x-third": "w"}
+    credentials.put_credential(
+        ctx, SYSTEM, "hosted", CredentialChange(extra_headers={"x-other": "v"})
+    )
+    assert header_encryption.decrypt_headers(stored(world), ctx.cipher).extra_headers == {
+        "x-other": "v"
+    }
+    registry.change_provider(
+        ctx, SYSTEM, "hosted", ProviderChange(extra_headers={"x-third": "w"})
+    )
+    assert header_encryption.decrypt_headers(stored(world), ctx.cipher).extra_headers == {
+        "x-third": "w"
+    }
 
 
 def test_what_an_older_version_stored_in_clear_is_encrypted_at_the_start(
@@ -101,11 +112,11 @@ def test_what_an_older_version_stored_in_clear_is_encrypted_at_the_start(
     with world.store.write() as tx:
         tx.providers.put(HOSTED)
 
-    assert seed.seed(ctx, settings) == ["encryption of hosted's headers"]
+    assert seed.apply_seed(ctx, settings) == ["encryption of hosted's headers"]
 
     assert stored(world).extra_headers == {}
-    assert header_encryption.opened(stored(world), ctx.cipher) == HOSTED
-    assert seed.seed(ctx, settings) == []
+    assert header_encryption.decrypt_headers(stored(world), ctx.cipher) == HOSTED
+    assert seed.apply_seed(ctx, settings) == []
     with world.store.read() as tx:
         assert VALUE not in json.dumps([str(each) for each in tx.audit.all()])
 
@@ -118,7 +129,9 @@ def test_a_new_encryption_key_encrypts_headers_too(world: SmallInstallation) -> 
     both = replace(ctx, cipher=FernetCipher(lambda: [new, old]))
     assert credentials.rotate_encryption(both, SYSTEM).values == 1
 
-    assert header_encryption.opened(stored(world), FernetCipher(lambda: [new])) == HOSTED
+    assert (
+        header_encryption.decrypt_headers(stored(world), FernetCipher(lambda: [new])) == HOSTED
+    )
     foreign = replace(ctx, cipher=FernetCipher(lambda: [new_key()]))
     with pytest.raises(DecryptionFailed, match="header 'x-key' of provider 'hosted'"):
         credentials.rotate_encryption(foreign, SYSTEM)
@@ -130,7 +143,7 @@ def test_a_header_that_cannot_be_decrypted_holds_nothing_up_and_is_said(
     targets.put_provider(world.context(), SYSTEM, HOSTED)
     foreign = FernetCipher(lambda: [new_key()])
 
-    found = header_encryption.opened_snapshot(world.store.snapshot(), foreign).providers[
+    found = header_encryption.decrypt_snapshot(world.store.snapshot(), foreign).providers[
         "hosted"
     ]
 
@@ -141,7 +154,7 @@ def test_a_header_that_cannot_be_decrypted_holds_nothing_up_and_is_said(
 def test_a_provider_that_is_removed_leaves_no_header_behind(world: SmallInstallation) -> None:
     ctx = world.context()
     targets.put_provider(ctx, SYSTEM, HOSTED)
-    registry.remove(ctx, SYSTEM, "hosted")
+    registry.remove_provider(ctx, SYSTEM, "hosted")
     targets.put_provider(ctx, SYSTEM, replace(HOSTED, extra_headers={}))
 
     assert stored(world).header_names == []
@@ -154,4 +167,4 @@ def test_a_header_that_is_a_key_stands_in_for_one_encrypted_or_not(
     own = replace(HOSTED, extra_headers={"Authorization": "Basic x"})
     targets.put_provider(ctx, SYSTEM, own)
 
-    assert not credentials.get(ctx, "hosted").lacks_key
+    assert not credentials.get_credentials(ctx, "hosted").lacks_key

@@ -151,7 +151,7 @@ def test_no_secret_is_in_anything_that_the_system_writes_or_answers(
 ) -> None:
     world = seeded.world
     installation, said = world.installation, []
-    admin = keys.create(
+    admin = keys.create_key(
         installation.context, SYSTEM, "admin", secret=installation.secret, role=Role.ADMIN
     )[1]
     seeds = [

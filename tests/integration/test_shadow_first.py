@@ -13,11 +13,11 @@ from dashboard.text import shadow_text
 from harness.cli.shadow_stage import stage_text
 from harness.control.operations import alerts
 from harness.control.proposals import comparison, submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.control.shadow import shadows, stage_audit
 from harness.control.shadow import stage as shadow_first
-from harness.control.shadow.shadows import WantedShadow
+from harness.control.shadow.shadows import ShadowRequest
 from harness.control.shadow.stage import ShadowStage
 from harness.domain.errors import InputError, SignatureInvalid
 from harness.domain.operations.access import SYSTEM
@@ -100,7 +100,7 @@ def held(world: SmallInstallation, proposal: Proposal) -> bool:
 
 def shown(world: SmallInstallation, proposal: Proposal) -> ShadowStage:
     """What `proposal show` shows of it."""
-    found = comparison.compare(world.context(), proposal.id).shadow
+    found = comparison.load_comparison(world.context(), proposal.id).shadow
     assert found is not None
     return found
 
@@ -123,8 +123,8 @@ def replayed(world: SmallInstallation) -> set[str]:
     with world.store.read() as tx:
         events = list(tx.audit.all())
     for each in events:
-        if stage_audit.keeps(world.context(), each.number):
-            again = stage_audit.replay(world.context(), each.number)
+        if stage_audit.has_inputs(world.context(), each.number):
+            again = stage_audit.replay_stage(world.context(), each.number)
             assert again.agrees, again.differences
             assert again.again_sha256 == each.details["decided_sha256"]
             found.add(each.action)
@@ -143,14 +143,14 @@ def test_a_healthy_candidate_goes_from_its_pairs_to_its_canary_and_on(
     assert turned(world, proposal).phase is Phase.SHADOW
     assert "19 of 20 compared pairs" in shown(world, proposal).decided.reason
     assert shown(world, proposal).live == shadow.id
-    assert routes.table(world.context()).routes["chat"].canary is None
+    assert routes.load_table(world.context()).routes["chat"].canary is None
     told(world, pairs=1)
 
     opened = turned(world, proposal)
 
     assert opened.phase is Phase.CANARY
     assert live(world) is None
-    canary = routes.table(world.context()).routes["chat"].canary
+    canary = routes.load_table(world.context()).routes["chat"].canary
     assert canary is not None
     assert canary.target == proposal.candidate
     assert canary.weight_bps == 100
@@ -218,8 +218,8 @@ def test_spent_money_holds_and_what_a_person_mirrors_then_counts(
         assert turned(world, proposal).phase is Phase.SHADOW
     assert done(world) == before
 
-    more = WantedShadow("chat", "sim/better", ShadowLimits(), "more money")
-    assert shadows.start(world.context(), ANN, more).proposal == proposal.id
+    more = ShadowRequest("chat", "sim/better", ShadowLimits(), "more money")
+    assert shadows.start_shadow(world.context(), ANN, more).proposal == proposal.id
     assert turned(world, proposal).phase is Phase.SHADOW
     assert not held(world, proposal)
     told(world, pairs=8)
@@ -257,7 +257,7 @@ def test_tampering_with_a_shadows_figures_or_policy_is_seen(
 
     number = event(world, "proposal.harm").number
     try:
-        found: Sequence[str] = stage_audit.replay(world.context(), number).differences
+        found: Sequence[str] = stage_audit.replay_stage(world.context(), number).differences
     except SignatureInvalid as error:
         found = [str(error)]
 
@@ -268,28 +268,28 @@ def test_tampering_with_a_shadows_figures_or_policy_is_seen(
 def test_one_that_a_person_stopped_is_not_started_again(world: SmallInstallation) -> None:
     proposal = mirroring(world)
     told(world, pairs=3)
-    shadows.stop(world.context(), BEN, "chat", reason="users complain")
+    shadows.stop_shadow(world.context(), BEN, "chat", reason="users complain")
 
     for _ in range(2):
         assert turned(world, proposal).phase is Phase.SHADOW
 
-    stage = shadow_first.of_route(world.context(), "chat")
+    stage = shadow_first.find_stage_of_route(world.context(), "chat")
     assert stage is not None
     assert stage.decided.move is Move.HOLD
     assert "ben stopped the shadow (users complain)" in stage.decided.reason
     assert held(world, proposal)
-    submission.cancel(world.context(), ANN, proposal.id)
-    alerts.turn(world.context())
+    submission.cancel_proposal(world.context(), ANN, proposal.id)
+    alerts.run_once(world.context())
     assert not held(world, proposal)
 
 
 def test_anothers_shadow_on_the_route_is_waited_for(world: SmallInstallation) -> None:
-    other = WantedShadow("chat", "sim/good", ShadowLimits(), "a look")
-    shadows.start(world.context(), BEN, other)
+    other = ShadowRequest("chat", "sim/good", ShadowLimits(), "a look")
+    shadows.start_shadow(world.context(), BEN, other)
     proposal = mirroring(world)
     assert held(world, proposal)
 
-    shadows.stop(world.context(), BEN, "chat")
+    shadows.stop_shadow(world.context(), BEN, "chat")
     for _ in range(2):
         turned(world, proposal)
 
@@ -323,7 +323,7 @@ def test_a_proof_that_ends_meanwhile_opens_nothing(world: SmallInstallation) -> 
 
     assert rejected.phase is Phase.REJECTED
     assert live(world) is None
-    assert routes.table(world.context()).routes["chat"].canary is None
+    assert routes.load_table(world.context()).routes["chat"].canary is None
 
 
 def test_an_approval_comes_before_the_shadow_and_a_cancel_ends_it(
@@ -332,12 +332,12 @@ def test_an_approval_comes_before_the_shadow_and_a_cancel_ends_it(
     world.policy = approved(MIRRORED)
     proposal = world.propose("sim/better")
     assert world.until_decided(proposal.id).phase is Phase.AWAITING_APPROVAL
-    submission.approve(world.context(), BEN, proposal.id)
+    submission.approve_proposal(world.context(), BEN, proposal.id)
 
     assert turned(world, proposal).phase is Phase.SHADOW
     turned(world, proposal)
     assert live(world) is not None
-    submission.cancel(world.context(), ANN, proposal.id)
+    submission.cancel_proposal(world.context(), ANN, proposal.id)
     turned(world, proposal)
 
     assert live(world) is None
@@ -350,13 +350,13 @@ def test_what_no_shadow_could_see_is_refused_before_it_is_paid_for(
     world.policy = MIRRORED
     ctx = world.context()
     settings = RouteSettings(suites=(RouteSuite("colours"),), side_effects=True)
-    routes.create(ctx, SYSTEM, "orders", "sim/base", settings=settings)
+    routes.create_route(ctx, SYSTEM, "orders", "sim/base", settings=settings)
     targets.put_provider(ctx, SYSTEM, Provider("free", "sim", "http://127.0.0.1:9/v1"))
 
     with pytest.raises(InputError, match="nothing of it is sent twice"):
-        submission.create(ctx, ANN, Wish("orders", "sim/better"))
+        submission.create_proposal(ctx, ANN, ProposalRequest("orders", "sim/better"))
     with pytest.raises(InputError, match=r"providers\.free\.prices"):
-        submission.create(ctx, ANN, Wish("chat", "free/better"))
+        submission.create_proposal(ctx, ANN, ProposalRequest("chat", "free/better"))
 
 
 def lives_on(

@@ -17,7 +17,7 @@ from harness.control.providers import (
     registry,
     sign_in,
 )
-from harness.control.providers.credentials import Change
+from harness.control.providers.credentials import CredentialChange
 from harness.control.providers.registry import ProviderChange
 from harness.domain.errors import (
     ConfigError,
@@ -77,15 +77,17 @@ class Desk:
         """What requests carry; empty for none."""
         with self.ctx.store.read() as tx:
             provider = tx.providers.all()[self.name]
-        keys = provider_secrets.keys_of(self.ctx, provider)
+        keys = provider_secrets.keys_of_provider(self.ctx, provider)
         return keys[0].secret if keys else ""
 
     def after(self, seconds: float) -> int:
         self.world.clock.advance(seconds)
-        return oauth_tokens.renew(self.ctx)
+        return oauth_tokens.renew_tokens(self.ctx)
 
-    def told(self, kind: AlertKind) -> list[alerts.Listed]:
-        return [each for each in listings.alerts(self.ctx, open_only=True) if each.kind is kind]
+    def told(self, kind: AlertKind) -> list[alerts.AlertView]:
+        return [
+            each for each in listings.list_alerts(self.ctx, open_only=True) if each.kind is kind
+        ]
 
 
 @pytest.fixture(params=[COPILOT, CODEX])
@@ -119,7 +121,7 @@ def test_who_signs_in_gets_a_provider_whose_requests_carry_the_token(desk: Desk)
     assert desk.accounts.accepts(desk.token())
     assert desk.code is not None
     assert desk.waited_s == 5.0
-    (shown,) = credentials.overview(desk.ctx)
+    (shown,) = credentials.list_credentials(desk.ctx)
     assert (shown.kind, [each.name for each in shown.stored]) == (desk.name, ["oauth"])
 
 
@@ -226,7 +228,7 @@ def test_who_signed_out_is_signed_out_for_good(desk: Desk) -> None:
 
 def test_taking_the_provider_s_keys_away_ends_the_sign_in_too(desk: Desk) -> None:
     desk.log_in()
-    credentials.remove(desk.ctx, SYSTEM, desk.name)
+    credentials.remove_credential(desk.ctx, SYSTEM, desk.name)
 
     assert desk.after(480) == 0
     assert desk.token() == ""
@@ -254,11 +256,11 @@ def test_only_its_own_prefix_leads_there_and_only_while_somebody_is_signed_in(
     name = f"{desk.name}/gpt-5"
     desk.log_in()
     chosen, guessed = (
-        model_resolution.of(desk.ctx, name),
-        model_resolution.of(desk.ctx, "gpt-5"),
+        model_resolution.resolve_model(desk.ctx, name),
+        model_resolution.resolve_model(desk.ctx, "gpt-5"),
     )
     sign_in.sign_out(desk.ctx, SYSTEM, desk.name)
-    without = model_resolution.of(desk.ctx, name)
+    without = model_resolution.resolve_model(desk.ctx, name)
 
     assert (chosen.target, guessed.target, without.target) == (name, None, None)
     (why,) = (each.reason for each in without.rules if each.rule is Rule.OAUTH)
@@ -268,14 +270,17 @@ def test_only_its_own_prefix_leads_there_and_only_while_somebody_is_signed_in(
 def test_a_key_is_no_sign_in(desk: Desk) -> None:
     """Whichever way it comes; also one that an older version took."""
     way = f"`swapgate credential login {desk.name}`"
-    for change in (Change(value="sk-1"), Change(value="sk-1", key=KEY_NAME, first=True)):
+    for change in (
+        CredentialChange(value="sk-1"),
+        CredentialChange(value="sk-1", key=KEY_NAME, first=True),
+    ):
         with pytest.raises(InputError, match=way):
-            credentials.put(desk.ctx, SYSTEM, desk.name, change)
-    credentials.put(desk.ctx, SYSTEM, desk.name, Change())
-    registry.change(desk.ctx, SYSTEM, desk.name, ProviderChange(api_key_env="ACCOUNT"))
+            credentials.put_credential(desk.ctx, SYSTEM, desk.name, change)
+    credentials.put_credential(desk.ctx, SYSTEM, desk.name, CredentialChange())
+    registry.change_provider(desk.ctx, SYSTEM, desk.name, ProviderChange(api_key_env="ACCOUNT"))
     environ = {"GROQ_API_KEY": "gsk-1", "ACCOUNT": "sk-1"}
     with pytest.raises(InputError, match=way):
-        credentials.import_from(desk.ctx, SYSTEM, environ)
+        credentials.import_credentials(desk.ctx, SYSTEM, environ)
     now = desk.ctx.clock.now()
     with desk.ctx.store.write() as tx:
         assert tx.credentials.all() == []
@@ -283,7 +288,7 @@ def test_a_key_is_no_sign_in(desk: Desk) -> None:
             value = desk.ctx.cipher.encrypt("sk-1")
             tx.credentials.put(Credential(desk.name, name, value, 0, now, now, "ann"))
 
-    assert model_resolution.of(desk.ctx, f"{desk.name}/gpt-5").target is None
+    assert model_resolution.resolve_model(desk.ctx, f"{desk.name}/gpt-5").target is None
 
 
 def test_who_may_not_and_what_cannot_be_signed_in_for_is_refused(desk: Desk) -> None:

@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from harness.control.operations import database_check, housekeeping, keys, state_audit
 from harness.control.proposals import submission
 from harness.control.routing import fallback_chain, kill_switch, targets
-from harness.control.routing.chain_evidence import Waive
-from harness.control.routing.fallback_chain import Wanted
+from harness.control.routing.chain_evidence import WaiverRequest
+from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal
@@ -75,19 +75,19 @@ def lived_in(sql_world: SmallInstallation) -> SmallInstallation:
     """With a row in each of the tables, all of them written by the product."""
     world = sql_world
     ctx = world.context()
-    targets.add(ctx, SYSTEM, TargetSeed("sim", "good"))
-    waive = Waive("a test", timedelta(days=1))
-    fallback_chain.add(
-        ctx, SYSTEM, "chat", Wanted("sim/good", waive=waive), reason="a second one"
+    targets.add_target(ctx, SYSTEM, TargetSeed("sim", "good"))
+    waive = WaiverRequest("a test", timedelta(days=1))
+    fallback_chain.add_fallback(
+        ctx, SYSTEM, "chat", FallbackRequest("sim/good", waive=waive), reason="a second one"
     )
-    keys.create(ctx, SYSTEM, "ops", secret=SECRET, role=Role.VIEWER)
-    force = kill_switch.Wanted(
+    keys.create_key(ctx, SYSTEM, "ops", secret=SECRET, role=Role.VIEWER)
+    force = kill_switch.SwitchRequest(
         Force(ForceKind.PROVIDER, "sim"), "an outage", lasts=timedelta(hours=1)
     )
-    kill_switch.throw(ctx, SYSTEM, force, source=Source.CLI)
+    kill_switch.throw_switch(ctx, SYSTEM, force, source=Source.CLI)
     world.policy = approved()
     proposal = world.until_decided(world.propose("sim/better").id)
-    submission.approve(world.context(), BEN, proposal.id, "it is good")
+    submission.approve_proposal(world.context(), BEN, proposal.id, "it is good")
     with world.store.write() as tx:
         tx.credentials.put(replace(CREDENTIAL, created_at=world.clock.now()))
         tx.shadows.add(shadow_of(proposal, world.clock.now()))
@@ -179,14 +179,14 @@ def run_unbound(database: Database, text: str, values: dict[str, Any]) -> None:
 def alerted(world: SmallInstallation) -> list[str]:
     ctx = world.context()
     for _ in range(8):
-        state_audit.turn(ctx)
+        state_audit.run_once(ctx)
     with world.store.read() as tx:
         found = tx.alerts.list(open_only=True, limit=1000)
     return [each.key for each in found if each.kind is AlertKind.STATE_UNRECORDED]
 
 
 def test_what_the_product_wrote_agrees_with_its_log(lived_in: SmallInstallation) -> None:
-    assert database_check.differences(lived_in.context()) == []
+    assert database_check.check_database(lived_in.context()) == []
     assert alerted(lived_in) == []
 
 
@@ -200,7 +200,7 @@ def test_a_change_by_a_role_with_dml_alone_is_refused_or_found(
     except sa.exc.IntegrityError:
         return
 
-    assert database_check.differences(lived_in.context())
+    assert database_check.check_database(lived_in.context())
 
 
 @pytest.mark.parametrize(("table", "verb"), CASES)
@@ -211,7 +211,7 @@ def test_a_change_by_an_owner_without_any_rule_is_found(
     without_rules(database)
     run_unbound(database, text, values)
 
-    assert database_check.differences(lived_in.context())
+    assert database_check.check_database(lived_in.context())
     assert alerted(lived_in)
 
 
@@ -265,7 +265,7 @@ def test_no_row_of_a_signed_table_stops_control_or_a_router_and_each_is_named(
         if not try_unbound(database, *done):
             continue
         tried += 1
-        assert world.store.signature_faults() or database_check.differences(ctx), done
+        assert world.store.signature_faults() or database_check.check_database(ctx), done
         housekeeping.check_snapshot(ctx)
         housekeeping.check_signatures(ctx)
         failed = world.turn(ctx).failed
@@ -288,14 +288,14 @@ def test_what_was_there_before_rows_were_recorded_is_taken_over_once(
     store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     ctx = SmallInstallation(tmp_path, store, clock=clock).context()
     with prepared(database_url) as older:
-        assert len(state_audit.whole(ctx)) > 10
+        assert len(state_audit.compare_all(ctx)) > 10
 
         with store.write() as tx:
             assert tx.audited.take_over(clock.now()) > 10
-        assert state_audit.whole(ctx) == []
+        assert state_audit.compare_all(ctx) == []
 
         older.insert("waiver", WAIVER | {"reason": "r", "author": "eve"})
         with store.write() as tx:
             assert tx.audited.take_over(clock.now()) == 0
-        assert [each.row for each in state_audit.whole(ctx)] == ["waiver:w_1"]
+        assert [each.row for each in state_audit.compare_all(ctx)] == ["waiver:w_1"]
     store.close()

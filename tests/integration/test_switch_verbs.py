@@ -9,7 +9,7 @@ import pytest
 from harness.app import installation
 from harness.control.operations import listings
 from harness.control.routing import kill_switch
-from harness.control.routing.kill_switch import Wanted
+from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.errors import ConfigError, InputError, NotAllowed, NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.kill_switch import (
@@ -51,17 +51,21 @@ def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited
 ) -> None:
     ctx = world.context()
     hour = timedelta(hours=1)
-    short = kill_switch.throw(ctx, BEN, Wanted(SIM, "outage", lasts=hour), source=Source.CLI)
-    long = kill_switch.throw(ctx, BEN, Wanted(SIM, "outage", "chat"), source=Source.REST)
-    assert list(kill_switch.live(ctx)) == [long, short]
+    short = kill_switch.throw_switch(
+        ctx, BEN, SwitchRequest(SIM, "outage", lasts=hour), source=Source.CLI
+    )
+    long = kill_switch.throw_switch(
+        ctx, BEN, SwitchRequest(SIM, "outage", "chat"), source=Source.REST
+    )
+    assert list(kill_switch.list_live_switches(ctx)) == [long, short]
 
     world.clock.advance(3600)
-    assert list(kill_switch.live(ctx)) == [long]
+    assert list(kill_switch.list_live_switches(ctx)) == [long]
 
     for _ in range(2):
-        kill_switch.lift(ctx, Actor("ada", Role.ADMIN, "pr_ada"), long.id, reason="over")
-    assert list(kill_switch.live(ctx)) == []
-    assert len(listings.switches(ctx)) == 2
+        kill_switch.lift_switch(ctx, Actor("ada", Role.ADMIN, "pr_ada"), long.id, reason="over")
+    assert list(kill_switch.list_live_switches(ctx)) == []
+    assert len(listings.list_switches(ctx)) == 2
     with ctx.store.read() as tx:
         events = [each for each in tx.audit.tail() if each.action.startswith("switch.")]
     assert [(each.actor, each.action) for each in reversed(events)] == [
@@ -81,27 +85,31 @@ def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited
 @pytest.mark.parametrize(
     "wanted",
     [
-        Wanted(Force(ForceKind.PROVIDER, "smi"), "a typing error"),
-        Wanted(Force(ForceKind.TARGET, "sim/nobody"), "a typing error"),
-        Wanted(SIM, "a typing error", "chatt"),
+        SwitchRequest(Force(ForceKind.PROVIDER, "smi"), "a typing error"),
+        SwitchRequest(Force(ForceKind.TARGET, "sim/nobody"), "a typing error"),
+        SwitchRequest(SIM, "a typing error", "chatt"),
     ],
 )
-def test_what_is_not_known_cannot_be_forced(world: SmallInstallation, wanted: Wanted) -> None:
+def test_what_is_not_known_cannot_be_forced(
+    world: SmallInstallation, wanted: SwitchRequest
+) -> None:
     with pytest.raises(NotFound):
-        kill_switch.throw(world.context(), BEN, wanted, source=Source.CLI)
+        kill_switch.throw_switch(world.context(), BEN, wanted, source=Source.CLI)
 
 
 def test_a_switch_needs_a_reason_an_approver_and_some_time(world: SmallInstallation) -> None:
     ctx, ann = world.context(), Actor("ann", Role.PROPOSER, "pr_ann")
     with pytest.raises(NotAllowed):
-        kill_switch.throw(ctx, ann, Wanted(SIM, "outage"), source=Source.CLI)
+        kill_switch.throw_switch(ctx, ann, SwitchRequest(SIM, "outage"), source=Source.CLI)
     with pytest.raises(NotAllowed):
-        kill_switch.lift(ctx, ann, "sw_1", reason="over")
+        kill_switch.lift_switch(ctx, ann, "sw_1", reason="over")
     with pytest.raises(InputError, match="reason"):
-        kill_switch.throw(ctx, BEN, Wanted(SIM, " "), source=Source.CLI)
+        kill_switch.throw_switch(ctx, BEN, SwitchRequest(SIM, " "), source=Source.CLI)
     for lasts in (timedelta(0), timedelta(days=366)):
         with pytest.raises(InputError, match="year"):
-            kill_switch.throw(ctx, BEN, Wanted(SIM, "outage", lasts=lasts), source=Source.CLI)
+            kill_switch.throw_switch(
+                ctx, BEN, SwitchRequest(SIM, "outage", lasts=lasts), source=Source.CLI
+            )
 
 
 @pytest.mark.req("B11")

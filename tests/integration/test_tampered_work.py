@@ -9,7 +9,7 @@ from harness.control.canary import operations
 from harness.control.operations import state_audit, tampering
 from harness.control.proposals import alpha_spending, submission
 from harness.control.routing import fallback_chain
-from harness.control.routing.fallback_chain import Wanted
+from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.canary.rollout import Signal
 from harness.domain.errors import ProofRefused
 from harness.domain.operations.access import Actor, Role
@@ -27,7 +27,9 @@ EVE = Actor("eve", Role.ADMIN, "pr_eve")
 
 
 def spare(world: SmallInstallation) -> None:
-    fallback_chain.add(world.context(), EVE, "chat", Wanted("sim/better"), reason="spare")
+    fallback_chain.add_fallback(
+        world.context(), EVE, "chat", FallbackRequest("sim/better"), reason="spare"
+    )
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def test_a_verdict_that_a_person_refused_is_no_proof_for_a_fallback(
     asking: SmallInstallation,
 ) -> None:
     made = asking.until_decided(asking.propose("sim/better").id)
-    submission.refuse(asking.context(), BEN, made.id, "unsafe")
+    submission.refuse_proposal(asking.context(), BEN, made.id, "unsafe")
 
     with pytest.raises(ProofRefused, match="no evidence"):
         spare(asking)
@@ -69,7 +71,7 @@ def test_what_its_rollout_took_from_the_route_comes_back_by_no_other_role(
         world.clock.advance(60)
         world.turn()
     assert world.get(made.id).phase is Phase.PROMOTED
-    operations.by_hand(world.context(), BEN, "chat", Signal.ABORT, "it does harm")
+    operations.operate(world.context(), BEN, "chat", Signal.ABORT, "it does harm")
     assert world.get(made.id).phase is Phase.ROLLED_BACK
 
     with pytest.raises(ProofRefused, match="no evidence"):
@@ -86,12 +88,14 @@ def test_a_proposal_whose_rows_were_written_around_swapgate_is_not_decided(
         tx.alerts.tell([alert])
 
     with pytest.raises(ProofRefused, match="written around Swapgate"):
-        submission.approve(asking.context(), BEN, made.id)
+        submission.approve_proposal(asking.context(), BEN, made.id)
     with asking.store.read() as tx:
         with pytest.raises(ProofRefused):
-            tampering.check(asking.context(), tx, replace(made, phase=Phase.EVALUATING))
+            tampering.require_untampered(
+                asking.context(), tx, replace(made, phase=Phase.EVALUATING)
+            )
         # Which must be able to end.
-        tampering.check(asking.context(), tx, replace(made, phase=Phase.CANARY))
+        tampering.require_untampered(asking.context(), tx, replace(made, phase=Phase.CANARY))
 
 
 @pytest.mark.parametrize("table", ["rollout", "proposal"])
@@ -112,8 +116,8 @@ def test_a_canary_takes_no_step_on_rows_that_were_written_around_swapgate(
         rollout = tx.rollouts.get(made.rollout or "")
     assert (rollout.step, rollout.live) == (0, True)
     with pytest.raises(ProofRefused, match="written around"):
-        operations.by_hand(ctx, BEN, "chat", Signal.ADVANCE, "go on")
-    operations.by_hand(ctx, BEN, "chat", Signal.ABORT, "it does harm")
+        operations.operate(ctx, BEN, "chat", Signal.ADVANCE, "go on")
+    operations.operate(ctx, BEN, "chat", Signal.ABORT, "it does harm")
     assert world.get(made.id).phase is Phase.ROLLED_BACK
 
 
@@ -121,7 +125,7 @@ def test_nothing_is_decided_before_the_log_was_read_to_its_end(
     asking: SmallInstallation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = asking.until_decided(asking.propose("sim/better").id)
-    submission.approve(asking.context(), BEN, made.id)
+    submission.approve_proposal(asking.context(), BEN, made.id)
     monkeypatch.setattr(state_audit, "EVENTS_PER_PAGE", 2)
     monkeypatch.setattr(state_audit, "PAGES_PER_TURN", 1)
     ctx, turns = asking.context(), 0
@@ -145,7 +149,7 @@ def test_the_hold_does_not_rest_on_alerts_that_anybody_can_write(
     world.turn(ctx)
     with owned(world.store) as db:
         db.exec_driver_sql("UPDATE proposal SET reason = 'another'")
-    state_audit.turn(ctx)
+    state_audit.run_once(ctx)
     with written(world.store) as db:
         if hidden == "resolved":
             db.exec_driver_sql("UPDATE alert SET resolved_at = first_seen")
@@ -153,10 +157,10 @@ def test_the_hold_does_not_rest_on_alerts_that_anybody_can_write(
             db.exec_driver_sql("DELETE FROM alert")
 
     with world.store.read() as tx, pytest.raises(ProofRefused, match="written around"):
-        tampering.check(ctx, tx, replace(made, phase=Phase.EVALUATING))
-    state_audit.turn(ctx)
+        tampering.require_untampered(ctx, tx, replace(made, phase=Phase.EVALUATING))
+    state_audit.run_once(ctx)
     with world.store.read() as tx:
-        assert tampering.told(tx)
+        assert tampering.alerted_rows(tx)
 
 
 def test_nothing_is_decided_while_the_audit_log_is_broken(sql_world: SmallInstallation) -> None:
@@ -217,7 +221,7 @@ def test_a_verdict_is_a_look_also_where_its_samples_are_gone(world: SmallInstall
     made = world.until_decided(world.propose("sim/worse").id)
 
     with world.store.read() as tx:
-        assert alpha_spending.taken(tx, replace(made, runs={}))
+        assert alpha_spending.has_looked(tx, replace(made, runs={}))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from harness.bench.canary_benchmark import INCIDENT, detect
 from harness.bench.canary_rules import e_fisher
-from harness.bench.canary_traffic import Traffic, Truth, simulate
+from harness.bench.canary_traffic import SimulatedTraffic, Truth, simulate_traffic
 from harness.domain.canary.guardrails import Tally
 from harness.domain.canary.ranking import place
 from harness.gate.online.assignment import ALARM_AT, log_srm
@@ -60,9 +60,9 @@ def test_restarts_keep_the_promise_too() -> None:
     assert tripped <= upto(0.05, 150) * 150
 
 
-def _healthy(index: int, blocks: int) -> Traffic:
+def _healthy(index: int, blocks: int) -> SimulatedTraffic:
     truth = Truth(size=100, canaries=5)
-    return simulate(truth, blocks, np.random.default_rng([23, index]))
+    return simulate_traffic(truth, blocks, np.random.default_rng([23, index]))
 
 
 @pytest.mark.parametrize("control", [0.01, 0.10])
@@ -86,7 +86,7 @@ def test_a_healthy_canary_is_certified_within_the_planned_exposures() -> None:
 def _ever_certified(truth: Truth, index: int, blocks: int) -> bool:
     state = Certificate()
     rng = np.random.default_rng([29, index])
-    for block in simulate(truth, blocks, rng).counts():
+    for block in simulate_traffic(truth, blocks, rng).counts():
         state = certify(state, _tuple(block), rho_ni=2.0)
         if log_certificate(state, p0=0.01)[0] >= math.log(20.0):
             return True
@@ -136,7 +136,9 @@ def test_the_mean_of_dependent_streams_keeps_the_promise() -> None:
     """The same failures seen twice: a product would count them twice, a mean does not."""
     tripped = 0
     for index in range(300):
-        traffic = simulate(Truth(size=40, canaries=10), 60, np.random.default_rng([41, index]))
+        traffic = simulate_traffic(
+            Truth(size=40, canaries=10), 60, np.random.default_rng([41, index])
+        )
         errors, echo = Restarting(every=10_000), Restarting(every=10_000)
         for block in traffic.counts():
             errors, echo = errors.after(block), echo.after(block)

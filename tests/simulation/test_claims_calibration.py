@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.bench.resampling import resample
-from harness.bench.score_matrix import close_pairs, load
+from harness.bench.resampling import resample_items
+from harness.bench.score_matrix import close_pairs, load_matrix
 from harness.domain.evals.run import Claim, SuitePlan, SuiteRole
 from harness.gate.offline.costs import CostOutcome, judge_costs
 from harness.gate.offline.design import Design
@@ -91,10 +91,12 @@ def test_a_weighted_mean_of_two_suites_errs_no_more_often_than_one(claim: Claim)
     """Pass/fail and graded items together, each suite at the border of the claim."""
     truth = 0.0 if claim is Claim.SUPERIOR else -0.05
     promoted = []
-    pairs = zip(close_pairs(load(BINARY), 4), close_pairs(load(GRADED), 4), strict=True)
+    pairs = zip(
+        close_pairs(load_matrix(BINARY), 4), close_pairs(load_matrix(GRADED), 4), strict=True
+    )
     for index, both in enumerate(pairs):
         rng = np.random.default_rng([47, index])
-        (a, b), (c, d) = (resample(each, truth, (1000, 200), rng) for each in both)
+        (a, b), (c, d) = (resample_items(each, truth, (1000, 200), rng) for each in both)
         mean = 0.7 * (b - a) + 0.3 * (d - c)
         promoted.append(judge_many(mean, Design(claim, 0.05, 200)).promoted.mean())
 
@@ -103,11 +105,11 @@ def test_a_weighted_mean_of_two_suites_errs_no_more_often_than_one(claim: Claim)
 
 
 def test_one_of_three_equal_suites_passes_in_at_most_one_of_twenty() -> None:
-    suites = close_pairs(load(BINARY), 3)
+    suites = close_pairs(load_matrix(BINARY), 3)
     hits = np.zeros(2000, dtype=np.bool_)
     for index, pair in enumerate(suites):
         rng = np.random.default_rng([53, index])
-        a, b = resample(pair, 0.0, (2000, 200), rng)
+        a, b = resample_items(pair, 0.0, (2000, 200), rng)
         # Holm's first limit; nothing is promoted before the end.
         design = Design(Claim.SUPERIOR, 0.05, 200, alpha=0.05 / 3, early=False)
         found = judge_many(b - a, design)

@@ -30,10 +30,10 @@ from evals.suites.items import Item
 from harness.control import reconciler
 from harness.control.canary import operations
 from harness.control.proposals import submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain, routes
-from harness.control.routing.chain_evidence import Waive
-from harness.control.routing.fallback_chain import Wanted
+from harness.control.routing.chain_evidence import WaiverRequest
+from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.canary.rollout import RolloutState, Signal
 from harness.domain.errors import Conflict, IllegalTransition, SwapgateError
 from harness.domain.operations.access import SYSTEM, Actor, Role
@@ -100,7 +100,7 @@ class ControlPlane(RuleBasedStateMachine):
         self.seen: Sequence[Proposal] = ()
         self.ctx = self.world.context()
         suite = RouteSettings(suites=(RouteSuite("colours"),))
-        routes.create(self.ctx, SYSTEM, "mail", "sim/equal", settings=suite)
+        routes.create_route(self.ctx, SYSTEM, "mail", "sim/equal", settings=suite)
 
     def say(self, target: Target, item: Item, epoch: int) -> str:
         if self.down or (self.flaky and item.id.endswith("7")):
@@ -116,7 +116,9 @@ class ControlPlane(RuleBasedStateMachine):
     def propose(self, route: str, model: str, asks: bool) -> None:  # noqa: FBT001 - drawn
         policy: Policy = approved() if asks else POLICY
         ctx = replace(self.ctx, policies={"default": policy})
-        self.attempt(lambda: submission.create(ctx, ANN, Wish(route, f"sim/{model}")))
+        self.attempt(
+            lambda: submission.create_proposal(ctx, ANN, ProposalRequest(route, f"sim/{model}"))
+        )
 
     @rule(
         route=route_names,
@@ -132,7 +134,7 @@ class ControlPlane(RuleBasedStateMachine):
         hours: int,
     ) -> None:
         """Far enough that something can happen to it: chance alone seldom gets to a canary."""
-        table = routes.table(self.ctx)
+        table = routes.load_table(self.ctx)
         skill = SKILL[table.targets[table.routes[route].incumbent].model]
         better = min((s, model) for model, s in SKILL.items() if s > skill or s == 12)[1]
         self.propose(route, better, asks)
@@ -171,27 +173,27 @@ class ControlPlane(RuleBasedStateMachine):
     @precondition(now_in(Phase.AWAITING_APPROVAL))
     @rule(who=people)
     def approve(self, who: Actor) -> None:
-        for each in submission.all_proposals(self.ctx, open_only=True):
-            self.attempt(partial(submission.approve, self.ctx, who, each.id))
+        for each in submission.list_proposals(self.ctx, open_only=True):
+            self.attempt(partial(submission.approve_proposal, self.ctx, who, each.id))
 
     @precondition(now_in(*UNDECIDED, Phase.AWAITING_APPROVAL))
     @rule(route=route_names, who=people, refuses=st.booleans())
     def end(self, route: str, who: Actor, refuses: bool) -> None:  # noqa: FBT001 - drawn
-        for each in submission.all_proposals(self.ctx, route=route, open_only=True):
+        for each in submission.list_proposals(self.ctx, route=route, open_only=True):
             if refuses:
-                self.attempt(partial(submission.refuse, self.ctx, who, each.id, "no"))
+                self.attempt(partial(submission.refuse_proposal, self.ctx, who, each.id, "no"))
             else:
-                self.attempt(partial(submission.cancel, self.ctx, ANN, each.id))
+                self.attempt(partial(submission.cancel_proposal, self.ctx, ANN, each.id))
 
     @precondition(now_in(Phase.CANARY))
     @rule(route=route_names, signal=st.sampled_from([Signal.PAUSE, Signal.RESUME]))
     def pause_or_resume(self, route: str, signal: Signal) -> None:
-        self.attempt(lambda: operations.by_hand(self.ctx, BEN, route, signal, ""))
+        self.attempt(lambda: operations.operate(self.ctx, BEN, route, signal, ""))
 
     @precondition(now_in(Phase.CANARY))
     @rule(route=route_names)
     def abort(self, route: str) -> None:
-        self.attempt(lambda: operations.by_hand(self.ctx, BEN, route, Signal.ABORT, "a drill"))
+        self.attempt(lambda: operations.operate(self.ctx, BEN, route, Signal.ABORT, "a drill"))
 
     @rule(route=route_names)
     def roll_back(self, route: str) -> None:
@@ -211,12 +213,16 @@ class ControlPlane(RuleBasedStateMachine):
         days: int | None,
     ) -> None:
         name, why = f"sim/{model}", "an outage"
-        waive = Waive("a drill", timedelta(days=days)) if days else None
+        waive = WaiverRequest("a drill", timedelta(days=days)) if days else None
         if removes:
-            self.attempt(lambda: fallback_chain.remove(self.ctx, ADA, route, name, reason=why))
+            self.attempt(
+                lambda: fallback_chain.remove_fallback(self.ctx, ADA, route, name, reason=why)
+            )
         else:
-            wanted = Wanted(name, waive=waive)
-            self.attempt(lambda: fallback_chain.add(self.ctx, ADA, route, wanted, reason=why))
+            wanted = FallbackRequest(name, waive=waive)
+            self.attempt(
+                lambda: fallback_chain.add_fallback(self.ctx, ADA, route, wanted, reason=why)
+            )
 
     @rule(seconds=st.sampled_from([1.0, 30.0, 400.0, 3 * 86_400.0, 8 * 86_400.0]))
     def time_goes_by(self, seconds: float) -> None:
@@ -261,7 +267,7 @@ class ControlPlane(RuleBasedStateMachine):
     @precondition(now_in(*UNDER_WAY))
     @rule()
     def another_control_process_looks(self) -> None:
-        self.seen = submission.all_proposals(self.ctx, open_only=True)
+        self.seen = submission.list_proposals(self.ctx, open_only=True)
 
     @precondition(lambda plane: bool(plane.seen))
     @rule()

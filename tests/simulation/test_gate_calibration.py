@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.bench.gate_benchmark import Plan, run
-from harness.bench.gate_measurement import measure, theta0_of
-from harness.bench.resampling import resample
-from harness.bench.score_matrix import close_pairs, load
-from harness.bench.synthetic_scores import Kind, generated
+from harness.bench.gate_benchmark import GateBenchmarkPlan, run_gate_benchmark
+from harness.bench.gate_measurement import measure_rule, theta0_of
+from harness.bench.resampling import resample_items
+from harness.bench.score_matrix import close_pairs, load_matrix
+from harness.bench.synthetic_scores import ScoreKind, generate_scores
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_many
@@ -37,8 +37,8 @@ def upto(rate: float, trials: int) -> float:
 def test_a_candidate_that_is_no_better_is_promoted_in_at_most_one_of_twenty(
     suite: Path, claim: Claim, n: int
 ) -> None:
-    pairs = close_pairs(load(suite), PAIRS)
-    cell = measure(pairs, claim, n=n, lift=0.0, replications=REPLICATIONS, rules=OURS)
+    pairs = close_pairs(load_matrix(suite), PAIRS)
+    cell = measure_rule(pairs, claim, n=n, lift=0.0, replications=REPLICATIONS, rules=OURS)
 
     found = cell["hybrid gate"]
     assert found.mean <= upto(0.05, PAIRS * REPLICATIONS)
@@ -46,8 +46,8 @@ def test_a_candidate_that_is_no_better_is_promoted_in_at_most_one_of_twenty(
 
 
 def test_a_candidate_that_is_ten_points_better_is_found_early() -> None:
-    pairs = close_pairs(load(BINARY), PAIRS)
-    cell = measure(pairs, Claim.SUPERIOR, n=500, lift=0.10, replications=200, rules=OURS)[
+    pairs = close_pairs(load_matrix(BINARY), PAIRS)
+    cell = measure_rule(pairs, Claim.SUPERIOR, n=500, lift=0.10, replications=200, rules=OURS)[
         "hybrid gate"
     ]
 
@@ -56,9 +56,9 @@ def test_a_candidate_that_is_ten_points_better_is_found_early() -> None:
 
 
 def test_the_gate_gives_little_power_away_for_looking_after_every_item() -> None:
-    pairs = close_pairs(load(BINARY), PAIRS)
+    pairs = close_pairs(load_matrix(BINARY), PAIRS)
     rules = ("hybrid gate", "paired t, fixed n")
-    cells = measure(pairs, Claim.SUPERIOR, n=500, lift=0.05, replications=200, rules=rules)
+    cells = measure_rule(pairs, Claim.SUPERIOR, n=500, lift=0.05, replications=200, rules=rules)
 
     assert cells["paired t, fixed n"].mean - cells["hybrid gate"].mean <= 0.06
 
@@ -75,25 +75,25 @@ def test_rare_losses_alone_do_not_pass_as_non_inferior() -> None:
 @pytest.mark.parametrize("claim", list(QUALITY_CLAIMS))
 def test_an_equal_candidate_is_called_worse_in_at_most_one_of_twenty(claim: Claim) -> None:
     rejected = []
-    for index, pair in enumerate(close_pairs(load(BINARY), PAIRS)):
+    for index, pair in enumerate(close_pairs(load_matrix(BINARY), PAIRS)):
         rng = np.random.default_rng([17, index])
-        a, b = resample(pair, 0.0, (REPLICATIONS, 200), rng)
+        a, b = resample_items(pair, 0.0, (REPLICATIONS, 200), rng)
         rejected.append(judge_many(b - a, Design(claim, 0.05, 200)).rejected.mean())
 
     assert float(np.mean(rejected)) <= upto(0.05, PAIRS * REPLICATIONS)
 
 
 def test_the_resampled_truth_is_the_one_that_was_asked_for() -> None:
-    for index, pair in enumerate(close_pairs(load(GRADED), PAIRS)):
+    for index, pair in enumerate(close_pairs(load_matrix(GRADED), PAIRS)):
         rng = np.random.default_rng([19, index])
-        a, b = resample(pair, theta0_of(Claim.NON_INFERIOR), (400, 500), rng)
+        a, b = resample_items(pair, theta0_of(Claim.NON_INFERIOR), (400, 500), rng)
         error = (b - a).std() / math.sqrt(a.size)
         assert abs((b - a).mean() + 0.05) <= 4.0 * error
 
 
 @pytest.mark.parametrize("seed", [101, pytest.param(202, marks=pytest.mark.soak)])
 def test_the_goals_are_reached_on_matrices_that_nobody_has_seen(seed: int) -> None:
-    plan = Plan(replications=1000, power=200)
-    found = run([generated(kind, seed) for kind in Kind], plan)
+    plan = GateBenchmarkPlan(replications=1000, power=200)
+    found = run_gate_benchmark([generate_scores(kind, seed) for kind in ScoreKind], plan)
 
     assert found.missed == ()

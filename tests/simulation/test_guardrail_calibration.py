@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from harness.bench.canary_benchmark import EVERYTHING, guarded
-from harness.bench.guarded_traffic import Harm, rollout
+from harness.bench.guarded_traffic import SimulatedHarm, simulate_rollout
 from harness.domain.canary.guardrails import Guardrail, Tally
 from harness.domain.canary.observation import Block
 from harness.domain.canary.ranking import Measured, ranking
@@ -28,8 +28,8 @@ def upto(rate: float, trials: int) -> float:
 def healthy() -> list[list[Block]]:
     """A provider incident in the middle of each: both arms fail, and are slow."""
     return [
-        rollout(
-            Harm(), EVERYTHING, blocks=300, rng=np.random.default_rng([43, n]),
+        simulate_rollout(
+            SimulatedHarm(), EVERYTHING, blocks=300, rng=np.random.default_rng([43, n]),
             incident=range(100, 110),
         )
         for n in range(60)
@@ -55,22 +55,22 @@ def test_each_alone_keeps_its_promise(healthy: list[list[Block]], guardrail: Gua
 @pytest.mark.parametrize(
     ("harm", "exposures"),
     [
-        (Harm(slower=2.0), 80),
-        (Harm(errors=0.5), 30),
-        (Harm(bad_json=0.8), 120),
-        (Harm(longer=3.0), 80),
+        (SimulatedHarm(slower=2.0), 80),
+        (SimulatedHarm(errors=0.5), 30),
+        (SimulatedHarm(bad_json=0.8), 120),
+        (SimulatedHarm(longer=3.0), 80),
     ],
     ids=["slow", "failing", "bad json", "long"],
 )
 def test_harm_of_each_kind_is_seen_beside_guardrails_that_see_none(
-    harm: Harm, exposures: int
+    harm: SimulatedHarm, exposures: int
 ) -> None:
     found = [guarded(harm, cap=200, seed=[47, n]) for n in range(10)]
     assert float(np.median(found)) <= exposures
 
 
 def test_a_slow_down_at_the_tolerated_ratio_is_no_harm() -> None:
-    found = [guarded(Harm(slower=1.25), cap=300, seed=[53, n]) for n in range(30)]
+    found = [guarded(SimulatedHarm(slower=1.25), cap=300, seed=[53, n]) for n in range(30)]
     assert sum(map(math.isfinite, found)) <= upto(EVERYTHING.alpha, 30)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from harness.control.proposals import submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.evals.run import Claim
 from harness.domain.operations.access import SYSTEM
@@ -49,9 +49,11 @@ def alphas(folder: Path, spend: Spend) -> list[float]:
         )
         ctx = world.context()
         settings = RouteSettings(suites=(RouteSuite(name),))
-        routes.create(ctx, SYSTEM, f"route-{number}", "sim/base", settings=settings)
-        target = targets.add(ctx, ANN, TargetSeed("sim", "worse", {"seed": number}))
-        made = submission.create(ctx, ANN, Wish(f"route-{number}", target.id))
+        routes.create_route(ctx, SYSTEM, f"route-{number}", "sim/base", settings=settings)
+        target = targets.add_target(ctx, ANN, TargetSeed("sim", "worse", {"seed": number}))
+        made = submission.create_proposal(
+            ctx, ANN, ProposalRequest(f"route-{number}", target.id)
+        )
         world.until_decided(made.id)
         found.append(made.plans[0].alpha)
     return found

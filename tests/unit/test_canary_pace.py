@@ -25,7 +25,7 @@ def recorded(requests: int, lasting: timedelta, charged: int = 0) -> list[Traffi
 
 
 def pace(totals: list[TrafficTotal]) -> Pace:
-    found = duration_estimate.reckoned(totals, None, POLICY, NOW)
+    found = duration_estimate.compute_pace(totals, None, POLICY, NOW)
     assert found is not None
     return found
 
@@ -61,4 +61,4 @@ def test_a_failure_rate_of_enough_requests_is_told_as_measured() -> None:
 
 
 def test_without_a_request_there_is_no_pace() -> None:
-    assert duration_estimate.reckoned([], None, POLICY, NOW) is None
+    assert duration_estimate.compute_pace([], None, POLICY, NOW) is None

@@ -6,12 +6,18 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from harness.bench.canary_benchmark import EVERYTHING, CanaryBench, Line, Plan, run
-from harness.bench.canary_chart import svg
+from harness.bench.canary_benchmark import (
+    EVERYTHING,
+    CanaryBenchmark,
+    CanaryBenchmarkPlan,
+    CanaryBenchmarkRow,
+    run_canary_benchmark,
+)
+from harness.bench.canary_chart import draw_canary_chart
 from harness.bench.canary_latency import ranks_of_rows
 from harness.bench.canary_rules import ALPHA, OURS, RULES, e_fisher
-from harness.bench.canary_traffic import Truth, simulate
-from harness.bench.guarded_traffic import SIZE, Harm, rollout
+from harness.bench.canary_traffic import Truth, simulate_traffic
+from harness.bench.guarded_traffic import SIZE, SimulatedHarm, simulate_rollout
 from harness.domain.canary.guardrails import Guardrail, Tally
 from harness.domain.canary.ranking import place
 from harness.gate.online.harm_evidence import trip
@@ -33,13 +39,15 @@ def test_ranks_of_many_rows_are_the_products_own_ranks() -> None:
 @pytest.mark.parametrize("rate", [0.01, 0.05, 1.0])
 def test_our_rule_rolls_back_where_the_rule_of_single_steps_does(rate: float) -> None:
     for index in range(5):
-        traffic = simulate(Truth(canary=rate), 400, np.random.default_rng([2, index]))
+        traffic = simulate_traffic(Truth(canary=rate), 400, np.random.default_rng([2, index]))
         _, block = trip(traffic.counts(), ALPHA)
         assert e_fisher(traffic) == (None if block is None else block + 1)
 
 
 def test_traffic_for_all_guardrails_holds_together() -> None:
-    blocks = rollout(Harm(), EVERYTHING, blocks=30, rng=np.random.default_rng(3))
+    blocks = simulate_rollout(
+        SimulatedHarm(), EVERYTHING, blocks=30, rng=np.random.default_rng(3)
+    )
 
     for block in blocks:
         assert block.units == SIZE
@@ -54,7 +62,9 @@ def test_traffic_for_all_guardrails_holds_together() -> None:
 
 def test_an_incident_hits_both_arms() -> None:
     rng = np.random.default_rng(4)
-    blocks = rollout(Harm(), EVERYTHING, blocks=10, rng=rng, incident=range(4, 6))
+    blocks = simulate_rollout(
+        SimulatedHarm(), EVERYTHING, blocks=10, rng=rng, incident=range(4, 6)
+    )
     failures = [block.failures for block in blocks]
 
     assert min(failures[4:6]) > 15
@@ -62,7 +72,7 @@ def test_an_incident_hits_both_arms() -> None:
 
 
 def test_a_goal_is_named_with_what_was_found() -> None:
-    found = run(Plan(rollouts=20, tables=["latency"]))
+    found = run_canary_benchmark(CanaryBenchmarkPlan(rollouts=20, tables=["latency"]))
 
     assert {goal.what for goal in found.goals} == {
         f"ranks, × 1, sd of logs {sd}: false rollbacks" for sd in (0.5, 0.6, 0.7)
@@ -76,9 +86,17 @@ def test_a_goal_is_named_with_what_was_found() -> None:
 def test_the_picture_has_a_row_for_each_rule() -> None:
     lines = []
     for rule in RULES:
-        lines.append(Line("errors", rule, "5 % errors", 1500, 20, 90, None, 0.9, false=False))
-        lines.append(Line("errors", rule, "healthy", 1000, 20, None, None, 0.02, false=True))
-    drawn = svg(CanaryBench(Plan(), tuple(lines), ()))
+        lines.append(
+            CanaryBenchmarkRow(
+                "errors", rule, "5 % errors", 1500, 20, 90, None, 0.9, false=False
+            )
+        )
+        lines.append(
+            CanaryBenchmarkRow(
+                "errors", rule, "healthy", 1000, 20, None, None, 0.02, false=True
+            )
+        )
+    drawn = draw_canary_chart(CanaryBenchmark(CanaryBenchmarkPlan(), tuple(lines), ()))
 
     ET.fromstring(drawn)  # noqa: S314 - we made it
     for rule in RULES:
@@ -87,6 +105,6 @@ def test_the_picture_has_a_row_for_each_rule() -> None:
 
 
 def test_the_tally_of_our_rule_counts_both_arms() -> None:
-    traffic = simulate(Truth(canary=1.0, canaries=5), 2, np.random.default_rng(5))
+    traffic = simulate_traffic(Truth(canary=1.0, canaries=5), 2, np.random.default_rng(5))
     assert all(isinstance(each, Tally) and each.canary == 5 for each in traffic.counts())
     assert OURS in RULES

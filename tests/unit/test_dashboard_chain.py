@@ -5,16 +5,18 @@ from datetime import UTC, datetime
 import pytest
 
 from dashboard.text import fallback_text
-from harness.control.routing.fallback_chain import Entry
+from harness.control.routing.fallback_chain import ChainEntry
 from harness.domain.routing.evidence import EvidenceKind, Waiver
 from harness.domain.routing.target import Target
 
 pytestmark = pytest.mark.req("A7")
 WAIVER = Waiver("w_1", "chat", "t", "<no time>", "ada", datetime(2026, 12, 1, tzinfo=UTC))
 CHAIN = (
-    Entry(Target("a", "one"), capable=True, evidence=EvidenceKind.BASELINE),
-    Entry(Target("a", "two"), capable=False, evidence=EvidenceKind.VERDICT, verdict="v_7"),
-    Entry(Target("a", "three"), capable=False, evidence=EvidenceKind.WAIVER, waiver=WAIVER),
+    ChainEntry(Target("a", "one"), capable=True, evidence=EvidenceKind.BASELINE),
+    ChainEntry(Target("a", "two"), capable=False, evidence=EvidenceKind.VERDICT, verdict="v_7"),
+    ChainEntry(
+        Target("a", "three"), capable=False, evidence=EvidenceKind.WAIVER, waiver=WAIVER
+    ),
 )
 
 
@@ -34,7 +36,7 @@ def test_each_fallback_says_why_it_may_serve() -> None:
 
 
 def test_an_expired_waiver_is_a_banner() -> None:
-    late = Entry(
+    late = ChainEntry(
         Target("a", "three"),
         capable=False,
         evidence=EvidenceKind.WAIVER,

@@ -17,7 +17,7 @@ from dashboard import current_user, page_frame
 from harness.app.installation import CONFIG_VARIABLE
 from harness.control.operations import alerts, keys
 from harness.control.routing import kill_switch, targets
-from harness.control.routing.kill_switch import Wanted
+from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
@@ -243,10 +243,12 @@ def test_a_switch_in_force_is_shown_on_every_page(
     ctx = page_frame.context()
     targets.put_provider(ctx, ANA, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
     thrown, lifted = (
-        kill_switch.throw(ctx, ANA, Wanted(force_of("provider:sim"), why), source=Source.CLI)
+        kill_switch.throw_switch(
+            ctx, ANA, SwitchRequest(force_of("provider:sim"), why), source=Source.CLI
+        )
         for why in (XSS, "a drill that is over")
     )
-    kill_switch.lift(ctx, ANA, lifted.id, reason="over")
+    kill_switch.lift_switch(ctx, ANA, lifted.id, reason="over")
 
     app = shown(monkeypatch, config, page)
 
@@ -266,10 +268,12 @@ def test_what_is_wrong_now_is_on_the_overview_with_what_to_do(
     ctx = page_frame.context()
     with ctx.store.write() as tx:
         for number in range(7):
-            alerts.tell(
+            alerts.raise_alert(
                 ctx, tx, AlertKind.JOB_FAILED, f"job {number}", subject="s", title=XSS, text="x"
             )
-        alerts.tell(ctx, tx, AlertKind.PROMOTED, "r", subject="s", title="it is over", text="x")
+        alerts.raise_alert(
+            ctx, tx, AlertKind.PROMOTED, "r", subject="s", title="it is over", text="x"
+        )
 
     app = shown(monkeypatch, config, "overview")
 
@@ -288,7 +292,7 @@ def test_a_session_acts_with_a_key_as_long_as_it_holds(
     app = shown(monkeypatch, config, "overview")
     assert current_user.STATE not in app.session_state
     ctx, secret = page_frame.context(), page_frame.installation().secret
-    key, secret_text = keys.create(ctx, SYSTEM, "carla", secret=secret, role=Role.APPROVER)
+    key, secret_text = keys.create_key(ctx, SYSTEM, "carla", secret=secret, role=Role.APPROVER)
 
     for typed, said in (("sg-mgmt-wrong", "Not signed in"), (secret_text, "You act as carla")):
         app.text_input[0].set_value(typed)
@@ -300,6 +304,6 @@ def test_a_session_acts_with_a_key_as_long_as_it_holds(
     assert secret_text not in text(app)
 
     assert keys.still(ctx.store, actor) == actor
-    keys.revoke(ctx, SYSTEM, key.id)
+    keys.revoke_key(ctx, SYSTEM, key.id)
     with pytest.raises(NotAllowed, match="revoked"):
         keys.still(ctx.store, actor)

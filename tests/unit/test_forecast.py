@@ -96,7 +96,7 @@ def test_what_other_arms_asked_for_is_asked_of_the_candidate_too() -> None:
 def test_what_is_not_known_is_said_and_never_zero(given: Forecast, why: str) -> None:
     assert given.candidate_usd is None
     assert why in given.unknown
-    assert f"unknown: {given.unknown}." in monthly_bill.words(given)
+    assert f"unknown: {given.unknown}." in monthly_bill.describe_forecast(given)
 
 
 def test_requests_from_before_there_was_a_price_are_reckoned_at_todays() -> None:
@@ -115,15 +115,15 @@ def test_without_answers_the_incumbents_tokens_may_stand_in() -> None:
     # 1,000 at $0.5 and 200 at $4 per million.
     assert guess.candidate_usd == pytest.approx(30_000 * 0.0013)
     assert guess.low_usd is None
-    assert "no answers yet" in monthly_bill.basis(guess)
+    assert "no answers yet" in monthly_bill.describe_basis(guess)
 
 
 def test_one_line_says_it() -> None:
-    assert monthly_bill.words(found()) == (
+    assert monthly_bill.describe_forecast(found()) == (
         "This route costs $120.00 a month now; with the candidate about $30.00 "
         "($30.00 to $30.00)."
     )
-    assert monthly_bill.basis(found()) == (
+    assert monthly_bill.describe_basis(found()) == (
         "3,000 requests recorded in 3 days, reckoned for 30 days, and the tokens of both "
         "models on the same 40 items."
     )

@@ -6,17 +6,17 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from harness.bench.gate_benchmark import Line, Plan, run
-from harness.bench.gate_chart import svg
+from harness.bench.gate_benchmark import GateBenchmarkPlan, GateBenchmarkRow, run_gate_benchmark
+from harness.bench.gate_chart import draw_gate_chart
 from harness.bench.gate_rules import OURS, RULES
-from harness.bench.resampling import tilted
-from harness.bench.score_matrix import Matrix, close_pairs, load, row
-from harness.bench.synthetic_scores import Kind, generated
+from harness.bench.resampling import tilt_weights
+from harness.bench.score_matrix import ScoreMatrix, close_pairs, load_matrix, row
+from harness.bench.synthetic_scores import ScoreKind, generate_scores
 from harness.domain.errors import InputError
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 
 pytestmark = pytest.mark.req("F2")
-QUICK = Plan(replications=20, power=20, pairs=2, sizes=(60,))
+QUICK = GateBenchmarkPlan(replications=20, power=20, pairs=2, sizes=(60,))
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -40,14 +40,14 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_a_matrix_is_read_in_each_of_its_forms(
     text: str, scores: list[float], tmp_path: Path
 ) -> None:
-    matrix = load(written(tmp_path, text))
+    matrix = load_matrix(written(tmp_path, text))
 
     assert matrix.name == "mine"
     assert list(matrix.rows["a"].as_candidate) == scores
 
 
 def test_what_is_unscored_counts_against_a_promotion_on_both_sides(tmp_path: Path) -> None:
-    matrix = load(written(tmp_path, "a,1,1-\na,2,10\nb,1,11\nb,2,11"))
+    matrix = load_matrix(written(tmp_path, "a,1,1-\na,2,10\nb,1,11\nb,2,11"))
 
     assert list(matrix.rows["a"].as_candidate) == [1.0, 0.0]
     assert list(matrix.rows["a"].as_incumbent) == [1.0, 0.5]
@@ -68,18 +68,24 @@ def test_a_matrix_that_cannot_be_read_is_refused_with_its_line(
     text: str, said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=said):
-        load(written(tmp_path, text))
+        load_matrix(written(tmp_path, text))
 
 
 def test_models_that_never_differ_make_no_pair() -> None:
     same = row(np.ones((1, 50)))
     with pytest.raises(InputError, match="no two models"):
-        close_pairs(Matrix("same", {"a": same, "b": same}), 6)
+        close_pairs(ScoreMatrix("same", {"a": same, "b": same}), 6)
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-def test_a_made_up_matrix_is_the_same_for_its_seed_and_has_enough_pairs(kind: Kind) -> None:
-    one, again, other = generated(kind, 3), generated(kind, 3), generated(kind, 4)
+@pytest.mark.parametrize("kind", list(ScoreKind))
+def test_a_made_up_matrix_is_the_same_for_its_seed_and_has_enough_pairs(
+    kind: ScoreKind,
+) -> None:
+    one, again, other = (
+        generate_scores(kind, 3),
+        generate_scores(kind, 3),
+        generate_scores(kind, 4),
+    )
 
     assert all(
         np.array_equal(one.rows[model].as_candidate, again.rows[model].as_candidate)
@@ -95,13 +101,15 @@ def test_a_made_up_matrix_is_the_same_for_its_seed_and_has_enough_pairs(kind: Ki
 
 @pytest.mark.parametrize("mean", [-0.05, 0.0, 0.05, 0.10])
 def test_weights_give_exactly_the_difference_that_was_asked_for(mean: float) -> None:
-    for kind in Kind:
-        for pair in close_pairs(generated(kind, 5), 6):
-            assert float(np.sum(tilted(pair.d, mean) * pair.d)) == pytest.approx(mean, abs=1e-9)
+    for kind in ScoreKind:
+        for pair in close_pairs(generate_scores(kind, 5), 6):
+            assert float(np.sum(tilt_weights(pair.d, mean) * pair.d)) == pytest.approx(
+                mean, abs=1e-9
+            )
 
 
 def test_every_rule_stands_in_the_table_for_every_claim() -> None:
-    found = run([generated(Kind.PASS_FAIL, 1)], QUICK)
+    found = run_gate_benchmark([generate_scores(ScoreKind.PASS_FAIL, 1)], QUICK)
 
     assert [(line.claim, line.rule) for line in found.lines] == [
         (claim, rule) for claim in QUALITY_CLAIMS for rule in RULES
@@ -110,9 +118,11 @@ def test_every_rule_stands_in_the_table_for_every_claim() -> None:
 
 def test_a_goal_that_is_missed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RULES, OURS, RULES["naive (mean B >= mean A)"])
-    plan = Plan(replications=100, power=50, pairs=3, sizes=(500,), claims=(Claim.SUPERIOR,))
+    plan = GateBenchmarkPlan(
+        replications=100, power=50, pairs=3, sizes=(500,), claims=(Claim.SUPERIOR,)
+    )
 
-    missed = run([generated(Kind.PASS_FAIL, 1)], plan).missed
+    missed = run_gate_benchmark([generate_scores(ScoreKind.PASS_FAIL, 1)], plan).missed
 
     assert {each.what for each in missed} >= {
         "false promotions, mean",
@@ -122,14 +132,16 @@ def test_a_goal_that_is_missed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_picture_is_well_formed_and_names_every_rule() -> None:
-    found = run([generated(Kind.GRADED, 1)], QUICK)
+    found = run_gate_benchmark([generate_scores(ScoreKind.GRADED, 1)], QUICK)
 
-    picture = ET.fromstring(svg(found))  # noqa: S314 - written a line above
+    picture = ET.fromstring(draw_gate_chart(found))  # noqa: S314 - written a line above
     texts = {each.text for each in picture.iter() if each.tag.endswith("text")}
     assert set(RULES) <= texts
 
 
 def test_money_is_a_share_of_asking_every_item() -> None:
-    line = Line("m", Claim.SUPERIOR, 500, OURS, 6, 0.04, 0.05, 0.8, 1.0, 490, 420, 125)
+    line = GateBenchmarkRow(
+        "m", Claim.SUPERIOR, 500, OURS, 6, 0.04, 0.05, 0.8, 1.0, 490, 420, 125
+    )
 
     assert line.spent_ten == 0.25

@@ -225,7 +225,7 @@ def test_who_is_silent_since_before_the_first_block_is_silent_all_the_same(
     world.clock.advance(3 * 3600)
 
     with world.store.read() as tx:
-        said = holding._distrusted(world.context(), tx, rollout)
+        said = holding._distrust_reason(world.context(), tx, rollout)
     assert "no router has recorded anything of this route" in said
 
 
@@ -242,7 +242,7 @@ def test_an_alert_that_was_told_before_the_clock_was_set_back_still_ends(
 
     world.clock.jump(-3600)
     with world.store.write() as tx:
-        alerts.end(ctx, tx, AlertKind.CANARY_HELD, live(world).id)
+        alerts.resolve_alert(ctx, tx, AlertKind.CANARY_HELD, live(world).id)
     assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, live(world).id)
 
 
@@ -268,12 +268,12 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
     for _ in range(3):
         requests(world, 50)
         reconciler.reconcile(ctx)
-        alerts.turn(ctx)
+        alerts.run_once(ctx)
     assert (live(world).step, look(world, ctx).kind) == (0, ActionKind.HOLD)
 
     with pytest.raises(InputError, match="reason"):
-        operations.by_hand(ctx, BEN, "chat", Signal.RESUME, " ")
-    after = operations.by_hand(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
+        operations.operate(ctx, BEN, "chat", Signal.RESUME, " ")
+    after = operations.operate(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
     assert (after.state, after.step_started_at) == (rollout.state, rollout.step_started_at)
     reconciler.reconcile(ctx)
     assert live(world).step == 1
@@ -288,19 +288,19 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
 @pytest.mark.req("F2", "F3")
 def test_status_says_that_faults_hold_it_how_many_and_why(world: SmallInstallation) -> None:
     ctx, rollout = world.context(), live(world)
-    assert comparison.explained(ctx, "chat").status.held == []
+    assert comparison.explain_canary(ctx, "chat").status.held == []
     for _ in range(3):
         router_fails(world, rollout.id)
         world.clock.advance(1)
 
-    status = comparison.explained(ctx, "chat").status
+    status = comparison.explain_canary(ctx, "chat").status
     (why,) = status.held
     assert why == status.faults
     for said in ("routers failed 3 times", "KeyError in a.py:7", "swapgate canary resume"):
         assert said in why
     assert ("held", why) in rollout_facts(status)
-    operations.by_hand(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
-    assert comparison.explained(ctx, "chat").status.held == []
+    operations.operate(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
+    assert comparison.explain_canary(ctx, "chat").status.held == []
 
 
 @pytest.mark.req("F3")
@@ -317,12 +317,12 @@ def test_a_fault_of_a_router_is_over_with_its_rollout_or_by_silence(
     ctx, rollout = world.context(), live(world)
     router_fails(world, rollout.id)
     router_fails(world, "route other", "route other")
-    alerts.turn(ctx)
-    operations.by_hand(ctx, BEN, "chat", Signal.ABORT, "enough")
+    alerts.run_once(ctx)
+    operations.operate(ctx, BEN, "chat", Signal.ABORT, "enough")
 
-    alerts.turn(ctx)
+    alerts.run_once(ctx)
     assert not alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, rollout.id)
     assert alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, "route other")
     world.clock.advance(3600)
-    alerts.turn(ctx)
+    alerts.run_once(ctx)
     assert not alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, "route other")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dashboard.views import routes as views
 from harness.config.routing import OverridesEntry
-from harness.control.hashable_form import sparse
+from harness.control.hashable_form import to_hashable
 from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.routing.data_classes import at_least_as_strict, may_see
 from harness.domain.routing.overrides import (
@@ -213,8 +213,8 @@ def test_settings_with_and_without_overrides_are_read_back() -> None:
 
 @pytest.mark.req("F5")
 def test_settings_of_before_keep_their_hash() -> None:
-    assert "overrides" not in sparse(RouteSettings(description="of before"))  # type: ignore[operator]  # an object
-    assert sparse(RouteSettings(overrides={VISION: "photo"})) == {
+    assert "overrides" not in to_hashable(RouteSettings(description="of before"))  # type: ignore[operator]  # an object
+    assert to_hashable(RouteSettings(overrides={VISION: "photo"})) == {
         "overrides": {"vision": "photo"}
     }
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from harness.control.evals.proof_validity import differing
+from harness.control.evals.proof_validity import list_pin_differences
 from harness.domain.evals.pins import ServedModel, ServedPin, Sighting, replaced_by
 from harness.domain.evals.run import Claim, Sample, SuitePin, SuitePlan, SuiteRole
 from harness.gate.offline.pairs import pair_up
@@ -116,7 +116,7 @@ def test_what_was_served_is_part_of_the_verdict_and_of_its_id() -> None:
 def test_a_piece_that_differs_is_named(change: dict[str, str], says: str) -> None:
     changed = replace(PIN, **change)  # type: ignore[arg-type] # texts only
 
-    (piece,) = differing(PIN, changed)
+    (piece,) = list_pin_differences(PIN, changed)
 
     assert piece.startswith(f"{says}, ")
     assert changed.digest != PIN.digest

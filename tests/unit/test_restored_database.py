@@ -134,8 +134,8 @@ def test_a_lower_revision_is_refused_until_a_person_accepts_the_database(place: 
     assert place.holder.undercut
     assert "accept-restore" in place.holder.refused
     ctx = place.world.context()
-    highest = restores.highest_recorded(ctx, [served])
-    restores.accept(ctx, SYSTEM, reason="the disk died", above=highest)
+    highest = restores.highest_known_revision(ctx, [served])
+    restores.accept_restore(ctx, SYSTEM, reason="the disk died", above=highest)
     assert place.holder.refresh()
     assert not place.holder.refused
     assert not place.holder.undercut
@@ -161,16 +161,16 @@ def test_a_restored_database_that_was_changed_until_it_is_ahead_is_refused(
 
 
 def test_once_found_older_no_higher_number_helps(place: Place) -> None:
-    key, _ = keys.create(place.world.context(), SYSTEM, "app", secret=SECRET)
+    key, _ = keys.create_key(place.world.context(), SYSTEM, "app", secret=SECRET)
     place.holder.refresh()
     place.back_up()
-    keys.revoke(place.world.context(), SYSTEM, key.id)
+    keys.revoke_key(place.world.context(), SYSTEM, key.id)
     place.holder.refresh()
     place.restore()
     assert not place.holder.refresh()
 
     for name in ("one", "two", "three"):
-        keys.create(place.world.context(), SYSTEM, name, secret=SECRET)
+        keys.create_key(place.world.context(), SYSTEM, name, secret=SECRET)
 
     assert not place.holder.refresh()
     assert key.id not in place.grants
@@ -179,17 +179,17 @@ def test_once_found_older_no_higher_number_helps(place: Place) -> None:
 def test_a_key_revoked_since_the_backup_stays_revoked_also_after_a_restart(
     place: Place,
 ) -> None:
-    key, _ = keys.create(place.world.context(), SYSTEM, "app", secret=SECRET)
-    other, _ = keys.create(place.world.context(), SYSTEM, "other", secret=SECRET)
+    key, _ = keys.create_key(place.world.context(), SYSTEM, "app", secret=SECRET)
+    other, _ = keys.create_key(place.world.context(), SYSTEM, "other", secret=SECRET)
     place.back_up()
-    keys.revoke(place.world.context(), SYSTEM, key.id)
+    keys.revoke_key(place.world.context(), SYSTEM, key.id)
     place.holder.refresh()
     place.restore()
     place.holder.refresh()
 
-    restores.accept(place.world.context(), SYSTEM, reason="kept", above=9)
+    restores.accept_restore(place.world.context(), SYSTEM, reason="kept", above=9)
     place.holder.refresh()
-    new, _ = keys.create(place.world.context(), SYSTEM, "new", secret=SECRET)
+    new, _ = keys.create_key(place.world.context(), SYSTEM, "new", secret=SECRET)
     place.holder.refresh()
 
     assert {other.id, new.id} <= place.grants
@@ -202,13 +202,13 @@ def test_a_key_revoked_since_the_backup_stays_revoked_also_after_a_restart(
 
 def test_a_key_is_not_revoked_by_what_is_written_to_the_routers_disk(place: Place) -> None:
     """Nor in the name of an earlier epoch."""
-    key, _ = keys.create(place.world.context(), SYSTEM, "app", secret=SECRET)
+    key, _ = keys.create_key(place.world.context(), SYSTEM, "app", secret=SECRET)
     place.back_up()
-    keys.revoke(place.world.context(), SYSTEM, key.id)
+    keys.revoke_key(place.world.context(), SYSTEM, key.id)
     place.holder.refresh()
     place.restore()
-    other, _ = keys.create(place.world.context(), SYSTEM, "other", secret=SECRET)
-    restores.accept(place.world.context(), SYSTEM, reason="kept", above=9)
+    other, _ = keys.create_key(place.world.context(), SYSTEM, "other", secret=SECRET)
+    restores.accept_restore(place.world.context(), SYSTEM, reason="kept", above=9)
     place.holder.refresh()
     file = place.folder / "snapshot.json"
     whole = json.loads(file.read_text())
@@ -317,18 +317,18 @@ def test_control_notices_by_the_end_of_its_log_and_goes_on_once_accepted(place: 
     ctx = replace(place.world.context(), anchor=anchor)
     place.back_up()
     place.describe("a")
-    state_audit.turn(ctx)
+    state_audit.run_once(ctx)
     place.restore()
-    state_audit.turn(ctx)
+    state_audit.run_once(ctx)
     assert alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log")
 
     assert "was restored" in reconciler.reconcile(ctx).failed[0]
-    restores.accept(ctx, SYSTEM, reason="the disk died", above=9)
+    restores.accept_restore(ctx, SYSTEM, reason="the disk died", above=9)
 
     assert reconciler.reconcile(ctx).failed == ()
-    assert state_audit.turn(ctx) == []
+    assert state_audit.run_once(ctx) == []
     with ctx.store.read() as tx:
-        assert audit_anchor.first_break(ctx, tx) is None
+        assert audit_anchor.find_first_break(ctx, tx) is None
     assert not alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log")
 
 
@@ -336,12 +336,12 @@ def test_only_an_admin_accepts_and_says_why(place: Place) -> None:
     ctx = place.world.context()
 
     with pytest.raises(NotAllowed):
-        restores.accept(ctx, BEN, reason="x", above=0)
+        restores.accept_restore(ctx, BEN, reason="x", above=0)
     with pytest.raises(InputError, match="needs a reason"):
-        restores.accept(ctx, SYSTEM, reason=" ", above=0)
+        restores.accept_restore(ctx, SYSTEM, reason=" ", above=0)
     for none in (-1, 2**53 + 1):
         with pytest.raises(InputError, match="from 0 to"):
-            restores.accept(ctx, SYSTEM, reason="x", above=none)
+            restores.accept_restore(ctx, SYSTEM, reason="x", above=none)
 
 
 def test_traffic_that_names_a_revision_which_no_router_served_raises_no_floor(
@@ -353,4 +353,4 @@ def test_traffic_that_names_a_revision_which_no_router_served_raises_no_floor(
     with place.world.store.write() as tx:
         tx.observations.append([], [minute])
 
-    assert restores.highest_recorded(place.world.context()) == place.revision
+    assert restores.highest_known_revision(place.world.context()) == place.revision

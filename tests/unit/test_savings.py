@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.control.evals.early_stopping import Arm, saved
+from harness.control.evals.early_stopping import ArmSamples, compute_savings
 from harness.domain.evals.run import Sample
 
 costs = st.lists(st.floats(0, 10), max_size=30)
@@ -17,8 +17,11 @@ def samples(costs_usd: list[float | None]) -> list[Sample]:
 
 
 def test_what_was_not_asked_is_valued_at_each_sides_own_price() -> None:
-    cheap, dear = Arm(500, samples([0.001] * 212)), Arm(500, samples([0.01] * 220))
-    found = saved([cheap, dear])
+    cheap, dear = (
+        ArmSamples(500, samples([0.001] * 212)),
+        ArmSamples(500, samples([0.01] * 220)),
+    )
+    found = compute_savings([cheap, dear])
 
     assert found is not None
     assert (
@@ -27,11 +30,18 @@ def test_what_was_not_asked_is_valued_at_each_sides_own_price() -> None:
 
 
 def test_nothing_was_saved_where_everything_was_asked() -> None:
-    assert saved([Arm(2, samples([1.0, 1.0])), Arm(2, samples([1.0, 2.0]))]) is None
+    assert (
+        compute_savings(
+            [ArmSamples(2, samples([1.0, 1.0])), ArmSamples(2, samples([1.0, 2.0]))]
+        )
+        is None
+    )
 
 
 def test_an_unknown_price_is_said_and_not_taken_for_nothing() -> None:
-    found = saved([Arm(3, samples([1.0])), Arm(3, samples([None, 1.0]))])
+    found = compute_savings(
+        [ArmSamples(3, samples([1.0])), ArmSamples(3, samples([None, 1.0]))]
+    )
 
     assert found is not None
     assert (found.saved_usd, found.planned_usd) == (None, None)
@@ -42,7 +52,9 @@ def test_an_unknown_price_is_said_and_not_taken_for_nothing() -> None:
 def test_what_was_saved_and_what_was_paid_are_the_whole(
     incumbent: list[float], candidate: list[float], planned: int
 ) -> None:
-    found = saved([Arm(planned, samples(list(arm))) for arm in (incumbent, candidate)])
+    found = compute_savings(
+        [ArmSamples(planned, samples(list(arm))) for arm in (incumbent, candidate)]
+    )
     if found is None or found.saved_usd is None or found.planned_usd is None:
         return
     paid = sum(incumbent) + sum(candidate)

@@ -52,8 +52,10 @@ def install(site: Site, limits: Limits = chain.LIMITS, **more: object) -> Path:
     installation = bootstrap.open_installation(config, create_secret=True)
     try:
         bootstrap.upgrade_database(installation.settings)
-        seed.seed(installation.context, installation.settings)
-        _, key = keys.create(installation.context, SYSTEM, "bench", secret=installation.secret)
+        seed.apply_seed(installation.context, installation.settings)
+        _, key = keys.create_key(
+            installation.context, SYSTEM, "bench", secret=installation.secret
+        )
     finally:
         installation.close()
     (site.folder / KEY_FILE).write_text(key, encoding="ascii")

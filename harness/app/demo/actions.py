@@ -13,7 +13,7 @@ from harness.app.installation import Installation
 from harness.control.proposals import comparison as reports
 from harness.control.proposals import submission
 from harness.control.proposals.comparison import CanaryStatus, Comparison
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import Phase
 
@@ -86,9 +86,9 @@ class DemoActions:
     def propose(self, stories: tuple[Scenario, ...]) -> None:
         ctx = self.installation.context
         for story in stories:
-            wish = Wish(story.route, story.candidate, reason="make demo")
-            made = submission.create(ctx, OPERATOR, wish)
-            self.scenes.append(DemoStep(story, made.id, reports.compare(ctx, made.id)))
+            wish = ProposalRequest(story.route, story.candidate, reason="make demo")
+            made = submission.create_proposal(ctx, OPERATOR, wish)
+            self.scenes.append(DemoStep(story, made.id, reports.load_comparison(ctx, made.id)))
             self.say(f"{story.route}: {story.candidate} proposed ({made.id})")
 
     def watch(self, show: Callable[[list[DemoStep]], None]) -> None:
@@ -130,9 +130,9 @@ class DemoActions:
 
     def _look(self, scene: DemoStep) -> None:
         ctx, before = self.installation.context, scene.phase
-        scene.comparison = reports.compare(ctx, scene.proposal)
+        scene.comparison = reports.load_comparison(ctx, scene.proposal)
         if scene.phase is Phase.CANARY or before is Phase.CANARY:
-            found = reports.canaries(ctx, route=scene.story.route)
+            found = reports.list_canaries(ctx, route=scene.story.route)
             scene.canary = found[0] if found else None
         if scene.phase is not before:
             self._tell(scene)

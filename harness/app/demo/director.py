@@ -55,8 +55,8 @@ def _play(stage: DemoEnvironment, *, once: bool, swap: bool) -> bool:
     bootstrap.upgrade_database(installation.settings)
     for provider in ("sim", "primary", "backup"):
         stage.start_provider(provider)
-    seed.seed(installation.context, installation.settings)
-    _, key = keys.create(installation.context, SYSTEM, "demo", secret=installation.secret)
+    seed.apply_seed(installation.context, installation.settings)
+    _, key = keys.create_key(installation.context, SYSTEM, "demo", secret=installation.secret)
     stage.start_swapgate()
     rates = dict.fromkeys(
         [OUTAGE_ROUTE, *(s.route for s in build_scenarios(swap=swap))], QUIET_RPS

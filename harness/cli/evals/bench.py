@@ -12,7 +12,7 @@ from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 
 if TYPE_CHECKING:
-    from harness.bench.gate_benchmark import GateBench, Line
+    from harness.bench.gate_benchmark import GateBenchmark, GateBenchmarkRow
 
 GATE = LazyCommand(
     "harness.cli.evals.bench:bench_gate", "How often the gate errs, beside simpler rules."
@@ -104,15 +104,15 @@ def bench_gate(  # noqa: PLR0913 - one per option
     Exit code: 3 when the gate misses a goal that docs/benchmarks.md names.
     """
     from harness import package_data as shipped  # noqa: PLC0415 - numpy takes its time
-    from harness.bench.gate_benchmark import SIZES, Plan, run  # noqa: PLC0415
-    from harness.bench.gate_chart import svg  # noqa: PLC0415
-    from harness.bench.score_matrix import load  # noqa: PLC0415
-    from harness.bench.synthetic_scores import Kind, generated  # noqa: PLC0415
+    from harness.bench.gate_benchmark import SIZES, GateBenchmarkPlan, run_gate_benchmark  # noqa: PLC0415
+    from harness.bench.gate_chart import draw_gate_chart  # noqa: PLC0415
+    from harness.bench.score_matrix import load_matrix  # noqa: PLC0415
+    from harness.bench.synthetic_scores import ScoreKind, generate_scores  # noqa: PLC0415
 
     files = list(matrices)
     if not matrices and not seeds:
         files, seeds = sorted(shipped.path("datasets/gatebench").glob("*.csv")), (1,)
-    plan = Plan(
+    plan = GateBenchmarkPlan(
         replications=replications,
         power=max(50, replications // 10),
         pairs=pairs,
@@ -120,13 +120,16 @@ def bench_gate(  # noqa: PLR0913 - one per option
         sizes=sizes or SIZES,
         claims=tuple(map(Claim, claims)) or QUALITY_CLAIMS,
     )
-    found = run(
-        [*map(load, files), *(generated(kind, each) for each in seeds for kind in Kind)],
+    found = run_gate_benchmark(
+        [
+            *map(load_matrix, files),
+            *(generate_scores(kind, each) for each in seeds for kind in ScoreKind),
+        ],
         plan,
         lambda what: output.note(f"measuring {what}"),
     )
     if picture is not None:
-        picture.write_text(svg(found), encoding="utf-8")
+        picture.write_text(draw_gate_chart(found), encoding="utf-8")
     if as_json:
         output.document(_document(found, usd_per_item))
     else:
@@ -134,7 +137,7 @@ def bench_gate(  # noqa: PLR0913 - one per option
     sys.exit(MISSED if found.missed else 0)
 
 
-def _document(found: "GateBench", usd_per_item: float | None) -> dict[str, object]:
+def _document(found: "GateBenchmark", usd_per_item: float | None) -> dict[str, object]:
     return {
         "plan": asdict(found.plan),
         "lines": [
@@ -149,7 +152,7 @@ def _document(found: "GateBench", usd_per_item: float | None) -> dict[str, objec
     }
 
 
-def _print(found: "GateBench", usd_per_item: float | None) -> None:
+def _print(found: "GateBenchmark", usd_per_item: float | None) -> None:
     headings = ["matrix", "claim", "n", "rule", "false", "worst", "at +5", "at +10", "items 0",
                 "+5", "+10", "cost +10"]  # fmt: skip
     output.table(headings, [_row(line, usd_per_item) for line in found.lines], empty="")
@@ -167,7 +170,7 @@ def _print(found: "GateBench", usd_per_item: float | None) -> None:
         output.note("the gate reaches its goals on every matrix")
 
 
-def _row(line: "Line", usd_per_item: float | None) -> list[object]:
+def _row(line: "GateBenchmarkRow", usd_per_item: float | None) -> list[object]:
     cost = (
         f"{line.spent_ten:.0%}"
         if usd_per_item is None

@@ -10,7 +10,7 @@ import click
 from harness.cli.frame import output
 
 if TYPE_CHECKING:
-    from harness.bench.canary_benchmark import CanaryBench, Line
+    from harness.bench.canary_benchmark import CanaryBenchmark, CanaryBenchmarkRow
 
 MISSED = 3
 
@@ -44,15 +44,15 @@ def bench_canary(
     Our rule and simpler ones see the same; then latency, then all guardrails together.
     Exit code: 3 when our rule misses a goal that docs/benchmarks.md names.
     """
-    from harness.bench.canary_benchmark import TABLES, Plan, run  # noqa: PLC0415
-    from harness.bench.canary_chart import svg  # noqa: PLC0415 - numpy takes its time
+    from harness.bench.canary_benchmark import TABLES, CanaryBenchmarkPlan, run_canary_benchmark  # noqa: PLC0415
+    from harness.bench.canary_chart import draw_canary_chart  # noqa: PLC0415 - numpy takes its time
 
     if picture is not None and tables and "errors" not in tables:
         raise click.UsageError("--svg draws the table of errors: leave --table away")
-    plan = Plan(rollouts, seed, tables or TABLES)
-    found = run(plan, lambda what: output.note(f"measuring {what}"))
+    plan = CanaryBenchmarkPlan(rollouts, seed, tables or TABLES)
+    found = run_canary_benchmark(plan, lambda what: output.note(f"measuring {what}"))
     if picture is not None:
-        picture.write_text(svg(found), encoding="utf-8")
+        picture.write_text(draw_canary_chart(found), encoding="utf-8")
     if as_json:
         output.document(
             {
@@ -66,7 +66,7 @@ def bench_canary(
     sys.exit(0 if all(goal.reached for goal in found.goals) else MISSED)
 
 
-def _print(found: "CanaryBench") -> None:
+def _print(found: "CanaryBenchmark") -> None:
     headings = ["rule", "case", "median", "95 %", "never", "false", "cap", "rollouts"]
     output.table(headings, [_row(line) for line in found.lines], empty="")
     output.note(
@@ -78,7 +78,7 @@ def _print(found: "CanaryBench") -> None:
         output.note(f"{word}: {goal.what} {goal.found:.3g}, goal at most {goal.limit:g}")
 
 
-def _row(line: "Line") -> list[object]:
+def _row(line: "CanaryBenchmarkRow") -> list[object]:
     def shown(exposures: int | None) -> str:
         return f"> {line.cap}" if exposures is None else str(exposures)
 

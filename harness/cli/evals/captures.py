@@ -25,7 +25,7 @@ def capture() -> None:
 @pass_session
 def list_captures(session: Session, *, route: str | None, asked: PageRequest) -> None:
     """List captured requests, the newest first; never their content."""
-    found = listings.captures(session.context, asked, route=route)
+    found = listings.list_captures(session.context, asked, route=route)
     paging.note_page(found)
     if session.json:
         output.document(found.items)
@@ -65,8 +65,8 @@ def list_captures(session: Session, *, route: str | None, asked: PageRequest) ->
 @pass_session
 def show(session: Session, *, capture_id: str) -> None:
     """Show one, with its content. The audit log notes who read it."""
-    found = captures.shown(session.context, session.actor, capture_id)
-    output.document(found if session.json else captures.line(found))
+    found = captures.read_capture(session.context, session.actor, capture_id)
+    output.document(found if session.json else captures.build_export_line(found))
 
 
 @capture.command()
@@ -75,7 +75,7 @@ def show(session: Session, *, capture_id: str) -> None:
 @click.option("--since", type=DurationType(), metavar="TIME", help="How far back: 2h, 7d.")
 @click.option(
     "--near",
-    default=captures.NEAR,
+    default=captures.NEAR_DUPLICATE_SIMILARITY,
     show_default=True,
     type=click.FloatRange(min=0, max=1, min_open=True),
     help="Leave out what is so much like an earlier one; 1: only what has the same words.",
@@ -88,7 +88,7 @@ def export(
 
     Fill in `label` and `label_author`, then `swapgate eval import FILE`.
     """
-    found = captures.exported(
+    found = captures.export_captures(
         session.context, session.actor, route=route, since=since, near=near
     )
     text = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in found.lines)
@@ -124,7 +124,7 @@ def purge(
     everything: bool,
 ) -> None:
     """Delete captured requests, for good: those that fit all options given."""
-    gone = captures.purge(
+    gone = captures.purge_captures(
         session.context,
         session.actor,
         secret=session.installation.secret,

@@ -17,7 +17,7 @@ from harness.cli.proposals.verdict_wait import REJECTED_BY_VERDICT
 from harness.cli.routing.target_options import TargetOptions, target_asked, target_options
 from harness.config.routing import target_seed
 from harness.control.proposals import gate_run as standalone
-from harness.control.proposals.gate_run import Question
+from harness.control.proposals.gate_run import ComparisonRequest
 from harness.domain.errors import InputError
 from harness.domain.evals.run import Claim
 from harness.report.answers_location import DATABASE, FILE, address, variables
@@ -117,7 +117,7 @@ def gate_run(  # noqa: PLR0913 - one per option
     Exit code: 0 passed, 3 failed or format mismatch, 4 not enough evidence, 5 timeout, 1 not
     measured.
     """
-    question = Question(
+    question = ComparisonRequest(
         suites,
         target_seed(incumbent),
         target_asked(candidate, candidate_settings),
@@ -174,10 +174,13 @@ class _MemoryInstallation:
 
 
 def _decide(
-    session: Session, installation: "Installation", question: Question, timeout_s: float | None
+    session: Session,
+    installation: "Installation",
+    question: ComparisonRequest,
+    timeout_s: float | None,
 ) -> "Proposal":
-    ctx, settings = standalone.hurried(installation.context), installation.settings
-    proposal = standalone.register(ctx, session.actor, settings, question)
+    ctx, settings = standalone.without_long_pauses(installation.context), installation.settings
+    proposal = standalone.register_comparison(ctx, session.actor, settings, question)
     ticker, clock = ProgressLine(), installation.clock
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
 
@@ -189,7 +192,7 @@ def _decide(
         return True
 
     try:
-        return standalone.run(ctx, proposal.id, pause)
+        return standalone.run_until_decided(ctx, proposal.id, pause)
     finally:
         ticker.end()
 
@@ -208,16 +211,16 @@ def _progress(ctx: "Context", proposal: "Proposal") -> str:
 
 
 def _report(ctx: "Context", proposal: "Proposal", kept: Path | None) -> "Report":
-    from harness.report.content import gather  # noqa: PLC0415 - only when there is something
+    from harness.report.content import gather_report  # noqa: PLC0415 - only when there is something
 
-    return gather(ctx, proposal.id, standalone=True, kept=kept)
+    return gather_report(ctx, proposal.id, standalone=True, kept=kept)
 
 
 def _write(markdown_file: Path | None, junit_file: Path | None, report: "Report") -> None:
-    from harness.report.junit import junit  # noqa: PLC0415 - as above
-    from harness.report.markdown import markdown  # noqa: PLC0415
+    from harness.report.junit import render_junit  # noqa: PLC0415 - as above
+    from harness.report.markdown import render_markdown  # noqa: PLC0415
 
-    for file, render in ((markdown_file, markdown), (junit_file, junit)):
+    for file, render in ((markdown_file, render_markdown), (junit_file, render_junit)):
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(render(report), encoding="utf-8")
@@ -225,7 +228,7 @@ def _write(markdown_file: Path | None, junit_file: Path | None, report: "Report"
 
 def _print(session: Session, report: "Report", keep: Path | None) -> None:
     from harness.cli.proposals import comparison  # noqa: PLC0415 - as above
-    from harness.control.proposals.format_failures import lost_by_form  # noqa: PLC0415
+    from harness.control.proposals.format_failures import find_format_failures  # noqa: PLC0415
     from harness.gate.text.sentences import plainly  # noqa: PLC0415
 
     found = report.comparison
@@ -247,7 +250,7 @@ def _print(session: Session, report: "Report", keep: Path | None) -> None:
             click.echo(found.stopped_early)
         for said in found.unscored:
             click.echo(said)
-        for lost in lost_by_form(found, standalone=True):
+        for lost in find_format_failures(found, standalone=True):
             comparison.print_format_failures(lost)
     if keep is not None and found.verdict:
         output.note(

@@ -12,7 +12,7 @@ from harness.cli.frame.waiting import TIMED_OUT, follow, who_starts_it
 from harness.control.evals import worker_supervision
 from harness.control.operations import listings, lookup
 from harness.control.proposals import comparison
-from harness.control.serialize import plain
+from harness.control.serialize import to_plain
 from harness.domain.evals.run import Budget, EvalRun, RunState, SampleError
 from harness.domain.pagination import PageRequest
 
@@ -67,7 +67,7 @@ def run_suite(  # noqa: PLR0913 - the options of the command, one by one
     session = ctx.ensure_object(Session)
     context = session.context_with_providers
     budget = Budget(max_tokens, max_cost)
-    run = worker_supervision.start_by_hand(
+    run = worker_supervision.start_run(
         context, session.actor, suite, target, items=items, budget=budget
     )
     if advice := who_starts_it(session.settings.control):
@@ -76,7 +76,7 @@ def run_suite(  # noqa: PLR0913 - the options of the command, one by one
     if wait:
         (run, _, _), in_time = follow(
             session,
-            lambda: comparison.progress(context, run.id),
+            lambda: comparison.load_run_progress(context, run.id),
             ended=lambda seen: seen[0].state in EXITS,
             words=lambda seen: _progress(*seen),
             timeout_s=timeout_s,
@@ -104,11 +104,11 @@ def _progress(run: EvalRun, samples: int, cost_usd: float) -> str:
 def list_runs(session: Session, states: tuple[str, ...], *, asked: PageRequest) -> None:
     """List the runs, the newest first."""
     wanted = [RunState(each) for each in states]
-    runs = listings.runs(session.context, asked, states=wanted)
+    runs = listings.list_runs(session.context, asked, states=wanted)
     paging.note_page(runs)
     with session.context.store.read() as tx:
         done = {run.id: tx.runs.progress(run.id)[0] for run in runs}
-    names = listings.names(session.context, {run.target for run in runs})
+    names = listings.load_target_names(session.context, {run.target for run in runs})
     if session.json:
         output.document([{**_plain(run), "samples": done[run.id]} for run in runs])
         return
@@ -135,7 +135,7 @@ def list_runs(session: Session, states: tuple[str, ...], *, asked: PageRequest) 
 @pass_session
 def cancel(session: Session, run: str, reason: str) -> None:
     """End a run for good; a proposal that waits for it is cancelled with it."""
-    ended = worker_supervision.cancel(session.context, session.actor, run, reason)
+    ended = worker_supervision.cancel_run(session.context, session.actor, run, reason)
     if session.json:
         output.document(_plain(ended))
     else:
@@ -152,16 +152,16 @@ def show(session: Session, *, run: str, samples: bool) -> None:
 
 
 def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
-    run, _, _ = comparison.progress(session.context, run_id)
-    samples = lookup.samples(session.context, run_id)
-    names = listings.names(session.context, {run.target})
-    figures = comparison.figures(samples)
+    run, _, _ = comparison.load_run_progress(session.context, run_id)
+    samples = lookup.load_samples(session.context, run_id)
+    names = listings.load_target_names(session.context, {run.target})
+    figures = comparison.compute_arm_figures(samples)
     strict = _mean(each.strict for each in samples)
     lenient = _mean(each.lenient for each in samples)
     if session.json:
         shown = {
             "run": _plain(run),
-            "figures": plain(figures),
+            "figures": to_plain(figures),
             "strict": strict,
             "lenient": lenient,
             "unscored": sum(each.error is SampleError.UNSCORED for each in samples),
@@ -192,7 +192,7 @@ def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
 
 
 def _plain(run: EvalRun) -> dict[str, object]:
-    shown = plain(run)
+    shown = to_plain(run)
     return dict(shown) if isinstance(shown, dict) else {}
 
 

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from harness.control.serialize import Plain, plain
+from harness.control.serialize import Plain, to_plain
 
 Row = Sequence[object]
 
 
 def document(value: object) -> None:
     """One JSON document. Infinity and NaN, which JSON lacks, become null."""
-    text = json.dumps(_finite(plain(value)), ensure_ascii=False, indent=2, allow_nan=False)
+    text = json.dumps(_finite(to_plain(value)), ensure_ascii=False, indent=2, allow_nan=False)
     click.echo(text)
 
 

@@ -19,7 +19,7 @@ def alert() -> None:
 @pass_session
 def list_alerts(session: Session, *, open_only: bool, asked: PageRequest) -> None:
     """List alerts, the one heard last first, with what to do about each."""
-    found = listings.alerts(session.context, asked, open_only=open_only)
+    found = listings.list_alerts(session.context, asked, open_only=open_only)
     paging.note_page(found)
     if session.json:
         output.document(found.items)
@@ -50,7 +50,7 @@ def test(ctx: click.Context) -> None:
     Exit code 1 when one did not take it.
     """
     session = ctx.ensure_object(Session)
-    tried = alerts.test(session.context, session.actor)
+    tried = alerts.send_test(session.context, session.actor)
     if session.json:
         output.document(tried)
     else:
@@ -62,6 +62,6 @@ def test(ctx: click.Context) -> None:
     ctx.exit(0 if all(each.delivered for each in tried) else 1)
 
 
-def _delivery_counts(each: alerts.Listed) -> str:
+def _delivery_counts(each: alerts.AlertView) -> str:
     counts = {"sent": each.delivered, "waiting": each.waiting, "given up": each.given_up}
     return ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "nobody"

@@ -21,7 +21,7 @@ def audit() -> None:
 @pass_session
 def tail(session: Session, asked: PageRequest) -> None:
     """Show the newest events, the newest last."""
-    found = listings.events(session.context, asked)
+    found = listings.list_audit_events(session.context, asked)
     paging.note_page(found)
     events = list(reversed(found))
     if session.json:
@@ -52,9 +52,9 @@ def verify(ctx: click.Context) -> None:
     Exit code 1 where the chain is broken or a signature does not hold.
     """
     session = ctx.ensure_object(Session)
-    faults = lookup.signature_faults(session.context)
-    broken = lookup.audit_break(session.context)
-    events = listings.events(session.context, PageRequest(1)).total
+    faults = lookup.list_signature_faults(session.context)
+    broken = lookup.find_audit_break(session.context)
+    events = listings.list_audit_events(session.context, PageRequest(1)).total
     if session.json:
         output.document(
             {

@@ -9,8 +9,8 @@ import click
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import keys, listings
-from harness.control.operations.keys import KeyGlance
-from harness.control.serialize import plain
+from harness.control.operations.keys import KeySummary
+from harness.control.serialize import to_plain
 from harness.domain.operations.access import ApiKey, Role
 from harness.domain.pagination import PageRequest
 from harness.domain.reliability.key_limits import KeyLimits
@@ -102,7 +102,7 @@ def create(
     """
     if role and routes:
         raise click.UsageError("a management key has a role, not routes: leave --route out")
-    made, text = keys.create(
+    made, text = keys.create_key(
         session.context,
         session.actor,
         name,
@@ -114,7 +114,7 @@ def create(
         service=service,
     )
     if session.json:
-        output.document({"key": plain(made), "text": text})
+        output.document({"key": to_plain(made), "text": text})
         return
     click.echo(text)
     output.note(f"{made.id}, {_kind(made)} key of {name!r}. It is not shown again: keep it now")
@@ -125,7 +125,7 @@ def create(
 @pass_session
 def list_keys(session: Session, asked: PageRequest) -> None:
     """List the keys, the oldest first; a key's text is never shown again."""
-    found = listings.keys(session.context, asked)
+    found = listings.list_keys(session.context, asked)
     paging.note_page(found)
     if session.json:
         output.document(found.items)
@@ -185,7 +185,7 @@ def change_limits(session: Session, key_id: str, **limits: Limit) -> None:
 @pass_session
 def revoke(session: Session, key_id: str) -> None:
     """Revoke a key; routers stop taking it within two seconds."""
-    keys.revoke(session.context, session.actor, key_id)
+    keys.revoke_key(session.context, session.actor, key_id)
     if session.json:
         output.document({"revoked": key_id})
     else:
@@ -209,7 +209,7 @@ def _limits(limits: KeyLimits | None) -> str:
     return ", ".join(text.format(limit) for limit, text in words if limit is not None)
 
 
-def _spent(key: KeyGlance) -> tuple[str, str]:
+def _spent(key: KeySummary) -> tuple[str, str]:
     """In US dollars, today and this month; a + for requests whose price is unknown."""
     if key.role is not None:
         return "", ""

@@ -12,7 +12,7 @@ import yaml
 from harness import config as configuration
 from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
-from harness.control.serialize import Plain, plain
+from harness.control.serialize import Plain, to_plain
 from harness.domain.settings import Settings
 
 HIDDEN = "***"
@@ -51,14 +51,14 @@ def apply(session: Session, reason: str) -> None:
 
     changed = seed.apply_providers(session.context, session.actor, session.settings, reason)
     if session.json:
-        output.document(plain({"changed": changed}))
+        output.document(to_plain({"changed": changed}))
     else:
         click.echo(f"changed: {', '.join(changed)}" if changed else "nothing to change")
 
 
 def effective(settings: Settings) -> Plain:
     """The settings without the database's password and the values of extra headers."""
-    shown = plain(_with_texts(settings))
+    shown = to_plain(_with_texts(settings))
     assert isinstance(shown, dict)  # noqa: S101 - a dataclass becomes an object
     shown["database_url"] = without_password(settings.database_url)
     for sink in shown["alerts"]["sinks"]:  # type: ignore[index, call-overload, union-attr]  # as above

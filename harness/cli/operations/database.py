@@ -56,8 +56,10 @@ def accept_restore(session: Session, reason: str, above: int) -> None:
     from harness.control.operations import restores  # noqa: PLC0415 - as above
 
     served = bootstrap.revision_on_disk(session.settings)
-    highest = restores.highest_recorded(session.context, (above, served))
-    after = restores.accept(session.context, session.actor, reason=reason, above=highest)
+    highest = restores.highest_known_revision(session.context, (above, served))
+    after = restores.accept_restore(
+        session.context, session.actor, reason=reason, above=highest
+    )
     if session.json:
         output.document({"epoch": after.epoch, "revisions_above": highest})
         return
@@ -106,7 +108,7 @@ def check(ctx: click.Context) -> None:
     state = bootstrap.schema_state(session.settings)
     # Of an older schema, no row can be read.
     faults = () if state.differences else session.context.store.signature_faults()
-    unrecorded = [] if state.differences else state_check.differences(session.context)
+    unrecorded = [] if state.differences else state_check.check_database(session.context)
     if session.json:
         output.document(
             {

@@ -162,8 +162,8 @@ def _roles(settings: Settings) -> list[DoctorFinding]:
 
 
 def _audit(context: Context) -> DoctorFinding:
-    broken = lookup.audit_break(context)
-    events = listings.events(context, PageRequest(1)).total
+    broken = lookup.find_audit_break(context)
+    events = listings.list_audit_events(context, PageRequest(1)).total
     if broken is not None:
         found = f"broken at event {broken}: it, or one before, was changed"
         return DoctorFinding(
@@ -173,7 +173,7 @@ def _audit(context: Context) -> DoctorFinding:
 
 
 def _signatures(context: Context) -> DoctorFinding:
-    faults = lookup.signature_faults(context)
+    faults = lookup.list_signature_faults(context)
     if not faults:
         return DoctorFinding("signatures", "ok", "every row is as it was signed")
     found = f"{len(faults)} rows do not hold, the first: {faults[0].name}: {faults[0].why}"
@@ -255,7 +255,7 @@ def _providers(
     wanted = _models_in_use(context)
     allowed = context.allow_addresses if context is not None else ()
     keys = {
-        name: provider_secrets.keys_of(context, each)
+        name: provider_secrets.keys_of_provider(context, each)
         if context
         else of_environment(each, os.environ)
         for name, each in providers.items()
@@ -263,7 +263,7 @@ def _providers(
     with ThreadPoolExecutor(max_workers=8) as pool:
         yield from pool.map(
             lambda each: _provider(
-                header_encryption.opened(each, context.cipher) if context else each,
+                header_encryption.decrypt_headers(each, context.cipher) if context else each,
                 keys[each.name],
                 wanted.get(each.name, set()),
                 allowed,
@@ -275,7 +275,7 @@ def _providers(
 def _answering(context: Context) -> Iterator[DoctorFinding]:
     """What a short streamed question to each provider shows, beyond its list of models."""
     shown = (Subject.MODEL, Subject.FIRST_TOKEN, Subject.CLOCK)
-    for each in checks.run(context).providers:
+    for each in checks.run_check(context).providers:
         for finding in each.findings:
             if finding.subject in shown and finding.status is not FindingStatus.UNKNOWN:
                 subject = f"{finding.subject} of {each.provider}"
@@ -287,7 +287,7 @@ def _answering(context: Context) -> Iterator[DoctorFinding]:
 def _stored_keys(context: Context) -> Iterator[DoctorFinding]:
     """Whether what is stored can be decrypted here."""
     with context.store.read() as tx:
-        stored = provider_secrets.live(context, tx)
+        stored = provider_secrets.list_live_credentials(context, tx)
     for each in stored:
         try:
             context.cipher.decrypt(each.ciphertext)
@@ -318,14 +318,14 @@ def _stored_headers(context: Context) -> Iterator[DoctorFinding]:
 
 
 def _opened_names(context: Context, provider: Provider) -> Iterable[str]:
-    return header_encryption.opened(provider, context.cipher).extra_headers.keys()
+    return header_encryption.decrypt_headers(provider, context.cipher).extra_headers.keys()
 
 
 def _models_in_use(context: Context | None) -> dict[str, set[str]]:
     """Provider to the models of the targets that routes use."""
     found: dict[str, set[str]] = {}
     if context is not None:
-        table = routes.table(context)
+        table = routes.load_table(context)
         for route in table.routes.values():
             for target in (table.targets[each] for each in route.targets):
                 found.setdefault(target.provider, set()).add(target.model)
@@ -365,7 +365,7 @@ def _provider(
 
 
 def _differences(context: Context, settings: Settings) -> Iterator[DoctorFinding]:
-    found = seed.differences(context, settings)
+    found = seed.list_seed_differences(context, settings)
     for each in found:
         step = "the database rules: propose the change, or mend the file"
         yield DoctorFinding("file and database", "warn", each, step)
@@ -375,15 +375,15 @@ def _differences(context: Context, settings: Settings) -> Iterator[DoctorFinding
 
 def _chains(context: Context) -> Iterator[DoctorFinding]:
     for waiver in fallback_chain.expired(context):
-        target = lookup.target(context, waiver.target).name
+        target = lookup.find_target(context, waiver.target).name
         found = f"the waiver of {waiver.author} for {target} expired on {waiver.expires_at:%F}"
         step = f"`swapgate route fallback remove {waiver.route} {target}`, or add it again"
         yield DoctorFinding(f"route {waiver.route}", "warn", found, step)
-    for each in data_class_checks.violations(context):
+    for each in data_class_checks.list_violations(context):
         yield DoctorFinding(
             "data classes", "fail", each, "take the target out, or mend the file"
         )
-    for each in override_checks.violations(context):
+    for each in override_checks.list_override_violations(context):
         step = "take the override away, or mend the file"
         yield DoctorFinding("overrides", "fail", each, step)
 

@@ -113,13 +113,13 @@ def set_up(session: Session) -> SetUpResult:
     signing_made = signing_files.create_keys(settings)
     bootstrap.upgrade_database(settings)
     ctx, admin, data = session.context, None, None
-    seeded = seed.seed(ctx, settings)
-    if not listings.keys(ctx, PageRequest(1)).total:
+    seeded = seed.apply_seed(ctx, settings)
+    if not listings.list_keys(ctx, PageRequest(1)).total:
         # Whoever sets the installation up is its operator: on the pages as on the command line.
-        _, admin = keys.create(
+        _, admin = keys.create_key(
             ctx, OPERATOR, "admin", secret=secret, role=Role.ADMIN, principal=LOCAL.name
         )
-        _, data = keys.create(ctx, OPERATOR, "client", secret=secret)
+        _, data = keys.create_key(ctx, OPERATOR, "client", secret=secret)
     return SetUpResult(
         config=str(file),
         home=str(settings.home),

@@ -50,7 +50,7 @@ class ToolReport:
 def meant(installation: bootstrap.Installation, name: str) -> list[tuple[Target, Provider]]:
     """A route's targets, else the one target, registered or not. Raises NotFound."""
     ctx = installation.context
-    table = routes.table(ctx)
+    table = routes.load_table(ctx)
     with ctx.store.read() as tx:
         providers = tx.providers.all()
         if route := table.routes.get(name):
@@ -60,7 +60,7 @@ def meant(installation: bootstrap.Installation, name: str) -> list[tuple[Target,
         known = {each.name for each in tx.routing.targets().values()}
         if slash and model and start in providers and name not in known:
             return [(Target(start, model), providers[start])]
-        target = targets.find(tx, name)
+        target = targets.find_target(tx, name)
         return [(target, providers[target.provider])]
 
 
@@ -68,7 +68,7 @@ def report(
     installation: bootstrap.Installation, target: Target, provider: Provider, timeout_s: float
 ) -> ToolReport:
     """At most nine answers of the target, and a refusal. timeout_s: for all."""
-    keys = provider_secrets.keys_of(installation.context, provider)
+    keys = provider_secrets.keys_of_provider(installation.context, provider)
     if lacks_key(provider, keys):
         step = f"`swapgate credential set {provider.name}`"
         found = [ToolFinding("key", Outcome.DOES_NOT, True, "it has no key", step)]  # noqa: FBT003

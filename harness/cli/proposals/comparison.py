@@ -7,10 +7,15 @@ import click
 
 from harness.cli import canary, shadow_stage
 from harness.cli.frame import formatting, output
-from harness.control.proposals.comparison import ArmFigures, CanaryStatus, Comparison, SuiteSide
-from harness.control.proposals.format_failures import LostByForm, lost_by_form
+from harness.control.proposals.comparison import (
+    ArmFigures,
+    CanaryStatus,
+    Comparison,
+    SuiteAnswers,
+)
+from harness.control.proposals.format_failures import FormatFailure, find_format_failures
 from harness.control.routing import monthly_bill
-from harness.control.serialize import plain
+from harness.control.serialize import to_plain
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import SuiteReport
 from harness.gate.text.sentences import outcome_words, plainly, spending
@@ -74,7 +79,7 @@ def print_comparison(found: Comparison, status: CanaryStatus | None) -> None:
                 click.echo(f"{plan.suite}: {said}")
     else:
         _print_progress(found)
-    for lost in lost_by_form(found):
+    for lost in find_format_failures(found):
         print_format_failures(lost)
     _print_arms(found)
     _print_money(found)
@@ -119,7 +124,7 @@ def _served_labels(served: Iterable[ServedModel]) -> str:
     return ", ".join(each.label for each in served)
 
 
-def print_format_failures(lost: LostByForm) -> None:
+def print_format_failures(lost: FormatFailure) -> None:
     """What broke and what mends it; one example, the others are in the report."""
     click.echo()
     counts = ", ".join(f"{rule} {count}" for rule, count in lost.rules.items())
@@ -139,7 +144,7 @@ def print_format_failures(lost: LostByForm) -> None:
         click.echo(f"  {command}")
 
 
-def _example(lost: LostByForm) -> Sequence[tuple[str, str]]:
+def _example(lost: FormatFailure) -> Sequence[tuple[str, str]]:
     if not lost.examples:
         return ()
     shown = lost.examples[0]
@@ -174,7 +179,7 @@ def _print_progress(found: Comparison) -> None:
     )
 
 
-def _wanted(side: SuiteSide) -> int:
+def _wanted(side: SuiteAnswers) -> int:
     return side.plan.n_max * side.plan.epochs
 
 
@@ -204,8 +209,8 @@ def _print_money(found: Comparison) -> None:
             f"{cost.calls:,} calls"
         )
     click.echo()
-    click.echo(monthly_bill.words(found.forecast))
-    if why := monthly_bill.basis(found.forecast):
+    click.echo(monthly_bill.describe_forecast(found.forecast))
+    if why := monthly_bill.describe_basis(found.forecast):
         click.echo(why)
 
 
@@ -226,18 +231,18 @@ def as_json(
 ) -> dict[str, object]:
     """Without the single answers: `eval show RUN --samples` has them."""
     return {
-        "proposal": plain(found.proposal),
-        "incumbent": plain(found.incumbent),
-        "candidate": plain(found.candidate),
-        "verdict": plain(found.verdict),
-        "standing": plain(found.standing),
-        "shadow": plain(found.shadow),
+        "proposal": to_plain(found.proposal),
+        "incumbent": to_plain(found.incumbent),
+        "candidate": to_plain(found.candidate),
+        "verdict": to_plain(found.verdict),
+        "standing": to_plain(found.standing),
+        "shadow": to_plain(found.shadow),
         "pins": [
             {
                 "suite": side.plan.suite,
-                "pin": plain(side.pin),
+                "pin": to_plain(side.pin),
                 "digest": side.pin.digest,
-                "served": plain(side.served),
+                "served": to_plain(side.served),
             }
             for side in found.suites
         ],
@@ -247,14 +252,14 @@ def as_json(
                 "incumbent": len(side.incumbent),
                 "candidate": len(side.candidate),
                 "of": _wanted(side),
-                "judging": plain(side.judging),
+                "judging": to_plain(side.judging),
             }
             for side in found.suites
         ],
-        "incumbent_figures": plain(found.incumbent_figures),
-        "candidate_figures": plain(found.candidate_figures),
-        "forecast": plain(found.forecast),
-        "savings": plain(found.savings),
-        "lost_by_form": plain(lost_by_form(found, standalone=standalone)),
+        "incumbent_figures": to_plain(found.incumbent_figures),
+        "candidate_figures": to_plain(found.candidate_figures),
+        "forecast": to_plain(found.forecast),
+        "savings": to_plain(found.savings),
+        "lost_by_form": to_plain(find_format_failures(found, standalone=standalone)),
         "canary": canary.as_json(status) if status else None,
     }

@@ -13,15 +13,15 @@ from harness.cli.frame.waiting import TIMED_OUT, who_starts_it
 from harness.cli.proposals import comparison, verdict_wait
 from harness.control.canary import duration_estimate
 from harness.control.canary.duration_estimate import RampPlan
-from harness.control.dry_run import rehearsed
+from harness.control.dry_run import dry_run_context
 from harness.control.operations import listings
 from harness.control.proposals import approvals, estimate, review, rule_widening, submission
 from harness.control.proposals import comparison as reports
-from harness.control.proposals.estimate import Outlook
-from harness.control.proposals.review import Review
-from harness.control.proposals.submission import Preview
+from harness.control.proposals.estimate import SuiteEstimate
+from harness.control.proposals.review import ProposalReview
+from harness.control.proposals.submission import ProposalPreview
 from harness.control.routing import monthly_bill
-from harness.control.serialize import plain
+from harness.control.serialize import to_plain
 from harness.domain.evals.cost_forecast import Forecast
 from harness.domain.evals.run import Claim, Verdict
 from harness.domain.pagination import INVALID, PageRequest
@@ -112,7 +112,7 @@ def create(  # noqa: PLR0913 - one per option
     """
     session = ctx.ensure_object(Session)
     context = session.context_with_providers
-    wish = submission.Wish(
+    wish = submission.ProposalRequest(
         route,
         candidate,
         reason,
@@ -122,19 +122,24 @@ def create(  # noqa: PLR0913 - one per option
         descends_from,
         min_saving,
     )
-    terms = submission.preview(context, wish, session.actor)
-    planned = submission.create(rehearsed(context), session.actor, wish)
-    planning = estimate.of(context, wish, effect)
-    bill = monthly_bill.of_wish(context, wish)
-    ramp = duration_estimate.of_wish(context, planned)
+    terms = submission.preview_proposal(context, wish, session.actor)
+    planned = submission.create_proposal(dry_run_context(context), session.actor, wish)
+    planning = estimate.estimate_proposal(context, wish, effect)
+    bill = monthly_bill.forecast_from_history(context, wish)
+    ramp = duration_estimate.estimate_for_proposal(context, planned)
     if not session.json:
         _print_planning(planning)
         output.note(terms.risk.words)
-        for line in rule_widening.words(terms.widened):
+        for line in rule_widening.describe_widening(terms.widened):
             output.note(f"waits for another person's approval: {line}")
         output.note(
             "\n".join(
-                part for part in (monthly_bill.words(bill), monthly_bill.basis(bill)) if part
+                part
+                for part in (
+                    monthly_bill.describe_forecast(bill),
+                    monthly_bill.describe_basis(bill),
+                )
+                if part
             )
         )
         output.note(f"the canary: {ramp.words}")
@@ -143,7 +148,7 @@ def create(  # noqa: PLR0913 - one per option
     if dry_run:
         _print_dry(session, planned, planning, bill, ramp, terms)
         return
-    made = submission.create(context, session.actor, wish)
+    made = submission.create_proposal(context, session.actor, wish)
     if advice := who_starts_it(session.settings.control):
         output.note(advice)
     if not session.json:
@@ -156,42 +161,42 @@ def create(  # noqa: PLR0913 - one per option
     if session.json:
         output.document(
             {
-                "proposal": plain(made),
+                "proposal": to_plain(made),
                 "planning": _planning_json(planning),
-                "forecast": plain(bill),
-                "risk": plain(terms.risk),
+                "forecast": to_plain(bill),
+                "risk": to_plain(terms.risk),
             }
         )
     elif wait:
-        click.echo(comparison.outcome_text(reports.compare(context, made.id)))
+        click.echo(comparison.outcome_text(reports.load_comparison(context, made.id)))
     ctx.exit(code)
 
 
 def _print_dry(
     session: Session,
     planned: Proposal,
-    planning: Sequence[Outlook],
+    planning: Sequence[SuiteEstimate],
     bill: Forecast,
     ramp: RampPlan,
-    terms: Preview,
+    terms: ProposalPreview,
 ) -> None:
     if session.json:
         output.document(
             {
                 "proposal": None,
                 "planning": _planning_json(planning),
-                "forecast": plain(bill),
-                "plans": plain(planned.plans),
+                "forecast": to_plain(bill),
+                "plans": to_plain(planned.plans),
                 "canary": plan_json(ramp),
-                "risk": plain(terms.risk),
-                "widened": plain(terms.widened),
+                "risk": to_plain(terms.risk),
+                "widened": to_plain(terms.widened),
             }
         )
     else:
         output.note("nothing was stored: leave --dry-run out to propose it")
 
 
-def _print_planning(planning: Sequence[Outlook]) -> None:
+def _print_planning(planning: Sequence[SuiteEstimate]) -> None:
     output.table(
         [
             *("SUITE", "ROLE", "CLAIM", "ALLOWED LOSS", "ITEMS", "SEES FROM"),
@@ -222,7 +227,7 @@ def _print_planning(planning: Sequence[Outlook]) -> None:
             )
 
 
-def _saving(each: Outlook) -> str:
+def _saving(each: SuiteEstimate) -> str:
     plan = each.plan
     if each.saving is None:
         return f"whether it costs {percent(plan.min_saving)} less is open: no recorded answers"
@@ -233,7 +238,7 @@ def _saving(each: Outlook) -> str:
     return f"{found}{percent(plan.min_saving)}: about {each.saving_items} items show it"
 
 
-def _planning_row(each: Outlook) -> list[object]:
+def _planning_row(each: SuiteEstimate) -> list[object]:
     plan, best = each.plan, each.cheapest
     cheapest = (
         f"{each.effect * 100:g} points: {best.items} items"
@@ -255,7 +260,7 @@ def _planning_row(each: Outlook) -> list[object]:
     ]
 
 
-def _planning_json(planning: Sequence[Outlook]) -> object:
+def _planning_json(planning: Sequence[SuiteEstimate]) -> object:
     return [
         {
             "suite": each.plan.suite,
@@ -265,8 +270,8 @@ def _planning_json(planning: Sequence[Outlook]) -> object:
     ]
 
 
-def _figures(each: Outlook) -> dict[str, object]:
-    return {field.name: plain(getattr(each, field.name)) for field in fields(each)[1:]}
+def _figures(each: SuiteEstimate) -> dict[str, object]:
+    return {field.name: to_plain(getattr(each, field.name)) for field in fields(each)[1:]}
 
 
 def _next(made: Proposal) -> str:
@@ -286,9 +291,9 @@ def list_proposals(
 ) -> None:
     """List the proposals, the newest first."""
     context = session.context
-    found = listings.proposals(context, asked, route=route, open_only=open_only)
-    names = listings.names(context, {each.candidate for each in found})
-    verdicts = listings.verdicts(context, {each.verdict for each in found if each.verdict})
+    found = listings.list_proposals(context, asked, route=route, open_only=open_only)
+    names = listings.load_target_names(context, {each.candidate for each in found})
+    verdicts = listings.load_verdicts(context, {each.verdict for each in found if each.verdict})
     paging.note_page(found)
     if session.json:
         output.document(found.items)
@@ -323,14 +328,14 @@ def _verdict_words(verdict: str | None, known: Mapping[str, Verdict]) -> str | N
 def show(session: Session, proposal_id: str) -> None:
     """Show a proposal: verdict, figures by suite, reason, canary."""
     context = session.context
-    found = reports.compare(context, proposal_id)
+    found = reports.load_comparison(context, proposal_id)
     rollout = found.proposal.rollout
-    live = reports.canaries(context, route=found.proposal.route) if rollout else ()
+    live = reports.list_canaries(context, route=found.proposal.route) if rollout else ()
     ours = next((each for each in live if each.rollout.id == rollout), None)
-    seen = review.of_proposal(context, proposal_id)
-    stood_up = approvals.shown(context, proposal_id)
+    seen = review.review_proposal(context, proposal_id)
+    stood_up = approvals.list_approvals(context, proposal_id)
     if session.json:
-        document = {**comparison.as_json(found, ours), "approvals": plain(stood_up)}
+        document = {**comparison.as_json(found, ours), "approvals": to_plain(stood_up)}
         output.document({**document, "review": _review_json(seen)})
         return
     comparison.print_comparison(found, ours)
@@ -340,15 +345,15 @@ def show(session: Session, proposal_id: str) -> None:
         output.note("; ".join((f"approved by {each.name}{words}", *each.remarks)))
 
 
-def _review_json(seen: Review) -> object:
+def _review_json(seen: ProposalReview) -> object:
     return {
-        "widened": plain(seen.widened),
-        "risk": plain(seen.risk),
-        "changes": plain(seen.changes),
+        "widened": to_plain(seen.widened),
+        "risk": to_plain(seen.risk),
+        "changes": to_plain(seen.changes),
     }
 
 
-def _print_review(seen: Review) -> None:
+def _print_review(seen: ProposalReview) -> None:
     """What an approver should know."""
     click.echo()
     click.echo(seen.risk.words)
@@ -371,11 +376,11 @@ def approve(session: Session, proposal_id: str, reason: str) -> None:
 
     `swapgate proposal show` says what it widens and what changed on its route in 90 days.
     """
-    for line in review.of_proposal(session.context, proposal_id).widened:
+    for line in review.review_proposal(session.context, proposal_id).widened:
         output.note(f"widened: {line}")
-    made = submission.approve(session.context, session.actor, proposal_id, reason)
+    made = submission.approve_proposal(session.context, session.actor, proposal_id, reason)
     _answer(session, made, f"{made.id} is approved by {made.approver}: its canary opens next")
-    for approval in approvals.shown(session.context, made.id):
+    for approval in approvals.list_approvals(session.context, made.id):
         for remark in approval.remarks:
             output.note(remark)
 
@@ -386,7 +391,7 @@ def approve(session: Session, proposal_id: str, reason: str) -> None:
 @pass_session
 def reject(session: Session, proposal_id: str, reason: str) -> None:
     """End a proposal that waits for approval."""
-    made = submission.refuse(session.context, session.actor, proposal_id, reason)
+    made = submission.refuse_proposal(session.context, session.actor, proposal_id, reason)
     _answer(session, made, f"{made.id} is rejected")
 
 
@@ -396,7 +401,7 @@ def reject(session: Session, proposal_id: str, reason: str) -> None:
 @pass_session
 def cancel(session: Session, proposal_id: str, reason: str) -> None:
     """Take an open proposal back, before its canary."""
-    made = submission.cancel(session.context, session.actor, proposal_id, reason)
+    made = submission.cancel_proposal(session.context, session.actor, proposal_id, reason)
     _answer(session, made, f"{made.id} is cancelled")
 
 

@@ -10,8 +10,8 @@ from harness.cli.proposals.comparison import HEADINGS, suite_row
 from harness.control.canary import audit
 from harness.control.canary.audit import ReplayedAction
 from harness.control.evals import verdict_replay
-from harness.control.evals.verdict_replay import Otherwise, Replayed
-from harness.control.serialize import plain
+from harness.control.evals.verdict_replay import OtherTerms, ReplayedVerdict
+from harness.control.serialize import to_plain
 from harness.control.shadow import stage_audit
 from harness.control.shadow.stage_audit import ReplayedShadow
 from harness.domain.errors import InputError
@@ -66,26 +66,26 @@ def replay(
             raise InputError("other terms are for verdicts: an action has none of its own")
         sys.exit(0 if _replay_action(session, int(decision)) else DIFFERS)
     if not terms_given:
-        found = verdict_replay.replay(session.context, decision)
+        found = verdict_replay.replay_verdict(session.context, decision)
         _print_replayed(found, as_json=session.json)
         sys.exit(0 if found.agrees else DIFFERS)
-    terms = Otherwise(Claim(claim) if claim else None, margin, alpha, min_saving)
+    terms = OtherTerms(Claim(claim) if claim else None, margin, alpha, min_saving)
     verdict = verdict_replay.what_if(session.context, decision, terms)
     _print_what_if(decision, verdict, as_json=session.json)
 
 
 def _replay_action(session: Session, number: int) -> bool:
     """Whether it came out the same."""
-    if stage_audit.keeps(session.context, number):
-        of_shadow = stage_audit.replay(session.context, number)
+    if stage_audit.has_inputs(session.context, number):
+        of_shadow = stage_audit.replay_stage(session.context, number)
         _print_shadow(of_shadow, as_json=session.json)
         return of_shadow.agrees
-    action = audit.replay(session.context, number)
+    action = audit.replay_action(session.context, number)
     _print_action(action, as_json=session.json)
     return action.agrees
 
 
-def _print_replayed(found: Replayed, *, as_json: bool) -> None:
+def _print_replayed(found: ReplayedVerdict, *, as_json: bool) -> None:
     if as_json:
         shown = {
             "verdict": found.stored.id,
@@ -150,7 +150,7 @@ def _print_shadow(found: ReplayedShadow, *, as_json: bool) -> None:
             "stored_sha256": found.stored_sha256,
             "again_sha256": found.again_sha256,
             "pairs": found.pairs,
-            "decided": plain(found.decided),
+            "decided": to_plain(found.decided),
             "differences": list(found.differences),
             "agrees": found.agrees,
         }
@@ -182,14 +182,14 @@ def _plain_action(found: ReplayedAction) -> dict[str, object]:
         "stored_sha256": found.stored_sha256,
         "again_sha256": found.again_sha256,
         "blocks": found.blocks,
-        "decided": plain(found.decided),
+        "decided": to_plain(found.decided),
         "differences": list(found.differences),
     }
 
 
 def _print_what_if(decision: str, verdict: Verdict | None, *, as_json: bool) -> None:
     if as_json:
-        output.document({"of": decision, "proof": False, "verdict": plain(verdict)})
+        output.document({"of": decision, "proof": False, "verdict": to_plain(verdict)})
         return
     if verdict is None:
         click.echo("WHAT IF: no verdict. On these terms the gate would ask for more answers.")

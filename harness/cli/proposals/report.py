@@ -6,9 +6,9 @@ import click
 
 from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
-from harness.control.serialize import plain
+from harness.control.serialize import to_plain
 
-FORMATS = ("markdown", "junit")
+FORMATS = ("render_markdown", "render_junit")
 
 
 @click.command("report")
@@ -17,7 +17,7 @@ FORMATS = ("markdown", "junit")
     "--format",
     "form",
     type=click.Choice(FORMATS),
-    default="markdown",
+    default="render_markdown",
     show_default=True,
     help="What to write.",
 )
@@ -36,16 +36,16 @@ def proposal_report(
     The verdict and why, figures by suite and by tag, cost and time, the most telling answers,
     what was pinned, and how to check it.
     """
-    from harness.report.content import gather  # noqa: PLC0415 - `--help` stays quick
-    from harness.report.junit import junit  # noqa: PLC0415
-    from harness.report.markdown import markdown  # noqa: PLC0415
+    from harness.report.content import gather_report  # noqa: PLC0415 - `--help` stays quick
+    from harness.report.junit import render_junit  # noqa: PLC0415
+    from harness.report.markdown import render_markdown  # noqa: PLC0415
 
-    report = gather(session.context, proposal_id)
-    text = markdown(report) if form == "markdown" else junit(report)
+    report = gather_report(session.context, proposal_id)
+    text = render_markdown(report) if form == "render_markdown" else render_junit(report)
     if file is not None:
         file.write_text(text, encoding="utf-8")
     if session.json:
-        tags = {part.side.plan.suite: plain(part.tags) for part in report.suites}
-        output.document({"report": text, "tags": tags, "telling": plain(report.telling)})
+        tags = {part.side.plan.suite: to_plain(part.tags) for part in report.suites}
+        output.document({"report": text, "tags": tags, "telling": to_plain(report.telling)})
     elif file is None:
         click.echo(text, nl=False)

@@ -37,7 +37,7 @@ def list_failovers(
 
     The log has sizes and kinds of the requests, never their content, and hashes of users.
     """
-    found = listings.failovers(
+    found = listings.list_failovers(
         session.context,
         asked,
         secret=session.installation.secret,

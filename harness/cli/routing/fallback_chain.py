@@ -8,8 +8,8 @@ from harness.cli.frame import formatting, output
 from harness.cli.frame.duration import DurationType
 from harness.cli.frame.session import Session, pass_session
 from harness.control.routing import fallback_chain
-from harness.control.routing.chain_evidence import Waive
-from harness.control.routing.fallback_chain import Entry, Wanted
+from harness.control.routing.chain_evidence import WaiverRequest
+from harness.control.routing.fallback_chain import ChainEntry, FallbackRequest
 from harness.domain.errors import InputError
 from harness.domain.routing.evidence import EvidenceKind
 from harness.domain.routing.table import Route
@@ -28,7 +28,7 @@ reason_option = click.option("--reason", required=True, help="Why; the audit log
 @pass_session
 def list_fallbacks(session: Session, route: str) -> None:
     """List the chain with the evidence of each: baseline, verdict or waiver."""
-    found = fallback_chain.entries(session.context, route)
+    found = fallback_chain.list_fallbacks(session.context, route)
     if session.json:
         output.document(found)
         return
@@ -50,7 +50,7 @@ def list_fallbacks(session: Session, route: str) -> None:
     )
 
 
-def evidence_text(entry: Entry) -> str:
+def evidence_text(entry: ChainEntry) -> str:
     match entry.evidence:
         case EvidenceKind.VERDICT:
             return f"verdict {entry.verdict}"
@@ -93,9 +93,9 @@ def add(  # noqa: PLR0913 - one per option
     """
     if (waive is None) != (lasts is None):
         raise InputError("a waiver takes both --waive REASON and --for TIME")
-    wish = Waive(waive, lasts) if waive is not None and lasts is not None else None
-    wanted = Wanted(target, capable, wish)
-    made = fallback_chain.add(
+    wish = WaiverRequest(waive, lasts) if waive is not None and lasts is not None else None
+    wanted = FallbackRequest(target, capable, wish)
+    made = fallback_chain.add_fallback(
         session.context_with_providers, session.actor, route, wanted, place=place, reason=reason
     )
     _print_chain(session, made)
@@ -110,7 +110,9 @@ def remove(session: Session, route: str, target: str, reason: str) -> None:
     """Take a target out of the chain."""
     _print_chain(
         session,
-        fallback_chain.remove(session.context, session.actor, route, target, reason=reason),
+        fallback_chain.remove_fallback(
+            session.context, session.actor, route, target, reason=reason
+        ),
     )
 
 
@@ -122,7 +124,7 @@ def remove(session: Session, route: str, target: str, reason: str) -> None:
 @pass_session
 def mark(session: Session, *, route: str, target: str, capable: bool, reason: str) -> None:
     """Say whether a fallback may answer when the stakes are high."""
-    made = fallback_chain.mark(
+    made = fallback_chain.mark_capable(
         session.context, session.actor, route, target, capable=capable, reason=reason
     )
     _print_chain(session, made)
@@ -135,7 +137,9 @@ def mark(session: Session, *, route: str, target: str, capable: bool, reason: st
 @pass_session
 def order(session: Session, route: str, targets: tuple[str, ...], reason: str) -> None:
     """Put the chain into this order; each of its targets is named once."""
-    made = fallback_chain.reorder(session.context, session.actor, route, targets, reason=reason)
+    made = fallback_chain.reorder_chain(
+        session.context, session.actor, route, targets, reason=reason
+    )
     _print_chain(session, made)
 
 
@@ -143,5 +147,7 @@ def _print_chain(session: Session, route: Route) -> None:
     if session.json:
         output.document(route)
         return
-    names = [each.target.name for each in fallback_chain.entries(session.context, route.name)]
+    names = [
+        each.target.name for each in fallback_chain.list_fallbacks(session.context, route.name)
+    ]
     click.echo(f"route {route.name} falls back to {', '.join(names) or 'nobody'}")

@@ -39,8 +39,8 @@ def throw(
     In force on every router within two seconds. A route whose plan does not have it keeps its
     plan: a switch adds no target that the route has no evidence for.
     """
-    wanted = kill_switch.Wanted(force_of(force), reason, route, lasts)
-    made = kill_switch.throw(session.context, session.actor, wanted, source=Source.CLI)
+    wanted = kill_switch.SwitchRequest(force_of(force), reason, route, lasts)
+    made = kill_switch.throw_switch(session.context, session.actor, wanted, source=Source.CLI)
     if session.json:
         output.document(made)
         return
@@ -52,7 +52,7 @@ def throw(
         else "until it is lifted"
     )
     output.note(f"{made.force} is forced for {scope} {until}: `swapgate switch lift {made.id}`")
-    kept = kill_switch.untouched(session.context, made)
+    kept = kill_switch.find_unaffected(session.context, made)
     if kept:
         names = ", ".join(kept)
         output.note(f"these routes may use nothing of it and keep their plans: {names}")
@@ -64,7 +64,7 @@ def throw(
 @pass_session
 def lift(session: Session, switch_id: str, reason: str) -> None:
     """End a switch: routers go back to their plans within two seconds."""
-    record = kill_switch.lift(session.context, session.actor, switch_id, reason=reason)
+    record = kill_switch.lift_switch(session.context, session.actor, switch_id, reason=reason)
     if session.json:
         output.document(record)
     else:
@@ -80,7 +80,7 @@ def list_switches(session: Session, asked: PageRequest) -> None:
     What stands in the configuration file, and in SWAPGATE_FORCE where this command runs, is
     said on stderr: routers read both when they start.
     """
-    found = listings.switches(session.context, asked)
+    found = listings.list_switches(session.context, asked)
     paging.note_page(found)
     if session.json:
         output.document(found.items)

@@ -19,7 +19,7 @@ from harness.control.providers import (
     provider_secrets,
 )
 from harness.control.routing import routes, targets
-from harness.control.serialize import plain
+from harness.control.serialize import to_plain
 from harness.domain.pagination import PageRequest
 from harness.domain.providers.deprecations import Ending
 from harness.domain.providers.model_match import NOTHING_OFFERED, ModelMatch
@@ -40,15 +40,15 @@ def model() -> None:
 def list_models(session: Session, *, every: bool, asked: PageRequest) -> None:
     """List the targets, their prices and the routes that use them."""
     if every:
-        there = model_offers.offered(session.context_with_providers)
+        there = model_offers.list_offers(session.context_with_providers)
         show_entries(session, there, empty=NOTHING_OFFERED)
         return
     ctx = session.context
-    found, table = listings.models(ctx, asked), routes.table(ctx)
+    found, table = listings.list_targets(ctx, asked), routes.load_table(ctx)
     paging.note_page(found)
     with ctx.store.read() as tx:
         providers = tx.providers.all()
-    ends = {each.target: each for each in deprecations.found(ctx)}
+    ends = {each.target: each for each in deprecations.list_deprecations(ctx)}
     used = {
         target.id: [name for name, route in table.routes.items() if target.id in route.targets]
         for target in found
@@ -56,7 +56,10 @@ def list_models(session: Session, *, every: bool, asked: PageRequest) -> None:
     if session.json:
         output.document(
             [
-                {**_as_json(each, providers, used[each.id]), "ending": plain(ends.get(each.id))}
+                {
+                    **_as_json(each, providers, used[each.id]),
+                    "ending": to_plain(ends.get(each.id)),
+                }
                 for each in found
             ]
         )
@@ -88,7 +91,7 @@ def _as_json(
     target: Target, providers: Mapping[str, Provider], used: list[str]
 ) -> dict[str, object]:
     price = formatting.known_price(target, providers.get(target.provider))
-    return {"target": plain(target), "price": plain(price), "routes": used}
+    return {"target": to_plain(target), "price": to_plain(price), "routes": used}
 
 
 @model.command()
@@ -113,7 +116,7 @@ def add(
     in its usual place, with its usual variable for the key.
     """
     seed = target_asked(name, settings)
-    made = first_models.register(
+    made = first_models.register_with_provider(
         session.context_with_providers, session.actor, seed, api_base=api_base
     )
     if session.json:
@@ -121,7 +124,7 @@ def add(
     else:
         output.facts([("target", made.target.name), ("id", made.target.id)])
     if made.added:
-        has_key = bool(provider_secrets.keys_of(session.context, made.provider))
+        has_key = bool(provider_secrets.keys_of_provider(session.context, made.provider))
         output.note(_added(made.provider, lacks_key=made.needs_key and not has_key))
 
 
@@ -143,7 +146,9 @@ def resolve_name(ctx: click.Context, name: str) -> None:
     """Say which provider takes a model's name, rule by rule; exit code 1 when none does."""
     session = ctx.ensure_object(Session)
     standing = session.installation.standing_switches
-    found = model_resolution.of(session.context_with_providers, name, standing=standing)
+    found = model_resolution.resolve_model(
+        session.context_with_providers, name, standing=standing
+    )
     if session.json:
         output.document(found)
     else:
@@ -163,7 +168,7 @@ def search_models(session: Session, words: tuple[str, ...]) -> None:
     """Find models in the catalogue, of all kinds of providers, by parts of their names."""
     show_entries(
         session,
-        model_offers.searched(session.context, words),
+        model_offers.search_catalogue(session.context, words),
         empty="no such model; `catalogue:` in swapgate.yaml adds one",
     )
 
@@ -178,7 +183,7 @@ def match_name(ctx: click.Context, name: str) -> None:
     fits, 6 when several families fit equally well: these are listed.
     """
     session = ctx.ensure_object(Session)
-    found = model_resolution.meant(session.context_with_providers, name)
+    found = model_resolution.match_model(session.context_with_providers, name)
     if session.json:
         output.document(found)
     else:
@@ -216,8 +221,8 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
     session = ctx.ensure_object(Session)
     target, provider = _called(session, name)
     allowed = session.context.allow_addresses
-    provider = header_encryption.opened(provider, session.context.cipher)
-    keys = provider_secrets.keys_of(session.context, provider)
+    provider = header_encryption.decrypt_headers(provider, session.context.cipher)
+    keys = provider_secrets.keys_of_provider(session.context, provider)
     first = keys[0] if keys else None
     found = provider_calls.chat(
         provider, target, key=first, timeout_s=timeout_s, allowed=allowed
@@ -245,5 +250,5 @@ def _called(session: Session, name: str) -> tuple[Target, Provider]:
         known = {t.name for t in tx.routing.targets().values()}
         if slash and rest and start in providers and name not in known:
             return Target(start, rest), providers[start]
-        target = targets.find(tx, name)
+        target = targets.find_target(tx, name)
         return target, providers[target.provider]

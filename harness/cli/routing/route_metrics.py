@@ -7,7 +7,7 @@ import click
 from harness.cli.frame import formatting, output
 from harness.cli.frame.session import Session, pass_session
 from harness.control.routing import monthly_bill, scorecard
-from harness.control.routing.scorecard import RouteMeasured, SuiteScore
+from harness.control.routing.scorecard import RouteScorecard, SuiteScore
 
 
 @click.command("measured")
@@ -19,7 +19,11 @@ def route_measured(session: Session, name: str | None) -> None:
     Cost and failures are of the recorded traffic, 30 days at most; latency is of the last day.
     """
     context = session.context
-    found = [scorecard.of_route(context, name)] if name else scorecard.of_routes(context)
+    found = (
+        [scorecard.build_scorecard(context, name)]
+        if name
+        else scorecard.build_scorecards(context)
+    )
     if session.json:
         output.document(found)
         return
@@ -40,7 +44,7 @@ def route_measured(session: Session, name: str | None) -> None:
         )
 
 
-def _traffic_row(found: RouteMeasured) -> Sequence[object]:
+def _traffic_row(found: RouteScorecard) -> Sequence[object]:
     return (
         found.route.name,
         found.incumbent.name,
@@ -53,18 +57,20 @@ def _traffic_row(found: RouteMeasured) -> Sequence[object]:
     )
 
 
-def _money(found: RouteMeasured) -> tuple[str | None, str | None]:
+def _money(found: RouteScorecard) -> tuple[str | None, str | None]:
     """Nothing without traffic; unknown where there is some and no price."""
     if found.bill.tokens is None or found.month_usd is None or found.usd_per_1000 is None:
         nothing = None if found.bill.tokens is None else "unknown"
         return nothing, nothing
-    return formatting.money(found.usd_per_1000), monthly_bill.dollars(found.month_usd)
+    return formatting.money(found.usd_per_1000), monthly_bill.format_monthly_usd(
+        found.month_usd
+    )
 
 
-def requests(found: RouteMeasured, what: str = " requests") -> str:
+def requests(found: RouteScorecard, what: str = " requests") -> str:
     """With their window: `1,200 requests in 3 days`."""
     bill = found.bill
-    window = monthly_bill.length(bill.window_s)
+    window = monthly_bill.format_window(bill.window_s)
     return f"{bill.requests:,}{what} in {window}" if bill.requests else "0"
 
 
@@ -76,7 +82,7 @@ def _share(value: float | None) -> str | None:
     return None if value is None else f"{value:.2%}".replace("%", " %")
 
 
-def _score_row(found: RouteMeasured, score: SuiteScore) -> Sequence[object]:
+def _score_row(found: RouteScorecard, score: SuiteScore) -> Sequence[object]:
     return (
         found.route.name,
         score.suite,
@@ -102,7 +108,7 @@ def _when(score: SuiteScore) -> str:
     )
 
 
-def metric_facts(found: RouteMeasured) -> Sequence[tuple[str, object]]:
+def metric_facts(found: RouteScorecard) -> Sequence[tuple[str, object]]:
     """The same of one route, a line each."""
     per_1000, month = _money(found)
     speeds = (_seconds(found.p50_ms), _seconds(found.p95_ms))

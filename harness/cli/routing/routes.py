@@ -21,7 +21,7 @@ from harness.cli.routing.route_options import (
 from harness.control.operations import listings, lookup
 from harness.control.proposals.comparison import RouteStatus
 from harness.control.routing import routes, scorecard, seed
-from harness.control.serialize import plain
+from harness.control.serialize import to_plain
 from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.overrides import words_of
@@ -42,7 +42,7 @@ route.add_command(settings)
 @pass_session
 def list_routes(session: Session) -> None:
     """List the routes; those that wait for a person come first."""
-    found = listings.overview(session.context)
+    found = listings.list_route_status(session.context)
     paging.note_page(found)
     if session.json:
         output.document([as_json(each) for each in found])
@@ -78,9 +78,9 @@ def _proposal(status: RouteStatus) -> str | None:
 
 def as_json(status: RouteStatus) -> dict[str, object]:
     return {
-        "route": plain(status.route),
-        "incumbent": plain(status.incumbent),
-        "candidate": plain(status.candidate),
+        "route": to_plain(status.route),
+        "incumbent": to_plain(status.incumbent),
+        "candidate": to_plain(status.candidate),
         "open_proposal": status.open_proposal.id if status.open_proposal else None,
         "last_verdict": status.last_verdict.outcome if status.last_verdict else None,
         "needs_decision": status.needs_decision,
@@ -118,7 +118,7 @@ def create(
 ) -> None:
     """Create a route. Its first targets are its baseline: later ones need proof."""
     suites, overrides = parse_suites(options), parse_overrides(options)
-    made = routes.create(
+    made = routes.create_route(
         session.context_with_providers,
         session.actor,
         name,
@@ -141,11 +141,11 @@ def create(
 def show(session: Session, name: str) -> None:
     """Show one route: targets, settings, what is open, what is measured."""
     status = _status(session, name)
-    figures = scorecard.of_route(session.context, name)
+    figures = scorecard.build_scorecard(session.context, name)
     if session.json:
-        output.document({**as_json(status), "measured": plain(figures)})
+        output.document({**as_json(status), "measured": to_plain(figures)})
         return
-    names = listings.names(session.context, status.route.targets)
+    names = listings.load_target_names(session.context, status.route.targets)
     found, how = status.route, status.route.settings
     output.facts(
         [
@@ -197,8 +197,8 @@ def _fallbacks(route: Route, names: Mapping[str, str]) -> str:
 
 
 def _status(session: Session, name: str) -> RouteStatus:
-    lookup.route(session.context, name)
-    page = listings.overview(session.context)
+    lookup.find_route(session.context, name)
+    page = listings.list_route_status(session.context)
     for status in page:
         if status.route.name == name:
             return status
@@ -214,12 +214,14 @@ def _status(session: Session, name: str) -> RouteStatus:
 @pass_session
 def history(session: Session, name: str, asked: PageRequest) -> None:
     """Show the route's versions, the newest first."""
-    found = listings.versions(session.context, name, asked)
+    found = listings.list_route_versions(session.context, name, asked)
     paging.note_page(found)
     if session.json:
         output.document(found.items)
         return
-    names = listings.names(session.context, {each.route.incumbent for each in found})
+    names = listings.load_target_names(
+        session.context, {each.route.incumbent for each in found}
+    )
     output.table(
         ["VERSION", "REVISION", "CHANGE", "AT (UTC)", "BY", "INCUMBENT", "CANARY", "WHY"],
         [
@@ -256,13 +258,13 @@ def diff(session: Session, name: str, older: int | None, newer: int | None) -> N
     configuration file seeds a route once.
     """
     context = session.context
-    last = listings.version(context, name, newer)
+    last = listings.load_route_version(context, name, newer)
     wanted = older if older is not None else max(1, last.route.version - 1)
-    first = listings.version(context, name, wanted)
-    changed = routes.difference(first, last)
+    first = listings.load_route_version(context, name, wanted)
+    changed = routes.describe_difference(first, last)
     filed = [
         each
-        for each in seed.differences(session.context, session.settings)
+        for each in seed.list_seed_differences(session.context, session.settings)
         if each.startswith(f"route {name}:")
     ]
     if session.json:
@@ -277,7 +279,7 @@ def diff(session: Session, name: str, older: int | None, newer: int | None) -> N
         )
         return
     ids = {id_ for pair in changed.values() for text in pair for id_ in text.split(", ")}
-    names = listings.names(context, ids)
+    names = listings.load_target_names(context, ids)
     output.table(
         ["FIELD", f"VERSION {first.route.version}", f"VERSION {last.route.version}"],
         [[field, _named(a, names), _named(b, names)] for field, (a, b) in changed.items()],
@@ -309,7 +311,7 @@ def rollback(session: Session, name: str, to_version: int | None, reason: str) -
     if session.json:
         output.document(found)
     else:
-        names = listings.names(session.context, {found.incumbent})
+        names = listings.load_target_names(session.context, {found.incumbent})
         click.echo(f"route {name} is served by {names[found.incumbent]} again")
 
 

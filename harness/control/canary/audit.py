@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from harness.control.context import Context
-from harness.control.hashable_form import sparse
+from harness.control.hashable_form import to_hashable
 from harness.domain.canary.observation import Block
 from harness.domain.canary.rollout import Action, Rollout, RolloutState, Signal
 from harness.domain.content_hash import canonical_json, digest
@@ -53,7 +53,7 @@ class ReplayedAction:
         return not self.differences
 
 
-def inputs_of(
+def decision_inputs(
     ctx: Context, tx: Transaction, seen: Rollout, action: Action | None
 ) -> dict[str, object]:
     """For the audit log: enough to decide again to the same bytes, and to see tampering.
@@ -80,14 +80,14 @@ def inputs_of(
             "blocks": len(used),
             "last_block": max((each.number for each in used), default=0),
             "blocks_sha256": _blocks_sha256(used),
-            "policy_sha256": digest(sparse(seen.policy)),
+            "policy_sha256": digest(to_hashable(seen.policy)),
             "split_rule": BY_PERIOD,
         },
-        "decided_sha256": sha256(action_bytes(again)).hexdigest(),
+        "decided_sha256": sha256(canonical_action(again)).hexdigest(),
     }
 
 
-def replay(ctx: Context, number: int) -> ReplayedAction:
+def replay_action(ctx: Context, number: int) -> ReplayedAction:
     """Decide an action again, from the stored blocks.
 
     number: of its audit event. Raises NotFound, InputError for an event that has no inputs.
@@ -109,42 +109,44 @@ def replay(ctx: Context, number: int) -> ReplayedAction:
     if broken is not None and broken <= number:
         differences.append(f"the audit log is broken at event {broken}")
     blocks = _until(stored, int(inputs["last_block"]))
-    differences += _unlike(inputs, rollout, blocks)
+    differences += _input_differences(inputs, rollout, blocks)
     before, after, decided = str(event.details["decided_sha256"]), "", None
     try:
         # What was decided before rules had numbers was decided by the first.
         rule = int(inputs.get("split_rule", POOLED))
-        seen, at = _seen(rollout, inputs), _time(inputs["at"])
+        seen, at = _rollout_before(rollout, inputs), _time(inputs["at"])
         decided = gate_policy.decide(seen, blocks, at, split_rule=rule)
-        after = sha256(action_bytes(decided)).hexdigest()
+        after = sha256(canonical_action(decided)).hexdigest()
     except (SwapgateError, ValueError) as error:
         differences.append(str(error))
     if after and after != before:
         differences.append("the stored blocks give another decision than the stored one")
     if decided is not None:
-        differences += _not_asked(event, decided)
+        differences += _unasked_move(event, decided)
     return ReplayedAction(
         event, rollout.id, before, after, len(blocks), decided, tuple(differences)
     )
 
 
-def action_bytes(action: Action) -> bytes:
+def canonical_action(action: Action) -> bytes:
     """Everything a decision says, in one canonical form. Raises ValueError for NaN."""
-    return canonical_json(sparse(action)).encode()
+    return canonical_json(to_hashable(action)).encode()
 
 
-def _unlike(inputs: Mapping[str, Any], rollout: Rollout, blocks: Sequence[Block]) -> list[str]:
+def _input_differences(
+    inputs: Mapping[str, Any], rollout: Rollout, blocks: Sequence[Block]
+) -> list[str]:
     found = []
     if len(blocks) != inputs["blocks"]:
         found.append(f"{inputs['blocks']} blocks were used, and {len(blocks)} are stored")
     elif _blocks_sha256(blocks) != inputs["blocks_sha256"]:
         found.append("the stored blocks are not those that were used")
-    if digest(sparse(rollout.policy)) != inputs["policy_sha256"]:
+    if digest(to_hashable(rollout.policy)) != inputs["policy_sha256"]:
         found.append("the rollout's stored policy is not the one that it was decided by")
     return found
 
 
-def _not_asked(event: AuditEvent, decided: Action) -> list[str]:
+def _unasked_move(event: AuditEvent, decided: Action) -> list[str]:
     """Where the system did what its evidence did not ask for."""
     if "local_abort" in event.details:
         # A router's own guard asked, by what it saw before these blocks were complete.
@@ -158,7 +160,7 @@ def _not_asked(event: AuditEvent, decided: Action) -> list[str]:
     return [f"what was done is {did}, and what the evidence asks for is {asked}"]
 
 
-def _seen(rollout: Rollout, inputs: Mapping[str, Any]) -> Rollout:
+def _rollout_before(rollout: Rollout, inputs: Mapping[str, Any]) -> Rollout:
     ends = inputs["bake_ends_at"]
     return replace(
         rollout,
@@ -177,7 +179,7 @@ def _until(blocks: Sequence[Block], last: int) -> Sequence[Block]:
 def _blocks_sha256(blocks: Sequence[Block]) -> str:
     found = sha256()
     for block in sorted(blocks, key=lambda each: each.number):
-        found.update(canonical_json(sparse(block)).encode())
+        found.update(canonical_json(to_hashable(block)).encode())
     return found.hexdigest()
 
 

@@ -15,7 +15,7 @@ from harness.ports import Transaction
 def turn(ctx: Context, seen: Rollout) -> list[str]:
     """One look at a promotion that bakes; what was done, in words."""
     action = driver.look(ctx, seen)
-    holds.tell(ctx, seen)
+    holds.update_hold_alert(ctx, seen)
     with ctx.store.read() as tx:
         ours = _held_back(tx, seen)
     if ours and action.signal is None:
@@ -48,7 +48,7 @@ def over(
     """The bake ends, and the promotion stands. action: what asked. Raises IllegalTransition."""
     after = rollout_moved(rollout, signal, ctx.clock.now(), because)
     if _held_back(tx, rollout):
-        route = routes.existing(tx, rollout.route)
+        route = routes.require_route(tx, rollout.route)
         driver.commit(ctx, tx, actor, route, EndBake(rollout.route, rollout.id), because)
     figures = driver.evidence_of(ctx, tx, rollout, action)
     driver.audit(ctx, tx, actor, f"canary.{signal.value}", after, because, figures)

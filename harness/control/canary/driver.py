@@ -47,10 +47,10 @@ def open_canary(
     was first.
     """
     now = ctx.clock.now()
-    proof_validity.demand(ctx, tx, proof)
-    recomputation.demand(ctx, tx, proof, proposal)
-    rule_tightening.demand(ctx, tx, proposal)
-    route = routes.existing(tx, proposal.route)
+    proof_validity.require_proof(ctx, tx, proof)
+    recomputation.require_agreement(ctx, tx, proof, proposal)
+    rule_tightening.require_current_rules(ctx, tx, proposal)
+    route = routes.require_route(tx, proposal.route)
     policy = proposal.policy.canary
     rollout = Rollout(
         id=ctx.chance.token("r_"),
@@ -84,9 +84,9 @@ def open_canary(
 def look(ctx: Context, rollout: Rollout) -> Action:
     """What the evidence asks for now, and whether the proof allows it; changes nothing."""
     with ctx.store.read() as tx:
-        decided = holds.held(ctx, tx, rollout, look_in(ctx, tx, rollout))
+        decided = holds.apply_hold(ctx, tx, rollout, look_in(ctx, tx, rollout))
         action = _allowed(ctx, tx, rollout, decided)
-        return worker_aborts.confirmed(tx, rollout, action)
+        return worker_aborts.confirm_worker_abort(tx, rollout, action)
 
 
 def look_in(ctx: Context, tx: Transaction, rollout: Rollout) -> Action:
@@ -106,12 +106,12 @@ def _allowed(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) ->
     except (NotFound, SignatureInvalid) as error:
         why = f"its proof is gone: {error}"
         return replace(action, kind=ActionKind.ROLLBACK, signal=Signal.STALE, reason=why)
-    unreadable = proof_validity.unreadable(proof)
-    gone = not unreadable and proof_validity.replaced_candidate(tx, proof) is not None
-    if unreadable or gone or proof_validity.not_cleared(ctx, tx, proof):
-        why = f"the proof is {proof_validity.of(ctx, tx, proof).words}"
+    unreadable = proof_validity.find_unreadable(proof)
+    gone = not unreadable and proof_validity.find_replaced_candidate(tx, proof) is not None
+    if unreadable or gone or proof_validity.list_clearance_faults(ctx, tx, proof):
+        why = f"the proof is {proof_validity.assess_proof(ctx, tx, proof).words}"
         return replace(action, kind=ActionKind.ROLLBACK, signal=Signal.STALE, reason=why)
-    if moved := proof_validity.moved(ctx, tx, proof):
+    if moved := proof_validity.list_moved_providers(ctx, tx, proof):
         return _held_by_move(rollout, action, moved_words(moved))
     onward = action.signal in (Signal.STEP_DONE, Signal.PROVEN)
     return _proven(ctx, tx, rollout, proof, action) if onward else action
@@ -121,7 +121,7 @@ def _proven(
     ctx: Context, tx: Transaction, rollout: Rollout, proof: Verdict, action: Action
 ) -> Action:
     """A step up, or a pause where the proof does not carry it."""
-    found = proof_validity.of(ctx, tx, proof)
+    found = proof_validity.assess_proof(ctx, tx, proof)
     if not found.holds:
         why = (
             f"the proof is {found.words}. It goes no further: put that back and resume, or "
@@ -179,14 +179,14 @@ def step(
     rollout = tx.rollouts.get(seen.id)
     if rollout.version != seen.version:
         raise StaleWrite(f"rollout {seen.id} moved on since it was looked at: look again")
-    route = routes.existing(tx, rollout.route)
+    route = routes.require_route(tx, rollout.route)
     if not _still_ours(route, rollout):
         return end(
             ctx, tx, SYSTEM, rollout, Signal.BASE_CHANGED, "the route was changed by another"
         )
     if UNPROVEN in action.figures:
         words = str(action.figures[UNPROVEN])
-        recomputation.tell(ctx, tx, proposal, rollout.verdict, words)
+        recomputation.raise_mismatch_alert(ctx, tx, proposal, rollout.verdict, words)
     match action.signal:
         case None:
             return rollout
@@ -213,7 +213,7 @@ def move(
     """
     after = rollout_moved(rollout, signal, ctx.clock.now(), because)
     if after.step != rollout.step:
-        route = routes.existing(tx, rollout.route)
+        route = routes.require_route(tx, rollout.route)
         change = RaiseWeight(rollout.route, rollout.id, after.current.weight_bps)
         commit(ctx, tx, actor, route, change, because)
     figures = evidence_of(ctx, tx, rollout, action)
@@ -226,7 +226,7 @@ def move(
 def _tell_if_paused(ctx: Context, tx: Transaction, after: Rollout, because: str) -> None:
     if after.state is not RolloutState.PAUSED:
         return
-    alerts.tell(
+    alerts.raise_alert(
         ctx,
         tx,
         AlertKind.CANARY_PAUSED,
@@ -250,9 +250,9 @@ def watch_ratio(ctx: Context, rollout: Rollout, action: Action) -> None:
         return
     with ctx.store.write() as tx:
         if told:
-            alerts.end(ctx, tx, AlertKind.SAMPLE_RATIO, rollout.id)
+            alerts.resolve_alert(ctx, tx, AlertKind.SAMPLE_RATIO, rollout.id)
             return
-        alerts.tell(
+        alerts.raise_alert(
             ctx,
             tx,
             AlertKind.SAMPLE_RATIO,
@@ -285,18 +285,18 @@ def promote(
     proof = tx.verdicts.get(rollout.verdict)
     if not isinstance(proof, Passed):
         raise ProofRefused(f"verdict {rollout.verdict} is {proof.outcome}, not passed")
-    proof_validity.demand(ctx, tx, proof)
-    recomputation.demand(ctx, tx, proof, proposal)
+    proof_validity.require_proof(ctx, tx, proof)
+    recomputation.require_agreement(ctx, tx, proof, proposal)
     now = ctx.clock.now()
     policy = rollout.policy
     change = Promote(rollout.route, proof, policy.bake_bps if policy.bake_s else 0)
-    commit(ctx, tx, actor, routes.existing(tx, rollout.route), change, because)
+    commit(ctx, tx, actor, routes.require_route(tx, rollout.route), change, because)
     after = tx.rollouts.save(rollout_moved(rollout, signal, now, because))
     tx.proposals.save(moved(proposal, Event.HEALTHY, now, because))
     figures = evidence_of(ctx, tx, rollout, action)
     audit(ctx, tx, actor, canary_actions.PROMOTED, after, because, figures)
     name = _name(tx, rollout.candidate)
-    alerts.tell(
+    alerts.raise_alert(
         ctx,
         tx,
         AlertKind.PROMOTED,
@@ -322,7 +322,7 @@ def end(
     action: what asked, None for a person or for the route itself.
     """
     now = ctx.clock.now()
-    route = routes.existing(tx, rollout.route)
+    route = routes.require_route(tx, rollout.route)
     back: Change | None = None
     if route.canary is not None and route.canary.rollout == rollout.id:
         back = Abort(rollout.route, rollout.id)
@@ -342,7 +342,7 @@ def end(
     audit(ctx, tx, actor, f"canary.{signal.value}", after, because, figures)
     if signal in (Signal.HARM, Signal.STALE):
         stays = _left_chain(ctx, tx, actor, rollout, signal, because)
-        alerts.tell(
+        alerts.raise_alert(
             ctx,
             tx,
             AlertKind.ROLLED_BACK,
@@ -364,13 +364,13 @@ def _left_chain(
     because: str,
 ) -> str:
     """What did harm to users is no fallback either. In words: what stays one all the same."""
-    route = routes.existing(tx, rollout.route)
+    route = routes.require_route(tx, rollout.route)
     if rollout.candidate not in route.fallbacks:
         return ""
     why = ""
     if signal is Signal.HARM:
         try:
-            fallback_chain.take_out(ctx, tx, actor, route, rollout.candidate, because)
+            fallback_chain.drop_fallback(ctx, tx, actor, route, rollout.candidate, because)
         except ProofRefused as error:
             why = f" ({error})"  # users go back to the incumbent whatever the chain holds
         else:
@@ -394,7 +394,7 @@ def _name(tx: Transaction, target: str) -> str:
 
 def live(tx: Transaction, route: str) -> Rollout:
     """The route's rollout, live or in its bake. Raises NotFound."""
-    routes.existing(tx, route)
+    routes.require_route(tx, route)
     for rollout in (*tx.rollouts.live(), *tx.rollouts.baking()):
         if rollout.route == route:
             return rollout
@@ -422,7 +422,7 @@ def evidence_of(
     ctx: Context, tx: Transaction, seen: Rollout, action: Action | None
 ) -> dict[str, object]:
     """An action's figures and inputs, for the audit log. seen: the rollout before it."""
-    inputs = canary_actions.inputs_of(ctx, tx, seen, action)
+    inputs = canary_actions.decision_inputs(ctx, tx, seen, action)
     if action is None:
         return inputs
     return {

@@ -41,26 +41,28 @@ class RampPlan:
         return bool(self.steps) and all(step.in_time for step in self.steps)
 
 
-def of_route(ctx: Context, route: str, policy: str | None = None) -> RampPlan:
+def estimate_for_route(ctx: Context, route: str, policy: str | None = None) -> RampPlan:
     """policy: its name, None for the route's. Raises NotFound for either."""
     with ctx.store.read() as tx:
-        found = routes.existing(tx, route)
+        found = routes.require_route(tx, route)
         name = policy or found.settings.policy
         if name not in ctx.policies:
             known = ", ".join(sorted(ctx.policies))
             raise NotFound(f"there is no policy {name!r}; the file has {known}")
-        return of_policy(ctx, tx, route, ctx.policies[name].canary)
+        return estimate_for_policy(ctx, tx, route, ctx.policies[name].canary)
 
 
-def of_wish(ctx: Context, proposal: Proposal) -> RampPlan:
+def estimate_for_proposal(ctx: Context, proposal: Proposal) -> RampPlan:
     """Of a proposal, stored or only planned: its policy is its own."""
     with ctx.store.read() as tx:
-        return of_policy(ctx, tx, proposal.route, proposal.policy.canary)
+        return estimate_for_policy(ctx, tx, proposal.route, proposal.policy.canary)
 
 
-def of_policy(ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy) -> RampPlan:
+def estimate_for_policy(
+    ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy
+) -> RampPlan:
     """The plan of one policy's steps."""
-    pace = pace_of(ctx, tx, route, policy)
+    pace = measure_pace(ctx, tx, route, policy)
     if pace is None:
         return RampPlan(route, policy, None, (), (), ramp_plan.no_traffic(route))
     steps = ramp.plan(policy, pace)
@@ -71,15 +73,17 @@ def of_policy(ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy) -
     return RampPlan(route, policy, pace, steps, options, words)
 
 
-def pace_of(ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy) -> Pace | None:
+def measure_pace(
+    ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy
+) -> Pace | None:
     """Today's: of the last 24 hours. None without a request."""
     now = ctx.clock.now()
     totals = tx.observations.totals(since=now - TODAY, route=route)
     units = _units_per_hour(tx, route, policy) if policy.unit is Unit.SESSION else None
-    return reckoned(totals, units, policy, now)
+    return compute_pace(totals, units, policy, now)
 
 
-def reckoned(
+def compute_pace(
     totals: Sequence[TrafficTotal], units: float | None, policy: CanaryPolicy, now: datetime
 ) -> Pace | None:
     """units: new keys an hour, None where nobody counted them. None without a request."""

@@ -15,26 +15,30 @@ from harness.gate.online import holds
 from harness.ports import Transaction
 
 # What ends a bake takes its control away: that needs data as a step up does.
-ONWARD: Final = frozenset({Signal.STEP_DONE, Signal.PROVEN, Signal.BAKED})
-BY_TIME: Final = frozenset({Signal.SILENT, Signal.UNDECIDED, Signal.BAKED})
-SEEN: Final = timedelta(hours=2)
+ONWARD_SIGNALS: Final = frozenset({Signal.STEP_DONE, Signal.PROVEN, Signal.BAKED})
+TIMED_SIGNALS: Final = frozenset({Signal.SILENT, Signal.UNDECIDED, Signal.BAKED})
+TRAFFIC_WINDOW: Final = timedelta(hours=2)
 
 
-def held(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Action:
+def apply_hold(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Action:
     """The action, or a hold with its reason where it would move on untrusted data."""
     ctx.clock_watch.look(ctx.clock.now(), ctx.clock.monotonic())
     why = ""
-    if action.signal in BY_TIME:
+    if action.signal in TIMED_SIGNALS:
         why = _false_expiry(ctx, rollout)
-    if not why and action.signal in ONWARD:
-        why = _distrusted(ctx, tx, rollout)
-    if not why and action.signal in ONWARD:
+    if not why and action.signal in ONWARD_SIGNALS:
+        why = _distrust_reason(ctx, tx, rollout)
+    if not why and action.signal in ONWARD_SIGNALS:
         proposal = tx.proposals.get(rollout.proposal)
         if tampered := tampering.reason_to_hold(ctx, tx, proposal):
             return replace(
                 action, kind=ActionKind.HOLD, signal=None, reason=f"On hold: {tampered}"
             )
-    if not why and action.signal in ONWARD and (faults := internal_errors(tx, rollout)):
+    if (
+        not why
+        and action.signal in ONWARD_SIGNALS
+        and (faults := describe_router_faults(tx, rollout))
+    ):
         return replace(action, kind=ActionKind.HOLD, signal=None, reason=faults)
     if not why:
         return action
@@ -42,7 +46,7 @@ def held(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Act
     return replace(action, kind=ActionKind.HOLD, signal=None, reason=reason)
 
 
-def internal_errors(tx: Transaction, rollout: Rollout) -> str:
+def describe_router_faults(tx: Transaction, rollout: Rollout) -> str:
     """Where a router has failed within it, and nobody has acknowledged that: how often, the
     last one, and what to do. Empty where none has.
     """
@@ -58,35 +62,35 @@ def internal_errors(tx: Transaction, rollout: Rollout) -> str:
     )
 
 
-def tell(ctx: Context, rollout: Rollout) -> None:
+def update_hold_alert(ctx: Context, rollout: Rollout) -> None:
     """Once per cause; its end as well."""
     onward = rollout.state in (RolloutState.WAITING, RolloutState.MEASURING)
     if not onward and not rollout.baking:
         return
     with ctx.store.read() as tx:
-        why = _distrusted(ctx, tx, rollout)
+        why = _distrust_reason(ctx, tx, rollout)
     if bool(why) == alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout.id):
         return
     with ctx.store.write() as tx:
         if not why:
-            alerts.end(ctx, tx, AlertKind.CANARY_HELD, rollout.id)
+            alerts.resolve_alert(ctx, tx, AlertKind.CANARY_HELD, rollout.id)
             return
-        alerts.tell(
+        alerts.raise_alert(
             ctx,
             tx,
             AlertKind.CANARY_HELD,
             rollout.id,
             subject=f"route {rollout.route}",
-            title=f"the {_what(rollout)} of route {rollout.route} is on hold",
+            title=f"the {_stage_name(rollout)} of route {rollout.route} is on hold",
             text=f"{why[0].upper()}{why[1:]}.",
         )
 
 
-def _what(rollout: Rollout) -> str:
+def _stage_name(rollout: Rollout) -> str:
     return "bake" if rollout.baking else "canary"
 
 
-def _distrusted(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
+def _distrust_reason(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
     now = ctx.clock.now()
     if ctx.clock_watch.unsettled(ctx.clock.monotonic()):
         return "this machine's clock was set a moment ago"
@@ -112,12 +116,12 @@ def _traffic(
 
     Who is silent since before the rollout's first block was heard before its start, if ever.
     """
-    recent = tx.observations.traffic(since=now - SEEN, route=rollout.route)
+    recent = tx.observations.traffic(since=now - TRAFFIC_WINDOW, route=rollout.route)
     heard = [row.minute for row in recent] or [each.closed_at for each in blocks]
     last = max(heard, default=rollout.started_at)
-    if now - last < SEEN - holds.BEFORE_GAP:
+    if now - last < TRAFFIC_WINDOW - holds.BEFORE_GAP:
         return recent
-    return tx.observations.traffic(since=last - SEEN, route=rollout.route)
+    return tx.observations.traffic(since=last - TRAFFIC_WINDOW, route=rollout.route)
 
 
 def _false_expiry(ctx: Context, rollout: Rollout) -> str:

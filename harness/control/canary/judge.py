@@ -9,7 +9,7 @@ from harness.domain.routing.table import Route
 from harness.ports import Transaction
 
 
-def check_wish(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> None:
+def check_judge(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> None:
     """Before anything is paid for.
 
     Raises InputError for a judge that could not be asked, NotAllowed for one whose provider may
@@ -20,7 +20,7 @@ def check_wish(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> N
     if judge is None:
         return
     target = judge.target
-    data_class_checks.check(ctx, route.settings, [target], route=route.name)
+    data_class_checks.check_targets(ctx, route.settings, [target], route=route.name)
     provider = tx.providers.all().get(target.provider)
     if provider is None or target.model not in provider.prices:
         raise InputError(

@@ -32,14 +32,14 @@ from harness.ports import Transaction
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class CanaryOperation:
     """warnings: what the data say against what was done all the same."""
 
     rollout: Rollout
     warnings: tuple[str, ...] = ()
 
 
-def by_hand(
+def operate(
     ctx: Context,
     actor: Actor,
     route: str,
@@ -49,10 +49,10 @@ def by_hand(
     seen: int | None = None,
 ) -> Rollout:
     """As `moved`, without the warnings."""
-    return moved(ctx, actor, route, signal, reason, seen=seen).rollout
+    return operate_with_warnings(ctx, actor, route, signal, reason, seen=seen).rollout
 
 
-def moved(
+def operate_with_warnings(
     ctx: Context,
     actor: Actor,
     route: str,
@@ -60,7 +60,7 @@ def moved(
     reason: str,
     *,
     seen: int | None = None,
-) -> Moved:
+) -> CanaryOperation:
     """Move the route's canary, or end its bake.
 
     seen: the rollout's version that the person looked at; None takes what is stored. Raises
@@ -73,11 +73,11 @@ def moved(
         raise InputError(f"that is for the evidence to say, not for a person: {signal.value}")
     why = require_reason(reason, f"to {signal.value} by hand")
     because = f"{signal.value} by {actor.name}: {why}"
-    with recomputation.told(ctx), ctx.store.write() as tx:
-        rollout = _in_reach(tx, actor, route, signal, seen)
+    with recomputation.alerting_mismatch(ctx), ctx.store.write() as tx:
+        rollout = _find_movable(tx, actor, route, signal, seen)
         match signal:
             case Signal.ABORT:
-                return Moved(driver.end(ctx, tx, actor, rollout, signal, because))
+                return CanaryOperation(driver.end(ctx, tx, actor, rollout, signal, because))
             case Signal.PROMOTE:
                 return _promote_now(ctx, tx, actor, rollout, reason, because)
             case Signal.FINISH:
@@ -86,24 +86,24 @@ def moved(
                         f"the canary of {route} is {rollout.state.value}: only a bake, after "
                         "the promotion, is finished by hand"
                     )
-                return Moved(bake.over(ctx, tx, actor, rollout, signal, because))
+                return CanaryOperation(bake.over(ctx, tx, actor, rollout, signal, because))
             case Signal.ADVANCE:
-                _demand(ctx, tx, rollout)
+                _require_proof(ctx, tx, rollout)
                 found, against = _check_harmless(ctx, tx, rollout)
                 asked = replace(found, kind=ActionKind.ADVANCE, signal=signal, reason=because)
                 done = driver.move(ctx, tx, actor, rollout, signal, because, asked)
-                return Moved(done, against)
+                return CanaryOperation(done, against)
             case Signal.RESUME:
-                proof_validity.demand(ctx, tx, tx.verdicts.get(rollout.verdict))
-                looked = _acknowledged(ctx, tx, actor, rollout, because)
+                proof_validity.require_proof(ctx, tx, tx.verdicts.get(rollout.verdict))
+                looked = _acknowledge_faults(ctx, tx, actor, rollout, because)
                 if looked and rollout.state is not RolloutState.PAUSED:
-                    return Moved(rollout)
+                    return CanaryOperation(rollout)
             case _:
                 pass
-        return Moved(driver.move(ctx, tx, actor, rollout, signal, because))
+        return CanaryOperation(driver.move(ctx, tx, actor, rollout, signal, because))
 
 
-def _in_reach(
+def _find_movable(
     tx: Transaction, actor: Actor, route: str, signal: Signal, seen: int | None
 ) -> Rollout:
     """The route's canary as this person saw it, which he may move so."""
@@ -114,20 +114,20 @@ def _in_reach(
             "look at it again, then decide"
         )
     if signal in ONWARD_BY_HAND:
-        four_eyes.check(tx, actor, tx.proposals.get(rollout.proposal), signal.value)
+        four_eyes.check_four_eyes(tx, actor, tx.proposals.get(rollout.proposal), signal.value)
     return rollout
 
 
-def _demand(ctx: Context, tx: Transaction, rollout: Rollout) -> None:
+def _require_proof(ctx: Context, tx: Transaction, rollout: Rollout) -> None:
     proof = tx.verdicts.get(rollout.verdict)
     proposal = tx.proposals.get(rollout.proposal)
     if tampered := tampering.reason_to_hold(ctx, tx, proposal):
         raise ProofRefused(f"the canary of {rollout.route} is held: {tampered}")
-    proof_validity.demand(ctx, tx, proof)
-    recomputation.demand(ctx, tx, proof, proposal)
+    proof_validity.require_proof(ctx, tx, proof)
+    recomputation.require_agreement(ctx, tx, proof, proposal)
 
 
-def _acknowledged(
+def _acknowledge_faults(
     ctx: Context, tx: Transaction, actor: Actor, rollout: Rollout, because: str
 ) -> bool:
     """A person has looked at the faults of routers within it. Whether there were any."""
@@ -139,7 +139,7 @@ def _acknowledged(
 
 def _promote_now(
     ctx: Context, tx: Transaction, actor: Actor, rollout: Rollout, reason: str, because: str
-) -> Moved:
+) -> CanaryOperation:
     """Without the rest of the ramp, not without proof.
 
     Raises ProofRefused when the verdict is not valid any more or the data show harm.
@@ -152,9 +152,9 @@ def _promote_now(
         signal=Signal.PROMOTE,
         reason=f"{because}. {readable(action.reason)}",
     )
-    approvals.record(ctx, tx, actor, proposal, ApprovalKind.PROMOTION, reason)
+    approvals.record_approval(ctx, tx, actor, proposal, ApprovalKind.PROMOTION, reason)
     approved = _approved(proposal, actor)
-    return Moved(driver.promote(ctx, tx, actor, rollout, approved, asked), against)
+    return CanaryOperation(driver.promote(ctx, tx, actor, rollout, approved, asked), against)
 
 
 def _approved(proposal: Proposal, actor: Actor) -> Proposal:
@@ -171,7 +171,7 @@ def _check_harmless(
 
     Raises ProofRefused when they, or a router's own guard, ask for the rollback.
     """
-    action = worker_aborts.confirmed(tx, rollout, driver.look_in(ctx, tx, rollout))
+    action = worker_aborts.confirm_worker_abort(tx, rollout, driver.look_in(ctx, tx, rollout))
     if action.signal is Signal.HARM:
         raise ProofRefused(
             f"the canary of {rollout.route} goes back, not on: {readable(action.reason)}"

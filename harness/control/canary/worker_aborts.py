@@ -11,7 +11,7 @@ from harness.domain.operations.alerts import AlertKind
 from harness.ports import Transaction
 
 
-def confirmed(tx: Transaction, rollout: Rollout, action: Action) -> Action:
+def confirm_worker_abort(tx: Transaction, rollout: Rollout, action: Action) -> Action:
     """The action, or the rollback that a router has begun.
 
     It may be told of as late as in the bake.

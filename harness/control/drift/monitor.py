@@ -12,7 +12,7 @@ import structlog
 from harness.control.context import Context
 from harness.control.drift import runs, watches
 from harness.control.drift import text as drift_words
-from harness.control.drift.watches import Watched
+from harness.control.drift.watches import WatchedPair
 from harness.control.operations import alerts
 from harness.domain.drift.watch import (
     Check,
@@ -33,18 +33,18 @@ from harness.ports import Transaction
 log = structlog.get_logger("swapgate.drift")
 
 
-def turn(ctx: Context) -> list[str]:
+def run_once(ctx: Context) -> list[str]:
     """Start what is due, judge what has ended. Returns what it did, in words.
 
     Raises InputError with the suites that cannot be watched, after all others were.
     """
     with ctx.store.read() as tx:
-        pairs = watches.watched(ctx, tx)
+        pairs = watches.list_watched_pairs(ctx, tx)
         open_ = {(each.target, each.suite): each for each in tx.drift.watches(open_only=True)}
-    did, failed = _close_forgotten(ctx, pairs, open_), []
+    did, failed = _close_unwatched(ctx, pairs, open_), []
     for pair in pairs:
         try:
-            did += _tend(ctx, pair, open_.get((pair.target, pair.suite)))
+            did += _advance_pair(ctx, pair, open_.get((pair.target, pair.suite)))
         except Conflict:
             # Another control process was first: the next turn looks at what it did.
             continue
@@ -60,59 +60,61 @@ def turn(ctx: Context) -> list[str]:
     return did
 
 
-def _close_forgotten(
-    ctx: Context, pairs: Sequence[Watched], open_: Mapping[tuple[str, str], Watch]
+def _close_unwatched(
+    ctx: Context, pairs: Sequence[WatchedPair], open_: Mapping[tuple[str, str], Watch]
 ) -> list[str]:
     wanted = {(pair.target, pair.suite) for pair in pairs}
     did = []
     for key in sorted(set(open_) - wanted):
         with ctx.store.write() as tx:
-            if watches.close(ctx, tx, open_[key]):
+            if watches.close_watch(ctx, tx, open_[key]):
                 did.append(f"{open_[key].id}: closed, no route asks for it any more")
     return did
 
 
-def _tend(ctx: Context, pair: Watched, watch: Watch | None) -> list[str]:
-    plan = watches.plan_of(ctx, pair)
+def _advance_pair(ctx: Context, pair: WatchedPair, watch: Watch | None) -> list[str]:
+    plan = watches.plan_watch(ctx, pair)
     if watch is None:
-        return _first(ctx, pair, plan, "the first")
+        return _begin_watch(ctx, pair, plan, "the first")
     with ctx.store.read() as tx:
         checks = tx.drift.checks(watch.id)
-        another = _another(tx, watch, checks)
+        another = _find_other_model(tx, watch, checks)
     did = []
     if another is not None and not alerts.is_open(ctx, AlertKind.SERVED_MODEL, watch.id):
         with ctx.store.write() as tx:
             # Unless a person has just closed the watch.
             if tx.drift.save(watch):
-                did = _notice(ctx, tx, pair, watch, checks)
+                did = _alert_other_model(ctx, tx, pair, watch, checks)
     if checks and checks[-1].state is CheckState.RUNNING:
-        return did + _look(ctx, pair, watch, checks)
+        return did + _finish_running_check(ctx, pair, watch, checks)
     if watch.state is WatchState.DRIFTED:
         return did
     if watch.plan != plan:
-        return did + _first(ctx, pair, plan, "the suite or its plan changed", after=watch)
+        return did + _begin_watch(ctx, pair, plan, "the suite or its plan changed", after=watch)
     if ctx.clock.now() < next_due(checks, pair.policy.every_s, ctx.clock.now()):
         return did
-    return did + _start(ctx, pair, watch)
+    return did + _start_check(ctx, pair, watch)
 
 
-def _first(
-    ctx: Context, pair: Watched, plan: DriftPlan, reason: str, *, after: Watch | None = None
+def _begin_watch(
+    ctx: Context, pair: WatchedPair, plan: DriftPlan, reason: str, *, after: Watch | None = None
 ) -> list[str]:
     with ctx.store.write() as tx:
-        if after is not None and not watches.close(ctx, tx, after):
+        if after is not None and not watches.close_watch(ctx, tx, after):
             return []
-        watch = watches.begin(ctx, tx, SYSTEM, pair, plan, reason)
+        watch = watches.begin_watch(ctx, tx, SYSTEM, pair, plan, reason)
     return [] if watch is None else [f"{watch.id}: a baseline of {pair.suite} is measured"]
 
 
-def _start(ctx: Context, pair: Watched, watch: Watch) -> list[str]:
+def _start_check(ctx: Context, pair: WatchedPair, watch: Watch) -> list[str]:
     with ctx.store.write() as tx:
-        check = watches.ask(ctx, tx, pair, watch)
+        check = watches.start_check(ctx, tx, pair, watch)
     return [] if check is None else [f"{watch.id}: {pair.suite} is asked again"]
 
 
-def _look(ctx: Context, pair: Watched, watch: Watch, checks: Sequence[Check]) -> list[str]:
+def _finish_running_check(
+    ctx: Context, pair: WatchedPair, watch: Watch, checks: Sequence[Check]
+) -> list[str]:
     """At the running check: nothing while it goes on, all that it found at its end."""
     check = checks[-1]
     with ctx.store.read() as tx:
@@ -121,58 +123,62 @@ def _look(ctx: Context, pair: Watched, watch: Watch, checks: Sequence[Check]) ->
             return []
         samples = tx.runs.samples(check.run)
     served = tuple(sorted({each.served_model for each in samples if each.served_model}))
-    ended = runs.ended(ctx, watch, replace(check, served=served), run, samples, counted(checks))
+    ended = runs.finish_check(
+        ctx, watch, replace(check, served=served), run, samples, counted(checks)
+    )
     with ctx.store.write() as tx:
         if not tx.drift.end(ended):
             return []
         # What answered last may not have been looked at while the run was on.
-        did = _notice(ctx, tx, pair, watch, checks)
-        return did + _record(ctx, tx, pair, watch, [*checks[:-1], ended])
+        did = _alert_other_model(ctx, tx, pair, watch, checks)
+        return did + _record_result(ctx, tx, pair, watch, [*checks[:-1], ended])
 
 
-def _record(
+def _record_result(
     ctx: Context,
     tx: Transaction,
-    pair: Watched,
+    pair: WatchedPair,
     watch: Watch,
     checks: Sequence[Check],
 ) -> list[str]:
     """The alerts of a check that has just ended, beside it."""
     check = checks[-1]
     if check.state is CheckState.NOT_MEASURED:
-        alerts.tell(
+        alerts.raise_alert(
             ctx,
             tx,
             AlertKind.JOB_FAILED,
             watch.id,
-            subject=drift_words.subject(pair.routes, pair.suite),
-            title=f"the drift watch could not measure {drift_words.named(tx, watch)}",
+            subject=drift_words.alert_subject(pair.routes, pair.suite),
+            title=f"the drift watch could not measure {drift_words.describe_watch(tx, watch)}",
             text=f"{check.message}. It is tried again within the hour.",
         )
         return [f"{watch.id}: not measured, {check.message}"]
-    alerts.end(ctx, tx, AlertKind.JOB_FAILED, watch.id)
+    alerts.resolve_alert(ctx, tx, AlertKind.JOB_FAILED, watch.id)
     found = check.evidence
     if found is None:
         return [f"{watch.id}: the baseline of {pair.suite} is measured"]
     if not found.drifted:
         return [f"{watch.id}: no drift"]
     tx.drift.save(replace(watch, state=WatchState.DRIFTED))
-    title, text = drift_words.drifted(tx, pair.routes, watch, checks)
-    alerts.tell(
+    title, text = drift_words.describe_drift(tx, pair.routes, watch, checks)
+    alerts.raise_alert(
         ctx,
         tx,
         AlertKind.DRIFT,
         watch.id,
-        subject=drift_words.subject(pair.routes, pair.suite),
+        subject=drift_words.alert_subject(pair.routes, pair.suite),
         title=title,
         text=text,
     )
     details = {"check": check.number, "run": check.run, "evidence": found.as_json()}
-    watches.audit(ctx, tx, SYSTEM, "drift.found", watch, details)
+    watches.record_watch_event(ctx, tx, SYSTEM, "drift.found", watch, details)
     return [f"{watch.id}: {title}"]
 
 
-def _another(tx: Transaction, watch: Watch, checks: Sequence[Check]) -> Sighting | None:
+def _find_other_model(
+    tx: Transaction, watch: Watch, checks: Sequence[Check]
+) -> Sighting | None:
     """A model that none of the counted runs met, seen since: by a router, or by any eval."""
     measured = counted(checks)
     if not measured:
@@ -182,21 +188,21 @@ def _another(tx: Transaction, watch: Watch, checks: Sequence[Check]) -> Sighting
     return replaced_by(met, tx.sightings.of(watch.target), ServedPin.MODEL, decided_at=since)
 
 
-def _notice(
-    ctx: Context, tx: Transaction, pair: Watched, watch: Watch, checks: Sequence[Check]
+def _alert_other_model(
+    ctx: Context, tx: Transaction, pair: WatchedPair, watch: Watch, checks: Sequence[Check]
 ) -> list[str]:
     """Told at once, once for a watch: how that model answers is measured by the next run."""
-    another = _another(tx, watch, checks)
+    another = _find_other_model(tx, watch, checks)
     record = tx.alerts.newest(f"{AlertKind.SERVED_MODEL.value}:{watch.id}")
     if another is None or (record is not None and record.open):
         return []
-    title, text = drift_words.another(tx, pair.routes, watch, checks, another)
-    alerts.tell(
+    title, text = drift_words.describe_other_model(tx, pair.routes, watch, checks, another)
+    alerts.raise_alert(
         ctx,
         tx,
         AlertKind.SERVED_MODEL,
         watch.id,
-        subject=drift_words.subject(pair.routes, pair.suite),
+        subject=drift_words.alert_subject(pair.routes, pair.suite),
         title=title,
         text=text,
     )

@@ -2,7 +2,7 @@
 
 from harness.control.context import Context
 from harness.control.drift import watches
-from harness.control.drift.watches import Watched
+from harness.control.drift.watches import WatchedPair
 from harness.control.routing import routes
 from harness.domain.drift.watch import Check, Watch, WatchState
 from harness.domain.errors import Conflict, InputError, NotFound
@@ -10,7 +10,7 @@ from harness.domain.operations.access import Actor, Role
 from harness.ports import Transaction
 
 
-def run_now(ctx: Context, actor: Actor, route: str, *, suite: str = "") -> list[Check]:
+def start_checks(ctx: Context, actor: Actor, route: str, *, suite: str = "") -> list[Check]:
     """Ask again at once, whatever the schedule says. What runs already is given as it is.
 
     Raises NotFound where nothing is watched, Conflict while found drift waits for a person.
@@ -19,25 +19,27 @@ def run_now(ctx: Context, actor: Actor, route: str, *, suite: str = "") -> list[
     started = []
     with ctx.store.write() as tx:
         for pair in _of_route(ctx, tx, route, suite):
-            watch = watches.open_of(tx, pair)
+            watch = watches.find_open_watch(tx, pair)
             if watch is not None and watch.state is WatchState.DRIFTED:
                 raise Conflict(
                     f"suite {pair.suite} has found drift on route {route}: see `swapgate drift "
                     f"show {route}`, then `swapgate drift accept {route} --reason …`"
                 )
             if watch is None:
-                watch = watches.begin(
-                    ctx, tx, actor, pair, watches.plan_of(ctx, pair), "asked for by hand"
+                watch = watches.begin_watch(
+                    ctx, tx, actor, pair, watches.plan_watch(ctx, pair), "asked for by hand"
                 )
             else:
-                watches.ask(ctx, tx, pair, watch)
+                watches.start_check(ctx, tx, pair, watch)
             if watch is not None:
                 started.append(tx.drift.checks(watch.id)[-1])
-                watches.audit(ctx, tx, actor, "drift.run", watch, {"run": started[-1].run})
+                watches.record_watch_event(
+                    ctx, tx, actor, "drift.run", watch, {"run": started[-1].run}
+                )
     return started
 
 
-def accept(
+def accept_baseline(
     ctx: Context, actor: Actor, route: str, *, reason: str, suite: str = ""
 ) -> list[Watch]:
     """Take the model as it answers now for the one to compare with: a new baseline is measured.
@@ -51,20 +53,22 @@ def accept(
     opened = []
     with ctx.store.write() as tx:
         for pair in _of_route(ctx, tx, route, suite):
-            before = watches.open_of(tx, pair)
+            before = watches.find_open_watch(tx, pair)
             if before is not None:
-                watches.close(ctx, tx, before)
-            watch = watches.begin(ctx, tx, actor, pair, watches.plan_of(ctx, pair), reason)
+                watches.close_watch(ctx, tx, before)
+            watch = watches.begin_watch(
+                ctx, tx, actor, pair, watches.plan_watch(ctx, pair), reason
+            )
             if watch is not None:
                 opened.append(watch)
     return opened
 
 
-def _of_route(ctx: Context, tx: Transaction, route: str, suite: str) -> list[Watched]:
-    routes.existing(tx, route)
+def _of_route(ctx: Context, tx: Transaction, route: str, suite: str) -> list[WatchedPair]:
+    routes.require_route(tx, route)
     found = [
         pair
-        for pair in watches.watched(ctx, tx)
+        for pair in watches.list_watched_pairs(ctx, tx)
         if route in pair.routes and suite in ("", pair.suite)
     ]
     if not found:

@@ -13,7 +13,7 @@ from harness.domain.drift.watch import Check, CheckState, Watch, WatchState, cou
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class DriftStatus:
     """One watched suite of one incumbent. watch: None until its first turn. state: starting |
     baseline | watching | drifted. comparisons: with the baseline. next_at: None while a run is
     on, and while drift waits for a person.
@@ -31,17 +31,19 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    status: Status
+class DriftReport:
+    status: DriftStatus
     changes: tuple[ItemChange, ...]
 
 
-def status(ctx: Context, *, route: str = "") -> list[Status]:
+def list_drift_status(ctx: Context, *, route: str = "") -> list[DriftStatus]:
     """Every watched pair of incumbent and suite. Raises NotFound for an unknown route."""
     with ctx.store.read() as tx:
         if route:
-            routes.existing(tx, route)
-        pairs = [each for each in watching.watched(ctx, tx) if route in ("", *each.routes)]
+            routes.require_route(tx, route)
+        pairs = [
+            each for each in watching.list_watched_pairs(ctx, tx) if route in ("", *each.routes)
+        ]
         open_ = {(each.target, each.suite): each for each in tx.drift.watches(open_only=True)}
         targets = tx.routing.targets()
         found = []
@@ -54,17 +56,17 @@ def status(ctx: Context, *, route: str = "") -> list[Status]:
 
 def _status(
     ctx: Context,
-    pair: watching.Watched,
+    pair: watching.WatchedPair,
     model: str,
     watch: Watch | None,
     checks: Sequence[Check],
-) -> Status:
+) -> DriftStatus:
     measured = counted(checks)
     ended = [each for each in checks if each.state is not CheckState.RUNNING]
     running = checks[-1].run if len(ended) < len(checks) else None
     drifted = watch is not None and watch.state is WatchState.DRIFTED
     due = next_due(ended, pair.policy.every_s, ctx.clock.now())
-    return Status(
+    return DriftStatus(
         routes=pair.routes,
         suite=pair.suite,
         model=model,
@@ -85,14 +87,16 @@ def _state(watch: Watch | None, measured: Sequence[Check]) -> str:
     return watch.state.value
 
 
-def shown(ctx: Context, route: str, *, suite: str = "") -> list[Shown]:
+def list_drift_reports(ctx: Context, route: str, *, suite: str = "") -> list[DriftReport]:
     """Each watched suite of the route with the items that changed since its baseline."""
-    found = [each for each in status(ctx, route=route) if suite in ("", each.suite)]
+    found = [each for each in list_drift_status(ctx, route=route) if suite in ("", each.suite)]
     with ctx.store.read() as tx:
         return [
-            Shown(
+            DriftReport(
                 each,
-                tuple(text.changes(tx, tx.drift.checks(each.watch.id))) if each.watch else (),
+                tuple(text.list_item_changes(tx, tx.drift.checks(each.watch.id)))
+                if each.watch
+                else (),
             )
             for each in found
         ]

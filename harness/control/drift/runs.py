@@ -14,7 +14,7 @@ MOST_UNANSWERED: Final = 0.02
 LEAST_MEASURED: Final = 0.5
 
 
-def ended(
+def finish_check(
     ctx: Context,
     watch: Watch,
     check: Check,
@@ -26,7 +26,9 @@ def ended(
     because = _unmeasured(watch, run, samples)
     if because:
         return replace(over, state=CheckState.NOT_MEASURED, message=because)
-    over = replace(over, state=CheckState.COUNTED, scores=scores_of(samples, watch.plan.epochs))
+    over = replace(
+        over, state=CheckState.COUNTED, scores=load_scores(samples, watch.plan.epochs)
+    )
     if not before:
         return over
     last = before[-1].evidence
@@ -53,7 +55,7 @@ def _unmeasured(watch: Watch, run: EvalRun, samples: Sequence[Sample]) -> str:
     return ""
 
 
-def scores_of(samples: Sequence[Sample], epochs: int) -> Scores:
+def load_scores(samples: Sequence[Sample], epochs: int) -> Scores:
     """Mean strict score by item, in order. An answer without a score counts 0 in every run
     alike; an item with an epoch that did not come was not measured.
     """

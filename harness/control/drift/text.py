@@ -27,21 +27,21 @@ class ItemChange:
     served_now: str
 
 
-def subject(routes: Sequence[str], suite: str) -> str:
+def alert_subject(routes: Sequence[str], suite: str) -> str:
     return f"{'route' if len(routes) == 1 else 'routes'} {', '.join(routes)}, suite {suite}"
 
 
-def compared(times: int) -> str:
+def describe_comparison(times: int) -> str:
     """How often the baseline was compared."""
     return {0: "not yet", 1: "once"}.get(times, f"{times} times")
 
 
-def named(tx: Transaction, watch: Watch) -> str:
+def describe_watch(tx: Transaction, watch: Watch) -> str:
     """The target's `provider/model`."""
     return tx.routing.targets()[watch.target].name
 
 
-def changes(tx: Transaction, checks: Sequence[Check]) -> list[ItemChange]:
+def list_item_changes(tx: Transaction, checks: Sequence[Check]) -> list[ItemChange]:
     """Items that score otherwise in the newest counted run than in the baseline; the largest
     losses first.
     """
@@ -70,7 +70,7 @@ def _first_answers(tx: Transaction, run: str) -> dict[str, Sample]:
     return found
 
 
-def drifted(
+def describe_drift(
     tx: Transaction, routes: Sequence[str], watch: Watch, checks: Sequence[Check]
 ) -> tuple[str, str]:
     """Title and text of the alert."""
@@ -81,16 +81,16 @@ def drifted(
     interval = ""
     if found.ci_low is not None and found.ci_high is not None:
         interval = f" (95 % interval {found.ci_low * 100:+.1f} to {found.ci_high * 100:+.1f})"
-    title = f"{named(tx, watch)} answers {watch.suite} otherwise than it did: {by}"
+    title = f"{describe_watch(tx, watch)} answers {watch.suite} otherwise than it did: {by}"
     said = [
         (
             f"The newest {which} against those before: {found.delta * 100:+.1f} "
             f"points{interval} over {found.items} items; {found.worse} worse, {found.same} the "
             f"same, {found.better} better."
         ),
-        f"It serves {subject(routes, watch.suite)}. {_served(checks)}",
+        f"It serves {alert_subject(routes, watch.suite)}. {_served(checks)}",
     ]
-    listed = changes(tx, checks)
+    listed = list_item_changes(tx, checks)
     shown = listed if found.direction == "worse" else list(reversed(listed))
     said += [
         f"Item {each.item}: {each.score_before:g} before, {each.score_now:g} now. "
@@ -100,7 +100,7 @@ def drifted(
     return title, "\n".join(said)
 
 
-def another(
+def describe_other_model(
     tx: Transaction,
     routes: Sequence[str],
     watch: Watch,
@@ -109,7 +109,9 @@ def another(
 ) -> tuple[str, str]:
     """Title and text of the notice that the provider names another model."""
     before = sorted({name for each in counted(checks) for name in each.served})
-    title = f"the provider of {named(tx, watch)} serves another model: {seen.served.model}"
+    title = (
+        f"the provider of {describe_watch(tx, watch)} serves another model: {seen.served.model}"
+    )
     text = (
         f"First seen {seen.first_at:%Y-%m-%d %H:%M} UTC; the runs so far met "
         f"{', '.join(before)}. Whether it answers as well is measured by the next run: "

@@ -24,7 +24,7 @@ OURS: Final = (AlertKind.DRIFT, AlertKind.SERVED_MODEL, AlertKind.JOB_FAILED)
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class WatchedPair:
     """An incumbent with a suite that watches it. routes: that it serves, with this suite."""
 
     target: str
@@ -33,7 +33,7 @@ class Watched:
     policy: DriftPolicy
 
 
-def watched(ctx: Context, tx: Transaction) -> list[Watched]:
+def list_watched_pairs(ctx: Context, tx: Transaction) -> list[WatchedPair]:
     """What the routing table and the configuration ask to be watched."""
     by_pair: dict[tuple[str, str], list[str]] = {}
     for name, route in sorted(tx.routing.table().routes.items()):
@@ -41,19 +41,19 @@ def watched(ctx: Context, tx: Transaction) -> list[Watched]:
             if each.suite in ctx.drift:
                 by_pair.setdefault((route.incumbent, each.suite), []).append(name)
     return [
-        Watched(target, suite, tuple(names), ctx.drift[suite])
+        WatchedPair(target, suite, tuple(names), ctx.drift[suite])
         for (target, suite), names in sorted(by_pair.items())
     ]
 
 
-def plan_of(ctx: Context, pair: Watched) -> DriftPlan:
+def plan_watch(ctx: Context, pair: WatchedPair) -> DriftPlan:
     pin = ctx.suites.pin(pair.suite)
     items = min(pair.policy.items or pin.items, pin.items)
     return DriftPlan(pin.digest, items, pair.policy.epochs, pair.policy.alpha)
 
 
-def begin(
-    ctx: Context, tx: Transaction, actor: Actor, pair: Watched, plan: DriftPlan, reason: str
+def begin_watch(
+    ctx: Context, tx: Transaction, actor: Actor, pair: WatchedPair, plan: DriftPlan, reason: str
 ) -> Watch | None:
     """A new watch with its baseline's run; None when another was first."""
     now = ctx.clock.now()
@@ -70,13 +70,13 @@ def begin(
     tx.suites.put(ctx.suites.pin(pair.suite), now)
     if not tx.drift.open(watch):
         return None
-    ask(ctx, tx, pair, watch)
+    start_check(ctx, tx, pair, watch)
     details = {"target": pair.target, "suite": pair.suite, "reason": reason}
-    audit(ctx, tx, actor, "drift.baseline", watch, details)
+    record_watch_event(ctx, tx, actor, "drift.baseline", watch, details)
     return watch
 
 
-def ask(ctx: Context, tx: Transaction, pair: Watched, watch: Watch) -> Check | None:
+def start_check(ctx: Context, tx: Transaction, pair: WatchedPair, watch: Watch) -> Check | None:
     """A run, and the check that waits for it; None when one runs already."""
     checks = tx.drift.checks(watch.id)
     if checks and checks[-1].state is CheckState.RUNNING:
@@ -102,12 +102,12 @@ def ask(ctx: Context, tx: Transaction, pair: Watched, watch: Watch) -> Check | N
     return check
 
 
-def open_of(tx: Transaction, pair: Watched) -> Watch | None:
+def find_open_watch(tx: Transaction, pair: WatchedPair) -> Watch | None:
     pairs = {(each.target, each.suite): each for each in tx.drift.watches(open_only=True)}
     return pairs.get((pair.target, pair.suite))
 
 
-def close(ctx: Context, tx: Transaction, watch: Watch) -> bool:
+def close_watch(ctx: Context, tx: Transaction, watch: Watch) -> bool:
     """False when another was first."""
     now = ctx.clock.now()
     closed = replace(watch, state=WatchState.CLOSED, closed_at=now)
@@ -126,11 +126,11 @@ def close(ctx: Context, tx: Transaction, watch: Watch) -> bool:
             if tx.runs.get(check.run).state in RUNNABLE:
                 tx.runs.set_state(check.run, RunState.STOPPED, "nothing waits for it any more")
     for kind in OURS:
-        alerts.end(ctx, tx, kind, watch.id)
+        alerts.resolve_alert(ctx, tx, kind, watch.id)
     return True
 
 
-def audit(
+def record_watch_event(
     ctx: Context,
     tx: Transaction,
     actor: Actor,

@@ -8,7 +8,7 @@ from harness.domain.evals.run import Sample
 
 
 @dataclass(frozen=True)
-class Arm:
+class ArmSamples:
     """One side of one suite. planned: its answers at most. samples: those that were given."""
 
     planned: int
@@ -37,7 +37,7 @@ class Savings:
         return f"{asked}; saved about {_usd(self.saved_usd)} of {_usd(self.planned_usd)}"
 
 
-def saved(arms: Sequence[Arm]) -> Savings | None:
+def compute_savings(arms: Sequence[ArmSamples]) -> Savings | None:
     """None when everything planned was asked."""
     asked = sum(min(len(arm.samples), arm.planned) for arm in arms)
     planned = sum(arm.planned for arm in arms)

@@ -15,7 +15,7 @@ class JudgingCost:
     usd: float | None
 
 
-def judging_cost(samples: Sequence[Sample], *, judged: bool) -> JudgingCost:
+def sum_judging_cost(samples: Sequence[Sample], *, judged: bool) -> JudgingCost:
     """judged: whether the suite has a judge.
 
     Answers from before calls were counted have none, and nobody knows what they cost.

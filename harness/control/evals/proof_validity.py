@@ -19,26 +19,26 @@ from harness.gate.offline.replay import runs_of, served_of
 from harness.ports import Transaction
 
 
-class Proof(StrEnum):
+class ProofState(StrEnum):
     HOLDS = "holds"
     EXPIRED = "expired"
     STALE = "stale"
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ProofValidity:
     """why: what changed since, or when it ended; empty for one that holds.
 
     candidate_changed: the provider serves another model as the candidate than the one measured.
     """
 
-    proof: Proof
+    proof: ProofState
     why: str = ""
     candidate_changed: bool = False
 
     @property
     def holds(self) -> bool:
-        return self.proof is Proof.HOLDS
+        return self.proof is ProofState.HOLDS
 
     @property
     def words(self) -> str:
@@ -56,35 +56,35 @@ def route_time(ctx: Context, tx: Transaction, route: str) -> datetime:
     return max(now, tx.routing.changed_at(route) or now)
 
 
-def of(ctx: Context, tx: Transaction, verdict: Verdict) -> Standing:
+def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidity:
     """Stale before expired: the first says what to look at. Loads a suite that has changed."""
-    if why := unreadable(verdict):
-        return Standing(Proof.STALE, why)
-    candidate = replaced_candidate(tx, verdict)
-    barred = not_cleared(ctx, tx, verdict)
+    if why := find_unreadable(verdict):
+        return ProofValidity(ProofState.STALE, why)
+    candidate = find_replaced_candidate(tx, verdict)
+    barred = list_clearance_faults(ctx, tx, verdict)
     changes = [
         *barred,
-        *moved(ctx, tx, verdict),
+        *list_moved_providers(ctx, tx, verdict),
         *_suites(ctx, tx, verdict),
         *_served(tx, verdict),
     ]
     if changes:
-        return Standing(Proof.STALE, "; ".join(changes), candidate is not None)
+        return ProofValidity(ProofState.STALE, "; ".join(changes), candidate is not None)
     if verdict.expires_at <= route_time(ctx, tx, verdict.route):
-        return Standing(Proof.EXPIRED, f"it held until {_at(verdict.expires_at)}")
-    return Standing(Proof.HOLDS)
+        return ProofValidity(ProofState.EXPIRED, f"it held until {_at(verdict.expires_at)}")
+    return ProofValidity(ProofState.HOLDS)
 
 
-def demand(ctx: Context, tx: Transaction, verdict: Verdict) -> None:
+def require_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> None:
     """Raises ProofRefused unless it holds."""
-    found = of(ctx, tx, verdict)
+    found = assess_proof(ctx, tx, verdict)
     if not found.holds:
         raise ProofRefused(
             f"verdict {verdict.id} is {found.proof.value}: {found.why}; propose again"
         )
 
 
-def unreadable(verdict: Verdict) -> str:
+def find_unreadable(verdict: Verdict) -> str:
     """Why its inputs are none that the gate writes; empty when they are."""
     try:
         for plan in _plans(verdict):
@@ -95,17 +95,17 @@ def unreadable(verdict: Verdict) -> str:
     return ""
 
 
-def not_cleared(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
+def list_clearance_faults(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
     """Why the candidate's provider may not see the route's traffic; empty if it may."""
     route = tx.routing.route(verdict.route)
     candidate = tx.routing.targets().get(verdict.candidate)
     if route is None or candidate is None:
         return []
-    found = data_class_checks.refused(ctx, route.settings, candidate, route=route.name)
+    found = data_class_checks.find_refusal(ctx, route.settings, candidate, route=route.name)
     return [found] if found else []
 
 
-def moved(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
+def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
     """Providers of either arm, or of a judge, that answer from another place than when the
     verdict was measured, in words.
     """
@@ -117,7 +117,7 @@ def moved(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
         asked = [(each.target, each.created_at) for each in runs]
         asked += [(_judge(tx, plan), each.created_at) for each in runs]
         for target, began in asked:
-            provider = endpoint_changes.since(ctx, tx, target, began)
+            provider = endpoint_changes.find_move_since(ctx, tx, target, began)
             if provider is not None and provider.moved is not None:
                 found[provider.name] = (
                     f"provider {provider.name} was moved by {provider.moved.by} at "
@@ -126,7 +126,7 @@ def moved(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
     return list(found.values())
 
 
-def replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | None:
+def find_replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | None:
     """The other model that the candidate's provider was seen to serve."""
     for plan in _plans(verdict):
         measured = served_of(verdict.inputs, plan.suite).candidate
@@ -146,11 +146,11 @@ def _plans(verdict: Verdict) -> Iterator[SuitePlan]:
 
 def _suites(ctx: Context, tx: Transaction, verdict: Verdict) -> Iterator[str]:
     for plan in _plans(verdict):
-        if change := suite_change(ctx, tx, plan):
+        if change := describe_suite_change(ctx, tx, plan):
             yield change
 
 
-def suite_change(ctx: Context, tx: Transaction, plan: SuitePlan) -> str:
+def describe_suite_change(ctx: Context, tx: Transaction, plan: SuitePlan) -> str:
     """What of the suite is no longer as it was registered; empty when all is."""
     try:
         now = ctx.suites.pin(plan.suite)
@@ -159,13 +159,13 @@ def suite_change(ctx: Context, tx: Transaction, plan: SuitePlan) -> str:
     if now.digest == plan.suite_digest:
         return ""
     try:
-        pieces = ", ".join(differing(tx.suites.get(plan.suite_digest), now))
+        pieces = ", ".join(list_pin_differences(tx.suites.get(plan.suite_digest), now))
     except NotFound:
         pieces = ""
     return f"{plan.suite} changed" + (f" ({pieces})" if pieces else "")
 
 
-def differing(before: SuitePin, now: SuitePin) -> Iterator[str]:
+def list_pin_differences(before: SuitePin, now: SuitePin) -> Iterator[str]:
     """The pieces of the pin that are not alike, as people call them."""
     if before.data_sha256 != now.data_sha256:
         yield f"data, {before.data_sha256[:12]} then and {now.data_sha256[:12]} now"

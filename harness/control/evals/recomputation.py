@@ -31,7 +31,7 @@ from harness.ports import Transaction
 
 log = structlog.get_logger("swapgate.recomputation")
 
-KEPT: Final = 64
+MAX_REMEMBERED: Final = 64
 
 
 def recompute_stored(
@@ -41,7 +41,7 @@ def recompute_stored(
     try:
         runs = {run: tx.runs.get(run) for run in sorted(evaluation.run_ids(proposal))}
         evaluation.check_arms(proposal, runs)
-        samples = evaluation.answers(tx, proposal)
+        samples = evaluation.load_answers(tx, proposal)
         key = _digest(verdict, proposal, samples)
     except (NotFound, SignatureInvalid, StaleEvidence, ValueError) as error:
         # ValueError: of a figure that no verdict of ours has.
@@ -49,23 +49,27 @@ def recompute_stored(
     found = ctx.recomputed.get(key)
     if found is None:
         found = recompute(verdict, proposal, samples)
-        while len(ctx.recomputed) >= KEPT:
+        while len(ctx.recomputed) >= MAX_REMEMBERED:
             ctx.recomputed.pop(next(iter(ctx.recomputed)))
         ctx.recomputed[key] = found
     return found
 
 
-def demand(ctx: Context, tx: Transaction, verdict: Verdict, proposal: Proposal) -> None:
+def require_agreement(
+    ctx: Context, tx: Transaction, verdict: Verdict, proposal: Proposal
+) -> None:
     """Raises EvidenceMismatch unless it agrees."""
     found = recompute_stored(ctx, tx, verdict, proposal)
     if not found.agrees:
         raise EvidenceMismatch(proposal.id, verdict.id, found.words)
 
 
-def tell(ctx: Context, tx: Transaction, proposal: Proposal, verdict: str, words: str) -> None:
+def raise_mismatch_alert(
+    ctx: Context, tx: Transaction, proposal: Proposal, verdict: str, words: str
+) -> None:
     """The alert, once per verdict."""
     log.error("evidence_mismatch", proposal=proposal.id, verdict=verdict, differences=words)
-    alerts.tell(
+    alerts.raise_alert(
         ctx,
         tx,
         AlertKind.EVIDENCE_MISMATCH,
@@ -77,7 +81,7 @@ def tell(ctx: Context, tx: Transaction, proposal: Proposal, verdict: str, words:
 
 
 @contextmanager
-def told(ctx: Context) -> Iterator[None]:
+def alerting_mismatch(ctx: Context) -> Iterator[None]:
     """For a person's hand: what is refused for its evidence raises the alert, too.
 
     Around the unit of work, which the refusal takes back.
@@ -86,7 +90,9 @@ def told(ctx: Context) -> Iterator[None]:
         yield
     except EvidenceMismatch as error:
         with ctx.store.write() as tx:
-            tell(ctx, tx, tx.proposals.get(error.proposal), error.verdict, error.differences)
+            raise_mismatch_alert(
+                ctx, tx, tx.proposals.get(error.proposal), error.verdict, error.differences
+            )
         raise
 
 

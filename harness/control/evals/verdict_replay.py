@@ -18,7 +18,7 @@ from harness.ports import Transaction
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayedVerdict:
     """differences: what does not agree with the stored verdict, in words; empty when all does.
 
     stored_sha256, again_sha256: of everything the verdict says, in canonical form.
@@ -37,7 +37,7 @@ class Replayed:
 
 
 @dataclass(frozen=True, slots=True)
-class Otherwise:
+class OtherTerms:
     """Other terms than the registered ones. None keeps what was registered.
 
     claim, min_saving: of the primary suites. margin, alpha: of every suite.
@@ -71,7 +71,7 @@ class Otherwise:
         return replace(plan, min_saving=wanted, cost_ceiling=ceiling)
 
 
-def replay(ctx: Context, decision: str) -> Replayed:
+def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
     """Decide again from the inputs that the verdict carries, and compare them with the samples.
 
     decision: a verdict's id, or a proposal's for its newest verdict. Raises NotFound.
@@ -90,7 +90,7 @@ def replay(ctx: Context, decision: str) -> Replayed:
         differences.append(str(error))
     if after and after != before:
         differences.append("the stored inputs give another verdict than the stored one")
-    return Replayed(
+    return ReplayedVerdict(
         stored=stored,
         stored_sha256=sha256(before).hexdigest(),
         again_sha256=sha256(after).hexdigest(),
@@ -99,7 +99,7 @@ def replay(ctx: Context, decision: str) -> Replayed:
     )
 
 
-def what_if(ctx: Context, decision: str, otherwise: Otherwise) -> Verdict | None:
+def what_if(ctx: Context, decision: str, otherwise: OtherTerms) -> Verdict | None:
     """The verdict that the stored samples give on other terms; nothing is stored.
 
     None when they do not decide on those terms: more answers would be needed. It is no proof:

@@ -24,7 +24,7 @@ MOST_WAITING = 10_000
 ASKED_TO_END = -signal.SIGTERM
 
 
-def needed(proposals: Iterable[Proposal]) -> frozenset[str]:
+def needed_runs(proposals: Iterable[Proposal]) -> frozenset[str]:
     """The runs that an undecided proposal waits for."""
     return frozenset(
         run
@@ -34,11 +34,11 @@ def needed(proposals: Iterable[Proposal]) -> frozenset[str]:
     )
 
 
-def tend(ctx: Context) -> list[str]:
+def run_once(ctx: Context) -> list[str]:
     """Bury the ended workers, start those that are needed. Returns what it did, in words."""
     if ctx.workers is None:
         return []
-    did = _bury(ctx)
+    did = _collect_ended(ctx)
     alive = ctx.workers.alive()
     free = ctx.eval_workers - len(alive)
     for run in _waiting(ctx):
@@ -77,12 +77,12 @@ def _waiting(ctx: Context) -> Sequence[EvalRun]:
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         runs = tx.runs.list(states=RUNNABLE, limit=MOST_WAITING)
-        first = needed(tx.proposals.open())
+        first = needed_runs(tx.proposals.open())
     found = [run for run in reversed(runs) if not run.held(now)]
     return sorted(found, key=lambda run: run.id not in first)
 
 
-def _bury(ctx: Context) -> list[str]:
+def _collect_ended(ctx: Context) -> list[str]:
     assert ctx.workers is not None  # noqa: S101 - tend has looked
     did = []
     for run, owner, code, words in ctx.workers.reap():
@@ -112,21 +112,21 @@ def _fail(tx: Transaction, run: str, because: str, *, most: int = MAX_FAILURES) 
     return f"{run}: {because}, attempt {failures}"
 
 
-def stop_unneeded(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
+def stop_unneeded_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
     """End the runs of a decided proposal that no other open proposal waits for.
 
     Call it after the unit of work's first decision (a verdict, a proposal saved): what is
     needed can then not change under it.
     """
     others = [p for p in tx.proposals.open() if p.id != proposal.id]
-    for run in sorted(evaluation.run_ids(proposal) - needed(others)):
+    for run in sorted(evaluation.run_ids(proposal) - needed_runs(others)):
         if tx.runs.get(run).state in RUNNABLE:
             tx.runs.set_state(run, RunState.STOPPED, "nothing waits for it any more")
             if ctx.workers is not None:
                 ctx.workers.stop(run)
 
 
-def cancel(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
+def cancel_run(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
     """End a run that has not ended, and the open proposals that wait for it.
 
     Raises NotFound, InputError without a reason, IllegalTransition for one that has ended,
@@ -139,12 +139,12 @@ def cancel(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
         if tx.runs.get(run).state not in RUNNABLE:
             raise IllegalTransition(f"the run {run} has ended already: nothing to cancel")
         for proposal in tx.proposals.open():
-            if run in needed([proposal]):
+            if run in needed_runs([proposal]):
                 if proposal.proposer_principal != actor.principal:
                     actor.require(Role.APPROVER)
                 why = f"its run {run} was {because}"
                 saved = tx.proposals.save(moved(proposal, Event.CANCELLED, now, why))
-                stop_unneeded(ctx, tx, saved)
+                stop_unneeded_runs(ctx, tx, saved)
                 tx.audit.append(
                     at=now,
                     actor=actor,
@@ -166,7 +166,7 @@ def cancel(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
     return ended
 
 
-def has_twin(tx: Transaction, run: EvalRun) -> bool:
+def has_duplicate(tx: Transaction, run: EvalRun) -> bool:
     """Whether the same is queued or running already, and asks no less: by its fingerprint."""
     return any(
         each.state in RUNNABLE
@@ -176,7 +176,7 @@ def has_twin(tx: Transaction, run: EvalRun) -> bool:
     )
 
 
-def start_by_hand(
+def start_run(
     ctx: Context,
     actor: Actor,
     suite: str,
@@ -186,12 +186,12 @@ def start_by_hand(
     budget: Budget = NO_LIMIT,
 ) -> EvalRun:
     """`queue`, whatever else is queued."""
-    run = queue(ctx, actor, suite, target, items=items, budget=budget)
+    run = queue_run(ctx, actor, suite, target, items=items, budget=budget)
     assert run is not None  # noqa: S101 - only a twin is left out
     return run
 
 
-def queue(
+def queue_run(
     ctx: Context,
     actor: Actor,
     suite: str,
@@ -210,7 +210,7 @@ def queue(
     actor.require(Role.PROPOSER)
     pin = ctx.suites.pin(suite)
     with ctx.store.read() as tx:
-        wanted = targets.find(tx, target)
+        wanted = targets.find_target(tx, target)
         targets.provider_of(tx, wanted)
     found = wanted.id
     data_class_checks.check_suite(ctx, suite, [wanted])
@@ -233,7 +233,7 @@ def queue(
         budget=budget,
     )
     with ctx.store.write() as tx:
-        if unless_twin and has_twin(tx, run):
+        if unless_twin and has_duplicate(tx, run):
             return None
         tx.suites.put(pin, now)
         tx.runs.add(run)

@@ -44,11 +44,11 @@ log = structlog.get_logger("swapgate.alerts")
 
 SOURCE: Final = "control"
 # Without a canary nobody has to say that a fault of the router's is over.
-NO_MORE: Final = timedelta(hours=1)
+ROUTER_FAULT_SILENCE: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class AlertView:
     """An alert as people see it. delivered, waiting, given_up: counts of its messages."""
 
     id: str
@@ -70,7 +70,7 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class DeliveryAttempt:
     """What became of a test. error: empty when the sink took it."""
 
     sink: str
@@ -78,7 +78,7 @@ class Tried:
     error: str
 
 
-def tell(
+def raise_alert(
     ctx: Context,
     tx: Transaction,
     kind: AlertKind,
@@ -93,11 +93,11 @@ def tell(
     tx.alerts.tell([Alert(kind, subject, key, title, text, ctx.clock.now(), SOURCE)])
 
 
-def end(ctx: Context, tx: Transaction, kind: AlertKind, about: str) -> None:
+def resolve_alert(ctx: Context, tx: Transaction, kind: AlertKind, about: str) -> None:
     """Its cause is over; nothing where there was none."""
     record = tx.alerts.newest(f"{kind.value}:{about}")
     if record is not None and record.open:
-        tx.alerts.tell([_end_of(ctx, record)])
+        tx.alerts.tell([_resolution_of(ctx, record)])
 
 
 def acknowledge(ctx: Context, tx: Transaction, kind: AlertKind, about: str) -> bool:
@@ -117,15 +117,15 @@ def is_open(ctx: Context, kind: AlertKind, about: str) -> bool:
     return record is not None and record.open
 
 
-def turn(ctx: Context) -> None:
+def run_once(ctx: Context) -> None:
     """The deliverer's: see what is over, put messages into the outbox, send what is due."""
-    _settle(ctx)
+    _resolve_finished(ctx)
     if ctx.sinks is not None and ctx.sinks.names():
         _queue(ctx, ctx.sinks.names())
         _send_due(ctx, ctx.sinks)
 
 
-def test(ctx: Context, actor: Actor) -> Sequence[Tried]:
+def send_test(ctx: Context, actor: Actor) -> Sequence[DeliveryAttempt]:
     """Send one message through every sink, now. Raises NotAllowed, NotFound without sinks."""
     actor.require(Role.ADMIN)
     if ctx.sinks is None or not ctx.sinks.names():
@@ -146,18 +146,18 @@ def test(ctx: Context, actor: Actor) -> Sequence[Tried]:
         last_seen=now,
         count=1,
     )
-    return [_tried(ctx.sinks, sink, message) for sink in ctx.sinks.names()]
+    return [_attempt_delivery(ctx.sinks, sink, message) for sink in ctx.sinks.names()]
 
 
-def _tried(sinks: AlertSinks, sink: str, message: AlertMessage) -> Tried:
+def _attempt_delivery(sinks: AlertSinks, sink: str, message: AlertMessage) -> DeliveryAttempt:
     try:
         sinks.send(sink, message)
     except DeliveryFailed as error:
-        return Tried(sink, delivered=False, error=str(error))
-    return Tried(sink, delivered=True, error="")
+        return DeliveryAttempt(sink, delivered=False, error=str(error))
+    return DeliveryAttempt(sink, delivered=True, error="")
 
 
-def _settle(ctx: Context) -> None:
+def _resolve_finished(ctx: Context) -> None:
     """End what cannot say its own end: decided proposals, moved rollouts, silent workers."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
@@ -176,13 +176,13 @@ def _settle(ctx: Context) -> None:
                 if record.kind is AlertKind.INTERNAL_ERROR:
                     tx.alerts.save(over(record, now))  # routers raised it, and end nothing
                 else:
-                    tx.alerts.tell([_end_of(ctx, record)])
+                    tx.alerts.tell([_resolution_of(ctx, record)])
 
 
 def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # noqa: PLR0911 - a table
     about = record.key.partition(":")[2]
     if record.kind is AlertKind.INTERNAL_ERROR and about == record.subject:
-        return now - record.last_seen >= NO_MORE  # of no rollout
+        return now - record.last_seen >= ROUTER_FAULT_SILENCE  # of no rollout
     try:
         match record.kind:
             case AlertKind.AWAITING_APPROVAL:
@@ -202,7 +202,7 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
         return True
 
 
-def _end_of(ctx: Context, record: AlertRecord) -> Alert:
+def _resolution_of(ctx: Context, record: AlertRecord) -> Alert:
     return Alert(
         record.kind,
         record.subject,
@@ -255,7 +255,7 @@ def _send(
 ) -> None:
     """In their order, up to the first that fails: what is behind it waits for the next turn."""
     for each in waiting:
-        tried = _tried(sinks, each.sink, message_of(each, records[each.alert]))
+        tried = _attempt_delivery(sinks, each.sink, message_of(each, records[each.alert]))
         now, error = ctx.clock.now(), tried.error
         after = delivered(each, now)
         if not tried.delivered:
@@ -274,8 +274,8 @@ def _send(
             return
 
 
-def shown(record: AlertRecord, deliveries: Sequence[Delivery]) -> Listed:
-    return Listed(
+def build_alert_view(record: AlertRecord, deliveries: Sequence[Delivery]) -> AlertView:
+    return AlertView(
         id=record.id,
         kind=record.kind,
         severity=record.severity,

@@ -7,13 +7,13 @@ from harness.domain.operations.audit import AuditMark
 from harness.ports import Transaction
 
 
-def first_break(ctx: Context, tx: Transaction) -> int | None:
+def find_first_break(ctx: Context, tx: Transaction) -> int | None:
     """The number of the first event that does not fit the chain, or the kept end of the log."""
     broken = tx.audit.first_break()
-    return broken if broken is not None else anchor_break(ctx, tx)
+    return broken if broken is not None else find_anchor_break(ctx, tx)
 
 
-def anchor_break(ctx: Context, tx: Transaction) -> int | None:
+def find_anchor_break(ctx: Context, tx: Transaction) -> int | None:
     """The number of the kept end where the log has no such event; None where it has.
 
     Raises SignatureInvalid where what is kept was not signed by control.
@@ -26,7 +26,7 @@ def anchor_break(ctx: Context, tx: Transaction) -> int | None:
     return None if same else kept.number
 
 
-def keep(ctx: Context, mark: AuditMark) -> None:
+def advance_anchor(ctx: Context, mark: AuditMark) -> None:
     """Move the kept end on, never back."""
     if ctx.anchor is None:
         return

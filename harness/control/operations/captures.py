@@ -13,11 +13,11 @@ from harness.domain.privacy.near_duplicates import near_duplicates
 from harness.domain.reliability.failover import hashes_of_user
 from harness.ports import AuditLog
 
-NEAR: Final = 0.9
+NEAR_DUPLICATE_SIMILARITY: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class CaptureSummary:
     """A captured request without its content."""
 
     id: str
@@ -36,14 +36,14 @@ class Glance:
 
 
 @dataclass(frozen=True)
-class Handout:
+class CaptureExport:
     """lines: one JSON object each, oldest first. near: left out → what it resembles."""
 
     lines: Sequence[Mapping[str, Any]]
     near: Mapping[str, str]
 
 
-def shown(ctx: Context, actor: Actor, id_: str) -> Captured:
+def read_capture(ctx: Context, actor: Actor, id_: str) -> Captured:
     """With its content. Raises NotAllowed below an approver, NotFound."""
     actor.require(Role.APPROVER)
     with ctx.store.write() as tx:
@@ -52,14 +52,14 @@ def shown(ctx: Context, actor: Actor, id_: str) -> Captured:
     return found
 
 
-def exported(
+def export_captures(
     ctx: Context,
     actor: Actor,
     *,
     route: str | None = None,
     since: timedelta | None = None,
-    near: float = NEAR,
-) -> Handout:
+    near: float = NEAR_DUPLICATE_SIMILARITY,
+) -> CaptureExport:
     """For labelling, without near-duplicates. near: similarity from which on, 0 excluded to 1.
 
     Raises NotAllowed below an approver, InputError.
@@ -75,10 +75,10 @@ def exported(
     with ctx.store.write() as tx:
         details = {"count": len(kept), "near_duplicates": len(like)}
         _note(ctx, actor, tx.audit, "capture.export", route or "all routes", details)
-    return Handout([line(each) for each in kept], like)
+    return CaptureExport([build_export_line(each) for each in kept], like)
 
 
-def line(captured: Captured) -> dict[str, Any]:
+def build_export_line(captured: Captured) -> dict[str, Any]:
     """To be labelled: `label` is what the scorer of the suite compares with."""
     content = captured.content
     told = {name: content[name] for name in content if name != "answer"}
@@ -107,7 +107,7 @@ def line(captured: Captured) -> dict[str, Any]:
     }
 
 
-def purge(
+def purge_captures(
     ctx: Context,
     actor: Actor,
     *,
@@ -133,9 +133,9 @@ def purge(
     return gone
 
 
-def glance(each: Captured) -> Glance:
-    names = set(Glance.__dataclass_fields__) - {"messages", "tools"}
-    return Glance(
+def summarize_capture(each: Captured) -> CaptureSummary:
+    names = set(CaptureSummary.__dataclass_fields__) - {"messages", "tools"}
+    return CaptureSummary(
         **{name: getattr(each, name) for name in names},
         messages=len(each.content.get("messages", ())),
         tools=len(each.content.get("tools", ())),

@@ -11,14 +11,14 @@ from harness.domain.proposals.proposal import Proposal
 from harness.ports import Transaction
 
 
-def differences(ctx: Context) -> list[str]:
+def check_database(ctx: Context) -> list[str]:
     """A line each: the audit chain, rows against the log, passes against their scores."""
     found = []
     with ctx.store.read() as tx:
-        broken = audit_anchor.first_break(ctx, tx)
+        broken = audit_anchor.find_first_break(ctx, tx)
         if broken is not None:
             found.append(f"the audit log is broken at event {broken}")
-    found += [each.words for each in state_audit.whole(ctx)]
+    found += [each.words for each in state_audit.compare_all(ctx)]
     try:
         with ctx.store.read() as tx:
             found += _passes(ctx, tx)

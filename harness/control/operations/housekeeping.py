@@ -19,24 +19,24 @@ from harness.ports import Transaction
 log = structlog.get_logger("swapgate.housekeeping")
 
 
-def tidy(ctx: Context) -> int | None:
+def check_audit_chain(ctx: Context) -> int | None:
     """Check the audit chain and its kept end. Returns the first event that does not fit."""
     with ctx.store.read() as tx:
-        broken = audit_anchor.first_break(ctx, tx)
+        broken = audit_anchor.find_first_break(ctx, tx)
     if broken is not None:
         log.error("audit_chain_broken", number=broken, next="swapgate audit verify")
     if (broken is not None) != alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log"):
         with ctx.store.write() as tx:
-            tell_of_chain(ctx, tx, broken)
+            update_chain_alert(ctx, tx, broken)
     return broken
 
 
-def tell_of_chain(ctx: Context, tx: Transaction, broken: int | None) -> None:
+def update_chain_alert(ctx: Context, tx: Transaction, broken: int | None) -> None:
     """broken: the number of the first event that does not fit; None ends the alert."""
     if broken is None:
-        alerts.end(ctx, tx, AlertKind.AUDIT_BROKEN, "log")
+        alerts.resolve_alert(ctx, tx, AlertKind.AUDIT_BROKEN, "log")
         return
-    alerts.tell(
+    alerts.raise_alert(
         ctx,
         tx,
         AlertKind.AUDIT_BROKEN,
@@ -51,33 +51,33 @@ def check_snapshot(ctx: Context) -> None:
     """Raise an alert where what routers are to serve, or control works on, is not signed."""
     try:
         ctx.store.snapshot()
-        found = _named(ctx.store.signature_faults(working=True))
+        found = _describe_faults(ctx.store.signature_faults(working=True))
     except SnapshotInvalid as error:
         found = str(error)
-    _tell_of_rows(ctx, "snapshot", found)
+    _update_rows_alert(ctx, "snapshot", found)
 
 
 def check_signatures(ctx: Context) -> int:
     """Of every row; raises an alert where one does not hold. Returns how many do not."""
     faults = ctx.store.signature_faults()
-    _tell_of_rows(ctx, "rows", _named(faults))
+    _update_rows_alert(ctx, "rows", _describe_faults(faults))
     return len(faults)
 
 
-def _named(faults: Sequence[RowFault]) -> str:
+def _describe_faults(faults: Sequence[RowFault]) -> str:
     first = "; ".join(f"{each.name}: {each.why}" for each in faults[:3])
     return f"{len(faults)} rows, the first: {first}" if faults else ""
 
 
-def _tell_of_rows(ctx: Context, name: str, found: str) -> None:
+def _update_rows_alert(ctx: Context, name: str, found: str) -> None:
     if bool(found) == alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, name):
         return
     with ctx.store.write() as tx:
         if not found:
-            alerts.end(ctx, tx, AlertKind.AUDIT_BROKEN, name)
+            alerts.resolve_alert(ctx, tx, AlertKind.AUDIT_BROKEN, name)
             return
         log.error("signature_invalid", what=name, found=found, next="swapgate db check")
-        alerts.tell(
+        alerts.raise_alert(
             ctx,
             tx,
             AlertKind.AUDIT_BROKEN,
@@ -88,7 +88,7 @@ def _tell_of_rows(ctx: Context, name: str, found: str) -> None:
         )
 
 
-def forget(ctx: Context, *, alerts_days: float, failovers_days: float) -> None:
+def purge_expired(ctx: Context, *, alerts_days: float, failovers_days: float) -> None:
     """Delete alerts that ended, and failovers, when they are as old as that; and captured
     requests at their own end. Keys of providers that expired are taken away.
     """
@@ -97,7 +97,7 @@ def forget(ctx: Context, *, alerts_days: float, failovers_days: float) -> None:
         tx.alerts.forget(now - timedelta(days=alerts_days))
         tx.failovers.forget(now - timedelta(days=failovers_days))
         tx.captures.forget(now)
-    credentials.expire(ctx)
+    credentials.expire_credentials(ctx)
 
 
 def evaluate_incumbents(ctx: Context, *, suite: str) -> list[EvalRun]:
@@ -112,7 +112,7 @@ def evaluate_incumbents(ctx: Context, *, suite: str) -> list[EvalRun]:
         if any(each.suite == suite for each in route.settings.suites)
     }
     queued = (
-        worker_supervision.queue(ctx, SYSTEM, suite, target, unless_twin=True)
+        worker_supervision.queue_run(ctx, SYSTEM, suite, target, unless_twin=True)
         for target in sorted(targets)
     )
     return [run for run in queued if run is not None]

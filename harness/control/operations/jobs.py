@@ -9,7 +9,7 @@ from harness.domain.errors import StoreUnavailable
 from harness.domain.operations.alerts import AlertKind
 
 
-class Watched:
+class MonitoredJob:
     """A job under a name. Calling it raises what the job raises."""
 
     def __init__(self, ctx: Context, name: str, job: Callable[[Context], object]) -> None:
@@ -30,12 +30,12 @@ class Watched:
             raise
         if not self._is_well:
             with self._ctx.store.write() as tx:
-                alerts.end(self._ctx, tx, AlertKind.JOB_FAILED, self._name)
+                alerts.resolve_alert(self._ctx, tx, AlertKind.JOB_FAILED, self._name)
             self._is_well = True
 
     def _tell(self, error: Exception) -> None:
         with self._ctx.store.write() as tx:
-            alerts.tell(
+            alerts.raise_alert(
                 self._ctx,
                 tx,
                 AlertKind.JOB_FAILED,

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.routing.routes import existing
-from harness.control.serialize import plain
+from harness.control.routing.routes import require_route
+from harness.control.serialize import to_plain
 from harness.domain.errors import (
     Conflict,
     InputError,
@@ -33,7 +33,7 @@ NO_LIMITS: Final = "a management key has a role, not limits, which are the route
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyGlance(ApiKey):
+class KeySummary(ApiKey):
     """A key with what it spent today and this month (UTC), as far as it is recorded.
 
     principal_name: empty for a data key.
@@ -43,7 +43,7 @@ class KeyGlance(ApiKey):
     principal_name: str
 
 
-def create(  # noqa: PLR0913 - what a key is made of
+def create_key(  # noqa: PLR0913 - what a key is made of
     ctx: Context,
     actor: Actor,
     name: str,
@@ -92,7 +92,7 @@ def create(  # noqa: PLR0913 - what a key is made of
     )
     with ctx.store.write() as tx:
         for each in sorted(granted):
-            existing(tx, each)
+            require_route(tx, each)
         if role is not None:
             owner = _existing(tx, principal) if principal else _new(ctx, tx, name, service)
             key = replace(key, principal=owner.id)
@@ -107,7 +107,7 @@ def create(  # noqa: PLR0913 - what a key is made of
                 "principal": key.principal,
                 "role": role.name.lower() if role else "data",
                 "routes": sorted(key.routes),
-                "limits": plain(limits),
+                "limits": to_plain(limits),
             },
         )
     return key, text
@@ -139,7 +139,7 @@ def _new(ctx: Context, tx: Transaction, name: str, service: bool) -> Principal: 
     return made
 
 
-def revoke(ctx: Context, actor: Actor, key: str) -> None:
+def revoke_key(ctx: Context, actor: Actor, key: str) -> None:
     """Raises NotFound. Routers stop taking it within two seconds."""
     actor.require(Role.ADMIN)
     now = ctx.clock.now()
@@ -173,7 +173,7 @@ def set_limits(
             actor=actor,
             action="key.limits",
             subject=f"key {key}",
-            details={"before": plain(before), "after": plain(limits)},
+            details={"before": to_plain(before), "after": to_plain(limits)},
         )
     return changed
 

@@ -11,8 +11,8 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.operations import alerts as alerts_
 from harness.control.operations import captures as captures_
-from harness.control.operations.captures import Glance
-from harness.control.operations.keys import KeyGlance
+from harness.control.operations.captures import CaptureSummary
+from harness.control.operations.keys import KeySummary
 from harness.control.proposals import comparison
 from harness.control.proposals.comparison import RouteStatus
 from harness.control.shadow import shadows as shadows_
@@ -34,7 +34,7 @@ from harness.ports import RouteRecord, ShadowRecord, SwitchRecord, Transaction
 DEFAULT_SINCE: Final = timedelta(days=1)
 
 
-def proposals(
+def list_proposals(
     ctx: Context,
     asked: PageRequest = FIRST_PAGE,
     *,
@@ -46,42 +46,42 @@ def proposals(
         return stored.proposals(asked, route=route, open_only=open_only)
 
 
-def verdicts(ctx: Context, ids: Collection[str]) -> Mapping[str, Verdict]:
+def load_verdicts(ctx: Context, ids: Collection[str]) -> Mapping[str, Verdict]:
     """Those of these that are as they were signed."""
     with ctx.store.listings() as stored:
         return stored.verdicts(ids)
 
 
-def names(ctx: Context, targets: Collection[str]) -> Mapping[str, str]:
+def load_target_names(ctx: Context, targets: Collection[str]) -> Mapping[str, str]:
     """Id to name, of the targets that are as they were signed."""
     with ctx.store.listings() as stored:
         return {id_: each.name for id_, each in stored.targets_of(targets).items()}
 
 
-def routes(ctx: Context) -> Page[Route]:
+def list_routes(ctx: Context) -> Page[Route]:
     """All of them by name, as they are now."""
     with ctx.store.listings() as stored:
         return stored.routes()
 
 
-def overview(ctx: Context) -> Page[RouteStatus]:
+def list_route_status(ctx: Context) -> Page[RouteStatus]:
     """Every route at a glance; those that need a decision first."""
-    page = routes(ctx)
+    page = list_routes(ctx)
     with ctx.store.listings() as stored:
         known = stored.targets_of({id_ for route in page for id_ in route.targets})
-    now = comparison.current(ctx)
+    now = comparison.load_current_activity(ctx)
     found: list[RouteStatus] = []
     invalid: list[RowFault] = []
     for route in page:
         try:
-            found.append(comparison.glance(ctx, route, known, now))
+            found.append(comparison.build_route_status(ctx, route, known, now))
         except SignatureInvalid as error:
             invalid.append(RowFault("route", (route.name,), str(error), unsigned=False))
     found.sort(key=lambda status: not status.needs_decision)
     return Page(found, page.total, None, (*page.invalid, *invalid))
 
 
-def runs(
+def list_runs(
     ctx: Context, asked: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
 ) -> Page[EvalRun]:
     """Newest first; of all states when none is named."""
@@ -89,28 +89,30 @@ def runs(
         return stored.runs(asked, states=states)
 
 
-def samples(ctx: Context, run: str, asked: PageRequest = FIRST_PAGE) -> Page[Sample]:
+def list_samples(ctx: Context, run: str, asked: PageRequest = FIRST_PAGE) -> Page[Sample]:
     """In the run's order. Raises NotFound for an unknown run."""
     with ctx.store.listings() as stored:
         return stored.samples(asked, run=run)
 
 
-def models(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[Target]:
+def list_targets(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[Target]:
     """By provider and model."""
     with ctx.store.listings() as stored:
         return stored.targets(asked)
 
 
-def versions(ctx: Context, route: str, asked: PageRequest = FIRST_PAGE) -> Page[RouteRecord]:
+def list_route_versions(
+    ctx: Context, route: str, asked: PageRequest = FIRST_PAGE
+) -> Page[RouteRecord]:
     """Every stored version of a route, newest first. Raises NotFound for an unknown route."""
     with ctx.store.listings() as stored:
         return stored.versions(asked, route=route)
 
 
-def version(ctx: Context, route: str, number: int | None = None) -> RouteRecord:
+def load_route_version(ctx: Context, route: str, number: int | None = None) -> RouteRecord:
     """One of a route, the newest without a number. Raises NotFound, SignatureInvalid."""
     above = None if number is None else str(number + 1)
-    found = versions(ctx, route, PageRequest(1, above))
+    found = list_route_versions(ctx, route, PageRequest(1, above))
     for record in found:
         if number in (None, record.route.version):
             return record
@@ -119,7 +121,7 @@ def version(ctx: Context, route: str, number: int | None = None) -> RouteRecord:
     raise NotFound(f"route {route!r} has versions 1 to {found.total}, not {number}")
 
 
-def keys(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[KeyGlance]:
+def list_keys(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[KeySummary]:
     """Oldest first; revoked ones too."""
     with ctx.store.listings() as stored:
         page = stored.keys(asked)
@@ -132,8 +134,8 @@ def keys(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[KeyGlance]:
     for row in rows:
         by_key.setdefault(row.key, []).append(row)
 
-    def glance(key: ApiKey) -> KeyGlance:
-        return KeyGlance(
+    def glance(key: ApiKey) -> KeySummary:
+        return KeySummary(
             **{each.name: getattr(key, each.name) for each in fields(key)},
             spent=spent_of(by_key.get(key.id, ()), today),
             principal_name=owners.get(key.principal, INVALID) if key.principal else "",
@@ -151,13 +153,13 @@ def _owners(tx: Transaction, ids: Collection[str]) -> Mapping[str, str]:
     return found
 
 
-def switches(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
+def list_switches(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
     """Newest first; lifted and expired ones too."""
     with ctx.store.listings() as stored:
         return stored.switches(asked)
 
 
-def shadows(
+def list_shadows(
     ctx: Context, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
 ) -> Page[ShadowStatus]:
     """Newest first; ended ones too."""
@@ -167,7 +169,7 @@ def shadows(
     invalid: list[RowFault] = []
     for record in page:
         try:
-            known[record.shadow.id] = shadows_.status_now(ctx, record)
+            known[record.shadow.id] = shadows_.status_of_record(ctx, record)
         except SignatureInvalid as error:
             # Its proposal, whose policy says what the pairs are evidence of.
             key = (record.shadow.proposal or "",)
@@ -180,7 +182,7 @@ def shadows(
     return Page(found, page.total, page.next, (*page.invalid, *invalid))
 
 
-def drift_runs(
+def list_drift_runs(
     ctx: Context, asked: PageRequest = FIRST_PAGE, *, route: str = ""
 ) -> Page[tuple[Watch, Check]]:
     """Every run of the watches of all times, newest first; of the route's present incumbent and
@@ -188,24 +190,24 @@ def drift_runs(
     """
     target, suites = None, None
     if route:
-        serving = version(ctx, route).route
+        serving = load_route_version(ctx, route).route
         target = serving.incumbent
         suites = {each.suite for each in serving.settings.suites}
     with ctx.store.listings() as stored:
         return stored.drift_checks(asked, target=target, suites=suites)
 
 
-def alerts(
+def list_alerts(
     ctx: Context, asked: PageRequest = FIRST_PAGE, *, open_only: bool = False
-) -> Page[alerts_.Listed]:
+) -> Page[alerts_.AlertView]:
     """The one heard last first."""
     with ctx.store.listings() as stored:
         page = stored.alerts(asked, open_only=open_only)
     with ctx.store.read() as tx:
-        return page.map(lambda each: alerts_.shown(each, tx.deliveries.of(each.id)))
+        return page.map(lambda each: alerts_.build_alert_view(each, tx.deliveries.of(each.id)))
 
 
-def failovers(
+def list_failovers(
     ctx: Context,
     asked: PageRequest = FIRST_PAGE,
     *,
@@ -224,15 +226,15 @@ def failovers(
         )
 
 
-def captures(
+def list_captures(
     ctx: Context, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
-) -> Page[Glance]:
+) -> Page[CaptureSummary]:
     """Newest first; never their content."""
     with ctx.store.listings() as stored:
-        return stored.captures(asked, route=route).map(captures_.glance)
+        return stored.captures(asked, route=route).map(captures_.summarize_capture)
 
 
-def events(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
+def list_audit_events(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
     """Of the audit log, newest first."""
     with ctx.store.listings() as stored:
         return stored.events(asked)

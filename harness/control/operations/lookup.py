@@ -14,7 +14,7 @@ from harness.domain.routing.target import Target
 
 
 @dataclass(frozen=True, slots=True)
-class SuiteShown:
+class SuiteSummary:
     """A suite that this installation knows. error: why it does not load, else empty."""
 
     name: str
@@ -26,50 +26,50 @@ class SuiteShown:
     error: str = ""
 
 
-def target(ctx: Context, name: str) -> Target:
+def find_target(ctx: Context, name: str) -> Target:
     """By id or `provider/model`. Raises NotFound, InputError for an ambiguous name."""
     with ctx.store.read() as tx:
-        return targets.find(tx, name)
+        return targets.find_target(tx, name)
 
 
-def route(ctx: Context, name: str) -> Route:
+def find_route(ctx: Context, name: str) -> Route:
     """Raises NotFound."""
     with ctx.store.read() as tx:
-        return routes.existing(tx, name)
+        return routes.require_route(tx, name)
 
 
-def samples(ctx: Context, run: str) -> Sequence[Sample]:
+def load_samples(ctx: Context, run: str) -> Sequence[Sample]:
     """All of a run, in its order. Raises NotFound for an unknown run."""
     with ctx.store.read() as tx:
         return tx.runs.samples(tx.runs.get(run).id)
 
 
-def verdict(ctx: Context, name: str) -> Verdict:
+def load_verdict(ctx: Context, name: str) -> Verdict:
     """Raises NotFound."""
     with ctx.store.read() as tx:
         return tx.verdicts.get(name)
 
 
-def audit_break(ctx: Context) -> int | None:
+def find_audit_break(ctx: Context) -> int | None:
     """The number of the first event that does not fit the chain; None when it is whole."""
     with ctx.store.read() as tx:
-        return audit_anchor.first_break(ctx, tx)
+        return audit_anchor.find_first_break(ctx, tx)
 
 
-def signature_faults(ctx: Context) -> Sequence[RowFault]:
+def list_signature_faults(ctx: Context) -> Sequence[RowFault]:
     """Every stored row whose signature does not hold."""
     return ctx.store.signature_faults()
 
 
-def suites(ctx: Context) -> Sequence[SuiteShown]:
+def list_suites(ctx: Context) -> Sequence[SuiteSummary]:
     """In the order of the configuration; a suite that does not load says why."""
     return [_suite(ctx, name) for name in ctx.suites.names()]
 
 
-def _suite(ctx: Context, name: str) -> SuiteShown:
+def _suite(ctx: Context, name: str) -> SuiteSummary:
     title = ctx.suites.title(name)
     try:
         pin = ctx.suites.pin(name)
     except SwapgateError as error:
-        return SuiteShown(name, title, None, None, None, None, str(error))
-    return SuiteShown(name, title, pin.version, pin.digest, pin.items, pin.scorer)
+        return SuiteSummary(name, title, None, None, None, None, str(error))
+    return SuiteSummary(name, title, pin.version, pin.digest, pin.items, pin.scorer)

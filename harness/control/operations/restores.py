@@ -12,10 +12,10 @@ from harness.domain.operations.audit import AuditMark
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.ports import Transaction
 
-HIGHEST: Final = 2**53
+MAX_REVISION: Final = 2**53
 
 
-def accept(ctx: Context, actor: Actor, *, reason: str, above: int) -> Lineage:
+def accept_restore(ctx: Context, actor: Actor, *, reason: str, above: int) -> Lineage:
     """Open a new epoch, which routers follow; revisions go on above `above`.
 
     above: the highest revision that any router served. What no router served since the backup
@@ -24,9 +24,9 @@ def accept(ctx: Context, actor: Actor, *, reason: str, above: int) -> Lineage:
     actor.require(Role.ADMIN)
     if not reason.strip():
         raise InputError("accepting a restored database needs a reason; the audit log keeps it")
-    if not 0 <= above <= HIGHEST:
+    if not 0 <= above <= MAX_REVISION:
         raise InputError(
-            f"the highest revision that routers served is from 0 to {HIGHEST}, not {above}"
+            f"the highest revision that routers served is from 0 to {MAX_REVISION}, not {above}"
         )
     now = ctx.clock.now()
     with ctx.store.write() as tx:
@@ -34,7 +34,7 @@ def accept(ctx: Context, actor: Actor, *, reason: str, above: int) -> Lineage:
         after = tx.installation.open_epoch(above=max(above, before.revision))
         if tx.audit.first_break() is None:
             # What is there fits; what is missing, a person has accepted.
-            alerts.end(ctx, tx, AlertKind.AUDIT_BROKEN, "log")
+            alerts.resolve_alert(ctx, tx, AlertKind.AUDIT_BROKEN, "log")
         event = tx.audit.append(
             at=now,
             actor=actor,
@@ -53,7 +53,7 @@ def accept(ctx: Context, actor: Actor, *, reason: str, above: int) -> Lineage:
     return after
 
 
-def highest_recorded(ctx: Context, more: Iterable[int] = ()) -> int:
+def highest_known_revision(ctx: Context, more: Iterable[int] = ()) -> int:
     """The highest revision that this database, or `more`, knows to have been served."""
     with ctx.store.read() as tx:
         return max(
@@ -65,7 +65,7 @@ def is_unaccepted(ctx: Context, tx: Transaction) -> bool:
     """Whether this database went back in its history: a router says so, or the end of the audit
     log that is kept beside it.
     """
-    if audit_anchor.anchor_break(ctx, tx) is not None:
+    if audit_anchor.find_anchor_break(ctx, tx) is not None:
         return True
     record = tx.alerts.newest(AlertKind.DATABASE_RESTORED.value)
     return record is not None and record.resolved_at is None

@@ -24,18 +24,18 @@ ROWS_PER_TURN: Final = 50
 MOST_ALERTS: Final = 50
 
 
-def turn(ctx: Context) -> list[str]:
+def run_once(ctx: Context) -> list[str]:
     """Alerts what disagrees, and ends the alerts of what agrees again. In words."""
     walk, etag = ctx.audit_walk, ctx.store.etag()
     walk.trouble = "the audit log is not compared to its end yet"
     with ctx.store.read() as tx:
         walk.begin(tx.installation.epoch())
-        broken, whole = _read_on(tx, walk)
+        broken, whole = _read_events(tx, walk)
         if broken is None:
-            broken = audit_anchor.anchor_break(ctx, tx)
+            broken = audit_anchor.find_anchor_break(ctx, tx)
         if whole and broken is None:
-            told = tampering.told(tx)
-            stored = _stored(tx, walk, etag, told | walk.unrecorded)
+            told = tampering.alerted_rows(tx)
+            stored = _load_digests(tx, walk, etag, told | walk.unrecorded)
             findings = {each.row: each for each in walk.compare(stored)}
     if broken is not None:
         walk.trouble = (
@@ -45,17 +45,17 @@ def turn(ctx: Context) -> list[str]:
         )
         if not alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log"):
             with ctx.store.write() as tx:
-                housekeeping.tell_of_chain(ctx, tx, broken)
+                housekeeping.update_chain_alert(ctx, tx, broken)
         return []
     if not whole:
         return []  # the rest of the log first
     walk.trouble = ""
-    audit_anchor.keep(ctx, walk.log.mark)
+    audit_anchor.advance_anchor(ctx, walk.log.mark)
     walk.etag = etag
-    return _tell(ctx, findings, told, stored)
+    return _update_alerts(ctx, findings, told, stored)
 
 
-def _read_on(tx: Transaction, walk: AuditWalk) -> tuple[int | None, bool]:
+def _read_events(tx: Transaction, walk: AuditWalk) -> tuple[int | None, bool]:
     """The number of the first event that does not fit the chain; whether it came to the end."""
     for _ in range(PAGES_PER_TURN):
         events = tx.audit.after(walk.log.mark.number, EVENTS_PER_PAGE)
@@ -68,7 +68,7 @@ def _read_on(tx: Transaction, walk: AuditWalk) -> tuple[int | None, bool]:
     return None, False
 
 
-def _stored(
+def _load_digests(
     tx: Transaction, walk: AuditWalk, etag: str, told: Iterable[str]
 ) -> Mapping[str, str | None]:
     """Digests of the rows that this turn looks at."""
@@ -84,7 +84,7 @@ def _stored(
     return {**found, **tx.audited.digests({*recorded, *told} - found.keys())}
 
 
-def _tell(
+def _update_alerts(
     ctx: Context,
     findings: Mapping[str, Finding],
     told: Collection[str],
@@ -97,7 +97,7 @@ def _tell(
     with ctx.store.write() as tx:
         for each in new:
             log.error("state_unrecorded", row=each.row, kind=each.kind.value)
-            alerts.tell(
+            alerts.raise_alert(
                 ctx,
                 tx,
                 AlertKind.STATE_UNRECORDED,
@@ -107,11 +107,11 @@ def _tell(
                 text=f"{each.words}.",
             )
         for row in over:
-            alerts.end(ctx, tx, AlertKind.STATE_UNRECORDED, row)
+            alerts.resolve_alert(ctx, tx, AlertKind.STATE_UNRECORDED, row)
     return [f"alert: {each.words}" for each in new]
 
 
-def whole(ctx: Context) -> list[Finding]:
+def compare_all(ctx: Context) -> list[Finding]:
     """All rows and all events, page by page; from the log's first event on."""
     walked = RecordedRows()
     found: dict[str, Finding] = {}

@@ -12,19 +12,19 @@ from harness.ports import Transaction
 HELD: Final = frozenset(
     {Phase.PROPOSED, Phase.EVALUATING, Phase.AWAITING_APPROVAL, Phase.SHADOW}
 )
-MOST: Final = 1_000
+MAX_ALERTS: Final = 1_000
 
 
-def told(tx: Transaction) -> set[str]:
+def alerted_rows(tx: Transaction) -> set[str]:
     """`TABLE:KEY` of each row that an open alert names."""
     kind = AlertKind.STATE_UNRECORDED
-    found = tx.alerts.list(open_only=True, kind=kind, limit=MOST)
+    found = tx.alerts.list(open_only=True, kind=kind, limit=MAX_ALERTS)
     return {each.key.partition(":")[2] for each in found}
 
 
-def unrecorded(ctx: Context, tx: Transaction) -> set[str]:
+def unrecorded_rows(ctx: Context, tx: Transaction) -> set[str]:
     """As well those that this process found itself: alerts are rows that nobody signs."""
-    return told(tx) | ctx.audit_walk.unrecorded
+    return alerted_rows(tx) | ctx.audit_walk.unrecorded
 
 
 def reason_to_hold(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
@@ -40,7 +40,7 @@ def reason_to_hold(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
         own |= {proposal.verdict} - {None}
         for pair in proposal.runs.values():
             own |= {pair.incumbent, pair.candidate}
-    rows = unrecorded(ctx, tx)
+    rows = unrecorded_rows(ctx, tx)
     row = next((row for row in sorted(rows) if any(str(id_) in row for id_ in own)), None)
     if row is None:
         return ""
@@ -50,7 +50,7 @@ def reason_to_hold(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
     )
 
 
-def check(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
+def require_untampered(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
     """Raises ProofRefused where what it is decided by was written by somebody else."""
     if proposal.phase in HELD and (why := reason_to_hold(ctx, tx, proposal)):
         raise ProofRefused(f"{proposal.id} is held: {why}")

@@ -15,7 +15,7 @@ from harness.gate.planning.multiplicity import alpha_of_look
 from harness.ports import Transaction
 
 
-def lineage(
+def find_lineage(
     tx: Transaction, candidate: Target | None, descends_from: str | None
 ) -> frozenset[str]:
     """The target ids whose looks count as the candidate's: those of the same model, and of the
@@ -24,7 +24,7 @@ def lineage(
     Raises NotFound, InputError.
     """
     first = [candidate] if candidate else []
-    ancestors = [targets.find(tx, descends_from)] if descends_from else []
+    ancestors = [targets.find_target(tx, descends_from)] if descends_from else []
     return frozenset(
         each.id for one in (*first, *ancestors) for each in (one, *_same_model(tx, one))
     )
@@ -45,7 +45,7 @@ def _same_model(tx: Transaction, target: Target) -> Iterator[Target]:
             yield other
 
 
-def charged(
+def with_alpha(
     tx: Transaction,
     pin: SuitePin,
     plan: SuitePlan,
@@ -66,12 +66,12 @@ def charged(
     return replace(plan, alpha=alpha, look=look, spend=gate.spend.value)
 
 
-def uncharged(tx: Transaction, proposal: Proposal) -> str:
+def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
     """Which looks before it the proposal was not charged for, in words; empty where it was.
 
     Whose model a candidate is may be known by its answers alone, so after its registration.
     """
-    family = lineage(tx, tx.routing.targets()[proposal.candidate], None)
+    family = find_lineage(tx, tx.routing.targets()[proposal.candidate], None)
     for plan in proposal.plans:
         pin = tx.suites.get(plan.suite_digest)
         looks, earlier = _before(tx, pin, proposal.candidate, family, until=proposal)
@@ -100,7 +100,7 @@ def _before(
         for each in tx.proposals.of_candidates(family)
         if (until is None or each.created_at < until.created_at)
         and any(_same_items(tx, pin, plan) for plan in each.plans)
-        and taken(tx, each)
+        and has_looked(tx, each)
     ]
     before = [
         max(plan.look for plan in each.plans if _same_items(tx, pin, plan))
@@ -133,7 +133,7 @@ def _same_items(tx: Transaction, pin: SuitePin, earlier: SuitePlan | EvalRun) ->
     return shared(known.texts, pin.texts) >= SAME_FROM
 
 
-def taken(tx: Transaction, proposal: Proposal) -> bool:
+def has_looked(tx: Transaction, proposal: Proposal) -> bool:
     """Whether it looked at its candidate, or still will."""
     # A verdict is a look also where somebody deleted its samples since.
     pairs = proposal.runs.values()

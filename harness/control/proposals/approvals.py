@@ -10,7 +10,7 @@ from harness.domain.proposals.proposal import Approval, ApprovalKind, Proposal
 from harness.ports import Transaction
 
 
-def record(
+def record_approval(
     ctx: Context,
     tx: Transaction,
     actor: Actor,
@@ -23,7 +23,7 @@ def record(
     Raises NotAllowed as `four_eyes.check`.
     """
     act = "approve" if kind is ApprovalKind.CANARY else "promote"
-    four_eyes.check(tx, actor, proposal, act)
+    four_eyes.check_four_eyes(tx, actor, proposal, act)
     made = Approval(
         id=ctx.chance.token("a_"),
         proposal=proposal.id,
@@ -40,7 +40,7 @@ def record(
     return made
 
 
-def revoked(tx: Transaction, proposal: Proposal) -> str:
+def find_revocation(tx: Transaction, proposal: Proposal) -> str:
     """In words, where the approval's key was revoked since it was given; empty else."""
     for each in tx.approvals.of(proposal.id):
         key = tx.keys.get(each.key) if each.key is not None else None
@@ -52,20 +52,20 @@ def revoked(tx: Transaction, proposal: Proposal) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovalShown(Approval):
+class ApprovalView(Approval):
     """remarks: what everybody should know of the keys behind it."""
 
     remarks: tuple[str, ...] = ()
 
 
-def shown(ctx: Context, proposal: str) -> Sequence[ApprovalShown]:
+def list_approvals(ctx: Context, proposal: str) -> Sequence[ApprovalView]:
     """The proposal's approvals, oldest first."""
     with ctx.store.read() as tx:
         found = tx.proposals.get(proposal)
         return [
-            ApprovalShown(
+            ApprovalView(
                 **{each.name: getattr(approval, each.name) for each in fields(Approval)},
-                remarks=tuple(four_eyes.remarks(tx, found, approval)),
+                remarks=tuple(four_eyes.list_key_remarks(tx, found, approval)),
             )
             for approval in tx.approvals.of(proposal)
         ]

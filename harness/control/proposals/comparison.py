@@ -9,9 +9,9 @@ from typing import Final
 from harness.control.canary import driver, holds
 from harness.control.context import Context
 from harness.control.evals import proof_validity
-from harness.control.evals.early_stopping import Arm, Savings, saved
-from harness.control.evals.judging_cost import JudgingCost, judging_cost
-from harness.control.evals.proof_validity import Standing
+from harness.control.evals.early_stopping import ArmSamples, Savings, compute_savings
+from harness.control.evals.judging_cost import JudgingCost, sum_judging_cost
+from harness.control.evals.proof_validity import ProofValidity
 from harness.control.routing import monthly_bill, routes
 from harness.control.shadow import stage as shadow_first
 from harness.control.shadow.stage import ShadowStage
@@ -33,8 +33,8 @@ from harness.gate.text.sentences import without_score
 from harness.ports import Transaction
 
 # What ends without these ran out of money, items or infrastructure: that saves nothing.
-MOST_EVENTS: Final = 2_000
-DECIDED: Final = frozenset({"passed", "failed", "harness_mismatch"})
+MAX_AUDIT_EVENTS: Final = 2_000
+DECIDED_OUTCOMES: Final = frozenset({"passed", "failed", "harness_mismatch"})
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ArmFigures:
 
 
 @dataclass(frozen=True)
-class SuiteSide:
+class SuiteAnswers:
     """The two runs of one suite, as far as they are."""
 
     plan: SuitePlan
@@ -68,7 +68,7 @@ class SuiteSide:
     @property
     def judging(self) -> JudgingCost:
         """Of both runs."""
-        return judging_cost([*self.incumbent, *self.candidate], judged=self.pin.judged)
+        return sum_judging_cost([*self.incumbent, *self.candidate], judged=self.pin.judged)
 
     @property
     def served(self) -> Served:
@@ -90,21 +90,21 @@ class Comparison:
     incumbent: Target
     candidate: Target
     verdict: Verdict | None
-    suites: Sequence[SuiteSide]
+    suites: Sequence[SuiteAnswers]
     incumbent_figures: ArmFigures
     candidate_figures: ArmFigures
     forecast: Forecast
-    standing: Standing | None = None
+    standing: ProofValidity | None = None
     shadow: ShadowStage | None = None
 
     @property
     def savings(self) -> Savings | None:
         """What the gate saved by deciding early; None where it did not."""
-        if self.verdict is None or self.verdict.outcome not in DECIDED:
+        if self.verdict is None or self.verdict.outcome not in DECIDED_OUTCOMES:
             return None
-        return saved(
+        return compute_savings(
             [
-                Arm(side.plan.n_max * side.plan.epochs, samples)
+                ArmSamples(side.plan.n_max * side.plan.epochs, samples)
                 for side in self.suites
                 for samples in (side.incumbent, side.candidate)
             ]
@@ -174,7 +174,7 @@ class RouteStatus:
     last_verdict: Verdict | None
     rollout: Rollout | None
     traffic: Sequence[Traffic]
-    standing: Standing | None = None
+    standing: ProofValidity | None = None
 
     @property
     def needs_decision(self) -> bool:
@@ -185,7 +185,7 @@ class RouteStatus:
 
 
 @dataclass(frozen=True)
-class Current:
+class CurrentActivity:
     """What goes on on all routes, by route. traffic: of the last hour."""
 
     proposals: Mapping[str, Proposal]
@@ -193,18 +193,18 @@ class Current:
     traffic: Sequence[Traffic]
 
 
-def current(ctx: Context) -> Current:
+def load_current_activity(ctx: Context) -> CurrentActivity:
     since = ctx.clock.now() - timedelta(hours=1)
     with ctx.store.read() as tx:
-        return Current(
+        return CurrentActivity(
             {p.route: p for p in tx.proposals.open()},
             {r.route: r for r in (*tx.rollouts.baking(), *tx.rollouts.live())},
             tx.observations.traffic(since=since),
         )
 
 
-def glance(
-    ctx: Context, route: Route, targets: Mapping[str, Target], now: Current
+def build_route_status(
+    ctx: Context, route: Route, targets: Mapping[str, Target], now: CurrentActivity
 ) -> RouteStatus:
     """targets: by id, those of the route. Raises SignatureInvalid."""
     for id_ in route.targets - targets.keys():
@@ -219,11 +219,11 @@ def glance(
             last_verdict=verdict,
             rollout=now.rollouts.get(route.name),
             traffic=[minute for minute in now.traffic if minute.route == route.name],
-            standing=proof_validity.of(ctx, tx, verdict) if verdict else None,
+            standing=proof_validity.assess_proof(ctx, tx, verdict) if verdict else None,
         )
 
 
-def compare(ctx: Context, proposal: str) -> Comparison:
+def load_comparison(ctx: Context, proposal: str) -> Comparison:
     """Raises NotFound."""
     with ctx.store.read() as tx:
         found = tx.proposals.get(proposal)
@@ -232,26 +232,26 @@ def compare(ctx: Context, proposal: str) -> Comparison:
         verdict = tx.verdicts.get(found.verdict) if found.verdict else None
         arms = targets[found.incumbent], targets[found.candidate]
         answers = [(side.incumbent, side.candidate) for side in suites]
-        money = monthly_bill.of_arms(ctx, tx, found.route, arms, answers)
-        standing_ = proof_validity.of(ctx, tx, verdict) if verdict else None
-        stage = shadow_first.shown(ctx, tx, found)
+        money = monthly_bill.forecast_from_answers(ctx, tx, found.route, arms, answers)
+        standing_ = proof_validity.assess_proof(ctx, tx, verdict) if verdict else None
+        stage = shadow_first.find_stage(ctx, tx, found)
     return Comparison(
         proposal=found,
         incumbent=arms[0],
         candidate=arms[1],
         verdict=verdict,
         suites=suites,
-        incumbent_figures=figures([s for side in suites for s in side.incumbent]),
-        candidate_figures=figures([s for side in suites for s in side.candidate]),
+        incumbent_figures=compute_arm_figures([s for side in suites for s in side.incumbent]),
+        candidate_figures=compute_arm_figures([s for side in suites for s in side.candidate]),
         forecast=money,
         standing=standing_,
         shadow=stage,
     )
 
 
-def _side(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> SuiteSide:
+def _side(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> SuiteAnswers:
     pair = proposal.runs[plan.suite]
-    return SuiteSide(
+    return SuiteAnswers(
         plan=plan,
         incumbent_run=tx.runs.get(pair.incumbent),
         candidate_run=tx.runs.get(pair.candidate),
@@ -261,7 +261,7 @@ def _side(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> SuiteSide:
     )
 
 
-def figures(samples: Sequence[Sample]) -> ArmFigures:
+def compute_arm_figures(samples: Sequence[Sample]) -> ArmFigures:
     """What one arm cost and how long it took, over all its samples."""
     if not samples:
         return ArmFigures(0, None, None, None, 0.0)
@@ -283,7 +283,7 @@ def figures(samples: Sequence[Sample]) -> ArmFigures:
     )
 
 
-def canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryStatus]:
+def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryStatus]:
     """Live canaries; with `route`, that route's newest rollout, live or not.
 
     Raises NotFound for an unknown route.
@@ -291,7 +291,7 @@ def canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryStatus
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         if route is not None:
-            routes.existing(tx, route)
+            routes.require_route(tx, route)
         rollouts = (
             [*tx.rollouts.live(), *tx.rollouts.baking()]
             if route is None
@@ -302,26 +302,26 @@ def canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryStatus
 
 
 @dataclass(frozen=True)
-class CanaryExplained:
+class CanaryHistory:
     """moves: what was done to the rollout, newest first, of its route's last MOST_EVENTS."""
 
     status: CanaryStatus
     moves: Sequence[AuditEvent]
 
 
-def explained(ctx: Context, route: str) -> CanaryExplained:
+def explain_canary(ctx: Context, route: str) -> CanaryHistory:
     """The route's newest rollout, live or not, and its moves. Raises NotFound."""
-    found = next(iter(canaries(ctx, route=route)), None)
+    found = next(iter(list_canaries(ctx, route=route)), None)
     if found is None:
         raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
-    return CanaryExplained(found, moves(ctx, found.rollout))
+    return CanaryHistory(found, list_canary_moves(ctx, found.rollout))
 
 
-def moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
+def list_canary_moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
     """What was done to a rollout, newest first, of its route's last MOST_EVENTS since."""
     with ctx.store.read() as tx:
         events = tx.audit.of(
-            f"route {rollout.route}", since=rollout.started_at, limit=MOST_EVENTS
+            f"route {rollout.route}", since=rollout.started_at, limit=MAX_AUDIT_EVENTS
         )
     return [each for each in events if each.details.get("rollout") == rollout.id]
 
@@ -343,7 +343,9 @@ def _status(
         blocks=blocks,
         explanation=explain(rollout, action, blocks, now),
         moved=_moved(ctx, tx, rollout) if rollout.live else "",
-        faults=holds.internal_errors(tx, rollout) if rollout.live or rollout.baking else "",
+        faults=holds.describe_router_faults(tx, rollout)
+        if rollout.live or rollout.baking
+        else "",
     )
 
 
@@ -351,12 +353,12 @@ def _moved(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
     verdict = tx.verdicts.get(rollout.verdict)
     return (
         ""
-        if proof_validity.unreadable(verdict)
-        else driver.moved_words(proof_validity.moved(ctx, tx, verdict))
+        if proof_validity.find_unreadable(verdict)
+        else driver.moved_words(proof_validity.list_moved_providers(ctx, tx, verdict))
     )
 
 
-def progress(ctx: Context, run: str) -> tuple[EvalRun, int, float]:
+def load_run_progress(ctx: Context, run: str) -> tuple[EvalRun, int, float]:
     """The run, its stored samples, its cost so far in USD."""
     with ctx.store.read() as tx:
         samples, cost, _, _ = tx.runs.progress(run)

@@ -6,9 +6,9 @@ from statistics import fmean
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.evals.judging_cost import judging_cost
+from harness.control.evals.judging_cost import sum_judging_cost
 from harness.control.proposals import submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import monthly_bill, routes, targets
 from harness.domain.evals.run import Claim, EvalRun, Sample, SampleError, SuitePlan
 from harness.domain.proposals.proposal import Proposal
@@ -25,7 +25,7 @@ MOST_EARLIER: Final = 200  # proposals that are looked through for a comparison 
 
 
 @dataclass(frozen=True)
-class Outlook:
+class SuiteEstimate:
     """One suite. effect: the true distance from the null that matters, a share of 1.
 
     spread: of the differences, recorded between the incumbent and an earlier candidate, or
@@ -56,15 +56,21 @@ class Outlook:
     saving_items: int | None = None
 
 
-def of(ctx: Context, wish: Wish, effect: float | None = None) -> Sequence[Outlook]:
+def estimate_proposal(
+    ctx: Context, wish: ProposalRequest, effect: float | None = None
+) -> Sequence[SuiteEstimate]:
     """Suite by suite; stores nothing. effect: default 5 points.
 
     Raises as `propose.preview` does.
     """
-    plans = submission.preview(ctx, wish).plans
+    plans = submission.preview_proposal(ctx, wish).plans
     with ctx.store.read() as tx:
-        incumbent = tx.routing.targets()[routes.existing(tx, wish.route).incumbent]
-        sides = (incumbent, targets.known(tx, wish.candidate) or targets.plain(wish.candidate))
+        incumbent = tx.routing.targets()[routes.require_route(tx, wish.route).incumbent]
+        sides = (
+            incumbent,
+            targets.find_known_target(tx, wish.candidate)
+            or targets.plain_target(wish.candidate),
+        )
         arms = {each.id for each in sides if each is not None}
         recorded = _Recorded(tx.runs.of_targets(arms), tx.proposals.list(limit=MOST_EARLIER))
         return [_of_suite(ctx, tx, plan, sides, recorded, effect) for plan in plans]
@@ -85,7 +91,7 @@ def _of_suite(
     arms: tuple[Target, Target | None],
     recorded: _Recorded,
     wished: float | None,
-) -> Outlook:
+) -> SuiteEstimate:
     ours, theirs = (_usage(tx, plan, arm, recorded.runs) for arm in arms)
     estimated = theirs is None and ours is not None
     if ours is not None and theirs is None:
@@ -99,7 +105,7 @@ def _of_suite(
     sides = (ours, theirs)
     best = budget.cheapest(known, effect, plan.alpha, items, sides)
     saving = _saving(ours, theirs) if plan.claim is Claim.CHEAPER else None
-    return Outlook(
+    return SuiteEstimate(
         plan=plan,
         effect=effect,
         sd=known.sd(plan.epochs),
@@ -173,7 +179,7 @@ def _usage(
 
 def _means(samples: Sequence[Sample], *, judged: bool) -> Usage:
     costs = [sample.cost_usd for sample in samples if sample.cost_usd is not None]
-    judging = judging_cost(samples, judged=judged)
+    judging = sum_judging_cost(samples, judged=judged)
     return Usage(
         answers=len(samples),
         input_tokens=fmean(sample.input_tokens for sample in samples),
@@ -186,7 +192,7 @@ def _means(samples: Sequence[Sample], *, judged: bool) -> Usage:
 
 def _at_price(tx: Transaction, target: Target | None, of: Usage) -> Usage:
     """As if the candidate took the same tokens and time, and the judge as much."""
-    price = monthly_bill.price(tx, target)
+    price = monthly_bill.find_price(tx, target)
     per_answer = price.cost_usd(of.input_tokens, of.output_tokens) if price else None
     return replace(of, answers=0, cost_usd=per_answer)
 

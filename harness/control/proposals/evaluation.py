@@ -27,7 +27,7 @@ STUCK = (RunState.FAILED, RunState.OVER_BUDGET)
 MAY_GO_ON = (*RUNNABLE, RunState.STOPPED)
 
 
-def with_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Proposal:
+def attach_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Proposal:
     """The proposal with a run of both arms for each suite.
 
     The incumbent's run is shared between proposals; a candidate's never is: what was seen of it
@@ -36,10 +36,10 @@ def with_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Proposal:
     """
     runs = {
         plan.suite: (
-            _resumed(ctx, tx, proposal, plan, proposal.runs[plan.suite])
+            _resume_pair(ctx, tx, proposal, plan, proposal.runs[plan.suite])
             if plan.suite in proposal.runs
             else SuiteRuns(
-                incumbent=_shared(ctx, tx, proposal, plan),
+                incumbent=_share_run(ctx, tx, proposal, plan),
                 candidate=_new(ctx, tx, proposal, plan, proposal.candidate),
             )
         )
@@ -48,16 +48,16 @@ def with_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Proposal:
     return replace(proposal, runs=runs)
 
 
-def _resumed(
+def _resume_pair(
     ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan, before: SuiteRuns
 ) -> SuiteRuns:
     return SuiteRuns(
-        incumbent=_continued(ctx, tx, proposal, plan, before.incumbent, proposal.incumbent),
-        candidate=_continued(ctx, tx, proposal, plan, before.candidate, proposal.candidate),
+        incumbent=_continue_run(ctx, tx, proposal, plan, before.incumbent, proposal.incumbent),
+        candidate=_continue_run(ctx, tx, proposal, plan, before.candidate, proposal.candidate),
     )
 
 
-def _continued(
+def _continue_run(
     ctx: Context,
     tx: Transaction,
     proposal: Proposal,
@@ -69,7 +69,7 @@ def _continued(
     but errors of ours, and nothing where two models answered, since neither can be asked again,
     or where its provider answers from another place since.
     """
-    if endpoint_changes.since(ctx, tx, target, tx.runs.get(before).created_at):
+    if endpoint_changes.find_move_since(ctx, tx, target, tx.runs.get(before).created_at):
         return _new(ctx, tx, proposal, plan, target)
     samples = tx.runs.samples(before)
     answered = _answered(samples)
@@ -88,16 +88,16 @@ def _answered(samples: Sequence[Sample]) -> list[Sample]:
     return [each for each in samples if each.error is not SampleError.INFRA]
 
 
-def replaced(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
+def find_replacement(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
     """Why its candidate's scores cannot be completed to one measurement; empty when they can.
 
     Scored answers are not asked for again within a proposal: that would be a look nobody
     counts. So only an incumbent that was replaced is measured anew. The runs' own samples say
     who answered: they are signed, and sightings are not.
     """
-    found = answers(tx, proposal)
+    found = load_answers(tx, proposal)
     for plan in proposal.plans:
-        if why := _moved(ctx, tx, proposal, plan):
+        if why := _find_move(ctx, tx, proposal, plan):
             return why
         incumbent, candidate = map(_answered, found.get(plan.suite, ((), ())))
         for whose, served in (
@@ -110,7 +110,7 @@ def replaced(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
     return ""
 
 
-def _moved(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -> str:
+def _find_move(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -> str:
     """That the candidate's provider, or the judge's, answers from another place than before."""
     if plan.suite not in proposal.runs:
         return ""
@@ -121,25 +121,25 @@ def _moved(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -
         (judge, pair.incumbent),
         (judge, pair.candidate),
     ):
-        moved = endpoint_changes.since(ctx, tx, target, tx.runs.get(run).created_at)
+        moved = endpoint_changes.find_move_since(ctx, tx, target, tx.runs.get(run).created_at)
         if moved is not None:
             return f"provider {moved.name} was moved while suite {plan.suite} was measured"
     return ""
 
 
-def _shared(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -> str:
+def _share_run(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -> str:
     gate = proposal.policy.gate
     ours = _run(ctx, proposal, plan, proposal.incumbent)
     since = ctx.clock.now() - timedelta(seconds=gate.run_max_age_s)
     found = tx.runs.shared(ours.fingerprint, not_before=since)
-    if found is None or not _serves(ctx, tx, found, ours, plan):
+    if found is None or not _can_share(ctx, tx, found, ours, plan):
         tx.runs.add(ours)
         return ours.id
     tx.runs.want(found.id, plan.n_max)
     return found.id
 
 
-def _serves(
+def _can_share(
     ctx: Context, tx: Transaction, found: EvalRun, ours: EvalRun, plan: SuitePlan
 ) -> bool:
     """Whether a stored run can be what `ours` would be, money included.
@@ -151,7 +151,7 @@ def _serves(
     """
     judge = tx.suites.get(plan.suite_digest).judge
     if any(
-        endpoint_changes.since(ctx, tx, each, found.created_at)
+        endpoint_changes.find_move_since(ctx, tx, each, found.created_at)
         for each in (found.target, judge)
     ):
         return False
@@ -225,7 +225,7 @@ def run_ids(proposal: Proposal) -> frozenset[str]:
     )
 
 
-def answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
+def load_answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
     """By suite: the stored outcomes of (incumbent, candidate), in the run's order.
 
     Asked every second while a run is on: nobody needs the texts of thousands of answers.
@@ -240,7 +240,7 @@ def answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
     }
 
 
-def stuck(proposal: Proposal, runs: Mapping[str, EvalRun]) -> list[EvalRun]:
+def dead_ends(proposal: Proposal, runs: Mapping[str, EvalRun]) -> list[EvalRun]:
     """Failed runs, and those over budget once the other arm brings no more samples either."""
     found = []
     for pair in proposal.runs.values():
@@ -255,24 +255,28 @@ def stuck(proposal: Proposal, runs: Mapping[str, EvalRun]) -> list[EvalRun]:
     return found
 
 
-def asleep(tx: Transaction, proposal: Proposal) -> dict[str, int]:
+def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:
     """Runs that ended before all that this proposal may need was asked, and how many items."""
     needed = [
         (run, plan)
         for plan in proposal.plans
         for run in (proposal.runs[plan.suite].incumbent, proposal.runs[plan.suite].candidate)
     ]
-    return {run: plan.n_max for run, plan in needed if _asleep(tx, tx.runs.get(run), plan)}
+    return {
+        run: plan.n_max
+        for run, plan in needed
+        if _has_stopped_early(tx, tx.runs.get(run), plan)
+    }
 
 
-def _asleep(tx: Transaction, run: EvalRun, plan: SuitePlan) -> bool:
+def _has_stopped_early(tx: Transaction, run: EvalRun, plan: SuitePlan) -> bool:
     if run.state is RunState.DONE:
         # It may have ended while somebody wanted more of it.
         return len(tx.runs.outcomes(run.id, below=plan.n_max)) < plan.n_max * plan.epochs
     return run.state is RunState.STOPPED
 
 
-def judge(
+def decide_verdict(
     proposal: Proposal,
     found: Mapping[str, Answers],
     halted: Sequence[EvalRun],

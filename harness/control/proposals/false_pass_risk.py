@@ -17,7 +17,7 @@ WINDOW: Final = timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True)
-class RouteRisk:
+class FalsePassRisk:
     """Of the proposal at hand and those of the 90 days before it.
 
     number: which candidate it is on this route. spent: of those before it, a share of 1; risk:
@@ -46,7 +46,7 @@ def _ordinal(number: int) -> str:
     return f"{number}{'th' if number % 100 in (11, 12, 13) else ending}"
 
 
-def rationed_plans(
+def ration_alpha(
     tx: Transaction, route: str, plans: Sequence[SuitePlan], gate: GatePolicy, now: datetime
 ) -> tuple[SuitePlan, ...]:
     """The plans with no more alpha than the policy's `alpha_budget` has left.
@@ -55,7 +55,7 @@ def rationed_plans(
     """
     if gate.alpha_budget is None:
         return tuple(plans)
-    spent = accumulated(risk_of(each.plans) for each in _before(tx, route, now))
+    spent = accumulated(risk_of(each.plans) for each in _proposals_before(tx, route, now))
     most = rationed(risk_of(plans), spent, gate.alpha_budget)
     if most < SMALLEST:
         raise NotAllowed(
@@ -67,19 +67,19 @@ def rationed_plans(
     return tuple(replace(plan, alpha=min(plan.alpha, most)) for plan in plans)
 
 
-def of_plans(
+def risk_of_plans(
     tx: Transaction, route: str, plans: Sequence[SuitePlan], gate: GatePolicy, now: datetime
-) -> RouteRisk:
+) -> FalsePassRisk:
     """Of a proposal with these plans, before it is made."""
-    earlier = _before(tx, route, now)
+    earlier = _proposals_before(tx, route, now)
     return _risk([*earlier_risks(earlier), risk_of(plans)], gate)
 
 
-def of_proposal(tx: Transaction, proposal: Proposal) -> RouteRisk:
+def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
     """As it was when the proposal was made, by what is known now."""
     earlier = [
         each
-        for each in _before(tx, proposal.route, proposal.created_at)
+        for each in _proposals_before(tx, proposal.route, proposal.created_at)
         if each.id != proposal.id and each.created_at <= proposal.created_at
     ]
     return _risk([*earlier_risks(earlier), risk_of(proposal.plans)], proposal.policy.gate)
@@ -89,8 +89,8 @@ def earlier_risks(proposals: Sequence[Proposal]) -> list[float]:
     return [risk_of(each.plans) for each in proposals]
 
 
-def _risk(risks: Sequence[float], gate: GatePolicy) -> RouteRisk:
-    return RouteRisk(
+def _risk(risks: Sequence[float], gate: GatePolicy) -> FalsePassRisk:
+    return FalsePassRisk(
         number=len(risks),
         spent=accumulated(risks[:-1]),
         risk=accumulated(risks),
@@ -98,10 +98,10 @@ def _risk(risks: Sequence[float], gate: GatePolicy) -> RouteRisk:
     )
 
 
-def _before(tx: Transaction, route: str, now: datetime) -> list[Proposal]:
+def _proposals_before(tx: Transaction, route: str, now: datetime) -> list[Proposal]:
     """Of the 90 days before, those that looked at their candidate, or will."""
     return [
         each
         for each in tx.proposals.since(route, now - WINDOW)
-        if alpha_spending.taken(tx, each)
+        if alpha_spending.has_looked(tx, each)
     ]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.control.proposals import rerun_command
-from harness.control.proposals.comparison import Comparison, SuiteSide
+from harness.control.proposals.comparison import Comparison, SuiteAnswers
 from harness.domain.evals.run import Claim, Sample, SuiteReport
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
@@ -20,7 +20,7 @@ from harness.gate.offline.format_rules import form_of
 
 
 @dataclass(frozen=True)
-class FormExample:
+class FormatExample:
     """One item's answers, of the first epoch. Scores are None where there is none.
 
     lenient_score: the candidate's, with its form forgiven.
@@ -37,7 +37,7 @@ class FormExample:
 
 
 @dataclass(frozen=True)
-class Mend:
+class FormatFix:
     """A target that may mend it, and the commands that register and propose it."""
 
     what: str
@@ -46,7 +46,7 @@ class Mend:
 
 
 @dataclass(frozen=True)
-class LostByForm:
+class FormatFailure:
     """One suite that says FORMAT MISMATCH. Differences are shares of 1, candidate − incumbent.
 
     rules: how often each broke in the candidate's answers; meanings: what each is, in words.
@@ -59,11 +59,13 @@ class LostByForm:
     strict_delta: float
     lenient_delta: float
     remedy: Remedy
-    mends: Sequence[Mend]
-    examples: Sequence[FormExample]
+    mends: Sequence[FormatFix]
+    examples: Sequence[FormatExample]
 
 
-def lost_by_form(found: Comparison, *, standalone: bool = False) -> Sequence[LostByForm]:
+def find_format_failures(
+    found: Comparison, *, standalone: bool = False
+) -> Sequence[FormatFailure]:
     """One for each suite that was lost by form alone; empty without such a verdict.
 
     standalone: of a `gate run`, whose route is gone: its commands are further `gate run`s.
@@ -74,53 +76,53 @@ def lost_by_form(found: Comparison, *, standalone: bool = False) -> Sequence[Los
         lost
         for side, report in sides
         if report is not None and report.outcome == "harness_mismatch"
-        for lost in _lost(found, side, report, standalone=standalone)
+        for lost in _failure_of_suite(found, side, report, standalone=standalone)
     ]
 
 
-def broken_rules(report: SuiteReport) -> Mapping[str, int]:
+def count_broken_rules(report: SuiteReport) -> Mapping[str, int]:
     """How often each rule of form broke in the candidate's answers."""
     rules = report.details.get("rules")
     return rules if isinstance(rules, Mapping) else {}
 
 
-def _lost(
-    found: Comparison, side: SuiteSide, report: SuiteReport, *, standalone: bool
-) -> Sequence[LostByForm]:
-    rules = broken_rules(report)
+def _failure_of_suite(
+    found: Comparison, side: SuiteAnswers, report: SuiteReport, *, standalone: bool
+) -> Sequence[FormatFailure]:
+    rules = count_broken_rules(report)
     scorer = side.pin.scorer.partition("@")[0]
     remedy = remedy_of(rules, scorer)
     lenient = report.details.get("lenient")
     if remedy is None or not isinstance(lenient, Mapping):
         return ()
     return (
-        LostByForm(
+        FormatFailure(
             suite=report.suite,
             rules=rules,
             meanings={rule: form_of(rule, scorer).what for rule in rules},
             strict_delta=report.delta,
             lenient_delta=float(lenient["delta"]),
             remedy=remedy,
-            mends=_mends(found, remedy, standalone=standalone),
+            mends=_list_fixes(found, remedy, standalone=standalone),
             examples=_examples(side, report),
         ),
     )
 
 
-def _mends(found: Comparison, remedy: Remedy, *, standalone: bool) -> Sequence[Mend]:
+def _list_fixes(found: Comparison, remedy: Remedy, *, standalone: bool) -> Sequence[FormatFix]:
     told = [(f"a line in the prompt: “{remedy.prompt}”", patched(found.candidate, remedy))]
     if remedy.json_mode:
         what = "`response_format: json_object`, where the provider knows it"
         told.append((what, in_json_mode(found.candidate)))
     return [
-        Mend(what, target.id, _commands(found, target, standalone=standalone))
+        FormatFix(what, target.id, _commands(found, target, standalone=standalone))
         for what, target in told
     ]
 
 
 def _commands(found: Comparison, target: Target, *, standalone: bool) -> Sequence[str]:
     if standalone:
-        return (rerun_command.gate_run(found, target),)
+        return (rerun_command.build_rerun_command(found, target),)
     return add_command(target), _proposing(target, found.proposal)
 
 
@@ -140,7 +142,7 @@ def _proposing(target: Target, proposal: Proposal) -> str:
     return shlex.join(words)
 
 
-def _examples(side: SuiteSide, report: SuiteReport) -> Sequence[FormExample]:
+def _examples(side: SuiteAnswers, report: SuiteReport) -> Sequence[FormatExample]:
     """The items that the verdict names; some may lie behind those that it used."""
     named = report.details.get("examples")
     if not isinstance(named, list | tuple):
@@ -160,8 +162,8 @@ def _first(samples: Sequence[Sample], *, broken: bool = False) -> Mapping[str, S
     return found
 
 
-def _example(ours: Sample, theirs: Sample) -> FormExample:
-    return FormExample(
+def _example(ours: Sample, theirs: Sample) -> FormatExample:
+    return FormatExample(
         item=theirs.item,
         rule=theirs.rule,
         prompt=theirs.prompt or ours.prompt,

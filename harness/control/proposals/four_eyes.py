@@ -13,7 +13,7 @@ from harness.ports import Transaction
 NEW_FOR: Final = timedelta(days=7)
 
 
-def check(tx: Transaction, actor: Actor, proposal: Proposal, act: str) -> None:
+def check_four_eyes(tx: Transaction, actor: Actor, proposal: Proposal, act: str) -> None:
     """Raises NotAllowed unless another principal than the proposer acts, with a key that the
     proposer had no hand in. act: a verb, `approve` or a canary's. A policy may say
     `self_approval`.
@@ -48,7 +48,7 @@ def check(tx: Transaction, actor: Actor, proposal: Proposal, act: str) -> None:
             )
 
 
-def apart(tx: Transaction, name: str, proposer: Actor) -> bool:
+def is_other_person(tx: Transaction, name: str, proposer: Actor) -> bool:
     """Whether whoever acted under this name is another person than the proposer, and holds no
     key that the proposer had a hand in.
     """
@@ -63,7 +63,7 @@ def apart(tx: Transaction, name: str, proposer: Actor) -> bool:
     )
 
 
-def remarks(tx: Transaction, proposal: Proposal, approval: Approval) -> Sequence[str]:
+def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) -> Sequence[str]:
     """What everybody should know of the keys behind an approval, in words."""
     found = []
     key = tx.keys.get(approval.key) if approval.key is not None else None

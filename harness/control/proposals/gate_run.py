@@ -8,7 +8,7 @@ from typing import Any, Final
 from harness.control import reconciler
 from harness.control.context import Context
 from harness.control.proposals import rule_widening, submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.errors import NotAllowed, NotFound
 from harness.domain.evals.run import Claim, SuiteRole
@@ -19,11 +19,11 @@ from harness.domain.settings import Settings, TargetSeed
 
 LONGEST_PAUSE_S: Final = 20.0
 ROUTE: Final = "gate-run"
-DECIDED: Final = frozenset(Phase) - {Phase.PROPOSED, Phase.EVALUATING}
+DECIDED_PHASES: Final = frozenset(Phase) - {Phase.PROPOSED, Phase.EVALUATING}
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ComparisonRequest:
     """suites: the first is the primary one, the others are required. guards: suites, too.
 
     wider: it may ask for less than the policy does; what comes out lets nobody in.
@@ -41,7 +41,9 @@ class Question:
     wider: bool = False
 
 
-def register(ctx: Context, actor: Actor, settings: Settings, question: Question) -> Proposal:
+def register_comparison(
+    ctx: Context, actor: Actor, settings: Settings, question: ComparisonRequest
+) -> Proposal:
     """The file's providers, a route for this comparison alone, and its proposal.
 
     Raises as `routes.create` and `propose.create` do.
@@ -51,7 +53,8 @@ def register(ctx: Context, actor: Actor, settings: Settings, question: Question)
     for seed in (question.incumbent, question.candidate):
         _check_provider(settings, seed)
     incumbent, candidate = (
-        targets.add(ctx, actor, seed) for seed in (question.incumbent, question.candidate)
+        targets.add_target(ctx, actor, seed)
+        for seed in (question.incumbent, question.candidate)
     )
     primary, *others = question.suites
     asked = (
@@ -60,8 +63,8 @@ def register(ctx: Context, actor: Actor, settings: Settings, question: Question)
         *(RouteSuite(each, SuiteRole.GUARD) for each in question.guards),
     )
     route = RouteSettings(policy=question.policy, suites=asked)
-    routes.create(ctx, actor, ROUTE, incumbent.id, settings=route)
-    wish = Wish(
+    routes.create_route(ctx, actor, ROUTE, incumbent.id, settings=route)
+    wish = ProposalRequest(
         ROUTE,
         candidate.id,
         question.reason,
@@ -70,15 +73,15 @@ def register(ctx: Context, actor: Actor, settings: Settings, question: Question)
         min_saving=question.min_saving,
     )
     if not question.wider:
-        _check_terms(submission.preview(ctx, wish, actor).widened)
-    return submission.create(ctx, actor, wish)
+        _check_terms(submission.preview_proposal(ctx, wish, actor).widened)
+    return submission.create_proposal(ctx, actor, wish)
 
 
 def _check_terms(widened: Mapping[str, Any]) -> None:
     """Nobody can approve wider terms here, so that green in CI would mean nothing."""
     if widened:
         raise NotAllowed(
-            f"wider than the policy allows: {'; '.join(rule_widening.words(widened))}. Name a "
+            f"wider than the policy allows: {'; '.join(rule_widening.describe_widening(widened))}. Name a "
             "policy that says so (`claims`, `margin_max`), or give --wider to ask all the same"
         )
 
@@ -94,7 +97,7 @@ def _check_provider(settings: Settings, seed: TargetSeed) -> None:
         )
 
 
-def hurried(ctx: Context) -> Context:
+def without_long_pauses(ctx: Context) -> Context:
     """The same, without long pauses after InfraError: somebody waits at a terminal or in CI.
 
     Nor is there a shadow to come: nobody asks the route of a single comparison.
@@ -112,13 +115,15 @@ def hurried(ctx: Context) -> Context:
     return replace(ctx, policies=policies)
 
 
-def run(ctx: Context, proposal: str, pause: Callable[[Proposal], bool]) -> Proposal:
+def run_until_decided(
+    ctx: Context, proposal: str, pause: Callable[[Proposal], bool]
+) -> Proposal:
     """Turn the loop until the gate has decided. The proposal as it is then.
 
     pause: waits a moment after each turn; False gives up.
     """
     while True:
         reconciler.reconcile(ctx)
-        found = submission.get(ctx, proposal)
-        if found.phase in DECIDED or not pause(found):
+        found = submission.get_proposal(ctx, proposal)
+        if found.phase in DECIDED_PHASES or not pause(found):
             return found

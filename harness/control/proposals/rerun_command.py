@@ -11,7 +11,7 @@ from harness.gate.offline.format_remedies import settings_of
 OPTIONS: Final = {SuiteRole.REQUIRED: "--suite", SuiteRole.GUARD: "--guard"}
 
 
-def gate_run(found: Comparison, candidate: Target | None = None) -> str:
+def build_rerun_command(found: Comparison, candidate: Target | None = None) -> str:
     """The command: the same suites, roles, policy, claim and limits.
 
     candidate: to be asked instead of the proposal's. Empty where no `gate run` can ask it:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.proposals import false_pass_risk, rule_widening
-from harness.control.proposals.false_pass_risk import WINDOW, RouteRisk
+from harness.control.proposals.false_pass_risk import WINDOW, FalsePassRisk
 from harness.control.routing import routes
 from harness.domain.errors import NotFound
 from harness.domain.proposals.policy import Policy
@@ -35,16 +35,16 @@ class RouteChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Review:
+class ProposalReview:
     """widened: in words, one line for each. changes: of the last 90 days, newest first."""
 
     proposal: Proposal
     widened: Sequence[str]
-    risk: RouteRisk
+    risk: FalsePassRisk
     changes: Sequence[RouteChange]
 
 
-def of_proposal(ctx: Context, proposal: str) -> Review:
+def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
     """Raises NotFound."""
     since = ctx.clock.now() - WINDOW
     with ctx.store.read() as tx:
@@ -54,10 +54,10 @@ def of_proposal(ctx: Context, proposal: str) -> Review:
             *_proposed(tx, found.route, since),
             *_moved(ctx, tx, found, since),
         ]
-        return Review(
+        return ProposalReview(
             proposal=found,
-            widened=rule_widening.words(found.widened),
-            risk=false_pass_risk.of_proposal(tx, found),
+            widened=rule_widening.describe_widening(found.widened),
+            risk=false_pass_risk.risk_of_proposal(tx, found),
             changes=sorted(changes, key=lambda each: each.at, reverse=True),
         )
 
@@ -74,7 +74,7 @@ def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
             yield RouteChange(newer.at, newer.actor, "incumbent", text)
         said = [
             f"{name}: {before or 'none'} → {after or 'none'}"
-            for name, (before, after) in routes.difference(older, newer).items()
+            for name, (before, after) in routes.describe_difference(older, newer).items()
             if name not in TRAFFIC
         ]
         digests = [
@@ -113,7 +113,7 @@ def _moved(
 ) -> Iterator[RouteChange]:
     """The last move of each provider that answers on the route, is proposed, or judges."""
     targets, providers = tx.routing.targets(), tx.providers.all()
-    route = routes.existing(tx, proposal.route)
+    route = routes.require_route(tx, proposal.route)
     asked = [targets[each] for each in (*route.targets, proposal.candidate)]
     asked += [ctx.judges[plan.suite] for plan in proposal.plans if plan.suite in ctx.judges]
     for name in sorted({each.provider for each in asked}):
@@ -127,7 +127,9 @@ def _moved(
 
 def _pieces(tx: Transaction, before: str, after: str) -> list[str]:
     try:
-        return list(proof_validity.differing(tx.suites.get(before), tx.suites.get(after)))
+        return list(
+            proof_validity.list_pin_differences(tx.suites.get(before), tx.suites.get(after))
+        )
     except NotFound:
         return [f"content {before[:12]} then and {after[:12]} now"]
 

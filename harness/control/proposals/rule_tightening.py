@@ -20,27 +20,27 @@ from harness.ports import Transaction
 OTHER_RULES: Final = "registered under other rules than the route has"
 
 
-def differences(ctx: Context, tx: Transaction, proposal: Proposal) -> list[str]:
+def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> list[str]:
     """Where it asks for less than the route does, in words; without what it was registered as
     widened by, since another person approves that.
 
     Raises NotFound when the route's policy is not in the configuration.
     """
-    route = routes.existing(tx, proposal.route)
+    route = routes.require_route(tx, proposal.route)
     known = tx.routing.targets()
     pins = [tx.suites.get(plan.suite_digest) for plan in proposal.plans]
     found = {
-        **rule_widening.of_policy(ctx, route, proposal.policy),
-        **rule_widening.of_suites(ctx, tx, route, pins, _proposer(proposal)),
-        **rule_widening.of_addendum(known[proposal.incumbent], known[proposal.candidate]),
+        **rule_widening.widened_policy(ctx, route, proposal.policy),
+        **rule_widening.widened_suites(ctx, tx, route, pins, _proposer(proposal)),
+        **rule_widening.widened_addendum(known[proposal.incumbent], known[proposal.candidate]),
     }
     new = {name: each for name, each in found.items() if proposal.widened.get(name) != each}
-    return [*rule_widening.words(new), *_suites(route, proposal)]
+    return [*rule_widening.describe_widening(new), *_suites(route, proposal)]
 
 
-def demand(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
+def require_current_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
     """Raises ProofRefused unless it asks for all that the route does."""
-    if found := differences(ctx, tx, proposal):
+    if found := list_rule_differences(ctx, tx, proposal):
         raise ProofRefused(f"{proposal.id}: {OTHER_RULES} ({'; '.join(found)}): propose again")
 
 

@@ -39,7 +39,7 @@ STRICTER: Final = frozenset(
 )
 
 
-def of_policy(ctx: Context, route: Route, policy: Policy) -> dict[str, Any]:
+def widened_policy(ctx: Context, route: Route, policy: Policy) -> dict[str, Any]:
     """Field to what the route asks for and what is proposed; empty for a policy as strict.
 
     Raises NotFound when the route's policy is not in the configuration any more.
@@ -50,7 +50,7 @@ def of_policy(ctx: Context, route: Route, policy: Policy) -> dict[str, Any]:
     }
 
 
-def of_suites(
+def widened_suites(
     ctx: Context,
     tx: Transaction,
     route: Route,
@@ -97,7 +97,7 @@ def _named(
     for number, (newer, older) in enumerate(pairwise(history)):
         if _content(newer) == _content(older):
             continue
-        if alone or proposer is None or four_eyes.apart(tx, newer.actor, proposer):
+        if alone or proposer is None or four_eyes.is_other_person(tx, newer.actor, proposer):
             return history[number:]
     return history[-1:]
 
@@ -163,12 +163,12 @@ def _part(part: tuple[SuiteRole, float] | None) -> str:
 
 def _changed(tx: Transaction, accepted: str, now: SuitePin) -> list[str]:
     try:
-        return list(proof_validity.differing(tx.suites.get(accepted), now))
+        return list(proof_validity.list_pin_differences(tx.suites.get(accepted), now))
     except NotFound:
         return ["its content"]
 
 
-def of_incumbent(
+def restored_incumbent(
     tx: Transaction, route: Route, proposer: Actor, now: datetime
 ) -> dict[str, Any]:
     """The incumbent, where the proposer brought it back himself in the last 90 days: he chose
@@ -189,7 +189,7 @@ def of_incumbent(
     return {}
 
 
-def of_addendum(incumbent: Target, candidate: Target) -> dict[str, Any]:
+def widened_addendum(incumbent: Target, candidate: Target) -> dict[str, Any]:
     """What the candidate adds to every prompt, where that is neither what the incumbent adds
     nor a remedy that the gate itself gives: it may hold the suites' answers.
     """
@@ -205,12 +205,12 @@ def of_addendum(incumbent: Target, candidate: Target) -> dict[str, Any]:
     }
 
 
-def words(widened: Mapping[str, Any]) -> list[str]:
+def describe_widening(widened: Mapping[str, Any]) -> list[str]:
     """One line for each, as an approver reads it."""
-    return [f"{name}: {_line(name, each)}" for name, each in widened.items()]
+    return [f"{name}: {_describe_one(name, each)}" for name, each in widened.items()]
 
 
-def _line(name: str, each: Mapping[str, Any]) -> str:
+def _describe_one(name: str, each: Mapping[str, Any]) -> str:
     if name == "incumbent":
         return (
             f"{each['proposed']}, which the proposer brought back in the place of "
@@ -221,12 +221,10 @@ def _line(name: str, each: Mapping[str, Any]) -> str:
         return f"adds to every prompt, which may hold answers: {each['proposed']!r}{more}"
     if name.startswith("suite "):
         return f"not the one accepted for this route ({'; '.join(each['changed'])})"
-    return (
-        f"the route's policy says {_plain(each['route'])}, proposed {_plain(each['proposed'])}"
-    )
+    return f"the route's policy says {_describe_value(each['route'])}, proposed {_describe_value(each['proposed'])}"
 
 
-def _plain(value: object) -> str:
+def _describe_value(value: object) -> str:
     match value:
         case None:
             return "none"
@@ -235,7 +233,7 @@ def _plain(value: object) -> str:
         case float():
             return f"{value:g}"
         case list():
-            return ", ".join(map(_plain, value))
+            return ", ".join(map(_describe_value, value))
         case _:
             return str(value)
 

@@ -15,7 +15,7 @@ from harness.control.proposals import (
     four_eyes,
     rule_widening,
 )
-from harness.control.proposals.false_pass_risk import RouteRisk
+from harness.control.proposals.false_pass_risk import FalsePassRisk
 from harness.control.routing import data_class_checks, routes, targets
 from harness.control.shadow import stage
 from harness.domain.errors import (
@@ -43,11 +43,11 @@ from harness.domain.routing.table import Route, RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
 from harness.ports import Transaction
 
-Registered = Sequence[tuple[SuitePin, SuitePlan]]
+RegisteredSuites = Sequence[tuple[SuitePin, SuitePlan]]
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ProposalRequest:
     """What a person asks for. claim, margin, min_saving: None means what the policy says.
 
     descends_from: a target id or name that stood before the suites already, and whose results
@@ -64,7 +64,7 @@ class Wish:
     min_saving: float | None = None
 
 
-def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
+def create_proposal(ctx: Context, actor: Actor, wish: ProposalRequest) -> Proposal:
     """Register a proposal: suites, claim, margin, alpha, items and order are fixed from here.
 
     Raises RouteBusy when the route has an open proposal, NotFound for an unknown route, target
@@ -73,27 +73,27 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
     actor.require(Role.PROPOSER)
     now = ctx.clock.now()
     # A suite may take seconds to load, and a unit of work holds up all others: load it first.
-    preview(ctx, wish, actor)
+    preview_proposal(ctx, wish, actor)
     with ctx.store.write() as tx:
-        route = routes.existing(tx, wish.route)
+        route = routes.require_route(tx, wish.route)
         _check_baked(route)
-        candidate = targets.find_or_register(ctx, tx, actor, wish.candidate)
+        candidate = targets.find_or_register_target(ctx, tx, actor, wish.candidate)
         if candidate.id == route.incumbent:
             raise InputError(
                 f"{candidate.name} serves route {route.name!r} already: nothing to swap"
             )
         targets.check_evaluable(tx, candidate, tx.routing.targets()[route.incumbent])
-        data_class_checks.check(ctx, route.settings, [candidate], route=route.name)
+        data_class_checks.check_targets(ctx, route.settings, [candidate], route=route.name)
         incumbent = tx.routing.targets()[route.incumbent]
         for each in route.settings.suites:
             data_class_checks.check_suite(ctx, each.suite, [incumbent, candidate])
         policy = _policy(ctx, route.settings, wish)
         _check_reason(policy.gate, wish)
-        stage.check_wish(tx, route, candidate, policy)
-        judge.check_wish(ctx, tx, route, policy)
+        stage.check_stage(tx, route, candidate, policy)
+        judge.check_judge(ctx, tx, route, policy)
         _check_prices(tx, policy.gate, tx.routing.targets()[route.incumbent], candidate)
-        lineage = alpha_spending.lineage(tx, candidate, wish.descends_from)
-        registered = plans(ctx, tx, route, policy.gate, candidate.id, lineage)
+        lineage = alpha_spending.find_lineage(tx, candidate, wish.descends_from)
+        registered = register_plans(ctx, tx, route, policy.gate, candidate.id, lineage)
         proposal = Proposal(
             id=ctx.chance.token("p_"),
             route=route.name,
@@ -105,9 +105,9 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
             policy=policy,
             plans=registered,
             widened={
-                **_widened(ctx, tx, route, policy, actor),
-                **rule_widening.of_incumbent(tx, route, actor, now),
-                **rule_widening.of_addendum(incumbent, candidate),
+                **_list_widened(ctx, tx, route, policy, actor),
+                **rule_widening.restored_incumbent(tx, route, actor, now),
+                **rule_widening.widened_addendum(incumbent, candidate),
             },
             phase=Phase.PROPOSED,
             created_at=now,
@@ -120,17 +120,17 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
     return proposal
 
 
-def _widened(
+def _list_widened(
     ctx: Context, tx: Transaction, route: Route, policy: Policy, proposer: Actor | None
 ) -> dict[str, Any]:
     pins = [ctx.suites.pin(each.suite) for each in route.settings.suites]
     return {
-        **rule_widening.of_policy(ctx, route, policy),
-        **rule_widening.of_suites(ctx, tx, route, pins, proposer),
+        **rule_widening.widened_policy(ctx, route, policy),
+        **rule_widening.widened_suites(ctx, tx, route, pins, proposer),
     }
 
 
-def _policy(ctx: Context, settings: RouteSettings, wish: Wish) -> Policy:
+def _policy(ctx: Context, settings: RouteSettings, wish: ProposalRequest) -> Policy:
     policy = ctx.policy(wish.policy or settings.policy)
     gate = policy.gate
     if wish.margin is not None and not SHARE.holds(wish.margin):
@@ -159,7 +159,7 @@ def _check_baked(route: Route) -> None:
         )
 
 
-def _check_reason(gate: GatePolicy, wish: Wish) -> None:
+def _check_reason(gate: GatePolicy, wish: ProposalRequest) -> None:
     if gate.claim is Claim.NON_INFERIOR and not wish.reason.strip():
         raise InputError(
             "the claim non_inferior accepts a small loss, so it needs a reason: "
@@ -181,7 +181,7 @@ def _check_prices(tx: Transaction, gate: GatePolicy, *arms: Target) -> None:
             )
 
 
-def plans(
+def register_plans(
     ctx: Context,
     tx: Transaction,
     route: Route,
@@ -197,61 +197,65 @@ def plans(
     registered = _registered(ctx, route.settings, gate)
     for pin, _ in registered:
         tx.suites.put(pin, ctx.clock.now())
-    return _charged(ctx, tx, route, gate, registered, candidate, lineage)
+    return _plans_with_alpha(ctx, tx, route, gate, registered, candidate, lineage)
 
 
-def _charged(
+def _plans_with_alpha(
     ctx: Context,
     tx: Transaction,
     route: Route,
     gate: GatePolicy,
-    registered: Registered,
+    registered: RegisteredSuites,
     candidate: str,
     lineage: Collection[str],
 ) -> tuple[SuitePlan, ...]:
     charged = [
-        alpha_spending.charged(tx, pin, plan, gate, candidate, lineage)
+        alpha_spending.with_alpha(tx, pin, plan, gate, candidate, lineage)
         for pin, plan in registered
     ]
-    return false_pass_risk.rationed_plans(tx, route.name, charged, gate, ctx.clock.now())
+    return false_pass_risk.ration_alpha(tx, route.name, charged, gate, ctx.clock.now())
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
+class ProposalPreview:
     """widened: what would need another person's approval, as in `Proposal`."""
 
     plans: tuple[SuitePlan, ...]
     widened: Mapping[str, Any]
-    risk: RouteRisk
+    risk: FalsePassRisk
 
 
-def preview(ctx: Context, wish: Wish, actor: Actor | None = None) -> Preview:
+def preview_proposal(
+    ctx: Context, wish: ProposalRequest, actor: Actor | None = None
+) -> ProposalPreview:
     """What `create` would register for this wish; stores nothing.
 
     actor: who would propose it; None where nobody is known yet. Raises as `create` does for an
     unknown route or policy.
     """
     with ctx.store.read() as tx:
-        route = routes.existing(tx, wish.route)
+        route = routes.require_route(tx, wish.route)
     policy = _policy(ctx, route.settings, wish)
     registered = _registered(ctx, route.settings, policy.gate)
     with ctx.store.read() as tx:
-        candidate = targets.known(tx, wish.candidate) or targets.plain(wish.candidate)
-        lineage = alpha_spending.lineage(tx, candidate, wish.descends_from)
+        candidate = targets.find_known_target(tx, wish.candidate) or targets.plain_target(
+            wish.candidate
+        )
+        lineage = alpha_spending.find_lineage(tx, candidate, wish.descends_from)
         id_ = candidate.id if candidate else ""
-        found = _charged(ctx, tx, route, policy.gate, registered, id_, lineage)
+        found = _plans_with_alpha(ctx, tx, route, policy.gate, registered, id_, lineage)
         incumbent = tx.routing.targets()[route.incumbent]
-        own = rule_widening.of_addendum(incumbent, candidate) if candidate else {}
+        own = rule_widening.widened_addendum(incumbent, candidate) if candidate else {}
         if actor is not None:
-            own |= rule_widening.of_incumbent(tx, route, actor, ctx.clock.now())
-        return Preview(
+            own |= rule_widening.restored_incumbent(tx, route, actor, ctx.clock.now())
+        return ProposalPreview(
             found,
-            {**_widened(ctx, tx, route, policy, actor), **own},
-            false_pass_risk.of_plans(tx, route.name, found, policy.gate, ctx.clock.now()),
+            {**_list_widened(ctx, tx, route, policy, actor), **own},
+            false_pass_risk.risk_of_plans(tx, route.name, found, policy.gate, ctx.clock.now()),
         )
 
 
-def _registered(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> Registered:
+def _registered(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> RegisteredSuites:
     primary = [s for s in settings.suites if s.role is SuiteRole.PRIMARY]
     if not primary:
         raise ConfigError(
@@ -306,7 +310,7 @@ def _plan(
     )
 
 
-def approve(
+def approve_proposal(
     ctx: Context, actor: Actor, proposal: str, reason: str = "", *, seen: str | None = None
 ) -> Proposal:
     """Let a passed proposal into its canary. Bound to the verdict that the approver saw.
@@ -320,8 +324,8 @@ def approve(
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         found = tx.proposals.get(proposal)
-        four_eyes.check(tx, actor, found, "approve")
-        tampering.check(ctx, tx, found)
+        four_eyes.check_four_eyes(tx, actor, found, "approve_proposal")
+        tampering.require_untampered(ctx, tx, found)
         advance(found.phase, Event.APPROVED)
         if seen not in (None, found.verdict):
             raise StaleWrite(
@@ -331,44 +335,48 @@ def approve(
             raise Conflict(f"{found.id} is approved already, by {found.approver}")
         if found.approval_ends_at <= now:
             raise ProofRefused(f"{found.id} has waited too long for an approval: propose again")
-        proof_validity.demand(ctx, tx, tx.verdicts.get(found.verdict or ""))
+        proof_validity.require_proof(ctx, tx, tx.verdicts.get(found.verdict or ""))
         saved = tx.proposals.save(
             # The reconciler opens the canary, in one transaction with the routing table.
             replace(found, approver=actor.name, approved_verdict=found.verdict, updated_at=now)
         )
-        approval = approvals.record(ctx, tx, actor, saved, ApprovalKind.CANARY, reason)
+        approval = approvals.record_approval(ctx, tx, actor, saved, ApprovalKind.CANARY, reason)
         details: dict[str, object] = {
             "verdict": found.verdict,
             "reason": reason,
             "widened": dict(found.widened),
         }
-        remarks = four_eyes.remarks(tx, saved, approval)
+        remarks = four_eyes.list_key_remarks(tx, saved, approval)
         if remarks:
             details["remarks"] = [*remarks]
         _audit(ctx, tx, actor, "proposal.approve", saved, details)
     return saved
 
 
-def refuse(ctx: Context, actor: Actor, proposal: str, reason: str) -> Proposal:
+def refuse_proposal(ctx: Context, actor: Actor, proposal: str, reason: str) -> Proposal:
     """End a proposal that waits for approval. Raises IllegalTransition elsewhere."""
     actor.require(Role.APPROVER)
     require_reason(reason, "a refusal")
-    return _ended(ctx, actor, proposal, Event.REFUSED, f"refused by {actor.name}: {reason}")
+    return _end_proposal(
+        ctx, actor, proposal, Event.REFUSED, f"refused by {actor.name}: {reason}"
+    )
 
 
-def cancel(ctx: Context, actor: Actor, proposal: str, reason: str = "") -> Proposal:
+def cancel_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "") -> Proposal:
     """Take an open proposal back before its canary. With a canary: `canary abort`.
 
     Raises NotAllowed for another's proposal, unless the actor may refuse it.
     """
     actor.require(Role.PROPOSER)
-    if get(ctx, proposal).proposer_principal != actor.principal:
+    if get_proposal(ctx, proposal).proposer_principal != actor.principal:
         actor.require(Role.APPROVER)
     because = f"cancelled by {actor.name}" + (f": {reason}" if reason else "")
-    return _ended(ctx, actor, proposal, Event.CANCELLED, because)
+    return _end_proposal(ctx, actor, proposal, Event.CANCELLED, because)
 
 
-def _ended(ctx: Context, actor: Actor, proposal: str, event: Event, because: str) -> Proposal:
+def _end_proposal(
+    ctx: Context, actor: Actor, proposal: str, event: Event, because: str
+) -> Proposal:
     with ctx.store.write() as tx:
         found = tx.proposals.get(proposal)
         if found.phase is Phase.CANARY:
@@ -377,17 +385,17 @@ def _ended(ctx: Context, actor: Actor, proposal: str, event: Event, because: str
                 "--reason …` ends it"
             )
         saved = tx.proposals.save(moved(found, event, ctx.clock.now(), because))
-        worker_supervision.stop_unneeded(ctx, tx, saved)
+        worker_supervision.stop_unneeded_runs(ctx, tx, saved)
         _audit(ctx, tx, actor, f"proposal.{event.value}", saved, {"reason": because})
     return saved
 
 
-def get(ctx: Context, proposal: str) -> Proposal:
+def get_proposal(ctx: Context, proposal: str) -> Proposal:
     with ctx.store.read() as tx:
         return tx.proposals.get(proposal)
 
 
-def all_proposals(
+def list_proposals(
     ctx: Context, *, route: str | None = None, open_only: bool = False
 ) -> Sequence[Proposal]:
     """Newest first, as many as a store lists at once."""
@@ -395,7 +403,7 @@ def all_proposals(
         return tx.proposals.list(route=route, open_only=open_only)
 
 
-def phases(ctx: Context) -> Mapping[Phase, int]:
+def count_phases(ctx: Context) -> Mapping[Phase, int]:
     """How many proposals are in each."""
     with ctx.store.read() as tx:
         return tx.proposals.phases()

@@ -32,12 +32,12 @@ class SelfTest:
     providers: Sequence[ProviderCheck]
 
 
-def last(ctx: Context) -> SelfTest:
+def load_last_check(ctx: Context) -> SelfTest:
     """What was found within the last minute, else anew."""
     with ctx.store.read() as tx:
         names, found = tx.providers.all().keys(), tx.provider_checks.all()
     fresh = [each for each in found if ctx.clock.now() - each.at < FRESH]
-    return _told(ctx, fresh) if len(fresh) == len(names) else run(ctx)
+    return _reply_of(ctx, fresh) if len(fresh) == len(names) else run_check(ctx)
 
 
 def known_check(ctx: Context) -> Mapping[str, ProviderCheck]:
@@ -61,7 +61,7 @@ def known_check(ctx: Context) -> Mapping[str, ProviderCheck]:
     }
 
 
-def run(ctx: Context) -> SelfTest:
+def run_check(ctx: Context) -> SelfTest:
     """Ask every provider now. Takes at most 20 s for each eight of them."""
     with ctx.store.read() as tx:
         providers = list(tx.providers.all().values())
@@ -72,10 +72,10 @@ def run(ctx: Context) -> SelfTest:
         found = list(pool.map(lambda each: _checked(ctx, each, chosen[each.name]), providers))
     with ctx.store.write() as tx:
         tx.provider_checks.keep(found)
-    return _told(ctx, found)
+    return _reply_of(ctx, found)
 
 
-def _told(ctx: Context, found: Sequence[ProviderCheck]) -> SelfTest:
+def _reply_of(ctx: Context, found: Sequence[ProviderCheck]) -> SelfTest:
     at = max((each.at for each in found), default=ctx.clock.now())
     return SelfTest(all(each.ok for each in found), at, found)
 
@@ -90,8 +90,8 @@ def _target(provider: Provider, known: Mapping[str, Target], in_use: set[str]) -
 def _checked(ctx: Context, provider: Provider, target: Target | None) -> ProviderCheck:
     if ctx.door is None:
         raise ConfigError("this process asks no provider")
-    provider = header_encryption.opened(provider, ctx.cipher)
-    keys = provider_secrets.keys_of(ctx, provider)
+    provider = header_encryption.decrypt_headers(provider, ctx.cipher)
+    keys = provider_secrets.keys_of_provider(ctx, provider)
     if lacks_key(provider, keys):
         return _result(ctx, provider, target, [rules.no_key(provider)])
     secret = keys[0].secret if keys else ""

@@ -29,12 +29,12 @@ from harness.domain.providers.provider_name import check_provider_name
 from harness.domain.routing.target import Provider
 from harness.ports import Transaction
 
-DEFAULT: Final = "default"
+DEFAULT_KEY_NAME: Final = "default"
 LONGEST_OVERLAP: Final = timedelta(days=365)
 
 
 @dataclass(frozen=True, slots=True)
-class KeyShown(CamelCase):
+class StoredKeyView(CamelCase):
     """A stored key, without its value. expires_at: when it is taken away by itself."""
 
     name: str
@@ -45,7 +45,7 @@ class KeyShown(CamelCase):
 
 
 @dataclass(frozen=True, slots=True)
-class ProviderShown(CamelCase):
+class ProviderCredentials(CamelCase):
     """has_value: a key is there. source: of the first one, `stored` or `environment`, as the
     process sees it that answers; None without one. keys: how many there are. lacks_key: it
     wants one, so that its targets get no requests. extra_headers: their names. outdated: what
@@ -60,19 +60,19 @@ class ProviderShown(CamelCase):
     lacks_key: bool
     api_base: str
     extra_headers: Sequence[str]
-    stored: Sequence[KeyShown]
+    stored: Sequence[StoredKeyView]
     outdated: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class CredentialChange:
     """What is set; None leaves it as it is. key: the stored key's name. overlap: so long the
     replaced value is used, too, behind the new one. first: before all other keys. reason:
     needed to move a provider that a route uses (`provider_moves`).
     """
 
     value: str | None = field(default=None, repr=False)
-    key: str = DEFAULT
+    key: str = DEFAULT_KEY_NAME
     first: bool = False
     overlap: timedelta | None = None
     kind: str | None = None
@@ -82,7 +82,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class ImportedCredential:
     """provider, and the variable whose value it got. kept: it had one, which was left alone."""
 
     provider: str
@@ -91,31 +91,31 @@ class Imported:
 
 
 @dataclass(frozen=True, slots=True)
-class Rotated:
+class EncryptionRotation:
     """values: how many were encrypted anew."""
 
     values: int
 
 
-def overview(ctx: Context) -> Sequence[ProviderShown]:
+def list_credentials(ctx: Context) -> Sequence[ProviderCredentials]:
     with ctx.store.read() as tx:
-        return [_shown(ctx, tx, each) for each in tx.providers.all().values()]
+        return [_credentials_of(ctx, tx, each) for each in tx.providers.all().values()]
 
 
-def get(ctx: Context, name: str) -> ProviderShown:
+def get_credentials(ctx: Context, name: str) -> ProviderCredentials:
     """Raises NotFound."""
     with ctx.store.read() as tx:
-        return _shown(ctx, tx, _existing(tx, name))
+        return _credentials_of(ctx, tx, _existing(tx, name))
 
 
-def _shown(ctx: Context, tx: Transaction, provider: Provider) -> ProviderShown:
+def _credentials_of(ctx: Context, tx: Transaction, provider: Provider) -> ProviderCredentials:
     ever = [each for each in tx.credentials.all() if each.provider == provider.name]
     stored = [each for each in ever if each.live(ctx.clock.now())]
     given = of_environment(provider, ctx.environ)
     source = "stored" if stored else "environment" if given else None
     # Whether it can be decrypted is the router's to find out, and `doctor`'s.
     keys = [*stored, *given]
-    return ProviderShown(
+    return ProviderCredentials(
         name=provider.name,
         kind=provider.kind,
         has_value=bool(keys),
@@ -125,7 +125,7 @@ def _shown(ctx: Context, tx: Transaction, provider: Provider) -> ProviderShown:
         api_base=provider.api_base,
         extra_headers=provider.header_names,
         stored=[
-            KeyShown(
+            StoredKeyView(
                 each.name, each.created_at, each.updated_at, each.created_by, each.expires_at
             )
             for each in stored
@@ -133,9 +133,14 @@ def _shown(ctx: Context, tx: Transaction, provider: Provider) -> ProviderShown:
     )
 
 
-def put(
-    ctx: Context, actor: Actor, name: str, change: Change, *, create_only: bool = False
-) -> ProviderShown:
+def put_credential(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    change: CredentialChange,
+    *,
+    create_only: bool = False,
+) -> ProviderCredentials:
     """Set a key of a provider, and where it is. In force on every router within two seconds.
 
     A name that is a kind adds the provider where it is missing, at the kind's usual address.
@@ -158,13 +163,13 @@ def put(
                 f"`swapgate credential set {name}` too"
             )
         known = tx.providers.all().get(name)
-        wanted = _wanted(ctx, name, known, change)
+        wanted = _changed_provider(ctx, name, known, change)
         if value is not None:
             check_takes_a_key(name, wanted.kind)
         changed = not targets.same(ctx, known, wanted)
         if changed:
-            wanted = endpoint_changes.placed(ctx, tx, actor, known, wanted, change.reason)
-            tx.providers.put(header_encryption.sealed(wanted, ctx.cipher))
+            wanted = endpoint_changes.with_move(ctx, tx, actor, known, wanted, change.reason)
+            tx.providers.put(header_encryption.encrypt_headers(wanted, ctx.cipher))
         if value is not None:
             new = Credential(
                 name, change.key, ctx.cipher.encrypt(value), 0, now, now, actor.name
@@ -178,15 +183,15 @@ def put(
             actor,
             "credential.put",
             name,
-            _said(change, wanted, known, changed=changed),
+            _change_details(change, wanted, known, changed=changed),
         )
         moved = known is not None and wanted.moved != known.moved
-        outdated = endpoint_changes.outdated(tx, name) if moved else ()
-        return replace(_shown(ctx, tx, wanted), outdated=outdated)
+        outdated = endpoint_changes.list_outdated(tx, name) if moved else ()
+        return replace(_credentials_of(ctx, tx, wanted), outdated=outdated)
 
 
-def _said(
-    change: Change, wanted: Provider, known: Provider | None, *, changed: bool
+def _change_details(
+    change: CredentialChange, wanted: Provider, known: Provider | None, *, changed: bool
 ) -> dict[str, object]:
     """For the audit log: what was set, no value and no header's."""
     said: dict[str, object] = {}
@@ -200,7 +205,9 @@ def _said(
     return said
 
 
-def _wanted(ctx: Context, name: str, known: Provider | None, change: Change) -> Provider:
+def _changed_provider(
+    ctx: Context, name: str, known: Provider | None, change: CredentialChange
+) -> Provider:
     """The provider as it is to be."""
     if known is None:
         check_provider_name(name)
@@ -219,7 +226,7 @@ def _wanted(ctx: Context, name: str, known: Provider | None, change: Change) -> 
             "were measured with it. Add another provider"
         )
     base = known.api_base if change.api_base is None else change.api_base
-    data_class_checks.check_place(ctx, name, known.api_base, base)
+    data_class_checks.check_address(ctx, name, known.api_base, base)
     check_kinds_place(known.kind, base)
     check_base_url(base, ctx.allow_addresses)
     moved = replace(known, api_base=base)
@@ -229,7 +236,9 @@ def _wanted(ctx: Context, name: str, known: Provider | None, change: Change) -> 
     return replace(moved, extra_headers=dict(change.extra_headers), sealed_headers={})
 
 
-def remove(ctx: Context, actor: Actor, name: str, *, key: str | None = None) -> ProviderShown:
+def remove_credential(
+    ctx: Context, actor: Actor, name: str, *, key: str | None = None
+) -> ProviderCredentials:
     """Take its stored keys away, or one of them; what was encrypted is gone for good.
 
     Without any key left, its targets get no requests from the next second on. Raises NotFound.
@@ -246,70 +255,72 @@ def remove(ctx: Context, actor: Actor, name: str, *, key: str | None = None) -> 
             which = f"no stored key {key!r}" if key else "no stored key"
             raise NotFound(f"provider {name!r} has {which}: `swapgate credential list`")
         for each in gone:
-            tx.credentials.put(_emptied(each, now))
+            tx.credentials.put(_without_value(each, now))
         names = [each.name for each in gone]
         note(ctx, tx, actor, "credential.remove", name, {"keys": names})
-        return _shown(ctx, tx, provider)
+        return _credentials_of(ctx, tx, provider)
 
 
-def remove_all(ctx: Context, tx: Transaction, actor: Actor, name: str) -> None:
+def remove_all_credentials(ctx: Context, tx: Transaction, actor: Actor, name: str) -> None:
     """With their provider."""
     tx.sign_ins.end(name)
     gone = [e for e in tx.credentials.all() if e.provider == name and e.ciphertext]
     for each in gone:
-        tx.credentials.put(_emptied(each, ctx.clock.now()))
+        tx.credentials.put(_without_value(each, ctx.clock.now()))
     if gone:
         names = [each.name for each in gone]
         note(ctx, tx, actor, "credential.remove", name, {"keys": names})
 
 
-def expire(ctx: Context) -> int:
+def expire_credentials(ctx: Context) -> int:
     """Take away what has expired; how many. Routers hear of it like of any change."""
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         over = [e for e in tx.credentials.all() if e.ciphertext and not e.live(now)]
         for each in over:
-            tx.credentials.put(_emptied(each, now))
+            tx.credentials.put(_without_value(each, now))
             said = {"keys": [each.name], "reason": "expired"}
             note(ctx, tx, SYSTEM, "credential.remove", each.provider, said)
     return len(over)
 
 
-def _emptied(credential: Credential, now: datetime) -> Credential:
+def _without_value(credential: Credential, now: datetime) -> Credential:
     return replace(credential, ciphertext="", updated_at=now, expires_at=None)
 
 
-def rotate_encryption(ctx: Context, actor: Actor) -> Rotated:
+def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
     """Encrypt every stored value with the newest key. Raises DecryptionFailed; then none is."""
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         stored = [each for each in tx.credentials.all() if each.ciphertext]
         for each in stored:
             place = f"the key {each.name!r} of provider {each.provider!r}"
-            tx.credentials.put(replace(each, ciphertext=_again(ctx, each.ciphertext, place)))
+            tx.credentials.put(
+                replace(each, ciphertext=_reencrypt(ctx, each.ciphertext, place))
+            )
         signed_in = tx.sign_ins.all()
         for one in signed_in:
             place = f"the sign-in for provider {one.provider!r}"
-            tx.sign_ins.save(replace(one, ciphertext=_again(ctx, one.ciphertext, place)))
+            tx.sign_ins.save(replace(one, ciphertext=_reencrypt(ctx, one.ciphertext, place)))
         known = [e for e in tx.providers.all().values() if e.header_names]
         for provider in known:
-            tx.providers.put(header_encryption.again(provider, ctx.cipher))
+            tx.providers.put(header_encryption.reencrypt_headers(provider, ctx.cipher))
         headers = sum(len(each.header_names) for each in known)
         values = len(stored) + len(signed_in) + headers
         note(ctx, tx, actor, "credential.rotate_encryption", None, {"values": values})
-    return Rotated(values)
+    return EncryptionRotation(values)
 
 
-def _again(ctx: Context, ciphertext: str, place: str) -> str:
+def _reencrypt(ctx: Context, ciphertext: str, place: str) -> str:
     try:
         return ctx.cipher.again(ciphertext)
     except DecryptionFailed as error:
         raise DecryptionFailed(f"{place}: {error}") from None
 
 
-def import_from(
+def import_credentials(
     ctx: Context, actor: Actor, environ: Mapping[str, str], *, replace_known: bool = False
-) -> Sequence[Imported]:
+) -> Sequence[ImportedCredential]:
     """Store what variables hold that a provider names, or that a kind's vendor reads.
 
     replace_known: also where a key is stored. Raises as `put`; then none is stored for a kind
@@ -317,7 +328,7 @@ def import_from(
     """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
-        known, stored = tx.providers.all(), provider_secrets.live(ctx, tx)
+        known, stored = tx.providers.all(), provider_secrets.list_live_credentials(ctx, tx)
     have = {each.provider for each in stored}
     done = []
     named = [
@@ -330,8 +341,8 @@ def import_from(
     for provider, variable, value in named:
         kept = provider in have and not replace_known
         if not kept:
-            put(ctx, actor, provider, Change(value=value))
-        done.append(Imported(provider, variable, kept))
+            put_credential(ctx, actor, provider, CredentialChange(value=value))
+        done.append(ImportedCredential(provider, variable, kept))
     return done
 
 

@@ -13,7 +13,7 @@ from harness.ports import Transaction
 ENDS, ENDED = AlertKind.MODEL_ENDS, AlertKind.MODEL_ENDED
 
 
-def found(ctx: Context) -> Sequence[Ending]:
+def list_deprecations(ctx: Context) -> Sequence[Ending]:
     """Of the models in use, those that end within 90 days or have ended; the first first."""
     with ctx.store.read() as tx:
         return endings(
@@ -21,13 +21,13 @@ def found(ctx: Context) -> Sequence[Ending]:
         )
 
 
-def watch(ctx: Context) -> None:
+def update_deprecation_alerts(ctx: Context) -> None:
     """Raise what is new, louder once the day has come, and end what is no longer so."""
-    now = {(ENDED if e.over else ENDS, e.target): e for e in found(ctx)}
+    now = {(ENDED if e.over else ENDS, e.target): e for e in list_deprecations(ctx)}
     open_ = _open(ctx)
     for key in sorted(open_ - set(now)):
         with ctx.store.write() as tx:
-            alerts.end(ctx, tx, *key)
+            alerts.resolve_alert(ctx, tx, *key)
     for key in now.keys() - open_:
         with ctx.store.write() as tx:
             _tell(ctx, tx, key[0], now[key])
@@ -73,7 +73,7 @@ def _open(ctx: Context) -> set[tuple[AlertKind, str]]:
 def _tell(ctx: Context, tx: Transaction, kind: AlertKind, ending: Ending) -> None:
     day = ending.end_date.isoformat()
     when = f"has ended on {day}" if ending.over else f"ends on {day}, in {ending.days} days"
-    alerts.tell(
+    alerts.raise_alert(
         ctx,
         tx,
         kind,

@@ -8,14 +8,14 @@ from dataclasses import replace
 from datetime import datetime
 
 from harness.control.context import Context
-from harness.control.providers.header_encryption import opened
+from harness.control.providers.header_encryption import decrypt_headers
 from harness.domain.operations.access import Actor
 from harness.domain.operations.audit import require_reason
 from harness.domain.routing.target import Provider, ProviderMove
 from harness.ports import Transaction
 
 
-def placed(
+def with_move(
     ctx: Context,
     tx: Transaction,
     actor: Actor,
@@ -28,12 +28,14 @@ def placed(
     One that was removed and comes back has moved, too. Raises InputError without a reason where
     a route uses it.
     """
-    if known is not None and opened(known, ctx.cipher).same_place(opened(wanted, ctx.cipher)):
+    if known is not None and decrypt_headers(known, ctx.cipher).same_place(
+        decrypt_headers(wanted, ctx.cipher)
+    ):
         return replace(wanted, moved=known.moved)
     used = {id_ for id_, each in tx.routing.targets().items() if each.provider == wanted.name}
     if known is None and not used:
         return wanted
-    routes = routes_of(tx, wanted.name)
+    routes = routes_using(tx, wanted.name)
     if routes:
         require_reason(
             reason,
@@ -45,7 +47,7 @@ def placed(
     return replace(wanted, moved=ProviderMove(at, actor.name, reason.strip()))
 
 
-def routes_of(tx: Transaction, provider: str) -> list[str]:
+def routes_using(tx: Transaction, provider: str) -> list[str]:
     """Names of the routes that use it in any role."""
     table = tx.routing.table()
     return [
@@ -55,7 +57,9 @@ def routes_of(tx: Transaction, provider: str) -> list[str]:
     ]
 
 
-def since(ctx: Context, tx: Transaction, target: str, began: datetime) -> Provider | None:
+def find_move_since(
+    ctx: Context, tx: Transaction, target: str, began: datetime
+) -> Provider | None:
     """The target's provider, if it has moved since then."""
     known = tx.routing.targets().get(target)
     if known is None:
@@ -66,7 +70,7 @@ def since(ctx: Context, tx: Transaction, target: str, began: datetime) -> Provid
     return provider
 
 
-def outdated(tx: Transaction, provider: str) -> Sequence[str]:
+def list_outdated(tx: Transaction, provider: str) -> Sequence[str]:
     """What of a provider that has moved now waits for new proof, in words."""
     targets = tx.routing.targets()
 

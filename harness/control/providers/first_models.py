@@ -17,7 +17,7 @@ from harness.domain.settings import TargetSeed
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
+class RegisteredTarget:
     """added: the provider, where it was not there before. needs_key: without one, no request of
     its kind can succeed.
     """
@@ -28,7 +28,9 @@ class Registered:
     needs_key: bool
 
 
-def register(ctx: Context, actor: Actor, seed: TargetSeed, *, api_base: str = "") -> Registered:
+def register_with_provider(
+    ctx: Context, actor: Actor, seed: TargetSeed, *, api_base: str = ""
+) -> RegisteredTarget:
     """Register a target, and its provider where that is a kind's name and not configured.
 
     api_base: for the new provider, where it is not the kind's. Raises InputError or NotFound
@@ -44,21 +46,21 @@ def register(ctx: Context, actor: Actor, seed: TargetSeed, *, api_base: str = ""
             f"provider {there.name} is configured at {there.api_base}: "
             f"`swapgate provider set {there.name} --api-base {api_base}` changes that"
         )
-    provider = there or usual(seed.provider, known, api_base=api_base)
+    provider = there or default_provider(seed.provider, known, api_base=api_base)
     if there is None:
         place = kind.api_base if (kind := PROVIDER_KINDS.get(seed.provider)) else ""
-        data_class_checks.check_place(ctx, provider.name, place, provider.api_base)
+        data_class_checks.check_address(ctx, provider.name, place, provider.api_base)
         targets.put_provider(ctx, actor, provider)
     kind = PROVIDER_KINDS.get(provider.kind)
-    return Registered(
-        targets.add(ctx, actor, seed),
+    return RegisteredTarget(
+        targets.add_target(ctx, actor, seed),
         provider,
         added=there is None,
         needs_key=kind is not None and kind.needs_key,
     )
 
 
-def usual(name: str, known: Iterable[str] = (), *, api_base: str = "") -> Provider:
+def default_provider(name: str, known: Iterable[str] = (), *, api_base: str = "") -> Provider:
     """The provider that a kind's name means: in its usual place, with its usual key variable.
 
     Another name with an address is an OpenAI-compatible server. known: names, for a guess.

@@ -10,10 +10,10 @@ from harness.domain.routing.table import Snapshot
 from harness.domain.routing.target import Provider
 from harness.ports import Cipher
 
-log = logging.getLogger(__name__)
+headers_log = logging.getLogger(__name__)
 
 
-def sealed(provider: Provider, cipher: Cipher) -> Provider:
+def encrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
     """As it is stored: no value of a header in clear. Raises ConfigError without any key."""
     if not provider.extra_headers:
         return provider
@@ -23,7 +23,7 @@ def sealed(provider: Provider, cipher: Cipher) -> Provider:
     )
 
 
-def opened(provider: Provider, cipher: Cipher) -> Provider:
+def decrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
     """As it is called. A value that cannot be decrypted is left out, and said in the log."""
     if not provider.sealed_headers:
         return provider
@@ -32,17 +32,19 @@ def opened(provider: Provider, cipher: Cipher) -> Provider:
         try:
             clear[name] = cipher.decrypt(token)
         except SwapgateError as error:
-            log.error("the header %s of provider %s: %s", name, provider.name, error)  # noqa: TRY400 - the message is the whole story
+            headers_log.error("the header %s of provider %s: %s", name, provider.name, error)  # noqa: TRY400 - the message is the whole story
     return replace(provider, extra_headers=clear, sealed_headers={})
 
 
-def opened_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
+def decrypt_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
     """For a router's memory, never for its disk."""
-    providers = {name: opened(each, cipher) for name, each in snapshot.providers.items()}
+    providers = {
+        name: decrypt_headers(each, cipher) for name, each in snapshot.providers.items()
+    }
     return replace(snapshot, providers=providers)
 
 
-def again(provider: Provider, cipher: Cipher) -> Provider:
+def reencrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
     """With every value encrypted by the newest key. Raises DecryptionFailed."""
     fresh = {}
     for name, token in provider.sealed_headers.items():
@@ -51,10 +53,10 @@ def again(provider: Provider, cipher: Cipher) -> Provider:
         except DecryptionFailed as error:
             place = f"the header {name!r} of provider {provider.name!r}"
             raise DecryptionFailed(f"{place}: {error}") from None
-    return sealed(replace(provider, sealed_headers=fresh), cipher)
+    return encrypt_headers(replace(provider, sealed_headers=fresh), cipher)
 
 
-def seal_stored(ctx: Context) -> list[str]:
+def encrypt_stored_headers(ctx: Context) -> list[str]:
     """Encrypt what an older version stored in clear; the names of those providers.
 
     Raises ConfigError without any key.
@@ -67,7 +69,7 @@ def seal_stored(ctx: Context) -> list[str]:
         for each in tx.providers.all().values():
             if not each.extra_headers:
                 continue
-            tx.providers.put(sealed(each, ctx.cipher))
+            tx.providers.put(encrypt_headers(each, ctx.cipher))
             tx.audit.append(
                 at=ctx.clock.now(),
                 actor=SYSTEM,

@@ -61,18 +61,20 @@ class MatrixRow(CamelCase):
     models: Sequence[MatrixModel]
 
 
-def matrix(ctx: Context) -> Sequence[MatrixRow]:
+def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
     """Configured providers by name, then the kinds that could be."""
     with ctx.store.read() as tx:
         providers = tx.providers.all()
         targets, table = tx.routing.targets(), tx.routing.table()
-    keys = {each.name: each for each in credentials.overview(ctx)}
+    keys = {each.name: each for each in credentials.list_credentials(ctx)}
     serves: dict[str, list[str]] = {}
     for name, route in sorted(table.routes.items()):
         for each in route.targets:
             serves.setdefault(each, []).append(name)
     speeds = {
-        m.incumbent.id: m.p50_ms for m in scorecard.of_routes(ctx) if m.p50_ms is not None
+        m.incumbent.id: m.p50_ms
+        for m in scorecard.build_scorecards(ctx)
+        if m.p50_ms is not None
     }
     health = _Health(ctx, targets, speeds)
     rows = []

@@ -8,7 +8,7 @@ from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.providers.model_match import offers
 
 
-def offered(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]:
+def list_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]:
     """All that the configured providers offer, by `provider/model`; their own prices win."""
     with ctx.store.read() as tx:
         providers = tx.providers.all()
@@ -21,7 +21,9 @@ def offered(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]:
     return found
 
 
-def searched(ctx: Context, words: Sequence[str]) -> Sequence[tuple[str, CatalogueEntry]]:
+def search_catalogue(
+    ctx: Context, words: Sequence[str]
+) -> Sequence[tuple[str, CatalogueEntry]]:
     """Of the whole catalogue, by `kind/model`, those that have all the words in their names."""
     parts = [word.lower() for each in words for word in each.split()]
     fits = [e for e in ctx.catalogue if all(part in e.name.lower() for part in parts)]

@@ -11,12 +11,16 @@ from harness.domain.providers.oauth_tokens import KEY_NAME
 from harness.domain.routing.kill_switch import Switch, in_force
 
 
-def of(ctx: Context, name: str, *, standing: Sequence[Switch] = ()) -> Resolution:
+def resolve_model(ctx: Context, name: str, *, standing: Sequence[Switch] = ()) -> Resolution:
     """standing: switches of the environment and the file, beside the stored ones."""
     with ctx.store.read() as tx:
         providers = tx.providers.all()
         switches = (*standing, *tx.switches.not_lifted())
-        tokens = {e.provider for e in provider_secrets.live(ctx, tx) if e.name == KEY_NAME}
+        tokens = {
+            e.provider
+            for e in provider_secrets.list_live_credentials(ctx, tx)
+            if e.name == KEY_NAME
+        }
         signed_in = tokens & {each.provider for each in tx.sign_ins.all()}
     # A name belongs to no route: only a switch over all of them says anything about it.
     for_all = [each for each in in_force(switches, ctx.clock.now()) if each.route is None]
@@ -29,7 +33,7 @@ def of(ctx: Context, name: str, *, standing: Sequence[Switch] = ()) -> Resolutio
     )
 
 
-def meant(ctx: Context, name: str) -> ModelMatch:
+def match_model(ctx: Context, name: str) -> ModelMatch:
     """The model that somebody means by a name of theirs, among those that providers offer."""
     with ctx.store.read() as tx:
         there = offers(tx.providers.all(), ctx.catalogue, tx.routing.targets().values())

@@ -15,22 +15,22 @@ from harness.ports import OAuthServer, Transaction
 ALERTS: Final = (AlertKind.SIGN_IN_ENDED, AlertKind.TOKEN_NOT_RENEWED)
 
 
-def server(ctx: Context) -> OAuthServer:
+def require_oauth_server(ctx: Context) -> OAuthServer:
     if ctx.oauth is None:
         raise ConfigError("this process cannot reach OAuth servers")
     return ctx.oauth
 
 
-def sealed(ctx: Context, changed: SignIn, secrets: Secrets) -> SignIn:
+def encrypt_secrets(ctx: Context, changed: SignIn, secrets: Secrets) -> SignIn:
     return replace(changed, ciphertext=ctx.cipher.encrypt(json.dumps(asdict(secrets))))
 
 
-def opened(ctx: Context, stored: SignIn) -> Secrets:
+def decrypt_secrets(ctx: Context, stored: SignIn) -> Secrets:
     """Raises DecryptionFailed."""
     return Secrets(**json.loads(ctx.cipher.decrypt(stored.ciphertext)))
 
 
-def put_key(ctx: Context, tx: Transaction, signed_in: SignIn, access: Tokens) -> None:
+def store_access_key(ctx: Context, tx: Transaction, signed_in: SignIn, access: Tokens) -> None:
     name, now = signed_in.provider, ctx.clock.now()
     stored = [each for each in tx.credentials.all() if each.provider == name]
     secret = ctx.cipher.encrypt(check_value(access.access_token))
@@ -41,7 +41,7 @@ def put_key(ctx: Context, tx: Transaction, signed_in: SignIn, access: Tokens) ->
         tx.credentials.put(each)
 
 
-def drop_key(ctx: Context, tx: Transaction, provider: str) -> bool:
+def drop_access_key(ctx: Context, tx: Transaction, provider: str) -> bool:
     """Whether there was one."""
     for each in tx.credentials.all():
         if each.provider == provider and each.name == KEY_NAME and each.ciphertext:

@@ -32,7 +32,7 @@ log = structlog.get_logger("swapgate.renewals")
 ENDED, NOT_RENEWED = oauth_token_storage.ALERTS
 
 
-def renew(ctx: Context) -> int:
+def renew_tokens(ctx: Context) -> int:
     """Renew what is due, and take away what has ended; how many tokens are new."""
     with ctx.store.read() as tx:
         found, providers = tx.sign_ins.all(), tx.providers.all()
@@ -71,16 +71,16 @@ def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
         changed, access = in_vain(before, ctx.clock.now()), None
         log.warning("token_not_renewed", provider=provider.name, because=str(error))
         if changed.attempts >= MANY_ATTEMPTS:
-            _tell_in_vain(ctx, changed, str(error))
+            _alert_failing(ctx, changed, str(error))
     try:
         with ctx.store.write() as tx:
             tx.sign_ins.save(changed)
             if access is not None:
-                oauth_token_storage.put_key(ctx, tx, changed, access)
+                oauth_token_storage.store_access_key(ctx, tx, changed, access)
             if not (changed.attempts or changed.refused):
-                alerts.end(ctx, tx, NOT_RENEWED, provider.name)
+                alerts.resolve_alert(ctx, tx, NOT_RENEWED, provider.name)
             if changed.refused:
-                _tell_refused(ctx, tx, changed)
+                _alert_refused(ctx, tx, changed)
     except StaleWrite:
         return None
     return None if changed.refused or changed.attempts else changed
@@ -88,14 +88,17 @@ def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
 
 def _asked(ctx: Context, place: OAuthPlace, before: SignIn) -> tuple[SignIn, Tokens | None]:
     """The sign-in with what its server gave; and the token for requests, if that is new."""
-    server, secrets = oauth_token_storage.server(ctx), oauth_token_storage.opened(ctx, before)
+    server, secrets = (
+        oauth_token_storage.require_oauth_server(ctx),
+        oauth_token_storage.decrypt_secrets(ctx, before),
+    )
     if due(before, ctx.clock.now()) is Renewal.ACCESS:
         tokens = server.exchange(place, secrets.account_token)
         return with_access(before, tokens, ctx.clock.now()), tokens
     tokens = server.refresh(place, secrets.refresh_token)
     exchanged = bool(place.exchange_url)
     changed = with_account(before, tokens, ctx.clock.now(), exchanged=exchanged)
-    changed = oauth_token_storage.sealed(ctx, changed, next_secrets(secrets, tokens))
+    changed = oauth_token_storage.encrypt_secrets(ctx, changed, next_secrets(secrets, tokens))
     return changed, None if exchanged else tokens
 
 
@@ -108,14 +111,14 @@ def _take_away_ended(ctx: Context) -> None:
     for provider in ended:
         if provider in keys:
             with ctx.store.write() as tx:
-                oauth_token_storage.drop_key(ctx, tx, provider)
+                oauth_token_storage.drop_access_key(ctx, tx, provider)
 
 
-def _tell_refused(ctx: Context, tx: Transaction, stored: SignIn) -> None:
+def _alert_refused(ctx: Context, tx: Transaction, stored: SignIn) -> None:
     ends = stored.access_ends
     until = f"until {ends:%Y-%m-%d %H:%M} UTC" if ends and ends > ctx.clock.now() else "no more"
-    alerts.end(ctx, tx, NOT_RENEWED, stored.provider)
-    alerts.tell(
+    alerts.resolve_alert(ctx, tx, NOT_RENEWED, stored.provider)
+    alerts.raise_alert(
         ctx,
         tx,
         ENDED,
@@ -127,9 +130,9 @@ def _tell_refused(ctx: Context, tx: Transaction, stored: SignIn) -> None:
     )
 
 
-def _tell_in_vain(ctx: Context, stored: SignIn, because: str) -> None:
+def _alert_failing(ctx: Context, stored: SignIn, because: str) -> None:
     with ctx.store.write() as tx:
-        alerts.tell(
+        alerts.raise_alert(
             ctx,
             tx,
             NOT_RENEWED,

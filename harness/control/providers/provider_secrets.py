@@ -18,7 +18,9 @@ from harness.ports import Cipher, Transaction
 log = logging.getLogger(__name__)
 
 
-def unlocked(stored: Iterable[StoredKey], cipher: Cipher) -> dict[str, list[ProviderKey]]:
+def decrypt_credential(
+    stored: Iterable[StoredKey], cipher: Cipher
+) -> dict[str, list[ProviderKey]]:
     """By provider, in order. One that cannot be decrypted is left out, and said in the log."""
     found: dict[str, list[ProviderKey]] = {}
     for each in stored:
@@ -40,22 +42,24 @@ def key_sets(
     environ: Mapping[str, str],
 ) -> ProviderKeySets:
     """What is sent to these providers: the stored keys first, then the environment's."""
-    clear = unlocked(stored, cipher)
+    clear = decrypt_credential(stored, cipher)
     return {
         each.name: (*clear.get(each.name, ()), *of_environment(each, environ))
         for each in providers
     }
 
 
-def live(ctx: Context, tx: Transaction) -> list[Credential]:
+def list_live_credentials(ctx: Context, tx: Transaction) -> list[Credential]:
     """The stored keys that are in force now."""
     now = ctx.clock.now()
     return [each for each in tx.credentials.all() if each.live(now)]
 
 
-def keys_of(ctx: Context, provider: Provider) -> tuple[ProviderKey, ...]:
+def keys_of_provider(ctx: Context, provider: Provider) -> tuple[ProviderKey, ...]:
     """Those that a request of ours to this provider may use, the first one first."""
     with ctx.store.read() as tx:
-        stored = [each for each in live(ctx, tx) if each.provider == provider.name]
+        stored = [
+            each for each in list_live_credentials(ctx, tx) if each.provider == provider.name
+        ]
     sets = key_sets([provider], stored, ctx.cipher, ctx.environ) if stored else {}
     return tuple(sets.get(provider.name, of_environment(provider, ctx.environ)))

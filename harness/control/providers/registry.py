@@ -19,7 +19,7 @@ from harness.ports import Transaction
 
 
 @dataclass(frozen=True, slots=True)
-class ProviderGlance(CamelCase):
+class ProviderSummary(CamelCase):
     """extra_headers: their names. routes: that use it in any role. answers_since: when it was
     moved to where it is; None for one that has always been there. outdated: what waits for new
     proof, in words, in the answer to a change that moved it.
@@ -55,18 +55,18 @@ class ProviderChange:
     reason: str = ""
 
 
-def overview(ctx: Context) -> Sequence[ProviderGlance]:
+def list_providers(ctx: Context) -> Sequence[ProviderSummary]:
     with ctx.store.read() as tx:
         return [_glance(tx, each) for each in tx.providers.all().values()]
 
 
-def get(ctx: Context, name: str) -> ProviderGlance:
+def get_provider(ctx: Context, name: str) -> ProviderSummary:
     """Raises NotFound."""
     with ctx.store.read() as tx:
-        return _glance(tx, existing(tx, name))
+        return _glance(tx, require_provider(tx, name))
 
 
-def existing(tx: Transaction, name: str) -> Provider:
+def require_provider(tx: Transaction, name: str) -> Provider:
     """Raises NotFound."""
     found = tx.providers.all()
     if name not in found:
@@ -75,9 +75,9 @@ def existing(tx: Transaction, name: str) -> Provider:
     return found[name]
 
 
-def change(
+def change_provider(
     ctx: Context, actor: Actor, name: str, wish: ProviderChange, *, create: bool | None = None
-) -> ProviderGlance:
+) -> ProviderSummary:
     """Add a provider, or change what the wish names.
 
     create: True raises Conflict where it is there, False NotFound where it is not. Raises as
@@ -88,17 +88,17 @@ def change(
     with ctx.store.read() as tx:
         known = tx.providers.all().get(name)
         if create is False:
-            existing(tx, name)
+            require_provider(tx, name)
     if create and known is not None:
         raise Conflict(f"there is a provider {name!r} already: `swapgate provider set {name}`")
     before = known or _new(name, wish.kind)
     wanted = _wanted(before, wish)
-    data_class_checks.check_place(ctx, name, before.api_base, wanted.api_base)
+    data_class_checks.check_address(ctx, name, before.api_base, wanted.api_base)
     targets.put_provider(ctx, actor, wanted, wish.reason)
     with ctx.store.read() as tx:
-        after = existing(tx, name)
+        after = require_provider(tx, name)
         moved = known is not None and after.moved != known.moved
-        outdated = endpoint_changes.outdated(tx, name) if moved else ()
+        outdated = endpoint_changes.list_outdated(tx, name) if moved else ()
         return replace(_glance(tx, after), outdated=outdated)
 
 
@@ -129,7 +129,7 @@ def _new(name: str, kind: str | None) -> Provider:
     return Provider(name, chosen, found.api_base, found.key_env or None)
 
 
-def remove(ctx: Context, actor: Actor, name: str) -> None:
+def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
     """With its stored keys, in force within two seconds. Its targets stay known, and cannot be
     used.
 
@@ -137,10 +137,10 @@ def remove(ctx: Context, actor: Actor, name: str) -> None:
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
-        existing(tx, name)
+        require_provider(tx, name)
         if needs := list(_needs(ctx, tx, name)):
             raise Conflict(f"provider {name!r} is used: {', '.join(needs)}. End that first")
-        credentials.remove_all(ctx, tx, actor, name)
+        credentials.remove_all_credentials(ctx, tx, actor, name)
         tx.providers.remove(name)
         tx.audit.append(
             at=ctx.clock.now(),
@@ -152,7 +152,7 @@ def remove(ctx: Context, actor: Actor, name: str) -> None:
 
 
 def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:
-    yield from (f"route {each}" for each in endpoint_changes.routes_of(tx, name))
+    yield from (f"route {each}" for each in endpoint_changes.routes_using(tx, name))
     by_id = tx.routing.targets()
     for each in tx.proposals.open():
         if by_id[each.candidate].provider == name:
@@ -167,8 +167,8 @@ def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:
             yield f"judge of the canary of route {rollout.route}"
 
 
-def _glance(tx: Transaction, provider: Provider) -> ProviderGlance:
-    return ProviderGlance(
+def _glance(tx: Transaction, provider: Provider) -> ProviderSummary:
+    return ProviderSummary(
         name=provider.name,
         kind=provider.kind,
         group=PROVIDER_KINDS[provider.kind].group,
@@ -180,5 +180,5 @@ def _glance(tx: Transaction, provider: Provider) -> ProviderGlance:
         prices=provider.prices,
         models=provider.models,
         answers_since=provider.moved.at if provider.moved else None,
-        routes=endpoint_changes.routes_of(tx, provider.name),
+        routes=endpoint_changes.routes_using(tx, provider.name),
     )

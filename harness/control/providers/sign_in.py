@@ -57,7 +57,7 @@ def sign_in(
     NotFound, InputError, ConfigError, NotAllowed.
     """
     actor.require(Role.ADMIN)
-    server = oauth_token_storage.server(ctx)
+    server = oauth_token_storage.require_oauth_server(ctx)
     provider, place = _place(ctx, actor, name)
     code = server.device_code(place)
     show(code)
@@ -69,15 +69,15 @@ def sign_in(
     access = server.exchange(place, tokens.access_token) if exchanged else tokens
     if exchanged:
         new = with_access(new, access, now)
-    new = oauth_token_storage.sealed(
+    new = oauth_token_storage.encrypt_secrets(
         ctx, new, Secrets(tokens.access_token, tokens.refresh_token)
     )
     with ctx.store.write() as tx:
         tx.sign_ins.start(new)
-        oauth_token_storage.put_key(ctx, tx, new, access)
+        oauth_token_storage.store_access_key(ctx, tx, new, access)
         credentials.note(ctx, tx, actor, "credential.login", provider.name, {"key": KEY_NAME})
         for kind in oauth_token_storage.ALERTS:
-            alerts.end(ctx, tx, kind, provider.name)
+            alerts.resolve_alert(ctx, tx, kind, provider.name)
     return SignedIn(provider.name, new.signed_in_at, new.signed_in_by, new.access_ends)
 
 
@@ -109,11 +109,11 @@ def sign_out(ctx: Context, actor: Actor, name: str) -> None:
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         ended = tx.sign_ins.end(name)
-        if not (oauth_token_storage.drop_key(ctx, tx, name) or ended):
+        if not (oauth_token_storage.drop_access_key(ctx, tx, name) or ended):
             raise NotFound(f"nobody is signed in for provider {name!r}")
         credentials.note(ctx, tx, actor, "credential.logout", name, {"key": KEY_NAME})
         for kind in oauth_token_storage.ALERTS:
-            alerts.end(ctx, tx, kind, name)
+            alerts.resolve_alert(ctx, tx, kind, name)
 
 
 def _place(ctx: Context, actor: Actor, name: str) -> tuple[Provider, OAuthPlace]:
@@ -122,7 +122,7 @@ def _place(ctx: Context, actor: Actor, name: str) -> tuple[Provider, OAuthPlace]
     kind = known.kind if known else name
     place = place_of(name, kind, ctx.oauth_changes.get(name))
     if known is None:
-        credentials.put(ctx, actor, name, credentials.Change())
+        credentials.put_credential(ctx, actor, name, credentials.CredentialChange())
         with ctx.store.read() as tx:
             known = tx.providers.all()[name]
     return known, place

@@ -23,20 +23,20 @@ LONGEST_WAIVER: Final = timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True)
-class Waive:
+class WaiverRequest:
     """The wish to let a target in without a verdict."""
 
     reason: str
     lasts: timedelta
 
 
-def proof_for(
+def find_proof(
     ctx: Context,
     tx: Transaction,
     actor: Actor,
     route: Route,
     target: Target,
-    waive: Waive | None,
+    waive: WaiverRequest | None,
 ) -> ChainProof:
     """A new waiver if one is wished; else the best there is: verdict, past, living waiver.
 
@@ -44,13 +44,13 @@ def proof_for(
     """
     now = ctx.clock.now()
     if waive is not None:
-        return _waived(ctx, tx, actor, route, target, waive)
+        return _add_waiver(ctx, tx, actor, route, target, waive)
     verdict = _verdict(ctx, tx, actor, route, target)
     if verdict is not None:
         return verdict
     history = tx.routing.history(route.name)
     served = any(target.id in (r.route.incumbent, *r.route.fallbacks) for r in history)
-    if served and routes.taken_back(tx, route.name, target.id, history) is None:
+    if served and routes.find_taken_back(tx, route.name, target.id, history) is None:
         return Served(target.id)
     live = [w for w in tx.waivers.list(route=route.name) if not w.expired(now)]
     stored = next((each for each in live if each.target == target.id), None)
@@ -81,7 +81,7 @@ def _verdict(
             continue
         if proposal.open and not _another_person(tx, actor, proposal):
             continue
-        if not proof_validity.of(ctx, tx, each).holds:
+        if not proof_validity.assess_proof(ctx, tx, each).holds:
             continue
         if recomputation.recompute_stored(ctx, tx, each, proposal).agrees:
             return each
@@ -90,19 +90,19 @@ def _verdict(
 
 def _another_person(tx: Transaction, actor: Actor, proposal: Proposal) -> bool:
     try:
-        four_eyes.check(tx, actor, proposal, "make a fallback of")
+        four_eyes.check_four_eyes(tx, actor, proposal, "make a fallback of")
     except NotAllowed:
         return False
     return True
 
 
-def _waived(
+def _add_waiver(
     ctx: Context,
     tx: Transaction,
     actor: Actor,
     route: Route,
     target: Target,
-    waive: Waive,
+    waive: WaiverRequest,
 ) -> Waiver:
     if not waive.reason.strip():
         raise InputError("a waiver needs a reason: it is shown wherever it is used")

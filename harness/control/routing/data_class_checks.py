@@ -15,7 +15,7 @@ from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Target
 
 
-def check(
+def check_targets(
     ctx: Context, settings: RouteSettings, targets: Iterable[Target], *, route: str
 ) -> None:
     """Raises NotAllowed for a target whose provider may not, NotFound for an unknown class."""
@@ -46,16 +46,16 @@ def check_suite(ctx: Context, suite: str, targets: Iterable[Target]) -> None:
             )
 
 
-def refused(ctx: Context, settings: RouteSettings, target: Target, *, route: str) -> str:
+def find_refusal(ctx: Context, settings: RouteSettings, target: Target, *, route: str) -> str:
     """Why the target may not see the route's traffic, in words; empty if it may."""
     try:
-        check(ctx, settings, [target], route=route)
+        check_targets(ctx, settings, [target], route=route)
     except (NotAllowed, NotFound) as error:
         return str(error)
     return ""
 
 
-def check_place(ctx: Context, provider: str, before: str, after: str) -> None:
+def check_address(ctx: Context, provider: str, before: str, after: str) -> None:
     """Of a provider that may see a class, only the file changes the address: else a name that
     was cleared would stand for another place. Raises NotAllowed.
     """
@@ -68,7 +68,7 @@ def check_place(ctx: Context, provider: str, before: str, after: str) -> None:
         )
 
 
-def violations(ctx: Context) -> list[str]:
+def list_violations(ctx: Context) -> list[str]:
     """Routes that carry what the file does not allow (any more), in words."""
     with ctx.store.read() as tx:
         table = tx.routing.table()
@@ -76,7 +76,7 @@ def violations(ctx: Context) -> list[str]:
     for name, route in sorted(table.routes.items()):
         used = [table.targets[each] for each in sorted(route.targets)]
         try:
-            check(ctx, route.settings, used, route=name)
+            check_targets(ctx, route.settings, used, route=name)
         except (NotAllowed, NotFound) as error:
             found.append(str(error))
     return found

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from harness.control.context import Context
 from harness.control.routing import data_class_checks, routes, targets
-from harness.control.routing.chain_evidence import Waive, proof_for
+from harness.control.routing.chain_evidence import WaiverRequest, find_proof
 from harness.domain.errors import InputError, NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.evidence import ChainProof, EvidenceKind, Served, Waiver
@@ -16,16 +16,16 @@ from harness.ports import Transaction
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FallbackRequest:
     """One entry of a chain. target: id or `provider/model`."""
 
     target: str
     capable: bool = False
-    waive: Waive | None = None
+    waive: WaiverRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ChainEntry:
     """A fallback and why it may be one. verdict: its id. waiver_expired: nobody may keep it."""
 
     target: Target
@@ -36,10 +36,10 @@ class Entry:
     waiver_expired: bool = False
 
 
-def entries(ctx: Context, name: str) -> Sequence[Entry]:
+def list_fallbacks(ctx: Context, name: str) -> Sequence[ChainEntry]:
     """In the order of the chain. Raises NotFound."""
     with ctx.store.read() as tx:
-        route = routes.existing(tx, name)
+        route = routes.require_route(tx, name)
         evidence = tx.routing.evidence(name)
         waivers = {each.id: each for each in tx.waivers.list(route=name)}
         known = tx.routing.targets()
@@ -47,7 +47,7 @@ def entries(ctx: Context, name: str) -> Sequence[Entry]:
     found = []
     for each in evidence.fallbacks if evidence else ():
         waiver = waivers.get(each.proof)
-        entry = Entry(
+        entry = ChainEntry(
             target=known[each.target],
             capable=each.target in route.settings.capable,
             evidence=each.kind,
@@ -66,13 +66,13 @@ def expired(ctx: Context) -> Sequence[Waiver]:
     return [
         entry.waiver
         for name in names
-        for entry in entries(ctx, name)
+        for entry in list_fallbacks(ctx, name)
         if entry.waiver is not None and entry.waiver_expired
     ]
 
 
-def put(
-    ctx: Context, actor: Actor, name: str, wanted: Sequence[Wanted], *, reason: str
+def replace_chain(
+    ctx: Context, actor: Actor, name: str, wanted: Sequence[FallbackRequest], *, reason: str
 ) -> Route:
     """The whole chain, in order.
 
@@ -83,15 +83,15 @@ def put(
     actor.require(Role.ADMIN)
     _need(reason)
     with ctx.store.write() as tx:
-        route = routes.existing(tx, name)
+        route = routes.require_route(tx, name)
         return _commit(ctx, tx, actor, route, wanted, reason)
 
 
-def add(
+def add_fallback(
     ctx: Context,
     actor: Actor,
     name: str,
-    wanted: Wanted,
+    wanted: FallbackRequest,
     *,
     place: int | None = None,
     reason: str,
@@ -101,8 +101,8 @@ def add(
     Raises as `put`.
     """
 
-    def changed(tx: Transaction, chain: list[Wanted]) -> None:
-        id_ = targets.find_or_register(ctx, tx, actor, wanted.target).id
+    def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
+        id_ = targets.find_or_register_target(ctx, tx, actor, wanted.target).id
         was = next((i for i, each in enumerate(chain) if each.target == id_), len(chain))
         del chain[was : was + 1]
         chain.insert(was if place is None else place - 1, replace(wanted, target=id_))
@@ -112,34 +112,36 @@ def add(
     return _changed(ctx, actor, name, changed, reason)
 
 
-def remove(ctx: Context, actor: Actor, name: str, target: str, *, reason: str) -> Route:
+def remove_fallback(
+    ctx: Context, actor: Actor, name: str, target: str, *, reason: str
+) -> Route:
     """Needs no proof. Raises NotFound when the chain does not have it."""
 
-    def changed(tx: Transaction, chain: list[Wanted]) -> None:
+    def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         del chain[_place(tx, chain, name, target)]
 
     return _changed(ctx, actor, name, changed, reason)
 
 
-def mark(
+def mark_capable(
     ctx: Context, actor: Actor, name: str, target: str, *, capable: bool, reason: str
 ) -> Route:
     """Whether it is good enough for high stakes. Raises NotFound as `remove`."""
 
-    def changed(tx: Transaction, chain: list[Wanted]) -> None:
+    def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         place = _place(tx, chain, name, target)
         chain[place] = replace(chain[place], capable=capable)
 
     return _changed(ctx, actor, name, changed, reason)
 
 
-def reorder(
+def reorder_chain(
     ctx: Context, actor: Actor, name: str, order: Sequence[str], *, reason: str
 ) -> Route:
     """Raises InputError unless `order` names each of the chain once."""
 
-    def changed(tx: Transaction, chain: list[Wanted]) -> None:
-        wanted = [targets.find(tx, each).id for each in order]
+    def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
+        wanted = [targets.find_target(tx, each).id for each in order]
         if sorted(wanted) != sorted(each.target for each in chain):
             raise InputError(
                 f"name each fallback of route {name!r} once; "
@@ -154,22 +156,24 @@ def _changed(
     ctx: Context,
     actor: Actor,
     name: str,
-    changed: Callable[[Transaction, list[Wanted]], None],
+    changed: Callable[[Transaction, list[FallbackRequest]], None],
     reason: str,
 ) -> Route:
     actor.require(Role.ADMIN)
     _need(reason)
     with ctx.store.write() as tx:
-        route = routes.existing(tx, name)
+        route = routes.require_route(tx, name)
         capable = route.settings.capable
         # A fallback that was promoted is served first anyway.
-        chain = [Wanted(t, t in capable) for t in route.fallbacks if t != route.incumbent]
+        chain = [
+            FallbackRequest(t, t in capable) for t in route.fallbacks if t != route.incumbent
+        ]
         changed(tx, chain)
         return _commit(ctx, tx, actor, route, chain, reason)
 
 
-def _place(tx: Transaction, chain: Sequence[Wanted], route: str, target: str) -> int:
-    id_ = targets.find(tx, target).id
+def _place(tx: Transaction, chain: Sequence[FallbackRequest], route: str, target: str) -> int:
+    id_ = targets.find_target(tx, target).id
     for place, each in enumerate(chain):
         if each.target == id_:
             return place
@@ -184,13 +188,13 @@ def _commit(
     tx: Transaction,
     actor: Actor,
     route: Route,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[FallbackRequest],
     reason: str,
 ) -> Route:
-    found = [targets.find_or_register(ctx, tx, actor, each.target) for each in wanted]
-    data_class_checks.check(ctx, route.settings, found, route=route.name)
+    found = [targets.find_or_register_target(ctx, tx, actor, each.target) for each in wanted]
+    data_class_checks.check_targets(ctx, route.settings, found, route=route.name)
     proofs = {
-        target.id: proof_for(ctx, tx, actor, route, target, each.waive)
+        target.id: find_proof(ctx, tx, actor, route, target, each.waive)
         for target, each in zip(found, wanted, strict=True)
         if each.waive is not None or target.id not in route.fallbacks
     }
@@ -203,7 +207,7 @@ def _commit(
     return _store(ctx, tx, actor, route, change, reason)
 
 
-def take_out(
+def drop_fallback(
     ctx: Context, tx: Transaction, actor: Actor, route: Route, target: str, reason: str
 ) -> Route:
     """The chain without the target, within a unit of work; needs no role and no proof.
@@ -238,7 +242,7 @@ def _store(
             "proofs": _told(change.proofs),
         },
     )
-    return routes.existing(tx, route.name)
+    return routes.require_route(tx, route.name)
 
 
 def _told(proofs: Mapping[str, ChainProof]) -> dict[str, str]:

@@ -29,7 +29,7 @@ LONGEST = timedelta(days=365)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SwitchRequest:
     """What somebody wants to force. route: None for all. lasts: None until it is lifted."""
 
     force: Force
@@ -38,7 +38,9 @@ class Wanted:
     lasts: timedelta | None = None
 
 
-def throw(ctx: Context, actor: Actor, wanted: Wanted, *, source: Source) -> Switch:
+def throw_switch(
+    ctx: Context, actor: Actor, wanted: SwitchRequest, *, source: Source
+) -> Switch:
     """In force on every router within two seconds, for all its next requests.
 
     Raises NotFound for an unknown route, provider or target: a typing error in an emergency
@@ -80,15 +82,15 @@ def throw(ctx: Context, actor: Actor, wanted: Wanted, *, source: Source) -> Swit
     return switch
 
 
-def _check(tx: Transaction, wanted: Wanted) -> None:
+def _check(tx: Transaction, wanted: SwitchRequest) -> None:
     if wanted.route is not None:
-        routes.existing(tx, wanted.route)
+        routes.require_route(tx, wanted.route)
     name = wanted.force.name
     if wanted.force.kind is ForceKind.TARGET:
         known = tx.routing.targets().values()
         # Several targets may share a name: the switch then means each of them.
         if not any(name in (each.id, each.name) for each in known):
-            targets.find(tx, name)
+            targets.find_target(tx, name)
     elif name not in tx.providers.all():
         listed = ", ".join(tx.providers.all()) or "none"
         raise NotFound(f"there is no provider {name!r}; there are: {listed}")
@@ -106,10 +108,10 @@ def _check_four_eyes(tx: Transaction, actor: Actor, switch: Switch) -> None:
         plan = [SwitchTarget(id_, each.name, each.provider) for id_, each in known]
         found = forced(switch, plan)
         if found.in_effect and found.kept[0] == proposal.candidate:
-            four_eyes.check(tx, actor, proposal, "force")
+            four_eyes.check_four_eyes(tx, actor, proposal, "force")
 
 
-def lift(ctx: Context, actor: Actor, switch: str, *, reason: str) -> SwitchRecord:
+def lift_switch(ctx: Context, actor: Actor, switch: str, *, reason: str) -> SwitchRecord:
     """End it on every router within two seconds. Again, or late, changes nothing.
 
     Raises NotFound, NotAllowed, InputError without a reason.
@@ -131,7 +133,7 @@ def lift(ctx: Context, actor: Actor, switch: str, *, reason: str) -> SwitchRecor
     return record
 
 
-def untouched(ctx: Context, switch: Switch) -> Sequence[str]:
+def find_unaffected(ctx: Context, switch: Switch) -> Sequence[str]:
     """Names of the routes that it is about, and that may use nothing of what it forces."""
     with ctx.store.read() as tx:
         table = tx.routing.table()
@@ -144,7 +146,7 @@ def untouched(ctx: Context, switch: Switch) -> Sequence[str]:
     return found
 
 
-def live(ctx: Context) -> Sequence[Switch]:
+def list_live_switches(ctx: Context) -> Sequence[Switch]:
     """Of CLI and REST, those in force now, the strongest first."""
     with ctx.store.read() as tx:
         return in_force(tx.switches.not_lifted(), ctx.clock.now())

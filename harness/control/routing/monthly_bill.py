@@ -5,7 +5,7 @@ from statistics import fmean
 
 from harness.control.context import Context
 from harness.control.proposals import submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.evals.cost_forecast import (
     MONTH,
@@ -21,7 +21,7 @@ from harness.domain.routing.target import Price, Target
 from harness.ports import Transaction
 
 
-def of_arms(
+def forecast_from_answers(
     ctx: Context,
     tx: Transaction,
     route: str,
@@ -30,37 +30,39 @@ def of_arms(
 ) -> Forecast:
     """arms: incumbent and candidate. answers: of both, suite by suite."""
     pairs = [pair for ours, theirs in answers for pair in _pairs(ours, theirs)]
-    return forecast(_bill(ctx, tx, route, arms[0]), pairs, price(tx, arms[1]))
+    return forecast(_bill(ctx, tx, route, arms[0]), pairs, find_price(tx, arms[1]))
 
 
-def of_wish(ctx: Context, wish: Wish) -> Forecast:
+def forecast_from_history(ctx: Context, wish: ProposalRequest) -> Forecast:
     """Before it is proposed: by what earlier runs measured, or the incumbent's own tokens.
 
     Raises as `propose.preview` does.
     """
-    plans = submission.preview(ctx, wish).plans
+    plans = submission.preview_proposal(ctx, wish).plans
     with ctx.store.read() as tx:
         known = tx.routing.targets()
-        ours = known[routes.existing(tx, wish.route).incumbent]
-        theirs = targets.known(tx, wish.candidate) or targets.plain(wish.candidate)
+        ours = known[routes.require_route(tx, wish.route).incumbent]
+        theirs = targets.find_known_target(tx, wish.candidate) or targets.plain_target(
+            wish.candidate
+        )
         pairs = [pair for plan in plans for pair in _earlier(tx, plan, ours, theirs)]
         bill = _bill(ctx, tx, wish.route, ours)
-        return forecast(bill, pairs, price(tx, theirs), estimated=True)
+        return forecast(bill, pairs, find_price(tx, theirs), estimated=True)
 
 
-def of_route(ctx: Context, tx: Transaction, route: str) -> Bill:
+def bill_of_route(ctx: Context, tx: Transaction, route: str) -> Bill:
     """Its bill with the model that serves it now. Raises NotFound."""
-    incumbent = tx.routing.targets()[routes.existing(tx, route).incumbent]
+    incumbent = tx.routing.targets()[routes.require_route(tx, route).incumbent]
     return _bill(ctx, tx, route, incumbent)
 
 
 def _bill(ctx: Context, tx: Transaction, route: str, incumbent: Target) -> Bill:
     now = ctx.clock.now()
     totals = tx.observations.totals(since=now - MONTH, route=route)
-    return billed(totals, incumbent.id, price(tx, incumbent), now)
+    return billed(totals, incumbent.id, find_price(tx, incumbent), now)
 
 
-def price(tx: Transaction, target: Target | None) -> Price | None:
+def find_price(tx: Transaction, target: Target | None) -> Price | None:
     """None where nobody said what it costs."""
     provider = tx.providers.all().get(target.provider) if target else None
     return provider.prices.get(target.model) if provider and target else None
@@ -101,29 +103,29 @@ def _tokens(samples: Sequence[Sample]) -> Mapping[str, Tokens]:
     }
 
 
-def words(found: Forecast) -> str:
+def describe_forecast(found: Forecast) -> str:
     """In one line, as people ask: what does it cost now, and what then?"""
     if not found.bill.requests:
         return f"What this route costs a month is unknown: {found.unknown}."
     now = "What this route costs now is unknown: its model has no price"
     if found.now_usd is not None:
-        now = f"This route costs {dollars(found.now_usd)} a month now"
+        now = f"This route costs {format_monthly_usd(found.now_usd)} a month now"
     if found.candidate_usd is None:
         return f"{now}; what it costs with the candidate is unknown: {found.unknown}."
-    then = dollars(found.candidate_usd)
+    then = format_monthly_usd(found.candidate_usd)
     if found.low_usd is not None and found.high_usd is not None:
-        then += f" ({dollars(found.low_usd)} to {dollars(found.high_usd)})"
+        then += (
+            f" ({format_monthly_usd(found.low_usd)} to {format_monthly_usd(found.high_usd)})"
+        )
     return f"{now}; with the candidate about {then}."
 
 
-def basis(found: Forecast) -> str:
+def describe_basis(found: Forecast) -> str:
     """What the line rests on; empty without traffic."""
     bill = found.bill
     if not bill.requests:
         return ""
-    recorded = (
-        f"{bill.requests:,} requests recorded in {length(bill.window_s)}, reckoned for 30 days"
-    )
+    recorded = f"{bill.requests:,} requests recorded in {format_window(bill.window_s)}, reckoned for 30 days"
     if found.estimated:
         return (
             f"{recorded}; the candidate has no answers yet: the incumbent's tokens are taken."
@@ -133,14 +135,14 @@ def basis(found: Forecast) -> str:
     return f"{recorded}, and the tokens of both models on the same {found.items:,} items."
 
 
-def dollars(usd: float) -> str:
+def format_monthly_usd(usd: float) -> str:
     """Cents tell enough of a month, where there are any."""
     if 0 < usd < 0.1:
         return f"${usd:.2g}" if usd >= 0.0001 else "under $0.0001"
     return f"${usd:,.2f}"
 
 
-def length(window_s: float) -> str:
+def format_window(window_s: float) -> str:
     minutes, hours, days = window_s / 60, window_s / 3600, window_s / 86_400
     if hours < 2:
         return f"{minutes:.0f} min"

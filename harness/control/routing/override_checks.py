@@ -9,26 +9,28 @@ from harness.domain.routing.table import RoutingTable
 from harness.ports import Transaction
 
 
-def check(ctx: Context, tx: Transaction, name: str) -> None:
+def check_overrides(ctx: Context, tx: Transaction, name: str) -> None:
     """Of the route's overrides as they are in `tx`, and of those that name it.
 
     Raises InputError for one that names its own route, NotFound for one that names none,
     NotAllowed where its data class is not as strict.
     """
     table = tx.routing.table()
-    for route, other, error in _faults(ctx, table):
+    for route, other, error in _override_faults(ctx, table):
         if name in (route, other):
             raise error
 
 
-def violations(ctx: Context) -> list[str]:
+def list_override_violations(ctx: Context) -> list[str]:
     """Overrides that the file does not allow (any more), in words."""
     with ctx.store.read() as tx:
         table = tx.routing.table()
-    return [str(error) for _, _, error in _faults(ctx, table)]
+    return [str(error) for _, _, error in _override_faults(ctx, table)]
 
 
-def _faults(ctx: Context, table: RoutingTable) -> Iterator[tuple[str, str, SwapgateError]]:
+def _override_faults(
+    ctx: Context, table: RoutingTable
+) -> Iterator[tuple[str, str, SwapgateError]]:
     """Route, the route that its override names, and the fault."""
     carried = {name: each.settings.data_class for name, each in table.routes.items()}
     for name, route in sorted(table.routes.items()):

@@ -26,12 +26,12 @@ from harness.ports import RouteRecord, Transaction
 LONGEST_TIMEOUT_S: Final = 86_400
 
 
-def table(ctx: Context) -> RoutingTable:
+def load_table(ctx: Context) -> RoutingTable:
     with ctx.store.read() as tx:
         return tx.routing.table()
 
 
-def existing(tx: Transaction, name: str) -> Route:
+def require_route(tx: Transaction, name: str) -> Route:
     """The route. Raises NotFound with the nearest name."""
     route = tx.routing.route(name)
     if route is None:
@@ -43,7 +43,7 @@ def existing(tx: Transaction, name: str) -> Route:
     return route
 
 
-def create(
+def create_route(
     ctx: Context,
     actor: Actor,
     name: str,
@@ -67,15 +67,15 @@ def create(
         raise InputError(f"{name!r} is no route name: no spaces, '/', '?' or '#'")
     check_name(name)
     with ctx.store.write() as tx:
-        first = targets.find_or_register(ctx, tx, actor, incumbent).id
-        chain = [targets.find_or_register(ctx, tx, actor, each).id for each in fallbacks]
-        data_class_checks.check(ctx, settings, _known(tx, [first, *chain]), route=name)
-        marked = tuple(targets.find(tx, each).id for each in capable)
+        first = targets.find_or_register_target(ctx, tx, actor, incumbent).id
+        chain = [targets.find_or_register_target(ctx, tx, actor, each).id for each in fallbacks]
+        data_class_checks.check_targets(ctx, settings, _known(tx, [first, *chain]), route=name)
+        marked = tuple(targets.find_target(tx, each).id for each in capable)
         change = CreateRoute(name, first, tuple(chain), replace(settings, capable=marked))
         store_pins(ctx, tx, settings)
         _commit(ctx, tx, actor, change, 0, "created", "route.create")
-        override_checks.check(ctx, tx, name)
-        return existing(tx, name)
+        override_checks.check_overrides(ctx, tx, name)
+        return require_route(tx, name)
 
 
 def change_settings(
@@ -88,23 +88,23 @@ def change_settings(
     """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
-        before = existing(tx, name).settings
+        before = require_route(tx, name).settings
     # A suite may take seconds to load, and a unit of work holds up all others.
     pinned = check_settings(ctx, changed(before)).suites
     with ctx.store.write() as tx:
-        route = existing(tx, name)
+        route = require_route(tx, name)
         settings = replace(changed(route.settings), capable=route.settings.capable)
         if settings.suites == pinned:
             settings = replace(settings, suites=pinned)
-        data_class_checks.check(ctx, settings, _known(tx, route.targets), route=name)
+        data_class_checks.check_targets(ctx, settings, _known(tx, route.targets), route=name)
         change = ChangeSettings(name, settings)
         store_pins(ctx, tx, settings)
         said = _otherwise(route, replace(route, settings=settings))
         words = "; ".join(f"{field}: {a or 'none'} → {b or 'none'}" for field, (a, b) in said)
         why = words or "the same settings again"
         _commit(ctx, tx, actor, change, route.version, why, "route.settings")
-        override_checks.check(ctx, tx, name)
-        return existing(tx, name)
+        override_checks.check_overrides(ctx, tx, name)
+        return require_route(tx, name)
 
 
 def roll_back(
@@ -119,16 +119,18 @@ def roll_back(
     actor.require(Role.APPROVER)
     require_reason(reason, "a rollback")
     with ctx.store.write() as tx:
-        route = existing(tx, name)
+        route = require_route(tx, name)
         history = tx.routing.history(name)
         incumbent = _former(history, route, to_version)
         _refuse_taken_back(tx, name, incumbent, history)
-        data_class_checks.check(ctx, route.settings, _known(tx, [incumbent]), route=name)
+        data_class_checks.check_targets(
+            ctx, route.settings, _known(tx, [incumbent]), route=name
+        )
         change = Restore(name, incumbent)
         _commit(ctx, tx, actor, change, route.version, reason, "route.rollback")
         if incumbent != route.incumbent:
             _take_back_baking(ctx, tx, actor, name, f"rolled back by {actor.name}: {reason}")
-        return existing(tx, name)
+        return require_route(tx, name)
 
 
 def _take_back_baking(
@@ -142,7 +144,7 @@ def _take_back_baking(
         tx.rollouts.save(rollout_moved(rollout, Signal.ABORT, now, because))
         proposal = tx.proposals.get(rollout.proposal)
         tx.proposals.save(moved(proposal, Event.CANCELLED, now, because))
-        inputs = audit.inputs_of(ctx, tx, rollout, None)
+        inputs = audit.decision_inputs(ctx, tx, rollout, None)
         tx.audit.append(
             at=now,
             actor=actor,
@@ -170,7 +172,7 @@ def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -
     return found
 
 
-def taken_back(
+def find_taken_back(
     tx: Transaction, name: str, target: str, history: Sequence[RouteRecord]
 ) -> Rollout | None:
     """The rollout whose end took the target from the route: it has no proof left. None where
@@ -186,7 +188,7 @@ def _refuse_taken_back(
     tx: Transaction, name: str, target: str, history: Sequence[RouteRecord]
 ) -> None:
     """A verdict is the proof of one rollout: what was rolled back after it has none left."""
-    last = taken_back(tx, name, target, history)
+    last = find_taken_back(tx, name, target, history)
     if last is not None:
         known = tx.routing.targets()[target].name
         raise ProofRefused(
@@ -214,14 +216,14 @@ def _standing(history: Sequence[RouteRecord]) -> list[str]:
     return chain
 
 
-def history(ctx: Context, name: str) -> Sequence[RouteRecord]:
+def load_history(ctx: Context, name: str) -> Sequence[RouteRecord]:
     """Newest first."""
     with ctx.store.read() as tx:
-        existing(tx, name)
+        require_route(tx, name)
         return tx.routing.history(name)
 
 
-def difference(older: RouteRecord, newer: RouteRecord) -> dict[str, tuple[str, str]]:
+def describe_difference(older: RouteRecord, newer: RouteRecord) -> dict[str, tuple[str, str]]:
     """What differs between two versions: field to (before, after)."""
     return dict(_otherwise(older.route, newer.route))
 

@@ -18,7 +18,7 @@ from harness.gate.offline.arm_intervals import mean_interval
 from harness.ports import Transaction
 
 DAY: Final = timedelta(days=1)
-OVER: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET)
+TRAFFIC_WINDOW: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SuiteScore:
 
 
 @dataclass(frozen=True)
-class RouteMeasured:
+class RouteScorecard:
     """bill: of 30 days. failed: share of its requests whose caller got an error; charged: of
     those that its incumbent was asked and failed, whatever answered; both over 30 days.
 
@@ -62,14 +62,14 @@ class RouteMeasured:
     requests_day: int
 
 
-def of_route(ctx: Context, name: str) -> RouteMeasured:
+def build_scorecard(ctx: Context, name: str) -> RouteScorecard:
     """Raises NotFound."""
     with ctx.store.read() as tx:
-        route = routes.existing(tx, name)
+        route = routes.require_route(tx, name)
         return _of(ctx, tx, route, _ended(tx, [route]))
 
 
-def of_routes(ctx: Context) -> Sequence[RouteMeasured]:
+def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
     """In order of their names."""
     with ctx.store.read() as tx:
         table = tx.routing.table().routes
@@ -80,18 +80,18 @@ def of_routes(ctx: Context) -> Sequence[RouteMeasured]:
 def _ended(tx: Transaction, routes_: Iterable[Route]) -> Sequence[EvalRun]:
     """Runs of their incumbents that ended, newest first."""
     found = tx.runs.of_targets({each.incumbent for each in routes_})
-    return [run for run in found if run.state in OVER]
+    return [run for run in found if run.state in TRAFFIC_WINDOW]
 
 
-def _of(ctx: Context, tx: Transaction, route: Route, runs: Sequence[EvalRun]) -> RouteMeasured:
-    bill = monthly_bill.of_route(ctx, tx, route.name)
+def _of(ctx: Context, tx: Transaction, route: Route, runs: Sequence[EvalRun]) -> RouteScorecard:
+    bill = monthly_bill.bill_of_route(ctx, tx, route.name)
     now = ctx.clock.now()
     totals = tx.observations.totals(since=now - MONTH, route=route.name)
     asked = [each for each in totals if each.arm == Arm.INCUMBENT.value]
     today = tx.observations.traffic(since=now - DAY, route=route.name)
     speeds = merged(each.latency_ms for each in today if each.target == route.incumbent)
     each_usd = bill.usd_per_request
-    return RouteMeasured(
+    return RouteScorecard(
         route=route,
         incumbent=tx.routing.targets()[route.incumbent],
         scores=_scores(ctx, tx, route, runs),

@@ -16,9 +16,12 @@ from harness.domain.settings import RouteSeed, Settings
 from harness.ports import Transaction
 
 
-def seed(ctx: Context, settings: Settings) -> list[str]:
+def apply_seed(ctx: Context, settings: Settings) -> list[str]:
     """Returns what was added, in words. Raises NotFound for an unknown suite or provider."""
-    added = [f"encryption of {name}'s headers" for name in header_encryption.seal_stored(ctx)]
+    added = [
+        f"encryption of {name}'s headers"
+        for name in header_encryption.encrypt_stored_headers(ctx)
+    ]
     with ctx.store.read() as tx:
         known, providers = set(tx.routing.table().routes), set(tx.providers.all())
     for name, provider in settings.providers.items():
@@ -35,15 +38,15 @@ def seed(ctx: Context, settings: Settings) -> list[str]:
             for route in new:
                 _create(ctx, tx, route)
             for route in new:
-                override_checks.check(ctx, tx, route.name)
+                override_checks.check_overrides(ctx, tx, route.name)
     return [*added, *(f"route {each.name}" for each in new)]
 
 
 def _create(ctx: Context, tx: Transaction, route: RouteSeed) -> None:
     now = ctx.clock.now()
-    first = targets.register(ctx, tx, SYSTEM, route.incumbent)
-    chain = [targets.register(ctx, tx, SYSTEM, each) for each in route.fallbacks]
-    data_class_checks.check(ctx, route.settings, [first, *chain], route=route.name)
+    first = targets.register_target(ctx, tx, SYSTEM, route.incumbent)
+    chain = [targets.register_target(ctx, tx, SYSTEM, each) for each in route.fallbacks]
+    data_class_checks.check_targets(ctx, route.settings, [first, *chain], route=route.name)
     routes.store_pins(ctx, tx, route.settings)
     change = CreateRoute(route.name, first.id, tuple(each.id for each in chain), route.settings)
     revision = tx.routing.commit(
@@ -93,7 +96,7 @@ def apply_providers(
     return changed
 
 
-def differences(ctx: Context, settings: Settings) -> list[str]:
+def list_seed_differences(ctx: Context, settings: Settings) -> list[str]:
     """Where the file says something else than the database, which rules."""
     found = []
     with ctx.store.read() as tx:

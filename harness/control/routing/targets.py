@@ -4,7 +4,7 @@ import difflib
 
 from harness.control.context import Context
 from harness.control.providers import endpoint_changes
-from harness.control.providers.header_encryption import opened, sealed
+from harness.control.providers.header_encryption import decrypt_headers, encrypt_headers
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.providers.api_base_rules import check_base_url
@@ -18,14 +18,14 @@ from harness.domain.settings import TargetSeed
 from harness.ports import Transaction
 
 
-def add(ctx: Context, actor: Actor, seed: TargetSeed) -> Target:
+def add_target(ctx: Context, actor: Actor, seed: TargetSeed) -> Target:
     """Register a target. Adding the same content again changes nothing."""
     actor.require(Role.PROPOSER)
     with ctx.store.write() as tx:
-        return register(ctx, tx, actor, seed)
+        return register_target(ctx, tx, actor, seed)
 
 
-def register(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSeed) -> Target:
+def register_target(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSeed) -> Target:
     """As `add`, within a unit of work. Raises NotFound when the provider is not known."""
     providers = tx.providers.all()
     if seed.provider not in providers:
@@ -95,19 +95,21 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "
         if known is not None and known.extra_body != wanted.extra_body:
             _check_unproven(ctx, tx, known)
         if not same(ctx, known, wanted):
-            placed = endpoint_changes.placed(ctx, tx, actor, known, wanted, reason)
-            _put(ctx, tx, actor, sealed(placed, ctx.cipher))
+            placed = endpoint_changes.with_move(ctx, tx, actor, known, wanted, reason)
+            _put(ctx, tx, actor, encrypt_headers(placed, ctx.cipher))
 
 
 def same(ctx: Context, known: Provider | None, wanted: Provider) -> bool:
     """Whether they say the same; one text encrypted twice differs."""
-    return known is not None and opened(known, ctx.cipher) == opened(wanted, ctx.cipher)
+    return known is not None and decrypt_headers(known, ctx.cipher) == decrypt_headers(
+        wanted, ctx.cipher
+    )
 
 
 def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
     """A target's id does not cover `extra_body`: it is proven with what that was."""
     by_id = tx.routing.targets()
-    used = [f"route {each}" for each in endpoint_changes.routes_of(tx, provider.name)]
+    used = [f"route {each}" for each in endpoint_changes.routes_using(tx, provider.name)]
     used += [
         f"judge of suite {suite}"
         for suite, judge in ctx.judges.items()
@@ -155,7 +157,7 @@ def moved_details(provider: Provider) -> dict[str, object]:
     return {"moved_at": moved.at.isoformat(), "moved_by": moved.by, "reason": moved.reason}
 
 
-def find(tx: Transaction, name: str) -> Target:
+def find_target(tx: Transaction, name: str) -> Target:
     """The target with this id, or this `provider/model`.
 
     Raises NotFound with the nearest name, InputError when several targets have the name.
@@ -179,28 +181,28 @@ def find(tx: Transaction, name: str) -> Target:
             raise InputError(f"{name!r} names several targets: {ids}. Give the id")
 
 
-def known(tx: Transaction, name: str) -> Target | None:
+def find_known_target(tx: Transaction, name: str) -> Target | None:
     """As `find`, None where nothing has the name. Raises InputError when several have it."""
     try:
-        return find(tx, name)
+        return find_target(tx, name)
     except NotFound:
         return None
 
 
-def plain(name: str) -> Target | None:
+def plain_target(name: str) -> Target | None:
     """What `provider/model` would be, registered or not; None for another name."""
     provider, slash, model = name.partition("/")
     return Target(provider, model) if slash and provider and model else None
 
 
-def find_or_register(ctx: Context, tx: Transaction, actor: Actor, name: str) -> Target:
+def find_or_register_target(ctx: Context, tx: Transaction, actor: Actor, name: str) -> Target:
     """`find`, and where nothing has the name, register it as a plain `provider/model`."""
     try:
-        found = find(tx, name)
+        found = find_target(tx, name)
     except NotFound:
         provider, slash, model = name.partition("/")
         if not (slash and provider in tx.providers.all()):
             raise
-        return register(ctx, tx, actor, TargetSeed(provider, model))
+        return register_target(ctx, tx, actor, TargetSeed(provider, model))
     provider_of(tx, found)
     return found

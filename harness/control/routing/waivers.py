@@ -7,17 +7,17 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.routing.evidence import Waiver
 
 
-def watch(ctx: Context) -> None:
+def update_waiver_alerts(ctx: Context) -> None:
     expired = {each.id: each for each in fallback_chain.expired(ctx)}
-    told = _told(ctx)
+    told = _open_waiver_alerts(ctx)
     for waiver in (each for id_, each in expired.items() if id_ not in told):
-        _tell(ctx, waiver)
+        _raise_waiver_alert(ctx, waiver)
     for id_ in told - set(expired):
         with ctx.store.write() as tx:
-            alerts.end(ctx, tx, AlertKind.WAIVER_EXPIRED, id_)
+            alerts.resolve_alert(ctx, tx, AlertKind.WAIVER_EXPIRED, id_)
 
 
-def _told(ctx: Context) -> set[str]:
+def _open_waiver_alerts(ctx: Context) -> set[str]:
     """Ids of the waivers that people know about."""
     kind = AlertKind.WAIVER_EXPIRED
     with ctx.store.read() as tx:
@@ -29,10 +29,10 @@ def _told(ctx: Context) -> set[str]:
     }
 
 
-def _tell(ctx: Context, waiver: Waiver) -> None:
+def _raise_waiver_alert(ctx: Context, waiver: Waiver) -> None:
     with ctx.store.write() as tx:
         name = tx.routing.targets()[waiver.target].name
-        alerts.tell(
+        alerts.raise_alert(
             ctx,
             tx,
             AlertKind.WAIVER_EXPIRED,

@@ -51,7 +51,7 @@ LEFT_OUT: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class WantedShadow:
+class ShadowRequest:
     """What somebody wants to mirror. candidate: id or `provider/model`."""
 
     route: str
@@ -80,7 +80,7 @@ class CheckEvidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class PairFigures:
     """Means over the pairs that both answered. ms: of a stream, to its first output."""
 
     ms: float
@@ -109,11 +109,11 @@ class ShadowStatus:
     harm: bool
     similarity: float | None
     slower_pairs: int
-    incumbent: Figures | None
-    candidate: Figures | None
+    incumbent: PairFigures | None
+    candidate: PairFigures | None
 
 
-def start(ctx: Context, actor: Actor, wanted: WantedShadow) -> Shadow:
+def start_shadow(ctx: Context, actor: Actor, wanted: ShadowRequest) -> Shadow:
     """Mirrored by every router within two seconds.
 
     With an open proposal of the candidate a proposer may, else an approver. Raises NotFound,
@@ -129,9 +129,9 @@ def start(ctx: Context, actor: Actor, wanted: WantedShadow) -> Shadow:
         raise InputError(f"a shadow lasts for {LONGEST.days} days at the most")
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        route = routes.existing(tx, wanted.route)
-        candidate = targets.find_or_register(ctx, tx, actor, wanted.candidate)
-        check(ctx, tx, route, candidate, wanted.limits)
+        route = routes.require_route(tx, wanted.route)
+        candidate = targets.find_or_register_target(ctx, tx, actor, wanted.candidate)
+        check_shadow(ctx, tx, route, candidate, wanted.limits)
         proposal = _proposal(tx, route.name, candidate)
         if proposal is None:
             actor.require(Role.APPROVER)
@@ -149,11 +149,11 @@ def start(ctx: Context, actor: Actor, wanted: WantedShadow) -> Shadow:
             expires_at=now + wanted.lasts,
         )
         tx.shadows.add(made)
-        note(tx, made, actor, "shadow.start", now, wanted.reason)
+        record_shadow(tx, made, actor, "shadow.start", now, wanted.reason)
     return made
 
 
-def check(
+def check_shadow(
     ctx: Context, tx: Transaction, route: Route, candidate: Target, limits: ShadowLimits
 ) -> None:
     """Raises InputError, NotAllowed, NotFound for what it must not see or cannot pay."""
@@ -169,7 +169,7 @@ def check(
             f"{candidate.name} has its canary on route {route.name!r}: `swapgate canary status "
             f"{route.name}` shows more than a shadow could"
         )
-    data_class_checks.check(ctx, route.settings, [candidate], route=route.name)
+    data_class_checks.check_targets(ctx, route.settings, [candidate], route=route.name)
     provider = targets.provider_of(tx, candidate)
     if limits.in_money and candidate.model not in provider.prices:
         raise InputError(
@@ -183,24 +183,24 @@ def _proposal(tx: Transaction, route: str, candidate: Target) -> str | None:
     return next((each.id for each in found if each.candidate == candidate.id), None)
 
 
-def stop(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> ShadowRecord:
+def stop_shadow(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> ShadowRecord:
     """On every router within two seconds. Raises NotFound when there is none, NotAllowed."""
     actor.require(Role.PROPOSER)
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         live = next((each for each in tx.shadows.live() if each.route == route), None)
         if live is None:
-            routes.existing(tx, route)
+            routes.require_route(tx, route)
             raise NotFound(
                 f"route {route!r} has no shadow now; `swapgate shadow list` shows all"
             )
         because = reason or "stopped by hand"
         record = tx.shadows.end(live.id, actor=actor.name, because=because, now=now)
-        note(tx, live, actor, "shadow.stop", now, because)
+        record_shadow(tx, live, actor, "shadow.stop", now, because)
     return record
 
 
-def review(ctx: Context) -> Sequence[str]:
+def end_finished(ctx: Context) -> Sequence[str]:
     """End the shadows whose conditions are gone; in words. Of most, routers know themselves:
 
     not of a provider that is no longer cleared, and of a proposal that is over.
@@ -213,7 +213,7 @@ def review(ctx: Context) -> Sequence[str]:
     with ctx.store.write() as tx:
         for each, why in over:
             tx.shadows.end(each.id, actor=SYSTEM.name, because=why, now=now)
-            note(tx, each, SYSTEM, "shadow.stop", now, why)
+            record_shadow(tx, each, SYSTEM, "shadow.stop", now, why)
     return [f"shadow {each.id} of route {each.route} ended: {why}" for each, why in over]
 
 
@@ -226,10 +226,12 @@ def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
         return "its time is up"
     if shadow.proposal is not None and not tx.proposals.get(shadow.proposal).open:
         return f"its proposal {shadow.proposal} is over"
-    return data_class_checks.refused(ctx, route.settings, shadow.candidate, route=route.name)
+    return data_class_checks.find_refusal(
+        ctx, route.settings, shadow.candidate, route=route.name
+    )
 
 
-def of_proposal(tx: Transaction, proposal: Proposal) -> Sequence[ShadowRecord]:
+def list_of_proposal(tx: Transaction, proposal: Proposal) -> Sequence[ShadowRecord]:
     """Those that compared its two models, newest first; ended ones too."""
     return [
         each
@@ -239,7 +241,7 @@ def of_proposal(tx: Transaction, proposal: Proposal) -> Sequence[ShadowRecord]:
     ]
 
 
-def note(
+def record_shadow(
     tx: Transaction,
     shadow: Shadow,
     actor: Actor,
@@ -268,24 +270,24 @@ def note(
     )
 
 
-def status(ctx: Context, route: str) -> ShadowStatus:
+def load_status(ctx: Context, route: str) -> ShadowStatus:
     """The route's newest. Raises NotFound."""
     with ctx.store.read() as tx:
         newest = tx.shadows.list(route=route, limit=1)
         if not newest:
-            routes.existing(tx, route)
+            routes.require_route(tx, route)
     for record in newest:
-        return status_now(ctx, record)
+        return status_of_record(ctx, record)
     raise NotFound(
         f"route {route!r} has had no shadow yet: `swapgate shadow start {route} PROVIDER/MODEL`"
     )
 
 
-def status_now(ctx: Context, record: ShadowRecord) -> ShadowStatus:
+def status_of_record(ctx: Context, record: ShadowRecord) -> ShadowStatus:
     """Raises SignatureInvalid where its proposal is not as it was signed."""
     with ctx.store.read() as tx:
         tallies = tx.shadows.tallies([record.shadow.id])
-        return status_of(record, tallies, ctx.clock.now(), _unit(tx, record.shadow))
+        return build_status(record, tallies, ctx.clock.now(), _unit(tx, record.shadow))
 
 
 def _unit(tx: Transaction, shadow: Shadow) -> Unit:
@@ -295,7 +297,7 @@ def _unit(tx: Transaction, shadow: Shadow) -> Unit:
     return tx.proposals.get(shadow.proposal).policy.canary.unit
 
 
-def status_of(
+def build_status(
     record: ShadowRecord, rows: Sequence[ShadowTally], now: datetime, unit: Unit
 ) -> ShadowStatus:
     """rows: of the record's shadow, or of more that are looked at as one. unit: of evidence."""
@@ -356,8 +358,8 @@ def _evidence(check: Check, counts: Mapping[str, int], unit: Unit) -> CheckEvide
     )
 
 
-def _figures(side: str, sums: Mapping[str, float], pairs: int) -> Figures | None:
+def _figures(side: str, sums: Mapping[str, float], pairs: int) -> PairFigures | None:
     if not pairs:
         return None
     names = ("ms", "output_tokens", "characters", "paired_usd")
-    return Figures(*(sums.get(f"{side}.{name}", 0.0) / pairs for name in names))
+    return PairFigures(*(sums.get(f"{side}.{name}", 0.0) / pairs for name in names))

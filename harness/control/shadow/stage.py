@@ -54,7 +54,7 @@ class ShadowStage:
     eta_s: float | None
 
 
-def check_wish(tx: Transaction, route: Route, candidate: Target, policy: Policy) -> None:
+def check_stage(tx: Transaction, route: Route, candidate: Target, policy: Policy) -> None:
     """Before anything is paid for. Raises InputError where no shadow could come first."""
     if policy.canary.shadow is None:
         return
@@ -72,13 +72,13 @@ def check_wish(tx: Transaction, route: Route, candidate: Target, policy: Policy)
         )
 
 
-def turn(ctx: Context, proposal: Proposal, proof: Passed) -> list[str]:
+def run_once(ctx: Context, proposal: Proposal, proof: Passed) -> list[str]:
     """One look at a proposal in its shadow; what was done, in words.
 
     Raises StaleWrite when the proposal has moved, Conflict when another shadow was first.
     """
     with ctx.store.read() as tx:
-        stage = stage_of(ctx, tx, proposal)
+        stage = build_stage(ctx, tx, proposal)
     if stage is None:
         return []
     decided, said = stage.decided, []
@@ -96,15 +96,15 @@ def turn(ctx: Context, proposal: Proposal, proof: Passed) -> list[str]:
     return [f"{proposal.id}: {words}" for words in said]
 
 
-def stage_of(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStage | None:
+def build_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStage | None:
     """None for a proposal whose policy has no shadow."""
     policy = proposal.policy.canary.shadow
     if policy is None:
         return None
     now, unit = ctx.clock.now(), proposal.policy.canary.unit
-    records = shadows.of_proposal(tx, proposal)
+    records = shadows.list_of_proposal(tx, proposal)
     rows = tx.shadows.tallies([each.shadow.id for each in records])
-    status = shadows.status_of(records[0], rows, now, unit) if records else None
+    status = shadows.build_status(records[0], rows, now, unit) if records else None
     own = {each.shadow.id for each in records if _is_own(each)}
     spent = used_of((row for row in rows if row.shadow in own), now.date()).in_all_usd
     live = next((each.shadow for each in records if _mirrors(each, now)), None)
@@ -139,19 +139,19 @@ def stage_of(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStage |
     )
 
 
-def shown(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStage | None:
+def find_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStage | None:
     """The stage of a proposal that is in it or has had it, else None."""
-    stage = stage_of(ctx, tx, proposal)
+    stage = build_stage(ctx, tx, proposal)
     had = stage is not None and (stage.phase is Phase.SHADOW or stage.status is not None)
     return stage if had else None
 
 
-def of_route(ctx: Context, route: str) -> ShadowStage | None:
+def find_stage_of_route(ctx: Context, route: str) -> ShadowStage | None:
     """Of the proposal that is in its shadow now; None when none is."""
     with ctx.store.read() as tx:
         for each in tx.proposals.open():
             if each.route == route and each.phase is Phase.SHADOW:
-                return stage_of(ctx, tx, each)
+                return build_stage(ctx, tx, each)
     return None
 
 
@@ -160,10 +160,10 @@ def _start(ctx: Context, proposal: Proposal, proof: Passed, stage: ShadowStage) 
     policy = _policy(proposal)
     with ctx.store.write() as tx:
         _still(tx, proposal)
-        route = routes.existing(tx, proposal.route)
+        route = routes.require_route(tx, proposal.route)
         candidate = tx.routing.targets()[proposal.candidate]
         limits = _limits(policy, stage.decided.left_usd)
-        shadows.check(ctx, tx, route, candidate, limits)
+        shadows.check_shadow(ctx, tx, route, candidate, limits)
         made = Shadow(
             id=ctx.chance.token("sh_"),
             route=route.name,
@@ -179,7 +179,7 @@ def _start(ctx: Context, proposal: Proposal, proof: Passed, stage: ShadowStage) 
         )
         tx.shadows.add(made)
         inputs = _inputs(stage, now)
-        shadows.note(tx, made, SYSTEM, "shadow.start", now, made.reason, inputs)
+        shadows.record_shadow(tx, made, SYSTEM, "shadow.start", now, made.reason, inputs)
     return f"mirrored to {candidate.name} ({made.id})"
 
 
@@ -212,12 +212,12 @@ def _hold(ctx: Context, proposal: Proposal, stage: ShadowStage) -> list[str]:
         _still(tx, proposal)
         _end_live(ctx, tx, proposal, because, _inputs(stage, ctx.clock.now()))
         if not told:
-            tell_held(ctx, tx, proposal, because)
+            raise_held_alert(ctx, tx, proposal, because)
     return [f"on hold: {because}"]
 
 
-def tell_held(ctx: Context, tx: Transaction, proposal: Proposal, because: str) -> None:
-    alerts.tell(
+def raise_held_alert(ctx: Context, tx: Transaction, proposal: Proposal, because: str) -> None:
+    alerts.raise_alert(
         ctx,
         tx,
         AlertKind.SHADOW_HELD,
@@ -232,7 +232,7 @@ def _go_on(ctx: Context, proposal: Proposal) -> list[str]:
     if not alerts.is_open(ctx, AlertKind.SHADOW_HELD, proposal.id):
         return []
     with ctx.store.write() as tx:
-        alerts.end(ctx, tx, AlertKind.SHADOW_HELD, proposal.id)
+        alerts.resolve_alert(ctx, tx, AlertKind.SHADOW_HELD, proposal.id)
     return ["mirrored again"]
 
 
@@ -246,7 +246,7 @@ def _live(tx: Transaction, proposal: Proposal) -> Shadow | None:
 
 
 def _inputs(stage: ShadowStage, now: datetime) -> Mapping[str, object]:
-    return stage_audit.inputs_of(stage.policy, stage.seen, stage.decided, now)
+    return stage_audit.decision_inputs(stage.policy, stage.seen, stage.decided, now)
 
 
 def _end_live(
@@ -259,7 +259,7 @@ def _end_live(
     live, now = _live(tx, proposal), ctx.clock.now()
     if live is not None:
         tx.shadows.end(live.id, actor=SYSTEM.name, because=because, now=now)
-        shadows.note(tx, live, SYSTEM, "shadow.stop", now, because, inputs)
+        shadows.record_shadow(tx, live, SYSTEM, "shadow.stop", now, because, inputs)
 
 
 def _audit(
@@ -349,8 +349,8 @@ def _obstacle(
                 f"(`swapgate shadow stop {other.route}`)"
             )
     try:
-        route = routes.existing(tx, proposal.route)
-        shadows.check(ctx, tx, route, candidate, _limits(_policy(proposal), 1.0))
+        route = routes.require_route(tx, proposal.route)
+        shadows.check_shadow(ctx, tx, route, candidate, _limits(_policy(proposal), 1.0))
     except (InputError, NotAllowed, NotFound) as error:
         return str(error)
     return ""

@@ -11,8 +11,8 @@ from hashlib import sha256
 from typing import Any, Final
 
 from harness.control.context import Context
-from harness.control.hashable_form import sparse
-from harness.control.serialize import plain
+from harness.control.hashable_form import to_hashable
+from harness.control.serialize import to_plain
 from harness.control.shadow import shadows
 from harness.domain.content_hash import canonical_json, digest
 from harness.domain.errors import InputError, NotFound, SwapgateError
@@ -54,27 +54,27 @@ class ReplayedShadow:
         return not self.differences
 
 
-def inputs_of(
+def decision_inputs(
     policy: ShadowFirst, seen: Seen, decided: Decided, at: datetime
 ) -> dict[str, object]:
     """For the audit log: enough to decide again to the same bytes."""
     return {
         KEY: {
             "at": at.isoformat(),
-            "seen": plain(seen),
-            "policy_sha256": digest(sparse(policy)),
+            "seen": to_plain(seen),
+            "policy_sha256": digest(to_hashable(policy)),
         },
-        "decided_sha256": sha256(decided_bytes(decided)).hexdigest(),
+        "decided_sha256": sha256(canonical_decision(decided)).hexdigest(),
     }
 
 
-def keeps(ctx: Context, number: int) -> bool:
+def has_inputs(ctx: Context, number: int) -> bool:
     """Whether the audit event is a decision on a shadow before a canary. Raises NotFound."""
     with ctx.store.read() as tx:
         return KEY in _event(tx, number).details
 
 
-def replay(ctx: Context, number: int) -> ReplayedShadow:
+def replay_stage(ctx: Context, number: int) -> ReplayedShadow:
     """Decide again, from what the audit event keeps.
 
     number: of the event. Raises NotFound, InputError for an event that has no inputs.
@@ -93,12 +93,12 @@ def replay(ctx: Context, number: int) -> ReplayedShadow:
         differences += _fewer(ctx, tx, proposal, seen)
     policy = proposal.policy.canary.shadow
     before, after, decided = str(event.details["decided_sha256"]), "", None
-    if policy is None or digest(sparse(policy)) != inputs["policy_sha256"]:
+    if policy is None or digest(to_hashable(policy)) != inputs["policy_sha256"]:
         differences.append("the proposal's stored policy is not the one that it was decided by")
     if policy is not None:
         try:
             decided = decide(policy, seen)
-            after = sha256(decided_bytes(decided)).hexdigest()
+            after = sha256(canonical_decision(decided)).hexdigest()
         except (SwapgateError, ValueError) as error:
             differences.append(str(error))
     if after and after != before:
@@ -113,9 +113,9 @@ def replay(ctx: Context, number: int) -> ReplayedShadow:
     )
 
 
-def decided_bytes(decided: Decided) -> bytes:
+def canonical_decision(decided: Decided) -> bytes:
     """Everything a decision says, in one canonical form. Raises ValueError for NaN."""
-    return canonical_json(sparse(decided)).encode()
+    return canonical_json(to_hashable(decided)).encode()
 
 
 def _event(tx: Transaction, number: int) -> AuditEvent:
@@ -140,13 +140,13 @@ def _seen(kept: Mapping[str, Any]) -> Seen:
 
 def _fewer(ctx: Context, tx: Transaction, proposal: Proposal, used: Seen) -> list[str]:
     """Where less is stored than was seen: routers only ever add."""
-    records = shadows.of_proposal(tx, proposal)
+    records = shadows.list_of_proposal(tx, proposal)
     if not records:
         return (
             [f"{used.pairs:,} pairs were seen, and no shadow is stored"] if used.pairs else []
         )
     rows = tx.shadows.tallies([each.shadow.id for each in records])
-    status = shadows.status_of(records[0], rows, ctx.clock.now(), used.unit)
+    status = shadows.build_status(records[0], rows, ctx.clock.now(), used.unit)
     found = []
     if status.pairs < used.pairs:
         found.append(f"{used.pairs:,} pairs were seen, and {status.pairs:,} are stored")

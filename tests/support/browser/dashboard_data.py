@@ -130,7 +130,7 @@ def lived(home: Path, now: datetime) -> Lived:
     with _opened(file, clock) as installation:
         upgrade_database(installation.settings)
         ctx = installation.context
-        seed.seed(ctx, installation.settings)
+        seed.apply_seed(ctx, installation.settings)
         house = _House(ctx, clock, _Class(installation.settings.suites))
         made = house.furnish()
         clock.jump((now - clock.now()).total_seconds())
@@ -218,8 +218,8 @@ class _House:
         return made
 
     def proposed(self, route: str, model: str, actor: Actor, reason: str = "") -> str:
-        wish = submission.Wish(route, f"sim/{model}", reason=reason)
-        proposal = submission.create(self.ctx, actor, wish)
+        wish = submission.ProposalRequest(route, f"sim/{model}", reason=reason)
+        proposal = submission.create_proposal(self.ctx, actor, wish)
         self.turn()
         return proposal.id
 
@@ -360,7 +360,7 @@ def hurt(config: Path, route: str) -> None:
 def paused(config: Path, route: str) -> None:
     """Pause the route's canary, as a person does."""
     with _opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
-        operations.by_hand(installation.context, BEN, route, Signal.PAUSE, "lunch")
+        operations.operate(installation.context, BEN, route, Signal.PAUSE, "lunch")
 
 
 def turned(config: Path) -> Sequence[str]:

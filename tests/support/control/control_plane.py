@@ -15,7 +15,7 @@ from evals.suites.suite import ConfiguredSuites
 from harness.control import reconciler
 from harness.control.context import Context
 from harness.control.proposals import submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.canary.observation import Block
 from harness.domain.canary.rollout import Rollout
@@ -130,15 +130,17 @@ class SmallInstallation:
             ctx, SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices)
         )
         settings = RouteSettings(suites=(RouteSuite("colours"),))
-        routes.create(ctx, SYSTEM, "chat", "sim/base", settings=settings)
+        routes.create_route(ctx, SYSTEM, "chat", "sim/base", settings=settings)
 
     def propose(self, candidate: str = "sim/better", actor: Actor = ANN) -> Proposal:
-        return submission.create(self.context(), actor, Wish("chat", candidate, "a test"))
+        return submission.create_proposal(
+            self.context(), actor, ProposalRequest("chat", candidate, "a test")
+        )
 
     def get(self, proposal: str) -> Proposal:
-        return submission.get(self.context(), proposal)
+        return submission.get_proposal(self.context(), proposal)
 
-    def turn(self, ctx: Context | None = None) -> reconciler.Turn:
+    def turn(self, ctx: Context | None = None) -> reconciler.ReconcileResult:
         """One turn of the loop; a second goes by."""
         done = reconciler.reconcile(ctx or self.context())
         self.clock.advance(1)

@@ -171,7 +171,7 @@ class Watcher:
             assert tx.audit.first_break() is None
         for event in self.events:
             if "inputs" in event.details:
-                again = audit.replay(ctx, event.number)
+                again = audit.replay_action(ctx, event.number)
                 assert again.agrees, (event, again.differences)
                 assert again.again_sha256 == event.details["decided_sha256"]
             assert "inputs_unreadable" not in event.details
@@ -250,7 +250,7 @@ def exposures(blocks: Sequence[Block], weight_bps: int) -> int:
 
 def check_words(ctx: Context, route: str) -> None:
     """No duration that is told to people is negative."""
-    told = comparison.explained(ctx, route).status
+    told = comparison.explain_canary(ctx, route).status
     said = told.explanation
     figures = [said.eta_s, *(need.eta_s for need in said.needs)]
     assert all(each is None or each >= 0 for each in figures), figures

@@ -24,7 +24,7 @@ from harness.control.canary import operations
 from harness.control.clock_watch import PASS_FOR_NEW
 from harness.control.operations import alerts
 from harness.control.proposals import submission
-from harness.control.proposals.submission import Wish
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.rollout import Rollout, RolloutState, Signal
@@ -152,7 +152,7 @@ class Life:
         targets.put_provider(self.ctx, SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
         settings = RouteSettings(suites=(RouteSuite("colours"),))
         for name in ROUTES:
-            routes.create(self.ctx, SYSTEM, name, "sim/m0", settings=settings)
+            routes.create_route(self.ctx, SYSTEM, name, "sim/m0", settings=settings)
 
     def play(self) -> Sequence[Ending]:
         for _ in range(TURNS):
@@ -184,7 +184,7 @@ class Life:
         self.processes = [self.ctx, self.other]
         self._control_turn()
         if self._maybe(0.05):
-            self._attempt(lambda: alerts.turn(self.ctx))
+            self._attempt(lambda: alerts.run_once(self.ctx))
         if self._maybe(0.05):
             for name in ROUTES:
                 self._attempt(partial(check_words, self.ctx, name))
@@ -253,7 +253,7 @@ class Life:
             assert not done.failed, done.failed
             self._tell_of(done)
 
-    def _tell_of(self, done: reconciler.Turn) -> None:
+    def _tell_of(self, done: reconciler.ReconcileResult) -> None:
         for words in (*done.did, *done.failed):
             self._say(words)
 
@@ -312,16 +312,18 @@ class Life:
                 self._attempt(partial(self._propose_one, name))
 
     def _propose_one(self, name: str) -> None:
-        table = routes.table(self.ctx)
+        table = routes.load_table(self.ctx)
         serving = int(table.targets[table.routes[name].incumbent].model[1:])
         level = min(LEVELS - 1, serving + self.draw.choice([1, 1, 1, 2]))
-        submission.create(self.ctx, ANN, Wish(name, f"sim/m{level}", "better"))
+        submission.create_proposal(
+            self.ctx, ANN, ProposalRequest(name, f"sim/m{level}", "better")
+        )
         self.swaps[name] -= 1
 
     def _approve(self) -> None:
-        for each in submission.all_proposals(self.ctx, open_only=True):
+        for each in submission.list_proposals(self.ctx, open_only=True):
             if each.phase is Phase.AWAITING_APPROVAL:
-                self._attempt(partial(submission.approve, self.ctx, BEN, each.id))
+                self._attempt(partial(submission.approve_proposal, self.ctx, BEN, each.id))
 
     def _trouble(self) -> None:
         trouble = self.draw.choice(list(Trouble))
@@ -340,7 +342,7 @@ class Life:
             roll_back = partial(routes.roll_back, self.other, BEN, name, reason="an incident")
             self._attempt(roll_back)
         else:
-            by_hand = partial(operations.by_hand, self.other, BEN, name, signal, "a drill")
+            by_hand = partial(operations.operate, self.other, BEN, name, signal, "a drill")
             self._attempt(by_hand)
 
     def _set_a_clock(self) -> None:
@@ -369,7 +371,7 @@ class Life:
             self._turn()
         else:
             raise AssertionError(f"it never ends: {under_way} {waiting}")
-        alerts.turn(self.ctx)
+        alerts.run_once(self.ctx)
         self._check()
         self.watcher.at_the_end(self.ctx)
         for each in self.watcher.rollouts.values():
@@ -383,12 +385,12 @@ class Life:
     def _look_into(self, each: Rollout) -> None:
         """A person ends what a wrong split has spoilt or has no proof; the rest goes on."""
         if alerts.is_open(self.ctx, AlertKind.SAMPLE_RATIO, each.id) and each.live:
-            operations.by_hand(self.ctx, BEN, each.route, Signal.ABORT, "a drill")
+            operations.operate(self.ctx, BEN, each.route, Signal.ABORT, "a drill")
         elif each.state is RolloutState.PAUSED:
             try:
-                operations.by_hand(self.ctx, BEN, each.route, Signal.RESUME, "a drill")
+                operations.operate(self.ctx, BEN, each.route, Signal.RESUME, "a drill")
             except ProofRefused:
-                operations.by_hand(self.ctx, BEN, each.route, Signal.ABORT, "a drill")
+                operations.operate(self.ctx, BEN, each.route, Signal.ABORT, "a drill")
 
     def _endings(self) -> Sequence[Ending]:
         moves: dict[str, list[str]] = {}

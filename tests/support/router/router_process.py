@@ -157,7 +157,7 @@ class Routed:
             return list(tx.observations.blocks(rollout.id))
 
     def revision(self) -> int:
-        return routes.table(self.installation.context).revision
+        return routes.load_table(self.installation.context).revision
 
     def recorded(self) -> int:
         return sum(row.requests for row in self.traffic())
@@ -184,8 +184,10 @@ def routed(
         installation = bootstrap.open_installation(place.config, create_secret=True)
         try:
             bootstrap.upgrade_database(installation.settings)
-            seed.seed(installation.context, installation.settings)
-            made = keys.create(installation.context, SYSTEM, "test", secret=installation.secret)
+            seed.apply_seed(installation.context, installation.settings)
+            made = keys.create_key(
+                installation.context, SYSTEM, "test", secret=installation.secret
+            )
             yield Routed(place, installation, made[1])
         finally:
             installation.close()

@@ -44,7 +44,7 @@ class Door:
             installation(world), metrics_token=metrics_token, turn_age_s=turn_age_s
         )
         self.keys = {
-            role: keys.create(
+            role: keys.create_key(
                 world.context(), SYSTEM, name, secret=SECRET, role=Role[role.upper()]
             )[1]
             for role, name in PEOPLE.items()
