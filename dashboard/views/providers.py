@@ -33,7 +33,7 @@ def show() -> None:
                 st.html(html.note("No model of it is known: swapgate model add adds one."))
     set_key(here)
     others(rows)
-    page_frame.copy_as_cli("provider", "build_matrix")
+    page_frame.copy_as_cli("provider", "matrix")
 
 
 def set_key(rows: Sequence[MatrixRow]) -> None:

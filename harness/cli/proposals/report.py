@@ -8,7 +8,7 @@ from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
 from harness.control.serialize import to_plain
 
-FORMATS = ("render_markdown", "render_junit")
+FORMATS = ("markdown", "junit")
 
 
 @click.command("report")
@@ -17,7 +17,7 @@ FORMATS = ("render_markdown", "render_junit")
     "--format",
     "form",
     type=click.Choice(FORMATS),
-    default="render_markdown",
+    default="markdown",
     show_default=True,
     help="What to write.",
 )
@@ -41,7 +41,7 @@ def proposal_report(
     from harness.report.markdown import render_markdown  # noqa: PLC0415
 
     report = gather_report(session.context, proposal_id)
-    text = render_markdown(report) if form == "render_markdown" else render_junit(report)
+    text = render_markdown(report) if form == "markdown" else render_junit(report)
     if file is not None:
         file.write_text(text, encoding="utf-8")
     if session.json:

@@ -324,7 +324,7 @@ def approve_proposal(
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         found = tx.proposals.get(proposal)
-        four_eyes.check_four_eyes(tx, actor, found, "approve_proposal")
+        four_eyes.check_four_eyes(tx, actor, found, "approve")
         tampering.require_untampered(ctx, tx, found)
         advance(found.phase, Event.APPROVED)
         if seen not in (None, found.verdict):
