@@ -80,9 +80,10 @@ def register_comparison(
 def _check_terms(widened: Mapping[str, Any]) -> None:
     """Nobody can approve wider terms here, so that green in CI would mean nothing."""
     if widened:
+        terms = "; ".join(rule_widening.describe_widening(widened))
         raise NotAllowed(
-            f"wider than the policy allows: {'; '.join(rule_widening.describe_widening(widened))}. Name a "
-            "policy that says so (`claims`, `margin_max`), or give --wider to ask all the same"
+            f"wider than the policy allows: {terms}. Name a policy that says so (`claims`, "
+            "`margin_max`), or give --wider to ask all the same"
         )
 
 

@@ -221,7 +221,8 @@ def _describe_one(name: str, each: Mapping[str, Any]) -> str:
         return f"adds to every prompt, which may hold answers: {each['proposed']!r}{more}"
     if name.startswith("suite "):
         return f"not the one accepted for this route ({'; '.join(each['changed'])})"
-    return f"the route's policy says {_describe_value(each['route'])}, proposed {_describe_value(each['proposed'])}"
+    rule, proposed = _describe_value(each["route"]), _describe_value(each["proposed"])
+    return f"the route's policy says {rule}, proposed {proposed}"
 
 
 def _describe_value(value: object) -> str:

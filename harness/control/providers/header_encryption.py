@@ -32,7 +32,7 @@ def decrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
         try:
             clear[name] = cipher.decrypt(token)
         except SwapgateError as error:
-            headers_log.error("the header %s of provider %s: %s", name, provider.name, error)  # noqa: TRY400 - the message is the whole story
+            headers_log.error("the header %s of provider %s: %s", name, provider.name, error)
     return replace(provider, extra_headers=clear, sealed_headers={})
 
 

@@ -125,7 +125,8 @@ def describe_basis(found: Forecast) -> str:
     bill = found.bill
     if not bill.requests:
         return ""
-    recorded = f"{bill.requests:,} requests recorded in {format_window(bill.window_s)}, reckoned for 30 days"
+    window = format_window(bill.window_s)
+    recorded = f"{bill.requests:,} requests recorded in {window}, reckoned for 30 days"
     if found.estimated:
         return (
             f"{recorded}; the candidate has no answers yet: the incumbent's tokens are taken."
