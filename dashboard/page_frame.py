@@ -16,7 +16,7 @@ from harness.app.installation import Installation, open_installation
 from harness.control.context import Context
 from harness.control.routing import kill_switch
 from harness.domain.errors import ConfigError, NotFound, StoreUnavailable, SwapgateError
-from harness.domain.routing.kill_switch import Switch
+from harness.domain.routing.kill_switch import KillSwitch
 
 log = logging.getLogger("swapgate.dashboard")
 
@@ -75,7 +75,7 @@ def _show_switches() -> None:
         _switch_banner(switch)
 
 
-def _switch_banner(switch: Switch) -> None:
+def _switch_banner(switch: KillSwitch) -> None:
     heading, text = labels.switch_banner(switch)
     st.html(html.banner(heading, text, tone=labels.Tone.WORSE))
 

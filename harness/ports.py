@@ -9,33 +9,33 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Final, Protocol
 
-from harness.domain.canary.observation import Block, Traffic, TrafficTotal
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute, TrafficTotal
 from harness.domain.canary.rollout import Rollout
-from harness.domain.drift.watch import Check, Watch
+from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.evals.pins import Sighting
 from harness.domain.evals.run import EvalRun, RunState, Sample, SuitePin, Verdict
 from harness.domain.operations.access import Actor, ApiKey
 from harness.domain.operations.alerts import Alert, AlertKind, AlertRecord
-from harness.domain.operations.audit import AuditEvent, AuditMark
+from harness.domain.operations.audit import AuditEvent, AuditPosition
 from harness.domain.operations.delivery import AlertMessage, Delivery
 from harness.domain.operations.principals import Principal
 from harness.domain.operations.row_signatures import KeyPurpose, RowFault
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
-from harness.domain.privacy.capture import Captured, Kept
-from harness.domain.proposals.proposal import Approval, Phase, Proposal
+from harness.domain.privacy.capture import CapturedRequest, CaptureResult
+from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
 from harness.domain.providers.catalogue import Catalogue
 from harness.domain.providers.credentials import Credential
-from harness.domain.providers.device_flow import Answer, DeviceCode, Tokens
-from harness.domain.providers.oauth_kinds import OAuthPlace
+from harness.domain.providers.device_flow import DeviceCode, OAuthTokens, PollAnswer
+from harness.domain.providers.oauth_kinds import OAuthEndpoints
 from harness.domain.providers.oauth_tokens import SignIn
-from harness.domain.providers.probe import Heard, ProviderCheck
+from harness.domain.providers.probe import ProbeReply, ProviderCheck
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.key_limits import KeyLimits
 from harness.domain.reliability.rate_limits import RateState
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.evidence import RouteEvidence, Waiver
-from harness.domain.routing.kill_switch import Switch
-from harness.domain.routing.route_changes import Change
+from harness.domain.routing.kill_switch import KillSwitch
+from harness.domain.routing.route_changes import TableChange
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Route, RoutingTable, Snapshot
 from harness.domain.routing.target import Provider, Target
@@ -98,7 +98,13 @@ class Routing(Protocol):
         ...
 
     def commit(
-        self, change: Change, *, expected_version: int, actor: str, reason: str, now: datetime
+        self,
+        change: TableChange,
+        *,
+        expected_version: int,
+        actor: str,
+        reason: str,
+        now: datetime,
     ) -> int:
         """Write the route's next version; its revision. expected_version 0 creates the route.
 
@@ -124,7 +130,7 @@ class ProviderDoor(Protocol):
         path: str,
         body: Mapping[str, Any] | None,
         timeout_s: float,
-    ) -> Heard:
+    ) -> ProbeReply:
         """key: empty for none. body: None for a GET; of a stream only its first content is
         waited for. Raises nothing: what failed is in the answer, without a secret.
         """
@@ -172,7 +178,7 @@ class Proposals(Protocol):
         """
         ...
 
-    def phases(self) -> Mapping[Phase, int]:
+    def phases(self) -> Mapping[ProposalPhase, int]:
         """How many are in each; none is left out for its signature."""
         ...
 
@@ -346,8 +352,8 @@ class Rollouts(Protocol):
 class Observations(Protocol):
     def append(
         self,
-        blocks: Iterable[Block],
-        traffic: Iterable[Traffic],
+        blocks: Iterable[ObservationBlock],
+        traffic: Iterable[TrafficMinute],
         spends: Iterable[KeySpend] = (),
     ) -> None:
         """A block already stored (rollout, worker, sequence) is left as it is.
@@ -357,11 +363,11 @@ class Observations(Protocol):
         """
         ...
 
-    def blocks(self, rollout: str, *, after: int = 0) -> Sequence[Block]:
+    def blocks(self, rollout: str, *, after: int = 0) -> Sequence[ObservationBlock]:
         """Numbered 1, 2, 3 … in order of arrival. after: only those of a higher number."""
         ...
 
-    def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[Traffic]:
+    def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficMinute]:
         """Oldest first."""
         ...
 
@@ -403,7 +409,7 @@ class AuditLog(Protocol):
         """At most `limit` events behind that number, oldest first."""
         ...
 
-    def break_after(self, mark: AuditMark, events: Sequence[AuditEvent]) -> int | None:
+    def break_after(self, mark: AuditPosition, events: Sequence[AuditEvent]) -> int | None:
         """As `first_break`, of the events that follow `mark`."""
         ...
 
@@ -435,11 +441,11 @@ class Principals(Protocol):
 class AuditAnchor(Protocol):
     """Where the end of the audit log is kept outside the database."""
 
-    def read(self) -> AuditMark | None:
+    def read(self) -> AuditPosition | None:
         """None where nothing is kept yet. Raises SignatureInvalid."""
         ...
 
-    def keep(self, mark: AuditMark) -> None: ...
+    def keep(self, mark: AuditPosition) -> None: ...
 
 
 class AuditedRows(Protocol):
@@ -502,7 +508,7 @@ class Waivers(Protocol):
 class SwitchRecord:
     """A kill switch as it is stored. lifted_at, lifted_by: None until somebody lifts it."""
 
-    switch: Switch
+    switch: KillSwitch
     lifted_at: datetime | None = None
     lifted_by: str | None = None
 
@@ -510,7 +516,7 @@ class SwitchRecord:
 class Switches(Protocol):
     """Kill switches of CLI and REST; those of the environment and the file are not stored."""
 
-    def add(self, switch: Switch) -> None:
+    def add(self, switch: KillSwitch) -> None:
         """Raises InputError without a reason, Conflict when the id is stored already."""
         ...
 
@@ -522,7 +528,7 @@ class Switches(Protocol):
         """Raises NotFound."""
         ...
 
-    def not_lifted(self) -> Sequence[Switch]:
+    def not_lifted(self) -> Sequence[KillSwitch]:
         """Newest first; expired ones too."""
         ...
 
@@ -654,27 +660,29 @@ class Sightings(Protocol):
 class Drift(Protocol):
     """Watches of incumbents, and the runs that they compare."""
 
-    def open(self, watch: Watch) -> bool:
+    def open(self, watch: DriftWatch) -> bool:
         """False when that target and suite has an open watch."""
         ...
 
-    def save(self, watch: Watch) -> bool:
+    def save(self, watch: DriftWatch) -> bool:
         """Its state and end; False when it is closed already."""
         ...
 
-    def watches(self, *, open_only: bool = False, limit: int = MOST_LISTED) -> Sequence[Watch]:
+    def watches(
+        self, *, open_only: bool = False, limit: int = MOST_LISTED
+    ) -> Sequence[DriftWatch]:
         """Newest first, `limit` at the most."""
         ...
 
-    def start(self, check: Check) -> bool:
+    def start(self, check: DriftCheck) -> bool:
         """False when the watch has a running check, or one of that number."""
         ...
 
-    def end(self, check: Check) -> bool:
+    def end(self, check: DriftCheck) -> bool:
         """Store how it ended; False when it runs no more."""
         ...
 
-    def checks(self, watch: str) -> Sequence[Check]:
+    def checks(self, watch: str) -> Sequence[DriftCheck]:
         """Oldest first."""
         ...
 
@@ -682,11 +690,11 @@ class Drift(Protocol):
 class Captures(Protocol):
     """Requests with their answers, redacted before they come here (F9)."""
 
-    def add(self, new: Captured, *, most_per_day: int) -> Kept:
+    def add(self, new: CapturedRequest, *, most_per_day: int) -> CaptureResult:
         """One already stored (id) is counted. most_per_day: of its route, by UTC day."""
         ...
 
-    def get(self, id_: str) -> Captured:
+    def get(self, id_: str) -> CapturedRequest:
         """Raises NotFound."""
         ...
 
@@ -696,7 +704,7 @@ class Captures(Protocol):
         route: str | None = None,
         since: datetime | None = None,
         limit: int | None = None,
-    ) -> Sequence[Captured]:
+    ) -> Sequence[CapturedRequest]:
         """Newest first."""
         ...
 
@@ -769,15 +777,15 @@ class OAuthServer(Protocol):
     is none.
     """
 
-    def device_code(self, place: OAuthPlace) -> DeviceCode: ...
+    def device_code(self, place: OAuthEndpoints) -> DeviceCode: ...
 
-    def poll(self, place: OAuthPlace, code: DeviceCode) -> Answer | Tokens:
+    def poll(self, place: OAuthEndpoints, code: DeviceCode) -> PollAnswer | OAuthTokens:
         """Whether the person is done. What cannot be reached is an Answer, too."""
         ...
 
-    def refresh(self, place: OAuthPlace, refresh_token: str) -> Tokens: ...
+    def refresh(self, place: OAuthEndpoints, refresh_token: str) -> OAuthTokens: ...
 
-    def exchange(self, place: OAuthPlace, account_token: str) -> Tokens:
+    def exchange(self, place: OAuthEndpoints, account_token: str) -> OAuthTokens:
         """A short-lived token for the account's."""
         ...
 
@@ -948,7 +956,7 @@ class Listings(Protocol):
         *,
         target: str | None = None,
         suites: Collection[str] | None = None,
-    ) -> Page[tuple[Watch, Check]]:
+    ) -> Page[tuple[DriftWatch, DriftCheck]]:
         """Newest first; of all targets and suites unless some are named."""
         ...
 
@@ -971,7 +979,7 @@ class Listings(Protocol):
 
     def captures(
         self, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
-    ) -> Page[Captured]:
+    ) -> Page[CapturedRequest]:
         """Newest first."""
         ...
 

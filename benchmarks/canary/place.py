@@ -20,7 +20,7 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import seed
 from harness.domain.canary.rollout import Rollout
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.proposal import ProposalPhase
 from tests.support.site.processes import Site, free_port, site
 
 PERSON: Final = Actor("bench", Role.PROPOSER, "bench")
@@ -77,7 +77,7 @@ class Place:
 
     def _opened(self, proposal: str) -> bool:
         found = submission.get_proposal(self.installation.context, proposal)
-        return found.phase is Phase.CANARY or not found.open
+        return found.phase is ProposalPhase.CANARY or not found.open
 
     def break_(self, model: str, fault: Mapping[str, object]) -> None:
         self._switch("PUT", f"faults/{model}", fault)

@@ -15,7 +15,7 @@ from harness.app.installation import Installation
 from harness.control import reconciler
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.target import Target
 from harness.runtime.processes.eval_worker import EvalWorker
 from harness.runtime.processes.inline_workers import InlineWorkers
@@ -48,7 +48,7 @@ def opened(installation: Installation, routes: Mapping[str, str]) -> Mapping[str
     for _ in range(TURNS * len(made)):
         reconciler.reconcile(ctx)
         found = {route: submission.get_proposal(ctx, each.id) for route, each in made.items()}
-        if all(each.phase is Phase.CANARY for each in found.values()):
+        if all(each.phase is ProposalPhase.CANARY for each in found.values()):
             return {route: str(each.rollout) for route, each in found.items()}
     raise TooLate(f"no canary: {', '.join(each.phase for each in found.values())}")
 

@@ -24,11 +24,11 @@ from evals.sim.suite_items import load_suites, suite_files
 from harness import config, package_data
 from harness.app.demo.environment import MODELS
 from harness.app.demo.scenarios import BETTER, FAULT_RATE, FRAGILE, INCUMBENT, SUITE, WORSE
-from harness.domain.canary.observation import Block
+from harness.domain.canary.observation import ObservationBlock
 from harness.domain.proposals.policy import Policy
 from harness.gate.offline.design import Design
-from harness.gate.offline.sequential import judge
-from harness.gate.online.rollout_evidence import watch
+from harness.gate.offline.sequential import judge_differences
+from harness.gate.online.rollout_evidence import collect_evidence
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TOLD = {BETTER: "promote", WORSE: "reject", FRAGILE: "promote"}
@@ -45,7 +45,7 @@ def verdicts(bank: ItemBank, policy: Policy, rng: random.Random) -> dict[str, st
     base = right[INCUMBENT.partition("/")[2]]
     design = Design(policy.gate.claim, policy.gate.margin, len(items), policy.gate.alpha)
     return {
-        name: judge(
+        name: judge_differences(
             [float(b) - float(a) for a, b in zip(base, right[model], strict=True)], design
         ).outcome
         for name in TOLD
@@ -56,18 +56,20 @@ def verdicts(bank: ItemBank, policy: Policy, rng: random.Random) -> dict[str, st
 def rolled_back(policy: Policy, rng: random.Random) -> int | None:
     """Canary exposures until the failing candidate is rolled back; None if it moved up."""
     step, size = policy.canary.steps[0], policy.canary.block_size
-    blocks: list[Block] = []
+    blocks: list[ObservationBlock] = []
     while sum(block.canary_units for block in blocks) < step.min_exposures:
         canary = sum(rng.random() < step.weight_bps / 10_000 for _ in range(size))
         failed = sum(rng.random() < FAULT_RATE for _ in range(canary))
         blocks.append(_block(len(blocks) + 1, size, canary, failed))
-        if watch(blocks, policy.canary).block is not None:
+        if collect_evidence(blocks, policy.canary).block is not None:
             return sum(block.canary_units for block in blocks)
     return None
 
 
-def _block(number: int, size: int, canary: int, failed: int) -> Block:
-    return Block("r", "w", number, 100, size, canary, failed, failed, 0, NOW, NOW, number)
+def _block(number: int, size: int, canary: int, failed: int) -> ObservationBlock:
+    return ObservationBlock(
+        "r", "w", number, 100, size, canary, failed, failed, 0, NOW, NOW, number
+    )
 
 
 def main() -> int:
@@ -75,7 +77,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=1000)
     runs = parser.parse_args().runs
     defaults = package_data.path("config/default.yaml")
-    policy = config.load(None, {}, defaults=defaults).policies["demo"]
+    policy = config.load_settings(None, {}, defaults=defaults).policies["demo"]
     bank = ItemBank(load_suites(suite_files(package_data.path("datasets"))))
     wrong: Counter[str] = Counter()
     ended_wrong, exposures = 0, []

@@ -10,7 +10,7 @@ from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.evals.run import Claim, Passed
 from harness.domain.operations.access import ApiKey, key_hash
 from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.route_changes import CreateRoute, StartCanary
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import RouterSettings
@@ -47,7 +47,7 @@ def put_route(tx: Transaction, name: str, port: int, clock: SystemClock) -> None
         proposer="bench",
         policy=Policy("bench"),
         plans=(),
-        phase=Phase.CANARY,
+        phase=ProposalPhase.CANARY,
         created_at=now,
         updated_at=now,
     )

@@ -9,7 +9,7 @@ import pandas as pd
 from dashboard.text import labels
 from dashboard.text.html import PairCounts
 from harness.control.proposals.comparison import Comparison, SuiteAnswers
-from harness.domain.canary.observation import Block, Traffic
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.evals.run import Claim, Sample, SampleError, SuiteReport, SuiteRole
 
 # Fewer pairs than this carry no interval worth showing.
@@ -189,7 +189,7 @@ def one_line(text: str, length: int = 160) -> str:
     return flat if len(flat) <= length else f"{flat[: length - 1]}…"
 
 
-def failure_rates(blocks: Sequence[Block]) -> pd.DataFrame:
+def failure_rates(blocks: Sequence[ObservationBlock]) -> pd.DataFrame:
     """Share of failed units so far in percent, by arm and block, in order of arrival."""
     rows: list[tuple[int, str, float]] = []
     canary = control = canary_failed = control_failed = 0
@@ -205,13 +205,13 @@ def failure_rates(blocks: Sequence[Block]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["block", "arm", "rate"])
 
 
-def cost_trend(traffic: Sequence[Traffic], *, minutes: int = 5) -> list[float]:
+def cost_trend(traffic: Sequence[TrafficMinute], *, minutes: int = 5) -> list[float]:
     """USD per 1,000 requests in each `minutes` of the recorded traffic, oldest first."""
     return _binned(traffic, minutes, lambda t: t.cost_usd)
 
 
 def _binned(
-    traffic: Sequence[Traffic], minutes: int, figure: Callable[[Traffic], float]
+    traffic: Sequence[TrafficMinute], minutes: int, figure: Callable[[TrafficMinute], float]
 ) -> list[float]:
     sums: dict[int, tuple[float, int]] = {}
     for each in traffic:
@@ -221,7 +221,7 @@ def _binned(
     return [1000 * amount / n for _, (amount, n) in sorted(sums.items()) if n]
 
 
-def latency_ms(traffic: Sequence[Traffic], arm: str, share: float) -> int | None:
+def latency_ms(traffic: Sequence[TrafficMinute], arm: str, share: float) -> int | None:
     """The bound in ms below which `share` of the arm's requests came; None without any.
 
     -1: beyond the histogram's last bound.

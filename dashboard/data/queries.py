@@ -18,12 +18,12 @@ from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.scorecard import RouteScorecard
 from harness.control.shadow import stage as shadow_first
 from harness.control.shadow.stage import ShadowStage
-from harness.domain.canary.observation import Traffic
+from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import SignatureInvalid, SwapgateError
 from harness.domain.evals.run import Verdict
 from harness.domain.pagination import Page, PageRequest
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.ports import MOST_LISTED, RouteRecord
@@ -126,14 +126,14 @@ def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
         for each in found
         for verdict in [verdicts.get(each.verdict) if each.verdict else None]
     ]
-    rows.sort(key=lambda row: row.proposal.phase is not Phase.AWAITING_APPROVAL)
+    rows.sort(key=lambda row: row.proposal.phase is not ProposalPhase.AWAITING_APPROVAL)
     return Page(rows, page.total, page.next, invalid)
 
 
 def _standing(
     ctx: Context, proposal: Proposal, verdict: Verdict | None
 ) -> ProofValidity | None:
-    if verdict is None or proposal.phase is not Phase.AWAITING_APPROVAL:
+    if verdict is None or proposal.phase is not ProposalPhase.AWAITING_APPROVAL:
         return None
     # What does not hold is said where somebody approves it: that is refused.
     with suppress(SignatureInvalid), ctx.store.read() as tx:
@@ -152,7 +152,7 @@ def _remarks(ctx: Context, proposal: Proposal) -> Sequence[str]:
 
 
 def _expiry(proposal: Proposal) -> datetime | None:
-    if proposal.phase is not Phase.AWAITING_APPROVAL or proposal.approver is not None:
+    if proposal.phase is not ProposalPhase.AWAITING_APPROVAL or proposal.approver is not None:
         return None
     return proposal.updated_at + timedelta(seconds=proposal.policy.approval_ttl_s)
 
@@ -165,7 +165,7 @@ class CanaryView:
 
     route: Route
     status: reports.CanaryStatus | None
-    traffic: Sequence[Traffic]
+    traffic: Sequence[TrafficMinute]
     now: datetime
     shadow: ShadowStage | None = None
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from dashboard.text import labels
 from dashboard.text.html import escape, strong
 from harness.domain.canary.rollout import Rollout
-from harness.domain.formatting import figure
+from harness.domain.formatting import format_number
 from harness.domain.operations.audit import AuditEvent
 
 HEADS: Final = ("When", "What", "Why", "Seen until then")
@@ -71,5 +71,7 @@ def _seen(details: Mapping[str, Any]) -> Sequence[str]:
     most = max(0.0, float(details["log_e_max"]) / limit) if limit else 0.0
     said.append(f"evidence of harm at most {most * 100:.0f} % of the rollback level")
     certificate, wanted = float(details["certificate"]), float(details["certificate_at"])
-    said.append(f"certificate of no harm {figure(certificate)} of {figure(wanted)}")
+    said.append(
+        f"certificate of no harm {format_number(certificate)} of {format_number(wanted)}"
+    )
     return said

@@ -7,14 +7,14 @@ from dashboard.data.queries import CanaryView
 from dashboard.text import labels
 from dashboard.text.html import Measure, Tile, VerdictCard, strong
 from harness.control.proposals.comparison import CanaryStatus
-from harness.domain.canary.rollout import Rollout, RolloutState, Signal
-from harness.domain.proposals.policy import Unit
-from harness.gate.text.explain import SOME, GuardrailRow, Need
-from harness.gate.text.ramp_plan import span
-from harness.gate.text.warnings import HALF_WAY
+from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
+from harness.domain.proposals.policy import ExposureUnit
+from harness.gate.text.explain import SOME_EVIDENCE, GuardrailRow, StepNeed
+from harness.gate.text.ramp_plan import format_span
+from harness.gate.text.warnings import HALF_DISTANCE
 
 # From half of the rollback level on, the page says that the candidate may do harm.
-HARM_SHOWS = HALF_WAY
+HARM_SHOWS = HALF_DISTANCE
 BAKING = labels.Label("◐", "promoted, and bakes", labels.Tone.BETTER)
 HARM = labels.Label("✕", "harm is shown", labels.Tone.WORSE, "it goes back")
 GUARDRAILS_NOTE = (
@@ -47,7 +47,7 @@ def title(status: CanaryStatus) -> str:
 def verdict_card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
     rollout, action = status.rollout, status.action
     label = labels.ROLLOUT_LABELS[rollout.state]
-    if action.signal is Signal.HARM:
+    if action.signal is RolloutSignal.HARM:
         return VerdictCard(label=HARM, lead=action.reason, next_step=next_step(status))
     if rollout.baking:
         return _bake_card(view, status)
@@ -86,7 +86,7 @@ def _bake_card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
 def next_step(status: CanaryStatus) -> str:
     """What takes it up and when, and what takes it back."""
     told = status.explanation
-    if status.action.signal is Signal.HARM:
+    if status.action.signal is RolloutSignal.HARM:
         return f"to {told.goes_to} {told.eta}: {told.goes_back}"
     back = "evidence of harm at 100 % of the rollback level takes it back at once"
     if status.rollout.state is RolloutState.PAUSED:
@@ -100,7 +100,7 @@ def needs(status: CanaryStatus) -> Sequence[tuple[labels.Label, str]]:
     return [(_need_label(need), _when(need)) for need in status.explanation.needs]
 
 
-def _need_label(need: Need) -> labels.Label:
+def _need_label(need: StepNeed) -> labels.Label:
     if need.done:
         return labels.Label("✓", need.words, labels.Tone.BETTER)
     if need.eta_s is None:
@@ -108,12 +108,12 @@ def _need_label(need: Need) -> labels.Label:
     return labels.Label("◷", need.words, labels.Tone.NEUTRAL)
 
 
-def _when(need: Need) -> str:
+def _when(need: StepNeed) -> str:
     if need.done:
         return ""
     if need.eta_s is None:
         return "" if need.what == "person" else "when: nobody can tell yet"
-    return f"about {span(need.eta_s)}"
+    return f"about {format_span(need.eta_s)}"
 
 
 def guardrails(status: CanaryStatus) -> Sequence[Measure]:
@@ -151,7 +151,7 @@ def _evidence_label(row: GuardrailRow) -> labels.Label:
         return labels.Label("✕", row.says, labels.Tone.WORSE)
     if row.warns:
         return labels.Label("▲", row.says, labels.Tone.UNDECIDED)
-    if row.log_e > SOME:
+    if row.log_e > SOME_EVIDENCE:
         return labels.Label("?", row.says, labels.Tone.UNDECIDED)
     if row.log_e <= 0:
         return labels.Label("✓", row.says, labels.Tone.BETTER)
@@ -168,7 +168,7 @@ def furthest(status: CanaryStatus) -> float:
 
 
 def units(rollout: Rollout) -> str:
-    return "sessions" if rollout.policy.unit is Unit.SESSION else "requests"
+    return "sessions" if rollout.policy.unit is ExposureUnit.SESSION else "requests"
 
 
 def plan(rollout: Rollout) -> tuple[Sequence[tuple[str, str]], int | None]:

@@ -11,10 +11,10 @@ from harness.control.evals.proof_validity import ProofState
 from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.domain.canary.rollout import Rollout
-from harness.domain.evals.run import Claim, Judged, Sample, SampleError, SuiteReport
-from harness.domain.proposals.proposal import Phase, Proposal
-from harness.gate.offline.suite_claims import cost_of
-from harness.gate.text.sentences import percent
+from harness.domain.evals.run import BaseVerdict, Claim, Sample, SampleError, SuiteReport
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.gate.offline.suite_claims import cost_figures
+from harness.gate.text.sentences import format_percent
 
 # More items than this many times those used are no advice.
 HOPELESS = 10
@@ -42,13 +42,13 @@ def verdict_card(view: ComparisonView, connections: int) -> VerdictCard:
 
 def _since(proposal: Proposal) -> str:
     """What became of the proposal after its verdict, where that matters to a reader."""
-    if proposal.phase in (Phase.ROLLED_BACK, Phase.CANCELLED):
+    if proposal.phase in (ProposalPhase.ROLLED_BACK, ProposalPhase.CANCELLED):
         ended = labels.PHASE_LABELS[proposal.phase].words
         return f" Since then it was {ended}: {proposal.closed_because}"
     return ""
 
 
-def deciding(verdict: Judged) -> Sequence[SuiteReport]:
+def deciding(verdict: BaseVerdict) -> Sequence[SuiteReport]:
     """The suites that the verdict hangs on: all of a pass, else those of its own outcome."""
     suites = in_reading_order(verdict.suites)
     if verdict.outcome == "passed":
@@ -56,7 +56,7 @@ def deciding(verdict: Judged) -> Sequence[SuiteReport]:
     return [r for r in suites if r.outcome == verdict.outcome] or suites
 
 
-def _lead(verdict: Judged) -> str:
+def _lead(verdict: BaseVerdict) -> str:
     passed = sum(r.outcome == "passed" for r in verdict.suites)
     whole = len(verdict.suites)
     suites = labels.plural(whole, "suite")
@@ -75,8 +75,8 @@ def _lead(verdict: Judged) -> str:
             return f"{passed} of {suites} passed. Still open:"
 
 
-def _shown_bad(verdict: Judged) -> str:
-    costs = [cost_of(r) for r in verdict.suites if r.outcome == "failed"]
+def _shown_bad(verdict: BaseVerdict) -> str:
+    costs = [cost_figures(r) for r in verdict.suites if r.outcome == "failed"]
     if costs and all(cost is not None and cost["outcome"] == "refuted" for cost in costs):
         return "Not as cheap as was claimed"
     return "Worse than the allowed loss"
@@ -102,15 +102,18 @@ def suite_line(report: SuiteReport) -> str:
 
 def _cost(report: SuiteReport) -> str:
     """What the costs of the same items say, where the claim is about them."""
-    cost = cost_of(report)
+    cost = cost_figures(report)
     if cost is None:
         return ""
-    claimed = f"{percent(cost['min_saving'])} less was claimed"
+    claimed = f"{format_percent(cost['min_saving'])} less was claimed"
     if cost["saving"] is None:
         return f" What it saves is unknown; {claimed}."
-    found = f" Cost per item {percent(cost['saving'])} less"
+    found = f" Cost per item {format_percent(cost['saving'])} less"
     if cost["saving_low"] is not None:
-        found += f", 95 % CI {percent(cost['saving_low'])} to {percent(cost['saving_high'])}"
+        found += (
+            f", 95 % CI {format_percent(cost['saving_low'])} to "
+            f"{format_percent(cost['saving_high'])}"
+        )
     return f"{found}; {claimed}: {COST_WORDS[cost['outcome']]}."
 
 
@@ -131,7 +134,7 @@ def _crosses(report: SuiteReport) -> bool:
     return low is not None and high is not None and low <= limit <= high
 
 
-def next_step(view: ComparisonView, verdict: Judged, connections: int) -> str:
+def next_step(view: ComparisonView, verdict: BaseVerdict, connections: int) -> str:
     proposal = view.comparison.proposal
     match verdict.outcome:
         case "passed":
@@ -156,25 +159,25 @@ def next_step(view: ComparisonView, verdict: Judged, connections: int) -> str:
 
 def _after_passing(proposal: Proposal, rollout: Rollout | None, now: datetime) -> str:
     match proposal.phase:
-        case Phase.AWAITING_APPROVAL if proposal.approver is None:
+        case ProposalPhase.AWAITING_APPROVAL if proposal.approver is None:
             return (
                 f"a person other than {proposal.proposer} approves the canary, or rejects it."
             )
-        case Phase.AWAITING_APPROVAL:
+        case ProposalPhase.AWAITING_APPROVAL:
             return f"{proposal.approver} approved it; the canary opens within seconds."
-        case Phase.SHADOW:
+        case ProposalPhase.SHADOW:
             return "nothing; its shadow comes first, and the canary opens by itself after it."
-        case Phase.CANARY if rollout is not None:
+        case ProposalPhase.CANARY if rollout is not None:
             share = labels.weight(rollout.current.weight_bps)
             return f"watch the canary; it is at {share} of the traffic."
-        case Phase.PROMOTED:
+        case ProposalPhase.PROMOTED:
             when = labels.age(proposal.updated_at, now)
             return f"nothing; the candidate serves the whole route since {when}."
         case _:
             return "nothing; the proposal is closed."
 
 
-def _more(view: ComparisonView, verdict: Judged, connections: int) -> str:
+def _more(view: ComparisonView, verdict: BaseVerdict, connections: int) -> str:
     wanted = {
         r.suite: r.details.get("more_items")
         for r in verdict.suites
@@ -220,7 +223,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def _foot(found: Comparison, verdict: Judged, now: datetime) -> str:
+def _foot(found: Comparison, verdict: BaseVerdict, now: datetime) -> str:
     pairs = sum(r.n_used for r in verdict.suites)
     epochs = {plan.epochs for plan in found.proposal.plans}
     early = any(r.how == "early" for r in verdict.suites)
@@ -342,7 +345,7 @@ def stale_reason(view: ComparisonView) -> str:
     if found.proof is ProofState.STALE:
         return f"the content changed since: {found.why}"
     # Once the candidate was promoted, the verdict has done its work.
-    if proposal.phase is Phase.PROMOTED:
+    if proposal.phase is ProposalPhase.PROMOTED:
         return ""
     return f"it expired {labels.age(verdict.expires_at, view.now)}"
 

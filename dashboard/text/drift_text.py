@@ -6,7 +6,7 @@ from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.drift import text
 from harness.control.drift.reports import DriftStatus
-from harness.domain.drift.watch import CheckState
+from harness.domain.drift.watch import DriftCheckState
 
 STATES = {
     "starting": labels.Label("…", "starting", labels.Tone.NEUTRAL),
@@ -47,7 +47,7 @@ def _row(status: DriftStatus) -> tuple[str, ...]:
             change += f" ({ends[0]} to {ends[1]})"
         evidence = f"{found.share_of_limit * 100:.0f} % of the alarm level"
     ended = "–" if last is None or last.ended_at is None else labels.date_time(last.ended_at)
-    if last is not None and last.state is CheckState.NOT_MEASURED:
+    if last is not None and last.state is DriftCheckState.NOT_MEASURED:
         ended += " NOT MEASURED"
     return (
         strong(status.suite),

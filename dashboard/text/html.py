@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dashboard.text.labels import FigureChange, Label, Tone
 from harness.domain.operations.row_signatures import RowFault
-from harness.domain.pagination import INVALID
+from harness.domain.pagination import INVALID_ROWS_HINT
 
 # A longer answer is cut in the display, with a note; the CLI prints all of it.
 SHOWN_CHARACTERS = 6_000
@@ -277,7 +277,9 @@ def banner(heading: str, text: str, *, tone: Tone = Tone.UNDECIDED) -> str:
 
 def invalid(faults: Sequence[RowFault]) -> str:
     """Rows that are left out of a list."""
-    return "".join(banner(f"✕ {each.name}.", INVALID, tone=Tone.WORSE) for each in faults)
+    return "".join(
+        banner(f"✕ {each.name}.", INVALID_ROWS_HINT, tone=Tone.WORSE) for each in faults
+    )
 
 
 def loading(what: str) -> str:

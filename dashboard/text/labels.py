@@ -9,10 +9,10 @@ from typing import Final, assert_never
 from harness.control.operations.alerts import AlertView
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.evals.pins import ServedModel
-from harness.domain.evals.run import VERDICTS, Claim, Judged, SuiteRole
+from harness.domain.evals.run import VERDICTS, BaseVerdict, Claim, SuiteRole
 from harness.domain.operations.alerts import Severity
-from harness.domain.proposals.proposal import Phase
-from harness.domain.routing.kill_switch import Source, Switch
+from harness.domain.proposals.proposal import ProposalPhase
+from harness.domain.routing.kill_switch import KillSwitch, SwitchSource
 
 MINUS: Final = "−"
 # Changes below this share of the former value are called none.
@@ -56,16 +56,16 @@ VERDICT_LABELS: Final[Mapping[str, Label]] = {
     "running": Label("◷", "NOT DECIDED YET", Tone.NEUTRAL),
 }
 
-PHASE_LABELS: Final[Mapping[Phase, Label]] = {
-    Phase.PROPOSED: Label("◷", "queued for evaluation", Tone.NEUTRAL),
-    Phase.EVALUATING: Label("◷", "being evaluated", Tone.NEUTRAL),
-    Phase.AWAITING_APPROVAL: Label("?", "waits for approval", Tone.UNDECIDED),
-    Phase.SHADOW: Label("◐", "in its shadow", Tone.BETTER),
-    Phase.CANARY: Label("◐", "in canary", Tone.BETTER),
-    Phase.PROMOTED: Label("✓", "promoted", Tone.BETTER),
-    Phase.REJECTED: Label("✕", "rejected", Tone.WORSE),
-    Phase.ROLLED_BACK: Label("✕", "rolled back", Tone.WORSE),
-    Phase.CANCELLED: Label("=", "cancelled", Tone.NEUTRAL),
+PHASE_LABELS: Final[Mapping[ProposalPhase, Label]] = {
+    ProposalPhase.PROPOSED: Label("◷", "queued for evaluation", Tone.NEUTRAL),
+    ProposalPhase.EVALUATING: Label("◷", "being evaluated", Tone.NEUTRAL),
+    ProposalPhase.AWAITING_APPROVAL: Label("?", "waits for approval", Tone.UNDECIDED),
+    ProposalPhase.SHADOW: Label("◐", "in its shadow", Tone.BETTER),
+    ProposalPhase.CANARY: Label("◐", "in canary", Tone.BETTER),
+    ProposalPhase.PROMOTED: Label("✓", "promoted", Tone.BETTER),
+    ProposalPhase.REJECTED: Label("✕", "rejected", Tone.WORSE),
+    ProposalPhase.ROLLED_BACK: Label("✕", "rolled back", Tone.WORSE),
+    ProposalPhase.CANCELLED: Label("=", "cancelled", Tone.NEUTRAL),
 }
 
 ROLLOUT_LABELS: Final[Mapping[RolloutState, Label]] = {
@@ -99,18 +99,18 @@ ROLES: Final[Mapping[SuiteRole, str]] = {
 }
 
 
-def verdict_label(verdict: Judged | None) -> Label:
+def verdict_label(verdict: BaseVerdict | None) -> Label:
     return VERDICT_LABELS[verdict.outcome if verdict else "running"]
 
 
-def switch_banner(switch: Switch) -> tuple[str, str]:
+def switch_banner(switch: KillSwitch) -> tuple[str, str]:
     """Heading and text for a kill switch in force."""
     scope = "all routes" if switch.route is None else f"route {switch.route}"
     heading = f"✕ Kill switch: {switch.force} is forced for {scope}."
     match switch.source:
-        case Source.ENVIRONMENT | Source.CONFIG:
+        case SwitchSource.ENVIRONMENT | SwitchSource.CONFIG:
             end = "It ends with a router's restart without it."
-        case Source.CLI | Source.REST:
+        case SwitchSource.CLI | SwitchSource.REST:
             until = f" or at {date_time(switch.expires_at)}" if switch.expires_at else ""
             end = f"It ends with `swapgate switch lift {switch.id}`{until}."
         case _:

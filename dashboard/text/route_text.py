@@ -9,7 +9,7 @@ from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.routing import monthly_bill
 from harness.control.routing.scorecard import RouteScorecard, SuiteScore
-from harness.domain.canary.observation import Traffic
+from harness.domain.canary.observation import TrafficMinute
 
 
 def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
@@ -49,7 +49,7 @@ def score_line(found: RouteScorecard, titles: Mapping[str, str]) -> str:
     return f'<p class="note">{" · ".join(known)}</p>' if known else ""
 
 
-def last_hour(traffic: Sequence[Traffic]) -> str:
+def last_hour(traffic: Sequence[TrafficMinute]) -> str:
     """Requests, failures and cost, for a row of the overview."""
     requests = sum(t.requests for t in traffic)
     if not requests:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dashboard.text import labels
 from dashboard.text.html import Tile, VerdictCard, strong
 from harness.control.shadow.stage import ShadowStage
-from harness.gate.shadow_stage import Move
-from harness.gate.text.ramp_plan import span
+from harness.gate.shadow_stage import ShadowMove
+from harness.gate.text.ramp_plan import format_span
 
 MIRRORS = labels.Label("◐", "in its shadow", labels.Tone.BETTER)
 HELD = labels.Label("?", "its shadow is on hold", labels.Tone.UNDECIDED)
@@ -20,7 +20,7 @@ HARM_SHOWS = 0.5
 def title(stage: ShadowStage) -> str:
     """HTML: the page's first line."""
     name = strong(stage.candidate.name)
-    if stage.decided.move is Move.HOLD:
+    if stage.decided.move is ShadowMove.HOLD:
         return f"{name} waits before its canary: its shadow is on hold"
     return f"{name} is in its shadow: no user gets its answers"
 
@@ -30,9 +30,9 @@ def verdict_card(stage: ShadowStage) -> VerdictCard:
     opens = f"with its pairs and no harm the canary opens at {share}, by itself."
     mend = "mend what is named; more can be mirrored with `swapgate shadow start`."
     match stage.decided.move:
-        case Move.HOLD:
+        case ShadowMove.HOLD:
             return VerdictCard(label=HELD, lead=stage.decided.reason, next_step=mend)
-        case Move.REJECT:
+        case ShadowMove.REJECT:
             return VerdictCard(label=HARM, lead=stage.decided.reason)
         case _:
             return VerdictCard(label=MIRRORS, lead=stage.decided.reason, next_step=opens)
@@ -42,7 +42,7 @@ def tiles(stage: ShadowStage) -> Sequence[Tile]:
     policy, status = stage.policy, stage.status
     pairs = status.pairs if status else 0
     mirrored = status.mirrored if status else 0
-    when = f"about {span(stage.eta_s)} more" if stage.eta_s is not None else ""
+    when = f"about {format_span(stage.eta_s)} more" if stage.eta_s is not None else ""
     live = f"of {labels.weight(policy.share_bps)} of the callers" if stage.live else "no more"
     return (
         Tile("Compared pairs", f"{pairs:,} of {policy.min_pairs:,}", below=when),

@@ -9,16 +9,16 @@ from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.canary import operations
 from harness.control.proposals.comparison import CanaryStatus
-from harness.domain.canary.rollout import Rollout, RolloutState, Signal
+from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 
 # In the order of the page: label and icon.
-BUTTONS: Mapping[Signal, tuple[str, str]] = {
-    Signal.PAUSE: ("Pause", ":material/pause:"),
-    Signal.RESUME: ("Resume", ":material/play_arrow:"),
-    Signal.ADVANCE: ("One step on", ":material/skip_next:"),
-    Signal.PROMOTE: ("Promote now", ":material/verified:"),
-    Signal.FINISH: ("Finish the bake", ":material/flag:"),
-    Signal.ABORT: ("Abort the canary", ":material/block:"),
+BUTTONS: Mapping[RolloutSignal, tuple[str, str]] = {
+    RolloutSignal.PAUSE: ("Pause", ":material/pause:"),
+    RolloutSignal.RESUME: ("Resume", ":material/play_arrow:"),
+    RolloutSignal.ADVANCE: ("One step on", ":material/skip_next:"),
+    RolloutSignal.PROMOTE: ("Promote now", ":material/verified:"),
+    RolloutSignal.FINISH: ("Finish the bake", ":material/flag:"),
+    RolloutSignal.ABORT: ("Abort the canary", ":material/block:"),
 }
 ENDED = "It has ended, so there is nothing to pause, resume or abort."
 BAKES = "It is promoted: only its bake can be finished, or the old model brought back."
@@ -34,7 +34,7 @@ def show_controls(status: CanaryStatus) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         for signal in visible_signals(status.rollout, faults=bool(status.faults)):
             label, icon = BUTTONS[signal]
-            if signal is Signal.ABORT and status.rollout.baking:
+            if signal is RolloutSignal.ABORT and status.rollout.baking:
                 label = "Bring the old model back"
             if st.button(label, icon=icon, disabled=signal in why, key=f"hand-{signal.value}"):
                 confirm(status, signal)
@@ -43,14 +43,18 @@ def show_controls(status: CanaryStatus) -> None:
             st.html(html.note(" ".join(told)), width="content")
 
 
-def visible_signals(rollout: Rollout, *, faults: bool = False) -> list[Signal]:
+def visible_signals(rollout: Rollout, *, faults: bool = False) -> list[RolloutSignal]:
     """The buttons of this state. faults: of a router, which `resume` acknowledges."""
     if rollout.baking:
-        return [*([Signal.RESUME] if faults else []), Signal.FINISH, Signal.ABORT]
-    return [each for each in BUTTONS if each is not Signal.FINISH]
+        return [
+            *([RolloutSignal.RESUME] if faults else []),
+            RolloutSignal.FINISH,
+            RolloutSignal.ABORT,
+        ]
+    return [each for each in BUTTONS if each is not RolloutSignal.FINISH]
 
 
-def disabled_reasons(status: CanaryStatus) -> dict[Signal, str]:
+def disabled_reasons(status: CanaryStatus) -> dict[RolloutSignal, str]:
     """Each move that cannot be made now, with its reason."""
     rollout = status.rollout
     if rollout.baking:
@@ -60,17 +64,17 @@ def disabled_reasons(status: CanaryStatus) -> dict[Signal, str]:
         return dict.fromkeys(BUTTONS, ENDED)
     found = {}
     if rollout.state is RolloutState.PAUSED:
-        found[Signal.PAUSE] = PAUSED
+        found[RolloutSignal.PAUSE] = PAUSED
     elif not status.faults:
-        found[Signal.RESUME] = NOT_PAUSED
-    if status.action.signal is Signal.HARM:
-        found |= {Signal.ADVANCE: HARM, Signal.PROMOTE: HARM}
+        found[RolloutSignal.RESUME] = NOT_PAUSED
+    if status.action.signal is RolloutSignal.HARM:
+        found |= {RolloutSignal.ADVANCE: HARM, RolloutSignal.PROMOTE: HARM}
     elif rollout.last_step:
-        found[Signal.ADVANCE] = LAST
+        found[RolloutSignal.ADVANCE] = LAST
     return found
 
 
-def effect(status: CanaryStatus, signal: Signal) -> str:
+def effect(status: CanaryStatus, signal: RolloutSignal) -> str:
     """What the move does, with the percents and the models."""
     rollout, new, old = status.rollout, status.candidate.name, status.incumbent.name
     share = labels.weight(rollout.current.weight_bps)
@@ -83,24 +87,29 @@ def effect(status: CanaryStatus, signal: Signal) -> str:
         "proposal."
     )
     effects = {
-        Signal.PAUSE: f"{share} of the traffic stays with {new}; it does not go up until "
+        RolloutSignal.PAUSE: f"{share} of the traffic stays with {new}; it does not go up "
+        "until "
         "somebody resumes.",
-        Signal.RESUME: f"The step at {share} for {new} starts anew, with its whole time."
+        RolloutSignal.RESUME: f"The step at {share} for {new} starts anew, with its whole time."
         if rollout.state is RolloutState.PAUSED
         else "You looked at the routers' faults: step and time stay, and it goes on.",
-        Signal.ADVANCE: f"From {share} to {_next(rollout)} for {new}, whatever the evidence "
+        RolloutSignal.ADVANCE: f"From {share} to {_next(rollout)} for {new}, whatever the "
+        "evidence "
         "still lacks.",
-        Signal.PROMOTE: f"From {share} to 100 % for {new}, without the other steps.{bake}",
-        Signal.FINISH: f"From {kept} to 0 % for {old}: {new} serves everybody, and late harm "
+        RolloutSignal.PROMOTE: (
+            f"From {share} to 100 % for {new}, without the other steps.{bake}"
+        ),
+        RolloutSignal.FINISH: f"From {kept} to 0 % for {old}: {new} serves everybody, and "
+        "late harm "
         "is not watched for any more.",
-        Signal.ABORT: back,
+        RolloutSignal.ABORT: back,
     }
     return effects[signal]
 
 
-def objections(status: CanaryStatus, signal: Signal) -> Sequence[str]:
+def objections(status: CanaryStatus, signal: RolloutSignal) -> Sequence[str]:
     """What the data say against the move, for whoever overrules them."""
-    overrules = signal in (Signal.ADVANCE, Signal.PROMOTE)
+    overrules = signal in (RolloutSignal.ADVANCE, RolloutSignal.PROMOTE)
     return status.explanation.against if overrules else ()
 
 
@@ -111,7 +120,7 @@ def _next(rollout: Rollout) -> str:
 
 
 @st.dialog("Are you sure?")
-def confirm(status: CanaryStatus, signal: Signal) -> None:
+def confirm(status: CanaryStatus, signal: RolloutSignal) -> None:
     rollout = status.rollout
     words = f"<p>Route {strong(rollout.route)}. {escape(effect(status, signal))}</p>"
     st.html(html.block(words))

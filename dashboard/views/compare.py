@@ -14,7 +14,7 @@ from dashboard.text.html import escape, strong
 from dashboard.views import format_failures
 from harness.control.routing import monthly_bill
 from harness.domain.evals.run import SuiteReport
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.proposal import ProposalPhase
 
 ROW_PX, ROWS = 35, 6
 
@@ -91,19 +91,19 @@ def next_button(view: ComparisonView) -> None:
     route = {"route": proposal.route}
     again = {**route, "candidate": view.comparison.candidate.name}
     match proposal.phase:
-        case Phase.CANARY:
+        case ProposalPhase.CANARY:
             step = ("Watch the canary", ":material/monitor_heart:", "views/canary.py", route)
             why = "It goes up by itself while it does no harm, and back at once when it does."
-        case Phase.SHADOW:
+        case ProposalPhase.SHADOW:
             step = ("Watch the shadow", ":material/monitor_heart:", "views/canary.py", route)
             why = "It answers users' requests, and nobody gets the answers yet."
-        case Phase.AWAITING_APPROVAL:
+        case ProposalPhase.AWAITING_APPROVAL:
             step = ("Go to the approval", ":material/gavel:", "views/proposals.py", {})
             why = f"Whoever approves must not be {proposal.proposer}, who proposed it."
-        case Phase.PROMOTED:
+        case ProposalPhase.PROMOTED:
             step = ("See the route's history", ":material/history:", "views/routes.py", route)
             why = "The former model can be brought back there."
-        case Phase.PROPOSED | Phase.EVALUATING:
+        case ProposalPhase.PROPOSED | ProposalPhase.EVALUATING:
             return
         case _:
             step = ("Propose again", ":material/add:", "views/proposals.py", again)

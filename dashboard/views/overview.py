@@ -14,7 +14,7 @@ from harness.control.operations import listings
 from harness.control.operations.alerts import AlertView
 from harness.control.proposals.comparison import RouteStatus
 from harness.domain.operations.alerts import AlertKind, Severity
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.proposal import ProposalPhase
 
 MOST_ALERTS: Final = 5
 
@@ -135,7 +135,7 @@ def _proof(status: RouteStatus, now: datetime) -> str:
 def _links(status: RouteStatus) -> None:
     with st.container(horizontal=True):
         proposal = status.open_proposal
-        if proposal is not None and proposal.phase is Phase.AWAITING_APPROVAL:
+        if proposal is not None and proposal.phase is ProposalPhase.AWAITING_APPROVAL:
             st.page_link(
                 "views/proposals.py", label="Decide", icon=":material/gavel:",
                 query_params={"state": "open"},

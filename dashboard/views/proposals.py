@@ -16,7 +16,7 @@ from harness.control.proposals import estimate, review, rule_widening, submissio
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Claim
 from harness.domain.operations.access import Actor
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.proposal import ProposalPhase
 
 STATES = ("open", "decided", "all")
 
@@ -69,7 +69,7 @@ def _state() -> str:
 
 
 def _answer(rows: Sequence[ProposalRow], total: int) -> tuple[str, str]:
-    waiting = [r for r in rows if r.proposal.phase is Phase.AWAITING_APPROVAL]
+    waiting = [r for r in rows if r.proposal.phase is ProposalPhase.AWAITING_APPROVAL]
     undecided = [r for r in waiting if r.proposal.approver is None]
     opened = sum(r.proposal.open for r in rows)
     note = f"{labels.plural(opened, 'open proposal')} of {total:,}"
@@ -145,7 +145,7 @@ def _why_no_approval(row: ProposalRow, actor: Actor | None, now: datetime) -> st
 
 def _buttons(row: ProposalRow, now: datetime) -> None:
     proposal, actor = row.proposal, current_user.signed_in()
-    if proposal.phase is Phase.AWAITING_APPROVAL and proposal.approver is None:
+    if proposal.phase is ProposalPhase.AWAITING_APPROVAL and proposal.approver is None:
         why = _why_no_approval(row, actor, now)
         key = proposal.id
         if st.button("Approve", key=f"approve-{key}", type="primary", disabled=bool(why)):
@@ -154,7 +154,11 @@ def _buttons(row: ProposalRow, now: datetime) -> None:
             reject(row)
         if why:
             st.html(html.note(why), width="content")
-    early = proposal.phase in (Phase.PROPOSED, Phase.EVALUATING, Phase.SHADOW)
+    early = proposal.phase in (
+        ProposalPhase.PROPOSED,
+        ProposalPhase.EVALUATING,
+        ProposalPhase.SHADOW,
+    )
     if early and st.button("Cancel", key=f"cancel-{proposal.id}"):
         cancel(row)
 

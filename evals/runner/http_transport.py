@@ -11,7 +11,7 @@ from aiohttp.resolver import ThreadedResolver
 
 from harness.domain.errors import InputError, NoAnswer
 from harness.domain.providers.api_base_rules import may_connect
-from harness.domain.providers.headers import call_headers, check_sendable
+from harness.domain.providers.headers import check_request_headers, request_headers
 from harness.domain.routing.target import Provider
 from harness.ports import Posted
 
@@ -32,7 +32,7 @@ class HttpTransport:
         allowed: Collection[str] = (),
     ) -> None:
         self._provider, self._key = provider, api_key or ""
-        self._headers = call_headers(provider, self._key)
+        self._headers = request_headers(provider, self._key)
         self._connections = connections
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=CONNECT_S)
         self._allowed = allowed
@@ -41,7 +41,7 @@ class HttpTransport:
     async def post(self, path: str, body: bytes) -> Posted:
         """Raises NoAnswer."""
         try:
-            check_sendable(self._provider, self._key)
+            check_request_headers(self._provider, self._key)
         except InputError as error:
             raise NoAnswer(str(error), again=False) from None
         try:

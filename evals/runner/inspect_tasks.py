@@ -39,8 +39,8 @@ from evals.suites.items import file_sha256
 from evals.suites.suite import Suite, load_suite, task_file
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evals.item_overlap import fingerprint
-from harness.domain.evals.pins import ServedModel, told
+from harness.domain.evals.item_overlap import texts_fingerprint
+from harness.domain.evals.pins import ServedModel, named_models
 from harness.domain.evals.run import SuitePin
 from harness.domain.settings import SuiteSettings
 
@@ -120,7 +120,7 @@ def calls_of(output: ModelOutput) -> list[AnswerToolCall]:
 
 def served_labels(heard: Iterable[ServedModel]) -> tuple[str, str]:
     """Model and build; of several that were heard for one sample, all of them."""
-    known = told(heard)
+    known = named_models(heard)
     builds = {each.build for each in known if each.build}
     return ", ".join(sorted({each.model for each in known})), ", ".join(sorted(builds))
 
@@ -339,7 +339,7 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
         scorer=f"task:{chosen}@{sha256[:12]}/{options}",
         template=f"inspect_ai {version}",
         items=len(samples),
-        texts=fingerprint(map(_asked, samples.values())),
+        texts=texts_fingerprint(map(_asked, samples.values())),
     )
     return TaskSuite(settings, inner, samples, pin)
 

@@ -12,7 +12,7 @@ from evals.suites.suite import Suite
 from harness.domain.content_hash import digest
 from harness.domain.errors import JudgeUnfit
 from harness.domain.settings import JudgeSettings, SuiteSettings
-from harness.gate.offline.kappa import Agreement, cohens_kappa
+from harness.gate.offline.kappa import RaterAgreement, cohens_kappa
 from harness.ports import Clock
 
 ABSTAINED = -1  # a category of its own: no person's
@@ -27,18 +27,18 @@ class CalibrationCache:
     folder: Path
     clock: Clock
 
-    def recent(self, key: str, max_age_s: float) -> Agreement | None:
+    def recent(self, key: str, max_age_s: float) -> RaterAgreement | None:
         """None when there is none so new, or it cannot be read."""
         now = self.clock.now().timestamp()
         try:
             found = json.loads(self._file(key).read_text(encoding="utf-8"))
             # A clock that was set back must not make an old one good for ever.
             fresh = now - max_age_s < found.pop("at") <= now
-            return Agreement(**found) if fresh else None
+            return RaterAgreement(**found) if fresh else None
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
-    def keep(self, key: str, found: Agreement) -> None:
+    def keep(self, key: str, found: RaterAgreement) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         # Another worker may write the same measurement just now.
         part = self._file(key).with_suffix(f".{os.getpid()}.part")
@@ -61,7 +61,7 @@ async def confirm_agreement(
     *,
     checks: CalibrationCache | None,
     connections: int,
-) -> Agreement | None:
+) -> RaterAgreement | None:
     """The agreement, measured now or lately; None for a suite without references.
 
     checks: where measurements are kept; None for nowhere. Raises JudgeUnfit.
@@ -90,7 +90,7 @@ def _key(suite: Suite) -> str:
 
 async def _measured(
     suite: Suite, judging: AnswerJudge, judge: JudgeSettings, connections: int
-) -> Agreement:
+) -> RaterAgreement:
     assert judge.references is not None  # noqa: S101 - confirm has looked
     references = load_references(judge.references)
     gate = asyncio.Semaphore(connections)
@@ -110,7 +110,7 @@ async def _measured(
     return cohens_kappa([each for each in ratings if not isinstance(each, NotJudged)])
 
 
-def agreement_text(suite: SuiteSettings, found: Agreement) -> str:
+def agreement_text(suite: SuiteSettings, found: RaterAgreement) -> str:
     """The figure as people read it."""
     assert suite.judge is not None  # noqa: S101 - confirm has looked
     if found.kappa is None or found.low is None or found.high is None:
@@ -126,7 +126,7 @@ def agreement_text(suite: SuiteSettings, found: Agreement) -> str:
     )
 
 
-def _demand(suite: SuiteSettings, judge: JudgeSettings, found: Agreement) -> None:
+def _demand(suite: SuiteSettings, judge: JudgeSettings, found: RaterAgreement) -> None:
     """Raises JudgeUnfit with the figure in words."""
     if found.kappa is None:
         raise JudgeUnfit(agreement_text(suite, found))

@@ -21,9 +21,9 @@ from evals.runner.chat_completions import (
 from evals.runner.http_transport import HttpTransport
 from evals.runner.rate_gate import RateGate
 from harness.domain.errors import InputError, NoAnswer, UpstreamError
-from harness.domain.providers.api_base_rules import check_base_url
-from harness.domain.providers.kinds import with_limit_named
-from harness.domain.providers.secret_encodings import hidden
+from harness.domain.providers.api_base_rules import check_api_base
+from harness.domain.providers.kinds import rename_answer_limit
+from harness.domain.providers.secret_encodings import hide_secret
 from harness.domain.reliability.retry import retry_after_s
 from harness.domain.routing.target import Provider
 from harness.ports import Posted, ProviderCallsFactory
@@ -103,7 +103,7 @@ class ProviderClient:
 
     async def ask(self, body: Mapping[str, Any]) -> TimedReply:
         """Raises ProviderFailed when the last retry has failed, or none is worth it."""
-        sent = with_limit_named(body, self._kind)
+        sent = rename_answer_limit(body, self._kind)
         found, seconds = await self._asked("/chat/completions", sent, parse_reply)
         return TimedReply(found, seconds)
 
@@ -172,7 +172,7 @@ class ProviderClient:
     async def _post(self, path: str, request: bytes, body: Mapping[str, Any]) -> bytes:
         """body: what the request says. Raises _Attempt."""
         try:
-            check_base_url(self._base, self._allowed)
+            check_api_base(self._base, self._allowed)
             posted = await self._calls.post(path, request)
         except InputError as error:
             raise _AttemptFailed(str(error), retry=False) from None
@@ -218,7 +218,7 @@ def _share(one: str, other: str, length: int) -> bool:
 
 def _spells(words: str, secret: str) -> bool:
     said = words.encode("utf-8", "surrogatepass")
-    return hidden(said, secret) != said
+    return hide_secret(said, secret) != said
 
 
 def _time_of(answer: Posted) -> datetime:

@@ -18,8 +18,8 @@ from harness.domain.reliability.rate_limits import (
     RateDecision,
     RateLimit,
     RateState,
-    admit,
-    settle,
+    admit_request,
+    settle_request,
 )
 from harness.ports import RateBook
 
@@ -101,7 +101,7 @@ class RateGate:
         decided: list[RateDecision] = []
 
         def change(state: RateState) -> RateState:
-            decided.append(admit(state, self.limit, tokens, now))
+            decided.append(admit_request(state, self.limit, tokens, now))
             return decided[-1].state
 
         self.book.change(self.provider, change)
@@ -112,7 +112,7 @@ class RateGate:
             now = time.monotonic()
             self.book.change(
                 self.provider,
-                lambda state: settle(
+                lambda state: settle_request(
                     state, self.limit, estimated=estimated, actual=actual, now=now
                 ),
             )

@@ -7,9 +7,9 @@ from typing import Any, Final
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
-from harness.domain.bounded_regex import TimedPattern
+from harness.domain.bounded_regex import BoundedPattern
 
-_timed = cache(TimedPattern)
+_timed = cache(BoundedPattern)
 
 
 def _pattern(

@@ -5,7 +5,7 @@ import json
 from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, right_or_wrong
 from evals.scorers.unwrap import non_blank_lines, unwrap_layers
 from evals.suites.items import Item
-from harness.domain.bounded_regex import TimedPattern
+from harness.domain.bounded_regex import BoundedPattern
 from harness.domain.errors import InputError, PatternTooSlow
 
 
@@ -43,8 +43,8 @@ def exact(answer: str, item: Item, options: Options) -> ScoreResult:
     return right_or_wrong(strict=False, lenient=False)
 
 
-def _pattern(item: Item, options: Options) -> TimedPattern:
-    return TimedPattern(options["pattern"] or written(item.target), options["ignore_case"])
+def _pattern(item: Item, options: Options) -> BoundedPattern:
+    return BoundedPattern(options["pattern"] or written(item.target), options["ignore_case"])
 
 
 def check_regex(item: Item, options: Options) -> str | None:
@@ -68,7 +68,7 @@ def regex(answer: str, item: Item, options: Options) -> ScoreResult:
         return UNSCORED
 
 
-def _matched(answer: str, pattern: TimedPattern) -> ScoreResult:
+def _matched(answer: str, pattern: BoundedPattern) -> ScoreResult:
     strict = pattern.matches_whole(answer.strip())
     if strict or not pattern.matches_in(answer):
         return right_or_wrong(strict=strict, lenient=strict)

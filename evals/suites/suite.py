@@ -30,8 +30,8 @@ from evals.suites.judge_references import load_references
 from evals.suites.request_fields import check_fields, merge_fields
 from harness.domain.content_hash import digest
 from harness.domain.errors import ConfigError, InputError, NotFound
-from harness.domain.evals.item_overlap import fingerprint
-from harness.domain.evals.run import JUDGED_BY, SuitePin
+from harness.domain.evals.item_overlap import texts_fingerprint
+from harness.domain.evals.run import JUDGE_SEPARATOR, SuitePin
 from harness.domain.settings import SuiteSettings
 
 # Part of the scorer's pin, so that every verdict on it shows how its answers' code ran.
@@ -138,7 +138,7 @@ def load_suite(settings: SuiteSettings) -> Suite:
         + _judge_pin(settings),
         template=_asked_sha256(settings)[:16],
         items=len(items),
-        texts=fingerprint(map(canonical_text, items.values())),
+        texts=texts_fingerprint(map(canonical_text, items.values())),
     )
     return Suite(settings, items, judge, options, left_out, pin)
 
@@ -174,7 +174,7 @@ def _judge_pin(settings: SuiteSettings) -> str:
     references = file_sha256(judge.references) if judge.references else ""
     decides = [judge.attempts, judge.max_output_tokens, references]
     trusted = [judge.min_agreement, judge.levels] if references else []
-    return f"{JUDGED_BY}{judge.target.id}/{digest([decides, trusted])[:8]}"
+    return f"{JUDGE_SEPARATOR}{judge.target.id}/{digest([decides, trusted])[:8]}"
 
 
 def _asked_sha256(settings: SuiteSettings) -> str:

@@ -13,7 +13,7 @@ from harness.api.failed_attempts import FailedAttempts
 from harness.api.json_answers import JsonAnswer, problem
 from harness.control.operations import keys
 from harness.domain.errors import NotAllowed
-from harness.domain.operations.access import MANAGEMENT_PREFIX, Actor, Role
+from harness.domain.operations.access import MANAGEMENT_KEY_PREFIX, Actor, Role
 from harness.domain.operations.client_address import client_address
 from harness.ports import Clock, Store
 
@@ -74,8 +74,8 @@ class Authenticated:
             token.encode(), (locks.metrics_token or "").encode()
         ):
             return SCRAPER
-        if not token.startswith(MANAGEMENT_PREFIX):
-            raise NotAllowed(f"send `Authorization: Bearer {MANAGEMENT_PREFIX}…`")
+        if not token.startswith(MANAGEMENT_KEY_PREFIX):
+            raise NotAllowed(f"send `Authorization: Bearer {MANAGEMENT_KEY_PREFIX}…`")
         return await run_in_threadpool(
             keys.authenticate, locks.store, token, secret=locks.secret
         )

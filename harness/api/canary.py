@@ -12,7 +12,7 @@ from harness.control.canary.duration_estimate import RampPlan
 from harness.control.canary.operations import operate, operate_with_warnings
 from harness.control.proposals import comparison
 from harness.control.proposals.comparison import CanaryStatus
-from harness.domain.canary.rollout import Rollout, Signal
+from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.errors import NotFound
 from harness.domain.pagination import Page
 
@@ -49,19 +49,19 @@ def plan_canary(who: CallerParam, route: str, policy: str | None = None) -> Ramp
 @endpoint(router, "POST", "/canaries/{route}/pause")
 def pause_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
     """Hold the share where it is until a person resumes or aborts; with a reason."""
-    return _operate(who, route, Signal.PAUSE, body)
+    return _operate(who, route, RolloutSignal.PAUSE, body)
 
 
 @endpoint(router, "POST", "/canaries/{route}/resume")
 def resume_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
     """Let one that is paused, or held after a fault of a router, go on; with a reason."""
-    return _operate(who, route, Signal.RESUME, body)
+    return _operate(who, route, RolloutSignal.RESUME, body)
 
 
 @endpoint(router, "POST", "/canaries/{route}/abort")
 def abort_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
     """Back to the incumbent; in a bake, to the one before. Needs a reason, no proof."""
-    return _operate(who, route, Signal.ABORT, body)
+    return _operate(who, route, RolloutSignal.ABORT, body)
 
 
 @endpoint(router, "POST", "/canaries/{route}/advance")
@@ -69,7 +69,7 @@ def advance_canary(
     who: CallerParam, route: str, body: CanaryOperationBody
 ) -> CanaryOperationResult:
     """One step on, with a reason, whatever the evidence still lacks, and with its warnings."""
-    return _overrule(who, route, Signal.ADVANCE, body)
+    return _overrule(who, route, RolloutSignal.ADVANCE, body)
 
 
 @endpoint(router, "POST", "/canaries/{route}/promote")
@@ -77,23 +77,23 @@ def promote_canary(
     who: CallerParam, route: str, body: CanaryOperationBody
 ) -> CanaryOperationResult:
     """Now, with a reason: needs the passed verdict, and another person than the proposer."""
-    return _overrule(who, route, Signal.PROMOTE, body)
+    return _overrule(who, route, RolloutSignal.PROMOTE, body)
 
 
 @endpoint(router, "POST", "/canaries/{route}/finish")
 def finish_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
     """End the bake, with a reason: the promotion stands."""
-    return _operate(who, route, Signal.FINISH, body)
+    return _operate(who, route, RolloutSignal.FINISH, body)
 
 
 def _operate(
-    who: CallerParam, route: str, signal: Signal, body: CanaryOperationBody
+    who: CallerParam, route: str, signal: RolloutSignal, body: CanaryOperationBody
 ) -> Rollout:
     return operate(who.ctx, who.actor, route, signal, body.reason, seen=body.version)
 
 
 def _overrule(
-    who: CallerParam, route: str, signal: Signal, body: CanaryOperationBody
+    who: CallerParam, route: str, signal: RolloutSignal, body: CanaryOperationBody
 ) -> CanaryOperationResult:
     done = operate_with_warnings(
         who.ctx, who.actor, route, signal, body.reason, seen=body.version

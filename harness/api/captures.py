@@ -9,7 +9,7 @@ from harness.api.request_fields import CaptureQuery, PurgeQuery
 from harness.control.operations import captures, listings
 from harness.control.operations.captures import CaptureSummary
 from harness.domain.pagination import Page
-from harness.domain.privacy.capture import Captured
+from harness.domain.privacy.capture import CapturedRequest
 
 router = APIRouter()
 
@@ -23,7 +23,7 @@ def list_captures(
 
 
 @endpoint(router, "GET", "/captures/{capture}")
-def show_capture(who: CallerParam, capture: str) -> Captured:
+def show_capture(who: CallerParam, capture: str) -> CapturedRequest:
     """With its content. Needs an approver; the audit log notes it."""
     return captures.read_capture(who.ctx, who.actor, capture)
 

@@ -20,10 +20,10 @@ from harness.control.providers.credentials import (
     ProviderCredentials,
 )
 from harness.domain.pagination import Page
-from harness.domain.providers.credentials import LONGEST_VALUE
+from harness.domain.providers.credentials import MAX_VALUE_LENGTH
 
 router = APIRouter()
-Secret = Annotated[SecretStr, Field(max_length=LONGEST_VALUE + 100)]
+Secret = Annotated[SecretStr, Field(max_length=MAX_VALUE_LENGTH + 100)]
 
 
 class CredentialBody(Body):

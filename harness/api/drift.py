@@ -11,7 +11,7 @@ from harness.api.request_fields import DriftAcceptBody, DriftQuery, DriftRunBody
 from harness.control.drift import operations, reports
 from harness.control.drift.reports import DriftReport, DriftStatus
 from harness.control.operations import listings
-from harness.domain.drift.watch import Check, Watch
+from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.pagination import Page
 
 router = APIRouter()
@@ -22,8 +22,8 @@ ALL_SUITES = DriftRunBody()
 class DriftRun:
     """A run of the drift watch. check: with each item's score."""
 
-    watch: Watch
-    check: Check
+    watch: DriftWatch
+    check: DriftCheck
 
 
 @endpoint(router, "GET", "/drift")
@@ -46,7 +46,9 @@ def route_drift(who: CallerParam, route: str) -> Page[DriftReport]:
 
 
 @endpoint(router, "POST", "/routes/{route}/drift/run", status=201)
-def run_drift(who: CallerParam, route: str, body: DriftRunBody = ALL_SUITES) -> Page[Check]:
+def run_drift(
+    who: CallerParam, route: str, body: DriftRunBody = ALL_SUITES
+) -> Page[DriftCheck]:
     """Ask the incumbent again at once."""
     return json_answer(
         operations.start_checks(who.ctx, who.actor, route, suite=body.suite or "")
@@ -54,7 +56,7 @@ def run_drift(who: CallerParam, route: str, body: DriftRunBody = ALL_SUITES) -> 
 
 
 @endpoint(router, "POST", "/routes/{route}/drift/accept")
-def accept_drift(who: CallerParam, route: str, body: DriftAcceptBody) -> Page[Watch]:
+def accept_drift(who: CallerParam, route: str, body: DriftAcceptBody) -> Page[DriftWatch]:
     """Measure a new baseline of how it answers now. Needs an approver and a reason."""
     return json_answer(
         operations.accept_baseline(

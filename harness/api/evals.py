@@ -12,7 +12,7 @@ from harness.control.evals import worker_supervision
 from harness.control.operations import listings, lookup
 from harness.control.operations.lookup import SuiteSummary
 from harness.control.proposals import comparison
-from harness.domain.evals.run import Budget, EvalRun, Sample, Verdict
+from harness.domain.evals.run import EvalRun, RunBudget, Sample, Verdict
 from harness.domain.pagination import Page
 
 router = APIRouter()
@@ -48,7 +48,7 @@ def start_eval(who: BodyFactory, body: EvalBody) -> EvalRun:
         body.suite,
         body.target,
         items=body.items,
-        budget=Budget(body.max_tokens, body.max_cost_usd),
+        budget=RunBudget(body.max_tokens, body.max_cost_usd),
     )
 
 

@@ -14,7 +14,7 @@ from harness.api.json_answers import JsonAnswer
 from harness.app.installation import Installation
 from harness.control.context import Context
 from harness.control.proposals import comparison, submission
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.proposal import ProposalPhase
 
 log = structlog.get_logger("swapgate.api")
 router = APIRouter(include_in_schema=False)
@@ -71,7 +71,7 @@ class _MetricsCollector(Collector):
             "swapgate_proposals", "Proposals by phase.", labels=["phase"]
         )
         counts = submission.count_phases(self._ctx)
-        for phase in Phase:
+        for phase in ProposalPhase:
             family.add_metric([phase.value], counts.get(phase, 0))
         return family
 

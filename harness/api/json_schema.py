@@ -9,7 +9,7 @@ from enum import Enum, IntEnum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from harness.control.serialize import HIDDEN, shown_name
-from harness.domain.evals.run import VERDICTS, Judged
+from harness.domain.evals.run import VERDICTS, BaseVerdict
 from harness.domain.pagination import Page
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
@@ -99,7 +99,7 @@ def _derived(kind: type) -> Schema:
     text = {"type": "string"}
     if issubclass(kind, Target):
         return {"id": text, "name": text}
-    if issubclass(kind, Judged):
+    if issubclass(kind, BaseVerdict):
         outcome = kind.outcome if kind in VERDICTS.values() else None
         return {"verdict": {"const": outcome} if outcome else text, "words": text}
     if issubclass(kind, Route):

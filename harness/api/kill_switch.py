@@ -9,7 +9,7 @@ from harness.api.request_fields import OverruleBody, SwitchBody
 from harness.control.operations import listings
 from harness.control.routing import kill_switch
 from harness.domain.pagination import Page
-from harness.domain.routing.kill_switch import Source, Switch, force_of
+from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
 from harness.ports import SwitchRecord
 
 router = APIRouter()
@@ -22,11 +22,11 @@ def list_switches(who: CallerParam, piece: PathPart) -> Page[SwitchRecord]:
 
 
 @endpoint(router, "POST", "/switches", status=201)
-def throw_switch(who: BodyFactory, body: SwitchBody) -> Switch:
+def throw_switch(who: BodyFactory, body: SwitchBody) -> KillSwitch:
     """In force on every router within two seconds. Needs an approver, and no proof."""
     lasts = None if body.for_s is None else timedelta(seconds=body.for_s)
-    wanted = kill_switch.SwitchRequest(force_of(body.force), body.reason, body.route, lasts)
-    return kill_switch.throw_switch(who.ctx, who.actor, wanted, source=Source.REST)
+    wanted = kill_switch.SwitchRequest(parse_force(body.force), body.reason, body.route, lasts)
+    return kill_switch.throw_switch(who.ctx, who.actor, wanted, source=SwitchSource.REST)
 
 
 @endpoint(router, "POST", "/switches/{switch}/lift")

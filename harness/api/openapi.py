@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from harness.api.json_schema import SchemaComponents
-from harness.domain.operations.access import MANAGEMENT_PREFIX
+from harness.domain.operations.access import MANAGEMENT_KEY_PREFIX
 
 ERROR: Final = {
     "type": "object",
@@ -54,7 +54,7 @@ def document(
         "key": {
             "type": "http",
             "scheme": "bearer",
-            "description": f"a management key, {MANAGEMENT_PREFIX}…",
+            "description": f"a management key, {MANAGEMENT_KEY_PREFIX}…",
         }
     }
     result["security"] = [{"key": []}]

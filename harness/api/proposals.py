@@ -26,8 +26,8 @@ from harness.control.proposals.format_failures import FormatFailure, find_format
 from harness.control.proposals.review import ProposalReview
 from harness.control.proposals.submission import ProposalPreview
 from harness.control.shadow.stage import ShadowStage
-from harness.domain.evals.cost_forecast import Forecast
-from harness.domain.evals.pins import Served
+from harness.domain.evals.cost_forecast import CostForecast
+from harness.domain.evals.pins import ServedModels
 from harness.domain.evals.run import EvalRun, SuitePin, SuitePlan, Verdict
 from harness.domain.operations.access import Role
 from harness.domain.pagination import Page
@@ -52,7 +52,7 @@ class SuiteComparison:
     candidate_samples: int
     judging: JudgingCost
     pin: SuitePin
-    served: Served
+    served: ServedModels
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class ProposalComparison:
     suites: Sequence[SuiteComparison]
     incumbent_figures: ArmFigures
     candidate_figures: ArmFigures
-    forecast: Forecast
+    forecast: CostForecast
     savings: Savings | None
     standing: ProofValidity | None
     lost_by_form: Sequence[FormatFailure]

@@ -11,19 +11,19 @@ from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.evals.run import Claim, RunState, SuiteRole
 from harness.domain.pagination import PageRequest
-from harness.domain.privacy.capture import LONGEST_DAYS, MOST_PER_DAY
+from harness.domain.privacy.capture import MAX_KEEP_DAYS, MAX_PER_DAY
 from harness.domain.reliability.key_limits import KeyLimits
-from harness.domain.routing.keep_warm import MOST_BPS
+from harness.domain.routing.keep_warm import MAX_KEEP_WARM_BPS
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import (
     BUCKETS,
-    OWN_LIMITS,
-    Commit,
+    ROUTE_TIMEOUTS,
     OnBadEvent,
     OnContentPolicy,
     RouteSettings,
     RouteSuite,
     Stakes,
+    StreamCommit,
 )
 from harness.domain.routing.target import RequestPatch
 from harness.domain.settings import TargetSeed
@@ -119,17 +119,17 @@ class RouteBody(Body):
     policy: Name = "default"
     total_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
     on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
-    keep_warm_bps: Annotated[int, Field(ge=0, le=MOST_BPS)] = 0
+    keep_warm_bps: Annotated[int, Field(ge=0, le=MAX_KEEP_WARM_BPS)] = 0
     side_effects: bool = False
     data_class: Annotated[str, Field(max_length=200)] = ""
     task: Annotated[str, Field(max_length=200)] = ""
     capture_bps: Annotated[int, Field(ge=0, le=BUCKETS)] = 0
-    capture_per_day: Annotated[int, Field(ge=1, le=MOST_PER_DAY)] = 200
-    capture_keep_days: Annotated[float, Field(gt=0, le=LONGEST_DAYS)] = 30.0
+    capture_per_day: Annotated[int, Field(ge=1, le=MAX_PER_DAY)] = 200
+    capture_keep_days: Annotated[float, Field(gt=0, le=MAX_KEEP_DAYS)] = 30.0
     overrides: dict[RequestKind, Name] = {}
     first_token_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
     first_byte_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
-    commit: Commit = Commit.FIRST_TOKEN
+    commit: StreamCommit = StreamCommit.FIRST_TOKEN
     on_bad_event: OnBadEvent = OnBadEvent.FAIL
 
     @property
@@ -200,17 +200,17 @@ class SettingsBody(Body):
     policy: Name | None = None
     total_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
     on_content_policy: OnContentPolicy | None = None
-    keep_warm_bps: Annotated[int, Field(ge=0, le=MOST_BPS)] | None = None
+    keep_warm_bps: Annotated[int, Field(ge=0, le=MAX_KEEP_WARM_BPS)] | None = None
     side_effects: bool | None = None
     data_class: Annotated[str, Field(max_length=200)] | None = None
     task: Annotated[str, Field(max_length=200)] | None = None
     capture_bps: Annotated[int, Field(ge=0, le=BUCKETS)] | None = None
-    capture_per_day: Annotated[int, Field(ge=1, le=MOST_PER_DAY)] | None = None
-    capture_keep_days: Annotated[float, Field(gt=0, le=LONGEST_DAYS)] | None = None
+    capture_per_day: Annotated[int, Field(ge=1, le=MAX_PER_DAY)] | None = None
+    capture_keep_days: Annotated[float, Field(gt=0, le=MAX_KEEP_DAYS)] | None = None
     overrides: dict[RequestKind, Name] | None = None
     first_token_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
     first_byte_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
-    commit: Commit | None = None
+    commit: StreamCommit | None = None
     on_bad_event: OnBadEvent | None = None
 
     def over(self, before: RouteSettings) -> RouteSettings:
@@ -218,7 +218,7 @@ class SettingsBody(Body):
         changed = {name: value for name, value in found.items() if value is not None}
         if self.suites is not None:
             changed["suites"] = tuple(each.suite_of_route() for each in self.suites)
-        changed |= {name: changed[name] or None for name in OWN_LIMITS if name in changed}
+        changed |= {name: changed[name] or None for name in ROUTE_TIMEOUTS if name in changed}
         return replace(before, **changed)
 
 

@@ -23,7 +23,7 @@ from harness.control.routing import fallback_chain, routes, scorecard, targets
 from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.scorecard import RouteScorecard
 from harness.domain.pagination import Page
-from harness.domain.providers.deprecations import Ending
+from harness.domain.providers.deprecations import Deprecation
 from harness.domain.providers.model_match import ModelMatch
 from harness.domain.providers.name_resolution import Resolution
 from harness.domain.routing.table import Route
@@ -67,7 +67,7 @@ def resolve_model(who: CallerParam, asked: Annotated[NameQuery, Query()]) -> Res
 
 
 @endpoint(router, "GET", "/models/ending")
-def list_endings(who: CallerParam) -> Page[Ending]:
+def list_endings(who: CallerParam) -> Page[Deprecation]:
     """Models in use that end within 90 days, or have ended, with a proposed successor."""
     return json_answer(deprecations.list_deprecations(who.ctx))
 

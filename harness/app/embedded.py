@@ -11,7 +11,7 @@ from harness.app.data_plane import build_recorder
 from harness.control.operations import keys
 from harness.control.routing import routes, targets
 from harness.domain.operations.access import SYSTEM
-from harness.domain.routing.kill_switch import Switch
+from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import TargetSeed
@@ -92,7 +92,7 @@ class _MemoryInstallation(bootstrap.Installation):
         return self.of.cipher
 
     @cached_property
-    def standing_switches(self) -> tuple[Switch, ...]:
+    def standing_switches(self) -> tuple[KillSwitch, ...]:
         """None: they would lead away from the target."""
         return ()
 

@@ -29,9 +29,9 @@ from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.kill_switch import (
     ENVIRONMENT_VARIABLE,
-    Switch,
-    parse_switches,
-    switches_of_file,
+    KillSwitch,
+    parse_environment_switches,
+    parse_file_switches,
 )
 from harness.domain.routing.table import Snapshot
 from harness.domain.routing.target import Provider
@@ -91,7 +91,9 @@ def load_settings(given: Path | None = None) -> Settings:
     """Raises ConfigError with the place of the fault."""
     file = config_file(given, os.environ)
     read_dotenv(file.resolve().parent if file else Path.cwd())
-    return config.load(file, os.environ, defaults=package_data.path("config/default.yaml"))
+    return config.load_settings(
+        file, os.environ, defaults=package_data.path("config/default.yaml")
+    )
 
 
 @dataclass(frozen=True)
@@ -135,17 +137,19 @@ class Installation:
         return HttpProviderProbe(self.clock, self.settings.router.allow_addresses)
 
     @cached_property
-    def standing_switches(self) -> tuple[Switch, ...]:
+    def standing_switches(self) -> tuple[KillSwitch, ...]:
         """Of SWAPGATE_FORCE and the file, as they were when this process first looked.
 
         Raises ConfigError for a SWAPGATE_FORCE that cannot be read.
         """
         now = self.clock.now()
         try:
-            of_environment = parse_switches(os.environ.get(ENVIRONMENT_VARIABLE, ""), now)
+            of_environment = parse_environment_switches(
+                os.environ.get(ENVIRONMENT_VARIABLE, ""), now
+            )
         except InputError as error:
             raise ConfigError(f"environment variable {error}") from None
-        return (*of_environment, *switches_of_file(self.settings.switches, now))
+        return (*of_environment, *parse_file_switches(self.settings.switches, now))
 
     @cached_property
     def context(self) -> Context:

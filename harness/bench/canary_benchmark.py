@@ -13,8 +13,8 @@ from harness.bench.canary_rules import ALPHA, OURS, RULES, SLOW, Rule
 from harness.bench.canary_traffic import Truth, simulate_traffic
 from harness.bench.guarded_traffic import SimulatedHarm
 from harness.domain.canary.guardrails import Guardrails
-from harness.domain.proposals.policy import CanaryPolicy, Unit
-from harness.gate.online.rollout_evidence import watch
+from harness.domain.proposals.policy import CanaryPolicy, ExposureUnit
+from harness.gate.online.rollout_evidence import collect_evidence
 
 # Canary failure rate; exposures after which a run counts as "never"; statistics.md §4: the most
 # at the median, and at 95 %.
@@ -35,7 +35,7 @@ GUARDED_CAP: Final = 1000
 TABLES: Final = ("errors", "latency", "guarded")
 SEED: Final = 5
 EVERYTHING: Final = CanaryPolicy(
-    unit=Unit.REQUEST, guardrails=replace(Guardrails(), judge=1.25)
+    unit=ExposureUnit.REQUEST, guardrails=replace(Guardrails(), judge=1.25)
 )
 HARMED_CAP: Final = 500
 GUARDED: Final[Mapping[str, tuple[SimulatedHarm, range]]] = {
@@ -191,7 +191,7 @@ def guarded(
     blocks = guarded_traffic.simulate_rollout(
         harm, EVERYTHING, blocks=cap, rng=rng, incident=incident
     )
-    tripped = watch(blocks, EVERYTHING).block
+    tripped = collect_evidence(blocks, EVERYTHING).block
     return math.inf if tripped is None else tripped + 1.0
 
 

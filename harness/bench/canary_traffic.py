@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.canary.guardrails import Tally
+from harness.domain.canary.guardrails import FailureTally
 
 Ints = NDArray[np.int64]
 
@@ -33,10 +33,10 @@ class SimulatedTraffic:
     def controls(self) -> int:
         return self.truth.size - self.truth.canaries
 
-    def counts(self) -> list[Tally]:
+    def counts(self) -> list[FailureTally]:
         size, canaries = self.truth.size, self.truth.canaries
         return [
-            Tally(size, canaries, int(ours + theirs), int(theirs))
+            FailureTally(size, canaries, int(ours + theirs), int(theirs))
             for ours, theirs in zip(self.control_failures, self.canary_failures, strict=True)
         ]
 

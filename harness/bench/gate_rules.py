@@ -11,7 +11,7 @@ from scipy import special
 
 from harness.domain.evals.run import Claim
 from harness.gate.offline.design import Design
-from harness.gate.offline.sequential import judge_many
+from harness.gate.offline.sequential import judge_batch
 
 Floats = NDArray[np.float64]
 Result = tuple[NDArray[np.bool_], NDArray[np.int64]]
@@ -30,7 +30,7 @@ def hybrid(a: Floats, b: Floats, theta0: float) -> Result:
     promoted, used = [], []
     for first in range(0, len(a), _ROWS):
         rows = slice(first, first + _ROWS)
-        found = judge_many(b[rows] - a[rows], design)
+        found = judge_batch(b[rows] - a[rows], design)
         promoted.append(found.promoted)
         used.append(found.n_used)
     return np.concatenate(promoted), np.concatenate(used)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.bench.canary_latency import ranks_of_rows
-from harness.domain.canary.guardrails import Guardrail, Level, Tally
-from harness.domain.canary.observation import Block
+from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
+from harness.domain.canary.observation import ObservationBlock
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.logspace import Floats
 
@@ -44,7 +44,7 @@ def simulate_rollout(
     blocks: int,
     rng: np.random.Generator,
     incident: range = range(0),
-) -> list[Block]:
+) -> list[ObservationBlock]:
     """incident: blocks in which both arms fail 30 % of their units, three times slower."""
     shape = (blocks, SIZE)
     arm = np.zeros(shape, dtype=bool)
@@ -88,7 +88,7 @@ def simulate_rollout(
         each: _ranked(*found, on[each], rng) for each, found in values.items() if each in on
     }
     return [
-        Block(
+        ObservationBlock(
             rollout="r", worker="w", sequence=n, weight_bps=100, units=SIZE, canary_units=1,
             failures=int(failed[n].sum()), canary_failures=int(failed[n, 0]), missing=0,
             opened_at=START, closed_at=START, number=n + 1,
@@ -104,15 +104,15 @@ def _or_worst(values: Floats, failed: Bools) -> Floats:
     return np.where(failed, np.inf, values)
 
 
-def _tallies(applies: Bools, failed: Bools) -> list[Tally]:
+def _tallies(applies: Bools, failed: Bools) -> list[FailureTally]:
     bad = applies & failed
     rows = zip(applies.sum(axis=1), applies[:, 0], bad.sum(axis=1), bad[:, 0], strict=True)
-    return [Tally(*map(int, row)) for row in rows]
+    return [FailureTally(*map(int, row)) for row in rows]
 
 
 def _ranked(
     applies: Bools, values: Floats, tolerated: float, rng: np.random.Generator
-) -> list[tuple[tuple[float, ...], Level]]:
+) -> list[tuple[tuple[float, ...], ArmLevels]]:
     """Ranks of the blocks whose canary unit the guardrail applies to.
 
     One canary value in a block: all the block's control values are its own.
@@ -128,9 +128,11 @@ def _ranked(
     ]
 
 
-def _levels(applies: Bools, values: Floats) -> list[Level]:
+def _levels(applies: Bools, values: Floats) -> list[ArmLevels]:
     answered = applies & np.isfinite(values) & (values > 0.0)
     logs = np.log(np.where(answered, values, 1.0))
     control = answered[:, 1:].sum(axis=1)
     means = np.exp(logs[:, 1:].sum(axis=1) / np.maximum(control, 1))
-    return [Level(float(c), float(m)) for c, m in zip(np.exp(logs[:, 0]), means, strict=True)]
+    return [
+        ArmLevels(float(c), float(m)) for c, m in zip(np.exp(logs[:, 0]), means, strict=True)
+    ]

@@ -15,14 +15,14 @@ from harness.control.proposals.comparison import CanaryHistory, CanaryStatus
 from harness.control.serialize import to_plain
 from harness.control.shadow import stage as shadow_first
 from harness.control.shadow.stage import ShadowStage
-from harness.domain.canary.rollout import Rollout, Signal
-from harness.domain.proposals.policy import Unit
+from harness.domain.canary.rollout import Rollout, RolloutSignal
+from harness.domain.proposals.policy import ExposureUnit
 from harness.gate.planning.ramp import StepPlan
-from harness.gate.text.explain import GuardrailRow, Need
-from harness.gate.text.ramp_plan import span
+from harness.gate.text.explain import GuardrailRow, StepNeed
+from harness.gate.text.ramp_plan import format_span
 
 # Before these a person is told what the data say against it.
-OVERRULES = frozenset({Signal.ADVANCE, Signal.PROMOTE})
+OVERRULES = frozenset({RolloutSignal.ADVANCE, RolloutSignal.PROMOTE})
 DECIDE = LazyCommand(
     "harness.cli.evals.file_decision:canary_decide",
     "Decide about a canary from the counts in BLOCKS.csv.",
@@ -151,10 +151,10 @@ def guardrail_row(row: GuardrailRow) -> list[object]:
     ]
 
 
-def _when(need: Need) -> str:
+def _when(need: StepNeed) -> str:
     if need.done:
         return "done"
-    return "unknown" if need.eta_s is None else f"about {span(need.eta_s)}"
+    return "unknown" if need.eta_s is None else f"about {format_span(need.eta_s)}"
 
 
 @canary.command("plan")
@@ -184,14 +184,14 @@ def print_plan(found: RampPlan) -> None:
 
 
 def _plan_row(found: RampPlan, step: StepPlan) -> list[object]:
-    unit = "sessions" if found.policy.unit is Unit.SESSION else "requests"
+    unit = "sessions" if found.policy.unit is ExposureUnit.SESSION else "requests"
     needs = f"{step.min_exposures:,} {unit}" + (", certified" if step.certify else "")
     return [
         formatting.share(step.weight_bps),
         needs,
-        "not in its time" if step.typical_s is None else span(step.typical_s),
-        "not in its time" if step.cautious_s is None else span(step.cautious_s),
-        span(step.deadline_s),
+        "not in its time" if step.typical_s is None else format_span(step.typical_s),
+        "not in its time" if step.cautious_s is None else format_span(step.cautious_s),
+        format_span(step.deadline_s),
         "✓" if step.in_time else "too slow",
     ]
 
@@ -284,7 +284,7 @@ def at_a_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _operation_command(signal: Signal, doc: str) -> click.Command:
+def _operation_command(signal: RolloutSignal, doc: str) -> click.Command:
     """One verb."""
 
     @click.argument("route")
@@ -307,14 +307,17 @@ def _operation_command(signal: Signal, doc: str) -> click.Command:
 
 
 _operation_command(
-    Signal.PAUSE, "Hold the canary at its share until somebody resumes or aborts it."
+    RolloutSignal.PAUSE, "Hold the canary at its share until somebody resumes or aborts it."
 )
 _operation_command(
-    Signal.RESUME, "Let a canary that is paused, or held after a fault of a router, go on."
+    RolloutSignal.RESUME,
+    "Let a canary that is paused, or held after a fault of a router, go on.",
 )
-_operation_command(Signal.ADVANCE, "Go one step on, whatever the evidence still lacks.")
-_operation_command(Signal.PROMOTE, "Promote now: needs the passed verdict, not the proposer.")
+_operation_command(RolloutSignal.ADVANCE, "Go one step on, whatever the evidence still lacks.")
 _operation_command(
-    Signal.ABORT, "End the canary, or the bake: the incumbent before it serves again."
+    RolloutSignal.PROMOTE, "Promote now: needs the passed verdict, not the proposer."
 )
-_operation_command(Signal.FINISH, "End the bake: the promotion stands.")
+_operation_command(
+    RolloutSignal.ABORT, "End the canary, or the bake: the incumbent before it serves again."
+)
+_operation_command(RolloutSignal.FINISH, "End the bake: the promotion stands.")

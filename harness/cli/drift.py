@@ -9,7 +9,12 @@ from harness.control.drift import operations, reports
 from harness.control.drift import text as drift_words
 from harness.control.drift.reports import DriftReport, DriftStatus
 from harness.control.operations import listings
-from harness.domain.drift.watch import Check, CheckState, DriftEvidence, WatchState
+from harness.domain.drift.watch import (
+    DriftCheck,
+    DriftCheckState,
+    DriftEvidence,
+    DriftWatchState,
+)
 from harness.domain.pagination import PageRequest
 
 ROUTE_OPTION = click.option("--route", default="", metavar="ROUTE", help="Only this route.")
@@ -134,7 +139,7 @@ def _show(shown: DriftReport) -> None:
             empty="",
         )
     click.echo()
-    if status_.state == WatchState.DRIFTED:
+    if status_.state == DriftWatchState.DRIFTED:
         output.note(
             f"next: `swapgate drift accept {status_.routes[0]} --reason …` takes what there is "
             "now, or propose another model"
@@ -187,15 +192,15 @@ def _state(status_: DriftStatus) -> str:
     words = {"baseline": "measuring the baseline", "drifted": "DRIFTED"}
     state = words.get(status_.state, status_.state)
     last = status_.last
-    if last is not None and last.state is CheckState.NOT_MEASURED:
+    if last is not None and last.state is DriftCheckState.NOT_MEASURED:
         return f"{state}, last not measured"
     return state
 
 
-def _result(check: Check) -> str:
-    if check.state is CheckState.RUNNING:
+def _result(check: DriftCheck) -> str:
+    if check.state is DriftCheckState.RUNNING:
         return "running"
-    if check.state is CheckState.NOT_MEASURED:
+    if check.state is DriftCheckState.NOT_MEASURED:
         return f"not measured: {check.message}"
     if check.evidence is None:
         return "baseline"

@@ -1,16 +1,20 @@
 """A shadow that comes before a canary, in a terminal's words."""
 
 from harness.control.shadow.stage import ShadowStage
-from harness.domain.proposals.proposal import Phase
-from harness.gate.text.ramp_plan import span
+from harness.domain.proposals.proposal import ProposalPhase
+from harness.gate.text.ramp_plan import format_span
 
 
 def stage_text(stage: ShadowStage) -> list[tuple[str, object]]:
     """Name and words of where it stands and what would move it."""
     policy, decided, status = stage.policy, stage.decided, stage.status
-    now = stage.phase is Phase.SHADOW
+    now = stage.phase is ProposalPhase.SHADOW
     pairs = status.pairs if status else 0
-    when = f", about {span(stage.eta_s)} more at this pace" if stage.eta_s is not None else ""
+    when = (
+        f", about {format_span(stage.eta_s)} more at this pace"
+        if stage.eta_s is not None
+        else ""
+    )
     return [
         ("shadow first", f"{stage.candidate.name}, whose answers nobody gets"),
         ("mirrored", f"{policy.share_bps / 100:g} % of the callers" if stage.live else "no"),

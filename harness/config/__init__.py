@@ -8,20 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.config import environment, schema
-from harness.config.source_locations import Document, merged, parse
+from harness.config.source_locations import Document, merge_documents, parse_file
 from harness.domain.settings import Settings
 
 FILE_NAME = "swapgate.yaml"
 
 
-def load(file: Path | None, environ: Mapping[str, str], *, defaults: Path) -> Settings:
+def load_settings(file: Path | None, environ: Mapping[str, str], *, defaults: Path) -> Settings:
     """file: the user's file, None for the shipped defaults alone. Raises ConfigError."""
-    document = parse(defaults)
+    document = parse_file(defaults)
     if file is not None:
-        document = merged(document, parse(file))
-    document = merged(document, environment.overrides(environ))
+        document = merge_documents(document, parse_file(file))
+    document = merge_documents(document, environment.environment_document(environ))
     base = file.resolve().parent if file is not None else Path.cwd()
-    return schema.settings(document, base=base, shipped=defaults.parent, source=file)
+    return schema.build_settings(document, base=base, shipped=defaults.parent, source=file)
 
 
 def json_schema() -> dict[str, object]:
@@ -29,4 +29,4 @@ def json_schema() -> dict[str, object]:
     return schema.json_schema()
 
 
-__all__ = ["FILE_NAME", "Document", "json_schema", "load"]
+__all__ = ["FILE_NAME", "Document", "json_schema", "load_settings"]

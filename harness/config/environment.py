@@ -5,19 +5,19 @@ from pathlib import Path
 
 import yaml
 
-from harness.config.source_locations import Document, Path_, check_size
+from harness.config.source_locations import Document, KeyPath, check_size
 from harness.domain.errors import ConfigError
 
 PREFIX = "SWAPGATE__"
 
 
-def overrides(environ: Mapping[str, str]) -> Document:
+def environment_document(environ: Mapping[str, str]) -> Document:
     """The document that the environment asks for. Values are read as YAML scalars.
 
     Raises ConfigError when a *_FILE cannot be read or a value is not YAML.
     """
     values: dict[str, object] = {}
-    places: dict[Path_, str] = {}
+    places: dict[KeyPath, str] = {}
     for name in sorted(environ):
         if not name.startswith(PREFIX):
             continue

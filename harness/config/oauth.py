@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from harness.domain.errors import InputError
-from harness.domain.providers.oauth_kinds import OAuthChange, check_oauth_url
+from harness.domain.providers.oauth_kinds import OAuthOverrides, check_oauth_url
 
 
 class OAuthEntry(BaseModel):
@@ -26,5 +26,5 @@ class OAuthEntry(BaseModel):
         except InputError as error:
             raise ValueError(str(error)) from None
 
-    def change(self) -> OAuthChange:
-        return OAuthChange(**{name: getattr(self, name) for name in type(self).model_fields})
+    def change(self) -> OAuthOverrides:
+        return OAuthOverrides(**{name: getattr(self, name) for name in type(self).model_fields})

@@ -28,13 +28,13 @@ def alert_sink(number: int, **entry: str) -> AlertSink:
         raise InputError("`secret_env` belongs to a webhook")
     if url and not scheme:
         raise InputError("`url` is no URL of apprise, such as slack://… or mailto://…")
-    if url and is_internal(urlsplit(url).hostname or ""):
+    if url and is_internal_url(urlsplit(url).hostname or ""):
         raise InputError("the address is link-local, or a cloud's metadata service")
     kind = "webhook" if entry["webhook"] else scheme or "sink"
     return AlertSink(**{**entry, "name": entry["name"] or f"{kind}-{number}"})
 
 
-def is_internal(host: str) -> bool:
+def is_internal_url(host: str) -> bool:
     """Whether a server must never be sent there."""
     try:
         return ipaddress.ip_address(host).is_link_local

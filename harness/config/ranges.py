@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from harness.config.source_locations import Path_
-from harness.domain.ranges import SHARE, Range, plain
+from harness.config.source_locations import KeyPath
+from harness.domain.ranges import SHARE_RANGE, Range, format_bound
 
 # Half of the traffic: more of it would be no promotion.
 MOST_HELD_BACK_BPS: Final = 5_000
@@ -34,10 +34,10 @@ DAYS: Final = Range(0.001, 36_600)
 RANGES: Final[Mapping[str, Range]] = {
     "alpha": ALPHA,
     "local_alpha": LOCAL_ALPHA,
-    "margin": SHARE,
-    "margin_max": SHARE,
+    "margin": SHARE_RANGE,
+    "margin_max": SHARE_RANGE,
     "alpha_budget": Range(0.000001, 1),
-    "min_saving": SHARE,
+    "min_saving": SHARE_RANGE,
     "p0": Range(0.000001, 0.5),
     "rho": RATIO,
     "rho_ni": Range(1.01, 100),
@@ -128,7 +128,7 @@ UNITS: Final[Mapping[str, str]] = {
 }
 
 
-def complaints(values: Mapping[str, object]) -> Iterator[tuple[Path_, str]]:
+def range_errors(values: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
     """(path, message) of every value out of its range, in the file's order."""
     yield from _walk(values, ())
     for name, policy in _mapping(values.get("policies")).items():
@@ -138,7 +138,7 @@ def complaints(values: Mapping[str, object]) -> Iterator[tuple[Path_, str]]:
         yield from _guardrails(policy, ("policies", name, "canary", "guardrails"))
 
 
-def _walk(value: object, path: Path_) -> Iterator[tuple[Path_, str]]:
+def _walk(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             # What a target's parameters or a scorer's options mean is theirs to say.
@@ -151,13 +151,16 @@ def _walk(value: object, path: Path_) -> Iterator[tuple[Path_, str]]:
         yield from _number(str(path[-1]), value, path)
 
 
-def _number(key: str, value: float, path: Path_) -> Iterator[tuple[Path_, str]]:
+def _number(key: str, value: float, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     allowed = RANGES.get(key)
     if allowed is not None and not allowed.holds(value):
-        yield path, f"is {plain(value)}; it must lie in {allowed.words}{UNITS.get(key, '')}"
+        yield (
+            path,
+            f"is {format_bound(value)}; it must lie in {allowed.words}{UNITS.get(key, '')}",
+        )
 
 
-def _steps(policy: object, path: Path_) -> Iterator[tuple[Path_, str]]:
+def _steps(policy: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     steps = _mapping(_mapping(policy).get("canary")).get("steps")
     steps = steps if isinstance(steps, list | tuple) else ()
     if not steps:
@@ -168,7 +171,7 @@ def _steps(policy: object, path: Path_) -> Iterator[tuple[Path_, str]]:
             yield (*path, index), "a step's weight must be above the one before"
 
 
-def _shadow(policy: object, path: Path_) -> Iterator[tuple[Path_, str]]:
+def _shadow(policy: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     shadow = _mapping(_mapping(policy).get("canary")).get("shadow")
     if shadow is None:
         return
@@ -176,15 +179,21 @@ def _shadow(policy: object, path: Path_) -> Iterator[tuple[Path_, str]]:
         yield (*path, "max_cost_usd"), "must be above 0: without money nothing is mirrored"
 
 
-def _margins(policy: object, path: Path_) -> Iterator[tuple[Path_, str]]:
+def _margins(policy: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     gate = _mapping(policy).get("gate")
     given = _mapping(gate) if isinstance(gate, Mapping) else _fields(gate)
     most, margin = given.get("margin_max"), given.get("margin")
     if isinstance(most, float) and isinstance(margin, float) and most < margin:
-        yield path, f"is {plain(most)}, less than the policy's own margin, {plain(margin)}"
+        yield (
+            path,
+            (
+                f"is {format_bound(most)}, less than the policy's own margin, "
+                f"{format_bound(margin)}"
+            ),
+        )
 
 
-def unclear(values: Mapping[str, object]) -> Iterator[tuple[Path_, str]]:
+def ambiguous_guardrails(values: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
     """Guardrails that are `on` or 0 in the file as it was read: they look like 1, and off."""
     for name, policy in _mapping(values.get("policies")).items():
         guardrails = _mapping(_mapping(_mapping(policy).get("canary")).get("guardrails"))
@@ -194,11 +203,11 @@ def unclear(values: Mapping[str, object]) -> Iterator[tuple[Path_, str]]:
                 yield path, "give the ratio that is tolerated, such as 1.25, or off"
 
 
-def _guardrails(policy: object, path: Path_) -> Iterator[tuple[Path_, str]]:
+def _guardrails(policy: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     guardrails = _mapping(_mapping(_mapping(policy).get("canary")).get("guardrails"))
     for name, ratio in guardrails.items():
         if ratio is not False and not (isinstance(ratio, float) and RATIO.holds(ratio)):
-            told = plain(ratio) if isinstance(ratio, float) else ratio
+            told = format_bound(ratio) if isinstance(ratio, float) else ratio
             yield (*path, name), f"is {told}; a tolerated ratio is {RATIO.words}, or off"
 
 

@@ -8,19 +8,19 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.config.source_locations import Document, Path_
-from harness.config.validation_errors import dotted
+from harness.config.source_locations import Document, KeyPath
+from harness.config.validation_errors import dotted_path
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.privacy.capture import check_capture
-from harness.domain.routing.keep_warm import bps_of, share_bps_of
-from harness.domain.routing.overrides import Overrides, RequestKind, faults
+from harness.domain.routing.keep_warm import parse_keep_warm_share, parse_share_bps
+from harness.domain.routing.overrides import Overrides, RequestKind, override_errors
 from harness.domain.routing.table import (
-    Commit,
     OnBadEvent,
     OnContentPolicy,
     RouteSettings,
     RouteSuite,
     Stakes,
+    StreamCommit,
 )
 from harness.domain.routing.target import RequestPatch
 from harness.domain.settings import RouteSeed, TargetSeed
@@ -91,8 +91,8 @@ class RouteEntry(BaseModel):
     first_byte_timeout_s: float | None = Field(
         None, description="of a plain answer; without it the model's, the router's, or measured"
     )
-    commit: Commit = Field(
-        Commit.FIRST_TOKEN,
+    commit: StreamCommit = Field(
+        StreamCommit.FIRST_TOKEN,
         description="whole: a stream is held back until it is complete",
     )
     on_bad_event: OnBadEvent = Field(
@@ -101,7 +101,7 @@ class RouteEntry(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class FileContext:
     """What else the file says. tiers: provider to tier to model."""
 
     document: Document
@@ -109,16 +109,16 @@ class Known:
     data_classes: Mapping[str, frozenset[str]]
 
 
-def route_seed(name: str, entry: RouteEntry, known: Known) -> RouteSeed:
+def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
     """Raises ConfigError with the place of what makes no sense."""
 
-    def at(path: Path_, read: Callable[[], T]) -> T:
+    def at(path: KeyPath, read: Callable[[], T]) -> T:
         try:
             return read()
         except InputError as error:
             whole = ("routes", name, *path)
             place = known.document.place(whole)
-            raise ConfigError(f"{place}: {dotted(whole)}: {error}") from None
+            raise ConfigError(f"{place}: {dotted_path(whole)}: {error}") from None
 
     fallbacks = [
         at(("fallbacks", index), partial(_target, value, name, known.tiers))
@@ -135,7 +135,7 @@ def route_seed(name: str, entry: RouteEntry, known: Known) -> RouteSeed:
             suites=tuple(RouteSuite(s) if isinstance(s, str) else s for s in entry.suites),
             total_timeout_s=entry.total_timeout_s,
             on_content_policy=entry.on_content_policy,
-            keep_warm_bps=at(("keep_warm",), partial(share_bps_of, entry.keep_warm)),
+            keep_warm_bps=at(("keep_warm",), partial(parse_keep_warm_share, entry.keep_warm)),
             side_effects=entry.tools == "side_effects",
             capable=tuple(
                 seed.target.id
@@ -144,7 +144,9 @@ def route_seed(name: str, entry: RouteEntry, known: Known) -> RouteSeed:
             ),
             data_class=at(("data_class",), partial(_data_class, entry.data_class, known)),
             task=entry.task,
-            capture_bps=at(("capture",), partial(bps_of, entry.capture, what="capture")),
+            capture_bps=at(
+                ("capture",), partial(parse_share_bps, entry.capture, what="capture")
+            ),
             capture_per_day=entry.capture_per_day,
             capture_keep_days=entry.capture_keep_days,
             overrides=entry.overrides.given,
@@ -158,17 +160,19 @@ def route_seed(name: str, entry: RouteEntry, known: Known) -> RouteSeed:
     return seed
 
 
-def check_overrides(routes: Mapping[str, RouteSeed], known: Known) -> None:
+def check_overrides(routes: Mapping[str, RouteSeed], known: FileContext) -> None:
     """Raises ConfigError with the place of an override that cannot be."""
     carried = {name: each.settings.data_class for name, each in routes.items()}
     for name, each in routes.items():
-        for kind, error in faults(name, each.settings.overrides, carried, known.data_classes):
+        for kind, error in override_errors(
+            name, each.settings.overrides, carried, known.data_classes
+        ):
             whole = ("routes", name, "overrides", kind.value)
             place = known.document.place(whole)
-            raise ConfigError(f"{place}: {dotted(whole)}: {error}")
+            raise ConfigError(f"{place}: {dotted_path(whole)}: {error}")
 
 
-def _data_class(name: str, known: Known) -> str:
+def _data_class(name: str, known: FileContext) -> str:
     if name and name not in known.data_classes:
         raise InputError(f"`data_classes` has no {name!r}{_hint(name, known.data_classes)}")
     return name

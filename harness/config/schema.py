@@ -20,23 +20,29 @@ from harness.config.oauth import OAuthEntry
 from harness.config.operations import alert_sink
 from harness.config.privacy import CaptureEntry, capture_settings
 from harness.config.providers import CatalogueItem, catalogue_changes
-from harness.config.ranges import complaints, unclear
-from harness.config.routing import Known, RouteEntry, check_overrides, route_seed, target_seed
-from harness.config.source_locations import Document, Path_
-from harness.config.validation_errors import config_error, dotted
-from harness.domain.canary.judge import check as check_judge
+from harness.config.ranges import ambiguous_guardrails, range_errors
+from harness.config.routing import (
+    FileContext,
+    RouteEntry,
+    check_overrides,
+    route_seed,
+    target_seed,
+)
+from harness.config.source_locations import Document, KeyPath
+from harness.config.validation_errors import config_error, dotted_path
+from harness.domain.canary.judge import check_judge
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.evals.provider_limits import EvalLimits
-from harness.domain.operations.client_address import proxy_networks
-from harness.domain.proposals.policy import CanaryPolicy, GatePolicy, Policy, Promotion
-from harness.domain.providers.api_base_rules import check_allowed, check_base_url
-from harness.domain.providers.api_base_shape import check_kinds_place, wanted_place
+from harness.domain.operations.client_address import parse_proxy_networks
+from harness.domain.proposals.policy import CanaryPolicy, GatePolicy, Policy, PromotionMode
+from harness.domain.providers.api_base_rules import check_allowed_address, check_api_base
+from harness.domain.providers.api_base_shape import api_base_example, check_api_base_path
 from harness.domain.providers.headers import check_headers
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.providers.provider_name import check_provider_name
 from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.kill_switch import switches_of_file
+from harness.domain.routing.kill_switch import parse_file_switches
 from harness.domain.routing.target import Price, Provider, Target, check_extra_body
 from harness.domain.settings import (
     AlertSettings,
@@ -84,7 +90,7 @@ class ProviderEntry(BaseModel):
         kind = str(info.data.get("kind"))
         base = value or (PROVIDER_KINDS[kind].api_base if kind in PROVIDER_KINDS else "")
         if not base:
-            example = wanted_place(kind)
+            example = api_base_example(kind)
             like = f": {example}" if example else ""
             raise ValueError(f"is required for a provider of kind {kind!r}{like}")
         return base
@@ -149,7 +155,7 @@ class CodeEntry(BaseModel):
 
 class PolicyEntry(BaseModel):
     model_config = _STRICT
-    promotion: Promotion = Promotion.AUTOMATIC
+    promotion: PromotionMode = PromotionMode.AUTOMATIC
     approval_ttl_s: float = Policy().approval_ttl_s
     self_approval: bool = False
     gate: GatePolicy = GatePolicy()
@@ -212,7 +218,9 @@ def json_schema() -> dict[str, object]:
     return FileConfig.model_json_schema()
 
 
-def settings(document: Document, *, base: Path, shipped: Path, source: Path | None) -> Settings:
+def build_settings(
+    document: Document, *, base: Path, shipped: Path, source: Path | None
+) -> Settings:
     """The frozen settings. Relative paths count from `base`, the file's folder.
 
     Raises ConfigError with the place of the first fault.
@@ -224,10 +232,13 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
     except InputError as error:
         # Single values are right, and do not go together.
         raise ConfigError(f"{document.place(('router',))}: router.{error}") from None
-    for path, message in (*complaints(config.model_dump()), *unclear(document.values)):
-        raise ConfigError(f"{document.place(path)}: {dotted(path)}: {message}")
+    for path, message in (
+        *range_errors(config.model_dump()),
+        *ambiguous_guardrails(document.values),
+    ):
+        raise ConfigError(f"{document.place(path)}: {dotted_path(path)}: {message}")
     _check_providers(config, document)
-    known = Known(
+    known = FileContext(
         document,
         {name: each.tiers for name, each in config.providers.items()},
         {name: frozenset(each) for name, each in config.data_classes.items()},
@@ -269,16 +280,16 @@ def _check_providers(config: FileConfig, document: Document) -> None:
     allowed = config.router.allow_addresses
     for number, each in enumerate(allowed):
         with _at(document, ("router", "allow_addresses", number)):
-            check_allowed(each)
+            check_allowed_address(each)
     for number, each in enumerate(config.router.trusted_proxies):
         with _at(document, ("router", "trusted_proxies", number)):
-            proxy_networks([each])
+            parse_proxy_networks([each])
     for name, provider in config.providers.items():
         with _at(document, ("providers", name)):
             check_provider_name(name)
         with _at(document, ("providers", name, "api_base")):
-            check_base_url(provider.api_base, allowed)
-            check_kinds_place(provider.kind, provider.api_base)
+            check_api_base(provider.api_base, allowed)
+            check_api_base_path(provider.kind, provider.api_base)
         with _at(document, ("providers", name, "extra_body")):
             check_extra_body(provider.extra_body)
         for header, value in provider.extra_headers.items():
@@ -289,12 +300,12 @@ def _check_providers(config: FileConfig, document: Document) -> None:
 
 
 @contextmanager
-def _at(document: Document, path: Path_) -> Iterator[None]:
+def _at(document: Document, path: KeyPath) -> Iterator[None]:
     """What is refused within is a fault of the file, at this place."""
     try:
         yield
     except InputError as error:
-        raise ConfigError(f"{document.place(path)}: {dotted(path)}: {error}") from None
+        raise ConfigError(f"{document.place(path)}: {dotted_path(path)}: {error}") from None
 
 
 def _check_shadows(
@@ -307,14 +318,15 @@ def _check_shadows(
         if mirrors and route.settings.side_effects:
             path = ("routes", name, "tools")
             raise ConfigError(
-                f"{document.place(path)}: {dotted(path)}: a route with side_effects is never "
+                f"{document.place(path)}: {dotted_path(path)}: a route with side_effects is "
+                "never "
                 f"mirrored, and its policy {route.settings.policy!r} has `canary.shadow`: give "
                 "the route a policy without it"
             )
 
 
 def _check_judges(
-    routes: Mapping[str, RouteSeed], policies: Mapping[str, Policy], known: Known
+    routes: Mapping[str, RouteSeed], policies: Mapping[str, Policy], known: FileContext
 ) -> None:
     """A canary's judge reads what the route's users ask (D8)."""
     document = known.document
@@ -329,7 +341,7 @@ def _check_judges(
         if judge and allowed is not None and judge.target.provider not in allowed:
             where = ("routes", name, "data_class")
             raise ConfigError(
-                f"{document.place(where)}: {dotted(where)}: the judge of policy "
+                f"{document.place(where)}: {dotted_path(where)}: the judge of policy "
                 f"{settings.policy!r} is at {judge.target.provider!r}, which may not see "
                 f"{settings.data_class} data; allowed are "
                 f"{', '.join(sorted(allowed)) or 'none'} (`data_classes:`)"
@@ -352,7 +364,7 @@ def _alerts(entry: AlertsEntry, document: Document) -> AlertSettings:
 
 def _switches(items: list[str], document: Document) -> tuple[str, ...]:
     try:
-        switches_of_file(items, datetime.min.replace(tzinfo=UTC))
+        parse_file_switches(items, datetime.min.replace(tzinfo=UTC))
     except InputError as error:
         raise ConfigError(f"{document.place(('switches',))}: {error}") from None
     return tuple(items)
@@ -369,7 +381,7 @@ def _provider(name: str, entry: ProviderEntry) -> Provider:
 
 
 def _suite(
-    name: str, entry: SuiteEntry, known: Known, base: Path, shipped: Path
+    name: str, entry: SuiteEntry, known: FileContext, base: Path, shipped: Path
 ) -> SuiteSettings:
     values, document = _fields(entry), known.document
     if (entry.path is None) == (entry.task is None):
@@ -394,7 +406,9 @@ def _suite(
     return SuiteSettings(name=name, **values)
 
 
-def _check_clearance(entry: SuiteEntry, judge: JudgeSettings, known: Known, where: str) -> None:
+def _check_clearance(
+    entry: SuiteEntry, judge: JudgeSettings, known: FileContext, where: str
+) -> None:
     """A judge reads what the suite asks (D8)."""
     allowed = known.data_classes.get(entry.data_class)
     if allowed is not None and judge.target.provider not in allowed:

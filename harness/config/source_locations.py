@@ -11,7 +11,7 @@ import yaml
 
 from harness.domain.errors import ConfigError
 
-Path_ = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 MAX_CHARACTERS: Final = 1_000_000
 # An alias within an alias multiplies: nothing of ours needs many.
 MAX_ALIASES: Final = 20
@@ -23,9 +23,9 @@ class Document:
     """values: plain dicts, lists and scalars. places: path of a value to `file:line`."""
 
     values: dict[str, object]
-    places: Mapping[Path_, str]
+    places: Mapping[KeyPath, str]
 
-    def place(self, path: Path_) -> str:
+    def place(self, path: KeyPath) -> str:
         """Where the value at `path`, or the nearest thing around it, stands."""
         for end in range(len(path), -1, -1):
             if path[:end] in self.places:
@@ -51,7 +51,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[object, object]:
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def parse(file: Path) -> Document:
+def parse_file(file: Path) -> Document:
     """Raises ConfigError as `file:line: message`."""
     try:
         text = file.read_text(encoding="utf-8")
@@ -72,7 +72,7 @@ def parse(file: Path) -> Document:
         values = {}
     if not isinstance(values, dict):
         raise ConfigError(f"{file}:1: must be a mapping of sections, like `router:`")
-    places: dict[Path_, str] = {(): f"{file}:1"}
+    places: dict[KeyPath, str] = {(): f"{file}:1"}
     if root is not None:
         _note(root, (), file, places)
     return Document(values, places)
@@ -96,7 +96,7 @@ def check_size(text: str) -> None:
         raise yaml.MarkedYAMLError(None, None, problem, event.start_mark)  # type: ignore[arg-type]  # its stubs know one of two kinds of mark
 
 
-def _note(node: yaml.Node, path: Path_, file: Path, places: dict[Path_, str]) -> None:
+def _note(node: yaml.Node, path: KeyPath, file: Path, places: dict[KeyPath, str]) -> None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             inner = (*path, str(key.value))
@@ -109,7 +109,7 @@ def _note(node: yaml.Node, path: Path_, file: Path, places: dict[Path_, str]) ->
             _note(value, inner, file, places)
 
 
-def merged(under: Document, over: Document) -> Document:
+def merge_documents(under: Document, over: Document) -> Document:
     """`over` on `under`: mappings merge key by key, everything else is replaced."""
     return Document(_merge(under.values, over.values), {**under.places, **over.places})
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from harness.config.source_locations import Document, Path_
+from harness.config.source_locations import Document, KeyPath
 from harness.domain.errors import ConfigError
 
 
-def dotted(path: Path_) -> str:
+def dotted_path(path: KeyPath) -> str:
     return ".".join(str(part) for part in path)
 
 
@@ -28,8 +28,8 @@ def config_error(
     if first["type"] in _UNKNOWN:
         guess = difflib.get_close_matches(unknown, _siblings(path, schema), n=1)
         hint = f"; did you mean {guess[0]!r}?" if guess else ""
-        return ConfigError(f"{place}: unknown key {dotted(path)!r}{hint}")
-    return ConfigError(f"{place}: {dotted(path)}: {first['msg']}")
+        return ConfigError(f"{place}: unknown key {dotted_path(path)!r}{hint}")
+    return ConfigError(f"{place}: {dotted_path(path)}: {first['msg']}")
 
 
 def _is_branch(part: str | int) -> bool:
@@ -45,7 +45,7 @@ def _is_branch(part: str | int) -> bool:
     )
 
 
-def _siblings(path: Path_, schema: Mapping[str, object]) -> list[str]:
+def _siblings(path: KeyPath, schema: Mapping[str, object]) -> list[str]:
     """The keys that may stand where the last part of `path` stands, from the schema."""
     defs: Mapping[str, object] = schema.get("$defs", {})  # type: ignore[assignment]
     node: object = schema

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from harness.control.clock_watch import ClockWatch
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import ConfigError, NotFound
-from harness.domain.operations.state_audit import AuditWalk
+from harness.domain.operations.state_audit import AuditProgress
 from harness.domain.proposals.policy import Policy
 from harness.domain.providers.catalogue import Catalogue
-from harness.domain.providers.oauth_kinds import OAuthChange
+from harness.domain.providers.oauth_kinds import OAuthOverrides
 from harness.domain.routing.target import Target
 from harness.ports import (
     AlertSinks,
@@ -73,7 +73,7 @@ class Context:
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     drift: Mapping[str, DriftPolicy] = field(default_factory=dict)
     clock_watch: ClockWatch = field(default_factory=ClockWatch)
-    audit_walk: AuditWalk = field(default_factory=AuditWalk, repr=False)
+    audit_walk: AuditProgress = field(default_factory=AuditProgress, repr=False)
     models: ModelTable | None = None
     judges: Mapping[str, Target] = field(default_factory=dict)
     allow_addresses: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ class Context:
     door: ProviderDoor | None = None
     anchor: AuditAnchor | None = None
     oauth: OAuthServer | None = None
-    oauth_changes: Mapping[str, OAuthChange] = field(default_factory=dict)
+    oauth_changes: Mapping[str, OAuthOverrides] = field(default_factory=dict)
 
     def policy(self, name: str) -> Policy:
         """Raises NotFound with the nearest policy."""

@@ -42,9 +42,14 @@ from harness.domain.evals.run import (
 )
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import Event, Phase, Proposal, moved
+from harness.domain.proposals.proposal import (
+    Proposal,
+    ProposalEvent,
+    ProposalPhase,
+    apply_event,
+)
 from harness.domain.routing.table import Route
-from harness.gate.text.sentences import plainly
+from harness.gate.text.sentences import polish_reason
 from harness.ports import Transaction
 
 log = structlog.get_logger("swapgate.reconcile")
@@ -124,25 +129,25 @@ def _one(ctx: Context, proposal: Proposal) -> list[str]:
     try:
         return _by_phase(ctx, proposal)
     except EvidenceMismatch as error:
-        if proposal.phase is Phase.CANARY:
+        if proposal.phase is ProposalPhase.CANARY:
             raise  # found between a look and its step: the next look sees it
         with ctx.store.write() as tx:
             found = tx.proposals.get(proposal.id)
             recomputation.raise_mismatch_alert(ctx, tx, found, error.verdict, error.differences)
-            return _reject(ctx, tx, found, Event.STALE, str(error))
+            return _reject(ctx, tx, found, ProposalEvent.STALE, str(error))
 
 
 def _by_phase(ctx: Context, proposal: Proposal) -> list[str]:
     match proposal.phase:
-        case Phase.PROPOSED:
+        case ProposalPhase.PROPOSED:
             return _start(ctx, proposal)
-        case Phase.EVALUATING:
+        case ProposalPhase.EVALUATING:
             return _evaluate(ctx, proposal)
-        case Phase.AWAITING_APPROVAL:
+        case ProposalPhase.AWAITING_APPROVAL:
             return _await(ctx, proposal)
-        case Phase.SHADOW:
+        case ProposalPhase.SHADOW:
             return _shadow(ctx, proposal)
-        case Phase.CANARY:
+        case ProposalPhase.CANARY:
             return _canary(ctx, proposal)
         case _:
             return []
@@ -151,9 +156,9 @@ def _by_phase(ctx: Context, proposal: Proposal) -> list[str]:
 def _start(ctx: Context, proposal: Proposal) -> list[str]:
     with ctx.store.write() as tx:
         if _base_changed(tx, proposal):
-            return _reject(ctx, tx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
+            return _reject(ctx, tx, proposal, ProposalEvent.BASE_CHANGED, _OTHER_BASE)
         ready = evaluation.attach_runs(ctx, tx, proposal)
-        saved = tx.proposals.save(moved(ready, Event.START, ctx.clock.now()))
+        saved = tx.proposals.save(apply_event(ready, ProposalEvent.START, ctx.clock.now()))
         _audit(ctx, tx, saved, "proposal.start", {"runs": sorted(evaluation.run_ids(saved))})
     return [f"{proposal.id}: evaluating"]
 
@@ -173,16 +178,16 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
             if (change := proof_validity.describe_suite_change(ctx, tx, plan))
         ]
     if base_changed:
-        return _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
+        return _in_write(ctx, proposal, ProposalEvent.BASE_CHANGED, _OTHER_BASE)
     if changes or rules:
         since = f"{'; '.join(changes)} since the proposal was made"
-        return _in_write(ctx, proposal, Event.STALE, since if changes else rules)
+        return _in_write(ctx, proposal, ProposalEvent.STALE, since if changes else rules)
     stuck = evaluation.dead_ends(proposal, {run.id: run for run in runs})
     try:
         evaluation.check_arms(proposal, {run.id: run for run in runs})
         verdict = evaluation.decide_verdict(proposal, found, stuck, now)
     except StaleEvidence as error:
-        return _in_write(ctx, proposal, Event.STALE, str(error))
+        return _in_write(ctx, proposal, ProposalEvent.STALE, str(error))
     if verdict is None:
         return _wake(ctx, proposal)
     with ctx.store.write() as tx:
@@ -212,18 +217,18 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
             found = proof_validity.assess_proof(ctx, tx, verdict)
             if not found.holds:
                 said = f"{said}, and {found.words}"
-                _reject(ctx, tx, decided, Event.STALE, _no_proof(verdict, found))
+                _reject(ctx, tx, decided, ProposalEvent.STALE, _no_proof(verdict, found))
                 return [said]
             if uncharged := alpha_spending.find_uncharged(tx, decided):
-                _reject(ctx, tx, decided, Event.STALE, uncharged)
+                _reject(ctx, tx, decided, ProposalEvent.STALE, uncharged)
                 return [f"{said}, and {uncharged}"]
             _passed(ctx, tx, decided, verdict)
         case Failed():
-            _reject(ctx, tx, decided, Event.FAILED, verdict.reason)
+            _reject(ctx, tx, decided, ProposalEvent.FAILED, verdict.reason)
         case HarnessMismatch():
-            _reject(ctx, tx, decided, Event.HARNESS_MISMATCH, verdict.reason)
+            _reject(ctx, tx, decided, ProposalEvent.HARNESS_MISMATCH, verdict.reason)
         case Inconclusive():
-            _reject(ctx, tx, decided, Event.INCONCLUSIVE, verdict.reason)
+            _reject(ctx, tx, decided, ProposalEvent.INCONCLUSIVE, verdict.reason)
         case InfraError():
             _not_measured(ctx, tx, decided, verdict)
         case _:
@@ -234,7 +239,9 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
 def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
     if proposal.needs_approval:
         now = ctx.clock.now()
-        waits = tx.proposals.save(moved(proposal, Event.PASSED_NEEDS_APPROVAL, now))
+        waits = tx.proposals.save(
+            apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, now)
+        )
         wider = "; ".join(rule_widening.describe_widening(proposal.widened))
         asks = f" It asks for other than the route's rules: {wider}." if wider else ""
         alerts.raise_alert(
@@ -248,18 +255,18 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
             f"It expires at {waits.approval_ends_at:%Y-%m-%d %H:%M} UTC.",
         )
     else:
-        _let_in(ctx, tx, proposal, proof, Event.PASSED)
+        _let_in(ctx, tx, proposal, proof, ProposalEvent.PASSED)
     worker_supervision.stop_unneeded_runs(ctx, tx, proposal)
 
 
 def _let_in(
-    ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed, event: Event
+    ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed, event: ProposalEvent
 ) -> str:
     """What comes after the proof: the canary, or the shadow before it. In words."""
     if proposal.policy.canary.shadow is None:
         driver.open_canary(ctx, tx, proposal, proof, event)
         return "canary opened"
-    saved = tx.proposals.save(moved(proposal, Event.MIRROR, ctx.clock.now()))
+    saved = tx.proposals.save(apply_event(proposal, ProposalEvent.MIRROR, ctx.clock.now()))
     _audit(ctx, tx, saved, "proposal.mirror", {"verdict": proof.id})
     return "its shadow comes first"
 
@@ -269,15 +276,15 @@ def _not_measured(
 ) -> None:
     now, gate = ctx.clock.now(), proposal.policy.gate
     if replaced := evaluation.find_replacement(ctx, tx, proposal):
-        _reject(ctx, tx, proposal, Event.STALE, _another_look(replaced))
+        _reject(ctx, tx, proposal, ProposalEvent.STALE, _another_look(replaced))
         return
     if proposal.infra_errors >= gate.infra_retries:
-        why, attempts = plainly(verdict.reason), proposal.infra_errors + 1
+        why, attempts = polish_reason(verdict.reason), proposal.infra_errors + 1
         because = f"not measured after {attempts} attempts: {why}"
-        _reject(ctx, tx, proposal, Event.INFRA_LIMIT, because)
+        _reject(ctx, tx, proposal, ProposalEvent.INFRA_LIMIT, because)
         return
     paused = replace(
-        moved(proposal, Event.INFRA_ERROR, now),
+        apply_event(proposal, ProposalEvent.INFRA_ERROR, now),
         infra_errors=proposal.infra_errors + 1,
         retry_at=now + timedelta(seconds=gate.infra_pause_s),
     )
@@ -290,7 +297,7 @@ def _retry(ctx: Context, proposal: Proposal) -> list[str]:
     with ctx.store.write() as tx:
         # An answer may have come in after the verdict.
         if replaced := evaluation.find_replacement(ctx, tx, proposal):
-            return _reject(ctx, tx, proposal, Event.STALE, _another_look(replaced))
+            return _reject(ctx, tx, proposal, ProposalEvent.STALE, _another_look(replaced))
         again = evaluation.attach_runs(ctx, tx, replace(proposal, retry_at=None))
         saved = tx.proposals.save(replace(again, updated_at=ctx.clock.now()))
         _audit(ctx, tx, saved, "proposal.retry", {"attempt": proposal.infra_errors + 1})
@@ -304,7 +311,7 @@ def _await(ctx: Context, proposal: Proposal) -> list[str]:
     if proposal.approver is not None:
         return _open_approved(ctx, proposal, proof)
     if proposal.approval_ends_at <= ctx.clock.now():
-        return _in_write(ctx, proposal, Event.EXPIRED, "nobody approved it in time")
+        return _in_write(ctx, proposal, ProposalEvent.EXPIRED, "nobody approved it in time")
     return []
 
 
@@ -317,12 +324,14 @@ def _proof_now(ctx: Context, proposal: Proposal) -> tuple[Verdict, list[str]]:
         rules = "" if base_changed else _other_rules(ctx, tx, proposal)
         rules = rules or approvals.find_revocation(tx, proposal)
     if base_changed:
-        return proof, _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
+        return proof, _in_write(ctx, proposal, ProposalEvent.BASE_CHANGED, _OTHER_BASE)
     if not found.holds:
-        event = Event.STALE if found.proof is ProofState.STALE else Event.EXPIRED
+        event = (
+            ProposalEvent.STALE if found.proof is ProofState.STALE else ProposalEvent.EXPIRED
+        )
         return proof, _in_write(ctx, proposal, event, _no_proof(proof, found))
     if rules:
-        return proof, _in_write(ctx, proposal, Event.STALE, rules)
+        return proof, _in_write(ctx, proposal, ProposalEvent.STALE, rules)
     return proof, []
 
 
@@ -332,7 +341,7 @@ def _open_approved(ctx: Context, proposal: Proposal, proof: Verdict) -> list[str
     with ctx.store.write() as tx:
         if tx.proposals.get(proposal.id).version != proposal.version:
             return []  # another process was quicker
-        said = _let_in(ctx, tx, proposal, proof, Event.APPROVED)
+        said = _let_in(ctx, tx, proposal, proof, ProposalEvent.APPROVED)
     return [f"{proposal.id}: {said}"]
 
 
@@ -395,15 +404,17 @@ def _base_changed(tx: Transaction, proposal: Proposal) -> bool:
     return route is None or route.incumbent != proposal.incumbent
 
 
-def _in_write(ctx: Context, proposal: Proposal, event: Event, because: str) -> list[str]:
+def _in_write(
+    ctx: Context, proposal: Proposal, event: ProposalEvent, because: str
+) -> list[str]:
     with ctx.store.write() as tx:
         return _reject(ctx, tx, proposal, event, because)
 
 
 def _reject(
-    ctx: Context, tx: Transaction, proposal: Proposal, event: Event, because: str
+    ctx: Context, tx: Transaction, proposal: Proposal, event: ProposalEvent, because: str
 ) -> list[str]:
-    saved = tx.proposals.save(moved(proposal, event, ctx.clock.now(), because))
+    saved = tx.proposals.save(apply_event(proposal, event, ctx.clock.now(), because))
     worker_supervision.stop_unneeded_runs(ctx, tx, saved)
     _audit(ctx, tx, saved, f"proposal.{event.value}", {"reason": because})
     return [f"{proposal.id}: {saved.phase.value}: {because}"]

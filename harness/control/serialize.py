@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass
 from datetime import date
 from enum import Enum, IntEnum
 
-from harness.domain.evals.run import Judged
+from harness.domain.evals.run import BaseVerdict
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 
@@ -63,7 +63,7 @@ def _fields(value: object) -> dict[str, Plain]:
     match value:
         case Target():
             return {"id": value.id, "name": value.name, **shown}
-        case Judged():
+        case BaseVerdict():
             return {"verdict": value.outcome, "words": value.words, **shown}
         case Route():
             return {**shown, "targets": [*sorted(value.targets)]}

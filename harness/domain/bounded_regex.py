@@ -13,12 +13,12 @@ import regex
 
 from harness.domain.errors import InputError, PatternTooSlow
 
-LIMIT_S: Final = 1.0
-LONGEST_PATTERN: Final = 1_000
+MATCH_TIMEOUT_S: Final = 1.0
+MAX_PATTERN_LENGTH: Final = 1_000
 
 
 @dataclass(frozen=True)
-class TimedPattern:
+class BoundedPattern:
     """An expression of a user's. Its methods raise PatternTooSlow after LIMIT_S.
 
     Raises InputError for a text that is no expression, or longer than LONGEST_PATTERN.
@@ -28,9 +28,9 @@ class TimedPattern:
     ignore_case: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.pattern) > LONGEST_PATTERN:
+        if len(self.pattern) > MAX_PATTERN_LENGTH:
             raise InputError(
-                f"a regular expression has at most {LONGEST_PATTERN} characters, not "
+                f"a regular expression has at most {MAX_PATTERN_LENGTH} characters, not "
                 f"{len(self.pattern)}"
             )
         _ = self._compiled
@@ -55,12 +55,15 @@ class TimedPattern:
     def _timed(self, method: str, text: str) -> Any:
         try:
             # concurrent: the other threads of the process go on meanwhile.
-            found = getattr(self._compiled, method)(text, timeout=LIMIT_S, concurrent=True)
+            found = getattr(self._compiled, method)(
+                text, timeout=MATCH_TIMEOUT_S, concurrent=True
+            )
             if method == "finditer":
                 return [each.span() for each in found if each.group()]
         except TimeoutError:
             raise PatternTooSlow(
-                f"the regular expression {self.pattern!r} took more than {LIMIT_S:g} s for one "
+                f"the regular expression {self.pattern!r} took more than "
+                f"{MATCH_TIMEOUT_S:g} s for one "
                 "text; write it without nested repetitions, such as (a+)+"
             ) from None
         return found

@@ -12,7 +12,7 @@ SMALL_USD: Final = 0.01
 HUGE: Final = 1e15
 
 
-def figure(value: float, digits: int = 3) -> str:
+def format_number(value: float, digits: int = 3) -> str:
     """So many significant digits: `0.0000111`, `2.5`, `12,300`; `more than 1,000,…` if huge."""
     if abs(value) > HUGE:
         return f"more than {HUGE:,.0f}"
@@ -24,17 +24,17 @@ def figure(value: float, digits: int = 3) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def per_answer(usd: float, beside: float | None = None) -> str:
+def format_answer_price(usd: float, beside: float | None = None) -> str:
     """A price of one answer; small ones by the thousand. beside: another, written alike."""
     if max(usd, beside or 0.0) >= SMALL_USD:
-        return f"${figure(usd)}"
-    return f"${figure(usd * 1000)} per 1,000 answers"
+        return f"${format_number(usd)}"
+    return f"${format_number(usd * 1000)} per 1,000 answers"
 
 
-def readable(sentence: str) -> str:
+def without_scientific_notation(sentence: str) -> str:
     """A sentence that was stored with numbers such as 1.11e-05 in it, for people."""
     return _SCIENTIFIC.sub(
-        lambda found: figure(float(found[0])), _PRICES.sub(_by_thousand, sentence)
+        lambda found: format_number(float(found[0])), _PRICES.sub(_by_thousand, sentence)
     )
 
 
@@ -42,4 +42,7 @@ def _by_thousand(found: re.Match[str]) -> str:
     ours, theirs = float(found[1]), float(found[2])
     if max(ours, theirs) >= SMALL_USD:
         return found[0]
-    return f"${figure(ours * 1000)} against ${figure(theirs * 1000)} per 1,000 answers"
+    return (
+        f"${format_number(ours * 1000)} against ${format_number(theirs * 1000)} per "
+        "1,000 answers"
+    )

@@ -7,7 +7,7 @@ references fit always: schemas come from clients, and a pattern can take for eve
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-DEEPEST: Final = 32
+MAX_DEPTH: Final = 32
 _TYPES: Final[Mapping[str, Callable[[object], bool]]] = {
     "object": lambda value: isinstance(value, dict),
     "array": lambda value: isinstance(value, list),
@@ -22,9 +22,9 @@ _TYPES: Final[Mapping[str, Callable[[object], bool]]] = {
 }
 
 
-def fits(schema: object, value: object, depth: int = 0) -> bool:
+def matches_schema(schema: object, value: object, depth: int = 0) -> bool:
     """What is no schema, or deeper than DEEPEST, fits."""
-    if not isinstance(schema, dict) or depth > DEEPEST:
+    if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return schema is not False
     kinds = schema.get("type")
     named = kinds if isinstance(kinds, list) else [kinds]
@@ -37,7 +37,7 @@ def fits(schema: object, value: object, depth: int = 0) -> bool:
     if isinstance(value, dict):
         return _members_fit(schema, value, depth)
     if isinstance(value, list) and "items" in schema:
-        return all(fits(schema["items"], each, depth + 1) for each in value)
+        return all(matches_schema(schema["items"], each, depth + 1) for each in value)
     return True
 
 
@@ -50,5 +50,7 @@ def _members_fit(schema: Mapping[str, Any], value: Mapping[str, object], depth: 
     if schema.get("additionalProperties") is False and set(value) - set(known):
         return False
     return all(
-        fits(known[name], each, depth + 1) for name, each in value.items() if name in known
+        matches_schema(known[name], each, depth + 1)
+        for name, each in value.items()
+        if name in known
     )

@@ -12,7 +12,7 @@ from harness.domain.operations.row_signatures import RowFault
 T = TypeVar("T")
 S = TypeVar("S")
 
-INVALID: Final = "not signed by this installation: run `swapgate db check`"
+INVALID_ROWS_HINT: Final = "not signed by this installation: run `swapgate db check`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,12 @@ class Page(Sequence[T], Generic[T]):
         return replace(self, invalid=(*self.invalid, *more))
 
 
-def cursor(values: Sequence[object]) -> str:
+def encode_cursor(values: Sequence[object]) -> str:
     """What names a row in its list's order."""
     return ",".join(quote(_text(each), safe=":") for each in values)
 
 
-def values_of(text: str, kinds: Sequence[type]) -> list[object]:
+def decode_cursor(text: str, kinds: Sequence[type]) -> list[object]:
     """Of a cursor with values of these kinds. Raises InputError."""
     parts = text.split(",")
     try:

@@ -15,15 +15,15 @@ class Range(NamedTuple):
 
     @property
     def words(self) -> str:
-        words = f"{plain(self.low)} to {plain(self.high)}"
+        words = f"{format_bound(self.low)} to {format_bound(self.high)}"
         return f"0, or {words}" if self.zero else words
 
 
 # Of 1: a margin, a saving. Nearer to either end no suite has enough items.
-SHARE: Final = Range(0.0001, 0.999)
+SHARE_RANGE: Final = Range(0.0001, 0.999)
 
 
-def plain(value: float) -> str:
+def format_bound(value: float) -> str:
     """As a person writes it: 0.000001 and 31,622,400, up to what is too long to read."""
     if value and not 1e-9 <= abs(value) < 1e16:
         return f"{value:g}"

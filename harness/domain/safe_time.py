@@ -7,7 +7,7 @@ from typing import Final
 NEVER: Final = datetime(9999, 12, 30, tzinfo=UTC)
 
 
-def later(at: datetime, seconds: float) -> datetime:
+def add_seconds(at: datetime, seconds: float) -> datetime:
     """`seconds` after `at`; NEVER beyond the calendar."""
     try:
         return min(at + timedelta(seconds=seconds), NEVER)

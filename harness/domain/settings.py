@@ -10,7 +10,7 @@ from harness.domain.evals.provider_limits import EvalLimits
 from harness.domain.privacy.capture import CaptureSettings
 from harness.domain.proposals.policy import Policy
 from harness.domain.providers.catalogue import CatalogueChange
-from harness.domain.providers.oauth_kinds import OAuthChange
+from harness.domain.providers.oauth_kinds import OAuthOverrides
 from harness.domain.reliability.breaker import DEFAULT_BREAKER, BreakerPolicy
 from harness.domain.reliability.retry import DEFAULT_RETRY, RetryPolicy
 from harness.domain.routing.table import RouteSettings
@@ -230,4 +230,4 @@ class Settings:
     eval_limits: Mapping[str, EvalLimits] = field(default_factory=dict)
     capture: CaptureSettings = field(default_factory=CaptureSettings)
     catalogue: tuple[CatalogueChange, ...] = ()
-    oauth: Mapping[str, OAuthChange] = field(default_factory=dict)
+    oauth: Mapping[str, OAuthOverrides] = field(default_factory=dict)

@@ -31,7 +31,7 @@ from typing import Final
 
 import numpy as np
 
-from harness.domain.drift.watch import DriftEvidence, Scores
+from harness.domain.drift.watch import DriftEvidence, ItemScores
 from harness.domain.errors import InputError
 from harness.gate.logspace import Floats, log_mean
 from harness.gate.offline.intervals import t_interval, tango_interval
@@ -42,7 +42,9 @@ ODDS: Final = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
 ETAS: Final = tuple(sign * math.log(each) for sign in (-1.0, 1.0) for each in ODDS)
 
 
-def compare(history: Sequence[Scores], alpha: float, log_before: float) -> DriftEvidence:
+def compare_runs(
+    history: Sequence[ItemScores], alpha: float, log_before: float
+) -> DriftEvidence:
     """What the newest run says beside those before it. history: the baseline first.
 
     log_before: the evidence after the comparison before, -inf at the first. An item that a run
@@ -60,11 +62,16 @@ def compare(history: Sequence[Scores], alpha: float, log_before: float) -> Drift
     evidence = log_mean([log_before, now], [0.0, -math.log(check * (check + 1.0))])
     falls = int(np.argmax(by_window[best])) < len(ODDS)
     return _evidence(
-        check, windows[best], differences(scores, windows[best]), evidence, alpha, falls=falls
+        check,
+        windows[best],
+        window_differences(scores, windows[best]),
+        evidence,
+        alpha,
+        falls=falls,
     )
 
 
-def _matrix(history: Sequence[Scores]) -> Floats:
+def _matrix(history: Sequence[ItemScores]) -> Floats:
     """Runs by items, in the baseline's order; NaN where an item was not measured."""
     by_item: list[Mapping[str, float | None]] = [dict(run) for run in history]
     rows = [[_checked(item, run.get(item)) for item, _ in history[0]] for run in by_item]
@@ -81,7 +88,7 @@ def _checked(item: str, score: float | None) -> float:
 
 def log_e_values(scores: Floats, windows: Sequence[int]) -> Floats:
     """log e by window and eta. scores: runs by items, NaN where not measured."""
-    bag = Bag.empty(max(windows), scores.shape[1])
+    bag = ScoreBag.empty(max(windows), scores.shape[1])
     for run in scores:
         bag = bag.with_run(run)
     rows = [[math.fsum(each) for each in bag.log_factors(scores[-size:])] for size in windows]
@@ -89,7 +96,7 @@ def log_e_values(scores: Floats, windows: Sequence[int]) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Bag:
+class ScoreBag:
     """All scores that each item ever had, without their order.
 
     means [k, eta, item]: over all choices of k of an item's scores, the mean of the product of
@@ -100,13 +107,13 @@ class Bag:
     counts: Floats
 
     @classmethod
-    def empty(cls, largest: int, items: int) -> "Bag":
+    def empty(cls, largest: int, items: int) -> "ScoreBag":
         """largest: the most scores that a choice may have."""
         means = np.zeros((largest + 1, len(ETAS), items))
         means[0] = 1.0
         return cls(means, np.zeros(items))
 
-    def with_run(self, scores: Floats) -> "Bag":
+    def with_run(self, scores: Floats) -> "ScoreBag":
         """A choice of k of n has the n-th with chance k / n."""
         known = ~np.isnan(scores)
         counts = self.counts + known
@@ -115,7 +122,7 @@ class Bag:
         share = np.minimum(chosen / np.maximum(counts, 1.0), 1.0)
         after = (1.0 - share) * self.means[1:] + share * weights * self.means[:-1]
         means = np.concatenate([self.means[:1], np.where(known, after, self.means[1:])])
-        return Bag(means, counts)
+        return ScoreBag(means, counts)
 
     def log_factors(self, newest: Floats) -> Floats:
         """[eta, item]: log of an item's factor, for these newest runs of those in the bag."""
@@ -130,7 +137,7 @@ def _tilt(scores: Floats) -> Floats:
     return np.asarray(etas * np.where(np.isnan(scores), 0.0, scores), dtype=np.float64)
 
 
-def differences(scores: Floats, size: int) -> Floats:
+def window_differences(scores: Floats, size: int) -> Floats:
     """Means over the newest `size` runs minus means before, of items that both measured."""
     new, before = _means(scores[-size:]), _means(scores[:-size])
     both = ~(np.isnan(new) | np.isnan(before))

@@ -41,18 +41,18 @@ def log_mean_rows(rows: Sequence[Floats]) -> Floats:
     return np.asarray(top + np.log(total / len(rows)), dtype=np.float64)
 
 
-def running(start: float, increments: Floats) -> Floats:
+def running_sum(start: float, increments: Floats) -> Floats:
     """start, start + i1, start + i1 + i2 … along the last axis, added strictly in order."""
     head = np.full((*increments.shape[:-1], 1), start)
     return np.cumsum(np.concatenate([head, increments], axis=-1), axis=-1)
 
 
-def geometric(low: float, high: float, count: int) -> tuple[float, ...]:
+def geometric_grid(low: float, high: float, count: int) -> tuple[float, ...]:
     """`count` values from low to high, each a fixed multiple of the one before."""
     ratio = high / low
     return tuple(low * ratio ** (k / (count - 1)) for k in range(count))
 
 
-def without_minus_zero(values: Iterable[float]) -> tuple[float, ...]:
+def normalize_zeros(values: Iterable[float]) -> tuple[float, ...]:
     """Databases lose the sign of zero: what is stored never has it."""
     return tuple(value + 0.0 for value in values)

@@ -9,14 +9,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from harness.domain.proposals.policy import ShadowFirst, Unit
-from harness.gate.shadow_evidence import SEEN_CHECKS, is_harm, log_e_of_all, share_of_level
+from harness.domain.proposals.policy import ExposureUnit, ShadowStagePolicy
+from harness.gate.shadow_evidence import (
+    SEEN_CHECKS_RULE,
+    combined_log_e,
+    is_harm,
+    share_of_level,
+)
 
 # Money is summed in floating point.
-NO_MONEY_USD: Final = 1e-9
+ROUNDING_USD: Final = 1e-9
 
 
-class Move(StrEnum):
+class ShadowMove(StrEnum):
     START = "start"
     MIRROR = "mirror"  # it goes on as it is
     OPEN = "open"  # the canary, at its first step
@@ -25,7 +30,7 @@ class Move(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ShadowStageState:
     """All shadows of one proposal together.
 
     lost_won: by check, pairs that only the incumbent held, and only the candidate. spent_usd:
@@ -42,19 +47,19 @@ class Seen:
     mirroring: bool = False
     stopped: str = ""
     obstacle: str = ""
-    rule: int = SEEN_CHECKS
-    unit: Unit = Unit.REQUEST
+    rule: int = SEEN_CHECKS_RULE
+    unit: ExposureUnit = ExposureUnit.REQUEST
 
     @property
     def log_e(self) -> float:
-        return log_e_of_all(self.lost_won or {}, rule=self.rule)
+        return combined_log_e(self.lost_won or {}, rule=self.rule)
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class ShadowStageDecision:
     """distance: of the evidence of harm, 1 at the level. left_usd: of the policy's money."""
 
-    move: Move
+    move: ShadowMove
     reason: str
     log_e: float
     distance: float
@@ -62,37 +67,42 @@ class Decided:
 
     @property
     def money_spent(self) -> bool:
-        return self.left_usd <= NO_MONEY_USD
+        return self.left_usd <= ROUNDING_USD
 
 
-def decide(policy: ShadowFirst, seen: Seen) -> Decided:
+def decide_shadow_stage(
+    policy: ShadowStagePolicy, seen: ShadowStageState
+) -> ShadowStageDecision:
     """Harm first: it is said however many pairs there are, and whatever is left."""
     log_e = seen.log_e
     distance = share_of_level(log_e, policy.alpha)
     left_usd = max(0.0, policy.max_cost_usd - seen.spent_usd)
     move, reason = _choose(policy, seen, left_usd, _evidence(distance))
-    return Decided(move, reason, log_e, distance, left_usd)
+    return ShadowStageDecision(move, reason, log_e, distance, left_usd)
 
 
 def _choose(
-    policy: ShadowFirst, seen: Seen, left_usd: float, evidence: str
-) -> tuple[Move, str]:
+    policy: ShadowStagePolicy, seen: ShadowStageState, left_usd: float, evidence: str
+) -> tuple[ShadowMove, str]:
     counted = f"{seen.pairs:,} of {policy.min_pairs:,} compared pairs"
     if is_harm(seen.log_e, policy.alpha):
-        return Move.REJECT, f"In its shadow the candidate was worse: {_worst(seen)}. {evidence}"
+        return (
+            ShadowMove.REJECT,
+            f"In its shadow the candidate was worse: {_worst(seen)}. {evidence}",
+        )
     if seen.pairs >= policy.min_pairs:
-        return Move.OPEN, f"{counted}, and nothing speaks against it. {evidence}"
+        return ShadowMove.OPEN, f"{counted}, and nothing speaks against it. {evidence}"
     money = f"${seen.spent_usd:.2f} of ${policy.max_cost_usd:g} spent"
     if seen.mirroring:
-        return Move.MIRROR, f"{counted}, {money}. {evidence}"
+        return ShadowMove.MIRROR, f"{counted}, {money}. {evidence}"
     if why := _why_none(seen, left_usd):
-        return Move.HOLD, f"The canary stays shut: {why}. {counted}, {money}. {evidence}"
-    return Move.START, f"{counted}, {money}."
+        return ShadowMove.HOLD, f"The canary stays shut: {why}. {counted}, {money}. {evidence}"
+    return ShadowMove.START, f"{counted}, {money}."
 
 
-def _why_none(seen: Seen, left_usd: float) -> str:
+def _why_none(seen: ShadowStageState, left_usd: float) -> str:
     """Why nothing more is mirrored; empty if something can be."""
-    if left_usd <= NO_MONEY_USD:
+    if left_usd <= ROUNDING_USD:
         return "the money for its shadow is spent"
     return seen.stopped or seen.obstacle
 
@@ -101,9 +111,9 @@ def _evidence(distance: float) -> str:
     return f"Evidence that it is worse: {distance * 100:.0f} % of the level."
 
 
-def _worst(seen: Seen) -> str:
+def _worst(seen: ShadowStageState) -> str:
     lost_won = seen.lost_won or {}
     name = max(lost_won, key=lambda check: lost_won[check][0] - lost_won[check][1])
     lost, won = lost_won[name]
-    what = "requests" if seen.unit is Unit.REQUEST else "callers"
+    what = "requests" if seen.unit is ExposureUnit.REQUEST else "callers"
     return f"{lost:,} {what} where only the incumbent held {name}, {won:,} where only it did"

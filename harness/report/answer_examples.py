@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from harness.gate.text.sentences import points
+from harness.gate.text.sentences import format_points
 from harness.report.content import TellingAnswer
 from harness.report.markdown_escaping import cell, fenced, table
 
@@ -42,7 +42,7 @@ def shared_head(prompts: Sequence[str]) -> str:
 
 
 def _telling(each: TellingAnswer, asked: str) -> Iterator[str]:
-    change = points(each.candidate_score - each.incumbent_score)
+    change = format_points(each.candidate_score - each.incumbent_score)
     broken = f", broken rule: {each.rule}" if each.rule else ""
     yield from ("", f"### {cell(each.item)} ({each.suite}): {change} points{broken}", "")
     yield from fenced(asked.strip())

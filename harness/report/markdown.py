@@ -13,11 +13,17 @@ from harness.control.proposals.format_failures import (
     find_format_failures,
 )
 from harness.control.routing import monthly_bill
-from harness.domain.evals.pins import ServedModel, told
+from harness.domain.evals.pins import ServedModel, named_models
 from harness.domain.evals.run import SuiteReport, Verdict
 from harness.domain.routing.target import Target
-from harness.gate.offline.suite_claims import cost_of
-from harness.gate.text.sentences import outcome_words, percent, plainly, points, spending
+from harness.gate.offline.suite_claims import cost_figures
+from harness.gate.text.sentences import (
+    format_percent,
+    format_points,
+    outcome_text,
+    polish_reason,
+    spending_text,
+)
 from harness.report.answer_examples import most_telling
 from harness.report.answers_location import variables
 from harness.report.content import Report, SuiteSection, TagRow
@@ -78,7 +84,7 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     yield f"# {verdict.words}: {b} {HEADS[verdict.outcome]} {a}"
     if found.standing is not None and found.standing.proof is ProofState.STALE:
         yield from ("", f"**STALE**, no proof any more: {cell(found.standing.why)}.")
-    why = plainly(verdict.reason)
+    why = polish_reason(verdict.reason)
     yield from ("", f"**Why:** {why[:1].upper()}{why[1:]}")
     if verdict.outcome != "infra_error":
         for said in found.unscored:
@@ -142,7 +148,7 @@ def _score_row(part: SuiteSection) -> Iterator[Sequence[str]]:
         f"{report.suite}: score of 100",
         f"{ours * 100:.1f}",
         f"{theirs * 100:.1f}",
-        f"{points(report.delta)}{sure}",
+        f"{format_points(report.delta)}{sure}",
     )
 
 
@@ -156,8 +162,10 @@ def _form(lost: FormatFailure) -> Iterator[str]:
     counts = ", ".join(f"`{rule}` {count}" for rule, count in lost.rules.items())
     yield from ("", f"## What to change: {lost.suite}", "")
     yield f"On {lost.suite} the candidate {lost.remedy.what}."
-    yield f"As scored {points(lost.strict_delta)} points; with form forgiven on both sides"
-    yield f"{points(lost.lenient_delta)} points. Rules that its answers broke: {counts}."
+    yield (
+        f"As scored {format_points(lost.strict_delta)} points; with form forgiven on both sides"
+    )
+    yield f"{format_points(lost.lenient_delta)} points. Rules that its answers broke: {counts}."
     yield from ("", "One of these would help:", "")
     for mend in lost.mends:
         yield f"- {mend.what}"
@@ -219,8 +227,8 @@ def _suite_row(part: SuiteSection) -> Sequence[str]:
 def _report_row(report: SuiteReport) -> Sequence[str]:
     return (
         f"{report.suite} ({report.role.value})",
-        outcome_words(report.outcome),
-        points(report.delta) if report.n_used else "–",
+        outcome_text(report.outcome),
+        format_points(report.delta) if report.n_used else "–",
         _interval(report),
         f"{report.margin * 100:g}",
         f"{report.wins} / {report.ties} / {report.losses}",
@@ -230,7 +238,7 @@ def _report_row(report: SuiteReport) -> Sequence[str]:
 
 def _claimed_cost(verdict: Verdict | None) -> Iterator[str]:
     """The paired evidence of a claim about cost."""
-    claimed = [(each, cost_of(each)) for each in (verdict.suites if verdict else ())]
+    claimed = [(each, cost_figures(each)) for each in (verdict.suites if verdict else ())]
     rows = [
         (
             each.suite,
@@ -259,13 +267,13 @@ def _per_1000(usd: float | None) -> float | None:
 
 
 def _share(share: float | None) -> str:
-    return "–" if share is None else percent(share)
+    return "–" if share is None else format_percent(share)
 
 
 def _interval(report: SuiteReport) -> str:
     if report.ci_low is None or report.ci_high is None:
         return "–"
-    return f"{points(report.ci_low)} to {points(report.ci_high)}"
+    return f"{format_points(report.ci_low)} to {format_points(report.ci_high)}"
 
 
 def _tags(part: SuiteSection) -> Iterator[str]:
@@ -282,7 +290,7 @@ def _tag_row(row: TagRow) -> Sequence[str]:
         str(row.items),
         f"{row.incumbent * 100:.1f}",
         f"{row.candidate * 100:.1f}",
-        points(row.delta),
+        format_points(row.delta),
         f"{row.wins} / {row.losses}",
     )
 
@@ -363,7 +371,7 @@ def _pins(report: Report) -> Iterator[str]:
     for part in report.suites:
         plan = part.side.plan
         how = f"{plan.epochs} epoch(s), order seed {plan.order_seed}"
-        look = spending(plan.look, plan.alpha, plan.spend)
+        look = spending_text(plan.look, plan.alpha, plan.spend)
         yield f"- {plan.suite}: {how}" + (f"; {look}" if look else "") + "."
     verdict = found.verdict
     if verdict is not None:
@@ -400,7 +408,7 @@ def _replaying(report: Report, verdict: Verdict) -> Iterator[str]:
 
 
 def _reported(served: Iterable[ServedModel]) -> str:
-    return ", ".join(code(each.label) for each in told(served)) or "nothing"
+    return ", ".join(code(each.label) for each in named_models(served)) or "nothing"
 
 
 def _until(verdict: Verdict, standing: ProofValidity | None) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import SignatureInvalid
-from harness.domain.operations.audit import AuditMark
+from harness.domain.operations.audit import AuditPosition
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.ports import Signatures
 
@@ -24,11 +24,11 @@ class AuditCheckpointFile:
     path: Path
     signatures: Signatures
 
-    def read(self) -> AuditMark | None:
+    def read(self) -> AuditPosition | None:
         """Raises SignatureInvalid for a file that control did not sign."""
         try:
             stored = json.loads(self.path.read_text(encoding="utf-8"))
-            mark = AuditMark(int(stored["number"]), str(stored["mac"]))
+            mark = AuditPosition(int(stored["number"]), str(stored["mac"]))
             signature = str(stored["signature"])
         except FileNotFoundError:
             return None
@@ -46,7 +46,7 @@ class AuditCheckpointFile:
             ) from None
         return mark
 
-    def keep(self, mark: AuditMark) -> None:
+    def keep(self, mark: AuditPosition) -> None:
         signature = self.signatures.sign(_payload(mark))
         text = canonical_json({"number": mark.number, "mac": mark.mac, "signature": signature})
         fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}")
@@ -54,5 +54,5 @@ class AuditCheckpointFile:
         fresh.replace(self.path)
 
 
-def _payload(mark: AuditMark) -> bytes:
+def _payload(mark: AuditPosition) -> bytes:
     return _DOMAIN + canonical_json([mark.number, mark.mac]).encode()

@@ -17,9 +17,9 @@ from harness.domain.providers.catalogue import (
     Catalogue,
     CatalogueChange,
     CatalogueEntry,
-    catalogue,
+    build_catalogue,
 )
-from harness.domain.providers.kinds import PROVIDER_KINDS, Group
+from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.routing.target import Price
 
 FILE: Final = "model_prices_and_context_window_backup.json"
@@ -83,7 +83,7 @@ class LitellmTable:
     def _all(self) -> Catalogue:
         file = self._file or table_file()
         rows = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
-        return with_changes(catalogue(_entries(rows)), self._changes)
+        return with_changes(build_catalogue(_entries(rows)), self._changes)
 
     def catalogue(self) -> Catalogue:
         return self._all
@@ -93,7 +93,7 @@ class FixedCatalogue:
     """The twin: knows what it is given."""
 
     def __init__(self, *entries: CatalogueEntry) -> None:
-        self._all = catalogue(entries)
+        self._all = build_catalogue(entries)
 
     def catalogue(self) -> Catalogue:
         return self._all
@@ -154,7 +154,7 @@ def _price(kind: str, made_for: str, row: Mapping[str, object]) -> Price | None:
     if given is None or made is None:
         return None
     # For free is what runs on one's own machine; elsewhere the table writes 0 for unknown.
-    if given == made == 0 and PROVIDER_KINDS[kind].group is not Group.LOCAL:
+    if given == made == 0 and PROVIDER_KINDS[kind].group is not ProviderGroup.LOCAL:
         return None
     return Price(given, made, _usd(row, "cache_read_input_token_cost"))
 

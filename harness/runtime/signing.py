@@ -13,12 +13,12 @@ from harness.domain.operations.row_signatures import (
     KeyPurpose,
     Keyring,
     PublicKey,
-    decoded,
-    encoded,
-    joined,
-    key_for,
+    decode_base64url,
+    encode_base64url,
+    join_signature,
     key_id,
-    parted,
+    split_signature,
+    verifying_key,
 )
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def new_private_key() -> str:
         Ed25519PrivateKey,
     )
 
-    return encoded(Ed25519PrivateKey.generate().private_bytes_raw())
+    return encode_base64url(Ed25519PrivateKey.generate().private_bytes_raw())
 
 
 def public_key(private: str, purpose: KeyPurpose) -> PublicKey:
@@ -48,7 +48,7 @@ def _private(text: str) -> "Ed25519PrivateKey":
     )
 
     try:
-        seed = decoded(text.strip())
+        seed = decode_base64url(text.strip())
         if len(seed) == KEY_BYTES:
             return Ed25519PrivateKey.from_private_bytes(seed)
     except ValueError:
@@ -94,10 +94,10 @@ class Ed25519Signatures:
 
     def sign(self, payload: bytes) -> str:
         key, private = self._signing
-        return joined(key, private.sign(payload))
+        return join_signature(key, private.sign(payload))
 
     def check(self, payload: bytes, signature: str, purpose: KeyPurpose) -> None:
-        key, raw = parted(signature)
+        key, raw = split_signature(signature)
         known = self._key(key, purpose)
         digest = sha256(b"\0".join((known.public, raw, payload))).digest()
         if digest in self._held:
@@ -126,4 +126,4 @@ class Ed25519Signatures:
         if keyring is None or key not in keyring or stamp != self._stamp:
             keyring = self._keyring = self._read_keyring()
             self._stamp = stamp
-        return key_for(keyring, key, purpose)
+        return verifying_key(keyring, key, purpose)

@@ -17,9 +17,9 @@ from harness.domain.operations.row_signatures import (
     Keyring,
     KeyState,
     PublicKey,
-    keyring_text,
+    format_keyring,
     parse_keyring,
-    replaced_by,
+    rotate_key,
 )
 from harness.domain.settings import Settings
 from harness.runtime import encryption, signing
@@ -113,7 +113,7 @@ def create_keys(settings: Settings) -> list[Path]:
     keys = [
         signing.public_key(private_key(settings, purpose), purpose) for purpose in KeyPurpose
     ]
-    _write_public(file, keyring_text(keys))
+    _write_public(file, format_keyring(keys))
     return [*(each for each in made if each is not None), file]
 
 
@@ -130,7 +130,7 @@ def rotate(settings: Settings, purpose: KeyPurpose) -> PublicKey:
     known, private = keyring(settings), signing.new_private_key()
     new = signing.public_key(private, purpose)
     # First everybody knows the new key, then it signs.
-    _write_public(settings.home / KEYRING_FILE, keyring_text(replaced_by(known, new).values()))
+    _write_public(settings.home / KEYRING_FILE, format_keyring(rotate_key(known, new).values()))
     encryption.write_key_file(settings.home / PRIVATE_FILES[purpose], [private])
     return new
 
@@ -151,7 +151,7 @@ def retire(settings: Settings, key: str) -> None:
     check_retirable(settings, key)
     known = dict(keyring(settings))
     known[key] = PublicKey(known[key].purpose, known[key].public, KeyState.RETIRED)
-    _write_public(settings.home / KEYRING_FILE, keyring_text(known.values()))
+    _write_public(settings.home / KEYRING_FILE, format_keyring(known.values()))
 
 
 def _of_environment(name: str) -> str | None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC
 
 from harness.domain.content_hash import canonical_json
-from harness.domain.operations.audit import AuditEvent, mac_of
+from harness.domain.operations.audit import AuditEvent, event_mac
 from harness.store.schema.columns import storable
 
 
@@ -19,4 +19,4 @@ def chained(event: AuditEvent, secret: bytes) -> AuditEvent:
         subject=storable(event.subject),
         details=json.loads(canonical_json(event.details)),
     )
-    return replace(stored, mac=mac_of(stored, secret))
+    return replace(stored, mac=event_mac(stored, secret))

@@ -8,8 +8,8 @@ from datetime import datetime
 from functools import partial
 from typing import Final
 
-from harness.domain.canary.guardrails import Guardrail, Tally
-from harness.domain.canary.observation import Block, Traffic
+from harness.domain.canary.guardrails import FailureTally, Guardrail
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import (
     Conflict,
@@ -24,24 +24,24 @@ from harness.domain.errors import (
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.evals.run import RunState, Sample, Verdict
 from harness.domain.operations.access import ApiKey
-from harness.domain.operations.principals import Principal, folded
-from harness.domain.privacy.capture import Captured
-from harness.domain.proposals.proposal import Approval, Phase, Proposal
+from harness.domain.operations.principals import Principal, fold_name
+from harness.domain.privacy.capture import CapturedRequest
+from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.spend import KeySpend
-from harness.domain.routing.evidence import Evidence, Waiver
-from harness.domain.routing.kill_switch import Source, Switch
+from harness.domain.routing.evidence import TargetEvidence, Waiver
+from harness.domain.routing.kill_switch import KillSwitch, SwitchSource
 from harness.domain.routing.route_changes import (
-    Change,
     ChangeSettings,
     CreateRoute,
-    Promote,
-    Restore,
+    PromoteCanary,
+    RestoreIncumbent,
     SetChain,
     StartCanary,
+    TableChange,
 )
 from harness.domain.routing.table import BUCKETS, KeyGrant
-from harness.domain.shadow.shadow import Shadow, ShadowTally, check_limits
+from harness.domain.shadow.shadow import Shadow, ShadowTally, check_shadow_limits
 from harness.store.schema.columns import storable
 
 ENDED: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET, RunState.FAILED)
@@ -109,9 +109,11 @@ def checked_sightings(seen: Iterable[Sighting]) -> Sequence[Sighting]:
     return sorted(found, key=lambda each: (each.target, each.served))
 
 
-def check_block(block: Block) -> None:
+def check_block(block: ObservationBlock) -> None:
     """Raises InputError when the counts contradict one another."""
-    errors = Tally(block.units, block.canary_units, block.failures, block.canary_failures)
+    errors = FailureTally(
+        block.units, block.canary_units, block.failures, block.canary_failures
+    )
     fits = (
         0 <= block.weight_bps <= 10_000
         and errors.fits
@@ -134,12 +136,12 @@ def check_block(block: Block) -> None:
         )
 
 
-def _is_whole(errors: Tally, told: Tally | None) -> bool:
+def _is_whole(errors: FailureTally, told: FailureTally | None) -> bool:
     """What is told of each error is told of the same errors."""
     return told is None or asdict(errors).items() <= asdict(told).items()
 
 
-def _is_part(block: Block, tally: Tally) -> bool:
+def _is_part(block: ObservationBlock, tally: FailureTally) -> bool:
     """A guardrail applies to some of the block's units."""
     control = block.units - block.canary_units
     return (
@@ -149,7 +151,7 @@ def _is_part(block: Block, tally: Tally) -> bool:
     )
 
 
-def check_traffic(traffic: Traffic) -> None:
+def check_traffic(traffic: TrafficMinute) -> None:
     """Raises InputError for a negative or infinite figure."""
     _check_amounts(
         f"traffic of route {traffic.route!r} at {traffic.minute.isoformat()}",
@@ -215,11 +217,11 @@ def check_waiver(waiver: Waiver) -> None:
         )
 
 
-def check_switch(switch: Switch) -> None:
+def check_switch(switch: KillSwitch) -> None:
     """Raises InputError without a reason, or for a switch that is not the database's."""
     if not switch.reason.strip():
         raise InputError(f"the switch {switch.force} needs a reason: everybody will see it")
-    if switch.source not in (Source.CLI, Source.REST):
+    if switch.source not in (SwitchSource.CLI, SwitchSource.REST):
         raise InputError(
             f"the switch {switch.force} comes from {switch.source.value}, and stands there"
         )
@@ -235,7 +237,7 @@ def no_such_switch(id_: str) -> NotFound:
 
 def check_shadow(shadow: Shadow) -> None:
     """Raises InputError for limits that make no sense, and for one without an end or reason."""
-    check_limits(shadow.limits)
+    check_shadow_limits(shadow.limits)
     if shadow.incumbent == shadow.candidate.id:
         raise InputError("a shadow compares the incumbent with another target")
     if shadow.expires_at <= shadow.started_at or not shadow.reason.strip():
@@ -280,7 +282,7 @@ def check_four_eyes(proposal: Proposal) -> None:
     """Raises NotAllowed when the proposer approves, unless the policy allows it."""
     if proposal.approver is None or proposal.self_approval:
         return
-    if folded(proposal.approver) == folded(proposal.proposer):
+    if fold_name(proposal.approver) == fold_name(proposal.proposer):
         raise NotAllowed(
             f"{proposal.proposer} proposed {proposal.id} and cannot approve it: "
             "ask another approver"
@@ -299,7 +301,7 @@ def check_unchanged(before: Proposal, after: Proposal) -> None:
     """Raises InputError when a registration changes after the fact."""
     fixed = ["route", "incumbent", "candidate", "claim", "proposer", "policy", "created_at"]
     fixed += ["proposer_principal", "proposer_key", "widened"]
-    if before.phase is not Phase.PROPOSED:
+    if before.phase is not ProposalPhase.PROPOSED:
         fixed.append("plans")
     for name in fixed:
         if getattr(before, name) != getattr(after, name):
@@ -311,7 +313,7 @@ def check_unchanged(before: Proposal, after: Proposal) -> None:
 
 def check_let_in(proposal: Proposal) -> None:
     """Raises NotAllowed when rules of its own go on without another person's word."""
-    later = (Phase.SHADOW, Phase.CANARY, Phase.PROMOTED)
+    later = (ProposalPhase.SHADOW, ProposalPhase.CANARY, ProposalPhase.PROMOTED)
     if proposal.widened and proposal.approver is None and proposal.phase in later:
         raise NotAllowed(
             f"{proposal.id} asks for less than its route's policy does "
@@ -319,17 +321,17 @@ def check_let_in(proposal: Proposal) -> None:
         )
 
 
-def time_of_version(change: Change, now: datetime, before: datetime | None) -> datetime:
+def time_of_version(change: TableChange, now: datetime, before: datetime | None) -> datetime:
     """now, but what brings a target in is never earlier than its proof and the version before.
 
     A clock that was set back holds nothing up, and a row's time is in order.
     """
-    if isinstance(change, StartCanary | Promote) and before is not None:
+    if isinstance(change, StartCanary | PromoteCanary) and before is not None:
         return max(now, before, change.proof.decided_at)
     return now
 
 
-def check_targets(change: Change, known: Collection[str]) -> None:
+def check_targets(change: TableChange, known: Collection[str]) -> None:
     """Raises NotFound when a change names a target that is not stored."""
     match change:
         case CreateRoute():
@@ -344,7 +346,10 @@ def check_targets(change: Change, known: Collection[str]) -> None:
 
 
 def check_waivers(
-    change: Change, chain: Iterable[Evidence], waivers: Iterable[Waiver], now: datetime
+    change: TableChange,
+    chain: Iterable[TargetEvidence],
+    waivers: Iterable[Waiver],
+    now: datetime,
 ) -> None:
     """Raises ProofRefused when a person's change keeps a target whose waiver has expired.
 
@@ -369,7 +374,7 @@ def _check_amounts(where: str, **figures: float | None) -> None:
             raise InputError(f"{where}: {name} is {figure}; it must be finite and not negative")
 
 
-def check_captured(new: Captured) -> None:
+def check_captured(new: CapturedRequest) -> None:
     """Raises InputError for what the database refuses, and for content that is no JSON."""
     if not (1 <= new.share_bps <= BUCKETS and new.expires_at > new.at and len(new.rules) == 64):
         raise InputError(f"{new.id}: a captured request has a share, an end and its rules")
@@ -446,7 +451,7 @@ def never_served(route: str, target: str) -> ProofRefused:
     )
 
 
-def never_incumbent(change: Restore) -> ProofRefused:
+def never_incumbent(change: RestoreIncumbent) -> ProofRefused:
     return ProofRefused(
         f"{change.incumbent} was never the incumbent of route {change.route!r}: "
         "`swapgate route history` shows which were; for a new one make a proposal"

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.access import Actor
 from harness.domain.operations.row_signatures import RowFault, SignedRows
-from harness.domain.operations.state_audit import REMOVED
+from harness.domain.operations.state_audit import ROWS_REMOVED
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Snapshot
 from harness.ports import Clock, Signatures
@@ -262,7 +262,7 @@ class SqlStore:
             with without_triggers(unit):
                 count = remove_rows(unit, [each for each in faults if each in now_at_fault])
             details = {"rows": [each.name for each in faults], "reason": reason}
-            self._record(unit, actor, REMOVED, details)
+            self._record(unit, actor, ROWS_REMOVED, details)
         return count
 
     def _record(

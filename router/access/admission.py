@@ -11,13 +11,18 @@ from typing import Final, NamedTuple
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.reliability.key_limits import KeyLimits
 from harness.domain.reliability.rate_limits import (
+    LimitStatus,
     RateLimit,
     RateState,
-    Standing,
-    settle,
-    standings,
+    limit_statuses,
+    settle_request,
 )
-from harness.domain.reliability.spend import SpendBudget, SpendDecision, SpendLevel, judge
+from harness.domain.reliability.spend import (
+    SpendBudget,
+    SpendDecision,
+    SpendLevel,
+    check_budget,
+)
 from harness.ports import Clock, RateBook
 from router.access import rate_limits
 from router.access.key_spend import KeySpendTotals
@@ -96,7 +101,7 @@ class Admission:
         tokens = given + (_max_output_tokens(request) if request is not None else 0)
         now = self._clock.monotonic()
         decided = rate_limits.take_tokens(self._book, key, limit, tokens, now)
-        told = _rate_headers(standings(decided.state, limit, now))
+        told = _rate_headers(limit_statuses(decided.state, limit, now))
         if not decided.allowed:
             self._counters["rate_limited"] += 1
             return _too_many_requests(decided.reason, decided.retry_after_s, told)
@@ -117,7 +122,7 @@ class Admission:
             return None
         self._counters["rate_limited"] += 1
         reason = "this key has given as much feedback as it may send requests in a minute"
-        told = _rate_headers(standings(decided.state, limit, now))
+        told = _rate_headers(limit_statuses(decided.state, limit, now))
         return _too_many_requests(reason, decided.retry_after_s, told)
 
     def settle(self, reservation: RateReservation, actual: int) -> None:
@@ -125,7 +130,7 @@ class Admission:
         now = self._clock.monotonic()
 
         def change(state: RateState) -> RateState:
-            return settle(
+            return settle_request(
                 state,
                 reservation.limit,
                 estimated=reservation.tokens,
@@ -154,7 +159,7 @@ class Admission:
 
     def _judged(self, key: str, budget: SpendBudget) -> SpendDecision:
         today = self._clock.now().date()
-        decision = judge(budget, self._spends.spent(key, today), today)
+        decision = check_budget(budget, self._spends.spent(key, today), today)
         if decision.level is not SpendLevel.FINE:
             self._alert(key, decision)
         return decision
@@ -215,7 +220,7 @@ def _too_many_requests(reason: str, wait_s: float, headers: tuple[Header, ...]) 
     return Reply(429, (JSON, *told, *headers), body)
 
 
-def _rate_headers(limits: tuple[Standing, ...]) -> tuple[Header, ...]:
+def _rate_headers(limits: tuple[LimitStatus, ...]) -> tuple[Header, ...]:
     """Under the names that OpenAI's clients know."""
     headers: list[Header] = []
     for kind, per_minute, remaining, reset_s in limits:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from typing import Final
 
-from harness.domain.reliability.spend import KeySpend, Spent, as_of, spent_of
+from harness.domain.reliability.spend import KeySpend, SpendTotals, total_spend, totals_on
 from router.recording.traffic_minutes import CompletedRequest
 
 DAY: Final = timedelta(days=1)
@@ -53,7 +53,7 @@ class KeySpendTotals:
         # By key and day, without what is new; older days than yesterday are the database's.
         self._own: dict[str, dict[date, _Sum]] = {}
         self._newest = date.min
-        self._others: dict[str, Spent] = {}
+        self._others: dict[str, SpendTotals] = {}
 
     def note(self, ended: CompletedRequest, at: datetime) -> None:
         """A request has ended."""
@@ -91,15 +91,15 @@ class KeySpendTotals:
         with self._lock:
             self._back = sum_by_day([*self._back, *rows])
 
-    def spent(self, key: str, today: date) -> Spent:
+    def spent(self, key: str, today: date) -> SpendTotals:
         """As far as it is known here."""
         with self._lock:
             rows = [t.row(key, day, self._worker) for day, t in self._own.get(key, {}).items()]
             new = self._new.get((key, today, self._worker))
             if new is not None:
                 rows.append(new.row(key, today, self._worker))
-            others = as_of(self._others.get(key) or Spent(today), today)
-        return _both(others, spent_of(rows, today))
+            others = totals_on(self._others.get(key) or SpendTotals(today), today)
+        return _both(others, total_spend(rows, today))
 
     def know(self, rows: Iterable[KeySpend], today: date) -> None:
         """What the database has of this month, of the keys that it was asked for."""
@@ -108,7 +108,7 @@ class KeySpendTotals:
             for row in rows:
                 if row.worker != self._worker or row.day not in self._own.get(row.key, {}):
                     by_key.setdefault(row.key, []).append(row)
-            self._others = {key: spent_of(found, today) for key, found in by_key.items()}
+            self._others = {key: total_spend(found, today) for key, found in by_key.items()}
 
     def _sum_of(self, key: str, day: date, worker: str) -> _Sum:
         total = self._new.get((key, day, worker))
@@ -131,14 +131,16 @@ class KeySpendTotals:
                 if day < self._newest - DAY
             ]
             if old:
-                known = as_of(self._others.get(key) or Spent(self._newest), self._newest)
-                self._others[key] = _both(known, spent_of(old, self._newest))
+                known = totals_on(
+                    self._others.get(key) or SpendTotals(self._newest), self._newest
+                )
+                self._others[key] = _both(known, total_spend(old, self._newest))
             if not days:
                 del self._own[key]
 
 
-def _both(one: Spent, other: Spent) -> Spent:
-    return Spent(
+def _both(one: SpendTotals, other: SpendTotals) -> SpendTotals:
+    return SpendTotals(
         one.day,
         one.day_usd + other.day_usd,
         one.month_usd + other.month_usd,

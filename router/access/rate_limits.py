@@ -155,7 +155,7 @@ def take_tokens(
     decided: list[RateDecision] = []
 
     def change(state: RateState) -> RateState:
-        decided.append(rate_limits.admit(state, limit, tokens, now))
+        decided.append(rate_limits.admit_request(state, limit, tokens, now))
         return decided[-1].state
 
     book.change(key, change)

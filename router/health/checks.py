@@ -10,8 +10,12 @@ from typing import Final, NamedTuple
 import structlog
 
 from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.reliability.failures import CLIENTS_OWN, FailureClass
-from harness.domain.reliability.health_checks import Seen, due, sleep_s
+from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
+from harness.domain.reliability.health_checks import (
+    HealthCheckState,
+    due_targets,
+    next_check_in_s,
+)
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Arm
 from harness.ports import Clock
@@ -88,7 +92,7 @@ class HealthChecks:
             while True:
                 self.turn()
                 seen = self._seen(self._routes())
-                wait_s = sleep_s(seen, self._clock.monotonic(), self._interval_s)
+                wait_s = next_check_in_s(seen, self._clock.monotonic(), self._interval_s)
                 await asyncio.sleep(max(SHORTEST_SLEEP_S, wait_s))
         finally:
             for task in self._running.values():
@@ -99,7 +103,7 @@ class HealthChecks:
         """Begin the checks that are due."""
         routes = self._routes()
         now = self._clock.monotonic()
-        for target in due(self._seen(routes), now, self._interval_s):
+        for target in due_targets(self._seen(routes), now, self._interval_s):
             if len(self._running) >= AT_ONCE:
                 return
             if target not in self._running:
@@ -128,12 +132,12 @@ class HealthChecks:
             for id_ in route.upstreams.keys() - route.keyless
         }
 
-    def _seen(self, targets: Mapping[str, CompiledRoute]) -> dict[str, Seen]:
+    def _seen(self, targets: Mapping[str, CompiledRoute]) -> dict[str, HealthCheckState]:
         health = self._health.of(targets)
         never = HealthCheckResult(self._began, up=True, outcome=None, seconds=0.0)
         last = {each: self._results.get(each, never) for each in targets}
         return {
-            each: Seen(
+            each: HealthCheckState(
                 self._health.state(each),
                 health[each].retry_in_s,
                 self._answered_at(each),
@@ -163,7 +167,11 @@ class HealthChecks:
         outcome = failure.failure if failure else None
         seconds = self._clock.monotonic() - began
         # A refusal of the check itself comes from a provider that is there.
-        up = outcome is None or outcome in CLIENTS_OWN or outcome is FailureClass.RATE_LIMITED
+        up = (
+            outcome is None
+            or outcome in CLIENT_FAILURES
+            or outcome is FailureClass.RATE_LIMITED
+        )
         self._tell(upstream, outcome, up=up)
         self._results[target] = HealthCheckResult(began, up, outcome, seconds)
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from harness.domain.providers.credentials import ProviderKey, StoredKey
-from harness.domain.routing.kill_switch import SwitchTarget, forced
+from harness.domain.routing.kill_switch import SwitchTarget, force_plan
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
 from router.snapshot.compiled import CompiledSnapshot, CompiledTarget
@@ -50,7 +50,7 @@ class EarlyRecovery:
                 self._health.renew(each.id)
             named = SwitchTarget(each.id, each.name, each.provider.name)
             # Those of the first snapshot were thrown before this process knew anything.
-            if known is not None and any(forced(one, [named]).in_effect for one in thrown):
+            if known is not None and any(force_plan(one, [named]).in_effect for one in thrown):
                 self._health.reopen(each.id)
 
 

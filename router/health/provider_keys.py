@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Final
 
 from harness.domain.providers.credentials import ProviderKey, ProviderKeySets
-from harness.domain.providers.key_rotation import chosen, rest_s, rested
-from harness.domain.reliability.failures import RULES, FailureClass
+from harness.domain.providers.key_rotation import choose_key, key_rest_s, rested_keys
+from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
 from router.snapshot.compiled import NO_KEYS, CompiledSnapshot, CompiledTarget
 
 # Names of provider and key; the class of its refusal, None when it is accepted again.
@@ -31,15 +31,15 @@ class ProviderKeys:
         """The one to use now; None where it has none."""
         if len(upstream.keys) < SEVERAL:
             return upstream.keys[0] if upstream.keys else None
-        return chosen(upstream.keys, self._of(upstream), self._monotonic())
+        return choose_key(upstream.keys, self._of(upstream), self._monotonic())
 
     def other_left(
         self, upstream: CompiledTarget, key: ProviderKey | None, failure: FailureClass
     ) -> bool:
         """Whether this failure is about the key, and another key may be used."""
-        if len(upstream.keys) < SEVERAL or not RULES[failure].other_key:
+        if len(upstream.keys) < SEVERAL or not FAILURE_RULES[failure].other_key:
             return False
-        able = rested(upstream.keys, self._of(upstream), self._monotonic())
+        able = rested_keys(upstream.keys, self._of(upstream), self._monotonic())
         return any(each != key for each in able)
 
     def rest(
@@ -53,13 +53,13 @@ class ProviderKeys:
 
         The only key there is never rests: its targets do.
         """
-        wait_s = rest_s(failure, told_s)
+        wait_s = key_rest_s(failure, told_s)
         if key is None or wait_s is None or len(upstream.keys) < SEVERAL:
             return
         provider = upstream.provider.name
         resting = self._resting_until.setdefault(provider, {})
         resting[key] = self._monotonic() + wait_s
-        if RULES[failure].alerts and (provider, key) not in self._refused:
+        if FAILURE_RULES[failure].alerts and (provider, key) not in self._refused:
             self._refused.add((provider, key))
             self._on_key(provider, key.name, failure)
 

@@ -6,16 +6,16 @@ from typing import Final
 
 from harness.domain.reliability import breaker
 from harness.domain.reliability.breaker import (
-    CLOSED,
+    CLOSED_BREAKER,
     Breaker,
     BreakerPolicy,
     BreakerState,
     Ticket,
 )
-from harness.domain.reliability.failures import RULES, BreakerEffect, FailureClass
-from harness.domain.reliability.health_checks import outweighed
+from harness.domain.reliability.failures import FAILURE_RULES, BreakerEffect, FailureClass
+from harness.domain.reliability.health_checks import is_outweighed
 from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.plan import Health, health_of
+from harness.domain.routing.plan import TargetAvailability, target_availability
 
 # Longer than this no provider's word is kept.
 LONGEST_PAUSE_S: Final = 86_400.0
@@ -51,11 +51,13 @@ class TargetHealth:
             ) and self._paused_until.keys().isdisjoint(targets)
         return True
 
-    def of(self, targets: Iterable[str]) -> dict[str, Health]:
+    def of(self, targets: Iterable[str]) -> dict[str, TargetAvailability]:
         """For making a plan; takes no ticket."""
         now = self._monotonic()
         return {
-            each: health_of(self._breaker(each), now, self.policy, self._pause_s(each, now))
+            each: target_availability(
+                self._breaker(each), now, self.policy, self._pause_s(each, now)
+            )
             for each in targets
         }
 
@@ -81,7 +83,7 @@ class TargetHealth:
         """How a user found it. failure: None for a success."""
         if failure is None:
             self._found_well_at[target] = self._monotonic()
-        elif RULES[failure].breaker is not BreakerEffect.NEUTRAL:
+        elif FAILURE_RULES[failure].breaker is not BreakerEffect.NEUTRAL:
             self._found_well_at.pop(target, None)
 
     def busy(self, target: str) -> bool:
@@ -89,7 +91,7 @@ class TargetHealth:
         return self._under_way[target] > 0
 
     def users_find_well(self, target: str) -> bool:
-        return outweighed(self._found_well_at.get(target), self._monotonic())
+        return is_outweighed(self._found_well_at.get(target), self._monotonic())
 
     def settle(self, target: str, ticket: Ticket, failure: FailureClass | None) -> None:
         """The attempt is over, a stream's at its end. failure: None for a success."""
@@ -116,17 +118,17 @@ class TargetHealth:
     def renew(self, target: str) -> None:
         """Its provider's credential was changed: what was known of the old one is void."""
         before = self._breaker(target)
-        self._keep(target, before, breaker.renewed(before))
+        self._keep(target, before, breaker.reset_after_new_key(before))
         self._paused_until.pop(target, None)
 
     def reopen(self, target: str) -> None:
         """A person wants it asked again at once, whatever kept requests from it."""
         before = self._breaker(target)
-        self._keep(target, before, breaker.reopened(before))
+        self._keep(target, before, breaker.reset_breaker(before))
         self._paused_until.pop(target, None)
 
     def _breaker(self, target: str) -> Breaker:
-        return self._breakers.get(target, CLOSED)
+        return self._breakers.get(target, CLOSED_BREAKER)
 
     def _keep(self, target: str, before: Breaker, after: Breaker) -> None:
         if after is before:

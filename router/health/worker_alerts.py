@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
 from typing import Final
 
-from harness.domain.operations.alerts import Alert, AlertKind, News
+from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.reliability.breaker import Breaker, BreakerState
-from harness.domain.reliability.failures import RULES, FailureClass
+from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
 from harness.ports import Clock
 from router.health.target_health import TargetHealth
 from router.recording.guard_files import LocalAbort
@@ -247,7 +247,7 @@ class WorkerAlerts:
     def still(self) -> None:
         """Say of everything that goes on that it does."""
         now = self._clock.now()
-        self._recorder.tell(*(each.now(News.STILL, now) for each in self._open.values()))
+        self._recorder.tell(*(each.now(AlertEvent.STILL, now) for each in self._open.values()))
 
     async def watch(self) -> None:
         """Until it is cancelled."""
@@ -270,7 +270,7 @@ class WorkerAlerts:
     def close(self) -> None:
         """The worker ends, and with it its circuits; the next one sees for itself."""
         now = self._clock.now()
-        self._recorder.tell(*(each.now(News.LEFT, now) for each in self._open.values()))
+        self._recorder.tell(*(each.now(AlertEvent.LEFT, now) for each in self._open.values()))
         self._recorder.tell(*self._faults_untold.values())
         self._open.clear()
 
@@ -291,7 +291,7 @@ class WorkerAlerts:
         alert = self._open.pop(name, None)
         if alert is None:
             return
-        self._recorder.tell(alert.now(News.ENDED, self._clock.now()))
+        self._recorder.tell(alert.now(AlertEvent.ENDED, self._clock.now()))
         self._events.put("alert_resolved", kind=alert.kind.value, subject=alert.subject)
 
     def _opened(self, target: str, because: FailureClass | None) -> Alert:
@@ -300,7 +300,7 @@ class WorkerAlerts:
             KIND_OF.get(because, AlertKind.BREAKER_OPEN) if because else AlertKind.BREAKER_OPEN
         )
         # All targets of a provider share its account: that is one thing for a person to do.
-        ours = because is not None and RULES[because].alerts and kind is not _UNKNOWN
+        ours = because is not None and FAILURE_RULES[because].alerts and kind is not _UNKNOWN
         about = f"provider {provider}" if ours else f"target {name}"
         why = BECAUSE.get(because, "it fails") if because else "it fails"
         return self._alert(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from harness.domain.canary.worker_guard import LocalGuard, log_limit
+from harness.domain.canary.worker_guard import WorkerGuard, abort_log_e
 from harness.domain.reliability.failures import ErrorClass
 from harness.domain.routing.table import Arm, Canary, Route
 from harness.ports import Clock
@@ -50,7 +50,7 @@ class RolloutGuard:
     def __init__(self, route: str, rho: float, limit: float) -> None:
         self.route = route
         self.limit = limit
-        self.evidence = LocalGuard(rho)
+        self.evidence = WorkerGuard(rho)
         self.exposures = 0
         self.classes: Counter[str] = Counter()
         self._keys: set[int] = set()
@@ -280,5 +280,5 @@ class CanaryGuards(RequestObserver):
             if canary is None:
                 continue
             rule = canary.unit_rule
-            limit = log_limit(rule.local_alpha, workers=watch.workers, turn=watch.turn)
+            limit = abort_log_e(rule.local_alpha, workers=watch.workers, turn=watch.turn)
             self._guards[canary.rollout] = RolloutGuard(route.name, rule.rho, limit)

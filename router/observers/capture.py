@@ -7,8 +7,8 @@ it.
 
 from typing import Final
 
-from harness.domain.privacy.capture import is_drawn
-from harness.domain.reliability.failover import user_hash
+from harness.domain.privacy.capture import is_sampled
+from harness.domain.reliability.failover import hash_user
 from harness.domain.routing.capabilities import Endpoint
 from harness.ports import Clock
 from router.observers.request_observers import ObservedRequest, RequestObserver
@@ -40,7 +40,7 @@ class CaptureSampler(RequestObserver):
         share_bps = observed.route.route.settings.capture_bps
         if not share_bps or observed.request.endpoint is Endpoint.EMBEDDINGS:
             return
-        if is_drawn(observed.request_id, share_bps) and self._may_keep(observed):
+        if is_sampled(observed.request_id, share_bps) and self._may_keep(observed):
             copy = AnswerCopy(MAX_BYTES)
             self._copies[observed.request_id] = copy
             observed.copies.append(copy)
@@ -76,7 +76,7 @@ class CaptureSampler(RequestObserver):
             target=target.name,
             revision=observed.revision,
             data_class=settings.data_class,
-            user_hash=user_hash(observed.sticky_key, self._secret),
+            user_hash=hash_user(observed.sticky_key, self._secret),
             share_bps=settings.capture_bps,
             per_day=settings.capture_per_day,
             keep_days=settings.capture_keep_days,

@@ -13,7 +13,12 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
-from harness.domain.privacy.capture import Captured, Kept, captured_id, expiry
+from harness.domain.privacy.capture import (
+    CapturedRequest,
+    CaptureResult,
+    capture_expiry,
+    capture_id,
+)
 from harness.domain.privacy.redaction import Redactor
 from harness.ports import Store
 from router.protocols.transcript import build_transcript
@@ -26,9 +31,9 @@ ROOM: Final = 100
 TOGETHER: Final = 20
 STOP_S: Final = 5.0
 COUNTED: Final = {
-    Kept.STORED: "captures_stored",
-    Kept.REPEATED: "captures_repeated",
-    Kept.FULL: "captures_over_day",
+    CaptureResult.STORED: "captures_stored",
+    CaptureResult.REPEATED: "captures_repeated",
+    CaptureResult.FULL: "captures_over_day",
 }
 
 
@@ -93,7 +98,7 @@ class CaptureWriter:
             return
         for (made, _), what in zip(ready, kept, strict=True):
             self._counters[COUNTED[what]] += 1
-            if what is Kept.FULL:
+            if what is CaptureResult.FULL:
                 self._full[made.route] = made.at.date(), made.share_bps
 
     def _room(self, draft: CaptureDraft) -> bool:
@@ -104,7 +109,7 @@ class CaptureWriter:
         self._counters["captures_over_day"] += 1
         return False
 
-    def _made(self, draft: CaptureDraft) -> Captured | None:
+    def _made(self, draft: CaptureDraft) -> CapturedRequest | None:
         try:
             return redact_draft(draft, self._redactor, self._secret)
         except Exception as error:  # noqa: BLE001 - its words may hold content
@@ -114,15 +119,15 @@ class CaptureWriter:
             return None
 
 
-def redact_draft(draft: CaptureDraft, redactor: Redactor, secret: bytes) -> Captured:
+def redact_draft(draft: CaptureDraft, redactor: Redactor, secret: bytes) -> CapturedRequest:
     """The draft, redacted. Raises as `transcript` does, and InputError."""
     content = build_transcript(draft.endpoint, draft.asked, draft.answer, stream=draft.stream)
     found = redactor.redact(content)
     at = datetime.fromisoformat(draft.at)
-    return Captured(
-        id=captured_id(draft.route, found.value, secret),
+    return CapturedRequest(
+        id=capture_id(draft.route, found.value, secret),
         at=at,
-        expires_at=expiry(at, draft.keep_days),
+        expires_at=capture_expiry(at, draft.keep_days),
         route=draft.route,
         request=draft.request,
         endpoint=draft.endpoint,

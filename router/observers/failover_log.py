@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from harness.domain.reliability.failover import Failover, user_hash
+from harness.domain.reliability.failover import Failover, hash_user
 from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.plan import Because
+from harness.domain.routing.plan import ExclusionReason
 from harness.ports import Clock
 from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.recording.metrics import RouterMetrics
@@ -23,9 +23,9 @@ from router.server.internal_errors import RouterPart
 OPEN: Final = "circuit_open"
 # Why a target is left out that would have failed had it been asked.
 LEFT_OUT: Final = {
-    Because.OPEN: OPEN,
-    Because.KEY: Because.KEY.value,
-    Because.DATA_CLASS: Because.DATA_CLASS.value,
+    ExclusionReason.OPEN: OPEN,
+    ExclusionReason.KEY: ExclusionReason.KEY.value,
+    ExclusionReason.DATA_CLASS: ExclusionReason.DATA_CLASS.value,
 }
 
 
@@ -72,7 +72,7 @@ class FailoverLog(RequestObserver):
         answered = course.upstream
         at, user_, sizes = (
             self._clock.now(),
-            user_hash(observed.sticky_key, self._secret),
+            hash_user(observed.sticky_key, self._secret),
             request_size(job.request),
         )
         route, arm = job.route.route.name, job.arm.value

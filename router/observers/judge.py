@@ -11,15 +11,15 @@ import logging
 from typing import Final, NamedTuple
 
 from harness.domain.canary.judge import (
-    Judged,
-    has_money,
-    is_drawn,
-    prompt,
-    share_bps,
-    verdict_of,
+    JudgeOutcome,
+    build_prompt,
+    has_budget,
+    is_sampled,
+    parse_verdict,
+    sampling_share_bps,
 )
-from harness.domain.proposals.policy import Unit
-from harness.domain.reliability.breaker import LAST_RESORT
+from harness.domain.proposals.policy import ExposureUnit
+from harness.domain.reliability.breaker import LAST_RESORT_TICKET
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Arm, Canary
 from harness.domain.settings import RouterSettings
@@ -107,7 +107,7 @@ class SampleJudge(RequestObserver):
             return
         if observed.request.endpoint is Endpoint.EMBEDDINGS:
             return
-        by_request = canary.unit_rule.unit is Unit.REQUEST
+        by_request = canary.unit_rule.unit is ExposureUnit.REQUEST
         unit = observed.request_id if by_request else observed.sticky_key
         if not self._is_next(served, canary, observed.arm, unit):
             return
@@ -125,10 +125,12 @@ class SampleJudge(RequestObserver):
         """Whether chance has chosen it, and its caller was not chosen here before."""
         rule = canary.unit_rule
         candidate = canary.is_candidate(arm)
-        share = share_bps(served.judge, candidate=candidate, candidate_bps=canary.candidate_bps)
-        by_request = rule.unit is Unit.REQUEST
+        share = sampling_share_bps(
+            served.judge, candidate=candidate, candidate_bps=canary.candidate_bps
+        )
+        by_request = rule.unit is ExposureUnit.REQUEST
         period = 1 if by_request else 1 + int(rule.age_s(self._clock.now()) // rule.period_s)
-        if not is_drawn(unit, canary.rollout, period, share):
+        if not is_sampled(unit, canary.rollout, period, share):
             return False
         if by_request:
             return True
@@ -152,7 +154,7 @@ class SampleJudge(RequestObserver):
         # With the database away nobody knows what others spend.
         if spent is None or self._holder.stale:
             return "budget_unknown"
-        if not has_money(served.judge, *spent, self._workers):
+        if not has_budget(served.judge, *spent, self._workers):
             return "over_budget"
         if self._rests_until.get(served.upstream.id, 0.0) > self._clock.monotonic():
             return "resting"
@@ -171,7 +173,7 @@ class SampleJudge(RequestObserver):
         if not _answered_by_its_arm(response):
             # An error is an error alone, and has its own guardrail.
             self._places += 1
-            self._recorder.judged(drawn.canary, ticket, Judged.GOOD, 0.0)
+            self._recorder.judged(drawn.canary, ticket, JudgeOutcome.GOOD, 0.0)
             self._count("without_answer")
             return
         work = self._run(drawn, ticket, response.job, _answer(drawn, response))
@@ -196,7 +198,7 @@ class SampleJudge(RequestObserver):
     async def _run(
         self, drawn: JudgeSample, ticket: Ticket, job: RoutedRequest, answer: str | None
     ) -> None:
-        judged, cost_usd = Judged.NO_VERDICT, 0.0
+        judged, cost_usd = JudgeOutcome.NO_VERDICT, 0.0
         try:
             until = self._calls.timers.loop.time() + drawn.served.judge.timeout_s
             with self._calls.timers.limit(until):
@@ -212,7 +214,7 @@ class SampleJudge(RequestObserver):
 
     async def _asked(
         self, drawn: JudgeSample, job: RoutedRequest, answer: str, until: float
-    ) -> tuple[Judged, float]:
+    ) -> tuple[JudgeOutcome, float]:
         """Raises UpstreamFailed."""
         judge, upstream = drawn.served.judge, drawn.served.upstream
         asked = job.request
@@ -221,7 +223,7 @@ class SampleJudge(RequestObserver):
             body = await asyncio.to_thread(_body, judge.criteria, asked, answer)
         except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
             self._count("unreadable")
-            return Judged.NO_VERDICT, 0.0
+            return JudgeOutcome.NO_VERDICT, 0.0
         loop = self._calls.timers.loop
         own = job._replace(
             request=read_request(body, Endpoint.CHAT),
@@ -234,18 +236,18 @@ class SampleJudge(RequestObserver):
             watch=None,
         )
         made = AttemptSpec(
-            upstream, LAST_RESORT, self._keys.key(upstream), until, 1, Endpoint.CHAT
+            upstream, LAST_RESORT_TICKET, self._keys.key(upstream), until, 1, Endpoint.CHAT
         )
         self._count("asked")
         came = await self._calls.make(own, made, lambda _: None)
         if not isinstance(came, UpstreamAnswer):
-            return Judged.NO_VERDICT, 0.0
+            return JudgeOutcome.NO_VERDICT, 0.0
         cost_usd = 0.0
         if came.usage is not None and upstream.price is not None:
             cost_usd = upstream.price.cost_usd(*came.usage)
             self._metrics.spent(upstream.name, came.usage, upstream.price)
         self._money.note(drawn.canary.rollout, cost_usd)
-        return verdict_of(_text(came)), cost_usd
+        return parse_verdict(_text(came)), cost_usd
 
     def _count(self, name: str) -> None:
         self._recorder.counters[f"judge_{name}"] += 1
@@ -276,7 +278,7 @@ def _body(criteria: str, asked: ClientRequest, answer: str) -> bytes:
     told = build_transcript(asked.endpoint.value, asked.text, answer, stream=asked.stream)
     request = {
         "model": "judge",
-        "messages": [{"role": "user", "content": prompt(criteria, told)}],
+        "messages": [{"role": "user", "content": build_prompt(criteria, told)}],
         "temperature": 0,
         "max_tokens": MOST_TOKENS,
     }

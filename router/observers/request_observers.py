@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from harness.domain.routing.plan import Plan
+from harness.domain.routing.plan import RoutePlan
 from harness.domain.routing.table import Arm, Canary
 from router.access.admission import RateReservation
 from router.observers.guardrail_probe import GuardrailProbe
@@ -34,7 +34,7 @@ class ObservedRequest:
     request: ClientRequest
     route: CompiledRoute
     arm: Arm
-    plan: Plan
+    plan: RoutePlan
     revision: int
     request_id: str
     key_id: str

@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, Final, NamedTuple
 
-from harness.domain.reliability.breaker import LAST_RESORT
-from harness.domain.reliability.failures import CLIENTS_OWN, FailureClass
-from harness.domain.routing.capabilities import Endpoint, missing
+from harness.domain.reliability.breaker import LAST_RESORT_TICKET
+from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
+from harness.domain.routing.capabilities import Endpoint, missing_capabilities
 from harness.domain.routing.table import Arm
 from harness.domain.routing.target import Price
 from harness.domain.settings import RouterSettings
-from harness.domain.shadow.pairs import Measured, Side, compared, of_units
-from harness.domain.shadow.sampling import is_drawn
+from harness.domain.shadow.pairs import AnswerFigures, PairSide, compare_pair, unit_counts
+from harness.domain.shadow.sampling import is_mirrored
 from harness.domain.shadow.shadow import COST_USD, MIRRORED, UNPRICED, within_budget
 from harness.ports import Clock
 from router.health.provider_keys import ProviderKeys
@@ -114,7 +114,7 @@ class ShadowMirror(RequestObserver):
         over = self._clock.now() >= shadow.expires_at
         if over or request.endpoint is Endpoint.EMBEDDINGS:
             return
-        if not is_drawn(shadow, observed.bucket_key):
+        if not is_mirrored(shadow, observed.bucket_key):
             return
         declined = "declined" if header(observed.scope, OPT_OUT) == OFF else ""
         obstacle = (
@@ -167,7 +167,7 @@ class ShadowMirror(RequestObserver):
         if first.upstream.id != exchange.job.plan.incumbent:
             return None
         failure = first.failure.failure if first.failure else None
-        if failure in CLIENTS_OWN:
+        if failure in CLIENT_FAILURES:
             return None
         if failure is not None or (isinstance(result, CommittedStream) and exchange.failed):
             return _ShadowAnswer(None, first.ms, NO_USAGE)
@@ -245,7 +245,7 @@ class ShadowMirror(RequestObserver):
             _compared, job.request, (incumbent, own_price), (candidate, price)
         )
         self._note(served.shadow.id, counts, sums)
-        self._recorder.compared(ticket, served.shadow.id, of_units(counts))
+        self._recorder.compared(ticket, served.shadow.id, unit_counts(counts))
 
     async def _ask(self, job: RoutedRequest, served: CompiledShadow) -> _ShadowAnswer:
         """One attempt, outside all books about the target: this is not its traffic."""
@@ -259,7 +259,7 @@ class ShadowMirror(RequestObserver):
         if job.request.stream:
             until = min(until, began + first_token_s(job.route, upstream, self._settings))
         key = self._keys.key(upstream)
-        made = AttemptSpec(upstream, LAST_RESORT, key, until, 1, job.request.endpoint)
+        made = AttemptSpec(upstream, LAST_RESORT_TICKET, key, until, 1, job.request.endpoint)
         try:
             with self._calls.timers.limit(until):
                 result = await self._calls.make(again, made, lambda _: None)
@@ -293,7 +293,7 @@ def mirror_obstacle(request: ClientRequest, upstream: CompiledTarget) -> str:
         return "too_large"
     if any(request.value(each) for each in STATEFUL) or provider_runs_tools(request):
         return "not_repeatable"
-    return "unable" if missing(detect_needs(request), upstream.can) else ""
+    return "unable" if missing_capabilities(detect_needs(request), upstream.can) else ""
 
 
 def provider_runs_tools(request: ClientRequest) -> bool:
@@ -322,16 +322,16 @@ def _compared(
     candidate: tuple[_ShadowAnswer, Price | None],
 ) -> tuple[dict[str, int], dict[str, float]]:
     """Raises as `transcript` does."""
-    return compared(_side(request, *incumbent), _side(request, *candidate))
+    return compare_pair(_side(request, *incumbent), _side(request, *candidate))
 
 
-def _side(request: ClientRequest, asked: _ShadowAnswer, price: Price | None) -> Side:
+def _side(request: ClientRequest, asked: _ShadowAnswer, price: Price | None) -> PairSide:
     content: Mapping[str, Any] | None = None
     if asked.answer is not None:
         endpoint = request.endpoint.value
         content = build_transcript(endpoint, request.text, asked.answer, stream=request.stream)
-    return Side(
-        content, Measured(asked.ms, asked.usage.output_tokens, _cost(price, asked.usage))
+    return PairSide(
+        content, AnswerFigures(asked.ms, asked.usage.output_tokens, _cost(price, asked.usage))
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import quote
 
-from harness.domain.reliability.failures import by_class
+from harness.domain.reliability.failures import describe_failures
 
 SUFFIX: Final = ".json"
 
@@ -39,7 +39,7 @@ class LocalAbort:
 
     @property
     def words(self) -> str:
-        which = f" ({by_class(self.canary_classes)})" if self.canary_classes else ""
+        which = f" ({describe_failures(self.canary_classes)})" if self.canary_classes else ""
         return (
             f"Worker {self.worker} saw {self.canary_failures} of {self.exposures} keys fail in "
             f"the canary{which}, {self.failures - self.canary_failures} outside it: evidence "

@@ -8,8 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import IntFlag
 from typing import Final, NamedTuple, Protocol, Self
 
-from harness.domain.canary.guardrails import Guardrail, Kind, Level, Tally, kind_of
-from harness.domain.canary.ranking import Measured, ranking
+from harness.domain.canary.guardrails import (
+    ArmLevels,
+    FailureTally,
+    Guardrail,
+    GuardrailKind,
+    guardrail_kind,
+)
+from harness.domain.canary.ranking import MeasuredUnit, rank_block
 
 
 class RequestTraits(IntFlag):
@@ -101,9 +107,9 @@ class CompletedUnit(Protocol):
 
 
 class BlockFindings(NamedTuple):
-    counts: Mapping[Guardrail, Tally]
+    counts: Mapping[Guardrail, FailureTally]
     ranks: Mapping[Guardrail, tuple[float, ...]]
-    levels: Mapping[Guardrail, Level]
+    levels: Mapping[Guardrail, ArmLevels]
 
 
 NO_FINDINGS: Final = BlockFindings({}, {}, {})
@@ -119,19 +125,19 @@ def summarize_block(
     units: all of it, in the order of admission. tolerated: of the guardrails that are on.
     block: its rollout, worker and sequence.
     """
-    counts: dict[Guardrail, Tally] = {}
+    counts: dict[Guardrail, FailureTally] = {}
     ranks: dict[Guardrail, tuple[float, ...]] = {}
-    levels: dict[Guardrail, Level] = {}
+    levels: dict[Guardrail, ArmLevels] = {}
     for guardrail, ratio in tolerated.items():
         needs = NEEDS[guardrail]
         those = [unit for unit in units if unit.traits & needs == needs]
         if not those:
             continue
-        if kind_of(guardrail) is Kind.COUNTS:
+        if guardrail_kind(guardrail) is GuardrailKind.COUNTS:
             counts[guardrail] = _tally(those, FAULTS[guardrail])
             continue
-        measured = [Measured(unit.canary, _value(unit, guardrail)) for unit in those]
-        ranked = ranking(measured, guardrail=guardrail, tolerated=ratio, block=block)
+        measured = [MeasuredUnit(unit.canary, _value(unit, guardrail)) for unit in those]
+        ranked = rank_block(measured, guardrail=guardrail, tolerated=ratio, block=block)
         if ranked.u:
             ranks[guardrail] = ranked.u
         if ranked.level is not None:
@@ -143,7 +149,7 @@ def _value(unit: CompletedUnit, guardrail: Guardrail) -> float | None:
     return None if unit.values is None else unit.values.of(guardrail)
 
 
-def _tally(units: Iterable[CompletedUnit], bad: int) -> Tally:
+def _tally(units: Iterable[CompletedUnit], bad: int) -> FailureTally:
     """A unit that no outcome came of is a failure, in both arms alike."""
     units_, canary, failures, canary_failures = 0, 0, 0, 0
     for unit in units:
@@ -152,4 +158,4 @@ def _tally(units: Iterable[CompletedUnit], bad: int) -> Tally:
         canary += unit.canary
         failures += failed
         canary_failures += failed and unit.canary
-    return Tally(units_, canary, failures, canary_failures)
+    return FailureTally(units_, canary, failures, canary_failures)

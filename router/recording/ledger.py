@@ -12,16 +12,16 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from harness.domain.canary.guardrails import (
+    ArmSplit,
     ErrorTally,
+    FailureTally,
     FeedbackTally,
     Guardrail,
     JudgeTally,
-    Split,
-    Tally,
 )
-from harness.domain.canary.judge import Judged
-from harness.domain.canary.observation import Block, UnitRule
-from harness.domain.proposals.policy import Unit as UnitKind
+from harness.domain.canary.judge import JudgeOutcome
+from harness.domain.canary.observation import ObservationBlock, UnitRule
+from harness.domain.proposals.policy import ExposureUnit as UnitKind
 from harness.domain.reliability.failures import ArmFailure, ErrorClass
 from router.recording.guardrail_sample import (
     FAULTS,
@@ -124,12 +124,12 @@ class LedgerUnit:
             self.bad |= FAULTS[Guardrail.FEEDBACK]
         return True
 
-    def judge(self, judged: Judged) -> None:
+    def judge(self, judged: JudgeOutcome) -> None:
         """Without a verdict it is as bad as one found bad, in both arms alike."""
         self.judging = False
-        if judged is not Judged.GOOD:
+        if judged is not JudgeOutcome.GOOD:
             self.bad |= FAULTS[Guardrail.JUDGE]
-        self.unjudged = judged is Judged.NO_VERDICT
+        self.unjudged = judged is JudgeOutcome.NO_VERDICT
 
 
 class Ledger:
@@ -227,7 +227,7 @@ class Ledger:
             unit.failed = unit.shut = True
         self._settle(unit)
 
-    def judged(self, unit: LedgerUnit | None, judged: Judged, cost_usd: float) -> None:
+    def judged(self, unit: LedgerUnit | None, judged: JudgeOutcome, cost_usd: float) -> None:
         """What the judge said of the unit's first answer. unit: None where it is none's first.
 
         A verdict that comes after its block is out changes nothing; its cost counts.
@@ -238,13 +238,13 @@ class Ledger:
         unit.judge(judged)
         unit.block.unjudged -= 1
 
-    def tick(self, now: float, at: datetime) -> list[Block]:
+    def tick(self, now: float, at: datetime) -> list[ObservationBlock]:
         """Let time pass; the blocks that are complete now, in order."""
         self._shut_sessions(now - self._rule.session_s)
         self._close_aged(now, at)
         return self._complete(now - self._rule.missing_s, now - JUDGED_WITHIN_S)
 
-    def close(self, now: float, at: datetime) -> list[Block]:
+    def close(self, now: float, at: datetime) -> list[ObservationBlock]:
         """The router ends, after its last request: every block, with what is known."""
         self._shut_sessions(float("inf"))
         self._close_all(now, at)
@@ -334,11 +334,11 @@ class Ledger:
             unit.fixed = unit.shut = True
             unit.block.out -= 1
 
-    def _complete(self, overdue_s: float, judged_s: float) -> list[Block]:
+    def _complete(self, overdue_s: float, judged_s: float) -> list[ObservationBlock]:
         """overdue_s, judged_s: blocks that closed until then wait no more, for anything and for
         the judge.
         """
-        done: list[Block] = []
+        done: list[ObservationBlock] = []
         while self._waiting:
             block = self._waiting[0]
             closed_s = float("inf") if block.closed_s is None else block.closed_s
@@ -351,13 +351,13 @@ class Ledger:
             done.append(self._handed_out(block))
         return done
 
-    def _handed_out(self, block: OpenBlock) -> Block:
+    def _handed_out(self, block: OpenBlock) -> ObservationBlock:
         """What is still out is a failure from now on, in both arms alike."""
         units, block.units = block.units, []
         for unit in units:
             unit.block = None
             if unit.judging:
-                unit.judge(Judged.NO_VERDICT)
+                unit.judge(JudgeOutcome.NO_VERDICT)
         failed = [unit for unit in units if unit.failed or unit.lost]
         tolerated = self._rule.guardrails
         name = (self._rollout, self._worker, self._sequence)
@@ -369,7 +369,7 @@ class Ledger:
         if Guardrail.JUDGE in counts:
             spent_usd, self._judge_usd = self._judge_usd, 0.0
             counts[Guardrail.JUDGE] = _verdicts(counts[Guardrail.JUDGE], units, spent_usd)
-        return Block(
+        return ObservationBlock(
             rollout=self._rollout,
             worker=self._worker,
             sequence=self._sequence,
@@ -401,30 +401,30 @@ def _errors(units: Sequence[LedgerUnit], failed: Sequence[LedgerUnit]) -> ErrorT
         sum(unit.canary for unit in units),
         len(failed),
         sum(unit.canary for unit in failed),
-        {name: Split(n, canary[name]) for name, n in sorted(all_.items())},
+        {name: ArmSplit(n, canary[name]) for name, n in sorted(all_.items())},
     )
 
 
-def _verdicts(tally: Tally, units: Sequence[LedgerUnit], spent_usd: float) -> JudgeTally:
+def _verdicts(tally: FailureTally, units: Sequence[LedgerUnit], spent_usd: float) -> JudgeTally:
     none = [unit.canary for unit in units if unit.unjudged]
     return JudgeTally(
         tally.units,
         tally.canary,
         tally.failures,
         tally.canary_failures,
-        Split(len(none), sum(none)),
+        ArmSplit(len(none), sum(none)),
         spent_usd,
     )
 
 
-def _opinions(tally: Tally, units: Sequence[LedgerUnit]) -> FeedbackTally:
+def _opinions(tally: FailureTally, units: Sequence[LedgerUnit]) -> FeedbackTally:
     heard = [unit.canary for unit in units if unit.heard]
     return FeedbackTally(
         tally.units,
         tally.canary,
         tally.failures,
         tally.canary_failures,
-        Split(len(heard), sum(heard)),
+        ArmSplit(len(heard), sum(heard)),
     )
 
 

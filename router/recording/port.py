@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from harness.domain.canary.judge import Judged
+from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.operations.alerts import Alert
 from harness.domain.reliability.failover import Failover
 from harness.domain.routing.table import Arm, Canary
@@ -88,7 +88,9 @@ class Recording(Protocol):
         """Feedback about a scored request; False when its block is closed for good."""
         ...
 
-    def judged(self, canary: Canary, ticket: Ticket, judged: Judged, cost_usd: float) -> None:
+    def judged(
+        self, canary: Canary, ticket: Ticket, judged: JudgeOutcome, cost_usd: float
+    ) -> None:
         """What the judge said, or did not, of a request that was drawn; once for each."""
         ...
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Final
 
-from harness.domain.canary.judge import Judged
-from harness.domain.canary.observation import Block, UnitRule
+from harness.domain.canary.judge import JudgeOutcome
+from harness.domain.canary.observation import ObservationBlock, UnitRule
 from harness.domain.errors import StoreUnavailable
-from harness.domain.operations.alerts import Alert, AlertKind, News
+from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.failures import ErrorClass
 from harness.domain.routing.table import Arm, Canary
@@ -159,12 +159,14 @@ class Recorder:
     async def opined(self, ticket: Ticket, *, bad: bool) -> bool:
         return isinstance(ticket, ScoredUnit) and self.heard_of(ticket.unit, bad=bad)
 
-    def judged(self, canary: Canary, ticket: Ticket, judged: Judged, cost_usd: float) -> None:
+    def judged(
+        self, canary: Canary, ticket: Ticket, judged: JudgeOutcome, cost_usd: float
+    ) -> None:
         scored = ticket if isinstance(ticket, ScoredUnit) else None
         self.enter_verdict(canary.rollout, scored, judged, cost_usd)
 
     def enter_verdict(
-        self, rollout: str, scored: ScoredUnit | None, judged: Judged, cost_usd: float
+        self, rollout: str, scored: ScoredUnit | None, judged: JudgeOutcome, cost_usd: float
     ) -> None:
         """Of a unit's first request; of any other one the cost alone."""
         first = scored.unit if scored is not None and scored.first else None
@@ -267,7 +269,7 @@ class Recorder:
     def _take(self, *, final: bool) -> Batch:
         now, at = self._clock.monotonic(), self._clock.now()
         live = self._live_rollouts()
-        blocks: list[Block] = []
+        blocks: list[ObservationBlock] = []
         with self._lock:
             for rollout, ledger in list(self._ledgers.items()):
                 blocks += ledger.close(now, at) if final else ledger.tick(now, at)
@@ -384,7 +386,7 @@ class Recorder:
         """The database has taken all that waited."""
         if self._troubles and not self._queue and self._spool.empty:
             at = self._clock.now()
-            self.tell(*(each.now(News.ENDED, at) for each in self._troubles.values()))
+            self.tell(*(each.now(AlertEvent.ENDED, at) for each in self._troubles.values()))
             self._troubles.clear()
 
 

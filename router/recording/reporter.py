@@ -13,7 +13,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, Final
 
-from harness.domain.canary.judge import Judged
+from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.operations.alerts import Alert
 from harness.domain.reliability.failover import Failover
 from harness.domain.routing.table import Arm, Canary
@@ -202,7 +202,9 @@ class Reporter:
         except TimeoutError:
             return False
 
-    def judged(self, canary: Canary, ticket: Ticket, judged: Judged, cost_usd: float) -> None:
+    def judged(
+        self, canary: Canary, ticket: Ticket, judged: JudgeOutcome, cost_usd: float
+    ) -> None:
         if isinstance(ticket, int):
             self._units.append((ticket, self._numbers[canary.rollout], int(judged), cost_usd))
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterable
 from typing import Final
 
-from harness.domain.evals.pins import MOST_SIGHTINGS, ServedModel, Sighting
+from harness.domain.evals.pins import MAX_SIGHTINGS, ServedModel, Sighting
 from harness.ports import Clock
 
 # A name that a target served a while ago is noted again: the newest is what counts.
@@ -51,10 +51,10 @@ class ServedNames:
 
     def _takes(self, target: str, model: str, now: float) -> bool:
         names = self._noted.setdefault(target, {})
-        if model not in names and len(names) >= MOST_SIGHTINGS:
+        if model not in names and len(names) >= MAX_SIGHTINGS:
             names = {name: at for name, at in names.items() if now - at < NOTE_EVERY_S}
             self._noted[target] = names
-            if len(names) >= MOST_SIGHTINGS:
+            if len(names) >= MAX_SIGHTINGS:
                 return False
         names[model] = now
         return True

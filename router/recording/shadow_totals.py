@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import date, datetime
 from typing import Final
 
-from harness.domain.shadow.shadow import ShadowTally, Used, added, used_of
+from harness.domain.shadow.shadow import ShadowTally, ShadowUsage, add_tallies, sum_usage
 from harness.ports import Clock, Store
 from router.snapshot.holder import SnapshotHolder
 
@@ -25,9 +25,9 @@ class ShadowTotals:
         self._worker = worker
         self._lock = threading.Lock()
         self._new: dict[tuple[str, date, str], ShadowTally] = {}
-        self._own: dict[tuple[str, date], Used] = {}
+        self._own: dict[tuple[str, date], ShadowUsage] = {}
         self._own_usd: dict[str, float] = {}
-        self._others: dict[str, Used] = {}
+        self._others: dict[str, ShadowUsage] = {}
         self._known_on = date.min
 
     def note(
@@ -42,8 +42,8 @@ class ShadowTotals:
             self._add(row)
             where = shadow, row.day
             self._own = {key: used for key, used in self._own.items() if key[1] >= row.day}
-            added_now = used_of([row], row.day)
-            self._own[where] = self._own.get(where, Used()) + added_now
+            added_now = sum_usage([row], row.day)
+            self._own[where] = self._own.get(where, ShadowUsage()) + added_now
             spent = self._own_usd.get(shadow, 0.0) + added_now.in_all_usd
             self._own_usd[shadow] = spent
 
@@ -58,16 +58,16 @@ class ShadowTotals:
             rows, self._new = list(self._new.values()), {}
         return rows
 
-    def used(self, shadow: str, today: date) -> Used | None:
+    def used(self, shadow: str, today: date) -> ShadowUsage | None:
         """Of today's budget; None while nobody said what others used."""
         with self._lock:
             others = self._others.get(shadow)
             if others is None:
                 return None
-            own = self._own.get((shadow, today), Used())
+            own = self._own.get((shadow, today), ShadowUsage())
             if self._known_on != today:
                 # A new day: what others have spent before is spent all the same.
-                others = Used(in_all_usd=others.in_all_usd)
+                others = ShadowUsage(in_all_usd=others.in_all_usd)
             own = replace(own, in_all_usd=self._own_usd.get(shadow, 0.0))
             return own + others
 
@@ -78,14 +78,14 @@ class ShadowTotals:
             if row.worker != self._worker:
                 of[row.shadow].append(row)
         with self._lock:
-            self._others = {shadow: used_of(found, today) for shadow, found in of.items()}
+            self._others = {shadow: sum_usage(found, today) for shadow, found in of.items()}
             self._own_usd = {k: usd for k, usd in self._own_usd.items() if k in of}
             self._known_on = today
 
     def _add(self, row: ShadowTally) -> None:
         where = row.shadow, row.day, row.worker
         old = self._new.get(where, ShadowTally(*where))
-        self._new[where] = added(old, row)
+        self._new[where] = add_tallies(old, row)
 
 
 class ShadowTotalsRefresh:

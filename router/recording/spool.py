@@ -11,10 +11,14 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.domain.canary.guardrails import levels_of, ranks_of, tallies_of
-from harness.domain.canary.observation import Block, Traffic
+from harness.domain.canary.guardrails import (
+    levels_from_json,
+    ranks_from_json,
+    tallies_from_json,
+)
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.evals.pins import ServedModel, Sighting
-from harness.domain.operations.alerts import Alert, AlertKind, News
+from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.shadow.shadow import ShadowTally
@@ -23,8 +27,8 @@ from harness.domain.shadow.shadow import ShadowTally
 class Batch(NamedTuple):
     """What is written in one unit of work: plain data."""
 
-    blocks: Sequence[Block]
-    traffic: Sequence[Traffic]
+    blocks: Sequence[ObservationBlock]
+    traffic: Sequence[TrafficMinute]
     failovers: Sequence[Failover] = ()
     alerts: Sequence[Alert] = ()
     spends: Sequence[KeySpend] = ()
@@ -166,21 +170,21 @@ def batch_from_json(data: Mapping[str, Any]) -> Batch:
     """As `decode`, of what was JSON."""
     moment = datetime.fromisoformat
     blocks = [
-        Block(
+        ObservationBlock(
             **{
                 **block,
                 "opened_at": moment(block["opened_at"]),
                 "closed_at": moment(block["closed_at"]),
                 # A version before this one spooled without these.
-                "counts": tallies_of(block.get("counts", {})),
-                "ranks": ranks_of(block.get("ranks", {})),
-                "levels": levels_of(block.get("levels", {})),
+                "counts": tallies_from_json(block.get("counts", {})),
+                "ranks": ranks_from_json(block.get("ranks", {})),
+                "levels": levels_from_json(block.get("levels", {})),
             }
         )
         for block in data["blocks"]
     ]
     traffic = [
-        Traffic(
+        TrafficMinute(
             **{
                 **row,
                 "minute": moment(row["minute"]),
@@ -215,5 +219,5 @@ def batch_from_json(data: Mapping[str, Any]) -> Batch:
 
 
 def _alert(row: dict[str, Any]) -> Alert:
-    words = {"kind": AlertKind(row["kind"]), "news": News(row["news"])}
+    words = {"kind": AlertKind(row["kind"]), "news": AlertEvent(row["news"])}
     return Alert(**{**row, **words, "at": datetime.fromisoformat(row["at"])})

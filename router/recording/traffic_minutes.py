@@ -4,11 +4,11 @@ from bisect import bisect_left
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from harness.domain.canary.observation import Traffic
+from harness.domain.canary.observation import TrafficMinute
 from harness.domain.reliability.failures import ErrorClass
-from harness.domain.reliability.latency import BOUNDS_MS
+from harness.domain.reliability.latency import LATENCY_BOUNDS_MS
 
-_ALL_BOUNDS: Final = (*BOUNDS_MS, -1)
+_ALL_BOUNDS: Final = (*LATENCY_BOUNDS_MS, -1)
 
 
 class CompletedRequest(NamedTuple):
@@ -88,9 +88,9 @@ class TrafficMinutes:
         total.cached_tokens += ended.cached_tokens
         total.unpriced += not ended.priced
         total.internal_errors += ended.internal_errors
-        total.buckets[bisect_left(BOUNDS_MS, ended.latency_ms)] += 1
+        total.buckets[bisect_left(LATENCY_BOUNDS_MS, ended.latency_ms)] += 1
 
-    def merge(self, row: Traffic) -> None:
+    def merge(self, row: TrafficMinute) -> None:
         """Add what another process summed up."""
         total = self._sum_of((row.route, row.minute, row.arm, row.target, row.revision))
         total.requests += row.requests
@@ -106,11 +106,11 @@ class TrafficMinutes:
         for bound, count in row.latency_ms.items():
             total.buckets[_ALL_BOUNDS.index(bound)] += count
 
-    def take(self) -> list[Traffic]:
+    def take(self) -> list[TrafficMinute]:
         """All sums so far; begins again at nothing."""
         sums, self._sums = self._sums, {}
         return [
-            Traffic(
+            TrafficMinute(
                 route=route,
                 minute=minute,
                 worker=self._worker,

@@ -15,9 +15,9 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from harness.domain.canary.judge import Judged
+from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.observation import UnitRule
-from harness.domain.reliability.failures import error_class
+from harness.domain.reliability.failures import parse_error_class
 from harness.domain.shadow.shadow import ShadowTally
 from router.recording.bounded_map import BoundedMap
 from router.recording.capture_draft import CaptureDraft
@@ -345,11 +345,14 @@ class WorkerReports(asyncio.Protocol):
             ticket, number, judged, cost_usd = unit
             rollout, _ = self._rollouts[number]
             known = self._judging.pop(ticket, None)
-            recorder.enter_verdict(rollout, known, Judged(judged), cost_usd)
+            recorder.enter_verdict(rollout, known, JudgeOutcome(judged), cost_usd)
             return
         ticket, failed, why, *more = unit
         if (known := self._scored.pop(ticket, None)) is not None:
             seen = GuardrailSample.from_plain(more) if more else None
             recorder.settle(
-                known, failed=bool(failed), why=error_class(why) if why else None, seen=seen
+                known,
+                failed=bool(failed),
+                why=parse_error_class(why) if why else None,
+                seen=seen,
             )

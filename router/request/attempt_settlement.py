@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Final
 
-from harness.domain.reliability.failures import RULES, FailureClass
+from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
 from harness.domain.reliability.retry import retry_after_s
 from router.health.provider_keys import SEVERAL, ProviderKeys
 from router.health.target_health import TargetHealth
@@ -35,7 +35,7 @@ class AttemptSettlement:
         elif self._keys.other_left(upstream, made.key, outcome):
             # One key's trouble is not the target's: neutral, and a probe is free again.
             counts = FailureClass.CANCELLED
-        elif RULES[outcome].other_key and self._keys.gone(upstream, made.key):
+        elif FAILURE_RULES[outcome].other_key and self._keys.gone(upstream, made.key):
             counts = FailureClass.CANCELLED  # a new key serves already
         elif made.check and (
             (outcome in GUESSED and upstream.id not in self._health.spoken)

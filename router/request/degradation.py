@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
-from harness.domain.routing.degradation import Hint
-from harness.domain.routing.plan import Plan
+from harness.domain.routing.degradation import OptionalFeature
+from harness.domain.routing.plan import RoutePlan
 from router.request.body import ClientRequest
 from router.request.optional_fields import given_fields
 from router.snapshot.compiled import CompiledTarget, Header
@@ -17,14 +17,16 @@ MOST_FIELDS: Final = 20
 _FIELD: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-def dropped_fields(request: ClientRequest, upstream: CompiledTarget) -> tuple[Hint, ...]:
+def dropped_fields(
+    request: ClientRequest, upstream: CompiledTarget
+) -> tuple[OptionalFeature, ...]:
     """The hints that the target does not get, of those that the client gives."""
     lacks = upstream.lacks[request.endpoint]
     return given_fields(request, lacks) if lacks else ()
 
 
 def degradation_header(
-    plan: Plan,
+    plan: RoutePlan,
     request: ClientRequest,
     upstream: CompiledTarget | None,
     dropped: Iterable[str] = (),
@@ -42,6 +44,6 @@ def degradation_header(
     return ((NAME, ", ".join(dict.fromkeys(names)).encode()),) if names else ()
 
 
-def is_serializing_tools(plan: Plan, request: ClientRequest) -> bool:
+def is_serializing_tools(plan: RoutePlan, request: ClientRequest) -> bool:
     """Tools are called one at a time, since a target cannot do otherwise."""
     return plan.serialize_tools and not request.serial_tools

@@ -5,11 +5,11 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-from harness.domain.reliability.breaker import LAST_RESORT
-from harness.domain.reliability.failures import CLIENTS_OWN, FailureClass
-from harness.domain.reliability.retry import Room, wait_before_again
-from harness.domain.routing.plan import Failed, next_target
-from harness.domain.routing.table import Commit
+from harness.domain.reliability.breaker import LAST_RESORT_TICKET
+from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
+from harness.domain.reliability.retry import RetryBudget, retry_wait_s
+from harness.domain.routing.plan import FailedAttempt, next_target
+from harness.domain.routing.table import StreamCommit
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.health.provider_keys import ProviderKeys
@@ -73,15 +73,15 @@ class Dispatcher:
 
     async def run(self, job: RoutedRequest, course: RequestProgress) -> None:
         """Fill `course`. Cancelling it closes the attempt that is under way."""
-        failures: list[Failed] = []
+        failures: list[FailedAttempt] = []
         target = next(iter(job.plan.targets), None)
         while target is not None:
             failure = await self._ask(job, target, course)
             if failure is None:
                 return
-            failures.append(Failed(target, failure.failure))
+            failures.append(FailedAttempt(target, failure.failure))
             target = self._next(job, failures)
-            if target is None and failure.failure in CLIENTS_OWN:
+            if target is None and failure.failure in CLIENT_FAILURES:
                 course.result = failure
             if self._spent(job, course):
                 return
@@ -128,7 +128,7 @@ class Dispatcher:
         failure: UpstreamFailed | None = None
         tries, first_key = 0, self._keys.key(upstream)
         while True:
-            ticket = LAST_RESORT if job.plan.last_resort else self._health.admit(target)
+            ticket = LAST_RESORT_TICKET if job.plan.last_resort else self._health.admit(target)
             if ticket is None:
                 return failure or course.shut(target)
             tries += 1
@@ -145,7 +145,7 @@ class Dispatcher:
             if job.practises(target):
                 return failure  # nobody waits for it: the incumbent is there
             try:
-                room = Room(until - loop.time(), share_s, self._standby(job, target))
+                room = RetryBudget(until - loop.time(), share_s, self._standby(job, target))
                 wait_s = self._wait_s(job, failure, tries, told_s, room)
             except Exception as error:
                 self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
@@ -161,12 +161,12 @@ class Dispatcher:
         failure: UpstreamFailed,
         tries: int,
         told_s: float | None,
-        room: Room,
+        room: RetryBudget,
     ) -> float | None:
         """Until the same target is asked once more; None to go on without it."""
         if job.plan.last_resort and failure.failure is not FailureClass.RATE_LIMITED:
             return None  # it is known to be down: one request, one attempt
-        return wait_before_again(
+        return retry_wait_s(
             failure.failure,
             tries=tries,
             told_s=told_s,
@@ -238,7 +238,7 @@ class Dispatcher:
         )
         return failure
 
-    def _next(self, job: RoutedRequest, failures: list[Failed]) -> str | None:
+    def _next(self, job: RoutedRequest, failures: list[FailedAttempt]) -> str | None:
         """Whom to ask after the last failure; in case of a fault of ours, the next in order."""
         last = failures[-1]
         try:
@@ -252,7 +252,7 @@ class Dispatcher:
             self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
             targets = job.plan.targets
             later = targets[targets.index(last.target) + 1 :]
-            return None if last.failure in CLIENTS_OWN else next(iter(later), None)
+            return None if last.failure in CLIENT_FAILURES else next(iter(later), None)
 
     def _first_s(self, job: RoutedRequest, made: AttemptSpec) -> float:
         """As `TimeLimits` has it; no limit of its own where that fails."""
@@ -292,4 +292,4 @@ class Dispatcher:
 
 
 def _held_back(job: RoutedRequest) -> bool:
-    return job.route.route.settings.commit is Commit.WHOLE
+    return job.route.route.settings.commit is StreamCommit.WHOLE

@@ -5,8 +5,8 @@ from typing import Final
 
 from harness.domain.errors import InputError
 from harness.domain.reliability.key_limits import KeyLimits
-from harness.domain.routing.overrides import RequestKind, deciding_kind
-from harness.domain.routing.plan import Plan
+from harness.domain.routing.overrides import RequestKind, choose_kind
+from harness.domain.routing.plan import RoutePlan
 from harness.domain.routing.table import Arm, Canary, KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
@@ -31,7 +31,7 @@ from router.snapshot.compiled import CompiledRoute, CompiledSnapshot, Header, he
 TASK: Final = b"x-swapgate-task"
 # Sticky key, bucket key, arm, plan, and the rollout, as `ObservedRequest` has them. A plain
 # tuple: each request makes one.
-Assignment = tuple[str, str, Arm, Plan, Canary | None]
+Assignment = tuple[str, str, Arm, RoutePlan, Canary | None]
 
 
 class ModelEndpoint:
@@ -182,7 +182,7 @@ class ModelEndpoint:
             return request_id, request_id, Arm.INCUMBENT, plan, None
         return key, bucket_key, arm, plan, trial
 
-    def _incumbent_plan(self, route: CompiledRoute, request: ClientRequest) -> Plan:
+    def _incumbent_plan(self, route: CompiledRoute, request: ClientRequest) -> RoutePlan:
         """As of this moment, or else as the snapshot has it."""
         try:
             return self._planner.plan(route, Arm.INCUMBENT, request)
@@ -239,7 +239,7 @@ class ModelEndpoint:
             return request, route
         try:
             detected = detect_kinds(request) if declared is None else ()
-            kind = deciding_kind(overrides, declared, detected)
+            kind = choose_kind(overrides, declared, detected)
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, route)
             kind = None

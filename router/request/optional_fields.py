@@ -5,38 +5,46 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.degradation import Hint
+from harness.domain.routing.degradation import OptionalFeature
 from harness.domain.routing.target import Target
 from router.request.body import ClientRequest
 from router.request.body_patch import to_json
 
-_EVERYWHERE: Final[Mapping[Hint, tuple[str, ...]]] = {
-    Hint.SEED: ("seed",),
-    Hint.LOGPROBS: ("logprobs", "top_logprobs"),
-    Hint.REASONING: ("reasoning_effort", "reasoning"),
-    Hint.CACHING: ("prompt_cache_key", "prompt_cache_retention"),
-    Hint.SERVICE_TIER: ("service_tier",),
-    Hint.TOP_K: ("top_k",),
+_EVERYWHERE: Final[Mapping[OptionalFeature, tuple[str, ...]]] = {
+    OptionalFeature.SEED: ("seed",),
+    OptionalFeature.LOGPROBS: ("logprobs", "top_logprobs"),
+    OptionalFeature.REASONING: ("reasoning_effort", "reasoning"),
+    OptionalFeature.CACHING: ("prompt_cache_key", "prompt_cache_retention"),
+    OptionalFeature.SERVICE_TIER: ("service_tier",),
+    OptionalFeature.TOP_K: ("top_k",),
 }
-_FIELDS: Final[Mapping[Endpoint, Mapping[Hint, tuple[str, ...]]]] = {
+_FIELDS: Final[Mapping[Endpoint, Mapping[OptionalFeature, tuple[str, ...]]]] = {
     Endpoint.CHAT: _EVERYWHERE,
     Endpoint.RESPONSES: _EVERYWHERE,
-    Endpoint.MESSAGES: {**_EVERYWHERE, Hint.REASONING: ("thinking", "reasoning_effort")},
+    Endpoint.MESSAGES: {
+        **_EVERYWHERE,
+        OptionalFeature.REASONING: ("thinking", "reasoning_effort"),
+    },
     Endpoint.EMBEDDINGS: {},
 }
 # Of a response's `include`, what no model without it has.
-_INCLUDED: Final = {Hint.REASONING: "reasoning.", Hint.LOGPROBS: "logprobs"}
+_INCLUDED: Final = {
+    OptionalFeature.REASONING: "reasoning.",
+    OptionalFeature.LOGPROBS: "logprobs",
+}
 _MARK: Final = "cache_control"
 
 
-def given_fields(request: ClientRequest, among: Collection[Hint]) -> tuple[Hint, ...]:
+def given_fields(
+    request: ClientRequest, among: Collection[OptionalFeature]
+) -> tuple[OptionalFeature, ...]:
     """Those that the client gives, in a fixed order."""
     fields = _FIELDS[request.endpoint]
     return tuple(hint for hint in fields if hint in among and _gives(request, hint, fields))
 
 
 def without_fields(
-    body: bytes, endpoint: Endpoint, hints: Collection[Hint], target: Target
+    body: bytes, endpoint: Endpoint, hints: Collection[OptionalFeature], target: Target
 ) -> bytes:
     """body: as the target would see it. What the target itself sets stays."""
     own = {*target.parameters, *target.request_patch.parameters}
@@ -48,19 +56,23 @@ def without_fields(
         if hint in _INCLUDED and isinstance(asked.get("include"), list):
             word = _INCLUDED[hint]
             asked["include"] = [each for each in asked["include"] if word not in str(each)]
-    if Hint.REASONING in hints and isinstance(asked.get("output_config"), dict):
+    if OptionalFeature.REASONING in hints and isinstance(asked.get("output_config"), dict):
         asked["output_config"].pop("effort", None)
         if not asked["output_config"]:
             del asked["output_config"]
-    if Hint.CACHING in hints:
+    if OptionalFeature.CACHING in hints:
         _unmark(asked)
     return to_json(asked).encode()
 
 
-def _gives(request: ClientRequest, hint: Hint, fields: Mapping[Hint, tuple[str, ...]]) -> bool:
-    if hint is Hint.CACHING and f'"{_MARK}"' in request.text:
+def _gives(
+    request: ClientRequest,
+    hint: OptionalFeature,
+    fields: Mapping[OptionalFeature, tuple[str, ...]],
+) -> bool:
+    if hint is OptionalFeature.CACHING and f'"{_MARK}"' in request.text:
         return True
-    if hint is Hint.REASONING and request.endpoint is Endpoint.MESSAGES:
+    if hint is OptionalFeature.REASONING and request.endpoint is Endpoint.MESSAGES:
         thinking, config = request.value("thinking"), request.value("output_config")
         if isinstance(thinking, dict) and thinking.get("type") == "disabled":
             return False

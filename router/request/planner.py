@@ -9,13 +9,13 @@ from harness.domain.routing.capabilities import (
     Capabilities,
     Endpoint,
     Needs,
-    missing,
-    serialized,
+    missing_capabilities,
+    must_serialize_tools,
 )
-from harness.domain.routing.keep_warm import draw
-from harness.domain.routing.kill_switch import Switch, in_force
-from harness.domain.routing.plan import Plan, Surroundings, plan_for
-from harness.domain.routing.table import Arm, Canary, arm_of
+from harness.domain.routing.keep_warm import draw_keep_warm
+from harness.domain.routing.kill_switch import KillSwitch, active_switches
+from harness.domain.routing.plan import PlanContext, RoutePlan, plan_request
+from harness.domain.routing.table import Arm, Canary, choose_arm
 from harness.ports import Clock
 from router.health.target_health import TargetHealth
 from router.protocols.endpoint_translation import UNTRANSLATABLE_FIELDS
@@ -43,7 +43,7 @@ class Planner:
 
     def assign(
         self, route: CompiledRoute, request: ClientRequest, key: str, warm_key: str
-    ) -> tuple[Arm, Plan]:
+    ) -> tuple[Arm, RoutePlan]:
         """The arm, and whom to ask now, in order.
 
         key: the sticky one. warm_key: the same, or one of the request's own.
@@ -52,15 +52,17 @@ class Planner:
             plan = self._warming(route, request, warm_key)
             if plan is not None:
                 return Arm.KEEP_WARM, plan
-        arm = arm_of(route.route, key)
+        arm = choose_arm(route.route, key)
         if arm is Arm.CANARY and self._stopped(route.route.canary):
             arm = Arm.INCUMBENT
         return arm, self.plan(route, arm, request)
 
-    def _warming(self, route: CompiledRoute, request: ClientRequest, key: str) -> Plan | None:
+    def _warming(
+        self, route: CompiledRoute, request: ClientRequest, key: str
+    ) -> RoutePlan | None:
         """None for a request that was not drawn, or whose target cannot be asked now."""
         now = self._clock.now()
-        warm = draw(
+        warm = draw_keep_warm(
             key,
             route=route.route.name,
             day=now.date(),
@@ -69,19 +71,19 @@ class Planner:
             setting=route.keep_warm,
         )
         # Where a switch rules, nobody else is asked for practice.
-        if warm is None or in_force(route.switches, now):
+        if warm is None or active_switches(route.switches, now):
             return None
         needs = detect_needs(request) if route.particular else PLAIN[request.endpoint]
         can = _capabilities(route, request)
         around = self._around(route, can, route.upstreams, ())
-        plan = plan_for(route.targets, Arm.KEEP_WARM, needs, around, warm)
+        plan = plan_request(route.targets, Arm.KEEP_WARM, needs, around, warm)
         return plan if warm in plan.targets else None
 
-    def plan(self, route: CompiledRoute, arm: Arm, request: ClientRequest) -> Plan:
+    def plan(self, route: CompiledRoute, arm: Arm, request: ClientRequest) -> RoutePlan:
         """Whom to ask now, in order."""
         well = route.plans[request.endpoint][arm]
         # Both are rare: without them, no request looks at the wall clock or into its input.
-        live = in_force(route.switches, self._clock.now()) if route.switches else ()
+        live = active_switches(route.switches, self._clock.now()) if route.switches else ()
         needs = detect_needs(request) if route.particular else PLAIN[request.endpoint]
         can = _capabilities(route, request)
         plain = not route.particular and can is route.capabilities
@@ -89,11 +91,11 @@ class Planner:
         if suits and not live and self._health.all_well(well.targets):
             return well
         around = self._around(route, can, well.targets, live)
-        plan = plan_for(route.targets, arm, needs, around)
+        plan = plan_request(route.targets, arm, needs, around)
         if plan.unable and needs.tokens:
             # The tokens are an estimate: it may choose among targets, it refuses no request.
             sure = replace(needs, approx_input_tokens=0, max_output_tokens=0)
-            return plan_for(route.targets, arm, sure, around)
+            return plan_request(route.targets, arm, sure, around)
         return plan
 
     def _around(
@@ -101,9 +103,9 @@ class Planner:
         route: CompiledRoute,
         can: Mapping[str, Capabilities],
         asked: Iterable[str],
-        live: Sequence[Switch],
-    ) -> Surroundings:
-        return Surroundings(
+        live: Sequence[KillSwitch],
+    ) -> PlanContext:
+        return PlanContext(
             capabilities=can,
             health=self._health.of(asked),
             targets=route.names,
@@ -124,7 +126,9 @@ def _capabilities(route: CompiledRoute, request: ClientRequest) -> Mapping[str, 
     )
 
 
-def _suits(can: Mapping[str, Capabilities], plan: Plan, needs: Needs) -> bool:
+def _suits(can: Mapping[str, Capabilities], plan: RoutePlan, needs: Needs) -> bool:
     """Whether every target of the plan can do all that is needed."""
     has = tuple(can[each] for each in plan.targets)
-    return not any(missing(needs, each) for each in has) and not serialized(needs, has)
+    return not any(
+        missing_capabilities(needs, each) for each in has
+    ) and not must_serialize_tools(needs, has)

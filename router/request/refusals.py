@@ -4,7 +4,7 @@ import math
 from typing import Final
 
 from harness.domain.errors import InputError
-from harness.domain.routing.plan import Because, LeftOut
+from harness.domain.routing.plan import Excluded, ExclusionReason
 from router.protocols.endpoints import ENDPOINTS
 from router.request.json_spans import parse_object
 from router.request.request_state import RequestProgress, RoutedRequest
@@ -68,7 +68,7 @@ def _wait_s(job: RoutedRequest, course: RequestProgress) -> int | None:
     """Whole seconds until somebody may be asked, at least 1; None where time is no help."""
     if not job.plan.targets:
         return job.plan.retry_after_s
-    opened = (each.target for each in job.plan.left_out if each.because is Because.OPEN)
+    opened = (each.target for each in job.plan.left_out if each.because is ExclusionReason.OPEN)
     first_s = min(course.waits.get(each, 0.0) for each in (*job.plan.targets, *opened))
     if first_s <= 0 and course.attempts:
         return None
@@ -132,7 +132,12 @@ def _tried(course: RequestProgress) -> list[dict[str, object]]:
 def _passed_over(job: RoutedRequest, course: RequestProgress) -> list[dict[str, object]]:
     """Also those whose circuit opened between the plan and their turn."""
     shut = (
-        LeftOut(each, Because.OPEN, "its circuit opened meanwhile", course.waits.get(each, 0.0))
+        Excluded(
+            each,
+            ExclusionReason.OPEN,
+            "its circuit opened meanwhile",
+            course.waits.get(each, 0.0),
+        )
         for each in course.shut_out
     )
     return [_left_out(job.route, each) for each in (*job.plan.left_out, *shut)]
@@ -144,7 +149,7 @@ def _said(tried: list[dict[str, object]], left_out: list[dict[str, object]]) -> 
     return "; ".join((*failures, *others))
 
 
-def _left_out(route: CompiledRoute, out: LeftOut) -> dict[str, object]:
+def _left_out(route: CompiledRoute, out: Excluded) -> dict[str, object]:
     """retry_in_s: 0 when time alone will not help."""
     return {
         "target": route.upstreams[out.target].name,

@@ -8,7 +8,7 @@ from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.breaker import Ticket
 from harness.domain.reliability.failures import ArmFailure, ErrorClass, FailureClass
 from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.plan import Because, Plan
+from harness.domain.routing.plan import ExclusionReason, RoutePlan
 from harness.domain.routing.table import Arm
 from router.observers.guardrail_probe import GuardrailProbe
 from router.observers.tracing_port import RequestSpan
@@ -20,7 +20,7 @@ from router.snapshot.route_plans import is_arm_charged
 from router.upstream.transport import UpstreamFailed
 
 # Of a target that is left out: what would have failed had it been asked.
-FAILING: Final = (Because.OPEN, Because.KEY, Because.DATA_CLASS)
+FAILING: Final = (ExclusionReason.OPEN, ExclusionReason.KEY, ExclusionReason.DATA_CLASS)
 
 
 class RoutedRequest(NamedTuple):
@@ -34,7 +34,7 @@ class RoutedRequest(NamedTuple):
     request: ClientRequest
     route: CompiledRoute
     arm: Arm
-    plan: Plan
+    plan: RoutePlan
     begun: float
     deadline: float
     passed_up: tuple[Header, ...] = ()
@@ -58,7 +58,7 @@ class RoutedRequest(NamedTuple):
         return (
             self.arm is Arm.CANARY
             and out is not None
-            and out.because is Because.CAPABILITY
+            and out.because is ExclusionReason.CAPABILITY
             and self.plan.incumbent in self.plan.targets
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from typing import Final
 
-from harness.domain.reliability.failures import CLIENTS_OWN, ErrorClass, FailureClass
+from harness.domain.reliability.failures import CLIENT_FAILURES, ErrorClass, FailureClass
 from harness.domain.routing.table import Arm
 from router.observers.tracing_port import SpanResult
 from router.protocols.answer_signals import AnswerSignals
@@ -227,7 +227,7 @@ class RoutedResponse:
         if self.caller_gone or isinstance(result, UpstreamAnswer):
             return False
         if isinstance(result, UpstreamFailed):
-            return result.failure not in CLIENTS_OWN
+            return result.failure not in CLIENT_FAILURES
         if result is None:
             return not self.job.plan.unable
         return self._broke_off

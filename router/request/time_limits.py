@@ -5,13 +5,13 @@ from typing import Final
 
 from harness.domain.reliability.latency import (
     AnswerTimes,
+    add_answer,
     answer_class,
     first_byte_limit_s,
     unmeasured_limit_s,
-    with_answer,
 )
 from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.degradation import Hint
+from harness.domain.routing.degradation import OptionalFeature
 from harness.domain.settings import RouterSettings
 from router.recording.bounded_map import BoundedMap
 from router.request.needs import output_limit
@@ -52,7 +52,7 @@ class TimeLimits:
             return said
         if made.check or made.upstream.id == job.plan.targets[-1]:
             return math.inf  # nobody stands behind it: to wait on is all that is left
-        thinks = bool(given_fields(job.request, (Hint.REASONING,)))
+        thinks = bool(given_fields(job.request, (OptionalFeature.REASONING,)))
         unmeasured_s = unmeasured_limit_s(output_limit(job.request), thinks=thinks)
         return first_byte_limit_s(self._times.get(_kind(job, made)), unmeasured_s)
 
@@ -62,7 +62,7 @@ class TimeLimits:
         A wait that was cut counts as well: where answers became slower, the limit must follow.
         """
         kind = _kind(job, made)
-        self._times.put(kind, with_answer(self._times.get(kind), seconds))
+        self._times.put(kind, add_answer(self._times.get(kind), seconds))
 
 
 def _kind(job: RoutedRequest, made: AttemptSpec) -> Kind:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from harness.domain.providers.credentials import without_secrets
+from harness.domain.providers.credentials import hide_provider_secrets
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import OnBadEvent
@@ -58,9 +58,9 @@ class UpstreamCalls:
         except UpstreamFailed as failed:
             # A client may get its words, and logs its detail.
             provider = made.upstream.provider
-            failed.body = without_secrets(failed.body, provider, made.key)
+            failed.body = hide_provider_secrets(failed.body, provider, made.key)
             detail = failed.detail.encode("utf-8", "surrogatepass")
-            hidden = without_secrets(detail, provider, made.key)
+            hidden = hide_provider_secrets(detail, provider, made.key)
             failed.detail = hidden.decode("utf-8", "surrogatepass")
             raise
 
@@ -101,7 +101,7 @@ class UpstreamCalls:
             events.skips = job.route.route.settings.on_bad_event is OnBadEvent.SKIP
             if job.watch is not None:
                 events.listen(job.watch.ear)
-            hide = partial(without_secrets, provider=upstream.provider, key=made.key)
+            hide = partial(hide_provider_secrets, provider=upstream.provider, key=made.key)
             stream = await self._until_commit(job, reply, events, on_end, hide)
             handed_over = True
             return stream

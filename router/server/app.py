@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from harness.domain.operations.client_address import client_address, proxy_networks
+from harness.domain.operations.client_address import client_address, parse_proxy_networks
 from harness.domain.routing.table import KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock, RateBook
@@ -185,7 +185,7 @@ class Router:
             rates, recorder.spends, recorder.counters, clock, self._alarms.say,
             worker=recorder.worker, secret=secret,
         )  # fmt: skip
-        self._proxies = proxy_networks(settings.trusted_proxies)
+        self._proxies = parse_proxy_networks(settings.trusted_proxies)
         holder.also(BudgetRefresh(holder, recorder.spends, clock))
         holder.also(ShadowTotalsRefresh(holder, recorder.shadows, clock))
         self._shadows = ShadowMirror(

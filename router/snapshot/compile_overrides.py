@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from harness.domain.errors import SnapshotInvalid
-from harness.domain.routing.data_classes import DataClasses, at_least_as_strict
+from harness.domain.routing.data_classes import DataClasses, is_at_least_as_strict
 from harness.domain.routing.overrides import RequestKind
-from harness.domain.routing.plan import Surroundings
+from harness.domain.routing.plan import PlanContext
 from router.snapshot.compiled import CompiledRoute
 from router.snapshot.route_plans import build_plans, route_targets
 
@@ -46,7 +46,7 @@ def _in_place_of(
     """
     told = (b"x-swapgate-kind", kind.value.encode())
     data_class, own = asked.route.settings.data_class, served.route.settings.data_class
-    if not at_least_as_strict(classes, own, than=data_class):
+    if not is_at_least_as_strict(classes, own, than=data_class):
         log.warning(
             "route %s answers nothing of kind %s: route %s is not as strict as data_classes.%s",
             asked.route.name,
@@ -72,7 +72,7 @@ def _shut(route: CompiledRoute) -> CompiledRoute:
     """Nobody of it is asked, nothing of it is mirrored or judged, no canary is charged."""
     all_ = frozenset(route.upstreams)
     quiet = replace(route.route, canary=None, holdback=None)
-    targets, around = route_targets(quiet), Surroundings(barred=all_)
+    targets, around = route_targets(quiet), PlanContext(barred=all_)
     return replace(
         route,
         route=quiet,

@@ -10,11 +10,11 @@ from harness.domain.proposals.policy import CanaryJudge
 from harness.domain.providers.credentials import ProviderKey, ProviderKeySets
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import Capabilities, Endpoint
-from harness.domain.routing.degradation import Hint
+from harness.domain.routing.degradation import OptionalFeature
 from harness.domain.routing.keep_warm import KeepWarm
-from harness.domain.routing.kill_switch import Switch, SwitchTarget
+from harness.domain.routing.kill_switch import KillSwitch, SwitchTarget
 from harness.domain.routing.overrides import RequestKind
-from harness.domain.routing.plan import Plan, RouteTargets
+from harness.domain.routing.plan import RoutePlan, RouteTargets
 from harness.domain.routing.table import Arm, Canary, KeyGrant, Route, Snapshot
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.shadow.shadow import Shadow
@@ -41,7 +41,7 @@ class CompiledTarget:
     price: Price | None
     header: Header
     can: Capabilities
-    lacks: Mapping[Endpoint, frozenset[Hint]]
+    lacks: Mapping[Endpoint, frozenset[OptionalFeature]]
     keys: tuple[ProviderKey, ...] = ()
     keyless: bool = False
 
@@ -86,12 +86,12 @@ class CompiledRoute:
     route: Route
     json_name: str
     targets: RouteTargets
-    plans: Mapping[Endpoint, Mapping[Arm, Plan]]
+    plans: Mapping[Endpoint, Mapping[Arm, RoutePlan]]
     upstreams: Mapping[str, CompiledTarget]
     capabilities: Mapping[str, Capabilities]
     native: Mapping[Endpoint, Mapping[str, Capabilities]]
     headers: Mapping[Arm, tuple[Header, ...]]
-    switches: tuple[Switch, ...]
+    switches: tuple[KillSwitch, ...]
     names: Mapping[str, SwitchTarget]
     particular: bool
     warmed: tuple[str, ...]

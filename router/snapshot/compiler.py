@@ -8,15 +8,20 @@ from harness.domain.errors import SnapshotInvalid
 from harness.domain.proposals.policy import CanaryJudge
 from harness.domain.providers.credentials import ProviderKeySets, lacks_key
 from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
-from harness.domain.routing.capabilities import UNKNOWN, Capabilities, Endpoint, within
-from harness.domain.routing.data_classes import NONE_NAMED, DataClasses, may_see
-from harness.domain.routing.degradation import lacking
-from harness.domain.routing.keep_warm import KeepWarm, warmed
-from harness.domain.routing.kill_switch import Switch, SwitchTarget
-from harness.domain.routing.plan import RouteTargets, Surroundings
+from harness.domain.routing.capabilities import (
+    UNKNOWN_CAPABILITIES,
+    Capabilities,
+    Endpoint,
+    restrict_endpoints,
+)
+from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses, may_see
+from harness.domain.routing.degradation import dropped_features
+from harness.domain.routing.keep_warm import KeepWarm, keep_warm_targets
+from harness.domain.routing.kill_switch import KillSwitch, SwitchTarget
+from harness.domain.routing.plan import PlanContext, RouteTargets
 from harness.domain.routing.table import Arm, Route, Snapshot
 from harness.domain.routing.target import Provider, Target
-from harness.domain.shadow.sampling import ended_by
+from harness.domain.shadow.sampling import end_reason
 from router.protocols.endpoint_translation import UNTRANSLATABLE_FIELDS
 from router.snapshot.compile_overrides import compile_overrides
 from router.snapshot.compiled import (
@@ -35,9 +40,9 @@ log = logging.getLogger(__name__)
 
 def compile_snapshot(
     snapshot: Snapshot,
-    standing: Sequence[Switch] = (),
+    standing: Sequence[KillSwitch] = (),
     keys: ProviderKeySets = NO_KEYS,
-    classes: DataClasses = NONE_NAMED,
+    classes: DataClasses = NO_DATA_CLASSES,
 ) -> CompiledSnapshot:
     """standing: switches that this process was started with, beside the snapshot's. keys: of
     the snapshot's providers, as they are sent. classes: as the file names them; what a route
@@ -86,7 +91,7 @@ def provider_kinds(snapshot: Snapshot) -> frozenset[str]:
 def _served(
     snapshot: Snapshot,
     route: Route,
-    switches: Sequence[Switch],
+    switches: Sequence[KillSwitch],
     keys: ProviderKeySets,
     classes: DataClasses,
 ) -> CompiledRoute:
@@ -96,7 +101,7 @@ def _served(
     can = {id_: each.can for id_, each in upstreams.items()}
     keyless = frozenset(id_ for id_, each in upstreams.items() if each.keyless)
     barred = _barred(route, upstreams, classes)
-    well = Surroundings(capabilities=can, keyless=keyless, barred=barred)
+    well = PlanContext(capabilities=can, keyless=keyless, barred=barred)
     keep_warm = KeepWarm(route.settings.keep_warm_bps, route.settings.side_effects)
     return CompiledRoute(
         route=route,
@@ -120,7 +125,8 @@ def _served(
             for id_, each in upstreams.items()
         },
         particular=any(
-            each.provider.can(each.target.model) != UNKNOWN for each in upstreams.values()
+            each.provider.can(each.target.model) != UNKNOWN_CAPABILITIES
+            for each in upstreams.values()
         ),
         warmed=_warmed(targets, keep_warm, upstreams, barred),
         keep_warm=keep_warm,
@@ -158,7 +164,7 @@ def _native(
     for endpoint in UNTRANSLATABLE_FIELDS:
         others = frozenset(Endpoint) - {endpoint}
         can = {
-            id_: within(each.can, others) if endpoint in each.adapted else each.can
+            id_: restrict_endpoints(each.can, others) if endpoint in each.adapted else each.can
             for id_, each in upstreams.items()
         }
         if 0 < sum(endpoint in each.adapted for each in upstreams.values()) < len(can):
@@ -171,7 +177,7 @@ def _shadow(
 ) -> CompiledShadow | None:
     """None also for one that cannot be asked: it holds up no revision."""
     for each in snapshot.shadows:
-        if each.route == route.name and not ended_by(each, route):
+        if each.route == route.name and not end_reason(each, route):
             try:
                 upstream = _upstream_of(snapshot, route, each.candidate, keys)
             except SnapshotInvalid as error:
@@ -226,7 +232,9 @@ def _warmed(
 ) -> tuple[str, ...]:
     if keep_warm.side_effects or not keep_warm.share_bps:
         return ()
-    found = warmed(targets, {id_: each.provider.name for id_, each in upstreams.items()})
+    found = keep_warm_targets(
+        targets, {id_: each.provider.name for id_, each in upstreams.items()}
+    )
     return tuple(each for each in found if each not in barred)
 
 
@@ -268,7 +276,7 @@ def _upstream_of(
         header=(b"x-swapgate-target", header_text(target.name)),
         can=can,
         lacks={
-            each: lacking(
+            each: dropped_features(
                 can,
                 kind.lacks,
                 each,
@@ -292,4 +300,4 @@ def _capabilities(target: Target, provider: Provider) -> Capabilities:
     spoken = kind.serves if can.chat else kind.speaks
     if target.request_patch.response_format:
         spoken -= {Endpoint.MESSAGES}
-    return within(can, spoken)
+    return restrict_endpoints(can, spoken)

@@ -16,7 +16,7 @@ from harness.domain.operations.row_signatures import Revocations, SignedRows
 from harness.domain.providers.credentials import StoredKey
 from harness.domain.reliability.key_limits import KeyLimits
 from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.kill_switch import Force, ForceKind, Source, Switch
+from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.table import (
     Canary,
     KeyGrant,
@@ -100,7 +100,7 @@ def snapshot_to_json(snapshot: Snapshot) -> dict[str, object]:
     }
 
 
-def _switch_json(switch: Switch) -> dict[str, object]:
+def _switch_json(switch: KillSwitch) -> dict[str, object]:
     expires_at = switch.expires_at
     return {
         **asdict(switch),
@@ -165,15 +165,15 @@ def _grant(data: Mapping[str, Any]) -> KeyGrant:
     return KeyGrant(data["id"], data["hash"], routes, KeyLimits(**limits) if limits else None)
 
 
-def _switch(data: Mapping[str, Any]) -> Switch:
+def _switch(data: Mapping[str, Any]) -> KillSwitch:
     expires_at = data["expires_at"]
     read = {
         "force": Force(ForceKind(data["force"]["kind"]), data["force"]["name"]),
         "created_at": datetime.fromisoformat(data["created_at"]),
         "expires_at": datetime.fromisoformat(expires_at) if expires_at else None,
-        "source": Source(data["source"]),
+        "source": SwitchSource(data["source"]),
     }
-    return Switch(**{**data, **read})
+    return KillSwitch(**{**data, **read})
 
 
 def _shadow(data: Mapping[str, Any]) -> Shadow:

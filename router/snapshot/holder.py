@@ -14,8 +14,8 @@ from harness.domain.errors import (
     StoreUnavailable,
 )
 from harness.domain.providers.credentials import ProviderKeySets
-from harness.domain.routing.data_classes import NONE_NAMED, DataClasses
-from harness.domain.routing.kill_switch import Switch
+from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses
+from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.table import Snapshot
 from harness.ports import Store
 from router.protocols import answer_validity
@@ -60,11 +60,11 @@ class SnapshotHolder:
         self,
         store: Store,
         file: Path,
-        standing: Sequence[Switch] = (),
+        standing: Sequence[KillSwitch] = (),
         keys_of: KeysOf = no_keys,
         prepare: Callable[[Snapshot], None] = lambda _: None,
         *,
-        classes: DataClasses = NONE_NAMED,
+        classes: DataClasses = NO_DATA_CLASSES,
         opened: Callable[[Snapshot], Snapshot] = lambda snapshot: snapshot,
         restored: Callable[[Snapshot], Snapshot] = lambda snapshot: snapshot,
     ) -> None:

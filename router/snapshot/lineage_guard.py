@@ -4,7 +4,12 @@ from collections.abc import Callable, Sequence
 
 from harness.domain.errors import DatabaseRestored, SnapshotInvalid
 from harness.domain.operations.row_signatures import Revocations
-from harness.domain.routing.snapshot_lineage import Lineage, foreign, forked, undercut
+from harness.domain.routing.snapshot_lineage import (
+    Lineage,
+    foreign_reason,
+    fork_reason,
+    older_reason,
+)
 from harness.domain.routing.table import Snapshot
 
 Lacking = Callable[[Lineage], Sequence[str]]
@@ -29,17 +34,19 @@ class LineageGuard:
         for another installation's.
         """
         offered, served = snapshot.lineage, self.served
-        if other := foreign(served, offered):
+        if other := foreign_reason(served, offered):
             raise SnapshotInvalid(other)
-        why = undercut(served, offered)
+        why = older_reason(served, offered)
         same_epoch = (served.installation, served.epoch) == (
             offered.installation,
             offered.epoch,
         )
         if not why and same_epoch and (lost := lacking(served)):
-            why = forked(lost)
+            why = fork_reason(lost)
         if not why and same_epoch and self._refused is not None:
-            why = undercut(served, self._refused) or forked(["what was refused before"])
+            why = older_reason(served, self._refused) or fork_reason(
+                ["what was refused before"]
+            )
         if why:
             self._refused = self._refused or offered
             raise DatabaseRestored(why)

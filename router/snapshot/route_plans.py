@@ -3,9 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from harness.domain.reliability.failures import CLIENTS_OWN, FailureClass
+from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
 from harness.domain.routing.capabilities import Endpoint, Needs
-from harness.domain.routing.plan import Link, Plan, RouteTargets, Surroundings, plan_for
+from harness.domain.routing.plan import (
+    ChainLink,
+    PlanContext,
+    RoutePlan,
+    RouteTargets,
+    plan_request,
+)
 from harness.domain.routing.table import Arm, OnContentPolicy, Route
 
 
@@ -16,22 +22,22 @@ def route_targets(route: Route) -> RouteTargets:
         incumbent=route.incumbent,
         canary=route.canary.target if route.canary else None,
         holdback=route.holdback.target if route.holdback else None,
-        chain=tuple(Link(each, each in settings.capable) for each in route.fallbacks),
+        chain=tuple(ChainLink(each, each in settings.capable) for each in route.fallbacks),
         stakes=settings.stakes,
         policy_fallback=settings.on_content_policy is OnContentPolicy.FALLBACK,
     )
 
 
 def build_plans(
-    targets: RouteTargets, around: Surroundings
-) -> Mapping[Endpoint, Mapping[Arm, Plan]]:
+    targets: RouteTargets, around: PlanContext
+) -> Mapping[Endpoint, Mapping[Arm, RoutePlan]]:
     return {
-        endpoint: {arm: plan_for(targets, arm, Needs(endpoint), around) for arm in Arm}
+        endpoint: {arm: plan_request(targets, arm, Needs(endpoint), around) for arm in Arm}
         for endpoint in Endpoint
     }
 
 
-def incumbent_plan(well: Plan, plan: Plan) -> Plan:
+def incumbent_plan(well: RoutePlan, plan: RoutePlan) -> RoutePlan:
     """The incumbent's own; where a switch rules, what it left of that in `plan`."""
     if plan.forced is None:
         return well
@@ -48,6 +54,6 @@ def is_arm_charged(arm: Arm, failures: Sequence[FailureClass | None]) -> bool:
     own = failures[0] if failures else None
     if own is None or own is FailureClass.CANCELLED:
         return False
-    if own in CLIENTS_OWN:
+    if own in CLIENT_FAILURES:
         return arm is not Arm.INCUMBENT and failures[-1] is None
     return True

@@ -7,7 +7,7 @@ import aiohttp
 from yarl import URL
 
 from harness.domain.providers.credentials import ProviderKey
-from harness.domain.providers.headers import call_headers
+from harness.domain.providers.headers import request_headers
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
@@ -85,7 +85,7 @@ class Passthrough:
         secret = request.key.secret if request.key else ""
         check_headers_of(provider, secret)
         by_stream = {
-            stream: call_headers(provider, secret, stream=stream) for stream in (False, True)
+            stream: request_headers(provider, secret, stream=stream) for stream in (False, True)
         }
         url = URL(provider.url(request.path))
         self._calls[asked] = (provider, url, by_stream)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from harness.domain.errors import NoAnswer
-from harness.domain.providers.credentials import ProviderKey, without_secrets
+from harness.domain.providers.credentials import ProviderKey, hide_provider_secrets
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
 from harness.ports import Posted
@@ -73,4 +73,4 @@ class ProviderClient:
 
     def _told(self, failed: UpstreamFailed) -> str:
         said = f"the call failed: {failed.detail}".encode("utf-8", "surrogatepass")
-        return without_secrets(said, self._provider, self._key).decode("utf-8", "replace")
+        return hide_provider_secrets(said, self._provider, self._key).decode("utf-8", "replace")

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from harness.domain.errors import InputError
-from harness.domain.providers.headers import call_headers, check_sendable
+from harness.domain.providers.headers import check_request_headers, request_headers
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from router.upstream.forwarded_headers import forwarded_headers
@@ -51,7 +51,7 @@ def build_head(provider: Provider, path: str, secret: str) -> RequestHead:
     place = authority if port is None else f"{authority}:{port}"
     heads = {}
     for stream in (False, True):
-        lines = _lines(provider, call_headers(provider, secret, stream=stream))
+        lines = _lines(provider, request_headers(provider, secret, stream=stream))
         # Names in the case in which an eval's HTTP client writes them.
         head = f"POST {target} HTTP/1.1\r\nHost: {place}\r\n{lines}Content-Length: "
         heads[stream] = head.encode("latin-1")
@@ -61,7 +61,7 @@ def build_head(provider: Provider, path: str, secret: str) -> RequestHead:
 def check_headers_of(provider: Provider, secret: str) -> None:
     """Raises UpstreamFailed as `call_for`."""
     try:
-        check_sendable(provider, secret)
+        check_request_headers(provider, secret)
     except InputError as error:
         raise _refused(provider, str(error)) from None
 

@@ -13,7 +13,7 @@ from harness.control.operations import keys
 from harness.control.proposals import submission
 from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.proposal import ProposalPhase
 from tests.support.browser.dashboard_data import Lived, hurt, lived, turned
 from tests.support.browser.dashboard_server import Listener, dashboard
 
@@ -71,7 +71,7 @@ def sign_in(page: Page, key: str) -> None:
     page.get_by_role("button", name="Collapse sidebar").click()
 
 
-def phase(house: Lived, name: str) -> Phase:
+def phase(house: Lived, name: str) -> ProposalPhase:
     installation = open_installation(house.config)
     try:
         return submission.get_proposal(installation.context, house.proposals[name]).phase
@@ -101,7 +101,7 @@ def test_a_person_approves_what_another_proposed(
     expect(page.get_by_text("carla approved")).to_be_visible()
     expect(waiting).to_contain_text("approvals 1 of 1, by carla")
     assert any("canary opened" in did for did in turned(house.config))
-    assert phase(house, "awaiting") is Phase.CANARY
+    assert phase(house, "awaiting") is ProposalPhase.CANARY
     listener.assert_quiet()
 
 
@@ -135,14 +135,14 @@ def test_a_rejection_needs_a_reason(page: Page, house: Lived, visit: Visit) -> N
     expect(dialog).to_contain_text("Route mail-triage stays with sim/sim-base")
     dialog.get_by_role("button", name="Reject").click()
     expect(dialog.get_by_role("alert")).to_contain_text("a refusal needs a reason")
-    assert phase(house, "awaiting") is Phase.AWAITING_APPROVAL
+    assert phase(house, "awaiting") is ProposalPhase.AWAITING_APPROVAL
 
     dialog.get_by_label("Reason").fill("its licence is not cleared")
     dialog.get_by_label("Reason").press("Tab")
     dialog.get_by_role("button", name="Reject").click()
 
     expect(page.get_by_text("carla rejected")).to_be_visible()
-    assert phase(house, "awaiting") is Phase.REJECTED
+    assert phase(house, "awaiting") is ProposalPhase.REJECTED
 
 
 @pytest.mark.req("F2")
@@ -165,7 +165,7 @@ def test_a_swap_is_proposed_with_its_price_before_it_starts(
     )[0]
     installation.close()
     assert (newest.proposer, newest.reason) == ("carla", "it is cheaper")
-    assert newest.phase is Phase.PROPOSED
+    assert newest.phase is ProposalPhase.PROPOSED
 
 
 def test_a_busy_route_says_which_proposal_is_open(
@@ -200,7 +200,7 @@ def test_a_canary_is_paused_and_then_aborted(page: Page, house: Lived, visit: Vi
     expect(page.locator("h1")).to_contain_text("sim/sim-better was rolled back")
     expect(page.get_by_role("button", name="Abort the canary")).to_be_disabled()
     expect(page.get_by_text("It has ended, so there is nothing to pause")).to_be_visible()
-    assert phase(house, "canary") is Phase.ROLLED_BACK
+    assert phase(house, "canary") is ProposalPhase.ROLLED_BACK
     installation = open_installation(house.config)
     route = routes.load_table(installation.context).routes["support-chat"]
     installation.close()
@@ -244,7 +244,7 @@ def test_a_canary_is_promoted_by_hand_and_its_bake_finished(
     say_why(page, "a demo at noon")
     dialog.get_by_role("button", name="Yes, promote").click()
     expect(page.locator("h1")).to_contain_text("sim/sim-better is promoted, and bakes")
-    assert phase(house, "canary") is Phase.PROMOTED
+    assert phase(house, "canary") is ProposalPhase.PROMOTED
     expect(dialog).to_have_count(0)
 
     page.get_by_role("button", name="Finish the bake").click()

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from harness.domain.errors import SignInRefused, SignInUnreachable
-from harness.domain.providers.device_flow import Answer, DeviceCode, Tokens
-from harness.domain.providers.oauth_kinds import OAUTH_PLACES, OAuthPlace
+from harness.domain.providers.device_flow import DeviceCode, OAuthTokens, PollAnswer
+from harness.domain.providers.oauth_kinds import OAUTH_ENDPOINTS, OAuthEndpoints
 from harness.ports import OAuthServer
 from harness.runtime.clock import ManualClock
 from harness.runtime.outbound.oauth_http import HttpOAuthServer
@@ -20,22 +20,22 @@ pytestmark = pytest.mark.req("D2", "D7")
 @dataclass
 class Vendor:
     server: OAuthServer
-    place: OAuthPlace
+    place: OAuthEndpoints
     accounts: MemoryOAuth
     clock: ManualClock
 
     def begun(self) -> DeviceCode:
         return self.server.device_code(self.place)
 
-    def poll(self, code: DeviceCode, after_s: float = 5.0) -> Answer | Tokens:
+    def poll(self, code: DeviceCode, after_s: float = 5.0) -> PollAnswer | OAuthTokens:
         self.clock.advance(after_s)
         return self.server.poll(self.place, code)
 
-    def granted(self) -> Tokens:
+    def granted(self) -> OAuthTokens:
         code = self.begun()
         self.accounts.say(code.user_code, None)
         found = self.poll(code)
-        assert isinstance(found, Tokens)
+        assert isinstance(found, OAuthTokens)
         return found
 
 
@@ -44,7 +44,7 @@ def vendor(request: pytest.FixtureRequest) -> Iterator[Vendor]:
     clock = ManualClock()
     accounts = MemoryOAuth(clock)
     if request.param == "memory":
-        place = replace(OAUTH_PLACES["github_copilot"], client_id=CLIENT)
+        place = replace(OAUTH_ENDPOINTS["github_copilot"], client_id=CLIENT)
         yield Vendor(accounts, place, accounts, clock)
         return
     with oauth_site(accounts, clock, github=request.param == "github") as site:
@@ -57,9 +57,9 @@ def test_a_person_is_waited_for_and_their_consent_gives_tokens(vendor: Vendor) -
     vendor.accounts.say(code.user_code, None)
     tokens = vendor.poll(code)
 
-    assert (code.interval_s, pending) == (5.0, Answer.PENDING)
+    assert (code.interval_s, pending) == (5.0, PollAnswer.PENDING)
     assert code.verification_url.startswith("http")
-    assert isinstance(tokens, Tokens)
+    assert isinstance(tokens, OAuthTokens)
     assert tokens.refresh_token
     assert code.secret not in repr(code)
     assert tokens.access_token not in repr(tokens)
@@ -68,17 +68,17 @@ def test_a_person_is_waited_for_and_their_consent_gives_tokens(vendor: Vendor) -
 def test_who_asks_too_soon_is_told_to_slow_down(vendor: Vendor) -> None:
     code = vendor.begun()
 
-    assert vendor.poll(code, 1.0) is Answer.SLOW_DOWN
-    assert vendor.poll(code, 6.0) is Answer.SLOW_DOWN
-    assert vendor.poll(code, 20.0) is Answer.PENDING
+    assert vendor.poll(code, 1.0) is PollAnswer.SLOW_DOWN
+    assert vendor.poll(code, 6.0) is PollAnswer.SLOW_DOWN
+    assert vendor.poll(code, 20.0) is PollAnswer.PENDING
 
 
 def test_a_no_and_an_expired_code_are_told_apart(vendor: Vendor) -> None:
     denied, late = vendor.begun(), vendor.begun()
-    vendor.accounts.say(denied.user_code, Answer.DENIED)
+    vendor.accounts.say(denied.user_code, PollAnswer.DENIED)
 
-    assert vendor.poll(denied) is Answer.DENIED
-    assert vendor.poll(late, 900.0) is Answer.EXPIRED
+    assert vendor.poll(denied) is PollAnswer.DENIED
+    assert vendor.poll(late, 900.0) is PollAnswer.EXPIRED
 
 
 def test_a_refresh_token_is_used_once_and_a_second_use_ends_it_all(vendor: Vendor) -> None:
@@ -113,7 +113,7 @@ def test_who_does_not_answer_may_do_so_later(vendor: Vendor) -> None:
     code, tokens = vendor.begun(), vendor.granted()
     vendor.accounts.down = True
 
-    assert vendor.poll(code) is Answer.UNREACHABLE
+    assert vendor.poll(code) is PollAnswer.UNREACHABLE
     with pytest.raises(SignInUnreachable):
         vendor.begun()
     with pytest.raises(SignInUnreachable):

@@ -6,8 +6,15 @@ from datetime import timedelta
 import pytest
 
 from harness.domain.errors import InputError, NotFound
-from harness.domain.operations.alerts import Alert, AlertKind, News, Told, message_due, told
-from harness.domain.operations.delivery import delivered, delivery_of, failed
+from harness.domain.operations.alerts import (
+    Alert,
+    AlertEvent,
+    AlertKind,
+    Notified,
+    due_message,
+    mark_notified,
+)
+from harness.domain.operations.delivery import mark_delivered, mark_failed, new_delivery
 from harness.domain.pagination import PageRequest
 from harness.domain.reliability.failover import Failover
 from harness.ports import Store
@@ -63,14 +70,14 @@ def test_the_same_alert_of_two_workers_is_one_record_that_the_last_one_ends(
         tx.alerts.tell([OPENED, PROMOTED])
     with store.write() as tx:
         tx.alerts.tell([other])
-        tx.alerts.tell([OPENED.now(News.ENDED, NOW + timedelta(seconds=5))])
+        tx.alerts.tell([OPENED.now(AlertEvent.ENDED, NOW + timedelta(seconds=5))])
     with store.read() as tx:
         (record,) = tx.alerts.list(open_only=True)
         assert (record.count, set(record.sources)) == (2, {"w2"})
         assert record.last_seen == other.at
 
     with store.write() as tx:
-        tx.alerts.tell([other.now(News.ENDED, NOW + timedelta(seconds=9))])
+        tx.alerts.tell([other.now(AlertEvent.ENDED, NOW + timedelta(seconds=9))])
     with store.read() as tx:
         assert tx.alerts.list(open_only=True) == []
         newest, event = tx.alerts.list()
@@ -97,13 +104,13 @@ def test_a_record_says_what_people_were_told_until_nothing_is_left_to_say(
     with store.write() as tx:
         tx.alerts.tell([OPENED])
         (record,) = tx.alerts.unsettled()
-        assert message_due(record, NOW) is Told.RAISED
-        tx.alerts.save(told(record, Told.RAISED, NOW))
+        assert due_message(record, NOW) is Notified.RAISED
+        tx.alerts.save(mark_notified(record, Notified.RAISED, NOW))
     with store.write() as tx:
-        tx.alerts.tell([later(60).now(News.ENDED, NOW + timedelta(seconds=60))])
+        tx.alerts.tell([later(60).now(AlertEvent.ENDED, NOW + timedelta(seconds=60))])
         (record,) = tx.alerts.unsettled()
-        assert message_due(record, NOW + timedelta(seconds=90)) is Told.RESOLVED
-        tx.alerts.save(told(record, Told.RESOLVED, NOW))
+        assert due_message(record, NOW + timedelta(seconds=90)) is Notified.RESOLVED
+        tx.alerts.save(mark_notified(record, Notified.RESOLVED, NOW))
     with store.read() as tx:
         assert tx.alerts.unsettled() == []
         (record,) = tx.alerts.list()
@@ -122,30 +129,30 @@ def test_a_record_that_is_not_stored_cannot_be_saved(store: Store) -> None:
 def test_a_delivery_waits_is_tried_again_and_is_over_once(store: Store) -> None:
     with store.write() as tx:
         tx.alerts.tell([OPENED])
-        record = told(tx.alerts.list()[0], Told.RAISED, NOW)
+        record = mark_notified(tx.alerts.list()[0], Notified.RAISED, NOW)
         tx.alerts.save(record)
-        first = delivery_of(record, Told.RAISED, "chat", NOW)
-        second = delivery_of(record, Told.RAISED, "mail", NOW)
+        first = new_delivery(record, Notified.RAISED, "chat", NOW)
+        second = new_delivery(record, Notified.RAISED, "mail", NOW)
         tx.deliveries.add(first)
         tx.deliveries.add(second)
     with store.write() as tx:
         assert tx.deliveries.due(NOW) == [first, second]
-        tx.deliveries.save(delivered(first, NOW))
-        again = failed(second, NOW, "connection refused", uniform=0.5)
+        tx.deliveries.save(mark_delivered(first, NOW))
+        again = mark_failed(second, NOW, "connection refused", uniform=0.5)
         tx.deliveries.save(again)
         assert tx.deliveries.due(NOW) == []
     with store.read() as tx:
         assert tx.deliveries.due(NOW + timedelta(minutes=1)) == [again]
-        assert tx.deliveries.of(record.id) == [delivered(first, NOW), again]
+        assert tx.deliveries.of(record.id) == [mark_delivered(first, NOW), again]
 
 
 def test_what_ended_long_ago_is_forgotten_with_its_deliveries(store: Store) -> None:
     with store.write() as tx:
         tx.alerts.tell([OPENED, PROMOTED])
         for record in tx.alerts.list():
-            after = told(record, Told.RAISED, NOW)
+            after = mark_notified(record, Notified.RAISED, NOW)
             tx.alerts.save(after)
-            tx.deliveries.add(delivery_of(after, Told.RAISED, "chat", NOW))
+            tx.deliveries.add(new_delivery(after, Notified.RAISED, "chat", NOW))
     with store.write() as tx:
         assert tx.alerts.forget(NOW) == 0
         assert tx.alerts.forget(NOW + timedelta(days=1)) == 1

@@ -6,13 +6,13 @@ from datetime import timedelta
 import pytest
 
 from harness.domain.errors import InputError, NotFound
-from harness.domain.privacy.capture import Captured, Kept
+from harness.domain.privacy.capture import CapturedRequest, CaptureResult
 from harness.ports import Store
 from tests.support.store.records import NOW
 
 pytestmark = pytest.mark.req("F9")
 
-ONE = Captured(
+ONE = CapturedRequest(
     id="cap_1",
     at=NOW,
     expires_at=NOW + timedelta(days=30),
@@ -35,11 +35,11 @@ ONE = Captured(
 )
 
 
-def another(number: int, **changed: object) -> Captured:
+def another(number: int, **changed: object) -> CapturedRequest:
     return replace(ONE, id=f"cap_{number}", **changed)  # type: ignore[arg-type]
 
 
-def add(store: Store, *new: Captured, most: int = 10) -> list[Kept]:
+def add(store: Store, *new: CapturedRequest, most: int = 10) -> list[CaptureResult]:
     with store.write() as tx:
         return [tx.captures.add(each, most_per_day=most) for each in new]
 
@@ -50,11 +50,11 @@ def ids(store: Store, **asked: object) -> list[str]:
 
 
 def test_one_comes_back_as_it_was_and_the_same_again_is_counted(store: Store) -> None:
-    assert add(store, ONE) == [Kept.STORED]
+    assert add(store, ONE) == [CaptureResult.STORED]
     with store.read() as tx:
         assert tx.captures.get("cap_1") == ONE
 
-    assert add(store, replace(ONE, request="req_w1-2")) == [Kept.REPEATED]
+    assert add(store, replace(ONE, request="req_w1-2")) == [CaptureResult.REPEATED]
     with store.read() as tx:
         assert tx.captures.get("cap_1") == replace(ONE, seen=2)
 
@@ -65,8 +65,13 @@ def test_a_route_takes_no_more_than_it_may_in_a_day(store: Store) -> None:
 
     kept = add(store, another(1), another(2), another(3), another(1), most=2)
 
-    assert kept == [Kept.STORED, Kept.STORED, Kept.FULL, Kept.REPEATED]
-    assert add(store, another(4, route="chat"), most=2) == [Kept.STORED]
+    assert kept == [
+        CaptureResult.STORED,
+        CaptureResult.STORED,
+        CaptureResult.FULL,
+        CaptureResult.REPEATED,
+    ]
+    assert add(store, another(4, route="chat"), most=2) == [CaptureResult.STORED]
 
 
 def test_they_are_listed_newest_first_by_route_and_time(store: Store) -> None:

@@ -9,14 +9,14 @@ import pytest
 from harness.domain.errors import InputError, NotFound, ProofRefused
 from harness.domain.routing.evidence import (
     ChainProof,
+    FormerTarget,
     RouteEvidence,
-    Served,
     Waiver,
-    baseline,
-    proven,
-    waived,
+    baseline_evidence,
+    verdict_evidence,
+    waiver_evidence,
 )
-from harness.domain.routing.route_changes import Abort, ChangeSettings, SetChain
+from harness.domain.routing.route_changes import AbortCanary, ChangeSettings, SetChain
 from harness.ports import Store, Transaction
 from tests.support.store.records import (
     LATER,
@@ -67,7 +67,7 @@ def test_a_new_routes_targets_are_its_baseline(store: Store) -> None:
         assert tx.routing.evidence("nowhere") is None
 
     assert evidence(store) == RouteEvidence(
-        baseline(ROUTE, OLD.id), None, (baseline(ROUTE, SPARE.id),)
+        baseline_evidence(ROUTE, OLD.id), None, (baseline_evidence(ROUTE, SPARE.id),)
     )
 
 
@@ -82,7 +82,10 @@ def test_a_verdict_opens_the_chain_and_stays_with_its_target(store: Store) -> No
     assert route is not None
     assert route.fallbacks == (NEW.id, SPARE.id)
     assert route.settings == replace(SETTINGS, capable=(NEW.id,))
-    assert evidence(store).fallbacks == (baseline(ROUTE, SPARE.id), proven(PASSED))
+    assert evidence(store).fallbacks == (
+        baseline_evidence(ROUTE, SPARE.id),
+        verdict_evidence(PASSED),
+    )
 
 
 def test_a_waiver_opens_the_chain_and_stays_while_others_change(store: Store) -> None:
@@ -91,7 +94,7 @@ def test_a_waiver_opens_the_chain_and_stays_while_others_change(store: Store) ->
         tx.waivers.add(WAIVER)
         commit(tx, chain(NEW.id, proofs={NEW.id: WAIVER}), 1)
 
-    assert evidence(store).fallbacks == (waived(WAIVER),)
+    assert evidence(store).fallbacks == (waiver_evidence(WAIVER),)
 
 
 UNPROVEN: Mapping[str, Mapping[str, ChainProof]] = {
@@ -102,8 +105,8 @@ UNPROVEN: Mapping[str, Mapping[str, ChainProof]] = {
     "a verdict for another route": {NEW.id: replace(PASSED, route="other")},
     "a waiver that is not stored": {NEW.id: WAIVER},
     "a waiver for another target": {NEW.id: replace(WAIVER, target=SPARE.id)},
-    "a past that it does not have": {NEW.id: Served(NEW.id)},
-    "another target's past": {NEW.id: Served(SPARE.id)},
+    "a past that it does not have": {NEW.id: FormerTarget(NEW.id)},
+    "another target's past": {NEW.id: FormerTarget(SPARE.id)},
 }
 
 
@@ -125,9 +128,9 @@ def test_a_target_that_left_the_chain_may_come_back(store: Store) -> None:
     seeded(store)
     with store.write() as tx:
         commit(tx, chain(), 1)
-        commit(tx, chain(SPARE.id, proofs={SPARE.id: Served(SPARE.id)}), 2)
+        commit(tx, chain(SPARE.id, proofs={SPARE.id: FormerTarget(SPARE.id)}), 2)
 
-    assert evidence(store).fallbacks == (baseline(ROUTE, SPARE.id),)
+    assert evidence(store).fallbacks == (baseline_evidence(ROUTE, SPARE.id),)
 
 
 def test_a_former_incumbent_may_stand_in_the_chain(store: Store) -> None:
@@ -135,10 +138,12 @@ def test_a_former_incumbent_may_stand_in_the_chain(store: Store) -> None:
     with store.write() as tx:
         start_canary(tx)
         promote(tx)
-        commit(tx, chain(OLD.id, SPARE.id, proofs={OLD.id: Served(OLD.id)}), 3)
+        commit(tx, chain(OLD.id, SPARE.id, proofs={OLD.id: FormerTarget(OLD.id)}), 3)
 
     assert evidence(store) == RouteEvidence(
-        proven(PASSED), None, (baseline(ROUTE, OLD.id), baseline(ROUTE, SPARE.id))
+        verdict_evidence(PASSED),
+        None,
+        (baseline_evidence(ROUTE, OLD.id), baseline_evidence(ROUTE, SPARE.id)),
     )
 
 
@@ -161,12 +166,12 @@ def test_an_expired_waiver_stays_through_a_rollout_and_through_no_persons_change
         tx.waivers.add(waiver)
         commit(tx, chain(SPARE.id, proofs={SPARE.id: waiver}), 1)
         start_canary(tx, version=2)
-        commit(tx, Abort(ROUTE, "ro_1"), 3, now=after)
+        commit(tx, AbortCanary(ROUTE, "ro_1"), 3, now=after)
         for refused in (chain(SPARE.id), ChangeSettings(ROUTE, SETTINGS)):
             with pytest.raises(ProofRefused, match="expired"):
                 commit(tx, refused, 4, now=after)
         assert tx.routing.evidence(ROUTE) == RouteEvidence(
-            baseline(ROUTE, OLD.id), None, (waived(waiver),)
+            baseline_evidence(ROUTE, OLD.id), None, (waiver_evidence(waiver),)
         )
 
         tx.waivers.add(renewed)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness.domain.canary.rollout import Signal
-from harness.domain.canary.rollout import moved as rolled
+from harness.domain.canary.rollout import RolloutSignal
+from harness.domain.canary.rollout import apply_signal as rolled
 from harness.domain.errors import (
     Conflict,
     InputError,
@@ -20,7 +20,13 @@ from harness.domain.errors import (
 )
 from harness.domain.evals.run import Passed
 from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.proposal import Approval, ApprovalKind, Event, Phase, moved
+from harness.domain.proposals.proposal import (
+    Approval,
+    ApprovalKind,
+    ProposalEvent,
+    ProposalPhase,
+    apply_event,
+)
 from harness.ports import Store
 from harness.store.rows import decisions as rows
 from harness.store.schema import proposals as tables
@@ -67,7 +73,7 @@ def test_a_route_has_one_open_proposal_and_the_refusal_names_it(store: Store) ->
             tx.proposals.add(proposal("p_2"))
         # Another route is free, and so is a closed proposal on a busy one.
         tx.proposals.add(proposal("p_3", route="other"))
-        tx.proposals.add(proposal("p_4", phase=Phase.REJECTED))
+        tx.proposals.add(proposal("p_4", phase=ProposalPhase.REJECTED))
 
     with store.read() as tx:
         assert [each.id for each in tx.proposals.open()] == ["p_1", "p_3"]
@@ -76,14 +82,16 @@ def test_a_route_has_one_open_proposal_and_the_refusal_names_it(store: Store) ->
 def test_a_route_is_free_again_when_its_proposal_ends(store: Store) -> None:
     with store.write() as tx:
         tx.proposals.add(proposal())
-        tx.proposals.save(moved(proposal(), Event.CANCELLED, LATER, "never mind"))
+        tx.proposals.save(apply_event(proposal(), ProposalEvent.CANCELLED, LATER, "never mind"))
         tx.proposals.add(proposal("p_2"))
 
         assert [each.id for each in tx.proposals.open()] == ["p_2"]
 
 
 def test_saving_a_proposal_raises_its_version(store: Store) -> None:
-    changed = replace(proposal(), phase=Phase.EVALUATING, infra_errors=2, closed_because="x")
+    changed = replace(
+        proposal(), phase=ProposalPhase.EVALUATING, infra_errors=2, closed_because="x"
+    )
     with store.write() as tx:
         tx.proposals.add(proposal())
         saved = tx.proposals.save(changed)
@@ -161,7 +169,7 @@ def test_plans_are_fixed_once_the_evaluation_has_begun(store: Store) -> None:
     with store.write() as tx:
         tx.proposals.add(proposal(plans=()))
         planned = tx.proposals.save(proposal())
-        started = tx.proposals.save(replace(planned, phase=Phase.EVALUATING))
+        started = tx.proposals.save(replace(planned, phase=ProposalPhase.EVALUATING))
         with pytest.raises(InputError, match="plans"):
             tx.proposals.save(replace(started, plans=()))
 
@@ -171,7 +179,7 @@ def test_proposals_are_listed_newest_first_and_open_ones_oldest_first(store: Sto
         for hours, id_ in enumerate(("p_1", "p_2", "p_3")):
             at = NOW + timedelta(hours=hours)
             tx.proposals.add(proposal(id_, route=id_, created_at=at))
-        tx.proposals.add(proposal("p_0", route="p_1", phase=Phase.PROMOTED))
+        tx.proposals.add(proposal("p_0", route="p_1", phase=ProposalPhase.PROMOTED))
 
     with store.read() as tx:
         assert [each.id for each in tx.proposals.list()] == ["p_3", "p_2", "p_1", "p_0"]
@@ -187,7 +195,7 @@ def test_what_decides_walks_all_proposals_and_counts_them_by_phase(store: Store)
             # Several of one moment: the id decides.
             at = NOW + timedelta(hours=number // 10)
             id_, route = f"p_{number:02}", f"r_{number % 2}"
-            phase = Phase.PROPOSED if number < 2 else Phase.REJECTED
+            phase = ProposalPhase.PROPOSED if number < 2 else ProposalPhase.REJECTED
             tx.proposals.add(proposal(id_, route=route, created_at=at, phase=phase))
 
     with store.read() as tx:
@@ -197,7 +205,7 @@ def test_what_decides_walks_all_proposals_and_counts_them_by_phase(store: Store)
             assert len(page) <= 4
             found += [each.id for each in page]
         assert found == everything
-        assert tx.proposals.phases() == {Phase.PROPOSED: 2, Phase.REJECTED: 23}
+        assert tx.proposals.phases() == {ProposalPhase.PROPOSED: 2, ProposalPhase.REJECTED: 23}
         pair = tx.proposals.of_pair("r_1", OLD.id, NEW.id)
         assert [each.id for each in pair] == [e for e in everything if int(e[2:]) % 2]
         assert list(tx.proposals.of_pair("r_1", NEW.id, OLD.id)) == []
@@ -254,7 +262,7 @@ def test_a_route_has_one_live_rollout(store: Store) -> None:
         tx.rollouts.add(rollout())
         with pytest.raises(RouteBusy, match="ro_1"):
             tx.rollouts.add(rollout("ro_2"))
-        ended = tx.rollouts.save(rolled(rollout(), Signal.HARM, LATER, "errors"))
+        ended = tx.rollouts.save(rolled(rollout(), RolloutSignal.HARM, LATER, "errors"))
         tx.verdicts.add(verdict(Passed, "v_2"), "p_1")
         tx.rollouts.add(rollout("ro_2", started_at=LATER, verdict="v_2"))
 
@@ -270,7 +278,7 @@ def test_a_verdict_is_the_proof_of_one_rollout(store: Store) -> None:
     seeded(store)
     with store.write() as tx:
         tx.rollouts.add(rollout())
-        tx.rollouts.save(rolled(rollout(), Signal.HARM, LATER, "errors"))
+        tx.rollouts.save(rolled(rollout(), RolloutSignal.HARM, LATER, "errors"))
     with pytest.raises(ProofRefused, match="needs a new verdict"), store.write() as tx:
         tx.rollouts.add(rollout("ro_2", started_at=LATER))
 
@@ -279,12 +287,12 @@ def test_a_promotion_bakes_until_its_bake_is_over(store: Store) -> None:
     seeded(store)
     with store.write() as tx:
         tx.rollouts.add(rollout())
-        baking = tx.rollouts.save(rolled(rollout(), Signal.PROMOTE, LATER, "by hand"))
+        baking = tx.rollouts.save(rolled(rollout(), RolloutSignal.PROMOTE, LATER, "by hand"))
     with store.read() as tx:
         assert list(tx.rollouts.baking()) == [baking]
         assert list(tx.rollouts.live()) == []
     with store.write() as tx:
-        tx.rollouts.save(rolled(baking, Signal.BAKED, LATER, "the bake is over"))
+        tx.rollouts.save(rolled(baking, RolloutSignal.BAKED, LATER, "the bake is over"))
     with store.read() as tx:
         assert list(tx.rollouts.baking()) == []
 
@@ -293,9 +301,9 @@ def test_saving_an_old_state_of_a_rollout_is_refused(store: Store) -> None:
     seeded(store)
     with store.write() as tx:
         tx.rollouts.add(rollout())
-        tx.rollouts.save(rolled(rollout(), Signal.ENOUGH, LATER))
+        tx.rollouts.save(rolled(rollout(), RolloutSignal.ENOUGH, LATER))
         with pytest.raises(StaleWrite, match="version 2, not 1"):
-            tx.rollouts.save(rolled(rollout(), Signal.HARM, LATER))
+            tx.rollouts.save(rolled(rollout(), RolloutSignal.HARM, LATER))
         with pytest.raises(NotFound):
             tx.rollouts.save(rollout("ro_unknown"))
 
@@ -331,15 +339,17 @@ def test_what_an_older_version_registered_can_still_be_moved(sql_stores: Opener)
         tx._unit.insert(tables.rollout, started)
 
     with store.write() as tx:
-        moved_on = tx.proposals.save(moved(tx.proposals.get("p_1"), Event.START, LATER))
-        tx.proposals.save(moved(moved_on, Event.CANCELLED, LATER))
-        tx.rollouts.save(rolled(tx.rollouts.get("ro_1"), Signal.PAUSE, LATER))
+        moved_on = tx.proposals.save(
+            apply_event(tx.proposals.get("p_1"), ProposalEvent.START, LATER)
+        )
+        tx.proposals.save(apply_event(moved_on, ProposalEvent.CANCELLED, LATER))
+        tx.rollouts.save(rolled(tx.rollouts.get("ro_1"), RolloutSignal.PAUSE, LATER))
 
 
 def test_proposals_are_found_by_time_by_candidate_and_by_having_been_let_in(
     store: Store,
 ) -> None:
-    closed = {"phase": Phase.REJECTED}
+    closed = {"phase": ProposalPhase.REJECTED}
     rows = [
         proposal("p_1", **closed),
         proposal("p_2", created_at=LATER, approver="bob", approved_verdict="v_1", **closed),
@@ -374,7 +384,7 @@ def test_what_was_widened_is_registered_and_goes_on_with_another_persons_word_al
         "suite s": {"changed": ["data"]},
     }
     lax = proposal(
-        phase=Phase.AWAITING_APPROVAL,
+        phase=ProposalPhase.AWAITING_APPROVAL,
         widened=widened,
         policy=replace(POLICY, self_approval=True),
     )
@@ -382,8 +392,8 @@ def test_what_was_widened_is_registered_and_goes_on_with_another_persons_word_al
         tx.proposals.add(lax)
         assert tx.proposals.get(lax.id) == lax
         for change, error in (
-            ({"phase": Phase.CANARY}, NotAllowed),
-            ({"phase": Phase.SHADOW}, NotAllowed),
+            ({"phase": ProposalPhase.CANARY}, NotAllowed),
+            ({"phase": ProposalPhase.SHADOW}, NotAllowed),
             ({"approver": lax.proposer}, NotAllowed),
             ({"widened": {}}, InputError),
         ):

@@ -6,29 +6,29 @@ import pytest
 import sqlalchemy as sa
 
 from harness.domain.drift.watch import (
-    Check,
-    CheckState,
+    DriftCheck,
+    DriftCheckState,
     DriftEvidence,
     DriftPlan,
-    Watch,
-    WatchState,
+    DriftWatch,
+    DriftWatchState,
 )
 from harness.ports import Store
 from harness.store.database_errors import RowRefused
 from tests.contract.conftest import Opener
 from tests.support.store.records import LATER, NEW, NOW, OLD, PIN, RUN
 
-WATCH = Watch(
+WATCH = DriftWatch(
     id="dw_1",
     target=OLD.id,
     suite="tickets",
     plan=DriftPlan(PIN.digest, items=200, epochs=2, alpha=0.05),
-    state=WatchState.WATCHING,
+    state=DriftWatchState.WATCHING,
     opened_at=NOW,
     opened_by="ada",
     reason="the first",
 )
-CHECK = Check(watch="dw_1", number=0, run=RUN.id, started_at=NOW)
+CHECK = DriftCheck(watch="dw_1", number=0, run=RUN.id, started_at=NOW)
 FOUND = DriftEvidence(
     check=1,
     window=1,
@@ -47,7 +47,7 @@ FOUND = DriftEvidence(
 )
 ENDED = replace(
     CHECK,
-    state=CheckState.COUNTED,
+    state=DriftCheckState.COUNTED,
     ended_at=LATER,
     message="as planned",
     served=("old-1-0502", "old-1-1106"),
@@ -84,7 +84,7 @@ def test_a_target_and_suite_has_one_open_watch(watching: Store) -> None:
     with watching.write() as tx:
         assert not tx.drift.open(second)
         assert tx.drift.open(replace(second, id="dw_3", target=NEW.id))
-        closed = replace(WATCH, state=WatchState.CLOSED, closed_at=LATER)
+        closed = replace(WATCH, state=DriftWatchState.CLOSED, closed_at=LATER)
         assert tx.drift.save(closed)
         assert tx.drift.open(second)
 
@@ -94,9 +94,9 @@ def test_a_target_and_suite_has_one_open_watch(watching: Store) -> None:
 
 
 def test_a_closed_watch_stays_as_it_is(watching: Store) -> None:
-    closed = replace(WATCH, state=WatchState.CLOSED, closed_at=LATER)
+    closed = replace(WATCH, state=DriftWatchState.CLOSED, closed_at=LATER)
     with watching.write() as tx:
-        assert tx.drift.save(replace(WATCH, state=WatchState.DRIFTED))
+        assert tx.drift.save(replace(WATCH, state=DriftWatchState.DRIFTED))
         assert tx.drift.save(closed)
         assert not tx.drift.save(WATCH)
         assert not tx.drift.save(replace(WATCH, id="dw_9"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evals.run import ANSWERED, RunState, SampleError
+from harness.domain.evals.run import ANSWER_PLACEHOLDER, RunState, SampleError
 from harness.ports import Store
 from harness.store.rules import ENDED
 from tests.support.store.records import LATER, NEW, NOW, OLD, PIN, RUN, SAMPLE
@@ -237,7 +237,7 @@ def test_outcomes_are_the_samples_without_their_texts(store: Store) -> None:
 
     with store.read() as tx:
         assert list(tx.runs.outcomes(RUN.id, below=2)) == [
-            replace(SAMPLE, answer=ANSWERED, prompt=""),
+            replace(SAMPLE, answer=ANSWER_PLACEHOLDER, prompt=""),
             replace(silent, prompt=""),
         ]
 

@@ -9,12 +9,12 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.drift.watch import CheckState
+from harness.domain.drift.watch import DriftCheckState
 from harness.domain.errors import InputError, NotFound, SignatureInvalid
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM
 from harness.domain.pagination import Page, PageRequest
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.route_changes import ChangeSettings
 from harness.domain.routing.target import Target
 from harness.ports import Listings, Store, Transaction
@@ -75,7 +75,7 @@ def add_check(tx: Transaction, n: int) -> None:
     tx.runs.add(replace(RUN, id=f"dr_{n}", state=RunState.DONE))
     check = replace(drift.CHECK, number=n, run=f"dr_{n}", started_at=at(n))
     tx.drift.start(check)
-    tx.drift.end(replace(check, state=CheckState.COUNTED, ended_at=LATER))
+    tx.drift.end(replace(check, state=DriftCheckState.COUNTED, ended_at=LATER))
 
 
 def add_shadow(tx: Transaction, n: int) -> None:
@@ -110,7 +110,7 @@ LISTS: Final[Mapping[str, Listed]] = {
     "proposals": Listed(
         lambda stored, asked: stored.proposals(asked, route=ROUTE),
         lambda tx, n: tx.proposals.add(
-            proposal(f"p_{n:02}", created_at=at(n), phase=Phase.REJECTED)
+            proposal(f"p_{n:02}", created_at=at(n), phase=ProposalPhase.REJECTED)
         ),
         lambda row: row.id,
         two_targets,
@@ -326,7 +326,7 @@ def test_one_forged_row_hides_no_other_and_no_decision_reads_it(
     seeded(store)
     with store.write() as tx:
         for id_ in ("p_2", "p_3"):
-            tx.proposals.add(proposal(id_, phase=Phase.REJECTED))
+            tx.proposals.add(proposal(id_, phase=ProposalPhase.REJECTED))
     raw(store, forgery)
 
     with store.listings() as stored:

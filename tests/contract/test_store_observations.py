@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from harness.domain.canary.guardrails import (
+    ArmLevels,
+    ArmSplit,
     ErrorTally,
+    FailureTally,
     FeedbackTally,
     Guardrail,
     JudgeTally,
-    Level,
-    Split,
-    Tally,
 )
 from harness.domain.canary.observation import TrafficTotal
 from harness.domain.errors import InputError
@@ -68,19 +68,19 @@ def test_a_block_sent_twice_is_stored_once(store: Store) -> None:
         {"weight_bps": 10_001},
         {"failures": 0},
         {"period": 0},
-        {"counts": {Guardrail.REFUSALS: Tally(100, 3, 0, 0)}},
-        {"counts": {Guardrail.REFUSALS: Tally(100, 2, 1, 2)}},
+        {"counts": {Guardrail.REFUSALS: FailureTally(100, 3, 0, 0)}},
+        {"counts": {Guardrail.REFUSALS: FailureTally(100, 2, 1, 2)}},
         {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 2, 1)}},
-        {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, {"server": Split(4, 1)})}},
-        {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, {"server": Split(1, 2)})}},
-        {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, {"server": Split(3, 0)})}},
-        {"counts": {Guardrail.JUDGE: JudgeTally(50, 2, 3, 1, Split(4, 1))}},
-        {"counts": {Guardrail.JUDGE: JudgeTally(50, 2, 3, 1, Split(2, 2))}},
-        {"counts": {Guardrail.JUDGE: JudgeTally(50, 2, 3, 1, Split(1, 1), -0.1)}},
-        {"counts": {Guardrail.FEEDBACK: FeedbackTally(50, 2, 3, 1, Split(3, 3))}},
+        {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, {"server": ArmSplit(4, 1)})}},
+        {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, {"server": ArmSplit(1, 2)})}},
+        {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, {"server": ArmSplit(3, 0)})}},
+        {"counts": {Guardrail.JUDGE: JudgeTally(50, 2, 3, 1, ArmSplit(4, 1))}},
+        {"counts": {Guardrail.JUDGE: JudgeTally(50, 2, 3, 1, ArmSplit(2, 2))}},
+        {"counts": {Guardrail.JUDGE: JudgeTally(50, 2, 3, 1, ArmSplit(1, 1), -0.1)}},
+        {"counts": {Guardrail.FEEDBACK: FeedbackTally(50, 2, 3, 1, ArmSplit(3, 3))}},
         {"ranks": {Guardrail.LATENCY: (0.5, 0.5, 0.5)}},
         {"ranks": {Guardrail.LATENCY: (math.nan,)}},
-        {"levels": {Guardrail.LATENCY: Level(0.0, 1.0)}},
+        {"levels": {Guardrail.LATENCY: ArmLevels(0.0, 1.0)}},
     ],
 )
 def test_a_block_whose_counts_contradict_is_refused(store: Store, bad: dict[str, Any]) -> None:
@@ -89,7 +89,7 @@ def test_a_block_whose_counts_contradict_is_refused(store: Store, bad: dict[str,
 
 
 def test_a_block_keeps_how_each_arm_failed(store: Store) -> None:
-    classes = {"malformed": Split(1, 0), "timeout": Split(1, 1)}
+    classes = {"malformed": ArmSplit(1, 0), "timeout": ArmSplit(1, 1)}
     told = replace(BLOCK, counts={Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, classes)})
     with store.write() as tx:
         tx.observations.append([told], [])
@@ -99,7 +99,7 @@ def test_a_block_keeps_how_each_arm_failed(store: Store) -> None:
 
 
 def test_a_block_keeps_of_how_many_units_its_users_said_anything(store: Store) -> None:
-    tally = FeedbackTally(10, 2, 3, 1, Split(4, 1))
+    tally = FeedbackTally(10, 2, 3, 1, ArmSplit(4, 1))
     told = replace(BLOCK, counts={Guardrail.FEEDBACK: tally})
     with store.write() as tx:
         tx.observations.append([told], [])
@@ -109,7 +109,7 @@ def test_a_block_keeps_of_how_many_units_its_users_said_anything(store: Store) -
 
 
 def test_a_block_keeps_what_its_judge_said_and_cost(store: Store) -> None:
-    tally = JudgeTally(10, 2, 3, 1, Split(1, 1), 0.25)
+    tally = JudgeTally(10, 2, 3, 1, ArmSplit(1, 1), 0.25)
     told = replace(BLOCK, counts={Guardrail.JUDGE: tally})
     with store.write() as tx:
         tx.observations.append([told], [])

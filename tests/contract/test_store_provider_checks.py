@@ -6,7 +6,12 @@ from datetime import timedelta
 import pytest
 
 from harness.domain.errors import InputError
-from harness.domain.providers.probe import Finding, FindingStatus, ProviderCheck, Subject
+from harness.domain.providers.probe import (
+    ProbeFinding,
+    ProbeStatus,
+    ProbeSubject,
+    ProviderCheck,
+)
 from harness.ports import Store
 from tests.support.store.records import LATER, NOW, PROVIDER
 
@@ -17,8 +22,10 @@ FOUND = ProviderCheck(
     "sim/good",
     ok=False,
     findings=(
-        Finding(Subject.KEY, FindingStatus.FAIL, "the key is refused", "store another one"),
-        Finding(Subject.REACHABLE, FindingStatus.OK, "it answers \ud800 \0"),
+        ProbeFinding(
+            ProbeSubject.KEY, ProbeStatus.FAIL, "the key is refused", "store another one"
+        ),
+        ProbeFinding(ProbeSubject.REACHABLE, ProbeStatus.OK, "it answers \ud800 \0"),
     ),
     first_token_ms=12.5,
     clock_skew_s=None,

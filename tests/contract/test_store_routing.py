@@ -19,12 +19,12 @@ from harness.domain.reliability.key_limits import KeyLimits
 from harness.domain.routing.evidence import Waiver
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.route_changes import (
-    Abort,
-    Change,
+    AbortCanary,
     ChangeSettings,
     CreateRoute,
     RaiseWeight,
-    Restore,
+    RestoreIncumbent,
+    TableChange,
 )
 from harness.domain.routing.table import Canary, Route
 from harness.domain.routing.target import Provider
@@ -48,7 +48,7 @@ from tests.support.store.records import (
 )
 
 
-def commit(tx: Transaction, change: Change, version: int) -> int:
+def commit(tx: Transaction, change: TableChange, version: int) -> int:
     return tx.routing.commit(
         change, expected_version=version, actor="bob", reason="why not", now=NOW
     )
@@ -152,7 +152,7 @@ def test_an_abort_needs_no_proof_and_leaves_the_incumbent(store: Store) -> None:
     seeded(store)
     with store.write() as tx:
         start_canary(tx)
-        commit(tx, Abort(ROUTE, "ro_1"), 2)
+        commit(tx, AbortCanary(ROUTE, "ro_1"), 2)
 
     with store.read() as tx:
         assert tx.routing.route(ROUTE) == Route(ROUTE, 3, OLD.id, None, (SPARE.id,), SETTINGS)
@@ -161,8 +161,8 @@ def test_an_abort_needs_no_proof_and_leaves_the_incumbent(store: Store) -> None:
 def test_a_former_incumbent_can_be_restored(store: Store) -> None:
     promoted(store)
     with store.write() as tx:
-        commit(tx, Restore(ROUTE, OLD.id), 3)
-        commit(tx, Restore(ROUTE, NEW.id), 4)
+        commit(tx, RestoreIncumbent(ROUTE, OLD.id), 3)
+        commit(tx, RestoreIncumbent(ROUTE, NEW.id), 4)
         route = tx.routing.route(ROUTE)
 
     assert route is not None
@@ -173,7 +173,7 @@ def test_a_former_incumbent_can_be_restored(store: Store) -> None:
 def test_a_target_that_never_was_the_incumbent_cannot_be_restored(store: Store) -> None:
     promoted(store)
     with store.write() as tx, pytest.raises(ProofRefused, match="never the incumbent"):
-        commit(tx, Restore(ROUTE, SPARE.id), 3)
+        commit(tx, RestoreIncumbent(ROUTE, SPARE.id), 3)
 
 
 @pytest.mark.req("F1")
@@ -216,9 +216,9 @@ def test_a_change_that_does_not_apply_is_illegal(store: Store) -> None:
     with store.write() as tx:
         create_route(tx)
         with pytest.raises(IllegalTransition, match="no canary"):
-            commit(tx, Abort(ROUTE, "ro_1"), 1)
+            commit(tx, AbortCanary(ROUTE, "ro_1"), 1)
         with pytest.raises(IllegalTransition, match="create it first"):
-            commit(tx, Restore("nowhere", OLD.id), 0)
+            commit(tx, RestoreIncumbent("nowhere", OLD.id), 0)
 
 
 def test_a_route_of_an_unknown_target_is_refused(store: Store) -> None:

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.evals.pins import MOST_SIGHTINGS, ServedModel, Sighting
+from harness.domain.evals.pins import MAX_SIGHTINGS, ServedModel, Sighting
 from harness.ports import Store
 from tests.support.store.records import LATER, NOW
 
@@ -30,7 +30,7 @@ def test_a_model_that_is_seen_again_keeps_its_first_time_and_moves_its_last(
 
 def test_a_provider_that_invents_names_fills_nothing(store: Store) -> None:
     with store.write() as tx:
-        for n in range(3 * MOST_SIGHTINGS):
+        for n in range(3 * MAX_SIGHTINGS):
             at = NOW + timedelta(seconds=n)
             tx.sightings.note([Sighting("t_1", ServedModel(f"m-{n}"), at, at)])
         tx.sightings.note(
@@ -42,5 +42,5 @@ def test_a_provider_that_invents_names_fills_nothing(store: Store) -> None:
         newest = [each.served.model for each in tx.sightings.of("t_1")]
         (long,) = tx.sightings.of("t_2")
         assert not tx.sightings.of("t_3")
-    assert newest == [f"m-{n}" for n in reversed(range(2 * MOST_SIGHTINGS, 3 * MOST_SIGHTINGS))]
+    assert newest == [f"m-{n}" for n in reversed(range(2 * MAX_SIGHTINGS, 3 * MAX_SIGHTINGS))]
     assert len(long.served.model) == 200

@@ -12,8 +12,8 @@ from harness.domain.errors import Conflict, SignatureInvalid, SnapshotInvalid
 from harness.domain.operations.access import SYSTEM, ApiKey
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.providers.credentials import Credential
-from harness.domain.routing.evidence import Waiver, baseline
-from harness.domain.routing.kill_switch import Force, ForceKind, Source, Switch
+from harness.domain.routing.evidence import Waiver, baseline_evidence
+from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.route_changes import ChangeSettings
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.ports import Store, Transaction
@@ -51,8 +51,15 @@ from tests.support.store.tampering import forge, insert, owned, row, written
 pytestmark = pytest.mark.req("F1")
 Stores = Callable[[], SqlStore]
 WAIVER = Waiver("w_1", ROUTE, SPARE.id, "known well", "ada", LATER)
-SWITCH = Switch(
-    "s_1", ROUTE, Force(ForceKind.PROVIDER, "sim"), "it lies", "ada", NOW, None, Source.CLI
+SWITCH = KillSwitch(
+    "s_1",
+    ROUTE,
+    Force(ForceKind.PROVIDER, "sim"),
+    "it lies",
+    "ada",
+    NOW,
+    None,
+    SwitchSource.CLI,
 )
 CREDENTIAL = Credential("sim", "first", "ciphertext", 0, NOW, NOW, "ada")
 SHADOW = Shadow(
@@ -494,7 +501,7 @@ def test_a_database_from_before_signatures_is_signed_and_serves(
             where = route_rows.of_provider(PROVIDER) | {"updated_at": NOW}
             for table, row in (("provider", where), ("api_key", operations.of_key(KEY))):
                 insert(db, table, {n: value for n, value in row.items() if value is not None})
-            first = baseline(ROUTE, OLD.id)
+            first = baseline_evidence(ROUTE, OLD.id)
             insert(db, "evidence", route_rows.of_evidence(first) | {"created_at": NOW})
             version = {
                 "route": ROUTE,

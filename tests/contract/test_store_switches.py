@@ -7,13 +7,13 @@ import pytest
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict, InputError, NotFound
-from harness.domain.routing.kill_switch import Force, ForceKind, Source, Switch
+from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.ports import Store, SwitchRecord
 from harness.store.database_errors import RowRefused
 from tests.contract.conftest import Opener
 from tests.support.store.records import LATER, NOW
 
-SWITCH = Switch(
+SWITCH = KillSwitch(
     id="sw_1",
     route=None,
     force=Force(ForceKind.PROVIDER, "spare"),
@@ -21,7 +21,7 @@ SWITCH = Switch(
     actor="ada",
     created_at=NOW,
     expires_at=LATER,
-    source=Source.CLI,
+    source=SwitchSource.CLI,
 )
 ON_ROUTE = replace(
     SWITCH,
@@ -30,7 +30,7 @@ ON_ROUTE = replace(
     force=Force(ForceKind.TARGET, "sim/old-1"),
     created_at=NOW + timedelta(seconds=1),
     expires_at=None,
-    source=Source.REST,
+    source=SwitchSource.REST,
 )
 
 
@@ -94,10 +94,10 @@ def test_an_unknown_switch_cannot_be_lifted(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [replace(SWITCH, reason=" "), replace(SWITCH, source=Source.ENVIRONMENT)]
+    "wrong", [replace(SWITCH, reason=" "), replace(SWITCH, source=SwitchSource.ENVIRONMENT)]
 )
 def test_a_switch_without_a_reason_or_of_another_place_is_refused(
-    store: Store, wrong: Switch
+    store: Store, wrong: KillSwitch
 ) -> None:
     with pytest.raises(InputError), store.write() as tx:
         tx.switches.add(wrong)

@@ -17,7 +17,7 @@ from harness.domain.errors import (
 )
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM
-from harness.domain.routing.route_changes import Abort, ChangeSettings, RaiseWeight
+from harness.domain.routing.route_changes import AbortCanary, ChangeSettings, RaiseWeight
 from harness.ports import Store, Transaction
 from harness.store.sql import SqlStore
 from tests.support.store.records import (
@@ -315,12 +315,13 @@ def rolling(store: Store) -> Store:
 
 
 def test_an_abort_and_a_raise_at_once_leave_one_of_them(rolling: Store) -> None:
-    def change(what: Abort | RaiseWeight) -> None:
+    def change(what: AbortCanary | RaiseWeight) -> None:
         with rolling.write() as tx:
             tx.routing.commit(what, expected_version=2, actor="a", reason="r", now=LATER)
 
     raised = race(
-        lambda: change(Abort(ROUTE, "ro_1")), lambda: change(RaiseWeight(ROUTE, "ro_1", 500))
+        lambda: change(AbortCanary(ROUTE, "ro_1")),
+        lambda: change(RaiseWeight(ROUTE, "ro_1", 500)),
     )
 
     assert sorted(type(each).__name__ for each in raised) == ["NoneType", "RevisionConflict"]

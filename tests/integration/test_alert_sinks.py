@@ -16,7 +16,7 @@ from harness.control.operations import alerts, listings
 from harness.control.proposals import submission
 from harness.domain.errors import DeliveryFailed
 from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind, Severity, Told
+from harness.domain.operations.alerts import AlertKind, Notified, Severity
 from harness.domain.operations.delivery import AlertMessage
 from harness.domain.settings import AlertSettings, AlertSink
 from harness.runtime.outbound.alert_sinks import ConfiguredSinks
@@ -35,7 +35,7 @@ MESSAGE = AlertMessage(
     alert="al_1",
     kind=AlertKind.BREAKER_OPEN,
     severity=Severity.WARNING,
-    state=Told.RAISED,
+    state=Notified.RAISED,
     subject="target a/b",
     title="a/b gets no requests: it doesn’t answer in time",
     text="Route chat: c/d carries its load now.",

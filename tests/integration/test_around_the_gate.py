@@ -14,14 +14,14 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain, kill_switch, routes, targets
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
-from harness.domain.canary.rollout import Signal
+from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import InputError, NotAllowed, ProofRefused
 from harness.domain.evals.run import Claim, SuiteRole
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.policy import Policy, Promotion
-from harness.domain.proposals.proposal import Phase, Proposal
-from harness.domain.routing.kill_switch import Force, ForceKind, Source
+from harness.domain.proposals.policy import Policy, PromotionMode
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, RequestPatch
 from harness.domain.settings import TargetSeed
@@ -50,7 +50,7 @@ def plain_world(tmp_path: Path) -> SmallInstallation:
 
 def in_canary(world: SmallInstallation, candidate: str = "sim/good") -> Proposal:
     proposal = world.until_decided(world.propose(candidate, ANN).id)
-    assert proposal.phase is Phase.CANARY, proposal.closed_because
+    assert proposal.phase is ProposalPhase.CANARY, proposal.closed_because
     return proposal
 
 
@@ -58,7 +58,7 @@ def force(
     world: SmallInstallation, actor: Actor, kind: ForceKind, name: str, route: str | None
 ) -> None:
     wanted = kill_switch.SwitchRequest(Force(kind, name), "an incident", route=route)
-    kill_switch.throw_switch(world.context(), actor, wanted, source=Source.CLI)
+    kill_switch.throw_switch(world.context(), actor, wanted, source=SwitchSource.CLI)
 
 
 def fallbacks(world: SmallInstallation) -> list[str]:
@@ -70,7 +70,7 @@ def rolled_back(world: SmallInstallation, proposal: Proposal) -> str:
     for _ in range(10):
         world.feed(failing=True, blocks=5)
         world.turn()
-    assert world.get(proposal.id).phase is Phase.ROLLED_BACK
+    assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
     with world.store.read() as tx:
         told = next(each for each in tx.alerts.list() if each.kind is AlertKind.ROLLED_BACK)
     return told.text
@@ -171,7 +171,7 @@ def test_a_configuration_of_the_proposers_own_gives_no_rules_of_his_own(
         plain_world.turn()
 
     after = plain_world.get(proposal.id)
-    assert after.phase is Phase.REJECTED
+    assert after.phase is ProposalPhase.REJECTED
     assert "other rules than the route has (" in after.closed_because
     assert "promotion: the route's policy says approved" in after.closed_because
     assert "gate.margin: the route's policy says 0.01, proposed 0.9" in after.closed_because
@@ -186,7 +186,7 @@ def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
     world.policy = policy
     proposal = world.propose("sim/good")
     world.turn()
-    if policy.promotion is Promotion.APPROVED:
+    if policy.promotion is PromotionMode.APPROVED:
         world.until_decided(proposal.id)
         submission.approve_proposal(world.context(), BEN, proposal.id)
     world.suites["two"] = replace(world.suites["colours"], name="two")
@@ -206,7 +206,7 @@ def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
         world.turn()
 
     after = world.get(proposal.id)
-    assert after.phase is Phase.REJECTED
+    assert after.phase is ProposalPhase.REJECTED
     assert "other rules than the route has" in after.closed_because
 
 
@@ -221,13 +221,13 @@ def test_what_another_person_let_in_as_widened_goes_on_under_the_same_rules(
     world.turn()
 
     after = world.get(proposal.id)
-    assert after.phase is Phase.CANARY, after.closed_because
+    assert after.phase is ProposalPhase.CANARY, after.closed_because
 
 
 def back_to_base(world: SmallInstallation, actor: Actor) -> None:
     """sim/better has been promoted; the actor brings sim/base back."""
     in_canary(world, "sim/better")
-    operations.operate(world.context(), BEN, "chat", Signal.PROMOTE, "it is better")
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.PROMOTE, "it is better")
     routes.roll_back(world.context(), actor, "chat", reason="customers complain")
 
 
@@ -237,7 +237,7 @@ def test_a_rollback_by_the_proposer_chooses_no_weaker_incumbent_alone(
     back_to_base(plain_world, ANN)
     proposal = plain_world.until_decided(plain_world.propose("sim/good", ANN).id)
 
-    assert proposal.phase is Phase.AWAITING_APPROVAL
+    assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     seen = review.review_proposal(plain_world.context(), proposal.id)
     (said,) = seen.widened
     assert said.startswith("incumbent: sim/base, which the proposer brought back in the place")
@@ -246,7 +246,7 @@ def test_a_rollback_by_the_proposer_chooses_no_weaker_incumbent_alone(
         submission.approve_proposal(plain_world.context(), ANN, proposal.id)
     submission.approve_proposal(plain_world.context(), BEN, proposal.id)
     plain_world.turn()
-    assert plain_world.get(proposal.id).phase is Phase.CANARY
+    assert plain_world.get(proposal.id).phase is ProposalPhase.CANARY
 
 
 def test_a_rollback_stands_in_the_review_of_what_is_proposed_after_it(
@@ -286,7 +286,7 @@ def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widen
         world.turn()
 
     after = world.get(proposal.id)
-    assert after.phase is Phase.REJECTED
+    assert after.phase is ProposalPhase.REJECTED
     assert "suite colours: not the one accepted for this route" in after.closed_because
 
 
@@ -301,7 +301,7 @@ def test_the_older_content_of_a_suite_is_accepted_no_more_after_an_approved_chan
     proposal = world.until_decided(world.propose("sim/better").id)
     submission.approve_proposal(world.context(), BEN, proposal.id)
     world.turn()
-    assert world.get(proposal.id).phase is Phase.CANARY
+    assert world.get(proposal.id).phase is ProposalPhase.CANARY
     wish = ProposalRequest("chat", "sim/good")
     assert submission.preview_proposal(world.context(), wish).widened == {}
 
@@ -328,7 +328,7 @@ def test_an_approval_by_a_key_that_was_revoked_since_opens_no_canary(
 
     plain_world.turn()
 
-    assert plain_world.get(proposal.id).phase is Phase.REJECTED
+    assert plain_world.get(proposal.id).phase is ProposalPhase.REJECTED
     assert "was revoked since" in plain_world.get(proposal.id).closed_because
 
 
@@ -337,7 +337,7 @@ def test_who_is_asked_to_approve_is_told_what_is_widened(
 ) -> None:
     wish = ProposalRequest("chat", "sim/good", "cheaper", claim=Claim.NON_INFERIOR, margin=0.9)
     proposal = awaiting(plain_world, wish)
-    assert proposal.phase is Phase.AWAITING_APPROVAL
+    assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     with plain_world.store.read() as tx:
         (told,) = (
             each for each in tx.alerts.unsettled() if each.kind is AlertKind.AWAITING_APPROVAL
@@ -353,7 +353,7 @@ def test_a_proposer_takes_back_only_his_own_proposal(plain_world: SmallInstallat
     with pytest.raises(NotAllowed, match="this needs approver"):
         submission.cancel_proposal(plain_world.context(), other, proposal.id)
     submission.cancel_proposal(plain_world.context(), ANN, proposal.id)
-    assert plain_world.get(proposal.id).phase is Phase.CANCELLED
+    assert plain_world.get(proposal.id).phase is ProposalPhase.CANCELLED
 
 
 @pytest.mark.parametrize(
@@ -375,12 +375,12 @@ def test_what_a_candidate_adds_to_every_prompt_is_read_by_another_person(
     proposal = plain_world.until_decided(plain_world.propose(target.name, ANN).id)
 
     shown = review.review_proposal(plain_world.context(), proposal.id).widened
-    assert proposal.phase is (Phase.CANARY if free else Phase.AWAITING_APPROVAL)
+    assert proposal.phase is (ProposalPhase.CANARY if free else ProposalPhase.AWAITING_APPROVAL)
     assert [line for line in shown if addendum in line] == ([] if free else list(shown))
     if not free:
         submission.approve_proposal(plain_world.context(), EVE, proposal.id, "read it")
         plain_world.turn()
-        assert plain_world.get(proposal.id).phase is Phase.CANARY
+        assert plain_world.get(proposal.id).phase is ProposalPhase.CANARY
 
 
 @pytest.mark.parametrize(

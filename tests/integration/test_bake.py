@@ -11,8 +11,8 @@ from harness.control.operations import alerts
 from harness.control.proposals import comparison, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
-from harness.domain.canary.observation import Traffic
-from harness.domain.canary.rollout import Rollout, RolloutState, Signal
+from harness.domain.canary.observation import TrafficMinute
+from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.errors import (
     IllegalTransition,
     InputError,
@@ -24,14 +24,14 @@ from harness.domain.errors import (
 )
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import ApprovalKind, Phase, Proposal
+from harness.domain.proposals.proposal import ApprovalKind, Proposal, ProposalPhase
 from harness.domain.routing.table import (
     Arm,
     Route,
     RouteSettings,
     RouteSuite,
-    arm_of,
-    bucket_of,
+    choose_arm,
+    hash_bucket,
 )
 from tests.support.control.control_plane import ANN, BEN, CANARY, POLICY, SmallInstallation
 
@@ -55,7 +55,7 @@ def in_canary(world: SmallInstallation) -> Proposal:
 
 def promoted(world: SmallInstallation) -> Proposal:
     proposal = in_canary(world)
-    operations.operate(world.context(), BEN, "chat", Signal.PROMOTE, "a demo at noon")
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.PROMOTE, "a demo at noon")
     return world.get(proposal.id)
 
 
@@ -76,11 +76,11 @@ def test_after_a_promotion_the_incumbent_before_it_keeps_one_percent(
     proposal = promoted(baking)
 
     after = route(baking)
-    assert proposal.phase is Phase.PROMOTED
+    assert proposal.phase is ProposalPhase.PROMOTED
     assert after.incumbent == proposal.candidate
     assert after.holdback is not None
     assert (after.holdback.target, after.holdback.weight_bps) == (before, 100)
-    arms = [arm_of(after, f"user:{i}") for i in range(20_000)]
+    arms = [choose_arm(after, f"user:{i}") for i in range(20_000)]
     assert arms.count(Arm.HOLDBACK) == pytest.approx(200, abs=60)
     assert rollout(baking).baking
 
@@ -89,8 +89,8 @@ def test_who_is_held_back_never_left_the_old_model(baking: SmallInstallation) ->
     promoted(baking)
     after = route(baking)
     assert after.holdback is not None
-    held = [key for key in map(str, range(20_000)) if arm_of(after, key) is Arm.HOLDBACK]
-    assert min(bucket_of(key, salt=after.holdback.salt) for key in held) >= 9_900
+    held = [key for key in map(str, range(20_000)) if choose_arm(after, key) is Arm.HOLDBACK]
+    assert min(hash_bucket(key, salt=after.holdback.salt) for key in held) >= 9_900
 
 
 def test_a_bake_ends_by_itself_and_the_promotion_stands(baking: SmallInstallation) -> None:
@@ -120,7 +120,7 @@ def test_a_bake_that_cannot_be_looked_at_keeps_no_other_from_its_turn(
     )
     baking.until_decided(other.id)
     baking.turn()
-    operations.operate(ctx, BEN, "mail", Signal.PROMOTE, "a demo at noon")
+    operations.operate(ctx, BEN, "mail", RolloutSignal.PROMOTE, "a demo at noon")
     baking.clock.advance(DAY.total_seconds())
     damaged = rollout(baking).id
     look = holds.update_hold_alert
@@ -171,7 +171,7 @@ def test_a_bake_does_not_end_while_nobody_knows_how_it_goes(baking: SmallInstall
 def seen(world: SmallInstallation, *, requests: int) -> None:
     """What a router records of this minute, beside a block of its bake."""
     minute = world.clock.now().replace(second=0, microsecond=0)
-    row = Traffic("chat", minute, "w", "incumbent", "t", 1, requests, 0, 0, 0, 0, 0, 0.0)
+    row = TrafficMinute("chat", minute, "w", "incumbent", "t", 1, requests, 0, 0, 0, 0, 0, 0.0)
     world.feed()
     with world.store.write() as tx:
         tx.observations.append([], [row])
@@ -189,7 +189,7 @@ def test_harm_that_shows_in_the_bake_brings_the_incumbent_before_it_back(
     assert route(baking).incumbent == before
     assert route(baking).holdback is None
     assert rollout(baking).state is RolloutState.ROLLED_BACK
-    assert baking.get(proposal.id).phase is Phase.ROLLED_BACK
+    assert baking.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
 
 
 def test_a_healthy_bake_rolls_nothing_back(baking: SmallInstallation) -> None:
@@ -205,9 +205,9 @@ def test_no_swap_is_proposed_while_a_promotion_bakes(baking: SmallInstallation) 
     with pytest.raises(RouteBusy, match="canary finish chat"):
         baking.propose("sim/base")
 
-    operations.operate(baking.context(), BEN, "chat", Signal.FINISH, "it is fine")
+    operations.operate(baking.context(), BEN, "chat", RolloutSignal.FINISH, "it is fine")
     assert route(baking).holdback is None
-    assert baking.propose("sim/base").phase is Phase.PROPOSED
+    assert baking.propose("sim/base").phase is ProposalPhase.PROPOSED
 
 
 def test_an_abort_in_the_bake_goes_back_to_the_incumbent_before(
@@ -215,9 +215,9 @@ def test_an_abort_in_the_bake_goes_back_to_the_incumbent_before(
 ) -> None:
     before = route(baking).incumbent
     proposal = promoted(baking)
-    operations.operate(baking.context(), BEN, "chat", Signal.ABORT, "a drill")
+    operations.operate(baking.context(), BEN, "chat", RolloutSignal.ABORT, "a drill")
     assert route(baking).incumbent == before
-    assert baking.get(proposal.id).phase is Phase.ROLLED_BACK
+    assert baking.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
 
 
 def test_what_was_taken_back_in_its_bake_is_not_restored_without_a_new_verdict(
@@ -225,14 +225,14 @@ def test_what_was_taken_back_in_its_bake_is_not_restored_without_a_new_verdict(
 ) -> None:
     candidate = promoted(baking).candidate
     version = route(baking).version
-    operations.operate(baking.context(), BEN, "chat", Signal.ABORT, "complaints")
+    operations.operate(baking.context(), BEN, "chat", RolloutSignal.ABORT, "complaints")
     ctx = baking.context()
 
     with pytest.raises(ProofRefused, match="propose it again"):
         routes.roll_back(ctx, BEN, "chat", to_version=version, reason="once more")
 
     assert route(baking).incumbent != candidate
-    assert baking.propose("sim/better").phase is Phase.PROPOSED
+    assert baking.propose("sim/better").phase is ProposalPhase.PROPOSED
 
 
 @pytest.mark.parametrize("turns", [0, 1])
@@ -246,7 +246,7 @@ def test_a_rollback_in_the_bake_takes_the_promotion_back(
         baking.turn()
 
     assert rollout(baking).state is RolloutState.ROLLED_BACK
-    assert baking.get(proposal.id).phase is Phase.ROLLED_BACK
+    assert baking.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
     assert "complaints" in baking.get(proposal.id).closed_because
     with pytest.raises(ProofRefused, match="propose it again"):
         routes.roll_back(ctx, BEN, "chat", to_version=version, reason="once more")
@@ -258,7 +258,7 @@ def test_a_promotion_that_a_person_undid_after_its_bake_can_be_had_back(
 ) -> None:
     candidate = promoted(baking).candidate
     version, ctx = route(baking).version, baking.context()
-    operations.operate(ctx, BEN, "chat", Signal.FINISH, "it is fine")
+    operations.operate(ctx, BEN, "chat", RolloutSignal.FINISH, "it is fine")
     routes.roll_back(ctx, BEN, "chat", reason="complaints")
 
     routes.roll_back(ctx, BEN, "chat", to_version=version, reason="it was something else")
@@ -300,7 +300,7 @@ def test_a_person_cannot_move_on_what_a_router_has_stopped(world: SmallInstallat
     ctx, version = world.context(), route(world).version
     a_router_stops(world)
 
-    for signal in (Signal.ADVANCE, Signal.PROMOTE):
+    for signal in (RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
         with pytest.raises(ProofRefused, match="3 of 3 keys fail"):
             operations.operate(ctx, BEN, "chat", signal, "a demo at noon")
 
@@ -314,7 +314,7 @@ def test_a_hand_that_comes_at_the_wrong_time_is_told_what_it_can_do(
 ) -> None:
     promoted(baking)
     with pytest.raises(IllegalTransition, match="a person can: abort, finish"):
-        operations.operate(baking.context(), BEN, "chat", Signal.PAUSE, "a drill")
+        operations.operate(baking.context(), BEN, "chat", RolloutSignal.PAUSE, "a drill")
 
 
 def test_a_route_rolled_back_by_hand_bakes_no_more(baking: SmallInstallation) -> None:
@@ -328,9 +328,11 @@ def test_a_route_rolled_back_by_hand_bakes_no_more(baking: SmallInstallation) ->
 def test_a_person_advances_a_canary_with_a_reason(world: SmallInstallation) -> None:
     in_canary(world)
     with pytest.raises(InputError, match="needs a reason"):
-        operations.operate(world.context(), BEN, "chat", Signal.ADVANCE, " ")
+        operations.operate(world.context(), BEN, "chat", RolloutSignal.ADVANCE, " ")
 
-    moved = operations.operate(world.context(), BEN, "chat", Signal.ADVANCE, "a quiet route")
+    moved = operations.operate(
+        world.context(), BEN, "chat", RolloutSignal.ADVANCE, "a quiet route"
+    )
 
     found = route(world).canary
     assert moved.step == 1
@@ -350,7 +352,9 @@ def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(
     shown = comparison.explain_canary(world.context(), "chat").status
 
     said = "the customer agrees"
-    moved = operations.operate_with_warnings(world.context(), BEN, "chat", Signal.ADVANCE, said)
+    moved = operations.operate_with_warnings(
+        world.context(), BEN, "chat", RolloutSignal.ADVANCE, said
+    )
 
     (warning,) = shown.explanation.against
     assert "The canary fails more often than the incumbent: 1 of 1 against" in warning
@@ -365,9 +369,9 @@ def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(
 def test_past_the_last_step_comes_the_promotion_alone(world: SmallInstallation) -> None:
     in_canary(world)
     for _ in CANARY.steps[1:]:
-        operations.operate(world.context(), BEN, "chat", Signal.ADVANCE, "on")
+        operations.operate(world.context(), BEN, "chat", RolloutSignal.ADVANCE, "on")
     with pytest.raises(IllegalTransition, match="last step"):
-        operations.operate(world.context(), BEN, "chat", Signal.ADVANCE, "on")
+        operations.operate(world.context(), BEN, "chat", RolloutSignal.ADVANCE, "on")
 
 
 def test_a_promotion_by_hand_leaves_the_person_s_word(world: SmallInstallation) -> None:
@@ -383,20 +387,24 @@ def test_the_proposer_cannot_promote_now(world: SmallInstallation) -> None:
     in_canary(world)
     cat = replace(BEN, name=ANN.name)
     with pytest.raises(NotAllowed, match="ask another approver"):
-        operations.operate(world.context(), cat, "chat", Signal.PROMOTE, "now")
+        operations.operate(world.context(), cat, "chat", RolloutSignal.PROMOTE, "now")
 
 
 def test_who_looked_at_an_older_state_is_told_to_look_again(world: SmallInstallation) -> None:
     in_canary(world)
     seen = rollout(world).version
-    operations.operate(world.context(), BEN, "chat", Signal.PAUSE, "a drill", seen=seen)
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.PAUSE, "a drill", seen=seen)
     with pytest.raises(StaleWrite, match="look at it again"):
-        operations.operate(world.context(), BEN, "chat", Signal.ABORT, "a drill", seen=seen)
+        operations.operate(
+            world.context(), BEN, "chat", RolloutSignal.ABORT, "a drill", seen=seen
+        )
 
 
-@pytest.mark.parametrize("signal", [Signal.HARM, Signal.PROVEN, Signal.STEP_DONE])
+@pytest.mark.parametrize(
+    "signal", [RolloutSignal.HARM, RolloutSignal.PROVEN, RolloutSignal.STEP_DONE]
+)
 def test_what_the_data_say_is_not_for_people_to_say(
-    world: SmallInstallation, signal: Signal
+    world: SmallInstallation, signal: RolloutSignal
 ) -> None:
     in_canary(world)
     with pytest.raises(InputError, match="for the evidence"):
@@ -406,12 +414,12 @@ def test_what_the_data_say_is_not_for_people_to_say(
 def test_a_canary_is_not_finished_before_its_promotion(world: SmallInstallation) -> None:
     in_canary(world)
     with pytest.raises(IllegalTransition, match="only a bake"):
-        operations.operate(world.context(), BEN, "chat", Signal.FINISH, "enough")
+        operations.operate(world.context(), BEN, "chat", RolloutSignal.FINISH, "enough")
 
 
 def test_without_a_bake_a_promotion_is_the_end(world: SmallInstallation) -> None:
     promoted(world)
     assert route(world).holdback is None
     with pytest.raises(NotFound):
-        operations.operate(world.context(), BEN, "chat", Signal.ABORT, "a drill")
+        operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "a drill")
     assert not comparison.list_canaries(world.context())

@@ -61,7 +61,7 @@ providers: {{p: {{api_base: '{CLOSED}'}}}}
 def loaded(folder: Path, text: str) -> Any:
     file = folder / "swapgate.yaml"
     file.write_text(text, encoding="utf-8")
-    return config.load(file, {}, defaults=package_data.path("config/default.yaml"))
+    return config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
 
 
 def test_no_provider_is_stored_with_a_closed_address(world: SmallInstallation) -> None:
@@ -105,7 +105,7 @@ def test_doctor_hangs_up_where_a_name_leads_to_a_closed_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loopback = (ip_network("127.0.0.0/8"), ip_network("::1"))
-    monkeypatch.setattr("harness.domain.providers.api_base_rules.CLOSED", loopback)
+    monkeypatch.setattr("harness.domain.providers.api_base_rules.CLOSED_NETWORKS", loopback)
     with serving(lambda _: Response("ready")) as served:
         named = served.url.replace("127.0.0.1", "localhost")
         target = Target("up", "m")

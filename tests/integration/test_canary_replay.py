@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.control.canary import audit, operations
-from harness.domain.canary.rollout import Signal
+from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import InputError, NotFound, SignatureInvalid
 from harness.domain.operations.audit import AuditEvent
 from harness.runtime.clock import ManualClock
@@ -56,7 +56,7 @@ def test_blocks_that_came_after_the_decision_change_nothing(world: SmallInstalla
 def test_a_rollback_and_a_persons_hand_keep_their_inputs_too(world: SmallInstallation) -> None:
     world.until_decided(world.propose().id)
     world.turn()
-    operations.operate(world.context(), BEN, "chat", Signal.PAUSE, "lunch")
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.PAUSE, "lunch")
     world.feed(failing=True, blocks=30)
     world.turn()
     world.turn()
@@ -67,7 +67,7 @@ def test_a_rollback_and_a_persons_hand_keep_their_inputs_too(world: SmallInstall
     harm = audit.replay_action(world.context(), found["canary.harm"].number)
     assert harm.agrees
     assert harm.decided
-    assert harm.decided.signal is Signal.HARM
+    assert harm.decided.signal is RolloutSignal.HARM
 
 
 def test_what_is_no_action_of_a_canary_is_refused_in_words(world: SmallInstallation) -> None:

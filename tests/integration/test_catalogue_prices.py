@@ -82,4 +82,4 @@ def settings(tmp_path: Path) -> Settings:
         "    prices: {small: {input_usd_per_mtok: 7, output_usd_per_mtok: 8}}\n",
         encoding="utf-8",
     )
-    return config.load(file, {}, defaults=package_data.path("config/default.yaml"))
+    return config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))

@@ -13,10 +13,10 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import data_class_checks, fallback_chain, routes, targets
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
-from harness.domain.canary.rollout import Signal
+from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import InputError, NotAllowed, NotFound, ProofRefused
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.evidence import EvidenceKind
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Provider
@@ -91,7 +91,7 @@ def test_a_waiver_has_a_reason_and_an_end(
 
 def test_a_passed_verdict_lets_it_in_once_it_is_approved(world: SmallInstallation) -> None:
     proposal = world.until_decided(world.propose().id)
-    assert proposal.phase is Phase.AWAITING_APPROVAL
+    assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     ben = Actor("ben", Role.APPROVER, "pr_ben")
     submission.approve_proposal(world.context(), ben, proposal.id)
 
@@ -119,7 +119,7 @@ def test_the_verdict_of_a_canary_that_did_harm_lets_nobody_in(world: SmallInstal
     world.turn()
     world.feed(failing=True, blocks=30)
     world.turn()
-    assert world.get(proposal.id).phase is Phase.ROLLED_BACK
+    assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
 
     with pytest.raises(ProofRefused, match="no evidence"):
         add(world, "sim/better")
@@ -127,7 +127,7 @@ def test_the_verdict_of_a_canary_that_did_harm_lets_nobody_in(world: SmallInstal
 
 def test_a_failed_verdict_lets_nobody_in(world: SmallInstallation) -> None:
     proposal = world.until_decided(world.propose("sim/worse").id)
-    assert proposal.phase is Phase.REJECTED
+    assert proposal.phase is ProposalPhase.REJECTED
 
     with pytest.raises(ProofRefused, match="no evidence"):
         add(world, "sim/worse")
@@ -167,7 +167,7 @@ def test_an_expired_waiver_serves_on_until_somebody_changes_the_route(
     proposal = world.until_decided(world.propose().id)
     submission.approve_proposal(ctx, Actor("ben", Role.APPROVER, "pr_ben"), proposal.id)
     world.turn()
-    operations.operate(ctx, ADA, "chat", Signal.ABORT, "a test")
+    operations.operate(ctx, ADA, "chat", RolloutSignal.ABORT, "a test")
     assert shown(world) == [("equal", EvidenceKind.WAIVER)]
 
     add(world, "sim/equal", waive=WAIVE)

@@ -13,14 +13,14 @@ from harness.control.proposals import comparison, estimate, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.errors import ConfigError, InputError
-from harness.domain.evals.run import Claim, Passed, Primaries, SuiteRole
+from harness.domain.evals.run import Claim, Passed, PrimaryCombination, SuiteRole
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import GatePolicy
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN
-from harness.gate.offline.suite_claims import cost_of
+from harness.gate.offline.suite_claims import cost_figures
 from harness.report.content import gather_report
 from harness.report.junit import render_junit
 from harness.report.markdown import render_markdown
@@ -81,7 +81,7 @@ def test_a_cheaper_equal_candidate_passes_and_the_evidence_is_told_everywhere(
     assert proposal.claim is CHEAPER
     found = comparison.load_comparison(world.context(), proposal.id)
     assert isinstance(found.verdict, Passed), found.verdict
-    cost = cost_of(found.verdict.suites[0])
+    cost = cost_figures(found.verdict.suites[0])
     assert cost is not None
     assert (cost["saving"], cost["min_saving"]) == (pytest.approx(0.75), 0.3)
     assert found.candidate_figures.cost_interval_usd_per_1000 is not None
@@ -96,7 +96,7 @@ def test_an_equally_dear_candidate_does_not_pass(plain: SmallInstallation) -> No
     prepared(plain).script = same
     proposal = proposed(plain, "sim/equal")
 
-    assert proposal.phase is Phase.REJECTED
+    assert proposal.phase is ProposalPhase.REJECTED
     assert "0 % less per item" in proposal.closed_because
     assert verdict_replay.replay_verdict(plain.context(), proposal.id).agrees
 
@@ -167,7 +167,7 @@ def test_a_guard_stops_a_swap_that_the_primary_suite_would_pass(
     )
     decided = plain.until_decided(proposal.id)
 
-    assert decided.phase is Phase.REJECTED
+    assert decided.phase is ProposalPhase.REJECTED
     assert decided.closed_because.startswith("guarding: The candidate is worse")
     text = render_markdown(gather_report(plain.context(), proposal.id))
     assert "| guarding (guard) | failed |" in text
@@ -187,8 +187,8 @@ def test_a_weighted_primary_is_registered_judged_reported_and_replayed(
 
     weights = [(plan.suite, plan.combine, plan.weight) for plan in decided.plans]
     assert weights == [
-        ("colours", Primaries.WEIGHTED, 1.0),
-        ("shades", Primaries.WEIGHTED, 2.0),
+        ("colours", PrimaryCombination.WEIGHTED, 1.0),
+        ("shades", PrimaryCombination.WEIGHTED, 2.0),
     ]
     assert [each.suite for each in report.together] == [WEIGHTED_MEAN]
     assert f"| {WEIGHTED_MEAN} (primary) | passed |" in render_markdown(report)
@@ -208,7 +208,7 @@ def test_a_weighted_primary_is_registered_judged_reported_and_replayed(
 def test_roles_that_make_no_claim_are_refused(
     plain: SmallInstallation, suites: Sequence[RouteSuite], claim: Claim | None, why: str
 ) -> None:
-    prepared(plain, replace(GATE, primaries=Primaries.ANY))
+    prepared(plain, replace(GATE, primaries=PrimaryCombination.ANY))
     with_suites(plain, *suites)
 
     with pytest.raises(ConfigError, match=why):

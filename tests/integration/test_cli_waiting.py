@@ -12,7 +12,7 @@ import pytest
 from harness.cli.frame import waiting
 from harness.control.canary import operations
 from harness.control.proposals import submission
-from harness.domain.canary.rollout import Signal
+from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import Actor, Role
 from tests.support.site.command_line import CommandLine, installed
@@ -90,7 +90,7 @@ def test_an_aborted_canary_ends_with_3(cli: CommandLine, meanwhile: Meanwhile) -
         with ctx.store.read() as tx:
             live = tx.rollouts.live()
         if live:
-            operations.operate(ctx, somebody, "chat", Signal.ABORT, "no")
+            operations.operate(ctx, somebody, "chat", RolloutSignal.ABORT, "no")
 
     meanwhile(aborts)
 

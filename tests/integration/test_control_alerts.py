@@ -14,12 +14,19 @@ from harness.control.proposals import submission
 from harness.control.routing import fallback_chain, waivers
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
-from harness.domain.canary.rollout import Signal
+from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import InputError, NotAllowed, NotFound, StoreUnavailable
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.operations.alerts import Alert, AlertKind, AlertRecord, News, Severity, Told
+from harness.domain.operations.alerts import (
+    Alert,
+    AlertEvent,
+    AlertKind,
+    AlertRecord,
+    Notified,
+    Severity,
+)
 from harness.domain.operations.delivery import GIVE_UP_AFTER
-from harness.domain.proposals.policy import Unit
+from harness.domain.proposals.policy import ExposureUnit
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import BEN, SmallInstallation, approved, block_of
 from tests.support.site.signing_keys import CONTROL
@@ -44,7 +51,7 @@ def all_kinds(world: SmallInstallation) -> list[AlertKind]:
         return [each.kind for each in tx.alerts.list()]
 
 
-def told(world: SmallInstallation, sink: str = "chat") -> list[tuple[AlertKind, Told]]:
+def told(world: SmallInstallation, sink: str = "chat") -> list[tuple[AlertKind, Notified]]:
     return [(each.kind, each.state) for each in world.sinks.kept[sink]]
 
 
@@ -63,7 +70,7 @@ def test_a_promotion_is_told_with_the_name_of_the_model(world: SmallInstallation
 
     deliver(world)
 
-    assert told(world) == [(AlertKind.PROMOTED, Told.RAISED)]
+    assert told(world) == [(AlertKind.PROMOTED, Notified.RAISED)]
     (message,) = world.sinks.kept["mail"]
     assert message.title == "sim/better is now the model of route chat"
     assert "sim/base" in message.text
@@ -79,7 +86,7 @@ def test_a_rollback_is_told_as_critical(world: SmallInstallation) -> None:
 
     deliver(world, 3)
 
-    assert told(world) == [(AlertKind.ROLLED_BACK, Told.RAISED)]
+    assert told(world) == [(AlertKind.ROLLED_BACK, Notified.RAISED)]
     (message,) = world.sinks.kept["chat"]
     assert message.severity is Severity.CRITICAL
     assert "sim/base serves all users again, sim/better none" in message.text
@@ -93,13 +100,13 @@ def test_what_waits_for_approval_is_told_and_then_that_it_no_longer_does(
     world.policy = approved()
     proposal = world.until_decided(world.propose("sim/better").id)
     deliver(world)
-    assert told(world) == [(AlertKind.AWAITING_APPROVAL, Told.RAISED)]
+    assert told(world) == [(AlertKind.AWAITING_APPROVAL, Notified.RAISED)]
     assert proposal.id in world.sinks.kept["chat"][0].title
 
     submission.approve_proposal(world.context(), BEN, proposal.id)
     deliver(world)
 
-    assert told(world)[1:] == [(AlertKind.AWAITING_APPROVAL, Told.RESOLVED)]
+    assert told(world)[1:] == [(AlertKind.AWAITING_APPROVAL, Notified.RESOLVED)]
     assert world.sinks.kept["chat"][1].title.startswith("resolved: ")
     assert world.sinks.kept["chat"][1].next_step == ""
 
@@ -107,13 +114,13 @@ def test_what_waits_for_approval_is_told_and_then_that_it_no_longer_does(
 @pytest.mark.req("B9")
 def test_a_paused_canary_is_told_until_it_is_resumed(world: SmallInstallation) -> None:
     world.until_decided(world.propose("sim/better").id)
-    operations.operate(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.PAUSE, "let me look")
     deliver(world)
-    operations.operate(world.context(), BEN, "chat", Signal.RESUME, "a drill")
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.RESUME, "a drill")
     deliver(world)
 
     kind = AlertKind.CANARY_PAUSED
-    assert told(world) == [(kind, Told.RAISED), (kind, Told.RESOLVED)]
+    assert told(world) == [(kind, Notified.RAISED), (kind, Notified.RESOLVED)]
 
 
 def test_a_decision_that_fails_leaves_no_alert(world: SmallInstallation) -> None:
@@ -135,9 +142,9 @@ def test_a_sink_that_is_down_gets_its_messages_once_it_is_back_and_in_order(
 ) -> None:
     world.sinks.down.add("chat")
     world.until_decided(world.propose("sim/better").id)
-    operations.operate(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.PAUSE, "let me look")
     deliver(world)
-    operations.operate(world.context(), BEN, "chat", Signal.RESUME, "a drill")
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.RESUME, "a drill")
     for _ in range(5):
         deliver(world)
         world.clock.advance(60)
@@ -151,7 +158,7 @@ def test_a_sink_that_is_down_gets_its_messages_once_it_is_back_and_in_order(
         world.clock.advance(15 * 60)
         deliver(world)
 
-    assert [state for _, state in told(world)] == [Told.RAISED, Told.RESOLVED]
+    assert [state for _, state in told(world)] == [Notified.RAISED, Notified.RESOLVED]
     deliver(world, 3)
     assert len(world.sinks.kept["mail"]) == 2
 
@@ -162,7 +169,7 @@ def test_after_days_a_delivery_is_given_up_and_its_row_says_so(
 ) -> None:
     world.sinks.down.add("chat")
     world.until_decided(world.propose("sim/better").id)
-    operations.operate(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.PAUSE, "let me look")
     deliver(world)
     world.clock.advance(GIVE_UP_AFTER.total_seconds())
     deliver(world)
@@ -248,7 +255,7 @@ def test_a_job_that_fails_is_told_until_it_goes_well_again(world: SmallInstallat
 @pytest.mark.req("F3")
 def test_a_share_that_is_not_the_planned_one_is_told_once(world: SmallInstallation) -> None:
     # Only sticky callers are expected to split as planned.
-    sticky = replace(world.policy.canary, unit=Unit.SESSION)
+    sticky = replace(world.policy.canary, unit=ExposureUnit.SESSION)
     world.policy = replace(world.policy, canary=sticky)
     world.until_decided(world.propose("sim/better").id)
     with world.store.write() as tx:
@@ -263,7 +270,7 @@ def test_a_share_that_is_not_the_planned_one_is_told_once(world: SmallInstallati
     (record,) = open_alerts(world)
     assert (record.kind, record.count) == (AlertKind.SAMPLE_RATIO, 1)
     assert "Planned: 1 %" in record.text
-    operations.operate(world.context(), BEN, "chat", Signal.ABORT, "a drill")
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "a drill")
     deliver(world)
     assert open_alerts(world) == []
 
@@ -279,7 +286,7 @@ def test_a_worker_that_died_does_not_keep_its_alert_open_for_ever(
         tx.alerts.tell([opened])
     world.clock.advance(1200)
     with world.store.write() as tx:
-        tx.alerts.tell([opened.now(News.STILL, world.clock.now())])
+        tx.alerts.tell([opened.now(AlertEvent.STILL, world.clock.now())])
     world.clock.advance(1200)
     deliver(world)
     assert len(open_alerts(world)) == 1
@@ -289,8 +296,8 @@ def test_a_worker_that_died_does_not_keep_its_alert_open_for_ever(
     deliver(world)
 
     assert told(world) == [
-        (AlertKind.BREAKER_OPEN, Told.RAISED),
-        (AlertKind.BREAKER_OPEN, Told.RESOLVED),
+        (AlertKind.BREAKER_OPEN, Notified.RAISED),
+        (AlertKind.BREAKER_OPEN, Notified.RESOLVED),
     ]
 
 
@@ -314,7 +321,7 @@ def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(
 ) -> None:
     world.sinks.kept.clear()
     world.until_decided(world.propose("sim/better").id)
-    operations.operate(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.PAUSE, "let me look")
     deliver(world)
 
     (record,) = open_alerts(world)
@@ -325,8 +332,8 @@ def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(
 
 def test_old_alerts_and_failovers_are_forgotten(world: SmallInstallation) -> None:
     world.until_decided(world.propose("sim/better").id)
-    operations.operate(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
-    operations.operate(world.context(), BEN, "chat", Signal.RESUME, "a drill")
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.PAUSE, "let me look")
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.RESUME, "a drill")
     deliver(world)
     world.clock.advance(timedelta(days=31).total_seconds())
 

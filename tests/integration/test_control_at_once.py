@@ -14,10 +14,10 @@ from harness.control.canary import operations
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
-from harness.domain.canary.rollout import Signal
+from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import Conflict, IllegalTransition, NotFound, StaleWrite
 from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.ports import Store
 from harness.runtime.clock import ManualClock
@@ -37,10 +37,10 @@ pytestmark = pytest.mark.both_databases
 
 PROMOTED = ["promotion", "weight", "weight", "canary", "baseline"]
 ENDS = {
-    "chat": ("better", Phase.PROMOTED, PROMOTED),
-    "mail": ("worse", Phase.REJECTED, ["baseline"]),
-    "code": ("good", Phase.PROMOTED, PROMOTED),
-    "draft": ("equal", Phase.REJECTED, ["baseline"]),
+    "chat": ("better", ProposalPhase.PROMOTED, PROMOTED),
+    "mail": ("worse", ProposalPhase.REJECTED, ["baseline"]),
+    "code": ("good", ProposalPhase.PROMOTED, PROMOTED),
+    "draft": ("equal", ProposalPhase.REJECTED, ["baseline"]),
 }
 TURNS = 400
 
@@ -173,7 +173,7 @@ def test_people_and_two_control_processes_at_once_leave_one_truth(
         acts: list[Callable[[], object]] = [
             lambda: [world.turn(world.context(one)) for _ in range(5)],
             lambda: [world.turn(world.context(two)) for _ in range(5)],
-            lambda: operations.operate(ctx, BEN, "chat", Signal.ABORT, "now"),
+            lambda: operations.operate(ctx, BEN, "chat", RolloutSignal.ABORT, "now"),
         ]
         for each in [people.submit(at_once(act)) for act in acts]:
             each.result()
@@ -184,8 +184,8 @@ def test_people_and_two_control_processes_at_once_leave_one_truth(
     ended = routes.load_history(world.context(), "chat")[0].kind
     assert serving.canary is None
     assert (after.phase, ended, serving.incumbent) in [
-        (Phase.PROMOTED, "promotion", proposal.candidate),
-        (Phase.ROLLED_BACK, "abort", proposal.incumbent),
+        (ProposalPhase.PROMOTED, "promotion", proposal.candidate),
+        (ProposalPhase.ROLLED_BACK, "abort", proposal.incumbent),
     ]
     with world.store.read() as tx:
         assert [r.state.value for r in tx.rollouts.list()] == [after.phase.value]
@@ -205,7 +205,7 @@ def test_an_approval_in_time_wins_over_an_expiry_that_looked_before(
     with pytest.raises(StaleWrite):
         reconciler._one(ctx, seen)
     world.turn()
-    assert world.get(proposal.id).phase is Phase.CANARY
+    assert world.get(proposal.id).phase is ProposalPhase.CANARY
 
 
 def test_an_expiry_in_time_wins_over_an_approval(world: SmallInstallation) -> None:
@@ -217,7 +217,7 @@ def test_an_expiry_in_time_wins_over_an_approval(world: SmallInstallation) -> No
 
     with pytest.raises(IllegalTransition):
         submission.approve_proposal(world.context(), BEN, proposal.id)
-    assert world.get(proposal.id).phase is Phase.REJECTED
+    assert world.get(proposal.id).phase is ProposalPhase.REJECTED
 
 
 def test_of_two_approvers_one_is_told_that_it_is_done(world: SmallInstallation) -> None:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from _pytest.mark import ParameterSet
 
 from harness.control.routing import routes
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.ports import Store, Transaction
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
@@ -151,7 +151,7 @@ def job_that_dies(world: SmallInstallation, dying: Store, next_life: Store) -> N
     assert live(world, proposal.id, next_life, turns=80)
 
     after = world.get(proposal.id)
-    assert after.phase is Phase.PROMOTED
+    assert after.phase is ProposalPhase.PROMOTED
     table = routes.load_table(world.context())
     assert table.routes["chat"].incumbent == after.candidate
     assert table.routes["chat"].canary is None

@@ -17,12 +17,12 @@ from harness.control.evals import worker_supervision
 from harness.control.proposals import evaluation, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
-from harness.domain.canary.rollout import RolloutState, Signal
+from harness.domain.canary.rollout import RolloutSignal, RolloutState
 from harness.domain.errors import NotFound, ProofRefused, StaleWrite
 from harness.domain.evals.run import LEASE_S, RunState
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import GatePolicy
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings
@@ -77,7 +77,7 @@ def test_a_worker_that_dies_before_it_takes_its_run_is_counted(
     until_closed(world, proposal.id, world.context())
 
     after = world.get(proposal.id)
-    assert after.phase is Phase.REJECTED
+    assert after.phase is ProposalPhase.REJECTED
     assert "not measured" in after.closed_because
     assert "cannot allocate memory" in after.closed_because
 
@@ -106,7 +106,7 @@ def test_a_run_whose_worker_cannot_start_does_not_keep_others_from_theirs(
     until_closed(world, first.id, ctx)
 
     assert "not measured" in world.get(first.id).closed_because
-    assert world.get(second.id).phase is Phase.CANARY
+    assert world.get(second.id).phase is ProposalPhase.CANARY
 
 
 def test_a_provider_that_is_gone_ends_in_not_measured(sql_world: SmallInstallation) -> None:
@@ -132,9 +132,9 @@ def test_a_suite_that_vanishes_ends_its_proposal_alone(world: SmallInstallation)
         world.turn()
 
     after = world.get(first.id)
-    assert after.phase is Phase.REJECTED
+    assert after.phase is ProposalPhase.REJECTED
     assert "colours cannot be loaded any more" in after.closed_because
-    assert world.get(second.id).phase is Phase.CANARY
+    assert world.get(second.id).phase is ProposalPhase.CANARY
 
 
 def test_a_suite_that_vanishes_while_an_approved_proposal_waits_makes_it_stale(
@@ -148,7 +148,7 @@ def test_a_suite_that_vanishes_while_an_approved_proposal_waits_makes_it_stale(
     world.turn()
 
     after = world.get(proposal.id)
-    assert after.phase is Phase.REJECTED
+    assert after.phase is ProposalPhase.REJECTED
     assert "stale" in after.closed_because
     assert [r.kind for r in routes.load_history(world.context(), "chat")] == ["baseline"]
 
@@ -169,7 +169,7 @@ def test_a_proposal_that_breaks_the_loop_stops_no_other(
     told = [words for _ in range(10) for words in world.turn().failed]
 
     assert f"{first.id}: ZeroDivisionError: a bug" in told
-    assert world.get(second.id).phase is Phase.CANARY
+    assert world.get(second.id).phase is ProposalPhase.CANARY
 
 
 @pytest.mark.req("A5", "F8")
@@ -185,7 +185,7 @@ def test_a_clock_that_was_set_back_further_than_a_verdict_lasts_holds_no_canary_
 
     proposal = world.until_decided(world.propose("sim/better").id)
 
-    assert proposal.phase is Phase.CANARY
+    assert proposal.phase is ProposalPhase.CANARY
     assert routes.load_history(world.context(), "chat")[0].at == newest.at
 
 
@@ -231,7 +231,7 @@ def test_a_shared_run_goes_on_for_the_proposal_that_still_needs_it(
 
     shared = world.get(second.id).runs["colours"]
     assert states(world)[shared.incumbent] is RunState.QUEUED
-    assert world.until_decided(second.id).phase is Phase.CANARY
+    assert world.until_decided(second.id).phase is ProposalPhase.CANARY
 
 
 def down_once(model: str) -> Callable[[Target, Item, int], str]:
@@ -257,7 +257,7 @@ def test_an_incumbents_run_with_a_hole_is_measured_anew_after_the_pause(
     for _ in range(20):
         world.turn(ctx)
 
-    assert world.get(proposal.id).phase is Phase.CANARY
+    assert world.get(proposal.id).phase is ProposalPhase.CANARY
     with world.store.read() as tx:
         outcomes = [verdict.outcome for verdict in reversed(tx.verdicts.of(proposal.id))]
     assert outcomes == ["infra_error", "passed"]
@@ -287,7 +287,7 @@ def test_a_run_over_its_budget_is_not_enough_evidence(world: SmallInstallation) 
     until_closed(world, proposal.id, world.context())
 
     after = world.get(proposal.id)
-    assert after.phase is Phase.REJECTED
+    assert after.phase is ProposalPhase.REJECTED
     assert "30" in after.closed_because
     with world.store.read() as tx:
         assert [v.outcome for v in tx.verdicts.of(proposal.id)] == ["inconclusive"]
@@ -305,8 +305,8 @@ def test_one_proposals_budget_does_not_cut_anothers_evidence(world: SmallInstall
     for _ in range(10):
         world.turn()
 
-    assert world.get(first.id).phase is Phase.REJECTED
-    assert world.get(second.id).phase is Phase.CANARY
+    assert world.get(first.id).phase is ProposalPhase.REJECTED
+    assert world.get(second.id).phase is ProposalPhase.CANARY
 
 
 def test_a_run_over_budget_waits_for_the_other_arm_that_another_proposal_stopped(
@@ -320,7 +320,7 @@ def test_a_run_over_budget_waits_for_the_other_arm_that_another_proposal_stopped
         tx.runs.set_state(runs.candidate, RunState.OVER_BUDGET, "no money left")
     reconciler.reconcile(replace(world.context(), workers=None))
 
-    assert world.get(proposal.id).phase is Phase.EVALUATING
+    assert world.get(proposal.id).phase is ProposalPhase.EVALUATING
     assert states(world)[runs.incumbent] is RunState.QUEUED
 
 
@@ -331,7 +331,7 @@ def test_a_run_that_ended_while_more_was_wanted_of_it_goes_on(world: SmallInstal
         with world.store.write() as tx:
             tx.runs.set_state(run, RunState.DONE)
 
-    assert world.until_decided(proposal.id).phase is Phase.CANARY
+    assert world.until_decided(proposal.id).phase is ProposalPhase.CANARY
 
 
 def test_a_worker_that_comes_too_late_does_not_wake_a_stopped_run(
@@ -358,7 +358,7 @@ def test_a_lease_survives_no_clock_that_jumps(world: SmallInstallation, jump_s: 
             tx.runs.set_state(run, RunState.RUNNING)
     world.clock.jump(jump_s)
 
-    assert world.until_decided(proposal.id).phase is Phase.CANARY
+    assert world.until_decided(proposal.id).phase is ProposalPhase.CANARY
 
 
 @pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
@@ -375,7 +375,7 @@ def test_the_pause_after_a_failed_measurement_survives_a_clock_that_jumps(
     for _ in range(10):
         world.turn(ctx)
 
-    assert world.get(proposal.id).phase is Phase.CANARY
+    assert world.get(proposal.id).phase is ProposalPhase.CANARY
 
 
 def test_an_action_decided_for_an_older_state_is_not_applied(world: SmallInstallation) -> None:
@@ -386,9 +386,9 @@ def test_an_action_decided_for_an_older_state_is_not_applied(world: SmallInstall
         seen = tx.rollouts.live()[0]
     world.feed(blocks=5)
     action = driver.look(ctx, seen)
-    assert action.signal is Signal.ENOUGH
-    operations.operate(ctx, BEN, "chat", Signal.PAUSE, "lunch")
-    operations.operate(ctx, BEN, "chat", Signal.RESUME, "a drill")
+    assert action.signal is RolloutSignal.ENOUGH
+    operations.operate(ctx, BEN, "chat", RolloutSignal.PAUSE, "lunch")
+    operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, "a drill")
 
     with pytest.raises(StaleWrite), world.store.write() as tx:
         driver.step(ctx, tx, world.get(proposal.id), seen, action)
@@ -416,7 +416,7 @@ def test_a_verdict_that_has_expired_lets_nobody_in(world: SmallInstallation) -> 
     world.turn()
 
     after = world.get(proposal.id)
-    assert after.phase is Phase.REJECTED
+    assert after.phase is ProposalPhase.REJECTED
     assert "expired" in after.closed_because
     with world.store.read() as tx:
         assert list(tx.rollouts.list()) == []
@@ -429,7 +429,7 @@ def promoted(world: SmallInstallation, candidate: str) -> None:
         world.feed()
         if not world.get(proposal.id).open:
             break
-    assert world.get(proposal.id).phase is Phase.PROMOTED
+    assert world.get(proposal.id).phase is ProposalPhase.PROMOTED
 
 
 def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(
@@ -444,7 +444,7 @@ def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(
     world.turn()
 
     after = world.get(proposal.id)
-    assert after.phase is Phase.ROLLED_BACK
+    assert after.phase is ProposalPhase.ROLLED_BACK
     assert "changed by another" in after.closed_because
     table = routes.load_table(world.context())
     assert table.routes["chat"] == back
@@ -495,5 +495,5 @@ def test_a_rollback_by_hand_before_the_canary_ends_the_proposal(
     world.turn()
 
     after = world.get(proposal.id)
-    assert after.phase is Phase.REJECTED
+    assert after.phase is ProposalPhase.REJECTED
     assert "incumbent was changed" in after.closed_because

@@ -10,7 +10,7 @@ from harness.control.canary import operations
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
-from harness.domain.canary.rollout import BY_HAND, RolloutState, Signal
+from harness.domain.canary.rollout import MANUAL_SIGNALS, RolloutSignal, RolloutState
 from harness.domain.errors import (
     IllegalTransition,
     InputError,
@@ -19,7 +19,7 @@ from harness.domain.errors import (
 )
 from harness.domain.evals.run import Claim, Failed, Passed, RunState
 from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.proposal import ApprovalKind, Phase
+from harness.domain.proposals.proposal import ApprovalKind, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
 from harness.runtime.processes.inline_workers import InlineWorkers
@@ -33,7 +33,7 @@ def serving(world: SmallInstallation, name: str = "chat") -> str:
     return table.targets[table.routes[name].incumbent].model
 
 
-def promoted(world: SmallInstallation, proposal: str, turns: int = 60) -> Phase:
+def promoted(world: SmallInstallation, proposal: str, turns: int = 60) -> ProposalPhase:
     for _ in range(turns):
         world.turn()
         world.feed()
@@ -49,7 +49,7 @@ def test_a_better_candidate_is_evaluated_canaried_and_promoted(
 ) -> None:
     proposal = world.propose("sim/better")
 
-    assert promoted(world, proposal.id) is Phase.PROMOTED
+    assert promoted(world, proposal.id) is ProposalPhase.PROMOTED
 
     assert serving(world) == "better"
     kinds = [record.kind for record in routes.load_history(world.context(), "chat")]
@@ -66,7 +66,7 @@ def test_a_worse_candidate_is_stopped_by_the_gate_and_never_sees_traffic(
     proposal = world.propose("sim/worse")
     after = world.until_decided(proposal.id)
 
-    assert after.phase is Phase.REJECTED
+    assert after.phase is ProposalPhase.REJECTED
     assert "worse" in after.closed_because
     assert serving(world) == "base"
     assert [r.kind for r in routes.load_history(world.context(), "chat")] == ["baseline"]
@@ -79,7 +79,7 @@ def test_an_equal_candidate_is_not_enough_for_the_default_claim(
     world: SmallInstallation,
 ) -> None:
     after = world.until_decided(world.propose("sim/equal").id)
-    assert after.phase is Phase.REJECTED
+    assert after.phase is ProposalPhase.REJECTED
     assert serving(world) == "base"
 
 
@@ -93,7 +93,7 @@ def test_a_canary_that_fails_online_is_rolled_back_by_itself(world: SmallInstall
         world.turn()
 
     after = world.get(proposal.id)
-    assert after.phase is Phase.ROLLED_BACK
+    assert after.phase is ProposalPhase.ROLLED_BACK
     assert serving(world) == "base"
     assert routes.load_history(world.context(), "chat")[0].kind == "abort"
 
@@ -150,7 +150,7 @@ def test_the_proposer_cannot_approve_and_another_person_can(world: SmallInstalla
     world.policy = approved()
     proposal = world.propose("sim/better")
     waiting = world.until_decided(proposal.id)
-    assert waiting.phase is Phase.AWAITING_APPROVAL
+    assert waiting.phase is ProposalPhase.AWAITING_APPROVAL
 
     ctx = world.context()
     with pytest.raises(NotAllowed, match="proposed"):
@@ -159,7 +159,7 @@ def test_the_proposer_cannot_approve_and_another_person_can(world: SmallInstalla
     world.turn()
 
     after = world.get(proposal.id)
-    assert after.phase is Phase.CANARY
+    assert after.phase is ProposalPhase.CANARY
     assert after.approver == "ben"
     with world.store.read() as tx:
         (approval,) = tx.approvals.of(proposal.id)
@@ -173,19 +173,19 @@ def test_a_refusal_or_silence_ends_a_proposal_that_waits(world: SmallInstallatio
     refused = world.propose("sim/better")
     world.until_decided(refused.id)
     submission.refuse_proposal(world.context(), BEN, refused.id, "not this week")
-    assert world.get(refused.id).phase is Phase.REJECTED
+    assert world.get(refused.id).phase is ProposalPhase.REJECTED
 
     silent = world.propose("sim/better")
     world.until_decided(silent.id)
     world.clock.advance(8 * 86_400)
     world.turn()
-    assert world.get(silent.id).phase is Phase.REJECTED
+    assert world.get(silent.id).phase is ProposalPhase.REJECTED
 
 
 def test_a_proposal_can_be_cancelled_until_its_canary(world: SmallInstallation) -> None:
     proposal = world.propose("sim/better")
     submission.cancel_proposal(world.context(), ANN, proposal.id)
-    assert world.get(proposal.id).phase is Phase.CANCELLED
+    assert world.get(proposal.id).phase is ProposalPhase.CANCELLED
     with pytest.raises(IllegalTransition):
         submission.cancel_proposal(world.context(), ANN, proposal.id)
 
@@ -200,16 +200,17 @@ def test_people_pause_resume_and_abort_a_canary(world: SmallInstallation) -> Non
     world.until_decided(proposal.id)
     ctx = world.context()
     assert (
-        operations.operate(ctx, BEN, "chat", Signal.PAUSE, "lunch").state is RolloutState.PAUSED
+        operations.operate(ctx, BEN, "chat", RolloutSignal.PAUSE, "lunch").state
+        is RolloutState.PAUSED
     )
     for _ in range(5):
         world.feed()
         world.turn()
     with world.store.read() as tx:
         assert tx.rollouts.live()[0].step == 0
-    operations.operate(ctx, BEN, "chat", Signal.RESUME, "a drill")
-    operations.operate(ctx, BEN, "chat", Signal.ABORT, "no")
-    assert world.get(proposal.id).phase is Phase.ROLLED_BACK
+    operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, "a drill")
+    operations.operate(ctx, BEN, "chat", RolloutSignal.ABORT, "no")
+    assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
     assert serving(world) == "base"
 
 
@@ -220,7 +221,7 @@ def test_nobody_moves_a_canary_without_a_reason(world: SmallInstallation, silenc
     world.until_decided(proposal.id)
     with world.store.read() as tx:
         before = tx.rollouts.live()
-    for signal in sorted(BY_HAND):
+    for signal in sorted(MANUAL_SIGNALS):
         with pytest.raises(InputError, match="needs a reason"):
             operations.operate(world.context(), BEN, "chat", signal, silence)
     with pytest.raises(InputError, match="needs a reason"):
@@ -257,7 +258,7 @@ def test_a_suite_that_changes_makes_the_open_proposal_stale(world: SmallInstalla
     file.write_text(text, encoding="utf-8")
     world.turn()
     after = world.get(proposal.id)
-    assert after.phase is Phase.REJECTED
+    assert after.phase is ProposalPhase.REJECTED
     assert "colours" in after.closed_because
 
 
@@ -275,7 +276,7 @@ def test_a_worker_that_dies_again_and_again_is_not_held_against_the_candidate(
         if not world.get(proposal.id).open:
             break
     after = world.get(proposal.id)
-    assert after.phase is Phase.REJECTED
+    assert after.phase is ProposalPhase.REJECTED
     assert "not measured" in after.closed_because
     with world.store.read() as tx:
         assert {v.outcome for v in tx.verdicts.of(proposal.id)} == {"infra_error"}

@@ -19,13 +19,13 @@ from harness.control.providers import registry as providers
 from harness.control.routing import routes, seed, targets
 from harness.control.shadow import shadows
 from harness.domain.canary.guardrails import Guardrails
-from harness.domain.canary.rollout import Signal
+from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import InputError, NotAllowed, ProofRefused, SwapgateError
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.proposals.policy import CanaryJudge, ShadowFirst
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.proposals.policy import CanaryJudge, ShadowStagePolicy
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Provider
 from harness.domain.settings import TargetSeed
 from harness.domain.shadow.shadow import ShadowLimits
@@ -86,7 +86,7 @@ def until(
 
 
 def in_canary(world: SmallInstallation) -> Proposal:
-    return until(world, proposed(world), lambda found: found.phase is Phase.CANARY)
+    return until(world, proposed(world), lambda found: found.phase is ProposalPhase.CANARY)
 
 
 def serving(world: SmallInstallation) -> str:
@@ -98,7 +98,9 @@ def serving(world: SmallInstallation) -> str:
 
 def test_no_canary_opens_for_who_is_not_cleared_any_more(personal: SmallInstallation) -> None:
     personal.policy = approved()
-    waits = until(personal, proposed(personal), lambda p: p.phase is Phase.AWAITING_APPROVAL)
+    waits = until(
+        personal, proposed(personal), lambda p: p.phase is ProposalPhase.AWAITING_APPROVAL
+    )
 
     with pytest.raises(ProofRefused, match="carries personal data"):
         submission.approve_proposal(as_of(personal, "sim"), BEN, waits.id)
@@ -106,7 +108,7 @@ def test_no_canary_opens_for_who_is_not_cleared_any_more(personal: SmallInstalla
     personal.turn(as_of(personal, "sim"))
 
     ended = personal.get(waits.id)
-    assert ended.phase is Phase.REJECTED
+    assert ended.phase is ProposalPhase.REJECTED
     assert "carries personal data" in ended.closed_because
     assert serving(personal) == "sim/base"
 
@@ -138,7 +140,7 @@ def test_nobody_promotes_by_hand_what_may_not_see_the_data(personal: SmallInstal
     in_canary(personal)
     ctx = as_of(personal, "sim")
 
-    for signal in (Signal.PROMOTE, Signal.ADVANCE):
+    for signal in (RolloutSignal.PROMOTE, RolloutSignal.ADVANCE):
         with pytest.raises(ProofRefused, match="may not see it"):
             operations.operate(ctx, BEN, "chat", signal, "in a hurry")
 
@@ -151,7 +153,7 @@ def test_going_back_does_not_bring_in_who_is_not_cleared_any_more(
     for _ in range(40):
         personal.feed()
         personal.turn(ctx)
-    assert personal.get(proposal.id).phase is Phase.PROMOTED
+    assert personal.get(proposal.id).phase is ProposalPhase.PROMOTED
 
     with pytest.raises(NotAllowed, match="'sim' of sim/base may not see it"):
         routes.roll_back(as_of(personal, "away"), BEN, "chat", reason="a test")
@@ -160,9 +162,9 @@ def test_going_back_does_not_bring_in_who_is_not_cleared_any_more(
 def test_a_shadow_before_the_canary_starts_and_stays_with_clearance_alone(
     personal: SmallInstallation,
 ) -> None:
-    first = ShadowFirst(share_bps=500, min_pairs=20, max_cost_usd=2.0)
+    first = ShadowStagePolicy(share_bps=500, min_pairs=20, max_cost_usd=2.0)
     personal.policy = replace(POLICY, canary=replace(CANARY, shadow=first))
-    proposal = until(personal, proposed(personal), lambda p: p.phase is Phase.SHADOW)
+    proposal = until(personal, proposed(personal), lambda p: p.phase is ProposalPhase.SHADOW)
     ctx = as_of(personal, "sim")
 
     def mirrors() -> bool:

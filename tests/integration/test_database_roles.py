@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from harness.cli.program import program
 from harness.control.canary import operations
 from harness.control.proposals import submission
-from harness.domain.canary.rollout import Signal
+from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import DatabaseUnusable, InputError, NotFound
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.runtime.clock import SystemClock
 from harness.store import migrate, postgres_roles
 from harness.store.schema import APPEND_ONLY
@@ -66,15 +66,17 @@ def test_all_of_the_product_runs_under_the_runtime_s_role(
 
         proposal = world.propose("sim/better")
         waiting = world.until_decided(proposal.id)
-        assert waiting.phase is Phase.AWAITING_APPROVAL
+        assert waiting.phase is ProposalPhase.AWAITING_APPROVAL
         submission.approve_proposal(world.context(), BEN, proposal.id)
         world.turn()
-        assert world.get(proposal.id).phase is Phase.CANARY
+        assert world.get(proposal.id).phase is ProposalPhase.CANARY
         while not router.wait_for_change(30):
             pass
         canary = router.snapshot().table.routes["chat"].canary
         assert canary is not None
-        operations.operate(world.context(), BEN, "chat", Signal.PROMOTE, "a demo at noon")
+        operations.operate(
+            world.context(), BEN, "chat", RolloutSignal.PROMOTE, "a demo at noon"
+        )
         assert router.snapshot().table.routes["chat"].incumbent == canary.target
         with store.read() as tx:
             assert tx.audit.first_break() is None

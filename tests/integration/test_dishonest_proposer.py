@@ -14,11 +14,11 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain, routes
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.errors import InputError, NotAllowed, NotFound, ProofRefused
-from harness.domain.evals.run import Claim, Primaries, SuiteRole
+from harness.domain.evals.run import Claim, PrimaryCombination, SuiteRole
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.principals import OPERATOR
-from harness.domain.proposals.policy import Policy, Spend, Step
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.proposals.policy import AlphaSpending, CanaryStep, Policy
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSuite
 from harness.domain.routing.target import Target
 from harness.domain.settings import (
@@ -112,14 +112,14 @@ def test_a_worse_model_with_a_lax_policy_gets_no_traffic_before_another_person_s
 
     proposal = decided(guarded, ctx, ProposalRequest("chat", "sim/worse", REASON, policy="lax"))
 
-    assert proposal.phase is Phase.AWAITING_APPROVAL
+    assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     assert canary_of(guarded) is None
     assert set(proposal.widened) == {"promotion", "self_approval", "gate.margin"}
     assert proposal.widened["gate.margin"] == {"route": 0.05, "proposed": 0.9}
     with pytest.raises(NotAllowed, match="eve proposed"):
         submission.approve_proposal(ctx, EVE, proposal.id)
     refused = submission.refuse_proposal(ctx, BEN, proposal.id, "a margin of 90 points")
-    assert refused.phase is Phase.REJECTED
+    assert refused.phase is ProposalPhase.REJECTED
 
 
 def test_another_person_may_let_in_what_was_widened_and_it_is_kept(
@@ -131,7 +131,7 @@ def test_another_person_may_let_in_what_was_widened_and_it_is_kept(
     submission.approve_proposal(ctx, BEN, proposal.id, "a trial")
     guarded.turn(ctx)
 
-    assert guarded.get(proposal.id).phase is Phase.CANARY
+    assert guarded.get(proposal.id).phase is ProposalPhase.CANARY
     with guarded.store.read() as tx:
         event = next(e for e in tx.audit.tail() if e.action == "proposal.approve")
     assert event.details["widened"] == dict(proposal.widened)
@@ -161,22 +161,26 @@ WAYS = {
     "gate.n_max": gate(n_max=11),
     "gate.epochs": gate(epochs=1),
     "gate.alpha": gate(alpha=0.5),
-    "gate.spend": gate(spend=Spend.NONE),
+    "gate.spend": gate(spend=AlphaSpending.NONE),
     "gate.verdict_ttl_s": gate(verdict_ttl_s=1e9),
     "gate.infra_retries": gate(infra_retries=1000),
     "gate.margin_max": gate(margin_max=0.9),
     "gate.claims": gate(),
-    "gate.primaries": gate(primaries=Primaries.ANY),
+    "gate.primaries": gate(primaries=PrimaryCombination.ANY),
     "self_approval": replace(POLICY, name="lax", self_approval=True),
     "canary.alpha": canary(alpha=1e-6),
-    "canary.steps": canary(steps=(Step(9000, 0),)),
-    "canary.steps.3.certify": canary(steps=(*CANARY.steps[:2], Step(2500, 10))),
+    "canary.steps": canary(steps=(CanaryStep(9000, 0),)),
+    "canary.steps.3.certify": canary(steps=(*CANARY.steps[:2], CanaryStep(2500, 10))),
     "canary.guardrails.latency": canary(guardrails=replace(CANARY.guardrails, latency=False)),
 }
 STRICT = replace(
     POLICY,
     gate=replace(
-        POLICY.gate, epochs=2, spend=Spend.FIRST_FULL, claims=(Claim.SUPERIOR,), n_max=None
+        POLICY.gate,
+        epochs=2,
+        spend=AlphaSpending.FIRST_FULL,
+        claims=(Claim.SUPERIOR,),
+        n_max=None,
     ),
 )
 
@@ -196,7 +200,7 @@ def test_each_looser_field_of_another_policy_waits_for_another_person(
     proposal = decided(plain_world, ctx, ProposalRequest("chat", "sim/better", policy="lax"))
 
     assert set(proposal.widened) == {field}
-    assert proposal.phase is Phase.AWAITING_APPROVAL
+    assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     with pytest.raises(NotAllowed):
         submission.approve_proposal(ctx, EVE, proposal.id)
 
@@ -234,7 +238,7 @@ def test_a_stricter_policy_is_free(plain_world: SmallInstallation) -> None:
     )
 
     assert proposal.widened == {}
-    assert proposal.phase is Phase.AWAITING_APPROVAL
+    assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
 
 
 @pytest.mark.req("F10")
@@ -296,14 +300,14 @@ def test_another_suite_content_waits_for_another_person(
 
     proposal = decided(plain_world, ctx, ProposalRequest("chat", "sim/better"), EVE)
 
-    assert proposal.phase is Phase.AWAITING_APPROVAL, proposal.closed_because
+    assert proposal.phase is ProposalPhase.AWAITING_APPROVAL, proposal.closed_because
     (said,) = proposal.widened["suite colours"]["changed"]
     assert said.startswith({"labels": "data", "scorer": "scorer"}.get(changed, "version"))
     with pytest.raises(NotAllowed):
         submission.approve_proposal(ctx, EVE, proposal.id)
     submission.approve_proposal(ctx, BEN, proposal.id)
     plain_world.turn(ctx)
-    assert plain_world.get(proposal.id).phase is Phase.CANARY
+    assert plain_world.get(proposal.id).phase is ProposalPhase.CANARY
     # What another person let in is the route's from then on.
     with plain_world.store.read() as tx:
         assert (
@@ -349,12 +353,12 @@ def test_an_admin_who_proposes_does_not_accept_the_own_suite_by_naming_it_anew(
     proposal = decided(world, ctx, wish, EVE)
 
     assert set(proposal.widened) == {"suite colours"}
-    assert proposal.phase is Phase.AWAITING_APPROVAL
+    assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     with pytest.raises(NotAllowed):
         submission.approve_proposal(ctx, EVE, proposal.id)
     submission.approve_proposal(ctx, BEN, proposal.id)
     world.turn(ctx)
-    assert world.get(proposal.id).phase is Phase.CANARY
+    assert world.get(proposal.id).phase is ProposalPhase.CANARY
     assert submission.preview_proposal(ctx, wish, EVE).widened == {}
 
 
@@ -510,7 +514,7 @@ def test_the_store_and_the_database_let_nothing_widened_in_without_another_perso
     raw = Database(database_url)
 
     with pytest.raises(NotAllowed, match="asks for less"), sql_world.store.write() as tx:
-        tx.proposals.save(replace(proposal, phase=Phase.CANARY))
+        tx.proposals.save(replace(proposal, phase=ProposalPhase.CANARY))
     with pytest.raises(InputError, match="widened was"), sql_world.store.write() as tx:
         tx.proposals.save(replace(proposal, widened={}))
     for change in ("phase = 'canary'", "widened = '{}'", "self_approval = true"):

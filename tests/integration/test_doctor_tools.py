@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from evals.sim.server import serve_in_thread, simulator
 from harness.cli.program import program
-from harness.domain.providers.tool_probe import ANSWERS, PRICE, STOCK
+from harness.domain.providers.tool_probe import PRICE_TOOL, STOCK_TOOL, TOOL_ANSWERS
 from tests.wire import anthropic, gemini
 from tests.wire import openai as plain
 from tests.wire.server import KEY, Reading, Refused, Reply, Strict, serving
@@ -20,10 +20,10 @@ from tests.wire.server import KEY, Reading, Refused, Reply, Strict, serving
 pytestmark = [pytest.mark.req("B7"), pytest.mark.timeout(900)]
 WIRES: dict[str, Any] = {"anthropic": anthropic, "gemini": gemini, "openai": plain}
 CALLS = (
-    (STOCK, {"item": "lamp"}),
-    (PRICE, {"item": "lamp", "currency": "EUR"}),
+    (STOCK_TOOL, {"item": "lamp"}),
+    (PRICE_TOOL, {"item": "lamp", "currency": "EUR"}),
 )
-SAID = f"There are {ANSWERS[STOCK]:,} lamps at {ANSWERS[PRICE]} EUR each."
+SAID = f"There are {TOOL_ANSWERS[STOCK_TOOL]:,} lamps at {TOOL_ANSWERS[PRICE_TOOL]} EUR each."
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from harness.control.drift import monitor, operations, reports
 from harness.control.evals import worker_supervision
 from harness.control.operations import alerts, listings
 from harness.control.routing import routes
-from harness.domain.drift.watch import Check, CheckState, DriftPolicy, WatchState
+from harness.domain.drift.watch import DriftCheck, DriftCheckState, DriftPolicy, DriftWatchState
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.evals.run import RunState
@@ -120,7 +120,7 @@ def status(world: SmallInstallation) -> reports.DriftStatus:
     return found
 
 
-def checks(world: SmallInstallation) -> list[Check]:
+def checks(world: SmallInstallation) -> list[DriftCheck]:
     return [check for _, check in reversed(listings.list_drift_runs(world.context()))]
 
 
@@ -287,8 +287,8 @@ def test_a_swap_ends_the_watch_and_its_alert(world: SmallInstallation, alias: Al
     assert status(world).model == "sim/better"
     with world.store.read() as tx:
         assert [each.state for each in tx.drift.watches()] == [
-            WatchState.WATCHING,
-            WatchState.CLOSED,
+            DriftWatchState.WATCHING,
+            DriftWatchState.CLOSED,
         ]
 
 
@@ -300,7 +300,7 @@ def test_an_outage_is_not_drift(world: SmallInstallation, alias: Alias) -> None:
 
     assert set(open_alerts(world)) == {AlertKind.JOB_FAILED}
     assert "503" in open_alerts(world)[AlertKind.JOB_FAILED].text
-    assert checks(world)[-1].state is CheckState.NOT_MEASURED
+    assert checks(world)[-1].state is DriftCheckState.NOT_MEASURED
     alias.broken = False
     world.clock.advance(3601)
     turn(world)
@@ -329,7 +329,7 @@ def test_a_budget_ends_a_run_and_too_few_answers_are_no_measurement(
     last = checks(world)[-1]
     with world.store.read() as tx:
         assert tx.runs.get(last.run).state is RunState.OVER_BUDGET
-    assert last.state is CheckState.NOT_MEASURED
+    assert last.state is DriftCheckState.NOT_MEASURED
     assert "too few" in last.message
 
 
@@ -389,7 +389,7 @@ def test_a_closed_watch_takes_its_run_along(world: SmallInstallation) -> None:
     with world.store.read() as tx:
         assert tx.runs.get(run).state is RunState.STOPPED
     (watch,) = {w.id: c for w, c in listings.list_drift_runs(ctx)}.values()
-    assert watch.state is CheckState.NOT_MEASURED
+    assert watch.state is DriftCheckState.NOT_MEASURED
 
 
 @pytest.mark.req("A7")

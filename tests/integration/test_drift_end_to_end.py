@@ -12,7 +12,7 @@ from harness.app import installation as bootstrap
 from harness.app.installation import Installation
 from harness.control.drift import operations, reports
 from harness.control.operations import listings
-from harness.domain.drift.watch import CheckState
+from harness.domain.drift.watch import DriftCheckState
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind, AlertRecord
 from tests.support.router.router_process import eventually
@@ -44,7 +44,7 @@ def measured(site: Installation, times: int) -> str:
 
     def done() -> bool:
         found = listings.list_drift_runs(site.context)
-        return [each.state for _, each in found] == [CheckState.COUNTED] * times
+        return [each.state for _, each in found] == [DriftCheckState.COUNTED] * times
 
     eventually(done)
     (watch,) = reports.list_drift_status(site.context)

@@ -7,7 +7,7 @@ import pytest
 from harness.control.routing import targets
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Provider
 from tests.support.control.control_plane import POLICY, SmallInstallation
 
@@ -29,7 +29,7 @@ def test_a_run_stops_at_the_answer_that_reaches_its_budget(world: SmallInstallat
     after = world.until_decided(limited(world, max_tokens=40).id)
     run, samples = candidate_run(world, after)
 
-    assert (after.phase, run.state) == (Phase.REJECTED, RunState.OVER_BUDGET)
+    assert (after.phase, run.state) == (ProposalPhase.REJECTED, RunState.OVER_BUDGET)
     used = [sample.input_tokens + sample.output_tokens for sample in samples]
     assert sum(used) >= 40 > sum(used) - max(used)
     assert f"{sum(used)} tokens of 40 are used" in run.message

@@ -11,7 +11,7 @@ from harness.control.proposals import alpha_spending, submission
 from harness.domain.errors import IllegalTransition, InputError, NotAllowed, NotFound
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.runtime.processes.inline_workers import InlineWorkers
 from tests.support.control.control_plane import ANN, SmallInstallation
 
@@ -96,7 +96,7 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
     assert "cancelled by ann: the wrong model" in ended.message
     assert pair.candidate in held.stopped
     after = world.get(proposal.id)
-    assert after.phase is Phase.CANCELLED
+    assert after.phase is ProposalPhase.CANCELLED
     assert f"its run {pair.candidate} was cancelled by ann: the wrong model" in (
         after.closed_because
     )
@@ -106,7 +106,10 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
     with pytest.raises(IllegalTransition, match="ended already"):
         worker_supervision.cancel_run(ctx, ANN, pair.candidate, "again")
     world.turn(ctx)
-    assert submission.get_proposal(ctx, world.propose("sim/better").id).phase is Phase.PROPOSED
+    assert (
+        submission.get_proposal(ctx, world.propose("sim/better").id).phase
+        is ProposalPhase.PROPOSED
+    )
 
 
 @pytest.mark.req("A7")
@@ -121,7 +124,7 @@ def test_a_cancelled_run_with_one_score_leaves_a_look(world: SmallInstallation) 
     inline.start(pair.candidate)
     with world.store.write() as tx:
         tx.runs.want(pair.candidate, 100)
-    if world.get(proposal.id).phase is Phase.EVALUATING:
+    if world.get(proposal.id).phase is ProposalPhase.EVALUATING:
         with world.store.write() as tx:
             tx.runs.set_state(pair.candidate, RunState.QUEUED)
         worker_supervision.cancel_run(world.context(), SYSTEM, pair.candidate, "too dear")

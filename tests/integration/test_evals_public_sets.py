@@ -33,7 +33,7 @@ from harness.domain.evals.run import (
 )
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings
-from harness.gate.offline.verdicts import verdict
+from harness.gate.offline.verdicts import decide_verdict
 from harness.ports import EvalJob
 from tests.support.evals.eval_process import Assignment, carry_out, one
 from tests.support.evals.ifeval_writer import follows
@@ -251,7 +251,7 @@ def decided(runs: Runs, catalog: ConfiguredSuites, suite: str, candidate: str) -
         order_seed=1,
     )
     sides = {suite: (runs[suite, "base"], runs[suite, candidate])}
-    found = verdict("route", "t_base", f"t_{candidate}", [plan], sides, NOW, 3600)
+    found = decide_verdict("route", "t_base", f"t_{candidate}", [plan], sides, NOW, 3600)
     assert found is not None
     return found
 

@@ -21,7 +21,7 @@ from harness.domain.operations.access import key_hash
 from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
 from harness.domain.reliability.breaker import BreakerPolicy
 from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.keep_warm import KeepWarm, draw
+from harness.domain.routing.keep_warm import KeepWarm, draw_keep_warm
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import (
     Arm,
@@ -316,7 +316,7 @@ def warm_key(route: str, target: str) -> bytes:
     found = (
         f"u{number}"
         for number in range(10_000)
-        if draw(
+        if draw_keep_warm(
             f"header:u{number}",
             route=route,
             day=NOW.date(),

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from harness.control.canary import driver, operations
 from harness.control.operations import alerts, keys
 from harness.control.proposals import approvals, four_eyes, submission
-from harness.domain.canary.rollout import BY_HAND, Signal
+from harness.domain.canary.rollout import MANUAL_SIGNALS, RolloutSignal
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound, SignatureInvalid
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import Alert, AlertKind
-from harness.domain.operations.principals import LOCAL, OPERATOR
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.store.schema.operations import principal as principals
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import (
@@ -91,10 +91,10 @@ def test_nobody_approves_with_a_key_that_he_created(world: SmallInstallation) ->
 
     submission.approve_proposal(world.context(), ben, made.id)
     world.turn()
-    assert world.get(made.id).phase is Phase.CANARY
+    assert world.get(made.id).phase is ProposalPhase.CANARY
     for sham in (ann, zoe, kim):
         with pytest.raises(NotAllowed, match="promote"):
-            operations.operate(world.context(), sham, "chat", Signal.PROMOTE, "now")
+            operations.operate(world.context(), sham, "chat", RolloutSignal.PROMOTE, "now")
 
 
 def test_nobody_becomes_two_people_by_what_is_written_of_him_in_the_database(
@@ -120,25 +120,30 @@ def test_nobody_becomes_two_people_by_what_is_written_of_him_in_the_database(
         person(world, "her other one", Role.APPROVER, principal="zoe")
 
 
-def in_reach_of(world: SmallInstallation, signal: Signal, *, alone: bool = False) -> Actor:
+def in_reach_of(
+    world: SmallInstallation, signal: RolloutSignal, *, alone: bool = False
+) -> Actor:
     """A canary of ann's that an approver could move so. Returns ann, an approver too."""
-    ends = replace(CANARY, bake_s=60.0) if signal is Signal.FINISH else CANARY
+    ends = replace(CANARY, bake_s=60.0) if signal is RolloutSignal.FINISH else CANARY
     world.policy = replace(POLICY, canary=ends, self_approval=alone)
     made = world.until_decided(world.propose("sim/better").id)
-    assert made.phase is Phase.CANARY
-    before = {Signal.FINISH: Signal.PROMOTE, Signal.RESUME: Signal.PAUSE}.get(signal)
+    assert made.phase is ProposalPhase.CANARY
+    before = {
+        RolloutSignal.FINISH: RolloutSignal.PROMOTE,
+        RolloutSignal.RESUME: RolloutSignal.PAUSE,
+    }.get(signal)
     if before is not None:
         operations.operate(world.context(), BEN, "chat", before, "a drill")
     return replace(BEN, name=ANN.name, principal=ANN.principal)
 
 
-@pytest.mark.parametrize("signal", sorted(BY_HAND))
+@pytest.mark.parametrize("signal", sorted(MANUAL_SIGNALS))
 def test_a_proposer_holds_or_ends_the_own_canary_and_never_moves_it_on(
-    world: SmallInstallation, signal: Signal
+    world: SmallInstallation, signal: RolloutSignal
 ) -> None:
     ann = in_reach_of(world, signal)
     ctx = world.context()
-    if signal in (Signal.PAUSE, Signal.ABORT):
+    if signal in (RolloutSignal.PAUSE, RolloutSignal.ABORT):
         operations.operate(ctx, ann, "chat", signal, "a drill")
         return
     with world.store.read() as tx:
@@ -150,9 +155,9 @@ def test_a_proposer_holds_or_ends_the_own_canary_and_never_moves_it_on(
     operations.operate(ctx, BEN, "chat", signal, "a drill")
 
 
-@pytest.mark.parametrize("signal", sorted(BY_HAND))
+@pytest.mark.parametrize("signal", sorted(MANUAL_SIGNALS))
 def test_a_policy_may_say_that_one_person_is_enough_for_each_move(
-    world: SmallInstallation, signal: Signal
+    world: SmallInstallation, signal: RolloutSignal
 ) -> None:
     ann = in_reach_of(world, signal, alone=True)
     operations.operate(world.context(), ann, "chat", signal, "a drill")
@@ -161,16 +166,16 @@ def test_a_policy_may_say_that_one_person_is_enough_for_each_move(
 def test_a_proposer_does_not_acknowledge_the_routers_faults_in_the_own_canary(
     world: SmallInstallation,
 ) -> None:
-    ann = in_reach_of(world, Signal.ADVANCE)
+    ann = in_reach_of(world, RolloutSignal.ADVANCE)
     ctx, kind = world.context(), AlertKind.INTERNAL_ERROR
     with world.store.write() as tx:
         about = driver.live(tx, "chat").id
         key, now = f"{kind.value}:{about}", world.clock.now()
         tx.alerts.tell([Alert(kind, "route chat", key, "it failed", "a.py:7", now, "w1")])
     with pytest.raises(NotAllowed, match="cannot resume"):
-        operations.operate(ctx, ann, "chat", Signal.RESUME, "nothing to see")
+        operations.operate(ctx, ann, "chat", RolloutSignal.RESUME, "nothing to see")
     assert alerts.is_open(ctx, kind, about)
-    operations.operate(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
+    operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, "a known bug, mended")
     assert not alerts.is_open(ctx, kind, about)
 
 
@@ -235,7 +240,7 @@ def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: SmallInstalla
             assert remark.startswith(start)
             assert remark.endswith("before by local")
         world.turn()
-        operations.operate(world.context(), old, "chat", Signal.ABORT, "a drill")
+        operations.operate(world.context(), old, "chat", RolloutSignal.ABORT, "a drill")
 
 
 def test_the_operator_who_created_the_proposers_key_is_named_when_he_approves(
@@ -244,7 +249,7 @@ def test_the_operator_who_created_the_proposers_key_is_named_when_he_approves(
     made = waiting(world, person(world, "ann", Role.PROPOSER))
     submission.approve_proposal(world.context(), OPERATOR, made.id)
     (shown,) = approvals.list_approvals(world.context(), made.id)
-    assert (shown.principal, shown.key) == (LOCAL.id, None)
+    assert (shown.principal, shown.key) == (LOCAL_PRINCIPAL.id, None)
     (remark,) = shown.remarks
     assert "local, who approved it, had a hand in that key" in remark
 

@@ -19,8 +19,8 @@ from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.proposal import Phase, Proposal
-from harness.gate.offline.verdicts import recompute
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.gate.offline.verdicts import replay_verdict
 from tests.support.control.control_plane import block_of
 from tests.support.site.processes import Site, kill_nine, site
 
@@ -80,14 +80,14 @@ def disturb(place: Site, installation: Installation, rng: random.Random, kills: 
 
 
 def assert_whole(installation: Installation, ended: Proposal) -> None:
-    assert ended.phase is Phase.PROMOTED, ended.closed_because
+    assert ended.phase is ProposalPhase.PROMOTED, ended.closed_because
     table = routes.load_table(installation.context)
     assert table.routes["support"].incumbent == ended.candidate
     assert table.routes["support"].canary is None
     with installation.store.read() as tx:
         verdicts = tx.verdicts.of(ended.id)
         assert len(verdicts) == 1
-        assert recompute(verdicts[0]) == verdicts[0]
+        assert replay_verdict(verdicts[0]) == verdicts[0]
         assert tx.audit.first_break() is None
         for run in tx.runs.list():
             asked = [(s.item, s.epoch) for s in tx.runs.samples(run.id)]

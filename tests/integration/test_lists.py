@@ -13,7 +13,7 @@ from dashboard.text import html
 from harness.api.app import PREFIX, documented_answers
 from harness.control.proposals import submission
 from harness.domain.errors import SignatureInvalid
-from harness.domain.pagination import INVALID, Page
+from harness.domain.pagination import INVALID_ROWS_HINT, Page
 from tests.support.control.control_plane import BEN
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.management_api import Door
@@ -78,7 +78,7 @@ def test_a_forged_proposal_is_named_in_every_list_and_hides_no_other(
     cli: CommandLine,
 ) -> None:
     bad, good = forged(cli)
-    said = f"proposal {bad}: {INVALID}"
+    said = f"proposal {bad}: {INVALID_ROWS_HINT}"
 
     for words in (("proposal", "list"), ("proposal", "list", "--json")):
         done = cli.run(*words)
@@ -105,7 +105,7 @@ def test_a_forged_verdict_is_marked_where_its_proposal_is_listed(cli: CommandLin
     with owned(cli.world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
         db.execute(sa.text("UPDATE verdict SET reason = 'so they say'"))
 
-    assert INVALID in cli.text("proposal", "list")
+    assert INVALID_ROWS_HINT in cli.text("proposal", "list")
     [row] = queries.proposals(cli.world.context())
     assert (row.proposal.id, row.verdict) == (made.id, None)
 
@@ -120,7 +120,7 @@ def test_a_forged_route_is_named_where_routes_are_listed_and_hides_no_other(
 
     done = cli.run("route", "list")
     assert "good" in done.stdout
-    assert f"route_version chat/1: {INVALID}" in done.stderr
+    assert f"route_version chat/1: {INVALID_ROWS_HINT}" in done.stderr
     door = Door(cli.world)
     for path in ("/routes", "/overview"):
         answer = door.send("GET", path).json()
@@ -137,8 +137,8 @@ def test_a_forged_principal_is_marked_beside_their_keys(cli: CommandLine) -> Non
         db.execute(sa.text("UPDATE principal SET kind = 'service' WHERE name = 'vera'"))
 
     names = {each["name"]: each["principal_name"] for each in cli.json("key", "list")}
-    assert names["vera"] == INVALID
-    assert INVALID not in {name for key, name in names.items() if key != "vera"}
+    assert names["vera"] == INVALID_ROWS_HINT
+    assert INVALID_ROWS_HINT not in {name for key, name in names.items() if key != "vera"}
 
 
 def test_pages_of_the_terminal_and_of_the_api_end_in_a_cursor(cli: CommandLine) -> None:

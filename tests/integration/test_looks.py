@@ -15,12 +15,12 @@ from harness.control.routing import routes, targets
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import Sample, SuitePlan
 from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.policy import Policy, Spend
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.proposals.policy import AlphaSpending, Policy
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, RequestPatch, Target
 from harness.domain.settings import SuiteSettings, TargetSeed
-from harness.gate.text.sentences import spending
+from harness.gate.text.sentences import spending_text
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from tests.support.control.control_plane import ANN, POLICY, SECRET, SmallInstallation, answer
@@ -37,7 +37,7 @@ def wish(candidate: str = "sim/worse", route: str = "chat", **more: str) -> Prop
     return ProposalRequest(route, candidate, "a test", **more)  # type: ignore[arg-type]  # names only
 
 
-def spends(spend: Spend) -> Policy:
+def spends(spend: AlphaSpending) -> Policy:
     return replace(POLICY, gate=replace(POLICY.gate, spend=spend))
 
 
@@ -48,14 +48,14 @@ def plan_of(proposal: Proposal) -> SuitePlan:
 @pytest.mark.parametrize(
     ("spend", "alphas"),
     [
-        (Spend.FIRST_FULL, (0.05, 0.05 / 6, 0.05 / 12)),
-        (Spend.HARMONIC, (0.025, 0.05 / 6, 0.05 / 12)),
-        (Spend.SQUARE, (0.030396, 0.007599, 0.003377)),
-        (Spend.NONE, (0.05, 0.05, 0.05)),
+        (AlphaSpending.FIRST_FULL, (0.05, 0.05 / 6, 0.05 / 12)),
+        (AlphaSpending.HARMONIC, (0.025, 0.05 / 6, 0.05 / 12)),
+        (AlphaSpending.SQUARE, (0.030396, 0.007599, 0.003377)),
+        (AlphaSpending.NONE, (0.05, 0.05, 0.05)),
     ],
 )
 def test_each_look_gets_the_alpha_of_its_rule(
-    world: SmallInstallation, spend: Spend, alphas: tuple[float, ...]
+    world: SmallInstallation, spend: AlphaSpending, alphas: tuple[float, ...]
 ) -> None:
     world.policy = spends(spend)
 
@@ -186,10 +186,10 @@ def test_aliases_that_answer_with_one_name_have_one_first_look_together(
     first = decided(plain_world, wish("sim/alias-1"))
     second = decided(plain_world, wish("sim/alias-2"))
 
-    assert (plan_of(second).look, second.phase) == (1, Phase.REJECTED)
+    assert (plan_of(second).look, second.phase) == (1, ProposalPhase.REJECTED)
     assert f"looks at colours before it were 1 ({first.id})" in second.closed_because
     third = decided(plain_world, wish("sim/alias-2"))
-    assert (plan_of(third).look, third.phase) == (3, Phase.CANARY)
+    assert (plan_of(third).look, third.phase) == (3, ProposalPhase.CANARY)
 
 
 def test_two_proposals_of_one_model_at_once_are_charged_in_their_order(
@@ -205,7 +205,7 @@ def test_two_proposals_of_one_model_at_once_are_charged_in_their_order(
     )
 
     assert plan_of(plain_world.until_decided(second.id)).look == 2
-    assert plain_world.get(first.id).phase is Phase.CANARY
+    assert plain_world.get(first.id).phase is ProposalPhase.CANARY
 
 
 RESPELLED: dict[str, Callable[[SuiteSettings], SuiteSettings]] = {
@@ -315,7 +315,7 @@ def test_a_proposal_that_is_measured_again_redraws_no_answer(
         plain_world.turn()
 
     after = plain_world.get(proposal.id)
-    assert after.phase is Phase.CANARY, after.closed_because
+    assert after.phase is ProposalPhase.CANARY, after.closed_because
     assert not set(before) & set(asked)
     assert before.items() <= scores(plain_world, after).items()
     assert plan_of(after).look == 1
@@ -403,5 +403,5 @@ def test_the_preview_shows_the_look_that_the_proposal_will_get(
     ],
 )
 def test_words_name_the_look_and_what_is_promised(look: int, spend: str, said: str) -> None:
-    assert said in spending(look, 0.05, spend)
-    assert bool(spending(look, 0.05, spend)) is bool(spend)
+    assert said in spending_text(look, 0.05, spend)
+    assert bool(spending_text(look, 0.05, spend)) is bool(spend)

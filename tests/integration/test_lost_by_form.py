@@ -24,7 +24,7 @@ from harness.domain.proposals.policy import GatePolicy, Policy
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings, TargetSeed
-from harness.gate.offline.format_remedies import in_json_mode, patched
+from harness.gate.offline.format_remedies import patch_candidate, with_json_mode
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from tests.support.control.control_plane import ANN, SECRET, SmallInstallation
@@ -174,7 +174,7 @@ def test_the_remedy_as_a_request_patch_makes_another_target_that_passes(
     found = sitting(tmp_path, suite, better)
     compared = found.compared("sim/better")
     lost = the_loss(compared)
-    mended = patched(compared.candidate, lost.remedy)
+    mended = patch_candidate(compared.candidate, lost.remedy)
     assert mended.id == lost.mends[0].target
     ctx = found.world.context()
     seed = TargetSeed(mended.provider, mended.model, mended.parameters, mended.request_patch)
@@ -193,7 +193,7 @@ def test_a_response_format_is_offered_where_it_helps_and_helps(tmp_path: Path) -
 
     found = sitting(tmp_path, "extraction", better)
     compared = found.compared("sim/better")
-    mended = in_json_mode(compared.candidate)
+    mended = with_json_mode(compared.candidate)
     assert [each.target for each in the_loss(compared).mends][1:] == [mended.id]
     seed = TargetSeed("sim", "better", {}, mended.request_patch)
     targets.add_target(found.world.context(), ANN, seed)

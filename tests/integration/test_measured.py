@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from harness.control.routing import scorecard, targets
-from harness.domain.canary.observation import Traffic
+from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import NotFound
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.target import Provider
@@ -35,7 +35,7 @@ def recorded(world: SmallInstallation, hours: float, **changes: Any) -> None:
             "cost_usd": 0.014,
             "latency_ms": {50: 50, 100: 50},
         }
-        tx.observations.append([], [Traffic(**{**fields, **changes})])
+        tx.observations.append([], [TrafficMinute(**{**fields, **changes})])
 
 
 def test_a_route_that_nobody_uses_shows_nothing_and_no_zero(world: SmallInstallation) -> None:

@@ -48,7 +48,7 @@ def test_the_settings_are_understood_and_the_count_is_right(tmp_path: Path) -> N
     (block,) = re.findall(r"```yaml\n(.*?)```", DOCS, flags=re.DOTALL)
     file = tmp_path / "swapgate.yaml"
     file.write_text(block, encoding="utf-8")
-    settings = config.load(file, {}, defaults=package_data.path("config/default.yaml"))
+    settings = config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
 
     assert len(settings.catalogue) == len(yaml.safe_load(block)["catalogue"])
     assert f"of {len(LitellmTable().catalogue())} models" in DOCS

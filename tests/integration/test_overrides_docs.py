@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.routing.overrides import SEEN_FIRST, RequestKind
+from harness.domain.routing.overrides import KIND_PRECEDENCE, RequestKind
 from tests.support.site.command_line import installed
 
 ROOT = Path(__file__).parents[2]
@@ -61,4 +61,4 @@ def test_doctor_names_what_the_file_no_longer_allows(
 def test_the_table_has_the_kinds_in_the_order_in_which_they_count() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", DOCS, flags=re.MULTILINE)
 
-    assert rows == [RequestKind.SUBAGENT, *SEEN_FIRST]
+    assert rows == [RequestKind.SUBAGENT, *KIND_PRECEDENCE]

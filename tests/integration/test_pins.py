@@ -16,13 +16,13 @@ from harness.control.proposals import comparison, evaluation, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain
 from harness.control.routing.fallback_chain import FallbackRequest
-from harness.domain.canary.rollout import RolloutState, Signal
+from harness.domain.canary.rollout import RolloutSignal, RolloutState
 from harness.domain.errors import ProofRefused, StaleEvidence
 from harness.domain.evals.pins import ServedModel, ServedPin, Sighting
 from harness.domain.evals.run import InfraError, Passed, Sample
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Target
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
@@ -57,7 +57,7 @@ def awaiting(world: SmallInstallation) -> Proposal:
 
 def in_canary(world: SmallInstallation) -> Proposal:
     found = world.until_decided(world.propose("sim/better").id)
-    assert found.phase is Phase.CANARY, found.closed_because
+    assert found.phase is ProposalPhase.CANARY, found.closed_because
     return found
 
 
@@ -106,7 +106,7 @@ def test_a_changed_suite_closes_what_waits_for_approval(
     world.turn()
 
     after = world.get(proposal.id)
-    assert after.phase is Phase.REJECTED
+    assert after.phase is ProposalPhase.REJECTED
     assert "is stale: colours changed" in after.closed_because
     assert PIECES[change] in after.closed_because
     shown = comparison.load_comparison(world.context(), proposal.id).standing
@@ -123,7 +123,7 @@ def test_another_model_behind_either_alias_closes_what_waits_for_approval(
     world.turn()
 
     after = world.get(proposal.id)
-    assert after.phase is Phase.REJECTED
+    assert after.phase is ProposalPhase.REJECTED
     assert "serves other-2026" in after.closed_because
 
 
@@ -141,14 +141,14 @@ def test_a_canary_whose_suite_changed_goes_no_further_until_it_is_put_back(
         paused = tx.rollouts.get(proposal.rollout or "")
     assert (paused.state, paused.step) == (RolloutState.PAUSED, 0)
     with pytest.raises(ProofRefused, match="stale"):
-        operations.operate(world.context(), BEN, "chat", Signal.RESUME, "a drill")
+        operations.operate(world.context(), BEN, "chat", RolloutSignal.RESUME, "a drill")
 
     world.suites["colours"] = before
-    operations.operate(world.context(), BEN, "chat", Signal.RESUME, "put back")
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.RESUME, "put back")
     for _ in range(40):
         world.feed(blocks=4)
         world.turn()
-    assert world.get(proposal.id).phase is Phase.PROMOTED
+    assert world.get(proposal.id).phase is ProposalPhase.PROMOTED
 
 
 def test_a_verdict_that_expires_during_its_canary_promotes_nobody(
@@ -165,7 +165,7 @@ def test_a_verdict_that_expires_during_its_canary_promotes_nobody(
         assert tx.routing.route("chat").incumbent == proposal.incumbent  # type: ignore[union-attr]
     assert rollout.state is RolloutState.PAUSED
     with pytest.raises(ProofRefused, match="is expired"):
-        operations.operate(world.context(), BEN, "chat", Signal.RESUME, "a drill")
+        operations.operate(world.context(), BEN, "chat", RolloutSignal.RESUME, "a drill")
 
 
 @pytest.mark.req("F3")
@@ -177,7 +177,7 @@ def test_an_alias_that_is_repointed_in_mid_canary_is_rolled_back(
     world.turn()
 
     after = world.get(proposal.id)
-    assert after.phase is Phase.ROLLED_BACK
+    assert after.phase is ProposalPhase.ROLLED_BACK
     assert "serves other-2026" in after.closed_because
     with world.store.read() as tx:
         kinds = [each.kind for each in tx.alerts.list()]
@@ -200,13 +200,13 @@ def test_an_alias_that_changes_in_mid_run_is_measured_anew(world: SmallInstallat
         first = tx.verdicts.get(proposal.verdict or "")
     assert isinstance(first, InfraError)
     assert "that is no one measurement" in first.reason
-    assert proposal.phase is Phase.EVALUATING
+    assert proposal.phase is ProposalPhase.EVALUATING
 
     world.clock.advance(world.policy.gate.infra_pause_s)
     for _ in range(4):
         world.turn()
     after = world.get(proposal.id)
-    assert after.phase is Phase.CANARY, after.closed_because
+    assert after.phase is ProposalPhase.CANARY, after.closed_because
     with world.store.read() as tx:
         second = tx.verdicts.get(after.verdict or "")
     assert isinstance(second, Passed)
@@ -233,7 +233,7 @@ def test_the_policy_says_whether_a_build_counts(
     world.served = lambda target, item: ServedModel(target.model, f"fp_{item.id[-1]}")
     after = world.until_decided(world.propose("sim/better").id)
 
-    assert (after.phase is Phase.CANARY) is opens
+    assert (after.phase is ProposalPhase.CANARY) is opens
 
 
 @pytest.mark.parametrize("piece", ["suite_digest", "target", "order_seed", "epochs"])
@@ -288,7 +288,7 @@ def test_scores_of_a_candidate_that_was_replaced_in_mid_run_are_not_asked_for_ag
     asked = renaming(world, "better")
     proposal = world.until_decided(world.propose("sim/better").id)
 
-    assert proposal.phase is Phase.REJECTED
+    assert proposal.phase is ProposalPhase.REJECTED
     assert "better-1, better-2" in proposal.closed_because
     assert len(asked) == len(set(asked))
     again = submission.create_proposal(
@@ -307,7 +307,7 @@ def test_an_incumbent_that_was_replaced_in_mid_run_is_measured_anew_alone(
     for _ in range(4):
         world.turn()
 
-    assert world.get(proposal.id).phase is Phase.CANARY
+    assert world.get(proposal.id).phase is ProposalPhase.CANARY
     candidate = [each for each in asked if each.startswith("better")]
     assert len(candidate) == len(set(candidate))
 

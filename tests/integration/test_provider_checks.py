@@ -16,7 +16,7 @@ from harness.control.providers.registry import ProviderChange
 from harness.control.routing import targets
 from harness.control.serialize import to_plain
 from harness.domain.operations.access import SYSTEM
-from harness.domain.providers.probe import FindingStatus, Heard, Subject
+from harness.domain.providers.probe import ProbeReply, ProbeStatus, ProbeSubject
 from harness.domain.routing.target import Provider
 from harness.domain.settings import TargetSeed
 from harness.ports import ProviderDoor
@@ -53,12 +53,12 @@ def test_every_provider_is_asked_and_each_finding_named(
     found = {each.provider: each for each in checks.run_check(ctx).providers}
 
     assert {e.subject: e.status for e in found["gone"].findings} == {
-        Subject.REACHABLE: FindingStatus.FAIL
+        ProbeSubject.REACHABLE: ProbeStatus.FAIL
     }
-    assert [e.subject for e in found["groq"].findings] == [Subject.KEY]
+    assert [e.subject for e in found["groq"].findings] == [ProbeSubject.KEY]
     assert "credential set groq" in found["groq"].findings[0].next_step
     reachable, key, *_ = found["sim"].findings
-    assert (reachable.status, key.status) == (FindingStatus.OK, FindingStatus.OK)
+    assert (reachable.status, key.status) == (ProbeStatus.OK, ProbeStatus.OK)
 
 
 def test_a_stream_is_followed_to_its_first_content_and_no_further(sim: str) -> None:
@@ -137,7 +137,7 @@ def test_an_odd_first_line_is_shown_without_what_was_sent() -> None:
 
 
 def test_looking_again_within_a_minute_asks_nobody(world: SmallInstallation) -> None:
-    door = ScriptedProviderProbe(lambda *_: Heard(200, 0.01, b"{}", first_s=0.02))
+    door = ScriptedProviderProbe(lambda *_: ProbeReply(200, 0.01, b"{}", first_s=0.02))
     ctx = with_door(world, door)
     first = checks.load_last_check(ctx)
     assert first.ok
@@ -158,7 +158,7 @@ Make = Callable[[Provider], ProviderDoor]
     [
         lambda: HttpProviderProbe(SystemClock()),
         lambda: ScriptedProviderProbe(
-            lambda *_: Heard(None, 0.0, error="http://127.0.0.1:1/v1 does not answer")
+            lambda *_: ProbeReply(None, 0.0, error="http://127.0.0.1:1/v1 does not answer")
         ),
     ],
     ids=["http", "scripted"],

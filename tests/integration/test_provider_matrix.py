@@ -13,9 +13,9 @@ from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.providers.matrix import COLUMNS, Ability, abilities
-from harness.domain.providers.probe import Heard
-from harness.domain.routing.capabilities import UNKNOWN, Capabilities
+from harness.domain.providers.matrix import COLUMNS, Ability, model_abilities
+from harness.domain.providers.probe import ProbeReply
+from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities
 from harness.domain.routing.target import Price, Provider
 from harness.domain.settings import TargetSeed
 from harness.runtime.encryption import FernetCipher, new_key
@@ -36,7 +36,7 @@ GPT = CatalogueEntry(
 
 
 def test_what_is_known_is_said_and_what_is_not_is_unknown() -> None:
-    found = abilities(PROVIDER_KINDS["openai"], UNKNOWN, GPT, GPT.price)
+    found = model_abilities(PROVIDER_KINDS["openai"], UNKNOWN_CAPABILITIES, GPT, GPT.price)
     assert list(found) == list(COLUMNS)
     assert (found["chat"], found["vision"], found["stream"]) == (YES, NO, OPEN)
     assert (found["caching"], found["thinking"]) == (YES, YES)
@@ -44,14 +44,14 @@ def test_what_is_known_is_said_and_what_is_not_is_unknown() -> None:
 
 def test_the_registrys_word_wins_over_the_catalogues() -> None:
     own = Capabilities(tools=False)
-    found = abilities(PROVIDER_KINDS["openai"], own, GPT, None)
+    found = model_abilities(PROVIDER_KINDS["openai"], own, GPT, None)
     assert found["tools"] is NO
     assert found["parallel_tools"] is OPEN
     assert found["caching"] is OPEN
 
 
 def test_what_the_kind_does_not_serve_no_model_can_do() -> None:
-    found = abilities(PROVIDER_KINDS["groq"], UNKNOWN, None, None)
+    found = model_abilities(PROVIDER_KINDS["groq"], UNKNOWN_CAPABILITIES, None, None)
     assert (found["chat"], found["embeddings"]) == (OPEN, NO)
 
 
@@ -86,10 +86,10 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
 
 
 def test_health_is_what_was_found_last(world: SmallInstallation) -> None:
-    def answer(provider: Provider, _key: str, _path: str) -> Heard:
+    def answer(provider: Provider, _key: str, _path: str) -> ProbeReply:
         if provider.name == "gone":
-            return Heard(None, 5.0, error="no answer")
-        return Heard(200, 0.1, b"{}", first_s=0.2)
+            return ProbeReply(None, 5.0, error="no answer")
+        return ProbeReply(200, 0.1, b"{}", first_s=0.2)
 
     ctx = replace(world.context(), door=ScriptedProviderProbe(answer))
     registry.change_provider(
@@ -108,7 +108,7 @@ def test_health_is_what_was_found_last(world: SmallInstallation) -> None:
 def test_what_failed_with_a_key_that_was_replaced_says_nothing_any_more(
     world: SmallInstallation,
 ) -> None:
-    door = ScriptedProviderProbe(lambda *_: Heard(401, 0.1))
+    door = ScriptedProviderProbe(lambda *_: ProbeReply(401, 0.1))
     ctx = replace(world.context(), door=door, cipher=FernetCipher([new_key()].copy))
     credentials.put_credential(
         ctx, SYSTEM, "sim", CredentialChange(value="sk-of-old-0123456789")

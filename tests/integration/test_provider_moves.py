@@ -14,10 +14,10 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.providers import credentials, registry
 from harness.control.providers.registry import ProviderChange
 from harness.control.routing import seed, targets
-from harness.domain.canary.rollout import RolloutState, Signal
+from harness.domain.canary.rollout import RolloutSignal, RolloutState
 from harness.domain.errors import InputError, ProofRefused
 from harness.domain.operations.access import Actor, Role
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.providers.headers import check_headers
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import ControlSettings, RouterSettings, Settings, UiSettings
@@ -49,7 +49,7 @@ def move(
 
 def in_canary(world: SmallInstallation) -> Proposal:
     made = world.until_decided(world.propose().id)
-    assert made.phase is Phase.CANARY
+    assert made.phase is ProposalPhase.CANARY
     return made
 
 
@@ -76,12 +76,12 @@ def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(
         event = next(e for e in tx.audit.tail() if e.action == "canary.pause")
     for told in (event.details["reason"], driver.look(world.context(), rollout).reason):
         assert "provider sim was moved by eve" in str(told)
-    for signal in (Signal.RESUME, Signal.ADVANCE, Signal.PROMOTE):
+    for signal in (RolloutSignal.RESUME, RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
         with pytest.raises(ProofRefused, match="sim was moved by eve"):
             operations.operate(world.context(), BEN, "chat", signal, "go on")
-    operations.operate(world.context(), BEN, "chat", Signal.ABORT, "measure it again")
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "measure it again")
     again = world.until_decided(world.propose("sim/good").id)
-    assert again.phase is Phase.CANARY
+    assert again.phase is ProposalPhase.CANARY
 
 
 def test_what_waits_for_an_approval_is_proof_no_more(world: SmallInstallation) -> None:
@@ -102,12 +102,12 @@ def test_what_was_measured_half_before_is_rejected_and_the_next_is_measured_anew
     move(world)
     decided = world.until_decided(made.id)
     world.turn()
-    assert world.get(made.id).phase is Phase.REJECTED
+    assert world.get(made.id).phase is ProposalPhase.REJECTED
     assert "sim was moved" in world.get(made.id).closed_because
 
     world.clock.advance(1)
     again = world.until_decided(world.propose().id)
-    assert again.phase is Phase.CANARY
+    assert again.phase is ProposalPhase.CANARY
     assert again.runs["colours"].incumbent != decided.runs["colours"].incumbent
 
 
@@ -254,7 +254,7 @@ def test_a_policy_of_one_person_is_held_as_well(world: SmallInstallation) -> Non
     move(world)
     world.turn()
     with pytest.raises(ProofRefused):
-        operations.operate(world.context(), BEN, "chat", Signal.RESUME, "go on")
+        operations.operate(world.context(), BEN, "chat", RolloutSignal.RESUME, "go on")
 
 
 def test_what_is_measured_again_after_a_move_is_another_look(world: SmallInstallation) -> None:
@@ -269,5 +269,5 @@ def test_what_is_measured_again_after_a_move_is_another_look(world: SmallInstall
     move(world)
     world.clock.advance(world.policy.gate.infra_pause_s)
     world.turn()
-    assert world.get(made.id).phase is Phase.REJECTED
+    assert world.get(made.id).phase is ProposalPhase.REJECTED
     assert "provider sim was moved" in world.get(made.id).closed_because

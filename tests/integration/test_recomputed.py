@@ -15,12 +15,12 @@ from harness.control.operations import listings, tampering
 from harness.control.proposals import submission
 from harness.control.routing import fallback_chain
 from harness.control.routing.fallback_chain import FallbackRequest
-from harness.domain.canary.rollout import Rollout, RolloutState, Signal
+from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.errors import EvidenceMismatch, ProofRefused
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.row_signatures import KeyPurpose
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Target
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
@@ -152,7 +152,7 @@ CHANGES = (
 
 def in_canary(world: SmallInstallation) -> Proposal:
     proposal = world.until_decided(world.propose("sim/better").id)
-    assert proposal.phase is Phase.CANARY
+    assert proposal.phase is ProposalPhase.CANARY
     return proposal
 
 
@@ -178,7 +178,7 @@ def test_a_canary_whose_evidence_changed_goes_back_before_its_next_step(
         sql_world.turn()
 
     assert rollout(sql_world, proposal).state is RolloutState.ROLLED_BACK
-    assert sql_world.get(proposal.id).phase is Phase.ROLLED_BACK
+    assert sql_world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
     assert told(sql_world) or change is unreadable
     with sql_world.store.read() as tx:
         route = tx.routing.route("chat")
@@ -220,7 +220,7 @@ def test_a_proposal_is_held_whose_evidence_changed_while_it_waited(
 ) -> None:
     after = tampered_while_it_waited(sql_world, intruder, change)
 
-    assert (after.phase, after.rollout) == (Phase.AWAITING_APPROVAL, None)
+    assert (after.phase, after.rollout) == (ProposalPhase.AWAITING_APPROVAL, None)
     found = listings.list_alerts(sql_world.context(), open_only=True)
     assert AlertKind.STATE_UNRECORDED in {each.kind for each in found}
 
@@ -237,7 +237,7 @@ def test_no_canary_opens_on_evidence_that_changed_together_with_the_log(
 
     after = tampered_while_it_waited(sql_world, intruder, change)
 
-    assert after.phase is Phase.REJECTED
+    assert after.phase is ProposalPhase.REJECTED
     if change is unreadable:
         assert "cannot be read" in after.closed_because
     else:
@@ -268,14 +268,14 @@ def test_wrong_answers_that_are_deleted_while_a_run_is_on_are_not_asked_again(
         sql_world.clock.advance(10)
 
     after = sql_world.get(proposal.id)
-    assert (after.phase, after.verdict) == (Phase.EVALUATING, None)
+    assert (after.phase, after.verdict) == (ProposalPhase.EVALUATING, None)
     assert max(asked.values()) == 1
     assert told(sql_world, AlertKind.STATE_UNRECORDED)
 
 
-@pytest.mark.parametrize("signal", [Signal.PROMOTE, Signal.ADVANCE])
+@pytest.mark.parametrize("signal", [RolloutSignal.PROMOTE, RolloutSignal.ADVANCE])
 def test_a_person_cannot_go_on_with_evidence_that_changed(
-    sql_world: SmallInstallation, intruder: Intruder, signal: Signal
+    sql_world: SmallInstallation, intruder: Intruder, signal: RolloutSignal
 ) -> None:
     proposal = in_canary(sql_world)
     better_score(intruder, proposal)

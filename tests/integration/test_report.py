@@ -28,7 +28,7 @@ from harness.control.proposals.format_failures import find_format_failures
 from harness.control.proposals.gate_run import ComparisonRequest
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
-from harness.domain.canary.observation import Traffic
+from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import NotFound
 from harness.domain.evals.run import Claim, Sample, SuitePlan, SuiteRole
 from harness.domain.operations.access import SYSTEM
@@ -225,7 +225,7 @@ def example(tmp_path: Path) -> tuple[SmallInstallation, Proposal]:
 def a_fortnight_of_traffic(world: SmallInstallation, incumbent: str) -> None:
     """42,000 requests of 400 input and 60 output tokens, at $2.50 and $10 per million."""
     requests = 42_000
-    recorded = Traffic(
+    recorded = TrafficMinute(
         route="support",
         minute=world.clock.now() - timedelta(days=14),
         worker="w",
@@ -346,7 +346,7 @@ def registered_anew(world: SmallInstallation, tmp_path: Path, command: str) -> P
     with world.store.read() as tx:
         providers = tx.providers.all()
     home, defaults = {"SWAPGATE__HOME": str(tmp_path)}, package_data.path("config/default.yaml")
-    shipped_ones = config.load(None, home, defaults=defaults)
+    shipped_ones = config.load_settings(None, home, defaults=defaults)
     settings = replace(shipped_ones, providers=providers)
     ctx = world.context(MemoryStore(secret=SECRET, clock=world.clock))
     return standalone.register_comparison(ctx, SYSTEM, settings, question_of(command))

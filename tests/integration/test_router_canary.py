@@ -8,9 +8,9 @@ from pathlib import Path
 import openai
 import pytest
 
-from harness.domain.canary.guardrails import ErrorTally, Guardrail, Split
-from harness.domain.canary.observation import Traffic, UnitRule
-from harness.domain.proposals.policy import Unit
+from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail
+from harness.domain.canary.observation import TrafficMinute, UnitRule
+from harness.domain.proposals.policy import ExposureUnit
 from harness.domain.routing.table import RouteSettings
 from router.upstream.scripted import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
@@ -84,7 +84,7 @@ def all_canary(upstream: Upstream, tmp_path: Path) -> Iterator[World]:
     upstream.asked.clear()
     upstream.turns.clear()
     settings = RouteSettings(total_timeout_s=3.0)
-    rule = UnitRule(block_size=1, unit=Unit.REQUEST)
+    rule = UnitRule(block_size=1, unit=ExposureUnit.REQUEST)
     first = snapshot(upstream.url, weight_bps=10_000, settings=settings, rule=rule)
     with running_router(first, tmp_path) as world:
         yield world
@@ -113,7 +113,7 @@ def stream(client: openai.OpenAI) -> str:
     return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
 
-def only_row(world: World) -> Traffic:
+def only_row(world: World) -> TrafficMinute:
     (row,) = world.wait_for_traffic(1)
     return row
 
@@ -164,7 +164,7 @@ def test_a_block_says_which_error_the_canary_was_charged_with(
 
     assert charged_units(all_canary) == (1, 1)
     (block,) = all_canary.store.blocks.values()
-    assert block.counts[Guardrail.ERRORS] == ErrorTally(1, 1, 1, 1, {name: Split(1, 1)})
+    assert block.counts[Guardrail.ERRORS] == ErrorTally(1, 1, 1, 1, {name: ArmSplit(1, 1)})
 
 
 @pytest.mark.req("F4", "B8")

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from harness.domain.routing.kill_switch import (
-    Source,
-    Switch,
-    force_of,
-    parse_switches,
-    switches_of_file,
+    KillSwitch,
+    SwitchSource,
+    parse_environment_switches,
+    parse_file_switches,
+    parse_force,
 )
 from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
 from harness.domain.routing.target import Target
@@ -72,7 +72,7 @@ class Asked:
     async def of(
         self,
         found: Snapshot,
-        standing: Sequence[Switch] = (),
+        standing: Sequence[KillSwitch] = (),
         classes: Any = CLEARED,
         times: int = 1,
     ) -> tuple[int, bytes]:
@@ -155,18 +155,20 @@ async def test_nobody_is_kept_warm_with_what_he_may_not_see(asked: Asked) -> Non
     assert asked.models == {"m-own": 100}
 
 
-def by_hand(force: str, *, source: Source, of_route: str | None = None) -> Switch:
-    return Switch("sw", of_route, force_of(force), "a drill", "ada", AT, None, source)
+def by_hand(force: str, *, source: SwitchSource, of_route: str | None = None) -> KillSwitch:
+    return KillSwitch("sw", of_route, parse_force(force), "a drill", "ada", AT, None, source)
 
 
 SWITCHES = {
-    "command line": [by_hand("provider:away", source=Source.CLI)],
-    "api, one route": [by_hand(f"target:{AWAY.id}", source=Source.REST, of_route="support")],
-    "SWAPGATE_FORCE provider": parse_switches("provider:away", AT),
-    "SWAPGATE_FORCE target": parse_switches(f"target:{AWAY.id}", AT),
-    "SWAPGATE_FORCE name": parse_switches(f"target:{AWAY.name}", AT),
-    "SWAPGATE_FORCE route": parse_switches("support=provider:away", AT),
-    "file": switches_of_file(["provider:away", f"support=target:{AWAY.id}"], AT),
+    "command line": [by_hand("provider:away", source=SwitchSource.CLI)],
+    "api, one route": [
+        by_hand(f"target:{AWAY.id}", source=SwitchSource.REST, of_route="support")
+    ],
+    "SWAPGATE_FORCE provider": parse_environment_switches("provider:away", AT),
+    "SWAPGATE_FORCE target": parse_environment_switches(f"target:{AWAY.id}", AT),
+    "SWAPGATE_FORCE name": parse_environment_switches(f"target:{AWAY.name}", AT),
+    "SWAPGATE_FORCE route": parse_environment_switches("support=provider:away", AT),
+    "file": parse_file_switches(["provider:away", f"support=target:{AWAY.id}"], AT),
 }
 
 

@@ -10,8 +10,8 @@ import openai
 import pytest
 
 from harness.domain.operations.access import key_hash
-from harness.domain.proposals.policy import Step
-from harness.domain.routing.route_changes import Abort, RaiseWeight
+from harness.domain.proposals.policy import CanaryStep
+from harness.domain.routing.route_changes import AbortCanary, RaiseWeight
 from harness.runtime.clock import SystemClock
 from harness.store.sql import SqlStore
 from tests.support.providers.scripted_upstream import (
@@ -39,7 +39,7 @@ def store(database_url: str, upstream: Upstream) -> Iterator[SqlStore]:
     with closing(
         SqlStore(database_url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)
     ) as store:
-        steps = (Step(100, 10), Step(10_000, 10, certify=True))
+        steps = (CanaryStep(100, 10), CanaryStep(10_000, 10, certify=True))
         canary = replace(records.POLICY.canary, steps=steps)
         records.seeded(store, replace(records.POLICY, canary=canary))
         with store.write() as tx:
@@ -87,7 +87,7 @@ def test_a_canary_comes_fails_is_charged_and_goes_without_a_restart(
 
         with store.write() as tx:
             arrived_at = tx.routing.commit(
-                Abort(ROUTE, "ro_1"), expected_version=3, actor="a", reason="r", now=NOW
+                AbortCanary(ROUTE, "ro_1"), expected_version=3, actor="a", reason="r", now=NOW
             )
         arrived(arrived_at)
         assert ask(url) == ("old", "incumbent")

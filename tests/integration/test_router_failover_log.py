@@ -10,7 +10,7 @@ import pytest
 from evals.sim import faults, server
 from evals.sim.simulator import Simulator
 from harness.domain.operations.access import key_hash
-from harness.domain.reliability.failover import user_hash
+from harness.domain.reliability.failover import hash_user
 from tests.support.router.router_process import ROUTE, Routed, ask, eventually, routed
 
 
@@ -51,7 +51,7 @@ def test_a_failure_is_found_again_by_the_users_id_and_the_breaker_is_seen(
 
         (event,) = failovers(world)
         secret = world.installation.secret
-        assert event["user"] == user_hash("user:alice", secret)
+        assert event["user"] == hash_user("user:alice", secret)
         assert (event["route"], event["target"]) == (ROUTE, "sim/sim-base")
         assert (event["failure_class"], event["status"]) == ("our_key", 401)
         assert event["answered_by"] is None

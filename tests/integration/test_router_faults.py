@@ -19,12 +19,12 @@ from harness.domain.operations.access import key_hash
 from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
 from harness.domain.routing.table import (
     Canary,
-    Commit,
     KeyGrant,
     Route,
     RouteSettings,
     RoutingTable,
     Snapshot,
+    StreamCommit,
 )
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
@@ -35,12 +35,16 @@ OWN, SPARE, CANDIDATE = "sim-base", "sim-better", "sim-worse"
 # A plain answer, a stream, and a stream that is held back until it is whole.
 WAYS = pytest.mark.parametrize(
     ("scene", "stream"),
-    [(Commit.FIRST_TOKEN, False), (Commit.FIRST_TOKEN, True), (Commit.WHOLE, True)],
+    [
+        (StreamCommit.FIRST_TOKEN, False),
+        (StreamCommit.FIRST_TOKEN, True),
+        (StreamCommit.WHOLE, True),
+    ],
     indirect=["scene"],
     ids=["plain", "stream", "held back"],
 )
-STREAMS = pytest.mark.parametrize("scene", Commit, indirect=True)
-HELD_BACK = pytest.mark.parametrize("scene", [Commit.WHOLE], indirect=True)
+STREAMS = pytest.mark.parametrize("scene", StreamCommit, indirect=True)
+HELD_BACK = pytest.mark.parametrize("scene", [StreamCommit.WHOLE], indirect=True)
 FAIL_FAST = replace(HURRIED, breaker=BreakerPolicy(when_all_open=WhenAllOpen.FAIL_FAST))
 
 
@@ -111,7 +115,7 @@ def model_of(headers: Mapping[str, str]) -> str:
 
 
 def first(
-    url: str, *, own_url: str | None, canary: bool, spare: bool, commit: Commit
+    url: str, *, own_url: str | None, canary: bool, spare: bool, commit: StreamCommit
 ) -> Snapshot:
     own, other = Target("up", OWN), Target("other", SPARE)
     candidate = Target("up", CANDIDATE)
@@ -147,7 +151,7 @@ def stage(module_sim: Simulator, sim_url: str, tmp_path: Path) -> Any:
         own_url: str | None = None,
         canary: bool = False,
         spare: bool = True,
-        commit: Commit = Commit.FIRST_TOKEN,
+        commit: StreamCommit = StreamCommit.FIRST_TOKEN,
     ) -> Iterator[Scene]:
         snapshot = first(sim_url, own_url=own_url, canary=canary, spare=spare, commit=commit)
         with (
@@ -161,7 +165,7 @@ def stage(module_sim: Simulator, sim_url: str, tmp_path: Path) -> Any:
 
 @pytest.fixture
 def scene(stage: Any, request: pytest.FixtureRequest) -> Iterator[Scene]:
-    with stage(commit=getattr(request, "param", Commit.FIRST_TOKEN)) as scene:
+    with stage(commit=getattr(request, "param", StreamCommit.FIRST_TOKEN)) as scene:
         yield scene
 
 

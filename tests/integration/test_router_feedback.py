@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from harness.domain.canary.guardrails import FeedbackTally, Guardrail, Guardrails, Split
+from harness.domain.canary.guardrails import ArmSplit, FeedbackTally, Guardrail, Guardrails
 from harness.domain.canary.observation import UnitRule
-from harness.domain.proposals.policy import Unit
+from harness.domain.proposals.policy import ExposureUnit
 from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
 from tests.support.router.live_router import (
     CANDIDATE,
@@ -24,7 +24,7 @@ from tests.support.router.live_router import (
 
 pytestmark = pytest.mark.req("F3")
 SIZE = 6
-RULE = UnitRule(block_size=SIZE, unit=Unit.REQUEST, guardrails=Guardrails().tolerated())
+RULE = UnitRule(block_size=SIZE, unit=ExposureUnit.REQUEST, guardrails=Guardrails().tolerated())
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_bad_feedback_counts_against_the_canary_until_its_block_is_out(
     assert (words.json()["outcome"], late.json()["outcome"]) == ("not_scored", "late")
     assert bad.headers["x-swapgate-request-id"] not in ids
     (block,) = world.store.blocks.values()
-    assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(SIZE, SIZE, 2, 2, Split(3, 3))
+    assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(SIZE, SIZE, 2, 2, ArmSplit(3, 3))
     assert (
         'swapgate_feedback_total{arm="canary",label="wrong",route="support",verdict="bad"} 1.0'
         in counted(client)

@@ -10,9 +10,9 @@ from pathlib import Path
 import openai
 import pytest
 
-from harness.domain.canary.guardrails import Guardrail, Guardrails, Tally
-from harness.domain.canary.observation import Block, UnitRule
-from harness.domain.proposals.policy import Unit
+from harness.domain.canary.guardrails import FailureTally, Guardrail, Guardrails
+from harness.domain.canary.observation import ObservationBlock, UnitRule
+from harness.domain.proposals.policy import ExposureUnit
 from router.upstream.scripted import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
@@ -41,7 +41,9 @@ SCHEMA = {
         "schema": {"properties": {"city": {"type": "string"}}, "additionalProperties": False},
     },
 }
-RULE = UnitRule(block_size=REQUESTS, unit=Unit.REQUEST, guardrails=Guardrails().tolerated())
+RULE = UnitRule(
+    block_size=REQUESTS, unit=ExposureUnit.REQUEST, guardrails=Guardrails().tolerated()
+)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +88,7 @@ def ask_all(world: World, *, stream: bool) -> None:
             list(pool.map(ask, range(REQUESTS)))
 
 
-def only_block(world: World) -> Block:
+def only_block(world: World) -> ObservationBlock:
     pause = threading.Event()
     for _ in range(400):
         if world.store.blocks:
@@ -96,8 +98,8 @@ def only_block(world: World) -> Block:
     return block
 
 
-def everybody_of_the_canary(block: Block) -> Tally:
-    return Tally(block.units, block.canary_units, block.canary_units, block.canary_units)
+def everybody_of_the_canary(block: ObservationBlock) -> FailureTally:
+    return FailureTally(block.units, block.canary_units, block.canary_units, block.canary_units)
 
 
 @pytest.mark.req("F3")
@@ -164,6 +166,6 @@ def test_a_candidate_that_calls_what_was_not_offered_is_seen_and_one_that_refuse
     block = only_block(world)
 
     n, m = block.units, block.canary_units
-    assert block.counts[Guardrail.REFUSALS] == Tally(n, m, 3, 3)
-    assert block.counts[Guardrail.TOOL_VALIDITY] == Tally(n, m, m - 3, m - 3)
+    assert block.counts[Guardrail.REFUSALS] == FailureTally(n, m, 3, 3)
+    assert block.counts[Guardrail.TOOL_VALIDITY] == FailureTally(n, m, m - 3, m - 3)
     assert Guardrail.JSON_VALIDITY not in block.counts

@@ -11,9 +11,9 @@ from typing import Any
 import openai
 import pytest
 
-from harness.domain.canary.observation import Traffic, UnitRule
-from harness.domain.proposals.policy import Unit
-from harness.domain.routing.kill_switch import Force, ForceKind, Source, Switch
+from harness.domain.canary.observation import TrafficMinute, UnitRule
+from harness.domain.proposals.policy import ExposureUnit
+from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
 from harness.domain.routing.target import Target
 from harness.domain.settings import RouterSettings
@@ -65,7 +65,7 @@ class Scene:
     def ask_all(self, *, stream: bool = False) -> Counter[tuple[str, str]]:
         return Counter(self.ask(f"user-{number}", stream=stream) for number in range(ASKED))
 
-    def traffic(self, requests: int = ASKED) -> dict[str, list[Traffic]]:
+    def traffic(self, requests: int = ASKED) -> dict[str, list[TrafficMinute]]:
         rows = self.world.wait_for_traffic(requests)
         return {arm: [row for row in rows if row.arm == arm] for arm in {r.arm for r in rows}}
 
@@ -87,7 +87,7 @@ def stage(tmp_path: Path) -> Stage:
         settings: RouteSettings = TENTH,
         canary: Canary | None = None,
         router: RouterSettings = QUICK,
-        switches: tuple[Switch, ...] = (),
+        switches: tuple[KillSwitch, ...] = (),
     ) -> Iterator[Scene]:
         with running_upstream() as upstream:
             for model in (INCUMBENT, CANDIDATE, FALLBACK):
@@ -160,7 +160,7 @@ def test_nobody_waits_for_a_second_try_of_a_warmed_target(stage: Stage) -> None:
 
 @pytest.mark.req("B6", "F3")
 def test_what_keeps_warm_is_on_no_arm_of_a_canary(stage: Stage) -> None:
-    rule = UnitRule(block_size=1, unit=Unit.REQUEST)
+    rule = UnitRule(block_size=1, unit=ExposureUnit.REQUEST)
     with stage(canary=Canary(NEW.id, 5000, "salt", "r-1", rule)) as scene:
         served = scene.ask_all()
         arms = Counter[str]()
@@ -177,10 +177,10 @@ def test_what_keeps_warm_is_on_no_arm_of_a_canary(stage: Stage) -> None:
         assert sum(each.canary_units for each in blocks.values()) == arms["canary"]
 
 
-def thrown() -> Switch:
+def thrown() -> KillSwitch:
     force = Force(ForceKind.PROVIDER, "up")
     at = SystemClock().now()
-    return Switch("s-1", None, force, "outage", "ada", at, None, Source.CLI)
+    return KillSwitch("s-1", None, force, "outage", "ada", at, None, SwitchSource.CLI)
 
 
 @pytest.mark.req("B6")

@@ -16,8 +16,8 @@ from harness.control.routing import seed
 from harness.domain.canary.observation import UnitRule
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.policy import Unit
-from harness.domain.routing.kill_switch import parse_switches
+from harness.domain.proposals.policy import ExposureUnit
+from harness.domain.routing.kill_switch import parse_environment_switches
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
 from harness.domain.routing.target import Target
@@ -50,7 +50,7 @@ routes:
   small: {{incumbent: one/sim-worse}}
 """
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
-RULE = UnitRule(block_size=1, unit=Unit.REQUEST)
+RULE = UnitRule(block_size=1, unit=ExposureUnit.REQUEST)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         file = folder / "swapgate.yaml"
         file.write_text(FILE.format(url=f"{url}/v1"), encoding="utf-8")
         seed.apply_seed(
-            ctx, config.load(file, {}, defaults=package_data.path("config/default.yaml"))
+            ctx,
+            config.load_settings(file, {}, defaults=package_data.path("config/default.yaml")),
         )
         _, key = keys.create_key(ctx, SYSTEM, "app", secret=SECRET)
         _, narrow = keys.create_key(ctx, SYSTEM, "narrow", secret=SECRET, routes=["chat"])
@@ -258,7 +259,7 @@ async def test_a_switch_of_the_route_that_was_asked_holds_for_what_was_asked(
     tmp_path: Path,
 ) -> None:
     door = door_of(tmp_path)
-    forced = parse_switches("chat=provider:away", door.clock.now())
+    forced = parse_environment_switches("chat=provider:away", door.clock.now())
     door.holder.current = served(two_routes(), forced, CLASSES)
 
     _, headers, _ = await door.call(CHAT, LOOK)
@@ -268,7 +269,7 @@ async def test_a_switch_of_the_route_that_was_asked_holds_for_what_was_asked(
     _, headers, _ = await door.call(CHAT, TEXT)
     assert b"x-swapgate-switch" not in headers
 
-    nowhere = parse_switches("chat=target:up/m-own", door.clock.now())
+    nowhere = parse_environment_switches("chat=target:up/m-own", door.clock.now())
     door.holder.current = served(two_routes(), nowhere, CLASSES)
     _, headers, _ = await door.call(CHAT, LOOK)
     assert headers[b"x-swapgate-target"] == b"up/m-sees"

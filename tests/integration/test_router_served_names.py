@@ -12,8 +12,8 @@ from evals.sim import server
 from evals.sim.simulator import Simulator
 from harness.domain.canary.rollout import Rollout
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.policy import Unit
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.policy import ExposureUnit
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.ports import Store
 from tests.support.router.live_router import KEY, wait_until
 from tests.support.router.router_process import ask, eventually, routed, start_canary
@@ -101,7 +101,7 @@ def test_an_alias_that_changes_in_mid_canary_takes_it_back_without_another_eval(
     stand_for(sim_url, "sim-better", "sim-better")
     with routed(tmp_path, sim_url, sqlite_url) as world, world.client() as client:
         world.start("--workers", "2")
-        control = start_canary(world, tmp_path, unit=Unit.REQUEST)
+        control = start_canary(world, tmp_path, unit=ExposureUnit.REQUEST)
         (rollout,) = live(world.installation.store)
 
         def seen() -> set[str]:
@@ -121,6 +121,6 @@ def test_an_alias_that_changes_in_mid_canary_takes_it_back_without_another_eval(
         after = control.get(rollout.proposal)
         with control.store.read() as tx:
             told = {each.kind: each for each in tx.alerts.list()}
-    assert after.phase is Phase.ROLLED_BACK
+    assert after.phase is ProposalPhase.ROLLED_BACK
     assert "serves cheap-2027" in after.closed_because
     assert "serves cheap-2027" in told[AlertKind.ROLLED_BACK].text

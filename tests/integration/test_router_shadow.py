@@ -18,7 +18,7 @@ from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowRequest, ShadowStatus
 from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.operations.access import Actor, ApiKey, Role, key_hash
-from harness.domain.routing.kill_switch import Source, force_of
+from harness.domain.routing.kill_switch import SwitchSource, parse_force
 from harness.domain.routing.route_changes import ChangeSettings, CreateRoute
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Price, Provider, Target
@@ -254,8 +254,8 @@ def test_nobody_is_asked_under_a_switch_or_for_who_says_no_or_twice(
     with scene(sqlite_url, sim, sim_url, tmp_path) as at:
         at.start()
         at.ask(extra_headers={"x-swapgate-shadow": "off"})
-        force = kill_switch.SwitchRequest(force_of("provider:up"), "a drill")
-        kill_switch.throw_switch(at.ctx, ADA, force, source=Source.CLI)
+        force = kill_switch.SwitchRequest(parse_force("provider:up"), "a drill")
+        kill_switch.throw_switch(at.ctx, ADA, force, source=SwitchSource.CLI)
         at.settled()
         at.ask()
 

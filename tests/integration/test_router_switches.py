@@ -15,7 +15,12 @@ from harness.control.context import Context
 from harness.control.routing import kill_switch
 from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.operations.access import Actor, ApiKey, Role, key_hash
-from harness.domain.routing.kill_switch import Source, Switch, force_of, parse_switches
+from harness.domain.routing.kill_switch import (
+    KillSwitch,
+    SwitchSource,
+    parse_environment_switches,
+    parse_force,
+)
 from harness.domain.routing.route_changes import CreateRoute
 from harness.domain.routing.table import Snapshot
 from harness.domain.routing.target import Target
@@ -64,13 +69,13 @@ class Running:
         headers = raw.headers
         return Served(headers["x-swapgate-target"], headers.get("x-swapgate-switch", ""))
 
-    def throw(self, force: str, **more: object) -> Switch:
-        wanted = SwitchRequest(force_of(force), "a drill", **more)  # type: ignore[arg-type]  # a test's own
-        made = kill_switch.throw_switch(self.ctx, ADA, wanted, source=Source.CLI)
+    def throw(self, force: str, **more: object) -> KillSwitch:
+        wanted = SwitchRequest(parse_force(force), "a drill", **more)  # type: ignore[arg-type]  # a test's own
+        made = kill_switch.throw_switch(self.ctx, ADA, wanted, source=SwitchSource.CLI)
         self.wait()
         return made
 
-    def lift(self, switch: Switch) -> None:
+    def lift(self, switch: KillSwitch) -> None:
         kill_switch.lift_switch(self.ctx, ADA, switch.id, reason="over")
         self.wait()
 
@@ -175,21 +180,21 @@ async def asked(door: Door) -> Served:
     return Served(target, headers.get(b"x-swapgate-switch", b"").decode())
 
 
-def with_switches(*found: Switch, **more: object) -> Snapshot:
+def with_switches(*found: KillSwitch, **more: object) -> Snapshot:
     made = snapshot("http://127.0.0.1:1/v1", fallback=True, **more)  # type: ignore[arg-type]  # as there
     return replace(made, switches=found)
 
 
-def thrown(door: Door, **more: object) -> Switch:
-    switch = Switch(
+def thrown(door: Door, **more: object) -> KillSwitch:
+    switch = KillSwitch(
         id="sw_1",
         route=None,
-        force=force_of(f"target:up/{FALLBACK}"),
+        force=parse_force(f"target:up/{FALLBACK}"),
         reason="a drill",
         actor="ada",
         created_at=door.clock.now(),
         expires_at=None,
-        source=Source.CLI,
+        source=SwitchSource.CLI,
     )
     return replace(switch, **more)  # type: ignore[arg-type]  # a test's own fields
 
@@ -209,7 +214,7 @@ async def test_a_switch_expires_with_nobody_looking_and_no_database(tmp_path: Pa
 @pytest.mark.req("B11")
 async def test_the_environment_beats_the_database(tmp_path: Path) -> None:
     door = Door(tmp_path)
-    standing = parse_switches(f"target:up/{INCUMBENT}", door.clock.now())
+    standing = parse_environment_switches(f"target:up/{INCUMBENT}", door.clock.now())
     door.holder.current = served(with_switches(thrown(door)), standing)
 
     assert await asked(door) == Served(

@@ -49,7 +49,8 @@ def clients(sim: Simulator, tmp_path: Path) -> Iterator[Clients]:
         file = tmp_path / "swapgate.yaml"
         file.write_text(FILE.format(url=f"{url}/v1"), encoding="utf-8")
         seed.apply_seed(
-            ctx, config.load(file, {}, defaults=package_data.path("config/default.yaml"))
+            ctx,
+            config.load_settings(file, {}, defaults=package_data.path("config/default.yaml")),
         )
         _, key = keys.create_key(ctx, SYSTEM, "app", secret=SECRET)
         _, narrow = keys.create_key(ctx, SYSTEM, "narrow", secret=SECRET, routes=["frontier"])

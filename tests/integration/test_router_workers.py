@@ -21,8 +21,8 @@ from harness.control.operations import keys
 from harness.control.routing import kill_switch
 from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.policy import Unit
-from harness.domain.routing.kill_switch import Force, ForceKind, Source
+from harness.domain.proposals.policy import ExposureUnit
+from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
 from tests.support.router.router_process import (
     ROUTE,
     Routed,
@@ -223,7 +223,7 @@ def test_a_sticky_key_is_counted_once_whichever_worker_it_meets(
 ) -> None:
     with routed(tmp_path, provider, database_url) as world:
         world.start("--workers", "2")
-        start_canary(world, tmp_path, unit=Unit.SESSION)
+        start_canary(world, tmp_path, unit=ExposureUnit.SESSION)
         eventually(lambda: in_force(world))
         for _ in range(3):
             for number in range(20):
@@ -259,7 +259,7 @@ def test_a_switch_a_key_and_a_revision_are_in_force_on_each_of_four_workers(
         eventually(lambda: on_all(world, lambda met: met.status in UNKNOWN_KEY, text))
 
         wanted = SwitchRequest(Force(ForceKind.PROVIDER, "sim"), "a drill")
-        thrown = kill_switch.throw_switch(context, SYSTEM, wanted, source=Source.CLI)
+        thrown = kill_switch.throw_switch(context, SYSTEM, wanted, source=SwitchSource.CLI)
         eventually(lambda: on_all(world, lambda met: met.switch.startswith(thrown.id)))
         kill_switch.lift_switch(context, SYSTEM, thrown.id, reason="over")
         eventually(lambda: on_all(world, lambda met: met.switch == ""))

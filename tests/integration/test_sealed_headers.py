@@ -38,7 +38,7 @@ def settings(tmp_path: Path) -> Settings:
         "extra_headers": {"x-key": VALUE},
     }
     file.write_text(json.dumps({"providers": {"hosted": given}}))
-    return config.load(file, {}, defaults=package_data.path("config/default.yaml"))
+    return config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
 
 
 def test_a_header_is_stored_and_sent_to_routers_encrypted_with_its_name_readable(

@@ -23,12 +23,12 @@ from harness.domain.errors import InputError, SignatureInvalid
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import AuditEvent
-from harness.domain.proposals.policy import Policy, ShadowFirst, Unit
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.proposals.policy import ExposureUnit, Policy, ShadowStagePolicy
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider
 from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowTally
-from harness.gate.shadow_stage import Move
+from harness.gate.shadow_stage import ShadowMove
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import (
@@ -46,7 +46,7 @@ from tests.support.site.signing_keys import CONTROL
 
 pytestmark = pytest.mark.req("F8")
 
-FIRST = ShadowFirst(share_bps=500, min_pairs=20, max_cost_usd=2.0)
+FIRST = ShadowStagePolicy(share_bps=500, min_pairs=20, max_cost_usd=2.0)
 MIRRORED = replace(POLICY, canary=replace(CANARY, shadow=FIRST))
 
 
@@ -56,7 +56,7 @@ def mirroring(world: SmallInstallation, policy: Policy = MIRRORED) -> Proposal:
     proposal = world.propose("sim/better")
     passed = world.until_decided(proposal.id)
     world.turn()
-    assert passed.phase is Phase.SHADOW
+    assert passed.phase is ProposalPhase.SHADOW
     return passed
 
 
@@ -140,7 +140,7 @@ def test_a_healthy_candidate_goes_from_its_pairs_to_its_canary_and_on(
     assert (shadow.proposal, shadow.started_by) == (proposal.id, SYSTEM.name)
     assert shadow.limits == ShadowLimits(500, 4, 10_000_000, None, 2.0)
     told(world, pairs=19, usd=0.5)
-    assert turned(world, proposal).phase is Phase.SHADOW
+    assert turned(world, proposal).phase is ProposalPhase.SHADOW
     assert "19 of 20 compared pairs" in shown(world, proposal).decided.reason
     assert shown(world, proposal).live == shadow.id
     assert routes.load_table(world.context()).routes["chat"].canary is None
@@ -148,7 +148,7 @@ def test_a_healthy_candidate_goes_from_its_pairs_to_its_canary_and_on(
 
     opened = turned(world, proposal)
 
-    assert opened.phase is Phase.CANARY
+    assert opened.phase is ProposalPhase.CANARY
     assert live(world) is None
     canary = routes.load_table(world.context()).routes["chat"].canary
     assert canary is not None
@@ -160,7 +160,7 @@ def test_a_healthy_candidate_goes_from_its_pairs_to_its_canary_and_on(
     for _ in range(40):
         world.feed()
         world.turn()
-    assert world.get(proposal.id).phase is Phase.PROMOTED
+    assert world.get(proposal.id).phase is ProposalPhase.PROMOTED
     assert {"shadow.start", "proposal.shadowed"} == replayed(world)
 
 
@@ -172,7 +172,7 @@ def test_one_that_fails_what_the_incumbent_answers_is_rejected_before_any_user(
 
     rejected = turned(world, proposal)
 
-    assert rejected.phase is Phase.REJECTED
+    assert rejected.phase is ProposalPhase.REJECTED
     assert "14 requests where only the incumbent held answered" in rejected.closed_because
     assert live(world) is None
     with world.store.read() as tx:
@@ -190,15 +190,15 @@ def test_one_that_fails_what_the_incumbent_answers_is_rejected_before_any_user(
 def test_requests_of_one_caller_are_no_evidence_and_those_of_many_are(
     world: SmallInstallation,
 ) -> None:
-    canary = replace(MIRRORED.canary, unit=Unit.SESSION)
+    canary = replace(MIRRORED.canary, unit=ExposureUnit.SESSION)
     proposal = mirroring(world, replace(MIRRORED, canary=canary))
     told(world, lost=40, callers=1)
-    assert turned(world, proposal).phase is Phase.SHADOW
+    assert turned(world, proposal).phase is ProposalPhase.SHADOW
 
     told(world, lost=13, callers=13)
     rejected = turned(world, proposal)
 
-    assert rejected.phase is Phase.REJECTED
+    assert rejected.phase is ProposalPhase.REJECTED
     assert "14 callers where only the incumbent held answered" in rejected.closed_because
     assert {"shadow.start", "proposal.harm"} == replayed(world)
 
@@ -209,21 +209,21 @@ def test_spent_money_holds_and_what_a_person_mirrors_then_counts(
     proposal = mirroring(world)
     told(world, pairs=12, usd=2.0)
 
-    assert turned(world, proposal).phase is Phase.SHADOW
+    assert turned(world, proposal).phase is ProposalPhase.SHADOW
     assert live(world) is None
     assert held(world, proposal)
     (_, *facts), before = stage_text(shown(world, proposal)), done(world)
     assert dict(facts)["money"] == "$2.0000 of $2"
     for _ in range(3):
-        assert turned(world, proposal).phase is Phase.SHADOW
+        assert turned(world, proposal).phase is ProposalPhase.SHADOW
     assert done(world) == before
 
     more = ShadowRequest("chat", "sim/better", ShadowLimits(), "more money")
     assert shadows.start_shadow(world.context(), ANN, more).proposal == proposal.id
-    assert turned(world, proposal).phase is Phase.SHADOW
+    assert turned(world, proposal).phase is ProposalPhase.SHADOW
     assert not held(world, proposal)
     told(world, pairs=8)
-    assert turned(world, proposal).phase is Phase.CANARY
+    assert turned(world, proposal).phase is ProposalPhase.CANARY
     assert {"shadow.start", "shadow.stop", "proposal.shadowed"} == replayed(world)
 
 
@@ -271,11 +271,11 @@ def test_one_that_a_person_stopped_is_not_started_again(world: SmallInstallation
     shadows.stop_shadow(world.context(), BEN, "chat", reason="users complain")
 
     for _ in range(2):
-        assert turned(world, proposal).phase is Phase.SHADOW
+        assert turned(world, proposal).phase is ProposalPhase.SHADOW
 
     stage = shadow_first.find_stage_of_route(world.context(), "chat")
     assert stage is not None
-    assert stage.decided.move is Move.HOLD
+    assert stage.decided.move is ShadowMove.HOLD
     assert "ben stopped the shadow (users complain)" in stage.decided.reason
     assert held(world, proposal)
     submission.cancel_proposal(world.context(), ANN, proposal.id)
@@ -311,7 +311,7 @@ def test_a_route_that_takes_no_shadow_any_more_holds(world: SmallInstallation) -
 
     assert live(world) is None
     assert held(world, proposal)
-    assert world.get(proposal.id).phase is Phase.SHADOW
+    assert world.get(proposal.id).phase is ProposalPhase.SHADOW
 
 
 def test_a_proof_that_ends_meanwhile_opens_nothing(world: SmallInstallation) -> None:
@@ -321,7 +321,7 @@ def test_a_proof_that_ends_meanwhile_opens_nothing(world: SmallInstallation) -> 
 
     rejected = turned(world, proposal)
 
-    assert rejected.phase is Phase.REJECTED
+    assert rejected.phase is ProposalPhase.REJECTED
     assert live(world) is None
     assert routes.load_table(world.context()).routes["chat"].canary is None
 
@@ -331,17 +331,17 @@ def test_an_approval_comes_before_the_shadow_and_a_cancel_ends_it(
 ) -> None:
     world.policy = approved(MIRRORED)
     proposal = world.propose("sim/better")
-    assert world.until_decided(proposal.id).phase is Phase.AWAITING_APPROVAL
+    assert world.until_decided(proposal.id).phase is ProposalPhase.AWAITING_APPROVAL
     submission.approve_proposal(world.context(), BEN, proposal.id)
 
-    assert turned(world, proposal).phase is Phase.SHADOW
+    assert turned(world, proposal).phase is ProposalPhase.SHADOW
     turned(world, proposal)
     assert live(world) is not None
     submission.cancel_proposal(world.context(), ANN, proposal.id)
     turned(world, proposal)
 
     assert live(world) is None
-    assert world.get(proposal.id).phase is Phase.CANCELLED
+    assert world.get(proposal.id).phase is ProposalPhase.CANCELLED
 
 
 def test_what_no_shadow_could_see_is_refused_before_it_is_paid_for(
@@ -382,9 +382,9 @@ def lives_on(
 @pytest.mark.parametrize(
     ("seen", "phase"),
     [
-        ({"pairs": 20}, Phase.CANARY),
-        ({"lost": 14}, Phase.REJECTED),
-        ({"pairs": 3, "usd": 2.0}, Phase.SHADOW),
+        ({"pairs": 20}, ProposalPhase.CANARY),
+        ({"lost": 14}, ProposalPhase.REJECTED),
+        ({"pairs": 3, "usd": 2.0}, ProposalPhase.SHADOW),
     ],
     ids=["opens", "rejects", "holds"],
 )
@@ -394,12 +394,12 @@ def test_a_crash_at_any_of_its_writes_leaves_a_right_state(
     at: int,
     after_commit: bool,
     seen: dict[str, float],
-    phase: Phase,
+    phase: ProposalPhase,
 ) -> None:
     world = sql_world
     world.policy = MIRRORED
     proposal = world.propose("sim/better")
-    assert world.until_decided(proposal.id).phase is Phase.SHADOW
+    assert world.until_decided(proposal.id).phase is ProposalPhase.SHADOW
     dying = CrashingStore(world.store, at=at, after_commit=after_commit)
 
     after = lives_on(world, proposal, dying, **seen)
@@ -409,10 +409,10 @@ def test_a_crash_at_any_of_its_writes_leaves_a_right_state(
     assert live(world) is None
     actions = done(world)
     assert actions.count("shadow.start") == actions.count("shadow.stop") == 1
-    assert held(world, proposal) is (phase is Phase.SHADOW)
+    assert held(world, proposal) is (phase is ProposalPhase.SHADOW)
     with world.store.read() as tx:
         assert len(tx.shadows.list()) == 1
-        assert len(tx.rollouts.list(route="chat")) == (phase is Phase.CANARY)
+        assert len(tx.rollouts.list(route="chat")) == (phase is ProposalPhase.CANARY)
 
 
 def test_the_canary_page_has_the_shadow_as_it_stands(world: SmallInstallation) -> None:

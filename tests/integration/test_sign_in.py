@@ -30,10 +30,10 @@ from harness.domain.errors import (
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.providers.credentials import Credential
-from harness.domain.providers.device_flow import Answer, DeviceCode
-from harness.domain.providers.name_resolution import Rule
-from harness.domain.providers.oauth_kinds import OAuthChange
-from harness.domain.providers.oauth_tokens import KEY_NAME
+from harness.domain.providers.device_flow import DeviceCode, PollAnswer
+from harness.domain.providers.name_resolution import ResolutionRule
+from harness.domain.providers.oauth_kinds import OAuthOverrides
+from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.outbound.oauth_http import HttpOAuthServer
 from harness.runtime.outbound.oauth_memory import MemoryOAuth
@@ -53,7 +53,7 @@ class Desk:
     world: SmallInstallation
     ctx: Context
     site: OAuthSite
-    then: Answer | None = None
+    then: PollAnswer | None = None
     waited_s: float = 0.0
     code: DeviceCode | None = None
 
@@ -66,7 +66,7 @@ class Desk:
 
     def show(self, code: DeviceCode) -> None:
         self.code = code
-        if self.then is not Answer.PENDING:
+        if self.then is not PollAnswer.PENDING:
             self.accounts.say(code.user_code, self.then)
 
     def pause(self, seconds: float) -> None:
@@ -98,10 +98,10 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
     accounts = MemoryOAuth(world.clock)
     with oauth_site(accounts, world.clock, github=request.param == COPILOT) as site:
         place = site.place
-        change = OAuthChange(
+        change = OAuthOverrides(
             **{
                 name: getattr(place, name)
-                for name in OAuthChange.__dataclass_fields__
+                for name in OAuthOverrides.__dataclass_fields__
                 if getattr(place, name)
             }
         )
@@ -143,9 +143,9 @@ def test_no_token_is_in_the_database_the_audit_log_or_a_snapshot(desk: Desk) -> 
 
 
 @pytest.mark.parametrize(
-    ("said", "why"), [(Answer.DENIED, "said no"), (Answer.PENDING, "in time")]
+    ("said", "why"), [(PollAnswer.DENIED, "said no"), (PollAnswer.PENDING, "in time")]
 )
-def test_a_no_and_too_long_a_wait_store_nothing(desk: Desk, said: Answer, why: str) -> None:
+def test_a_no_and_too_long_a_wait_store_nothing(desk: Desk, said: PollAnswer, why: str) -> None:
     desk.then = said
     with pytest.raises(SignInRefused, match=why):
         desk.log_in()
@@ -263,7 +263,7 @@ def test_only_its_own_prefix_leads_there_and_only_while_somebody_is_signed_in(
     without = model_resolution.resolve_model(desk.ctx, name)
 
     assert (chosen.target, guessed.target, without.target) == (name, None, None)
-    (why,) = (each.reason for each in without.rules if each.rule is Rule.OAUTH)
+    (why,) = (each.reason for each in without.rules if each.rule is ResolutionRule.OAUTH)
     assert f"`swapgate credential login {desk.name}`" in why
 
 
@@ -272,7 +272,7 @@ def test_a_key_is_no_sign_in(desk: Desk) -> None:
     way = f"`swapgate credential login {desk.name}`"
     for change in (
         CredentialChange(value="sk-1"),
-        CredentialChange(value="sk-1", key=KEY_NAME, first=True),
+        CredentialChange(value="sk-1", key=TOKEN_KEY_NAME, first=True),
     ):
         with pytest.raises(InputError, match=way):
             credentials.put_credential(desk.ctx, SYSTEM, desk.name, change)
@@ -284,7 +284,7 @@ def test_a_key_is_no_sign_in(desk: Desk) -> None:
     now = desk.ctx.clock.now()
     with desk.ctx.store.write() as tx:
         assert tx.credentials.all() == []
-        for name in ("default", KEY_NAME):
+        for name in ("default", TOKEN_KEY_NAME):
             value = desk.ctx.cipher.encrypt("sk-1")
             tx.credentials.put(Credential(desk.name, name, value, 0, now, now, "ann"))
 

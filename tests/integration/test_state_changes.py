@@ -25,7 +25,7 @@ from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.providers.credentials import Credential
-from harness.domain.routing.kill_switch import Force, ForceKind, Source
+from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
 from harness.domain.routing.target import Target
 from harness.domain.settings import TargetSeed
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
@@ -84,7 +84,7 @@ def lived_in(sql_world: SmallInstallation) -> SmallInstallation:
     force = kill_switch.SwitchRequest(
         Force(ForceKind.PROVIDER, "sim"), "an outage", lasts=timedelta(hours=1)
     )
-    kill_switch.throw_switch(ctx, SYSTEM, force, source=Source.CLI)
+    kill_switch.throw_switch(ctx, SYSTEM, force, source=SwitchSource.CLI)
     world.policy = approved()
     proposal = world.until_decided(world.propose("sim/better").id)
     submission.approve_proposal(world.context(), BEN, proposal.id, "it is good")

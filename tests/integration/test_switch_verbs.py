@@ -16,8 +16,8 @@ from harness.domain.routing.kill_switch import (
     ENVIRONMENT_VARIABLE,
     Force,
     ForceKind,
-    Source,
-    force_of,
+    SwitchSource,
+    parse_force,
 )
 from harness.store.memory import MemoryStore
 from tests.support.control.control_plane import SECRET, SmallInstallation
@@ -52,10 +52,10 @@ def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited
     ctx = world.context()
     hour = timedelta(hours=1)
     short = kill_switch.throw_switch(
-        ctx, BEN, SwitchRequest(SIM, "outage", lasts=hour), source=Source.CLI
+        ctx, BEN, SwitchRequest(SIM, "outage", lasts=hour), source=SwitchSource.CLI
     )
     long = kill_switch.throw_switch(
-        ctx, BEN, SwitchRequest(SIM, "outage", "chat"), source=Source.REST
+        ctx, BEN, SwitchRequest(SIM, "outage", "chat"), source=SwitchSource.REST
     )
     assert list(kill_switch.list_live_switches(ctx)) == [long, short]
 
@@ -94,21 +94,23 @@ def test_what_is_not_known_cannot_be_forced(
     world: SmallInstallation, wanted: SwitchRequest
 ) -> None:
     with pytest.raises(NotFound):
-        kill_switch.throw_switch(world.context(), BEN, wanted, source=Source.CLI)
+        kill_switch.throw_switch(world.context(), BEN, wanted, source=SwitchSource.CLI)
 
 
 def test_a_switch_needs_a_reason_an_approver_and_some_time(world: SmallInstallation) -> None:
     ctx, ann = world.context(), Actor("ann", Role.PROPOSER, "pr_ann")
     with pytest.raises(NotAllowed):
-        kill_switch.throw_switch(ctx, ann, SwitchRequest(SIM, "outage"), source=Source.CLI)
+        kill_switch.throw_switch(
+            ctx, ann, SwitchRequest(SIM, "outage"), source=SwitchSource.CLI
+        )
     with pytest.raises(NotAllowed):
         kill_switch.lift_switch(ctx, ann, "sw_1", reason="over")
     with pytest.raises(InputError, match="reason"):
-        kill_switch.throw_switch(ctx, BEN, SwitchRequest(SIM, " "), source=Source.CLI)
+        kill_switch.throw_switch(ctx, BEN, SwitchRequest(SIM, " "), source=SwitchSource.CLI)
     for lasts in (timedelta(0), timedelta(days=366)):
         with pytest.raises(InputError, match="year"):
             kill_switch.throw_switch(
-                ctx, BEN, SwitchRequest(SIM, "outage", lasts=lasts), source=Source.CLI
+                ctx, BEN, SwitchRequest(SIM, "outage", lasts=lasts), source=SwitchSource.CLI
             )
 
 
@@ -199,7 +201,7 @@ def test_environment_and_file_stand_beside_the_database(
 
     assert [(each.id, each.route, each.force) for each in standing] == [
         ("environment-1", None, SIM),
-        ("config-1", "chat", force_of("target:sim/base")),
+        ("config-1", "chat", parse_force("target:sim/base")),
     ]
     told = cli.run("switch", "list").stderr
     assert "set in SWAPGATE_FORCE: provider:sim for all" in told

@@ -10,12 +10,12 @@ from harness.control.operations import state_audit, tampering
 from harness.control.proposals import alpha_spending, submission
 from harness.control.routing import fallback_chain
 from harness.control.routing.fallback_chain import FallbackRequest
-from harness.domain.canary.rollout import Signal
+from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import ProofRefused
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import Alert, AlertKind
-from harness.domain.operations.state_audit import Disagreement, Finding
-from harness.domain.proposals.proposal import Phase
+from harness.domain.operations.state_audit import Disagreement, RowFinding
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.providers import model_identity
 from harness.domain.routing.target import Provider
 from harness.store.sql import SqlStore
@@ -43,7 +43,7 @@ def test_a_verdict_that_waits_for_approval_is_no_proof_for_a_fallback(
     asking: SmallInstallation,
 ) -> None:
     made = asking.until_decided(asking.propose("sim/better").id)
-    assert made.phase is Phase.AWAITING_APPROVAL
+    assert made.phase is ProposalPhase.AWAITING_APPROVAL
 
     with pytest.raises(ProofRefused, match="no evidence"):
         spare(asking)
@@ -65,14 +65,14 @@ def test_what_its_rollout_took_from_the_route_comes_back_by_no_other_role(
     world.policy = replace(POLICY, canary=replace(CANARY, bake_s=10_000.0))
     made = world.until_decided(world.propose("sim/better").id)
     for _ in range(12):
-        if world.get(made.id).phase is Phase.PROMOTED:
+        if world.get(made.id).phase is ProposalPhase.PROMOTED:
             break
         world.feed(blocks=4)
         world.clock.advance(60)
         world.turn()
-    assert world.get(made.id).phase is Phase.PROMOTED
-    operations.operate(world.context(), BEN, "chat", Signal.ABORT, "it does harm")
-    assert world.get(made.id).phase is Phase.ROLLED_BACK
+    assert world.get(made.id).phase is ProposalPhase.PROMOTED
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "it does harm")
+    assert world.get(made.id).phase is ProposalPhase.ROLLED_BACK
 
     with pytest.raises(ProofRefused, match="no evidence"):
         spare(world)
@@ -92,10 +92,12 @@ def test_a_proposal_whose_rows_were_written_around_swapgate_is_not_decided(
     with asking.store.read() as tx:
         with pytest.raises(ProofRefused):
             tampering.require_untampered(
-                asking.context(), tx, replace(made, phase=Phase.EVALUATING)
+                asking.context(), tx, replace(made, phase=ProposalPhase.EVALUATING)
             )
         # Which must be able to end.
-        tampering.require_untampered(asking.context(), tx, replace(made, phase=Phase.CANARY))
+        tampering.require_untampered(
+            asking.context(), tx, replace(made, phase=ProposalPhase.CANARY)
+        )
 
 
 @pytest.mark.parametrize("table", ["rollout", "proposal"])
@@ -106,7 +108,7 @@ def test_a_canary_takes_no_step_on_rows_that_were_written_around_swapgate(
     key = made.rollout if table == "rollout" else made.id
     ctx, row = world.context(), f"{table}:{key}"
     world.turn(ctx)
-    ctx.audit_walk.log.rewritten[row] = Finding(row, Disagreement.CHANGED, 7)
+    ctx.audit_walk.log.rewritten[row] = RowFinding(row, Disagreement.CHANGED, 7)
 
     world.feed(blocks=20)
     for _ in range(3):
@@ -116,9 +118,9 @@ def test_a_canary_takes_no_step_on_rows_that_were_written_around_swapgate(
         rollout = tx.rollouts.get(made.rollout or "")
     assert (rollout.step, rollout.live) == (0, True)
     with pytest.raises(ProofRefused, match="written around"):
-        operations.operate(ctx, BEN, "chat", Signal.ADVANCE, "go on")
-    operations.operate(ctx, BEN, "chat", Signal.ABORT, "it does harm")
-    assert world.get(made.id).phase is Phase.ROLLED_BACK
+        operations.operate(ctx, BEN, "chat", RolloutSignal.ADVANCE, "go on")
+    operations.operate(ctx, BEN, "chat", RolloutSignal.ABORT, "it does harm")
+    assert world.get(made.id).phase is ProposalPhase.ROLLED_BACK
 
 
 def test_nothing_is_decided_before_the_log_was_read_to_its_end(
@@ -129,13 +131,15 @@ def test_nothing_is_decided_before_the_log_was_read_to_its_end(
     monkeypatch.setattr(state_audit, "EVENTS_PER_PAGE", 2)
     monkeypatch.setattr(state_audit, "PAGES_PER_TURN", 1)
     ctx, turns = asking.context(), 0
-    while asking.get(made.id).phase is Phase.AWAITING_APPROVAL and turns < 100:
+    while asking.get(made.id).phase is ProposalPhase.AWAITING_APPROVAL and turns < 100:
         asking.turn(ctx)
         turns += 1
-        assert bool(ctx.audit_walk.trouble) is (asking.get(made.id).phase is not Phase.CANARY)
+        assert bool(ctx.audit_walk.trouble) is (
+            asking.get(made.id).phase is not ProposalPhase.CANARY
+        )
 
     assert turns > 2
-    assert asking.get(made.id).phase is Phase.CANARY
+    assert asking.get(made.id).phase is ProposalPhase.CANARY
 
 
 @pytest.mark.parametrize("hidden", ["drowned", "resolved"])
@@ -157,7 +161,7 @@ def test_the_hold_does_not_rest_on_alerts_that_anybody_can_write(
             db.exec_driver_sql("DELETE FROM alert")
 
     with world.store.read() as tx, pytest.raises(ProofRefused, match="written around"):
-        tampering.require_untampered(ctx, tx, replace(made, phase=Phase.EVALUATING))
+        tampering.require_untampered(ctx, tx, replace(made, phase=ProposalPhase.EVALUATING))
     state_audit.run_once(ctx)
     with world.store.read() as tx:
         assert tampering.alerted_rows(tx)
@@ -182,7 +186,7 @@ def test_nothing_is_decided_while_the_audit_log_is_broken(sql_world: SmallInstal
     (said,) = world.turn(ctx).failed
 
     assert f"does not fit its chain from event {last.number + 1}" in said
-    assert world.get(made.id).phase is Phase.PROPOSED
+    assert world.get(made.id).phase is ProposalPhase.PROPOSED
 
 
 UNREADABLE = [{"kind": "nonsense"}, {"last_seen": 9 * 10**18}, {"sources": "no json"}]
@@ -197,7 +201,7 @@ def test_an_alert_that_cannot_be_read_is_refused_and_stops_no_canary(
     ctx = world.context()
     made = world.until_decided(world.propose("sim/better").id)
     world.turn(ctx)
-    assert world.get(made.id).phase is Phase.CANARY
+    assert world.get(made.id).phase is ProposalPhase.CANARY
     with world.store.write() as tx:
         tx.alerts.tell(
             [Alert(AlertKind.STATE_UNRECORDED, "s", "k", "t", "x", ctx.clock.now(), "one")]
@@ -214,7 +218,7 @@ def test_an_alert_that_cannot_be_read_is_refused_and_stops_no_canary(
     world.clock.advance(60)
     world.turn(ctx)
 
-    assert world.get(made.id).phase is Phase.ROLLED_BACK
+    assert world.get(made.id).phase is ProposalPhase.ROLLED_BACK
 
 
 def test_a_verdict_is_a_look_also_where_its_samples_are_gone(world: SmallInstallation) -> None:
@@ -236,5 +240,8 @@ def test_another_spelling_of_an_address_is_the_same_host(base: str) -> None:
         Provider("a", "custom", each, None) for each in ("http://127.0.0.1:9/v1", base)
     )
 
-    assert model_identity.host(one) == model_identity.host(other)
-    assert model_identity.host(replace(one, api_base="http://api.example/v1")) == "api.example"
+    assert model_identity.provider_host(one) == model_identity.provider_host(other)
+    assert (
+        model_identity.provider_host(replace(one, api_base="http://api.example/v1"))
+        == "api.example"
+    )

@@ -13,7 +13,7 @@ import pytest
 from evals.runner.provider_client import ProviderClient, ProviderFailed
 from harness.cli.operations import provider_requests
 from harness.domain.errors import DeliveryFailed
-from harness.domain.operations.alerts import AlertKind, Severity, Told
+from harness.domain.operations.alerts import AlertKind, Notified, Severity
 from harness.domain.operations.delivery import AlertMessage
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.routing.target import Provider, Target
@@ -90,7 +90,7 @@ def by_webhook(served: Served) -> None:
         alert="al_1",
         kind=AlertKind.BREAKER_OPEN,
         severity=Severity.WARNING,
-        state=Told.RAISED,
+        state=Notified.RAISED,
         subject="s",
         title="t",
         text="x",

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from harness.domain.canary.observation import Block
-from harness.gate.online.assignment import ALARM_AT, BY_PERIOD, POOLED, worst_log_srm
+from harness.domain.canary.observation import ObservationBlock
+from harness.gate.online.assignment import ALARM_LOG_E, PERIOD_RULE, POOLED_RULE, worst_log_srm
 
 pytestmark = pytest.mark.req("F3")
 
@@ -16,7 +16,9 @@ DAY = timedelta(days=1)
 SIZE = 100
 
 
-def rollout(index: int, weights_bps: tuple[int, ...], keys: int = 2000) -> Iterator[Block]:
+def rollout(
+    index: int, weights_bps: tuple[int, ...], keys: int = 2000
+) -> Iterator[ObservationBlock]:
     """Every key comes once a day, on the side of its one toss; a weight for each day."""
     rng = np.random.default_rng([43, index])
     buckets = rng.integers(0, 10_000, keys)
@@ -27,8 +29,10 @@ def rollout(index: int, weights_bps: tuple[int, ...], keys: int = 2000) -> Itera
             yield block(START + day * DAY, day + 1, weight_bps, len(arms), int(arms.sum()))
 
 
-def block(at: datetime, period: int, weight_bps: int, units: int, canary_units: int) -> Block:
-    return Block(
+def block(
+    at: datetime, period: int, weight_bps: int, units: int, canary_units: int
+) -> ObservationBlock:
+    return ObservationBlock(
         rollout="r",
         worker="w",
         sequence=1,
@@ -46,31 +50,31 @@ def block(at: datetime, period: int, weight_bps: int, units: int, canary_units: 
 
 def alarms(weights_bps: tuple[int, ...], rule: int, rollouts: int = 150) -> int:
     found = (worst_log_srm(rollout(n, weights_bps), rule=rule) for n in range(rollouts))
-    return sum(each >= ALARM_AT for each in found)
+    return sum(each >= ALARM_LOG_E for each in found)
 
 
 def test_a_right_split_of_callers_who_come_back_daily_raises_no_alarm() -> None:
     """At 1 of 1,000, more than two of 150 come once in 1,900 runs of this test."""
-    assert alarms((2500,) * 14, BY_PERIOD) <= 2
+    assert alarms((2500,) * 14, PERIOD_RULE) <= 2
     # Counted on from day to day, as it once was, the same tosses raise one in about four.
-    assert alarms((2500,) * 14, POOLED) >= 15
+    assert alarms((2500,) * 14, POOLED_RULE) >= 15
 
 
 def test_a_rising_share_of_callers_who_come_back_raises_no_alarm() -> None:
-    assert alarms((100, 100, 500, 500, 500, 2500, 2500, 2500), BY_PERIOD) <= 2
+    assert alarms((100, 100, 500, 500, 500, 2500, 2500, 2500), PERIOD_RULE) <= 2
 
 
 def test_a_wrong_split_is_found_in_a_late_period_too() -> None:
     right = list(rollout(1, (500,) * 10))
     wrong = [block(START + 10 * DAY, 11, 500, SIZE, 8) for _ in range(40)]
-    assert worst_log_srm(right) < ALARM_AT
-    assert worst_log_srm([*right, *wrong]) >= ALARM_AT
+    assert worst_log_srm(right) < ALARM_LOG_E
+    assert worst_log_srm([*right, *wrong]) >= ALARM_LOG_E
 
 
 def test_an_alarm_outlasts_its_period_and_ends_with_what_a_person_resumes() -> None:
     wrong = [block(START, 1, 500, SIZE, 12) for _ in range(20)]
     mended = [block(START + DAY, 2, 500, SIZE, 5) for _ in range(50)]
     again = [block(START + DAY, 2, 500, SIZE, 12) for _ in range(20)]
-    assert worst_log_srm([*wrong, *mended], START) >= ALARM_AT
-    assert worst_log_srm([*wrong, *mended], START + DAY) < ALARM_AT
-    assert worst_log_srm([*wrong, *again], START + DAY) >= ALARM_AT
+    assert worst_log_srm([*wrong, *mended], START) >= ALARM_LOG_E
+    assert worst_log_srm([*wrong, *mended], START + DAY) < ALARM_LOG_E
+    assert worst_log_srm([*wrong, *again], START + DAY) >= ALARM_LOG_E

@@ -8,13 +8,13 @@ import pytest
 from harness.bench.canary_benchmark import INCIDENT, detect
 from harness.bench.canary_rules import e_fisher
 from harness.bench.canary_traffic import SimulatedTraffic, Truth, simulate_traffic
-from harness.domain.canary.guardrails import Tally
-from harness.domain.canary.ranking import place
-from harness.gate.online.assignment import ALARM_AT, log_srm
-from harness.gate.online.certificate import Certificate, certify, log_certificate
+from harness.domain.canary.guardrails import FailureTally
+from harness.domain.canary.ranking import rank_among
+from harness.gate.online.assignment import ALARM_LOG_E, log_srm
+from harness.gate.online.certificate import Certificate, add_block, log_certificate
 from harness.gate.online.evidence_paths import counts_path
-from harness.gate.online.harm_evidence import Restarting, combined
-from harness.gate.online.ranks import Ranks
+from harness.gate.online.harm_evidence import RestartingHarmEvidence, combine_log_e
+from harness.gate.online.ranks import RankEvidence
 
 pytestmark = pytest.mark.req("F3")
 
@@ -51,7 +51,7 @@ def test_a_sick_canary_is_rolled_back_within_the_stated_exposures(
 def test_restarts_keep_the_promise_too() -> None:
     tripped = 0
     for index in range(150):
-        state = Restarting(every=100)
+        state = RestartingHarmEvidence(every=100)
         for block in _healthy(index, blocks=150).counts():
             state = state.after(block)
             if state.log_e >= HARM_AT:
@@ -87,13 +87,13 @@ def _ever_certified(truth: Truth, index: int, blocks: int) -> bool:
     state = Certificate()
     rng = np.random.default_rng([29, index])
     for block in simulate_traffic(truth, blocks, rng).counts():
-        state = certify(state, _tuple(block), rho_ni=2.0)
+        state = add_block(state, _tuple(block), rho_ni=2.0)
         if log_certificate(state, p0=0.01)[0] >= math.log(20.0):
             return True
     return False
 
 
-def _tuple(block: Tally) -> tuple[int, int, int, int]:
+def _tuple(block: FailureTally) -> tuple[int, int, int, int]:
     return block.units, block.canary, block.failures, block.canary_failures
 
 
@@ -105,9 +105,9 @@ def test_a_rightly_split_traffic_raises_no_alarm_and_a_skewed_one_does() -> None
         skewed = np.cumsum(rng.binomial(100, 0.08, 200))
         units = range(100, 20_001, 100)
         false_alarms += any(
-            log_srm(int(k), n, 0.05) >= ALARM_AT for k, n in zip(right, units, strict=True)
+            log_srm(int(k), n, 0.05) >= ALARM_LOG_E for k, n in zip(right, units, strict=True)
         )
-        alarms += log_srm(int(skewed[-1]), 20_000, 0.05) >= ALARM_AT
+        alarms += log_srm(int(skewed[-1]), 20_000, 0.05) >= ALARM_LOG_E
     assert false_alarms <= 2
     assert alarms == 300
 
@@ -123,9 +123,11 @@ def _slow_rollbacks(factor: float, exposures: int, runs: int) -> int:
         rng = np.random.default_rng([37, index])
         values = rng.lognormal(0.0, 0.6, (exposures, 100))
         ties = rng.random(exposures)
-        state = Ranks()
+        state = RankEvidence()
         for row, tie in zip(values, ties, strict=True):
-            state = state.after(place(float(row[0]) * factor, row[1:].tolist(), float(tie)))
+            state = state.after(
+                rank_among(float(row[0]) * factor, row[1:].tolist(), float(tie))
+            )
             if state.log_e >= HARM_AT:
                 tripped += 1
                 break
@@ -139,10 +141,13 @@ def test_the_mean_of_dependent_streams_keeps_the_promise() -> None:
         traffic = simulate_traffic(
             Truth(size=40, canaries=10), 60, np.random.default_rng([41, index])
         )
-        errors, echo = Restarting(every=10_000), Restarting(every=10_000)
+        errors, echo = (
+            RestartingHarmEvidence(every=10_000),
+            RestartingHarmEvidence(every=10_000),
+        )
         for block in traffic.counts():
             errors, echo = errors.after(block), echo.after(block)
-            if combined([errors.log_e, echo.log_e]) >= HARM_AT:
+            if combine_log_e([errors.log_e, echo.log_e]) >= HARM_AT:
                 tripped += 1
                 break
     assert tripped <= upto(0.05, 300) * 300
@@ -163,6 +168,6 @@ def _counted(times: int, runs: int, level: float) -> int:
         order = np.concatenate([rng.permutation(2000) for _ in range(times)]).reshape(-1, 100)
         arms, bad = canary[order], fails[order]
         sums = (arms.sum(axis=1), bad.sum(axis=1), (arms & bad).sum(axis=1))
-        blocks = [Tally(100, *map(int, row)) for row in zip(*sums, strict=True)]
+        blocks = [FailureTally(100, *map(int, row)) for row in zip(*sums, strict=True)]
         tripped += bool(counts_path(blocks).max() >= level)
     return tripped

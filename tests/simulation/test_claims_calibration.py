@@ -16,7 +16,7 @@ from harness.bench.score_matrix import close_pairs, load_matrix
 from harness.domain.evals.run import Claim, SuitePlan, SuiteRole
 from harness.gate.offline.costs import CostOutcome, judge_costs
 from harness.gate.offline.design import Design
-from harness.gate.offline.sequential import judge_many
+from harness.gate.offline.sequential import judge_batch
 from tests.simulation.test_gate_calibration import BINARY, GRADED, upto
 
 pytestmark = pytest.mark.req("F2", "A3")
@@ -98,7 +98,7 @@ def test_a_weighted_mean_of_two_suites_errs_no_more_often_than_one(claim: Claim)
         rng = np.random.default_rng([47, index])
         (a, b), (c, d) = (resample_items(each, truth, (1000, 200), rng) for each in both)
         mean = 0.7 * (b - a) + 0.3 * (d - c)
-        promoted.append(judge_many(mean, Design(claim, 0.05, 200)).promoted.mean())
+        promoted.append(judge_batch(mean, Design(claim, 0.05, 200)).promoted.mean())
 
     assert float(np.mean(promoted)) <= upto(0.05, 4000)
     assert max(promoted) <= upto(0.055, 1000)
@@ -112,7 +112,7 @@ def test_one_of_three_equal_suites_passes_in_at_most_one_of_twenty() -> None:
         a, b = resample_items(pair, 0.0, (2000, 200), rng)
         # Holm's first limit; nothing is promoted before the end.
         design = Design(Claim.SUPERIOR, 0.05, 200, alpha=0.05 / 3, early=False)
-        found = judge_many(b - a, design)
+        found = judge_batch(b - a, design)
         assert found.n_used[found.promoted].min(initial=200) == 200
         hits |= found.promoted
 

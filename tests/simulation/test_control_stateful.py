@@ -34,11 +34,11 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain, routes
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
-from harness.domain.canary.rollout import RolloutState, Signal
+from harness.domain.canary.rollout import RolloutSignal, RolloutState
 from harness.domain.errors import Conflict, IllegalTransition, SwapgateError
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
 from harness.runtime.clock import ManualClock
@@ -70,7 +70,7 @@ models = st.sampled_from([*SKILL])
 people = st.sampled_from([ANN, BEN, replace(BEN, name=ANN.name)])
 
 
-def now_in(*phases: Phase) -> Callable[["ControlPlane"], bool]:
+def now_in(*phases: ProposalPhase) -> Callable[["ControlPlane"], bool]:
     """Whether a proposal is in one of these phases: a step that cannot do anything is lost."""
 
     def found(plane: "ControlPlane") -> bool:
@@ -80,8 +80,8 @@ def now_in(*phases: Phase) -> Callable[["ControlPlane"], bool]:
     return found
 
 
-UNDECIDED = (Phase.PROPOSED, Phase.EVALUATING)
-UNDER_WAY = (*UNDECIDED, Phase.AWAITING_APPROVAL, Phase.CANARY)
+UNDECIDED = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
+UNDER_WAY = (*UNDECIDED, ProposalPhase.AWAITING_APPROVAL, ProposalPhase.CANARY)
 
 
 class ControlPlane(RuleBasedStateMachine):
@@ -152,31 +152,31 @@ class ControlPlane(RuleBasedStateMachine):
     def one_turn(self) -> None:
         assert not self.world.turn(self.ctx).failed
 
-    @precondition(now_in(Phase.CANARY))
+    @precondition(now_in(ProposalPhase.CANARY))
     @rule(failing=st.sampled_from([False, False, True]), blocks=st.integers(1, 4))
     def traffic(self, failing: bool, blocks: int) -> None:  # noqa: FBT001 - drawn
         self.world.feed(failing=failing, blocks=blocks)
 
-    @precondition(now_in(Phase.CANARY))
+    @precondition(now_in(ProposalPhase.CANARY))
     @rule(blocks=st.integers(2, 8))
     def the_canary_fails(self, blocks: int) -> None:
         self.world.feed(failing=True, blocks=blocks)
         self.one_turn()
 
-    @precondition(now_in(Phase.CANARY))
+    @precondition(now_in(ProposalPhase.CANARY))
     @rule(turns=st.integers(1, 12))
     def healthy_hours(self, turns: int) -> None:
         for _ in range(turns):
             self.world.feed()
             self.one_turn()
 
-    @precondition(now_in(Phase.AWAITING_APPROVAL))
+    @precondition(now_in(ProposalPhase.AWAITING_APPROVAL))
     @rule(who=people)
     def approve(self, who: Actor) -> None:
         for each in submission.list_proposals(self.ctx, open_only=True):
             self.attempt(partial(submission.approve_proposal, self.ctx, who, each.id))
 
-    @precondition(now_in(*UNDECIDED, Phase.AWAITING_APPROVAL))
+    @precondition(now_in(*UNDECIDED, ProposalPhase.AWAITING_APPROVAL))
     @rule(route=route_names, who=people, refuses=st.booleans())
     def end(self, route: str, who: Actor, refuses: bool) -> None:  # noqa: FBT001 - drawn
         for each in submission.list_proposals(self.ctx, route=route, open_only=True):
@@ -185,15 +185,19 @@ class ControlPlane(RuleBasedStateMachine):
             else:
                 self.attempt(partial(submission.cancel_proposal, self.ctx, ANN, each.id))
 
-    @precondition(now_in(Phase.CANARY))
-    @rule(route=route_names, signal=st.sampled_from([Signal.PAUSE, Signal.RESUME]))
-    def pause_or_resume(self, route: str, signal: Signal) -> None:
+    @precondition(now_in(ProposalPhase.CANARY))
+    @rule(
+        route=route_names, signal=st.sampled_from([RolloutSignal.PAUSE, RolloutSignal.RESUME])
+    )
+    def pause_or_resume(self, route: str, signal: RolloutSignal) -> None:
         self.attempt(lambda: operations.operate(self.ctx, BEN, route, signal, ""))
 
-    @precondition(now_in(Phase.CANARY))
+    @precondition(now_in(ProposalPhase.CANARY))
     @rule(route=route_names)
     def abort(self, route: str) -> None:
-        self.attempt(lambda: operations.operate(self.ctx, BEN, route, Signal.ABORT, "a drill"))
+        self.attempt(
+            lambda: operations.operate(self.ctx, BEN, route, RolloutSignal.ABORT, "a drill")
+        )
 
     @rule(route=route_names)
     def roll_back(self, route: str) -> None:
@@ -241,7 +245,7 @@ class ControlPlane(RuleBasedStateMachine):
     def the_provider_fails_or_recovers(self, down: bool, flaky: bool) -> None:  # noqa: FBT001
         self.down, self.flaky = down, flaky
 
-    @precondition(now_in(*UNDECIDED, Phase.AWAITING_APPROVAL))
+    @precondition(now_in(*UNDECIDED, ProposalPhase.AWAITING_APPROVAL))
     @rule(really=st.sampled_from([False, False, False, True]))
     def the_suite_changes(self, really: bool) -> None:  # noqa: FBT001 - drawn
         if not really:
@@ -310,8 +314,10 @@ class ControlPlane(RuleBasedStateMachine):
         self.the_promise_holds()
         with self.store.read() as tx:
             for each in tx.proposals.open():
-                assert each.phase in (Phase.AWAITING_APPROVAL, Phase.CANARY), each
-                if each.phase is Phase.CANARY:
+                assert each.phase in (ProposalPhase.AWAITING_APPROVAL, ProposalPhase.CANARY), (
+                    each
+                )
+                if each.phase is ProposalPhase.CANARY:
                     assert tx.rollouts.get(each.rollout or "").state is RolloutState.PAUSED
         self.folder.cleanup()
 

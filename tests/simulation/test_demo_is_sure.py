@@ -14,7 +14,7 @@ from harness.domain.proposals.policy import Policy
 @pytest.fixture(scope="module")
 def policy() -> Policy:
     defaults = package_data.path("config/default.yaml")
-    return config.load(None, {}, defaults=defaults).policies["demo"]
+    return config.load_settings(None, {}, defaults=defaults).policies["demo"]
 
 
 @pytest.mark.req("F2")

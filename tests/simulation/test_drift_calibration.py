@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from harness.gate.drift import ETAS, WINDOWS, Bag
+from harness.gate.drift import ETAS, WINDOWS, ScoreBag
 from harness.gate.logspace import Floats
 
 ALPHA = 0.05
@@ -36,7 +36,7 @@ def alarms(story: Story, seed: int) -> Floats:
     chance = rng.beta(50, 50, columns) if story.noisy else rng.beta(0.5, 0.2, columns)
     half = rng.random(columns) < 0.5
     later = np.clip(chance - 2 * story.loss * half, 0, 1)
-    bag, runs = Bag.empty(WINDOWS[-1], columns), []
+    bag, runs = ScoreBag.empty(WINDOWS[-1], columns), []
     evidence, found = np.zeros(WATCHES), np.full(WATCHES, math.nan)
     for comparison in range(story.comparisons + 1):
         changed = story.changed_at is not None and comparison >= story.changed_at
@@ -51,7 +51,7 @@ def alarms(story: Story, seed: int) -> Floats:
     return found
 
 
-def e_values(bag: Bag, newest: Floats) -> Floats:
+def e_values(bag: ScoreBag, newest: Floats) -> Floats:
     by_item = bag.log_factors(newest).reshape(len(ETAS), WATCHES, -1)
     return np.asarray(np.exp(by_item.sum(axis=2)).mean(axis=0))
 

@@ -16,7 +16,7 @@ from harness.bench.score_matrix import close_pairs, load_matrix
 from harness.bench.synthetic_scores import ScoreKind, generate_scores
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 from harness.gate.offline.design import Design
-from harness.gate.offline.sequential import judge_many
+from harness.gate.offline.sequential import judge_batch
 
 pytestmark = pytest.mark.req("F2")
 
@@ -67,7 +67,7 @@ def test_rare_losses_alone_do_not_pass_as_non_inferior() -> None:
     """Where the plain t errs in 12 of 100: a candidate that loses 5 % and never wins."""
     rng = np.random.default_rng(3)
     d = -(rng.random((4000, 100)) < 0.05).astype(np.float64)
-    found = judge_many(d, Design(Claim.NON_INFERIOR, 0.05, 100))
+    found = judge_batch(d, Design(Claim.NON_INFERIOR, 0.05, 100))
 
     assert found.promoted.mean() <= upto(0.05, 4000)
 
@@ -78,7 +78,7 @@ def test_an_equal_candidate_is_called_worse_in_at_most_one_of_twenty(claim: Clai
     for index, pair in enumerate(close_pairs(load_matrix(BINARY), PAIRS)):
         rng = np.random.default_rng([17, index])
         a, b = resample_items(pair, 0.0, (REPLICATIONS, 200), rng)
-        rejected.append(judge_many(b - a, Design(claim, 0.05, 200)).rejected.mean())
+        rejected.append(judge_batch(b - a, Design(claim, 0.05, 200)).rejected.mean())
 
     assert float(np.mean(rejected)) <= upto(0.05, PAIRS * REPLICATIONS)
 

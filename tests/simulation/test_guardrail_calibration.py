@@ -8,11 +8,11 @@ import pytest
 
 from harness.bench.canary_benchmark import EVERYTHING, guarded
 from harness.bench.guarded_traffic import SimulatedHarm, simulate_rollout
-from harness.domain.canary.guardrails import Guardrail, Tally
-from harness.domain.canary.observation import Block
-from harness.domain.canary.ranking import Measured, ranking
-from harness.gate.online.evidence_paths import counts_path, log_path, ranks_path
-from harness.gate.online.rollout_evidence import watch
+from harness.domain.canary.guardrails import FailureTally, Guardrail
+from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.ranking import MeasuredUnit, rank_block
+from harness.gate.online.evidence_paths import counts_path, guardrail_path, ranks_path
+from harness.gate.online.rollout_evidence import collect_evidence
 
 pytestmark = pytest.mark.req("F3")
 
@@ -25,7 +25,7 @@ def upto(rate: float, trials: int) -> float:
 
 
 @pytest.fixture(scope="module")
-def healthy() -> list[list[Block]]:
+def healthy() -> list[list[ObservationBlock]]:
     """A provider incident in the middle of each: both arms fail, and are slow."""
     return [
         simulate_rollout(
@@ -37,17 +37,20 @@ def healthy() -> list[list[Block]]:
 
 
 def test_all_together_and_an_incident_roll_back_at_most_one_in_twentyfive(
-    healthy: list[list[Block]],
+    healthy: list[list[ObservationBlock]],
 ) -> None:
-    tripped = sum(watch(blocks, EVERYTHING).block is not None for blocks in healthy)
+    tripped = sum(collect_evidence(blocks, EVERYTHING).block is not None for blocks in healthy)
     assert tripped <= upto(EVERYTHING.alpha, len(healthy))
 
 
 @pytest.mark.parametrize("guardrail", Guardrail)
-def test_each_alone_keeps_its_promise(healthy: list[list[Block]], guardrail: Guardrail) -> None:
+def test_each_alone_keeps_its_promise(
+    healthy: list[list[ObservationBlock]], guardrail: Guardrail
+) -> None:
     tolerated = EVERYTHING.tolerated[guardrail]
     tripped = sum(
-        bool((log_path(blocks, guardrail, tolerated) >= HARM_AT).any()) for blocks in healthy
+        bool((guardrail_path(blocks, guardrail, tolerated) >= HARM_AT).any())
+        for blocks in healthy
     )
     assert tripped <= upto(0.05, len(healthy))
 
@@ -84,7 +87,7 @@ def test_keys_that_send_much_and_fail_much_roll_back_no_more_often() -> None:
         canary = rng.random(2000) < 0.05
         failed = rng.random(2000) < rate
         tallies = [
-            Tally(
+            FailureTally(
                 100,
                 int(canary[at : at + 100].sum()),
                 int(failed[at : at + 100].sum()),
@@ -109,8 +112,10 @@ def test_ranks_of_a_block_whose_latency_drifts_are_uniform_and_independent(
         for number in range(40):
             values = rng.lognormal(0.0, 0.4, 100) * drift
             canary = rng.random(100) < share
-            units = [Measured(bool(c), float(v)) for c, v in zip(canary, values, strict=True)]
-            found = ranking(
+            units = [
+                MeasuredUnit(bool(c), float(v)) for c, v in zip(canary, values, strict=True)
+            ]
+            found = rank_block(
                 units,
                 guardrail=Guardrail.LATENCY,
                 tolerated=1.0,
@@ -125,7 +130,7 @@ def test_ranks_of_a_block_whose_latency_drifts_are_uniform_and_independent(
 
 
 def test_a_rollout_of_three_days_keeps_its_alpha_over_all_of_them(
-    healthy: list[list[Block]],
+    healthy: list[list[ObservationBlock]],
 ) -> None:
     """The same keys, with the same arms and the same luck, on every day: fully dependent."""
     policy = replace(EVERYTHING, unit=type(EVERYTHING.unit).SESSION, alpha=0.05)
@@ -136,5 +141,5 @@ def test_a_rollout_of_three_days_keeps_its_alpha_over_all_of_them(
             for day in (1, 2, 3)
             for each in blocks[:100]
         ]
-        tripped += watch(days, policy).block is not None
+        tripped += collect_evidence(days, policy).block is not None
     assert tripped <= upto(0.05, len(healthy))

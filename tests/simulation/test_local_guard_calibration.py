@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.domain.canary.worker_guard import FIRST, HARM_GRID, LocalGuard, log_limit
+from harness.domain.canary.worker_guard import FIRST_WEIGHT, HARM_GRID, WorkerGuard, abort_log_e
 
 ALPHA, REQUESTS = 0.01, 100_000
 
@@ -17,10 +17,10 @@ def ever_stopped(arms: np.ndarray, share: float, limit: float) -> np.ndarray:
     sums = np.zeros((len(arms), len(grid)))
     stopped = np.zeros(len(arms), dtype=bool)
     for t in range(1, arms.shape[1] + 1):
-        weight = FIRST if t == 1 else (1.0 - FIRST) / (t * (t - 1))
+        weight = FIRST_WEIGHT if t == 1 else (1.0 - FIRST_WEIGHT) / (t * (t - 1))
         factor = np.where(arms[:, t - 1, None], grid, 1.0) / among
         sums = (sums + weight) * factor
-        stopped |= sums.mean(axis=1) + (1.0 - FIRST) / t >= math.exp(limit)
+        stopped |= sums.mean(axis=1) + (1.0 - FIRST_WEIGHT) / t >= math.exp(limit)
     return stopped
 
 
@@ -30,7 +30,7 @@ def test_many_at_once_are_what_one_is() -> None:
     limit = 1.5
 
     for row, found in zip(rows, ever_stopped(rows, 0.05, limit), strict=True):
-        guard, stopped = LocalGuard(), False
+        guard, stopped = WorkerGuard(), False
         for canary in row:
             guard = guard.after(canary=bool(canary), share=0.05)
             stopped = stopped or guard.log_e >= limit
@@ -45,7 +45,7 @@ def test_in_100_000_requests_healthy_canaries_are_stopped_at_most_as_often_as_al
     random = np.random.default_rng(20)
     rollouts, workers = 4000, 4
     seen = round(REQUESTS * error_rate / workers)
-    limit = log_limit(ALPHA, workers=workers, turn=0)
+    limit = abort_log_e(ALPHA, workers=workers, turn=0)
 
     each = ever_stopped(random.random((rollouts * workers, seen)) < share, share, limit)
     found = each.reshape(rollouts, workers).any(axis=1).mean()

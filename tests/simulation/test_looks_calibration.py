@@ -16,11 +16,11 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.evals.run import Claim
 from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.policy import Spend
+from harness.domain.proposals.policy import AlphaSpending
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.settings import TargetSeed
 from harness.gate.offline.design import Design
-from harness.gate.offline.sequential import judge_many
+from harness.gate.offline.sequential import judge_batch
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from tests.support.control.control_plane import ANN, POLICY, SECRET, SmallInstallation
@@ -28,10 +28,14 @@ from tests.support.control.control_plane import ANN, POLICY, SECRET, SmallInstal
 pytestmark = pytest.mark.req("F2", "A7")
 
 LOOKS, TRIALS, ITEMS, ALPHA = 8, 1500, 100, 0.05
-BOUNDS = {Spend.FIRST_FULL: 1.5 * ALPHA, Spend.HARMONIC: ALPHA, Spend.SQUARE: ALPHA}
+BOUNDS = {
+    AlphaSpending.FIRST_FULL: 1.5 * ALPHA,
+    AlphaSpending.HARMONIC: ALPHA,
+    AlphaSpending.SQUARE: ALPHA,
+}
 
 
-def alphas(folder: Path, spend: Spend) -> list[float]:
+def alphas(folder: Path, spend: AlphaSpending) -> list[float]:
     """What the control plane registers for each further spelling of one model and one suite."""
     clock = ManualClock()
     world = SmallInstallation(folder, MemoryStore(secret=SECRET, clock=clock), clock=clock)
@@ -67,12 +71,14 @@ def passed_once(levels: list[float]) -> float:
         draws = rng.random((TRIALS, ITEMS))
         d = np.where(draws < 0.1, 1.0, np.where(draws > 0.9, -1.0, 0.0))
         design = Design(Claim.SUPERIOR, 0.05, ITEMS, alpha=level)
-        passed |= judge_many(d, design).promoted
+        passed |= judge_batch(d, design).promoted
     return float(passed.mean())
 
 
 @pytest.mark.parametrize("spend", BOUNDS)
-def test_spelling_model_and_suite_anew_buys_no_luck(tmp_path: Path, spend: Spend) -> None:
+def test_spelling_model_and_suite_anew_buys_no_luck(
+    tmp_path: Path, spend: AlphaSpending
+) -> None:
     bound = BOUNDS[spend]
     error = math.sqrt(bound * (1.0 - bound) / TRIALS)
 

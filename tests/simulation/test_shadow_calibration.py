@@ -7,28 +7,28 @@ from typing import Final
 import numpy as np
 import pytest
 
-from harness.domain.proposals.policy import ShadowFirst, Unit
-from harness.domain.shadow.pairs import Check
+from harness.domain.proposals.policy import ExposureUnit, ShadowStagePolicy
+from harness.domain.shadow.pairs import ShadowCheck
 from harness.gate.shadow_evidence import (
-    ALL_CHECKS,
-    ALPHA,
-    SEEN_CHECKS,
+    ALL_CHECKS_RULE,
+    SEEN_CHECKS_RULE,
+    SHADOW_ALPHA,
+    check_log_e,
+    combined_log_e,
     is_harm,
-    log_e,
-    log_e_of_all,
 )
-from harness.gate.shadow_stage import Move, Seen, decide
+from harness.gate.shadow_stage import ShadowMove, ShadowStageState, decide_shadow_stage
 from router.recording.shadow_units import ShadowUnits
 
 pytestmark = pytest.mark.req("F8")
 
 RUNS: Final = 1000
-CHECKS: Final = list(Check)
+CHECKS: Final = list(ShadowCheck)
 
 
 @cache
 def e(lost: int, won: int) -> float:
-    return math.exp(log_e(lost, won))
+    return math.exp(check_log_e(lost, won))
 
 
 def accused(rule: int) -> int:
@@ -48,30 +48,30 @@ def accused(rule: int) -> int:
             counts[newest] = (before[0] + int(lost), before[1] + int(not lost))
             # Cheap, and never less than any mean of them: else the product's own is asked.
             most = max(1.0, *(e(*each) for each in counts.values()))
-            if most >= 1 / ALPHA and is_harm(log_e_of_all(counts, rule=rule)):
+            if most >= 1 / SHADOW_ALPHA and is_harm(combined_log_e(counts, rule=rule)):
                 found += 1
                 break
     return found
 
 
 def test_checks_that_come_one_by_one_accuse_no_more_often_than_the_level_says() -> None:
-    rightly = accused(ALL_CHECKS)
-    assert rightly <= ALPHA * RUNS
+    rightly = accused(ALL_CHECKS_RULE)
+    assert rightly <= SHADOW_ALPHA * RUNS
     # The mean of those seen so far gives a new check the weight that old ones had lost.
-    assert accused(SEEN_CHECKS) >= 2 * rightly
+    assert accused(SEEN_CHECKS_RULE) >= 2 * rightly
 
 
 def test_a_check_that_was_not_asked_for_weighs_as_one_without_evidence() -> None:
     counts = {"answered": (9, 1), "json": (2, 3)}
-    every = {check.value: counts.get(check.value, (0, 0)) for check in Check}
-    assert log_e_of_all(counts) == pytest.approx(log_e_of_all(every), abs=1e-12)
-    assert log_e_of_all({}) == 0.0
-    assert log_e_of_all(counts) < log_e_of_all(counts, rule=SEEN_CHECKS)
+    every = {check.value: counts.get(check.value, (0, 0)) for check in ShadowCheck}
+    assert combined_log_e(counts) == pytest.approx(combined_log_e(every), abs=1e-12)
+    assert combined_log_e({}) == 0.0
+    assert combined_log_e(counts) < combined_log_e(counts, rule=SEEN_CHECKS_RULE)
 
 
 def test_callers_who_repeat_a_prompt_reject_no_more_often_than_the_policy_says() -> None:
     """A candidate that is no worse: each of 80 callers always loses, or always wins."""
-    policy = ShadowFirst(share_bps=500, min_pairs=10_000, max_cost_usd=5.0)
+    policy = ShadowStagePolicy(share_bps=500, min_pairs=10_000, max_cost_usd=5.0)
     by_caller, by_request = 0, 0
     for run in range(150):
         rng = np.random.default_rng([59, run])
@@ -79,21 +79,24 @@ def test_callers_who_repeat_a_prompt_reject_no_more_often_than_the_policy_says()
         often = rng.permutation(1.0 / np.arange(1, 81))
         callers = rng.choice(80, 300, p=often / often.sum())
         units, first, every = ShadowUnits(), [0, 0], [0, 0]
-        wrongly = {Unit.SESSION: False, Unit.REQUEST: False}
+        wrongly = {ExposureUnit.SESSION: False, ExposureUnit.REQUEST: False}
         for caller in callers:
             side = 0 if loses[caller] else 1
             every[side] += 1
             first[side] += units.is_first("p", int(caller))
-            for unit, (lost, won) in ((Unit.SESSION, first), (Unit.REQUEST, every)):
+            for unit, (lost, won) in (
+                (ExposureUnit.SESSION, first),
+                (ExposureUnit.REQUEST, every),
+            ):
                 wrongly[unit] = wrongly[unit] or rejects(policy, lost, won)
-        by_caller += wrongly[Unit.SESSION]
-        by_request += wrongly[Unit.REQUEST]
+        by_caller += wrongly[ExposureUnit.SESSION]
+        by_request += wrongly[ExposureUnit.REQUEST]
     assert by_caller <= 0.01 * 150 + 3 * math.sqrt(0.01 * 0.99 * 150)
     # Were each request evidence, busy callers would decide.
     assert by_request >= 0.1 * 150
 
 
 @cache
-def rejects(policy: ShadowFirst, lost: int, won: int) -> bool:
-    seen = Seen(0, {"answered": (lost, won)}, rule=ALL_CHECKS)
-    return decide(policy, seen).move is Move.REJECT
+def rejects(policy: ShadowStagePolicy, lost: int, won: int) -> bool:
+    seen = ShadowStageState(0, {"answered": (lost, won)}, rule=ALL_CHECKS_RULE)
+    return decide_shadow_stage(policy, seen).move is ShadowMove.REJECT

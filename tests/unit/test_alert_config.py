@@ -14,7 +14,7 @@ from harness.domain.settings import Settings
 def load(folder: Path, sinks: str) -> Settings:
     file = folder / "swapgate.yaml"
     file.write_text(f"alerts:\n  sinks:\n{sinks}", encoding="utf-8")
-    return config.load(file, {}, defaults=package_data.path("config/default.yaml"))
+    return config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
 
 
 @pytest.mark.req("B9")

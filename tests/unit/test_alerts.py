@@ -10,42 +10,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.operations.alerts import (
-    KINDS,
-    QUIET,
-    REMIND,
-    SETTLE,
+    ALERT_RULES,
+    QUIET_PERIOD,
+    REMIND_AFTER,
+    SETTLING_TIME,
     Alert,
+    AlertEvent,
     AlertKind,
     AlertRecord,
-    News,
-    Told,
-    forgotten,
-    heard,
-    heard_all,
-    message_due,
-    told,
+    Notified,
+    apply_alert,
+    apply_alerts,
+    drop_silent_sources,
+    due_message,
+    mark_notified,
 )
 from harness.domain.operations.delivery import (
     FIRST_WAIT,
     GIVE_UP_AFTER,
-    LONGEST_WAIT,
-    delivered,
-    delivery_of,
-    failed,
-    wait,
+    MAX_WAIT,
+    mark_delivered,
+    mark_failed,
+    new_delivery,
+    retry_wait,
 )
 from tests.support.store.records import NOW
 
 OPENED = Alert(AlertKind.BREAKER_OPEN, "target a/b", "breaker_open:t", "t", "x", NOW, "w1")
 DONE = Alert(AlertKind.ROLLED_BACK, "route chat", "rolled_back:r", "t", "x", NOW, "control")
 steps = st.lists(
-    st.tuples(st.sampled_from(News), st.sampled_from(["w1", "w2"]), st.integers(0, 2000)),
+    st.tuples(st.sampled_from(AlertEvent), st.sampled_from(["w1", "w2"]), st.integers(0, 2000)),
     max_size=40,
 )
 
 
 def after(*alerts: Alert) -> AlertRecord:
-    (record,) = heard_all({}, alerts).values()
+    (record,) = apply_alerts({}, alerts).values()
     return record
 
 
@@ -54,8 +54,8 @@ def at(minutes: float) -> Alert:
 
 
 def test_every_kind_has_its_rule_and_says_what_to_do() -> None:
-    assert set(KINDS) == set(AlertKind)
-    assert all(rule.next_step for rule in KINDS.values())
+    assert set(ALERT_RULES) == set(AlertKind)
+    assert all(rule.next_step for rule in ALERT_RULES.values())
 
 
 @pytest.mark.req("G7")
@@ -63,138 +63,142 @@ def test_every_kind_has_its_line_in_the_runbook() -> None:
     text = (Path(__file__).parents[2] / "docs/alerts.md").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.startswith("| `")]
     found = {line.split("`")[1]: line.split("|")[2].strip() for line in lines}
-    assert found == {kind.value: rule.severity.name.lower() for kind, rule in KINDS.items()}
+    assert found == {
+        kind.value: rule.severity.name.lower() for kind, rule in ALERT_RULES.items()
+    }
 
 
 @pytest.mark.req("A6")
 def test_the_same_key_within_the_window_is_counted_and_not_sent_again() -> None:
     record = after(OPENED)
-    assert message_due(record, NOW) is Told.RAISED
-    record = told(record, Told.RAISED, NOW)
+    assert due_message(record, NOW) is Notified.RAISED
+    record = mark_notified(record, Notified.RAISED, NOW)
 
-    again = heard(record, at(5))
+    again = apply_alert(record, at(5))
 
     assert again is not None
     assert again.count == 2
-    assert message_due(again, NOW + QUIET) is None
-    assert message_due(again, NOW + REMIND) is Told.RAISED
+    assert due_message(again, NOW + QUIET_PERIOD) is None
+    assert due_message(again, NOW + REMIND_AFTER) is Notified.RAISED
 
 
 def test_a_cause_that_comes_back_at_once_is_told_when_the_window_is_over() -> None:
-    record = told(after(OPENED), Told.RAISED, NOW)
-    over = heard(record, at(1).now(News.ENDED, NOW + timedelta(minutes=1)))
+    record = mark_notified(after(OPENED), Notified.RAISED, NOW)
+    over = apply_alert(record, at(1).now(AlertEvent.ENDED, NOW + timedelta(minutes=1)))
     assert over is not None
-    assert message_due(over, over.resolved_at or NOW) is None
-    settled = NOW + timedelta(minutes=1) + SETTLE
-    assert message_due(over, settled) is Told.RESOLVED
-    over = told(over, Told.RESOLVED, settled)
-    back = heard(over, at(2))
+    assert due_message(over, over.resolved_at or NOW) is None
+    settled = NOW + timedelta(minutes=1) + SETTLING_TIME
+    assert due_message(over, settled) is Notified.RESOLVED
+    over = mark_notified(over, Notified.RESOLVED, settled)
+    back = apply_alert(over, at(2))
 
     assert back is not None
     assert (back.id, back.open) == (record.id, True)
-    assert message_due(back, NOW + timedelta(minutes=3)) is None
-    assert message_due(back, settled + QUIET) is Told.RAISED
+    assert due_message(back, NOW + timedelta(minutes=3)) is None
+    assert due_message(back, settled + QUIET_PERIOD) is Notified.RAISED
 
 
 def test_a_restart_tells_nobody_anything_if_the_next_worker_sees_the_cause_too() -> None:
-    record = told(after(OPENED), Told.RAISED, NOW)
-    left = heard(record, OPENED.now(News.LEFT, NOW + timedelta(minutes=5)))
+    record = mark_notified(after(OPENED), Notified.RAISED, NOW)
+    left = apply_alert(record, OPENED.now(AlertEvent.LEFT, NOW + timedelta(minutes=5)))
     assert left is not None
-    waiting = forgotten(left, at(7.9).at)
-    again = heard(waiting, replace(at(7.9), source="w2"))
+    waiting = drop_silent_sources(left, at(7.9).at)
+    again = apply_alert(waiting, replace(at(7.9), source="w2"))
     assert again is not None
-    later = forgotten(again, at(20).at)
+    later = drop_silent_sources(again, at(20).at)
     assert (set(later.sources), later.open) == ({"w2"}, True)
-    assert [message_due(each, at(20).at) for each in (waiting, later)] == [None, None]
+    assert [due_message(each, at(20).at) for each in (waiting, later)] == [None, None]
 
 
 def test_a_cause_that_no_successor_sees_is_over() -> None:
-    record = told(after(OPENED), Told.RAISED, NOW)
-    left = heard(record, OPENED.now(News.LEFT, NOW + timedelta(minutes=5)))
+    record = mark_notified(after(OPENED), Notified.RAISED, NOW)
+    left = apply_alert(record, OPENED.now(AlertEvent.LEFT, NOW + timedelta(minutes=5)))
     assert left is not None
-    over = forgotten(left, at(8).at)
-    assert message_due(over, at(8).at + SETTLE) is Told.RESOLVED
+    over = drop_silent_sources(left, at(8).at)
+    assert due_message(over, at(8).at + SETTLING_TIME) is Notified.RESOLVED
 
 
 def test_after_a_quiet_time_it_is_a_new_record() -> None:
-    over = heard(after(OPENED), OPENED.now(News.ENDED, NOW))
+    over = apply_alert(after(OPENED), OPENED.now(AlertEvent.ENDED, NOW))
     assert over is not None
-    fresh = heard(over, at(15))
+    fresh = apply_alert(over, at(15))
     assert fresh is not None
     assert (fresh.id != over.id, fresh.count) == (True, 1)
 
 
 def test_an_end_that_nobody_has_raised_is_nothing() -> None:
-    assert heard(None, OPENED.now(News.ENDED, NOW)) is None
+    assert apply_alert(None, OPENED.now(AlertEvent.ENDED, NOW)) is None
 
 
 def test_a_worker_that_fell_silent_does_not_keep_an_alert_open() -> None:
     two = after(OPENED, replace(at(20), source="w2"))
-    assert forgotten(two, NOW + timedelta(minutes=29)) == two
-    one = forgotten(two, NOW + timedelta(minutes=31))
+    assert drop_silent_sources(two, NOW + timedelta(minutes=29)) == two
+    one = drop_silent_sources(two, NOW + timedelta(minutes=31))
     assert (set(one.sources), one.open) == ({"w2"}, True)
-    assert not forgotten(one, NOW + timedelta(minutes=51)).open
+    assert not drop_silent_sources(one, NOW + timedelta(minutes=51)).open
 
 
 def test_what_happened_is_told_once_and_is_over() -> None:
     record = after(DONE)
-    assert (record.open, message_due(record, NOW)) == (False, Told.RAISED)
-    assert message_due(told(record, Told.RAISED, NOW), NOW + REMIND) is None
-    assert message_due(record, NOW + REMIND) is None
+    assert (record.open, due_message(record, NOW)) == (False, Notified.RAISED)
+    assert due_message(mark_notified(record, Notified.RAISED, NOW), NOW + REMIND_AFTER) is None
+    assert due_message(record, NOW + REMIND_AFTER) is None
 
 
 def test_what_another_worker_notices_too_is_told_once() -> None:
-    record = told(after(DONE), Told.RAISED, NOW)
+    record = mark_notified(after(DONE), Notified.RAISED, NOW)
     for minutes in (1, 16, 600):
         at_ = NOW + timedelta(minutes=minutes)
-        again = heard(record, replace(DONE, at=at_, source="w2"))
+        again = apply_alert(record, replace(DONE, at=at_, source="w2"))
         assert again is not None
-        assert (again.id, message_due(again, at_ + QUIET)) == (record.id, None)
+        assert (again.id, due_message(again, at_ + QUIET_PERIOD)) == (record.id, None)
         record = again
 
 
 @given(steps)
 def test_whatever_comes_people_know_the_state_in_the_end_and_are_not_flooded(
-    moves: list[tuple[News, str, int]],
+    moves: list[tuple[AlertEvent, str, int]],
 ) -> None:
     record: AlertRecord | None = None
     now, messages = NOW, []
     for news, source, seconds in moves:
         now += timedelta(seconds=seconds)
-        record = heard(record, replace(OPENED, source=source, news=news, at=now)) or record
-        if record is not None and (due := message_due(record, now)):
-            record = told(record, due, now)
+        record = (
+            apply_alert(record, replace(OPENED, source=source, news=news, at=now)) or record
+        )
+        if record is not None and (due := due_message(record, now)):
+            record = mark_notified(record, due, now)
             messages.append((due, now))
     if record is None:
         return
     assert record.open == bool(record.sources)
-    raised = [when for due, when in messages if due is Told.RAISED]
-    assert all(later - one >= QUIET for one, later in pairwise(raised))
-    if due := message_due(record, now + QUIET):
-        record = told(record, due, now + QUIET)
+    raised = [when for due, when in messages if due is Notified.RAISED]
+    assert all(later - one >= QUIET_PERIOD for one, later in pairwise(raised))
+    if due := due_message(record, now + QUIET_PERIOD):
+        record = mark_notified(record, due, now + QUIET_PERIOD)
     if record.told is not None:
-        assert record.open == (record.told is Told.RAISED)
+        assert record.open == (record.told is Notified.RAISED)
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
 def test_waits_grow_to_their_cap_and_never_to_nothing(attempts: int, uniform: float) -> None:
-    found = wait(attempts, uniform)
-    assert FIRST_WAIT / 2 <= found <= LONGEST_WAIT
-    assert found >= wait(attempts, 0.0)
-    assert wait(attempts + 1, uniform) >= found
+    found = retry_wait(attempts, uniform)
+    assert FIRST_WAIT / 2 <= found <= MAX_WAIT
+    assert found >= retry_wait(attempts, 0.0)
+    assert retry_wait(attempts + 1, uniform) >= found
 
 
 @pytest.mark.req("B9")
 def test_a_delivery_ends_delivered_or_given_up_and_says_so() -> None:
-    record = told(after(OPENED), Told.RAISED, NOW)
-    first = delivery_of(record, Told.RAISED, "chat", NOW)
-    tried = failed(first, NOW, "refused", uniform=0.0)
+    record = mark_notified(after(OPENED), Notified.RAISED, NOW)
+    first = new_delivery(record, Notified.RAISED, "chat", NOW)
+    tried = mark_failed(first, NOW, "refused", uniform=0.0)
     assert tried.next_attempt_at == NOW + FIRST_WAIT / 2
     assert (tried.attempts, tried.last_error) == (1, "refused")
 
-    late = failed(tried, NOW + GIVE_UP_AFTER, "refused", uniform=0.0)
+    late = mark_failed(tried, NOW + GIVE_UP_AFTER, "refused", uniform=0.0)
     assert (late.next_attempt_at, late.gave_up_at) == (None, NOW + GIVE_UP_AFTER)
-    done = delivered(tried, NOW)
+    done = mark_delivered(tried, NOW)
     assert (done.next_attempt_at, done.delivered_at, done.last_error) == (None, NOW, "")
     assert first.id == tried.id == f"{record.id}.1"
 
@@ -205,7 +209,8 @@ def test_the_next_step_names_the_provider_that_the_alert_is_about(kind: AlertKin
     step = Alert(kind, "provider groq", "k", "t", "x", NOW, "w1").next_step
 
     assert "PROVIDER" not in step
-    assert ("groq" in step) is ("PROVIDER" in KINDS[kind].next_step)
+    assert ("groq" in step) is ("PROVIDER" in ALERT_RULES[kind].next_step)
     assert (
-        Alert(kind, "route chat", "k", "t", "x", NOW, "w1").next_step == KINDS[kind].next_step
+        Alert(kind, "route chat", "k", "t", "x", NOW, "w1").next_step
+        == ALERT_RULES[kind].next_step
     )

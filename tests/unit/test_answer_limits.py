@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit, with_limit_named
+from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit, rename_answer_limit
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, RequestPatch, Target
 from router.protocols.endpoints import DIALECTS
@@ -119,9 +119,9 @@ def test_only_the_name_changes_and_every_other_byte_stays(
 @given(st.dictionaries(st.sampled_from([OLD, NEW, "a"]), st.integers()))
 def test_of_two_limits_the_one_that_has_the_right_name_stays(fields: dict[str, int]) -> None:
     for kind, named, other in (("openai", NEW, OLD), ("mistral", OLD, NEW)):
-        sent = with_limit_named(fields, kind)
+        sent = rename_answer_limit(fields, kind)
 
         assert other not in sent
         assert sent.get(named) == fields.get(named, fields.get(other))
         assert sent.get("a") == fields.get("a")
-    assert with_limit_named(fields, "custom") == fields
+    assert rename_answer_limit(fields, "custom") == fields

@@ -5,7 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.providers.api_base_rules import check_allowed, check_base_url, may_connect
+from harness.domain.providers.api_base_rules import (
+    check_allowed_address,
+    check_api_base,
+    may_connect,
+)
 
 pytestmark = pytest.mark.req("D1", "D4")
 
@@ -102,19 +106,19 @@ OPEN = (
 @pytest.mark.parametrize("url", CLOSED)
 def test_a_metadata_service_is_refused_however_it_is_written(url: str) -> None:
     with pytest.raises(InputError, match="allow_addresses"):
-        check_base_url(url)
+        check_api_base(url)
 
 
 @pytest.mark.parametrize("url", BROKEN)
 def test_what_is_no_plain_address_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(InputError) as refused:
-        check_base_url(url)
+        check_api_base(url)
     assert "pass" not in str(refused.value).replace("password", "")
 
 
 @pytest.mark.parametrize("url", OPEN)
 def test_hosted_local_and_private_places_are_open(url: str) -> None:
-    check_base_url(url)
+    check_api_base(url)
 
 
 @pytest.mark.parametrize(
@@ -129,20 +133,20 @@ def test_hosted_local_and_private_places_are_open(url: str) -> None:
     ],
 )
 def test_what_is_allowed_by_name_is_open(url: str, allowed: str) -> None:
-    check_base_url(url, [allowed])
+    check_api_base(url, [allowed])
     with pytest.raises(InputError):
-        check_base_url(url, ["169.254.1.1", "other.test", "10.0.0.0/8"])
+        check_api_base(url, ["169.254.1.1", "other.test", "10.0.0.0/8"])
 
 
 @pytest.mark.parametrize("entry", ["h", "a.b.test", "169.254.0.0/16", "fe80::1", "10.0.0.1"])
 def test_an_allowed_place_is_a_name_an_address_or_a_network(entry: str) -> None:
-    check_allowed(entry)
+    check_allowed_address(entry)
 
 
 @pytest.mark.parametrize("entry", ["", "a b", "10.0.0.0/99", "fe80::zz", "http://h"])
 def test_nothing_else_is_allowed(entry: str) -> None:
     with pytest.raises(InputError):
-        check_allowed(entry)
+        check_allowed_address(entry)
 
 
 def test_a_name_that_leads_to_a_closed_address_is_not_connected_to() -> None:
@@ -166,13 +170,13 @@ def test_every_spelling_of_a_link_local_address_is_refused(number: int, form: st
     whole = (169 << 24) | (254 << 16) | number
     host = form.format(whole, whole & 0xFFFFFF, number)
     with pytest.raises(InputError, match="allow_addresses"):
-        check_base_url(f"http://{host}/v1")
+        check_api_base(f"http://{host}/v1")
 
 
 @given(st.text(max_size=40))
 def test_any_text_is_open_or_refused_and_never_breaks(text: str) -> None:
     for url in (text, f"http://{text}/v1", f"http://[{text}]/v1"):
         try:
-            check_base_url(url, ["10.0.0.0/8"])
+            check_api_base(url, ["10.0.0.0/8"])
         except InputError:
             continue

@@ -10,30 +10,30 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from harness.domain.errors import IllegalTransition, InputError
 from harness.domain.reliability.breaker import (
     BUCKETS,
-    CLOSED,
-    LAST_RESORT,
+    CLOSED_BREAKER,
+    LAST_RESORT_TICKET,
     PROBE_UNDER_WAY_S,
     TRANSITIONS,
     Breaker,
+    BreakerEvent,
     BreakerPolicy,
     BreakerState,
-    Move,
     Ticket,
     _moved,
-    admissible,
     admit,
-    renewed,
+    reset_after_new_key,
     retry_in_s,
     settle,
+    would_admit,
 )
-from harness.domain.reliability.failures import RULES, BreakerEffect, FailureClass
+from harness.domain.reliability.failures import FAILURE_RULES, BreakerEffect, FailureClass
 
 F = FailureClass
 TRICKLE = BreakerPolicy()
 POLICY = BreakerPolicy(trickle_s=TRICKLE.open_max_s)  # without one: the waits alone
-OPENING = [each for each in F if RULES[each].breaker is BreakerEffect.OPENS]
-NEUTRAL = [each for each in F if RULES[each].breaker is BreakerEffect.NEUTRAL]
-COUNTED = [each for each in F if RULES[each].breaker is BreakerEffect.FAILURE]
+OPENING = [each for each in F if FAILURE_RULES[each].breaker is BreakerEffect.OPENS]
+NEUTRAL = [each for each in F if FAILURE_RULES[each].breaker is BreakerEffect.NEUTRAL]
+COUNTED = [each for each in F if FAILURE_RULES[each].breaker is BreakerEffect.FAILURE]
 
 
 def after(
@@ -48,12 +48,12 @@ def after(
 
 
 def opened(now: float = 0.0, policy: BreakerPolicy = POLICY) -> Breaker:
-    return after(CLOSED, now, F.QUOTA, policy=policy)
+    return after(CLOSED_BREAKER, now, F.QUOTA, policy=policy)
 
 
 @pytest.mark.req("A6", "B4")
 def test_five_failures_within_a_minute_open_it_for_two() -> None:
-    four = after(CLOSED, 10.0, *[F.SERVER] * 4)
+    four = after(CLOSED_BREAKER, 10.0, *[F.SERVER] * 4)
     five = after(four, 40.0, F.TIMEOUT)
 
     assert four.state is BreakerState.CLOSED
@@ -65,14 +65,14 @@ def test_five_failures_within_a_minute_open_it_for_two() -> None:
 
 @pytest.mark.req("B4")
 def test_five_failures_in_more_than_a_minute_do_not_open_it() -> None:
-    breaker = after(CLOSED, 0.0, *[F.SERVER] * 4)
+    breaker = after(CLOSED_BREAKER, 0.0, *[F.SERVER] * 4)
 
     assert after(breaker, 60.0, F.SERVER).state is BreakerState.CLOSED
 
 
 @pytest.mark.req("B4")
 def test_failures_all_over_the_minute_are_added_up() -> None:
-    breaker = CLOSED
+    breaker = CLOSED_BREAKER
     for now in (0.0, 10.0, 20.0):
         breaker = after(breaker, now, None, F.SERVER, None)
     breaker = after(breaker, 59.0, F.SERVER)
@@ -87,7 +87,7 @@ def test_failures_all_over_the_minute_are_added_up() -> None:
 def test_five_failures_open_it_only_when_they_are_a_fifth_of_the_window(
     good: int, state: str
 ) -> None:
-    breaker = after(CLOSED, 0.0, *[None] * good, *[F.SERVER] * 5)
+    breaker = after(CLOSED_BREAKER, 0.0, *[None] * good, *[F.SERVER] * 5)
 
     assert breaker.state.value == state
 
@@ -96,7 +96,7 @@ def test_five_failures_open_it_only_when_they_are_a_fifth_of_the_window(
 def test_within_one_moment_it_opens_exactly_when_both_thresholds_are_reached(
     outcomes: list[F | None],
 ) -> None:
-    breaker, requests, failures = CLOSED, 0, 0
+    breaker, requests, failures = CLOSED_BREAKER, 0, 0
     for outcome in outcomes:
         breaker = after(breaker, 7.0, outcome)
         requests += outcome not in NEUTRAL
@@ -110,7 +110,7 @@ def test_within_one_moment_it_opens_exactly_when_both_thresholds_are_reached(
 @pytest.mark.req("A6", "B3")
 @pytest.mark.parametrize("failure", OPENING)
 def test_a_fault_of_ours_opens_it_at_once(failure: F) -> None:
-    breaker = after(CLOSED, 0.0, *[None] * 100, failure)
+    breaker = after(CLOSED_BREAKER, 0.0, *[None] * 100, failure)
 
     assert breaker.state is BreakerState.OPEN
     assert breaker.because is failure
@@ -119,7 +119,7 @@ def test_a_fault_of_ours_opens_it_at_once(failure: F) -> None:
 @pytest.mark.req("A6")
 @pytest.mark.parametrize("failure", NEUTRAL)
 def test_a_neutral_outcome_changes_nothing_while_closed(failure: F) -> None:
-    assert after(CLOSED, 0.0, *[failure] * 50) == CLOSED
+    assert after(CLOSED_BREAKER, 0.0, *[failure] * 50) == CLOSED_BREAKER
 
 
 @pytest.mark.req("A6", "B4")
@@ -146,7 +146,7 @@ def test_a_neutral_probe_is_given_back_and_counts_for_nothing(failure: F) -> Non
     breaker = settle(breaker, probe, failure, 121.0, POLICY)
 
     assert (breaker.state, breaker.good_probes) == (BreakerState.HALF_OPEN, 0)
-    assert admissible(breaker, 121.0, POLICY)
+    assert would_admit(breaker, 121.0, POLICY)
     assert retry_in_s(breaker, 121.0, POLICY) == 0.0
 
 
@@ -206,7 +206,7 @@ def test_a_neutral_request_of_the_trickle_is_given_back(failure: F) -> None:
     breaker = settle(breaker, probe, failure, 11.0, TRICKLE)
 
     assert (breaker.state, breaker.good_probes) == (BreakerState.OPEN, 0)
-    assert admissible(breaker, 11.0, TRICKLE)
+    assert would_admit(breaker, 11.0, TRICKLE)
 
 
 def test_a_target_that_recovered_starts_again_with_the_shortest_time() -> None:
@@ -217,7 +217,7 @@ def test_a_target_that_recovered_starts_again_with_the_shortest_time() -> None:
 
 
 def test_a_closed_breaker_forgets_what_was_before_it_opened() -> None:
-    breaker = after(CLOSED, 119.0, *[F.SERVER] * 5)
+    breaker = after(CLOSED_BREAKER, 119.0, *[F.SERVER] * 5)
     breaker = after(breaker, 239.0, None, None, None, *[F.SERVER] * 4)
 
     assert breaker.state is BreakerState.CLOSED
@@ -227,7 +227,7 @@ def test_a_closed_breaker_forgets_what_was_before_it_opened() -> None:
 def test_an_answer_to_a_request_from_before_the_opening_moves_nothing(
     outcome: F | None,
 ) -> None:
-    _, early = admit(CLOSED, 0.0, POLICY)
+    _, early = admit(CLOSED_BREAKER, 0.0, POLICY)
     assert early is not None
     half_open, _ = admit(opened(), 120.0, POLICY)
     closed_again = after(opened(), 120.0, None, None, None)
@@ -261,14 +261,14 @@ def test_a_probe_that_is_never_settled_is_given_up_after_its_lease() -> None:
 @pytest.mark.parametrize("because", OPENING)
 @pytest.mark.parametrize("probing", [False, True])
 def test_a_new_credential_closes_what_our_own_side_opened(because: F, *, probing: bool) -> None:
-    breaker = after(CLOSED, 0.0, because)
+    breaker = after(CLOSED_BREAKER, 0.0, because)
     late = breaker.serial
     if probing:
         breaker, probe = admit(breaker, 120.0, POLICY)
         assert probe is not None
         late = probe
 
-    closed = renewed(breaker)
+    closed = reset_after_new_key(breaker)
 
     assert closed.state is BreakerState.CLOSED
     assert closed.because is None
@@ -280,29 +280,29 @@ def test_a_new_credential_closes_what_our_own_side_opened(because: F, *, probing
 @pytest.mark.req("B4", "D3")
 @pytest.mark.parametrize("because", COUNTED)
 def test_a_new_credential_mends_no_trouble_of_the_providers(because: F) -> None:
-    breaker = after(CLOSED, 0.0, *[because] * 5)
+    breaker = after(CLOSED_BREAKER, 0.0, *[because] * 5)
 
     assert breaker.state is BreakerState.OPEN
-    assert renewed(breaker) is breaker
-    assert renewed(CLOSED) is CLOSED
+    assert reset_after_new_key(breaker) is breaker
+    assert reset_after_new_key(CLOSED_BREAKER) is CLOSED_BREAKER
 
 
 @pytest.mark.parametrize("outcome", [None, *COUNTED, *OPENING])
 def test_a_last_resort_only_moves_the_time_of_the_last_failure(outcome: F | None) -> None:
-    breaker = settle(opened(), LAST_RESORT, outcome, 50.0, POLICY)
+    breaker = settle(opened(), LAST_RESORT_TICKET, outcome, 50.0, POLICY)
 
     assert breaker == opened()._replace(failed_at=0.0 if outcome is None else 50.0)
 
 
 def test_the_time_of_the_last_failure_never_goes_back() -> None:
-    breaker = settle(opened(50.0), LAST_RESORT, F.SERVER, 10.0, POLICY)
+    breaker = settle(opened(50.0), LAST_RESORT_TICKET, F.SERVER, 10.0, POLICY)
 
     assert breaker.failed_at == 50.0
 
 
 def test_a_pair_that_the_table_does_not_have_is_refused() -> None:
     for state in BreakerState:
-        for move in Move:
+        for move in BreakerEvent:
             breaker = Breaker(state=state)
             if (state, move) in TRANSITIONS:
                 moved = _moved(breaker, move)
@@ -336,7 +336,7 @@ def test_a_policy_that_makes_no_breaker_is_refused(wrong: dict[str, float]) -> N
 def test_a_policy_at_its_limits_is_a_policy() -> None:
     smallest = BreakerPolicy(failures=1, share=0.0, open_s=1.0, open_max_s=1.0)
 
-    breaker, ticket = admit(CLOSED, 0.0, smallest)
+    breaker, ticket = admit(CLOSED_BREAKER, 0.0, smallest)
     assert ticket is not None
     assert settle(breaker, ticket, F.SERVER, 0.0, smallest).open_until == 1.0
     assert BreakerPolicy(share=1.0, probe_successes=1).share == 1.0
@@ -349,7 +349,7 @@ class AnyTraffic(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.breaker, self.now = CLOSED, 1000.0
+        self.breaker, self.now = CLOSED_BREAKER, 1000.0
         self.out: list[tuple[Ticket, bool]] = []  # and whether it is a probe
         self.counted: list[tuple[int, bool]] = []  # bucket and whether failed, since closing
 
@@ -360,7 +360,7 @@ class AnyTraffic(RuleBasedStateMachine):
     @rule()
     def begin(self) -> None:
         before = self.breaker
-        may = admissible(before, self.now, self.policy)
+        may = would_admit(before, self.now, self.policy)
         self.breaker, ticket = admit(before, self.now, self.policy)
         assert may is (ticket is not None)
         if before.state is BreakerState.CLOSED:
@@ -376,7 +376,7 @@ class AnyTraffic(RuleBasedStateMachine):
     @rule()
     def change_the_credential(self) -> None:
         before = self.breaker
-        self.breaker = renewed(before)
+        self.breaker = reset_after_new_key(before)
         if self.breaker is not before:
             assert before.because in OPENING
             assert self.breaker.serial > before.serial

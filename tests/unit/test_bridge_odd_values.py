@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.degradation import Hint
+from harness.domain.routing.degradation import OptionalFeature
 from harness.domain.routing.target import Target
 from router.protocols.endpoint_translation import TRANSLATIONS, UNTRANSLATABLE_FIELDS
 from router.protocols.messages.unsigned_thinking import without_unsigned
@@ -57,7 +57,9 @@ def test_any_request(
     text = json.dumps({"model": "m", **body}).encode()
     asked = read_request(text, endpoint)
     UNTRANSLATABLE_FIELDS[endpoint](asked.value)
-    less = without_fields(text, endpoint, hints_of(asked, frozenset(Hint)), Target("p", "m"))
+    less = without_fields(
+        text, endpoint, hints_of(asked, frozenset(OptionalFeature)), Target("p", "m")
+    )
     for each in (text, less, without_unsigned(text)):
         with contextlib.suppress(UpstreamFailed):
             assert json.loads(TRANSLATIONS[endpoint](each, "custom").body)["model"] == "m"

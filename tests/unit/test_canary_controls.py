@@ -10,22 +10,22 @@ import pytest
 from dashboard.text import canary_text, labels
 from dashboard.views import canary_controls
 from harness.control.proposals.comparison import CanaryStatus
-from harness.domain.canary.observation import Block
-from harness.domain.canary.rollout import Rollout, RolloutState, Signal
+from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.routing.target import Target
-from harness.gate.online.policy import decide
-from harness.gate.text.explain import explain
+from harness.gate.online.policy import decide_action
+from harness.gate.text.explain import explain_rollout
 from tests.unit.test_canary_explained import POLICY, blocks
 from tests.unit.test_canary_policy import START, rollout
 
 pytestmark = pytest.mark.req("F3")
 
 
-def status(what: Rollout, seen: list[Block]) -> CanaryStatus:
+def status(what: Rollout, seen: list[ObservationBlock]) -> CanaryStatus:
     now = START + timedelta(hours=1)
-    action = decide(what, seen, now)
+    action = decide_action(what, seen, now)
     old, new = (Target(provider="sim", model=name) for name in ("old", "new"))
-    return CanaryStatus(what, old, new, action, seen, explain(what, action, seen, now))
+    return CanaryStatus(what, old, new, action, seen, explain_rollout(what, action, seen, now))
 
 
 def live(step: int = 0, state: RolloutState = RolloutState.WAITING) -> CanaryStatus:
@@ -39,26 +39,29 @@ def baking() -> CanaryStatus:
 
 
 def test_a_live_canary_can_be_moved_in_every_way_but_resumed() -> None:
-    assert set(canary_controls.disabled_reasons(live())) == {Signal.RESUME}
+    assert set(canary_controls.disabled_reasons(live())) == {RolloutSignal.RESUME}
 
 
 def test_one_that_is_held_by_faults_of_a_router_can_be_resumed_in_its_bake_too() -> None:
     for found in (live(), baking()):
         held = replace(found, faults="On hold: routers failed once")
-        assert Signal.RESUME not in canary_controls.disabled_reasons(held)
-        assert Signal.RESUME in canary_controls.visible_signals(held.rollout, faults=True)
-        assert "step and time stay" in canary_controls.effect(held, Signal.RESUME)
+        assert RolloutSignal.RESUME not in canary_controls.disabled_reasons(held)
+        assert RolloutSignal.RESUME in canary_controls.visible_signals(
+            held.rollout, faults=True
+        )
+        assert "step and time stay" in canary_controls.effect(held, RolloutSignal.RESUME)
 
 
 def test_a_paused_one_can_be_resumed_and_not_paused() -> None:
     assert set(canary_controls.disabled_reasons(live(state=RolloutState.PAUSED))) == {
-        Signal.PAUSE
+        RolloutSignal.PAUSE
     }
 
 
 def test_at_the_last_step_there_is_no_step_on() -> None:
     assert (
-        canary_controls.disabled_reasons(live(step=1))[Signal.ADVANCE] == canary_controls.LAST
+        canary_controls.disabled_reasons(live(step=1))[RolloutSignal.ADVANCE]
+        == canary_controls.LAST
     )
 
 
@@ -67,17 +70,17 @@ def test_with_harm_shown_it_cannot_go_on_by_hand() -> None:
         status(rollout(RolloutState.WAITING, 0, POLICY), blocks(30, failing=True))
     )
 
-    assert found[Signal.ADVANCE] == found[Signal.PROMOTE] == canary_controls.HARM
-    assert Signal.ABORT not in found
+    assert found[RolloutSignal.ADVANCE] == found[RolloutSignal.PROMOTE] == canary_controls.HARM
+    assert RolloutSignal.ABORT not in found
 
 
 def test_who_overrules_the_plan_is_told_what_the_data_say_against_it() -> None:
     found = status(rollout(RolloutState.WAITING, 0, POLICY), blocks(12, slow=True))
 
-    assert canary_controls.objections(found, Signal.ADVANCE) == found.explanation.against
-    assert canary_controls.objections(found, Signal.PROMOTE)
-    assert not canary_controls.objections(found, Signal.ABORT)
-    assert not canary_controls.objections(live(), Signal.ADVANCE)
+    assert canary_controls.objections(found, RolloutSignal.ADVANCE) == found.explanation.against
+    assert canary_controls.objections(found, RolloutSignal.PROMOTE)
+    assert not canary_controls.objections(found, RolloutSignal.ABORT)
+    assert not canary_controls.objections(live(), RolloutSignal.ADVANCE)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,7 @@ def test_the_sign_of_a_guardrail_says_what_its_words_say(
     action = replace(
         found.action, figures=with_errors_at(found.action.figures, log_e, distance)
     )
-    told = explain(found.rollout, action, found.blocks, START)
+    told = explain_rollout(found.rollout, action, found.blocks, START)
 
     (label,) = [
         row.label
@@ -121,25 +124,30 @@ def with_errors_at(
 def test_a_bake_is_finished_or_taken_back() -> None:
     found = baking()
 
-    assert canary_controls.visible_signals(found.rollout) == [Signal.FINISH, Signal.ABORT]
-    assert not {Signal.FINISH, Signal.ABORT} & set(canary_controls.disabled_reasons(found))
-    assert "From 100 % to 0 % for sim/new" in canary_controls.effect(found, Signal.ABORT)
+    assert canary_controls.visible_signals(found.rollout) == [
+        RolloutSignal.FINISH,
+        RolloutSignal.ABORT,
+    ]
+    assert not {RolloutSignal.FINISH, RolloutSignal.ABORT} & set(
+        canary_controls.disabled_reasons(found)
+    )
+    assert "From 100 % to 0 % for sim/new" in canary_controls.effect(found, RolloutSignal.ABORT)
 
 
 def test_what_has_ended_says_so_for_every_button() -> None:
     found = status(rollout(RolloutState.ROLLED_BACK, 0, POLICY), blocks(3))
 
     assert set(canary_controls.disabled_reasons(found).values()) == {canary_controls.ENDED}
-    assert Signal.FINISH not in canary_controls.visible_signals(found.rollout)
+    assert RolloutSignal.FINISH not in canary_controls.visible_signals(found.rollout)
 
 
 @pytest.mark.parametrize(
     ("signal", "says"),
     [
-        (Signal.ADVANCE, "From 1 % to 25 % for sim/new"),
-        (Signal.PROMOTE, "From 1 % to 100 % for sim/new"),
-        (Signal.ABORT, "From 1 % to 0 %: all traffic goes back to sim/old"),
+        (RolloutSignal.ADVANCE, "From 1 % to 25 % for sim/new"),
+        (RolloutSignal.PROMOTE, "From 1 % to 100 % for sim/new"),
+        (RolloutSignal.ABORT, "From 1 % to 0 %: all traffic goes back to sim/old"),
     ],
 )
-def test_the_question_names_percents_and_models(signal: Signal, says: str) -> None:
+def test_the_question_names_percents_and_models(signal: RolloutSignal, says: str) -> None:
     assert says in canary_controls.effect(live(), signal)

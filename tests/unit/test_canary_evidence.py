@@ -8,43 +8,43 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import Guardrails, Tally
-from harness.domain.canary.observation import Block
-from harness.domain.canary.ranking import place
+from harness.domain.canary.guardrails import FailureTally, Guardrails
+from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.ranking import rank_among
 from harness.domain.errors import InputError
-from harness.domain.proposals.policy import CanaryPolicy, Unit
-from harness.gate.online.assignment import ALARM_AT, worst_log_srm
+from harness.domain.proposals.policy import CanaryPolicy, ExposureUnit
+from harness.gate.online.assignment import ALARM_LOG_E, worst_log_srm
 from harness.gate.online.certificate import Certificate, log_certificate
 from harness.gate.online.fisher import log_factors
 from harness.gate.online.harm_evidence import (
-    Harm,
-    Restarting,
-    combined,
+    HarmEvidence,
+    RestartingHarmEvidence,
+    combine_log_e,
     distance_to_trip,
-    harm_of,
+    find_trip,
+    harm_from_json,
     odds_grid,
-    trip,
 )
-from harness.gate.online.ranks import Ranks
-from harness.gate.online.rollout_evidence import watch
+from harness.gate.online.ranks import RankEvidence
+from harness.gate.online.rollout_evidence import collect_evidence
 
 pytestmark = pytest.mark.req("F3")
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-ERRORS_ALONE = CanaryPolicy(alpha=0.05, unit=Unit.REQUEST, guardrails=Guardrails.none())
+ERRORS_ALONE = CanaryPolicy(alpha=0.05, unit=ExposureUnit.REQUEST, guardrails=Guardrails.none())
 
 
 @st.composite
-def counts(draw: st.DrawFn) -> Tally:
+def counts(draw: st.DrawFn) -> FailureTally:
     units = draw(st.integers(0, 120))
     canary = draw(st.integers(0, units))
     failures = draw(st.integers(0, units))
     low, high = max(0, failures - units + canary), min(canary, failures)
-    return Tally(units, canary, failures, draw(st.integers(low, high)))
+    return FailureTally(units, canary, failures, draw(st.integers(low, high)))
 
 
-def block(number: int, counts: Tally, weight_bps: int = 100) -> Block:
-    return Block(
+def block(number: int, counts: FailureTally, weight_bps: int = 100) -> ObservationBlock:
+    return ObservationBlock(
         rollout="r",
         worker="w",
         sequence=number,
@@ -61,7 +61,7 @@ def block(number: int, counts: Tally, weight_bps: int = 100) -> Block:
 
 
 @given(found=counts())
-def test_the_factors_average_to_1_over_what_could_have_happened(found: Tally) -> None:
+def test_the_factors_average_to_1_over_what_could_have_happened(found: FailureTally) -> None:
     """An e-value: its mean is 1 when the null is true, whatever the block's margins."""
     low = max(0, found.failures - found.units + found.canary)
     high = min(found.canary, found.failures)
@@ -83,64 +83,64 @@ def test_the_factors_average_to_1_over_what_could_have_happened(found: Tally) ->
 
 
 @given(found=counts())
-def test_a_block_without_a_choice_says_nothing(found: Tally) -> None:
+def test_a_block_without_a_choice_says_nothing(found: FailureTally) -> None:
     if found.canary in (0, found.units) or found.failures in (0, found.units):
-        assert Harm().after(found) == Harm()
+        assert HarmEvidence().after(found) == HarmEvidence()
 
 
 @given(blocks=st.lists(counts(), max_size=12), cut=st.integers(0, 12))
-def test_a_restart_in_the_middle_changes_nothing(blocks: list[Tally], cut: int) -> None:
-    straight = resumed = Harm(rho=1.25)
+def test_a_restart_in_the_middle_changes_nothing(blocks: list[FailureTally], cut: int) -> None:
+    straight = resumed = HarmEvidence(rho=1.25)
     for index, found in enumerate(blocks):
         if index == cut:
-            resumed = harm_of(json.loads(json.dumps(resumed.as_json())))
+            resumed = harm_from_json(json.loads(json.dumps(resumed.as_json())))
         straight, resumed = straight.after(found), resumed.after(found)
     assert straight == resumed
 
 
 @given(blocks=st.lists(counts(), min_size=1, max_size=8))
 def test_the_order_of_the_blocks_does_not_change_the_final_evidence(
-    blocks: list[Tally],
+    blocks: list[FailureTally],
 ) -> None:
-    forward = backward = Harm()
+    forward = backward = HarmEvidence()
     for found, other in zip(blocks, reversed(blocks), strict=True):
         forward, backward = forward.after(found), backward.after(other)
     assert forward.log_e == pytest.approx(backward.log_e, rel=1e-9, abs=1e-9)
 
 
 @given(found=counts())
-def test_one_more_canary_failure_never_speaks_for_the_canary(found: Tally) -> None:
-    more = Tally(
+def test_one_more_canary_failure_never_speaks_for_the_canary(found: FailureTally) -> None:
+    more = FailureTally(
         found.units, found.canary, found.failures, min(found.canary, found.canary_failures + 1)
     )
     if more.canary_failures > min(more.failures, more.canary):
         return
-    assert Harm().after(more).log_e >= Harm().after(found).log_e - 1e-12
+    assert HarmEvidence().after(more).log_e >= HarmEvidence().after(found).log_e - 1e-12
 
 
 def test_what_cannot_be_counted_is_refused() -> None:
     for bad in (
-        Tally(10, 11, 0, 0),
-        Tally(10, 1, 11, 0),
-        Tally(10, 1, 5, 2),
-        Tally(10, 9, 5, 2),
-        Tally(-1, 0, 0, 0),
+        FailureTally(10, 11, 0, 0),
+        FailureTally(10, 1, 11, 0),
+        FailureTally(10, 1, 5, 2),
+        FailureTally(10, 9, 5, 2),
+        FailureTally(-1, 0, 0, 0),
     ):
         with pytest.raises(InputError):
-            Harm().after(bad)
+            HarmEvidence().after(bad)
     with pytest.raises(InputError, match="rho is an odds ratio"):
         odds_grid(math.nan)
     with pytest.raises(InputError, match="watch again"):
-        harm_of({"rho": "1", "log_products": []})
+        harm_from_json({"rho": "1", "log_products": []})
 
 
 def test_the_watch_reads_by_number_and_stops_at_the_block_that_trips() -> None:
     worked = [(100, 1, 0, 0), (100, 1, 1, 0), (100, 1, 2, 1), (100, 1, 1, 0)]
     worked += [(100, 1, 3, 1), (100, 1, 1, 1)]
-    blocks = [block(n + 1, Tally(*figures)) for n, figures in enumerate(worked)]
-    found = watch(
+    blocks = [block(n + 1, FailureTally(*figures)) for n, figures in enumerate(worked)]
+    found = collect_evidence(
         list(reversed(blocks)),
-        CanaryPolicy(alpha=0.05, unit=Unit.REQUEST, guardrails=Guardrails.none()),
+        CanaryPolicy(alpha=0.05, unit=ExposureUnit.REQUEST, guardrails=Guardrails.none()),
     )
 
     assert found.block == 4
@@ -154,20 +154,20 @@ def test_the_watch_reads_by_number_and_stops_at_the_block_that_trips() -> None:
 
 def test_exposures_count_by_weight_and_not_where_everything_failed() -> None:
     blocks = [
-        block(1, Tally(100, 1, 0, 0)),
-        block(2, Tally(100, 5, 3, 0), weight_bps=500),
-        block(3, Tally(100, 5, 100, 5), weight_bps=500),
+        block(1, FailureTally(100, 1, 0, 0)),
+        block(2, FailureTally(100, 5, 3, 0), weight_bps=500),
+        block(3, FailureTally(100, 5, 100, 5), weight_bps=500),
     ]
-    found = watch(blocks, CanaryPolicy())
+    found = collect_evidence(blocks, CanaryPolicy())
 
     assert found.exposures == 11
     assert found.exposures_by_weight == {100: 1, 500: 5}
 
 
 def test_nothing_seen_is_no_evidence_of_anything() -> None:
-    found = watch([], CanaryPolicy())
+    found = collect_evidence([], CanaryPolicy())
     assert (found.log_e, found.log_e_max, found.log_certificate) == (0.0, 0.0, 0.0)
-    assert trip([], 0.05) == ((), None)
+    assert find_trip([], 0.05) == ((), None)
 
 
 def test_the_distance_to_trip_of_the_worked_example() -> None:
@@ -189,37 +189,37 @@ def test_a_failure_costs_a_certificate() -> None:
 
 
 def test_restarts_shorten_the_way_back_from_a_long_healthy_time() -> None:
-    plain, restarting = Harm(), Restarting(every=100)
+    plain, restarting = HarmEvidence(), RestartingHarmEvidence(every=100)
     for _ in range(400):
-        healthy = Tally(100, 5, 2, 0)
+        healthy = FailureTally(100, 5, 2, 0)
         plain, restarting = plain.after(healthy), restarting.after(healthy)
     for _ in range(4):
-        sick = Tally(100, 5, 6, 4)
+        sick = FailureTally(100, 5, 6, 4)
         plain, restarting = plain.after(sick), restarting.after(sick)
     assert restarting.log_e > 3.0 > plain.log_e
 
 
 def test_weights_of_streams_sum_to_one() -> None:
-    assert combined([2.0, -1.0], [1.0, 0.0]) == pytest.approx(2.0)
+    assert combine_log_e([2.0, -1.0], [1.0, 0.0]) == pytest.approx(2.0)
     with pytest.raises(InputError, match="sum to 1"):
-        combined([2.0, -1.0], [0.5, 0.6])
+        combine_log_e([2.0, -1.0], [0.5, 0.6])
 
 
 def test_a_wrong_share_of_traffic_raises_the_alarm_and_a_right_one_does_not() -> None:
-    right = [block(n, Tally(100, 1, 0, 0)) for n in range(1, 200)]
-    wrong = [block(n, Tally(100, 3, 0, 0)) for n in range(1, 200)]
+    right = [block(n, FailureTally(100, 1, 0, 0)) for n in range(1, 200)]
+    wrong = [block(n, FailureTally(100, 3, 0, 0)) for n in range(1, 200)]
     assert worst_log_srm(right) < 1.0
-    assert worst_log_srm(wrong) > ALARM_AT
-    assert worst_log_srm([block(1, Tally(100, 100, 0, 0), weight_bps=10_000)]) == 0.0
+    assert worst_log_srm(wrong) > ALARM_LOG_E
+    assert worst_log_srm([block(1, FailureTally(100, 100, 0, 0), weight_bps=10_000)]) == 0.0
 
 
 def test_ranks_are_between_0_and_1() -> None:
-    assert place(1.0, [2.0] * 9, 0.5) == pytest.approx(0.05)
-    assert place(3.0, [2.0] * 9, 0.5) == pytest.approx(0.95)
+    assert rank_among(1.0, [2.0] * 9, 0.5) == pytest.approx(0.05)
+    assert rank_among(3.0, [2.0] * 9, 0.5) == pytest.approx(0.95)
     with pytest.raises(InputError, match="a rank is"):
-        Ranks().after(1.5)
+        RankEvidence().after(1.5)
 
 
 def test_streams_that_are_all_refuted_stay_refuted() -> None:
-    assert combined([-math.inf, -math.inf]) == -math.inf
-    assert combined([-math.inf, 0.0]) == pytest.approx(math.log(0.5))
+    assert combine_log_e([-math.inf, -math.inf]) == -math.inf
+    assert combine_log_e([-math.inf, 0.0]) == pytest.approx(math.log(0.5))

@@ -6,35 +6,35 @@ from datetime import timedelta
 import pytest
 
 from harness.domain.canary.guardrails import (
+    ArmLevels,
+    ArmSplit,
     ErrorTally,
+    FailureTally,
     FeedbackTally,
     Guardrail,
-    Level,
-    Split,
-    Tally,
 )
-from harness.domain.canary.observation import Block
+from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.content_hash import canonical_json
-from harness.domain.proposals.policy import CanaryPolicy, Step
-from harness.gate.online.policy import decide
-from harness.gate.text.explain import Explanation, GuardrailRow, explain
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
+from harness.gate.online.policy import decide_action
+from harness.gate.text.explain import GuardrailRow, RolloutExplanation, explain_rollout
 from tests.unit.test_canary_policy import START, rollout
 
 pytestmark = pytest.mark.req("F3", "A7")
 
 HOUR = timedelta(hours=1)
-POLICY = CanaryPolicy(steps=(Step(100, 20), Step(2500, 100, certify=True)))
+POLICY = CanaryPolicy(steps=(CanaryStep(100, 20), CanaryStep(2500, 100, certify=True)))
 
 
 def blocks(
     count: int, *, bps: int = 100, failing: bool = False, slow: bool = False
-) -> list[Block]:
+) -> list[ObservationBlock]:
     """One each minute."""
     canary = bps // 100
     seen = Guardrail.LATENCY
     return [
-        Block(
+        ObservationBlock(
             rollout="r",
             worker="w",
             sequence=number,
@@ -48,15 +48,15 @@ def blocks(
             closed_at=START + timedelta(minutes=number),
             number=number,
             ranks={seen: (0.97,)} if slow else {},
-            levels={seen: Level(2.0, 1.0)} if slow else {},
+            levels={seen: ArmLevels(2.0, 1.0)} if slow else {},
         )
         for number in range(1, count + 1)
     ]
 
 
-def explained(what: Rollout, seen: list[Block], minutes: int) -> Explanation:
+def explained(what: Rollout, seen: list[ObservationBlock], minutes: int) -> RolloutExplanation:
     now = START + timedelta(minutes=minutes)
-    return explain(what, decide(what, seen, now), seen, now)
+    return explain_rollout(what, decide_action(what, seen, now), seen, now)
 
 
 def waiting(step: int = 0) -> Rollout:
@@ -105,7 +105,7 @@ def test_each_guardrail_says_its_figures_and_how_far_it_is() -> None:
     assert rows[Guardrail.REFUSALS].says == "no data yet"
 
 
-def with_classes(seen: list[Block]) -> list[Block]:
+def with_classes(seen: list[ObservationBlock]) -> list[ObservationBlock]:
     """The canary's failures time out, but for its first; the incumbent's are the server's."""
     return [
         replace(
@@ -117,8 +117,8 @@ def with_classes(seen: list[Block]) -> list[Block]:
                     block.failures,
                     block.canary_failures,
                     {
-                        "malformed" if block.number == 1 else "timeout": Split(1, 1),
-                        "server": Split(1, 0),
+                        "malformed" if block.number == 1 else "timeout": ArmSplit(1, 1),
+                        "server": ArmSplit(1, 0),
                     },
                 )
             },
@@ -128,8 +128,10 @@ def with_classes(seen: list[Block]) -> list[Block]:
 
 
 def test_errors_are_told_by_class_in_the_row_and_in_the_reason_of_the_rollback() -> None:
-    harm = decide(waiting(), with_classes(blocks(19, failing=True)), START + 19 * HOUR / 60)
-    told = explain(waiting(), harm, with_classes(blocks(19, failing=True)), START)
+    harm = decide_action(
+        waiting(), with_classes(blocks(19, failing=True)), START + 19 * HOUR / 60
+    )
+    told = explain_rollout(waiting(), harm, with_classes(blocks(19, failing=True)), START)
 
     assert told.guardrails[0].classes == (
         "candidate, 2 failures: 1 malformed, 1 timeout",
@@ -142,10 +144,13 @@ def test_errors_are_told_by_class_in_the_row_and_in_the_reason_of_the_rollback()
 def test_classes_explain_the_evidence_and_are_none_and_old_blocks_decide_as_they_did() -> None:
     now, plain = START + 19 * HOUR / 60, blocks(19, failing=True)
 
-    old, new = decide(waiting(), plain, now), decide(waiting(), with_classes(plain), now)
+    old, new = (
+        decide_action(waiting(), plain, now),
+        decide_action(waiting(), with_classes(plain), now),
+    )
 
     assert (old.log_e, old.block, old.signal) == (new.log_e, new.block, new.signal)
-    assert explain(waiting(), old, plain, now).guardrails[0].classes == ()
+    assert explain_rollout(waiting(), old, plain, now).guardrails[0].classes == ()
     assert "classes" not in canonical_json(old.figures)
 
 
@@ -218,7 +223,7 @@ def test_a_bake_tells_when_it_ends() -> None:
 
 
 def test_floors_of_time_and_peak_hours_have_an_end() -> None:
-    step = Step(100, 1, min_s=3600.0, min_peak_s=7200.0)
+    step = CanaryStep(100, 1, min_s=3600.0, min_peak_s=7200.0)
     told = explained(
         rollout(RolloutState.MEASURING, 0, replace(POLICY, steps=(step,))), blocks(10), 10
     )
@@ -232,7 +237,7 @@ def test_floors_of_time_and_peak_hours_have_an_end() -> None:
 def test_a_price_of_a_fraction_of_a_cent_is_told_by_the_thousand_answers() -> None:
     cost = Guardrail.COST_PER_SUCCESS
     seen = [
-        replace(block, ranks={cost: (0.5,)}, levels={cost: Level(1.11e-05, 2.21e-05)})
+        replace(block, ranks={cost: (0.5,)}, levels={cost: ArmLevels(1.11e-05, 2.21e-05)})
         for block in blocks(3)
     ]
     rows = {row.guardrail: row for row in explained(waiting(), seen, 3).guardrails}
@@ -240,17 +245,23 @@ def test_a_price_of_a_fraction_of_a_cent_is_told_by_the_thousand_answers() -> No
     assert rows[cost].incumbent == "$0.0221 per 1,000 answers"
 
 
-def with_feedback(seen: list[Block], opinions: int | None, bad: int = 0) -> list[Block]:
+def with_feedback(
+    seen: list[ObservationBlock], opinions: int | None, bad: int = 0
+) -> list[ObservationBlock]:
     """opinions: of the incumbent's units of a block, None for a block that does not tell."""
 
-    def tally(block: Block) -> Tally:
+    def tally(block: ObservationBlock) -> FailureTally:
         units = (block.units, block.canary_units, bad, 0)
-        return Tally(*units) if opinions is None else FeedbackTally(*units, Split(opinions, 0))
+        return (
+            FailureTally(*units)
+            if opinions is None
+            else FeedbackTally(*units, ArmSplit(opinions, 0))
+        )
 
     return [replace(block, counts={Guardrail.FEEDBACK: tally(block)}) for block in seen]
 
 
-def feedback_row(seen: list[Block]) -> GuardrailRow:
+def feedback_row(seen: list[ObservationBlock]) -> GuardrailRow:
     rows = explained(waiting(), seen, 12).guardrails
     return next(row for row in rows if row.guardrail is Guardrail.FEEDBACK)
 
@@ -279,7 +290,8 @@ def test_blocks_that_are_older_than_the_count_of_opinions_are_read_as_before() -
 def test_opinions_explain_the_evidence_and_are_none() -> None:
     now = START + 12 * HOUR / 60
     old, new = (
-        decide(waiting(), with_feedback(blocks(12), said, bad=2), now) for said in (None, 7)
+        decide_action(waiting(), with_feedback(blocks(12), said, bad=2), now)
+        for said in (None, 7)
     )
 
     assert (old.log_e, old.reason, old.signal) == (new.log_e, new.reason, new.signal)

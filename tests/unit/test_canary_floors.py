@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.proposals.policy import PeakHours, Step
-from harness.gate.online.min_durations import floor_left, peak_seconds
+from harness.domain.proposals.policy import CanaryStep, PeakHours
+from harness.gate.online.min_durations import missing_duration, peak_seconds
 
 MONDAY = datetime(2026, 11, 16, tzinfo=UTC)
 DAYTIME = PeakHours(8, 18)
@@ -54,22 +54,22 @@ def test_a_window_and_the_rest_of_the_day_make_the_whole_time(
 
 
 def test_a_step_that_is_too_short_says_what_is_left() -> None:
-    step = Step(100, 10, min_s=2 * HOUR)
-    assert floor_left(step, DAYTIME, at(0), at(0.5)) == (
+    step = CanaryStep(100, 10, min_s=2 * HOUR)
+    assert missing_duration(step, DAYTIME, at(0), at(0.5)) == (
         "The step lasts at least 2 h: 1.5 h are left"
     )
-    assert floor_left(step, DAYTIME, at(0), at(2)) == ""
+    assert missing_duration(step, DAYTIME, at(0), at(2)) == ""
 
 
 def test_a_clock_that_was_set_back_is_called_that_and_not_a_floor() -> None:
-    assert floor_left(Step(100, 5), DAYTIME, at(1), at(0.5)) == (
+    assert missing_duration(CanaryStep(100, 5), DAYTIME, at(1), at(0.5)) == (
         "By this machine's clock the step begins in 30 min"
     )
-    assert floor_left(Step(100, 5), DAYTIME, at(1), at(1)) == ""
+    assert missing_duration(CanaryStep(100, 5), DAYTIME, at(1), at(1)) == ""
 
 
 def test_a_step_may_ask_for_peak_traffic() -> None:
-    step = Step(100, 10, min_peak_s=3 * HOUR)
-    left = floor_left(step, DAYTIME, at(0), at(10))
+    step = CanaryStep(100, 10, min_peak_s=3 * HOUR)
+    left = missing_duration(step, DAYTIME, at(0), at(10))
     assert left == ("The step lasts at least 3 h of peak traffic (8 to 18 h UTC): 1 h are left")
-    assert floor_left(step, DAYTIME, at(0), at(11)) == ""
+    assert missing_duration(step, DAYTIME, at(0), at(11)) == ""

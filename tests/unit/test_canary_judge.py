@@ -12,33 +12,33 @@ from hypothesis import strategies as st
 
 from harness.control.hashable_form import to_hashable
 from harness.domain.canary.guardrails import (
+    ArmSplit,
+    FailureTally,
     Guardrail,
     Guardrails,
     JudgeTally,
-    Split,
-    Tally,
-    tallies_of,
+    tallies_from_json,
 )
 from harness.domain.canary.judge import (
-    BESIDE,
-    DATA,
-    Judged,
-    check,
-    has_money,
-    is_drawn,
-    prompt,
-    share_bps,
-    verdict_of,
+    DATA_HEADING,
+    MAX_ARM_RATIO,
+    JudgeOutcome,
+    build_prompt,
+    check_judge,
+    has_budget,
+    is_sampled,
+    parse_verdict,
+    sampling_share_bps,
 )
-from harness.domain.canary.observation import Block, UnitRule
+from harness.domain.canary.observation import ObservationBlock, UnitRule
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryJudge, CanaryPolicy
-from harness.domain.proposals.policy import Unit as UnitKind
+from harness.domain.proposals.policy import ExposureUnit as UnitKind
 from harness.domain.routing.table import BUCKETS, in_canary
-from harness.gate.online.policy import decide
-from harness.gate.online.rollout_evidence import watch
-from harness.gate.text.explain import explain
+from harness.gate.online.policy import decide_action
+from harness.gate.online.rollout_evidence import collect_evidence
+from harness.gate.text.explain import explain_rollout
 from harness.store.schema.policies import canary_policy
 from router.recording.guardrail_sample import RequestTraits
 from router.recording.ledger import JUDGED_WITHIN_S, Ledger, LedgerUnit
@@ -60,25 +60,25 @@ weights = st.integers(1, BUCKETS - 1)
 @given(weights, st.integers(1, BUCKETS))
 def test_the_larger_arm_is_judged_four_times_as_often_at_most(bps: int, share: int) -> None:
     judge = replace(JUDGE, share_bps=share)
-    of = {c: share_bps(judge, candidate=c, candidate_bps=bps) for c in (True, False)}
+    of = {c: sampling_share_bps(judge, candidate=c, candidate_bps=bps) for c in (True, False)}
     units = {True: bps, False: BUCKETS - bps}
     smaller = units[True] <= units[False]
 
     assert of[smaller] == share
     assert 1 <= of[not smaller] <= share
     judged = {c: of[c] * units[c] for c in of}
-    assert judged[not smaller] <= max(BESIDE * judged[smaller], units[not smaller])
+    assert judged[not smaller] <= max(MAX_ARM_RATIO * judged[smaller], units[not smaller])
 
 
 def test_who_is_judged_has_nothing_to_do_with_his_arm() -> None:
     keys = [f"user-{n}" for n in range(4000)]
     canary = [in_canary(key, salt="salt", weight_bps=5000) for key in keys]
-    drawn = [is_drawn(key, "r-1", 1, 5000) for key in keys]
+    drawn = [is_sampled(key, "r-1", 1, 5000) for key in keys]
 
     both = sum(a and b for a, b in zip(canary, drawn, strict=True))
     assert both / sum(canary) == pytest.approx(sum(drawn) / len(keys), abs=0.03)
-    assert drawn != [is_drawn(key, "r-1", 2, 5000) for key in keys]
-    assert all(is_drawn(key, "r-1", 1, BUCKETS) for key in keys)
+    assert drawn != [is_sampled(key, "r-1", 2, 5000) for key in keys]
+    assert all(is_sampled(key, "r-1", 1, BUCKETS) for key in keys)
 
 
 def test_the_judge_is_not_told_whose_answer_it_is_and_cannot_be_led_out_of_the_data() -> None:
@@ -87,43 +87,43 @@ def test_the_judge_is_not_told_whose_answer_it_is_and_cannot_be_led_out_of_the_d
         "messages": [{"role": "user", "content": "Hi"}],
         "answer": {"role": "assistant", "content": words},
     }
-    shown = prompt(JUDGE.criteria, told)
-    instructions, _, data = shown.partition(DATA)
+    shown = build_prompt(JUDGE.criteria, told)
+    instructions, _, data = shown.partition(DATA_HEADING)
 
     assert JUDGE.criteria in instructions
     assert json.loads(data)["answer"]["content"] == words
-    assert shown.count(DATA) == 1
+    assert shown.count(DATA_HEADING) == 1
     assert not any(word in shown for word in ("canary", "candidate", "incumbent"))
 
 
 @pytest.mark.parametrize(
     ("said", "judged"),
     [
-        ('{"reason": "ok", "verdict": "good"}', Judged.GOOD),
-        ('```json\n{"verdict": "bad"}\n```', Judged.BAD),
-        ('{"verdict": "Good"}', Judged.NO_VERDICT),
-        ('{"verdict": ["bad"]}', Judged.NO_VERDICT),
-        ('{"verdict": null}', Judged.NO_VERDICT),
-        ("good", Judged.NO_VERDICT),
-        ('[{"verdict": "good"}]', Judged.GOOD),
-        ('{"verdict": "good"} or {"verdict": "bad"}', Judged.NO_VERDICT),
-        ("", Judged.NO_VERDICT),
+        ('{"reason": "ok", "verdict": "good"}', JudgeOutcome.GOOD),
+        ('```json\n{"verdict": "bad"}\n```', JudgeOutcome.BAD),
+        ('{"verdict": "Good"}', JudgeOutcome.NO_VERDICT),
+        ('{"verdict": ["bad"]}', JudgeOutcome.NO_VERDICT),
+        ('{"verdict": null}', JudgeOutcome.NO_VERDICT),
+        ("good", JudgeOutcome.NO_VERDICT),
+        ('[{"verdict": "good"}]', JudgeOutcome.GOOD),
+        ('{"verdict": "good"} or {"verdict": "bad"}', JudgeOutcome.NO_VERDICT),
+        ("", JudgeOutcome.NO_VERDICT),
     ],
 )
-def test_only_the_closed_form_is_a_verdict(said: str, judged: Judged) -> None:
-    assert verdict_of(said) is judged
+def test_only_the_closed_form_is_a_verdict(said: str, judged: JudgeOutcome) -> None:
+    assert parse_verdict(said) is judged
 
 
 @given(st.text())
 def test_no_answer_of_a_judge_is_more_than_one_of_three(said: str) -> None:
-    assert verdict_of(said) in Judged
+    assert parse_verdict(said) in JudgeOutcome
 
 
 def test_money_is_what_is_stored_and_as_much_as_every_worker_may_have_spent_since() -> None:
-    assert has_money(JUDGE, 0.0, 0.0, 4)
-    assert has_money(JUDGE, 1.0, 0.2, 4)
-    assert not has_money(JUDGE, 1.2, 0.2, 4)
-    assert not has_money(JUDGE, 2.0, 0.0, 1)
+    assert has_budget(JUDGE, 0.0, 0.0, 4)
+    assert has_budget(JUDGE, 1.0, 0.2, 4)
+    assert not has_budget(JUDGE, 1.2, 0.2, 4)
+    assert not has_budget(JUDGE, 2.0, 0.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -139,10 +139,10 @@ def test_money_is_what_is_stored_and_as_much_as_every_worker_may_have_spent_sinc
     ],
 )
 def test_a_judge_that_makes_no_sense_is_refused(policy: CanaryPolicy, words: str) -> None:
-    check(POLICY)
-    check(CanaryPolicy())
+    check_judge(POLICY)
+    check_judge(CanaryPolicy())
     with pytest.raises(InputError, match=words):
-        check(policy)
+        check_judge(policy)
 
 
 def test_a_judge_is_stored_with_its_rollout_and_rollouts_without_one_keep_their_hash() -> None:
@@ -171,7 +171,7 @@ class Play:
         self.ledger.finish(unit, failed=False, first=True)
         return unit
 
-    def wait(self, seconds: float) -> list[Block]:
+    def wait(self, seconds: float) -> list[ObservationBlock]:
         self.now += seconds
         return self.ledger.tick(self.now, BEGAN + timedelta(seconds=self.now))
 
@@ -181,14 +181,14 @@ def test_a_block_waits_for_its_verdicts_and_has_their_cost() -> None:
     units = [play.ask(canary=n < 2, drawn=n != 3) for n in range(4)]
 
     assert play.wait(1) == []
-    play.ledger.judged(units[0], Judged.BAD, 0.5)
-    play.ledger.judged(units[1], Judged.GOOD, 0.25)
+    play.ledger.judged(units[0], JudgeOutcome.BAD, 0.5)
+    play.ledger.judged(units[1], JudgeOutcome.GOOD, 0.25)
     assert play.wait(1) == []
-    play.ledger.judged(units[2], Judged.NO_VERDICT, 0.125)
+    play.ledger.judged(units[2], JudgeOutcome.NO_VERDICT, 0.125)
 
     (block,) = play.wait(1)
     assert block.counts == {
-        Guardrail.JUDGE: JudgeTally(3, 2, 2, 1, Split(1, 0), cost_usd=0.875)
+        Guardrail.JUDGE: JudgeTally(3, 2, 2, 1, ArmSplit(1, 0), cost_usd=0.875)
     }
     assert (block.failures, block.missing) == (0, 0)
 
@@ -201,21 +201,21 @@ def test_what_a_judge_never_says_is_bad_in_both_arms_alike_and_is_no_error() -> 
     assert play.wait(JUDGED_WITHIN_S - 1) == []
     (block,) = play.wait(1)
 
-    assert block.counts[Guardrail.JUDGE] == JudgeTally(4, 2, 4, 2, Split(4, 2))
+    assert block.counts[Guardrail.JUDGE] == JudgeTally(4, 2, 4, 2, ArmSplit(4, 2))
     assert (block.failures, block.missing) == (0, 0)
 
 
 def test_a_verdict_that_comes_too_late_or_twice_changes_nothing() -> None:
     play = Play()
     units = [play.ask(canary=n < 2) for n in range(4)]
-    play.ledger.judged(units[0], Judged.GOOD, 0.0)
-    play.ledger.judged(units[0], Judged.BAD, 0.0)
+    play.ledger.judged(units[0], JudgeOutcome.GOOD, 0.0)
+    play.ledger.judged(units[0], JudgeOutcome.BAD, 0.0)
     (block,) = play.wait(JUDGED_WITHIN_S)
-    play.ledger.judged(units[1], Judged.GOOD, 1.0)
+    play.ledger.judged(units[1], JudgeOutcome.GOOD, 1.0)
 
     assert block.counts[Guardrail.JUDGE].failures == 3
     for _ in range(4):
-        play.ledger.judged(play.ask(), Judged.GOOD, 0.0)
+        play.ledger.judged(play.ask(), JudgeOutcome.GOOD, 0.0)
     (after,) = play.wait(1)
     told = after.counts[Guardrail.JUDGE]
     assert isinstance(told, JudgeTally)
@@ -223,26 +223,26 @@ def test_a_verdict_that_comes_too_late_or_twice_changes_nothing() -> None:
 
 
 def test_a_block_with_verdicts_goes_over_the_wire_and_to_disk_as_it_is() -> None:
-    block = of(1, JudgeTally(9, 3, 4, 2, Split(2, 1), 0.5))
+    block = of(1, JudgeTally(9, 3, 4, 2, ArmSplit(2, 1), 0.5))
 
     (read,) = decode(encode(Batch([block], []))).blocks
     assert read == block
     plain = {"units": 1, "canary": 1, "failures": 0, "canary_failures": 0}
-    assert tallies_of({"judge": plain}) == {Guardrail.JUDGE: Tally(1, 1, 0, 0)}
+    assert tallies_from_json({"judge": plain}) == {Guardrail.JUDGE: FailureTally(1, 1, 0, 0)}
 
 
-def of(number: int, tally: JudgeTally) -> Block:
+def of(number: int, tally: JudgeTally) -> ObservationBlock:
     at = START + timedelta(minutes=number)
-    return Block(
+    return ObservationBlock(
         "r", "w", number, 5000, 100, 50, 0, 0, 0, at, at, number,
         counts={Guardrail.JUDGE: tally},
     )  # fmt: skip
 
 
 def test_a_judge_that_says_nothing_of_anybody_moves_nothing() -> None:
-    silent = [of(n, JudgeTally(20, 10, 20, 10, Split(20, 10))) for n in range(1, 200)]
+    silent = [of(n, JudgeTally(20, 10, 20, 10, ArmSplit(20, 10))) for n in range(1, 200)]
 
-    assert watch(silent, POLICY).log_e == 0.0
+    assert collect_evidence(silent, POLICY).log_e == 0.0
 
 
 def test_a_judge_that_fails_at_chance_brings_down_few_healthy_canaries() -> None:
@@ -252,18 +252,18 @@ def test_a_judge_that_fails_at_chance_brings_down_few_healthy_canaries() -> None
         blocks = []
         for n in range(1, 41):
             canary, control = (sum(rng.random() < 0.5 for _ in range(10)) for _ in range(2))
-            none = Split(canary + control, canary)
+            none = ArmSplit(canary + control, canary)
             blocks.append(of(n, JudgeTally(20, 10, canary + control, canary, none)))
-        fell += watch(blocks, POLICY).block is not None
+        fell += collect_evidence(blocks, POLICY).block is not None
     assert fell / runs <= POLICY.alpha
 
 
 def test_a_candidate_that_is_judged_worse_is_rolled_back_and_the_reason_says_so() -> None:
-    blocks = [of(n, JudgeTally(20, 10, 8, 7, Split(1, 0), 0.01)) for n in range(1, 20)]
+    blocks = [of(n, JudgeTally(20, 10, 8, 7, ArmSplit(1, 0), 0.01)) for n in range(1, 20)]
     live = rollout(RolloutState.WAITING, policy=POLICY)
 
-    action = decide(live, blocks, START + timedelta(minutes=20))
-    told = explain(live, action, blocks, START + timedelta(minutes=20))
+    action = decide_action(live, blocks, START + timedelta(minutes=20))
+    told = explain_rollout(live, action, blocks, START + timedelta(minutes=20))
 
     assert "is found bad by the judge more often than the incumbent" in action.reason
     row = next(each for each in told.guardrails if each.guardrail is Guardrail.JUDGE)
@@ -276,8 +276,8 @@ def test_a_candidate_that_is_judged_worse_is_rolled_back_and_the_reason_says_so(
 def test_spent_money_is_told() -> None:
     blocks = [of(1, JudgeTally(20, 10, 2, 1, cost_usd=2.5))]
     live = rollout(RolloutState.WAITING, policy=POLICY)
-    action = decide(live, blocks, START + timedelta(minutes=2))
-    told = explain(live, action, blocks, START + timedelta(minutes=2))
+    action = decide_action(live, blocks, START + timedelta(minutes=2))
+    told = explain_rollout(live, action, blocks, START + timedelta(minutes=2))
 
     row = next(each for each in told.guardrails if each.guardrail is Guardrail.JUDGE)
     assert row.classes == (

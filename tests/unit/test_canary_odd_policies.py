@@ -10,29 +10,42 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.config.ranges import RANGES, RATIO
-from harness.domain.canary.guardrails import Guardrail, Guardrails, Kind, Level, Tally, kind_of
-from harness.domain.canary.observation import Block, UnitRule
-from harness.domain.canary.rollout import ActionKind, Rollout, RolloutState, Signal, moved
+from harness.domain.canary.guardrails import (
+    ArmLevels,
+    FailureTally,
+    Guardrail,
+    GuardrailKind,
+    Guardrails,
+    guardrail_kind,
+)
+from harness.domain.canary.observation import ObservationBlock, UnitRule
+from harness.domain.canary.rollout import (
+    ActionKind,
+    Rollout,
+    RolloutSignal,
+    RolloutState,
+    apply_signal,
+)
 from harness.domain.content_hash import canonical_json
-from harness.domain.proposals.policy import CanaryPolicy, PeakHours, Step, Unit
-from harness.domain.proposals.policy_bounds import sound
-from harness.domain.safe_time import NEVER, later
-from harness.gate.online.policy import decide
-from harness.gate.planning.ramp import Pace, plan
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, ExposureUnit, PeakHours
+from harness.domain.proposals.policy_bounds import clamp_policy
+from harness.domain.safe_time import NEVER, add_seconds
+from harness.gate.online.policy import decide_action
+from harness.gate.planning.ramp import TrafficPace, plan_ramp
 from harness.gate.text import ramp_plan
-from harness.gate.text.explain import explain
+from harness.gate.text.explain import explain_rollout
 
 pytestmark = pytest.mark.req("F3", "A7")
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
-CERTIFYING = (Step(1000, 30, certify=True),)
+CERTIFYING = (CanaryStep(1000, 30, certify=True),)
 # Each of them once broke every look at a canary that it was stored with.
 STORED = [
     CanaryPolicy(steps=(replace(CERTIFYING[0], deadline_s=1e12),)),
     CanaryPolicy(steps=(replace(CERTIFYING[0], min_s=1e12),)),
     CanaryPolicy(steps=(replace(CERTIFYING[0], min_peak_s=1e12),)),
     CanaryPolicy(steps=CERTIFYING, certificate=0.5),
-    CanaryPolicy(steps=CERTIFYING, certificate=1.0, unit=Unit.REQUEST),
+    CanaryPolicy(steps=CERTIFYING, certificate=1.0, unit=ExposureUnit.REQUEST),
     CanaryPolicy(steps=CERTIFYING, rho=1e308),
     CanaryPolicy(steps=CERTIFYING, rho_ni=1e308),
     CanaryPolicy(steps=CERTIFYING, alpha=1e-320, local_alpha=5.0),
@@ -56,11 +69,11 @@ def numbers(name: str) -> st.SearchStrategy[float]:
 
 
 @st.composite
-def steps(draw: st.DrawFn) -> tuple[Step, ...]:
+def steps(draw: st.DrawFn) -> tuple[CanaryStep, ...]:
     weights = sorted(draw(st.sets(numbers("weight_bps"), min_size=1, max_size=2)))
     names = ("min_exposures", "deadline_s", "min_s", "min_peak_s")
     return tuple(
-        Step(
+        CanaryStep(
             int(weight),
             certify=draw(st.booleans()),
             **{name: draw(numbers(name)) for name in names},  # type: ignore[arg-type]
@@ -76,7 +89,7 @@ FREE = ("alpha", "rho", "rho_ni", "p0", "certificate", "block_size", "bake_s", "
 POLICIES = st.builds(
     CanaryPolicy,
     steps=steps(),
-    unit=st.sampled_from(Unit),
+    unit=st.sampled_from(ExposureUnit),
     guardrails=st.builds(Guardrails, latency=RATIOS, truncation=RATIOS, feedback=RATIOS),
     peak=st.builds(PeakHours, st.integers(0, 24), st.integers(0, 24)),
     **{name: numbers(name) for name in FREE},
@@ -84,21 +97,21 @@ POLICIES = st.builds(
 
 
 @st.composite
-def blocks(draw: st.DrawFn) -> list[Block]:
+def blocks(draw: st.DrawFn) -> list[ObservationBlock]:
     found = []
     for number in range(1, 1 + draw(st.integers(0, 6))):
         units = draw(st.integers(1, 60))
         counts = {
             each: draw(tallies(units))
             for each in Guardrail
-            if kind_of(each) is Kind.COUNTS and draw(st.booleans())
+            if guardrail_kind(each) is GuardrailKind.COUNTS and draw(st.booleans())
         }
         errors = draw(tallies(units))
         ranks = tuple(draw(st.lists(st.floats(0, 1), max_size=5)))
         values = st.floats(1e-9, 1e9)
         opened = START + timedelta(seconds=draw(st.floats(0, 1e8)))
         found.append(
-            Block(
+            ObservationBlock(
                 rollout="r",
                 worker="w",
                 sequence=number,
@@ -114,17 +127,19 @@ def blocks(draw: st.DrawFn) -> list[Block]:
                 period=draw(st.integers(1, 3)),
                 counts=counts,
                 ranks={Guardrail.LATENCY: ranks} if ranks else {},
-                levels={Guardrail.LATENCY: Level(draw(values), draw(values))} if ranks else {},
+                levels={Guardrail.LATENCY: ArmLevels(draw(values), draw(values))}
+                if ranks
+                else {},
             )
         )
     return found
 
 
 @st.composite
-def tallies(draw: st.DrawFn, units: int) -> Tally:
+def tallies(draw: st.DrawFn, units: int) -> FailureTally:
     canary = draw(st.integers(0, units))
     ours, theirs = draw(st.integers(0, units - canary)), draw(st.integers(0, canary))
-    return Tally(units, canary, ours + theirs, theirs)
+    return FailureTally(units, canary, ours + theirs, theirs)
 
 
 def rollout(policy: CanaryPolicy, state: RolloutState = RolloutState.MEASURING) -> Rollout:
@@ -145,40 +160,42 @@ def rollout(policy: CanaryPolicy, state: RolloutState = RolloutState.MEASURING) 
     )
 
 
-def shown(policy: CanaryPolicy, seen: list[Block], now: datetime, pace: Pace) -> None:
+def shown(
+    policy: CanaryPolicy, seen: list[ObservationBlock], now: datetime, pace: TrafficPace
+) -> None:
     """All that the loop, the pages and a replay reckon; strict JSON."""
     for state in (RolloutState.WAITING, RolloutState.MEASURING, RolloutState.PAUSED):
         found = rollout(policy, state)
-        action = decide(found, seen, now)
+        action = decide_action(found, seen, now)
         assert canonical_json(asdict(action)) == canonical_json(
-            asdict(decide(found, seen, now))
+            asdict(decide_action(found, seen, now))
         )
-        told = explain(found, action, seen, now)
+        told = explain_rollout(found, action, seen, now)
         for each in (action, told):
             json.dumps(asdict(each), allow_nan=False, default=str)
-    planned = plan(policy, pace)
+    planned = plan_ramp(policy, pace)
     json.dumps([asdict(step) for step in planned], allow_nan=False)
-    assert ramp_plan.answer(policy, pace, planned)
+    assert ramp_plan.ramp_summary(policy, pace, planned)
 
 
 PACES = st.builds(
-    Pace, st.floats(0.01, 1e7), st.floats(0.01, 1e7), st.floats(0, 1), st.booleans()
+    TrafficPace, st.floats(0.01, 1e7), st.floats(0.01, 1e7), st.floats(0, 1), st.booleans()
 )
 
 
 @settings(deadline=None, max_examples=30)
 @given(policy=POLICIES, seen=blocks(), now_s=st.floats(0, 1e8), pace=PACES)
 def test_no_policy_that_loads_breaks_a_look_a_page_or_a_plan(
-    policy: CanaryPolicy, seen: list[Block], now_s: float, pace: Pace
+    policy: CanaryPolicy, seen: list[ObservationBlock], now_s: float, pace: TrafficPace
 ) -> None:
-    assert sound(policy) == policy
+    assert clamp_policy(policy) == policy
     shown(policy, seen, START + timedelta(seconds=now_s), pace)
 
 
-def healthy_then_bad() -> list[Block]:
+def healthy_then_bad() -> list[ObservationBlock]:
     base: dict[str, Any] = {"rollout": "r", "worker": "w", "weight_bps": 1000, "missing": 0}
     return [
-        Block(
+        ObservationBlock(
             sequence=number,
             number=number,
             units=100,
@@ -198,9 +215,9 @@ def test_a_canary_with_a_policy_beyond_all_bounds_is_still_rolled_back(
     policy: CanaryPolicy,
 ) -> None:
     now = START + timedelta(minutes=10)
-    assert decide(rollout(policy), healthy_then_bad(), now).kind is ActionKind.ROLLBACK
-    shown(policy, healthy_then_bad(), now, Pace(1e4, 1e4, 0.01, measured=True))
-    shown(policy, [], now, Pace(1e4, 1e4, 0.01, measured=True))
+    assert decide_action(rollout(policy), healthy_then_bad(), now).kind is ActionKind.ROLLBACK
+    shown(policy, healthy_then_bad(), now, TrafficPace(1e4, 1e4, 0.01, measured=True))
+    shown(policy, [], now, TrafficPace(1e4, 1e4, 0.01, measured=True))
     assert UnitRule.of(policy, START).rho <= 100
 
 
@@ -210,13 +227,16 @@ def test_a_stored_certificate_that_certifies_nothing_promotes_nothing(
 ) -> None:
     policy = CanaryPolicy(steps=CERTIFYING, certificate=certificate)
     few = [replace(each, failures=0, canary_failures=0) for each in healthy_then_bad()[:3]]
-    action = decide(rollout(policy), few, START + timedelta(minutes=10))
+    action = decide_action(rollout(policy), few, START + timedelta(minutes=10))
     assert action.kind is ActionKind.HOLD
 
 
 def test_a_bake_beyond_the_calendar_never_ends() -> None:
-    found = moved(
-        rollout(CanaryPolicy(steps=CERTIFYING, bake_s=1e12)), Signal.PROVEN, START, "proven"
+    found = apply_signal(
+        rollout(CanaryPolicy(steps=CERTIFYING, bake_s=1e12)),
+        RolloutSignal.PROVEN,
+        START,
+        "proven",
     )
     assert found.bake_ends_at == NEVER
 
@@ -224,4 +244,4 @@ def test_a_bake_beyond_the_calendar_never_ends() -> None:
 @example(float("inf"))
 @given(st.floats(0, allow_nan=False))
 def test_a_moment_beyond_the_calendar_is_never(seconds: float) -> None:
-    assert START <= later(START, seconds) <= NEVER
+    assert START <= add_seconds(START, seconds) <= NEVER

@@ -6,9 +6,9 @@ import pytest
 
 from harness.control.canary import duration_estimate
 from harness.domain.canary.observation import TrafficTotal
-from harness.domain.evals.cost_forecast import billed
+from harness.domain.evals.cost_forecast import measure_bill
 from harness.domain.proposals.policy import CanaryPolicy
-from harness.gate.planning.ramp import Pace, plan
+from harness.gate.planning.ramp import TrafficPace, plan_ramp
 from harness.gate.text import ramp_plan
 
 NOW = datetime(2026, 11, 20, 22, 0, tzinfo=UTC)
@@ -24,7 +24,7 @@ def recorded(requests: int, lasting: timedelta, charged: int = 0) -> list[Traffi
     ]
 
 
-def pace(totals: list[TrafficTotal]) -> Pace:
+def pace(totals: list[TrafficTotal]) -> TrafficPace:
     found = duration_estimate.compute_pace(totals, None, POLICY, NOW)
     assert found is not None
     return found
@@ -44,20 +44,22 @@ def test_the_pace_is_reckoned_over_what_the_records_cover_and_a_minute_at_least(
 @pytest.mark.parametrize("lasting_s", [0, 2, 75, 4_000])
 def test_the_plan_and_the_monthly_bill_know_the_same_pace(lasting_s: int) -> None:
     totals = recorded(300, timedelta(seconds=lasting_s))
-    a_month = billed(totals, "t", None, NOW).requests_per_month
+    a_month = measure_bill(totals, "t", None, NOW).requests_per_month
     assert pace(totals).requests_per_hour * 720 == pytest.approx(a_month)
 
 
 def test_a_failure_rate_that_nobody_measured_is_called_assumed() -> None:
     found = pace(recorded(20, timedelta(minutes=1)))
-    words = ramp_plan.answer(POLICY, found, plan(POLICY, found))
+    words = ramp_plan.ramp_summary(POLICY, found, plan_ramp(POLICY, found))
     assert "that 1 % of requests fail is assumed (the policy's `p0`)" in words
     assert "fail today" not in words
 
 
 def test_a_failure_rate_of_enough_requests_is_told_as_measured() -> None:
     found = pace(recorded(1_000, timedelta(minutes=5), charged=20))
-    assert "2 % of requests fail today" in ramp_plan.answer(POLICY, found, plan(POLICY, found))
+    assert "2 % of requests fail today" in ramp_plan.ramp_summary(
+        POLICY, found, plan_ramp(POLICY, found)
+    )
 
 
 def test_without_a_request_there_is_no_pace() -> None:

@@ -8,12 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.observation import Block
-from harness.domain.canary.rollout import ActionKind, Rollout, RolloutState, Signal, advance
+from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.rollout import (
+    ActionKind,
+    Rollout,
+    RolloutSignal,
+    RolloutState,
+    next_state,
+)
 from harness.domain.content_hash import canonical_json
-from harness.domain.proposals.policy import CanaryPolicy, Step, Unit
-from harness.gate.online.assignment import POOLED
-from harness.gate.online.policy import decide
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, ExposureUnit
+from harness.gate.online.assignment import POOLED_RULE
+from harness.gate.online.policy import decide_action
 
 pytestmark = pytest.mark.req("F3", "A7")
 
@@ -21,9 +27,9 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 POLICY = CanaryPolicy(
     steps=(
-        Step(100, 20, deadline_s=7 * 86_400.0),
-        Step(500, 50, deadline_s=7 * 86_400.0),
-        Step(2500, 100, certify=True, deadline_s=7 * 86_400.0),
+        CanaryStep(100, 20, deadline_s=7 * 86_400.0),
+        CanaryStep(500, 50, deadline_s=7 * 86_400.0),
+        CanaryStep(2500, 100, certify=True, deadline_s=7 * 86_400.0),
     )
 )
 
@@ -53,9 +59,9 @@ def blocks(
     canary_failures: int = 0,
     weight_bps: int = 100,
     first: int = 1,
-) -> list[Block]:
+) -> list[ObservationBlock]:
     return [
-        Block(
+        ObservationBlock(
             rollout="r",
             worker="w",
             sequence=number,
@@ -74,11 +80,11 @@ def blocks(
 
 
 def ask(
-    found: Rollout, data: Sequence[Block], now: datetime = START
-) -> tuple[ActionKind, Signal | None]:
-    action = decide(found, data, now)
+    found: Rollout, data: Sequence[ObservationBlock], now: datetime = START
+) -> tuple[ActionKind, RolloutSignal | None]:
+    action = decide_action(found, data, now)
     if action.signal is not None:
-        advance(found.state, action.signal)
+        next_state(found.state, action.signal)
     canonical_json(dict(action.figures))
     assert action.reason
     return action.kind, action.signal
@@ -91,46 +97,46 @@ HELD = (ActionKind.HOLD, None)
 def test_waiting_holds_until_the_step_has_its_exposures() -> None:
     assert ask(rollout(W), []) == HELD
     assert ask(rollout(W), blocks(19, 1)) == HELD
-    assert ask(rollout(W), blocks(20, 1)) == (ActionKind.HOLD, Signal.ENOUGH)
+    assert ask(rollout(W), blocks(20, 1)) == (ActionKind.HOLD, RolloutSignal.ENOUGH)
 
 
 def test_exposures_of_an_earlier_step_do_not_count_for_this_one() -> None:
     earlier = blocks(90, 1)
     assert ask(rollout(W, step=1), earlier) == HELD
     now = earlier + blocks(10, 5, weight_bps=500, first=91)
-    assert ask(rollout(W, step=1), now) == (ActionKind.HOLD, Signal.ENOUGH)
+    assert ask(rollout(W, step=1), now) == (ActionKind.HOLD, RolloutSignal.ENOUGH)
 
 
 def test_a_step_without_minimum_still_wants_one_exposure() -> None:
-    free = replace(POLICY, steps=(Step(100, 0), Step(500, 0)))
+    free = replace(POLICY, steps=(CanaryStep(100, 0), CanaryStep(500, 0)))
     assert ask(rollout(W, policy=free), []) == HELD
     assert ask(rollout(M, policy=free), []) == HELD
     assert ask(rollout(M, policy=free), blocks(3, 0)) == HELD
     assert ask(rollout(M, policy=free), blocks(1, 1)) == (
         ActionKind.ADVANCE,
-        Signal.STEP_DONE,
+        RolloutSignal.STEP_DONE,
     )
 
 
 def test_silence_is_paused_at_the_deadline() -> None:
     late = START + 7 * DAY
     assert ask(rollout(W), [], late - timedelta(seconds=1)) == HELD
-    assert ask(rollout(W), [], late) == (ActionKind.PAUSE, Signal.SILENT)
-    few = decide(rollout(W), blocks(3, 1), late)
-    assert few.signal is Signal.SILENT
+    assert ask(rollout(W), [], late) == (ActionKind.PAUSE, RolloutSignal.SILENT)
+    few = decide_action(rollout(W), blocks(3, 1), late)
+    assert few.signal is RolloutSignal.SILENT
     assert "3 of 20 canary exposures at 1 %" in few.reason
 
 
 def test_a_measured_step_without_harm_advances() -> None:
-    assert ask(rollout(M), blocks(20, 1)) == (ActionKind.ADVANCE, Signal.STEP_DONE)
+    assert ask(rollout(M), blocks(20, 1)) == (ActionKind.ADVANCE, RolloutSignal.STEP_DONE)
 
 
 @pytest.mark.parametrize("state", [W, M, P])
 def test_harm_rolls_back_from_every_live_state(state: RolloutState) -> None:
     sick = blocks(2, 1, failures=1, canary_failures=1)
-    action = decide(rollout(state), sick, START)
+    action = decide_action(rollout(state), sick, START)
 
-    assert (action.kind, action.signal) == (ActionKind.ROLLBACK, Signal.HARM)
+    assert (action.kind, action.signal) == (ActionKind.ROLLBACK, RolloutSignal.HARM)
     assert action.block == 2
     assert action.distance_to_trip == 1.0
     assert "2 of 2 against 0 of 198" in action.reason
@@ -149,27 +155,27 @@ def test_a_paused_rollout_waits_for_a_person() -> None:
 def test_the_certified_step_promotes_only_with_its_certificate() -> None:
     last = rollout(M, step=2)
     short = blocks(6, 25, weight_bps=2500)
-    held = decide(last, short, START)
+    held = decide_action(last, short, START)
     assert (held.kind, held.signal) == HELD
     assert "certificate of no harm is at" in held.reason
     assert "of 40" in held.reason  # the first day has half of alpha
     enough = blocks(30, 25, weight_bps=2500)
-    action = decide(last, enough, START)
-    assert (action.kind, action.signal) == (ActionKind.PROMOTE, Signal.PROVEN)
+    action = decide_action(last, enough, START)
+    assert (action.kind, action.signal) == (ActionKind.PROMOTE, RolloutSignal.PROVEN)
     assert action.figures["certificate"] > 20  # type: ignore[operator]
 
 
 def test_a_certified_step_in_the_middle_goes_on() -> None:
-    policy = replace(POLICY, steps=(Step(100, 20, certify=True), Step(500, 50)))
+    policy = replace(POLICY, steps=(CanaryStep(100, 20, certify=True), CanaryStep(500, 50)))
     data = blocks(600, 1)
-    assert ask(rollout(M, policy=policy), data) == (ActionKind.ADVANCE, Signal.STEP_DONE)
+    assert ask(rollout(M, policy=policy), data) == (ActionKind.ADVANCE, RolloutSignal.STEP_DONE)
 
 
 def test_a_last_step_without_certificate_promotes_on_its_exposures() -> None:
-    policy = replace(POLICY, steps=(Step(100, 20),))
+    policy = replace(POLICY, steps=(CanaryStep(100, 20),))
     assert ask(rollout(M, policy=policy), blocks(20, 1)) == (
         ActionKind.PROMOTE,
-        Signal.PROVEN,
+        RolloutSignal.PROVEN,
     )
 
 
@@ -177,7 +183,7 @@ def test_evidence_that_does_not_decide_is_paused_at_the_deadline() -> None:
     short = blocks(6, 25, weight_bps=2500)
     assert ask(rollout(M, step=2), short, START + 7 * DAY) == (
         ActionKind.PAUSE,
-        Signal.UNDECIDED,
+        RolloutSignal.UNDECIDED,
     )
 
 
@@ -193,24 +199,27 @@ def test_observations_that_cannot_be_read_hold() -> None:
 
 def test_traffic_that_is_not_split_as_planned_holds() -> None:
     skewed = blocks(300, 4)
-    action = decide(rollout(M), skewed, START)
+    action = decide_action(rollout(M), skewed, START)
     assert (action.kind, action.signal) == HELD
     assert "not the planned one" in action.reason
-    by_request = replace(POLICY, unit=Unit.REQUEST)
-    assert decide(rollout(M, policy=by_request), skewed, START).signal is Signal.STEP_DONE
+    by_request = replace(POLICY, unit=ExposureUnit.REQUEST)
+    assert (
+        decide_action(rollout(M, policy=by_request), skewed, START).signal
+        is RolloutSignal.STEP_DONE
+    )
 
 
 def test_the_reason_says_how_long_is_left() -> None:
-    assert "7 d 0 h left" in decide(rollout(W), [], START).reason
+    assert "7 d 0 h left" in decide_action(rollout(W), [], START).reason
     nearly = START + 7 * DAY - timedelta(minutes=90)
-    assert "1 h 30 min left" in decide(rollout(W), [], nearly).reason
-    assert "5 min left" in decide(rollout(W), [], nearly + timedelta(minutes=85)).reason
+    assert "1 h 30 min left" in decide_action(rollout(W), [], nearly).reason
+    assert "5 min left" in decide_action(rollout(W), [], nearly + timedelta(minutes=85)).reason
 
 
 def test_endless_health_does_not_overflow() -> None:
     endless = [replace(found, units=36_000) for found in blocks(10, 9_000, weight_bps=2500)]
-    action = decide(rollout(M, step=2), endless, START)
-    assert action.signal is Signal.PROVEN
+    action = decide_action(rollout(M, step=2), endless, START)
+    assert action.signal is RolloutSignal.PROVEN
     canonical_json(dict(action.figures))
 
 
@@ -238,20 +247,20 @@ def test_every_signal_is_in_the_table_and_nothing_moves_up_without_data(
     )
     found = rollout(state, step)
     kind, signal = ask(found, data, START + timedelta(days=days))
-    if kind in (ActionKind.ADVANCE, ActionKind.PROMOTE) or signal is Signal.ENOUGH:
+    if kind in (ActionKind.ADVANCE, ActionKind.PROMOTE) or signal is RolloutSignal.ENOUGH:
         assert count * canary >= POLICY.steps[step].min_exposures
 
 
 def test_a_wrong_split_holds_until_a_person_resumes() -> None:
-    sticky = replace(POLICY, unit=Unit.SESSION)
+    sticky = replace(POLICY, unit=ExposureUnit.SESSION)
     wrong = blocks(40, 5)
-    held = decide(rollout(M, policy=sticky), wrong, START)
+    held = decide_action(rollout(M, policy=sticky), wrong, START)
     assert (held.kind, held.signal) == HELD
     assert "not the planned one" in held.reason
 
     resumed = replace(rollout(M, policy=sticky), step_started_at=START + DAY)
-    onward = decide(resumed, wrong, START + DAY)
-    assert onward.signal is Signal.STEP_DONE
+    onward = decide_action(resumed, wrong, START + DAY)
+    assert onward.signal is RolloutSignal.STEP_DONE
     # What was decided by the rule before is decided by it again.
-    before = decide(resumed, wrong, START + DAY, split_rule=POOLED)
+    before = decide_action(resumed, wrong, START + DAY, split_rule=POOLED_RULE)
     assert (before.kind, before.signal) == HELD

@@ -4,23 +4,28 @@ from dataclasses import replace
 
 import pytest
 
-from harness.domain.proposals.policy import CanaryPolicy, ShadowFirst, Step, Unit
+from harness.domain.proposals.policy import (
+    CanaryPolicy,
+    CanaryStep,
+    ExposureUnit,
+    ShadowStagePolicy,
+)
 from harness.gate.planning import ramp
-from harness.gate.planning.ramp import Pace
+from harness.gate.planning.ramp import TrafficPace
 from harness.gate.text import ramp_plan
 
 pytestmark = pytest.mark.req("F3")
 
 POLICY = CanaryPolicy()
-BY_REQUEST = replace(POLICY, unit=Unit.REQUEST)
+BY_REQUEST = replace(POLICY, unit=ExposureUnit.REQUEST)
 
 
-def pace(per_hour: float, rate: float = 0.01) -> Pace:
-    return Pace(per_hour, per_hour, rate, measured=True)
+def pace(per_hour: float, rate: float = 0.01) -> TrafficPace:
+    return TrafficPace(per_hour, per_hour, rate, measured=True)
 
 
 def test_a_step_takes_its_exposures_at_its_share_of_the_traffic() -> None:
-    steps = ramp.plan(POLICY, pace(4000))
+    steps = ramp.plan_ramp(POLICY, pace(4000))
 
     assert steps[0].typical_s == 300 / (0.01 * 4000) * 3600
     assert steps[1].typical_s == 1000 / (0.05 * 4000) * 3600
@@ -28,9 +33,9 @@ def test_a_step_takes_its_exposures_at_its_share_of_the_traffic() -> None:
 
 
 def test_a_floor_of_time_is_in_the_plan() -> None:
-    long = replace(POLICY, steps=(Step(100, 1, min_s=86_400.0),))
+    long = replace(POLICY, steps=(CanaryStep(100, 1, min_s=86_400.0),))
 
-    assert ramp.plan(long, pace(1e6))[0].typical_s == 86_400.0
+    assert ramp.plan_ramp(long, pace(1e6))[0].typical_s == 86_400.0
 
 
 # statistics.md 3, medians of the odds ratio's certificate alone; it is half of the mean here.
@@ -38,29 +43,29 @@ def test_a_floor_of_time_is_in_the_plan() -> None:
 def test_the_certificate_takes_the_exposures_that_were_measured(
     rate: float, median: int
 ) -> None:
-    policy = replace(BY_REQUEST, block_size=40, steps=(Step(2500, 1, certify=True),))
+    policy = replace(BY_REQUEST, block_size=40, steps=(CanaryStep(2500, 1, certify=True),))
 
-    found = ramp.plan(policy, pace(36_000, rate))[0].exposures
+    found = ramp.plan_ramp(policy, pace(36_000, rate))[0].exposures
 
     assert found is not None
     assert 0.5 * median < found < 2 * median
 
 
 def test_on_a_route_that_hardly_fails_few_hundred_clean_exposures_certify() -> None:
-    policy = replace(BY_REQUEST, steps=(Step(2500, 1, certify=True),))
+    policy = replace(BY_REQUEST, steps=(CanaryStep(2500, 1, certify=True),))
 
-    found = ramp.plan(policy, pace(36_000, 0.0))[0].exposures
+    found = ramp.plan_ramp(policy, pace(36_000, 0.0))[0].exposures
 
     assert found is not None
     assert 300 <= found <= 600
 
 
 def test_two_hundred_sessions_a_day_do_not_certify_and_options_are_offered() -> None:
-    quiet = Pace(200 / 24, 50_000 / 24, 0.01, measured=True)
+    quiet = TrafficPace(200 / 24, 50_000 / 24, 0.01, measured=True)
 
-    steps = ramp.plan(POLICY, quiet)
-    said = ramp_plan.answer(POLICY, quiet, steps)
-    options = ramp_plan.options(POLICY, quiet, steps)
+    steps = ramp.plan_ramp(POLICY, quiet)
+    said = ramp_plan.ramp_summary(POLICY, quiet, steps)
+    options = ramp_plan.ramp_options(POLICY, quiet, steps)
 
     assert not steps[0].in_time
     assert not steps[2].in_time
@@ -70,20 +75,22 @@ def test_two_hundred_sessions_a_day_do_not_certify_and_options_are_offered() -> 
 
 
 def test_more_traffic_never_makes_a_plan_longer() -> None:
-    times = [ramp.plan(BY_REQUEST, pace(each))[0].typical_s for each in (10, 100, 1000, 1e5)]
+    times = [
+        ramp.plan_ramp(BY_REQUEST, pace(each))[0].typical_s for each in (10, 100, 1000, 1e5)
+    ]
 
     assert times == sorted(times, key=lambda t: -(t or 1e18))
 
 
 def test_the_same_plan_is_the_same_twice_and_says_what_it_rests_on() -> None:
-    unknown = Pace(4000, 4000, 0.01, measured=False)
+    unknown = TrafficPace(4000, 4000, 0.01, measured=False)
 
-    steps = ramp.plan(POLICY, unknown)
-    ramp.crossings.cache_clear()
+    steps = ramp.plan_ramp(POLICY, unknown)
+    ramp.simulate_crossings.cache_clear()
 
-    assert ramp.plan(POLICY, unknown) == steps
-    assert "not measured yet" in ramp_plan.answer(POLICY, unknown, steps)
-    assert ramp_plan.options(POLICY, unknown, steps) == ()
+    assert ramp.plan_ramp(POLICY, unknown) == steps
+    assert "not measured yet" in ramp_plan.ramp_summary(POLICY, unknown, steps)
+    assert ramp_plan.ramp_options(POLICY, unknown, steps) == ()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +98,7 @@ def test_the_same_plan_is_the_same_twice_and_says_what_it_rests_on() -> None:
     [(0.4, "1 s"), (90, "1.5 min"), (7200, "2 h"), (9000, "2.5 h"), (864_000, "10 days")],
 )
 def test_a_forecast_has_two_figures(seconds: float, said: str) -> None:
-    assert ramp_plan.span(seconds) == said
+    assert ramp_plan.format_span(seconds) == said
 
 
 @pytest.mark.parametrize(
@@ -99,22 +106,22 @@ def test_a_forecast_has_two_figures(seconds: float, said: str) -> None:
     [(17_940.0, "17,940"), (1_234_567.0, "1,234,567"), (8.333, "8.33"), (250.4, "250")],
 )
 def test_traffic_is_written_as_people_write_it(per_hour: float, said: str) -> None:
-    busy = Pace(per_hour, per_hour, 0.01, measured=True)
-    words = ramp_plan.answer(POLICY, busy, ramp.plan(POLICY, busy))
+    busy = TrafficPace(per_hour, per_hour, 0.01, measured=True)
+    words = ramp_plan.ramp_summary(POLICY, busy, ramp.plan_ramp(POLICY, busy))
     assert f"from {said} new keys an hour ({said} requests an hour)" in words
 
 
 @pytest.mark.req("F8")
 def test_a_quiet_route_is_offered_a_shadow_first_unless_it_acts_on_the_world() -> None:
-    quiet = Pace(20.0, 20.0, 0.01, measured=True)
-    steps = ramp.plan(POLICY, quiet)
+    quiet = TrafficPace(20.0, 20.0, 0.01, measured=True)
+    steps = ramp.plan_ramp(POLICY, quiet)
 
-    told = ramp_plan.options(POLICY, quiet, steps, may_mirror=True)
+    told = ramp_plan.ramp_options(POLICY, quiet, steps, may_mirror=True)
     assert "200 pairs take about 10 h" in told[-1]
     assert "gives nobody its answers" in told[-1]
-    assert ramp_plan.options(POLICY, quiet, steps) == told[:-1]
+    assert ramp_plan.ramp_options(POLICY, quiet, steps) == told[:-1]
 
-    has_one = replace(POLICY, shadow=ShadowFirst(1000, 100, 5.0))
-    assert ramp_plan.options(has_one, quiet, steps, may_mirror=True) == told[:-1]
-    assert "takes about 2.1 days (100 pairs)" in ramp_plan.before(has_one, quiet)
-    assert ramp_plan.before(POLICY, quiet) == ""
+    has_one = replace(POLICY, shadow=ShadowStagePolicy(1000, 100, 5.0))
+    assert ramp_plan.ramp_options(has_one, quiet, steps, may_mirror=True) == told[:-1]
+    assert "takes about 2.1 days (100 pairs)" in ramp_plan.shadow_text(has_one, quiet)
+    assert ramp_plan.shadow_text(POLICY, quiet) == ""

@@ -18,9 +18,9 @@ from harness.bench.canary_latency import ranks_of_rows
 from harness.bench.canary_rules import ALPHA, OURS, RULES, e_fisher
 from harness.bench.canary_traffic import Truth, simulate_traffic
 from harness.bench.guarded_traffic import SIZE, SimulatedHarm, simulate_rollout
-from harness.domain.canary.guardrails import Guardrail, Tally
-from harness.domain.canary.ranking import place
-from harness.gate.online.harm_evidence import trip
+from harness.domain.canary.guardrails import FailureTally, Guardrail
+from harness.domain.canary.ranking import rank_among
+from harness.gate.online.harm_evidence import find_trip
 
 pytestmark = pytest.mark.req("F3")
 
@@ -33,14 +33,14 @@ def test_ranks_of_many_rows_are_the_products_own_ranks() -> None:
 
     for n in range(200):
         controls = values[n, 1:][among[n]].tolist()
-        assert found[n] == place(float(values[n, 0]), controls, float(ties[n]))
+        assert found[n] == rank_among(float(values[n, 0]), controls, float(ties[n]))
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.05, 1.0])
 def test_our_rule_rolls_back_where_the_rule_of_single_steps_does(rate: float) -> None:
     for index in range(5):
         traffic = simulate_traffic(Truth(canary=rate), 400, np.random.default_rng([2, index]))
-        _, block = trip(traffic.counts(), ALPHA)
+        _, block = find_trip(traffic.counts(), ALPHA)
         assert e_fisher(traffic) == (None if block is None else block + 1)
 
 
@@ -106,5 +106,5 @@ def test_the_picture_has_a_row_for_each_rule() -> None:
 
 def test_the_tally_of_our_rule_counts_both_arms() -> None:
     traffic = simulate_traffic(Truth(canary=1.0, canaries=5), 2, np.random.default_rng(5))
-    assert all(isinstance(each, Tally) and each.canary == 5 for each in traffic.counts())
+    assert all(isinstance(each, FailureTally) and each.canary == 5 for each in traffic.counts())
     assert OURS in RULES

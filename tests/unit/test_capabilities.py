@@ -5,12 +5,12 @@ from dataclasses import fields, replace
 import pytest
 
 from harness.domain.routing.capabilities import (
-    UNKNOWN,
+    UNKNOWN_CAPABILITIES,
     Capabilities,
     Endpoint,
     Needs,
-    missing,
-    serialized,
+    missing_capabilities,
+    must_serialize_tools,
 )
 
 NOTHING = Capabilities(
@@ -31,9 +31,9 @@ def test_a_need_that_is_not_met_is_named(field: str, word: str) -> None:
     needs = Needs(**{field: True})  # type: ignore[arg-type]
     lacking = Capabilities(**{field: False})
 
-    assert missing(needs, lacking) == (word,)
-    assert missing(Needs(), lacking) == ()
-    assert missing(needs, Capabilities()) == ()
+    assert missing_capabilities(needs, lacking) == (word,)
+    assert missing_capabilities(Needs(), lacking) == ()
+    assert missing_capabilities(needs, Capabilities()) == ()
 
 
 @pytest.mark.parametrize("endpoint", list(Endpoint))
@@ -42,14 +42,16 @@ def test_an_endpoint_that_a_target_does_not_have_is_named(endpoint: Endpoint) ->
 
     for other in Endpoint:
         expected = () if other is endpoint else (f"the {other.value} endpoint",)
-        assert missing(Needs(endpoint=other), has_only) == expected
+        assert missing_capabilities(Needs(endpoint=other), has_only) == expected
 
 
 def test_a_window_holds_input_and_output_together() -> None:
     has = Capabilities(context_window=1000)
 
-    assert missing(Needs(approx_input_tokens=600, max_output_tokens=400), has) == ()
-    assert missing(Needs(approx_input_tokens=601, max_output_tokens=400), has) == (
+    assert (
+        missing_capabilities(Needs(approx_input_tokens=600, max_output_tokens=400), has) == ()
+    )
+    assert missing_capabilities(Needs(approx_input_tokens=601, max_output_tokens=400), has) == (
         "the context window (about 1001 tokens, it holds 1000)",
     )
 
@@ -59,9 +61,9 @@ def test_what_is_unknown_is_not_held_against_a_target() -> None:
         Endpoint.MESSAGES, True, True, True, True, True, 10**9, 10**9  # noqa: FBT003
     )  # fmt: skip
 
-    assert missing(everything, UNKNOWN) == ()
-    assert missing(everything, Capabilities()) == ()
-    assert len(missing(everything, NOTHING)) == 6
+    assert missing_capabilities(everything, UNKNOWN_CAPABILITIES) == ()
+    assert missing_capabilities(everything, Capabilities()) == ()
+    assert len(missing_capabilities(everything, NOTHING)) == 6
 
 
 def test_a_window_is_larger_only_when_both_are_known() -> None:
@@ -70,14 +72,16 @@ def test_a_window_is_larger_only_when_both_are_known() -> None:
     assert large.larger_than(small)
     assert not small.larger_than(small)
     assert not small.larger_than(large)
-    assert not UNKNOWN.larger_than(small)
-    assert not large.larger_than(UNKNOWN)
+    assert not UNKNOWN_CAPABILITIES.larger_than(small)
+    assert not large.larger_than(UNKNOWN_CAPABILITIES)
 
 
 @pytest.mark.req("B7")
 def test_tool_calls_are_serialized_when_one_target_cannot_make_them_in_parallel() -> None:
     alone = Capabilities(parallel_tools=False)
 
-    assert serialized(Needs(tools=True), (UNKNOWN, alone))
-    assert not serialized(Needs(tools=True), (UNKNOWN, UNKNOWN))
-    assert not serialized(Needs(), (UNKNOWN, alone))
+    assert must_serialize_tools(Needs(tools=True), (UNKNOWN_CAPABILITIES, alone))
+    assert not must_serialize_tools(
+        Needs(tools=True), (UNKNOWN_CAPABILITIES, UNKNOWN_CAPABILITIES)
+    )
+    assert not must_serialize_tools(Needs(), (UNKNOWN_CAPABILITIES, alone))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import StoreUnavailable
-from harness.domain.privacy.capture import Captured, captured_id, is_drawn
+from harness.domain.privacy.capture import CapturedRequest, capture_id, is_sampled
 from harness.domain.privacy.redaction import Redactor
 from harness.ports import Transaction
 from harness.runtime.clock import ManualClock
@@ -58,7 +58,9 @@ def draft(number: int = 1, *, said: str = SENT, answer: str | None = None) -> Ca
     )
 
 
-def desk(*drafts: CaptureDraft, away: bool = False) -> tuple[list[Captured], Counter[str]]:
+def desk(
+    *drafts: CaptureDraft, away: bool = False
+) -> tuple[list[CapturedRequest], Counter[str]]:
     """What is stored, and what was counted."""
     store = AwayStore(secret=SECRET, clock=ManualClock())
     store.away = away
@@ -122,12 +124,12 @@ def test_a_greater_share_draws_all_that_a_smaller_one_did(
     requests: list[str], low: int
 ) -> None:
     for each in requests:
-        assert is_drawn(each, low) <= is_drawn(each, 10_000)
-        assert not is_drawn(each, 0)
+        assert is_sampled(each, low) <= is_sampled(each, 10_000)
+        assert not is_sampled(each, 0)
 
 
 def test_about_the_share_is_drawn() -> None:
-    drawn = sum(is_drawn(f"req_w-{number:x}", 500) for number in range(20_000))
+    drawn = sum(is_sampled(f"req_w-{number:x}", 500) for number in range(20_000))
 
     assert 850 < drawn < 1150  # 1 000; five standard deviations are 154
 
@@ -137,7 +139,7 @@ def test_the_id_follows_route_and_question_alone() -> None:
     same = {"messages": [{"role": "user", "content": "how much?\n"}], "answer": "2"}
     other = {"messages": [{"role": "user", "content": "how many?"}], "answer": "1"}
 
-    assert captured_id("r", one, SECRET) == captured_id("r", same, SECRET)
-    assert len({captured_id(*each) for each in (
+    assert capture_id("r", one, SECRET) == capture_id("r", same, SECRET)
+    assert len({capture_id(*each) for each in (
         ("r", one, SECRET), ("s", one, SECRET), ("r", other, SECRET), ("r", one, b"another"),
     )}) == 4  # fmt: skip

@@ -15,11 +15,11 @@ from harness.domain.errors import ConfigError
 from harness.domain.providers.catalogue import (
     CatalogueChange,
     CatalogueEntry,
-    catalogue,
-    priced,
+    build_catalogue,
+    with_catalogue_prices,
 )
-from harness.domain.providers.kinds import PROVIDER_KINDS, Group
-from harness.domain.routing.capabilities import UNKNOWN
+from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES
 from harness.domain.routing.target import Price, Provider
 from harness.runtime.model_catalogue import LitellmTable, table_file
 
@@ -72,7 +72,7 @@ def test_a_price_of_nothing_is_unknown_but_on_ones_own_machine() -> None:
         and each.price.input_usd_per_mtok == each.price.output_usd_per_mtok == 0
     ]
 
-    assert {PROVIDER_KINDS[each.kind].group for each in free} == {Group.LOCAL}
+    assert {PROVIDER_KINDS[each.kind].group for each in free} == {ProviderGroup.LOCAL}
 
 
 def test_what_the_table_leaves_out_is_unknown(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_other_providers_regions_and_modes_are_left_out(tmp_path: Path) -> None:
 
 
 def test_an_entry_of_which_nothing_is_known_can_do_everything() -> None:
-    assert CatalogueEntry("openai", "m").capabilities is UNKNOWN
+    assert CatalogueEntry("openai", "m").capabilities is UNKNOWN_CAPABILITIES
 
 
 def test_the_file_s_word_wins_field_by_field(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_the_file_s_word_wins_field_by_field(tmp_path: Path) -> None:
         "    family: llama\n",
         encoding="utf-8",
     )
-    settings = config.load(file, {}, defaults=package_data.path("config/default.yaml"))
+    settings = config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
 
     known = LitellmTable(settings.catalogue).catalogue()
 
@@ -171,7 +171,7 @@ def test_a_wrong_line_of_the_catalogue_is_named(tmp_path: Path, text: str, said:
     file.write_text(text, encoding="utf-8")
 
     with pytest.raises(ConfigError, match=said):
-        config.load(file, {}, defaults=package_data.path("config/default.yaml"))
+        config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
 
 
 def test_without_litellm_the_file_s_word_is_all_there_is(
@@ -193,10 +193,12 @@ def test_the_catalogue_fills_in_prices_and_changes_none(
     own: dict[str, Price], known: dict[str, Price | None], used: set[str]
 ) -> None:
     provider = Provider("p", "openai", "http://127.0.0.1:9", prices=own)
-    table = catalogue(CatalogueEntry("openai", m, price=price) for m, price in known.items())
+    table = build_catalogue(
+        CatalogueEntry("openai", m, price=price) for m, price in known.items()
+    )
 
-    filled = priced(provider, table, used)
+    filled = with_catalogue_prices(provider, table, used)
 
     assert {m: filled.prices[m] for m in own} == own
     assert set(filled.prices) == set(own) | {m for m in used if known.get(m)}
-    assert priced(filled, table, used) == filled
+    assert with_catalogue_prices(filled, table, used) == filled

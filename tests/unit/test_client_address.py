@@ -5,11 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.operations.client_address import UNKNOWN, client_address, proxy_networks
+from harness.domain.operations.client_address import (
+    UNKNOWN_ADDRESS,
+    client_address,
+    parse_proxy_networks,
+)
 
 pytestmark = pytest.mark.req("G5")
 
-OURS = proxy_networks(["10.0.0.0/8", "2001:db8:1::/48"])
+OURS = parse_proxy_networks(["10.0.0.0/8", "2001:db8:1::/48"])
 
 
 @pytest.mark.parametrize(
@@ -29,8 +33,8 @@ OURS = proxy_networks(["10.0.0.0/8", "2001:db8:1::/48"])
         ("2001:db8:1::7", [b"::ffff:203.0.113.9"], "203.0.113.9"),
         ("2001:db8:9:8:7:6:5:4", [], "2001:db8:9:8::/64"),
         ("fe80::1%eth0", [], "fe80::/64"),
-        (None, [b"203.0.113.9"], UNKNOWN),
-        ("", [], UNKNOWN),  # a Unix socket
+        (None, [b"203.0.113.9"], UNKNOWN_ADDRESS),
+        ("", [], UNKNOWN_ADDRESS),  # a Unix socket
     ],
 )
 def test_the_last_address_that_is_no_proxy_of_ours_is_the_clients(
@@ -55,4 +59,4 @@ def test_what_a_client_writes_in_front_changes_nothing(invented: list[bytes]) ->
 @pytest.mark.parametrize("entry", ["", "proxy.test", "10.0.0.0/99"])
 def test_a_proxy_is_an_address_or_a_network(entry: str) -> None:
     with pytest.raises(InputError, match="no network"):
-        proxy_networks([entry])
+        parse_proxy_networks([entry])

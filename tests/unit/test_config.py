@@ -8,11 +8,11 @@ from harness.domain.errors import ConfigError
 from harness.domain.evals.run import Claim
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.table import (
-    Commit,
     OnBadEvent,
     OnContentPolicy,
     RouteSettings,
     Stakes,
+    StreamCommit,
 )
 from harness.domain.settings import Settings
 
@@ -33,11 +33,11 @@ DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
 def loaded(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> Settings:
     file = tmp_path / "swapgate.yaml"
     file.write_text(text, encoding="utf-8")
-    return config.load(file, environ or {}, defaults=DEFAULTS)
+    return config.load_settings(file, environ or {}, defaults=DEFAULTS)
 
 
 def test_the_shipped_defaults_hold_four_suites_and_three_policies() -> None:
-    settings = config.load(None, {}, defaults=DEFAULTS)
+    settings = config.load_settings(None, {}, defaults=DEFAULTS)
     assert set(settings.suites) == {"arithmetic", "extraction", "tickets", "instructions"}
     assert set(settings.policies) == {"default", "approved", "demo"}
     assert settings.policies["default"].gate.claim is Claim.SUPERIOR
@@ -226,7 +226,7 @@ def test_a_fault_in_the_file_is_named_with_file_line_and_guess(
 
 def test_a_file_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="swapgate init"):
-        config.load(tmp_path / "none.yaml", {}, defaults=DEFAULTS)
+        config.load_settings(tmp_path / "none.yaml", {}, defaults=DEFAULTS)
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ data_classes:
         data_class="personal",
         first_token_timeout_s=60.0,
         first_byte_timeout_s=90.0,
-        commit=Commit.WHOLE,
+        commit=StreamCommit.WHOLE,
         on_bad_event=OnBadEvent.SKIP,
     )
     assert spare.target.id not in route.settings.capable

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.config import load
+from harness.config import load_settings
 from harness.config import schema as shape
-from harness.config.ranges import RANGES, complaints
-from harness.config.source_locations import Path_
+from harness.config.ranges import RANGES, range_errors
+from harness.config.source_locations import KeyPath
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.errors import ConfigError
-from harness.domain.proposals.policy import CanaryPolicy, GatePolicy, Step
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, GatePolicy
 
 DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
 
@@ -32,7 +32,7 @@ def refusal(tmp_path: Path, content: dict[str, Any]) -> str:
     file = tmp_path / "swapgate.yaml"
     file.write_text(yaml.safe_dump(content), encoding="utf-8")
     with pytest.raises(ConfigError) as error:
-        load(file, {}, defaults=DEFAULTS)
+        load_settings(file, {}, defaults=DEFAULTS)
     return str(error.value)
 
 
@@ -40,8 +40,8 @@ def numbers(of: type) -> list[str]:
     return [each.name for each in fields(of) if each.type in NUMBERS]
 
 
-def first_complaint(policy: dict[str, Any]) -> tuple[Path_, str]:
-    return next(complaints({"policies": {"odd": policy}}))
+def first_complaint(policy: dict[str, Any]) -> tuple[KeyPath, str]:
+    return next(range_errors({"policies": {"odd": policy}}))
 
 
 @pytest.mark.parametrize("name", numbers(CanaryPolicy))
@@ -53,7 +53,7 @@ def test_no_number_of_a_canary_lies_beyond_its_range(name: str) -> None:
         assert "it must lie in" in said
 
 
-@pytest.mark.parametrize("name", numbers(Step))
+@pytest.mark.parametrize("name", numbers(CanaryStep))
 def test_no_number_of_a_step_lies_beyond_its_range(name: str) -> None:
     for value in (1e12, -1):
         step = {"weight_bps": 100, "min_exposures": 3} | {name: value}
@@ -71,7 +71,7 @@ def test_no_number_of_the_gate_lies_beyond_its_range(name: str) -> None:
 @pytest.mark.parametrize("name", [each.name for each in fields(Guardrails)])
 def test_no_tolerated_ratio_lies_beyond_its_range(name: str) -> None:
     for value in (1e3, 1e308, 0.01):
-        found = complaints({"policies": {"odd": {"canary": {"guardrails": {name: value}}}}})
+        found = range_errors({"policies": {"odd": {"canary": {"guardrails": {name: value}}}}})
         path, said = list(found)[-1]
         assert path == ("policies", "odd", "canary", "guardrails", name)
         assert said.endswith("a tolerated ratio is 0.1 to 100, or off")

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.operations.alerts import AlertKind, News
-from harness.domain.providers.credentials import ProviderKey, lacks_key, of_environment, without
+from harness.domain.operations.alerts import AlertEvent, AlertKind
+from harness.domain.providers.credentials import (
+    ProviderKey,
+    hide_secrets,
+    keys_from_environment,
+    lacks_key,
+)
 from harness.domain.routing.target import Provider
 from router.snapshot.holder import no_keys
 from router.upstream.scripted import ScriptedTurn
@@ -29,7 +34,7 @@ HOSTED = Provider("groq", "groq", "https://api.groq.com/openai/v1", "GROQ_API_KE
 def test_keys_of_the_environment_come_in_the_order_of_their_names() -> None:
     asked = replace(HOSTED, more_api_key_envs=("B", "A"))
 
-    found = of_environment(asked, {"A": "1", "B": "", "GROQ_API_KEY": "2"})
+    found = keys_from_environment(asked, {"A": "1", "B": "", "GROQ_API_KEY": "2"})
 
     assert found == (ProviderKey("GROQ_API_KEY", "2"), ProviderKey("A", "1"))
     assert "2" not in repr(found[0])
@@ -38,7 +43,7 @@ def test_keys_of_the_environment_come_in_the_order_of_their_names() -> None:
 def test_a_secret_that_a_provider_repeats_is_hidden_and_so_is_a_longer_one_that_holds_it() -> (
     None
 ):
-    said = without(
+    said = hide_secrets(
         b"bad key sk-abcdefgh and sk-abcdefgh-2", ["sk-abcdefgh", "sk-abcdefgh-2", "bad"]
     )
 
@@ -100,7 +105,7 @@ async def test_a_target_without_a_key_is_never_asked_and_the_next_one_answers(
     door.app._alarms.look()
     door.recorder.flush()
     [alert] = door.kept.alerts
-    assert (alert.kind, alert.news) == (AlertKind.OUR_KEY, News.RAISED)
+    assert (alert.kind, alert.news) == (AlertKind.OUR_KEY, AlertEvent.RAISED)
     assert alert.title == "up gets no requests: it has no key"
     assert [each.failure for each in door.kept.failovers] == ["no_key"]
 
@@ -112,7 +117,7 @@ async def test_a_target_without_a_key_is_never_asked_and_the_next_one_answers(
     assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
     door.app._alarms.look()
     door.recorder.flush()
-    assert [each.news for each in door.kept.alerts] == [News.RAISED, News.ENDED]
+    assert [each.news for each in door.kept.alerts] == [AlertEvent.RAISED, AlertEvent.ENDED]
 
 
 @pytest.mark.req("E5")

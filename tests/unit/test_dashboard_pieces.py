@@ -18,7 +18,7 @@ from dashboard.data import frames
 from dashboard.text import html as cards
 from dashboard.text import labels, route_text
 from dashboard.theme import DARK, LIGHT, Palette
-from harness.domain.canary.observation import Block, Traffic
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.errors import ConfigError
 from harness.domain.evals.run import Claim, Sample, SampleError, SuiteReport, SuiteRole
 
@@ -51,7 +51,7 @@ def report(suite: str = "a", **changes: Any) -> SuiteReport:
     return SuiteReport(**{**fields, **changes})
 
 
-def block(number: int, **changes: Any) -> Block:
+def block(number: int, **changes: Any) -> ObservationBlock:
     fields: dict[str, Any] = {
         "rollout": "r",
         "worker": "w",
@@ -66,10 +66,10 @@ def block(number: int, **changes: Any) -> Block:
         "closed_at": START,
         "number": number,
     }
-    return Block(**{**fields, **changes})
+    return ObservationBlock(**{**fields, **changes})
 
 
-def minute(at: int, **changes: Any) -> Traffic:
+def minute(at: int, **changes: Any) -> TrafficMinute:
     fields: dict[str, Any] = {
         "route": "r",
         "minute": START + timedelta(minutes=at),
@@ -86,7 +86,7 @@ def minute(at: int, **changes: Any) -> Traffic:
         "cost_usd": 0.2,
         "latency_ms": {},
     }
-    return Traffic(**{**fields, **changes})
+    return TrafficMinute(**{**fields, **changes})
 
 
 def sample(**changes: Any) -> Sample:

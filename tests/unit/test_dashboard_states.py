@@ -21,7 +21,7 @@ from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.routing.kill_switch import ENVIRONMENT_VARIABLE, Source, force_of
+from harness.domain.routing.kill_switch import ENVIRONMENT_VARIABLE, SwitchSource, parse_force
 from harness.domain.routing.target import Provider
 from tests.support.browser.dashboard_data import ANA, XSS, Lived, configured, lived
 
@@ -244,7 +244,7 @@ def test_a_switch_in_force_is_shown_on_every_page(
     targets.put_provider(ctx, ANA, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
     thrown, lifted = (
         kill_switch.throw_switch(
-            ctx, ANA, SwitchRequest(force_of("provider:sim"), why), source=Source.CLI
+            ctx, ANA, SwitchRequest(parse_force("provider:sim"), why), source=SwitchSource.CLI
         )
         for why in (XSS, "a drill that is over")
     )

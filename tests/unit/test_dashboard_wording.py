@@ -11,8 +11,8 @@ from dashboard.text import labels
 from dashboard.text.labels import Tone
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.evals.run import VERDICTS
-from harness.domain.proposals.proposal import Phase
-from harness.domain.routing.route_changes import KINDS
+from harness.domain.proposals.proposal import ProposalPhase
+from harness.domain.routing.route_changes import CHANGE_KINDS
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 finite = st.floats(-1e6, 1e6)
@@ -92,8 +92,8 @@ def test_slower_is_worse_and_faster_is_better(new: float, old: float) -> None:
 
 def test_every_state_has_its_words() -> None:
     assert set(labels.VERDICT_LABELS) == {*VERDICTS, "running"}
-    assert set(labels.PHASE_LABELS) == set(Phase)
+    assert set(labels.PHASE_LABELS) == set(ProposalPhase)
     assert set(labels.ROLLOUT_LABELS) == set(RolloutState)
-    assert set(labels.CHANGE_KINDS) == set(KINDS.values())
+    assert set(labels.CHANGE_KINDS) == set(CHANGE_KINDS.values())
     for outcome, kind in VERDICTS.items():
         assert labels.VERDICT_LABELS[outcome].words == kind.words

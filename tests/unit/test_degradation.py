@@ -6,8 +6,13 @@ from dataclasses import fields
 import pytest
 
 from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.routing.capabilities import UNKNOWN, Capabilities, Endpoint
-from harness.domain.routing.degradation import RULES, Hint, Rule, lacking
+from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities, Endpoint
+from harness.domain.routing.degradation import (
+    DEGRADATION_RULES,
+    DegradationRule,
+    OptionalFeature,
+    dropped_features,
+)
 from harness.domain.routing.target import Target
 from router.request.body import read_request
 from router.request.optional_fields import given_fields, without_fields
@@ -20,32 +25,40 @@ def test_every_capability_has_a_rule() -> None:
     # How long a model may take is no capability: no request asks for it.
     patience = {"first_token_timeout_s", "first_byte_timeout_s"}
 
-    assert set(RULES) == {each.name for each in fields(Capabilities)} - patience
-    assert {name for name, rule in RULES.items() if rule is Rule.DROP} == set(Hint)
+    assert set(DEGRADATION_RULES) == {each.name for each in fields(Capabilities)} - patience
+    assert {
+        name for name, rule in DEGRADATION_RULES.items() if rule is DegradationRule.DROP
+    } == set(OptionalFeature)
 
 
 def test_kinds_lack_hints_alone() -> None:
-    assert all(kind.lacks <= set(Hint) for kind in PROVIDER_KINDS.values())
+    assert all(kind.lacks <= set(OptionalFeature) for kind in PROVIDER_KINDS.values())
 
 
 def test_a_hint_is_lacking_by_the_model_by_its_kind_or_by_translation() -> None:
-    def found(has: Capabilities, kind: frozenset[str], *, translated: bool) -> set[Hint]:
-        return set(lacking(has, kind, Endpoint.MESSAGES, translated=translated))
+    def found(
+        has: Capabilities, kind: frozenset[str], *, translated: bool
+    ) -> set[OptionalFeature]:
+        return set(dropped_features(has, kind, Endpoint.MESSAGES, translated=translated))
 
-    assert found(UNKNOWN, frozenset(), translated=False) == set()
-    assert found(UNKNOWN, frozenset(), translated=True) == {Hint.CACHING}
-    kept = lacking(UNKNOWN, frozenset(), Endpoint.MESSAGES, translated=True, cache_marks=True)
+    assert found(UNKNOWN_CAPABILITIES, frozenset(), translated=False) == set()
+    assert found(UNKNOWN_CAPABILITIES, frozenset(), translated=True) == {
+        OptionalFeature.CACHING
+    }
+    kept = dropped_features(
+        UNKNOWN_CAPABILITIES, frozenset(), Endpoint.MESSAGES, translated=True, cache_marks=True
+    )
     assert kept == set()
     assert found(Capabilities(seed=False), frozenset({"top_k"}), translated=False) == {
-        Hint.SEED,
-        Hint.TOP_K,
+        OptionalFeature.SEED,
+        OptionalFeature.TOP_K,
     }
 
 
 def lost(endpoint: Endpoint, target: Target = PLAIN, **body: object) -> dict[str, object]:
     """What is left of the body without any hint."""
     text = json.dumps({"model": "r", **body}).encode()
-    hints = given_fields(read_request(text, endpoint), frozenset(Hint))
+    hints = given_fields(read_request(text, endpoint), frozenset(OptionalFeature))
     found: dict[str, object] = json.loads(without_fields(text, endpoint, hints, target))
     del found["model"]
     return found

@@ -7,64 +7,66 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.providers.device_flow import (
-    LONGEST_WAIT_S,
-    SHORTEST_INTERVAL_S,
+    MAX_WAIT_S,
+    MIN_INTERVAL_S,
     SLOW_DOWN_S,
-    Answer,
     DeviceCode,
-    Ended,
-    Granted,
-    Tokens,
-    Waiting,
-    after,
-    begin,
+    FlowEnded,
+    FlowGranted,
+    FlowWaiting,
+    OAuthTokens,
+    PollAnswer,
+    advance_flow,
+    begin_flow,
 )
 
 pytestmark = pytest.mark.req("D2", "D7")
 CODE = DeviceCode("secret-code", "WDJB-MJHT", "https://vendor.example/device", 900.0, 5.0)
-TOKENS = Tokens("secret-access", "secret-refresh", 600.0)
-GOES_ON = (Answer.PENDING, Answer.SLOW_DOWN, Answer.UNREACHABLE)
+TOKENS = OAuthTokens("secret-access", "secret-refresh", 600.0)
+GOES_ON = (PollAnswer.PENDING, PollAnswer.SLOW_DOWN, PollAnswer.UNREACHABLE)
 
 
-def waiting(seen: Answer, now: float = 5.0) -> Waiting:
-    found = after(begin(CODE, 0.0), seen, now)
-    assert isinstance(found, Waiting)
+def waiting(seen: PollAnswer, now: float = 5.0) -> FlowWaiting:
+    found = advance_flow(begin_flow(CODE, 0.0), seen, now)
+    assert isinstance(found, FlowWaiting)
     return found
 
 
 def test_the_server_is_asked_at_the_interval_that_it_tells() -> None:
-    assert begin(CODE, 100.0).ask_at == 105.0
-    assert waiting(Answer.PENDING).ask_at == 10.0
+    assert begin_flow(CODE, 100.0).ask_at == 105.0
+    assert waiting(PollAnswer.PENDING).ask_at == 10.0
 
 
 def test_slow_down_adds_five_seconds_for_good() -> None:
-    slower = waiting(Answer.SLOW_DOWN)
-    pending = after(slower, Answer.PENDING, 15.0)
+    slower = waiting(PollAnswer.SLOW_DOWN)
+    pending = advance_flow(slower, PollAnswer.PENDING, 15.0)
 
     assert (slower.interval_s, slower.ask_at) == (10.0, 15.0)
-    assert isinstance(pending, Waiting)
+    assert isinstance(pending, FlowWaiting)
     assert pending.ask_at == 25.0
 
 
 def test_who_cannot_be_reached_is_asked_less_and_less() -> None:
-    assert waiting(Answer.UNREACHABLE).interval_s == 10.0
+    assert waiting(PollAnswer.UNREACHABLE).interval_s == 10.0
 
 
-@pytest.mark.parametrize("said", [Answer.DENIED, Answer.EXPIRED])
-def test_a_no_and_a_code_that_expired_end_it(said: Answer) -> None:
-    assert after(begin(CODE, 0.0), said, 5.0) == Ended(said)
+@pytest.mark.parametrize("said", [PollAnswer.DENIED, PollAnswer.EXPIRED])
+def test_a_no_and_a_code_that_expired_end_it(said: PollAnswer) -> None:
+    assert advance_flow(begin_flow(CODE, 0.0), said, 5.0) == FlowEnded(said)
 
 
 def test_consent_counts_also_when_it_comes_at_the_very_end() -> None:
-    assert after(begin(CODE, 0.0), TOKENS, 900.0) == Granted(TOKENS)
+    assert advance_flow(begin_flow(CODE, 0.0), TOKENS, 900.0) == FlowGranted(TOKENS)
 
 
 def test_after_its_time_the_code_has_expired_whatever_the_server_says() -> None:
-    assert after(begin(CODE, 0.0), Answer.PENDING, 900.0) == Ended(Answer.EXPIRED)
+    assert advance_flow(begin_flow(CODE, 0.0), PollAnswer.PENDING, 900.0) == FlowEnded(
+        PollAnswer.EXPIRED
+    )
 
 
 def test_nothing_shows_a_secret() -> None:
-    said = repr((begin(CODE, 0.0), Granted(TOKENS)))
+    said = repr((begin_flow(CODE, 0.0), FlowGranted(TOKENS)))
 
     assert "secret" not in said
     assert "WDJB-MJHT" in said
@@ -76,19 +78,19 @@ def test_nothing_shows_a_secret() -> None:
     st.floats(0, 1e9),
 )
 def test_it_ends_in_its_time_and_is_never_asked_without_a_pause(
-    answers: list[Answer], life_s: float, interval_s: float
+    answers: list[PollAnswer], life_s: float, interval_s: float
 ) -> None:
-    state = begin(replace(CODE, expires_in_s=life_s, interval_s=interval_s), 0.0)
+    state = begin_flow(replace(CODE, expires_in_s=life_s, interval_s=interval_s), 0.0)
     now = 0.0
     for seen in answers:
-        assert state.ask_at <= state.ends_at <= LONGEST_WAIT_S
-        assert state.ask_at == state.ends_at or state.ask_at >= now + SHORTEST_INTERVAL_S
+        assert state.ask_at <= state.ends_at <= MAX_WAIT_S
+        assert state.ask_at == state.ends_at or state.ask_at >= now + MIN_INTERVAL_S
         now = state.ask_at
-        found = after(state, seen, now)
-        if isinstance(found, Ended):
-            assert (found.because, now) == (Answer.EXPIRED, state.ends_at)
+        found = advance_flow(state, seen, now)
+        if isinstance(found, FlowEnded):
+            assert (found.because, now) == (PollAnswer.EXPIRED, state.ends_at)
             return
-        assert isinstance(found, Waiting)
-        slower = SLOW_DOWN_S if seen is Answer.SLOW_DOWN else 0.0
+        assert isinstance(found, FlowWaiting)
+        slower = SLOW_DOWN_S if seen is PollAnswer.SLOW_DOWN else 0.0
         assert found.interval_s >= state.interval_s + slower
         state = found

@@ -7,7 +7,7 @@ import pytest
 
 from evals.scorers import SCORERS
 from harness import package_data
-from harness.config import load
+from harness.config import load_settings
 
 DOCS = Path(__file__).parents[2] / "docs" / "suites.md"
 TEXT = DOCS.read_text(encoding="utf-8")
@@ -21,7 +21,7 @@ def test_every_example_loads_and_names_a_scorer_that_there_is(
     file = tmp_path / "swapgate.yaml"
     file.write_text(example, encoding="utf-8")
 
-    suites = load(
+    suites = load_settings(
         file, {}, defaults=package_data.path("config") / "default.yaml"
     ).suites.values()
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.providers.catalogue import CatalogueEntry, catalogue
-from harness.domain.providers.deprecations import AHEAD, endings, successor
+from harness.domain.providers.catalogue import CatalogueEntry, build_catalogue
+from harness.domain.providers.deprecations import ALERT_AHEAD, find_deprecations, find_successor
 from harness.domain.routing.target import Price, Provider, Target
 
 pytestmark = pytest.mark.req("F11")
@@ -43,7 +43,7 @@ OLD = entry("claude-sonnet-4-5", 10)
 def test_the_newest_of_the_family_follows_that_can_as_much(
     others: list[CatalogueEntry], follows: str | None
 ) -> None:
-    found = successor(OLD, [OLD, *others], TODAY)
+    found = find_successor(OLD, [OLD, *others], TODAY)
 
     assert (found.model if found else None) == follows
 
@@ -52,11 +52,13 @@ def test_the_newest_of_the_family_follows_that_can_as_much(
 def test_it_is_told_from_ninety_days_before_on(days: int) -> None:
     target = Target("main", "claude-sonnet-4-5")
     provider = Provider("main", "anthropic", "http://127.0.0.1:9", prices={})
-    known = catalogue([entry("claude-sonnet-4-5", days, price=Price(3, 15))])
+    known = build_catalogue([entry("claude-sonnet-4-5", days, price=Price(3, 15))])
 
-    found = endings([(target, ["incumbent of chat"])], {"main": provider}, known, TODAY)
+    found = find_deprecations(
+        [(target, ["incumbent of chat"])], {"main": provider}, known, TODAY
+    )
 
-    assert bool(found) == (days <= AHEAD.days)
+    assert bool(found) == (days <= ALERT_AHEAD.days)
     for each in found:
         assert each.over == (days <= 0)
         assert each.days == days

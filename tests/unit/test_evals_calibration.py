@@ -14,7 +14,7 @@ from evals.suites.suite import Suite, load_suite
 from harness.domain.errors import InputError, JudgeUnfit
 from harness.domain.routing.target import Target
 from harness.domain.settings import JudgeSettings, SuiteSettings
-from harness.gate.offline.kappa import Agreement
+from harness.gate.offline.kappa import RaterAgreement
 from harness.runtime.clock import ManualClock
 from tests.support.evals.scripted_judge import ScriptedJudge
 
@@ -51,7 +51,7 @@ def agrees_but_for(wrong: int) -> ScriptedJudge:
 
 def confirmed(
     suite: Suite, judge: ScriptedJudge, checks: CalibrationCache | None = None
-) -> Agreement | None:
+) -> RaterAgreement | None:
     return asyncio.run(confirm_agreement(suite, judge, checks=checks, connections=4))
 
 

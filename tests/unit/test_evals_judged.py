@@ -15,7 +15,7 @@ from evals.sim.profiles import Profile
 from evals.sim.simulated_judge import answer as simulated
 from evals.suites.items import Item
 from evals.suites.suite import load_suite
-from harness.domain.canary.judge import Judged, prompt, verdict_of
+from harness.domain.canary.judge import JudgeOutcome, build_prompt, parse_verdict
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.routing.target import Target
 from harness.domain.settings import JudgeSettings, SuiteSettings
@@ -295,10 +295,10 @@ def test_an_answer_that_instructs_the_judge_is_judged_as_the_data_that_it_is(
 def test_an_answer_that_instructs_a_canarys_judge_is_judged_as_data(attack: str) -> None:
     transcript = {"answer": {"content": attack}, "messages": [{"role": "user", "content": "?"}]}
 
-    text = prompt("It is right.", transcript)
+    text = build_prompt("It is right.", transcript)
 
     instructions, _, shown = text.partition(DATA)
-    assert instructions == prompt("It is right.", {"answer": "x"}).partition(DATA)[0]
+    assert instructions == build_prompt("It is right.", {"answer": "x"}).partition(DATA)[0]
     assert json.loads(shown)["answer"]["content"] == attack
 
 
@@ -315,4 +315,7 @@ def test_an_answer_that_instructs_a_canarys_judge_is_judged_as_data(attack: str)
 def test_a_verdict_that_the_judge_quotes_is_never_its_own(said: str) -> None:
     """Two are none: without a score the candidate's answer counts 0."""
     assert rubric(lambda _data: said) == NONE
-    assert verdict_of(said.replace('"score": 1.0', '"verdict": "good"')) is Judged.NO_VERDICT
+    assert (
+        parse_verdict(said.replace('"score": 1.0', '"verdict": "good"'))
+        is JudgeOutcome.NO_VERDICT
+    )

@@ -3,8 +3,8 @@
 import pytest
 
 from harness.domain.reliability.failures import (
-    CLIENTS_OWN,
-    RULES,
+    CLIENT_FAILURES,
+    FAILURE_RULES,
     BreakerEffect,
     FailureClass,
     NextTarget,
@@ -40,30 +40,30 @@ CELLS = [
 @pytest.mark.req("A5", "B3")
 @pytest.mark.parametrize(("failure", "column", "cell"), CELLS)
 def test_a_class_does_what_its_cell_says(failure: str, column: str, cell: str) -> None:
-    value = getattr(RULES[F(failure)], column)
+    value = getattr(FAILURE_RULES[F(failure)], column)
 
     assert (("no", "yes")[value] if isinstance(value, bool) else value.value) == cell
 
 
 def test_every_class_has_one_row() -> None:
-    assert set(RULES) == set(F) == {F(row[0]) for row in ROWS}
+    assert set(FAILURE_RULES) == set(F) == {F(row[0]) for row in ROWS}
 
 
 def test_every_word_of_the_table_is_used() -> None:
-    assert {each.same_target for each in RULES.values()} == set(SameTarget)
-    assert {each.next_target for each in RULES.values()} == set(NextTarget)
-    assert {each.breaker for each in RULES.values()} == set(BreakerEffect)
+    assert {each.same_target for each in FAILURE_RULES.values()} == set(SameTarget)
+    assert {each.next_target for each in FAILURE_RULES.values()} == set(NextTarget)
+    assert {each.breaker for each in FAILURE_RULES.values()} == set(BreakerEffect)
 
 
 def test_only_a_full_context_asks_for_a_larger_window_and_only_a_policy_for_the_route() -> None:
-    assert [each for each in F if RULES[each].needs_larger_window] == [F.CONTEXT_WINDOW]
-    assert [each for each in F if RULES[each].policy_fallback] == [F.CONTENT_POLICY]
+    assert [each for each in F if FAILURE_RULES[each].needs_larger_window] == [F.CONTEXT_WINDOW]
+    assert [each for each in F if FAILURE_RULES[each].policy_fallback] == [F.CONTENT_POLICY]
 
 
 @pytest.mark.req("A5")
-@pytest.mark.parametrize("failure", sorted(CLIENTS_OWN))
+@pytest.mark.parametrize("failure", sorted(CLIENT_FAILURES))
 def test_what_is_the_clients_own_is_never_repeated_and_harms_no_target(failure: F) -> None:
-    rule = RULES[failure]
+    rule = FAILURE_RULES[failure]
 
     assert rule.same_target is SameTarget.NEVER
     assert rule.next_target is not NextTarget.YES

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from harness.control.routing import monthly_bill
 from harness.domain.canary.observation import TrafficTotal
-from harness.domain.evals.cost_forecast import Forecast, ItemTokens, Tokens, billed, forecast
+from harness.domain.evals.cost_forecast import (
+    CostForecast,
+    ItemTokens,
+    TokenCounts,
+    forecast_cost,
+    measure_bill,
+)
 from harness.domain.routing.target import Price
 
 pytestmark = pytest.mark.req("A3")
@@ -24,13 +30,13 @@ TRAFFIC = TrafficTotal(
     input_tokens=3_000_000, cached_tokens=0, output_tokens=600_000, cost_usd=12.0, unpriced=0,
 )  # fmt: skip
 # The candidate's tokenizer makes 1.2 of it, and it writes half as much.
-ITEMS = [ItemTokens(Tokens(100, 40), Tokens(120, 20)) for _ in range(40)]
+ITEMS = [ItemTokens(TokenCounts(100, 40), TokenCounts(120, 20)) for _ in range(40)]
 
 
 def found(
     items: list[ItemTokens] = ITEMS, *totals: TrafficTotal, price: Price | None = CHEAP
-) -> Forecast:
-    return forecast(billed(totals or (TRAFFIC,), OLD, DEAR, NOW), items, price)
+) -> CostForecast:
+    return forecast_cost(measure_bill(totals or (TRAFFIC,), OLD, DEAR, NOW), items, price)
 
 
 def test_the_bill_is_the_recorded_cost_put_on_thirty_days() -> None:
@@ -41,11 +47,11 @@ def test_the_bill_is_the_recorded_cost_put_on_thirty_days() -> None:
 def test_the_candidate_pays_its_own_tokens_at_its_own_prices() -> None:
     # 1,200 input at $0.5 and 100 output at $4 per million: $0.0006 + $0.0004 a request.
     assert found().candidate_usd == pytest.approx(30_000 * 0.001)
-    assert found().candidate_tokens == Tokens(1200, 100)
+    assert found().candidate_tokens == TokenCounts(1200, 100)
 
 
 def test_cached_input_is_paid_at_its_own_price() -> None:
-    half = [ItemTokens(Tokens(100, 40), Tokens(120, 20, 60)) for _ in range(40)]
+    half = [ItemTokens(TokenCounts(100, 40), TokenCounts(120, 20, 60)) for _ in range(40)]
 
     # 600 at $0.5, 600 at $0.1, 100 at $4.
     assert found(half).candidate_usd == pytest.approx(30_000 * (300 + 60 + 400) / 1e6)
@@ -54,7 +60,9 @@ def test_cached_input_is_paid_at_its_own_price() -> None:
 
 
 def test_items_that_agree_leave_no_doubt_and_others_do() -> None:
-    doubtful = [ItemTokens(Tokens(100, 40), Tokens(120, 10 + n % 3 * 10)) for n in range(60)]
+    doubtful = [
+        ItemTokens(TokenCounts(100, 40), TokenCounts(120, 10 + n % 3 * 10)) for n in range(60)
+    ]
     sure, wide = found(), found(doubtful)
 
     assert (sure.low_usd, sure.high_usd) == pytest.approx((30.0, 30.0))
@@ -90,10 +98,10 @@ def test_what_other_arms_asked_for_is_asked_of_the_candidate_too() -> None:
         (found(ITEMS, replace(TRAFFIC, requests=0)), "no traffic"),
         (found(ITEMS, replace(TRAFFIC, target=NEW)), "answered nothing"),
         (found(ITEMS, replace(TRAFFIC, input_tokens=0)), "no tokens"),
-        (found([ItemTokens(Tokens(0, 0), Tokens(1, 1))]), "no tokens"),
+        (found([ItemTokens(TokenCounts(0, 0), TokenCounts(1, 1))]), "no tokens"),
     ],
 )
-def test_what_is_not_known_is_said_and_never_zero(given: Forecast, why: str) -> None:
+def test_what_is_not_known_is_said_and_never_zero(given: CostForecast, why: str) -> None:
     assert given.candidate_usd is None
     assert why in given.unknown
     assert f"unknown: {given.unknown}." in monthly_bill.describe_forecast(given)
@@ -103,13 +111,13 @@ def test_requests_from_before_there_was_a_price_are_reckoned_at_todays() -> None
     unpriced = replace(TRAFFIC, cost_usd=0.0, unpriced=3000)
 
     # 1,000 at $2 and 200 at $10 per million: $0.004 a request.
-    assert billed([unpriced], OLD, DEAR, NOW).month_usd == pytest.approx(120.0)
-    assert billed([unpriced], OLD, None, NOW).month_usd is None
+    assert measure_bill([unpriced], OLD, DEAR, NOW).month_usd == pytest.approx(120.0)
+    assert measure_bill([unpriced], OLD, None, NOW).month_usd is None
 
 
 def test_without_answers_the_incumbents_tokens_may_stand_in() -> None:
-    bill = billed([TRAFFIC], OLD, DEAR, NOW)
-    guess = forecast(bill, [], CHEAP, estimated=True)
+    bill = measure_bill([TRAFFIC], OLD, DEAR, NOW)
+    guess = forecast_cost(bill, [], CHEAP, estimated=True)
 
     assert guess.estimated
     # 1,000 at $0.5 and 200 at $4 per million.
@@ -138,7 +146,9 @@ def test_one_line_says_it() -> None:
 def test_a_candidate_that_takes_so_many_times_the_tokens_costs_so_many_times_as_much(
     factor: float, lengths: list[tuple[int, int]]
 ) -> None:
-    items = [ItemTokens(Tokens(a, b), Tokens(a * factor, b * factor)) for a, b in lengths]
+    items = [
+        ItemTokens(TokenCounts(a, b), TokenCounts(a * factor, b * factor)) for a, b in lengths
+    ]
 
     usd = found(items, price=DEAR).candidate_usd
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.gate.offline.kappa import Agreement, cohens_kappa
+from harness.gate.offline.kappa import RaterAgreement, cohens_kappa
 
 Table = list[list[int]]
 
@@ -86,7 +86,7 @@ def test_the_interval_is_the_delta_methods(table: Table) -> None:
 
 
 def test_raters_of_one_category_tell_nothing() -> None:
-    assert cohens_kappa([("good", "good")] * 9) == Agreement(None, None, None, 1.0, 9)
+    assert cohens_kappa([("good", "good")] * 9) == RaterAgreement(None, None, None, 1.0, 9)
     assert cohens_kappa([("good", "bad")] * 9).kappa == 0.0
 
 

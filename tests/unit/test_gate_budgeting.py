@@ -8,22 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.gate.planning.budget import (
-    MOST_EPOCHS,
-    Spread,
-    Usage,
-    cheapest,
-    cost_usd,
-    duration_s,
-    reach,
-    spread_of,
+    MAX_EPOCHS,
+    DifferenceSpread,
+    MeanUsage,
+    cheapest_design,
+    comparison_cost_usd,
+    comparison_duration_s,
+    detectable_effect,
+    measure_spread,
 )
 from harness.gate.planning.sample_size import items_needed
 
 pytestmark = pytest.mark.req("F2", "A3")
-OURS = Usage(100, 200.0, 50.0, 0.001, 2.0)
-THEIRS = Usage(100, 210.0, 60.0, 0.003, 1.0)
+OURS = MeanUsage(100, 200.0, 50.0, 0.001, 2.0)
+THEIRS = MeanUsage(100, 210.0, 60.0, 0.003, 1.0)
 spreads = st.builds(
-    Spread,
+    DifferenceSpread,
     between=st.floats(0.001, 0.5),
     within=st.floats(0.0, 0.5),
     pairs=st.just(100),
@@ -31,19 +31,21 @@ spreads = st.builds(
 
 
 def test_every_item_is_paid_for_on_both_sides_and_in_every_epoch() -> None:
-    assert cost_usd(500, 3, (OURS, THEIRS)) == pytest.approx(500 * 3 * 0.004)
-    assert cost_usd(500, 1, (OURS, None)) is None
-    assert cost_usd(500, 1, (OURS, Usage(1, 1.0, 1.0, None, 1.0))) is None
+    assert comparison_cost_usd(500, 3, (OURS, THEIRS)) == pytest.approx(500 * 3 * 0.004)
+    assert comparison_cost_usd(500, 1, (OURS, None)) is None
+    assert comparison_cost_usd(500, 1, (OURS, MeanUsage(1, 1.0, 1.0, None, 1.0))) is None
 
 
 def test_both_sides_are_asked_side_by_side() -> None:
-    assert duration_s(400, 2, (OURS, THEIRS), connections=8) == pytest.approx(200.0)
-    assert duration_s(400, 2, (OURS, None), connections=8) is None
+    assert comparison_duration_s(400, 2, (OURS, THEIRS), connections=8) == pytest.approx(200.0)
+    assert comparison_duration_s(400, 2, (OURS, None), connections=8) is None
 
 
 def test_epochs_are_bought_only_where_an_answer_varies_more_than_the_items_do() -> None:
-    steady = cheapest(Spread(0.2, 0.0, 100), 0.05, 0.05, 5_000, (OURS, THEIRS))
-    few_items = cheapest(Spread(0.02, 0.4, 100), 0.05, 0.05, 400, (OURS, THEIRS))
+    steady = cheapest_design(DifferenceSpread(0.2, 0.0, 100), 0.05, 0.05, 5_000, (OURS, THEIRS))
+    few_items = cheapest_design(
+        DifferenceSpread(0.02, 0.4, 100), 0.05, 0.05, 400, (OURS, THEIRS)
+    )
 
     assert steady is not None
     assert steady.epochs == 1
@@ -53,26 +55,29 @@ def test_epochs_are_bought_only_where_an_answer_varies_more_than_the_items_do() 
 
 
 def test_a_suite_that_is_too_small_at_any_number_of_epochs_has_no_design() -> None:
-    assert cheapest(Spread(0.2, 0.0, 100), 0.05, 0.05, 300, (OURS, THEIRS)) is None
+    assert (
+        cheapest_design(DifferenceSpread(0.2, 0.0, 100), 0.05, 0.05, 300, (OURS, THEIRS))
+        is None
+    )
 
 
 @given(spreads, st.floats(0.02, 0.2), st.integers(50, 20_000))
 def test_the_cheapest_design_shows_the_effect_and_no_cheaper_one_does(
-    spread: Spread, effect: float, suite_items: int
+    spread: DifferenceSpread, effect: float, suite_items: int
 ) -> None:
-    found = cheapest(spread, effect, 0.05, suite_items, (OURS, THEIRS))
-    needed = {k: items_needed(spread.sd(k), effect) for k in range(1, MOST_EPOCHS + 1)}
+    found = cheapest_design(spread, effect, 0.05, suite_items, (OURS, THEIRS))
+    needed = {k: items_needed(spread.sd(k), effect) for k in range(1, MAX_EPOCHS + 1)}
     fitting = [items * k for k, items in needed.items() if items <= suite_items]
 
     assert (found is None) == (not fitting)
     if found is not None:
-        assert reach(spread, found.items, found.epochs, 0.05) <= effect * (1 + 1e-9)
+        assert detectable_effect(spread, found.items, found.epochs, 0.05) <= effect * (1 + 1e-9)
         assert found.answers == 2 * min(fitting)
 
 
 @given(spreads)
-def test_more_items_never_see_less(spread: Spread) -> None:
-    seen = [reach(spread, items, 1, 0.05) for items in (50, 100, 200, 400)]
+def test_more_items_never_see_less(spread: DifferenceSpread) -> None:
+    seen = [detectable_effect(spread, items, 1, 0.05) for items in (50, 100, 200, 400)]
 
     assert all(more <= fewer for fewer, more in pairwise(seen))
 
@@ -80,7 +85,7 @@ def test_more_items_never_see_less(spread: Spread) -> None:
 def test_the_spread_is_split_into_items_and_epochs() -> None:
     # Each item differs by its own mean, and each epoch by one step up or down.
     items = [[level + 0.1, level - 0.1] for level in (-0.2, 0.2)] * 20
-    found = spread_of(items)
+    found = measure_spread(items)
 
     assert found is not None
     assert found.within == pytest.approx(0.02)
@@ -88,5 +93,5 @@ def test_the_spread_is_split_into_items_and_epochs() -> None:
 
 
 def test_too_few_pairs_make_no_spread() -> None:
-    assert spread_of([[0.0]] * 29) is None
-    assert spread_of([[0.0]] * 30) == Spread(0.0, 0.0, 30)
+    assert measure_spread([[0.0]] * 29) is None
+    assert measure_spread([[0.0]] * 30) == DifferenceSpread(0.0, 0.0, 30)

@@ -21,10 +21,10 @@ from harness.domain.evals.run import (
     SuiteRole,
     Verdict,
 )
-from harness.gate.offline.costs import CostOutcome, items_to_show, judge_costs
+from harness.gate.offline.costs import CostOutcome, items_to_show_saving, judge_costs
 from harness.gate.offline.replay import verdict_bytes
-from harness.gate.offline.suite_claims import cost_of
-from harness.gate.offline.verdicts import recompute
+from harness.gate.offline.suite_claims import cost_figures
+from harness.gate.offline.verdicts import replay_verdict
 from tests.unit.test_gate_verdicts import Sides, ask, plan, sides
 
 pytestmark = pytest.mark.req("A3", "A7")
@@ -61,7 +61,7 @@ def test_an_equal_candidate_at_half_the_price_passes_with_its_paired_cost() -> N
     found = one(priced(EQUAL, 0.002, 0.001))
 
     assert isinstance(found, Passed)
-    cost = cost_of(found.suites[0])
+    cost = cost_figures(found.suites[0])
     assert cost is not None
     assert (cost["outcome"], cost["saving"], cost["min_saving"]) == ("shown", 0.5, 0.2)
     assert cost["log_e"] >= math.log(20)
@@ -86,7 +86,7 @@ def test_a_dearer_candidate_fails_early_however_good_it_is() -> None:
 
     assert isinstance(found, Failed)
     assert "does not save enough: 200 % more per item" in found.reason
-    cost = cost_of(found.suites[0])
+    cost = cost_figures(found.suites[0])
     assert cost is not None
     assert cost["n_used"] < 60
 
@@ -127,7 +127,7 @@ def test_an_unanswered_call_has_no_cost() -> None:
     found = one((ours, [*theirs[:7], gone, *theirs[8:]]))
 
     assert isinstance(found, Passed)
-    cost = cost_of(found.suites[0])
+    cost = cost_figures(found.suites[0])
     assert cost is not None
     assert cost["missing_candidate"] == 1
 
@@ -155,12 +155,12 @@ def test_the_level_is_the_plans_own() -> None:
 
 
 def test_a_share_and_a_ceiling_say_how_many_items_it_takes() -> None:
-    planned = items_to_show(0.5, claim(min_saving=0.1))
+    planned = items_to_show_saving(0.5, claim(min_saving=0.1))
     found = judge_costs([(0.002, 0.001)] * N, claim(min_saving=0.1))
 
     assert planned == 102
     assert found.n_used == pytest.approx(planned, abs=6)
-    assert items_to_show(0.1, claim(min_saving=0.1)) is None
+    assert items_to_show_saving(0.1, claim(min_saving=0.1)) is None
 
 
 def test_it_stays_open_while_items_are_missing_and_never_passes_when_they_stop() -> None:
@@ -206,7 +206,9 @@ def test_whatever_it_costs_the_replay_is_the_verdict(
     before = ask([claim(60)], {"math": (ours[:known], theirs[:known])}, stopped)
     if before is None:
         return
-    again = recompute(replace(before, inputs=json.loads(json.dumps(before.inputs)), suites=()))
+    again = replay_verdict(
+        replace(before, inputs=json.loads(json.dumps(before.inputs)), suites=())
+    )
     assert verdict_bytes(again) == verdict_bytes(before)
 
 

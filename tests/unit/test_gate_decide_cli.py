@@ -12,7 +12,7 @@ from harness.cli.evals import csv_files
 from harness.cli.evals.file_decision import gate_decide
 from harness.domain.evals.run import Claim
 from harness.gate.offline.design import Design
-from harness.gate.offline.sequential import judge
+from harness.gate.offline.sequential import judge_differences
 
 pytestmark = pytest.mark.req("F2", "A7")
 
@@ -50,7 +50,7 @@ def test_a_winner_passes_with_every_figure(decide: Decide) -> None:
 
     assert result.exit_code == 0
     assert list(found) == FIELDS
-    wanted = judge([1.0] * 20, Design(Claim.SUPERIOR, 0.05, 20))
+    wanted = judge_differences([1.0] * 20, Design(Claim.SUPERIOR, 0.05, 20))
     assert (found["verdict"], found["how"], found["n"]) == ("passed", "early", 20)
     assert (found["n_used"], found["wins"]) == (wanted.n_used, wanted.n_used)
     assert (found["log_e"], found["p_final"]) == (wanted.log_e, wanted.p_final)

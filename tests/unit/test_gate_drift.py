@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
 from harness.gate import drift
-from harness.gate.drift import ETAS, compare, log_e_values
+from harness.gate.drift import ETAS, compare_runs, log_e_values
 
 START = -math.inf
 pytestmark = pytest.mark.req("F7")
@@ -66,7 +66,10 @@ def test_the_order_of_items_does_not_matter(
     random.shuffle(columns)  # type: ignore[attr-defined]
     shuffled = [[row[c] for c in columns] for row in rows]
 
-    one, other = compare(runs(*rows), 0.05, START), compare(runs(*shuffled), 0.05, START)
+    one, other = (
+        compare_runs(runs(*rows), 0.05, START),
+        compare_runs(runs(*shuffled), 0.05, START),
+    )
 
     assert one.log_e == pytest.approx(other.log_e, abs=1e-12)
     assert (one.delta, one.worse, one.better) == (other.delta, other.worse, other.better)
@@ -76,7 +79,7 @@ def test_the_order_of_items_does_not_matter(
 def test_a_model_that_always_answers_alike_gives_no_evidence(
     scores: list[float], times: int
 ) -> None:
-    found = compare(runs(*[list[float | None](scores)] * times), 0.05, START)
+    found = compare_runs(runs(*[list[float | None](scores)] * times), 0.05, START)
 
     assert found.log_e <= 1e-9
     assert (found.delta, found.worse, found.better, found.drifted) == (0.0, 0, 0, False)
@@ -101,13 +104,13 @@ def test_the_evidence_never_falls_and_comes_from_what_was_stored() -> None:
     ]
     before = START
     for count in range(2, 13):
-        found = compare(runs(*rows[:count]), 0.05, before)
+        found = compare_runs(runs(*rows[:count]), 0.05, before)
         assert found.log_e >= before
         before = found.log_e
 
 
 def test_every_item_lost_is_drift_at_the_first_comparison() -> None:
-    found = compare(runs([1.0] * 40, [0.0] * 40), 0.05, START)
+    found = compare_runs(runs([1.0] * 40, [0.0] * 40), 0.05, START)
 
     assert found.drifted
     assert (found.check, found.window, found.direction) == (1, 1, "worse")
@@ -117,7 +120,7 @@ def test_every_item_lost_is_drift_at_the_first_comparison() -> None:
 
 
 def test_a_change_for_the_better_is_drift_too() -> None:
-    found = compare(runs([0.0] * 40, [1.0] * 40), 0.05, START)
+    found = compare_runs(runs([0.0] * 40, [1.0] * 40), 0.05, START)
 
     assert found.drifted
     assert found.direction == "better"
@@ -128,7 +131,7 @@ def test_a_single_item_that_broke_for_good_is_found_in_time() -> None:
     broken: list[list[float | None]] = [[0.0, *[1.0] * 19] for _ in range(40)]
     before, found_after = START, None
     for count in range(2, 81):
-        found = compare(runs(*[*stable, *broken][:count]), 0.05, before)
+        found = compare_runs(runs(*[*stable, *broken][:count]), 0.05, before)
         before = found.log_e
         if found.drifted:
             found_after = count - 40
@@ -141,16 +144,16 @@ def test_a_single_item_that_broke_for_good_is_found_in_time() -> None:
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -0.1, 1.5])
 def test_a_score_that_is_none_is_refused(wrong: float) -> None:
     with pytest.raises(InputError, match="i1"):
-        compare(runs([1.0, 1.0], [1.0, wrong]), 0.05, START)
+        compare_runs(runs([1.0, 1.0], [1.0, wrong]), 0.05, START)
 
 
 def test_one_run_is_no_comparison() -> None:
     with pytest.raises(InputError, match="baseline"):
-        compare(runs([1.0]), 0.05, START)
+        compare_runs(runs([1.0]), 0.05, START)
 
 
 def test_no_common_item_is_no_evidence() -> None:
-    found = compare(runs([1.0, None], [None, 0.0]), 0.05, START)
+    found = compare_runs(runs([1.0, None], [None, 0.0]), 0.05, START)
 
     assert (found.items, found.drifted) == (0, False)
     assert found.log_e <= 0.0

@@ -6,20 +6,30 @@ from typing import Any
 
 import pytest
 
-from harness.domain.canary.guardrails import Tally
-from harness.domain.canary.ranking import place
+from harness.domain.canary.guardrails import FailureTally
+from harness.domain.canary.ranking import rank_among
 from harness.domain.canary.worker_guard import HARM_GRID
 from harness.domain.evals.run import Claim
-from harness.domain.proposals.policy import Spend
+from harness.domain.proposals.policy import AlphaSpending
 from harness.gate.offline.design import Design
 from harness.gate.offline.intervals import mcnemar, tango_interval, tango_p
-from harness.gate.offline.sequential import evidence, judge, judge_many, path, progress_at
+from harness.gate.offline.sequential import (
+    build_evidence,
+    evidence_path,
+    judge_batch,
+    judge_differences,
+    progress_at,
+)
 from harness.gate.online.assignment import log_srm
-from harness.gate.online.certificate import Certificate, certify, log_odds_e
-from harness.gate.online.harm_evidence import Harm, Restarting, combined
-from harness.gate.online.ranks import Ranks
-from harness.gate.planning.multiplicity import alpha_of_look, holm
-from harness.gate.planning.sample_size import items_needed, mde
+from harness.gate.online.certificate import Certificate, add_block, log_odds_e
+from harness.gate.online.harm_evidence import (
+    HarmEvidence,
+    RestartingHarmEvidence,
+    combine_log_e,
+)
+from harness.gate.online.ranks import RankEvidence
+from harness.gate.planning.multiplicity import holm_test, spend_alpha
+from harness.gate.planning.sample_size import items_needed, minimum_detectable_effect
 
 FILE = Path(__file__).parent.parent / "golden" / "golden.json"
 GOLDEN: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
@@ -73,7 +83,7 @@ def test_no_section_of_the_file_is_left_out() -> None:
 
 @cases("gate")
 def test_the_gate_decides_as_the_reference_does(case: dict[str, Any]) -> None:
-    found = judge(case["d"], design_of(case))
+    found = judge_differences(case["d"], design_of(case))
 
     assert found.outcome == OUTCOMES[case["verdict"]]
     assert (found.how or "-") == case["how"]
@@ -82,7 +92,7 @@ def test_the_gate_decides_as_the_reference_does(case: dict[str, Any]) -> None:
 
 @cases("gate")
 def test_the_running_figures_agree_also_past_the_stop(case: dict[str, Any]) -> None:
-    taken = path(case["d"], design_of(case))
+    taken = evidence_path(case["d"], design_of(case))
 
     for item, log_e in case["log_e"].items():
         assert taken.log_e[int(item) - 1] == close(log_e)
@@ -93,8 +103,8 @@ def test_the_running_figures_agree_also_past_the_stop(case: dict[str, Any]) -> N
 
 @cases("gate")
 def test_the_final_figures_agree_over_all_items(case: dict[str, Any]) -> None:
-    taken = path(case["d"], design_of(case))
-    found = evidence(progress_at(taken, len(case["d"]) - 1), design_of(case))
+    taken = evidence_path(case["d"], design_of(case))
+    found = build_evidence(progress_at(taken, len(case["d"]) - 1), design_of(case))
 
     assert found.t == close(case["t_final"])
     assert found.p_t == near(case["p_t"])
@@ -104,8 +114,8 @@ def test_the_final_figures_agree_over_all_items(case: dict[str, Any]) -> None:
 
 @cases("gate")
 def test_many_at_once_decide_as_one_alone(case: dict[str, Any]) -> None:
-    found = judge(case["d"], design_of(case))
-    many = judge_many([case["d"], case["d"]], design_of(case))
+    found = judge_differences(case["d"], design_of(case))
+    many = judge_batch([case["d"], case["d"]], design_of(case))
 
     assert many.promoted.tolist() == [found.outcome == "promote"] * 2
     assert many.rejected.tolist() == [found.outcome == "reject"] * 2
@@ -114,12 +124,12 @@ def test_many_at_once_decide_as_one_alone(case: dict[str, Any]) -> None:
 
 @cases("canary")
 def test_evidence_of_harm_and_of_no_harm_agrees_block_by_block(case: dict[str, Any]) -> None:
-    harm, certificate = Harm(case["rho"]), Certificate()
+    harm, certificate = HarmEvidence(case["rho"]), Certificate()
     for block, log_e, log_e_ni in zip(
         case["blocks_n_m_F_y"], case["log_e"], case["log_e_ni_rho2"], strict=True
     ):
-        harm = harm.after(Tally(*block))
-        certificate = certify(certificate, tuple(block), rho_ni=2.0)
+        harm = harm.after(FailureTally(*block))
+        certificate = add_block(certificate, tuple(block), rho_ni=2.0)
         assert harm.log_e == close(log_e)
         assert log_odds_e(certificate) == close(log_e_ni)
 
@@ -130,19 +140,19 @@ def test_the_grid_of_harm_is_the_registered_one() -> None:
 
 def test_restarts_agree_block_by_block() -> None:
     case = GOLDEN["canary_restart"]
-    state = Restarting(every=case["every"])
+    state = RestartingHarmEvidence(every=case["every"])
     for block, log_e in zip(case["blocks_n_m_F_y"], case["log_e"], strict=True):
-        state = state.after(Tally(*block))
+        state = state.after(FailureTally(*block))
         assert state.log_e == close(log_e)
 
 
 def test_ranks_agree() -> None:
-    state = Ranks()
+    state = RankEvidence()
     for u, log_e in zip(GOLDEN["rank"]["u"], GOLDEN["rank"]["log_e"], strict=True):
         state = state.after(u)
         assert state.log_e == close(log_e)
     for example in GOLDEN["rank"]["u_examples"]:
-        assert place(example["x"], example["controls"], example["U"]) == example["u"]
+        assert rank_among(example["x"], example["controls"], example["U"]) == example["u"]
 
 
 @cases("srm")
@@ -152,7 +162,7 @@ def test_the_sample_ratio_check_agrees(case: dict[str, Any]) -> None:
 
 
 def test_streams_combine_by_their_mean() -> None:
-    assert combined(GOLDEN["streams"]["log_e"]) == close(GOLDEN["streams"]["combined"])
+    assert combine_log_e(GOLDEN["streams"]["log_e"]) == close(GOLDEN["streams"]["combined"])
 
 
 @cases("tango")
@@ -174,7 +184,7 @@ def test_tangos_p_agrees(case: dict[str, Any]) -> None:
 
 @cases("planning")
 def test_planning_figures_agree(case: dict[str, Any]) -> None:
-    assert mde(case["sd"], case["n"]) == close(case["mde80"])
+    assert minimum_detectable_effect(case["sd"], case["n"]) == close(case["mde80"])
     assert items_needed(case["sd"], 0.05) == case["n_for_5pt"]
 
 
@@ -182,17 +192,19 @@ def test_a_candidate_that_never_differs_is_certified_at_the_known_item() -> None
     case = GOLDEN["items_to_certify_no_difference"]
     for n_max, item in zip(case["n_max"], case["item"], strict=True):
         design = Design(Claim.NON_INFERIOR, case["margin"], n_max)
-        found = judge([0.0] * n_max, design)
+        found = judge_differences([0.0] * n_max, design)
         assert (found.outcome, found.how, found.n_used) == ("promote", "early", item)
 
 
 def test_holm_agrees() -> None:
     case = GOLDEN["holm"]
-    assert list(holm(case["p"], case["alpha"])) == case["promote"]
+    assert list(holm_test(case["p"], case["alpha"])) == case["promote"]
 
 
 @pytest.mark.parametrize("spend", GOLDEN["alpha_spend"])
 def test_the_error_of_repeats_is_spent_as_registered(spend: str) -> None:
     wanted = GOLDEN["alpha_spend"][spend]
-    found = [alpha_of_look(0.05, look, Spend(spend)) for look in range(1, len(wanted) + 1)]
+    found = [
+        spend_alpha(0.05, look, AlphaSpending(spend)) for look in range(1, len(wanted) + 1)
+    ]
     assert found == [close(alpha) for alpha in wanted]

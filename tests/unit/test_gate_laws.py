@@ -13,15 +13,15 @@ from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 from harness.gate.offline import sequential
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import (
-    GRID,
-    checked,
-    evidence,
-    judge,
-    judge_many,
-    path,
-    progress_of,
-    start,
-    step,
+    BET_GRID,
+    add_item,
+    build_evidence,
+    check_differences,
+    evidence_path,
+    judge_batch,
+    judge_differences,
+    progress_from_json,
+    start_progress,
 )
 
 pytestmark = pytest.mark.req("F2")
@@ -37,11 +37,11 @@ def test_step_by_step_is_all_at_once_to_the_last_bit(
     d: list[float], claim: Claim, spare: int
 ) -> None:
     design = Design(claim, 0.05, len(d) + spare)
-    progress = start()
+    progress = start_progress()
     for value in d:
-        progress = step(progress, value, design)
+        progress = add_item(progress, value, design)
 
-    assert evidence(progress, design) == judge(d, design)
+    assert build_evidence(progress, design) == judge_differences(d, design)
 
 
 @given(d=either, claim=claims, cut=st.integers(0, 80))
@@ -49,13 +49,13 @@ def test_a_restart_in_the_middle_changes_nothing(
     d: list[float], claim: Claim, cut: int
 ) -> None:
     design = Design(claim, 0.05, len(d))
-    progress = start()
+    progress = start_progress()
     for index, value in enumerate(d):
         if index == cut:
-            progress = progress_of(json.loads(json.dumps(progress.as_json())))
-        progress = step(progress, value, design)
+            progress = progress_from_json(json.loads(json.dumps(progress.as_json())))
+        progress = add_item(progress, value, design)
 
-    assert evidence(progress, design) == judge(d, design)
+    assert build_evidence(progress, design) == judge_differences(d, design)
 
 
 @given(d=st.lists(passfail, min_size=1, max_size=5), claim=claims)
@@ -63,11 +63,11 @@ def test_many_comparisons_at_once_are_each_alone(d: list[list[float]], claim: Cl
     width = min(map(len, d))
     rows = [row[:width] for row in d]
     design = Design(claim, 0.05, width)
-    many = judge_many(rows, design)
+    many = judge_batch(rows, design)
     for row, up, down, used in zip(
         rows, many.promoted, many.rejected, many.n_used, strict=True
     ):
-        found = judge(row, design)
+        found = judge_differences(row, design)
         assert (found.outcome == "promote") == up
         assert (found.outcome == "reject") == down
         assert found.n_used == used
@@ -77,7 +77,7 @@ def test_many_comparisons_at_once_are_each_alone(d: list[list[float]], claim: Cl
 def test_a_win_never_lowers_the_evidence_for_and_never_raises_that_against(
     d: list[float], claim: Claim
 ) -> None:
-    taken = path([*d, 1.0], Design(claim, 0.05, len(d) + 1))
+    taken = evidence_path([*d, 1.0], Design(claim, 0.05, len(d) + 1))
     before = (taken.log_e[-2], taken.log_e_bad[-2])
 
     assert taken.log_e[-1] >= before[0]
@@ -86,7 +86,7 @@ def test_a_win_never_lowers_the_evidence_for_and_never_raises_that_against(
 
 @given(d=either, claim=claims)
 def test_a_loss_never_raises_the_evidence_for(d: list[float], claim: Claim) -> None:
-    taken = path([*d, -1.0], Design(claim, 0.05, len(d) + 1))
+    taken = evidence_path([*d, -1.0], Design(claim, 0.05, len(d) + 1))
 
     assert taken.log_e[-1] <= taken.log_e[-2]
     assert taken.log_e_bad[-1] >= taken.log_e_bad[-2]
@@ -99,7 +99,7 @@ def test_the_evidence_against_and_the_final_test_do_not_depend_on_the_order(
     shuffled = list(d)
     chance.shuffle(shuffled)
     design = Design(claim, 0.05, len(d))
-    one, other = path(d, design), path(shuffled, design)
+    one, other = evidence_path(d, design), evidence_path(shuffled, design)
 
     assert one.log_e_bad[-1] == pytest.approx(other.log_e_bad[-1], rel=1e-9, abs=1e-9)
     assert one.total[-1] == pytest.approx(other.total[-1], abs=1e-9)
@@ -109,12 +109,12 @@ def test_the_evidence_against_and_the_final_test_do_not_depend_on_the_order(
 @given(d=either, claim=claims, bad=st.sampled_from([math.nan, math.inf, 1.01, -1.01]))
 def test_what_is_not_a_difference_is_refused(d: list[float], claim: Claim, bad: float) -> None:
     with pytest.raises(InputError, match=f"difference {len(d) + 1} "):
-        judge([*d, bad], Design(claim, 0.05, 100))
+        judge_differences([*d, bad], Design(claim, 0.05, 100))
 
 
 @given(d=passfail)
 def test_no_factor_of_the_evidence_is_below_a_quarter(d: list[float]) -> None:
-    taken = path([0.0, *d], Design(Claim.NON_INFERIOR, 0.05, len(d) + 1))
+    taken = evidence_path([0.0, *d], Design(Claim.NON_INFERIOR, 0.05, len(d) + 1))
     steps = taken.log_e[1:] - taken.log_e[:-1]
     assert (steps >= math.log(0.25) - 1e-12).all()
 
@@ -124,16 +124,16 @@ def test_once_decided_later_items_change_nothing(
     d: list[float], claim: Claim, extra: float
 ) -> None:
     design = Design(claim, 0.05, len(d) + 60)
-    progress = start()
+    progress = start_progress()
     for value in [*d, *[1.0] * 40]:
-        progress = step(progress, value, design)
-    if evidence(progress, design).how == "early":
-        assert step(progress, extra, design) is progress
+        progress = add_item(progress, value, design)
+    if build_evidence(progress, design).how == "early":
+        assert add_item(progress, extra, design) is progress
 
 
 def test_more_items_than_planned_are_refused() -> None:
     with pytest.raises(InputError, match="3 items, but the plan says at most 2"):
-        judge([0.0, 0.0, 0.0], Design(Claim.SUPERIOR, 0.05, 2))
+        judge_differences([0.0, 0.0, 0.0], Design(Claim.SUPERIOR, 0.05, 2))
 
 
 def test_a_long_file_read_in_parts_is_judged_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,17 +141,17 @@ def test_a_long_file_read_in_parts_is_judged_as_in_one(monkeypatch: pytest.Monke
     for shift in (-0.1, 0.0, 0.1):
         d = [rng.choice([-1.0, 0.0, 1.0]) * 0.4 + shift for _ in range(300)]
         design = Design(Claim.SUPERIOR, 0.05, 300)
-        whole = judge(d, design)
+        whole = judge_differences(d, design)
         with monkeypatch.context() as small:
             small.setattr(sequential, "_AT_ONCE", 7)
-            assert judge(d, design) == whole
+            assert judge_differences(d, design) == whole
 
 
 def test_nothing_yet_is_running_and_one_item_has_no_interval() -> None:
     design = Design(Claim.SUPERIOR, 0.05, 1)
-    nothing = judge([], design)
+    nothing = judge_differences([], design)
     assert (nothing.outcome, nothing.n_used, nothing.delta) == ("running", 0, 0.0)
-    one = judge([1.0], design)
+    one = judge_differences([1.0], design)
     assert (one.outcome, one.how) == ("inconclusive", "final")
     assert one.ci_low is one.ci_high is one.p_final is one.p_t is None
 
@@ -177,10 +177,10 @@ def test_a_design_that_promises_nothing_is_refused(
 
 def test_a_stored_progress_of_another_grid_is_refused() -> None:
     with pytest.raises(InputError, match="judge again"):
-        progress_of({**start().as_json(), "log_losing": [0.0]})
+        progress_from_json({**start_progress().as_json(), "log_losing": [0.0]})
 
 
 def test_the_grid_and_the_slack_are_the_registered_ones() -> None:
-    assert len(GRID) == 15
-    assert list(GRID[::14]) == pytest.approx([0.02, 0.9])
-    assert checked([1.0 + 1e-13]).tolist() == [1.0 + 1e-13]
+    assert len(BET_GRID) == 15
+    assert list(BET_GRID[::14]) == pytest.approx([0.02, 0.9])
+    assert check_differences([1.0 + 1e-13]).tolist() == [1.0 + 1e-13]

@@ -7,7 +7,7 @@ import pytest
 
 from harness.domain.errors import InputError, StaleEvidence
 from harness.domain.evals.run import Claim, Sample, SampleError, SuitePlan, SuiteRole
-from harness.gate.offline.pairs import pair_up
+from harness.gate.offline.pairs import pair_samples
 
 pytestmark = pytest.mark.req("A7", "F2")
 
@@ -51,7 +51,7 @@ def test_missing_scores_count_against_promotion_on_both_sides() -> None:
     ours = [sample("a", 0, score, epoch) for epoch, score in enumerate((1.0, 0.0, None))]
     theirs = [sample("b", 0, score, epoch) for epoch, score in enumerate((1.0, None, 1.0))]
 
-    (item,) = pair_up(plan, ours, theirs).items
+    (item,) = pair_samples(plan, ours, theirs).items
 
     assert item.pair.incumbent == pytest.approx(2 / 3)
     assert item.pair.incumbent == item.pair.candidate
@@ -62,7 +62,7 @@ def test_only_the_finished_prefix_counts_whatever_finished_first() -> None:
     ours, theirs = run("a", [1.0] * 6), run("b", [0.0] * 6)
     late = [theirs[0], theirs[4], theirs[1], theirs[5]]
 
-    found = pair_up(PLAN, list(reversed(ours)), late)
+    found = pair_samples(PLAN, list(reversed(ours)), late)
 
     assert [item.pair.item for item in found.items] == ["q0", "q1"]
 
@@ -71,62 +71,62 @@ def test_an_item_counts_when_all_its_epochs_are_in() -> None:
     plan = replace(PLAN, epochs=2)
     ours = [sample("a", 0, 1.0, epoch) for epoch in (1, 2)]
 
-    assert pair_up(plan, ours, ours[:1]).items == ()
+    assert pair_samples(plan, ours, ours[:1]).items == ()
 
 
 def test_items_past_the_plan_are_left_alone() -> None:
     plan = replace(PLAN, n_max=2)
-    assert len(pair_up(plan, run("a", [1.0] * 5), run("b", [1.0] * 5)).items) == 2
+    assert len(pair_samples(plan, run("a", [1.0] * 5), run("b", [1.0] * 5)).items) == 2
 
 
 @pytest.mark.parametrize("score", [float("nan"), 1.5, -0.1])
 def test_a_score_that_is_none_is_refused(score: float) -> None:
     with pytest.raises(InputError, match="item q0: the strict score is"):
-        pair_up(PLAN, run("a", [score]), run("b", [1.0]))
+        pair_samples(PLAN, run("a", [score]), run("b", [1.0]))
 
 
 def test_a_sample_that_is_there_twice_makes_the_pairs_stale() -> None:
     ours = run("a", [1.0, 1.0])
     with pytest.raises(StaleEvidence, match="item q1 epoch 1 is there twice"):
-        pair_up(PLAN, [*ours, ours[1]], run("b", [1.0, 1.0]))
+        pair_samples(PLAN, [*ours, ours[1]], run("b", [1.0, 1.0]))
 
 
 def test_different_items_at_one_place_make_the_pairs_stale() -> None:
     theirs = [replace(found, item=f"x{found.position}") for found in run("b", [1.0])]
     with pytest.raises(StaleEvidence, match="place 0 holds q0 and x0"):
-        pair_up(PLAN, run("a", [1.0]), theirs)
+        pair_samples(PLAN, run("a", [1.0]), theirs)
 
 
 def test_one_item_at_two_places_makes_the_pairs_stale() -> None:
     ours = [sample("a", 0, 1.0), replace(sample("a", 1, 1.0, epoch=2), item="q0")]
     with pytest.raises(StaleEvidence, match="item q0 has two places"):
-        pair_up(PLAN, ours, [])
+        pair_samples(PLAN, ours, [])
 
 
 def test_samples_of_two_runs_on_one_side_make_the_pairs_stale() -> None:
     ours = [sample("a", 0, 1.0), sample("c", 1, 1.0)]
     with pytest.raises(StaleEvidence, match="two runs, a and c"):
-        pair_up(PLAN, ours, [])
+        pair_samples(PLAN, ours, [])
 
 
 def test_epochs_that_differ_make_the_pairs_stale() -> None:
     with pytest.raises(StaleEvidence, match="the epochs of the two sides differ"):
-        pair_up(PLAN, [sample("a", 0, 1.0, 1)], [sample("b", 0, 1.0, 2)])
+        pair_samples(PLAN, [sample("a", 0, 1.0, 1)], [sample("b", 0, 1.0, 2)])
     with pytest.raises(StaleEvidence, match="more than the planned 1 epoch"):
-        pair_up(PLAN, [sample("a", 0, 1.0, 1), sample("a", 0, 1.0, 2)], [])
+        pair_samples(PLAN, [sample("a", 0, 1.0, 1), sample("a", 0, 1.0, 2)], [])
 
 
 def test_two_of_a_hundred_unanswered_items_count_0_and_the_third_blocks() -> None:
     ours, theirs = run("a", [1.0] * 100), run("b", [1.0] * 100)
     for position in (3, 50):
         theirs[position] = broken(theirs[position])
-    found = pair_up(PLAN, ours, theirs)
+    found = pair_samples(PLAN, ours, theirs)
     assert (len(found.items), found.blocked) == (100, "")
     assert found.items[3].pair.candidate == 0.0
     assert found.items[3].unanswered
 
     theirs[70] = broken(theirs[70])
-    found = pair_up(PLAN, ours, theirs)
+    found = pair_samples(PLAN, ours, theirs)
     assert len(found.items) == 70
     assert "did not answer 3 items" in found.blocked
     assert "q70: timeout" in found.blocked
@@ -136,18 +136,18 @@ def test_two_of_a_hundred_unanswered_items_count_0_and_the_third_blocks() -> Non
 def test_an_answer_that_was_not_judged_blocks_at_once_whosever_it_is() -> None:
     ours, theirs = run("a", [1.0] * 100), run("b", [1.0] * 100)
     theirs[4] = replace(broken(theirs[4]), answer="4", error_text="the judge is away")
-    found = pair_up(PLAN, ours, theirs)
+    found = pair_samples(PLAN, ours, theirs)
 
     assert len(found.items) == 4
     told = "answer to item q4 was not judged: the judge is away"
     assert found.blocked == f"the candidate's {told}"
-    assert pair_up(PLAN, theirs, ours).blocked == f"the incumbent's {told}"
+    assert pair_samples(PLAN, theirs, ours).blocked == f"the incumbent's {told}"
 
 
 def test_an_incumbent_that_did_not_answer_blocks_at_that_item() -> None:
     ours = run("a", [1.0] * 10)
     ours[4] = broken(ours[4])
-    found = pair_up(PLAN, ours, run("b", [1.0] * 10))
+    found = pair_samples(PLAN, ours, run("b", [1.0] * 10))
 
     assert len(found.items) == 4
     assert found.blocked == "the incumbent did not answer item q4: timeout"
@@ -155,7 +155,7 @@ def test_an_incumbent_that_did_not_answer_blocks_at_that_item() -> None:
 
 def test_the_lenient_score_may_know_what_the_strict_one_does_not() -> None:
     theirs = [replace(sample("b", 0, None), lenient=1.0, rule="code_fence")]
-    (item,) = pair_up(PLAN, run("a", [1.0]), theirs).items
+    (item,) = pair_samples(PLAN, run("a", [1.0]), theirs).items
 
     assert (item.pair.candidate, item.pair.lenient_candidate) == (0.0, 1.0)
     assert item.rules == ("code_fence",)
@@ -163,12 +163,12 @@ def test_the_lenient_score_may_know_what_the_strict_one_does_not() -> None:
 
 def test_without_a_lenient_score_the_strict_one_stands() -> None:
     theirs = [replace(sample("b", 0, 1.0), lenient=None)]
-    (item,) = pair_up(PLAN, run("a", [1.0]), theirs).items
+    (item,) = pair_samples(PLAN, run("a", [1.0]), theirs).items
 
     assert item.pair.lenient_candidate == 1.0
     assert item.rules == ()
 
 
 def test_no_sample_yet_is_no_pair_yet() -> None:
-    found = pair_up(PLAN, [], run("b", [1.0]))
+    found = pair_samples(PLAN, [], run("b", [1.0]))
     assert (found.items, found.incumbent_run, found.candidate_run) == ((), "", "b")

@@ -10,14 +10,19 @@ from evals.scorers.unwrap import unwrap_layers
 from harness.cli.routing import models
 from harness.cli.routing.target_options import TargetOptions, target_asked
 from harness.domain.routing.target import RequestPatch, Target
-from harness.gate.offline.format_remedies import add_command, in_json_mode, patched, remedy_of
+from harness.gate.offline.format_remedies import (
+    find_remedy,
+    model_add_command,
+    patch_candidate,
+    with_json_mode,
+)
 from harness.gate.offline.format_rules import (
     CALL,
     CODE_ONLY,
-    FORMS,
+    FORMAT_RULES,
     JSON_ONLY,
     LABEL_ONLY,
-    OTHER,
+    OTHER_RULE,
     TEXT_ONLY,
 )
 
@@ -28,7 +33,7 @@ def test_the_rules_that_repairs_and_peelings_name_have_words() -> None:
     named = {name for name, _ in REPAIRS} | {"leading_prose", "trailing_prose"}
     named |= {rule for rule, _ in unwrap_layers('```\\n**"label".**\\n```')}
 
-    assert named <= set(FORMS)
+    assert named <= set(FORMAT_RULES)
 
 
 @pytest.mark.parametrize(
@@ -38,16 +43,16 @@ def test_the_rules_that_repairs_and_peelings_name_have_words() -> None:
         (
             {"code_fence+single_quotes": 2, "code_fence": 2, "key_case": 3},
             "code_fence",
-            [JSON_ONLY, FORMS["key_case"].prompt],
+            [JSON_ONLY, FORMAT_RULES["key_case"].prompt],
         ),
         ({"code_fence": 30, "key_case": 1}, "code_fence", [JSON_ONLY]),
-        ({"b": 1, "a": 1}, "a", [OTHER.prompt]),
+        ({"b": 1, "a": 1}, "a", [OTHER_RULE.prompt]),
     ],
 )
 def test_the_rule_that_broke_most_decides_and_others_that_broke_often_get_a_line(
     rules: dict[str, int], worst: str, prompts: list[str]
 ) -> None:
-    found = remedy_of(rules)
+    found = find_remedy(rules)
 
     assert found is not None
     assert (found.rule, found.prompt) == (worst, " ".join(prompts))
@@ -68,14 +73,14 @@ def test_a_fence_around_something_else_than_json_is_not_mended_by_json(
     line: str,
     json_mode: bool,  # noqa: FBT001 - one case of a table
 ) -> None:
-    found = remedy_of({"code_fence": 1}, scorer)
+    found = find_remedy({"code_fence": 1}, scorer)
 
     assert found is not None
     assert (found.prompt, found.json_mode) == (line, json_mode)
 
 
 def test_nothing_broken_needs_no_remedy() -> None:
-    assert remedy_of({}) is None
+    assert find_remedy({}) is None
 
 
 CANDIDATE = Target(
@@ -86,17 +91,17 @@ CANDIDATE = Target(
 )
 
 
-@pytest.mark.parametrize("rule", [*FORMS, "startend:quotation", "something else"])
+@pytest.mark.parametrize("rule", [*FORMAT_RULES, "startend:quotation", "something else"])
 def test_the_command_registers_the_candidate_with_the_line_and_all_that_it_had(
     rule: str,
 ) -> None:
-    remedy = remedy_of({rule: 1})
+    remedy = find_remedy({rule: 1})
     assert remedy is not None
-    mended = patched(CANDIDATE, remedy)
+    mended = patch_candidate(CANDIDATE, remedy)
 
     assert mended.request_patch.prompt_addendum == f"Don't hurry. {remedy.prompt}"
-    for each in (mended, in_json_mode(CANDIDATE)):
-        words = shlex.split(add_command(each))
+    for each in (mended, with_json_mode(CANDIDATE)):
+        words = shlex.split(model_add_command(each))
         assert words[:4] == ["swapgate", "model", "add", "sim/m"]
         assert registered(words[3:]).id == each.id
 

@@ -15,14 +15,14 @@ from harness.domain.evals.run import (
     Inconclusive,
     InfraError,
     Passed,
-    Primaries,
+    PrimaryCombination,
     SuitePlan,
     SuiteRole,
 )
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN
 from harness.gate.offline.replay import verdict_bytes
-from harness.gate.offline.verdicts import recompute
-from harness.gate.planning.multiplicity import holm
+from harness.gate.offline.verdicts import replay_verdict
+from harness.gate.planning.multiplicity import holm_test
 from tests.unit.test_gate_costs import priced
 from tests.unit.test_gate_verdicts import ALIKE, BETTER, WORSE, Sides, ask, broken, plan, sides
 
@@ -36,13 +36,13 @@ FORM = sides([1.0] * 200, [0.0] * 200, lenient=[1.0] * 200)
 
 def weighted(*weights: float, claim: Claim = Claim.SUPERIOR) -> list[SuitePlan]:
     return [
-        replace(plan(f"s{n}", claim=claim), combine=Primaries.WEIGHTED, weight=weight)
+        replace(plan(f"s{n}", claim=claim), combine=PrimaryCombination.WEIGHTED, weight=weight)
         for n, weight in enumerate(weights)
     ]
 
 
 def any_of(count: int) -> list[SuitePlan]:
-    return [replace(plan(f"s{n}"), combine=Primaries.ANY) for n in range(count)]
+    return [replace(plan(f"s{n}"), combine=PrimaryCombination.ANY) for n in range(count)]
 
 
 def named(*found: Sides) -> Mapping[str, Sides]:
@@ -164,7 +164,7 @@ def test_a_suite_that_would_pass_alone_may_not_pass_among_four() -> None:
 
 
 def test_holms_example_of_the_specification() -> None:
-    assert holm((0.004, 0.03, 0.02, 0.6), 0.05) == (True, False, False, False)
+    assert holm_test((0.004, 0.03, 0.02, 0.6), 0.05) == (True, False, False, False)
 
 
 def test_one_suite_that_is_shown_worse_rejects_though_another_is_better() -> None:
@@ -195,13 +195,13 @@ def test_a_suite_of_several_that_ended_early_shows_nothing() -> None:
         min_size=3,
         max_size=3,
     ),
-    combine=st.sampled_from(list(Primaries)),
+    combine=st.sampled_from(list(PrimaryCombination)),
     role=st.sampled_from([SuiteRole.GUARD, SuiteRole.REQUIRED]),
 )
 def test_whatever_the_suites_say_the_replay_is_the_verdict(
-    found: Sequence[tuple[Sides, int, int, str]], combine: Primaries, role: SuiteRole
+    found: Sequence[tuple[Sides, int, int, str]], combine: PrimaryCombination, role: SuiteRole
 ) -> None:
-    primaries = weighted(2.0, 1.0) if combine is Primaries.WEIGHTED else any_of(2)
+    primaries = weighted(2.0, 1.0) if combine is PrimaryCombination.WEIGHTED else any_of(2)
     plans = [*primaries, replace(GUARD, role=role)]
     given_ = {}
     for asked, ((ours, theirs), known, dead, _) in zip(plans, found, strict=True):
@@ -215,5 +215,7 @@ def test_whatever_the_suites_say_the_replay_is_the_verdict(
     before = ask(plans, given_, stopped)
     if before is None:
         return
-    again = recompute(replace(before, inputs=json.loads(json.dumps(before.inputs)), suites=()))
+    again = replay_verdict(
+        replace(before, inputs=json.loads(json.dumps(before.inputs)), suites=())
+    )
     assert verdict_bytes(again) == verdict_bytes(before)

@@ -23,7 +23,7 @@ from harness.domain.evals.run import (
     Verdict,
 )
 from harness.gate.offline.replay import verdict_bytes
-from harness.gate.offline.verdicts import judge_suite, recompute, verdict
+from harness.gate.offline.verdicts import decide_verdict, judge_suite, replay_verdict
 
 pytestmark = pytest.mark.req("A7", "F2")
 
@@ -97,7 +97,9 @@ def ask(
     found: Mapping[str, Sides],
     stopped: Mapping[str, tuple[str, str]] | None = None,
 ) -> Verdict | None:
-    return verdict("triage", "t_old", "t_new", plans, found, NOW, 3600.0, stopped=stopped)
+    return decide_verdict(
+        "triage", "t_old", "t_new", plans, found, NOW, 3600.0, stopped=stopped
+    )
 
 
 def one(found: Sides, **changes: object) -> Verdict | None:
@@ -291,7 +293,7 @@ def restored(found: Verdict) -> Verdict:
 def test_every_verdict_is_recomputed_to_the_same_bytes(found: Sides) -> None:
     before = ask([plan(), REQUIRED], {"math": found, "safety": ALIKE})
     assert before is not None
-    again = recompute(restored(before))
+    again = replay_verdict(restored(before))
 
     assert again.id == before.id
     assert verdict_bytes(again) == verdict_bytes(before)
@@ -309,7 +311,7 @@ def test_whatever_the_scores_the_replay_is_the_verdict(
 ) -> None:
     before = one(sides(ours, theirs), claim=claim, n_max=40)
     assert before is not None
-    assert verdict_bytes(recompute(restored(before))) == verdict_bytes(before)
+    assert verdict_bytes(replay_verdict(restored(before))) == verdict_bytes(before)
 
 
 @pytest.mark.req("F5")
@@ -321,10 +323,10 @@ def test_a_tampered_input_gives_another_verdict() -> None:
     tampered = replace(before, inputs=inputs)
 
     with pytest.raises(ValueError, match="do not decide"):
-        recompute(tampered)
+        replay_verdict(tampered)
     inputs["pairs"]["math"][0][2] = 0.5
     inputs["stopped"]["math"] = ["inconclusive", "x"]
-    assert recompute(tampered).id != before.id
+    assert replay_verdict(tampered).id != before.id
 
 
 def test_the_inputs_hold_the_pairs_used_and_the_runs() -> None:

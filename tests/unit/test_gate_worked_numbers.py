@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from harness.domain.evals.run import Claim, SuitePlan, SuiteRole
-from harness.domain.proposals.policy import Spend
-from harness.gate.offline.design import Design, design_of
+from harness.domain.proposals.policy import AlphaSpending
+from harness.gate.offline.design import Design, design_from_plan
 from harness.gate.offline.final_test import final_p, guarded_t, t_tail
 from harness.gate.offline.intervals import tango_interval, tango_p, tango_z
-from harness.gate.offline.sequential import judge, path
-from harness.gate.planning.multiplicity import alpha_of_look
+from harness.gate.offline.sequential import evidence_path, judge_differences
+from harness.gate.planning.multiplicity import spend_alpha
 from harness.gate.planning.sample_size import items_needed, sd_epochs, sd_pass_fail
-from harness.gate.text.sentences import because, more_items
+from harness.gate.text.sentences import comparison_reason, further_items
 
 pytestmark = pytest.mark.req("F2")
 
@@ -47,31 +47,38 @@ def test_the_final_test_of_four_suites(
 
 def test_a_candidate_that_always_wins_is_promoted_at_item_11() -> None:
     design = Design(Claim.SUPERIOR, 0.05, 500)
-    taken = path([1.0] * 11, design)
+    taken = evidence_path([1.0] * 11, design)
 
     assert [round(math.exp(log), 2) for log in taken.log_e] == [
         *(1.27, 1.76, 2.59, 3.99, 6.41, 10.68, 18.35, 32.11, 56.19, 98.33, 172.07)
     ]
-    assert judge([1.0] * 20, design).n_used == 11
+    assert judge_differences([1.0] * 20, design).n_used == 11
 
 
 def test_the_first_bets() -> None:
-    taken = path([0.0, 0.0, 0.0], Design(Claim.SUPERIOR, 0.05, 500))
+    taken = evidence_path([0.0, 0.0, 0.0], Design(Claim.SUPERIOR, 0.05, 500))
     assert taken.bet.tolist() == pytest.approx([0.271446, 0.383882, 0.470158], abs=1e-6)
 
 
 def test_eight_straight_losses_reject_and_seven_do_not() -> None:
     design = Design(Claim.NON_INFERIOR, 0.05, 100)
-    assert math.exp(judge([-1.0] * 7, design).log_e_bad) == pytest.approx(12.25, abs=0.01)
-    found = judge([-1.0] * 12, design)
+    assert math.exp(judge_differences([-1.0] * 7, design).log_e_bad) == pytest.approx(
+        12.25, abs=0.01
+    )
+    found = judge_differences([-1.0] * 12, design)
     assert (found.outcome, found.n_used) == ("reject", 8)
     assert math.exp(found.log_e_bad) == pytest.approx(20.62, abs=0.01)
 
 
 def test_fewer_than_59_items_cannot_pass_as_non_inferior() -> None:
     for n in range(2, 59):
-        assert judge([0.0] * n, Design(Claim.NON_INFERIOR, 0.05, n)).outcome != "promote"
-    assert judge([0.0] * 59, Design(Claim.NON_INFERIOR, 0.05, 59)).outcome == "promote"
+        assert (
+            judge_differences([0.0] * n, Design(Claim.NON_INFERIOR, 0.05, n)).outcome
+            != "promote"
+        )
+    assert (
+        judge_differences([0.0] * 59, Design(Claim.NON_INFERIOR, 0.05, 59)).outcome == "promote"
+    )
 
 
 def test_a_scaled_alpha_scales_both_parts() -> None:
@@ -97,54 +104,54 @@ def test_planning_for_pass_fail_and_for_epochs() -> None:
 
 
 def test_the_first_look_may_be_full_and_none_promises_nothing() -> None:
-    first = [alpha_of_look(0.05, look, Spend.FIRST_FULL) for look in (1, 2, 3)]
+    first = [spend_alpha(0.05, look, AlphaSpending.FIRST_FULL) for look in (1, 2, 3)]
     assert first == pytest.approx([0.05, 0.05 / 6, 0.05 / 12])
-    assert alpha_of_look(0.05, 7, Spend.NONE) == 0.05
+    assert spend_alpha(0.05, 7, AlphaSpending.NONE) == 0.05
     with pytest.raises(ValueError, match="counted from 1"):
-        alpha_of_look(0.05, 0, Spend.SQUARE)
+        spend_alpha(0.05, 0, AlphaSpending.SQUARE)
 
 
 def test_a_plan_becomes_its_design() -> None:
     plan = SuitePlan("s", "d", SuiteRole.PRIMARY, Claim.NON_INFERIOR, 0.03, 0.025, 80, 1, 7)
-    assert design_of(plan) == Design(Claim.NON_INFERIOR, 0.03, 80, 0.025)
+    assert design_from_plan(plan) == Design(Claim.NON_INFERIOR, 0.03, 80, 0.025)
 
 
 def test_the_reason_names_the_allowed_loss_and_never_says_equal() -> None:
     design = Design(Claim.NON_INFERIOR, 0.05, 200)
-    passed = because(judge([0.0] * 200, design), design)
+    passed = comparison_reason(judge_differences([0.0] * 200, design), design)
     assert passed.startswith("The candidate is at most 5 points worse (the allowed loss)")
     assert "not adjusted for early stopping" in passed
     for d in ([0.0] * 200, [-1.0, 1.0] * 100, [-1.0] * 9):
-        assert "equal" not in because(judge(d, design), design)
+        assert "equal" not in comparison_reason(judge_differences(d, design), design)
 
 
 def test_inconclusive_says_how_many_more_items_would_decide() -> None:
     design = Design(Claim.SUPERIOR, 0.05, 100)
     d = [1.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0] * 9 + [1.0, 0.0] * 2 + [0.0] * 6
-    found = judge(d, design)
+    found = judge_differences(d, design)
     assert found.outcome == "inconclusive"
     wanted = items_needed(found.sd or 0.0, found.delta) - 100
-    assert more_items(found, design) == wanted
-    assert f"about {wanted:,} more items would show it with 80 % power" in because(
+    assert further_items(found, design) == wanted
+    assert f"about {wanted:,} more items would show it with 80 % power" in comparison_reason(
         found, design
     )
 
 
 def test_a_draw_without_any_lean_names_no_number() -> None:
     design = Design(Claim.SUPERIOR, 0.05, 50)
-    found = judge([0.0] * 50, design)
-    assert more_items(found, design) is None
-    assert "no number of further items can be named" in because(found, design)
+    found = judge_differences([0.0] * 50, design)
+    assert further_items(found, design) is None
+    assert "no number of further items can be named" in comparison_reason(found, design)
 
 
 def test_a_lean_towards_worse_is_said() -> None:
     design = Design(Claim.SUPERIOR, 0.05, 60)
-    found = judge([0.0] * 57 + [-1.0] * 2 + [1.0], design)
+    found = judge_differences([0.0] * 57 + [-1.0] * 2 + [1.0], design)
     assert found.outcome == "inconclusive"
-    assert "more items would show a loss" in because(found, design)
+    assert "more items would show a loss" in comparison_reason(found, design)
 
 
 def test_running_says_how_far_it_is() -> None:
     design = Design(Claim.SUPERIOR, 0.05, 60)
-    assert "1 of 60 items" in because(judge([1.0], design), design)
-    assert "nothing is measured" in because(judge([], design), design)
+    assert "1 of 60 items" in comparison_reason(judge_differences([1.0], design), design)
+    assert "nothing is measured" in comparison_reason(judge_differences([], design), design)

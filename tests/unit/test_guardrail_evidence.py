@@ -10,25 +10,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import VALUES, Guardrail, Guardrails, Level, Tally
-from harness.domain.canary.observation import Block
+from harness.domain.canary.guardrails import (
+    RANK_GUARDRAILS,
+    ArmLevels,
+    FailureTally,
+    Guardrail,
+    Guardrails,
+)
+from harness.domain.canary.observation import ObservationBlock
 from harness.domain.content_hash import canonical_json
-from harness.domain.proposals.policy import CanaryPolicy, Unit
-from harness.gate.online.evidence_paths import log_path, weights
+from harness.domain.proposals.policy import CanaryPolicy, ExposureUnit
+from harness.gate.online.evidence_paths import guardrail_path, guardrail_weights
 from harness.gate.online.guardrail_report import GuardrailEvidence
-from harness.gate.online.harm_evidence import Harm, combined
-from harness.gate.online.ranks import Ranks
-from harness.gate.online.rollout_evidence import CanaryEvidence, watch
+from harness.gate.online.harm_evidence import HarmEvidence, combine_log_e
+from harness.gate.online.ranks import RankEvidence
+from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
 
 pytestmark = pytest.mark.req("F3")
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-POLICY = CanaryPolicy(unit=Unit.REQUEST)
+POLICY = CanaryPolicy(unit=ExposureUnit.REQUEST)
 G = Guardrail
 
 
-def block(number: int, **changes: object) -> Block:
-    plain = Block("r", "w", number, 100, 100, 1, 0, 0, 0, NOW, NOW, number)
+def block(number: int, **changes: object) -> ObservationBlock:
+    plain = ObservationBlock("r", "w", number, 100, 100, 1, 0, 0, 0, NOW, NOW, number)
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
@@ -37,10 +43,10 @@ def of(found: CanaryEvidence, guardrail: Guardrail) -> GuardrailEvidence:
 
 
 @st.composite
-def tallies(draw: st.DrawFn) -> Tally:
+def tallies(draw: st.DrawFn) -> FailureTally:
     canary, control = draw(st.integers(0, 5)), draw(st.integers(0, 100))
     y, others = draw(st.integers(0, canary)), draw(st.integers(0, control))
-    return Tally(canary + control, canary, y + others, y)
+    return FailureTally(canary + control, canary, y + others, y)
 
 
 units = st.floats(0.0, 1.0)
@@ -48,16 +54,18 @@ units = st.floats(0.0, 1.0)
 
 @given(seen=st.lists(st.none() | tallies(), max_size=15))
 def test_counts_of_all_blocks_at_once_are_what_they_are_step_by_step(
-    seen: list[Tally | None],
+    seen: list[FailureTally | None],
 ) -> None:
     blocks = [
         block(n, counts={G.REFUSALS: tally} if tally else {}) for n, tally in enumerate(seen)
     ]
-    state, stepwise = Harm(rho=1.25), []
+    state, stepwise = HarmEvidence(rho=1.25), []
     for tally in seen:
         state = state.after(tally) if tally else state
         stepwise.append(state.log_e)
-    assert log_path(blocks, G.REFUSALS, 1.25) == pytest.approx(stepwise, rel=1e-12, abs=1e-12)
+    assert guardrail_path(blocks, G.REFUSALS, 1.25) == pytest.approx(
+        stepwise, rel=1e-12, abs=1e-12
+    )
 
 
 @given(seen=st.lists(st.lists(units, max_size=4), max_size=15))
@@ -65,37 +73,41 @@ def test_ranks_of_all_blocks_at_once_are_what_they_are_step_by_step(
     seen: list[list[float]],
 ) -> None:
     blocks = [block(n, ranks={G.LATENCY: tuple(u)}) for n, u in enumerate(seen)]
-    state, stepwise = Ranks(), []
+    state, stepwise = RankEvidence(), []
     for ranks in seen:
         for u in ranks:
             state = state.after(u)
         stepwise.append(state.log_e)
-    assert log_path(blocks, G.LATENCY, 1.25) == pytest.approx(stepwise, rel=1e-12, abs=1e-12)
+    assert guardrail_path(blocks, G.LATENCY, 1.25) == pytest.approx(
+        stepwise, rel=1e-12, abs=1e-12
+    )
 
 
 def test_errors_weigh_a_half_and_the_others_share_the_rest() -> None:
-    found = weights(POLICY.tolerated)
+    found = guardrail_weights(POLICY.tolerated)
     assert found[G.ERRORS] == 0.5
     assert len(set(list(found.values())[1:])) == 1
     assert sum(found.values()) == pytest.approx(1.0)
-    assert weights([G.ERRORS]) == {G.ERRORS: 1.0}
+    assert guardrail_weights([G.ERRORS]) == {G.ERRORS: 1.0}
 
 
 def test_the_worked_ranks_alone_are_diluted_by_their_weight() -> None:
     worked = (0.61, 0.87, 0.42, 0.93, 0.78, 0.99, 0.35, 0.88, 0.95, 0.71)
-    found = watch([block(n, ranks={G.LATENCY: (u,)}) for n, u in enumerate(worked)], POLICY)
+    found = collect_evidence(
+        [block(n, ranks={G.LATENCY: (u,)}) for n, u in enumerate(worked)], POLICY
+    )
     latency = of(found, G.LATENCY)
 
     assert latency.log_e == pytest.approx(1.9731, abs=1e-4)
     assert latency.canary == 10
     assert found.log_e == pytest.approx(
-        combined([latency.log_e, 0.0], [latency.weight, 1.0 - latency.weight])
+        combine_log_e([latency.log_e, 0.0], [latency.weight, 1.0 - latency.weight])
     )
 
 
 def test_one_guardrail_trips_alone_at_its_share_of_alpha_and_is_named() -> None:
-    slow = {"ranks": {G.LATENCY: (0.995,)}, "levels": {G.LATENCY: Level(4.2, 2.0)}}
-    found = watch([block(n, **slow) for n in range(1, 40)], POLICY)
+    slow = {"ranks": {G.LATENCY: (0.995,)}, "levels": {G.LATENCY: ArmLevels(4.2, 2.0)}}
+    found = collect_evidence([block(n, **slow) for n in range(1, 40)], POLICY)
 
     assert found.block is not None
     assert found.tripped is G.LATENCY
@@ -109,8 +121,8 @@ def test_one_guardrail_trips_alone_at_its_share_of_alpha_and_is_named() -> None:
 
 
 def test_bad_json_is_told_in_counts() -> None:
-    bad = {"counts": {G.JSON_VALIDITY: Tally(60, 1, 2, 1)}}
-    found = watch([block(n, **bad) for n in range(1, 40)], POLICY)
+    bad = {"counts": {G.JSON_VALIDITY: FailureTally(60, 1, 2, 1)}}
+    found = collect_evidence([block(n, **bad) for n in range(1, 40)], POLICY)
 
     assert found.tripped is G.JSON_VALIDITY
     assert of(found, G.JSON_VALIDITY).words.startswith(
@@ -121,10 +133,13 @@ def test_bad_json_is_told_in_counts() -> None:
 
 def test_values_that_only_fail_are_told_without_a_ratio() -> None:
     failed = {"ranks": {G.LATENCY: (0.999,)}}
-    assert of(watch([block(1, **failed)], POLICY), G.LATENCY).words.endswith(", or fails")
-    faster = failed | {"levels": {G.LATENCY: Level(1.0, 2.0)}}
+    assert of(collect_evidence([block(1, **failed)], POLICY), G.LATENCY).words.endswith(
+        ", or fails"
+    )
+    faster = failed | {"levels": {G.LATENCY: ArmLevels(1.0, 2.0)}}
     assert (
-        "counting those that failed" in of(watch([block(1, **faster)], POLICY), G.LATENCY).words
+        "counting those that failed"
+        in of(collect_evidence([block(1, **faster)], POLICY), G.LATENCY).words
     )
 
 
@@ -134,35 +149,37 @@ def test_values_that_only_fail_are_told_without_a_ratio() -> None:
     guardrail=st.sampled_from([each for each in Guardrail if each is not G.ERRORS]),
 )
 def test_a_guardrail_that_is_off_is_never_looked_at(
-    tally: Tally, ranks: list[float], guardrail: Guardrail
+    tally: FailureTally, ranks: list[float], guardrail: Guardrail
 ) -> None:
     policy = replace(POLICY, guardrails=Guardrails.none())
-    if guardrail in VALUES:
+    if guardrail in RANK_GUARDRAILS:
         seen = block(1, ranks={guardrail: tuple(ranks)})
     else:
         seen = block(1, counts={guardrail: tally})
-    assert watch([seen], policy).path == (0.0,)
+    assert collect_evidence([seen], policy).path == (0.0,)
 
 
 def test_what_is_missing_counts_as_1_whatever_the_others_say() -> None:
-    found = watch([block(n) for n in range(1, 10)], POLICY)
+    found = collect_evidence([block(n) for n in range(1, 10)], POLICY)
     assert found.log_e == pytest.approx(0.0, abs=1e-12)
     assert [each.canary for each in found.guardrails[1:]] == [0] * 10
 
 
 def test_figures_can_be_stored() -> None:
-    found = watch([block(1, ranks={G.LATENCY: (0.5,)})], POLICY)
+    found = collect_evidence([block(1, ranks={G.LATENCY: (0.5,)})], POLICY)
     for each in found.guardrails:
         assert json.loads(canonical_json(each.as_json()))["tolerated"] == each.tolerated
 
 
 def test_a_second_day_has_evidence_of_its_own_at_a_sixth_of_alpha() -> None:
-    policy = replace(POLICY, unit=Unit.SESSION, guardrails=Guardrails.none(), alpha=0.05)
+    policy = replace(
+        POLICY, unit=ExposureUnit.SESSION, guardrails=Guardrails.none(), alpha=0.05
+    )
     sick = {"failures": 10, "canary_failures": 1}
     first = [block(1, **sick), block(2, **sick)]
     second = [block(3, **sick, period=2)]
 
-    one, two = watch(first, policy), watch([*first, *second], policy)
+    one, two = collect_evidence(first, policy), collect_evidence([*first, *second], policy)
     assert one.limit == pytest.approx(math.log(2 / 0.05))
     assert two.period == 2
     assert two.limit == pytest.approx(math.log(6 / 0.05))
@@ -170,10 +187,13 @@ def test_a_second_day_has_evidence_of_its_own_at_a_sixth_of_alpha() -> None:
     assert two.path[2] == pytest.approx(one.path[0])
     assert two.path[1] > two.path[2]
     # Late data of the first day still count there.
-    late = watch([*first, *second, block(4, **sick)], policy)
+    late = collect_evidence([*first, *second, block(4, **sick)], policy)
     assert late.path[3] > one.path[1]
     # Requests are new every day: nothing begins anew.
-    assert watch([*first, *second], replace(policy, unit=Unit.REQUEST)).block == 1
+    assert (
+        collect_evidence([*first, *second], replace(policy, unit=ExposureUnit.REQUEST)).block
+        == 1
+    )
 
 
 @given(cut=st.integers(0, 30))
@@ -184,10 +204,13 @@ def test_a_look_at_more_data_never_changes_what_was_seen_before(cut: int) -> Non
             n,
             failures=int(rng.integers(0, 2)),
             ranks={G.LATENCY: (float(rng.random()),)},
-            counts={G.TRUNCATION: Tally(100, 1, int(rng.integers(0, 3)), 0)},
+            counts={G.TRUNCATION: FailureTally(100, 1, int(rng.integers(0, 3)), 0)},
             period=1 + n // 16,
         )
         for n in range(1, 31)
     ]
-    policy = replace(POLICY, unit=Unit.SESSION)
-    assert watch(blocks[:cut], policy).path == watch(blocks, policy).path[:cut]
+    policy = replace(POLICY, unit=ExposureUnit.SESSION)
+    assert (
+        collect_evidence(blocks[:cut], policy).path
+        == collect_evidence(blocks, policy).path[:cut]
+    )

@@ -8,26 +8,41 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import VALUES, Guardrail, Guardrails, Kind, Tally, kind_of
+from harness.domain.canary.guardrails import (
+    RANK_GUARDRAILS,
+    FailureTally,
+    Guardrail,
+    GuardrailKind,
+    Guardrails,
+    guardrail_kind,
+)
 from harness.domain.canary.observation import UnitRule
-from harness.domain.canary.ranking import MIN_CONTROLS, Measured, place, ranking, scored
+from harness.domain.canary.ranking import (
+    MIN_CONTROLS,
+    MeasuredUnit,
+    rank_among,
+    rank_block,
+    scored_count,
+)
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError
-from harness.domain.proposals.policy import CanaryPolicy, Policy, Unit
+from harness.domain.proposals.policy import CanaryPolicy, ExposureUnit, Policy
 from harness.store.schema.policies import policy as policy_of
 
 pytestmark = pytest.mark.req("F3")
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
 SEED = ("r-1", "w-1", 7)
-values = st.builds(Measured, st.booleans(), st.none() | st.floats(0, 1e6))
+values = st.builds(MeasuredUnit, st.booleans(), st.none() | st.floats(0, 1e6))
 
 
 def test_every_guardrail_but_errors_has_its_place_in_the_policy() -> None:
     assert {each.name for each in fields(Guardrails)} == {
         each.value for each in Guardrail if each is not Guardrail.ERRORS
     }
-    assert {each for each in Guardrail if kind_of(each) is Kind.RANKS} == VALUES
+    assert {
+        each for each in Guardrail if guardrail_kind(each) is GuardrailKind.RANKS
+    } == RANK_GUARDRAILS
     assert Guardrails.none().tolerated() == {}
     assert CanaryPolicy(rho=1.5, guardrails=Guardrails.none()).tolerated == {
         Guardrail.ERRORS: 1.5
@@ -67,7 +82,7 @@ def test_a_rule_that_began_before_a_field_came_is_written_as_it_was() -> None:
 
 
 def test_a_rule_comes_back_from_json() -> None:
-    rule = UnitRule.of(CanaryPolicy(unit=Unit.REQUEST, rho=1.2), BEGAN)
+    rule = UnitRule.of(CanaryPolicy(unit=ExposureUnit.REQUEST, rho=1.2), BEGAN)
 
     assert rule.guardrails[Guardrail.LATENCY] == 1.25
     assert UnitRule.from_json(rule.as_json()) == rule
@@ -77,52 +92,54 @@ def test_a_rule_comes_back_from_json() -> None:
 
 
 def test_a_tally_fits_or_not() -> None:
-    assert Tally(100, 5, 7, 5).fits
-    assert not Tally(100, 5, 7, 6).fits
-    assert not Tally(6, 5, 7, 5).fits
+    assert FailureTally(100, 5, 7, 5).fits
+    assert not FailureTally(100, 5, 7, 6).fits
+    assert not FailureTally(6, 5, 7, 5).fits
 
 
 def test_the_worked_rank() -> None:
-    assert place(230.0, [100.0, 180.0, 230.0, 250.0], 0.25) == pytest.approx(0.5)
+    assert rank_among(230.0, [100.0, 180.0, 230.0, 250.0], 0.25) == pytest.approx(0.5)
 
 
 @given(canaries=st.integers(0, 200), controls=st.integers(0, 200))
 def test_a_scored_value_has_at_least_nine_fresh_controls(canaries: int, controls: int) -> None:
-    wanted = scored(canaries, controls)
+    wanted = scored_count(canaries, controls)
     assert 0 <= wanted <= canaries
     assert wanted * MIN_CONTROLS <= controls
 
 
 def test_at_a_quarter_every_third_canary_value_is_scored() -> None:
-    assert scored(25, 75) == 8
-    assert scored(1, 99) == 1
-    assert scored(1, 8) == 0
+    assert scored_count(25, 75) == 8
+    assert scored_count(1, 99) == 1
+    assert scored_count(1, 8) == 0
 
 
 @given(measured=st.lists(values, max_size=60))
 def test_ranks_lie_between_0_and_1_and_come_out_the_same_again(
-    measured: list[Measured],
+    measured: list[MeasuredUnit],
 ) -> None:
-    found = ranking(measured, guardrail=Guardrail.LATENCY, tolerated=1.25, block=SEED)
+    found = rank_block(measured, guardrail=Guardrail.LATENCY, tolerated=1.25, block=SEED)
     canaries = sum(each.canary for each in measured)
 
     fewer, more = sorted((canaries, len(measured) - canaries))
 
-    assert len(found.u) == scored(fewer, more)
+    assert len(found.u) == scored_count(fewer, more)
     assert all(0.0 <= u <= 1.0 for u in found.u)
-    assert found == ranking(measured, guardrail=Guardrail.LATENCY, tolerated=1.25, block=SEED)
+    assert found == rank_block(
+        measured, guardrail=Guardrail.LATENCY, tolerated=1.25, block=SEED
+    )
 
 
 def test_a_failed_unit_ranks_above_every_value_and_beside_other_failures() -> None:
-    healthy = [Measured(canary=False, value=9.0)] * 99
-    failed = Measured(canary=True, value=None)
-    (u,) = ranking(
+    healthy = [MeasuredUnit(canary=False, value=9.0)] * 99
+    failed = MeasuredUnit(canary=True, value=None)
+    (u,) = rank_block(
         [*healthy, failed], guardrail=Guardrail.LATENCY, tolerated=1.25, block=SEED
     ).u
     assert u > 0.99
-    all_failed = [Measured(canary=False, value=None)] * 99
+    all_failed = [MeasuredUnit(canary=False, value=None)] * 99
     draws = [
-        ranking(
+        rank_block(
             [*all_failed, failed],
             guardrail=Guardrail.LATENCY,
             tolerated=1.25,
@@ -140,11 +157,11 @@ def test_where_the_canary_has_the_traffic_the_controls_are_ranked_and_slow_is_st
 
     def drawn(canary_s: float, tolerated: float, number: int) -> float:
         block = ("r-1", "w-1", number)
-        units = [Measured(canary=True, value=canary_s + n / 100) for n in range(99)]
-        units.insert(number % 99, Measured(canary=False, value=1.5))
-        return ranking(units, guardrail=Guardrail.LATENCY, tolerated=tolerated, block=block).u[
-            0
-        ]
+        units = [MeasuredUnit(canary=True, value=canary_s + n / 100) for n in range(99)]
+        units.insert(number % 99, MeasuredUnit(canary=False, value=1.5))
+        return rank_block(
+            units, guardrail=Guardrail.LATENCY, tolerated=tolerated, block=block
+        ).u[0]
 
     assert all(drawn(2.0, 1.0, n) > 0.99 for n in range(20))
     assert all(drawn(0.1, 1.0, n) < 0.01 for n in range(20))
@@ -154,16 +171,18 @@ def test_where_the_canary_has_the_traffic_the_controls_are_ranked_and_slow_is_st
 
 
 def test_a_tolerated_slow_down_ranks_as_equal() -> None:
-    controls = [Measured(canary=False, value=float(n)) for n in range(1, 20)]
-    slow = Measured(canary=True, value=20.0)
-    (u,) = ranking([*controls, slow], guardrail=Guardrail.LATENCY, tolerated=2.0, block=SEED).u
+    controls = [MeasuredUnit(canary=False, value=float(n)) for n in range(1, 20)]
+    slow = MeasuredUnit(canary=True, value=20.0)
+    (u,) = rank_block(
+        [*controls, slow], guardrail=Guardrail.LATENCY, tolerated=2.0, block=SEED
+    ).u
     assert 9 / 20 <= u <= 11 / 20
 
 
 def test_levels_are_geometric_means_of_what_was_answered() -> None:
-    units = [Measured(canary=False, value=v) for v in [1.0, 4.0] * 5 + [0.0]]
-    units += [Measured(canary=True, value=6.0), Measured(canary=False, value=None)]
-    level = ranking(units, guardrail=Guardrail.LATENCY, tolerated=1.0, block=SEED).level
+    units = [MeasuredUnit(canary=False, value=v) for v in [1.0, 4.0] * 5 + [0.0]]
+    units += [MeasuredUnit(canary=True, value=6.0), MeasuredUnit(canary=False, value=None)]
+    level = rank_block(units, guardrail=Guardrail.LATENCY, tolerated=1.0, block=SEED).level
     assert level is not None
     assert level.canary == pytest.approx(6.0)
     assert level.control == pytest.approx(2.0)
@@ -172,8 +191,8 @@ def test_levels_are_geometric_means_of_what_was_answered() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
 def test_what_is_no_amount_is_refused(value: float) -> None:
     with pytest.raises(InputError, match="latency of a unit"):
-        ranking(
-            [Measured(canary=True, value=value)],
+        rank_block(
+            [MeasuredUnit(canary=True, value=value)],
             guardrail=Guardrail.LATENCY,
             tolerated=1.0,
             block=SEED,

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.reliability.breaker import BreakerState
 from harness.domain.reliability.health_checks import (
-    LONGEST_SLEEP_S,
+    MAX_SLEEP_S,
     PROBE_EVERY_S,
     SUSPECT_EVERY_S,
-    Seen,
-    due,
-    due_in_s,
-    sleep_s,
+    HealthCheckState,
+    check_due_in_s,
+    due_targets,
+    next_check_in_s,
 )
 from harness.domain.routing.capabilities import Capabilities
 from router.upstream.scripted import ScriptedTurn
@@ -31,7 +31,7 @@ from tests.support.router.live_router import FALLBACK, INCUMBENT, QUICK, provide
 
 times = st.floats(0, 1000)
 seens = st.builds(
-    Seen,
+    HealthCheckState,
     st.sampled_from(BreakerState),
     st.just(0.0) | st.floats(0.1, 900),
     times,
@@ -43,8 +43,10 @@ INTERVAL_S = 60.0
 
 
 @given(seens, times, st.floats(0.1, 600))
-def test_nobody_is_checked_too_early(seen: Seen, now: float, interval_s: float) -> None:
-    if due_in_s(seen, now, interval_s) > 0:
+def test_nobody_is_checked_too_early(
+    seen: HealthCheckState, now: float, interval_s: float
+) -> None:
+    if check_due_in_s(seen, now, interval_s) > 0:
         return
     assert not seen.busy
     assert seen.retry_in_s == 0
@@ -56,31 +58,35 @@ def test_nobody_is_checked_too_early(seen: Seen, now: float, interval_s: float) 
 
 
 @given(seens, times, st.floats(0.1, 600))
-def test_whoever_waits_so_long_is_due(seen: Seen, now: float, interval_s: float) -> None:
+def test_whoever_waits_so_long_is_due(
+    seen: HealthCheckState, now: float, interval_s: float
+) -> None:
     seen = seen._replace(busy=False)
-    wait_s = due_in_s(seen, now, interval_s)
+    wait_s = check_due_in_s(seen, now, interval_s)
     then = seen._replace(retry_in_s=max(0.0, seen.retry_in_s - wait_s))
 
-    assert due_in_s(then, now + wait_s + 1e-6, interval_s) == pytest.approx(0, abs=1e-3)
+    assert check_due_in_s(then, now + wait_s + 1e-6, interval_s) == pytest.approx(0, abs=1e-3)
 
 
 @given(st.dictionaries(st.sampled_from("abcd"), seens), times)
-def test_an_interval_of_nothing_checks_nobody(seen: Mapping[str, Seen], now: float) -> None:
-    assert due(seen, now, 0) == ()
-    assert sleep_s(seen, now, 0) == LONGEST_SLEEP_S
-    assert all(due_in_s(each, now, 0) == math.inf for each in seen.values())
+def test_an_interval_of_nothing_checks_nobody(
+    seen: Mapping[str, HealthCheckState], now: float
+) -> None:
+    assert due_targets(seen, now, 0) == ()
+    assert next_check_in_s(seen, now, 0) == MAX_SLEEP_S
+    assert all(check_due_in_s(each, now, 0) == math.inf for each in seen.values())
 
 
 @given(st.dictionaries(st.sampled_from("abcd"), seens), times)
 def test_who_waited_longest_is_first_and_nobody_oversleeps(
-    seen: Mapping[str, Seen], now: float
+    seen: Mapping[str, HealthCheckState], now: float
 ) -> None:
-    chosen = due(seen, now, INTERVAL_S)
+    chosen = due_targets(seen, now, INTERVAL_S)
 
     assert [seen[each].checked_at for each in chosen] == sorted(
         seen[each].checked_at for each in chosen
     )
-    assert not (chosen and sleep_s(seen, now, INTERVAL_S) > 0)
+    assert not (chosen and next_check_in_s(seen, now, INTERVAL_S) > 0)
 
 
 class Checked(Door):

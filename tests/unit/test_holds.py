@@ -11,11 +11,11 @@ from harness.control.canary import driver, operations
 from harness.control.canary import holds as holding
 from harness.control.operations import alerts
 from harness.control.proposals import comparison
-from harness.domain.canary.observation import Traffic
-from harness.domain.canary.rollout import Action, ActionKind, Rollout, Signal
+from harness.domain.canary.observation import TrafficMinute
+from harness.domain.canary.rollout import ActionKind, Rollout, RolloutAction, RolloutSignal
 from harness.domain.errors import InputError
 from harness.domain.operations.alerts import Alert, AlertKind
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.online import holds
 from harness.runtime.clock import ManualClock
 from harness.store.memory.store import MemoryStore
@@ -28,7 +28,7 @@ def world(tmp_path: Path) -> SmallInstallation:
     made = SmallInstallation(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock)
     made.set_up()
     proposal = made.propose()
-    assert made.until_decided(proposal.id).phase is Phase.CANARY
+    assert made.until_decided(proposal.id).phase is ProposalPhase.CANARY
     return made
 
 
@@ -40,7 +40,7 @@ def live(world: SmallInstallation) -> Rollout:
 
 def requests(world: SmallInstallation, number: int, *, minutes_ago: int = 0) -> None:
     minute = world.clock.now().replace(second=0, microsecond=0)
-    row = Traffic(
+    row = TrafficMinute(
         live(world).route, minute - timedelta(minutes=minutes_ago), f"w{minutes_ago}",
         "incumbent", "t", 1, number, 0, 0, 0, 0, 0, 0.0,
     )  # fmt: skip
@@ -55,7 +55,7 @@ def up_to_the_next_step(world: SmallInstallation) -> None:
     assert look(world, world.context()).kind.value == "advance"
 
 
-def look(world: SmallInstallation, ctx: object) -> Action:
+def look(world: SmallInstallation, ctx: object) -> RolloutAction:
     return driver.look(ctx, live(world))  # type: ignore[arg-type]
 
 
@@ -110,8 +110,8 @@ def test_blocks_from_the_future_move_no_canary(world: SmallInstallation) -> None
         blocks = tx.observations.blocks(live(world).id)
     now = blocks[-1].closed_at
 
-    assert "3,600 s in the future" in holds.clocks(blocks, now - timedelta(hours=1))
-    assert holds.clocks(blocks, now) == ""
+    assert "3,600 s in the future" in holds.clock_skew(blocks, now - timedelta(hours=1))
+    assert holds.clock_skew(blocks, now) == ""
 
 
 @pytest.mark.req("F3")
@@ -272,8 +272,8 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
     assert (live(world).step, look(world, ctx).kind) == (0, ActionKind.HOLD)
 
     with pytest.raises(InputError, match="reason"):
-        operations.operate(ctx, BEN, "chat", Signal.RESUME, " ")
-    after = operations.operate(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
+        operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, " ")
+    after = operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, "a known bug, mended")
     assert (after.state, after.step_started_at) == (rollout.state, rollout.step_started_at)
     reconciler.reconcile(ctx)
     assert live(world).step == 1
@@ -299,7 +299,7 @@ def test_status_says_that_faults_hold_it_how_many_and_why(world: SmallInstallati
     for said in ("routers failed 3 times", "KeyError in a.py:7", "swapgate canary resume"):
         assert said in why
     assert ("held", why) in rollout_facts(status)
-    operations.operate(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
+    operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, "a known bug, mended")
     assert comparison.explain_canary(ctx, "chat").status.held == []
 
 
@@ -308,7 +308,7 @@ def test_a_fault_of_a_router_holds_no_harm_back(world: SmallInstallation) -> Non
     world.feed(blocks=8, failing=True)
     router_fails(world, live(world).id)
     found = look(world, world.context())
-    assert found.signal is Signal.HARM
+    assert found.signal is RolloutSignal.HARM
 
 
 def test_a_fault_of_a_router_is_over_with_its_rollout_or_by_silence(
@@ -318,7 +318,7 @@ def test_a_fault_of_a_router_is_over_with_its_rollout_or_by_silence(
     router_fails(world, rollout.id)
     router_fails(world, "route other", "route other")
     alerts.run_once(ctx)
-    operations.operate(ctx, BEN, "chat", Signal.ABORT, "enough")
+    operations.operate(ctx, BEN, "chat", RolloutSignal.ABORT, "enough")
 
     alerts.run_once(ctx)
     assert not alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, rollout.id)

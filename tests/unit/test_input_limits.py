@@ -33,7 +33,7 @@ def test_a_configuration_file_has_limits(text: str, why: str, tmp_path: Path) ->
     file.write_text(text)
 
     with pytest.raises(ConfigError, match=f"swapgate.yaml{why}"):
-        source_locations.parse(file)
+        source_locations.parse_file(file)
 
 
 def test_a_value_of_the_environment_and_a_profile_have_the_same_limits(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_value_of_the_environment_and_a_profile_have_the_same_limits(tmp_path:
     file.write_text(BILLION)
 
     with pytest.raises(ConfigError, match="SWAPGATE__HOME: not a YAML value"):
-        environment.overrides({"SWAPGATE__HOME": "[" * 1000})
+        environment.environment_document({"SWAPGATE__HOME": "[" * 1000})
     with pytest.raises(InputError, match="aliases"):
         profiles.load_profiles(file)
 
@@ -50,7 +50,7 @@ def test_a_few_aliases_are_welcome(tmp_path: Path) -> None:
     file = tmp_path / "swapgate.yaml"
     file.write_text("a: &a {x: 1}\nb: *a\nc: *a\n")
 
-    document = source_locations.parse(file)
+    document = source_locations.parse_file(file)
 
     assert document.values["c"] == {"x": 1}  # noqa: PD011 - no frame
 

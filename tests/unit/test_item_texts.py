@@ -6,9 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.evals.item_overlap import fingerprint, normalised, shared
+from harness.domain.evals.item_overlap import normalize_text, overlap_share, texts_fingerprint
 from harness.domain.evals.pins import ServedModel, Sighting
-from harness.domain.providers.model_identity import host, model, names, same_host
+from harness.domain.providers.model_identity import (
+    known_model_names,
+    normalize_model_name,
+    provider_host,
+    same_host,
+)
 from harness.domain.routing.target import Provider, Target
 
 pytestmark = pytest.mark.req("F2")
@@ -30,7 +35,7 @@ NOW = datetime(2026, 11, 21, tzinfo=UTC)
     ],
 )
 def test_case_spaces_punctuation_and_marks_do_not_make_another_text(spelled: str) -> None:
-    assert normalised(spelled) == "cremebrulee"
+    assert normalize_text(spelled) == "cremebrulee"
 
 
 @given(TEXTS, st.data())
@@ -40,23 +45,27 @@ def test_a_suite_shares_all_with_itself_in_any_order(
     shuffled = data.draw(st.permutations(texts))
     some = data.draw(st.lists(st.sampled_from(texts), min_size=1)) if texts else []
 
-    assert fingerprint(shuffled) == fingerprint(texts)
-    assert shared(fingerprint(texts), fingerprint(texts)) == (1.0 if texts else 0.0)
-    assert shared(fingerprint(some), fingerprint(texts)) == (1.0 if texts else 0.0)
+    assert texts_fingerprint(shuffled) == texts_fingerprint(texts)
+    assert overlap_share(texts_fingerprint(texts), texts_fingerprint(texts)) == (
+        1.0 if texts else 0.0
+    )
+    assert overlap_share(texts_fingerprint(some), texts_fingerprint(texts)) == (
+        1.0 if texts else 0.0
+    )
 
 
 def test_the_share_is_of_the_smaller_suite_so_that_padding_hides_nothing() -> None:
     real = [f"question {n}" for n in range(100)]
     padded = [*real, *(f"padding {n}" for n in range(5_000))]
 
-    assert shared(fingerprint(real), fingerprint(padded)) == 1.0
-    assert shared(fingerprint(padded), fingerprint(real[:10])) == 1.0
-    assert shared(fingerprint(real[:50]), fingerprint(real[50:])) == 0.0
-    assert shared(fingerprint(real), "") == 0.0
+    assert overlap_share(texts_fingerprint(real), texts_fingerprint(padded)) == 1.0
+    assert overlap_share(texts_fingerprint(padded), texts_fingerprint(real[:10])) == 1.0
+    assert overlap_share(texts_fingerprint(real[:50]), texts_fingerprint(real[50:])) == 0.0
+    assert overlap_share(texts_fingerprint(real), "") == 0.0
 
 
 def test_a_fingerprint_is_small() -> None:
-    assert len(fingerprint(f"question {n}" for n in range(10_000))) < 70_000
+    assert len(texts_fingerprint(f"question {n}" for n in range(10_000))) < 70_000
 
 
 @pytest.mark.parametrize(
@@ -81,18 +90,23 @@ def test_a_fingerprint_is_small() -> None:
     ],
 )
 def test_a_host_is_its_name_however_its_address_is_written(base: str, place: str) -> None:
-    assert host(Provider("p", "custom", base)) == place
+    assert provider_host(Provider("p", "custom", base)) == place
 
 
 def test_a_model_is_called_what_it_is_asked_for_and_what_it_answers_with() -> None:
     seen = Sighting("t", ServedModel("GPT-X-2026-05-01"), NOW, NOW)
 
-    assert names(Target("p", " Gpt-X"), [seen]) == {"gpt-x", "gpt-x-2026-05-01"}
-    assert model("ｇｐｔ-x") == model("gpt\u2011x") == model("g\u200bpt-x") == "gpt-x"
+    assert known_model_names(Target("p", " Gpt-X"), [seen]) == {"gpt-x", "gpt-x-2026-05-01"}
+    assert (
+        normalize_model_name("ｇｐｔ-x")
+        == normalize_model_name("gpt\u2011x")
+        == normalize_model_name("g\u200bpt-x")
+        == "gpt-x"
+    )
 
 
 def test_a_provider_that_is_gone_may_be_any_host() -> None:
-    assert host(None) == ""
+    assert provider_host(None) == ""
     assert same_host("", "api.example.com")
     assert same_host("api.example.com", "")
     assert not same_host("api.example.com", "other.example.com")

@@ -9,15 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.routing.keep_warm import MOST_BPS, KeepWarm, draw, warmed
-from harness.domain.routing.plan import Link, RouteTargets
+from harness.domain.routing.keep_warm import (
+    MAX_KEEP_WARM_BPS,
+    KeepWarm,
+    draw_keep_warm,
+    keep_warm_targets,
+)
+from harness.domain.routing.plan import ChainLink, RouteTargets
 from harness.domain.routing.table import Stakes, in_canary
 
 DAY = date(2026, 3, 1)
 ONE_PERCENT = KeepWarm(100)
 KEYS = [f"user-{number}" for number in range(20_000)]
 keys = st.text(max_size=20)
-shares = st.integers(0, MOST_BPS)
+shares = st.integers(0, MAX_KEEP_WARM_BPS)
 target_lists = st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=8)
 
 
@@ -28,7 +33,7 @@ def drawn(
     day: date = DAY,
     sick: frozenset[str] = frozenset(),
 ) -> str | None:
-    return draw(
+    return draw_keep_warm(
         key,
         route="chat",
         day=day,
@@ -77,7 +82,7 @@ def test_a_route_with_side_effects_is_never_drawn(
 
 
 def test_the_greatest_share_for_many_targets_still_reaches_each() -> None:
-    counts = Counter(drawn(key, list("abcdefgh"), KeepWarm(MOST_BPS)) for key in KEYS)
+    counts = Counter(drawn(key, list("abcdefgh"), KeepWarm(MAX_KEEP_WARM_BPS)) for key in KEYS)
 
     assert all(1800 < counts[each] < 2200 for each in "abcdefgh")
 
@@ -101,17 +106,22 @@ def test_it_is_independent_of_the_canarys_arm() -> None:
 
 @pytest.mark.req("B6")
 def test_each_other_providers_first_target_of_the_chain_is_warmed() -> None:
-    links = (Link("a2"), Link("b1"), Link("b2", capable=True), Link("c1", capable=True))
+    links = (
+        ChainLink("a2"),
+        ChainLink("b1"),
+        ChainLink("b2", capable=True),
+        ChainLink("c1", capable=True),
+    )
     route = RouteTargets("chat", "a1", "c1", links)
     provider_of = {each: each[0] for each in ("a1", "a2", "b1", "b2", "c1")}
 
-    assert warmed(route, provider_of) == ("b1",)  # c1 is the canary's
-    assert warmed(replace(route, canary=None), provider_of) == ("b1", "c1")
+    assert keep_warm_targets(route, provider_of) == ("b1",)  # c1 is the canary's
+    assert keep_warm_targets(replace(route, canary=None), provider_of) == ("b1", "c1")
     high = replace(route, canary=None, stakes=Stakes.HIGH)
-    assert warmed(high, provider_of) == ("b2", "c1")
+    assert keep_warm_targets(high, provider_of) == ("b2", "c1")
 
 
-@pytest.mark.parametrize("share", [-1, MOST_BPS + 1])
+@pytest.mark.parametrize("share", [-1, MAX_KEEP_WARM_BPS + 1])
 def test_a_share_that_is_no_trickle_is_refused(share: int) -> None:
     with pytest.raises(InputError, match=f"not {share}"):
         KeepWarm(share)

@@ -8,22 +8,24 @@ from hypothesis import strategies as st
 
 from harness.domain.reliability.latency import (
     ANSWER_BOUNDS_MS,
-    BOUNDS_MS,
     FEW_ANSWERS,
-    LEAST_ANSWERS,
-    MOST_ANSWERS,
-    SHORTEST_LIMIT_S,
+    LATENCY_BOUNDS_MS,
+    MAX_ANSWERS,
+    MIN_ANSWERS,
+    MIN_LIMIT_S,
     SLOW_TOKENS_PER_S,
     AnswerTimes,
+    add_answer,
     answer_class,
     first_byte_limit_s,
-    merged,
+    merge_histograms,
     quantile_ms,
     unmeasured_limit_s,
-    with_answer,
 )
 
-counts = st.dictionaries(st.sampled_from((*BOUNDS_MS, -1)), st.integers(1, 50), min_size=1)
+counts = st.dictionaries(
+    st.sampled_from((*LATENCY_BOUNDS_MS, -1)), st.integers(1, 50), min_size=1
+)
 
 
 def test_a_quantile_lies_straight_within_its_bucket() -> None:
@@ -43,7 +45,7 @@ def test_quantiles_rise_and_lie_between_those_of_the_parts(
     one: dict[int, int], other: dict[int, int], low: float, high: float
 ) -> None:
     low, high = sorted((low, high))
-    both = merged([one, other])
+    both = merge_histograms([one, other])
 
     parts = sorted(quantile_ms(each, high) or 0.0 for each in (one, other))
     whole = quantile_ms(both, high) or 0.0
@@ -53,19 +55,19 @@ def test_quantiles_rise_and_lie_between_those_of_the_parts(
 
 
 @pytest.mark.req("B3")
-@given(st.lists(st.floats(0, 3600), min_size=LEAST_ANSWERS, max_size=3000))
+@given(st.lists(st.floats(0, 3600), min_size=MIN_ANSWERS, max_size=3000))
 def test_a_limit_by_measurement_is_never_below_what_nearly_all_answers_took(
     seconds: list[float],
 ) -> None:
     times: AnswerTimes = {}
     for each in seconds:
-        times = with_answer(times, each)
+        times = add_answer(times, each)
 
-    assert sum(times.values()) <= MOST_ANSWERS
+    assert sum(times.values()) <= MAX_ANSWERS
     assert len(times) <= len(ANSWER_BOUNDS_MS)
     limit_s = first_byte_limit_s(times, math.inf)
-    assert limit_s >= SHORTEST_LIMIT_S
-    if len(seconds) <= MOST_ANSWERS:
+    assert limit_s >= MIN_LIMIT_S
+    if len(seconds) <= MAX_ANSWERS:
         over = sum(each > limit_s for each in seconds)
         assert over <= math.ceil(len(seconds) / 100)
 
@@ -73,9 +75,9 @@ def test_a_limit_by_measurement_is_never_below_what_nearly_all_answers_took(
 @pytest.mark.req("B3")
 def test_a_healthy_answer_of_five_minutes_is_not_cut() -> None:
     times: AnswerTimes = {}
-    for _ in range(LEAST_ANSWERS):
+    for _ in range(MIN_ANSWERS):
         assert first_byte_limit_s(times, math.inf) == math.inf
-        times = with_answer(times, 300.0)
+        times = add_answer(times, 300.0)
 
     assert 700 < first_byte_limit_s(times, math.inf) < 1200
 
@@ -83,14 +85,14 @@ def test_a_healthy_answer_of_five_minutes_is_not_cut() -> None:
 @pytest.mark.req("B3")
 def test_a_limit_follows_answers_that_became_slower() -> None:
     times: AnswerTimes = {}
-    for _ in range(MOST_ANSWERS):
-        times = with_answer(times, 2.0)
-    assert first_byte_limit_s(times, math.inf) == SHORTEST_LIMIT_S
+    for _ in range(MAX_ANSWERS):
+        times = add_answer(times, 2.0)
+    assert first_byte_limit_s(times, math.inf) == MIN_LIMIT_S
 
     # The first waits are cut, and count for as long as they lasted.
     cut = 0
     while (limit_s := first_byte_limit_s(times, math.inf)) < 45.0:
-        times = with_answer(times, min(45.0, limit_s))
+        times = add_answer(times, min(45.0, limit_s))
         cut += 1
     assert cut < 30
 
@@ -98,10 +100,10 @@ def test_a_limit_follows_answers_that_became_slower() -> None:
 @pytest.mark.req("B3")
 def test_one_hanging_answer_of_a_hundred_moves_no_limit() -> None:
     times: AnswerTimes = {}
-    for _ in range(LEAST_ANSWERS - 1):
-        times = with_answer(times, 2.0)
+    for _ in range(MIN_ANSWERS - 1):
+        times = add_answer(times, 2.0)
 
-    assert first_byte_limit_s(with_answer(times, 60.0), math.inf) == SHORTEST_LIMIT_S
+    assert first_byte_limit_s(add_answer(times, 60.0), math.inf) == MIN_LIMIT_S
 
 
 @pytest.mark.req("B3")
@@ -109,9 +111,9 @@ def test_one_hanging_answer_of_a_hundred_moves_no_limit() -> None:
 def test_a_slow_target_has_the_time_for_all_that_a_client_allows(max_tokens: int) -> None:
     limit_s = unmeasured_limit_s(max_tokens, thinks=False)
 
-    assert limit_s >= SHORTEST_LIMIT_S
+    assert limit_s >= MIN_LIMIT_S
     assert limit_s * SLOW_TOKENS_PER_S >= max_tokens
-    assert unmeasured_limit_s(256, thinks=False) == SHORTEST_LIMIT_S
+    assert unmeasured_limit_s(256, thinks=False) == MIN_LIMIT_S
     assert unmeasured_limit_s(max_tokens, thinks=True) == math.inf
     assert unmeasured_limit_s(0, thinks=False) == math.inf
 
@@ -121,22 +123,22 @@ def test_a_slow_target_has_the_time_for_all_that_a_client_allows(max_tokens: int
 def test_a_slow_target_is_not_cut_off_for_ever_before_it_is_measured(takes_s: float) -> None:
     times: AnswerTimes = {}
     cut = 0
-    for _ in range(LEAST_ANSWERS - 1):
-        limit_s = first_byte_limit_s(times, SHORTEST_LIMIT_S)
+    for _ in range(MIN_ANSWERS - 1):
+        limit_s = first_byte_limit_s(times, MIN_LIMIT_S)
         cut += takes_s > limit_s
-        times = with_answer(times, min(takes_s, limit_s))
+        times = add_answer(times, min(takes_s, limit_s))
 
     assert FEW_ANSWERS < cut < 25
-    assert first_byte_limit_s(times, SHORTEST_LIMIT_S) > takes_s
+    assert first_byte_limit_s(times, MIN_LIMIT_S) > takes_s
 
 
 @pytest.mark.req("B3")
 def test_a_few_hangs_move_no_limit_before_there_is_a_measure() -> None:
     times: AnswerTimes = {}
     for seconds in (2.0, 30.0, 2.0, 30.0, 2.0, 30.0):
-        times = with_answer(times, seconds)
+        times = add_answer(times, seconds)
 
-    assert first_byte_limit_s(times, SHORTEST_LIMIT_S) == SHORTEST_LIMIT_S
+    assert first_byte_limit_s(times, MIN_LIMIT_S) == MIN_LIMIT_S
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from evals.scorers import AnswerToolCall, ScoreResult, find_scorer
 from evals.suites.items import Item
-from harness.gate.offline.format_rules import FORMS, OTHER, form_of
+from harness.gate.offline.format_rules import FORMAT_RULES, OTHER_RULE, find_format_rule
 
 pytestmark = pytest.mark.req("A8")
 
@@ -168,10 +168,10 @@ def test_tool_calls(calls: list[tuple[str, str]], answer: str, rule: str) -> Non
     )
 
     assert found == ScoreResult(0, 1, rule)
-    assert form_of(rule, "tool_call") != OTHER
+    assert find_format_rule(rule, "tool_call") != OTHER_RULE
 
 
 def test_every_rule_seen_here_has_words_of_its_own() -> None:
     rules = {rule.partition("+")[0] for _, rule in JSON_ANSWERS}
 
-    assert rules <= set(FORMS)
+    assert rules <= set(FORMAT_RULES)

@@ -11,9 +11,9 @@ from harness.domain.evals.provider_limits import EvalLimits
 from harness.domain.reliability.rate_limits import (
     RateLimit,
     RateState,
-    admit,
-    settle,
-    standings,
+    admit_request,
+    limit_statuses,
+    settle_request,
 )
 
 START = RateState()
@@ -23,7 +23,7 @@ steps = st.lists(st.tuples(st.floats(0, 30), st.floats(0, 50)), max_size=60)
 def test_without_a_limit_everything_goes() -> None:
     state = START
     for _ in range(1000):
-        decision = admit(state, RateLimit(), 10**9, 0.0)
+        decision = admit_request(state, RateLimit(), 10**9, 0.0)
         assert decision.allowed
         state = decision.state
 
@@ -31,67 +31,67 @@ def test_without_a_limit_everything_goes() -> None:
 def test_a_minutes_worth_may_come_at_once_and_then_one_by_one() -> None:
     limit, state = RateLimit(requests_per_min=6), START
     for _ in range(6):
-        state = admit(state, limit, 0, 100.0).state
-    refused = admit(state, limit, 0, 100.0)
+        state = admit_request(state, limit, 0, 100.0).state
+    refused = admit_request(state, limit, 0, 100.0)
 
     assert not refused.allowed
     assert refused.retry_after_s == pytest.approx(10.0)
     assert refused.reason == "this key's limit of 6 requests per minute is used up"
-    assert not admit(refused.state, limit, 0, 109.9).allowed
-    assert admit(refused.state, limit, 0, 110.0).allowed
+    assert not admit_request(refused.state, limit, 0, 109.9).allowed
+    assert admit_request(refused.state, limit, 0, 110.0).allowed
 
 
 def test_a_request_that_one_limit_refuses_takes_nothing_of_the_other() -> None:
     limit = RateLimit(requests_per_min=60, tokens_per_min=100)
-    state = admit(START, limit, 80, 0.0).state
-    refused = admit(state, limit, 40, 0.0)
+    state = admit_request(START, limit, 80, 0.0).state
+    refused = admit_request(state, limit, 40, 0.0)
 
     assert refused.retry_after_s == pytest.approx(12.0)
     assert refused.reason == "this key's limit of 100 tokens per minute is used up"
     assert refused.state == state
-    assert admit(refused.state, limit, 20, 0.0).allowed
+    assert admit_request(refused.state, limit, 20, 0.0).allowed
 
 
 def test_a_limit_that_was_lifted_holds_nothing_back() -> None:
-    owed = admit(START, RateLimit(tokens_per_min=1), 1000, 0.0).state
+    owed = admit_request(START, RateLimit(tokens_per_min=1), 1000, 0.0).state
 
-    assert not admit(owed, RateLimit(60, 1), 0, 1.0).allowed
-    assert admit(owed, RateLimit(60), 0, 1.0).allowed
+    assert not admit_request(owed, RateLimit(60, 1), 0, 1.0).allowed
+    assert admit_request(owed, RateLimit(60), 0, 1.0).allowed
 
 
 def test_a_request_larger_than_the_limit_goes_alone_and_its_debt_is_waited_off() -> None:
     limit = RateLimit(tokens_per_min=400)
-    first = admit(START, limit, 1000, 0.0)
-    second = admit(first.state, limit, 1000, 1.0)
+    first = admit_request(START, limit, 1000, 0.0)
+    second = admit_request(first.state, limit, 1000, 1.0)
 
     assert first.allowed
     assert not second.allowed
     assert 1.0 + second.retry_after_s == pytest.approx(150.0)
-    assert admit(second.state, limit, 1000, 1.0 + second.retry_after_s).allowed
+    assert admit_request(second.state, limit, 1000, 1.0 + second.retry_after_s).allowed
 
 
 def test_how_each_limit_stands_can_be_told() -> None:
     limit = RateLimit(60, 1000)
-    state = admit(START, limit, 250, 100.0).state
+    state = admit_request(START, limit, 250, 100.0).state
 
-    requests, tokens = standings(state, limit, 100.0)
+    requests, tokens = limit_statuses(state, limit, 100.0)
     assert (requests.kind, requests.per_minute) == ("requests", 60)
     assert (requests.remaining, requests.reset_s) == pytest.approx((59, 1))
     assert (tokens.remaining, tokens.reset_s) == pytest.approx((750, 15))
-    assert standings(state, RateLimit(), 100.0) == ()
-    assert [each.remaining for each in standings(state, limit, 200.0)] == [60, 1000]
+    assert limit_statuses(state, RateLimit(), 100.0) == ()
+    assert [each.remaining for each in limit_statuses(state, limit, 200.0)] == [60, 1000]
 
 
 def test_tokens_are_settled_by_what_was_used() -> None:
     limit = RateLimit(tokens_per_min=100)
-    state = admit(START, limit, 100, 0.0).state
-    less = settle(state, limit, estimated=100, actual=10, now=0.0)
-    more = settle(state, limit, estimated=100, actual=160, now=0.0)
+    state = admit_request(START, limit, 100, 0.0).state
+    less = settle_request(state, limit, estimated=100, actual=10, now=0.0)
+    more = settle_request(state, limit, estimated=100, actual=160, now=0.0)
 
-    assert admit(less, limit, 90, 0.0).allowed
-    assert not admit(less, limit, 91, 0.0).allowed
-    assert admit(more, limit, 100, 0.0).retry_after_s == pytest.approx(96.0)
-    assert settle(START, limit, estimated=50, actual=0, now=5.0).tokens_until == 5.0
+    assert admit_request(less, limit, 90, 0.0).allowed
+    assert not admit_request(less, limit, 91, 0.0).allowed
+    assert admit_request(more, limit, 100, 0.0).retry_after_s == pytest.approx(96.0)
+    assert settle_request(START, limit, estimated=50, actual=0, now=5.0).tokens_until == 5.0
 
 
 @given(steps, st.floats(1, 100), st.floats(1, 100))
@@ -102,7 +102,7 @@ def test_no_more_is_let_through_than_a_minutes_worth_and_what_time_brings(
     gone, gone_tokens, largest = 0, 0.0, 0.0
     for seconds, amount in steps:
         now += seconds
-        decision = admit(state, limit, amount, now)
+        decision = admit_request(state, limit, amount, now)
         state = decision.state
         assert decision.allowed is (decision.retry_after_s == 0)
         if decision.allowed:
@@ -118,24 +118,24 @@ def test_who_waits_as_long_as_told_gets_through_and_nobody_earlier(
     limit, state, now = RateLimit(requests, tokens), START, 0.0
     for seconds, amount in steps:
         now += seconds
-        decision = admit(state, limit, amount, now)
+        decision = admit_request(state, limit, amount, now)
         if not decision.allowed:
             wait = decision.retry_after_s
             assert math.isfinite(wait)
-            early = admit(decision.state, limit, amount, now + wait * 0.99 - 1e-3)
+            early = admit_request(decision.state, limit, amount, now + wait * 0.99 - 1e-3)
             assert not early.allowed
             now += wait
-            decision = admit(decision.state, limit, amount, now)
+            decision = admit_request(decision.state, limit, amount, now)
             assert decision.allowed
         state = decision.state
 
 
 def test_a_clock_that_goes_back_gives_nothing() -> None:
     limit = RateLimit(1)
-    state = admit(START, limit, 0, 50.0).state
+    state = admit_request(START, limit, 0, 50.0).state
 
-    assert not admit(state, limit, 0, 40.0).allowed
-    assert admit(state, limit, 0, 40.0).state == state
+    assert not admit_request(state, limit, 0, 40.0).allowed
+    assert admit_request(state, limit, 0, 40.0).state == state
 
 
 @pytest.mark.parametrize("field", ["requests_per_min", "tokens_per_min"])
@@ -156,10 +156,10 @@ def test_of_a_provider_no_minute_has_more_requests_than_its_limit(
     limit, state, now, went = EvalLimits(requests_per_min=per_minute).rate, START, 1000.0, []
     for pause in pauses:
         for _ in range(10):
-            decision = admit(state, limit, 0, now)
+            decision = admit_request(state, limit, 0, now)
             if not decision.allowed:
                 now += decision.retry_after_s
-                decision = admit(state, limit, 0, now)
+                decision = admit_request(state, limit, 0, now)
             assert decision.allowed
             state = decision.state
             went.append(now)
@@ -171,4 +171,4 @@ def test_of_a_provider_no_minute_has_more_requests_than_its_limit(
 
 def test_a_provider_without_limits_holds_nothing_back() -> None:
     assert EvalLimits().rate.requests_per_min is None
-    assert admit(START, EvalLimits().rate, 10**9, 0.0).allowed
+    assert admit_request(START, EvalLimits().rate, 10**9, 0.0).allowed

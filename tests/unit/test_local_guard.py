@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.canary.observation import UnitRule
-from harness.domain.canary.worker_guard import FIRST, LocalGuard, log_limit
+from harness.domain.canary.worker_guard import FIRST_WEIGHT, WorkerGuard, abort_log_e
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.table import Arm, Canary, Route
 from harness.runtime.clock import ManualClock
@@ -34,8 +34,8 @@ ratios = st.floats(0.5, 4.0)
 failures = st.lists(st.booleans(), max_size=30)
 
 
-def after(arms: list[bool], share: float, rho: float = 1.0) -> LocalGuard:
-    guard = LocalGuard(rho)
+def after(arms: list[bool], share: float, rho: float = 1.0) -> WorkerGuard:
+    guard = WorkerGuard(rho)
     for canary in arms:
         guard = guard.after(canary=canary, share=share)
     return guard
@@ -66,7 +66,7 @@ def test_where_who_fails_is_drawn_by_share_alone_evidence_is_expected_to_stay_as
 def test_a_canary_that_always_fails_is_stopped_after_a_handful(
     weight_bps: int, workers: int, exposures: int
 ) -> None:
-    limit = log_limit(0.01, workers=workers, turn=0)
+    limit = abort_log_e(0.01, workers=workers, turn=0)
 
     needed = next(
         n for n in range(1, 20) if after([True] * n, weight_bps / 10_000).log_e >= limit
@@ -83,12 +83,12 @@ def test_a_break_after_a_long_healthy_time_is_found_all_the_same() -> None:
     broken = healthy
     for _ in range(7):
         broken = broken.after(canary=True, share=0.01)
-    assert broken.log_e > log_limit(0.01, workers=4, turn=0)
+    assert broken.log_e > abort_log_e(0.01, workers=4, turn=0)
 
 
 @given(share=st.sampled_from([0.0, 1.0]), canary=st.booleans())
 def test_where_all_are_in_one_arm_nothing_is_learnt(share: float, canary: bool) -> None:  # noqa: FBT001 - drawn
-    assert LocalGuard().after(canary=canary, share=share) == LocalGuard()
+    assert WorkerGuard().after(canary=canary, share=share) == WorkerGuard()
 
 
 @pytest.mark.req("F3")
@@ -96,17 +96,17 @@ def test_where_all_are_in_one_arm_nothing_is_learnt(share: float, canary: bool) 
 def test_however_often_workers_are_started_again_all_spend_at_most_alpha(
     workers: int, alpha: float
 ) -> None:
-    spent = [math.exp(-log_limit(alpha, workers=workers, turn=n)) for n in range(2000)]
+    spent = [math.exp(-abort_log_e(alpha, workers=workers, turn=n)) for n in range(2000)]
 
     assert sum(spent) <= alpha
-    assert spent[0] == pytest.approx(alpha * FIRST / workers)
+    assert spent[0] == pytest.approx(alpha * FIRST_WEIGHT / workers)
 
 
 class Line:
     """One rollout's guard, asked in the order in which requests end."""
 
     def __init__(self) -> None:
-        self.guard = RolloutGuard("support", 1.0, log_limit(0.01, workers=1, turn=0))
+        self.guard = RolloutGuard("support", 1.0, abort_log_e(0.01, workers=1, turn=0))
         self.now_s = 0.0
 
     def begin(self, key: str, *, canary: bool = False) -> Any:

@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.control.providers.fuzzy_match import Rapidfuzz
-from harness.domain.providers.catalogue import Catalogue, CatalogueEntry, catalogue
+from harness.domain.providers.catalogue import Catalogue, CatalogueEntry, build_catalogue
 from harness.domain.providers.model_match import (
     NOTHING_OFFERED,
     VENDOR_WORDS,
     ModelMatch,
-    Offer,
-    match,
-    offers,
+    ModelOffer,
+    list_offers,
+    match_model,
 )
-from harness.domain.providers.model_names import parse
+from harness.domain.providers.model_names import parse_model_name
 from harness.domain.routing.target import Price, Provider, Target
 
 TODAY = date(2026, 11, 20)
@@ -41,7 +41,7 @@ ENDED = {"gpt-5.3-codex": date(2026, 7, 23), "mistral-medium-3-5": TODAY}
 
 
 def known() -> Catalogue:
-    return catalogue(
+    return build_catalogue(
         CatalogueEntry(kind, model, end_date=ENDED.get(model))
         for kind, models in NAMES.items()
         for model in models.split()
@@ -62,11 +62,11 @@ PROVIDERS = {
     )
 }
 TARGETS = [Target("openrouter", "qwen/qwen3-32b")]
-OFFERS = offers(PROVIDERS, known(), TARGETS)
+OFFERS = list_offers(PROVIDERS, known(), TARGETS)
 
 
 def asked(name: str) -> ModelMatch:
-    return match(name, OFFERS, likeness=Rapidfuzz(), today=TODAY)
+    return match_model(name, OFFERS, likeness=Rapidfuzz(), today=TODAY)
 
 
 @pytest.mark.req("C3")
@@ -219,9 +219,9 @@ def test_a_vendors_bare_word_never_means_one_of_several_families(
 ) -> None:
     """Also where one family, an old one as a rule, is called by nothing else."""
     models = [f"{word.replace(' ', '-')}{own}-v{n}" for own, n in zip(others, versions)]  # noqa: B905 - there are more versions
-    among = [Offer("p", "custom", model) for model in models]
+    among = [ModelOffer("p", "custom", model) for model in models]
 
-    match_ = match(word, among, likeness=Rapidfuzz(), today=TODAY)
+    match_ = match_model(word, among, likeness=Rapidfuzz(), today=TODAY)
 
     assert match_.found is None
     assert {each.model for each in match_.candidates} == set(models)
@@ -230,14 +230,14 @@ def test_a_vendors_bare_word_never_means_one_of_several_families(
 @pytest.mark.req("C3")
 def test_a_vendors_word_and_a_version_mean_the_plainest_family_that_has_it() -> None:
     models = ["claude-v2", "claude-opus-4-5", "claude-haiku-4-5"]
-    among = [Offer("p", "custom", model) for model in models]
+    among = [ModelOffer("p", "custom", model) for model in models]
 
-    found = match("claude 4.5", among, likeness=Rapidfuzz(), today=TODAY)
+    found = match_model("claude 4.5", among, likeness=Rapidfuzz(), today=TODAY)
 
     assert {each.model for each in found.candidates} == {*models[1:]}
 
 
-FAMILIES = sorted({parse(each.model).words for each in OFFERS})
+FAMILIES = sorted({parse_model_name(each.model).words for each in OFFERS})
 
 
 @given(
@@ -252,13 +252,13 @@ def test_a_version_is_never_another_version(
 
     meant = [match_.found] if match_.found else match_.candidates
     literal = version if version[1] else version[:1]
-    assert {parse(each.model).version for each in meant} <= {literal}
+    assert {parse_model_name(each.model).version for each in meant} <= {literal}
     assert meant or match_.near
 
 
 @given(name=TYPED, order=st.permutations(OFFERS))
-def test_the_answer_does_not_hang_on_the_order(name: str, order: list[Offer]) -> None:
-    assert match(name, order, likeness=Rapidfuzz(), today=TODAY) == asked(name)
+def test_the_answer_does_not_hang_on_the_order(name: str, order: list[ModelOffer]) -> None:
+    assert match_model(name, order, likeness=Rapidfuzz(), today=TODAY) == asked(name)
 
 
 @given(name=TYPED)
@@ -268,7 +268,7 @@ def test_one_answer_of_three(name: str) -> None:
     assert not (match_.found and (match_.candidates or match_.near))
     assert len(match_.candidates) != 1
     assert match_.reason
-    families = [parse(each.model).words for each in match_.candidates]
+    families = [parse_model_name(each.model).words for each in match_.candidates]
     assert len({frozenset(each) for each in families}) == len(families)
 
 
@@ -282,26 +282,26 @@ def test_a_family_means_its_newest_version(
     versions: list[tuple[int, int]], *, dotted: bool
 ) -> None:
     models = [f"swan-{a}.{b}-big" if dotted else f"swan-{a}-{b}-big" for a, b in versions]
-    among = [Offer("p", "custom", model) for model in [*models, "swan-99-big-preview"]]
+    among = [ModelOffer("p", "custom", model) for model in [*models, "swan-99-big-preview"]]
     a, b = max(versions)
 
-    found = match("big swan", among, likeness=Rapidfuzz(), today=TODAY).found
+    found = match_model("big swan", among, likeness=Rapidfuzz(), today=TODAY).found
 
     assert found is not None
-    assert parse(found.model).version == ((a, b) if b else (a,))
+    assert parse_model_name(found.model).version == ((a, b) if b else (a,))
 
 
 @given(st.text(max_size=40))
 def test_any_text_can_be_read(name: str) -> None:
-    read = parse(name)
+    read = parse_model_name(name)
 
     assert not read.version or read.version[-1] > 0
-    assert read.rank >= parse("").rank or read.preview or read.latest or read.date
+    assert read.rank >= parse_model_name("").rank or read.preview or read.latest or read.date
 
 
 @pytest.mark.req("C3")
 def test_without_a_provider_that_offers_models_the_reason_says_so() -> None:
-    found = match("claude", (), likeness=Rapidfuzz(), today=TODAY)
+    found = match_model("claude", (), likeness=Rapidfuzz(), today=TODAY)
 
     assert found == ModelMatch("claude", NOTHING_OFFERED)
 
@@ -313,9 +313,12 @@ def test_an_empty_name_means_nothing() -> None:
 
 @pytest.mark.req("C3")
 def test_a_kind_in_front_that_nobody_has_is_not_left_for_another_one() -> None:
-    among = [Offer("home", "ollama", "gpt-5"), Offer("home", "ollama", "openai-gpt-5")]
+    among = [
+        ModelOffer("home", "ollama", "gpt-5"),
+        ModelOffer("home", "ollama", "openai-gpt-5"),
+    ]
 
-    found = match("openai:gpt 5", among, likeness=Rapidfuzz(), today=TODAY)
+    found = match_model("openai:gpt 5", among, likeness=Rapidfuzz(), today=TODAY)
 
     assert found.found is None
     assert "no configured provider of the kind openai" in found.reason

@@ -4,7 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.privacy.near_duplicates import near_duplicates, shingles, similarity
+from harness.domain.privacy.near_duplicates import (
+    find_near_duplicates,
+    jaccard_similarity,
+    shingles,
+)
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "d"]), min_size=1, max_size=12).map(" ".join)
 
@@ -19,16 +23,17 @@ def test_the_quick_way_finds_what_comparing_all_with_all_does(
     expected: set[str] = set()
     for id_, text in named.items():
         mine = shingles(text)
-        if any(similarity(mine, shingles(named[each])) >= threshold for each in kept):
+        if any(jaccard_similarity(mine, shingles(named[each])) >= threshold for each in kept):
             expected.add(id_)
         else:
             kept.append(id_)
 
-    found = near_duplicates(named, threshold=threshold)
+    found = find_near_duplicates(named, threshold=threshold)
 
     assert set(found) == expected
     assert all(
-        each in kept and similarity(shingles(named[id_]), shingles(named[each])) >= threshold
+        each in kept
+        and jaccard_similarity(shingles(named[id_]), shingles(named[each])) >= threshold
         for id_, each in found.items()
     )
 
@@ -38,4 +43,4 @@ def test_one_word_of_many_makes_a_near_duplicate_and_another_question_does_not()
     mail = " ".join(f"word{n}" for n in range(60))
     texts = {"first": mail, "again": f"{mail} thanks", "other": "where is my parcel"}
 
-    assert near_duplicates(texts, threshold=0.9) == {"again": "first"}
+    assert find_near_duplicates(texts, threshold=0.9) == {"again": "first"}

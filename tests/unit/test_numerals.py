@@ -6,7 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.formatting import figure, per_answer, readable
+from harness.domain.formatting import (
+    format_answer_price,
+    format_number,
+    without_scientific_notation,
+)
 
 
 @pytest.mark.parametrize(
@@ -22,18 +26,18 @@ from harness.domain.formatting import figure, per_answer, readable
     ],
 )
 def test_a_figure_has_three_digits_and_no_exponent(value: float, said: str) -> None:
-    assert figure(value) == said
+    assert format_number(value) == said
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 6))
 def test_no_figure_ever_has_an_exponent(value: float, digits: int) -> None:
-    assert "e" not in figure(value, digits).removeprefix("more than")
+    assert "e" not in format_number(value, digits).removeprefix("more than")
 
 
 def test_a_small_price_is_told_by_the_thousand_and_so_is_the_one_beside_it() -> None:
-    assert per_answer(1.11e-05, 2.21e-05) == "$0.0111 per 1,000 answers"
-    assert per_answer(0.25, 0.00001) == "$0.25"
-    assert per_answer(0.00001, 0.25) == "$0.00001"
+    assert format_answer_price(1.11e-05, 2.21e-05) == "$0.0111 per 1,000 answers"
+    assert format_answer_price(0.25, 0.00001) == "$0.25"
+    assert format_answer_price(0.00001, 0.25) == "$0.00001"
 
 
 def test_a_stored_sentence_is_read_without_exponents() -> None:
@@ -41,7 +45,7 @@ def test_a_stored_sentence_is_read_without_exponents() -> None:
         "The canary costs 2 × as much as the incumbent for an answer: $2.21e-05 against "
         "$1.11e-05; evidence of harm reached the rollback level (e = 1.23e+04)."
     )
-    assert readable(stored) == (
+    assert without_scientific_notation(stored) == (
         "The canary costs 2 × as much as the incumbent for an answer: $0.0221 against $0.0111 "
         "per 1,000 answers; evidence of harm reached the rollback level (e = 12,300)."
     )
@@ -49,15 +53,17 @@ def test_a_stored_sentence_is_read_without_exponents() -> None:
 
 def test_names_and_plain_numbers_of_a_sentence_stay_as_they_are() -> None:
     stored = "Model x1e-05y of 3f2e+1b4 costs $0.50 against $0.25, at 1.5 %."
-    assert readable(stored) == stored
+    assert without_scientific_notation(stored) == stored
 
 
 @given(st.text(max_size=60))
 def test_a_sentence_is_the_same_when_read_twice(sentence: str) -> None:
-    assert readable(readable(sentence)) == readable(sentence)
+    assert without_scientific_notation(
+        without_scientific_notation(sentence)
+    ) == without_scientific_notation(sentence)
 
 
 @given(st.floats(1e-300, 1e300), st.floats(1e-300, 1e300))
 def test_every_pair_of_prices_is_read_without_exponents(ours: float, theirs: float) -> None:
-    said = readable(f"it costs ${ours:.3g} against ${theirs:.3g}")
+    said = without_scientific_notation(f"it costs ${ours:.3g} against ${theirs:.3g}")
     assert not re.search(r"\de[+-]", said)

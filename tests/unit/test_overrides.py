@@ -11,13 +11,13 @@ from dashboard.views import routes as views
 from harness.config.routing import OverridesEntry
 from harness.control.hashable_form import to_hashable
 from harness.domain.errors import InputError, NotAllowed, NotFound
-from harness.domain.routing.data_classes import at_least_as_strict, may_see
+from harness.domain.routing.data_classes import is_at_least_as_strict, may_see
 from harness.domain.routing.overrides import (
-    SEEN_FIRST,
+    KIND_PRECEDENCE,
     RequestKind,
-    deciding_kind,
-    faults,
-    words_of,
+    choose_kind,
+    format_overrides,
+    override_errors,
 )
 from harness.domain.routing.table import RouteSettings
 from router.protocols.endpoints import ENDPOINTS
@@ -67,7 +67,7 @@ def test_the_declared_kind_decides_else_the_first_that_is_seen_and_has_an_overri
     seen_: set[RequestKind],
     decides: RequestKind | None,
 ) -> None:
-    assert deciding_kind(overrides, declared, seen_) is decides
+    assert choose_kind(overrides, declared, seen_) is decides
 
 
 @given(
@@ -80,18 +80,18 @@ def test_only_a_kind_that_was_declared_or_seen_decides_and_only_where_it_has_a_r
     declared: RequestKind | None,
     seen_: frozenset[RequestKind],
 ) -> None:
-    found = deciding_kind(overrides, declared, seen_)
+    found = choose_kind(overrides, declared, seen_)
     possible = ({declared} if declared else seen_ - {SUBAGENT}) & overrides.keys()
 
     assert (found in possible) if possible else found is None
     if found is not None:
         # What it is not asked for changes nothing.
         alone = {found: overrides[found]}
-        assert deciding_kind(alone, declared, seen_) is found
+        assert choose_kind(alone, declared, seen_) is found
 
 
 def test_every_kind_but_the_declared_one_can_be_seen() -> None:
-    assert set(SEEN_FIRST) == set(RequestKind) - {SUBAGENT}
+    assert set(KIND_PRECEDENCE) == set(RequestKind) - {SUBAGENT}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_what_a_request_is_seen_to_be(
 def test_who_may_see_the_stricter_class_may_see_the_other(
     classes: dict[str, frozenset[str]], own: str, than: str, provider: str
 ) -> None:
-    if at_least_as_strict(classes, own, than=than) and may_see(classes, own, provider):
+    if is_at_least_as_strict(classes, own, than=than) and may_see(classes, own, provider):
         assert may_see(classes, than, provider)
 
 
@@ -179,7 +179,7 @@ def test_a_class_is_as_strict_as_another_when_it_lets_nobody_else_in(
 ) -> None:
     classes = {"personal": frozenset({"local", "eu"}), "health": frozenset({"local"})}
 
-    assert at_least_as_strict(classes, own, than=than) is strict
+    assert is_at_least_as_strict(classes, own, than=than) is strict
 
 
 def test_what_is_wrong_with_an_override_is_said_with_its_kind() -> None:
@@ -187,7 +187,7 @@ def test_what_is_wrong_with_an_override_is_said_with_its_kind() -> None:
     classes = {"personal": frozenset({"local"})}
     overrides = {SUBAGENT: "chat", VISION: "photo", IMAGE: "photos", EMBEDDING: "safe"}
 
-    found = dict(faults("chat", overrides, carried, classes))
+    found = dict(override_errors("chat", overrides, carried, classes))
 
     assert {kind: type(error) for kind, error in found.items()} == {
         SUBAGENT: InputError,
@@ -207,7 +207,7 @@ def test_settings_with_and_without_overrides_are_read_back() -> None:
         VISION: "photo"
     }
     assert RouteSettings.from_json(plain) == RouteSettings()
-    assert words_of(some.overrides) == "vision=photo, embedding=vectors"
+    assert format_overrides(some.overrides) == "vision=photo, embedding=vectors"
     assert {some, RouteSettings()} == {RouteSettings(), some}
 
 

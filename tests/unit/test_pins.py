@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from harness.control.evals.proof_validity import list_pin_differences
-from harness.domain.evals.pins import ServedModel, ServedPin, Sighting, replaced_by
+from harness.domain.evals.pins import ServedModel, ServedPin, Sighting, find_replacement
 from harness.domain.evals.run import Claim, Sample, SuitePin, SuitePlan, SuiteRole
-from harness.gate.offline.pairs import pair_up
+from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.replay import verdict_bytes
-from harness.gate.offline.verdicts import recompute, verdict
+from harness.gate.offline.verdicts import decide_verdict, replay_verdict
 
 pytestmark = pytest.mark.req("F6")
 
@@ -41,30 +41,30 @@ def side(run: str, score: float, served: ServedModel, judge: str = "j-1") -> lis
 def test_a_newer_sighting_of_another_model_replaces_the_measured_one() -> None:
     both = [seen(A, NOW), seen(B, NOW + HOUR)]
 
-    assert replaced_by([A], both, ServedPin.MODEL) == both[1]
-    assert replaced_by([A], [seen(A, NOW), seen(B, NOW - HOUR)], ServedPin.MODEL) is None
-    assert replaced_by([A, B], both, ServedPin.MODEL) is None
-    assert replaced_by([A], both, ServedPin.NONE) is None
+    assert find_replacement([A], both, ServedPin.MODEL) == both[1]
+    assert find_replacement([A], [seen(A, NOW), seen(B, NOW - HOUR)], ServedPin.MODEL) is None
+    assert find_replacement([A, B], both, ServedPin.MODEL) is None
+    assert find_replacement([A], both, ServedPin.NONE) is None
 
 
 def test_a_model_that_comes_and_goes_after_the_decision_counts_too() -> None:
     both = [seen(A, NOW + 2 * HOUR), seen(B, NOW + HOUR)]
 
-    assert replaced_by([A], both, ServedPin.MODEL, decided_at=NOW) == both[1]
-    assert replaced_by([A], both, ServedPin.MODEL, decided_at=NOW + 2 * HOUR) is None
+    assert find_replacement([A], both, ServedPin.MODEL, decided_at=NOW) == both[1]
+    assert find_replacement([A], both, ServedPin.MODEL, decided_at=NOW + 2 * HOUR) is None
 
 
 def test_a_build_counts_only_where_it_is_pinned_and_told() -> None:
     other = [seen(ServedModel("m-1", "fp_2"), NOW)]
 
-    assert replaced_by([A], other, ServedPin.MODEL) is None
-    assert replaced_by([A], other, ServedPin.BUILD) == other[0]
-    assert replaced_by([A], [seen(ServedModel("m-1"), NOW)], ServedPin.BUILD) is None
+    assert find_replacement([A], other, ServedPin.MODEL) is None
+    assert find_replacement([A], other, ServedPin.BUILD) == other[0]
+    assert find_replacement([A], [seen(ServedModel("m-1"), NOW)], ServedPin.BUILD) is None
 
 
 def test_of_what_was_never_told_nothing_can_be_said() -> None:
-    assert replaced_by([ServedModel("")], [seen(B, NOW)], ServedPin.MODEL) is None
-    assert replaced_by([], [seen(B, NOW)], ServedPin.MODEL) is None
+    assert find_replacement([ServedModel("")], [seen(B, NOW)], ServedPin.MODEL) is None
+    assert find_replacement([], [seen(B, NOW)], ServedPin.MODEL) is None
 
 
 @pytest.mark.parametrize("whose", ["incumbent", "candidate", "judge"])
@@ -74,16 +74,16 @@ def test_two_models_in_one_run_are_no_one_measurement(whose: str) -> None:
     arm = theirs if whose == "candidate" else ours
     arm[20] = replace(arm[20], **changed)  # type: ignore[arg-type] # names of two fields
 
-    found = pair_up(PLAN, ours, theirs)
+    found = pair_samples(PLAN, ours, theirs)
 
     assert len(found.items) == 20
     assert f"two models answered as the {whose}" in found.blocked
-    free = pair_up(replace(PLAN, served_pin=ServedPin.NONE), ours, theirs)
+    free = pair_samples(replace(PLAN, served_pin=ServedPin.NONE), ours, theirs)
     assert (len(free.items), free.blocked) == (30, "")
 
 
 def test_arms_that_two_judges_scored_are_not_compared() -> None:
-    found = pair_up(PLAN, side("r1", 1.0, A, "j-1"), side("r2", 1.0, B, "j-2"))
+    found = pair_samples(PLAN, side("r1", 1.0, A, "j-1"), side("r2", 1.0, B, "j-2"))
 
     assert found.items == ()
     assert "two models answered as the judge: j-1" in found.blocked
@@ -92,7 +92,7 @@ def test_arms_that_two_judges_scored_are_not_compared() -> None:
 def test_what_was_served_is_part_of_the_verdict_and_of_its_id() -> None:
     def decided(served: ServedModel, plan: SuitePlan = PLAN) -> object:
         samples = {"s": (side("r1", 0.0, A), side("r2", 1.0, served))}
-        return verdict("chat", "t_1", "t_2", [plan], samples, NOW, 60.0)
+        return decide_verdict("chat", "t_1", "t_2", [plan], samples, NOW, 60.0)
 
     one, other = decided(B), decided(A)
 
@@ -100,7 +100,7 @@ def test_what_was_served_is_part_of_the_verdict_and_of_its_id() -> None:
     assert other is not None
     assert one.inputs["served"]["s"]["candidate"] == [["m-2", "fp_1"]]  # type: ignore[attr-defined]
     assert one.id != other.id  # type: ignore[attr-defined]
-    assert verdict_bytes(recompute(one)) == verdict_bytes(one)  # type: ignore[arg-type]
+    assert verdict_bytes(replay_verdict(one)) == verdict_bytes(one)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

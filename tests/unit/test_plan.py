@@ -7,23 +7,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.reliability.breaker import CLOSED, BreakerPolicy, WhenAllOpen, admit, settle
-from harness.domain.reliability.failures import CLIENTS_OWN, FailureClass
-from harness.domain.routing.capabilities import Capabilities, Needs, missing
-from harness.domain.routing.kill_switch import Force, ForceKind, Source, Switch, SwitchTarget
+from harness.domain.reliability.breaker import (
+    CLOSED_BREAKER,
+    BreakerPolicy,
+    WhenAllOpen,
+    admit,
+    settle,
+)
+from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
+from harness.domain.routing.capabilities import Capabilities, Needs, missing_capabilities
+from harness.domain.routing.kill_switch import (
+    Force,
+    ForceKind,
+    KillSwitch,
+    SwitchSource,
+    SwitchTarget,
+)
 from harness.domain.routing.plan import (
-    HEALTHY,
-    Because,
-    Failed,
-    Health,
-    LeftOut,
-    Link,
-    Plan,
+    AVAILABLE,
+    ChainLink,
+    Excluded,
+    ExclusionReason,
+    FailedAttempt,
+    PlanContext,
+    RoutePlan,
     RouteTargets,
-    Surroundings,
-    health_of,
+    TargetAvailability,
     next_target,
-    plan_for,
+    plan_request,
+    target_availability,
 )
 from harness.domain.routing.table import Arm, Stakes
 
@@ -31,14 +43,16 @@ F = FailureClass
 IDS = "abcdef"
 ids = st.sampled_from(IDS)
 TARGETS = {each: SwitchTarget(each, f"model-{each}", f"provider-{each}") for each in IDS}
-ROUTE = RouteTargets("r", "inc", "can", (Link("spare", capable=True), Link("cheap")))
+ROUTE = RouteTargets("r", "inc", "can", (ChainLink("spare", capable=True), ChainLink("cheap")))
 HIGH = replace(ROUTE, stakes=Stakes.HIGH)
-FAIL_FAST = Surroundings(when_all_open=WhenAllOpen.FAIL_FAST)
+FAIL_FAST = PlanContext(when_all_open=WhenAllOpen.FAIL_FAST)
 
 
-def switch(kind: ForceKind, name: str) -> Switch:
+def switch(kind: ForceKind, name: str) -> KillSwitch:
     at = datetime(2026, 3, 1, tzinfo=UTC)
-    return Switch("s-1", None, Force(kind, name), "outage", "ada", at, None, Source.CLI)
+    return KillSwitch(
+        "s-1", None, Force(kind, name), "outage", "ada", at, None, SwitchSource.CLI
+    )
 
 
 routes = st.builds(
@@ -46,7 +60,7 @@ routes = st.builds(
     name=st.just("r"),
     incumbent=ids,
     canary=st.none() | ids,
-    chain=st.lists(st.builds(Link, ids, st.booleans()), max_size=5).map(tuple),
+    chain=st.lists(st.builds(ChainLink, ids, st.booleans()), max_size=5).map(tuple),
     stakes=st.sampled_from(Stakes),
 )
 needs = st.builds(
@@ -68,9 +82,11 @@ capabilities = st.dictionaries(
 )
 waits = st.just(0.0) | st.floats(0.1, 900)
 surroundings = st.builds(
-    Surroundings,
+    PlanContext,
     capabilities=capabilities,
-    health=st.dictionaries(ids, st.builds(Health, waits, st.none() | st.floats(0, 9))),
+    health=st.dictionaries(
+        ids, st.builds(TargetAvailability, waits, st.none() | st.floats(0, 9))
+    ),
     targets=st.just(TARGETS),
     switches=st.lists(
         st.builds(
@@ -85,10 +101,10 @@ surroundings = st.builds(
 
 @pytest.mark.req("A4", "B3")
 def test_the_order_is_the_arms_target_the_incumbent_the_chain() -> None:
-    around = Surroundings()
+    around = PlanContext()
 
     def planned(arm: Arm, warm: str | None = None) -> tuple[str, ...]:
-        return plan_for(ROUTE, arm, Needs(), around, warm).targets
+        return plan_request(ROUTE, arm, Needs(), around, warm).targets
 
     assert planned(Arm.INCUMBENT) == ("inc", "spare", "cheap")
     assert planned(Arm.CANARY) == ("can", "inc", "spare", "cheap")
@@ -98,9 +114,9 @@ def test_the_order_is_the_arms_target_the_incumbent_the_chain() -> None:
 
 @given(routes, st.sampled_from(Arm), needs, surroundings, st.none() | ids)
 def test_every_target_is_in_the_plan_or_left_out_with_a_reason_and_never_twice(
-    route: RouteTargets, arm: Arm, need: Needs, around: Surroundings, warm: str | None
+    route: RouteTargets, arm: Arm, need: Needs, around: PlanContext, warm: str | None
 ) -> None:
-    plan = plan_for(route, arm, need, around, warm)
+    plan = plan_request(route, arm, need, around, warm)
 
     out = [each.target for each in plan.left_out]
     own = warm or (route.canary if arm is Arm.CANARY else None)
@@ -109,23 +125,24 @@ def test_every_target_is_in_the_plan_or_left_out_with_a_reason_and_never_twice(
     assert {*plan.targets, *out} == every
     assert all(each.reason for each in plan.left_out)
     assert all(
-        (each.retry_in_s > 0) is (each.because is Because.OPEN) for each in plan.left_out
+        (each.retry_in_s > 0) is (each.because is ExclusionReason.OPEN)
+        for each in plan.left_out
     )
     assert plan.guest == own
 
 
 @given(routes, st.sampled_from(Arm), needs, surroundings)
 def test_a_target_of_a_plan_can_do_it_and_may_do_it(
-    route: RouteTargets, arm: Arm, need: Needs, around: Surroundings
+    route: RouteTargets, arm: Arm, need: Needs, around: PlanContext
 ) -> None:
-    plan = plan_for(route, arm, need, around)
+    plan = plan_request(route, arm, need, around)
 
     own = {route.incumbent} | ({route.canary} if arm is Arm.CANARY else set())
     capable = own | {each.target for each in route.chain if each.capable}
     for target in plan.targets:
-        assert not missing(need, around.capabilities.get(target, Capabilities()))
+        assert not missing_capabilities(need, around.capabilities.get(target, Capabilities()))
         assert route.stakes is Stakes.LOW or target in capable
-        healthy = around.health.get(target, HEALTHY).retry_in_s == 0
+        healthy = around.health.get(target, AVAILABLE).retry_in_s == 0
         assert healthy is not plan.last_resort
         assert target not in around.keyless
         if plan.forced is not None and plan.forced.in_effect:
@@ -134,13 +151,13 @@ def test_a_target_of_a_plan_can_do_it_and_may_do_it(
 
 @given(routes, st.sampled_from(Arm), needs, surroundings)
 def test_a_plan_is_empty_only_for_reasons_that_it_names(
-    route: RouteTargets, arm: Arm, need: Needs, around: Surroundings
+    route: RouteTargets, arm: Arm, need: Needs, around: PlanContext
 ) -> None:
-    plan = plan_for(route, arm, need, around)
+    plan = plan_request(route, arm, need, around)
 
     reasons = {each.because for each in plan.left_out}
-    assert plan.all_open is (not plan.targets and Because.OPEN in reasons)
-    assert plan.held_by_stakes is (not plan.targets and Because.STAKES in reasons)
+    assert plan.all_open is (not plan.targets and ExclusionReason.OPEN in reasons)
+    assert plan.held_by_stakes is (not plan.targets and ExclusionReason.STAKES in reasons)
     assert (plan.retry_after_s is not None) is plan.all_open
     if around.when_all_open is WhenAllOpen.TRY:
         assert not plan.all_open
@@ -151,11 +168,11 @@ def test_a_plan_is_empty_only_for_reasons_that_it_names(
 
 @given(routes, st.sampled_from(Arm), needs, surroundings, ids)
 def test_making_a_target_healthier_never_takes_it_away(
-    route: RouteTargets, arm: Arm, need: Needs, around: Surroundings, target: str
+    route: RouteTargets, arm: Arm, need: Needs, around: PlanContext, target: str
 ) -> None:
-    before = plan_for(route, arm, need, around)
-    around = replace(around, health={**around.health, target: HEALTHY})
-    after = plan_for(route, arm, need, around)
+    before = plan_request(route, arm, need, around)
+    around = replace(around, health={**around.health, target: AVAILABLE})
+    after = plan_request(route, arm, need, around)
 
     assert target not in before.targets or target in after.targets
 
@@ -166,30 +183,34 @@ def test_nothing_brings_in_who_may_not_see_the_data(
     route: RouteTargets,
     arm: Arm,
     need: Needs,
-    around: Surroundings,
+    around: PlanContext,
     barred: frozenset[str],
     warm: str | None,
 ) -> None:
-    plan = plan_for(route, arm, need, replace(around, barred=barred), warm)
+    plan = plan_request(route, arm, need, replace(around, barred=barred), warm)
 
     assert not barred & set(plan.targets)
-    assert {e.target for e in plan.left_out if e.because is Because.DATA_CLASS} <= barred
+    assert {
+        e.target for e in plan.left_out if e.because is ExclusionReason.DATA_CLASS
+    } <= barred
     assert plan.targets or not plan.unable or not barred & {e.target for e in plan.left_out}
 
 
 @pytest.mark.req("A4")
 def test_high_stakes_fall_only_to_capable_targets_and_then_fail_loudly() -> None:
-    around = replace(FAIL_FAST, health={"inc": Health(30.2), "spare": Health(12.0)})
-    plan = plan_for(HIGH, Arm.INCUMBENT, Needs(), around)
+    around = replace(
+        FAIL_FAST, health={"inc": TargetAvailability(30.2), "spare": TargetAvailability(12.0)}
+    )
+    plan = plan_request(HIGH, Arm.INCUMBENT, Needs(), around)
 
     assert plan.targets == ()
     assert plan.held_by_stakes
     assert plan.all_open
     assert plan.retry_after_s == 12
     assert [each.because for each in plan.left_out] == [
-        Because.OPEN,
-        Because.OPEN,
-        Because.STAKES,
+        ExclusionReason.OPEN,
+        ExclusionReason.OPEN,
+        ExclusionReason.STAKES,
     ]
     assert "31 s" in plan.left_out[0].reason
     assert "capable" in plan.left_out[2].reason
@@ -197,8 +218,10 @@ def test_high_stakes_fall_only_to_capable_targets_and_then_fail_loudly() -> None
 
 @pytest.mark.req("A4")
 def test_low_stakes_fall_the_whole_chain() -> None:
-    around = replace(FAIL_FAST, health={"inc": Health(30.0), "spare": Health(12.0)})
-    plan = plan_for(ROUTE, Arm.INCUMBENT, Needs(), around)
+    around = replace(
+        FAIL_FAST, health={"inc": TargetAvailability(30.0), "spare": TargetAvailability(12.0)}
+    )
+    plan = plan_request(ROUTE, Arm.INCUMBENT, Needs(), around)
 
     assert plan.targets == ("cheap",)
     assert plan.retry_after_s is None
@@ -207,38 +230,43 @@ def test_low_stakes_fall_the_whole_chain() -> None:
 
 
 def test_the_arms_are_never_beneath_the_stakes_but_a_canary_in_the_chain_may_be() -> None:
-    route = RouteTargets("r", "inc", "can", (Link("can"), Link("inc")), Stakes.HIGH)
+    route = RouteTargets("r", "inc", "can", (ChainLink("can"), ChainLink("inc")), Stakes.HIGH)
 
-    assert plan_for(route, Arm.CANARY, Needs(), Surroundings()).targets == ("can", "inc")
-    assert plan_for(route, Arm.INCUMBENT, Needs(), Surroundings()).targets == ("inc",)
+    assert plan_request(route, Arm.CANARY, Needs(), PlanContext()).targets == ("can", "inc")
+    assert plan_request(route, Arm.INCUMBENT, Needs(), PlanContext()).targets == ("inc",)
     assert (
-        "cheap" not in plan_for(HIGH, Arm.INCUMBENT, Needs(), Surroundings(), "cheap").targets
+        "cheap"
+        not in plan_request(HIGH, Arm.INCUMBENT, Needs(), PlanContext(), "cheap").targets
     )
 
 
 @pytest.mark.req("A6")
 def test_when_all_are_open_the_least_recently_failed_one_is_tried() -> None:
-    health = {"inc": Health(5.0, 30.0), "spare": Health(9.0, 10.0), "cheap": Health(1.0, 20.0)}
-    plan = plan_for(ROUTE, Arm.INCUMBENT, Needs(), Surroundings(health=health))
+    health = {
+        "inc": TargetAvailability(5.0, 30.0),
+        "spare": TargetAvailability(9.0, 10.0),
+        "cheap": TargetAvailability(1.0, 20.0),
+    }
+    plan = plan_request(ROUTE, Arm.INCUMBENT, Needs(), PlanContext(health=health))
 
     assert plan.targets == ("spare",)
     assert plan.last_resort
     assert {each.target for each in plan.left_out} == {"inc", "cheap"}
-    never = {**health, "cheap": Health(1.0)}
-    tried = plan_for(ROUTE, Arm.INCUMBENT, Needs(), Surroundings(health=never)).targets
+    never = {**health, "cheap": TargetAvailability(1.0)}
+    tried = plan_request(ROUTE, Arm.INCUMBENT, Needs(), PlanContext(health=never)).targets
     assert tried == ("cheap",)
 
 
 def test_a_last_resort_is_never_beneath_the_stakes_or_unable() -> None:
-    health = {"inc": Health(5.0, 30.0), "cheap": Health(1.0, 20.0)}
-    around = Surroundings({"spare": Capabilities(vision=False)}, health)
+    health = {"inc": TargetAvailability(5.0, 30.0), "cheap": TargetAvailability(1.0, 20.0)}
+    around = PlanContext({"spare": Capabilities(vision=False)}, health)
 
-    assert plan_for(HIGH, Arm.INCUMBENT, Needs(vision=True), around).targets == ("inc",)
+    assert plan_request(HIGH, Arm.INCUMBENT, Needs(vision=True), around).targets == ("inc",)
 
 
 def test_a_plan_is_a_503_only_when_time_would_help() -> None:
     blind = dict.fromkeys(("inc", "spare", "cheap"), Capabilities(vision=False))
-    plan = plan_for(ROUTE, Arm.INCUMBENT, Needs(vision=True), Surroundings(blind))
+    plan = plan_request(ROUTE, Arm.INCUMBENT, Needs(vision=True), PlanContext(blind))
 
     assert plan.targets == ()
     assert not plan.all_open
@@ -248,21 +276,23 @@ def test_a_plan_is_a_503_only_when_time_would_help() -> None:
 
 def test_a_wait_of_less_than_a_second_is_told_as_one() -> None:
     route = RouteTargets("r", "inc")
-    around = replace(FAIL_FAST, health={"inc": Health(0.01)})
+    around = replace(FAIL_FAST, health={"inc": TargetAvailability(0.01)})
 
-    assert plan_for(route, Arm.INCUMBENT, Needs(), around).retry_after_s == 1
+    assert plan_request(route, Arm.INCUMBENT, Needs(), around).retry_after_s == 1
 
 
 @pytest.mark.req("A6")
 def test_the_health_of_a_target_is_its_breakers_or_the_pause_it_asked_for() -> None:
     policy = BreakerPolicy(trickle_s=900.0)
-    _, ticket = admit(CLOSED, 0.0, policy)
+    _, ticket = admit(CLOSED_BREAKER, 0.0, policy)
     assert ticket is not None
-    opened = settle(CLOSED, ticket, F.QUOTA, 3.0, policy)
+    opened = settle(CLOSED_BREAKER, ticket, F.QUOTA, 3.0, policy)
 
-    assert health_of(CLOSED, 5.0, policy) == HEALTHY
-    assert health_of(opened, 23.0, policy) == Health(100.0, 3.0)
-    assert health_of(opened, 23.0, policy, pause_s=130.0) == Health(130.0, 3.0, 130.0)
+    assert target_availability(CLOSED_BREAKER, 5.0, policy) == AVAILABLE
+    assert target_availability(opened, 23.0, policy) == TargetAvailability(100.0, 3.0)
+    assert target_availability(opened, 23.0, policy, pause_s=130.0) == TargetAvailability(
+        130.0, 3.0, 130.0
+    )
 
 
 @pytest.mark.req("B11")
@@ -274,9 +304,9 @@ def test_a_switch_leaves_only_what_it_forces() -> None:
         "can": SwitchTarget("can", "c/c", "c"),
     }
 
-    def planned(route: RouteTargets, arm: Arm, kind: ForceKind, name: str) -> Plan:
-        around = Surroundings(targets=targets, switches=[switch(kind, name)])
-        return plan_for(route, arm, Needs(), around)
+    def planned(route: RouteTargets, arm: Arm, kind: ForceKind, name: str) -> RoutePlan:
+        around = PlanContext(targets=targets, switches=[switch(kind, name)])
+        return plan_request(route, arm, Needs(), around)
 
     provider, target = ForceKind.PROVIDER, ForceKind.TARGET
     assert planned(ROUTE, Arm.CANARY, provider, "b").targets == ("spare", "cheap")
@@ -285,20 +315,20 @@ def test_a_switch_leaves_only_what_it_forces() -> None:
     assert planned(ROUTE, Arm.INCUMBENT, target, "b/y").targets == ("spare",)
     left_out = planned(ROUTE, Arm.CANARY, provider, "b").guest_left_out
     assert left_out is not None
-    assert left_out.because is Because.SWITCH
+    assert left_out.because is ExclusionReason.SWITCH
 
 
 @pytest.mark.req("B11", "A7")
 def test_a_switch_never_brings_a_target_in_or_takes_the_last_one_away() -> None:
     targets = {each: SwitchTarget(each, each, "a") for each in ("inc", "can", "spare", "cheap")}
-    without = plan_for(HIGH, Arm.INCUMBENT, Needs(), Surroundings())
+    without = plan_request(HIGH, Arm.INCUMBENT, Needs(), PlanContext())
     for kind, name in (
         (ForceKind.PROVIDER, "elsewhere"),
         (ForceKind.TARGET, "can"),  # has evidence for its canary, not for all traffic
         (ForceKind.TARGET, "cheap"),  # beneath the stakes
     ):
-        around = Surroundings(targets=targets, switches=[switch(kind, name)])
-        plan = plan_for(HIGH, Arm.INCUMBENT, Needs(), around)
+        around = PlanContext(targets=targets, switches=[switch(kind, name)])
+        plan = plan_request(HIGH, Arm.INCUMBENT, Needs(), around)
         assert plan.targets == without.targets
         assert plan.left_out == without.left_out
         assert plan.forced is not None
@@ -307,38 +337,40 @@ def test_a_switch_never_brings_a_target_in_or_takes_the_last_one_away() -> None:
 
 
 def test_a_guest_that_is_left_out_is_told() -> None:
-    around = Surroundings(health={"can": Health(7.0)})
-    plan = plan_for(ROUTE, Arm.CANARY, Needs(), around)
+    around = PlanContext(health={"can": TargetAvailability(7.0)})
+    plan = plan_request(ROUTE, Arm.CANARY, Needs(), around)
 
     assert plan.targets == ("inc", "spare", "cheap")
-    assert plan.guest_left_out == LeftOut("can", Because.OPEN, plan.left_out[0].reason, 7.0)
-    assert plan_for(ROUTE, Arm.INCUMBENT, Needs(), around).guest_left_out is None
+    assert plan.guest_left_out == Excluded(
+        "can", ExclusionReason.OPEN, plan.left_out[0].reason, 7.0
+    )
+    assert plan_request(ROUTE, Arm.INCUMBENT, Needs(), around).guest_left_out is None
 
 
 @pytest.mark.req("B7")
 def test_tool_calls_are_serialized_for_the_plans_targets_alone() -> None:
     serial = {"cheap": Capabilities(parallel_tools=False)}
-    around = Surroundings(serial)
+    around = PlanContext(serial)
 
-    assert plan_for(ROUTE, Arm.INCUMBENT, Needs(tools=True), around).serialize_tools
-    assert not plan_for(HIGH, Arm.INCUMBENT, Needs(tools=True), around).serialize_tools
-    asked = plan_for(ROUTE, Arm.INCUMBENT, Needs(tools=True, parallel_tools=True), around)
+    assert plan_request(ROUTE, Arm.INCUMBENT, Needs(tools=True), around).serialize_tools
+    assert not plan_request(HIGH, Arm.INCUMBENT, Needs(tools=True), around).serialize_tools
+    asked = plan_request(ROUTE, Arm.INCUMBENT, Needs(tools=True, parallel_tools=True), around)
     assert asked.targets == ("inc", "spare")
     assert not asked.serialize_tools
 
 
-CANARY_PLAN = Plan("inc", "can", ("can", "inc", "spare", "cheap"), ())
-INCUMBENT_PLAN = Plan("inc", None, ("inc", "spare", "cheap"), ())
+CANARY_PLAN = RoutePlan("inc", "can", ("can", "inc", "spare", "cheap"), ())
+INCUMBENT_PLAN = RoutePlan("inc", None, ("inc", "spare", "cheap"), ())
 
 
-def following(plan: Plan, *failures: tuple[str, F], fallback: bool = False) -> str | None:
+def following(plan: RoutePlan, *failures: tuple[str, F], fallback: bool = False) -> str | None:
     windows = {
         "can": Capabilities(context_window=9),
         "inc": Capabilities(context_window=8),
         "spare": Capabilities(context_window=4),
         "cheap": Capabilities(context_window=16),
     }
-    history = [Failed(*each) for each in failures]
+    history = [FailedAttempt(*each) for each in failures]
     return next_target(plan, history, windows, policy_fallback=fallback)
 
 
@@ -362,7 +394,7 @@ def test_a_policy_refusal_falls_where_the_route_says_so() -> None:
 
 
 @pytest.mark.req("A5", "F4")
-@pytest.mark.parametrize("failure", sorted(CLIENTS_OWN))
+@pytest.mark.parametrize("failure", sorted(CLIENT_FAILURES))
 def test_what_a_guest_rejects_is_asked_once_of_the_incumbent_and_of_nobody_else(
     failure: F,
 ) -> None:
@@ -378,7 +410,7 @@ def test_after_a_full_window_only_larger_ones_are_asked_whatever_failed_since() 
 
     assert following(plan, ("inc", F.CONTEXT_WINDOW), ("cheap", F.SERVER)) is None
     assert following(plan, ("inc", F.SERVER), ("cheap", F.SERVER)) == "spare"
-    assert next_target(plan, [Failed("inc", F.CONTEXT_WINDOW)], {}) is None
+    assert next_target(plan, [FailedAttempt("inc", F.CONTEXT_WINDOW)], {}) is None
 
 
 def test_a_guests_full_window_does_not_bind_the_incumbents_chain() -> None:
@@ -394,10 +426,12 @@ def test_falling_always_goes_down_the_plan_and_ends(
 ) -> None:
     targets = tuple(data.draw(st.lists(ids, min_size=1, unique=True)))
     guest = data.draw(st.sampled_from([None, targets[0]]))
-    plan = Plan(targets[min(1, len(targets) - 1)] if guest else targets[0], guest, targets, ())
+    plan = RoutePlan(
+        targets[min(1, len(targets) - 1)] if guest else targets[0], guest, targets, ()
+    )
     history, target = [], plan.targets[0]
     while True:
-        history.append(Failed(target, data.draw(st.sampled_from(F))))
+        history.append(FailedAttempt(target, data.draw(st.sampled_from(F))))
         following_one = next_target(plan, history, known, policy_fallback=fallback)
         if following_one is None:
             return

@@ -10,30 +10,42 @@ from hypothesis import strategies as st
 
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.evals.pins import ServedPin
-from harness.domain.evals.run import Claim, Primaries
+from harness.domain.evals.run import Claim, PrimaryCombination
 from harness.domain.proposals.policy import (
     DEFAULT_STEPS,
+    AlphaSpending,
     CanaryJudge,
     CanaryPolicy,
+    CanaryStep,
+    ExposureUnit,
     GatePolicy,
     PeakHours,
     Policy,
-    Promotion,
-    ShadowFirst,
-    Spend,
-    Step,
-    Unit,
+    PromotionMode,
+    ShadowStagePolicy,
 )
-from harness.domain.proposals.policy_strictness import PARTS, RULES, stricter_or_equal
+from harness.domain.proposals.policy_strictness import (
+    FIELD_RULES,
+    NESTED_FIELDS,
+    find_widened_fields,
+)
 
 pytestmark = pytest.mark.req("A7", "F2")
 
-COMPARED = (Policy, GatePolicy, CanaryPolicy, Step, PeakHours, ShadowFirst, Guardrails)
+COMPARED = (
+    Policy,
+    GatePolicy,
+    CanaryPolicy,
+    CanaryStep,
+    PeakHours,
+    ShadowStagePolicy,
+    Guardrails,
+)
 LEVELS = st.sampled_from([0.01, 0.05, 0.2])
 COUNTS = st.sampled_from([1, 2, 300])
 LIMITS = st.none() | COUNTS
 RATIOS = st.sampled_from([False, 1.0, 1.5])
-SHADOW = ShadowFirst(100, 50, 1.0)
+SHADOW = ShadowStagePolicy(100, 50, 1.0)
 JUDGE = CanaryJudge("sim/judge", "right", 1.0)
 
 GATES = st.builds(
@@ -48,16 +60,18 @@ GATES = st.builds(
     max_cost_usd=LIMITS,
     max_tokens=LIMITS,
     run_max_age_s=COUNTS,
-    spend=st.sampled_from(Spend),
+    spend=st.sampled_from(AlphaSpending),
     served_pin=st.sampled_from(ServedPin),
     min_saving=LEVELS,
-    primaries=st.sampled_from(Primaries),
+    primaries=st.sampled_from(PrimaryCombination),
     claims=st.sampled_from([(), (Claim.SUPERIOR,), tuple(Claim)]),
     margin_max=st.none() | LEVELS,
     alpha_budget=st.none() | LEVELS,
 )
 STEPS = st.lists(
-    st.builds(Step, st.sampled_from([100, 500]), COUNTS, st.booleans(), COUNTS, COUNTS, COUNTS),
+    st.builds(
+        CanaryStep, st.sampled_from([100, 500]), COUNTS, st.booleans(), COUNTS, COUNTS, COUNTS
+    ),
     min_size=1,
     max_size=2,
 ).map(tuple)
@@ -67,16 +81,16 @@ CANARIES = st.builds(
     alpha=LEVELS,
     rho=LEVELS,
     certificate=COUNTS,
-    unit=st.sampled_from(Unit),
+    unit=st.sampled_from(ExposureUnit),
     guardrails=st.builds(Guardrails, latency=RATIOS, refusals=RATIOS),
     bake_s=COUNTS,
-    shadow=st.none() | st.builds(ShadowFirst, COUNTS, COUNTS, LEVELS),
+    shadow=st.none() | st.builds(ShadowStagePolicy, COUNTS, COUNTS, LEVELS),
     judge=st.none() | st.just(JUDGE),
 )
 POLICIES = st.builds(
     Policy,
     name=st.sampled_from(["default", "lax"]),
-    promotion=st.sampled_from(Promotion),
+    promotion=st.sampled_from(PromotionMode),
     approval_ttl_s=COUNTS,
     self_approval=st.booleans(),
     gate=GATES,
@@ -113,15 +127,15 @@ def unchosen(policy: Policy) -> Policy:
 
 @given(POLICIES)
 def test_a_policy_is_as_strict_as_itself(policy: Policy) -> None:
-    assert stricter_or_equal(policy, policy) == []
+    assert find_widened_fields(policy, policy) == []
 
 
 @given(neighbours(), POLICIES)
 def test_as_strict_as_is_transitive(pair: tuple[Policy, Policy], third: Policy) -> None:
     first, second = pair
     for last in (third, replace(second, gate=replace(second.gate, alpha=0.001)), first):
-        if not stricter_or_equal(first, second) and not stricter_or_equal(second, last):
-            assert stricter_or_equal(first, last) == []
+        if not find_widened_fields(first, second) and not find_widened_fields(second, last):
+            assert find_widened_fields(first, last) == []
 
 
 @given(neighbours())
@@ -129,14 +143,14 @@ def test_two_that_are_as_strict_as_each_other_differ_in_choices_alone(
     pair: tuple[Policy, Policy],
 ) -> None:
     one, other = pair
-    if not stricter_or_equal(one, other) and not stricter_or_equal(other, one):
+    if not find_widened_fields(one, other) and not find_widened_fields(other, one):
         assert unchosen(one) == unchosen(other)
 
 
 @pytest.mark.parametrize("kind", COMPARED)
 def test_every_field_of_a_policy_has_a_rule(kind: type[Any]) -> None:
     names = {each.name for each in fields(kind)}
-    assert names - PARTS == set(RULES[kind])
+    assert names - NESTED_FIELDS == set(FIELD_RULES[kind])
 
 
 def test_every_part_of_a_policy_is_compared() -> None:
@@ -144,11 +158,11 @@ def test_every_part_of_a_policy_is_compared() -> None:
     whole = Policy(canary=CanaryPolicy(shadow=SHADOW, judge=JUDGE))
     parts: list[Any] = [whole]
     for part in parts:
-        assert type(part) in RULES
+        assert type(part) in FIELD_RULES
         for each in fields(part):
             value = getattr(part, each.name)
             inner = [value] if is_dataclass(value) else value if type(value) is tuple else []
-            parts += [one for one in inner if is_dataclass(one) and each.name in PARTS]
+            parts += [one for one in inner if is_dataclass(one) and each.name in NESTED_FIELDS]
     assert {type(part) for part in parts} == set(COMPARED)
 
 
@@ -170,21 +184,21 @@ def policy(**changes: Any) -> Callable[[Policy], Policy]:
 
 
 STRICT = Policy(
-    promotion=Promotion.APPROVED,
+    promotion=PromotionMode.APPROVED,
     gate=GatePolicy(
         claims=(Claim.SUPERIOR,),
         alpha_budget=0.1,
         n_max=400,
         max_cost_usd=5.0,
         max_tokens=10_000,
-        spend=Spend.HARMONIC,
+        spend=AlphaSpending.HARMONIC,
         served_pin=ServedPin.BUILD,
         epochs=2,
     ),
     canary=CanaryPolicy(shadow=SHADOW, judge=JUDGE, guardrails=Guardrails(judge=1.25)),
 )
 LOOSER = {
-    "promotion": policy(promotion=Promotion.AUTOMATIC),
+    "promotion": policy(promotion=PromotionMode.AUTOMATIC),
     "approval_ttl_s": policy(approval_ttl_s=1e9),
     "self_approval": policy(self_approval=True),
     "gate.claim": gate(claim=Claim.NON_INFERIOR),
@@ -201,12 +215,12 @@ LOOSER = {
     "gate.max_cost_usd": gate(max_cost_usd=None),
     "gate.max_tokens": gate(max_tokens=None),
     "gate.run_max_age_s": gate(run_max_age_s=1e9),
-    "gate.spend": gate(spend=Spend.NONE),
+    "gate.spend": gate(spend=AlphaSpending.NONE),
     "gate.served_pin": gate(served_pin=ServedPin.NONE),
     "gate.min_saving": gate(min_saving=0.001),
     "gate.cost_ceiling": gate(cost_ceiling=100.0),
-    "gate.primaries": gate(primaries=Primaries.ANY),
-    "canary.steps": canary(steps=(Step(100, 1),)),
+    "gate.primaries": gate(primaries=PrimaryCombination.ANY),
+    "canary.steps": canary(steps=(CanaryStep(100, 1),)),
     "canary.steps.1.weight_bps": step(weight_bps=499),
     "canary.steps.1.min_exposures": step(min_exposures=0),
     "canary.steps.1.deadline_s": step(deadline_s=1e9),
@@ -219,7 +233,7 @@ LOOSER = {
     "canary.p0": canary(p0=0.5),
     "canary.certificate": canary(certificate=2.0),
     "canary.block_size": canary(block_size=10),
-    "canary.unit": canary(unit=Unit.REQUEST),
+    "canary.unit": canary(unit=ExposureUnit.REQUEST),
     "canary.session_requests": canary(session_requests=1),
     "canary.session_s": canary(session_s=1.0),
     "canary.missing_s": canary(missing_s=1.0),
@@ -237,7 +251,7 @@ LOOSER = {
 
 @pytest.mark.parametrize("field", LOOSER)
 def test_a_single_field_that_is_loosened_is_named(field: str) -> None:
-    widened = stricter_or_equal(STRICT, LOOSER[field](STRICT))
+    widened = find_widened_fields(STRICT, LOOSER[field](STRICT))
 
     assert [each.field for each in widened] == [field]
 
@@ -246,10 +260,10 @@ def test_a_choice_within_the_bounds_is_free() -> None:
     route = Policy(gate=GatePolicy(margin=0.02, margin_max=0.05, claims=(Claim.NON_INFERIOR,)))
 
     for claim, margin in ((Claim.SUPERIOR, 0.02), (Claim.NON_INFERIOR, 0.05)):
-        assert stricter_or_equal(route, gate(claim=claim, margin=margin)(route)) == []
-    (widened,) = stricter_or_equal(route, gate(claim=Claim.CHEAPER)(route))
+        assert find_widened_fields(route, gate(claim=claim, margin=margin)(route)) == []
+    (widened,) = find_widened_fields(route, gate(claim=Claim.CHEAPER)(route))
     assert widened.field == "gate.claim"
 
 
 def test_a_shadow_that_the_route_does_not_ask_for_is_stricter() -> None:
-    assert stricter_or_equal(Policy(), canary(shadow=SHADOW)(Policy())) == []
+    assert find_widened_fields(Policy(), canary(shadow=SHADOW)(Policy())) == []

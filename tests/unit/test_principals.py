@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
 from harness.domain.operations.access import ApiKey, Role
-from harness.domain.operations.principals import check_name, creators, folded
+from harness.domain.operations.principals import check_principal_name, fold_name, key_creators
 
 KEY = ApiKey("k", "n", "h", "h", Role.ADMIN, frozenset(), datetime(2026, 1, 1, tzinfo=UTC))
 
@@ -17,14 +17,14 @@ KEY = ApiKey("k", "n", "h", "h", Role.ADMIN, frozenset(), datetime(2026, 1, 1, t
 @pytest.mark.req("F5")
 @pytest.mark.parametrize("other", ["ops", "Ops", "OPS", "Ｏｐｓ", "ops ", " ops", "\u2003ops"])
 def test_spelling_case_width_and_spaces_make_no_other_name(other: str) -> None:
-    assert folded(other) == "ops"
-    assert folded(f"night  {other}") == folded("Night ops")
+    assert fold_name(other) == "ops"
+    assert fold_name(f"night  {other}") == fold_name("Night ops")
 
 
 @given(st.text())
 def test_folding_again_changes_nothing(text: str) -> None:
-    assert folded(folded(text)) == folded(text)
-    assert folded(text.upper()) in (folded(text), folded(text.upper()))
+    assert fold_name(fold_name(text)) == fold_name(text)
+    assert fold_name(text.upper()) in (fold_name(text), fold_name(text.upper()))
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ def test_folding_again_changes_nothing(text: str) -> None:
 )
 def test_a_name_that_could_pass_for_another_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="name"):
-        check_name(name)
+        check_principal_name(name)
 
 
 @pytest.mark.parametrize("name", ["Ops", "Zoë Ångström", "Оля", "研究 team", "ci-bot 2"])
 def test_names_of_people_are_taken_as_they_are(name: str) -> None:
-    assert check_name(f" {name} ") == name
+    assert check_principal_name(f" {name} ") == name
 
 
 def test_the_chain_of_creation_goes_back_to_its_first_key() -> None:
@@ -57,8 +57,8 @@ def test_the_chain_of_creation_goes_back_to_its_first_key() -> None:
     second = replace(KEY, id="k2", created_by="zoe", created_with="k1")
     third = replace(KEY, id="k3", created_by="kim", created_with="k2")
     keys = {each.id: each for each in (first, second, third)}
-    assert creators("k3", keys) == {"kim", "zoe", "ann"}
-    assert creators("k1", keys) == {"ann"}
-    assert creators("unknown", keys) == frozenset()
+    assert key_creators("k3", keys) == {"kim", "zoe", "ann"}
+    assert key_creators("k1", keys) == {"ann"}
+    assert key_creators("unknown", keys) == frozenset()
     circle = {**keys, "k1": replace(first, created_with="k3")}
-    assert creators("k3", circle) == {"kim", "zoe", "ann"}
+    assert key_creators("k3", circle) == {"kim", "zoe", "ann"}

@@ -5,14 +5,14 @@ import json
 import pytest
 
 from harness.domain.providers.probe import (
-    FindingStatus,
-    Heard,
-    Subject,
-    findings,
-    is_content,
-    list_path,
-    listed_models,
-    streamed_question,
+    ProbeReply,
+    ProbeStatus,
+    ProbeSubject,
+    is_content_line,
+    models_path,
+    parse_model_list,
+    probe_findings,
+    streamed_probe_request,
 )
 from harness.domain.routing.target import Provider, Target
 
@@ -20,63 +20,123 @@ pytestmark = pytest.mark.req("D5")
 UP = Provider("up", "openai", "http://up.test/v1")
 TARGET = Target("up", "m")
 LISTED = json.dumps({"data": [{"id": "m"}]}).encode()
-MODELS = Heard(200, 0.05, LISTED, skew_s=0.4)
-ANSWER = Heard(200, 0.1, first_s=0.25, skew_s=0.4)
-OK, WARN, FAIL, UNKNOWN = FindingStatus
+MODELS = ProbeReply(200, 0.05, LISTED, skew_s=0.4)
+ANSWER = ProbeReply(200, 0.1, first_s=0.25, skew_s=0.4)
+OK, WARN, FAIL, UNKNOWN = ProbeStatus
 
 
 @pytest.mark.parametrize(
     ("models", "chat", "subject", "status", "step"),
     [
-        (MODELS, ANSWER, Subject.KEY, OK, ""),
-        (MODELS, ANSWER, Subject.MODEL, OK, ""),
-        (MODELS, ANSWER, Subject.FIRST_TOKEN, OK, ""),
-        (MODELS, ANSWER, Subject.CLOCK, OK, ""),
-        (Heard(None, 5, error="no answer"), None, Subject.REACHABLE, FAIL, "--api-base"),
-        (Heard(401, 0.1), Heard(401, 0.1), Subject.KEY, FAIL, "credential set up"),
-        (Heard(404, 0.1), Heard(403, 0.1), Subject.KEY, FAIL, "credential set up"),
-        (Heard(404, 0.1), ANSWER, Subject.KEY, OK, ""),
-        (Heard(500, 0.1), Heard(500, 0.1), Subject.KEY, UNKNOWN, ""),
-        (MODELS, Heard(404, 0.1, error="404: gone"), Subject.MODEL, FAIL, "retired"),
-        (Heard(200, 0.1, b'{"data":[{"id":"x"}]}'), None, Subject.MODEL, WARN, "retired"),
-        (Heard(200, 0.1, b"nonsense"), None, Subject.MODEL, UNKNOWN, ""),
-        (MODELS, Heard(429, 0.1, error="429: slow"), Subject.FIRST_TOKEN, FAIL, "quota"),
-        (MODELS, Heard(402, 0.1, error="402: pay"), Subject.FIRST_TOKEN, FAIL, "top up"),
-        (MODELS, Heard(503, 0.1, error="503: no"), Subject.FIRST_TOKEN, FAIL, "status page"),
-        (MODELS, Heard(400, 0.1, error="400: what"), Subject.FIRST_TOKEN, FAIL, "parameters"),
-        (MODELS, Heard(None, 15, error="late"), Subject.FIRST_TOKEN, FAIL, "in time"),
-        (MODELS, Heard(200, 0.1, error="ended"), Subject.FIRST_TOKEN, WARN, "model probe"),
-        (MODELS, None, Subject.FIRST_TOKEN, UNKNOWN, "ask the route"),
-        (Heard(200, 0.1, skew_s=-400), None, Subject.CLOCK, WARN, "NTP"),
-        (Heard(200, 0.1), None, Subject.CLOCK, UNKNOWN, ""),
+        (MODELS, ANSWER, ProbeSubject.KEY, OK, ""),
+        (MODELS, ANSWER, ProbeSubject.MODEL, OK, ""),
+        (MODELS, ANSWER, ProbeSubject.FIRST_TOKEN, OK, ""),
+        (MODELS, ANSWER, ProbeSubject.CLOCK, OK, ""),
+        (
+            ProbeReply(None, 5, error="no answer"),
+            None,
+            ProbeSubject.REACHABLE,
+            FAIL,
+            "--api-base",
+        ),
+        (
+            ProbeReply(401, 0.1),
+            ProbeReply(401, 0.1),
+            ProbeSubject.KEY,
+            FAIL,
+            "credential set up",
+        ),
+        (
+            ProbeReply(404, 0.1),
+            ProbeReply(403, 0.1),
+            ProbeSubject.KEY,
+            FAIL,
+            "credential set up",
+        ),
+        (ProbeReply(404, 0.1), ANSWER, ProbeSubject.KEY, OK, ""),
+        (ProbeReply(500, 0.1), ProbeReply(500, 0.1), ProbeSubject.KEY, UNKNOWN, ""),
+        (MODELS, ProbeReply(404, 0.1, error="404: gone"), ProbeSubject.MODEL, FAIL, "retired"),
+        (
+            ProbeReply(200, 0.1, b'{"data":[{"id":"x"}]}'),
+            None,
+            ProbeSubject.MODEL,
+            WARN,
+            "retired",
+        ),
+        (ProbeReply(200, 0.1, b"nonsense"), None, ProbeSubject.MODEL, UNKNOWN, ""),
+        (
+            MODELS,
+            ProbeReply(429, 0.1, error="429: slow"),
+            ProbeSubject.FIRST_TOKEN,
+            FAIL,
+            "quota",
+        ),
+        (
+            MODELS,
+            ProbeReply(402, 0.1, error="402: pay"),
+            ProbeSubject.FIRST_TOKEN,
+            FAIL,
+            "top up",
+        ),
+        (
+            MODELS,
+            ProbeReply(503, 0.1, error="503: no"),
+            ProbeSubject.FIRST_TOKEN,
+            FAIL,
+            "status page",
+        ),
+        (
+            MODELS,
+            ProbeReply(400, 0.1, error="400: what"),
+            ProbeSubject.FIRST_TOKEN,
+            FAIL,
+            "parameters",
+        ),
+        (MODELS, ProbeReply(None, 15, error="late"), ProbeSubject.FIRST_TOKEN, FAIL, "in time"),
+        (
+            MODELS,
+            ProbeReply(200, 0.1, error="ended"),
+            ProbeSubject.FIRST_TOKEN,
+            WARN,
+            "model probe",
+        ),
+        (MODELS, None, ProbeSubject.FIRST_TOKEN, UNKNOWN, "ask the route"),
+        (ProbeReply(200, 0.1, skew_s=-400), None, ProbeSubject.CLOCK, WARN, "NTP"),
+        (ProbeReply(200, 0.1), None, ProbeSubject.CLOCK, UNKNOWN, ""),
     ],
 )
 def test_each_finding_has_its_next_step(
-    models: Heard, chat: Heard | None, subject: Subject, status: FindingStatus, step: str
+    models: ProbeReply,
+    chat: ProbeReply | None,
+    subject: ProbeSubject,
+    status: ProbeStatus,
+    step: str,
 ) -> None:
-    [found] = [e for e in findings(UP, TARGET, models, chat) if e.subject is subject]
+    [found] = [e for e in probe_findings(UP, TARGET, models, chat) if e.subject is subject]
     assert found.status is status
     assert step in found.next_step
     assert bool(found.next_step) is (bool(step))
 
 
 def test_nothing_more_is_said_of_what_cannot_be_reached() -> None:
-    found = list(findings(UP, TARGET, Heard(None, 5, error="no answer"), None))
-    assert [each.subject for each in found] == [Subject.REACHABLE]
+    found = list(probe_findings(UP, TARGET, ProbeReply(None, 5, error="no answer"), None))
+    assert [each.subject for each in found] == [ProbeSubject.REACHABLE]
 
 
 def test_a_provider_without_a_target_is_still_looked_at() -> None:
-    found = {e.subject: e.status for e in findings(UP, None, MODELS, None)}
-    assert found[Subject.FIRST_TOKEN] is UNKNOWN
-    assert Subject.MODEL not in found
+    found = {e.subject: e.status for e in probe_findings(UP, None, MODELS, None)}
+    assert found[ProbeSubject.FIRST_TOKEN] is UNKNOWN
+    assert ProbeSubject.MODEL not in found
 
 
 def test_the_question_is_asked_in_the_kinds_own_protocol() -> None:
-    asked = streamed_question(Provider("a", "anthropic", "http://h"), Target("a", "claude"))
+    asked = streamed_probe_request(
+        Provider("a", "anthropic", "http://h"), Target("a", "claude")
+    )
     assert asked is not None
     assert asked[0] == "/messages"
     assert asked[1]["max_tokens"] == 64
-    assert streamed_question(Provider("b", "bedrock", ""), Target("b", "m")) is None
+    assert streamed_probe_request(Provider("b", "bedrock", ""), Target("b", "m")) is None
 
 
 @pytest.mark.parametrize(
@@ -93,7 +153,7 @@ def test_the_question_is_asked_in_the_kinds_own_protocol() -> None:
     ],
 )
 def test_the_first_content_is_told_from_what_comes_before(line: bytes, content: bool) -> None:  # noqa: FBT001 - a table
-    assert is_content(line) is content
+    assert is_content_line(line) is content
 
 
 @pytest.mark.parametrize(
@@ -108,9 +168,9 @@ def test_the_first_content_is_told_from_what_comes_before(line: bytes, content: 
 def test_a_list_of_models_is_read_in_whatever_words_it_comes(
     content: bytes, names: set[str]
 ) -> None:
-    assert listed_models(content) == names
+    assert parse_model_list(content) == names
 
 
 def test_a_list_is_asked_for_as_a_whole() -> None:
-    paths = [list_path(kind) for kind in ("openai", "anthropic", "gemini")]
+    paths = [models_path(kind) for kind in ("openai", "anthropic", "gemini")]
     assert paths == ["/models", "/models?limit=1000", "/models?pageSize=1000"]

@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 
 from evals.runner.http_transport import HttpTransport
 from harness.domain.errors import InputError, NoAnswer
-from harness.domain.providers.headers import LONGEST_NAME, LONGEST_VALUE, MOST, check_headers
+from harness.domain.providers.headers import (
+    MAX_HEADERS,
+    MAX_NAME_LENGTH,
+    MAX_VALUE_LENGTH,
+    check_headers,
+)
 from harness.domain.routing.target import Provider
 from router.upstream.request_head import build_head
 
@@ -23,8 +28,8 @@ SECRET = "SECRETLF99999"  # noqa: S105 - made up
         {"X-Team": "support", "authorization": "Basic dXNlcjpwYXNz"},
         {"x-empty": ""},
         {"x-inner": "a \t b", "!#$%&'*+.^_`|~0aZ-": "~!"},
-        {"x" * LONGEST_NAME: "v" * LONGEST_VALUE},
-        {f"x-{number}": "v" for number in range(MOST)},
+        {"x" * MAX_NAME_LENGTH: "v" * MAX_VALUE_LENGTH},
+        {f"x-{number}": "v" for number in range(MAX_HEADERS)},
     ],
 )
 def test_headers_that_http_carries_are_taken(headers: dict[str, str]) -> None:
@@ -39,7 +44,7 @@ def test_headers_that_http_carries_are_taken(headers: dict[str, str]) -> None:
         ("x:", "no name of a header"),
         ("X-É", "no name of a header"),
         ("x\r\ny", "no name of a header"),
-        ("x" * (LONGEST_NAME + 1), "no name of a header"),
+        ("x" * (MAX_NAME_LENGTH + 1), "no name of a header"),
         *(
             (name, "the connection's own")
             for name in ("Host", "content-length", "Transfer-Encoding", "Connection", "TE")
@@ -64,7 +69,7 @@ def test_a_name_that_would_break_a_request_is_refused(name: str, said: str) -> N
         f"{SECRET}\x7f",
         f" {SECRET}",
         f"{SECRET}\t",
-        SECRET + "v" * LONGEST_VALUE,
+        SECRET + "v" * MAX_VALUE_LENGTH,
     ],
 )
 def test_a_value_that_no_header_carries_is_refused_and_not_repeated(value: str) -> None:
@@ -76,8 +81,8 @@ def test_a_value_that_no_header_carries_is_refused_and_not_repeated(value: str) 
 def test_names_are_one_whatever_their_case_and_not_too_many() -> None:
     with pytest.raises(InputError, match="'x-a' is given twice"):
         check_headers({"X-A": "1", "x-a": "2"})
-    with pytest.raises(InputError, match=f"more than {MOST}"):
-        check_headers({f"x-{number}": "v" for number in range(MOST + 1)})
+    with pytest.raises(InputError, match=f"more than {MAX_HEADERS}"):
+        check_headers({f"x-{number}": "v" for number in range(MAX_HEADERS + 1)})
 
 
 @given(st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3))

@@ -9,10 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.operations.alerts import Alert, AlertKind, News
+from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.providers.credentials import ProviderKey
-from harness.domain.providers.key_rotation import LONGEST_S, REFUSED_S, chosen, rest_s, rested
-from harness.domain.reliability.failures import RULES, FailureClass
+from harness.domain.providers.key_rotation import (
+    MAX_REST_S,
+    REFUSED_S,
+    choose_key,
+    key_rest_s,
+    rested_keys,
+)
+from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
 from router.upstream.scripted import ScriptedTurn
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_upstream import completion, error
@@ -29,8 +35,8 @@ rests = st.dictionaries(st.sampled_from("abcd"), st.floats(0, 100))
 def test_the_first_key_that_does_not_rest_is_chosen_and_else_the_soonest_back(
     keys: list[str], until: Mapping[str, float], now: float
 ) -> None:
-    able = rested(keys, until, now)
-    key = chosen(keys, until, now)
+    able = rested_keys(keys, until, now)
+    key = choose_key(keys, until, now)
 
     assert key in keys
     assert all(until.get(each, 0.0) <= now for each in able)
@@ -45,12 +51,12 @@ def test_the_first_key_that_does_not_rest_is_chosen_and_else_the_soonest_back(
 def test_a_key_rests_only_for_what_is_about_keys_and_never_for_ever(
     failure: F, told_s: float | None
 ) -> None:
-    wait_s = rest_s(failure, told_s)
+    wait_s = key_rest_s(failure, told_s)
 
-    assert (wait_s is not None) is (failure in ABOUT_KEYS) is RULES[failure].other_key
+    assert (wait_s is not None) is (failure in ABOUT_KEYS) is FAILURE_RULES[failure].other_key
     if wait_s is not None:
-        assert 0 < wait_s <= LONGEST_S
-        assert wait_s >= min(told_s or 0.0, LONGEST_S)
+        assert 0 < wait_s <= MAX_REST_S
+        assert wait_s >= min(told_s or 0.0, MAX_REST_S)
         assert failure is F.RATE_LIMITED or wait_s >= REFUSED_S
 
 
@@ -73,7 +79,7 @@ class Keyed(Door):
             status, _, _ = await self.call(CHAT, ASK)
         return status
 
-    def told(self) -> list[tuple[AlertKind, News]]:
+    def told(self) -> list[tuple[AlertKind, AlertEvent]]:
         self.recorder.flush()
         return [(each.kind, each.news) for each in self.kept.alerts]
 
@@ -90,7 +96,7 @@ async def test_a_refused_key_is_tried_again_after_some_minutes_and_told_of_once(
 
     assert await door.ask(times=3) == 200
     assert door.used == ["UP_KEY", "UP_KEY_2", "UP_KEY_2", "UP_KEY_2"]
-    assert door.told() == [(AlertKind.OUR_KEY, News.RAISED)]
+    assert door.told() == [(AlertKind.OUR_KEY, AlertEvent.RAISED)]
     assert "UP_KEY" in door.kept.alerts[0].title
 
     door.clock.advance(REFUSED_S + 1)
@@ -102,7 +108,7 @@ async def test_a_refused_key_is_tried_again_after_some_minutes_and_told_of_once(
     door.clock.advance(REFUSED_S + 1)
     assert await door.ask() == 200
     assert door.used[6:] == ["UP_KEY"]
-    assert door.told()[1:] == [(AlertKind.OUR_KEY, News.ENDED)]
+    assert door.told()[1:] == [(AlertKind.OUR_KEY, AlertEvent.ENDED)]
 
 
 @pytest.mark.req("A5", "D4")
@@ -112,7 +118,7 @@ async def test_the_alert_of_a_refused_key_ends_when_the_key_is_taken_away_or_rep
 ) -> None:
     door = Keyed(tmp_path)
     assert await door.ask() == 200
-    assert door.told() == [(AlertKind.OUR_KEY, News.RAISED)]
+    assert door.told() == [(AlertKind.OUR_KEY, AlertEvent.RAISED)]
     door.app._alarms.look()
     assert len(door.told()) == 1
 
@@ -125,7 +131,7 @@ async def test_the_alert_of_a_refused_key_ends_when_the_key_is_taken_away_or_rep
     assert door.holder.refresh()
     door.app._alarms.look()
 
-    assert door.told()[1:] == [(AlertKind.OUR_KEY, News.ENDED)]
+    assert door.told()[1:] == [(AlertKind.OUR_KEY, AlertEvent.ENDED)]
     door.turns["UP_KEY"] = completion()
     assert await door.ask() == 200
     assert door.used[2:] == (["UP_KEY"] if replaced else ["UP_KEY_2"])
@@ -148,7 +154,7 @@ async def test_the_alert_of_the_only_key_ends_when_it_is_taken_away_and_none_is_
 
     raised, ended, none = door.kept_alerts()
     assert raised.key == ended.key
-    assert (raised.news, ended.news) == (News.RAISED, News.ENDED)
+    assert (raised.news, ended.news) == (AlertEvent.RAISED, AlertEvent.ENDED)
     assert "has no key" in none.title
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from harness.domain.errors import InputError
-from harness.domain.providers.api_base_shape import check_kinds_place, wanted_place
-from harness.domain.providers.kinds import PROVIDER_KINDS, Group
+from harness.domain.providers.api_base_shape import api_base_example, check_api_base_path
+from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.routing.target import Provider
 
 REQUIRED = (
@@ -34,7 +34,7 @@ def test_a_kind_that_can_be_anywhere_has_no_default_place(kind: str) -> None:
 
 
 def test_a_local_provider_needs_no_key() -> None:
-    local = [kind for kind in PROVIDER_KINDS.values() if kind.group is Group.LOCAL]
+    local = [kind for kind in PROVIDER_KINDS.values() if kind.group is ProviderGroup.LOCAL]
     assert local
     assert not any(kind.needs_key for kind in local)
 
@@ -79,7 +79,7 @@ def test_an_azure_resource_is_named_by_its_address_alone(api_base: str) -> None:
     ],
 )
 def test_a_place_below_which_the_kinds_paths_stand_is_taken(kind: str, api_base: str) -> None:
-    check_kinds_place(kind, api_base)
+    check_api_base_path(kind, api_base)
 
 
 @pytest.mark.parametrize(
@@ -93,5 +93,5 @@ def test_a_place_below_which_the_kinds_paths_stand_is_taken(kind: str, api_base:
 )
 def test_a_vertex_without_project_and_region_is_refused_with_an_example(api_base: str) -> None:
     with pytest.raises(InputError, match="projects/PROJECT/locations/REGION"):
-        check_kinds_place("vertex", api_base)
-    assert wanted_place("vertex").startswith("https://REGION-aiplatform.googleapis.com/v1/")
+        check_api_base_path("vertex", api_base)
+    assert api_base_example("vertex").startswith("https://REGION-aiplatform.googleapis.com/v1/")

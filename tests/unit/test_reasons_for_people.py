@@ -3,7 +3,7 @@
 import pytest
 
 from harness.domain.evals.run import VERDICTS
-from harness.gate.text.sentences import outcome_words, plainly
+from harness.gate.text.sentences import outcome_text, polish_reason
 
 pytestmark = pytest.mark.req("A7")
 
@@ -28,14 +28,14 @@ pytestmark = pytest.mark.req("A7")
 )
 def test_a_reason_is_said_plainly(stored: str, said: str | None) -> None:
     expected = stored[:-1] if said is None else said or stored
-    assert plainly(stored) == expected
-    assert plainly(expected) == expected
+    assert polish_reason(stored) == expected
+    assert polish_reason(expected) == expected
 
 
 def test_an_outcome_is_called_as_its_verdict_is() -> None:
-    assert outcome_words("infra_error") == "not measured"
-    assert outcome_words("harness_mismatch") == "format mismatch"
-    assert {outcome_words(each) for each in VERDICTS} == {
+    assert outcome_text("infra_error") == "not measured"
+    assert outcome_text("harness_mismatch") == "format mismatch"
+    assert {outcome_text(each) for each in VERDICTS} == {
         kind.words.lower() for kind in VERDICTS.values()
     }
-    assert outcome_words("running") == "running"
+    assert outcome_text("running") == "running"

@@ -4,13 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.providers.catalogue import CatalogueEntry, catalogue
+from harness.domain.providers.catalogue import CatalogueEntry, build_catalogue
 from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.providers.name_resolution import Outcome, Resolution, Rule, resolve
+from harness.domain.providers.name_resolution import (
+    Resolution,
+    ResolutionRule,
+    RuleOutcome,
+    resolve_model_name,
+)
 from harness.domain.routing.kill_switch import Force, ForceKind
 from harness.domain.routing.target import Price, Provider
 
-KNOWN = catalogue(
+KNOWN = build_catalogue(
     [
         CatalogueEntry("openai", "gpt-5"),
         CatalogueEntry("groq", "openai/gpt-oss-120b"),
@@ -41,7 +46,7 @@ ALL = [
 def asked(name: str, *names: str, **given: object) -> Resolution:
     """names: of the providers that there are; all of them when none is named."""
     there = {each.name: each for each in ALL if not names or each.name in names}
-    return resolve(name, there, catalogue=KNOWN, **given)  # type: ignore[arg-type]
+    return resolve_model_name(name, there, catalogue=KNOWN, **given)  # type: ignore[arg-type]
 
 
 @pytest.mark.req("D2")
@@ -83,7 +88,7 @@ def test_the_first_rule_that_fits_decides(
     found = asked(name, *there.split())
 
     assert found.target == target
-    assert [t.rule.value for t in found.rules if t.outcome is Outcome.TOOK] == [rule]
+    assert [t.rule.value for t in found.rules if t.outcome is RuleOutcome.TOOK] == [rule]
 
 
 @pytest.mark.req("D2")
@@ -136,10 +141,12 @@ def test_a_server_that_is_called_like_another_kind_is_not_taken_for_it() -> None
     disguised = {"openai": provider("openai", "ollama")}
     beside = {**disguised, "main": provider("main", "openai")}
 
-    assert resolve("openai:gpt-5", disguised, catalogue=KNOWN).target is None
-    assert resolve("openai:gpt-5", beside, catalogue=KNOWN).target == "main/gpt-5"
+    assert resolve_model_name("openai:gpt-5", disguised, catalogue=KNOWN).target is None
+    assert resolve_model_name("openai:gpt-5", beside, catalogue=KNOWN).target == "main/gpt-5"
     # As a target is written, which has the provider's name in front.
-    assert resolve("openai/llama3", beside, catalogue=KNOWN).target == "openai/llama3"
+    assert (
+        resolve_model_name("openai/llama3", beside, catalogue=KNOWN).target == "openai/llama3"
+    )
 
 
 @given(
@@ -151,7 +158,7 @@ def test_a_kind_and_a_colon_lead_to_that_kind_or_to_nobody(
     kind: str, model: str, there: set[str]
 ) -> None:
     configured = {each.name: each for each in ALL if each.name in there}
-    found = resolve(f"{kind}:{model}", configured, catalogue=KNOWN)
+    found = resolve_model_name(f"{kind}:{model}", configured, catalogue=KNOWN)
 
     assert found.provider is None or configured[found.provider].kind == kind
 
@@ -165,8 +172,8 @@ def test_an_account_is_taken_by_its_prefix_alone_and_signed_in() -> None:
     assert signed_in.target == "codex/gpt-5"
     assert not_yet.target is None
     # The name asked for one account: no other provider of gpt-5 is taken in its place.
-    assert [t.outcome for t in not_yet.rules][1:5] == [Outcome.NO] * 4
-    assert not_yet.rules[-1].outcome is Outcome.REFUSED
+    assert [t.outcome for t in not_yet.rules][1:5] == [RuleOutcome.NO] * 4
+    assert not_yet.rules[-1].outcome is RuleOutcome.REFUSED
     assert "sign in" in not_yet.reason
     assert by_model.target is None
 
@@ -199,10 +206,10 @@ def test_every_name_has_each_rule_once_and_at_most_one_that_takes_it(
     name: str, there: set[str]
 ) -> None:
     configured = {each.name: each for each in ALL if each.name in there}
-    found = resolve(name, configured, catalogue=KNOWN)
+    found = resolve_model_name(name, configured, catalogue=KNOWN)
 
-    took = [t for t in found.rules if t.outcome is Outcome.TOOK]
-    assert [t.rule for t in found.rules] == list(Rule)
+    took = [t for t in found.rules if t.outcome is RuleOutcome.TOOK]
+    assert [t.rule for t in found.rules] == list(ResolutionRule)
     assert all(t.reason for t in found.rules)
     assert len(took) == (found.provider is not None)
     if found.provider is not None:

@@ -15,11 +15,11 @@ import pytest
 from harness.control import reconciler
 from harness.control.operations import alerts, audit_anchor, keys, restores, state_audit
 from harness.control.routing import routes
-from harness.domain.canary.observation import Traffic
+from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import InputError, NotAllowed
 from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import Alert, AlertKind, News
-from harness.domain.routing.snapshot_lineage import Lineage, undercut
+from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
+from harness.domain.routing.snapshot_lineage import Lineage, older_reason
 from harness.domain.routing.table import Snapshot
 from harness.runtime.audit_checkpoint import AuditCheckpointFile
 from harness.runtime.clock import ManualClock
@@ -50,11 +50,11 @@ SERVED = Lineage("one", 1, 6, 9, "d6", {"chat": "4:then"})
 def test_what_is_older_of_the_same_installation_and_epoch_is_refused(
     offered: Lineage, *, refused: bool
 ) -> None:
-    assert bool(undercut(SERVED, offered)) is refused
+    assert bool(older_reason(SERVED, offered)) is refused
 
 
 def test_rows_that_are_signed_for_the_first_time_undercut_nothing() -> None:
-    assert undercut(replace(SERVED, digest=""), replace(SERVED, digest="first")) == ""
+    assert older_reason(replace(SERVED, digest=""), replace(SERVED, digest="first")) == ""
 
 
 class Place:
@@ -251,7 +251,7 @@ def test_the_control_plane_moves_nothing_on_a_database_that_routers_refuse(
 
     assert "was restored" in world.turn().failed[0]
     with world.store.write() as tx:
-        tx.alerts.tell([replace(refusal(world.clock.now()), news=News.ENDED)])
+        tx.alerts.tell([replace(refusal(world.clock.now()), news=AlertEvent.ENDED)])
     assert world.turn().failed == ()
 
 
@@ -349,7 +349,7 @@ def test_traffic_that_names_a_revision_which_no_router_served_raises_no_floor(
 ) -> None:
     """Nobody signs traffic, and a floor never falls."""
     now = place.world.clock.now()
-    minute = Traffic("chat", now, "w", "incumbent", "t", 2**62, 1, 0, 0, 0, 0, 0, 0.0)
+    minute = TrafficMinute("chat", now, "w", "incumbent", "t", 2**62, 1, 0, 0, 0, 0, 0, 0.0)
     with place.world.store.write() as tx:
         tx.observations.append([], [minute])
 

@@ -8,20 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.reliability.failures import RULES, FailureClass, SameTarget
+from harness.domain.reliability.failures import FAILURE_RULES, FailureClass, SameTarget
 from harness.domain.reliability.retry import (
+    RetryBudget,
     RetryPolicy,
-    Room,
     backoff_s,
-    fits,
+    fits_budget,
     retry_after_s,
-    wait_before_again,
+    retry_wait_s,
 )
 
 F = FailureClass
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 POLICY = RetryPolicy()
-LONG = Room(60.0)
+LONG = RetryBudget(60.0)
 uniforms = st.floats(0, 1, exclude_max=True)
 
 
@@ -101,25 +101,25 @@ def test_the_bound_doubles_from_the_base_up_to_the_cap() -> None:
 
 
 def test_a_wait_fits_when_an_attempt_fits_behind_it() -> None:
-    assert fits(4.0, Room(5.0), POLICY)
-    assert not fits(4.1, Room(5.0), POLICY)
+    assert fits_budget(4.0, RetryBudget(5.0), POLICY)
+    assert not fits_budget(4.1, RetryBudget(5.0), POLICY)
 
 
 def test_of_a_small_share_half_is_enough_for_another_attempt() -> None:
-    assert fits(0.0, Room(0.3, share_s=0.6), POLICY)
-    assert not fits(0.0, Room(0.29, share_s=0.6), POLICY)
-    assert not fits(0.0, Room(0.9, share_s=60.0), POLICY)
+    assert fits_budget(0.0, RetryBudget(0.3, share_s=0.6), POLICY)
+    assert not fits_budget(0.0, RetryBudget(0.29, share_s=0.6), POLICY)
+    assert not fits_budget(0.0, RetryBudget(0.9, share_s=60.0), POLICY)
 
 
 def again(
     failure: F,
-    room: Room = LONG,
+    room: RetryBudget = LONG,
     *,
     tries: int = 1,
     told_s: float | None = None,
     uniform: float = 0.5,
 ) -> float | None:
-    return wait_before_again(failure, tries=tries, told_s=told_s, uniform=uniform, room=room)
+    return retry_wait_s(failure, tries=tries, told_s=told_s, uniform=uniform, room=room)
 
 
 @pytest.mark.req("A5")
@@ -130,7 +130,7 @@ def test_a_target_is_asked_again_as_its_class_says(failure: F) -> None:
         SameTarget.ONCE: 0.0,
         SameTarget.BACKOFF: 0.125,
         SameTarget.RETRY_AFTER: 0.125,
-    }[RULES[failure].same_target]
+    }[FAILURE_RULES[failure].same_target]
 
     assert again(failure) == expected
     assert again(failure, tries=2) is None
@@ -143,12 +143,12 @@ def test_a_wait_that_the_provider_asked_for_is_kept_if_it_fits_and_else_not_made
     assert again(F.RATE_LIMITED, told_s=59.0) == 59.0
     assert again(F.RATE_LIMITED, told_s=59.1) is None
     assert again(F.RATE_LIMITED, told_s=0.01) == 0.125
-    assert again(F.SERVER, Room(0.9)) is None
+    assert again(F.SERVER, RetryBudget(0.9)) is None
 
 
 @pytest.mark.req("A5")
 def test_while_another_target_stands_by_no_wait_is_long() -> None:
-    watched = Room(60.0, standby=True)
+    watched = RetryBudget(60.0, standby=True)
 
     assert again(F.RATE_LIMITED, watched, told_s=2.0) == 2.0
     assert again(F.RATE_LIMITED, watched, told_s=2.1) is None
@@ -160,8 +160,13 @@ def test_only_classes_with_a_backoff_use_more_tries_and_one_try_is_one_for_all()
     patient, hasty = RetryPolicy(tries_per_target=4), RetryPolicy(tries_per_target=1)
 
     def wait(failure: F, tries: int, policy: RetryPolicy) -> float | None:
-        return wait_before_again(
-            failure, tries=tries, told_s=None, uniform=1.0, room=Room(60.0), policy=policy
+        return retry_wait_s(
+            failure,
+            tries=tries,
+            told_s=None,
+            uniform=1.0,
+            room=RetryBudget(60.0),
+            policy=policy,
         )
 
     assert [wait(F.OVERLOADED, tries, patient) for tries in (1, 2, 3, 4)] == [
@@ -179,10 +184,10 @@ def test_only_classes_with_a_backoff_use_more_tries_and_one_try_is_one_for_all()
     tries=st.integers(1, 9),
     told_s=st.none() | st.floats(0, 1e6),
     uniform=uniforms,
-    room=st.builds(Room, st.floats(-10, 1000), st.floats(0, 1000), st.booleans()),
+    room=st.builds(RetryBudget, st.floats(-10, 1000), st.floats(0, 1000), st.booleans()),
 )
 def test_no_wait_is_shorter_than_told_or_longer_than_the_budget(
-    failure: F, tries: int, told_s: float | None, uniform: float, room: Room
+    failure: F, tries: int, told_s: float | None, uniform: float, room: RetryBudget
 ) -> None:
     wait = again(failure, room, tries=tries, told_s=told_s, uniform=uniform)
 

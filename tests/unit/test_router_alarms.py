@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from harness.domain.errors import SnapshotInvalid
-from harness.domain.operations.alerts import AlertKind, News
+from harness.domain.operations.alerts import AlertEvent, AlertKind
 from router.recording.event_queue import FAILOVERS_PER_S, MAX_ALERTS, EventQueue
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import Place
@@ -16,7 +16,7 @@ from tests.support.router.live_router import FALLBACK, INCUMBENT
 OWN, SPARE = f"up/{INCUMBENT}", f"up/{FALLBACK}"
 
 
-def told(place: Place) -> list[tuple[AlertKind, News]]:
+def told(place: Place) -> list[tuple[AlertKind, AlertEvent]]:
     place.door.recorder.flush()
     return [(each.kind, each.news) for each in place.door.kept.alerts]
 
@@ -31,7 +31,7 @@ async def test_an_open_circuit_names_its_target_and_who_carries_the_load(
         await place.ask(times=4)
         place.door.app._events.drain()
 
-    assert told(place) == [(AlertKind.BREAKER_OPEN, News.RAISED)]
+    assert told(place) == [(AlertKind.BREAKER_OPEN, AlertEvent.RAISED)]
     (alert,) = place.door.kept.alerts
     assert OWN in alert.title
     assert alert.subject == f"target {OWN}"
@@ -49,8 +49,8 @@ async def test_the_alert_ends_when_the_circuit_closes(tmp_path: Path) -> None:
     await place.ask(times=4)
 
     assert told(place) == [
-        (AlertKind.BREAKER_OPEN, News.RAISED),
-        (AlertKind.BREAKER_OPEN, News.ENDED),
+        (AlertKind.BREAKER_OPEN, AlertEvent.RAISED),
+        (AlertKind.BREAKER_OPEN, AlertEvent.ENDED),
     ]
 
 
@@ -64,13 +64,13 @@ async def test_a_long_pause_is_an_alert_until_it_is_over_and_shown_in_the_metric
 
     await place.ask(times=2)
     place.door.app._alarms.look()
-    assert told(place) == [(AlertKind.BREAKER_OPEN, News.RAISED)]
+    assert told(place) == [(AlertKind.BREAKER_OPEN, AlertEvent.RAISED)]
     assert "asked for a pause" in place.door.kept.alerts[0].title
     assert (await place.metrics())[series] == 7200
 
     place.door.clock.advance(7201)
     place.door.app._alarms.look()
-    assert told(place)[1:] == [(AlertKind.BREAKER_OPEN, News.ENDED)]
+    assert told(place)[1:] == [(AlertKind.BREAKER_OPEN, AlertEvent.ENDED)]
     assert series not in await place.metrics()
 
 
@@ -90,7 +90,7 @@ async def test_what_is_ours_to_mend_is_told_once_and_not_per_request(
 
     await place.ask(times=5)
 
-    assert told(place) == [(kind, News.RAISED)]
+    assert told(place) == [(kind, AlertEvent.RAISED)]
     assert place.door.kept.alerts[0].subject == subject
 
 
@@ -102,9 +102,9 @@ async def test_another_cause_takes_the_place_of_the_first(tmp_path: Path) -> Non
     await place.ask()
 
     assert told(place) == [
-        (AlertKind.OUR_KEY, News.RAISED),
-        (AlertKind.OUR_KEY, News.ENDED),
-        (AlertKind.BREAKER_OPEN, News.RAISED),
+        (AlertKind.OUR_KEY, AlertEvent.RAISED),
+        (AlertKind.OUR_KEY, AlertEvent.ENDED),
+        (AlertKind.BREAKER_OPEN, AlertEvent.RAISED),
     ]
 
 
@@ -114,7 +114,7 @@ async def test_what_goes_on_is_said_again_without_being_counted(tmp_path: Path) 
 
     place.door.app._alarms.still()
 
-    assert told(place)[-1] == (AlertKind.OUR_KEY, News.STILL)
+    assert told(place)[-1] == (AlertKind.OUR_KEY, AlertEvent.STILL)
     assert "no other target is left" in place.door.kept.alerts[0].text
 
 
@@ -124,7 +124,10 @@ async def test_a_worker_that_ends_leaves_its_alerts_to_its_successor(tmp_path: P
 
     place.door.app._alarms.close()
 
-    assert told(place) == [(AlertKind.OUR_KEY, News.RAISED), (AlertKind.OUR_KEY, News.LEFT)]
+    assert told(place) == [
+        (AlertKind.OUR_KEY, AlertEvent.RAISED),
+        (AlertKind.OUR_KEY, AlertEvent.LEFT),
+    ]
 
 
 @pytest.mark.req("F1")
@@ -138,8 +141,8 @@ async def test_a_refused_revision_is_told_once_until_a_good_one_comes(tmp_path: 
     alarms.look()
 
     assert told(place) == [
-        (AlertKind.REVISION_REFUSED, News.RAISED),
-        (AlertKind.REVISION_REFUSED, News.ENDED),
+        (AlertKind.REVISION_REFUSED, AlertEvent.RAISED),
+        (AlertKind.REVISION_REFUSED, AlertEvent.ENDED),
     ]
     assert "route 'support'" in place.door.kept.alerts[0].text
 
@@ -151,7 +154,7 @@ async def test_a_snapshot_on_disk_that_was_not_believed_is_told_once(tmp_path: P
     place.door.app._alarms.look()
     place.door.app._alarms.look()
 
-    assert told(place) == [(AlertKind.REVISION_REFUSED, News.RAISED)]
+    assert told(place) == [(AlertKind.REVISION_REFUSED, AlertEvent.RAISED)]
 
 
 @pytest.mark.req("B5")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import chi2
 
-from harness.domain.routing.table import BUCKETS, Arm, Canary, Route, arm_of, bucket_of
+from harness.domain.routing.table import BUCKETS, Arm, Canary, Route, choose_arm, hash_bucket
 from router.request.body import ClientRequest, read_chat
 from router.request.sticky import sticky_key
 
@@ -34,7 +34,7 @@ def at(weight_bps: int) -> Route:
 
 
 def arm(key: str, weight_bps: int) -> Arm:
-    return arm_of(at(weight_bps), key)
+    return choose_arm(at(weight_bps), key)
 
 
 @pytest.mark.req("F3", "F4")
@@ -56,7 +56,7 @@ def test_of_100_000_users_the_canary_gets_its_share_within_binomial_bounds(
 def buckets() -> IntArray:
     """A row for each salt, a column for each key."""
     keys = [f"user:user-{i}" for i in range(KEYS)]
-    rows = [[bucket_of(key, salt=f"salt_{n}") for key in keys] for n in range(SALTS)]
+    rows = [[hash_bucket(key, salt=f"salt_{n}") for key in keys] for n in range(SALTS)]
     return np.array(rows)
 
 
@@ -96,7 +96,7 @@ def test_a_rollouts_canary_says_nothing_about_the_next_ones(
 
 def test_every_worker_and_every_version_puts_a_key_in_the_same_bucket() -> None:
     """A change here would move users to the other arm in the middle of their rollout."""
-    found = [bucket_of(f"user:{i}", salt="salt_1") for i in range(5)]
+    found = [hash_bucket(f"user:{i}", salt="salt_1") for i in range(5)]
 
     assert found == GOLDEN
 
@@ -105,7 +105,7 @@ def test_every_worker_and_every_version_puts_a_key_in_the_same_bucket() -> None:
 def test_raising_the_weight_moves_nobody_back() -> None:
     weights = (1, 100, 500, 2500, 10_000)
     for i in range(KEYS):
-        arms = [arm_of(route, f"user:{i}") for route in map(at, weights)]
+        arms = [choose_arm(route, f"user:{i}") for route in map(at, weights)]
         moves = [(a, b) for a, b in itertools.pairwise(arms) if a is not b]
         assert moves in ([], [(Arm.INCUMBENT, Arm.CANARY)])
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import ErrorTally, Guardrail, Split
-from harness.domain.canary.observation import Block, UnitRule
-from harness.domain.proposals.policy import Unit as UnitKind
+from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail
+from harness.domain.canary.observation import ObservationBlock, UnitRule
+from harness.domain.proposals.policy import ExposureUnit as UnitKind
 from harness.domain.reliability.failures import FailureClass
 from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger, LedgerUnit
 
@@ -26,7 +26,7 @@ class Play:
     def __init__(self, rule: UnitRule, max_keys: int = 1000) -> None:
         self.ledger = Ledger("r-1", "w-1", rule, max_keys=max_keys)
         self.now = 0.0
-        self.blocks: list[Block] = []
+        self.blocks: list[ObservationBlock] = []
         self.units: set[LedgerUnit] = set()
 
     @property
@@ -47,12 +47,12 @@ class Play:
         if unit:
             self.ledger.finish(unit, failed=failed)
 
-    def wait(self, seconds: float) -> list[Block]:
+    def wait(self, seconds: float) -> list[ObservationBlock]:
         self.now += seconds
         self.blocks += (found := self.ledger.tick(self.now, self.at))
         return found
 
-    def close(self) -> list[Block]:
+    def close(self) -> list[ObservationBlock]:
         self.blocks += (found := self.ledger.close(self.now, self.at))
         return found
 
@@ -297,7 +297,7 @@ def test_a_block_tells_by_class_how_each_arm_failed() -> None:
     (block,) = play.blocks
     assert block.counts == {
         Guardrail.ERRORS: ErrorTally(
-            5, 2, 3, 2, {"missing": Split(1, 1), "timeout": Split(2, 1)}
+            5, 2, 3, 2, {"missing": ArmSplit(1, 1), "timeout": ArmSplit(2, 1)}
         )
     }
 
@@ -311,4 +311,6 @@ def test_a_session_failed_by_its_first_failure() -> None:
     play.ledger.finish(first, failed=True, why=FailureClass.SERVER)
 
     (block,) = play.close()
-    assert block.counts[Guardrail.ERRORS] == ErrorTally(1, 0, 1, 0, {"malformed": Split(1, 0)})
+    assert block.counts[Guardrail.ERRORS] == ErrorTally(
+        1, 0, 1, 0, {"malformed": ArmSplit(1, 0)}
+    )

@@ -11,9 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.guardrails import FeedbackTally, Guardrail, Guardrails, Split, Tally
+from harness.domain.canary.guardrails import (
+    ArmSplit,
+    FailureTally,
+    FeedbackTally,
+    Guardrail,
+    Guardrails,
+)
 from harness.domain.canary.observation import UnitRule
-from harness.domain.proposals.policy import Unit
+from harness.domain.proposals.policy import ExposureUnit
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Store
@@ -40,7 +46,7 @@ from tests.support.router.live_router import SwitchableStore, snapshot
 
 ROLLOUT = "r-1"
 SESSIONS = Canary("t", 100, "s", ROLLOUT, UnitRule(block_size=100))
-REQUESTS = Canary("t", 100, "s", ROLLOUT, UnitRule(block_size=100, unit=Unit.REQUEST))
+REQUESTS = Canary("t", 100, "s", ROLLOUT, UnitRule(block_size=100, unit=ExposureUnit.REQUEST))
 NOTHING_READ = MetricReading({}, {}, {}, {})
 messages = st.dictionaries(
     st.text(), st.one_of(st.integers(), st.text(), st.lists(st.integers()))
@@ -402,8 +408,8 @@ def test_what_a_workers_requests_were_seen_to_do_is_in_the_parents_block(
     office.close_books()
 
     (block,) = office.store.blocks.values()
-    assert block.counts[Guardrail.TRUNCATION] == Tally(20, 2, 2, 2)
-    assert block.counts[Guardrail.REFUSALS] == Tally(20, 2, 0, 0)
+    assert block.counts[Guardrail.TRUNCATION] == FailureTally(20, 2, 2, 2)
+    assert block.counts[Guardrail.REFUSALS] == FailureTally(20, 2, 0, 0)
     assert len(block.ranks[Guardrail.LATENCY]) == 2
     assert Guardrail.TIME_TO_FIRST_TOKEN not in block.ranks
 
@@ -444,7 +450,7 @@ def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(
 
     assert outcomes == [FeedbackOutcome.COUNTED, None, None, None, FeedbackOutcome.LATE]
     (block,) = office.store.blocks.values()
-    assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(2, 2, 1, 1, Split(1, 1))
+    assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(2, 2, 1, 1, ArmSplit(1, 1))
 
 
 @pytest.mark.req("F8")

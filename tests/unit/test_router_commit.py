@@ -12,12 +12,12 @@ import pytest
 from harness.domain.reliability import latency
 from harness.domain.reliability.latency import (
     FEW_ANSWERS,
-    LEAST_ANSWERS,
-    SHORTEST_LIMIT_S,
+    MIN_ANSWERS,
+    MIN_LIMIT_S,
     SLOW_TOKENS_PER_S,
 )
 from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.table import Commit, OnBadEvent, RouteSettings
+from harness.domain.routing.table import OnBadEvent, RouteSettings, StreamCommit
 from harness.domain.settings import RouterSettings
 from router.request.request_state import AttemptSpec, RoutedRequest
 from router.request.stream_relay import MOST_HELD_BYTES
@@ -35,7 +35,7 @@ from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door
 from tests.support.router.live_router import FALLBACK, INCUMBENT, QUICK, provider, snapshot
 
 STREAM = ASK[:-1] + b',"stream":true}'
-WHOLE = RouteSettings(commit=Commit.WHOLE)
+WHOLE = RouteSettings(commit=StreamCommit.WHOLE)
 SKIP = RouteSettings(on_bad_event=OnBadEvent.SKIP)
 QUIET = replace(QUICK, between_chunks_timeout_s=0.1)
 HALF = (ROLE, event({"content": "half"}))
@@ -298,14 +298,14 @@ async def test_what_a_worker_has_measured_limits_whoever_has_somebody_behind(
     turns = {INCUMBENT: completion(), FALLBACK: completion("spare")}
     routed = Routed(tmp_path, turns, RouteSettings())
     used = seen_limits(routed, monkeypatch)
-    for _ in range(LEAST_ANSWERS + 1):
+    for _ in range(MIN_ANSWERS + 1):
         await routed.ask(ASK)
     routed.turns[INCUMBENT] = error(503)
     await routed.ask(ASK)
 
-    assert used[:LEAST_ANSWERS] == [(INCUMBENT, math.inf)] * LEAST_ANSWERS
-    assert used[LEAST_ANSWERS:] == [
-        *[(INCUMBENT, SHORTEST_LIMIT_S)] * 3,
+    assert used[:MIN_ANSWERS] == [(INCUMBENT, math.inf)] * MIN_ANSWERS
+    assert used[MIN_ANSWERS:] == [
+        *[(INCUMBENT, MIN_LIMIT_S)] * 3,
         (FALLBACK, math.inf),
     ]
 
@@ -322,7 +322,7 @@ async def test_what_a_client_allows_limits_a_target_that_nobody_has_measured(
         await routed.ask(body)
 
     limits_s = [limit_s for _, limit_s in used]
-    assert limits_s == [SHORTEST_LIMIT_S, 9000 / SLOW_TOKENS_PER_S, math.inf]
+    assert limits_s == [MIN_LIMIT_S, 9000 / SLOW_TOKENS_PER_S, math.inf]
 
 
 @pytest.mark.req("B3")

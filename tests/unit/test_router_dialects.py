@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.reliability.failures import FailureClass
-from harness.domain.routing.capabilities import UNKNOWN, Endpoint, within
+from harness.domain.routing.capabilities import (
+    UNKNOWN_CAPABILITIES,
+    Endpoint,
+    restrict_endpoints,
+)
 from harness.domain.routing.target import RequestPatch, Target
 from router.protocols.endpoints import DIALECTS, ENDPOINTS
 from router.protocols.provider_failures import classify_status
@@ -159,10 +163,13 @@ def test_tools_are_called_one_at_a_time_in_each_protocols_words() -> None:
 
 
 def test_a_target_measured_with_a_response_format_gets_no_messages() -> None:
-    assert within(UNKNOWN, PROVIDER_KINDS["sim"].serves) is UNKNOWN
-    anthropic = within(UNKNOWN, PROVIDER_KINDS["anthropic"].speaks)
+    assert (
+        restrict_endpoints(UNKNOWN_CAPABILITIES, PROVIDER_KINDS["sim"].serves)
+        is UNKNOWN_CAPABILITIES
+    )
+    anthropic = restrict_endpoints(UNKNOWN_CAPABILITIES, PROVIDER_KINDS["anthropic"].speaks)
     assert (anthropic.messages, anthropic.chat, anthropic.embeddings) == (True, False, False)
-    openai = within(UNKNOWN, PROVIDER_KINDS["openai"].speaks)
+    openai = restrict_endpoints(UNKNOWN_CAPABILITIES, PROVIDER_KINDS["openai"].speaks)
     assert (openai.messages, openai.responses, openai.chat) == (False, True, True)
 
 

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.canary.guardrails import (
-    VALUES,
+    RANK_GUARDRAILS,
+    ArmSplit,
+    FailureTally,
     FeedbackTally,
     Guardrail,
     Guardrails,
-    Split,
-    Tally,
 )
-from harness.domain.canary.observation import Block, UnitRule
-from harness.domain.canary.ranking import scored
-from harness.domain.proposals.policy import Unit as UnitKind
+from harness.domain.canary.observation import ObservationBlock, UnitRule
+from harness.domain.canary.ranking import scored_count
+from harness.domain.proposals.policy import ExposureUnit as UnitKind
 from router.recording.guardrail_sample import (
     NEEDS,
     AnswerFault,
@@ -76,7 +76,7 @@ class Play:
         self.ledger.finish(unit, failed=failed, seen=seen or good(), first=first)
         return unit
 
-    def only(self) -> Block:
+    def only(self) -> ObservationBlock:
         (block,) = self.ledger.close(self.now, self.at)
         return block
 
@@ -101,9 +101,9 @@ def test_a_blocks_findings_fit_the_units_that_each_guardrail_applies_to(
     for guardrail in REQUESTS.guardrails:
         needs = NEEDS[guardrail]
         arms = [canary for canary, kind, _ in requests if kind & needs == needs]
-        if guardrail in VALUES:
+        if guardrail in RANK_GUARDRAILS:
             fewer, more = sorted((sum(arms), len(arms) - sum(arms)))
-            assert len(block.ranks.get(guardrail, ())) == scored(fewer, more)
+            assert len(block.ranks.get(guardrail, ())) == scored_count(fewer, more)
         elif not arms:
             assert guardrail not in block.counts
         else:
@@ -154,7 +154,7 @@ def test_a_lost_outcome_is_a_failure_of_every_guardrail_in_both_arms() -> None:
     assert block.missing == 2
     lost = {each: t for each, t in block.counts.items() if each is not Guardrail.ERRORS}
     assert lost.pop(Guardrail.FEEDBACK) == FeedbackTally(3, 1, 2, 1)
-    assert set(lost.values()) == {Tally(3, 1, 2, 1)}
+    assert set(lost.values()) == {FailureTally(3, 1, 2, 1)}
 
 
 def test_a_session_is_judged_by_the_values_of_its_first_request_and_the_faults_of_all() -> None:
@@ -167,9 +167,9 @@ def test_a_session_is_judged_by_the_values_of_its_first_request_and_the_faults_o
     block = play.only()
 
     assert block.ranks[Guardrail.LATENCY][0] < 0.1
-    assert block.counts[Guardrail.TRUNCATION] == Tally(11, 1, 1, 1)
-    assert block.counts[Guardrail.JSON_VALIDITY] == Tally(11, 1, 1, 1)
-    assert block.counts[Guardrail.REFUSALS] == Tally(11, 1, 0, 0)
+    assert block.counts[Guardrail.TRUNCATION] == FailureTally(11, 1, 1, 1)
+    assert block.counts[Guardrail.JSON_VALIDITY] == FailureTally(11, 1, 1, 1)
+    assert block.counts[Guardrail.REFUSALS] == FailureTally(11, 1, 0, 0)
 
 
 def test_a_guardrail_applies_by_the_first_request_alone() -> None:
@@ -210,7 +210,7 @@ def test_feedback_counts_until_the_block_is_out() -> None:
     assert units[1].hear(bad=False)
     block = play.only()
 
-    assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(3, 1, 1, 1, Split(2, 1))
+    assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(3, 1, 1, 1, ArmSplit(2, 1))
     assert not units[1].hear(bad=True)
 
 

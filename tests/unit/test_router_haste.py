@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.domain.canary.observation import UnitRule
-from harness.domain.proposals.policy import Unit
-from harness.domain.routing.table import Arm, Canary, Route, arm_of
+from harness.domain.proposals.policy import ExposureUnit
+from harness.domain.routing.table import Arm, Canary, Route, choose_arm
 from router.observers.short_deadlines import KEPT, LEAST, TIMES, ShortDeadlines
 from router.upstream.scripted import ScriptedTurn
 from router.upstream.transport import UpstreamRequest
@@ -23,7 +23,7 @@ BAKE = replace(
     canary=None,
     holdback=Canary("t_old", 100, "salt", "r-1", control=True),
 )
-RULE = UnitRule(block_size=1, unit=Unit.REQUEST)
+RULE = UnitRule(block_size=1, unit=ExposureUnit.REQUEST)
 USUAL_S = 0.1
 
 
@@ -72,7 +72,7 @@ class Scene:
         names = [f"user-{n}" for n in range(200)]
         route = first.table.routes["support"]
         self.of = {
-            arm: [n for n in names if arm_of(route, f"header:{n}") is arm] for arm in Arm
+            arm: [n for n in names if choose_arm(route, f"header:{n}") is arm] for arm in Arm
         }
 
     def _turn(self, request: UpstreamRequest) -> ScriptedTurn:

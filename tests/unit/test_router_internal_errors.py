@@ -15,11 +15,11 @@ from typing import Any, Final
 
 import pytest
 
-from harness.domain.canary.guardrails import ErrorTally, Guardrail, Guardrails, Split
+from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail, Guardrails
 from harness.domain.canary.observation import UnitRule
 from harness.domain.operations.access import key_hash
 from harness.domain.operations.alerts import Alert, AlertKind
-from harness.domain.proposals.policy import CanaryJudge, CanaryPolicy, Unit
+from harness.domain.proposals.policy import CanaryJudge, CanaryPolicy, ExposureUnit
 from harness.domain.reliability.breaker import BreakerPolicy
 from harness.domain.reliability.key_limits import KeyLimits
 from harness.domain.routing.table import KeyGrant, RouteSettings, Snapshot
@@ -60,7 +60,7 @@ TEXT: Final = "well met"
 TOOL: Final = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 RULE: Final = UnitRule.of(
     CanaryPolicy(
-        unit=Unit.REQUEST,
+        unit=ExposureUnit.REQUEST,
         block_size=8,
         guardrails=replace(Guardrails(), judge=1.25),
         judge=CanaryJudge("critic/m-judge", "It helps.", max_usd=1.0, share_bps=10_000),
@@ -307,7 +307,7 @@ async def test_what_runs_for_the_candidate_alone_is_charged_to_it(
     (block,) = scene.door.kept.blocks.values()
     errors = block.counts[Guardrail.ERRORS]
     assert isinstance(errors, ErrorTally)
-    assert errors.classes == {"internal": Split(1, 1)}
+    assert errors.classes == {"internal": ArmSplit(1, 1)}
     series = 'swapgate_internal_errors_total{arm="canary",part="attempt"} 1.0'
     assert series in await metrics(scene.door)
     assert f'failure_class="internal",target="up/{CANDIDATE}"' in await metrics(scene.door)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from harness.domain.canary.guardrails import Guardrail, Guardrails, JudgeTally, Split
-from harness.domain.canary.observation import Block, UnitRule
-from harness.domain.proposals.policy import CanaryJudge, CanaryPolicy, Unit
-from harness.domain.routing.data_classes import NONE_NAMED, DataClasses
+from harness.domain.canary.guardrails import ArmSplit, Guardrail, Guardrails, JudgeTally
+from harness.domain.canary.observation import ObservationBlock, UnitRule
+from harness.domain.proposals.policy import CanaryJudge, CanaryPolicy, ExposureUnit
+from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Price
 from router.snapshot import file as snapshot_file
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.req("F3")
 JUDGE = "m-judge"
 CRITIC = CanaryJudge(f"critic/{JUDGE}", "It helps.", max_usd=1.0)
 POLICY = CanaryPolicy(
-    unit=Unit.REQUEST,
+    unit=ExposureUnit.REQUEST,
     block_size=8,
     guardrails=replace(Guardrails.none(), judge=1.25),
     judge=CRITIC,
@@ -52,7 +52,7 @@ class Scene:
         *,
         policy: CanaryPolicy = POLICY,
         data_class: str = "",
-        classes: DataClasses = NONE_NAMED,
+        classes: DataClasses = NO_DATA_CLASSES,
         price: Price | None = PRICE,
     ) -> None:
         self.judged: list[dict[str, Any]] = []
@@ -91,7 +91,7 @@ class Scene:
     def count(self, name: str) -> int:
         return self.door.recorder.counters[f"judge_{name}"]
 
-    def block(self) -> Block:
+    def block(self) -> ObservationBlock:
         self.door.recorder.flush(final=True)
         (block,) = self.door.kept.blocks.values()
         return block
@@ -119,7 +119,7 @@ async def test_a_candidate_whose_answers_are_bad_is_found_bad_and_the_incumbent_
     assert (tally.units, tally.canary) == (8, block.canary_units)
     assert tally.failures == tally.canary_failures == block.canary_units > 0
     assert tally.cost_usd > 0
-    assert tally.no_verdict == Split(0, 0)
+    assert tally.no_verdict == ArmSplit(0, 0)
     first = scene.judged[0]
     assert first["temperature"] == 0
     assert not any(name in whose(first) for name in (CANDIDATE, "m-incumbent", "canary"))
@@ -204,7 +204,7 @@ async def test_what_others_spent_counts_and_while_nobody_knows_nobody_is_asked(
     scene = Scene(tmp_path)
     spent = JudgeTally(4, 2, 0, 0, cost_usd=5.0)
     at = scene.door.clock.now()
-    other = Block(
+    other = ObservationBlock(
         "r-1", "another", 1, 5000, 8, 4, 0, 0, 0, at, at, counts={Guardrail.JUDGE: spent}
     )
     scene.door.kept.blocks["r-1", "another", 1] = other
@@ -233,7 +233,7 @@ async def test_who_declines_copies_of_his_words_is_not_judged(
 
 
 async def test_a_caller_is_judged_once_by_his_first_answer(tmp_path: Path) -> None:
-    scene = Scene(tmp_path, policy=replace(POLICY, unit=Unit.SESSION))
+    scene = Scene(tmp_path, policy=replace(POLICY, unit=ExposureUnit.SESSION))
     scene.more = {"user": "kim"}
 
     await scene.ask(5)

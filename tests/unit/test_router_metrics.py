@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from harness.domain.reliability.failover import hashes_of_user, user_hash
+from harness.domain.reliability.failover import hash_user, user_hashes
 from router.observers.failover_log import OPEN
 from router.server.event_log import QUEUE
 from router.upstream.scripted import ScriptedEvent
@@ -108,13 +108,13 @@ async def test_a_failover_is_logged_with_its_shape_and_without_its_content(
     assert (told["failure_class"], told["status"], told["attempts"]) == ("overloaded", 529, 2)
     assert (told["stream"], told["messages"], told["tools"]) == (False, 1, 1)
     assert told["body_bytes"] == len(SECRETIVE)
-    assert told["user"] == user_hash("user:alice", SECRET)
+    assert told["user"] == hash_user("user:alice", SECRET)
     place.door.recorder.flush()
     (row,) = place.door.kept.failovers
     assert (row.target, row.next_target, row.failure) == (OWN, SPARE, "overloaded")
     assert (row.worker, row.number, row.endpoint) == ("w", 1, "chat")
     assert (row.body_bytes, row.tools, row.attempts) == (len(SECRETIVE), 1, 2)
-    assert row.user_hash in hashes_of_user("alice", SECRET)
+    assert row.user_hash in user_hashes("alice", SECRET)
     text = json.dumps(told) + repr(row)
     assert not [word for word in ("secret", "private_tool", "alice") if word in text]
 

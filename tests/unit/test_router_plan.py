@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Needs
-from harness.domain.routing.plan import Surroundings, plan_for
+from harness.domain.routing.plan import PlanContext, plan_request
 from harness.domain.routing.table import Arm, Canary, Route, RouteSettings, Stakes
 from router.protocols.provider_failures import classify_status
 from router.snapshot.route_plans import is_arm_charged, route_targets
@@ -32,7 +32,7 @@ def test_the_plan_is_the_arm_the_incumbent_and_the_fallbacks_that_the_stakes_all
     targets = route_targets(route)
 
     def plan(arm: Arm) -> tuple[str, ...]:
-        return plan_for(targets, arm, Needs(), Surroundings()).targets
+        return plan_request(targets, arm, Needs(), PlanContext()).targets
 
     chain = ("spare", "last") if stakes is Stakes.LOW else ("last",)
     assert plan(Arm.CANARY) == ("can", "inc", *chain)

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.observation import Block, Traffic, UnitRule
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute, UnitRule
 from harness.domain.evals.pins import ServedModel, Sighting
-from harness.domain.operations.alerts import Alert, AlertKind, News
-from harness.domain.proposals.policy import Unit
+from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
+from harness.domain.proposals.policy import ExposureUnit
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.table import Arm, Canary
@@ -30,7 +30,7 @@ from tests.support.router.live_router import SwitchableStore, snapshot
 from tests.support.site.signing_keys import CONTROL
 
 DAY = date(2026, 3, 31)
-CANARY = Canary("t", 100, "s", "r-1", UnitRule(block_size=2, unit=Unit.REQUEST))
+CANARY = Canary("t", 100, "s", "r-1", UnitRule(block_size=2, unit=ExposureUnit.REQUEST))
 DONE = CompletedRequest(
     route="support",
     arm="canary",
@@ -47,11 +47,11 @@ DONE = CompletedRequest(
 moments = st.datetimes(min_value=datetime(2000, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 counts = st.integers(0, 1000)
 blocks = st.builds(
-    Block, st.text(), st.text(), counts, counts, counts, counts, counts, counts, counts,
-    moments, moments,
+    ObservationBlock, st.text(), st.text(), counts, counts, counts, counts, counts, counts,
+    counts, moments, moments,
 )  # fmt: skip
 traffic = st.builds(
-    Traffic, st.text(), moments, st.text(), st.text(), st.text(), counts, counts, counts,
+    TrafficMinute, st.text(), moments, st.text(), st.text(), st.text(), counts, counts, counts,
     counts, counts, counts, counts, st.floats(0, 1e6),
     st.dictionaries(st.integers(-1, 10_000), counts),
 )  # fmt: skip
@@ -162,7 +162,7 @@ def test_of_a_spool_only_the_batch_that_is_refused_is_set_aside(
     spooled(bench, 5)
     append = bench.store._append
 
-    def picky(blocks: Sequence[Block], *rest: Any) -> None:
+    def picky(blocks: Sequence[ObservationBlock], *rest: Any) -> None:
         if any(block.sequence == 3 for block in blocks):
             raise ValueError("no such rollout (test)")
         append(blocks, *rest)
@@ -509,7 +509,7 @@ def test_minutes_that_several_processes_added_up_merge_to_those_of_one(
         for row in each.take():
             merged.merge(row)
 
-    def by_route(rows: list[Traffic]) -> list[Traffic]:
+    def by_route(rows: list[TrafficMinute]) -> list[TrafficMinute]:
         return sorted(rows, key=lambda row: row.route)
 
     assert by_route(merged.take()) == by_route(alone.take())
@@ -528,7 +528,9 @@ def test_a_full_spool_is_told_of_once_and_its_end_too(tmp_path: Path) -> None:
 
     told = {(each.kind, each.news) for each in bench.store.alerts}
     kinds = (AlertKind.SPOOL_FULL, AlertKind.OBSERVATIONS_DROPPED)
-    assert told == {(kind, news) for kind in kinds for news in (News.RAISED, News.ENDED)}
+    assert told == {
+        (kind, news) for kind in kinds for news in (AlertEvent.RAISED, AlertEvent.ENDED)
+    }
     assert len(bench.store.alerts) == 4
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.domain.providers.credentials import StoredKey
-from harness.domain.routing.kill_switch import Source, Switch, force_of
+from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
 from harness.domain.routing.table import Snapshot
 from harness.runtime.clock import ManualClock
 from router.upstream.scripted import ScriptedTurn
@@ -173,6 +173,8 @@ async def test_a_switch_for_another_target_opens_nothing(tmp_path: Path) -> None
     assert refusing.asked[INCUMBENT] == 1
 
 
-def switch(force: str) -> Switch:
+def switch(force: str) -> KillSwitch:
     now = ManualClock().now()
-    return Switch("sw_1", None, force_of(force), "limit raised", "ops", now, None, Source.CLI)
+    return KillSwitch(
+        "sw_1", None, parse_force(force), "limit raised", "ops", now, None, SwitchSource.CLI
+    )

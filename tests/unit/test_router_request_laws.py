@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
 from harness.domain.routing.capabilities import Endpoint
-from harness.domain.routing.table import Canary, Route, arm_of
+from harness.domain.routing.table import Canary, Route, choose_arm
 from harness.domain.routing.target import RequestPatch, Target
 from router.protocols.endpoints import DIALECTS
 from router.request.body import read_request
@@ -66,7 +66,7 @@ def test_any_body_is_refused_or_sent_on(
         return
 
     key, _ = sticky_key(request, None, "k-1")
-    arm_of(ROUTE, key)
+    choose_arm(ROUTE, key)
     detect_needs(request)
     for serialize in (False, True):
         sent = DIALECTS[endpoint].patched(request, target, serialize_tools=serialize)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.domain.evals.pins import MOST_SIGHTINGS
+from harness.domain.evals.pins import MAX_SIGHTINGS
 from harness.runtime.clock import ManualClock
 from router.recording.served_names import LONGEST_NAME, NOTE_EVERY_S, ServedNames
 
@@ -49,7 +49,7 @@ def test_a_provider_that_invents_names_fills_nothing(
     for turn in range(3):
         for number in range(1000):
             names.note("t", f"{turn}-{number}")
-        assert len(taken(names)) == MOST_SIGHTINGS
+        assert len(taken(names)) == MAX_SIGHTINGS
         clock.advance(NOTE_EVERY_S)
 
 

@@ -14,7 +14,7 @@ from harness.domain.canary.observation import UnitRule
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.evals.run import SuiteRole
 from harness.domain.operations.access import key_hash
-from harness.domain.proposals.policy import Unit
+from harness.domain.proposals.policy import ExposureUnit
 from harness.domain.reliability.key_limits import KeyLimits
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.overrides import RequestKind
@@ -52,8 +52,8 @@ targets = st.builds(
     st.builds(RequestPatch, jsons, text, st.none() | jsons.filter(bool)),
 )
 rules = st.builds(
-    UnitRule, numbers, st.sampled_from(Unit), numbers, floats, floats, floats, floats, floats,
-    floats, st.dictionaries(st.sampled_from(Guardrail), floats, max_size=2),
+    UnitRule, numbers, st.sampled_from(ExposureUnit), numbers, floats, floats, floats, floats,
+    floats, floats, st.dictionaries(st.sampled_from(Guardrail), floats, max_size=2),
 )  # fmt: skip
 routes = st.builds(
     Route, text, numbers, text, st.none() | st.builds(Canary, text, numbers, text, text, rules),

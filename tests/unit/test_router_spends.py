@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.reliability.spend import KeySpend, Spent, spent_of
+from harness.domain.reliability.spend import KeySpend, SpendTotals, total_spend
 from router.access.key_spend import KeySpendTotals
 from router.recording.traffic_minutes import CompletedRequest
 
@@ -28,11 +28,11 @@ def test_it_is_known_at_once_and_written_once() -> None:
     add(spends, DAY, tokens=10, cost_usd=0.5)
     add(spends, DAY, tokens=5, cost_usd=None)
 
-    assert spends.spent("k", DAY) == Spent(DAY, 0.5, 0.5, 1)
+    assert spends.spent("k", DAY) == SpendTotals(DAY, 0.5, 0.5, 1)
     assert spends.take() == [KeySpend("k", DAY, "w1", 2, 15, 0.5, 1)]
     assert spends.take() == []
-    assert spends.spent("k", DAY) == Spent(DAY, 0.5, 0.5, 1)
-    assert spends.spent("other", DAY) == Spent(DAY)
+    assert spends.spent("k", DAY) == SpendTotals(DAY, 0.5, 0.5, 1)
+    assert spends.spent("other", DAY) == SpendTotals(DAY)
 
 
 def test_rows_of_others_are_written_in_their_name_and_count_once_they_are_stored() -> None:
@@ -41,9 +41,9 @@ def test_rows_of_others_are_written_in_their_name_and_count_once_they_are_stored
     spends.merge(row)
 
     assert spends.take() == [KeySpend("k", DAY, "w1", 4, 30, 1.0, 2)]
-    assert spends.spent("k", DAY) == Spent(DAY)
+    assert spends.spent("k", DAY) == SpendTotals(DAY)
     spends.know([KeySpend("k", DAY, "w1", 4, 30, 1.0, 2)], DAY)
-    assert spends.spent("k", DAY) == Spent(DAY, 1.0, 1.0, 2)
+    assert spends.spent("k", DAY) == SpendTotals(DAY, 1.0, 1.0, 2)
 
 
 def test_a_new_day_and_a_new_month_start_anew() -> None:
@@ -51,11 +51,11 @@ def test_a_new_day_and_a_new_month_start_anew() -> None:
     spends.know([KeySpend("k", DAY, "w0", 1, 1, 5.0, 0)], DAY)
     add(spends, DAY, tokens=0, cost_usd=1.0)
 
-    assert spends.spent("k", DAY) == Spent(DAY, 6.0, 6.0)
+    assert spends.spent("k", DAY) == SpendTotals(DAY, 6.0, 6.0)
     tomorrow, april = DAY + timedelta(1), date(2026, 4, 1)
     spends.take()
-    assert spends.spent("k", tomorrow) == Spent(tomorrow, 0.0, 6.0)
-    assert spends.spent("k", april) == Spent(april)
+    assert spends.spent("k", tomorrow) == SpendTotals(tomorrow, 0.0, 6.0)
+    assert spends.spent("k", april) == SpendTotals(april)
 
 
 class Two:
@@ -108,7 +108,7 @@ def test_each_process_knows_its_own_and_all_that_is_stored(
             do(name)
 
     rows = [KeySpend("k", day, name, 1, 1, usd, 0) for (name, day), usd in two.added.items()]
-    expected = spent_of(rows, two.today)
+    expected = total_spend(rows, two.today)
     for spends in two.workers.values():
         found = spends.spent("k", two.today)
         assert (found.day_usd, found.month_usd) == (expected.day_usd, expected.month_usd)

@@ -9,22 +9,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.json_schema import fits
+from harness.domain.json_schema import matches_schema
 from harness.domain.routing.table import Canary, Route, RouteSettings
 from harness.domain.routing.target import Target
-from harness.domain.shadow.pairs import Measured, Side, compared, of_units, similarity
-from harness.domain.shadow.sampling import ended_by, is_drawn
+from harness.domain.shadow.pairs import (
+    AnswerFigures,
+    PairSide,
+    compare_pair,
+    unit_counts,
+    word_similarity,
+)
+from harness.domain.shadow.sampling import end_reason, is_mirrored
 from harness.domain.shadow.shadow import (
     Shadow,
     ShadowLimits,
     ShadowTally,
-    Used,
-    added,
-    check_limits,
-    used_of,
+    ShadowUsage,
+    add_tallies,
+    check_shadow_limits,
+    sum_usage,
     within_budget,
 )
-from harness.gate.shadow_evidence import ALPHA, is_harm, log_e, log_e_of_all, share_of_level
+from harness.gate.shadow_evidence import (
+    SHADOW_ALPHA,
+    check_log_e,
+    combined_log_e,
+    is_harm,
+    share_of_level,
+)
 from router.recording.shadow_totals import ShadowTotals
 from router.recording.shadow_units import MAX_SUBJECTS, ShadowUnits
 
@@ -60,9 +72,9 @@ TOOL = {
 }
 
 
-def side(answer: dict[str, object] | None, ms: float = 10.0, **asked: object) -> Side:
+def side(answer: dict[str, object] | None, ms: float = 10.0, **asked: object) -> PairSide:
     content = None if answer is None else {"messages": [], "answer": answer, **asked}
-    return Side(content, Measured(ms, 5, 0.001))
+    return PairSide(content, AnswerFigures(ms, 5, 0.001))
 
 
 def calling(arguments: str, name: str = "find") -> dict[str, object]:
@@ -71,11 +83,11 @@ def calling(arguments: str, name: str = "find") -> dict[str, object]:
 
 
 def test_a_tenth_of_the_callers_is_mirrored_the_same_ones_each_time() -> None:
-    drawn = [is_drawn(SHADOW, f"user-{n}") for n in range(10_000)]
+    drawn = [is_mirrored(SHADOW, f"user-{n}") for n in range(10_000)]
 
     assert 900 < sum(drawn) < 1100
-    assert drawn == [is_drawn(SHADOW, f"user-{n}") for n in range(10_000)]
-    other = [is_drawn(replace(SHADOW, id="sh_2"), f"user-{n}") for n in range(10_000)]
+    assert drawn == [is_mirrored(SHADOW, f"user-{n}") for n in range(10_000)]
+    other = [is_mirrored(replace(SHADOW, id="sh_2"), f"user-{n}") for n in range(10_000)]
     assert sum(a and b for a, b in zip(drawn, other, strict=True)) < 200
 
 
@@ -93,24 +105,24 @@ def test_a_tenth_of_the_callers_is_mirrored_the_same_ones_each_time() -> None:
 def test_a_shadow_ends_when_what_it_was_cleared_for_is_no_more(
     route: Route | None, word: str
 ) -> None:
-    assert word in ended_by(SHADOW, route)
-    assert not ended_by(SHADOW, ROUTE)
+    assert word in end_reason(SHADOW, route)
+    assert not end_reason(SHADOW, ROUTE)
 
 
 @pytest.mark.parametrize(
     ("used", "priced", "may"),
     [
-        (Used(999, 0.99), True, True),
-        (Used(1000, 0.0), True, False),
-        (Used(0, 1.0), True, False),
-        (Used(0, 0.0), False, False),
+        (ShadowUsage(999, 0.99), True, True),
+        (ShadowUsage(1000, 0.0), True, False),
+        (ShadowUsage(0, 1.0), True, False),
+        (ShadowUsage(0, 0.0), False, False),
     ],
 )
 def test_either_budget_ends_it_and_an_unknown_price_has_none(
-    *, used: Used, priced: bool, may: bool
+    *, used: ShadowUsage, priced: bool, may: bool
 ) -> None:
     assert within_budget(ShadowLimits(), used, priced=priced) is may
-    assert within_budget(ShadowLimits(usd_per_day=None), Used(999, 1e9), priced=False)
+    assert within_budget(ShadowLimits(usd_per_day=None), ShadowUsage(999, 1e9), priced=False)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +140,7 @@ def test_either_budget_ends_it_and_an_unknown_price_has_none(
 )
 def test_limits_that_make_no_sense_are_refused(limits: ShadowLimits) -> None:
     with pytest.raises(InputError):
-        check_limits(limits)
+        check_shadow_limits(limits)
 
 
 def test_sums_of_workers_add_up_and_nothing_counts_twice() -> None:
@@ -140,10 +152,10 @@ def test_sums_of_workers_add_up_and_nothing_counts_twice() -> None:
 
     mine.know(["sh_1"], [*written, theirs], TODAY)
 
-    assert mine.used("sh_1", TODAY) == Used(5, 0.75, 0.75)
-    assert mine.used("sh_1", date(2026, 11, 21)) == Used(0, 0.0, 0.75)
+    assert mine.used("sh_1", TODAY) == ShadowUsage(5, 0.75, 0.75)
+    assert mine.used("sh_1", date(2026, 11, 21)) == ShadowUsage(0, 0.0, 0.75)
     assert mine.take() == []
-    assert used_of([added(theirs, theirs)], TODAY) == Used(6, 1.0, 1.0)
+    assert sum_usage([add_tallies(theirs, theirs)], TODAY) == ShadowUsage(6, 1.0, 1.0)
 
 
 def test_money_in_all_counts_every_day_and_a_new_day_brings_none() -> None:
@@ -151,15 +163,15 @@ def test_money_in_all_counts_every_day_and_a_new_day_brings_none() -> None:
     yesterday = TODAY - timedelta(days=1)
     cost = {"candidate.cost_usd": 0.5}
     mine.know(["sh_1"], [ShadowTally("sh_1", yesterday, "w-2", {}, cost)], yesterday)
-    assert mine.used("sh_1", TODAY) == Used(0, 0.0, 0.5)
+    assert mine.used("sh_1", TODAY) == ShadowUsage(0, 0.0, 0.5)
     mine.note("sh_1", NOW, {"mirrored": 1}, cost)
 
     spent = mine.used("sh_1", TODAY)
 
-    assert spent == Used(1, 0.5, 1.0)
+    assert spent == ShadowUsage(1, 0.5, 1.0)
     assert not within_budget(limits, spent, priced=True)
-    assert within_budget(limits, Used(1, 0.5, 0.5), priced=True)
-    assert not within_budget(limits, Used(), priced=False)
+    assert within_budget(limits, ShadowUsage(1, 0.5, 0.5), priced=True)
+    assert not within_budget(limits, ShadowUsage(), priced=False)
 
 
 def test_a_pair_is_compared_by_what_the_request_asks_for() -> None:
@@ -169,7 +181,7 @@ def test_a_pair_is_compared_by_what_the_request_asks_for() -> None:
     good = side({"content": '{"a": "x"}', "finish_reason": "stop"}, response_format=form)
     bad = side({"content": '{"b": 1}', "finish_reason": "length"}, 30.0, response_format=form)
 
-    counts, sums = compared(good, bad)
+    counts, sums = compare_pair(good, bad)
 
     assert counts == {
         "answered.both": 1,
@@ -197,7 +209,7 @@ def test_a_tool_call_names_an_offered_tool_with_its_arguments(
     *, arguments: str, name: str, valid: bool
 ) -> None:
     plain = side({"content": "no need", "finish_reason": "stop"}, tools=[TOOL])
-    counts, _ = compared(plain, side(calling(arguments, name), tools=[TOOL]))
+    counts, _ = compare_pair(plain, side(calling(arguments, name), tools=[TOOL]))
 
     assert counts["tools.both" if valid else "tools.incumbent_only"] == 1
 
@@ -205,45 +217,48 @@ def test_a_tool_call_names_an_offered_tool_with_its_arguments(
 def test_no_answer_and_a_refusal_are_told_apart() -> None:
     fine = side({"content": "hello there", "finish_reason": "stop"})
 
-    assert compared(fine, side(None)) == ({"answered.incumbent_only": 1}, {})
+    assert compare_pair(fine, side(None)) == ({"answered.incumbent_only": 1}, {})
     refused = side({"content": "", "refusal": "I will not", "finish_reason": "stop"})
-    counts, sums = compared(fine, refused)
+    counts, sums = compare_pair(fine, refused)
     assert counts["not_refused.incumbent_only"] == 1
     assert sums["similarity"] == 0.0
-    assert similarity("A b", "b a") == similarity("", "") == 1.0
+    assert word_similarity("A b", "b a") == word_similarity("", "") == 1.0
 
 
 @given(
     st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=9)
 )
 def test_whatever_stands_where_a_schema_should_is_survived(schema: object) -> None:
-    assert fits(schema, {"a": [1]}) is (schema is not False)
-    assert fits({"type": schema, "properties": schema, "required": schema}, 1) in (True, False)
+    assert matches_schema(schema, {"a": [1]}) is (schema is not False)
+    assert matches_schema({"type": schema, "properties": schema, "required": schema}, 1) in (
+        True,
+        False,
+    )
     deep: object = {}
     for _ in range(200):
         deep = {"items": deep}
-    assert fits(deep, [[[1]]])
+    assert matches_schema(deep, [[[1]]])
 
 
 def test_types_and_members_are_held_against_a_schema() -> None:
-    assert fits({"type": "integer"}, 3.0)
-    assert not fits({"type": "integer"}, value=True)
-    assert not fits({"type": ["string", "null"]}, 3)
-    assert fits({"type": ["string", "null"]}, None)
-    assert not fits({"enum": ["a", "b"]}, "c")
-    assert not fits({"const": 1}, 2)
-    assert not fits({"items": {"type": "string"}}, ["a", 1])
+    assert matches_schema({"type": "integer"}, 3.0)
+    assert not matches_schema({"type": "integer"}, value=True)
+    assert not matches_schema({"type": ["string", "null"]}, 3)
+    assert matches_schema({"type": ["string", "null"]}, None)
+    assert not matches_schema({"enum": ["a", "b"]}, "c")
+    assert not matches_schema({"const": 1}, 2)
+    assert not matches_schema({"items": {"type": "string"}}, ["a", 1])
 
 
 def test_the_evidence_says_harm_after_few_lost_pairs_and_never_for_won_ones() -> None:
-    assert not is_harm(log_e_of_all({}))
-    assert not is_harm(log_e(5, 0))
-    assert is_harm(log_e(8, 0))
-    assert not is_harm(log_e(0, 500))
-    assert share_of_level(log_e(0, 500)) == 0.0
+    assert not is_harm(combined_log_e({}))
+    assert not is_harm(check_log_e(5, 0))
+    assert is_harm(check_log_e(8, 0))
+    assert not is_harm(check_log_e(0, 500))
+    assert share_of_level(check_log_e(0, 500)) == 0.0
     # One check among six carries a sixth of the evidence.
     rest = {str(n): (0, 0) for n in range(5)}
-    assert is_harm(log_e_of_all({"schema": (13, 0), **rest}))
+    assert is_harm(combined_log_e({"schema": (13, 0), **rest}))
 
 
 def test_two_alike_are_called_worse_less_often_than_the_level_says() -> None:
@@ -253,10 +268,10 @@ def test_two_alike_are_called_worse_less_often_than_the_level_says() -> None:
         lost = won = 0
         for _ in range(300):
             lost, won = (lost + 1, won) if chance.random() < 0.5 else (lost, won + 1)
-            if is_harm(log_e(lost, won)):
+            if is_harm(check_log_e(lost, won)):
                 false += 1
                 break
-    assert false / 500 <= ALPHA
+    assert false / 500 <= SHADOW_ALPHA
 
 
 def test_a_caller_counts_once_however_many_workers_shadows_and_requests() -> None:
@@ -271,4 +286,4 @@ def test_a_caller_counts_once_however_many_workers_shadows_and_requests() -> Non
 
 def test_a_callers_first_pair_is_told_by_its_checks_alone() -> None:
     counts = {"pairs": 1, "slower": 1, "json.both": 1, "schema.candidate_only": 1}
-    assert of_units(counts) == {"unit.json.both": 1, "unit.schema.candidate_only": 1}
+    assert unit_counts(counts) == {"unit.json.both": 1, "unit.schema.candidate_only": 1}

@@ -9,50 +9,61 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config import load
+from harness.config import load_settings
 from harness.domain.errors import ConfigError
-from harness.domain.proposals.policy import ShadowFirst
-from harness.gate.shadow_evidence import ALL_CHECKS
-from harness.gate.shadow_stage import Move, Seen, decide
+from harness.domain.proposals.policy import ShadowStagePolicy
+from harness.gate.shadow_evidence import ALL_CHECKS_RULE
+from harness.gate.shadow_stage import ShadowMove, ShadowStageState, decide_shadow_stage
 
 pytestmark = pytest.mark.req("F8")
 
 DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
-POLICY = ShadowFirst(share_bps=500, min_pairs=200, max_cost_usd=5.0)
+POLICY = ShadowStagePolicy(share_bps=500, min_pairs=200, max_cost_usd=5.0)
 ANSWERED = {"answered": (0, 0)}
 
 
 @pytest.mark.parametrize(
     ("seen", "move"),
     [
-        (Seen(), Move.START),
-        (Seen(obstacle="the route has the shadow sh_9"), Move.HOLD),
-        (Seen(mirroring=True), Move.MIRROR),
-        (Seen(pairs=199, spent_usd=4.99, mirroring=True), Move.MIRROR),
-        (Seen(pairs=199, spent_usd=5.0), Move.HOLD),
-        (Seen(pairs=199, spent_usd=5.0, mirroring=True), Move.MIRROR),
-        (Seen(pairs=200, spent_usd=9.0), Move.OPEN),
-        (Seen(pairs=100, stopped="ada stopped the shadow"), Move.HOLD),
-        (Seen(pairs=200, stopped="ada stopped the shadow"), Move.OPEN),
-        (Seen(pairs=200, lost_won={"answered": (30, 0)}), Move.REJECT),
-        (Seen(pairs=0, lost_won={"json": (30, 0)}, spent_usd=9.0), Move.REJECT),
-        (Seen(pairs=200, lost_won={"answered": (20, 20)}), Move.OPEN),
+        (ShadowStageState(), ShadowMove.START),
+        (ShadowStageState(obstacle="the route has the shadow sh_9"), ShadowMove.HOLD),
+        (ShadowStageState(mirroring=True), ShadowMove.MIRROR),
+        (ShadowStageState(pairs=199, spent_usd=4.99, mirroring=True), ShadowMove.MIRROR),
+        (ShadowStageState(pairs=199, spent_usd=5.0), ShadowMove.HOLD),
+        (ShadowStageState(pairs=199, spent_usd=5.0, mirroring=True), ShadowMove.MIRROR),
+        (ShadowStageState(pairs=200, spent_usd=9.0), ShadowMove.OPEN),
+        (ShadowStageState(pairs=100, stopped="ada stopped the shadow"), ShadowMove.HOLD),
+        (ShadowStageState(pairs=200, stopped="ada stopped the shadow"), ShadowMove.OPEN),
+        (ShadowStageState(pairs=200, lost_won={"answered": (30, 0)}), ShadowMove.REJECT),
+        (
+            ShadowStageState(pairs=0, lost_won={"json": (30, 0)}, spent_usd=9.0),
+            ShadowMove.REJECT,
+        ),
+        (ShadowStageState(pairs=200, lost_won={"answered": (20, 20)}), ShadowMove.OPEN),
     ],
 )
-def test_each_state_of_a_shadow_has_one_answer(seen: Seen, move: Move) -> None:
-    found = decide(POLICY, seen)
+def test_each_state_of_a_shadow_has_one_answer(
+    seen: ShadowStageState, move: ShadowMove
+) -> None:
+    found = decide_shadow_stage(POLICY, seen)
     assert found.move is move
     assert found.reason.endswith(".")
 
 
 def test_the_reason_names_what_was_worse_and_the_level_is_the_policys() -> None:
-    seen = Seen(
-        pairs=50, lost_won={"answered": (1, 1), "json": (9, 0)}, mirroring=True, rule=ALL_CHECKS
+    seen = ShadowStageState(
+        pairs=50,
+        lost_won={"answered": (1, 1), "json": (9, 0)},
+        mirroring=True,
+        rule=ALL_CHECKS_RULE,
     )
-    strict, loose = decide(POLICY, seen), decide(replace(POLICY, alpha=0.2), seen)
+    strict, loose = (
+        decide_shadow_stage(POLICY, seen),
+        decide_shadow_stage(replace(POLICY, alpha=0.2), seen),
+    )
 
-    assert strict.move is Move.MIRROR
-    assert loose.move is Move.REJECT
+    assert strict.move is ShadowMove.MIRROR
+    assert loose.move is ShadowMove.REJECT
     assert "9 requests where only the incumbent held json" in loose.reason
     assert loose.distance > 1 > strict.distance > 0
     assert strict.log_e == pytest.approx(strict.distance * math.log(100))
@@ -69,8 +80,8 @@ def test_the_reason_names_what_was_worse_and_the_level_is_the_policys() -> None:
 def test_no_canary_opens_before_its_pairs_are_there(
     *, pairs: int, spent: float, lost: int, won: int, mirroring: bool, stopped: str
 ) -> None:
-    seen = Seen(pairs, {"answered": (lost, won)}, spent, mirroring, stopped)
-    assert decide(POLICY, seen).move is not Move.OPEN
+    seen = ShadowStageState(pairs, {"answered": (lost, won)}, spent, mirroring, stopped)
+    assert decide_shadow_stage(POLICY, seen).move is not ShadowMove.OPEN
 
 
 def test_a_candidate_that_is_no_worse_is_rejected_at_most_as_often_as_the_policy_says() -> None:
@@ -82,7 +93,9 @@ def test_a_candidate_that_is_no_worse_is_rejected_at_most_as_often_as_the_policy
         won = np.cumsum(chance.random(400) < 0.1)
         states = {*zip(lost.tolist(), won.tolist(), strict=True)}
         rejected += any(
-            decide(POLICY, Seen(0, {"answered": state})).move is Move.REJECT for state in states
+            decide_shadow_stage(POLICY, ShadowStageState(0, {"answered": state})).move
+            is ShadowMove.REJECT
+            for state in states
         )
     assert rejected <= 0.01 * runs + 3 * math.sqrt(0.01 * 0.99 * runs)
 
@@ -101,10 +114,10 @@ routes:
 """
 
 
-def loaded(folder: Path, shadow: str, tools: str = "") -> ShadowFirst | None:
+def loaded(folder: Path, shadow: str, tools: str = "") -> ShadowStagePolicy | None:
     file = folder / "swapgate.yaml"
     file.write_text(FILE.replace("SHADOW", shadow).replace("TOOLS", tools), encoding="utf-8")
-    return load(file, {}, defaults=DEFAULTS).policies["careful"].canary.shadow
+    return load_settings(file, {}, defaults=DEFAULTS).policies["careful"].canary.shadow
 
 
 RIGHT = "share_bps: 500, min_pairs: 200, max_cost_usd: 5"

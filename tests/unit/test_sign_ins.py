@@ -10,28 +10,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import ConfigError, InputError
-from harness.domain.providers.device_flow import Tokens
-from harness.domain.providers.jwt_claims import life_s
-from harness.domain.providers.kinds import PROVIDER_KINDS, Group
+from harness.domain.providers.device_flow import OAuthTokens
+from harness.domain.providers.jwt_claims import lifetime_s
+from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.providers.oauth_kinds import (
-    OAUTH_PLACES,
-    OAuthChange,
+    OAUTH_ENDPOINTS,
+    OAuthOverrides,
     check_oauth_url,
-    place_of,
+    oauth_endpoints,
 )
 from harness.domain.providers.oauth_tokens import (
     Renewal,
-    Secrets,
     SignIn,
-    due,
-    due_at,
-    in_vain,
-    next_secrets,
-    over,
-    refused,
-    sooner,
-    with_access,
-    with_account,
+    SignInSecrets,
+    apply_access_tokens,
+    apply_account_tokens,
+    due_renewal,
+    is_expired,
+    merge_secrets,
+    record_failed_renewal,
+    record_refusal,
+    renew_sooner,
+    renewal_due_at,
 )
 from harness.domain.routing.target import Provider
 
@@ -52,102 +52,104 @@ def jwt(**claims: object) -> str:
 @pytest.mark.parametrize(
     ("tokens", "seconds"),
     [
-        (Tokens("a", expires_in_s=1500), 1200),
-        (Tokens("a", expires_in_s=8 * 3600), 7 * 3600),
-        (Tokens("a", expires_in_s=1800, refresh_in_s=1000), 1000),
-        (Tokens("a", expires_in_s=1800, refresh_in_s=1790), 1440),
+        (OAuthTokens("a", expires_in_s=1500), 1200),
+        (OAuthTokens("a", expires_in_s=8 * 3600), 7 * 3600),
+        (OAuthTokens("a", expires_in_s=1800, refresh_in_s=1000), 1000),
+        (OAuthTokens("a", expires_in_s=1800, refresh_in_s=1790), 1440),
     ],
 )
 def test_a_token_is_renewed_with_a_fifth_of_its_life_left_and_at_most_an_hour(
-    tokens: Tokens, seconds: float
+    tokens: OAuthTokens, seconds: float
 ) -> None:
-    assert due_at(tokens, NOW) == later(seconds)
+    assert renewal_due_at(tokens, NOW) == later(seconds)
 
 
 @given(st.floats(0, 1e8), st.none() | st.floats(0, 1e8))
 def test_a_token_is_never_renewed_after_its_end(life: float, told: float | None) -> None:
-    found = due_at(Tokens("a", expires_in_s=life, refresh_in_s=told), NOW)
+    found = renewal_due_at(OAuthTokens("a", expires_in_s=life, refresh_in_s=told), NOW)
 
     assert found is not None
     assert NOW <= found <= later(life)
 
 
 def test_the_account_s_token_comes_first_and_buys_the_next_one_at_once() -> None:
-    known = with_account(NEW, Tokens("a", "r", 100), NOW, exchanged=True)
-    bought = with_access(known, Tokens("b", expires_in_s=50), NOW)
+    known = apply_account_tokens(NEW, OAuthTokens("a", "r", 100), NOW, exchanged=True)
+    bought = apply_access_tokens(known, OAuthTokens("b", expires_in_s=50), NOW)
 
-    assert due(known, NOW) is Renewal.ACCESS
-    assert due(bought, later(39)) is None
-    assert due(bought, later(40)) is Renewal.ACCESS
-    assert due(bought, later(80)) is Renewal.ACCOUNT
+    assert due_renewal(known, NOW) is Renewal.ACCESS
+    assert due_renewal(bought, later(39)) is None
+    assert due_renewal(bought, later(40)) is Renewal.ACCESS
+    assert due_renewal(bought, later(80)) is Renewal.ACCOUNT
 
 
 def test_a_token_without_refresh_lasts_until_it_is_refused() -> None:
-    known = with_account(NEW, Tokens("a", expires_in_s=100), NOW, exchanged=False)
+    known = apply_account_tokens(NEW, OAuthTokens("a", expires_in_s=100), NOW, exchanged=False)
 
-    assert due(known, later(99)) is None
-    assert not over(known, later(99))
-    assert over(known, later(100))
+    assert due_renewal(known, later(99)) is None
+    assert not is_expired(known, later(99))
+    assert is_expired(known, later(100))
 
 
 def test_what_is_tried_in_vain_is_tried_later_and_never_less_than_once_a_minute() -> None:
-    known = with_account(NEW, Tokens("a", "r", 100), NOW, exchanged=False)
+    known = apply_account_tokens(NEW, OAuthTokens("a", "r", 100), NOW, exchanged=False)
     now = later(80)
     for _ in range(20):
-        assert due(known, now) is Renewal.ACCOUNT
-        known = in_vain(known, now)
-        assert due(known, now) is None
+        assert due_renewal(known, now) is Renewal.ACCOUNT
+        known = record_failed_renewal(known, now)
+        assert due_renewal(known, now) is None
         assert known.retry_at is not None
         assert known.retry_at - now <= timedelta(minutes=1)
         now = known.retry_at
-    assert not with_account(known, Tokens("b", "r", 100), now, exchanged=False).attempts
+    assert not apply_account_tokens(
+        known, OAuthTokens("b", "r", 100), now, exchanged=False
+    ).attempts
 
 
 def test_what_the_server_refused_is_not_tried_again() -> None:
-    known = with_account(NEW, Tokens("a", "r", 100), NOW, exchanged=False)
-    ended = refused(known, "invalid_grant")
+    known = apply_account_tokens(NEW, OAuthTokens("a", "r", 100), NOW, exchanged=False)
+    ended = record_refusal(known, "invalid_grant")
 
-    assert due(ended, later(1000)) is None
-    assert not over(ended, later(99))
-    assert over(ended, later(100))
-    assert over(replace(ended, access_ends=None), NOW)
+    assert due_renewal(ended, later(1000)) is None
+    assert not is_expired(ended, later(99))
+    assert is_expired(ended, later(100))
+    assert is_expired(replace(ended, access_ends=None), NOW)
 
 
 def test_a_refusal_in_the_midst_of_a_token_s_life_renews_it_once_a_minute() -> None:
-    known = with_access(NEW, Tokens("b", expires_in_s=1500), NOW)
+    known = apply_access_tokens(NEW, OAuthTokens("b", expires_in_s=1500), NOW)
 
-    assert due(sooner(known, later(90), later(91)), later(91)) is Renewal.ACCESS
+    assert due_renewal(renew_sooner(known, later(90), later(91)), later(91)) is Renewal.ACCESS
     # The one before may still be on its way; and once a minute is enough.
-    assert sooner(known, later(3), later(91)) == known
-    assert sooner(known, later(40), later(41)) == known
+    assert renew_sooner(known, later(3), later(91)) == known
+    assert renew_sooner(known, later(40), later(41)) == known
 
 
 def test_a_server_that_sends_no_new_refresh_token_means_the_old_one() -> None:
-    before = Secrets("a", "r")
+    before = SignInSecrets("a", "r")
 
-    assert next_secrets(before, Tokens("b")) == Secrets("b", "r")
-    assert next_secrets(before, Tokens("b", "s")) == Secrets("b", "s")
+    assert merge_secrets(before, OAuthTokens("b")) == SignInSecrets("b", "r")
+    assert merge_secrets(before, OAuthTokens("b", "s")) == SignInSecrets("b", "s")
     assert "'" not in repr(before)
 
 
 def test_every_oauth_kind_has_its_place_over_https_and_no_client_id_of_others() -> None:
-    kinds = {name for name, each in PROVIDER_KINDS.items() if each.group is Group.OAUTH}
-    assert kinds == set(OAUTH_PLACES)
-    for name, place in OAUTH_PLACES.items():
+    kinds = {name for name, each in PROVIDER_KINDS.items() if each.group is ProviderGroup.OAUTH}
+    assert kinds == set(OAUTH_ENDPOINTS)
+    for name, place in OAUTH_ENDPOINTS.items():
         assert check_oauth_url(place.device_url)
         assert check_oauth_url(place.token_url)
         with pytest.raises(ConfigError, match=rf"oauth\.{name}\.client_id"):
-            place_of(name, name, None)
+            oauth_endpoints(name, name, None)
 
 
 def test_the_file_changes_what_it_names_and_nothing_else() -> None:
-    asked = OAuthChange(client_id="mine", exchange_url="")
-    place = place_of("mine", "github_copilot", asked)
+    asked = OAuthOverrides(client_id="mine", exchange_url="")
+    place = oauth_endpoints("mine", "github_copilot", asked)
 
     assert (place.client_id, place.exchange_url) == ("mine", "")
-    assert place.device_url == OAUTH_PLACES["github_copilot"].device_url
+    assert place.device_url == OAUTH_ENDPOINTS["github_copilot"].device_url
     with pytest.raises(InputError, match="`swapgate credential set groq`"):
-        place_of("groq", "groq", asked)
+        oauth_endpoints("groq", "groq", asked)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +179,6 @@ def test_codex_repeats_the_account_that_its_token_names() -> None:
 
 
 def test_a_jwt_tells_how_long_it_lives() -> None:
-    assert life_s(jwt(iat=100, exp=400)) == 300.0
-    assert life_s(jwt(iat=100)) is None
-    assert life_s("opaque") is None
+    assert lifetime_s(jwt(iat=100, exp=400)) == 300.0
+    assert lifetime_s(jwt(iat=100)) is None
+    assert lifetime_s("opaque") is None

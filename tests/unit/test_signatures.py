@@ -9,7 +9,7 @@ from harness import config, package_data
 from harness.domain.errors import ConfigError, SignatureInvalid
 from harness.domain.operations.row_signatures import (
     KeyPurpose,
-    keyring_text,
+    format_keyring,
     parse_keyring,
     row_payload,
 )
@@ -35,7 +35,9 @@ OTHER = row_payload("verdict", "inst", {"id": "v_1", "outcome": "failed"})
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
-    shipped_ones = config.load(None, {}, defaults=package_data.path("config/default.yaml"))
+    shipped_ones = config.load_settings(
+        None, {}, defaults=package_data.path("config/default.yaml")
+    )
     return replace(shipped_ones, home=tmp_path / "home")
 
 
@@ -71,7 +73,7 @@ def test_a_row_of_another_table_or_installation_has_other_bytes() -> None:
 
 
 def test_a_keyring_reads_as_it_was_written() -> None:
-    assert parse_keyring(keyring_text(KEYRING.values()), "here") == KEYRING
+    assert parse_keyring(format_keyring(KEYRING.values()), "here") == KEYRING
 
 
 @pytest.mark.parametrize(

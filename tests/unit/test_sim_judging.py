@@ -7,7 +7,7 @@ import pytest
 from evals.scorers.judge_protocol import with_data
 from evals.sim.profiles import Profile
 from evals.sim.simulated_judge import answer
-from harness.domain.canary.judge import prompt
+from harness.domain.canary.judge import build_prompt
 
 SURE = Profile("sure", skill={"judge": 1.0})
 
@@ -44,7 +44,7 @@ def test_a_canarys_answer_is_judged_by_the_rule_or_the_contrary(
     words: str, verdict: str
 ) -> None:
     answered = {"role": "assistant", "content": words}
-    shown = prompt("has a digit", {"messages": [], "answer": answered})
+    shown = build_prompt("has a digit", {"messages": [], "answer": answered})
     contrary = answer(shown, Profile("contrary", skill={"judge": 0.0}))
 
     assert json.loads(answer(shown, SURE) or "")["verdict"] == verdict

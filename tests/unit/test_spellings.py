@@ -10,8 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.providers.credentials import ProviderKey, without_secrets
-from harness.domain.providers.secret_encodings import HIDDEN, SHORTEST_SECRET, hidden
+from harness.domain.providers.credentials import ProviderKey, hide_provider_secrets
+from harness.domain.providers.secret_encodings import (
+    HIDDEN_MARK,
+    MIN_SECRET_LENGTH,
+    hide_secret,
+)
 from harness.domain.routing.target import Provider
 
 SPELLINGS: dict[str, Callable[[str], str]] = {
@@ -42,9 +46,9 @@ def test_every_spelling_is_taken_out_whole(
 ) -> None:
     said = f"{before}<{spelled(secret)}>{after}".encode("utf-8", "surrogatepass")
 
-    found = hidden(said, secret)
+    found = hide_secret(said, secret)
 
-    assert HIDDEN in found
+    assert HIDDEN_MARK in found
     inner = found.partition(b"<")[2].rpartition(b">")[0] if "<" not in before else found
     assert spelled(secret).strip('"').encode() not in inner
 
@@ -65,16 +69,16 @@ def test_every_spelling_is_taken_out_whole(
 def test_what_no_header_carries_is_taken_out_of_what_is_said_of_it(
     spelled: Callable[[str], str], secret: str
 ) -> None:
-    found = hidden(f"Invalid header value {spelled(secret)}".encode(), secret)
+    found = hide_secret(f"Invalid header value {spelled(secret)}".encode(), secret)
 
     # At most its quotation marks are left.
-    assert found.replace(HIDDEN, b"").strip(b"b\"'\\") == b"Invalid header value "
-    assert HIDDEN in found
+    assert found.replace(HIDDEN_MARK, b"").strip(b"b\"'\\") == b"Invalid header value "
+    assert HIDDEN_MARK in found
 
 
 @pytest.mark.req("D4")
 def test_a_header_that_was_sent_in_latin_1_may_come_back_so() -> None:
-    assert hidden("clé-secrète".encode("latin-1"), "clé-secrète") == HIDDEN
+    assert hide_secret("clé-secrète".encode("latin-1"), "clé-secrète") == HIDDEN_MARK
 
 
 @pytest.mark.req("D4")
@@ -86,10 +90,10 @@ def test_base64_of_any_text_with_the_secret_shows_at_most_three_signs_of_it(
 ) -> None:
     whole = encode(f"{before}{secret}{after}".encode())
 
-    found = hidden(b'{"sent":"' + whole + b'"}', secret)
+    found = hide_secret(b'{"sent":"' + whole + b'"}', secret)
 
-    assert HIDDEN in found
-    shown = found.removeprefix(b'{"sent":"').removesuffix(b'"}').split(HIDDEN)
+    assert HIDDEN_MARK in found
+    shown = found.removeprefix(b'{"sent":"').removesuffix(b'"}').split(HIDDEN_MARK)
     assert sum(map(len, shown)) <= len(whole) - (len(secret) * 8 // 6 - 2)
 
 
@@ -97,13 +101,13 @@ def test_base64_of_any_text_with_the_secret_shows_at_most_three_signs_of_it(
 def test_a_mixture_is_a_spelling_too() -> None:
     said = rb'{"error":"key sk\u002dab%2Fcd\\/ef is wrong"}'
 
-    assert hidden(said, "sk-ab/cd/ef") == b'{"error":"key [hidden] is wrong"}'
+    assert hide_secret(said, "sk-ab/cd/ef") == b'{"error":"key [hidden] is wrong"}'
 
 
 @given(st.binary(max_size=300))
 def test_what_holds_no_secret_stays_byte_for_byte(said: bytes) -> None:
-    assert hidden(said, "a-secret-that-nobody-guesses") == said
-    assert hidden(said, "short"[:SHORTEST_SECRET]) == said
+    assert hide_secret(said, "a-secret-that-nobody-guesses") == said
+    assert hide_secret(said, "short"[:MIN_SECRET_LENGTH]) == said
 
 
 @pytest.mark.req("D4")
@@ -111,6 +115,6 @@ def test_a_header_that_proves_who_asks_is_a_secret_like_a_key() -> None:
     provider = Provider("up", "custom", "http://h", extra_headers={"x-token": "to/ken+one"})
     said = rb'{"a":"to\/ken+one","b":"to%2Fken%2Bone","c":"sk\/0123456"}'
 
-    found = without_secrets(said, provider, ProviderKey("K", "sk/0123456"))
+    found = hide_provider_secrets(said, provider, ProviderKey("K", "sk/0123456"))
 
     assert found == b'{"a":"[hidden]","b":"[hidden]","c":"[hidden]"}'

@@ -12,11 +12,11 @@ from harness.domain.reliability.spend import (
     KeySpend,
     SpendBudget,
     SpendLevel,
-    Spent,
-    as_of,
-    judge,
-    spent_after,
-    spent_of,
+    SpendTotals,
+    add_request_cost,
+    check_budget,
+    total_spend,
+    totals_on,
 )
 
 DAY = date(2026, 3, 31)
@@ -39,7 +39,7 @@ days = st.integers(0, 100).map(lambda number: date(2026, 1, 1) + timedelta(numbe
 def test_a_budget_warns_at_its_share_and_stops_at_its_whole(
     day_usd: float, level: SpendLevel
 ) -> None:
-    decision = judge(SpendBudget(day_usd=10), Spent(DAY, day_usd), DAY)
+    decision = check_budget(SpendBudget(day_usd=10), SpendTotals(DAY, day_usd), DAY)
 
     assert decision.level is level
     assert decision.allowed is (level is not STOPPED)
@@ -47,7 +47,9 @@ def test_a_budget_warns_at_its_share_and_stops_at_its_whole(
 
 
 def test_the_decision_says_what_was_spent_and_when_it_starts_anew() -> None:
-    decision = judge(SpendBudget(month_usd=50), Spent(date(2026, 12, 5), 1, 50), DAY)
+    decision = check_budget(
+        SpendBudget(month_usd=50), SpendTotals(date(2026, 12, 5), 1, 50), DAY
+    )
 
     assert decision.reason == (
         "this key spent 50.00 of its 50.00 US dollars per month; "
@@ -59,8 +61,8 @@ def test_of_day_and_month_the_worse_decides_and_then_the_longer() -> None:
     budget = SpendBudget(day_usd=10, month_usd=100)
 
     def until(day_usd: float, month_usd: float) -> date | None:
-        return judge(
-            budget, Spent(date(2026, 3, 5), day_usd, month_usd), DAY.replace(day=5)
+        return check_budget(
+            budget, SpendTotals(date(2026, 3, 5), day_usd, month_usd), DAY.replace(day=5)
         ).until
 
     assert until(10, 80) == date(2026, 3, 6)
@@ -70,27 +72,29 @@ def test_of_day_and_month_the_worse_decides_and_then_the_longer() -> None:
 
 
 def test_a_budget_of_nothing_stops_everything_and_no_budget_nothing() -> None:
-    assert judge(SpendBudget(day_usd=0), Spent(DAY), DAY).level is STOPPED
-    assert judge(SpendBudget(), Spent(DAY, 1e9, 1e9), DAY).level is FINE
+    assert check_budget(SpendBudget(day_usd=0), SpendTotals(DAY), DAY).level is STOPPED
+    assert check_budget(SpendBudget(), SpendTotals(DAY, 1e9, 1e9), DAY).level is FINE
 
 
 def test_a_new_day_and_a_new_month_start_anew() -> None:
-    spent = Spent(date(2026, 3, 30), 5.0, 20.0, 3)
+    spent = SpendTotals(date(2026, 3, 30), 5.0, 20.0, 3)
 
-    assert as_of(spent, DAY) == Spent(DAY, 0.0, 20.0, 3)
-    assert as_of(spent, date(2026, 4, 1)) == Spent(date(2026, 4, 1))
-    assert as_of(spent, date(2027, 3, 31)) == Spent(date(2027, 3, 31))
-    assert as_of(spent, date(2026, 3, 29)) == spent
+    assert totals_on(spent, DAY) == SpendTotals(DAY, 0.0, 20.0, 3)
+    assert totals_on(spent, date(2026, 4, 1)) == SpendTotals(date(2026, 4, 1))
+    assert totals_on(spent, date(2027, 3, 31)) == SpendTotals(date(2027, 3, 31))
+    assert totals_on(spent, date(2026, 3, 29)) == spent
 
 
 def test_a_request_without_a_known_price_is_counted_and_not_taken_for_free() -> None:
-    assert spent_after(Spent(DAY, 1.0, 2.0), None, DAY) == Spent(DAY, 1.0, 2.0, 1)
+    assert add_request_cost(SpendTotals(DAY, 1.0, 2.0), None, DAY) == SpendTotals(
+        DAY, 1.0, 2.0, 1
+    )
 
 
 @pytest.mark.parametrize("cost", [-0.01, math.nan, math.inf])
 def test_a_cost_that_would_spoil_the_sums_is_refused(cost: float) -> None:
     with pytest.raises(InputError, match="cost"):
-        spent_after(Spent(DAY), cost, DAY)
+        add_request_cost(SpendTotals(DAY), cost, DAY)
 
 
 @given(st.lists(st.tuples(days, st.none() | amounts), min_size=1))
@@ -98,9 +102,9 @@ def test_the_sums_are_those_of_the_last_day_and_its_month(
     requests: list[tuple[date, float | None]],
 ) -> None:
     requests.sort(key=lambda each: each[0])
-    spent = Spent(requests[0][0])
+    spent = SpendTotals(requests[0][0])
     for day, cost in requests:
-        spent = spent_after(spent, cost, day)
+        spent = add_request_cost(spent, cost, day)
 
     last = requests[-1][0]
     month = [cost for day, cost in requests if day.month == last.month]
@@ -114,9 +118,9 @@ def test_the_sums_are_those_of_the_last_day_and_its_month(
 def test_the_share_of_the_budget_is_told() -> None:
     budget = SpendBudget(day_usd=10, month_usd=100)
 
-    assert judge(budget, Spent(DAY, 8.3, 20), DAY).share == pytest.approx(0.83)
-    assert judge(budget, Spent(DAY, 1, 20), DAY).share == 0
-    assert judge(SpendBudget(day_usd=0), Spent(DAY), DAY).share == 1
+    assert check_budget(budget, SpendTotals(DAY, 8.3, 20), DAY).share == pytest.approx(0.83)
+    assert check_budget(budget, SpendTotals(DAY, 1, 20), DAY).share == 0
+    assert check_budget(SpendBudget(day_usd=0), SpendTotals(DAY), DAY).share == 1
 
 
 def test_rows_of_a_key_become_what_it_spent_today_and_this_month() -> None:
@@ -126,8 +130,8 @@ def test_rows_of_a_key_become_what_it_spent_today_and_this_month() -> None:
         KeySpend("k", DAY, "w", 1, 10, 2.0, 1),
     ]
 
-    assert spent_of(rows, DAY) == Spent(DAY, 2.0, 7.0, 2)
-    assert spent_of([], DAY) == Spent(DAY)
+    assert total_spend(rows, DAY) == SpendTotals(DAY, 2.0, 7.0, 2)
+    assert total_spend([], DAY) == SpendTotals(DAY)
 
 
 @given(amounts, amounts, amounts, st.floats(0.01, 1))
@@ -138,8 +142,8 @@ def test_spending_more_never_lowers_the_level(
     both = SpendBudget(budget, budget, share)
 
     assert (
-        judge(both, Spent(DAY, low, low), DAY).level
-        <= judge(both, Spent(DAY, high, high), DAY).level
+        check_budget(both, SpendTotals(DAY, low, low), DAY).level
+        <= check_budget(both, SpendTotals(DAY, high, high), DAY).level
     )
 
 

@@ -10,19 +10,19 @@ from harness.domain.errors import InputError
 from harness.domain.routing.kill_switch import (
     Force,
     ForceKind,
-    Source,
-    Switch,
+    KillSwitch,
+    SwitchSource,
     SwitchTarget,
-    forced,
-    in_force,
-    parse_switches,
-    ruling,
+    active_switches,
+    force_plan,
+    parse_environment_switches,
+    ruling_switch,
 )
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 OPENAI = Force(ForceKind.PROVIDER, "openai")
 switches = st.builds(
-    Switch,
+    KillSwitch,
     id=st.uuids().map(str),
     route=st.sampled_from([None, "chat", "code"]),
     force=st.builds(Force, st.sampled_from(ForceKind), st.sampled_from("abc")),
@@ -30,23 +30,23 @@ switches = st.builds(
     actor=st.just("ada"),
     created_at=st.integers(-9, 9).map(lambda hours: NOW + timedelta(hours=hours)),
     expires_at=st.none() | st.integers(-9, 9).map(lambda hours: NOW + timedelta(hours=hours)),
-    source=st.sampled_from(Source),
+    source=st.sampled_from(SwitchSource),
 )
 
 
 def switch(
     id_: str,
-    source: Source = Source.CLI,
+    source: SwitchSource = SwitchSource.CLI,
     route: str | None = None,
     hour: int = 0,
     expires: int | None = None,
-) -> Switch:
+) -> KillSwitch:
     expires_at = None if expires is None else NOW + timedelta(hours=expires)
     at = NOW + timedelta(hours=hour)
-    return Switch(id_, route, OPENAI, "outage", "ada", at, expires_at, source)
+    return KillSwitch(id_, route, OPENAI, "outage", "ada", at, expires_at, source)
 
 
-def ids(found: tuple[Switch, ...]) -> list[str]:
+def ids(found: tuple[KillSwitch, ...]) -> list[str]:
     return [each.id for each in found]
 
 
@@ -54,16 +54,16 @@ def ids(found: tuple[Switch, ...]) -> list[str]:
 def test_a_switch_is_in_force_until_it_expires() -> None:
     ends_now, ends_later = switch("a", expires=0), switch("b", expires=1)
 
-    assert ids(in_force([ends_now, ends_later, switch("c")], NOW)) == ["c", "b"]
+    assert ids(active_switches([ends_now, ends_later, switch("c")], NOW)) == ["c", "b"]
 
 
 @pytest.mark.req("B11")
 def test_the_environment_is_the_strongest_then_a_command_then_the_file() -> None:
-    config = switch("config", Source.CONFIG, "chat", hour=9)
-    command = switch("command", Source.REST, hour=8)
-    environment = switch("environment", Source.ENVIRONMENT)
+    config = switch("config", SwitchSource.CONFIG, "chat", hour=9)
+    command = switch("command", SwitchSource.REST, hour=8)
+    environment = switch("environment", SwitchSource.ENVIRONMENT)
 
-    assert ids(in_force([config, environment, command], NOW)) == [
+    assert ids(active_switches([config, environment, command], NOW)) == [
         "environment",
         "command",
         "config",
@@ -73,26 +73,26 @@ def test_the_environment_is_the_strongest_then_a_command_then_the_file() -> None
 @pytest.mark.req("B11")
 def test_one_route_comes_before_all_and_the_newest_before_older_ones() -> None:
     older, newer = (
-        switch("older", Source.CLI, "chat", 1),
-        switch("newer", Source.REST, "chat", 2),
+        switch("older", SwitchSource.CLI, "chat", 1),
+        switch("newer", SwitchSource.REST, "chat", 2),
     )
     every = switch("every", hour=3)
 
-    assert ruling([older, newer, every], "chat") == newer
-    assert ruling([older, newer, every], "code") == every
-    assert ruling([older, newer], "code") is None
-    assert ruling([switch("a"), switch("b")], "chat") == switch("b")
+    assert ruling_switch([older, newer, every], "chat") == newer
+    assert ruling_switch([older, newer, every], "code") == every
+    assert ruling_switch([older, newer], "code") is None
+    assert ruling_switch([switch("a"), switch("b")], "chat") == switch("b")
 
 
 @given(st.lists(switches, max_size=6), st.sampled_from(["chat", "code"]))
 def test_what_decides_is_in_force_is_about_the_route_and_is_the_first_that_is(
-    every: list[Switch], route: str
+    every: list[KillSwitch], route: str
 ) -> None:
-    live = in_force(every, NOW)
-    found = ruling(live, route)
+    live = active_switches(every, NOW)
+    found = ruling_switch(live, route)
 
     assert set(live) <= set(every)
-    assert ruling(tuple(reversed(live)), route) == found
+    assert ruling_switch(tuple(reversed(live)), route) == found
     assert found == next((each for each in live if each.route in (None, route)), None)
 
 
@@ -116,8 +116,10 @@ PLAN = (
 def test_only_what_is_forced_stays_and_in_its_order(
     kind: ForceKind, name: str, kept: tuple[str, ...]
 ) -> None:
-    by = Switch("s-7", None, Force(kind, name), "outage", "ada", NOW, None, Source.CLI)
-    found = forced(by, PLAN)
+    by = KillSwitch(
+        "s-7", None, Force(kind, name), "outage", "ada", NOW, None, SwitchSource.CLI
+    )
+    found = force_plan(by, PLAN)
 
     assert (found.kept, found.in_effect, found.switch) == (kept, True, by)
     assert found.reason == f"{kind.value} {name} for all routes (switch s-7) is forced"
@@ -128,8 +130,10 @@ def test_only_what_is_forced_stays_and_in_its_order(
 def test_a_route_without_evidence_for_what_is_forced_keeps_its_plan_and_says_so(
     kind: ForceKind,
 ) -> None:
-    by = Switch("s-7", "chat", Force(kind, "new"), "outage", "ada", NOW, None, Source.CLI)
-    found = forced(by, PLAN)
+    by = KillSwitch(
+        "s-7", "chat", Force(kind, "new"), "outage", "ada", NOW, None, SwitchSource.CLI
+    )
+    found = force_plan(by, PLAN)
 
     assert found.kept == ("t_1", "t_2", "t_3")
     assert not found.in_effect
@@ -139,9 +143,9 @@ def test_a_route_without_evidence_for_what_is_forced_keeps_its_plan_and_says_so(
 
 @given(switches, st.lists(st.sampled_from(PLAN), unique=True))
 def test_a_switch_adds_nothing_and_leaves_something(
-    by: Switch, plan: list[SwitchTarget]
+    by: KillSwitch, plan: list[SwitchTarget]
 ) -> None:
-    kept = forced(by, plan).kept
+    kept = force_plan(by, plan).kept
     order = [each.id for each in plan]
 
     assert list(kept) == [each for each in order if each in kept]
@@ -151,7 +155,7 @@ def test_a_switch_adds_nothing_and_leaves_something(
 @pytest.mark.req("B11")
 def test_the_environments_switches_are_read() -> None:
     text = " provider:openai, chat=provider:mistral ,code = target : t_1, x=target:ollama/a:8b"
-    found = parse_switches(text, NOW)
+    found = parse_environment_switches(text, NOW)
 
     assert [(each.route, str(each.force)) for each in found] == [
         (None, "provider:openai"),
@@ -159,10 +163,10 @@ def test_the_environments_switches_are_read() -> None:
         ("code", "target:t_1"),
         ("x", "target:ollama/a:8b"),
     ]
-    assert {each.source for each in found} == {Source.ENVIRONMENT}
+    assert {each.source for each in found} == {SwitchSource.ENVIRONMENT}
     assert {(each.created_at, each.expires_at) for each in found} == {(NOW, None)}
     assert len({each.id for each in found}) == 4
-    assert parse_switches("  ", NOW) == ()
+    assert parse_environment_switches("  ", NOW) == ()
 
 
 @pytest.mark.req("B11")
@@ -182,7 +186,7 @@ def test_the_environments_switches_are_read() -> None:
 )
 def test_a_switch_that_cannot_be_read_is_refused_with_its_place(text: str, says: str) -> None:
     with pytest.raises(InputError, match=says) as refused:
-        parse_switches(text, NOW)
+        parse_environment_switches(text, NOW)
 
     assert str(refused.value).startswith("SWAPGATE_FORCE: ")
 
@@ -190,7 +194,7 @@ def test_a_switch_that_cannot_be_read_is_refused_with_its_place(text: str, says:
 @given(st.text(max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
-        found = parse_switches(text, NOW)
+        found = parse_environment_switches(text, NOW)
     except InputError:
         return
     assert len({each.route for each in found}) == len(found)

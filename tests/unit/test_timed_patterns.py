@@ -6,7 +6,7 @@ import pytest
 
 from evals.scorers import ScoreResult, find_scorer
 from evals.suites.items import Item
-from harness.domain.bounded_regex import TimedPattern
+from harness.domain.bounded_regex import BoundedPattern
 from harness.domain.errors import InputError, PatternTooSlow
 from harness.domain.privacy.redaction import RedactionRule, Redactor
 
@@ -23,19 +23,19 @@ def scored(name: str, answer: str, item: Item, **options: object) -> ScoreResult
 @pytest.mark.parametrize("method", ["matches_whole", "matches_in", "spans"])
 def test_an_expression_that_would_run_for_years_is_stopped(method: str) -> None:
     with pytest.raises(PatternTooSlow, match="took more than 1 s"):
-        getattr(TimedPattern(SLOW), method)(HOSTILE)
+        getattr(BoundedPattern(SLOW), method)(HOSTILE)
 
 
 def test_an_expression_finds_what_it_did() -> None:
-    assert TimedPattern(r"a.c", ignore_case=True).matches_whole("ABC")
-    assert TimedPattern(r"\bb+\b").spans("a bb b") == [(2, 4), (5, 6)]
-    assert not TimedPattern("a").matches_in("b")
+    assert BoundedPattern(r"a.c", ignore_case=True).matches_whole("ABC")
+    assert BoundedPattern(r"\bb+\b").spans("a bb b") == [(2, 4), (5, 6)]
+    assert not BoundedPattern("a").matches_in("b")
 
 
 @pytest.mark.parametrize("pattern", ["(", "[a", "*", "a" * 1001])
 def test_a_text_that_is_no_expression_is_refused(pattern: str) -> None:
     with pytest.raises(InputError, match="regular expression"):
-        TimedPattern(pattern)
+        BoundedPattern(pattern)
 
 
 @pytest.mark.req("A8")

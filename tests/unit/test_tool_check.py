@@ -5,35 +5,35 @@ from dataclasses import replace
 import pytest
 
 from harness.domain.providers.tool_probe import (
-    ANSWERS,
-    PRICE,
-    STOCK,
-    Loop,
-    Outcome,
-    Seen,
-    ToolCall,
+    PRICE_TOOL,
+    STOCK_TOOL,
+    TOOL_ANSWERS,
+    ProbeToolCall,
     ToolFinding,
-    findings,
+    ToolLoopTrace,
+    ToolOutcome,
+    ToolProbeResult,
+    tool_findings,
 )
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.target import Provider, Target
 
 pytestmark = pytest.mark.req("B7")
 TARGET = Target("up", "m")
-ASKS_STOCK = ToolCall(STOCK, '{"item": "lamp"}')
-ASKS_PRICE = ToolCall(PRICE, '{"item": "lamp", "currency": "EUR"}')
-SAID = f"{ANSWERS[STOCK]} lamps, {ANSWERS[PRICE]} EUR each"
-AT_ONCE = Loop([[ASKS_STOCK, ASKS_PRICE], []], SAID)
-IN_TURN = Loop([[ASKS_STOCK], [ASKS_PRICE], []], SAID)
-FORCED = Loop([[ASKS_PRICE]])
-GOOD = Seen(AT_ONCE, FORCED, AT_ONCE)
+ASKS_STOCK = ProbeToolCall(STOCK_TOOL, '{"item": "lamp"}')
+ASKS_PRICE = ProbeToolCall(PRICE_TOOL, '{"item": "lamp", "currency": "EUR"}')
+SAID = f"{TOOL_ANSWERS[STOCK_TOOL]} lamps, {TOOL_ANSWERS[PRICE_TOOL]} EUR each"
+AT_ONCE = ToolLoopTrace([[ASKS_STOCK, ASKS_PRICE], []], SAID)
+IN_TURN = ToolLoopTrace([[ASKS_STOCK], [ASKS_PRICE], []], SAID)
+FORCED = ToolLoopTrace([[ASKS_PRICE]])
+GOOD = ToolProbeResult(AT_ONCE, FORCED, AT_ONCE)
 
 
-def judged(seen: Seen, **can: bool) -> dict[str, ToolFinding]:
+def judged(seen: ToolProbeResult, **can: bool) -> dict[str, ToolFinding]:
     """can: what is declared of the model; nothing for one that nothing is said of."""
     models = {"m": Capabilities(**can)} if can else {}
     provider = Provider("up", "custom", "http://127.0.0.1:9/v1", models=models)
-    return {each.subject: each for each in findings(provider, TARGET, seen)}
+    return {each.subject: each for each in tool_findings(provider, TARGET, seen)}
 
 
 def failed(found: dict[str, ToolFinding]) -> set[str]:
@@ -43,7 +43,7 @@ def failed(found: dict[str, ToolFinding]) -> set[str]:
 def test_a_good_loop_works_in_every_respect() -> None:
     found = judged(GOOD)
 
-    assert {each.outcome for each in found.values()} == {Outcome.WORKS}
+    assert {each.outcome for each in found.values()} == {ToolOutcome.WORKS}
     assert not failed(found)
     assert not any(each.next_step for each in found.values())
 
@@ -52,7 +52,7 @@ def test_calls_one_at_a_time_fail_who_is_declared_to_make_them_at_once() -> None
     found = judged(replace(GOOD, whole=IN_TURN), parallel_tools=True)
 
     assert failed(found) == {"parallel calls"}
-    assert found["parallel calls"].outcome is Outcome.ONE_AT_A_TIME
+    assert found["parallel calls"].outcome is ToolOutcome.ONE_AT_A_TIME
     assert (
         found["parallel calls"].next_step == "set providers.up.models.m.parallel_tools: false"
     )
@@ -77,24 +77,24 @@ def test_a_target_that_does_more_than_is_declared_may_be_declared_so() -> None:
 
 
 def test_a_loop_that_got_no_answer_leaves_the_rest_not_seen() -> None:
-    found = judged(Seen(Loop(error="503: nobody answers")))
+    found = judged(ToolProbeResult(ToolLoopTrace(error="503: nobody answers")))
 
     assert failed(found) == {"tools"}
     assert found["tools"].found.endswith("503: nobody answers")
     assert found.pop("tools").next_step.startswith("mend what the error names")
-    assert {each.outcome for each in found.values()} == {Outcome.NOT_SEEN}
+    assert {each.outcome for each in found.values()} == {ToolOutcome.NOT_SEEN}
 
 
 @pytest.mark.parametrize(
     ("loop", "why"),
     [
-        (Loop([[]], "I would look it up"), "it answers in words"),
-        (Loop([[ToolCall("weather", "{}")]]), "a tool that there is not"),
-        (Loop([[ToolCall(STOCK, "{item: lamp")]]), "no JSON object"),
-        (Loop([[ToolCall(STOCK, "[1]")]]), "no JSON object"),
+        (ToolLoopTrace([[]], "I would look it up"), "it answers in words"),
+        (ToolLoopTrace([[ProbeToolCall("weather", "{}")]]), "a tool that there is not"),
+        (ToolLoopTrace([[ProbeToolCall(STOCK_TOOL, "{item: lamp")]]), "no JSON object"),
+        (ToolLoopTrace([[ProbeToolCall(STOCK_TOOL, "[1]")]]), "no JSON object"),
     ],
 )
-def test_what_is_no_call_of_a_tool_is_said(loop: Loop, why: str) -> None:
+def test_what_is_no_call_of_a_tool_is_said(loop: ToolLoopTrace, why: str) -> None:
     found = judged(replace(GOOD, whole=loop))["tools"]
 
     assert found.failed
@@ -114,19 +114,24 @@ def test_results_are_found_however_numbers_are_written(said: str) -> None:
     [
         (replace(AT_ONCE, text="There are many."), "leaves out what price_of, stock_of said"),
         (replace(AT_ONCE, text=" "), "says nothing"),
-        (Loop([[ASKS_STOCK], []], str(ANSWERS[STOCK])), "without asking price_of"),
+        (
+            ToolLoopTrace([[ASKS_STOCK], []], str(TOOL_ANSWERS[STOCK_TOOL])),
+            "without asking price_of",
+        ),
         (replace(AT_ONCE, error="400: no such role"), "400: no such role"),
     ],
 )
-def test_results_that_are_not_used_are_said(loop: Loop, why: str) -> None:
+def test_results_that_are_not_used_are_said(loop: ToolLoopTrace, why: str) -> None:
     found = judged(replace(GOOD, whole=loop))["results"]
 
     assert found.failed
     assert why in found.found
 
 
-@pytest.mark.parametrize("loop", [Loop([[ASKS_STOCK]]), Loop([[]], "Good morning."), AT_ONCE])
-def test_a_forced_choice_that_is_not_kept_is_said(loop: Loop) -> None:
+@pytest.mark.parametrize(
+    "loop", [ToolLoopTrace([[ASKS_STOCK]]), ToolLoopTrace([[]], "Good morning."), AT_ONCE]
+)
+def test_a_forced_choice_that_is_not_kept_is_said(loop: ToolLoopTrace) -> None:
     assert judged(replace(GOOD, forced=loop))["forced choice"].failed
 
 
@@ -134,13 +139,15 @@ def test_a_forced_choice_that_is_not_kept_is_said(loop: Loop) -> None:
     "arguments", ["{}", '{"item": "lamp"}', '{"item": "lamp", "currency": "GBP"}', "{"]
 )
 def test_arguments_outside_of_a_strict_schema_are_said(arguments: str) -> None:
-    found = judged(replace(GOOD, forced=Loop([[ToolCall(PRICE, arguments)]])))
+    found = judged(
+        replace(GOOD, forced=ToolLoopTrace([[ProbeToolCall(PRICE_TOOL, arguments)]]))
+    )
 
     assert failed(found) == {"strict schema"}
 
 
 def test_pieces_that_come_to_no_json_fail_the_stream() -> None:
-    streamed = Loop([[ToolCall(STOCK, '{"item": "la')], []], SAID)
+    streamed = ToolLoopTrace([[ProbeToolCall(STOCK_TOOL, '{"item": "la')], []], SAID)
 
     assert "streamed" in failed(judged(replace(GOOD, streamed=streamed)))
     assert "streamed" not in failed(judged(replace(GOOD, streamed=streamed), stream=False))

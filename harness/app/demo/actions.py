@@ -15,7 +15,7 @@ from harness.control.proposals import submission
 from harness.control.proposals.comparison import CanaryStatus, Comparison
 from harness.control.proposals.submission import ProposalRequest
 from harness.domain.operations.principals import OPERATOR
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.proposal import ProposalPhase
 
 QUIET_RPS, BUSY_RPS, FAILING_RPS = 8.0, 220.0, 80.0
 # Without any progress for this long nothing will come any more.
@@ -61,7 +61,7 @@ class DemoStep:
     told: bool = False
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> ProposalPhase:
         return self.comparison.proposal.phase
 
     @property
@@ -131,12 +131,12 @@ class DemoActions:
     def _look(self, scene: DemoStep) -> None:
         ctx, before = self.installation.context, scene.phase
         scene.comparison = reports.load_comparison(ctx, scene.proposal)
-        if scene.phase is Phase.CANARY or before is Phase.CANARY:
+        if scene.phase is ProposalPhase.CANARY or before is ProposalPhase.CANARY:
             found = reports.list_canaries(ctx, route=scene.story.route)
             scene.canary = found[0] if found else None
         if scene.phase is not before:
             self._tell(scene)
-        if scene.phase is Phase.CANARY and before is not Phase.CANARY:
+        if scene.phase is ProposalPhase.CANARY and before is not ProposalPhase.CANARY:
             self._canary_opened(scene)
         if scene.over:
             self.traffic.rates[scene.story.route] = QUIET_RPS

@@ -13,7 +13,7 @@ from rich.table import Table
 from harness.app.demo.actions import DemoStep
 from harness.app.demo.traffic import TrafficCounts
 from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.proposal import ProposalPhase
 
 PLAIN_EVERY_S = 10.0
 
@@ -70,12 +70,12 @@ class DemoDisplay:
 
 def phase_text(scene: DemoStep) -> str:
     """Where a story stands, in a few words with its figures."""
-    if scene.phase is Phase.EVALUATING:
+    if scene.phase is ProposalPhase.EVALUATING:
         sides = scene.comparison.suites
         pairs = min((min(len(s.incumbent), len(s.candidate)) for s in sides), default=0)
         n_max = max((s.plan.n_max for s in sides), default=0)
         return f"evals: {pairs} of at most {n_max} pairs"
-    if scene.phase is Phase.CANARY and scene.canary is not None:
+    if scene.phase is ProposalPhase.CANARY and scene.canary is not None:
         rollout, action = scene.canary.rollout, scene.canary.action
         return (
             f"canary at {rollout.current.weight_bps / 100:g} %: "

@@ -7,7 +7,7 @@ with the roles of two models exchanged, two stories exchange their ends.
 from dataclasses import dataclass
 from typing import Final
 
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.proposal import ProposalPhase
 
 SUITE: Final = "tickets"
 INCUMBENT: Final = "sim/aurora-1"
@@ -29,12 +29,12 @@ class Scenario:
     title: str
     route: str
     candidate: str
-    ends: frozenset[Phase]
+    ends: frozenset[ProposalPhase]
     breaks_online: bool = False
 
 
 def build_scenarios(*, swap: bool) -> tuple[Scenario, ...]:
-    promoted, stopped = frozenset({Phase.PROMOTED}), frozenset({Phase.REJECTED})
+    promoted, stopped = frozenset({ProposalPhase.PROMOTED}), frozenset({ProposalPhase.REJECTED})
     return (
         Scenario(
             "a candidate is proposed for the web chat",
@@ -52,7 +52,7 @@ def build_scenarios(*, swap: bool) -> tuple[Scenario, ...]:
             "one scores well, then fails online",
             "chat-email",
             FRAGILE,
-            frozenset({Phase.ROLLED_BACK}),
+            frozenset({ProposalPhase.ROLLED_BACK}),
             breaks_online=True,
         ),
     )

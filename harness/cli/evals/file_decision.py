@@ -98,14 +98,14 @@ def _judged(
     # scipy here, not above: it would slow the start of every other command.
     from harness.domain.evals.run import Claim  # noqa: PLC0415
     from harness.gate.offline.design import Design  # noqa: PLC0415
-    from harness.gate.offline.pairs import difference, mean_score  # noqa: PLC0415
-    from harness.gate.offline.sequential import judge  # noqa: PLC0415
-    from harness.gate.text.sentences import because  # noqa: PLC0415
+    from harness.gate.offline.pairs import mean_score, score_difference  # noqa: PLC0415
+    from harness.gate.offline.sequential import judge_differences  # noqa: PLC0415
+    from harness.gate.text.sentences import comparison_reason  # noqa: PLC0415
 
     design = Design(Claim(claim), margin, n_max, alpha)
-    found = judge(
+    found = judge_differences(
         [
-            difference(mean_score(row.candidate, 0.0), mean_score(row.incumbent, 1.0))
+            score_difference(mean_score(row.candidate, 0.0), mean_score(row.incumbent, 1.0))
             for row in items
         ],
         design,
@@ -125,7 +125,7 @@ def _judged(
         "wins": found.wins,
         "ties": found.ties,
         "losses": found.losses,
-        "reason": because(found, design) + _unscored(items[: found.n_used]),
+        "reason": comparison_reason(found, design) + _unscored(items[: found.n_used]),
     }
 
 
@@ -147,9 +147,9 @@ def _unscored(items: Sequence[PairRow]) -> str:
 def _watched(
     rows: Sequence[BlockRow], place: str, alpha: float, rho: float
 ) -> dict[str, object]:
-    from harness.domain.canary.guardrails import Tally  # noqa: PLC0415 - as in _judged
+    from harness.domain.canary.guardrails import FailureTally  # noqa: PLC0415 - as in _judged
     from harness.gate.online.fisher import check_counts  # noqa: PLC0415 - as in _judged
-    from harness.gate.online.harm_evidence import distance_to_trip, odds_grid, trip  # noqa: PLC0415
+    from harness.gate.online.harm_evidence import distance_to_trip, find_trip, odds_grid  # noqa: PLC0415
 
     try:
         odds_grid(rho)
@@ -157,13 +157,15 @@ def _watched(
         raise InputError(f"--rho: {error}") from None
     counts = []
     for row in rows:
-        count = Tally(row.requests, row.canary_requests, row.failures, row.canary_failures)
+        count = FailureTally(
+            row.requests, row.canary_requests, row.failures, row.canary_failures
+        )
         try:
             check_counts(count.units, count.canary, count.failures, count.canary_failures)
         except InputError as error:
             raise InputError(f"{place}:{row.line}: {error}") from None
         counts.append(count)
-    path, tripped = trip(counts, alpha, rho)
+    path, tripped = find_trip(counts, alpha, rho)
     log_e = path[-1] if path else 0.0
     return {
         "action": "hold" if tripped is None else "rollback",

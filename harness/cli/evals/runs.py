@@ -13,7 +13,7 @@ from harness.control.evals import worker_supervision
 from harness.control.operations import listings, lookup
 from harness.control.proposals import comparison
 from harness.control.serialize import to_plain
-from harness.domain.evals.run import Budget, EvalRun, RunState, SampleError
+from harness.domain.evals.run import EvalRun, RunBudget, RunState, SampleError
 from harness.domain.pagination import PageRequest
 
 # What a run's end means for a script.
@@ -66,7 +66,7 @@ def run_suite(  # noqa: PLR0913 - the options of the command, one by one
     """
     session = ctx.ensure_object(Session)
     context = session.context_with_providers
-    budget = Budget(max_tokens, max_cost)
+    budget = RunBudget(max_tokens, max_cost)
     run = worker_supervision.start_run(
         context, session.actor, suite, target, items=items, budget=budget
     )

@@ -129,7 +129,7 @@ def add_to_config(file: Path, entry: str, data: Path) -> bool:
     try:
         new.write_text(after, encoding="utf-8")
         new.chmod(file.stat().st_mode)
-        config.load(new, os.environ, defaults=shipped.path("config/default.yaml"))
+        config.load_settings(new, os.environ, defaults=shipped.path("config/default.yaml"))
         new.replace(file)
     except ConfigError as error:
         raise ConfigError(

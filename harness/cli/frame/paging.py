@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 from harness.cli.frame import output
-from harness.domain.pagination import INVALID, Page, PageRequest
+from harness.domain.pagination import INVALID_ROWS_HINT, Page, PageRequest
 from harness.ports import MOST_LISTED
 
 PAGE: Final = 100
@@ -47,6 +47,6 @@ def page_options_with(
 def note_page(page: Page[Any]) -> None:
     """Says how to see more, and which rows of the page are not to be believed."""
     for fault in page.invalid:
-        output.note(f"{fault.name}: {INVALID}")
+        output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
     if page.next is not None:
         output.note(f"{len(page)} of {page.total:,}: `--after {page.next}` shows the next")

@@ -63,9 +63,11 @@ def diagrams() -> dict[str, str]:
     """By marker: the proposal's and the rollout's transition tables as diagrams."""
     return {
         "proposal": command_reference.diagram(
-            proposal.TRANSITIONS, start=proposal.Phase.PROPOSED, live=proposal.OPEN
+            proposal.TRANSITIONS,
+            start=proposal.ProposalPhase.PROPOSED,
+            live=proposal.OPEN_PHASES,
         ),
         "rollout": command_reference.diagram(
-            rollout.TRANSITIONS, start=rollout.RolloutState.WAITING, live=rollout.LIVE
+            rollout.TRANSITIONS, start=rollout.RolloutState.WAITING, live=rollout.LIVE_STATES
         ),
     }

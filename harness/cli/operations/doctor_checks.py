@@ -25,8 +25,8 @@ from harness.control.routing import (
 )
 from harness.domain.errors import DatabaseUnusable, StoreUnavailable, SwapgateError
 from harness.domain.pagination import PageRequest
-from harness.domain.providers.credentials import ProviderKey, lacks_key, of_environment
-from harness.domain.providers.probe import FindingStatus, Subject, listed_models
+from harness.domain.providers.credentials import ProviderKey, keys_from_environment, lacks_key
+from harness.domain.providers.probe import ProbeStatus, ProbeSubject, parse_model_list
 from harness.domain.routing.target import Provider
 from harness.domain.settings import Settings, SuiteSettings
 from harness.runtime import secret_files
@@ -257,7 +257,7 @@ def _providers(
     keys = {
         name: provider_secrets.keys_of_provider(context, each)
         if context
-        else of_environment(each, os.environ)
+        else keys_from_environment(each, os.environ)
         for name, each in providers.items()
     }
     with ThreadPoolExecutor(max_workers=8) as pool:
@@ -274,13 +274,13 @@ def _providers(
 
 def _answering(context: Context) -> Iterator[DoctorFinding]:
     """What a short streamed question to each provider shows, beyond its list of models."""
-    shown = (Subject.MODEL, Subject.FIRST_TOKEN, Subject.CLOCK)
+    shown = (ProbeSubject.MODEL, ProbeSubject.FIRST_TOKEN, ProbeSubject.CLOCK)
     for each in checks.run_check(context).providers:
         for finding in each.findings:
-            if finding.subject in shown and finding.status is not FindingStatus.UNKNOWN:
+            if finding.subject in shown and finding.status is not ProbeStatus.UNKNOWN:
                 subject = f"{finding.subject} of {each.provider}"
                 # A failure of one request is none of the installation.
-                status = "ok" if finding.status is FindingStatus.OK else "warn"
+                status = "ok" if finding.status is ProbeStatus.OK else "warn"
                 yield DoctorFinding(subject, status, finding.found, finding.next_step)  # type: ignore[arg-type]  # one of two
 
 
@@ -356,7 +356,7 @@ def _provider(
         return DoctorFinding(subject, "warn", "it answers, but lists no models", step)
     if call.error:
         return DoctorFinding(subject, "fail", call.error, "mend api_base or the key")
-    listed = listed_models(call.content)
+    listed = parse_model_list(call.content)
     missing = ", ".join(sorted(wanted - listed)) if listed else ""
     if missing:
         step = "try `swapgate model probe TARGET`; a retired model needs a proposal"

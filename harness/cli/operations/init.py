@@ -11,7 +11,7 @@ from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
 from harness.domain.errors import ConfigError
 from harness.domain.operations.access import Role
-from harness.domain.operations.principals import LOCAL, OPERATOR
+from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
 
 SCHEMA_NAME = "swapgate.schema.json"
 TEMPLATE = """\
@@ -117,7 +117,12 @@ def set_up(session: Session) -> SetUpResult:
     if not listings.list_keys(ctx, PageRequest(1)).total:
         # Whoever sets the installation up is its operator: on the pages as on the command line.
         _, admin = keys.create_key(
-            ctx, OPERATOR, "admin", secret=secret, role=Role.ADMIN, principal=LOCAL.name
+            ctx,
+            OPERATOR,
+            "admin",
+            secret=secret,
+            role=Role.ADMIN,
+            principal=LOCAL_PRINCIPAL.name,
         )
         _, data = keys.create_key(ctx, OPERATOR, "client", secret=secret)
     return SetUpResult(

@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from evals.runner.chat_completions import MalformedReply, parse_reply, request_body
 from harness.domain.errors import InputError, NoAnswer
-from harness.domain.providers.api_base_rules import check_base_url
-from harness.domain.providers.credentials import ProviderKey, without_secrets
+from harness.domain.providers.api_base_rules import check_api_base
+from harness.domain.providers.credentials import ProviderKey, hide_provider_secrets
 from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.providers.probe import list_path
+from harness.domain.providers.probe import models_path
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, Target
 from harness.ports import Posted
@@ -70,7 +70,7 @@ def models(
 
     allowed: as `domain.base_url` reads it.
     """
-    return _call(provider, key, list_path(provider.kind), None, timeout_s, allowed)
+    return _call(provider, key, models_path(provider.kind), None, timeout_s, allowed)
 
 
 def chat(
@@ -119,7 +119,7 @@ def _translated(
     from harness.app.installation import provider_calls  # noqa: PLC0415 - the doctor needs none
 
     try:
-        check_base_url(provider.api_base, allowed)
+        check_api_base(provider.api_base, allowed)
     except InputError as refused:
         return Call(None, 0.0, b"", str(refused))
     calls = provider_calls(
@@ -171,7 +171,7 @@ def _told(provider: Provider, key: ProviderKey | None, status: int, said: str) -
     if status in _NO_KEY:
         return _no_key(provider, key, status)
     # Some repeat what they were sent. Before it is cut: half a key is one, too.
-    hidden = without_secrets(said.encode(), provider, key).decode()
+    hidden = hide_provider_secrets(said.encode(), provider, key).decode()
     return f"{status}: {_message(hidden)}"
 
 

@@ -21,20 +21,26 @@ from harness.control.providers import provider_secrets
 from harness.control.routing import routes, targets
 from harness.domain.errors import CallFailed, CallRefused, ToolLoopUnfinished
 from harness.domain.providers import tool_probe as rules
-from harness.domain.providers.credentials import ProviderKey, lacks_key, without_secrets
-from harness.domain.providers.tool_probe import Loop, Outcome, Seen, ToolCall, ToolFinding
+from harness.domain.providers.credentials import ProviderKey, hide_provider_secrets, lacks_key
+from harness.domain.providers.tool_probe import (
+    ProbeToolCall,
+    ToolFinding,
+    ToolLoopTrace,
+    ToolOutcome,
+    ToolProbeResult,
+)
 from harness.domain.routing.target import Provider, Target
 from harness.runtime.clock import SystemClock
 
 MAX_TURNS: Final = 4
 MAX_TEXT: Final = 300
 _SAYS: Final = {
-    rules.STOCK: "How many of an item are in stock.",
-    rules.PRICE: "What one of an item costs.",
+    rules.STOCK_TOOL: "How many of an item are in stock.",
+    rules.PRICE_TOOL: "What one of an item costs.",
 }
 TOOLS: Final = tuple(
     ToolDefinition(name, _SAYS[name], schema, strict=True)
-    for name, schema in rules.SCHEMAS.items()
+    for name, schema in rules.TOOL_SCHEMAS.items()
 )
 
 
@@ -71,12 +77,12 @@ def report(
     keys = provider_secrets.keys_of_provider(installation.context, provider)
     if lacks_key(provider, keys):
         step = f"`swapgate credential set {provider.name}`"
-        found = [ToolFinding("key", Outcome.DOES_NOT, True, "it has no key", step)]  # noqa: FBT003
+        found = [ToolFinding("key", ToolOutcome.DOES_NOT, True, "it has no key", step)]  # noqa: FBT003
     else:
         with tempfile.TemporaryDirectory(prefix="swapgate-doctor-") as folder:
             alone = single_target_router(installation, target, provider, Path(folder))
             seen = asyncio.run(_seen(alone, timeout_s, partial(_said, provider, keys)))
-        found = list(rules.findings(provider, target, seen))
+        found = list(rules.tool_findings(provider, target, seen))
     return ToolReport(target.name, not any(each.failed for each in found), found)
 
 
@@ -84,18 +90,18 @@ def _said(provider: Provider, keys: Sequence[ProviderKey], error: Exception) -> 
     """An error in words, without what the provider was sent to prove who asks."""
     said = " ".join(str(error).split()).encode("utf-8", "replace")
     for each in keys or (None,):
-        said = without_secrets(said, provider, each)
+        said = hide_provider_secrets(said, provider, each)
     return said.decode("utf-8", "replace")[:MAX_TEXT]
 
 
 async def _seen(
     alone: SingleTargetRouter, timeout_s: float, said: Callable[[Exception], str]
-) -> Seen:
+) -> ToolProbeResult:
     """Without `max_tokens`: some providers refuse it, under that name or at all."""
     channel = InProcessChannel(alone.router, alone.key)
     asked = CompletionRequest(
         route=alone.route,
-        messages=(Message.user(rules.QUESTION),),
+        messages=(Message.user(rules.TOOL_QUESTION),),
         tools=TOOLS,
         tool_choice="required",
         parallel_tools=True,
@@ -104,14 +110,14 @@ async def _seen(
     async with AsyncModelClient(channel, SystemClock()) as client:
         whole = await _whole(client, asked, until, said)
         if not whole.turns:
-            return Seen(whole)
+            return ToolProbeResult(whole)
         forced = replace(
             asked,
-            messages=(Message.user(rules.FORCING),),
-            tool_choice=rules.PRICE,
+            messages=(Message.user(rules.FORCED_QUESTION),),
+            tool_choice=rules.PRICE_TOOL,
             parallel_tools=None,
         )
-        return Seen(
+        return ToolProbeResult(
             whole,
             await _tried(partial(_forced, client, forced), until, said),
             await _tried(partial(_looped, client, asked, streamed=True), until, said),
@@ -123,11 +129,11 @@ async def _whole(
     asked: CompletionRequest,
     until: float,
     said: Callable[[Exception], str],
-) -> Loop:
+) -> ToolLoopTrace:
     """Some targets take no tool choice: they get another chance to call by themselves."""
     refused = False
 
-    async def looped() -> Loop:
+    async def looped() -> ToolLoopTrace:
         nonlocal refused
         try:
             return await _looped(client, asked)
@@ -144,20 +150,22 @@ async def _whole(
 
 
 async def _tried(
-    ask: Callable[[], Awaitable[Loop]], until: float, said: Callable[[Exception], str]
-) -> Loop:
+    ask: Callable[[], Awaitable[ToolLoopTrace]], until: float, said: Callable[[Exception], str]
+) -> ToolLoopTrace:
     try:
         async with asyncio.timeout_at(until):
             return await ask()
     except TimeoutError:
-        return Loop(error="time was up before it had answered; give it more by --timeout")
+        return ToolLoopTrace(
+            error="time was up before it had answered; give it more by --timeout"
+        )
     except CallFailed as error:
-        return Loop(error=said(error))
+        return ToolLoopTrace(error=said(error))
 
 
 async def _looped(
     client: AsyncModelClient, asked: CompletionRequest, *, streamed: bool = False
-) -> Loop:
+) -> ToolLoopTrace:
     try:
         run = await client.complete_with_tools(
             asked,
@@ -167,18 +175,18 @@ async def _looped(
         )
     except ToolLoopUnfinished as unfinished:
         error = f"after {MAX_TURNS} turns it still asks for tools"
-        return Loop(_turns(unfinished.conversation), error=error)
-    return Loop(_turns(run.messages), run.text)
+        return ToolLoopTrace(_turns(unfinished.conversation), error=error)
+    return ToolLoopTrace(_turns(run.messages), run.text)
 
 
-async def _forced(client: AsyncModelClient, asked: CompletionRequest) -> Loop:
+async def _forced(client: AsyncModelClient, asked: CompletionRequest) -> ToolLoopTrace:
     answer: CompletionResponse = await client.complete(asked)
-    return Loop(_turns([answer.message]), answer.text)
+    return ToolLoopTrace(_turns([answer.message]), answer.text)
 
 
-def _turns(messages: Sequence[object]) -> list[list[ToolCall]]:
+def _turns(messages: Sequence[object]) -> list[list[ProbeToolCall]]:
     return [
-        [ToolCall(call.name, call.arguments_text) for call in each.tool_requests]
+        [ProbeToolCall(call.name, call.arguments_text) for call in each.tool_requests]
         for each in messages
         if isinstance(each, Message) and each.role == "assistant"
     ]
@@ -186,9 +194,11 @@ def _turns(messages: Sequence[object]) -> list[list[ToolCall]]:
 
 def _answering(name: str) -> ToolFunction:
     def answer(**_: object) -> str:
-        return json.dumps({"result": rules.ANSWERS[name]})
+        return json.dumps({"result": rules.TOOL_ANSWERS[name]})
 
     return answer
 
 
-_FUNCTIONS: Final[dict[str, ToolFunction]] = {name: _answering(name) for name in rules.ANSWERS}
+_FUNCTIONS: Final[dict[str, ToolFunction]] = {
+    name: _answering(name) for name in rules.TOOL_ANSWERS
+}

@@ -18,7 +18,8 @@ from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import SuiteReport
-from harness.gate.text.sentences import outcome_words, plainly, spending
+from harness.gate.text.sentences import outcome_text as outcome_words
+from harness.gate.text.sentences import polish_reason, spending_text
 
 EXAMPLE_CHARACTERS = 200
 HEADINGS = (
@@ -40,7 +41,7 @@ def outcome_text(found: Comparison) -> str:
     if found.verdict is None:
         why = found.proposal.closed_because
         return f"{found.proposal.id} is {phase}" + (f": {why}" if why else "")
-    why = plainly(found.verdict.reason)
+    why = polish_reason(found.verdict.reason)
     return f"{found.verdict.words}: {why} ({found.proposal.id} is {phase})"
 
 
@@ -61,7 +62,7 @@ def print_comparison(found: Comparison, status: CanaryStatus | None) -> None:
             ("approved", f"by {proposal.approver}" if proposal.approver else None),
             ("phase", proposal.phase.value.replace("_", " ")),
             ("verdict", verdict.words if verdict else "none yet"),
-            ("reason", plainly(verdict.reason) if verdict else None),
+            ("reason", polish_reason(verdict.reason) if verdict else None),
             ("proof", _proof(found)),
             ("ended", proposal.closed_because or None),
         ]
@@ -75,7 +76,7 @@ def print_comparison(found: Comparison, status: CanaryStatus | None) -> None:
         for said in found.unscored:
             click.echo(said)
         for plan in proposal.plans:
-            if said := spending(plan.look, plan.alpha, plan.spend):
+            if said := spending_text(plan.look, plan.alpha, plan.spend):
                 click.echo(f"{plan.suite}: {said}")
     else:
         _print_progress(found)

@@ -22,11 +22,11 @@ from harness.control.proposals.review import ProposalReview
 from harness.control.proposals.submission import ProposalPreview
 from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain
-from harness.domain.evals.cost_forecast import Forecast
+from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.run import Claim, Verdict
-from harness.domain.pagination import INVALID, PageRequest
+from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
 from harness.domain.proposals.proposal import Proposal
-from harness.gate.text.sentences import percent, spending
+from harness.gate.text.sentences import format_percent, spending_text
 
 REPORT = LazyCommand(
     "harness.cli.proposals.report:proposal_report", "Write a comparison as a document."
@@ -176,7 +176,7 @@ def _print_dry(
     session: Session,
     planned: Proposal,
     planning: Sequence[SuiteEstimate],
-    bill: Forecast,
+    bill: CostForecast,
     ramp: RampPlan,
     terms: ProposalPreview,
 ) -> None:
@@ -219,7 +219,7 @@ def _print_planning(planning: Sequence[SuiteEstimate]) -> None:
         if each.plan.claim is Claim.CHEAPER:
             output.note(f"{suite}: {_saving(each)}")
         if plan.look > 1:
-            output.note(f"{suite}: {spending(plan.look, plan.alpha, plan.spend)}")
+            output.note(f"{suite}: {spending_text(plan.look, plan.alpha, plan.spend)}")
         if each.estimated:
             output.note(
                 f"{suite}: the candidate has no answers yet; its cost is the incumbent's "
@@ -230,12 +230,18 @@ def _print_planning(planning: Sequence[SuiteEstimate]) -> None:
 def _saving(each: SuiteEstimate) -> str:
     plan = each.plan
     if each.saving is None:
-        return f"whether it costs {percent(plan.min_saving)} less is open: no recorded answers"
-    found = f"recorded answers cost {percent(each.saving)} less; claimed are "
+        return (
+            f"whether it costs {format_percent(plan.min_saving)} less is open: no "
+            "recorded answers"
+        )
+    found = f"recorded answers cost {format_percent(each.saving)} less; claimed are "
     if each.saving_items is None or each.saving_items > plan.n_max:
         more = f", and that takes about {each.saving_items:,}" if each.saving_items else ""
-        return f"{found}{percent(plan.min_saving)}: {plan.n_max} items will not show it{more}"
-    return f"{found}{percent(plan.min_saving)}: about {each.saving_items} items show it"
+        return (
+            f"{found}{format_percent(plan.min_saving)}: {plan.n_max} items will not show "
+            f"it{more}"
+        )
+    return f"{found}{format_percent(plan.min_saving)}: about {each.saving_items} items show it"
 
 
 def _planning_row(each: SuiteEstimate) -> list[object]:
@@ -319,7 +325,7 @@ def list_proposals(
 def _verdict_words(verdict: str | None, known: Mapping[str, Verdict]) -> str | None:
     if verdict is None:
         return None
-    return known[verdict].words if verdict in known else INVALID
+    return known[verdict].words if verdict in known else INVALID_ROWS_HINT
 
 
 @proposal.command()

@@ -16,7 +16,7 @@ from harness.control.shadow import stage_audit
 from harness.control.shadow.stage_audit import ReplayedShadow
 from harness.domain.errors import InputError
 from harness.domain.evals.run import Claim, Verdict
-from harness.gate.text.sentences import plainly
+from harness.gate.text.sentences import polish_reason
 
 DIFFERS = 1
 NO_PROOF = (
@@ -101,7 +101,7 @@ def _print_replayed(found: ReplayedVerdict, *, as_json: bool) -> None:
     output.facts(
         [
             ("verdict", found.stored.id),
-            ("says", f"{found.stored.words}: {plainly(found.stored.reason)}"),
+            ("says", f"{found.stored.words}: {polish_reason(found.stored.reason)}"),
             ("items", ", ".join(f"{suite} {n}" for suite, n in found.items.items())),
             ("stored", f"sha256 {found.stored_sha256}"),
             ("again", f"sha256 {found.again_sha256}"),
@@ -194,6 +194,6 @@ def _print_what_if(decision: str, verdict: Verdict | None, *, as_json: bool) -> 
     if verdict is None:
         click.echo("WHAT IF: no verdict. On these terms the gate would ask for more answers.")
     else:
-        click.echo(f"WHAT IF: {verdict.words}: {plainly(verdict.reason)}")
+        click.echo(f"WHAT IF: {verdict.words}: {polish_reason(verdict.reason)}")
         output.table(HEADINGS, [suite_row(each) for each in verdict.suites], empty="no suites")
     output.note(NO_PROOF)

@@ -6,16 +6,16 @@ from harness.cli.frame.session import Session
 from harness.cli.frame.waiting import follow
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.run import Verdict
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 
-UNDECIDED: Final = frozenset({Phase.PROPOSED, Phase.EVALUATING})
+UNDECIDED: Final = frozenset({ProposalPhase.PROPOSED, ProposalPhase.EVALUATING})
 BY_PHASE: Final = {
-    Phase.AWAITING_APPROVAL: 0,
-    Phase.SHADOW: 0,
-    Phase.CANARY: 0,
-    Phase.PROMOTED: 0,
-    Phase.ROLLED_BACK: 3,
-    Phase.CANCELLED: 1,
+    ProposalPhase.AWAITING_APPROVAL: 0,
+    ProposalPhase.SHADOW: 0,
+    ProposalPhase.CANARY: 0,
+    ProposalPhase.PROMOTED: 0,
+    ProposalPhase.ROLLED_BACK: 3,
+    ProposalPhase.CANCELLED: 1,
 }
 # A rejected proposal whose verdict is `passed` was refused, expired or overtaken.
 REJECTED_BY_VERDICT: Final = {
@@ -47,14 +47,14 @@ def follow_proposal(
 def _load_progress(session: Session, proposal_id: str) -> tuple[Proposal, str]:
     with session.context.store.read() as tx:
         found = tx.proposals.get(proposal_id)
-        if found.phase is Phase.EVALUATING and found.runs:
+        if found.phase is ProposalPhase.EVALUATING and found.runs:
             runs = [
                 run for pair in found.runs.values() for run in (pair.incumbent, pair.candidate)
             ]
             wanted = 2 * sum(plan.n_max * plan.epochs for plan in found.plans)
             done = sum(tx.runs.progress(run)[0] for run in runs)
             return found, f", {min(done, wanted)} of up to {wanted} samples"
-        if found.phase is Phase.CANARY and found.rollout:
+        if found.phase is ProposalPhase.CANARY and found.rollout:
             return found, _canary(tx.rollouts.get(found.rollout))
     return found, ""
 
@@ -64,7 +64,7 @@ def _canary(rollout: Rollout) -> str:
 
 
 def exit_code(session: Session, found: Proposal) -> int:
-    if found.phase is not Phase.REJECTED:
+    if found.phase is not ProposalPhase.REJECTED:
         return BY_PHASE[found.phase]
     verdict: Verdict | None = None
     if found.verdict is not None:

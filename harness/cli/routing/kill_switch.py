@@ -10,7 +10,7 @@ from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import listings
 from harness.control.routing import kill_switch
 from harness.domain.pagination import PageRequest
-from harness.domain.routing.kill_switch import Source, force_of
+from harness.domain.routing.kill_switch import SwitchSource, parse_force
 from harness.ports import SwitchRecord
 
 
@@ -39,8 +39,10 @@ def throw(
     In force on every router within two seconds. A route whose plan does not have it keeps its
     plan: a switch adds no target that the route has no evidence for.
     """
-    wanted = kill_switch.SwitchRequest(force_of(force), reason, route, lasts)
-    made = kill_switch.throw_switch(session.context, session.actor, wanted, source=Source.CLI)
+    wanted = kill_switch.SwitchRequest(parse_force(force), reason, route, lasts)
+    made = kill_switch.throw_switch(
+        session.context, session.actor, wanted, source=SwitchSource.CLI
+    )
     if session.json:
         output.document(made)
         return

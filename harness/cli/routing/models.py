@@ -21,7 +21,7 @@ from harness.control.providers import (
 from harness.control.routing import routes, targets
 from harness.control.serialize import to_plain
 from harness.domain.pagination import PageRequest
-from harness.domain.providers.deprecations import Ending
+from harness.domain.providers.deprecations import Deprecation
 from harness.domain.providers.model_match import NOTHING_OFFERED, ModelMatch
 from harness.domain.routing.target import Provider, Target
 
@@ -80,7 +80,7 @@ def list_models(session: Session, *, every: bool, asked: PageRequest) -> None:
     )
 
 
-def _ends(ending: Ending | None) -> str:
+def _ends(ending: Deprecation | None) -> str:
     if ending is None:
         return ""
     then = f", then {ending.successor.name}" if ending.successor else ""

@@ -12,15 +12,15 @@ from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
 from harness.control.routing import routes
 from harness.domain.errors import InputError
-from harness.domain.routing.keep_warm import bps_of, share_bps_of
+from harness.domain.routing.keep_warm import parse_keep_warm_share, parse_share_bps
 from harness.domain.routing.overrides import NO_OVERRIDES, Overrides, RequestKind
 from harness.domain.routing.table import (
-    OWN_LIMITS,
-    Commit,
+    ROUTE_TIMEOUTS,
     OnBadEvent,
     OnContentPolicy,
     RouteSettings,
     Stakes,
+    StreamCommit,
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,7 +34,9 @@ class ShareType(click.ParamType[int]):
     name = "share"
 
     def __init__(self, *, trickle: bool = True) -> None:
-        self._read = share_bps_of if trickle else partial(bps_of, what="capture")
+        self._read = (
+            parse_keep_warm_share if trickle else partial(parse_share_bps, what="capture")
+        )
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
@@ -133,8 +135,8 @@ _OPTIONS = (
     ),
     click.option(
         "--commit",
-        type=click.Choice([each.value for each in Commit]),
-        callback=lambda _ctx, _param, value: value and Commit(value),
+        type=click.Choice([each.value for each in StreamCommit]),
+        callback=lambda _ctx, _param, value: value and StreamCommit(value),
         help="whole: a stream is held back until it is complete. A new route's: first_token.",
     ),
     click.option(
@@ -171,7 +173,7 @@ def parse_overrides(options: dict[str, Any], before: Overrides = NO_OVERRIDES) -
 def given_settings(options: dict[str, Any]) -> dict[str, Any]:
     """Of these options, by the names of the settings, those that somebody gave."""
     found = {name: value for name, value in options.items() if value is not None}
-    return found | {name: found[name] or None for name in OWN_LIMITS if name in found}
+    return found | {name: found[name] or None for name in ROUTE_TIMEOUTS if name in found}
 
 
 @click.command()

@@ -24,7 +24,7 @@ from harness.control.routing import routes, scorecard, seed
 from harness.control.serialize import to_plain
 from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.pagination import PageRequest
-from harness.domain.routing.overrides import words_of
+from harness.domain.routing.overrides import format_overrides
 from harness.domain.routing.table import Route, RouteSettings
 from harness.ports import RouteRecord
 
@@ -166,7 +166,7 @@ def show(session: Session, name: str) -> None:
             ("data class", how.data_class or None),
             ("task", how.task or None),
             ("capture", _capture(how)),
-            ("overrides", words_of(how.overrides) or None),
+            ("overrides", format_overrides(how.overrides) or None),
             ("policy", how.policy),
             ("suites", ", ".join(each.words for each in how.suites)),
             ("open proposal", _proposal(status) or "none"),

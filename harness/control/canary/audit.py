@@ -8,25 +8,25 @@ from typing import Any, Final
 
 from harness.control.context import Context
 from harness.control.hashable_form import to_hashable
-from harness.domain.canary.observation import Block
-from harness.domain.canary.rollout import Action, Rollout, RolloutState, Signal
+from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.rollout import Rollout, RolloutAction, RolloutSignal, RolloutState
 from harness.domain.content_hash import canonical_json, digest
 from harness.domain.errors import InputError, NotFound, SwapgateError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import AuditEvent
 from harness.gate.online import policy as gate_policy
-from harness.gate.online.assignment import BY_PERIOD, POOLED
+from harness.gate.online.assignment import PERIOD_RULE, POOLED_RULE
 from harness.ports import Transaction
 
 # What the evidence asks for by itself; the others come from people or from the proof.
 _OF_EVIDENCE: Final = frozenset(
     {
-        Signal.ENOUGH,
-        Signal.STEP_DONE,
-        Signal.HARM,
-        Signal.SILENT,
-        Signal.UNDECIDED,
-        Signal.BAKED,
+        RolloutSignal.ENOUGH,
+        RolloutSignal.STEP_DONE,
+        RolloutSignal.HARM,
+        RolloutSignal.SILENT,
+        RolloutSignal.UNDECIDED,
+        RolloutSignal.BAKED,
     }
 )
 PROMOTED: Final = "canary.promote"
@@ -45,7 +45,7 @@ class ReplayedAction:
     stored_sha256: str
     again_sha256: str
     blocks: int
-    decided: Action | None
+    decided: RolloutAction | None
     differences: tuple[str, ...]
 
     @property
@@ -54,7 +54,7 @@ class ReplayedAction:
 
 
 def decision_inputs(
-    ctx: Context, tx: Transaction, seen: Rollout, action: Action | None
+    ctx: Context, tx: Transaction, seen: Rollout, action: RolloutAction | None
 ) -> dict[str, object]:
     """For the audit log: enough to decide again to the same bytes, and to see tampering.
 
@@ -66,7 +66,7 @@ def decision_inputs(
         blocks = tx.observations.blocks(seen.id)
         last = max((each.number for each in blocks), default=0)
         used = _until(blocks, last if action is None else int(_figure(action, "last_block")))
-        again = gate_policy.decide(seen, used, at)
+        again = gate_policy.decide_action(seen, used, at)
     except (SwapgateError, ValueError) as error:
         return {"inputs_unreadable": str(error)}
     return {
@@ -81,7 +81,7 @@ def decision_inputs(
             "last_block": max((each.number for each in used), default=0),
             "blocks_sha256": _blocks_sha256(used),
             "policy_sha256": digest(to_hashable(seen.policy)),
-            "split_rule": BY_PERIOD,
+            "split_rule": PERIOD_RULE,
         },
         "decided_sha256": sha256(canonical_action(again)).hexdigest(),
     }
@@ -113,9 +113,9 @@ def replay_action(ctx: Context, number: int) -> ReplayedAction:
     before, after, decided = str(event.details["decided_sha256"]), "", None
     try:
         # What was decided before rules had numbers was decided by the first.
-        rule = int(inputs.get("split_rule", POOLED))
+        rule = int(inputs.get("split_rule", POOLED_RULE))
         seen, at = _rollout_before(rollout, inputs), _time(inputs["at"])
-        decided = gate_policy.decide(seen, blocks, at, split_rule=rule)
+        decided = gate_policy.decide_action(seen, blocks, at, split_rule=rule)
         after = sha256(canonical_action(decided)).hexdigest()
     except (SwapgateError, ValueError) as error:
         differences.append(str(error))
@@ -128,13 +128,13 @@ def replay_action(ctx: Context, number: int) -> ReplayedAction:
     )
 
 
-def canonical_action(action: Action) -> bytes:
+def canonical_action(action: RolloutAction) -> bytes:
     """Everything a decision says, in one canonical form. Raises ValueError for NaN."""
     return canonical_json(to_hashable(action)).encode()
 
 
 def _input_differences(
-    inputs: Mapping[str, Any], rollout: Rollout, blocks: Sequence[Block]
+    inputs: Mapping[str, Any], rollout: Rollout, blocks: Sequence[ObservationBlock]
 ) -> list[str]:
     found = []
     if len(blocks) != inputs["blocks"]:
@@ -146,14 +146,14 @@ def _input_differences(
     return found
 
 
-def _unasked_move(event: AuditEvent, decided: Action) -> list[str]:
+def _unasked_move(event: AuditEvent, decided: RolloutAction) -> list[str]:
     """Where the system did what its evidence did not ask for."""
     if "local_abort" in event.details:
         # A router's own guard asked, by what it saw before these blocks were complete.
         return []
     did = event.action.removeprefix("canary.")
-    wanted = Signal.PROVEN.value if event.action == PROMOTED else did
-    evident = {each.value for each in _OF_EVIDENCE} | {Signal.PROVEN.value}
+    wanted = RolloutSignal.PROVEN.value if event.action == PROMOTED else did
+    evident = {each.value for each in _OF_EVIDENCE} | {RolloutSignal.PROVEN.value}
     asked = decided.signal.value if decided.signal else "none"
     if event.actor != SYSTEM.name or wanted not in evident or wanted == asked:
         return []
@@ -172,22 +172,22 @@ def _rollout_before(rollout: Rollout, inputs: Mapping[str, Any]) -> Rollout:
     )
 
 
-def _until(blocks: Sequence[Block], last: int) -> Sequence[Block]:
+def _until(blocks: Sequence[ObservationBlock], last: int) -> Sequence[ObservationBlock]:
     return [each for each in blocks if each.number <= last]
 
 
-def _blocks_sha256(blocks: Sequence[Block]) -> str:
+def _blocks_sha256(blocks: Sequence[ObservationBlock]) -> str:
     found = sha256()
     for block in sorted(blocks, key=lambda each: each.number):
         found.update(canonical_json(to_hashable(block)).encode())
     return found.hexdigest()
 
 
-def _at(action: Action) -> datetime:
+def _at(action: RolloutAction) -> datetime:
     return _time(_figure(action, "at"))
 
 
-def _figure(action: Action, name: str) -> str:
+def _figure(action: RolloutAction, name: str) -> str:
     return str(action.figures[name])
 
 

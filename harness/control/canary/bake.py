@@ -4,9 +4,9 @@ brings it back by itself."""
 from harness.control.canary import driver, holds
 from harness.control.context import Context
 from harness.control.routing import routes
-from harness.domain.canary.rollout import Action, Rollout, Signal
-from harness.domain.canary.rollout import moved as rollout_moved
-from harness.domain.formatting import readable
+from harness.domain.canary.rollout import Rollout, RolloutAction, RolloutSignal
+from harness.domain.canary.rollout import apply_signal as rollout_moved
+from harness.domain.formatting import without_scientific_notation
 from harness.domain.operations.access import SYSTEM, Actor
 from harness.domain.routing.route_changes import EndBake
 from harness.ports import Transaction
@@ -26,13 +26,13 @@ def turn(ctx: Context, seen: Rollout) -> list[str]:
             return []
         if not _held_back(tx, rollout):
             because = "the route was changed by another: nothing is left to compare with"
-            over(ctx, tx, SYSTEM, rollout, Signal.BASE_CHANGED, because)
-        elif action.signal is Signal.HARM:
-            because = readable(action.reason)
-            driver.end(ctx, tx, SYSTEM, rollout, Signal.HARM, because, action)
+            over(ctx, tx, SYSTEM, rollout, RolloutSignal.BASE_CHANGED, because)
+        elif action.signal is RolloutSignal.HARM:
+            because = without_scientific_notation(action.reason)
+            driver.end(ctx, tx, SYSTEM, rollout, RolloutSignal.HARM, because, action)
         else:
-            because = readable(action.reason)
-            over(ctx, tx, SYSTEM, rollout, Signal.BAKED, because, action)
+            because = without_scientific_notation(action.reason)
+            over(ctx, tx, SYSTEM, rollout, RolloutSignal.BAKED, because, action)
     return [f"{seen.proposal}: {action.kind.value}: {because}"]
 
 
@@ -41,9 +41,9 @@ def over(
     tx: Transaction,
     actor: Actor,
     rollout: Rollout,
-    signal: Signal,
+    signal: RolloutSignal,
     because: str,
-    action: Action | None = None,
+    action: RolloutAction | None = None,
 ) -> Rollout:
     """The bake ends, and the promotion stands. action: what asked. Raises IllegalTransition."""
     after = rollout_moved(rollout, signal, ctx.clock.now(), because)

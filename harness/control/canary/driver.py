@@ -12,26 +12,32 @@ from harness.control.operations import alerts
 from harness.control.proposals import rule_tightening
 from harness.control.routing import fallback_chain, routes
 from harness.domain.canary.observation import UnitRule
-from harness.domain.canary.rollout import Action, ActionKind, Rollout, RolloutState, Signal
-from harness.domain.canary.rollout import moved as rollout_moved
+from harness.domain.canary.rollout import (
+    ActionKind,
+    Rollout,
+    RolloutAction,
+    RolloutSignal,
+    RolloutState,
+)
+from harness.domain.canary.rollout import apply_signal as rollout_moved
 from harness.domain.errors import NotFound, ProofRefused, SignatureInvalid, StaleWrite
 from harness.domain.evals.run import Passed, Verdict
-from harness.domain.formatting import readable
+from harness.domain.formatting import without_scientific_notation
 from harness.domain.operations.access import SYSTEM, Actor
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import Event, Proposal, moved
+from harness.domain.proposals.proposal import Proposal, ProposalEvent, apply_event
 from harness.domain.routing.route_changes import (
-    Abort,
-    Change,
-    Promote,
+    AbortCanary,
+    PromoteCanary,
     RaiseWeight,
-    Restore,
+    RestoreIncumbent,
     StartCanary,
+    TableChange,
 )
 from harness.domain.routing.table import Route
-from harness.gate.offline.recomputation import Agreement
+from harness.gate.offline.recomputation import AgreementLevel
 from harness.gate.online import policy as gate_policy
-from harness.gate.online.assignment import ALARM_AT
+from harness.gate.online.assignment import ALARM_LOG_E
 from harness.ports import Transaction
 
 # Among an action's figures: why the stored scores do not give the verdict.
@@ -39,7 +45,7 @@ UNPROVEN: Final = "evidence_mismatch"
 
 
 def open_canary(
-    ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed, event: Event
+    ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed, event: ProposalEvent
 ) -> Proposal:
     """Rollout, routing table and proposal in one unit of work: all of it, or none.
 
@@ -77,11 +83,11 @@ def open_canary(
         unit_rule=UnitRule.of(policy, now),
     )
     commit(ctx, tx, SYSTEM, route, change, f"{proof.words}: {proof.reason}")
-    after = replace(moved(proposal, event, now), rollout=rollout.id)
+    after = replace(apply_event(proposal, event, now), rollout=rollout.id)
     return tx.proposals.save(after)
 
 
-def look(ctx: Context, rollout: Rollout) -> Action:
+def look(ctx: Context, rollout: Rollout) -> RolloutAction:
     """What the evidence asks for now, and whether the proof allows it; changes nothing."""
     with ctx.store.read() as tx:
         decided = holds.apply_hold(ctx, tx, rollout, look_in(ctx, tx, rollout))
@@ -89,37 +95,39 @@ def look(ctx: Context, rollout: Rollout) -> Action:
         return worker_aborts.confirm_worker_abort(tx, rollout, action)
 
 
-def look_in(ctx: Context, tx: Transaction, rollout: Rollout) -> Action:
+def look_in(ctx: Context, tx: Transaction, rollout: Rollout) -> RolloutAction:
     """What the evidence asks for, within a unit of work."""
     blocks = tx.observations.blocks(rollout.id)
-    return gate_policy.decide(rollout, blocks, ctx.clock.now())
+    return gate_policy.decide_action(rollout, blocks, ctx.clock.now())
 
 
-def _allowed(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Action:
+def _allowed(
+    ctx: Context, tx: Transaction, rollout: Rollout, action: RolloutAction
+) -> RolloutAction:
     """Users leave a model that was never measured, or may not see their data, at once; with any
     other change of what the proof rests on, the canary goes no further and a person looks.
     """
-    if not rollout.live or action.signal is Signal.HARM:
+    if not rollout.live or action.signal is RolloutSignal.HARM:
         return action
     try:
         proof = tx.verdicts.get(rollout.verdict)
     except (NotFound, SignatureInvalid) as error:
         why = f"its proof is gone: {error}"
-        return replace(action, kind=ActionKind.ROLLBACK, signal=Signal.STALE, reason=why)
+        return replace(action, kind=ActionKind.ROLLBACK, signal=RolloutSignal.STALE, reason=why)
     unreadable = proof_validity.find_unreadable(proof)
     gone = not unreadable and proof_validity.find_replaced_candidate(tx, proof) is not None
     if unreadable or gone or proof_validity.list_clearance_faults(ctx, tx, proof):
         why = f"the proof is {proof_validity.assess_proof(ctx, tx, proof).words}"
-        return replace(action, kind=ActionKind.ROLLBACK, signal=Signal.STALE, reason=why)
+        return replace(action, kind=ActionKind.ROLLBACK, signal=RolloutSignal.STALE, reason=why)
     if moved := proof_validity.list_moved_providers(ctx, tx, proof):
         return _held_by_move(rollout, action, moved_words(moved))
-    onward = action.signal in (Signal.STEP_DONE, Signal.PROVEN)
+    onward = action.signal in (RolloutSignal.STEP_DONE, RolloutSignal.PROVEN)
     return _proven(ctx, tx, rollout, proof, action) if onward else action
 
 
 def _proven(
-    ctx: Context, tx: Transaction, rollout: Rollout, proof: Verdict, action: Action
-) -> Action:
+    ctx: Context, tx: Transaction, rollout: Rollout, proof: Verdict, action: RolloutAction
+) -> RolloutAction:
     """A step up, or a pause where the proof does not carry it."""
     found = proof_validity.assess_proof(ctx, tx, proof)
     if not found.holds:
@@ -127,7 +135,7 @@ def _proven(
             f"the proof is {found.words}. It goes no further: put that back and resume, or "
             "abort and propose again"
         )
-        return replace(action, kind=ActionKind.PAUSE, signal=Signal.PAUSE, reason=why)
+        return replace(action, kind=ActionKind.PAUSE, signal=RolloutSignal.PAUSE, reason=why)
     return _recomputed(ctx, tx, rollout, proof, action)
 
 
@@ -138,16 +146,16 @@ def moved_words(moved: Sequence[str]) -> str:
     return f"{'; '.join(moved)}. It goes no further: abort it and propose again."
 
 
-def _held_by_move(rollout: Rollout, action: Action, why: str) -> Action:
+def _held_by_move(rollout: Rollout, action: RolloutAction, why: str) -> RolloutAction:
     """Nobody measured what answers now, and an admin's act is no harm: the share stays."""
     if rollout.state is RolloutState.PAUSED:
         return replace(action, kind=ActionKind.HOLD, signal=None, reason=why)
-    return replace(action, kind=ActionKind.PAUSE, signal=Signal.PAUSE, reason=why)
+    return replace(action, kind=ActionKind.PAUSE, signal=RolloutSignal.PAUSE, reason=why)
 
 
 def _recomputed(
-    ctx: Context, tx: Transaction, rollout: Rollout, proof: Verdict, action: Action
-) -> Action:
+    ctx: Context, tx: Transaction, rollout: Rollout, proof: Verdict, action: RolloutAction
+) -> RolloutAction:
     """Where the scores do not give the verdict any more, nothing shows that the candidate is
     good enough: users leave it. Where only a figure is another, the scores and what they
     decide are as they were: it goes no further, and a person looks.
@@ -157,20 +165,20 @@ def _recomputed(
     if found.agrees:
         return action
     figures = {**action.figures, UNPROVEN: found.words}
-    if found.agreement is Agreement.DIFFERS:
+    if found.agreement is AgreementLevel.DIFFERS:
         why = f"the stored scores do not give verdict {proof.id} any more: {found.words}"
-        kind, signal = ActionKind.ROLLBACK, Signal.STALE
+        kind, signal = ActionKind.ROLLBACK, RolloutSignal.STALE
     else:
         why = (
             f"verdict {proof.id} is decided alike and with other figures: {found.words}. It "
             "goes no further: find out why and resume, or abort and propose again"
         )
-        kind, signal = ActionKind.PAUSE, Signal.PAUSE
+        kind, signal = ActionKind.PAUSE, RolloutSignal.PAUSE
     return replace(action, kind=kind, signal=signal, reason=why, figures=figures)
 
 
 def step(
-    ctx: Context, tx: Transaction, proposal: Proposal, seen: Rollout, action: Action
+    ctx: Context, tx: Transaction, proposal: Proposal, seen: Rollout, action: RolloutAction
 ) -> Rollout:
     """Apply the action to rollout, routing table and proposal in one unit of work.
 
@@ -182,7 +190,12 @@ def step(
     route = routes.require_route(tx, rollout.route)
     if not _still_ours(route, rollout):
         return end(
-            ctx, tx, SYSTEM, rollout, Signal.BASE_CHANGED, "the route was changed by another"
+            ctx,
+            tx,
+            SYSTEM,
+            rollout,
+            RolloutSignal.BASE_CHANGED,
+            "the route was changed by another",
         )
     if UNPROVEN in action.figures:
         words = str(action.figures[UNPROVEN])
@@ -190,12 +203,28 @@ def step(
     match action.signal:
         case None:
             return rollout
-        case Signal.HARM | Signal.STALE:
-            return end(ctx, tx, SYSTEM, rollout, action.signal, readable(action.reason), action)
-        case Signal.PROVEN:
+        case RolloutSignal.HARM | RolloutSignal.STALE:
+            return end(
+                ctx,
+                tx,
+                SYSTEM,
+                rollout,
+                action.signal,
+                without_scientific_notation(action.reason),
+                action,
+            )
+        case RolloutSignal.PROVEN:
             return promote(ctx, tx, SYSTEM, rollout, proposal, action)
         case signal:
-            return move(ctx, tx, SYSTEM, rollout, signal, readable(action.reason), action)
+            return move(
+                ctx,
+                tx,
+                SYSTEM,
+                rollout,
+                signal,
+                without_scientific_notation(action.reason),
+                action,
+            )
 
 
 def move(
@@ -203,9 +232,9 @@ def move(
     tx: Transaction,
     actor: Actor,
     rollout: Rollout,
-    signal: Signal,
+    signal: RolloutSignal,
     because: str,
-    action: Action | None = None,
+    action: RolloutAction | None = None,
 ) -> Rollout:
     """A rollout that stays live: another state, perhaps another share. action: what asked.
 
@@ -237,14 +266,14 @@ def _tell_if_paused(ctx: Context, tx: Transaction, after: Rollout, because: str)
     )
 
 
-def watch_ratio(ctx: Context, rollout: Rollout, action: Action) -> None:
+def watch_ratio(ctx: Context, rollout: Rollout, action: RolloutAction) -> None:
     """Tell once when the canary's share of traffic is not the planned one (statistics.md §2.6).
 
     It is over with the next step, or once a person resumed and the split is right since.
     """
     if not rollout.live:
         return
-    wrong = _log_srm(action) >= ALARM_AT
+    wrong = _log_srm(action) >= ALARM_LOG_E
     told = alerts.is_open(ctx, AlertKind.SAMPLE_RATIO, rollout.id)
     if wrong is told:
         return
@@ -259,11 +288,14 @@ def watch_ratio(ctx: Context, rollout: Rollout, action: Action) -> None:
             rollout.id,
             subject=f"route {rollout.route}",
             title=f"the canary of route {rollout.route} gets another share than planned",
-            text=f"Planned: {rollout.current.weight_bps / 100:g} %. {readable(action.reason)}",
+            text=(
+                f"Planned: {rollout.current.weight_bps / 100:g} %. "
+                f"{without_scientific_notation(action.reason)}"
+            ),
         )
 
 
-def _log_srm(action: Action) -> float:
+def _log_srm(action: RolloutAction) -> float:
     found = action.figures.get("log_srm")
     return found if isinstance(found, float) else 0.0
 
@@ -274,14 +306,17 @@ def promote(
     actor: Actor,
     rollout: Rollout,
     proposal: Proposal,
-    action: Action,
+    action: RolloutAction,
 ) -> Rollout:
     """The candidate becomes the incumbent; the old one keeps a share while the bake lasts.
 
     action: who asks for it, the data or a person, and the evidence at this moment. Raises
     ProofRefused.
     """
-    because, signal = readable(action.reason), action.signal or Signal.PROVEN
+    because, signal = (
+        without_scientific_notation(action.reason),
+        action.signal or RolloutSignal.PROVEN,
+    )
     proof = tx.verdicts.get(rollout.verdict)
     if not isinstance(proof, Passed):
         raise ProofRefused(f"verdict {rollout.verdict} is {proof.outcome}, not passed")
@@ -289,10 +324,10 @@ def promote(
     recomputation.require_agreement(ctx, tx, proof, proposal)
     now = ctx.clock.now()
     policy = rollout.policy
-    change = Promote(rollout.route, proof, policy.bake_bps if policy.bake_s else 0)
+    change = PromoteCanary(rollout.route, proof, policy.bake_bps if policy.bake_s else 0)
     commit(ctx, tx, actor, routes.require_route(tx, rollout.route), change, because)
     after = tx.rollouts.save(rollout_moved(rollout, signal, now, because))
-    tx.proposals.save(moved(proposal, Event.HEALTHY, now, because))
+    tx.proposals.save(apply_event(proposal, ProposalEvent.HEALTHY, now, because))
     figures = evidence_of(ctx, tx, rollout, action)
     audit(ctx, tx, actor, canary_actions.PROMOTED, after, because, figures)
     name = _name(tx, rollout.candidate)
@@ -313,9 +348,9 @@ def end(
     tx: Transaction,
     actor: Actor,
     rollout: Rollout,
-    signal: Signal,
+    signal: RolloutSignal,
     because: str,
-    action: Action | None = None,
+    action: RolloutAction | None = None,
 ) -> Rollout:
     """Back to the incumbent before it. Needs no proof, and works whatever else changed.
 
@@ -323,24 +358,26 @@ def end(
     """
     now = ctx.clock.now()
     route = routes.require_route(tx, rollout.route)
-    back: Change | None = None
+    back: TableChange | None = None
     if route.canary is not None and route.canary.rollout == rollout.id:
-        back = Abort(rollout.route, rollout.id)
+        back = AbortCanary(rollout.route, rollout.id)
     elif route.holdback is not None and route.holdback.rollout == rollout.id:
-        back = Restore(rollout.route, rollout.incumbent)
+        back = RestoreIncumbent(rollout.route, rollout.incumbent)
     if back is not None:
         commit(ctx, tx, actor, route, back, because)
     after = tx.rollouts.save(rollout_moved(rollout, signal, now, because))
     proposal = tx.proposals.get(rollout.proposal)
     event = {
-        Signal.HARM: Event.HARM,
-        Signal.BASE_CHANGED: Event.BASE_CHANGED,
-        Signal.STALE: Event.STALE,
+        RolloutSignal.HARM: ProposalEvent.HARM,
+        RolloutSignal.BASE_CHANGED: ProposalEvent.BASE_CHANGED,
+        RolloutSignal.STALE: ProposalEvent.STALE,
     }
-    tx.proposals.save(moved(proposal, event.get(signal, Event.CANCELLED), now, because))
+    tx.proposals.save(
+        apply_event(proposal, event.get(signal, ProposalEvent.CANCELLED), now, because)
+    )
     figures = evidence_of(ctx, tx, rollout, action)
     audit(ctx, tx, actor, f"canary.{signal.value}", after, because, figures)
-    if signal in (Signal.HARM, Signal.STALE):
+    if signal in (RolloutSignal.HARM, RolloutSignal.STALE):
         stays = _left_chain(ctx, tx, actor, rollout, signal, because)
         alerts.raise_alert(
             ctx,
@@ -360,7 +397,7 @@ def _left_chain(
     tx: Transaction,
     actor: Actor,
     rollout: Rollout,
-    signal: Signal,
+    signal: RolloutSignal,
     because: str,
 ) -> str:
     """What did harm to users is no fallback either. In words: what stays one all the same."""
@@ -368,7 +405,7 @@ def _left_chain(
     if rollout.candidate not in route.fallbacks:
         return ""
     why = ""
-    if signal is Signal.HARM:
+    if signal is RolloutSignal.HARM:
         try:
             fallback_chain.drop_fallback(ctx, tx, actor, route, rollout.candidate, because)
         except ProofRefused as error:
@@ -407,7 +444,7 @@ def _still_ours(route: Route, rollout: Rollout) -> bool:
 
 
 def commit(
-    ctx: Context, tx: Transaction, actor: Actor, route: Route, change: Change, reason: str
+    ctx: Context, tx: Transaction, actor: Actor, route: Route, change: TableChange, reason: str
 ) -> None:
     tx.routing.commit(
         change,
@@ -419,7 +456,7 @@ def commit(
 
 
 def evidence_of(
-    ctx: Context, tx: Transaction, seen: Rollout, action: Action | None
+    ctx: Context, tx: Transaction, seen: Rollout, action: RolloutAction | None
 ) -> dict[str, object]:
     """An action's figures and inputs, for the audit log. seen: the rollout before it."""
     inputs = canary_actions.decision_inputs(ctx, tx, seen, action)

@@ -7,13 +7,13 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.routing import routes
-from harness.domain.canary.observation import Block, TrafficTotal, covered_s
+from harness.domain.canary.observation import ObservationBlock, TrafficTotal, observed_seconds
 from harness.domain.errors import NotFound
-from harness.domain.proposals.policy import CanaryPolicy, Unit
+from harness.domain.proposals.policy import CanaryPolicy, ExposureUnit
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import Arm
 from harness.gate.planning import ramp
-from harness.gate.planning.ramp import Pace, StepPlan
+from harness.gate.planning.ramp import StepPlan, TrafficPace
 from harness.gate.text import ramp_plan
 from harness.ports import Transaction
 
@@ -31,7 +31,7 @@ class RampPlan:
 
     route: str
     policy: CanaryPolicy
-    pace: Pace | None
+    pace: TrafficPace | None
     steps: tuple[StepPlan, ...]
     options: tuple[str, ...]
     words: str
@@ -64,39 +64,39 @@ def estimate_for_policy(
     """The plan of one policy's steps."""
     pace = measure_pace(ctx, tx, route, policy)
     if pace is None:
-        return RampPlan(route, policy, None, (), (), ramp_plan.no_traffic(route))
-    steps = ramp.plan(policy, pace)
+        return RampPlan(route, policy, None, (), (), ramp_plan.no_traffic_text(route))
+    steps = ramp.plan_ramp(policy, pace)
     known = tx.routing.route(route)
     may_mirror = known is not None and not known.settings.side_effects
-    options = ramp_plan.options(policy, pace, steps, may_mirror=may_mirror)
-    words = ramp_plan.answer(policy, pace, steps) + ramp_plan.before(policy, pace)
+    options = ramp_plan.ramp_options(policy, pace, steps, may_mirror=may_mirror)
+    words = ramp_plan.ramp_summary(policy, pace, steps) + ramp_plan.shadow_text(policy, pace)
     return RampPlan(route, policy, pace, steps, options, words)
 
 
 def measure_pace(
     ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy
-) -> Pace | None:
+) -> TrafficPace | None:
     """Today's: of the last 24 hours. None without a request."""
     now = ctx.clock.now()
     totals = tx.observations.totals(since=now - TODAY, route=route)
-    units = _units_per_hour(tx, route, policy) if policy.unit is Unit.SESSION else None
+    units = _units_per_hour(tx, route, policy) if policy.unit is ExposureUnit.SESSION else None
     return compute_pace(totals, units, policy, now)
 
 
 def compute_pace(
     totals: Sequence[TrafficTotal], units: float | None, policy: CanaryPolicy, now: datetime
-) -> Pace | None:
+) -> TrafficPace | None:
     """units: new keys an hour, None where nobody counted them. None without a request."""
     requests = sum(each.requests for each in totals)
     if not requests:
         return None
-    per_hour = requests * 3600.0 / covered_s(totals, now)
+    per_hour = requests * 3600.0 / observed_seconds(totals, now)
     rate = _failure_rate(totals)
-    return Pace(
+    return TrafficPace(
         units_per_hour=min(per_hour, units) if units else per_hour,
         requests_per_hour=per_hour,
         failure_rate=policy.p0 if rate is None else rate,
-        measured=units is not None or policy.unit is Unit.REQUEST,
+        measured=units is not None or policy.unit is ExposureUnit.REQUEST,
         rate_measured=rate is not None,
     )
 
@@ -120,7 +120,7 @@ def _units_per_hour(tx: Transaction, route: str, policy: CanaryPolicy) -> float 
     return None
 
 
-def units_per_hour(blocks: Sequence[Block]) -> float | None:
+def units_per_hour(blocks: Sequence[ObservationBlock]) -> float | None:
     """Of all arms, from the blocks' times; None where they are too few to tell."""
     if not blocks:
         return None

@@ -7,20 +7,32 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.operations import alerts, tampering
-from harness.domain.canary.observation import Block, Traffic
-from harness.domain.canary.rollout import Action, ActionKind, Rollout, RolloutState, Signal
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute
+from harness.domain.canary.rollout import (
+    ActionKind,
+    Rollout,
+    RolloutAction,
+    RolloutSignal,
+    RolloutState,
+)
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.safe_time import later
+from harness.domain.safe_time import add_seconds
 from harness.gate.online import holds
 from harness.ports import Transaction
 
 # What ends a bake takes its control away: that needs data as a step up does.
-ONWARD_SIGNALS: Final = frozenset({Signal.STEP_DONE, Signal.PROVEN, Signal.BAKED})
-TIMED_SIGNALS: Final = frozenset({Signal.SILENT, Signal.UNDECIDED, Signal.BAKED})
+ONWARD_SIGNALS: Final = frozenset(
+    {RolloutSignal.STEP_DONE, RolloutSignal.PROVEN, RolloutSignal.BAKED}
+)
+TIMED_SIGNALS: Final = frozenset(
+    {RolloutSignal.SILENT, RolloutSignal.UNDECIDED, RolloutSignal.BAKED}
+)
 TRAFFIC_WINDOW: Final = timedelta(hours=2)
 
 
-def apply_hold(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Action:
+def apply_hold(
+    ctx: Context, tx: Transaction, rollout: Rollout, action: RolloutAction
+) -> RolloutAction:
     """The action, or a hold with its reason where it would move on untrusted data."""
     ctx.clock_watch.look(ctx.clock.now(), ctx.clock.monotonic())
     why = ""
@@ -101,17 +113,23 @@ def _distrust_reason(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
         )
     blocks = tx.observations.blocks(rollout.id)
     traffic = _traffic(tx, rollout, blocks, now)
-    unsure = holds.gap(traffic, now) or holds.ahead(traffic, now) or holds.clocks(blocks, now)
+    unsure = (
+        holds.traffic_gap(traffic, now)
+        or holds.future_traffic(traffic, now)
+        or holds.clock_skew(blocks, now)
+    )
     if unsure or rollout.baking:
         return unsure
     weight = rollout.current.weight_bps
     units = sum(each.canary_units for each in blocks if each.weight_bps == weight)
-    return holds.stale(rollout, blocks, now) or holds.no_units(rollout, traffic, units, now)
+    return holds.stale_snapshot(rollout, blocks, now) or holds.missing_units(
+        rollout, traffic, units, now
+    )
 
 
 def _traffic(
-    tx: Transaction, rollout: Rollout, blocks: Sequence[Block], now: datetime
-) -> Sequence[Traffic]:
+    tx: Transaction, rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime
+) -> Sequence[TrafficMinute]:
     """Of the last two hours; after a longer silence, with the hours before it.
 
     Who is silent since before the rollout's first block was heard before its start, if ever.
@@ -126,7 +144,7 @@ def _traffic(
 
 def _false_expiry(ctx: Context, rollout: Rollout) -> str:
     """A deadline that passed by the wall clock alone, which somebody set, has not passed."""
-    deadline = later(rollout.step_started_at, rollout.current.deadline_s)
+    deadline = add_seconds(rollout.step_started_at, rollout.current.deadline_s)
     ends = rollout.bake_ends_at or deadline
     if ctx.clock_watch.steady(ctx.clock.now()) >= ends:
         return ""

@@ -15,7 +15,7 @@ def check_judge(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> 
     Raises InputError for a judge that could not be asked, NotAllowed for one whose provider may
     not see the route's class of data (D8).
     """
-    canary_judge.check(policy.canary)
+    canary_judge.check_judge(policy.canary)
     judge = policy.canary.judge
     if judge is None:
         return

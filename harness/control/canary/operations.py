@@ -8,13 +8,13 @@ from harness.control.evals import proof_validity, recomputation
 from harness.control.operations import alerts, tampering
 from harness.control.proposals import approvals, four_eyes
 from harness.domain.canary.rollout import (
-    BY_HAND,
-    ONWARD_BY_HAND,
-    Action,
+    MANUAL_ONWARD_SIGNALS,
+    MANUAL_SIGNALS,
     ActionKind,
     Rollout,
+    RolloutAction,
+    RolloutSignal,
     RolloutState,
-    Signal,
 )
 from harness.domain.errors import (
     IllegalTransition,
@@ -22,12 +22,12 @@ from harness.domain.errors import (
     ProofRefused,
     StaleWrite,
 )
-from harness.domain.formatting import readable
+from harness.domain.formatting import without_scientific_notation
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import require_reason
 from harness.domain.proposals.proposal import ApprovalKind, Proposal
-from harness.gate.text.warnings import objections
+from harness.gate.text.warnings import list_warnings
 from harness.ports import Transaction
 
 
@@ -43,7 +43,7 @@ def operate(
     ctx: Context,
     actor: Actor,
     route: str,
-    signal: Signal,
+    signal: RolloutSignal,
     reason: str,
     *,
     seen: int | None = None,
@@ -56,7 +56,7 @@ def operate_with_warnings(
     ctx: Context,
     actor: Actor,
     route: str,
-    signal: Signal,
+    signal: RolloutSignal,
     reason: str,
     *,
     seen: int | None = None,
@@ -69,31 +69,31 @@ def operate_with_warnings(
     what would go on (`four_eyes.check`), ProofRefused as `_promote_now` says.
     """
     actor.require(Role.APPROVER)
-    if signal not in BY_HAND:
+    if signal not in MANUAL_SIGNALS:
         raise InputError(f"that is for the evidence to say, not for a person: {signal.value}")
     why = require_reason(reason, f"to {signal.value} by hand")
     because = f"{signal.value} by {actor.name}: {why}"
     with recomputation.alerting_mismatch(ctx), ctx.store.write() as tx:
         rollout = _find_movable(tx, actor, route, signal, seen)
         match signal:
-            case Signal.ABORT:
+            case RolloutSignal.ABORT:
                 return CanaryOperation(driver.end(ctx, tx, actor, rollout, signal, because))
-            case Signal.PROMOTE:
+            case RolloutSignal.PROMOTE:
                 return _promote_now(ctx, tx, actor, rollout, reason, because)
-            case Signal.FINISH:
+            case RolloutSignal.FINISH:
                 if not rollout.baking:
                     raise IllegalTransition(
                         f"the canary of {route} is {rollout.state.value}: only a bake, after "
                         "the promotion, is finished by hand"
                     )
                 return CanaryOperation(bake.over(ctx, tx, actor, rollout, signal, because))
-            case Signal.ADVANCE:
+            case RolloutSignal.ADVANCE:
                 _require_proof(ctx, tx, rollout)
                 found, against = _check_harmless(ctx, tx, rollout)
                 asked = replace(found, kind=ActionKind.ADVANCE, signal=signal, reason=because)
                 done = driver.move(ctx, tx, actor, rollout, signal, because, asked)
                 return CanaryOperation(done, against)
-            case Signal.RESUME:
+            case RolloutSignal.RESUME:
                 proof_validity.require_proof(ctx, tx, tx.verdicts.get(rollout.verdict))
                 looked = _acknowledge_faults(ctx, tx, actor, rollout, because)
                 if looked and rollout.state is not RolloutState.PAUSED:
@@ -104,7 +104,7 @@ def operate_with_warnings(
 
 
 def _find_movable(
-    tx: Transaction, actor: Actor, route: str, signal: Signal, seen: int | None
+    tx: Transaction, actor: Actor, route: str, signal: RolloutSignal, seen: int | None
 ) -> Rollout:
     """The route's canary as this person saw it, which he may move so."""
     rollout = driver.live(tx, route)
@@ -113,7 +113,7 @@ def _find_movable(
             f"the canary of {route} is at version {rollout.version}, not {seen}: "
             "look at it again, then decide"
         )
-    if signal in ONWARD_BY_HAND:
+    if signal in MANUAL_ONWARD_SIGNALS:
         four_eyes.check_four_eyes(tx, actor, tx.proposals.get(rollout.proposal), signal.value)
     return rollout
 
@@ -149,8 +149,8 @@ def _promote_now(
     asked = replace(
         action,
         kind=ActionKind.PROMOTE,
-        signal=Signal.PROMOTE,
-        reason=f"{because}. {readable(action.reason)}",
+        signal=RolloutSignal.PROMOTE,
+        reason=f"{because}. {without_scientific_notation(action.reason)}",
     )
     approvals.record_approval(ctx, tx, actor, proposal, ApprovalKind.PROMOTION, reason)
     approved = _approved(proposal, actor)
@@ -166,17 +166,18 @@ def _approved(proposal: Proposal, actor: Actor) -> Proposal:
 
 def _check_harmless(
     ctx: Context, tx: Transaction, rollout: Rollout
-) -> tuple[Action, tuple[str, ...]]:
+) -> tuple[RolloutAction, tuple[str, ...]]:
     """What the data say, and what they say against it, which the audit log keeps as well.
 
     Raises ProofRefused when they, or a router's own guard, ask for the rollback.
     """
     action = worker_aborts.confirm_worker_abort(tx, rollout, driver.look_in(ctx, tx, rollout))
-    if action.signal is Signal.HARM:
+    if action.signal is RolloutSignal.HARM:
         raise ProofRefused(
-            f"the canary of {rollout.route} goes back, not on: {readable(action.reason)}"
+            f"the canary of {rollout.route} goes back, not on: "
+            f"{without_scientific_notation(action.reason)}"
         )
-    against = tuple(objections(action.figures))
+    against = tuple(list_warnings(action.figures))
     if not against:
         return action, ()
     return replace(action, figures={**action.figures, "warnings": [*against]}), against

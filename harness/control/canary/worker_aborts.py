@@ -6,17 +6,19 @@ from its spool; until then the weights that the database has are not what users 
 
 from dataclasses import replace
 
-from harness.domain.canary.rollout import Action, ActionKind, Rollout, Signal
+from harness.domain.canary.rollout import ActionKind, Rollout, RolloutAction, RolloutSignal
 from harness.domain.operations.alerts import AlertKind
 from harness.ports import Transaction
 
 
-def confirm_worker_abort(tx: Transaction, rollout: Rollout, action: Action) -> Action:
+def confirm_worker_abort(
+    tx: Transaction, rollout: Rollout, action: RolloutAction
+) -> RolloutAction:
     """The action, or the rollback that a router has begun.
 
     It may be told of as late as in the bake.
     """
-    if not (rollout.live or rollout.baking) or action.signal is Signal.HARM:
+    if not (rollout.live or rollout.baking) or action.signal is RolloutSignal.HARM:
         return action
     found = tx.alerts.newest(f"{AlertKind.LOCAL_ABORT.value}:{rollout.id}")
     if found is None:
@@ -24,7 +26,7 @@ def confirm_worker_abort(tx: Transaction, rollout: Rollout, action: Action) -> A
     return replace(
         action,
         kind=ActionKind.ROLLBACK,
-        signal=Signal.HARM,
+        signal=RolloutSignal.HARM,
         reason=f"A router's own guard stopped the canary. {found.text}",
         figures={**action.figures, "local_abort": found.id},
     )

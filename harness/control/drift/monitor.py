@@ -15,17 +15,17 @@ from harness.control.drift import text as drift_words
 from harness.control.drift.watches import WatchedPair
 from harness.control.operations import alerts
 from harness.domain.drift.watch import (
-    Check,
-    CheckState,
+    DriftCheck,
+    DriftCheckState,
     DriftPlan,
-    Watch,
-    WatchState,
-    counted,
-    next_due,
+    DriftWatch,
+    DriftWatchState,
+    counted_checks,
+    next_check_due,
 )
 from harness.domain.errors import Conflict, InputError, SwapgateError
-from harness.domain.evals.pins import ServedModel, ServedPin, Sighting, replaced_by
-from harness.domain.evals.run import RUNNABLE
+from harness.domain.evals.pins import ServedModel, ServedPin, Sighting, find_replacement
+from harness.domain.evals.run import RUNNABLE_STATES
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.ports import Transaction
@@ -61,7 +61,7 @@ def run_once(ctx: Context) -> list[str]:
 
 
 def _close_unwatched(
-    ctx: Context, pairs: Sequence[WatchedPair], open_: Mapping[tuple[str, str], Watch]
+    ctx: Context, pairs: Sequence[WatchedPair], open_: Mapping[tuple[str, str], DriftWatch]
 ) -> list[str]:
     wanted = {(pair.target, pair.suite) for pair in pairs}
     did = []
@@ -72,7 +72,7 @@ def _close_unwatched(
     return did
 
 
-def _advance_pair(ctx: Context, pair: WatchedPair, watch: Watch | None) -> list[str]:
+def _advance_pair(ctx: Context, pair: WatchedPair, watch: DriftWatch | None) -> list[str]:
     plan = watches.plan_watch(ctx, pair)
     if watch is None:
         return _begin_watch(ctx, pair, plan, "the first")
@@ -85,19 +85,24 @@ def _advance_pair(ctx: Context, pair: WatchedPair, watch: Watch | None) -> list[
             # Unless a person has just closed the watch.
             if tx.drift.save(watch):
                 did = _alert_other_model(ctx, tx, pair, watch, checks)
-    if checks and checks[-1].state is CheckState.RUNNING:
+    if checks and checks[-1].state is DriftCheckState.RUNNING:
         return did + _finish_running_check(ctx, pair, watch, checks)
-    if watch.state is WatchState.DRIFTED:
+    if watch.state is DriftWatchState.DRIFTED:
         return did
     if watch.plan != plan:
         return did + _begin_watch(ctx, pair, plan, "the suite or its plan changed", after=watch)
-    if ctx.clock.now() < next_due(checks, pair.policy.every_s, ctx.clock.now()):
+    if ctx.clock.now() < next_check_due(checks, pair.policy.every_s, ctx.clock.now()):
         return did
     return did + _start_check(ctx, pair, watch)
 
 
 def _begin_watch(
-    ctx: Context, pair: WatchedPair, plan: DriftPlan, reason: str, *, after: Watch | None = None
+    ctx: Context,
+    pair: WatchedPair,
+    plan: DriftPlan,
+    reason: str,
+    *,
+    after: DriftWatch | None = None,
 ) -> list[str]:
     with ctx.store.write() as tx:
         if after is not None and not watches.close_watch(ctx, tx, after):
@@ -106,25 +111,25 @@ def _begin_watch(
     return [] if watch is None else [f"{watch.id}: a baseline of {pair.suite} is measured"]
 
 
-def _start_check(ctx: Context, pair: WatchedPair, watch: Watch) -> list[str]:
+def _start_check(ctx: Context, pair: WatchedPair, watch: DriftWatch) -> list[str]:
     with ctx.store.write() as tx:
         check = watches.start_check(ctx, tx, pair, watch)
     return [] if check is None else [f"{watch.id}: {pair.suite} is asked again"]
 
 
 def _finish_running_check(
-    ctx: Context, pair: WatchedPair, watch: Watch, checks: Sequence[Check]
+    ctx: Context, pair: WatchedPair, watch: DriftWatch, checks: Sequence[DriftCheck]
 ) -> list[str]:
     """At the running check: nothing while it goes on, all that it found at its end."""
     check = checks[-1]
     with ctx.store.read() as tx:
         run = tx.runs.get(check.run)
-        if run.state in RUNNABLE:
+        if run.state in RUNNABLE_STATES:
             return []
         samples = tx.runs.samples(check.run)
     served = tuple(sorted({each.served_model for each in samples if each.served_model}))
     ended = runs.finish_check(
-        ctx, watch, replace(check, served=served), run, samples, counted(checks)
+        ctx, watch, replace(check, served=served), run, samples, counted_checks(checks)
     )
     with ctx.store.write() as tx:
         if not tx.drift.end(ended):
@@ -138,12 +143,12 @@ def _record_result(
     ctx: Context,
     tx: Transaction,
     pair: WatchedPair,
-    watch: Watch,
-    checks: Sequence[Check],
+    watch: DriftWatch,
+    checks: Sequence[DriftCheck],
 ) -> list[str]:
     """The alerts of a check that has just ended, beside it."""
     check = checks[-1]
-    if check.state is CheckState.NOT_MEASURED:
+    if check.state is DriftCheckState.NOT_MEASURED:
         alerts.raise_alert(
             ctx,
             tx,
@@ -160,7 +165,7 @@ def _record_result(
         return [f"{watch.id}: the baseline of {pair.suite} is measured"]
     if not found.drifted:
         return [f"{watch.id}: no drift"]
-    tx.drift.save(replace(watch, state=WatchState.DRIFTED))
+    tx.drift.save(replace(watch, state=DriftWatchState.DRIFTED))
     title, text = drift_words.describe_drift(tx, pair.routes, watch, checks)
     alerts.raise_alert(
         ctx,
@@ -177,19 +182,25 @@ def _record_result(
 
 
 def _find_other_model(
-    tx: Transaction, watch: Watch, checks: Sequence[Check]
+    tx: Transaction, watch: DriftWatch, checks: Sequence[DriftCheck]
 ) -> Sighting | None:
     """A model that none of the counted runs met, seen since: by a router, or by any eval."""
-    measured = counted(checks)
+    measured = counted_checks(checks)
     if not measured:
         return None
     met = {ServedModel(name) for each in measured for name in each.served}
     since = measured[-1].ended_at
-    return replaced_by(met, tx.sightings.of(watch.target), ServedPin.MODEL, decided_at=since)
+    return find_replacement(
+        met, tx.sightings.of(watch.target), ServedPin.MODEL, decided_at=since
+    )
 
 
 def _alert_other_model(
-    ctx: Context, tx: Transaction, pair: WatchedPair, watch: Watch, checks: Sequence[Check]
+    ctx: Context,
+    tx: Transaction,
+    pair: WatchedPair,
+    watch: DriftWatch,
+    checks: Sequence[DriftCheck],
 ) -> list[str]:
     """Told at once, once for a watch: how that model answers is measured by the next run."""
     another = _find_other_model(tx, watch, checks)

@@ -4,13 +4,15 @@ from harness.control.context import Context
 from harness.control.drift import watches
 from harness.control.drift.watches import WatchedPair
 from harness.control.routing import routes
-from harness.domain.drift.watch import Check, Watch, WatchState
+from harness.domain.drift.watch import DriftCheck, DriftWatch, DriftWatchState
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.ports import Transaction
 
 
-def start_checks(ctx: Context, actor: Actor, route: str, *, suite: str = "") -> list[Check]:
+def start_checks(
+    ctx: Context, actor: Actor, route: str, *, suite: str = ""
+) -> list[DriftCheck]:
     """Ask again at once, whatever the schedule says. What runs already is given as it is.
 
     Raises NotFound where nothing is watched, Conflict while found drift waits for a person.
@@ -20,7 +22,7 @@ def start_checks(ctx: Context, actor: Actor, route: str, *, suite: str = "") -> 
     with ctx.store.write() as tx:
         for pair in _of_route(ctx, tx, route, suite):
             watch = watches.find_open_watch(tx, pair)
-            if watch is not None and watch.state is WatchState.DRIFTED:
+            if watch is not None and watch.state is DriftWatchState.DRIFTED:
                 raise Conflict(
                     f"suite {pair.suite} has found drift on route {route}: see `swapgate drift "
                     f"show {route}`, then `swapgate drift accept {route} --reason …`"
@@ -41,7 +43,7 @@ def start_checks(ctx: Context, actor: Actor, route: str, *, suite: str = "") -> 
 
 def accept_baseline(
     ctx: Context, actor: Actor, route: str, *, reason: str, suite: str = ""
-) -> list[Watch]:
+) -> list[DriftWatch]:
     """Take the model as it answers now for the one to compare with: a new baseline is measured.
 
     The run that raised the alarm is not it: a baseline chosen for its scores is biased.

@@ -9,7 +9,14 @@ from harness.control.drift import text
 from harness.control.drift import watches as watching
 from harness.control.drift.text import ItemChange
 from harness.control.routing import routes
-from harness.domain.drift.watch import Check, CheckState, Watch, WatchState, counted, next_due
+from harness.domain.drift.watch import (
+    DriftCheck,
+    DriftCheckState,
+    DriftWatch,
+    DriftWatchState,
+    counted_checks,
+    next_check_due,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +30,10 @@ class DriftStatus:
     suite: str
     model: str
     state: str
-    watch: Watch | None
+    watch: DriftWatch | None
     comparisons: int
     running: str | None
-    last: Check | None
+    last: DriftCheck | None
     next_at: datetime | None
 
 
@@ -58,14 +65,14 @@ def _status(
     ctx: Context,
     pair: watching.WatchedPair,
     model: str,
-    watch: Watch | None,
-    checks: Sequence[Check],
+    watch: DriftWatch | None,
+    checks: Sequence[DriftCheck],
 ) -> DriftStatus:
-    measured = counted(checks)
-    ended = [each for each in checks if each.state is not CheckState.RUNNING]
+    measured = counted_checks(checks)
+    ended = [each for each in checks if each.state is not DriftCheckState.RUNNING]
     running = checks[-1].run if len(ended) < len(checks) else None
-    drifted = watch is not None and watch.state is WatchState.DRIFTED
-    due = next_due(ended, pair.policy.every_s, ctx.clock.now())
+    drifted = watch is not None and watch.state is DriftWatchState.DRIFTED
+    due = next_check_due(ended, pair.policy.every_s, ctx.clock.now())
     return DriftStatus(
         routes=pair.routes,
         suite=pair.suite,
@@ -79,10 +86,10 @@ def _status(
     )
 
 
-def _state(watch: Watch | None, measured: Sequence[Check]) -> str:
+def _state(watch: DriftWatch | None, measured: Sequence[DriftCheck]) -> str:
     if watch is None:
         return "starting"
-    if watch.state is WatchState.WATCHING and not measured:
+    if watch.state is DriftWatchState.WATCHING and not measured:
         return "baseline"
     return watch.state.value
 

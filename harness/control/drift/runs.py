@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from harness.control.context import Context
-from harness.domain.drift.watch import Check, CheckState, Scores, Watch
+from harness.domain.drift.watch import DriftCheck, DriftCheckState, DriftWatch, ItemScores
 from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
 from harness.gate import drift as gate
 
@@ -16,23 +16,23 @@ LEAST_MEASURED: Final = 0.5
 
 def finish_check(
     ctx: Context,
-    watch: Watch,
-    check: Check,
+    watch: DriftWatch,
+    check: DriftCheck,
     run: EvalRun,
     samples: Sequence[Sample],
-    before: Sequence[Check],
-) -> Check:
+    before: Sequence[DriftCheck],
+) -> DriftCheck:
     over = replace(check, ended_at=ctx.clock.now())
     because = _unmeasured(watch, run, samples)
     if because:
-        return replace(over, state=CheckState.NOT_MEASURED, message=because)
+        return replace(over, state=DriftCheckState.NOT_MEASURED, message=because)
     over = replace(
-        over, state=CheckState.COUNTED, scores=load_scores(samples, watch.plan.epochs)
+        over, state=DriftCheckState.COUNTED, scores=load_scores(samples, watch.plan.epochs)
     )
     if not before:
         return over
     last = before[-1].evidence
-    evidence = gate.compare(
+    evidence = gate.compare_runs(
         [*(each.scores for each in before), over.scores],
         watch.plan.alpha,
         -float("inf") if last is None else last.log_e,
@@ -40,7 +40,7 @@ def finish_check(
     return replace(over, evidence=evidence)
 
 
-def _unmeasured(watch: Watch, run: EvalRun, samples: Sequence[Sample]) -> str:
+def _unmeasured(watch: DriftWatch, run: EvalRun, samples: Sequence[Sample]) -> str:
     """Why the run says nothing about the model; empty when it does."""
     unanswered = [each for each in samples if each.error is SampleError.INFRA]
     if run.state in (RunState.FAILED, RunState.STOPPED):
@@ -55,7 +55,7 @@ def _unmeasured(watch: Watch, run: EvalRun, samples: Sequence[Sample]) -> str:
     return ""
 
 
-def load_scores(samples: Sequence[Sample], epochs: int) -> Scores:
+def load_scores(samples: Sequence[Sample], epochs: int) -> ItemScores:
     """Mean strict score by item, in order. An answer without a score counts 0 in every run
     alike; an item with an epoch that did not come was not measured.
     """

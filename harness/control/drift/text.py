@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.domain.drift.watch import Check, Watch, counted
+from harness.domain.drift.watch import DriftCheck, DriftWatch, counted_checks
 from harness.domain.evals.pins import Sighting
 from harness.domain.evals.run import Sample
 from harness.ports import Transaction
@@ -36,16 +36,16 @@ def describe_comparison(times: int) -> str:
     return {0: "not yet", 1: "once"}.get(times, f"{times} times")
 
 
-def describe_watch(tx: Transaction, watch: Watch) -> str:
+def describe_watch(tx: Transaction, watch: DriftWatch) -> str:
     """The target's `provider/model`."""
     return tx.routing.targets()[watch.target].name
 
 
-def list_item_changes(tx: Transaction, checks: Sequence[Check]) -> list[ItemChange]:
+def list_item_changes(tx: Transaction, checks: Sequence[DriftCheck]) -> list[ItemChange]:
     """Items that score otherwise in the newest counted run than in the baseline; the largest
     losses first.
     """
-    measured = counted(checks)
+    measured = counted_checks(checks)
     if len(measured) < 2:
         return []
     before, now = measured[0], measured[-1]
@@ -71,7 +71,7 @@ def _first_answers(tx: Transaction, run: str) -> dict[str, Sample]:
 
 
 def describe_drift(
-    tx: Transaction, routes: Sequence[str], watch: Watch, checks: Sequence[Check]
+    tx: Transaction, routes: Sequence[str], watch: DriftWatch, checks: Sequence[DriftCheck]
 ) -> tuple[str, str]:
     """Title and text of the alert."""
     found = checks[-1].evidence
@@ -103,12 +103,12 @@ def describe_drift(
 def describe_other_model(
     tx: Transaction,
     routes: Sequence[str],
-    watch: Watch,
-    checks: Sequence[Check],
+    watch: DriftWatch,
+    checks: Sequence[DriftCheck],
     seen: Sighting,
 ) -> tuple[str, str]:
     """Title and text of the notice that the provider names another model."""
-    before = sorted({name for each in counted(checks) for name in each.served})
+    before = sorted({name for each in counted_checks(checks) for name in each.served})
     title = (
         f"the provider of {describe_watch(tx, watch)} serves another model: {seen.served.model}"
     )
@@ -120,8 +120,8 @@ def describe_other_model(
     return title, text
 
 
-def _served(checks: Sequence[Check]) -> str:
-    before = sorted({name for each in counted(checks[:-1]) for name in each.served})
+def _served(checks: Sequence[DriftCheck]) -> str:
+    before = sorted({name for each in counted_checks(checks[:-1]) for name in each.served})
     now = list(checks[-1].served)
     if not now:
         return "The provider does not say which model answers."

@@ -7,15 +7,15 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.domain.drift.watch import (
-    Check,
-    CheckState,
+    DriftCheck,
+    DriftCheckState,
     DriftPlan,
     DriftPolicy,
-    Watch,
-    WatchState,
+    DriftWatch,
+    DriftWatchState,
 )
 from harness.domain.errors import Conflict
-from harness.domain.evals.run import RUNNABLE, Budget, EvalRun, RunState
+from harness.domain.evals.run import RUNNABLE_STATES, EvalRun, RunBudget, RunState
 from harness.domain.operations.access import Actor
 from harness.domain.operations.alerts import AlertKind
 from harness.ports import Transaction
@@ -54,15 +54,15 @@ def plan_watch(ctx: Context, pair: WatchedPair) -> DriftPlan:
 
 def begin_watch(
     ctx: Context, tx: Transaction, actor: Actor, pair: WatchedPair, plan: DriftPlan, reason: str
-) -> Watch | None:
+) -> DriftWatch | None:
     """A new watch with its baseline's run; None when another was first."""
     now = ctx.clock.now()
-    watch = Watch(
+    watch = DriftWatch(
         id=ctx.chance.token("dw_"),
         target=pair.target,
         suite=pair.suite,
         plan=plan,
-        state=WatchState.WATCHING,
+        state=DriftWatchState.WATCHING,
         opened_at=now,
         opened_by=actor.name,
         reason=reason,
@@ -76,10 +76,12 @@ def begin_watch(
     return watch
 
 
-def start_check(ctx: Context, tx: Transaction, pair: WatchedPair, watch: Watch) -> Check | None:
+def start_check(
+    ctx: Context, tx: Transaction, pair: WatchedPair, watch: DriftWatch
+) -> DriftCheck | None:
     """A run, and the check that waits for it; None when one runs already."""
     checks = tx.drift.checks(watch.id)
-    if checks and checks[-1].state is CheckState.RUNNING:
+    if checks and checks[-1].state is DriftCheckState.RUNNING:
         return None
     now, plan = ctx.clock.now(), watch.plan
     run = EvalRun(
@@ -93,37 +95,37 @@ def start_check(ctx: Context, tx: Transaction, pair: WatchedPair, watch: Watch) 
         wanted=plan.items,
         state=RunState.QUEUED,
         created_at=now,
-        budget=Budget(pair.policy.max_tokens, pair.policy.max_cost_usd),
+        budget=RunBudget(pair.policy.max_tokens, pair.policy.max_cost_usd),
     )
     tx.runs.add(run)
-    check = Check(watch=watch.id, number=len(checks), run=run.id, started_at=now)
+    check = DriftCheck(watch=watch.id, number=len(checks), run=run.id, started_at=now)
     if not tx.drift.start(check):
         raise Conflict(f"{watch.id}: another control process has just started a run; try again")
     return check
 
 
-def find_open_watch(tx: Transaction, pair: WatchedPair) -> Watch | None:
+def find_open_watch(tx: Transaction, pair: WatchedPair) -> DriftWatch | None:
     pairs = {(each.target, each.suite): each for each in tx.drift.watches(open_only=True)}
     return pairs.get((pair.target, pair.suite))
 
 
-def close_watch(ctx: Context, tx: Transaction, watch: Watch) -> bool:
+def close_watch(ctx: Context, tx: Transaction, watch: DriftWatch) -> bool:
     """False when another was first."""
     now = ctx.clock.now()
-    closed = replace(watch, state=WatchState.CLOSED, closed_at=now)
+    closed = replace(watch, state=DriftWatchState.CLOSED, closed_at=now)
     if not tx.drift.save(closed):
         return False
     for check in tx.drift.checks(watch.id):
-        if check.state is CheckState.RUNNING:
+        if check.state is DriftCheckState.RUNNING:
             tx.drift.end(
                 replace(
                     check,
-                    state=CheckState.NOT_MEASURED,
+                    state=DriftCheckState.NOT_MEASURED,
                     ended_at=now,
                     message="the watch was closed",
                 )
             )
-            if tx.runs.get(check.run).state in RUNNABLE:
+            if tx.runs.get(check.run).state in RUNNABLE_STATES:
                 tx.runs.set_state(check.run, RunState.STOPPED, "nothing waits for it any more")
     for kind in OURS:
         alerts.resolve_alert(ctx, tx, kind, watch.id)
@@ -135,7 +137,7 @@ def record_watch_event(
     tx: Transaction,
     actor: Actor,
     action: str,
-    watch: Watch,
+    watch: DriftWatch,
     details: Mapping[str, object],
 ) -> None:
     tx.audit.append(

@@ -13,9 +13,9 @@ from harness.control.context import Context
 from harness.control.providers import endpoint_changes
 from harness.control.routing import data_class_checks
 from harness.domain.errors import NotFound, ProofRefused
-from harness.domain.evals.pins import Sighting, replaced_by, told
-from harness.domain.evals.run import SuitePin, SuitePlan, Verdict, plan_of
-from harness.gate.offline.replay import runs_of, served_of
+from harness.domain.evals.pins import Sighting, find_replacement, named_models
+from harness.domain.evals.run import SuitePin, SuitePlan, Verdict, plan_from_json
+from harness.gate.offline.replay import run_ids, served_from_json
 from harness.ports import Transaction
 
 
@@ -88,8 +88,8 @@ def find_unreadable(verdict: Verdict) -> str:
     """Why its inputs are none that the gate writes; empty when they are."""
     try:
         for plan in _plans(verdict):
-            served_of(verdict.inputs, plan.suite)
-            runs_of(verdict.inputs, plan.suite)
+            served_from_json(verdict.inputs, plan.suite)
+            run_ids(verdict.inputs, plan.suite)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         return f"its inputs cannot be read ({type(error).__name__}: {error})"
     return ""
@@ -113,7 +113,7 @@ def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> lis
     if not any(each.moved for each in tx.providers.all().values()):
         return []
     for plan in _plans(verdict):
-        runs = [tx.runs.get(run) for run in runs_of(verdict.inputs, plan.suite) if run]
+        runs = [tx.runs.get(run) for run in run_ids(verdict.inputs, plan.suite) if run]
         asked = [(each.target, each.created_at) for each in runs]
         asked += [(_judge(tx, plan), each.created_at) for each in runs]
         for target, began in asked:
@@ -129,9 +129,9 @@ def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> lis
 def find_replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | None:
     """The other model that the candidate's provider was seen to serve."""
     for plan in _plans(verdict):
-        measured = served_of(verdict.inputs, plan.suite).candidate
+        measured = served_from_json(verdict.inputs, plan.suite).candidate
         seen = tx.sightings.of(verdict.candidate)
-        found = replaced_by(measured, seen, plan.served_pin, decided_at=verdict.decided_at)
+        found = find_replacement(measured, seen, plan.served_pin, decided_at=verdict.decided_at)
         if found is not None:
             return found
     return None
@@ -141,7 +141,7 @@ def _plans(verdict: Verdict) -> Iterator[SuitePlan]:
     stored = verdict.inputs["plans"]
     if not isinstance(stored, list | tuple):
         raise TypeError("its plans are no list")
-    yield from map(plan_of, stored)
+    yield from map(plan_from_json, stored)
 
 
 def _suites(ctx: Context, tx: Transaction, verdict: Verdict) -> Iterator[str]:
@@ -182,13 +182,13 @@ def list_pin_differences(before: SuitePin, now: SuitePin) -> Iterator[str]:
 def _served(tx: Transaction, verdict: Verdict) -> Iterator[str]:
     names = tx.routing.targets()
     for plan in _plans(verdict):
-        served = served_of(verdict.inputs, plan.suite)
+        served = served_from_json(verdict.inputs, plan.suite)
         for target, measured in (
             (verdict.incumbent, served.incumbent),
             (verdict.candidate, served.candidate),
             (_judge(tx, plan), served.judge),
         ):
-            found = replaced_by(
+            found = find_replacement(
                 measured,
                 tx.sightings.of(target),
                 plan.served_pin,
@@ -197,7 +197,7 @@ def _served(tx: Transaction, verdict: Verdict) -> Iterator[str]:
             if found is None:
                 continue
             who = names[target].name if target in names else f"the judge {target}"
-            was = ", ".join(each.label for each in told(measured))
+            was = ", ".join(each.label for each in named_models(measured))
             yield (
                 f"the provider of {who} serves {found.served.label} (last seen "
                 f"{_at(found.last_at)}), and {was} was measured on {plan.suite}"

@@ -25,7 +25,12 @@ from harness.domain.errors import (
 from harness.domain.evals.run import Sample, Verdict
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal
-from harness.gate.offline.recomputation import Agreement, Recomputation, Sides, recompute
+from harness.gate.offline.recomputation import (
+    AgreementLevel,
+    Recomputation,
+    RunSamples,
+    recompute_verdict,
+)
 from harness.gate.offline.replay import verdict_bytes
 from harness.ports import Transaction
 
@@ -45,10 +50,10 @@ def recompute_stored(
         key = _digest(verdict, proposal, samples)
     except (NotFound, SignatureInvalid, StaleEvidence, ValueError) as error:
         # ValueError: of a figure that no verdict of ours has.
-        return Recomputation(Agreement.DIFFERS, (str(error),))
+        return Recomputation(AgreementLevel.DIFFERS, (str(error),))
     found = ctx.recomputed.get(key)
     if found is None:
-        found = recompute(verdict, proposal, samples)
+        found = recompute_verdict(verdict, proposal, samples)
         while len(ctx.recomputed) >= MAX_REMEMBERED:
             ctx.recomputed.pop(next(iter(ctx.recomputed)))
         ctx.recomputed[key] = found
@@ -96,7 +101,7 @@ def alerting_mismatch(ctx: Context) -> Iterator[None]:
         raise
 
 
-def _digest(verdict: Verdict, proposal: Proposal, samples: Mapping[str, Sides]) -> str:
+def _digest(verdict: Verdict, proposal: Proposal, samples: Mapping[str, RunSamples]) -> str:
     body = [
         sha256(verdict_bytes(verdict)).hexdigest(),
         verdict.decided_at.isoformat(),

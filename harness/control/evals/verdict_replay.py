@@ -6,14 +6,22 @@ from hashlib import sha256
 
 from harness.control.context import Context
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evals.run import Claim, Primaries, Sample, SuitePlan, SuiteRole, Verdict
+from harness.domain.evals.run import (
+    Claim,
+    PrimaryCombination,
+    Sample,
+    SuitePlan,
+    SuiteRole,
+    Verdict,
+)
 from harness.domain.proposals.policy import GatePolicy
-from harness.domain.ranges import SHARE
-from harness.gate.offline.design import design_of
-from harness.gate.offline.recomputation import Sides, measured_again
-from harness.gate.offline.replay import cases_of, times_of, verdict_bytes
-from harness.gate.offline.suite_claims import Case
-from harness.gate.offline.verdicts import recompute, verdict
+from harness.domain.ranges import SHARE_RANGE
+from harness.gate.offline.design import design_from_plan
+from harness.gate.offline.recomputation import RunSamples, remeasure_claim
+from harness.gate.offline.replay import claims_from_json, verdict_bytes, verdict_times
+from harness.gate.offline.suite_claims import SuiteClaim
+from harness.gate.offline.verdicts import decide_verdict
+from harness.gate.offline.verdicts import replay_verdict as recompute
 from harness.ports import Transaction
 
 
@@ -57,16 +65,16 @@ class OtherTerms:
             margin=plan.margin if self.margin is None else self.margin,
             alpha=plan.alpha if self.alpha is None else self.alpha,
         )
-        design_of(changed)
-        if changed.combine is Primaries.ANY and changed.claim is not Claim.SUPERIOR:
+        design_from_plan(changed)
+        if changed.combine is PrimaryCombination.ANY and changed.claim is not Claim.SUPERIOR:
             raise InputError("one of several primary suites can only be claimed to be better")
         return self._saving(changed) if changed.claim is Claim.CHEAPER else changed
 
     def _saving(self, plan: SuitePlan) -> SuitePlan:
         registered = plan.min_saving or GatePolicy().min_saving
         wanted = registered if self.min_saving is None else self.min_saving
-        if not SHARE.holds(wanted):
-            raise InputError(f"a share to be saved lies in {SHARE.words}, not {wanted}")
+        if not SHARE_RANGE.holds(wanted):
+            raise InputError(f"a share to be saved lies in {SHARE_RANGE.words}, not {wanted}")
         ceiling = plan.cost_ceiling or GatePolicy().cost_ceiling
         return replace(plan, min_saving=wanted, cost_ceiling=ceiling)
 
@@ -78,11 +86,11 @@ def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
     """
     with ctx.store.read() as tx:
         stored = _verdict(tx, decision)
-        cases = cases_of(stored.inputs)
+        cases = claims_from_json(stored.inputs)
         samples = {case.plan.suite: _samples(tx, case) for case in cases}
     differences: list[str] = []
     for case in cases:
-        differences += measured_again(case, samples[case.plan.suite])[1]
+        differences += remeasure_claim(case, samples[case.plan.suite])[1]
     before, after = verdict_bytes(stored), b""
     try:
         after = verdict_bytes(recompute(stored))
@@ -108,10 +116,10 @@ def what_if(ctx: Context, decision: str, otherwise: OtherTerms) -> Verdict | Non
     """
     with ctx.store.read() as tx:
         stored = _verdict(tx, decision)
-        cases = cases_of(stored.inputs)
+        cases = claims_from_json(stored.inputs)
         samples = {case.plan.suite: _samples(tx, case) for case in cases}
-    decided_at, expires_at = times_of(stored.inputs)
-    return verdict(
+    decided_at, expires_at = verdict_times(stored.inputs)
+    return decide_verdict(
         stored.route,
         stored.incumbent,
         stored.candidate,
@@ -132,7 +140,7 @@ def _verdict(tx: Transaction, decision: str) -> Verdict:
     return tx.verdicts.get(found)
 
 
-def _samples(tx: Transaction, case: Case) -> Sides:
+def _samples(tx: Transaction, case: SuiteClaim) -> RunSamples:
     def of(run: str) -> Sequence[Sample]:
         return tx.runs.samples(run, below=case.plan.n_max) if run else ()
 

@@ -8,16 +8,27 @@ from harness.control.context import Context
 from harness.control.proposals import evaluation
 from harness.control.routing import data_class_checks, targets
 from harness.domain.errors import IllegalTransition, InputError, StoreUnavailable
-from harness.domain.evals.run import RUNNABLE, Budget, EvalRun, RunState, order_by_hand
+from harness.domain.evals.run import (
+    RUNNABLE_STATES,
+    EvalRun,
+    RunBudget,
+    RunState,
+    manual_order_seed,
+)
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
-from harness.domain.proposals.proposal import Event, Phase, Proposal, moved
+from harness.domain.proposals.proposal import (
+    Proposal,
+    ProposalEvent,
+    ProposalPhase,
+    apply_event,
+)
 from harness.ports import Transaction
 
 MAX_FAILURES = 5
 # A signal is somebody else's doing, or the machine's: more of those before a run is given up.
 MAX_KILLS = 20
-NO_LIMIT = Budget()
+NO_LIMIT = RunBudget()
 # Newest first: with more than that, the oldest wait until there are fewer.
 MOST_WAITING = 10_000
 # How a worker ends that is asked to before it can answer.
@@ -29,7 +40,7 @@ def needed_runs(proposals: Iterable[Proposal]) -> frozenset[str]:
     return frozenset(
         run
         for proposal in proposals
-        if proposal.phase is Phase.EVALUATING and proposal.retry_at is None
+        if proposal.phase is ProposalPhase.EVALUATING and proposal.retry_at is None
         for run in evaluation.run_ids(proposal)
     )
 
@@ -76,7 +87,7 @@ def _waiting(ctx: Context) -> Sequence[EvalRun]:
     """Runs without a live lease: what a proposal waits for first, then the oldest first."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        runs = tx.runs.list(states=RUNNABLE, limit=MOST_WAITING)
+        runs = tx.runs.list(states=RUNNABLE_STATES, limit=MOST_WAITING)
         first = needed_runs(tx.proposals.open())
     found = [run for run in reversed(runs) if not run.held(now)]
     return sorted(found, key=lambda run: run.id not in first)
@@ -99,7 +110,7 @@ def _collect_ended(ctx: Context) -> list[str]:
 def _died_early(ctx: Context, tx: Transaction, run: str, code: int) -> bool:
     """Whether it died before it could take its run, and the run still waits for a worker."""
     found = tx.runs.get(run)
-    waits = found.state in RUNNABLE and not found.held(ctx.clock.now())
+    waits = found.state in RUNNABLE_STATES and not found.held(ctx.clock.now())
     return waits and code != ASKED_TO_END
 
 
@@ -120,7 +131,7 @@ def stop_unneeded_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Non
     """
     others = [p for p in tx.proposals.open() if p.id != proposal.id]
     for run in sorted(evaluation.run_ids(proposal) - needed_runs(others)):
-        if tx.runs.get(run).state in RUNNABLE:
+        if tx.runs.get(run).state in RUNNABLE_STATES:
             tx.runs.set_state(run, RunState.STOPPED, "nothing waits for it any more")
             if ctx.workers is not None:
                 ctx.workers.stop(run)
@@ -136,14 +147,16 @@ def cancel_run(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
     because = f"cancelled by {actor.name}: {require_reason(reason, 'to cancel a run')}"
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        if tx.runs.get(run).state not in RUNNABLE:
+        if tx.runs.get(run).state not in RUNNABLE_STATES:
             raise IllegalTransition(f"the run {run} has ended already: nothing to cancel")
         for proposal in tx.proposals.open():
             if run in needed_runs([proposal]):
                 if proposal.proposer_principal != actor.principal:
                     actor.require(Role.APPROVER)
                 why = f"its run {run} was {because}"
-                saved = tx.proposals.save(moved(proposal, Event.CANCELLED, now, why))
+                saved = tx.proposals.save(
+                    apply_event(proposal, ProposalEvent.CANCELLED, now, why)
+                )
                 stop_unneeded_runs(ctx, tx, saved)
                 tx.audit.append(
                     at=now,
@@ -169,7 +182,7 @@ def cancel_run(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
 def has_duplicate(tx: Transaction, run: EvalRun) -> bool:
     """Whether the same is queued or running already, and asks no less: by its fingerprint."""
     return any(
-        each.state in RUNNABLE
+        each.state in RUNNABLE_STATES
         and (each.suite, each.fingerprint) == (run.suite, run.fingerprint)
         and each.wanted >= run.wanted
         for each in tx.runs.of_targets([run.target])
@@ -183,7 +196,7 @@ def start_run(
     target: str,
     *,
     items: int | None = None,
-    budget: Budget = NO_LIMIT,
+    budget: RunBudget = NO_LIMIT,
 ) -> EvalRun:
     """`queue`, whatever else is queued."""
     run = queue_run(ctx, actor, suite, target, items=items, budget=budget)
@@ -198,7 +211,7 @@ def queue_run(
     target: str,
     *,
     items: int | None = None,
-    budget: Budget = NO_LIMIT,
+    budget: RunBudget = NO_LIMIT,
     unless_twin: bool = False,
 ) -> EvalRun | None:
     """Queue one run of a suite on a target, outside any proposal. It never decides anything:
@@ -225,7 +238,7 @@ def queue_run(
         suite=suite,
         suite_digest=pin.digest,
         target=found,
-        order_seed=order_by_hand(pin.digest),
+        order_seed=manual_order_seed(pin.digest),
         epochs=1,
         wanted=min(items or pin.items, pin.items),
         state=RunState.QUEUED,

@@ -18,26 +18,26 @@ from harness.domain.errors import DeliveryFailed, NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import (
     Alert,
+    AlertEvent,
     AlertKind,
     AlertRecord,
-    News,
+    Notified,
     Severity,
-    Told,
-    forgotten,
-    message_due,
-    over,
-    told,
+    drop_silent_sources,
+    due_message,
+    mark_notified,
+    resolve_record,
 )
 from harness.domain.operations.delivery import (
     AlertMessage,
     Delivery,
-    delivered,
-    delivery_of,
-    failed,
-    message_of,
-    spread,
+    alert_message,
+    delivery_jitter,
+    mark_delivered,
+    mark_failed,
+    new_delivery,
 )
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.ports import AlertSinks, Transaction
 
 log = structlog.get_logger("swapgate.alerts")
@@ -107,7 +107,7 @@ def acknowledge(ctx: Context, tx: Transaction, kind: AlertKind, about: str) -> b
     record = tx.alerts.newest(f"{kind.value}:{about}")
     if record is None or not record.open:
         return False
-    tx.alerts.save(over(record, ctx.clock.now()))
+    tx.alerts.save(resolve_record(record, ctx.clock.now()))
     return True
 
 
@@ -137,7 +137,7 @@ def send_test(ctx: Context, actor: Actor) -> Sequence[DeliveryAttempt]:
         alert=id_,
         kind=AlertKind.TEST,
         severity=Severity.INFO,
-        state=Told.RAISED,
+        state=Notified.RAISED,
         subject="alerts",
         title="a test of Swapgate's alerts",
         text=f"{actor.name} asked for it. Whoever reads this will hear of real ones.",
@@ -163,18 +163,20 @@ def _resolve_finished(ctx: Context) -> None:
     with ctx.store.read() as tx:
         open_ = [each for each in tx.alerts.unsettled() if each.open]
         ended = {each.key for each in open_ if _is_over(tx, each, now)}
-        ended |= {each.key for each in open_ if not forgotten(each, now).open}
+        ended |= {each.key for each in open_ if not drop_silent_sources(each, now).open}
     for key in sorted(ended):
         with ctx.store.write() as tx:
             record = tx.alerts.newest(key)
             if record is None or not record.open:
                 continue
-            quiet = forgotten(record, now)
+            quiet = drop_silent_sources(record, now)
             if not quiet.open:
                 tx.alerts.save(quiet)
             elif _is_over(tx, record, now):
                 if record.kind is AlertKind.INTERNAL_ERROR:
-                    tx.alerts.save(over(record, now))  # routers raised it, and end nothing
+                    tx.alerts.save(
+                        resolve_record(record, now)
+                    )  # routers raised it, and end nothing
                 else:
                     tx.alerts.tell([_resolution_of(ctx, record)])
 
@@ -187,9 +189,11 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
         match record.kind:
             case AlertKind.AWAITING_APPROVAL:
                 proposal = tx.proposals.get(about)
-                return proposal.phase is not Phase.AWAITING_APPROVAL or bool(proposal.approver)
+                return proposal.phase is not ProposalPhase.AWAITING_APPROVAL or bool(
+                    proposal.approver
+                )
             case AlertKind.SHADOW_HELD:
-                return tx.proposals.get(about).phase is not Phase.SHADOW
+                return tx.proposals.get(about).phase is not ProposalPhase.SHADOW
             case AlertKind.CANARY_PAUSED:
                 return tx.rollouts.get(about).state is not RolloutState.PAUSED
             case AlertKind.CANARY_HELD | AlertKind.SAMPLE_RATIO | AlertKind.INTERNAL_ERROR:
@@ -212,7 +216,7 @@ def _resolution_of(ctx: Context, record: AlertRecord) -> Alert:
         # The clock may have been set back since it was told: an end comes after.
         max(ctx.clock.now(), record.last_seen),
         SOURCE,
-        News.ENDED,
+        AlertEvent.ENDED,
     )
 
 
@@ -220,17 +224,17 @@ def _queue(ctx: Context, sinks: Sequence[str]) -> None:
     """A message of every alert that people do not know of yet, for every sink."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        keys = {each.key for each in tx.alerts.unsettled() if message_due(each, now)}
+        keys = {each.key for each in tx.alerts.unsettled() if due_message(each, now)}
     for key in sorted(keys):
         with ctx.store.write() as tx:
             record = tx.alerts.newest(key)
-            due = message_due(record, now) if record is not None else None
+            due = due_message(record, now) if record is not None else None
             if record is None or due is None:
                 continue
-            after = told(record, due, now)
+            after = mark_notified(record, due, now)
             tx.alerts.save(after)
             for sink in sinks:
-                tx.deliveries.add(delivery_of(after, due, sink, now))
+                tx.deliveries.add(new_delivery(after, due, sink, now))
 
 
 def _send_due(ctx: Context, sinks: AlertSinks) -> None:
@@ -255,11 +259,11 @@ def _send(
 ) -> None:
     """In their order, up to the first that fails: what is behind it waits for the next turn."""
     for each in waiting:
-        tried = _attempt_delivery(sinks, each.sink, message_of(each, records[each.alert]))
+        tried = _attempt_delivery(sinks, each.sink, alert_message(each, records[each.alert]))
         now, error = ctx.clock.now(), tried.error
-        after = delivered(each, now)
+        after = mark_delivered(each, now)
         if not tried.delivered:
-            after = failed(each, now, error, uniform=spread(each))
+            after = mark_failed(each, now, error, uniform=delivery_jitter(each))
         with ctx.store.write() as tx:
             tx.deliveries.save(after)
         if not tried.delivered:

@@ -3,7 +3,7 @@ found. What is behind the kept end is held by the chain alone.
 """
 
 from harness.control.context import Context
-from harness.domain.operations.audit import AuditMark
+from harness.domain.operations.audit import AuditPosition
 from harness.ports import Transaction
 
 
@@ -26,7 +26,7 @@ def find_anchor_break(ctx: Context, tx: Transaction) -> int | None:
     return None if same else kept.number
 
 
-def advance_anchor(ctx: Context, mark: AuditMark) -> None:
+def advance_anchor(ctx: Context, mark: AuditPosition) -> None:
     """Move the kept end on, never back."""
     if ctx.anchor is None:
         return

@@ -8,9 +8,9 @@ from typing import Any, Final
 from harness.control.context import Context
 from harness.domain.errors import InputError
 from harness.domain.operations.access import Actor, Role
-from harness.domain.privacy.capture import Captured, user_text
-from harness.domain.privacy.near_duplicates import near_duplicates
-from harness.domain.reliability.failover import hashes_of_user
+from harness.domain.privacy.capture import CapturedRequest, user_text
+from harness.domain.privacy.near_duplicates import find_near_duplicates
+from harness.domain.reliability.failover import user_hashes
 from harness.ports import AuditLog
 
 NEAR_DUPLICATE_SIMILARITY: Final = 0.9
@@ -43,7 +43,7 @@ class CaptureExport:
     near: Mapping[str, str]
 
 
-def read_capture(ctx: Context, actor: Actor, id_: str) -> Captured:
+def read_capture(ctx: Context, actor: Actor, id_: str) -> CapturedRequest:
     """With its content. Raises NotAllowed below an approver, NotFound."""
     actor.require(Role.APPROVER)
     with ctx.store.write() as tx:
@@ -70,7 +70,9 @@ def export_captures(
     after = ctx.clock.now() - since if since is not None else None
     with ctx.store.read() as tx:
         found = [*reversed(tx.captures.list(route=route, since=after))]
-    like = near_duplicates({each.id: user_text(each.content) for each in found}, threshold=near)
+    like = find_near_duplicates(
+        {each.id: user_text(each.content) for each in found}, threshold=near
+    )
     kept = [each for each in found if each.id not in like]
     with ctx.store.write() as tx:
         details = {"count": len(kept), "near_duplicates": len(like)}
@@ -78,7 +80,7 @@ def export_captures(
     return CaptureExport([build_export_line(each) for each in kept], like)
 
 
-def build_export_line(captured: Captured) -> dict[str, Any]:
+def build_export_line(captured: CapturedRequest) -> dict[str, Any]:
     """To be labelled: `label` is what the scorer of the suite compares with."""
     content = captured.content
     told = {name: content[name] for name in content if name != "answer"}
@@ -124,7 +126,7 @@ def purge_captures(
     actor.require(Role.ADMIN)
     if not (id_ or route or user or everything):
         raise InputError("say what to delete: a capture, a route, a user, or everything")
-    users = hashes_of_user(user, secret) if user else ()
+    users = user_hashes(user, secret) if user else ()
     with ctx.store.write() as tx:
         gone = tx.captures.purge(id_=id_, route=route, users=users)
         # Not the user's id: the log is kept for ever.
@@ -133,7 +135,7 @@ def purge_captures(
     return gone
 
 
-def summarize_capture(each: Captured) -> CaptureSummary:
+def summarize_capture(each: CapturedRequest) -> CaptureSummary:
     names = set(CaptureSummary.__dataclass_fields__) - {"messages", "tools"}
     return CaptureSummary(
         **{name: getattr(each, name) for name in names},

@@ -16,17 +16,22 @@ from harness.domain.errors import (
     SignatureInvalid,
 )
 from harness.domain.operations.access import (
-    DATA_PREFIX,
-    MANAGEMENT_PREFIX,
+    DATA_KEY_PREFIX,
+    MANAGEMENT_KEY_PREFIX,
     SYSTEM,
     Actor,
     ApiKey,
     Role,
     key_hash,
 )
-from harness.domain.operations.principals import Principal, PrincipalKind, check_name, folded
+from harness.domain.operations.principals import (
+    Principal,
+    PrincipalKind,
+    check_principal_name,
+    fold_name,
+)
 from harness.domain.reliability.key_limits import KeyLimits
-from harness.domain.reliability.spend import Spent
+from harness.domain.reliability.spend import SpendTotals
 from harness.ports import Store, Transaction
 
 NO_LIMITS: Final = "a management key has a role, not limits, which are the router's"
@@ -39,7 +44,7 @@ class KeySummary(ApiKey):
     principal_name: empty for a data key.
     """
 
-    spent: Spent
+    spent: SpendTotals
     principal_name: str
 
 
@@ -76,7 +81,7 @@ def create_key(  # noqa: PLR0913 - what a key is made of
     limits = limits and limits.some
     if role is not None and limits:
         raise InputError(f"{NO_LIMITS}: leave the limits out")
-    text = f"{DATA_PREFIX if role is None else MANAGEMENT_PREFIX}{ctx.chance.secret()}"
+    text = f"{DATA_KEY_PREFIX if role is None else MANAGEMENT_KEY_PREFIX}{ctx.chance.secret()}"
     now = ctx.clock.now()
     key = ApiKey(
         id=ctx.chance.token("key_"),
@@ -124,8 +129,8 @@ def _existing(tx: Transaction, name: str) -> Principal:
 
 
 def _new(ctx: Context, tx: Transaction, name: str, service: bool) -> Principal:  # noqa: FBT001
-    shown = check_name(name)
-    if folded(shown) == SYSTEM.name:
+    shown = check_principal_name(name)
+    if fold_name(shown) == SYSTEM.name:
         raise InputError(f"{shown!r} is how the audit log names what no person did")
     known = tx.principals.named(shown)
     if known is not None:

@@ -17,16 +17,16 @@ from harness.control.proposals import comparison
 from harness.control.proposals.comparison import RouteStatus
 from harness.control.shadow import shadows as shadows_
 from harness.control.shadow.shadows import ShadowStatus
-from harness.domain.drift.watch import Check, Watch
+from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.operations.row_signatures import RowFault
-from harness.domain.pagination import FIRST_PAGE, INVALID, Page, PageRequest
+from harness.domain.pagination import FIRST_PAGE, INVALID_ROWS_HINT, Page, PageRequest
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.reliability.failover import Failover, hashes_of_user
-from harness.domain.reliability.spend import KeySpend, spent_of
+from harness.domain.reliability.failover import Failover, user_hashes
+from harness.domain.reliability.spend import KeySpend, total_spend
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.ports import RouteRecord, ShadowRecord, SwitchRecord, Transaction
@@ -117,7 +117,7 @@ def load_route_version(ctx: Context, route: str, number: int | None = None) -> R
         if number in (None, record.route.version):
             return record
     for fault in found.invalid:
-        raise SignatureInvalid(f"{fault.name}: {INVALID}")
+        raise SignatureInvalid(f"{fault.name}: {INVALID_ROWS_HINT}")
     raise NotFound(f"route {route!r} has versions 1 to {found.total}, not {number}")
 
 
@@ -137,8 +137,10 @@ def list_keys(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[KeySummary]
     def glance(key: ApiKey) -> KeySummary:
         return KeySummary(
             **{each.name: getattr(key, each.name) for each in fields(key)},
-            spent=spent_of(by_key.get(key.id, ()), today),
-            principal_name=owners.get(key.principal, INVALID) if key.principal else "",
+            spent=total_spend(by_key.get(key.id, ()), today),
+            principal_name=owners.get(key.principal, INVALID_ROWS_HINT)
+            if key.principal
+            else "",
         )
 
     return page.map(glance)
@@ -184,7 +186,7 @@ def list_shadows(
 
 def list_drift_runs(
     ctx: Context, asked: PageRequest = FIRST_PAGE, *, route: str = ""
-) -> Page[tuple[Watch, Check]]:
+) -> Page[tuple[DriftWatch, DriftCheck]]:
     """Every run of the watches of all times, newest first; of the route's present incumbent and
     suites, if one is given. Raises NotFound.
     """
@@ -222,7 +224,7 @@ def list_failovers(
             asked,
             since=ctx.clock.now() - since,
             route=route,
-            user_hashes=hashes_of_user(user, secret) if user else (),
+            user_hashes=user_hashes(user, secret) if user else (),
         )
 
 

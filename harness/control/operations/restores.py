@@ -8,7 +8,7 @@ from harness.control.operations import alerts, audit_anchor
 from harness.domain.errors import InputError
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.audit import AuditMark
+from harness.domain.operations.audit import AuditPosition
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.ports import Transaction
 
@@ -49,7 +49,7 @@ def accept_restore(ctx: Context, actor: Actor, *, reason: str, above: int) -> Li
         )
     if ctx.anchor is not None:
         # The log is shorter now than it was, and this is its end.
-        ctx.anchor.keep(AuditMark(event.number, event.mac))
+        ctx.anchor.keep(AuditPosition(event.number, event.mac))
     return after
 
 

@@ -13,7 +13,7 @@ import structlog
 from harness.control.context import Context
 from harness.control.operations import alerts, audit_anchor, housekeeping, tampering
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.state_audit import AuditWalk, Finding, RecordedRows
+from harness.domain.operations.state_audit import AuditProgress, RowFinding, RowHistory
 from harness.ports import Transaction
 
 log = structlog.get_logger("swapgate.audited_rows")
@@ -55,7 +55,7 @@ def run_once(ctx: Context) -> list[str]:
     return _update_alerts(ctx, findings, told, stored)
 
 
-def _read_events(tx: Transaction, walk: AuditWalk) -> tuple[int | None, bool]:
+def _read_events(tx: Transaction, walk: AuditProgress) -> tuple[int | None, bool]:
     """The number of the first event that does not fit the chain; whether it came to the end."""
     for _ in range(PAGES_PER_TURN):
         events = tx.audit.after(walk.log.mark.number, EVENTS_PER_PAGE)
@@ -69,7 +69,7 @@ def _read_events(tx: Transaction, walk: AuditWalk) -> tuple[int | None, bool]:
 
 
 def _load_digests(
-    tx: Transaction, walk: AuditWalk, etag: str, told: Iterable[str]
+    tx: Transaction, walk: AuditProgress, etag: str, told: Iterable[str]
 ) -> Mapping[str, str | None]:
     """Digests of the rows that this turn looks at."""
     found: dict[str, str | None] = dict(tx.audited.deciding())
@@ -86,7 +86,7 @@ def _load_digests(
 
 def _update_alerts(
     ctx: Context,
-    findings: Mapping[str, Finding],
+    findings: Mapping[str, RowFinding],
     told: Collection[str],
     stored: Mapping[str, str | None],
 ) -> list[str]:
@@ -111,10 +111,10 @@ def _update_alerts(
     return [f"alert: {each.words}" for each in new]
 
 
-def compare_all(ctx: Context) -> list[Finding]:
+def compare_all(ctx: Context) -> list[RowFinding]:
     """All rows and all events, page by page; from the log's first event on."""
-    walked = RecordedRows()
-    found: dict[str, Finding] = {}
+    walked = RowHistory()
+    found: dict[str, RowFinding] = {}
     with ctx.store.read() as tx:
         while events := tx.audit.after(walked.mark.number, EVENTS_PER_PAGE):
             if tx.audit.break_after(walked.mark, events) is not None:

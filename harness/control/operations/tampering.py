@@ -5,12 +5,17 @@ from typing import Final
 from harness.control.context import Context
 from harness.domain.errors import ProofRefused
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.ports import Transaction
 
 # A canary is looked at all the same: harm must end it. It takes no step (`control.holding`).
 HELD: Final = frozenset(
-    {Phase.PROPOSED, Phase.EVALUATING, Phase.AWAITING_APPROVAL, Phase.SHADOW}
+    {
+        ProposalPhase.PROPOSED,
+        ProposalPhase.EVALUATING,
+        ProposalPhase.AWAITING_APPROVAL,
+        ProposalPhase.SHADOW,
+    }
 )
 MAX_ALERTS: Final = 1_000
 

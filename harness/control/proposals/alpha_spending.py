@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from harness.control.routing import targets
 from harness.domain.errors import NotFound
-from harness.domain.evals.item_overlap import SAME_FROM, shared
+from harness.domain.evals.item_overlap import SAME_ITEMS_SHARE, overlap_share
 from harness.domain.evals.run import EvalRun, SuitePin, SuitePlan
 from harness.domain.proposals.policy import GatePolicy
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.providers import model_identity
 from harness.domain.routing.target import Target
-from harness.gate.planning.multiplicity import alpha_of_look
+from harness.gate.planning.multiplicity import spend_alpha
 from harness.ports import Transaction
 
 
@@ -33,14 +33,14 @@ def find_lineage(
 def _same_model(tx: Transaction, target: Target) -> Iterator[Target]:
     """At the same host, by the name it is asked for or the one that its answers tell."""
     providers = tx.providers.all()
-    ours = model_identity.names(target, tx.sightings.of(target.id))
-    place = model_identity.host(providers.get(target.provider))
+    ours = model_identity.known_model_names(target, tx.sightings.of(target.id))
+    place = model_identity.provider_host(providers.get(target.provider))
     for other in tx.routing.targets().values():
-        there = model_identity.host(providers.get(other.provider))
+        there = model_identity.provider_host(providers.get(other.provider))
         if not model_identity.same_host(place, there):
             continue
-        if model_identity.model(other.model) in ours or (
-            ours & model_identity.names(other, tx.sightings.of(other.id))
+        if model_identity.normalize_model_name(other.model) in ours or (
+            ours & model_identity.known_model_names(other, tx.sightings.of(other.id))
         ):
             yield other
 
@@ -62,7 +62,7 @@ def with_alpha(
     pin: the plan's suite. candidate: its id; family: as `lineage` has it.
     """
     look = 1 + _before(tx, pin, candidate, family)[0]
-    alpha = alpha_of_look(gate.alpha, look, gate.spend)
+    alpha = spend_alpha(gate.alpha, look, gate.spend)
     return replace(plan, alpha=alpha, look=look, spend=gate.spend.value)
 
 
@@ -130,7 +130,7 @@ def _same_items(tx: Transaction, pin: SuitePin, earlier: SuitePlan | EvalRun) ->
     if not (known.texts and pin.texts):
         # From before texts were kept: nobody can say that they are fresh.
         return earlier.suite == pin.name
-    return shared(known.texts, pin.texts) >= SAME_FROM
+    return overlap_share(known.texts, pin.texts) >= SAME_ITEMS_SHARE
 
 
 def has_looked(tx: Transaction, proposal: Proposal) -> bool:

@@ -15,11 +15,11 @@ from harness.control.evals.proof_validity import ProofValidity
 from harness.control.routing import monthly_bill, routes
 from harness.control.shadow import stage as shadow_first
 from harness.control.shadow.stage import ShadowStage
-from harness.domain.canary.observation import Block, Traffic
-from harness.domain.canary.rollout import Action, Rollout
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute
+from harness.domain.canary.rollout import Rollout, RolloutAction
 from harness.domain.errors import NotFound, SignatureInvalid
-from harness.domain.evals.cost_forecast import Forecast
-from harness.domain.evals.pins import Served, told
+from harness.domain.evals.cost_forecast import CostForecast
+from harness.domain.evals.pins import ServedModels, named_models
 from harness.domain.evals.run import EvalRun, Sample, SampleError, SuitePin, SuitePlan, Verdict
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.proposals.proposal import Proposal
@@ -28,8 +28,8 @@ from harness.domain.routing.target import Target
 from harness.gate.offline.arm_intervals import mean_interval, median_interval
 from harness.gate.offline.pairs import UNSCORED_HIGH
 from harness.gate.online import policy as gate_policy
-from harness.gate.text.explain import Explanation, explain
-from harness.gate.text.sentences import without_score
+from harness.gate.text.explain import RolloutExplanation, explain_rollout
+from harness.gate.text.sentences import unscored_text
 from harness.ports import Transaction
 
 # What ends without these ran out of money, items or infrastructure: that saves nothing.
@@ -71,12 +71,12 @@ class SuiteAnswers:
         return sum_judging_cost([*self.incumbent, *self.candidate], judged=self.pin.judged)
 
     @property
-    def served(self) -> Served:
+    def served(self) -> ServedModels:
         """What the providers said that they served, over all answers."""
-        return Served(
-            incumbent=told(sample.served for sample in self.incumbent),
-            candidate=told(sample.served for sample in self.candidate),
-            judge=told(sample.judge for sample in (*self.incumbent, *self.candidate)),
+        return ServedModels(
+            incumbent=named_models(sample.served for sample in self.incumbent),
+            candidate=named_models(sample.served for sample in self.candidate),
+            judge=named_models(sample.judge for sample in (*self.incumbent, *self.candidate)),
         )
 
 
@@ -93,7 +93,7 @@ class Comparison:
     suites: Sequence[SuiteAnswers]
     incumbent_figures: ArmFigures
     candidate_figures: ArmFigures
-    forecast: Forecast
+    forecast: CostForecast
     standing: ProofValidity | None = None
     shadow: ShadowStage | None = None
 
@@ -129,7 +129,7 @@ class Comparison:
             return ()
         epochs = {side.plan.suite: side.plan.epochs for side in self.suites}
         said = [
-            (each.suite, without_score(each.details, each.n_used * epochs[each.suite]).strip())
+            (each.suite, unscored_text(each.details, each.n_used * epochs[each.suite]).strip())
             for each in self.verdict.suites
             if UNSCORED_HIGH in each.flags and each.suite in epochs
         ]
@@ -152,9 +152,9 @@ class CanaryStatus:
     rollout: Rollout
     incumbent: Target
     candidate: Target
-    action: Action
-    blocks: Sequence[Block]
-    explanation: Explanation
+    action: RolloutAction
+    blocks: Sequence[ObservationBlock]
+    explanation: RolloutExplanation
     moved: str = ""
     faults: str = ""
 
@@ -173,7 +173,7 @@ class RouteStatus:
     open_proposal: Proposal | None
     last_verdict: Verdict | None
     rollout: Rollout | None
-    traffic: Sequence[Traffic]
+    traffic: Sequence[TrafficMinute]
     standing: ProofValidity | None = None
 
     @property
@@ -190,7 +190,7 @@ class CurrentActivity:
 
     proposals: Mapping[str, Proposal]
     rollouts: Mapping[str, Rollout]
-    traffic: Sequence[Traffic]
+    traffic: Sequence[TrafficMinute]
 
 
 def load_current_activity(ctx: Context) -> CurrentActivity:
@@ -334,14 +334,14 @@ def _status(
     now: datetime,
 ) -> CanaryStatus:
     blocks = tx.observations.blocks(rollout.id)
-    action = gate_policy.decide(rollout, blocks, now)
+    action = gate_policy.decide_action(rollout, blocks, now)
     return CanaryStatus(
         rollout=rollout,
         incumbent=targets[rollout.incumbent],
         candidate=targets[rollout.candidate],
         action=action,
         blocks=blocks,
-        explanation=explain(rollout, action, blocks, now),
+        explanation=explain_rollout(rollout, action, blocks, now),
         moved=_moved(ctx, tx, rollout) if rollout.live else "",
         faults=holds.describe_router_faults(tx, rollout)
         if rollout.live or rollout.baking

@@ -13,10 +13,10 @@ from harness.control.routing import monthly_bill, routes, targets
 from harness.domain.evals.run import Claim, EvalRun, Sample, SampleError, SuitePlan
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
-from harness.gate.offline.costs import items_to_show
+from harness.gate.offline.costs import items_to_show_saving
 from harness.gate.planning import budget
-from harness.gate.planning.budget import Option, Spread, Usage
-from harness.gate.planning.sample_size import DISAGREE, EFFECT, sd_pass_fail
+from harness.gate.planning.budget import DesignOption, DifferenceSpread, MeanUsage
+from harness.gate.planning.sample_size import DISAGREEMENT, EFFECT, sd_pass_fail
 from harness.ports import Transaction
 
 # Enough to know a mean; reading every stored answer would take longer than it tells.
@@ -43,14 +43,14 @@ class SuiteEstimate:
     effect: float
     sd: float
     mde: float
-    spread: Spread | None
-    incumbent: Usage | None
-    candidate: Usage | None
+    spread: DifferenceSpread | None
+    incumbent: MeanUsage | None
+    candidate: MeanUsage | None
     estimated: bool
     cost_usd: float | None
     judge_usd: float | None
     duration_s: float | None
-    cheapest: Option | None
+    cheapest: DesignOption | None
     warning: str
     saving: float | None = None
     saving_items: int | None = None
@@ -98,12 +98,12 @@ def _of_suite(
         theirs = _at_price(tx, arms[1], ours)
     spread = _spread(tx, plan, arms[0].id, recorded.proposals)
     effect = _effect(plan, wished)
-    known = spread or Spread(_guess(plan, effect), 0.0, 0)
-    smallest = budget.reach(known, plan.n_max, plan.epochs, plan.alpha)
+    known = spread or DifferenceSpread(_guess(plan, effect), 0.0, 0)
+    smallest = budget.detectable_effect(known, plan.n_max, plan.epochs, plan.alpha)
     pin = ctx.suites.pin(plan.suite)
     items, judged = pin.items, pin.judged
     sides = (ours, theirs)
-    best = budget.cheapest(known, effect, plan.alpha, items, sides)
+    best = budget.cheapest_design(known, effect, plan.alpha, items, sides)
     saving = _saving(ours, theirs) if plan.claim is Claim.CHEAPER else None
     return SuiteEstimate(
         plan=plan,
@@ -114,17 +114,19 @@ def _of_suite(
         incumbent=ours,
         candidate=theirs,
         estimated=estimated,
-        cost_usd=budget.cost_usd(plan.n_max, plan.epochs, sides),
-        judge_usd=budget.judge_usd(plan.n_max, plan.epochs, sides) if judged else 0.0,
-        duration_s=budget.duration_s(plan.n_max, plan.epochs, sides, ctx.eval_connections),
+        cost_usd=budget.comparison_cost_usd(plan.n_max, plan.epochs, sides),
+        judge_usd=budget.judging_cost_usd(plan.n_max, plan.epochs, sides) if judged else 0.0,
+        duration_s=budget.comparison_duration_s(
+            plan.n_max, plan.epochs, sides, ctx.eval_connections
+        ),
         cheapest=best,
         warning=_warning(plan, smallest, effect, best, items),
         saving=saving,
-        saving_items=None if saving is None else items_to_show(saving, plan),
+        saving_items=None if saving is None else items_to_show_saving(saving, plan),
     )
 
 
-def _saving(ours: Usage | None, theirs: Usage | None) -> float | None:
+def _saving(ours: MeanUsage | None, theirs: MeanUsage | None) -> float | None:
     """None where a side's cost is unknown, or the incumbent's is 0."""
     if ours is None or theirs is None or not ours.cost_usd or theirs.cost_usd is None:
         return None
@@ -140,11 +142,11 @@ def _effect(plan: SuitePlan, wished: float | None) -> float:
 
 def _guess(plan: SuitePlan, effect: float) -> float:
     shift = effect if plan.claim is Claim.SUPERIOR else 0.0
-    return sd_pass_fail(DISAGREE, shift) ** 2
+    return sd_pass_fail(DISAGREEMENT, shift) ** 2
 
 
 def _warning(
-    plan: SuitePlan, smallest: float, effect: float, best: Option | None, items: int
+    plan: SuitePlan, smallest: float, effect: float, best: DesignOption | None, items: int
 ) -> str:
     if smallest <= effect:
         return ""
@@ -161,7 +163,7 @@ def _warning(
 
 def _usage(
     tx: Transaction, plan: SuitePlan, target: Target | None, runs: Sequence[EvalRun]
-) -> Usage | None:
+) -> MeanUsage | None:
     """Of the newest run with answers."""
     for run in runs:
         if target is None or (run.suite_digest, run.target) != (plan.suite_digest, target.id):
@@ -177,10 +179,10 @@ def _usage(
     return None
 
 
-def _means(samples: Sequence[Sample], *, judged: bool) -> Usage:
+def _means(samples: Sequence[Sample], *, judged: bool) -> MeanUsage:
     costs = [sample.cost_usd for sample in samples if sample.cost_usd is not None]
     judging = sum_judging_cost(samples, judged=judged)
-    return Usage(
+    return MeanUsage(
         answers=len(samples),
         input_tokens=fmean(sample.input_tokens for sample in samples),
         output_tokens=fmean(sample.output_tokens for sample in samples),
@@ -190,7 +192,7 @@ def _means(samples: Sequence[Sample], *, judged: bool) -> Usage:
     )
 
 
-def _at_price(tx: Transaction, target: Target | None, of: Usage) -> Usage:
+def _at_price(tx: Transaction, target: Target | None, of: MeanUsage) -> MeanUsage:
     """As if the candidate took the same tokens and time, and the judge as much."""
     price = monthly_bill.find_price(tx, target)
     per_answer = price.cost_usd(of.input_tokens, of.output_tokens) if price else None
@@ -199,14 +201,14 @@ def _at_price(tx: Transaction, target: Target | None, of: Usage) -> Usage:
 
 def _spread(
     tx: Transaction, plan: SuitePlan, incumbent: str, earlier: Sequence[Proposal]
-) -> Spread | None:
+) -> DifferenceSpread | None:
     """Of the newest comparison on this suite; one with the same incumbent goes first."""
     for proposal in sorted(earlier, key=lambda each: each.incumbent != incumbent):
         registered = {each.suite: each for each in proposal.plans}.get(plan.suite)
         runs = proposal.runs.get(plan.suite)
         if registered is None or runs is None or registered.suite_digest != plan.suite_digest:
             continue
-        found = budget.spread_of(
+        found = budget.measure_spread(
             _differences(
                 tx.runs.samples(runs.incumbent, below=MOST_SAMPLES),
                 tx.runs.samples(runs.candidate, below=MOST_SAMPLES),

@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 from harness.control.context import Context
 from harness.control.providers import endpoint_changes
 from harness.domain.errors import StaleEvidence
-from harness.domain.evals.pins import ServedModel, mixed, replaced_by, told
+from harness.domain.evals.pins import ServedModel, is_mixed, named_models
+from harness.domain.evals.pins import find_replacement as replaced_by
 from harness.domain.evals.run import (
-    RUNNABLE,
-    Budget,
+    RUNNABLE_STATES,
     EvalRun,
+    RunBudget,
     RunState,
     Sample,
     SampleError,
@@ -24,7 +25,7 @@ from harness.ports import Transaction
 
 Answers = tuple[Sequence[Sample], Sequence[Sample]]
 STUCK = (RunState.FAILED, RunState.OVER_BUDGET)
-MAY_GO_ON = (*RUNNABLE, RunState.STOPPED)
+MAY_GO_ON = (*RUNNABLE_STATES, RunState.STOPPED)
 
 
 def attach_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Proposal:
@@ -73,7 +74,7 @@ def _continue_run(
         return _new(ctx, tx, proposal, plan, target)
     samples = tx.runs.samples(before)
     answered = _answered(samples)
-    if mixed((each.served for each in answered), plan.served_pin):
+    if is_mixed((each.served for each in answered), plan.served_pin):
         answered = []
     if len(answered) == len(samples) and tx.runs.get(before).state not in STUCK:
         tx.runs.want(before, plan.n_max)
@@ -104,8 +105,8 @@ def find_replacement(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
             ("the candidate", [each.served for each in candidate]),
             ("the judge", [each.judge for each in (*incumbent, *candidate)]),
         ):
-            if mixed(served, plan.served_pin):
-                labels = ", ".join(each.label for each in told(served))
+            if is_mixed(served, plan.served_pin):
+                labels = ", ".join(each.label for each in named_models(served))
                 return f"several models answered as {whose} of suite {plan.suite}: {labels}"
     return ""
 
@@ -170,7 +171,7 @@ def _same(tx: Transaction, target: str, plan: SuitePlan, served: Sequence[Served
     """Whether one model gave all of these, and is the one that was seen last."""
     seen = tx.sightings.of(target)
     pin = plan.served_pin
-    return not mixed(served, pin) and replaced_by(told(served), seen, pin) is None
+    return not is_mixed(served, pin) and replaced_by(named_models(served), seen, pin) is None
 
 
 def _new(
@@ -193,7 +194,7 @@ def _run(ctx: Context, proposal: Proposal, plan: SuitePlan, target: str) -> Eval
         wanted=plan.n_max,
         state=RunState.QUEUED,
         created_at=ctx.clock.now(),
-        budget=Budget(gate.max_tokens, gate.max_cost_usd),
+        budget=RunBudget(gate.max_tokens, gate.max_cost_usd),
     )
 
 
@@ -294,7 +295,7 @@ def decide_verdict(
     for run in sorted(halted, key=lambda run: run.state is RunState.FAILED):
         outcome = "infra_error" if run.state is RunState.FAILED else "inconclusive"
         stopped[run.suite] = (outcome, run.message or run.state.value)
-    return verdicts.verdict(
+    return verdicts.decide_verdict(
         route=proposal.route,
         incumbent=proposal.incumbent,
         candidate=proposal.candidate,

@@ -10,7 +10,8 @@ from harness.domain.errors import NotAllowed
 from harness.domain.evals.run import SuitePlan
 from harness.domain.proposals.policy import GatePolicy
 from harness.domain.proposals.proposal import Proposal
-from harness.gate.planning.multiplicity import SMALLEST, accumulated, rationed, risk_of
+from harness.gate.planning.multiplicity import MIN_ALPHA, false_pass_risk, total_risk
+from harness.gate.planning.multiplicity import ration_alpha as rationed
 from harness.ports import Transaction
 
 WINDOW: Final = timedelta(days=90)
@@ -55,9 +56,11 @@ def ration_alpha(
     """
     if gate.alpha_budget is None:
         return tuple(plans)
-    spent = accumulated(risk_of(each.plans) for each in _proposals_before(tx, route, now))
-    most = rationed(risk_of(plans), spent, gate.alpha_budget)
-    if most < SMALLEST:
+    spent = total_risk(
+        false_pass_risk(each.plans) for each in _proposals_before(tx, route, now)
+    )
+    most = rationed(false_pass_risk(plans), spent, gate.alpha_budget)
+    if most < MIN_ALPHA:
         raise NotAllowed(
             f"route {route!r} has spent {spent * 100:.2g} % of the "
             f"{gate.alpha_budget * 100:.2g} % that its policy allows in {WINDOW.days} days "
@@ -72,7 +75,7 @@ def risk_of_plans(
 ) -> FalsePassRisk:
     """Of a proposal with these plans, before it is made."""
     earlier = _proposals_before(tx, route, now)
-    return _risk([*earlier_risks(earlier), risk_of(plans)], gate)
+    return _risk([*earlier_risks(earlier), false_pass_risk(plans)], gate)
 
 
 def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
@@ -82,18 +85,20 @@ def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
         for each in _proposals_before(tx, proposal.route, proposal.created_at)
         if each.id != proposal.id and each.created_at <= proposal.created_at
     ]
-    return _risk([*earlier_risks(earlier), risk_of(proposal.plans)], proposal.policy.gate)
+    return _risk(
+        [*earlier_risks(earlier), false_pass_risk(proposal.plans)], proposal.policy.gate
+    )
 
 
 def earlier_risks(proposals: Sequence[Proposal]) -> list[float]:
-    return [risk_of(each.plans) for each in proposals]
+    return [false_pass_risk(each.plans) for each in proposals]
 
 
 def _risk(risks: Sequence[float], gate: GatePolicy) -> FalsePassRisk:
     return FalsePassRisk(
         number=len(risks),
-        spent=accumulated(risks[:-1]),
-        risk=accumulated(risks),
+        spent=total_risk(risks[:-1]),
+        risk=total_risk(risks),
         budget=gate.alpha_budget,
     )
 

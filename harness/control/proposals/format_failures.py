@@ -10,13 +10,13 @@ from harness.domain.evals.run import Claim, Sample, SuiteReport
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
 from harness.gate.offline.format_remedies import (
-    Remedy,
-    add_command,
-    in_json_mode,
-    patched,
-    remedy_of,
+    FormatRemedy,
+    find_remedy,
+    model_add_command,
+    patch_candidate,
+    with_json_mode,
 )
-from harness.gate.offline.format_rules import form_of
+from harness.gate.offline.format_rules import find_format_rule
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class FormatFailure:
     meanings: Mapping[str, str]
     strict_delta: float
     lenient_delta: float
-    remedy: Remedy
+    remedy: FormatRemedy
     mends: Sequence[FormatFix]
     examples: Sequence[FormatExample]
 
@@ -91,7 +91,7 @@ def _failure_of_suite(
 ) -> Sequence[FormatFailure]:
     rules = count_broken_rules(report)
     scorer = side.pin.scorer.partition("@")[0]
-    remedy = remedy_of(rules, scorer)
+    remedy = find_remedy(rules, scorer)
     lenient = report.details.get("lenient")
     if remedy is None or not isinstance(lenient, Mapping):
         return ()
@@ -99,7 +99,7 @@ def _failure_of_suite(
         FormatFailure(
             suite=report.suite,
             rules=rules,
-            meanings={rule: form_of(rule, scorer).what for rule in rules},
+            meanings={rule: find_format_rule(rule, scorer).what for rule in rules},
             strict_delta=report.delta,
             lenient_delta=float(lenient["delta"]),
             remedy=remedy,
@@ -109,11 +109,15 @@ def _failure_of_suite(
     )
 
 
-def _list_fixes(found: Comparison, remedy: Remedy, *, standalone: bool) -> Sequence[FormatFix]:
-    told = [(f"a line in the prompt: “{remedy.prompt}”", patched(found.candidate, remedy))]
+def _list_fixes(
+    found: Comparison, remedy: FormatRemedy, *, standalone: bool
+) -> Sequence[FormatFix]:
+    told = [
+        (f"a line in the prompt: “{remedy.prompt}”", patch_candidate(found.candidate, remedy))
+    ]
     if remedy.json_mode:
         what = "`response_format: json_object`, where the provider knows it"
-        told.append((what, in_json_mode(found.candidate)))
+        told.append((what, with_json_mode(found.candidate)))
     return [
         FormatFix(what, target.id, _commands(found, target, standalone=standalone))
         for what, target in told
@@ -123,7 +127,7 @@ def _list_fixes(found: Comparison, remedy: Remedy, *, standalone: bool) -> Seque
 def _commands(found: Comparison, target: Target, *, standalone: bool) -> Sequence[str]:
     if standalone:
         return (rerun_command.build_rerun_command(found, target),)
-    return add_command(target), _proposing(target, found.proposal)
+    return model_add_command(target), _proposing(target, found.proposal)
 
 
 def _proposing(target: Target, proposal: Proposal) -> str:

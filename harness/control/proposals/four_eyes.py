@@ -6,7 +6,7 @@ from typing import Final
 
 from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import Actor, ApiKey
-from harness.domain.operations.principals import LOCAL, creators, folded
+from harness.domain.operations.principals import LOCAL_PRINCIPAL, fold_name, key_creators
 from harness.domain.proposals.proposal import Approval, Proposal
 from harness.ports import Transaction
 
@@ -21,11 +21,15 @@ def check_four_eyes(tx: Transaction, actor: Actor, proposal: Proposal, act: str)
     if proposal.self_approval:
         return
     whose = proposal.proposer_principal
-    if actor.principal == whose or folded(actor.name) == folded(proposal.proposer):
+    if actor.principal == whose or fold_name(actor.name) == fold_name(proposal.proposer):
         raise NotAllowed(
             f"{actor.name} proposed {proposal.id} and cannot {act} it: ask another approver"
         )
-    if whose and actor.key is not None and whose in creators(actor.key, _chain(tx, actor.key)):
+    if (
+        whose
+        and actor.key is not None
+        and whose in key_creators(actor.key, _chain(tx, actor.key))
+    ):
         raise NotAllowed(
             f"{proposal.proposer} proposed {proposal.id}, and the key {actor.key} goes back to "
             f"one that {proposal.proposer} created: it cannot {act} it. Ask an approver whose "
@@ -33,8 +37,8 @@ def check_four_eyes(tx: Transaction, actor: Actor, proposal: Proposal, act: str)
         )
     used = proposal.proposer_key
     # The machine's operator makes everybody's first key: there it is remarked upon, below.
-    own_key = actor.principal != LOCAL.id and used is not None
-    if own_key and actor.principal in creators(str(used), _chain(tx, str(used))):
+    own_key = actor.principal != LOCAL_PRINCIPAL.id and used is not None
+    if own_key and actor.principal in key_creators(str(used), _chain(tx, str(used))):
         raise NotAllowed(
             f"{proposal.id} was proposed with the key {used}, which {actor.name} had a hand "
             f"in: who made it cannot {act} what was proposed with it. Ask another approver"
@@ -52,13 +56,13 @@ def is_other_person(tx: Transaction, name: str, proposer: Actor) -> bool:
     """Whether whoever acted under this name is another person than the proposer, and holds no
     key that the proposer had a hand in.
     """
-    if folded(name) == folded(proposer.name):
+    if fold_name(name) == fold_name(proposer.name):
         return False
     known = tx.principals.named(name)
     if known is None:
         return True  # the control plane itself, or from before there were principals
     return known.id != proposer.principal and not any(
-        proposer.principal in creators(each.id, _chain(tx, each.id))
+        proposer.principal in key_creators(each.id, _chain(tx, each.id))
         for each in tx.keys.of_principal(known.id)
     )
 
@@ -75,7 +79,7 @@ def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) ->
         for hand in sorted(_common(tx, proposal.proposer_key, approval.key))
     ]
     used = tx.keys.get(proposal.proposer_key) if proposal.proposer_key is not None else None
-    if used is not None and approval.principal in creators(used.id, _chain(tx, used.id)):
+    if used is not None and approval.principal in key_creators(used.id, _chain(tx, used.id)):
         age = _age(proposal.created_at, used)
         found.append(
             f"proposed with a key created {age} before by {_creator(tx, used)}, and "
@@ -90,14 +94,14 @@ def _common(tx: Transaction, one: str | None, other: str | None) -> frozenset[st
     """
     if one is None or other is None:
         return frozenset()
-    both = creators(one, _chain(tx, one)) & creators(other, _chain(tx, other))
-    return both - {LOCAL.id}
+    both = key_creators(one, _chain(tx, one)) & key_creators(other, _chain(tx, other))
+    return both - {LOCAL_PRINCIPAL.id}
 
 
 def _has_own(tx: Transaction, principal: str, hand: str) -> bool:
     """Whether this person has a key in which `hand` had none."""
     return any(
-        each.revoked_at is None and hand not in creators(each.id, _chain(tx, each.id))
+        each.revoked_at is None and hand not in key_creators(each.id, _chain(tx, each.id))
         for each in tx.keys.of_principal(principal)
     )
 

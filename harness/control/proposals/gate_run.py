@@ -13,13 +13,16 @@ from harness.control.routing import routes, targets
 from harness.domain.errors import NotAllowed, NotFound
 from harness.domain.evals.run import Claim, SuiteRole
 from harness.domain.operations.access import Actor
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.settings import Settings, TargetSeed
 
 LONGEST_PAUSE_S: Final = 20.0
 ROUTE: Final = "gate-run"
-DECIDED_PHASES: Final = frozenset(Phase) - {Phase.PROPOSED, Phase.EVALUATING}
+DECIDED_PHASES: Final = frozenset(ProposalPhase) - {
+    ProposalPhase.PROPOSED,
+    ProposalPhase.EVALUATING,
+}
 
 
 @dataclass(frozen=True, slots=True)

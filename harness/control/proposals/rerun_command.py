@@ -6,7 +6,7 @@ from typing import Final
 from harness.control.proposals.comparison import Comparison
 from harness.domain.evals.run import Claim, SuiteRole
 from harness.domain.routing.target import Target
-from harness.gate.offline.format_remedies import settings_of
+from harness.gate.offline.format_remedies import target_options
 
 OPTIONS: Final = {SuiteRole.REQUIRED: "--suite", SuiteRole.GUARD: "--guard"}
 
@@ -29,7 +29,7 @@ def build_rerun_command(found: Comparison, candidate: Target | None = None) -> s
         if plan.role is not SuiteRole.PRIMARY:
             words += [OPTIONS[plan.role], plan.suite]
     words += ["--incumbent", f"{incumbent.provider}/{incumbent.model}"]
-    words += ["--candidate", f"{asked.provider}/{asked.model}", *settings_of(asked)]
+    words += ["--candidate", f"{asked.provider}/{asked.model}", *target_options(asked)]
     words += ["--policy", proposal.policy.name, "--claim", proposal.claim.value]
     gate = proposal.policy.gate
     words += ["--margin", f"{gate.margin!r}"]

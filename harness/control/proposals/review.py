@@ -14,7 +14,7 @@ from harness.control.routing import routes
 from harness.domain.errors import NotFound
 from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.routing.route_changes import KINDS, Restore
+from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
 from harness.ports import Transaction
 
 # Of a route's version, what promotions change, and proposals say for themselves.
@@ -67,7 +67,10 @@ def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
     for newer, older in pairwise(tx.routing.history(route)):
         if newer.at < since:
             return
-        if newer.kind == KINDS[Restore] and newer.route.incumbent != older.route.incumbent:
+        if (
+            newer.kind == CHANGE_KINDS[RestoreIncumbent]
+            and newer.route.incumbent != older.route.incumbent
+        ):
             # No promotion, so no proof: it chose what a candidate is compared with.
             was, is_ = (names[each.route.incumbent].name for each in (older, newer))
             text = f"{was} → {is_}: {newer.reason}"

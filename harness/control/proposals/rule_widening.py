@@ -14,13 +14,13 @@ from harness.control.proposals.false_pass_risk import WINDOW
 from harness.domain.errors import NotFound
 from harness.domain.evals.run import SuitePin, SuiteRole
 from harness.domain.operations.access import Actor
-from harness.domain.operations.principals import folded
+from harness.domain.operations.principals import fold_name
 from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.policy_strictness import stricter_or_equal
-from harness.domain.routing.route_changes import KINDS, Restore
+from harness.domain.proposals.policy_strictness import find_widened_fields
+from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
 from harness.domain.routing.table import Route, RouteSuite
 from harness.domain.routing.target import Target
-from harness.gate.offline.format_rules import form_prompts
+from harness.gate.offline.format_rules import format_prompts
 from harness.ports import RouteRecord, Transaction
 
 ADDENDUM: Final = "prompt addendum"
@@ -46,7 +46,7 @@ def widened_policy(ctx: Context, route: Route, policy: Policy) -> dict[str, Any]
     """
     return {
         each.field: {"route": _stored(each.route), "proposed": _stored(each.proposed)}
-        for each in stricter_or_equal(ctx.policy(route.settings.policy), policy)
+        for each in find_widened_fields(ctx.policy(route.settings.policy), policy)
     }
 
 
@@ -179,10 +179,10 @@ def restored_incumbent(
         if newer.route.incumbent == older.route.incumbent:
             continue
         known = tx.principals.named(newer.actor)
-        own = folded(newer.actor) == folded(proposer.name) or (
+        own = fold_name(newer.actor) == fold_name(proposer.name) or (
             known is not None and known.id == proposer.principal
         )
-        if newer.kind != KINDS[Restore] or newer.at < now - WINDOW or not own:
+        if newer.kind != CHANGE_KINDS[RestoreIncumbent] or newer.at < now - WINDOW or not own:
             return {}
         was, is_ = (names[each.route.incumbent].name for each in (older, newer))
         return {"incumbent": {"route": was, "proposed": is_, "reason": newer.reason}}
@@ -195,7 +195,7 @@ def widened_addendum(incumbent: Target, candidate: Target) -> dict[str, Any]:
     """
     added = candidate.request_patch.prompt_addendum
     rest = added
-    for known in (incumbent.request_patch.prompt_addendum, *form_prompts()):
+    for known in (incumbent.request_patch.prompt_addendum, *format_prompts()):
         rest = rest.replace(known, "") if known else rest
     if not rest.strip():
         return {}

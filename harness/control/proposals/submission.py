@@ -26,19 +26,19 @@ from harness.domain.errors import (
     RouteBusy,
     StaleWrite,
 )
-from harness.domain.evals.run import Claim, Primaries, SuitePin, SuitePlan, SuiteRole
+from harness.domain.evals.run import Claim, PrimaryCombination, SuitePin, SuitePlan, SuiteRole
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.proposals.policy import GatePolicy, Policy
 from harness.domain.proposals.proposal import (
     ApprovalKind,
-    Event,
-    Phase,
     Proposal,
-    advance,
-    moved,
+    ProposalEvent,
+    ProposalPhase,
+    apply_event,
+    next_phase,
 )
-from harness.domain.ranges import SHARE
+from harness.domain.ranges import SHARE_RANGE
 from harness.domain.routing.table import Route, RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
 from harness.ports import Transaction
@@ -109,7 +109,7 @@ def create_proposal(ctx: Context, actor: Actor, wish: ProposalRequest) -> Propos
                 **rule_widening.restored_incumbent(tx, route, actor, now),
                 **rule_widening.widened_addendum(incumbent, candidate),
             },
-            phase=Phase.PROPOSED,
+            phase=ProposalPhase.PROPOSED,
             created_at=now,
             updated_at=now,
             proposer_principal=actor.principal,
@@ -133,10 +133,12 @@ def _list_widened(
 def _policy(ctx: Context, settings: RouteSettings, wish: ProposalRequest) -> Policy:
     policy = ctx.policy(wish.policy or settings.policy)
     gate = policy.gate
-    if wish.margin is not None and not SHARE.holds(wish.margin):
-        raise InputError(f"an allowed loss lies in {SHARE.words}, not {wish.margin}")
-    if wish.min_saving is not None and not SHARE.holds(wish.min_saving):
-        raise InputError(f"a share to be saved lies in {SHARE.words}, not {wish.min_saving}")
+    if wish.margin is not None and not SHARE_RANGE.holds(wish.margin):
+        raise InputError(f"an allowed loss lies in {SHARE_RANGE.words}, not {wish.margin}")
+    if wish.min_saving is not None and not SHARE_RANGE.holds(wish.min_saving):
+        raise InputError(
+            f"a share to be saved lies in {SHARE_RANGE.words}, not {wish.min_saving}"
+        )
     gate = replace(
         gate,
         claim=wish.claim or gate.claim,
@@ -266,7 +268,7 @@ def _registered(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> Regi
     if len(set(names)) != len(names):
         raise ConfigError(f"a suite has one role on a route, and {names} names one twice")
     combine = gate.primaries if len(primary) > 1 else None
-    if combine is Primaries.ANY and gate.claim is not Claim.SUPERIOR:
+    if combine is PrimaryCombination.ANY and gate.claim is not Claim.SUPERIOR:
         raise ConfigError(
             f"`primaries: any` asks whether one of several suites is better, which is no "
             f"question of the claim {gate.claim.value}: use `primaries: weighted`"
@@ -282,7 +284,7 @@ def _plan(
     each: RouteSuite,
     pins: Mapping[str, SuitePin],
     gate: GatePolicy,
-    combine: Primaries | None,
+    combine: PrimaryCombination | None,
     primary: Sequence[RouteSuite],
 ) -> SuitePlan:
     pin = pins[each.suite]
@@ -290,7 +292,7 @@ def _plan(
     claim = gate.claim if main else Claim.NON_INFERIOR
     # An item of the weighted mean takes one of each suite: the shortest one's end is the end.
     paired = [pins[other.suite].items for other in primary]
-    items = min(paired) if main and combine is Primaries.WEIGHTED else pin.items
+    items = min(paired) if main and combine is PrimaryCombination.WEIGHTED else pin.items
     return SuitePlan(
         suite=each.suite,
         suite_digest=pin.digest,
@@ -326,7 +328,7 @@ def approve_proposal(
         found = tx.proposals.get(proposal)
         four_eyes.check_four_eyes(tx, actor, found, "approve")
         tampering.require_untampered(ctx, tx, found)
-        advance(found.phase, Event.APPROVED)
+        next_phase(found.phase, ProposalEvent.APPROVED)
         if seen not in (None, found.verdict):
             raise StaleWrite(
                 f"{found.id} has verdict {found.verdict}, not {seen}: look at it again"
@@ -358,7 +360,7 @@ def refuse_proposal(ctx: Context, actor: Actor, proposal: str, reason: str) -> P
     actor.require(Role.APPROVER)
     require_reason(reason, "a refusal")
     return _end_proposal(
-        ctx, actor, proposal, Event.REFUSED, f"refused by {actor.name}: {reason}"
+        ctx, actor, proposal, ProposalEvent.REFUSED, f"refused by {actor.name}: {reason}"
     )
 
 
@@ -371,20 +373,20 @@ def cancel_proposal(ctx: Context, actor: Actor, proposal: str, reason: str = "")
     if get_proposal(ctx, proposal).proposer_principal != actor.principal:
         actor.require(Role.APPROVER)
     because = f"cancelled by {actor.name}" + (f": {reason}" if reason else "")
-    return _end_proposal(ctx, actor, proposal, Event.CANCELLED, because)
+    return _end_proposal(ctx, actor, proposal, ProposalEvent.CANCELLED, because)
 
 
 def _end_proposal(
-    ctx: Context, actor: Actor, proposal: str, event: Event, because: str
+    ctx: Context, actor: Actor, proposal: str, event: ProposalEvent, because: str
 ) -> Proposal:
     with ctx.store.write() as tx:
         found = tx.proposals.get(proposal)
-        if found.phase is Phase.CANARY:
+        if found.phase is ProposalPhase.CANARY:
             raise InputError(
                 f"{found.id} is in its canary: `swapgate canary abort {found.route} "
                 "--reason …` ends it"
             )
-        saved = tx.proposals.save(moved(found, event, ctx.clock.now(), because))
+        saved = tx.proposals.save(apply_event(found, event, ctx.clock.now(), because))
         worker_supervision.stop_unneeded_runs(ctx, tx, saved)
         _audit(ctx, tx, actor, f"proposal.{event.value}", saved, {"reason": because})
     return saved
@@ -403,7 +405,7 @@ def list_proposals(
         return tx.proposals.list(route=route, open_only=open_only)
 
 
-def count_phases(ctx: Context) -> Mapping[Phase, int]:
+def count_phases(ctx: Context) -> Mapping[ProposalPhase, int]:
     """How many proposals are in each."""
     with ctx.store.read() as tx:
         return tx.proposals.phases()

@@ -11,7 +11,7 @@ from harness.control.providers import header_encryption, provider_secrets
 from harness.domain.errors import ConfigError
 from harness.domain.providers import probe as rules
 from harness.domain.providers.credentials import lacks_key
-from harness.domain.providers.probe import FindingStatus, ProviderCheck, list_path
+from harness.domain.providers.probe import ProbeStatus, ProviderCheck, models_path
 from harness.domain.routing.target import Provider, Target
 
 AT_ONCE: Final = 8
@@ -93,23 +93,23 @@ def _checked(ctx: Context, provider: Provider, target: Target | None) -> Provide
     provider = header_encryption.decrypt_headers(provider, ctx.cipher)
     keys = provider_secrets.keys_of_provider(ctx, provider)
     if lacks_key(provider, keys):
-        return _result(ctx, provider, target, [rules.no_key(provider)])
+        return _result(ctx, provider, target, [rules.missing_key_finding(provider)])
     secret = keys[0].secret if keys else ""
-    models = ctx.door.ask(provider, secret, list_path(provider.kind), None, LIST_TIMEOUT_S)
+    models = ctx.door.ask(provider, secret, models_path(provider.kind), None, LIST_TIMEOUT_S)
     chat, question = None, None
     if target is not None and models.status is not None:
-        question = rules.streamed_question(provider, target)
+        question = rules.streamed_probe_request(provider, target)
     if question is not None:
         path, body = question
         chat = ctx.door.ask(provider, secret, path, body, CHAT_TIMEOUT_S)
-    found = list(rules.findings(provider, target, models, chat))
+    found = list(rules.probe_findings(provider, target, models, chat))
     return _result(
         ctx,
         provider,
         target,
         found,
         first_token_s=chat.first_s if chat else None,
-        skew_s=rules.skew_of(models, chat),
+        skew_s=rules.measured_skew_s(models, chat),
     )
 
 
@@ -117,7 +117,7 @@ def _result(
     ctx: Context,
     provider: Provider,
     target: Target | None,
-    found: Sequence[rules.Finding],
+    found: Sequence[rules.ProbeFinding],
     *,
     first_token_s: float | None = None,
     skew_s: float | None = None,
@@ -126,7 +126,7 @@ def _result(
         provider=provider.name,
         kind=provider.kind,
         target=target.name if target else None,
-        ok=all(each.status is not FindingStatus.FAIL for each in found),
+        ok=all(each.status is not ProbeStatus.FAIL for each in found),
         findings=tuple(found),
         first_token_ms=None if first_token_s is None else round(first_token_s * 1000, 1),
         clock_skew_s=None if skew_s is None else round(skew_s, 1),

@@ -11,20 +11,20 @@ from harness.control.routing import data_class_checks, targets
 from harness.control.serialize import CamelCase
 from harness.domain.errors import Conflict, DecryptionFailed, InputError, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.providers.api_base_rules import check_base_url
-from harness.domain.providers.api_base_shape import check_kinds_place
+from harness.domain.providers.api_base_rules import check_api_base
+from harness.domain.providers.api_base_shape import check_api_base_path
 from harness.domain.providers.credentials import (
     Credential,
-    check_name,
-    check_value,
+    check_key_name,
+    check_key_value,
+    keys_from_environment,
     lacks_key,
-    of_environment,
-    with_new,
+    place_new_key,
 )
 from harness.domain.providers.headers import check_headers
 from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.providers.oauth_kinds import check_takes_a_key
-from harness.domain.providers.oauth_tokens import KEY_NAME
+from harness.domain.providers.oauth_kinds import check_kind_takes_key
+from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
 from harness.domain.providers.provider_name import check_provider_name
 from harness.domain.routing.target import Provider
 from harness.ports import Transaction
@@ -111,7 +111,7 @@ def get_credentials(ctx: Context, name: str) -> ProviderCredentials:
 def _credentials_of(ctx: Context, tx: Transaction, provider: Provider) -> ProviderCredentials:
     ever = [each for each in tx.credentials.all() if each.provider == provider.name]
     stored = [each for each in ever if each.live(ctx.clock.now())]
-    given = of_environment(provider, ctx.environ)
+    given = keys_from_environment(provider, ctx.environ)
     source = "stored" if stored else "environment" if given else None
     # Whether it can be decrypted is the router's to find out, and `doctor`'s.
     keys = [*stored, *given]
@@ -150,8 +150,8 @@ def put_credential(
     provider that may see a data class).
     """
     actor.require(Role.ADMIN)
-    value = None if change.value is None else check_value(change.value)
-    check_name(change.key)
+    value = None if change.value is None else check_key_value(change.value)
+    check_key_name(change.key)
     if change.overlap is not None and not timedelta(0) <= change.overlap <= LONGEST_OVERLAP:
         raise InputError("an overlap is at most a year")
     now = ctx.clock.now()
@@ -165,7 +165,7 @@ def put_credential(
         known = tx.providers.all().get(name)
         wanted = _changed_provider(ctx, name, known, change)
         if value is not None:
-            check_takes_a_key(name, wanted.kind)
+            check_kind_takes_key(name, wanted.kind)
         changed = not targets.same(ctx, known, wanted)
         if changed:
             wanted = endpoint_changes.with_move(ctx, tx, actor, known, wanted, change.reason)
@@ -175,7 +175,7 @@ def put_credential(
                 name, change.key, ctx.cipher.encrypt(value), 0, now, now, actor.name
             )
             keep = now + change.overlap if change.overlap else None
-            for each in with_new(stored, new, first=change.first, keep_until=keep):
+            for each in place_new_key(stored, new, first=change.first, keep_until=keep):
                 tx.credentials.put(each)
         note(
             ctx,
@@ -227,8 +227,8 @@ def _changed_provider(
         )
     base = known.api_base if change.api_base is None else change.api_base
     data_class_checks.check_address(ctx, name, known.api_base, base)
-    check_kinds_place(known.kind, base)
-    check_base_url(base, ctx.allow_addresses)
+    check_api_base_path(known.kind, base)
+    check_api_base(base, ctx.allow_addresses)
     moved = replace(known, api_base=base)
     if change.extra_headers is None:
         return moved
@@ -250,7 +250,7 @@ def remove_credential(
         stored = [each for each in tx.credentials.all() if each.provider == name]
         gone = [e for e in stored if e.ciphertext and key in (None, e.name)]
         # What renews it would bring it back.
-        ended = key in (None, KEY_NAME) and tx.sign_ins.end(name)
+        ended = key in (None, TOKEN_KEY_NAME) and tx.sign_ins.end(name)
         if not (gone or ended):
             which = f"no stored key {key!r}" if key else "no stored key"
             raise NotFound(f"provider {name!r} has {which}: `swapgate credential list`")
@@ -337,7 +337,7 @@ def import_credentials(
         if (value := environ.get(variable, "").strip())
     ]
     for provider, _, _ in named:
-        check_takes_a_key(provider, known[provider].kind if provider in known else provider)
+        check_kind_takes_key(provider, known[provider].kind if provider in known else provider)
     for provider, variable, value in named:
         kept = provider in have and not replace_known
         if not kept:

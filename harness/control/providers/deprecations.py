@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.providers.deprecations import Ending, endings
+from harness.domain.providers.deprecations import Deprecation, find_deprecations
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Price, Target
 from harness.ports import Transaction
@@ -13,10 +13,10 @@ from harness.ports import Transaction
 ENDS, ENDED = AlertKind.MODEL_ENDS, AlertKind.MODEL_ENDED
 
 
-def list_deprecations(ctx: Context) -> Sequence[Ending]:
+def list_deprecations(ctx: Context) -> Sequence[Deprecation]:
     """Of the models in use, those that end within 90 days or have ended; the first first."""
     with ctx.store.read() as tx:
-        return endings(
+        return find_deprecations(
             _used(ctx, tx), tx.providers.all(), ctx.catalogue, ctx.clock.now().date()
         )
 
@@ -70,7 +70,7 @@ def _open(ctx: Context) -> set[tuple[AlertKind, str]]:
     }
 
 
-def _tell(ctx: Context, tx: Transaction, kind: AlertKind, ending: Ending) -> None:
+def _tell(ctx: Context, tx: Transaction, kind: AlertKind, ending: Deprecation) -> None:
     day = ending.end_date.isoformat()
     when = f"has ended on {day}" if ending.over else f"ends on {day}, in {ending.days} days"
     alerts.raise_alert(
@@ -84,7 +84,7 @@ def _tell(ctx: Context, tx: Transaction, kind: AlertKind, ending: Ending) -> Non
     )
 
 
-def _next(ending: Ending) -> str:
+def _next(ending: Deprecation) -> str:
     to = ending.successor
     if to is None:
         return "No newer model of its family is known to do as much: choose one yourself."

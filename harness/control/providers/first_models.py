@@ -9,8 +9,8 @@ from harness.control.context import Context
 from harness.control.routing import data_class_checks, targets
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.operations.access import Actor, Role
-from harness.domain.providers.api_base_shape import wanted_place
-from harness.domain.providers.kinds import PROVIDER_KINDS, Group
+from harness.domain.providers.api_base_shape import api_base_example
+from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.providers.provider_name import check_provider_name
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import TargetSeed
@@ -74,14 +74,14 @@ def default_provider(name: str, known: Iterable[str] = (), *, api_base: str = ""
             f"there is no provider {name!r}, and no kind of that name{hint}. Add it under "
             "`providers:` in swapgate.yaml, or give --api-base of an OpenAI-compatible server"
         )
-    if kind is not None and kind.group is Group.OAUTH:
+    if kind is not None and kind.group is ProviderGroup.OAUTH:
         raise InputError(
             f"{name} is a person's account, and they sign in first: "
             f"`swapgate credential login {name}`"
         )
     base = api_base or (kind.api_base if kind else "")
     if not base:
-        example = wanted_place(name) or "URL"
+        example = api_base_example(name) or "URL"
         raise InputError(
             f"a provider of kind {name!r} has no usual place: give --api-base {example}"
         )

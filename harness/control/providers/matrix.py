@@ -12,8 +12,8 @@ from harness.control.providers.checks import known_check
 from harness.control.routing import scorecard
 from harness.control.serialize import CamelCase
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.providers.kinds import PROVIDER_KINDS, Group
-from harness.domain.providers.matrix import Ability, abilities, limitations
+from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.domain.providers.matrix import Ability, kind_limitations, model_abilities
 from harness.domain.routing.target import Price, Provider, Target
 
 _TROUBLE: Final = frozenset(
@@ -51,7 +51,7 @@ class MatrixRow(CamelCase):
 
     provider: str
     kind: str
-    group: Group
+    group: ProviderGroup
     configured: bool
     has_key: bool
     health: ProviderHealth
@@ -90,7 +90,7 @@ def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
                 health=(found := health.of(provider))[0],
                 health_because=found[1],
                 data_classes=[c for c, who in sorted(ctx.data_classes.items()) if name in who],
-                limitations=limitations(PROVIDER_KINDS[provider.kind]),
+                limitations=kind_limitations(PROVIDER_KINDS[provider.kind]),
                 models=_models(ctx, provider, own, serves, speeds),
             )
         )
@@ -116,7 +116,7 @@ def _models(
         rows.append(
             MatrixModel(
                 model=model,
-                abilities=abilities(PROVIDER_KINDS[provider.kind], can, entry, price),
+                abilities=model_abilities(PROVIDER_KINDS[provider.kind], can, entry, price),
                 context_window=can.context_window or (entry.context_window if entry else None),
                 price=price,
                 end_date=entry.end_date if entry else None,
@@ -130,7 +130,7 @@ def _models(
 def _others(configured: Iterable[Provider]) -> Iterable[MatrixRow]:
     there = {each.kind for each in configured}
     for kind in PROVIDER_KINDS.values():
-        if kind.name not in there and kind.group is not Group.SIMULATED:
+        if kind.name not in there and kind.group is not ProviderGroup.SIMULATED:
             yield MatrixRow(
                 provider=kind.name,
                 kind=kind.name,
@@ -140,7 +140,7 @@ def _others(configured: Iterable[Provider]) -> Iterable[MatrixRow]:
                 health=ProviderHealth.UNKNOWN,
                 health_because="not configured",
                 data_classes=(),
-                limitations=limitations(kind),
+                limitations=kind_limitations(kind),
                 models=(),
             )
 

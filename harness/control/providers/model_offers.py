@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from harness.control.context import Context
 from harness.domain.providers.catalogue import CatalogueEntry
-from harness.domain.providers.model_match import offers
+from harness.domain.providers.model_match import list_offers as offers
 
 
 def list_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]:

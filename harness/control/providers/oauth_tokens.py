@@ -9,21 +9,21 @@ from harness.control.operations import alerts
 from harness.control.providers import oauth_token_storage
 from harness.domain.errors import ConfigError, SignInRefused, SignInUnreachable, StaleWrite
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.providers.device_flow import Tokens
-from harness.domain.providers.oauth_kinds import OAuthPlace, place_of
+from harness.domain.providers.device_flow import OAuthTokens
+from harness.domain.providers.oauth_kinds import OAuthEndpoints, oauth_endpoints
 from harness.domain.providers.oauth_tokens import (
-    KEY_NAME,
-    MANY_ATTEMPTS,
+    ALERT_ATTEMPTS,
+    TOKEN_KEY_NAME,
     Renewal,
     SignIn,
-    due,
-    in_vain,
-    next_secrets,
-    over,
-    refused,
-    sooner,
-    with_access,
-    with_account,
+    apply_access_tokens,
+    apply_account_tokens,
+    due_renewal,
+    is_expired,
+    merge_secrets,
+    record_failed_renewal,
+    record_refusal,
+    renew_sooner,
 )
 from harness.domain.routing.target import Provider
 from harness.ports import Transaction
@@ -40,9 +40,9 @@ def renew_tokens(ctx: Context) -> int:
     done = 0
     for each in (e for e in found if e.provider in providers):
         refused_at, now = seen[each.provider], ctx.clock.now()
-        current = sooner(each, refused_at, now) if refused_at is not None else each
+        current = renew_sooner(each, refused_at, now) if refused_at is not None else each
         # The account's token first, then at once the one that it buys.
-        while due(current, ctx.clock.now()) is not None:
+        while due_renewal(current, ctx.clock.now()) is not None:
             after_it = _renewed(ctx, providers[each.provider], current)
             if after_it is None:
                 break
@@ -54,7 +54,7 @@ def renew_tokens(ctx: Context) -> int:
 
 def _refused_at(tx: Transaction, provider: str) -> datetime | None:
     """When routers were last heard saying that the provider refuses its key."""
-    keys = (provider, f"{provider}:stored:{KEY_NAME}")
+    keys = (provider, f"{provider}:stored:{TOKEN_KEY_NAME}")
     found = (tx.alerts.newest(f"{AlertKind.OUR_KEY.value}:{each}") for each in keys)
     return max((each.last_seen for each in found if each and each.open), default=None)
 
@@ -62,15 +62,17 @@ def _refused_at(tx: Transaction, provider: str) -> datetime | None:
 def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
     """None where it is over, or its server said nothing of use: then it is tried later."""
     try:
-        place = place_of(provider.name, provider.kind, ctx.oauth_changes.get(provider.name))
+        place = oauth_endpoints(
+            provider.name, provider.kind, ctx.oauth_changes.get(provider.name)
+        )
         changed, access = _asked(ctx, place, before)
     except SignInRefused as error:
-        changed, access = refused(before, str(error)), None
+        changed, access = record_refusal(before, str(error)), None
         log.warning("sign_in_refused", provider=provider.name, because=str(error))
     except (SignInUnreachable, ConfigError) as error:
-        changed, access = in_vain(before, ctx.clock.now()), None
+        changed, access = record_failed_renewal(before, ctx.clock.now()), None
         log.warning("token_not_renewed", provider=provider.name, because=str(error))
-        if changed.attempts >= MANY_ATTEMPTS:
+        if changed.attempts >= ALERT_ATTEMPTS:
             _alert_failing(ctx, changed, str(error))
     try:
         with ctx.store.write() as tx:
@@ -86,19 +88,21 @@ def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
     return None if changed.refused or changed.attempts else changed
 
 
-def _asked(ctx: Context, place: OAuthPlace, before: SignIn) -> tuple[SignIn, Tokens | None]:
+def _asked(
+    ctx: Context, place: OAuthEndpoints, before: SignIn
+) -> tuple[SignIn, OAuthTokens | None]:
     """The sign-in with what its server gave; and the token for requests, if that is new."""
     server, secrets = (
         oauth_token_storage.require_oauth_server(ctx),
         oauth_token_storage.decrypt_secrets(ctx, before),
     )
-    if due(before, ctx.clock.now()) is Renewal.ACCESS:
+    if due_renewal(before, ctx.clock.now()) is Renewal.ACCESS:
         tokens = server.exchange(place, secrets.account_token)
-        return with_access(before, tokens, ctx.clock.now()), tokens
+        return apply_access_tokens(before, tokens, ctx.clock.now()), tokens
     tokens = server.refresh(place, secrets.refresh_token)
     exchanged = bool(place.exchange_url)
-    changed = with_account(before, tokens, ctx.clock.now(), exchanged=exchanged)
-    changed = oauth_token_storage.encrypt_secrets(ctx, changed, next_secrets(secrets, tokens))
+    changed = apply_account_tokens(before, tokens, ctx.clock.now(), exchanged=exchanged)
+    changed = oauth_token_storage.encrypt_secrets(ctx, changed, merge_secrets(secrets, tokens))
     return changed, None if exchanged else tokens
 
 
@@ -106,8 +110,12 @@ def _take_away_ended(ctx: Context) -> None:
     """So that no request meets a certain 401."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        ended = [each.provider for each in tx.sign_ins.all() if over(each, now)]
-        keys = {e.provider for e in tx.credentials.all() if e.name == KEY_NAME and e.ciphertext}
+        ended = [each.provider for each in tx.sign_ins.all() if is_expired(each, now)]
+        keys = {
+            e.provider
+            for e in tx.credentials.all()
+            if e.name == TOKEN_KEY_NAME and e.ciphertext
+        }
     for provider in ended:
         if provider in keys:
             with ctx.store.write() as tx:

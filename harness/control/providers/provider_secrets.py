@@ -10,7 +10,7 @@ from harness.domain.providers.credentials import (
     ProviderKey,
     ProviderKeySets,
     StoredKey,
-    of_environment,
+    keys_from_environment,
 )
 from harness.domain.routing.target import Provider
 from harness.ports import Cipher, Transaction
@@ -44,7 +44,7 @@ def key_sets(
     """What is sent to these providers: the stored keys first, then the environment's."""
     clear = decrypt_credential(stored, cipher)
     return {
-        each.name: (*clear.get(each.name, ()), *of_environment(each, environ))
+        each.name: (*clear.get(each.name, ()), *keys_from_environment(each, environ))
         for each in providers
     }
 
@@ -62,4 +62,4 @@ def keys_of_provider(ctx: Context, provider: Provider) -> tuple[ProviderKey, ...
             each for each in list_live_credentials(ctx, tx) if each.provider == provider.name
         ]
     sets = key_sets([provider], stored, ctx.cipher, ctx.environ) if stored else {}
-    return tuple(sets.get(provider.name, of_environment(provider, ctx.environ)))
+    return tuple(sets.get(provider.name, keys_from_environment(provider, ctx.environ)))

@@ -10,8 +10,8 @@ from harness.control.routing import data_class_checks, targets
 from harness.control.serialize import CamelCase
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.operations.access import Actor, Role
-from harness.domain.providers.api_base_shape import check_kinds_place
-from harness.domain.providers.kinds import PROVIDER_KINDS, Group
+from harness.domain.providers.api_base_shape import check_api_base_path
+from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.providers.provider_name import check_provider_name
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.target import JsonObject, Price, Provider
@@ -27,7 +27,7 @@ class ProviderSummary(CamelCase):
 
     name: str
     kind: str
-    group: Group
+    group: ProviderGroup
     api_base: str
     api_key_env: str | None
     more_api_key_envs: Sequence[str]
@@ -116,7 +116,7 @@ def _wanted(known: Provider, wish: ProviderChange) -> Provider:
     if wish.extra_headers is not None:
         known = replace(known, sealed_headers={})
     wanted = replace(known, **given)
-    check_kinds_place(wanted.kind, wanted.api_base)
+    check_api_base_path(wanted.kind, wanted.api_base)
     return wanted
 
 

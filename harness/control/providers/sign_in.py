@@ -11,22 +11,22 @@ from harness.control.serialize import CamelCase
 from harness.domain.errors import NotFound, SignInRefused
 from harness.domain.operations.access import Actor, Role
 from harness.domain.providers.device_flow import (
-    Answer,
     DeviceCode,
-    Ended,
-    Granted,
-    Tokens,
-    Waiting,
-    after,
-    begin,
+    FlowEnded,
+    FlowGranted,
+    FlowWaiting,
+    OAuthTokens,
+    PollAnswer,
+    advance_flow,
+    begin_flow,
 )
-from harness.domain.providers.oauth_kinds import OAuthPlace, place_of
+from harness.domain.providers.oauth_kinds import OAuthEndpoints, oauth_endpoints
 from harness.domain.providers.oauth_tokens import (
-    KEY_NAME,
-    Secrets,
+    TOKEN_KEY_NAME,
     SignIn,
-    with_access,
-    with_account,
+    SignInSecrets,
+    apply_access_tokens,
+    apply_account_tokens,
 )
 from harness.domain.routing.target import Provider
 from harness.ports import OAuthServer
@@ -61,21 +61,23 @@ def sign_in(
     provider, place = _place(ctx, actor, name)
     code = server.device_code(place)
     show(code)
-    tokens = _granted(ctx, server, place, begin(code, ctx.clock.monotonic()), pause)
+    tokens = _granted(ctx, server, place, begin_flow(code, ctx.clock.monotonic()), pause)
     now = ctx.clock.now()
     exchanged = bool(place.exchange_url)
     new = SignIn(provider.name, ctx.chance.token("si-"), "", now, actor.name, renewed_at=now)
-    new = with_account(new, tokens, now, exchanged=exchanged)
+    new = apply_account_tokens(new, tokens, now, exchanged=exchanged)
     access = server.exchange(place, tokens.access_token) if exchanged else tokens
     if exchanged:
-        new = with_access(new, access, now)
+        new = apply_access_tokens(new, access, now)
     new = oauth_token_storage.encrypt_secrets(
-        ctx, new, Secrets(tokens.access_token, tokens.refresh_token)
+        ctx, new, SignInSecrets(tokens.access_token, tokens.refresh_token)
     )
     with ctx.store.write() as tx:
         tx.sign_ins.start(new)
         oauth_token_storage.store_access_key(ctx, tx, new, access)
-        credentials.note(ctx, tx, actor, "credential.login", provider.name, {"key": KEY_NAME})
+        credentials.note(
+            ctx, tx, actor, "credential.login", provider.name, {"key": TOKEN_KEY_NAME}
+        )
         for kind in oauth_token_storage.ALERTS:
             alerts.resolve_alert(ctx, tx, kind, provider.name)
     return SignedIn(provider.name, new.signed_in_at, new.signed_in_by, new.access_ends)
@@ -84,23 +86,23 @@ def sign_in(
 def _granted(
     ctx: Context,
     server: OAuthServer,
-    place: OAuthPlace,
-    state: Waiting,
+    place: OAuthEndpoints,
+    state: FlowWaiting,
     pause: Callable[[float], None],
-) -> Tokens:
+) -> OAuthTokens:
     while True:
         pause(max(0.0, state.ask_at - ctx.clock.monotonic()))
         seen = server.poll(place, state.code)
-        match after(state, seen, ctx.clock.monotonic()):
-            case Granted(tokens):
+        match advance_flow(state, seen, ctx.clock.monotonic()):
+            case FlowGranted(tokens):
                 return tokens
-            case Ended(because):
+            case FlowEnded(because):
                 raise SignInRefused(
                     "the person said no: nothing is stored"
-                    if because is Answer.DENIED
+                    if because is PollAnswer.DENIED
                     else "nobody typed the code in time: nothing is stored; begin again"
                 )
-            case Waiting() as later:
+            case FlowWaiting() as later:
                 state = later
 
 
@@ -111,16 +113,16 @@ def sign_out(ctx: Context, actor: Actor, name: str) -> None:
         ended = tx.sign_ins.end(name)
         if not (oauth_token_storage.drop_access_key(ctx, tx, name) or ended):
             raise NotFound(f"nobody is signed in for provider {name!r}")
-        credentials.note(ctx, tx, actor, "credential.logout", name, {"key": KEY_NAME})
+        credentials.note(ctx, tx, actor, "credential.logout", name, {"key": TOKEN_KEY_NAME})
         for kind in oauth_token_storage.ALERTS:
             alerts.resolve_alert(ctx, tx, kind, name)
 
 
-def _place(ctx: Context, actor: Actor, name: str) -> tuple[Provider, OAuthPlace]:
+def _place(ctx: Context, actor: Actor, name: str) -> tuple[Provider, OAuthEndpoints]:
     with ctx.store.read() as tx:
         known = tx.providers.all().get(name)
     kind = known.kind if known else name
-    place = place_of(name, kind, ctx.oauth_changes.get(name))
+    place = oauth_endpoints(name, kind, ctx.oauth_changes.get(name))
     if known is None:
         credentials.put_credential(ctx, actor, name, credentials.CredentialChange())
         with ctx.store.read() as tx:

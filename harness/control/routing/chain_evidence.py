@@ -11,14 +11,16 @@ from harness.control.routing import routes
 from harness.domain.errors import InputError, NotAllowed, ProofRefused
 from harness.domain.evals.run import Passed
 from harness.domain.operations.access import Actor
-from harness.domain.proposals.proposal import Phase, Proposal
-from harness.domain.routing.evidence import ChainProof, Served, Waiver
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.routing.evidence import ChainProof, FormerTarget, Waiver
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.ports import Transaction
 
 # A verdict that led there is no proof for another role either.
-NO_PROOF: Final = frozenset({Phase.ROLLED_BACK, Phase.REJECTED, Phase.CANCELLED})
+NO_PROOF: Final = frozenset(
+    {ProposalPhase.ROLLED_BACK, ProposalPhase.REJECTED, ProposalPhase.CANCELLED}
+)
 LONGEST_WAIVER: Final = timedelta(days=90)
 
 
@@ -51,7 +53,7 @@ def find_proof(
     history = tx.routing.history(route.name)
     served = any(target.id in (r.route.incumbent, *r.route.fallbacks) for r in history)
     if served and routes.find_taken_back(tx, route.name, target.id, history) is None:
-        return Served(target.id)
+        return FormerTarget(target.id)
     live = [w for w in tx.waivers.list(route=route.name) if not w.expired(now)]
     stored = next((each for each in live if each.target == target.id), None)
     if stored is not None:

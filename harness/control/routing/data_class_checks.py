@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from harness.control.context import Context
 from harness.domain.errors import NotAllowed, NotFound
-from harness.domain.routing.data_classes import named_in
+from harness.domain.routing.data_classes import classes_of_provider
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Target
 
@@ -59,7 +59,7 @@ def check_address(ctx: Context, provider: str, before: str, after: str) -> None:
     """Of a provider that may see a class, only the file changes the address: else a name that
     was cleared would stand for another place. Raises NotAllowed.
     """
-    classes = named_in(ctx.data_classes, provider)
+    classes = classes_of_provider(ctx.data_classes, provider)
     if classes and after != before:
         raise NotAllowed(
             f"provider {provider!r} may see {', '.join(classes)} data where it is now: change "

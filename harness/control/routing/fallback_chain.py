@@ -8,7 +8,7 @@ from harness.control.routing import data_class_checks, routes, targets
 from harness.control.routing.chain_evidence import WaiverRequest, find_proof
 from harness.domain.errors import InputError, NotFound
 from harness.domain.operations.access import Actor, Role
-from harness.domain.routing.evidence import ChainProof, EvidenceKind, Served, Waiver
+from harness.domain.routing.evidence import ChainProof, EvidenceKind, FormerTarget, Waiver
 from harness.domain.routing.route_changes import SetChain
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
@@ -247,7 +247,7 @@ def _store(
 
 def _told(proofs: Mapping[str, ChainProof]) -> dict[str, str]:
     return {
-        target: "served before" if isinstance(proof, Served) else proof.id
+        target: "served before" if isinstance(proof, FormerTarget) else proof.id
         for target, proof in proofs.items()
     }
 

@@ -17,11 +17,11 @@ from harness.domain.operations.audit import require_reason
 from harness.domain.routing.kill_switch import (
     Force,
     ForceKind,
-    Source,
-    Switch,
+    KillSwitch,
+    SwitchSource,
     SwitchTarget,
-    forced,
-    in_force,
+    active_switches,
+    force_plan,
 )
 from harness.ports import SwitchRecord, Transaction
 
@@ -39,8 +39,8 @@ class SwitchRequest:
 
 
 def throw_switch(
-    ctx: Context, actor: Actor, wanted: SwitchRequest, *, source: Source
-) -> Switch:
+    ctx: Context, actor: Actor, wanted: SwitchRequest, *, source: SwitchSource
+) -> KillSwitch:
     """In force on every router within two seconds, for all its next requests.
 
     Raises NotFound for an unknown route, provider or target: a typing error in an emergency
@@ -54,7 +54,7 @@ def throw_switch(
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         _check(tx, wanted)
-        switch = Switch(
+        switch = KillSwitch(
             id=ctx.chance.token("sw_"),
             route=wanted.route,
             force=wanted.force,
@@ -96,7 +96,7 @@ def _check(tx: Transaction, wanted: SwitchRequest) -> None:
         raise NotFound(f"there is no provider {name!r}; there are: {listed}")
 
 
-def _check_four_eyes(tx: Transaction, actor: Actor, switch: Switch) -> None:
+def _check_four_eyes(tx: Transaction, actor: Actor, switch: KillSwitch) -> None:
     by_name, stored = tx.routing.table().routes, tx.routing.targets()
     for proposal in tx.proposals.open():
         route = by_name.get(proposal.route)
@@ -106,7 +106,7 @@ def _check_four_eyes(tx: Transaction, actor: Actor, switch: Switch) -> None:
         ids = (route.incumbent, *route.fallbacks, proposal.candidate)
         known = ((id_, stored[id_]) for id_ in ids)
         plan = [SwitchTarget(id_, each.name, each.provider) for id_, each in known]
-        found = forced(switch, plan)
+        found = force_plan(switch, plan)
         if found.in_effect and found.kept[0] == proposal.candidate:
             four_eyes.check_four_eyes(tx, actor, proposal, "force")
 
@@ -133,7 +133,7 @@ def lift_switch(ctx: Context, actor: Actor, switch: str, *, reason: str) -> Swit
     return record
 
 
-def find_unaffected(ctx: Context, switch: Switch) -> Sequence[str]:
+def find_unaffected(ctx: Context, switch: KillSwitch) -> Sequence[str]:
     """Names of the routes that it is about, and that may use nothing of what it forces."""
     with ctx.store.read() as tx:
         table = tx.routing.table()
@@ -141,12 +141,12 @@ def find_unaffected(ctx: Context, switch: Switch) -> Sequence[str]:
     for name, route in sorted(table.routes.items()):
         known = ((id_, table.targets[id_]) for id_ in sorted(route.may_answer))
         plan = [SwitchTarget(id_, each.name, each.provider) for id_, each in known]
-        if switch.route in (None, name) and not forced(switch, plan).in_effect:
+        if switch.route in (None, name) and not force_plan(switch, plan).in_effect:
             found.append(name)
     return found
 
 
-def list_live_switches(ctx: Context) -> Sequence[Switch]:
+def list_live_switches(ctx: Context) -> Sequence[KillSwitch]:
     """Of CLI and REST, those in force now, the strongest first."""
     with ctx.store.read() as tx:
-        return in_force(tx.switches.not_lifted(), ctx.clock.now())
+        return active_switches(tx.switches.not_lifted(), ctx.clock.now())

@@ -9,12 +9,12 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.evals.cost_forecast import (
     MONTH,
-    Bill,
-    Forecast,
+    CostForecast,
     ItemTokens,
-    Tokens,
-    billed,
-    forecast,
+    RouteBill,
+    TokenCounts,
+    forecast_cost,
+    measure_bill,
 )
 from harness.domain.evals.run import Sample, SampleError, SuitePlan
 from harness.domain.routing.target import Price, Target
@@ -27,13 +27,13 @@ def forecast_from_answers(
     route: str,
     arms: tuple[Target, Target],
     answers: Iterable[tuple[Sequence[Sample], Sequence[Sample]]],
-) -> Forecast:
+) -> CostForecast:
     """arms: incumbent and candidate. answers: of both, suite by suite."""
     pairs = [pair for ours, theirs in answers for pair in _pairs(ours, theirs)]
-    return forecast(_bill(ctx, tx, route, arms[0]), pairs, find_price(tx, arms[1]))
+    return forecast_cost(_bill(ctx, tx, route, arms[0]), pairs, find_price(tx, arms[1]))
 
 
-def forecast_from_history(ctx: Context, wish: ProposalRequest) -> Forecast:
+def forecast_from_history(ctx: Context, wish: ProposalRequest) -> CostForecast:
     """Before it is proposed: by what earlier runs measured, or the incumbent's own tokens.
 
     Raises as `propose.preview` does.
@@ -47,19 +47,19 @@ def forecast_from_history(ctx: Context, wish: ProposalRequest) -> Forecast:
         )
         pairs = [pair for plan in plans for pair in _earlier(tx, plan, ours, theirs)]
         bill = _bill(ctx, tx, wish.route, ours)
-        return forecast(bill, pairs, find_price(tx, theirs), estimated=True)
+        return forecast_cost(bill, pairs, find_price(tx, theirs), estimated=True)
 
 
-def bill_of_route(ctx: Context, tx: Transaction, route: str) -> Bill:
+def bill_of_route(ctx: Context, tx: Transaction, route: str) -> RouteBill:
     """Its bill with the model that serves it now. Raises NotFound."""
     incumbent = tx.routing.targets()[routes.require_route(tx, route).incumbent]
     return _bill(ctx, tx, route, incumbent)
 
 
-def _bill(ctx: Context, tx: Transaction, route: str, incumbent: Target) -> Bill:
+def _bill(ctx: Context, tx: Transaction, route: str, incumbent: Target) -> RouteBill:
     now = ctx.clock.now()
     totals = tx.observations.totals(since=now - MONTH, route=route)
-    return billed(totals, incumbent.id, find_price(tx, incumbent), now)
+    return measure_bill(totals, incumbent.id, find_price(tx, incumbent), now)
 
 
 def find_price(tx: Transaction, target: Target | None) -> Price | None:
@@ -87,14 +87,14 @@ def _pairs(ours: Sequence[Sample], theirs: Sequence[Sample]) -> Sequence[ItemTok
     return [ItemTokens(one[item], other[item]) for item in one if item in other]
 
 
-def _tokens(samples: Sequence[Sample]) -> Mapping[str, Tokens]:
+def _tokens(samples: Sequence[Sample]) -> Mapping[str, TokenCounts]:
     """By item, of the answers that came."""
     items: dict[str, list[Sample]] = {}
     for sample in samples:
         if sample.error is not SampleError.INFRA:
             items.setdefault(sample.item, []).append(sample)
     return {
-        item: Tokens(
+        item: TokenCounts(
             fmean(each.input_tokens for each in of),
             fmean(each.output_tokens for each in of),
             fmean(each.cached_tokens for each in of),
@@ -103,7 +103,7 @@ def _tokens(samples: Sequence[Sample]) -> Mapping[str, Tokens]:
     }
 
 
-def describe_forecast(found: Forecast) -> str:
+def describe_forecast(found: CostForecast) -> str:
     """In one line, as people ask: what does it cost now, and what then?"""
     if not found.bill.requests:
         return f"What this route costs a month is unknown: {found.unknown}."
@@ -120,7 +120,7 @@ def describe_forecast(found: Forecast) -> str:
     return f"{now}; with the candidate about {then}."
 
 
-def describe_basis(found: Forecast) -> str:
+def describe_basis(found: CostForecast) -> str:
     """What the line rests on; empty without traffic."""
     bill = found.bill
     if not bill.requests:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from harness.control.context import Context
 from harness.domain.errors import SwapgateError
-from harness.domain.routing.overrides import faults
+from harness.domain.routing.overrides import override_errors
 from harness.domain.routing.table import RoutingTable
 from harness.ports import Transaction
 
@@ -35,5 +35,5 @@ def _override_faults(
     carried = {name: each.settings.data_class for name, each in table.routes.items()}
     for name, route in sorted(table.routes.items()):
         overrides = route.settings.overrides
-        for kind, error in faults(name, overrides, carried, ctx.data_classes):
+        for kind, error in override_errors(name, overrides, carried, ctx.data_classes):
             yield name, overrides[kind], error

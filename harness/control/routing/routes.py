@@ -8,18 +8,23 @@ from typing import Final
 from harness.control.canary import audit
 from harness.control.context import Context
 from harness.control.routing import data_class_checks, override_checks, targets
-from harness.domain.canary.rollout import Rollout, RolloutState, Signal
-from harness.domain.canary.rollout import moved as rollout_moved
+from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
+from harness.domain.canary.rollout import apply_signal as rollout_moved
 from harness.domain.errors import InputError, NotFound, ProofRefused
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
-from harness.domain.operations.principals import check_name
+from harness.domain.operations.principals import check_principal_name
 from harness.domain.privacy.capture import check_capture
-from harness.domain.proposals.proposal import Event, moved
+from harness.domain.proposals.proposal import ProposalEvent, apply_event
 from harness.domain.routing.keep_warm import KeepWarm
-from harness.domain.routing.overrides import words_of
-from harness.domain.routing.route_changes import KINDS, ChangeSettings, CreateRoute, Restore
-from harness.domain.routing.table import OWN_LIMITS, Route, RouteSettings, RoutingTable
+from harness.domain.routing.overrides import format_overrides
+from harness.domain.routing.route_changes import (
+    CHANGE_KINDS,
+    ChangeSettings,
+    CreateRoute,
+    RestoreIncumbent,
+)
+from harness.domain.routing.table import ROUTE_TIMEOUTS, Route, RouteSettings, RoutingTable
 from harness.domain.routing.target import Target
 from harness.ports import RouteRecord, Transaction
 
@@ -65,7 +70,7 @@ def create_route(
     settings = check_settings(ctx, settings)
     if not name or any(c.isspace() or c in "/?#" for c in name):
         raise InputError(f"{name!r} is no route name: no spaces, '/', '?' or '#'")
-    check_name(name)
+    check_principal_name(name)
     with ctx.store.write() as tx:
         first = targets.find_or_register_target(ctx, tx, actor, incumbent).id
         chain = [targets.find_or_register_target(ctx, tx, actor, each).id for each in fallbacks]
@@ -126,7 +131,7 @@ def roll_back(
         data_class_checks.check_targets(
             ctx, route.settings, _known(tx, [incumbent]), route=name
         )
-        change = Restore(name, incumbent)
+        change = RestoreIncumbent(name, incumbent)
         _commit(ctx, tx, actor, change, route.version, reason, "route.rollback")
         if incumbent != route.incumbent:
             _take_back_baking(ctx, tx, actor, name, f"rolled back by {actor.name}: {reason}")
@@ -141,14 +146,14 @@ def _take_back_baking(
     for rollout in tx.rollouts.baking():
         if rollout.route != name:
             continue
-        tx.rollouts.save(rollout_moved(rollout, Signal.ABORT, now, because))
+        tx.rollouts.save(rollout_moved(rollout, RolloutSignal.ABORT, now, because))
         proposal = tx.proposals.get(rollout.proposal)
-        tx.proposals.save(moved(proposal, Event.CANCELLED, now, because))
+        tx.proposals.save(apply_event(proposal, ProposalEvent.CANCELLED, now, because))
         inputs = audit.decision_inputs(ctx, tx, rollout, None)
         tx.audit.append(
             at=now,
             actor=actor,
-            action=f"canary.{Signal.ABORT.value}",
+            action=f"canary.{RolloutSignal.ABORT.value}",
             subject=f"route {name}",
             details={"rollout": rollout.id, "reason": because, **inputs},
         )
@@ -208,7 +213,7 @@ def _standing(history: Sequence[RouteRecord]) -> list[str]:
     chain: list[str] = []
     for record in reversed(history):
         incumbent = record.route.incumbent
-        if record.kind == KINDS[Restore] and incumbent in chain:
+        if record.kind == CHANGE_KINDS[RestoreIncumbent] and incumbent in chain:
             while chain[-1] != incumbent:
                 chain.pop()
         elif chain[-1:] != [incumbent]:
@@ -253,7 +258,7 @@ def _fields(route: Route) -> dict[str, str]:
         "capture": f"{route.settings.capture_bps / 100:g} %",
         "captured per day": str(route.settings.capture_per_day),
         "captured for": f"{route.settings.capture_keep_days:g} days",
-        "overrides": words_of(route.settings.overrides),
+        "overrides": format_overrides(route.settings.overrides),
         "timeout": f"{route.settings.total_timeout_s:g} s",
         "first token": _limit(route.settings.first_token_timeout_s),
         "first byte": _limit(route.settings.first_byte_timeout_s),
@@ -279,7 +284,7 @@ def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
         raise InputError(
             f"a request's whole budget is above 0 s, at most {LONGEST_TIMEOUT_S} s"
         )
-    for name in OWN_LIMITS:
+    for name in ROUTE_TIMEOUTS:
         limit_s = getattr(settings, name)
         if limit_s is not None and not 0 < limit_s <= LONGEST_TIMEOUT_S:
             raise InputError(f"{name} is above 0 s, at most {LONGEST_TIMEOUT_S} s")
@@ -303,7 +308,7 @@ def _commit(
     ctx: Context,
     tx: Transaction,
     actor: Actor,
-    change: CreateRoute | ChangeSettings | Restore,
+    change: CreateRoute | ChangeSettings | RestoreIncumbent,
     expected: int,
     reason: str,
     action: str,

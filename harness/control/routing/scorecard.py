@@ -9,9 +9,9 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.routing import monthly_bill, routes
 from harness.domain.errors import SwapgateError
-from harness.domain.evals.cost_forecast import MONTH, Bill
+from harness.domain.evals.cost_forecast import MONTH, RouteBill
 from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError, SuiteRole
-from harness.domain.reliability.latency import merged, quantile_ms
+from harness.domain.reliability.latency import merge_histograms, quantile_ms
 from harness.domain.routing.table import Arm, Route
 from harness.domain.routing.target import Target
 from harness.gate.offline.arm_intervals import mean_interval
@@ -52,7 +52,7 @@ class RouteScorecard:
     route: Route
     incumbent: Target
     scores: Sequence[SuiteScore]
-    bill: Bill
+    bill: RouteBill
     usd_per_1000: float | None
     month_usd: float | None
     failed: float | None
@@ -89,7 +89,9 @@ def _of(ctx: Context, tx: Transaction, route: Route, runs: Sequence[EvalRun]) ->
     totals = tx.observations.totals(since=now - MONTH, route=route.name)
     asked = [each for each in totals if each.arm == Arm.INCUMBENT.value]
     today = tx.observations.traffic(since=now - DAY, route=route.name)
-    speeds = merged(each.latency_ms for each in today if each.target == route.incumbent)
+    speeds = merge_histograms(
+        each.latency_ms for each in today if each.target == route.incumbent
+    )
     each_usd = bill.usd_per_request
     return RouteScorecard(
         route=route,

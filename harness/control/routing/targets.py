@@ -7,9 +7,9 @@ from harness.control.providers import endpoint_changes
 from harness.control.providers.header_encryption import decrypt_headers, encrypt_headers
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.operations.access import Actor, Role
-from harness.domain.providers.api_base_rules import check_base_url
-from harness.domain.providers.api_base_shape import check_kinds_place
-from harness.domain.providers.catalogue import priced
+from harness.domain.providers.api_base_rules import check_api_base
+from harness.domain.providers.api_base_shape import check_api_base_path
+from harness.domain.providers.catalogue import with_catalogue_prices
 from harness.domain.providers.headers import check_headers
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import Endpoint
@@ -47,7 +47,9 @@ def register_target(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSee
         )
     # A model that was never used had no price to be stored.
     provider = providers[target.provider]
-    if (with_price := priced(provider, ctx.catalogue, [target.model])) != provider:
+    if (
+        with_price := with_catalogue_prices(provider, ctx.catalogue, [target.model])
+    ) != provider:
         _put(ctx, tx, actor, with_price)
     return target
 
@@ -85,8 +87,8 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "
     """
     actor.require(Role.ADMIN)
     if provider.api_base:  # a kind may have no place to be said
-        check_base_url(provider.api_base, ctx.allow_addresses)
-        check_kinds_place(provider.kind, provider.api_base)
+        check_api_base(provider.api_base, ctx.allow_addresses)
+        check_api_base_path(provider.kind, provider.api_base)
     check_extra_body(provider.extra_body)
     check_headers(provider.extra_headers)
     with ctx.store.write() as tx:
@@ -130,7 +132,7 @@ def with_prices(ctx: Context, tx: Transaction, provider: Provider) -> Provider:
     """As it is stored: with the catalogue's prices of models that targets and judges use."""
     used = (*tx.routing.targets().values(), *ctx.judges.values())
     models = sorted({each.model for each in used if each.provider == provider.name})
-    return priced(provider, ctx.catalogue, models) if models else provider
+    return with_catalogue_prices(provider, ctx.catalogue, models) if models else provider
 
 
 def _put(ctx: Context, tx: Transaction, actor: Actor, provider: Provider) -> None:

@@ -14,21 +14,21 @@ from harness.control.context import Context
 from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.errors import InputError, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.proposals.policy import Unit
+from harness.domain.proposals.policy import ExposureUnit
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.domain.shadow.pairs import PAIRS, SIMILARITY, UNIT, Both, Check
-from harness.domain.shadow.sampling import ended_by
+from harness.domain.shadow.pairs import PAIRS, SIMILARITY, UNIT, CheckSides, ShadowCheck
+from harness.domain.shadow.sampling import end_reason
 from harness.domain.shadow.shadow import (
     COST_USD,
     MIRRORED,
     Shadow,
     ShadowLimits,
     ShadowTally,
-    Used,
-    check_limits,
-    used_of,
+    ShadowUsage,
+    check_shadow_limits,
+    sum_usage,
 )
 from harness.gate import shadow_evidence as gate
 from harness.ports import ShadowRecord, Transaction
@@ -102,7 +102,7 @@ class ShadowStatus:
     pairs: int
     cost_usd: float
     unpriced: int
-    today: Used
+    today: ShadowUsage
     left_out: Mapping[str, int]
     checks: Sequence[CheckEvidence]
     share_of_level: float
@@ -122,7 +122,7 @@ def start_shadow(ctx: Context, actor: Actor, wanted: ShadowRequest) -> Shadow:
     under a budget in money.
     """
     actor.require(Role.PROPOSER)
-    check_limits(wanted.limits)
+    check_shadow_limits(wanted.limits)
     if not wanted.reason.strip():
         raise InputError("a shadow needs a reason: it sees what users write")
     if not timedelta(0) < wanted.lasts <= LONGEST:
@@ -219,7 +219,7 @@ def end_finished(ctx: Context) -> Sequence[str]:
 
 def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
     route = tx.routing.route(shadow.route)
-    why = ended_by(shadow, route)
+    why = end_reason(shadow, route)
     if why or route is None:
         return why
     if now >= shadow.expires_at:
@@ -290,15 +290,15 @@ def status_of_record(ctx: Context, record: ShadowRecord) -> ShadowStatus:
         return build_status(record, tallies, ctx.clock.now(), _unit(tx, record.shadow))
 
 
-def _unit(tx: Transaction, shadow: Shadow) -> Unit:
+def _unit(tx: Transaction, shadow: Shadow) -> ExposureUnit:
     """Of the policy that it was started for."""
     if shadow.proposal is None:
-        return Unit.SESSION
+        return ExposureUnit.SESSION
     return tx.proposals.get(shadow.proposal).policy.canary.unit
 
 
 def build_status(
-    record: ShadowRecord, rows: Sequence[ShadowTally], now: datetime, unit: Unit
+    record: ShadowRecord, rows: Sequence[ShadowTally], now: datetime, unit: ExposureUnit
 ) -> ShadowStatus:
     """rows: of the record's shadow, or of more that are looked at as one. unit: of evidence."""
     counts: Counter[str] = Counter()
@@ -307,8 +307,10 @@ def build_status(
         counts.update(row.counts)
         for name, value in row.sums.items():
             sums[name] = sums.get(name, 0.0) + value
-    checks = [each for check in Check if (each := _evidence(check, counts, unit)) is not None]
-    log_e = gate.log_e_of_all({each.check: (each.lost, each.won) for each in checks})
+    checks = [
+        each for check in ShadowCheck if (each := _evidence(check, counts, unit)) is not None
+    ]
+    log_e = gate.combined_log_e({each.check: (each.lost, each.won) for each in checks})
     pairs = counts[PAIRS]
     return ShadowStatus(
         record=record,
@@ -317,7 +319,7 @@ def build_status(
         pairs=pairs,
         cost_usd=sums.get(COST_USD, 0.0),
         unpriced=counts["unpriced"],
-        today=used_of(rows, now.date()),
+        today=sum_usage(rows, now.date()),
         left_out={name: counts[name] for name in LEFT_OUT if counts[name]},
         checks=checks,
         share_of_level=gate.share_of_level(log_e),
@@ -335,23 +337,25 @@ def _state(record: ShadowRecord, now: datetime) -> str:
     return "expired" if now >= record.shadow.expires_at else "mirroring"
 
 
-def _evidence(check: Check, counts: Mapping[str, int], unit: Unit) -> CheckEvidence | None:
+def _evidence(
+    check: ShadowCheck, counts: Mapping[str, int], unit: ExposureUnit
+) -> CheckEvidence | None:
     """None for a check that no request asked for."""
-    by = {each: counts.get(f"{check.value}.{each.value}", 0) for each in Both}
+    by = {each: counts.get(f"{check.value}.{each.value}", 0) for each in CheckSides}
     if not any(by.values()):
         return None
-    lost, won = by[Both.INCUMBENT], by[Both.CANDIDATE]
-    if unit is Unit.SESSION:
+    lost, won = by[CheckSides.INCUMBENT], by[CheckSides.CANDIDATE]
+    if unit is ExposureUnit.SESSION:
         name = f"{UNIT}.{check.value}"
-        lost = counts.get(f"{name}.{Both.INCUMBENT.value}", 0)
-        won = counts.get(f"{name}.{Both.CANDIDATE.value}", 0)
-    log_e = gate.log_e(lost, won)
+        lost = counts.get(f"{name}.{CheckSides.INCUMBENT.value}", 0)
+        won = counts.get(f"{name}.{CheckSides.CANDIDATE.value}", 0)
+    log_e = gate.check_log_e(lost, won)
     return CheckEvidence(
         check=check.value,
-        both=by[Both.BOTH],
-        incumbent_only=by[Both.INCUMBENT],
-        candidate_only=by[Both.CANDIDATE],
-        neither=by[Both.NEITHER],
+        both=by[CheckSides.BOTH],
+        incumbent_only=by[CheckSides.INCUMBENT],
+        candidate_only=by[CheckSides.CANDIDATE],
+        neither=by[CheckSides.NEITHER],
         lost=lost,
         won=won,
         share_of_level=gate.share_of_level(log_e),

@@ -19,13 +19,24 @@ from harness.domain.errors import InputError, NotAllowed, NotFound, StaleWrite
 from harness.domain.evals.run import Passed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.policy import Policy, ShadowFirst
-from harness.domain.proposals.proposal import Event, Phase, Proposal, moved
+from harness.domain.proposals.policy import Policy, ShadowStagePolicy
+from harness.domain.proposals.proposal import (
+    Proposal,
+    ProposalEvent,
+    ProposalPhase,
+    apply_event,
+)
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.domain.shadow.shadow import MOST_PER_DAY, Shadow, ShadowLimits, used_of
-from harness.gate.shadow_evidence import ALL_CHECKS
-from harness.gate.shadow_stage import NO_MONEY_USD, Decided, Move, Seen, decide
+from harness.domain.shadow.shadow import MAX_PER_DAY, Shadow, ShadowLimits, sum_usage
+from harness.gate.shadow_evidence import ALL_CHECKS_RULE
+from harness.gate.shadow_stage import (
+    ROUNDING_USD,
+    ShadowMove,
+    ShadowStageDecision,
+    ShadowStageState,
+    decide_shadow_stage,
+)
 from harness.ports import ShadowRecord, Transaction
 
 # A pace from less than this is none.
@@ -42,12 +53,12 @@ class ShadowStage:
     """
 
     proposal: str
-    phase: Phase
+    phase: ProposalPhase
     candidate: Target
-    policy: ShadowFirst
+    policy: ShadowStagePolicy
     first_bps: int
-    seen: Seen
-    decided: Decided
+    seen: ShadowStageState
+    decided: ShadowStageDecision
     spent_usd: float
     status: ShadowStatus | None
     live: str | None
@@ -83,15 +94,15 @@ def run_once(ctx: Context, proposal: Proposal, proof: Passed) -> list[str]:
         return []
     decided, said = stage.decided, []
     match decided.move:
-        case Move.START:
+        case ShadowMove.START:
             said = [_start(ctx, proposal, proof, stage)]
-        case Move.OPEN:
+        case ShadowMove.OPEN:
             said = [_open(ctx, proposal, proof, stage)]
-        case Move.REJECT:
+        case ShadowMove.REJECT:
             said = [_reject(ctx, proposal, stage)]
-        case Move.HOLD:
+        case ShadowMove.HOLD:
             said = _hold(ctx, proposal, stage)
-        case Move.MIRROR:
+        case ShadowMove.MIRROR:
             said = _go_on(ctx, proposal)
     return [f"{proposal.id}: {words}" for words in said]
 
@@ -106,13 +117,13 @@ def build_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStag
     rows = tx.shadows.tallies([each.shadow.id for each in records])
     status = shadows.build_status(records[0], rows, now, unit) if records else None
     own = {each.shadow.id for each in records if _is_own(each)}
-    spent = used_of((row for row in rows if row.shadow in own), now.date()).in_all_usd
+    spent = sum_usage((row for row in rows if row.shadow in own), now.date()).in_all_usd
     live = next((each.shadow for each in records if _mirrors(each, now)), None)
     if live is not None and _spends_out(live, policy, spent):
         live = None
     candidate = tx.routing.targets()[proposal.candidate]
-    waits = proposal.phase is Phase.SHADOW and live is None
-    seen = Seen(
+    waits = proposal.phase is ProposalPhase.SHADOW and live is None
+    seen = ShadowStageState(
         pairs=status.pairs if status else 0,
         lost_won={
             each.check: (each.lost, each.won) for each in (status.checks if status else ())
@@ -121,7 +132,7 @@ def build_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStag
         mirroring=live is not None,
         stopped=_stopped(records),
         obstacle=_obstacle(ctx, tx, proposal, candidate, records) if waits else "",
-        rule=ALL_CHECKS,
+        rule=ALL_CHECKS_RULE,
         unit=unit,
     )
     return ShadowStage(
@@ -131,7 +142,7 @@ def build_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStag
         policy=policy,
         first_bps=proposal.policy.canary.steps[0].weight_bps,
         seen=seen,
-        decided=decide(policy, seen),
+        decided=decide_shadow_stage(policy, seen),
         spent_usd=spent,
         status=status,
         live=live.id if live else None,
@@ -142,7 +153,9 @@ def build_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStag
 def find_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStage | None:
     """The stage of a proposal that is in it or has had it, else None."""
     stage = build_stage(ctx, tx, proposal)
-    had = stage is not None and (stage.phase is Phase.SHADOW or stage.status is not None)
+    had = stage is not None and (
+        stage.phase is ProposalPhase.SHADOW or stage.status is not None
+    )
     return stage if had else None
 
 
@@ -150,7 +163,7 @@ def find_stage_of_route(ctx: Context, route: str) -> ShadowStage | None:
     """Of the proposal that is in its shadow now; None when none is."""
     with ctx.store.read() as tx:
         for each in tx.proposals.open():
-            if each.route == route and each.phase is Phase.SHADOW:
+            if each.route == route and each.phase is ProposalPhase.SHADOW:
                 return build_stage(ctx, tx, each)
     return None
 
@@ -187,17 +200,17 @@ def _open(ctx: Context, proposal: Proposal, proof: Passed, stage: ShadowStage) -
     with ctx.store.write() as tx:
         _still(tx, proposal)
         _end_live(ctx, tx, proposal, "its pairs are there: the canary opens")
-        _audit(ctx, tx, proposal, Event.SHADOWED, stage)
-        driver.open_canary(ctx, tx, proposal, proof, Event.SHADOWED)
+        _audit(ctx, tx, proposal, ProposalEvent.SHADOWED, stage)
+        driver.open_canary(ctx, tx, proposal, proof, ProposalEvent.SHADOWED)
     return f"canary opened: {stage.decided.reason}"
 
 
 def _reject(ctx: Context, proposal: Proposal, stage: ShadowStage) -> str:
     now, because = ctx.clock.now(), stage.decided.reason
     with ctx.store.write() as tx:
-        tx.proposals.save(moved(proposal, Event.HARM, now, because))
+        tx.proposals.save(apply_event(proposal, ProposalEvent.HARM, now, because))
         _end_live(ctx, tx, proposal, because)
-        _audit(ctx, tx, proposal, Event.HARM, stage)
+        _audit(ctx, tx, proposal, ProposalEvent.HARM, stage)
     return f"rejected: {because}"
 
 
@@ -263,7 +276,7 @@ def _end_live(
 
 
 def _audit(
-    ctx: Context, tx: Transaction, proposal: Proposal, event: Event, stage: ShadowStage
+    ctx: Context, tx: Transaction, proposal: Proposal, event: ProposalEvent, stage: ShadowStage
 ) -> None:
     """With every figure that it was decided from."""
     status, now = stage.status, ctx.clock.now()
@@ -296,16 +309,16 @@ def _audit(
     )
 
 
-def _policy(proposal: Proposal) -> ShadowFirst:
+def _policy(proposal: Proposal) -> ShadowStagePolicy:
     found = proposal.policy.canary.shadow
     assert found is not None  # noqa: S101 - a stage has one
     return found
 
 
-def _limits(policy: ShadowFirst, left_usd: float) -> ShadowLimits:
+def _limits(policy: ShadowStagePolicy, left_usd: float) -> ShadowLimits:
     return ShadowLimits(
         share_bps=policy.share_bps,
-        requests_per_day=MOST_PER_DAY,
+        requests_per_day=MAX_PER_DAY,
         usd_per_day=None,
         usd_in_all=left_usd,
     )
@@ -319,10 +332,10 @@ def _mirrors(record: ShadowRecord, now: datetime) -> bool:
     return record.ended_at is None and now < record.shadow.expires_at
 
 
-def _spends_out(live: Shadow, policy: ShadowFirst, spent_usd: float) -> bool:
+def _spends_out(live: Shadow, policy: ShadowStagePolicy, spent_usd: float) -> bool:
     """Whether it is the policy's own, and mirrors no more for want of money."""
     own = live.started_by == SYSTEM.name
-    return own and policy.max_cost_usd - spent_usd <= NO_MONEY_USD
+    return own and policy.max_cost_usd - spent_usd <= ROUNDING_USD
 
 
 def _stopped(records: Sequence[ShadowRecord]) -> str:
@@ -357,7 +370,7 @@ def _obstacle(
 
 
 def _eta_s(
-    policy: ShadowFirst,
+    policy: ShadowStagePolicy,
     status: ShadowStatus | None,
     records: Sequence[ShadowRecord],
     now: datetime,

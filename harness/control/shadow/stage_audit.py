@@ -18,18 +18,23 @@ from harness.domain.content_hash import canonical_json, digest
 from harness.domain.errors import InputError, NotFound, SwapgateError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import AuditEvent
-from harness.domain.proposals.policy import ShadowFirst, Unit
-from harness.domain.proposals.proposal import Event, Proposal
-from harness.gate.shadow_stage import Decided, Move, Seen, decide
+from harness.domain.proposals.policy import ExposureUnit, ShadowStagePolicy
+from harness.domain.proposals.proposal import Proposal, ProposalEvent
+from harness.gate.shadow_stage import (
+    ShadowMove,
+    ShadowStageDecision,
+    ShadowStageState,
+    decide_shadow_stage,
+)
 from harness.ports import Transaction
 
 KEY: Final = "shadow_inputs"
 # What each event says was decided.
 _DONE: Final = {
-    "shadow.start": Move.START,
-    "shadow.stop": Move.HOLD,
-    f"proposal.{Event.SHADOWED.value}": Move.OPEN,
-    f"proposal.{Event.HARM.value}": Move.REJECT,
+    "shadow.start": ShadowMove.START,
+    "shadow.stop": ShadowMove.HOLD,
+    f"proposal.{ProposalEvent.SHADOWED.value}": ShadowMove.OPEN,
+    f"proposal.{ProposalEvent.HARM.value}": ShadowMove.REJECT,
 }
 
 
@@ -46,7 +51,7 @@ class ReplayedShadow:
     stored_sha256: str
     again_sha256: str
     pairs: int
-    decided: Decided | None
+    decided: ShadowStageDecision | None
     differences: tuple[str, ...]
 
     @property
@@ -55,7 +60,10 @@ class ReplayedShadow:
 
 
 def decision_inputs(
-    policy: ShadowFirst, seen: Seen, decided: Decided, at: datetime
+    policy: ShadowStagePolicy,
+    seen: ShadowStageState,
+    decided: ShadowStageDecision,
+    at: datetime,
 ) -> dict[str, object]:
     """For the audit log: enough to decide again to the same bytes."""
     return {
@@ -97,7 +105,7 @@ def replay_stage(ctx: Context, number: int) -> ReplayedShadow:
         differences.append("the proposal's stored policy is not the one that it was decided by")
     if policy is not None:
         try:
-            decided = decide(policy, seen)
+            decided = decide_shadow_stage(policy, seen)
             after = sha256(canonical_decision(decided)).hexdigest()
         except (SwapgateError, ValueError) as error:
             differences.append(str(error))
@@ -113,7 +121,7 @@ def replay_stage(ctx: Context, number: int) -> ReplayedShadow:
     )
 
 
-def canonical_decision(decided: Decided) -> bytes:
+def canonical_decision(decided: ShadowStageDecision) -> bytes:
     """Everything a decision says, in one canonical form. Raises ValueError for NaN."""
     return canonical_json(to_hashable(decided)).encode()
 
@@ -130,15 +138,19 @@ def _proposal_of(event: AuditEvent) -> str:
     return str(named) if named else event.subject.removeprefix("proposal ")
 
 
-def _seen(kept: Mapping[str, Any]) -> Seen:
+def _seen(kept: Mapping[str, Any]) -> ShadowStageState:
     lost_won = kept["lost_won"]
     pairs = {name: (int(lost), int(won)) for name, (lost, won) in (lost_won or {}).items()}
     # Before there were units, each request was one.
-    unit = Unit(kept.get("unit", Unit.REQUEST.value))
-    return Seen(**{**kept, "lost_won": None if lost_won is None else pairs, "unit": unit})
+    unit = ExposureUnit(kept.get("unit", ExposureUnit.REQUEST.value))
+    return ShadowStageState(
+        **{**kept, "lost_won": None if lost_won is None else pairs, "unit": unit}
+    )
 
 
-def _fewer(ctx: Context, tx: Transaction, proposal: Proposal, used: Seen) -> list[str]:
+def _fewer(
+    ctx: Context, tx: Transaction, proposal: Proposal, used: ShadowStageState
+) -> list[str]:
     """Where less is stored than was seen: routers only ever add."""
     records = shadows.list_of_proposal(tx, proposal)
     if not records:

@@ -33,12 +33,12 @@ class Guardrail(StrEnum):
     JUDGE = "judge"  # units drawn beforehand: the judge finds the answer bad
 
 
-class Kind(StrEnum):
+class GuardrailKind(StrEnum):
     COUNTS = "counts"  # a unit fails or not; tolerated: an odds ratio
     RANKS = "ranks"  # a value per unit; tolerated: a ratio of values
 
 
-VALUES: Final = frozenset(
+RANK_GUARDRAILS: Final = frozenset(
     {
         Guardrail.LATENCY,
         Guardrail.TIME_TO_FIRST_TOKEN,
@@ -48,11 +48,11 @@ VALUES: Final = frozenset(
     }
 )
 
-Ratio = float | Literal[False]
+ToleratedRatio = float | Literal[False]
 
 
-def kind_of(guardrail: Guardrail) -> Kind:
-    return Kind.RANKS if guardrail in VALUES else Kind.COUNTS
+def guardrail_kind(guardrail: Guardrail) -> GuardrailKind:
+    return GuardrailKind.RANKS if guardrail in RANK_GUARDRAILS else GuardrailKind.COUNTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +63,17 @@ class Guardrails:
     times as high, is at the limit of a ratio of 1.25.
     """
 
-    latency: Ratio = 1.25
-    time_to_first_token: Ratio = 1.25
-    inter_token_latency: Ratio = 1.25
-    output_tokens: Ratio = 1.5
-    truncation: Ratio = 1.25
-    refusals: Ratio = 1.25
-    json_validity: Ratio = 1.0
-    tool_validity: Ratio = 1.0
-    cost_per_success: Ratio = 1.5
-    feedback: Ratio = 1.25
-    judge: Ratio = False
+    latency: ToleratedRatio = 1.25
+    time_to_first_token: ToleratedRatio = 1.25
+    inter_token_latency: ToleratedRatio = 1.25
+    output_tokens: ToleratedRatio = 1.5
+    truncation: ToleratedRatio = 1.25
+    refusals: ToleratedRatio = 1.25
+    json_validity: ToleratedRatio = 1.0
+    tool_validity: ToleratedRatio = 1.0
+    cost_per_success: ToleratedRatio = 1.5
+    feedback: ToleratedRatio = 1.25
+    judge: ToleratedRatio = False
 
     @classmethod
     def none(cls) -> Self:
@@ -87,7 +87,7 @@ class Guardrails:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class FailureTally:
     """n units a guardrail applies to, m of them canary; F failures, y of them canary."""
 
     units: int
@@ -105,7 +105,7 @@ class Tally:
         )
 
 
-class Split(NamedTuple):
+class ArmSplit(NamedTuple):
     """Failures, or opinions, in both arms; canary of them in the canary."""
 
     failures: int
@@ -113,43 +113,43 @@ class Split(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorTally(Tally):
+class ErrorTally(FailureTally):
     """A block's errors, and which they were: what explains the evidence, and adds none.
 
     classes: by `ErrorClass`, of the failures whose class is known.
     """
 
-    classes: Mapping[str, Split] = field(default_factory=dict)
+    classes: Mapping[str, ArmSplit] = field(default_factory=dict)
 
     @property
     def fits(self) -> bool:
         known, canary = _sums(self.classes)
         rest, canary_rest = self.failures - known, self.canary_failures - canary
         return (
-            Tally(self.units, self.canary, self.failures, self.canary_failures).fits
+            FailureTally(self.units, self.canary, self.failures, self.canary_failures).fits
             and all(0 <= each.canary <= each.failures for each in self.classes.values())
             and 0 <= canary_rest <= rest
         )
 
 
-NO_SPLIT: Final = Split(0, 0)
+NO_SPLIT: Final = ArmSplit(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeTally(Tally):
+class JudgeTally(FailureTally):
     """A block's units that a judge was to read. The failures hold those without a verdict.
 
     no_verdict: of the failures, where the judge gave none that can be read, or none in time.
     cost_usd: what the judge cost since the block before.
     """
 
-    no_verdict: Split = NO_SPLIT
+    no_verdict: ArmSplit = NO_SPLIT
     cost_usd: float = 0.0
 
     @property
     def fits(self) -> bool:
         none, canary = self.no_verdict
-        found = Tally(self.units, self.canary, self.failures, self.canary_failures)
+        found = FailureTally(self.units, self.canary, self.failures, self.canary_failures)
         return (
             found.fits
             and 0 <= canary <= self.canary_failures
@@ -159,56 +159,56 @@ class JudgeTally(Tally):
 
 
 @dataclass(frozen=True, slots=True)
-class FeedbackTally(Tally):
+class FeedbackTally(FailureTally):
     """A block's units, and of how many a user said anything at all, good or bad.
 
     opinions: units. It explains the evidence, and adds none: silence is no praise.
     """
 
-    opinions: Split = NO_SPLIT
+    opinions: ArmSplit = NO_SPLIT
 
     @property
     def fits(self) -> bool:
         said, canary = self.opinions
         return (
-            Tally(self.units, self.canary, self.failures, self.canary_failures).fits
+            FailureTally(self.units, self.canary, self.failures, self.canary_failures).fits
             and 0 <= canary <= self.canary
             and 0 <= said - canary <= self.units - self.canary
         )
 
 
-def _sums(classes: Mapping[str, Split]) -> Split:
+def _sums(classes: Mapping[str, ArmSplit]) -> ArmSplit:
     found = classes.values()
-    return Split(sum(each.failures for each in found), sum(each.canary for each in found))
+    return ArmSplit(sum(each.failures for each in found), sum(each.canary for each in found))
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class ArmLevels:
     """Geometric means of a block's values in both arms: for words, never for a decision."""
 
     canary: float
     control: float
 
 
-def tallies_of(stored: Mapping[str, Any]) -> dict[Guardrail, Tally]:
+def tallies_from_json(stored: Mapping[str, Any]) -> dict[Guardrail, FailureTally]:
     """The inverse of asdict, by JSON."""
     return {Guardrail(name): _tally_of(tally) for name, tally in stored.items()}
 
 
-def _tally_of(stored: Mapping[str, Any]) -> Tally:
+def _tally_of(stored: Mapping[str, Any]) -> FailureTally:
     if "no_verdict" in stored:
-        return JudgeTally(**{**stored, "no_verdict": Split(*stored["no_verdict"])})
+        return JudgeTally(**{**stored, "no_verdict": ArmSplit(*stored["no_verdict"])})
     if "opinions" in stored:
-        return FeedbackTally(**{**stored, "opinions": Split(*stored["opinions"])})
+        return FeedbackTally(**{**stored, "opinions": ArmSplit(*stored["opinions"])})
     if "classes" not in stored:
-        return Tally(**stored)
-    classes = {name: Split(*split) for name, split in stored["classes"].items()}
+        return FailureTally(**stored)
+    classes = {name: ArmSplit(*split) for name, split in stored["classes"].items()}
     return ErrorTally(**{**stored, "classes": classes})
 
 
-def ranks_of(stored: Mapping[str, Any]) -> dict[Guardrail, tuple[float, ...]]:
+def ranks_from_json(stored: Mapping[str, Any]) -> dict[Guardrail, tuple[float, ...]]:
     return {Guardrail(name): tuple(map(float, ranks)) for name, ranks in stored.items()}
 
 
-def levels_of(stored: Mapping[str, Any]) -> dict[Guardrail, Level]:
-    return {Guardrail(name): Level(**level) for name, level in stored.items()}
+def levels_from_json(stored: Mapping[str, Any]) -> dict[Guardrail, ArmLevels]:
+    return {Guardrail(name): ArmLevels(**level) for name, level in stored.items()}

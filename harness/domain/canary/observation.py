@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Final, Self
 
-from harness.domain.canary.guardrails import Guardrail, Level, Tally
-from harness.domain.proposals.policy import CanaryJudge, CanaryPolicy, Unit
-from harness.domain.proposals.policy_bounds import sound
+from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
+from harness.domain.proposals.policy import CanaryJudge, CanaryPolicy, ExposureUnit
+from harness.domain.proposals.policy_bounds import clamp_policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class UnitRule:
     """
 
     block_size: int = 100
-    unit: Unit = Unit.SESSION
+    unit: ExposureUnit = ExposureUnit.SESSION
     session_requests: int = 3
     session_s: float = 60.0
     missing_s: float = 600.0
@@ -36,7 +36,7 @@ class UnitRule:
 
     @classmethod
     def of(cls, policy: CanaryPolicy, began_at: datetime) -> Self:
-        policy = sound(policy)
+        policy = clamp_policy(policy)
         return cls(
             block_size=policy.block_size,
             unit=policy.unit,
@@ -62,7 +62,7 @@ class UnitRule:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         ratios = {Guardrail(name): r for name, r in data.get("guardrails", {}).items()}
         judge = CanaryJudge(**data["judge"]) if data.get("judge") else None
-        known = {"unit": Unit(data["unit"]), "guardrails": ratios, "judge": judge}
+        known = {"unit": ExposureUnit(data["unit"]), "guardrails": ratios, "judge": judge}
         return cls(**{**data, **known})
 
     def age_s(self, at: datetime) -> float:
@@ -72,11 +72,11 @@ class UnitRule:
 
 _LATER: Final = ("began_s", "rho", "local_alpha", "guardrails", "judge")
 DEFAULT_UNIT_RULE = UnitRule()
-SHORTEST_S: Final = 60.0
+MIN_OBSERVED_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class ObservationBlock:
     """n consecutive assigned units of one rollout at one weight, all outcomes in.
 
     Analysis is by assigned arm, whatever answered. sequence: the worker's own count, so that
@@ -103,13 +103,13 @@ class Block:
     closed_at: datetime
     number: int = 0
     period: int = 1
-    counts: Mapping[Guardrail, Tally] = field(default_factory=dict)
+    counts: Mapping[Guardrail, FailureTally] = field(default_factory=dict)
     ranks: Mapping[Guardrail, tuple[float, ...]] = field(default_factory=dict)
-    levels: Mapping[Guardrail, Level] = field(default_factory=dict)
+    levels: Mapping[Guardrail, ArmLevels] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class TrafficMinute:
     """One minute of one route, by assigned arm and by the target that answered.
 
     failed: requests whose user got an error. charged: requests whose assigned arm failed,
@@ -159,10 +159,10 @@ class TrafficTotal:
     internal_errors: int = 0
 
 
-def covered_s(totals: Iterable[TrafficTotal], now: datetime) -> float:
+def observed_seconds(totals: Iterable[TrafficTotal], now: datetime) -> float:
     """Seconds that these records tell of: from the first one's minute to now.
 
     Traffic is recorded by minutes, so it is one at least. Every pace is reckoned over this.
     """
     first = min((each.first for each in totals), default=now)
-    return max(SHORTEST_S, (now - first).total_seconds())
+    return max(MIN_OBSERVED_S, (now - first).total_seconds())

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, NamedTuple
 
-from harness.domain.canary.guardrails import Guardrail, Level
+from harness.domain.canary.guardrails import ArmLevels, Guardrail
 from harness.domain.errors import InputError
 
 MIN_CONTROLS: Final = 9
 MAX_CONTROLS: Final = 99
 
 
-class Measured(NamedTuple):
+class MeasuredUnit(NamedTuple):
     """One unit's value. None: it failed, or never ended, and is worse than any value."""
 
     canary: bool
@@ -27,14 +27,14 @@ class Measured(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
+class BlockRanks:
     """u: in (0, 1), for each scored unit of the smaller arm; high for high canary values."""
 
     u: tuple[float, ...]
-    level: Level | None
+    level: ArmLevels | None
 
 
-def place(value: float, controls: Sequence[float], tie_breaker: float) -> float:
+def rank_among(value: float, controls: Sequence[float], tie_breaker: float) -> float:
     """The value's place among the controls, in [0, 1]: `(less + U·(equal + 1))/(K + 1)`.
 
     controls: from the same time window, each used once. tie_breaker: U, uniform on (0, 1).
@@ -46,20 +46,20 @@ def place(value: float, controls: Sequence[float], tie_breaker: float) -> float:
     return (below + tie_breaker * (equal + 1)) / (len(ordered) + 1)
 
 
-def scored(fewer: int, more: int) -> int:
+def scored_count(fewer: int, more: int) -> int:
     """How many of the fewer values: every ⌈9·fewer/more⌉-th, each with 9 of the others."""
     if not fewer or not more:
         return 0
     return fewer // math.ceil(MIN_CONTROLS * fewer / more)
 
 
-def ranking(
-    values: Sequence[Measured],
+def rank_block(
+    values: Sequence[MeasuredUnit],
     *,
     guardrail: Guardrail,
     tolerated: float,
     block: tuple[str, str, int],
-) -> Ranking:
+) -> BlockRanks:
     """The ranks of one guardrail in one block that is complete.
 
     values: of all units that the guardrail applies to, in the order of admission. tolerated: a
@@ -79,15 +79,15 @@ def ranking(
     # By the arms' sizes, which were fixed before any answer.
     exchanged = len(canaries) > len(controls)
     fewer, more = (controls, canaries) if exchanged else (canaries, controls)
-    wanted = scored(len(fewer), len(more))
+    wanted = scored_count(len(fewer), len(more))
     if not wanted:
-        return Ranking((), None)
+        return BlockRanks((), None)
     size = min(MAX_CONTROLS, len(more) // wanted)
     ranks = (
-        place(value, more[index * size : (index + 1) * size], draw.random())
+        rank_among(value, more[index * size : (index + 1) * size], draw.random())
         for index, value in enumerate(fewer[:wanted])
     )
-    return Ranking(
+    return BlockRanks(
         tuple(1.0 - u if exchanged else u for u in ranks),
         _level(values),
     )
@@ -102,11 +102,11 @@ def _drawn(values: list[float], draw: Random) -> list[float]:
     return [values[index] for index in sorted(range(len(values)), key=keys.__getitem__)]
 
 
-def _level(values: Sequence[Measured]) -> Level | None:
+def _level(values: Sequence[MeasuredUnit]) -> ArmLevels | None:
     logs: dict[bool, list[float]] = {True: [], False: []}
     for canary, value in values:
         if value:
             logs[canary].append(math.log(value))
     if not (logs[True] and logs[False]):
         return None
-    return Level(*(math.exp(math.fsum(each) / len(each)) for each in logs.values()))
+    return ArmLevels(*(math.exp(math.fsum(each) / len(each)) for each in logs.values()))

@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.errors import IllegalTransition
-from harness.domain.proposals.policy import CanaryPolicy, Step
-from harness.domain.safe_time import later
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
+from harness.domain.safe_time import add_seconds
 
 
 class RolloutState(StrEnum):
@@ -22,7 +22,7 @@ class RolloutState(StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
-class Signal(StrEnum):
+class RolloutSignal(StrEnum):
     ENOUGH = "enough"
     STEP_DONE = "step_done"
     PROVEN = "proven"
@@ -49,65 +49,67 @@ class ActionKind(StrEnum):
 
 
 # What a person may ask for; the others are the data's.
-BY_HAND: Final = frozenset(
+MANUAL_SIGNALS: Final = frozenset(
     {
-        Signal.PAUSE,
-        Signal.RESUME,
-        Signal.ABORT,
-        Signal.ADVANCE,
-        Signal.PROMOTE,
-        Signal.FINISH,
+        RolloutSignal.PAUSE,
+        RolloutSignal.RESUME,
+        RolloutSignal.ABORT,
+        RolloutSignal.ADVANCE,
+        RolloutSignal.PROMOTE,
+        RolloutSignal.FINISH,
     }
 )
 
 # Of these, what brings the candidate further, or ends the watch over it.
-ONWARD_BY_HAND: Final = BY_HAND - {Signal.PAUSE, Signal.ABORT}
+MANUAL_ONWARD_SIGNALS: Final = MANUAL_SIGNALS - {RolloutSignal.PAUSE, RolloutSignal.ABORT}
 
 _S = RolloutState
-TRANSITIONS: Final[Mapping[tuple[RolloutState, Signal], RolloutState]] = {
-    (_S.WAITING, Signal.ENOUGH): _S.MEASURING,
-    (_S.WAITING, Signal.SILENT): _S.PAUSED,
-    (_S.WAITING, Signal.PAUSE): _S.PAUSED,
-    (_S.WAITING, Signal.HARM): _S.ROLLED_BACK,
-    (_S.WAITING, Signal.ABORT): _S.ROLLED_BACK,
-    (_S.WAITING, Signal.ADVANCE): _S.WAITING,
-    (_S.WAITING, Signal.PROMOTE): _S.PROMOTED,
-    (_S.WAITING, Signal.BASE_CHANGED): _S.ROLLED_BACK,
-    (_S.WAITING, Signal.STALE): _S.ROLLED_BACK,
-    (_S.MEASURING, Signal.STEP_DONE): _S.WAITING,
-    (_S.MEASURING, Signal.PROVEN): _S.PROMOTED,
-    (_S.MEASURING, Signal.UNDECIDED): _S.PAUSED,
-    (_S.MEASURING, Signal.PAUSE): _S.PAUSED,
-    (_S.MEASURING, Signal.HARM): _S.ROLLED_BACK,
-    (_S.MEASURING, Signal.ABORT): _S.ROLLED_BACK,
-    (_S.MEASURING, Signal.ADVANCE): _S.WAITING,
-    (_S.MEASURING, Signal.PROMOTE): _S.PROMOTED,
-    (_S.MEASURING, Signal.BASE_CHANGED): _S.ROLLED_BACK,
-    (_S.MEASURING, Signal.STALE): _S.ROLLED_BACK,
-    (_S.PAUSED, Signal.RESUME): _S.WAITING,
-    (_S.PAUSED, Signal.HARM): _S.ROLLED_BACK,
-    (_S.PAUSED, Signal.ABORT): _S.ROLLED_BACK,
-    (_S.PAUSED, Signal.ADVANCE): _S.WAITING,
-    (_S.PAUSED, Signal.PROMOTE): _S.PROMOTED,
-    (_S.PAUSED, Signal.BASE_CHANGED): _S.ROLLED_BACK,
-    (_S.PAUSED, Signal.STALE): _S.ROLLED_BACK,
+TRANSITIONS: Final[Mapping[tuple[RolloutState, RolloutSignal], RolloutState]] = {
+    (_S.WAITING, RolloutSignal.ENOUGH): _S.MEASURING,
+    (_S.WAITING, RolloutSignal.SILENT): _S.PAUSED,
+    (_S.WAITING, RolloutSignal.PAUSE): _S.PAUSED,
+    (_S.WAITING, RolloutSignal.HARM): _S.ROLLED_BACK,
+    (_S.WAITING, RolloutSignal.ABORT): _S.ROLLED_BACK,
+    (_S.WAITING, RolloutSignal.ADVANCE): _S.WAITING,
+    (_S.WAITING, RolloutSignal.PROMOTE): _S.PROMOTED,
+    (_S.WAITING, RolloutSignal.BASE_CHANGED): _S.ROLLED_BACK,
+    (_S.WAITING, RolloutSignal.STALE): _S.ROLLED_BACK,
+    (_S.MEASURING, RolloutSignal.STEP_DONE): _S.WAITING,
+    (_S.MEASURING, RolloutSignal.PROVEN): _S.PROMOTED,
+    (_S.MEASURING, RolloutSignal.UNDECIDED): _S.PAUSED,
+    (_S.MEASURING, RolloutSignal.PAUSE): _S.PAUSED,
+    (_S.MEASURING, RolloutSignal.HARM): _S.ROLLED_BACK,
+    (_S.MEASURING, RolloutSignal.ABORT): _S.ROLLED_BACK,
+    (_S.MEASURING, RolloutSignal.ADVANCE): _S.WAITING,
+    (_S.MEASURING, RolloutSignal.PROMOTE): _S.PROMOTED,
+    (_S.MEASURING, RolloutSignal.BASE_CHANGED): _S.ROLLED_BACK,
+    (_S.MEASURING, RolloutSignal.STALE): _S.ROLLED_BACK,
+    (_S.PAUSED, RolloutSignal.RESUME): _S.WAITING,
+    (_S.PAUSED, RolloutSignal.HARM): _S.ROLLED_BACK,
+    (_S.PAUSED, RolloutSignal.ABORT): _S.ROLLED_BACK,
+    (_S.PAUSED, RolloutSignal.ADVANCE): _S.WAITING,
+    (_S.PAUSED, RolloutSignal.PROMOTE): _S.PROMOTED,
+    (_S.PAUSED, RolloutSignal.BASE_CHANGED): _S.ROLLED_BACK,
+    (_S.PAUSED, RolloutSignal.STALE): _S.ROLLED_BACK,
     # While it bakes: the incumbent before it is kept as a control (`Rollout.baking`).
-    (_S.PROMOTED, Signal.HARM): _S.ROLLED_BACK,
-    (_S.PROMOTED, Signal.ABORT): _S.ROLLED_BACK,
-    (_S.PROMOTED, Signal.BASE_CHANGED): _S.PROMOTED,
-    (_S.PROMOTED, Signal.BAKED): _S.PROMOTED,
-    (_S.PROMOTED, Signal.FINISH): _S.PROMOTED,
+    (_S.PROMOTED, RolloutSignal.HARM): _S.ROLLED_BACK,
+    (_S.PROMOTED, RolloutSignal.ABORT): _S.ROLLED_BACK,
+    (_S.PROMOTED, RolloutSignal.BASE_CHANGED): _S.PROMOTED,
+    (_S.PROMOTED, RolloutSignal.BAKED): _S.PROMOTED,
+    (_S.PROMOTED, RolloutSignal.FINISH): _S.PROMOTED,
 }
 
-LIVE: Final = frozenset({_S.WAITING, _S.MEASURING, _S.PAUSED})
+LIVE_STATES: Final = frozenset({_S.WAITING, _S.MEASURING, _S.PAUSED})
 
 
-def advance(state: RolloutState, signal: Signal) -> RolloutState:
+def next_state(state: RolloutState, signal: RolloutSignal) -> RolloutState:
     """The next state. Raises IllegalTransition for a pair not in the table."""
     try:
         return TRANSITIONS[state, signal]
     except KeyError:
-        left = [each.value for of, each in TRANSITIONS if of is state and each in BY_HAND]
+        left = [
+            each.value for of, each in TRANSITIONS if of is state and each in MANUAL_SIGNALS
+        ]
         raise IllegalTransition(
             f"a rollout that is {state.value} cannot take the signal {signal.value}; "
             f"a person can: {', '.join(left) or 'nothing, it has ended'}"
@@ -142,7 +144,7 @@ class Rollout:
 
     @property
     def live(self) -> bool:
-        return self.state in LIVE
+        return self.state in LIVE_STATES
 
     @property
     def baking(self) -> bool:
@@ -150,7 +152,7 @@ class Rollout:
         return self.state is RolloutState.PROMOTED and self.bake_ends_at is not None
 
     @property
-    def current(self) -> Step:
+    def current(self) -> CanaryStep:
         return self.policy.steps[self.step]
 
     @property
@@ -159,14 +161,14 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class Action:
+class RolloutAction:
     """What the data ask for, and every figure that led to it.
 
     signal: the transition to take, None to stay. block: number of the block that tripped.
     """
 
     kind: ActionKind
-    signal: Signal | None
+    signal: RolloutSignal | None
     reason: str
     log_e: float
     distance_to_trip: float
@@ -177,28 +179,30 @@ class Action:
     figures: Mapping[str, object] = field(default_factory=dict)
 
 
-def moved(rollout: Rollout, signal: Signal, now: datetime, because: str = "") -> Rollout:
+def apply_signal(
+    rollout: Rollout, signal: RolloutSignal, now: datetime, because: str = ""
+) -> Rollout:
     """The rollout after `signal`; STEP_DONE and ADVANCE go one step on.
 
     Raises IllegalTransition: for a pair not in the table, past the last step, and for one that
     was promoted and bakes no more.
     """
-    state = advance(rollout.state, signal)
+    state = next_state(rollout.state, signal)
     if rollout.state is RolloutState.PROMOTED and not rollout.baking:
         raise IllegalTransition(f"rollout {rollout.id} is promoted, and its bake is over")
-    onward = signal in (Signal.STEP_DONE, Signal.ADVANCE)
+    onward = signal in (RolloutSignal.STEP_DONE, RolloutSignal.ADVANCE)
     if onward and rollout.last_step:
         raise IllegalTransition(
             f"rollout {rollout.id} is at its last step: what comes next is the promotion"
         )
-    new_step = onward or signal is Signal.RESUME
+    new_step = onward or signal is RolloutSignal.RESUME
     return replace(
         rollout,
         state=state,
         step=rollout.step + 1 if onward else rollout.step,
         step_started_at=now if new_step else rollout.step_started_at,
         updated_at=now,
-        ended_because=because if state not in LIVE else rollout.ended_because,
+        ended_because=because if state not in LIVE_STATES else rollout.ended_because,
         bake_ends_at=_bake_end(rollout, state, now),
     )
 
@@ -206,5 +210,5 @@ def moved(rollout: Rollout, signal: Signal, now: datetime, because: str = "") ->
 def _bake_end(rollout: Rollout, state: RolloutState, now: datetime) -> datetime | None:
     begins = state is RolloutState.PROMOTED and rollout.live
     if begins and rollout.policy.bake_s:
-        return later(now, rollout.policy.bake_s)
+        return add_seconds(now, rollout.policy.bake_s)
     return None

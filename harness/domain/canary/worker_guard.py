@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import Final
 
 HARM_GRID: Final = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
-FIRST: Final = 0.95
+FIRST_WEIGHT: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class LocalGuard:
+class WorkerGuard:
     """Running evidence that the canary's units fail more than rho times as often.
 
     rho: tolerated ratio; below 1 as 1, since a ratio of odds bounds one of rates only above it.
@@ -44,16 +44,16 @@ class LocalGuard:
     @property
     def _later(self) -> float:
         """Weight of what has not begun: worth 1 each."""
-        return (1.0 - FIRST) / self.failures if self.failures else 1.0
+        return (1.0 - FIRST_WEIGHT) / self.failures if self.failures else 1.0
 
-    def after(self, *, canary: bool, share: float) -> "LocalGuard":
+    def after(self, *, canary: bool, share: float) -> "WorkerGuard":
         """A unit failed, of an arm that it was in with probability `share` of the canary."""
         if not 0.0 < share < 1.0:
             return self
         number = self.failures + 1
-        weight = FIRST if number == 1 else (1.0 - FIRST) / (number * (number - 1))
+        weight = FIRST_WEIGHT if number == 1 else (1.0 - FIRST_WEIGHT) / (number * (number - 1))
         null = max(1.0, self.rho)
-        return LocalGuard(
+        return WorkerGuard(
             self.rho,
             number,
             self.canary_failures + canary,
@@ -65,7 +65,7 @@ class LocalGuard:
         )
 
 
-def log_limit(alpha: float, *, workers: int, turn: int) -> float:
+def abort_log_e(alpha: float, *, workers: int, turn: int) -> float:
     """log e at which a worker aborts, so that all of a router's together spend alpha at most.
 
     turn: how many worker processes have watched this rollout before this one, from 0. The first
@@ -73,7 +73,7 @@ def log_limit(alpha: float, *, workers: int, turn: int) -> float:
     was restarted) the rest: the i-th has 1/(i(i + 1)) of it.
     """
     late = turn - workers + 1
-    share = FIRST / workers if late < 1 else (1.0 - FIRST) / (late * (late + 1))
+    share = FIRST_WEIGHT / workers if late < 1 else (1.0 - FIRST_WEIGHT) / (late * (late + 1))
     return -math.log(alpha * share)
 
 

@@ -31,7 +31,7 @@ class DriftPolicy:
     max_tokens: int | None = None
 
 
-class WatchState(StrEnum):
+class DriftWatchState(StrEnum):
     WATCHING = "watching"
     DRIFTED = "drifted"  # a person accepts, or swaps
     CLOSED = "closed"
@@ -48,21 +48,21 @@ class DriftPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class DriftWatch:
     """One suite on one target since one baseline. reason: why there is this baseline."""
 
     id: str
     target: str
     suite: str
     plan: DriftPlan
-    state: WatchState
+    state: DriftWatchState
     opened_at: datetime
     opened_by: str
     reason: str
     closed_at: datetime | None = None
 
 
-class CheckState(StrEnum):
+class DriftCheckState(StrEnum):
     RUNNING = "running"
     COUNTED = "counted"
     NOT_MEASURED = "not_measured"  # infrastructure: it says nothing about the model
@@ -102,12 +102,12 @@ class DriftEvidence:
         return asdict(self)
 
 
-Scores = tuple[tuple[str, float | None], ...]
+ItemScores = tuple[tuple[str, float | None], ...]
 """(item, mean score over its epochs) in the run's order; None where it was not measured."""
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class DriftCheck:
     """One run of a watch. number: from 0. served: models that the provider named.
 
     evidence: None for the baseline and where nothing was measured.
@@ -117,15 +117,15 @@ class Check:
     number: int
     run: str
     started_at: datetime
-    state: CheckState = CheckState.RUNNING
+    state: DriftCheckState = DriftCheckState.RUNNING
     ended_at: datetime | None = None
     message: str = ""
     served: tuple[str, ...] = ()
-    scores: Scores = ()
+    scores: ItemScores = ()
     evidence: DriftEvidence | None = None
 
 
-def next_due(checks: Sequence[Check], every_s: float, now: datetime) -> datetime:
+def next_check_due(checks: Sequence[DriftCheck], every_s: float, now: datetime) -> datetime:
     """When the next run is to start. What was not measured is tried again within the hour.
 
     checks: of one watch, oldest first, none of them running.
@@ -133,10 +133,10 @@ def next_due(checks: Sequence[Check], every_s: float, now: datetime) -> datetime
     if not checks:
         return now
     last = checks[-1]
-    measured = last.state is CheckState.COUNTED
+    measured = last.state is DriftCheckState.COUNTED
     return last.started_at + timedelta(seconds=every_s if measured else min(every_s, RETRY_S))
 
 
-def counted(checks: Sequence[Check]) -> list[Check]:
+def counted_checks(checks: Sequence[DriftCheck]) -> list[DriftCheck]:
     """The baseline and what was compared with it."""
-    return [each for each in checks if each.state is CheckState.COUNTED]
+    return [each for each in checks if each.state is DriftCheckState.COUNTED]

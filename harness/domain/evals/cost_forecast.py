@@ -12,17 +12,17 @@ from datetime import datetime, timedelta
 from statistics import NormalDist, fmean
 from typing import Final
 
-from harness.domain.canary.observation import TrafficTotal, covered_s
+from harness.domain.canary.observation import TrafficTotal, observed_seconds
 from harness.domain.routing.target import Price
 
 MONTH: Final = timedelta(days=30)
 # Below it an interval by the normal approximation says too much.
-FEWEST_ITEMS: Final = 30
-Z: Final = NormalDist().inv_cdf(0.975)
+MIN_ITEMS: Final = 30
+Z_95: Final = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class TokenCounts:
     """Of one answer, or means of several. cached: of the input, those read from a cache."""
 
     input: float
@@ -37,12 +37,12 @@ class Tokens:
 class ItemTokens:
     """Both models' tokens on one item, means over its epochs."""
 
-    incumbent: Tokens
-    candidate: Tokens
+    incumbent: TokenCounts
+    candidate: TokenCounts
 
 
 @dataclass(frozen=True, slots=True)
-class Bill:
+class RouteBill:
     """What a route asks for. since: the beginning of its recorded traffic, 30 days at most.
 
     requests: in that window, of all arms. tokens: of one request that the incumbent answered,
@@ -53,7 +53,7 @@ class Bill:
     since: datetime
     window_s: float
     requests: int
-    tokens: Tokens | None
+    tokens: TokenCounts | None
     usd_per_request: float | None
 
     @property
@@ -68,7 +68,7 @@ class Bill:
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class CostForecast:
     """Per 30 days. now_usd: the incumbent's bill. candidate_usd: expected with the candidate.
 
     low_usd, high_usd: 95 % interval of it, for the tokens that it takes; traffic as recorded.
@@ -77,21 +77,21 @@ class Forecast:
     taken. unknown: why candidate_usd is None; empty otherwise.
     """
 
-    bill: Bill
+    bill: RouteBill
     now_usd: float | None
     requests_per_month: float
     candidate_usd: float | None
     low_usd: float | None
     high_usd: float | None
-    candidate_tokens: Tokens | None
+    candidate_tokens: TokenCounts | None
     items: int
     estimated: bool
     unknown: str
 
 
-def billed(
+def measure_bill(
     totals: Sequence[TrafficTotal], incumbent: str, price: Price | None, now: datetime
-) -> Bill:
+) -> RouteBill:
     """totals: of one route, of the last 30 days. price: the incumbent's of today.
 
     Requests that were recorded while it had no price are reckoned at today's.
@@ -105,22 +105,26 @@ def billed(
         usd = tokens.cost_usd(price) if price else None
     elif tokens is not None:
         usd = math.fsum(each.cost_usd for each in own) / answered
-    return Bill(
-        since, covered_s(totals, now), sum(each.requests for each in totals), tokens, usd
+    return RouteBill(
+        since, observed_seconds(totals, now), sum(each.requests for each in totals), tokens, usd
     )
 
 
-def _per_request(totals: Sequence[TrafficTotal], requests: int) -> Tokens:
-    return Tokens(
+def _per_request(totals: Sequence[TrafficTotal], requests: int) -> TokenCounts:
+    return TokenCounts(
         sum(each.input_tokens for each in totals) / requests,
         sum(each.output_tokens for each in totals) / requests,
         sum(each.cached_tokens for each in totals) / requests,
     )
 
 
-def forecast(
-    bill: Bill, measured: Sequence[ItemTokens], price: Price | None, *, estimated: bool = False
-) -> Forecast:
+def forecast_cost(
+    bill: RouteBill,
+    measured: Sequence[ItemTokens],
+    price: Price | None,
+    *,
+    estimated: bool = False,
+) -> CostForecast:
     """measured: items that both have answered. price: the candidate's.
 
     estimated: without any, take the candidate's tokens to be the incumbent's.
@@ -134,7 +138,7 @@ def forecast(
         half = _half_width(bill, measured, price)
         if half is not None:
             low, high = max(0.0, usd - half), usd + half
-    return Forecast(
+    return CostForecast(
         bill=bill,
         now_usd=bill.month_usd,
         requests_per_month=bill.requests_per_month,
@@ -149,7 +153,7 @@ def forecast(
 
 
 def _unknown(
-    bill: Bill, measured: Sequence[ItemTokens], price: Price | None, *, estimated: bool
+    bill: RouteBill, measured: Sequence[ItemTokens], price: Price | None, *, estimated: bool
 ) -> str:
     if not bill.requests:
         return "no traffic of this route was recorded in the last 30 days"
@@ -177,7 +181,7 @@ def _columns(measured: Sequence[ItemTokens]) -> list[list[float]]:
     ]
 
 
-def _candidates(bill: Bill, measured: Sequence[ItemTokens]) -> Tokens | None:
+def _candidates(bill: RouteBill, measured: Sequence[ItemTokens]) -> TokenCounts | None:
     """The incumbent's tokens of one request, times how many the candidate takes for one.
 
     What comes from a cache is as on the items: how well another provider would cache this
@@ -188,16 +192,16 @@ def _candidates(bill: Bill, measured: Sequence[ItemTokens]) -> Tokens | None:
     given, made, own_given, own_made = (math.fsum(column) for column in _columns(measured))
     sent = bill.tokens.input * own_given / given
     cached = math.fsum(each.candidate.cached for each in measured) / own_given
-    return Tokens(sent, bill.tokens.output * own_made / made, sent * cached)
+    return TokenCounts(sent, bill.tokens.output * own_made / made, sent * cached)
 
 
-def _half_width(bill: Bill, measured: Sequence[ItemTokens], price: Price) -> float | None:
+def _half_width(bill: RouteBill, measured: Sequence[ItemTokens], price: Price) -> float | None:
     """Of the month's dollars. Two ratios of means over the same items, linearised.
 
     Source: Cochran, Sampling Techniques (1977), 6.4: the variance of a ratio estimator.
     """
     n = len(measured)
-    if n < FEWEST_ITEMS or bill.tokens is None:
+    if n < MIN_ITEMS or bill.tokens is None:
         return None
     given, made, _, _ = _columns(measured)
     paid_in = [
@@ -211,7 +215,7 @@ def _half_width(bill: Bill, measured: Sequence[ItemTokens], price: Price) -> flo
         )
     ]
     variance = math.fsum(each**2 for each in influence) / (n - 1)
-    return Z * math.sqrt(variance / n) * bill.requests_per_month
+    return Z_95 * math.sqrt(variance / n) * bill.requests_per_month
 
 
 def _residuals(above: Sequence[float], below: Sequence[float]) -> list[float]:

@@ -10,14 +10,14 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final
 
-from harness.domain.operations.principals import UNSEEN
+from harness.domain.operations.principals import INVISIBLE_CHARACTERS
 
 HASH_BYTES: Final = 5
 # From this share of the smaller suite's items on they are asked the same thing.
-SAME_FROM: Final = 0.1
+SAME_ITEMS_SHARE: Final = 0.1
 
 
-def normalised(text: str) -> str:
+def normalize_text(text: str) -> str:
     """Its letters and digits alone, without case and marks: `Crème,  brûlée?` is `cremebrulee`.
 
     Texts that differ in nothing else are the same item; that a few more are taken for one
@@ -25,20 +25,22 @@ def normalised(text: str) -> str:
     """
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     # Some that show nothing are letters to Unicode.
-    return "".join(char for char in folded if char.isalnum() and char not in UNSEEN)
+    return "".join(
+        char for char in folded if char.isalnum() and char not in INVISIBLE_CHARACTERS
+    )
 
 
-def fingerprint(texts: Iterable[str]) -> str:
+def texts_fingerprint(texts: Iterable[str]) -> str:
     """Of a suite's items, in any order; each once."""
     hashes = {
-        blake2b((normalised(text) or text).encode("utf-8", "surrogatepass"),
+        blake2b((normalize_text(text) or text).encode("utf-8", "surrogatepass"),
                 digest_size=HASH_BYTES).digest()
         for text in texts
     }  # fmt: skip
     return b64encode(b"".join(sorted(hashes))).decode()
 
 
-def shared(one: str, other: str) -> float:
+def overlap_share(one: str, other: str) -> float:
     """Share of the smaller suite's items that the other has too; 0 where one has none."""
     ours, theirs = _hashes(one), _hashes(other)
     smaller = min(len(ours), len(theirs))

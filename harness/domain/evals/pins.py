@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import Final, Self
 
 # Of one target: a provider that invents a name for every answer must not fill the database.
-MOST_SIGHTINGS: Final = 16
+MAX_SIGHTINGS: Final = 16
 
 
 class ServedPin(StrEnum):
@@ -52,7 +52,7 @@ class ServedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedModels:
     """What answered one suite's items. judge: of the models that scored them."""
 
     incumbent: tuple[ServedModel, ...] = ()
@@ -67,14 +67,14 @@ class Served:
         }
 
 
-def told(served: Iterable[ServedModel]) -> tuple[ServedModel, ...]:
+def named_models(served: Iterable[ServedModel]) -> tuple[ServedModel, ...]:
     """Each once, in the order of their names, without those that told nothing."""
     return tuple(sorted({each for each in served if each.model}))
 
 
-def mixed(served: Iterable[ServedModel], pin: ServedPin) -> bool:
+def is_mixed(served: Iterable[ServedModel], pin: ServedPin) -> bool:
     """Whether two models gave these: that is no one measurement."""
-    return any(one.unlike(other, pin) for one, other in combinations(told(served), 2))
+    return any(one.unlike(other, pin) for one, other in combinations(named_models(served), 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Sighting:
     last_at: datetime
 
 
-def replaced_by(
+def find_replacement(
     measured: Collection[ServedModel],
     sightings: Sequence[Sighting],
     pin: ServedPin,
@@ -115,7 +115,7 @@ def _measured(sighting: Sighting, measured: Collection[ServedModel], pin: Served
     return any(not sighting.served.unlike(each, pin) for each in measured)
 
 
-def kept(sightings: Iterable[Sighting]) -> Sequence[Sighting]:
+def newest_sightings(sightings: Iterable[Sighting]) -> Sequence[Sighting]:
     """Of one target's, the newest that are kept; newest first."""
     newest = sorted(sightings, key=lambda each: (each.last_at, each.served), reverse=True)
-    return newest[:MOST_SIGHTINGS]
+    return newest[:MAX_SIGHTINGS]

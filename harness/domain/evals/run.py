@@ -14,7 +14,7 @@ from harness.domain.content_hash import digest
 from harness.domain.evals.pins import ServedModel, ServedPin
 
 LEASE_S: Final = 10.0
-JUDGED_BY: Final = "+judge:"  # in a suite's pin, between the scorer and its judge
+JUDGE_SEPARATOR: Final = "+judge:"  # in a suite's pin, between the scorer and its judge
 
 
 class Claim(StrEnum):
@@ -37,7 +37,7 @@ class SuiteRole(StrEnum):
     GUARD = "guard"  # must not be shown worse; too little evidence does not block
 
 
-class Primaries(StrEnum):
+class PrimaryCombination(StrEnum):
     """What several primary suites have to show (statistics.md §1.7)."""
 
     WEIGHTED = "weighted"  # the claim, on the weighted mean of their items' scores
@@ -73,11 +73,11 @@ class SuitePin:
     @property
     def judge_pin(self) -> str:
         """The judge's target and a hash of what else decides its scores."""
-        return self.scorer.partition(JUDGED_BY)[2]
+        return self.scorer.partition(JUDGE_SEPARATOR)[2]
 
     @property
     def scorer_alone(self) -> str:
-        return self.scorer.partition(JUDGED_BY)[0]
+        return self.scorer.partition(JUDGE_SEPARATOR)[0]
 
     @property
     def digest(self) -> str:
@@ -112,7 +112,7 @@ class SuitePlan:
     served_pin: ServedPin = ServedPin.NONE
     min_saving: float = 0.0
     cost_ceiling: float = 0.0
-    combine: Primaries | None = None
+    combine: PrimaryCombination | None = None
     weight: float = 1.0
 
     def as_json(self) -> dict[str, object]:
@@ -140,13 +140,13 @@ class SuitePlan:
         }
 
 
-def plan_of(stored: Mapping[str, Any]) -> SuitePlan:
+def plan_from_json(stored: Mapping[str, Any]) -> SuitePlan:
     """The inverse of SuitePlan.as_json."""
     kinds = {
         "role": SuiteRole(stored["role"]),
         "claim": Claim(stored["claim"]),
         "served_pin": ServedPin(stored.get("served_pin", ServedPin.NONE)),
-        "combine": Primaries(stored["combine"]) if stored.get("combine") else None,
+        "combine": PrimaryCombination(stored["combine"]) if stored.get("combine") else None,
     }
     return SuitePlan(**{**stored, **kinds})
 
@@ -160,11 +160,11 @@ class RunState(StrEnum):
     FAILED = "failed"  # infrastructure, after its retries
 
 
-RUNNABLE: Final = (RunState.QUEUED, RunState.RUNNING)
+RUNNABLE_STATES: Final = (RunState.QUEUED, RunState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class RunBudget:
     """Where a run stops cleanly. None: no limit."""
 
     max_tokens: int | None = None
@@ -188,7 +188,7 @@ class EvalRun:
     wanted: int
     state: RunState
     created_at: datetime
-    budget: Budget = Budget()
+    budget: RunBudget = RunBudget()
     lease_owner: str | None = None
     lease_until: datetime | None = None
     failures: int = 0
@@ -197,7 +197,7 @@ class EvalRun:
     @property
     def by_hand(self) -> bool:
         """Whether a person asked for it, outside any proposal and any watch."""
-        return self.order_seed == order_by_hand(self.suite_digest)
+        return self.order_seed == manual_order_seed(self.suite_digest)
 
     @property
     def fingerprint(self) -> str:
@@ -206,15 +206,15 @@ class EvalRun:
     def held(self, now: datetime) -> bool:
         """Whether a worker has it: another may take it when this lease is no good any more."""
         until = self.lease_until
-        return until is not None and now < until <= furthest_lease(now, LEASE_S)
+        return until is not None and now < until <= latest_lease_end(now, LEASE_S)
 
 
-def order_by_hand(suite_digest: str) -> int:
+def manual_order_seed(suite_digest: str) -> int:
     """Another order than a proposal's, so that such a run is never shared with one."""
     return int(suite_digest[8:16], 16)
 
 
-def furthest_lease(now: datetime, lease_s: float) -> datetime:
+def latest_lease_end(now: datetime, lease_s: float) -> datetime:
     """A lease that ends later was written by a clock that has been set back since.
 
     Twice the time it is given for: the clocks of two machines differ a little.
@@ -222,7 +222,9 @@ def furthest_lease(now: datetime, lease_s: float) -> datetime:
     return now + timedelta(seconds=2 * lease_s)
 
 
-ANSWERED: Final = "…"  # in place of an answer's text, where only that there is one counts
+ANSWER_PLACEHOLDER: Final = (
+    "…"  # in place of an answer's text, where only that there is one counts
+)
 
 
 class SampleError(StrEnum):
@@ -277,7 +279,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ScorePair:
     """One item's scores of both arms, the gate's only offline input.
 
     Means over epochs, after the worst-case rule for unscored samples (statistics.md §1.1).
@@ -322,7 +324,7 @@ class SuiteReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class BaseVerdict:
     """What every verdict carries. id: `v_` and a hash of its inputs and figures.
 
     inputs: registration, run ids, pairs: enough to recompute it bit for bit (F5).
@@ -343,31 +345,31 @@ class Judged:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passed(Judged):
+class Passed(BaseVerdict):
     outcome = "passed"
     words = "PASSED"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failed(Judged):
+class Failed(BaseVerdict):
     outcome = "failed"
     words = "FAILED"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inconclusive(Judged):
+class Inconclusive(BaseVerdict):
     outcome = "inconclusive"
     words = "NOT ENOUGH EVIDENCE"
 
 
 @dataclass(frozen=True, kw_only=True)
-class HarnessMismatch(Judged):
+class HarnessMismatch(BaseVerdict):
     outcome = "harness_mismatch"
     words = "FORMAT MISMATCH"
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfraError(Judged):
+class InfraError(BaseVerdict):
     outcome = "infra_error"
     words = "NOT MEASURED"
 

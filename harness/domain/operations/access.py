@@ -9,8 +9,8 @@ from hashlib import sha256
 from harness.domain.errors import NotAllowed
 from harness.domain.reliability.key_limits import KeyLimits
 
-DATA_PREFIX = "sk-sg-"
-MANAGEMENT_PREFIX = "sg-mgmt-"
+DATA_KEY_PREFIX = "sk-sg-"
+MANAGEMENT_KEY_PREFIX = "sg-mgmt-"
 
 
 class Role(IntEnum):

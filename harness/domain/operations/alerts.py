@@ -60,7 +60,7 @@ class AlertKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class KindRule:
+class AlertRule:
     """next_step: PROVIDER stands for the name of the one that an alert is about. lasting: its
     cause goes on until it ends; else it is over as it happens.
 
@@ -76,164 +76,164 @@ class KindRule:
     remind: timedelta = timedelta(hours=24)
 
 
-PROVIDER: Final = "PROVIDER"
+PROVIDER_PLACEHOLDER: Final = "PROVIDER"
 # Several times the rhythm in which a worker says that a cause goes on.
 _WORKER: Final = timedelta(minutes=30)
 _K, _S = AlertKind, Severity
-KINDS: Final[Mapping[AlertKind, KindRule]] = {
-    _K.BREAKER_OPEN: KindRule(
+ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
+    _K.BREAKER_OPEN: AlertRule(
         _S.WARNING,
         "see the provider's status page; `swapgate route failovers` shows what failed, "
         "`swapgate switch throw` keeps traffic away",
         silent=_WORKER,
     ),
-    _K.OUR_KEY: KindRule(
+    _K.OUR_KEY: AlertRule(
         _S.CRITICAL,
         "`swapgate credential set PROVIDER` stores a valid key, or put one into the provider's "
         "environment variable and restart the router; then `swapgate doctor`",
         silent=_WORKER,
     ),
-    _K.QUOTA: KindRule(
+    _K.QUOTA: AlertRule(
         _S.CRITICAL,
         "raise the account's limit or pay its bill at the provider; until then the fallbacks "
         "carry the load",
         silent=_WORKER,
     ),
-    _K.MODEL_UNKNOWN: KindRule(
+    _K.MODEL_UNKNOWN: AlertRule(
         _S.CRITICAL,
         "the provider has no such model any more: propose another with `swapgate proposal "
         "create`",
         silent=_WORKER,
     ),
-    _K.REVISION_REFUSED: KindRule(
+    _K.REVISION_REFUSED: AlertRule(
         _S.CRITICAL,
         "mend what the text names, or go back with `swapgate route rollback`; the old revision "
         "goes on serving",
         silent=_WORKER,
     ),
-    _K.OBSERVATIONS_DROPPED: KindRule(
+    _K.OBSERVATIONS_DROPPED: AlertRule(
         _S.CRITICAL,
         "bring back the database and free the disk under `home`; canaries hold while "
         "observations are missing",
         silent=_WORKER,
     ),
-    _K.SPOOL_FULL: KindRule(
+    _K.SPOOL_FULL: AlertRule(
         _S.WARNING,
         "bring back the database: observations are in memory now, and are lost when that is "
         "full or the router ends",
         silent=_WORKER,
     ),
-    _K.ROLLED_BACK: KindRule(
+    _K.ROLLED_BACK: AlertRule(
         _S.CRITICAL,
         "`swapgate canary status` and the Canary page show the evidence; users are on the "
         "incumbent",
         lasting=False,
     ),
-    _K.LOCAL_ABORT: KindRule(
+    _K.LOCAL_ABORT: AlertRule(
         _S.CRITICAL,
         "nothing: its users are on the incumbent, and the control plane rolls it back for good "
         "as soon as it can; see that it runs",
         lasting=False,
     ),
-    _K.CANARY_HELD: KindRule(
+    _K.CANARY_HELD: AlertRule(
         _S.WARNING,
         "mend what the text names: the canary goes on by itself after that; "
         "`swapgate canary status` says how it stands",
     ),
-    _K.SHADOW_HELD: KindRule(
+    _K.SHADOW_HELD: AlertRule(
         _S.WARNING,
         "mend what the text names; `swapgate shadow start` mirrors more, and its pairs count; "
         "or `swapgate proposal cancel`",
     ),
-    _K.PROMOTED: KindRule(
+    _K.PROMOTED: AlertRule(
         _S.INFO, "nothing; `swapgate route rollback` goes back to the one before", lasting=False
     ),
-    _K.CANARY_PAUSED: KindRule(
+    _K.CANARY_PAUSED: AlertRule(
         _S.WARNING, "look at the Canary page, then `swapgate canary resume` or `abort`"
     ),
-    _K.AWAITING_APPROVAL: KindRule(
+    _K.AWAITING_APPROVAL: AlertRule(
         _S.WARNING, "read the comparison, then `swapgate proposal approve` or `reject`"
     ),
-    _K.SAMPLE_RATIO: KindRule(
+    _K.SAMPLE_RATIO: AlertRule(
         _S.CRITICAL,
         "the canary cannot advance: see whether all traffic goes through routers of one "
         "revision, and whether something retries or caches between",
     ),
-    _K.KEY_BUDGET: KindRule(
+    _K.KEY_BUDGET: AlertRule(
         _S.WARNING,
         "`swapgate key list` shows what each key has spent; `swapgate key limits` changes it",
         lasting=False,
     ),
-    _K.WAIVER_EXPIRED: KindRule(
+    _K.WAIVER_EXPIRED: AlertRule(
         _S.WARNING,
         "`swapgate route fallback remove` takes the target out, `add` brings a verdict or a "
         "new waiver; until then the route's settings and chain stay as they are",
     ),
-    _K.JOB_FAILED: KindRule(
+    _K.JOB_FAILED: AlertRule(
         _S.CRITICAL, "see the control process's log, and `swapgate doctor`"
     ),
-    _K.AUDIT_BROKEN: KindRule(
+    _K.AUDIT_BROKEN: AlertRule(
         _S.CRITICAL,
         "`swapgate audit verify` names the event or the row: compare it with a backup",
     ),
-    _K.DRIFT: KindRule(
+    _K.DRIFT: AlertRule(
         _S.CRITICAL,
         "`swapgate drift show` has the answers that changed: accept what there is now with "
         "`swapgate drift accept`, or propose another model",
     ),
-    _K.SERVED_MODEL: KindRule(
+    _K.SERVED_MODEL: AlertRule(
         _S.WARNING,
         "ask the provider what it changed; `swapgate drift run` measures at once, "
         "`swapgate drift accept` takes the new model for the one to compare with",
     ),
-    _K.MODEL_ENDS: KindRule(
+    _K.MODEL_ENDS: AlertRule(
         _S.WARNING,
         "propose the successor with `swapgate proposal create`, or another model; "
         "`swapgate model list` shows what ends when",
         remind=timedelta(days=7),
     ),
-    _K.MODEL_ENDED: KindRule(
+    _K.MODEL_ENDED: AlertRule(
         _S.CRITICAL,
         "the provider may refuse it any time: propose the successor now, and see that the "
         "route's fallbacks are other models",
     ),
-    _K.SIGN_IN_ENDED: KindRule(
+    _K.SIGN_IN_ENDED: AlertRule(
         _S.CRITICAL,
         "`swapgate credential login PROVIDER`, by somebody who has the account; until then the "
         "next targets of each route answer",
     ),
-    _K.TOKEN_NOT_RENEWED: KindRule(
+    _K.TOKEN_NOT_RENEWED: AlertRule(
         _S.WARNING,
         "see whether the control process reaches the address that the text names; it is tried "
         "again at least once a minute",
     ),
-    _K.EVIDENCE_MISMATCH: KindRule(
+    _K.EVIDENCE_MISMATCH: AlertRule(
         _S.CRITICAL,
         "somebody changed scores or verdicts in the database: compare it with a backup; "
         "`swapgate replay` and `swapgate db check` name what differs",
         lasting=False,
     ),
-    _K.INTERNAL_ERROR: KindRule(
+    _K.INTERNAL_ERROR: AlertRule(
         _S.CRITICAL,
         "report it with the router's log, which has the place in the code; a canary of the "
         "route takes no step until `swapgate canary resume` says that somebody looked",
     ),
-    _K.STATE_UNRECORDED: KindRule(
+    _K.STATE_UNRECORDED: AlertRule(
         _S.CRITICAL,
         "somebody wrote to the database around Swapgate: `swapgate db check` names the rows; "
         "compare them with a backup and put back what they were",
     ),
-    _K.DATABASE_RESTORED: KindRule(
+    _K.DATABASE_RESTORED: AlertRule(
         _S.CRITICAL,
         "bring the newer database back; or, if the restored one is what you want, run "
         "`swapgate db accept-restore --reason WHY`",
         silent=_WORKER,
     ),
-    _K.TEST: KindRule(_S.INFO, "nothing: this is a test", lasting=False),
+    _K.TEST: AlertRule(_S.INFO, "nothing: this is a test", lasting=False),
 }
 
 
-class News(StrEnum):
+class AlertEvent(StrEnum):
     RAISED = "raised"
     STILL = "still"  # it goes on: not counted again
     ENDED = "ended"
@@ -255,28 +255,28 @@ class Alert:
     text: str
     at: datetime
     source: str
-    news: News = News.RAISED
+    news: AlertEvent = AlertEvent.RAISED
 
     @property
     def severity(self) -> Severity:
-        return KINDS[self.kind].severity
+        return ALERT_RULES[self.kind].severity
 
     @property
     def next_step(self) -> str:
         return _step(self.kind, self.subject)
 
-    def now(self, news: News, at: datetime) -> "Alert":
+    def now(self, news: AlertEvent, at: datetime) -> "Alert":
         return replace(self, news=news, at=at)
 
 
 def _step(kind: AlertKind, subject: str) -> str:
     """With the provider's name where it is about one."""
     what, _, name = subject.partition(" ")
-    step = KINDS[kind].next_step
-    return step.replace(PROVIDER, name) if what == "provider" and name else step
+    step = ALERT_RULES[kind].next_step
+    return step.replace(PROVIDER_PLACEHOLDER, name) if what == "provider" and name else step
 
 
-class Told(StrEnum):
+class Notified(StrEnum):
     RAISED = "raised"
     RESOLVED = "resolved"
 
@@ -301,14 +301,14 @@ class AlertRecord:
     count: int = 1
     sources: Mapping[str, datetime] = field(default_factory=dict)
     resolved_at: datetime | None = None
-    told: Told | None = None
+    told: Notified | None = None
     told_at: datetime | None = None
     told_count: int = 0
     messages: int = 0
 
     @property
     def severity(self) -> Severity:
-        return KINDS[self.kind].severity
+        return ALERT_RULES[self.kind].severity
 
     @property
     def next_step(self) -> str:
@@ -319,23 +319,23 @@ class AlertRecord:
         return self.resolved_at is None
 
 
-QUIET: Final = timedelta(minutes=15)
-REMIND: Final = timedelta(hours=24)
-SETTLE: Final = timedelta(seconds=30)
+QUIET_PERIOD: Final = timedelta(minutes=15)
+REMIND_AFTER: Final = timedelta(hours=24)
+SETTLING_TIME: Final = timedelta(seconds=30)
 # What a successor of a worker has to see a cause itself: without traffic, by health checks.
-HANDOVER: Final = timedelta(minutes=3)
+HANDOVER_TIME: Final = timedelta(minutes=3)
 
 
-def heard(record: AlertRecord | None, alert: Alert) -> AlertRecord | None:
+def apply_alert(record: AlertRecord | None, alert: Alert) -> AlertRecord | None:
     """The record after an alert; None when an end comes for what nobody has raised.
 
     record: the newest of that key. One that was quiet for long makes room for a new one.
     """
-    if alert.news is News.ENDED:
+    if alert.news is AlertEvent.ENDED:
         return None if record is None else _ended(record, alert)
-    if alert.news is News.LEFT:
+    if alert.news is AlertEvent.LEFT:
         return None if record is None else _left(record, alert)
-    lasting = KINDS[alert.kind].lasting
+    lasting = ALERT_RULES[alert.kind].lasting
     sources = {alert.source: alert.at} if lasting else {}
     if record is None or _is_past(record, alert.at):
         return _first(alert, sources)
@@ -346,13 +346,13 @@ def heard(record: AlertRecord | None, alert: Alert) -> AlertRecord | None:
         title=alert.title if newer else record.title,
         text=alert.text if newer else record.text,
         last_seen=latest,
-        count=record.count + (alert.news is News.RAISED),
+        count=record.count + (alert.news is AlertEvent.RAISED),
         sources={**record.sources, **sources},
         resolved_at=None if lasting else latest,
     )
 
 
-def heard_all(
+def apply_alerts(
     records: Mapping[str, AlertRecord], alerts: Iterable[Alert]
 ) -> Mapping[str, AlertRecord]:
     """Records by id that are new or have changed. records: by key, the newest of each."""
@@ -360,15 +360,15 @@ def heard_all(
     changed: dict[str, AlertRecord] = {}
     for alert in alerts:
         before = newest.get(alert.key)
-        after = heard(before, alert)
+        after = apply_alert(before, alert)
         if after is not None and after != before:
             newest[alert.key] = changed[after.id] = after
     return changed
 
 
-def forgotten(record: AlertRecord, now: datetime) -> AlertRecord:
+def drop_silent_sources(record: AlertRecord, now: datetime) -> AlertRecord:
     """Without the sources that were not heard of for too long: they cannot say the end."""
-    silent = KINDS[record.kind].silent
+    silent = ALERT_RULES[record.kind].silent
     if silent is None or not record.open:
         return record
     sources = {who: at for who, at in record.sources.items() if now - at < silent}
@@ -377,24 +377,24 @@ def forgotten(record: AlertRecord, now: datetime) -> AlertRecord:
     return replace(record, sources=sources, resolved_at=None if sources else now)
 
 
-def message_due(record: AlertRecord, now: datetime) -> Told | None:
+def due_message(record: AlertRecord, now: datetime) -> Notified | None:
     """What people are to be told now; None when they know it, or were told lately."""
     since = None if record.told_at is None else now - record.told_at
-    rested = since is None or since >= QUIET
-    if not KINDS[record.kind].lasting:
+    rested = since is None or since >= QUIET_PERIOD
+    if not ALERT_RULES[record.kind].lasting:
         # Whoever gets a first sink today need not hear what happened last month.
-        recent = now - record.last_seen < REMIND
-        return Told.RAISED if record.told is None and recent else None
+        recent = now - record.last_seen < REMIND_AFTER
+        return Notified.RAISED if record.told is None and recent else None
     if record.resolved_at is not None:
         over = now - record.resolved_at >= _settling(record.kind)
-        return Told.RESOLVED if record.told is Told.RAISED and over else None
-    if record.told is Told.RAISED:
-        remind = KINDS[record.kind].remind
-        return Told.RAISED if since is not None and since >= remind else None
-    return Told.RAISED if rested else None
+        return Notified.RESOLVED if record.told is Notified.RAISED and over else None
+    if record.told is Notified.RAISED:
+        remind = ALERT_RULES[record.kind].remind
+        return Notified.RAISED if since is not None and since >= remind else None
+    return Notified.RAISED if rested else None
 
 
-def told(record: AlertRecord, message: Told, now: datetime) -> AlertRecord:
+def mark_notified(record: AlertRecord, message: Notified, now: datetime) -> AlertRecord:
     return replace(
         record,
         told=message,
@@ -404,7 +404,7 @@ def told(record: AlertRecord, message: Told, now: datetime) -> AlertRecord:
     )
 
 
-def over(record: AlertRecord, now: datetime) -> AlertRecord:
+def resolve_record(record: AlertRecord, now: datetime) -> AlertRecord:
     """Ended by whoever looks after it, whatever its sources say; another raises it again."""
     return replace(record, sources={}, resolved_at=max(now, record.last_seen))
 
@@ -420,17 +420,17 @@ def _ended(record: AlertRecord, alert: Alert) -> AlertRecord:
 
 def _left(record: AlertRecord, alert: Alert) -> AlertRecord:
     """As if its source had fallen silent so long ago that it is forgotten after HANDOVER."""
-    silent = KINDS[record.kind].silent
+    silent = ALERT_RULES[record.kind].silent
     if silent is None:
         return _ended(record, alert)
     if alert.source not in record.sources or alert.at < record.sources[alert.source]:
         return record
-    heard_at = alert.at - silent + HANDOVER
+    heard_at = alert.at - silent + HANDOVER_TIME
     return replace(record, sources={**record.sources, alert.source: heard_at})
 
 
 def _settling(kind: AlertKind) -> timedelta:
-    return timedelta(0) if KINDS[kind].silent is None else SETTLE
+    return timedelta(0) if ALERT_RULES[kind].silent is None else SETTLING_TIME
 
 
 def _first(alert: Alert, sources: Mapping[str, datetime]) -> AlertRecord:
@@ -450,9 +450,9 @@ def _first(alert: Alert, sources: Mapping[str, datetime]) -> AlertRecord:
 
 def _is_past(record: AlertRecord, at: datetime) -> bool:
     # What happened has a key of its own: whoever notices it later says nothing new.
-    if record.resolved_at is None or not KINDS[record.kind].lasting:
+    if record.resolved_at is None or not ALERT_RULES[record.kind].lasting:
         return False
-    return at - record.resolved_at >= QUIET
+    return at - record.resolved_at >= QUIET_PERIOD
 
 
 def _id(alert: Alert) -> str:

@@ -39,7 +39,7 @@ class AuditEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditMark:
+class AuditPosition:
     """A place in the log: the number and mac of an event; by default before the first."""
 
     number: int = 0
@@ -56,7 +56,7 @@ def require_reason(reason: str, act: str) -> str:
     return reason.strip()
 
 
-def mac_of(event: AuditEvent, secret: bytes) -> str:
+def event_mac(event: AuditEvent, secret: bytes) -> str:
     """HMAC-SHA-256 over the event and the mac before it."""
     body: list[object] = [
         event.number,
@@ -74,7 +74,7 @@ def mac_of(event: AuditEvent, secret: bytes) -> str:
     return hmac.new(secret, canonical_json(body).encode(), sha256).hexdigest()
 
 
-def first_break(
+def find_chain_break(
     events: Iterable[AuditEvent], secret: bytes, after: int = 0, previous: str = GENESIS
 ) -> int | None:
     """The number of the first event that does not fit the chain, None when it is whole.
@@ -83,7 +83,7 @@ def first_break(
     """
     for number, event in enumerate(events, start=after + 1):
         good = event.number == number and event.previous == previous
-        if not (good and hmac.compare_digest(event.mac, mac_of(event, secret))):
+        if not (good and hmac.compare_digest(event.mac, event_mac(event, secret))):
             return number
         previous = event.mac
     return None

@@ -13,12 +13,12 @@ from harness.domain.errors import InputError
 
 Network = IPv4Network | IPv6Network
 
-UNKNOWN: Final = "unknown"
+UNKNOWN_ADDRESS: Final = "unknown"
 # One customer's network, from which any number of addresses can be taken.
 IPV6_PREFIX: Final = 64
 
 
-def proxy_networks(entries: Iterable[str]) -> tuple[Network, ...]:
+def parse_proxy_networks(entries: Iterable[str]) -> tuple[Network, ...]:
     """Raises InputError for what is neither an address nor a network."""
     return tuple(_network(entry) for entry in entries)
 
@@ -41,7 +41,7 @@ def client_address(
     """
     address = _parsed(peer or "")
     if address is None:
-        return UNKNOWN
+        return UNKNOWN_ADDRESS
     hops = b",".join(forwarded_for).split(b",") if forwarded_for and proxies else []
     while hops and any(address in network for network in proxies):
         hop = _parsed(hops.pop().decode("latin-1"))

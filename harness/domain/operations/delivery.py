@@ -5,12 +5,12 @@ from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Final
 
-from harness.domain.operations.alerts import AlertKind, AlertRecord, Severity, Told
+from harness.domain.operations.alerts import AlertKind, AlertRecord, Notified, Severity
 
 FIRST_WAIT: Final = timedelta(seconds=5)
-LONGEST_WAIT: Final = timedelta(minutes=15)
+MAX_WAIT: Final = timedelta(minutes=15)
 GIVE_UP_AFTER: Final = timedelta(days=3)
-LONGEST_ERROR: Final = 300
+MAX_ERROR_LENGTH: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class AlertMessage:
     alert: str
     kind: AlertKind
     severity: Severity
-    state: Told
+    state: Notified
     subject: str
     title: str
     text: str
@@ -41,7 +41,7 @@ class Delivery:
     alert: str
     number: int
     sink: str
-    message: Told
+    message: Notified
     title: str
     text: str
     created_at: datetime
@@ -57,9 +57,9 @@ class Delivery:
         return f"{self.alert}.{self.number}"
 
 
-def delivery_of(record: AlertRecord, message: Told, sink: str, now: datetime) -> Delivery:
+def new_delivery(record: AlertRecord, message: Notified, sink: str, now: datetime) -> Delivery:
     """record: as it is after this message (`domain.alerts.told`)."""
-    over = message is Told.RESOLVED
+    over = message is Notified.RESOLVED
     times = f" ({record.count} times since {record.first_seen:%Y-%m-%d %H:%M} UTC)"
     return Delivery(
         alert=record.id,
@@ -73,7 +73,7 @@ def delivery_of(record: AlertRecord, message: Told, sink: str, now: datetime) ->
     )
 
 
-def message_of(delivery: Delivery, record: AlertRecord) -> AlertMessage:
+def alert_message(delivery: Delivery, record: AlertRecord) -> AlertMessage:
     return AlertMessage(
         id=delivery.id,
         alert=record.id,
@@ -83,14 +83,14 @@ def message_of(delivery: Delivery, record: AlertRecord) -> AlertMessage:
         subject=record.subject,
         title=delivery.title,
         text=delivery.text,
-        next_step=record.next_step if delivery.message is Told.RAISED else "",
+        next_step=record.next_step if delivery.message is Notified.RAISED else "",
         first_seen=record.first_seen,
         last_seen=record.last_seen,
         count=record.count,
     )
 
 
-def delivered(delivery: Delivery, now: datetime) -> Delivery:
+def mark_delivered(delivery: Delivery, now: datetime) -> Delivery:
     return replace(
         delivery,
         attempts=delivery.attempts + 1,
@@ -100,23 +100,23 @@ def delivered(delivery: Delivery, now: datetime) -> Delivery:
     )
 
 
-def failed(delivery: Delivery, now: datetime, error: str, *, uniform: float) -> Delivery:
+def mark_failed(delivery: Delivery, now: datetime, error: str, *, uniform: float) -> Delivery:
     """Later again, or given up after GIVE_UP_AFTER. uniform: in [0, 1), the jitter's chance."""
     attempts = delivery.attempts + 1
-    tried = replace(delivery, attempts=attempts, last_error=error[:LONGEST_ERROR])
+    tried = replace(delivery, attempts=attempts, last_error=error[:MAX_ERROR_LENGTH])
     if now - delivery.created_at >= GIVE_UP_AFTER:
         return replace(tried, next_attempt_at=None, gave_up_at=now)
-    return replace(tried, next_attempt_at=now + wait(attempts, uniform))
+    return replace(tried, next_attempt_at=now + retry_wait(attempts, uniform))
 
 
-def spread(delivery: Delivery) -> float:
+def delivery_jitter(delivery: Delivery) -> float:
     """In [0, 1): not the same for any two deliveries or attempts, so that they spread out."""
     said = f"{delivery.id}\n{delivery.sink}\n{delivery.attempts}"
     return int.from_bytes(blake2b(said.encode(), digest_size=4).digest()) / 2**32
 
 
-def wait(attempts: int, uniform: float) -> timedelta:
+def retry_wait(attempts: int, uniform: float) -> timedelta:
     """After so many attempts in vain: half of it fixed, half chance; doubles up to the cap."""
     # Beyond 2**20 the cap holds anyway, and a timedelta would overflow.
-    whole = min(LONGEST_WAIT, FIRST_WAIT * (1 << min(attempts - 1, 20)))
+    whole = min(MAX_WAIT, FIRST_WAIT * (1 << min(attempts - 1, 20)))
     return whole / 2 + whole / 2 * uniform

@@ -14,10 +14,12 @@ from unicodedata import category, name, normalize
 from harness.domain.errors import InputError
 from harness.domain.operations.access import Actor, ApiKey, Role
 
-LONGEST_NAME: Final = 200
+MAX_NAME_LENGTH: Final = 200
 # Blank or invisible, though Unicode calls them letters, marks or symbols.
-UNSEEN: Final = frozenset("\u115f\u1160\u3164\uffa0\u17b4\u17b5\u034f\u2800")
-MIXED: Final = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC"})
+INVISIBLE_CHARACTERS: Final = frozenset("\u115f\u1160\u3164\uffa0\u17b4\u17b5\u034f\u2800")
+CONFUSABLE_ALPHABETS: Final = frozenset(
+    {"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC"}
+)
 
 
 class PrincipalKind(StrEnum):
@@ -39,44 +41,48 @@ class Principal:
 
     @property
     def folded(self) -> str:
-        return folded(self.name)
+        return fold_name(self.name)
 
 
-LOCAL: Final = Principal(
+LOCAL_PRINCIPAL: Final = Principal(
     "local", PrincipalKind.LOCAL, "local", datetime(1970, 1, 1, tzinfo=UTC)
 )
 
-OPERATOR: Final = Actor(LOCAL.name, Role.ADMIN, LOCAL.id)
+OPERATOR: Final = Actor(LOCAL_PRINCIPAL.name, Role.ADMIN, LOCAL_PRINCIPAL.id)
 
 
-def folded(text: str) -> str:
+def fold_name(text: str) -> str:
     """What is the same for `Ops`, `ops`, `Ｏｐｓ` and `ops `: NFKC, case folded, one space."""
     return " ".join(normalize("NFKC", normalize("NFKC", text).casefold()).split())
 
 
-def check_name(text: str) -> str:
+def check_principal_name(text: str) -> str:
     """The name as it is shown. Raises InputError for one that looks like another could.
 
     Refused: blank names, characters that nobody sees, spaces other than U+0020, and words that
     mix alphabets whose letters look alike.
     """
     shown = text.strip(" ")
-    if not folded(shown) or len(shown) > LONGEST_NAME:
+    if not fold_name(shown) or len(shown) > MAX_NAME_LENGTH:
         raise InputError(
-            f"a name has 1 to {LONGEST_NAME} characters, so that people know whose"
+            f"a name has 1 to {MAX_NAME_LENGTH} characters, so that people know whose"
         )
     for character in shown:
         kind = category(character)
         unseen = (
-            character in UNSEEN or kind[0] == "C" or "VARIATION SELECTOR" in _name(character)
+            character in INVISIBLE_CHARACTERS
+            or kind[0] == "C"
+            or "VARIATION SELECTOR" in _name(character)
         )
         if unseen or (kind[0] == "Z" and character != " "):
             raise InputError(
                 f"the name {shown!r} has U+{ord(character):04X}, which nobody can see or tell "
                 "from a space: leave it out"
             )
-    for word in folded(shown).split():
-        alphabets = {_name(c).split(" ")[0] for c in word if category(c)[0] == "L"} & MIXED
+    for word in fold_name(shown).split():
+        alphabets = {
+            _name(c).split(" ")[0] for c in word if category(c)[0] == "L"
+        } & CONFUSABLE_ALPHABETS
         if len(alphabets) > 1:
             raise InputError(
                 f"the name {shown!r} mixes letters of {' and '.join(sorted(alphabets))}, which "
@@ -89,7 +95,7 @@ def _name(character: str) -> str:
     return name(character, "")
 
 
-def creators(key: str, keys: Mapping[str, ApiKey]) -> frozenset[str]:
+def key_creators(key: str, keys: Mapping[str, ApiKey]) -> frozenset[str]:
     """Principals that have seen the key's text or could have made it: who created it, who
     created the key that it was created with, and so on.
     """

@@ -16,7 +16,7 @@ from harness.domain.content_hash import canonical_json
 from harness.domain.errors import ConfigError, SignatureInvalid
 
 # What is signed can be nothing else than a row of Swapgate's, in this format.
-DOMAIN: Final = b"swapgate row 1\n"
+SIGNING_DOMAIN: Final = b"swapgate row 1\n"
 KEY_BYTES: Final = 32
 
 
@@ -114,11 +114,11 @@ def key_id(public: bytes) -> str:
     return sha256(public).hexdigest()[:16]
 
 
-def encoded(data: bytes) -> str:
+def encode_base64url(data: bytes) -> str:
     return urlsafe_b64encode(data).decode().rstrip("=")
 
 
-def decoded(text: str) -> bytes:
+def decode_base64url(text: str) -> bytes:
     """Raises ValueError."""
     try:
         return urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -131,25 +131,25 @@ def row_payload(
 ) -> bytes:
     """The bytes that are signed of a row: its stored columns, and what else it stands for."""
     whole = {"table": table, "installation": installation, "row": row, **more}
-    return DOMAIN + canonical_json(whole).encode("utf-8", "surrogatepass")
+    return SIGNING_DOMAIN + canonical_json(whole).encode("utf-8", "surrogatepass")
 
 
-def joined(key: str, signature: bytes) -> str:
-    return f"{key}.{encoded(signature)}"
+def join_signature(key: str, signature: bytes) -> str:
+    return f"{key}.{encode_base64url(signature)}"
 
 
-def parted(signature: str) -> tuple[str, bytes]:
+def split_signature(signature: str) -> tuple[str, bytes]:
     """The key's id and the signature itself. Raises SignatureInvalid."""
     key, dot, text = signature.partition(".")
     try:
         if dot:
-            return key, decoded(text)
+            return key, decode_base64url(text)
     except ValueError:
         pass
     raise SignatureInvalid("its signature is not one: `<key id>.<base64url>` is expected")
 
 
-def key_for(keyring: Keyring, key: str, purpose: KeyPurpose) -> PublicKey:
+def verifying_key(keyring: Keyring, key: str, purpose: KeyPurpose) -> PublicKey:
     """The key that made a signature. Raises SignatureInvalid where it may not have made it."""
     known = keyring.get(key)
     if known is None:
@@ -163,9 +163,11 @@ def key_for(keyring: Keyring, key: str, purpose: KeyPurpose) -> PublicKey:
     return known
 
 
-def keyring_text(keys: Iterable[PublicKey]) -> str:
+def format_keyring(keys: Iterable[PublicKey]) -> str:
     """A line per key: id, purpose, public key, state."""
-    lines = (f"{k.id} {k.purpose.value} {encoded(k.public)} {k.state.value}\n" for k in keys)
+    lines = (
+        f"{k.id} {k.purpose.value} {encode_base64url(k.public)} {k.state.value}\n" for k in keys
+    )
     return "".join(("# Public keys that verify rows: share it with every router.\n", *lines))
 
 
@@ -178,7 +180,7 @@ def parse_keyring(text: str, place: str) -> dict[str, PublicKey]:
             continue
         try:
             id_, purpose, public, state = fields
-            key = PublicKey(KeyPurpose(purpose), decoded(public), KeyState(state))
+            key = PublicKey(KeyPurpose(purpose), decode_base64url(public), KeyState(state))
         except ValueError:
             raise ConfigError(
                 f"{place}, line {number}: expected `<key id> <purpose> <public key> <state>`"
@@ -191,7 +193,7 @@ def parse_keyring(text: str, place: str) -> dict[str, PublicKey]:
     return found
 
 
-def replaced_by(keyring: Keyring, new: PublicKey) -> dict[str, PublicKey]:
+def rotate_key(keyring: Keyring, new: PublicKey) -> dict[str, PublicKey]:
     """The keyring after a rotation: the key of that purpose before it verifies only."""
     older = {
         id_: replace(key, state=KeyState.VERIFIES)

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from harness.domain.operations.audit import AuditEvent, AuditMark
+from harness.domain.operations.audit import AuditEvent, AuditPosition
 
 # Of an event that says nothing but which rows were written.
 ROWS_WRITTEN: Final = "rows.written"
 # Of the events that take over what was there before rows were recorded.
-BASELINE: Final = "rows.baseline"
+ROWS_BASELINE: Final = "rows.baseline"
 # Of the event with which an admin takes out rows that nobody signed: he was shown them.
-REMOVED: Final = "database.remove"
+ROWS_REMOVED: Final = "database.remove"
 # Of the event with which a worker says that samples which it had stored, or found, are gone.
 SAMPLES_GONE: Final = "run.samples_gone"
-_TAKES_OVER: Final = frozenset({BASELINE, REMOVED})
+_TAKES_OVER: Final = frozenset({ROWS_BASELINE, ROWS_REMOVED})
 
 
 class Disagreement(StrEnum):
@@ -30,7 +30,7 @@ class Disagreement(StrEnum):
     SHORT = "short"
 
 
-WORDS: Final[Mapping[Disagreement, str]] = {
+DISAGREEMENT_TEXT: Final[Mapping[Disagreement, str]] = {
     Disagreement.UNRECORDED: "no audit event wrote it",
     Disagreement.CHANGED: "it is not as audit event {number} left it",
     Disagreement.GONE: "audit event {number} wrote it, and it is gone",
@@ -39,7 +39,7 @@ WORDS: Final[Mapping[Disagreement, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedRow:
     """What the log says of a row. digest: None where it was deleted. number: of the event."""
 
     digest: str | None
@@ -47,7 +47,7 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class RowFinding:
     """row: `route_version:chat/3`. number: of the event that it disagrees with, or 0."""
 
     row: str
@@ -60,27 +60,27 @@ class Finding:
 
     @property
     def _why(self) -> str:
-        return WORDS[self.kind].format(number=self.number)
+        return DISAGREEMENT_TEXT[self.kind].format(number=self.number)
 
 
 @dataclass(slots=True)
-class RecordedRows:
+class RowHistory:
     """The log up to `mark`, folded: its last word on each row. Changes as it is told events.
 
     rewritten: rows that an event found otherwise than the one before it had left them, or
     without what belongs to them; what it wrote then covers what somebody did in between.
     """
 
-    mark: AuditMark = field(default_factory=AuditMark)
-    rows: dict[str, Recorded] = field(default_factory=dict)
-    rewritten: dict[str, Finding] = field(default_factory=dict)
+    mark: AuditPosition = field(default_factory=AuditPosition)
+    rows: dict[str, RecordedRow] = field(default_factory=dict)
+    rewritten: dict[str, RowFinding] = field(default_factory=dict)
 
     def add(self, events: Iterable[AuditEvent]) -> None:
         """In their order, from `mark` on."""
         for event in events:
             if event.action == SAMPLES_GONE:
                 row = event.subject.replace(" ", ":", 1)
-                self.rewritten[row] = Finding(row, Disagreement.SHORT, event.number)
+                self.rewritten[row] = RowFinding(row, Disagreement.SHORT, event.number)
             for row, (before, after) in event.rows.items():
                 known = self.rows.get(row)
                 expected = known.digest if known is not None else None
@@ -89,13 +89,13 @@ class RecordedRows:
                     kind = (
                         Disagreement.CHANGED if known is not None else Disagreement.UNRECORDED
                     )
-                    self.rewritten[row] = Finding(row, kind, number)
+                    self.rewritten[row] = RowFinding(row, kind, number)
                 elif event.action in _TAKES_OVER:
                     self.rewritten.pop(row, None)
-                self.rows[row] = Recorded(after, event.number)
-            self.mark = AuditMark(event.number, event.mac)
+                self.rows[row] = RecordedRow(after, event.number)
+            self.mark = AuditPosition(event.number, event.mac)
 
-    def compare(self, stored: Mapping[str, str | None]) -> list[Finding]:
+    def compare(self, stored: Mapping[str, str | None]) -> list[RowFinding]:
         """stored: digests of rows by name, None for one that is not there."""
         found = []
         for row, digest in stored.items():
@@ -104,18 +104,18 @@ class RecordedRows:
                 found.append(finding)
         return found
 
-    def _finding(self, row: str, digest: str | None) -> Finding | None:
+    def _finding(self, row: str, digest: str | None) -> RowFinding | None:
         known = self.rows.get(row)
         if known is None or known.digest is None:
-            return None if digest is None else Finding(row, Disagreement.UNRECORDED)
+            return None if digest is None else RowFinding(row, Disagreement.UNRECORDED)
         if digest == known.digest:
             return None
         kind = Disagreement.GONE if digest is None else Disagreement.CHANGED
-        return Finding(row, kind, known.number)
+        return RowFinding(row, kind, known.number)
 
 
 @dataclass(slots=True)
-class AuditWalk:
+class AuditProgress:
     """How far a process has compared. etag: of what served at its last look. stored: the last
     row looked at. recorded: rows of the log still to be looked for.
     unrecorded: rows that disagreed when they were compared last; kept here, where nobody who
@@ -123,7 +123,7 @@ class AuditWalk:
     epoch: of the database; see `domain.lineage`.
     """
 
-    log: RecordedRows = field(default_factory=RecordedRows)
+    log: RowHistory = field(default_factory=RowHistory)
     etag: str = ""
     stored: str = ""
     recorded: Iterator[str] = field(default_factory=lambda: iter(()))
@@ -134,11 +134,11 @@ class AuditWalk:
     def begin(self, epoch: int) -> None:
         """Start from the log's first event where a restored database was accepted since."""
         if epoch != self.epoch:
-            self.log, self.etag, self.stored, self.recorded = RecordedRows(), "", "", iter(())
+            self.log, self.etag, self.stored, self.recorded = RowHistory(), "", "", iter(())
             self.unrecorded = set()
             self.epoch = epoch
 
-    def compare(self, stored: Mapping[str, str | None]) -> list[Finding]:
+    def compare(self, stored: Mapping[str, str | None]) -> list[RowFinding]:
         """As `RecordedRows.compare`, and all rewritten ones; and remembers what it found."""
         rewritten = [each for row, each in self.log.rewritten.items() if row not in stored]
         found = [*self.log.compare(stored), *rewritten]

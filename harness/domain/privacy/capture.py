@@ -11,10 +11,10 @@ from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError
 from harness.domain.operations.access import key_hash
 from harness.domain.privacy.redaction import RedactionRule
-from harness.domain.routing.table import BUCKETS, RouteSettings, bucket_of
+from harness.domain.routing.table import BUCKETS, RouteSettings, hash_bucket
 
-MOST_PER_DAY: Final = 100_000
-LONGEST_DAYS: Final = 365.0
+MAX_PER_DAY: Final = 100_000
+MAX_KEEP_DAYS: Final = 365.0
 _SALT: Final = "capture"
 
 
@@ -26,7 +26,7 @@ class CaptureSettings:
     off: tuple[str, ...] = ()
 
 
-class Kept(StrEnum):
+class CaptureResult(StrEnum):
     """What became of one. FULL: the route has as many of that day as it may."""
 
     STORED = "stored"
@@ -35,7 +35,7 @@ class Kept(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Captured:
+class CapturedRequest:
     """One request and its answer, redacted.
 
     id: a keyed hash of route and content, so that the same content is stored once; seen counts.
@@ -67,23 +67,21 @@ def check_capture(settings: RouteSettings) -> None:
     """Raises InputError for a share, a number or a time that makes no sense."""
     if not 0 <= settings.capture_bps <= BUCKETS:
         raise InputError(f"capture: the share is 0 to 100 %, not {settings.capture_bps} bps")
-    if not 1 <= settings.capture_per_day <= MOST_PER_DAY:
+    if not 1 <= settings.capture_per_day <= MAX_PER_DAY:
+        raise InputError(f"capture_per_day: 1 to {MAX_PER_DAY}, not {settings.capture_per_day}")
+    if not 0 < settings.capture_keep_days <= MAX_KEEP_DAYS:
         raise InputError(
-            f"capture_per_day: 1 to {MOST_PER_DAY}, not {settings.capture_per_day}"
-        )
-    if not 0 < settings.capture_keep_days <= LONGEST_DAYS:
-        raise InputError(
-            f"capture_keep_days: above 0, at most {LONGEST_DAYS:g}, not "
+            f"capture_keep_days: above 0, at most {MAX_KEEP_DAYS:g}, not "
             f"{settings.capture_keep_days}"
         )
 
 
-def is_drawn(request: str, share_bps: int) -> bool:
+def is_sampled(request: str, share_bps: int) -> bool:
     """request: its id, which is new for every request."""
-    return share_bps > 0 and bucket_of(request, salt=_SALT) < share_bps
+    return share_bps > 0 and hash_bucket(request, salt=_SALT) < share_bps
 
 
-def captured_id(route: str, content: Mapping[str, Any], secret: bytes) -> str:
+def capture_id(route: str, content: Mapping[str, Any], secret: bytes) -> str:
     """The same for what differs in spacing, case and forms of characters alone.
 
     The answer does not count: the same question is labelled once.
@@ -105,22 +103,22 @@ def _spaced(value: object) -> object:
             return value
 
 
-def day_of(at: datetime) -> datetime:
+def day_start(at: datetime) -> datetime:
     """Its midnight, UTC."""
     return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def expiry(at: datetime, keep_days: float) -> datetime:
+def capture_expiry(at: datetime, keep_days: float) -> datetime:
     return at + timedelta(days=keep_days)
 
 
 def user_text(content: Mapping[str, Any]) -> str:
     """What users said in it, for comparison: the rest is the same in most requests."""
     said = (each for each in content.get("messages", ()) if each.get("role") == "user")
-    return "\n".join(text_of(each.get("content")) for each in said)
+    return "\n".join(message_text(each.get("content")) for each in said)
 
 
-def text_of(content: object) -> str:
+def message_text(content: object) -> str:
     """Of a message's content: a text, or parts."""
     if isinstance(content, list):
         parts = (each.get("text") for each in content if isinstance(each, dict))

@@ -9,24 +9,28 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-WORDS: Final = 3
+SHINGLE_WORDS: Final = 3
 
 
 def shingles(text: str) -> frozenset[tuple[str, ...]]:
     """Runs of three words, without regard to case; shorter texts are one run."""
     words = text.casefold().split()
-    if len(words) <= WORDS:
+    if len(words) <= SHINGLE_WORDS:
         return frozenset({tuple(words)})
-    return frozenset(tuple(words[i : i + WORDS]) for i in range(len(words) - WORDS + 1))
+    return frozenset(
+        tuple(words[i : i + SHINGLE_WORDS]) for i in range(len(words) - SHINGLE_WORDS + 1)
+    )
 
 
-def similarity(one: frozenset[tuple[str, ...]], other: frozenset[tuple[str, ...]]) -> float:
+def jaccard_similarity(
+    one: frozenset[tuple[str, ...]], other: frozenset[tuple[str, ...]]
+) -> float:
     """Jaccard's, 0 to 1. Both hold something."""
     common = len(one & other)
     return common / (len(one) + len(other) - common)
 
 
-def near_duplicates(texts: Mapping[str, str], *, threshold: float) -> dict[str, str]:
+def find_near_duplicates(texts: Mapping[str, str], *, threshold: float) -> dict[str, str]:
     """Id → the earlier text that it nearly is, which is itself kept; texts in their order.
 
     threshold: similarity from which on two are nearly the same, above 0, at most 1.
@@ -61,5 +65,6 @@ def _first_like(
     threshold: float,
 ) -> str | None:
     return next(
-        (each for each in candidates if similarity(found, sets[each]) >= threshold), None
+        (each for each in candidates if jaccard_similarity(found, sets[each]) >= threshold),
+        None,
     )

@@ -11,7 +11,7 @@ from typing import Final
 
 Span = tuple[int, int]
 # Raised when a finder changes: part of every record's rules.
-VERSION: Final = 1
+FINDERS_VERSION: Final = 1
 
 _KEY: Final = re.compile(
     r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)"
@@ -59,11 +59,11 @@ _IBAN_LENGTHS: Final = (
 IBAN_LENGTHS: Final[Mapping[str, int]] = {
     each[:2]: int(each[2:]) for each in _IBAN_LENGTHS.split()
 }
-FEWEST_HEX: Final = 4  # `::` and `a::b` are code more often than addresses
+MIN_HEX_DIGITS: Final = 4  # `::` and `a::b` are code more often than addresses
 PHONE_DIGITS: Final = range(7, 16)  # ITU-T E.164: at most 15
 
 
-def keys(text: str) -> Iterator[Span]:
+def find_keys(text: str) -> Iterator[Span]:
     """Of ours (`sk-sg-…`), of providers, tokens and private keys."""
     for found in _KEY.finditer(text):
         # "risk-averse-investment-plan" is no key.
@@ -71,11 +71,11 @@ def keys(text: str) -> Iterator[Span]:
             yield found.span()
 
 
-def emails(text: str) -> Iterator[Span]:
+def find_emails(text: str) -> Iterator[Span]:
     return (found.span() for found in _EMAIL.finditer(text))
 
 
-def ibans(text: str) -> Iterator[Span]:
+def find_ibans(text: str) -> Iterator[Span]:
     """Of a known country and length, with the right check digits (ISO 7064, mod 97)."""
     for found in _IBAN.finditer(text):
         written = found.group(1)
@@ -89,7 +89,7 @@ def ibans(text: str) -> Iterator[Span]:
             yield found.start(), found.start() + end
 
 
-def cards(text: str) -> Iterator[Span]:
+def find_cards(text: str) -> Iterator[Span]:
     """13 to 19 digits, together or in a card's groups, with Luhn's check digit (ISO 7812)."""
     for found in _CARD.finditer(text):
         digits = [int(each) for each in found.group() if each.isdecimal()]
@@ -100,7 +100,7 @@ def cards(text: str) -> Iterator[Span]:
             yield found.span()
 
 
-def addresses(text: str) -> Iterator[Span]:
+def find_ip_addresses(text: str) -> Iterator[Span]:
     """IPv4 and IPv6, in order."""
     found = [each for each in _IPV4.finditer(text) if _is_address(each.group())]
     longer = (each for each in _IPV6.finditer(text) if each.group().count(":") > 1)
@@ -108,7 +108,7 @@ def addresses(text: str) -> Iterator[Span]:
     return iter(sorted(each.span() for each in found))
 
 
-def phones(text: str) -> Iterator[Span]:
+def find_phones(text: str) -> Iterator[Span]:
     """With `+`, `00` or a leading 0, or in the groups of North America."""
     for found in _PHONE.finditer(text):
         digits = sum(each.isdecimal() for each in found.group())
@@ -126,7 +126,7 @@ def _is_address(text: str) -> bool:
 
 
 def _is_long_address(text: str) -> bool:
-    if sum(each != ":" for each in text) < FEWEST_HEX:
+    if sum(each != ":" for each in text) < MIN_HEX_DIGITS:
         return False
     try:
         ipaddress.IPv6Address(text)
@@ -136,11 +136,11 @@ def _is_long_address(text: str) -> bool:
 
 
 # In the order in which they are taken out.
-BUILT_IN: Final[Mapping[str, Callable[[str], Iterator[Span]]]] = {
-    "key": keys,
-    "email": emails,
-    "iban": ibans,
-    "card": cards,
-    "ip": addresses,
-    "phone": phones,
+PII_FINDERS: Final[Mapping[str, Callable[[str], Iterator[Span]]]] = {
+    "key": find_keys,
+    "email": find_emails,
+    "iban": find_ibans,
+    "card": find_cards,
+    "ip": find_ip_addresses,
+    "phone": find_phones,
 }

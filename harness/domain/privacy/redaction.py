@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
-from harness.domain.bounded_regex import TimedPattern
+from harness.domain.bounded_regex import BoundedPattern
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
-from harness.domain.privacy.pii import BUILT_IN, VERSION, Span
+from harness.domain.privacy.pii import FINDERS_VERSION, PII_FINDERS, Span
 
 # Deeper than this, JSON within JSON is read as text.
-DEEPEST: Final = 8
+MAX_JSON_DEPTH: Final = 8
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
 _ALWAYS: Final = "key"
@@ -38,13 +38,13 @@ class RedactionRule:
     replacement: str = ""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or self.name in BUILT_IN:
+        if not _NAME.fullmatch(self.name) or self.name in PII_FINDERS:
             raise InputError(
                 f"redaction rule {self.name!r}: a name is lower case, digits and _, and not "
-                f"{', '.join(BUILT_IN)}"
+                f"{', '.join(PII_FINDERS)}"
             )
         try:
-            empty = TimedPattern(self.pattern).matches_whole("")
+            empty = BoundedPattern(self.pattern).matches_whole("")
         except InputError as error:
             raise InputError(f"redaction rule {self.name!r}: {error}") from None
         if empty:
@@ -52,7 +52,7 @@ class RedactionRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Redacted:
+class RedactionResult:
     """counts: how many places each rule found."""
 
     value: Any
@@ -71,8 +71,8 @@ class Redactor:
 
     def __post_init__(self) -> None:
         for name in self.off:
-            if name not in BUILT_IN or name == _ALWAYS:
-                others = ", ".join(each for each in BUILT_IN if each != _ALWAYS)
+            if name not in PII_FINDERS or name == _ALWAYS:
+                others = ", ".join(each for each in PII_FINDERS if each != _ALWAYS)
                 raise InputError(f"redaction cannot go without {name!r}; only without {others}")
         names = [rule.name for rule in self.rules]
         for name in names:
@@ -83,23 +83,23 @@ class Redactor:
     def digest(self) -> str:
         """Of what decides: the rules, and the version of ours."""
         own = [[rule.name, rule.pattern, rule.replacement] for rule in self.rules]
-        return digest([VERSION, own, sorted(set(self.off))])
+        return digest([FINDERS_VERSION, own, sorted(set(self.off))])
 
-    def redact(self, value: object) -> Redacted:
+    def redact(self, value: object) -> RedactionResult:
         """value: as `json.loads` gives it. Nothing is changed in place.
 
         Raises PatternTooSlow: nothing may be kept of a text that a rule did not get through.
         """
         pass_ = _Pass(self._steps)
-        return Redacted(pass_.value(value, 0), dict(pass_.counts))
+        return RedactionResult(pass_.value(value, 0), dict(pass_.counts))
 
     @cached_property
     def _steps(self) -> "Sequence[_Step]":
         own = [
-            _Step(rule.name, TimedPattern(rule.pattern).spans, rule.replacement)
+            _Step(rule.name, BoundedPattern(rule.pattern).spans, rule.replacement)
             for rule in self.rules
         ]
-        ours = [_Step(name, find) for name, find in BUILT_IN.items() if name not in self.off]
+        ours = [_Step(name, find) for name, find in PII_FINDERS.items() if name not in self.off]
         return (*own, *ours)
 
 
@@ -139,7 +139,7 @@ class _Pass:
                 raise InputError(f"{type(value).__name__} is no JSON")
 
     def _text(self, text: str, depth: int) -> str:
-        if depth < DEEPEST and text.lstrip()[:1] in ("{", "[", '"'):
+        if depth < MAX_JSON_DEPTH and text.lstrip()[:1] in ("{", "[", '"'):
             try:
                 inner = json.loads(text)
             except (ValueError, RecursionError):

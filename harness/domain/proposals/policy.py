@@ -7,16 +7,16 @@ from typing import Final
 from harness.domain.canary.guardrails import Guardrail, Guardrails
 from harness.domain.content_hash import digest
 from harness.domain.evals.pins import ServedPin
-from harness.domain.evals.run import Claim, Primaries
+from harness.domain.evals.run import Claim, PrimaryCombination
 from harness.domain.routing.target import Target
 
 
-class Promotion(StrEnum):
+class PromotionMode(StrEnum):
     AUTOMATIC = "automatic"
     APPROVED = "approved"  # a person, not the proposer, after the verdict
 
 
-class Spend(StrEnum):
+class AlphaSpending(StrEnum):
     """How the k-th proposal of the same candidate on the same suite pays for its look."""
 
     HARMONIC = "harmonic"  # at most alpha over all looks
@@ -25,7 +25,7 @@ class Spend(StrEnum):
     NONE = "none"  # no promise about repeats
 
 
-class Unit(StrEnum):
+class ExposureUnit(StrEnum):
     SESSION = "session"  # a sticky key's first session in the period
     REQUEST = "request"  # approximate unless (nearly) every key is different
 
@@ -56,11 +56,11 @@ class GatePolicy:
     max_cost_usd: float | None = None
     max_tokens: int | None = None
     run_max_age_s: float = 86_400.0
-    spend: Spend = Spend.FIRST_FULL
+    spend: AlphaSpending = AlphaSpending.FIRST_FULL
     served_pin: ServedPin = ServedPin.MODEL
     min_saving: float = 0.1
     cost_ceiling: float = 10.0
-    primaries: Primaries = Primaries.WEIGHTED
+    primaries: PrimaryCombination = PrimaryCombination.WEIGHTED
     claims: tuple[Claim, ...] = tuple(Claim)
     margin_max: float | None = None
     alpha_budget: float | None = None
@@ -78,7 +78,7 @@ _PLAIN: Final = GatePolicy()
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class CanaryStep:
     """One share of traffic. min_exposures: canary units scored before it may be left.
 
     deadline_s: then a person looks. certify: leave only certified (statistics.md §2.7).
@@ -103,7 +103,7 @@ class PeakHours:
 
 
 @dataclass(frozen=True, slots=True)
-class ShadowFirst:
+class ShadowStagePolicy:
     """Before the first step the candidate answers users' requests, and nobody gets its answers.
 
     share_bps: of the callers. min_pairs: requests that both models have answered. max_cost_usd:
@@ -139,7 +139,11 @@ class CanaryJudge:
         return Target(provider, model)
 
 
-DEFAULT_STEPS = (Step(100, 300), Step(500, 1000), Step(2500, 3000, certify=True))
+DEFAULT_STEPS = (
+    CanaryStep(100, 300),
+    CanaryStep(500, 1000),
+    CanaryStep(2500, 3000, certify=True),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +160,14 @@ class CanaryPolicy:
     the guardrail of that name; both are there, or none.
     """
 
-    steps: tuple[Step, ...] = DEFAULT_STEPS
+    steps: tuple[CanaryStep, ...] = DEFAULT_STEPS
     alpha: float = 0.04
     rho: float = 1.0
     rho_ni: float = 2.0
     p0: float = 0.01
     certificate: float = 20.0
     block_size: int = 100
-    unit: Unit = Unit.SESSION
+    unit: ExposureUnit = ExposureUnit.SESSION
     session_requests: int = 3
     session_s: float = 60.0
     missing_s: float = 600.0
@@ -172,7 +176,7 @@ class CanaryPolicy:
     peak: PeakHours = field(default_factory=PeakHours)
     bake_s: float = 86_400.0
     bake_bps: int = 100
-    shadow: ShadowFirst | None = None
+    shadow: ShadowStagePolicy | None = None
     judge: CanaryJudge | None = None
 
     @property
@@ -186,7 +190,7 @@ class Policy:
     """approval_ttl_s: how long a passed proposal waits for a person before it expires."""
 
     name: str = "default"
-    promotion: Promotion = Promotion.AUTOMATIC
+    promotion: PromotionMode = PromotionMode.AUTOMATIC
     approval_ttl_s: float = 7 * 86_400.0
     self_approval: bool = False
     gate: GatePolicy = field(default_factory=GatePolicy)

@@ -41,7 +41,7 @@ _STEP: Final[Mapping[str, tuple[float, float]]] = {
 _HOUR: Final = {"start_h": (0, 24), "end_h": (0, 24)}
 
 
-def sound(policy: CanaryPolicy) -> CanaryPolicy:
+def clamp_policy(policy: CanaryPolicy) -> CanaryPolicy:
     """The very same where nothing is out of bounds."""
     steps = tuple(_held(step, _STEP) for step in policy.steps)
     ratios = _ratios(policy.guardrails)

@@ -10,20 +10,20 @@ from typing import Any, Final, NamedTuple
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.evals.pins import ServedPin
 from harness.domain.proposals.policy import (
+    AlphaSpending,
     CanaryPolicy,
+    CanaryStep,
     GatePolicy,
     PeakHours,
     Policy,
-    Promotion,
-    ShadowFirst,
-    Spend,
-    Step,
+    PromotionMode,
+    ShadowStagePolicy,
 )
 
-Rule = Callable[[Any, Any], bool]
+FieldRule = Callable[[Any, Any], bool]
 
 
-class Widened(NamedTuple):
+class WidenedField(NamedTuple):
     """A field in which a proposal asks for less than its route does: `gate.margin`."""
 
     field: str
@@ -31,12 +31,12 @@ class Widened(NamedTuple):
     proposed: object
 
 
-def equal(route: Any, proposed: Any) -> bool:
+def must_equal(route: Any, proposed: Any) -> bool:
     """For what has no order."""
     return bool(route == proposed)
 
 
-def free(_route: Any, _proposed: Any) -> bool:
+def always_allowed(_route: Any, _proposed: Any) -> bool:
     """For what another field bounds, or what is a name alone."""
     return True
 
@@ -50,68 +50,70 @@ def at_least(route: Any, proposed: Any) -> bool:
     return bool(proposed >= route)
 
 
-def as_many(route: Any, proposed: Any) -> bool:
+def at_least_items(route: Any, proposed: Any) -> bool:
     """None is all there are."""
     return proposed is None or (route is not None and proposed >= route)
 
 
-def tolerated(route: Any, proposed: Any) -> bool:
+def at_most_ratio(route: Any, proposed: Any) -> bool:
     """A guardrail more takes from the others' share of alpha, so each is on or off alike."""
     if route is False or proposed is False:
         return route is proposed
     return bool(proposed <= route)
 
 
-def among(stricter: Mapping[Any, frozenset[Any]]) -> Rule:
+def same_or_stricter(stricter: Mapping[Any, frozenset[Any]]) -> FieldRule:
     """stricter: of each value, those that ask for more than it does."""
     return lambda route, proposed: proposed == route or proposed in stricter[route]
 
 
-SPENDS: Final = {
-    Spend.NONE: frozenset({Spend.FIRST_FULL, Spend.HARMONIC, Spend.SQUARE}),
+STRICTER_SPENDING: Final = {
+    AlphaSpending.NONE: frozenset(
+        {AlphaSpending.FIRST_FULL, AlphaSpending.HARMONIC, AlphaSpending.SQUARE}
+    ),
     # Each look of either gets at most what that look of this one gets.
-    Spend.FIRST_FULL: frozenset({Spend.HARMONIC, Spend.SQUARE}),
-    Spend.HARMONIC: frozenset(),
-    Spend.SQUARE: frozenset(),
+    AlphaSpending.FIRST_FULL: frozenset({AlphaSpending.HARMONIC, AlphaSpending.SQUARE}),
+    AlphaSpending.HARMONIC: frozenset(),
+    AlphaSpending.SQUARE: frozenset(),
 }
-PINS: Final = {
+STRICTER_PINS: Final = {
     ServedPin.NONE: frozenset({ServedPin.MODEL, ServedPin.BUILD}),
     ServedPin.MODEL: frozenset({ServedPin.BUILD}),
     ServedPin.BUILD: frozenset(),
 }
-PROMOTIONS: Final = {
-    Promotion.AUTOMATIC: frozenset({Promotion.APPROVED}),
-    Promotion.APPROVED: frozenset(),
+STRICTER_PROMOTION: Final = {
+    PromotionMode.AUTOMATIC: frozenset({PromotionMode.APPROVED}),
+    PromotionMode.APPROVED: frozenset(),
 }
 
 # Compared field by field, by the rules of their own type.
-PARTS: Final = frozenset({"gate", "canary", "steps", "peak", "shadow", "guardrails"})
+NESTED_FIELDS: Final = frozenset({"gate", "canary", "steps", "peak", "shadow", "guardrails"})
 # What a proposer may choose within the route's bounds is looked at together, in `_choices`.
-RULES: Final[Mapping[type, Mapping[str, Rule]]] = {
+FIELD_RULES: Final[Mapping[type, Mapping[str, FieldRule]]] = {
     Policy: {
-        "name": free,
-        "promotion": among(PROMOTIONS),
+        "name": always_allowed,
+        "promotion": same_or_stricter(STRICTER_PROMOTION),
         "approval_ttl_s": at_most,
         "self_approval": at_most,
     },
     GatePolicy: {
-        **dict.fromkeys(("claim", "claims", "margin", "margin_max"), free),
+        **dict.fromkeys(("claim", "claims", "margin", "margin_max"), always_allowed),
         "alpha": at_most,
         "alpha_budget": at_most,
-        "n_max": as_many,
+        "n_max": at_least_items,
         "epochs": at_least,
         "verdict_ttl_s": at_most,
         # Another attempt is another chance.
         "infra_retries": at_most,
-        "infra_pause_s": equal,
+        "infra_pause_s": must_equal,
         "max_cost_usd": at_most,
         "max_tokens": at_most,
         "run_max_age_s": at_most,
-        "spend": among(SPENDS),
-        "served_pin": among(PINS),
+        "spend": same_or_stricter(STRICTER_SPENDING),
+        "served_pin": same_or_stricter(STRICTER_PINS),
         "min_saving": at_least,
-        "cost_ceiling": equal,
-        "primaries": equal,
+        "cost_ceiling": must_equal,
+        "primaries": must_equal,
     },
     CanaryPolicy: {
         # Of rolling back a good candidate: what trips sooner guards more.
@@ -121,73 +123,75 @@ RULES: Final[Mapping[type, Mapping[str, Rule]]] = {
         "rho_ni": at_most,
         "p0": at_most,
         "certificate": at_least,
-        "block_size": equal,
-        "unit": equal,
-        "session_requests": equal,
-        "session_s": equal,
-        "missing_s": equal,
+        "block_size": must_equal,
+        "unit": must_equal,
+        "session_requests": must_equal,
+        "session_s": must_equal,
+        "missing_s": must_equal,
         "bake_s": at_least,
         "bake_bps": at_least,
-        "judge": equal,
+        "judge": must_equal,
     },
-    Step: {
-        "weight_bps": equal,
+    CanaryStep: {
+        "weight_bps": must_equal,
         "min_exposures": at_least,
         "certify": at_least,
         "deadline_s": at_most,
         "min_s": at_least,
         "min_peak_s": at_least,
     },
-    PeakHours: {"start_h": equal, "end_h": equal},
-    ShadowFirst: {
-        "share_bps": equal,
+    PeakHours: {"start_h": must_equal, "end_h": must_equal},
+    ShadowStagePolicy: {
+        "share_bps": must_equal,
         "min_pairs": at_least,
-        "max_cost_usd": equal,
+        "max_cost_usd": must_equal,
         # Of rejecting a candidate that is no worse.
         "alpha": at_least,
     },
-    Guardrails: dict.fromkeys((each.name for each in fields(Guardrails)), tolerated),
+    Guardrails: dict.fromkeys((each.name for each in fields(Guardrails)), at_most_ratio),
 }
 
 
-def stricter_or_equal(route: Policy, proposed: Policy) -> list[Widened]:
+def find_widened_fields(route: Policy, proposed: Policy) -> list[WidenedField]:
     """The fields in which `proposed` is wider than the route's policy; empty when in none."""
     return [*_choices(route.gate, proposed.gate), *_wider("", route, proposed)]
 
 
-def _choices(route: GatePolicy, proposed: GatePolicy) -> list[Widened]:
+def _choices(route: GatePolicy, proposed: GatePolicy) -> list[WidenedField]:
     """What a proposer may choose within the route's bounds."""
     found = []
     allowed = route.allowed_claims
     if proposed.claim not in allowed:
-        found.append(Widened("gate.claim", allowed, proposed.claim))
+        found.append(WidenedField("gate.claim", allowed, proposed.claim))
     elif not set(proposed.allowed_claims) <= set(allowed):
-        found.append(Widened("gate.claims", allowed, proposed.allowed_claims))
+        found.append(WidenedField("gate.claims", allowed, proposed.allowed_claims))
     if proposed.margin > route.largest_margin:
-        found.append(Widened("gate.margin", route.largest_margin, proposed.margin))
+        found.append(WidenedField("gate.margin", route.largest_margin, proposed.margin))
     elif proposed.largest_margin > route.largest_margin:
-        found.append(Widened("gate.margin_max", route.largest_margin, proposed.largest_margin))
+        found.append(
+            WidenedField("gate.margin_max", route.largest_margin, proposed.largest_margin)
+        )
     return found
 
 
-def _wider(place: str, route: Any, proposed: Any) -> list[Widened]:
+def _wider(place: str, route: Any, proposed: Any) -> list[WidenedField]:
     """Field by field of two values of one type, and what is in them."""
-    found: list[Widened] = []
-    rules = RULES[type(route)]
+    found: list[WidenedField] = []
+    rules = FIELD_RULES[type(route)]
     for each in fields(route):
         ours, theirs = getattr(route, each.name), getattr(proposed, each.name)
         name = f"{place}{each.name}"
         rule = rules.get(each.name)
         if rule is not None:
-            found += [] if rule(ours, theirs) else [Widened(name, ours, theirs)]
-        elif type(ours) is type(theirs) and type(ours) in RULES:
+            found += [] if rule(ours, theirs) else [WidenedField(name, ours, theirs)]
+        elif type(ours) is type(theirs) and type(ours) in FIELD_RULES:
             found += _wider(f"{name}.", ours, theirs)
         elif _steps_alike(ours, theirs):
             for number, pair in enumerate(zip(ours, theirs, strict=True), start=1):
                 found += _wider(f"{name}.{number}.", *pair)
-        elif not (ours == theirs or (ours is None and type(theirs) is ShadowFirst)):
+        elif not (ours == theirs or (ours is None and type(theirs) is ShadowStagePolicy)):
             # Of no rule: equal. A shadow where the route asks for none looks twice.
-            found.append(Widened(name, ours, theirs))
+            found.append(WidenedField(name, ours, theirs))
     return found
 
 
@@ -197,5 +201,5 @@ def _steps_alike(route: Any, proposed: Any) -> bool:
     return (
         all(isinstance(each, tuple) for each in both)
         and len(route) == len(proposed)
-        and all(isinstance(step, Step) for each in both for step in each)
+        and all(isinstance(step, CanaryStep) for each in both for step in each)
     )

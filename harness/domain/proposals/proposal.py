@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from harness.domain.errors import IllegalTransition
 from harness.domain.evals.run import Claim, SuitePlan
-from harness.domain.proposals.policy import Policy, Promotion
-from harness.domain.safe_time import later
+from harness.domain.proposals.policy import Policy, PromotionMode
+from harness.domain.safe_time import add_seconds
 
 
-class Phase(StrEnum):
+class ProposalPhase(StrEnum):
     PROPOSED = "proposed"
     EVALUATING = "evaluating"
     AWAITING_APPROVAL = "awaiting_approval"
@@ -28,7 +28,7 @@ class Phase(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Event(StrEnum):
+class ProposalEvent(StrEnum):
     START = "start"
     PASSED = "passed"
     PASSED_NEEDS_APPROVAL = "passed_needs_approval"
@@ -54,49 +54,58 @@ class ApprovalKind(StrEnum):
     PROMOTION = "promotion"  # it becomes the incumbent before its last step has shown enough
 
 
-TRANSITIONS: Final[Mapping[tuple[Phase, Event], Phase]] = {
-    (Phase.PROPOSED, Event.START): Phase.EVALUATING,
-    (Phase.PROPOSED, Event.CANCELLED): Phase.CANCELLED,
-    (Phase.PROPOSED, Event.BASE_CHANGED): Phase.REJECTED,
-    (Phase.EVALUATING, Event.PASSED): Phase.CANARY,
-    (Phase.EVALUATING, Event.PASSED_NEEDS_APPROVAL): Phase.AWAITING_APPROVAL,
-    (Phase.EVALUATING, Event.MIRROR): Phase.SHADOW,
-    (Phase.EVALUATING, Event.FAILED): Phase.REJECTED,
-    (Phase.EVALUATING, Event.HARNESS_MISMATCH): Phase.REJECTED,
-    (Phase.EVALUATING, Event.INCONCLUSIVE): Phase.REJECTED,
-    (Phase.EVALUATING, Event.INFRA_ERROR): Phase.EVALUATING,
-    (Phase.EVALUATING, Event.INFRA_LIMIT): Phase.REJECTED,
-    (Phase.EVALUATING, Event.BASE_CHANGED): Phase.REJECTED,
-    (Phase.EVALUATING, Event.STALE): Phase.REJECTED,
-    (Phase.EVALUATING, Event.CANCELLED): Phase.CANCELLED,
-    (Phase.AWAITING_APPROVAL, Event.APPROVED): Phase.CANARY,
-    (Phase.AWAITING_APPROVAL, Event.MIRROR): Phase.SHADOW,
-    (Phase.AWAITING_APPROVAL, Event.REFUSED): Phase.REJECTED,
-    (Phase.AWAITING_APPROVAL, Event.EXPIRED): Phase.REJECTED,
-    (Phase.AWAITING_APPROVAL, Event.STALE): Phase.REJECTED,
-    (Phase.AWAITING_APPROVAL, Event.BASE_CHANGED): Phase.REJECTED,
-    (Phase.AWAITING_APPROVAL, Event.CANCELLED): Phase.CANCELLED,
-    (Phase.SHADOW, Event.SHADOWED): Phase.CANARY,
-    (Phase.SHADOW, Event.HARM): Phase.REJECTED,
-    (Phase.SHADOW, Event.EXPIRED): Phase.REJECTED,
-    (Phase.SHADOW, Event.STALE): Phase.REJECTED,
-    (Phase.SHADOW, Event.BASE_CHANGED): Phase.REJECTED,
-    (Phase.SHADOW, Event.CANCELLED): Phase.CANCELLED,
-    (Phase.CANARY, Event.HEALTHY): Phase.PROMOTED,
-    (Phase.CANARY, Event.HARM): Phase.ROLLED_BACK,
-    (Phase.CANARY, Event.BASE_CHANGED): Phase.ROLLED_BACK,
-    (Phase.CANARY, Event.STALE): Phase.ROLLED_BACK,
-    (Phase.CANARY, Event.CANCELLED): Phase.ROLLED_BACK,
-    (Phase.PROMOTED, Event.HARM): Phase.ROLLED_BACK,
-    (Phase.PROMOTED, Event.CANCELLED): Phase.ROLLED_BACK,
+TRANSITIONS: Final[Mapping[tuple[ProposalPhase, ProposalEvent], ProposalPhase]] = {
+    (ProposalPhase.PROPOSED, ProposalEvent.START): ProposalPhase.EVALUATING,
+    (ProposalPhase.PROPOSED, ProposalEvent.CANCELLED): ProposalPhase.CANCELLED,
+    (ProposalPhase.PROPOSED, ProposalEvent.BASE_CHANGED): ProposalPhase.REJECTED,
+    (ProposalPhase.EVALUATING, ProposalEvent.PASSED): ProposalPhase.CANARY,
+    (
+        ProposalPhase.EVALUATING,
+        ProposalEvent.PASSED_NEEDS_APPROVAL,
+    ): ProposalPhase.AWAITING_APPROVAL,
+    (ProposalPhase.EVALUATING, ProposalEvent.MIRROR): ProposalPhase.SHADOW,
+    (ProposalPhase.EVALUATING, ProposalEvent.FAILED): ProposalPhase.REJECTED,
+    (ProposalPhase.EVALUATING, ProposalEvent.HARNESS_MISMATCH): ProposalPhase.REJECTED,
+    (ProposalPhase.EVALUATING, ProposalEvent.INCONCLUSIVE): ProposalPhase.REJECTED,
+    (ProposalPhase.EVALUATING, ProposalEvent.INFRA_ERROR): ProposalPhase.EVALUATING,
+    (ProposalPhase.EVALUATING, ProposalEvent.INFRA_LIMIT): ProposalPhase.REJECTED,
+    (ProposalPhase.EVALUATING, ProposalEvent.BASE_CHANGED): ProposalPhase.REJECTED,
+    (ProposalPhase.EVALUATING, ProposalEvent.STALE): ProposalPhase.REJECTED,
+    (ProposalPhase.EVALUATING, ProposalEvent.CANCELLED): ProposalPhase.CANCELLED,
+    (ProposalPhase.AWAITING_APPROVAL, ProposalEvent.APPROVED): ProposalPhase.CANARY,
+    (ProposalPhase.AWAITING_APPROVAL, ProposalEvent.MIRROR): ProposalPhase.SHADOW,
+    (ProposalPhase.AWAITING_APPROVAL, ProposalEvent.REFUSED): ProposalPhase.REJECTED,
+    (ProposalPhase.AWAITING_APPROVAL, ProposalEvent.EXPIRED): ProposalPhase.REJECTED,
+    (ProposalPhase.AWAITING_APPROVAL, ProposalEvent.STALE): ProposalPhase.REJECTED,
+    (ProposalPhase.AWAITING_APPROVAL, ProposalEvent.BASE_CHANGED): ProposalPhase.REJECTED,
+    (ProposalPhase.AWAITING_APPROVAL, ProposalEvent.CANCELLED): ProposalPhase.CANCELLED,
+    (ProposalPhase.SHADOW, ProposalEvent.SHADOWED): ProposalPhase.CANARY,
+    (ProposalPhase.SHADOW, ProposalEvent.HARM): ProposalPhase.REJECTED,
+    (ProposalPhase.SHADOW, ProposalEvent.EXPIRED): ProposalPhase.REJECTED,
+    (ProposalPhase.SHADOW, ProposalEvent.STALE): ProposalPhase.REJECTED,
+    (ProposalPhase.SHADOW, ProposalEvent.BASE_CHANGED): ProposalPhase.REJECTED,
+    (ProposalPhase.SHADOW, ProposalEvent.CANCELLED): ProposalPhase.CANCELLED,
+    (ProposalPhase.CANARY, ProposalEvent.HEALTHY): ProposalPhase.PROMOTED,
+    (ProposalPhase.CANARY, ProposalEvent.HARM): ProposalPhase.ROLLED_BACK,
+    (ProposalPhase.CANARY, ProposalEvent.BASE_CHANGED): ProposalPhase.ROLLED_BACK,
+    (ProposalPhase.CANARY, ProposalEvent.STALE): ProposalPhase.ROLLED_BACK,
+    (ProposalPhase.CANARY, ProposalEvent.CANCELLED): ProposalPhase.ROLLED_BACK,
+    (ProposalPhase.PROMOTED, ProposalEvent.HARM): ProposalPhase.ROLLED_BACK,
+    (ProposalPhase.PROMOTED, ProposalEvent.CANCELLED): ProposalPhase.ROLLED_BACK,
 }
 
-OPEN: Final = frozenset(
-    {Phase.PROPOSED, Phase.EVALUATING, Phase.AWAITING_APPROVAL, Phase.SHADOW, Phase.CANARY}
+OPEN_PHASES: Final = frozenset(
+    {
+        ProposalPhase.PROPOSED,
+        ProposalPhase.EVALUATING,
+        ProposalPhase.AWAITING_APPROVAL,
+        ProposalPhase.SHADOW,
+        ProposalPhase.CANARY,
+    }
 )
 
 
-def advance(phase: Phase, event: Event) -> Phase:
+def next_phase(phase: ProposalPhase, event: ProposalEvent) -> ProposalPhase:
     """The next phase. Raises IllegalTransition for a pair not in the table."""
     try:
         return TRANSITIONS[phase, event]
@@ -154,7 +163,7 @@ class Proposal:
     proposer: str
     policy: Policy
     plans: tuple[SuitePlan, ...]
-    phase: Phase
+    phase: ProposalPhase
     created_at: datetime
     updated_at: datetime
     runs: Mapping[str, SuiteRuns] = field(default_factory=dict)
@@ -173,7 +182,7 @@ class Proposal:
     @property
     def needs_approval(self) -> bool:
         """Whether a person lets it into its canary, whatever its verdict."""
-        return bool(self.widened) or self.policy.promotion is Promotion.APPROVED
+        return bool(self.widened) or self.policy.promotion is PromotionMode.APPROVED
 
     @property
     def self_approval(self) -> bool:
@@ -182,12 +191,12 @@ class Proposal:
 
     @property
     def open(self) -> bool:
-        return self.phase in OPEN
+        return self.phase in OPEN_PHASES
 
     @property
     def approval_ends_at(self) -> datetime:
         """Until when a proposal that waits for a person does so."""
-        return later(self.updated_at, self.policy.approval_ttl_s)
+        return add_seconds(self.updated_at, self.policy.approval_ttl_s)
 
     def retry_due(self, now: datetime) -> bool:
         """Whether the pause after InfraError is over.
@@ -200,8 +209,10 @@ class Proposal:
         return not 0 < left <= self.policy.gate.infra_pause_s
 
 
-def moved(proposal: Proposal, event: Event, now: datetime, because: str = "") -> Proposal:
+def apply_event(
+    proposal: Proposal, event: ProposalEvent, now: datetime, because: str = ""
+) -> Proposal:
     """The proposal after `event`. Raises IllegalTransition."""
-    phase = advance(proposal.phase, event)
-    closed = because if phase not in OPEN else proposal.closed_because
+    phase = next_phase(proposal.phase, event)
+    closed = because if phase not in OPEN_PHASES else proposal.closed_because
     return replace(proposal, phase=phase, updated_at=now, closed_because=closed)

@@ -19,7 +19,7 @@ Address = IPv4Address | IPv6Address
 
 # Link-local, where clouds' metadata services are, and those that are elsewhere: Amazon's and
 # Google's over IPv6, Alibaba's, Oracle's, Azure's platform (its WireServer hands out secrets).
-CLOSED: Final = tuple(
+CLOSED_NETWORKS: Final = tuple(
     ip_network(each)
     for each in (
         "169.254.0.0/16",
@@ -59,7 +59,7 @@ _NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
 _DOTS: Final = str.maketrans("\u3002\uff0e\uff61", "...")
 
 
-def check_base_url(url: str, allowed: Collection[str] = ()) -> None:
+def check_api_base(url: str, allowed: Collection[str] = ()) -> None:
     """Raises InputError for a URL that no provider may have.
 
     allowed: host names, addresses or networks that are open all the same. The URL is not
@@ -156,7 +156,9 @@ def _is_open(host: str, allowed: Collection[str]) -> bool:
     found = _address(host)
     if found is None:
         return host not in CLOSED_NAMES or host in _names(allowed)
-    closed = [each for each in _meant(found) if any(each in network for network in CLOSED)]
+    closed = [
+        each for each in _meant(found) if any(each in network for network in CLOSED_NETWORKS)
+    ]
     return not closed or any(_covers(each, found, *closed) for each in allowed)
 
 
@@ -189,7 +191,7 @@ def _covers(allowed: str, *addresses: Address) -> bool:
     return any(each in network for each in addresses)
 
 
-def check_allowed(entry: str) -> None:
+def check_allowed_address(entry: str) -> None:
     """Raises InputError for what is neither name, address nor network."""
     try:
         if "/" in entry:

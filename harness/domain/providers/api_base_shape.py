@@ -22,15 +22,15 @@ _PLACES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
 }
 
 
-def wanted_place(kind: str) -> str:
+def api_base_example(kind: str) -> str:
     """What the `api_base` of such a provider looks like; empty where it may be anything."""
     return _PLACES[kind][1] if kind in _PLACES else ""
 
 
-def check_kinds_place(kind: str, url: str) -> None:
+def check_api_base_path(kind: str, url: str) -> None:
     """Raises InputError for none, or one below which this kind's paths do not stand."""
     if not url:
-        like = f": {example}" if (example := wanted_place(kind)) else ""
+        like = f": {example}" if (example := api_base_example(kind)) else ""
         raise InputError(f"a provider of kind {kind!r} needs an api_base{like}")
     if kind not in _PLACES:
         return

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from typing import Final
 
-from harness.domain.providers.model_names import parse
-from harness.domain.routing.capabilities import UNKNOWN, Capabilities
+from harness.domain.providers.model_names import parse_model_name
+from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities
 from harness.domain.routing.target import Price, Provider
 
 ABILITIES: Final = tuple(f.name for f in fields(Capabilities) if f.type is bool)
@@ -37,7 +37,7 @@ class CatalogueEntry:
     @property
     def family(self) -> str:
         """Models of one family are versions of one another."""
-        return self.own_family or parse(self.model).family
+        return self.own_family or parse_model_name(self.model).family
 
     @property
     def name(self) -> str:
@@ -47,7 +47,7 @@ class CatalogueEntry:
     def capabilities(self) -> Capabilities:
         """As requests are planned with: what is unknown is not left out."""
         if not self.lacks and self.context_window is None:
-            return UNKNOWN
+            return UNKNOWN_CAPABILITIES
         absent = dict.fromkeys(sorted(self.lacks), False)
         return Capabilities(context_window=self.context_window, **absent)
 
@@ -97,12 +97,14 @@ class Catalogue:
         return self.entries.get((kind, model))
 
 
-def catalogue(entries: Iterable[CatalogueEntry]) -> Catalogue:
+def build_catalogue(entries: Iterable[CatalogueEntry]) -> Catalogue:
     """Of two entries for one model the later one counts."""
     return Catalogue({(each.kind, each.model): each for each in entries})
 
 
-def priced(provider: Provider, known: Catalogue, models: Iterable[str]) -> Provider:
+def with_catalogue_prices(
+    provider: Provider, known: Catalogue, models: Iterable[str]
+) -> Provider:
     """The provider with the catalogue's prices of those models that it gives none itself.
 
     So what is stored needs no catalogue to be read: the router has none.

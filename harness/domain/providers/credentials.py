@@ -8,11 +8,11 @@ from typing import Final
 
 from harness.domain.errors import InputError
 from harness.domain.providers.kinds import PROVIDER_KINDS, KeyStyle
-from harness.domain.providers.secret_encodings import hidden
+from harness.domain.providers.secret_encodings import hide_secret
 from harness.domain.routing.target import Provider
 
-LONGEST_VALUE: Final = 8192
-OLD_SUFFIX: Final = ".old"
+MAX_VALUE_LENGTH: Final = 8192
+REPLACED_KEY_SUFFIX: Final = ".old"
 _SENDABLE: Final = re.compile(r"[\x21-\x7e]+")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _OWN_HEADERS: Final = frozenset(style.value for style in KeyStyle)
@@ -30,23 +30,25 @@ class ProviderKey:
 ProviderKeySets = Mapping[str, Sequence[ProviderKey]]
 
 
-def of_environment(provider: Provider, environ: Mapping[str, str]) -> tuple[ProviderKey, ...]:
+def keys_from_environment(
+    provider: Provider, environ: Mapping[str, str]
+) -> tuple[ProviderKey, ...]:
     """Those of its variables that are set."""
     found = ((name, environ.get(name, "")) for name in provider.key_envs)
     return tuple(ProviderKey(name, secret) for name, secret in found if secret)
 
 
-def without_secrets(said: bytes, provider: Provider, key: ProviderKey | None) -> bytes:
+def hide_provider_secrets(said: bytes, provider: Provider, key: ProviderKey | None) -> bytes:
     """What a provider said, without what it was sent to prove who asks: some repeat it, as it
     is, escaped or encoded.
     """
-    return without(said, (key.secret if key else "", *provider.extra_headers.values()))
+    return hide_secrets(said, (key.secret if key else "", *provider.extra_headers.values()))
 
 
-def without(said: bytes, secrets: Iterable[str]) -> bytes:
+def hide_secrets(said: bytes, secrets: Iterable[str]) -> bytes:
     """The longest first: of one that holds another, no end is left. Short ones are words."""
     for secret in sorted(secrets, key=len, reverse=True):
-        said = hidden(said, secret)
+        said = hide_secret(said, secret)
     return said
 
 
@@ -91,7 +93,7 @@ class Credential(StoredKey):
         return bool(self.ciphertext) and (self.expires_at is None or now < self.expires_at)
 
 
-def for_routers(stored: Iterable[Credential], now: datetime) -> tuple[StoredKey, ...]:
+def keys_for_routers(stored: Iterable[Credential], now: datetime) -> tuple[StoredKey, ...]:
     """What a snapshot carries: also those taken away, without a value."""
     return tuple(
         StoredKey(each.provider, each.name, each.ciphertext if each.live(now) else "")
@@ -99,25 +101,25 @@ def for_routers(stored: Iterable[Credential], now: datetime) -> tuple[StoredKey,
     )
 
 
-def check_value(value: str) -> str:
+def check_key_value(value: str) -> str:
     """The value without white space around it. Raises InputError for one no header carries."""
     found = value.strip()
-    if not found or len(found) > LONGEST_VALUE or not _SENDABLE.fullmatch(found):
+    if not found or len(found) > MAX_VALUE_LENGTH or not _SENDABLE.fullmatch(found):
         raise InputError(
-            f"a key is 1 to {LONGEST_VALUE} printable ASCII characters without spaces; "
+            f"a key is 1 to {MAX_VALUE_LENGTH} printable ASCII characters without spaces; "
             "the value given is not"
         )
     return found
 
 
-def check_name(name: str) -> str:
+def check_key_name(name: str) -> str:
     """Raises InputError for a key's name that a person could not type."""
     if not _NAME.fullmatch(name):
         raise InputError(f"{name!r} is no name of a key: take a-z, 0-9, `-`, `_` and `.`")
     return name
 
 
-def with_new(
+def place_new_key(
     stored: Sequence[Credential], new: Credential, *, first: bool, keep_until: datetime | None
 ) -> list[Credential]:
     """What is to be written when `new` is set: itself, and perhaps the one it replaces.
@@ -138,7 +140,7 @@ def with_new(
         written.append(
             replace(
                 before,
-                name=f"{before.name}{OLD_SUFFIX}",
+                name=f"{before.name}{REPLACED_KEY_SUFFIX}",
                 position=place + 1,
                 expires_at=keep_until,
             )

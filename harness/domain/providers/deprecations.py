@@ -6,10 +6,10 @@ from datetime import date, timedelta
 from typing import Final
 
 from harness.domain.providers.catalogue import Catalogue, CatalogueEntry
-from harness.domain.providers.model_names import parse
+from harness.domain.providers.model_names import parse_model_name
 from harness.domain.routing.target import Price, Provider, Target
 
-AHEAD: Final = timedelta(days=90)
+ALERT_AHEAD: Final = timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Successor:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class Deprecation:
     """target: its id. uses: where it is used, such as `incumbent of chat`. days: until the end,
     0 or less once it has come. successor: None where its family has none that can as much.
     """
@@ -41,12 +41,12 @@ class Ending:
         return self.days <= 0
 
 
-def endings(
+def find_deprecations(
     used: Iterable[tuple[Target, Sequence[str]]],
     providers: Mapping[str, Provider],
     known: Catalogue,
     today: date,
-) -> tuple[Ending, ...]:
+) -> tuple[Deprecation, ...]:
     """Of what is used, and how, the models that end within AHEAD; the first to end first."""
     found = []
     for target, uses in used:
@@ -54,11 +54,11 @@ def endings(
         entry = known.of(provider.kind, target.model) if provider else None
         if provider is None or entry is None or entry.end_date is None:
             continue
-        if entry.end_date - today > AHEAD:
+        if entry.end_date - today > ALERT_AHEAD:
             continue
-        follows = successor(entry, known, today)
+        follows = find_successor(entry, known, today)
         found.append(
-            Ending(
+            Deprecation(
                 target=target.id,
                 name=target.name,
                 end_date=entry.end_date,
@@ -71,7 +71,7 @@ def endings(
     return tuple(sorted(found, key=lambda each: (each.end_date, each.name)))
 
 
-def successor(
+def find_successor(
     entry: CatalogueEntry, known: Iterable[CatalogueEntry], today: date
 ) -> CatalogueEntry | None:
     """The newest of its kind and family that can at least as much, and stays longer.
@@ -83,19 +83,21 @@ def successor(
         for each in known
         if each.kind == entry.kind
         and each.family == entry.family
-        and parse(each.model).rank > parse(entry.model).rank
+        and parse_model_name(each.model).rank > parse_model_name(entry.model).rank
         and entry.has <= each.has
         and (entry.context_window or 0) <= (each.context_window or 0)
         and not _ends_before(each, entry, today)
     ]
-    return max(fits, key=lambda each: (parse(each.model).rank, each.model), default=None)
+    return max(
+        fits, key=lambda each: (parse_model_name(each.model).rank, each.model), default=None
+    )
 
 
 def _ends_before(one: CatalogueEntry, other: CatalogueEntry, today: date) -> bool:
     """Or at the same time, or within AHEAD: nobody wants to move twice."""
     if one.end_date is None:
         return False
-    last = max(today + AHEAD, other.end_date or today)
+    last = max(today + ALERT_AHEAD, other.end_date or today)
     return one.end_date <= last
 
 

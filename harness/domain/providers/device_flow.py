@@ -12,9 +12,9 @@ from typing import Final
 
 DEFAULT_INTERVAL_S: Final = 5.0
 SLOW_DOWN_S: Final = 5.0  # added for good, each time
-SHORTEST_INTERVAL_S: Final = 1.0
-LONGEST_INTERVAL_S: Final = 60.0
-LONGEST_WAIT_S: Final = 1800.0
+MIN_INTERVAL_S: Final = 1.0
+MAX_INTERVAL_S: Final = 60.0
+MAX_WAIT_S: Final = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class DeviceCode:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class OAuthTokens:
     """expires_in_s: None when the server does not say. refresh_in_s: when it wants to be asked
     for the next one, if it says so. refresh_token: empty for none, or for the same as before.
     """
@@ -40,7 +40,7 @@ class Tokens:
     refresh_in_s: float | None = None
 
 
-class Answer(StrEnum):
+class PollAnswer(StrEnum):
     """Of the server, asked whether the person is done. Values: as the protocol names them."""
 
     PENDING = "authorization_pending"
@@ -51,7 +51,7 @@ class Answer(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class FlowWaiting:
     """ask_at, ends_at: seconds of a clock that never jumps."""
 
     code: DeviceCode
@@ -61,42 +61,42 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
-    tokens: Tokens
+class FlowGranted:
+    tokens: OAuthTokens
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class FlowEnded:
     """because: DENIED or EXPIRED."""
 
-    because: Answer
+    because: PollAnswer
 
 
-State = Waiting | Granted | Ended
+FlowState = FlowWaiting | FlowGranted | FlowEnded
 
 
-def begin(code: DeviceCode, now: float) -> Waiting:
-    interval_s = min(max(code.interval_s, SHORTEST_INTERVAL_S), LONGEST_INTERVAL_S)
-    ends_at = now + min(code.expires_in_s, LONGEST_WAIT_S)
-    return Waiting(code, interval_s, min(now + interval_s, ends_at), ends_at)
+def begin_flow(code: DeviceCode, now: float) -> FlowWaiting:
+    interval_s = min(max(code.interval_s, MIN_INTERVAL_S), MAX_INTERVAL_S)
+    ends_at = now + min(code.expires_in_s, MAX_WAIT_S)
+    return FlowWaiting(code, interval_s, min(now + interval_s, ends_at), ends_at)
 
 
-def after(state: Waiting, seen: Answer | Tokens, now: float) -> State:
+def advance_flow(state: FlowWaiting, seen: PollAnswer | OAuthTokens, now: float) -> FlowState:
     """What becomes of it. An answer that comes late counts all the same."""
-    if isinstance(seen, Tokens):
-        return Granted(seen)
-    if seen in (Answer.DENIED, Answer.EXPIRED):
-        return Ended(seen)
+    if isinstance(seen, OAuthTokens):
+        return FlowGranted(seen)
+    if seen in (PollAnswer.DENIED, PollAnswer.EXPIRED):
+        return FlowEnded(seen)
     if now >= state.ends_at:
-        return Ended(Answer.EXPIRED)
+        return FlowEnded(PollAnswer.EXPIRED)
     interval_s = _interval_s(state.interval_s, seen)
     # Once more at the very end: the person may be done by then.
     return replace(state, interval_s=interval_s, ask_at=min(now + interval_s, state.ends_at))
 
 
-def _interval_s(before: float, seen: Answer) -> float:
-    if seen is Answer.SLOW_DOWN:
+def _interval_s(before: float, seen: PollAnswer) -> float:
+    if seen is PollAnswer.SLOW_DOWN:
         return before + SLOW_DOWN_S
-    if seen is Answer.UNREACHABLE:
-        return max(before, min(2 * before, LONGEST_INTERVAL_S))
+    if seen is PollAnswer.UNREACHABLE:
+        return max(before, min(2 * before, MAX_INTERVAL_S))
     return before

@@ -10,9 +10,9 @@ from typing import Final
 from harness.domain.errors import InputError
 from harness.domain.routing.target import Provider
 
-MOST: Final = 64
-LONGEST_NAME: Final = 200
-LONGEST_VALUE: Final = 8192
+MAX_HEADERS: Final = 64
+MAX_NAME_LENGTH: Final = 200
+MAX_VALUE_LENGTH: Final = 8192
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _VALUE: Final = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?")
 # They say where a message ends, or are between two hops alone (RFC 9110, section 7.6.1).
@@ -39,8 +39,8 @@ _SHOWN: Final = 40
 
 def check_headers(headers: Mapping[str, str]) -> None:
     """Raises InputError for what cannot be sent as it is, or would break a request."""
-    if len(headers) > MOST:
-        raise InputError(f"{len(headers)} extra headers are more than {MOST}")
+    if len(headers) > MAX_HEADERS:
+        raise InputError(f"{len(headers)} extra headers are more than {MAX_HEADERS}")
     seen: set[str] = set()
     for name, value in headers.items():
         shown = f"{name[:_SHOWN]!r}"
@@ -50,14 +50,15 @@ def check_headers(headers: Mapping[str, str]) -> None:
                 f"the extra header {shown} is given twice: upper and lower case are one name"
             )
         seen.add(name.lower())
-        if len(value) > LONGEST_VALUE or not _VALUE.fullmatch(value):
+        if len(value) > MAX_VALUE_LENGTH or not _VALUE.fullmatch(value):
             raise InputError(
-                f"the value of the extra header {shown} is not at most {LONGEST_VALUE} visible "
+                f"the value of the extra header {shown} is not at most {MAX_VALUE_LENGTH} "
+                "visible "
                 "ASCII characters, with spaces and tabs between them alone"
             )
 
 
-def call_headers(provider: Provider, key: str, *, stream: bool = False) -> dict[str, str]:
+def request_headers(provider: Provider, key: str, *, stream: bool = False) -> dict[str, str]:
     """Of a request to it, but for where it goes and how long it is. key: empty for none.
 
     One function for evals and for production: by these no provider tells an exam from users.
@@ -75,9 +76,10 @@ def call_headers(provider: Provider, key: str, *, stream: bool = False) -> dict[
 
 def _check_name(name: str) -> None:
     shown = f"{name[:_SHOWN]!r}"
-    if len(name) > LONGEST_NAME or not _TOKEN.fullmatch(name):
+    if len(name) > MAX_NAME_LENGTH or not _TOKEN.fullmatch(name):
         raise InputError(
-            f"{shown} is no name of a header: take 1 to {LONGEST_NAME} of a-z, A-Z, 0-9, `-` "
+            f"{shown} is no name of a header: take 1 to {MAX_NAME_LENGTH} of a-z, A-Z, 0-9, "
+            "`-` "
             "and `_`"
         )
     if name.lower() in _OURS:
@@ -86,7 +88,7 @@ def _check_name(name: str) -> None:
         )
 
 
-def check_sendable(provider: Provider, key: str) -> None:
+def check_request_headers(provider: Provider, key: str) -> None:
     """Before a request: an older version, or a variable, may hold what no header carries.
 
     key: empty for none. Raises InputError.

@@ -6,14 +6,14 @@ from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-PARTS: Final = 3
+JWT_PARTS: Final = 3
 _SENDABLE: Final = re.compile(r"[\x21-\x7e]{1,200}")
 
 
-def claims(token: str) -> Mapping[str, object]:
+def read_claims(token: str) -> Mapping[str, object]:
     """Empty for what is no JWT."""
     parts = token.split(".")
-    if len(parts) != PARTS:
+    if len(parts) != JWT_PARTS:
         return {}
     try:
         found = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
@@ -22,11 +22,11 @@ def claims(token: str) -> Mapping[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def claimed(token: str, headers: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def claim_headers(token: str, headers: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Headers with what stands at each path of the token's claims; without those it lacks."""
     found = {}
     for name, path in headers.items():
-        value: object = claims(token)
+        value: object = read_claims(token)
         for step in path:
             value = value.get(step) if isinstance(value, dict) else None
         if isinstance(value, str) and _SENDABLE.fullmatch(value):
@@ -34,9 +34,9 @@ def claimed(token: str, headers: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return found
 
 
-def life_s(token: str) -> float | None:
+def lifetime_s(token: str) -> float | None:
     """Seconds from its making to its end; None where it does not say."""
-    told = claims(token)
+    told = read_claims(token)
     begun, ends = told.get("iat"), told.get("exp")
     if isinstance(begun, int | float) and isinstance(ends, int | float) and ends > begun:
         return float(ends - begun)

@@ -22,7 +22,7 @@ class AnswerLimit(StrEnum):
     MAX_COMPLETION_TOKENS = "max_completion_tokens"
 
 
-class Group(StrEnum):
+class ProviderGroup(StrEnum):
     """Where a provider runs, and who vouches for the caller (D7)."""
 
     HOSTED = "hosted"
@@ -52,7 +52,7 @@ class ProviderKind:
     """
 
     name: str
-    group: Group
+    group: ProviderGroup
     speaks: frozenset[Endpoint]
     adapted: frozenset[Endpoint] = frozenset()
     api_base: str = ""
@@ -101,7 +101,7 @@ def _hosted(  # noqa: PLR0913, PLR0917 - the table's columns
 ) -> ProviderKind:
     return ProviderKind(
         name,
-        Group.HOSTED,
+        ProviderGroup.HOSTED,
         speaks,
         adapted=_adapted(speaks, translated),
         api_base=api_base,
@@ -122,7 +122,7 @@ def _local(
 ) -> ProviderKind:
     return ProviderKind(
         name,
-        Group.LOCAL,
+        ProviderGroup.LOCAL,
         _OPENAIS,
         adapted=_adapted(_OPENAIS),
         api_base=api_base,
@@ -216,7 +216,7 @@ _ALL: Final = (
     _local("custom", ""),
     ProviderKind(
         "openai_codex",
-        Group.OAUTH,
+        ProviderGroup.OAUTH,
         frozenset({Endpoint.RESPONSES}),
         api_base="https://chatgpt.com/backend-api/codex",
         claim_headers={
@@ -225,12 +225,12 @@ _ALL: Final = (
     ),
     ProviderKind(
         "github_copilot",
-        Group.OAUTH,
+        ProviderGroup.OAUTH,
         _CHAT_EMBED,
         adapted=_adapted(_CHAT_EMBED),
         api_base="https://api.githubcopilot.com",
     ),
-    ProviderKind("sim", Group.SIMULATED, frozenset(Endpoint), needs_key=False),
+    ProviderKind("sim", ProviderGroup.SIMULATED, frozenset(Endpoint), needs_key=False),
 )
 
 PROVIDER_KINDS: Final[Mapping[str, ProviderKind]] = {kind.name: kind for kind in _ALL}
@@ -238,7 +238,7 @@ PROVIDER_KINDS: Final[Mapping[str, ProviderKind]] = {kind.name: kind for kind in
 SERVED_KINDS: Final = frozenset(name for name, kind in PROVIDER_KINDS.items() if kind.serves)
 
 
-def with_limit_named(fields: Mapping[str, object], kind: str) -> dict[str, object]:
+def rename_answer_limit(fields: Mapping[str, object], kind: str) -> dict[str, object]:
     """A chat's fields, the answer's limit under the name that the kind knows.
 
     Of two limits the one that has that name already stays.

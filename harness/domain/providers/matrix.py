@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.providers.catalogue import CatalogueEntry
-from harness.domain.providers.kinds import Group, ProviderKind
+from harness.domain.providers.kinds import ProviderGroup, ProviderKind
 from harness.domain.routing.capabilities import Capabilities, Endpoint
 from harness.domain.routing.target import Price
 
@@ -31,7 +31,7 @@ class Ability(StrEnum):
     UNKNOWN = "unknown"
 
 
-def abilities(
+def model_abilities(
     kind: ProviderKind, own: Capabilities, entry: CatalogueEntry | None, price: Price | None
 ) -> Mapping[str, Ability]:
     """By column. The weakest word counts: what the kind does not serve, what the registry says
@@ -64,7 +64,7 @@ def _ability(
     return Ability.YES if has or (name == "caching" and priced) else Ability.UNKNOWN
 
 
-def limitations(kind: ProviderKind) -> tuple[str, ...]:
+def kind_limitations(kind: ProviderKind) -> tuple[str, ...]:
     """Of every model of the kind, in words."""
     found = []
     if not kind.serves:
@@ -74,6 +74,6 @@ def limitations(kind: ProviderKind) -> tuple[str, ...]:
         found.append(f"answered by translation: {names}")
     if not kind.name.startswith(("openai", "azure")):
         found.append("a tokenizer of its own: token counts differ from other vendors'")
-    if kind.group is Group.OAUTH:
+    if kind.group is ProviderGroup.OAUTH:
         found.append("by a person's account: only when it is named")
     return tuple(found)

@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 from harness.domain.evals.pins import Sighting
 from harness.domain.routing.target import Provider, Target
 
-OWN: Final = "127.0.0.1"
-OWN_NAMES: Final = frozenset({"localhost", "localhost.localdomain"})
+LOOPBACK: Final = "127.0.0.1"
+LOOPBACK_NAMES: Final = frozenset({"localhost", "localhost.localdomain"})
 NAT64: Final = ip_network("64:ff9b::/96")  # RFC 6052
 
 
-def host(provider: Provider | None) -> str:
+def provider_host(provider: Provider | None) -> str:
     """Of its API, with a port where one is given. Empty for a provider that is gone."""
     if provider is None:
         return ""
@@ -36,12 +36,12 @@ def _one_spelling(name: str) -> str:
     """
     with suppress(UnicodeError):
         name = unicodedata.normalize("NFKC", name).encode("idna").decode().casefold()
-    if name in OWN_NAMES or name.endswith(".localhost"):
-        return OWN
+    if name in LOOPBACK_NAMES or name.endswith(".localhost"):
+        return LOOPBACK
     address = _address(name)
     if address is None:
         return name
-    return OWN if address.is_loopback or address.is_unspecified else str(address)
+    return LOOPBACK if address.is_loopback or address.is_unspecified else str(address)
 
 
 def _address(name: str) -> IPv4Address | IPv6Address | None:
@@ -59,17 +59,17 @@ def _address(name: str) -> IPv4Address | IPv6Address | None:
     return carried or found
 
 
-def model(name: str) -> str:
+def normalize_model_name(name: str) -> str:
     """One for all spellings that look the same: case, width, dashes, what nobody sees."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     seen = (char for char in folded if unicodedata.category(char) != "Cf")
     return "".join("-" if unicodedata.category(char) == "Pd" else char for char in seen).strip()
 
 
-def names(target: Target, served: Iterable[Sighting]) -> frozenset[str]:
+def known_model_names(target: Target, served: Iterable[Sighting]) -> frozenset[str]:
     """What it is called, and what its provider's answers call it."""
     told = (each.served.model for each in served)
-    return frozenset(model(name) for name in (target.model, *told) if name)
+    return frozenset(normalize_model_name(name) for name in (target.model, *told) if name)
 
 
 def same_host(one: str, other: str) -> bool:

@@ -13,8 +13,8 @@ from itertools import product
 from typing import Final, Protocol
 
 from harness.domain.providers.catalogue import Catalogue, CatalogueEntry
-from harness.domain.providers.kinds import PROVIDER_KINDS, Group
-from harness.domain.providers.model_names import ModelName, parse
+from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.domain.providers.model_names import ModelName, parse_model_name
 from harness.domain.routing.target import Provider, Target
 
 Words = frozenset[str]
@@ -22,15 +22,17 @@ Words = frozenset[str]
 NOTHING_OFFERED: Final = (
     "no configured provider offers a model: `swapgate provider add` adds a provider"
 )
-NEAR: Final = 5
+MAX_SUGGESTIONS: Final = 5
 # What a name begins with that says who makes it, and not which family.
 VENDOR_WORDS: Final[frozenset[Words]] = frozenset(
-    frozenset(parse(word).words) for kind in PROVIDER_KINDS.values() for word in kind.keywords
+    frozenset(parse_model_name(word).words)
+    for kind in PROVIDER_KINDS.values()
+    for word in kind.keywords
 )
-MOST_READINGS: Final = 32  # of a name with several words misspelt
+MAX_READINGS: Final = 32  # of a name with several words misspelt
 
 
-class Likeness(Protocol):
+class FuzzyMatcher(Protocol):
     """How near texts are to one another."""
 
     def words(self, word: str, among: Collection[str]) -> Sequence[str]:
@@ -43,7 +45,7 @@ class Likeness(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class ModelOffer:
     """A model that a configured provider has. entry: what is known of it, None for nothing."""
 
     provider: str
@@ -68,14 +70,14 @@ class ModelMatch:
 
     asked: str
     reason: str
-    found: Offer | None = None
-    candidates: tuple[Offer, ...] = ()
+    found: ModelOffer | None = None
+    candidates: tuple[ModelOffer, ...] = ()
     near: tuple[str, ...] = ()
 
 
-def offers(
+def list_offers(
     providers: Mapping[str, Provider], known: Catalogue, targets: Iterable[Target]
-) -> tuple[Offer, ...]:
+) -> tuple[ModelOffer, ...]:
     """What there is to choose from: the catalogue's models of each provider's kind, those that
     its settings name, and registered targets. Persons' accounts are never matched.
     """
@@ -83,18 +85,20 @@ def offers(
     found = []
     for name, provider in sorted(providers.items()):
         kind = PROVIDER_KINDS.get(provider.kind)
-        if kind is not None and kind.group is Group.OAUTH:
+        if kind is not None and kind.group is ProviderGroup.OAUTH:
             continue
         of_kind = {e.model for e in known if e.kind == provider.kind and ":" not in e.model[:4]}
         own = {*provider.models, *provider.prices, *(m for p, m in used if p == name)}
         found += [
-            Offer(name, provider.kind, model, known.of(provider.kind, model))
+            ModelOffer(name, provider.kind, model, known.of(provider.kind, model))
             for model in sorted(of_kind | own)
         ]
     return tuple(found)
 
 
-def match(asked: str, among: Sequence[Offer], *, likeness: Likeness, today: date) -> ModelMatch:
+def match_model(
+    asked: str, among: Sequence[ModelOffer], *, likeness: FuzzyMatcher, today: date
+) -> ModelMatch:
     """today: a family's newest is one that has not ended, as long as there is such a one."""
     if not among or not asked.strip():
         return ModelMatch(asked, "the name is empty" if among else NOTHING_OFFERED)
@@ -106,7 +110,7 @@ def match(asked: str, among: Sequence[Offer], *, likeness: Likeness, today: date
     if here is among and kind in PROVIDER_KINDS and ":" in text:
         return ModelMatch(asked, f"no configured provider of the kind {kind} offers a model")
     read = [(each, _named(each)) for each in here]
-    wanted = parse(text)
+    wanted = parse_model_name(text)
     readings = _readings(wanted.words, {w for _, name in read for w in name.words}, likeness)
     bare = any(each in VENDOR_WORDS for each in readings)
     best = _all_families(readings, read) if bare else _best_families(readings, read)
@@ -130,9 +134,9 @@ def match(asked: str, among: Sequence[Offer], *, likeness: Likeness, today: date
 
 
 def _decided(
-    asked: str, fitting: Sequence[tuple[Offer, ModelName]], wanted: ModelName
+    asked: str, fitting: Sequence[tuple[ModelOffer, ModelName]], wanted: ModelName
 ) -> ModelMatch:
-    families: dict[Words, list[tuple[Offer, ModelName]]] = {}
+    families: dict[Words, list[tuple[ModelOffer, ModelName]]] = {}
     for offer, name in fitting:
         families.setdefault(frozenset(name.words), []).append((offer, name))
     newest = [_newest(each, wanted) for each in families.values()]
@@ -145,16 +149,16 @@ def _decided(
     return ModelMatch(asked, said, candidates=tuple(newest))
 
 
-def _newest(several: Sequence[tuple[Offer, ModelName]], wanted: ModelName) -> Offer:
+def _newest(several: Sequence[tuple[ModelOffer, ModelName]], wanted: ModelName) -> ModelOffer:
     moving = [each for each in several if each[1].latest] if wanted.latest else []
     pool = moving or several
     top = max(name.rank for _, name in pool)
     return min((offer for offer, name in pool if name.rank == top), key=_preference)
 
 
-def _newest_names(several: Sequence[tuple[Offer, ModelName]]) -> tuple[str, ...]:
+def _newest_names(several: Sequence[tuple[ModelOffer, ModelName]]) -> tuple[str, ...]:
     ranked = sorted(several, key=lambda each: (each[1].rank, each[0].name), reverse=True)
-    return tuple(offer.name for offer, _ in ranked[:NEAR])
+    return tuple(offer.name for offer, _ in ranked[:MAX_SUGGESTIONS])
 
 
 def _is_meant(name: ModelName, wanted: ModelName) -> bool:
@@ -165,8 +169,8 @@ def _is_meant(name: ModelName, wanted: ModelName) -> bool:
 
 
 def _best_families(
-    readings: Iterable[Words], read: Sequence[tuple[Offer, ModelName]]
-) -> Sequence[tuple[Offer, ModelName]]:
+    readings: Iterable[Words], read: Sequence[tuple[ModelOffer, ModelName]]
+) -> Sequence[tuple[ModelOffer, ModelName]]:
     """Offers of the families that have all words of a reading, and the fewest others."""
     fits: dict[Words, int] = {}
     for words in readings:
@@ -180,22 +184,24 @@ def _best_families(
 
 
 def _all_families(
-    readings: Iterable[Words], read: Sequence[tuple[Offer, ModelName]]
-) -> Sequence[tuple[Offer, ModelName]]:
+    readings: Iterable[Words], read: Sequence[tuple[ModelOffer, ModelName]]
+) -> Sequence[tuple[ModelOffer, ModelName]]:
     each_word = [*readings]
     return [(o, name) for o, name in read if any(w <= frozenset(name.words) for w in each_word)]
 
 
-def _readings(words: Sequence[str], known: Collection[str], likeness: Likeness) -> list[Words]:
+def _readings(
+    words: Sequence[str], known: Collection[str], likeness: FuzzyMatcher
+) -> list[Words]:
     """Each word as it is known, or as what it may be a slip of. Empty when one is neither."""
     if not words:
         # A version or a date alone: every family may have it.
         return [frozenset()]
     choices = [[word] if word in known else list(likeness.words(word, known)) for word in words]
-    return [frozenset(each) for each, _ in zip(product(*choices), range(MOST_READINGS))]  # noqa: B905 - cut short on purpose
+    return [frozenset(each) for each, _ in zip(product(*choices), range(MAX_READINGS))]  # noqa: B905 - cut short on purpose
 
 
-def _at_provider(text: str, among: Sequence[Offer]) -> tuple[str, Sequence[Offer]]:
+def _at_provider(text: str, among: Sequence[ModelOffer]) -> tuple[str, Sequence[ModelOffer]]:
     """With a provider or kind in front, by `/`, `:` or a space, only its offers are meant."""
     for separator in "/: ":
         head, _, rest = text.partition(separator)
@@ -207,15 +213,15 @@ def _at_provider(text: str, among: Sequence[Offer]) -> tuple[str, Sequence[Offer
     return text, among
 
 
-def _named(offer: Offer) -> ModelName:
-    name = parse(offer.model)
+def _named(offer: ModelOffer) -> ModelName:
+    name = parse_model_name(offer.model)
     if offer.entry is None or not offer.entry.own_family:
         return name
     words = tuple(offer.entry.own_family.lower().split("-"))
     return ModelName(words, name.version, name.date, name.preview, name.latest)
 
 
-def _preference(offer: Offer) -> tuple[bool, str, int, str]:
+def _preference(offer: ModelOffer) -> tuple[bool, str, int, str]:
     """Of equals: at whoever makes it, then by the provider's name; the plainest id."""
     kind = PROVIDER_KINDS.get(offer.kind)
     low = offer.model.rpartition("/")[2].lower()
@@ -223,7 +229,9 @@ def _preference(offer: Offer) -> tuple[bool, str, int, str]:
     return not maker, offer.provider, len(offer.model), offer.model
 
 
-def _nothing(asked: str, reason: str, here: Sequence[Offer], likeness: Likeness) -> ModelMatch:
+def _nothing(
+    asked: str, reason: str, here: Sequence[ModelOffer], likeness: FuzzyMatcher
+) -> ModelMatch:
     by_model = {each.model: each for each in reversed(here)}
-    near = likeness.names(asked, by_model)[:NEAR]
+    near = likeness.names(asked, by_model)[:MAX_SUGGESTIONS]
     return ModelMatch(asked, reason, near=tuple(by_model[model].name for model in near))

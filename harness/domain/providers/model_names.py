@@ -10,7 +10,7 @@ from typing import Final
 
 Version = tuple[int, ...]
 
-PREVIEWS: Final = frozenset({"preview", "exp", "experimental", "beta", "alpha", "rc"})
+PREVIEW_WORDS: Final = frozenset({"preview", "exp", "experimental", "beta", "alpha", "rc"})
 _SILENT: Final = frozenset({"default", "the", "model"})
 # The vendor and region of a cloud's id: `us.anthropic.claude-…`.
 _CLOUD: Final = re.compile(r"^(?:[a-z-]+\.)?(?:[a-z0-9]*[a-z]{2}[a-z0-9]*)\.(?=[a-z])")
@@ -63,7 +63,7 @@ class _Reading:
     in_version: bool = False
 
 
-def parse(name: str) -> ModelName:
+def parse_model_name(name: str) -> ModelName:
     """Any text has a reading; what is before the last slash, a vendor, is not part of it."""
     text = name.strip().lower().rpartition("/")[2]
     if _CLOUD.match(text):
@@ -89,7 +89,7 @@ def _take(read: _Reading, token: str) -> None:
     continues, read.in_version = read.in_version, False
     if not token.strip(".") or token in _SILENT:
         return
-    if token in PREVIEWS:
+    if token in PREVIEW_WORDS:
         read.preview = True
     elif token == "latest":  # noqa: S105 - no secret
         read.latest = True

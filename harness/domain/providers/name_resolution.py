@@ -18,14 +18,14 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.providers.catalogue import Catalogue
-from harness.domain.providers.kinds import PROVIDER_KINDS, Group
+from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.routing.kill_switch import Force, ForceKind
 from harness.domain.routing.target import Provider
 
 GATEWAYS: Final = ("openrouter",)
 
 
-class Rule(StrEnum):
+class ResolutionRule(StrEnum):
     FORCED = "forced"
     PREFIX = "prefix"
     KEYWORD = "keyword"
@@ -34,7 +34,7 @@ class Rule(StrEnum):
     OAUTH = "oauth"
 
 
-class Outcome(StrEnum):
+class RuleOutcome(StrEnum):
     TOOK = "took"  # this rule decides
     NO = "no"  # it does not apply: the next one is asked
     REFUSED = "refused"  # the name asks for what may not be: no other rule is asked
@@ -42,11 +42,11 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class RuleTried:
+class RuleResult:
     """reason: why the rule took the name, or why not, for people."""
 
-    rule: Rule
-    outcome: Outcome
+    rule: ResolutionRule
+    outcome: RuleOutcome
     reason: str
 
 
@@ -57,7 +57,7 @@ class Resolution:
     name: str
     provider: str | None
     model: str | None
-    rules: tuple[RuleTried, ...]
+    rules: tuple[RuleResult, ...]
 
     @property
     def target(self) -> str | None:
@@ -66,8 +66,10 @@ class Resolution:
     @property
     def reason(self) -> str:
         """Of the rule that decided; without one, of all that did not."""
-        decided = [t for t in self.rules if t.outcome in (Outcome.TOOK, Outcome.REFUSED)]
-        told = decided or [t for t in self.rules if t.outcome is Outcome.NO]
+        decided = [
+            t for t in self.rules if t.outcome in (RuleOutcome.TOOK, RuleOutcome.REFUSED)
+        ]
+        told = decided or [t for t in self.rules if t.outcome is RuleOutcome.NO]
         return "; ".join(f"{each.rule.value}: {each.reason}" for each in told)
 
 
@@ -86,7 +88,7 @@ class _Refused:
 _Found = _Took | _Refused | str
 
 
-def resolve(
+def resolve_model_name(
     name: str,
     providers: Mapping[str, Provider],
     *,
@@ -102,20 +104,20 @@ def resolve(
     asked = _Asked(name.strip(), providers, catalogue, forced, frozenset(signed_in))
     taken: _Took | None = None
     ended = False
-    tried: list[RuleTried] = []
-    for rule in Rule:
+    tried: list[RuleResult] = []
+    for rule in ResolutionRule:
         if ended:
-            tried.append(RuleTried(rule, Outcome.NOT_ASKED, "a rule before it decided"))
+            tried.append(RuleResult(rule, RuleOutcome.NOT_ASKED, "a rule before it decided"))
             continue
         match asked.by(rule):
             case _Took() as found:
                 taken, ended = found, True
-                tried.append(RuleTried(rule, Outcome.TOOK, found.reason))
+                tried.append(RuleResult(rule, RuleOutcome.TOOK, found.reason))
             case _Refused(reason):
                 ended = True
-                tried.append(RuleTried(rule, Outcome.REFUSED, reason))
+                tried.append(RuleResult(rule, RuleOutcome.REFUSED, reason))
             case reason:
-                tried.append(RuleTried(rule, Outcome.NO, reason))
+                tried.append(RuleResult(rule, RuleOutcome.NO, reason))
     return Resolution(
         name,
         taken.provider if taken else None,
@@ -132,21 +134,21 @@ class _Asked:
     forced: Force | None
     signed_in: frozenset[str]
 
-    def by(self, rule: Rule) -> _Found:
+    def by(self, rule: ResolutionRule) -> _Found:
         if not self.name:
             return "the name is empty"
         # Whoever names an account of a person wants that one and no other.
         chosen = self._chosen_account()
-        if chosen and rule not in (Rule.FORCED, Rule.OAUTH):
+        if chosen and rule not in (ResolutionRule.FORCED, ResolutionRule.OAUTH):
             return f"the name asks for the OAuth provider {chosen[0]}"
         absent = self._absent_kind()
-        ask: Mapping[Rule, Callable[[], _Found]] = {
-            Rule.FORCED: self._forced,
-            Rule.PREFIX: self._prefix,
-            Rule.KEYWORD: lambda: self._offered() or absent or self._keyword(),
-            Rule.LOCAL: lambda: absent or self._local(),
-            Rule.GATEWAY: lambda: (self._has_colon() and absent) or self._gateway(),
-            Rule.OAUTH: lambda: self._account(chosen),
+        ask: Mapping[ResolutionRule, Callable[[], _Found]] = {
+            ResolutionRule.FORCED: self._forced,
+            ResolutionRule.PREFIX: self._prefix,
+            ResolutionRule.KEYWORD: lambda: self._offered() or absent or self._keyword(),
+            ResolutionRule.LOCAL: lambda: absent or self._local(),
+            ResolutionRule.GATEWAY: lambda: (self._has_colon() and absent) or self._gateway(),
+            ResolutionRule.OAUTH: lambda: self._account(chosen),
         }
         return ask[rule]()
 
@@ -228,7 +230,9 @@ class _Asked:
         return _Took(of_kind[0], self._last, why)
 
     def _local(self) -> _Found:
-        local = [n for n, p in self._others() if _group(p) is Group.LOCAL and p.api_base]
+        local = [
+            n for n, p in self._others() if _group(p) is ProviderGroup.LOCAL and p.api_base
+        ]
         if not local:
             return "no local provider with an apiBase is configured"
         if "/" in self.name:
@@ -264,7 +268,7 @@ class _Asked:
             return None
         if head in self.providers:
             return (head, rest) if self._is_account(head) else None
-        if head in PROVIDER_KINDS and PROVIDER_KINDS[head].group is Group.OAUTH:
+        if head in PROVIDER_KINDS and PROVIDER_KINDS[head].group is ProviderGroup.OAUTH:
             return next(iter(self._of_kind(head)), head), rest
         return None
 
@@ -307,16 +311,16 @@ class _Asked:
                 yield name, self.providers[name]
 
     def _is_account(self, provider: str) -> bool:
-        return _group(self.providers[provider]) is Group.OAUTH
+        return _group(self.providers[provider]) is ProviderGroup.OAUTH
 
 
-def _group(provider: Provider) -> Group | None:
+def _group(provider: Provider) -> ProviderGroup | None:
     kind = PROVIDER_KINDS.get(provider.kind)
     return kind.group if kind else None
 
 
 def _hosted(kind: str) -> bool:
-    return PROVIDER_KINDS[kind].group is Group.HOSTED
+    return PROVIDER_KINDS[kind].group is ProviderGroup.HOSTED
 
 
 def _first_of(names: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from harness.domain.errors import ConfigError, InputError
 
 
-class Flow(StrEnum):
+class OAuthFlow(StrEnum):
     """How a person's consent is waited for."""
 
     STANDARD = "standard"  # RFC 8628: the token's own address says what has become of it
@@ -23,14 +23,14 @@ class Flow(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class OAuthPlace:
+class OAuthEndpoints:
     """device_url: gives the codes. token_url: gives tokens, and renews them. poll_url: of
     OPENAI, tells when the person is done. verification_url: where the person goes, when the
     server does not say so itself. exchange_url: gives a short-lived token for the account's;
     empty where the account's own is sent. headers: with each of these requests.
     """
 
-    flow: Flow = Flow.STANDARD
+    flow: OAuthFlow = OAuthFlow.STANDARD
     device_url: str = ""
     token_url: str = ""
     poll_url: str = ""
@@ -42,15 +42,15 @@ class OAuthPlace:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-OAUTH_PLACES: Final[Mapping[str, OAuthPlace]] = {
-    "github_copilot": OAuthPlace(
+OAUTH_ENDPOINTS: Final[Mapping[str, OAuthEndpoints]] = {
+    "github_copilot": OAuthEndpoints(
         device_url="https://github.com/login/device/code",
         token_url="https://github.com/login/oauth/access_token",  # noqa: S106 - an address
         exchange_url="https://api.github.com/copilot_internal/v2/token",
         scope="read:user",
     ),
-    "openai_codex": OAuthPlace(
-        flow=Flow.OPENAI,
+    "openai_codex": OAuthEndpoints(
+        flow=OAuthFlow.OPENAI,
         device_url="https://auth.openai.com/api/accounts/deviceauth/usercode",
         poll_url="https://auth.openai.com/api/accounts/deviceauth/token",
         token_url="https://auth.openai.com/oauth/token",  # noqa: S106 - an address
@@ -61,7 +61,7 @@ OAUTH_PLACES: Final[Mapping[str, OAuthPlace]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class OAuthChange:
+class OAuthOverrides:
     """What the file says of one provider; None leaves the kind's."""
 
     client_id: str | None = None
@@ -75,14 +75,14 @@ class OAuthChange:
     headers: Mapping[str, str] | None = field(default=None, repr=False)
 
 
-def place_of(provider: str, kind: str, change: OAuthChange | None) -> OAuthPlace:
+def oauth_endpoints(provider: str, kind: str, change: OAuthOverrides | None) -> OAuthEndpoints:
     """Raises InputError for a kind that takes a key, ConfigError without a client id."""
-    known = OAUTH_PLACES.get(kind)
+    known = OAUTH_ENDPOINTS.get(kind)
     if known is None:
         raise InputError(
             f"provider {provider!r} is of kind {kind!r}, which takes a key: "
             f"`swapgate credential set {provider}`; people sign in for "
-            f"{', '.join(OAUTH_PLACES)}"
+            f"{', '.join(OAUTH_ENDPOINTS)}"
         )
     if change is not None:
         said = {each.name: getattr(change, each.name) for each in fields(change)}
@@ -95,9 +95,9 @@ def place_of(provider: str, kind: str, change: OAuthChange | None) -> OAuthPlace
     return known
 
 
-def check_takes_a_key(provider: str, kind: str) -> None:
+def check_kind_takes_key(provider: str, kind: str) -> None:
     """Raises InputError for a kind that people sign in for: what they have is no key."""
-    if kind in OAUTH_PLACES:
+    if kind in OAUTH_ENDPOINTS:
         raise InputError(
             f"provider {provider!r} is of kind {kind!r}, which takes no key: people sign in, "
             f"with `swapgate credential login {provider}`"

@@ -9,17 +9,17 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from harness.domain.providers.device_flow import Tokens
+from harness.domain.providers.device_flow import OAuthTokens
 
-KEY_NAME: Final = "oauth"  # of the stored key that requests carry
+TOKEN_KEY_NAME: Final = "oauth"  # noqa: S105 - the name of the stored key that requests carry
 # A token is renewed when this share of its life is left, and never earlier than that.
-LEFT: Final = 0.2
-EARLIEST: Final = timedelta(hours=1)
+RENEWAL_SHARE: Final = 0.2
+EARLIEST_RENEWAL: Final = timedelta(hours=1)
 FIRST_PAUSE: Final = timedelta(seconds=2)
-LONGEST_PAUSE: Final = timedelta(minutes=1)
-ADOPTED: Final = timedelta(seconds=5)
-SOONEST: Final = timedelta(minutes=1)
-MANY_ATTEMPTS: Final = 3  # after which people are told
+MAX_PAUSE: Final = timedelta(minutes=1)
+ADOPTION_TIME: Final = timedelta(seconds=5)
+MIN_RENEWAL_INTERVAL: Final = timedelta(minutes=1)
+ALERT_ATTEMPTS: Final = 3  # after which people are told
 
 
 class Renewal(StrEnum):
@@ -28,7 +28,7 @@ class Renewal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Secrets:
+class SignInSecrets:
     """refresh_token: empty for none; then the account's token is used until it is refused."""
 
     account_token: str = field(repr=False)
@@ -59,18 +59,18 @@ class SignIn:
     refused: str = ""
 
 
-def due_at(tokens: Tokens, now: datetime) -> datetime | None:
+def renewal_due_at(tokens: OAuthTokens, now: datetime) -> datetime | None:
     """When to ask for the next one; None for a token that lasts."""
     if tokens.expires_in_s is None:
         return None
     life = timedelta(seconds=max(tokens.expires_in_s, 0.0))
-    latest = life - min(life * LEFT, EARLIEST)
+    latest = life - min(life * RENEWAL_SHARE, EARLIEST_RENEWAL)
     if tokens.refresh_in_s is not None:
         latest = min(latest, timedelta(seconds=max(tokens.refresh_in_s, 0.0)))
     return now + latest
 
 
-def due(sign_in: SignIn, now: datetime) -> Renewal | None:
+def due_renewal(sign_in: SignIn, now: datetime) -> Renewal | None:
     """What is to be renewed now, if anything."""
     if sign_in.refused or (sign_in.retry_at is not None and now < sign_in.retry_at):
         return None
@@ -81,14 +81,16 @@ def due(sign_in: SignIn, now: datetime) -> Renewal | None:
     return None
 
 
-def with_account(sign_in: SignIn, tokens: Tokens, now: datetime, *, exchanged: bool) -> SignIn:
+def apply_account_tokens(
+    sign_in: SignIn, tokens: OAuthTokens, now: datetime, *, exchanged: bool
+) -> SignIn:
     """After the account's token came. exchanged: its kind buys access tokens with it, and the
     next one is bought at once: what the old one bought may end with it.
     """
     renewable = bool(tokens.refresh_token) or sign_in.account_due is not None
     return replace(
         sign_in,
-        account_due=due_at(tokens, now) if renewable else None,
+        account_due=renewal_due_at(tokens, now) if renewable else None,
         access_due=now if exchanged else None,
         access_ends=sign_in.access_ends if exchanged else _ends(tokens, now),
         renewed_at=sign_in.renewed_at if exchanged else now,
@@ -97,11 +99,11 @@ def with_account(sign_in: SignIn, tokens: Tokens, now: datetime, *, exchanged: b
     )
 
 
-def with_access(sign_in: SignIn, tokens: Tokens, now: datetime) -> SignIn:
+def apply_access_tokens(sign_in: SignIn, tokens: OAuthTokens, now: datetime) -> SignIn:
     """After an access token was bought."""
     return replace(
         sign_in,
-        access_due=due_at(tokens, now),
+        access_due=renewal_due_at(tokens, now),
         access_ends=_ends(tokens, now),
         renewed_at=now,
         attempts=0,
@@ -109,13 +111,16 @@ def with_access(sign_in: SignIn, tokens: Tokens, now: datetime) -> SignIn:
     )
 
 
-def sooner(sign_in: SignIn, seen_at: datetime, now: datetime) -> SignIn:
+def renew_sooner(sign_in: SignIn, seen_at: datetime, now: datetime) -> SignIn:
     """After a provider refused requests' token in the midst of its life: renewed at once.
 
     seen_at: when that was last heard of. Right after a renewal routers may still send the one
     before; and who renews over and over mends nothing.
     """
-    if seen_at <= sign_in.renewed_at + ADOPTED or now < sign_in.renewed_at + SOONEST:
+    if (
+        seen_at <= sign_in.renewed_at + ADOPTION_TIME
+        or now < sign_in.renewed_at + MIN_RENEWAL_INTERVAL
+    ):
         return sign_in
     if sign_in.access_due is not None:
         return replace(sign_in, access_due=min(sign_in.access_due, now))
@@ -124,30 +129,30 @@ def sooner(sign_in: SignIn, seen_at: datetime, now: datetime) -> SignIn:
     return sign_in
 
 
-def in_vain(sign_in: SignIn, now: datetime) -> SignIn:
+def record_failed_renewal(sign_in: SignIn, now: datetime) -> SignIn:
     """After the server did not answer as it should: later again, as long as it takes."""
-    pause = min(FIRST_PAUSE * 2 ** min(sign_in.attempts, 10), LONGEST_PAUSE)
+    pause = min(FIRST_PAUSE * 2 ** min(sign_in.attempts, 10), MAX_PAUSE)
     return replace(sign_in, attempts=sign_in.attempts + 1, retry_at=now + pause)
 
 
-def refused(sign_in: SignIn, word: str) -> SignIn:
+def record_refusal(sign_in: SignIn, word: str) -> SignIn:
     """After the server said no: only the person can go on."""
     return replace(sign_in, refused=word or "refused", retry_at=None)
 
 
-def over(sign_in: SignIn, now: datetime) -> bool:
+def is_expired(sign_in: SignIn, now: datetime) -> bool:
     """Whether requests' token is of no use any more."""
     if sign_in.access_ends is None:
         return bool(sign_in.refused)
     return sign_in.access_ends <= now
 
 
-def next_secrets(before: Secrets, tokens: Tokens) -> Secrets:
+def merge_secrets(before: SignInSecrets, tokens: OAuthTokens) -> SignInSecrets:
     """A server that sends no new refresh token means the old one (RFC 6749, section 6)."""
-    return Secrets(tokens.access_token, tokens.refresh_token or before.refresh_token)
+    return SignInSecrets(tokens.access_token, tokens.refresh_token or before.refresh_token)
 
 
-def _ends(tokens: Tokens, now: datetime) -> datetime | None:
+def _ends(tokens: OAuthTokens, now: datetime) -> datetime | None:
     if tokens.expires_in_s is None:
         return None
     return now + timedelta(seconds=max(tokens.expires_in_s, 0.0))

@@ -11,24 +11,24 @@ from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, Target
 
-QUESTION: Final = "Reply with the one word: ready"
-NO_SUCH_PAGE: Final = (404, 405, 501)
-OUR_KEY: Final = (401, 403)
+PROBE_QUESTION: Final = "Reply with the one word: ready"
+NOT_FOUND_STATUSES: Final = (404, 405, 501)
+KEY_REFUSED_STATUSES: Final = (401, 403)
 # Signed requests and tokens are refused at minutes; people want to know before that.
 # They give a few at a time else.
 _WHOLE_LIST: Final = {"anthropic": "?limit=1000", "gemini": "?pageSize=1000"}
-MOST_SKEW_S: Final = 30.0
+MAX_SKEW_S: Final = 30.0
 _MESSAGES_TOKENS: Final = 64
 
 
-class FindingStatus(StrEnum):
+class ProbeStatus(StrEnum):
     OK = "ok"
     WARN = "warn"
     FAIL = "fail"
     UNKNOWN = "unknown"
 
 
-class Subject(StrEnum):
+class ProbeSubject(StrEnum):
     """In the order in which one needs the other."""
 
     KEY = "key"
@@ -39,17 +39,17 @@ class Subject(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ProbeFinding:
     """next_step: empty where there is nothing to do."""
 
-    subject: Subject
-    status: FindingStatus
+    subject: ProbeSubject
+    status: ProbeStatus
     found: str
     next_step: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ProbeReply:
     """What came back of one request. status: None when nothing did. error: why, in words
     without a secret. seconds: until the head. first_s: of a stream, until its first content.
     skew_s: the provider's clock minus ours, None without a date.
@@ -73,13 +73,15 @@ class ProviderCheck:
     kind: str
     target: str | None
     ok: bool
-    findings: tuple[Finding, ...]
+    findings: tuple[ProbeFinding, ...]
     first_token_ms: float | None
     clock_skew_s: float | None
     at: datetime
 
 
-def streamed_question(provider: Provider, target: Target) -> tuple[str, dict[str, Any]] | None:
+def streamed_probe_request(
+    provider: Provider, target: Target
+) -> tuple[str, dict[str, Any]] | None:
     """Path and body of a short streamed request; None where only the router can ask."""
     kind = PROVIDER_KINDS.get(provider.kind)
     spoken = kind.speaks if kind is not None else frozenset()
@@ -88,7 +90,7 @@ def streamed_question(provider: Provider, target: Target) -> tuple[str, dict[str
     body = {
         **{name: value for name, value in fields.items() if value is not None},
         "model": target.model,
-        "messages": [{"role": "user", "content": QUESTION}],
+        "messages": [{"role": "user", "content": PROBE_QUESTION}],
         "stream": True,
     }
     if Endpoint.CHAT in spoken:
@@ -98,7 +100,7 @@ def streamed_question(provider: Provider, target: Target) -> tuple[str, dict[str
     return None
 
 
-def is_content(line: bytes) -> bool:
+def is_content_line(line: bytes) -> bool:
     """Whether a line of an event stream carries a first piece of an answer."""
     if not line.startswith(b"data:"):
         return False
@@ -112,12 +114,12 @@ def is_content(line: bytes) -> bool:
     return any(value for name, value in delta.items() if name != "role")
 
 
-def findings(
+def probe_findings(
     provider: Provider,
     target: Target | None,
-    models: Heard,
-    chat: Heard | None,
-) -> Iterator[Finding]:
+    models: ProbeReply,
+    chat: ProbeReply | None,
+) -> Iterator[ProbeFinding]:
     """models: of its list of models. chat: of the streamed question, None if not asked."""
     yield _reachable(provider, models)
     if models.status is None:
@@ -129,66 +131,68 @@ def findings(
     yield _clock(models, chat)
 
 
-def no_key(provider: Provider) -> Finding:
-    return Finding(
-        Subject.KEY,
-        FindingStatus.FAIL,
+def missing_key_finding(provider: Provider) -> ProbeFinding:
+    return ProbeFinding(
+        ProbeSubject.KEY,
+        ProbeStatus.FAIL,
         "it has no key: its targets get no requests",
         f"`swapgate credential set {provider.name}`",
     )
 
 
-def _reachable(provider: Provider, models: Heard) -> Finding:
+def _reachable(provider: Provider, models: ProbeReply) -> ProbeFinding:
     if models.status is None:
         step = (
             f"see whether it is up, or `swapgate provider set {provider.name} --api-base URL`"
         )
-        return Finding(Subject.REACHABLE, FindingStatus.FAIL, models.error, step)
+        return ProbeFinding(ProbeSubject.REACHABLE, ProbeStatus.FAIL, models.error, step)
     found = f"answers after {models.seconds * 1000:,.0f} ms"
-    return Finding(Subject.REACHABLE, FindingStatus.OK, found)
+    return ProbeFinding(ProbeSubject.REACHABLE, ProbeStatus.OK, found)
 
 
-def _key(provider: Provider, models: Heard, chat: Heard | None) -> Finding:
+def _key(provider: Provider, models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
     asked = [each.status for each in (models, chat) if each is not None]
-    if any(status in OUR_KEY for status in asked):
+    if any(status in KEY_REFUSED_STATUSES for status in asked):
         step = f"`swapgate credential set {provider.name}` with a key that is in force"
-        status = next(each for each in asked if each in OUR_KEY)
-        return Finding(Subject.KEY, FindingStatus.FAIL, f"{status}: it refuses our key", step)
+        status = next(each for each in asked if each in KEY_REFUSED_STATUSES)
+        return ProbeFinding(
+            ProbeSubject.KEY, ProbeStatus.FAIL, f"{status}: it refuses our key", step
+        )
     if any(status is not None and 200 <= status < 300 for status in asked):
-        return Finding(Subject.KEY, FindingStatus.OK, "accepted")
-    return Finding(Subject.KEY, FindingStatus.UNKNOWN, f"not told by status {asked[0]}")
+        return ProbeFinding(ProbeSubject.KEY, ProbeStatus.OK, "accepted")
+    return ProbeFinding(ProbeSubject.KEY, ProbeStatus.UNKNOWN, f"not told by status {asked[0]}")
 
 
-def _model(target: Target, models: Heard, chat: Heard | None) -> Finding:
+def _model(target: Target, models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
     if chat is not None and chat.status == 200:
-        return Finding(Subject.MODEL, FindingStatus.OK, f"{target.model} answers")
+        return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.OK, f"{target.model} answers")
     step = "is it retired, or misspelt? `swapgate proposal create` moves a route to another"
     if chat is not None and chat.status == 404:
         found = f"it does not know {target.model}: {chat.error}"
-        return Finding(Subject.MODEL, FindingStatus.FAIL, found, step)
-    listed = listed_models(models.content)
+        return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.FAIL, found, step)
+    listed = parse_model_list(models.content)
     if listed and target.model not in listed:
         found = f"it does not list {target.model} among {len(listed)} models"
-        return Finding(Subject.MODEL, FindingStatus.WARN, found, step)
+        return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.WARN, found, step)
     if listed:
-        return Finding(Subject.MODEL, FindingStatus.OK, f"{target.model} is listed")
-    return Finding(Subject.MODEL, FindingStatus.UNKNOWN, "it lists no models")
+        return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.OK, f"{target.model} is listed")
+    return ProbeFinding(ProbeSubject.MODEL, ProbeStatus.UNKNOWN, "it lists no models")
 
 
-def _first_token(target: Target | None, chat: Heard | None) -> Finding:
-    ask = Subject.FIRST_TOKEN
+def _first_token(target: Target | None, chat: ProbeReply | None) -> ProbeFinding:
+    ask = ProbeSubject.FIRST_TOKEN
     if target is None:
         step = "`swapgate model add PROVIDER/MODEL` gives it a target to be asked"
-        return Finding(ask, FindingStatus.UNKNOWN, "it has no target", step)
+        return ProbeFinding(ask, ProbeStatus.UNKNOWN, "it has no target", step)
     if chat is None:
         found = "its protocol is spoken by the router alone"
-        return Finding(ask, FindingStatus.UNKNOWN, found, "ask the route")
+        return ProbeFinding(ask, ProbeStatus.UNKNOWN, found, "ask the route")
     if chat.first_s is not None:
-        return Finding(ask, FindingStatus.OK, f"after {chat.first_s * 1000:,.0f} ms")
+        return ProbeFinding(ask, ProbeStatus.OK, f"after {chat.first_s * 1000:,.0f} ms")
     if chat.status == 200:
         step = f"`swapgate model probe {target.provider}/{target.model}` shows the whole answer"
-        return Finding(ask, FindingStatus.WARN, f"no content came: {chat.error}", step)
-    return Finding(ask, FindingStatus.FAIL, chat.error, _step(chat.status))
+        return ProbeFinding(ask, ProbeStatus.WARN, f"no content came: {chat.error}", step)
+    return ProbeFinding(ask, ProbeStatus.FAIL, chat.error, _step(chat.status))
 
 
 def _step(status: int | None) -> str:
@@ -205,28 +209,28 @@ def _step(status: int | None) -> str:
             return "mend the target's parameters or the provider's `extra_body`"
 
 
-def _clock(models: Heard, chat: Heard | None) -> Finding:
-    skew = skew_of(models, chat)
+def _clock(models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
+    skew = measured_skew_s(models, chat)
     if skew is None:
-        return Finding(Subject.CLOCK, FindingStatus.UNKNOWN, "it sends no date")
-    if abs(skew) > MOST_SKEW_S:
+        return ProbeFinding(ProbeSubject.CLOCK, ProbeStatus.UNKNOWN, "it sends no date")
+    if abs(skew) > MAX_SKEW_S:
         found = f"ours is {abs(skew):,.0f} s {'behind' if skew > 0 else 'ahead'}"
         step = "set this machine's clock (NTP): signatures and expiries depend on it"
-        return Finding(Subject.CLOCK, FindingStatus.WARN, found, step)
-    return Finding(Subject.CLOCK, FindingStatus.OK, f"within {MOST_SKEW_S:g} s of ours")
+        return ProbeFinding(ProbeSubject.CLOCK, ProbeStatus.WARN, found, step)
+    return ProbeFinding(ProbeSubject.CLOCK, ProbeStatus.OK, f"within {MAX_SKEW_S:g} s of ours")
 
 
-def skew_of(models: Heard, chat: Heard | None) -> float | None:
+def measured_skew_s(models: ProbeReply, chat: ProbeReply | None) -> float | None:
     known = [each.skew_s for each in (models, chat) if each is not None]
     return next((each for each in known if each is not None), None)
 
 
-def list_path(kind: str) -> str:
+def models_path(kind: str) -> str:
     """Below the `api_base`: where providers of this kind list all of their models."""
     return f"/models{_WHOLE_LIST.get(kind, '')}"
 
 
-def listed_models(content: bytes) -> set[str]:
+def parse_model_list(content: bytes) -> set[str]:
     """As OpenAI and Anthropic list them, or as Google does. Empty for what is no list."""
     try:
         found = json.loads(content)

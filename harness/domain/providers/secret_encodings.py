@@ -6,9 +6,9 @@ from base64 import b64encode, urlsafe_b64encode
 from functools import lru_cache
 from typing import Final
 
-HIDDEN: Final = b"[hidden]"
+HIDDEN_MARK: Final = b"[hidden]"
 # Of a header's value: a shorter one is a word.
-SHORTEST_SECRET: Final = 8
+MIN_SECRET_LENGTH: Final = 8
 # What an escape in JSON, in a URL or in HTML begins with.
 _MARKS: Final = (b"\\", b"%", b"&", b"+")
 # JSON in JSON in JSON.
@@ -20,14 +20,14 @@ _SHORT: Final = {
 _LAST_OF_LATIN_1: Final = 0xFF
 
 
-def hidden(said: bytes, secret: str) -> bytes:
+def hide_secret(said: bytes, secret: str) -> bytes:
     """said, without a secret in any spelling; short ones are words, and stay."""
-    if len(secret) < SHORTEST_SECRET:
+    if len(secret) < MIN_SECRET_LENGTH:
         return said
     for spelling in _encoded(secret):
-        said = said.replace(spelling, HIDDEN)
+        said = said.replace(spelling, HIDDEN_MARK)
     if any(mark in said for mark in _MARKS):
-        said = _escaped(secret).sub(HIDDEN, said)
+        said = _escaped(secret).sub(HIDDEN_MARK, said)
     return said
 
 

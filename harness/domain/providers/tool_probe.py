@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from harness.domain.json_schema import fits
+from harness.domain.json_schema import matches_schema
 from harness.domain.routing.target import Provider, Target
 
-STOCK: Final = "stock_of"
-PRICE: Final = "price_of"
-QUESTION: Final = (
+STOCK_TOOL: Final = "stock_of"
+PRICE_TOOL: Final = "price_of"
+TOOL_QUESTION: Final = (
     "How many lamps are in stock, and what does one lamp cost in EUR? Ask both tools at once, "
     "in the same turn. Then answer in one sentence with both numbers."
 )
-FORCING: Final = "Say good morning."
+FORCED_QUESTION: Final = "Say good morning."
 _ITEM: Final = {"type": "string", "enum": ["lamp", "chair"]}
 _CURRENCY: Final = {"type": "string", "enum": ["EUR", "USD"]}
 
@@ -31,16 +31,16 @@ def _schema(**fields: object) -> Mapping[str, object]:
     }
 
 
-SCHEMAS: Final[Mapping[str, Mapping[str, object]]] = {
-    STOCK: _schema(item=_ITEM),
-    PRICE: _schema(item=_ITEM, currency=_CURRENCY),
+TOOL_SCHEMAS: Final[Mapping[str, Mapping[str, object]]] = {
+    STOCK_TOOL: _schema(item=_ITEM),
+    PRICE_TOOL: _schema(item=_ITEM, currency=_CURRENCY),
 }
 # Numbers that no model would say by itself.
-ANSWERS: Final[Mapping[str, int]] = {STOCK: 4817, PRICE: 2963}
+TOOL_ANSWERS: Final[Mapping[str, int]] = {STOCK_TOOL: 4817, PRICE_TOOL: 2963}
 _IN_NUMBER: Final = re.compile(r"(?<=\d)[ ,.'’\u00a0\u202f](?=\d{3})")
 
 
-class Outcome(StrEnum):
+class ToolOutcome(StrEnum):
     WORKS = "works"
     ONE_AT_A_TIME = "one at a time"
     DOES_NOT = "does not"
@@ -48,7 +48,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCall:
+class ProbeToolCall:
     """arguments: as the model wrote them."""
 
     name: str
@@ -56,29 +56,29 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Loop:
+class ToolLoopTrace:
     """turns: the calls of each of the model's answers. text: of its last one. error: why it
     ended early, in words without a secret; empty when it did not.
     """
 
-    turns: Sequence[Sequence[ToolCall]] = ()
+    turns: Sequence[Sequence[ProbeToolCall]] = ()
     text: str = ""
     error: str = ""
 
     @property
-    def calls(self) -> list[ToolCall]:
+    def calls(self) -> list[ProbeToolCall]:
         return [each for turn in self.turns for each in turn]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ToolProbeResult:
     """whole, streamed: the same loop. forced: one answer, with `price_of` as the tool choice.
     None for what was not tried.
     """
 
-    whole: Loop
-    forced: Loop | None = None
-    streamed: Loop | None = None
+    whole: ToolLoopTrace
+    forced: ToolLoopTrace | None = None
+    streamed: ToolLoopTrace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class ToolFinding:
     """failed: the target is declared to do it, and does not. next_step: empty for none."""
 
     subject: str
-    outcome: Outcome
+    outcome: ToolOutcome
     failed: bool
     found: str
     next_step: str = ""
@@ -112,7 +112,9 @@ class _Declared:
         return f"set {place}: {'true' if to else 'false'}"
 
 
-def findings(provider: Provider, target: Target, seen: Seen) -> Iterator[ToolFinding]:
+def tool_findings(
+    provider: Provider, target: Target, seen: ToolProbeResult
+) -> Iterator[ToolFinding]:
     """One for each subject, in the order in which they were tried."""
     declared = _Declared(provider, target)
     unheard = _UNHEARD if not seen.whole.turns else ""
@@ -124,7 +126,7 @@ def findings(provider: Provider, target: Target, seen: Seen) -> Iterator[ToolFin
     yield _judged(declared, "streamed", "stream", _streamed(seen.streamed), _STREAMED)
 
 
-_Judged = tuple[Outcome, str]
+_Judged = tuple[ToolOutcome, str]
 _UNHEARD: Final = "mend what the error names; `swapgate doctor` looks at key, address and model"
 _RESULTS: Final = "see whether its chat template keeps tool results, or propose another model"
 _FORCED: Final = "leave tool_choice out where this target may answer, or propose another"
@@ -137,8 +139,8 @@ def _judged(
 ) -> ToolFinding:
     """step: by default, to declare what was seen."""
     outcome, found = judged
-    has, works = declared.has(capability), outcome is Outcome.WORKS
-    if outcome is Outcome.NOT_SEEN:
+    has, works = declared.has(capability), outcome is ToolOutcome.WORKS
+    if outcome is ToolOutcome.NOT_SEEN:
         return ToolFinding(subject, outcome, failed=False, found=found)
     if works and not has:
         said = f"{found}; {declared.words(capability)} is declared"
@@ -153,83 +155,86 @@ def _judged(
     return ToolFinding(subject, outcome, failed=True, found=said, next_step=step)
 
 
-def _calls(loop: Loop) -> _Judged:
+def _calls(loop: ToolLoopTrace) -> _Judged:
     if not loop.calls:
         why = loop.error or "it answers in words, where a tool call is required"
-        return Outcome.DOES_NOT, why
+        return ToolOutcome.DOES_NOT, why
     for each in loop.calls:
-        if each.name not in SCHEMAS:
-            return Outcome.DOES_NOT, f"it asks for a tool that there is not: {each.name[:40]!r}"
+        if each.name not in TOOL_SCHEMAS:
+            return (
+                ToolOutcome.DOES_NOT,
+                f"it asks for a tool that there is not: {each.name[:40]!r}",
+            )
         if _object(each) is None:
-            return Outcome.DOES_NOT, f"its arguments of {each.name} are no JSON object"
+            return ToolOutcome.DOES_NOT, f"its arguments of {each.name} are no JSON object"
     return (
-        Outcome.WORKS,
+        ToolOutcome.WORKS,
         f"{_count(len(loop.calls), 'call')} in {_count(_asking(loop), 'turn')}",
     )
 
 
-def _parallel(declared: _Declared, loop: Loop) -> ToolFinding:
+def _parallel(declared: _Declared, loop: ToolLoopTrace) -> ToolFinding:
     if not loop.calls:
-        judged = Outcome.NOT_SEEN, "it called no tool"
+        judged = ToolOutcome.NOT_SEEN, "it called no tool"
     elif (most := max(len(turn) for turn in loop.turns)) > 1:
-        judged = Outcome.WORKS, f"{most} calls in one turn"
+        judged = ToolOutcome.WORKS, f"{most} calls in one turn"
     else:
-        judged = Outcome.ONE_AT_A_TIME, "answers one at a time"
+        judged = ToolOutcome.ONE_AT_A_TIME, "answers one at a time"
     return _judged(declared, "parallel calls", "parallel_tools", judged)
 
 
-def _results(loop: Loop) -> _Judged:
+def _results(loop: ToolLoopTrace) -> _Judged:
     if not loop.calls:
-        return Outcome.NOT_SEEN, "it called no tool"
+        return ToolOutcome.NOT_SEEN, "it called no tool"
     if loop.error:
-        return Outcome.DOES_NOT, loop.error
+        return ToolOutcome.DOES_NOT, loop.error
     called = {each.name for each in loop.calls}
     said = _IN_NUMBER.sub("", loop.text)
-    lost = sorted(name for name, number in ANSWERS.items() if str(number) not in said)
+    lost = sorted(name for name, number in TOOL_ANSWERS.items() if str(number) not in said)
     if not loop.text.strip():
-        return Outcome.DOES_NOT, "it says nothing after the tools' results"
+        return ToolOutcome.DOES_NOT, "it says nothing after the tools' results"
     if unasked := [each for each in lost if each not in called]:
-        return Outcome.DOES_NOT, f"it answers without asking {', '.join(unasked)}"
+        return ToolOutcome.DOES_NOT, f"it answers without asking {', '.join(unasked)}"
     if lost:
-        return Outcome.DOES_NOT, f"its answer leaves out what {', '.join(lost)} said"
-    return Outcome.WORKS, "its answer has what both tools said"
+        return ToolOutcome.DOES_NOT, f"its answer leaves out what {', '.join(lost)} said"
+    return ToolOutcome.WORKS, "its answer has what both tools said"
 
 
-def _forced(loop: Loop | None) -> _Judged:
+def _forced(loop: ToolLoopTrace | None) -> _Judged:
     if loop is None:
-        return Outcome.NOT_SEEN, "not tried: the loop before it got no answer"
+        return ToolOutcome.NOT_SEEN, "not tried: the loop before it got no answer"
     if loop.error:
-        return Outcome.DOES_NOT, loop.error
+        return ToolOutcome.DOES_NOT, loop.error
     called = {each.name for each in loop.calls}
-    if called == {PRICE}:
-        return Outcome.WORKS, f"it calls {PRICE}, as it must"
+    if called == {PRICE_TOOL}:
+        return ToolOutcome.WORKS, f"it calls {PRICE_TOOL}, as it must"
     instead = "another tool" if called else "no tool"
-    return Outcome.DOES_NOT, f"it calls {instead} where {PRICE} is forced"
+    return ToolOutcome.DOES_NOT, f"it calls {instead} where {PRICE_TOOL} is forced"
 
 
-def _strict(seen: Seen) -> _Judged:
+def _strict(seen: ToolProbeResult) -> _Judged:
     loops = [each for each in (seen.whole, seen.forced, seen.streamed) if each is not None]
-    known = [call for loop in loops for call in loop.calls if call.name in SCHEMAS]
+    known = [call for loop in loops for call in loop.calls if call.name in TOOL_SCHEMAS]
     if not known:
-        return Outcome.NOT_SEEN, "it called no tool"
+        return ToolOutcome.NOT_SEEN, "it called no tool"
     for each in known:
-        if not fits(SCHEMAS[each.name], _object(each)):
-            return Outcome.DOES_NOT, f"its arguments of {each.name} do not fit the schema"
-    return Outcome.WORKS, f"the arguments of {_count(len(known), 'call')} fit the schemas"
+        if not matches_schema(TOOL_SCHEMAS[each.name], _object(each)):
+            return ToolOutcome.DOES_NOT, f"its arguments of {each.name} do not fit the schema"
+    return ToolOutcome.WORKS, f"the arguments of {_count(len(known), 'call')} fit the schemas"
 
 
-def _streamed(loop: Loop | None) -> _Judged:
+def _streamed(loop: ToolLoopTrace | None) -> _Judged:
     if loop is None:
-        return Outcome.NOT_SEEN, "not tried: the loop before it got no answer"
+        return ToolOutcome.NOT_SEEN, "not tried: the loop before it got no answer"
     if loop.error:
-        return Outcome.DOES_NOT, loop.error
+        return ToolOutcome.DOES_NOT, loop.error
     outcome, found = _calls(loop)
-    if outcome is not Outcome.WORKS:
+    if outcome is not ToolOutcome.WORKS:
         return outcome, f"in a stream {found}"
     return outcome, f"the pieces of {_count(len(loop.calls), 'call')} come to JSON"
 
 
-def _object(call: ToolCall) -> dict[str, object] | None:
+def _object(call: ProbeToolCall) -> dict[str, object] | None:
     try:
         found = json.loads(call.arguments or "{}")
     except (ValueError, RecursionError):
@@ -237,7 +242,7 @@ def _object(call: ToolCall) -> dict[str, object] | None:
     return found if isinstance(found, dict) else None
 
 
-def _asking(loop: Loop) -> int:
+def _asking(loop: ToolLoopTrace) -> int:
     return sum(1 for turn in loop.turns if turn)
 
 

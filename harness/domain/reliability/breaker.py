@@ -22,12 +22,12 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from harness.domain.errors import IllegalTransition, InputError
-from harness.domain.reliability.failures import RULES, BreakerEffect, FailureClass
+from harness.domain.reliability.failures import FAILURE_RULES, BreakerEffect, FailureClass
 
 Ticket = int
 
 # Of a request sent although the breaker is open: it is settled, and never counts.
-LAST_RESORT: Final[Ticket] = -1
+LAST_RESORT_TICKET: Final[Ticket] = -1
 BUCKETS: Final = 12
 # What a caller is told to wait while a probe is under way: nobody knows how long it takes.
 PROBE_UNDER_WAY_S: Final = 1.0
@@ -39,7 +39,7 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half_open"
 
 
-class Move(StrEnum):
+class BreakerEvent(StrEnum):
     TRIPPED = "tripped"  # failures reached both thresholds, or the class opens at once
     WAITED = "waited"  # the time is up and somebody asks
     ANSWERED = "answered"  # a request of the trickle was answered
@@ -54,14 +54,14 @@ class WhenAllOpen(StrEnum):
 
 
 _S = BreakerState
-TRANSITIONS: Final[Mapping[tuple[BreakerState, Move], BreakerState]] = {
-    (_S.CLOSED, Move.TRIPPED): _S.OPEN,
-    (_S.OPEN, Move.WAITED): _S.HALF_OPEN,
-    (_S.OPEN, Move.ANSWERED): _S.HALF_OPEN,
-    (_S.HALF_OPEN, Move.PROVEN): _S.CLOSED,
-    (_S.HALF_OPEN, Move.PROBE_FAILED): _S.OPEN,
-    (_S.OPEN, Move.RENEWED): _S.CLOSED,
-    (_S.HALF_OPEN, Move.RENEWED): _S.CLOSED,
+TRANSITIONS: Final[Mapping[tuple[BreakerState, BreakerEvent], BreakerState]] = {
+    (_S.CLOSED, BreakerEvent.TRIPPED): _S.OPEN,
+    (_S.OPEN, BreakerEvent.WAITED): _S.HALF_OPEN,
+    (_S.OPEN, BreakerEvent.ANSWERED): _S.HALF_OPEN,
+    (_S.HALF_OPEN, BreakerEvent.PROVEN): _S.CLOSED,
+    (_S.HALF_OPEN, BreakerEvent.PROBE_FAILED): _S.OPEN,
+    (_S.OPEN, BreakerEvent.RENEWED): _S.CLOSED,
+    (_S.HALF_OPEN, BreakerEvent.RENEWED): _S.CLOSED,
 }
 
 
@@ -135,11 +135,11 @@ class Breaker(NamedTuple):
     trickle_at: float = 0.0
 
 
-CLOSED: Final = Breaker()
+CLOSED_BREAKER: Final = Breaker()
 _HARM: Final = (BreakerEffect.FAILURE, BreakerEffect.OPENS)
 
 
-def admissible(breaker: Breaker, now: float, policy: BreakerPolicy) -> bool:
+def would_admit(breaker: Breaker, now: float, policy: BreakerPolicy) -> bool:
     """Whether `admit` would give a ticket. Takes nothing: for making a plan."""
     return retry_in_s(breaker, now, policy) <= 0.0
 
@@ -157,10 +157,10 @@ def admit(breaker: Breaker, now: float, policy: BreakerPolicy) -> tuple[Breaker,
     """May this request go? Its ticket, or None. Unless it is closed, that is the one probe."""
     if breaker.state is BreakerState.CLOSED:
         return breaker, breaker.serial
-    if not admissible(breaker, now, policy):
+    if not would_admit(breaker, now, policy):
         return breaker, None
     if breaker.state is BreakerState.OPEN and now >= breaker.open_until:
-        breaker = _moved(breaker, Move.WAITED)
+        breaker = _moved(breaker, BreakerEvent.WAITED)
     probing = breaker._replace(serial=breaker.serial + 1, probe_since=now)
     return probing, probing.serial
 
@@ -177,7 +177,7 @@ def settle(
     Every ticket is settled, whatever became of its request: one that was not sent at all as
     CANCELLED, which is neutral and sets a probe free.
     """
-    effect = None if failure is None else RULES[failure].breaker
+    effect = None if failure is None else FAILURE_RULES[failure].breaker
     if effect in _HARM and (breaker.failed_at is None or breaker.failed_at < now):
         breaker = breaker._replace(failed_at=now)
     if ticket != breaker.serial:
@@ -191,11 +191,11 @@ def settle(
             return _set_free(breaker)._replace(trickle_at=now + policy.trickle_s)
         if effect is not None:
             return _set_free(breaker)
-        breaker = _moved(breaker, Move.ANSWERED)
+        breaker = _moved(breaker, BreakerEvent.ANSWERED)
     return _probed(breaker, failure, effect, now, policy)
 
 
-def renewed(breaker: Breaker) -> Breaker:
+def reset_after_new_key(breaker: Breaker) -> Breaker:
     """The breaker once its provider's credential was changed.
 
     Closed, if our side opened it (a refused key, an account without quota, a model that this
@@ -204,16 +204,16 @@ def renewed(breaker: Breaker) -> Breaker:
     because = breaker.because
     if breaker.state is BreakerState.CLOSED or because is None:
         return breaker
-    if RULES[because].breaker is not BreakerEffect.OPENS:
+    if FAILURE_RULES[because].breaker is not BreakerEffect.OPENS:
         return breaker
-    return _closed(breaker, Move.RENEWED)
+    return _closed(breaker, BreakerEvent.RENEWED)
 
 
-def reopened(breaker: Breaker) -> Breaker:
+def reset_breaker(breaker: Breaker) -> Breaker:
     """The breaker once a person wants its target asked again: closed, whatever opened it."""
     if breaker.state is BreakerState.CLOSED:
         return breaker
-    return _closed(breaker, Move.RENEWED)
+    return _closed(breaker, BreakerEvent.RENEWED)
 
 
 def _counted(
@@ -230,7 +230,7 @@ def _counted(
     # `_replace(window=window)`, which takes twice as long: every request comes here.
     after = Breaker(breaker.state, breaker.serial, window, *breaker[3:])
     if effect is BreakerEffect.OPENS or (failed and _over(window, policy)):
-        return _opened(after, Move.TRIPPED, failure, policy.open_s, now, policy)
+        return _opened(after, BreakerEvent.TRIPPED, failure, policy.open_s, now, policy)
     return after
 
 
@@ -243,10 +243,10 @@ def _probed(
 ) -> Breaker:
     if effect in _HARM:
         open_s = min(2 * breaker.open_s, policy.open_max_s)
-        return _opened(breaker, Move.PROBE_FAILED, failure, open_s, now, policy)
+        return _opened(breaker, BreakerEvent.PROBE_FAILED, failure, open_s, now, policy)
     good = breaker.good_probes + (effect is None)
     if good >= policy.probe_successes:
-        return _closed(breaker, Move.PROVEN)
+        return _closed(breaker, BreakerEvent.PROVEN)
     return _set_free(breaker)._replace(good_probes=good)
 
 
@@ -257,7 +257,7 @@ def _set_free(breaker: Breaker) -> Breaker:
 
 def _opened(
     breaker: Breaker,
-    move: Move,
+    move: BreakerEvent,
     failure: FailureClass | None,
     open_s: float,
     now: float,
@@ -274,7 +274,7 @@ def _opened(
     )
 
 
-def _closed(breaker: Breaker, move: Move) -> Breaker:
+def _closed(breaker: Breaker, move: BreakerEvent) -> Breaker:
     return _moved(breaker, move)._replace(
         open_until=0.0,
         open_s=0.0,
@@ -285,7 +285,7 @@ def _closed(breaker: Breaker, move: Move) -> Breaker:
     )
 
 
-def _moved(breaker: Breaker, move: Move) -> Breaker:
+def _moved(breaker: Breaker, move: BreakerEvent) -> Breaker:
     """Raises IllegalTransition for a pair that is not in the table."""
     state = TRANSITIONS.get((breaker.state, move))
     if state is None:

@@ -36,16 +36,16 @@ class Failover:
     next_target: str | None
 
 
-def user_hash(sticky_key: str, secret: bytes) -> str:
+def hash_user(sticky_key: str, secret: bytes) -> str:
     """HMAC-SHA-256, hex, of the sticky key, such as `user:alice`: who knows it can search."""
     return key_hash(f"failover:{sticky_key}", secret)[:32]
 
 
-def hashes_of_user(user: str, secret: bytes) -> tuple[str, ...]:
+def user_hashes(user: str, secret: bytes) -> tuple[str, ...]:
     """Of every sticky key that a user's id may have been, see `router.request.sticky`; and of
     `user` itself, where that is a whole sticky key."""
     # A header comes as bytes, and is read one character a byte.
     header = user.encode().decode("latin-1")
     kinds = ("user:", "prompt_cache_key:", "key:")
     keys = (user, f"header:{header}", *(f"{kind}{user}" for kind in kinds))
-    return tuple(user_hash(key, secret) for key in keys)
+    return tuple(hash_user(key, secret) for key in keys)

@@ -34,12 +34,12 @@ class ArmFailure(StrEnum):
 ErrorClass = FailureClass | ArmFailure
 
 
-def error_class(name: str) -> ErrorClass:
+def parse_error_class(name: str) -> ErrorClass:
     """The inverse of its value. Raises ValueError."""
     return ArmFailure(name) if name in set(ArmFailure) else FailureClass(name)
 
 
-def by_class(failures: Mapping[str, int]) -> str:
+def describe_failures(failures: Mapping[str, int]) -> str:
     """`9 timeout, 3 malformed`, the most frequent first; empty for none."""
     found = sorted(failures.items(), key=lambda each: (-each[1], each[0]))
     return ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in found if n)
@@ -70,7 +70,7 @@ class BreakerEffect(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ClassRule:
+class FailureRule:
     """One row of the table in docs/router.md, "When a target fails".
 
     alerts: a person must act; once, not per request. other_key: it is about our key; another
@@ -95,23 +95,23 @@ class ClassRule:
 
 _F, _S, _N, _B = FailureClass, SameTarget, NextTarget, BreakerEffect
 
-RULES: Final[Mapping[FailureClass, ClassRule]] = {
-    _F.RATE_LIMITED: ClassRule(_S.RETRY_AFTER, _N.YES, _B.NEUTRAL, other_key=True),
-    _F.QUOTA: ClassRule(_S.NEVER, _N.YES, _B.OPENS, alerts=True, other_key=True),
-    _F.OUR_KEY: ClassRule(_S.NEVER, _N.YES, _B.OPENS, alerts=True, other_key=True),
-    _F.OVERLOADED: ClassRule(_S.BACKOFF, _N.YES, _B.FAILURE),
-    _F.SERVER: ClassRule(_S.ONCE, _N.YES, _B.FAILURE),
-    _F.CONNECT: ClassRule(_S.ONCE, _N.YES, _B.FAILURE),
-    _F.TIMEOUT: ClassRule(_S.NEVER, _N.YES, _B.FAILURE),
-    _F.MALFORMED: ClassRule(_S.NEVER, _N.YES, _B.FAILURE),
-    _F.BAD_REQUEST: ClassRule(_S.NEVER, _N.NO, _B.NEUTRAL),
-    _F.MODEL_UNKNOWN: ClassRule(_S.NEVER, _N.YES, _B.OPENS, alerts=True),
-    _F.CONTEXT_WINDOW: ClassRule(_S.NEVER, _N.LARGER_WINDOW, _B.NEUTRAL),
-    _F.CONTENT_POLICY: ClassRule(_S.NEVER, _N.IF_ROUTE_SAYS, _B.NEUTRAL),
-    _F.CANCELLED: ClassRule(_S.NEVER, _N.NO, _B.NEUTRAL),
-    _F.INTERNAL: ClassRule(_S.NEVER, _N.YES, _B.NEUTRAL),
+FAILURE_RULES: Final[Mapping[FailureClass, FailureRule]] = {
+    _F.RATE_LIMITED: FailureRule(_S.RETRY_AFTER, _N.YES, _B.NEUTRAL, other_key=True),
+    _F.QUOTA: FailureRule(_S.NEVER, _N.YES, _B.OPENS, alerts=True, other_key=True),
+    _F.OUR_KEY: FailureRule(_S.NEVER, _N.YES, _B.OPENS, alerts=True, other_key=True),
+    _F.OVERLOADED: FailureRule(_S.BACKOFF, _N.YES, _B.FAILURE),
+    _F.SERVER: FailureRule(_S.ONCE, _N.YES, _B.FAILURE),
+    _F.CONNECT: FailureRule(_S.ONCE, _N.YES, _B.FAILURE),
+    _F.TIMEOUT: FailureRule(_S.NEVER, _N.YES, _B.FAILURE),
+    _F.MALFORMED: FailureRule(_S.NEVER, _N.YES, _B.FAILURE),
+    _F.BAD_REQUEST: FailureRule(_S.NEVER, _N.NO, _B.NEUTRAL),
+    _F.MODEL_UNKNOWN: FailureRule(_S.NEVER, _N.YES, _B.OPENS, alerts=True),
+    _F.CONTEXT_WINDOW: FailureRule(_S.NEVER, _N.LARGER_WINDOW, _B.NEUTRAL),
+    _F.CONTENT_POLICY: FailureRule(_S.NEVER, _N.IF_ROUTE_SAYS, _B.NEUTRAL),
+    _F.CANCELLED: FailureRule(_S.NEVER, _N.NO, _B.NEUTRAL),
+    _F.INTERNAL: FailureRule(_S.NEVER, _N.YES, _B.NEUTRAL),
 }
 
 # Another target would say the same: the client gets the provider's own words at once. Only a
 # canary's is asked again, once, of the incumbent: perhaps the candidate alone rejects it.
-CLIENTS_OWN: Final = frozenset({_F.BAD_REQUEST, _F.CONTEXT_WINDOW, _F.CONTENT_POLICY})
+CLIENT_FAILURES: Final = frozenset({_F.BAD_REQUEST, _F.CONTEXT_WINDOW, _F.CONTENT_POLICY})

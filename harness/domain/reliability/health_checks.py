@@ -19,12 +19,12 @@ PROBE_EVERY_S: Final = 2.0
 # After a check that failed: five of them within a minute open the circuit, and raise its alert.
 SUSPECT_EVERY_S: Final = 10.0
 # How long a user's good answer outweighs checks that fail, unless a user's request fails.
-USERS_WORD_S: Final = 300.0
+USER_EVIDENCE_S: Final = 300.0
 # New targets come with a revision, and circuits open: nobody sleeps longer than this.
-LONGEST_SLEEP_S: Final = 1.0
+MAX_SLEEP_S: Final = 1.0
 
 
-class Seen(NamedTuple):
+class HealthCheckState(NamedTuple):
     """A target as a worker knows it.
 
     retry_in_s: until a request may go. answered_at: of the last good answer, whoever asked.
@@ -42,12 +42,12 @@ class Seen(NamedTuple):
     busy: bool = False
 
 
-def due_in_s(seen: Seen, now: float, interval_s: float) -> float:
+def check_due_in_s(seen: HealthCheckState, now: float, interval_s: float) -> float:
     """Seconds until the next check, 0 for now; never with an interval of 0."""
     if interval_s <= 0:
         return math.inf
     if seen.busy:
-        return LONGEST_SLEEP_S
+        return MAX_SLEEP_S
     if seen.state is BreakerState.CLOSED:
         doubtful = seen.suspect and seen.answered_at <= seen.checked_at
         every_s = min(SUSPECT_EVERY_S, interval_s) if doubtful else interval_s
@@ -62,21 +62,27 @@ def due_in_s(seen: Seen, now: float, interval_s: float) -> float:
     return max(0.0, wait_s, seen.retry_in_s)
 
 
-def due(targets: Mapping[str, Seen], now: float, interval_s: float) -> tuple[str, ...]:
+def due_targets(
+    targets: Mapping[str, HealthCheckState], now: float, interval_s: float
+) -> tuple[str, ...]:
     """Whom to check now, those first whose last check is longest ago."""
-    able = [each for each, seen in targets.items() if due_in_s(seen, now, interval_s) <= 0]
+    able = [
+        each for each, seen in targets.items() if check_due_in_s(seen, now, interval_s) <= 0
+    ]
     return tuple(sorted(able, key=lambda each: targets[each].checked_at))
 
 
-def sleep_s(targets: Mapping[str, Seen], now: float, interval_s: float) -> float:
+def next_check_in_s(
+    targets: Mapping[str, HealthCheckState], now: float, interval_s: float
+) -> float:
     """Until somebody may be due."""
-    waits = (due_in_s(seen, now, interval_s) for seen in targets.values())
-    return min((*waits, LONGEST_SLEEP_S))
+    waits = (check_due_in_s(seen, now, interval_s) for seen in targets.values())
+    return min((*waits, MAX_SLEEP_S))
 
 
-def outweighed(found_well_at: float | None, now: float) -> bool:
+def is_outweighed(found_well_at: float | None, now: float) -> bool:
     """Whether a check's failure counts for nothing, since users find the target well.
 
     found_well_at: of the last request of a user's, None where that failed, or there was none.
     """
-    return found_well_at is not None and now < found_well_at + USERS_WORD_S
+    return found_well_at is not None and now < found_well_at + USER_EVIDENCE_S

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 # Upper bounds of the recorded histogram's buckets in ms; -1 stands for "no bound".
-BOUNDS_MS: Final = (10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000)
+LATENCY_BOUNDS_MS: Final = (10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000)
 # Of how long a target takes until a plain answer begins: from 10 s, a quarter apart, to a day.
 ANSWER_BOUNDS_MS: Final = tuple(round(10_000 * 1.25**step) for step in range(42))
 # A hundredth of fewer is nobody.
-LEAST_ANSWERS: Final = 100
-MOST_ANSWERS: Final = 1000
-SHORTEST_LIMIT_S: Final = 30.0
-TIMES_P99: Final = 3.0
+MIN_ANSWERS: Final = 100
+MAX_ANSWERS: Final = 1000
+MIN_LIMIT_S: Final = 30.0
+P99_FACTOR: Final = 3.0
 # A healthy target may be as slow.
 SLOW_TOKENS_PER_S: Final = 20.0
 # Of fewer than LEAST_ANSWERS, so many say nothing yet; five failures open a circuit.
@@ -23,7 +23,7 @@ ANSWER_CLASSES: Final = (256, 1024, 4096, 16_384)
 AnswerTimes = Mapping[int, int]
 
 
-def merged(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
+def merge_histograms(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
     """Upper bound in ms (-1: no bound) to count."""
     found: dict[int, int] = {}
     for each in histograms:
@@ -33,7 +33,7 @@ def merged(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
 
 
 def quantile_ms(
-    histogram: Mapping[int, int], share: float, bounds_ms: Sequence[int] = BOUNDS_MS
+    histogram: Mapping[int, int], share: float, bounds_ms: Sequence[int] = LATENCY_BOUNDS_MS
 ) -> float | None:
     """Where `share` of the requests is reached, straight within a bucket. None without any.
 
@@ -63,13 +63,13 @@ def answer_class(max_tokens: int) -> int:
     return ANSWER_CLASSES[place] if place < len(ANSWER_CLASSES) else ANSWER_CLASSES[-1] + 1
 
 
-def with_answer(times: AnswerTimes | None, seconds: float) -> AnswerTimes:
+def add_answer(times: AnswerTimes | None, seconds: float) -> AnswerTimes:
     """The times with one more. Of more than MOST_ANSWERS, older ones weigh half."""
     after = dict(times or {})
     place = min(bisect_left(ANSWER_BOUNDS_MS, seconds * 1000), len(ANSWER_BOUNDS_MS) - 1)
     bound = ANSWER_BOUNDS_MS[place]
     after[bound] = after.get(bound, 0) + 1
-    if sum(after.values()) > MOST_ANSWERS:
+    if sum(after.values()) > MAX_ANSWERS:
         return {bound: count // 2 for bound, count in after.items() if count > 1}
     return after
 
@@ -82,7 +82,7 @@ def unmeasured_limit_s(max_tokens: int, *, thinks: bool) -> float:
     """
     if max_tokens <= 0 or thinks:
         return math.inf
-    return max(SHORTEST_LIMIT_S, max_tokens / SLOW_TOKENS_PER_S)
+    return max(MIN_LIMIT_S, max_tokens / SLOW_TOKENS_PER_S)
 
 
 def first_byte_limit_s(times: AnswerTimes | None, unmeasured_s: float) -> float:
@@ -95,7 +95,7 @@ def first_byte_limit_s(times: AnswerTimes | None, unmeasured_s: float) -> float:
     measured = sum(times.values()) if times else 0
     if times is None or measured <= FEW_ANSWERS:
         return unmeasured_s
-    enough = measured >= LEAST_ANSWERS
+    enough = measured >= MIN_ANSWERS
     share = 0.99 if enough else 1 - FEW_ANSWERS / measured
     slow_ms = quantile_ms(times, share, ANSWER_BOUNDS_MS) or 0.0
-    return max(SHORTEST_LIMIT_S if enough else unmeasured_s, TIMES_P99 * slow_ms / 1000)
+    return max(MIN_LIMIT_S if enough else unmeasured_s, P99_FACTOR * slow_ms / 1000)

@@ -52,7 +52,7 @@ class RateDecision(NamedTuple):
     reason: str = ""
 
 
-class Standing(NamedTuple):
+class LimitStatus(NamedTuple):
     """How one limit stands. kind: requests or tokens. reset_s: until all of it is free."""
 
     kind: str
@@ -61,7 +61,9 @@ class Standing(NamedTuple):
     reset_s: float
 
 
-def admit(state: RateState, limit: RateLimit, tokens: float, now: float) -> RateDecision:
+def admit_request(
+    state: RateState, limit: RateLimit, tokens: float, now: float
+) -> RateDecision:
     """May a request with about so many tokens go? It takes from both buckets, or from none.
 
     A request larger than a whole minute's worth goes when its bucket is empty, and the debt is
@@ -86,7 +88,7 @@ def admit(state: RateState, limit: RateLimit, tokens: float, now: float) -> Rate
     return RateDecision(taken, allowed=True)
 
 
-def settle(
+def settle_request(
     state: RateState, limit: RateLimit, *, estimated: float, actual: float, now: float
 ) -> RateState:
     """The state once a request's tokens are known. estimated: what `admit` was told."""
@@ -95,10 +97,10 @@ def settle(
     return state._replace(tokens_until=until)
 
 
-def standings(state: RateState, limit: RateLimit, now: float) -> tuple[Standing, ...]:
+def limit_statuses(state: RateState, limit: RateLimit, now: float) -> tuple[LimitStatus, ...]:
     """How each limit that there is stands now."""
     return tuple(
-        Standing(
+        LimitStatus(
             kind,
             per_minute,
             max(0.0, per_minute * (1 - max(0.0, until - now) / MINUTE_S)),

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple, assert_never
 
 from harness.domain.errors import InputError
-from harness.domain.reliability.failures import RULES, FailureClass, SameTarget
+from harness.domain.reliability.failures import FAILURE_RULES, FailureClass, SameTarget
 
 # Header to the number of its units in a second.
 _NUMBERS: Final[Mapping[str, float]] = {
@@ -96,7 +96,7 @@ def backoff_s(tries: int, uniform: float, policy: RetryPolicy = DEFAULT_RETRY) -
     return uniform * min(policy.cap_s, policy.base_s * math.ldexp(1.0, exponent))
 
 
-class Room(NamedTuple):
+class RetryBudget(NamedTuple):
     """What one target has of a request's time, in seconds.
 
     left_s: what it may still use, of share_s at first; a caller that has further targets keeps
@@ -108,7 +108,7 @@ class Room(NamedTuple):
     standby: bool = False
 
 
-def fits(wait_s: float, room: Room, policy: RetryPolicy = DEFAULT_RETRY) -> bool:
+def fits_budget(wait_s: float, room: RetryBudget, policy: RetryPolicy = DEFAULT_RETRY) -> bool:
     """Whether after the wait there is time for an attempt, and nobody else should go first.
 
     Of a small share half is time enough: a try that failed at once leaves nearly all of it.
@@ -118,13 +118,13 @@ def fits(wait_s: float, room: Room, policy: RetryPolicy = DEFAULT_RETRY) -> bool
     return wait_s + min(policy.attempt_s, room.share_s / 2) <= room.left_s
 
 
-def wait_before_again(
+def retry_wait_s(
     failure: FailureClass,
     *,
     tries: int,
     told_s: float | None,
     uniform: float,
-    room: Room,
+    room: RetryBudget,
     policy: RetryPolicy = DEFAULT_RETRY,
 ) -> float | None:
     """Seconds until the same target is asked once more; None to go on without it.
@@ -132,7 +132,7 @@ def wait_before_again(
     tries: of this target in this request so far, at least 1. told_s: of `retry_after_s`; no
     wait is shorter.
     """
-    rule = RULES[failure].same_target
+    rule = FAILURE_RULES[failure].same_target
     match rule:
         case SameTarget.NEVER:
             return None
@@ -143,6 +143,6 @@ def wait_before_again(
         case _:
             assert_never(rule)
     wait_s = max(wait_s, told_s or 0.0)
-    if tries >= min(most, policy.tries_per_target) or not fits(wait_s, room, policy):
+    if tries >= min(most, policy.tries_per_target) or not fits_budget(wait_s, room, policy):
         return None
     return wait_s

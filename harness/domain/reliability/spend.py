@@ -49,7 +49,7 @@ class KeySpend:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class SpendTotals:
     """What a key spent on `day` and in that day's month.
 
     unpriced: requests of the month whose cost nobody knows; they are not in the sums.
@@ -86,21 +86,21 @@ class SpendDecision:
         return self.level is not SpendLevel.STOPPED
 
 
-def as_of(spent: Spent, today: date) -> Spent:
+def totals_on(spent: SpendTotals, today: date) -> SpendTotals:
     """The same spend seen today. A clock that goes back changes nothing."""
     if today <= spent.day:
         return spent
     if (today.year, today.month) == (spent.day.year, spent.day.month):
         return replace(spent, day=today, day_usd=0.0)
-    return Spent(today)
+    return SpendTotals(today)
 
 
-def spent_of(rows: Iterable[KeySpend], today: date) -> Spent:
+def total_spend(rows: Iterable[KeySpend], today: date) -> SpendTotals:
     """One key's rows, as of today."""
-    spent = Spent(today)
+    spent = SpendTotals(today)
     for row in rows:
         if (row.day.year, row.day.month) == (today.year, today.month):
-            spent = Spent(
+            spent = SpendTotals(
                 today,
                 spent.day_usd + (row.cost_usd if row.day == today else 0.0),
                 spent.month_usd + row.cost_usd,
@@ -109,12 +109,12 @@ def spent_of(rows: Iterable[KeySpend], today: date) -> Spent:
     return spent
 
 
-def spent_after(spent: Spent, cost_usd: float | None, today: date) -> Spent:
+def add_request_cost(spent: SpendTotals, cost_usd: float | None, today: date) -> SpendTotals:
     """With one more request. cost_usd: None when its price is unknown.
 
     Raises InputError for a cost that is negative or no number: it would spoil the sums.
     """
-    now = as_of(spent, today)
+    now = totals_on(spent, today)
     if cost_usd is None:
         return replace(now, unpriced=now.unpriced + 1)
     if not 0 <= cost_usd < math.inf:
@@ -122,9 +122,9 @@ def spent_after(spent: Spent, cost_usd: float | None, today: date) -> Spent:
     return replace(now, day_usd=now.day_usd + cost_usd, month_usd=now.month_usd + cost_usd)
 
 
-def judge(budget: SpendBudget, spent: Spent, today: date) -> SpendDecision:
+def check_budget(budget: SpendBudget, spent: SpendTotals, today: date) -> SpendDecision:
     """Whether another request may go; of day and month the worse, then the longer, decides."""
-    now = as_of(spent, today)
+    now = totals_on(spent, today)
     day = now.day
     next_month = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
     month = _judged("month", budget.month_usd, now.month_usd, next_month, budget.warn_share)

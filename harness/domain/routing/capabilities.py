@@ -69,18 +69,18 @@ class Capabilities:
         return self.context_window > other.context_window
 
 
-UNKNOWN: Final = Capabilities()
+UNKNOWN_CAPABILITIES: Final = Capabilities()
 
 
-def within(has: Capabilities, spoken: frozenset[Endpoint]) -> Capabilities:
+def restrict_endpoints(has: Capabilities, spoken: frozenset[Endpoint]) -> Capabilities:
     """The same without the endpoints that are not spoken; `has` itself if nothing changes."""
     unspoken = {each.value: False for each in Endpoint if each not in spoken}
     return replace(has, **unspoken) if any(getattr(has, e) for e in unspoken) else has
 
 
-def missing(needs: Needs, has: Capabilities) -> tuple[str, ...]:
+def missing_capabilities(needs: Needs, has: Capabilities) -> tuple[str, ...]:
     """In words, what the request needs and the target lacks; empty when it will do."""
-    if has is UNKNOWN:
+    if has is UNKNOWN_CAPABILITIES:
         return ()
     lacks = (
         (needs.stream and not has.stream, "streaming"),
@@ -112,7 +112,7 @@ def _speaks(has: Capabilities, endpoint: Endpoint) -> bool:
             assert_never(endpoint)
 
 
-def serialized(needs: Needs, plan: tuple[Capabilities, ...]) -> bool:
+def must_serialize_tools(needs: Needs, plan: tuple[Capabilities, ...]) -> bool:
     """Whether tool calls are to be made one at a time, lest a fall breaks the agent (B7).
 
     So when the client offers tools without asking for parallel calls in so many words, and one

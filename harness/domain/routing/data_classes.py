@@ -5,7 +5,7 @@ from typing import Final
 
 # By the class's name, the providers' names.
 DataClasses = Mapping[str, frozenset[str]]
-NONE_NAMED: Final[DataClasses] = {}
+NO_DATA_CLASSES: Final[DataClasses] = {}
 
 
 def may_see(classes: DataClasses, data_class: str, provider: str) -> bool:
@@ -13,12 +13,12 @@ def may_see(classes: DataClasses, data_class: str, provider: str) -> bool:
     return not data_class or provider in classes.get(data_class, frozenset())
 
 
-def named_in(classes: DataClasses, provider: str) -> list[str]:
+def classes_of_provider(classes: DataClasses, provider: str) -> list[str]:
     """The classes that the provider may see, sorted."""
     return sorted(name for name, allowed in classes.items() if provider in allowed)
 
 
-def at_least_as_strict(classes: DataClasses, data_class: str, *, than: str) -> bool:
+def is_at_least_as_strict(classes: DataClasses, data_class: str, *, than: str) -> bool:
     """Whether nobody may see data of `data_class` who may not see data of `than`.
 
     Empty for no class. A class that `classes` lacks is seen by nobody.

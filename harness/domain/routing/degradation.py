@@ -7,7 +7,7 @@ from typing import Final
 from harness.domain.routing.capabilities import Capabilities, Endpoint
 
 
-class Rule(Enum):
+class DegradationRule(Enum):
     """LEAVE_OUT: the target is not asked; 422 when no other is left. SERIALIZE: all targets of
     the plan call tools one at a time, unless the client asked for parallel calls in so many
     words. DROP: the target is asked without it, and the answer says so.
@@ -18,7 +18,7 @@ class Rule(Enum):
     DROP = "drop"
 
 
-class Hint(StrEnum):
+class OptionalFeature(StrEnum):
     """What an answer can do without. Of the capabilities, those whose rule is DROP."""
 
     SEED = "seed"
@@ -29,30 +29,30 @@ class Hint(StrEnum):
     TOP_K = "top_k"
 
 
-RULES: Final[Mapping[str, Rule]] = {
-    **dict.fromkeys((each.value for each in Endpoint), Rule.LEAVE_OUT),
-    "stream": Rule.LEAVE_OUT,
-    "tools": Rule.LEAVE_OUT,
-    "json_schema": Rule.LEAVE_OUT,
-    "vision": Rule.LEAVE_OUT,
-    "context_window": Rule.LEAVE_OUT,
-    "parallel_tools": Rule.SERIALIZE,
-    **dict.fromkeys((each.value for each in Hint), Rule.DROP),
+DEGRADATION_RULES: Final[Mapping[str, DegradationRule]] = {
+    **dict.fromkeys((each.value for each in Endpoint), DegradationRule.LEAVE_OUT),
+    "stream": DegradationRule.LEAVE_OUT,
+    "tools": DegradationRule.LEAVE_OUT,
+    "json_schema": DegradationRule.LEAVE_OUT,
+    "vision": DegradationRule.LEAVE_OUT,
+    "context_window": DegradationRule.LEAVE_OUT,
+    "parallel_tools": DegradationRule.SERIALIZE,
+    **dict.fromkeys((each.value for each in OptionalFeature), DegradationRule.DROP),
 }
 # OpenAI's chat has no place for them; that of some kinds has one (`cache_marks`).
-LOST_IN_TRANSLATION: Final[Mapping[Endpoint, frozenset[Hint]]] = {
-    Endpoint.MESSAGES: frozenset({Hint.CACHING})
+LOST_IN_TRANSLATION: Final[Mapping[Endpoint, frozenset[OptionalFeature]]] = {
+    Endpoint.MESSAGES: frozenset({OptionalFeature.CACHING})
 }
 
 
-def lacking(
+def dropped_features(
     has: Capabilities,
     by_kind: frozenset[str],
     endpoint: Endpoint,
     *,
     translated: bool,
     cache_marks: bool = False,
-) -> frozenset[Hint]:
+) -> frozenset[OptionalFeature]:
     """The hints that a target does not get.
 
     by_kind: what no model of its kind takes. translated: it answers the endpoint so.
@@ -60,6 +60,10 @@ def lacking(
     """
     lost = LOST_IN_TRANSLATION.get(endpoint, frozenset()) if translated else frozenset()
     if cache_marks:
-        lost -= {Hint.CACHING}
-    own = {hint for hint in Hint if hint.value in by_kind or not getattr(has, hint.value)}
+        lost -= {OptionalFeature.CACHING}
+    own = {
+        hint
+        for hint in OptionalFeature
+        if hint.value in by_kind or not getattr(has, hint.value)
+    }
     return lost | own

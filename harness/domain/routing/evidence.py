@@ -36,17 +36,17 @@ class Waiver:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class FormerTarget:
     """The target was this route's incumbent or fallback before; the store knows of which."""
 
     target: str
 
 
-ChainProof = Passed | Waiver | Served
+ChainProof = Passed | Waiver | FormerTarget
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class TargetEvidence:
     """proof: the verdict's or the waiver's id. Its own id is the hash of the rest."""
 
     route: str
@@ -64,20 +64,20 @@ class Evidence:
 class RouteEvidence:
     """Of one version of a route. fallbacks: in the order of the chain."""
 
-    incumbent: Evidence
-    canary: Evidence | None = None
-    fallbacks: tuple[Evidence, ...] = ()
+    incumbent: TargetEvidence
+    canary: TargetEvidence | None = None
+    fallbacks: tuple[TargetEvidence, ...] = ()
 
 
-def baseline(route: str, target: str) -> Evidence:
-    return Evidence(route, target, EvidenceKind.BASELINE)
+def baseline_evidence(route: str, target: str) -> TargetEvidence:
+    return TargetEvidence(route, target, EvidenceKind.BASELINE)
 
 
-def proven(proof: Passed) -> Evidence:
-    return Evidence(
+def verdict_evidence(proof: Passed) -> TargetEvidence:
+    return TargetEvidence(
         proof.route, proof.candidate, EvidenceKind.VERDICT, proof.id, proof.incumbent
     )
 
 
-def waived(waiver: Waiver) -> Evidence:
-    return Evidence(waiver.route, waiver.target, EvidenceKind.WAIVER, waiver.id)
+def waiver_evidence(waiver: Waiver) -> TargetEvidence:
+    return TargetEvidence(waiver.route, waiver.target, EvidenceKind.WAIVER, waiver.id)

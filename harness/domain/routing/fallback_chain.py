@@ -5,10 +5,12 @@ from typing import assert_never
 
 from harness.domain.errors import InputError, ProofRefused
 from harness.domain.evals.run import Passed
-from harness.domain.routing.evidence import ChainProof, Served, Waiver
+from harness.domain.routing.evidence import ChainProof, FormerTarget, Waiver
 
 
-def check(route: str, incumbent: str, fallbacks: Sequence[str], capable: Sequence[str]) -> None:
+def check_chain(
+    route: str, incumbent: str, fallbacks: Sequence[str], capable: Sequence[str]
+) -> None:
     """Raises InputError for a target named twice, and for a capable one that is no fallback."""
     whole = (incumbent, *fallbacks)
     if len(set(whole)) < len(whole):
@@ -21,7 +23,7 @@ def check(route: str, incumbent: str, fallbacks: Sequence[str], capable: Sequenc
         )
 
 
-def check_proof(route: str, target: str, proof: ChainProof | None) -> None:
+def check_chain_proof(route: str, target: str, proof: ChainProof | None) -> None:
     """Raises ProofRefused unless it is for this target on this route."""
     match proof:
         case None:
@@ -33,7 +35,7 @@ def check_proof(route: str, target: str, proof: ChainProof | None) -> None:
             fits = (proof.route, proof.candidate) == (route, target)
         case Waiver():
             fits = (proof.route, proof.target) == (route, target)
-        case Served():
+        case FormerTarget():
             fits = proof.target == target
         case _:
             assert_never(proof)

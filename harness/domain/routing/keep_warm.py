@@ -13,9 +13,9 @@ from typing import Final
 
 from harness.domain.errors import InputError
 from harness.domain.routing.plan import RouteTargets
-from harness.domain.routing.table import BUCKETS, Stakes, bucket_of
+from harness.domain.routing.table import BUCKETS, Stakes, hash_bucket
 
-MOST_BPS: Final = 1_000
+MAX_KEEP_WARM_BPS: Final = 1_000
 _SHARE: Final = re.compile(r"\s*(?P<number>[0-9]{1,5}(\.[0-9]{1,4})?)\s*(?P<percent>%)?\s*")
 
 
@@ -31,21 +31,22 @@ class KeepWarm:
     side_effects: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share_bps <= MOST_BPS:
+        if not 0 <= self.share_bps <= MAX_KEEP_WARM_BPS:
             raise InputError(
-                f"keep_warm: the share is 0 to {MOST_BPS} bps (10 %), not {self.share_bps}"
+                f"keep_warm: the share is 0 to {MAX_KEEP_WARM_BPS} bps (10 %), not "
+                f"{self.share_bps}"
             )
 
 
-def share_bps_of(text: str | int) -> int:
+def parse_keep_warm_share(text: str | int) -> int:
     """`1%`, `0.5 %` or whole basis points (100) as basis points.
 
     Raises InputError for anything else, and for a share that is no trickle.
     """
-    return KeepWarm(bps_of(text, what="keep_warm")).share_bps
+    return KeepWarm(parse_share_bps(text, what="keep_warm")).share_bps
 
 
-def bps_of(text: str | int, *, what: str) -> int:
+def parse_share_bps(text: str | int, *, what: str) -> int:
     """As `share_bps_of`, of any size. what: the setting's name, for the error."""
     found = _SHARE.fullmatch(str(text))
     if found is None:
@@ -56,7 +57,7 @@ def bps_of(text: str | int, *, what: str) -> int:
     return int(number)
 
 
-def warmed(route: RouteTargets, provider_of: Mapping[str, str]) -> tuple[str, ...]:
+def keep_warm_targets(route: RouteTargets, provider_of: Mapping[str, str]) -> tuple[str, ...]:
     """Target ids to keep warm: of each provider other than the incumbent's the chain's first.
 
     With high stakes only those marked capable. provider_of: provider name by target id.
@@ -69,7 +70,7 @@ def warmed(route: RouteTargets, provider_of: Mapping[str, str]) -> tuple[str, ..
     return tuple(each for each in first.values() if each != route.canary)
 
 
-def draw(
+def draw_keep_warm(
     key: str,
     *,
     route: str,
@@ -87,7 +88,7 @@ def draw(
     if not targets or setting.side_effects or not setting.share_bps:
         return None
     width = BUCKETS // len(targets)
-    slot, place = divmod(bucket_of(key, salt=f"keep-warm:{route}:{day.isoformat()}"), width)
+    slot, place = divmod(hash_bucket(key, salt=f"keep-warm:{route}:{day.isoformat()}"), width)
     if slot >= len(targets) or place >= setting.share_bps or not healthy(targets[slot]):
         return None
     return targets[slot]

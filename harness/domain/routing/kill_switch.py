@@ -29,18 +29,18 @@ _ITEM: Final = re.compile(
 _GRAMMAR: Final = "write provider:NAME, target:ID or ROUTE=provider:NAME, separated by commas"
 
 
-class Source(StrEnum):
+class SwitchSource(StrEnum):
     ENVIRONMENT = "environment"
     CLI = "cli"
     REST = "rest"
     CONFIG = "config"
 
 
-_RANK: Final[Mapping[Source, int]] = {
-    Source.ENVIRONMENT: 2,
-    Source.CLI: 1,
-    Source.REST: 1,
-    Source.CONFIG: 0,
+_RANK: Final[Mapping[SwitchSource, int]] = {
+    SwitchSource.ENVIRONMENT: 2,
+    SwitchSource.CLI: 1,
+    SwitchSource.REST: 1,
+    SwitchSource.CONFIG: 0,
 }
 
 
@@ -61,7 +61,7 @@ class Force:
 
 
 @dataclass(frozen=True, slots=True)
-class Switch:
+class KillSwitch:
     """route: None for all routes. expires_at: None until somebody lifts it. Times are aware."""
 
     id: str
@@ -71,7 +71,7 @@ class Switch:
     actor: str
     created_at: datetime
     expires_at: datetime | None
-    source: Source
+    source: SwitchSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,36 +84,36 @@ class SwitchTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class Forced:
+class ForcedPlan:
     """What a switch means for one plan. kept: target ids, in order. reason: in words.
 
     in_effect: False when the route keeps its plan since nothing of it is what is forced.
     """
 
-    switch: Switch
+    switch: KillSwitch
     kept: tuple[str, ...]
     in_effect: bool
     reason: str
 
 
-def in_force(switches: Iterable[Switch], now: datetime) -> tuple[Switch, ...]:
+def active_switches(switches: Iterable[KillSwitch], now: datetime) -> tuple[KillSwitch, ...]:
     """Those that have not expired, the strongest first (see above, without the route)."""
     live = [each for each in switches if each.expires_at is None or now < each.expires_at]
     return tuple(sorted(live, key=_strength, reverse=True))
 
 
-def ruling(switches: Iterable[Switch], route: str) -> Switch | None:
+def ruling_switch(switches: Iterable[KillSwitch], route: str) -> KillSwitch | None:
     """The one switch that decides about the route. switches: those in force, in any order."""
     about = [each for each in switches if each.route in (None, route)]
     return max(about, key=_strength, default=None)
 
 
-def forced(switch: Switch, plan: Sequence[SwitchTarget]) -> Forced:
+def force_plan(switch: KillSwitch, plan: Sequence[SwitchTarget]) -> ForcedPlan:
     """What is left of a plan. plan: in order, only what the route may use at all."""
     kept = tuple(each.id for each in plan if _is_forced(each, switch.force))
     if kept:
-        return Forced(switch, kept, in_effect=True, reason=f"{_said(switch)} is forced")
-    return Forced(
+        return ForcedPlan(switch, kept, in_effect=True, reason=f"{_said(switch)} is forced")
+    return ForcedPlan(
         switch,
         tuple(each.id for each in plan),
         in_effect=False,
@@ -122,7 +122,7 @@ def forced(switch: Switch, plan: Sequence[SwitchTarget]) -> Forced:
     )
 
 
-def parse_switches(text: str, now: datetime) -> tuple[Switch, ...]:
+def parse_environment_switches(text: str, now: datetime) -> tuple[KillSwitch, ...]:
     """The switches of SWAPGATE_FORCE: `provider:NAME`, `target:ID`, `ROUTE=provider:NAME`.
 
     Empty text is no switch. now: aware; when the process read it.
@@ -131,18 +131,20 @@ def parse_switches(text: str, now: datetime) -> tuple[Switch, ...]:
     items = [each.strip() for each in text.split(",")]
     if items == [""]:
         return ()
-    return _standing(items, now, Source.ENVIRONMENT, place=ENVIRONMENT_VARIABLE)
+    return _standing(items, now, SwitchSource.ENVIRONMENT, place=ENVIRONMENT_VARIABLE)
 
 
-def switches_of_file(items: Sequence[str], now: datetime) -> tuple[Switch, ...]:
+def parse_file_switches(items: Sequence[str], now: datetime) -> tuple[KillSwitch, ...]:
     """The switches under `switches:` in the configuration file; each item as above.
 
     now: aware; when the process read it. Raises InputError as `parse_switches` does.
     """
-    return _standing([each.strip() for each in items], now, Source.CONFIG, place="switches")
+    return _standing(
+        [each.strip() for each in items], now, SwitchSource.CONFIG, place="switches"
+    )
 
 
-def force_of(text: str) -> Force:
+def parse_force(text: str) -> Force:
     """`provider:NAME` or `target:ID`. Raises InputError."""
     route, force = _parsed(text.strip(), f"the switch ({text.strip()!r})")
     if route is not None:
@@ -151,9 +153,9 @@ def force_of(text: str) -> Force:
 
 
 def _standing(
-    items: Sequence[str], now: datetime, source: Source, *, place: str
-) -> tuple[Switch, ...]:
-    switches: dict[str | None, Switch] = {}
+    items: Sequence[str], now: datetime, source: SwitchSource, *, place: str
+) -> tuple[KillSwitch, ...]:
+    switches: dict[str | None, KillSwitch] = {}
     for number, item in enumerate(items, 1):
         here = f"{place}: item {number} ({item!r})"
         route, force = _parsed(item, here)
@@ -163,7 +165,7 @@ def _standing(
                 f"{here} forces {scope} for a second time; the first says "
                 f"{switches[route].force}: keep one of them"
             )
-        switches[route] = Switch(
+        switches[route] = KillSwitch(
             id=f"{source.value}-{number}",
             route=route,
             force=force,
@@ -186,7 +188,7 @@ def _parsed(item: str, place: str) -> tuple[str | None, Force]:
     return found["route"], Force(ForceKind(found["kind"]), name)
 
 
-def _strength(switch: Switch) -> tuple[int, bool, datetime, str]:
+def _strength(switch: KillSwitch) -> tuple[int, bool, datetime, str]:
     return _RANK[switch.source], switch.route is not None, switch.created_at, switch.id
 
 
@@ -200,6 +202,6 @@ def _is_forced(target: SwitchTarget, force: Force) -> bool:
             assert_never(force.kind)
 
 
-def _said(switch: Switch) -> str:
+def _said(switch: KillSwitch) -> str:
     scope = "for all routes" if switch.route is None else "for this route"
     return f"{switch.force.kind.value} {switch.force.name} {scope} (switch {switch.id})"

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.errors import InputError, NotAllowed, NotFound, SwapgateError
-from harness.domain.routing.data_classes import DataClasses, at_least_as_strict
+from harness.domain.routing.data_classes import DataClasses, is_at_least_as_strict
 
 
 class RequestKind(StrEnum):
@@ -26,7 +26,7 @@ Overrides = Mapping[RequestKind, str]
 NO_OVERRIDES: Final[Overrides] = {}
 # Of what a request is seen to be, the first that has an override: from the rarest model to the
 # most common. A model that takes video takes pictures too, and not the other way round.
-SEEN_FIRST: Final = (
+KIND_PRECEDENCE: Final = (
     RequestKind.EMBEDDING,
     RequestKind.IMAGE,
     RequestKind.VIDEO,
@@ -34,7 +34,7 @@ SEEN_FIRST: Final = (
 )
 
 
-def deciding_kind(
+def choose_kind(
     overrides: Overrides, declared: RequestKind | None, seen: Collection[RequestKind]
 ) -> RequestKind | None:
     """The kind whose override answers; None when the route itself does.
@@ -43,18 +43,18 @@ def deciding_kind(
     """
     if declared is not None:
         return declared if declared in overrides else None
-    found = (kind for kind in SEEN_FIRST if kind in seen and kind in overrides)
+    found = (kind for kind in KIND_PRECEDENCE if kind in seen and kind in overrides)
     return next(found, None)
 
 
-def words_of(overrides: Overrides) -> str:
+def format_overrides(overrides: Overrides) -> str:
     """Empty for none."""
     return ", ".join(
         f"{kind.value}={overrides[kind]}" for kind in RequestKind if kind in overrides
     )
 
 
-def faults(
+def override_errors(
     route: str, overrides: Overrides, carried: Mapping[str, str], classes: DataClasses
 ) -> Iterator[tuple[RequestKind, SwapgateError]]:
     """What is wrong with a route's overrides, by kind.
@@ -68,7 +68,7 @@ def faults(
         elif other not in carried:
             words = f"{about} names {other!r}, and there is no such route: create it first"
             yield kind, NotFound(words)
-        elif not at_least_as_strict(classes, carried[other], than=carried[route]):
+        elif not is_at_least_as_strict(classes, carried[other], than=carried[route]):
             yield (
                 kind,
                 NotAllowed(

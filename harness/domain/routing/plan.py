@@ -14,20 +14,31 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.reliability.breaker import Breaker, BreakerPolicy, WhenAllOpen, retry_in_s
-from harness.domain.reliability.failures import CLIENTS_OWN, RULES, FailureClass, NextTarget
+from harness.domain.reliability.failures import (
+    CLIENT_FAILURES,
+    FAILURE_RULES,
+    FailureClass,
+    NextTarget,
+)
 from harness.domain.routing.capabilities import (
-    UNKNOWN,
+    UNKNOWN_CAPABILITIES,
     Capabilities,
     Needs,
-    missing,
-    serialized,
+    missing_capabilities,
+    must_serialize_tools,
 )
-from harness.domain.routing.kill_switch import Forced, Switch, SwitchTarget, forced, ruling
+from harness.domain.routing.kill_switch import (
+    ForcedPlan,
+    KillSwitch,
+    SwitchTarget,
+    force_plan,
+    ruling_switch,
+)
 from harness.domain.routing.table import Arm, Stakes
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class ChainLink:
     """One entry of a fallback chain. capable: good enough for a route of high stakes (A4)."""
 
     target: str
@@ -44,14 +55,14 @@ class RouteTargets:
     name: str
     incumbent: str
     canary: str | None = None
-    chain: tuple[Link, ...] = ()
+    chain: tuple[ChainLink, ...] = ()
     stakes: Stakes = Stakes.LOW
     policy_fallback: bool = False
     holdback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class TargetAvailability:
     """retry_in_s: until the target may be asked, 0 for now. failed_at: monotonic seconds.
 
     pause_s: what is left of the time that its provider asked for.
@@ -62,13 +73,13 @@ class Health:
     pause_s: float = 0.0
 
 
-HEALTHY = Health()
+AVAILABLE = TargetAvailability()
 # A last resort is not asked while its provider wants to be left alone for longer than this.
 SHORT_PAUSE_S: Final = 30.0
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class PlanContext:
     """What is known of the targets at this moment, by target id.
 
     capabilities, health: a target without an entry can do everything and is healthy. targets:
@@ -78,15 +89,15 @@ class Surroundings:
     """
 
     capabilities: Mapping[str, Capabilities] = field(default_factory=dict)
-    health: Mapping[str, Health] = field(default_factory=dict)
+    health: Mapping[str, TargetAvailability] = field(default_factory=dict)
     targets: Mapping[str, SwitchTarget] = field(default_factory=dict)
-    switches: Sequence[Switch] = ()
+    switches: Sequence[KillSwitch] = ()
     keyless: frozenset[str] = frozenset()
     barred: frozenset[str] = frozenset()
     when_all_open: WhenAllOpen = WhenAllOpen.TRY
 
 
-class Because(StrEnum):
+class ExclusionReason(StrEnum):
     DATA_CLASS = "data_class"
     STAKES = "stakes"
     KEY = "no_key"
@@ -96,21 +107,21 @@ class Because(StrEnum):
 
 
 # What an operator mends, whatever a request needs.
-OPERATORS: Final = (Because.DATA_CLASS, Because.KEY)
+OPERATOR_REASONS: Final = (ExclusionReason.DATA_CLASS, ExclusionReason.KEY)
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class Excluded:
     """reason: in words, without the target's name. retry_in_s: above 0 for OPEN alone."""
 
     target: str
-    because: Because
+    because: ExclusionReason
     reason: str
     retry_in_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RoutePlan:
     """targets: ids in order; empty when nobody may answer. guest: see `guest_of`.
 
     last_resort: the one target's breaker is open, and it is tried all the same; it gets no
@@ -121,33 +132,37 @@ class Plan:
     incumbent: str
     guest: str | None
     targets: tuple[str, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[Excluded, ...]
     last_resort: bool = False
     serialize_tools: bool = False
-    forced: Forced | None = None
+    forced: ForcedPlan | None = None
 
     @property
     def all_open(self) -> bool:
         """Nobody is left, and time alone would help: 503 with Retry-After."""
-        return not self.targets and any(e.because is Because.OPEN for e in self.left_out)
+        return not self.targets and any(
+            e.because is ExclusionReason.OPEN for e in self.left_out
+        )
 
     @property
     def unable(self) -> bool:
         """Nobody is left, and time would not help: no target can do what the request needs."""
         return (
             not self.targets
-            and not (self.all_open or any(e.because in OPERATORS for e in self.left_out))
-            and any(e.because is Because.CAPABILITY for e in self.left_out)
+            and not (self.all_open or any(e.because in OPERATOR_REASONS for e in self.left_out))
+            and any(e.because is ExclusionReason.CAPABILITY for e in self.left_out)
         )
 
     @property
     def retry_after_s(self) -> int | None:
         """Whole seconds until the earliest probe, at least 1; None unless `all_open`."""
-        waits = [each.retry_in_s for each in self.left_out if each.because is Because.OPEN]
+        waits = [
+            each.retry_in_s for each in self.left_out if each.because is ExclusionReason.OPEN
+        ]
         return max(1, math.ceil(min(waits))) if self.all_open else None
 
     @property
-    def guest_left_out(self) -> LeftOut | None:
+    def guest_left_out(self) -> Excluded | None:
         """Why the guest is not asked at all, if so.
 
         That a canary's breaker is open, that its provider has no key, or that it cannot do what
@@ -158,25 +173,27 @@ class Plan:
     @property
     def held_by_stakes(self) -> bool:
         """Nobody is left, and the stakes forbid what might have answered."""
-        return not self.targets and any(e.because is Because.STAKES for e in self.left_out)
+        return not self.targets and any(
+            e.because is ExclusionReason.STAKES for e in self.left_out
+        )
 
 
-def health_of(
+def target_availability(
     breaker: Breaker, now: float, policy: BreakerPolicy, pause_s: float = 0.0
-) -> Health:
+) -> TargetAvailability:
     """pause_s: what is left of the time that the provider asked us to wait (429)."""
     wait_s = max(retry_in_s(breaker, now, policy), pause_s)
-    return Health(wait_s, breaker.failed_at, pause_s)
+    return TargetAvailability(wait_s, breaker.failed_at, pause_s)
 
 
-def guest_of(route: RouteTargets, arm: Arm, warm: str | None = None) -> str | None:
+def preferred_target(route: RouteTargets, arm: Arm, warm: str | None = None) -> str | None:
     """Who stands before the incumbent: the keep-warm target, or on its arm the canary's or the
     holdback's."""
     own = {Arm.CANARY: route.canary, Arm.HOLDBACK: route.holdback}
     return warm or own.get(arm)
 
 
-def order(route: RouteTargets, guest: str | None) -> tuple[str, ...]:
+def order_targets(route: RouteTargets, guest: str | None) -> tuple[str, ...]:
     """All target ids of a request, best first, no doubles.
 
     While a promotion bakes, what served the route until then stands before the chain.
@@ -187,21 +204,21 @@ def order(route: RouteTargets, guest: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*first, route.incumbent, *before, *chain)))
 
 
-def plan_for(
+def plan_request(
     route: RouteTargets,
     arm: Arm,
     needs: Needs,
-    around: Surroundings,
+    around: PlanContext,
     warm: str | None = None,
-) -> Plan:
+) -> RoutePlan:
     """The plan of one request. warm: of `keepwarm.draw`; such a request is on no arm."""
-    guest = guest_of(route, arm, warm)
-    every = order(route, guest)
+    guest = preferred_target(route, arm, warm)
+    every = order_targets(route, guest)
     beneath = _beneath_the_stakes(route, guest)
     out_anyway = beneath | around.keyless | around.barred
     decided = _decided(route, [each for each in every if each not in out_anyway], around)
     targets: list[str] = []
-    left_out: list[LeftOut] = []
+    left_out: list[Excluded] = []
     for target in every:
         out = _kept_out(target, beneath, around) or _left_out(target, needs, around, decided)
         if out is None:
@@ -211,20 +228,20 @@ def plan_for(
     last = None if targets else _last_resort(left_out, around)
     if last is not None:
         targets, left_out = [last], [each for each in left_out if each.target != last]
-    has = tuple(around.capabilities.get(each, UNKNOWN) for each in targets)
-    return Plan(
+    has = tuple(around.capabilities.get(each, UNKNOWN_CAPABILITIES) for each in targets)
+    return RoutePlan(
         incumbent=route.incumbent,
         guest=guest,
         targets=tuple(targets),
         left_out=tuple(left_out),
         last_resort=last is not None,
-        serialize_tools=serialized(needs, has),
+        serialize_tools=must_serialize_tools(needs, has),
         forced=decided,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailedAttempt:
     """An attempt that failed, finally, on this target."""
 
     target: str
@@ -232,8 +249,8 @@ class Failed:
 
 
 def next_target(
-    plan: Plan,
-    failures: Sequence[Failed],
+    plan: RoutePlan,
+    failures: Sequence[FailedAttempt],
     capabilities: Mapping[str, Capabilities],
     *,
     policy_fallback: bool = False,
@@ -245,21 +262,23 @@ def next_target(
     """
     last = failures[-1]
     later = plan.targets[plan.targets.index(last.target) + 1 :]
-    if last.failure in CLIENTS_OWN and last.target == plan.guest:
+    if last.failure in CLIENT_FAILURES and last.target == plan.guest:
         # Perhaps the guest alone rejects it: the incumbent is asked once.
         return plan.incumbent if plan.incumbent in later else None
-    says = RULES[last.failure].next_target
+    says = FAILURE_RULES[last.failure].next_target
     if says is NextTarget.NO or (says is NextTarget.IF_ROUTE_SAYS and not policy_fallback):
         return None
     small = [
-        capabilities.get(each.target, UNKNOWN)
+        capabilities.get(each.target, UNKNOWN_CAPABILITIES)
         for each in failures
-        if RULES[each.failure].needs_larger_window and each.target != plan.guest
+        if FAILURE_RULES[each.failure].needs_larger_window and each.target != plan.guest
     ]
     fitting = (
         each
         for each in later
-        if all(capabilities.get(each, UNKNOWN).larger_than(window) for window in small)
+        if all(
+            capabilities.get(each, UNKNOWN_CAPABILITIES).larger_than(window) for window in small
+        )
     )
     return next(fitting, None)
 
@@ -274,56 +293,56 @@ def _beneath_the_stakes(route: RouteTargets, guest: str | None) -> frozenset[str
     return frozenset(each.target for each in route.chain) - capable - arms
 
 
-def _kept_out(target: str, beneath: frozenset[str], around: Surroundings) -> LeftOut | None:
+def _kept_out(target: str, beneath: frozenset[str], around: PlanContext) -> Excluded | None:
     """What no request and no switch changes."""
     if target in around.barred:
         why = "its provider may not see this route's class of data"
-        return LeftOut(target, Because.DATA_CLASS, why)
+        return Excluded(target, ExclusionReason.DATA_CLASS, why)
     if target in beneath:
         why = "the stakes are high and it is not marked capable"
-        return LeftOut(target, Because.STAKES, why)
+        return Excluded(target, ExclusionReason.STAKES, why)
     return None
 
 
 def _decided(
-    route: RouteTargets, allowed: Sequence[str], around: Surroundings
-) -> Forced | None:
-    switch = ruling(around.switches, route.name) if around.switches else None
+    route: RouteTargets, allowed: Sequence[str], around: PlanContext
+) -> ForcedPlan | None:
+    switch = ruling_switch(around.switches, route.name) if around.switches else None
     if switch is None:
         return None
-    return forced(switch, [around.targets[each] for each in allowed])
+    return force_plan(switch, [around.targets[each] for each in allowed])
 
 
 def _left_out(
-    target: str, needs: Needs, around: Surroundings, decided: Forced | None
-) -> LeftOut | None:
+    target: str, needs: Needs, around: PlanContext, decided: ForcedPlan | None
+) -> Excluded | None:
     if target in around.keyless:
-        return LeftOut(target, Because.KEY, "its provider has no key")
+        return Excluded(target, ExclusionReason.KEY, "its provider has no key")
     if decided is not None and target not in decided.kept:
-        return LeftOut(target, Because.SWITCH, decided.reason)
-    lacks = missing(needs, around.capabilities.get(target, UNKNOWN))
+        return Excluded(target, ExclusionReason.SWITCH, decided.reason)
+    lacks = missing_capabilities(needs, around.capabilities.get(target, UNKNOWN_CAPABILITIES))
     if lacks:
-        return LeftOut(target, Because.CAPABILITY, f"lacks {', '.join(lacks)}")
-    wait_s = around.health.get(target, HEALTHY).retry_in_s
+        return Excluded(target, ExclusionReason.CAPABILITY, f"lacks {', '.join(lacks)}")
+    wait_s = around.health.get(target, AVAILABLE).retry_in_s
     if wait_s > 0:
         reason = f"its circuit is open, or it asked for a pause: {math.ceil(wait_s)} s to go"
-        return LeftOut(target, Because.OPEN, reason, wait_s)
+        return Excluded(target, ExclusionReason.OPEN, reason, wait_s)
     return None
 
 
-def _last_resort(left_out: Sequence[LeftOut], around: Surroundings) -> str | None:
+def _last_resort(left_out: Sequence[Excluded], around: PlanContext) -> str | None:
     """The least recently failed of those that only breakers, or short pauses, keep out."""
     if around.when_all_open is not WhenAllOpen.TRY:
         return None
     only_open = [
         each.target
         for each in left_out
-        if each.because is Because.OPEN
-        and around.health.get(each.target, HEALTHY).pause_s <= SHORT_PAUSE_S
+        if each.because is ExclusionReason.OPEN
+        and around.health.get(each.target, AVAILABLE).pause_s <= SHORT_PAUSE_S
     ]
 
     def failed_at(target: str) -> float:
-        at = around.health.get(target, HEALTHY).failed_at
+        at = around.health.get(target, AVAILABLE).failed_at
         return -math.inf if at is None else at
 
     return min(only_open, key=failed_at, default=None)

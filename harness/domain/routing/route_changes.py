@@ -12,7 +12,13 @@ from harness.domain.errors import IllegalTransition, ProofRefused
 from harness.domain.evals.run import Passed
 from harness.domain.routing import fallback_chain
 from harness.domain.routing.evidence import ChainProof
-from harness.domain.routing.table import BUCKETS, DEFAULT_SETTINGS, Canary, Route, RouteSettings
+from harness.domain.routing.table import (
+    BUCKETS,
+    DEFAULT_ROUTE_SETTINGS,
+    Canary,
+    Route,
+    RouteSettings,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +28,7 @@ class CreateRoute:
     route: str
     incumbent: str
     fallbacks: tuple[str, ...] = ()
-    settings: RouteSettings = DEFAULT_SETTINGS
+    settings: RouteSettings = DEFAULT_ROUTE_SETTINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,7 @@ class RaiseWeight:
 
 
 @dataclass(frozen=True, slots=True)
-class Promote:
+class PromoteCanary:
     """holdback_bps: the incumbent that goes keeps this share for the bake; 0 for no bake."""
 
     route: str
@@ -60,7 +66,7 @@ class EndBake:
 
 
 @dataclass(frozen=True, slots=True)
-class Abort:
+class AbortCanary:
     """Takes the canary away. Needs no proof: going back is always allowed."""
 
     route: str
@@ -68,7 +74,7 @@ class Abort:
 
 
 @dataclass(frozen=True, slots=True)
-class Restore:
+class RestoreIncumbent:
     """Brings a former incumbent of this route back; the store knows which those are."""
 
     route: str
@@ -97,25 +103,25 @@ class SetChain:
     proofs: Mapping[str, ChainProof] = field(default_factory=dict)
 
 
-Change = (
+TableChange = (
     CreateRoute
     | StartCanary
     | RaiseWeight
-    | Promote
+    | PromoteCanary
     | EndBake
-    | Abort
-    | Restore
+    | AbortCanary
+    | RestoreIncumbent
     | ChangeSettings
     | SetChain
 )
 
-KINDS: Mapping[type, str] = {
+CHANGE_KINDS: Mapping[type, str] = {
     CreateRoute: "baseline",
     StartCanary: "canary",
     RaiseWeight: "weight",
-    Promote: "promotion",
-    Abort: "abort",
-    Restore: "restore",
+    PromoteCanary: "promotion",
+    AbortCanary: "abort",
+    RestoreIncumbent: "restore",
     ChangeSettings: "settings",
     # To the database: incumbent and canary stay as they are.
     SetChain: "settings",
@@ -123,7 +129,7 @@ KINDS: Mapping[type, str] = {
 }
 
 
-def apply(route: Route | None, change: Change) -> Route:  # noqa: C901, PLR0911, PLR0912 - one a class
+def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C901, PLR0911, PLR0912 - one a class
     """The route's next version. Raises IllegalTransition or ProofRefused; changes nothing."""
     if isinstance(change, CreateRoute):
         return _create(route, change)
@@ -141,16 +147,16 @@ def apply(route: Route | None, change: Change) -> Route:  # noqa: C901, PLR0911,
                     f"and {change.weight_bps} does not after {canary.weight_bps} bps"
                 )
             return replace(after, canary=replace(canary, weight_bps=change.weight_bps))
-        case Promote():
+        case PromoteCanary():
             return _promote(after, change)
         case EndBake():
             if route.holdback is None or route.holdback.rollout != change.rollout:
                 raise IllegalTransition(f"route {route.name!r} does not bake {change.rollout}")
             return replace(after, holdback=None)
-        case Abort():
+        case AbortCanary():
             _canary_of(route, change.rollout)
             return replace(after, canary=None)
-        case Restore():
+        case RestoreIncumbent():
             return replace(after, incumbent=change.incumbent, canary=None, holdback=None)
         case ChangeSettings():
             return replace(after, settings=change.settings)
@@ -163,7 +169,7 @@ def apply(route: Route | None, change: Change) -> Route:  # noqa: C901, PLR0911,
 def _create(route: Route | None, change: CreateRoute) -> Route:
     if route is not None:
         raise IllegalTransition(f"route {change.route!r} exists, at version {route.version}")
-    fallback_chain.check(
+    fallback_chain.check_chain(
         change.route, change.incumbent, change.fallbacks, change.settings.capable
     )
     return Route(
@@ -176,11 +182,11 @@ def _create(route: Route | None, change: CreateRoute) -> Route:
 
 
 def _set_chain(after: Route, change: SetChain) -> Route:
-    fallback_chain.check(after.name, after.incumbent, change.fallbacks, change.capable)
+    fallback_chain.check_chain(after.name, after.incumbent, change.fallbacks, change.capable)
     for target in change.fallbacks:
         if target in change.proofs or target not in after.fallbacks:
             proof = change.proofs.get(target)
-            fallback_chain.check_proof(after.name, target, proof)
+            fallback_chain.check_chain_proof(after.name, target, proof)
             if isinstance(proof, Passed):
                 _check_proof(after, proof)
     settings = replace(after.settings, capable=change.capable)
@@ -212,7 +218,7 @@ def _start_canary(after: Route, change: StartCanary) -> Route:
     return replace(after, canary=canary)
 
 
-def _promote(after: Route, change: Promote) -> Route:
+def _promote(after: Route, change: PromoteCanary) -> Route:
     proof = change.proof
     _check_proof(after, proof)
     canary = after.canary

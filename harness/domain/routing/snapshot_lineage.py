@@ -33,10 +33,10 @@ class Lineage:
 
 
 # Of a snapshot that comes from no database.
-NOWHERE: Final = Lineage()
+NO_LINEAGE: Final = Lineage()
 
 
-def undercut(served: Lineage, offered: Lineage) -> str:
+def older_reason(served: Lineage, offered: Lineage) -> str:
     """Why `offered` must not replace `served` of the same installation; empty where it may.
 
     A later epoch's may: a person has accepted it.
@@ -51,12 +51,12 @@ def undercut(served: Lineage, offered: Lineage) -> str:
     if before == now and served.digest not in ("", offered.digest):
         return (
             f"the database says other things than before of {offered.words}: it was restored "
-            f"and changed since. {REMEDY}"
+            f"and changed since. {RESTORE_HINT}"
         )
     return ""
 
 
-def foreign(served: Lineage, offered: Lineage) -> str:
+def foreign_reason(served: Lineage, offered: Lineage) -> str:
     """Why another installation's database is refused, though its rows may be well signed: its
     proof is about other routes and other people's decisions.
     """
@@ -70,22 +70,22 @@ def foreign(served: Lineage, offered: Lineage) -> str:
     )
 
 
-def forked(lacking: Sequence[str]) -> str:
+def fork_reason(lacking: Sequence[str]) -> str:
     """Why a database that lacks these, which a router knew, is refused; see `Store.lacking`."""
     return (
         f"the database lacks {', '.join(lacking[:5])}, which this router knew: it was restored "
-        f"from a backup and changed since, or somebody deleted. {REMEDY}"
+        f"from a backup and changed since, or somebody deleted. {RESTORE_HINT}"
     )
 
 
 def _older(served: Lineage, offered: Lineage) -> str:
     return (
         f"the database holds {offered.words}, and this router serves {served.words}: it was "
-        f"restored from a backup, or is an old copy. {REMEDY}"
+        f"restored from a backup, or is an old copy. {RESTORE_HINT}"
     )
 
 
-REMEDY: Final = (
+RESTORE_HINT: Final = (
     "The last good table goes on serving. If the restored database is what you want, run "
     "`swapgate db accept-restore --reason WHY`"
 )

@@ -11,9 +11,9 @@ from harness.domain.evals.run import SuiteRole
 from harness.domain.operations.row_signatures import Revocations, SignedRows
 from harness.domain.providers.credentials import StoredKey
 from harness.domain.reliability.key_limits import KeyLimits
-from harness.domain.routing.kill_switch import Switch
+from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.overrides import Overrides, RequestKind
-from harness.domain.routing.snapshot_lineage import NOWHERE, Lineage
+from harness.domain.routing.snapshot_lineage import NO_LINEAGE, Lineage
 from harness.domain.routing.target import Provider, Target
 from harness.domain.shadow.shadow import Shadow
 
@@ -44,7 +44,7 @@ class OnContentPolicy(StrEnum):
     FALLBACK = "fallback"
 
 
-class Commit(StrEnum):
+class StreamCommit(StrEnum):
     """When a stream's answer is its target's for good."""
 
     FIRST_TOKEN = "first_token"  # noqa: S105 - no password
@@ -119,7 +119,7 @@ class RouteSettings:
     overrides: Overrides = field(default_factory=dict, hash=False)
     first_token_timeout_s: float | None = None
     first_byte_timeout_s: float | None = None
-    commit: Commit = Commit.FIRST_TOKEN
+    commit: StreamCommit = StreamCommit.FIRST_TOKEN
     on_bad_event: OnBadEvent = OnBadEvent.FAIL
 
     @classmethod
@@ -135,7 +135,7 @@ class RouteSettings:
             "on_content_policy": OnContentPolicy(
                 data.get("on_content_policy", OnContentPolicy.FAIL)
             ),
-            "commit": Commit(data.get("commit", Commit.FIRST_TOKEN)),
+            "commit": StreamCommit(data.get("commit", StreamCommit.FIRST_TOKEN)),
             "on_bad_event": OnBadEvent(data.get("on_bad_event", OnBadEvent.FAIL)),
             "capable": tuple(data.get("capable", ())),
             "overrides": {
@@ -145,9 +145,9 @@ class RouteSettings:
         return cls(**{**data, **read})
 
 
-DEFAULT_SETTINGS: Final = RouteSettings()
+DEFAULT_ROUTE_SETTINGS: Final = RouteSettings()
 # A route's own time limits, by the names of its settings; None for what holds without them.
-OWN_LIMITS: Final = ("first_token_timeout_s", "first_byte_timeout_s")
+ROUTE_TIMEOUTS: Final = ("first_token_timeout_s", "first_byte_timeout_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ class Route:
     incumbent: str
     canary: Canary | None = None
     fallbacks: tuple[str, ...] = ()
-    settings: RouteSettings = DEFAULT_SETTINGS
+    settings: RouteSettings = DEFAULT_ROUTE_SETTINGS
     holdback: Canary | None = None
 
     @property
@@ -222,7 +222,7 @@ class RoutingTable:
         object.__setattr__(self, "targets", dict(self.targets or {}))
 
 
-def bucket_of(key: str, *, salt: str) -> int:
+def hash_bucket(key: str, *, salt: str) -> int:
     """0 to 9 999, the same on every worker for the same key and salt.
 
     Not hash(): Python salts it per process, and two workers would disagree.
@@ -233,15 +233,15 @@ def bucket_of(key: str, *, salt: str) -> int:
 
 def in_canary(key: str, *, salt: str, weight_bps: int) -> bool:
     """Whether a caller falls in the canary arm. Raising the weight only adds callers."""
-    return bucket_of(key, salt=salt) < weight_bps
+    return hash_bucket(key, salt=salt) < weight_bps
 
 
-def arm_of(route: Route, key: str) -> Arm:
+def choose_arm(route: Route, key: str) -> Arm:
     canary = route.canary
     if canary and in_canary(key, salt=canary.salt, weight_bps=canary.weight_bps):
         return Arm.CANARY
     holdback = route.holdback
-    if holdback and bucket_of(key, salt=holdback.salt) >= BUCKETS - holdback.weight_bps:
+    if holdback and hash_bucket(key, salt=holdback.salt) >= BUCKETS - holdback.weight_bps:
         # From the other end than the canary: these callers have never left the old model.
         return Arm.HOLDBACK
     return Arm.INCUMBENT
@@ -276,11 +276,11 @@ class Snapshot:
     providers: Mapping[str, Provider]
     keys: tuple[KeyGrant, ...]
     etag: str
-    switches: tuple[Switch, ...] = ()
+    switches: tuple[KillSwitch, ...] = ()
     shadows: tuple[Shadow, ...] = ()
     stored_keys: tuple[StoredKey, ...] = ()
     signed: SignedRows | None = None
-    lineage: Lineage = NOWHERE
+    lineage: Lineage = NO_LINEAGE
     revoked: frozenset[str] = frozenset()
 
     def without(self, former: Sequence[Revocations]) -> "Snapshot":

@@ -13,15 +13,15 @@ from urllib.parse import urlsplit
 
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
-from harness.domain.providers.jwt_claims import claimed
-from harness.domain.providers.kinds import PROVIDER_KINDS, KeyStyle, with_limit_named
-from harness.domain.routing.capabilities import UNKNOWN, Capabilities
+from harness.domain.providers.jwt_claims import claim_headers
+from harness.domain.providers.kinds import PROVIDER_KINDS, KeyStyle, rename_answer_limit
+from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities
 
 JsonObject = Mapping[str, object]
-ANTHROPIC: Final = "anthropic"  # the kind of providers that speak Anthropic's Messages
-AZURE: Final = "azure_openai"
+ANTHROPIC_KIND: Final = "anthropic"  # the kind of providers that speak Anthropic's Messages
+AZURE_KIND: Final = "azure_openai"
 # Of a request's body, what is never a provider's.
-ROUTED: Final = frozenset({"model", "messages", "input", "stream"})
+ROUTED_FIELDS: Final = frozenset({"model", "messages", "input", "stream"})
 ANTHROPIC_VERSION: Final = "2023-06-01"  # of that protocol, where a client names none
 
 
@@ -115,7 +115,7 @@ class Price:
 
 def check_extra_body(fields: JsonObject) -> None:
     """Raises InputError for a field that says what is asked, and of whom."""
-    for name in sorted(ROUTED & fields.keys()):
+    for name in sorted(ROUTED_FIELDS & fields.keys()):
         raise InputError(f"extra_body has {name!r}, which each request says for itself")
 
 
@@ -165,8 +165,8 @@ class Provider:
         For the making of requests alone: its id is not the target's.
         """
         own, patch = {**self.extra_body, **target.parameters}, target.request_patch
-        parameters = with_limit_named(own, self.kind)
-        patched = with_limit_named(patch.parameters, self.kind)
+        parameters = rename_answer_limit(own, self.kind)
+        patched = rename_answer_limit(patch.parameters, self.kind)
         if (parameters, patched) == (target.parameters, patch.parameters):
             return target
         return replace(
@@ -193,9 +193,9 @@ class Provider:
         Of an Azure resource the address alone will do.
         """
         base = self.api_base.rstrip("/")
-        if self.kind == ANTHROPIC and not base.endswith("/v1"):
+        if self.kind == ANTHROPIC_KIND and not base.endswith("/v1"):
             base += "/v1"
-        if self.kind == AZURE and not urlsplit(base).path:
+        if self.kind == AZURE_KIND and not urlsplit(base).path:
             base += "/openai/v1"
         return f"{base}{path}"
 
@@ -205,7 +205,7 @@ class Provider:
             return {}
         kind = PROVIDER_KINDS.get(self.kind)
         style = kind.key_style if kind is not None else KeyStyle.BEARER
-        told = claimed(key, kind.claim_headers) if kind and kind.claim_headers else {}
+        told = claim_headers(key, kind.claim_headers) if kind and kind.claim_headers else {}
         return {style.value: f"Bearer {key}" if style is KeyStyle.BEARER else key, **told}
 
     @property
@@ -215,4 +215,4 @@ class Provider:
         return tuple(dict.fromkeys((*own, *self.more_api_key_envs)))
 
     def can(self, model: str) -> Capabilities:
-        return self.models.get(model, UNKNOWN)
+        return self.models.get(model, UNKNOWN_CAPABILITIES)

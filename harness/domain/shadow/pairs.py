@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from harness.domain.json_schema import fits
+from harness.domain.json_schema import matches_schema
 
 PAIRS: Final = "pairs"
 SIMILARITY: Final = "similarity"
 UNIT: Final = "unit"
-CUT_OFF: Final = frozenset({"length", "max_tokens", "incomplete"})
-REFUSED: Final = frozenset({"content_filter", "refusal"})
-LEFT_OUT: Final = "[refusal left out]"
+CUT_OFF_REASONS: Final = frozenset({"length", "max_tokens", "incomplete"})
+REFUSAL_REASONS: Final = frozenset({"content_filter", "refusal"})
+REDACTED_REFUSAL: Final = "[refusal left out]"
 
 
-class Check(StrEnum):
+class ShadowCheck(StrEnum):
     """What an answer holds or does not. SCHEMA: its form, see `domain.json_fit`."""
 
     ANSWERED = "answered"
@@ -30,7 +30,7 @@ class Check(StrEnum):
     NOT_CUT_OFF = "not_cut_off"
 
 
-class Both(StrEnum):
+class CheckSides(StrEnum):
     """Which side of a pair holds a check."""
 
     BOTH = "both"
@@ -40,7 +40,7 @@ class Both(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class AnswerFigures:
     """One side's figures. ms: to the whole answer, of a stream to its first output."""
 
     ms: float
@@ -49,14 +49,16 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class PairSide:
     """content: the request and this side's answer to it; None where it gave none."""
 
     content: Mapping[str, Any] | None
-    measured: Measured
+    measured: AnswerFigures
 
 
-def compared(incumbent: Side, candidate: Side) -> tuple[dict[str, int], dict[str, float]]:
+def compare_pair(
+    incumbent: PairSide, candidate: PairSide
+) -> tuple[dict[str, int], dict[str, float]]:
     """Counts and sums of one pair, to be added up.
 
     Raises ValueError, TypeError, KeyError or AttributeError for content of another shape.
@@ -64,7 +66,7 @@ def compared(incumbent: Side, candidate: Side) -> tuple[dict[str, int], dict[str
     ours, theirs = _checks(incumbent.content), _checks(candidate.content)
     counts = {
         f"{check.value}.{_both(ours[check], theirs[check]).value}": 1
-        for check in Check
+        for check in ShadowCheck
         if check in ours and check in theirs
     }
     if incumbent.content is None or candidate.content is None:
@@ -80,51 +82,53 @@ def compared(incumbent: Side, candidate: Side) -> tuple[dict[str, int], dict[str
     if candidate.measured.ms > incumbent.measured.ms:
         counts["slower"] = 1
     one, other = (_text(side.content or {}) for side in (incumbent, candidate))
-    sums[SIMILARITY] = similarity(one, other)
+    sums[SIMILARITY] = word_similarity(one, other)
     return counts, sums
 
 
-def of_units(counts: Mapping[str, int]) -> dict[str, int]:
+def unit_counts(counts: Mapping[str, int]) -> dict[str, int]:
     """The checks of a caller's first pair, by the names that callers are counted under."""
-    names = {f"{check.value}.{both.value}" for check in Check for both in Both}
+    names = {f"{check.value}.{both.value}" for check in ShadowCheck for both in CheckSides}
     return {f"{UNIT}.{name}": n for name, n in counts.items() if name in names}
 
 
-def similarity(one: str, other: str) -> float:
+def word_similarity(one: str, other: str) -> float:
     """Of words, whatever their order: those in both, of those in either (Jaccard); 0 to 1."""
     a, b = set(one.casefold().split()), set(other.casefold().split())
     return len(a & b) / len(a | b) if a | b else 1.0
 
 
-def _both(incumbent: bool, candidate: bool) -> Both:  # noqa: FBT001 - two of a kind
+def _both(incumbent: bool, candidate: bool) -> CheckSides:  # noqa: FBT001 - two of a kind
     if incumbent:
-        return Both.BOTH if candidate else Both.INCUMBENT
-    return Both.CANDIDATE if candidate else Both.NEITHER
+        return CheckSides.BOTH if candidate else CheckSides.INCUMBENT
+    return CheckSides.CANDIDATE if candidate else CheckSides.NEITHER
 
 
-def _checks(content: Mapping[str, Any] | None) -> dict[Check, bool]:
+def _checks(content: Mapping[str, Any] | None) -> dict[ShadowCheck, bool]:
     """Only what the request asks for is looked at; no answer holds nothing but itself."""
     if content is None:
-        return {Check.ANSWERED: False}
+        return {ShadowCheck.ANSWERED: False}
     answer = content["answer"]
     ended = answer.get("finish_reason")
     said = answer.get("content")
-    refused = ended in REFUSED or bool(answer.get("refusal")) or said == LEFT_OUT
+    refused = (
+        ended in REFUSAL_REASONS or bool(answer.get("refusal")) or said == REDACTED_REFUSAL
+    )
     found = {
-        Check.ANSWERED: True,
-        Check.NOT_REFUSED: not refused,
-        Check.NOT_CUT_OFF: ended not in CUT_OFF,
+        ShadowCheck.ANSWERED: True,
+        ShadowCheck.NOT_REFUSED: not refused,
+        ShadowCheck.NOT_CUT_OFF: ended not in CUT_OFF_REASONS,
     }
     calls = answer.get("tool_calls") or ()
     if content.get("tools"):
-        found[Check.TOOLS] = all(_valid(each, content["tools"]) for each in calls)
+        found[ShadowCheck.TOOLS] = all(_valid(each, content["tools"]) for each in calls)
     form = content.get("response_format") or {}
     if form.get("type") in ("json_object", "json_schema") and not calls:
         is_json, value = _parsed(_said(answer))
-        found[Check.JSON] = is_json
+        found[ShadowCheck.JSON] = is_json
         if form["type"] == "json_schema":
             schema = (form.get("json_schema") or {}).get("schema")
-            found[Check.SCHEMA] = is_json and fits(schema, value)
+            found[ShadowCheck.SCHEMA] = is_json and matches_schema(schema, value)
     return found
 
 
@@ -138,7 +142,7 @@ def _valid(call: Mapping[str, Any], tools: list[Mapping[str, Any]]) -> bool:
         return False
     is_json, given = _parsed(function.get("arguments") or "{}")
     wanted = offered[function["name"]].get("parameters")
-    return is_json and isinstance(given, dict) and fits(wanted, given)
+    return is_json and isinstance(given, dict) and matches_schema(wanted, given)
 
 
 def _parsed(text: object) -> tuple[bool, object]:

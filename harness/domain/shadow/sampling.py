@@ -1,15 +1,15 @@
 """Which requests a shadow mirrors, and when it has to end. Pure."""
 
-from harness.domain.routing.table import Route, bucket_of
+from harness.domain.routing.table import Route, hash_bucket
 from harness.domain.shadow.shadow import Shadow
 
 
-def is_drawn(shadow: Shadow, key: str) -> bool:
+def is_mirrored(shadow: Shadow, key: str) -> bool:
     """Sticky, with a salt of its own: the canary's callers and these are independent."""
-    return bucket_of(key, salt=f"shadow:{shadow.id}") < shadow.limits.share_bps
+    return hash_bucket(key, salt=f"shadow:{shadow.id}") < shadow.limits.share_bps
 
 
-def ended_by(shadow: Shadow, route: Route | None) -> str:
+def end_reason(shadow: Shadow, route: Route | None) -> str:
     """Why the route as it is now takes no such shadow any more, in words; empty if it does."""
     if route is None:
         return f"there is no route {shadow.route!r} any more"

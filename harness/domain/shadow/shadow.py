@@ -14,9 +14,9 @@ from typing import Final
 from harness.domain.errors import InputError
 from harness.domain.routing.target import Target
 
-MOST_BPS: Final = 10_000
-MOST_AT_ONCE: Final = 64
-MOST_PER_DAY: Final = 10_000_000
+MAX_SHARE_BPS: Final = 10_000
+MAX_AT_ONCE: Final = 64
+MAX_PER_DAY: Final = 10_000_000
 MIRRORED: Final = "mirrored"
 UNPRICED: Final = "unpriced"
 COST_USD: Final = "candidate.cost_usd"
@@ -76,35 +76,35 @@ class ShadowTally:
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class ShadowUsage:
     """Of a day's budget, and of the whole one. in_all_usd: of every day."""
 
     requests: int = 0
     cost_usd: float = 0.0
     in_all_usd: float = 0.0
 
-    def __add__(self, other: "Used") -> "Used":
-        return Used(
+    def __add__(self, other: "ShadowUsage") -> "ShadowUsage":
+        return ShadowUsage(
             self.requests + other.requests,
             self.cost_usd + other.cost_usd,
             self.in_all_usd + other.in_all_usd,
         )
 
 
-def check_limits(limits: ShadowLimits) -> None:
+def check_shadow_limits(limits: ShadowLimits) -> None:
     """Raises InputError for limits that make no sense."""
-    if not 1 <= limits.share_bps <= MOST_BPS:
+    if not 1 <= limits.share_bps <= MAX_SHARE_BPS:
         raise InputError("a shadow mirrors more than nothing, and 100 % at the most")
-    if not 1 <= limits.at_once <= MOST_AT_ONCE:
-        raise InputError(f"a shadow asks 1 to {MOST_AT_ONCE} at once, not {limits.at_once}")
-    if not 1 <= limits.requests_per_day <= MOST_PER_DAY:
-        raise InputError(f"a shadow mirrors 1 to {MOST_PER_DAY} requests a day")
+    if not 1 <= limits.at_once <= MAX_AT_ONCE:
+        raise InputError(f"a shadow asks 1 to {MAX_AT_ONCE} at once, not {limits.at_once}")
+    if not 1 <= limits.requests_per_day <= MAX_PER_DAY:
+        raise InputError(f"a shadow mirrors 1 to {MAX_PER_DAY} requests a day")
     for usd, of in ((limits.usd_per_day, "a day"), (limits.usd_in_all, "in all")):
         if usd is not None and not 0 < usd < 1e9:
             raise InputError(f"a shadow's budget is above 0 US dollars {of}, not {usd}")
 
 
-def within_budget(limits: ShadowLimits, used: Used, *, priced: bool) -> bool:
+def within_budget(limits: ShadowLimits, used: ShadowUsage, *, priced: bool) -> bool:
     """Whether one more may be asked. An unknown cost keeps within no budget in money."""
     if used.requests >= limits.requests_per_day:
         return False
@@ -115,17 +115,17 @@ def within_budget(limits: ShadowLimits, used: Used, *, priced: bool) -> bool:
     return in_day and (whole is None or used.in_all_usd < whole)
 
 
-def used_of(rows: Iterable[ShadowTally], today: date) -> Used:
+def sum_usage(rows: Iterable[ShadowTally], today: date) -> ShadowUsage:
     """rows: of all days, where the whole life's budget is asked for."""
-    found = Used()
+    found = ShadowUsage()
     for row in rows:
         usd, is_today = row.sums.get(COST_USD, 0.0), row.day == today
         asked = row.counts.get(MIRRORED, 0) if is_today else 0
-        found += Used(asked, usd if is_today else 0.0, usd)
+        found += ShadowUsage(asked, usd if is_today else 0.0, usd)
     return found
 
 
-def added(one: ShadowTally, more: ShadowTally) -> ShadowTally:
+def add_tallies(one: ShadowTally, more: ShadowTally) -> ShadowTally:
     """Both together, under the first one's name."""
     counts = Counter(one.counts)
     counts.update(more.counts)

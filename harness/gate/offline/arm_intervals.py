@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from scipy import special
 
-LEVEL = 0.95
+CONFIDENCE = 0.95
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -15,7 +15,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
         return None
     mean = math.fsum(values) / n
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-    half = float(special.stdtrit(n - 1, 0.5 + LEVEL / 2)) * math.sqrt(variance / n)
+    half = float(special.stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * math.sqrt(variance / n)
     return mean - half, mean + half
 
 
@@ -26,7 +26,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """
     n = len(values)
     below = -1  # the largest rank with a tail of at most 2.5 %
-    while float(special.bdtr(below + 1, n, 0.5)) <= (1 - LEVEL) / 2:
+    while float(special.bdtr(below + 1, n, 0.5)) <= (1 - CONFIDENCE) / 2:
         below += 1
     if below < 0:
         return None

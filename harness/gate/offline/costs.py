@@ -16,7 +16,7 @@ from typing import Final
 
 from harness.domain.evals.run import SuitePlan
 from harness.gate.offline.arm_intervals import mean_interval
-from harness.gate.offline.design import REJECT_AT
+from harness.gate.offline.design import REJECT_LOG_E
 
 # Both in US dollars per item, means over epochs; None where one of them is not known.
 CostPair = tuple[float | None, float | None]
@@ -30,7 +30,7 @@ class CostOutcome(StrEnum):
 
 
 # An item may also cost this many times the dearest one before it: a heavy tail shows itself.
-HEADROOM: Final = 5.0
+COST_HEADROOM: Final = 5.0
 # By then a side that has a price has shown one.
 KNOWN_AFTER: Final = 20
 _CAP: Final = 0.75
@@ -98,13 +98,13 @@ def judge_costs(pairs: Sequence[CostPair], plan: SuitePlan) -> CostEvidence:
     the incumbent's as nothing.
     """
     cheaper = _Bet(math.log(1.0 / plan.alpha), plan.n_max)
-    dearer = _Bet(REJECT_AT, plan.n_max)
+    dearer = _Bet(REJECT_LOG_E, plan.n_max)
     known, total, dearest, used, above = 0, 0.0, 0.0, 0, 0
     unknown = False
     for ours, theirs in pairs:
         used += 1
         if total > 0.0:
-            ceiling = max(plan.cost_ceiling * total / known, HEADROOM * dearest)
+            ceiling = max(plan.cost_ceiling * total / known, COST_HEADROOM * dearest)
             above += theirs is not None and theirs > ceiling
             low, high = _saved(ours, theirs, plan.min_saving, ceiling)
             cheaper.add(low)
@@ -125,7 +125,7 @@ def judge_costs(pairs: Sequence[CostPair], plan: SuitePlan) -> CostEvidence:
     return _evidence(pairs[:used], outcome, (cheaper.log_e, dearer.log_e), above)
 
 
-def items_to_show(saving: float, plan: SuitePlan) -> int | None:
+def items_to_show_saving(saving: float, plan: SuitePlan) -> int | None:
     """About how many items show it when every answer saves this share; None for never.
 
     Each item multiplies the evidence by 1 + .75 (saving - claimed) / ceiling at most.

@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass
 
 from harness.domain.errors import InputError
-from harness.domain.evals.run import QUALITY_CLAIMS, Claim, Primaries, SuitePlan
+from harness.domain.evals.run import QUALITY_CLAIMS, Claim, PrimaryCombination, SuitePlan
 
 EARLY_SHARE = 0.2
 FINAL_SHARE = 0.8
 # The rejection is a safety with its own 5 %: it cannot cause a false promotion.
-REJECT_AT = math.log(20.0)
+REJECT_LOG_E = math.log(20.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,11 @@ class Design:
         return self.bets_for if self.early else math.inf
 
 
-def design_of(plan: SuitePlan) -> Design:
+def design_from_plan(plan: SuitePlan) -> Design:
     return Design(
         claim=plan.claim.quality,
         margin=plan.margin,
         n_max=plan.n_max,
         alpha=plan.alpha,
-        early=plan.combine is not Primaries.ANY,
+        early=plan.combine is not PrimaryCombination.ANY,
     )

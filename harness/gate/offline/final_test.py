@@ -7,17 +7,17 @@ from scipy import special
 from harness.domain.evals.run import Claim
 from harness.gate.logspace import Floats
 from harness.gate.offline.design import Design
-from harness.gate.offline.intervals import spread, tango_p
+from harness.gate.offline.intervals import squared_deviations, tango_p
 
-GUARD = 0.25
+VARIANCE_GUARD = 0.25
 # Below this, a suite may simply not have met the rare disaster yet.
-FEW_ITEMS = 200
+SMALL_SUITE_ITEMS = 200
 
 
 def guarded_t(n: ArrayLike, total: ArrayLike, squares: ArrayLike, theta0: float) -> Floats:
     """Student's t with 0.25 added to the sum of squares, so that it is always defined."""
     count, sums = np.asarray(n, dtype=np.float64), np.asarray(total, dtype=np.float64)
-    noise = np.sqrt(spread(count, sums, squares) + GUARD)
+    noise = np.sqrt(squared_deviations(count, sums, squares) + VARIANCE_GUARD)
     return np.asarray((sums / count - theta0) * count / noise, dtype=np.float64)
 
 
@@ -44,7 +44,7 @@ def final_p(
     plain = t_tail(n, guarded_t(n, total, squares, theta0))
     scored = np.maximum(plain, tango_p(*signs, n, theta0))
     graded = plain
-    if design.claim is Claim.NON_INFERIOR or design.n_max < FEW_ITEMS:
+    if design.claim is Claim.NON_INFERIOR or design.n_max < SMALL_SUITE_ITEMS:
         more = np.asarray(n) + 1
         sums, sums_sq = np.asarray(total) - 1.0, np.asarray(squares) + 1.0
         graded = t_tail(more, guarded_t(more, sums, sums_sq, theta0))

@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.domain.routing.target import RequestPatch, Target
-from harness.gate.offline.format_rules import form_of
+from harness.gate.offline.format_rules import find_format_rule
 
 JSON_MODE: Final[Mapping[str, object]] = {"type": "json_object"}
 # A rule that breaks less often than this share of all breaks gets no line of its own.
-WORTH_A_LINE: Final = 0.1
+MIN_RULE_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Remedy:
+class FormatRemedy:
     """rule: that broke most. what: it means, in words. prompt: to add to the system message,
     for every rule that broke often. json_mode: whether `response_format: json_object` prevents
     it. parser: what the application could do instead."""
@@ -30,7 +30,7 @@ class Remedy:
     parser: str
 
 
-def remedy_of(rules: Mapping[str, int], scorer: str = "") -> Remedy | None:
+def find_remedy(rules: Mapping[str, int], scorer: str = "") -> FormatRemedy | None:
     """For the rules that broke; None when none did.
 
     rules: how often each broke. scorer: the name of the suite's, where it is known.
@@ -44,34 +44,34 @@ def remedy_of(rules: Mapping[str, int], scorer: str = "") -> Remedy | None:
     often = sorted(counts, key=lambda rule: (-counts[rule], rule))
     worst, total = often[0], sum(counts.values())
     lines = dict.fromkeys(
-        form_of(rule, scorer).prompt
+        find_format_rule(rule, scorer).prompt
         for rule in often
-        if rule == worst or counts[rule] >= WORTH_A_LINE * total
+        if rule == worst or counts[rule] >= MIN_RULE_SHARE * total
     )
-    form = form_of(worst, scorer)
-    return Remedy(worst, form.what, " ".join(lines), form.json_mode, form.parser)
+    form = find_format_rule(worst, scorer)
+    return FormatRemedy(worst, form.what, " ".join(lines), form.json_mode, form.parser)
 
 
-def patched(candidate: Target, remedy: Remedy) -> Target:
+def patch_candidate(candidate: Target, remedy: FormatRemedy) -> Target:
     """The candidate with the remedy's line in its patch, beside what is there already."""
     patch = candidate.request_patch
     lines = " ".join(filter(None, (patch.prompt_addendum, remedy.prompt)))
     return replace(candidate, request_patch=replace(patch, prompt_addendum=lines))
 
 
-def in_json_mode(candidate: Target) -> Target:
+def with_json_mode(candidate: Target) -> Target:
     """The candidate with `response_format: json_object`, instead of a line."""
     patch = replace(candidate.request_patch, response_format=JSON_MODE)
     return replace(candidate, request_patch=patch)
 
 
-def add_command(target: Target) -> str:
+def model_add_command(target: Target) -> str:
     """The command that registers it."""
     named = f"{target.provider}/{target.model}"
-    return shlex.join(["swapgate", "model", "add", named, *settings_of(target)])
+    return shlex.join(["swapgate", "model", "add", named, *target_options(target)])
 
 
-def settings_of(target: Target) -> Sequence[str]:
+def target_options(target: Target) -> Sequence[str]:
     """What is its own beside the model's name, as options of `model add` and `gate run`."""
     patch: RequestPatch = target.request_patch
     words: list[str] = []

@@ -17,7 +17,7 @@ TO_THE_LETTER: Final = "Follow every instruction exactly, to the letter."
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class FormatRule:
     """As Remedy has them, of one rule."""
 
     what: str
@@ -26,11 +26,11 @@ class Form:
     json_mode: bool = False
 
 
-def _json(what: str, parser: str) -> Form:
-    return Form(what, JSON_ONLY, parser, json_mode=True)
+def _json(what: str, parser: str) -> FormatRule:
+    return FormatRule(what, JSON_ONLY, parser, json_mode=True)
 
 
-FORMS: Final[Mapping[str, Form]] = {
+FORMAT_RULES: Final[Mapping[str, FormatRule]] = {
     "code_fence": _json("puts its answer into a code fence", "take off one code fence"),
     "leading_prose": _json("writes words before the JSON", "read from the first brace"),
     "trailing_prose": _json("writes words after the JSON", "stop at the last brace"),
@@ -39,86 +39,92 @@ FORMS: Final[Mapping[str, Form]] = {
     "trailing_comma": _json("leaves a comma before a closing bracket", "drop such commas"),
     "single_quotes": _json("writes objects as Python does", "read Python literals as well"),
     "bare_keys": _json("leaves keys without quotes", "quote bare keys"),
-    "key_case": Form(
+    "key_case": FormatRule(
         "writes keys in another case",
         "Use the keys exactly as they are given, letter by letter.",
         "compare keys without regard to case",
     ),
-    "missing_null": Form(
+    "missing_null": FormatRule(
         "leaves keys out that have no value",
         "Write every key; where there is no value, write null.",
         "take a missing key for null",
     ),
-    "value_type": Form(
+    "value_type": FormatRule(
         "writes values in another type, such as numbers as text",
         "Write numbers as numbers, not as text.",
         "convert values to the schema's types",
     ),
-    "case": Form("writes the label in another case", LABEL_ONLY, "compare labels without case"),
-    "label_with_extra_text": Form(
+    "case": FormatRule(
+        "writes the label in another case", LABEL_ONLY, "compare labels without case"
+    ),
+    "label_with_extra_text": FormatRule(
         "writes more than the label", LABEL_ONLY, "look for the only label in the answer"
     ),
-    "extra_text": Form("writes more than the answer", VALUE_ONLY, "look for the answer in it"),
-    "markup": Form("marks its answer up", VALUE_ONLY, "take off Markdown"),
-    "quotes": Form("puts its answer into quotes", VALUE_ONLY, "take off quotes"),
-    "trailing_punctuation": Form(
+    "extra_text": FormatRule(
+        "writes more than the answer", VALUE_ONLY, "look for the answer in it"
+    ),
+    "markup": FormatRule("marks its answer up", VALUE_ONLY, "take off Markdown"),
+    "quotes": FormatRule("puts its answer into quotes", VALUE_ONLY, "take off quotes"),
+    "trailing_punctuation": FormatRule(
         "ends its answer with punctuation", VALUE_ONLY, "take off punctuation"
     ),
-    "no_final_line": Form(
+    "no_final_line": FormatRule(
         "leaves out the final line",
         FINAL_LINE,
         "take the last value of the answer",
     ),
-    "final_line_form": Form(
+    "final_line_form": FormatRule(
         "writes the final line in another form",
         FINAL_LINE,
         "read the value wherever it stands in the last line",
     ),
-    "call_as_text": Form("writes tool calls as text", CALL, "parse calls out of the text"),
-    "tool_name_form": Form(
+    "call_as_text": FormatRule(
+        "writes tool calls as text", CALL, "parse calls out of the text"
+    ),
+    "tool_name_form": FormatRule(
         "writes tool names in another form",
         "Use the tools' names exactly as they are given.",
         "compare names without case and separators",
     ),
-    "arguments_not_json": Form(
+    "arguments_not_json": FormatRule(
         "writes arguments that are not JSON",
         "Write the arguments of a tool as one JSON object.",
         "repair the arguments",
     ),
-    "argument_type": Form(
+    "argument_type": FormatRule(
         "writes arguments in another type",
         "Keep to the types that the tools' schemas name.",
         "convert arguments to the schema's types",
     ),
-    "schema": Form(
+    "schema": FormatRule(
         "writes JSON that the schema does not allow",
         "Keep to the schema exactly: its keys and its types, and no others.",
         "drop keys that the schema does not know",
     ),
-    "length": Form(
+    "length": FormatRule(
         "does not keep to the length that is asked for",
         "Keep exactly to the length that is asked for; count before you answer.",
         "take another length, or cut at the limit",
     ),
-    "literal_form": Form(
+    "literal_form": FormatRule(
         "follows instructions in another spelling",
         TO_THE_LETTER,
         "take other bullets, another case and marks around a phrase",
     ),
 }
-OTHER: Final = Form(
+OTHER_RULE: Final = FormatRule(
     "keeps to another form than was asked for",
     "Keep exactly to the form that is asked for, and write nothing else.",
     "accept that form as well",
 )
-IFEVAL: Final = Form(
+IFEVAL_RULE: Final = FormatRule(
     "follows instructions, but writes around or marks up what they ask for",
     "Follow every instruction exactly. Write no opening or closing line, and no asterisks.",
     "take off the first line, the last line and asterisks",
 )
 # Suites whose answers are JSON; in others the same rule breaks around something else.
 JSON_SCORERS: Final = frozenset({"", "json_fields", "json_schema"})
-LINES: Final[Mapping[str, str]] = {
+SCORER_LINES: Final[Mapping[str, str]] = {
     "code": CODE_ONLY,
     "label": LABEL_ONLY,
     "choice": LABEL_ONLY,
@@ -129,19 +135,19 @@ LINES: Final[Mapping[str, str]] = {
 }
 
 
-def form_prompts() -> frozenset[str]:
+def format_prompts() -> frozenset[str]:
     """Every line that a remedy may add to a prompt."""
-    forms = (*FORMS.values(), OTHER, IFEVAL)
-    return frozenset((TEXT_ONLY, *LINES.values(), *(each.prompt for each in forms)))
+    forms = (*FORMAT_RULES.values(), OTHER_RULE, IFEVAL_RULE)
+    return frozenset((TEXT_ONLY, *SCORER_LINES.values(), *(each.prompt for each in forms)))
 
 
-def form_of(rule: str, scorer: str = "") -> Form:
+def find_format_rule(rule: str, scorer: str = "") -> FormatRule:
     """rule: of several joined by `+` the first, which is the outermost. scorer: its name."""
     outermost = rule.partition("+")[0]
     if ":" in outermost:
-        return IFEVAL
-    form = FORMS.get(outermost, OTHER)
+        return IFEVAL_RULE
+    form = FORMAT_RULES.get(outermost, OTHER_RULE)
     if not form.json_mode or scorer in JSON_SCORERS:
         return form
     what = form.what.replace("its JSON", "its answer").replace("the JSON", "the answer")
-    return replace(form, what=what, prompt=LINES.get(scorer, TEXT_ONLY), json_mode=False)
+    return replace(form, what=what, prompt=SCORER_LINES.get(scorer, TEXT_ONLY), json_mode=False)

@@ -53,7 +53,7 @@ def tango_interval(wins: int, losses: int, n: int, z: float = Z95) -> tuple[floa
     return float(limits[0]), float(limits[1])
 
 
-def spread(n: ArrayLike, total: ArrayLike, squares: ArrayLike) -> Floats:
+def squared_deviations(n: ArrayLike, total: ArrayLike, squares: ArrayLike) -> Floats:
     """Sum of squared deviations from the mean, from n, the sum and the sum of squares."""
     count = np.maximum(np.asarray(n, dtype=np.float64), 1.0)
     sums = np.asarray(total, dtype=np.float64)
@@ -66,7 +66,7 @@ def t_interval(
 ) -> tuple[float, float]:
     """Student's interval for the mean difference, n >= 2. Not adjusted for early stopping."""
     mean = total / n
-    error = float(np.sqrt(spread(n, total, squares) / (n * (n - 1.0))))
+    error = float(np.sqrt(squared_deviations(n, total, squares) / (n * (n - 1.0))))
     reach = float(special.stdtrit(n - 1.0, 0.5 + confidence / 2.0)) * error
     return mean - reach, mean + reach
 

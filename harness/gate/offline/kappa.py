@@ -13,7 +13,7 @@ from harness.domain.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class RaterAgreement:
     """kappa: 1 for full agreement, 0 for what chance gives; None where chance alone already
     gives full agreement (both raters used one and the same category), so that nothing can be
     told. low, high: 95 % interval, None with it. observed: share of pairs that agree.
@@ -28,7 +28,7 @@ class Agreement:
 
 def cohens_kappa(
     pairs: Sequence[tuple[Hashable, Hashable]], *, confidence: float = 0.95
-) -> Agreement:
+) -> RaterAgreement:
     """Of (one rater's category, the other's) per case. Raises InputError without any pair.
 
     kappa = (p_o - p_e) / (1 - p_e), with p_e from the raters' own shares of each category.
@@ -43,7 +43,7 @@ def cohens_kappa(
     observed = math.fsum(share for (one, other), share in cells.items() if one == other)
     chance = math.fsum(share * theirs.get(each, 0.0) for each, share in ours.items())
     if chance >= 1.0:
-        return Agreement(None, None, None, observed, n)
+        return RaterAgreement(None, None, None, observed, n)
     kappa = (observed - chance) / (1 - chance)
     spread = 0.0
     for (one, other), share in cells.items():
@@ -52,7 +52,7 @@ def cohens_kappa(
         spread += share * (agrees - mean * (1 - kappa)) ** 2
     variance = (spread - (kappa - chance * (1 - kappa)) ** 2) / (n * (1 - chance) ** 2)
     reach = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(max(variance, 0.0))
-    return Agreement(kappa, max(kappa - reach, -1.0), min(kappa + reach, 1.0), observed, n)
+    return RaterAgreement(kappa, max(kappa - reach, -1.0), min(kappa + reach, 1.0), observed, n)
 
 
 def _shares(ratings: Sequence[Hashable]) -> dict[Hashable, float]:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.domain.errors import InputError, StaleEvidence
-from harness.domain.evals.pins import Served, ServedModel, ServedPin, told
-from harness.domain.evals.run import Claim, Pair, Sample, SampleError, SuitePlan
+from harness.domain.evals.pins import ServedModel, ServedModels, ServedPin, named_models
+from harness.domain.evals.run import Claim, Sample, SampleError, ScorePair, SuitePlan
 
 # Up to this share of the planned items the candidate may fail to answer.
 INFRA_TOLERANCE = 0.02
@@ -30,17 +30,17 @@ class PairedItem:
     means over epochs, where the claim asks for them.
     """
 
-    pair: Pair
+    pair: ScorePair
     unscored_incumbent: int = 0
     unscored_candidate: int = 0
     unanswered: bool = False
     rules: tuple[str, ...] = ()
-    served: Served = field(default=Served(), compare=False)
+    served: ServedModels = field(default=ServedModels(), compare=False)
     costs: tuple[float | None, float | None] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Paired:
+class PairedSuite:
     """The contiguous prefix of one suite. blocked: why no item after it can be measured.
 
     stored_served: where the items come from a verdict, what it says was served.
@@ -50,17 +50,17 @@ class Paired:
     incumbent_run: str
     candidate_run: str
     blocked: str = ""
-    stored_served: Served | None = None
+    stored_served: ServedModels | None = None
 
     @property
-    def served(self) -> Served:
+    def served(self) -> ServedModels:
         """What answered and scored these items."""
         if self.stored_served is not None:
             return self.stored_served
-        return Served(
-            incumbent=told(one for item in self.items for one in item.served.incumbent),
-            candidate=told(one for item in self.items for one in item.served.candidate),
-            judge=told(one for item in self.items for one in item.served.judge),
+        return ServedModels(
+            incumbent=named_models(one for item in self.items for one in item.served.incumbent),
+            candidate=named_models(one for item in self.items for one in item.served.candidate),
+            judge=named_models(one for item in self.items for one in item.served.judge),
         )
 
 
@@ -70,15 +70,15 @@ def mean_score(scores: Iterable[float | None], if_missing: float) -> float:
     return math.fsum(known) / len(known) + 0.0
 
 
-def difference(candidate: float, incumbent: float) -> float:
+def score_difference(candidate: float, incumbent: float) -> float:
     """Candidate minus incumbent; 0 where only the rounding of two equal means differs."""
     d = candidate - incumbent
     return d if abs(d) > ROUNDING else 0.0
 
 
-def pair_up(
+def pair_samples(
     plan: SuitePlan, incumbent: Sequence[Sample], candidate: Sequence[Sample]
-) -> Paired:
+) -> PairedSuite:
     """The items that both sides have finished, in the registered order.
 
     Raises StaleEvidence when the sides are not the same items, order or epochs, or hold a
@@ -102,7 +102,7 @@ def pair_up(
         if blocked:
             break
         items.append(item)
-    return Paired(tuple(items), _run_of(incumbent), _run_of(candidate), blocked)
+    return PairedSuite(tuple(items), _run_of(incumbent), _run_of(candidate), blocked)
 
 
 def _by_position(plan: SuitePlan, samples: Sequence[Sample]) -> Mapping[int, list[Sample]]:
@@ -178,7 +178,7 @@ def _unscored(samples: Sequence[Sample]) -> int:
 
 def _paired(a: Sequence[Sample], b: Sequence[Sample]) -> PairedItem:
     return PairedItem(
-        pair=Pair(
+        pair=ScorePair(
             item=a[0].item,
             incumbent=mean_score(map(_strict, a), 1.0),
             candidate=mean_score(map(_strict, b), 0.0),
@@ -193,10 +193,10 @@ def _paired(a: Sequence[Sample], b: Sequence[Sample]) -> PairedItem:
             for sample in b
             if not _infra(sample) and (sample.rule or _strict(sample) != _lenient(sample))
         ),
-        served=Served(
-            incumbent=told(sample.served for sample in a),
-            candidate=told(sample.served for sample in b),
-            judge=told(sample.judge for sample in (*a, *b)),
+        served=ServedModels(
+            incumbent=named_models(sample.served for sample in a),
+            candidate=named_models(sample.served for sample in b),
+            judge=named_models(sample.judge for sample in (*a, *b)),
         ),
     )
 

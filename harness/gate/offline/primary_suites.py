@@ -6,27 +6,27 @@ from math import fsum
 from typing import Final
 
 from harness.domain.content_hash import digest
-from harness.domain.evals.run import Pair, SuitePlan, SuiteReport
-from harness.gate.offline.design import REJECT_AT
-from harness.gate.offline.pairs import Paired, PairedItem
-from harness.gate.offline.suite_claims import Case, judge_case
-from harness.gate.offline.suites import Judgement, Stopped, judge_pairs
-from harness.gate.planning.multiplicity import holm
+from harness.domain.evals.run import ScorePair, SuitePlan, SuiteReport
+from harness.gate.offline.design import REJECT_LOG_E
+from harness.gate.offline.pairs import PairedItem, PairedSuite
+from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
+from harness.gate.offline.suites import StoppedRun, SuiteJudgement, judge_pairs
+from harness.gate.planning.multiplicity import holm_test
 
 # A blank cannot stand in the name of a suite that somebody writes by accident.
 WEIGHTED_MEAN: Final = "weighted mean"
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ClaimGroup:
     """votes: (outcome that counts, its report). members: by suite. whole: of all together."""
 
     votes: tuple[tuple[str, SuiteReport], ...]
-    members: Mapping[str, Judgement]
+    members: Mapping[str, SuiteJudgement]
     whole: SuiteReport | None = None
 
 
-def weighted_mean(cases: Sequence[Case]) -> Group:
+def weighted_mean(cases: Sequence[SuiteClaim]) -> ClaimGroup:
     """The claim on items that are made of one item of each suite, in their orders.
 
     Score and cost of such an item are the weighted means of its parts; so the gate judges it as
@@ -34,7 +34,7 @@ def weighted_mean(cases: Sequence[Case]) -> Group:
     itself, up to where the mean is decided, that counts.
     """
     whole = _composite(cases)
-    judged = judge_case(whole)
+    judged = judge_claim(whole)
     decided = judged.report.outcome != "running"
     upto = judged.consumed if decided else len(whole.paired.items)
     votes, members = [(judged.report.outcome, judged.report)], {}
@@ -43,10 +43,10 @@ def weighted_mean(cases: Sequence[Case]) -> Group:
         members[case.plan.suite] = found
         if counts:
             votes.insert(0, (found.report.outcome, found.report))
-    return Group(tuple(votes), members, judged.report)
+    return ClaimGroup(tuple(votes), members, judged.report)
 
 
-def at_least_one(cases: Sequence[Case]) -> Group:
+def at_least_one(cases: Sequence[SuiteClaim]) -> ClaimGroup:
     """Superiority on one or more of the suites, each at its own n_max. Source: Holm 1979.
 
     A suite that is not measured to its end has p = 1. One that is shown worse still rejects.
@@ -54,7 +54,7 @@ def at_least_one(cases: Sequence[Case]) -> Group:
     found = [judge_pairs(case.plan, case.paired, stopped=case.stopped) for case in cases]
     alpha = min(case.plan.alpha for case in cases)
     p_values = [_p(each.report) for each in found]
-    shown = holm(p_values, alpha)
+    shown = holm_test(p_values, alpha)
     ranks = _ranks(p_values)
     members = {
         case.plan.suite: replace(
@@ -63,20 +63,22 @@ def at_least_one(cases: Sequence[Case]) -> Group:
         for case, each, p, rank, ok in zip(cases, found, p_values, ranks, shown, strict=True)
     }
     reports = [each.report for each in members.values()]
-    settled = [r for r in reports if r.log_e_bad >= REJECT_AT or r.outcome in BLOCKING]
+    settled = [
+        r for r in reports if r.log_e_bad >= REJECT_LOG_E or r.outcome in BLOCKING_OUTCOMES
+    ]
     passed = [r for r in reports if r.outcome == "passed"]
     # The strongest last: it is the one that is told.
     passed.sort(key=lambda report: -_p(report))
     counted = settled or passed or reports
-    return Group(tuple((r.outcome, r) for r in counted), members)
+    return ClaimGroup(tuple((r.outcome, r) for r in counted), members)
 
 
-BLOCKING: Final = ("failed", "running", "infra_error")
+BLOCKING_OUTCOMES: Final = ("failed", "running", "infra_error")
 
 
-def _composite(cases: Sequence[Case]) -> Case:
+def _composite(cases: Sequence[SuiteClaim]) -> SuiteClaim:
     plans = [case.plan for case in cases]
-    weights = shares(plans)
+    weights = weight_shares(plans)
     length = min(len(case.paired.items) for case in cases)
     rows = zip(*(case.paired.items[:length] for case in cases), strict=True)
     items = tuple(_item(n, row, weights) for n, row in enumerate(rows, start=1))
@@ -93,16 +95,16 @@ def _composite(cases: Sequence[Case]) -> Case:
         combine=None,
         weight=1.0,
     )
-    return Case(plan, Paired(items, "", "", blocked), _stopped(ended))
+    return SuiteClaim(plan, PairedSuite(items, "", "", blocked), _stopped(ended))
 
 
-def shares(plans: Sequence[SuitePlan]) -> tuple[float, ...]:
+def weight_shares(plans: Sequence[SuitePlan]) -> tuple[float, ...]:
     """The weights as shares of 1."""
     total = fsum(plan.weight for plan in plans)
     return tuple(plan.weight / total for plan in plans)
 
 
-def _stopped(ended: Sequence[Case]) -> Stopped | None:
+def _stopped(ended: Sequence[SuiteClaim]) -> StoppedRun | None:
     found = [case.stopped for case in ended if case.stopped]
     # "Not measured" before "not enough".
     return min(found, key=lambda each: each[0] != "infra_error") if found else None
@@ -114,7 +116,7 @@ def _item(number: int, parts: Sequence[PairedItem], weights: Sequence[float]) ->
         return min(1.0, fsum(w * v for w, v in zip(weights, values, strict=True)))
 
     return PairedItem(
-        pair=Pair(
+        pair=ScorePair(
             item=f"{number}",
             incumbent=mean([each.pair.incumbent for each in parts]),
             candidate=mean([each.pair.candidate for each in parts]),
@@ -137,11 +139,11 @@ def _sum(values: Sequence[float | None], weights: Sequence[float]) -> float | No
     return fsum(known) if len(known) == len(values) else None
 
 
-def _member(case: Case, upto: int, *, decided: bool) -> tuple[Judgement, bool]:
+def _member(case: SuiteClaim, upto: int, *, decided: bool) -> tuple[SuiteJudgement, bool]:
     """The suite by itself, and whether it counts: only when it is shown worse."""
     first = case.first(upto)
     early = judge_pairs(case.plan, first.paired, stopped=first.stopped)
-    if early.report.log_e_bad >= REJECT_AT and early.report.outcome != "passed":
+    if early.report.log_e_bad >= REJECT_LOG_E and early.report.outcome != "passed":
         # Whether by form or by substance may take items behind those of the mean.
         found = judge_pairs(case.plan, case.paired, stopped=case.stopped)
         return replace(found, consumed=max(found.consumed, upto)), True
@@ -151,7 +153,7 @@ def _member(case: Case, upto: int, *, decided: bool) -> tuple[Judgement, bool]:
     reason = (
         f"{report.reason} It counts in the weighted mean, with weight {case.plan.weight:g}."
     )
-    return Judgement(replace(report, reason=reason), upto), False
+    return SuiteJudgement(replace(report, reason=reason), upto), False
 
 
 def _p(report: SuiteReport) -> float:

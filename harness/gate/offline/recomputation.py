@@ -12,29 +12,29 @@ from enum import StrEnum
 from typing import Any, Final
 
 from harness.domain.errors import SwapgateError
-from harness.domain.evals.pins import Served
+from harness.domain.evals.pins import ServedModels
 from harness.domain.evals.run import Sample, Verdict
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.safe_time import later
-from harness.gate.offline.pairs import pair_up
+from harness.domain.safe_time import add_seconds
+from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.replay import (
-    FIRST_RULES,
-    RULES,
-    cases_of,
+    FIRST_RULES_VERSION,
+    RULES_VERSION,
+    claims_from_json,
     report_json,
-    rules_of,
-    times_of,
+    rules_version,
+    verdict_times,
 )
-from harness.gate.offline.suite_claims import Case
-from harness.gate.offline.verdicts import decide_again
+from harness.gate.offline.suite_claims import SuiteClaim
+from harness.gate.offline.verdicts import decide_from_claims
 
-Sides = tuple[Sequence[Sample], Sequence[Sample]]
+RunSamples = tuple[Sequence[Sample], Sequence[Sample]]
 
 TOLERANCE: Final = 1e-9
-SHOWN: Final = 5  # items and figures named in words
+MAX_NAMED: Final = 5  # items and figures named in words
 
 
-class Agreement(StrEnum):
+class AgreementLevel(StrEnum):
     AGREES = "agrees"
     # The evidence is the same and so is what it decides; a figure is another.
     FIGURES_DIFFER = "figures_differ"
@@ -45,30 +45,35 @@ class Agreement(StrEnum):
 class Recomputation:
     """differences: in words, empty when all agrees."""
 
-    agreement: Agreement
+    agreement: AgreementLevel
     differences: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
-        return self.agreement is Agreement.AGREES
+        return self.agreement is AgreementLevel.AGREES
 
     @property
     def words(self) -> str:
         return "; ".join(self.differences)
 
 
-def recompute(
-    stored: Verdict, proposal: Proposal, samples: Mapping[str, Sides]
+def recompute_verdict(
+    stored: Verdict, proposal: Proposal, samples: Mapping[str, RunSamples]
 ) -> Recomputation:
     """The verdict decided again from `samples`, by suite, on what `proposal` registered.
 
     samples: incumbent's and candidate's; in the run's order, and perhaps more of them than were
     there when it was decided.
     """
-    if rules_of(stored.inputs) not in range(FIRST_RULES, RULES + 1):
+    if rules_version(stored.inputs) not in range(FIRST_RULES_VERSION, RULES_VERSION + 1):
         return Recomputation(
-            Agreement.FIGURES_DIFFER,
-            (f"rules {rules_of(stored.inputs)} decided it, this version has {RULES}: upgrade",),
+            AgreementLevel.FIGURES_DIFFER,
+            (
+                (
+                    f"rules {rules_version(stored.inputs)} decided it, this version has "
+                    f"{RULES_VERSION}: upgrade"
+                ),
+            ),
         )
     try:
         return _recompute(stored, proposal, samples)
@@ -78,24 +83,26 @@ def recompute(
 
 
 def _recompute(
-    stored: Verdict, proposal: Proposal, samples: Mapping[str, Sides]
+    stored: Verdict, proposal: Proposal, samples: Mapping[str, RunSamples]
 ) -> Recomputation:
-    cases = cases_of(stored.inputs)
+    cases = claims_from_json(stored.inputs)
     found = [*_unregistered(stored, proposal, cases)]
     again = []
     for case in cases:
-        measured, unlike = measured_again(case, samples.get(case.plan.suite, ((), ())))
+        measured, unlike = remeasure_claim(case, samples.get(case.plan.suite, ((), ())))
         found += unlike
         again.append(measured)
     if found:
         return _differs(found)
-    decided = decide_again(stored, again)
+    decided = decide_from_claims(stored, again)
     if decided is None:
         return _differs(["the stored scores do not decide"])
     return _compared(stored, decided)
 
 
-def _unregistered(stored: Verdict, proposal: Proposal, cases: Sequence[Case]) -> Iterator[str]:
+def _unregistered(
+    stored: Verdict, proposal: Proposal, cases: Sequence[SuiteClaim]
+) -> Iterator[str]:
     """Where the verdict is about something else than its proposal registered."""
     for name in ("route", "incumbent", "candidate"):
         if getattr(stored, name) != getattr(proposal, name):
@@ -108,17 +115,17 @@ def _unregistered(stored: Verdict, proposal: Proposal, cases: Sequence[Case]) ->
         used = (case.paired.incumbent_run, case.paired.candidate_run)
         if pair is None or used != (pair.incumbent, pair.candidate):
             yield f"{case.plan.suite}: its runs are not those of {proposal.id}"
-    decided_at, expires_at = times_of(stored.inputs)
-    ends = later(decided_at, proposal.policy.gate.verdict_ttl_s)
+    decided_at, expires_at = verdict_times(stored.inputs)
+    ends = add_seconds(decided_at, proposal.policy.gate.verdict_ttl_s)
     if (stored.decided_at, stored.expires_at) != (decided_at, expires_at) or ends != expires_at:
         yield "its times are not those that its policy gives"
 
 
-def measured_again(case: Case, samples: Sides) -> tuple[Case, list[str]]:
+def remeasure_claim(case: SuiteClaim, samples: RunSamples) -> tuple[SuiteClaim, list[str]]:
     """The case with the pairs that the samples give; and, in words, where they are others."""
     suite, used = case.plan.suite, case.paired.items
     try:
-        paired = pair_up(case.plan, *samples)
+        paired = pair_samples(case.plan, *samples)
     except SwapgateError as error:
         return case, [f"{suite}: the stored samples make no pairs: {error}"]
     items = paired.items[: len(used)]
@@ -128,20 +135,20 @@ def measured_again(case: Case, samples: Sides) -> tuple[Case, list[str]]:
         ]
     # What happened behind the last item that counts may have been measured since.
     again = replace(paired, items=items, blocked=case.paired.blocked)
-    if case.paired.served != Served() and again.served != case.paired.served:
+    if case.paired.served != ServedModels() and again.served != case.paired.served:
         return case, [
             f"{suite}: the stored samples were served by others than the verdict says"
         ]
     unlike = [now.pair.item for before, now in zip(used, items, strict=True) if before != now]
     if unlike:
-        more = f" and {len(unlike) - SHOWN} more" if len(unlike) > SHOWN else ""
-        named = ", ".join(unlike[:SHOWN])
+        more = f" and {len(unlike) - MAX_NAMED} more" if len(unlike) > MAX_NAMED else ""
+        named = ", ".join(unlike[:MAX_NAMED])
         return case, [f"{suite}: items {named}{more} are not what the samples say"]
     return replace(case, paired=again), []
 
 
 def _differs(differences: Sequence[str]) -> Recomputation:
-    return Recomputation(Agreement.DIFFERS, tuple(differences))
+    return Recomputation(AgreementLevel.DIFFERS, tuple(differences))
 
 
 def _compared(stored: Verdict, again: Verdict) -> Recomputation:
@@ -155,10 +162,10 @@ def _compared(stored: Verdict, again: Verdict) -> Recomputation:
         for name, is_figure, words in _unlike("", report_json(before), report_json(now)):
             (figures if is_figure else others).append(f"{before.suite}: {name} {words}")
     if others:
-        return _differs(others[:SHOWN])
+        return _differs(others[:MAX_NAMED])
     if figures:
-        return Recomputation(Agreement.FIGURES_DIFFER, tuple(figures[:SHOWN]))
-    return Recomputation(Agreement.AGREES)
+        return Recomputation(AgreementLevel.FIGURES_DIFFER, tuple(figures[:MAX_NAMED]))
+    return Recomputation(AgreementLevel.AGREES)
 
 
 def _unlike(name: str, before: Any, now: Any) -> Iterator[tuple[str, bool, str]]:

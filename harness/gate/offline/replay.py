@@ -6,22 +6,29 @@ from datetime import datetime
 from typing import Any, Final
 
 from harness.domain.content_hash import canonical_json
-from harness.domain.evals.pins import Served, ServedModel
-from harness.domain.evals.run import Claim, Pair, SuitePlan, SuiteReport, Verdict, plan_of
-from harness.gate.offline.pairs import Paired, PairedItem
-from harness.gate.offline.suite_claims import Case
+from harness.domain.evals.pins import ServedModel, ServedModels
+from harness.domain.evals.run import (
+    Claim,
+    ScorePair,
+    SuitePlan,
+    SuiteReport,
+    Verdict,
+    plan_from_json,
+)
+from harness.gate.offline.pairs import PairedItem, PairedSuite
+from harness.gate.offline.suite_claims import SuiteClaim
 
 # Rises with every change of the rules that lets the same scores give another verdict. What is
 # decided by older ones is decided again by them as long as it can be proof.
-RULES: Final = 1
-FIRST_RULES: Final = 1  # of verdicts that do not say
+RULES_VERSION: Final = 1
+FIRST_RULES_VERSION: Final = 1  # of verdicts that do not say
 
 
-def inputs_of(
-    cases: Sequence[Case],
+def inputs_to_json(
+    cases: Sequence[SuiteClaim],
     decided_at: datetime,
     expires_at: datetime,
-    rules: int | None = RULES,
+    rules: int | None = RULES_VERSION,
 ) -> dict[str, object]:
     """plans, pairs (item, incumbent, candidate, both lenient), runs, marks of odd items, and
     what the providers served.
@@ -55,7 +62,7 @@ def inputs_of(
         # Left out where nothing is known: old verdicts keep their bytes.
         **(
             {"served": {suite: each.as_json() for suite, each in served.items()}}
-            if any(each != Served() for each in served.values())
+            if any(each != ServedModels() for each in served.values())
             else {}
         ),
         "stopped": {case.plan.suite: list(case.stopped) for case in cases if case.stopped},
@@ -64,30 +71,30 @@ def inputs_of(
     }
 
 
-def cases_of(inputs: Mapping[str, Any]) -> tuple[Case, ...]:
+def claims_from_json(inputs: Mapping[str, Any]) -> tuple[SuiteClaim, ...]:
     """The inverse of inputs_of, also after a trip through JSON text."""
-    return tuple(_case(plan_of(plan), inputs) for plan in inputs["plans"])
+    return tuple(_case(plan_from_json(plan), inputs) for plan in inputs["plans"])
 
 
-def runs_of(inputs: Mapping[str, Any], suite: str) -> tuple[str, str]:
+def run_ids(inputs: Mapping[str, Any], suite: str) -> tuple[str, str]:
     """Of the incumbent, and of the candidate; empty for one that never began."""
     runs = inputs["runs"][suite]
     return runs["incumbent"], runs["candidate"]
 
 
-def served_of(inputs: Mapping[str, Any], suite: str) -> Served:
+def served_from_json(inputs: Mapping[str, Any], suite: str) -> ServedModels:
     """The inverse of Served.as_json; of verdicts older than it, nothing is known."""
     stored = inputs.get("served", {}).get(suite, {})
     sides = {side: tuple(ServedModel(*each) for each in told) for side, told in stored.items()}
-    return Served(**sides)
+    return ServedModels(**sides)
 
 
-def rules_of(inputs: Mapping[str, Any]) -> int:
+def rules_version(inputs: Mapping[str, Any]) -> int:
     """By which rules it was decided."""
-    return int(inputs.get("rules", FIRST_RULES))
+    return int(inputs.get("rules", FIRST_RULES_VERSION))
 
 
-def times_of(inputs: Mapping[str, Any]) -> tuple[datetime, datetime]:
+def verdict_times(inputs: Mapping[str, Any]) -> tuple[datetime, datetime]:
     return (
         datetime.fromisoformat(inputs["decided_at"]),
         datetime.fromisoformat(inputs["expires_at"]),
@@ -113,7 +120,7 @@ def verdict_bytes(verdict: Verdict) -> bytes:
     return canonical_json(body).encode()
 
 
-def _rows(paired: Paired) -> list[list[object]]:
+def _rows(paired: PairedSuite) -> list[list[object]]:
     return [
         [
             item.pair.item,
@@ -126,7 +133,7 @@ def _rows(paired: Paired) -> list[list[object]]:
     ]
 
 
-def _marks(paired: Paired) -> dict[str, object]:
+def _marks(paired: PairedSuite) -> dict[str, object]:
     return {
         item.pair.item: {
             "unscored": [item.unscored_incumbent, item.unscored_candidate],
@@ -138,7 +145,7 @@ def _marks(paired: Paired) -> dict[str, object]:
     }
 
 
-def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> Case:
+def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> SuiteClaim:
     suite = plan.suite
     marks, runs = inputs["marks"][suite], inputs["runs"][suite]
     rows = inputs["pairs"][suite]
@@ -148,19 +155,19 @@ def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> Case:
         for row, cost in zip(rows, costs, strict=True)
     )
     blocked = inputs["blocked"].get(suite, "")
-    paired = Paired(
+    paired = PairedSuite(
         items,
         runs["incumbent"],
         runs["candidate"],
         blocked,
-        stored_served=served_of(inputs, suite),
+        stored_served=served_from_json(inputs, suite),
     )
     stopped = inputs["stopped"].get(suite)
-    return Case(plan, paired, (stopped[0], stopped[1]) if stopped else None)
+    return SuiteClaim(plan, paired, (stopped[0], stopped[1]) if stopped else None)
 
 
 def _item(row: Sequence[Any], mark: Mapping[str, Any] | None) -> PairedItem:
-    pair = Pair(str(row[0]), *(float(score) for score in row[1:]))
+    pair = ScorePair(str(row[0]), *(float(score) for score in row[1:]))
     if mark is None:
         return PairedItem(pair)
     return PairedItem(

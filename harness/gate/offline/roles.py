@@ -14,19 +14,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.domain.evals.run import Primaries, SuiteReport, SuiteRole
-from harness.gate.offline.primary_suites import Group, at_least_one, weighted_mean
-from harness.gate.offline.suite_claims import Case, judge_case
+from harness.domain.evals.run import PrimaryCombination, SuiteReport, SuiteRole
+from harness.gate.offline.primary_suites import ClaimGroup, at_least_one, weighted_mean
+from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
 
 # The worst word wins; `passed` needs every suite that counts.
-PRECEDENCE: Final = (
+OUTCOME_PRECEDENCE: Final = (
     "failed", "running", "infra_error", "harness_mismatch", "inconclusive", "passed",
 )  # fmt: skip
-NOT_WORSE: Final = "A guard: it is not shown to be worse, and that is all it asks."
+GUARD_NOT_WORSE: Final = "A guard: it is not shown to be worse, and that is all it asks."
 
 
 @dataclass(frozen=True, slots=True)
-class Together:
+class JointJudgement:
     """reports: in the order of the cases, then the weighted mean's. consumed: by case."""
 
     outcome: str
@@ -35,16 +35,16 @@ class Together:
     consumed: tuple[int, ...]
 
 
-def judge_together(cases: Sequence[Case]) -> Together:
+def judge_suites(cases: Sequence[SuiteClaim]) -> JointJudgement:
     """The outcome on all suites; `running` while it is open."""
     groups = _groups(cases)
     votes = [vote for group in groups for vote in group.votes]
-    outcome = next((word for word in PRECEDENCE if word in dict(votes)), "running")
+    outcome = next((word for word in OUTCOME_PRECEDENCE if word in dict(votes)), "running")
     deciding = [report for vote, report in votes if vote == outcome]
     by_suite = {suite: found for group in groups for suite, found in group.members.items()}
     ordered = [by_suite[case.plan.suite] for case in cases]
     reports = (*(each.report for each in ordered), *(g.whole for g in groups if g.whole))
-    return Together(
+    return JointJudgement(
         outcome=outcome,
         reason=_reason(outcome, deciding, reports),
         reports=reports,
@@ -52,11 +52,11 @@ def judge_together(cases: Sequence[Case]) -> Together:
     )
 
 
-def _groups(cases: Sequence[Case]) -> Sequence[Group]:
+def _groups(cases: Sequence[SuiteClaim]) -> Sequence[ClaimGroup]:
     """Each suite alone, and the primary ones that share a claim together, last."""
     alone = [_alone(case) for case in cases if case.plan.combine is None]
-    weighted = [case for case in cases if case.plan.combine is Primaries.WEIGHTED]
-    any_of = [case for case in cases if case.plan.combine is Primaries.ANY]
+    weighted = [case for case in cases if case.plan.combine is PrimaryCombination.WEIGHTED]
+    any_of = [case for case in cases if case.plan.combine is PrimaryCombination.ANY]
     if weighted:
         alone.append(weighted_mean(weighted))
     if any_of:
@@ -64,14 +64,14 @@ def _groups(cases: Sequence[Case]) -> Sequence[Group]:
     return alone
 
 
-def _alone(case: Case) -> Group:
-    found = judge_case(case)
+def _alone(case: SuiteClaim) -> ClaimGroup:
+    found = judge_claim(case)
     report = found.report
     if case.plan.role is SuiteRole.GUARD and _silent(report):
-        report = replace(report, reason=f"{report.reason} {NOT_WORSE}")
+        report = replace(report, reason=f"{report.reason} {GUARD_NOT_WORSE}")
         found = replace(found, report=report)
-        return Group(votes=(("passed", report),), members={case.plan.suite: found})
-    return Group(votes=((report.outcome, report),), members={case.plan.suite: found})
+        return ClaimGroup(votes=(("passed", report),), members={case.plan.suite: found})
+    return ClaimGroup(votes=((report.outcome, report),), members={case.plan.suite: found})
 
 
 def _silent(report: SuiteReport) -> bool:
@@ -90,6 +90,6 @@ def _reason(
         return report.reason
     if outcome == "passed" and all(each.outcome == "passed" for each in reports):
         return f"All {len(reports)} suites passed. {report.suite}: {report.reason}"
-    guards = [each.suite for each in reports if each.reason.endswith(NOT_WORSE)]
+    guards = [each.suite for each in reports if each.reason.endswith(GUARD_NOT_WORSE)]
     more = f" Not shown to be worse: {', '.join(guards)}." if guards else ""
     return f"{report.suite}: {report.reason}" + (more if outcome == "passed" else "")

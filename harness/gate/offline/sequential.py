@@ -15,16 +15,16 @@ from numpy.typing import ArrayLike, NDArray
 from harness.domain.errors import InputError
 from harness.gate.logspace import (
     Floats,
-    geometric,
+    geometric_grid,
     log_mean_rows,
-    running,
-    without_minus_zero,
+    normalize_zeros,
+    running_sum,
 )
-from harness.gate.offline.design import REJECT_AT, Design
+from harness.gate.offline.design import REJECT_LOG_E, Design
 from harness.gate.offline.final_test import final_p, guarded_t, t_tail
-from harness.gate.offline.intervals import spread, t_interval, tango_interval
+from harness.gate.offline.intervals import squared_deviations, t_interval, tango_interval
 
-GRID = geometric(0.02, 0.9, 15)
+BET_GRID = geometric_grid(0.02, 0.9, 15)
 _CAP = 0.75
 _SLACK = 1e-12
 _PRIOR = 0.25
@@ -33,7 +33,7 @@ _AT_ONCE = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ComparisonProgress:
     """All that later items need of earlier ones; O(grid). total, squares: sums of d and d²."""
 
     n: int = 0
@@ -45,22 +45,22 @@ class Progress:
     log_e: float = 0.0
     log_e_max: float = 0.0
     log_e_bad: float = 0.0
-    log_losing: tuple[float, ...] = (0.0,) * len(GRID)
+    log_losing: tuple[float, ...] = (0.0,) * len(BET_GRID)
 
     def as_json(self) -> dict[str, object]:
         return {**asdict(self), "log_losing": list(self.log_losing)}
 
 
-def progress_of(stored: Mapping[str, object]) -> Progress:
+def progress_from_json(stored: Mapping[str, object]) -> ComparisonProgress:
     """The inverse of Progress.as_json, also after a trip through JSON text."""
     losing = stored["log_losing"]
-    if not isinstance(losing, Sequence) or len(losing) != len(GRID):
-        raise InputError(f"a stored progress has {len(GRID)} log products: judge again")
-    return Progress(**{**stored, "log_losing": tuple(losing)})  # type: ignore[arg-type]
+    if not isinstance(losing, Sequence) or len(losing) != len(BET_GRID):
+        raise InputError(f"a stored progress has {len(BET_GRID)} log products: judge again")
+    return ComparisonProgress(**{**stored, "log_losing": tuple(losing)})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class EvidencePath:
     """Every figure after each item along the last axis, going on past any stop."""
 
     n: NDArray[np.int64]
@@ -76,7 +76,7 @@ class Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class ComparisonEvidence:
     """What the items used say. Shares of 1. outcome: promote | reject | inconclusive | running.
 
     how: early | final | None. p_t, p_final: over the items used, at every moment, and None
@@ -104,7 +104,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Decisions:
+class BatchDecisions:
     """Many comparisons at once: one entry per row. running rows are in neither mask."""
 
     promoted: NDArray[np.bool_]
@@ -112,11 +112,11 @@ class Decisions:
     n_used: NDArray[np.int64]
 
 
-def start() -> Progress:
-    return Progress()
+def start_progress() -> ComparisonProgress:
+    return ComparisonProgress()
 
 
-def checked(differences: ArrayLike) -> Floats:
+def check_differences(differences: ArrayLike) -> Floats:
     """As an array. Raises InputError at the first that is not a number in [-1, 1]."""
     d = np.asarray(differences, dtype=np.float64)
     good = np.abs(d) <= 1.0 + _SLACK
@@ -128,27 +128,29 @@ def checked(differences: ArrayLike) -> Floats:
     return d
 
 
-def path(differences: ArrayLike, design: Design, since: Progress | None = None) -> Path:
+def evidence_path(
+    differences: ArrayLike, design: Design, since: ComparisonProgress | None = None
+) -> EvidencePath:
     """The running figures after each of the differences (…, items), continuing `since`.
 
     Raises InputError for a value outside [-1, 1] and for more items than design.n_max.
     Source: Waudby-Smith & Ramdas 2024 (betting).
     """
-    before = since or Progress()
-    d = checked(differences)
+    before = since or ComparisonProgress()
+    d = check_differences(differences)
     items = np.arange(before.n, before.n + d.shape[-1] + 1)
     if items[-1] > design.n_max:
         raise InputError(f"{items[-1]} items, but the plan says at most {design.n_max}")
-    total, squares = running(before.total, d), running(before.squares, d * d)
-    variance = (_PRIOR + spread(items, total, squares)) / (items + 1.0)
+    total, squares = running_sum(before.total, d), running_sum(before.squares, d * d)
+    variance = (_PRIOR + squared_deviations(items, total, squares)) / (items + 1.0)
     wish = np.sqrt(2.0 * design.bets_for / (variance[..., :-1] * design.n_max))
     bet = np.minimum(wish, _CAP / (1.0 + design.theta0))
-    log_e = running(before.log_e, np.log1p(bet * (d - design.theta0)))
+    log_e = running_sum(before.log_e, np.log1p(bet * (d - design.theta0)))
     losing = [
-        running(log, np.log1p(-stake * d))[..., 1:]
-        for log, stake in zip(before.log_losing, GRID, strict=True)
+        running_sum(log, np.log1p(-stake * d))[..., 1:]
+        for log, stake in zip(before.log_losing, BET_GRID, strict=True)
     ]
-    return Path(
+    return EvidencePath(
         n=items[1:],
         total=total[..., 1:],
         squares=squares[..., 1:],
@@ -162,33 +164,33 @@ def path(differences: ArrayLike, design: Design, since: Progress | None = None) 
     )
 
 
-def step(progress: Progress, d: float, design: Design) -> Progress:
+def add_item(progress: ComparisonProgress, d: float, design: Design) -> ComparisonProgress:
     """One more item. Once the gate has decided, further items change nothing."""
     if _crossed(progress, design):
         return progress
-    return progress_at(path([d], design, progress), 0, progress)
+    return progress_at(evidence_path([d], design, progress), 0, progress)
 
 
-def judge(differences: Sequence[float], design: Design) -> Evidence:
+def judge_differences(differences: Sequence[float], design: Design) -> ComparisonEvidence:
     """The verdict on items in their registered order, consumed up to where it is decided."""
-    d = checked(differences)
+    d = check_differences(differences)
     if len(d) > design.n_max:
         raise InputError(f"{len(d)} items, but the plan says at most {design.n_max}")
-    progress = Progress()
+    progress = ComparisonProgress()
     for start_at in range(0, len(d), _AT_ONCE):
-        taken = path(d[start_at : start_at + _AT_ONCE], design, progress)
-        stops = (taken.log_e >= design.promote_at) | (taken.log_e_bad >= REJECT_AT)
+        taken = evidence_path(d[start_at : start_at + _AT_ONCE], design, progress)
+        stops = (taken.log_e >= design.promote_at) | (taken.log_e_bad >= REJECT_LOG_E)
         last = int(np.argmax(stops)) if stops.any() else len(taken.n) - 1
         progress = progress_at(taken, last, progress)
         if _crossed(progress, design):
             break
-    return evidence(progress, design)
+    return build_evidence(progress, design)
 
 
-def judge_many(matrix: ArrayLike, design: Design) -> Decisions:
+def judge_batch(matrix: ArrayLike, design: Design) -> BatchDecisions:
     """`judge` for every row of differences (comparisons, items), without display figures."""
-    taken = path(matrix, design)
-    up, down = taken.log_e >= design.promote_at, taken.log_e_bad >= REJECT_AT
+    taken = evidence_path(matrix, design)
+    up, down = taken.log_e >= design.promote_at, taken.log_e_bad >= REJECT_LOG_E
     stops = up | down
     stopped = stops.any(axis=-1)
     last = np.where(stopped, np.argmax(stops, axis=-1), len(taken.n) - 1)
@@ -202,18 +204,20 @@ def judge_many(matrix: ArrayLike, design: Design) -> Decisions:
         design,
     )
     at_end = ~stopped & (taken.n[last] == design.n_max)
-    return Decisions(
+    return BatchDecisions(
         promoted=(stopped & up[rows, last]) | (at_end & (p <= design.alpha2)),
         rejected=stopped & ~up[rows, last],
         n_used=taken.n[last],
     )
 
 
-def progress_at(taken: Path, index: int, since: Progress | None = None) -> Progress:
+def progress_at(
+    taken: EvidencePath, index: int, since: ComparisonProgress | None = None
+) -> ComparisonProgress:
     """The state after one item of a single path that continued `since`; past any stop too."""
-    before = since or Progress()
+    before = since or ComparisonProgress()
     upto = index + 1
-    return Progress(
+    return ComparisonProgress(
         n=int(taken.n[index]),
         total=float(taken.total[index]) + 0.0,
         squares=float(taken.squares[index]),
@@ -223,19 +227,19 @@ def progress_at(taken: Path, index: int, since: Progress | None = None) -> Progr
         log_e=float(taken.log_e[index]) + 0.0,
         log_e_max=max(before.log_e_max, float(taken.log_e[:upto].max())) + 0.0,
         log_e_bad=float(taken.log_e_bad[index]) + 0.0,
-        log_losing=without_minus_zero(float(log) for log in taken.log_losing[index]),
+        log_losing=normalize_zeros(float(log) for log in taken.log_losing[index]),
     )
 
 
-def evidence(progress: Progress, design: Design) -> Evidence:
+def build_evidence(progress: ComparisonProgress, design: Design) -> ComparisonEvidence:
     """Every figure of a comparison, from its running state alone."""
     n, few = progress.n, progress.n < 2
     t = None if few else float(guarded_t(n, progress.total, progress.squares, design.theta0))
     p_final = None if few else _final_p(progress, design)
     outcome, how = _outcome(progress, design, p_final)
     low, high, method = _interval(progress)
-    squares = float(spread(n, progress.total, progress.squares))
-    return Evidence(
+    squares = float(squared_deviations(n, progress.total, progress.squares))
+    return ComparisonEvidence(
         outcome=outcome,
         how=how,
         n_used=n,
@@ -256,17 +260,17 @@ def evidence(progress: Progress, design: Design) -> Evidence:
     )
 
 
-def _crossed(progress: Progress, design: Design) -> bool:
-    return progress.log_e >= design.promote_at or progress.log_e_bad >= REJECT_AT
+def _crossed(progress: ComparisonProgress, design: Design) -> bool:
+    return progress.log_e >= design.promote_at or progress.log_e_bad >= REJECT_LOG_E
 
 
 def _outcome(
-    progress: Progress, design: Design, p_final: float | None
+    progress: ComparisonProgress, design: Design, p_final: float | None
 ) -> tuple[str, str | None]:
     # Promotion first: on the same item it stands.
     if progress.log_e >= design.promote_at:
         return "promote", "early"
-    if progress.log_e_bad >= REJECT_AT:
+    if progress.log_e_bad >= REJECT_LOG_E:
         return "reject", "early"
     if progress.n < design.n_max:
         return "running", None
@@ -275,7 +279,7 @@ def _outcome(
     return "inconclusive", "final"
 
 
-def _final_p(progress: Progress, design: Design) -> float:
+def _final_p(progress: ComparisonProgress, design: Design) -> float:
     return float(
         final_p(
             progress.n,
@@ -288,7 +292,7 @@ def _final_p(progress: Progress, design: Design) -> float:
     )
 
 
-def _interval(progress: Progress) -> tuple[float | None, float | None, str]:
+def _interval(progress: ComparisonProgress) -> tuple[float | None, float | None, str]:
     method = "tango" if progress.whole else "t"
     if progress.n < 2:
         return None, None, method

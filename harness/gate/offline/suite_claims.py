@@ -6,31 +6,31 @@ from typing import Any, Final
 
 from harness.domain.evals.run import Claim, SuitePlan, SuiteReport
 from harness.gate.offline.costs import CostEvidence, CostOutcome, judge_costs
-from harness.gate.offline.pairs import Paired
-from harness.gate.offline.suites import Judgement, Stopped, judge_pairs
-from harness.gate.text.sentences import costs_because
+from harness.gate.offline.pairs import PairedSuite
+from harness.gate.offline.suites import StoppedRun, SuiteJudgement, judge_pairs
+from harness.gate.text.sentences import cost_reason
 
 # Costs only add to a pass: what the scores decide against the candidate stands.
-OPEN_TO_COST: Final = ("passed", "running")
+COST_RELEVANT_OUTCOMES: Final = ("passed", "running")
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class SuiteClaim:
     """One suite's registration and what was measured. stopped: as in suites."""
 
     plan: SuitePlan
-    paired: Paired
-    stopped: Stopped | None = None
+    paired: PairedSuite
+    stopped: StoppedRun | None = None
 
-    def first(self, items: int) -> "Case":
+    def first(self, items: int) -> "SuiteClaim":
         """With that many of its items, and without what happened behind them."""
         if items >= len(self.paired.items):
             return self
         cut = replace(self.paired, items=self.paired.items[:items], blocked="")
-        return Case(self.plan, cut)
+        return SuiteClaim(self.plan, cut)
 
 
-def judge_case(case: Case) -> Judgement:
+def judge_claim(case: SuiteClaim) -> SuiteJudgement:
     """The report on everything that the claim says of this suite.
 
     CHEAPER is an intersection-union (Berger 1982): quality and cost must both be shown, each
@@ -44,33 +44,33 @@ def judge_case(case: Case) -> Judgement:
         # As it was at that item, whatever became of the runs behind it.
         at = replace(case.paired, items=case.paired.items[: costs.n_used], blocked="")
         scores = judge_pairs(case.plan, at)
-    if scores.report.outcome not in OPEN_TO_COST:
+    if scores.report.outcome not in COST_RELEVANT_OUTCOMES:
         costs = _costs(case, scores.consumed)
-        return Judgement(_with_figures(case, scores.report, costs), scores.consumed)
+        return SuiteJudgement(_with_figures(case, scores.report, costs), scores.consumed)
     report = _with_figures(case, scores.report, costs)
     outcome = _outcome(case, report.outcome, costs)
-    said = costs_because(costs, case.plan)
+    said = cost_reason(costs, case.plan)
     reason = said if costs.against else f"{report.reason} {said}"
     used = max(scores.consumed, costs.n_used)
-    return Judgement(replace(report, outcome=outcome, reason=reason), used)
+    return SuiteJudgement(replace(report, outcome=outcome, reason=reason), used)
 
 
-def cost_of(report: SuiteReport) -> Mapping[str, Any] | None:
+def cost_figures(report: SuiteReport) -> Mapping[str, Any] | None:
     """The cost's figures of a report, as CostEvidence.as_json; None where nobody asked."""
     found = report.details.get("cost")
     return found if isinstance(found, Mapping) else None
 
 
-def _costs(case: Case, items: int) -> CostEvidence:
+def _costs(case: SuiteClaim, items: int) -> CostEvidence:
     return judge_costs([item.costs for item in case.paired.items[:items]], case.plan)
 
 
-def _with_figures(case: Case, report: SuiteReport, costs: CostEvidence) -> SuiteReport:
+def _with_figures(case: SuiteClaim, report: SuiteReport, costs: CostEvidence) -> SuiteReport:
     figures = {"min_saving": case.plan.min_saving, **costs.as_json()}
     return replace(report, details={**report.details, "cost": figures})
 
 
-def _outcome(case: Case, scores: str, costs: CostEvidence) -> str:
+def _outcome(case: SuiteClaim, scores: str, costs: CostEvidence) -> str:
     if costs.outcome is CostOutcome.REFUTED:
         return "failed"
     if costs.outcome is CostOutcome.UNSHOWABLE:

@@ -6,36 +6,41 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from harness.domain.evals.run import Claim, Sample, SuitePlan, SuiteReport, SuiteRole
-from harness.gate.offline.design import design_of
+from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.intervals import mcnemar
 from harness.gate.offline.pairs import (
     INFRA_TOLERANCE,
     UNSCORED_HIGH,
     UNSCORED_TOLERANCE,
-    Paired,
     PairedItem,
-    difference,
-    pair_up,
+    PairedSuite,
+    pair_samples,
+    score_difference,
 )
-from harness.gate.offline.sequential import Evidence, judge
-from harness.gate.text.sentences import because, more_items, points, without_score
+from harness.gate.offline.sequential import ComparisonEvidence, judge_differences
+from harness.gate.text.sentences import (
+    comparison_reason,
+    format_points,
+    further_items,
+    unscored_text,
+)
 
-OUTCOMES = {
+SUITE_OUTCOMES = {
     "promote": "passed",
     "reject": "failed",
     "inconclusive": "inconclusive",
     "running": "running",
 }
-EXAMPLES = 5
+MAX_EXAMPLES = 5
 # What a suite becomes whose runs bring no more samples, and why: never a pass.
-Stopped = tuple[str, str]
+StoppedRun = tuple[str, str]
 STOPPED_OUTCOMES = ("infra_error", "inconclusive")
 # Graded scores this close look like a tie to people; the verdict goes by the sign.
 TIE_BAND = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class SuiteJudgement:
     """A report and how many of the paired items it consumed."""
 
     report: SuiteReport
@@ -49,9 +54,9 @@ class _Readings:
     lenient: the lenient scores of the same answers. answered: unanswered items say nothing.
     """
 
-    strict: Evidence
-    lenient: Evidence | None = None
-    answered: Evidence | None = None
+    strict: ComparisonEvidence
+    lenient: ComparisonEvidence | None = None
+    answered: ComparisonEvidence | None = None
 
     @property
     def consumed(self) -> int:
@@ -67,19 +72,19 @@ def judge_suite(
     incumbent: Sequence[Sample],
     candidate: Sequence[Sample],
     *,
-    stopped: Stopped | None = None,
+    stopped: StoppedRun | None = None,
 ) -> SuiteReport:
     """What the scores of both runs say so far; outcome `running` while they do not decide.
 
     stopped: the runs bring no more samples; what running then becomes, and why.
     Raises StaleEvidence and InputError as `pair_up` does.
     """
-    return judge_pairs(plan, pair_up(plan, incumbent, candidate), stopped=stopped).report
+    return judge_pairs(plan, pair_samples(plan, incumbent, candidate), stopped=stopped).report
 
 
 def judge_pairs(
-    plan: SuitePlan, paired: Paired, *, stopped: Stopped | None = None
-) -> Judgement:
+    plan: SuitePlan, paired: PairedSuite, *, stopped: StoppedRun | None = None
+) -> SuiteJudgement:
     """As judge_suite, on pairs that are made already (statistics.md §1.6). Without costs."""
     readings = _read(plan, paired.items)
     outcome = _outcome(paired, readings, stopped)
@@ -90,30 +95,30 @@ def judge_pairs(
     details = {**report.details, **form, "lenient": _lenient_figures(readings.lenient)}
     reason = _reason(plan, readings, report, form, paired.blocked or why)
     if UNSCORED_HIGH in report.flags and report.outcome != "infra_error":
-        reason += without_score(details, strict.n_used * plan.epochs)
-    return Judgement(replace(report, reason=reason, details=details), consumed)
+        reason += unscored_text(details, strict.n_used * plan.epochs)
+    return SuiteJudgement(replace(report, reason=reason, details=details), consumed)
 
 
 def _read(plan: SuitePlan, items: Sequence[PairedItem]) -> _Readings:
-    strict = judge(_differences(items), design_of(plan))
+    strict = judge_differences(_differences(items), design_from_plan(plan))
     asked = ("reject",) if plan.role is SuiteRole.GUARD else ("reject", "inconclusive")
     if strict.outcome not in asked:
         return _Readings(strict)
     # A strict loss asks only whether the substance holds within the margin; a strict draw
     # asks the registered claim again.
     claim = Claim.NON_INFERIOR if strict.outcome == "reject" else plan.claim.quality
-    design = replace(design_of(plan), claim=claim)
-    lenient = judge(_lenient_differences(items), design)
+    design = replace(design_from_plan(plan), claim=claim)
+    lenient = judge_differences(_lenient_differences(items), design)
     if strict.outcome != "reject":
         return _Readings(strict, lenient)
     answered = _without_unanswered(plan, items, strict.n_used)
-    if judge(_differences(items), design).outcome == "promote":
+    if judge_differences(_differences(items), design).outcome == "promote":
         # Small but real: within the margin as scored too, so that form explains nothing.
         return _Readings(strict, None, answered)
     return _Readings(strict, lenient, answered)
 
 
-def _outcome(paired: Paired, readings: _Readings, stopped: Stopped | None) -> str:
+def _outcome(paired: PairedSuite, readings: _Readings, stopped: StoppedRun | None) -> str:
     strict, lenient = readings.strict, readings.lenient
     over = stopped is not None or bool(paired.blocked)
     if lenient is not None and lenient.outcome == "promote":
@@ -126,7 +131,7 @@ def _outcome(paired: Paired, readings: _Readings, stopped: Stopped | None) -> st
         if stopped[0] not in STOPPED_OUTCOMES:
             raise ValueError(f"a stopped suite is never {stopped[0]}")
         return stopped[0]
-    return OUTCOMES[strict.outcome]
+    return SUITE_OUTCOMES[strict.outcome]
 
 
 def _rejected(readings: _Readings, *, over: bool) -> str:
@@ -141,7 +146,7 @@ def _rejected(readings: _Readings, *, over: bool) -> str:
 
 def _without_unanswered(
     plan: SuitePlan, items: Sequence[PairedItem], used: int
-) -> Evidence | None:
+) -> ComparisonEvidence | None:
     """The judgement when unanswered items say nothing; None if they are too few to matter.
 
     They may keep a candidate from passing, but a rejection must not rest on them.
@@ -152,11 +157,11 @@ def _without_unanswered(
         0.0 if item.unanswered else d
         for item, d in zip(items, _differences(items), strict=True)
     ]
-    return judge(neutral, design_of(plan))
+    return judge_differences(neutral, design_from_plan(plan))
 
 
 def _report(
-    plan: SuitePlan, items: Sequence[PairedItem], found: Evidence, outcome: str
+    plan: SuitePlan, items: Sequence[PairedItem], found: ComparisonEvidence, outcome: str
 ) -> SuiteReport:
     high = _unscored_high(items, plan.epochs)
     return SuiteReport(
@@ -185,7 +190,7 @@ def _report(
 
 
 def _details(
-    plan: SuitePlan, items: Sequence[PairedItem], found: Evidence
+    plan: SuitePlan, items: Sequence[PairedItem], found: ComparisonEvidence
 ) -> dict[str, object]:
     exact = mcnemar(found.wins, found.losses) if found.ci_method == "tango" else None
     spending = {"look": plan.look, "spend": plan.spend} if plan.spend else {}
@@ -206,7 +211,7 @@ def _details(
         "unscored_incumbent": sum(item.unscored_incumbent for item in items),
         "unscored_candidate": sum(item.unscored_candidate for item in items),
         "unanswered": sum(item.unanswered for item in items),
-        "more_items": more_items(found, design_of(plan)),
+        "more_items": further_items(found, design_from_plan(plan)),
     }
 
 
@@ -216,15 +221,15 @@ def _form(items: Sequence[PairedItem]) -> dict[str, object]:
     if not counts:
         return {"rule": None, "rules": {}, "examples": []}
     worst = min(counts, key=lambda rule: (-counts[rule], rule))
-    examples = [item.pair.item for item in items if worst in item.rules][:EXAMPLES]
+    examples = [item.pair.item for item in items if worst in item.rules][:MAX_EXAMPLES]
     return {"rule": worst, "rules": dict(sorted(counts.items())), "examples": examples}
 
 
-def _lenient_figures(found: Evidence | None) -> dict[str, object] | None:
+def _lenient_figures(found: ComparisonEvidence | None) -> dict[str, object] | None:
     if found is None:
         return None
     return {
-        "outcome": OUTCOMES[found.outcome],
+        "outcome": SUITE_OUTCOMES[found.outcome],
         "n_used": found.n_used,
         "delta": found.delta,
         "ci_low": found.ci_low,
@@ -244,8 +249,10 @@ def _reason(
     strict, lenient = readings.strict, readings.lenient
     if report.outcome == "harness_mismatch" and lenient is not None:
         return (
-            f"The candidate loses by form, not by substance: {points(strict.delta)} points as "
-            f"scored, {points(lenient.delta)} points when both sides are read leniently. "
+            f"The candidate loses by form, not by substance: {format_points(strict.delta)} "
+            "points as "
+            f"scored, {format_points(lenient.delta)} points when both sides are read "
+            "leniently. "
             f"The rule that broke most is {form['rule'] or 'unnamed'}."
         )
     if report.outcome == "infra_error":
@@ -255,7 +262,8 @@ def _reason(
         if readings.answered is not None and readings.answered.outcome == "running":
             return "The loss so far rests on items that the candidate could not answer."
         return (
-            f"As scored the candidate is worse ({points(strict.delta)} points); whether by "
+            f"As scored the candidate is worse ({format_points(strict.delta)} points); "
+            "whether by "
             f"form or by substance is open after {lenient.n_used} of {plan.n_max} items."
         )
     if report.outcome == "inconclusive" and strict.outcome == "running":
@@ -264,16 +272,17 @@ def _reason(
             f"any limit was reached: {plan.n_max - strict.n_used} more are planned. "
             "The incumbent stays."
         )
-    return because(strict, design_of(plan))
+    return comparison_reason(strict, design_from_plan(plan))
 
 
 def _differences(items: Sequence[PairedItem]) -> list[float]:
-    return [difference(item.pair.candidate, item.pair.incumbent) for item in items]
+    return [score_difference(item.pair.candidate, item.pair.incumbent) for item in items]
 
 
 def _lenient_differences(items: Sequence[PairedItem]) -> list[float]:
     return [
-        difference(item.pair.lenient_candidate, item.pair.lenient_incumbent) for item in items
+        score_difference(item.pair.lenient_candidate, item.pair.lenient_incumbent)
+        for item in items
     ]
 
 

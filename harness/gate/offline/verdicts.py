@@ -6,14 +6,20 @@ from datetime import UTC, datetime
 
 from harness.domain.content_hash import digest
 from harness.domain.evals.run import VERDICTS, Sample, SuitePlan, SuiteRole, Verdict
-from harness.domain.safe_time import later
-from harness.gate.offline.pairs import pair_up
-from harness.gate.offline.replay import RULES, cases_of, inputs_of, report_json, times_of
-from harness.gate.offline.roles import judge_together
-from harness.gate.offline.suite_claims import Case
+from harness.domain.safe_time import add_seconds
+from harness.gate.offline.pairs import pair_samples
+from harness.gate.offline.replay import (
+    RULES_VERSION,
+    claims_from_json,
+    inputs_to_json,
+    report_json,
+    verdict_times,
+)
+from harness.gate.offline.roles import judge_suites
+from harness.gate.offline.suite_claims import SuiteClaim
 from harness.gate.offline.suites import judge_suite
 
-__all__ = ["decide_again", "judge_suite", "recompute", "verdict"]
+__all__ = ["decide_from_claims", "decide_verdict", "judge_suite", "replay_verdict"]
 
 Samples = Sequence[Sample]
 
@@ -25,7 +31,7 @@ class _Question:
     candidate: str
 
 
-def verdict(  # noqa: PLR0913 - one question, asked whole
+def decide_verdict(  # noqa: PLR0913 - one question, asked whole
     route: str,
     incumbent: str,
     candidate: str,
@@ -46,44 +52,46 @@ def verdict(  # noqa: PLR0913 - one question, asked whole
     cases = []
     for plan in sorted(plans, key=lambda plan: plan.role is SuiteRole.PRIMARY):
         ours, theirs = samples_by_suite.get(plan.suite, ((), ()))
-        cases.append(Case(plan, pair_up(plan, ours, theirs), (stopped or {}).get(plan.suite)))
+        cases.append(
+            SuiteClaim(plan, pair_samples(plan, ours, theirs), (stopped or {}).get(plan.suite))
+        )
     decided_at = now.astimezone(UTC)
-    expires_at = later(decided_at, ttl_s)
+    expires_at = add_seconds(decided_at, ttl_s)
     return _decide(_Question(route, incumbent, candidate), cases, decided_at, expires_at)
 
 
-def recompute(stored: Verdict) -> Verdict:
+def replay_verdict(stored: Verdict) -> Verdict:
     """Decide again from the stored inputs alone: same id, same bytes, or it was tampered with.
 
     Raises ValueError when the inputs do not decide anything.
     """
-    again = decide_again(stored, cases_of(stored.inputs))
+    again = decide_from_claims(stored, claims_from_json(stored.inputs))
     if again is None:
         raise ValueError(f"the inputs of verdict {stored.id} do not decide")
     return again
 
 
-def decide_again(stored: Verdict, cases: Sequence[Case]) -> Verdict | None:
+def decide_from_claims(stored: Verdict, cases: Sequence[SuiteClaim]) -> Verdict | None:
     """What `cases` say about the stored verdict's question, by its rules; None while open."""
     question = _Question(stored.route, stored.incumbent, stored.candidate)
     rules = stored.inputs.get("rules")
     assert rules is None or isinstance(rules, int)  # noqa: S101 - inputs_of wrote it
-    return _decide(question, cases, *times_of(stored.inputs), rules=rules)
+    return _decide(question, cases, *verdict_times(stored.inputs), rules=rules)
 
 
 def _decide(
     question: _Question,
-    cases: Sequence[Case],
+    cases: Sequence[SuiteClaim],
     decided_at: datetime,
     expires_at: datetime,
-    rules: int | None = RULES,
+    rules: int | None = RULES_VERSION,
 ) -> Verdict | None:
-    found = judge_together(cases)
+    found = judge_suites(cases)
     outcome, reports = found.outcome, found.reports
     if outcome == "running":
         return None
     used = [case.first(items) for case, items in zip(cases, found.consumed, strict=True)]
-    inputs = inputs_of(used, decided_at, expires_at, rules)
+    inputs = inputs_to_json(used, decided_at, expires_at, rules)
     reason = found.reason
     body = [
         question.route,

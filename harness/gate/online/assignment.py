@@ -12,17 +12,17 @@ from typing import Final
 
 from scipy import special
 
-from harness.domain.canary.observation import Block
+from harness.domain.canary.observation import ObservationBlock
 
-STRENGTH = 2000.0
-ALARM_AT = math.log(1000.0)
+PRIOR_STRENGTH = 2000.0
+ALARM_LOG_E = math.log(1000.0)
 # By which a decision was made; its audit event says so. The first had one count per weight for
 # the whole rollout, in which a key that came back counted once more each period.
-POOLED: Final = 1
-BY_PERIOD: Final = 2
+POOLED_RULE: Final = 1
+PERIOD_RULE: Final = 2
 
 
-def log_srm(canary: int, units: int, share: float, strength: float = STRENGTH) -> float:
+def log_srm(canary: int, units: int, share: float, strength: float = PRIOR_STRENGTH) -> float:
     """log e-value against "each unit goes to the canary with probability `share`".
 
     Count assignments, not served requests. Source: Lindon & Malek 2022.
@@ -34,14 +34,17 @@ def log_srm(canary: int, units: int, share: float, strength: float = STRENGTH) -
 
 
 def worst_log_srm(
-    blocks: Iterable[Block], since: datetime | None = None, *, rule: int = BY_PERIOD
+    blocks: Iterable[ObservationBlock],
+    since: datetime | None = None,
+    *,
+    rule: int = PERIOD_RULE,
 ) -> float:
     """The largest log e-value after any block, less what its part of alpha costs.
 
     blocks: in the order of number. since: when a person last went on, or the step began; blocks
     opened before are looked into no more. None for all.
     """
-    if rule == POOLED:
+    if rule == POOLED_RULE:
         return _pooled(blocks)
     counts: dict[tuple[int, int, bool], tuple[int, int]] = {}
     costs: dict[tuple[int, int, bool], float] = {}
@@ -60,7 +63,7 @@ def worst_log_srm(
     return worst
 
 
-def _pooled(blocks: Iterable[Block]) -> float:
+def _pooled(blocks: Iterable[ObservationBlock]) -> float:
     """Only to decide again what was decided so."""
     counts: dict[int, tuple[int, int]] = {}
     worst = 0.0

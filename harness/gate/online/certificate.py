@@ -7,7 +7,7 @@ route that hardly ever fails is certified by the second, a busy and failing one 
 import math
 from dataclasses import dataclass
 
-from harness.gate.logspace import log_mean, without_minus_zero
+from harness.gate.logspace import log_mean, normalize_zeros
 from harness.gate.online.fisher import log_factors
 
 HEALTHY_GRID = (0.25, 0.5, 0.7, 0.85, 1.0)
@@ -22,7 +22,7 @@ class Certificate:
     canary_failures: int = 0
 
 
-def certify(
+def add_block(
     so_far: Certificate, block: tuple[int, int, int, int], rho_ni: float
 ) -> Certificate:
     """One more block: units, canary units, failures, canary failures.
@@ -34,7 +34,7 @@ def certify(
         units, canary, failures, canary_failures, odds=(rho_ni, *HEALTHY_GRID)
     )
     return Certificate(
-        without_minus_zero(a + b for a, b in zip(so_far.log_products, factors, strict=True)),
+        normalize_zeros(a + b for a, b in zip(so_far.log_products, factors, strict=True)),
         so_far.canary + canary,
         so_far.canary_failures + canary_failures,
     )

@@ -10,18 +10,23 @@ from itertools import accumulate
 
 import numpy as np
 
-from harness.domain.canary.guardrails import Guardrail, Kind, Tally, kind_of
-from harness.domain.canary.observation import Block
+from harness.domain.canary.guardrails import (
+    FailureTally,
+    Guardrail,
+    GuardrailKind,
+    guardrail_kind,
+)
+from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.worker_guard import HARM_GRID
-from harness.gate.logspace import Floats, log_mean_rows, running
+from harness.gate.logspace import Floats, log_mean_rows, running_sum
 from harness.gate.online.fisher import log_factors
 from harness.gate.online.harm_evidence import odds_grid
-from harness.gate.online.ranks import STAKES
+from harness.gate.online.ranks import RANK_STAKES
 
 ERRORS_WEIGHT = 0.5
 
 
-def weights(guardrails: Collection[Guardrail]) -> dict[Guardrail, float]:
+def guardrail_weights(guardrails: Collection[Guardrail]) -> dict[Guardrail, float]:
     """Errors ½, the others the other ½ in equal shares; registered with the policy.
 
     One that sees nothing keeps its weight and an e-value of 1.
@@ -33,29 +38,33 @@ def weights(guardrails: Collection[Guardrail]) -> dict[Guardrail, float]:
     return {each: ERRORS_WEIGHT if each is Guardrail.ERRORS else share for each in guardrails}
 
 
-def tally(block: Block, guardrail: Guardrail) -> Tally | None:
+def block_tally(block: ObservationBlock, guardrail: Guardrail) -> FailureTally | None:
     """What a guardrail of counts saw in a block."""
     if guardrail is Guardrail.ERRORS:
-        return Tally(block.units, block.canary_units, block.failures, block.canary_failures)
+        return FailureTally(
+            block.units, block.canary_units, block.failures, block.canary_failures
+        )
     return block.counts.get(guardrail)
 
 
-def log_path(blocks: Sequence[Block], guardrail: Guardrail, tolerated: float) -> Floats:
+def guardrail_path(
+    blocks: Sequence[ObservationBlock], guardrail: Guardrail, tolerated: float
+) -> Floats:
     """log e of one guardrail after each block."""
-    if kind_of(guardrail) is Kind.RANKS:
+    if guardrail_kind(guardrail) is GuardrailKind.RANKS:
         return ranks_path([block.ranks.get(guardrail, ()) for block in blocks])
-    return counts_path([tally(block, guardrail) for block in blocks], tolerated)
+    return counts_path([block_tally(block, guardrail) for block in blocks], tolerated)
 
 
 def combined_path(paths: Mapping[Guardrail, Floats]) -> Floats:
     """log of the weighted mean of the e-values: a product would count dependent data twice."""
-    weight = weights(paths)
+    weight = guardrail_weights(paths)
     rows = [path + math.log(weight[each]) for each, path in paths.items()]
     # The mean of weighted terms times their number: their sum.
     return log_mean_rows(rows) + math.log(len(rows))
 
 
-def counts_path(tallies: Sequence[Tally | None], tolerated: float = 1.0) -> Floats:
+def counts_path(tallies: Sequence[FailureTally | None], tolerated: float = 1.0) -> Floats:
     """log e of harm after each block; None for one that the guardrail did not apply to."""
     odds, nothing = odds_grid(tolerated), (0.0,) * len(HARM_GRID)
     factors = [
@@ -70,15 +79,15 @@ def counts_path(tallies: Sequence[Tally | None], tolerated: float = 1.0) -> Floa
 def ranks_path(ranks: Sequence[Sequence[float]]) -> Floats:
     """log e of harm after each block's ranks."""
     leans = 2.0 * np.array([u for each in ranks for u in each], dtype=np.float64) - 1.0
-    factors = np.log1p(leans[:, None] * np.array(STAKES))
+    factors = np.log1p(leans[:, None] * np.array(RANK_STAKES))
     ends = list(accumulate(len(each) for each in ranks))
-    start = np.zeros((1, len(STAKES)))
+    start = np.zeros((1, len(RANK_STAKES)))
     after_each = np.cumsum(np.concatenate([start, factors]), axis=0)
     return _mean(after_each[ends])
 
 
 def _mean_of_products(factors: Floats) -> Floats:
-    return _mean(running(0.0, factors.T)[:, 1:].T)
+    return _mean(running_sum(0.0, factors.T)[:, 1:].T)
 
 
 def _mean(products: Floats) -> Floats:

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 
 from harness.domain.canary.guardrails import (
     ErrorTally,
+    FailureTally,
     FeedbackTally,
     Guardrail,
+    GuardrailKind,
     JudgeTally,
-    Kind,
-    Tally,
-    kind_of,
+    guardrail_kind,
 )
-from harness.domain.canary.observation import Block
-from harness.domain.reliability.failures import by_class
-from harness.gate.online.evidence_paths import tally
+from harness.domain.canary.observation import ObservationBlock
+from harness.domain.reliability.failures import describe_failures
+from harness.gate.online.evidence_paths import block_tally
 
 # What the canary does when the guardrail trips.
 _COUNTS = {
@@ -45,7 +45,7 @@ _VALUES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Judging:
+class JudgeTotals:
     """Failures without a verdict, of each arm, and what the judge cost so far."""
 
     canary_unjudged: int = 0
@@ -58,7 +58,7 @@ class Judging:
 
 
 @dataclass(frozen=True, slots=True)
-class Opinions:
+class OpinionTotals:
     """Units of each arm of which a user said anything, good or bad."""
 
     canary: int
@@ -93,8 +93,8 @@ class GuardrailEvidence:
     control_level: float | None
     canary_classes: Mapping[str, int] = field(default_factory=dict)
     control_classes: Mapping[str, int] = field(default_factory=dict)
-    judging: Judging | None = None
-    opinions: Opinions | None = None
+    judging: JudgeTotals | None = None
+    opinions: OpinionTotals | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -106,7 +106,7 @@ class GuardrailEvidence:
     @property
     def words(self) -> str:
         """A sentence without its subject and its full stop: the canary …"""
-        if kind_of(self.guardrail) is Kind.COUNTS:
+        if guardrail_kind(self.guardrail) is GuardrailKind.COUNTS:
             return (
                 f"{_COUNTS[self.guardrail]}: {self.canary_failures:,} of {self.canary:,}"
                 f"{_in_brackets(self.canary_classes)} against {self.control_failures:,} of "
@@ -150,7 +150,7 @@ class GuardrailEvidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class GuardrailTotals:
     """Sums over blocks; the levels and classes as in GuardrailEvidence."""
 
     canary: int
@@ -161,21 +161,23 @@ class Seen:
     control_level: float | None
     canary_classes: Mapping[str, int] = field(default_factory=dict)
     control_classes: Mapping[str, int] = field(default_factory=dict)
-    judging: Judging | None = None
-    opinions: Opinions | None = None
+    judging: JudgeTotals | None = None
+    opinions: OpinionTotals | None = None
 
 
-def seen(blocks: Sequence[Block], guardrail: Guardrail) -> Seen:
-    if kind_of(guardrail) is Kind.RANKS:
+def guardrail_totals(
+    blocks: Sequence[ObservationBlock], guardrail: Guardrail
+) -> GuardrailTotals:
+    if guardrail_kind(guardrail) is GuardrailKind.RANKS:
         return _values(blocks, guardrail)
-    tallies = [found for block in blocks if (found := tally(block, guardrail))]
+    tallies = [found for block in blocks if (found := block_tally(block, guardrail))]
     canary, units = sum(t.canary for t in tallies), sum(t.units for t in tallies)
     failed, failures = (
         sum(t.canary_failures for t in tallies),
         sum(t.failures for t in tallies),
     )
     control = units - canary
-    return Seen(
+    return GuardrailTotals(
         canary,
         control,
         failed,
@@ -188,7 +190,7 @@ def seen(blocks: Sequence[Block], guardrail: Guardrail) -> Seen:
     )
 
 
-def _classes(blocks: Sequence[Block]) -> tuple[Mapping[str, int], Mapping[str, int]]:
+def _classes(blocks: Sequence[ObservationBlock]) -> tuple[Mapping[str, int], Mapping[str, int]]:
     """Of the canary's errors and of the incumbent's."""
     canary, control = Counter[str](), Counter[str]()
     for block in blocks:
@@ -200,27 +202,27 @@ def _classes(blocks: Sequence[Block]) -> tuple[Mapping[str, int], Mapping[str, i
     return dict(+canary), dict(+control)
 
 
-def _judging(tallies: Sequence[Tally]) -> Judging:
+def _judging(tallies: Sequence[FailureTally]) -> JudgeTotals:
     told = [each for each in tallies if isinstance(each, JudgeTally)]
     canary = sum(each.no_verdict.canary for each in told)
     unjudged = sum(each.no_verdict.failures for each in told)
-    return Judging(canary, unjudged - canary, math.fsum(each.cost_usd for each in told))
+    return JudgeTotals(canary, unjudged - canary, math.fsum(each.cost_usd for each in told))
 
 
-def _opinions(tallies: Sequence[Tally]) -> Opinions | None:
+def _opinions(tallies: Sequence[FailureTally]) -> OpinionTotals | None:
     """None where a block is older than their count: then nobody knows."""
     told = [each.opinions for each in tallies if isinstance(each, FeedbackTally)]
     if not told or len(told) < len(tallies):
         return None
     canary = sum(each.canary for each in told)
-    return Opinions(canary, sum(each.failures for each in told) - canary)
+    return OpinionTotals(canary, sum(each.failures for each in told) - canary)
 
 
 def _in_brackets(classes: Mapping[str, int]) -> str:
-    return f" ({by_class(classes)})" if classes else ""
+    return f" ({describe_failures(classes)})" if classes else ""
 
 
-def _values(blocks: Sequence[Block], guardrail: Guardrail) -> Seen:
+def _values(blocks: Sequence[ObservationBlock], guardrail: Guardrail) -> GuardrailTotals:
     """Levels are weighted by ranked values."""
     told = [
         (len(block.ranks[guardrail]), level)
@@ -233,7 +235,7 @@ def _values(blocks: Sequence[Block], guardrail: Guardrail) -> Seen:
     )
     total = sum(n for n, _ in told)
     if not total:
-        return Seen(canary, control, 0, 0, None, None)
+        return GuardrailTotals(canary, control, 0, 0, None, None)
     log_canary = math.fsum(n * math.log(level.canary) for n, level in told) / total
     log_control = math.fsum(n * math.log(level.control) for n, level in told) / total
-    return Seen(canary, control, 0, 0, math.exp(log_canary), math.exp(log_control))
+    return GuardrailTotals(canary, control, 0, 0, math.exp(log_canary), math.exp(log_control))

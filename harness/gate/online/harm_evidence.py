@@ -8,10 +8,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.domain.canary.guardrails import Tally
+from harness.domain.canary.guardrails import FailureTally
 from harness.domain.canary.worker_guard import HARM_GRID
 from harness.domain.errors import InputError
-from harness.gate.logspace import log_mean, without_minus_zero
+from harness.gate.logspace import log_mean, normalize_zeros
 from harness.gate.online.fisher import log_factors
 
 
@@ -23,7 +23,7 @@ def odds_grid(rho: float) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Harm:
+class HarmEvidence:
     """Running evidence that the canary's odds of failure exceed rho times the incumbent's.
 
     log_products: one running product per odds ratio of the grid. The e-value is their mean.
@@ -36,26 +36,26 @@ class Harm:
     def log_e(self) -> float:
         return log_mean(self.log_products) + 0.0
 
-    def after(self, block: Tally) -> "Harm":
+    def after(self, block: FailureTally) -> "HarmEvidence":
         factors = _factors(block, self.rho)
         if not any(factors):
             return self
-        return Harm(self.rho, _times(self.log_products, factors))
+        return HarmEvidence(self.rho, _times(self.log_products, factors))
 
     def as_json(self) -> dict[str, object]:
         return {"rho": self.rho, "log_products": list(self.log_products)}
 
 
-def harm_of(stored: Mapping[str, object]) -> Harm:
+def harm_from_json(stored: Mapping[str, object]) -> HarmEvidence:
     """The inverse of Harm.as_json."""
     rho, products = stored["rho"], stored["log_products"]
     if not isinstance(rho, float | int) or not isinstance(products, Sequence):
         raise InputError("a stored state of harm has rho and log_products: watch again")
-    return Harm(float(rho), tuple(float(log) for log in products))
+    return HarmEvidence(float(rho), tuple(float(log) for log in products))
 
 
 @dataclass(frozen=True, slots=True)
-class Restarting:
+class RestartingHarmEvidence:
     """As Harm, with a new instance every `every` canary exposures, the j-th at 1/(j(j+1)).
 
     For canaries that stay for days: a long healthy time does not hide a later break.
@@ -64,7 +64,7 @@ class Restarting:
 
     every: int
     exposures: int = 0
-    instances: tuple[Harm, ...] = (Harm(),)
+    instances: tuple[HarmEvidence, ...] = (HarmEvidence(),)
 
     @property
     def log_e(self) -> float:
@@ -73,18 +73,18 @@ class Restarting:
         # Instances that have not started are worth 1 each: together 1/(J+1).
         return log_mean([*started, 0.0], [*weights, -math.log(len(started) + 1)])
 
-    def after(self, block: Tally) -> "Restarting":
+    def after(self, block: FailureTally) -> "RestartingHarmEvidence":
         due = self.exposures // self.every + 1
-        fresh = Harm(self.instances[0].rho)
+        fresh = HarmEvidence(self.instances[0].rho)
         instances = self.instances + (fresh,) * (due - len(self.instances))
-        return Restarting(
+        return RestartingHarmEvidence(
             self.every,
             self.exposures + block.canary,
             tuple(harm.after(block) for harm in instances),
         )
 
 
-def combined(log_e: Sequence[float], weights: Sequence[float] | None = None) -> float:
+def combine_log_e(log_e: Sequence[float], weights: Sequence[float] | None = None) -> float:
     """Several streams of one rollout as one e-value: the mean, for they are dependent.
 
     weights: registered before, summing to 1; equal when none are given.
@@ -101,12 +101,12 @@ def distance_to_trip(log_e: float, alpha: float) -> float:
     return min(1.0, max(0.0, log_e / math.log(1.0 / alpha)))
 
 
-def trip(
-    blocks: Iterable[Tally], alpha: float, rho: float = 1.0
+def find_trip(
+    blocks: Iterable[FailureTally], alpha: float, rho: float = 1.0
 ) -> tuple[tuple[float, ...], int | None]:
     """log e after each block up to the one that reaches 1/alpha, and that one's index."""
     odds_grid(rho)
-    harm, limit = Harm(rho), math.log(1.0 / alpha)
+    harm, limit = HarmEvidence(rho), math.log(1.0 / alpha)
     path: list[float] = []
     for block in blocks:
         harm = harm.after(block)
@@ -116,7 +116,7 @@ def trip(
     return tuple(path), None
 
 
-def _factors(block: Tally, rho: float) -> tuple[float, ...]:
+def _factors(block: FailureTally, rho: float) -> tuple[float, ...]:
     return log_factors(
         block.units,
         block.canary,
@@ -127,4 +127,4 @@ def _factors(block: Tally, rho: float) -> tuple[float, ...]:
 
 
 def _times(logs: Sequence[float], factors: Sequence[float]) -> tuple[float, ...]:
-    return without_minus_zero(a + b for a, b in zip(logs, factors, strict=True))
+    return normalize_zeros(a + b for a, b in zip(logs, factors, strict=True))

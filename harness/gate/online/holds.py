@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.domain.canary.observation import Block, Traffic
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import Rollout
 
 GAP: Final = timedelta(seconds=60)
 BEFORE_GAP: Final = timedelta(hours=1)
 # So many requests or canary units expected, and none seen: by chance once in 1 000 times.
-EXPECTED: Final = 7.0
+MIN_EXPECTED: Final = 7.0
 AHEAD: Final = timedelta(seconds=60)
 CATCH_UP: Final = timedelta(seconds=120)
-LATELY: Final = timedelta(minutes=10)
+RECENT: Final = timedelta(minutes=10)
 
 
-def gap(traffic: Sequence[Traffic], now: datetime) -> str:
+def traffic_gap(traffic: Sequence[TrafficMinute], now: datetime) -> str:
     """The routers' rows of this route stopped, though its traffic should go on.
 
     traffic: of the last two hours; each row is a minute's.
@@ -31,7 +31,7 @@ def gap(traffic: Sequence[Traffic], now: datetime) -> str:
     if silent <= GAP:
         return ""
     before = sum(row.requests for row in traffic if row.minute >= last - BEFORE_GAP)
-    if before * (silent / BEFORE_GAP) < EXPECTED:
+    if before * (silent / BEFORE_GAP) < MIN_EXPECTED:
         return ""
     return (
         f"no router has recorded anything of this route for {silent.total_seconds():,.0f} s, "
@@ -40,7 +40,7 @@ def gap(traffic: Sequence[Traffic], now: datetime) -> str:
     )
 
 
-def ahead(traffic: Sequence[Traffic], now: datetime) -> str:
+def future_traffic(traffic: Sequence[TrafficMinute], now: datetime) -> str:
     """Rows of minutes that are not yet: old ones, it may be, that pass for new when they come.
 
     It is how a process sees that the clock was set back before it began.
@@ -55,16 +55,16 @@ def ahead(traffic: Sequence[Traffic], now: datetime) -> str:
     )
 
 
-def no_units(
-    rollout: Rollout, traffic: Sequence[Traffic], step_units: int, now: datetime
+def missing_units(
+    rollout: Rollout, traffic: Sequence[TrafficMinute], step_units: int, now: datetime
 ) -> str:
     """The route has traffic, and this step's canary none of it."""
-    if step_units or now - rollout.step_started_at < LATELY:
+    if step_units or now - rollout.step_started_at < RECENT:
         return ""
     since = rollout.step_started_at + timedelta(minutes=1)
     requests = sum(row.requests for row in traffic if row.minute >= since)
     share = rollout.current.weight_bps / 10_000
-    if requests * share < EXPECTED:
+    if requests * share < MIN_EXPECTED:
         return ""
     return (
         f"{requests:,} requests since the step began, and no unit of the canary at "
@@ -73,7 +73,7 @@ def no_units(
     )
 
 
-def clocks(blocks: Sequence[Block], now: datetime) -> str:
+def clock_skew(blocks: Sequence[ObservationBlock], now: datetime) -> str:
     """The newest block is dated later than now: a router's clock is wrong, or ours."""
     newest = max(blocks, key=lambda each: each.number, default=None)
     if newest is None or newest.closed_at - now <= AHEAD:
@@ -85,9 +85,9 @@ def clocks(blocks: Sequence[Block], now: datetime) -> str:
     )
 
 
-def stale(rollout: Rollout, blocks: Sequence[Block], now: datetime) -> str:
+def stale_snapshot(rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime) -> str:
     """A router still assigns by another share: its snapshot is old."""
-    since = max(rollout.step_started_at + CATCH_UP, now - LATELY)
+    since = max(rollout.step_started_at + CATCH_UP, now - RECENT)
     weight = rollout.current.weight_bps
     for each in blocks:
         if each.opened_at >= since and each.weight_bps != weight:

@@ -2,12 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 
-from harness.domain.proposals.policy import PeakHours, Step
+from harness.domain.proposals.policy import CanaryStep, PeakHours
 
 DAY = timedelta(days=1)
 
 
-def floor_left(step: Step, peak: PeakHours, began: datetime, now: datetime) -> str:
+def missing_duration(step: CanaryStep, peak: PeakHours, began: datetime, now: datetime) -> str:
     """What is missing of the step's floors, in words; empty when nothing is."""
     lasted_s = (now - began).total_seconds()
     if lasted_s < 0:

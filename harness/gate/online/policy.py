@@ -8,16 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from harness.domain.canary.observation import Block
-from harness.domain.canary.rollout import Action, ActionKind, Rollout, RolloutState, Signal
-from harness.domain.proposals.policy import Unit
-from harness.domain.proposals.policy_bounds import sound
-from harness.domain.safe_time import later
-from harness.gate.online.assignment import ALARM_AT, BY_PERIOD, worst_log_srm
-from harness.gate.online.min_durations import floor_left
-from harness.gate.online.rollout_evidence import CanaryEvidence, watch
+from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.rollout import (
+    ActionKind,
+    Rollout,
+    RolloutAction,
+    RolloutSignal,
+    RolloutState,
+)
+from harness.domain.proposals.policy import ExposureUnit
+from harness.domain.proposals.policy_bounds import clamp_policy
+from harness.domain.safe_time import add_seconds
+from harness.gate.online.assignment import ALARM_LOG_E, PERIOD_RULE, worst_log_srm
+from harness.gate.online.min_durations import missing_duration
+from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
 
-_Choice = tuple[ActionKind, Signal | None, str]
+_Choice = tuple[ActionKind, RolloutSignal | None, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +41,13 @@ class _View:
     last_block: int
 
 
-def decide(
-    rollout: Rollout, blocks: Sequence[Block], now: datetime, *, split_rule: int = BY_PERIOD
-) -> Action:
+def decide_action(
+    rollout: Rollout,
+    blocks: Sequence[ObservationBlock],
+    now: datetime,
+    *,
+    split_rule: int = PERIOD_RULE,
+) -> RolloutAction:
     """The action and signal that the data ask for, with every figure behind it. Pure.
 
     blocks: all of this rollout, of every step: evidence accumulates. split_rule: by which the
@@ -45,12 +55,12 @@ def decide(
     that was stored with numbers beyond all bounds decides by the bounds: harm can always be
     rolled back.
     """
-    rollout = replace(rollout, policy=sound(rollout.policy))
-    evidence = watch(blocks, rollout.policy)
+    rollout = replace(rollout, policy=clamp_policy(rollout.policy))
+    evidence = collect_evidence(blocks, rollout.policy)
     step = rollout.current
-    deadline = later(rollout.step_started_at, step.deadline_s)
+    deadline = add_seconds(rollout.step_started_at, step.deadline_s)
     # Keys that send many requests go to one arm each: then the ratio proves nothing.
-    keyed = rollout.policy.unit is Unit.SESSION
+    keyed = rollout.policy.unit is ExposureUnit.SESSION
     view = _View(
         rollout=rollout,
         evidence=evidence,
@@ -63,7 +73,7 @@ def decide(
         last_block=max((block.number for block in blocks), default=0),
     )
     kind, signal, reason = _choose(view)
-    return Action(
+    return RolloutAction(
         kind=kind,
         signal=signal,
         reason=reason,
@@ -77,7 +87,7 @@ def decide(
     )
 
 
-def _split(rollout: Rollout, blocks: Sequence[Block], rule: int) -> float:
+def _split(rollout: Rollout, blocks: Sequence[ObservationBlock], rule: int) -> float:
     """An alarm stays until the step ends or a person resumes; then the count begins anew."""
     ordered = sorted(blocks, key=_number)
     return worst_log_srm(ordered, rollout.step_started_at, rule=rule)
@@ -90,7 +100,7 @@ def _choose(view: _View) -> _Choice:
     if not rollout.live:
         return ActionKind.HOLD, None, f"The rollout has ended: {rollout.state.value}."
     if view.evidence.block is not None:
-        return ActionKind.ROLLBACK, Signal.HARM, _harm(view)
+        return ActionKind.ROLLBACK, RolloutSignal.HARM, _harm(view)
     if rollout.state is RolloutState.PAUSED:
         return ActionKind.HOLD, None, f"Paused: a person resumes or aborts. {_standing(view)}"
     if rollout.state is RolloutState.WAITING:
@@ -102,11 +112,11 @@ def _baking(view: _View) -> _Choice:
     """After the promotion: every failure of the candidate counts, up to the bake's end."""
     rollout, ends = view.rollout, view.rollout.bake_ends_at
     if view.evidence.block is not None:
-        return ActionKind.ROLLBACK, Signal.HARM, _harm(view)
+        return ActionKind.ROLLBACK, RolloutSignal.HARM, _harm(view)
     share = rollout.policy.bake_bps / 100
     kept = f"the incumbent before it keeps {share:g} % as a control. {_standing(view)}"
     if ends is not None and view.now >= ends:
-        return ActionKind.HOLD, Signal.BAKED, f"The bake is over. {_standing(view)}"
+        return ActionKind.HOLD, RolloutSignal.BAKED, f"The bake is over. {_standing(view)}"
     left = _span(ends - view.now) if ends else ""
     return ActionKind.HOLD, None, f"Promoted; for {left} more {kept}"
 
@@ -114,10 +124,10 @@ def _baking(view: _View) -> _Choice:
 def _waiting(view: _View) -> _Choice:
     counted = f"{view.step_exposures:,} of {view.wanted:,} canary exposures at {_share(view)}"
     if view.step_exposures >= view.wanted:
-        return ActionKind.HOLD, Signal.ENOUGH, f"{counted}: enough. {_standing(view)}"
+        return ActionKind.HOLD, RolloutSignal.ENOUGH, f"{counted}: enough. {_standing(view)}"
     if view.late:
         why = f"{counted} when the step's time was up. Silence is not health: a person looks."
-        return ActionKind.PAUSE, Signal.SILENT, why
+        return ActionKind.PAUSE, RolloutSignal.SILENT, why
     return ActionKind.HOLD, None, f"{counted}, {_span(view.left)} left. {_standing(view)}"
 
 
@@ -126,10 +136,10 @@ def _measuring(view: _View) -> _Choice:
     if view.step_exposures < view.wanted:
         missing = f"{view.step_exposures:,} of {view.wanted:,} canary exposures can be read"
         return _open(view, f"{missing} at {_share(view)}")
-    if view.log_srm >= ALARM_AT:
+    if view.log_srm >= ALARM_LOG_E:
         return _open(view, "The canary's share of traffic is not the planned one: see routing")
     step, began = rollout.current, rollout.step_started_at
-    if missing := floor_left(step, rollout.policy.peak, began, view.now):
+    if missing := missing_duration(step, rollout.policy.peak, began, view.now):
         return _open(view, missing)
     wanted = view.evidence.certificate_limit
     if rollout.current.certify and view.evidence.log_certificate < wanted:
@@ -138,14 +148,14 @@ def _measuring(view: _View) -> _Choice:
     shown = "certified" if rollout.current.certify else "no evidence of harm beyond tolerance"
     reason = f"{view.step_exposures:,} exposures at {_share(view)}, {shown}. {_standing(view)}"
     if rollout.last_step:
-        return ActionKind.PROMOTE, Signal.PROVEN, reason
-    return ActionKind.ADVANCE, Signal.STEP_DONE, reason
+        return ActionKind.PROMOTE, RolloutSignal.PROVEN, reason
+    return ActionKind.ADVANCE, RolloutSignal.STEP_DONE, reason
 
 
 def _open(view: _View, what: str) -> _Choice:
     if view.late:
         why = f"{what} when the step's time was up: a person looks. {_standing(view)}"
-        return ActionKind.PAUSE, Signal.UNDECIDED, why
+        return ActionKind.PAUSE, RolloutSignal.UNDECIDED, why
     return ActionKind.HOLD, None, f"{what}, {_span(view.left)} left. {_standing(view)}"
 
 
@@ -205,7 +215,7 @@ def _figures(view: _View) -> dict[str, object]:
     }
 
 
-def _tripping(blocks: Sequence[Block], found: CanaryEvidence) -> int | None:
+def _tripping(blocks: Sequence[ObservationBlock], found: CanaryEvidence) -> int | None:
     if found.block is None:
         return None
     return sorted(blocks, key=_number)[found.block].number
@@ -216,5 +226,5 @@ def _e(log: float) -> float:
     return math.exp(min(log, 700.0))
 
 
-def _number(block: Block) -> int:
+def _number(block: ObservationBlock) -> int:
     return block.number

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.domain.canary.guardrails import Guardrail
-from harness.domain.canary.observation import Block
-from harness.domain.proposals.policy import CanaryPolicy, Unit
+from harness.domain.canary.observation import ObservationBlock
+from harness.domain.proposals.policy import CanaryPolicy, ExposureUnit
 from harness.gate.logspace import Floats
-from harness.gate.online.certificate import Certificate, certify, log_certificate
-from harness.gate.online.evidence_paths import combined_path, log_path, weights
-from harness.gate.online.guardrail_report import GuardrailEvidence, seen
+from harness.gate.online.certificate import Certificate, add_block, log_certificate
+from harness.gate.online.evidence_paths import combined_path, guardrail_path, guardrail_weights
+from harness.gate.online.guardrail_report import GuardrailEvidence, guardrail_totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,9 @@ class CanaryEvidence:
         return self.failures - self.canary_failures
 
 
-def watch(blocks: Sequence[Block], policy: CanaryPolicy) -> CanaryEvidence:
+def collect_evidence(
+    blocks: Sequence[ObservationBlock], policy: CanaryPolicy
+) -> CanaryEvidence:
     """All evidence of one rollout, accumulated over its steps, blocks in the order of number.
 
     Stops at the block that trips: a rollback is final.
@@ -112,12 +114,14 @@ class _Period:
     path: Floats
 
     @classmethod
-    def of(cls, number: int, ordered: Sequence[Block], policy: CanaryPolicy) -> "_Period":
+    def of(
+        cls, number: int, ordered: Sequence[ObservationBlock], policy: CanaryPolicy
+    ) -> "_Period":
         places = tuple(
             place for place, block in enumerate(ordered) if _number([block], policy) == number
         )
         own = [ordered[place] for place in places]
-        paths = {each: log_path(own, each, r) for each, r in policy.tolerated.items()}
+        paths = {each: guardrail_path(own, each, r) for each, r in policy.tolerated.items()}
         limit = math.log(1.0 / policy.alpha) + _cost(number, policy)
         return cls(number, limit, places, paths, combined_path(paths))
 
@@ -134,27 +138,27 @@ class _Period:
         return replace(self, places=self.places[:n], paths=paths, path=self.path[:n])
 
 
-def _number(blocks: Sequence[Block], policy: CanaryPolicy) -> int:
+def _number(blocks: Sequence[ObservationBlock], policy: CanaryPolicy) -> int:
     """The period of the last block. Requests as units are never counted twice: one period."""
-    return blocks[-1].period if blocks and policy.unit is Unit.SESSION else 1
+    return blocks[-1].period if blocks and policy.unit is ExposureUnit.SESSION else 1
 
 
-def _periods(blocks: Sequence[Block], policy: CanaryPolicy) -> list[int]:
+def _periods(blocks: Sequence[ObservationBlock], policy: CanaryPolicy) -> list[int]:
     return sorted({_number([block], policy) for block in blocks} or {1})
 
 
 def _cost(period: int, policy: CanaryPolicy) -> float:
     """What the period's part of alpha adds to the log e that is needed."""
-    return math.log(period * (period + 1)) if policy.unit is Unit.SESSION else 0.0
+    return math.log(period * (period + 1)) if policy.unit is ExposureUnit.SESSION else 0.0
 
 
 def _guardrails(
-    now: _Period, read: Sequence[Block], policy: CanaryPolicy
+    now: _Period, read: Sequence[ObservationBlock], policy: CanaryPolicy
 ) -> tuple[GuardrailEvidence, ...]:
-    weight = weights(policy.tolerated)
+    weight = guardrail_weights(policy.tolerated)
     found = []
     for each, tolerated in policy.tolerated.items():
-        path, sums = now.paths[each], seen(read, each)
+        path, sums = now.paths[each], guardrail_totals(read, each)
         found.append(
             GuardrailEvidence(
                 guardrail=each,
@@ -178,10 +182,12 @@ def _guardrails(
     return tuple(found)
 
 
-def _certificate(blocks: Sequence[Block], policy: CanaryPolicy) -> tuple[float, float, float]:
+def _certificate(
+    blocks: Sequence[ObservationBlock], policy: CanaryPolicy
+) -> tuple[float, float, float]:
     certificate = Certificate()
     for block in blocks:
-        certificate = certify(
+        certificate = add_block(
             certificate,
             (block.units, block.canary_units, block.failures, block.canary_failures),
             policy.rho_ni,
@@ -205,7 +211,7 @@ def _highest(path: Floats) -> float:
     return max(0.0, float(path.max())) if len(path) else 0.0
 
 
-def _telling(blocks: Iterable[Block]) -> dict[int, int]:
+def _telling(blocks: Iterable[ObservationBlock]) -> dict[int, int]:
     exposures: dict[int, int] = {}
     for block in blocks:
         if block.failures < block.units:

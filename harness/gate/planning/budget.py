@@ -6,15 +6,20 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
 
-from harness.gate.planning.sample_size import POWER, items_needed, mde, sd_epochs
+from harness.gate.planning.sample_size import (
+    POWER,
+    items_needed,
+    minimum_detectable_effect,
+    sd_epochs,
+)
 
-MOST_EPOCHS: Final = 5
+MAX_EPOCHS: Final = 5
 # A spread from fewer pairs is a guess; the default guess is at least on the safe side.
-FEWEST_PAIRS: Final = 30
+MIN_PAIRS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class MeanUsage:
     """Means of one answer. cost_usd: None where a price is unknown. answers: how many.
 
     judge_usd: of judging it, 0 without a judge, None where nobody knows.
@@ -35,7 +40,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class DifferenceSpread:
     """Variances of an item's difference: between items, and within one, per epoch.
 
     within is 0 where one epoch was asked: then `between` holds both, and further epochs seem
@@ -51,7 +56,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class DesignOption:
     """A design that shows the effect with 80 % power. answers: of both sides."""
 
     items: int
@@ -60,27 +65,31 @@ class Option:
     cost_usd: float | None
 
 
-def spread_of(differences: Sequence[Sequence[float]]) -> Spread | None:
+def measure_spread(differences: Sequence[Sequence[float]]) -> DifferenceSpread | None:
     """differences: per item, per epoch. None with fewer than FEWEST_PAIRS items."""
-    if len(differences) < FEWEST_PAIRS:
+    if len(differences) < MIN_PAIRS:
         return None
     means = [fmean(each) for each in differences]
     total = _variance(means)
     epochs = min(len(each) for each in differences)
     if epochs < 2:
-        return Spread(total, 0.0, len(means))
+        return DifferenceSpread(total, 0.0, len(means))
     within = fmean(_variance(each) for each in differences)
-    return Spread(max(0.0, total - within / epochs), within, len(means))
+    return DifferenceSpread(max(0.0, total - within / epochs), within, len(means))
 
 
-def cost_usd(items: int, epochs: int, sides: Sequence[Usage | None]) -> float | None:
+def comparison_cost_usd(
+    items: int, epochs: int, sides: Sequence[MeanUsage | None]
+) -> float | None:
     """Of asking and judging every item; the gate may stop earlier. None where a price is
     unknown.
     """
     return _summed(items * epochs, [side.total_usd if side else None for side in sides])
 
 
-def judge_usd(items: int, epochs: int, sides: Sequence[Usage | None]) -> float | None:
+def judging_cost_usd(
+    items: int, epochs: int, sides: Sequence[MeanUsage | None]
+) -> float | None:
     """As cost_usd, of judging alone."""
     return _summed(items * epochs, [side.judge_usd if side else None for side in sides])
 
@@ -90,8 +99,8 @@ def _summed(answers: int, each: Sequence[float | None]) -> float | None:
     return answers * math.fsum(known) if len(known) == len(each) else None
 
 
-def duration_s(
-    items: int, epochs: int, sides: Sequence[Usage | None], connections: int
+def comparison_duration_s(
+    items: int, epochs: int, sides: Sequence[MeanUsage | None], connections: int
 ) -> float | None:
     """Both sides are asked side by side, so many answers at a time each."""
     known = [side.duration_s for side in sides if side is not None]
@@ -100,25 +109,31 @@ def duration_s(
     return items * epochs * max(known) / connections
 
 
-def cheapest(
-    spread: Spread, effect: float, alpha: float, suite_items: int, sides: Sequence[Usage | None]
-) -> Option | None:
+def cheapest_design(
+    spread: DifferenceSpread,
+    effect: float,
+    alpha: float,
+    suite_items: int,
+    sides: Sequence[MeanUsage | None],
+) -> DesignOption | None:
     """None when the suite has too few items at any number of epochs up to MOST_EPOCHS.
 
     effect: true distance from the null, above 0. Where prices are unknown, the fewest answers.
     """
     found = []
-    for epochs in range(1, MOST_EPOCHS + 1):
+    for epochs in range(1, MAX_EPOCHS + 1):
         items = items_needed(spread.sd(epochs), effect, alpha, POWER)
         if items <= suite_items:
             answers = 2 * items * epochs
-            found.append(Option(items, epochs, answers, cost_usd(items, epochs, sides)))
+            found.append(
+                DesignOption(items, epochs, answers, comparison_cost_usd(items, epochs, sides))
+            )
     return min(found, key=lambda each: (each.answers, each.epochs), default=None)
 
 
-def reach(spread: Spread, items: int, epochs: int, alpha: float) -> float:
+def detectable_effect(spread: DifferenceSpread, items: int, epochs: int, alpha: float) -> float:
     """The smallest true distance that this design shows with 80 % power."""
-    return mde(spread.sd(epochs), items, alpha, POWER)
+    return minimum_detectable_effect(spread.sd(epochs), items, alpha, POWER)
 
 
 def _variance(values: Sequence[float]) -> float:

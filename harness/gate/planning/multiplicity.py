@@ -5,32 +5,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from harness.domain.evals.run import SuitePlan, SuiteRole
-from harness.domain.proposals.policy import Spend
+from harness.domain.proposals.policy import AlphaSpending
 
-PROMISES: Final[Mapping[Spend, str]] = {
-    Spend.HARMONIC: "alpha over all looks together",
-    Spend.SQUARE: "alpha over all looks together",
-    Spend.FIRST_FULL: "1.5 alpha over all looks together",
-    Spend.NONE: "nothing is promised about repeats",
+SPENDING_PROMISES: Final[Mapping[AlphaSpending, str]] = {
+    AlphaSpending.HARMONIC: "alpha over all looks together",
+    AlphaSpending.SQUARE: "alpha over all looks together",
+    AlphaSpending.FIRST_FULL: "1.5 alpha over all looks together",
+    AlphaSpending.NONE: "nothing is promised about repeats",
 }
 
 
-SMALLEST: Final = 1e-6  # an alpha below it cannot be reached by any suite
+MIN_ALPHA: Final = 1e-6  # an alpha below it cannot be reached by any suite
 
 
-def risk_of(plans: Iterable[SuitePlan]) -> float:
+def false_pass_risk(plans: Iterable[SuitePlan]) -> float:
     """At most so often a candidate that has not earned it passes all of these. A guard's alpha
     lets nobody in. Source: intersection-union, Berger 1982.
     """
     return max((p.alpha for p in plans if p.role is not SuiteRole.GUARD), default=0.0)
 
 
-def accumulated(risks: Iterable[float]) -> float:
+def total_risk(risks: Iterable[float]) -> float:
     """At most so often one of them passed by luck, however they depend on one another."""
     return min(1.0, math.fsum(risks))
 
 
-def rationed(alpha: float, spent: float, budget: float | None) -> float:
+def ration_alpha(alpha: float, spent: float, budget: float | None) -> float:
     """What is left for a candidate: its alpha, and never more than half of the rest.
 
     So the budget is never used up, and the sum never passes it.
@@ -38,7 +38,7 @@ def rationed(alpha: float, spent: float, budget: float | None) -> float:
     return alpha if budget is None else min(alpha, max(0.0, budget - spent) / 2)
 
 
-def holm(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
+def holm_test(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
     """Which of several superiority suites are shown, when one suffices. Source: Holm 1979."""
     shown = [False] * len(p_values)
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
@@ -49,16 +49,16 @@ def holm(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
     return tuple(shown)
 
 
-def alpha_of_look(alpha: float, look: int, spend: Spend) -> float:
+def spend_alpha(alpha: float, look: int, spend: AlphaSpending) -> float:
     """The error of the `look`-th proposal, counted from 1 (statistics.md §1.8)."""
     if look < 1:
         raise ValueError(f"looks are counted from 1, not {look}")
     match spend:
-        case Spend.NONE:
+        case AlphaSpending.NONE:
             return alpha
-        case Spend.FIRST_FULL if look == 1:
+        case AlphaSpending.FIRST_FULL if look == 1:
             return alpha
-        case Spend.HARMONIC | Spend.FIRST_FULL:
+        case AlphaSpending.HARMONIC | AlphaSpending.FIRST_FULL:
             return alpha / (look * (look + 1))
-        case Spend.SQUARE:
+        case AlphaSpending.SQUARE:
             return 6.0 * alpha / (math.pi**2 * look**2)

@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.proposals.policy import CanaryPolicy, Step, Unit
-from harness.domain.proposals.policy_bounds import sound
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, ExposureUnit
+from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.gate.logspace import Floats, log_mean_rows
 from harness.gate.online.certificate import HEALTHY_GRID
 from harness.gate.online.fisher import log_factors
@@ -25,14 +25,14 @@ DAY_S: Final = 86_400.0
 SEED: Final = 20_260_301
 RUNS: Final = 60
 # As many units as this with no certificate: out of reach, whatever the traffic.
-MOST_BLOCKS: Final = 3_000
-CAUTIOUS: Final = 0.8
+MAX_BLOCKS: Final = 3_000
+CAUTIOUS_SHARE: Final = 0.8
 # A rate of 0 was never measured, only not seen.
 LOWEST_RATE: Final = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class TrafficPace:
     """What a route sees today. units_per_hour: what exposures count, of all arms; requests as
     well, which are never fewer. failure_rate: of the incumbent. measured: units_per_hour was;
     else it is that of requests, an upper bound where callers come back. rate_measured:
@@ -67,19 +67,21 @@ class StepPlan:
         return self.cautious_s is not None and self.cautious_s <= self.deadline_s
 
 
-def plan(policy: CanaryPolicy, pace: Pace) -> tuple[StepPlan, ...]:
+def plan_ramp(policy: CanaryPolicy, pace: TrafficPace) -> tuple[StepPlan, ...]:
     """Every step, as if each took its typical time: with a new day, evidence begins anew."""
-    policy = sound(policy)
+    policy = clamp_policy(policy)
     found: list[StepPlan] = []
     spent_s = 0.0
     for step in policy.steps:
-        planned = step_plan(policy, step, pace, spent_s)
+        planned = plan_step(policy, step, pace, spent_s)
         found.append(planned)
         spent_s += planned.typical_s if planned.typical_s is not None else step.deadline_s
     return tuple(found)
 
 
-def step_plan(policy: CanaryPolicy, step: Step, pace: Pace, began_s: float) -> StepPlan:
+def plan_step(
+    policy: CanaryPolicy, step: CanaryStep, pace: TrafficPace, began_s: float
+) -> StepPlan:
     """began_s: of the rollout, when the step begins. Evidence of earlier steps is left out:
     that makes the plan longer, never shorter.
     """
@@ -92,7 +94,7 @@ def step_plan(policy: CanaryPolicy, step: Step, pace: Pace, began_s: float) -> S
     typical = cautious = least
     exposures: int | None = step.min_exposures
     if step.certify and per_second > 0:
-        half, most = certified_s(policy, step, pace, began_s)
+        half, most = certification_times(policy, step, pace, began_s)
         typical, cautious = max(least, half), max(least, most)
         exposures = math.ceil(typical * per_second * share) if math.isfinite(typical) else None
     return StepPlan(
@@ -107,19 +109,19 @@ def step_plan(policy: CanaryPolicy, step: Step, pace: Pace, began_s: float) -> S
     )
 
 
-def certified_s(
-    policy: CanaryPolicy, step: Step, pace: Pace, began_s: float
+def certification_times(
+    policy: CanaryPolicy, step: CanaryStep, pace: TrafficPace, began_s: float
 ) -> tuple[float, float]:
     """Seconds until half, and until four of five, of healthy canaries are certified.
 
     Infinite where it takes longer than the step's deadline, or than MOST_BLOCKS.
     """
-    size, canary = block_of(policy, step.weight_bps)
+    size, canary = block_size(policy, step.weight_bps)
     block_s = size / (pace.units_per_hour / 3600.0)
-    blocks = min(MOST_BLOCKS, max(1, int(step.deadline_s / block_s)))
+    blocks = min(MAX_BLOCKS, max(1, int(step.deadline_s / block_s)))
     rate = round(max(pace.failure_rate, LOWEST_RATE), 5)
-    daily = policy.unit is Unit.SESSION
-    needed = crossings(
+    daily = policy.unit is ExposureUnit.SESSION
+    needed = simulate_crossings(
         size,
         canary,
         rate,
@@ -131,14 +133,14 @@ def certified_s(
     return needed[0] * block_s, needed[1] * block_s
 
 
-def block_of(policy: CanaryPolicy, weight_bps: int) -> tuple[int, int]:
+def block_size(policy: CanaryPolicy, weight_bps: int) -> tuple[int, int]:
     """Units of a block, canary units in it: large enough to have one."""
     size = max(policy.block_size, math.ceil(10_000 / weight_bps))
     return size, max(1, round(size * weight_bps / 10_000))
 
 
 @lru_cache(maxsize=256)
-def crossings(
+def simulate_crossings(
     size: int,
     canary: int,
     rate: float,
@@ -163,7 +165,7 @@ def crossings(
     ) - math.log(2.0)
     over = logs >= limit
     first = np.where(over.any(axis=1), over.argmax(axis=1) + 1.0, math.inf)
-    typical, cautious = np.sort(first)[[math.ceil(RUNS * q) - 1 for q in (0.5, CAUTIOUS)]]
+    typical, cautious = np.sort(first)[[math.ceil(RUNS * q) - 1 for q in (0.5, CAUTIOUS_SHARE)]]
     return float(typical), float(cautious)
 
 

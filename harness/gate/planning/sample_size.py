@@ -7,7 +7,7 @@ from scipy import special
 from harness.gate.offline.design import FINAL_SHARE
 
 # Share of items on which two models within five points differ: .13 to .21 on real suites.
-DISAGREE = 0.20
+DISAGREEMENT = 0.20
 POWER = 0.8
 EFFECT = 0.05
 
@@ -22,7 +22,9 @@ def sd_epochs(between: float, within: float, epochs: int) -> float:
     return math.sqrt(between + within / epochs)
 
 
-def mde(sd: float, n: int, alpha: float = 0.05, power: float = POWER) -> float:
+def minimum_detectable_effect(
+    sd: float, n: int, alpha: float = 0.05, power: float = POWER
+) -> float:
     """Minimum detectable effect with n items, a share of 1. alpha: of the whole comparison."""
     return _reach(alpha, power) * sd / math.sqrt(n)
 

@@ -9,32 +9,36 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from harness.domain.canary.guardrails import Guardrail, Kind, kind_of
-from harness.domain.canary.observation import Block
-from harness.domain.canary.rollout import Action, Rollout, RolloutState, Signal
-from harness.domain.formatting import figure, per_answer, readable
-from harness.domain.proposals.policy import CanaryJudge, Unit
-from harness.domain.proposals.policy_bounds import sound
-from harness.domain.reliability.failures import by_class
-from harness.domain.safe_time import later
-from harness.gate.online.assignment import ALARM_AT
-from harness.gate.online.min_durations import floor_left, peak_seconds
-from harness.gate.planning.ramp import DAY_S, Pace, certified_s
-from harness.gate.text.ramp_plan import span
-from harness.gate.text.warnings import STRONG, objections, warns
+from harness.domain.canary.guardrails import Guardrail, GuardrailKind, guardrail_kind
+from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.rollout import Rollout, RolloutAction, RolloutSignal, RolloutState
+from harness.domain.formatting import (
+    format_answer_price,
+    format_number,
+    without_scientific_notation,
+)
+from harness.domain.proposals.policy import CanaryJudge, ExposureUnit
+from harness.domain.proposals.policy_bounds import clamp_policy
+from harness.domain.reliability.failures import describe_failures
+from harness.domain.safe_time import add_seconds
+from harness.gate.online.assignment import ALARM_LOG_E
+from harness.gate.online.min_durations import missing_duration, peak_seconds
+from harness.gate.planning.ramp import DAY_S, TrafficPace, certification_times
+from harness.gate.text.ramp_plan import format_span
+from harness.gate.text.warnings import STRONG_EVIDENCE, is_warning, list_warnings
 
 NO_FEEDBACK: Final = "no feedback yet"
 HOUR: Final = timedelta(hours=1)
 # A pace of fewer blocks is a guess.
-FEWEST_BLOCKS: Final = 3
+MIN_BLOCKS: Final = 3
 # log e (statistics.md §0): from here on it is called so.
-SOME: Final = math.log(3.0)
+SOME_EVIDENCE: Final = math.log(3.0)
 _EVIDENCE: Final = (
-    (STRONG, "strong evidence of harm"),
-    (SOME, "some evidence of harm"),
+    (STRONG_EVIDENCE, "strong evidence of harm"),
+    (SOME_EVIDENCE, "some evidence of harm"),
     (0.0, "hardly any evidence of harm"),
 )
-NAMES: Final[Mapping[Guardrail, str]] = {
+GUARDRAIL_NAMES: Final[Mapping[Guardrail, str]] = {
     Guardrail.ERRORS: "Errors",
     Guardrail.LATENCY: "Time for an answer",
     Guardrail.TIME_TO_FIRST_TOKEN: "Time to first token",
@@ -77,7 +81,7 @@ class GuardrailRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class StepNeed:
     """What the next step waits for. share: of it that is there. eta_s: None if unknown."""
 
     what: str
@@ -88,7 +92,7 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class RolloutExplanation:
     """why: it is where it is. goes_to: where it goes next, empty when it has ended.
 
     units_per_hour: of all arms, at the current pace; None without traffic. eta_s: until the
@@ -100,44 +104,44 @@ class Explanation:
     goes_to: str
     goes_back: str
     guardrails: tuple[GuardrailRow, ...]
-    needs: tuple[Need, ...]
+    needs: tuple[StepNeed, ...]
     units_per_hour: float | None
     eta_s: float | None
     eta: str
     against: tuple[str, ...] = ()
 
 
-_PERSON: Final = Need(
+_PERSON: Final = StepNeed(
     "person", "a person resumes or aborts it", done=False, share=0.0, eta_s=None
 )
 
 
-def explain(
-    rollout: Rollout, action: Action, blocks: Sequence[Block], now: datetime
-) -> Explanation:
+def explain_rollout(
+    rollout: Rollout, action: RolloutAction, blocks: Sequence[ObservationBlock], now: datetime
+) -> RolloutExplanation:
     """action: what `policy.decide` gave for the same rollout, blocks and moment. Pure."""
-    rollout = replace(rollout, policy=sound(rollout.policy))
-    pace, reason = _pace(rollout, blocks, now), readable(action.reason)
+    rollout = replace(rollout, policy=clamp_policy(rollout.policy))
+    pace, reason = _pace(rollout, blocks, now), without_scientific_notation(action.reason)
     rows = _rows(action.figures, rollout.policy.judge)
-    if rollout.baking and rollout.bake_ends_at and action.signal is not Signal.HARM:
+    if rollout.baking and rollout.bake_ends_at and action.signal is not RolloutSignal.HARM:
         left = max(0.0, (rollout.bake_ends_at - now).total_seconds())
-        need = Need("time", "the end of the bake", done=not left, share=0.0, eta_s=left)
+        need = StepNeed("time", "the end of the bake", done=not left, share=0.0, eta_s=left)
         goes, back = "the end of the bake", _back("the incumbent before it serves again")
-        return Explanation(
-            action.reason, goes, back, rows, (need,), pace, left, f"in {span(left)}"
+        return RolloutExplanation(
+            action.reason, goes, back, rows, (need,), pace, left, f"in {format_span(left)}"
         )
     if not rollout.live and not rollout.baking:
-        why = readable(rollout.ended_because) or reason
-        return Explanation(why, "", "", rows, (), None, None, "")
-    if action.signal is Signal.HARM:
+        why = without_scientific_notation(rollout.ended_because) or reason
+        return RolloutExplanation(why, "", "", rows, (), None, None, "")
+    if action.signal is RolloutSignal.HARM:
         back = "The incumbent serves all users again."
-        return Explanation(reason, "0 %", back, rows, (), pace, 0.0, "at the next look")
+        return RolloutExplanation(reason, "0 %", back, rows, (), pace, 0.0, "at the next look")
     needs = _needs(rollout, action, pace, now)
     goes = "promotion" if rollout.last_step else _percent(_next_bps(rollout))
     back = _back("the incumbent serves all users again")
     eta_s, eta = _eta(rollout, needs, now)
-    against = objections(action.figures)
-    return Explanation(reason, goes, back, rows, needs, pace, eta_s, eta, against)
+    against = list_warnings(action.figures)
+    return RolloutExplanation(reason, goes, back, rows, needs, pace, eta_s, eta, against)
 
 
 def _back(what: str) -> str:
@@ -155,14 +159,14 @@ def _rows(figures: Mapping[str, Any], judge: CanaryJudge | None) -> tuple[Guardr
 def _row(
     guardrail: Guardrail, told: Mapping[str, Any], limit: float, judge: CanaryJudge | None
 ) -> GuardrailRow:
-    counts = kind_of(guardrail) is Kind.COUNTS
+    counts = guardrail_kind(guardrail) is GuardrailKind.COUNTS
     furthest = told["log_e_max"] / (limit - math.log(told["weight"]))
-    allowed = f"{figure(told['tolerated'], 6)} × the {'odds' if counts else 'value'}"
+    allowed = f"{format_number(told['tolerated'], 6)} × the {'odds' if counts else 'value'}"
     silent = _silent(told)
     seen = bool(told["canary"]) and not silent
     return GuardrailRow(
         guardrail=guardrail,
-        name=NAMES[guardrail],
+        name=GUARDRAIL_NAMES[guardrail],
         says=NO_FEEDBACK if silent else _says(told, seen=seen),
         candidate=_figure(guardrail, told, "canary") if seen else "",
         incumbent=_figure(guardrail, told, "control") if seen else "",
@@ -173,7 +177,7 @@ def _row(
         distance=told["distance_to_trip"],
         furthest=min(1.0, max(told["distance_to_trip"], furthest, 0.0)),
         classes=_classes(told) or _judging(told, judge),
-        warns=warns(told),
+        warns=is_warning(told),
     )
 
 
@@ -197,7 +201,7 @@ def _classes(told: Mapping[str, Any]) -> tuple[str, ...]:
     """`candidate, 12 failures: 9 timeout, 3 malformed`, and so the incumbent's."""
     found = told.get("classes", {})
     return tuple(
-        f"{who}, {_failures(told[f'{arm}_failures'])}: {by_class(found[arm])}"
+        f"{who}, {_failures(told[f'{arm}_failures'])}: {describe_failures(found[arm])}"
         for who, arm in (("candidate", "canary"), ("incumbent", "control"))
         if found.get(arm)
     )
@@ -208,7 +212,12 @@ def _judging(told: Mapping[str, Any], judge: CanaryJudge | None) -> tuple[str, .
     if found is None or judge is None:
         return ()
     spent, unjudged = found["cost_usd"], found["no_verdict"]
-    lines = [f"{judge.model} was paid ${figure(spent, 2)} of ${figure(judge.max_usd, 15)}"]
+    lines = [
+        (
+            f"{judge.model} was paid ${format_number(spent, 2)} of "
+            f"${format_number(judge.max_usd, 15)}"
+        )
+    ]
     if spent >= judge.max_usd:
         lines[0] += ": the money is spent, and no further answer is read, of either model"
     if any(unjudged.values()):
@@ -233,27 +242,29 @@ def _says(told: Mapping[str, Any], *, seen: bool) -> str:
 
 
 def _figure(guardrail: Guardrail, told: Mapping[str, Any], arm: str) -> str:
-    if kind_of(guardrail) is Kind.COUNTS:
+    if guardrail_kind(guardrail) is GuardrailKind.COUNTS:
         failed, of = told[f"{arm}_failures"], told[arm]
         if not of:
             return "nothing yet"
-        return f"{figure(failed / of * 100, 2)} % ({failed:,} of {of:,}{_heard(told, arm)})"
+        return (
+            f"{format_number(failed / of * 100, 2)} % ({failed:,} of {of:,}{_heard(told, arm)})"
+        )
     level = told[f"{arm}_level"]
     if level is None:
         return f"{told[arm]:,} compared"
     if guardrail in _SECONDS:
-        return f"{figure(level)} s"
+        return f"{format_number(level)} s"
     if guardrail is Guardrail.COST_PER_SUCCESS:
         other = told["control_level" if arm == "canary" else "canary_level"]
-        return per_answer(level, other)
-    return figure(level)
+        return format_answer_price(level, other)
+    return format_number(level)
 
 
 def _needs(
-    rollout: Rollout, action: Action, pace: float | None, now: datetime
-) -> tuple[Need, ...]:
+    rollout: Rollout, action: RolloutAction, pace: float | None, now: datetime
+) -> tuple[StepNeed, ...]:
     found = [_exposures(rollout, action, pace)]
-    if rollout.policy.unit is Unit.SESSION:
+    if rollout.policy.unit is ExposureUnit.SESSION:
         found.append(_ratio(action))
     found += _floors(rollout, now)
     if rollout.current.certify:
@@ -263,13 +274,13 @@ def _needs(
     return tuple(found)
 
 
-def _exposures(rollout: Rollout, action: Action, pace: float | None) -> Need:
+def _exposures(rollout: Rollout, action: RolloutAction, pace: float | None) -> StepNeed:
     step, have = rollout.current, action.step_exposures
     wanted = max(1, step.min_exposures)
     left = max(0, wanted - have)
     each_s = 3600.0 / (pace * step.weight_bps / 10_000) if pace else None
-    what = "sessions" if rollout.policy.unit is Unit.SESSION else "requests"
-    return Need(
+    what = "sessions" if rollout.policy.unit is ExposureUnit.SESSION else "requests"
+    return StepNeed(
         what="exposures",
         words=f"{have:,} of {wanted:,} canary {what} at {_percent(step.weight_bps)}",
         done=not left,
@@ -278,51 +289,58 @@ def _exposures(rollout: Rollout, action: Action, pace: float | None) -> Need:
     )
 
 
-def _ratio(action: Action) -> Need:
-    right = float(str(action.figures["log_srm"])) < ALARM_AT
+def _ratio(action: RolloutAction) -> StepNeed:
+    right = float(str(action.figures["log_srm"])) < ALARM_LOG_E
     words = "the canary's share of callers is the planned one"
     if not right:
         words = "the canary's share of callers is not the planned one: look at routing"
-    return Need("sample ratio", words, right, float(right), 0.0 if right else None)
+    return StepNeed("sample ratio", words, right, float(right), 0.0 if right else None)
 
 
-def _floors(rollout: Rollout, now: datetime) -> list[Need]:
+def _floors(rollout: Rollout, now: datetime) -> list[StepNeed]:
     step, peak, began = rollout.current, rollout.policy.peak, rollout.step_started_at
-    missing = floor_left(step, peak, began, now)
+    missing = missing_duration(step, peak, began, now)
     if not missing and not step.min_s and not step.min_peak_s:
         return []
     eta = 0.0
     if missing:
         eta = max(0.0, step.min_s - (now - began).total_seconds())
-        at = later(now, eta)
+        at = add_seconds(now, eta)
         while peak_seconds(peak, began, at) < step.min_peak_s and at < now + 60 * 24 * HOUR:
             at += HOUR / 4
         eta = (at - now).total_seconds()
     words = missing[:1].lower() + missing[1:] if missing else "the step lasted long enough"
-    return [Need("time", words, not missing, float(not missing), eta)]
+    return [StepNeed("time", words, not missing, float(not missing), eta)]
 
 
-def _certificate(rollout: Rollout, action: Action, pace: float | None, now: datetime) -> Need:
+def _certificate(
+    rollout: Rollout, action: RolloutAction, pace: float | None, now: datetime
+) -> StepNeed:
     """When: the rest of what a healthy canary of this route takes in half of all cases."""
     figures: Mapping[str, Any] = action.figures
     at = figures["certificate_at"]
     share = min(1.0, max(0.0, action.log_certificate / math.log(at)))
     done = action.log_certificate >= math.log(at)
     words = (
-        f"the certificate of no harm is at {figure(figures['certificate'], 2)} of {figure(at)}"
+        f"the certificate of no harm is at {format_number(figures['certificate'], 2)} "
+        f"of {format_number(at)}"
     )
     eta: float | None = 0.0 if done else None
     if not done and pace:
         control = figures["control_units"]
         rate = figures["control_failures"] / control if control else rollout.policy.p0
-        seen = Pace(_two_figures(pace), _two_figures(pace), _two_figures(rate), measured=True)
+        seen = TrafficPace(
+            _two_figures(pace), _two_figures(pace), _two_figures(rate), measured=True
+        )
         began_s = (now - rollout.started_at).total_seconds() // DAY_S * DAY_S
-        half, _ = certified_s(rollout.policy, rollout.current, seen, began_s)
+        half, _ = certification_times(rollout.policy, rollout.current, seen, began_s)
         eta = half * (1.0 - share) if math.isfinite(half) else None
-    return Need("certificate", words, done, share, eta)
+    return StepNeed("certificate", words, done, share, eta)
 
 
-def _eta(rollout: Rollout, needs: Sequence[Need], now: datetime) -> tuple[float | None, str]:
+def _eta(
+    rollout: Rollout, needs: Sequence[StepNeed], now: datetime
+) -> tuple[float | None, str]:
     if rollout.state is RolloutState.PAUSED:
         return None, "not before a person resumes it"
     if any(need.eta_s is None for need in needs):
@@ -330,17 +348,22 @@ def _eta(rollout: Rollout, needs: Sequence[Need], now: datetime) -> tuple[float 
     eta_s = max((need.eta_s or 0.0 for need in needs), default=0.0)
     if not eta_s:
         return 0.0, "at the next look"
-    if later(now, eta_s) > later(rollout.step_started_at, rollout.current.deadline_s):
-        return eta_s, f"in about {span(eta_s)}: later than its time allows, so it will pause"
-    return eta_s, f"in about {span(eta_s)}"
+    if add_seconds(now, eta_s) > add_seconds(
+        rollout.step_started_at, rollout.current.deadline_s
+    ):
+        return (
+            eta_s,
+            f"in about {format_span(eta_s)}: later than its time allows, so it will pause",
+        )
+    return eta_s, f"in about {format_span(eta_s)}"
 
 
-def _pace(rollout: Rollout, blocks: Sequence[Block], now: datetime) -> float | None:
+def _pace(rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime) -> float | None:
     """Units of all arms an hour: of the last hour, or of the whole step where that is thin."""
     step = [each for each in blocks if each.closed_at >= rollout.step_started_at]
     last_hour = [each for each in step if now - each.closed_at <= HOUR]
     for used in (last_hour, step):
-        if len(used) >= FEWEST_BLOCKS:
+        if len(used) >= MIN_BLOCKS:
             began = min(each.opened_at for each in used)
             seconds = max(60.0, (now - began).total_seconds())
             return sum(each.units for each in used) * 3600.0 / seconds

@@ -5,9 +5,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.domain.formatting import figure
-from harness.domain.proposals.policy import CanaryPolicy, ShadowFirst, Step, Unit
-from harness.gate.planning.ramp import Pace, StepPlan, plan, step_plan
+from harness.domain.formatting import format_number
+from harness.domain.proposals.policy import (
+    CanaryPolicy,
+    CanaryStep,
+    ExposureUnit,
+    ShadowStagePolicy,
+)
+from harness.gate.planning.ramp import StepPlan, TrafficPace, plan_ramp, plan_step
 
 NOTHING_HELPS: Final = (
     "No larger share or longer step helps: with so little traffic a canary shows great harm "
@@ -19,44 +24,52 @@ SHADOW_BPS: Final = 10_000
 SHADOW_PAIRS: Final = 200
 
 
-def no_traffic(route: str) -> str:
+def no_traffic_text(route: str) -> str:
     return (
         f"How long a canary of {route} takes is unknown: no request was recorded in 24 hours."
     )
 
 
-def answer(policy: CanaryPolicy, pace: Pace, steps: Sequence[StepPlan]) -> str:
+def ramp_summary(policy: CanaryPolicy, pace: TrafficPace, steps: Sequence[StepPlan]) -> str:
     """The first line: how long in all, or which step does not come through in its time."""
     late = [step for step in steps if not step.in_time]
     basis = _basis(policy, pace)
     if not late:
         total = math.fsum(step.typical_s or 0.0 for step in steps)
         cautious = math.fsum(step.cautious_s or 0.0 for step in steps)
-        longer = f", four of five within {span(cautious)}" if cautious > 1.05 * total else ""
-        return f"A healthy canary takes about {span(total)}{longer}. {basis}"
+        longer = (
+            f", four of five within {format_span(cautious)}" if cautious > 1.05 * total else ""
+        )
+        return f"A healthy canary takes about {format_span(total)}{longer}. {basis}"
     first = late[0]
     why = (
-        f"needs {span(first.typical_s)}"
+        f"needs {format_span(first.typical_s)}"
         if first.typical_s is not None
-        else f"has not enough traffic for its certificate within {span(first.deadline_s)}"
+        else (
+            f"has not enough traffic for its certificate within {format_span(first.deadline_s)}"
+        )
     )
-    time = f", and its time is {span(first.deadline_s)}" if first.typical_s is not None else ""
+    time = (
+        f", and its time is {format_span(first.deadline_s)}"
+        if first.typical_s is not None
+        else ""
+    )
     return (
         f"The step at {_percent(first.weight_bps)} {why}{time}: it would pause for a person. "
         f"{basis}"
     )
 
 
-def _basis(policy: CanaryPolicy, pace: Pace) -> str:
-    rate = f"{figure(pace.failure_rate * 100, 2)} % of requests fail today"
+def _basis(policy: CanaryPolicy, pace: TrafficPace) -> str:
+    rate = f"{format_number(pace.failure_rate * 100, 2)} % of requests fail today"
     if not pace.rate_measured:
-        percent = figure(pace.failure_rate * 100, 2)
+        percent = format_number(pace.failure_rate * 100, 2)
         rate = (
             f"that {percent} % of requests fail is assumed (the policy's `p0`), since too few "
             "are recorded to tell"
         )
     requests = f"{_count(pace.requests_per_hour)} requests an hour"
-    if policy.unit is Unit.REQUEST:
+    if policy.unit is ExposureUnit.REQUEST:
         return f"Reckoned from {requests}; {rate}."
     if pace.measured:
         return (
@@ -75,25 +88,32 @@ def _count(per_hour: float) -> str:
     return f"{per_hour:,.0f}" if per_hour >= 100 else f"{per_hour:.3g}"
 
 
-def shadow_s(shadow: ShadowFirst, pace: Pace) -> float:
+def shadow_duration_s(shadow: ShadowStagePolicy, pace: TrafficPace) -> float:
     """Seconds until its pairs are there, if both models answer all that is mirrored."""
     per_second = pace.requests_per_hour * shadow.share_bps / 10_000 / 3600
     return shadow.min_pairs / per_second if per_second > 0 else math.inf
 
 
-def before(policy: CanaryPolicy, pace: Pace) -> str:
+def shadow_text(policy: CanaryPolicy, pace: TrafficPace) -> str:
     """How long the shadow before the first step takes; empty without one."""
     if policy.shadow is None:
         return ""
-    needed = shadow_s(policy.shadow, pace)
+    needed = shadow_duration_s(policy.shadow, pace)
     if not math.isfinite(needed):
         return " Its shadow before that gets no pair at this traffic."
     pairs = f"{policy.shadow.min_pairs:,} pairs"
-    return f" Its shadow before that takes about {span(needed)} ({pairs}), if its money lasts."
+    return (
+        f" Its shadow before that takes about {format_span(needed)} ({pairs}), if its "
+        "money lasts."
+    )
 
 
-def options(
-    policy: CanaryPolicy, pace: Pace, steps: Sequence[StepPlan], *, may_mirror: bool = False
+def ramp_options(
+    policy: CanaryPolicy,
+    pace: TrafficPace,
+    steps: Sequence[StepPlan],
+    *,
+    may_mirror: bool = False,
 ) -> tuple[str, ...]:
     """What would bring a step that is late into its time; empty when none is.
 
@@ -110,45 +130,47 @@ def options(
     return (*(found or [NOTHING_HELPS]), *shadow)
 
 
-def _shadow_first(pace: Pace) -> list[str]:
-    offered = ShadowFirst(SHADOW_BPS, SHADOW_PAIRS, max_cost_usd=1.0)
-    needed = shadow_s(offered, pace)
+def _shadow_first(pace: TrafficPace) -> list[str]:
+    offered = ShadowStagePolicy(SHADOW_BPS, SHADOW_PAIRS, max_cost_usd=1.0)
+    needed = shadow_duration_s(offered, pace)
     if not math.isfinite(needed):
         return []
     shown = f"`canary.shadow: {{share_bps: {SHADOW_BPS}, min_pairs: {SHADOW_PAIRS}, …}}`"
     words = (
         f"Shadow first: {shown} asks the candidate what all callers ask and gives nobody its "
-        f"answers; {SHADOW_PAIRS} pairs take about {span(needed)}. It shows great harm before "
+        f"answers; {SHADOW_PAIRS} pairs take about {format_span(needed)}. It shows great "
+        "harm before "
         "any user meets it, and shortens no step."
     )
     return [words]
 
 
-def _larger(policy: CanaryPolicy, pace: Pace, late: StepPlan) -> str:
+def _larger(policy: CanaryPolicy, pace: TrafficPace, late: StepPlan) -> str:
     for bps in SHARES_BPS:
         if bps <= late.weight_bps:
             continue
-        tried = step_plan(policy, _step(late, bps), pace, 0.0)
+        tried = plan_step(policy, _step(late, bps), pace, 0.0)
         if tried.in_time and tried.typical_s is not None:
             return (
                 f"A larger share: at {_percent(bps)} instead of {_percent(late.weight_bps)} "
-                f"this step takes about {span(tried.typical_s)}; "
+                f"this step takes about {format_span(tried.typical_s)}; "
                 f"{bps / late.weight_bps:g} times as many callers meet the candidate."
             )
     return ""
 
 
-def _by_request(policy: CanaryPolicy, pace: Pace) -> list[str]:
-    if policy.unit is Unit.REQUEST:
+def _by_request(policy: CanaryPolicy, pace: TrafficPace) -> list[str]:
+    if policy.unit is ExposureUnit.REQUEST:
         return []
-    by_request = replace(policy, unit=Unit.REQUEST)
+    by_request = replace(policy, unit=ExposureUnit.REQUEST)
     quick = replace(pace, units_per_hour=pace.requests_per_hour)
-    steps = plan(by_request, quick)
+    steps = plan_ramp(by_request, quick)
     if not all(step.in_time for step in steps):
         return []
     total = math.fsum(step.typical_s or 0.0 for step in steps)
     words = (
-        f"`unit: request`: every request counts, and all steps take about {span(total)}. "
+        "`unit: request`: every request counts, and all steps take about "
+        f"{format_span(total)}. "
         "That is approximate unless nearly every key is different."
     )
     return [words]
@@ -159,13 +181,14 @@ def _longer(late: StepPlan) -> str:
     if needed is None:
         return ""
     return (
-        f"More time: `deadline_s: {math.ceil(needed / 3600) * 3600}` ({span(needed)}) for the "
+        f"More time: `deadline_s: {math.ceil(needed / 3600) * 3600}` "
+        f"({format_span(needed)}) for the "
         f"step at {_percent(late.weight_bps)}."
     )
 
 
-def _step(late: StepPlan, weight_bps: int) -> Step:
-    return Step(
+def _step(late: StepPlan, weight_bps: int) -> CanaryStep:
+    return CanaryStep(
         weight_bps=weight_bps,
         min_exposures=late.min_exposures,
         certify=late.certify,
@@ -174,7 +197,7 @@ def _step(late: StepPlan, weight_bps: int) -> Step:
     )
 
 
-def span(seconds: float) -> str:
+def format_span(seconds: float) -> str:
     """`40 s`, `12 min`, `3.5 h`, `6 days`: two figures are enough of a forecast."""
     for length, unit in ((86_400.0, "days"), (3600.0, "h"), (60.0, "min")):
         if seconds >= 2 * length or (unit == "min" and seconds >= length):

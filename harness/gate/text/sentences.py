@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from harness.domain.evals.run import VERDICTS, Claim, SuitePlan
-from harness.domain.proposals.policy import Spend
+from harness.domain.proposals.policy import AlphaSpending
 from harness.gate.offline.costs import CostEvidence, CostOutcome
 from harness.gate.offline.design import Design
-from harness.gate.offline.sequential import Evidence
-from harness.gate.planning.multiplicity import PROMISES
+from harness.gate.offline.sequential import ComparisonEvidence
+from harness.gate.planning.multiplicity import SPENDING_PROMISES
 from harness.gate.planning.sample_size import items_needed
 
 ONE_POINT: Final = re.compile(r"(?<![\d.,+−])1 points\b")
@@ -17,18 +17,18 @@ ONE_POINT: Final = re.compile(r"(?<![\d.,+−])1 points\b")
 TWO_STOPS: Final = re.compile(r"(?<!\.)\.\.(?!\.)")
 
 
-def points(share: float) -> str:
+def format_points(share: float) -> str:
     """A difference in points of a hundred, with its sign."""
     text = f"{share * 100.0:+.1f}"
     return "0.0" if float(text) == 0.0 else text.replace("-", "−")
 
 
-def outcome_words(outcome: str) -> str:
+def outcome_text(outcome: str) -> str:
     """A suite's outcome as the verdict of that name says it, in small letters."""
     return VERDICTS[outcome].words.lower() if outcome in VERDICTS else outcome
 
 
-def plainly(reason: str) -> str:
+def polish_reason(reason: str) -> str:
     """A stored reason for people, beside the verdict's words.
 
     What is stored stays as it is: a verdict is recomputed to the same bytes.
@@ -37,20 +37,20 @@ def plainly(reason: str) -> str:
     return ONE_POINT.sub("1 point", TWO_STOPS.sub(".", once))
 
 
-def spending(look: int, alpha: float, spend: str) -> str:
+def spending_text(look: int, alpha: float, spend: str) -> str:
     """Which look it is and what it may cost; empty for registrations without a rule."""
     if not spend:
         return ""
-    rule = Spend(spend)
+    rule = AlphaSpending(spend)
     which = (
         "first look of this model at these items"
         if look == 1
         else f"look number {look} of this model, or one it descends from, at these items"
     )
-    return f"{which}: alpha {alpha:.4g} ({rule.value}: {PROMISES[rule]})"
+    return f"{which}: alpha {alpha:.4g} ({rule.value}: {SPENDING_PROMISES[rule]})"
 
 
-def because(found: Evidence, design: Design) -> str:
+def comparison_reason(found: ComparisonEvidence, design: Design) -> str:
     """Why the comparison stands where it stands."""
     match found.outcome:
         case "promote":
@@ -69,9 +69,9 @@ def because(found: Evidence, design: Design) -> str:
             )
 
 
-def costs_because(found: CostEvidence, plan: SuitePlan) -> str:
+def cost_reason(found: CostEvidence, plan: SuitePlan) -> str:
     """What the costs say of the claim that the candidate is cheaper."""
-    claimed = f"{percent(plan.min_saving)} less was claimed"
+    claimed = f"{format_percent(plan.min_saving)} less was claimed"
     if found.saving is None:
         return f"Not shown to be cheaper: {_unknown(found)}"
     saved = _saved(found)
@@ -103,22 +103,22 @@ def _unknown(found: CostEvidence) -> str:
     return f"nobody knows what the {side} costs; give it a price and propose again."
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     return f"{share * 100:.3g} %".replace("-", "−")
 
 
 def _saved(found: CostEvidence) -> str:
     saving = found.saving or 0.0
     than = "less" if saving >= 0.0 else "more"
-    words = f"{percent(abs(saving))} {than} per item"
+    words = f"{format_percent(abs(saving))} {than} per item"
     if found.saving_low is not None and found.saving_high is not None:
-        low, high = percent(found.saving_low), percent(found.saving_high)
+        low, high = format_percent(found.saving_low), format_percent(found.saving_high)
         words += f" (95 % interval of the saving {low} to {high})"
     missing = found.missing_candidate
     return words + (f", {missing} of the candidate's costs are missing" if missing else "")
 
 
-def more_items(found: Evidence, design: Design) -> int | None:
+def further_items(found: ComparisonEvidence, design: Design) -> int | None:
     """How many further items would decide with 80 % power, if the truth is what was seen.
 
     None when the data do not lean away from the null at all.
@@ -136,7 +136,7 @@ def more_items(found: Evidence, design: Design) -> int | None:
     return max(1, items_needed(sd, distance, design.alpha) - found.n_used)
 
 
-def _promoted(found: Evidence, design: Design) -> str:
+def _promoted(found: ComparisonEvidence, design: Design) -> str:
     where = f"{found.n_used} of {design.n_max} items"
     if design.claim is Claim.SUPERIOR:
         return f"The candidate is better: {_difference(found)} after {where}."
@@ -146,13 +146,13 @@ def _promoted(found: Evidence, design: Design) -> str:
     )
 
 
-def _undecided(found: Evidence, design: Design) -> str:
+def _undecided(found: ComparisonEvidence, design: Design) -> str:
     claim = (
         "that the candidate is better"
         if design.claim is Claim.SUPERIOR
         else f"that it stays within the allowed loss of {design.margin * 100:g} points"
     )
-    more = more_items(found, design)
+    more = further_items(found, design)
     if found.sd is None:
         outlook = "One item shows nothing about others: plan more."
     elif more is None:
@@ -169,19 +169,20 @@ def _undecided(found: Evidence, design: Design) -> str:
     )
 
 
-def _difference(found: Evidence) -> str:
+def _difference(found: ComparisonEvidence) -> str:
     if found.n_used == 0:
         return "nothing is measured"
     if found.ci_low is None or found.ci_high is None:
-        return f"{points(found.delta)} points"
+        return f"{format_points(found.delta)} points"
     label = ", not adjusted for early stopping" if found.how == "early" else ""
     return (
-        f"{points(found.delta)} points "
-        f"(95 % interval {points(found.ci_low)} to {points(found.ci_high)}{label})"
+        f"{format_points(found.delta)} points "
+        f"(95 % interval {format_points(found.ci_low)} to "
+        f"{format_points(found.ci_high)}{label})"
     )
 
 
-def without_score(details: Mapping[str, object], answers: int) -> str:
+def unscored_text(details: Mapping[str, object], answers: int) -> str:
     """What came without a valid score, on either side. answers: of one side."""
     return (
         f" Without a score: {details['unscored_candidate']} of the candidate's {answers} "

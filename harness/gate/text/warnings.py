@@ -4,33 +4,33 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from harness.gate.online.assignment import ALARM_AT
+from harness.gate.online.assignment import ALARM_LOG_E
 
 # log e (statistics.md §0): strong evidence, not enough to act.
-STRONG: Final = math.log(10.0)
+STRONG_EVIDENCE: Final = math.log(10.0)
 # Of the way to a rollback by itself.
-HALF_WAY: Final = 0.5
+HALF_DISTANCE: Final = 0.5
 
 
-def warns(told: Mapping[str, Any]) -> bool:
+def is_warning(told: Mapping[str, Any]) -> bool:
     """Whether a guardrail's figures are strong evidence of harm, or half of what trips it."""
     if not told["canary"]:
         return False
-    return bool(told["distance_to_trip"] >= HALF_WAY or told["log_e"] > STRONG)
+    return bool(told["distance_to_trip"] >= HALF_DISTANCE or told["log_e"] > STRONG_EVIDENCE)
 
 
-def objections(figures: Mapping[str, Any]) -> tuple[str, ...]:
+def list_warnings(figures: Mapping[str, Any]) -> tuple[str, ...]:
     """A sentence for each thing that warns; empty when nothing does.
 
     figures: of the Action that `policy.decide` gave.
     """
     found = []
-    if figures["log_srm"] >= ALARM_AT:
+    if figures["log_srm"] >= ALARM_LOG_E:
         found.append(
             "The canary's share of callers is not the planned one: look at routing first."
         )
     for told in figures["guardrails"].values():
-        if warns(told):
+        if is_warning(told):
             share = told["distance_to_trip"] * 100
             found.append(
                 f"The canary {told['words']}; by itself that is {share:.0f} % of the evidence "

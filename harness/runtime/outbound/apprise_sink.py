@@ -14,7 +14,7 @@ with warnings.catch_warnings():
     apprise.Apprise.instantiate("json://localhost")
 
 from harness.domain.errors import DeliveryFailed
-from harness.domain.operations.alerts import Severity, Told
+from harness.domain.operations.alerts import Notified, Severity
 from harness.domain.operations.delivery import AlertMessage
 
 KINDS: Final = {
@@ -46,7 +46,7 @@ class _LogCapture(logging.Handler):
 def notify(url: str, message: AlertMessage, *, timeout_s: float) -> None:
     """Raises DeliveryFailed, with a status where there was one, and without the URL."""
     sender = _sender(url, timeout_s)
-    over = message.state is Told.RESOLVED
+    over = message.state is Notified.RESOLVED
     kind = apprise.NotifyType.SUCCESS if over else KINDS[message.severity]
     body = message.text + (f"\n\nNext: {message.next_step}" if message.next_step else "")
     said = _LogCapture()

@@ -11,9 +11,14 @@ from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from harness.domain.errors import SignInRefused, SignInUnreachable
-from harness.domain.providers.device_flow import DEFAULT_INTERVAL_S, Answer, DeviceCode, Tokens
-from harness.domain.providers.jwt_claims import life_s
-from harness.domain.providers.oauth_kinds import Flow, OAuthPlace
+from harness.domain.providers.device_flow import (
+    DEFAULT_INTERVAL_S,
+    DeviceCode,
+    OAuthTokens,
+    PollAnswer,
+)
+from harness.domain.providers.jwt_claims import lifetime_s
+from harness.domain.providers.oauth_kinds import OAuthEndpoints, OAuthFlow
 from harness.ports import Clock
 from harness.runtime.outbound.guarded_http import build_opener
 
@@ -73,8 +78,8 @@ class HttpOAuthServer:
         self._clock = clock
         self._opener = build_opener(allowed)
 
-    def device_code(self, place: OAuthPlace) -> DeviceCode:
-        if place.flow is Flow.OPENAI:
+    def device_code(self, place: OAuthEndpoints) -> DeviceCode:
+        if place.flow is OAuthFlow.OPENAI:
             reply = self._post(place, place.device_url, _JSON, {"client_id": place.client_id})
             secret = reply.text("device_auth_id")
         else:
@@ -95,9 +100,9 @@ class HttpOAuthServer:
             DEFAULT_INTERVAL_S if interval_s is None else interval_s,
         )
 
-    def poll(self, place: OAuthPlace, code: DeviceCode) -> Answer | Tokens:
+    def poll(self, place: OAuthEndpoints, code: DeviceCode) -> PollAnswer | OAuthTokens:
         try:
-            if place.flow is Flow.OPENAI:
+            if place.flow is OAuthFlow.OPENAI:
                 return self._poll_openai(place, code)
             asked = {
                 "client_id": place.client_id,
@@ -106,25 +111,25 @@ class HttpOAuthServer:
             }
             reply = self._post(place, place.token_url, _FORM, asked)
         except SignInUnreachable:
-            return Answer.UNREACHABLE
+            return PollAnswer.UNREACHABLE
         if reply.status == TOO_MANY:
-            return Answer.SLOW_DOWN
+            return PollAnswer.SLOW_DOWN
         # GitHub's errors have status 200.
-        if reply.error in set(Answer) - {Answer.UNREACHABLE}:
-            return Answer(reply.error)
+        if reply.error in set(PollAnswer) - {PollAnswer.UNREACHABLE}:
+            return PollAnswer(reply.error)
         if reply.ok or reply.error:
             return _tokens(reply)
-        return Answer.UNREACHABLE
+        return PollAnswer.UNREACHABLE
 
-    def _poll_openai(self, place: OAuthPlace, code: DeviceCode) -> Answer | Tokens:
+    def _poll_openai(self, place: OAuthEndpoints, code: DeviceCode) -> PollAnswer | OAuthTokens:
         asked = {"device_auth_id": code.secret, "user_code": code.user_code}
         reply = self._post(place, place.poll_url, _JSON, asked)
-        if reply.error in (Answer.DENIED, Answer.EXPIRED, Answer.SLOW_DOWN):
-            return Answer(reply.error)
+        if reply.error in (PollAnswer.DENIED, PollAnswer.EXPIRED, PollAnswer.SLOW_DOWN):
+            return PollAnswer(reply.error)
         if reply.status in NOT_YET:
-            return Answer.PENDING
+            return PollAnswer.PENDING
         if reply.status == TOO_MANY:
-            return Answer.SLOW_DOWN
+            return PollAnswer.SLOW_DOWN
         granted = reply.text("authorization_code")
         if not (reply.ok and granted):
             raise _failed(reply)
@@ -137,7 +142,7 @@ class HttpOAuthServer:
         }
         return _tokens(self._post(place, place.token_url, _FORM, asked))
 
-    def refresh(self, place: OAuthPlace, refresh_token: str) -> Tokens:
+    def refresh(self, place: OAuthEndpoints, refresh_token: str) -> OAuthTokens:
         asked = {
             "client_id": place.client_id,
             "grant_type": "refresh_token",
@@ -145,7 +150,7 @@ class HttpOAuthServer:
         }
         return _tokens(self._post(place, place.token_url, _FORM, asked))
 
-    def exchange(self, place: OAuthPlace, account_token: str) -> Tokens:
+    def exchange(self, place: OAuthEndpoints, account_token: str) -> OAuthTokens:
         reply = self._send(
             place, place.exchange_url, None, {"Authorization": f"token {account_token}"}
         )
@@ -153,15 +158,17 @@ class HttpOAuthServer:
         if not (reply.ok and token):
             raise _failed(reply)
         left_s = None if ends is None else max(ends - self._clock.now().timestamp(), 0.0)
-        return Tokens(token, expires_in_s=left_s, refresh_in_s=reply.seconds("refresh_in"))
+        return OAuthTokens(token, expires_in_s=left_s, refresh_in_s=reply.seconds("refresh_in"))
 
-    def _post(self, place: OAuthPlace, url: str, form: str, asked: Mapping[str, str]) -> _Reply:
+    def _post(
+        self, place: OAuthEndpoints, url: str, form: str, asked: Mapping[str, str]
+    ) -> _Reply:
         sent = {name: value for name, value in asked.items() if value}
         text = json.dumps(sent) if form == _JSON else urlencode(sent)
         return self._send(place, url, text.encode(), {"Content-Type": form})
 
     def _send(
-        self, place: OAuthPlace, url: str, body: bytes | None, headers: Mapping[str, str]
+        self, place: OAuthEndpoints, url: str, body: bytes | None, headers: Mapping[str, str]
     ) -> _Reply:
         own = {"Accept": _JSON, "User-Agent": "swapgate", **place.headers, **headers}
         host = urlsplit(url).hostname or ""
@@ -192,12 +199,14 @@ def _shown(url: str) -> bool:
     return url.startswith(("https://", "http://")) and url.isprintable() and " " not in url
 
 
-def _tokens(reply: _Reply) -> Tokens:
+def _tokens(reply: _Reply) -> OAuthTokens:
     token = reply.text("access_token")
     if not (reply.ok and token and not reply.error):
         raise _failed(reply)
     life = reply.seconds("expires_in")
-    return Tokens(token, reply.text("refresh_token"), life_s(token) if life is None else life)
+    return OAuthTokens(
+        token, reply.text("refresh_token"), lifetime_s(token) if life is None else life
+    )
 
 
 def _failed(reply: _Reply) -> SignInRefused | SignInUnreachable:

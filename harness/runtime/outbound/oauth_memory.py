@@ -4,8 +4,13 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from harness.domain.errors import SignInRefused, SignInUnreachable
-from harness.domain.providers.device_flow import SLOW_DOWN_S, Answer, DeviceCode, Tokens
-from harness.domain.providers.oauth_kinds import OAuthPlace
+from harness.domain.providers.device_flow import (
+    SLOW_DOWN_S,
+    DeviceCode,
+    OAuthTokens,
+    PollAnswer,
+)
+from harness.domain.providers.oauth_kinds import OAuthEndpoints
 from harness.ports import Clock
 
 DEAD: Final = "invalid_grant"
@@ -19,7 +24,7 @@ class _Asked:
     last_poll: float
     interval_s: float
     ends_at: float
-    said: Answer = Answer.PENDING
+    said: PollAnswer = PollAnswer.PENDING
     granted: bool = False
 
 
@@ -46,7 +51,7 @@ class MemoryOAuth:
         self._refreshes: dict[str, bool] = {}  # whether it may still be used
         self._ends: dict[str, float] = {}  # of access tokens
 
-    def say(self, user_code: str, answer: Answer | None) -> None:
+    def say(self, user_code: str, answer: PollAnswer | None) -> None:
         """What the person does on the other screen: None approves. Raises KeyError."""
         (secret,) = (s for s, each in self._asked.items() if each.code.user_code == user_code)
         known = self._asked[secret]
@@ -64,7 +69,7 @@ class MemoryOAuth:
         ends = self._ends.get(access_token, float("-inf"))
         return self._clock.monotonic() < ends + self.leeway_s
 
-    def device_code(self, place: OAuthPlace) -> DeviceCode:
+    def device_code(self, place: OAuthEndpoints) -> DeviceCode:
         self._look(place)
         number = len(self._asked) + 1
         code = DeviceCode(
@@ -79,11 +84,11 @@ class MemoryOAuth:
         self._asked[code.secret] = _Asked(code, now, self.interval_s, ends_at)
         return code
 
-    def poll(self, place: OAuthPlace, code: DeviceCode) -> Answer | Tokens:
+    def poll(self, place: OAuthEndpoints, code: DeviceCode) -> PollAnswer | OAuthTokens:
         try:
             self._look(place)
         except SignInUnreachable:
-            return Answer.UNREACHABLE
+            return PollAnswer.UNREACHABLE
         known, now = self._asked.get(code.secret), self._clock.monotonic()
         if known is None:
             raise SignInRefused("the vendor refuses: invalid_grant")
@@ -93,15 +98,15 @@ class MemoryOAuth:
             known, last_poll=now, interval_s=known.interval_s + slower
         )
         if now >= known.ends_at:
-            return Answer.EXPIRED
+            return PollAnswer.EXPIRED
         if early:
-            return Answer.SLOW_DOWN
+            return PollAnswer.SLOW_DOWN
         if not known.granted:
             return known.said
         del self._asked[code.secret]
         return self._tokens(place)
 
-    def refresh(self, place: OAuthPlace, refresh_token: str) -> Tokens:
+    def refresh(self, place: OAuthEndpoints, refresh_token: str) -> OAuthTokens:
         self._look(place)
         if not self._refreshes.get(refresh_token, False):
             self.revoke()
@@ -109,13 +114,13 @@ class MemoryOAuth:
         self._refreshes[refresh_token] = False
         return self._tokens(place)
 
-    def exchange(self, place: OAuthPlace, account_token: str) -> Tokens:
+    def exchange(self, place: OAuthEndpoints, account_token: str) -> OAuthTokens:
         self._look(place)
         if account_token not in self._accounts:
             raise SignInRefused("the vendor refuses: status 401")
-        return Tokens(self._access(), expires_in_s=self.life_s)
+        return OAuthTokens(self._access(), expires_in_s=self.life_s)
 
-    def _tokens(self, place: OAuthPlace) -> Tokens:
+    def _tokens(self, place: OAuthEndpoints) -> OAuthTokens:
         if place.exchange_url:
             account, life_s = self._new("account"), None
             self._accounts = {account}
@@ -123,7 +128,7 @@ class MemoryOAuth:
             account, life_s = self._access(), self.life_s
         refresh = self._new("refresh") if self.renewable else ""
         self._refreshes[refresh] = True
-        return Tokens(account, refresh, life_s)
+        return OAuthTokens(account, refresh, life_s)
 
     def _access(self) -> str:
         self.newest = self._new("access")
@@ -136,7 +141,7 @@ class MemoryOAuth:
         self.all.append(token)
         return token
 
-    def _look(self, place: OAuthPlace) -> None:
+    def _look(self, place: OAuthEndpoints) -> None:
         if self.down:
             raise SignInUnreachable("vendor.example does not answer (Down)")
         if not place.client_id:

@@ -11,11 +11,11 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from harness.domain.errors import InputError
-from harness.domain.providers.api_base_rules import check_base_url
-from harness.domain.providers.credentials import without
-from harness.domain.providers.headers import check_sendable
-from harness.domain.providers.probe import Heard, is_content
-from harness.domain.routing.target import ANTHROPIC, ANTHROPIC_VERSION, Provider
+from harness.domain.providers.api_base_rules import check_api_base
+from harness.domain.providers.credentials import hide_secrets
+from harness.domain.providers.headers import check_request_headers
+from harness.domain.providers.probe import ProbeReply, is_content_line
+from harness.domain.routing.target import ANTHROPIC_KIND, ANTHROPIC_VERSION, Provider
 from harness.ports import Clock
 from harness.runtime.outbound.guarded_http import build_opener
 
@@ -39,12 +39,12 @@ class HttpProviderProbe:
         path: str,
         body: Mapping[str, Any] | None,
         timeout_s: float,
-    ) -> Heard:
+    ) -> ProbeReply:
         try:
-            check_base_url(provider.api_base, self._allowed)
-            check_sendable(provider, key)
+            check_api_base(provider.api_base, self._allowed)
+            check_request_headers(provider, key)
         except InputError as error:
-            return Heard(None, 0.0, error=str(error))
+            return ProbeReply(None, 0.0, error=str(error))
         request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
             provider.url(path),
             data=None if body is None else json.dumps(body).encode(),
@@ -58,9 +58,9 @@ class HttpProviderProbe:
                 skew = _skew_s(answer.headers.get("date"), sent_at, self._clock.now())
                 if body is None or not body.get("stream"):
                     content = answer.read(MAX_BYTES)
-                    return Heard(answer.status, seconds, content, skew_s=skew)
+                    return ProbeReply(answer.status, seconds, content, skew_s=skew)
                 first, said = _first(answer, started, timeout_s)
-                return Heard(
+                return ProbeReply(
                     answer.status,
                     seconds,
                     error=said,
@@ -72,17 +72,17 @@ class HttpProviderProbe:
                 seconds = time.perf_counter() - started
                 skew = _skew_s(failed.headers.get("date"), sent_at, self._clock.now())
                 said = f"{failed.code}: {_message(failed, hidden)}"
-                return Heard(failed.code, seconds, error=said, skew_s=skew)
+                return ProbeReply(failed.code, seconds, error=said, skew_s=skew)
         except (OSError, http.client.HTTPException, ValueError) as failed:
             seconds = time.perf_counter() - started
             said = f"{provider.api_base} does not answer: {_reason(failed, hidden)}"
-            return Heard(None, seconds, error=said)
+            return ProbeReply(None, seconds, error=said)
 
 
 class ScriptedProviderProbe:
     """The twin: answers what it is told, and keeps what it was asked."""
 
-    def __init__(self, answer: Callable[[Provider, str, str], Heard]) -> None:
+    def __init__(self, answer: Callable[[Provider, str, str], ProbeReply]) -> None:
         self._answer = answer
         self.asked: list[ProbeRequest] = []
 
@@ -93,13 +93,15 @@ class ScriptedProviderProbe:
         path: str,
         body: Mapping[str, Any] | None,  # noqa: ARG002 - as the real one
         timeout_s: float,  # noqa: ARG002 - as above
-    ) -> Heard:
+    ) -> ProbeReply:
         self.asked.append((provider.name, path))
         return self._answer(provider, key, path)
 
 
 def _headers(provider: Provider, key: str) -> dict[str, str]:
-    version = {"anthropic-version": ANTHROPIC_VERSION} if provider.kind == ANTHROPIC else {}
+    version = (
+        {"anthropic-version": ANTHROPIC_VERSION} if provider.kind == ANTHROPIC_KIND else {}
+    )
     return {
         "Content-Type": "application/json",
         **provider.key_headers(key),
@@ -117,7 +119,7 @@ def _first(
         after = time.perf_counter() - started
         if not line:
             return None, "the stream ended"
-        if is_content(line.strip()):
+        if is_content_line(line.strip()):
             return after, ""
         if after > timeout_s:
             return None, "it took too long"
@@ -136,7 +138,7 @@ def _skew_s(date: str | None, sent: datetime, came: datetime) -> float | None:
 def _message(failed: urllib.error.HTTPError, hidden: Sequence[str]) -> str:
     """Without what it was sent, before it is cut: half a key is one, too."""
     try:
-        said = without(failed.read(MAX_BYTES), hidden).decode("utf-8", "replace")
+        said = hide_secrets(failed.read(MAX_BYTES), hidden).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):
         return "no text"
     try:
@@ -149,5 +151,5 @@ def _reason(failed: Exception, hidden: Sequence[str]) -> str:
     """Some errors quote what could not be sent, or the odd line that came."""
     inner = getattr(failed, "reason", failed)
     said = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
-    clean = without(said.encode("utf-8", "surrogatepass"), hidden)
+    clean = hide_secrets(said.encode("utf-8", "surrogatepass"), hidden)
     return clean.decode("utf-8", "replace")[:MAX_TEXT]

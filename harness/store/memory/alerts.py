@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from harness.domain.operations.alerts import (
-    KINDS,
+    ALERT_RULES,
     Alert,
     AlertKind,
     AlertRecord,
-    Told,
-    heard_all,
+    Notified,
+    apply_alerts,
 )
 from harness.domain.operations.delivery import Delivery
 from harness.domain.reliability.failover import Failover
@@ -25,7 +25,7 @@ class MemoryAlerts:
         told = list(alerts)
         keys = {each.key for each in told}
         known = {key: found for key in keys if (found := self.newest(key)) is not None}
-        self._unit.writing.alerts.update(heard_all(known, told))
+        self._unit.writing.alerts.update(apply_alerts(known, told))
 
     def get(self, id_: str) -> AlertRecord:
         stored = self._unit.state.alerts
@@ -73,8 +73,8 @@ class MemoryAlerts:
 
 
 def _has_news(record: AlertRecord) -> bool:
-    if KINDS[record.kind].lasting:
-        return record.told is Told.RAISED
+    if ALERT_RULES[record.kind].lasting:
+        return record.told is Notified.RAISED
     return record.told is None
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from harness.domain.privacy.capture import Captured, Kept, day_of
+from harness.domain.privacy.capture import CapturedRequest, CaptureResult, day_start
 from harness.store.memory.state import Unit
 from harness.store.rules import check_captured, not_captured
 
@@ -13,21 +13,21 @@ class MemoryCaptures:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
-    def add(self, new: Captured, *, most_per_day: int) -> Kept:
+    def add(self, new: CapturedRequest, *, most_per_day: int) -> CaptureResult:
         check_captured(new)
         stored = self._unit.writing.captures
         if (old := stored.get(new.id)) is not None:
             stored[new.id] = replace(old, seen=old.seen + 1)
-            return Kept.REPEATED
-        day = day_of(new.at)
+            return CaptureResult.REPEATED
+        day = day_start(new.at)
         if sum(each.route == new.route and each.at >= day for each in stored.values()) >= (
             most_per_day
         ):
-            return Kept.FULL
+            return CaptureResult.FULL
         stored[new.id] = new
-        return Kept.STORED
+        return CaptureResult.STORED
 
-    def get(self, id_: str) -> Captured:
+    def get(self, id_: str) -> CapturedRequest:
         stored = self._unit.state.captures
         if id_ not in stored:
             raise not_captured(id_)
@@ -39,7 +39,7 @@ class MemoryCaptures:
         route: str | None = None,
         since: datetime | None = None,
         limit: int | None = None,
-    ) -> Sequence[Captured]:
+    ) -> Sequence[CapturedRequest]:
         found = [
             each
             for each in self._unit.state.captures.values()
@@ -63,7 +63,7 @@ class MemoryCaptures:
             }
         )
 
-    def _all(self) -> Sequence[tuple[str, Captured]]:
+    def _all(self) -> Sequence[tuple[str, CapturedRequest]]:
         return list(self._unit.state.captures.items())
 
     def _drop(self, ids: set[str]) -> int:

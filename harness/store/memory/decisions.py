@@ -8,7 +8,7 @@ from datetime import datetime
 from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.evals.run import Verdict
-from harness.domain.proposals.proposal import Approval, Phase, Proposal
+from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
 from harness.ports import MOST_LISTED
 from harness.store import rules
 from harness.store.memory.state import Unit, need
@@ -66,7 +66,7 @@ class MemoryProposals:
             found = [e for e in found if (e.created_at, e.id) < (last.created_at, last.id)]
         return found[:limit]
 
-    def phases(self) -> Mapping[Phase, int]:
+    def phases(self) -> Mapping[ProposalPhase, int]:
         return Counter(each.phase for each in self._unit.state.proposals.values())
 
     def of_pair(self, route: str, incumbent: str, candidate: str) -> Sequence[Proposal]:

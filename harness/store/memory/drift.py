@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.domain.drift.watch import Check, CheckState, Watch
+from harness.domain.drift.watch import DriftCheck, DriftCheckState, DriftWatch
 from harness.ports import MOST_LISTED
 from harness.store.memory.state import Unit, need
 
@@ -12,7 +12,7 @@ class MemoryDrift:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
-    def open(self, watch: Watch) -> bool:
+    def open(self, watch: DriftWatch) -> bool:
         state = self._unit.writing
         need(state.targets, "target", watch.target)
         of = (watch.target, watch.suite)
@@ -22,7 +22,7 @@ class MemoryDrift:
         state.drift_watches[watch.id] = watch
         return True
 
-    def save(self, watch: Watch) -> bool:
+    def save(self, watch: DriftWatch) -> bool:
         stored = self._unit.state.drift_watches.get(watch.id)
         if stored is None or stored.closed_at is not None:
             return False
@@ -30,34 +30,36 @@ class MemoryDrift:
         self._unit.writing.drift_watches[watch.id] = changed
         return True
 
-    def watches(self, *, open_only: bool = False, limit: int = MOST_LISTED) -> Sequence[Watch]:
+    def watches(
+        self, *, open_only: bool = False, limit: int = MOST_LISTED
+    ) -> Sequence[DriftWatch]:
         known = self._unit.state.drift_watches.values()
         found = [each for each in known if not open_only or each.closed_at is None]
         by_id = sorted(found, key=lambda each: each.id)
         return sorted(by_id, key=lambda each: each.opened_at, reverse=True)[:limit]
 
-    def start(self, check: Check) -> bool:
+    def start(self, check: DriftCheck) -> bool:
         state = self._unit.writing
         need(state.drift_watches, "watch", check.watch)
         need(state.runs, "run", check.run)
         others = self.checks(check.watch)
-        running = any(each.state is CheckState.RUNNING for each in others)
+        running = any(each.state is DriftCheckState.RUNNING for each in others)
         if running or any(each.number == check.number for each in others):
             return False
         state.drift_checks[check.watch, check.number] = check
         return True
 
-    def end(self, check: Check) -> bool:
+    def end(self, check: DriftCheck) -> bool:
         key = (check.watch, check.number)
         stored = self._unit.state.drift_checks.get(key)
-        if stored is None or stored.state is not CheckState.RUNNING:
+        if stored is None or stored.state is not DriftCheckState.RUNNING:
             return False
         self._unit.writing.drift_checks[key] = replace(
             check, run=stored.run, started_at=stored.started_at
         )
         return True
 
-    def checks(self, watch: str) -> Sequence[Check]:
+    def checks(self, watch: str) -> Sequence[DriftCheck]:
         known = self._unit.state.drift_checks.values()
         return sorted(
             (each for each in known if each.watch == watch), key=lambda each: each.number

@@ -6,14 +6,14 @@ from datetime import datetime
 
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evals.run import (
-    ANSWERED,
-    RUNNABLE,
+    ANSWER_PLACEHOLDER,
+    RUNNABLE_STATES,
     EvalRun,
     RunState,
     Sample,
     SampleError,
     SuitePin,
-    furthest_lease,
+    latest_lease_end,
 )
 from harness.ports import MOST_LISTED
 from harness.store.memory.state import Unit, need
@@ -111,10 +111,10 @@ class MemoryEvalRuns:
 
     def lease(self, run: str, owner: str, *, now: datetime, until: datetime) -> bool:
         found = self.get(run)
-        furthest = furthest_lease(now, (until - now).total_seconds())
+        furthest = latest_lease_end(now, (until - now).total_seconds())
         theirs = found.lease_until if found.lease_owner != owner else None
         taken = theirs is not None and now < theirs <= furthest
-        if taken or found.state not in RUNNABLE:
+        if taken or found.state not in RUNNABLE_STATES:
             return False
         self._unit.writing.runs[run] = replace(found, lease_owner=owner, lease_until=until)
         return True
@@ -150,7 +150,7 @@ class MemoryEvalRuns:
 
     def outcomes(self, run: str, *, below: int) -> Sequence[Sample]:
         return [
-            replace(each, prompt="", answer=ANSWERED if each.answer else "")
+            replace(each, prompt="", answer=ANSWER_PLACEHOLDER if each.answer else "")
             for each in self.samples(run, below=below)
         ]
 

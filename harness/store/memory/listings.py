@@ -5,14 +5,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 
-from harness.domain.drift.watch import Check, Watch
+from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound
 from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.alerts import AlertRecord
 from harness.domain.operations.audit import AuditEvent
-from harness.domain.pagination import FIRST_PAGE, Page, PageRequest, cursor, values_of
-from harness.domain.privacy.capture import Captured
+from harness.domain.pagination import (
+    FIRST_PAGE,
+    Page,
+    PageRequest,
+    decode_cursor,
+    encode_cursor,
+)
+from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.reliability.failover import Failover
 from harness.domain.routing.table import Route
@@ -50,7 +56,7 @@ class Order(Generic[T]):
 
     def _cursor(self, row: T) -> str:
         place = self.place(row)
-        return str(place[-1]) if self.named else cursor(place)
+        return str(place[-1]) if self.named else encode_cursor(place)
 
     def _behind(self, found: list[T], after: str) -> list[T]:
         if self.named:
@@ -60,7 +66,7 @@ class Order(Generic[T]):
             return found[ids.index(after) + 1 :]
         if not found:
             return []
-        last = values_of(after, [type(value) for value in self.place(found[0])])
+        last = decode_cursor(after, [type(value) for value in self.place(found[0])])
         return [row for row in found if self._follows(self.place(row), last)]
 
     def _follows(self, place: Place, last: Sequence[Any]) -> bool:
@@ -82,10 +88,12 @@ SWITCHES: Final = Order[SwitchRecord](
 SHADOWS: Final = Order[ShadowRecord](
     lambda each: (each.shadow.started_at, each.shadow.id), (0, 1), named=True
 )
-CHECKS: Final = Order[Check](lambda each: (each.started_at, each.watch, each.number), (0, 2))
+CHECKS: Final = Order[DriftCheck](
+    lambda each: (each.started_at, each.watch, each.number), (0, 2)
+)
 ALERTS: Final = Order[AlertRecord](lambda each: (each.last_seen, each.id), (0,))
 FAILOVERS: Final = Order[Failover](lambda each: (each.at, each.worker, each.number), (0, 2))
-CAPTURES: Final = Order[Captured](lambda each: (each.at, each.id), (0,))
+CAPTURES: Final = Order[CapturedRequest](lambda each: (each.at, each.id), (0,))
 EVENTS: Final = Order[AuditEvent](lambda each: (each.number,), (0,))
 
 
@@ -143,7 +151,7 @@ class MemoryListings:
         *,
         target: str | None = None,
         suites: Collection[str] | None = None,
-    ) -> Page[tuple[Watch, Check]]:
+    ) -> Page[tuple[DriftWatch, DriftCheck]]:
         watches = {
             id_: watch
             for id_, watch in self._state.drift_watches.items()
@@ -177,7 +185,7 @@ class MemoryListings:
 
     def captures(
         self, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
-    ) -> Page[Captured]:
+    ) -> Page[CapturedRequest]:
         stored = self._state.captures.values()
         return CAPTURES.page((each for each in stored if route in (None, each.route)), asked)
 

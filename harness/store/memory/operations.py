@@ -4,11 +4,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 
-from harness.domain.canary.observation import Block, Traffic, TrafficTotal
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute, TrafficTotal
 from harness.domain.errors import Conflict, NotFound
 from harness.domain.operations.access import Actor, ApiKey
-from harness.domain.operations.audit import GENESIS, AuditEvent, AuditMark, first_break
-from harness.domain.operations.principals import Principal, folded
+from harness.domain.operations.audit import GENESIS, AuditEvent, AuditPosition, find_chain_break
+from harness.domain.operations.principals import Principal, fold_name
 from harness.domain.reliability.key_limits import KeyLimits
 from harness.domain.reliability.spend import KeySpend
 from harness.store import rules
@@ -22,8 +22,8 @@ class MemoryObservations:
 
     def append(
         self,
-        blocks: Iterable[Block],
-        traffic: Iterable[Traffic],
+        blocks: Iterable[ObservationBlock],
+        traffic: Iterable[TrafficMinute],
         spends: Iterable[KeySpend] = (),
     ) -> None:
         for block in blocks:
@@ -33,7 +33,7 @@ class MemoryObservations:
         for spend in spends:
             self._add_spend(spend)
 
-    def _append_block(self, new: Block) -> None:
+    def _append_block(self, new: ObservationBlock) -> None:
         rules.check_block(new)
         state = self._unit.writing
         stored = state.blocks.get(new.rollout, ())
@@ -41,7 +41,7 @@ class MemoryObservations:
             numbered = replace(new, number=len(stored) + 1)
             state.blocks[new.rollout] = (*stored, numbered)
 
-    def _add_traffic(self, more: Traffic) -> None:
+    def _add_traffic(self, more: TrafficMinute) -> None:
         rules.check_traffic(more)
         stored = self._unit.writing.traffic
         key = tuple(getattr(more, name) for name in rules.TRAFFIC_KEY)
@@ -64,10 +64,10 @@ class MemoryObservations:
             more = replace(more, **sums)
         stored[where] = more
 
-    def blocks(self, rollout: str, *, after: int = 0) -> Sequence[Block]:
+    def blocks(self, rollout: str, *, after: int = 0) -> Sequence[ObservationBlock]:
         return self._unit.state.blocks.get(rollout, ())[after:]
 
-    def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[Traffic]:
+    def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficMinute]:
         stored = self._unit.state.traffic.values()
         found = [t for t in stored if t.minute >= since and route in (None, t.route)]
         return sorted(
@@ -75,7 +75,7 @@ class MemoryObservations:
         )
 
     def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
-        found: dict[tuple[str, ...], list[Traffic]] = {}
+        found: dict[tuple[str, ...], list[TrafficMinute]] = {}
         for minute in self.traffic(since=since, route=route):
             key = tuple(getattr(minute, name) for name in rules.TOTAL_KEY)
             found.setdefault(key, []).append(minute)
@@ -90,7 +90,7 @@ class MemoryObservations:
         return sorted(found, key=lambda s: (s.key, s.day, s.worker))
 
 
-def _total(minutes: Sequence[Traffic]) -> TrafficTotal:
+def _total(minutes: Sequence[TrafficMinute]) -> TrafficTotal:
     sums = {name: sum(getattr(each, name) for each in minutes) for name in rules.TRAFFIC_SUMS}
     key = {name: getattr(minutes[0], name) for name in rules.TOTAL_KEY}
     return TrafficTotal(**key, first=minutes[0].minute, last=minutes[-1].minute, **sums)
@@ -146,11 +146,11 @@ class MemoryAuditLog:
     def after(self, number: int, limit: int = 500) -> Sequence[AuditEvent]:
         return self._unit.state.events[number : number + limit]
 
-    def break_after(self, mark: AuditMark, events: Sequence[AuditEvent]) -> int | None:
-        return first_break(events, self._secret, mark.number, mark.mac)
+    def break_after(self, mark: AuditPosition, events: Sequence[AuditEvent]) -> int | None:
+        return find_chain_break(events, self._secret, mark.number, mark.mac)
 
     def first_break(self) -> int | None:
-        return first_break(self.all(), self._secret)
+        return find_chain_break(self.all(), self._secret)
 
 
 class MemoryPrincipals:
@@ -171,7 +171,7 @@ class MemoryPrincipals:
             raise NotFound(f"there is no principal {principal}") from None
 
     def named(self, name: str) -> Principal | None:
-        wanted = folded(name)
+        wanted = fold_name(name)
         found = (p for p in self._unit.state.principals.values() if p.folded == wanted)
         return next(found, None)
 

@@ -10,24 +10,24 @@ from harness.domain.errors import InputError, NotFound, ProofRefused
 from harness.domain.evals.run import Passed
 from harness.domain.routing.evidence import (
     ChainProof,
-    Evidence,
+    FormerTarget,
     RouteEvidence,
-    Served,
+    TargetEvidence,
     Waiver,
-    baseline,
-    proven,
-    waived,
+    baseline_evidence,
+    verdict_evidence,
+    waiver_evidence,
 )
 from harness.domain.routing.route_changes import (
-    KINDS,
-    Abort,
-    Change,
+    CHANGE_KINDS,
+    AbortCanary,
     CreateRoute,
-    Promote,
-    Restore,
+    PromoteCanary,
+    RestoreIncumbent,
     SetChain,
     StartCanary,
-    apply,
+    TableChange,
+    apply_change,
 )
 from harness.domain.routing.table import Route, RoutingTable
 from harness.domain.routing.target import Provider, Target
@@ -54,7 +54,13 @@ class MemoryRouting:
         return self._unit.state.routes.get(name, ())[::-1]
 
     def commit(
-        self, change: Change, *, expected_version: int, actor: str, reason: str, now: datetime
+        self,
+        change: TableChange,
+        *,
+        expected_version: int,
+        actor: str,
+        reason: str,
+        now: datetime,
     ) -> int:
         state = self._unit.writing
         before = self.route(change.route)
@@ -62,7 +68,7 @@ class MemoryRouting:
         if version != expected_version:
             raise rules.moved_on(change.route, version, expected_version)
         rules.check_targets(change, state.targets)
-        after = apply(before, change)
+        after = apply_change(before, change)
         verdict = self._proof(state, change)
         after_evidence = self._evidence(state, change, after)
         chain = after_evidence.fallbacks
@@ -75,14 +81,14 @@ class MemoryRouting:
         earlier = state.routes.get(change.route, ())
         at = rules.time_of_version(change, now, earlier[-1].at if earlier else None)
         record = RouteRecord(
-            after, state.revision, KINDS[type(change)], at, actor, reason, verdict
+            after, state.revision, CHANGE_KINDS[type(change)], at, actor, reason, verdict
         )
         state.routes[change.route] = (*state.routes.get(change.route, ()), record)
         return state.revision
 
-    def _proof(self, state: State, change: Change) -> str | None:
+    def _proof(self, state: State, change: TableChange) -> str | None:
         """The verdict's id. Raises ProofRefused where the databases would."""
-        if isinstance(change, StartCanary | Promote):
+        if isinstance(change, StartCanary | PromoteCanary):
             self._check_stored(state, change.proof)
             rolled_back = (
                 each.verdict
@@ -92,30 +98,30 @@ class MemoryRouting:
             if change.proof.id in rolled_back:
                 raise rules.verdict_used(change.proof.id)
             return change.proof.id
-        if isinstance(change, Restore):
+        if isinstance(change, RestoreIncumbent):
             records = state.routes[change.route]
             if change.incumbent not in {record.route.incumbent for record in records}:
                 raise rules.never_incumbent(change)
         return None
 
     def _evidence(  # noqa: PLR0911 - one per kind of change
-        self, state: State, change: Change, after: Route
+        self, state: State, change: TableChange, after: Route
     ) -> RouteEvidence:
         """Raises ProofRefused for a target that never served, and an unknown proof."""
         if isinstance(change, CreateRoute):
-            chain = tuple(baseline(after.name, each) for each in after.fallbacks)
-            return RouteEvidence(baseline(after.name, after.incumbent), None, chain)
+            chain = tuple(baseline_evidence(after.name, each) for each in after.fallbacks)
+            return RouteEvidence(baseline_evidence(after.name, after.incumbent), None, chain)
         earlier = state.evidence[change.route]
         last = earlier[-1]
         match change:
             case StartCanary(proof=proof):
-                return replace(last, canary=proven(proof))
-            case Promote(proof=proof):
-                return replace(last, incumbent=proven(proof), canary=None)
-            case Restore(incumbent=target):
+                return replace(last, canary=verdict_evidence(proof))
+            case PromoteCanary(proof=proof):
+                return replace(last, incumbent=verdict_evidence(proof), canary=None)
+            case RestoreIncumbent(incumbent=target):
                 were = [each.incumbent for each in earlier if each.incumbent.target == target]
                 return replace(last, incumbent=were[-1], canary=None)
-            case Abort():
+            case AbortCanary():
                 return replace(last, canary=None)
             case SetChain(proofs=proofs):
                 known = {each.target: each for each in last.fallbacks}
@@ -126,16 +132,16 @@ class MemoryRouting:
             case _:
                 return last
 
-    def _chain_proof(self, state: State, route: str, proof: ChainProof) -> Evidence:
+    def _chain_proof(self, state: State, route: str, proof: ChainProof) -> TargetEvidence:
         match proof:
             case Passed():
                 self._check_stored(state, proof)
-                return proven(proof)
+                return verdict_evidence(proof)
             case Waiver():
                 if state.waivers.get(proof.id) != proof:
                     raise ProofRefused(f"the waiver {proof.id} is not stored")
-                return waived(proof)
-            case Served(target):
+                return waiver_evidence(proof)
+            case FormerTarget(target):
                 for version in reversed(state.evidence[route]):
                     for each in (version.incumbent, *version.fallbacks):
                         if each.target == target:

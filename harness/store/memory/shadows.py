@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import date, datetime
 
 from harness.domain.errors import Conflict
-from harness.domain.shadow.shadow import Shadow, ShadowTally, added
+from harness.domain.shadow.shadow import Shadow, ShadowTally, add_tallies
 from harness.ports import MOST_LISTED, ShadowRecord
 from harness.store.memory.state import Unit, need
 from harness.store.rules import check_shadow, check_shadow_tally, no_such_shadow, shadow_is_live
@@ -72,7 +72,7 @@ class MemoryShadows:
             need(state.shadows, "shadow", each.shadow)
             where = each.shadow, each.day, each.worker
             old = state.shadow_tallies.get(where)
-            state.shadow_tallies[where] = added(old, each) if old else each
+            state.shadow_tallies[where] = add_tallies(old, each) if old else each
 
     def tallies(
         self, shadows: Sequence[str], *, since: date | None = None

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from harness.domain.evals.pins import Sighting, kept
+from harness.domain.evals.pins import Sighting, newest_sightings
 from harness.store.memory.state import Unit
 from harness.store.rules import checked_sightings
 
@@ -19,7 +19,7 @@ class MemorySightings:
             before = known.get(each.served, each)
             last = max(before.last_at, each.last_at)
             known[each.served] = replace(before, last_at=last)
-            sightings[each.target] = tuple(kept(known.values()))
+            sightings[each.target] = tuple(newest_sightings(known.values()))
 
     def of(self, target: str) -> Sequence[Sighting]:
         return self._unit.state.sightings.get(target, ())

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from typing import Self
 
-from harness.domain.canary.observation import Block, Traffic
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import Rollout
-from harness.domain.drift.watch import Check, Watch
+from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.errors import IllegalTransition, InputError
 from harness.domain.evals.pins import Sighting
 from harness.domain.evals.run import EvalRun, Sample, SuitePin, Verdict
@@ -17,8 +17,8 @@ from harness.domain.operations.access import ApiKey
 from harness.domain.operations.alerts import AlertRecord
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.operations.delivery import Delivery
-from harness.domain.operations.principals import LOCAL, Principal
-from harness.domain.privacy.capture import Captured
+from harness.domain.operations.principals import LOCAL_PRINCIPAL, Principal
+from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.proposals.proposal import Approval, Proposal
 from harness.domain.providers.credentials import Credential
 from harness.domain.providers.oauth_tokens import SignIn
@@ -60,11 +60,13 @@ class State:
     approvals: dict[str, Approval] = field(default_factory=dict)
     verdicts: dict[str, tuple[Verdict, str]] = field(default_factory=dict)
     rollouts: dict[str, Rollout] = field(default_factory=dict)
-    blocks: dict[str, tuple[Block, ...]] = field(default_factory=dict)
-    traffic: dict[tuple[object, ...], Traffic] = field(default_factory=dict)
+    blocks: dict[str, tuple[ObservationBlock, ...]] = field(default_factory=dict)
+    traffic: dict[tuple[object, ...], TrafficMinute] = field(default_factory=dict)
     spends: dict[tuple[object, ...], KeySpend] = field(default_factory=dict)
     events: tuple[AuditEvent, ...] = ()
-    principals: dict[str, Principal] = field(default_factory=lambda: {LOCAL.id: LOCAL})
+    principals: dict[str, Principal] = field(
+        default_factory=lambda: {LOCAL_PRINCIPAL.id: LOCAL_PRINCIPAL}
+    )
     keys: dict[str, ApiKey] = field(default_factory=dict)
     switches: dict[str, SwitchRecord] = field(default_factory=dict)
     shadows: dict[str, ShadowRecord] = field(default_factory=dict)
@@ -73,9 +75,9 @@ class State:
     deliveries: dict[tuple[str, int, str], Delivery] = field(default_factory=dict)
     failovers: dict[tuple[str, int], Failover] = field(default_factory=dict)
     sightings: dict[str, tuple[Sighting, ...]] = field(default_factory=dict)
-    drift_watches: dict[str, Watch] = field(default_factory=dict)
-    drift_checks: dict[tuple[str, int], Check] = field(default_factory=dict)
-    captures: dict[str, Captured] = field(default_factory=dict)
+    drift_watches: dict[str, DriftWatch] = field(default_factory=dict)
+    drift_checks: dict[tuple[str, int], DriftCheck] = field(default_factory=dict)
+    captures: dict[str, CapturedRequest] = field(default_factory=dict)
     credentials: dict[tuple[str, str], Credential] = field(default_factory=dict)
     sign_ins: dict[str, SignIn] = field(default_factory=dict)
     provider_checks: dict[str, ProviderCheck] = field(default_factory=dict)

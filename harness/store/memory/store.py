@@ -7,8 +7,8 @@ from typing import Final
 
 from harness.domain.errors import StoreUnavailable
 from harness.domain.operations.row_signatures import RowFault
-from harness.domain.providers.credentials import for_routers
-from harness.domain.routing.kill_switch import in_force
+from harness.domain.providers.credentials import keys_for_routers
+from harness.domain.routing.kill_switch import active_switches
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Snapshot
 from harness.ports import Clock
@@ -114,7 +114,7 @@ class MemoryStore:
         state = self._state
         tx = MemoryTransaction(state, writable=False, secret=self._secret)
         keys = list(state.keys.values())
-        switches = in_force(tx.switches.not_lifted(), self._clock.now())
+        switches = active_switches(tx.switches.not_lifted(), self._clock.now())
         shadows = tuple(tx.shadows.live())
         return Snapshot(
             tx.routing.table(),
@@ -123,7 +123,7 @@ class MemoryStore:
             state.etag,
             switches,
             shadows,
-            for_routers(tx.credentials.all(), self._clock.now()),
+            keys_for_routers(tx.credentials.all(), self._clock.now()),
             lineage=tx.installation.lineage(),
             revoked=revoked_ids(keys),
         )

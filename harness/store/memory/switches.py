@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from harness.domain.errors import Conflict
-from harness.domain.routing.kill_switch import Switch
+from harness.domain.routing.kill_switch import KillSwitch
 from harness.ports import SwitchRecord
 from harness.store.memory.state import Unit
 from harness.store.rules import check_switch, no_such_switch
@@ -15,7 +15,7 @@ class MemorySwitches:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
-    def add(self, switch: Switch) -> None:
+    def add(self, switch: KillSwitch) -> None:
         state = self._unit.writing
         check_switch(switch)
         if switch.id in state.switches:
@@ -40,7 +40,7 @@ class MemorySwitches:
             raise no_such_switch(id_)
         return stored[id_]
 
-    def not_lifted(self) -> Sequence[Switch]:
+    def not_lifted(self) -> Sequence[KillSwitch]:
         records = self._unit.state.switches.values()
         found = [each.switch for each in records if each.lifted_at is None]
         return sorted(found, key=lambda each: (each.created_at, each.id), reverse=True)

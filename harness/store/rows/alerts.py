@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from harness.domain.operations.alerts import AlertKind, AlertRecord, Told
+from harness.domain.operations.alerts import AlertKind, AlertRecord, Notified
 from harness.domain.operations.delivery import Delivery
 from harness.domain.reliability.failover import Failover
 from harness.store.rows import Row, Values
@@ -17,7 +17,7 @@ def of_record(record: AlertRecord) -> Values:
 
 def record(row: Row) -> AlertRecord:
     sources = {who: at for who, text in row.sources.items() if (at := _heard(text))}
-    told = Told(row.told) if row.told else None
+    told = Notified(row.told) if row.told else None
     values = row._asdict() | {"kind": AlertKind(row.kind), "sources": sources, "told": told}
     return AlertRecord(**values)
 
@@ -37,7 +37,7 @@ def of_delivery(delivery: Delivery) -> Values:
 
 
 def delivery(row: Row) -> Delivery:
-    return Delivery(**(row._asdict() | {"message": Told(row.message)}))
+    return Delivery(**(row._asdict() | {"message": Notified(row.message)}))
 
 
 def of_failover(failover: Failover) -> Values:

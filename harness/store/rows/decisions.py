@@ -4,7 +4,13 @@ from dataclasses import asdict
 
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.evals.run import VERDICTS, Claim, Verdict
-from harness.domain.proposals.proposal import Approval, ApprovalKind, Phase, Proposal, SuiteRuns
+from harness.domain.proposals.proposal import (
+    Approval,
+    ApprovalKind,
+    Proposal,
+    ProposalPhase,
+    SuiteRuns,
+)
 from harness.store.rows import Row, Values, plain
 from harness.store.schema import policies
 
@@ -45,7 +51,7 @@ def proposal(row: Row) -> Proposal:
         "claim": Claim(row.claim),
         "policy": policies.policy(row.policy),
         "plans": tuple(policies.plan(plan) for plan in row.plans),
-        "phase": Phase(row.phase),
+        "phase": ProposalPhase(row.phase),
         "runs": {suite: SuiteRuns(**pair) for suite, pair in row.runs.items()},
     }
     return Proposal(**values)

@@ -1,17 +1,17 @@
 """Drift watches and their checks."""
 
 from harness.domain.drift.watch import (
-    Check,
-    CheckState,
+    DriftCheck,
+    DriftCheckState,
     DriftEvidence,
     DriftPlan,
-    Watch,
-    WatchState,
+    DriftWatch,
+    DriftWatchState,
 )
 from harness.store.rows import Row, Values
 
 
-def of_watch(watch: Watch) -> Values:
+def of_watch(watch: DriftWatch) -> Values:
     plan = watch.plan
     return {
         "id": watch.id,
@@ -29,13 +29,13 @@ def of_watch(watch: Watch) -> Values:
     }
 
 
-def watch(row: Row) -> Watch:
-    return Watch(
+def watch(row: Row) -> DriftWatch:
+    return DriftWatch(
         id=row.id,
         target=row.target,
         suite=row.suite,
         plan=DriftPlan(row.suite_digest, row.items, row.epochs, row.alpha),
-        state=WatchState(row.state),
+        state=DriftWatchState(row.state),
         opened_at=row.opened_at,
         opened_by=row.opened_by,
         reason=row.reason,
@@ -43,7 +43,7 @@ def watch(row: Row) -> Watch:
     )
 
 
-def of_check(check: Check) -> Values:
+def of_check(check: DriftCheck) -> Values:
     return {
         "watch": check.watch,
         "number": check.number,
@@ -53,7 +53,7 @@ def of_check(check: Check) -> Values:
     }
 
 
-def of_end(check: Check) -> Values:
+def of_end(check: DriftCheck) -> Values:
     """What the end of a check changes."""
     return {
         "state": check.state.value,
@@ -65,13 +65,13 @@ def of_end(check: Check) -> Values:
     }
 
 
-def check(row: Row) -> Check:
-    return Check(
+def check(row: Row) -> DriftCheck:
+    return DriftCheck(
         watch=row.watch,
         number=row.number,
         run=row.run,
         started_at=row.started_at,
-        state=CheckState(row.state),
+        state=DriftCheckState(row.state),
         ended_at=row.ended_at,
         message=row.message,
         served=tuple(row.served),

@@ -2,7 +2,7 @@
 
 from hashlib import sha256
 
-from harness.domain.evals.run import Budget, EvalRun, RunState, Sample, SampleError, SuitePin
+from harness.domain.evals.run import EvalRun, RunBudget, RunState, Sample, SampleError, SuitePin
 from harness.domain.routing.target import RequestPatch, Target
 from harness.store.rows import Row, Values, plain
 from harness.store.schema.columns import storable
@@ -67,7 +67,7 @@ def run(row: Row) -> EvalRun:
         wanted=row.wanted,
         state=RunState(row.state),
         created_at=row.created_at,
-        budget=Budget(row.max_tokens, row.max_cost_usd),
+        budget=RunBudget(row.max_tokens, row.max_cost_usd),
         lease_owner=row.lease_owner,
         lease_until=row.lease_until,
         failures=row.failures,

@@ -4,8 +4,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from decimal import Decimal
 
-from harness.domain.canary.guardrails import Guardrail, levels_of, ranks_of, tallies_of
-from harness.domain.canary.observation import Block, Traffic, TrafficTotal
+from harness.domain.canary.guardrails import (
+    Guardrail,
+    levels_from_json,
+    ranks_from_json,
+    tallies_from_json,
+)
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute, TrafficTotal
 from harness.domain.operations.access import ApiKey, Role
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.operations.principals import Principal, PrincipalKind
@@ -14,7 +19,7 @@ from harness.domain.reliability.spend import KeySpend
 from harness.store.rows import Row, Values
 
 
-def of_block(block: Block) -> Values:
+def of_block(block: ObservationBlock) -> Values:
     values: Values = {name: getattr(block, name) for name in block.__dataclass_fields__}
     del values["number"]
     seen = {"counts": block.counts, "ranks": block.ranks, "levels": block.levels}
@@ -29,24 +34,24 @@ def _by_guardrail(found: Mapping[Guardrail, object]) -> dict[str, object] | None
     } or None
 
 
-def block(row: Row) -> Block:
+def block(row: Row) -> ObservationBlock:
     read = {
-        "counts": tallies_of(row.counts or {}),
-        "ranks": ranks_of(row.ranks or {}),
-        "levels": levels_of(row.levels or {}),
+        "counts": tallies_from_json(row.counts or {}),
+        "ranks": ranks_from_json(row.ranks or {}),
+        "levels": levels_from_json(row.levels or {}),
     }
-    return Block(**row._asdict() | read)
+    return ObservationBlock(**row._asdict() | read)
 
 
-def of_traffic(traffic: Traffic) -> Values:
+def of_traffic(traffic: TrafficMinute) -> Values:
     values: Values = {name: getattr(traffic, name) for name in traffic.__dataclass_fields__}
     # JSON's keys are text.
     return values | {"latency_ms": {str(k): n for k, n in traffic.latency_ms.items()}}
 
 
-def traffic(row: Row) -> Traffic:
+def traffic(row: Row) -> TrafficMinute:
     latency = {int(bound): n for bound, n in row.latency_ms.items()}
-    return Traffic(**(row._asdict() | {"latency_ms": latency}))
+    return TrafficMinute(**(row._asdict() | {"latency_ms": latency}))
 
 
 def total(row: Row) -> TrafficTotal:

@@ -2,7 +2,12 @@
 
 from dataclasses import asdict, fields
 
-from harness.domain.providers.probe import Finding, FindingStatus, ProviderCheck, Subject
+from harness.domain.providers.probe import (
+    ProbeFinding,
+    ProbeStatus,
+    ProbeSubject,
+    ProviderCheck,
+)
 from harness.store.rows import JsonIn, Row, Values
 
 
@@ -16,10 +21,10 @@ def provider_check(row: Row) -> ProviderCheck:
     return ProviderCheck(**{**values, "findings": tuple(map(_finding, row.findings))})
 
 
-def _finding(found: JsonIn) -> Finding:
-    return Finding(
-        Subject(found["subject"]),
-        FindingStatus(found["status"]),
+def _finding(found: JsonIn) -> ProbeFinding:
+    return ProbeFinding(
+        ProbeSubject(found["subject"]),
+        ProbeStatus(found["status"]),
         found["found"],
         found["next_step"],
     )

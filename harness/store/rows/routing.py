@@ -6,14 +6,14 @@ from dataclasses import asdict
 from harness.domain.canary.observation import UnitRule
 from harness.domain.evals.run import Passed
 from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.evidence import Evidence, EvidenceKind, Waiver
+from harness.domain.routing.evidence import EvidenceKind, TargetEvidence, Waiver
 from harness.domain.routing.table import Canary, Route, RouteSettings
 from harness.domain.routing.target import Price, Provider, ProviderMove
 from harness.ports import RouteRecord
 from harness.store.rows import Row, Values
 
 
-def of_evidence(evidence: Evidence) -> Values:
+def of_evidence(evidence: TargetEvidence) -> Values:
     by_verdict = evidence.kind is EvidenceKind.VERDICT
     return {
         "id": evidence.id,
@@ -27,9 +27,11 @@ def of_evidence(evidence: Evidence) -> Values:
     }
 
 
-def evidence(row: Row) -> Evidence:
+def evidence(row: Row) -> TargetEvidence:
     proof = row.verdict_id or row.waiver_id or ""
-    return Evidence(row.route, row.target, EvidenceKind(row.kind), proof, row.verdict_incumbent)
+    return TargetEvidence(
+        row.route, row.target, EvidenceKind(row.kind), proof, row.verdict_incumbent
+    )
 
 
 def waiver(row: Row) -> Waiver:

@@ -1,11 +1,11 @@
 """Kill switches."""
 
-from harness.domain.routing.kill_switch import Force, ForceKind, Source, Switch
+from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.ports import SwitchRecord
 from harness.store.rows import Row, Values
 
 
-def of_switch(switch: Switch) -> Values:
+def of_switch(switch: KillSwitch) -> Values:
     return {
         "id": switch.id,
         "route": switch.route,
@@ -20,7 +20,7 @@ def of_switch(switch: Switch) -> Values:
 
 
 def record(row: Row) -> SwitchRecord:
-    thrown = Switch(
+    thrown = KillSwitch(
         id=row.id,
         route=row.route,
         force=Force(ForceKind(row.kind), row.name),
@@ -28,6 +28,6 @@ def record(row: Row) -> SwitchRecord:
         actor=row.actor,
         created_at=row.created_at,
         expires_at=row.expires_at,
-        source=Source(row.source),
+        source=SwitchSource(row.source),
     )
     return SwitchRecord(thrown, row.lifted_at, row.lifted_by)

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from harness.domain.operations.alerts import Told
+from harness.domain.operations.alerts import Notified
 from harness.store.schema.columns import (
     amount,
     at_least,
@@ -34,7 +34,7 @@ alert = sa.Table(
     time("told_at", nullable=True),
     count("told_count"),
     count("messages"),
-    one_of("told", Told),
+    one_of("told", Notified),
     at_least("count", 1),
     sa.CheckConstraint("last_seen >= first_seen", name="seen_in_order"),
     sa.CheckConstraint("told_count BETWEEN 0 AND count", name="told_count_range"),
@@ -71,7 +71,7 @@ delivery = sa.Table(
     time("gave_up_at", nullable=True),
     words("last_error"),
     sa.PrimaryKeyConstraint("alert", "number", "sink"),
-    one_of("message", Told),
+    one_of("message", Notified),
     at_least("number", 1),
     at_least("attempts", 0),
     # Waiting, delivered or given up: one of the three.

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from harness.domain.drift.watch import CheckState, WatchState
+from harness.domain.drift.watch import DriftCheckState, DriftWatchState
 from harness.store.schema.columns import (
     at_least,
     count,
@@ -35,7 +35,7 @@ drift_watch = sa.Table(
     words("opened_by"),
     words("reason"),
     time("closed_at", nullable=True),
-    one_of("state", WatchState),
+    one_of("state", DriftWatchState),
     at_least("items", 1),
     at_least("epochs", 1),
     sa.CheckConstraint("alpha > 0 AND alpha < 1", name="alpha_share"),
@@ -66,7 +66,7 @@ drift_check = sa.Table(
     json_value("evidence", nullable=True),
     sa.PrimaryKeyConstraint("watch", "number"),
     sa.UniqueConstraint("run"),
-    one_of("state", CheckState),
+    one_of("state", DriftCheckState),
     at_least("number", 0),
     sa.CheckConstraint("(state = 'running') = (ended_at IS NULL)", name="ended_when"),
     sa.Index("ix_drift_check_started_at", "started_at"),

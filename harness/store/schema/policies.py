@@ -9,23 +9,23 @@ from harness.domain.canary.guardrails import Guardrails
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.run import (
     Claim,
-    Primaries,
+    PrimaryCombination,
     SuitePlan,
     SuiteReport,
     SuiteRole,
-    plan_of,
+    plan_from_json,
 )
 from harness.domain.proposals.policy import (
+    AlphaSpending,
     CanaryJudge,
     CanaryPolicy,
+    CanaryStep,
+    ExposureUnit,
     GatePolicy,
     PeakHours,
     Policy,
-    Promotion,
-    ShadowFirst,
-    Spend,
-    Step,
-    Unit,
+    PromotionMode,
+    ShadowStagePolicy,
 )
 from harness.store.rows import JsonIn
 
@@ -34,7 +34,7 @@ def policy(data: JsonIn) -> Policy:
     return Policy(
         **{
             **data,
-            "promotion": Promotion(data["promotion"]),
+            "promotion": PromotionMode(data["promotion"]),
             "gate": gate_policy(data["gate"]),
             "canary": canary_policy(data["canary"]),
         }
@@ -46,9 +46,9 @@ def gate_policy(data: JsonIn) -> GatePolicy:
     older than the pin of what is served compare nothing.
     """
     newer = {
-        "spend": Spend(data.get("spend", Spend.NONE)),
+        "spend": AlphaSpending(data.get("spend", AlphaSpending.NONE)),
         "served_pin": ServedPin(data.get("served_pin", ServedPin.NONE)),
-        "primaries": Primaries(data.get("primaries", Primaries.WEIGHTED)),
+        "primaries": PrimaryCombination(data.get("primaries", PrimaryCombination.WEIGHTED)),
         "claims": tuple(Claim(each) for each in data.get("claims", Claim)),
     }
     return GatePolicy(**{**data, "claim": Claim(data["claim"]), **newer})
@@ -61,13 +61,13 @@ def canary_policy(data: JsonIn) -> CanaryPolicy:
     return CanaryPolicy(
         **{
             **data,
-            "steps": tuple(Step(**step) for step in data["steps"]),
+            "steps": tuple(CanaryStep(**step) for step in data["steps"]),
             "peak": PeakHours(**data.get("peak", {})),
             # Older rollouts did not bake.
             "bake_s": data.get("bake_s", 0.0),
-            "shadow": ShadowFirst(**shadow) if shadow else None,
+            "shadow": ShadowStagePolicy(**shadow) if shadow else None,
             "judge": CanaryJudge(**judge) if judge else None,
-            "unit": Unit(data["unit"]),
+            "unit": ExposureUnit(data["unit"]),
             "local_alpha": data.get("local_alpha", 0.0),
             "guardrails": Guardrails(**guardrails) if guardrails else Guardrails.none(),
         }
@@ -75,7 +75,7 @@ def canary_policy(data: JsonIn) -> CanaryPolicy:
 
 
 def plan(data: JsonIn) -> SuitePlan:
-    return plan_of(data)
+    return plan_from_json(data)
 
 
 def of_reports(reports: Iterable[SuiteReport]) -> list[dict[str, Any]]:

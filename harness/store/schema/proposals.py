@@ -2,9 +2,11 @@
 
 import sqlalchemy as sa
 
-from harness.domain.canary.rollout import LIVE, RolloutState
+from harness.domain.canary.rollout import LIVE_STATES as LIVE
+from harness.domain.canary.rollout import RolloutState
 from harness.domain.evals.run import VERDICTS, Claim
-from harness.domain.proposals.proposal import OPEN, ApprovalKind, Phase
+from harness.domain.proposals.proposal import OPEN_PHASES as OPEN
+from harness.domain.proposals.proposal import ApprovalKind, ProposalPhase
 from harness.store.schema.columns import (
     FreeText,
     Json,
@@ -21,7 +23,7 @@ from harness.store.schema.columns import (
 )
 from harness.store.schema.evals import target
 
-OPEN_PHASES = tuple(phase.value for phase in Phase if phase in OPEN)
+OPEN_PHASES = tuple(phase.value for phase in ProposalPhase if phase in OPEN)
 LIVE_STATES = tuple(state.value for state in RolloutState if state in LIVE)
 # Columns that never change after the row was written; a proposal's `plans` and `widened` have
 # rules of their own.
@@ -85,7 +87,7 @@ proposal = sa.Table(
     text("proposer_key", nullable=True),
     signature(),
     one_of("claim", Claim),
-    one_of("phase", Phase),
+    one_of("phase", ProposalPhase),
     not_blank("proposer"),
     at_least("infra_errors", 0),
     at_least("version", 1),

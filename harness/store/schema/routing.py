@@ -7,7 +7,7 @@ the row before it is a trigger (migrations). A CHECK passes on NULL, hence each 
 
 import sqlalchemy as sa
 
-from harness.domain.routing.route_changes import KINDS
+from harness.domain.routing.route_changes import CHANGE_KINDS
 from harness.store.schema.columns import (
     FreeText,
     at_least,
@@ -132,7 +132,7 @@ route_version = sa.Table(
     sa.PrimaryKeyConstraint("route", "version"),
     sa.UniqueConstraint("revision"),
     sa.UniqueConstraint("route", "version", "incumbent", name="uq_route_version_base"),
-    one_of("kind", dict.fromkeys(KINDS.values())),
+    one_of("kind", dict.fromkeys(CHANGE_KINDS.values())),
     at_least("revision", 1),
     not_blank("route"),
     sa.CheckConstraint(

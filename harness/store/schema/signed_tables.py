@@ -7,7 +7,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.operations.principals import LOCAL
+from harness.domain.operations.principals import LOCAL_PRINCIPAL
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.store.schema import evals, operations, proposals, providers, routing, shadow
 from harness.store.schema import switches as switch_tables
@@ -92,7 +92,7 @@ _TABLES: Final = (
     SignedTable(routing.route_version, live=_NEWEST),
     SignedTable(routing.provider, live=routing.provider.c.removed_at.is_(None)),
     # A migration writes the local operator's, which are the code's own: see `signed_rows`.
-    SignedTable(operations.principal, live=operations.principal.c.id != LOCAL.id),
+    SignedTable(operations.principal, live=operations.principal.c.id != LOCAL_PRINCIPAL.id),
     SignedTable(operations.api_key, live=operations.api_key.c.revoked_at.is_(None)),
     SignedTable(switch_tables.switch, live=switch_tables.switch.c.lifted_at.is_(None)),
     SignedTable(shadow.shadow, live=shadow.shadow.c.ended_at.is_(None)),

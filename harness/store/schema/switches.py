@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from harness.domain.routing.kill_switch import ForceKind, Source
+from harness.domain.routing.kill_switch import ForceKind, SwitchSource
 from harness.store.schema.columns import (
     metadata,
     not_blank,
@@ -31,7 +31,7 @@ switch = sa.Table(
     signature(),
     one_of("kind", ForceKind),
     # The other two stand in the environment and in the file.
-    one_of("source", (Source.CLI, Source.REST)),
+    one_of("source", (SwitchSource.CLI, SwitchSource.REST)),
     not_blank("reason"),
     sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
 )

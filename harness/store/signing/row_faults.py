@@ -7,8 +7,8 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.errors import SignatureInvalid
-from harness.domain.evals.run import RUNNABLE
-from harness.domain.operations.principals import LOCAL
+from harness.domain.evals.run import RUNNABLE_STATES
+from harness.domain.operations.principals import LOCAL_PRINCIPAL
 from harness.domain.operations.row_signatures import RowFault
 from harness.store.rows import Row
 from harness.store.schema.evals import eval_run
@@ -24,7 +24,7 @@ CHAINS: Final = sa.select(route_fallback).order_by(
 WORKING: Final[Mapping[str, sa.ColumnElement[bool]]] = {
     proposal.name: proposal.c.phase.in_(OPEN_PHASES),
     rollout.name: sa.or_(rollout.c.state.in_(LIVE_STATES), rollout.c.bake_ends_at.is_not(None)),
-    eval_run.name: eval_run.c.state.in_([state.value for state in RUNNABLE]),
+    eval_run.name: eval_run.c.state.in_([state.value for state in RUNNABLE_STATES]),
 }
 VERSIONS: Final = sa.select(route_version).order_by(
     route_version.c.route, route_version.c.version
@@ -53,8 +53,11 @@ def row_faults(unit: Unit) -> Iterator[RowFault]:
             yield from _version_faults(unit)
             continue
         yield from _faults(unit, signed, sa.true())
-    if unit.read(sa.select(principal.c.id).where(principal.c.id == LOCAL.id)).first() is None:
-        yield RowFault(principal.name, (LOCAL.id,), "it is gone", unsigned=False)
+    if (
+        unit.read(sa.select(principal.c.id).where(principal.c.id == LOCAL_PRINCIPAL.id)).first()
+        is None
+    ):
+        yield RowFault(principal.name, (LOCAL_PRINCIPAL.id,), "it is gone", unsigned=False)
     try:
         unit.check_manifest()
     except SignatureInvalid as error:

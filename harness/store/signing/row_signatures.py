@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine.default import DefaultDialect
 
 from harness.domain.errors import InputError, SignatureInvalid
-from harness.domain.operations.principals import LOCAL
+from harness.domain.operations.principals import LOCAL_PRINCIPAL
 from harness.domain.operations.row_signatures import KeyPurpose, row_payload
 from harness.ports import Signatures, Verifier
 from harness.store.rows import operations
@@ -64,7 +64,7 @@ _COVERED: Final = {
     for name, signed in SIGNED.items()
 }
 # A migration, which has no key, wrote it; it holds as long as it says what the code says.
-_LOCAL: Final = covered_values(SIGNED["principal"], operations.of_principal(LOCAL))
+_LOCAL: Final = covered_values(SIGNED["principal"], operations.of_principal(LOCAL_PRINCIPAL))
 
 
 class RowVerifier:

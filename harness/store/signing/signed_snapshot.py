@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from harness.domain.errors import SignatureInvalid, SnapshotInvalid
 from harness.domain.operations.row_signatures import Revocations, SignedRows
-from harness.domain.providers.credentials import for_routers
-from harness.domain.routing.kill_switch import in_force
+from harness.domain.providers.credentials import keys_for_routers
+from harness.domain.routing.kill_switch import active_switches
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import RoutingTable, Snapshot
 from harness.domain.routing.target import Target
@@ -156,9 +156,9 @@ def _built(found: SignedRows, etag: str, now: datetime) -> Snapshot:
         {row.name: routing.provider(row) for row in tables["provider"]},
         grants(operations.key(row) for row in keys if row.id not in revoked),
         etag,
-        in_force(thrown, now),
+        active_switches(thrown, now),
         tuple(live),
-        for_routers([credentials.credential(row) for row in stored], now),
+        keys_for_routers([credentials.credential(row) for row in stored], now),
         found,
         _lineage(found),
         revoked,

@@ -6,12 +6,12 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from harness.domain.operations.alerts import (
-    KINDS,
+    ALERT_RULES,
     Alert,
     AlertKind,
     AlertRecord,
-    Told,
-    heard_all,
+    Notified,
+    apply_alerts,
 )
 from harness.domain.operations.delivery import Delivery
 from harness.store.rows import alerts as rows
@@ -26,11 +26,11 @@ OF_KEY = (
     .order_by(alert.c.first_seen.desc(), alert.c.id)
     .limit(1)
 )
-_EVENTS = [kind.value for kind, rule in KINDS.items() if not rule.lasting]
+_EVENTS = [kind.value for kind, rule in ALERT_RULES.items() if not rule.lasting]
 UNSETTLED = LATEST.where(
     sa.or_(
         alert.c.resolved_at.is_(None),
-        sa.and_(alert.c.told == Told.RAISED.value, alert.c.kind.not_in(_EVENTS)),
+        sa.and_(alert.c.told == Notified.RAISED.value, alert.c.kind.not_in(_EVENTS)),
         sa.and_(alert.c.kind.in_(_EVENTS), alert.c.told.is_(None)),
     )
 )
@@ -66,7 +66,7 @@ class SqlAlerts:
         keys = sorted({each.key for each in told})
         known = {key: found for key in keys if (found := self.newest(key)) is not None}
         stored = {each.id for each in known.values()}
-        for record in heard_all(known, told).values():
+        for record in apply_alerts(known, told).values():
             if record.id in stored:
                 self.save(record)
             else:

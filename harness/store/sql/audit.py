@@ -10,9 +10,9 @@ from harness.domain.operations.access import SYSTEM, Actor
 from harness.domain.operations.audit import (
     GENESIS,
     AuditEvent,
-    AuditMark,
+    AuditPosition,
     RowDigests,
-    first_break,
+    find_chain_break,
 )
 from harness.domain.operations.state_audit import ROWS_WRITTEN
 from harness.store.audit import chained
@@ -90,8 +90,8 @@ class SqlAuditLog:
         query = NEXT_PAGE.limit(limit)
         return [rows.event(row) for row in self._unit.read(query, {"after": number})]
 
-    def break_after(self, mark: AuditMark, events: Sequence[AuditEvent]) -> int | None:
-        return first_break(events, self._secret, mark.number, mark.mac)
+    def break_after(self, mark: AuditPosition, events: Sequence[AuditEvent]) -> int | None:
+        return find_chain_break(events, self._secret, mark.number, mark.mac)
 
     def record_rows(self, now: datetime) -> None:
         """Write what no event of the unit of work has recorded yet as one of its own."""
@@ -107,4 +107,4 @@ class SqlAuditLog:
             )
 
     def first_break(self) -> int | None:
-        return first_break(self.all(), self._secret)
+        return find_chain_break(self.all(), self._secret)

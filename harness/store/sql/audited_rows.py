@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import sqlalchemy as sa
 
 from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.state_audit import BASELINE
+from harness.domain.operations.state_audit import ROWS_BASELINE
 from harness.store.schema import proposals as decisions
 from harness.store.schema import providers, routing, switches
 from harness.store.schema import shadow as shadows
@@ -92,7 +92,7 @@ class SqlAuditedRows:
             self._audit.append(
                 at=now,
                 actor=SYSTEM,
-                action=BASELINE,
+                action=ROWS_BASELINE,
                 subject="database",
                 details={"rows": len(page)},
                 written={row: (None, digest) for row, digest in page},

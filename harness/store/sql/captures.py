@@ -5,7 +5,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from harness.domain.privacy.capture import Captured, Kept, day_of
+from harness.domain.privacy.capture import CapturedRequest, CaptureResult, day_start
 from harness.store.rules import check_captured, not_captured
 from harness.store.schema.captures import captured
 from harness.store.unit_of_work import Unit
@@ -22,25 +22,25 @@ class SqlCaptures:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
-    def add(self, new: Captured, *, most_per_day: int) -> Kept:
+    def add(self, new: CapturedRequest, *, most_per_day: int) -> CaptureResult:
         check_captured(new)
         # Several routers may be at the day's last place.
         self._unit.serialize_by(f"capture:{new.route}")
         again = sa.update(captured).where(captured.c.id == new.id)
         if self._unit.write(again.values(seen=captured.c.seen + 1)):
-            return Kept.REPEATED
-        today = {"of_route": new.route, "day": day_of(new.at)}
+            return CaptureResult.REPEATED
+        today = {"of_route": new.route, "day": day_start(new.at)}
         if self._unit.read(OF_DAY, today).scalar_one() >= most_per_day:
-            return Kept.FULL
+            return CaptureResult.FULL
         values = {name: getattr(new, name) for name in new.__dataclass_fields__}
         self._unit.write(sa.insert(captured).values(values))
-        return Kept.STORED
+        return CaptureResult.STORED
 
-    def get(self, id_: str) -> Captured:
+    def get(self, id_: str) -> CapturedRequest:
         row = self._unit.read(sa.select(captured).where(captured.c.id == id_)).one_or_none()
         if row is None:
             raise not_captured(id_)
-        return Captured(**row._asdict())
+        return CapturedRequest(**row._asdict())
 
     def list(
         self,
@@ -48,13 +48,13 @@ class SqlCaptures:
         route: str | None = None,
         since: datetime | None = None,
         limit: int | None = None,
-    ) -> Sequence[Captured]:
+    ) -> Sequence[CapturedRequest]:
         query = NEWEST.limit(limit)
         if route is not None:
             query = query.where(captured.c.route == route)
         if since is not None:
             query = query.where(captured.c.at >= since)
-        return [Captured(**row._asdict()) for row in self._unit.read(query)]
+        return [CapturedRequest(**row._asdict()) for row in self._unit.read(query)]
 
     def forget(self, now: datetime) -> int:
         return self._unit.write(sa.delete(captured).where(captured.c.expires_at <= now))

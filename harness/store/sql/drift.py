@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from harness.domain.drift.watch import Check, CheckState, Watch
+from harness.domain.drift.watch import DriftCheck, DriftCheckState, DriftWatch
 from harness.ports import MOST_LISTED
 from harness.store.rows import drift as rows
 from harness.store.schema.drift import drift_check, drift_watch
@@ -22,7 +22,7 @@ CHECKS = (
 RUNS_STILL = sa.update(drift_check).where(
     drift_check.c.watch == sa.bindparam("of"),
     drift_check.c.number == sa.bindparam("nth"),
-    drift_check.c.state == CheckState.RUNNING.value,
+    drift_check.c.state == DriftCheckState.RUNNING.value,
 )
 
 
@@ -30,29 +30,31 @@ class SqlDrift:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
-    def open(self, watch: Watch) -> bool:
+    def open(self, watch: DriftWatch) -> bool:
         self._unit.serialize()
         return self._unit.write_new(drift_watch, rows.of_watch(watch))
 
-    def save(self, watch: Watch) -> bool:
+    def save(self, watch: DriftWatch) -> bool:
         self._unit.serialize()
         changes = {"state": watch.state.value, "closed_at": watch.closed_at}
         return self._unit.write(STILL.values(changes), {"watch": watch.id}) == 1
 
-    def watches(self, *, open_only: bool = False, limit: int = MOST_LISTED) -> Sequence[Watch]:
+    def watches(
+        self, *, open_only: bool = False, limit: int = MOST_LISTED
+    ) -> Sequence[DriftWatch]:
         query = WATCHES.limit(limit)
         if open_only:
             query = query.where(drift_watch.c.closed_at.is_(None))
         return [rows.watch(row) for row in self._unit.read(query)]
 
-    def start(self, check: Check) -> bool:
+    def start(self, check: DriftCheck) -> bool:
         self._unit.serialize()
         return self._unit.write_new(drift_check, rows.of_check(check))
 
-    def end(self, check: Check) -> bool:
+    def end(self, check: DriftCheck) -> bool:
         self._unit.serialize()
         ours = {"of": check.watch, "nth": check.number}
         return self._unit.write(RUNS_STILL.values(rows.of_end(check)), ours) == 1
 
-    def checks(self, watch: str) -> Sequence[Check]:
+    def checks(self, watch: str) -> Sequence[DriftCheck]:
         return [rows.check(row) for row in self._unit.read(CHECKS, {"of": watch})]

@@ -9,14 +9,14 @@ import sqlalchemy as sa
 
 from harness.domain.errors import NotFound
 from harness.domain.evals.run import (
-    ANSWERED,
-    RUNNABLE,
+    ANSWER_PLACEHOLDER,
+    RUNNABLE_STATES,
     EvalRun,
     RunState,
     Sample,
     SampleError,
     SuitePin,
-    furthest_lease,
+    latest_lease_end,
 )
 from harness.ports import MOST_LISTED
 from harness.store.rows import evals as rows
@@ -35,7 +35,7 @@ SHARED_RUN = NEWEST_RUNS.where(
 STATE_OF_RUN = sa.select(eval_run.c.state).where(eval_run.c.id == sa.bindparam("run"))
 CHANGE_RUN = sa.update(eval_run).where(eval_run.c.id == sa.bindparam("run"))
 LEASE = CHANGE_RUN.where(
-    eval_run.c.state.in_([state.value for state in RUNNABLE]),
+    eval_run.c.state.in_([state.value for state in RUNNABLE_STATES]),
     sa.or_(
         eval_run.c.lease_owner.is_(None),
         eval_run.c.lease_owner == sa.bindparam("owner"),
@@ -60,7 +60,7 @@ NO_ANSWER = sa.and_(
     sample.c.answer == "", sa.func.coalesce(sample.c.answer_sha256, NOTHING) == NOTHING
 )
 TEXTS = {
-    "answer": sa.case((NO_ANSWER, ""), else_=ANSWERED).label("answer"),
+    "answer": sa.case((NO_ANSWER, ""), else_=ANSWER_PLACEHOLDER).label("answer"),
     "prompt": sa.literal("").label("prompt"),
 }
 OUTCOMES = (
@@ -172,7 +172,7 @@ class SqlEvalRuns:
             self.get(run)
 
     def lease(self, run: str, owner: str, *, now: datetime, until: datetime) -> bool:
-        furthest = furthest_lease(now, (until - now).total_seconds())
+        furthest = latest_lease_end(now, (until - now).total_seconds())
         wish = {"run": run, "owner": owner, "now": now, "until": until, "furthest": furthest}
         taken = self._unit.write(LEASE, wish, audited=False) == 1
         if not taken:

@@ -10,25 +10,25 @@ from harness.domain.errors import ProofRefused
 from harness.domain.evals.run import Passed
 from harness.domain.routing.evidence import (
     ChainProof,
-    Evidence,
+    FormerTarget,
     RouteEvidence,
-    Served,
+    TargetEvidence,
     Waiver,
-    baseline,
-    proven,
-    waived,
+    baseline_evidence,
+    verdict_evidence,
+    waiver_evidence,
 )
 from harness.domain.routing.route_changes import (
-    Abort,
-    Change,
+    AbortCanary,
     ChangeSettings,
     CreateRoute,
     EndBake,
-    Promote,
+    PromoteCanary,
     RaiseWeight,
-    Restore,
+    RestoreIncumbent,
     SetChain,
     StartCanary,
+    TableChange,
 )
 from harness.domain.routing.table import Route
 from harness.store.rows import Row, Values
@@ -71,13 +71,13 @@ SERVED = sa.select(_SERVED.c.evidence).order_by(_SERVED.c.version.desc()).limit(
 WAIVERS = sa.select(waiver).order_by(waiver.c.expires_at, waiver.c.id)
 
 
-def proof_of(unit: Unit, change: Change, before: Row | None, now: datetime) -> Values:
+def proof_of(unit: Unit, change: TableChange, before: Row | None, now: datetime) -> Values:
     """The columns of a new version that say why it may be: its base, evidence and verdict.
 
     Raises ProofRefused for a restore of a target that was never this route's incumbent.
     """
     if isinstance(change, CreateRoute):
-        first = baseline(change.route, change.incumbent)
+        first = baseline_evidence(change.route, change.incumbent)
         return {"incumbent_evidence": ensure(unit, first, now)}
     if before is None:
         raise ProofRefused(f"route {change.route!r} has no version to change: create it first")
@@ -90,10 +90,10 @@ def proof_of(unit: Unit, change: Change, before: Row | None, now: datetime) -> V
     match change:
         case StartCanary(proof=proof):
             return base | _verdict(unit, proof) | {"canary_evidence": _proven(unit, proof, now)}
-        case Promote(proof=proof):
+        case PromoteCanary(proof=proof):
             new = {"incumbent_evidence": _proven(unit, proof, now), "canary_evidence": None}
             return base | _verdict(unit, proof) | new
-        case Restore(incumbent=incumbent):
+        case RestoreIncumbent(incumbent=incumbent):
             former = {"name": change.route, "incumbent": incumbent}
             row = unit.read(FORMER, former).first()
             if row is None:
@@ -103,7 +103,7 @@ def proof_of(unit: Unit, change: Change, before: Row | None, now: datetime) -> V
                 "incumbent_evidence": row.incumbent_evidence,
                 "canary_evidence": None,
             }
-        case Abort():
+        case AbortCanary():
             return base | {"canary_evidence": None}
         case RaiseWeight() | ChangeSettings() | SetChain() | EndBake():
             return base
@@ -123,10 +123,10 @@ def _verdict(unit: Unit, proof: Passed) -> Values:
 
 
 def _proven(unit: Unit, proof: Passed, now: datetime) -> str:
-    return ensure(unit, proven(proof), now)
+    return ensure(unit, verdict_evidence(proof), now)
 
 
-def ensure(unit: Unit, wanted: Evidence, now: datetime) -> str:
+def ensure(unit: Unit, wanted: TargetEvidence, now: datetime) -> str:
     """The evidence's id; written if it is new."""
     known = unit.read(sa.select(evidence).where(evidence.c.id == wanted.id)).all()
     if not unit.checked(evidence, known):
@@ -135,7 +135,7 @@ def ensure(unit: Unit, wanted: Evidence, now: datetime) -> str:
 
 
 def write_fallbacks(
-    unit: Unit, change: Change, after: Route, before: Row | None, now: datetime
+    unit: Unit, change: TableChange, after: Route, before: Row | None, now: datetime
 ) -> list[list[str]]:
     """The chain of a version, written before it: the version seals it, and signs what this
     returns.
@@ -166,12 +166,14 @@ def chain_signed(rows_: Iterable[Row]) -> list[list[str]]:
 
 
 def _chain(
-    unit: Unit, change: Change, after: Route, before: Row | None, now: datetime
+    unit: Unit, change: TableChange, after: Route, before: Row | None, now: datetime
 ) -> dict[str, str]:
     """Evidence id by target."""
     name = after.name
     if before is None:
-        return {each: ensure(unit, baseline(name, each), now) for each in after.fallbacks}
+        return {
+            each: ensure(unit, baseline_evidence(name, each), now) for each in after.fallbacks
+        }
     found = unit.read(FALLBACK_EVIDENCE, {"name": name, "version": before.version})
     chain = {row.target: row.evidence for row in found}
     if isinstance(change, SetChain):
@@ -185,8 +187,8 @@ def _proof(unit: Unit, route: str, proof: ChainProof, now: datetime) -> str:
         case Passed():
             return _proven(unit, proof, now)
         case Waiver():
-            return ensure(unit, waived(proof), now)
-        case Served(target):
+            return ensure(unit, waiver_evidence(proof), now)
+        case FormerTarget(target):
             found = unit.read(SERVED, {"name": route, "target": target}).scalar()
             if found is None:
                 raise never_served(route, target)
@@ -196,7 +198,7 @@ def _proof(unit: Unit, route: str, proof: ChainProof, now: datetime) -> str:
             assert_never(proof)
 
 
-def read(unit: Unit, ids: Iterable[str]) -> list[Evidence]:
+def read(unit: Unit, ids: Iterable[str]) -> list[TargetEvidence]:
     """In the order of `ids`."""
     wanted = list(ids)
     query = sa.select(evidence).where(evidence.c.id.in_(wanted))
@@ -229,7 +231,7 @@ class SqlWaivers:
         check_waiver(new)
         self._unit.serialize()
         self._unit.insert(waiver, {name: getattr(new, name) for name in new.__slots__})
-        ensure(self._unit, waived(new), self._now)
+        ensure(self._unit, waiver_evidence(new), self._now)
 
     def list(self, *, route: str | None = None) -> Sequence[Waiver]:
         return waivers_of(self._unit, route)

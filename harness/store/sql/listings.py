@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
-from harness.domain.drift.watch import Check, Watch
+from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound
 from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
 from harness.domain.operations.access import ApiKey
@@ -14,7 +14,7 @@ from harness.domain.operations.alerts import AlertRecord
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
-from harness.domain.privacy.capture import Captured
+from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.reliability.failover import Failover
 from harness.domain.routing.table import Route
@@ -154,7 +154,7 @@ class SqlListings:
         *,
         target: str | None = None,
         suites: Collection[str] | None = None,
-    ) -> Page[tuple[Watch, Check]]:
+    ) -> Page[tuple[DriftWatch, DriftCheck]]:
         watched = sa.select(drift_watch.c.id)
         if target is not None:
             watched = watched.where(drift_watch.c.target == target)
@@ -192,11 +192,11 @@ class SqlListings:
 
     def captures(
         self, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
-    ) -> Page[Captured]:
+    ) -> Page[CapturedRequest]:
         query = sa.select(captured)
         if route is not None:
             query = query.where(captured.c.route == route)
-        return self._plain(query, CAPTURES, asked, lambda row: Captured(**row._asdict()))
+        return self._plain(query, CAPTURES, asked, lambda row: CapturedRequest(**row._asdict()))
 
     def events(self, asked: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
         return self._plain(sa.select(audit_event), EVENTS, asked, operations.event)

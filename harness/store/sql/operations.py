@@ -5,10 +5,10 @@ from datetime import date, datetime
 
 import sqlalchemy as sa
 
-from harness.domain.canary.observation import Block, Traffic, TrafficTotal
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute, TrafficTotal
 from harness.domain.errors import Conflict, NotFound
 from harness.domain.operations.access import ApiKey
-from harness.domain.operations.principals import Principal, folded
+from harness.domain.operations.principals import Principal, fold_name
 from harness.domain.reliability.key_limits import KeyLimits
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.target import Provider
@@ -90,8 +90,8 @@ class SqlObservations:
 
     def append(
         self,
-        blocks: Iterable[Block],
-        traffic: Iterable[Traffic],
+        blocks: Iterable[ObservationBlock],
+        traffic: Iterable[TrafficMinute],
         spends: Iterable[KeySpend] = (),
     ) -> None:
         # In one order for all writers: two of them never wait for each other.
@@ -102,7 +102,7 @@ class SqlObservations:
         for spend in sorted(spends, key=lambda s: (s.key, s.day, s.worker)):
             self._add_spend(spend)
 
-    def _append_block(self, new: Block) -> None:
+    def _append_block(self, new: ObservationBlock) -> None:
         check_block(new)
         # The number's order must be the order of commits: a reader sees no block slip in.
         self._unit.serialize_by(new.rollout)
@@ -112,7 +112,7 @@ class SqlObservations:
         number = last.scalar_subquery() + 1
         self._unit.write_new(block, rows.of_block(new) | {"number": number})
 
-    def _add_traffic(self, more: Traffic) -> None:
+    def _add_traffic(self, more: TrafficMinute) -> None:
         check_traffic(more)
         values = rows.of_traffic(more)
         key: Values = {f"key_{name}": values[name] for name in TRAFFIC_KEY}
@@ -133,11 +133,11 @@ class SqlObservations:
             sums = {f"more_{name}": values[name] for name in SPEND_SUMS}
             self._unit.write(ADD_SPEND, {**key, **sums})
 
-    def blocks(self, rollout: str, *, after: int = 0) -> Sequence[Block]:
+    def blocks(self, rollout: str, *, after: int = 0) -> Sequence[ObservationBlock]:
         wanted: Values = {"of": rollout, "after": after}
         return [rows.block(row) for row in self._unit.read(BLOCKS, wanted)]
 
-    def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[Traffic]:
+    def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficMinute]:
         query = OLDEST_TRAFFIC.where(traffic.c.minute >= since)
         if route is not None:
             query = query.where(traffic.c.route == route)
@@ -205,7 +205,7 @@ class SqlPrincipals:
         return rows.principal(self._unit.checked(principal, [row])[0])
 
     def named(self, name: str) -> Principal | None:
-        wanted = folded(name)
+        wanted = fold_name(name)
         return next((each for each in self._all() if each.folded == wanted), None)
 
     def among(self, ids: Collection[str]) -> Mapping[str, Principal]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from harness.domain.errors import NotFound
-from harness.domain.pagination import PageRequest, cursor, values_of
+from harness.domain.pagination import PageRequest, decode_cursor, encode_cursor
 from harness.store.rows import Row
 from harness.store.schema.columns import UtcTime
 from harness.store.unit_of_work import Unit
@@ -38,7 +38,7 @@ class Order:
     def cursor(self, row: Row) -> str:
         named = [self.key] if self.key is not None else self.columns
         values = [getattr(row, each.name) for each in named]
-        return str(values[0]) if self.key is not None else cursor(values)
+        return str(values[0]) if self.key is not None else encode_cursor(values)
 
     def behind(self, unit: Unit, after: str) -> sa.ColumnElement[bool]:
         """Raises NotFound for a row that is not stored, InputError for what is no cursor."""
@@ -50,7 +50,7 @@ class Order:
     def _place(self, unit: Unit, after: str) -> Sequence[object]:
         if self.key is None:
             kinds = [_kind(each) for each in self.columns]
-            found = values_of(after, kinds)
+            found = decode_cursor(after, kinds)
             return [max(-MOST, min(MOST, v)) if isinstance(v, int) else v for v in found]
         row = unit.read(sa.select(*self.columns).where(self.key == after)).first()
         if row is None:

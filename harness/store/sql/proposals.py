@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.errors import Conflict, NotFound
 from harness.domain.evals.run import Verdict
-from harness.domain.proposals.proposal import Approval, Phase, Proposal
+from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
 from harness.ports import MOST_LISTED
 from harness.store.database_errors import RowRefused
 from harness.store.rows import Values
@@ -112,7 +112,7 @@ class SqlProposals:
         check_unchanged(found, changed)
         check_let_in(changed)
         saved = replace(changed, version=changed.version + 1)
-        fixed = _FIXED if found.phase is Phase.PROPOSED else (*_FIXED, "plans")
+        fixed = _FIXED if found.phase is ProposalPhase.PROPOSED else (*_FIXED, "plans")
         values = _without(rows.of_proposal(saved), fixed)
         if not self._unit.amend(proposal, _as_seen(proposal, changed), values):
             raise stale(f"proposal {changed.id}", changed.version, found.version)
@@ -138,8 +138,8 @@ class SqlProposals:
             query = query.where(order.behind(self._unit, after))
         return self._all(query.limit(limit))
 
-    def phases(self) -> Mapping[Phase, int]:
-        return {Phase(row.phase): row.n for row in self._unit.read(PHASES)}
+    def phases(self) -> Mapping[ProposalPhase, int]:
+        return {ProposalPhase(row.phase): row.n for row in self._unit.read(PHASES)}
 
     def of_pair(self, route: str, incumbent: str, candidate: str) -> Sequence[Proposal]:
         pair = (proposal.c.incumbent == incumbent, proposal.c.candidate == candidate)

@@ -9,7 +9,13 @@ import sqlalchemy as sa
 
 from harness.domain.errors import ProofRefused, RevisionConflict, SnapshotInvalid
 from harness.domain.routing.evidence import RouteEvidence
-from harness.domain.routing.route_changes import KINDS, Change, CreateRoute, SetChain, apply
+from harness.domain.routing.route_changes import (
+    CHANGE_KINDS,
+    CreateRoute,
+    SetChain,
+    TableChange,
+    apply_change,
+)
 from harness.domain.routing.table import Route, RoutingTable
 from harness.domain.routing.target import Target
 from harness.ports import RouteRecord
@@ -147,7 +153,13 @@ class SqlRouting:
         return of_version(self._unit, row) if row is not None else None
 
     def commit(
-        self, change: Change, *, expected_version: int, actor: str, reason: str, now: datetime
+        self,
+        change: TableChange,
+        *,
+        expected_version: int,
+        actor: str,
+        reason: str,
+        now: datetime,
     ) -> int:
         self._unit.serialize()
         row = self._current(change.route)
@@ -156,12 +168,12 @@ class SqlRouting:
             raise moved_on(change.route, version, expected_version)
         if isinstance(change, CreateRoute | SetChain):
             check_targets(change, self.targets())
-        after = apply(self.route(change.route), change)
+        after = apply_change(self.route(change.route), change)
         floor = int(self._unit.read(FLOOR).scalar_one())
         revision = max(self._revision(), floor) + 1
         values = rows.of_route(after) | {
             "revision": revision,
-            "kind": KINDS[type(change)],
+            "kind": CHANGE_KINDS[type(change)],
             "at": time_of_version(change, now, row.at if row is not None else None),
             "actor": actor,
             "reason": reason,
@@ -178,13 +190,13 @@ class SqlRouting:
         return revision
 
 
-def _refusal(change: Change, error: RowRefused) -> RevisionConflict | ProofRefused:
+def _refusal(change: TableChange, error: RowRefused) -> RevisionConflict | ProofRefused:
     if error.names(*_TAKEN):
         return RevisionConflict(
             f"route {change.route!r}: another writer was first; load it again, then decide"
         )
     return ProofRefused(
-        f"the database refuses this {KINDS[type(change)]} of route {change.route!r} "
+        f"the database refuses this {CHANGE_KINDS[type(change)]} of route {change.route!r} "
         f"({error.database}): a target needs stored evidence, and a canary or "
         "promotion a passed verdict for exactly this route, incumbent and candidate"
     )

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from harness.domain.errors import Conflict
 from harness.domain.routing.target import Target
-from harness.domain.shadow.shadow import Shadow, ShadowTally, added
+from harness.domain.shadow.shadow import Shadow, ShadowTally, add_tallies
 from harness.ports import MOST_LISTED, ShadowRecord
 from harness.store.rows import evals as target_rows
 from harness.store.rows import shadows as rows
@@ -73,7 +73,7 @@ class SqlShadows:
                 *(shadow_tally.c[name] == values[name] for name in ("shadow", "day", "worker"))
             )
             query = sa.select(shadow_tally).where(is_same).with_for_update()
-            both = rows.of_tally(added(rows.tally(self._unit.read(query).one()), each))
+            both = rows.of_tally(add_tallies(rows.tally(self._unit.read(query).one()), each))
             self._unit.write(sa.update(shadow_tally).where(is_same).values(both))
 
     def tallies(

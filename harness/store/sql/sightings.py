@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
-from harness.domain.evals.pins import ServedModel, Sighting, kept
+from harness.domain.evals.pins import ServedModel, Sighting, newest_sightings
 from harness.store.rules import checked_sightings
 from harness.store.schema.sightings import served_model
 from harness.store.unit_of_work import Unit
@@ -36,7 +36,7 @@ class SqlSightings:
                 self._prune(each.target)
 
     def of(self, target: str) -> Sequence[Sighting]:
-        return kept(self._stored(target))
+        return newest_sightings(self._stored(target))
 
     def _stored(self, target: str) -> Sequence[Sighting]:
         return [
@@ -46,7 +46,7 @@ class SqlSightings:
 
     def _prune(self, target: str) -> None:
         stored = self._stored(target)
-        for each in set(stored) - set(kept(stored)):
+        for each in set(stored) - set(newest_sightings(stored)):
             self._unit.write(FORGET, _key(each))
 
 

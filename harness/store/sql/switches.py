@@ -7,7 +7,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict
-from harness.domain.routing.kill_switch import Switch
+from harness.domain.routing.kill_switch import KillSwitch
 from harness.ports import SwitchRecord
 from harness.store.rows import switches as rows
 from harness.store.rules import check_switch, no_such_switch
@@ -22,7 +22,7 @@ class SqlSwitches:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
-    def add(self, new: Switch) -> None:
+    def add(self, new: KillSwitch) -> None:
         check_switch(new)
         self._unit.serialize()
         if self._unit.read(NEWEST.where(switch.c.id == new.id)).first() is not None:
@@ -44,6 +44,6 @@ class SqlSwitches:
         self._unit.checked(switch, [row])
         return rows.record(row)
 
-    def not_lifted(self) -> Sequence[Switch]:
+    def not_lifted(self) -> Sequence[KillSwitch]:
         found = self._unit.checked(switch, self._unit.read(NOT_LIFTED))
         return [rows.record(row).switch for row in found]

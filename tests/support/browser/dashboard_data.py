@@ -23,9 +23,9 @@ from harness.control.canary import operations
 from harness.control.context import Context
 from harness.control.proposals import submission
 from harness.control.routing import seed
-from harness.domain.canary.guardrails import ErrorTally, Guardrail, Split, Tally
-from harness.domain.canary.observation import Block, Traffic
-from harness.domain.canary.rollout import Rollout, Signal
+from harness.domain.canary.guardrails import ArmSplit, ErrorTally, FailureTally, Guardrail
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute
+from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.evals.run import Claim, EvalRun, RunState, Sample
 from harness.domain.operations.access import Actor, Role
 from harness.runtime.clock import ManualClock
@@ -256,7 +256,7 @@ class _House:
                 now = self.clock.now()
                 failures = failed(at)
                 units = (1000, 1000 * bps // 10_000 + (at % 3 - 1))
-                block = Block(
+                block = ObservationBlock(
                     rollout=rollout.id,
                     worker="w1",
                     sequence=10_000 * rollout.step + at,
@@ -297,19 +297,19 @@ class _House:
                 )
 
 
-def _errors(units: tuple[int, int], canary: int, at: int) -> dict[Guardrail, Tally]:
+def _errors(units: tuple[int, int], canary: int, at: int) -> dict[Guardrail, FailureTally]:
     """The canary's failures time out, the incumbent's are of its server.
 
     units: all of a block, and those of the canary.
     """
-    classes = {"server": Split(at % 4, 0), "timeout": Split(canary, canary)}
+    classes = {"server": ArmSplit(at % 4, 0), "timeout": ArmSplit(canary, canary)}
     return {Guardrail.ERRORS: ErrorTally(*units, canary + at % 4, canary, classes)}
 
 
 def _minute(
     route: str, minute: datetime, arm: str, target: str, requests: int, price: float
-) -> Traffic:
-    return Traffic(
+) -> TrafficMinute:
+    return TrafficMinute(
         route=route,
         minute=minute,
         worker="w1",
@@ -339,8 +339,8 @@ def hurt(config: Path, route: str) -> None:
     clock = ManualClock(datetime.now(UTC))  # noqa: TID251
     with _opened(config, clock) as installation, installation.context.store.write() as tx:
         rollout, now = canary.live(tx, route), clock.now()
-        classes = {"malformed": Split(3, 3), "server": Split(3, 0)}
-        block = Block(
+        classes = {"malformed": ArmSplit(3, 3), "server": ArmSplit(3, 0)}
+        block = ObservationBlock(
             rollout=rollout.id,
             worker="w2",
             sequence=1,
@@ -360,7 +360,7 @@ def hurt(config: Path, route: str) -> None:
 def paused(config: Path, route: str) -> None:
     """Pause the route's canary, as a person does."""
     with _opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
-        operations.operate(installation.context, BEN, route, Signal.PAUSE, "lunch")
+        operations.operate(installation.context, BEN, route, RolloutSignal.PAUSE, "lunch")
 
 
 def turned(config: Path) -> Sequence[str]:

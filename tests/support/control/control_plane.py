@@ -17,7 +17,7 @@ from harness.control.context import Context
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
-from harness.domain.canary.observation import Block
+from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.evals.pins import ServedModel
@@ -25,11 +25,11 @@ from harness.domain.evals.run import Claim
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.policy import (
     CanaryPolicy,
+    CanaryStep,
+    ExposureUnit,
     GatePolicy,
     Policy,
-    Promotion,
-    Step,
-    Unit,
+    PromotionMode,
 )
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import BUCKETS, RouteSettings, RouteSuite
@@ -51,8 +51,8 @@ ENCRYPTION_KEYS = [new_key()]
 SECRET = b"a secret of the tests"
 # Share of items that each model answers rightly, in twelfths.
 SKILL = {"base": 7, "good": 10, "better": 12, "worse": 2, "equal": 7}
-STEPS = (Step(100, 3), Step(500, 5), Step(2500, 10, certify=True))
-CANARY = CanaryPolicy(steps=STEPS, unit=Unit.REQUEST, p0=0.2, alpha=0.05, bake_s=0.0)
+STEPS = (CanaryStep(100, 3), CanaryStep(500, 5), CanaryStep(2500, 10, certify=True))
+CANARY = CanaryPolicy(steps=STEPS, unit=ExposureUnit.REQUEST, p0=0.2, alpha=0.05, bake_s=0.0)
 POLICY = Policy(
     "default", gate=GatePolicy(claim=Claim.SUPERIOR, infra_pause_s=5), canary=CANARY
 )
@@ -168,11 +168,11 @@ class SmallInstallation:
             tx.observations.append(new, [])
 
 
-def block_of(rollout: Rollout, number: int, clock: Clock, *, failing: bool) -> Block:
+def block_of(rollout: Rollout, number: int, clock: Clock, *, failing: bool) -> ObservationBlock:
     weight = BUCKETS - rollout.policy.bake_bps if rollout.baking else rollout.current.weight_bps
     canary = max(1, weight // 100)
     lost = min(canary, 50) if failing else 0
-    return Block(
+    return ObservationBlock(
         rollout=rollout.id,
         worker="router-test",
         sequence=number,
@@ -189,7 +189,7 @@ def block_of(rollout: Rollout, number: int, clock: Clock, *, failing: bool) -> B
 
 
 def approved(policy: Policy = POLICY) -> Policy:
-    return replace(policy, promotion=Promotion.APPROVED)
+    return replace(policy, promotion=PromotionMode.APPROVED)
 
 
 class Crash(BaseException):

@@ -12,13 +12,13 @@ from itertools import pairwise
 from harness.control.canary import audit
 from harness.control.context import Context
 from harness.control.proposals import comparison
-from harness.domain.canary.observation import Block
+from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import TRANSITIONS, Rollout, RolloutState
 from harness.domain.evals.run import Passed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import GENESIS, AuditEvent
-from harness.domain.proposals.proposal import Phase, Proposal
-from harness.gate.online.assignment import ALARM_AT, worst_log_srm
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.gate.online.assignment import ALARM_LOG_E, worst_log_srm
 from harness.ports import RouteRecord, Transaction
 from tests.support.control import routing_invariants
 
@@ -136,7 +136,10 @@ class Watcher:
             if before is not None and before != each:
                 # Late harm takes a promotion back; nothing else moves what has ended.
                 moved = (before.phase, each.phase)
-                assert moved == (Phase.PROMOTED, Phase.ROLLED_BACK), (before, each)
+                assert moved == (ProposalPhase.PROMOTED, ProposalPhase.ROLLED_BACK), (
+                    before,
+                    each,
+                )
             if not each.open:
                 self.closed[each.id] = each
 
@@ -240,10 +243,10 @@ def check_move(
     blocks = [b for b in tx.observations.blocks(seen.id) if b.number <= inputs["last_block"]]
     step = seen.policy.steps[inputs["step"]]
     assert exposures(blocks, step.weight_bps) >= max(1, step.min_exposures), event
-    assert worst_log_srm(blocks, seen.step_started_at) < ALARM_AT, event
+    assert worst_log_srm(blocks, seen.step_started_at) < ALARM_LOG_E, event
 
 
-def exposures(blocks: Sequence[Block], weight_bps: int) -> int:
+def exposures(blocks: Sequence[ObservationBlock], weight_bps: int) -> int:
     telling = [b for b in blocks if b.weight_bps == weight_bps and b.failures < b.units]
     return sum(each.canary_units for each in telling)
 

@@ -27,14 +27,20 @@ from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.canary.guardrails import Guardrails
-from harness.domain.canary.rollout import Rollout, RolloutState, Signal
+from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.errors import ProofRefused, RevisionConflict, SwapgateError
 from harness.domain.evals.run import Claim
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.policy import CanaryPolicy, GatePolicy, Policy, Promotion, Step
-from harness.domain.proposals.proposal import Phase
-from harness.domain.routing.route_changes import Restore
+from harness.domain.proposals.policy import (
+    CanaryPolicy,
+    CanaryStep,
+    GatePolicy,
+    Policy,
+    PromotionMode,
+)
+from harness.domain.proposals.proposal import ProposalPhase
+from harness.domain.routing.route_changes import RestoreIncumbent
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, Target
 from harness.ports import Store
@@ -96,9 +102,11 @@ def answer(target: Target, item: Item, _epoch: int) -> str:
 
 def policy_of(draw: Random, dice: Random) -> Policy:
     steps = (
-        Step(500, 10, min_s=draw.choice([0.0, 900.0]), deadline_s=draw.choice([7200.0, 36e3])),
-        Step(2000, 40, min_s=draw.choice([0.0, 900.0]), deadline_s=7200.0),
-        Step(5000, 100, certify=True, min_s=draw.choice([0.0, 900.0]), deadline_s=36e3),
+        CanaryStep(
+            500, 10, min_s=draw.choice([0.0, 900.0]), deadline_s=draw.choice([7200.0, 36e3])
+        ),
+        CanaryStep(2000, 40, min_s=draw.choice([0.0, 900.0]), deadline_s=7200.0),
+        CanaryStep(5000, 100, certify=True, min_s=draw.choice([0.0, 900.0]), deadline_s=36e3),
     )
     canary = CanaryPolicy(
         steps=steps,
@@ -109,7 +117,7 @@ def policy_of(draw: Random, dice: Random) -> Policy:
     )
     return Policy(
         "default",
-        promotion=draw.choice([Promotion.AUTOMATIC, Promotion.APPROVED]),
+        promotion=draw.choice([PromotionMode.AUTOMATIC, PromotionMode.APPROVED]),
         gate=GatePolicy(
             claim=Claim.SUPERIOR,
             infra_pause_s=5,
@@ -197,7 +205,7 @@ class Life:
         with self.stores[-1].read() as tx:
             route = tx.routing.route(name)
         assert route is not None
-        late = Restore(name, route.incumbent)
+        late = RestoreIncumbent(name, route.incumbent)
         with suppress(RevisionConflict), self.stores[-1].write() as tx:
             tx.routing.commit(
                 late,
@@ -322,7 +330,7 @@ class Life:
 
     def _approve(self) -> None:
         for each in submission.list_proposals(self.ctx, open_only=True):
-            if each.phase is Phase.AWAITING_APPROVAL:
+            if each.phase is ProposalPhase.AWAITING_APPROVAL:
                 self._attempt(partial(submission.approve_proposal, self.ctx, BEN, each.id))
 
     def _trouble(self) -> None:
@@ -335,8 +343,13 @@ class Life:
 
     def _a_hand(self) -> None:
         name = self.draw.choice(ROUTES)
-        signals = [Signal.PAUSE, Signal.RESUME, Signal.ADVANCE, Signal.ABORT]
-        signal = self.draw.choice([*signals, Signal.PROMOTE, Signal.FINISH, None])
+        signals = [
+            RolloutSignal.PAUSE,
+            RolloutSignal.RESUME,
+            RolloutSignal.ADVANCE,
+            RolloutSignal.ABORT,
+        ]
+        signal = self.draw.choice([*signals, RolloutSignal.PROMOTE, RolloutSignal.FINISH, None])
         self._say(f"a person: {signal.value if signal else 'rollback'} {name}")
         if signal is None:
             roll_back = partial(routes.roll_back, self.other, BEN, name, reason="an incident")
@@ -385,12 +398,12 @@ class Life:
     def _look_into(self, each: Rollout) -> None:
         """A person ends what a wrong split has spoilt or has no proof; the rest goes on."""
         if alerts.is_open(self.ctx, AlertKind.SAMPLE_RATIO, each.id) and each.live:
-            operations.operate(self.ctx, BEN, each.route, Signal.ABORT, "a drill")
+            operations.operate(self.ctx, BEN, each.route, RolloutSignal.ABORT, "a drill")
         elif each.state is RolloutState.PAUSED:
             try:
-                operations.operate(self.ctx, BEN, each.route, Signal.RESUME, "a drill")
+                operations.operate(self.ctx, BEN, each.route, RolloutSignal.RESUME, "a drill")
             except ProofRefused:
-                operations.operate(self.ctx, BEN, each.route, Signal.ABORT, "a drill")
+                operations.operate(self.ctx, BEN, each.route, RolloutSignal.ABORT, "a drill")
 
     def _endings(self) -> Sequence[Ending]:
         moves: dict[str, list[str]] = {}

@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from random import Random
 
-from harness.domain.canary.guardrails import Guardrail, Level, Tally
-from harness.domain.canary.observation import Block, Traffic
-from harness.domain.canary.ranking import Measured, ranking
-from harness.domain.canary.worker_guard import LocalGuard, log_limit
+from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute
+from harness.domain.canary.ranking import MeasuredUnit, rank_block
+from harness.domain.canary.worker_guard import WorkerGuard, abort_log_e
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.routing.table import Canary, Route, RoutingTable
 from harness.ports import Store
@@ -58,8 +58,8 @@ DARK = frozenset({Trouble.SILENCE, Trouble.SPOOLED, Trouble.LOST})
 
 @dataclass
 class Report:
-    blocks: list[Block] = field(default_factory=list)
-    traffic: list[Traffic] = field(default_factory=list)
+    blocks: list[ObservationBlock] = field(default_factory=list)
+    traffic: list[TrafficMinute] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
 
 
@@ -90,7 +90,7 @@ class Routers:
         self._began = self.clock.now()
         self._tables: dict[str, RoutingTable] = {}
         self._started: dict[str, float] = {}
-        self._guards: dict[tuple[str, str], LocalGuard] = {}
+        self._guards: dict[tuple[str, str], WorkerGuard] = {}
         self._sequence: Counter[tuple[str, str]] = Counter()
         self._spool: list[Report] = []
         self._again: list[Report] = []
@@ -185,14 +185,14 @@ class Routers:
     ) -> None:
         """The worker's own: it stops the canary in every worker, and says so."""
         key = worker, canary.rollout
-        guard = self._guards.get(key, LocalGuard(canary.unit_rule.rho))
+        guard = self._guards.get(key, WorkerGuard(canary.unit_rule.rho))
         for unit in units:
             if unit.failed:
                 share = canary.weight_bps / 10_000
                 guard = guard.after(canary=unit.canary, share=share)
         self._guards[key] = guard
         alpha = canary.unit_rule.local_alpha
-        if guard.log_e < log_limit(alpha, workers=len(WORKERS), turn=0):
+        if guard.log_e < abort_log_e(alpha, workers=len(WORKERS), turn=0):
             return
         self.stopped.add(canary.rollout)
         report.alerts.append(
@@ -207,17 +207,20 @@ class Routers:
             )
         )
 
-    def _block(self, worker: str, canary: Canary, units: list[Unit]) -> Block:
+    def _block(self, worker: str, canary: Canary, units: list[Unit]) -> ObservationBlock:
         number = self._sequence[worker, canary.rollout]
         self._sequence[worker, canary.rollout] += 1
-        ranks = ranking(
-            [Measured(each.canary, None if each.failed else each.seconds) for each in units],
+        ranks = rank_block(
+            [
+                MeasuredUnit(each.canary, None if each.failed else each.seconds)
+                for each in units
+            ],
             guardrail=Guardrail.LATENCY,
             tolerated=canary.unit_rule.guardrails[Guardrail.LATENCY],
             block=(canary.rollout, worker, number),
         )
         rule = canary.unit_rule
-        return Block(
+        return ObservationBlock(
             rollout=canary.rollout,
             worker=worker,
             sequence=number,
@@ -232,20 +235,20 @@ class Routers:
             period=1 + int(rule.age_s(self.true_now) // rule.period_s),
             counts={Guardrail.REFUSALS: _refusals(units)},
             ranks={Guardrail.LATENCY: ranks.u} if ranks.u else {},
-            levels={Guardrail.LATENCY: ranks.level or Level(1.0, 1.0)} if ranks.u else {},
+            levels={Guardrail.LATENCY: ranks.level or ArmLevels(1.0, 1.0)} if ranks.u else {},
         )
 
-    def _minute(self, worker: str, route: Route) -> Traffic:
+    def _minute(self, worker: str, route: Route) -> TrafficMinute:
         minute = self.true_now.replace(second=0, microsecond=0)
         target = route.incumbent
-        return Traffic(
+        return TrafficMinute(
             route.name, minute, worker, "incumbent", target, 1, UNITS, 0, 0, 0, 0, 0, 0.0
         )
 
 
-def _refusals(units: list[Unit]) -> Tally:
+def _refusals(units: list[Unit]) -> FailureTally:
     canary = [each for each in units if each.canary]
-    return Tally(
+    return FailureTally(
         units=len(units),
         canary=len(canary),
         failures=sum(each.refused for each in units),

@@ -4,12 +4,17 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from harness.domain.evals.run import Passed
-from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.evidence import EvidenceKind
 from harness.domain.routing.table import Route
 from harness.ports import RouteRecord, Transaction
 
-PROVEN = (Phase.AWAITING_APPROVAL, Phase.CANARY, Phase.PROMOTED, Phase.ROLLED_BACK)
+PROVEN = (
+    ProposalPhase.AWAITING_APPROVAL,
+    ProposalPhase.CANARY,
+    ProposalPhase.PROMOTED,
+    ProposalPhase.ROLLED_BACK,
+)
 LEGAL = {
     "baseline": (),
     "canary": ("baseline", "promotion", "abort", "restore"),
@@ -85,7 +90,7 @@ def check_canary(tx: Transaction, route: Route, proposals: Sequence[Proposal]) -
     opened = [each for each in proposals if each.open]
     assert len(opened) <= 1
     live = [each for each in tx.rollouts.live() if each.route == route.name]
-    in_canary = [each.rollout for each in opened if each.phase is Phase.CANARY]
+    in_canary = [each.rollout for each in opened if each.phase is ProposalPhase.CANARY]
     assert [each.id for each in live] == in_canary
     if route.canary is not None:
         assert [each.id for each in live] == [route.canary.rollout]

@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
 from harness.domain.errors import SignInRefused
-from harness.domain.providers.device_flow import Answer, DeviceCode, Tokens
-from harness.domain.providers.oauth_kinds import Flow, OAuthPlace
+from harness.domain.providers.device_flow import DeviceCode, OAuthTokens, PollAnswer
+from harness.domain.providers.oauth_kinds import OAuthEndpoints, OAuthFlow
 from harness.ports import Clock
 from harness.runtime.outbound.oauth_http import DEVICE_GRANT
 from harness.runtime.outbound.oauth_memory import MemoryOAuth
@@ -43,21 +43,21 @@ class OAuthSite:
         self.url = ""
         self._clock = clock
         self._codes: dict[str, DeviceCode] = {}
-        self._granted: dict[str, Tokens] = {}
+        self._granted: dict[str, OAuthTokens] = {}
         self._lock = threading.Lock()
 
     @property
-    def place(self) -> OAuthPlace:
+    def place(self) -> OAuthEndpoints:
         if self.github:
-            return OAuthPlace(
+            return OAuthEndpoints(
                 device_url=f"{self.url}/login/device/code",
                 token_url=f"{self.url}/login/oauth/access_token",
                 exchange_url=f"{self.url}/copilot_internal/v2/token",
                 scope="read:user",
                 client_id=CLIENT,
             )
-        return OAuthPlace(
-            flow=Flow.OPENAI,
+        return OAuthEndpoints(
+            flow=OAuthFlow.OPENAI,
             device_url=f"{self.url}/api/accounts/deviceauth/usercode",
             poll_url=f"{self.url}/api/accounts/deviceauth/token",
             token_url=f"{self.url}/oauth/token",
@@ -136,7 +136,7 @@ class OAuthSite:
         try:
             tokens = self._polled(asked["device_auth_id"])
         except Refusal as refused:
-            status = 403 if refused.error == Answer.PENDING else refused.status
+            status = 403 if refused.error == PollAnswer.PENDING else refused.status
             raise Refusal(status, refused.error) from None
         granted = f"code-{len(self._granted)}"
         self._granted[granted] = tokens
@@ -157,10 +157,10 @@ class OAuthSite:
         _need(asked.get("code") in self._granted, 400, "invalid_grant")
         return _shown(self._granted.pop(asked["code"]))
 
-    def _polled(self, secret: str) -> Tokens:
+    def _polled(self, secret: str) -> OAuthTokens:
         _need(secret in self._codes, 400, "invalid_grant")
         found = self.accounts.poll(self.place, self._codes[secret])
-        if isinstance(found, Answer):
+        if isinstance(found, PollAnswer):
             raise Refusal(400, found.value)
         return found
 
@@ -219,7 +219,7 @@ def _json(headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
     return found
 
 
-def _shown(tokens: Tokens) -> Mapping[str, object]:
+def _shown(tokens: OAuthTokens) -> Mapping[str, object]:
     said: dict[str, object] = {"access_token": tokens.access_token, "token_type": "bearer"}
     if tokens.refresh_token:
         said |= {"refresh_token": tokens.refresh_token}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from harness.domain.canary.observation import UnitRule
-from harness.domain.proposals.policy import Unit
-from harness.domain.routing.data_classes import NONE_NAMED, DataClasses
+from harness.domain.proposals.policy import ExposureUnit
+from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses
 from harness.domain.routing.table import Snapshot
 from harness.domain.settings import RouterSettings
 from harness.ports import Store
@@ -51,7 +51,7 @@ class Door:
         *,
         booted: bool = True,
         first: Snapshot | None = None,
-        classes: DataClasses = NONE_NAMED,
+        classes: DataClasses = NO_DATA_CLASSES,
         transports: TransportFactory | None = None,
         tracing: Tracing | None = None,
     ) -> None:
@@ -148,7 +148,7 @@ class Place:
             found = self.script[model]
             return found if isinstance(found, ScriptedTurn) else found()
 
-        rule = UnitRule(block_size=1, unit=Unit.REQUEST)
+        rule = UnitRule(block_size=1, unit=ExposureUnit.REQUEST)
         self.door = Door(
             folder,
             turn,

@@ -12,17 +12,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-from harness.domain.canary.observation import Block, Traffic, UnitRule
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute, UnitRule
 from harness.domain.errors import StoreUnavailable
 from harness.domain.evals.pins import Sighting
 from harness.domain.operations.access import key_hash
 from harness.domain.operations.alerts import Alert
-from harness.domain.providers.credentials import ProviderKeySets, of_environment
+from harness.domain.providers.credentials import ProviderKeySets, keys_from_environment
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.retry import RetryPolicy
 from harness.domain.reliability.spend import KeySpend
-from harness.domain.routing.data_classes import NONE_NAMED, DataClasses
-from harness.domain.routing.kill_switch import Switch
+from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses
+from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import (
     Canary,
@@ -73,8 +73,8 @@ class SwitchableStore:
 
     def __init__(self, snapshot: Snapshot | None) -> None:
         self.away = snapshot is None
-        self.blocks: dict[tuple[str, str, int], Block] = {}
-        self.traffic: list[Traffic] = []
+        self.blocks: dict[tuple[str, str, int], ObservationBlock] = {}
+        self.traffic: list[TrafficMinute] = []
         self.failovers: list[Failover] = []
         self.alerts: list[Alert] = []
         self.spends: list[KeySpend] = []
@@ -127,7 +127,7 @@ class SwitchableStore:
             shadows=tallies,
         )
 
-    def _blocks(self, rollout: str, *, after: int = 0) -> list[Block]:
+    def _blocks(self, rollout: str, *, after: int = 0) -> list[ObservationBlock]:
         of = [each for each in self.blocks.values() if each.rollout == rollout]
         return [replace(each, number=n) for n, each in enumerate(of, start=1)][after:]
 
@@ -136,8 +136,8 @@ class SwitchableStore:
 
     def _append(
         self,
-        blocks: Sequence[Block],
-        traffic: Sequence[Traffic],
+        blocks: Sequence[ObservationBlock],
+        traffic: Sequence[TrafficMinute],
         spends: Sequence[KeySpend] = (),
     ) -> None:
         self.spends += spends
@@ -153,11 +153,11 @@ class SwitchableStore:
 def upstream_keys(of: Snapshot) -> ProviderKeySets:
     """What this world's environment has; `SIM_KEY` is the contract tests' provider's."""
     environ = {**UPSTREAM_KEYS, "SIM_KEY": "sim-secret"}
-    return {name: of_environment(each, environ) for name, each in of.providers.items()}
+    return {name: keys_from_environment(each, environ) for name, each in of.providers.items()}
 
 
 def served(
-    of: Snapshot, standing: Sequence[Switch] = (), classes: DataClasses = NONE_NAMED
+    of: Snapshot, standing: Sequence[KillSwitch] = (), classes: DataClasses = NO_DATA_CLASSES
 ) -> CompiledSnapshot:
     """Ready, with the keys of this world."""
     return compile_snapshot(of, standing, upstream_keys(of), classes)
@@ -217,7 +217,7 @@ class World:
     recorder: Recorder
     url: str
 
-    def wait_for_traffic(self, requests: int) -> list[Traffic]:
+    def wait_for_traffic(self, requests: int) -> list[TrafficMinute]:
         """Everything recorded, once that many requests are in the store."""
         wait_until(lambda: sum(row.requests for row in self.store.traffic) >= requests)
         return self.store.traffic
@@ -253,7 +253,7 @@ def running_router_on(
     *,
     worker: str = "w1",
     tracing: Tracing | None = None,
-    classes: DataClasses = NONE_NAMED,
+    classes: DataClasses = NO_DATA_CLASSES,
 ) -> Iterator[tuple[str, SnapshotHolder, Recorder]]:
     """A router on any store; its URL and what follows the store."""
     clock = SystemClock()

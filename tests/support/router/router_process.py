@@ -16,10 +16,10 @@ from harness.app import installation as bootstrap
 from harness.app.installation import Installation
 from harness.control.operations import keys
 from harness.control.routing import routes, seed
-from harness.domain.canary.observation import Block, Traffic
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.policy import CanaryPolicy, Step, Unit
-from harness.domain.proposals.proposal import Phase
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, ExposureUnit
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.target import Target
 from tests.support.control.control_plane import CANARY, POLICY, SmallInstallation, suite_file
 from tests.support.site.processes import Site, site
@@ -146,11 +146,11 @@ class Routed:
             for thread in threads:
                 thread.join(120)
 
-    def traffic(self) -> list[Traffic]:
+    def traffic(self) -> list[TrafficMinute]:
         with self.installation.store.read() as tx:
             return list(tx.observations.traffic(since=EVER, route=ROUTE))
 
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> list[ObservationBlock]:
         """Of the live canary."""
         with self.installation.store.read() as tx:
             (rollout,) = tx.rollouts.live()
@@ -194,13 +194,17 @@ def routed(
 
 
 def start_canary(
-    world: Routed, folder: Path, *, unit: Unit = Unit.REQUEST, canary: CanaryPolicy = CANARY
+    world: Routed,
+    folder: Path,
+    *,
+    unit: ExposureUnit = ExposureUnit.REQUEST,
+    canary: CanaryPolicy = CANARY,
 ) -> SmallInstallation:
     """Evaluate and gate a better candidate by the use cases, up to its canary at one half.
 
     Returns the control plane that did.
     """
-    steps = (Step(5000, 1000, certify=True),)
+    steps = (CanaryStep(5000, 1000, certify=True),)
     policy = replace(POLICY, canary=replace(canary, steps=steps, unit=unit))
 
     def answer(target: Target, item: Item, _epoch: int) -> str:
@@ -212,6 +216,6 @@ def start_canary(
     proposal = control.propose("sim/sim-better")
     for _ in range(10):
         control.turn()
-        if control.get(proposal.id).phase is Phase.CANARY:
+        if control.get(proposal.id).phase is ProposalPhase.CANARY:
             return control
     raise AssertionError(control.get(proposal.id))

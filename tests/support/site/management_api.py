@@ -19,8 +19,8 @@ from harness.api.control_process import SERVER
 from harness.app.installation import Installation
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.proposals.proposal import Phase, Proposal
-from harness.domain.providers.probe import Heard
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.providers.probe import ProbeReply
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.outbound.provider_probe import ScriptedProviderProbe
 from tests.support.control.control_plane import SECRET, SmallInstallation
@@ -112,7 +112,7 @@ class Door:
 
 def installation(world: SmallInstallation) -> Installation:
     """One whose adapters are the world's: its store, its clock, its scripted workers."""
-    settings = config.load(None, {}, defaults=package_data.path("config/default.yaml"))
+    settings = config.load_settings(None, {}, defaults=package_data.path("config/default.yaml"))
     made = Installation(settings, SECRET, world.clock)
     key = new_key()
     context = replace(
@@ -120,7 +120,7 @@ def installation(world: SmallInstallation) -> Installation:
         cipher=FernetCipher(lambda: [key]),
         environ={"OPENAI_API_KEY": "sk-of-the-environment"},
         door=ScriptedProviderProbe(
-            lambda *_: Heard(200, 0.01, b"{}", first_s=0.02, skew_s=0.0)
+            lambda *_: ProbeReply(200, 0.01, b"{}", first_s=0.02, skew_s=0.0)
         ),
     )
     made.__dict__.update(store=world.store, context=context)
@@ -141,14 +141,14 @@ def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
 def awaiting_approval(world: SmallInstallation) -> Proposal:
     """A passed proposal of ann's that waits for a person; the policy must ask for one."""
     found = world.until_decided(world.propose("sim/better").id)
-    assert found.phase is Phase.AWAITING_APPROVAL
+    assert found.phase is ProposalPhase.AWAITING_APPROVAL
     return found
 
 
 def in_canary(world: SmallInstallation) -> Proposal:
     """A proposal with a live canary; the policy must be automatic."""
     found = world.until_decided(world.propose("sim/better").id)
-    assert found.phase is Phase.CANARY
+    assert found.phase is ProposalPhase.CANARY
     return found
 
 

@@ -3,7 +3,7 @@
 from base64 import urlsafe_b64encode
 from typing import Final
 
-from harness.domain.operations.row_signatures import KeyPurpose, keyring_text
+from harness.domain.operations.row_signatures import KeyPurpose, format_keyring
 from harness.runtime.signing import Ed25519Signatures, public_key
 
 PRIVATE: Final = {
@@ -22,5 +22,5 @@ VERIFIER: Final = Ed25519Signatures(lambda: KEYRING)
 ENVIRONMENT: Final = {
     "SWAPGATE_SIGNING_KEY": PRIVATE[KeyPurpose.CONTROL],
     "SWAPGATE_WORKER_SIGNING_KEY": PRIVATE[KeyPurpose.WORKER],
-    "SWAPGATE_SIGNING_KEYRING": keyring_text(KEYRING.values()),
+    "SWAPGATE_SIGNING_KEYRING": format_keyring(KEYRING.values()),
 }

@@ -4,15 +4,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from harness.domain.canary.guardrails import Guardrail, Guardrails, Level, Tally
-from harness.domain.canary.observation import Block, Traffic, UnitRule
+from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail, Guardrails
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute, UnitRule
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.evals.run import (
-    Budget,
     Claim,
     EvalRun,
     Failed,
     Passed,
+    RunBudget,
     RunState,
     Sample,
     SuitePin,
@@ -22,17 +22,23 @@ from harness.domain.evals.run import (
     Verdict,
 )
 from harness.domain.operations.access import ApiKey
-from harness.domain.proposals.policy import CanaryPolicy, Policy, Step, Unit
-from harness.domain.proposals.proposal import Approval, ApprovalKind, Phase, Proposal, SuiteRuns
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, ExposureUnit, Policy
+from harness.domain.proposals.proposal import (
+    Approval,
+    ApprovalKind,
+    Proposal,
+    ProposalPhase,
+    SuiteRuns,
+)
 from harness.domain.routing.capabilities import Capabilities
-from harness.domain.routing.route_changes import CreateRoute, Promote, StartCanary
+from harness.domain.routing.route_changes import CreateRoute, PromoteCanary, StartCanary
 from harness.domain.routing.table import (
-    Commit,
     OnBadEvent,
     OnContentPolicy,
     RouteSettings,
     RouteSuite,
     Stakes,
+    StreamCommit,
 )
 from harness.domain.routing.target import Price, Provider, RequestPatch, Target
 from harness.ports import Store, Transaction
@@ -58,12 +64,12 @@ SETTINGS = RouteSettings(
     data_class="personal",
     first_token_timeout_s=45.0,
     first_byte_timeout_s=60.0,
-    commit=Commit.WHOLE,
+    commit=StreamCommit.WHOLE,
     on_bad_event=OnBadEvent.SKIP,
 )
 # Who may see that class.
 CLEARED = {"personal": frozenset({OLD.provider, SPARE.provider})}
-RULE = UnitRule.of(CanaryPolicy(block_size=50, unit=Unit.REQUEST), NOW)
+RULE = UnitRule.of(CanaryPolicy(block_size=50, unit=ExposureUnit.REQUEST), NOW)
 
 PLAN = SuitePlan(
     suite="tickets",
@@ -80,7 +86,7 @@ POLICY = Policy(
     name="careful",
     approval_ttl_s=3600.0,
     canary=CanaryPolicy(
-        steps=(Step(100, 10), Step(500, 20, certify=True)),
+        steps=(CanaryStep(100, 10), CanaryStep(500, 20, certify=True)),
         guardrails=Guardrails(latency=2.0, feedback=False),
     ),
 )
@@ -107,7 +113,7 @@ RUN = EvalRun(
     wanted=100,
     state=RunState.QUEUED,
     created_at=NOW,
-    budget=Budget(max_tokens=10_000, max_cost_usd=2.5),
+    budget=RunBudget(max_tokens=10_000, max_cost_usd=2.5),
 )
 SAMPLE = Sample(
     run=RUN.id,
@@ -127,7 +133,7 @@ SAMPLE = Sample(
     judge_build="fp_2",
 )
 KEY = ApiKey("k_1", "web shop", "a" * 64, "wxyz", None, frozenset({"triage", "answers"}), NOW)
-BLOCK = Block(
+BLOCK = ObservationBlock(
     rollout="ro_1",
     worker="w1",
     sequence=1,
@@ -140,11 +146,11 @@ BLOCK = Block(
     opened_at=NOW,
     closed_at=NOW + timedelta(seconds=9),
     period=2,
-    counts={Guardrail.JSON_VALIDITY: Tally(60, 2, 3, 1)},
+    counts={Guardrail.JSON_VALIDITY: FailureTally(60, 2, 3, 1)},
     ranks={Guardrail.LATENCY: (0.1, 1 / 3)},
-    levels={Guardrail.LATENCY: Level(0.5, 0.75)},
+    levels={Guardrail.LATENCY: ArmLevels(0.5, 0.75)},
 )
-TRAFFIC = Traffic(
+TRAFFIC = TrafficMinute(
     route=ROUTE,
     minute=NOW.replace(second=0, microsecond=0),
     worker="w1",
@@ -173,7 +179,7 @@ def proposal(id_: str = "p_1", **changes: Any) -> Proposal:
         proposer="ada",
         policy=POLICY,
         plans=(PLAN,),
-        phase=Phase.PROPOSED,
+        phase=ProposalPhase.PROPOSED,
         created_at=NOW,
         updated_at=NOW,
         runs={"tickets": SuiteRuns("r_1", "r_2")},
@@ -279,5 +285,9 @@ def promote(tx: Transaction, *, version: int = 2) -> int:
     word = Approval("a_1", "p_1", PASSED.id, ApprovalKind.PROMOTION, "pr_bob", "bob", NOW)
     tx.approvals.add(word)
     return tx.routing.commit(
-        Promote(ROUTE, PASSED), expected_version=version, actor="bob", reason="why not", now=NOW
+        PromoteCanary(ROUTE, PASSED),
+        expected_version=version,
+        actor="bob",
+        reason="why not",
+        now=NOW,
     )
