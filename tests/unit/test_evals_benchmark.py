@@ -18,7 +18,7 @@ SITE = "/x/site-packages/"
         (["/usr/lib/sqlite3.py", f"{SITE}inspect_ai/log/_recorders/buffer/db.py"], "buffer"),
         (["/usr/lib/copy.py", f"{SITE}inspect_ai/solver/_x.py"], "Inspect: deep copies"),
         (["<frozen importlib._bootstrap>", f"{SITE}inspect_ai/__init__.py"], "importing"),
-        (["/swapgate/evals/provider.py", "/usr/lib/asyncio/tasks.py"], "calling"),
+        (["/swapgate/evals/runner/provider_client.py", "/usr/lib/asyncio/tasks.py"], "calling"),
         (["/usr/lib/asyncio/tasks.py"], "event loop"),
         (["/usr/lib/threading.py"], sampling.OTHER),
     ],
