@@ -72,6 +72,7 @@ def stored(world: Routed) -> int:
     return int(count)
 
 
+@pytest.mark.verify
 def test_captured_traffic_becomes_a_suite_that_the_gate_decides_by(tmp_path: Path) -> None:
     with (
         sim.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,

@@ -57,6 +57,7 @@ def open_alerts(site: Installation) -> dict[AlertKind, AlertRecord]:
 
 
 @pytest.mark.slow
+@pytest.mark.verify
 @pytest.mark.req("F6", "F7")
 def test_another_name_is_told_as_news_and_a_silent_change_as_drift(tmp_path: Path) -> None:
     with (

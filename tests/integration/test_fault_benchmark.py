@@ -44,6 +44,7 @@ async def all_at_once(site: Swapgate, door: Door) -> list[Figures]:
     ]
 
 
+@pytest.mark.verify
 @pytest.mark.req("A4", "A5", "B3", "B8")
 def test_whatever_the_first_provider_does_clients_get_what_they_may_expect(
     site: Swapgate,
@@ -58,6 +59,7 @@ def test_whatever_the_first_provider_does_clients_get_what_they_may_expect(
     assert [each.calls / each.requests for each in told] == [1.0, 1.0]
 
 
+@pytest.mark.verify
 def test_without_a_gateway_the_same_faults_reach_the_client(site: Swapgate) -> None:
     door = Door(site.upstreams.ports["primary"], lambda _: {}, site.door.left, direct)
     (pinged,) = (row for row in rows() if row.number == 10)

@@ -99,6 +99,7 @@ def test_a_candidate_and_an_incumbent_of_other_protocols_get_their_verdict(
     assert [each.cost_usd for each in samples] == pytest.approx([300e-6] * len(samples))
 
 
+@pytest.mark.verify
 @pytest.mark.req("F7", "B7")
 def test_a_judge_of_another_protocol_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -162,7 +163,9 @@ def judged(folder: Path, answering: str, jury: str) -> dict[str, object]:
 
 
 @pytest.mark.req("D5", "B7")
-@pytest.mark.parametrize("kind", ["anthropic", "gemini"])
+@pytest.mark.parametrize(
+    "kind", ["anthropic", pytest.param("gemini", marks=pytest.mark.verify)]
+)
 def test_a_probe_asks_in_the_providers_words(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,7 @@ def leaks(world: Routed, site: OAuthSite, said: str) -> bool:
     return any(token.encode() in held for token in site.accounts.all)
 
 
+@pytest.mark.verify
 def test_tokens_are_renewed_while_requests_go_on_and_none_fails(tmp_path: Path) -> None:
     clock = SystemClock()
     accounts = MemoryOAuth(clock, life_s=20.0)

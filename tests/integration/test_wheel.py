@@ -169,6 +169,7 @@ def test_an_import_whose_uses_would_change_is_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.verify
 @pytest.mark.timeout(TIMEOUT_S)
 def test_init_and_doctor_run_with_the_locked_packages(elsewhere: Path, tmp_path: Path) -> None:
     swapgate = elsewhere / "venv/bin/swapgate"
@@ -279,6 +280,7 @@ def answers(url: str) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.verify
 @pytest.mark.timeout(TIMEOUT_S)
 def test_the_suite_passes_against_the_wheel(borrowed: Path, tmp_path: Path) -> None:
     for file in (ROOT / "tests").rglob("*.py"):
