@@ -1,4 +1,4 @@
-"""A candidate that comes back to a suite pays for its further looks (statistics.md 1.8)."""
+"""A candidate that comes back to a suite pays for its further looks (statistics.md §1.8)."""
 
 from collections.abc import Callable
 from dataclasses import replace

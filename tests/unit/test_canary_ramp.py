@@ -38,7 +38,8 @@ def test_a_floor_of_time_is_in_the_plan() -> None:
     assert ramp.plan_ramp(long, pace(1e6))[0].typical_s == 86_400.0
 
 
-# statistics.md 3, medians of the odds ratio's certificate alone; it is half of the mean here.
+# Medians of the odds ratio's certificate alone, as the reference implementation has them; it is
+# half of the mean here.
 @pytest.mark.parametrize(("rate", "median"), [(0.01, 1010), (0.05, 260), (0.10, 170)])
 def test_the_certificate_takes_the_exposures_that_were_measured(
     rate: float, median: int

@@ -1,4 +1,4 @@
-"""What required, primary and guard suites decide together (statistics.md 1.7)."""
+"""What required, primary and guard suites decide together (statistics.md §1.7)."""
 
 import json
 from collections.abc import Mapping, Sequence

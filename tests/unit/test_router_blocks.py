@@ -1,4 +1,4 @@
-"""The laws of units and blocks (statistics.md 2.1)."""
+"""The laws of units and blocks (statistics.md §2.1)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
