@@ -1,8 +1,12 @@
 """`swapgate docs`: the parts of docs/ that are written from the code."""
 
+import re
+from collections.abc import Iterable
+from os.path import relpath
 from pathlib import Path
 
 import click
+import yaml
 
 from harness.cli.frame import command_reference, output
 from harness.cli.frame.session import Session
@@ -22,7 +26,7 @@ def docs() -> None:
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 when one is stale.")
 @click.pass_context
 def generate(ctx: click.Context, *, check: bool) -> None:
-    """Write the command reference and the transition diagrams anew."""
+    """Write the command reference, the diagrams and the list of requirements anew."""
     stale = {
         path: text
         for path, text in generated_files(ctx.find_root().command, FOLDER).items()
@@ -56,6 +60,7 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
     return {
         folder / "cli.md": command_reference.cli_markdown(program, "swapgate"),
         architecture: text,
+        **requirements_page(folder / "reference", folder.parent / "tests"),
     }
 
 
@@ -71,3 +76,45 @@ def diagrams() -> dict[str, str]:
             rollout.TRANSITIONS, start=rollout.RolloutState.WAITING, live=rollout.LIVE_STATES
         ),
     }
+
+
+REQUIREMENTS_HEAD = """\
+# Requirements
+
+<!-- Written by `swapgate docs generate` from requirements.yaml and the marks of tests. -->
+
+What Swapgate must do, each requirement with the test files that hold it. Code and tests name a
+requirement by its id. `pytest --collect-only --requirements` lists every single test.
+"""
+
+
+def requirements_page(folder: Path, tests: Path) -> dict[Path, str]:
+    """The list of requirements. Raises InputError where a test names an unknown id."""
+    groups: dict[str, dict[str, str]] = yaml.safe_load(
+        (folder / "requirements.yaml").read_text(encoding="utf-8")
+    )
+    proofs: dict[str, list[Path]] = {}
+    for file in sorted(tests.rglob("test_*.py")):
+        for id_ in marked_requirements(file.read_text(encoding="utf-8")):
+            proofs.setdefault(id_, []).append(file)
+    known = {id_ for sentences in groups.values() for id_ in sentences}
+    if unknown := sorted(set(proofs) - known):
+        raise InputError(f"{folder}/requirements.yaml lacks {', '.join(unknown)}")
+    parts = [REQUIREMENTS_HEAD]
+    for title, sentences in groups.items():
+        parts += [f"## {title}", ""]
+        for id_, sentence in sentences.items():
+            proof = _proof_lines(proofs.get(id_, ()), folder)
+            parts += [f"### {id_}", "", sentence, "", *proof]
+    return {folder / "requirements.md": "\n".join(parts).rstrip() + "\n"}
+
+
+def marked_requirements(source: str) -> set[str]:
+    """The ids in all `pytest.mark.req(...)` of a test module."""
+    marks = re.findall(r"""^[^"'\n]*pytest\.mark\.req\(([^)]*)\)""", source, re.MULTILINE)
+    return {id_ for arguments in marks for id_ in re.findall(r'"(\w+)"', arguments)}
+
+
+def _proof_lines(files: Iterable[Path], folder: Path) -> list[str]:
+    links = [f"- [{file.stem}]({relpath(file, folder)})" for file in files]
+    return [*(links or ["No test yet."]), ""]
