@@ -30,8 +30,7 @@ from harness.domain.providers.oauth_kinds import OAuthEndpoints
 from harness.domain.providers.oauth_tokens import SignIn
 from harness.domain.providers.probe import ProbeReply, ProviderCheck
 from harness.domain.reliability.failover import Failover
-from harness.domain.reliability.key_limits import KeyLimits
-from harness.domain.reliability.rate_limits import RateState
+from harness.domain.reliability.rate_limits import KeyLimits, RateState
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.evidence import RouteEvidence, Waiver
 from harness.domain.routing.kill_switch import KillSwitch

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from evals.runner.slots import Slots
-from harness.domain.evals.provider_limits import EvalLimits
 from harness.domain.reliability.rate_limits import (
+    EvalLimits,
     RateDecision,
     RateLimit,
     RateState,

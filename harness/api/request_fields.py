@@ -12,7 +12,7 @@ from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.evals.run import Claim, RunState, SuiteRole
 from harness.domain.pagination import PageRequest
 from harness.domain.privacy.capture import MAX_KEEP_DAYS, MAX_PER_DAY
-from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.keep_warm import MAX_KEEP_WARM_BPS
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import (

@@ -16,10 +16,9 @@ from pydantic import (
     field_validator,
 )
 
-from harness.config.oauth import OAuthEntry
 from harness.config.operations import alert_sink
 from harness.config.privacy import CaptureEntry, capture_settings
-from harness.config.providers import CatalogueItem, catalogue_changes
+from harness.config.providers import CatalogueItem, OAuthEntry, catalogue_changes
 from harness.config.ranges import ambiguous_guardrails, range_errors
 from harness.config.routing import (
     FileContext,
@@ -33,14 +32,17 @@ from harness.config.validation_errors import config_error, dotted_path
 from harness.domain.canary.judge import check_judge
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import ConfigError, InputError
-from harness.domain.evals.provider_limits import EvalLimits
 from harness.domain.operations.client_address import parse_proxy_networks
 from harness.domain.proposals.policy import CanaryPolicy, GatePolicy, Policy, PromotionMode
-from harness.domain.providers.api_base_rules import check_allowed_address, check_api_base
-from harness.domain.providers.api_base_shape import api_base_example, check_api_base_path
+from harness.domain.providers.api_base_rules import (
+    api_base_example,
+    check_allowed_address,
+    check_api_base,
+    check_api_base_path,
+)
 from harness.domain.providers.headers import check_headers
-from harness.domain.providers.kinds import PROVIDER_KINDS
-from harness.domain.providers.provider_name import check_provider_name
+from harness.domain.providers.kinds import PROVIDER_KINDS, check_provider_name
+from harness.domain.reliability.rate_limits import EvalLimits
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.kill_switch import parse_file_switches
 from harness.domain.routing.target import Price, Provider, Target, check_extra_body

@@ -6,12 +6,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from harness.domain.drift.watch import DriftPolicy
-from harness.domain.evals.provider_limits import EvalLimits
 from harness.domain.privacy.capture import CaptureSettings
 from harness.domain.proposals.policy import Policy
 from harness.domain.providers.catalogue import CatalogueChange
 from harness.domain.providers.oauth_kinds import OAuthOverrides
 from harness.domain.reliability.breaker import DEFAULT_BREAKER, BreakerPolicy
+from harness.domain.reliability.rate_limits import EvalLimits
 from harness.domain.reliability.retry import DEFAULT_RETRY, RetryPolicy
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Provider, RequestPatch, Target

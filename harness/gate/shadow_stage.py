@@ -4,18 +4,53 @@ Nothing opens on no data: the canary needs the policy's pairs, and money that is
 them holds. Harm is the anytime-valid test of `gate.shadow`, at the policy's own level.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from harness.domain.proposals.policy import ExposureUnit, ShadowStagePolicy
-from harness.gate.shadow_evidence import (
-    SEEN_CHECKS_RULE,
-    combined_log_e,
-    is_harm,
-    share_of_level,
-)
+from harness.domain.shadow.pairs import ShadowCheck
+from harness.gate.logspace import log_mean
+
+# Of false alarms, over all checks and the whole life of a shadow.
+SHADOW_ALPHA: Final = 0.05
+# By which a decision was made; its audit event says so. The first was the mean of the checks
+# seen so far: their weights changed with each new one, and the level did not hold.
+SEEN_CHECKS_RULE: Final = 1
+ALL_CHECKS_RULE: Final = 2
+THETAS: Final = (0.55, 0.6, 0.7, 0.8, 0.9, 0.97)
+
+
+def check_log_e(lost: int, won: int) -> float:
+    """Of one check. lost: pairs that only the incumbent held. won: only the candidate."""
+    return log_mean(
+        [lost * math.log(2 * theta) + won * math.log(2 * (1 - theta)) for theta in THETAS]
+    )
+
+
+def combined_log_e(
+    discordant: Mapping[str, tuple[int, int]], *, rule: int = ALL_CHECKS_RULE
+) -> float:
+    """The mean of the checks' e-values: they see the same pairs, and are not independent.
+
+    A check that no pair was asked for yet has its weight, and an e-value of 1.
+    """
+    seen = [check_log_e(*each) for each in discordant.values()]
+    if rule == ALL_CHECKS_RULE:
+        return log_mean([*seen, *[0.0] * (len(ShadowCheck) - len(seen))])
+    return log_mean(seen) if seen else 0.0
+
+
+def is_harm(log_e_all: float, alpha: float = SHADOW_ALPHA) -> bool:
+    return log_e_all >= -math.log(alpha)
+
+
+def share_of_level(log_e_value: float, alpha: float = SHADOW_ALPHA) -> float:
+    """How near it is to the level, 0 to 1 and beyond."""
+    return max(0.0, log_e_value / -math.log(alpha))
+
 
 # Money is summed in floating point.
 ROUNDING_USD: Final = 1e-9

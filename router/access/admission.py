@@ -9,8 +9,8 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from harness.domain.operations.alerts import Alert, AlertKind
-from harness.domain.reliability.key_limits import KeyLimits
 from harness.domain.reliability.rate_limits import (
+    KeyLimits,
     LimitStatus,
     RateLimit,
     RateState,

@@ -3,8 +3,13 @@
 from collections.abc import Callable
 from typing import Final
 
-from harness.domain.providers.credentials import ProviderKey, ProviderKeySets
-from harness.domain.providers.key_rotation import choose_key, key_rest_s, rested_keys
+from harness.domain.providers.credentials import (
+    ProviderKey,
+    ProviderKeySets,
+    choose_key,
+    key_rest_s,
+    rested_keys,
+)
 from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
 from router.snapshot.compiled import NO_KEYS, CompiledSnapshot, CompiledTarget
 

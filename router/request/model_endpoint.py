@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Final
 
 from harness.domain.errors import InputError
-from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.overrides import RequestKind, choose_kind
 from harness.domain.routing.plan import RoutePlan
 from harness.domain.routing.table import Arm, Canary, KeyGrant

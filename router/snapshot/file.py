@@ -14,7 +14,7 @@ from harness.domain.content_hash import canonical_json
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.row_signatures import Revocations, SignedRows
 from harness.domain.providers.credentials import StoredKey
-from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.table import (

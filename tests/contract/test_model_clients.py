@@ -14,7 +14,7 @@ import pytest
 from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
-from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import KeyLimits
 from router.upstream.scripted import ScriptedEvent
 from swapgate import (
     Caller,

@@ -15,7 +15,7 @@ from harness.domain.errors import (
 )
 from harness.domain.evals.run import Passed
 from harness.domain.operations.access import SYSTEM, Role
-from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.evidence import Waiver
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.route_changes import (

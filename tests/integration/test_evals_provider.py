@@ -13,7 +13,7 @@ import pytest
 from evals.runner.http_transport import LONGEST_ANSWER
 from evals.runner.provider_client import RETRIES, ProviderClient, ProviderFailed, TimedReply
 from evals.runner.rate_gate import RateGates
-from harness.domain.evals.provider_limits import EvalLimits
+from harness.domain.reliability.rate_limits import EvalLimits
 from harness.ports import RateBook
 from router.access.rate_limits import LocalRates
 from tests.support.providers.scripted_chat import KEY, Response, Script, Served, serving

@@ -24,7 +24,7 @@ from harness.domain.proposals.policy import GatePolicy, Policy
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings, TargetSeed
-from harness.gate.offline.format_remedies import patch_candidate, with_json_mode
+from harness.gate.offline.format_rules import patch_candidate, with_json_mode
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from tests.support.control.control_plane import ANN, SECRET, SmallInstallation

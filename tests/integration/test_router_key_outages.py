@@ -13,7 +13,7 @@ import pytest
 from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
-from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import KeyLimits
 from tests.support.router.router_process import EVER, Routed, ask, eventually, routed
 from tests.support.store.private_postgres import own_postgres
 

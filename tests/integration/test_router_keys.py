@@ -12,7 +12,7 @@ from evals.suites.suite import ConfiguredSuites
 from harness.control.context import Context
 from harness.control.operations import keys, listings
 from harness.domain.operations.access import SYSTEM
-from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.target import Price
 from harness.runtime.clock import SystemClock
 from harness.runtime.random_ids import SystemRandomIds

@@ -16,7 +16,7 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.operations.state_audit import Disagreement, RowFinding
 from harness.domain.proposals.proposal import ProposalPhase
-from harness.domain.providers import model_identity
+from harness.domain.providers import model_names
 from harness.domain.routing.target import Provider
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import BEN, CANARY, POLICY, SmallInstallation, approved
@@ -240,8 +240,8 @@ def test_another_spelling_of_an_address_is_the_same_host(base: str) -> None:
         Provider("a", "custom", each, None) for each in ("http://127.0.0.1:9/v1", base)
     )
 
-    assert model_identity.provider_host(one) == model_identity.provider_host(other)
+    assert model_names.provider_host(one) == model_names.provider_host(other)
     assert (
-        model_identity.provider_host(replace(one, api_base="http://api.example/v1"))
+        model_names.provider_host(replace(one, api_base="http://api.example/v1"))
         == "api.example"
     )

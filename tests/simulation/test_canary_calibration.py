@@ -13,8 +13,11 @@ from harness.domain.canary.ranking import rank_among
 from harness.gate.online.assignment import ALARM_LOG_E, log_srm
 from harness.gate.online.certificate import Certificate, add_block, log_certificate
 from harness.gate.online.evidence_paths import counts_path
-from harness.gate.online.harm_evidence import RestartingHarmEvidence, combine_log_e
-from harness.gate.online.ranks import RankEvidence
+from harness.gate.online.harm_evidence import (
+    RankEvidence,
+    RestartingHarmEvidence,
+    combine_log_e,
+)
 
 pytestmark = pytest.mark.req("F3")
 

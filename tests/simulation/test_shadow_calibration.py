@@ -9,15 +9,17 @@ import pytest
 
 from harness.domain.proposals.policy import ExposureUnit, ShadowStagePolicy
 from harness.domain.shadow.pairs import ShadowCheck
-from harness.gate.shadow_evidence import (
+from harness.gate.shadow_stage import (
     ALL_CHECKS_RULE,
     SEEN_CHECKS_RULE,
     SHADOW_ALPHA,
+    ShadowMove,
+    ShadowStageState,
     check_log_e,
     combined_log_e,
+    decide_shadow_stage,
     is_harm,
 )
-from harness.gate.shadow_stage import ShadowMove, ShadowStageState, decide_shadow_stage
 from router.recording.shadow_units import ShadowUnits
 
 pytestmark = pytest.mark.req("F8")

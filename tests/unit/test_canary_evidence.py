@@ -18,6 +18,7 @@ from harness.gate.online.certificate import Certificate, log_certificate
 from harness.gate.online.fisher import log_factors
 from harness.gate.online.harm_evidence import (
     HarmEvidence,
+    RankEvidence,
     RestartingHarmEvidence,
     combine_log_e,
     distance_to_trip,
@@ -25,7 +26,6 @@ from harness.gate.online.harm_evidence import (
     harm_from_json,
     odds_grid,
 )
-from harness.gate.online.ranks import RankEvidence
 from harness.gate.online.rollout_evidence import collect_evidence
 
 pytestmark = pytest.mark.req("F3")

@@ -11,8 +11,7 @@ import pytest
 
 from evals.runner.rate_gate import RateGate, RateGates
 from evals.runner.slots import Slots
-from harness.domain.evals.provider_limits import EvalLimits
-from harness.domain.reliability.rate_limits import RateState
+from harness.domain.reliability.rate_limits import EvalLimits, RateState
 from router.access.rate_limits import LocalRates
 
 HOLDER = """

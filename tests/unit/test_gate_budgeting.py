@@ -15,9 +15,9 @@ from harness.gate.planning.budget import (
     comparison_cost_usd,
     comparison_duration_s,
     detectable_effect,
+    items_needed,
     measure_spread,
 )
-from harness.gate.planning.sample_size import items_needed
 
 pytestmark = pytest.mark.req("F2", "A3")
 OURS = MeanUsage(100, 200.0, 50.0, 0.001, 2.0)

@@ -24,12 +24,12 @@ from harness.gate.online.assignment import log_srm
 from harness.gate.online.certificate import Certificate, add_block, log_odds_e
 from harness.gate.online.harm_evidence import (
     HarmEvidence,
+    RankEvidence,
     RestartingHarmEvidence,
     combine_log_e,
 )
-from harness.gate.online.ranks import RankEvidence
+from harness.gate.planning.budget import items_needed, minimum_detectable_effect
 from harness.gate.planning.multiplicity import holm_test, spend_alpha
-from harness.gate.planning.sample_size import items_needed, minimum_detectable_effect
 
 FILE = Path(__file__).parent.parent / "golden" / "golden.json"
 GOLDEN: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))

@@ -10,12 +10,6 @@ from evals.scorers.unwrap import unwrap_layers
 from harness.cli.routing import models
 from harness.cli.routing.target_options import TargetOptions, target_asked
 from harness.domain.routing.target import RequestPatch, Target
-from harness.gate.offline.format_remedies import (
-    find_remedy,
-    model_add_command,
-    patch_candidate,
-    with_json_mode,
-)
 from harness.gate.offline.format_rules import (
     CALL,
     CODE_ONLY,
@@ -24,6 +18,10 @@ from harness.gate.offline.format_rules import (
     LABEL_ONLY,
     OTHER_RULE,
     TEXT_ONLY,
+    find_remedy,
+    model_add_command,
+    patch_candidate,
+    with_json_mode,
 )
 
 pytestmark = pytest.mark.req("A8")

@@ -8,11 +8,16 @@ import pytest
 from harness.domain.evals.run import Claim, SuitePlan, SuiteRole
 from harness.domain.proposals.policy import AlphaSpending
 from harness.gate.offline.design import Design, design_from_plan
-from harness.gate.offline.final_test import final_p, guarded_t, t_tail
 from harness.gate.offline.intervals import tango_interval, tango_p, tango_z
-from harness.gate.offline.sequential import evidence_path, judge_differences
+from harness.gate.offline.sequential import (
+    evidence_path,
+    final_p,
+    guarded_t,
+    judge_differences,
+    t_tail,
+)
+from harness.gate.planning.budget import items_needed, sd_epochs, sd_pass_fail
 from harness.gate.planning.multiplicity import spend_alpha
-from harness.gate.planning.sample_size import items_needed, sd_epochs, sd_pass_fail
 from harness.gate.text.sentences import comparison_reason, further_items
 
 pytestmark = pytest.mark.req("F2")

@@ -22,8 +22,7 @@ from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy, ExposureUnit
 from harness.gate.online.evidence_paths import guardrail_path, guardrail_weights
 from harness.gate.online.guardrail_report import GuardrailEvidence
-from harness.gate.online.harm_evidence import HarmEvidence, combine_log_e
-from harness.gate.online.ranks import RankEvidence
+from harness.gate.online.harm_evidence import HarmEvidence, RankEvidence, combine_log_e
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
 
 pytestmark = pytest.mark.req("F3")

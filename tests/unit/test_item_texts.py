@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.domain.evals.item_overlap import normalize_text, overlap_share, texts_fingerprint
 from harness.domain.evals.pins import ServedModel, Sighting
-from harness.domain.providers.model_identity import (
+from harness.domain.providers.model_names import (
     known_model_names,
     normalize_model_name,
     provider_host,

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.evals.provider_limits import EvalLimits
 from harness.domain.reliability.rate_limits import (
+    EvalLimits,
     RateLimit,
     RateState,
     admit_request,

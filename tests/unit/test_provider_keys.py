@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
-from harness.domain.providers.credentials import ProviderKey
-from harness.domain.providers.key_rotation import (
+from harness.domain.providers.credentials import (
     MAX_REST_S,
     REFUSED_S,
+    ProviderKey,
     choose_key,
     key_rest_s,
     rested_keys,

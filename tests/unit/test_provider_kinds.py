@@ -3,7 +3,7 @@
 import pytest
 
 from harness.domain.errors import InputError
-from harness.domain.providers.api_base_shape import api_base_example, check_api_base_path
+from harness.domain.providers.api_base_rules import api_base_example, check_api_base_path
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.routing.target import Provider
 

@@ -11,7 +11,7 @@ import pytest
 
 from harness.domain.operations.access import key_hash
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.table import KeyGrant
 from harness.ports import Store

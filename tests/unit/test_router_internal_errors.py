@@ -21,7 +21,7 @@ from harness.domain.operations.access import key_hash
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.proposals.policy import CanaryJudge, CanaryPolicy, ExposureUnit
 from harness.domain.reliability.breaker import BreakerPolicy
-from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import KeyGrant, RouteSettings, Snapshot
 from harness.domain.routing.target import Price, Target
 from harness.domain.shadow.shadow import Shadow, ShadowLimits

@@ -15,7 +15,7 @@ from harness.domain.errors import SnapshotInvalid
 from harness.domain.evals.run import SuiteRole
 from harness.domain.operations.access import key_hash
 from harness.domain.proposals.policy import ExposureUnit
-from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import (

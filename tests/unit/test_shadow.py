@@ -30,7 +30,7 @@ from harness.domain.shadow.shadow import (
     sum_usage,
     within_budget,
 )
-from harness.gate.shadow_evidence import (
+from harness.gate.shadow_stage import (
     SHADOW_ALPHA,
     check_log_e,
     combined_log_e,

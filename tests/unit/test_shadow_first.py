@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 from harness.config import load_settings
 from harness.domain.errors import ConfigError
 from harness.domain.proposals.policy import ShadowStagePolicy
-from harness.gate.shadow_evidence import ALL_CHECKS_RULE
-from harness.gate.shadow_stage import ShadowMove, ShadowStageState, decide_shadow_stage
+from harness.gate.shadow_stage import (
+    ALL_CHECKS_RULE,
+    ShadowMove,
+    ShadowStageState,
+    decide_shadow_stage,
+)
 
 pytestmark = pytest.mark.req("F8")
 

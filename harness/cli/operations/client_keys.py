@@ -13,7 +13,7 @@ from harness.control.operations.keys import KeySummary
 from harness.control.serialize import to_plain
 from harness.domain.operations.access import ApiKey, Role
 from harness.domain.pagination import PageRequest
-from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import KeyLimits
 
 ROLES = [role.name.lower() for role in Role]
 NONE: Final = "none"

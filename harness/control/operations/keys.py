@@ -30,7 +30,7 @@ from harness.domain.operations.principals import (
     check_principal_name,
     fold_name,
 )
-from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.reliability.spend import SpendTotals
 from harness.ports import Store, Transaction
 

@@ -9,7 +9,7 @@ from harness.domain.evals.item_overlap import SAME_ITEMS_SHARE, overlap_share
 from harness.domain.evals.run import EvalRun, SuitePin, SuitePlan
 from harness.domain.proposals.policy import GatePolicy
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.providers import model_identity
+from harness.domain.providers import model_names
 from harness.domain.routing.target import Target
 from harness.gate.planning.multiplicity import spend_alpha
 from harness.ports import Transaction
@@ -33,14 +33,14 @@ def find_lineage(
 def _same_model(tx: Transaction, target: Target) -> Iterator[Target]:
     """At the same host, by the name it is asked for or the one that its answers tell."""
     providers = tx.providers.all()
-    ours = model_identity.known_model_names(target, tx.sightings.of(target.id))
-    place = model_identity.provider_host(providers.get(target.provider))
+    ours = model_names.known_model_names(target, tx.sightings.of(target.id))
+    place = model_names.provider_host(providers.get(target.provider))
     for other in tx.routing.targets().values():
-        there = model_identity.provider_host(providers.get(other.provider))
-        if not model_identity.same_host(place, there):
+        there = model_names.provider_host(providers.get(other.provider))
+        if not model_names.same_host(place, there):
             continue
-        if model_identity.normalize_model_name(other.model) in ours or (
-            ours & model_identity.known_model_names(other, tx.sightings.of(other.id))
+        if model_names.normalize_model_name(other.model) in ours or (
+            ours & model_names.known_model_names(other, tx.sightings.of(other.id))
         ):
             yield other
 

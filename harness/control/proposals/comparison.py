@@ -25,7 +25,7 @@ from harness.domain.operations.audit import AuditEvent
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.gate.offline.arm_intervals import mean_interval, median_interval
+from harness.gate.offline.intervals import mean_interval, median_interval
 from harness.gate.offline.pairs import UNSCORED_HIGH
 from harness.gate.online import policy as gate_policy
 from harness.gate.text.explain import RolloutExplanation, explain_rollout

@@ -15,8 +15,14 @@ from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
 from harness.gate.offline.costs import items_to_show_saving
 from harness.gate.planning import budget
-from harness.gate.planning.budget import DesignOption, DifferenceSpread, MeanUsage
-from harness.gate.planning.sample_size import DISAGREEMENT, EFFECT, sd_pass_fail
+from harness.gate.planning.budget import (
+    DISAGREEMENT,
+    EFFECT,
+    DesignOption,
+    DifferenceSpread,
+    MeanUsage,
+    sd_pass_fail,
+)
 from harness.ports import Transaction
 
 # Enough to know a mean; reading every stored answer would take longer than it tells.

@@ -9,14 +9,14 @@ from harness.control.proposals.comparison import Comparison, SuiteAnswers
 from harness.domain.evals.run import Claim, Sample, SuiteReport
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
-from harness.gate.offline.format_remedies import (
+from harness.gate.offline.format_rules import (
     FormatRemedy,
+    find_format_rule,
     find_remedy,
     model_add_command,
     patch_candidate,
     with_json_mode,
 )
-from harness.gate.offline.format_rules import find_format_rule
 
 
 @dataclass(frozen=True)

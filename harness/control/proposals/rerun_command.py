@@ -6,7 +6,7 @@ from typing import Final
 from harness.control.proposals.comparison import Comparison
 from harness.domain.evals.run import Claim, SuiteRole
 from harness.domain.routing.target import Target
-from harness.gate.offline.format_remedies import target_options
+from harness.gate.offline.format_rules import target_options
 
 OPTIONS: Final = {SuiteRole.REQUIRED: "--suite", SuiteRole.GUARD: "--guard"}
 

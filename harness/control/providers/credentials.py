@@ -11,8 +11,7 @@ from harness.control.routing import data_class_checks, targets
 from harness.control.serialize import CamelCase
 from harness.domain.errors import Conflict, DecryptionFailed, InputError, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.providers.api_base_rules import check_api_base
-from harness.domain.providers.api_base_shape import check_api_base_path
+from harness.domain.providers.api_base_rules import check_api_base, check_api_base_path
 from harness.domain.providers.credentials import (
     Credential,
     check_key_name,
@@ -22,10 +21,9 @@ from harness.domain.providers.credentials import (
     place_new_key,
 )
 from harness.domain.providers.headers import check_headers
-from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.providers.kinds import PROVIDER_KINDS, check_provider_name
 from harness.domain.providers.oauth_kinds import check_kind_takes_key
 from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
-from harness.domain.providers.provider_name import check_provider_name
 from harness.domain.routing.target import Provider
 from harness.ports import Transaction
 

@@ -9,9 +9,8 @@ from harness.control.context import Context
 from harness.control.routing import data_class_checks, targets
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.operations.access import Actor, Role
-from harness.domain.providers.api_base_shape import api_base_example
-from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
-from harness.domain.providers.provider_name import check_provider_name
+from harness.domain.providers.api_base_rules import api_base_example
+from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup, check_provider_name
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import TargetSeed
 

@@ -10,9 +10,8 @@ from harness.control.routing import data_class_checks, targets
 from harness.control.serialize import CamelCase
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.operations.access import Actor, Role
-from harness.domain.providers.api_base_shape import check_api_base_path
-from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
-from harness.domain.providers.provider_name import check_provider_name
+from harness.domain.providers.api_base_rules import check_api_base_path
+from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup, check_provider_name
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.target import JsonObject, Price, Provider
 from harness.ports import Transaction

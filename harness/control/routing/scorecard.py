@@ -14,7 +14,7 @@ from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError, Sui
 from harness.domain.reliability.latency import merge_histograms, quantile_ms
 from harness.domain.routing.table import Arm, Route
 from harness.domain.routing.target import Target
-from harness.gate.offline.arm_intervals import mean_interval
+from harness.gate.offline.intervals import mean_interval
 from harness.ports import Transaction
 
 DAY: Final = timedelta(days=1)

@@ -7,8 +7,7 @@ from harness.control.providers import endpoint_changes
 from harness.control.providers.header_encryption import decrypt_headers, encrypt_headers
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.operations.access import Actor, Role
-from harness.domain.providers.api_base_rules import check_api_base
-from harness.domain.providers.api_base_shape import check_api_base_path
+from harness.domain.providers.api_base_rules import check_api_base, check_api_base_path
 from harness.domain.providers.catalogue import with_catalogue_prices
 from harness.domain.providers.headers import check_headers
 from harness.domain.providers.kinds import PROVIDER_KINDS

@@ -30,7 +30,7 @@ from harness.domain.shadow.shadow import (
     check_shadow_limits,
     sum_usage,
 )
-from harness.gate import shadow_evidence as gate
+from harness.gate import shadow_stage as gate
 from harness.ports import ShadowRecord, Transaction
 
 LONGEST: Final = timedelta(days=90)

@@ -29,8 +29,8 @@ from harness.domain.proposals.proposal import (
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.domain.shadow.shadow import MAX_PER_DAY, Shadow, ShadowLimits, sum_usage
-from harness.gate.shadow_evidence import ALL_CHECKS_RULE
 from harness.gate.shadow_stage import (
+    ALL_CHECKS_RULE,
     ROUNDING_USD,
     ShadowMove,
     ShadowStageDecision,

@@ -7,7 +7,7 @@ from enum import IntEnum
 from hashlib import sha256
 
 from harness.domain.errors import NotAllowed
-from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import KeyLimits
 
 DATA_KEY_PREFIX = "sk-sg-"
 MANAGEMENT_KEY_PREFIX = "sg-mgmt-"

@@ -8,12 +8,45 @@ to. Loopback and private addresses are where local models live, and stay open.
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
 from harness.domain.errors import InputError
+
+# By kind: how an `api_base` ends, and one that is right.
+_API_BASES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
+    "bedrock": (
+        re.compile(r"(?!.*/v1/?$).+"),  # that ending is of its other API
+        "https://bedrock-runtime.REGION.amazonaws.com",
+    ),
+    "vertex": (
+        re.compile(r".*/projects/[^/]+/locations/[^/]+/publishers/google/?"),
+        (
+            "https://REGION-aiplatform.googleapis.com/v1/"
+            "projects/PROJECT/locations/REGION/publishers/google"
+        ),
+    ),
+}
+
+
+def api_base_example(kind: str) -> str:
+    """What the `api_base` of such a provider looks like; empty where it may be anything."""
+    return _API_BASES[kind][1] if kind in _API_BASES else ""
+
+
+def check_api_base_path(kind: str, url: str) -> None:
+    """Raises InputError for none, or one below which this kind's paths do not stand."""
+    if not url:
+        like = f": {example}" if (example := api_base_example(kind)) else ""
+        raise InputError(f"a provider of kind {kind!r} needs an api_base{like}")
+    if kind not in _API_BASES:
+        return
+    ending, example = _API_BASES[kind]
+    if not ending.fullmatch(url):
+        raise InputError(f"api_base of a provider of kind {kind!r} is {example}")
+
 
 Address = IPv4Address | IPv6Address
 

@@ -1,15 +1,49 @@
 """Keys of providers: how they are stored, which ones are used, and who has none. Pure."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from harness.domain.errors import InputError
 from harness.domain.providers.kinds import PROVIDER_KINDS, KeyStyle
 from harness.domain.providers.secret_encodings import hide_secret
+from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
 from harness.domain.routing.target import Provider
+
+Key = TypeVar("Key", bound=Hashable)
+# A key that was refused is seldom mended at once; and one try in so long costs nothing.
+REFUSED_S: Final = 300.0
+# Of a limit without Retry-After.
+LIMITED_S: Final = 5.0
+MAX_REST_S: Final = 900.0
+
+
+def key_rest_s(failure: FailureClass, told_s: float | None) -> float | None:
+    """How long a key is left alone after this failure; None when it is not about the key.
+
+    told_s: of `retry.retry_after_s`.
+    """
+    if not FAILURE_RULES[failure].other_key:
+        return None
+    if failure is FailureClass.RATE_LIMITED:
+        return min(told_s or LIMITED_S, MAX_REST_S)
+    return min(max(told_s or 0.0, REFUSED_S), MAX_REST_S)
+
+
+def rested_keys(
+    keys: Sequence[Key], resting_until: Mapping[Key, float], now: float
+) -> tuple[Key, ...]:
+    """Those that may be used, in order."""
+    return tuple(each for each in keys if resting_until.get(each, now) <= now)
+
+
+def choose_key(keys: Sequence[Key], resting_until: Mapping[Key, float], now: float) -> Key:
+    """The key to use; when all rest, the one that is back soonest. keys: at least one."""
+    able = rested_keys(keys, resting_until, now)
+    return able[0] if able else min(keys, key=lambda each: resting_until[each])
+
 
 MAX_VALUE_LENGTH: Final = 8192
 REPLACED_KEY_SUFFIX: Final = ".old"

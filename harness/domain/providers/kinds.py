@@ -4,12 +4,26 @@ A kind with `adapted` endpoints answers them through a translation (`router.tran
 `speaks` goes through as bytes.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from harness.domain.errors import InputError
 from harness.domain.routing.capabilities import Endpoint
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_SHOWN: Final = 40
+
+
+def check_provider_name(name: str) -> None:
+    """Raises InputError. No slash and no colon: a name stands before them, as in NAME/MODEL."""
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"{name[:_SHOWN]!r} is no name of a provider: take 1 to 63 of a-z, A-Z, 0-9, `-`, "
+            "`_` and `.`, a letter or digit first"
+        )
 
 
 class AnswerLimit(StrEnum):

@@ -3,15 +3,14 @@
 `apply` is the only way from one version of a route to the next.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from harness.domain.canary.observation import DEFAULT_UNIT_RULE, UnitRule
-from harness.domain.errors import IllegalTransition, ProofRefused
+from harness.domain.errors import IllegalTransition, InputError, ProofRefused
 from harness.domain.evals.run import Passed
-from harness.domain.routing import fallback_chain
-from harness.domain.routing.evidence import ChainProof
+from harness.domain.routing.evidence import ChainProof, FormerTarget, Waiver
 from harness.domain.routing.table import (
     BUCKETS,
     DEFAULT_ROUTE_SETTINGS,
@@ -19,6 +18,43 @@ from harness.domain.routing.table import (
     Route,
     RouteSettings,
 )
+
+
+def check_chain(
+    route: str, incumbent: str, fallbacks: Sequence[str], capable: Sequence[str]
+) -> None:
+    """Raises InputError for a target named twice, and for a capable one that is no fallback."""
+    whole = (incumbent, *fallbacks)
+    if len(set(whole)) < len(whole):
+        raise InputError(f"route {route!r} names a target twice: {', '.join(whole)}")
+    stray = set(capable) - set(fallbacks)
+    if stray:
+        raise InputError(
+            f"route {route!r}: only fallbacks are marked capable, and these are none: "
+            f"{', '.join(sorted(stray))}"
+        )
+
+
+def check_chain_proof(route: str, target: str, proof: ChainProof | None) -> None:
+    """Raises ProofRefused unless it is for this target on this route."""
+    match proof:
+        case None:
+            raise ProofRefused(
+                f"route {route!r}: {target} is new in the chain and has no proof: "
+                "a passed verdict of this route, or a waiver"
+            )
+        case Passed():
+            fits = (proof.route, proof.candidate) == (route, target)
+        case Waiver():
+            fits = (proof.route, proof.target) == (route, target)
+        case FormerTarget():
+            fits = proof.target == target
+        case _:
+            assert_never(proof)
+    if not fits:
+        raise ProofRefused(
+            f"route {route!r}: the proof brought for {target} is another target's or route's"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +205,7 @@ def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C9
 def _create(route: Route | None, change: CreateRoute) -> Route:
     if route is not None:
         raise IllegalTransition(f"route {change.route!r} exists, at version {route.version}")
-    fallback_chain.check_chain(
-        change.route, change.incumbent, change.fallbacks, change.settings.capable
-    )
+    check_chain(change.route, change.incumbent, change.fallbacks, change.settings.capable)
     return Route(
         name=change.route,
         version=1,
@@ -182,11 +216,11 @@ def _create(route: Route | None, change: CreateRoute) -> Route:
 
 
 def _set_chain(after: Route, change: SetChain) -> Route:
-    fallback_chain.check_chain(after.name, after.incumbent, change.fallbacks, change.capable)
+    check_chain(after.name, after.incumbent, change.fallbacks, change.capable)
     for target in change.fallbacks:
         if target in change.proofs or target not in after.fallbacks:
             proof = change.proofs.get(target)
-            fallback_chain.check_chain_proof(after.name, target, proof)
+            check_chain_proof(after.name, target, proof)
             if isinstance(proof, Passed):
                 _check_proof(after, proof)
     settings = replace(after.settings, capable=change.capable)

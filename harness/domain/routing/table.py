@@ -10,7 +10,7 @@ from harness.domain.canary.observation import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.evals.run import SuiteRole
 from harness.domain.operations.row_signatures import Revocations, SignedRows
 from harness.domain.providers.credentials import StoredKey
-from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.overrides import Overrides, RequestKind
 from harness.domain.routing.snapshot_lineage import NO_LINEAGE, Lineage

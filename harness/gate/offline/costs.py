@@ -15,8 +15,8 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.evals.run import SuitePlan
-from harness.gate.offline.arm_intervals import mean_interval
 from harness.gate.offline.design import REJECT_LOG_E
+from harness.gate.offline.intervals import mean_interval
 
 # Both in US dollars per item, means over epochs; None where one of them is not known.
 CostPair = tuple[float | None, float | None]

@@ -20,8 +20,7 @@ from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.worker_guard import HARM_GRID
 from harness.gate.logspace import Floats, log_mean_rows, running_sum
 from harness.gate.online.fisher import log_factors
-from harness.gate.online.harm_evidence import odds_grid
-from harness.gate.online.ranks import RANK_STAKES
+from harness.gate.online.harm_evidence import RANK_STAKES, odds_grid
 
 ERRORS_WEIGHT = 0.5
 

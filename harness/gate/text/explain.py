@@ -22,7 +22,7 @@ from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.domain.reliability.failures import describe_failures
 from harness.domain.safe_time import add_seconds
 from harness.gate.online.assignment import ALARM_LOG_E
-from harness.gate.online.min_durations import missing_duration, peak_seconds
+from harness.gate.online.policy import missing_duration, peak_seconds
 from harness.gate.planning.ramp import DAY_S, TrafficPace, certification_times
 from harness.gate.text.ramp_plan import format_span
 from harness.gate.text.warnings import STRONG_EVIDENCE, is_warning, list_warnings

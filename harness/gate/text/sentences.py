@@ -9,8 +9,8 @@ from harness.domain.proposals.policy import AlphaSpending
 from harness.gate.offline.costs import CostEvidence, CostOutcome
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import ComparisonEvidence
+from harness.gate.planning.budget import items_needed
 from harness.gate.planning.multiplicity import SPENDING_PROMISES
-from harness.gate.planning.sample_size import items_needed
 
 ONE_POINT: Final = re.compile(r"(?<![\d.,+−])1 points\b")
 # Not the dots of an ellipsis.

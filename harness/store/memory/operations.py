@@ -9,7 +9,7 @@ from harness.domain.errors import Conflict, NotFound
 from harness.domain.operations.access import Actor, ApiKey
 from harness.domain.operations.audit import GENESIS, AuditEvent, AuditPosition, find_chain_break
 from harness.domain.operations.principals import Principal, fold_name
-from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.reliability.spend import KeySpend
 from harness.store import rules
 from harness.store.audit import chained

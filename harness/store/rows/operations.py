@@ -14,7 +14,7 @@ from harness.domain.canary.observation import ObservationBlock, TrafficMinute, T
 from harness.domain.operations.access import ApiKey, Role
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.operations.principals import Principal, PrincipalKind
-from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.reliability.spend import KeySpend
 from harness.store.rows import Row, Values
 

@@ -9,7 +9,7 @@ from harness.domain.canary.observation import ObservationBlock, TrafficMinute, T
 from harness.domain.errors import Conflict, NotFound
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.principals import Principal, fold_name
-from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.target import Provider
 from harness.store.rows import Values
