@@ -15,7 +15,9 @@ FILE_NAME = "swapgate.yaml"
 
 
 def load_settings(file: Path | None, environ: Mapping[str, str], *, defaults: Path) -> Settings:
-    """file: the user's file, None for the shipped defaults alone. Raises ConfigError."""
+    """Loads the settings. file: the user's file, None for the shipped defaults alone. Raises
+    ConfigError.
+    """
     document = parse_file(defaults)
     if file is not None:
         document = merge_documents(document, parse_file(file))

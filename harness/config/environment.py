@@ -1,4 +1,6 @@
-"""Overrides from the environment: SWAPGATE__SECTION__KEY, and *_FILE for a value in a file."""
+"""Environment variables override the file: SWAPGATE__SECTION__KEY, and *_FILE for a value in a
+file. SWAPGATE__SECTION__KEY, and *_FILE for a value in a file.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where alerts go: one entry under `alerts.sinks`, checked."""
+"""The file's alert sinks are checked."""
 
 import ipaddress
 from typing import Final
@@ -13,7 +13,9 @@ METADATA: Final = frozenset({"metadata", "metadata.google.internal", "instance-d
 
 
 def alert_sink(number: int, **entry: str) -> AlertSink:
-    """number: its place in the list, for its name. Raises InputError; names no URL."""
+    """Checks one sink. number: its place in the list, for its name. Raises InputError; names no
+    URL.
+    """
     given = [name for name in ONE_OF if entry[name]]
     if len(given) != 1:
         raise InputError("give one of `url`, `url_env` and `webhook`")

@@ -1,4 +1,4 @@
-"""The file's `capture`: how requests are redacted before they are kept."""
+"""The file's `capture` becomes redaction rules."""
 
 from pydantic import BaseModel, ConfigDict, Field
 

@@ -1,4 +1,6 @@
-"""The file's `catalogue`: what it says of models, over what is known of them."""
+"""The file's `providers`, `catalogue` and `oauth` become providers and what is known about
+their models.
+"""
 
 from datetime import date
 
@@ -61,7 +63,9 @@ class CatalogueItem(BaseModel):
 def catalogue_changes(
     items: dict[str, CatalogueItem], document: Document
 ) -> tuple[CatalogueChange, ...]:
-    """items: by `kind/model`. Raises ConfigError for a name whose kind there is not."""
+    """Reads the file's changes to the catalogue. items: by `kind/model`. Raises ConfigError for
+    a name whose kind there is not.
+    """
     changes = []
     for name, item in items.items():
         kind, _, model = name.partition("/")

@@ -1,4 +1,4 @@
-"""Values that have the right type and still make no sense: every number has a closed range."""
+"""Every number of the configuration file must lie in a closed range."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final

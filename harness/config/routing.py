@@ -1,4 +1,4 @@
-"""Routes as the file says them, and what they become."""
+"""The file's `routes` become route seeds."""
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
@@ -102,10 +102,10 @@ class RouteEntry(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class FileContext:
-    """What else the file says. tiers: provider to tier to model."""
+    """What else the file says."""
 
     document: Document
-    tiers: Mapping[str, Mapping[str, str]]
+    tiers: Mapping[str, Mapping[str, str]]  # provider to tier to model
     data_classes: Mapping[str, frozenset[str]]
 
 
@@ -217,7 +217,7 @@ def _hint(name: str, known: Iterable[str]) -> str:
 
 
 def target_seed(name: str) -> TargetSeed:
-    """`provider/model` as a target; the model may contain slashes. Raises InputError."""
+    """Parses `provider/model` as a target; the model may contain slashes. Raises InputError."""
     provider, slash, model = name.partition("/")
     if not (slash and provider and model):
         raise InputError(f"{name!r} is not a target: write provider/model, e.g. openai/gpt-5")

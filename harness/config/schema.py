@@ -1,4 +1,4 @@
-"""The file's shape: what may stand where, and what it becomes."""
+"""The file's schema says which keys may stand where, and which settings they become."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

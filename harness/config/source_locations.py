@@ -1,5 +1,5 @@
-"""YAML with places: every value knows the file and line that it came from. Within limits: a
-few lines of aliases can stand for a billion values.
+"""The YAML parser keeps the file and line of every value, for error messages. Its input is
+limited: Within limits: a few lines of aliases can stand for a billion values.
 """
 
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ MAX_DEPTH: Final = 32
 
 @dataclass(frozen=True)
 class Document:
-    """values: plain dicts, lists and scalars. places: path of a value to `file:line`."""
+    """A parsed YAML document that knows where each value came from."""
 
-    values: dict[str, object]
-    places: Mapping[KeyPath, str]
+    values: dict[str, object]  # plain dicts, lists and scalars
+    places: Mapping[KeyPath, str]  # path of a value to `file:line`
 
     def place(self, path: KeyPath) -> str:
-        """Where the value at `path`, or the nearest thing around it, stands."""
+        """Returns where the value at `path`, or the nearest one around it, stands."""
         for end in range(len(path), -1, -1):
             if path[:end] in self.places:
                 return self.places[path[:end]]
@@ -52,7 +52,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 
 def parse_file(file: Path) -> Document:
-    """Raises ConfigError as `file:line: message`."""
+    """Parses a YAML file. Raises ConfigError as `file:line: message`."""
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -110,7 +110,7 @@ def _note(node: yaml.Node, path: KeyPath, file: Path, places: dict[KeyPath, str]
 
 
 def merge_documents(under: Document, over: Document) -> Document:
-    """`over` on `under`: mappings merge key by key, everything else is replaced."""
+    """Merges `over` into `under`: mappings merge key by key, everything else is replaced."""
     return Document(_merge(under.values, over.values), {**under.places, **over.places})
 
 

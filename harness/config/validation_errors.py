@@ -1,4 +1,6 @@
-"""Faults that pydantic finds, in our words and with their place in the file."""
+"""Pydantic's errors become configuration errors with a file, a line and the
+nearest right key.
+"""
 
 import difflib
 from collections.abc import Mapping

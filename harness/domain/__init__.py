@@ -1,1 +1,3 @@
-"""The nouns and rules, in plain Python: no I/O, no clock, no logging, no randomness."""
+"""The domain holds the product's nouns and rules in plain Python, without I/O, clock, logging
+or randomness.
+"""

@@ -1,4 +1,4 @@
-"""Regular expressions of users, with a limit on the time that one text may take.
+"""Users' regular expressions run with a time limit for each text.
 
 `regex` is the domain's one third-party module: it is as pure as `re`, whose syntax it takes,
 and it can stop. An expression of a few characters can run for years on a hostile answer.
@@ -49,7 +49,7 @@ class BoundedPattern:
         return self._timed("search", text) is not None
 
     def spans(self, text: str) -> Sequence[tuple[int, int]]:
-        """Of every match that is not empty: start and end."""
+        """Returns start and end of every match that is not empty."""
         return self._timed("finditer", text) or ()
 
     def _timed(self, method: str, text: str) -> Any:

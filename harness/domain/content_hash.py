@@ -1,11 +1,15 @@
-"""Content addresses: the same content has the same name, on every machine and in every year."""
+"""Content hashes name a value by its canonical JSON: equal values have equal names on every
+machine.
+"""
 
 import json
 from hashlib import sha256
 
 
 def canonical_json(value: object) -> str:
-    """`value` as JSON, keys sorted, no spaces. Raises ValueError for NaN and infinity."""
+    """Writes `value` as JSON with sorted keys and no spaces. Raises ValueError for NaN and
+    infinity.
+    """
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )

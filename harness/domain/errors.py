@@ -1,4 +1,5 @@
-"""Every error of ours, on one page. Each says what happened, to what, and what to do next.
+"""This page lists every error that Swapgate raises. Each message says what happened, to what,
+and what to do next. Each says what happened, to what, and what to do next.
 
 SwapgateError
 ├── ConfigError            the file is wrong; says file, line, nearest right key
@@ -213,6 +214,7 @@ class StreamBroken(CallFailed):
 
 
 class ToolLoopUnfinished(CallFailed):
-    """conversation: the Messages so far, from which a new request can go on."""
+    """The model still asks for tools after the last turn."""
 
+    # The Messages so far, from which a new request can go on.
     conversation: Sequence[object] = ()

@@ -1,4 +1,5 @@
-"""Whether a JSON value has the form that a schema asks for. Pure, and quick for any schema.
+"""This module checks a JSON value against a schema, in bounded time for any schema. Pure. Pure,
+and quick for any schema.
 
 Types, required members, constants, and what stands in objects and lists. Patterns, formats and
 references fit always: schemas come from clients, and a pattern can take for ever.

@@ -1,4 +1,4 @@
-"""Pages of lists that grow without bound, and the cursors between them."""
+"""Long lists are read in pages; a cursor marks where the next page begins."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,13 +17,11 @@ INVALID_ROWS_HINT: Final = "not signed by this installation: run `swapgate db ch
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """limit: rows at most. after: the cursor that the page before ended with (`Page.next`).
-    offset: rows to leave out, for clients from before there were cursors.
-    """
+    """Which page of a list a client asks for."""
 
-    limit: int = 100
-    after: str | None = None
-    offset: int = 0
+    limit: int = 100  # rows at most
+    after: str | None = None  # the cursor that the page before ended with (`Page.next`)
+    offset: int = 0  # rows to leave out, for clients from before there were cursors
 
 
 FIRST_PAGE: Final = PageRequest()
@@ -31,14 +29,13 @@ FIRST_PAGE: Final = PageRequest()
 
 @dataclass(frozen=True)
 class Page(Sequence[T], Generic[T]):
-    """One piece of a list. total: how many rows there are in all. next: the cursor of the page
-    behind this one, None at the end. invalid: rows of this page that are left out of its items,
-    because they are not as they were signed.
-    """
+    """One piece of a list."""
 
     items: Sequence[T]
-    total: int
-    next: str | None = None
+    total: int  # how many rows there are in all
+    next: str | None = None  # the cursor of the page behind this one, None at the end
+    # Rows of this page that are left out of its items, because they are not as they were
+    # signed.
     invalid: Sequence[RowFault] = ()
 
     @overload
@@ -67,7 +64,7 @@ def encode_cursor(values: Sequence[object]) -> str:
 
 
 def decode_cursor(text: str, kinds: Sequence[type]) -> list[object]:
-    """Of a cursor with values of these kinds. Raises InputError."""
+    """Returns the values of a cursor, of these kinds. Raises InputError."""
     parts = text.split(",")
     try:
         return [_value(part, kind) for part, kind in zip(parts, kinds, strict=True)]

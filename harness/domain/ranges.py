@@ -1,14 +1,16 @@
-"""Closed ranges of what people may set, and how a number is written for them."""
+"""Closed ranges limit the numbers that people may set, and describe themselves in error
+messages.
+"""
 
 from typing import Final, NamedTuple
 
 
 class Range(NamedTuple):
-    """Closed. zero: 0 is right as well, and turns it off."""
+    """Closed."""
 
     low: float
     high: float
-    zero: bool = False
+    zero: bool = False  # 0 is right as well, and turns it off
 
     def holds(self, value: float) -> bool:
         return self.low <= value <= self.high or (self.zero and value == 0)
@@ -24,7 +26,9 @@ SHARE_RANGE: Final = Range(0.0001, 0.999)
 
 
 def format_bound(value: float) -> str:
-    """As a person writes it: 0.000001 and 31,622,400, up to what is too long to read."""
+    """Writes a number in full, such as 0.000001 and 31,622,400, up to what is too
+    long to read.
+    """
     if value and not 1e-9 <= abs(value) < 1e16:
         return f"{value:g}"
     if value == int(value):

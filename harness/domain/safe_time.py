@@ -1,4 +1,6 @@
-"""Moments far ahead: a date that no calendar has is never, and never is a date as well."""
+"""Dates far in the future are capped at NEVER, so that adding a long duration
+never overflows.
+"""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -8,7 +10,7 @@ NEVER: Final = datetime(9999, 12, 30, tzinfo=UTC)
 
 
 def add_seconds(at: datetime, seconds: float) -> datetime:
-    """`seconds` after `at`; NEVER beyond the calendar."""
+    """Returns the time `seconds` after `at`; NEVER beyond the calendar."""
     try:
         return min(at + timedelta(seconds=seconds), NEVER)
     except OverflowError:

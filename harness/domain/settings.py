@@ -1,4 +1,6 @@
-"""The configuration as the house knows it: frozen, parsed once, never read again later."""
+"""These classes hold the configuration after parsing: frozen, and never read from the file
+again.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,53 +28,48 @@ class AnsweredModel(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TracingSettings:
-    """OpenTelemetry. otlp_endpoint: of an OTLP/HTTP collector, such as `http://host:4318`;
-    where it is empty, the standard OTEL_EXPORTER_OTLP_* variables say so, or there is no
-    tracing. content: record prompts and answers as well."""
+    """OpenTelemetry."""
 
+    # Of an OTLP/HTTP collector, such as `http://host:4318`; where it is empty, the standard
+    # OTEL_EXPORTER_OTLP_* variables say so, or there is no tracing.
     otlp_endpoint: str = ""
-    content: bool = False
+    content: bool = False  # record prompts and answers as well
 
 
 @dataclass(frozen=True, slots=True)
 class RouterSettings:
-    """The data plane. Timeouts in seconds; see docs/router.md for what each one bounds.
-
-    workers: processes that serve; limits and breakers are each worker's own. drain_s: how long
-    requests may go on once their worker is to end. shutdown_delay_s: before that, after
-    SIGTERM, how long new connections are served while `/readyz` already says no.
-    breaker: of every target. retry: of one request.
-    health_check_interval_s: since a target last answered anybody, 0 for no checks.
-    heartbeat_s: how long a stream may be silent before a comment goes to the client, 0 for
-    never. response_model: what `model` in an answer says.
-    upstream_connections: per worker and provider. allow_addresses: host names, addresses or
-    networks that providers may have though they are closed (`domain.base_url`).
-    trusted_proxies: addresses or networks whose `X-Forwarded-For` is believed.
-    """
+    """The data plane. Timeouts in seconds; see docs/router.md for what each one bounds."""
 
     host: str = "127.0.0.1"
     port: int = 8080
-    workers: int = 1
-    drain_s: float = 30.0
+    workers: int = 1  # processes that serve; limits and breakers are each worker's own
+    drain_s: float = 30.0  # how long requests may go on once their worker is to end
+    # Before that, after SIGTERM, how long new connections are served while `/readyz` already
+    # says no.
     shutdown_delay_s: float = 0.0
     first_token_timeout_s: float = 10.0
     first_byte_timeout_s: float | None = None
     between_chunks_timeout_s: float = 30.0
     total_timeout_s: float = 120.0
+    # How long a stream may be silent before a comment goes to the client, 0 for never.
     heartbeat_s: float = 15.0
-    response_model: AnsweredModel = AnsweredModel.ROUTE
+    response_model: AnsweredModel = AnsweredModel.ROUTE  # what `model` in an answer says
     connect_timeout_s: float = 5.0
     max_body_bytes: int = 32 * 1024 * 1024
     max_response_bytes: int = 64 * 1024 * 1024
     max_concurrent: int = 512
-    upstream_connections: int = 256
+    upstream_connections: int = 256  # per worker and provider
     flush_interval_s: float = 1.0
     queue_size: int = 50_000
+    # Since a target last answered anybody, 0 for no checks.
     health_check_interval_s: float = 60.0
-    breaker: BreakerPolicy = DEFAULT_BREAKER
-    retry: RetryPolicy = DEFAULT_RETRY
+    breaker: BreakerPolicy = DEFAULT_BREAKER  # of every target
+    retry: RetryPolicy = DEFAULT_RETRY  # of one request
     tracing: TracingSettings = TracingSettings()
+    # Host names, addresses or networks that providers may have though they are closed
+    # (`domain.base_url`).
     allow_addresses: tuple[str, ...] = ()
+    # Addresses or networks whose `X-Forwarded-For` is believed.
     trusted_proxies: tuple[str, ...] = ()
 
 
@@ -92,26 +89,25 @@ class ControlSettings:
 class AlertSink:
     """Where alerts go: an apprise URL (`url`, or in the variable `url_env`), or a webhook.
 
-    A URL of apprise has passwords in it: it is never logged, stored or shown. secret_env: the
-    variable with the secret that signs what the webhook gets. Where a variable is not set, the
-    file that NAME_FILE names is read.
+    A URL of apprise has passwords in it: it is never logged, stored or shown. Where a variable
+    is not set, the file that NAME_FILE names is read.
     """
 
     name: str
     url: str = field(default="", repr=False)
     url_env: str = ""
     webhook: str = ""
-    secret_env: str = ""
+    secret_env: str = ""  # the variable with the secret that signs what the webhook gets
 
 
 @dataclass(frozen=True, slots=True)
 class AlertSettings:
-    """keep_days: how long alerts that are over are kept."""
+    """Where alerts are delivered, and how long they are kept."""
 
     sinks: tuple[AlertSink, ...] = ()
     deliver_interval_s: float = 2.0
     timeout_s: float = 10.0
-    keep_days: float = 90.0
+    keep_days: float = 90.0  # how long alerts that are over are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,21 +118,17 @@ class UiSettings:
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """The model that scores a suite's answers, and how far it is trusted.
-
-    max_calls, max_cost_usd: for each run of the suite. attempts: how often it is asked when its
-    answer cannot be read. references: a file of answers with human scores; at each run, but
-    not within recheck_s of the last time, the judge scores these again, and where its
-    agreement with them (Cohen's kappa over `levels` equal bands of the score) is below
-    min_agreement the run measures nothing.
-    """
+    """The model that scores a suite's answers, and how far it is trusted."""
 
     target: Target
-    max_calls: int = 10_000
+    max_calls: int = 10_000  # max_calls, max_cost_usd: for each run of the suite
     max_cost_usd: float | None = None
-    attempts: int = 3
+    attempts: int = 3  # how often it is asked when its answer cannot be read
     max_output_tokens: int = 512
     timeout_s: float = 120.0
+    # A file of answers with human scores; at each run, but not within recheck_s of the last
+    # time, the judge scores these again, and where its agreement with them (Cohen's kappa over
+    # `levels` equal bands of the score) is below min_agreement the run measures nothing.
     references: Path | None = None
     min_agreement: float = 0.6
     levels: int = 2
@@ -145,38 +137,36 @@ class JudgeSettings:
 
 @dataclass(frozen=True)
 class SuiteSettings:
-    """A suite: its data file with a scorer by name, or a Python file with an Inspect `@task`.
-
-    path: JSONL or CSV with `input`, `target` or `expected`; perhaps `id`, `choices`,
-    `metadata`.
-    template: how an item is rendered into the one user message; `{input}` and, with choices,
-    `{choices}`. request: `tools`, `tool_choice`, `response_format`, sent with every item; an
-    item's metadata may have its own. judge: for the scorers that ask a model.
-    task: `file.py:name` or `file.py` instead of path. every: a cron expression, when incumbents
-    of the routes that use the suite are evaluated again; empty for never. drift: the same,
-    compared with the runs before; None for never. code_uncontained: a model's code may run
-    where the machine cannot contain it. data_class: of its data (D8), empty for none: only
-    providers that may see it are asked.
+    """A suite: its data file with a scorer by name, or a Python file with an
+    Inspect `@task`.
     """
 
     name: str
+    # JSONL or CSV with `input`, `target` or `expected`; perhaps `id`, `choices`, `metadata`.
     path: Path | None = None
-    task: str | None = None
+    task: str | None = None  # `file.py:name` or `file.py` instead of path
     scorer: str = "exact"
     scorer_options: Mapping[str, object] = field(default_factory=dict)
     title: str = ""
     version: str = "1"
+    # How an item is rendered into the one user message; `{input}` and, with choices,
+    # `{choices}`.
     template: str = "{input}"
     system: str = ""
     input_field: str = "input"
     target_field: str = ""
     max_output_tokens: int = 512
     temperature: float = 0.0
+    # `tools`, `tool_choice`, `response_format`, sent with every item; an item's metadata may
+    # have its own.
     request: Mapping[str, object] = field(default_factory=dict)
+    # A cron expression, when incumbents of the routes that use the suite are evaluated again;
+    # empty for never.
     every: str = ""
-    judge: JudgeSettings | None = None
-    drift: DriftPolicy | None = None
-    code_uncontained: bool = False
+    judge: JudgeSettings | None = None  # for the scorers that ask a model
+    drift: DriftPolicy | None = None  # the same, compared with the runs before; None for never
+    code_uncontained: bool = False  # a model's code may run where the machine cannot contain it
+    # Of its data (D8), empty for none: only providers that may see it are asked.
     data_class: str = ""
 
 
@@ -206,17 +196,11 @@ class RouteSeed:
 
 @dataclass(frozen=True)
 class Settings:
-    """The whole file. source: where it was read, None for the shipped default.
-
-    home: the folder for state (SQLite file, secret, disk snapshot, logs). switches: as
-    `domain.switches.switches_of_file` reads them. data_classes: who may see each. eval_limits:
-    of this machine's eval workers, by provider. catalogue: the file's word on models.
-    oauth: where people sign in, by provider.
-    """
+    """The whole file."""
 
     database_url: str
-    home: Path
-    source: Path | None
+    home: Path  # the folder for state (SQLite file, secret, disk snapshot, logs)
+    source: Path | None  # where it was read, None for the shipped default
     router: RouterSettings
     control: ControlSettings
     ui: UiSettings
@@ -224,10 +208,12 @@ class Settings:
     suites: Mapping[str, SuiteSettings]
     policies: Mapping[str, Policy]
     routes: Mapping[str, RouteSeed]
-    switches: tuple[str, ...] = ()
+    switches: tuple[str, ...] = ()  # as `domain.switches.switches_of_file` reads them
     alerts: AlertSettings = AlertSettings()
-    data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)  # who may see each
+    # Of this machine's eval workers, by provider.
     eval_limits: Mapping[str, EvalLimits] = field(default_factory=dict)
     capture: CaptureSettings = field(default_factory=CaptureSettings)
-    catalogue: tuple[CatalogueChange, ...] = ()
+    catalogue: tuple[CatalogueChange, ...] = ()  # the file's word on models
+    # Where people sign in, by provider.
     oauth: Mapping[str, OAuthOverrides] = field(default_factory=dict)

@@ -1,1 +1,3 @@
-"""The judge: pairs and counts in, evidence and verdicts out. No I/O, no ports."""
+"""The gate judges: it turns pairs and counts into evidence and verdicts, without I/O and ports.
+No I/O, no ports.
+"""

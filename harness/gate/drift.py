@@ -1,4 +1,5 @@
-"""Has a model changed behind its name? Runs over the same items, in the order they were made.
+"""The drift test asks whether a model has changed behind its name, by comparing runs over the
+same items.
 
 Null: for each item the scores of all runs are exchangeable (the model answers as it did; that
 one question gets different answers is part of it), and items err independently of each other.
@@ -7,12 +8,14 @@ any other. With w = exp(eta * score), an item's factor
 
     product of w over its newest m scores / mean of that product over all choices of m
 
+
 has expectation 1; the product over items is an e-value for each eta and each window m, and so
 is the mean e_j over the grid of eta (both signs) and those of the windows 1, 2, 4, 8, 16 that
 fit j. For pass/fail scores it is the likelihood ratio of Fisher's noncentral hypergeometric
 (statistics.md §2.2) with odds ratio exp(eta). The evidence after j comparisons is
 
     S_j = sum over i <= j of e_i / (i (i + 1))
+
 
 It never falls, and its expectation is at most 1 for ever, since the weights sum to 1: it ever
 reaches 1 / alpha with chance alpha at most (Markov). That e_i share their runs does not matter.
@@ -108,7 +111,7 @@ class ScoreBag:
 
     @classmethod
     def empty(cls, largest: int, items: int) -> "ScoreBag":
-        """largest: the most scores that a choice may have."""
+        """Returns a bag without scores. largest: the most scores that a choice may have."""
         means = np.zeros((largest + 1, len(ETAS), items))
         means[0] = 1.0
         return cls(means, np.zeros(items))
@@ -138,7 +141,9 @@ def _tilt(scores: Floats) -> Floats:
 
 
 def window_differences(scores: Floats, size: int) -> Floats:
-    """Means over the newest `size` runs minus means before, of items that both measured."""
+    """Returns means over the newest `size` runs minus means before, of items that both
+    measured.
+    """
     new, before = _means(scores[-size:]), _means(scores[:-size])
     both = ~(np.isnan(new) | np.isnan(before))
     d = new[both] - before[both]

@@ -1,4 +1,6 @@
-"""Sums of logs whose floating-point order never depends on an array's shape."""
+"""Sums of logarithms are computed in a fixed order, so that results do not depend on an array's
+shape.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -27,10 +29,10 @@ def log_mean(logs: Sequence[float], log_weights: Sequence[float] | None = None) 
 
 
 def log_mean_rows(rows: Sequence[Floats]) -> Floats:
-    """As log_mean, for arrays of one shape. Rows are added one by one, first to last.
+    """Computes log_mean for arrays of one shape. Rows are added one by one, first to last.
 
-    numpy's own sum picks its order by memory layout: one item and many would differ in the
-    last bit, and a verdict could not be recomputed step by step.
+    numpy's own sum picks its order by memory layout: one item and many would differ in the last
+    bit, and a verdict could not be recomputed step by step.
     """
     top = rows[0]
     for row in rows[1:]:
@@ -48,7 +50,7 @@ def running_sum(start: float, increments: Floats) -> Floats:
 
 
 def geometric_grid(low: float, high: float, count: int) -> tuple[float, ...]:
-    """`count` values from low to high, each a fixed multiple of the one before."""
+    """Returns `count` values from low to high, each a fixed multiple of the one before."""
     ratio = high / low
     return tuple(low * ratio ** (k / (count - 1)) for k in range(count))
 

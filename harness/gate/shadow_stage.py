@@ -1,4 +1,4 @@
-"""What a shadow that comes before the canary does next, from its pairs alone. Pure.
+"""The shadow stage before a canary decides what comes next, from its pairs alone. Pure.
 
 Nothing opens on no data: the canary needs the policy's pairs, and money that is spent without
 them holds. Harm is the anytime-valid test of `gate.shadow`, at the policy's own level.
@@ -24,7 +24,9 @@ THETAS: Final = (0.55, 0.6, 0.7, 0.8, 0.9, 0.97)
 
 
 def check_log_e(lost: int, won: int) -> float:
-    """Of one check. lost: pairs that only the incumbent held. won: only the candidate."""
+    """Returns the log e-value of one check. lost: pairs that only the incumbent held. won: only
+    the candidate.
+    """
     return log_mean(
         [lost * math.log(2 * theta) + won * math.log(2 * (1 - theta)) for theta in THETAS]
     )
@@ -66,23 +68,19 @@ class ShadowMove(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ShadowStageState:
-    """All shadows of one proposal together.
-
-    lost_won: by check, pairs that only the incumbent held, and only the candidate. spent_usd:
-    of the policy's money. mirroring: one of them is live. stopped: who ended the control
-    plane's own and why, empty unless a person did. obstacle: why none can be started now.
-    unit: what lost_won counts: requests, or callers, each by its first.
-    rule: by which the evidence is computed; what was stored before rules had numbers is of the
-    first.
-    """
+    """All shadows of one proposal together."""
 
     pairs: int = 0
+    # By check, pairs that only the incumbent held, and only the candidate.
     lost_won: Mapping[str, tuple[int, int]] | None = None
-    spent_usd: float = 0.0
-    mirroring: bool = False
-    stopped: str = ""
-    obstacle: str = ""
+    spent_usd: float = 0.0  # of the policy's money
+    mirroring: bool = False  # one of them is live
+    stopped: str = ""  # who ended the control plane's own and why, empty unless a person did
+    obstacle: str = ""  # why none can be started now
+    # By which the evidence is computed; what was stored before rules had numbers is of the
+    # first.
     rule: int = SEEN_CHECKS_RULE
+    # What lost_won counts: requests, or callers, each by its first.
     unit: ExposureUnit = ExposureUnit.REQUEST
 
     @property
@@ -92,13 +90,13 @@ class ShadowStageState:
 
 @dataclass(frozen=True, slots=True)
 class ShadowStageDecision:
-    """distance: of the evidence of harm, 1 at the level. left_usd: of the policy's money."""
+    """What a shadow stage does next, and why."""
 
     move: ShadowMove
     reason: str
     log_e: float
-    distance: float
-    left_usd: float
+    distance: float  # of the evidence of harm, 1 at the level
+    left_usd: float  # of the policy's money
 
     @property
     def money_spent(self) -> bool:

@@ -1,4 +1,5 @@
-"""The closed list of what a canary is guarded by (statistics.md §2.2, §2.4, §2.5).
+"""Guardrails are the closed list of measures that guard a canary (statistics.md §2.2, §2.4,
+§2.5).
 
 Each guardrail is a stream of evidence of its own; they share one alpha over the rollout.
 Whether one applies to a unit depends on the unit's first request alone, never on an answer:
@@ -13,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, Self
 
 
 class Guardrail(StrEnum):
-    """What is more of it is worse, for every one.
+    """A measure of a canary; for every guardrail, more is worse.
 
     Of a unit (a session), a count fails when any of its scored requests does, and a value is
     its first request's.
@@ -81,7 +82,7 @@ class Guardrails:
         return cls(**dict.fromkeys((each.name for each in fields(cls)), False))
 
     def tolerated(self) -> dict[Guardrail, float]:
-        """Those that are on, in the order of the list, without errors."""
+        """Returns the tolerated ratio of every guardrail that is on, errors left out."""
         named = {each.name: getattr(self, each.name) for each in fields(self)}
         return {Guardrail(name): float(r) for name, r in named.items() if r is not False}
 
@@ -114,11 +115,9 @@ class ArmSplit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ErrorTally(FailureTally):
-    """A block's errors, and which they were: what explains the evidence, and adds none.
+    """A block's errors, and which they were: what explains the evidence, and adds none."""
 
-    classes: by `ErrorClass`, of the failures whose class is known.
-    """
-
+    # By `ErrorClass`, of the failures whose class is known.
     classes: Mapping[str, ArmSplit] = field(default_factory=dict)
 
     @property
@@ -137,14 +136,11 @@ NO_SPLIT: Final = ArmSplit(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class JudgeTally(FailureTally):
-    """A block's units that a judge was to read. The failures hold those without a verdict.
+    """A block's units that a judge was to read. The failures hold those without a verdict."""
 
-    no_verdict: of the failures, where the judge gave none that can be read, or none in time.
-    cost_usd: what the judge cost since the block before.
-    """
-
+    # Of the failures, where the judge gave none that can be read, or none in time.
     no_verdict: ArmSplit = NO_SPLIT
-    cost_usd: float = 0.0
+    cost_usd: float = 0.0  # what the judge cost since the block before
 
     @property
     def fits(self) -> bool:
@@ -160,11 +156,9 @@ class JudgeTally(FailureTally):
 
 @dataclass(frozen=True, slots=True)
 class FeedbackTally(FailureTally):
-    """A block's units, and of how many a user said anything at all, good or bad.
+    """A block's units, and of how many a user said anything at all, good or bad."""
 
-    opinions: units. It explains the evidence, and adds none: silence is no praise.
-    """
-
+    # Units. It explains the evidence, and adds none: silence is no praise.
     opinions: ArmSplit = NO_SPLIT
 
     @property

@@ -1,4 +1,5 @@
-"""A sampled judge of a canary's answers: who is drawn, what the judge is shown, what it says.
+"""The canary judge reads a sample of a canary's answers: this module draws the sample, writes
+the prompt and reads the verdict.
 
 Pure. Whether a unit is drawn is known before its answer: it depends on the arm and on chance,
 never on what came. The judge does not learn which model wrote what it reads.
@@ -40,7 +41,9 @@ class JudgeOutcome(IntEnum):
 
 
 def sampling_share_bps(judge: CanaryJudge, *, candidate: bool, candidate_bps: int) -> int:
-    """Of an arm's units. candidate_bps: the candidate's share of the route's callers."""
+    """Returns the share of an arm's units that the judge reads. candidate_bps: the candidate's
+    share of the route's callers.
+    """
     own = candidate_bps if candidate else BUCKETS - candidate_bps
     other = BUCKETS - own
     if own <= other:
@@ -49,7 +52,9 @@ def sampling_share_bps(judge: CanaryJudge, *, candidate: bool, candidate_bps: in
 
 
 def is_sampled(unit: str, rollout: str, period: int, share: int) -> bool:
-    """unit: what names it. share: of `share_bps`. The same on every worker."""
+    """Whether the judge reads this unit; every worker gives the same answer. unit: the unit's
+    name. share: of `sampling_share_bps`.
+    """
     return hash_bucket(unit, salt=f"judge:{rollout}:{period}") < share
 
 

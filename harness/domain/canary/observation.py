@@ -1,4 +1,6 @@
-"""What requests did, counted: blocks for the canary's statistics, minutes for people."""
+"""Observations count what requests did: blocks for the canary's statistics,
+minutes for people.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,27 +14,22 @@ from harness.domain.proposals.policy_bounds import clamp_policy
 
 @dataclass(frozen=True, slots=True)
 class UnitRule:
-    """What the router counts as one unit, and how many make a block (statistics.md §2.1).
+    """What the router counts as one unit, and how many make a block (statistics.md §2.1)."""
 
-    block_size: admitted units. session_requests, session_s: when a session's outcome is fixed,
-    if no failure fixed it before. missing_s: after a block closed, outcomes still out count as
-    failures. period_s: then every sticky key counts once more. began_s: when the rollout began,
-    in seconds since 1970 UTC, 0 for not known. rho, guardrails: tolerated ratios, of errors and
-    of what else is measured. local_alpha: of the workers' own guards together, 0 for none.
-    judge: who reads a sample of the answers.
-    """
-
-    block_size: int = 100
+    block_size: int = 100  # admitted units
     unit: ExposureUnit = ExposureUnit.SESSION
+    # session_requests, session_s: when a session's outcome is fixed, if no failure fixed it
+    # before.
     session_requests: int = 3
     session_s: float = 60.0
-    missing_s: float = 600.0
-    period_s: float = 86_400.0
-    began_s: float = 0.0
+    missing_s: float = 600.0  # after a block closed, outcomes still out count as failures
+    period_s: float = 86_400.0  # then every sticky key counts once more
+    began_s: float = 0.0  # when the rollout began, in seconds since 1970 UTC, 0 for not known
+    # rho, guardrails: tolerated ratios, of errors and of what else is measured.
     rho: float = 1.0
-    local_alpha: float = 0.0
+    local_alpha: float = 0.0  # of the workers' own guards together, 0 for none
     guardrails: Mapping[Guardrail, float] = field(default_factory=dict)
-    judge: CanaryJudge | None = None
+    judge: CanaryJudge | None = None  # who reads a sample of the answers
 
     @classmethod
     def of(cls, policy: CanaryPolicy, began_at: datetime) -> Self:
@@ -66,7 +63,7 @@ class UnitRule:
         return cls(**{**data, **known})
 
     def age_s(self, at: datetime) -> float:
-        """Of the rollout; 0 when it is not known when it began."""
+        """Returns the rollout's age; 0 when its beginning is unknown."""
         return max(0.0, at.timestamp() - self.began_s) if self.began_s else 0.0
 
 
@@ -79,45 +76,33 @@ MIN_OBSERVED_S: Final = 60.0
 class ObservationBlock:
     """n consecutive assigned units of one rollout at one weight, all outcomes in.
 
-    Analysis is by assigned arm, whatever answered. sequence: the worker's own count, so that
-    the same block sent twice is stored once. number: given by the store, in order of arrival.
-    failures count both arms; missing: outcomes that never came, counted as failures in both.
-
-    period: of the rollout, from 1 (statistics.md §2.1); a block never spans two. counts, ranks:
-    what the guardrails beside errors saw, by guardrail, of the units that each applies to; one
-    that is absent saw nothing. counts: a unit's missing outcome is a failure. ranks: in [0, 1],
-    one for each scored unit of the smaller arm, by `domain.ranking`. levels: for words. Of
-    errors, counts say which they were where there are any; older blocks do not.
+    Analysis is by assigned arm, whatever answered.
     """
 
     rollout: str
     worker: str
-    sequence: int
+    sequence: int  # the worker's own count, so that the same block sent twice is stored once
     weight_bps: int
     units: int
     canary_units: int
     failures: int
     canary_failures: int
-    missing: int
+    missing: int  # outcomes that never came, counted as failures in both
     opened_at: datetime
     closed_at: datetime
-    number: int = 0
-    period: int = 1
+    number: int = 0  # given by the store, in order of arrival. failures count both arms
+    period: int = 1  # of the rollout, from 1 (statistics.md §2.1); a block never spans two
+    # A unit's missing outcome is a failure.
     counts: Mapping[Guardrail, FailureTally] = field(default_factory=dict)
+    # In [0, 1], one for each scored unit of the smaller arm, by `domain.ranking`.
     ranks: Mapping[Guardrail, tuple[float, ...]] = field(default_factory=dict)
+    # For words. Of errors, counts say which they were where there are any; older blocks do not.
     levels: Mapping[Guardrail, ArmLevels] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class TrafficMinute:
-    """One minute of one route, by assigned arm and by the target that answered.
-
-    failed: requests whose user got an error. charged: requests whose assigned arm failed,
-    though another target answered. latency_ms: histogram, upper bound in ms (-1: no bound) to
-    count. cached_tokens: of the input, those read from a provider's cache. unpriced: requests
-    whose cost nobody knows; cost_usd is of the others. internal_errors: faults of the router's
-    own in them.
-    """
+    """One minute of one route, by assigned arm and by the target that answered."""
 
     route: str
     minute: datetime
@@ -126,26 +111,27 @@ class TrafficMinute:
     target: str
     revision: int
     requests: int
-    failed: int
-    charged: int
+    failed: int  # requests whose user got an error
+    charged: int  # requests whose assigned arm failed, though another target answered
     streams: int
     input_tokens: int
     output_tokens: int
     cost_usd: float
+    # Histogram, upper bound in ms (-1: no bound) to count.
     latency_ms: Mapping[int, int] = field(default_factory=dict)
-    cached_tokens: int = 0
-    unpriced: int = 0
-    internal_errors: int = 0
+    cached_tokens: int = 0  # of the input, those read from a provider's cache
+    unpriced: int = 0  # requests whose cost nobody knows; cost_usd is of the others
+    internal_errors: int = 0  # faults of the router's own in them
 
 
 @dataclass(frozen=True, slots=True)
 class TrafficTotal:
-    """All minutes of one (route, arm, target) in a window; first, last: its minutes in it."""
+    """All minutes of one (route, arm, target) in a window;"""
 
     route: str
     arm: str
     target: str
-    first: datetime
+    first: datetime  # first, last: its minutes in it
     last: datetime
     requests: int
     failed: int

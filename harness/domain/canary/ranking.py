@@ -1,4 +1,4 @@
-"""Where a block's canary values stand among the incumbent's (statistics.md §2.4).
+"""Ranking places a block's canary values among the incumbent's values (statistics.md §2.4).
 
 Where the canary has most of the traffic, as in a bake, the roles are exchanged: each scored
 value of the control is placed among fresh canary values, and 1 - u is kept, which is uniform
@@ -28,8 +28,9 @@ class MeasuredUnit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BlockRanks:
-    """u: in (0, 1), for each scored unit of the smaller arm; high for high canary values."""
+    """The ranks of one guardrail in one block."""
 
+    # In (0, 1), for each scored unit of the smaller arm; high for high canary values.
     u: tuple[float, ...]
     level: ArmLevels | None
 

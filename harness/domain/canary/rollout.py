@@ -1,4 +1,4 @@
-"""A rollout: the canary's plan and where it stands.
+"""A rollout is a canary's plan and its state; this is its state machine.
 
 State by state, as a table; `harness.gate.online.policy` decides which signal the data give.
 """
@@ -118,28 +118,25 @@ def next_state(state: RolloutState, signal: RolloutSignal) -> RolloutState:
 
 @dataclass(frozen=True)
 class Rollout:
-    """incumbent, candidate: target ids. step: index into policy.steps. verdict: its proof.
-
-    step_started_at: restarts at every step and at every resume. bake_ends_at: until when a
-    promoted candidate is compared with its predecessor; None when there is or was no bake.
-    version: optimistic locking.
-    """
+    """A canary of one proposal, and how far it has come."""
 
     id: str
     proposal: str
     route: str
-    incumbent: str
+    incumbent: str  # incumbent, candidate: target ids
     candidate: str
-    verdict: str
+    verdict: str  # its proof
     policy: CanaryPolicy
     salt: str
-    step: int
+    step: int  # index into policy.steps
     state: RolloutState
     started_at: datetime
-    step_started_at: datetime
+    step_started_at: datetime  # restarts at every step and at every resume
     updated_at: datetime
     ended_because: str = ""
-    version: int = 1
+    version: int = 1  # optimistic locking
+    # Until when a promoted candidate is compared with its predecessor; None when there is or
+    # was no bake.
     bake_ends_at: datetime | None = None
 
     @property
@@ -162,20 +159,17 @@ class Rollout:
 
 @dataclass(frozen=True)
 class RolloutAction:
-    """What the data ask for, and every figure that led to it.
-
-    signal: the transition to take, None to stay. block: number of the block that tripped.
-    """
+    """What the data ask for, and every figure that led to it."""
 
     kind: ActionKind
-    signal: RolloutSignal | None
+    signal: RolloutSignal | None  # the transition to take, None to stay
     reason: str
     log_e: float
     distance_to_trip: float
     exposures: int
     step_exposures: int
     log_certificate: float
-    block: int | None = None
+    block: int | None = None  # number of the block that tripped
     figures: Mapping[str, object] = field(default_factory=dict)
 
 

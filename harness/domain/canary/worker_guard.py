@@ -1,4 +1,5 @@
-"""A router worker's own guard against a canary that fails grossly. Pure; needs no database.
+"""The worker guard lets one router worker stop a canary that fails grossly. Pure; it needs no
+database. Pure; needs no database.
 
 A key's arm is a coin with a known probability, the canary's share. So if the candidate fails no
 more often than the incumbent, whoever fails is in the canary with at most that probability,
@@ -10,8 +11,8 @@ late is taken for the worst against the canary's guilt: a canary's for good, an 
 failed. That only lowers e.
 
 A long healthy time must not hide a later break: evidence may begin at any failure
-(statistics.md §2.3). The
-first has the weight FIRST, failure t after it (1 - FIRST)/((t - 1)t); together they are 1.
+(statistics.md §2.3). The first has the weight FIRST, failure t after it (1 - FIRST)/((t - 1)t);
+together they are 1.
 """
 
 import math
@@ -24,16 +25,14 @@ FIRST_WEIGHT: Final = 0.95
 
 @dataclass(frozen=True, slots=True)
 class WorkerGuard:
-    """Running evidence that the canary's units fail more than rho times as often.
+    """Running evidence that the canary's units fail more than rho times as often."""
 
-    rho: tolerated ratio; below 1 as 1, since a ratio of odds bounds one of rates only above it.
-    failures: units that failed, in both arms. log_sums: for each ratio of the grid the weighted
-    sum, over the failures at which evidence may have begun, of the product since.
-    """
-
+    # Tolerated ratio; below 1 as 1, since a ratio of odds bounds one of rates only above it.
     rho: float = 1.0
-    failures: int = 0
+    failures: int = 0  # units that failed, in both arms
     canary_failures: int = 0
+    # For each ratio of the grid the weighted sum, over the failures at which evidence may have
+    # begun, of the product since.
     log_sums: tuple[float, ...] = (-math.inf,) * len(HARM_GRID)
 
     @property

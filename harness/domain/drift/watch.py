@@ -1,4 +1,4 @@
-"""The drift watch: an incumbent is asked the same items again and again (F7).
+"""A drift watch asks an incumbent the same items again and again, and compares its scores (F7).
 
 A watch begins with a run of its own, the baseline. Each later run is compared with those before
 it, item by item (gate.drift). Once drift is found the watch rests until a person accepts what
@@ -16,18 +16,13 @@ RETRY_S: Final = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class DriftPolicy:
-    """How often the incumbents of a suite's routes are asked again, and how much.
+    """How often the incumbents of a suite's routes are asked again, and how much."""
 
-    every_s: from one run's start to the next. items: per run, None for the whole suite. alpha:
-    chance that a watch of an unchanged model ever raises an alarm. max_cost_usd, max_tokens:
-    per run.
-    """
-
-    every_s: float = 86_400.0
-    items: int | None = 200
+    every_s: float = 86_400.0  # from one run's start to the next
+    items: int | None = 200  # per run, None for the whole suite
     epochs: int = 1
-    alpha: float = 0.05
-    max_cost_usd: float | None = None
+    alpha: float = 0.05  # chance that a watch of an unchanged model ever raises an alarm
+    max_cost_usd: float | None = None  # max_cost_usd, max_tokens: per run
     max_tokens: int | None = None
 
 
@@ -49,7 +44,7 @@ class DriftPlan:
 
 @dataclass(frozen=True, slots=True)
 class DriftWatch:
-    """One suite on one target since one baseline. reason: why there is this baseline."""
+    """One suite on one target since one baseline."""
 
     id: str
     target: str
@@ -58,7 +53,7 @@ class DriftWatch:
     state: DriftWatchState
     opened_at: datetime
     opened_by: str
-    reason: str
+    reason: str  # why there is this baseline
     closed_at: datetime | None = None
 
 
@@ -70,24 +65,22 @@ class DriftCheckState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DriftEvidence:
-    """What a run says beside those before it. Shares of 1.
+    """What a run says beside those before it. Shares of 1."""
 
-    check: how often the baseline was compared, from 1. window: how many of the newest runs are
-    taken together; the figures are of the window that says most. delta: new minus before, over
-    `items`; its 95 % interval is for reading, not adjusted for having looked often. log_e: the
-    highest; at log_e_limit it is drift. direction: worse | better, by the sign of delta.
-    """
-
-    check: int
+    check: int  # how often the baseline was compared, from 1
+    # How many of the newest runs are taken together; the figures are of the window that says
+    # most.
     window: int
     items: int
+    # New minus before, over `items`; its 95 % interval is for reading, not adjusted for having
+    # looked often.
     delta: float
     ci_low: float | None
     ci_high: float | None
     ci_method: str
-    log_e: float
+    log_e: float  # the highest; at log_e_limit it is drift
     log_e_limit: float
-    direction: str
+    direction: str  # worse | better, by the sign of delta
     drifted: bool
     worse: int
     same: int
@@ -108,20 +101,18 @@ ItemScores = tuple[tuple[str, float | None], ...]
 
 @dataclass(frozen=True, slots=True)
 class DriftCheck:
-    """One run of a watch. number: from 0. served: models that the provider named.
-
-    evidence: None for the baseline and where nothing was measured.
-    """
+    """One run of a watch."""
 
     watch: str
-    number: int
+    number: int  # from 0
     run: str
     started_at: datetime
     state: DriftCheckState = DriftCheckState.RUNNING
     ended_at: datetime | None = None
     message: str = ""
-    served: tuple[str, ...] = ()
+    served: tuple[str, ...] = ()  # models that the provider named
     scores: ItemScores = ()
+    # None for the baseline and where nothing was measured.
     evidence: DriftEvidence | None = None
 
 

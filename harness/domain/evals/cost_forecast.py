@@ -1,8 +1,8 @@
-"""What a route costs in a month, and what it would cost with another model (A3).
+"""The cost forecast estimates what a route costs in a month, now and with another model (A3).
 
 Tokenizers differ, and so does how much a model writes: the candidate's tokens are measured,
-beside the incumbent's, on the same items. Items are not what clients send, so only the ratio
-of the two is taken from them; length and number of the requests are the route's own. Pure.
+beside the incumbent's, on the same items. Items are not what clients send, so only the ratio of
+the two is taken from them; length and number of the requests are the route's own. Pure.
 """
 
 import math
@@ -23,11 +23,11 @@ Z_95: Final = NormalDist().inv_cdf(0.975)
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """Of one answer, or means of several. cached: of the input, those read from a cache."""
+    """Of one answer, or means of several."""
 
     input: float
     output: float
-    cached: float = 0.0
+    cached: float = 0.0  # of the input, those read from a cache
 
     def cost_usd(self, price: Price) -> float:
         return price.cost_usd(self.input, self.output, self.cached)
@@ -43,18 +43,14 @@ class ItemTokens:
 
 @dataclass(frozen=True, slots=True)
 class RouteBill:
-    """What a route asks for. since: the beginning of its recorded traffic, 30 days at most.
+    """What a route asks for."""
 
-    requests: in that window, of all arms. tokens: of one request that the incumbent answered,
-    None when it answered none. usd_per_request: the incumbent's, as recorded; None where
-    nobody knows.
-    """
-
-    since: datetime
+    since: datetime  # the beginning of its recorded traffic, 30 days at most
     window_s: float
-    requests: int
+    requests: int  # in that window, of all arms
+    # Of one request that the incumbent answered, None when it answered none.
     tokens: TokenCounts | None
-    usd_per_request: float | None
+    usd_per_request: float | None  # the incumbent's, as recorded; None where nobody knows
 
     @property
     def requests_per_month(self) -> float:
@@ -62,37 +58,34 @@ class RouteBill:
 
     @property
     def month_usd(self) -> float | None:
-        """Per 30 days, as in the window. None where nobody knows."""
+        """The cost of 30 days at the window's rate; None where a price is unknown."""
         each = self.usd_per_request
         return None if each is None else each * self.requests_per_month
 
 
 @dataclass(frozen=True, slots=True)
 class CostForecast:
-    """Per 30 days. now_usd: the incumbent's bill. candidate_usd: expected with the candidate.
-
-    low_usd, high_usd: 95 % interval of it, for the tokens that it takes; traffic as recorded.
-    None with fewer than FEWEST_ITEMS items. items: measured with both. candidate_tokens: of
-    one request of the route. estimated: it has no answers yet, the incumbent's tokens are
-    taken. unknown: why candidate_usd is None; empty otherwise.
-    """
+    """Per 30 days."""
 
     bill: RouteBill
-    now_usd: float | None
+    now_usd: float | None  # the incumbent's bill
     requests_per_month: float
-    candidate_usd: float | None
+    candidate_usd: float | None  # expected with the candidate
+    # low_usd, high_usd: 95 % interval of it, for the tokens that it takes; traffic as recorded.
+    # None with fewer than FEWEST_ITEMS items.
     low_usd: float | None
     high_usd: float | None
-    candidate_tokens: TokenCounts | None
-    items: int
-    estimated: bool
-    unknown: str
+    candidate_tokens: TokenCounts | None  # of one request of the route
+    items: int  # measured with both
+    estimated: bool  # it has no answers yet, the incumbent's tokens are taken
+    unknown: str  # why candidate_usd is None; empty otherwise
 
 
 def measure_bill(
     totals: Sequence[TrafficTotal], incumbent: str, price: Price | None, now: datetime
 ) -> RouteBill:
-    """totals: of one route, of the last 30 days. price: the incumbent's of today.
+    """Measures what a route costs today. totals: of one route, of the last 30 days. price: the
+    incumbent's of today.
 
     Requests that were recorded while it had no price are reckoned at today's.
     """
@@ -125,7 +118,8 @@ def forecast_cost(
     *,
     estimated: bool = False,
 ) -> CostForecast:
-    """measured: items that both have answered. price: the candidate's.
+    """Forecasts a route's monthly cost with the candidate. measured: items that both have
+    answered. price: the candidate's.
 
     estimated: without any, take the candidate's tokens to be the incumbent's.
     """
@@ -196,7 +190,8 @@ def _candidates(bill: RouteBill, measured: Sequence[ItemTokens]) -> TokenCounts 
 
 
 def _half_width(bill: RouteBill, measured: Sequence[ItemTokens], price: Price) -> float | None:
-    """Of the month's dollars. Two ratios of means over the same items, linearised.
+    """Returns half the width of the month's cost interval: two ratios of means over the same
+    items, linearised.
 
     Source: Cochran, Sampling Techniques (1977), 6.4: the variance of a ratio estimator.
     """

@@ -1,4 +1,4 @@
-"""Which items two suites share, by their texts and not by how these are spelled. Pure.
+"""Item overlap measures which items two suites share, by their normalized texts. Pure.
 
 A suite's texts are kept as one short text: the sorted hashes of its items, 40 bits each, so
 that 10,000 items take 67 KB.
@@ -18,10 +18,11 @@ SAME_ITEMS_SHARE: Final = 0.1
 
 
 def normalize_text(text: str) -> str:
-    """Its letters and digits alone, without case and marks: `Crème,  brûlée?` is `cremebrulee`.
+    """Returns the text's letters and digits, without case and marks: `Crème, brûlée?` is
+    `cremebrulee`.
 
-    Texts that differ in nothing else are the same item; that a few more are taken for one
-    (12 + 3 and 1 + 23) can only count a look too much.
+    Texts that differ in nothing else are the same item; that a few more are taken for one (12 +
+    3 and 1 + 23) can only count a look too much.
     """
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     # Some that show nothing are letters to Unicode.
@@ -31,7 +32,7 @@ def normalize_text(text: str) -> str:
 
 
 def texts_fingerprint(texts: Iterable[str]) -> str:
-    """Of a suite's items, in any order; each once."""
+    """Returns a fingerprint of a suite's items, in any order and each once."""
     hashes = {
         blake2b((normalize_text(text) or text).encode("utf-8", "surrogatepass"),
                 digest_size=HASH_BYTES).digest()

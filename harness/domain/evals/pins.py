@@ -1,4 +1,5 @@
-"""What a provider said that it served: pinned with the samples, compared afterwards (F6). Pure.
+"""Served-model pins record which model a provider said that it served, and compare it later
+(F6). Pure.
 
 An alias such as `gpt-4o` is a name; the answers' `model` says what stood behind it, and their
 `system_fingerprint`, where there is one, how it was set up. Targets are hashes of what *we*
@@ -40,7 +41,7 @@ class ServedModel:
 
     @property
     def label(self) -> str:
-        """As people read it: `gpt-4o-2024-08-06@fp_1`."""
+        """The model's name with its build, for people: `gpt-4o-2024-08-06@fp_1`."""
         return f"{self.model}@{self.build}" if self.build else self.model
 
     def unlike(self, other: Self, pin: ServedPin) -> bool:
@@ -53,11 +54,11 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class ServedModels:
-    """What answered one suite's items. judge: of the models that scored them."""
+    """What answered one suite's items."""
 
     incumbent: tuple[ServedModel, ...] = ()
     candidate: tuple[ServedModel, ...] = ()
-    judge: tuple[ServedModel, ...] = ()
+    judge: tuple[ServedModel, ...] = ()  # of the models that scored them
 
     def as_json(self) -> dict[str, list[list[str]]]:
         return {
@@ -68,7 +69,7 @@ class ServedModels:
 
 
 def named_models(served: Iterable[ServedModel]) -> tuple[ServedModel, ...]:
-    """Each once, in the order of their names, without those that told nothing."""
+    """Returns each model once, sorted by name, without unnamed ones."""
     return tuple(sorted({each for each in served if each.model}))
 
 
@@ -116,6 +117,6 @@ def _measured(sighting: Sighting, measured: Collection[ServedModel], pin: Served
 
 
 def newest_sightings(sightings: Iterable[Sighting]) -> Sequence[Sighting]:
-    """Of one target's, the newest that are kept; newest first."""
+    """Returns the newest sightings of one target that are kept, newest first."""
     newest = sorted(sightings, key=lambda each: (each.last_at, each.served), reverse=True)
     return newest[:MAX_SIGHTINGS]

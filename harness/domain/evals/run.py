@@ -1,7 +1,7 @@
-"""Evals and verdicts: what was asked, what came back, what it means.
+"""Eval runs hold what was asked and scored; a verdict says what the scores of two runs mean.
 
-A verdict is a union of five classes. Only `Passed` opens the routing table; readers `match`
-the union and end in `assert_never`.
+A verdict is a union of five classes. Only `Passed` opens the routing table; readers `match` the
+union and end in `assert_never`.
 """
 
 from collections.abc import Mapping
@@ -46,11 +46,7 @@ class PrimaryCombination(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SuitePin:
-    """What a suite's results depend on, hashed piece by piece (F6).
-
-    texts: what its items ask, as `item_texts.fingerprint` has it; empty in pins from before
-    there was one. `data_sha256` covers it already.
-    """
+    """What a suite's results depend on, hashed piece by piece (F6)."""
 
     name: str
     version: str
@@ -58,6 +54,8 @@ class SuitePin:
     scorer: str
     template: str
     items: int
+    # What its items ask, as `item_texts.fingerprint` has it; empty in pins from before there
+    # was one. `data_sha256` covers it already.
     texts: str = field(default="", compare=False, repr=False)
 
     @property
@@ -88,30 +86,27 @@ class SuitePin:
 
 @dataclass(frozen=True, slots=True)
 class SuitePlan:
-    """Registered before the first candidate score. n_max: items. margin: allowed loss.
-
-    alpha: of this comparison. look: which time this candidate, or one that it descends from,
-    stands before this suite; spend: the rule by which that look got its alpha, "" in
-    registrations older than the rule. served_pin: what the providers must go on serving; NONE
-    in registrations older than that pin. min_saving, cost_ceiling: as in GatePolicy, for the
-    claim CHEAPER alone. combine, weight: of one of several primary suites; None for a suite
-    alone.
-    """
+    """Registered before the first candidate score."""
 
     suite: str
     suite_digest: str
     role: SuiteRole
     claim: Claim
-    margin: float
-    alpha: float
-    n_max: int
+    margin: float  # allowed loss
+    alpha: float  # of this comparison
+    n_max: int  # items
     epochs: int
     order_seed: int
+    # Which time this candidate, or one that it descends from, stands before this suite.
     look: int = 1
+    # The rule by which that look got its alpha, "" in registrations older than the rule.
     spend: str = ""
+    # What the providers must go on serving; NONE in registrations older than that pin.
     served_pin: ServedPin = ServedPin.NONE
+    # min_saving, cost_ceiling: as in GatePolicy, for the claim CHEAPER alone.
     min_saving: float = 0.0
     cost_ceiling: float = 0.0
+    # combine, weight: of one of several primary suites; None for a suite alone.
     combine: PrimaryCombination | None = None
     weight: float = 1.0
 
@@ -173,11 +168,7 @@ class RunBudget:
 
 @dataclass(frozen=True, slots=True)
 class EvalRun:
-    """One suite on one target. Items are asked in the order that order_seed fixes.
-
-    lease_owner, lease_until: who works on it now; an expired lease may be taken over.
-    wanted: how many items of that order are to be asked. failures: worker ends without success.
-    """
+    """One suite on one target. Items are asked in the order that order_seed fixes."""
 
     id: str
     suite: str
@@ -185,13 +176,14 @@ class EvalRun:
     target: str
     order_seed: int
     epochs: int
-    wanted: int
+    wanted: int  # how many items of that order are to be asked
     state: RunState
     created_at: datetime
     budget: RunBudget = RunBudget()
+    # lease_owner, lease_until: who works on it now; an expired lease may be taken over.
     lease_owner: str | None = None
     lease_until: datetime | None = None
-    failures: int = 0
+    failures: int = 0  # worker ends without success
     message: str = ""
 
     @property
@@ -236,36 +228,31 @@ class SampleError(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer of one target to one item in one epoch, scored.
-
-    position: of the item in the run's order, from 0. strict, lenient: scores in [0, 1], or None
-    when there is none (then `error` says why). duration_s: wall time of the model's answer.
-    cached_tokens: of the input, those read from the provider's cache. judge_calls,
-    judge_cost_usd: what scoring took; None where the judge's price is unknown.
-    served_model, served_build: what the provider said that it served; judge_model, judge_build:
-    the same of the judge. Empty where it did not say.
-    """
+    """One answer of one target to one item in one epoch, scored."""
 
     run: str
     item: str
     epoch: int
-    position: int
+    position: int  # of the item in the run's order, from 0
     answer: str
+    # strict, lenient: scores in [0, 1], or None when there is none (then `error` says why).
     strict: float | None
     lenient: float | None
     input_tokens: int
     output_tokens: int
     cost_usd: float | None
-    duration_s: float
+    duration_s: float  # wall time of the model's answer
     error: SampleError | None = None
     error_text: str = ""
-    served_model: str = ""
+    served_model: str = ""  # served_model, served_build: what the provider said that it served
     prompt: str = ""
     rule: str = ""  # the form rule that broke where strict and lenient differ
-    cached_tokens: int = 0
+    cached_tokens: int = 0  # of the input, those read from the provider's cache
+    # judge_calls, judge_cost_usd: what scoring took; None where the judge's price is unknown.
     judge_calls: int = 0
     judge_cost_usd: float | None = None
     served_build: str = ""
+    # judge_model, judge_build: the same of the judge. Empty where it did not say.
     judge_model: str = ""
     judge_build: str = ""
 
@@ -294,21 +281,17 @@ class ScorePair:
 
 @dataclass(frozen=True, slots=True)
 class SuiteReport:
-    """What the gate found on one suite; all figures over the items used. Shares of 1.
-
-    outcome: passed | failed | inconclusive | harness_mismatch | infra_error | running.
-    how: early | final | None. delta: candidate minus incumbent. details: more figures by name.
-    """
+    """What the gate found on one suite; all figures over the items used. Shares of 1."""
 
     suite: str
     role: SuiteRole
     claim: Claim
     margin: float
-    outcome: str
-    how: str | None
+    outcome: str  # passed | failed | inconclusive | harness_mismatch | infra_error | running
+    how: str | None  # early | final | None
     n_used: int
     n_max: int
-    delta: float
+    delta: float  # candidate minus incumbent
     ci_low: float | None
     ci_high: float | None
     ci_method: str
@@ -320,22 +303,20 @@ class SuiteReport:
     losses: int
     reason: str
     flags: tuple[str, ...] = ()
-    details: Mapping[str, object] = field(default_factory=dict)
+    details: Mapping[str, object] = field(default_factory=dict)  # more figures by name
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseVerdict:
-    """What every verdict carries. id: `v_` and a hash of its inputs and figures.
+    """What every verdict carries."""
 
-    inputs: registration, run ids, pairs: enough to recompute it bit for bit (F5).
-    """
-
-    id: str
+    id: str  # `v_` and a hash of its inputs and figures
     route: str
     incumbent: str
     candidate: str
     reason: str
     suites: tuple[SuiteReport, ...]
+    # Registration, run ids, pairs: enough to recompute it bit for bit (F5).
     inputs: Mapping[str, object]
     decided_at: datetime
     expires_at: datetime

@@ -1,4 +1,6 @@
-"""Who may do what. Data keys open the router; management keys have a role."""
+"""Access rights decide who may do what: data keys open the router, management keys have a role.
+Data keys open the router; management keys have a role.
+"""
 
 import hmac
 from dataclasses import dataclass
@@ -24,15 +26,12 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A person or service acting through CLI, REST or dashboard.
-
-    principal: whose id it is, whatever he is called. key: the id of the management key that he
-    acts with; None for the local operator.
-    """
+    """A person or service acting through CLI, REST or dashboard."""
 
     name: str
     role: Role
-    principal: str
+    principal: str  # whose id it is, whatever he is called
+    # The id of the management key that he acts with; None for the local operator.
     key: str | None = None
 
     def require(self, role: Role) -> None:
@@ -49,24 +48,20 @@ SYSTEM = Actor("swapgate", Role.ADMIN, "swapgate")
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as it is stored: never the secret itself. role None: a data key.
-
-    hash: HMAC-SHA-256 of the key under the server's secret, hex. routes: empty means all.
-    hint: its last four characters, for people. limits: of a data key, None for none.
-    principal: whose management key it is. created_by, created_with: the principal who created
-    it, and the id of the management key that was used; None where that is not known, or none.
-    """
+    """A key as it is stored: never the secret itself. role None: a data key."""
 
     id: str
     name: str
-    hash: str
-    hint: str
+    hash: str  # HMAC-SHA-256 of the key under the server's secret, hex
+    hint: str  # its last four characters, for people
     role: Role | None
-    routes: frozenset[str]
+    routes: frozenset[str]  # empty means all
     created_at: datetime
     revoked_at: datetime | None = None
-    limits: KeyLimits | None = None
-    principal: str | None = None
+    limits: KeyLimits | None = None  # of a data key, None for none
+    principal: str | None = None  # whose management key it is
+    # created_by, created_with: the principal who created it, and the id of the management key
+    # that was used; None where that is not known, or none.
     created_by: str | None = None
     created_with: str | None = None
 

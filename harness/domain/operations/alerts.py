@@ -1,4 +1,5 @@
-"""Alerts: what a person should know, told once and not per request.
+"""Alerts tell people once about a condition, and once when it is over, however many requests
+meet it.
 
 Whatever notices something makes an Alert with a key. All alerts with one key fold into one
 record: workers that see the same are its sources, and it ends when the last of them says so.
@@ -61,19 +62,15 @@ class AlertKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AlertRule:
-    """next_step: PROVIDER stands for the name of the one that an alert is about. lasting: its
-    cause goes on until it ends; else it is over as it happens.
-
-    silent: a source that is not heard of for so long has ended (a worker that died cannot say
-    so); None where the control plane looks itself. remind: people are told again after that
-    while it goes on.
-    """
+    """How alerts of one kind are raised, repeated and resolved."""
 
     severity: Severity
-    next_step: str
-    lasting: bool = True
+    next_step: str  # PROVIDER stands for the name of the one that an alert is about
+    lasting: bool = True  # its cause goes on until it ends; else it is over as it happens
+    # A source that is not heard of for so long has ended (a worker that died cannot say so);
+    # None where the control plane looks itself.
     silent: timedelta | None = None
-    remind: timedelta = timedelta(hours=24)
+    remind: timedelta = timedelta(hours=24)  # people are told again after that while it goes on
 
 
 PROVIDER_PLACEHOLDER: Final = "PROVIDER"
@@ -242,19 +239,15 @@ class AlertEvent(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Something noticed, or its end. Never has content of requests, or a secret.
-
-    subject: what it is about, such as `target openai/gpt-5`. key: alerts with the same key are
-    one. source: who noticed it; an end counts for its own source alone.
-    """
+    """Something noticed, or its end. Never has content of requests, or a secret."""
 
     kind: AlertKind
-    subject: str
-    key: str
+    subject: str  # what it is about, such as `target openai/gpt-5`
+    key: str  # alerts with the same key are one
     title: str
     text: str
     at: datetime
-    source: str
+    source: str  # who noticed it; an end counts for its own source alone
     news: AlertEvent = AlertEvent.RAISED
 
     @property
@@ -270,7 +263,7 @@ class Alert:
 
 
 def _step(kind: AlertKind, subject: str) -> str:
-    """With the provider's name where it is about one."""
+    """Returns the kind's next step, with the provider's name where it is about one."""
     what, _, name = subject.partition(" ")
     step = ALERT_RULES[kind].next_step
     return step.replace(PROVIDER_PLACEHOLDER, name) if what == "provider" and name else step
@@ -283,12 +276,7 @@ class Notified(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AlertRecord:
-    """All alerts of one key since it was last quiet.
-
-    sources: who sees the cause now, and when each was last heard. count: how often it was
-    raised. resolved_at: None while the cause goes on. told, told_at, told_count: the last
-    message to people, when, and the count then. messages: how many there were.
-    """
+    """All alerts of one key since it was last quiet."""
 
     id: str
     kind: AlertKind
@@ -298,13 +286,15 @@ class AlertRecord:
     text: str
     first_seen: datetime
     last_seen: datetime
-    count: int = 1
+    count: int = 1  # how often it was raised
+    # Who sees the cause now, and when each was last heard.
     sources: Mapping[str, datetime] = field(default_factory=dict)
-    resolved_at: datetime | None = None
+    resolved_at: datetime | None = None  # None while the cause goes on
+    # told, told_at, told_count: the last message to people, when, and the count then.
     told: Notified | None = None
     told_at: datetime | None = None
     told_count: int = 0
-    messages: int = 0
+    messages: int = 0  # how many there were
 
     @property
     def severity(self) -> Severity:
@@ -367,7 +357,9 @@ def apply_alerts(
 
 
 def drop_silent_sources(record: AlertRecord, now: datetime) -> AlertRecord:
-    """Without the sources that were not heard of for too long: they cannot say the end."""
+    """Returns the record without sources that have been silent for too long: a dead worker
+    cannot report the end.
+    """
     silent = ALERT_RULES[record.kind].silent
     if silent is None or not record.open:
         return record
@@ -405,7 +397,7 @@ def mark_notified(record: AlertRecord, message: Notified, now: datetime) -> Aler
 
 
 def resolve_record(record: AlertRecord, now: datetime) -> AlertRecord:
-    """Ended by whoever looks after it, whatever its sources say; another raises it again."""
+    """Ends the record whatever its sources say; another alert raises it again."""
     return replace(record, sources={}, resolved_at=max(now, record.last_seen))
 
 
@@ -419,7 +411,7 @@ def _ended(record: AlertRecord, alert: Alert) -> AlertRecord:
 
 
 def _left(record: AlertRecord, alert: Alert) -> AlertRecord:
-    """As if its source had fallen silent so long ago that it is forgotten after HANDOVER."""
+    """Treats the source as silent since so long ago that it is dropped after HANDOVER_TIME."""
     silent = ALERT_RULES[record.kind].silent
     if silent is None:
         return _ended(record, alert)

@@ -1,4 +1,4 @@
-"""The audit log: append-only, each row chained to the one before by an HMAC."""
+"""The audit log is append-only; each event is chained to the one before by an HMAC."""
 
 import hmac
 from collections.abc import Iterable, Mapping
@@ -18,22 +18,20 @@ RowDigests = Mapping[str, tuple[str | None, str | None]]
 
 @dataclass(frozen=True)
 class AuditEvent:
-    """actor: who (a person, or `swapgate` itself). subject: `proposal p_…`, `route triage`.
+    """One event of the audit log, chained to the event before it."""
 
-    principal, key: who that is, whatever he is called, and the management key that he used;
-    None in events from before they were kept. number: 1, 2, 3 … without gaps. previous, mac:
-    64 hexadecimal digits. rows: what its unit of work wrote (domain.audited_rows).
-    """
-
-    number: int
+    number: int  # 1, 2, 3 … without gaps
     at: datetime
-    actor: str
+    actor: str  # who (a person, or `swapgate` itself)
     action: str
-    subject: str
+    subject: str  # `proposal p_…`, `route triage`
     details: Mapping[str, object]
-    previous: str
+    previous: str  # previous, mac: 64 hexadecimal digits
     mac: str
+    # What its unit of work wrote (domain.audited_rows).
     rows: RowDigests = field(default_factory=dict)
+    # principal, key: who that is, whatever he is called, and the management key that he used;
+    # None in events from before they were kept.
     principal: str | None = None
     key: str | None = None
 

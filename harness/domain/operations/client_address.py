@@ -1,4 +1,4 @@
-"""The address that a request came from, as far as it can be believed. Pure.
+"""A client's address is read from the connection and from trusted proxies' headers. Pure.
 
 `X-Forwarded-For` is written by whoever sends the request. Only a proxy of the operator's own
 appends to it truthfully: so it is read from its end, as long as the addresses are such
@@ -54,7 +54,9 @@ def client_address(
 
 
 def _parsed(text: str) -> IPv4Address | IPv6Address | None:
-    """With or without a port; an IPv4 address within an IPv6 one is itself."""
+    """Parses an address with or without a port; an IPv4 address mapped into IPv6 is the IPv4
+    address.
+    """
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

@@ -1,4 +1,6 @@
-"""One message on its way to one sink: when it is tried again, and when it is given up."""
+"""A delivery brings one alert message to one sink: it decides when to try again, and when to
+give up.
+"""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -15,13 +17,13 @@ MAX_ERROR_LENGTH: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class AlertMessage:
-    """What a sink is told. id: the same in every attempt. state: raised or resolved."""
+    """What a sink is told."""
 
-    id: str
+    id: str  # the same in every attempt
     alert: str
     kind: AlertKind
     severity: Severity
-    state: Notified
+    state: Notified  # raised or resolved
     subject: str
     title: str
     text: str
@@ -33,19 +35,16 @@ class AlertMessage:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Message `number` of an alert to a sink. next_attempt_at: None once it is over.
-
-    title, text: as they were when the message was due.
-    """
+    """Message `number` of an alert to a sink."""
 
     alert: str
     number: int
     sink: str
     message: Notified
-    title: str
+    title: str  # title, text: as they were when the message was due
     text: str
     created_at: datetime
-    next_attempt_at: datetime | None
+    next_attempt_at: datetime | None  # None once it is over
     attempts: int = 0
     delivered_at: datetime | None = None
     gave_up_at: datetime | None = None
@@ -58,7 +57,9 @@ class Delivery:
 
 
 def new_delivery(record: AlertRecord, message: Notified, sink: str, now: datetime) -> Delivery:
-    """record: as it is after this message (`domain.alerts.told`)."""
+    """Starts the delivery of a message to a sink. record: the alert's record after this
+    message.
+    """
     over = message is Notified.RESOLVED
     times = f" ({record.count} times since {record.first_seen:%Y-%m-%d %H:%M} UTC)"
     return Delivery(
@@ -101,7 +102,9 @@ def mark_delivered(delivery: Delivery, now: datetime) -> Delivery:
 
 
 def mark_failed(delivery: Delivery, now: datetime, error: str, *, uniform: float) -> Delivery:
-    """Later again, or given up after GIVE_UP_AFTER. uniform: in [0, 1), the jitter's chance."""
+    """Schedules the next attempt, or gives up after GIVE_UP_AFTER. uniform: in [0, 1), the
+    jitter's chance.
+    """
     attempts = delivery.attempts + 1
     tried = replace(delivery, attempts=attempts, last_error=error[:MAX_ERROR_LENGTH])
     if now - delivery.created_at >= GIVE_UP_AFTER:
@@ -110,13 +113,17 @@ def mark_failed(delivery: Delivery, now: datetime, error: str, *, uniform: float
 
 
 def delivery_jitter(delivery: Delivery) -> float:
-    """In [0, 1): not the same for any two deliveries or attempts, so that they spread out."""
+    """Returns a number in [0, 1) that differs between deliveries and attempts, so that they
+    spread out.
+    """
     said = f"{delivery.id}\n{delivery.sink}\n{delivery.attempts}"
     return int.from_bytes(blake2b(said.encode(), digest_size=4).digest()) / 2**32
 
 
 def retry_wait(attempts: int, uniform: float) -> timedelta:
-    """After so many attempts in vain: half of it fixed, half chance; doubles up to the cap."""
+    """Returns the wait after so many failed attempts: half fixed, half random; it doubles up to
+    the cap.
+    """
     # Beyond 2**20 the cap holds anyway, and a timedelta would overflow.
     whole = min(MAX_WAIT, FIRST_WAIT * (1 << min(attempts - 1, 20)))
     return whole / 2 + whole / 2 * uniform

@@ -1,7 +1,8 @@
-"""Who acts: people, services and the operator of this machine, each with an id that stays.
+"""Principals are those who act: people, services and the operator of this machine, each with a
+stable id.
 
-Two names that a reader could take for one another are one name, so that nobody is two people
-by spelling.
+Two names that a reader could take for one another are one name, so that nobody is two people by
+spelling.
 """
 
 from collections.abc import Mapping
@@ -30,12 +31,13 @@ class PrincipalKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """issuer, subject: of who signs in by OpenID Connect; None for all others."""
+    """A person or service that acts, with an id that never changes."""
 
     id: str
     kind: PrincipalKind
     name: str
     created_at: datetime
+    # issuer, subject: of who signs in by OpenID Connect; None for all others.
     issuer: str | None = None
     subject: str | None = None
 

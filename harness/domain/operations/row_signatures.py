@@ -1,4 +1,4 @@
-"""Signatures of rows: whose key signs what, how a key is named, and which bytes are signed.
+"""Rows of the database are signed: this module defines keys, the keyring and the signed bytes.
 
 A signature is written `<key id>.<base64url>`. Private keys stay with the processes that sign;
 everybody else has the keyring, which holds the public ones and never comes from the database.
@@ -41,10 +41,10 @@ class KeyState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """public: the 32 bytes of an Ed25519 key."""
+    """A public key that verifies signatures of rows."""
 
     purpose: KeyPurpose
-    public: bytes
+    public: bytes  # the 32 bytes of an Ed25519 key
     state: KeyState = KeyState.SIGNS
 
     @property
@@ -68,23 +68,21 @@ class Revocations:
 
 @dataclass(frozen=True)
 class SignedRows:
-    """The rows that make a snapshot, by table, as they are stored, each with its signature.
-
-    chains: each route's fallbacks with their evidence, which its row's signature covers.
-    revoked: ids of data keys. manifest, signature: control's word on which rows and revoked
-    keys these are, and on the audit log's end; empty of a new database. former: of earlier
-    epochs, the keys that nothing here says were revoked.
-    """
+    """The rows that make a snapshot, by table, as they are stored, each with its signature."""
 
     installation: str
     epoch: int
     revision: int
     changes: int
     rows: Mapping[str, Sequence[Mapping[str, object]]]
+    # Each route's fallbacks with their evidence, which its row's signature covers.
     chains: Mapping[str, Sequence[Sequence[str]]]
-    revoked: Sequence[str]
+    revoked: Sequence[str]  # ids of data keys
+    # manifest, signature: control's word on which rows and revoked keys these are, and on the
+    # audit log's end; empty of a new database.
     manifest: Mapping[str, object]
     signature: str
+    # Of earlier epochs, the keys that nothing here says were revoked.
     former: Sequence[Revocations] = ()
 
     @property
@@ -94,15 +92,12 @@ class SignedRows:
 
 @dataclass(frozen=True, slots=True)
 class RowFault:
-    """A stored row whose signature does not hold. key: of its table; empty for the manifest.
-
-    unsigned: it has none, as rows have that are older than signatures.
-    """
+    """A stored row whose signature does not hold."""
 
     table: str
-    key: tuple[str, ...]
+    key: tuple[str, ...]  # of its table; empty for the manifest
     why: str
-    unsigned: bool
+    unsigned: bool  # it has none, as rows have that are older than signatures
 
     @property
     def name(self) -> str:
@@ -119,7 +114,7 @@ def encode_base64url(data: bytes) -> str:
 
 
 def decode_base64url(text: str) -> bytes:
-    """Raises ValueError."""
+    """Decodes base64url without padding. Raises ValueError."""
     try:
         return urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except binascii.Error as error:
@@ -172,7 +167,7 @@ def format_keyring(keys: Iterable[PublicKey]) -> str:
 
 
 def parse_keyring(text: str, place: str) -> dict[str, PublicKey]:
-    """place: the file or variable, for the error. Raises ConfigError."""
+    """Parses a keyring. place: the file or variable, for the error. Raises ConfigError."""
     found: dict[str, PublicKey] = {}
     for number, line in enumerate(text.splitlines(), 1):
         fields = line.partition("#")[0].split()

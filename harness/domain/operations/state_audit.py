@@ -1,4 +1,5 @@
-"""State and audit log compared: every row has its event, and is as that left it (F1).
+"""The state audit compares stored rows with the audit log: every row must be as its last event
+left it (A4).
 
 Every unit of work leaves, in one of its audit events, the digests of the rows that it wrote:
 before and after. Who writes around us leaves none, and cannot: an event needs the
@@ -40,19 +41,19 @@ DISAGREEMENT_TEXT: Final[Mapping[Disagreement, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class RecordedRow:
-    """What the log says of a row. digest: None where it was deleted. number: of the event."""
+    """What the log says of a row."""
 
-    digest: str | None
-    number: int
+    digest: str | None  # None where it was deleted
+    number: int  # of the event
 
 
 @dataclass(frozen=True, slots=True)
 class RowFinding:
-    """row: `route_version:chat/3`. number: of the event that it disagrees with, or 0."""
+    """A stored row that disagrees with the audit log."""
 
-    row: str
+    row: str  # `route_version:chat/3`
     kind: Disagreement
-    number: int = 0
+    number: int = 0  # of the event that it disagrees with, or 0
 
     @property
     def words(self) -> str:
@@ -65,18 +66,16 @@ class RowFinding:
 
 @dataclass(slots=True)
 class RowHistory:
-    """The log up to `mark`, folded: its last word on each row. Changes as it is told events.
-
-    rewritten: rows that an event found otherwise than the one before it had left them, or
-    without what belongs to them; what it wrote then covers what somebody did in between.
-    """
+    """The log up to `mark`, folded: its last word on each row. Changes as it is told events."""
 
     mark: AuditPosition = field(default_factory=AuditPosition)
     rows: dict[str, RecordedRow] = field(default_factory=dict)
+    # Rows that an event found otherwise than the one before it had left them, or without what
+    # belongs to them; what it wrote then covers what somebody did in between.
     rewritten: dict[str, RowFinding] = field(default_factory=dict)
 
     def add(self, events: Iterable[AuditEvent]) -> None:
-        """In their order, from `mark` on."""
+        """Adds events in their order, from `mark` on."""
         for event in events:
             if event.action == SAMPLES_GONE:
                 row = event.subject.replace(" ", ":", 1)
@@ -96,7 +95,9 @@ class RowHistory:
             self.mark = AuditPosition(event.number, event.mac)
 
     def compare(self, stored: Mapping[str, str | None]) -> list[RowFinding]:
-        """stored: digests of rows by name, None for one that is not there."""
+        """Returns the rows that disagree with the log. stored: digests of rows by name, None
+        for a missing row.
+        """
         found = []
         for row, digest in stored.items():
             finding = self.rewritten.get(row) or self._finding(row, digest)
@@ -116,20 +117,18 @@ class RowHistory:
 
 @dataclass(slots=True)
 class AuditProgress:
-    """How far a process has compared. etag: of what served at its last look. stored: the last
-    row looked at. recorded: rows of the log still to be looked for.
-    unrecorded: rows that disagreed when they were compared last; kept here, where nobody who
-    writes to the database ends it. trouble: why the log says nothing; empty where it does.
-    epoch: of the database; see `domain.lineage`.
-    """
+    """How far a process has compared."""
 
     log: RowHistory = field(default_factory=RowHistory)
-    etag: str = ""
-    stored: str = ""
+    etag: str = ""  # of what served at its last look
+    stored: str = ""  # the last row looked at
+    # Rows of the log still to be looked for.
     recorded: Iterator[str] = field(default_factory=lambda: iter(()))
+    # Rows that disagreed when they were compared last; kept here, where nobody who writes to
+    # the database ends it.
     unrecorded: set[str] = field(default_factory=set)
-    trouble: str = ""
-    epoch: int = 0
+    trouble: str = ""  # why the log says nothing; empty where it does
+    epoch: int = 0  # of the database; see `domain.lineage`
 
     def begin(self, epoch: int) -> None:
         """Start from the log's first event where a restored database was accepted since."""
@@ -139,7 +138,9 @@ class AuditProgress:
             self.epoch = epoch
 
     def compare(self, stored: Mapping[str, str | None]) -> list[RowFinding]:
-        """As `RecordedRows.compare`, and all rewritten ones; and remembers what it found."""
+        """Compares as `RowHistory.compare` does, adds all rewritten rows, and remembers the
+        result.
+        """
         rewritten = [each for row, each in self.log.rewritten.items() if row not in stored]
         found = [*self.log.compare(stored), *rewritten]
         self.unrecorded = (self.unrecorded - stored.keys()) | {each.row for each in found}

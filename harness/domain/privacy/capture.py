@@ -1,4 +1,6 @@
-"""Captured requests (F9): a sample of a route's traffic, redacted, to be labelled. Pure."""
+"""Captures keep a redacted sample of a route's requests, to be labelled for a
+suite (F9). Pure.
+"""
 
 import unicodedata
 from collections.abc import Mapping
@@ -20,10 +22,10 @@ _SALT: Final = "capture"
 
 @dataclass(frozen=True, slots=True)
 class CaptureSettings:
-    """For all routes. rules: of the user's, before ours. off: of ours, those left out."""
+    """For all routes."""
 
-    rules: tuple[RedactionRule, ...] = ()
-    off: tuple[str, ...] = ()
+    rules: tuple[RedactionRule, ...] = ()  # of the user's, before ours
+    off: tuple[str, ...] = ()  # of ours, those left out
 
 
 class CaptureResult(StrEnum):
@@ -36,14 +38,9 @@ class CaptureResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CapturedRequest:
-    """One request and its answer, redacted.
+    """One request and its answer, redacted."""
 
-    id: a keyed hash of route and content, so that the same content is stored once; seen counts.
-    content: `messages` and perhaps `tools` and others, as a chat completion has them, and
-    `answer`. share_bps: of the route's requests, at that time. rules: the redactor's digest.
-    redactions: rule to the number of places. user_hash: HMAC of the sticky key.
-    """
-
+    # A keyed hash of route and content, so that the same content is stored once; seen counts.
     id: str
     at: datetime
     expires_at: datetime
@@ -55,10 +52,11 @@ class CapturedRequest:
     target: str
     revision: int
     data_class: str
-    user_hash: str
-    share_bps: int
-    rules: str
-    redactions: Mapping[str, int]
+    user_hash: str  # HMAC of the sticky key
+    share_bps: int  # of the route's requests, at that time
+    rules: str  # the redactor's digest
+    redactions: Mapping[str, int]  # rule to the number of places
+    # `messages` and perhaps `tools` and others, as a chat completion has them, and `answer`.
     content: Mapping[str, Any] = field(repr=False)
     seen: int = 1
 
@@ -77,7 +75,7 @@ def check_capture(settings: RouteSettings) -> None:
 
 
 def is_sampled(request: str, share_bps: int) -> bool:
-    """request: its id, which is new for every request."""
+    """Whether this request is captured. request: its id, which is new for every request."""
     return share_bps > 0 and hash_bucket(request, salt=_SALT) < share_bps
 
 
@@ -104,7 +102,7 @@ def _spaced(value: object) -> object:
 
 
 def day_start(at: datetime) -> datetime:
-    """Its midnight, UTC."""
+    """Returns the UTC midnight at which the day began."""
     return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
@@ -119,7 +117,7 @@ def user_text(content: Mapping[str, Any]) -> str:
 
 
 def message_text(content: object) -> str:
-    """Of a message's content: a text, or parts."""
+    """Returns the text of a message's content, which is a text or a list of parts."""
     if isinstance(content, list):
         parts = (each.get("text") for each in content if isinstance(each, dict))
         return "\n".join(each for each in parts if isinstance(each, str))

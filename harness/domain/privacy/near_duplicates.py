@@ -1,4 +1,4 @@
-"""Which of many texts are nearly the same: exact Jaccard similarity of word shingles. Pure.
+"""Near-duplicate texts are found by the exact Jaccard similarity of their word shingles. Pure.
 
 Source: prefix filtering, Bayardo, Ma, Srikant 2007, "Scaling Up All Pairs Similarity Search":
 two sets of similarity t or more share one of their rarest elements.
@@ -54,7 +54,7 @@ def find_near_duplicates(texts: Mapping[str, str], *, threshold: float) -> dict[
 def _candidates(
     prefix: Sequence[tuple[str, ...]], kept_by: Mapping[tuple[str, ...], Sequence[str]]
 ) -> Sequence[str]:
-    """Each once, in the order in which they were kept."""
+    """Returns each kept id once, in the order in which they were kept."""
     return list(dict.fromkeys(id_ for each in prefix for id_ in kept_by.get(each, ())))
 
 

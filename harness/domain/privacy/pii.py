@@ -1,4 +1,4 @@
-"""Where personal data and secrets stand in a text: one finder for each kind. Pure.
+"""These finders locate personal data and secrets in a text, one finder for each kind. Pure.
 
 They rather find too much: a version number may pass for an address, and a long number with the
 right check digit for a card. What they do not know is said in docs/capture.md.
@@ -64,7 +64,7 @@ PHONE_DIGITS: Final = range(7, 16)  # ITU-T E.164: at most 15
 
 
 def find_keys(text: str) -> Iterator[Span]:
-    """Of ours (`sk-sg-…`), of providers, tokens and private keys."""
+    """Finds keys of Swapgate (`sk-sg-…`) and of providers, tokens and private keys."""
     for found in _KEY.finditer(text):
         # "risk-averse-investment-plan" is no key.
         if any(each.isdigit() or each.isupper() for each in found.group()[3:]):
@@ -76,7 +76,9 @@ def find_emails(text: str) -> Iterator[Span]:
 
 
 def find_ibans(text: str) -> Iterator[Span]:
-    """Of a known country and length, with the right check digits (ISO 7064, mod 97)."""
+    """Finds IBANs of a known country and length, with the right check digits (ISO 7064, mod
+    97).
+    """
     for found in _IBAN.finditer(text):
         written = found.group(1)
         places = [i for i, each in enumerate(written) if each.isalnum()]
@@ -90,7 +92,9 @@ def find_ibans(text: str) -> Iterator[Span]:
 
 
 def find_cards(text: str) -> Iterator[Span]:
-    """13 to 19 digits, together or in a card's groups, with Luhn's check digit (ISO 7812)."""
+    """Finds card numbers: 13 to 19 digits, together or in a card's groups, with Luhn's check
+    digit (ISO 7812).
+    """
     for found in _CARD.finditer(text):
         digits = [int(each) for each in found.group() if each.isdecimal()]
         if len(digits) <= 19:
@@ -101,7 +105,7 @@ def find_cards(text: str) -> Iterator[Span]:
 
 
 def find_ip_addresses(text: str) -> Iterator[Span]:
-    """IPv4 and IPv6, in order."""
+    """Finds IPv4 and IPv6 addresses, in order."""
     found = [each for each in _IPV4.finditer(text) if _is_address(each.group())]
     longer = (each for each in _IPV6.finditer(text) if each.group().count(":") > 1)
     found += [each for each in longer if _is_long_address(each.group())]
@@ -109,7 +113,7 @@ def find_ip_addresses(text: str) -> Iterator[Span]:
 
 
 def find_phones(text: str) -> Iterator[Span]:
-    """With `+`, `00` or a leading 0, or in the groups of North America."""
+    """Finds phone numbers with `+`, `00` or a leading 0, or in the groups of North America."""
     for found in _PHONE.finditer(text):
         digits = sum(each.isdecimal() for each in found.group())
         if digits in PHONE_DIGITS and not _DATE.fullmatch(found.group()):

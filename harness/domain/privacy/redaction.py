@@ -1,4 +1,5 @@
-"""Redaction by rules, of whole JSON values, before anything of them is kept (F9). Pure.
+"""Redaction replaces what its rules find in a JSON value, before anything of it is kept (F9).
+Pure.
 
 A rule finds places in a text; each becomes a placeholder. What is alike within one value gets
 the same number, `[EMAIL_1]`, so that who is meant can still be told. Texts that are JSON, such
@@ -27,15 +28,15 @@ _ALWAYS: Final = "key"
 
 @dataclass(frozen=True, slots=True)
 class RedactionRule:
-    """A rule of the user's. pattern: as Python's `re` takes it. replacement: `[NAME]` where it
-    is empty.
+    """A rule of the user's.
 
-    Raises InputError for a name or a pattern that is none, or one that matches nothing at all.
+        Raises InputError for a name or a pattern that is none, or one that matches nothing at
+    all.
     """
 
     name: str
-    pattern: str
-    replacement: str = ""
+    pattern: str  # as Python's `re` takes it
+    replacement: str = ""  # `[NAME]` where it is empty
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or self.name in PII_FINDERS:
@@ -53,10 +54,10 @@ class RedactionRule:
 
 @dataclass(frozen=True, slots=True)
 class RedactionResult:
-    """counts: how many places each rule found."""
+    """A value after redaction."""
 
     value: Any
-    counts: Mapping[str, int]
+    counts: Mapping[str, int]  # how many places each rule found
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,12 @@ class Redactor:
 
     @cached_property
     def digest(self) -> str:
-        """Of what decides: the rules, and the version of ours."""
+        """A digest of the rules, and of the version of the built-in ones."""
         own = [[rule.name, rule.pattern, rule.replacement] for rule in self.rules]
         return digest([FINDERS_VERSION, own, sorted(set(self.off))])
 
     def redact(self, value: object) -> RedactionResult:
-        """value: as `json.loads` gives it. Nothing is changed in place.
+        """Redacts a JSON value into a new one. value: as `json.loads` gives it.
 
         Raises PatternTooSlow: nothing may be kept of a text that a rule did not get through.
         """

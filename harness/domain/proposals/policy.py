@@ -1,4 +1,4 @@
-"""Policies: the thresholds that a team declares before any data is seen. Immutable, hashed."""
+"""A policy declares a team's thresholds before any data is seen; it is immutable and hashed."""
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -32,37 +32,33 @@ class ExposureUnit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GatePolicy:
-    """The offline gate (statistics.md §1). n_max: items per suite, None for the whole suite.
-
-    verdict_ttl_s: how long a verdict is proof. infra_retries, infra_pause_s: what happens after
-    InfraError. max_cost_usd, max_tokens: per run. run_max_age_s: how old a shared incumbent run
-    may be. spend: of alpha, when a candidate comes back to the same suite. served_pin: what of
-    the providers' own words on what they serve must not change. min_saving: share of the
-    incumbent's cost that the claim CHEAPER must save. cost_ceiling: the most that one item of
-    the candidate may cost, in mean costs of the incumbent's items. primaries: what several
-    primary suites have to show together. claims: which a proposal may choose among, and the
-    policy's own. margin_max: the largest margin that it may choose; None for the policy's own.
-    alpha_budget: of all candidates on one route in 90 days together, None for no limit.
-    """
+    """The offline gate (statistics.md §1)."""
 
     claim: Claim = Claim.SUPERIOR
     margin: float = 0.05
     alpha: float = 0.05
-    n_max: int | None = None
+    n_max: int | None = None  # items per suite, None for the whole suite
     epochs: int = 1
-    verdict_ttl_s: float = 14 * 86_400.0
-    infra_retries: int = 3
+    verdict_ttl_s: float = 14 * 86_400.0  # how long a verdict is proof
+    infra_retries: int = 3  # infra_retries, infra_pause_s: what happens after InfraError
     infra_pause_s: float = 300.0
-    max_cost_usd: float | None = None
+    max_cost_usd: float | None = None  # max_cost_usd, max_tokens: per run
     max_tokens: int | None = None
-    run_max_age_s: float = 86_400.0
+    run_max_age_s: float = 86_400.0  # how old a shared incumbent run may be
+    # Of alpha, when a candidate comes back to the same suite.
     spend: AlphaSpending = AlphaSpending.FIRST_FULL
+    # What of the providers' own words on what they serve must not change.
     served_pin: ServedPin = ServedPin.MODEL
-    min_saving: float = 0.1
+    min_saving: float = 0.1  # share of the incumbent's cost that the claim CHEAPER must save
+    # The most that one item of the candidate may cost, in mean costs of the incumbent's items.
     cost_ceiling: float = 10.0
+    # What several primary suites have to show together.
     primaries: PrimaryCombination = PrimaryCombination.WEIGHTED
+    # Which a proposal may choose among, and the policy's own.
     claims: tuple[Claim, ...] = tuple(Claim)
+    # The largest margin that it may choose; None for the policy's own.
     margin_max: float | None = None
+    # Of all candidates on one route in 90 days together, None for no limit.
     alpha_budget: float | None = None
 
     @property
@@ -79,17 +75,14 @@ _PLAIN: Final = GatePolicy()
 
 @dataclass(frozen=True, slots=True)
 class CanaryStep:
-    """One share of traffic. min_exposures: canary units scored before it may be left.
-
-    deadline_s: then a person looks. certify: leave only certified (statistics.md §2.7).
-    min_s, min_peak_s: the step lasts at least so long, and so long within the policy's peak
-    hours, whatever the evidence says; they are never enough by themselves.
-    """
+    """One share of traffic."""
 
     weight_bps: int
-    min_exposures: int
-    certify: bool = False
-    deadline_s: float = 7 * 86_400.0
+    min_exposures: int  # canary units scored before it may be left
+    certify: bool = False  # leave only certified (statistics.md §2.7)
+    deadline_s: float = 7 * 86_400.0  # then a person looks
+    # min_s, min_peak_s: the step lasts at least so long, and so long within the policy's peak
+    # hours, whatever the evidence says; they are never enough by themselves.
     min_s: float = 0.0
     min_peak_s: float = 0.0
 
@@ -104,33 +97,26 @@ class PeakHours:
 
 @dataclass(frozen=True, slots=True)
 class ShadowStagePolicy:
-    """Before the first step the candidate answers users' requests, and nobody gets its answers.
-
-    share_bps: of the callers. min_pairs: requests that both models have answered. max_cost_usd:
-    in all, of the mirrored ones. alpha: of rejecting a candidate that is no worse, over the
-    shadow's whole life.
+    """Before the first step the candidate answers users' requests, and nobody gets
+    its answers.
     """
 
-    share_bps: int
-    min_pairs: int
-    max_cost_usd: float
+    share_bps: int  # of the callers
+    min_pairs: int  # requests that both models have answered
+    max_cost_usd: float  # in all, of the mirrored ones
+    # Of rejecting a candidate that is no worse, over the shadow's whole life.
     alpha: float = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryJudge:
-    """Who reads a sample of both arms' answers, once the users have them.
+    """Who reads a sample of both arms' answers, once the users have them."""
 
-    model: PROVIDER/MODEL. criteria: what a good answer is, in words. max_usd: in all, of a
-    rollout. share_bps: of the units of the smaller arm; see `canary_judge.share_bps`.
-    timeout_s: for a verdict, from the user's answer on.
-    """
-
-    model: str
-    criteria: str
-    max_usd: float
-    share_bps: int = 10_000
-    timeout_s: float = 30.0
+    model: str  # PROVIDER/MODEL
+    criteria: str  # what a good answer is, in words
+    max_usd: float  # in all, of a rollout
+    share_bps: int = 10_000  # of the units of the smaller arm; see `canary_judge.share_bps`
+    timeout_s: float = 30.0  # for a verdict, from the user's answer on
 
     @property
     def target(self) -> Target:
@@ -148,35 +134,31 @@ DEFAULT_STEPS = (
 
 @dataclass(frozen=True, slots=True)
 class CanaryPolicy:
-    """The online guard (statistics.md §2). rho: tolerated odds ratio; rho_ni: certified below.
-
-    p0: failure rate under which a canary is not called harmful, whatever its odds ratio.
-    block_size: units. session_requests, session_s: when a session's outcome is fixed.
-    missing_s: after it a missing outcome counts as a failure, in both arms alike. alpha: of the
-    control plane's analysis, over the whole rollout; local_alpha: of all workers' own guards, 0
-    for none. guardrails: beside errors. peak: for the steps' min_peak_s. bake_s: after the
-    promotion, how long the incumbent before it keeps bake_bps of the traffic as a control; 0
-    for no bake. shadow: what comes before the first step, None for nothing. judge: who feeds
-    the guardrail of that name; both are there, or none.
-    """
+    """The online guard (statistics.md §2)."""
 
     steps: tuple[CanaryStep, ...] = DEFAULT_STEPS
-    alpha: float = 0.04
-    rho: float = 1.0
-    rho_ni: float = 2.0
+    alpha: float = 0.04  # of the control plane's analysis, over the whole rollout
+    rho: float = 1.0  # tolerated odds ratio
+    rho_ni: float = 2.0  # certified below
+    # Failure rate under which a canary is not called harmful, whatever its odds ratio.
     p0: float = 0.01
     certificate: float = 20.0
-    block_size: int = 100
+    block_size: int = 100  # units
     unit: ExposureUnit = ExposureUnit.SESSION
-    session_requests: int = 3
+    session_requests: int = 3  # session_requests, session_s: when a session's outcome is fixed
     session_s: float = 60.0
+    # After it a missing outcome counts as a failure, in both arms alike.
     missing_s: float = 600.0
-    local_alpha: float = 0.01
-    guardrails: Guardrails = field(default_factory=Guardrails)
-    peak: PeakHours = field(default_factory=PeakHours)
+    local_alpha: float = 0.01  # of all workers' own guards, 0 for none
+    guardrails: Guardrails = field(default_factory=Guardrails)  # beside errors
+    peak: PeakHours = field(default_factory=PeakHours)  # for the steps' min_peak_s
+    # After the promotion, how long the incumbent before it keeps bake_bps of the traffic as a
+    # control; 0 for no bake.
     bake_s: float = 86_400.0
     bake_bps: int = 100
+    # What comes before the first step, None for nothing.
     shadow: ShadowStagePolicy | None = None
+    # Who feeds the guardrail of that name; both are there, or none.
     judge: CanaryJudge | None = None
 
     @property
@@ -187,10 +169,11 @@ class CanaryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """approval_ttl_s: how long a passed proposal waits for a person before it expires."""
+    """A team's thresholds for the gate and the canary."""
 
     name: str = "default"
     promotion: PromotionMode = PromotionMode.AUTOMATIC
+    # How long a passed proposal waits for a person before it expires.
     approval_ttl_s: float = 7 * 86_400.0
     self_approval: bool = False
     gate: GatePolicy = field(default_factory=GatePolicy)

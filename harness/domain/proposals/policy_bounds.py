@@ -1,4 +1,4 @@
-"""A canary's policy with every number within what arithmetic bears.
+"""Policy bounds clamp the numbers of a stored canary policy to what the arithmetic can handle.
 
 The file's ranges (config/ranges.py) are narrower, so no policy that loads today is changed. A
 policy that was stored before there were any must not keep a canary from being rolled back, nor
@@ -60,7 +60,7 @@ def _ratios(guardrails: Guardrails) -> Guardrails:
 
 
 def _held(of: Any, bounds: Mapping[str, tuple[float, float]]) -> Any:
-    """`of`, a dataclass, with its fields within their bounds."""
+    """Returns a dataclass with its fields clamped to their bounds."""
     changed = {
         name: min(max(value, low), high)
         for name, (low, high) in bounds.items()

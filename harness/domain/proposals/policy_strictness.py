@@ -1,4 +1,4 @@
-"""Whether a proposal's policy is as strict as its route's, field by field. Pure.
+"""Policy strictness compares a proposal's policy with its route's, field by field. Pure.
 
 Each field of a policy has a rule here. One without a rule has to be equal; a test names it.
 """
@@ -32,17 +32,17 @@ class WidenedField(NamedTuple):
 
 
 def must_equal(route: Any, proposed: Any) -> bool:
-    """For what has no order."""
+    """Compares a field whose values have no order."""
     return bool(route == proposed)
 
 
 def always_allowed(_route: Any, _proposed: Any) -> bool:
-    """For what another field bounds, or what is a name alone."""
+    """Accepts any value: another field bounds it, or it is only a name."""
     return True
 
 
 def at_most(route: Any, proposed: Any) -> bool:
-    """None is without a limit."""
+    """Accepts a value that is not above the route's; None is no limit."""
     return route is None or (proposed is not None and proposed <= route)
 
 
@@ -51,7 +51,7 @@ def at_least(route: Any, proposed: Any) -> bool:
 
 
 def at_least_items(route: Any, proposed: Any) -> bool:
-    """None is all there are."""
+    """Accepts at least as many items; None means all of them."""
     return proposed is None or (route is not None and proposed >= route)
 
 
@@ -63,7 +63,9 @@ def at_most_ratio(route: Any, proposed: Any) -> bool:
 
 
 def same_or_stricter(stricter: Mapping[Any, frozenset[Any]]) -> FieldRule:
-    """stricter: of each value, those that ask for more than it does."""
+    """Builds a rule that accepts the same or a stricter value. stricter: for each value, the
+    stricter ones.
+    """
     return lambda route, proposed: proposed == route or proposed in stricter[route]
 
 

@@ -1,4 +1,4 @@
-"""A proposal: the wish to make a candidate the incumbent of a route, and how it ends.
+"""A proposal asks to make a candidate the incumbent of a route; this is its state machine.
 
 The rules are the table; the code only looks them up. docs/architecture.md draws its diagram
 from it, and test_docs compares the two.
@@ -125,48 +125,38 @@ class SuiteRuns:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A person's word for one verdict of a proposal, as it is stored. It never changes.
-
-    principal: who that is, whatever he is called. name: how he is called. key: the management
-    key's id, None for the local operator. widened: what of the rules he saw widened.
-    """
+    """A person's word for one verdict of a proposal, as it is stored. It never changes."""
 
     id: str
     proposal: str
     verdict: str | None
     kind: ApprovalKind
-    principal: str
-    name: str
+    principal: str  # who that is, whatever he is called
+    name: str  # how he is called
     at: datetime
-    key: str | None = None
+    key: str | None = None  # the management key's id, None for the local operator
     reason: str = ""
+    # What of the rules he saw widened.
     widened: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """incumbent, candidate: target ids. plans: registered before the first candidate score.
-
-    runs: by suite. proposer_principal: who the proposer is, whatever he is called.
-    proposer_key: the management key's id, None for the local operator. version: rises with
-    every stored change (optimistic locking). widened: where it asks for less than the route's
-    policy does, or with suites that nobody accepted for the route: field to what the route has
-    and what is proposed. Registered, as the plans are.
-    """
+    """A request to make a candidate the incumbent of a route."""
 
     id: str
     route: str
-    incumbent: str
+    incumbent: str  # incumbent, candidate: target ids
     candidate: str
     claim: Claim
     reason: str
     proposer: str
     policy: Policy
-    plans: tuple[SuitePlan, ...]
+    plans: tuple[SuitePlan, ...]  # registered before the first candidate score
     phase: ProposalPhase
     created_at: datetime
     updated_at: datetime
-    runs: Mapping[str, SuiteRuns] = field(default_factory=dict)
+    runs: Mapping[str, SuiteRuns] = field(default_factory=dict)  # by suite
     verdict: str | None = None
     rollout: str | None = None
     infra_errors: int = 0
@@ -174,10 +164,13 @@ class Proposal:
     approver: str | None = None
     approved_verdict: str | None = None
     closed_because: str = ""
-    version: int = 1
+    version: int = 1  # rises with every stored change (optimistic locking)
+    # Where it asks for less than the route's policy does, or with suites that nobody accepted
+    # for the route: field to what the route has and what is proposed. Registered, as the plans
+    # are.
     widened: Mapping[str, Any] = field(default_factory=dict)
-    proposer_principal: str = ""
-    proposer_key: str | None = None
+    proposer_principal: str = ""  # who the proposer is, whatever he is called
+    proposer_key: str | None = None  # the management key's id, None for the local operator
 
     @property
     def needs_approval(self) -> bool:

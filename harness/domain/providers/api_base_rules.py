@@ -1,4 +1,5 @@
-"""Where a provider may be: no metadata service, nothing beside the machine. Pure.
+"""An `api_base` is checked: it must not lead to a metadata service or into a link-local
+network. Pure.
 
 A cloud's metadata service hands out the machine's own credentials to whoever asks it from the
 machine. An address can be written in many ways, and a name can lead anywhere: hence both the
@@ -119,7 +120,7 @@ def _names(allowed: Collection[str]) -> set[str]:
 
 
 def _host(url: str) -> str:
-    """In one spelling. Raises InputError."""
+    """Returns the URL's host in one spelling. Raises InputError."""
     if any(each <= " " or each in "\\\x7f" for each in url):
         raise InputError("api_base has a space, a backslash or a control character in it")
     try:
@@ -155,14 +156,18 @@ def _plain(host: str) -> str:
 
 
 def _address(text: str) -> Address | None:
-    """None for a name. Raises ValueError for a broken IPv6 address."""
+    """Parses an address; returns None for a name. Raises ValueError for a broken
+    IPv6 address.
+    """
     if ":" in text:
         return IPv6Address(text.partition("%")[0])
     return _ipv4(text)
 
 
 def _ipv4(text: str) -> IPv4Address | None:
-    """As the system reads it (inet_aton): one to four parts, decimal, 0x or octal."""
+    """Parses an IPv4 address as the system does (inet_aton): one to four parts, decimal, 0x or
+    octal.
+    """
     try:
         *firsts, last = [_number(part) for part in text.split(".")]
     except ValueError:
@@ -185,7 +190,7 @@ def _number(part: str) -> int:
 
 
 def _is_open(host: str, allowed: Collection[str]) -> bool:
-    """host: a name or an address, in its plain form."""
+    """Whether a provider may be at this host. host: a name or an address, in its plain form."""
     found = _address(host)
     if found is None:
         return host not in CLOSED_NAMES or host in _names(allowed)
@@ -196,7 +201,7 @@ def _is_open(host: str, allowed: Collection[str]) -> bool:
 
 
 def _meant(address: Address) -> Iterator[Address]:
-    """Itself, and the IPv4 addresses that it carries."""
+    """Yields the address and the IPv4 addresses that it embeds."""
     yield address
     if isinstance(address, IPv6Address):
         if _is_isatap(address) or any(address in network for network in _EMBEDDING):

@@ -1,4 +1,5 @@
-"""What is known of models before anybody called them: price, size, abilities, end. Pure.
+"""The catalogue holds what is known about models before they are called: price, size,
+abilities, end date. Pure.
 
 An entry says what its source says. What the source leaves out is unknown: a price is then None
 and never 0, an ability is in neither set.
@@ -18,21 +19,17 @@ ABILITIES: Final = tuple(f.name for f in fields(Capabilities) if f.type is bool)
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
-    """One model as a kind of providers offers it.
-
-    model: the name that the provider takes. has, lacks: of ABILITIES; the others are unknown.
-    context_window: tokens. end_date: the first day on which it may be gone, None while none is
-    announced. own_family: where it is another than the name says.
-    """
+    """One model as a kind of providers offers it."""
 
     kind: str
-    model: str
+    model: str  # the name that the provider takes
     price: Price | None = None
-    context_window: int | None = None
-    has: frozenset[str] = frozenset()
+    context_window: int | None = None  # tokens
+    has: frozenset[str] = frozenset()  # has, lacks: of ABILITIES; the others are unknown
     lacks: frozenset[str] = frozenset()
+    # The first day on which it may be gone, None while none is announced.
     end_date: date | None = None
-    own_family: str = ""
+    own_family: str = ""  # where it is another than the name says
 
     @property
     def family(self) -> str:
@@ -45,7 +42,7 @@ class CatalogueEntry:
 
     @property
     def capabilities(self) -> Capabilities:
-        """As requests are planned with: what is unknown is not left out."""
+        """What planning assumes of the model: unknown abilities count as present."""
         if not self.lacks and self.context_window is None:
             return UNKNOWN_CAPABILITIES
         absent = dict.fromkeys(sorted(self.lacks), False)
@@ -98,7 +95,7 @@ class Catalogue:
 
 
 def build_catalogue(entries: Iterable[CatalogueEntry]) -> Catalogue:
-    """Of two entries for one model the later one counts."""
+    """Builds a catalogue; of two entries for one model the later one counts."""
     return Catalogue({(each.kind, each.model): each for each in entries})
 
 

@@ -1,4 +1,6 @@
-"""Keys of providers: how they are stored, which ones are used, and who has none. Pure."""
+"""Credentials are the keys of providers: how they are stored, which one is used, and which
+provider has none. Pure.
+"""
 
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -35,7 +37,7 @@ def key_rest_s(failure: FailureClass, told_s: float | None) -> float | None:
 def rested_keys(
     keys: Sequence[Key], resting_until: Mapping[Key, float], now: float
 ) -> tuple[Key, ...]:
-    """Those that may be used, in order."""
+    """Returns the keys that may be used, in order."""
     return tuple(each for each in keys if resting_until.get(each, now) <= now)
 
 
@@ -54,9 +56,9 @@ _OWN_HEADERS: Final = frozenset(style.value for style in KeyStyle)
 
 @dataclass(frozen=True, slots=True)
 class ProviderKey:
-    """A key as it is sent. name: what people and alerts call it, such as `OPENAI_API_KEY`."""
+    """A key as it is sent."""
 
-    name: str
+    name: str  # what people and alerts call it, such as `OPENAI_API_KEY`
     secret: str = field(repr=False)
 
 
@@ -67,7 +69,7 @@ ProviderKeySets = Mapping[str, Sequence[ProviderKey]]
 def keys_from_environment(
     provider: Provider, environ: Mapping[str, str]
 ) -> tuple[ProviderKey, ...]:
-    """Those of its variables that are set."""
+    """Returns the keys whose environment variables are set."""
     found = ((name, environ.get(name, "")) for name in provider.key_envs)
     return tuple(ProviderKey(name, secret) for name, secret in found if secret)
 
@@ -103,25 +105,22 @@ def lacks_key(
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """One key of a provider as a router gets it. ciphertext: empty once it was taken away."""
+    """One key of a provider as a router gets it."""
 
     provider: str
     name: str
-    ciphertext: str = field(repr=False)
+    ciphertext: str = field(repr=False)  # empty once it was taken away
 
 
 @dataclass(frozen=True, slots=True)
 class Credential(StoredKey):
-    """A stored key with its story. position: the lowest is tried first.
+    """A stored key with its story."""
 
-    expires_at: when it is taken away by itself; None for never.
-    """
-
-    position: int
+    position: int  # the lowest is tried first
     created_at: datetime
     updated_at: datetime
     created_by: str
-    expires_at: datetime | None = None
+    expires_at: datetime | None = None  # when it is taken away by itself; None for never
 
     def live(self, now: datetime) -> bool:
         return bool(self.ciphertext) and (self.expires_at is None or now < self.expires_at)

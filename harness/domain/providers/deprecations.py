@@ -1,4 +1,6 @@
-"""The deprecation radar (F11): models in use whose provider announced an end. Pure."""
+"""Deprecations are models in use whose provider has announced an end date, with their
+successors (F11). Pure.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +16,9 @@ ALERT_AHEAD: Final = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class Successor:
-    """name: `provider/model`, of the provider that has the ending one."""
+    """The model that replaces a deprecated one."""
 
-    name: str
+    name: str  # `provider/model`, of the provider that has the ending one
     price: Price | None
     context_window: int | None
     end_date: date | None
@@ -24,17 +26,15 @@ class Successor:
 
 @dataclass(frozen=True, slots=True)
 class Deprecation:
-    """target: its id. uses: where it is used, such as `incumbent of chat`. days: until the end,
-    0 or less once it has come. successor: None where its family has none that can as much.
-    """
+    """A model in use that its provider will end."""
 
-    target: str
+    target: str  # its id
     name: str
     end_date: date
-    days: int
-    uses: tuple[str, ...]
+    days: int  # until the end, 0 or less once it has come
+    uses: tuple[str, ...]  # where it is used, such as `incumbent of chat`
     price: Price | None = None
-    successor: Successor | None = None
+    successor: Successor | None = None  # None where its family has none that can as much
 
     @property
     def over(self) -> bool:
@@ -47,7 +47,9 @@ def find_deprecations(
     known: Catalogue,
     today: date,
 ) -> tuple[Deprecation, ...]:
-    """Of what is used, and how, the models that end within AHEAD; the first to end first."""
+    """Returns the used models that end within ALERT_AHEAD, those that end first before the
+    others.
+    """
     found = []
     for target, uses in used:
         provider = providers.get(target.provider)
@@ -94,7 +96,9 @@ def find_successor(
 
 
 def _ends_before(one: CatalogueEntry, other: CatalogueEntry, today: date) -> bool:
-    """Or at the same time, or within AHEAD: nobody wants to move twice."""
+    """Whether one model ends before the other, at the same time, or within ALERT_AHEAD: nobody
+    wants to move twice.
+    """
     if one.end_date is None:
         return False
     last = max(today + ALERT_AHEAD, other.end_date or today)

@@ -1,4 +1,5 @@
-"""A person signs in on another screen (RFC 8628): what is waited for, and how it ends. Pure.
+"""The device flow lets a person sign in on another screen (RFC 8628); this is its state
+machine. Pure.
 
 Waiting ──granted──▶ Granted
    │ │
@@ -19,10 +20,10 @@ MAX_WAIT_S: Final = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class DeviceCode:
-    """What the server gave out. user_code: what the person types at verification_url."""
+    """What the server gave out."""
 
     secret: str = field(repr=False)
-    user_code: str
+    user_code: str  # what the person types at verification_url
     verification_url: str
     expires_in_s: float
     interval_s: float = DEFAULT_INTERVAL_S
@@ -30,13 +31,13 @@ class DeviceCode:
 
 @dataclass(frozen=True, slots=True)
 class OAuthTokens:
-    """expires_in_s: None when the server does not say. refresh_in_s: when it wants to be asked
-    for the next one, if it says so. refresh_token: empty for none, or for the same as before.
-    """
+    """The tokens that an OAuth server granted."""
 
     access_token: str = field(repr=False)
+    # Empty for none, or for the same as before.
     refresh_token: str = field(default="", repr=False)
-    expires_in_s: float | None = None
+    expires_in_s: float | None = None  # None when the server does not say
+    # When it wants to be asked for the next one, if it says so.
     refresh_in_s: float | None = None
 
 
@@ -52,11 +53,11 @@ class PollAnswer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FlowWaiting:
-    """ask_at, ends_at: seconds of a clock that never jumps."""
+    """The person has not finished signing in yet."""
 
     code: DeviceCode
     interval_s: float
-    ask_at: float
+    ask_at: float  # ask_at, ends_at: seconds of a clock that never jumps
     ends_at: float
 
 
@@ -67,9 +68,9 @@ class FlowGranted:
 
 @dataclass(frozen=True, slots=True)
 class FlowEnded:
-    """because: DENIED or EXPIRED."""
+    """The sign-in failed."""
 
-    because: PollAnswer
+    because: PollAnswer  # DENIED or EXPIRED
 
 
 FlowState = FlowWaiting | FlowGranted | FlowEnded

@@ -1,4 +1,5 @@
-"""Extra headers of a provider: which ones HTTP can carry, and an operator may set. Pure.
+"""Extra headers of a provider are checked: HTTP must be able to carry them, and an operator may
+set them. Pure.
 
 No error repeats a value: it may be a secret.
 """
@@ -59,7 +60,8 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def request_headers(provider: Provider, key: str, *, stream: bool = False) -> dict[str, str]:
-    """Of a request to it, but for where it goes and how long it is. key: empty for none.
+    """Returns the headers of a request to the provider, without host and length. key: empty for
+    none.
 
     One function for evals and for production: by these no provider tells an exam from users.
     """
@@ -89,7 +91,8 @@ def _check_name(name: str) -> None:
 
 
 def check_request_headers(provider: Provider, key: str) -> None:
-    """Before a request: an older version, or a variable, may hold what no header carries.
+    """Checks a request's headers: an older version, or a variable, may hold what no header can
+    carry.
 
     key: empty for none. Raises InputError.
     """

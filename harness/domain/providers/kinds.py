@@ -1,4 +1,5 @@
-"""The kinds of providers: what each one speaks, where it lives, how it wants its key. A table.
+"""This table describes the kinds of providers: the endpoints they speak, their address, and how
+they take a key.
 
 A kind with `adapted` endpoints answers them through a translation (`router.transport`); what it
 `speaks` goes through as bytes.
@@ -56,27 +57,25 @@ class KeyStyle(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProviderKind:
-    """api_base: of a kind whose providers are all in one place, with the version that paths
-    stand below; empty where an operator must say it. key_env: the variable that the vendor's
-    own tools read. needs_key: without one, no request can succeed. keywords: beginnings of
-    model names that belong to this kind (D2). lacks: hints that none of its models takes
-    (`domain.degradation`). answer_limit: the one name of it that its chats know; None where
-    both are known, or nobody knows. cache_marks: its chats take `cache_control`.
-    claim_headers: header → the path of the claim in its token (a JWT) that it repeats.
-    """
+    """What all providers of one kind have in common."""
 
     name: str
     group: ProviderGroup
     speaks: frozenset[Endpoint]
     adapted: frozenset[Endpoint] = frozenset()
+    # Of a kind whose providers are all in one place, with the version that paths stand below;
+    # empty where an operator must say it.
     api_base: str = ""
     key_style: KeyStyle = KeyStyle.BEARER
-    key_env: str = ""
-    needs_key: bool = True
-    keywords: tuple[str, ...] = ()
+    key_env: str = ""  # the variable that the vendor's own tools read
+    needs_key: bool = True  # without one, no request can succeed
+    keywords: tuple[str, ...] = ()  # beginnings of model names that belong to this kind (D2)
+    # Hints that none of its models takes (`domain.degradation`).
     lacks: frozenset[str] = frozenset()
+    # The one name of it that its chats know; None where both are known, or nobody knows.
     answer_limit: AnswerLimit | None = None
-    cache_marks: bool = False
+    cache_marks: bool = False  # its chats take `cache_control`
+    # Header → the path of the claim in its token (a JWT) that it repeats.
     claim_headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property

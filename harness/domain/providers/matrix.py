@@ -1,4 +1,4 @@
-"""What each provider's models can do, by what is known of them. Pure."""
+"""The provider matrix lists what each provider's models can do, as far as it is known. Pure."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -34,8 +34,9 @@ class Ability(StrEnum):
 def model_abilities(
     kind: ProviderKind, own: Capabilities, entry: CatalogueEntry | None, price: Price | None
 ) -> Mapping[str, Ability]:
-    """By column. The weakest word counts: what the kind does not serve, what the registry says
-    that the model lacks, then what the catalogue says. own: the registry's word.
+    """Returns a model's abilities by column. The weakest word counts: what the kind does not
+    serve, what the registry says that the model lacks, then what the catalogue says. own: the
+    registry's word.
     """
     return {each: _ability(each, kind, own, entry, price) for each in COLUMNS}
 
@@ -65,7 +66,7 @@ def _ability(
 
 
 def kind_limitations(kind: ProviderKind) -> tuple[str, ...]:
-    """Of every model of the kind, in words."""
+    """Describes the limitations of every model of the kind."""
     found = []
     if not kind.serves:
         found.append("this router does not call it yet")

@@ -1,4 +1,5 @@
-"""The model that somebody means (C3): a family's newest, one version, or a question. Pure.
+"""Model matching finds the model that a person means (C3): the newest of a family, one version,
+or a question. Pure.
 
 A name without a version means the newest of its family; with one, or a date, that one only. The
 family is the one with all words of the name and the fewest others. Where several have as few,
@@ -36,22 +37,24 @@ class FuzzyMatcher(Protocol):
     """How near texts are to one another."""
 
     def words(self, word: str, among: Collection[str]) -> Sequence[str]:
-        """Those that the word may be a slip of; all as near as one another, empty for none."""
+        """Returns the words that this one may be a misspelling of, all equally near; empty for
+        none.
+        """
         ...
 
     def names(self, name: str, among: Collection[str]) -> Sequence[str]:
-        """The nearest first, a few; whoever asked may choose one."""
+        """Returns a few similar names, the nearest first, for the caller to choose from."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOffer:
-    """A model that a configured provider has. entry: what is known of it, None for nothing."""
+    """A model that a configured provider has."""
 
     provider: str
     kind: str
     model: str
-    entry: CatalogueEntry | None = None
+    entry: CatalogueEntry | None = None  # what is known of it, None for nothing
 
     @property
     def name(self) -> str:
@@ -63,16 +66,13 @@ class ModelOffer:
 
 @dataclass(frozen=True, slots=True)
 class ModelMatch:
-    """found: the one that is meant. candidates: of different families that fit equally well.
-
-    near: names to choose from where nothing fits. reason: in words.
-    """
+    """The result of matching a name that a person gave."""
 
     asked: str
-    reason: str
-    found: ModelOffer | None = None
-    candidates: tuple[ModelOffer, ...] = ()
-    near: tuple[str, ...] = ()
+    reason: str  # in words
+    found: ModelOffer | None = None  # the one that is meant
+    candidates: tuple[ModelOffer, ...] = ()  # of different families that fit equally well
+    near: tuple[str, ...] = ()  # names to choose from where nothing fits
 
 
 def list_offers(
@@ -99,7 +99,9 @@ def list_offers(
 def match_model(
     asked: str, among: Sequence[ModelOffer], *, likeness: FuzzyMatcher, today: date
 ) -> ModelMatch:
-    """today: a family's newest is one that has not ended, as long as there is such a one."""
+    """Finds the model that is meant. today: a family's newest is one that has not ended, if
+    there is one.
+    """
     if not among or not asked.strip():
         return ModelMatch(asked, "the name is empty" if among else NOTHING_OFFERED)
     text, here = _at_provider(asked.strip(), among)
@@ -193,7 +195,9 @@ def _all_families(
 def _readings(
     words: Sequence[str], known: Collection[str], likeness: FuzzyMatcher
 ) -> list[Words]:
-    """Each word as it is known, or as what it may be a slip of. Empty when one is neither."""
+    """Reads each word as a known word, or as one that it may be a misspelling of; empty when a
+    word is neither.
+    """
     if not words:
         # A version or a date alone: every family may have it.
         return [frozenset()]
@@ -202,7 +206,9 @@ def _readings(
 
 
 def _at_provider(text: str, among: Sequence[ModelOffer]) -> tuple[str, Sequence[ModelOffer]]:
-    """With a provider or kind in front, by `/`, `:` or a space, only its offers are meant."""
+    """Splits off a provider or kind in front (by `/`, `:` or a space); then only its offers are
+    meant.
+    """
     for separator in "/: ":
         head, _, rest = text.partition(separator)
         own = [each for each in among if head.lower() in (each.provider.lower(), each.kind)]
@@ -222,7 +228,9 @@ def _named(offer: ModelOffer) -> ModelName:
 
 
 def _preference(offer: ModelOffer) -> tuple[bool, str, int, str]:
-    """Of equals: at whoever makes it, then by the provider's name; the plainest id."""
+    """Orders equal offers: the model's maker first, then by the provider's name, then the
+    shortest id.
+    """
     kind = PROVIDER_KINDS.get(offer.kind)
     low = offer.model.rpartition("/")[2].lower()
     maker = kind is not None and any(low.startswith(word) for word in kind.keywords)

@@ -1,4 +1,5 @@
-"""A model's name, read: its family's words, its version, its date. Pure.
+"""A model's name is parsed into its family, version and date, and compared with other
+spellings. Pure.
 
 `claude-3-5-sonnet-20241022` is the family `claude-sonnet` at version 3.5, of 22 October 2024.
 Versions are written `4-5`, `4.5` or `v4.5`, and mean the same.
@@ -23,7 +24,9 @@ NAT64: Final = ip_network("64:ff9b::/96")  # RFC 6052
 
 
 def provider_host(provider: Provider | None) -> str:
-    """Of its API, with a port where one is given. Empty for a provider that is gone."""
+    """Returns the host of a provider's API, with a port where one is given; empty for a
+    provider that is gone.
+    """
     if provider is None:
         return ""
     try:
@@ -103,17 +106,14 @@ _SIZE: Final = re.compile(r"^(?:[ae]?\d+(?:\.\d+)?(?:x\d+)?[bkm]|\d+x\d+b)$")
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """words: of its family, in their order. version: without trailing zeros, empty for none.
+    """A model's name, parsed."""
 
-    date: YYYYMMDD, with 00 for a day that is not said, or MMDD where no year is; 0 for none.
-    latest: an alias that moves with the newest.
-    """
-
-    words: tuple[str, ...]
-    version: Version = ()
+    words: tuple[str, ...]  # of its family, in their order
+    version: Version = ()  # without trailing zeros, empty for none
+    # YYYYMMDD, with 00 for a day that is not said, or MMDD where no year is; 0 for none.
     date: int = 0
     preview: bool = False
-    latest: bool = False
+    latest: bool = False  # an alias that moves with the newest
 
     @property
     def family(self) -> str:

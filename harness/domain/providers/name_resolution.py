@@ -1,4 +1,5 @@
-"""Which provider takes a model's name (D2): rules in an order, each with its reason. Pure.
+"""Name resolution finds the provider for a model's name (D2): six rules in order, each with its
+reason. Pure.
 
 1. forced     a kill switch over all routes names the provider, or the target
 2. prefix     `openrouter/anthropic/claude-…`, `openai:gpt-…`: a provider's name, or its kind
@@ -43,21 +44,21 @@ class RuleOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RuleResult:
-    """reason: why the rule took the name, or why not, for people."""
+    """What one resolution rule said about a name."""
 
     rule: ResolutionRule
     outcome: RuleOutcome
-    reason: str
+    reason: str  # why the rule took the name, or why not, for people
 
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """provider, model: None where no rule took the name. rules: all six, in their order."""
+    """The provider that takes a model's name, and the rules that were tried."""
 
     name: str
-    provider: str | None
+    provider: str | None  # provider, model: None where no rule took the name
     model: str | None
-    rules: tuple[RuleResult, ...]
+    rules: tuple[RuleResult, ...]  # all six, in their order
 
     @property
     def target(self) -> str | None:
@@ -65,7 +66,9 @@ class Resolution:
 
     @property
     def reason(self) -> str:
-        """Of the rule that decided; without one, of all that did not."""
+        """The reason of the rule that decided; without one, the reasons of all rules that did
+        not.
+        """
         decided = [
             t for t in self.rules if t.outcome in (RuleOutcome.TOOK, RuleOutcome.REFUSED)
         ]
@@ -96,7 +99,8 @@ def resolve_model_name(
     forced: Force | None = None,
     signed_in: Collection[str] = (),
 ) -> Resolution:
-    """providers: the configured ones, by name; of several that fit the first name wins.
+    """Finds the provider that takes a model's name. providers: the configured ones, by name; of
+    several that fit the first name wins.
 
     forced: of the switch that rules all routes. signed_in: names of the OAuth providers with
     stored tokens. Any name has a resolution; an empty one is taken by no rule.
@@ -274,7 +278,7 @@ class _Asked:
 
     @property
     def _last(self) -> str:
-        """Without a vendor in front, which another's name for the model has."""
+        """The name without a vendor in front, as other providers write it."""
         return self.name.rpartition("/")[2]
 
     def _kind(self) -> str | None:
@@ -305,7 +309,7 @@ class _Asked:
         return sorted(name for name, each in self.providers.items() if each.kind == kind)
 
     def _others(self) -> Iterator[tuple[str, Provider]]:
-        """By name, without persons' accounts."""
+        """Yields the providers by name, without those that use a person's account."""
         for name in sorted(self.providers):
             if not self._is_account(name):
                 yield name, self.providers[name]

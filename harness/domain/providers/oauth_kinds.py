@@ -1,4 +1,4 @@
-"""Where people sign in for the kinds of OAuth providers, and how these ask for it. A table.
+"""This table holds the OAuth endpoints where people sign in, by kind of provider.
 
 GitHub's device flow is as GitHub documents it. Its exchange for a Copilot token, and OpenAI's
 way, are documented nowhere as interfaces: they are what the vendors' own programs do
@@ -24,21 +24,19 @@ class OAuthFlow(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OAuthEndpoints:
-    """device_url: gives the codes. token_url: gives tokens, and renews them. poll_url: of
-    OPENAI, tells when the person is done. verification_url: where the person goes, when the
-    server does not say so itself. exchange_url: gives a short-lived token for the account's;
-    empty where the account's own is sent. headers: with each of these requests.
-    """
+    """Where people sign in for one kind of provider, and how."""
 
     flow: OAuthFlow = OAuthFlow.STANDARD
-    device_url: str = ""
-    token_url: str = ""
-    poll_url: str = ""
-    verification_url: str = ""
+    device_url: str = ""  # gives the codes
+    token_url: str = ""  # gives tokens, and renews them
+    poll_url: str = ""  # of OPENAI, tells when the person is done
+    verification_url: str = ""  # where the person goes, when the server does not say so itself
     redirect_uri: str = ""
+    # Gives a short-lived token for the account's; empty where the account's own is sent.
     exchange_url: str = ""
     scope: str = ""
     client_id: str = ""
+    # With each of these requests.
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -76,7 +74,9 @@ class OAuthOverrides:
 
 
 def oauth_endpoints(provider: str, kind: str, change: OAuthOverrides | None) -> OAuthEndpoints:
-    """Raises InputError for a kind that takes a key, ConfigError without a client id."""
+    """Returns where people sign in for a provider. Raises InputError for a kind that takes a
+    key, ConfigError without a client id.
+    """
     known = OAUTH_ENDPOINTS.get(kind)
     if known is None:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What a person's signing in leaves behind, and when its tokens are renewed. Pure.
+"""OAuth tokens are kept after a sign-in and renewed before they expire. Pure.
 
 The account's token lasts long, or until it is refreshed. Where a kind has an exchange, it buys
 access tokens that last minutes, and requests carry these; elsewhere they carry itself.
@@ -20,7 +20,7 @@ _SENDABLE: Final = re.compile(r"[\x21-\x7e]{1,200}")
 
 
 def read_claims(token: str) -> Mapping[str, object]:
-    """Empty for what is no JWT."""
+    """Returns the claims of a token; empty for what is no JWT."""
     parts = token.split(".")
     if len(parts) != JWT_PARTS:
         return {}
@@ -70,34 +70,31 @@ class Renewal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SignInSecrets:
-    """refresh_token: empty for none; then the account's token is used until it is refused."""
+    """The secret tokens of one sign-in."""
 
     account_token: str = field(repr=False)
+    # Empty for none; then the account's token is used until it is refused.
     refresh_token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """Of one provider. id: of this time that somebody signed in. ciphertext: of its Secrets.
-
-    account_due, access_due: when each is renewed; None for never. access_ends: of the token
-    that requests carry; None when nobody said. attempts: in vain since the last success;
-    retry_at: not before. refused: the server's word, empty while it renews. renewed_at: when
-    requests' token was last another one.
-    """
+    """Of one provider."""
 
     provider: str
-    id: str
-    ciphertext: str = field(repr=False)
+    id: str  # of this time that somebody signed in
+    ciphertext: str = field(repr=False)  # of its Secrets
     signed_in_at: datetime
     signed_in_by: str
-    renewed_at: datetime
+    renewed_at: datetime  # when requests' token was last another one
+    # account_due, access_due: when each is renewed; None for never.
     account_due: datetime | None = None
     access_due: datetime | None = None
+    # Of the token that requests carry; None when nobody said.
     access_ends: datetime | None = None
-    attempts: int = 0
-    retry_at: datetime | None = None
-    refused: str = ""
+    attempts: int = 0  # in vain since the last success
+    retry_at: datetime | None = None  # not before
+    refused: str = ""  # the server's word, empty while it renews
 
 
 def renewal_due_at(tokens: OAuthTokens, now: datetime) -> datetime | None:
@@ -125,8 +122,8 @@ def due_renewal(sign_in: SignIn, now: datetime) -> Renewal | None:
 def apply_account_tokens(
     sign_in: SignIn, tokens: OAuthTokens, now: datetime, *, exchanged: bool
 ) -> SignIn:
-    """After the account's token came. exchanged: its kind buys access tokens with it, and the
-    next one is bought at once: what the old one bought may end with it.
+    """Applies a new account token. exchanged: its kind buys access tokens with it, and the next
+    one is bought at once: what the old one bought may end with it.
     """
     renewable = bool(tokens.refresh_token) or sign_in.account_due is not None
     return replace(
@@ -141,7 +138,7 @@ def apply_account_tokens(
 
 
 def apply_access_tokens(sign_in: SignIn, tokens: OAuthTokens, now: datetime) -> SignIn:
-    """After an access token was bought."""
+    """Applies a new access token."""
     return replace(
         sign_in,
         access_due=renewal_due_at(tokens, now),
@@ -153,7 +150,7 @@ def apply_access_tokens(sign_in: SignIn, tokens: OAuthTokens, now: datetime) -> 
 
 
 def renew_sooner(sign_in: SignIn, seen_at: datetime, now: datetime) -> SignIn:
-    """After a provider refused requests' token in the midst of its life: renewed at once.
+    """Renews at once, after a provider refused the token before its end.
 
     seen_at: when that was last heard of. Right after a renewal routers may still send the one
     before; and who renews over and over mends nothing.
@@ -171,13 +168,13 @@ def renew_sooner(sign_in: SignIn, seen_at: datetime, now: datetime) -> SignIn:
 
 
 def record_failed_renewal(sign_in: SignIn, now: datetime) -> SignIn:
-    """After the server did not answer as it should: later again, as long as it takes."""
+    """Schedules another attempt after the server failed, as long as it takes."""
     pause = min(FIRST_PAUSE * 2 ** min(sign_in.attempts, 10), MAX_PAUSE)
     return replace(sign_in, attempts=sign_in.attempts + 1, retry_at=now + pause)
 
 
 def record_refusal(sign_in: SignIn, word: str) -> SignIn:
-    """After the server said no: only the person can go on."""
+    """Records that the server refused: only the person can sign in again."""
     return replace(sign_in, refused=word or "refused", retry_at=None)
 
 

@@ -1,4 +1,4 @@
-"""What a provider's answers to two small requests say about it: five findings. Pure."""
+"""A provider probe reads the answers to two small requests and reports five findings. Pure."""
 
 import json
 from collections.abc import Iterator
@@ -40,43 +40,39 @@ class ProbeSubject(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProbeFinding:
-    """next_step: empty where there is nothing to do."""
+    """One finding of a provider probe."""
 
     subject: ProbeSubject
     status: ProbeStatus
     found: str
-    next_step: str = ""
+    next_step: str = ""  # empty where there is nothing to do
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeReply:
-    """What came back of one request. status: None when nothing did. error: why, in words
-    without a secret. seconds: until the head. first_s: of a stream, until its first content.
-    skew_s: the provider's clock minus ours, None without a date.
-    """
+    """What came back of one request."""
 
-    status: int | None
-    seconds: float
+    status: int | None  # None when nothing did
+    seconds: float  # until the head
     content: bytes = b""
-    error: str = ""
-    first_s: float | None = None
-    skew_s: float | None = None
+    error: str = ""  # why, in words without a secret
+    first_s: float | None = None  # of a stream, until its first content
+    skew_s: float | None = None  # the provider's clock minus ours, None without a date
 
 
 @dataclass(frozen=True)
 class ProviderCheck:
-    """target: whose model was asked, None where none is known. first_token_ms, clock_skew_s:
-    None where they were not measured. at: when it ended.
-    """
+    """All findings of one provider probe."""
 
     provider: str
     kind: str
-    target: str | None
+    target: str | None  # whose model was asked, None where none is known
     ok: bool
     findings: tuple[ProbeFinding, ...]
+    # first_token_ms, clock_skew_s: None where they were not measured.
     first_token_ms: float | None
     clock_skew_s: float | None
-    at: datetime
+    at: datetime  # when it ended
 
 
 def streamed_probe_request(
@@ -120,7 +116,9 @@ def probe_findings(
     models: ProbeReply,
     chat: ProbeReply | None,
 ) -> Iterator[ProbeFinding]:
-    """models: of its list of models. chat: of the streamed question, None if not asked."""
+    """Yields the findings of a probe. models: the reply with its list of models. chat: of the
+    streamed question, None if not asked.
+    """
     yield _reachable(provider, models)
     if models.status is None:
         return
@@ -226,12 +224,16 @@ def measured_skew_s(models: ProbeReply, chat: ProbeReply | None) -> float | None
 
 
 def models_path(kind: str) -> str:
-    """Below the `api_base`: where providers of this kind list all of their models."""
+    """Returns the path, below the `api_base`, at which providers of this kind list all of their
+    models.
+    """
     return f"/models{_WHOLE_LIST.get(kind, '')}"
 
 
 def parse_model_list(content: bytes) -> set[str]:
-    """As OpenAI and Anthropic list them, or as Google does. Empty for what is no list."""
+    """Parses a list of models as OpenAI, Anthropic or Google write it; empty for what is no
+    list.
+    """
     try:
         found = json.loads(content)
         if "models" in found:

@@ -1,4 +1,4 @@
-"""Every way in which a provider may repeat a secret: as it is, escaped or encoded. Pure."""
+"""A secret is removed from a text in every encoding in which a provider may repeat it. Pure."""
 
 import html
 import re
@@ -33,7 +33,9 @@ def hide_secret(said: bytes, secret: str) -> bytes:
 
 @lru_cache(maxsize=512)
 def _encoded(secret: str) -> tuple[bytes, ...]:
-    """As it is, in hexadecimal, and in base64 wherever it stands in what was encoded."""
+    """Returns the secret as it is, in hexadecimal, and in base64 at each offset of the encoded
+    text.
+    """
     raw = secret.encode("utf-8", "surrogatepass")
     latin_1 = secret.encode("latin-1", "replace")  # as many send a header
     found = [raw, latin_1, raw.hex().encode(), raw.hex().upper().encode()]
@@ -48,7 +50,9 @@ def _encoded(secret: str) -> tuple[bytes, ...]:
 
 @lru_cache(maxsize=512)
 def _escaped(secret: str) -> re.Pattern[bytes]:
-    """Each character as it is or as JSON, a URL or HTML escapes it, in any mixture."""
+    """Matches the secret with each character as it is, or as JSON, a URL or HTML escapes it, in
+    any mixture.
+    """
     return re.compile(b"".join(b"(?:%s)" % b"|".join(_spelled(each)) for each in secret))
 
 

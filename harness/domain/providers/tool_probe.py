@@ -1,4 +1,6 @@
-"""What a tool loop's turns show of a target, beside what is declared of it (B7). Pure."""
+"""A tool probe compares what a model did in a short tool loop with what is declared of it (B7).
+Pure.
+"""
 
 import json
 import re
@@ -22,7 +24,7 @@ _CURRENCY: Final = {"type": "string", "enum": ["EUR", "USD"]}
 
 
 def _schema(**fields: object) -> Mapping[str, object]:
-    """As strict schemas are to be: closed, every member required."""
+    """Builds a strict schema: closed, with every member required."""
     return {
         "type": "object",
         "properties": fields,
@@ -49,21 +51,19 @@ class ToolOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProbeToolCall:
-    """arguments: as the model wrote them."""
+    """A tool call that the probed model made."""
 
     name: str
-    arguments: str
+    arguments: str  # as the model wrote them
 
 
 @dataclass(frozen=True, slots=True)
 class ToolLoopTrace:
-    """turns: the calls of each of the model's answers. text: of its last one. error: why it
-    ended early, in words without a secret; empty when it did not.
-    """
+    """The calls and the last answer of one probed tool loop."""
 
-    turns: Sequence[Sequence[ProbeToolCall]] = ()
-    text: str = ""
-    error: str = ""
+    turns: Sequence[Sequence[ProbeToolCall]] = ()  # the calls of each of the model's answers
+    text: str = ""  # of its last one
+    error: str = ""  # why it ended early, in words without a secret; empty when it did not
 
     @property
     def calls(self) -> list[ProbeToolCall]:
@@ -72,24 +72,23 @@ class ToolLoopTrace:
 
 @dataclass(frozen=True, slots=True)
 class ToolProbeResult:
-    """whole, streamed: the same loop. forced: one answer, with `price_of` as the tool choice.
-    None for what was not tried.
-    """
+    """What a probed target did in each of its tool loops."""
 
-    whole: ToolLoopTrace
+    whole: ToolLoopTrace  # whole, streamed: the same loop
+    # One answer, with `price_of` as the tool choice. None for what was not tried.
     forced: ToolLoopTrace | None = None
     streamed: ToolLoopTrace | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ToolFinding:
-    """failed: the target is declared to do it, and does not. next_step: empty for none."""
+    """One finding of a tool probe."""
 
     subject: str
     outcome: ToolOutcome
-    failed: bool
+    failed: bool  # the target is declared to do it, and does not
     found: str
-    next_step: str = ""
+    next_step: str = ""  # empty for none
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,9 @@ _STREAMED: Final = "ask without streams where there are tools, or propose anothe
 def _judged(
     declared: _Declared, subject: str, capability: str, judged: _Judged, step: str = ""
 ) -> ToolFinding:
-    """step: by default, to declare what was seen."""
+    """Compares an outcome with the declaration. step: what to do; by default, to declare the
+    outcome.
+    """
     outcome, found = judged
     has, works = declared.has(capability), outcome is ToolOutcome.WORKS
     if outcome is ToolOutcome.NOT_SEEN:

@@ -1,4 +1,5 @@
-"""The circuit breaker of one target (docs/router.md): a table of moves, and what leads to each.
+"""The circuit breaker of one target (docs/router.md) is a state machine: a table of transitions
+and their causes.
 
     closed ──tripped──▶ open ──waited, answered──▶ half open ──proven──▶ closed
                          ▲                             │
@@ -69,21 +70,20 @@ TRANSITIONS: Final[Mapping[tuple[BreakerState, BreakerEvent], BreakerState]] = {
 class BreakerPolicy:
     """When it opens, and for how long.
 
-    failures within window_s that are at least `share` of that window's requests. open_s: the
-    first time; doubles with every failed probe up to open_max_s. trickle_s: since it opened, or
-    since the last probe failed, until one request may go while it is open; one as long as
-    open_max_s allows none. probe_lease_s: a probe that is never settled is given up after it;
-    longer than any request may take.
-    Raises InputError for values that make no breaker.
+    failures within window_s that are at least `share` of that window's requests. Raises
+    InputError for values that make no breaker.
     """
 
     failures: int = 5
     window_s: float = 60.0
     share: float = 0.20
-    open_s: float = 120.0
+    open_s: float = 120.0  # the first time; doubles with every failed probe up to open_max_s
     open_max_s: float = 900.0
+    # Since it opened, or since the last probe failed, until one request may go while it is
+    # open; one as long as open_max_s allows none.
     trickle_s: float = 10.0
     probe_successes: int = 3
+    # A probe that is never settled is given up after it; longer than any request may take.
     probe_lease_s: float = 900.0
     when_all_open: WhenAllOpen = WhenAllOpen.TRY
 
@@ -106,33 +106,28 @@ DEFAULT_BREAKER: Final = BreakerPolicy()
 
 
 class Bucket(NamedTuple):
-    """Outcomes of one twelfth of the window. number: monotonic time over its length."""
+    """Outcomes of one twelfth of the window."""
 
-    number: int
+    number: int  # monotonic time over its length
     requests: int
     failures: int
 
 
 # A tuple, since every request makes a new one: a frozen dataclass takes three times as long.
 class Breaker(NamedTuple):
-    """One target's breaker in one worker.
-
-    window: closed only; at most BUCKETS entries, oldest first. open_until, open_s: when the
-    first probe may go, and how long that wait is. trickle_at: open only, when the next request
-    of the trickle may go. probe_since: None when no probe is out.
-    failed_at: of the last failure, whatever the state. because: the class that opened it.
-    """
+    """One target's breaker in one worker."""
 
     state: BreakerState = BreakerState.CLOSED
     serial: Ticket = 0
-    window: tuple[Bucket, ...] = ()
+    window: tuple[Bucket, ...] = ()  # closed only; at most BUCKETS entries, oldest first
+    # open_until, open_s: when the first probe may go, and how long that wait is.
     open_until: float = 0.0
     open_s: float = 0.0
     good_probes: int = 0
-    probe_since: float | None = None
-    failed_at: float | None = None
-    because: FailureClass | None = None
-    trickle_at: float = 0.0
+    probe_since: float | None = None  # None when no probe is out
+    failed_at: float | None = None  # of the last failure, whatever the state
+    because: FailureClass | None = None  # the class that opened it
+    trickle_at: float = 0.0  # open only, when the next request of the trickle may go
 
 
 CLOSED_BREAKER: Final = Breaker()

@@ -1,4 +1,6 @@
-"""A target that a request left (B5): which, why, and who was asked next; never the content."""
+"""A fail-over record says which target a request left, why, and which was asked next (B5); it
+holds no content.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,13 +10,9 @@ from harness.domain.operations.access import key_hash
 
 @dataclass(frozen=True, slots=True)
 class Failover:
-    """worker, number: the worker's own count, so that the same row sent twice is stored once.
+    """One target that a request left, and why."""
 
-    failure: a class of `domain.failures`, or `circuit_open`. latency_ms: spent on this target.
-    body_bytes, messages, tools: sizes of the request. user_hash: HMAC of the sticky key.
-    next_target: who was asked after it, None when nobody was.
-    """
-
+    # worker, number: the worker's own count, so that the same row sent twice is stored once.
     worker: str
     number: int
     at: datetime
@@ -23,17 +21,17 @@ class Failover:
     arm: str
     target: str
     provider: str
-    failure: str
+    failure: str  # a class of `domain.failures`, or `circuit_open`
     status: int | None
     attempts: int
-    latency_ms: float
+    latency_ms: float  # spent on this target
     endpoint: str
     stream: bool
-    body_bytes: int
+    body_bytes: int  # body_bytes, messages, tools: sizes of the request
     messages: int
     tools: int
-    user_hash: str
-    next_target: str | None
+    user_hash: str  # HMAC of the sticky key
+    next_target: str | None  # who was asked after it, None when nobody was
 
 
 def hash_user(sticky_key: str, secret: bytes) -> str:

@@ -1,4 +1,6 @@
-"""How a provider fails, and what each way means for the next attempt (a table, no code)."""
+"""This table says how a provider's call can fail, and what each failure means for the next
+attempt.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +42,9 @@ def parse_error_class(name: str) -> ErrorClass:
 
 
 def describe_failures(failures: Mapping[str, int]) -> str:
-    """`9 timeout, 3 malformed`, the most frequent first; empty for none."""
+    """Lists failures by class, the most frequent first: `9 timeout, 3 malformed`; empty for
+    none.
+    """
     found = sorted(failures.items(), key=lambda each: (-each[1], each[0]))
     return ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in found if n)
 
@@ -71,17 +75,14 @@ class BreakerEffect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FailureRule:
-    """One row of the table in docs/router.md, "When a target fails".
-
-    alerts: a person must act; once, not per request. other_key: it is about our key; another
-    key of the same provider is tried first, and only when none is left does the class count
-    for the breaker.
-    """
+    """One row of the table in docs/router.md, "When a target fails"."""
 
     same_target: SameTarget
     next_target: NextTarget
     breaker: BreakerEffect
-    alerts: bool = False
+    alerts: bool = False  # a person must act; once, not per request
+    # It is about our key; another key of the same provider is tried first, and only when none
+    # is left does the class count for the breaker.
     other_key: bool = False
 
     @property

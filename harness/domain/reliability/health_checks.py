@@ -1,11 +1,11 @@
-"""When a target is asked for its health by a cheap request of our own (B10). Pure.
+"""Health checks decide when a target is probed by a cheap request of the router's own (B10).
+Pure.
 
 A target that answers its users proves itself. One that answered nobody for a while is checked,
 so that a fallback's trouble is known before the fallback is needed; one whose circuit is not
-closed is checked as soon as a probe may go, so that no user has to be the probe.
-Users know better: a target that one of them waits for is not checked, and while they find it
-well a check that fails opens no circuit.
-Times are monotonic seconds.
+closed is checked as soon as a probe may go, so that no user has to be the probe. Users know
+better: a target that one of them waits for is not checked, and while they find it well a check
+that fails opens no circuit. Times are monotonic seconds.
 """
 
 import math
@@ -25,21 +25,15 @@ MAX_SLEEP_S: Final = 1.0
 
 
 class HealthCheckState(NamedTuple):
-    """A target as a worker knows it.
-
-    retry_in_s: until a request may go. answered_at: of the last good answer, whoever asked.
-    checked_at: of the last check; both the worker's start where there was none. well: the last
-    check was answered, or there was none. suspect: it met with a fault of the target's. busy: a
-    user's request is under way there.
-    """
+    """A target as a worker knows it."""
 
     state: BreakerState
-    retry_in_s: float
-    answered_at: float
-    checked_at: float
-    well: bool = True
-    suspect: bool = False
-    busy: bool = False
+    retry_in_s: float  # until a request may go
+    answered_at: float  # of the last good answer, whoever asked
+    checked_at: float  # of the last check; both the worker's start where there was none
+    well: bool = True  # the last check was answered, or there was none
+    suspect: bool = False  # it met with a fault of the target's
+    busy: bool = False  # a user's request is under way there
 
 
 def check_due_in_s(seen: HealthCheckState, now: float, interval_s: float) -> float:

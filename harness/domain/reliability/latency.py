@@ -1,4 +1,4 @@
-"""Quantiles of latency from recorded histograms. Pure."""
+"""Latency quantiles and time limits are computed from recorded histograms. Pure."""
 
 import math
 from bisect import bisect_left
@@ -35,10 +35,11 @@ def merge_histograms(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
 def quantile_ms(
     histogram: Mapping[int, int], share: float, bounds_ms: Sequence[int] = LATENCY_BOUNDS_MS
 ) -> float | None:
-    """Where `share` of the requests is reached, straight within a bucket. None without any.
+    """Returns the latency that `share` of the requests stay below, interpolated within a
+    bucket; None without requests.
 
-    In the bucket without a bound it is that bucket's lower end: at least so much.
-    Source: Prometheus, `histogram_quantile`.
+    In the bucket without a bound it is that bucket's lower end: at least so much. Source:
+    Prometheus, `histogram_quantile`.
     """
     wanted = share * sum(histogram.values())
     if not wanted:

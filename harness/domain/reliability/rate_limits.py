@@ -1,8 +1,8 @@
-"""Rate limits of a key: two leaky buckets, for requests and for tokens. Pure.
+"""Rate limits bound requests and tokens per minute by two leaky buckets. Pure.
 
 The state of a bucket is one number: the moment at which it is empty again. So processes can
-share it. Time is monotonic seconds, handed in.
-Source: the generic cell rate algorithm, ITU-T I.371, with a tolerance of one minute for keys.
+share it. Time is monotonic seconds, handed in. Source: the generic cell rate algorithm, ITU-T
+I.371, with a tolerance of one minute for keys.
 """
 
 import math
@@ -17,14 +17,14 @@ from harness.domain.reliability.spend import SpendBudget
 class KeyLimits:
     """None for no limit. Budgets in US dollars, by UTC days and months.
 
-    warn_share: of a budget, above 0 and at most 1: from there on a warning is given. Raises
-    InputError for what is no limit.
+    Raises InputError for what is no limit.
     """
 
     requests_per_min: float | None = None
     tokens_per_min: float | None = None
     budget_day_usd: float | None = None
     budget_month_usd: float | None = None
+    # Of a budget, above 0 and at most 1: from there on a warning is given.
     warn_share: float = 0.8
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class KeyLimits:
 
     @property
     def some(self) -> Self | None:
-        """None when nothing is limited: then nothing needs to be looked at."""
+        """The limits, or None when nothing is limited, so that nothing needs to be checked."""
         limits = (getattr(self, each.name) for each in fields(self)[:-1])
         return self if any(limit is not None for limit in limits) else None
 
@@ -84,14 +84,14 @@ _ROUNDING_S: Final = 1e-7
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """Per minute; None for no limit. burst_s: so many seconds' worth may come at once.
+    """Per minute; None for no limit.
 
     Raises InputError for a limit below 1: to shut a key out, revoke it.
     """
 
     requests_per_min: float | None = None
     tokens_per_min: float | None = None
-    burst_s: float = MINUTE_S
+    burst_s: float = MINUTE_S  # so many seconds' worth may come at once
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -110,21 +110,21 @@ class RateState(NamedTuple):
 
 
 class RateDecision(NamedTuple):
-    """state: to keep, whatever was decided. retry_after_s: 0 when allowed. reason: in words."""
+    """Whether a request may go under a rate limit."""
 
-    state: RateState
+    state: RateState  # to keep, whatever was decided
     allowed: bool
-    retry_after_s: float = 0.0
-    reason: str = ""
+    retry_after_s: float = 0.0  # 0 when allowed
+    reason: str = ""  # in words
 
 
 class LimitStatus(NamedTuple):
-    """How one limit stands. kind: requests or tokens. reset_s: until all of it is free."""
+    """How one limit stands."""
 
-    kind: str
+    kind: str  # requests or tokens
     per_minute: float
     remaining: float
-    reset_s: float
+    reset_s: float  # until all of it is free
 
 
 def admit_request(
@@ -188,7 +188,7 @@ def _seconds(per_minute: float | None, amount: float) -> float:
 def _wait_s(
     until: float, per_minute: float | None, cost_s: float, limit: RateLimit, now: float
 ) -> float:
-    """0 when so much may be added now."""
+    """Returns the seconds until so much may be added; 0 for now."""
     if per_minute is None:
         return 0.0
     wait_s = until - now - max(0.0, limit.burst_s - cost_s)

@@ -1,4 +1,5 @@
-"""How long to wait before the same target is asked again, and whether that fits. Pure.
+"""Retry rules decide how long to wait before the same target is asked again, and whether time
+is left. Pure.
 
 Chance and time are handed in: `uniform` is a number in [0, 1), times are seconds.
 """
@@ -27,20 +28,16 @@ _LONGEST: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """base_s, cap_s: of the exponential backoff. tries_per_target: within one request.
+    """Raises InputError for values that make no policy."""
 
-    attempts: of one request, over all targets. attempt_s: what a further attempt needs at
-    least, or half of the target's share where that is less; a wait that leaves less is not
-    made. max_wait_s: no longer wait is made while another target stands by.
-    Raises InputError for values that make no policy.
-    """
-
-    base_s: float = 0.25
+    base_s: float = 0.25  # base_s, cap_s: of the exponential backoff
     cap_s: float = 8.0
-    tries_per_target: int = 2
-    attempts: int = 6
+    tries_per_target: int = 2  # within one request
+    attempts: int = 6  # of one request, over all targets
+    # What a further attempt needs at least, or half of the target's share where that is less; a
+    # wait that leaves less is not made.
     attempt_s: float = 1.0
-    max_wait_s: float = 2.0
+    max_wait_s: float = 2.0  # no longer wait is made while another target stands by
 
     def __post_init__(self) -> None:
         if min(self.tries_per_target, self.attempts) < 1:
@@ -97,15 +94,13 @@ def backoff_s(tries: int, uniform: float, policy: RetryPolicy = DEFAULT_RETRY) -
 
 
 class RetryBudget(NamedTuple):
-    """What one target has of a request's time, in seconds.
+    """What one target has of a request's time, in seconds."""
 
-    left_s: what it may still use, of share_s at first; a caller that has further targets keeps
-    their share back. standby: one of those is well.
-    """
-
+    # What it may still use, of share_s at first; a caller that has further targets keeps their
+    # share back.
     left_s: float
     share_s: float = math.inf
-    standby: bool = False
+    standby: bool = False  # one of those is well
 
 
 def fits_budget(wait_s: float, room: RetryBudget, policy: RetryPolicy = DEFAULT_RETRY) -> bool:

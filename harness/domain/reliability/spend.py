@@ -1,4 +1,5 @@
-"""A key's spend budget, per day and per month: warning at a share, stop at the whole. Pure.
+"""Spend budgets bound what a key may cost per day and month: they warn at a share, and stop at
+the whole. Pure.
 
 Days and months are UTC's. What is under way when a budget ends is not cut off; so a key can
 overrun by what its requests in flight cost.
@@ -15,14 +16,14 @@ from harness.domain.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class SpendBudget:
-    """US dollars; None for no budget, 0 for nothing at all. warn_share: of either, 0 to 1.
+    """US dollars; None for no budget, 0 for nothing at all.
 
     Raises InputError for what is no budget.
     """
 
     day_usd: float | None = None
     month_usd: float | None = None
-    warn_share: float = 0.8
+    warn_share: float = 0.8  # of either, 0 to 1
 
     def __post_init__(self) -> None:
         for name, value in (("day_usd", self.day_usd), ("month_usd", self.month_usd)):
@@ -34,31 +35,27 @@ class SpendBudget:
 
 @dataclass(frozen=True, slots=True)
 class KeySpend:
-    """What requests of one key cost on one day (UTC), as one process of a router counted them.
-
-    worker: its name, new for every process. unpriced: requests whose cost nobody knows.
+    """What requests of one key cost on one day (UTC), as one process of a router
+    counted them.
     """
 
     key: str
     day: date
-    worker: str
+    worker: str  # its name, new for every process
     requests: int
     tokens: int
     cost_usd: float
-    unpriced: int
+    unpriced: int  # requests whose cost nobody knows
 
 
 @dataclass(frozen=True, slots=True)
 class SpendTotals:
-    """What a key spent on `day` and in that day's month.
-
-    unpriced: requests of the month whose cost nobody knows; they are not in the sums.
-    """
+    """What a key spent on `day` and in that day's month."""
 
     day: date
     day_usd: float = 0.0
     month_usd: float = 0.0
-    unpriced: int = 0
+    unpriced: int = 0  # requests of the month whose cost nobody knows; they are not in the sums
 
 
 class SpendLevel(IntEnum):
@@ -71,15 +68,12 @@ class SpendLevel(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SpendDecision:
-    """reason: in words, empty when fine. until: the day on which the budget starts anew.
-
-    share: of that budget, 1 for all of it; 0 when fine.
-    """
+    """Whether a key's budget allows another request."""
 
     level: SpendLevel
-    reason: str = ""
-    until: date | None = None
-    share: float = 0.0
+    reason: str = ""  # in words, empty when fine
+    until: date | None = None  # the day on which the budget starts anew
+    share: float = 0.0  # of that budget, 1 for all of it; 0 when fine
 
     @property
     def allowed(self) -> bool:
@@ -110,7 +104,7 @@ def total_spend(rows: Iterable[KeySpend], today: date) -> SpendTotals:
 
 
 def add_request_cost(spent: SpendTotals, cost_usd: float | None, today: date) -> SpendTotals:
-    """With one more request. cost_usd: None when its price is unknown.
+    """Adds one more request's cost. cost_usd: None when its price is unknown.
 
     Raises InputError for a cost that is negative or no number: it would spoil the sums.
     """

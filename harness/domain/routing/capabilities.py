@@ -1,4 +1,4 @@
-"""What a request needs, what a target can do, and what is missing between them. Pure."""
+"""Capabilities compare what a request needs with what a target can do. Pure."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -14,20 +14,17 @@ class Endpoint(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """parallel_tools: the client asked for parallel calls in so many words.
-
-    approx_input_tokens: a low estimate, lest a target is left out that could have answered.
-    max_output_tokens: what the client allows, 0 when it does not say.
-    """
+    """What a request needs of the target that answers it."""
 
     endpoint: Endpoint = Endpoint.CHAT
     stream: bool = False
     tools: bool = False
-    parallel_tools: bool = False
+    parallel_tools: bool = False  # the client asked for parallel calls in so many words
     json_schema: bool = False
     vision: bool = False
+    # A low estimate, lest a target is left out that could have answered.
     approx_input_tokens: int = 0
-    max_output_tokens: int = 0
+    max_output_tokens: int = 0  # what the client allows, 0 when it does not say
 
     @property
     def tokens(self) -> int:
@@ -36,12 +33,7 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a target can do. The default claims everything: the unknown is not left out.
-
-    context_window: tokens of input and output together, None when unknown. From `seed` on they
-    are hints, which an answer can do without (`domain.degradation`). The timeouts are this
-    model's own, None for the router's.
-    """
+    """What a target can do. The default claims everything: the unknown is not left out."""
 
     chat: bool = True
     stream: bool = True
@@ -52,6 +44,9 @@ class Capabilities:
     embeddings: bool = True
     responses: bool = True
     messages: bool = True
+    # Tokens of input and output together, None when unknown. From `seed` on they are hints,
+    # which an answer can do without (`domain.degradation`). The timeouts are this model's own,
+    # None for the router's.
     context_window: int | None = None
     seed: bool = True
     logprobs: bool = True
@@ -79,7 +74,7 @@ def restrict_endpoints(has: Capabilities, spoken: frozenset[Endpoint]) -> Capabi
 
 
 def missing_capabilities(needs: Needs, has: Capabilities) -> tuple[str, ...]:
-    """In words, what the request needs and the target lacks; empty when it will do."""
+    """Names what the request needs and the target lacks; empty when it lacks nothing."""
     if has is UNKNOWN_CAPABILITIES:
         return ()
     lacks = (

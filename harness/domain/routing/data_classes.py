@@ -1,4 +1,4 @@
-"""Kinds of data, and the providers that may ever see each (D8)."""
+"""Data classes name kinds of data, and the providers that may see each of them (D8)."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -9,7 +9,9 @@ NO_DATA_CLASSES: Final[DataClasses] = {}
 
 
 def may_see(classes: DataClasses, data_class: str, provider: str) -> bool:
-    """data_class: empty for data of none. A class that `classes` lacks is seen by nobody."""
+    """Whether the provider may see data of this class. data_class: empty for data without a
+    class. No provider may see a class that `classes` lacks.
+    """
     return not data_class or provider in classes.get(data_class, frozenset())
 
 

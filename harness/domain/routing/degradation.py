@@ -1,4 +1,6 @@
-"""What becomes of a request whose target lacks something that it asks for (B7). Pure."""
+"""Degradation rules decide what happens to a request whose target lacks a feature that it asks
+for (B7). Pure.
+"""
 
 from collections.abc import Mapping
 from enum import Enum, StrEnum

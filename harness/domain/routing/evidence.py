@@ -1,4 +1,6 @@
-"""Why a target may serve a route, role by role (A7): baseline, verdict or waiver. Pure."""
+"""Evidence records why a target may serve a route, role by role (A7): baseline, verdict or
+waiver. Pure.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,12 +49,12 @@ ChainProof = Passed | Waiver | FormerTarget
 
 @dataclass(frozen=True, slots=True)
 class TargetEvidence:
-    """proof: the verdict's or the waiver's id. Its own id is the hash of the rest."""
+    """Its own id is the hash of the rest."""
 
     route: str
     target: str
     kind: EvidenceKind
-    proof: str = ""
+    proof: str = ""  # the verdict's or the waiver's id
     verdict_incumbent: str | None = None
 
     @property
@@ -62,11 +64,11 @@ class TargetEvidence:
 
 @dataclass(frozen=True, slots=True)
 class RouteEvidence:
-    """Of one version of a route. fallbacks: in the order of the chain."""
+    """Of one version of a route."""
 
     incumbent: TargetEvidence
     canary: TargetEvidence | None = None
-    fallbacks: tuple[TargetEvidence, ...] = ()
+    fallbacks: tuple[TargetEvidence, ...] = ()  # in the order of the chain
 
 
 def baseline_evidence(route: str, target: str) -> TargetEvidence:

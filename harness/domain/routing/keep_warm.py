@@ -1,4 +1,5 @@
-"""Keep-warm (B6): a trickle to every healthy target that is not the route's first. Pure.
+"""Keep-warm sends a small share of requests to each healthy target that is not the route's
+first (B6). Pure.
 
 Drawn before the canary's arm, with a hash of its own. A request that is drawn is on no arm of
 the canary, and not in its statistics; should its target fail, the incumbent answers.
@@ -21,14 +22,11 @@ _SHARE: Final = re.compile(r"\s*(?P<number>[0-9]{1,5}(\.[0-9]{1,4})?)\s*(?P<perc
 
 @dataclass(frozen=True, slots=True)
 class KeepWarm:
-    """share_bps: of the route's requests, for each warmed target (1 % is 100), 0 for none.
+    """Raises InputError above MOST_BPS: that would be a split, not a trickle."""
 
-    side_effects: the route's tools act on the world; then nothing is ever drawn.
-    Raises InputError above MOST_BPS: that would be a split, not a trickle.
-    """
-
+    # Of the route's requests, for each warmed target (1 % is 100), 0 for none.
     share_bps: int = 100
-    side_effects: bool = False
+    side_effects: bool = False  # the route's tools act on the world; then nothing is ever drawn
 
     def __post_init__(self) -> None:
         if not 0 <= self.share_bps <= MAX_KEEP_WARM_BPS:
@@ -39,7 +37,7 @@ class KeepWarm:
 
 
 def parse_keep_warm_share(text: str | int) -> int:
-    """`1%`, `0.5 %` or whole basis points (100) as basis points.
+    """Parses a keep-warm share such as `1%`, `0.5 %` or 100 (basis points).
 
     Raises InputError for anything else, and for a share that is no trickle.
     """
@@ -47,7 +45,7 @@ def parse_keep_warm_share(text: str | int) -> int:
 
 
 def parse_share_bps(text: str | int, *, what: str) -> int:
-    """As `share_bps_of`, of any size. what: the setting's name, for the error."""
+    """Parses a share of any size into basis points. what: the setting's name, for the error."""
     found = _SHARE.fullmatch(str(text))
     if found is None:
         raise InputError(f"{what}: {text!r} is no share: write 1% or basis points (100)")

@@ -1,4 +1,4 @@
-"""The kill switch (B11): people force a provider, or one target, for all routes or for one.
+"""A kill switch forces a provider or one target, for all routes or for one (B11).
 
 A switch only ever takes targets away from a route's plan. It adds none: a target that the route
 has no evidence for stays out, whatever is forced. Where it would leave nothing, the route keeps
@@ -51,10 +51,10 @@ class ForceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Force:
-    """name: of the provider, or the target's id or name."""
+    """The provider or target that a kill switch forces."""
 
     kind: ForceKind
-    name: str
+    name: str  # of the provider, or the target's id or name
 
     def __str__(self) -> str:
         return f"{self.kind.value}:{self.name}"
@@ -62,42 +62,41 @@ class Force:
 
 @dataclass(frozen=True, slots=True)
 class KillSwitch:
-    """route: None for all routes. expires_at: None until somebody lifts it. Times are aware."""
+    """One kill switch, as it was thrown."""
 
     id: str
-    route: str | None
+    route: str | None  # None for all routes
     force: Force
     reason: str
     actor: str
     created_at: datetime
-    expires_at: datetime | None
+    expires_at: datetime | None  # None until somebody lifts it. Times are aware
     source: SwitchSource
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchTarget:
-    """A target of a plan, as a switch may name it. name: `provider/model`."""
+    """A target of a plan, as a switch may name it."""
 
     id: str
-    name: str
+    name: str  # `provider/model`
     provider: str
 
 
 @dataclass(frozen=True, slots=True)
 class ForcedPlan:
-    """What a switch means for one plan. kept: target ids, in order. reason: in words.
-
-    in_effect: False when the route keeps its plan since nothing of it is what is forced.
-    """
+    """What a switch means for one plan."""
 
     switch: KillSwitch
-    kept: tuple[str, ...]
-    in_effect: bool
-    reason: str
+    kept: tuple[str, ...]  # target ids, in order
+    in_effect: bool  # False when the route keeps its plan since nothing of it is what is forced
+    reason: str  # in words
 
 
 def active_switches(switches: Iterable[KillSwitch], now: datetime) -> tuple[KillSwitch, ...]:
-    """Those that have not expired, the strongest first (see above, without the route)."""
+    """Returns the switches that have not expired, the strongest first (as above, without the
+    route).
+    """
     live = [each for each in switches if each.expires_at is None or now < each.expires_at]
     return tuple(sorted(live, key=_strength, reverse=True))
 
@@ -145,7 +144,7 @@ def parse_file_switches(items: Sequence[str], now: datetime) -> tuple[KillSwitch
 
 
 def parse_force(text: str) -> Force:
-    """`provider:NAME` or `target:ID`. Raises InputError."""
+    """Parses `provider:NAME` or `target:ID`. Raises InputError."""
     route, force = _parsed(text.strip(), f"the switch ({text.strip()!r})")
     if route is not None:
         raise InputError(f"the switch ({text!r}) names a route as well: give it apart")

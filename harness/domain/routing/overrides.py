@@ -1,4 +1,4 @@
-"""Overrides per kind of request (D6): which route answers what was asked of another. Pure.
+"""Overrides send one kind of request, such as vision, to another route (D6). Pure.
 
 An override names a route and never a target: what answers is that route's incumbent or canary,
 and came there by proof.
@@ -48,7 +48,7 @@ def choose_kind(
 
 
 def format_overrides(overrides: Overrides) -> str:
-    """Empty for none."""
+    """Writes overrides as `KIND=ROUTE`; empty for none."""
     return ", ".join(
         f"{kind.value}={overrides[kind]}" for kind in RequestKind if kind in overrides
     )

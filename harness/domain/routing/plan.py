@@ -1,10 +1,10 @@
-"""Which targets may answer a request, in which order, and why the others may not. Pure.
+"""The plan of a request lists the targets that may answer it, in order, and why others may not.
+Pure.
 
 Order: a guest (the keep-warm target that was drawn, or on its arm the canary's), the incumbent,
-the chain.
-A target is left out for the first of these that holds: its provider may not see the route's
-class of data, the route's stakes, a key that its provider lacks, a switch in force, what it
-cannot do, its breaker or a pause that its provider asked for.
+the chain. A target is left out for the first of these that holds: its provider may not see the
+route's class of data, the route's stakes, a key that its provider lacks, a switch in force,
+what it cannot do, its breaker or a pause that its provider asked for.
 """
 
 import math
@@ -39,38 +39,32 @@ from harness.domain.routing.table import Arm, Stakes
 
 @dataclass(frozen=True, slots=True)
 class ChainLink:
-    """One entry of a fallback chain. capable: good enough for a route of high stakes (A4)."""
+    """One entry of a fallback chain."""
 
     target: str
-    capable: bool = False
+    capable: bool = False  # good enough for a route of high stakes (A4)
 
 
 @dataclass(frozen=True, slots=True)
 class RouteTargets:
-    """What planning needs of a route. Strings are target ids.
-
-    policy_fallback: `on_content_policy: fallback`.
-    """
+    """What planning needs of a route. Strings are target ids."""
 
     name: str
     incumbent: str
     canary: str | None = None
     chain: tuple[ChainLink, ...] = ()
     stakes: Stakes = Stakes.LOW
-    policy_fallback: bool = False
+    policy_fallback: bool = False  # `on_content_policy: fallback`
     holdback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TargetAvailability:
-    """retry_in_s: until the target may be asked, 0 for now. failed_at: monotonic seconds.
+    """Whether a target may be asked at this moment."""
 
-    pause_s: what is left of the time that its provider asked for.
-    """
-
-    retry_in_s: float = 0.0
-    failed_at: float | None = None
-    pause_s: float = 0.0
+    retry_in_s: float = 0.0  # until the target may be asked, 0 for now
+    failed_at: float | None = None  # monotonic seconds
+    pause_s: float = 0.0  # what is left of the time that its provider asked for
 
 
 AVAILABLE = TargetAvailability()
@@ -80,19 +74,16 @@ SHORT_PAUSE_S: Final = 30.0
 
 @dataclass(frozen=True)
 class PlanContext:
-    """What is known of the targets at this moment, by target id.
+    """What is known of the targets at this moment, by target id."""
 
-    capabilities, health: a target without an entry can do everything and is healthy. targets:
-    names and providers, needed for switches alone. switches: those in force. keyless: those
-    whose provider wants a key and has none. barred: those whose provider may not see the
-    route's class of data.
-    """
-
+    # capabilities, health: a target without an entry can do everything and is healthy.
     capabilities: Mapping[str, Capabilities] = field(default_factory=dict)
     health: Mapping[str, TargetAvailability] = field(default_factory=dict)
+    # Names and providers, needed for switches alone.
     targets: Mapping[str, SwitchTarget] = field(default_factory=dict)
-    switches: Sequence[KillSwitch] = ()
-    keyless: frozenset[str] = frozenset()
+    switches: Sequence[KillSwitch] = ()  # those in force
+    keyless: frozenset[str] = frozenset()  # those whose provider wants a key and has none
+    # Those whose provider may not see the route's class of data.
     barred: frozenset[str] = frozenset()
     when_all_open: WhenAllOpen = WhenAllOpen.TRY
 
@@ -112,29 +103,27 @@ OPERATOR_REASONS: Final = (ExclusionReason.DATA_CLASS, ExclusionReason.KEY)
 
 @dataclass(frozen=True, slots=True)
 class Excluded:
-    """reason: in words, without the target's name. retry_in_s: above 0 for OPEN alone."""
+    """A target that the plan leaves out."""
 
     target: str
     because: ExclusionReason
-    reason: str
-    retry_in_s: float = 0.0
+    reason: str  # in words, without the target's name
+    retry_in_s: float = 0.0  # above 0 for OPEN alone
 
 
 @dataclass(frozen=True, slots=True)
 class RoutePlan:
-    """targets: ids in order; empty when nobody may answer. guest: see `guest_of`.
-
-    last_resort: the one target's breaker is open, and it is tried all the same; it gets no
-    ticket of that breaker. serialize_tools: see `capabilities.serialized`. forced: the switch
-    that decided, also when the route keeps its plan.
-    """
+    """The targets that may answer one request, in order."""
 
     incumbent: str
-    guest: str | None
-    targets: tuple[str, ...]
+    guest: str | None  # see `guest_of`
+    targets: tuple[str, ...]  # ids in order; empty when nobody may answer
     left_out: tuple[Excluded, ...]
+    # The one target's breaker is open, and it is tried all the same; it gets no ticket of that
+    # breaker.
     last_resort: bool = False
-    serialize_tools: bool = False
+    serialize_tools: bool = False  # see `capabilities.serialized`
+    # The switch that decided, also when the route keeps its plan.
     forced: ForcedPlan | None = None
 
     @property
@@ -181,7 +170,9 @@ class RoutePlan:
 def target_availability(
     breaker: Breaker, now: float, policy: BreakerPolicy, pause_s: float = 0.0
 ) -> TargetAvailability:
-    """pause_s: what is left of the time that the provider asked us to wait (429)."""
+    """Returns whether a target may be asked now. pause_s: what is left of the time that its
+    provider asked us to wait (429).
+    """
     wait_s = max(retry_in_s(breaker, now, policy), pause_s)
     return TargetAvailability(wait_s, breaker.failed_at, pause_s)
 
@@ -284,7 +275,9 @@ def next_target(
 
 
 def _beneath_the_stakes(route: RouteTargets, guest: str | None) -> frozenset[str]:
-    """Of the chain, those not capable, if that matters; the arms have evidence of their own."""
+    """Returns the chain's targets that are not capable, if the stakes are high; the arms have
+    evidence of their own.
+    """
     if route.stakes is not Stakes.HIGH:
         return frozenset()
     capable = {each.target for each in route.chain if each.capable}

@@ -1,4 +1,5 @@
-"""Changes of a route, as classes: those that bring a new target into traffic carry its proof.
+"""Every change of a route is a class; a change that brings a new target into traffic carries
+its proof.
 
 `apply` is the only way from one version of a route to the next.
 """
@@ -86,10 +87,11 @@ class RaiseWeight:
 
 @dataclass(frozen=True, slots=True)
 class PromoteCanary:
-    """holdback_bps: the incumbent that goes keeps this share for the bake; 0 for no bake."""
+    """Makes the canary's target the incumbent."""
 
     route: str
     proof: Passed
+    # The incumbent that goes keeps this share for the bake; 0 for no bake.
     holdback_bps: int = 0
 
 
@@ -127,15 +129,13 @@ class ChangeSettings:
 
 @dataclass(frozen=True)
 class SetChain:
-    """The whole chain, in order; a target that is new in it brings its proof.
-
-    capable: of `fallbacks`, those good enough for high stakes. proofs: by target id, for those
-    that the version before does not have; for another it replaces the evidence.
-    """
+    """The whole chain, in order; a target that is new in it brings its proof."""
 
     route: str
     fallbacks: tuple[str, ...]
-    capable: tuple[str, ...] = ()
+    capable: tuple[str, ...] = ()  # of `fallbacks`, those good enough for high stakes
+    # By target id, for those that the version before does not have; for another it replaces the
+    # evidence.
     proofs: Mapping[str, ChainProof] = field(default_factory=dict)
 
 

@@ -1,4 +1,5 @@
-"""Where a snapshot stands in its installation's history, so that no router goes back in it.
+"""A snapshot's lineage places it in its installation's history, so that no router returns to an
+older one.
 
 A database that was restored from a backup says less than routers know: keys that were revoked
 open the router again, a model that was rolled back serves again. So a router refuses what is
@@ -12,19 +13,17 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """installation: the database's own id. epoch: rises when a person accepts a restored
-    database. revision: of the routing table. changes: of keys, providers, switches, shadows and
-    credentials so far. digest: of the signed rows; empty where nothing is signed. heads: by
-    route, its version as `NUMBER:TIME`. log_end: of the audit log at the last
-    of these changes, its last event as `NUMBER:MAC`; empty where it is not known.
-    """
+    """Where a snapshot stands in its installation's history."""
 
-    installation: str = ""
-    epoch: int = 1
-    revision: int = 0
-    changes: int = 0
-    digest: str = ""
+    installation: str = ""  # the database's own id
+    epoch: int = 1  # rises when a person accepts a restored database
+    revision: int = 0  # of the routing table
+    changes: int = 0  # of keys, providers, switches, shadows and credentials so far
+    digest: str = ""  # of the signed rows; empty where nothing is signed
+    # By route, its version as `NUMBER:TIME`.
     heads: Mapping[str, str] = field(default_factory=dict)
+    # Of the audit log at the last of these changes, its last event as `NUMBER:MAC`; empty where
+    # it is not known.
     log_end: str = ""
 
     @property

@@ -1,4 +1,6 @@
-"""The routing table: routes at one revision, immutable, replaced whole."""
+"""The routing table holds all routes at one revision; it is immutable and replaced
+as a whole.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -60,15 +62,13 @@ class OnBadEvent(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RouteSuite:
-    """A suite that decides about this route. weight: in the mean of several primary ones.
-
-    digest: of the content that was accepted with it; empty where nobody looked. It is no part
-    of what the route asks for, so that two settings with the same suites are equal.
-    """
+    """A suite that decides about this route."""
 
     suite: str
     role: SuiteRole = SuiteRole.PRIMARY
-    weight: float = 1.0
+    weight: float = 1.0  # in the mean of several primary ones
+    # Of the content that was accepted with it; empty where nobody looked. It is no part of what
+    # the route asks for, so that two settings with the same suites are equal.
     digest: str = field(default="", compare=False)
 
     @classmethod
@@ -88,43 +88,39 @@ class RouteSuite:
 
 @dataclass(frozen=True, slots=True)
 class RouteSettings:
-    """What does not bring a target into traffic.
-
-    total_timeout_s: one request's whole budget. keep_warm_bps: share of the requests for each
-    warmed target (B6), 0 to 1 000 (1 % is 100). side_effects: the tools act on the world, so
-    that nothing is sent to another model for practice. capable: ids of the fallbacks that are
-    good enough when the stakes are high (A4). data_class: of its traffic, by name; empty for
-    none (D8). task: requests that name it in `x-swapgate-task` come here; empty for none (A3).
-    capture_bps: share of the requests that is kept, redacted, 0 to 10 000 (F9); at most
-    capture_per_day (UTC), each for capture_keep_days. overrides: the routes that answer what
-    is asked of this one, by kind of request (D6). first_token_timeout_s: of a stream.
-    first_byte_timeout_s: of a plain answer. Both None for what is said of the model, else of
-    the router.
-    """
+    """What does not bring a target into traffic."""
 
     description: str = ""
     stakes: Stakes = Stakes.LOW
     policy: str = "default"
     suites: tuple[RouteSuite, ...] = ()
-    total_timeout_s: float = 120.0
+    total_timeout_s: float = 120.0  # one request's whole budget
     on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
+    # Share of the requests for each warmed target (B6), 0 to 1 000 (1 % is 100).
     keep_warm_bps: int = 0
+    # The tools act on the world, so that nothing is sent to another model for practice.
     side_effects: bool = False
+    # Ids of the fallbacks that are good enough when the stakes are high (A4).
     capable: tuple[str, ...] = ()
-    data_class: str = ""
-    task: str = ""
+    data_class: str = ""  # of its traffic, by name; empty for none (D8)
+    task: str = ""  # requests that name it in `x-swapgate-task` come here; empty for none (A3)
+    # Share of the requests that is kept, redacted, 0 to 10 000 (F9); at most capture_per_day
+    # (UTC), each for capture_keep_days.
     capture_bps: int = 0
     capture_per_day: int = 200
     capture_keep_days: float = 30.0
+    # The routes that answer what is asked of this one, by kind of request (D6).
     overrides: Overrides = field(default_factory=dict, hash=False)
-    first_token_timeout_s: float | None = None
+    first_token_timeout_s: float | None = None  # of a stream
+    # Of a plain answer. Both None for what is said of the model, else of the router.
     first_byte_timeout_s: float | None = None
     commit: StreamCommit = StreamCommit.FIRST_TOKEN
     on_bad_event: OnBadEvent = OnBadEvent.FAIL
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Of `asdict`, by any version: what an older one did not know has its default.
+        """Reads what `asdict` wrote, in any version: a field that an older version lacked has
+        its default.
 
         Raises KeyError, TypeError or ValueError for what is no such thing.
         """
@@ -152,16 +148,14 @@ ROUTE_TIMEOUTS: Final = ("first_token_timeout_s", "first_byte_timeout_s")
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """weight_bps: share of sticky keys in basis points, 1 to 10 000 (1 % is 100).
-
-    control: a holdback; its target is what the candidate, now the incumbent, is compared with.
-    """
+    """A candidate that serves a share of a route's callers."""
 
     target: str
-    weight_bps: int
+    weight_bps: int  # share of sticky keys in basis points, 1 to 10 000 (1 % is 100)
     salt: str
     rollout: str
     unit_rule: UnitRule = DEFAULT_UNIT_RULE
+    # A holdback; its target is what the candidate, now the incumbent, is compared with.
     control: bool = False
 
     @property
@@ -176,18 +170,15 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A public model name. incumbent, fallbacks: target ids. version: rises by one.
-
-    holdback: while a promotion bakes, the incumbent before it and its share; then there
-    is no canary.
-    """
+    """A public model name."""
 
     name: str
-    version: int
-    incumbent: str
+    version: int  # rises by one
+    incumbent: str  # incumbent, fallbacks: target ids
     canary: Canary | None = None
     fallbacks: tuple[str, ...] = ()
     settings: RouteSettings = DEFAULT_ROUTE_SETTINGS
+    # While a promotion bakes, the incumbent before it and its share; then there is no canary.
     holdback: Canary | None = None
 
     @property
@@ -202,7 +193,7 @@ class Route:
 
     @property
     def may_answer(self) -> frozenset[str]:
-        """Of `targets`, without the fallbacks that high stakes forbid."""
+        """The route's targets without the fallbacks that high stakes forbid."""
         if self.settings.stakes is not Stakes.HIGH:
             return self.targets
         beneath = set(self.fallbacks) - set(self.settings.capable) - {self.incumbent}
@@ -223,7 +214,8 @@ class RoutingTable:
 
 
 def hash_bucket(key: str, *, salt: str) -> int:
-    """0 to 9 999, the same on every worker for the same key and salt.
+    """Hashes a key to a bucket from 0 to 9 999, the same on every worker for the same key and salt.
+
 
     Not hash(): Python salts it per process, and two workers would disagree.
     """
@@ -249,39 +241,31 @@ def choose_arm(route: Route, key: str) -> Arm:
 
 @dataclass(frozen=True, slots=True)
 class KeyGrant:
-    """A data key as the router knows it. hash: HMAC-SHA-256 hex. routes: empty means all.
-
-    limits: None when there are none, so that such a key costs one look.
-    """
+    """A data key as the router knows it."""
 
     id: str
-    hash: str
-    routes: frozenset[str] = frozenset()
+    hash: str  # HMAC-SHA-256 hex
+    routes: frozenset[str] = frozenset()  # empty means all
+    # None when there are none, so that such a key costs one look.
     limits: KeyLimits | None = None
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that a router needs to serve, at one moment. Immutable; swapped whole.
-
-    etag: changes whenever anything in it does (a key, a provider, a revision, a switch).
-    switches: kill switches that nobody has lifted; they may have expired since. shadows: that
-    nobody has ended, as well. stored_keys: of the providers, encrypted, in order. signed: the
-    rows that it was built from; None where nobody but Swapgate can have written them. lineage:
-    where it stands in its installation's history. revoked: ids of data keys that open nothing
-    any more.
-    """
+    """All that a router needs to serve, at one moment. Immutable; swapped whole."""
 
     table: RoutingTable
     providers: Mapping[str, Provider]
     keys: tuple[KeyGrant, ...]
-    etag: str
+    etag: str  # changes whenever anything in it does (a key, a provider, a revision, a switch)
+    # Kill switches that nobody has lifted; they may have expired since.
     switches: tuple[KillSwitch, ...] = ()
-    shadows: tuple[Shadow, ...] = ()
-    stored_keys: tuple[StoredKey, ...] = ()
+    shadows: tuple[Shadow, ...] = ()  # that nobody has ended, as well
+    stored_keys: tuple[StoredKey, ...] = ()  # of the providers, encrypted, in order
+    # The rows that it was built from; None where nobody but Swapgate can have written them.
     signed: SignedRows | None = None
-    lineage: Lineage = NO_LINEAGE
-    revoked: frozenset[str] = frozenset()
+    lineage: Lineage = NO_LINEAGE  # where it stands in its installation's history
+    revoked: frozenset[str] = frozenset()  # ids of data keys that open nothing any more
 
     def without(self, former: Sequence[Revocations]) -> "Snapshot":
         """The same, where the keys that were revoked in earlier epochs are so as well."""

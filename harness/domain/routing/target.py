@@ -1,4 +1,4 @@
-"""A target: one model at one provider with its parameters and its request patch.
+"""A target is one model at one provider, with its parameters and its request patch.
 
 Targets are immutable. Their id is the hash of their content, so that editing one cannot slip
 past the gate: another parameter is another target, and needs its own proof.
@@ -27,15 +27,13 @@ ANTHROPIC_VERSION: Final = "2023-06-01"  # of that protocol, where a client name
 
 @dataclass(frozen=True)
 class RequestPatch:
-    """What is changed in a client's request before it goes to this target (A8).
+    """What is changed in a client's request before it goes to this target (A8)."""
 
-    parameters: body fields set whatever the client sent. prompt_addendum: text appended to the
-    system message (one is added if there is none). response_format: replaces the client's.
-    """
-
+    # Body fields set whatever the client sent.
     parameters: JsonObject = field(default_factory=dict)
+    # Text appended to the system message (one is added if there is none).
     prompt_addendum: str = ""
-    response_format: JsonObject | None = None
+    response_format: JsonObject | None = None  # replaces the client's
 
     @property
     def empty(self) -> bool:
@@ -102,14 +100,18 @@ class Price:
     def cost_usd(
         self, input_tokens: float, output_tokens: float, cached_tokens: float = 0
     ) -> float:
-        """input_tokens: all of them; cached_tokens: those that came from the cache."""
+        """Returns the price of an answer. input_tokens: all of them; cached_tokens: those that
+        came from the cache.
+        """
         full, cached = self.input_usd_per_mtok, self.cached_input_usd_per_mtok
         read = full if cached is None else cached
         given = (input_tokens - cached_tokens) * full + cached_tokens * read
         return (given + output_tokens * self.output_usd_per_mtok) / 1e6
 
     def as_json(self) -> dict[str, float]:
-        """Without what is not given: a version that does not know it can read it too."""
+        """Writes the prices that are given: a version that does not know the others can read it
+        too.
+        """
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -132,26 +134,27 @@ class ProviderMove:
 class Provider:
     """Where targets are called. api_key_env names the environment variable with the key.
 
-    The key itself is never stored here. prices: by model name; a model without one has an
-    unknown price, which is never shown as 0. more_api_key_envs: further keys, in the order in
-    which they are tried when one is refused. models: what a model can do, by its name; one
-    without an entry is taken to do everything. extra_body: fields of every request's body, the
-    weakest defaults; they change only while nothing was proven with them
-    (`control.providers`). extra_headers: in clear, as the file gives them and as they are sent;
-    sealed_headers: the same, encrypted, as they are stored. moved: None for one that has always
-    been where it is; no part of what it is.
+    The key itself is never stored here.
     """
 
     name: str
     kind: str
     api_base: str
     api_key_env: str | None = None
+    # In clear, as the file gives them and as they are sent.
     extra_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    # By model name; a model without one has an unknown price, which is never shown as 0.
     prices: Mapping[str, Price] = field(default_factory=dict)
+    # Further keys, in the order in which they are tried when one is refused.
     more_api_key_envs: tuple[str, ...] = ()
+    # What a model can do, by its name; one without an entry is taken to do everything.
     models: Mapping[str, Capabilities] = field(default_factory=dict)
+    # Fields of every request's body, the weakest defaults; they change only while nothing was
+    # proven with them (`control.providers`).
     extra_body: JsonObject = field(default_factory=dict)
+    # The same, encrypted, as they are stored.
     sealed_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    # None for one that has always been where it is; no part of what it is.
     moved: ProviderMove | None = field(default=None, compare=False)
 
     @property
@@ -188,7 +191,8 @@ class Provider:
         return ours == theirs
 
     def url(self, path: str) -> str:
-        """path: below `/v1`, where the `api_base` ends; it may be left out of Anthropic's.
+        """Returns the URL of a path below `/v1`, where the `api_base` ends; it may be left out
+        of Anthropic's.
 
         Of an Azure resource the address alone will do.
         """
@@ -200,7 +204,7 @@ class Provider:
         return f"{base}{path}"
 
     def key_headers(self, key: str) -> dict[str, str]:
-        """key: empty for none."""
+        """Returns the headers that carry a key. key: empty for none."""
         if not key:
             return {}
         kind = PROVIDER_KINDS.get(self.kind)

@@ -1,4 +1,5 @@
-"""The incumbent's answer and the candidate's to one request, compared by what needs no model.
+"""A shadow pair compares the incumbent's and the candidate's answer to one request, without a
+model. Pure.
 
 Contents come as `router.protocols.transcript` gives them; what goes out is numbers alone. Pure.
 """
@@ -41,17 +42,18 @@ class CheckSides(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AnswerFigures:
-    """One side's figures. ms: to the whole answer, of a stream to its first output."""
+    """One side's figures."""
 
-    ms: float
+    ms: float  # to the whole answer, of a stream to its first output
     output_tokens: int
     cost_usd: float
 
 
 @dataclass(frozen=True, slots=True)
 class PairSide:
-    """content: the request and this side's answer to it; None where it gave none."""
+    """One side of a shadow pair: the incumbent's or the candidate's."""
 
+    # The request and this side's answer to it; None where it gave none.
     content: Mapping[str, Any] | None
     measured: AnswerFigures
 
@@ -93,7 +95,7 @@ def unit_counts(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def word_similarity(one: str, other: str) -> float:
-    """Of words, whatever their order: those in both, of those in either (Jaccard); 0 to 1."""
+    """Returns the Jaccard similarity of two texts' words, from 0 to 1."""
     a, b = set(one.casefold().split()), set(other.casefold().split())
     return len(a & b) / len(a | b) if a | b else 1.0
 
@@ -105,7 +107,7 @@ def _both(incumbent: bool, candidate: bool) -> CheckSides:  # noqa: FBT001 - two
 
 
 def _checks(content: Mapping[str, Any] | None) -> dict[ShadowCheck, bool]:
-    """Only what the request asks for is looked at; no answer holds nothing but itself."""
+    """Checks an answer for what its request asks for; a missing answer fails only ANSWERED."""
     if content is None:
         return {ShadowCheck.ANSWERED: False}
     answer = content["answer"]

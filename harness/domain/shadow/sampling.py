@@ -1,11 +1,13 @@
-"""Which requests a shadow mirrors, and when it has to end. Pure."""
+"""Shadow sampling decides which requests are mirrored, and when a shadow has to end. Pure."""
 
 from harness.domain.routing.table import Route, hash_bucket
 from harness.domain.shadow.shadow import Shadow
 
 
 def is_mirrored(shadow: Shadow, key: str) -> bool:
-    """Sticky, with a salt of its own: the canary's callers and these are independent."""
+    """Whether a caller's requests are mirrored. It has a salt of its own, so it is independent
+    of the canary's callers.
+    """
     return hash_bucket(key, salt=f"shadow:{shadow.id}") < shadow.limits.share_bps
 
 

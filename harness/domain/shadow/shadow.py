@@ -1,7 +1,8 @@
-"""Shadow mode (F8): a share of a route's requests is asked of a candidate as well. Pure.
+"""A shadow sends a share of a route's requests to a candidate as well, and discards its answers
+(F8). Pure.
 
-Nobody gets the candidate's answers: it does not serve, so it needs no verdict. It does see
-what users write, so its provider must be cleared for the route's data class (D8); and it costs
+Nobody gets the candidate's answers: it does not serve, so it needs no verdict. It does see what
+users write, so its provider must be cleared for the route's data class (D8); and it costs
 money, so it has a budget of its own.
 """
 
@@ -24,14 +25,12 @@ COST_USD: Final = "candidate.cost_usd"
 
 @dataclass(frozen=True, slots=True)
 class ShadowLimits:
-    """share_bps: of the sticky keys, 1 to 10 000. at_once: of one worker. Days are UTC.
+    """How much of a route's traffic a shadow may mirror, and at what cost."""
 
-    usd_per_day, usd_in_all: None for no limit in money, of a day and of its whole life.
-    """
-
-    share_bps: int = 100
-    at_once: int = 4
+    share_bps: int = 100  # of the sticky keys, 1 to 10 000
+    at_once: int = 4  # of one worker. Days are UTC
     requests_per_day: int = 1000
+    # usd_per_day, usd_in_all: None for no limit in money, of a day and of its whole life.
     usd_per_day: float | None = 1.0
     usd_in_all: float | None = None
 
@@ -42,18 +41,15 @@ class ShadowLimits:
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """What was true when it started stays its condition: see `domain.mirroring`.
-
-    incumbent: target id. proposal: the one that it was started for, None for an approver's act.
-    """
+    """What was true when it started stays its condition: see `domain.mirroring`."""
 
     id: str
     route: str
-    incumbent: str
+    incumbent: str  # target id
     candidate: Target
     data_class: str
     limits: ShadowLimits
-    proposal: str | None
+    proposal: str | None  # the one that it was started for, None for an approver's act
     reason: str
     started_by: str
     started_at: datetime
@@ -62,26 +58,24 @@ class Shadow:
 
 @dataclass(frozen=True, slots=True)
 class ShadowTally:
-    """What a worker added up of a shadow on one day (UTC): numbers, never content.
-
-    counts: requests mirrored and left out, by why, and pairs by check (`domain.shadow_pairs`).
-    sums: of the pairs, by side and measure, and the candidate's whole cost.
-    """
+    """What a worker added up of a shadow on one day (UTC): numbers, never content."""
 
     shadow: str
     day: date
     worker: str
+    # Requests mirrored and left out, by why, and pairs by check (`domain.shadow_pairs`).
     counts: Mapping[str, int] = field(default_factory=dict)
+    # Of the pairs, by side and measure, and the candidate's whole cost.
     sums: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowUsage:
-    """Of a day's budget, and of the whole one. in_all_usd: of every day."""
+    """Of a day's budget, and of the whole one."""
 
     requests: int = 0
     cost_usd: float = 0.0
-    in_all_usd: float = 0.0
+    in_all_usd: float = 0.0  # of every day
 
     def __add__(self, other: "ShadowUsage") -> "ShadowUsage":
         return ShadowUsage(
@@ -116,7 +110,9 @@ def within_budget(limits: ShadowLimits, used: ShadowUsage, *, priced: bool) -> b
 
 
 def sum_usage(rows: Iterable[ShadowTally], today: date) -> ShadowUsage:
-    """rows: of all days, where the whole life's budget is asked for."""
+    """Sums up what a shadow has used. rows: of all days, where the total budget is
+    asked for.
+    """
     found = ShadowUsage()
     for row in rows:
         usd, is_today = row.sums.get(COST_USD, 0.0), row.day == today
@@ -126,7 +122,7 @@ def sum_usage(rows: Iterable[ShadowTally], today: date) -> ShadowUsage:
 
 
 def add_tallies(one: ShadowTally, more: ShadowTally) -> ShadowTally:
-    """Both together, under the first one's name."""
+    """Adds two tallies, under the first one's name."""
     counts = Counter(one.counts)
     counts.update(more.counts)
     sums = dict(one.sums)

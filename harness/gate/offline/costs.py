@@ -1,4 +1,4 @@
-"""The claim that a candidate costs less: paired costs of the same items, item after item.
+"""The claim that a candidate costs less is tested on paired costs of the same items.
 
 With a share s to be saved, the null is that the mean of y = (1 - s) * incumbent - candidate is
 at most 0. The bets are those of the scores (statistics.md §1.3), on y in units of a ceiling; so
@@ -39,16 +39,14 @@ _PRIOR: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class CostEvidence:
-    """What the items used say of the cost. US dollars per item; shares of 1.
-
-    saving: 1 minus the ratio of the means, over the items with both costs; its interval is
-    95 % and not adjusted for early stopping. above_ceiling: items of the candidate.
-    """
+    """What the items used say of the cost. US dollars per item; shares of 1."""
 
     outcome: CostOutcome
     n_used: int
     incumbent_usd: float | None
     candidate_usd: float | None
+    # 1 minus the ratio of the means, over the items with both costs; its interval is 95 % and
+    # not adjusted for early stopping.
     saving: float | None
     saving_low: float | None
     saving_high: float | None
@@ -56,7 +54,7 @@ class CostEvidence:
     log_e_bad: float
     missing_incumbent: int
     missing_candidate: int
-    above_ceiling: int
+    above_ceiling: int  # items of the candidate
 
     @property
     def against(self) -> bool:
@@ -90,7 +88,7 @@ class _Bet:
 
 
 def judge_costs(pairs: Sequence[CostPair], plan: SuitePlan) -> CostEvidence:
-    """Read item after item, up to where the claim is decided.
+    """Judges costs item by item, up to where the claim is decided.
 
     The ceiling of an item is plan.cost_ceiling times the mean cost of the incumbent's items
     before it, or HEADROOM times the candidate's dearest before it; before there is one nothing
@@ -177,7 +175,7 @@ def _evidence(
 def _saving(
     both: Sequence[tuple[float, float]],
 ) -> tuple[float | None, float | None, float | None]:
-    """1 minus the ratio of the means, with its interval by linearisation."""
+    """Returns 1 minus the ratio of the means, with its interval by linearisation."""
     ours = math.fsum(a for a, _ in both)
     if ours <= 0.0:
         return None, None, None

@@ -1,4 +1,6 @@
-"""What is fixed before the first score is seen: claim, allowed loss, items, error."""
+"""A design fixes a comparison before the first score is seen: claim, allowed loss, items,
+error.
+"""
 
 import math
 from dataclasses import dataclass
@@ -14,18 +16,17 @@ REJECT_LOG_E = math.log(20.0)
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """One comparison (statistics.md §1.2). margin: allowed loss, a share of 1. n_max: items.
-
-    claim: about the scores, superior or non_inferior. early: whether it may be shown before
-    n_max; otherwise the test there has the whole alpha (statistics.md §1.7).
+    """One comparison (statistics.md §1.2).
 
     Raises InputError for a margin or alpha outside (0, 1) and for n_max below 1.
     """
 
-    claim: Claim
-    margin: float
-    n_max: int
+    claim: Claim  # about the scores, superior or non_inferior
+    margin: float  # allowed loss, a share of 1
+    n_max: int  # items
     alpha: float = 0.05
+    # Whether it may be shown before n_max; otherwise the test there has the whole alpha
+    # (statistics.md §1.7).
     early: bool = True
 
     def __post_init__(self) -> None:

@@ -1,4 +1,6 @@
-"""The rules of form that answers break: in words, with a prompt line and a parser for each."""
+"""Format rules describe how answers break their format, and how a prompt line or a parser fixes
+it (A8).
+"""
 
 import json
 import shlex
@@ -15,19 +17,17 @@ MIN_RULE_SHARE: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class FormatRemedy:
-    """rule: that broke most. what: it means, in words. prompt: to add to the system message,
-    for every rule that broke often. json_mode: whether `response_format: json_object` prevents
-    it. parser: what the application could do instead."""
+    """What to change so that a candidate keeps to the format."""
 
-    rule: str
-    what: str
-    prompt: str
-    json_mode: bool
-    parser: str
+    rule: str  # that broke most
+    what: str  # it means, in words
+    prompt: str  # to add to the system message, for every rule that broke often
+    json_mode: bool  # whether `response_format: json_object` prevents it
+    parser: str  # what the application could do instead
 
 
 def find_remedy(rules: Mapping[str, int], scorer: str = "") -> FormatRemedy | None:
-    """For the rules that broke; None when none did.
+    """Finds the remedy for the rules that broke; None when none did.
 
     rules: how often each broke. scorer: the name of the suite's, where it is known.
     """
@@ -219,7 +219,9 @@ def format_prompts() -> frozenset[str]:
 
 
 def find_format_rule(rule: str, scorer: str = "") -> FormatRule:
-    """rule: of several joined by `+` the first, which is the outermost. scorer: its name."""
+    """Finds the format rule of a name. rule: of several joined by `+` the first, which is the
+    outermost. scorer: its name.
+    """
     outermost = rule.partition("+")[0]
     if ":" in outermost:
         return IFEVAL_RULE

@@ -1,4 +1,6 @@
-"""Intervals and tests for paired differences: Tango for pass/fail, Student t for graded."""
+"""Intervals and tests for paired differences: Tango's for pass/fail scores, Student's t for
+graded ones. Tango for pass/fail, Student t for graded.
+"""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ CONFIDENCE = 0.95
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Of the mean, by Student's t; None below two values."""
+    """Returns the interval of the mean by Student's t; None below two values."""
     n = len(values)
     if n < 2:
         return None
@@ -25,7 +27,8 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Of the median, by order statistics: no shape is assumed. None below six values.
+    """Returns the interval of the median by order statistics: no shape is assumed. None below
+    six values.
 
     The widest pair of ranks that leaves at most 2.5 % on either side of a fair coin.
     """
@@ -104,11 +107,11 @@ def t_interval(
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
-    """chi2_corrected: with the continuity correction. exact, mid_p: two-sided p-values."""
+    """McNemar's test of the pairs in which the two sides differ."""
 
     chi2: float
-    chi2_corrected: float
-    exact: float
+    chi2_corrected: float  # with the continuity correction
+    exact: float  # exact, mid_p: two-sided p-values
     mid_p: float
 
 

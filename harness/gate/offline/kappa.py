@@ -1,4 +1,5 @@
-"""Agreement of two raters beyond chance: Cohen's kappa with its interval.
+"""Cohen's kappa measures how far two raters agree beyond chance, with its interval. Cohen's
+kappa with its interval.
 
 Cohen (1960), weighted: Cohen (1968); large-sample variance: Fleiss, Cohen and Everitt (1969).
 """
@@ -14,25 +15,25 @@ from harness.domain.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class RaterAgreement:
-    """kappa: 1 for full agreement, 0 for what chance gives; None where chance alone already
-    gives full agreement (both raters used one and the same category), so that nothing can be
-    told. low, high: 95 % interval, None with it. observed: share of pairs that agree.
-    """
+    """How far two raters agree, with its interval."""
 
+    # 1 for full agreement, 0 for what chance gives; None where chance alone already gives full
+    # agreement (both raters used one and the same category), so that nothing can be told.
     kappa: float | None
-    low: float | None
+    low: float | None  # low, high: 95 % interval, None with it
     high: float | None
-    observed: float
+    observed: float  # share of pairs that agree
     n: int
 
 
 def cohens_kappa(
     pairs: Sequence[tuple[Hashable, Hashable]], *, confidence: float = 0.95
 ) -> RaterAgreement:
-    """Of (one rater's category, the other's) per case. Raises InputError without any pair.
+    """Measures agreement on pairs of (one rater's category, the other's). Raises InputError
+    without any pair.
 
-    kappa = (p_o - p_e) / (1 - p_e), with p_e from the raters' own shares of each category.
-    The interval is normal, cut to [-1, 1]; with few pairs it is rough.
+    kappa = (p_o - p_e) / (1 - p_e), with p_e from the raters' own shares of each category. The
+    interval is normal, cut to [-1, 1]; with few pairs it is rough.
     """
     n = len(pairs)
     if not n:

@@ -1,4 +1,4 @@
-"""Two runs' samples become pairs, missing ones by the worst case (statistics.md §1.1).
+"""Samples of two runs are paired; missing ones count as the worst case (statistics.md §1.1).
 
 Nothing is dropped because of its outcome, and nothing is taken out of order: only the items
 before the first one that is not complete on both sides count.
@@ -24,32 +24,30 @@ UNSCORED_TOLERANCE = 0.02
 class PairedItem:
     """One pair and what the report must say about it.
 
-    unscored_*: epochs without a score. unanswered: the candidate's infrastructure failed.
-    rules: form rules that broke in the candidate's answers, one entry per epoch. served: what
-    the providers said; not part of what a pair is. costs: US dollars of (incumbent, candidate),
-    means over epochs, where the claim asks for them.
+    unscored_*: epochs without a score.
     """
 
     pair: ScorePair
     unscored_incumbent: int = 0
     unscored_candidate: int = 0
-    unanswered: bool = False
+    unanswered: bool = False  # the candidate's infrastructure failed
+    # Form rules that broke in the candidate's answers, one entry per epoch.
     rules: tuple[str, ...] = ()
+    # What the providers said; not part of what a pair is.
     served: ServedModels = field(default=ServedModels(), compare=False)
+    # US dollars of (incumbent, candidate), means over epochs, where the claim asks for them.
     costs: tuple[float | None, float | None] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class PairedSuite:
-    """The contiguous prefix of one suite. blocked: why no item after it can be measured.
-
-    stored_served: where the items come from a verdict, what it says was served.
-    """
+    """The contiguous prefix of one suite."""
 
     items: tuple[PairedItem, ...]
     incumbent_run: str
     candidate_run: str
-    blocked: str = ""
+    blocked: str = ""  # why no item after it can be measured
+    # Where the items come from a verdict, what it says was served.
     stored_served: ServedModels | None = None
 
     @property

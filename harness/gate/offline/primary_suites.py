@@ -1,4 +1,6 @@
-"""Several primary suites as one claim: their weighted mean, or at least one of them."""
+"""Several primary suites are judged as one claim: by their weighted mean, or by at least one of
+them.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +21,11 @@ WEIGHTED_MEAN: Final = "weighted mean"
 
 @dataclass(frozen=True, slots=True)
 class ClaimGroup:
-    """votes: (outcome that counts, its report). members: by suite. whole: of all together."""
+    """Suites that are judged together as one claim."""
 
-    votes: tuple[tuple[str, SuiteReport], ...]
-    members: Mapping[str, SuiteJudgement]
-    whole: SuiteReport | None = None
+    votes: tuple[tuple[str, SuiteReport], ...]  # (outcome that counts, its report)
+    members: Mapping[str, SuiteJudgement]  # by suite
+    whole: SuiteReport | None = None  # of all together
 
 
 def weighted_mean(cases: Sequence[SuiteClaim]) -> ClaimGroup:

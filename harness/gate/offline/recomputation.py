@@ -1,4 +1,5 @@
-"""Whether stored scores still give a stored verdict (F1): decided again, compared by tolerance.
+"""Recomputation checks whether stored scores still give a stored verdict (A2), within a
+tolerance.
 
 Its own inputs are believed for nothing that decides: its terms are the registered ones, its
 pairs are made anew from the samples. Figures are compared within TOLERANCE, since another
@@ -43,10 +44,10 @@ class AgreementLevel(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Recomputation:
-    """differences: in words, empty when all agrees."""
+    """Whether stored scores still give a stored verdict."""
 
     agreement: AgreementLevel
-    differences: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()  # in words, empty when all agrees
 
     @property
     def agrees(self) -> bool:
@@ -103,7 +104,7 @@ def _recompute(
 def _unregistered(
     stored: Verdict, proposal: Proposal, cases: Sequence[SuiteClaim]
 ) -> Iterator[str]:
-    """Where the verdict is about something else than its proposal registered."""
+    """Yields where the verdict differs from what its proposal registered."""
     for name in ("route", "incumbent", "candidate"):
         if getattr(stored, name) != getattr(proposal, name):
             yield f"its {name} is not the one of {proposal.id}"

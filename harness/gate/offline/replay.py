@@ -1,4 +1,6 @@
-"""A verdict's inputs as JSON and back: enough to decide again, to the same bytes (F5)."""
+"""A verdict's inputs are written as JSON and read back, so that it can be decided again to the
+same bytes (F5).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -77,7 +79,7 @@ def claims_from_json(inputs: Mapping[str, Any]) -> tuple[SuiteClaim, ...]:
 
 
 def run_ids(inputs: Mapping[str, Any], suite: str) -> tuple[str, str]:
-    """Of the incumbent, and of the candidate; empty for one that never began."""
+    """Returns the run ids of incumbent and candidate; empty for a run that never began."""
     runs = inputs["runs"][suite]
     return runs["incumbent"], runs["candidate"]
 
@@ -90,7 +92,7 @@ def served_from_json(inputs: Mapping[str, Any], suite: str) -> ServedModels:
 
 
 def rules_version(inputs: Mapping[str, Any]) -> int:
-    """By which rules it was decided."""
+    """Returns the version of the rules that decided the verdict."""
     return int(inputs.get("rules", FIRST_RULES_VERSION))
 
 

@@ -1,4 +1,4 @@
-"""Several suites, one answer: what each of them may decide (statistics.md §1.7).
+"""Suites of different roles are combined into one outcome (statistics.md §1.7).
 
 | role | has to be | shown worse | too little evidence |
 |---|---|---|---|
@@ -27,12 +27,12 @@ GUARD_NOT_WORSE: Final = "A guard: it is not shown to be worse, and that is all 
 
 @dataclass(frozen=True, slots=True)
 class JointJudgement:
-    """reports: in the order of the cases, then the weighted mean's. consumed: by case."""
+    """The outcome on all suites of a proposal together."""
 
     outcome: str
     reason: str
-    reports: tuple[SuiteReport, ...]
-    consumed: tuple[int, ...]
+    reports: tuple[SuiteReport, ...]  # in the order of the cases, then the weighted mean's
+    consumed: tuple[int, ...]  # by case
 
 
 def judge_suites(cases: Sequence[SuiteClaim]) -> JointJudgement:
@@ -53,7 +53,7 @@ def judge_suites(cases: Sequence[SuiteClaim]) -> JointJudgement:
 
 
 def _groups(cases: Sequence[SuiteClaim]) -> Sequence[ClaimGroup]:
-    """Each suite alone, and the primary ones that share a claim together, last."""
+    """Groups the suites: each alone, and the primary ones that share a claim together, last."""
     alone = [_alone(case) for case in cases if case.plan.combine is None]
     weighted = [case for case in cases if case.plan.combine is PrimaryCombination.WEIGHTED]
     any_of = [case for case in cases if case.plan.combine is PrimaryCombination.ANY]

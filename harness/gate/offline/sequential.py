@@ -1,8 +1,9 @@
-"""The offline gate: paired differences in, evidence out (statistics.md §1.3 to §1.5).
+"""The sequential test reads paired differences item by item and may stop early (statistics.md
+§1.3 to §1.5).
 
-One recursion serves everything: a step is a path of one item, a judgement stops on its path,
-a benchmark runs many paths at once. Sums are added strictly in order, so that all of them
-agree to the last bit.
+One recursion serves everything: a step is a path of one item, a judgement stops on its path, a
+benchmark runs many paths at once. Sums are added strictly in order, so that all of them agree
+to the last bit.
 """
 
 import math
@@ -82,10 +83,10 @@ _AT_ONCE = 8192
 
 @dataclass(frozen=True, slots=True)
 class ComparisonProgress:
-    """All that later items need of earlier ones; O(grid). total, squares: sums of d and d²."""
+    """All that later items need of earlier ones; O(grid)."""
 
     n: int = 0
-    total: float = 0.0
+    total: float = 0.0  # total, squares: sums of d and d²
     squares: float = 0.0
     wins: int = 0
     losses: int = 0
@@ -125,15 +126,10 @@ class EvidencePath:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonEvidence:
-    """What the items used say. Shares of 1. outcome: promote | reject | inconclusive | running.
+    """What the items used say. Shares of 1."""
 
-    how: early | final | None. p_t, p_final: over the items used, at every moment, and None
-    below two; p_final decides only at n_max. ci: None below two items; not adjusted for early
-    stopping; method tango when every difference is -1, 0 or 1, else t.
-    """
-
-    outcome: str
-    how: str | None
+    outcome: str  # promote | reject | inconclusive | running
+    how: str | None  # early | final | None
     n_used: int
     delta: float
     ci_low: float | None
@@ -143,6 +139,9 @@ class ComparisonEvidence:
     log_e_max: float
     log_e_bad: float
     t: float | None
+    # p_t, p_final: over the items used, at every moment, and None below two; p_final decides
+    # only at n_max. ci: None below two items; not adjusted for early stopping; method tango
+    # when every difference is -1, 0 or 1, else t.
     p_t: float | None
     p_final: float | None
     wins: int
@@ -165,7 +164,9 @@ def start_progress() -> ComparisonProgress:
 
 
 def check_differences(differences: ArrayLike) -> Floats:
-    """As an array. Raises InputError at the first that is not a number in [-1, 1]."""
+    """Returns the differences as an array. Raises InputError at the first that is not a number
+    in [-1, 1].
+    """
     d = np.asarray(differences, dtype=np.float64)
     good = np.abs(d) <= 1.0 + _SLACK
     if not good.all():
@@ -236,7 +237,7 @@ def judge_differences(differences: Sequence[float], design: Design) -> Compariso
 
 
 def judge_batch(matrix: ArrayLike, design: Design) -> BatchDecisions:
-    """`judge` for every row of differences (comparisons, items), without display figures."""
+    """Judges every row of differences (comparisons, items), without display figures."""
     taken = evidence_path(matrix, design)
     up, down = taken.log_e >= design.promote_at, taken.log_e_bad >= REJECT_LOG_E
     stops = up | down

@@ -1,4 +1,4 @@
-"""One suite's whole claim: its scores and, where the claim says so, its costs."""
+"""A suite's whole claim is judged: its scores and, where the claim says so, its costs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,14 +16,14 @@ COST_RELEVANT_OUTCOMES: Final = ("passed", "running")
 
 @dataclass(frozen=True, slots=True)
 class SuiteClaim:
-    """One suite's registration and what was measured. stopped: as in suites."""
+    """One suite's registration and what was measured."""
 
     plan: SuitePlan
     paired: PairedSuite
-    stopped: StoppedRun | None = None
+    stopped: StoppedRun | None = None  # as in suites
 
     def first(self, items: int) -> "SuiteClaim":
-        """With that many of its items, and without what happened behind them."""
+        """Returns the claim on its first items, without what happened behind them."""
         if items >= len(self.paired.items):
             return self
         cut = replace(self.paired, items=self.paired.items[:items], blocked="")

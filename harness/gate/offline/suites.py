@@ -1,4 +1,4 @@
-"""One suite: pairs in, report out, with the lenient reading beside the strict one."""
+"""One suite is judged: pairs become a report, with a lenient reading beside the strict one."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -49,14 +49,12 @@ class SuiteJudgement:
 
 @dataclass(frozen=True, slots=True)
 class _Readings:
-    """strict: under the plan. The others are asked only when they can change the outcome.
+    """The judgements of one suite under different readings of its answers."""
 
-    lenient: the lenient scores of the same answers. answered: unanswered items say nothing.
-    """
-
+    # Under the plan. The others are asked only when they can change the outcome.
     strict: ComparisonEvidence
-    lenient: ComparisonEvidence | None = None
-    answered: ComparisonEvidence | None = None
+    lenient: ComparisonEvidence | None = None  # the lenient scores of the same answers
+    answered: ComparisonEvidence | None = None  # unanswered items say nothing
 
     @property
     def consumed(self) -> int:

@@ -1,4 +1,4 @@
-"""From samples to a verdict, and from a stored verdict to the same verdict again."""
+"""A verdict is decided from samples, or decided again from a stored verdict's inputs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

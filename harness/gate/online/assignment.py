@@ -1,4 +1,5 @@
-"""Sample-ratio check: do as many units reach the canary as were planned (statistics.md §2.6)?
+"""The sample-ratio check asks whether as many units reach the canary as planned (statistics.md
+§2.6).
 
 A sticky key keeps its arm, so that it tells something once: each period and weight has counts
 of its own. The j-th of them has alpha/(j(j+1)), so that all together raise a false alarm in at
@@ -64,7 +65,7 @@ def worst_log_srm(
 
 
 def _pooled(blocks: Iterable[ObservationBlock]) -> float:
-    """Only to decide again what was decided so."""
+    """Applies the first rule, to decide again what was decided by it."""
     counts: dict[int, tuple[int, int]] = {}
     worst = 0.0
     for block in blocks:

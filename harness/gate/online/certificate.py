@@ -1,7 +1,7 @@
-"""Proof that a canary is not harmful (statistics.md §2.7).
+"""A certificate proves that a canary is not harmful (statistics.md §2.7).
 
-Harmful means both: an odds ratio of at least rho_ni, and a failure rate of at least p0. A
-route that hardly ever fails is certified by the second, a busy and failing one by the first.
+Harmful means both: an odds ratio of at least rho_ni, and a failure rate of at least p0. A route
+that hardly ever fails is certified by the second, a busy and failing one by the first.
 """
 
 import math
@@ -15,10 +15,11 @@ HEALTHY_GRID = (0.25, 0.5, 0.7, 0.85, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """log_products: against "odds ratio >= rho_ni". canary, canary_failures: sums of units."""
+    """Running evidence that a canary is not harmful."""
 
+    # Against "odds ratio >= rho_ni".
     log_products: tuple[float, ...] = (0.0,) * len(HEALTHY_GRID)
-    canary: int = 0
+    canary: int = 0  # canary, canary_failures: sums of units
     canary_failures: int = 0
 
 

@@ -1,7 +1,8 @@
-"""Every guardrail's evidence after each block, and all of them as one (statistics.md §2.5).
+"""Evidence paths give each guardrail's evidence after every block, and all combined
+(statistics.md §2.5).
 
-The same figures as `online.Harm` and `ranks.Ranks` give step by step, for all blocks at once:
-a rollout of a million requests is looked at every few seconds.
+The same figures as `online.Harm` and `ranks.Ranks` give step by step, for all blocks at once: a
+rollout of a million requests is looked at every few seconds.
 """
 
 import math

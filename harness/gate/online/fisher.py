@@ -1,4 +1,6 @@
-"""One block of canary traffic: how likely its split of failures is at each odds ratio."""
+"""Fisher's noncentral hypergeometric gives the likelihood of one block's failures at each odds
+ratio.
+"""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,6 @@
-"""What one guardrail has seen of a rollout, in figures and in plain words."""
+"""A guardrail report sums up what one guardrail counted in a rollout, in figures
+and in words.
+"""
 
 import math
 from collections import Counter
@@ -70,22 +72,18 @@ class OpinionTotals:
 
 @dataclass(frozen=True, slots=True)
 class GuardrailEvidence:
-    """One guardrail of one rollout.
-
-    log_e, log_e_max: of the current period. distance_to_trip: if it tripped alone; 1 trips.
-    canary: exposures, units or ranked values; control: units that they stand beside. level:
-    share of units that failed, or the geometric mean of values, None without any. classes: of
-    errors, by class, as far as blocks tell; they explain the evidence and are none. judging: of
-    the judge's. opinions: of feedback's, None where blocks do not tell.
-    """
+    """One guardrail of one rollout."""
 
     guardrail: Guardrail
     tolerated: float
     weight: float
-    log_e: float
+    log_e: float  # log_e, log_e_max: of the current period
     log_e_max: float
-    distance_to_trip: float
-    canary: int
+    distance_to_trip: float  # if it tripped alone; 1 trips
+    canary: int  # exposures, units or ranked values
+    # Units that they stand beside. level: share of units that failed, or the geometric mean of
+    # values, None without any. classes: of errors, by class, as far as blocks tell; they
+    # explain the evidence and are none.
     control: int
     canary_failures: int
     control_failures: int
@@ -93,8 +91,8 @@ class GuardrailEvidence:
     control_level: float | None
     canary_classes: Mapping[str, int] = field(default_factory=dict)
     control_classes: Mapping[str, int] = field(default_factory=dict)
-    judging: JudgeTotals | None = None
-    opinions: OpinionTotals | None = None
+    judging: JudgeTotals | None = None  # of the judge's
+    opinions: OpinionTotals | None = None  # of feedback's, None where blocks do not tell
 
     @property
     def ratio(self) -> float | None:
@@ -123,7 +121,7 @@ class GuardrailEvidence:
         return f"{what.format(f'{self.ratio:.2g} ×')}: {levels}"
 
     def as_json(self) -> dict[str, object]:
-        """For the figures of an Action; NaN and infinity never occur in it.
+        """Writes the evidence as JSON; NaN and infinity never occur in it.
 
         No classes where none are known: what was decided before there were any keeps its bytes.
         """
@@ -191,7 +189,7 @@ def guardrail_totals(
 
 
 def _classes(blocks: Sequence[ObservationBlock]) -> tuple[Mapping[str, int], Mapping[str, int]]:
-    """Of the canary's errors and of the incumbent's."""
+    """Counts the canary's and the incumbent's errors by class."""
     canary, control = Counter[str](), Counter[str]()
     for block in blocks:
         found = block.counts.get(Guardrail.ERRORS)
@@ -210,7 +208,7 @@ def _judging(tallies: Sequence[FailureTally]) -> JudgeTotals:
 
 
 def _opinions(tallies: Sequence[FailureTally]) -> OpinionTotals | None:
-    """None where a block is older than their count: then nobody knows."""
+    """Sums up feedback; None where a block is older than its count."""
     told = [each.opinions for each in tallies if isinstance(each, FeedbackTally)]
     if not told or len(told) < len(tallies):
         return None

@@ -1,4 +1,5 @@
-"""The canary's evidence of harm, block by block (statistics.md §2.2, §2.3, §2.5).
+"""Evidence of harm accumulates block by block: counts (statistics.md §2.2, §2.3) and ranks
+(§2.4).
 
 Each state is a handful of logs, so it can be stored and taken up again; `streams` gives the
 same for a whole rollout at once.
@@ -49,12 +50,10 @@ def odds_grid(rho: float) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True)
 class HarmEvidence:
-    """Running evidence that the canary's odds of failure exceed rho times the incumbent's.
-
-    log_products: one running product per odds ratio of the grid. The e-value is their mean.
-    """
+    """Running evidence that the canary's odds of failure exceed rho times the incumbent's."""
 
     rho: float = 1.0
+    # One running product per odds ratio of the grid. The e-value is their mean.
     log_products: tuple[float, ...] = (0.0,) * len(HARM_GRID)
 
     @property
@@ -122,7 +121,7 @@ def combine_log_e(log_e: Sequence[float], weights: Sequence[float] | None = None
 
 
 def distance_to_trip(log_e: float, alpha: float) -> float:
-    """0: no evidence of harm. 1: rolls back."""
+    """Returns how near the evidence is to a rollback: 0 for none, 1 for the rollback."""
     return min(1.0, max(0.0, log_e / math.log(1.0 / alpha)))
 
 

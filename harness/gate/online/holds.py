@@ -1,4 +1,4 @@
-"""What keeps a canary where it is although its evidence would move it.
+"""Holds keep a canary where it is although its evidence would move it.
 
 Pure. A reason in words, or an empty string. Harm is never held: it was seen.
 """

@@ -1,4 +1,5 @@
-"""What a rollout does next, from its data alone. The table is in domain.rollout.
+"""The rollout policy decides a rollout's next step, from its data alone. The table is in
+domain.rollout.
 
 Nothing advances on no data: every way up needs this step's own scored exposures.
 """
@@ -67,11 +68,11 @@ _Choice = tuple[ActionKind, RolloutSignal | None, str]
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """step_exposures: canary units at this weight, in blocks where not every unit failed."""
+    """What the policy looks at when it decides a step."""
 
     rollout: Rollout
     evidence: CanaryEvidence
-    step_exposures: int
+    step_exposures: int  # canary units at this weight, in blocks where not every unit failed
     wanted: int
     log_srm: float
     late: bool
@@ -148,7 +149,9 @@ def _choose(view: _View) -> _Choice:
 
 
 def _baking(view: _View) -> _Choice:
-    """After the promotion: every failure of the candidate counts, up to the bake's end."""
+    """Decides while the promotion bakes: every failure of the candidate counts, up to the
+    bake's end.
+    """
     rollout, ends = view.rollout, view.rollout.bake_ends_at
     if view.evidence.block is not None:
         return ActionKind.ROLLBACK, RolloutSignal.HARM, _harm(view)

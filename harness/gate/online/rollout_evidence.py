@@ -1,4 +1,5 @@
-"""All evidence of one rollout: every guardrail, over its steps and periods (statistics.md §2).
+"""All evidence of one rollout is collected: every guardrail, over its steps and periods
+(statistics.md §2).
 
 Keys keep their arm from one day to the next, so that periods are dependent: each has evidence
 of its own, the j-th at alpha/(j(j+1)).
@@ -21,30 +22,25 @@ from harness.gate.online.guardrail_report import GuardrailEvidence, guardrail_to
 
 @dataclass(frozen=True, slots=True)
 class CanaryEvidence:
-    """A rollout's data up to the last block, or to the one that tripped.
+    """A rollout's data up to the last block, or to the one that tripped."""
 
-    block: index of the block that tripped, None if none did. path: log e after each block
-    read, of its period. period: of the last one, limit: the log e at which it trips. exposures:
-    canary units. exposures_by_weight: the same, by weight in bps, only in blocks in which not
-    every unit failed (those say nothing about the canary). guardrails: errors first; tripped:
-    the one that weighs most in the evidence that did. log_certificate: running, of the current
-    period, which certifies at certificate_limit; log_odds_e and log_rate_e are the two e-values
-    it is the mean of.
-    """
-
-    path: tuple[float, ...]
-    block: int | None
-    period: int
+    path: tuple[float, ...]  # log e after each block read, of its period
+    block: int | None  # index of the block that tripped, None if none did
+    period: int  # of the last one, limit: the log e at which it trips
     limit: float
-    guardrails: tuple[GuardrailEvidence, ...]
-    tripped: Guardrail | None
-    exposures: int
+    guardrails: tuple[GuardrailEvidence, ...]  # errors first
+    tripped: Guardrail | None  # the one that weighs most in the evidence that did
+    exposures: int  # canary units
+    # The same, by weight in bps, only in blocks in which not every unit failed (those say
+    # nothing about the canary).
     exposures_by_weight: Mapping[int, int]
     units: int
     failures: int
     canary_failures: int
     missing: int
     distance_to_trip: float
+    # Running, of the current period, which certifies at certificate_limit; log_odds_e and
+    # log_rate_e are the two e-values it is the mean of.
     log_certificate: float
     certificate_limit: float
     log_odds_e: float
@@ -105,12 +101,12 @@ def collect_evidence(
 
 @dataclass(frozen=True, slots=True)
 class _Period:
-    """places: of its blocks among all. paths, path: log e of each guardrail, and of all."""
+    """The evidence of one period of a rollout."""
 
     number: int
     limit: float
-    places: tuple[int, ...]
-    paths: Mapping[Guardrail, Floats]
+    places: tuple[int, ...]  # of its blocks among all
+    paths: Mapping[Guardrail, Floats]  # paths, path: log e of each guardrail, and of all
     path: Floats
 
     @classmethod
@@ -132,7 +128,7 @@ class _Period:
         return self.places[int(over[0])] if len(over) else None
 
     def until(self, end: int) -> "_Period":
-        """As it was before the block at place `end` came."""
+        """Returns the period as it was before the block at place `end` came."""
         n = sum(place < end for place in self.places)
         paths = {each: path[:n] for each, path in self.paths.items()}
         return replace(self, places=self.places[:n], paths=paths, path=self.path[:n])

@@ -1,4 +1,6 @@
-"""What a comparison will cost, and the cheapest that shows an effect (statistics.md §1.9)."""
+"""A comparison's budget says how many items show an effect, and what they cost (statistics.md
+§1.9).
+"""
 
 import math
 from collections.abc import Sequence
@@ -49,17 +51,14 @@ MIN_PAIRS: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class MeanUsage:
-    """Means of one answer. cost_usd: None where a price is unknown. answers: how many.
+    """Means of one answer."""
 
-    judge_usd: of judging it, 0 without a judge, None where nobody knows.
-    """
-
-    answers: int
+    answers: int  # how many
     input_tokens: float
     output_tokens: float
-    cost_usd: float | None
+    cost_usd: float | None  # None where a price is unknown
     duration_s: float
-    judge_usd: float | None = 0.0
+    judge_usd: float | None = 0.0  # of judging it, 0 without a judge, None where nobody knows
 
     @property
     def total_usd(self) -> float | None:
@@ -86,16 +85,18 @@ class DifferenceSpread:
 
 @dataclass(frozen=True, slots=True)
 class DesignOption:
-    """A design that shows the effect with 80 % power. answers: of both sides."""
+    """A design that shows the effect with 80 % power."""
 
     items: int
     epochs: int
-    answers: int
+    answers: int  # of both sides
     cost_usd: float | None
 
 
 def measure_spread(differences: Sequence[Sequence[float]]) -> DifferenceSpread | None:
-    """differences: per item, per epoch. None with fewer than FEWEST_PAIRS items."""
+    """Measures the spread of the differences. differences: per item, per epoch. None with fewer
+    than FEWEST_PAIRS items.
+    """
     if len(differences) < MIN_PAIRS:
         return None
     means = [fmean(each) for each in differences]
@@ -110,8 +111,8 @@ def measure_spread(differences: Sequence[Sequence[float]]) -> DifferenceSpread |
 def comparison_cost_usd(
     items: int, epochs: int, sides: Sequence[MeanUsage | None]
 ) -> float | None:
-    """Of asking and judging every item; the gate may stop earlier. None where a price is
-    unknown.
+    """Returns the cost of asking and judging every item; the gate may stop earlier. None where
+    a price is unknown.
     """
     return _summed(items * epochs, [side.total_usd if side else None for side in sides])
 
@@ -119,7 +120,7 @@ def comparison_cost_usd(
 def judging_cost_usd(
     items: int, epochs: int, sides: Sequence[MeanUsage | None]
 ) -> float | None:
-    """As cost_usd, of judging alone."""
+    """Returns the cost of judging every item."""
     return _summed(items * epochs, [side.judge_usd if side else None for side in sides])
 
 
@@ -131,7 +132,9 @@ def _summed(answers: int, each: Sequence[float | None]) -> float | None:
 def comparison_duration_s(
     items: int, epochs: int, sides: Sequence[MeanUsage | None], connections: int
 ) -> float | None:
-    """Both sides are asked side by side, so many answers at a time each."""
+    """Returns how long a comparison takes: both sides are asked in parallel, so many answers at
+    a time each.
+    """
     known = [side.duration_s for side in sides if side is not None]
     if len(known) < len(sides) or not known:
         return None
@@ -145,7 +148,8 @@ def cheapest_design(
     suite_items: int,
     sides: Sequence[MeanUsage | None],
 ) -> DesignOption | None:
-    """None when the suite has too few items at any number of epochs up to MOST_EPOCHS.
+    """Finds the cheapest design that shows the effect; None when the suite has too few items
+    for any.
 
     effect: true distance from the null, above 0. Where prices are unknown, the fewest answers.
     """

@@ -1,4 +1,4 @@
-"""More than one suite, more than one try: where the error goes."""
+"""Multiplicity rules split the error over several suites and repeated proposals."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,14 +19,16 @@ MIN_ALPHA: Final = 1e-6  # an alpha below it cannot be reached by any suite
 
 
 def false_pass_risk(plans: Iterable[SuitePlan]) -> float:
-    """At most so often a candidate that has not earned it passes all of these. A guard's alpha
-    lets nobody in. Source: intersection-union, Berger 1982.
+    """Returns how often at most an unworthy candidate passes all of these plans. A guard's
+    alpha lets nobody in. Source: intersection-union, Berger 1982.
     """
     return max((p.alpha for p in plans if p.role is not SuiteRole.GUARD), default=0.0)
 
 
 def total_risk(risks: Iterable[float]) -> float:
-    """At most so often one of them passed by luck, however they depend on one another."""
+    """Returns how often at most one of them passes by luck, however they depend on
+    one another.
+    """
     return min(1.0, math.fsum(risks))
 
 

@@ -1,7 +1,7 @@
-"""How long a canary's steps take at a route's traffic: before it starts, and while it runs.
+"""The ramp plan estimates how long a canary's steps take at a route's traffic.
 
-The certificate's time has no formula. It is found by simulation with the functions that
-decide: a healthy canary that fails as often as the route itself. Same arguments, same answer.
+The certificate's time has no formula. It is found by simulation with the functions that decide:
+a healthy canary that fails as often as the route itself. Same arguments, same answer.
 """
 
 import math
@@ -33,32 +33,30 @@ LOWEST_RATE: Final = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class TrafficPace:
-    """What a route sees today. units_per_hour: what exposures count, of all arms; requests as
-    well, which are never fewer. failure_rate: of the incumbent. measured: units_per_hour was;
-    else it is that of requests, an upper bound where callers come back. rate_measured:
-    failure_rate was; else it is the policy's `p0`, for want of requests.
-    """
+    """What a route sees today."""
 
+    # What exposures count, of all arms; requests as well, which are never fewer.
     units_per_hour: float
     requests_per_hour: float
-    failure_rate: float
+    failure_rate: float  # of the incumbent
+    # Units_per_hour was; else it is that of requests, an upper bound where callers come back.
     measured: bool
+    # Failure_rate was; else it is the policy's `p0`, for want of requests.
     rate_measured: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One step. exposures: canary units it needs, None out of reach. typical_s: in half of all
-    healthy canaries it takes no longer, cautious_s: in four of five; None: not within the
-    deadline. certify: what it waits for beside exposures.
-    """
+    """One step."""
 
     weight_bps: int
     min_exposures: int
-    certify: bool
+    certify: bool  # what it waits for beside exposures
     deadline_s: float
     floor_s: float
-    exposures: int | None
+    exposures: int | None  # canary units it needs, None out of reach
+    # In half of all healthy canaries it takes no longer, cautious_s: in four of five; None: not
+    # within the deadline.
     typical_s: float | None
     cautious_s: float | None
 
@@ -82,8 +80,8 @@ def plan_ramp(policy: CanaryPolicy, pace: TrafficPace) -> tuple[StepPlan, ...]:
 def plan_step(
     policy: CanaryPolicy, step: CanaryStep, pace: TrafficPace, began_s: float
 ) -> StepPlan:
-    """began_s: of the rollout, when the step begins. Evidence of earlier steps is left out:
-    that makes the plan longer, never shorter.
+    """Plans one step. began_s: seconds from the rollout's start to the step's. Evidence of
+    earlier steps is left out: that makes the plan longer, never shorter.
     """
     per_second = pace.units_per_hour / 3600.0
     share = step.weight_bps / 10_000
@@ -181,7 +179,7 @@ def _odds(ours: Ints, theirs: Ints, day: Ints, block: tuple[int, int, float]) ->
 
 
 def _rate(theirs: Ints, day: Ints, terms: tuple[int, float]) -> Floats:
-    """As `certificate.log_rate_e`, of all runs at once."""
+    """Computes `certificate.log_rate_e` for all runs at once."""
     canary, p0 = terms
     failed = _within_day(theirs.astype(float), day)
     clean = _within_day((canary - theirs).astype(float), day)

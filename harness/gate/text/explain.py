@@ -1,4 +1,4 @@
-"""Why a canary is where it is, and what would move it: each guardrail, each need, and when.
+"""A rollout is explained: why it is where it is, each guardrail, and what it waits for.
 
 Reads what `policy.decide` decided; decides nothing itself.
 """
@@ -59,55 +59,48 @@ _SECONDS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class GuardrailRow:
-    """One guardrail. distance: to the rollback if it tripped alone, 1 trips; furthest: the
-    highest that it was. candidate, incumbent: figures in words, empty without data. classes: of
-    errors, a line for each model that has any; of the judge, what he cost. warns: it speaks
-    against going on by hand.
-    """
+    """One guardrail."""
 
     guardrail: Guardrail
     name: str
     says: str
-    candidate: str
+    candidate: str  # candidate, incumbent: figures in words, empty without data
     incumbent: str
     allowed: str
     exposures: int
     log_e: float
     log_e_max: float
-    distance: float
-    furthest: float
+    distance: float  # to the rollback if it tripped alone, 1 trips
+    furthest: float  # the highest that it was
+    # Of errors, a line for each model that has any; of the judge, what he cost.
     classes: tuple[str, ...] = ()
-    warns: bool = False
+    warns: bool = False  # it speaks against going on by hand
 
 
 @dataclass(frozen=True, slots=True)
 class StepNeed:
-    """What the next step waits for. share: of it that is there. eta_s: None if unknown."""
+    """What the next step waits for."""
 
     what: str
     words: str
     done: bool
-    share: float
-    eta_s: float | None
+    share: float  # of it that is there
+    eta_s: float | None  # None if unknown
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutExplanation:
-    """why: it is where it is. goes_to: where it goes next, empty when it has ended.
+    """Why a rollout is where it is, and what it waits for."""
 
-    units_per_hour: of all arms, at the current pace; None without traffic. eta_s: until the
-    next step, None where nobody knows; eta: in words, empty when nothing is to come. against:
-    what a person is told who takes it on by hand; empty where nothing speaks against it.
-    """
-
-    why: str
-    goes_to: str
+    why: str  # it is where it is
+    goes_to: str  # where it goes next, empty when it has ended
     goes_back: str
     guardrails: tuple[GuardrailRow, ...]
     needs: tuple[StepNeed, ...]
-    units_per_hour: float | None
-    eta_s: float | None
-    eta: str
+    units_per_hour: float | None  # of all arms, at the current pace; None without traffic
+    eta_s: float | None  # until the next step, None where nobody knows
+    eta: str  # in words, empty when nothing is to come
+    # What a person is told who takes it on by hand; empty where nothing speaks against it.
     against: tuple[str, ...] = ()
 
 
@@ -119,7 +112,9 @@ _PERSON: Final = StepNeed(
 def explain_rollout(
     rollout: Rollout, action: RolloutAction, blocks: Sequence[ObservationBlock], now: datetime
 ) -> RolloutExplanation:
-    """action: what `policy.decide` gave for the same rollout, blocks and moment. Pure."""
+    """Explains a rollout. action: what `decide_action` gave for the same rollout, blocks and
+    moment.
+    """
     rollout = replace(rollout, policy=clamp_policy(rollout.policy))
     pace, reason = _pace(rollout, blocks, now), without_scientific_notation(action.reason)
     rows = _rows(action.figures, rollout.policy.judge)
@@ -190,7 +185,7 @@ def _silent(told: Mapping[str, Any]) -> bool:
 
 
 def _heard(told: Mapping[str, Any], arm: str) -> str:
-    """Of how many of them a user said anything."""
+    """Tells of how many units a user gave feedback."""
     found = told.get("opinions")
     if found is None:
         return ""
@@ -198,7 +193,9 @@ def _heard(told: Mapping[str, Any], arm: str) -> str:
 
 
 def _classes(told: Mapping[str, Any]) -> tuple[str, ...]:
-    """`candidate, 12 failures: 9 timeout, 3 malformed`, and so the incumbent's."""
+    """Lists each model's failures by class: `candidate, 12 failures: 9 timeout, 3
+    malformed`.
+    """
     found = told.get("classes", {})
     return tuple(
         f"{who}, {_failures(told[f'{arm}_failures'])}: {describe_failures(found[arm])}"
@@ -371,7 +368,7 @@ def _pace(rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime) -
 
 
 def _two_figures(value: float) -> float:
-    """So that looks at nearly the same pace share one simulation."""
+    """Rounds to two digits, so that decisions at nearly the same pace share one simulation."""
     return float(f"{value:.2g}")
 
 

@@ -1,4 +1,4 @@
-"""A ramp's plan in plain words, and what would make it shorter."""
+"""A ramp plan is described in plain words, with what would make it shorter."""
 
 import math
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def _basis(policy: CanaryPolicy, pace: TrafficPace) -> str:
 
 
 def _count(per_hour: float) -> str:
-    """As people write it; a slow route's has its digits after the point."""
+    """Writes a rate per hour; a slow route's has digits after the point."""
     return f"{per_hour:,.0f}" if per_hour >= 100 else f"{per_hour:.3g}"
 
 

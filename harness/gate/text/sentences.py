@@ -1,4 +1,6 @@
-"""One or two plain sentences about a comparison. The exact figures stand beside them."""
+"""These functions describe a comparison in one or two plain sentences. The exact figures stand
+beside them.
+"""
 
 import re
 from collections.abc import Mapping

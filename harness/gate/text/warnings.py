@@ -1,4 +1,4 @@
-"""What the data say against going on by hand, short of asking for the rollback."""
+"""Warnings are what the data say against advancing a canary by hand."""
 
 import math
 from collections.abc import Mapping
