@@ -52,7 +52,7 @@ class Page(Sequence[T], Generic[T]):
         return iter(self.items)
 
     def map(self, change: Callable[[T], S]) -> "Page[S]":
-        return Page([change(each) for each in self.items], self.total, self.next, self.invalid)
+        return Page([change(item) for item in self.items], self.total, self.next, self.invalid)
 
     def and_invalid(self, more: Sequence[RowFault]) -> "Page[T]":
         return replace(self, invalid=(*self.invalid, *more))
@@ -60,7 +60,7 @@ class Page(Sequence[T], Generic[T]):
 
 def encode_cursor(values: Sequence[object]) -> str:
     """What names a row in its list's order."""
-    return ",".join(quote(_text(each), safe=":") for each in values)
+    return ",".join(quote(_text(value), safe=":") for value in values)
 
 
 def decode_cursor(text: str, kinds: Sequence[type]) -> list[object]:

@@ -42,7 +42,7 @@ from harness.gate.offline.pairs import ROUNDING
 
 WINDOWS: Final = (1, 2, 4, 8, 16)
 ODDS: Final = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
-ETAS: Final = tuple(sign * math.log(each) for sign in (-1.0, 1.0) for each in ODDS)
+ETAS: Final = tuple(sign * math.log(odd) for sign in (-1.0, 1.0) for odd in ODDS)
 
 
 def compare_runs(
@@ -58,7 +58,7 @@ def compare_runs(
     if check < 1:
         raise InputError("drift is seen against a baseline: one more run is needed")
     scores = _matrix(history)
-    windows = [each for each in WINDOWS if each <= check]
+    windows = [window for window in WINDOWS if window <= check]
     by_window = log_e_values(scores, windows)
     now = log_mean([log_mean([float(log) for log in logs]) for logs in by_window])
     best = int(np.argmax(by_window.max(axis=1)))
@@ -94,7 +94,9 @@ def log_e_values(scores: Floats, windows: Sequence[int]) -> Floats:
     bag = ScoreBag.empty(max(windows), scores.shape[1])
     for run in scores:
         bag = bag.with_run(run)
-    rows = [[math.fsum(each) for each in bag.log_factors(scores[-size:])] for size in windows]
+    rows = [
+        [math.fsum(factor) for factor in bag.log_factors(scores[-size:])] for size in windows
+    ]
     return np.asarray(rows, dtype=np.float64)
 
 

@@ -150,5 +150,5 @@ def observed_seconds(totals: Iterable[TrafficTotal], now: datetime) -> float:
 
     Traffic is recorded by minutes, so it is one at least. Every pace is reckoned over this.
     """
-    first = min((each.first for each in totals), default=now)
+    first = min((total.first for total in totals), default=now)
     return max(MIN_OBSERVED_S, (now - first).total_seconds())

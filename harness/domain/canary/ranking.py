@@ -110,4 +110,4 @@ def _level(values: Sequence[MeasuredUnit]) -> ArmLevels | None:
             logs[canary].append(math.log(value))
     if not (logs[True] and logs[False]):
         return None
-    return ArmLevels(*(math.exp(math.fsum(each) / len(each)) for each in logs.values()))
+    return ArmLevels(*(math.exp(math.fsum(log) / len(log)) for log in logs.values()))

@@ -130,4 +130,4 @@ def next_check_due(checks: Sequence[DriftCheck], every_s: float, now: datetime) 
 
 def counted_checks(checks: Sequence[DriftCheck]) -> list[DriftCheck]:
     """The baseline and what was compared with it."""
-    return [each for each in checks if each.state is DriftCheckState.COUNTED]
+    return [check for check in checks if check.state is DriftCheckState.COUNTED]

@@ -89,8 +89,8 @@ def measure_bill(
 
     Requests that were recorded while it had no price are reckoned at today's.
     """
-    since = min((each.first for each in totals), default=now)
-    own = [each for each in totals if each.target == incumbent]
+    since = min((total.first for total in totals), default=now)
+    own = [total for total in totals if total.target == incumbent]
     answered = sum(each.requests for each in own)
     tokens = _per_request(own, answered) if answered else None
     usd: float | None = None
@@ -99,15 +99,19 @@ def measure_bill(
     elif tokens is not None:
         usd = math.fsum(each.cost_usd for each in own) / answered
     return RouteBill(
-        since, observed_seconds(totals, now), sum(each.requests for each in totals), tokens, usd
+        since,
+        observed_seconds(totals, now),
+        sum(total.requests for total in totals),
+        tokens,
+        usd,
     )
 
 
 def _per_request(totals: Sequence[TrafficTotal], requests: int) -> TokenCounts:
     return TokenCounts(
-        sum(each.input_tokens for each in totals) / requests,
-        sum(each.output_tokens for each in totals) / requests,
-        sum(each.cached_tokens for each in totals) / requests,
+        sum(total.input_tokens for total in totals) / requests,
+        sum(total.output_tokens for total in totals) / requests,
+        sum(total.cached_tokens for total in totals) / requests,
     )
 
 

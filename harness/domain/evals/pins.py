@@ -102,8 +102,8 @@ def find_replacement(
     """
     if not any(each.model for each in measured):
         return None
-    ours = [each for each in sightings if _measured(each, measured, pin)]
-    others = [each for each in sightings if not _measured(each, measured, pin)]
+    ours = [sighting for sighting in sightings if _measured(sighting, measured, pin)]
+    others = [sighting for sighting in sightings if not _measured(sighting, measured, pin)]
     newest = max(others, key=lambda each: each.last_at, default=None)
     if newest is None:
         return None
@@ -118,5 +118,7 @@ def _measured(sighting: Sighting, measured: Collection[ServedModel], pin: Served
 
 def newest_sightings(sightings: Iterable[Sighting]) -> Sequence[Sighting]:
     """Returns the newest sightings of one target that are kept, newest first."""
-    newest = sorted(sightings, key=lambda each: (each.last_at, each.served), reverse=True)
+    newest = sorted(
+        sightings, key=lambda sighting: (sighting.last_at, sighting.served), reverse=True
+    )
     return newest[:MAX_SIGHTINGS]

@@ -120,5 +120,5 @@ def message_text(content: object) -> str:
     """Returns the text of a message's content, which is a text or a list of parts."""
     if isinstance(content, list):
         parts = (each.get("text") for each in content if isinstance(each, dict))
-        return "\n".join(each for each in parts if isinstance(each, str))
+        return "\n".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else ""

@@ -65,6 +65,10 @@ def _first_like(
     threshold: float,
 ) -> str | None:
     return next(
-        (each for each in candidates if jaccard_similarity(found, sets[each]) >= threshold),
+        (
+            candidate
+            for candidate in candidates
+            if jaccard_similarity(found, sets[candidate]) >= threshold
+        ),
         None,
     )

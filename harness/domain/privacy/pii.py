@@ -57,7 +57,7 @@ _IBAN_LENGTHS: Final = (
     " SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20"
 )
 IBAN_LENGTHS: Final[Mapping[str, int]] = {
-    each[:2]: int(each[2:]) for each in _IBAN_LENGTHS.split()
+    part[:2]: int(part[2:]) for part in _IBAN_LENGTHS.split()
 }
 MIN_HEX_DIGITS: Final = 4  # `::` and `a::b` are code more often than addresses
 PHONE_DIGITS: Final = range(7, 16)  # ITU-T E.164: at most 15
@@ -106,8 +106,8 @@ def find_cards(text: str) -> Iterator[Span]:
 
 def find_ip_addresses(text: str) -> Iterator[Span]:
     """Finds IPv4 and IPv6 addresses, in order."""
-    found = [each for each in _IPV4.finditer(text) if _is_address(each.group())]
-    longer = (each for each in _IPV6.finditer(text) if each.group().count(":") > 1)
+    found = [match_ for match_ in _IPV4.finditer(text) if _is_address(match_.group())]
+    longer = (match_ for match_ in _IPV6.finditer(text) if match_.group().count(":") > 1)
     found += [each for each in longer if _is_long_address(each.group())]
     return iter(sorted(each.span() for each in found))
 
@@ -121,12 +121,12 @@ def find_phones(text: str) -> Iterator[Span]:
 
 
 def _luhn(digits: list[int]) -> bool:
-    doubled = (sum(divmod(2 * each, 10)) for each in digits[-2::-2])
+    doubled = (sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
     return any(digits) and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
 
 def _is_address(text: str) -> bool:
-    return all(int(each) < 256 for each in text.split("."))
+    return all(int(part) < 256 for part in text.split("."))
 
 
 def _is_long_address(text: str) -> bool:

@@ -73,7 +73,7 @@ class Redactor:
     def __post_init__(self) -> None:
         for name in self.off:
             if name not in PII_FINDERS or name == _ALWAYS:
-                others = ", ".join(each for each in PII_FINDERS if each != _ALWAYS)
+                others = ", ".join(finder for finder in PII_FINDERS if finder != _ALWAYS)
                 raise InputError(f"redaction cannot go without {name!r}; only without {others}")
         names = [rule.name for rule in self.rules]
         for name in names:

@@ -63,7 +63,7 @@ class GatePolicy:
 
     @property
     def allowed_claims(self) -> tuple[Claim, ...]:
-        return tuple(each for each in Claim if each in (self.claim, *self.claims))
+        return tuple(claim for claim in Claim if claim in (self.claim, *self.claims))
 
     @property
     def largest_margin(self) -> float:

@@ -53,7 +53,7 @@ def clamp_policy(policy: CanaryPolicy) -> CanaryPolicy:
 
 
 def _ratios(guardrails: Guardrails) -> Guardrails:
-    on = {each.name: _RATIO for each in fields(guardrails)}
+    on = {field.name: _RATIO for field in fields(guardrails)}
     off = {name for name in on if getattr(guardrails, name) is False}
     found: Guardrails = _held(guardrails, {n: b for n, b in on.items() if n not in off})
     return found

@@ -150,7 +150,7 @@ FIELD_RULES: Final[Mapping[type, Mapping[str, FieldRule]]] = {
         # Of rejecting a candidate that is no worse.
         "alpha": at_least,
     },
-    Guardrails: dict.fromkeys((each.name for each in fields(Guardrails)), at_most_ratio),
+    Guardrails: dict.fromkeys((field.name for field in fields(Guardrails)), at_most_ratio),
 }
 
 
@@ -180,10 +180,10 @@ def _wider(place: str, route: Any, proposed: Any) -> list[WidenedField]:
     """Field by field of two values of one type, and what is in them."""
     found: list[WidenedField] = []
     rules = FIELD_RULES[type(route)]
-    for each in fields(route):
-        ours, theirs = getattr(route, each.name), getattr(proposed, each.name)
-        name = f"{place}{each.name}"
-        rule = rules.get(each.name)
+    for field in fields(route):
+        ours, theirs = getattr(route, field.name), getattr(proposed, field.name)
+        name = f"{place}{field.name}"
+        rule = rules.get(field.name)
         if rule is not None:
             found += [] if rule(ours, theirs) else [WidenedField(name, ours, theirs)]
         elif type(ours) is type(theirs) and type(ours) in FIELD_RULES:

@@ -174,7 +174,7 @@ def _ipv4(text: str) -> IPv4Address | None:
         return None
     if (
         len(firsts) > 3
-        or any(each > 255 for each in firsts)
+        or any(first > 255 for first in firsts)
         or last >= 256 ** (4 - len(firsts))
     ):
         return None
@@ -210,7 +210,7 @@ def _meant(address: Address) -> Iterator[Address]:
             yield IPv4Address(address.packed[2:6])
         elif address in _OWN_TRANSLATION:
             for places in _PLACES:
-                yield IPv4Address(bytes(address.packed[each] for each in places))
+                yield IPv4Address(bytes(address.packed[place] for place in places))
         elif address in _TEREDO:
             yield IPv4Address(address.packed[4:8])
             yield IPv4Address(bytes(each ^ 0xFF for each in address.packed[12:]))
@@ -226,7 +226,7 @@ def _covers(allowed: str, *addresses: Address) -> bool:
         network = ip_network(allowed, strict=False)
     except ValueError:
         return False
-    return any(each in network for each in addresses)
+    return any(address in network for address in addresses)
 
 
 def check_allowed_address(entry: str) -> None:

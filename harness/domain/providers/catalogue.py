@@ -96,7 +96,7 @@ class Catalogue:
 
 def build_catalogue(entries: Iterable[CatalogueEntry]) -> Catalogue:
     """Builds a catalogue; of two entries for one model the later one counts."""
-    return Catalogue({(each.kind, each.model): each for each in entries})
+    return Catalogue({(entry.kind, entry.model): entry for entry in entries})
 
 
 def with_catalogue_prices(

@@ -38,13 +38,13 @@ def rested_keys(
     keys: Sequence[Key], resting_until: Mapping[Key, float], now: float
 ) -> tuple[Key, ...]:
     """Returns the keys that may be used, in order."""
-    return tuple(each for each in keys if resting_until.get(each, now) <= now)
+    return tuple(key for key in keys if resting_until.get(key, now) <= now)
 
 
 def choose_key(keys: Sequence[Key], resting_until: Mapping[Key, float], now: float) -> Key:
     """The key to use; when all rest, the one that is back soonest. keys: at least one."""
     able = rested_keys(keys, resting_until, now)
-    return able[0] if able else min(keys, key=lambda each: resting_until[each])
+    return able[0] if able else min(keys, key=lambda key: resting_until[key])
 
 
 MAX_VALUE_LENGTH: Final = 8192

@@ -91,7 +91,7 @@ def find_successor(
         and not _ends_before(each, entry, today)
     ]
     return max(
-        fits, key=lambda each: (parse_model_name(each.model).rank, each.model), default=None
+        fits, key=lambda fit: (parse_model_name(fit.model).rank, fit.model), default=None
     )
 
 

@@ -261,7 +261,7 @@ def rename_answer_limit(fields: Mapping[str, object], kind: str) -> dict[str, ob
     if named is None:
         return dict(fields)
     found = {name: value for name, value in fields.items() if name not in set(AnswerLimit)}
-    for each in (named, *AnswerLimit):
-        if each in fields:
-            return {**found, named.value: fields[each]}
+    for answer_limit in (named, *AnswerLimit):
+        if answer_limit in fields:
+            return {**found, named.value: fields[answer_limit]}
     return found

@@ -38,7 +38,7 @@ def model_abilities(
     serve, what the registry says that the model lacks, then what the catalogue says. own: the
     registry's word.
     """
-    return {each: _ability(each, kind, own, entry, price) for each in COLUMNS}
+    return {column: _ability(column, kind, own, entry, price) for column in COLUMNS}
 
 
 def _ability(

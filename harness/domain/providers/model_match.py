@@ -114,7 +114,7 @@ def match_model(
     read = [(each, _named(each)) for each in here]
     wanted = parse_model_name(text)
     readings = _readings(wanted.words, {w for _, name in read for w in name.words}, likeness)
-    bare = any(each in VENDOR_WORDS for each in readings)
+    bare = any(reading in VENDOR_WORDS for reading in readings)
     best = _all_families(readings, read) if bare else _best_families(readings, read)
     if not best:
         return _nothing(
@@ -141,7 +141,7 @@ def _decided(
     families: dict[Words, list[tuple[ModelOffer, ModelName]]] = {}
     for offer, name in fitting:
         families.setdefault(frozenset(name.words), []).append((offer, name))
-    newest = [_newest(each, wanted) for each in families.values()]
+    newest = [_newest(family, wanted) for family in families.values()]
     if len(newest) == 1:
         (found,) = newest
         how = "that version" if wanted.version or wanted.date else "the newest"

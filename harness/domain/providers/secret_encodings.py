@@ -64,7 +64,7 @@ def _spelled(character: str) -> list[bytes]:
     found = [re.escape(raw)]
     if not character.isalnum():
         found = [_NESTED + re.escape(raw)]
-    found += [re.escape(each.encode()) for each in sorted(words - {character})]
+    found += [re.escape(word.encode()) for word in sorted(words - {character})]
     if character == " ":
         found.append(rb"\+")
     percents = b"".join(b"%%(?:25)*%02x" % byte for byte in raw)

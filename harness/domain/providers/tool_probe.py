@@ -160,14 +160,14 @@ def _calls(loop: ToolLoopTrace) -> _Judged:
     if not loop.calls:
         why = loop.error or "it answers in words, where a tool call is required"
         return ToolOutcome.DOES_NOT, why
-    for each in loop.calls:
-        if each.name not in TOOL_SCHEMAS:
+    for call in loop.calls:
+        if call.name not in TOOL_SCHEMAS:
             return (
                 ToolOutcome.DOES_NOT,
-                f"it asks for a tool that there is not: {each.name[:40]!r}",
+                f"it asks for a tool that there is not: {call.name[:40]!r}",
             )
-        if _object(each) is None:
-            return ToolOutcome.DOES_NOT, f"its arguments of {each.name} are no JSON object"
+        if _object(call) is None:
+            return ToolOutcome.DOES_NOT, f"its arguments of {call.name} are no JSON object"
     return (
         ToolOutcome.WORKS,
         f"{_count(len(loop.calls), 'call')} in {_count(_asking(loop), 'turn')}",
@@ -189,7 +189,7 @@ def _results(loop: ToolLoopTrace) -> _Judged:
         return ToolOutcome.NOT_SEEN, "it called no tool"
     if loop.error:
         return ToolOutcome.DOES_NOT, loop.error
-    called = {each.name for each in loop.calls}
+    called = {call.name for call in loop.calls}
     said = _IN_NUMBER.sub("", loop.text)
     lost = sorted(name for name, number in TOOL_ANSWERS.items() if str(number) not in said)
     if not loop.text.strip():
@@ -206,7 +206,7 @@ def _forced(loop: ToolLoopTrace | None) -> _Judged:
         return ToolOutcome.NOT_SEEN, "not tried: the loop before it got no answer"
     if loop.error:
         return ToolOutcome.DOES_NOT, loop.error
-    called = {each.name for each in loop.calls}
+    called = {call.name for call in loop.calls}
     if called == {PRICE_TOOL}:
         return ToolOutcome.WORKS, f"it calls {PRICE_TOOL}, as it must"
     instead = "another tool" if called else "no tool"

@@ -45,7 +45,7 @@ def describe_failures(failures: Mapping[str, int]) -> str:
     """Lists failures by class, the most frequent first: `9 timeout, 3 malformed`; empty for
     none.
     """
-    found = sorted(failures.items(), key=lambda each: (-each[1], each[0]))
+    found = sorted(failures.items(), key=lambda failure: (-failure[1], failure[0]))
     return ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in found if n)
 
 

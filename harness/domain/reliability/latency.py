@@ -26,8 +26,8 @@ AnswerTimes = Mapping[int, int]
 def merge_histograms(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
     """Upper bound in ms (-1: no bound) to count."""
     found: dict[int, int] = {}
-    for each in histograms:
-        for bound, count in each.items():
+    for histogram in histograms:
+        for bound, count in histogram.items():
             found[bound] = found.get(bound, 0) + count
     return found
 

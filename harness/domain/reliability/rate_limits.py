@@ -13,70 +13,6 @@ from harness.domain.errors import InputError
 from harness.domain.reliability.spend import SpendBudget
 
 
-@dataclass(frozen=True, slots=True)
-class KeyLimits:
-    """None for no limit. Budgets in US dollars, by UTC days and months.
-
-    Raises InputError for what is no limit.
-    """
-
-    requests_per_min: float | None = None
-    tokens_per_min: float | None = None
-    budget_day_usd: float | None = None
-    budget_month_usd: float | None = None
-    # Of a budget, above 0 and at most 1: from there on a warning is given.
-    warn_share: float = 0.8
-
-    def __post_init__(self) -> None:
-        _ = self.rate, self.budget
-
-    @property
-    def rate(self) -> RateLimit:
-        return RateLimit(self.requests_per_min, self.tokens_per_min)
-
-    @property
-    def budget(self) -> SpendBudget:
-        return SpendBudget(self.budget_day_usd, self.budget_month_usd, self.warn_share)
-
-    @property
-    def budgeted(self) -> bool:
-        return self.budget_day_usd is not None or self.budget_month_usd is not None
-
-    @property
-    def some(self) -> Self | None:
-        """The limits, or None when nothing is limited, so that nothing needs to be checked."""
-        limits = (getattr(self, each.name) for each in fields(self)[:-1])
-        return self if any(limit is not None for limit in limits) else None
-
-
-BURST_S: Final = 5.0
-# With a burst, a minute may hold more than its rate: so the rate is a little lower.
-_SHARE: Final = MINUTE_S / (MINUTE_S + BURST_S)
-
-
-@dataclass(frozen=True, slots=True)
-class EvalLimits:
-    """None for no limit. Judges' calls and retries count like any other.
-
-    Requests are spread over the minute: at most five seconds' worth comes at once.
-    """
-
-    max_concurrent: int | None = None
-    requests_per_min: float | None = None
-    tokens_per_min: float | None = None
-
-    @property
-    def rate(self) -> RateLimit:
-        """A rate that lets no minute, wherever it begins, have more requests than allowed."""
-        return RateLimit(
-            _paced(self.requests_per_min), _paced(self.tokens_per_min), burst_s=BURST_S
-        )
-
-
-def _paced(per_minute: float | None) -> float | None:
-    return None if per_minute is None else max(1.0, per_minute * _SHARE)
-
-
 MINUTE_S: Final = 60.0
 # Who comes back after exactly the time told must not be a rounding error too early.
 _ROUNDING_S: Final = 1e-7
@@ -193,3 +129,67 @@ def _wait_s(
         return 0.0
     wait_s = until - now - max(0.0, limit.burst_s - cost_s)
     return wait_s if wait_s > _ROUNDING_S else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """None for no limit. Budgets in US dollars, by UTC days and months.
+
+    Raises InputError for what is no limit.
+    """
+
+    requests_per_min: float | None = None
+    tokens_per_min: float | None = None
+    budget_day_usd: float | None = None
+    budget_month_usd: float | None = None
+    # Of a budget, above 0 and at most 1: from there on a warning is given.
+    warn_share: float = 0.8
+
+    def __post_init__(self) -> None:
+        _ = self.rate, self.budget
+
+    @property
+    def rate(self) -> RateLimit:
+        return RateLimit(self.requests_per_min, self.tokens_per_min)
+
+    @property
+    def budget(self) -> SpendBudget:
+        return SpendBudget(self.budget_day_usd, self.budget_month_usd, self.warn_share)
+
+    @property
+    def budgeted(self) -> bool:
+        return self.budget_day_usd is not None or self.budget_month_usd is not None
+
+    @property
+    def some(self) -> Self | None:
+        """The limits, or None when nothing is limited, so that nothing needs to be checked."""
+        limits = (getattr(self, field.name) for field in fields(self)[:-1])
+        return self if any(limit is not None for limit in limits) else None
+
+
+BURST_S: Final = 5.0
+# With a burst, a minute may hold more than its rate: so the rate is a little lower.
+_SHARE: Final = MINUTE_S / (MINUTE_S + BURST_S)
+
+
+@dataclass(frozen=True, slots=True)
+class EvalLimits:
+    """None for no limit. Judges' calls and retries count like any other.
+
+    Requests are spread over the minute: at most five seconds' worth comes at once.
+    """
+
+    max_concurrent: int | None = None
+    requests_per_min: float | None = None
+    tokens_per_min: float | None = None
+
+    @property
+    def rate(self) -> RateLimit:
+        """A rate that lets no minute, wherever it begins, have more requests than allowed."""
+        return RateLimit(
+            _paced(self.requests_per_min), _paced(self.tokens_per_min), burst_s=BURST_S
+        )
+
+
+def _paced(per_minute: float | None) -> float | None:
+    return None if per_minute is None else max(1.0, per_minute * _SHARE)

@@ -69,7 +69,7 @@ UNKNOWN_CAPABILITIES: Final = Capabilities()
 
 def restrict_endpoints(has: Capabilities, spoken: frozenset[Endpoint]) -> Capabilities:
     """The same without the endpoints that are not spoken; `has` itself if nothing changes."""
-    unspoken = {each.value: False for each in Endpoint if each not in spoken}
+    unspoken = {endpoint.value: False for endpoint in Endpoint if endpoint not in spoken}
     return replace(has, **unspoken) if any(getattr(has, e) for e in unspoken) else has
 
 

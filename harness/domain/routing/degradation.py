@@ -32,14 +32,16 @@ class OptionalFeature(StrEnum):
 
 
 DEGRADATION_RULES: Final[Mapping[str, DegradationRule]] = {
-    **dict.fromkeys((each.value for each in Endpoint), DegradationRule.LEAVE_OUT),
+    **dict.fromkeys((endpoint.value for endpoint in Endpoint), DegradationRule.LEAVE_OUT),
     "stream": DegradationRule.LEAVE_OUT,
     "tools": DegradationRule.LEAVE_OUT,
     "json_schema": DegradationRule.LEAVE_OUT,
     "vision": DegradationRule.LEAVE_OUT,
     "context_window": DegradationRule.LEAVE_OUT,
     "parallel_tools": DegradationRule.SERIALIZE,
-    **dict.fromkeys((each.value for each in OptionalFeature), DegradationRule.DROP),
+    **dict.fromkeys(
+        (optional_feature.value for optional_feature in OptionalFeature), DegradationRule.DROP
+    ),
 }
 # OpenAI's chat has no place for them; that of some kinds has one (`cache_marks`).
 LOST_IN_TRANSLATION: Final[Mapping[Endpoint, frozenset[OptionalFeature]]] = {

@@ -97,13 +97,15 @@ def active_switches(switches: Iterable[KillSwitch], now: datetime) -> tuple[Kill
     """Returns the switches that have not expired, the strongest first (as above, without the
     route).
     """
-    live = [each for each in switches if each.expires_at is None or now < each.expires_at]
+    live = [
+        switch for switch in switches if switch.expires_at is None or now < switch.expires_at
+    ]
     return tuple(sorted(live, key=_strength, reverse=True))
 
 
 def ruling_switch(switches: Iterable[KillSwitch], route: str) -> KillSwitch | None:
     """The one switch that decides about the route. switches: those in force, in any order."""
-    about = [each for each in switches if each.route in (None, route)]
+    about = [switch for switch in switches if switch.route in (None, route)]
     return max(about, key=_strength, default=None)
 
 
@@ -127,7 +129,7 @@ def parse_environment_switches(text: str, now: datetime) -> tuple[KillSwitch, ..
     Empty text is no switch. now: aware; when the process read it.
     Raises InputError with the item that cannot be read, or that says a scope for a second time.
     """
-    items = [each.strip() for each in text.split(",")]
+    items = [part.strip() for part in text.split(",")]
     if items == [""]:
         return ()
     return _standing(items, now, SwitchSource.ENVIRONMENT, place=ENVIRONMENT_VARIABLE)
@@ -139,7 +141,7 @@ def parse_file_switches(items: Sequence[str], now: datetime) -> tuple[KillSwitch
     now: aware; when the process read it. Raises InputError as `parse_switches` does.
     """
     return _standing(
-        [each.strip() for each in items], now, SwitchSource.CONFIG, place="switches"
+        [item.strip() for item in items], now, SwitchSource.CONFIG, place="switches"
     )
 
 

@@ -219,7 +219,7 @@ def plan_request(
     last = None if targets else _last_resort(left_out, around)
     if last is not None:
         targets, left_out = [last], [each for each in left_out if each.target != last]
-    has = tuple(around.capabilities.get(each, UNKNOWN_CAPABILITIES) for each in targets)
+    has = tuple(around.capabilities.get(target, UNKNOWN_CAPABILITIES) for target in targets)
     return RoutePlan(
         incumbent=route.incumbent,
         guest=guest,
@@ -260,9 +260,9 @@ def next_target(
     if says is NextTarget.NO or (says is NextTarget.IF_ROUTE_SAYS and not policy_fallback):
         return None
     small = [
-        capabilities.get(each.target, UNKNOWN_CAPABILITIES)
-        for each in failures
-        if FAILURE_RULES[each.failure].needs_larger_window and each.target != plan.guest
+        capabilities.get(failure.target, UNKNOWN_CAPABILITIES)
+        for failure in failures
+        if FAILURE_RULES[failure.failure].needs_larger_window and failure.target != plan.guest
     ]
     fitting = (
         each

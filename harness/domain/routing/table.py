@@ -214,7 +214,7 @@ class RoutingTable:
 
 
 def hash_bucket(key: str, *, salt: str) -> int:
-    """Hashes a key to a bucket from 0 to 9 999, the same on every worker for the same key and salt.
+    """Hashes a key to a bucket from 0 to 9 999: with one salt, the same on every worker.
 
 
     Not hash(): Python salts it per process, and two workers would disagree.

@@ -123,7 +123,7 @@ def _checks(content: Mapping[str, Any] | None) -> dict[ShadowCheck, bool]:
     }
     calls = answer.get("tool_calls") or ()
     if content.get("tools"):
-        found[ShadowCheck.TOOLS] = all(_valid(each, content["tools"]) for each in calls)
+        found[ShadowCheck.TOOLS] = all(_valid(call, content["tools"]) for call in calls)
     form = content.get("response_format") or {}
     if form.get("type") in ("json_object", "json_schema") and not calls:
         is_json, value = _parsed(_said(answer))
@@ -138,7 +138,7 @@ def _valid(call: Mapping[str, Any], tools: list[Mapping[str, Any]]) -> bool:
     """Whether it names a tool that was offered, with arguments of the tool's form."""
     function = call.get("function") or {}
     offered = {
-        each["function"]["name"]: each["function"] for each in tools if "function" in each
+        tool["function"]["name"]: tool["function"] for tool in tools if "function" in tool
     }
     if function.get("name") not in offered:
         return False
@@ -165,5 +165,5 @@ def _text(content: Mapping[str, Any]) -> str:
     """What it said, tool calls included."""
     answer = content.get("answer") or {}
     calls = (each.get("function") or {} for each in answer.get("tool_calls") or ())
-    called = (f"{each.get('name')} {each.get('arguments')}" for each in calls)
+    called = (f"{call.get('name')} {call.get('arguments')}" for call in calls)
     return " ".join([_said(answer), *called]).strip()

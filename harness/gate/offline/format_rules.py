@@ -215,7 +215,7 @@ SCORER_LINES: Final[Mapping[str, str]] = {
 def format_prompts() -> frozenset[str]:
     """Every line that a remedy may add to a prompt."""
     forms = (*FORMAT_RULES.values(), OTHER_RULE, IFEVAL_RULE)
-    return frozenset((TEXT_ONLY, *SCORER_LINES.values(), *(each.prompt for each in forms)))
+    return frozenset((TEXT_ONLY, *SCORER_LINES.values(), *(form.prompt for form in forms)))
 
 
 def find_format_rule(rule: str, scorer: str = "") -> FormatRule:

@@ -64,7 +64,7 @@ def at_least_one(cases: Sequence[SuiteClaim]) -> ClaimGroup:
         )
         for case, each, p, rank, ok in zip(cases, found, p_values, ranks, shown, strict=True)
     }
-    reports = [each.report for each in members.values()]
+    reports = [member.report for member in members.values()]
     settled = [
         r for r in reports if r.log_e_bad >= REJECT_LOG_E or r.outcome in BLOCKING_OUTCOMES
     ]
@@ -120,18 +120,18 @@ def _item(number: int, parts: Sequence[PairedItem], weights: Sequence[float]) ->
     return PairedItem(
         pair=ScorePair(
             item=f"{number}",
-            incumbent=mean([each.pair.incumbent for each in parts]),
-            candidate=mean([each.pair.candidate for each in parts]),
-            lenient_incumbent=mean([each.pair.lenient_incumbent for each in parts]),
-            lenient_candidate=mean([each.pair.lenient_candidate for each in parts]),
+            incumbent=mean([part.pair.incumbent for part in parts]),
+            candidate=mean([part.pair.candidate for part in parts]),
+            lenient_incumbent=mean([part.pair.lenient_incumbent for part in parts]),
+            lenient_candidate=mean([part.pair.lenient_candidate for part in parts]),
         ),
-        unscored_incumbent=max(each.unscored_incumbent for each in parts),
-        unscored_candidate=max(each.unscored_candidate for each in parts),
-        unanswered=any(each.unanswered for each in parts),
-        rules=tuple(rule for each in parts for rule in each.rules),
+        unscored_incumbent=max(part.unscored_incumbent for part in parts),
+        unscored_candidate=max(part.unscored_candidate for part in parts),
+        unanswered=any(part.unanswered for part in parts),
+        rules=tuple(rule for part in parts for rule in part.rules),
         costs=(
-            _sum([each.costs[0] for each in parts], weights),
-            _sum([each.costs[1] for each in parts], weights),
+            _sum([part.costs[0] for part in parts], weights),
+            _sum([part.costs[1] for part in parts], weights),
         ),
     )
 

@@ -88,8 +88,8 @@ def _reason(
     report = deciding[-1] if outcome == "passed" else deciding[0]
     if len(reports) == 1:
         return report.reason
-    if outcome == "passed" and all(each.outcome == "passed" for each in reports):
+    if outcome == "passed" and all(report.outcome == "passed" for report in reports):
         return f"All {len(reports)} suites passed. {report.suite}: {report.reason}"
-    guards = [each.suite for each in reports if each.reason.endswith(GUARD_NOT_WORSE)]
+    guards = [report.suite for report in reports if report.reason.endswith(GUARD_NOT_WORSE)]
     more = f" Not shown to be worse: {', '.join(guards)}." if guards else ""
     return f"{report.suite}: {report.reason}" + (more if outcome == "passed" else "")

@@ -35,7 +35,10 @@ def guardrail_weights(guardrails: Collection[Guardrail]) -> dict[Guardrail, floa
     if not others:
         return dict.fromkeys(guardrails, 1.0)
     share = (1.0 - ERRORS_WEIGHT) / others
-    return {each: ERRORS_WEIGHT if each is Guardrail.ERRORS else share for each in guardrails}
+    return {
+        guardrail: ERRORS_WEIGHT if guardrail is Guardrail.ERRORS else share
+        for guardrail in guardrails
+    }
 
 
 def block_tally(block: ObservationBlock, guardrail: Guardrail) -> FailureTally | None:
@@ -78,9 +81,9 @@ def counts_path(tallies: Sequence[FailureTally | None], tolerated: float = 1.0) 
 
 def ranks_path(ranks: Sequence[Sequence[float]]) -> Floats:
     """log e of harm after each block's ranks."""
-    leans = 2.0 * np.array([u for each in ranks for u in each], dtype=np.float64) - 1.0
+    leans = 2.0 * np.array([u for rank in ranks for u in rank], dtype=np.float64) - 1.0
     factors = np.log1p(leans[:, None] * np.array(RANK_STAKES))
-    ends = list(accumulate(len(each) for each in ranks))
+    ends = list(accumulate(len(rank) for rank in ranks))
     start = np.zeros((1, len(RANK_STAKES)))
     after_each = np.cumsum(np.concatenate([start, factors]), axis=0)
     return _mean(after_each[ends])

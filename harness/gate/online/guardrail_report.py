@@ -201,7 +201,7 @@ def _classes(blocks: Sequence[ObservationBlock]) -> tuple[Mapping[str, int], Map
 
 
 def _judging(tallies: Sequence[FailureTally]) -> JudgeTotals:
-    told = [each for each in tallies if isinstance(each, JudgeTally)]
+    told = [tally for tally in tallies if isinstance(tally, JudgeTally)]
     canary = sum(each.no_verdict.canary for each in told)
     unjudged = sum(each.no_verdict.failures for each in told)
     return JudgeTotals(canary, unjudged - canary, math.fsum(each.cost_usd for each in told))
@@ -209,7 +209,7 @@ def _judging(tallies: Sequence[FailureTally]) -> JudgeTotals:
 
 def _opinions(tallies: Sequence[FailureTally]) -> OpinionTotals | None:
     """Sums up feedback; None where a block is older than its count."""
-    told = [each.opinions for each in tallies if isinstance(each, FeedbackTally)]
+    told = [tally.opinions for tally in tallies if isinstance(tally, FeedbackTally)]
     if not told or len(told) < len(tallies):
         return None
     canary = sum(each.canary for each in told)

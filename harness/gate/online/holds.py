@@ -75,7 +75,7 @@ def missing_units(
 
 def clock_skew(blocks: Sequence[ObservationBlock], now: datetime) -> str:
     """The newest block is dated later than now: a router's clock is wrong, or ours."""
-    newest = max(blocks, key=lambda each: each.number, default=None)
+    newest = max(blocks, key=lambda block: block.number, default=None)
     if newest is None or newest.closed_at - now <= AHEAD:
         return ""
     ahead = (newest.closed_at - now).total_seconds()
@@ -89,10 +89,10 @@ def stale_snapshot(rollout: Rollout, blocks: Sequence[ObservationBlock], now: da
     """A router still assigns by another share: its snapshot is old."""
     since = max(rollout.step_started_at + CATCH_UP, now - RECENT)
     weight = rollout.current.weight_bps
-    for each in blocks:
-        if each.opened_at >= since and each.weight_bps != weight:
+    for block in blocks:
+        if block.opened_at >= since and block.weight_bps != weight:
             return (
-                f"router {each.worker} still assigns {each.weight_bps / 100:g} % where the "
+                f"router {block.worker} still assigns {block.weight_bps / 100:g} % where the "
                 f"step has {weight / 100:g} %: its snapshot is old, see `/readyz` and "
                 "`swapgate_snapshot_age_seconds`"
             )

@@ -203,7 +203,9 @@ def _open(view: _View, what: str) -> _Choice:
 
 def _harm(view: _View) -> str:
     found = view.evidence
-    what = next(each for each in found.guardrails if each.guardrail is found.tripped)
+    what = next(
+        guardrail for guardrail in found.guardrails if guardrail.guardrail is found.tripped
+    )
     return (
         f"The canary {what.words}; "
         f"evidence of harm reached the rollback level (e = {_e(found.log_e):.3g})."
@@ -240,7 +242,9 @@ def _figures(view: _View) -> dict[str, object]:
         "rollback_at": found.limit,
         "period": found.period,
         "tripped": found.tripped and found.tripped.value,
-        "guardrails": {each.guardrail.value: each.as_json() for each in found.guardrails},
+        "guardrails": {
+            guardrail.guardrail.value: guardrail.as_json() for guardrail in found.guardrails
+        },
         "certificate": _e(found.log_certificate),
         "certificate_odds": _e(found.log_odds_e),
         "certificate_rate": _e(found.log_rate_e),

@@ -99,12 +99,12 @@ def measure_spread(differences: Sequence[Sequence[float]]) -> DifferenceSpread |
     """
     if len(differences) < MIN_PAIRS:
         return None
-    means = [fmean(each) for each in differences]
+    means = [fmean(difference) for difference in differences]
     total = _variance(means)
-    epochs = min(len(each) for each in differences)
+    epochs = min(len(difference) for difference in differences)
     if epochs < 2:
         return DifferenceSpread(total, 0.0, len(means))
-    within = fmean(_variance(each) for each in differences)
+    within = fmean(_variance(difference) for difference in differences)
     return DifferenceSpread(max(0.0, total - within / epochs), within, len(means))
 
 

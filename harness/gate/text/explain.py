@@ -357,7 +357,7 @@ def _eta(
 
 def _pace(rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime) -> float | None:
     """Units of all arms an hour: of the last hour, or of the whole step where that is thin."""
-    step = [each for each in blocks if each.closed_at >= rollout.step_started_at]
+    step = [block for block in blocks if block.closed_at >= rollout.step_started_at]
     last_hour = [each for each in step if now - each.closed_at <= HOUR]
     for used in (last_hour, step):
         if len(used) >= MIN_BLOCKS:
