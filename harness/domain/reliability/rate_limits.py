@@ -12,7 +12,6 @@ from typing import Final, NamedTuple, Self
 from harness.domain.errors import InputError
 from harness.domain.reliability.spend import SpendBudget
 
-
 MINUTE_S: Final = 60.0
 # Who comes back after exactly the time told must not be a rounding error too early.
 _ROUNDING_S: Final = 1e-7
