@@ -11,8 +11,8 @@ from typing import Any, Final
 import yaml
 
 from benchmarks.canary.moments import TooLate, until
-from harness.app import installation as bootstrap
-from harness.app.installation import Installation
+from harness.app.database import upgrade_database
+from harness.app.installation import Installation, open_installation
 from harness.control.operations import keys
 from harness.control.proposals import comparison, submission
 from harness.control.proposals.comparison import CanaryStatus
@@ -131,9 +131,9 @@ def placed(
         models.write_text(yaml.safe_dump(_models(routes)), encoding="utf-8")
         words = ["sim", "--port", str(sim), "--profiles", str(models)]
         made.start("sim", *words, wait_for="/healthz")
-        installation = bootstrap.open_installation(made.config, create_secret=True)
+        installation = open_installation(made.config, create_secret=True)
         try:
-            bootstrap.upgrade_database(installation.settings)
+            upgrade_database(installation.settings)
             seed.apply_seed(installation.context, installation.settings)
             _, key = keys.create_key(
                 installation.context, SYSTEM, "bench", secret=installation.secret

@@ -24,7 +24,8 @@ import yaml
 
 from benchmarks.evals import sampling, turns
 from benchmarks.router.processes import free_port, start, wait_for
-from harness.app import installation as bootstrap
+from harness.app.database import upgrade_database
+from harness.app.installation import open_installation
 from harness.control.evals import worker_supervision
 from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
@@ -80,8 +81,8 @@ def queued(folder: Path, data: Path, base_url: str) -> tuple[Path, str]:
     }
     config = folder / "swapgate.yaml"
     config.write_text(yaml.safe_dump(document), encoding="utf-8")
-    installation = bootstrap.open_installation(config, create_secret=True)
-    bootstrap.upgrade_database(installation.settings)
+    installation = open_installation(config, create_secret=True)
+    upgrade_database(installation.settings)
     ctx = installation.context
     targets.put_provider(ctx, SYSTEM, installation.settings.providers["adder"])
     target = targets.add_target(ctx, SYSTEM, TargetSeed("adder", "adder"))

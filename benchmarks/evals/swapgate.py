@@ -9,13 +9,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from harness.app import installation as bootstrap
+from harness.app.eval_workers import run_worker
+from harness.app.installation import open_installation
 
 
 def main() -> None:
     config, run, folder = sys.argv[1:4]
-    bootstrap.run_worker(Path(config), run, owner="benchmark", parent=os.getppid())
-    installation = bootstrap.open_installation(Path(config))
+    run_worker(Path(config), run, owner="benchmark", parent=os.getppid())
+    installation = open_installation(Path(config))
     with installation.store.read() as tx:
         samples = tx.runs.samples(run)
     right = sum(each.strict or 0.0 for each in samples)

@@ -22,7 +22,8 @@ import openai
 from benchmarks.faults.gateways.swapgate import serve
 from benchmarks.faults.published_provider import DOWN_S, WORDS, Provider
 from benchmarks.router.processes import free_port, start, wait_for
-from harness.app import installation as bootstrap
+from harness.app.database import upgrade_database
+from harness.app.installation import open_installation
 from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.operations.access import SYSTEM
@@ -187,9 +188,9 @@ def install(
     }
     config = folder / "swapgate.yaml"
     config.write_text(json.dumps(document), encoding="utf-8")
-    installation = bootstrap.open_installation(config, create_secret=True)
+    installation = open_installation(config, create_secret=True)
     try:
-        bootstrap.upgrade_database(installation.settings)
+        upgrade_database(installation.settings)
         seed.apply_seed(installation.context, installation.settings)
         _, key = keys.create_key(
             installation.context, SYSTEM, "bench", secret=installation.secret

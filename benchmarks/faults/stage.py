@@ -18,7 +18,7 @@ from benchmarks.faults.upstreams import Upstreams
 from benchmarks.faults.vitals import Vitals, metrics
 from benchmarks.router.peers.peer import Site
 from benchmarks.router.processes import free_port, start, wait_for
-from harness.app import installation as bootstrap
+from harness.app.installation import open_installation
 
 EVER: Final = datetime(2000, 1, 1, tzinfo=UTC)
 START_S: Final = 120.0
@@ -58,7 +58,7 @@ class Swapgate:
 
     def recorded(self) -> int:
         """Requests in the database."""
-        installation = bootstrap.open_installation(self.config)
+        installation = open_installation(self.config)
         try:
             with installation.store.read() as tx:
                 return sum(row.requests for row in tx.observations.traffic(since=EVER))

@@ -12,7 +12,10 @@ import structlog
 import uvicorn
 
 from harness.api.app import build_app
-from harness.app import installation as bootstrap
+from harness.app.control_schedule import control_schedule
+from harness.app.database import upgrade_database
+from harness.app.eval_workers import open_with_workers
+from harness.app.installation import Installation
 from harness.control.routing import seed
 from harness.domain.errors import SignatureInvalid
 
@@ -28,7 +31,7 @@ SERVER: Final[Mapping[str, Any]] = {
 }
 
 
-def _seed(installation: bootstrap.Installation) -> None:
+def _seed(installation: Installation) -> None:
     """What a forged row stops is told once control runs: so it starts, and adds nothing."""
     try:
         seed.apply_seed(installation.context, installation.settings)
@@ -40,10 +43,10 @@ def run_control(config: Path | None) -> None:
     """Blocks until SIGTERM or Ctrl-C; eval workers end with it and go on after a restart."""
     # uvicorn raises the signal again at its end: without a handler nothing below would run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    installation = bootstrap.open_installation(config, with_workers=True)
-    bootstrap.upgrade_database(installation.settings)
+    installation = open_with_workers(config)
+    upgrade_database(installation.settings)
     _seed(installation)
-    schedule = bootstrap.control_schedule(installation)
+    schedule = control_schedule(installation)
     where = installation.settings.control
     schedule.start()
     try:

@@ -5,23 +5,19 @@ import os
 import pickle
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.app import installation as bootstrap
-from harness.app.installation import Installation
+from harness.app.installation import Installation, load_settings, open_installation
+from harness.app.router_process import build_recorder, require_table
 from harness.domain.errors import ConfigError
-from harness.domain.privacy.redaction import Redactor
 from harness.domain.settings import Settings
 from harness.runtime import secret_files, telemetry
 from harness.runtime.processes.tcp_ports import is_free, require_free
-from harness.runtime.random_ids import SystemRandomIds
 
 if TYPE_CHECKING:
-    from router.recording.recorder import Recorder
     from router.workers.worker_pool import WorkerSpec
 
 # Workers of a parent that was killed give the port up at once, but not in no time.
@@ -45,12 +41,12 @@ def serve_router(given: Path | None, workers: int | None = None) -> int:
     from router.workers.parent import WorkerParent  # noqa: PLC0415
 
     before = dict(os.environ)
-    installation = bootstrap.open_installation(given, signs_as=None)
+    installation = open_installation(given, signs_as=None)
     installation = replace(installation, settings=_with_workers(installation.settings, workers))
     settings = installation.settings
     where = settings.router
     _ = installation.standing_switches  # one clear error, not one of each worker
-    bootstrap.require_table(installation)
+    require_table(installation)
     _wait_for_orphans(where.host, where.port)
     require_free(where.host, where.port, what="the router", setting="router.port")
     telemetry.configure()
@@ -70,44 +66,6 @@ def serve_router(given: Path | None, workers: int | None = None) -> int:
             each.close()
         recorder.stop()
         installation.close()
-
-
-def build_recorder(
-    installation: Installation, live_rollouts: Callable[[], frozenset[str]], *, name: str
-) -> "Recorder":
-    """For the process that writes what requests did. name: what its workers' names begin with.
-
-    Processes of one `home` share the spool.
-    """
-    from router.observers.capture_writer import CaptureWriter  # noqa: PLC0415
-    from router.recording.recorder import Recorder  # noqa: PLC0415
-    from router.recording.spool import Spool  # noqa: PLC0415
-
-    settings = installation.settings
-    return Recorder(
-        installation.store,
-        Spool(secret_files.writable_home(settings) / "observations.jsonl"),
-        # A new name for every process: blocks are numbered from 1 in each.
-        worker=SystemRandomIds().token(name),
-        clock=installation.clock,
-        live_rollouts=live_rollouts,
-        flush_interval_s=settings.router.flush_interval_s,
-        queue_rows=settings.router.queue_size,
-        desk=partial(
-            CaptureWriter,
-            installation.store,
-            Redactor(settings.capture.rules, settings.capture.off),
-            installation.secret,
-        ),
-    )
-
-
-def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -> None:
-    """given: the settings as the parent pickled them."""
-    settings = pickle.loads(given)  # noqa: S301 - our own parent's
-    if not isinstance(settings, Settings):
-        raise TypeError("a router's worker is started by `swapgate serve router` alone")
-    bootstrap.run_router_worker(settings, channel=channel, listeners=listeners)
 
 
 def _worker_spec(settings: Settings) -> "WorkerSpec":
@@ -138,7 +96,7 @@ def _reload_settings(
     kept = dict(os.environ)
     _set_environment(environ)
     try:
-        new = _with_workers(bootstrap.load_settings(given), workers)
+        new = _with_workers(load_settings(given), workers)
         _ = replace(old, settings=new).standing_switches
         _check_unmoved(old, new)
     except ConfigError:

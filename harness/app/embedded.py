@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from harness.app import installation as bootstrap
-from harness.app.data_plane import build_recorder
+from harness.app.installation import Installation, open_installation
+from harness.app.router_process import boot_holder, build_recorder, router_app
 from harness.control.operations import keys
 from harness.control.routing import routes, targets
 from harness.domain.operations.access import SYSTEM
@@ -45,22 +45,20 @@ def embedded_router(given: Path | None = None) -> EmbeddedRouter:
     ConfigError, SnapshotInvalid.
     """
     telemetry.leave_to_the_application()
-    return _router(bootstrap.open_installation(given, signs_as=None), "client-")
+    return _router(open_installation(given, signs_as=None), "client-")
 
 
-def _router(installation: bootstrap.Installation, name: str) -> EmbeddedRouter:
+def _router(installation: Installation, name: str) -> EmbeddedRouter:
     """name: as `recorder_of` takes it."""
     try:
         transports = Transports(installation.settings.router)
-        holder = bootstrap.boot_holder(installation, transports)
+        holder = boot_holder(installation, transports)
         recorder = build_recorder(
             installation,
             lambda: holder.current.rollouts if holder.current else frozenset(),
             name=name,
         )
-        app = bootstrap.router_app(
-            installation, holder, recorder, LocalExposition(), transports
-        )
+        app = router_app(installation, holder, recorder, LocalExposition(), transports)
     except BaseException:
         installation.close()
         raise
@@ -77,10 +75,10 @@ class SingleTargetRouter:
 
 
 @dataclass(frozen=True)
-class _MemoryInstallation(bootstrap.Installation):
+class _MemoryInstallation(Installation):
     """Another one's configuration and keys, and a store that ends with it."""
 
-    of: bootstrap.Installation | None = None
+    of: Installation | None = None
 
     @cached_property
     def store(self) -> Store:
@@ -98,7 +96,7 @@ class _MemoryInstallation(bootstrap.Installation):
 
 
 def single_target_router(
-    installation: bootstrap.Installation, target: Target, provider: Provider, folder: Path
+    installation: Installation, target: Target, provider: Provider, folder: Path
 ) -> SingleTargetRouter:
     """A router that asks this target alone, whatever is declared of its model.
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.app import installation as bootstrap
+from harness.app.database import upgrade_database
+from harness.app.eval_workers import open_with_workers
+from harness.app.installation import CONFIG_VARIABLE, load_settings
 from harness.control.operations import keys
 from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.evals.run import EvalRun, RunState
@@ -23,9 +25,9 @@ PROCESSES = 8
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.delenv(secret_files.SECRET_VARIABLE, raising=False)
-    monkeypatch.delenv(bootstrap.CONFIG_VARIABLE, raising=False)
+    monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
-    return replace(bootstrap.load_settings(), home=tmp_path / "home")
+    return replace(load_settings(), home=tmp_path / "home")
 
 
 def test_of_processes_that_start_at_once_one_makes_the_secret(settings: Settings) -> None:
@@ -58,11 +60,11 @@ def test_a_missing_secret_is_not_made_by_the_way(settings: Settings) -> None:
 def test_a_worker_of_a_provider_that_is_gone_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(bootstrap.CONFIG_VARIABLE, raising=False)
+    monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "swapgate.yaml").write_text("home: here\n", encoding="utf-8")
-    installation = bootstrap.open_installation(with_workers=True, create_secret=True)
-    bootstrap.upgrade_database(installation.settings)
+    installation = open_with_workers(create_secret=True)
+    upgrade_database(installation.settings)
     target = Target("gone", "model")
     run = EvalRun(
         id="run_1",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.api import control_process
-from harness.app import installation as bootstrap
+from harness.app.installation import open_installation
 from harness.control import reconciler
 from harness.control.operations import housekeeping, state_audit
 from tests.support.site.command_line import CommandLine, installed
@@ -109,7 +109,7 @@ def test_keys_are_rotated_and_retired(
         monkeypatch.delenv(name)
     old = (home / "signing.pub").read_text().splitlines()[1].split()[0]
     # As a control process leaves it: the kept end of the audit log is signed, too.
-    with closing(bootstrap.open_installation(cli.folder / "swapgate.yaml")) as installation:
+    with closing(open_installation(cli.folder / "swapgate.yaml")) as installation:
         state_audit.run_once(installation.context)
     assert (home / "audit.checkpoint").exists()
 
@@ -123,7 +123,7 @@ def test_keys_are_rotated_and_retired(
     cli.run("route", "settings", "chat", "--description", "Talks")
     assert "signing_key.retire" in cli.text("audit", "tail")
     cli.text("audit", "verify")
-    with closing(bootstrap.open_installation(cli.folder / "swapgate.yaml")) as installation:
+    with closing(open_installation(cli.folder / "swapgate.yaml")) as installation:
         assert reconciler.reconcile(installation.context).failed == ()
 
 
@@ -134,7 +134,7 @@ def test_control_starts_beside_a_forged_row_and_tells(cli: CommandLine) -> None:
         "INSERT INTO provider (name, kind, api_base, extra_headers, prices, updated_at)"
         " VALUES ('evil', 'custom', 'http://127.0.0.1:1/v1', '{}', '{}', 0)",
     )
-    with closing(bootstrap.open_installation(cli.folder / "swapgate.yaml")) as installation:
+    with closing(open_installation(cli.folder / "swapgate.yaml")) as installation:
         control_process._seed(installation)
         housekeeping.check_snapshot(installation.context)
         with installation.store.read() as tx:

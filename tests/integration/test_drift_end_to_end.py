@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from evals.sim import server
-from harness.app import installation as bootstrap
-from harness.app.installation import Installation
+from harness.app.database import upgrade_database
+from harness.app.installation import Installation, open_installation
 from harness.control.drift import operations, reports
 from harness.control.operations import listings
 from harness.domain.drift.watch import DriftCheckState
@@ -64,8 +64,8 @@ def test_another_name_is_told_as_news_and_a_silent_change_as_drift(tmp_path: Pat
         server.serve_in_thread(server.simulator(time_scale=0)) as provider,
         site(tmp_path, settings(provider)) as place,
     ):
-        installation = bootstrap.open_installation(place.config, create_secret=True)
-        bootstrap.upgrade_database(installation.settings)
+        installation = open_installation(place.config, create_secret=True)
+        upgrade_database(installation.settings)
         ctx = installation.context
         place.start("control", "serve", "control", wait_for="/healthz")
         assert measured(installation, 1) == "watching"

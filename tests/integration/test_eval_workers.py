@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from evals.scorers.judge_protocol import DATA
-from harness.app import installation as bootstrap
-from harness.app.installation import Installation
+from harness.app.database import upgrade_database
+from harness.app.installation import Installation, open_installation
 from harness.control.evals import worker_supervision
 from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
@@ -110,8 +110,8 @@ def test_workers_share_a_providers_limit_and_a_killed_one_asks_only_what_was_in_
 ) -> None:
     counting = Counting()
     with serving(counting) as served, site(tmp_path, settings(tmp_path, served.url)) as place:
-        installation = bootstrap.open_installation(place.config, create_secret=True)
-        bootstrap.upgrade_database(installation.settings)
+        installation = open_installation(place.config, create_secret=True)
+        upgrade_database(installation.settings)
         for provider in installation.settings.providers.values():
             targets.put_provider(installation.context, SYSTEM, provider)
         runs = {model: queued(installation, model) for model in ("incumbent", "candidate")}

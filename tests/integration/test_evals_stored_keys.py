@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from evals.scorers.judge_protocol import DATA
-from harness.app import installation as bootstrap
+from harness.app.database import upgrade_database
+from harness.app.eval_workers import open_with_workers
 from harness.control.evals import worker_supervision
 from harness.control.providers import credentials
 from harness.control.providers.credentials import CredentialChange
@@ -56,11 +57,9 @@ def test_target_and_judge_are_each_asked_with_their_own_stored_key_and_headers(
             },
         }
         with site(tmp_path, settings) as place:
-            installation = bootstrap.open_installation(
-                place.config, with_workers=True, create_secret=True
-            )
+            installation = open_with_workers(place.config, create_secret=True)
             secret_files.make_encryption_file(installation.settings)
-            bootstrap.upgrade_database(installation.settings)
+            upgrade_database(installation.settings)
             ctx = installation.context
             try:
                 for provider in installation.settings.providers.values():

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from evals.sim import server as sim
-from harness.app import installation as bootstrap
+from harness.app.database import sql_store
 from harness.app.demo import database_attack
+from harness.app.installation import Installation
 from harness.control.operations import housekeeping
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
@@ -49,7 +50,7 @@ def test_a_router_under_traffic_serves_no_forged_promotion_and_says_so(
             again.more(60)
         assert again.errors == []
 
-        store = bootstrap.sql_store(world.installation)
+        store = sql_store(world.installation)
         eventually(lambda: _told(world.installation) >= {AlertKind.REVISION_REFUSED})
         housekeeping.check_snapshot(world.installation.context)
         assert AlertKind.AUDIT_BROKEN in _told(world.installation)
@@ -70,6 +71,6 @@ def test_a_router_under_traffic_serves_no_forged_promotion_and_says_so(
         assert {row.target for row in world.traffic()} == {proposal.incumbent}
 
 
-def _told(installation: bootstrap.Installation) -> set[AlertKind]:
+def _told(installation: Installation) -> set[AlertKind]:
     with installation.store.read() as tx:
         return {each.kind for each in tx.alerts.list(open_only=True)}

@@ -12,7 +12,8 @@ import pytest
 
 from evals.scorers.judge_protocol import DATA
 from evals.sim import server as sim
-from harness.app import installation as bootstrap
+from harness.app.database import upgrade_database
+from harness.app.installation import open_installation
 from harness.report.answers_location import KEYRING, address
 from tests.support.router.router_process import routed
 from tests.support.site.processes import site
@@ -84,7 +85,7 @@ def test_a_candidate_and_an_incumbent_of_other_protocols_get_their_verdict(
     assert {each.temperature for each in new.readings} == {0.25}
     monkeypatch.setenv("SWAPGATE__DATABASE_URL", address(tmp_path / "kept"))
     monkeypatch.setenv(KEYRING, str(tmp_path / "kept/signing.pub"))
-    installation = bootstrap.open_installation(place.config, create_secret=True)
+    installation = open_installation(place.config, create_secret=True)
     try:
         with installation.store.read() as tx:
             runs = tx.runs.list()
@@ -112,8 +113,8 @@ def test_a_judge_of_another_protocol_scores(
         serving(jury),
         site(tmp_path, judged(tmp_path, answering, jury.api_base)) as place,
     ):
-        installation = bootstrap.open_installation(place.config, create_secret=True)
-        bootstrap.upgrade_database(installation.settings)
+        installation = open_installation(place.config, create_secret=True)
+        upgrade_database(installation.settings)
         try:
             place.start("control", "serve", "control", wait_for="/healthz")
             place.run("eval", "run", "replies", "sim/sim-base", "--wait")

@@ -9,7 +9,8 @@ import pytest
 
 from evals.scorers.judge_protocol import DATA
 from evals.sim import server as sim
-from harness.app import installation as bootstrap
+from harness.app.database import upgrade_database
+from harness.app.installation import open_installation
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.site.processes import site
 
@@ -63,8 +64,8 @@ def test_a_worker_reaches_its_judge_with_the_judges_key_and_checks_it_once(
         serving(jury) as judge,
         site(tmp_path, settings(tmp_path, provider, judge.url)) as place,
     ):
-        installation = bootstrap.open_installation(place.config, create_secret=True)
-        bootstrap.upgrade_database(installation.settings)
+        installation = open_installation(place.config, create_secret=True)
+        upgrade_database(installation.settings)
         place.start("control", "serve", "control", wait_for="/healthz")
         for _ in range(2):
             place.run("eval", "run", "replies", "sim/sim-base", "--wait")

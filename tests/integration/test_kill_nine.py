@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from evals.sim import server as sim
-from harness.app import installation as bootstrap
-from harness.app.installation import Installation
+from harness.app.database import upgrade_database
+from harness.app.installation import Installation, open_installation
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
@@ -102,8 +102,8 @@ def job_under_kills(folder: Path, seed: int, kills: int) -> None:
         sim.serve_in_thread(sim.simulator(time_scale=1.0)) as provider,
         site(folder, settings(provider)) as place,
     ):
-        installation = bootstrap.open_installation(place.config, create_secret=True)
-        bootstrap.upgrade_database(installation.settings)
+        installation = open_installation(place.config, create_secret=True)
+        upgrade_database(installation.settings)
         control(place)
         wish = ProposalRequest("support", "sim/sim-better", "kill -9")
         proposal = submission.create_proposal(installation.context, SYSTEM, wish)

@@ -193,12 +193,14 @@ def test_the_routers_processes_load_nothing_that_they_do_not_need(
         "{'fastapi', 'httpx', 'openai', 'litellm', 'inspect_ai', 'numpy', 'evals', 'psycopg'}"
     )
     code = (
-        "import socket, sys; from pathlib import Path; from router.server import process;"
-        "from harness.app import data_plane, installation;"
+        "import pickle, socket, sys; from pathlib import Path;"
+        "from router.server import process;"
+        "from harness.app import data_plane, installation, router_process;"
         f"process.serve = lambda *_, **__: print(sorted({heavy} & set(sys.modules)));"
         "ours, theirs = socket.socketpair();"
         "settings = installation.load_settings(Path(sys.argv[1]));"
-        "installation.run_router_worker(settings, channel=theirs.detach(), listeners=[]);"
+        "given, channel = pickle.dumps(settings), theirs.detach();"
+        "router_process.run_router_worker(given, channel=channel, listeners=[]);"
         "from router.workers import parent;"
         "from router.recording import recorder, worker_aggregator;"
         f"print(sorted({heavy} & set(sys.modules)))"

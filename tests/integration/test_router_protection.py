@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from evals.sim import server as sim
-from harness.app import installation as bootstrap
+from harness.app.database import upgrade_database
+from harness.app.installation import open_installation
 from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.operations.access import SYSTEM
@@ -70,9 +71,9 @@ def served(folder: Path, hostile: Hostile, url: str) -> Iterator[Routed]:
         },
     }
     with site(folder, settings) as place:
-        installation = bootstrap.open_installation(place.config, create_secret=True)
+        installation = open_installation(place.config, create_secret=True)
         try:
-            bootstrap.upgrade_database(installation.settings)
+            upgrade_database(installation.settings)
             seed.apply_seed(installation.context, installation.settings)
             made = keys.create_key(
                 installation.context, SYSTEM, "test", secret=installation.secret

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.app import data_plane
-from harness.app import installation as bootstrap
+from harness.app.installation import load_settings, open_installation
 from harness.domain.errors import ConfigError
 
 FILE = "home: state\nrouter: {port: 8099, workers: 2}\n"
@@ -29,7 +29,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_a_changed_dotenv_and_file_are_taken_and_the_flag_still_wins(file: Path) -> None:
     before = dict(os.environ)
-    installation = bootstrap.open_installation(file)
+    installation = open_installation(file)
     assert os.environ["SIM_KEY"] == "old"
 
     (file.parent / ".env").write_text("SIM_KEY=new\nOF_THE_SHELL=lost\n", encoding="utf-8")
@@ -45,7 +45,7 @@ def test_a_changed_dotenv_and_file_are_taken_and_the_flag_still_wins(file: Path)
 def test_a_changed_class_of_data_reaches_the_workers(file: Path) -> None:
     file.write_text(FILE + "data_classes: {personal: [up, away]}\n", encoding="utf-8")
     before = dict(os.environ)
-    installation = bootstrap.open_installation(file)
+    installation = open_installation(file)
 
     file.write_text(FILE + "data_classes: {personal: [up]}\n", encoding="utf-8")
     orders = data_plane._worker_spec(
@@ -69,7 +69,7 @@ def test_what_is_wrong_or_takes_a_restart_is_refused_and_changes_nothing(
     file: Path, text: str, says: str
 ) -> None:
     before = dict(os.environ)
-    installation = bootstrap.open_installation(file)
+    installation = open_installation(file)
     environment = dict(os.environ)
     (file.parent / ".env").write_text("SIM_KEY=new\n", encoding="utf-8")
     file.write_text(text, encoding="utf-8")
@@ -81,7 +81,7 @@ def test_what_is_wrong_or_takes_a_restart_is_refused_and_changes_nothing(
 
 
 def test_another_secret_takes_a_restart(file: Path) -> None:
-    installation = bootstrap.open_installation(file)
+    installation = open_installation(file)
 
     with pytest.raises(ConfigError, match="SWAPGATE_SECRET changed"):
         data_plane._reload_settings(file, {"SWAPGATE_SECRET": "other"}, installation, None)
@@ -91,7 +91,7 @@ def test_a_worker_gives_memory_back_after_large_answers_unless_told_otherwise(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "7")
-    given = data_plane._worker_spec(bootstrap.load_settings(file)).environment
+    given = data_plane._worker_spec(load_settings(file)).environment
 
     assert given["MALLOC_MMAP_THRESHOLD_"] == str(8 * 1024 * 1024)
     assert given["MALLOC_TRIM_THRESHOLD_"] == "7"

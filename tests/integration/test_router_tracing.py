@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from evals.sim import server
-from harness.app import installation
+from harness.app import router_process
 from harness.domain.errors import ConfigError
 from harness.domain.settings import TracingSettings
 from router.observers.tracing import OpenTelemetry, read_finish_reasons
@@ -204,13 +204,13 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
 
     with pytest.raises(ConfigError, match=r"swapgate\[otel\]"):
-        installation._tracing(TracingSettings("http://127.0.0.1:9"))
+        router_process._tracing(TracingSettings("http://127.0.0.1:9"))
 
 
 def test_tracing_is_off_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert installation._tracing(TracingSettings()) is None
+    assert router_process._tracing(TracingSettings()) is None
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    assert installation._tracing(TracingSettings("http://127.0.0.1:9")) is None
+    assert router_process._tracing(TracingSettings("http://127.0.0.1:9")) is None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import current_user, page_frame
-from harness.app import installation as bootstrap
+from harness.app.installation import CONFIG_VARIABLE, Installation
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.providers.credentials import ProviderKey, StoredKey
@@ -193,7 +193,7 @@ def test_no_secret_is_in_anything_that_the_system_writes_or_answers(
     said += [each.body.decode() for each in seeded.receiver.got]
 
     written = {f"answer {number}": each.encode() for number, each in enumerate(said)}
-    monkeypatch.setenv(bootstrap.CONFIG_VARIABLE, str(world.place.config))
+    monkeypatch.setenv(CONFIG_VARIABLE, str(world.place.config))
     pages = dashboard_pages()
     assert b"wrong/sim-base" in pages["page providers"] + pages["page overview"]
     written |= pages
@@ -234,6 +234,6 @@ def test_no_repr_shows_a_secret() -> None:
     provider = Provider("p", "custom", "http://h/v1", extra_headers={"x-key": HEADER})
 
     shown = repr([key, provider, UpstreamRequest(provider, b"", False, key=key)])  # noqa: FBT003 - as there
-    shown += repr([StoredKey("p", "default", "ciphertext-of-it"), bootstrap.Installation])
+    shown += repr([StoredKey("p", "default", "ciphertext-of-it"), Installation])
 
     assert not any(secret in shown for secret in (STORED, HEADER, "ciphertext-of-it"))

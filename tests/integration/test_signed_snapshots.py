@@ -12,7 +12,8 @@ from typing import Any, cast
 import pytest
 import sqlalchemy as sa
 
-from harness.app import installation as bootstrap
+from harness.app.installation import Installation
+from harness.app.router_process import _restore_snapshot
 from harness.control.operations import housekeeping
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import SnapshotInvalid, StoreUnavailable
@@ -61,7 +62,7 @@ class Away:
 
 def restored(snapshot: Snapshot) -> Snapshot:
     installation = SimpleNamespace(signatures=VERIFIER, clock=CLOCK)
-    return bootstrap._restore_snapshot(cast("bootstrap.Installation", installation), snapshot)
+    return _restore_snapshot(cast("Installation", installation), snapshot)
 
 
 def holder(store: Store, file: Path) -> SnapshotHolder:

@@ -7,7 +7,8 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner, Result
 
-from harness.app import installation as bootstrap
+from harness.app.database import upgrade_database
+from harness.app.installation import open_installation
 from harness.cli.program import program
 from harness.domain.errors import DatabaseUnusable
 from harness.domain.operations.access import SYSTEM
@@ -64,8 +65,8 @@ def run(place: Path, *words: str) -> Result:
 
 
 def initialised(place: Path) -> Path:
-    installation = bootstrap.open_installation(place / "swapgate.yaml", create_secret=True)
-    bootstrap.upgrade_database(installation.settings)
+    installation = open_installation(place / "swapgate.yaml", create_secret=True)
+    upgrade_database(installation.settings)
     installation.close()
     return place / "home" / "sg.db"
 

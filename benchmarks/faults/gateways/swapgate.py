@@ -10,7 +10,8 @@ from benchmarks.faults.gateways import chain
 from benchmarks.faults.gateways.chain import Limits
 from benchmarks.faults.routes import routes
 from benchmarks.router.peers.peer import Ask, Peer, Site
-from harness.app import installation as bootstrap
+from harness.app.database import upgrade_database
+from harness.app.installation import open_installation
 from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.operations.access import SYSTEM
@@ -49,9 +50,9 @@ def install(site: Site, limits: Limits = chain.LIMITS, **more: object) -> Path:
     config = site.folder / "swapgate.yaml"
     text = json.dumps({**document(site, limits), **more})  # JSON is YAML
     config.write_text(text, encoding="utf-8")
-    installation = bootstrap.open_installation(config, create_secret=True)
+    installation = open_installation(config, create_secret=True)
     try:
-        bootstrap.upgrade_database(installation.settings)
+        upgrade_database(installation.settings)
         seed.apply_seed(installation.context, installation.settings)
         _, key = keys.create_key(
             installation.context, SYSTEM, "bench", secret=installation.secret

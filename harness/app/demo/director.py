@@ -9,13 +9,14 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
-from harness.app import installation as bootstrap
+from harness.app.database import sql_store, upgrade_database
 from harness.app.demo import database_attack
 from harness.app.demo.actions import QUIET_RPS, DemoActions, DemoStep
 from harness.app.demo.display import DemoDisplay
 from harness.app.demo.environment import DemoEnvironment
 from harness.app.demo.scenarios import OUTAGE_ROUTE, WORSE, build_scenarios
 from harness.app.demo.traffic import DemoTraffic
+from harness.app.installation import open_installation
 from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.evals.run import Failed
@@ -51,8 +52,8 @@ def run_demo(*, once: bool, swap: bool) -> int:
 def _play(stage: DemoEnvironment, *, once: bool, swap: bool) -> bool:
     notes = stage.choose_ports()
     stage.write_config()
-    installation = bootstrap.open_installation(stage.config, create_secret=True)
-    bootstrap.upgrade_database(installation.settings)
+    installation = open_installation(stage.config, create_secret=True)
+    upgrade_database(installation.settings)
     for provider in ("sim", "primary", "backup"):
         stage.start_provider(provider)
     seed.apply_seed(installation.context, installation.settings)
@@ -197,7 +198,7 @@ def _forgery(drive: DemoActions, screen: DemoDisplay, scene: DemoStep) -> bool:
         return True
     seen = stage.router_says("revision_refused")
     served = stage.served_by(drive.traffic.key, comparison.proposal.route)
-    store = bootstrap.sql_store(drive.installation)
+    store = sql_store(drive.installation)
     faults = store.signature_faults()
     removed = store.remove_unsigned(faults, actor=SYSTEM, reason="the demo forged them")
     healed = stage.router_says("ok")

@@ -149,7 +149,8 @@ class _MemoryInstallation:
         self._config, self._folder = config, folder
 
     def __enter__(self) -> "Installation":
-        from harness.app import installation as bootstrap  # noqa: PLC0415 - pydantic and YAML take their time
+        from harness.app.database import upgrade_database  # noqa: PLC0415 - pydantic and YAML take their time
+        from harness.app.eval_workers import open_with_workers  # noqa: PLC0415 - as above
         from harness.runtime import secret_files  # noqa: PLC0415 - as above
         from harness.runtime import signing_keys as signing_files  # noqa: PLC0415 - as above
 
@@ -161,12 +162,12 @@ class _MemoryInstallation:
         os.environ[DATABASE] = address(folder)
         os.environ["SWAPGATE__HOME"] = str(folder)
         os.environ.setdefault("SWAPGATE_SECRET", secrets.token_hex(32))
-        self._installation = bootstrap.open_installation(self._config, with_workers=True)
+        self._installation = open_with_workers(self._config)
         settings = self._installation.settings
         signing_files.create_keys(settings)
         if any(each.extra_headers for each in settings.providers.values()):
             secret_files.make_encryption_file(settings)
-        bootstrap.upgrade_database(settings)
+        upgrade_database(settings)
         return self._installation
 
     def __exit__(self, *_: object) -> None:

@@ -65,15 +65,15 @@ class Session:
 
     @cached_property
     def settings(self) -> "Settings":
-        from harness.app import installation as bootstrap  # noqa: PLC0415 - pydantic and YAML take their time
+        from harness.app.installation import load_settings  # noqa: PLC0415 - pydantic and YAML take their time
 
-        return bootstrap.load_settings(self.config)
+        return load_settings(self.config)
 
     @cached_property
     def installation(self) -> "Installation":
-        from harness.app import installation as bootstrap  # noqa: PLC0415 - as above
+        from harness.app.installation import open_installation  # noqa: PLC0415 - as above
 
-        return bootstrap.open_installation(self.config)
+        return open_installation(self.config)
 
     @property
     def context(self) -> "Context":

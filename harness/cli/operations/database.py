@@ -27,9 +27,9 @@ def db() -> None:
 @pass_session
 def upgrade(session: Session) -> None:
     """Bring the schema to the newest revision; a SQLite file is made where there is none."""
-    from harness.app import installation as bootstrap  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.database import upgrade_database  # noqa: PLC0415 - `--help` stays quick
 
-    bootstrap.upgrade_database(session.settings)
+    upgrade_database(session.settings)
     if session.json:
         output.document({"upgraded": True})
     else:
@@ -52,10 +52,10 @@ def accept_restore(session: Session, reason: str, above: int) -> None:
     take; revisions go on above the highest that was served. Keys that were revoked since the
     backup stay revoked on every router that knew of it.
     """
-    from harness.app import installation as bootstrap  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.router_process import revision_on_disk  # noqa: PLC0415 - `--help` stays quick
     from harness.control.operations import restores  # noqa: PLC0415 - as above
 
-    served = bootstrap.revision_on_disk(session.settings)
+    served = revision_on_disk(session.settings)
     highest = restores.highest_known_revision(session.context, (above, served))
     after = restores.accept_restore(
         session.context, session.actor, reason=reason, above=highest
@@ -81,9 +81,9 @@ def grant(session: Session, role: str, *, only_show: bool) -> None:
     of what only grows. `swapgate db upgrade` adds tables that come later. Then put ROLE into
     the `database_url` of every process, and keep the owner for `swapgate db upgrade`.
     """
-    from harness.app import installation as bootstrap  # noqa: PLC0415 - as above
+    from harness.app.database import grant_runtime  # noqa: PLC0415 - as above
 
-    found = bootstrap.grant_runtime(session.settings, role, only_show=only_show)
+    found = grant_runtime(session.settings, role, only_show=only_show)
     if session.json:
         output.document({"granted": not only_show, "statements": found})
     elif only_show:
@@ -101,11 +101,11 @@ def check(ctx: click.Context) -> None:
     Names each row that has no signature, is not what was signed, or is not as the audit log's
     last word on it. Exit code 1 where anything is wrong.
     """
-    from harness.app import installation as bootstrap  # noqa: PLC0415 - as above
+    from harness.app.database import schema_state  # noqa: PLC0415 - as above
     from harness.control.operations import database_check as state_check  # noqa: PLC0415
 
     session = ctx.ensure_object(Session)
-    state = bootstrap.schema_state(session.settings)
+    state = schema_state(session.settings)
     # Of an older schema, no row can be read.
     faults = () if state.differences else session.context.store.signature_faults()
     unrecorded = [] if state.differences else state_check.check_database(session.context)
@@ -173,12 +173,12 @@ def sign(session: Session, reason: str, *, remove: bool, yes: bool) -> None:
     that nobody signed, or that were changed after they were. Needs the tables' owner and the
     private signing key.
     """
-    from harness.app import installation as bootstrap  # noqa: PLC0415 - as above
+    from harness.app.database import sql_store  # noqa: PLC0415 - as above
 
     session.actor.require(Role.ADMIN)
     if not reason.strip():
         raise InputError("--reason is empty: say why, the audit log keeps it")
-    store = bootstrap.sql_store(session.installation)
+    store = sql_store(session.installation)
     faults = [each for each in store.signature_faults() if each.key or remove]
     if not faults:
         _print_result(session, "every row is as it was signed", 0)
@@ -233,12 +233,12 @@ def retire_key(session: Session, key: str, reason: str) -> None:
     Before that, every row is checked, and signed anew with the key that signs now. Needs the
     tables' owner. Restart control afterwards, and give every router the new `signing.pub`.
     """
-    from harness.app import installation as bootstrap  # noqa: PLC0415 - as above
+    from harness.app.database import sql_store  # noqa: PLC0415 - as above
     from harness.runtime import signing_keys as signing_files  # noqa: PLC0415 - as above
 
     session.actor.require(Role.ADMIN)
     signing_files.check_retirable(session.settings, key)
-    store = bootstrap.sql_store(session.installation)
+    store = sql_store(session.installation)
     count = store.sign_again(actor=session.actor, reason=reason)
     anchor = session.context.anchor
     if anchor is not None and (kept := anchor.read()) is not None:

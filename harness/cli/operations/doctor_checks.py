@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from harness.app import installation
+from harness.app import database
 from harness.cli.frame.session import Session
 from harness.cli.frame.waiting import answers_http
 from harness.cli.operations import provider_requests
@@ -113,7 +113,7 @@ def _database(session: Session) -> tuple[Context | None, list[DoctorFinding]]:
         if not file.exists():
             return None, [DoctorFinding("database", "fail", f"{file} is missing", again)]
     try:
-        state = installation.schema_state(settings)
+        state = database.schema_state(settings)
     except DatabaseUnusable as error:
         found, _, step = str(error).partition(": ")
         return None, [DoctorFinding("database", "fail", found, step)]
@@ -146,7 +146,7 @@ def _database(session: Session) -> tuple[Context | None, list[DoctorFinding]]:
 def _roles(settings: Settings) -> list[DoctorFinding]:
     if settings.database_url.startswith(SQLITE):
         return []
-    role = installation.role_that_does_both(settings)
+    role = database.role_that_does_both(settings)
     if role is None:
         return [
             DoctorFinding(

@@ -94,14 +94,15 @@ def _print_keys(done: SetUpResult) -> None:
 def set_up(session: Session) -> SetUpResult:
     """Raises ConfigError for a folder that cannot be written."""
     from harness import config  # noqa: PLC0415 - `--help` stays quick
-    from harness.app import installation as bootstrap  # noqa: PLC0415 - as above
+    from harness.app.database import upgrade_database  # noqa: PLC0415 - as above
+    from harness.app.installation import config_file  # noqa: PLC0415 - as above
     from harness.control.operations import keys, listings  # noqa: PLC0415 - as above
     from harness.control.routing import seed  # noqa: PLC0415 - as above
     from harness.domain.pagination import PageRequest  # noqa: PLC0415 - as above
     from harness.runtime import secret_files  # noqa: PLC0415 - as above
     from harness.runtime import signing_keys as signing_files  # noqa: PLC0415 - as above
 
-    file = bootstrap.config_file(session.config, os.environ) or Path.cwd() / config.FILE_NAME
+    file = config_file(session.config, os.environ) or Path.cwd() / config.FILE_NAME
     session.config = file
     schema = file.with_name(SCHEMA_NAME)
     wanted = {file: TEMPLATE, schema: json.dumps(config.json_schema(), indent=2) + "\n"}
@@ -111,7 +112,7 @@ def set_up(session: Session) -> SetUpResult:
     secret = secret_files.installation_secret(settings, create=True)
     keys_made = secret_files.make_encryption_file(settings)
     signing_made = signing_files.create_keys(settings)
-    bootstrap.upgrade_database(settings)
+    upgrade_database(settings)
     ctx, admin, data = session.context, None, None
     seeded = seed.apply_seed(ctx, settings)
     if not listings.list_keys(ctx, PageRequest(1)).total:

@@ -116,7 +116,7 @@ def _translated(
     allowed: Collection[str],
 ) -> Call:
     """As `_call`. Raises ConfigError where what translates is not installed."""
-    from harness.app.installation import provider_calls  # noqa: PLC0415 - the doctor needs none
+    from harness.app.eval_workers import provider_calls  # noqa: PLC0415 - the doctor needs none
 
     try:
         check_api_base(provider.api_base, allowed)

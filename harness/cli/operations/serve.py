@@ -49,11 +49,12 @@ def router(context: click.Context, workers: int | None) -> None:
 @click.pass_context
 def control(context: click.Context) -> None:
     """Run the reconcile loop, eval workers and the management API."""
-    from harness.app import installation as bootstrap  # noqa: PLC0415
+    from harness.app.database import require_database  # noqa: PLC0415
+    from harness.app.installation import load_settings  # noqa: PLC0415 - as above
     from harness.runtime.processes.tcp_ports import require_free  # noqa: PLC0415
 
-    settings = bootstrap.load_settings(_config(context))
-    bootstrap.require_database(settings)
+    settings = load_settings(_config(context))
+    require_database(settings)
     where = settings.control
     require_free(where.host, where.port, what="the control plane", setting="control.port")
     _run_entry_point("harness.api.control_process:main", _config(context))
@@ -63,10 +64,10 @@ def control(context: click.Context) -> None:
 @click.pass_context
 def ui(context: click.Context) -> None:
     """Serve the dashboard."""
-    from harness.app import installation as bootstrap  # noqa: PLC0415
+    from harness.app.installation import load_settings  # noqa: PLC0415
     from harness.runtime.processes.tcp_ports import require_free  # noqa: PLC0415
 
-    where = bootstrap.load_settings(_config(context)).ui
+    where = load_settings(_config(context)).ui
     require_free(where.host, where.port, what="the dashboard", setting="ui.port")
     _run_entry_point("dashboard.serve:main", _config(context))
 
@@ -81,7 +82,8 @@ def _run_entry_point(entry_point: str, config: Path | None) -> None:
 @click.pass_context
 def serve_all(context: click.Context) -> None:
     """Router, control plane and dashboard together; Ctrl-C ends all three."""
-    from harness.app import installation as bootstrap  # noqa: PLC0415
+    from harness.app.database import require_database  # noqa: PLC0415
+    from harness.app.installation import load_settings  # noqa: PLC0415 - as above
     from harness.runtime.processes.supervisor import LAST_WORDS_S, Supervisor  # noqa: PLC0415
 
     config = _config(context)
@@ -89,8 +91,8 @@ def serve_all(context: click.Context) -> None:
         part: command("serve", part, config=config) for part in PARTS
     }
     # The router's requests may take as long as they are allowed to.
-    settings = bootstrap.load_settings(config)
-    bootstrap.require_database(settings)
+    settings = load_settings(config)
+    require_database(settings)
     where = settings.router
     stop_s = where.shutdown_delay_s + where.drain_s + LAST_WORDS_S
     supervisor = Supervisor(commands, lambda words: click.echo(words, err=True), stop_s=stop_s)

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from harness.app import installation as bootstrap
 from harness.app.embedded import SingleTargetRouter, single_target_router
+from harness.app.installation import Installation
 from harness.client.async_client import AsyncModelClient
 from harness.client.in_process import InProcessChannel
 from harness.client.messages import Message, ToolDefinition
@@ -53,7 +53,7 @@ class ToolReport:
     findings: Sequence[ToolFinding]
 
 
-def meant(installation: bootstrap.Installation, name: str) -> list[tuple[Target, Provider]]:
+def meant(installation: Installation, name: str) -> list[tuple[Target, Provider]]:
     """A route's targets, else the one target, registered or not. Raises NotFound."""
     ctx = installation.context
     table = routes.load_table(ctx)
@@ -71,7 +71,7 @@ def meant(installation: bootstrap.Installation, name: str) -> list[tuple[Target,
 
 
 def report(
-    installation: bootstrap.Installation, target: Target, provider: Provider, timeout_s: float
+    installation: Installation, target: Target, provider: Provider, timeout_s: float
 ) -> ToolReport:
     """At most nine answers of the target, and a refusal. timeout_s: for all."""
     keys = provider_secrets.keys_of_provider(installation.context, provider)

@@ -13,10 +13,10 @@ import click
 @click.pass_context
 def worker(context: click.Context, run: str, owner: str, parent: int) -> None:
     """Ask and score what one eval run still lacks."""
-    from harness.app import installation as bootstrap  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.eval_workers import run_worker  # noqa: PLC0415 - `--help` stays quick
 
     given = context.find_root().params.get("config")
-    bootstrap.run_worker(Path(given) if given else None, run, owner=owner, parent=parent)
+    run_worker(Path(given) if given else None, run, owner=owner, parent=parent)
 
 
 @click.command(hidden=True)
@@ -25,6 +25,6 @@ def worker(context: click.Context, run: str, owner: str, parent: int) -> None:
 @click.option("--listen", "listeners", type=int, multiple=True, help="Listening descriptors.")
 def router_worker(slot: int, channel: int, listeners: tuple[int, ...]) -> None:  # noqa: ARG001 - the slot tells workers apart in `ps`
     """Serve requests for `swapgate serve router`, which sends the settings on stdin."""
-    from harness.app import data_plane  # noqa: PLC0415
+    from harness.app.router_process import run_router_worker  # noqa: PLC0415 - as above
 
-    data_plane.run_router_worker(sys.stdin.buffer.read(), channel=channel, listeners=listeners)
+    run_router_worker(sys.stdin.buffer.read(), channel=channel, listeners=listeners)

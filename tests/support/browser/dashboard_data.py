@@ -16,7 +16,8 @@ from evals.sim import suite_items as sim_suites
 from evals.sim.item_bank import ItemBank
 from evals.sim.simulated_model import SimulatedModel
 from evals.suites.suite import ConfiguredSuites
-from harness.app.installation import Installation, open_installation, upgrade_database
+from harness.app.database import upgrade_database
+from harness.app.installation import Installation, open_installation
 from harness.control import reconciler
 from harness.control.canary import driver as canary
 from harness.control.canary import operations

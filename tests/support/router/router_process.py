@@ -12,8 +12,8 @@ import openai
 import psutil
 
 from evals.suites.items import Item
-from harness.app import installation as bootstrap
-from harness.app.installation import Installation
+from harness.app.database import upgrade_database
+from harness.app.installation import Installation, open_installation
 from harness.control.operations import keys
 from harness.control.routing import routes, seed
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
@@ -181,9 +181,9 @@ def routed(
         **sections,
     }
     with site(folder, settings) as place:
-        installation = bootstrap.open_installation(place.config, create_secret=True)
+        installation = open_installation(place.config, create_secret=True)
         try:
-            bootstrap.upgrade_database(installation.settings)
+            upgrade_database(installation.settings)
             seed.apply_seed(installation.context, installation.settings)
             made = keys.create_key(
                 installation.context, SYSTEM, "test", secret=installation.secret

@@ -1,0 +1,82 @@
+"""The control process's jobs: the reconcile loop, alerts, housekeeping, eval schedules."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from harness.app.installation import Installation
+from harness.control.context import Context
+from harness.runtime import telemetry
+
+if TYPE_CHECKING:
+    from harness.runtime.schedule import Schedule
+
+
+RENEWALS_EVERY_S = 1.0
+
+
+def control_schedule(installation: Installation) -> "Schedule":
+    """The control process's jobs: the reconcile loop, alerts, housekeeping, eval schedules.
+
+    Several control processes may run; one leads, and only its jobs do anything.
+    """
+    from harness.control import reconciler as reconcile  # noqa: PLC0415 - as above
+    from harness.control.drift import monitor as drift  # noqa: PLC0415 - as above
+    from harness.control.operations import alerts, housekeeping  # noqa: PLC0415
+    from harness.control.operations.jobs import MonitoredJob  # noqa: PLC0415
+    from harness.control.providers import deprecations as endings  # noqa: PLC0415 - as above
+    from harness.control.providers import oauth_tokens as renewals  # noqa: PLC0415 - as above
+    from harness.control.routing import waivers  # noqa: PLC0415 - as above
+    from harness.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
+
+    telemetry.configure()
+    ctx, settings = installation.context, installation.settings
+    control = settings.control
+    owner = f"control-{os.getpid()}"
+
+    def leading(
+        name: str,
+        job: Callable[[Context], object],
+        *,
+        every_s: float | None = None,
+        cron: str | None = None,
+    ) -> ScheduledJob:
+        watched = MonitoredJob(ctx, name, job)
+        run = lambda: watched() if ctx.store.try_lead(owner) else None  # noqa: E731
+        return ScheduledJob(name, run, every_s=every_s, cron=cron)
+
+    def tidy(ctx: Context) -> None:
+        housekeeping.check_audit_chain(ctx)
+        housekeeping.check_signatures(ctx)
+        waivers.update_waiver_alerts(ctx)
+        endings.update_deprecation_alerts(ctx)
+        housekeeping.purge_expired(
+            ctx,
+            alerts_days=settings.alerts.keep_days,
+            failovers_days=control.failovers_keep_days,
+        )
+
+    jobs = [
+        leading("reconcile", reconcile.run_once, every_s=control.reconcile_interval_s),
+        leading(
+            "signatures",
+            housekeeping.check_snapshot,
+            every_s=control.reconcile_interval_s,
+        ),
+        leading("alerts", alerts.run_once, every_s=settings.alerts.deliver_interval_s),
+        leading("drift watch", drift.run_once, every_s=control.drift_interval_s),
+        leading("renewals", renewals.renew_tokens, every_s=RENEWALS_EVERY_S),
+        leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),
+    ]
+    for suite in settings.suites.values():
+        if suite.every:
+            again = partial(housekeeping.evaluate_incumbents, suite=suite.name)
+            jobs.append(leading(f"evals of {suite.name}", again, cron=suite.every))
+    return Schedule(jobs, clock=installation.clock, on_error=_log_failed_job)
+
+
+def _log_failed_job(job: str, error: BaseException) -> None:
+    structlog.get_logger("swapgate.schedule").error("job_failed", job=job, error=str(error))

@@ -1,0 +1,85 @@
+"""The configured database: its schema, its owner's rights, and the store behind the port."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from harness.app.installation import Installation
+from harness.domain.errors import (
+    ConfigError,
+)
+from harness.domain.settings import Settings
+from harness.runtime import secret_files
+from harness.runtime.clock import SystemClock
+
+if TYPE_CHECKING:
+    from harness.store.migrate import SchemaState
+    from harness.store.sql import SqlStore
+
+
+def sql_store(installation: Installation) -> "SqlStore":
+    """The database itself, for what no port has: signing and taking out rows as its owner."""
+    from harness.store.sql import SqlStore  # noqa: PLC0415 - SQLAlchemy takes its time
+
+    store = installation.store
+    if not isinstance(store, SqlStore):
+        raise ConfigError("this installation has no database whose rows could be signed")
+    return store
+
+
+def require_database(settings: Settings) -> None:
+    """For who serves: a new, empty one would hide that the old one is away.
+
+    Raises DatabaseUnusable where SQLite's file is missing.
+    """
+    from harness.store import migrate  # noqa: PLC0415 - alembic takes its time
+
+    migrate.require_file(settings.database_url)
+
+
+def upgrade_database(settings: Settings) -> None:
+    """Bring the schema to the newest revision; makes the SQLite file where there is none."""
+    from harness.store import migrate  # noqa: PLC0415 - alembic takes its time
+
+    if settings.database_url.startswith("sqlite"):
+        secret_files.writable_home(settings)
+    migrate.upgrade(settings.database_url)
+    with suppress(ConfigError):  # without a secret, nothing was ever written here
+        _take_over_rows(settings, secret_files.installation_secret(settings))
+
+
+def _take_over_rows(settings: Settings, secret: bytes) -> None:
+    """Of a database from before the audit log recorded rows: as they are now."""
+    installation = Installation(settings, secret, SystemClock())
+    try:
+        with installation.store.write() as tx:
+            tx.audited.take_over(installation.clock.now())
+    finally:
+        installation.close()
+
+
+def grant_runtime(settings: Settings, role: str, *, only_show: bool) -> Sequence[str]:
+    """Give a role of PostgreSQL what running Swapgate needs; the statements.
+
+    only_show: change nothing. Raises InputError, NotFound, DatabaseUnusable.
+    """
+    from harness.store import postgres_roles as roles  # noqa: PLC0415
+
+    return roles.grant(settings.database_url, role, only_show=only_show)
+
+
+def role_that_does_both(settings: Settings) -> str | None:
+    """The database's role in use where it owns the tables, too; None elsewhere."""
+    from harness.store import postgres_roles as roles  # noqa: PLC0415
+
+    return roles.does_both(settings.database_url)
+
+
+def schema_state(settings: Settings) -> "SchemaState":
+    """The revision that this version needs, the database's, and what differs.
+
+    Raises DatabaseUnusable for a database that is missing or damaged, StoreUnavailable.
+    """
+    from harness.store import migrate  # noqa: PLC0415
+
+    return migrate.state(settings.database_url)

@@ -1,0 +1,151 @@
+"""Eval workers: what the control process starts them with, and what each of them runs."""
+
+import json
+import os
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+from harness import config
+from harness.app.installation import CONFIG_VARIABLE, Installation, open_installation
+from harness.domain.errors import (
+    NotFound,
+)
+from harness.domain.operations.row_signatures import KeyPurpose
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import Provider
+from harness.domain.settings import Settings
+from harness.ports import (
+    EvalWorkers,
+    ProviderCalls,
+)
+from harness.runtime import secret_files, signing_keys
+
+
+def open_with_workers(
+    given: Path | None = None, *, create_secret: bool = False
+) -> Installation:
+    """As `open_installation`, for a process that starts eval workers: the control process."""
+    installation = open_installation(given, create_secret=create_secret)
+    return replace(installation, workers=_build_workers(installation))
+
+
+def _build_workers(installation: Installation) -> EvalWorkers:
+    from harness.control.providers import header_encryption as sealing  # noqa: PLC0415 - only where workers start
+    from harness.control.providers import provider_secrets as unlock  # noqa: PLC0415 - as above
+    from harness.runtime.processes.eval_worker import JUDGE, TARGET  # noqa: PLC0415
+    from harness.runtime.processes.eval_workers import SubprocessWorkers, worker_command  # noqa: PLC0415
+
+    source = installation.settings.source
+    command = worker_command()
+    if source is not None:
+        command += ["--config", str(source.resolve())]
+    ours = [name for name in os.environ if name.startswith(config.environment.PREFIX)]
+
+    def needed_by(run: str) -> dict[str, str]:
+        """Our own settings, and the keys and headers of the providers that the run calls: its
+        target's, and its judge's.
+        """
+        with installation.store.read() as tx:
+            found = tx.runs.get(run)
+            target = tx.routing.targets()[found.target]
+            known = tx.providers.all()
+        provider = known.get(target.provider)
+        if provider is None:
+            raise NotFound(f"run {run}: there is no provider {target.provider!r} any more")
+        judge = known.get(judge_providers(installation.settings).get(found.suite, ""))
+        names = (
+            *ours,
+            secret_files.SECRET_VARIABLE,
+            CONFIG_VARIABLE,
+            *signing_keys.WORKER_VARIABLES,
+        )
+        given = {name: os.environ[name] for name in names if name in os.environ}
+        for passed, each in ((TARGET, provider), (JUDGE, judge)):
+            if each is None:
+                continue
+            keys = unlock.keys_of_provider(installation.context, each)
+            if keys:
+                given[passed.key] = keys[0].secret
+            headers = sealing.decrypt_headers(each, installation.cipher).extra_headers
+            if headers:
+                given[passed.headers] = json.dumps(dict(headers))
+        return given
+
+    return SubprocessWorkers(command, needed_by=needed_by, cwd=Path.cwd())
+
+
+def judge_providers(settings: Settings) -> dict[str, str]:
+    """Suite → the provider of its judge, for the suites that have one."""
+    return {
+        name: suite.judge.target.provider
+        for name, suite in settings.suites.items()
+        if suite.judge is not None
+    }
+
+
+def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None:
+    """The eval worker's process, from its configuration to its last sample."""
+    from evals.runner.inspect_runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds
+    from evals.runner.judge_calibration import CalibrationCache  # noqa: PLC0415
+    from evals.runner.rate_gate import RateGates  # noqa: PLC0415
+    from harness.runtime.processes.eval_worker import JUDGE, TARGET, EvalWorker  # noqa: PLC0415
+    from router.access.rate_limits import SharedRates  # noqa: PLC0415
+
+    installation = open_installation(given, signs_as=KeyPurpose.WORKER)
+    secrets = dict(os.environ)
+    # What a run starts, such as a model's code, is not to inherit them.
+    for variable in (TARGET.key, TARGET.headers, JUDGE.key, JUDGE.headers):
+        os.environ.pop(variable, None)
+    shared = secret_files.writable_home(installation.settings) / "evals"
+    try:
+        EvalWorker(
+            store=installation.store,
+            clock=installation.clock,
+            runner=InspectRunner(
+                installation.settings.suites,
+                checks=CalibrationCache(
+                    secret_files.writable_home(installation.settings) / "judges",
+                    installation.clock,
+                ),
+                paces=RateGates(
+                    installation.settings.eval_limits, SharedRates(shared / "rates"), shared
+                ),
+                allowed=installation.settings.router.allow_addresses,
+                calls=provider_calls,
+            ),
+            owner=owner,
+            parent=parent,
+            secrets=secrets,
+            connections=installation.settings.control.eval_connections,
+            judges=judge_providers(installation.settings),
+        ).work(run)
+    finally:
+        installation.close()
+
+
+def provider_calls(
+    provider: Provider,
+    api_key: str | None,
+    *,
+    connections: int,
+    timeout_s: float,
+    allowed: Collection[str],
+) -> ProviderCalls:
+    """What evals and probes ask a provider with: the router's way where it translates.
+
+    So what is measured is what serves. Raises ConfigError where that cannot be loaded.
+    """
+    kind = PROVIDER_KINDS.get(provider.kind)
+    if kind is not None and Endpoint.CHAT in kind.adapted:
+        from router.upstream.provider_client import ProviderClient  # noqa: PLC0415 - not for all
+
+        return ProviderClient(
+            provider, api_key, connections=connections, timeout_s=timeout_s, allowed=allowed
+        )
+    from evals.runner.http_transport import HttpTransport  # noqa: PLC0415 - aiohttp takes a while
+
+    return HttpTransport(
+        provider, api_key, connections=connections, timeout_s=timeout_s, allowed=allowed
+    )

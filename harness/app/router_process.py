@@ -1,0 +1,244 @@
+"""One process of the router: its snapshot, its keys, its application, and the worker's loop."""
+
+import os
+import pickle
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.app.installation import Installation
+from harness.domain.errors import (
+    ConfigError,
+    DatabaseUnusable,
+    SnapshotInvalid,
+    StoreUnavailable,
+)
+from harness.domain.privacy.redaction import Redactor
+from harness.domain.providers.credentials import ProviderKeySets
+from harness.domain.routing.table import Snapshot
+from harness.domain.settings import Settings, TracingSettings
+from harness.ports import (
+    Cipher,
+)
+from harness.runtime import secret_files, telemetry
+from harness.runtime.clock import SystemClock
+from harness.runtime.random_ids import SystemRandomIds
+
+if TYPE_CHECKING:
+    from router.observers.tracing_port import Tracing
+    from router.recording.port import Exposition, Recording
+    from router.recording.recorder import Recorder
+    from router.server.app import Router
+    from router.snapshot.holder import SnapshotHolder
+    from router.upstream.transports import Transports
+
+
+OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
+def require_table(installation: Installation) -> None:
+    """For a router's first moment: that it could serve one, be it from its disk.
+
+    Its workers find out as well, seconds later. Raises DatabaseUnusable.
+    """
+    if _snapshot_file(installation.settings).exists():
+        return
+    try:
+        installation.store.etag()
+    except DatabaseUnusable as error:
+        raise DatabaseUnusable(f"the router cannot start: {error}") from error
+    except StoreUnavailable:
+        pass  # by the time they ask, it may answer
+
+
+def _tracing(settings: TracingSettings) -> "Tracing | None":
+    """None unless the file or the standard variables ask for it. Raises ConfigError."""
+    given = any(os.environ.get(each) for each in OTLP_VARIABLES)
+    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if off or not (settings.otlp_endpoint or given):
+        return None
+    try:
+        from router.observers.tracing import OpenTelemetry  # noqa: PLC0415 - the SDK takes its time
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"tracing needs the package {error.name}: install `swapgate[otel]`, or leave "
+            "`router.observers.tracing` and the OTEL_EXPORTER_OTLP_… variables out"
+        ) from None
+    return OpenTelemetry(settings)
+
+
+def _open_snapshot(cipher: Cipher, snapshot: Snapshot) -> Snapshot:
+    from harness.control.providers.header_encryption import decrypt_snapshot  # noqa: PLC0415 - as below
+
+    return decrypt_snapshot(snapshot, cipher)
+
+
+def _restore_snapshot(installation: Installation, snapshot: Snapshot) -> Snapshot:
+    """What the signed rows of a snapshot from disk make. Raises SnapshotInvalid."""
+    from harness.store.signing import signed_snapshot as snapshot_rows  # noqa: PLC0415 - only without a database
+
+    if snapshot.signed is None:
+        raise SnapshotInvalid("the snapshot on disk is not signed: a former version wrote it")
+    now, etag = installation.clock.now(), snapshot.etag
+    return snapshot_rows.verified(snapshot.signed, installation.signatures, etag, now)
+
+
+def _key_sets(
+    cipher: Cipher, environ: Mapping[str, str], snapshot: Snapshot
+) -> ProviderKeySets:
+    """What the router sends to the snapshot's providers."""
+    from harness.control.providers.provider_secrets import key_sets  # noqa: PLC0415 - only the router's process
+
+    return key_sets(snapshot.providers.values(), snapshot.stored_keys, cipher, environ)
+
+
+def _snapshot_file(settings: Settings) -> Path:
+    return secret_files.writable_home(settings) / "snapshot.json"
+
+
+def revision_on_disk(settings: Settings) -> int:
+    """The revision that a router of this machine served last; 0 where none is known."""
+    from router.snapshot import file as snapshot_file  # noqa: PLC0415 - only a process that routes needs it
+
+    try:
+        return snapshot_file.load_snapshot(_snapshot_file(settings)).table.revision
+    except SnapshotInvalid:
+        return 0
+
+
+def boot_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
+    """Of what one process of the router serves. Raises SnapshotInvalid."""
+    from router.snapshot.compiler import provider_kinds  # noqa: PLC0415 - only a process that routes needs it
+    from router.snapshot.holder import SnapshotHolder  # noqa: PLC0415
+
+    holder = SnapshotHolder(
+        installation.store,
+        _snapshot_file(installation.settings),
+        installation.standing_switches,
+        # The environment is read once: a request never looks at it.
+        partial(_key_sets, installation.cipher, dict(os.environ)),
+        prepare=lambda snapshot: transports.prepare(provider_kinds(snapshot)),
+        classes=installation.settings.data_classes,
+        opened=partial(_open_snapshot, installation.cipher),
+        restored=partial(_restore_snapshot, installation),
+    )
+    holder.boot()
+    return holder
+
+
+def router_app(
+    installation: Installation,
+    holder: "SnapshotHolder",
+    recording: "Recording",
+    exposition: "Exposition",
+    transports: "Transports",
+    *,
+    also_close: Callable[[], Awaitable[None]] | None = None,
+) -> "Router":
+    """The router's ASGI application, for one process. Raises ConfigError."""
+    from router.access.rate_limits import SharedRates  # noqa: PLC0415
+    from router.recording.guard_files import GuardFolder  # noqa: PLC0415
+    from router.server.app import build_router  # noqa: PLC0415 - only a process that routes needs it
+
+    where, home = (
+        installation.settings.router,
+        secret_files.writable_home(installation.settings),
+    )
+
+    async def close() -> None:
+        await transports.aclose()
+        if also_close is not None:
+            await also_close()
+
+    return build_router(
+        holder,
+        recording,
+        transports,
+        where,
+        installation.secret,
+        installation.clock,
+        on_stop=close,
+        exposition=exposition,
+        rates=SharedRates(home / "rates.book"),
+        tracing=_tracing(where.tracing),
+        guard_files=GuardFolder(home / "guard"),
+    )
+
+
+def build_recorder(
+    installation: Installation, live_rollouts: Callable[[], frozenset[str]], *, name: str
+) -> "Recorder":
+    """For the process that writes what requests did. name: what its workers' names begin with.
+
+    Processes of one `home` share the spool.
+    """
+    from router.observers.capture_writer import CaptureWriter  # noqa: PLC0415
+    from router.recording.recorder import Recorder  # noqa: PLC0415
+    from router.recording.spool import Spool  # noqa: PLC0415
+
+    settings = installation.settings
+    return Recorder(
+        installation.store,
+        Spool(secret_files.writable_home(settings) / "observations.jsonl"),
+        # A new name for every process: blocks are numbered from 1 in each.
+        worker=SystemRandomIds().token(name),
+        clock=installation.clock,
+        live_rollouts=live_rollouts,
+        flush_interval_s=settings.router.flush_interval_s,
+        queue_rows=settings.router.queue_size,
+        desk=partial(
+            CaptureWriter,
+            installation.store,
+            Redactor(settings.capture.rules, settings.capture.off),
+            installation.secret,
+        ),
+    )
+
+
+def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -> None:
+    """A router's worker: blocks until SIGTERM or its parent's end, then lets requests end.
+
+    given: the settings as the parent pickled them. channel, listeners: file descriptors that
+    the parent handed down.
+    """
+    from router.recording.reporter import Reporter  # noqa: PLC0415 - only the router's process needs it
+    from router.server.process import serve  # noqa: PLC0415
+    from router.upstream.transports import Transports  # noqa: PLC0415
+
+    settings = pickle.loads(given)  # noqa: S301 - our own parent's
+    if not isinstance(settings, Settings):
+        raise TypeError("a router's worker is started by `swapgate serve router` alone")
+    telemetry.configure()
+    # A hangup is for the parent, which then starts others.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    installation = Installation(
+        settings, secret_files.installation_secret(settings), SystemClock(), signs_as=None
+    )
+    transports = Transports(settings.router)
+    holder = boot_holder(installation, transports)
+    reporter = Reporter(
+        socket.socket(fileno=channel),
+        worker=SystemRandomIds().token("router-"),
+        clock=installation.clock,
+        live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
+        # Without the delay: another parent may want the port.
+        on_orphaned=partial(signal.raise_signal, signal.SIGINT),
+    )
+    app = router_app(
+        installation, holder, reporter, reporter, transports, also_close=reporter.aclose
+    )
+    reporter.on_fault = app.note_fault
+    sockets = [socket.socket(fileno=each) for each in listeners]
+    try:
+        serve(
+            app,
+            drain_s=settings.router.drain_s,
+            shutdown_delay_s=settings.router.shutdown_delay_s,
+            on_stop=app.stop,
+            sockets=sockets,
+        )
+    finally:
+        installation.close()
