@@ -10,7 +10,9 @@ from harness.client.messages import (
     ToolResponse,
 )
 from harness.client.requests import Caller, CompletionRequest, EmbeddingRequest, OutputSchema
-from harness.client.responses import (
+from harness.client.stream import AsyncStream
+from harness.client.sync_client import ModelClient, Stream
+from harness.client.types import (
     CompletionResponse,
     EmbeddingResponse,
     Served,
@@ -20,8 +22,6 @@ from harness.client.responses import (
     ToolRun,
     Usage,
 )
-from harness.client.stream import AsyncStream
-from harness.client.sync_client import ModelClient, Stream
 from harness.domain.errors import (
     AnswerUnreadable,
     CallFailed,

@@ -18,7 +18,7 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.target import Target
 from harness.runtime.processes.eval_worker import EvalWorker
-from harness.runtime.processes.inline_workers import InlineWorkers
+from tests.support.control.inline_workers import InlineWorkers
 from tests.support.evals.scripted_runner import ScriptedRunner
 
 TURNS: Final = 30

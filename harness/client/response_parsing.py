@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from harness.client.messages import ToolRequest
-from harness.client.responses import (
+from harness.client.types import (
     CompletionResponse,
     EmbeddingResponse,
     Served,

@@ -9,8 +9,8 @@ from typing import Final, Self
 from harness.client import response_parsing
 from harness.client.call_errors import error_from_stream
 from harness.client.channel import ChannelAnswer
-from harness.client.responses import CompletionResponse, Served, StreamChunk
 from harness.client.stream_assembly import StreamAssembly
+from harness.client.types import CompletionResponse, Served, StreamChunk
 from harness.domain.errors import InputError
 
 _DATA: Final = b"data:"

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from harness.client.messages import ToolRequest
-from harness.client.responses import (
+from harness.client.types import (
     CompletionResponse,
     Served,
     StreamChunk,

@@ -10,15 +10,15 @@ from typing import Any, Final, Self, TypeVar
 
 from harness.client.async_client import TIMEOUT_S, AsyncModelClient
 from harness.client.requests import CompletionRequest, EmbeddingRequest
-from harness.client.responses import (
+from harness.client.stream import AsyncStream
+from harness.client.tool_loop import MAX_TURNS, ToolFunction
+from harness.client.types import (
     CompletionResponse,
     EmbeddingResponse,
     Served,
     StreamChunk,
     ToolRun,
 )
-from harness.client.stream import AsyncStream
-from harness.client.tool_loop import MAX_TURNS, ToolFunction
 from harness.domain.errors import InputError, RouterUnreachable
 
 _Found = TypeVar("_Found")

@@ -10,7 +10,7 @@ from typing import Final
 
 from harness.client.messages import Message, ToolRequest, ToolResponse
 from harness.client.requests import CompletionRequest
-from harness.client.responses import CompletionResponse, ToolRun, Usage
+from harness.client.types import CompletionResponse, ToolRun, Usage
 from harness.domain.errors import InputError, ToolLoopUnfinished
 
 # Called with the model's arguments by name; or, where its one parameter is annotated as

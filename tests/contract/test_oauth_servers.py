@@ -11,7 +11,7 @@ from harness.domain.providers.oauth_kinds import OAUTH_ENDPOINTS, OAuthEndpoints
 from harness.ports import OAuthServer
 from harness.runtime.clock import ManualClock
 from harness.runtime.outbound.oauth_http import HttpOAuthServer
-from harness.runtime.outbound.oauth_memory import MemoryOAuth
+from tests.support.providers.memory_oauth import MemoryOAuth
 from tests.support.providers.oauth_server import CLIENT, oauth_site
 
 pytestmark = pytest.mark.req("D2", "D7")

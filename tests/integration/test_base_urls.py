@@ -10,7 +10,7 @@ import pytest
 
 from evals.runner.provider_client import ProviderClient, ProviderFailed
 from harness import config, package_data
-from harness.cli.operations import provider_requests
+from harness.app.doctor import provider_requests
 from harness.control.routing import targets
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.operations.access import SYSTEM

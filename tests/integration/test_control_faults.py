@@ -26,7 +26,6 @@ from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings
-from harness.runtime.processes.inline_workers import InlineWorkers
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import (
     ANN,
@@ -37,6 +36,7 @@ from tests.support.control.control_plane import (
     approved,
     suite_file,
 )
+from tests.support.control.inline_workers import InlineWorkers
 
 
 def until_closed(

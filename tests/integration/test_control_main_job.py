@@ -22,8 +22,8 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.proposal import ApprovalKind, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
-from harness.runtime.processes.inline_workers import InlineWorkers
 from tests.support.control.control_plane import ANN, BEN, SmallInstallation, answer, approved
+from tests.support.control.inline_workers import InlineWorkers
 
 SETTINGS = RouteSettings(suites=(RouteSuite("colours"),))
 

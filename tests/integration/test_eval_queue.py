@@ -12,8 +12,8 @@ from harness.domain.errors import IllegalTransition, InputError, NotAllowed, Not
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.proposal import ProposalPhase
-from harness.runtime.processes.inline_workers import InlineWorkers
 from tests.support.control.control_plane import ANN, SmallInstallation
+from tests.support.control.inline_workers import InlineWorkers
 
 
 class Held:

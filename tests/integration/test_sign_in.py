@@ -36,9 +36,9 @@ from harness.domain.providers.oauth_kinds import OAuthOverrides
 from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.outbound.oauth_http import HttpOAuthServer
-from harness.runtime.outbound.oauth_memory import MemoryOAuth
 from harness.store.memory import MemoryStore
 from tests.support.control.control_plane import ANN, SECRET, SmallInstallation
+from tests.support.providers.memory_oauth import MemoryOAuth
 from tests.support.providers.oauth_server import OAuthSite, oauth_site
 
 pytestmark = pytest.mark.req("D2", "D4", "D7")

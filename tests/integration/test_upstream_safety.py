@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from evals.runner.provider_client import ProviderClient, ProviderFailed
-from harness.cli.operations import provider_requests
+from harness.app.doctor import provider_requests
 from harness.domain.errors import DeliveryFailed
 from harness.domain.operations.alerts import AlertKind, Notified, Severity
 from harness.domain.operations.delivery import AlertMessage

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness import config, package_data
-from harness.cli.operations import doctor_checks
+from harness.app.doctor import checks
 from harness.cli.operations.configuration import effective
 from harness.domain.errors import ConfigError
 from harness.domain.settings import Settings
@@ -76,7 +76,7 @@ def test_the_doctor_names_a_variable_that_is_missing(
     )
     monkeypatch.setenv("HOOK", "s3cret")
 
-    mail, hook = doctor_checks._alert_sinks(settings)
+    mail, hook = checks._alert_sinks(settings)
 
     assert (mail.status, hook.status) == ("warn", "ok")
     assert "MAIL_URL is not set" in mail.found

@@ -36,7 +36,7 @@ def doctor(ctx: click.Context, tools: str | None, timeout_s: float) -> None:
     session = ctx.ensure_object(Session)
     if tools is not None:
         ctx.exit(0 if _tools(session, tools, timeout_s) else 1)
-    from harness.cli.operations import doctor_checks as checks  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.doctor import checks  # noqa: PLC0415 - `--help` stays quick
 
     found = list(checks.all_checks(session))
     failed = any(check.status == "fail" for check in found)
@@ -53,7 +53,7 @@ def doctor(ctx: click.Context, tools: str | None, timeout_s: float) -> None:
 
 def _tools(session: Session, name: str, timeout_s: float) -> bool:
     """Whether all that is declared works. Raises NotFound, ConfigError."""
-    from harness.cli.operations import tool_checks  # noqa: PLC0415 - the router takes its time
+    from harness.app.doctor import tool_checks  # noqa: PLC0415 - the router takes its time
 
     _ = session.context_with_providers  # the file's, too
     found = [

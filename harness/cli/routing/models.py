@@ -216,7 +216,7 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
 
     TARGET is an id or PROVIDER/MODEL, which need not be registered.
     """
-    from harness.cli.operations import provider_requests as provider_calls  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.doctor import provider_requests as provider_calls  # noqa: PLC0415 - `--help` stays quick
 
     session = ctx.ensure_object(Session)
     target, provider = _called(session, name)

@@ -40,8 +40,8 @@ from harness.runtime.clock import ManualClock
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.outbound.alert_sinks import RecordingSinks
 from harness.runtime.processes.eval_worker import EvalWorker
-from harness.runtime.processes.inline_workers import InlineWorkers
 from harness.runtime.random_ids import CountingRandomIds
+from tests.support.control.inline_workers import InlineWorkers
 from tests.support.evals.scripted_runner import ScriptedRunner
 
 ITEMS = 60

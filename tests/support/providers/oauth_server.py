@@ -16,7 +16,7 @@ from harness.domain.providers.device_flow import DeviceCode, OAuthTokens, PollAn
 from harness.domain.providers.oauth_kinds import OAuthEndpoints, OAuthFlow
 from harness.ports import Clock
 from harness.runtime.outbound.oauth_http import DEVICE_GRANT
-from harness.runtime.outbound.oauth_memory import MemoryOAuth
+from tests.support.providers.memory_oauth import MemoryOAuth
 
 CLIENT = "Iv1.swapgate-test"
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"

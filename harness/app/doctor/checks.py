@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from harness.app import database
+from harness.app.doctor import provider_requests
 from harness.cli.frame.session import Session
 from harness.cli.frame.waiting import answers_http
-from harness.cli.operations import provider_requests
 from harness.cli.operations.configuration import without_password
 from harness.control.context import Context
 from harness.control.operations import listings, lookup

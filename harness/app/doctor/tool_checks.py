@@ -15,8 +15,8 @@ from harness.client.async_client import AsyncModelClient
 from harness.client.in_process import InProcessChannel
 from harness.client.messages import Message, ToolDefinition
 from harness.client.requests import CompletionRequest
-from harness.client.responses import CompletionResponse
 from harness.client.tool_loop import ToolFunction
+from harness.client.types import CompletionResponse
 from harness.control.providers import provider_secrets
 from harness.control.routing import routes, targets
 from harness.domain.errors import CallFailed, CallRefused, ToolLoopUnfinished

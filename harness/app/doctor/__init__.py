@@ -1,0 +1,1 @@
+"""What the doctor looks at: the installation, its providers, and a tool loop on one target."""
