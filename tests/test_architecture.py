@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +39,9 @@ DOORS = {
     "sqlalchemy": ("harness/store/", "migrations/"),
     "streamlit": ("dashboard/",),
 }
+
+# From the dashboard or the client down to the domain's smallest module. It may only shrink.
+LONGEST_CHAIN = 33
 
 VAGUE = re.compile(r"^(utils?|helpers?|common|managers?|.*_(utils?|helpers?|manager))$")
 
@@ -97,6 +102,40 @@ def test_the_import_contracts_hold() -> None:
     )
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_no_chain_of_imports_is_longer_than_it_was() -> None:
+    chain = longest_chain(imported_modules())
+
+    assert len(chain) <= LONGEST_CHAIN, " →\n".join(chain)
+
+
+def imported_modules() -> dict[str, set[str]]:
+    """Each of our modules with those of ours that it imports, wherever in it."""
+    graph = grimp.build_graph(
+        *(room for room in ROOMS if room != "migrations"), exclude_type_checking_imports=True
+    )
+    return {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+
+
+def longest_chain(imported: dict[str, set[str]]) -> list[str]:
+    """The longest way from import to import; modules that import one another count as one."""
+    while True:
+        try:
+            order = list(TopologicalSorter(imported).static_order())
+            break
+        except CycleError as error:
+            one, *others = set(error.args[1])
+            merged = set().union(*(imported.pop(name) for name in (one, *others)))
+            imported[one] = merged - {one, *others}
+            for name, targets in imported.items():
+                if targets & set(others):
+                    imported[name] = (targets - set(others) | {one}) - {name}
+    chains: dict[str, list[str]] = {}
+    for name in order:
+        longest = max((chains[target] for target in imported[name]), key=len, default=[])
+        chains[name] = [name, *longest]
+    return max(chains.values(), key=len)
 
 
 @pytest.mark.parametrize("vendor", DOORS)

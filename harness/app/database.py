@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from harness.app.installation import Installation
 from harness.domain.errors import (
@@ -13,8 +14,16 @@ from harness.runtime import secret_files
 from harness.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
-    from harness.store.migrate import SchemaState
+    from harness.store.migrate import SchemaState as SchemaState  # noqa: PLC0414 - for callers
     from harness.store.sql import SqlStore
+
+
+HIDDEN = "***"
+
+
+def without_password(url: str) -> str:
+    password = urlsplit(url).password
+    return url.replace(f":{password}@", f":{HIDDEN}@") if password else url
 
 
 def sql_store(installation: Installation) -> "SqlStore":

@@ -183,10 +183,10 @@ def rotate_encryption(session: Session, new_key: bool) -> None:  # noqa: FBT001 
     The keys before it decrypt until you remove them from the file, or from
     SWAPGATE_ENCRYPTION_KEYS.
     """
-    from harness.runtime import secret_files  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.key_rotation import add_encryption_key  # noqa: PLC0415 - `--help` stays quick
 
     if new_key:
-        secret_files.add_encryption_key(session.installation.settings)
+        add_encryption_key(session.installation.settings)
     done = credentials.rotate_encryption(session.context, session.actor)
     if session.json:
         output.document(done)

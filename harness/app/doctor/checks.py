@@ -2,17 +2,16 @@
 
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from harness.app import database
+from harness.app.database import without_password
 from harness.app.doctor import provider_requests
-from harness.cli.frame.session import Session
-from harness.cli.frame.waiting import answers_http
-from harness.cli.operations.configuration import without_password
+from harness.app.processes import answers_http
 from harness.control.context import Context
 from harness.control.operations import listings, lookup
 from harness.control.providers import checks, header_encryption, provider_secrets
@@ -48,19 +47,24 @@ class DoctorFinding:
     next_step: str = ""
 
 
-def all_checks(session: Session) -> Iterator[DoctorFinding]:
-    """In the order in which one needs the other; what cannot be looked at is not."""
+def all_checks(
+    read_settings: Callable[[], Settings], open_context: Callable[[], Context]
+) -> Iterator[DoctorFinding]:
+    """Check by check, each after those that it needs; a check that cannot be made is left out.
+
+    read_settings, open_context: may raise, which is a finding.
+    """
     yield DoctorFinding("python", "ok", ".".join(map(str, sys.version_info[:3])))
     try:
-        settings = session.settings
+        settings = read_settings()
     except SwapgateError as error:
         yield DoctorFinding("configuration", "fail", str(error), "mend the file")
         return
     yield _configuration(settings)
     yield _home(settings)
-    context, found = _database(session)
+    context, found = _database(settings, open_context)
     yield from found
-    yield from _suites(session, context)
+    yield from _suites(settings, context)
     providers = _providers_of(context, settings)
     yield from _judges(settings, providers)
     yield from _providers(context, providers)
@@ -104,9 +108,10 @@ def _home(settings: Settings) -> DoctorFinding:
     return DoctorFinding("home", "ok", f"{settings.home} is writable")
 
 
-def _database(session: Session) -> tuple[Context | None, list[DoctorFinding]]:
+def _database(
+    settings: Settings, open_context: Callable[[], Context]
+) -> tuple[Context | None, list[DoctorFinding]]:
     """The context to look further with, None where the database is of no use."""
-    settings = session.settings
     shown, again = without_password(settings.database_url), "run `swapgate init`"
     if settings.database_url.startswith(SQLITE):
         file = Path(settings.database_url.removeprefix(SQLITE))
@@ -135,7 +140,7 @@ def _database(session: Session) -> tuple[Context | None, list[DoctorFinding]]:
         schema = DoctorFinding("database", "ok", f"{shown}, at the newest revision")
     roles = _roles(settings)
     try:
-        context = session.context
+        context = open_context()
         return context, [schema, *roles, _audit(context), _signatures(context)]
     except StoreUnavailable:
         return None, [schema]
@@ -180,8 +185,8 @@ def _signatures(context: Context) -> DoctorFinding:
     return DoctorFinding("signatures", "fail", found, "`swapgate db check` names them all")
 
 
-def _suites(session: Session, context: Context | None) -> Iterator[DoctorFinding]:
-    for name, suite in session.settings.suites.items():
+def _suites(settings: Settings, context: Context | None) -> Iterator[DoctorFinding]:
+    for name, suite in settings.suites.items():
         if suite.path is not None and not suite.path.is_file():
             found = f"{suite.path} is missing"
             yield DoctorFinding(

@@ -1,7 +1,5 @@
 """`swapgate gate run`: one comparison from the configuration alone, for CI."""
 
-import os
-import secrets
 import sys
 import tempfile
 import time
@@ -18,9 +16,8 @@ from harness.cli.routing.target_options import TargetOptions, target_asked, targ
 from harness.config.routing import target_seed
 from harness.control.proposals import gate_run as standalone
 from harness.control.proposals.gate_run import ComparisonRequest
-from harness.domain.errors import InputError
 from harness.domain.evals.run import Claim
-from harness.report.answers_location import DATABASE, FILE, address, variables
+from harness.report.answers_location import FILE, variables
 
 if TYPE_CHECKING:
     from harness.app.installation import Installation
@@ -129,49 +126,15 @@ def gate_run(  # noqa: PLR0913 - one per option
         min_saving,
         wider,
     )
+    from harness.app.temporary import temporary_installation  # noqa: PLC0415 - `--help` stays quick
+
     with tempfile.TemporaryDirectory(prefix="swapgate-gate-") as scratch:
-        with _installation(session, keep or Path(scratch)) as installation:
+        with temporary_installation(session.config, keep or Path(scratch)) as installation:
             found = _decide(session, installation, question, timeout_s)
             report = _report(installation.context, found, keep)
         _write(markdown_file, junit_file, report)
         _print(session, report, keep)
     sys.exit(_exit_code(report))
-
-
-def _installation(session: Session, folder: Path) -> "_MemoryInstallation":
-    return _MemoryInstallation(session.config, folder)
-
-
-class _MemoryInstallation:
-    """The installation of the configuration, on a database of its own in `folder`."""
-
-    def __init__(self, config: Path | None, folder: Path) -> None:
-        self._config, self._folder = config, folder
-
-    def __enter__(self) -> "Installation":
-        from harness.app.database import upgrade_database  # noqa: PLC0415 - pydantic and YAML take their time
-        from harness.app.eval_workers import open_with_workers  # noqa: PLC0415 - as above
-        from harness.runtime import secret_files  # noqa: PLC0415 - as above
-        from harness.runtime import signing_keys as signing_files  # noqa: PLC0415 - as above
-
-        folder = self._folder.resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / FILE).exists():
-            raise InputError(f"{folder / FILE} exists already: give --keep an empty folder")
-        # The workers are processes of their own, and read this too.
-        os.environ[DATABASE] = address(folder)
-        os.environ["SWAPGATE__HOME"] = str(folder)
-        os.environ.setdefault("SWAPGATE_SECRET", secrets.token_hex(32))
-        self._installation = open_with_workers(self._config)
-        settings = self._installation.settings
-        signing_files.create_keys(settings)
-        if any(each.extra_headers for each in settings.providers.values()):
-            secret_files.make_encryption_file(settings)
-        upgrade_database(settings)
-        return self._installation
-
-    def __exit__(self, *_: object) -> None:
-        self._installation.close()
 
 
 def _decide(

@@ -1,9 +1,6 @@
 """`swapgate eval import`: labelled captures become a suite of the configuration."""
 
 import json
-import os
-import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -11,8 +8,6 @@ import click
 from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
 from harness.domain.errors import ConfigError, Conflict, InputError
-
-_SUITES = re.compile(r"(?m)^suites:[ \t]*(?:\{[ \t]*\}[ \t]*)?(?P<comment>#.*)?$")
 
 
 @click.command("import")
@@ -50,7 +45,7 @@ def import_suite(
     Writes suites/NAME.jsonl and suites/manifest.toml beside swapgate.yaml, and the suite into
     swapgate.yaml. Lines without a label are left out. Every fault is named by file and line.
     """
-    from evals.suites.suite_import import import_labelled  # noqa: PLC0415 - only this command needs it
+    from harness.app.suite_import import add_to_config, import_labelled, suite_entry  # noqa: PLC0415 - only this command needs it
     from harness.domain.settings import SuiteSettings  # noqa: PLC0415
 
     settings = session.settings
@@ -100,41 +95,3 @@ def _option(text: str) -> tuple[str, object]:
         return name, json.loads(value)
     except ValueError:
         return name, value
-
-
-def suite_entry(name: str, settings: Mapping[str, object]) -> str:
-    """As YAML, two spaces in; JSON's values are YAML's."""
-    lines = [f"  {name}:"]
-    lines += [f"    {key}: {json.dumps(value)}" for key, value in settings.items()]
-    return "\n".join(lines) + "\n"
-
-
-def add_to_config(file: Path, entry: str, data: Path) -> bool:
-    """Whether it could: behind `suites:`, else at the file's end. Comments stay.
-
-    Raises ConfigError, and leaves the file as it was, where it would not be valid any more.
-    """
-    from harness import config  # noqa: PLC0415 - pydantic and YAML take their time
-    from harness import package_data as shipped  # noqa: PLC0415 - as above
-
-    before = file.read_text(encoding="utf-8")
-    if found := _SUITES.search(before):
-        head = f"suites: {found['comment'] or ''}".rstrip()
-        after = f"{before[: found.start()]}{head}\n{entry.rstrip()}{before[found.end() :]}"
-    elif re.search(r"(?m)^suites\b", before):
-        return False  # in a form of its own
-    else:
-        after = before.rstrip("\n") + "\n\nsuites:\n" + entry
-    new = file.with_name(f".{file.name}.new")
-    try:
-        new.write_text(after, encoding="utf-8")
-        new.chmod(file.stat().st_mode)
-        config.load_settings(new, os.environ, defaults=shipped.path("config/default.yaml"))
-        new.replace(file)
-    except ConfigError as error:
-        raise ConfigError(
-            f"{data} is written, but {file} would not be valid with it: {error}"
-        ) from None
-    finally:
-        new.unlink(missing_ok=True)
-    return True

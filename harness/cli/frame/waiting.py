@@ -4,11 +4,10 @@ import sys
 from collections.abc import Callable
 from time import sleep
 from typing import TypeVar
-from urllib.error import URLError
-from urllib.request import ProxyHandler, build_opener
 
 import click
 
+from harness.app.processes import control_answers
 from harness.cli.frame.session import Session
 from harness.domain.settings import ControlSettings
 
@@ -60,24 +59,6 @@ def follow(
             sleep(PAUSE_S)
     finally:
         ticker.end()
-
-
-def control_answers(settings: ControlSettings) -> bool:
-    """Whether a control process answers where the configuration says."""
-    return answers_http(settings.host, settings.port, "/healthz")
-
-
-def answers_http(host: str, port: int, path: str) -> bool:
-    """Whether an HTTP server there says 200."""
-    # A server that listens on every address is asked on loopback.
-    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound
-    name = f"[{near}]" if ":" in near else near
-    try:
-        opener = build_opener(ProxyHandler({}))
-        with opener.open(f"http://{name}:{port}{path}", timeout=2.0) as answer:
-            return bool(answer.status == 200)
-    except (URLError, OSError, ValueError):
-        return False
 
 
 def who_starts_it(settings: ControlSettings) -> str | None:

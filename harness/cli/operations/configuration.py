@@ -4,18 +4,16 @@ import dataclasses
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 import yaml
 
 from harness import config as configuration
+from harness.app.database import HIDDEN, without_password
 from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
 from harness.control.serialize import Plain, to_plain
 from harness.domain.settings import Settings
-
-HIDDEN = "***"
 
 
 @click.group()
@@ -67,11 +65,6 @@ def effective(settings: Settings) -> Plain:
         hidden: Plain = dict.fromkeys(provider.extra_headers, HIDDEN)
         shown["providers"][provider.name]["extra_headers"] = hidden  # type: ignore[index, call-overload]  # as above
     return shown
-
-
-def without_password(url: str) -> str:
-    password = urlsplit(url).password
-    return url.replace(f":{password}@", f":{HIDDEN}@") if password else url
 
 
 def _with_texts(value: object) -> object:

@@ -12,8 +12,8 @@ from harness.domain.operations.access import Role
 from harness.domain.operations.row_signatures import KeyPurpose
 
 if TYPE_CHECKING:
+    from harness.app.database import SchemaState
     from harness.domain.operations.row_signatures import RowFault
-    from harness.store.migrate import SchemaState
 
 MOST_SHOWN = 200
 
@@ -215,11 +215,9 @@ def rotate_key(session: Session, purpose: str) -> None:
 
     Restart control afterwards, and give every router's `signing.pub` the new line.
     """
-    from harness.runtime import signing_keys as signing_files  # noqa: PLC0415 - as above
+    from harness.app.key_rotation import rotate_signing_key  # noqa: PLC0415 - as above
 
-    session.actor.require(Role.ADMIN)
-    new = signing_files.rotate(session.settings, KeyPurpose(purpose))
-    _record_audit(session, "signing_key.rotate", new.id, purpose)
+    new = rotate_signing_key(session.installation, session.actor, KeyPurpose(purpose))
     _print_result(session, f"the {purpose} key {new.id} signs from now on", 1)
 
 
@@ -233,31 +231,10 @@ def retire_key(session: Session, key: str, reason: str) -> None:
     Before that, every row is checked, and signed anew with the key that signs now. Needs the
     tables' owner. Restart control afterwards, and give every router the new `signing.pub`.
     """
-    from harness.app.database import sql_store  # noqa: PLC0415 - as above
-    from harness.runtime import signing_keys as signing_files  # noqa: PLC0415 - as above
+    from harness.app.key_rotation import retire_signing_key  # noqa: PLC0415 - as above
 
-    session.actor.require(Role.ADMIN)
-    signing_files.check_retirable(session.settings, key)
-    store = sql_store(session.installation)
-    count = store.sign_again(actor=session.actor, reason=reason)
-    anchor = session.context.anchor
-    if anchor is not None and (kept := anchor.read()) is not None:
-        anchor.keep(kept)
-    signing_files.retire(session.settings, key)
-    _record_audit(session, "signing_key.retire", key, reason)
+    count = retire_signing_key(session.installation, session.actor, key, reason)
     _print_result(session, f"signed {count} rows anew; the key {key} is retired", count)
-
-
-def _record_audit(session: Session, action: str, key: str, why: str) -> None:
-    ctx = session.context
-    with ctx.store.write() as tx:
-        tx.audit.append(
-            at=ctx.clock.now(),
-            actor=session.actor,
-            action=action,
-            subject=f"signing key {key}",
-            details={"why": why},
-        )
 
 
 def _print_result(session: Session, text: str, rows: int) -> None:

@@ -38,7 +38,7 @@ def doctor(ctx: click.Context, tools: str | None, timeout_s: float) -> None:
         ctx.exit(0 if _tools(session, tools, timeout_s) else 1)
     from harness.app.doctor import checks  # noqa: PLC0415 - `--help` stays quick
 
-    found = list(checks.all_checks(session))
+    found = list(checks.all_checks(lambda: session.settings, lambda: session.context))
     failed = any(check.status == "fail" for check in found)
     if session.json:
         output.document({"ok": not failed, "checks": found})

@@ -51,12 +51,12 @@ def control(context: click.Context) -> None:
     """Run the reconcile loop, eval workers and the management API."""
     from harness.app.database import require_database  # noqa: PLC0415
     from harness.app.installation import load_settings  # noqa: PLC0415 - as above
-    from harness.runtime.processes.tcp_ports import require_free  # noqa: PLC0415
+    from harness.app.processes import require_port  # noqa: PLC0415
 
     settings = load_settings(_config(context))
     require_database(settings)
     where = settings.control
-    require_free(where.host, where.port, what="the control plane", setting="control.port")
+    require_port(where, what="the control plane", setting="control.port")
     _run_entry_point("harness.api.control_process:main", _config(context))
 
 
@@ -65,10 +65,10 @@ def control(context: click.Context) -> None:
 def ui(context: click.Context) -> None:
     """Serve the dashboard."""
     from harness.app.installation import load_settings  # noqa: PLC0415
-    from harness.runtime.processes.tcp_ports import require_free  # noqa: PLC0415
+    from harness.app.processes import require_port  # noqa: PLC0415
 
     where = load_settings(_config(context)).ui
-    require_free(where.host, where.port, what="the dashboard", setting="ui.port")
+    require_port(where, what="the dashboard", setting="ui.port")
     _run_entry_point("dashboard.serve:main", _config(context))
 
 
@@ -84,19 +84,15 @@ def serve_all(context: click.Context) -> None:
     """Router, control plane and dashboard together; Ctrl-C ends all three."""
     from harness.app.database import require_database  # noqa: PLC0415
     from harness.app.installation import load_settings  # noqa: PLC0415 - as above
-    from harness.runtime.processes.supervisor import LAST_WORDS_S, Supervisor  # noqa: PLC0415
+    from harness.app.processes import supervise  # noqa: PLC0415 - as above
 
     config = _config(context)
+    settings = load_settings(config)
+    require_database(settings)
     commands: dict[str, Sequence[str]] = {
         part: command("serve", part, config=config) for part in PARTS
     }
-    # The router's requests may take as long as they are allowed to.
-    settings = load_settings(config)
-    require_database(settings)
-    where = settings.router
-    stop_s = where.shutdown_delay_s + where.drain_s + LAST_WORDS_S
-    supervisor = Supervisor(commands, lambda words: click.echo(words, err=True), stop_s=stop_s)
-    raise SystemExit(supervisor.run())
+    raise SystemExit(supervise(commands, settings, lambda text: click.echo(text, err=True)))
 
 
 @click.command()
@@ -126,9 +122,9 @@ def sim(  # noqa: PLR0913 - the options of the command, one by one
     no_switches: bool,
 ) -> None:
     """Serve simulated models over an OpenAI-compatible API, with fault switches."""
-    from evals.sim.server import serve_forever  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.processes import simulate  # noqa: PLC0415 - `--help` stays quick
 
-    serve_forever(
+    simulate(
         host,
         port,
         profiles=profiles,

@@ -1,0 +1,50 @@
+"""A suite of labelled captures: its files, and its entry in the configuration."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from evals.suites.suite_import import import_labelled
+from harness import config, package_data
+from harness.domain.errors import ConfigError
+
+__all__ = ["add_to_config", "import_labelled", "suite_entry"]
+
+_SUITES = re.compile(r"(?m)^suites:[ \t]*(?:\{[ \t]*\}[ \t]*)?(?P<comment>#.*)?$")
+
+
+def suite_entry(name: str, settings: Mapping[str, object]) -> str:
+    """As YAML, two spaces in; JSON's values are YAML's."""
+    lines = [f"  {name}:"]
+    lines += [f"    {key}: {json.dumps(value)}" for key, value in settings.items()]
+    return "\n".join(lines) + "\n"
+
+
+def add_to_config(file: Path, entry: str, data: Path) -> bool:
+    """Whether it could: behind `suites:`, else at the file's end. Comments stay.
+
+    Raises ConfigError, and leaves the file as it was, where it would not be valid any more.
+    """
+    before = file.read_text(encoding="utf-8")
+    if found := _SUITES.search(before):
+        head = f"suites: {found['comment'] or ''}".rstrip()
+        after = f"{before[: found.start()]}{head}\n{entry.rstrip()}{before[found.end() :]}"
+    elif re.search(r"(?m)^suites\b", before):
+        return False  # in a form of its own
+    else:
+        after = before.rstrip("\n") + "\n\nsuites:\n" + entry
+    new = file.with_name(f".{file.name}.new")
+    try:
+        new.write_text(after, encoding="utf-8")
+        new.chmod(file.stat().st_mode)
+        config.load_settings(new, os.environ, defaults=package_data.path("config/default.yaml"))
+        new.replace(file)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{data} is written, but {file} would not be valid with it: {error}"
+        ) from None
+    finally:
+        new.unlink(missing_ok=True)
+    return True
