@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from benchmarks.router.peers.peer import CACHE
 from harness.domain.settings import RouterSettings
-from router.upstream.passthrough import Passthrough
 from router.upstream.pool import UpstreamPool
 from router.upstream.transport import Transport, UpstreamRequest
 
@@ -55,7 +54,6 @@ class PyreqwestReply:
 Maker = Callable[[RouterSettings], Transport]
 
 TRANSPORTS: Final[Mapping[str, Maker]] = {
-    "aiohttp": Passthrough,
     "pool": UpstreamPool,
     "pyreqwest": Pyreqwest,
 }

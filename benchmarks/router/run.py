@@ -29,10 +29,8 @@ PEERS: Final[dict[str, Peer]] = {
 }
 # Not other gateways, but the same router, or none, on another upstream client.
 CLIENTS: Final[dict[str, Peer]] = {
-    "swapgate+aiohttp": swapgate.WITH_AIOHTTP,
     "bare-pool": bare.POOL,
     "bare-pyreqwest": bare.PYREQWEST,
-    "bare-aiohttp": bare.AIOHTTP,
     "bare-protocol": bare.PROTOCOL,
 }
 TOOLS: Final = ("nginx", "wrk", "taskset")

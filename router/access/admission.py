@@ -1,4 +1,6 @@
-"""Whether a key's request may go now: its rate limits and its budget. Only for limited keys."""
+"""Admission decides whether a limited key's request may go now, by its rate limits and
+budget.
+"""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What keys spend: summed per day for the database, and known at once for their budgets."""
+"""Key spend sums what keys spend, per day for the database and at once for their budgets."""
 
 import threading
 from collections.abc import Iterable
@@ -6,7 +6,12 @@ from datetime import date, datetime, timedelta
 from typing import Final
 
 from harness.domain.reliability.spend import KeySpend, SpendTotals, total_spend, totals_on
+from harness.ports import Clock, Store
 from router.recording.traffic_minutes import CompletedRequest
+from router.snapshot.holder import SnapshotHolder
+
+EVERY_S: Final = 1.0
+
 
 DAY: Final = timedelta(days=1)
 
@@ -146,3 +151,24 @@ def _both(one: SpendTotals, other: SpendTotals) -> SpendTotals:
         one.month_usd + other.month_usd,
         one.unpriced + other.unpriced,
     )
+
+
+class BudgetRefresh:
+    """Called by the thread that follows the store; asks nothing while no key has a budget."""
+
+    def __init__(self, holder: SnapshotHolder, spends: KeySpendTotals, clock: Clock) -> None:
+        self._holder = holder
+        self._spends = spends
+        self._clock = clock
+        self._next = -EVERY_S
+
+    def __call__(self, store: Store) -> None:
+        """Raises StoreUnavailable: then what was known stays."""
+        serving = self._holder.current
+        if serving is None or not serving.budgeted or self._clock.monotonic() < self._next:
+            return
+        self._next = self._clock.monotonic() + EVERY_S
+        today = self._clock.now().date()
+        with store.read() as tx:
+            rows = tx.observations.spends(since=today.replace(day=1), keys=serving.budgeted)
+        self._spends.know(rows, today)

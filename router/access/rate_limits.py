@@ -1,4 +1,5 @@
-"""Where the rates of keys stand: in this process, or shared by all workers of a router.
+"""Rate limits keep the state of each key, in this process or shared by all workers of a
+router.
 
 A worker's own part of a limit would give a caller on one connection only that part. So workers
 share one file. It is read and written, not mapped into memory: a full disk is then an error,

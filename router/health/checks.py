@@ -1,4 +1,4 @@
-"""Scheduled health checks (B10): a cheap real request to each target that nobody asks."""
+"""Health checks send a cheap real request to each target that no user asks (B10)."""
 
 import asyncio
 import json

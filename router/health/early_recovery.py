@@ -1,5 +1,6 @@
-"""Notices what lets targets be tried again at once: a provider's changed credential (D3), and a
-person who throws a switch for them."""
+"""Early recovery lets targets be tried again at once after a new credential (D3) or a
+switch.
+"""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The keys of providers that have several, as this worker knows them. No I/O."""
+"""Provider keys choose which key to use for a provider that has several (D3). No I/O."""
 
 from collections.abc import Callable
 from typing import Final

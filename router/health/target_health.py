@@ -1,4 +1,6 @@
-"""What this worker knows of each target's health: its breaker, and pauses asked for. No I/O."""
+"""Target health knows each target's breaker, and the pauses that providers asked for. No
+I/O.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterable

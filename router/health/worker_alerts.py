@@ -1,4 +1,4 @@
-"""What this worker noticed that a person should know: open circuits, a refused revision.
+"""Worker alerts tell people what this worker noticed: open circuits, a refused revision.
 
 Each goes to the process's log at once, and with the recorder's next batch to the database: when
 that is away, to the spool. No request waits for any of it.

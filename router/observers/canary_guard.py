@@ -1,4 +1,5 @@
-"""A worker's own guard of the canaries it serves: evidence, and a stop that needs nobody.
+"""The canary guard of a worker gathers evidence of harm, and stops a canary without anybody
+else.
 
 Each sticky key counts with its first request to this worker; outcomes are read in the order of
 assignment (`harness.domain.canary.worker_guard` says why). All in the event loop's thread, but

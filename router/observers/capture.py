@@ -1,4 +1,4 @@
-"""Which requests are kept for a suite (F9), and what is taken along of them.
+"""Capture takes a sample of requests and answers that is to become eval cases (F9).
 
 Here nothing is read, redacted or written: that would hold up the requests of others. What is
 taken lives in memory alone until the parent's `router.observers.capture_writer` has redacted
@@ -12,8 +12,7 @@ from harness.domain.reliability.failover import hash_user
 from harness.domain.routing.capabilities import Endpoint
 from harness.ports import Clock
 from router.observers.request_observers import ObservedRequest, RequestObserver
-from router.recording.capture_draft import CaptureDraft
-from router.recording.port import Recording
+from router.recording.port import CaptureDraft, Recording
 from router.request.attempt import UpstreamAnswer
 from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.server.asgi import header

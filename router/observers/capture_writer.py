@@ -1,4 +1,4 @@
-"""Where captured requests are redacted and stored: a thread of its own, beside the books.
+"""The capture writer redacts captured requests and stores them, in a thread of its own.
 
 Nothing waits for it. What it has no room or no database for is dropped, and counted: it never
 goes to the spool, and no line of a log has a word of it.
@@ -22,7 +22,7 @@ from harness.domain.privacy.capture import (
 from harness.domain.privacy.redaction import Redactor
 from harness.ports import Store
 from router.protocols.transcript import build_transcript
-from router.recording.capture_draft import CaptureDraft
+from router.recording.port import CaptureDraft
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The failover log (B5): which target a request left, and why; never its content.
+"""The failover log (B5) records which target a request left, and why; never its content.
 
 As rows, with the recorder's next batch, and as events of the process's log.
 """

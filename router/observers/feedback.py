@@ -1,4 +1,4 @@
-"""`POST /v1/feedback`: what callers say of the answers that they got.
+"""Feedback intake takes what callers say of their answers, at `POST /v1/feedback`.
 
 The worker that served a request knows whose it was. Any worker of the router may be told: it
 asks the one whose name is in the request's id.

@@ -1,4 +1,4 @@
-"""What a caller says of an answer, as the body of `POST /v1/feedback`."""
+"""The feedback body is what a caller says of an answer, as `POST /v1/feedback` receives it."""
 
 from collections.abc import Mapping
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""What a rollout's guardrails want to know of one request, and what they are told of it.
+"""A guardrail probe knows what a rollout's guardrails ask of one answer, and checks it.
 
 Made only for requests that a live rollout scores; the others pay nothing.
 """

@@ -1,4 +1,5 @@
-"""Has a sample of a canary's answers judged, in both arms, once the users have them.
+"""The sample judge has a sample of a canary's answers judged, in both arms, once users have
+them.
 
 Who is judged is settled before anybody answers: by chance, by the arm, and by whether this
 worker has room, money and a judge at that moment. So no answer chooses whether it is read. From

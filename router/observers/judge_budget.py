@@ -1,4 +1,4 @@
-"""What the judges of live canaries have cost, by all routers, as this worker knows it.
+"""The judge budget knows what the judges of live canaries have cost, in all routers.
 
 Blocks carry it to the database. A block may come minutes after its judge was paid, so what this
 worker spent lately counts on top: sometimes twice, never not at all.

@@ -1,4 +1,5 @@
-"""Mirrors requests to a shadow's candidate (F8), beside the answers that users get.
+"""The shadow mirror asks a shadow's candidate what users asked, beside the answers that they
+get.
 
 Nothing here holds a user up: it begins once the user's answer is sent, has few requests under
 way and few waiting, and drops the rest. What comes back is compared, counted and forgotten.
@@ -28,7 +29,7 @@ from router.protocols.transcript import build_transcript
 from router.protocols.usage import TokenUsage
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
-from router.recording.shadow_units import shadow_subject
+from router.recording.shadow_totals import shadow_subject
 from router.request.attempt import UpstreamAnswer
 from router.request.body import ClientRequest
 from router.request.needs import detect_needs

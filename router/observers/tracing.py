@@ -1,4 +1,5 @@
-"""The one door to OpenTelemetry: a span per request, and one below it per attempt.
+"""Tracing exports to OpenTelemetry: a span for each request, and one below it for each
+attempt.
 
 Names and attributes are those of the GenAI semantic conventions. Prompts and answers are
 recorded only where the operator asked for content. Spans are sent by a thread of their own.

@@ -1,5 +1,5 @@
-"""What tracing is told of a request; `router.observers.tracing` is the real thing, None is
-none.
+"""The tracing port says what tracing gets of a request; `router.observers.tracing`
+implements it.
 """
 
 from collections.abc import Callable, Sequence

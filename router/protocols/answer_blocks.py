@@ -1,4 +1,4 @@
-"""What an answer consists of, whatever protocol says it."""
+"""Answer blocks are what an answer consists of, whichever protocol carries it."""
 
 from enum import Enum, StrEnum
 from typing import NamedTuple, Protocol

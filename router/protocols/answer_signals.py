@@ -1,4 +1,6 @@
-"""What an answer said, as far as a rollout's guardrails ask. Whole, or piece by piece."""
+"""Answer signals note of an answer what a rollout's guardrails ask: its end, text and tool
+calls.
+"""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,5 @@
-"""Whether an answer's JSON and tool calls hold; asked once the answer was sent.
+"""Answer validity checks an answer's JSON and tool calls against their schemas, once it was
+sent.
 
 On the event loop, so within limits: what is too large or takes too many steps counts as valid,
 in both arms alike. A regular expression of a client's could hold up all requests: `pattern` and

@@ -1,4 +1,4 @@
-"""What the router asks of an endpoint's protocol."""
+"""A dialect is what the router must know of an endpoint's protocol."""
 
 from collections.abc import Mapping
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""`/v1/embeddings`, as OpenAI has it."""
+"""The embeddings dialect is `/v1/embeddings` as OpenAI defines it."""
 
 import base64
 import math

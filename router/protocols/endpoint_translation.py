@@ -1,4 +1,6 @@
-"""A request in another protocol, and the way its answer comes back."""
+"""Endpoint translation makes a chat of a request in another protocol, and turns its answer
+back.
+"""
 
 import json
 from collections.abc import Callable, Mapping

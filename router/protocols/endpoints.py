@@ -1,4 +1,4 @@
-"""The protocols that are spoken here, by endpoint and by path."""
+"""Endpoints list the protocols that the router speaks, by endpoint and by path."""
 
 from collections.abc import Mapping
 from typing import Final

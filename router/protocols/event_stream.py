@@ -1,4 +1,4 @@
-"""Server-sent events of one upstream stream, on their way to the client. Pure.
+"""An event stream passes one provider's server-sent events on to the client. Pure.
 
 Metadata (role, empty deltas, pings) is held back until the first real output: the commit
 point. Each event stays as it came, byte for byte, but for the value of `model`. What the
@@ -6,17 +6,15 @@ events mean is the endpoint's protocol: `router.dialects`.
 """
 
 import json
-import re
-from abc import ABC, abstractmethod
-from codecs import BOM_UTF8
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Final
 
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.provider_failures import classify_error
+from router.protocols.sse import LINE_END, SseParser, event_data
 from router.protocols.usage import TokenUsage
 from router.request.json_spans import (
     JsonSpan,
@@ -26,11 +24,6 @@ from router.request.json_spans import (
     parse_finite_object,
     parse_object,
 )
-
-LONGEST_END: Final = len(b"\r\n\r\n")
-MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
-EVENT_END: Final = re.compile(rb"\r?\n\r?\n|\r\r")
-_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
 class Irregularity(StrEnum):
@@ -42,7 +35,7 @@ class Irregularity(StrEnum):
     SKIPPED = "skipped_event"  # one that cannot be read, where the route says so
 
 
-class StreamFilter(ABC):
+class StreamFilter(SseParser):
     """One upstream stream. `feed` what arrives and send on what it returns.
 
     committed: output came; what `feed` returns from then on may be sent. failure: why the
@@ -59,8 +52,6 @@ class StreamFilter(ABC):
 
     def __init__(self, json_name: str | None) -> None:
         self.committed = False
-        self.finished = False
-        self.failure = ""
         self.failure_class: FailureClass | None = None
         self.refusal = b""
         self.usage: TokenUsage | None = None
@@ -73,8 +64,6 @@ class StreamFilter(ABC):
         self.skips = False
         self.deafened: Exception | None = None
         self._json_name = json_name
-        self._buffer = b""
-        self._begun = False
 
     @property
     def ended(self) -> bool:
@@ -114,28 +103,6 @@ class StreamFilter(ABC):
     @abstractmethod
     def _closed(self) -> bytes:
         """The upstream closed the stream before its end; what the client gets."""
-
-    def feed(self, data: bytes) -> bytes:
-        """The complete events in it, ready for the client."""
-        # What was looked through is not again, but for an end that the network cut.
-        looked = max(0, len(self._buffer) - LONGEST_END + 1)
-        self._buffer += data
-        if not self._begun:
-            if len(self._buffer) < len(BOM_UTF8) and BOM_UTF8.startswith(self._buffer):
-                return b""
-            self._begun = True
-            self._buffer = self._buffer.removeprefix(BOM_UTF8)
-        out: list[bytes] = []
-        start = 0
-        for end in EVENT_END.finditer(self._buffer, looked):
-            out.append(self._event(self._buffer[start : end.start()], end.group()))
-            start = end.end()
-            if self.failure or self.finished:
-                break
-        self._buffer = self._buffer[start:]
-        if len(self._buffer) > MAX_EVENT_BYTES and not self.failure:
-            self._fail(f"an event larger than {MAX_EVENT_BYTES} bytes")
-        return b"".join(out)
 
     def end(self) -> bytes:
         """The upstream closed the stream: what is still to be sent."""
@@ -214,17 +181,9 @@ def read_event(payload: bytes) -> tuple[ParsedObject, bool]:
         raise
 
 
-def event_data(event: bytes) -> bytes | None:
-    """The event's data; None when it has none."""
-    if event.startswith(b"data:") and b"\n" not in event and b"\r" not in event:
-        return event[5:].strip()
-    lines = [line[5:].strip() for line in _LINE_END.split(event) if line.startswith(b"data:")]
-    return b"\n".join(lines) if lines else None
-
-
 def _with_data(event: bytes, old: bytes, new: bytes) -> bytes:
     if old in event:
         return event.replace(old, new, 1)
     # Data over several lines: the other lines stay, the data come last.
-    others = [line for line in _LINE_END.split(event) if not line.startswith(b"data:")]
+    others = [line for line in LINE_END.split(event) if not line.startswith(b"data:")]
     return b"\n".join([*others, *(b"data: " + line for line in new.split(b"\n"))])

@@ -1,10 +1,26 @@
-"""Lists of objects, as answers and requests hold them."""
+"""Object lists are read here out of requests and answers, however malformed they are."""
 
 from collections.abc import Iterator, Mapping
 
 from harness.domain.reliability.failures import FailureClass
 from router.request.json_spans import ParsedObject
 from router.upstream.transport import UpstreamFailed
+
+
+def conversation_opening(messages: object) -> list[object]:
+    """Everything up to the first user message but for answers; empty when there is none."""
+    if not isinstance(messages, list):
+        return []
+    opening: list[object] = []
+    for message in messages:
+        if not isinstance(message, dict):
+            return []
+        role = message.get("role")
+        if role in ("system", "developer", "user"):
+            opening.append((role, message.get("content")))
+        if role == "user":
+            return opening
+    return []
 
 
 def first_object(members: ParsedObject, name: str) -> Mapping[object, object]:

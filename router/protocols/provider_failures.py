@@ -1,4 +1,4 @@
-"""A provider's answer to a failure class (docs/router.md, "When a target fails"). Pure."""
+"""Provider failures are told apart by status and error body. Pure."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,5 @@
-"""A request and its answer in one shape, whatever protocol they came in: a chat completion's.
+"""A transcript holds a request and its answer in a chat completion's shape, whatever their
+protocol.
 
 Texts and tools alone: pictures, sound and files cannot be redacted, and are left out by name.
 Raises ValueError, TypeError, KeyError or AttributeError for what is none.
@@ -12,6 +13,7 @@ from harness.domain.routing.capabilities import Endpoint
 from router.protocols.chat import chat_transcript
 from router.protocols.messages import message_transcript
 from router.protocols.responses import response_transcript
+from router.protocols.sse import SsePayloads
 
 Json = dict[str, Any]
 READERS: Final[Mapping[str, Callable[[Json], Json]]] = {
@@ -39,9 +41,6 @@ def build_transcript(endpoint: str, asked: str, answer: str, *, stream: bool) ->
 
 def _events(text: str) -> list[Json]:
     """The data of each server-sent event, but for the last mark."""
-    data: list[Json] = []
-    for event in text.replace("\r\n", "\n").replace("\r", "\n").split("\n\n"):
-        lines = [line[5:].strip() for line in event.split("\n") if line.startswith("data:")]
-        if lines and lines != ["[DONE]"]:
-            data.append(json.loads("\n".join(lines)))
-    return data
+    parser = SsePayloads()
+    payloads = [*parser.read(text.encode()), *parser.rest()]
+    return [json.loads(payload) for payload in payloads if payload != b"[DONE]"]

@@ -1,4 +1,6 @@
-"""What has no place in the other protocol, and may not be dropped."""
+"""Untranslatable requests ask for what the target's protocol lacks, and what may not be
+dropped.
+"""
 
 from harness.domain.reliability.failures import FailureClass
 from router.server.replies import error_body
@@ -24,3 +26,25 @@ class UntranslatableField(UpstreamFailed):
 def untranslatable_error(held: str) -> UntranslatableField:
     """held: as a bridge says what it cannot carry: a field in backquotes, else a tool."""
     return UntranslatableField(held, held.strip("`") if held.startswith("`") else "tools")
+
+
+class Untranslatable(Exception):
+    """What this request asks for has no counterpart there. param: the field, None where it is
+    not known.
+    """
+
+    code = CODE
+
+    def __init__(self, message: str, param: str | None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class MalformedRequest(Untranslatable):
+    """The request is none in any protocol: OpenAI refuses it too. param: as a path."""
+
+    code = "invalid_value"
+
+    def __init__(self, param: str, why: str) -> None:
+        super().__init__(f"`{param}` {why}", param)

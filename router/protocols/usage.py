@@ -1,4 +1,4 @@
-"""Tokens and finish reasons, as OpenAI's protocol reports them."""
+"""Usage counts an answer's tokens as OpenAI's protocol reports them."""
 
 from typing import Final, NamedTuple
 

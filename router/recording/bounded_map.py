@@ -1,4 +1,4 @@
-"""The latest of many: bounded, and cheap to add to."""
+"""A bounded map keeps the latest entries, and is cheap to add to."""
 
 from typing import Generic, TypeVar
 

@@ -1,4 +1,6 @@
-"""Failovers and alerts that wait for the recorder's next batch: bounded, and counted beyond."""
+"""The event queue holds failovers and alerts for the recorder's next batch, and drops the
+excess.
+"""
 
 import threading
 from collections import Counter

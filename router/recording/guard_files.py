@@ -1,4 +1,5 @@
-"""What a router's guards must not forget when a process ends: aborts, and who has watched.
+"""Guard files keep on disk what a worker's canary guard must not forget when its process
+ends.
 
 A small file for each rollout, written whole under a lock. Nothing here needs a database.
 """

@@ -1,4 +1,4 @@
-"""What the guardrails of a rollout are told of a request; small, for it goes between processes.
+"""A guardrail sample says how one request went; it is small, for it goes between processes.
 
 Whether a guardrail applies to a unit is known before its first answer (`Traits`); what an
 answer did is told once it was sent (`Seen`).

@@ -1,4 +1,4 @@
-"""What workers and their parent say to one another: JSON behind its length.
+"""IPC frames carry JSON between workers and their parent, behind its length.
 
 A worker's report has any of: `ready` (it serves), `live` (rollouts of its snapshot), `rollouts`
 (`[id, unit rule]`, numbered from 0 as they come), `units` (in order: `[ticket, rollout, key,

@@ -1,4 +1,5 @@
-"""One rollout's units and blocks (statistics.md §2.1). No I/O, time is given.
+"""The ledger keeps one rollout's units and blocks (statistics.md §2.1). No I/O, time is
+given.
 
 One ledger serves all workers of a router, so that a sticky key counts once. A block's counts n
 and m are fixed at admission, in assignment order; it closes by admissions and time alone, never

@@ -1,4 +1,4 @@
-"""Metrics of several processes as plain data, and how they become one text.
+"""Metric families carry the metrics of several processes as plain data, and add them up.
 
 Counters and histograms are summed, those of ended workers included, so that they never go
 back. Gauges stay apart, each with the label `worker`.

@@ -1,4 +1,4 @@
-"""What Prometheus reads: requests and attempts counted here, states read at each scrape."""
+"""Metrics count requests and attempts for Prometheus, and read states at each scrape."""
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""Where a router's front door enters what requests did, and whom it asks for all counts."""
+"""The recording port is where the request path enters what requests did."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -10,7 +10,6 @@ from harness.domain.reliability.failover import Failover
 from harness.domain.routing.table import Arm, Canary
 from router.access.key_spend import KeySpendTotals
 from router.observers.feedback_body import FeedbackBody, FeedbackOutcome
-from router.recording.capture_draft import CaptureDraft
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample
 from router.recording.ledger import Ledger, LedgerUnit
@@ -18,6 +17,37 @@ from router.recording.metrics import RouterMetrics
 from router.recording.served_names import ServedNames
 from router.recording.shadow_totals import ShadowTotals
 from router.recording.traffic_minutes import CompletedRequest
+
+
+class CaptureDraft(NamedTuple):
+    """A request and its answer as they were: for the desk, never for disk, logs or SQL.
+
+    at: ISO 8601. asked: the client's body. answer: the body that it got, or the events.
+    """
+
+    route: str
+    request: str
+    endpoint: str
+    stream: bool
+    arm: str
+    target: str
+    revision: int
+    data_class: str
+    user_hash: str
+    share_bps: int
+    per_day: int
+    keep_days: float
+    at: str
+    asked: str
+    answer: str
+
+    def __repr__(self) -> str:
+        return f"Draft({self.route!r}, {self.request!r})"
+
+    @property
+    def size(self) -> int:
+        """In characters."""
+        return len(self.asked) + len(self.answer)
 
 
 class ScoredUnit(NamedTuple):

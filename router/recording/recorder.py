@@ -1,4 +1,4 @@
-"""What requests did, counted in memory and written in the background.
+"""The recorder counts in memory what requests did, and writes it in the background.
 
 Recording adds to counters under a lock and never waits for a database or a disk. When the
 database is away, batches go to the spool and are replayed, oldest first, once it is back.
@@ -25,15 +25,13 @@ from harness.ports import Clock, Store, Transaction
 from router.access.key_spend import KeySpendTotals
 from router.observers.capture_writer import CaptureWriter
 from router.observers.feedback_body import FeedbackBody, FeedbackOutcome
-from router.recording.capture_draft import CaptureDraft
 from router.recording.event_queue import EventQueue
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample
 from router.recording.ledger import Ledger, LedgerUnit
-from router.recording.port import EnterFeedback, ScoredUnit, Ticket, ignore_event
+from router.recording.port import CaptureDraft, EnterFeedback, ScoredUnit, Ticket, ignore_event
 from router.recording.served_names import ServedNames
-from router.recording.shadow_totals import ShadowTotals
-from router.recording.shadow_units import ShadowUnits
+from router.recording.shadow_totals import ShadowTotals, ShadowUnits
 from router.recording.spool import NOTHING, Batch, Spool
 from router.recording.traffic_minutes import CompletedRequest, TrafficMinutes
 

@@ -1,4 +1,4 @@
-"""A worker's recording: the parent keeps the books, and hears of everything in batches.
+"""The reporter records for one worker: it sends all counts to the parent process in batches.
 
 Nothing here waits: what happened is put on a list, and the list is sent every INTERVAL_S by the
 event loop, all of it in the loop's thread.
@@ -21,13 +21,12 @@ from harness.ports import Clock
 from router.access.key_spend import KeySpendTotals
 from router.observers.feedback_body import FeedbackBody, FeedbackOutcome, FeedbackVerdict
 from router.recording import spool
-from router.recording.capture_draft import CaptureDraft
 from router.recording.event_queue import EventQueue
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample
 from router.recording.ipc_frames import FrameReader, encode_frame
 from router.recording.metrics import RouterMetrics
-from router.recording.port import EnterFeedback, Ticket, ignore_event
+from router.recording.port import CaptureDraft, EnterFeedback, Ticket, ignore_event
 from router.recording.served_names import ServedNames
 from router.recording.shadow_totals import ShadowTotals
 from router.recording.spool import Batch

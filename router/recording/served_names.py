@@ -1,4 +1,4 @@
-"""Which models providers say that they served: noted now and then, not each time (F6)."""
+"""Served names sample which models the providers say that they served (F6)."""
 
 import threading
 from collections.abc import Iterable

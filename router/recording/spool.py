@@ -1,4 +1,6 @@
-"""Observations on disk while the database is away: one batch a line, replayed in order."""
+"""The spool keeps observations on disk while the database is away, and replays them in
+order.
+"""
 
 import fcntl
 import json

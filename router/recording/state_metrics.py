@@ -1,4 +1,4 @@
-"""A worker's state at this moment, for `/metrics`."""
+"""State metrics read a worker's state at this moment, for `/metrics`."""
 
 from collections.abc import Mapping
 from typing import Final

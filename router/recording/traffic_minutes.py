@@ -1,4 +1,4 @@
-"""Traffic per minute, added up in memory. No I/O, time is given."""
+"""Traffic minutes add up requests per minute, in memory. No I/O, time is given."""
 
 from bisect import bisect_left
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The parent's books: what all workers report, in one recorder and one set of metrics.
+"""The worker aggregator gathers in the parent process what all workers report.
 
 A sticky key is one unit whichever worker served it, so one ledger per rollout hears of all
 admissions. Runs in the parent's event loop.
@@ -20,7 +20,6 @@ from harness.domain.canary.observation import UnitRule
 from harness.domain.reliability.failures import parse_error_class
 from harness.domain.shadow.shadow import ShadowTally
 from router.recording.bounded_map import BoundedMap
-from router.recording.capture_draft import CaptureDraft
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample, RequestTraits
 from router.recording.ipc_frames import FrameReader, encode_frame
@@ -33,7 +32,7 @@ from router.recording.metric_families import (
     gauge_family,
 )
 from router.recording.metrics import counter_names, exposition_text, metric_help
-from router.recording.port import ScoredUnit
+from router.recording.port import CaptureDraft, ScoredUnit
 from router.recording.recorder import Recorder
 from router.recording.spool import batch_from_json as batch_of
 

@@ -1,4 +1,4 @@
-"""One attempt: send, read, check that the answer is what was asked."""
+"""An attempt's reply is read here, and checked to be the answer that was asked for."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from router.protocols.usage import TokenUsage
 from router.request.json_spans import ParsedObject, TextEdit, apply_edits, parse_object
 from router.server.replies import passed_on
 from router.snapshot.compiled import Header
-from router.upstream.error_body import read_error_body
+from router.upstream.reply_reading import read_error_body
 from router.upstream.transport import (
     UpstreamFailed,
     UpstreamReply,

@@ -1,4 +1,6 @@
-"""What an attempt's end means: for its target's breaker, for its key, for the metrics."""
+"""Attempt settlement enters an attempt's end with its target's breaker, its key and the
+metrics.
+"""
 
 from datetime import datetime
 from typing import Final

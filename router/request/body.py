@@ -1,4 +1,4 @@
-"""What routing needs of a client's request; the rest stays bytes."""
+"""The body of a client's request is read as far as routing needs; the rest stays bytes."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""A client's request as one target is to see it: few edits, every other byte kept.
+"""Body patches change a client's request for one target: few edits, every other byte kept.
 
 Without settings of the client's own a chat is what evals send
 (`evals.runner.chat_completions.request_body`): what was measured is what serves. What an

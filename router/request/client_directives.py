@@ -1,15 +1,85 @@
-"""Client directives are what a client asks of the router for one request, by header."""
+"""Client directives are what one request asks of the router: by header, or by its kind."""
 
+import json
 import math
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from typing import Any, Final
 
+from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.settings import RouterSettings
+from router.protocols.endpoints import DIALECTS
 from router.request.body import ClientRequest
 from router.server.asgi import Scope, header
 from router.server.replies import Reply, error_reply
 from router.snapshot.compiled import Header
+
+# Of chat's, responses' and messages' parts; videos as the servers that take them have it.
+PARTS: Final[Mapping[str, RequestKind]] = {
+    **dict.fromkeys(("image_url", "input_image", "image"), RequestKind.VISION),
+    **dict.fromkeys(("video_url", "input_video", "video"), RequestKind.VIDEO),
+}
+# Where a turn, or a tool's result in it, has its parts.
+_HOLDERS: Final = ("content", "output")
+MAKES_IMAGES: Final = "image_generation"
+
+
+def detect_kinds(request: ClientRequest) -> frozenset[RequestKind]:
+    """A picture of an earlier turn counts: the model sees all turns."""
+    if request.endpoint is Endpoint.EMBEDDINGS:
+        return frozenset({RequestKind.EMBEDDING})
+    turns = (request.value("messages"), request.value("input"))
+    seen = {PARTS[kind] for each in turns for kind in _kinds(each) if kind in PARTS}
+    if _wants_image(request):
+        seen.add(RequestKind.IMAGE)
+    return frozenset(seen)
+
+
+def _kinds(value: object) -> Iterator[str]:
+    """The types of all parts in a list of turns or parts."""
+    for part in _objects(value):
+        kind = part.get("type")
+        if isinstance(kind, str):
+            yield kind
+        for holder in _HOLDERS:
+            yield from _kinds(part.get(holder))
+
+
+def _wants_image(request: ClientRequest) -> bool:
+    modalities = request.value("modalities")
+    if isinstance(modalities, list) and "image" in modalities:
+        return True
+    tools = _objects(request.value("tools"))
+    return any(each.get("type") == MAKES_IMAGES for each in tools)
+
+
+def _objects(value: object) -> Iterator[Mapping[str, Any]]:
+    if isinstance(value, list):
+        yield from (each for each in value if isinstance(each, dict))
+
+
+HEADER = b"x-swapgate-sticky"
+
+
+def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> tuple[str, bool]:
+    """The first that is there: header, whom the body names, the conversation, our key.
+
+    The second is False when nothing but the API key told callers apart: all requests of that
+    key are then on one arm, which the caller counts and warns about.
+    """
+    if header:
+        return f"header:{header.decode('latin-1')}", True
+    dialect = DIALECTS[request.endpoint]
+    caller = dialect.caller(request)
+    if caller:
+        return caller, True
+    opening = dialect.opening(request)
+    if opening:
+        digest = blake2b(json.dumps(opening).encode(), digest_size=16)
+        return f"conversation:{digest.hexdigest()}", True
+    return f"key:{key_id}", False
+
 
 KIND: Final = b"x-swapgate-kind"
 TIMEOUT: Final = b"x-swapgate-timeout"

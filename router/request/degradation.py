@@ -1,15 +1,106 @@
-"""What a request lost on its way to the target that answered: `x-swapgate-degraded` (B7)."""
+"""Degradation names the optional fields that a request lost on its way to its target (B7)."""
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
+from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.degradation import OptionalFeature
 from harness.domain.routing.plan import RoutePlan
+from harness.domain.routing.target import Target
 from router.request.body import ClientRequest
-from router.request.optional_fields import given_fields
+from router.request.body_patch import to_json
 from router.snapshot.compiled import CompiledTarget, Header
+
+_EVERYWHERE: Final[Mapping[OptionalFeature, tuple[str, ...]]] = {
+    OptionalFeature.SEED: ("seed",),
+    OptionalFeature.LOGPROBS: ("logprobs", "top_logprobs"),
+    OptionalFeature.REASONING: ("reasoning_effort", "reasoning"),
+    OptionalFeature.CACHING: ("prompt_cache_key", "prompt_cache_retention"),
+    OptionalFeature.SERVICE_TIER: ("service_tier",),
+    OptionalFeature.TOP_K: ("top_k",),
+}
+_FIELDS: Final[Mapping[Endpoint, Mapping[OptionalFeature, tuple[str, ...]]]] = {
+    Endpoint.CHAT: _EVERYWHERE,
+    Endpoint.RESPONSES: _EVERYWHERE,
+    Endpoint.MESSAGES: {
+        **_EVERYWHERE,
+        OptionalFeature.REASONING: ("thinking", "reasoning_effort"),
+    },
+    Endpoint.EMBEDDINGS: {},
+}
+# Of a response's `include`, what no model without it has.
+_INCLUDED: Final = {
+    OptionalFeature.REASONING: "reasoning.",
+    OptionalFeature.LOGPROBS: "logprobs",
+}
+_MARK: Final = "cache_control"
+
+
+def given_fields(
+    request: ClientRequest, among: Collection[OptionalFeature]
+) -> tuple[OptionalFeature, ...]:
+    """Those that the client gives, in a fixed order."""
+    fields = _FIELDS[request.endpoint]
+    return tuple(hint for hint in fields if hint in among and _gives(request, hint, fields))
+
+
+def without_fields(
+    body: bytes, endpoint: Endpoint, hints: Collection[OptionalFeature], target: Target
+) -> bytes:
+    """body: as the target would see it. What the target itself sets stays."""
+    own = {*target.parameters, *target.request_patch.parameters}
+    asked: dict[str, Any] = json.loads(body)
+    for hint in hints:
+        for name in _FIELDS[endpoint][hint]:
+            if name not in own:
+                asked.pop(name, None)
+        if hint in _INCLUDED and isinstance(asked.get("include"), list):
+            word = _INCLUDED[hint]
+            asked["include"] = [each for each in asked["include"] if word not in str(each)]
+    if OptionalFeature.REASONING in hints and isinstance(asked.get("output_config"), dict):
+        asked["output_config"].pop("effort", None)
+        if not asked["output_config"]:
+            del asked["output_config"]
+    if OptionalFeature.CACHING in hints:
+        _unmark(asked)
+    return to_json(asked).encode()
+
+
+def _gives(
+    request: ClientRequest,
+    hint: OptionalFeature,
+    fields: Mapping[OptionalFeature, tuple[str, ...]],
+) -> bool:
+    if hint is OptionalFeature.CACHING and f'"{_MARK}"' in request.text:
+        return True
+    if hint is OptionalFeature.REASONING and request.endpoint is Endpoint.MESSAGES:
+        thinking, config = request.value("thinking"), request.value("output_config")
+        if isinstance(thinking, dict) and thinking.get("type") == "disabled":
+            return False
+        if isinstance(config, dict) and config.get("effort"):
+            return True
+    return any(request.value(name) is not None for name in fields[hint])
+
+
+def _unmark(value: object) -> None:
+    """Take the marks out of the places that they may stand in; a tool's schema is none."""
+    if isinstance(value, list):
+        for each in value:
+            _unmark(each)
+    elif isinstance(value, dict):
+        value.pop(_MARK, None)
+        for name in ("system", "messages", "tools", "content", "input", "function"):
+            if isinstance(value.get(name), list | dict) and not _is_data(value, name):
+                _unmark(value[name])
+
+
+def _is_data(value: Mapping[str, object], name: str) -> bool:
+    """A call's arguments are the client's own."""
+    return name == "input" and value.get("type") == "tool_use"
+
 
 NAME: Final = b"x-swapgate-degraded"
 SERIALIZED: Final = "parallel_tool_calls"

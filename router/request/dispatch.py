@@ -1,4 +1,4 @@
-"""The one attempt loop: the plan's targets in order, within one deadline."""
+"""Dispatch is the one attempt loop: the plan's targets in order, within one deadline."""
 
 import asyncio
 import math

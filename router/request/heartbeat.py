@@ -1,4 +1,4 @@
-"""Comments in a stream that waits, so that nobody between us and the client hangs up."""
+"""The heartbeat sends comments in a stream that waits, so that no proxy hangs up."""
 
 import asyncio
 from collections.abc import Sequence

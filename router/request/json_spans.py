@@ -1,4 +1,4 @@
-"""JSON with places: the top level of an object or array, each value with its span.
+"""JSON spans say where in a text each top-level value of an object or array stands.
 
 So that one value can be replaced and every other byte kept. `read` parses the whole at native
 speed, and leaves places to be found for whom asks; most need that of `model` alone.

@@ -15,12 +15,12 @@ from router.access.keys import is_route_allowed
 from router.observers.request_observers import ObservedRequest, RequestObservers
 from router.observers.short_deadlines import ShortDeadlines
 from router.protocols.endpoints import DIALECTS, ENDPOINTS
-from router.request import client_directives, sticky
+from router.request import client_directives
 from router.request.body import ClientRequest, FieldError, read_request
+from router.request.client_directives import detect_kinds
 from router.request.degradation import is_serializing_tools
 from router.request.dispatch import Dispatcher
 from router.request.planner import Planner
-from router.request.request_kind import detect_kinds
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
 from router.server.asgi import ON_LEAVING, ClientDisconnected, Receive, Scope, Send, header
@@ -161,8 +161,8 @@ class ModelEndpoint:
         does.
         """
         try:
-            given = header(scope, sticky.HEADER)
-            key, told_apart = sticky.sticky_key(request, given, key_id)
+            given = header(scope, client_directives.HEADER)
+            key, told_apart = client_directives.sticky_key(request, given, key_id)
             if not told_apart:
                 self._counters["sticky_by_api_key"] += 1
             # Whose callers cannot be told apart must not all go to one place for a day.

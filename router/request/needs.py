@@ -1,4 +1,4 @@
-"""What a request needs of a target, read from its body. Pure.
+"""Needs are what a request demands of a target, read from its body. Pure.
 
 Asked only on a route with a target whose capabilities are known: it walks the whole input.
 """

@@ -1,4 +1,4 @@
-"""Makes a request's plan: from what was worked out with the snapshot, and from what is now."""
+"""The planner makes a request's plan from the compiled snapshot and from the health of now."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace

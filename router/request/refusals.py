@@ -1,4 +1,6 @@
-"""What the client is told when nobody answered: who was asked, who was not, and why."""
+"""Refusals tell the client why nobody answered: which targets were asked, and which were
+not.
+"""
 
 import math
 from typing import Final

@@ -1,4 +1,4 @@
-"""A request on its way: what was asked for, whom it asked, what became of it."""
+"""Request state is a routed request, its attempts so far, and what became of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

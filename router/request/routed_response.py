@@ -1,4 +1,4 @@
-"""One routed request: from its plan to the last byte of its answer."""
+"""A routed response takes one request from its plan to the last byte of its answer."""
 
 import asyncio
 import json

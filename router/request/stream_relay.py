@@ -1,4 +1,6 @@
-"""A stream after its commit point: to its end, or to an error; never to another target."""
+"""The stream relay sends a committed stream on to its end, or to an error; never to another
+target.
+"""
 
 import asyncio
 from collections.abc import (
@@ -20,7 +22,7 @@ from router.server.internal_errors import RouterPart
 from router.server.replies import passed_on
 from router.server.timers import Timers
 from router.snapshot.compiled import Header
-from router.upstream.stream_end import LAST_EVENTS_S
+from router.upstream.reply_reading import LAST_EVENTS_S
 from router.upstream.transport import UpstreamFailed, UpstreamReply, dropped_fields_of
 from router.upstream.transport import hidden_progress as heard
 

@@ -1,4 +1,4 @@
-"""How long an attempt may take until its target says anything at all."""
+"""Time limits say how long an attempt may wait for its target's first output."""
 
 import math
 from typing import Final
@@ -14,8 +14,8 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.degradation import OptionalFeature
 from harness.domain.settings import RouterSettings
 from router.recording.bounded_map import BoundedMap
+from router.request.degradation import given_fields
 from router.request.needs import output_limit
-from router.request.optional_fields import given_fields
 from router.request.request_state import AttemptSpec, RoutedRequest
 from router.snapshot.compiled import CompiledRoute, CompiledTarget
 

@@ -1,4 +1,6 @@
-"""One call of a provider: from the client's request to an answer or a committed stream."""
+"""An upstream call takes one attempt from the client's request to an answer or committed
+stream.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,8 +16,7 @@ from router.protocols.endpoints import DIALECTS
 from router.protocols.event_stream import StreamFilter
 from router.protocols.messages.unsigned_thinking import without_unsigned
 from router.request.attempt import UpstreamAnswer, check_content_type, read_answer, read_refusal
-from router.request.degradation import dropped_fields
-from router.request.optional_fields import without_fields
+from router.request.degradation import dropped_fields, without_fields
 from router.request.request_state import AttemptSpec, RoutedRequest
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.server.timers import Timers

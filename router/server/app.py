@@ -1,4 +1,4 @@
-"""The router's front door: OpenAI-shaped HTTP as a bare ASGI application."""
+"""The app is the router's front door: OpenAI-shaped HTTP as a bare ASGI application."""
 
 import asyncio
 import itertools
@@ -12,9 +12,8 @@ from harness.domain.routing.table import KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock, RateBook
 from router.access.admission import Admission
-from router.access.budget_refresh import BudgetRefresh
-from router.access.keys import KeyRing
-from router.access.model_list import MODELS, list_models
+from router.access.key_spend import BudgetRefresh
+from router.access.keys import MODELS, KeyRing, list_models
 from router.access.rate_limits import LocalRates
 from router.health.checks import HealthChecks
 from router.health.early_recovery import EarlyRecovery

@@ -1,4 +1,4 @@
-"""The few words of ASGI that are spoken here: types, reading a body, sending a reply."""
+"""ASGI helpers read a request's body, send a reply, and notice a client that hangs up."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping

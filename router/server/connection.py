@@ -1,4 +1,4 @@
-"""One client's connection: HTTP/1.1 read by httptools, each request handed to the application.
+"""A connection reads one client's HTTP/1.1 and hands each request to the application.
 
 Stands in uvicorn's server in place of uvicorn's own, which takes as long for a request as all
 routing may, reads a head without end, and waits for ever for the rest of a request.

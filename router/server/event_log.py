@@ -1,4 +1,4 @@
-"""Events of the process's log, written by a thread of their own.
+"""The event log writes the process's events, in a thread of its own.
 
 A log that nobody reads, or that a full disk refuses, must not hold up a request, nor break it.
 """

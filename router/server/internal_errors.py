@@ -1,4 +1,5 @@
-"""Faults of our own: counted, told a person, and never the request's to bear.
+"""Internal errors are faults of the router's own: counted, alerted, and never the request's
+to bear.
 
 What watches a request may fail without the request; what plans it, or makes its calls, fails
 over to the incumbent's plain path. None of that is silent: each is counted by part and arm, its

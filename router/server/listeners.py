@@ -1,4 +1,4 @@
-"""The sockets on which all workers of a router accept."""
+"""Listeners are the sockets on which all workers of a router accept."""
 
 import socket
 

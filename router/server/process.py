@@ -1,4 +1,4 @@
-"""Runs the router's application in uvicorn's server, in this process."""
+"""The server process runs the router's application in uvicorn's server."""
 
 import asyncio
 import gc

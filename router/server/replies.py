@@ -1,4 +1,4 @@
-"""Answers in OpenAI's shape, and the headers that say what served."""
+"""Replies are answers in OpenAI's shape, and the headers that say what served."""
 
 import json
 from collections.abc import Iterable

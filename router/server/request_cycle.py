@@ -1,4 +1,4 @@
-"""One request on a connection, and the answer to it: `receive` and `send` as ASGI has them."""
+"""A request cycle is one request on a connection and its answer, as ASGI has them."""
 
 import asyncio
 import logging

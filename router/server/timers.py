@@ -1,4 +1,5 @@
-"""Time limits by the hundred: one look every few milliseconds in place of a timer for each.
+"""Timers bound hundreds of waits: one look every few milliseconds in place of a timer for
+each.
 
 Nearly every limit is set and never reached. `asyncio.timeout` and `call_later` cost more than
 the rest of an attempt's bookkeeping; here a limit costs two set operations.

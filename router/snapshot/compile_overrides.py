@@ -1,4 +1,4 @@
-"""A route's overrides made ready (D6): another route, as those who asked this one get it.
+"""Override compilation makes each override of a route a compiled route of its own (D6).
 
 Nothing of the other route is left out: its canary, chain, stakes and shadow, and its name in
 all records.

@@ -1,4 +1,4 @@
-"""What a request is served from: everything that it needs is one look-up away."""
+"""A compiled snapshot serves requests: everything that they need is one look-up away."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Makes a snapshot ready to serve, whole or not at all."""
+"""The compiler makes a snapshot ready to serve, whole or not at all."""
 
 import json
 import logging

@@ -1,4 +1,6 @@
-"""The last good snapshot on disk, so that a router starts without its database."""
+"""The snapshot file keeps the last good snapshot, so that a router starts without its
+database.
+"""
 
 import json
 import os

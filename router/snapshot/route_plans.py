@@ -1,4 +1,6 @@
-"""A route as planning needs it, and who is charged in the end. Pure."""
+"""Route plans are a route as planning needs it, and the rule who is charged in the end.
+Pure.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,6 @@
-"""Endpoints that a provider does not speak, answered through its chat endpoint."""
+"""The endpoint bridge answers endpoints that a provider does not speak through its chat
+endpoint.
+"""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
@@ -7,7 +9,7 @@ from harness.domain.reliability.failures import FailureClass
 from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoint_translation import TranslatedRequest, Translation
 from router.request.json_spans import parse_object
-from router.upstream.stream_end import chunks_until_end
+from router.upstream.reply_reading import chunks_until_end
 from router.upstream.transport import (
     CHAT_PATH,
     Transport,

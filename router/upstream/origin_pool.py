@@ -1,4 +1,4 @@
-"""The connections to one origin (scheme, host, port): opened, kept, lent, waited for."""
+"""An origin pool opens, keeps and lends the connections to one origin (scheme, host, port)."""
 
 import asyncio
 import socket

@@ -1,20 +1,60 @@
-"""Providers that speak OpenAI's protocol, over HTTP/1.1 with pooled connections of our own.
+"""The upstream pool asks providers that speak OpenAI's protocol, over pooled HTTP/1.1
+connections.
 
 Why not a library: docs/adr/0003-upstream-client.md.
 """
 
 import ssl
-from collections.abc import AsyncIterator, Sequence
+import zlib
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
-from router.upstream.content_encoding import inflater_for
 from router.upstream.origin_pool import OriginAddress, OriginPool
 from router.upstream.pool_connection import PoolConnection
 from router.upstream.request_head import RequestHead, build_head, more_lines
 from router.upstream.transport import UpstreamFailed, UpstreamRequest
+
+PIECE_BYTES = 64 * 1024
+# zlib reads the header and takes gzip or zlib.
+EITHER_HEADER = 32 + zlib.MAX_WBITS
+
+
+class BoundedInflater:
+    """Decodes gzip and deflate, in pieces of at most PIECE_BYTES."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(EITHER_HEADER)
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Raises UpstreamFailed (malformed) for what is not compressed as it says."""
+        while data:
+            try:
+                piece = self._zlib.decompress(data, PIECE_BYTES)
+            except zlib.error as error:
+                raise UpstreamFailed(
+                    FailureClass.MALFORMED, f"bad content encoding: {error}"
+                ) from None
+            if piece:
+                yield piece
+            if not piece and not self._zlib.unconsumed_tail:
+                return
+            data = self._zlib.unconsumed_tail
+
+
+def inflater_for(encoding: str) -> BoundedInflater | None:
+    """None for no encoding. Raises UpstreamFailed for one that we did not ask for."""
+    match encoding.strip().lower():
+        case "" | "identity":
+            return None
+        case "gzip" | "x-gzip" | "deflate":
+            return BoundedInflater()
+        case other:
+            raise UpstreamFailed(
+                FailureClass.MALFORMED, f"content encoding {other[:40]!r} was not asked for"
+            )
 
 
 class UpstreamPool:

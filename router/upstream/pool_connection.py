@@ -1,4 +1,4 @@
-"""One connection to a provider: writes a request, reads exactly one answer to it."""
+"""A pool connection writes one request to a provider, and reads exactly one answer to it."""
 
 import asyncio
 import select

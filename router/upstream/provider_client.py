@@ -1,4 +1,6 @@
-"""A provider asked as the router asks it, by evals and probes: whole answers alone."""
+"""The provider client asks a provider as the router does, for evals and probes: whole
+answers.
+"""
 
 import asyncio
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""What a request to a provider begins with, worked out once: where to, and its head."""
+"""A request head is what a request to a provider begins with, worked out once."""
 
 import re
 from typing import Final, NamedTuple
@@ -8,8 +8,17 @@ from harness.domain.errors import InputError
 from harness.domain.providers.headers import check_request_headers, request_headers
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
-from router.upstream.forwarded_headers import forwarded_headers
 from router.upstream.transport import UpstreamFailed
+
+
+def forwarded_headers(
+    provider: Provider, headers: tuple[tuple[bytes, bytes], ...]
+) -> list[tuple[str, str]]:
+    """Those that the operator has not set."""
+    own = {name.lower() for name in provider.extra_headers}
+    named = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+    return [(name, value) for name, value in named if name not in own]
+
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")

@@ -1,4 +1,4 @@
-"""The twin of passthrough: plays turns from a script, without a network. Ships for users."""
+"""The scripted transport plays a provider's turns from a script, without a network."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence

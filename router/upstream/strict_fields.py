@@ -1,4 +1,4 @@
-"""Requests on their way to a provider that refuses every field it does not know.
+"""Strict fields leaves out of a request what its provider would refuse as unknown.
 
 A conversation that began elsewhere carries what only its first provider understands: marks for
 a cache, signed thoughts. Where there is none of it every byte goes through as it came.

@@ -1,4 +1,4 @@
-"""The one seam between the router and the providers."""
+"""The transport is the one seam between the router and the providers."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, Self

@@ -1,4 +1,4 @@
-"""The transport of a provider, by its kind and by what is asked of it."""
+"""Transports choose how a provider is reached, by its kind and by what is asked of it."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final

@@ -1,4 +1,4 @@
-"""The parent of the workers: it serves no request, and keeps what they share."""
+"""The parent process serves no request: it starts the workers, and keeps what they share."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""How a worker is told to end, and how long clients' connections outlive it."""
+"""Shutdown signals tell a worker to end, and say how long clients' connections outlive it."""
 
 import signal
 from typing import Final

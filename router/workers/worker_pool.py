@@ -1,4 +1,6 @@
-"""The workers of one configuration: started, watched, started again when they die, retired."""
+"""The worker pool starts the workers of one configuration, restarts those that die, retires
+them.
+"""
 
 import asyncio
 import os

@@ -36,7 +36,7 @@ from harness.domain.routing.target import Target
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.runtime.clock import ManualClock
 from router.protocols.endpoints import ENDPOINTS
-from router.protocols.event_stream import EVENT_END, event_data
+from router.protocols.sse import SsePayloads
 from router.upstream.transports import Transports
 from tests.support.router.asgi_router import AUTH, Door
 from tests.support.router.live_router import KEY, QUICK, SECRET
@@ -260,8 +260,8 @@ def heard(cell: Cell, raw: bytes) -> tuple[str, list[tuple[str, Json]]]:
 
 def events(raw: bytes) -> list[Json]:
     assert raw.endswith((b"\n\n", b"\r\n\r\n"))
-    data = [event_data(each) for each in EVENT_END.split(raw) if each.strip()]
-    return [json.loads(each) if each != b"[DONE]" else {"done": True} for each in data if each]
+    data = SsePayloads().read(raw)
+    return [json.loads(each) if each != b"[DONE]" else {"done": True} for each in data]
 
 
 def chat(said: list[Json]) -> tuple[str, list[tuple[str, Json]]]:

@@ -8,7 +8,7 @@ import pytest
 
 from harness.domain.routing.table import RouteSettings
 from router.observers.capture import MAX_BYTES
-from router.recording.capture_draft import CaptureDraft
+from router.recording.port import CaptureDraft
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import AUTH, CHAT, Door
 from tests.support.router.live_router import snapshot

@@ -11,12 +11,12 @@ from typing import Any, Final
 import pytest
 
 from harness.domain.routing.target import Provider
+from router.protocols.untranslatable import Untranslatable
 from router.upstream.scripted import ScriptedEvent, ScriptedTransport, ScriptedTurn
 from router.upstream.translate.litellm import load_translation
 from router.upstream.translate.request_screening import RULES, screen_request
 from router.upstream.translate.translation import TranslatedCall, Translation
 from router.upstream.translate.transport import TranslatingTransport
-from router.upstream.translate.untranslatable import Untranslatable
 from router.upstream.transport import UpstreamFailed, UpstreamRequest
 from tests.wire import anthropic, bedrock, gemini, vertex
 
@@ -234,7 +234,7 @@ async def test_an_answer_that_does_not_say_why_it_ended_is_translated_without_a_
 async def test_a_google_stream_that_said_why_it_ends_is_whole(
     monkeypatch: pytest.MonkeyPatch, end: tuple[ScriptedEvent, ...], *, ended: bool
 ) -> None:
-    monkeypatch.setattr("router.upstream.stream_end.LAST_EVENTS_S", 0.05)
+    monkeypatch.setattr("router.upstream.reply_reading.LAST_EVENTS_S", 0.05)
     reason = {"finishReason": "STOP"} if ended else {}
     said = {"candidates": [{"content": WORDS, "index": 0, "avgLogprobs": 0.5, **reason}]}
     event = b"data: " + json.dumps(said).replace("0.5", "NaN").encode() + b"\n\n"

@@ -21,7 +21,6 @@ from harness.domain.settings import RouterSettings
 from harness.runtime.clock import SystemClock
 from harness.runtime.outbound import webhook
 from harness.runtime.outbound.provider_probe import HttpProviderProbe
-from router.upstream.passthrough import Passthrough
 from router.upstream.pool import UpstreamPool
 from router.upstream.transport import UpstreamFailed, UpstreamRequest
 from router.upstream.transports import Transports
@@ -105,7 +104,6 @@ def by_webhook(served: Served) -> None:
 
 CALLERS = {
     "pool": by_transport(UpstreamPool),
-    "pass-through": by_transport(Passthrough),
     "anthropic, translated": by_transport(Transports, "anthropic"),
     "gemini, translated": by_transport(Transports, "gemini"),
     "azure": by_transport(Transports, "azure_openai"),

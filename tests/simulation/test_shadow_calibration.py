@@ -20,7 +20,7 @@ from harness.gate.shadow_stage import (
     decide_shadow_stage,
     is_harm,
 )
-from router.recording.shadow_units import ShadowUnits
+from router.recording.shadow_totals import ShadowUnits
 
 pytestmark = pytest.mark.req("F8")
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.req("B7")
 def test_a_message_comes_out_when_its_last_byte_is_there() -> None:
     messages = EventMessages(FRAMES)
     raw = framed("messageStart", {"role": "assistant"})
-    found = [each for at in range(len(raw)) for each in messages.feed(raw[at : at + 1])]
+    found = [each for at in range(len(raw)) for each in messages.read(raw[at : at + 1])]
     assert [json.loads(each) for each in found] == [
         {"name": "messageStart", "body": {"role": "assistant"}}
     ]
@@ -25,12 +25,12 @@ def test_a_message_comes_out_when_its_last_byte_is_there() -> None:
 
 def test_an_exception_within_the_stream_has_its_name() -> None:
     raw = framed("throttlingException", {"message": "Too many"}, "exception")
-    [found] = EventMessages(FRAMES).feed(raw)
+    [found] = EventMessages(FRAMES).read(raw)
     assert json.loads(found)["name"] == "throttlingException"
 
 
 @pytest.mark.parametrize("raw", [b"data: {}\n\n" * 3, framed("a", {})[:-1] + b"x"])
 def test_what_is_no_such_stream_is_malformed(raw: bytes) -> None:
     with pytest.raises(UpstreamFailed) as caught:
-        list(EventMessages(FRAMES).feed(raw))
+        list(EventMessages(FRAMES).read(raw))
     assert caught.value.failure is FailureClass.MALFORMED

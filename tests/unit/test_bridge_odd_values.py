@@ -14,9 +14,9 @@ from harness.domain.routing.target import Target
 from router.protocols.endpoint_translation import TRANSLATIONS, UNTRANSLATABLE_FIELDS
 from router.protocols.messages.unsigned_thinking import without_unsigned
 from router.request.body import read_request
+from router.request.degradation import given_fields as hints_of
+from router.request.degradation import without_fields
 from router.request.json_spans import parse_object
-from router.request.optional_fields import given_fields as hints_of
-from router.request.optional_fields import without_fields
 from router.upstream.transport import UpstreamFailed
 from tests.support.providers import strict_chat
 

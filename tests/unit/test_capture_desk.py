@@ -17,7 +17,7 @@ from harness.ports import Transaction
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from router.observers.capture_writer import ROOM, CaptureWriter
-from router.recording.capture_draft import CaptureDraft
+from router.recording.port import CaptureDraft
 
 pytestmark = pytest.mark.req("F9", "G4")
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.protocols.untranslatable import MalformedRequest, Untranslatable
 from router.upstream.translate.request_screening import RULES, screen_request
-from router.upstream.translate.untranslatable import MalformedRequest, Untranslatable
 
 KINDS = sorted(RULES)
 USER = {"role": "user", "content": "Rain?"}

@@ -15,7 +15,7 @@ from harness.domain.routing.degradation import (
 )
 from harness.domain.routing.target import Target
 from router.request.body import read_request
-from router.request.optional_fields import given_fields, without_fields
+from router.request.degradation import given_fields, without_fields
 
 pytestmark = pytest.mark.req("B7")
 PLAIN = Target("p", "m")

@@ -23,7 +23,7 @@ from harness.domain.routing.table import RouteSettings
 from router.protocols.endpoints import ENDPOINTS
 from router.request.body import read_request
 from router.request.body_patch import to_json
-from router.request.request_kind import detect_kinds
+from router.request.client_directives import detect_kinds
 
 pytestmark = pytest.mark.req("D6")
 SUBAGENT, VISION, IMAGE, VIDEO, EMBEDDING = RequestKind

@@ -13,7 +13,7 @@ from scipy.stats import chi2
 
 from harness.domain.routing.table import BUCKETS, Arm, Canary, Route, choose_arm, hash_bucket
 from router.request.body import ClientRequest, read_chat
-from router.request.sticky import sticky_key
+from router.request.client_directives import sticky_key
 
 ROUTE = Route("support", 1, "t_old", Canary("t_new", 100, "salt", "r-1"))
 KEYS = 100_000

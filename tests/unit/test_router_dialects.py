@@ -19,8 +19,8 @@ from router.protocols.endpoints import DIALECTS, ENDPOINTS
 from router.protocols.provider_failures import classify_status
 from router.protocols.usage import TokenUsage
 from router.request.body import ClientRequest, read_request
+from router.request.client_directives import sticky_key
 from router.request.json_spans import walk_text
-from router.request.sticky import sticky_key
 from router.server.replies import JSON, Reply, error_reply
 from router.upstream.transport import UpstreamFailed
 

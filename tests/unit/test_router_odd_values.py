@@ -134,7 +134,7 @@ async def test_usage_beside_the_last_choice_is_counted_and_sent_only_if_asked(
 async def test_a_refusal_is_known_by_its_status_when_its_words_do_not_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, end: ScriptedEvent
 ) -> None:
-    monkeypatch.setattr("router.upstream.error_body.WAIT_S", 0.05)
+    monkeypatch.setattr("router.upstream.reply_reading.WAIT_S", 0.05)
     door = Door(tmp_path, lambda _: ScriptedTurn(status=status, steps=(b'{"err', end)))
 
     answered, _, body = await door.call(CHAT, ASK)

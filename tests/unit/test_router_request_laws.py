@@ -12,8 +12,8 @@ from harness.domain.routing.table import Canary, Route, choose_arm
 from harness.domain.routing.target import RequestPatch, Target
 from router.protocols.endpoints import DIALECTS
 from router.request.body import read_request
+from router.request.client_directives import sticky_key
 from router.request.needs import detect_needs
-from router.request.sticky import sticky_key
 
 NAMES = (
     "content format function functions image_url input instructions max_output_tokens "

@@ -72,7 +72,7 @@ ENDS: dict[str, tuple[bytes | ScriptedEvent, ...]] = {
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("router.request.stream_relay.LAST_EVENTS_S", 0.05)
-    monkeypatch.setattr("router.upstream.stream_end.LAST_EVENTS_S", 0.05)
+    monkeypatch.setattr("router.upstream.reply_reading.LAST_EVENTS_S", 0.05)
 
 
 def door(

@@ -11,7 +11,6 @@ import pytest
 from harness.domain.errors import ConfigError
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.failures import FailureClass
-from router.upstream.passthrough import Passthrough
 from router.upstream.pool import UpstreamPool
 from router.upstream.scripted import ScriptedEvent, ScriptedTransport, ScriptedTurn
 from router.upstream.transport import Transport, UpstreamFailed, UpstreamRequest
@@ -35,17 +34,7 @@ def upstream() -> Iterator[Upstream]:
         yield upstream
 
 
-REAL = {"pool": UpstreamPool, "aiohttp": Passthrough}
-
-
-@pytest.fixture(params=sorted(REAL))
-def kind(request: pytest.FixtureRequest) -> Callable[..., Transport]:
-    """A transport with a real network."""
-    chosen: Callable[..., Transport] = REAL[request.param]
-    return chosen
-
-
-@pytest.fixture(params=["pool", "aiohttp", "scripted"])
+@pytest.fixture(params=["pool", "scripted"])
 def make(request: pytest.FixtureRequest, upstream: Upstream) -> Make:
     """A transport before a provider that plays this turn, and a request for it."""
 
@@ -55,7 +44,7 @@ def make(request: pytest.FixtureRequest, upstream: Upstream) -> Make:
         ask = UpstreamRequest(where, b'{"model":"m"}', stream=False, key=UP)
         if request.param == "scripted":
             return ScriptedTransport(lambda _: turn), ask
-        return REAL[request.param](QUICK), ask
+        return UpstreamPool(QUICK), ask
 
     return made
 
@@ -122,11 +111,9 @@ async def test_waiting_can_be_cancelled_at_any_point(make: Make, turn: ScriptedT
         await wait()
 
 
-async def test_a_fresh_connection_is_no_idle_one(
-    upstream: Upstream, kind: Callable[..., Transport]
-) -> None:
+async def test_a_fresh_connection_is_no_idle_one(upstream: Upstream) -> None:
     upstream.turns["m"] = completion()
-    transport = kind(QUICK)
+    transport = UpstreamPool(QUICK)
     connections = []
     for fresh in (False, False, True, True):
         ask = UpstreamRequest(provider(upstream.url), b'{"model":"m"}', stream=False)
@@ -142,11 +129,9 @@ async def test_a_fresh_connection_is_no_idle_one(
     assert len({second, third, fourth}) == 3
 
 
-async def test_each_path_of_a_provider_is_its_own(
-    upstream: Upstream, kind: Callable[..., Transport]
-) -> None:
+async def test_each_path_of_a_provider_is_its_own(upstream: Upstream) -> None:
     upstream.turns["m"] = completion()
-    transport = kind(QUICK)
+    transport = UpstreamPool(QUICK)
     ask = UpstreamRequest(provider(upstream.url), b'{"model":"m"}', stream=False)
     paths = []
     for each in (ask, ask._replace(path="/embeddings"), ask):
@@ -158,11 +143,9 @@ async def test_each_path_of_a_provider_is_its_own(
     assert paths == ["/v1/chat/completions", "/v1/embeddings", "/v1/chat/completions"]
 
 
-async def test_headers_of_one_request_go_with_it_alone(
-    kind: Callable[..., Transport], upstream: Upstream
-) -> None:
+async def test_headers_of_one_request_go_with_it_alone(upstream: Upstream) -> None:
     upstream.turns["m"] = completion()
-    transport = kind(QUICK)
+    transport = UpstreamPool(QUICK)
     ours = provider(upstream.url, extra_headers={"X-Fixed": "ours"})
     ask = UpstreamRequest(ours, b'{"model":"m"}', stream=False)
     theirs = ((b"x-version", b"7"), (b"x-fixed", b"theirs"))
@@ -176,11 +159,9 @@ async def test_headers_of_one_request_go_with_it_alone(
     assert two["x-fixed"] == "ours"
 
 
-async def test_a_key_is_shown_as_the_providers_kind_wants_it(
-    kind: Callable[..., Transport], upstream: Upstream
-) -> None:
+async def test_a_key_is_shown_as_the_providers_kind_wants_it(upstream: Upstream) -> None:
     upstream.turns["m"] = completion()
-    transport = kind(QUICK)
+    transport = UpstreamPool(QUICK)
     base = upstream.url.removesuffix("/v1")
     for where in (base, upstream.url, f"{base}/"):
         asked = provider(where, kind="anthropic")
@@ -213,13 +194,12 @@ async def test_the_twin_knows_what_was_asked_and_what_is_open() -> None:
 
 
 async def real(
-    kind: Callable[..., Transport],
     upstream: Upstream,
     turn: ScriptedTurn,
     body: bytes = b'{"model":"m"}',
 ) -> bytes:
     upstream.turns["m"] = turn
-    transport = kind(replace(QUICK, max_response_bytes=1_000_000))
+    transport = UpstreamPool(replace(QUICK, max_response_bytes=1_000_000))
     try:
         reply = await transport.send(
             UpstreamRequest(provider(upstream.url), body, stream=False)
@@ -232,44 +212,37 @@ async def real(
         await transport.aclose()
 
 
-async def test_gzip_is_read_and_a_bomb_is_cut(
-    kind: Callable[..., Transport], upstream: Upstream
-) -> None:
+async def test_gzip_is_read_and_a_bomb_is_cut(upstream: Upstream) -> None:
     plain = completion("zipped")
-    assert (await real(kind, upstream, gzipped(plain)),) == plain.steps
+    assert (await real(upstream, gzipped(plain)),) == plain.steps
 
     bomb = gzipped(ScriptedTurn(steps=(b"\0" * 50_000_000,)))
     with pytest.raises(UpstreamFailed, match="larger than"):
-        await real(kind, upstream, bomb)
+        await real(upstream, bomb)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br"])
 async def test_what_is_not_encoded_as_it_says_is_malformed(
-    kind: Callable[..., Transport], upstream: Upstream, encoding: str
+    upstream: Upstream, encoding: str
 ) -> None:
     with pytest.raises(UpstreamFailed) as failed:
         await real(
-            kind,
             upstream,
             ScriptedTurn(headers={"content-encoding": encoding}, steps=(b"plain",)),
         )
     assert failed.value.failure is FailureClass.MALFORMED
 
 
-async def test_an_endless_header_is_cut(
-    kind: Callable[..., Transport], upstream: Upstream
-) -> None:
+async def test_an_endless_header_is_cut(upstream: Upstream) -> None:
     with pytest.raises(UpstreamFailed) as failed:
-        await real(kind, upstream, ScriptedTurn(headers={"x-long": "x" * 1_000_000}))
+        await real(upstream, ScriptedTurn(headers={"x-long": "x" * 1_000_000}))
     assert failed.value.failure in (FailureClass.MALFORMED, FailureClass.CONNECT)
 
 
-async def test_a_body_of_megabytes_is_sent_whole(
-    kind: Callable[..., Transport], upstream: Upstream
-) -> None:
+async def test_a_body_of_megabytes_is_sent_whole(upstream: Upstream) -> None:
     body = b'{"model":"m","x":"' + b"x" * 3_000_000 + b'"}'
 
-    await real(kind, upstream, completion(), body)
+    await real(upstream, completion(), body)
 
     assert upstream.asked[-1].body == body
 

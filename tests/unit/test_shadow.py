@@ -37,8 +37,7 @@ from harness.gate.shadow_stage import (
     is_harm,
     share_of_level,
 )
-from router.recording.shadow_totals import ShadowTotals
-from router.recording.shadow_units import MAX_SUBJECTS, ShadowUnits
+from router.recording.shadow_totals import MAX_SUBJECTS, ShadowTotals, ShadowUnits
 
 pytestmark = pytest.mark.req("F8")
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.protocols.untranslatable import Untranslatable
 from router.upstream.strict_fields import without_unknown_fields
 from router.upstream.translate.provider_errors import ProviderRefusal, translate_refusal
 from router.upstream.translate.request_screening import (
@@ -16,7 +17,6 @@ from router.upstream.translate.request_screening import (
     untranslatable_field,
 )
 from router.upstream.translate.thinking import settle_thinking
-from router.upstream.translate.untranslatable import Untranslatable
 from tests.wire import anthropic, gemini
 from tests.wire.server import Refused
 

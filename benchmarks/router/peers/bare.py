@@ -22,6 +22,5 @@ def install_pyreqwest() -> None:
 
 
 POOL = Peer("bare pool", command_with("pool"), ask)
-AIOHTTP = Peer("bare aiohttp", command_with("aiohttp"), ask)
 PYREQWEST = Peer("bare pyreqwest", command_with("pyreqwest"), ask, install_pyreqwest)
 PROTOCOL = Peer("bare no ASGI", command_with("pool", "bare_protocol"), ask)

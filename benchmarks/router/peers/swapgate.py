@@ -21,4 +21,3 @@ def ask(site: Site, kind: str) -> Ask:  # noqa: ARG001 - an Ask's maker
 
 
 PEER = Peer("Swapgate", command_with("pool"), ask)
-WITH_AIOHTTP = Peer("Swapgate+aiohttp", command_with("aiohttp"), ask)

@@ -1,4 +1,4 @@
-"""What a chat completion says."""
+"""The answer reader turns a whole chat completion into answer blocks."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""What a chat's request asks for, and what its answer said."""
+"""Answer signals of a chat: its schema, its tools, and what its answer said."""
 
 from collections.abc import Mapping
 

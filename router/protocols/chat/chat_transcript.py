@@ -1,4 +1,4 @@
-"""Chat completions, for `router.protocols.transcript`."""
+"""The chat transcript reads a chat completion's request and answer for judges and captures."""
 
 from typing import Any, Final
 

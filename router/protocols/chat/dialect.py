@@ -1,4 +1,4 @@
-"""`/v1/chat/completions`, as OpenAI has it."""
+"""The chat dialect is `/v1/chat/completions` as OpenAI defines it."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -9,9 +9,13 @@ from harness.domain.routing.target import Target
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.answer_signals import read_signals, schema_of, tools_of
 from router.protocols.chat.stream import ChatStream, has_output
-from router.protocols.conversation_opening import conversation_opening
 from router.protocols.event_stream import StreamFilter
-from router.protocols.object_lists import empty_answer_error, first_object, iter_objects
+from router.protocols.object_lists import (
+    conversation_opening,
+    empty_answer_error,
+    first_object,
+    iter_objects,
+)
 from router.protocols.provider_failures import error_in_answer
 from router.protocols.usage import TokenUsage, read_usage
 from router.request.body import ClientRequest

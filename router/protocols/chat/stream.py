@@ -1,4 +1,6 @@
-"""The events of a streamed chat completion."""
+"""The chat stream filters the events of a streamed chat completion on their way to the
+client.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Final

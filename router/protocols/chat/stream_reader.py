@@ -1,4 +1,6 @@
-"""A streamed chat, read event by event and told to a writer of another protocol."""
+"""The stream reader turns a streamed chat into the events of another protocol, piece by
+piece.
+"""
 
 from collections.abc import Mapping
 
@@ -57,7 +59,7 @@ class ChatStreamReader:
         return self._deltas
 
     def feed(self, data: bytes) -> bytes:
-        return b"".join([self._event(each) for each in self._payloads.feed(data)])
+        return b"".join([self._event(each) for each in self._payloads.read(data)])
 
     def end(self) -> bytes:
         """The provider closed the stream."""

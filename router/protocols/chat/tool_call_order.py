@@ -1,4 +1,6 @@
-"""Tool calls of a streamed chat, one after the other, however their pieces are mixed."""
+"""Tool call order writes a streamed chat's tool calls one after the other, however they are
+mixed.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What a message's request asks for, and what its answer said."""
+"""Answer signals of a message: its schema, its tools, and what its answer said."""
 
 from collections.abc import Mapping
 

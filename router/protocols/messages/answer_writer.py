@@ -1,4 +1,4 @@
-"""An answer in Anthropic's shape: whole, or as events."""
+"""The answer writer writes answer blocks as Anthropic's message, whole or as events."""
 
 import json
 from collections.abc import Mapping

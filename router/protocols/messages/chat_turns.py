@@ -1,4 +1,4 @@
-"""The turns of a message's request as a chat's."""
+"""Chat turns are what the turns of a message's request become in a chat."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -53,7 +53,7 @@ def text_or_parts(content: object, param: str = "messages") -> object:
 
 def cache_mark(block: Mapping[str, object]) -> Turn:
     """The mark for the prompt's cache, as a chat has it too; empty for none. What no target can
-    use was taken out before (`router.request.optional_fields`).
+    use was taken out before (`router.request.degradation`).
     """
     mark = block.get("cache_control")
     return {"cache_control": mark} if isinstance(mark, Mapping) else {}

@@ -1,4 +1,4 @@
-"""`/v1/messages`, as Anthropic has it."""
+"""The messages dialect is `/v1/messages` as Anthropic defines it."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -7,12 +7,11 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import ANTHROPIC_VERSION, Target
 from router.protocols.answer_signals import AnswerSignals
-from router.protocols.conversation_opening import conversation_opening
 from router.protocols.event_stream import StreamFilter
 from router.protocols.messages.answer_signals import read_block_signals, schema_of, tools_of
 from router.protocols.messages.errors import anthropic_error
 from router.protocols.messages.stream import MessagesStream, read_message_tokens
-from router.protocols.object_lists import empty_answer_error, iter_objects
+from router.protocols.object_lists import conversation_opening, empty_answer_error, iter_objects
 from router.protocols.provider_failures import error_in_answer
 from router.protocols.usage import TokenUsage
 from router.request.body import ClientRequest

@@ -1,4 +1,4 @@
-"""Errors as Anthropic's clients know them."""
+"""Errors are written here as Anthropic's clients expect them."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A request for a message (Anthropic's) as a request for a chat (OpenAI's)."""
+"""A message request (Anthropic's) becomes a request for a chat (OpenAI's)."""
 
 from collections.abc import Callable, Mapping
 from typing import Final

@@ -1,4 +1,4 @@
-"""Anthropic's messages, for `router.protocols.transcript`."""
+"""The message transcript reads Anthropic's requests and answers for judges and captures."""
 
 import json
 from typing import Any

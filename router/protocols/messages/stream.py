@@ -1,4 +1,4 @@
-"""The events of a streamed message."""
+"""The message stream filters the events of a streamed message on their way to the client."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Thinking that a translation showed, on its way to Anthropic, which has not signed it."""
+"""Unsigned thinking, which a translation made, is taken out of requests to Anthropic."""
 
 import json
 import re

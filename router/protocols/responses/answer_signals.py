@@ -1,4 +1,4 @@
-"""What a response's request asks for, and what the response said."""
+"""Answer signals of a response: its schema, its tools, and what it said."""
 
 from collections.abc import Mapping
 

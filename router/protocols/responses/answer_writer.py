@@ -1,4 +1,4 @@
-"""An answer in the shape of OpenAI's Responses: whole, or as events."""
+"""The answer writer writes answer blocks as OpenAI's response, whole or as events."""
 
 from collections.abc import Mapping
 from typing import Final

@@ -1,4 +1,4 @@
-"""The items of a response's input as a chat's turns."""
+"""Chat turns are what the items of a response's input become in a chat."""
 
 from collections.abc import Mapping
 from typing import Final

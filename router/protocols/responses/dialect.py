@@ -1,4 +1,6 @@
-"""`/v1/responses`, as OpenAI has it. What is stored stays at the provider."""
+"""The responses dialect is `/v1/responses` as OpenAI defines it; its state stays at the
+provider.
+"""
 
 from collections.abc import Mapping
 from typing import Final
@@ -9,9 +11,8 @@ from harness.domain.routing.target import JsonObject, Target
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.dialect import RESERVED as CHATS
 from router.protocols.chat.dialect import ChatDialect
-from router.protocols.conversation_opening import conversation_opening
 from router.protocols.event_stream import StreamFilter
-from router.protocols.object_lists import empty_answer_error
+from router.protocols.object_lists import conversation_opening, empty_answer_error
 from router.protocols.provider_failures import error_in_answer
 from router.protocols.responses.answer_signals import read_signals, schema_of, tools_of
 from router.protocols.responses.stream import ResponsesStream, read_response_usage

@@ -1,4 +1,4 @@
-"""A request for a response (OpenAI's) as a request for a chat."""
+"""A response request (OpenAI's Responses) becomes a request for a chat."""
 
 from collections.abc import Callable, Mapping
 from typing import Final

@@ -1,4 +1,4 @@
-"""OpenAI's responses, for `router.protocols.transcript`."""
+"""The response transcript reads OpenAI's responses for judges and captures."""
 
 from typing import Any
 

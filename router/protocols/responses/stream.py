@@ -1,4 +1,4 @@
-"""The events of a streamed response."""
+"""The response stream filters the events of a streamed response on their way to the client."""
 
 import json
 from collections.abc import Mapping, Sequence

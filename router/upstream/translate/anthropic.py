@@ -1,4 +1,6 @@
-"""OpenAI's chat completions to Anthropic's Messages and back, by litellm's pure functions."""
+"""The Anthropic translation makes Messages of chat completions and back, by litellm's
+functions.
+"""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -8,9 +10,8 @@ from typing import Any, Final
 from harness.domain.routing.target import ANTHROPIC_VERSION
 from router.protocols.sse import SsePayloads
 from router.upstream.translate.chat_answer import ChunkMaker, chat_message, completion
-from router.upstream.translate.reasoning_effort import NEAREST
 from router.upstream.translate.request_screening import Json, ScreenedRequest, screen_request
-from router.upstream.translate.thinking import settle_thinking
+from router.upstream.translate.thinking import NEAREST, settle_thinking
 from router.upstream.translate.translation import (
     REHEARSAL,
     ErrorInStream,

@@ -1,4 +1,6 @@
-"""OpenAI's chat completions to Bedrock's Converse and back, by litellm's pure functions."""
+"""The Bedrock translation makes Converse calls of chat completions and back, by litellm's
+functions.
+"""
 
 import copy
 import json
@@ -9,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from harness.domain.reliability.failures import FailureClass
+from router.protocols.untranslatable import Untranslatable
 from router.upstream.translate.anthropic import AnthropicChunks
 from router.upstream.translate.chat_answer import completion
 from router.upstream.translate.request_screening import Json, ScreenedRequest, screen_request
@@ -20,7 +23,6 @@ from router.upstream.translate.translation import (
     mapped,
     no_counterpart,
 )
-from router.upstream.translate.untranslatable import Untranslatable
 from router.upstream.transport import UpstreamFailed
 
 _PIECES: Final = ("contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop")
@@ -145,7 +147,7 @@ class EventMessages:
         self._buffer = frames.EventStreamBuffer()
         self._error = frames.ParserError
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def read(self, data: bytes) -> Iterator[bytes]:
         """Raises UpstreamFailed (malformed) for what is no such stream."""
         self._buffer.add_data(data)
         try:

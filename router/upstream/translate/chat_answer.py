@@ -1,4 +1,6 @@
-"""Answers in the shape of OpenAI's chat completions, from what a translation gives. Pure."""
+"""Chat answers are what a translation gives, in the shape of OpenAI's chat completions.
+Pure.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final

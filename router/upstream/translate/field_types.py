@@ -1,11 +1,11 @@
-"""The types of a chat request's fields, as OpenAI has them. Pure."""
+"""Field types are those of a chat request, as OpenAI defines them. Pure."""
 
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from router.upstream.translate.reasoning_effort import EFFORTS
-from router.upstream.translate.untranslatable import MalformedRequest, Untranslatable
+from router.protocols.untranslatable import MalformedRequest, Untranslatable
+from router.upstream.translate.thinking import EFFORTS
 
 Json = Mapping[str, Any]
 

@@ -1,4 +1,6 @@
-"""OpenAI's chat completions to Gemini's generateContent and back, by litellm's functions."""
+"""The Gemini translation makes generateContent calls of chats and back, by litellm's
+functions.
+"""
 
 import copy
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The one door to litellm: it translates requests and answers, and does nothing else.
+"""This module is the one door to litellm, which translates requests and answers.
 
 Its HTTP clients, retries, callbacks, routers and logs are never used: what it is given is JSON,
 and what it gives is JSON. Importing it takes seconds and 190 MB: `load` it where nobody waits.

@@ -1,12 +1,12 @@
-"""A refusal by a provider of another protocol, in OpenAI's words and with its true status."""
+"""Provider errors of another protocol are put in OpenAI's words, with their true status."""
 
 import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
-from router.upstream.error_body import read_error_body
-from router.upstream.translate.untranslatable import Untranslatable
+from router.protocols.untranslatable import Untranslatable
+from router.upstream.reply_reading import read_error_body
 from router.upstream.transport import UpstreamReply
 
 Header = tuple[bytes, bytes]

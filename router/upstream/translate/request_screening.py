@@ -1,4 +1,4 @@
-"""A chat request, looked through before it is translated: what goes along, what stays behind.
+"""Request screening decides what of a chat request a translation carries, drops or refuses.
 
 Pure. A hint that a provider has no word for is dropped and named; what changes the answer and
 cannot be said is refused. Nothing here or after it fetches a URL that a client named.
@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from router.protocols.untranslatable import MalformedRequest, Untranslatable
 from router.upstream.translate.field_types import check_fields
 from router.upstream.translate.request_validation import check_messages
-from router.upstream.translate.untranslatable import MalformedRequest, Untranslatable
 
 Json = dict[str, Any]
 

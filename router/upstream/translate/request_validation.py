@@ -1,4 +1,4 @@
-"""What a chat request must be before it is translated, whoever it goes to. Pure.
+"""Request validation checks that a chat is well formed before it is translated. Pure.
 
 OpenAI refuses most of this; a translation would make something else of it, and nobody would
 know: broken arguments become none, a result without its call becomes a text.
@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
-from router.upstream.translate.untranslatable import MalformedRequest
+from router.protocols.untranslatable import MalformedRequest
 
 Json = dict[str, Any]
 

@@ -1,4 +1,5 @@
-"""What may be thought beside an answer, and what Anthropic allows beside thinking. Pure.
+"""Thinking settles how much a model may think: OpenAI's efforts, and Anthropic's budgets.
+Pure.
 
 What a model thinks counts as part of `max_tokens`. An effort is a word, and the budget that it
 becomes is the library's: the answer keeps its share of the limit (`budget_beside`). Where too
@@ -7,10 +8,38 @@ client chose itself, in tokens and within its limit, stays.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 Json = dict[str, Any]
+
+EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_CLAUDES: Final = frozenset({"low", "medium", "high"})
+_GOOGLES: Final = frozenset({"none", "minimal", "low", "medium", "high"})
+# For models that think by a budget of tokens; one that takes levels says itself which.
+BUDGETED: Final[Mapping[str, frozenset[str]]] = {
+    "anthropic": _CLAUDES,
+    "bedrock": _CLAUDES,
+    "gemini": _GOOGLES,
+    "vertex": _GOOGLES,
+}
+# An effort that a provider has no word for; the client is told.
+NEAREST: Final[Mapping[str, str]] = {"minimal": "low", "xhigh": "high", "max": "high"}
+
+
+def is_effort_set(effort: str, params: Json, kind: str) -> bool:
+    """Whether params, in the provider's words, mean this effort and no other."""
+    level = _level(params)
+    return effort in BUDGETED[kind] if level is None else level == effort
+
+
+def _level(params: Json) -> str | None:
+    for place, name in (("output_config", "effort"), ("thinkingConfig", "thinkingLevel")):
+        given = params.get(place)
+        if isinstance(given, dict) and isinstance(given.get(name), str):
+            return str(given[name]).lower()
+    return None
+
 
 LEAST_BUDGET_TOKENS: Final = 1024
 HOTTEST: Final = 1.0

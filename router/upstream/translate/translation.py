@@ -1,13 +1,15 @@
-"""A translation to and from another protocol than OpenAI's: JSON in, JSON out. No network."""
+"""A translation goes to another protocol than OpenAI's and back: JSON in, JSON out. No
+network.
+"""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from router.upstream.translate.reasoning_effort import NEAREST, is_effort_set
+from router.protocols.untranslatable import Untranslatable
 from router.upstream.translate.request_screening import Json, ScreenedRequest
-from router.upstream.translate.untranslatable import Untranslatable
+from router.upstream.translate.thinking import NEAREST, is_effort_set
 
 
 class ErrorInStream(Exception):
@@ -32,7 +34,7 @@ class TranslatedCall:
 
 
 class PayloadSource(Protocol):
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def read(self, data: bytes) -> Iterator[bytes]:
         """The JSON of each event that is whole. Raises UpstreamFailed (malformed)."""
         ...
 

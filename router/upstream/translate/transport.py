@@ -1,4 +1,4 @@
-"""Providers that speak another protocol than OpenAI's: asked and heard through a translation.
+"""The translating transport asks providers that speak another protocol than OpenAI's.
 
 The wire stays ours, and with it limits, timeouts, cancelling and the provider's true words: the
 library (`router.upstream.translate.litellm`) sees JSON and gives JSON.
@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from harness.domain.reliability.failures import FailureClass
-from router.upstream.stream_end import chunks_until_end
+from router.protocols.untranslatable import Untranslatable
+from router.upstream.reply_reading import chunks_until_end
 from router.upstream.translate.litellm import load_translation
 from router.upstream.translate.provider_errors import translate_refusal, whole_refusal
 from router.upstream.translate.request_screening import Json, screen_request
@@ -24,7 +25,6 @@ from router.upstream.translate.translation import (
     Translation,
     no_counterpart,
 )
-from router.upstream.translate.untranslatable import Untranslatable
 from router.upstream.transport import Transport, UpstreamFailed, UpstreamReply, UpstreamRequest
 
 Header = tuple[bytes, bytes]
@@ -195,7 +195,7 @@ class StreamReply(_Reply):
         async for piece in chunks_until_end(self._reply.chunks(), lambda: made.ended):
             out: list[bytes] = []
             try:
-                for data in events.feed(piece):
+                for data in events.read(piece):
                     out += [_line(each) for each in _fed(made, data)]
             except ErrorInStream as error:
                 yield b"".join([*out, _line({"error": error.error})])

@@ -1,10 +1,32 @@
-"""The end of a provider's stream that has said why it ends, and may say nothing more."""
+"""Reply reading takes a provider's error body or stream end, within bounds of bytes and
+time.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-from router.upstream.transport import UpstreamFailed
+from router.upstream.transport import UpstreamFailed, UpstreamReply
+
+# Of a refusal, more than this is not a message.
+MAX_BYTES: Final = 256 * 1024
+# How long its words are waited for, once its status is known.
+WAIT_S: Final = 2.0
+
+
+async def read_error_body(reply: UpstreamReply) -> bytes:
+    """Empty for what does not come whole: the status says enough."""
+    found = b""
+    try:
+        async with asyncio.timeout(WAIT_S):
+            async for chunk in reply.chunks():
+                found += chunk
+                if len(found) > MAX_BYTES:
+                    return b""
+    except (TimeoutError, UpstreamFailed):
+        return b""
+    return found
+
 
 # After the reason to end: for the usage, and for the protocol's own last event. Some servers
 # keep the connection open instead, or reset it.
