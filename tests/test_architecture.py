@@ -237,7 +237,7 @@ def test_nothing_that_decides_reads_what_is_shown() -> None:
     readers = [
         f"{file}:{node.lineno}"
         for file in python_files("harness", "dashboard", "router", "evals")
-        if file != control / "operations" / "listings.py"
+        if file != control / "operations" / "queries.py"
         for node in ast.walk(parsed(file))
         if isinstance(node, ast.Attribute) and node.attr == "listings"
     ]
@@ -246,7 +246,7 @@ def test_nothing_that_decides_reads_what_is_shown() -> None:
         for file in python_files("harness")
         if control in file.parents
         for line, module in imports(file)
-        if module == "harness.control.operations.listings"
+        if module == "harness.control.operations.queries"
     ]
     names = [
         f"{file}:{node.lineno}"
@@ -254,6 +254,6 @@ def test_nothing_that_decides_reads_what_is_shown() -> None:
         if control in file.parents
         for node in ast.walk(parsed(file))
         if isinstance(node, ast.ImportFrom) and node.module == "harness.control.operations"
-        if "listings" in [each.name for each in node.names]
+        if "queries" in [each.name for each in node.names]
     ]
     assert not [*readers, *importers, *names]

@@ -10,7 +10,7 @@ from harness.control.context import Context
 from harness.control.drift import reports as drift_reports
 from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity
-from harness.control.operations import listings
+from harness.control.operations import queries
 from harness.control.proposals import approvals
 from harness.control.proposals import comparison as reports
 from harness.control.routing import fallback_chain, routes, scorecard
@@ -105,12 +105,12 @@ def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
     """What waits for a person, the others that are open, and a page of all the rest, the newest
     first. after: the cursor of the page before.
     """
-    opened = listings.list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
-    page = listings.list_proposals(ctx, PageRequest(MOST_PROPOSALS, after))
+    opened = queries.list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
+    page = queries.list_proposals(ctx, PageRequest(MOST_PROPOSALS, after))
     found = [*opened, *(each for each in page if not each.open)]
     invalid = [*page.invalid, *(each for each in opened.invalid if each not in page.invalid)]
-    verdicts = listings.load_verdicts(ctx, {each.verdict for each in found if each.verdict})
-    names = listings.load_target_names(
+    verdicts = queries.load_verdicts(ctx, {each.verdict for each in found if each.verdict})
+    names = queries.load_target_names(
         ctx, {id_ for p in found for id_ in (p.incumbent, p.candidate)}
     )
     rows = [
@@ -201,7 +201,7 @@ def canary(ctx: Context, route: str) -> CanaryView:
 
 
 def route_names(ctx: Context) -> Sequence[str]:
-    return [each.name for each in listings.list_routes(ctx)]
+    return [each.name for each in queries.list_routes(ctx)]
 
 
 def measured_of(
@@ -248,7 +248,7 @@ class RouteView:
 
 def route(ctx: Context, name: str) -> RouteView:
     """Raises NotFound."""
-    history = listings.list_route_versions(ctx, name, PageRequest(MOST_VERSIONS))
+    history = queries.list_route_versions(ctx, name, PageRequest(MOST_VERSIONS))
     chain = fallback_chain.list_fallbacks(ctx, name)
     figures = scorecard.build_scorecard(ctx, name)
     drift = drift_reports.list_drift_status(ctx, route=name)

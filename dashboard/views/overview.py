@@ -10,7 +10,7 @@ from dashboard import page_frame
 from dashboard.data import queries
 from dashboard.text import html, labels, route_text
 from dashboard.text.html import escape, strong
-from harness.control.operations import listings
+from harness.control.operations import queries as listings
 from harness.control.operations.alerts import AlertView
 from harness.control.proposals.comparison import RouteStatus
 from harness.domain.operations.alerts import AlertKind, Severity

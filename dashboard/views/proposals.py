@@ -12,7 +12,7 @@ from dashboard.text import comparison_text, html, labels
 from dashboard.text.html import escape, strong
 from harness.control.canary import duration_estimate
 from harness.control.evals.proof_validity import ProofState
-from harness.control.proposals import estimate, review, rule_widening, submission
+from harness.control.proposals import estimate, review, route_rules, submission
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Claim
 from harness.domain.operations.access import Actor
@@ -343,7 +343,7 @@ def _outlook(wish: submission.ProposalRequest) -> None:
     heads = ("Suite", "Items", "Smallest difference it can show", "Cheapest design")
     st.html(html.table(heads, rows) + html.note(comparison_text.outlook_line(planned)))
     st.html(html.note(f"This would be the {terms.risk.words}."))
-    for line in rule_widening.describe_widening(terms.widened):
+    for line in route_rules.describe_widening(terms.widened):
         st.html(html.note(f"Another person has to approve it: {line}"))
     ramp = duration_estimate.estimate_for_route(ctx, wish.route, wish.policy)
     options = "".join(html.note(f"Option: {option}") for option in ramp.options)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from harness.api.endpoint import CallerParam, endpoint
 from harness.api.json_answers import json_answer
 from harness.api.request_fields import AlertQuery, FailoverQuery
-from harness.control.operations import alerts, listings
+from harness.control.operations import alerts, queries
 from harness.control.operations.alerts import AlertView, DeliveryAttempt
 from harness.domain.pagination import Page
 from harness.domain.reliability.failover import Failover
@@ -19,7 +19,7 @@ router = APIRouter()
 @endpoint(router, "GET", "/alerts")
 def list_alerts(who: CallerParam, piece: Annotated[AlertQuery, Query()]) -> Page[AlertView]:
     """The one heard last first."""
-    return listings.list_alerts(who.ctx, piece.page, open_only=piece.open)
+    return queries.list_alerts(who.ctx, piece.page, open_only=piece.open)
 
 
 @endpoint(router, "POST", "/alerts/test")
@@ -33,7 +33,7 @@ def list_failovers(
     who: CallerParam, piece: Annotated[FailoverQuery, Query()]
 ) -> Page[Failover]:
     """Targets that requests left, newest first; never content, and users as hashes."""
-    return listings.list_failovers(
+    return queries.list_failovers(
         who.ctx,
         piece.page,
         secret=who.secret,

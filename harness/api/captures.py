@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from harness.api.endpoint import CallerParam, endpoint
 from harness.api.request_fields import CaptureQuery, PurgeQuery
-from harness.control.operations import captures, listings
+from harness.control.operations import captures, queries
 from harness.control.operations.captures import CaptureSummary
 from harness.domain.pagination import Page
 from harness.domain.privacy.capture import CapturedRequest
@@ -19,7 +19,7 @@ def list_captures(
     who: CallerParam, piece: Annotated[CaptureQuery, Query()]
 ) -> Page[CaptureSummary]:
     """Newest first; never their content."""
-    return listings.list_captures(who.ctx, piece.page, route=piece.route)
+    return queries.list_captures(who.ctx, piece.page, route=piece.route)
 
 
 @endpoint(router, "GET", "/captures/{capture}")

@@ -10,7 +10,7 @@ from harness.api.json_answers import json_answer
 from harness.api.request_fields import DriftAcceptBody, DriftQuery, DriftRunBody
 from harness.control.drift import operations, reports
 from harness.control.drift.reports import DriftReport, DriftStatus
-from harness.control.operations import listings
+from harness.control.operations import queries
 from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.pagination import Page
 
@@ -35,7 +35,7 @@ def list_watched(who: CallerParam) -> Page[DriftStatus]:
 @endpoint(router, "GET", "/drift/runs")
 def list_drift_runs(who: CallerParam, piece: Annotated[DriftQuery, Query()]) -> Page[DriftRun]:
     """Newest first."""
-    found = listings.list_drift_runs(who.ctx, piece.page, route=piece.route or "")
+    found = queries.list_drift_runs(who.ctx, piece.page, route=piece.route or "")
     return found.map(lambda each: DriftRun(*each))
 
 

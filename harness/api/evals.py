@@ -9,7 +9,7 @@ from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
 from harness.api.json_answers import json_answer
 from harness.api.request_fields import EvalBody, EvalQuery, OverruleBody
 from harness.control.evals import worker_supervision
-from harness.control.operations import listings, lookup
+from harness.control.operations import lookup, queries
 from harness.control.operations.lookup import SuiteSummary
 from harness.control.proposals import comparison
 from harness.domain.evals.run import EvalRun, RunBudget, Sample, Verdict
@@ -36,7 +36,7 @@ def list_suites(who: CallerParam) -> Page[SuiteSummary]:
 def list_evals(who: CallerParam, piece: Annotated[EvalQuery, Query()]) -> Page[EvalRun]:
     """Newest first."""
     states = (piece.state,) if piece.state else ()
-    return listings.list_runs(who.ctx, piece.page, states=states)
+    return queries.list_runs(who.ctx, piece.page, states=states)
 
 
 @endpoint(router, "POST", "/evals", status=201)
@@ -66,7 +66,7 @@ def get_eval(who: CallerParam, run: str) -> EvalProgress:
 @endpoint(router, "GET", "/evals/{run}/samples")
 def eval_samples(who: CallerParam, run: str, piece: PathPart) -> Page[Sample]:
     """In the order in which they are asked."""
-    return listings.list_samples(who.ctx, run, piece.page)
+    return queries.list_samples(who.ctx, run, piece.page)
 
 
 @endpoint(router, "GET", "/verdicts/{verdict}")

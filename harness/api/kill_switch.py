@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
 from harness.api.request_fields import OverruleBody, SwitchBody
-from harness.control.operations import listings
+from harness.control.operations import queries
 from harness.control.routing import kill_switch
 from harness.domain.pagination import Page
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
@@ -18,7 +18,7 @@ router = APIRouter()
 @endpoint(router, "GET", "/switches")
 def list_switches(who: CallerParam, piece: PathPart) -> Page[SwitchRecord]:
     """Newest first; lifted and expired ones too."""
-    return listings.list_switches(who.ctx, piece.page)
+    return queries.list_switches(who.ctx, piece.page)
 
 
 @endpoint(router, "POST", "/switches", status=201)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
 from harness.api.json_answers import json_answer
 from harness.api.request_fields import AuditQuery, KeyBody, LimitsBody
-from harness.control.operations import keys, listings, lookup
+from harness.control.operations import keys, lookup, queries
 from harness.control.operations.keys import KeySummary
 from harness.control.proposals.comparison import RouteStatus
 from harness.domain.operations.access import ApiKey, Role
@@ -45,7 +45,7 @@ class AuditCheck:
 @endpoint(router, "GET", "/overview")
 def overview(who: CallerParam) -> Page[RouteGlance]:
     """Every route; those that wait for a person first."""
-    return listings.list_route_status(who.ctx).map(
+    return queries.list_route_status(who.ctx).map(
         lambda status: RouteGlance(**vars(status), waits_for_person=status.needs_decision)
     )
 
@@ -58,7 +58,7 @@ def list_policies(who: CallerParam) -> Page[Policy]:
 @endpoint(router, "GET", "/keys")
 def list_keys(who: CallerParam, piece: PathPart) -> Page[KeySummary]:
     """Revoked ones too. The keys themselves are not stored."""
-    return listings.list_keys(who.ctx, piece.page)
+    return queries.list_keys(who.ctx, piece.page)
 
 
 @endpoint(router, "POST", "/keys", status=201)
@@ -93,7 +93,7 @@ def revoke_key(who: CallerParam, key: str) -> None:
 @endpoint(router, "GET", "/audit")
 def audit_tail(who: CallerParam, piece: Annotated[AuditQuery, Query()]) -> Page[AuditEvent]:
     """Newest first."""
-    return listings.list_audit_events(who.ctx, piece.page)
+    return queries.list_audit_events(who.ctx, piece.page)
 
 
 @endpoint(router, "GET", "/audit/verify")

@@ -15,10 +15,10 @@ from harness.api.request_fields import (
     ProposalQuery,
     ReasonBody,
 )
-from harness.control.evals.early_stopping import Savings
 from harness.control.evals.judging_cost import JudgingCost
 from harness.control.evals.proof_validity import ProofValidity
-from harness.control.operations import listings
+from harness.control.evals.run_costs import Savings
+from harness.control.operations import queries
 from harness.control.proposals import approvals, comparison, review, submission
 from harness.control.proposals.approvals import ApprovalView
 from harness.control.proposals.comparison import ArmFigures
@@ -82,7 +82,7 @@ def list_proposals(
     who: CallerParam, piece: Annotated[ProposalQuery, Query()]
 ) -> Page[Proposal]:
     """Newest first."""
-    return listings.list_proposals(who.ctx, piece.page, route=piece.route, open_only=piece.open)
+    return queries.list_proposals(who.ctx, piece.page, route=piece.route, open_only=piece.open)
 
 
 @endpoint(router, "POST", "/proposals", status=201)

@@ -17,7 +17,7 @@ from harness.api.request_fields import (
     SettingsBody,
     VersionsQuery,
 )
-from harness.control.operations import listings, lookup
+from harness.control.operations import lookup, queries
 from harness.control.providers import deprecations, model_resolution
 from harness.control.routing import fallback_chain, routes, scorecard, targets
 from harness.control.routing.fallback_chain import ChainEntry
@@ -51,7 +51,7 @@ class RouteDiff:
 
 @endpoint(router, "GET", "/models")
 def list_models(who: CallerParam, piece: PathPart) -> Page[Target]:
-    return listings.list_targets(who.ctx, piece.page)
+    return queries.list_targets(who.ctx, piece.page)
 
 
 @endpoint(router, "POST", "/models", status=201)
@@ -86,7 +86,7 @@ def get_model(who: CallerParam, model: str) -> Target:
 
 @endpoint(router, "GET", "/routes")
 def list_routes(who: CallerParam) -> Page[Route]:
-    return listings.list_routes(who.ctx)
+    return queries.list_routes(who.ctx)
 
 
 @endpoint(router, "POST", "/routes", status=201)
@@ -111,7 +111,7 @@ def get_route(who: CallerParam, route: str) -> Route:
 @endpoint(router, "GET", "/routes/{route}/history")
 def route_history(who: CallerParam, route: str, piece: PathPart) -> Page[RouteRecord]:
     """Every stored version, newest first: who changed what, with which proof."""
-    return listings.list_route_versions(who.ctx, route, piece.page)
+    return queries.list_route_versions(who.ctx, route, piece.page)
 
 
 @endpoint(router, "GET", "/routes/{route}/measured")
@@ -124,9 +124,9 @@ def route_measured(who: CallerParam, route: str) -> RouteScorecard:
 def route_diff(
     who: CallerParam, route: str, versions: Annotated[VersionsQuery, Query()]
 ) -> RouteDiff:
-    newer = listings.load_route_version(who.ctx, route, versions.newer)
+    newer = queries.load_route_version(who.ctx, route, versions.newer)
     before = versions.older or max(newer.route.version - 1, 1)
-    older = listings.load_route_version(who.ctx, route, before)
+    older = queries.load_route_version(who.ctx, route, before)
     found = routes.describe_difference(older, newer)
     changes = {field: RouteChange(before, after) for field, (before, after) in found.items()}
     return RouteDiff(route, older.route.version, newer.route.version, changes)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 
 from harness.api.endpoint import CallerParam, endpoint
 from harness.api.request_fields import ReasonBody, ShadowBody, ShadowQuery
-from harness.control.operations import listings
+from harness.control.operations import queries
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowRequest, ShadowStatus
 from harness.domain.pagination import Page
@@ -23,7 +23,7 @@ def list_shadows(
     who: CallerParam, piece: Annotated[ShadowQuery, Query()]
 ) -> Page[ShadowStatus]:
     """Newest first; ended ones too."""
-    return listings.list_shadows(who.ctx, piece.page, route=piece.route)
+    return queries.list_shadows(who.ctx, piece.page, route=piece.route)
 
 
 @endpoint(router, "GET", "/shadows/{route}")

@@ -16,7 +16,7 @@ from harness.app.installation import (
     load_settings,
     open_installation,
 )
-from harness.control.operations import keys, listings
+from harness.control.operations import keys, queries
 from harness.control.routing import seed
 from harness.domain.errors import ConfigError
 from harness.domain.operations.access import Role
@@ -109,7 +109,7 @@ def set_up(given: Path | None) -> SetUpResult:
 def _create_first_keys(installation: Installation) -> tuple[str | None, str | None]:
     """An admin's key and a client's, where the database has none."""
     ctx, secret = installation.context, installation.secret
-    if listings.list_keys(ctx, PageRequest(1)).total:
+    if queries.list_keys(ctx, PageRequest(1)).total:
         return None, None
     # Whoever sets the installation up is its operator: on the pages as on the command line.
     _, admin = keys.create_key(

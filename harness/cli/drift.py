@@ -8,7 +8,7 @@ from harness.cli.frame.waiting import who_starts_it
 from harness.control.drift import operations, reports
 from harness.control.drift import text as drift_words
 from harness.control.drift.reports import DriftReport, DriftStatus
-from harness.control.operations import listings
+from harness.control.operations import queries
 from harness.domain.drift.watch import (
     DriftCheck,
     DriftCheckState,
@@ -62,7 +62,7 @@ def status(session: Session, *, route: str) -> None:
 @pass_session
 def list_checks(session: Session, *, route: str, asked: PageRequest) -> None:
     """List the drift watch's runs, the newest first."""
-    found = listings.list_drift_runs(session.context, asked, route=route)
+    found = queries.list_drift_runs(session.context, asked, route=route)
     paging.note_page(found)
     if session.json:
         output.document([{"watch": watch, "check": check} for watch, check in found])

@@ -7,7 +7,7 @@ import click
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.duration import DurationType
 from harness.cli.frame.session import Session, pass_session
-from harness.control.operations import listings
+from harness.control.operations import queries
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import LEFT_OUT, PairFigures, ShadowRequest, ShadowStatus
 from harness.domain.errors import InputError
@@ -180,7 +180,7 @@ def status(session: Session, route: str) -> None:
 @pass_session
 def list_shadows(session: Session, asked: PageRequest) -> None:
     """List the shadows of all routes, the newest first."""
-    found = listings.list_shadows(session.context, asked)
+    found = queries.list_shadows(session.context, asked)
     paging.note_page(found)
     if session.json:
         output.document(found.items)

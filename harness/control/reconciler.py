@@ -12,7 +12,8 @@ from typing import assert_never
 
 import structlog
 
-from harness.control.canary import bake, driver, holds
+from harness.control.canary import driver as bake
+from harness.control.canary import holds, machine
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation, worker_supervision
 from harness.control.evals.proof_validity import ProofState, ProofValidity
@@ -21,8 +22,8 @@ from harness.control.proposals import (
     alpha_spending,
     approvals,
     evaluation,
+    route_rules,
     rule_tightening,
-    rule_widening,
 )
 from harness.control.shadow import shadows, stage
 from harness.domain.errors import (
@@ -242,7 +243,7 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
         waits = tx.proposals.save(
             apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, now)
         )
-        wider = "; ".join(rule_widening.describe_widening(proposal.widened))
+        wider = "; ".join(route_rules.describe_widening(proposal.widened))
         asks = f" It asks for other than the route's rules: {wider}." if wider else ""
         alerts.raise_alert(
             ctx,
@@ -264,7 +265,7 @@ def _let_in(
 ) -> str:
     """What comes after the proof: the canary, or the shadow before it. In words."""
     if proposal.policy.canary.shadow is None:
-        driver.open_canary(ctx, tx, proposal, proof, event)
+        machine.open_canary(ctx, tx, proposal, proof, event)
         return "canary opened"
     saved = tx.proposals.save(apply_event(proposal, ProposalEvent.MIRROR, ctx.clock.now()))
     _audit(ctx, tx, saved, "proposal.mirror", {"verdict": proof.id})
@@ -359,13 +360,13 @@ def _canary(ctx: Context, proposal: Proposal) -> list[str]:
     with ctx.store.read() as tx:
         before = tx.rollouts.get(proposal.rollout or "")
         route = tx.routing.route(proposal.route)
-    action = driver.look(ctx, before)
-    driver.watch_ratio(ctx, before, action)
+    action = machine.look(ctx, before)
+    machine.watch_ratio(ctx, before, action)
     holds.update_hold_alert(ctx, before)
     if action.signal is None and _canary_in_place(route, before.id, proposal):
         return []
     with ctx.store.write() as tx:
-        after = driver.step(ctx, tx, proposal, before, action)
+        after = machine.step(ctx, tx, proposal, before, action)
     if after == before:
         return []
     return [f"{proposal.id}: {action.kind.value}, {after.state.value}: {action.reason}"]

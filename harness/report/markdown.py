@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from harness.control.evals.proof_validity import ProofState, ProofValidity
-from harness.control.proposals import rerun_command, rule_widening
+from harness.control.proposals import rerun_command, route_rules
 from harness.control.proposals.comparison import ArmFigures
 from harness.control.proposals.format_failures import (
     FormatFailure,
@@ -102,8 +102,7 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     if found.proposal.widened and not report.standalone:
         yield from ("", "**Widened:** a person who did not propose it has to approve this:", "")
         yield from (
-            f"- {code(line)}"
-            for line in rule_widening.describe_widening(found.proposal.widened)
+            f"- {code(line)}" for line in route_rules.describe_widening(found.proposal.widened)
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness.control.operations import alerts, listings
+from harness.control.operations import alerts, queries
 from harness.control.proposals import submission
 from harness.domain.errors import DeliveryFailed
 from harness.domain.operations.access import SYSTEM
@@ -190,7 +190,7 @@ def test_a_webhook_that_was_down_gets_its_alert_once_it_is_back(
             alerts.run_once(made.context())
             made.clock.advance(60)
         submission.refuse_proposal(made.context(), SYSTEM, proposal.id, "not now")
-        (listed,) = listings.list_alerts(made.context())
+        (listed,) = queries.list_alerts(made.context())
         assert (listed.waiting, listed.delivered) == (2, 0)
         assert listed.last_error
 

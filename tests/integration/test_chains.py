@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from harness.control.canary import operations
-from harness.control.operations import listings, lookup
+from harness.control.operations import lookup, queries
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import data_class_checks, fallback_chain, routes, targets
@@ -45,7 +45,7 @@ def shown(world: SmallInstallation) -> list[tuple[str, EvidenceKind]]:
 
 
 def audited(world: SmallInstallation, action: str) -> list[dict[str, object]]:
-    events = listings.list_audit_events(world.context())
+    events = queries.list_audit_events(world.context())
     return [dict(each.details) for each in events if each.action == action]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.control.canary import operations
-from harness.control.operations import alerts, housekeeping, listings
+from harness.control.operations import alerts, housekeeping, queries
 from harness.control.operations.jobs import MonitoredJob
 from harness.control.proposals import submission
 from harness.control.routing import fallback_chain, waivers
@@ -149,7 +149,7 @@ def test_a_sink_that_is_down_gets_its_messages_once_it_is_back_and_in_order(
         deliver(world)
         world.clock.advance(60)
     assert len(world.sinks.kept["mail"]) == 2
-    (listed,) = listings.list_alerts(world.context())
+    (listed,) = queries.list_alerts(world.context())
     assert (listed.delivered, listed.waiting) == (2, 2)
     assert "does not answer" in listed.last_error
 

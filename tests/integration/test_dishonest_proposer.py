@@ -9,7 +9,7 @@ import pytest
 from evals.suites.items import Item
 from harness.control.context import Context
 from harness.control.operations import keys
-from harness.control.proposals import gate_run, review, rule_widening, submission
+from harness.control.proposals import gate_run, review, route_rules, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain, routes
 from harness.control.routing.fallback_chain import FallbackRequest
@@ -311,7 +311,7 @@ def test_another_suite_content_waits_for_another_person(
     # What another person let in is the route's from then on.
     with plain_world.store.read() as tx:
         assert (
-            rule_widening.widened_suites(
+            route_rules.widened_suites(
                 ctx, tx, routes.require_route(tx, "chat"), [ctx.suites.pin("colours")], EVE
             )
             == {}

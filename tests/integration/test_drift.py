@@ -12,7 +12,7 @@ from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
 from harness.control.drift import monitor, operations, reports
 from harness.control.evals import worker_supervision
-from harness.control.operations import alerts, listings
+from harness.control.operations import alerts, queries
 from harness.control.routing import routes
 from harness.domain.drift.watch import DriftCheck, DriftCheckState, DriftPolicy, DriftWatchState
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
@@ -121,7 +121,7 @@ def status(world: SmallInstallation) -> reports.DriftStatus:
 
 
 def checks(world: SmallInstallation) -> list[DriftCheck]:
-    return [check for _, check in reversed(listings.list_drift_runs(world.context()))]
+    return [check for _, check in reversed(queries.list_drift_runs(world.context()))]
 
 
 def open_alerts(world: SmallInstallation) -> dict[AlertKind, AlertRecord]:
@@ -388,7 +388,7 @@ def test_a_closed_watch_takes_its_run_along(world: SmallInstallation) -> None:
 
     with world.store.read() as tx:
         assert tx.runs.get(run).state is RunState.STOPPED
-    (watch,) = {w.id: c for w, c in listings.list_drift_runs(ctx)}.values()
+    (watch,) = {w.id: c for w, c in queries.list_drift_runs(ctx)}.values()
     assert watch.state is DriftCheckState.NOT_MEASURED
 
 

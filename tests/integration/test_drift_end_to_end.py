@@ -11,7 +11,7 @@ from evals.sim import server
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
 from harness.control.drift import operations, reports
-from harness.control.operations import listings
+from harness.control.operations import queries
 from harness.domain.drift.watch import DriftCheckState
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind, AlertRecord
@@ -43,7 +43,7 @@ def measured(site: Installation, times: int) -> str:
     """The watch's state, once its model has been asked so often."""
 
     def done() -> bool:
-        found = listings.list_drift_runs(site.context)
+        found = queries.list_drift_runs(site.context)
         return [each.state for _, each in found] == [DriftCheckState.COUNTED] * times
 
     eventually(done)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from harness.control.context import Context
-from harness.control.operations import listings
+from harness.control.operations import queries
 from harness.control.operations.alerts import AlertView
 from harness.control.providers import deprecations
 from harness.control.routing import routes, targets
@@ -41,7 +41,7 @@ def ctx(world: SmallInstallation) -> Context:
 
 def told(ctx: Context) -> list[AlertView]:
     deprecations.update_deprecation_alerts(ctx)
-    return list(listings.list_alerts(ctx, open_only=True))
+    return list(queries.list_alerts(ctx, open_only=True))
 
 
 def test_a_model_in_use_that_ends_is_told_with_its_successor(

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from harness.control.canary import driver, operations
+from harness.control.canary import machine, operations
 from harness.control.operations import alerts, keys
 from harness.control.proposals import approvals, four_eyes, submission
 from harness.domain.canary.rollout import MANUAL_SIGNALS, RolloutSignal
@@ -147,11 +147,11 @@ def test_a_proposer_holds_or_ends_the_own_canary_and_never_moves_it_on(
         operations.operate(ctx, ann, "chat", signal, "a drill")
         return
     with world.store.read() as tx:
-        before = driver.live(tx, "chat")
+        before = machine.live(tx, "chat")
     with pytest.raises(NotAllowed, match=f"cannot {signal.value} it: ask another approver"):
         operations.operate(ctx, ann, "chat", signal, "a drill")
     with world.store.read() as tx:
-        assert driver.live(tx, "chat") == before
+        assert machine.live(tx, "chat") == before
     operations.operate(ctx, BEN, "chat", signal, "a drill")
 
 
@@ -169,7 +169,7 @@ def test_a_proposer_does_not_acknowledge_the_routers_faults_in_the_own_canary(
     ann = in_reach_of(world, RolloutSignal.ADVANCE)
     ctx, kind = world.context(), AlertKind.INTERNAL_ERROR
     with world.store.write() as tx:
-        about = driver.live(tx, "chat").id
+        about = machine.live(tx, "chat").id
         key, now = f"{kind.value}:{about}", world.clock.now()
         tx.alerts.tell([Alert(kind, "route chat", key, "it failed", "a.py:7", now, "w1")])
     with pytest.raises(NotAllowed, match="cannot resume"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from harness.control.operations import listings
+from harness.control.operations import queries
 from harness.domain.operations.alerts import AlertKind
 from harness.runtime import secret_files
 from harness.runtime.clock import SystemClock
@@ -105,7 +105,7 @@ def taken(site: OAuthSite) -> set[str]:
 
 
 def told(world: Routed, kind: AlertKind) -> bool:
-    found = listings.list_alerts(world.installation.context, open_only=True)
+    found = queries.list_alerts(world.installation.context, open_only=True)
     return any(each.kind is kind for each in found)
 
 

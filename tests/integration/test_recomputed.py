@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from evals.suites.items import Item
 from harness.control.canary import operations
 from harness.control.evals import recomputation
-from harness.control.operations import listings, tampering
+from harness.control.operations import queries, tampering
 from harness.control.proposals import submission
 from harness.control.routing import fallback_chain
 from harness.control.routing.fallback_chain import FallbackRequest
@@ -162,7 +162,7 @@ def rollout(world: SmallInstallation, proposal: Proposal) -> Rollout:
 
 
 def told(world: SmallInstallation, kind: AlertKind = AlertKind.EVIDENCE_MISMATCH) -> bool:
-    found = listings.list_alerts(world.context(), open_only=False)
+    found = queries.list_alerts(world.context(), open_only=False)
     return any(each.kind is kind for each in found)
 
 
@@ -221,7 +221,7 @@ def test_a_proposal_is_held_whose_evidence_changed_while_it_waited(
     after = tampered_while_it_waited(sql_world, intruder, change)
 
     assert (after.phase, after.rollout) == (ProposalPhase.AWAITING_APPROVAL, None)
-    found = listings.list_alerts(sql_world.context(), open_only=True)
+    found = queries.list_alerts(sql_world.context(), open_only=True)
     assert AlertKind.STATE_UNRECORDED in {each.kind for each in found}
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from evals.suites.suite import ConfiguredSuites
 from harness.control.context import Context
-from harness.control.operations import keys, listings
+from harness.control.operations import keys, queries
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.target import Price
@@ -126,7 +126,7 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
 
 
 def spent(ctx: Context, key: str) -> float:
-    (found,) = (each for each in listings.list_keys(ctx) if each.id == key)
+    (found,) = (each for each in queries.list_keys(ctx) if each.id == key)
     return found.spent.month_usd
 
 

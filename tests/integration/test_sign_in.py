@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.control.context import Context
-from harness.control.operations import alerts, listings
+from harness.control.operations import alerts, queries
 from harness.control.providers import (
     credentials,
     model_resolution,
@@ -86,7 +86,7 @@ class Desk:
 
     def told(self, kind: AlertKind) -> list[alerts.AlertView]:
         return [
-            each for each in listings.list_alerts(self.ctx, open_only=True) if each.kind is kind
+            each for each in queries.list_alerts(self.ctx, open_only=True) if each.kind is kind
         ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.app import installation
-from harness.control.operations import listings
+from harness.control.operations import queries
 from harness.control.routing import kill_switch
 from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.errors import ConfigError, InputError, NotAllowed, NotFound
@@ -65,7 +65,7 @@ def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited
     for _ in range(2):
         kill_switch.lift_switch(ctx, Actor("ada", Role.ADMIN, "pr_ada"), long.id, reason="over")
     assert list(kill_switch.list_live_switches(ctx)) == []
-    assert len(listings.list_switches(ctx)) == 2
+    assert len(queries.list_switches(ctx)) == 2
     with ctx.store.read() as tx:
         events = [each for each in tx.audit.tail() if each.action.startswith("switch.")]
     assert [(each.actor, each.action) for each in reversed(events)] == [

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.control import reconciler
-from harness.control.operations import alerts, audit_anchor, keys, restores, state_audit
+from harness.control import audit, reconciler
+from harness.control.operations import alerts, keys, restores, state_audit
 from harness.control.routing import routes
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import InputError, NotAllowed
@@ -328,7 +328,7 @@ def test_control_notices_by_the_end_of_its_log_and_goes_on_once_accepted(place: 
     assert reconciler.reconcile(ctx).failed == ()
     assert state_audit.run_once(ctx) == []
     with ctx.store.read() as tx:
-        assert audit_anchor.find_first_break(ctx, tx) is None
+        assert audit.find_first_break(ctx, tx) is None
     assert not alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log")
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.control.evals.early_stopping import ArmSamples, compute_savings
+from harness.control.evals.run_costs import ArmSamples, compute_savings
 from harness.domain.evals.run import Sample
 
 costs = st.lists(st.floats(0, 10), max_size=30)

@@ -13,7 +13,7 @@ from harness.app.database import without_password
 from harness.app.doctor import provider_requests
 from harness.app.processes import answers_http
 from harness.control.context import Context
-from harness.control.operations import listings, lookup
+from harness.control.operations import lookup, queries
 from harness.control.providers import checks, header_encryption, provider_secrets
 from harness.control.routing import (
     data_class_checks,
@@ -168,7 +168,7 @@ def _roles(settings: Settings) -> list[DoctorFinding]:
 
 def _audit(context: Context) -> DoctorFinding:
     broken = lookup.find_audit_break(context)
-    events = listings.list_audit_events(context, PageRequest(1)).total
+    events = queries.list_audit_events(context, PageRequest(1)).total
     if broken is not None:
         found = f"broken at event {broken}: it, or one before, was changed"
         return DoctorFinding(

@@ -9,7 +9,7 @@ import click
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.duration import DurationType
 from harness.cli.frame.session import Session, pass_session
-from harness.control.operations import captures, listings
+from harness.control.operations import captures, queries
 from harness.domain.errors import InputError
 from harness.domain.pagination import PageRequest
 
@@ -25,7 +25,7 @@ def capture() -> None:
 @pass_session
 def list_captures(session: Session, *, route: str | None, asked: PageRequest) -> None:
     """List captured requests, the newest first; never their content."""
-    found = listings.list_captures(session.context, asked, route=route)
+    found = queries.list_captures(session.context, asked, route=route)
     paging.note_page(found)
     if session.json:
         output.document(found.items)

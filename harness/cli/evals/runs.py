@@ -10,7 +10,7 @@ from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.waiting import TIMED_OUT, follow, who_starts_it
 from harness.control.evals import worker_supervision
-from harness.control.operations import listings, lookup
+from harness.control.operations import lookup, queries
 from harness.control.proposals import comparison
 from harness.control.serialize import to_plain
 from harness.domain.evals.run import EvalRun, RunBudget, RunState, SampleError
@@ -104,11 +104,11 @@ def _progress(run: EvalRun, samples: int, cost_usd: float) -> str:
 def list_runs(session: Session, states: tuple[str, ...], *, asked: PageRequest) -> None:
     """List the runs, the newest first."""
     wanted = [RunState(each) for each in states]
-    runs = listings.list_runs(session.context, asked, states=wanted)
+    runs = queries.list_runs(session.context, asked, states=wanted)
     paging.note_page(runs)
     with session.context.store.read() as tx:
         done = {run.id: tx.runs.progress(run.id)[0] for run in runs}
-    names = listings.load_target_names(session.context, {run.target for run in runs})
+    names = queries.load_target_names(session.context, {run.target for run in runs})
     if session.json:
         output.document([{**_plain(run), "samples": done[run.id]} for run in runs])
         return
@@ -154,7 +154,7 @@ def show(session: Session, *, run: str, samples: bool) -> None:
 def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
     run, _, _ = comparison.load_run_progress(session.context, run_id)
     samples = lookup.load_samples(session.context, run_id)
-    names = listings.load_target_names(session.context, {run.target})
+    names = queries.load_target_names(session.context, {run.target})
     figures = comparison.compute_arm_figures(samples)
     strict = _mean(each.strict for each in samples)
     lenient = _mean(each.lenient for each in samples)

@@ -4,7 +4,7 @@ import click
 
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
-from harness.control.operations import alerts, listings
+from harness.control.operations import alerts, queries
 from harness.domain.pagination import PageRequest
 
 
@@ -19,7 +19,7 @@ def alert() -> None:
 @pass_session
 def list_alerts(session: Session, *, open_only: bool, asked: PageRequest) -> None:
     """List alerts, the one heard last first, with what to do about each."""
-    found = listings.list_alerts(session.context, asked, open_only=open_only)
+    found = queries.list_alerts(session.context, asked, open_only=open_only)
     paging.note_page(found)
     if session.json:
         output.document(found.items)

@@ -7,7 +7,7 @@ import click
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.operations.database import print_faults
-from harness.control.operations import listings, lookup
+from harness.control.operations import lookup, queries
 from harness.domain.pagination import PageRequest
 
 
@@ -21,7 +21,7 @@ def audit() -> None:
 @pass_session
 def tail(session: Session, asked: PageRequest) -> None:
     """Show the newest events, the newest last."""
-    found = listings.list_audit_events(session.context, asked)
+    found = queries.list_audit_events(session.context, asked)
     paging.note_page(found)
     events = list(reversed(found))
     if session.json:
@@ -54,7 +54,7 @@ def verify(ctx: click.Context) -> None:
     session = ctx.ensure_object(Session)
     faults = lookup.list_signature_faults(session.context)
     broken = lookup.find_audit_break(session.context)
-    events = listings.list_audit_events(session.context, PageRequest(1)).total
+    events = queries.list_audit_events(session.context, PageRequest(1)).total
     if session.json:
         output.document(
             {

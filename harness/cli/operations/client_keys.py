@@ -8,7 +8,7 @@ import click
 
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
-from harness.control.operations import keys, listings
+from harness.control.operations import keys, queries
 from harness.control.operations.keys import KeySummary
 from harness.control.serialize import to_plain
 from harness.domain.operations.access import ApiKey, Role
@@ -125,7 +125,7 @@ def create(
 @pass_session
 def list_keys(session: Session, asked: PageRequest) -> None:
     """List the keys, the oldest first; a key's text is never shown again."""
-    found = listings.list_keys(session.context, asked)
+    found = queries.list_keys(session.context, asked)
     paging.note_page(found)
     if session.json:
         output.document(found.items)

@@ -14,8 +14,8 @@ from harness.cli.proposals import comparison, verdict_wait
 from harness.control.canary import duration_estimate
 from harness.control.canary.duration_estimate import RampPlan
 from harness.control.dry_run import dry_run_context
-from harness.control.operations import listings
-from harness.control.proposals import approvals, estimate, review, rule_widening, submission
+from harness.control.operations import queries
+from harness.control.proposals import approvals, estimate, review, route_rules, submission
 from harness.control.proposals import comparison as reports
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.proposals.review import ProposalReview
@@ -130,7 +130,7 @@ def create(  # noqa: PLR0913 - one per option
     if not session.json:
         _print_planning(planning)
         output.note(terms.risk.words)
-        for line in rule_widening.describe_widening(terms.widened):
+        for line in route_rules.describe_widening(terms.widened):
             output.note(f"waits for another person's approval: {line}")
         output.note(
             "\n".join(
@@ -297,9 +297,9 @@ def list_proposals(
 ) -> None:
     """List the proposals, the newest first."""
     context = session.context
-    found = listings.list_proposals(context, asked, route=route, open_only=open_only)
-    names = listings.load_target_names(context, {each.candidate for each in found})
-    verdicts = listings.load_verdicts(context, {each.verdict for each in found if each.verdict})
+    found = queries.list_proposals(context, asked, route=route, open_only=open_only)
+    names = queries.load_target_names(context, {each.candidate for each in found})
+    verdicts = queries.load_verdicts(context, {each.verdict for each in found if each.verdict})
     paging.note_page(found)
     if session.json:
         output.document(found.items)

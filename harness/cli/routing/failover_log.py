@@ -7,7 +7,7 @@ import click
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.duration import DurationType
 from harness.cli.frame.session import Session, pass_session
-from harness.control.operations import listings
+from harness.control.operations import queries
 from harness.domain.pagination import PageRequest
 from harness.domain.reliability.failover import Failover
 
@@ -37,7 +37,7 @@ def list_failovers(
 
     The log has sizes and kinds of the requests, never their content, and hashes of users.
     """
-    found = listings.list_failovers(
+    found = queries.list_failovers(
         session.context,
         asked,
         secret=session.installation.secret,

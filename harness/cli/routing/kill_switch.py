@@ -7,7 +7,7 @@ import click
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.duration import DurationType
 from harness.cli.frame.session import Session, pass_session
-from harness.control.operations import listings
+from harness.control.operations import queries
 from harness.control.routing import kill_switch
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.kill_switch import SwitchSource, parse_force
@@ -82,7 +82,7 @@ def list_switches(session: Session, asked: PageRequest) -> None:
     What stands in the configuration file, and in SWAPGATE_FORCE where this command runs, is
     said on stderr: routers read both when they start.
     """
-    found = listings.list_switches(session.context, asked)
+    found = queries.list_switches(session.context, asked)
     paging.note_page(found)
     if session.json:
         output.document(found.items)

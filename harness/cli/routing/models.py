@@ -9,7 +9,7 @@ from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.routing.model_entries import prices, show_entries
 from harness.cli.routing.target_options import TargetOptions, target_asked, target_options
-from harness.control.operations import listings
+from harness.control.operations import queries
 from harness.control.providers import (
     deprecations,
     first_models,
@@ -44,7 +44,7 @@ def list_models(session: Session, *, every: bool, asked: PageRequest) -> None:
         show_entries(session, there, empty=NOTHING_OFFERED)
         return
     ctx = session.context
-    found, table = listings.list_targets(ctx, asked), routes.load_table(ctx)
+    found, table = queries.list_targets(ctx, asked), routes.load_table(ctx)
     paging.note_page(found)
     with ctx.store.read() as tx:
         providers = tx.providers.all()

@@ -18,7 +18,7 @@ from harness.cli.routing.route_options import (
     settings,
     settings_options,
 )
-from harness.control.operations import listings, lookup
+from harness.control.operations import lookup, queries
 from harness.control.proposals.comparison import RouteStatus
 from harness.control.routing import routes, scorecard, seed
 from harness.control.serialize import to_plain
@@ -42,7 +42,7 @@ route.add_command(settings)
 @pass_session
 def list_routes(session: Session) -> None:
     """List the routes; those that wait for a person come first."""
-    found = listings.list_route_status(session.context)
+    found = queries.list_route_status(session.context)
     paging.note_page(found)
     if session.json:
         output.document([as_json(each) for each in found])
@@ -145,7 +145,7 @@ def show(session: Session, name: str) -> None:
     if session.json:
         output.document({**as_json(status), "measured": to_plain(figures)})
         return
-    names = listings.load_target_names(session.context, status.route.targets)
+    names = queries.load_target_names(session.context, status.route.targets)
     found, how = status.route, status.route.settings
     output.facts(
         [
@@ -198,7 +198,7 @@ def _fallbacks(route: Route, names: Mapping[str, str]) -> str:
 
 def _status(session: Session, name: str) -> RouteStatus:
     lookup.find_route(session.context, name)
-    page = listings.list_route_status(session.context)
+    page = queries.list_route_status(session.context)
     for status in page:
         if status.route.name == name:
             return status
@@ -214,14 +214,12 @@ def _status(session: Session, name: str) -> RouteStatus:
 @pass_session
 def history(session: Session, name: str, asked: PageRequest) -> None:
     """Show the route's versions, the newest first."""
-    found = listings.list_route_versions(session.context, name, asked)
+    found = queries.list_route_versions(session.context, name, asked)
     paging.note_page(found)
     if session.json:
         output.document(found.items)
         return
-    names = listings.load_target_names(
-        session.context, {each.route.incumbent for each in found}
-    )
+    names = queries.load_target_names(session.context, {each.route.incumbent for each in found})
     output.table(
         ["VERSION", "REVISION", "CHANGE", "AT (UTC)", "BY", "INCUMBENT", "CANARY", "WHY"],
         [
@@ -258,9 +256,9 @@ def diff(session: Session, name: str, older: int | None, newer: int | None) -> N
     configuration file seeds a route once.
     """
     context = session.context
-    last = listings.load_route_version(context, name, newer)
+    last = queries.load_route_version(context, name, newer)
     wanted = older if older is not None else max(1, last.route.version - 1)
-    first = listings.load_route_version(context, name, wanted)
+    first = queries.load_route_version(context, name, wanted)
     changed = routes.describe_difference(first, last)
     filed = [
         each
@@ -279,7 +277,7 @@ def diff(session: Session, name: str, older: int | None, newer: int | None) -> N
         )
         return
     ids = {id_ for pair in changed.values() for text in pair for id_ in text.split(", ")}
-    names = listings.load_target_names(context, ids)
+    names = queries.load_target_names(context, ids)
     output.table(
         ["FIELD", f"VERSION {first.route.version}", f"VERSION {last.route.version}"],
         [[field, _named(a, names), _named(b, names)] for field, (a, b) in changed.items()],
@@ -311,7 +309,7 @@ def rollback(session: Session, name: str, to_version: int | None, reason: str) -
     if session.json:
         output.document(found)
     else:
-        names = listings.load_target_names(session.context, {found.incumbent})
+        names = queries.load_target_names(session.context, {found.incumbent})
         click.echo(f"route {name} is served by {names[found.incumbent]} again")
 
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from harness.control.canary import bake, driver, worker_aborts
+from harness.control.canary import decision, machine
+from harness.control.canary import driver as bake
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
 from harness.control.operations import alerts, tampering
@@ -77,7 +78,7 @@ def operate_with_warnings(
         rollout = _find_movable(tx, actor, route, signal, seen)
         match signal:
             case RolloutSignal.ABORT:
-                return CanaryOperation(driver.end(ctx, tx, actor, rollout, signal, because))
+                return CanaryOperation(machine.end(ctx, tx, actor, rollout, signal, because))
             case RolloutSignal.PROMOTE:
                 return _promote_now(ctx, tx, actor, rollout, reason, because)
             case RolloutSignal.FINISH:
@@ -91,7 +92,7 @@ def operate_with_warnings(
                 _require_proof(ctx, tx, rollout)
                 found, against = _check_harmless(ctx, tx, rollout)
                 asked = replace(found, kind=ActionKind.ADVANCE, signal=signal, reason=because)
-                done = driver.move(ctx, tx, actor, rollout, signal, because, asked)
+                done = machine.move(ctx, tx, actor, rollout, signal, because, asked)
                 return CanaryOperation(done, against)
             case RolloutSignal.RESUME:
                 proof_validity.require_proof(ctx, tx, tx.verdicts.get(rollout.verdict))
@@ -100,14 +101,14 @@ def operate_with_warnings(
                     return CanaryOperation(rollout)
             case _:
                 pass
-        return CanaryOperation(driver.move(ctx, tx, actor, rollout, signal, because))
+        return CanaryOperation(machine.move(ctx, tx, actor, rollout, signal, because))
 
 
 def _find_movable(
     tx: Transaction, actor: Actor, route: str, signal: RolloutSignal, seen: int | None
 ) -> Rollout:
     """The route's canary as this person saw it, which he may move so."""
-    rollout = driver.live(tx, route)
+    rollout = machine.live(tx, route)
     if seen not in (None, rollout.version):
         raise StaleWrite(
             f"the canary of {route} is at version {rollout.version}, not {seen}: "
@@ -133,7 +134,7 @@ def _acknowledge_faults(
     """A person has looked at the faults of routers within it. Whether there were any."""
     if not alerts.acknowledge(ctx, tx, AlertKind.INTERNAL_ERROR, rollout.id):
         return False
-    driver.audit(ctx, tx, actor, "canary.acknowledge", rollout, because)
+    machine.audit(ctx, tx, actor, "canary.acknowledge", rollout, because)
     return True
 
 
@@ -154,7 +155,7 @@ def _promote_now(
     )
     approvals.record_approval(ctx, tx, actor, proposal, ApprovalKind.PROMOTION, reason)
     approved = _approved(proposal, actor)
-    return CanaryOperation(driver.promote(ctx, tx, actor, rollout, approved, asked), against)
+    return CanaryOperation(machine.promote(ctx, tx, actor, rollout, approved, asked), against)
 
 
 def _approved(proposal: Proposal, actor: Actor) -> Proposal:
@@ -171,7 +172,7 @@ def _check_harmless(
 
     Raises ProofRefused when they, or a router's own guard, ask for the rollback.
     """
-    action = worker_aborts.confirm_worker_abort(tx, rollout, driver.look_in(ctx, tx, rollout))
+    action = decision.confirm_worker_abort(tx, rollout, machine.look_in(ctx, tx, rollout))
     if action.signal is RolloutSignal.HARM:
         raise ProofRefused(
             f"the canary of {rollout.route} goes back, not on: "

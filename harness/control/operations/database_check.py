@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from harness.control import audit
 from harness.control.context import Context
 from harness.control.evals import recomputation
-from harness.control.operations import audit_anchor, state_audit
+from harness.control.operations import state_audit
 from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.evals.run import Passed
 from harness.domain.proposals.proposal import Proposal
@@ -15,7 +16,7 @@ def check_database(ctx: Context) -> list[str]:
     """A line each: the audit chain, rows against the log, passes against their scores."""
     found = []
     with ctx.store.read() as tx:
-        broken = audit_anchor.find_first_break(ctx, tx)
+        broken = audit.find_first_break(ctx, tx)
         if broken is not None:
             found.append(f"the audit log is broken at event {broken}")
     found += [each.words for each in state_audit.compare_all(ctx)]

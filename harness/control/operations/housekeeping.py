@@ -5,9 +5,10 @@ from datetime import timedelta
 
 import structlog
 
+from harness.control import audit
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
-from harness.control.operations import alerts, audit_anchor
+from harness.control.operations import alerts
 from harness.control.providers import credentials
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.evals.run import EvalRun
@@ -22,7 +23,7 @@ log = structlog.get_logger("swapgate.housekeeping")
 def check_audit_chain(ctx: Context) -> int | None:
     """Check the audit chain and its kept end. Returns the first event that does not fit."""
     with ctx.store.read() as tx:
-        broken = audit_anchor.find_first_break(ctx, tx)
+        broken = audit.find_first_break(ctx, tx)
     if broken is not None:
         log.error("audit_chain_broken", number=broken, next="swapgate audit verify")
     if (broken is not None) != alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log"):

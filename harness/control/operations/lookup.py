@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.control import audit
 from harness.control.context import Context
-from harness.control.operations import audit_anchor
 from harness.control.routing import routes, targets
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Sample, Verdict
@@ -53,7 +53,7 @@ def load_verdict(ctx: Context, name: str) -> Verdict:
 def find_audit_break(ctx: Context) -> int | None:
     """The number of the first event that does not fit the chain; None when it is whole."""
     with ctx.store.read() as tx:
-        return audit_anchor.find_first_break(ctx, tx)
+        return audit.find_first_break(ctx, tx)
 
 
 def list_signature_faults(ctx: Context) -> Sequence[RowFault]:

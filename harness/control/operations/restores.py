@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import Final
 
+from harness.control import audit
 from harness.control.context import Context
-from harness.control.operations import alerts, audit_anchor
+from harness.control.operations import alerts
 from harness.domain.errors import InputError
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
@@ -65,7 +66,7 @@ def is_unaccepted(ctx: Context, tx: Transaction) -> bool:
     """Whether this database went back in its history: a router says so, or the end of the audit
     log that is kept beside it.
     """
-    if audit_anchor.find_anchor_break(ctx, tx) is not None:
+    if audit.find_anchor_break(ctx, tx) is not None:
         return True
     record = tx.alerts.newest(AlertKind.DATABASE_RESTORED.value)
     return record is not None and record.resolved_at is None

@@ -10,8 +10,9 @@ from typing import Final
 
 import structlog
 
+from harness.control import audit
 from harness.control.context import Context
-from harness.control.operations import alerts, audit_anchor, housekeeping, tampering
+from harness.control.operations import alerts, housekeeping, tampering
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.state_audit import AuditProgress, RowFinding, RowHistory
 from harness.ports import Transaction
@@ -32,7 +33,7 @@ def run_once(ctx: Context) -> list[str]:
         walk.begin(tx.installation.epoch())
         broken, whole = _read_events(tx, walk)
         if broken is None:
-            broken = audit_anchor.find_anchor_break(ctx, tx)
+            broken = audit.find_anchor_break(ctx, tx)
         if whole and broken is None:
             told = tampering.alerted_rows(tx)
             stored = _load_digests(tx, walk, etag, told | walk.unrecorded)
@@ -50,7 +51,7 @@ def run_once(ctx: Context) -> list[str]:
     if not whole:
         return []  # the rest of the log first
     walk.trouble = ""
-    audit_anchor.advance_anchor(ctx, walk.log.mark)
+    audit.advance_anchor(ctx, walk.log.mark)
     walk.etag = etag
     return _update_alerts(ctx, findings, told, stored)
 

@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 from statistics import median, quantiles
 from typing import Final
 
-from harness.control.canary import driver, holds
+from harness.control.canary import holds, machine
 from harness.control.context import Context
 from harness.control.evals import proof_validity
-from harness.control.evals.early_stopping import ArmSamples, Savings, compute_savings
 from harness.control.evals.judging_cost import JudgingCost, sum_judging_cost
 from harness.control.evals.proof_validity import ProofValidity
+from harness.control.evals.run_costs import ArmSamples, Savings, compute_savings
 from harness.control.routing import monthly_bill, routes
 from harness.control.shadow import stage as shadow_first
 from harness.control.shadow.stage import ShadowStage
@@ -354,7 +354,7 @@ def _moved(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
     return (
         ""
         if proof_validity.find_unreadable(verdict)
-        else driver.moved_words(proof_validity.list_moved_providers(ctx, tx, verdict))
+        else machine.moved_words(proof_validity.list_moved_providers(ctx, tx, verdict))
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from harness.control import reconciler
 from harness.control.context import Context
-from harness.control.proposals import rule_widening, submission
+from harness.control.proposals import route_rules, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.errors import NotAllowed, NotFound
@@ -83,7 +83,7 @@ def register_comparison(
 def _check_terms(widened: Mapping[str, Any]) -> None:
     """Nobody can approve wider terms here, so that green in CI would mean nothing."""
     if widened:
-        terms = "; ".join(rule_widening.describe_widening(widened))
+        terms = "; ".join(route_rules.describe_widening(widened))
         raise NotAllowed(
             f"wider than the policy allows: {terms}. Name a policy that says so (`claims`, "
             "`margin_max`), or give --wider to ask all the same"

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from harness.control.context import Context
 from harness.control.evals import proof_validity
-from harness.control.proposals import false_pass_risk, rule_widening
+from harness.control.proposals import false_pass_risk, route_rules
 from harness.control.proposals.false_pass_risk import WINDOW, FalsePassRisk
 from harness.control.routing import routes
 from harness.domain.errors import NotFound
@@ -56,7 +56,7 @@ def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
         ]
         return ProposalReview(
             proposal=found,
-            widened=rule_widening.describe_widening(found.widened),
+            widened=route_rules.describe_widening(found.widened),
             risk=false_pass_risk.risk_of_proposal(tx, found),
             changes=sorted(changes, key=lambda each: each.at, reverse=True),
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.proposals import rule_widening
+from harness.control.proposals import route_rules
 from harness.control.routing import routes
 from harness.domain.errors import ProofRefused
 from harness.domain.evals.run import SuiteRole
@@ -30,12 +30,12 @@ def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> 
     known = tx.routing.targets()
     pins = [tx.suites.get(plan.suite_digest) for plan in proposal.plans]
     found = {
-        **rule_widening.widened_policy(ctx, route, proposal.policy),
-        **rule_widening.widened_suites(ctx, tx, route, pins, _proposer(proposal)),
-        **rule_widening.widened_addendum(known[proposal.incumbent], known[proposal.candidate]),
+        **route_rules.widened_policy(ctx, route, proposal.policy),
+        **route_rules.widened_suites(ctx, tx, route, pins, _proposer(proposal)),
+        **route_rules.widened_addendum(known[proposal.incumbent], known[proposal.candidate]),
     }
     new = {name: each for name, each in found.items() if proposal.widened.get(name) != each}
-    return [*rule_widening.describe_widening(new), *_suites(route, proposal)]
+    return [*route_rules.describe_widening(new), *_suites(route, proposal)]
 
 
 def require_current_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> None:

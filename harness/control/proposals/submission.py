@@ -13,7 +13,7 @@ from harness.control.proposals import (
     approvals,
     false_pass_risk,
     four_eyes,
-    rule_widening,
+    route_rules,
 )
 from harness.control.proposals.false_pass_risk import FalsePassRisk
 from harness.control.routing import data_class_checks, routes, targets
@@ -106,8 +106,8 @@ def create_proposal(ctx: Context, actor: Actor, wish: ProposalRequest) -> Propos
             plans=registered,
             widened={
                 **_list_widened(ctx, tx, route, policy, actor),
-                **rule_widening.restored_incumbent(tx, route, actor, now),
-                **rule_widening.widened_addendum(incumbent, candidate),
+                **route_rules.restored_incumbent(tx, route, actor, now),
+                **route_rules.widened_addendum(incumbent, candidate),
             },
             phase=ProposalPhase.PROPOSED,
             created_at=now,
@@ -125,8 +125,8 @@ def _list_widened(
 ) -> dict[str, Any]:
     pins = [ctx.suites.pin(each.suite) for each in route.settings.suites]
     return {
-        **rule_widening.widened_policy(ctx, route, policy),
-        **rule_widening.widened_suites(ctx, tx, route, pins, proposer),
+        **route_rules.widened_policy(ctx, route, policy),
+        **route_rules.widened_suites(ctx, tx, route, pins, proposer),
     }
 
 
@@ -247,9 +247,9 @@ def preview_proposal(
         id_ = candidate.id if candidate else ""
         found = _plans_with_alpha(ctx, tx, route, policy.gate, registered, id_, lineage)
         incumbent = tx.routing.targets()[route.incumbent]
-        own = rule_widening.widened_addendum(incumbent, candidate) if candidate else {}
+        own = route_rules.widened_addendum(incumbent, candidate) if candidate else {}
         if actor is not None:
-            own |= rule_widening.restored_incumbent(tx, route, actor, ctx.clock.now())
+            own |= route_rules.restored_incumbent(tx, route, actor, ctx.clock.now())
         return ProposalPreview(
             found,
             {**_list_widened(ctx, tx, route, policy, actor), **own},

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from harness.control.canary import driver
+from harness.control.canary import machine
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.routing import routes
@@ -201,7 +201,7 @@ def _open(ctx: Context, proposal: Proposal, proof: Passed, stage: ShadowStage) -
         _still(tx, proposal)
         _end_live(ctx, tx, proposal, "its pairs are there: the canary opens")
         _audit(ctx, tx, proposal, ProposalEvent.SHADOWED, stage)
-        driver.open_canary(ctx, tx, proposal, proof, ProposalEvent.SHADOWED)
+        machine.open_canary(ctx, tx, proposal, proof, ProposalEvent.SHADOWED)
     return f"canary opened: {stage.decided.reason}"
 
 

@@ -19,7 +19,7 @@ from evals.suites.suite import ConfiguredSuites
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
 from harness.control import reconciler
-from harness.control.canary import driver as canary
+from harness.control.canary import machine as canary
 from harness.control.canary import operations
 from harness.control.context import Context
 from harness.control.proposals import submission
