@@ -35,7 +35,7 @@ DOORS = {
     "opentelemetry": ("router/observers/tracing.py",),
     "prometheus_client": ("harness/api/health.py", "router/recording/metrics.py"),
     "litellm": ("router/upstream/translate/litellm.py",),
-    "rapidfuzz": ("harness/control/providers/fuzzy_match.py",),
+    "rapidfuzz": ("harness/control/providers/model_resolution.py",),
     "sqlalchemy": ("harness/store/", "migrations/"),
     "streamlit": ("dashboard/",),
 }

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
-from harness.control.drift import text
+from harness.control.drift import reports
 from harness.control.drift.reports import DriftStatus
 from harness.domain.drift.watch import DriftCheckState
 
@@ -52,7 +52,7 @@ def _row(status: DriftStatus) -> tuple[str, ...]:
     return (
         strong(status.suite),
         html.state(STATES[status.state]),
-        text.describe_comparison(status.comparisons),
+        reports.describe_comparison(status.comparisons),
         escape(change),
         escape(evidence),
         escape(ended),

@@ -9,8 +9,8 @@ from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
 from harness.api.json_answers import json_answer
 from harness.api.request_fields import EvalBody, EvalQuery, OverruleBody
 from harness.control.evals import worker_supervision
-from harness.control.operations import lookup, queries
-from harness.control.operations.lookup import SuiteSummary
+from harness.control.operations import queries
+from harness.control.operations.queries import SuiteSummary
 from harness.control.proposals import comparison
 from harness.domain.evals.run import EvalRun, RunBudget, Sample, Verdict
 from harness.domain.pagination import Page
@@ -29,7 +29,7 @@ class EvalProgress:
 
 @endpoint(router, "GET", "/suites")
 def list_suites(who: CallerParam) -> Page[SuiteSummary]:
-    return json_answer(lookup.list_suites(who.ctx))
+    return json_answer(queries.list_suites(who.ctx))
 
 
 @endpoint(router, "GET", "/evals")
@@ -71,4 +71,4 @@ def eval_samples(who: CallerParam, run: str, piece: PathPart) -> Page[Sample]:
 
 @endpoint(router, "GET", "/verdicts/{verdict}")
 def get_verdict(who: CallerParam, verdict: str) -> Verdict:
-    return lookup.load_verdict(who.ctx, verdict)
+    return queries.load_verdict(who.ctx, verdict)

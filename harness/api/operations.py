@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
 from harness.api.json_answers import json_answer
 from harness.api.request_fields import AuditQuery, KeyBody, LimitsBody
-from harness.control.operations import keys, lookup, queries
+from harness.control.operations import keys, queries
 from harness.control.operations.keys import KeySummary
 from harness.control.proposals.comparison import RouteStatus
 from harness.domain.operations.access import ApiKey, Role
@@ -98,5 +98,5 @@ def audit_tail(who: CallerParam, piece: Annotated[AuditQuery, Query()]) -> Page[
 
 @endpoint(router, "GET", "/audit/verify")
 def verify_audit(who: CallerParam) -> AuditCheck:
-    broken = lookup.find_audit_break(who.ctx)
+    broken = queries.find_audit_break(who.ctx)
     return AuditCheck(broken is None, broken)

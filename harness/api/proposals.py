@@ -15,9 +15,8 @@ from harness.api.request_fields import (
     ProposalQuery,
     ReasonBody,
 )
-from harness.control.evals.judging_cost import JudgingCost
 from harness.control.evals.proof_validity import ProofValidity
-from harness.control.evals.run_costs import Savings
+from harness.control.evals.run_costs import JudgingCost, Savings
 from harness.control.operations import queries
 from harness.control.proposals import approvals, comparison, review, submission
 from harness.control.proposals.approvals import ApprovalView

@@ -17,7 +17,7 @@ from harness.api.request_fields import (
     SettingsBody,
     VersionsQuery,
 )
-from harness.control.operations import lookup, queries
+from harness.control.operations import queries
 from harness.control.providers import deprecations, model_resolution
 from harness.control.routing import fallback_chain, routes, scorecard, targets
 from harness.control.routing.fallback_chain import ChainEntry
@@ -81,7 +81,7 @@ def match_model(who: CallerParam, asked: Annotated[NameQuery, Query()]) -> Model
 @endpoint(router, "GET", "/models/{model:path}")
 def get_model(who: CallerParam, model: str) -> Target:
     """By id or `provider/model`."""
-    return lookup.find_target(who.ctx, model)
+    return queries.find_target(who.ctx, model)
 
 
 @endpoint(router, "GET", "/routes")
@@ -105,7 +105,7 @@ def create_route(who: BodyFactory, body: RouteBody) -> Route:
 
 @endpoint(router, "GET", "/routes/{route}")
 def get_route(who: CallerParam, route: str) -> Route:
-    return lookup.find_route(who.ctx, route)
+    return queries.find_route(who.ctx, route)
 
 
 @endpoint(router, "GET", "/routes/{route}/history")

@@ -26,10 +26,10 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.control import reconciler as reconcile  # noqa: PLC0415 - as above
     from harness.control.drift import monitor as drift  # noqa: PLC0415 - as above
     from harness.control.operations import alerts, housekeeping  # noqa: PLC0415
-    from harness.control.operations.jobs import MonitoredJob  # noqa: PLC0415
+    from harness.control.operations.housekeeping import MonitoredJob  # noqa: PLC0415
     from harness.control.providers import deprecations as endings  # noqa: PLC0415 - as above
     from harness.control.providers import oauth_tokens as renewals  # noqa: PLC0415 - as above
-    from harness.control.routing import waivers  # noqa: PLC0415 - as above
+    from harness.control.routing import fallback_chain as waivers  # noqa: PLC0415 - as above
     from harness.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
 
     telemetry.configure()

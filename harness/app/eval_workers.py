@@ -32,7 +32,7 @@ def open_with_workers(
 
 
 def _build_workers(installation: Installation) -> EvalWorkers:
-    from harness.control.providers import header_encryption as sealing  # noqa: PLC0415 - only where workers start
+    from harness.control.providers import provider_secrets as sealing  # noqa: PLC0415 - only where workers start
     from harness.control.providers import provider_secrets as unlock  # noqa: PLC0415 - as above
     from harness.runtime.processes.eval_worker import JUDGE, TARGET  # noqa: PLC0415
     from harness.runtime.processes.eval_workers import SubprocessWorkers, worker_command  # noqa: PLC0415

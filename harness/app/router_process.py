@@ -71,7 +71,7 @@ def _tracing(settings: TracingSettings) -> "Tracing | None":
 
 
 def _open_snapshot(cipher: Cipher, snapshot: Snapshot) -> Snapshot:
-    from harness.control.providers.header_encryption import decrypt_snapshot  # noqa: PLC0415 - as below
+    from harness.control.providers.provider_secrets import decrypt_snapshot  # noqa: PLC0415 - as below
 
     return decrypt_snapshot(snapshot, cipher)
 

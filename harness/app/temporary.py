@@ -10,7 +10,7 @@ from harness.app.database import upgrade_database
 from harness.app.eval_workers import open_with_workers
 from harness.app.installation import Installation
 from harness.domain.errors import InputError
-from harness.report.answers_location import DATABASE, FILE, address
+from harness.report.content import DATABASE, FILE, address
 from harness.runtime import secret_files, signing_keys
 
 

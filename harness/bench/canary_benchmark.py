@@ -7,11 +7,9 @@ from typing import Final
 
 import numpy as np
 
-from harness.bench import canary_latency, guarded_traffic
-from harness.bench.canary_latency import Slowdown
+from harness.bench import guarded_traffic
 from harness.bench.canary_rules import ALPHA, OURS, RULES, SLOW, Rule
-from harness.bench.canary_traffic import Truth, simulate_traffic
-from harness.bench.guarded_traffic import SimulatedHarm
+from harness.bench.guarded_traffic import SimulatedHarm, Slowdown, Truth, simulate_traffic
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.proposals.policy import CanaryPolicy, ExposureUnit
 from harness.gate.online.rollout_evidence import collect_evidence
@@ -156,7 +154,7 @@ def _latencies(
     progress("latency")
     for slow in LATENCIES:
         found = [
-            canary_latency.exposures(
+            guarded_traffic.exposures(
                 slow,
                 cap=LATENCY_CAP,
                 alpha=ALPHA,

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from scipy import special, stats
 
-from harness.bench.canary_traffic import SimulatedTraffic
+from harness.bench.guarded_traffic import SimulatedTraffic
 from harness.gate.online.evidence_paths import counts_path
 
 Rule = Callable[[SimulatedTraffic], int | None]

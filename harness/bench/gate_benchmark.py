@@ -1,13 +1,91 @@
-"""GateBench: every rule on every matrix, claim and size; and whether ours keeps its word."""
+"""GateBench runs every rule on every matrix, claim and size, and checks the gate's error
+rates.
+
+One cell is a rule, a suite size and a truth: how often it promotes, at what cost. Items are
+drawn with replacement, under weights that make the true difference exactly known.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.bench.gate_measurement import BenchmarkCell, measure_rule
-from harness.bench.gate_rules import OURS, PAIRED_T, RULES
-from harness.bench.score_matrix import ModelPair, ScoreMatrix, close_pairs
+import numpy as np
+
+from harness.bench.gate_rules import MARGIN, OURS, PAIRED_T, RULES
+from harness.bench.score_matrix import Floats, ModelPair, ScoreMatrix, close_pairs
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
+
+# Beyond it every weight lies on the best, or the worst, item.
+STEEPEST = 5_000.0
+
+
+def tilt_weights(d: Floats, mean: float) -> Floats:
+    """Item weights, exponential in d, under which the mean difference is `mean`."""
+    low, high = -STEEPEST, STEEPEST
+    for _ in range(200):
+        middle = (low + high) / 2.0
+        if float(np.sum(_weights(d, middle) * d)) < mean:
+            low = middle
+        else:
+            high = middle
+    return _weights(d, (low + high) / 2.0)
+
+
+def _weights(d: Floats, tilt: float) -> Floats:
+    logs = tilt * d
+    weights = np.exp(logs - logs.max())
+    return np.asarray(weights / weights.sum())
+
+
+def resample_items(
+    pair: ModelPair, mean: float, shape: Sequence[int], rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Scores of both sides on items drawn with replacement, true mean difference `mean`."""
+    items = rng.choice(len(pair.d), size=tuple(shape), p=tilt_weights(pair.d, mean))
+    return pair.a[items], pair.b[items]
+
+
+@dataclass(frozen=True)
+class BenchmarkCell:
+    """mean, worst: share promoted over the pairs. items: mean number used."""
+
+    mean: float
+    worst: float
+    items: float
+
+
+def theta0_of(claim: Claim) -> float:
+    return 0.0 if claim is Claim.SUPERIOR else -MARGIN
+
+
+def measure_rule(
+    pairs: Sequence[ModelPair],
+    claim: Claim,
+    *,
+    n: int,
+    lift: float,
+    replications: int,
+    seed: int = 11,
+    rules: Sequence[str] = tuple(RULES),
+) -> dict[str, BenchmarkCell]:
+    """Every rule on the same draws; the true mean difference is `lift` above the null's."""
+    theta0 = theta0_of(claim)
+    shares: dict[str, list[float]] = {rule: [] for rule in rules}
+    items: dict[str, list[float]] = {rule: [] for rule in rules}
+    for index, pair in enumerate(pairs):
+        rng = np.random.default_rng([seed, index, n, round(lift * 1000)])
+        a, b = resample_items(pair, theta0 + lift, (replications, n), rng)
+        for rule in rules:
+            promoted, used = RULES[rule](a, b, theta0)
+            shares[rule].append(float(promoted.mean()))
+            items[rule].append(float(used.mean()))
+    return {
+        rule: BenchmarkCell(
+            float(np.mean(shares[rule])), max(shares[rule]), float(np.mean(items[rule]))
+        )
+        for rule in rules
+    }
+
 
 SIZES: Final = (200, 500)
 FIVE, TEN = 0.05, 0.10

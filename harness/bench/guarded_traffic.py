@@ -1,9 +1,13 @@
-"""Traffic with everything that guardrails look at, made as real traffic is: all of it depends.
+"""Simulates canary traffic with a known truth: failures, latencies, and all that guardrails
+read.
 
-A longer answer takes longer, costs more and meets the token limit; who gets an error sends a
-thumb down. One canary unit in each block of 100.
+It is made as real traffic is, where everything depends on everything: a longer answer takes
+longer, costs more and meets the token limit; who gets an error sends a thumb down. One canary
+unit in each block of 100.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -11,11 +15,94 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.bench.canary_latency import ranks_of_rows
 from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
 from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.ranking import MAX_CONTROLS
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.logspace import Floats
+from harness.gate.online.evidence_paths import ranks_path
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Failure rates of both arms. size, canary: units of a block, and how many are canary."""
+
+    control: float = 0.01
+    canary: float = 0.01
+    size: int = 100
+    canaries: int = 1
+
+
+@dataclass(frozen=True)
+class SimulatedTraffic:
+    """One rollout, block by block: failures of both arms separately."""
+
+    truth: Truth
+    canary_failures: Ints
+    control_failures: Ints
+
+    @property
+    def controls(self) -> int:
+        return self.truth.size - self.truth.canaries
+
+    def counts(self) -> list[FailureTally]:
+        size, canaries = self.truth.size, self.truth.canaries
+        return [
+            FailureTally(size, canaries, int(ours + theirs), int(theirs))
+            for ours, theirs in zip(self.control_failures, self.canary_failures, strict=True)
+        ]
+
+
+def simulate_traffic(
+    truth: Truth, blocks: int, rng: np.random.Generator, incident: Sequence[int] = ()
+) -> SimulatedTraffic:
+    """incident: indices of blocks in which both arms fail 30 % of their units."""
+    canary = np.full(blocks, truth.canary)
+    control = np.full(blocks, truth.control)
+    if len(incident):
+        canary[list(incident)] = control[list(incident)] = 0.30
+    return SimulatedTraffic(
+        truth,
+        rng.binomial(truth.canaries, canary).astype(np.int64),
+        rng.binomial(truth.size - truth.canaries, control).astype(np.int64),
+    )
+
+
+@dataclass(frozen=True)
+class Slowdown:
+    """factor: the canary's latency to the incumbent's. sigma: of their logs."""
+
+    factor: float
+    sigma: float
+
+
+def ranks_of_rows(
+    canary: Floats,
+    controls: Floats,
+    tie_breakers: Floats,
+    among: NDArray[np.bool_] | None = None,
+) -> Floats:
+    """As `domain.ranking.place`, of each row: one canary value among its controls.
+
+    among: which controls count, all when not given.
+    """
+    if among is None:
+        among = np.ones(controls.shape, dtype=bool)
+    below = ((controls < canary[:, None]) & among).sum(axis=1)
+    equal = ((controls == canary[:, None]) & among).sum(axis=1)
+    return np.asarray((below + tie_breakers * (equal + 1)) / (among.sum(axis=1) + 1))
+
+
+def exposures(slow: Slowdown, *, cap: int, alpha: float, seed: Sequence[int]) -> float:
+    """Canary values until the rollback; inf for never within the cap."""
+    rng = np.random.default_rng(seed)
+    values = rng.lognormal(0.0, slow.sigma, (cap, MAX_CONTROLS + 1))
+    u = ranks_of_rows(values[:, 0] * slow.factor, values[:, 1:], rng.random(cap))
+    over = np.flatnonzero(ranks_path([(float(each),) for each in u]) >= math.log(1.0 / alpha))
+    return float(over[0] + 1) if len(over) else math.inf
+
 
 Bools = NDArray[np.bool_]
 SIZE: Final = 100

@@ -6,7 +6,7 @@ from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.waiting import who_starts_it
 from harness.control.drift import operations, reports
-from harness.control.drift import text as drift_words
+from harness.control.drift import reports as drift_words
 from harness.control.drift.reports import DriftReport, DriftStatus
 from harness.control.operations import queries
 from harness.domain.drift.watch import (

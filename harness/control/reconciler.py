@@ -18,13 +18,7 @@ from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation, worker_supervision
 from harness.control.evals.proof_validity import ProofState, ProofValidity
 from harness.control.operations import alerts, restores, state_audit, tampering
-from harness.control.proposals import (
-    alpha_spending,
-    approvals,
-    evaluation,
-    route_rules,
-    rule_tightening,
-)
+from harness.control.proposals import alpha_spending, approvals, evaluation, route_rules
 from harness.control.shadow import shadows, stage
 from harness.domain.errors import (
     EvidenceMismatch,
@@ -382,8 +376,8 @@ def _canary_in_place(route: Route | None, rollout: str, proposal: Proposal) -> b
 
 
 def _other_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
-    found = rule_tightening.list_rule_differences(ctx, tx, proposal)
-    return f"{rule_tightening.OTHER_RULES} ({'; '.join(found)}): propose again" if found else ""
+    found = route_rules.list_rule_differences(ctx, tx, proposal)
+    return f"{route_rules.OTHER_RULES} ({'; '.join(found)}): propose again" if found else ""
 
 
 def _another_look(replaced: str) -> str:

@@ -1,7 +1,7 @@
-"""Domain objects as plain JSON values: one shape for CLI, REST and dashboard."""
+"""Turns domain objects into plain JSON values, alike for CLI, REST, dashboard and hashes."""
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from datetime import date
 from enum import Enum, IntEnum
 
@@ -69,3 +69,29 @@ def _fields(value: object) -> dict[str, Plain]:
             return {**shown, "targets": [*sorted(value.targets)]}
         case _:
             return shown
+
+
+def to_hashable(value: object) -> Plain:
+    """The plain form without what is at its default: it is hashed, to be compared later.
+
+    A version that adds a field finds it at its default in everything that was stored before,
+    and its hash as it was. Raises TypeError, as `to_plain` does.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): to_hashable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_hashable(inner) for inner in value]
+    if not is_dataclass(value) or isinstance(value, type):
+        return to_plain(value)
+    values = ((field, getattr(value, field.name)) for field in fields(value))
+    return {
+        field.name: to_hashable(inner)
+        for field, inner in values
+        if not _is_default(field, inner)
+    }
+
+
+def _is_default(field: "Field[object]", value: object) -> bool:
+    if field.default is not MISSING:
+        return type(value) is type(field.default) and value == field.default
+    return field.default_factory is not MISSING and value == field.default_factory()

@@ -1,4 +1,6 @@
-"""The most telling answers of a comparison, as Markdown."""
+"""Renders the most telling answers of a comparison as Markdown; what models wrote is data,
+never markup.
+"""
 
 import json
 import re
@@ -7,7 +9,36 @@ from typing import Final
 
 from harness.gate.text.sentences import format_points
 from harness.report.content import TellingAnswer
-from harness.report.markdown_escaping import cell, fenced, table
+
+SHOWN: Final = 700
+_FENCE: Final = re.compile("`{3,}")
+
+
+def fenced(text: str) -> Sequence[str]:
+    """In a fence that is longer than any in the text; its end is cut, and that is said."""
+    shown = text if len(text) <= SHOWN else text[:SHOWN].rstrip() + " […]"
+    longest = max((len(found) for found in _FENCE.findall(shown)), default=2)
+    fence = "`" * (longest + 1)
+    return (f"{fence}text", *shown.splitlines(), fence)
+
+
+def cell(text: str) -> str:
+    """Of a table: no line breaks, no column marks, no markup."""
+    return re.sub(r"([|`*_<>\[\]\\])", r"\\\1", " ".join(text.split()))
+
+
+def code(text: str) -> str:
+    """A name in a code span, which a table may hold."""
+    plain = " ".join(text.split()).replace("`", "'").replace("|", "\\|")
+    return f"`{plain}`"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(heads) + " |"
+    yield "|" + "---|" * len(heads)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
 
 # Text of such words only stands in a table, without a fence.
 _SHORT: Final = re.compile(r"[\w .,:+%$–-]{1,40}")

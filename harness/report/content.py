@@ -1,10 +1,11 @@
-"""What stands in a report, gathered once; the renderers only write it down."""
+"""Gathers what a report holds, once; the renderers only write it down."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from statistics import fmean
 from typing import Final
 
@@ -14,6 +15,24 @@ from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAn
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Sample, SuiteReport
 from harness.gate.offline.pairs import mean_score
+
+DATABASE: Final = "SWAPGATE__DATABASE_URL"
+FILE: Final = "swapgate.db"
+KEYRING: Final = "SWAPGATE_SIGNING_KEYRING_FILE"
+PUBLIC: Final = "signing.pub"
+
+
+def address(folder: Path) -> str:
+    """The database's URL in `folder`."""
+    return f"sqlite:///{folder.resolve() / FILE}"
+
+
+def variables(folder: Path) -> str:
+    """What a shell puts before `swapgate replay`: the database, and who signed its rows."""
+    return (
+        f"{DATABASE}={quote(address(folder))} {KEYRING}={quote(str(folder.resolve() / PUBLIC))}"
+    )
+
 
 MAX_TELLING: Final = 10
 NO_TAG: Final = "(no tag)"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from harness.control.evals.proof_validity import ProofState, ProofValidity
-from harness.control.proposals import rerun_command, route_rules
+from harness.control.proposals import format_failures, route_rules
 from harness.control.proposals.comparison import ArmFigures
 from harness.control.proposals.format_failures import (
     FormatFailure,
@@ -24,10 +24,8 @@ from harness.gate.text.sentences import (
     polish_reason,
     spending_text,
 )
-from harness.report.answer_examples import most_telling
-from harness.report.answers_location import variables
-from harness.report.content import Report, SuiteSection, TagRow
-from harness.report.markdown_escaping import cell, code, fenced, table
+from harness.report.answer_examples import cell, code, fenced, most_telling, table
+from harness.report.content import Report, SuiteSection, TagRow, variables
 
 NEXT: Final = {
     "passed": "nothing in the evals stands against a canary.",
@@ -384,7 +382,7 @@ def _again(report: Report, verdict: Verdict | None) -> Iterator[str]:
     yield from ("", "## To check it")
     if verdict is not None:
         yield from _replaying(report, verdict)
-    command = rerun_command.build_rerun_command(report.comparison)
+    command = format_failures.build_rerun_command(report.comparison)
     if not command:
         return
     proposal = report.comparison.proposal

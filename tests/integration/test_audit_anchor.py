@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.control.context import Context
-from harness.control.operations import alerts, database_check, housekeeping, lookup, state_audit
+from harness.control.operations import alerts, housekeeping, queries, state_audit
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.alerts import AlertKind
 from harness.runtime.audit_checkpoint import AuditCheckpointFile
@@ -43,7 +43,7 @@ def cut(url: str, events: int) -> None:
 def test_a_log_whose_end_was_cut_off_is_found_though_its_chain_is_whole(
     ctx: Context, database_url: str
 ) -> None:
-    assert lookup.find_audit_break(ctx) is None
+    assert queries.find_audit_break(ctx) is None
     with ctx.store.read() as tx:
         [last] = tx.audit.tail(1)
 
@@ -51,10 +51,8 @@ def test_a_log_whose_end_was_cut_off_is_found_though_its_chain_is_whole(
 
     with ctx.store.read() as tx:
         assert tx.audit.first_break() is None
-    assert lookup.find_audit_break(ctx) == last.number
-    assert f"the audit log is broken at event {last.number}" in database_check.check_database(
-        ctx
-    )
+    assert queries.find_audit_break(ctx) == last.number
+    assert f"the audit log is broken at event {last.number}" in state_audit.check_database(ctx)
     state_audit.run_once(ctx)
     assert alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log")
     assert housekeeping.check_audit_chain(ctx) == last.number
@@ -83,4 +81,4 @@ def test_a_kept_end_that_control_did_not_sign_is_refused(ctx: Context, tmp_path:
     file.write_text(file.read_text().replace('"number":', '"number":1'))
 
     with pytest.raises(SignatureInvalid):
-        lookup.find_audit_break(ctx)
+        queries.find_audit_break(ctx)

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from harness.control.canary import operations
-from harness.control.operations import lookup, queries
+from harness.control.operations import queries
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import data_class_checks, fallback_chain, routes, targets
@@ -104,7 +104,7 @@ def test_a_passed_verdict_lets_it_in_once_it_is_approved(world: SmallInstallatio
 def test_an_expired_verdict_lets_nobody_in(world: SmallInstallation) -> None:
     proposal = world.until_decided(world.propose().id)
     assert proposal.verdict
-    expires_at = lookup.load_verdict(world.context(), proposal.verdict).expires_at
+    expires_at = queries.load_verdict(world.context(), proposal.verdict).expires_at
     world.clock.advance((expires_at - world.clock.now()).total_seconds())
 
     with pytest.raises(ProofRefused, match="no evidence"):
@@ -153,7 +153,7 @@ def test_an_expired_waiver_serves_on_until_somebody_changes_the_route(
     world.clock.advance(WAIVE.lasts.total_seconds())
     ctx = world.context()
 
-    [waiver] = fallback_chain.expired(ctx)
+    [waiver] = fallback_chain.list_expired_waivers(ctx)
     assert waiver.author == "ada"
     assert shown(world) == [("equal", EvidenceKind.WAIVER)]
     with pytest.raises(ProofRefused, match="waiver of ada"):
@@ -171,7 +171,7 @@ def test_an_expired_waiver_serves_on_until_somebody_changes_the_route(
     assert shown(world) == [("equal", EvidenceKind.WAIVER)]
 
     add(world, "sim/equal", waive=WAIVE)
-    assert list(fallback_chain.expired(ctx)) == []
+    assert list(fallback_chain.list_expired_waivers(ctx)) == []
     fallback_chain.remove_fallback(ctx, ADA, "chat", "sim/equal", reason="a test")
     assert shown(world) == []
 
@@ -214,7 +214,7 @@ def test_a_provider_that_may_not_see_the_data_comes_to_the_route_in_no_role(
     targets.put_provider(plain, SYSTEM, Provider("away", "sim", "http://127.0.0.1:9/v1"))
     ctx = replace(plain, data_classes={"personal": frozenset({"sim"})})
     routes.change_settings(ctx, ADA, "chat", lambda old: replace(old, data_class="personal"))
-    personal = lookup.find_route(ctx, "chat").settings
+    personal = queries.find_route(ctx, "chat").settings
 
     def refused(do: Callable[[], object]) -> None:
         with pytest.raises(NotAllowed, match=r"'away' of away/\S+ may not see it"):

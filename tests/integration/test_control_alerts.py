@@ -9,9 +9,9 @@ import pytest
 
 from harness.control.canary import operations
 from harness.control.operations import alerts, housekeeping, queries
-from harness.control.operations.jobs import MonitoredJob
+from harness.control.operations.housekeeping import MonitoredJob
 from harness.control.proposals import submission
-from harness.control.routing import fallback_chain, waivers
+from harness.control.routing import fallback_chain
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.canary.rollout import RolloutSignal
@@ -215,19 +215,19 @@ def test_an_expired_waiver_is_told_until_its_target_is_out_of_the_chain(
         "sim/equal", waive=WaiverRequest("not measured yet", timedelta(days=1))
     )
     fallback_chain.add_fallback(ctx, ada, "chat", wanted, reason="a spare")
-    waivers.update_waiver_alerts(ctx)
+    fallback_chain.update_waiver_alerts(ctx)
     assert open_alerts(world) == []
 
     world.clock.advance(timedelta(days=1).total_seconds())
     for _ in range(3):
-        waivers.update_waiver_alerts(ctx)
+        fallback_chain.update_waiver_alerts(ctx)
     (record,) = open_alerts(world)
     assert (record.kind, record.count) == (AlertKind.WAIVER_EXPIRED, 1)
     assert "sim/equal" in record.title
     assert "ada gave it, and said: not measured yet" in record.text
 
     fallback_chain.remove_fallback(ctx, ada, "chat", "sim/equal", reason="it expired")
-    waivers.update_waiver_alerts(ctx)
+    fallback_chain.update_waiver_alerts(ctx)
     assert open_alerts(world) == []
 
 

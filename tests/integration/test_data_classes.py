@@ -14,7 +14,7 @@ from harness.control.drift import monitor
 from harness.control.evals import worker_supervision
 from harness.control.operations import housekeeping
 from harness.control.proposals import submission
-from harness.control.providers import credentials, first_models
+from harness.control.providers import credentials, registry
 from harness.control.providers import registry as providers
 from harness.control.routing import routes, seed, targets
 from harness.control.shadow import shadows
@@ -293,11 +293,11 @@ def test_nobody_takes_a_cleared_name_for_another_place(personal: SmallInstallati
 
     for name in ("local", "groq"):
         with pytest.raises(NotAllowed, match="may see personal data"):
-            first_models.register_with_provider(ctx, ADA, TargetSeed(name, "m"), api_base=there)
+            registry.register_with_provider(ctx, ADA, TargetSeed(name, "m"), api_base=there)
         change = credentials.CredentialChange(kind="custom", api_base=there)
         with pytest.raises(NotAllowed, match="may see personal data"):
             credentials.put_credential(ctx, ADA, name, change)
-    assert first_models.register_with_provider(ctx, ADA, TargetSeed("groq", "m")).added
+    assert registry.register_with_provider(ctx, ADA, TargetSeed("groq", "m")).added
 
 
 def test_the_file_moves_a_provider_and_clears_it_in_one(

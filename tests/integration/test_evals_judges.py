@@ -12,7 +12,7 @@ import pytest
 from evals.runner.judge import JudgeBill
 from evals.sim import server
 from evals.suites.suite import ConfiguredSuites
-from harness.control.evals.judging_cost import JudgingCost, sum_judging_cost
+from harness.control.evals.run_costs import JudgingCost, sum_judging_cost
 from harness.domain.evals.run import (
     Claim,
     EvalRun,

@@ -14,7 +14,7 @@ from evals.scorers.judge_protocol import DATA
 from evals.sim import server as sim
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
-from harness.report.answers_location import KEYRING, address
+from harness.report.content import KEYRING, address
 from tests.support.router.router_process import routed
 from tests.support.site.processes import site
 from tests.wire import anthropic, gemini

@@ -11,7 +11,7 @@ import pytest
 
 from evals.sim.server import serve_in_thread, simulator
 from harness.control.context import Context
-from harness.control.providers import checks, header_encryption, registry
+from harness.control.providers import checks, provider_secrets, registry
 from harness.control.providers.registry import ProviderChange
 from harness.control.routing import targets
 from harness.control.serialize import to_plain
@@ -101,7 +101,7 @@ def test_a_stored_header_that_cannot_be_sent_is_said_and_not_shown(
     ctx = with_door(world, HttpProviderProbe(SystemClock()))
     up = Provider("up", "openai", "http://127.0.0.1:9/v1", "UP_KEY", {"x-a": value})
     with ctx.store.write() as tx:
-        tx.providers.put(header_encryption.encrypt_headers(up, ctx.cipher))
+        tx.providers.put(provider_secrets.encrypt_headers(up, ctx.cipher))
     found = {each.provider: each for each in checks.run_check(ctx).providers}["up"]
     shown = json.dumps(to_plain(found))
     assert (

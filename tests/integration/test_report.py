@@ -38,10 +38,10 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
 from harness.gate.offline.pairs import UNSCORED_HIGH
+from harness.report.answer_examples import SHOWN
 from harness.report.content import MAX_TELLING, Report, gather_report
 from harness.report.junit import render_junit
 from harness.report.markdown import render_markdown
-from harness.report.markdown_escaping import SHOWN
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from tests.support.control.control_plane import ANN, SECRET, SmallInstallation

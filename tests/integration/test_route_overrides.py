@@ -8,8 +8,8 @@ import pytest
 
 from harness.app import installation
 from harness.control.context import Context
-from harness.control.operations import lookup
-from harness.control.routing import override_checks, routes, seed
+from harness.control.operations import queries
+from harness.control.routing import routes, seed
 from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.overrides import RequestKind
@@ -42,7 +42,7 @@ def test_an_override_is_kept_told_and_taken_away(world: SmallInstallation) -> No
     routes.create_route(ctx, ADA, "looks", "sim/base", settings=RouteSettings())
 
     override(ctx, "chat", {VISION: "looks", EMBEDDING: "looks"})
-    assert lookup.find_route(ctx, "chat").settings.overrides == {
+    assert queries.find_route(ctx, "chat").settings.overrides == {
         VISION: "looks",
         EMBEDDING: "looks",
     }
@@ -68,7 +68,7 @@ def test_an_override_names_another_route_that_there_is(world: SmallInstallation)
         routes.create_route(ctx, ADA, "new", "sim/base", settings=settings)
 
     assert list(routes.load_table(ctx).routes) == ["chat"]
-    assert lookup.find_route(ctx, "chat").version == 1
+    assert queries.find_route(ctx, "chat").version == 1
 
 
 @pytest.mark.req("D8")
@@ -90,7 +90,7 @@ def test_neither_end_of_an_override_gets_a_class_that_the_other_does_not_bear(
     with pytest.raises(NotAllowed, match="'chat' carries personal data"):
         classed(ctx, "chat", "personal")
 
-    assert override_checks.list_override_violations(ctx) == []
+    assert routes.list_override_violations(ctx) == []
 
 
 @pytest.mark.req("D8")
@@ -104,7 +104,7 @@ def test_what_the_file_no_longer_allows_is_found(world: SmallInstallation) -> No
 
     wider = replace(ctx, data_classes={**both, "health": frozenset({"sim", "away"})})
 
-    [told] = override_checks.list_override_violations(wider)
+    [told] = routes.list_override_violations(wider)
     assert "'looks', which carries health data, and 'chat' carries personal data" in told
 
 
@@ -120,8 +120,8 @@ def test_routes_of_the_file_may_name_one_another(
         "route looks",
     ]
 
-    assert lookup.find_route(ctx, "mail").settings.overrides == {VISION: "looks"}
-    assert lookup.find_route(ctx, "looks").settings.overrides == {EMBEDDING: "mail"}
+    assert queries.find_route(ctx, "mail").settings.overrides == {VISION: "looks"}
+    assert queries.find_route(ctx, "looks").settings.overrides == {EMBEDDING: "mail"}
 
 
 def test_of_a_file_with_a_route_that_cannot_be_none_begins(

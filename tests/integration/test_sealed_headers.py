@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import config, package_data
-from harness.control.providers import credentials, header_encryption, registry
+from harness.control.providers import credentials, provider_secrets, registry
 from harness.control.providers.credentials import CredentialChange
 from harness.control.providers.registry import ProviderChange
 from harness.control.routing import seed, targets
@@ -53,7 +53,7 @@ def test_a_header_is_stored_and_sent_to_routers_encrypted_with_its_name_readable
     snapshot_file.save_snapshot(snapshot, tmp_path / "s.json")
     assert VALUE not in (tmp_path / "s.json").read_text()
     again = snapshot_file.load_snapshot(tmp_path / "s.json")
-    opened = header_encryption.decrypt_snapshot(again, ctx.cipher).providers["hosted"]
+    opened = provider_secrets.decrypt_snapshot(again, ctx.cipher).providers["hosted"]
     assert opened == HOSTED
     shown = (registry.get_provider(ctx, "hosted"), credentials.get_credentials(ctx, "hosted"))
     assert [each.extra_headers for each in shown] == [["x-key"], ["x-key"]]
@@ -74,7 +74,7 @@ def test_the_same_header_put_again_changes_nothing(
     other = replace(HOSTED, extra_headers={"x-key": "another-value"})
     targets.put_provider(ctx, SYSTEM, other)
     assert (
-        header_encryption.decrypt_headers(stored(world), ctx.cipher).extra_headers
+        provider_secrets.decrypt_headers(stored(world), ctx.cipher).extra_headers
         == other.extra_headers
     )
 
@@ -87,20 +87,20 @@ def test_headers_are_replaced_whole_and_left_alone_where_they_are_not_named(
 
     moved = CredentialChange(api_base="http://127.0.0.1:8/v1")
     credentials.put_credential(ctx, SYSTEM, "hosted", moved)
-    assert header_encryption.decrypt_headers(stored(world), ctx.cipher).extra_headers == {
+    assert provider_secrets.decrypt_headers(stored(world), ctx.cipher).extra_headers == {
         "x-key": VALUE
     }
 
     credentials.put_credential(
         ctx, SYSTEM, "hosted", CredentialChange(extra_headers={"x-other": "v"})
     )
-    assert header_encryption.decrypt_headers(stored(world), ctx.cipher).extra_headers == {
+    assert provider_secrets.decrypt_headers(stored(world), ctx.cipher).extra_headers == {
         "x-other": "v"
     }
     registry.change_provider(
         ctx, SYSTEM, "hosted", ProviderChange(extra_headers={"x-third": "w"})
     )
-    assert header_encryption.decrypt_headers(stored(world), ctx.cipher).extra_headers == {
+    assert provider_secrets.decrypt_headers(stored(world), ctx.cipher).extra_headers == {
         "x-third": "w"
     }
 
@@ -115,7 +115,7 @@ def test_what_an_older_version_stored_in_clear_is_encrypted_at_the_start(
     assert seed.apply_seed(ctx, settings) == ["encryption of hosted's headers"]
 
     assert stored(world).extra_headers == {}
-    assert header_encryption.decrypt_headers(stored(world), ctx.cipher) == HOSTED
+    assert provider_secrets.decrypt_headers(stored(world), ctx.cipher) == HOSTED
     assert seed.apply_seed(ctx, settings) == []
     with world.store.read() as tx:
         assert VALUE not in json.dumps([str(each) for each in tx.audit.all()])
@@ -130,7 +130,7 @@ def test_a_new_encryption_key_encrypts_headers_too(world: SmallInstallation) -> 
     assert credentials.rotate_encryption(both, SYSTEM).values == 1
 
     assert (
-        header_encryption.decrypt_headers(stored(world), FernetCipher(lambda: [new])) == HOSTED
+        provider_secrets.decrypt_headers(stored(world), FernetCipher(lambda: [new])) == HOSTED
     )
     foreign = replace(ctx, cipher=FernetCipher(lambda: [new_key()]))
     with pytest.raises(DecryptionFailed, match="header 'x-key' of provider 'hosted'"):
@@ -143,7 +143,7 @@ def test_a_header_that_cannot_be_decrypted_holds_nothing_up_and_is_said(
     targets.put_provider(world.context(), SYSTEM, HOSTED)
     foreign = FernetCipher(lambda: [new_key()])
 
-    found = header_encryption.decrypt_snapshot(world.store.snapshot(), foreign).providers[
+    found = provider_secrets.decrypt_snapshot(world.store.snapshot(), foreign).providers[
         "hosted"
     ]
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness.control.operations import database_check, housekeeping, keys, state_audit
+from harness.control.operations import housekeeping, keys, state_audit
 from harness.control.proposals import submission
 from harness.control.routing import fallback_chain, kill_switch, targets
 from harness.control.routing.chain_evidence import WaiverRequest
@@ -186,7 +186,7 @@ def alerted(world: SmallInstallation) -> list[str]:
 
 
 def test_what_the_product_wrote_agrees_with_its_log(lived_in: SmallInstallation) -> None:
-    assert database_check.check_database(lived_in.context()) == []
+    assert state_audit.check_database(lived_in.context()) == []
     assert alerted(lived_in) == []
 
 
@@ -200,7 +200,7 @@ def test_a_change_by_a_role_with_dml_alone_is_refused_or_found(
     except sa.exc.IntegrityError:
         return
 
-    assert database_check.check_database(lived_in.context())
+    assert state_audit.check_database(lived_in.context())
 
 
 @pytest.mark.parametrize(("table", "verb"), CASES)
@@ -211,7 +211,7 @@ def test_a_change_by_an_owner_without_any_rule_is_found(
     without_rules(database)
     run_unbound(database, text, values)
 
-    assert database_check.check_database(lived_in.context())
+    assert state_audit.check_database(lived_in.context())
     assert alerted(lived_in)
 
 
@@ -265,7 +265,7 @@ def test_no_row_of_a_signed_table_stops_control_or_a_router_and_each_is_named(
         if not try_unbound(database, *done):
             continue
         tried += 1
-        assert world.store.signature_faults() or database_check.check_database(ctx), done
+        assert world.store.signature_faults() or state_audit.check_database(ctx), done
         housekeeping.check_snapshot(ctx)
         housekeeping.check_signatures(ctx)
         failed = world.turn(ctx).failed

@@ -7,7 +7,7 @@ import pytest
 
 from harness.bench.canary_benchmark import INCIDENT, detect
 from harness.bench.canary_rules import e_fisher
-from harness.bench.canary_traffic import SimulatedTraffic, Truth, simulate_traffic
+from harness.bench.guarded_traffic import SimulatedTraffic, Truth, simulate_traffic
 from harness.domain.canary.guardrails import FailureTally
 from harness.domain.canary.ranking import rank_among
 from harness.gate.online.assignment import ALARM_LOG_E, log_srm

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.bench.resampling import resample_items
+from harness.bench.gate_benchmark import resample_items
 from harness.bench.score_matrix import close_pairs, load_matrix
 from harness.domain.evals.run import Claim, SuitePlan, SuiteRole
 from harness.gate.offline.costs import CostOutcome, judge_costs

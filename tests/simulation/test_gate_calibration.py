@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.bench.gate_benchmark import GateBenchmarkPlan, run_gate_benchmark
-from harness.bench.gate_measurement import measure_rule, theta0_of
-from harness.bench.resampling import resample_items
-from harness.bench.score_matrix import close_pairs, load_matrix
-from harness.bench.synthetic_scores import ScoreKind, generate_scores
+from harness.bench.gate_benchmark import (
+    GateBenchmarkPlan,
+    measure_rule,
+    resample_items,
+    run_gate_benchmark,
+    theta0_of,
+)
+from harness.bench.score_matrix import ScoreKind, close_pairs, generate_scores, load_matrix
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.control.hashable_form import to_hashable
+from harness.control.serialize import to_hashable
 from harness.domain.canary.guardrails import (
     ArmSplit,
     FailureTally,

@@ -14,10 +14,15 @@ from harness.bench.canary_benchmark import (
     run_canary_benchmark,
 )
 from harness.bench.canary_chart import draw_canary_chart
-from harness.bench.canary_latency import ranks_of_rows
 from harness.bench.canary_rules import ALPHA, OURS, RULES, e_fisher
-from harness.bench.canary_traffic import Truth, simulate_traffic
-from harness.bench.guarded_traffic import SIZE, SimulatedHarm, simulate_rollout
+from harness.bench.guarded_traffic import (
+    SIZE,
+    SimulatedHarm,
+    Truth,
+    ranks_of_rows,
+    simulate_rollout,
+    simulate_traffic,
+)
 from harness.domain.canary.guardrails import FailureTally, Guardrail
 from harness.domain.canary.ranking import rank_among
 from harness.gate.online.harm_evidence import find_trip

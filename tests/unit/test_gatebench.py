@@ -6,12 +6,22 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from harness.bench.gate_benchmark import GateBenchmarkPlan, GateBenchmarkRow, run_gate_benchmark
+from harness.bench.gate_benchmark import (
+    GateBenchmarkPlan,
+    GateBenchmarkRow,
+    run_gate_benchmark,
+    tilt_weights,
+)
 from harness.bench.gate_chart import draw_gate_chart
 from harness.bench.gate_rules import OURS, RULES
-from harness.bench.resampling import tilt_weights
-from harness.bench.score_matrix import ScoreMatrix, close_pairs, load_matrix, row
-from harness.bench.synthetic_scores import ScoreKind, generate_scores
+from harness.bench.score_matrix import (
+    ScoreKind,
+    ScoreMatrix,
+    close_pairs,
+    generate_scores,
+    load_matrix,
+    row,
+)
 from harness.domain.errors import InputError
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 

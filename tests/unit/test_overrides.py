@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dashboard.views import routes as views
 from harness.config.routing import OverridesEntry
-from harness.control.hashable_form import to_hashable
+from harness.control.serialize import to_hashable
 from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.routing.data_classes import is_at_least_as_strict, may_see
 from harness.domain.routing.overrides import (

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, make_dataclass
 
 import pytest
 
-from harness.control.hashable_form import to_hashable
+from harness.control.serialize import to_hashable
 from harness.domain.content_hash import digest
 from harness.domain.proposals.policy import DEFAULT_STEPS, CanaryPolicy
 

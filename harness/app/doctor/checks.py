@@ -13,15 +13,9 @@ from harness.app.database import without_password
 from harness.app.doctor import provider_requests
 from harness.app.processes import answers_http
 from harness.control.context import Context
-from harness.control.operations import lookup, queries
-from harness.control.providers import checks, header_encryption, provider_secrets
-from harness.control.routing import (
-    data_class_checks,
-    fallback_chain,
-    override_checks,
-    routes,
-    seed,
-)
+from harness.control.operations import queries
+from harness.control.providers import checks, provider_secrets
+from harness.control.routing import data_class_checks, fallback_chain, routes, seed
 from harness.domain.errors import DatabaseUnusable, StoreUnavailable, SwapgateError
 from harness.domain.pagination import PageRequest
 from harness.domain.providers.credentials import ProviderKey, keys_from_environment, lacks_key
@@ -167,7 +161,7 @@ def _roles(settings: Settings) -> list[DoctorFinding]:
 
 
 def _audit(context: Context) -> DoctorFinding:
-    broken = lookup.find_audit_break(context)
+    broken = queries.find_audit_break(context)
     events = queries.list_audit_events(context, PageRequest(1)).total
     if broken is not None:
         found = f"broken at event {broken}: it, or one before, was changed"
@@ -178,7 +172,7 @@ def _audit(context: Context) -> DoctorFinding:
 
 
 def _signatures(context: Context) -> DoctorFinding:
-    faults = lookup.list_signature_faults(context)
+    faults = queries.list_signature_faults(context)
     if not faults:
         return DoctorFinding("signatures", "ok", "every row is as it was signed")
     found = f"{len(faults)} rows do not hold, the first: {faults[0].name}: {faults[0].why}"
@@ -268,7 +262,7 @@ def _providers(
     with ThreadPoolExecutor(max_workers=8) as pool:
         yield from pool.map(
             lambda each: _provider(
-                header_encryption.decrypt_headers(each, context.cipher) if context else each,
+                provider_secrets.decrypt_headers(each, context.cipher) if context else each,
                 keys[each.name],
                 wanted.get(each.name, set()),
                 allowed,
@@ -323,7 +317,7 @@ def _stored_headers(context: Context) -> Iterator[DoctorFinding]:
 
 
 def _opened_names(context: Context, provider: Provider) -> Iterable[str]:
-    return header_encryption.decrypt_headers(provider, context.cipher).extra_headers.keys()
+    return provider_secrets.decrypt_headers(provider, context.cipher).extra_headers.keys()
 
 
 def _models_in_use(context: Context | None) -> dict[str, set[str]]:
@@ -379,8 +373,8 @@ def _differences(context: Context, settings: Settings) -> Iterator[DoctorFinding
 
 
 def _chains(context: Context) -> Iterator[DoctorFinding]:
-    for waiver in fallback_chain.expired(context):
-        target = lookup.find_target(context, waiver.target).name
+    for waiver in fallback_chain.list_expired_waivers(context):
+        target = queries.find_target(context, waiver.target).name
         found = f"the waiver of {waiver.author} for {target} expired on {waiver.expires_at:%F}"
         step = f"`swapgate route fallback remove {waiver.route} {target}`, or add it again"
         yield DoctorFinding(f"route {waiver.route}", "warn", found, step)
@@ -388,7 +382,7 @@ def _chains(context: Context) -> Iterator[DoctorFinding]:
         yield DoctorFinding(
             "data classes", "fail", each, "take the target out, or mend the file"
         )
-    for each in override_checks.list_override_violations(context):
+    for each in routes.list_override_violations(context):
         step = "take the override away, or mend the file"
         yield DoctorFinding("overrides", "fail", each, step)
 

@@ -106,8 +106,11 @@ def bench_gate(  # noqa: PLR0913 - one per option
     from harness import package_data as shipped  # noqa: PLC0415 - numpy takes its time
     from harness.bench.gate_benchmark import SIZES, GateBenchmarkPlan, run_gate_benchmark  # noqa: PLC0415
     from harness.bench.gate_chart import draw_gate_chart  # noqa: PLC0415
-    from harness.bench.score_matrix import load_matrix  # noqa: PLC0415
-    from harness.bench.synthetic_scores import ScoreKind, generate_scores  # noqa: PLC0415
+    from harness.bench.score_matrix import (  # noqa: PLC0415
+        ScoreKind,
+        generate_scores,
+        load_matrix,
+    )
 
     files = list(matrices)
     if not matrices and not seeds:

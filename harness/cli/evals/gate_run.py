@@ -17,7 +17,7 @@ from harness.config.routing import target_seed
 from harness.control.proposals import gate_run as standalone
 from harness.control.proposals.gate_run import ComparisonRequest
 from harness.domain.evals.run import Claim
-from harness.report.answers_location import FILE, variables
+from harness.report.content import FILE, variables
 
 if TYPE_CHECKING:
     from harness.app.installation import Installation

@@ -10,7 +10,7 @@ from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.waiting import TIMED_OUT, follow, who_starts_it
 from harness.control.evals import worker_supervision
-from harness.control.operations import lookup, queries
+from harness.control.operations import queries
 from harness.control.proposals import comparison
 from harness.control.serialize import to_plain
 from harness.domain.evals.run import EvalRun, RunBudget, RunState, SampleError
@@ -153,7 +153,7 @@ def show(session: Session, *, run: str, samples: bool) -> None:
 
 def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
     run, _, _ = comparison.load_run_progress(session.context, run_id)
-    samples = lookup.load_samples(session.context, run_id)
+    samples = queries.load_samples(session.context, run_id)
     names = queries.load_target_names(session.context, {run.target})
     figures = comparison.compute_arm_figures(samples)
     strict = _mean(each.strict for each in samples)

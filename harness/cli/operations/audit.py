@@ -7,7 +7,7 @@ import click
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.operations.database import print_faults
-from harness.control.operations import lookup, queries
+from harness.control.operations import queries
 from harness.domain.pagination import PageRequest
 
 
@@ -52,8 +52,8 @@ def verify(ctx: click.Context) -> None:
     Exit code 1 where the chain is broken or a signature does not hold.
     """
     session = ctx.ensure_object(Session)
-    faults = lookup.list_signature_faults(session.context)
-    broken = lookup.find_audit_break(session.context)
+    faults = queries.list_signature_faults(session.context)
+    broken = queries.find_audit_break(session.context)
     events = queries.list_audit_events(session.context, PageRequest(1)).total
     if session.json:
         output.document(

@@ -102,7 +102,7 @@ def check(ctx: click.Context) -> None:
     last word on it. Exit code 1 where anything is wrong.
     """
     from harness.app.database import schema_state  # noqa: PLC0415 - as above
-    from harness.control.operations import database_check as state_check  # noqa: PLC0415
+    from harness.control.operations import state_audit as state_check  # noqa: PLC0415
 
     session = ctx.ensure_object(Session)
     state = schema_state(session.settings)

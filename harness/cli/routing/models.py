@@ -10,14 +10,7 @@ from harness.cli.frame.session import Session, pass_session
 from harness.cli.routing.model_entries import prices, show_entries
 from harness.cli.routing.target_options import TargetOptions, target_asked, target_options
 from harness.control.operations import queries
-from harness.control.providers import (
-    deprecations,
-    first_models,
-    header_encryption,
-    model_offers,
-    model_resolution,
-    provider_secrets,
-)
+from harness.control.providers import deprecations, model_resolution, provider_secrets, registry
 from harness.control.routing import routes, targets
 from harness.control.serialize import to_plain
 from harness.domain.pagination import PageRequest
@@ -40,7 +33,7 @@ def model() -> None:
 def list_models(session: Session, *, every: bool, asked: PageRequest) -> None:
     """List the targets, their prices and the routes that use them."""
     if every:
-        there = model_offers.list_offers(session.context_with_providers)
+        there = model_resolution.list_configured_offers(session.context_with_providers)
         show_entries(session, there, empty=NOTHING_OFFERED)
         return
     ctx = session.context
@@ -116,7 +109,7 @@ def add(
     in its usual place, with its usual variable for the key.
     """
     seed = target_asked(name, settings)
-    made = first_models.register_with_provider(
+    made = registry.register_with_provider(
         session.context_with_providers, session.actor, seed, api_base=api_base
     )
     if session.json:
@@ -168,7 +161,7 @@ def search_models(session: Session, words: tuple[str, ...]) -> None:
     """Find models in the catalogue, of all kinds of providers, by parts of their names."""
     show_entries(
         session,
-        model_offers.search_catalogue(session.context, words),
+        model_resolution.search_catalogue(session.context, words),
         empty="no such model; `catalogue:` in swapgate.yaml adds one",
     )
 
@@ -221,7 +214,7 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
     session = ctx.ensure_object(Session)
     target, provider = _called(session, name)
     allowed = session.context.allow_addresses
-    provider = header_encryption.decrypt_headers(provider, session.context.cipher)
+    provider = provider_secrets.decrypt_headers(provider, session.context.cipher)
     keys = provider_secrets.keys_of_provider(session.context, provider)
     first = keys[0] if keys else None
     found = provider_calls.chat(

@@ -18,7 +18,7 @@ from harness.cli.routing.route_options import (
     settings,
     settings_options,
 )
-from harness.control.operations import lookup, queries
+from harness.control.operations import queries
 from harness.control.proposals.comparison import RouteStatus
 from harness.control.routing import routes, scorecard, seed
 from harness.control.serialize import to_plain
@@ -197,7 +197,7 @@ def _fallbacks(route: Route, names: Mapping[str, str]) -> str:
 
 
 def _status(session: Session, name: str) -> RouteStatus:
-    lookup.find_route(session.context, name)
+    queries.find_route(session.context, name)
     page = queries.list_route_status(session.context)
     for status in page:
         if status.route.name == name:

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from harness.control.context import Context
-from harness.control.hashable_form import to_hashable
+from harness.control.serialize import to_hashable
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutAction, RolloutSignal, RolloutState
 from harness.domain.content_hash import canonical_json, digest

@@ -9,7 +9,7 @@ from harness.control.canary import decision, holds
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
 from harness.control.operations import alerts
-from harness.control.proposals import rule_tightening
+from harness.control.proposals import route_rules
 from harness.control.routing import fallback_chain, routes
 from harness.domain.canary.observation import UnitRule
 from harness.domain.canary.rollout import (
@@ -55,7 +55,7 @@ def open_canary(
     now = ctx.clock.now()
     proof_validity.require_proof(ctx, tx, proof)
     recomputation.require_agreement(ctx, tx, proof, proposal)
-    rule_tightening.require_current_rules(ctx, tx, proposal)
+    route_rules.require_current_rules(ctx, tx, proposal)
     route = routes.require_route(tx, proposal.route)
     policy = proposal.policy.canary
     rollout = Rollout(

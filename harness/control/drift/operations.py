@@ -1,4 +1,4 @@
-"""What people do about drift: measure at once, accept what there is now."""
+"""Lets people measure drift at once, or accept the model as it answers now."""
 
 from harness.control.context import Context
 from harness.control.drift import watches

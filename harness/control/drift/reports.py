@@ -1,13 +1,12 @@
-"""What the drift watch knows, for the doors. Reads only."""
+"""Reports what the drift watch knows and found: figures, items and answers, in words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from harness.control.context import Context
-from harness.control.drift import text
 from harness.control.drift import watches as watching
-from harness.control.drift.text import ItemChange
 from harness.control.routing import routes
 from harness.domain.drift.watch import (
     DriftCheck,
@@ -17,6 +16,134 @@ from harness.domain.drift.watch import (
     counted_checks,
     next_check_due,
 )
+from harness.domain.evals.pins import Sighting
+from harness.domain.evals.run import Sample
+from harness.ports import Transaction
+
+EXAMPLES: Final = 3
+ANSWER_WIDTH: Final = 120
+CLEAR: Final = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class ItemChange:
+    """One item in the baseline and in the newest run. served_*: as the provider named it."""
+
+    item: str
+    score_before: float
+    score_now: float
+    answer_before: str
+    answer_now: str
+    served_before: str
+    served_now: str
+
+
+def alert_subject(routes: Sequence[str], suite: str) -> str:
+    return f"{'route' if len(routes) == 1 else 'routes'} {', '.join(routes)}, suite {suite}"
+
+
+def describe_comparison(times: int) -> str:
+    """How often the baseline was compared."""
+    return {0: "not yet", 1: "once"}.get(times, f"{times} times")
+
+
+def describe_watch(tx: Transaction, watch: DriftWatch) -> str:
+    """The target's `provider/model`."""
+    return tx.routing.targets()[watch.target].name
+
+
+def list_item_changes(tx: Transaction, checks: Sequence[DriftCheck]) -> list[ItemChange]:
+    """Items that score otherwise in the newest counted run than in the baseline; the largest
+    losses first.
+    """
+    measured = counted_checks(checks)
+    if len(measured) < 2:
+        return []
+    before, now = measured[0], measured[-1]
+    old, new = _first_answers(tx, before.run), _first_answers(tx, now.run)
+    scores = dict(now.scores)
+    found = []
+    for item, score in before.scores:
+        present = scores.get(item)
+        if score is None or present is None or abs(present - score) < CLEAR:
+            continue
+        a, b = old[item], new[item]
+        found.append(
+            ItemChange(item, score, present, a.answer, b.answer, a.served_model, b.served_model)
+        )
+    return sorted(found, key=lambda each: (each.score_now - each.score_before, each.item))
+
+
+def _first_answers(tx: Transaction, run: str) -> dict[str, Sample]:
+    found: dict[str, Sample] = {}
+    for each in tx.runs.samples(run):
+        found.setdefault(each.item, each)
+    return found
+
+
+def describe_drift(
+    tx: Transaction, routes: Sequence[str], watch: DriftWatch, checks: Sequence[DriftCheck]
+) -> tuple[str, str]:
+    """Title and text of the alert."""
+    found = checks[-1].evidence
+    assert found is not None  # noqa: S101 - only a comparison finds drift
+    by = f"{abs(found.delta) * 100:.1f} points {found.direction}"
+    which = "run" if found.window == 1 else f"{found.window} runs"
+    interval = ""
+    if found.ci_low is not None and found.ci_high is not None:
+        interval = f" (95 % interval {found.ci_low * 100:+.1f} to {found.ci_high * 100:+.1f})"
+    title = f"{describe_watch(tx, watch)} answers {watch.suite} otherwise than it did: {by}"
+    said = [
+        (
+            f"The newest {which} against those before: {found.delta * 100:+.1f} "
+            f"points{interval} over {found.items} items; {found.worse} worse, {found.same} the "
+            f"same, {found.better} better."
+        ),
+        f"It serves {alert_subject(routes, watch.suite)}. {_served(checks)}",
+    ]
+    listed = list_item_changes(tx, checks)
+    shown = listed if found.direction == "worse" else list(reversed(listed))
+    said += [
+        f"Item {each.item}: {each.score_before:g} before, {each.score_now:g} now. "
+        f"Before: “{_short(each.answer_before)}” Now: “{_short(each.answer_now)}”"
+        for each in shown[:EXAMPLES]
+    ]
+    return title, "\n".join(said)
+
+
+def describe_other_model(
+    tx: Transaction,
+    routes: Sequence[str],
+    watch: DriftWatch,
+    checks: Sequence[DriftCheck],
+    seen: Sighting,
+) -> tuple[str, str]:
+    """Title and text of the notice that the provider names another model."""
+    before = sorted({name for each in counted_checks(checks) for name in each.served})
+    title = (
+        f"the provider of {describe_watch(tx, watch)} serves another model: {seen.served.model}"
+    )
+    text = (
+        f"First seen {seen.first_at:%Y-%m-%d %H:%M} UTC; the runs so far met "
+        f"{', '.join(before)}. Whether it answers as well is measured by the next run: "
+        f"`swapgate drift run {routes[0]}` starts it now."
+    )
+    return title, text
+
+
+def _served(checks: Sequence[DriftCheck]) -> str:
+    before = sorted({name for each in counted_checks(checks[:-1]) for name in each.served})
+    now = list(checks[-1].served)
+    if not now:
+        return "The provider does not say which model answers."
+    if now == before:
+        return f"The provider names the same model as before: {', '.join(now)}."
+    return f"The provider named {', '.join(before) or 'none'} before, {', '.join(now)} now."
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= ANSWER_WIDTH else f"{flat[: ANSWER_WIDTH - 1]}…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +228,7 @@ def list_drift_reports(ctx: Context, route: str, *, suite: str = "") -> list[Dri
         return [
             DriftReport(
                 each,
-                tuple(text.list_item_changes(tx, tx.drift.checks(each.watch.id)))
+                tuple(list_item_changes(tx, tx.drift.checks(each.watch.id)))
                 if each.watch
                 else (),
             )

@@ -1,4 +1,4 @@
-"""Drift watches as they are opened, asked and closed. Each in the caller's unit of work."""
+"""Opens, asks and closes drift watches, each in the caller's unit of work."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,6 +1,10 @@
-"""What is looked after now and then: the audit chain, and evals of incumbents by schedule."""
+"""Runs the control process's periodic jobs: checks of the audit chain and of signatures,
+expiry, and evals of incumbents by schedule. A job that fails raises an alert until it has
+gone well again.
+"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 import structlog
@@ -10,12 +14,50 @@ from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.operations import alerts
 from harness.control.providers import credentials
-from harness.domain.errors import SnapshotInvalid
+from harness.domain.errors import SnapshotInvalid, StoreUnavailable
 from harness.domain.evals.run import EvalRun
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.row_signatures import RowFault
 from harness.ports import Transaction
+
+
+class MonitoredJob:
+    """A job under a name. Calling it raises what the job raises."""
+
+    def __init__(self, ctx: Context, name: str, job: Callable[[Context], object]) -> None:
+        self._ctx = ctx
+        self._name = name
+        self._job = job
+        # A process before this one may have left its alert open.
+        self._is_well = False
+
+    def __call__(self) -> None:
+        try:
+            self._job(self._ctx)
+        except Exception as error:
+            self._is_well = False
+            # Without a database there is nowhere to write it; the log has it.
+            with suppress(StoreUnavailable):
+                self._tell(error)
+            raise
+        if not self._is_well:
+            with self._ctx.store.write() as tx:
+                alerts.resolve_alert(self._ctx, tx, AlertKind.JOB_FAILED, self._name)
+            self._is_well = True
+
+    def _tell(self, error: Exception) -> None:
+        with self._ctx.store.write() as tx:
+            alerts.raise_alert(
+                self._ctx,
+                tx,
+                AlertKind.JOB_FAILED,
+                self._name,
+                subject=f"job {self._name}",
+                title=f"the control process's job {self._name!r} failed",
+                text=f"{type(error).__name__}: {error}",
+            )
+
 
 log = structlog.get_logger("swapgate.housekeeping")
 

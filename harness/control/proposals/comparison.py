@@ -9,9 +9,14 @@ from typing import Final
 from harness.control.canary import holds, machine
 from harness.control.context import Context
 from harness.control.evals import proof_validity
-from harness.control.evals.judging_cost import JudgingCost, sum_judging_cost
 from harness.control.evals.proof_validity import ProofValidity
-from harness.control.evals.run_costs import ArmSamples, Savings, compute_savings
+from harness.control.evals.run_costs import (
+    ArmSamples,
+    JudgingCost,
+    Savings,
+    compute_savings,
+    sum_judging_cost,
+)
 from harness.control.routing import monthly_bill, routes
 from harness.control.shadow import stage as shadow_first
 from harness.control.shadow.stage import ShadowStage

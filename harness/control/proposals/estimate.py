@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.evals.judging_cost import sum_judging_cost
+from harness.control.evals.run_costs import sum_judging_cost
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import monthly_bill, routes, targets

@@ -1,12 +1,16 @@
-"""A candidate that loses by form: what broke, answers side by side, and what mends it (A8)."""
+"""Explains a candidate that lost by the form of its answers, and how to ask again (A8).
+
+It names the rules that broke, shows answers side by side, and writes the commands that mend
+it.
+"""
 
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from harness.control.proposals import rerun_command
 from harness.control.proposals.comparison import Comparison, SuiteAnswers
-from harness.domain.evals.run import Claim, Sample, SuiteReport
+from harness.domain.evals.run import Claim, Sample, SuiteReport, SuiteRole
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
 from harness.gate.offline.format_rules import (
@@ -15,8 +19,42 @@ from harness.gate.offline.format_rules import (
     find_remedy,
     model_add_command,
     patch_candidate,
+    target_options,
     with_json_mode,
 )
+
+OPTIONS: Final = {SuiteRole.REQUIRED: "--suite", SuiteRole.GUARD: "--guard"}
+
+
+def build_rerun_command(found: Comparison, candidate: Target | None = None) -> str:
+    """The command: the same suites, roles, policy, claim and limits.
+
+    candidate: to be asked instead of the proposal's. Empty where no `gate run` can ask it:
+    several primary suites, or an incumbent that has settings of its own.
+    """
+    proposal, incumbent = found.proposal, found.incumbent
+    primary = [plan.suite for plan in proposal.plans if plan.role is SuiteRole.PRIMARY]
+    own = incumbent.parameters or not incumbent.request_patch.empty
+    if len(primary) != 1 or own:
+        return ""
+    asked = candidate or found.candidate
+    # The first suite is the primary one.
+    words = ["swapgate", "gate", "run", "--suite", *primary]
+    for plan in proposal.plans:
+        if plan.role is not SuiteRole.PRIMARY:
+            words += [OPTIONS[plan.role], plan.suite]
+    words += ["--incumbent", f"{incumbent.provider}/{incumbent.model}"]
+    words += ["--candidate", f"{asked.provider}/{asked.model}", *target_options(asked)]
+    words += ["--policy", proposal.policy.name, "--claim", proposal.claim.value]
+    gate = proposal.policy.gate
+    words += ["--margin", f"{gate.margin!r}"]
+    if proposal.claim is Claim.CHEAPER:
+        words += ["--min-saving", f"{gate.min_saving!r}"]
+    if any(name.startswith("gate.") for name in proposal.widened):
+        words.append("--wider")
+    if proposal.reason:
+        words += ["--reason", " ".join(proposal.reason.split())]
+    return shlex.join(words)
 
 
 @dataclass(frozen=True)
@@ -126,7 +164,7 @@ def _list_fixes(
 
 def _commands(found: Comparison, target: Target, *, standalone: bool) -> Sequence[str]:
     if standalone:
-        return (rerun_command.build_rerun_command(found, target),)
+        return (build_rerun_command(found, target),)
     return model_add_command(target), _proposing(target, found.proposal)
 
 

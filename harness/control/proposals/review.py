@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from harness.control.context import Context
 from harness.control.evals import proof_validity
-from harness.control.proposals import false_pass_risk, route_rules
-from harness.control.proposals.false_pass_risk import WINDOW, FalsePassRisk
+from harness.control.proposals import alpha_spending, route_rules
+from harness.control.proposals.alpha_spending import WINDOW, FalsePassRisk
 from harness.control.routing import routes
 from harness.domain.errors import NotFound
 from harness.domain.proposals.policy import Policy
@@ -57,7 +57,7 @@ def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
         return ProposalReview(
             proposal=found,
             widened=route_rules.describe_widening(found.widened),
-            risk=false_pass_risk.risk_of_proposal(tx, found),
+            risk=alpha_spending.risk_of_proposal(tx, found),
             changes=sorted(changes, key=lambda each: each.at, reverse=True),
         )
 

@@ -8,14 +8,8 @@ from harness.control.canary import judge
 from harness.control.context import Context
 from harness.control.evals import proof_validity, worker_supervision
 from harness.control.operations import tampering
-from harness.control.proposals import (
-    alpha_spending,
-    approvals,
-    false_pass_risk,
-    four_eyes,
-    route_rules,
-)
-from harness.control.proposals.false_pass_risk import FalsePassRisk
+from harness.control.proposals import alpha_spending, approvals, four_eyes, route_rules
+from harness.control.proposals.alpha_spending import FalsePassRisk
 from harness.control.routing import data_class_checks, routes, targets
 from harness.control.shadow import stage
 from harness.domain.errors import (
@@ -215,7 +209,7 @@ def _plans_with_alpha(
         alpha_spending.with_alpha(tx, pin, plan, gate, candidate, lineage)
         for pin, plan in registered
     ]
-    return false_pass_risk.ration_alpha(tx, route.name, charged, gate, ctx.clock.now())
+    return alpha_spending.ration_alpha(tx, route.name, charged, gate, ctx.clock.now())
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +247,7 @@ def preview_proposal(
         return ProposalPreview(
             found,
             {**_list_widened(ctx, tx, route, policy, actor), **own},
-            false_pass_risk.risk_of_plans(tx, route.name, found, policy.gate, ctx.clock.now()),
+            alpha_spending.risk_of_plans(tx, route.name, found, policy.gate, ctx.clock.now()),
         )
 
 

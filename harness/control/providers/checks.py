@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.providers import header_encryption, provider_secrets
+from harness.control.providers import provider_secrets
 from harness.domain.errors import ConfigError
 from harness.domain.providers import probe as rules
 from harness.domain.providers.credentials import lacks_key
@@ -90,7 +90,7 @@ def _target(provider: Provider, known: Mapping[str, Target], in_use: set[str]) -
 def _checked(ctx: Context, provider: Provider, target: Target | None) -> ProviderCheck:
     if ctx.door is None:
         raise ConfigError("this process asks no provider")
-    provider = header_encryption.decrypt_headers(provider, ctx.cipher)
+    provider = provider_secrets.decrypt_headers(provider, ctx.cipher)
     keys = provider_secrets.keys_of_provider(ctx, provider)
     if lacks_key(provider, keys):
         return _result(ctx, provider, target, [rules.missing_key_finding(provider)])

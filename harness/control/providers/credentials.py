@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.providers import endpoint_changes, header_encryption, provider_secrets
+from harness.control.providers import endpoint_changes, provider_secrets
 from harness.control.routing import data_class_checks, targets
 from harness.control.serialize import CamelCase
 from harness.domain.errors import Conflict, DecryptionFailed, InputError, NotFound
@@ -167,7 +167,7 @@ def put_credential(
         changed = not targets.same(ctx, known, wanted)
         if changed:
             wanted = endpoint_changes.with_move(ctx, tx, actor, known, wanted, change.reason)
-            tx.providers.put(header_encryption.encrypt_headers(wanted, ctx.cipher))
+            tx.providers.put(provider_secrets.encrypt_headers(wanted, ctx.cipher))
         if value is not None:
             new = Credential(
                 name, change.key, ctx.cipher.encrypt(value), 0, now, now, actor.name
@@ -302,7 +302,7 @@ def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
             tx.sign_ins.save(replace(one, ciphertext=_reencrypt(ctx, one.ciphertext, place)))
         known = [e for e in tx.providers.all().values() if e.header_names]
         for provider in known:
-            tx.providers.put(header_encryption.reencrypt_headers(provider, ctx.cipher))
+            tx.providers.put(provider_secrets.reencrypt_headers(provider, ctx.cipher))
         headers = sum(len(each.header_names) for each in known)
         values = len(stored) + len(signed_in) + headers
         note(ctx, tx, actor, "credential.rotate_encryption", None, {"values": values})

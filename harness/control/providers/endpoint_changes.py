@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from harness.control.context import Context
-from harness.control.providers.header_encryption import decrypt_headers
+from harness.control.providers.provider_secrets import decrypt_headers
 from harness.domain.operations.access import Actor
 from harness.domain.operations.audit import require_reason
 from harness.domain.routing.target import Provider, ProviderMove

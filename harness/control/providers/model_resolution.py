@@ -1,15 +1,77 @@
-"""A model's name, resolved or matched among the providers that there are now."""
+"""Finds models by name: resolves a name, matches a misspelt one, and searches the catalogue.
 
-from collections.abc import Sequence
+This is the only module that uses rapidfuzz.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Final
 
 from harness.control.context import Context
 from harness.control.providers import provider_secrets
-from harness.control.providers.fuzzy_match import Rapidfuzz
+from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.providers.model_match import ModelMatch, list_offers
+from harness.domain.providers.model_match import list_offers as offers
 from harness.domain.providers.model_match import match_model as match
 from harness.domain.providers.name_resolution import Resolution, resolve_model_name
 from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
 from harness.domain.routing.kill_switch import KillSwitch, active_switches
+
+
+def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]:
+    """All that the configured providers offer, by `provider/model`; their own prices win."""
+    with ctx.store.read() as tx:
+        providers = tx.providers.all()
+        there = offers(providers, ctx.catalogue, tx.routing.targets().values())
+    found = []
+    for each in there:
+        entry = each.entry or CatalogueEntry(each.kind, each.model)
+        own = providers[each.provider].prices.get(each.model)
+        found.append((each.name, replace(entry, price=own or entry.price)))
+    return found
+
+
+def search_catalogue(
+    ctx: Context, words: Sequence[str]
+) -> Sequence[tuple[str, CatalogueEntry]]:
+    """Of the whole catalogue, by `kind/model`, those that have all the words in their names."""
+    parts = [word.lower() for each in words for word in each.split()]
+    fits = [e for e in ctx.catalogue if all(part in e.name.lower() for part in parts)]
+    return [(each.name, each) for each in sorted(fits, key=lambda each: each.name)]
+
+
+LEAST: Final = 80.0  # of 100: one wrong letter in five
+LEAST_LETTERS: Final = 4  # shorter words are too often near to another
+LEAST_OF_NAMES: Final = 55.0
+MOST: Final = 5
+
+
+class Rapidfuzz:
+    """A `Likeness`. The library is loaded where a name is misspelt."""
+
+    def words(self, word: str, among: Collection[str]) -> Sequence[str]:
+        from rapidfuzz import fuzz, process  # noqa: PLC0415 - see above
+
+        if len(word) < LEAST_LETTERS:
+            return ()
+        found = process.extract(
+            word, sorted(among), scorer=fuzz.ratio, score_cutoff=LEAST, limit=MOST
+        )
+        nearest = max((score for _, score, _ in found), default=0.0)
+        return tuple(each for each, score, _ in found if score == nearest)
+
+    def names(self, name: str, among: Collection[str]) -> Sequence[str]:
+        from rapidfuzz import fuzz, process, utils  # noqa: PLC0415 - see above
+
+        found = process.extract(
+            name,
+            sorted(among),
+            scorer=fuzz.token_sort_ratio,
+            processor=utils.default_process,
+            score_cutoff=LEAST_OF_NAMES,
+            limit=MOST,
+        )
+        return tuple(each for each, _, _ in found)
 
 
 def resolve_model(

@@ -1,14 +1,20 @@
-"""Tokens of those who signed in are renewed before they end; a job of the control process."""
+"""Renews the tokens of people who signed in before they end; a job of the control process.
 
+Tokens are stored encrypted, and as the key that routers send.
+"""
+
+import json
+from dataclasses import asdict, replace
 from datetime import datetime
+from typing import Final
 
 import structlog
 
 from harness.control.context import Context
 from harness.control.operations import alerts
-from harness.control.providers import oauth_token_storage
 from harness.domain.errors import ConfigError, SignInRefused, SignInUnreachable, StaleWrite
 from harness.domain.operations.alerts import AlertKind
+from harness.domain.providers.credentials import Credential, check_key_value, place_new_key
 from harness.domain.providers.device_flow import OAuthTokens
 from harness.domain.providers.oauth_kinds import OAuthEndpoints, oauth_endpoints
 from harness.domain.providers.oauth_tokens import (
@@ -16,6 +22,7 @@ from harness.domain.providers.oauth_tokens import (
     TOKEN_KEY_NAME,
     Renewal,
     SignIn,
+    SignInSecrets,
     apply_access_tokens,
     apply_account_tokens,
     due_renewal,
@@ -26,10 +33,50 @@ from harness.domain.providers.oauth_tokens import (
     renew_sooner,
 )
 from harness.domain.routing.target import Provider
-from harness.ports import Transaction
+from harness.ports import OAuthServer, Transaction
+
+ALERTS: Final = (AlertKind.SIGN_IN_ENDED, AlertKind.TOKEN_NOT_RENEWED)
+
+
+def require_oauth_server(ctx: Context) -> OAuthServer:
+    if ctx.oauth is None:
+        raise ConfigError("this process cannot reach OAuth servers")
+    return ctx.oauth
+
+
+def encrypt_secrets(ctx: Context, changed: SignIn, secrets: SignInSecrets) -> SignIn:
+    return replace(changed, ciphertext=ctx.cipher.encrypt(json.dumps(asdict(secrets))))
+
+
+def decrypt_secrets(ctx: Context, stored: SignIn) -> SignInSecrets:
+    """Raises DecryptionFailed."""
+    return SignInSecrets(**json.loads(ctx.cipher.decrypt(stored.ciphertext)))
+
+
+def store_access_key(
+    ctx: Context, tx: Transaction, signed_in: SignIn, access: OAuthTokens
+) -> None:
+    name, now = signed_in.provider, ctx.clock.now()
+    stored = [each for each in tx.credentials.all() if each.provider == name]
+    secret = ctx.cipher.encrypt(check_key_value(access.access_token))
+    new = Credential(
+        name, TOKEN_KEY_NAME, secret, 0, signed_in.signed_in_at, now, signed_in.signed_in_by
+    )
+    for each in place_new_key(stored, new, first=False, keep_until=None):
+        tx.credentials.put(each)
+
+
+def drop_access_key(ctx: Context, tx: Transaction, provider: str) -> bool:
+    """Whether there was one."""
+    for each in tx.credentials.all():
+        if each.provider == provider and each.name == TOKEN_KEY_NAME and each.ciphertext:
+            tx.credentials.put(replace(each, ciphertext="", updated_at=ctx.clock.now()))
+            return True
+    return False
+
 
 log = structlog.get_logger("swapgate.renewals")
-ENDED, NOT_RENEWED = oauth_token_storage.ALERTS
+ENDED, NOT_RENEWED = ALERTS
 
 
 def renew_tokens(ctx: Context) -> int:
@@ -78,7 +125,7 @@ def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
         with ctx.store.write() as tx:
             tx.sign_ins.save(changed)
             if access is not None:
-                oauth_token_storage.store_access_key(ctx, tx, changed, access)
+                store_access_key(ctx, tx, changed, access)
             if not (changed.attempts or changed.refused):
                 alerts.resolve_alert(ctx, tx, NOT_RENEWED, provider.name)
             if changed.refused:
@@ -93,8 +140,8 @@ def _asked(
 ) -> tuple[SignIn, OAuthTokens | None]:
     """The sign-in with what its server gave; and the token for requests, if that is new."""
     server, secrets = (
-        oauth_token_storage.require_oauth_server(ctx),
-        oauth_token_storage.decrypt_secrets(ctx, before),
+        require_oauth_server(ctx),
+        decrypt_secrets(ctx, before),
     )
     if due_renewal(before, ctx.clock.now()) is Renewal.ACCESS:
         tokens = server.exchange(place, secrets.account_token)
@@ -102,7 +149,7 @@ def _asked(
     tokens = server.refresh(place, secrets.refresh_token)
     exchanged = bool(place.exchange_url)
     changed = apply_account_tokens(before, tokens, ctx.clock.now(), exchanged=exchanged)
-    changed = oauth_token_storage.encrypt_secrets(ctx, changed, merge_secrets(secrets, tokens))
+    changed = encrypt_secrets(ctx, changed, merge_secrets(secrets, tokens))
     return changed, None if exchanged else tokens
 
 
@@ -119,7 +166,7 @@ def _take_away_ended(ctx: Context) -> None:
     for provider in ended:
         if provider in keys:
             with ctx.store.write() as tx:
-                oauth_token_storage.drop_access_key(ctx, tx, provider)
+                drop_access_key(ctx, tx, provider)
 
 
 def _alert_refused(ctx: Context, tx: Transaction, stored: SignIn) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from harness.control.context import Context
 from harness.control.operations import alerts
-from harness.control.providers import credentials, oauth_token_storage
+from harness.control.providers import credentials, oauth_tokens
 from harness.control.serialize import CamelCase
 from harness.domain.errors import NotFound, SignInRefused
 from harness.domain.operations.access import Actor, Role
@@ -57,7 +57,7 @@ def sign_in(
     NotFound, InputError, ConfigError, NotAllowed.
     """
     actor.require(Role.ADMIN)
-    server = oauth_token_storage.require_oauth_server(ctx)
+    server = oauth_tokens.require_oauth_server(ctx)
     provider, place = _place(ctx, actor, name)
     code = server.device_code(place)
     show(code)
@@ -69,16 +69,16 @@ def sign_in(
     access = server.exchange(place, tokens.access_token) if exchanged else tokens
     if exchanged:
         new = apply_access_tokens(new, access, now)
-    new = oauth_token_storage.encrypt_secrets(
+    new = oauth_tokens.encrypt_secrets(
         ctx, new, SignInSecrets(tokens.access_token, tokens.refresh_token)
     )
     with ctx.store.write() as tx:
         tx.sign_ins.start(new)
-        oauth_token_storage.store_access_key(ctx, tx, new, access)
+        oauth_tokens.store_access_key(ctx, tx, new, access)
         credentials.note(
             ctx, tx, actor, "credential.login", provider.name, {"key": TOKEN_KEY_NAME}
         )
-        for kind in oauth_token_storage.ALERTS:
+        for kind in oauth_tokens.ALERTS:
             alerts.resolve_alert(ctx, tx, kind, provider.name)
     return SignedIn(provider.name, new.signed_in_at, new.signed_in_by, new.access_ends)
 
@@ -111,10 +111,10 @@ def sign_out(ctx: Context, actor: Actor, name: str) -> None:
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         ended = tx.sign_ins.end(name)
-        if not (oauth_token_storage.drop_access_key(ctx, tx, name) or ended):
+        if not (oauth_tokens.drop_access_key(ctx, tx, name) or ended):
             raise NotFound(f"nobody is signed in for provider {name!r}")
         credentials.note(ctx, tx, actor, "credential.logout", name, {"key": TOKEN_KEY_NAME})
-        for kind in oauth_token_storage.ALERTS:
+        for kind in oauth_tokens.ALERTS:
             alerts.resolve_alert(ctx, tx, kind, name)
 
 

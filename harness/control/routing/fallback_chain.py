@@ -1,18 +1,60 @@
-"""A route's fallback chain, changed by people: who comes in, and with which evidence (A7)."""
+"""Changes a route's fallback chain, by people: who comes in, and with which evidence (A7).
+
+Waivers that have expired while their targets still serve raise alerts until somebody acts.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.control.context import Context
+from harness.control.operations import alerts
 from harness.control.routing import data_class_checks, routes, targets
 from harness.control.routing.chain_evidence import WaiverRequest, find_proof
 from harness.domain.errors import InputError, NotFound
 from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.alerts import AlertKind
 from harness.domain.routing.evidence import ChainProof, EvidenceKind, FormerTarget, Waiver
 from harness.domain.routing.route_changes import SetChain
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.ports import Transaction
+
+
+def update_waiver_alerts(ctx: Context) -> None:
+    expired = {each.id: each for each in list_expired_waivers(ctx)}
+    told = _open_waiver_alerts(ctx)
+    for waiver in (each for id_, each in expired.items() if id_ not in told):
+        _raise_waiver_alert(ctx, waiver)
+    for id_ in told - set(expired):
+        with ctx.store.write() as tx:
+            alerts.resolve_alert(ctx, tx, AlertKind.WAIVER_EXPIRED, id_)
+
+
+def _open_waiver_alerts(ctx: Context) -> set[str]:
+    """Ids of the waivers that people know about."""
+    kind = AlertKind.WAIVER_EXPIRED
+    with ctx.store.read() as tx:
+        records = tx.alerts.unsettled()
+    return {
+        each.key.removeprefix(f"{kind.value}:")
+        for each in records
+        if each.kind is kind and each.open
+    }
+
+
+def _raise_waiver_alert(ctx: Context, waiver: Waiver) -> None:
+    with ctx.store.write() as tx:
+        name = tx.routing.targets()[waiver.target].name
+        alerts.raise_alert(
+            ctx,
+            tx,
+            AlertKind.WAIVER_EXPIRED,
+            waiver.id,
+            subject=f"route {waiver.route}",
+            title=f"the waiver for {name} on route {waiver.route} has expired",
+            text=f"{waiver.author} gave it, and said: {waiver.reason}. {name} goes on serving "
+            "as a fallback; no change of the route's settings or chain may keep it.",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +101,7 @@ def list_fallbacks(ctx: Context, name: str) -> Sequence[ChainEntry]:
     return found
 
 
-def expired(ctx: Context) -> Sequence[Waiver]:
+def list_expired_waivers(ctx: Context) -> Sequence[Waiver]:
     """Waivers that have expired while their targets still stand in a chain, by route."""
     with ctx.store.read() as tx:
         names = sorted(tx.routing.table().routes)

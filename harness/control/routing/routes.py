@@ -1,23 +1,28 @@
-"""Routes by hand: create, look back, go back. Everything that needs proof goes by proposals."""
+"""Creates routes and changes their settings, looks back at their versions, and goes back to
+one.
+
+Everything that needs proof goes by proposals. Overrides (D6) are checked against the whole
+table.
+"""
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
 from harness.control.canary import audit
 from harness.control.context import Context
-from harness.control.routing import data_class_checks, override_checks, targets
+from harness.control.routing import data_class_checks, targets
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.canary.rollout import apply_signal as rollout_moved
-from harness.domain.errors import InputError, NotFound, ProofRefused
+from harness.domain.errors import InputError, NotFound, ProofRefused, SwapgateError
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.operations.principals import check_principal_name
 from harness.domain.privacy.capture import check_capture
 from harness.domain.proposals.proposal import ProposalEvent, apply_event
 from harness.domain.routing.keep_warm import KeepWarm
-from harness.domain.routing.overrides import format_overrides
+from harness.domain.routing.overrides import format_overrides, override_errors
 from harness.domain.routing.route_changes import (
     CHANGE_KINDS,
     ChangeSettings,
@@ -27,6 +32,37 @@ from harness.domain.routing.route_changes import (
 from harness.domain.routing.table import ROUTE_TIMEOUTS, Route, RouteSettings, RoutingTable
 from harness.domain.routing.target import Target
 from harness.ports import RouteRecord, Transaction
+
+
+def check_overrides(ctx: Context, tx: Transaction, name: str) -> None:
+    """Of the route's overrides as they are in `tx`, and of those that name it.
+
+    Raises InputError for one that names its own route, NotFound for one that names none,
+    NotAllowed where its data class is not as strict.
+    """
+    table = tx.routing.table()
+    for route, other, error in _override_faults(ctx, table):
+        if name in (route, other):
+            raise error
+
+
+def list_override_violations(ctx: Context) -> list[str]:
+    """Overrides that the file does not allow (any more), in words."""
+    with ctx.store.read() as tx:
+        table = tx.routing.table()
+    return [str(error) for _, _, error in _override_faults(ctx, table)]
+
+
+def _override_faults(
+    ctx: Context, table: RoutingTable
+) -> Iterator[tuple[str, str, SwapgateError]]:
+    """Route, the route that its override names, and the fault."""
+    carried = {name: each.settings.data_class for name, each in table.routes.items()}
+    for name, route in sorted(table.routes.items()):
+        overrides = route.settings.overrides
+        for kind, error in override_errors(name, overrides, carried, ctx.data_classes):
+            yield name, overrides[kind], error
+
 
 LONGEST_TIMEOUT_S: Final = 86_400
 
@@ -79,7 +115,7 @@ def create_route(
         change = CreateRoute(name, first, tuple(chain), replace(settings, capable=marked))
         store_pins(ctx, tx, settings)
         _commit(ctx, tx, actor, change, 0, "created", "route.create")
-        override_checks.check_overrides(ctx, tx, name)
+        check_overrides(ctx, tx, name)
         return require_route(tx, name)
 
 
@@ -108,7 +144,7 @@ def change_settings(
         words = "; ".join(f"{field}: {a or 'none'} → {b or 'none'}" for field, (a, b) in said)
         why = words or "the same settings again"
         _commit(ctx, tx, actor, change, route.version, why, "route.settings")
-        override_checks.check_overrides(ctx, tx, name)
+        check_overrides(ctx, tx, name)
         return require_route(tx, name)
 
 

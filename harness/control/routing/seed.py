@@ -7,8 +7,8 @@ is, and `doctor` reports where the file differs.
 from dataclasses import replace
 
 from harness.control.context import Context
-from harness.control.providers import header_encryption
-from harness.control.routing import data_class_checks, override_checks, routes, targets
+from harness.control.providers import provider_secrets
+from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.operations.access import SYSTEM, Actor
 from harness.domain.routing.route_changes import CreateRoute
 from harness.domain.routing.table import Route, RouteSettings
@@ -20,7 +20,7 @@ def apply_seed(ctx: Context, settings: Settings) -> list[str]:
     """Returns what was added, in words. Raises NotFound for an unknown suite or provider."""
     added = [
         f"encryption of {name}'s headers"
-        for name in header_encryption.encrypt_stored_headers(ctx)
+        for name in provider_secrets.encrypt_stored_headers(ctx)
     ]
     with ctx.store.read() as tx:
         known, providers = set(tx.routing.table().routes), set(tx.providers.all())
@@ -38,7 +38,7 @@ def apply_seed(ctx: Context, settings: Settings) -> list[str]:
             for route in new:
                 _create(ctx, tx, route)
             for route in new:
-                override_checks.check_overrides(ctx, tx, route.name)
+                routes.check_overrides(ctx, tx, route.name)
     return [*added, *(f"route {each.name}" for each in new)]
 
 

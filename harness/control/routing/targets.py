@@ -4,7 +4,7 @@ import difflib
 
 from harness.control.context import Context
 from harness.control.providers import endpoint_changes
-from harness.control.providers.header_encryption import decrypt_headers, encrypt_headers
+from harness.control.providers.provider_secrets import decrypt_headers, encrypt_headers
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.providers.api_base_rules import check_api_base, check_api_base_path

@@ -11,8 +11,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from harness.control.context import Context
-from harness.control.hashable_form import to_hashable
-from harness.control.serialize import to_plain
+from harness.control.serialize import to_hashable, to_plain
 from harness.control.shadow import shadows
 from harness.domain.content_hash import canonical_json, digest
 from harness.domain.errors import InputError, NotFound, SwapgateError
