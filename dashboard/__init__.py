@@ -1,1 +1,1 @@
-"""The dashboard: what people look at, and the buttons that call `harness.control`."""
+"""The dashboard shows what the control plane knows, and its buttons call `harness.control`."""

@@ -1,4 +1,4 @@
-"""Who acts: the principal of a management key, asked for once in a browser's session.
+"""A visitor signs in with a management key; each action checks that the key still holds.
 
 Without a key the pages can be read, and change nothing. The key's text is checked and dropped;
 the session keeps whose it is, and each act looks whether it still holds.
@@ -17,13 +17,13 @@ from harness.domain.operations.access import Actor
 
 STATE: Final = "acting"
 SIGN_IN: Final = (
-    "Sign in with a management key first, in the sidebar: `swapgate key create NAME --role …` "
-    "makes one."
+    "Sign in with a management key in the sidebar first; swapgate key create NAME --role … "
+    "creates one."
 )
 
 
 def show_sign_in() -> None:
-    """The field in the sidebar, or who signed in there."""
+    """Show the field for a key in the sidebar, or who has signed in."""
     with st.sidebar:
         actor = signed_in()
         if actor is None:
@@ -37,13 +37,13 @@ def show_sign_in() -> None:
 
 
 def _ask_key() -> None:
-    # Streamlit forgets what was typed with the form.
+    # Streamlit clears what was typed together with the form.
     with st.form("sign-in", clear_on_submit=True):
         text = st.text_input(
             "Management key",
             type="password",
             autocomplete="off",
-            help="Without one these pages can be read, and change nothing.",
+            help="Without a key you can read these pages, but change nothing.",
         )
         if not st.form_submit_button("Sign in"):
             return
@@ -53,14 +53,14 @@ def _ask_key() -> None:
             installation.context.store, text.strip(), secret=installation.secret
         )
     except SwapgateError as error:
-        st.html(html.failure("Not signed in", str(error), "The pages can be read."))
+        st.html(html.failure("Not signed in", str(error), "You can still read the pages."))
         return
     st.session_state[STATE] = found
     st.rerun()
 
 
 def signed_in() -> Actor | None:
-    """Who signed in here, as of then."""
+    """Who signed in, with the role that the key had at that moment."""
     found = st.session_state.get(STATE)
     return found if isinstance(found, Actor) else None
 

@@ -1,4 +1,4 @@
-"""The entry script: Streamlit runs it for every visit and every click."""
+"""Streamlit runs this entry script for every visit and every click: it runs the chosen page."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What every page has: the installation behind it, its states, and its foot."""
+"""Every page runs in this frame, which opens the installation and shows errors and banners."""
 
 import logging
 import shlex
@@ -20,12 +20,12 @@ from harness.domain.routing.kill_switch import KillSwitch
 
 log = logging.getLogger("swapgate.dashboard")
 
-ROUTER_SERVES = "The router goes on serving its last good table; nothing was changed."
+ROUTER_SERVES = "The router continues to serve its last valid table; nothing was changed."
 
 
 @cache
 def installation() -> Installation:
-    """One for all visitors of this process. Raises ConfigError."""
+    """The installation that all visitors of this process share. Raises ConfigError."""
     return open_installation()
 
 
@@ -38,7 +38,7 @@ def palette() -> Palette:
 
 
 def show_page(name: str, show: Callable[[], None]) -> None:
-    """Show a page. What goes wrong in it is said in words, with a way to try again."""
+    """Show a page. An error in it is shown in words, with a way to try again."""
     try:
         _show_switches()
         _check_audit_log()
@@ -54,9 +54,9 @@ def show_page(name: str, show: Callable[[], None]) -> None:
             f"{name} could not be shown", str(error), f"The other pages work. {ROUTER_SERVES}"
         )
     except Exception:
-        # The last resort: a fault of ours, which belongs in the log and not on the page.
+        # The last resort: an error of ours, which belongs in the log and not on the page.
         log.exception("page_failed: %s", name)
-        why = "An unexpected fault; its details are in the dashboard's log."
+        why = "An unexpected error; its details are in the dashboard's log."
         _failed(f"{name} could not be shown", why, f"The other pages may work. {ROUTER_SERVES}")
 
 
@@ -67,7 +67,7 @@ def _failed(what: str, why: str, works: str) -> None:
 
 
 def _show_switches() -> None:
-    """Kill switches in force: of the environment and the file as this process has them."""
+    """Show the kill switches in force: in the database, the environment and the file."""
     standing = installation().standing_switches
     for switch in standing:
         _switch_banner(switch)
@@ -86,7 +86,7 @@ def _check_audit_log() -> None:
         st.html(
             html.banner(
                 f"✕ The audit log is broken at event {broken:,}.",
-                "Somebody changed what was written. `swapgate audit verify` says more.",
+                "Somebody changed what was recorded. swapgate audit verify shows where.",
                 tone=labels.Tone.WORSE,
             )
         )
@@ -99,7 +99,7 @@ def _first_break() -> int | None:
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
-    """Say what is being read, at the height of what comes; only a page's first time."""
+    """Show what is being read, at the height of what follows; only the first time."""
     key = f"shown:{what}"
     if key in st.session_state:
         yield
@@ -114,24 +114,24 @@ def loading(what: str) -> Iterator[None]:
 
 
 def attempt(action: Callable[[], object], done: str) -> None:
-    """Do what a button asks; then the page anew, or the reason why not."""
+    """Run a button's action, then redraw the page, or show why it was refused."""
     try:
         action()
     except SwapgateError as error:
         st.html(html.failure("Not done", str(error), "Nothing was changed."))
         return
-    st.session_state["said"] = done
+    st.session_state["done"] = done
     st.rerun()
 
 
 def show_done_message() -> None:
-    """After a button: one line that says what it did."""
-    said = st.session_state.pop("said", None)
-    if said:
-        st.html(html.banner("Done.", said, tone=labels.Tone.BETTER))
+    """Show what the last button did, in one line."""
+    message = st.session_state.pop("done", None)
+    if message:
+        st.html(html.banner("Done.", message, tone=labels.Tone.BETTER))
 
 
 def copy_as_cli(*words: str) -> None:
-    """The foot: the command that prints what this page shows."""
+    """Show the command that prints what this page shows, at the foot."""
     with st.expander("Copy as CLI", icon=":material/terminal:"):
         st.code(shlex.join(["swapgate", *words]), language=None)

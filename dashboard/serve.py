@@ -1,4 +1,4 @@
-"""Run the dashboard in this process: Streamlit's own app under uvicorn, on loopback."""
+"""The dashboard is served here: Streamlit's own app under uvicorn, on loopback."""
 
 import argparse
 import ipaddress

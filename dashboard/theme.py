@@ -1,4 +1,6 @@
-"""Colours and styles, for light and dark; every text has 4.5:1 or more on its ground."""
+"""The theme has colours and styles for light and dark mode, with a contrast of 4.5:1 or
+more.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

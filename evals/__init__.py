@@ -1,4 +1,4 @@
-"""Evals: suites and their items, scorers, and the runners that ask a target.
+"""Evals measure a model: suites of items, scorers, a runner, and a simulated provider.
 
 Only runner, model and tasks import inspect_ai; the rest is cheap to import.
 """

@@ -18,9 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from evals.sim import profiles
-from evals.sim.item_bank import ItemBank
+from evals.sim.item_bank import ItemBank, load_suites, suite_files
 from evals.sim.simulated_model import SimulatedModel
-from evals.sim.suite_items import load_suites, suite_files
 from harness import config, package_data
 from harness.app.demo.environment import MODELS
 from harness.app.demo.scenarios import BETTER, FAULT_RATE, FRAGILE, INCUMBENT, SUITE, WORSE

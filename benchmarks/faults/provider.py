@@ -16,11 +16,11 @@ from benchmarks.faults.routes import routes
 from evals.sim import profiles
 from evals.sim import server as serve
 from evals.sim.app import App, build_app
-from evals.sim.connection import server
 from evals.sim.item_bank import ItemBank
 from evals.sim.protocols.chat_completions import Completion
 from evals.sim.protocols.http_exchange import HttpExchange, Receive, Scope, Send
 from evals.sim.protocols.requests import ChatRequest
+from evals.sim.server import server
 from evals.sim.simulated_model import SimulatedModel
 from evals.sim.simulator import Simulator, Stats
 

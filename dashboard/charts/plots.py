@@ -1,4 +1,4 @@
-"""Frame in, figure out. Numbers that people read come as text in the frame, never from Vega."""
+"""Altair charts are built from frames; numbers for readers come as text in the frame."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Read models as pandas frames. Pure; what people read is formatted by `wording`."""
+"""Read models become pandas frames for the tables and charts."""
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence

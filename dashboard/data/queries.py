@@ -1,4 +1,4 @@
-"""Read models by name: what one page needs, read through `harness.control`. No decisions."""
+"""Each query reads the read model of one page through `harness.control` and decides nothing."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

@@ -1,13 +1,18 @@
-"""What a canary's figures say, in sentences. Pure."""
+"""The Canary page's sentences: whether the candidate does harm, what comes next, what was
+done.
+"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from dashboard.data.frames import latency_ms
 from dashboard.data.queries import CanaryView
 from dashboard.text import labels
-from dashboard.text.html import Measure, Tile, VerdictCard, strong
+from dashboard.text.html import Measure, Tile, VerdictCard, escape, strong
 from harness.control.proposals.comparison import CanaryStatus
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
+from harness.domain.formatting import format_number
+from harness.domain.operations.audit import AuditEvent
 from harness.domain.proposals.policy import ExposureUnit
 from harness.gate.text.explain import SOME_EVIDENCE, GuardrailRow, StepNeed
 from harness.gate.text.ramp_plan import format_span
@@ -15,23 +20,23 @@ from harness.gate.text.warnings import HALF_DISTANCE
 
 # From half of the rollback level on, the page says that the candidate may do harm.
 HARM_SHOWS = HALF_DISTANCE
-BAKING = labels.Label("◐", "promoted, and bakes", labels.Tone.BETTER)
-HARM = labels.Label("✕", "harm is shown", labels.Tone.WORSE, "it goes back")
+BAKING = labels.Label("◐", "promoted, baking", labels.Tone.BETTER)
+HARM = labels.Label("✕", "harm is shown", labels.Tone.WORSE, "it is rolled back")
 GUARDRAILS_NOTE = (
-    "The candidate's figures against the incumbent's. The bar: how near each one's evidence is "
-    "to a rollback by itself; the mark: the nearest that it was."
+    "The candidate's figures against the incumbent's. Bar: how close this guardrail's evidence "
+    "alone is to a rollback. Mark: the closest that it has been."
 )
 
 
 def title(status: CanaryStatus) -> str:
-    """HTML: the page's first line."""
+    """The page's first line, as HTML."""
     name, share = (
         strong(status.candidate.name),
         labels.weight(status.rollout.current.weight_bps),
     )
     match status.rollout.state:
         case RolloutState.PROMOTED if status.rollout.baking:
-            return f"{name} is promoted, and bakes"
+            return f"{name} is promoted and baking"
         case RolloutState.PROMOTED:
             return f"{name} was promoted"
         case RolloutState.ROLLED_BACK:
@@ -60,43 +65,45 @@ def verdict_card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
         )
     if not status.blocks:
         waits = f"{labels.count(rollout.current.min_exposures)} canary {units(rollout)}"
-        lead = f"No canary traffic is counted yet; this step needs {waits}."
+        lead = f"No canary traffic has been counted yet; this step needs {waits}."
         return VerdictCard(label=label, lead=lead, next_step=next_step(status))
     return VerdictCard(label=label, lead=action.reason, next_step=next_step(status))
 
 
 def _bake_card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
-    """After the promotion: until when, who is kept back, and what it shows so far."""
+    """The card after the promotion: when the bake ends, who is held back, what shows so far."""
     rollout, old, ends = status.rollout, status.incumbent.name, status.rollout.bake_ends_at
-    kept = f"{labels.weight(rollout.policy.bake_bps)} of the callers still meet {old}"
+    kept = f"{labels.weight(rollout.policy.bake_bps)} of the callers still get {old}"
     when = f"{labels.date_time(ends)}, {labels.left(ends, view.now)}" if ends else "unknown"
     return VerdictCard(
         label=BAKING,
-        lead=f"{status.candidate.name} serves the route. It is compared with {old} a while "
-        "longer, as harm may show late.",
+        lead=f"{status.candidate.name} serves the route. It is still compared with {old}, "
+        "because harm may show late.",
         bullets=(
             ("Ends", when),
-            ("Kept back", f"{kept}, as a control"),
+            ("Held back", f"{kept}, as a control"),
             ("Evidence of harm", harm_line(status)),
         ),
-        next_step=f"it ends by itself; with evidence of harm {old} serves everybody again.",
+        next_step=f"it ends automatically; if harm shows, {old} serves everybody again.",
     )
 
 
 def next_step(status: CanaryStatus) -> str:
-    """What takes it up and when, and what takes it back."""
-    told = status.explanation
+    """What raises the canary's share and when, and what rolls it back."""
+    explanation = status.explanation
     if status.action.signal is RolloutSignal.HARM:
-        return f"to {told.goes_to} {told.eta}: {told.goes_back}"
-    back = "evidence of harm at 100 % of the rollback level takes it back at once"
+        return f"to {explanation.goes_to} {explanation.eta}: {explanation.goes_back}"
+    back = "evidence of harm at 100 % of the rollback level rolls it back at once"
     if status.rollout.state is RolloutState.PAUSED:
         return f"a person resumes or aborts; {back}."
-    waits = " and ".join(need.words for need in told.needs if not need.done)
-    return f"to {told.goes_to} {told.eta}{f' ({waits})' if waits else ''}; {back}."
+    waits = " and ".join(need.words for need in explanation.needs if not need.done)
+    return (
+        f"to {explanation.goes_to} {explanation.eta}{f' ({waits})' if waits else ''}; {back}."
+    )
 
 
 def needs(status: CanaryStatus) -> Sequence[tuple[labels.Label, str]]:
-    """Each thing that the next step waits for, and when it will be there."""
+    """Each condition of the next step, and when it will be met."""
     return [(_need_label(need), _when(need)) for need in status.explanation.needs]
 
 
@@ -112,12 +119,12 @@ def _when(need: StepNeed) -> str:
     if need.done:
         return ""
     if need.eta_s is None:
-        return "" if need.what == "person" else "when: nobody can tell yet"
+        return "" if need.what == "person" else "no estimate yet"
     return f"about {format_span(need.eta_s)}"
 
 
 def guardrails(status: CanaryStatus) -> Sequence[Measure]:
-    """One row for each that has data, those that are furthest on first."""
+    """One row for each guardrail with data, the one closest to a rollback first."""
     seen = [row for row in status.explanation.guardrails if row.exposures]
     rows = sorted(seen, key=lambda row: -row.distance)
     return [
@@ -136,7 +143,7 @@ def guardrails(status: CanaryStatus) -> Sequence[Measure]:
 
 
 def without_data(status: CanaryStatus) -> str:
-    """Names of the guardrails that saw nothing, by what is missing; empty when all saw some."""
+    """The guardrails without data, by what is missing; empty when all have data."""
     missing: dict[str, list[str]] = {}
     for row in status.explanation.guardrails:
         if not row.exposures:
@@ -159,7 +166,7 @@ def _evidence_label(row: GuardrailRow) -> labels.Label:
 
 
 def furthest(status: CanaryStatus) -> float:
-    """Where the evidence of harm was at most, as a share of the rollback level."""
+    """The most evidence of harm so far, as a share of the rollback level."""
     figures = status.action.figures
     most, limit = figures.get("log_e_max"), figures.get("rollback_at")
     if not isinstance(most, float) or not isinstance(limit, float) or not limit:
@@ -172,7 +179,7 @@ def units(rollout: Rollout) -> str:
 
 
 def plan(rollout: Rollout) -> tuple[Sequence[tuple[str, str]], int | None]:
-    """The steps with what it takes to leave each, and where it stands (None: it has ended)."""
+    """The steps with the condition to leave each, and the current one (None: it has ended)."""
     steps = [
         (
             labels.weight(step.weight_bps),
@@ -182,14 +189,14 @@ def plan(rollout: Rollout) -> tuple[Sequence[tuple[str, str]], int | None]:
     ]
     if rollout.baking:
         kept = labels.weight(rollout.policy.bake_bps)
-        return [*steps, ("100 %", f"bakes; {kept} kept back")], len(steps)
+        return [*steps, ("100 %", f"baking; {kept} held back")], len(steps)
     return [*steps, ("100 %", "promoted")], rollout.step if rollout.live else None
 
 
 def harm_line(status: CanaryStatus) -> str:
     """`66 % of the rollback level`."""
     share = f"{status.action.distance_to_trip * 100:.0f} % of the rollback level"
-    return f"{share}. At 100 % the candidate is taken back at once, by itself."
+    return f"{share}. At 100 % the candidate is rolled back at once, automatically."
 
 
 def harm_tone(status: CanaryStatus) -> labels.Tone:
@@ -233,19 +240,17 @@ def _bake_tile(view: CanaryView, rollout: Rollout) -> Tile:
 
 
 def share_line(status: CanaryStatus) -> str:
-    """Whether the canary's share of callers is the planned one."""
+    """The canary's measured share of callers against the planned one."""
     now = status.rollout.current.weight_bps
     if status.rollout.baking:
         kept = labels.weight(status.rollout.policy.bake_bps)
-        return (
-            f"{kept} of the callers never left {status.incumbent.name}: they are the control."
-        )
+        return f"{kept} of the callers stay with {status.incumbent.name}, as the control."
     step = [b for b in status.blocks if b.weight_bps == now]
     seen = _share(sum(b.canary_units for b in step), sum(b.units for b in step))
     measured = labels.percent(seen, 2) if seen is not None else "not measured yet"
     return (
         f"Share of callers at this step: {measured}, planned {labels.weight(now)}. "
-        "A caller's key always meets the same model."
+        "The same caller always gets the same model."
     )
 
 
@@ -263,3 +268,71 @@ def _p95(view: CanaryView, arm: str) -> str:
     if bound is None:
         return "unknown"
     return "beyond the scale" if bound < 0 else f"≤ {labels.seconds(bound / 1000)}"
+
+
+HISTORY_HEADS: Final = ("When", "What", "Why", "Evidence at that time")
+HISTORY_NOTE: Final = (
+    "The audit log keeps each action with its evidence; "
+    "swapgate replay EVENT decides it again from the stored blocks."
+)
+_WORDS: Final[Mapping[str, str]] = {
+    "canary.enough": "enough exposures",
+    "canary.promote": "promoted",
+    "canary.proven": "promoted",
+    "canary.harm": "rolled back",
+    "canary.baked": "the bake ended",
+    "canary.base_changed": "ended: the route was changed",
+    "canary.stale": "ended: the candidate has become another model",
+    "canary.silent": "paused: too few exposures",
+    "canary.undecided": "paused: not enough evidence",
+}
+_UPWARD: Final = frozenset({"canary.step_done", "canary.advance"})
+
+
+def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[Sequence[str]]:
+    """Table rows with cells of HTML, in the order of `moves`."""
+    return [
+        (
+            f"{escape(labels.date_time(each.at))}<br>event {each.number}",
+            f"{strong(_what(rollout, each))}<br>by {escape(each.actor)}",
+            escape(each.details.get("reason", "")),
+            "<br>".join(map(escape, _seen(each.details))),
+        )
+        for each in moves
+    ]
+
+
+def _what(rollout: Rollout, event: AuditEvent) -> str:
+    if event.action in _UPWARD:
+        before = _step(event.details)
+        steps = rollout.policy.steps
+        if before is not None and before + 1 < len(steps):
+            old, new = (labels.weight(each.weight_bps) for each in steps[before : before + 2])
+            return f"{old} to {new}"
+    plain = event.action.removeprefix("canary.").replace("_", " ")
+    return _WORDS.get(event.action, plain)
+
+
+def _step(details: Mapping[str, Any]) -> int | None:
+    """The step that the rollout was at before."""
+    inputs = details.get("inputs")
+    found = inputs.get("step") if isinstance(inputs, Mapping) else None
+    return found if isinstance(found, int) else None
+
+
+def _seen(details: Mapping[str, Any]) -> Sequence[str]:
+    """The evidence in figures; empty for a person's action, which needs none."""
+    if "canary_units" not in details:
+        return ()
+    lines = [
+        f"candidate: {details['canary_failures']:,} of {details['canary_units']:,} failed",
+        f"incumbent: {details['control_failures']:,} of {details['control_units']:,}",
+    ]
+    limit = float(details["rollback_at"])
+    most = max(0.0, float(details["log_e_max"]) / limit) if limit else 0.0
+    lines.append(f"evidence of harm at most {most * 100:.0f} % of the rollback level")
+    certificate, wanted = float(details["certificate"]), float(details["certificate_at"])
+    lines.append(
+        f"certificate of no harm {format_number(certificate)} of {format_number(wanted)}"
+    )
+    return lines

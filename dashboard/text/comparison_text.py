@@ -1,4 +1,4 @@
-"""What a comparison says, in sentences: from a read model to the words of its card. Pure."""
+"""The Compare page's sentences: what a verdict says, what it rests on, what to do next."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -16,12 +16,12 @@ from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.gate.offline.suite_claims import cost_figures
 from harness.gate.text.sentences import format_percent
 
-# More items than this many times those used are no advice.
+# To ask for more than this many times the items used would be no practical advice.
 HOPELESS = 10
 COST_WORDS = {
     "shown": "shown",
-    "refuted": "not so",
-    "unshowable": "cannot be shown, one answer cost more than the ceiling",
+    "refuted": "refuted",
+    "unshowable": "cannot be shown, because one answer cost more than the ceiling",
     "open": "not shown",
 }
 
@@ -62,13 +62,13 @@ def _lead(verdict: BaseVerdict) -> str:
     suites = labels.plural(whole, "suite")
     match verdict.outcome:
         case "passed" if passed < whole:
-            return f"{passed} of {suites} passed, and the others do not block."
+            return f"{passed} of {suites} passed, and the others do not block the swap."
         case "passed":
             return f"All {suites} passed." if whole > 1 else "Its one suite passed."
         case "failed":
             return f"{passed} of {suites} passed. {_shown_bad(verdict)}:"
         case "harness_mismatch":
-            return f"{passed} of {suites} passed as scored. Lost by form alone:"
+            return f"{passed} of {suites} passed as scored. Lost by format alone:"
         case "infra_error":
             return f"{passed} of {suites} passed. Could not be measured:"
         case _:
@@ -78,7 +78,7 @@ def _lead(verdict: BaseVerdict) -> str:
 def _shown_bad(verdict: BaseVerdict) -> str:
     costs = [cost_figures(r) for r in verdict.suites if r.outcome == "failed"]
     if costs and all(cost is not None and cost["outcome"] == "refuted" for cost in costs):
-        return "Not as cheap as was claimed"
+        return "Not as cheap as claimed"
     return "Worse than the allowed loss"
 
 
@@ -121,7 +121,7 @@ def _why(report: SuiteReport) -> str:
     if report.outcome == "harness_mismatch":
         rule, lenient = report.details.get("rule"), report.details.get("lenient")
         read = lenient.get("delta") if isinstance(lenient, Mapping) else None
-        seen = f", read leniently {labels.points(read)}" if isinstance(read, float) else ""
+        seen = f", scored leniently {labels.points(read)}" if isinstance(read, float) else ""
         return f" Broken most often: {rule or 'an unnamed rule'}{seen}."
     if report.outcome == "inconclusive":
         return " The interval crosses the limit." if _crosses(report) else ""
@@ -142,31 +142,31 @@ def next_step(view: ComparisonView, verdict: BaseVerdict, connections: int) -> s
         case "failed":
             return (
                 "keep the current model. The samples below show what regressed; "
-                "propose another candidate, or this one with a mended request patch."
+                "propose another candidate, or this one with a better request patch."
             )
         case "inconclusive":
             return _more(view, verdict, connections)
         case "harness_mismatch":
             return (
-                "give the candidate a request patch that mends the form, as said below, then "
-                "propose that target."
+                "give the candidate a request patch that fixes the format, as described below, "
+                "then propose that target."
             )
         case _:
             if proposal.retry_at is not None and proposal.open:
                 return f"it is measured again at {labels.date_time(proposal.retry_at)}."
-            return "run `swapgate doctor`, mend what it names, then propose again."
+            return "run swapgate doctor, fix what it reports, then propose again."
 
 
 def _after_passing(proposal: Proposal, rollout: Rollout | None, now: datetime) -> str:
     match proposal.phase:
         case ProposalPhase.AWAITING_APPROVAL if proposal.approver is None:
-            return (
-                f"a person other than {proposal.proposer} approves the canary, or rejects it."
-            )
+            return f"somebody other than {proposal.proposer} approves or rejects the canary."
         case ProposalPhase.AWAITING_APPROVAL:
             return f"{proposal.approver} approved it; the canary opens within seconds."
         case ProposalPhase.SHADOW:
-            return "nothing; its shadow comes first, and the canary opens by itself after it."
+            return (
+                "nothing; the shadow runs first, and the canary opens automatically after it."
+            )
         case ProposalPhase.CANARY if rollout is not None:
             share = labels.weight(rollout.current.weight_bps)
             return f"watch the canary; it is at {share} of the traffic."
@@ -185,7 +185,7 @@ def _more(view: ComparisonView, verdict: BaseVerdict, connections: int) -> str:
     }
     known = {suite: n for suite, n in wanted.items() if isinstance(n, int)}
     if not known or len(known) < len(wanted):
-        return "no lean was seen, so more items may not settle it. The current model stays."
+        return "no tendency showed, so more items may not settle it. The current model stays."
     suite, items = max(known.items(), key=lambda pair: pair[1])
     name = view.titles.get(suite, suite)
     used = max(r.n_used for r in verdict.suites if r.suite == suite)
@@ -243,8 +243,8 @@ def _undecided_card(view: ComparisonView) -> VerdictCard:
     if not found.proposal.open:
         return VerdictCard(
             label=labels.PHASE_LABELS[found.proposal.phase],
-            lead=found.proposal.closed_because or "It was closed before a verdict.",
-            next_step="propose again when the reason is mended.",
+            lead=found.proposal.closed_because or "It was closed before it had a verdict.",
+            next_step="propose again once the reason is resolved.",
         )
     pairs, planned = paired(found), sum(plan.n_max for plan in found.proposal.plans)
     label = labels.VERDICT_LABELS["running"]
@@ -257,7 +257,7 @@ def _undecided_card(view: ComparisonView) -> VerdictCard:
             (view.titles.get(suite, suite), f"{done:,} of {planned:,} items on both sides")
             for suite, done, planned in progress(found)
         ],
-        next_step="none; the verdict comes by itself.",
+        next_step="nothing; the verdict comes automatically.",
     )
 
 
@@ -288,7 +288,7 @@ def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
                 after.cost_usd_per_1000,
                 before.cost_usd_per_1000,
                 less="cheaper",
-                more="dearer",
+                more="more expensive",
                 was=f"was {labels.usd(before.cost_usd_per_1000)}",
             ),
             interval=labels.interval(after.cost_interval_usd_per_1000, labels.usd),
@@ -325,9 +325,15 @@ def pins(view: ComparisonView) -> Sequence[Sequence[str]]:
             ("scorer", side.pin.scorer_alone),
             ("judge", side.pin.judge_pin),
             ("prompt and settings", side.pin.template),
-            ("served as the current model", labels.served_names(side.served.incumbent)),
-            ("served as the candidate", labels.served_names(side.served.candidate)),
-            ("served as the judge", labels.served_names(side.served.judge)),
+            (
+                "reported by the current model's provider",
+                labels.served_names(side.served.incumbent),
+            ),
+            (
+                "reported by the candidate's provider",
+                labels.served_names(side.served.candidate),
+            ),
+            ("reported by the judge's provider", labels.served_names(side.served.judge)),
         )
         rows += [(title, what, pinned) for what, pinned in pieces if pinned]
     return rows
@@ -338,12 +344,11 @@ def stale_reason(view: ComparisonView) -> str:
     verdict, proposal = view.comparison.verdict, view.comparison.proposal
     if verdict is None:
         return ""
-    # Once the candidate was promoted, the verdict has done its work.
     found = view.comparison.standing
     if found is None or found.holds:
         return ""
     if found.proof is ProofState.STALE:
-        return f"the content changed since: {found.why}"
+        return f"the content has changed since: {found.why}"
     # Once the candidate was promoted, the verdict has done its work.
     if proposal.phase is ProposalPhase.PROMOTED:
         return ""
@@ -354,7 +359,7 @@ def cheapest_design(each: SuiteEstimate) -> str:
     """The cheapest design that shows the difference that matters."""
     best, wanted = each.cheapest, f"{each.effect * 100:.1f} points"
     if best is None:
-        return f"{wanted}: not with this suite"
+        return f"{wanted}: not possible with this suite"
     epochs = f" × {best.epochs} epochs" if best.epochs > 1 else ""
     return f"{wanted}: {best.items:,} items{epochs}"
 
@@ -365,13 +370,13 @@ def outlook_line(planned: Sequence[SuiteEstimate]) -> str:
     cost = (
         f"at most about {labels.usd(sum(each for each in costs if each is not None))}"
         if None not in costs
-        else "cost unknown (a price or a former run is missing)"
+        else "cost unknown (a price or an earlier run is missing)"
     )
     durations = [each.duration_s for each in planned]
     time = (
         f"about {labels.span(max(60.0, sum(each for each in durations if each is not None)))}"
         if None not in durations
-        else "time unknown until the current model was evaluated once"
+        else "time unknown until the current model has been evaluated once"
     )
     warnings = [each.warning for each in planned if each.warning]
     return " ".join([f"For both models: {cost}, {time}; the gate may stop early.", *warnings])

@@ -1,4 +1,4 @@
-"""The drift watch of one route, as a card."""
+"""A route's drift watches become a table that shows whether its model has changed."""
 
 from collections.abc import Sequence
 
@@ -18,10 +18,10 @@ HEADS = ("Suite", "State", "Compared", "Change in points", "Evidence", "Last", "
 
 
 def drift_card(route: str, found: Sequence[DriftStatus]) -> str:
-    """Empty where no suite watches the route."""
+    """The drift card of the route; empty where no suite watches it."""
     if not found:
         return ""
-    note = "The incumbent is asked the same items again and again, and compared."
+    note = "The incumbent is asked the same items at intervals, and its answers are compared."
     drifted = [each for each in found if each.state == "drifted"]
     warning = html.banner("✕ The model behind this route has changed.", _next(route))
     rows = [_row(each) for each in found]
@@ -31,8 +31,8 @@ def drift_card(route: str, found: Sequence[DriftStatus]) -> str:
 
 def _next(route: str) -> str:
     return (
-        f"`swapgate drift show {route}` has the answers. A person accepts what there is now "
-        f"(`swapgate drift accept {route} --reason …`), or proposes another model."
+        f"swapgate drift show {route} shows the answers. Accept the changed model "
+        f"(swapgate drift accept {route} --reason …), or propose another one."
     )
 
 

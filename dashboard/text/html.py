@@ -1,4 +1,4 @@
-"""Pieces of HTML. Every text goes through `esc`: models, people and data write here."""
+"""Cards, tiles, tables and banners become HTML, in which every text is escaped."""
 
 import difflib
 import html

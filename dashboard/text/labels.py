@@ -1,4 +1,4 @@
-"""Numbers, times and states as words: formatted once, the same in tables, charts and cards."""
+"""States, times and figures become words, alike in tables, charts and cards."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource
 
 MINUS: Final = "−"
-# Changes below this share of the former value are called none.
+# Changes below this share of the former value are reported as "no clear change".
 CLEAR: Final = 0.02
 
 
 class Tone(StrEnum):
-    """What a colour means. Every tone comes with a shape and a word as well."""
+    """What a colour means. A symbol and a word always accompany the colour."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -30,7 +30,13 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A state for people: symbol, word, tone; `advice` goes after the word in a headline."""
+    """How a state is shown.
+
+    symbol: one character, so that the state does not depend on colour.
+    words: the state in words.
+    tone: its colour.
+    advice: what follows the words in a headline.
+    """
 
     symbol: str
     words: str
@@ -48,10 +54,13 @@ VERDICT_LABELS: Final[Mapping[str, Label]] = {
         "?",
         VERDICTS["harness_mismatch"].words,
         Tone.UNDECIDED,
-        "it loses by form, not by substance",
+        "it loses by format, not by content",
     ),
     "infra_error": Label(
-        "?", VERDICTS["infra_error"].words, Tone.UNDECIDED, "nothing is held against it"
+        "?",
+        VERDICTS["infra_error"].words,
+        Tone.UNDECIDED,
+        "this does not count against the candidate",
     ),
     "running": Label("◷", "NOT DECIDED YET", Tone.NEUTRAL),
 }
@@ -60,7 +69,7 @@ PHASE_LABELS: Final[Mapping[ProposalPhase, Label]] = {
     ProposalPhase.PROPOSED: Label("◷", "queued for evaluation", Tone.NEUTRAL),
     ProposalPhase.EVALUATING: Label("◷", "being evaluated", Tone.NEUTRAL),
     ProposalPhase.AWAITING_APPROVAL: Label("?", "waits for approval", Tone.UNDECIDED),
-    ProposalPhase.SHADOW: Label("◐", "in its shadow", Tone.BETTER),
+    ProposalPhase.SHADOW: Label("◐", "in shadow", Tone.BETTER),
     ProposalPhase.CANARY: Label("◐", "in canary", Tone.BETTER),
     ProposalPhase.PROMOTED: Label("✓", "promoted", Tone.BETTER),
     ProposalPhase.REJECTED: Label("✕", "rejected", Tone.WORSE),
@@ -109,7 +118,7 @@ def switch_banner(switch: KillSwitch) -> tuple[str, str]:
     heading = f"✕ Kill switch: {switch.force} is forced for {scope}."
     match switch.source:
         case SwitchSource.ENVIRONMENT | SwitchSource.CONFIG:
-            end = "It ends with a router's restart without it."
+            end = "It ends when the router restarts without it."
         case SwitchSource.CLI | SwitchSource.REST:
             until = f" or at {date_time(switch.expires_at)}" if switch.expires_at else ""
             end = f"It ends with `swapgate switch lift {switch.id}`{until}."
@@ -217,7 +226,11 @@ def time_of_day(at: datetime) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FigureChange:
-    """A figure against its former value. words: `63 % cheaper`; was: `was $1.12`."""
+    """A figure compared with its former value.
+
+    words: the change, such as `63 % cheaper`.
+    was: the former value, such as `was $1.12`.
+    """
 
     symbol: str
     words: str

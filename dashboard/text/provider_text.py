@@ -1,4 +1,4 @@
-"""The provider matrix as cells and words. Pure."""
+"""The provider matrix becomes the headings and cells of the Providers page."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -26,28 +26,28 @@ _ABILITY: Final = {
 _HEALTH: Final = {
     ProviderHealth.HEALTHY: Label("✓", "healthy", Tone.BETTER),
     ProviderHealth.UNHEALTHY: Label("✕", "unhealthy", Tone.WORSE),
-    ProviderHealth.UNKNOWN: Label("?", "not known", Tone.UNDECIDED),
+    ProviderHealth.UNKNOWN: Label("?", "unknown", Tone.UNDECIDED),
 }
 
 
 def title(rows: Sequence[MatrixRow]) -> str:
     """The page's first line."""
     here = configured(rows)
-    ill = [each.provider for each in here if each.health is ProviderHealth.UNHEALTHY]
+    unhealthy = [each.provider for each in here if each.health is ProviderHealth.UNHEALTHY]
     keyless = [each.provider for each in here if not each.configured]
-    if ill:
-        verb = "is" if len(ill) == 1 else "are"
-        return f"{strong(', '.join(ill))} {verb} not healthy"
+    if unhealthy:
+        verb = "is" if len(unhealthy) == 1 else "are"
+        return f"{strong(', '.join(unhealthy))} {verb} unhealthy"
     if keyless:
         verb = "has" if len(keyless) == 1 else "have"
         return f"{strong(', '.join(keyless))} {verb} no key"
     if not here:
         return "No provider yet"
-    return f"{labels.plural(len(here), 'provider')} configured, none known to be ill"
+    return f"{labels.plural(len(here), 'provider')} configured; no known problem"
 
 
 def configured(rows: Sequence[MatrixRow]) -> list[MatrixRow]:
-    """In the registry; the others are kinds that could be."""
+    """The providers in the registry; the other rows are kinds that could be added."""
     return [each for each in rows if each.health_because != "not configured"]
 
 

@@ -1,4 +1,4 @@
-"""What is measured of a route's model, as markup. Pure."""
+"""A route's measured scores, costs, latencies and fallbacks become HTML."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -8,12 +8,17 @@ from dashboard.data.queries import RouteView
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.routing import monthly_bill
+from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.scorecard import RouteScorecard, SuiteScore
 from harness.domain.canary.observation import TrafficMinute
+from harness.domain.routing.evidence import EvidenceKind
 
 
 def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
-    """titles: of suites, by name."""
+    """The figures measured of a route's model, as a table.
+
+    titles: of the suites, by name.
+    """
     found = view.measured
     bill = found.bill
     traffic = (
@@ -92,3 +97,48 @@ def _latency(found: RouteScorecard) -> str:
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.2%}".replace("%", " %")
+
+
+def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
+    """The table of a route's fallbacks; empty without a chain."""
+    if not chain:
+        return ""
+    rows = [
+        (
+            str(place),
+            escape(entry.target.name),
+            "yes" if entry.capable else "no",
+            escape(evidence_text(entry)),
+        )
+        for place, entry in enumerate(chain, 1)
+    ]
+    heads = ("Place", "Model", "Enough for high stakes", "Evidence")
+    shown = html.section("Fallbacks", "Tried in this order when the route's model fails.")
+    return expired_waivers(route, chain) + shown + html.table(heads, rows)
+
+
+def expired_waivers(route: str, chain: Sequence[ChainEntry]) -> str:
+    names = ", ".join(each.target.name for each in chain if each.waiver_expired)
+    if not names:
+        return ""
+    words = (
+        f"{names} continues to serve, but the route cannot be changed as long as it is in the "
+        f"chain. Remove it with swapgate route fallback remove {route} …, or bring evidence."
+    )
+    return html.banner("A waiver has expired.", words)
+
+
+def evidence_text(entry: ChainEntry) -> str:
+    """Why the model may serve, in words."""
+    match entry.evidence:
+        case EvidenceKind.BASELINE:
+            return "baseline: the route was created with it"
+        case EvidenceKind.VERDICT:
+            return f"passed: verdict {entry.verdict}"
+        case EvidenceKind.WAIVER:
+            waiver = entry.waiver
+            if waiver is None:
+                return "waiver"
+            until = "expired" if entry.waiver_expired else "until"
+            at = labels.date_time(waiver.expires_at)
+            return f"waiver of {waiver.author}, {until} {at}: {waiver.reason}"

@@ -1,4 +1,6 @@
-"""What a shadow before a canary says on the page, in sentences. Pure."""
+"""The Canary page's sentences during a shadow, when no user gets the candidate's answers
+yet.
+"""
 
 from collections.abc import Sequence
 
@@ -8,12 +10,12 @@ from harness.control.shadow.stage import ShadowStage
 from harness.gate.shadow_stage import ShadowMove
 from harness.gate.text.ramp_plan import format_span
 
-MIRRORS = labels.Label("◐", "in its shadow", labels.Tone.BETTER)
-HELD = labels.Label("?", "its shadow is on hold", labels.Tone.UNDECIDED)
+MIRRORS = labels.Label("◐", "in shadow", labels.Tone.BETTER)
+HELD = labels.Label("?", "shadow on hold", labels.Tone.UNDECIDED)
 HARM = labels.Label("✕", "harm is shown", labels.Tone.WORSE, "it is rejected")
-HARM_NOTE = "In all checks of the answers together; at 100 % the proposal is rejected."
+HARM_NOTE = "Over all checks of the answers together; at 100 % the proposal is rejected."
 CHECK_HEADS = ("Check", "Both", "Incumbent alone", "Candidate alone", "Neither")
-# As on a canary: from half of the level on, the page says so.
+# As on a canary: from half of the rollback level on, the page shows harm.
 HARM_SHOWS = 0.5
 
 
@@ -21,14 +23,14 @@ def title(stage: ShadowStage) -> str:
     """HTML: the page's first line."""
     name = strong(stage.candidate.name)
     if stage.decided.move is ShadowMove.HOLD:
-        return f"{name} waits before its canary: its shadow is on hold"
-    return f"{name} is in its shadow: no user gets its answers"
+        return f"{name} waits for its canary: its shadow is on hold"
+    return f"{name} is in shadow: no user gets its answers"
 
 
 def verdict_card(stage: ShadowStage) -> VerdictCard:
     share = labels.weight(stage.first_bps)
-    opens = f"with its pairs and no harm the canary opens at {share}, by itself."
-    mend = "mend what is named; more can be mirrored with `swapgate shadow start`."
+    opens = f"once enough pairs show no harm, the canary opens at {share} automatically."
+    mend = "fix what is named above; swapgate shadow start mirrors more requests."
     match stage.decided.move:
         case ShadowMove.HOLD:
             return VerdictCard(label=HELD, lead=stage.decided.reason, next_step=mend)
@@ -43,11 +45,11 @@ def tiles(stage: ShadowStage) -> Sequence[Tile]:
     pairs = status.pairs if status else 0
     mirrored = status.mirrored if status else 0
     when = f"about {format_span(stage.eta_s)} more" if stage.eta_s is not None else ""
-    live = f"of {labels.weight(policy.share_bps)} of the callers" if stage.live else "no more"
+    live = f"of {labels.weight(policy.share_bps)} of the callers" if stage.live else "ended"
     return (
         Tile("Compared pairs", f"{pairs:,} of {policy.min_pairs:,}", below=when),
         Tile("Requests mirrored", f"{mirrored:,}", below=live),
-        Tile("Money", f"${stage.spent_usd:.2f}", below=f"of ${policy.max_cost_usd:g} in all"),
+        Tile("Cost", f"${stage.spent_usd:.2f}", below=f"of ${policy.max_cost_usd:g} at most"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Canary: is the candidate hurting users now?"""
+"""The Canary page answers: is the candidate hurting users now?"""
 
 import streamlit as st
 
@@ -6,7 +6,7 @@ from dashboard import page_frame
 from dashboard.charts import plots
 from dashboard.data import frames, queries
 from dashboard.data.queries import CanaryView
-from dashboard.text import canary_history, canary_text, html, labels, shadow_text
+from dashboard.text import canary_text, html, labels, shadow_text
 from dashboard.text.html import escape, strong
 from dashboard.views import canary_controls
 from harness.control.proposals import comparison
@@ -22,8 +22,8 @@ def show() -> None:
         ctx = page_frame.context()
         routes = queries.canary_routes(ctx)
     if not routes:
-        st.html(html.title("No route yet, so no canary"))
-        st.html(html.empty("A route comes first:", "swapgate init"))
+        st.html(html.title("There is no route yet, so no canary"))
+        st.html(html.empty("This writes a configuration with a route:", "swapgate init"))
         return
     # The page's first line is its answer; the choice of the route comes below it.
     top = st.container()
@@ -36,7 +36,7 @@ def show() -> None:
         top.html(html.title(f"No canary on {strong(route)}"))
         st.html(
             html.empty(
-                "This route never had a canary. It gets one when a proposal has passed:",
+                "This route has never had a canary. A canary opens when a proposal passes:",
                 f"swapgate proposal create {route} PROVIDER/MODEL",
             )
         )
@@ -65,25 +65,25 @@ def header(view: CanaryView, status: CanaryStatus) -> None:
 
 
 def done(rollout: Rollout) -> None:
-    """A new one makes a new version, and that draws the page anew."""
-    moves = canary_history.rows(
+    """Show what was done to the canary. A new action redraws the page, by the new version."""
+    moves = canary_text.history_rows(
         rollout, comparison.list_canary_moves(page_frame.context(), rollout)
     )
-    heading = html.section("What was done", canary_history.NOTE)
+    heading = html.section("What was done", canary_text.HISTORY_NOTE)
     if moves:
-        st.html(heading + html.table(canary_history.HEADS, moves))
+        st.html(heading + html.table(canary_text.HISTORY_HEADS, moves))
     else:
-        st.html(heading + html.note("Nothing yet since it began."))
+        st.html(heading + html.note("Nothing since it started."))
 
 
 @st.fragment(run_every=EVERY)
 def shadow(route: str) -> None:
-    """What comes before the canary; it changes by itself, into the canary in the end."""
+    """Show the shadow before the canary; the page refreshes itself until the canary opens."""
     try:
         view = queries.canary(page_frame.context(), route)
     except SwapgateError as error:
         why = f"Trying again. {page_frame.ROUTER_SERVES}"
-        st.html(html.failure("The figures cannot be read now", str(error), why))
+        st.html(html.failure("The figures cannot be read at the moment", str(error), why))
         return
     stage = view.shadow
     if stage is None:
@@ -96,7 +96,7 @@ def shadow(route: str) -> None:
     )
     rows = [[escape(cell) for cell in row] for row in shadow_text.checks(stage)]
     if rows:
-        note = "Requests by which side's answer held the check."
+        note = "Requests, counted by which model's answer passed the check."
         st.html(html.section("Pairs so far", note))
         st.html(html.table(shadow_text.CHECK_HEADS, rows))
     st.html(html.note(f"updated {labels.time_of_day(view.now)} UTC, every 2 s"))
@@ -104,13 +104,16 @@ def shadow(route: str) -> None:
 
 @st.fragment(run_every=EVERY)
 def live(route: str, version: int) -> None:
-    """What changes by itself. version: of the rollout that the rest of the page shows."""
+    """Show what refreshes by itself.
+
+    version: of the rollout that the rest of the page shows.
+    """
     try:
         view = queries.canary(page_frame.context(), route)
     except SwapgateError as error:
         st.html(
             html.failure(
-                "The figures cannot be read now",
+                "The figures cannot be read at the moment",
                 str(error),
                 f"Trying again. {page_frame.ROUTER_SERVES}",
             )
@@ -125,8 +128,8 @@ def live(route: str, version: int) -> None:
     if view.quiet_since is not None:
         since = f"since {labels.date_time(view.quiet_since)}"
         words = (
-            f"No request was seen {since}. Look whether clients call the route and whether the "
-            "router runs: `swapgate doctor`."
+            f"No request has arrived {since}. Check that clients call the route and that the "
+            "router runs: swapgate doctor."
         )
         st.html(html.banner("STALE.", words))
     st.html(html.verdict(canary_text.verdict_card(view, status), stale=stale))
@@ -134,7 +137,7 @@ def live(route: str, version: int) -> None:
     st.html(html.note(canary_text.share_line(status)))
     needs = canary_text.needs(status)
     if needs:
-        st.html(html.section("What it waits for") + html.checklist(needs))
+        st.html(html.section("Conditions for the next step") + html.checklist(needs))
     st.html(
         html.section("Evidence of harm", canary_text.harm_line(status))
         + html.meter(
@@ -149,7 +152,7 @@ def live(route: str, version: int) -> None:
         + html.note(canary_text.without_data(status))
     )
     if status.blocks:
-        note = "Counted by the arm that a caller was assigned to, whoever answered in the end."
+        note = "Counted by the arm that a caller was assigned to, even if a fallback answered."
         st.html(html.section("Failures so far", note))
         figure = plots.failure_rates(frames.failure_rates(status.blocks), page_frame.palette())
         st.altair_chart(figure, theme=None, width="stretch")

@@ -1,4 +1,4 @@
-"""A person's hand on a canary: its buttons, why one is disabled, the question before."""
+"""The Canary page's buttons pause, resume, advance, promote or abort a canary."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,21 +15,21 @@ from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 BUTTONS: Mapping[RolloutSignal, tuple[str, str]] = {
     RolloutSignal.PAUSE: ("Pause", ":material/pause:"),
     RolloutSignal.RESUME: ("Resume", ":material/play_arrow:"),
-    RolloutSignal.ADVANCE: ("One step on", ":material/skip_next:"),
+    RolloutSignal.ADVANCE: ("Next step", ":material/skip_next:"),
     RolloutSignal.PROMOTE: ("Promote now", ":material/verified:"),
     RolloutSignal.FINISH: ("Finish the bake", ":material/flag:"),
     RolloutSignal.ABORT: ("Abort the canary", ":material/block:"),
 }
-ENDED = "It has ended, so there is nothing to pause, resume or abort."
-BAKES = "It is promoted: only its bake can be finished, or the old model brought back."
-PAUSED = "It is paused: the share stays, nothing goes up. Harm still ends it."
+ENDED = "The canary has ended, so there is nothing to pause, resume or abort."
+BAKES = "It is promoted: you can only finish its bake or bring the old model back."
+PAUSED = "It is paused: its share stays as it is. Harm still ends it."
 NOT_PAUSED = "Resume is for a paused canary."
-LAST = "There is no further step: what comes next is the promotion."
-HARM = "The evidence asks for the rollback, so it cannot go on."
+LAST = "There is no further step: the promotion comes next."
+HARM = "The evidence calls for a rollback, so it cannot advance."
 
 
 def show_controls(status: CanaryStatus) -> None:
-    """What ends it is always there; what cannot be done now says why."""
+    """Show the buttons; a disabled one says why, and the one that ends the canary never is."""
     why = disabled_reasons(status)
     with st.container(horizontal=True, vertical_alignment="center"):
         for signal in visible_signals(status.rollout, faults=bool(status.faults)):
@@ -44,7 +44,10 @@ def show_controls(status: CanaryStatus) -> None:
 
 
 def visible_signals(rollout: Rollout, *, faults: bool = False) -> list[RolloutSignal]:
-    """The buttons of this state. faults: of a router, which `resume` acknowledges."""
+    """The buttons of the rollout's state.
+
+    faults: whether routers reported faults, which `resume` acknowledges.
+    """
     if rollout.baking:
         return [
             *([RolloutSignal.RESUME] if faults else []),
@@ -55,7 +58,7 @@ def visible_signals(rollout: Rollout, *, faults: bool = False) -> list[RolloutSi
 
 
 def disabled_reasons(status: CanaryStatus) -> dict[RolloutSignal, str]:
-    """Each move that cannot be made now, with its reason."""
+    """Map each signal whose button is disabled to the reason."""
     rollout = status.rollout
     if rollout.baking:
         able = visible_signals(rollout, faults=bool(status.faults))
@@ -75,11 +78,11 @@ def disabled_reasons(status: CanaryStatus) -> dict[RolloutSignal, str]:
 
 
 def effect(status: CanaryStatus, signal: RolloutSignal) -> str:
-    """What the move does, with the percents and the models."""
+    """What the signal does, with the shares and the models."""
     rollout, new, old = status.rollout, status.candidate.name, status.incumbent.name
     share = labels.weight(rollout.current.weight_bps)
     kept = labels.weight(rollout.policy.bake_bps)
-    bake = f" {old} keeps {kept} while it bakes." if rollout.policy.bake_s else ""
+    bake = f" {old} keeps {kept} during the bake." if rollout.policy.bake_s else ""
     back = (
         f"From 100 % to 0 % for {new}: {old} serves everybody again."
         if rollout.baking
@@ -87,28 +90,27 @@ def effect(status: CanaryStatus, signal: RolloutSignal) -> str:
         "proposal."
     )
     effects = {
-        RolloutSignal.PAUSE: f"{share} of the traffic stays with {new}; it does not go up "
-        "until "
-        "somebody resumes.",
-        RolloutSignal.RESUME: f"The step at {share} for {new} starts anew, with its whole time."
+        RolloutSignal.PAUSE: f"{share} of the traffic stays with {new}; it does not rise until "
+        "somebody resumes it.",
+        RolloutSignal.RESUME: f"The step at {share} for {new} starts over, with its full time."
         if rollout.state is RolloutState.PAUSED
-        else "You looked at the routers' faults: step and time stay, and it goes on.",
-        RolloutSignal.ADVANCE: f"From {share} to {_next(rollout)} for {new}, whatever the "
+        else "You acknowledge the routers' faults: the canary continues, at the same step and "
+        "time.",
+        RolloutSignal.ADVANCE: f"From {share} to {_next(rollout)} for {new}, even though "
         "evidence "
-        "still lacks.",
-        RolloutSignal.PROMOTE: (
-            f"From {share} to 100 % for {new}, without the other steps.{bake}"
-        ),
+        "is still missing.",
+        RolloutSignal.PROMOTE: f"From {share} to 100 % for {new}, skipping the other "
+        f"steps.{bake}",
         RolloutSignal.FINISH: f"From {kept} to 0 % for {old}: {new} serves everybody, and "
-        "late harm "
-        "is not watched for any more.",
+        "harm that "
+        "shows later is no longer detected.",
         RolloutSignal.ABORT: back,
     }
     return effects[signal]
 
 
 def objections(status: CanaryStatus, signal: RolloutSignal) -> Sequence[str]:
-    """What the data say against the move, for whoever overrules them."""
+    """What the data say against the signal, for a person who overrules them."""
     overrules = signal in (RolloutSignal.ADVANCE, RolloutSignal.PROMOTE)
     return status.explanation.against if overrules else ()
 
@@ -125,8 +127,10 @@ def confirm(status: CanaryStatus, signal: RolloutSignal) -> None:
     words = f"<p>Route {strong(rollout.route)}. {escape(effect(status, signal))}</p>"
     st.html(html.block(words))
     for warning in objections(status, signal):
-        st.html(html.banner("▲ The data speak against it.", warning))
-    reason = st.text_input("Reason (needed; the audit log keeps it)", key=f"why-{signal.value}")
+        st.html(html.banner("▲ The data argue against it.", warning))
+    reason = st.text_input(
+        "Reason (required; the audit log keeps it)", key=f"why-{signal.value}"
+    )
     if st.button(f"Yes, {signal.value}", type="primary"):
         ctx = page_frame.context()
         current_user.attempt(

@@ -1,4 +1,4 @@
-"""Compare: may I swap? If not, why?"""
+"""The Compare page answers: may I swap to this candidate, and if not, why?"""
 
 from collections.abc import Mapping, Sequence
 
@@ -41,15 +41,15 @@ def show() -> None:
         effects(view, view.comparison.verdict.suites)
     elif view.comparison.proposal.open:
         progress(view)
-    if found_out(view):
+    if samples_visible(view):
         samples(view)
     pins(view)
     others(rows, view.comparison.proposal.id)
     page_frame.copy_as_cli("proposal", "show", view.comparison.proposal.id)
 
 
-def found_out(view: ComparisonView) -> bool:
-    """Samples are shown once nothing seen in them can sway the decision any more."""
+def samples_visible(view: ComparisonView) -> bool:
+    """Samples stay hidden while seeing them could still influence the decision."""
     return view.comparison.verdict is not None or not view.comparison.proposal.open
 
 
@@ -73,33 +73,41 @@ def header(view: ComparisonView) -> None:
 
 
 def banner(view: ComparisonView) -> bool:
-    """Whether the verdict is stale; says so."""
+    """Show why the verdict is stale or not comparable; return whether it is stale."""
     because = comparison_text.stale_reason(view)
     if because:
-        words = f"This verdict is no proof any more: {because}. Propose again to refresh it."
+        words = f"This verdict is no longer valid: {because}. Propose again to renew it."
         st.html(html.banner("STALE.", words))
     for suite, pieces in view.differing.items():
         name = view.titles.get(suite, suite)
-        words = f"{name}: the two sides differ in {', '.join(pieces)}. No difference is shown."
+        words = (
+            f"{name}: the two models were measured with a different {', '.join(pieces)}, "
+            "so "
+            "their scores cannot be compared."
+        )
         st.html(html.banner("Not comparable.", words))
     return bool(because)
 
 
 def next_button(view: ComparisonView) -> None:
-    """The next sensible step, never the risky one."""
+    """Offer the next sensible step, never the risky one."""
     proposal = view.comparison.proposal
     route = {"route": proposal.route}
     again = {**route, "candidate": view.comparison.candidate.name}
     match proposal.phase:
         case ProposalPhase.CANARY:
             step = ("Watch the canary", ":material/monitor_heart:", "views/canary.py", route)
-            why = "It goes up by itself while it does no harm, and back at once when it does."
+            why = (
+                "Its share rises automatically while no harm shows, and drops to 0 % as "
+                "soon "
+                "as harm shows."
+            )
         case ProposalPhase.SHADOW:
             step = ("Watch the shadow", ":material/monitor_heart:", "views/canary.py", route)
-            why = "It answers users' requests, and nobody gets the answers yet."
+            why = "It answers copies of users' requests; nobody sees its answers yet."
         case ProposalPhase.AWAITING_APPROVAL:
             step = ("Go to the approval", ":material/gavel:", "views/proposals.py", {})
-            why = f"Whoever approves must not be {proposal.proposer}, who proposed it."
+            why = f"{proposal.proposer} proposed it, so somebody else has to approve it."
         case ProposalPhase.PROMOTED:
             step = ("See the route's history", ":material/history:", "views/routes.py", route)
             why = "The former model can be brought back there."
@@ -107,7 +115,7 @@ def next_button(view: ComparisonView) -> None:
             return
         case _:
             step = ("Propose again", ":material/add:", "views/proposals.py", again)
-            why = "A canary opens only with a passed verdict; there is no way around it here."
+            why = "A canary opens only after a PASSED verdict."
     label, icon, target, query = step
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button(label, icon=icon, type="primary"):
@@ -137,7 +145,7 @@ def pins(view: ComparisonView) -> None:
     rows = comparison_text.pins(view)
     if not rows:
         return
-    note = "The verdict is proof while all of it stays as it was."
+    note = "The verdict stays valid as long as none of this changes."
     st.html(html.section("What was pinned", note))
     shown = [[escape(cell) for cell in row] for row in rows]
     st.html(html.table(comparison_text.PIN_HEADS, shown))
@@ -150,7 +158,7 @@ def effects(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
         return
     note = (
         "Candidate minus current model, in percentage points. Whisker: 95 % CI. The gate "
-        "decides by its own test; the whisker shows how sure the size is."
+        "decides by a test of its own; the whisker shows how precisely the change is known."
     )
     st.html(html.section("Change in score for each suite", note))
     st.altair_chart(plots.forest(frame, page_frame.palette()), theme=None, width="stretch")
@@ -162,7 +170,9 @@ def effects(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
     )
     mark = '<span class="limit"></span>'
     st.html(html.block(f'<p class="note">{mark}{escape(limit)}</p>'))
-    note = "Bars count the items where one of the two was better; one scale for every suite."
+    note = (
+        "Bars count the items that only one of the two models won; all suites share one scale."
+    )
     st.html(html.section("Item by item: won, tied, lost", note))
     st.html(html.pair_bars(frames.pair_counts(shown, view.titles)))
 
@@ -175,7 +185,7 @@ def progress(view: ComparisonView) -> None:
             html.block(f"<p>{escape(name)}: {done:,} of {planned:,}</p>")
             + html.meter(done / planned, labels.Tone.NEUTRAL)
         )
-    if st.button("Read again", icon=":material/refresh:"):
+    if st.button("Refresh", icon=":material/refresh:"):
         st.rerun()
 
 
@@ -227,7 +237,7 @@ def filters(titles: Mapping[str, str], suites: Sequence[str]) -> tuple[str, str]
 
 
 def sample_table(rows: pd.DataFrame, filter_key: str) -> int:
-    """The table; the place of the row that is selected (`sample` in the URL)."""
+    """Show the table; return the position of the selected row (`sample` in the URL)."""
     keys = list(rows["key"])
     wanted = st.query_params.get("sample")
     first = keys.index(wanted) if wanted in keys else 0
@@ -289,7 +299,7 @@ def _answer(side: str, name: str, row: pd.Series, arm: str) -> html.AnswerPanel:
 
 
 def others(rows: Sequence[ProposalRow], current: str) -> None:
-    """Other comparisons, newest first."""
+    """Offer the other comparisons, newest first."""
     names = {
         row.proposal.id: f"{row.proposal.route}: {row.candidate} instead of "
         f"{row.incumbent} ({labels.verdict_label(row.verdict).words})"

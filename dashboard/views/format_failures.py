@@ -1,4 +1,4 @@
-"""A FORMAT MISMATCH on the page: what broke, answers side by side, and what mends it."""
+"""The Compare page shows a FORMAT MISMATCH here: broken rules, answers, and what would help."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,8 +18,9 @@ HEADS = ("Broken rule", "What it means", "Answers")
 
 def line(lost: FormatFailure) -> str:
     return (
-        f"The candidate {lost.remedy.what}. As scored {labels.points(lost.strict_delta)} "
-        f"points; with form forgiven on both sides {labels.points(lost.lenient_delta)}."
+        f"The candidate {lost.remedy.what}. As scored: {labels.points(lost.strict_delta)} "
+        "points; with format errors ignored on both sides: "
+        f"{labels.points(lost.lenient_delta)}."
     )
 
 
@@ -37,7 +38,7 @@ def remedies(lost: FormatFailure) -> Sequence[str]:
 
 
 def answers(found: Comparison, each: FormatExample) -> tuple[AnswerPanel, AnswerPanel]:
-    forgiven = f"{_points_of(each.candidate_score)}, form forgiven "
+    forgiven = f"{_points_of(each.candidate_score)}, format ignored "
     return (
         AnswerPanel(
             f"Current · {found.incumbent.name}",
@@ -59,16 +60,20 @@ def _points_of(score: float | None) -> str:
 
 
 def show(found: Comparison, titles: Mapping[str, str]) -> None:
-    """Nothing where no suite was lost by form."""
+    """Show each suite that was lost by format; nothing where there is none."""
     for lost in find_format_failures(found):
         name = titles.get(lost.suite, lost.suite)
         st.html(html.section(f"What to change: {name}", line(lost)))
         st.html(html.table(HEADS, rule_rows(lost)))
-        st.html(html.note("What helps: " + "; or ".join(remedies(lost)) + "."))
-        st.html(html.note("The first as commands. They make another target and propose it:"))
+        st.html(html.note("Options: " + "; or ".join(remedies(lost)) + "."))
+        st.html(
+            html.note(
+                "The first option as commands, which create another target and propose it:"
+            )
+        )
         st.code("\n".join(lost.mends[0].commands), language="bash", wrap_lines=True)
         shown = labels.plural(len(lost.examples), "answer")
-        with st.expander(f"{shown} that lost points by form alone", expanded=True):
+        with st.expander(f"{shown} that lost points by format alone", expanded=True):
             for each in lost.examples:
                 head = f"<p>{strong(each.item)} · {escape(each.rule or 'unnamed rule')}</p>"
                 st.html(html.block(head) + html.answer_panels(*answers(found, each)))

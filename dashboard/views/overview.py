@@ -1,4 +1,4 @@
-"""Overview: does any route need me now?"""
+"""The Overview page answers: does any route need me now?"""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -23,14 +23,14 @@ def show() -> None:
     with page_frame.loading("the routes"):
         ctx = page_frame.context()
         page, now = listings.list_route_status(ctx), ctx.clock.now()
-        statuses = sorted(page, key=_calm)
+        statuses = sorted(page, key=_by_urgency)
         titles = queries.titles(ctx)
         lines = {
             name: route_text.score_line(found, titles)
             for name, found in queries.measured_of(ctx, statuses).items()
         }
         alarming = [
-            each for each in listings.list_alerts(ctx, open_only=True) if _is_news(each)
+            each for each in listings.list_alerts(ctx, open_only=True) if _in_banner(each)
         ]
     st.html(html.title(*_answer(statuses, now)))
     if page.invalid:
@@ -50,8 +50,8 @@ def show() -> None:
     page_frame.copy_as_cli("route", "list")
 
 
-def _calm(status: RouteStatus) -> tuple[bool, bool, bool]:
-    """What needs a person sorts first, then canaries, then other open proposals."""
+def _by_urgency(status: RouteStatus) -> tuple[bool, bool, bool]:
+    """Sort key: routes that need a person come first, then canaries, then open proposals."""
     return not status.needs_decision, status.rollout is None, status.open_proposal is None
 
 
@@ -65,8 +65,8 @@ def _answer(statuses: Sequence[RouteStatus], now: datetime) -> tuple[str, str]:
     return ("No route needs you now" if statuses else "No route yet"), note
 
 
-def _is_news(alert: AlertView) -> bool:
-    """What waits for a decision has its own place, in the route's row."""
+def _in_banner(alert: AlertView) -> bool:
+    """Alerts about a waiting decision are left out: the route's own row shows them."""
     return alert.kind not in (AlertKind.AWAITING_APPROVAL, AlertKind.CANARY_PAUSED)
 
 
@@ -120,7 +120,8 @@ def _proof(status: RouteStatus, now: datetime) -> str:
     verdict = status.last_verdict
     if verdict is None:
         return (
-            '<p class="note">last verdict</p><p class="neutral">none yet: the first model</p>'
+            '<p class="note">last verdict</p><p class="neutral">none yet: it is the first '
+            "model</p>"
         )
     found = status.standing
     stale = found and not found.holds and verdict.candidate != status.route.incumbent

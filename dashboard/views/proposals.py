@@ -1,4 +1,4 @@
-"""Proposals: what waits for whom? And: propose a swap."""
+"""The Proposals page shows which proposals wait for whom, and proposes a swap."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -33,7 +33,11 @@ def show() -> None:
     state = "open"
     if not page.total:
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
-        st.html(html.empty("Nobody proposed a swap yet; the form above does it, or:", command))
+        st.html(
+            html.empty(
+                "Nobody has proposed a swap yet. Use the form above, or this command:", command
+            )
+        )
     else:
         state = _state()
         chosen = [row for row in page if _wanted(row, state)]
@@ -46,7 +50,7 @@ def show() -> None:
 
 
 def _older(after: str | None, state: str) -> None:
-    """Open ones are all on every page."""
+    """Link to older proposals; open ones are all on every page."""
     if after is not None and state != "open":
         st.page_link(
             "views/proposals.py", label="Older", icon=":material/history:",
@@ -134,12 +138,12 @@ def _why_no_approval(row: ProposalRow, actor: Actor | None, now: datetime) -> st
     if found is not None and verdict is not None and not found.holds:
         expired = f"the verdict expired {labels.age(verdict.expires_at, now)}"
         why = found.why if found.proof is ProofState.STALE else expired
-        return f"STALE: {why}. Propose again to refresh it."
+        return f"STALE: {why}. Propose again to renew it."
     if actor is None:
         return current_user.SIGN_IN
     whose = row.proposal.proposer_principal
     if whose == actor.principal and not row.proposal.self_approval:
-        return f"{actor.name} proposed this, so another person approves it."
+        return f"{actor.name} proposed this, so somebody else has to approve it."
     return ""
 
 
@@ -177,7 +181,8 @@ def approve(row: ProposalRow) -> None:
     st.html(
         html.block(
             _names(row),
-            "<p>From there it goes up by itself, step by step, while it does no harm.</p>",
+            "<p>From there its share rises automatically, step by step, while no harm "
+            "shows.</p>",
         )
     )
     _review(row)
@@ -196,7 +201,7 @@ def approve(row: ProposalRow) -> None:
 
 
 def _review(row: ProposalRow) -> None:
-    """What it widens, the risk so far, and what changed on the route, and by whom."""
+    """Show what the proposal widens, the risk spent so far, and recent changes of the route."""
     seen = review.review_proposal(page_frame.context(), row.proposal.id)
     for line in seen.widened:
         st.html(html.note(f"Widened: {line}"))
@@ -227,7 +232,7 @@ def reject(row: ProposalRow) -> None:
             lambda actor: submission.refuse_proposal(ctx, actor, row.proposal.id, reason),
             lambda actor: f"{actor.name} rejected {row.proposal.id}.",
         )
-    st.html(html.note("A rejection needs a reason; the proposer will read it."))
+    st.html(html.note("A rejection needs a reason, which the proposer will read."))
 
 
 @st.dialog("Cancel the proposal?")
@@ -235,7 +240,7 @@ def cancel(row: ProposalRow) -> None:
     st.html(
         html.block(
             f"<p>The comparison of {strong(row.candidate)} with "
-            f"{strong(row.incumbent)} ends; what was measured is kept.</p>"
+            f"{strong(row.incumbent)} ends; its measurements are kept.</p>"
         )
     )
     if st.button("Cancel the proposal", type="primary"):
@@ -250,7 +255,11 @@ def create(routes: Sequence[str]) -> None:
     prefilled = st.query_params.get("candidate")
     with st.expander("Propose a swap", icon=":material/add:", expanded=prefilled is not None):
         if not routes:
-            st.html(html.empty("There is no route to propose for.", "swapgate init"))
+            st.html(
+                html.empty(
+                    "There is no route yet, so nothing can be proposed:", "swapgate init"
+                )
+            )
             return
         wish = _wish(routes, prefilled)
         why_not = _why_not(wish)
@@ -322,12 +331,12 @@ def _why_not(wish: submission.ProposalRequest) -> str:
 
 
 def _outlook(wish: submission.ProposalRequest) -> None:
-    """What it takes, before it starts."""
+    """Show what the evaluation would take, before it starts."""
     ctx = page_frame.context()
     try:
         planned = estimate.estimate_proposal(ctx, wish)
     except SwapgateError as error:
-        st.html(html.note(f"No forecast: {error}"))
+        st.html(html.note(f"No forecast is possible: {error}"))
         return
     terms = submission.preview_proposal(ctx, wish, current_user.signed_in())
     names = queries.titles(ctx)

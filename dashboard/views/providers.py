@@ -1,4 +1,4 @@
-"""Providers: can I reach each model, what can it do, and what does it cost?"""
+"""The Providers page answers: which models can I reach, with which abilities and prices?"""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,9 @@ def show() -> None:
     here = provider_text.configured(rows)
     if not here:
         st.html(
-            html.empty("This adds one and asks for its key:", "swapgate provider add openai")
+            html.empty(
+                "This adds a provider and asks for its key:", "swapgate provider add openai"
+            )
         )
     for row in here:
         with st.container(border=True):
@@ -30,14 +32,18 @@ def show() -> None:
             if row.models:
                 st.html(html.table(provider_text.HEADS, map(provider_text.cells, row.models)))
             else:
-                st.html(html.note("No model of it is known: swapgate model add adds one."))
+                st.html(
+                    html.note(
+                        "No model of this provider is known; swapgate model add adds one."
+                    )
+                )
     set_key(here)
     others(rows)
     page_frame.copy_as_cli("provider", "matrix")
 
 
 def set_key(rows: Sequence[MatrixRow]) -> None:
-    """A value goes in and never comes out; Streamlit forgets it with the form."""
+    """The form takes a key and never shows one; Streamlit clears it with the form."""
     if not rows:
         return
     with st.expander("Set a key", icon=":material/key:"), st.form("key", clear_on_submit=True):

@@ -1,11 +1,11 @@
-"""Routes & history: what served this route when?"""
+"""The Routes page answers: which model served this route when? It also rolls a route back."""
 
 import streamlit as st
 
 from dashboard import current_user, page_frame
 from dashboard.data import queries
 from dashboard.data.queries import RouteView
-from dashboard.text import drift_text, fallback_text, html, labels, route_text
+from dashboard.text import drift_text, html, labels, route_text
 from dashboard.text.html import escape, strong
 from harness.control.routing import routes as control
 from harness.control.routing import seed
@@ -19,7 +19,7 @@ def show() -> None:
         ctx = page_frame.context()
         names = queries.route_names(ctx)
     if not names:
-        st.html(html.title("No route yet"))
+        st.html(html.title("There is no route yet"))
         st.html(html.empty("This writes a configuration with one:", "swapgate init"))
         return
     # The page's first line is its answer; the choice of the route comes below it.
@@ -55,7 +55,7 @@ def header(view: RouteView) -> None:
 
 
 def serving_since(view: RouteView) -> RouteRecord:
-    """The version with which the present incumbent came."""
+    """The version that brought in the current incumbent."""
     since = view.history[0]
     for record in view.history:
         if record.route.incumbent != view.route.incumbent:
@@ -71,16 +71,18 @@ def kind(record: RouteRecord) -> str:
 def behind(view: RouteView) -> None:
     if view.behind:
         words = (
-            f"The router still answers from revision {view.serving_revision}; the table is at "
-            f"{view.history[0].revision}. Look at its log, or start it again."
+            f"The router still serves revision {view.serving_revision}; the table is at "
+            f"{view.history[0].revision}. Read its log, or restart it."
         )
         st.html(html.banner("STALE.", words))
     about = f"route {view.route.name}:"
     installed = page_frame.installation()
     for difference in seed.list_seed_differences(installed.context, installed.settings):
         if difference.startswith(about):
-            # No fault: a promotion leaves the file behind.
-            words = f"{difference}. The database rules; the file only seeds a new route."
+            # Not an error: a promotion leaves the file behind.
+            words = (
+                f"{difference}. The database is authoritative; the file only seeds new routes."
+            )
             st.html(html.note(words))
 
 
@@ -101,18 +103,21 @@ def settings(view: RouteView) -> None:
             else "none",
         ),
         ("Fallbacks", ", ".join(view.name(each) for each in route.fallbacks) or "none"),
-        ("Overrides", overrides(route.settings) or "none: it answers all that is asked of it"),
-        ("Suites", suites or "none: a proposal needs at least a primary one"),
+        (
+            "Overrides",
+            overrides(route.settings) or "none: this route answers every kind of request",
+        ),
+        ("Suites", suites or "none: a proposal needs at least one primary suite"),
         ("Policy", f"{route.settings.policy} · stakes {route.settings.stakes.value}"),
     ]
     cells = [(f'<span class="neutral">{escape(a)}</span>', escape(b)) for a, b in rows]
     st.html(html.section("Now", route.settings.description) + html.table(("", ""), cells))
     if view.chain:
-        st.html(fallback_text.fallback_table(route.name, view.chain))
+        st.html(route_text.fallback_table(route.name, view.chain))
 
 
 def overrides(how: RouteSettings) -> str:
-    """Which other route answers what; empty for none."""
+    """Which kinds of request another route answers; empty for none."""
     named = how.overrides
     return ", ".join(f"{kind.value} → {named[kind]}" for kind in RequestKind if kind in named)
 
@@ -136,19 +141,23 @@ def timeline(view: RouteView) -> None:
         )
         for record in view.history
     ]
-    note = "Newest first. Nothing in it can be changed or removed."
+    note = "Newest first. No entry can be changed or removed."
     st.html(html.section("History", note) + html.table(heads, rows))
     if view.history.invalid:
         st.html(html.invalid(view.history.invalid))
     if view.history.next is not None:
-        more = f"{len(rows)} of {view.history.total:,}: the command below shows older ones."
+        more = (
+            f"{len(rows)} of {view.history.total:,} versions; the command below lists "
+            "older "
+            "ones."
+        )
         st.html(html.note(more))
 
 
 def versions(view: RouteView) -> None:
-    """The difference of two versions, by default the newest two."""
+    """Show the difference of two versions, by default the newest two."""
     if len(view.history) < 2:
-        st.html(html.note("This is the first version: there is nothing to compare it with."))
+        st.html(html.note("This is the first version, so there is nothing to compare it with."))
         return
     by_version = {record.route.version: record for record in view.history}
     left, right = st.columns(2)
@@ -161,7 +170,7 @@ def versions(view: RouteView) -> None:
         newer = st.selectbox("with version", numbers, index=0, key=f"newer-{view.route.name}")
     found = control.describe_difference(by_version[older], by_version[newer])
     if not found:
-        st.html(html.note("These two versions are alike."))
+        st.html(html.note("These two versions are identical."))
         return
     rows = [
         (
@@ -175,13 +184,17 @@ def versions(view: RouteView) -> None:
 
 
 def back(view: RouteView) -> None:
-    st.html(html.section("Roll back", "A model that served here before needs no new proof."))
+    st.html(
+        html.section(
+            "Roll back", "A model that has served this route before needs no new proof."
+        )
+    )
     former = queries.former_versions(view)
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button("Roll back …", icon=":material/undo:", disabled=not former):
             confirm(view)
         if not former:
-            why = "There is no former model: this one has served from the beginning."
+            why = "There is no former model: this one has served the route from the start."
             st.html(html.note(why), width="content")
 
 

@@ -1,4 +1,4 @@
-"""Chat completions: a target's request body, and a reply out of the answer's JSON."""
+"""Chat completion requests are built for a target, and replies are parsed."""
 
 import json
 from collections.abc import Mapping, Sequence

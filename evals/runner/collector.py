@@ -1,4 +1,4 @@
-"""Between Inspect and us while a run is on: when to stop, and what each sample came to."""
+"""The collector takes the samples that Inspect finishes, and decides when a run stops."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Requests to a provider as they are, over HTTP: for all that speak OpenAI's protocol."""
+"""Requests are posted over HTTP to a provider that speaks OpenAI's protocol."""
 
 import socket
 import ssl

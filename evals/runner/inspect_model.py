@@ -1,4 +1,4 @@
-"""Our Inspect provider, `swapgate/<provider>/<model>`: the one door from Inspect to models.
+"""Inspect calls a run's target through our model provider, `swapgate/<provider>/<model>`.
 
 It calls the target of the running job over HTTP. No vendor's SDK is needed, and neither key nor
 address gets into Inspect's log: the connection is kept here, under the model's name.

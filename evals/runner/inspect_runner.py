@@ -1,4 +1,4 @@
-"""The runner on Inspect AI. One run per process: Inspect refuses a second one."""
+"""An eval run is executed with Inspect AI, one per process: Inspect refuses a second one."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Suites as Inspect tasks: one built from our data, or a user's own `@task` as it is."""
+"""A suite becomes an Inspect task, from a data file or from a user's own `@task`."""
 
 import asyncio
 import difflib

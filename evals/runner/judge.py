@@ -1,4 +1,6 @@
-"""The pinned model that scores a suite's answers, over HTTP and within its budget."""
+"""A judge is the pinned model that scores a suite's answers, over HTTP and within its
+budget.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Whether a suite's judge still agrees with people, before it scores anything (F7)."""
+"""A judge's agreement with people is measured on references before it scores answers (F7)."""
 
 import asyncio
 import json

@@ -1,4 +1,6 @@
-"""Calling a target's provider, with retries; failures told without the prompt."""
+"""A target's provider is called with retries; error texts never repeat the prompt or the
+key.
+"""
 
 import asyncio
 import json

@@ -1,11 +1,11 @@
-"""What a run still has to ask, and the sample that an answer becomes: for every runner."""
+"""A run's questions are planned in their order, and each answer becomes a stored sample."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Final
 
-from evals.runner.order import plan_questions
 from evals.scorers import AnswerToolCall, ScoreResult
 from evals.scorers.interface import UNSCORED
 from harness.domain.errors import NotFound, StaleEvidence
@@ -13,6 +13,34 @@ from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import Sample, SampleError, SuitePin
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
+
+
+def shuffle_items(item_ids: Iterable[str], order_seed: int) -> tuple[str, ...]:
+    """A permutation of the ids that depends on the ids and the seed alone.
+
+    Sorted by a hash and not by `random`: the same in every version of Python, and an item that
+    leaves the suite moves no other past its neighbour.
+    """
+    return tuple(
+        sorted(item_ids, key=lambda each: sha256(f"{order_seed}:{each}".encode()).digest())
+    )
+
+
+def plan_questions(
+    item_ids: Iterable[str], *, order_seed: int, wanted: int, epochs: int
+) -> tuple[tuple[int, str, int], ...]:
+    """(position, item, epoch) of a run, in the order of asking.
+
+    Positions and epochs are counted from 0 and 1. wanted: how many items of the order are
+    asked; all of an item's epochs come together.
+    """
+    asked = shuffle_items(item_ids, order_seed)[:wanted]
+    return tuple(
+        (position, item, epoch)
+        for position, item in enumerate(asked)
+        for epoch in range(1, epochs + 1)
+    )
+
 
 NOBODY: Final = ServedModel("")
 GIVE_UP_AFTER: Final = 24  # infrastructure errors in a row, with no answer between them

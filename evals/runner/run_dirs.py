@@ -1,4 +1,6 @@
-"""A folder for one run's log, and an end for those of killed runs: they hold prompts."""
+"""A run directory holds one run's log; those of killed runs are deleted, as logs hold
+prompts.
+"""
 
 import contextlib
 import fcntl

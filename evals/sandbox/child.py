@@ -1,4 +1,4 @@
-"""The process in which a model's code runs, or the tests of it: contained first, then the role.
+"""A sandbox process contains itself, then runs the answer's code or its tests.
 
 Run by its path with `python -I -S`; reads one JSON object, a line on stdin: `role` (`answer` or
 `tests`), `contained`, `memory_bytes`, `cpu_s`, `reader` and `writer` (descriptors of the pipes

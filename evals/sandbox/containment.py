@@ -1,4 +1,4 @@
-"""What a process puts around itself before a model's code runs in it. Standard library alone.
+"""A process contains itself before it runs a model's code: namespaces, read-only root, limits.
 
 Linux: namespaces of its own for mounts, processes, network, IPC and host name (and users, where
 the process is not root), a read-only root with Python's library and nothing else, an identity

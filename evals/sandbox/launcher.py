@@ -1,4 +1,6 @@
-"""Starts both processes of one program, waits for the verdict, and leaves nothing behind."""
+"""A sandboxed program's two processes are started, awaited for their verdict, and cleaned
+up.
+"""
 
 import contextlib
 import json

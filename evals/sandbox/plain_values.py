@@ -1,4 +1,4 @@
-"""Values as two processes that do not trust one another exchange them: data, never objects.
+"""Two processes that distrust each other exchange plain values: data, never objects.
 
 A value is a JSON list, `[tag, …]`. What has no tag of its own stays where it is: the other side
 gets the number of a handle. Standard library alone.

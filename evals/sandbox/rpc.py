@@ -1,4 +1,4 @@
-"""One end of the talk between a model's code and its tests: calls there and back, by lines.
+"""The sandbox's two processes call each other's functions over a pipe, by JSON lines.
 
 The answer's end does what it is asked with its own objects. The tests' end hands out functions
 alone, to be called and nothing else. Standard library alone.

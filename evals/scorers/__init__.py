@@ -1,4 +1,4 @@
-"""Scorers by name: pure functions of an answer, an item and options."""
+"""Scorers are looked up by name; each one scores an answer by its item and its options."""
 
 import ast
 import difflib

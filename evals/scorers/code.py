@@ -1,4 +1,4 @@
-"""`code`: the answer is Python, and its tests run to their end beside it.
+"""The scorer `code` runs a Python answer in the sandbox against the item's tests.
 
 The target is an object with `test` and perhaps `entry_point` and `prompt` (HumanEval's form:
 target_field `prompt+test+entry_point`), or the test itself, a text.

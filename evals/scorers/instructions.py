@@ -1,4 +1,4 @@
-"""`instructions`: checkable rules of writing, listed in `metadata.rules`.
+"""The scorer `instructions` checks an answer against the writing rules in `metadata.rules`.
 
 Each rule is `{"rule": name, …parameters}`; docs/suites.md has the table.
 """

@@ -1,4 +1,4 @@
-"""What a scorer is and what it answers."""
+"""The interface of a scorer: what it is given, and the score that it returns."""
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence

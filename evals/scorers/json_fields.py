@@ -1,4 +1,4 @@
-"""`json_fields`: an object with the right values, whole and valid against `metadata.schema`."""
+"""The scorer `json_fields` compares the fields of a JSON object with those of the target."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""A JSON object out of an answer that is not quite one; each repair has a name."""
+"""An almost correct JSON answer is repaired step by step; each repair has a name."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""`json_schema`: any JSON value that is valid against a schema.
+"""The scorer `json_schema` accepts any JSON value that is valid against a schema.
 
 The schema is the option `schema`, else `metadata.schema`, else the target.
 """

@@ -1,4 +1,4 @@
-"""What a scorer that asks a model needs, and how a judge's answer is read."""
+"""Scorers that ask a judge share this protocol: the prompt, and how the reply is read."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""`label` and `choice`: one of a known set."""
+"""The scorers `label` and `choice` compare an answer with a set of labels or options."""
 
 import re
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""`numeric`: a number, on a final line of a given form if the suite asks for one."""
+"""The scorer `numeric` compares a number, on a final line of a given form if asked for."""
 
 import re
 from decimal import Decimal, InvalidOperation

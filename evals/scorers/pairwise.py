@@ -1,4 +1,4 @@
-"""`pairwise`: how often a judge prefers the answer to the item's reference answer.
+"""The scorer `pairwise` asks a judge whether it prefers the answer to a reference answer.
 
 Blind, in both orders; ties count one half.
 """

@@ -1,4 +1,4 @@
-"""Python source as a tree, built by one thread at a time.
+"""Python source is parsed by one thread at a time, because of a bug in CPython.
 
 CPython before 3.11.8 and 3.12.2 counts a tree's depth once for all threads (gh-106905). When
 the garbage collector runs Python code meanwhile, another thread may begin a tree of its own:

@@ -1,4 +1,4 @@
-"""`rubric`: a judge's score from 0 to 1, by the suite's rubric, or the item's own."""
+"""The scorer `rubric` asks a judge for a score from 0 to 1, by a rubric."""
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""JSON Schema whose patterns, a suite author's, have a time limit on a model's answer."""
+"""This JSON Schema validator limits the time of `pattern`, which suite authors write."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache

@@ -1,4 +1,4 @@
-"""`similarity`: how near the answer is to the target in meaning, by a model's embeddings."""
+"""The scorer `similarity` compares the meaning of answer and target by embeddings."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`exact` and `regex`: the answer against a text."""
+"""The scorers `exact` and `regex` compare an answer with a text or a regular expression."""
 
 import json
 

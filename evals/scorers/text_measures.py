@@ -1,4 +1,4 @@
-"""Counting in texts: words, sentences, paragraphs, bullets. Linear in the text's length."""
+"""Words, sentences, paragraphs and bullets of a text are counted in linear time."""
 
 import re
 

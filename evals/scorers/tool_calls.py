@@ -1,4 +1,4 @@
-"""`tool_call`: the right function with the right arguments, by the API's own tool calls.
+"""The scorer `tool_call` checks that an answer calls the right function with its arguments.
 
 The target is `{"name": …, "arguments": {…}}`, a list of such calls (all of them, in any
 order), or `[]` where no call is right. With `any_of` each argument of the target is a list of

@@ -1,4 +1,6 @@
-"""Taking off what models wrap around an answer; a layer has the name of the rule it breaks."""
+"""An answer is unwrapped from fences, markup and quotes; each layer names the rule it
+breaks.
+"""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""From the value that a model has in mind to the text that it writes, habits included."""
+"""A simulated model's answer becomes text, with the formatting habits of its profile."""
 
 import json
 import re

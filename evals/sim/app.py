@@ -1,18 +1,84 @@
-"""The simulator as a raw ASGI application."""
+"""The simulator is a raw ASGI application: model endpoints, and `/sim/…` for fault switches."""
 
-from collections.abc import Awaitable, Callable
+import ipaddress
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import unquote
 
-from evals.sim import control_endpoints
+from evals.sim import faults, profiles
 from evals.sim.protocols.endpoints import DIALECTS, dialect_of
 from evals.sim.protocols.http_exchange import ClientGone, HttpExchange, Receive, Scope, Send
-from evals.sim.protocols.requests import Refused
+from evals.sim.protocols.requests import Refused, decoded
 from evals.sim.simulator import Simulator
+from harness.domain.errors import InputError
+
+ANY_MODEL = "*"
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def answer_control(exchange: HttpExchange, simulator: Simulator) -> None:
+    """Serve one request under `/sim/`. Raises Refused."""
+    if not is_loopback(exchange.client_host):
+        raise Refused(403, "The /sim/ switches answer to loopback clients only.")
+    what, _, rest = exchange.path.removeprefix("/sim/").partition("/")
+    model = unquote(rest) or None
+    body = await exchange.body()
+    try:
+        result = act(simulator, exchange.method, what, model, body)
+    except InputError as error:
+        raise Refused(400, str(error)) from None
+    await exchange.json(200, result)
+
+
+def act(  # noqa: PLR0911 - one line for each switch
+    simulator: Simulator, method: str, what: str, model: str | None, body: bytes
+) -> Mapping[str, Any]:
+    if model not in {None, ANY_MODEL}:
+        simulator.described(str(model))
+    match method, what, model:
+        case "GET", "faults", None:
+            return {"faults": simulator.faults.as_json()}
+        case "PUT", "faults", str(name):
+            fault = faults.parse_fault(decoded(body))
+            simulator.faults.set(name, fault)
+            return {name: fault.as_json()}
+        case "DELETE", "faults", name:
+            simulator.faults.clear(name)
+            return {"faults": simulator.faults.as_json()}
+        case "GET", "profiles", None:
+            return {name: e.profile.as_json() for name, e in simulator.models.items()}
+        case "POST", "profiles", str(name) if name != ANY_MODEL:
+            simulator.set_profile(name, drifted(simulator, name, decoded(body)))
+            return {name: simulator.models[name].profile.as_json()}
+        case "GET", "stats", None:
+            return {"models": {name: s.as_json() for name, s in simulator.stats.items()}}
+        case "DELETE", "stats", None:
+            simulator.stats.clear()
+            return {"models": {}}
+        case _:
+            raise Refused(404, f"There is no switch {method} {what}; see docs/simulator.md.")
+
+
+def drifted(simulator: Simulator, model: str, data: dict[str, Any]) -> profiles.Profile:
+    """`{"like": OTHER}` takes the profile behind another name; other fields change it."""
+    changes = dict(data)
+    like = changes.pop("like", model)
+    if like not in simulator.models:
+        raise InputError(f"like: {profiles.unknown(str(like), tuple(simulator.models))}")
+    return profiles.change_profile(simulator.models[like].profile, changes, place=model)
+
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def build_app(simulator: Simulator, *, allow_switches: bool = True, key: str = "") -> App:
-    """The ASGI application; it needs the connection class of `evals.sim.connection`.
+    """The ASGI application; it needs the connection class of `evals.sim.server`.
 
     key: refuses models' endpoints without it; empty for none.
     """
@@ -56,6 +122,6 @@ async def answer(exchange: HttpExchange, simulator: Simulator, *, allow_switches
         case "GET", path if path.startswith("/v1/models/"):
             await exchange.json(200, simulator.described(path.removeprefix("/v1/models/")))
         case _, path if allow_switches and path.startswith("/sim/"):
-            await control_endpoints.answer(exchange, simulator)
+            await answer_control(exchange, simulator)
         case method, path:
             raise Refused(404, f"Unknown request URL: {method} {path}.", code="unknown_url")

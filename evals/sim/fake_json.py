@@ -1,4 +1,4 @@
-"""Values out of a JSON Schema, for tool calls that no item expects."""
+"""Fake JSON values are made from a JSON Schema, for tool calls that no item expects."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The faults carried out on a connection: those that replace an answer."""
+"""Faults that replace an answer are injected into the connection here."""
 
 import struct
 import zlib

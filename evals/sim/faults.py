@@ -1,4 +1,4 @@
-"""Faults: what can go wrong with a provider, and which requests it hits."""
+"""Faults define what goes wrong with a simulated provider, and for which requests."""
 
 import difflib
 import math

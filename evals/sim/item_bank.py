@@ -1,4 +1,4 @@
-"""The item bank: from a rendered prompt to the item that it asks for.
+"""The item bank reads suite files and finds the item that a rendered prompt asks for.
 
 A provider sees text only, so the prompt is all that the simulator goes by. It is looked up
 whole first; if a template wrapped the item, by an anchor: a run of at most eight words that is
@@ -9,7 +9,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
+
+from evals.suites import items
+from harness.domain.errors import InputError
+from harness.domain.settings import SuiteSettings
 
 ANCHOR_WORDS = 8
 WORD = re.compile(r"\w+")
@@ -89,3 +95,74 @@ class ItemBank:
                     if start >= 0 and place > best:
                         best, found = place, item
         return found
+
+
+Source = str | Path | SuiteSettings
+
+
+def load_suites(sources: Iterable[Source]) -> list[BankItem]:
+    """All items of all sources, in their order. Raises InputError with file and line."""
+    return [item for source in sources for item in load_suite_items(source)]
+
+
+def load_suite_items(source: Source) -> list[BankItem]:
+    """The items of one file: a path, `NAME=FILE`, or a suite's settings.
+
+    Without a name the suite is called as the file, less its ending. A suite without a data
+    file (an Inspect task) has no items here: its prompts are answered like unknown ones.
+    """
+    if isinstance(source, SuiteSettings):
+        if source.path is None:
+            return []
+        name, path, fields = source.name, source.path, (source.input_field, source.target_field)
+    else:
+        given, _, file = str(source).rpartition("=")
+        path, fields = Path(file), ("input", "")
+        name = given or path.stem
+    if not path.is_file():
+        raise InputError(f"there is no suite file {path}; give an existing JSONL or CSV file")
+    read = items.load_items(path, name=name, input_field=fields[0], target_field=fields[1])
+    return [bank_item(item, suite=name, place=str(path)) for item in read]
+
+
+def suite_files(folder: Path) -> list[Path]:
+    """The suite files of a folder, in the order of their names."""
+    return sorted(folder.glob("*.jsonl"))
+
+
+def bank_item(sample: items.Item, *, suite: str, place: str) -> BankItem:
+    metadata = sample.metadata
+    difficulty = metadata.get("difficulty", 0.5)
+    fits = isinstance(difficulty, int | float) and not isinstance(difficulty, bool)
+    if not (fits and 0 <= difficulty <= 1):
+        raise InputError(f"{place}: item {sample.id}: difficulty must be a number from 0 to 1")
+    distractors = metadata.get("distractors", other_choices(sample))
+    if not isinstance(distractors, list):
+        raise InputError(f"{place}: item {sample.id}: distractors must be a list")
+    return BankItem(
+        suite=suite,
+        id=sample.id,
+        input=sample.input,
+        target=sample.target,
+        difficulty=float(difficulty),
+        distractors=tuple(distractors),
+        tool_call=tool_call(sample),
+    )
+
+
+def tool_call(sample: items.Item) -> dict[str, Any] | None:
+    """The call that is the right answer: `metadata.tool_call`, or a target of that shape."""
+    for found in (sample.metadata.get("tool_call"), sample.target):
+        if isinstance(found, dict) and {"name", "arguments"} == set(found):
+            return found
+    return None
+
+
+def other_choices(sample: items.Item) -> list[object]:
+    """The wrong choices, in the form that the target has: text, letter or place."""
+    choices = sample.choices
+    places = range(len(choices))
+    for options in (list(choices), list(ascii_uppercase[: len(choices)]), list(places)):
+        if sample.target in options:
+            return [option for option in options if option != sample.target]
+    return []

@@ -1,4 +1,4 @@
-"""What a simulated model is like, and how a file or a request says so."""
+"""A profile defines a simulated model: its skill, habits, latency and price."""
 
 import dataclasses
 import difflib

@@ -1,4 +1,4 @@
-"""Seeded chance that is the same in every process: numbers from a hash of what they are for."""
+"""Random numbers are derived from a hash, so that every process draws the same ones."""
 
 from hashlib import blake2b
 from statistics import NormalDist

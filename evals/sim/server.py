@@ -1,5 +1,8 @@
-"""Starting the simulator: blocking for a process, or in a thread for tests and notebooks."""
+"""The simulator's server runs in a process or a thread, on connections that faults can
+reset.
+"""
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -8,16 +11,60 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from evals.sim import item_bank as suite_files
 from evals.sim import profiles as profile_files
-from evals.sim import suite_items as suite_files
 from evals.sim.app import build_app
-from evals.sim.connection import SimServer, server
-from evals.sim.item_bank import ItemBank
+from evals.sim.item_bank import ItemBank, Source
 from evals.sim.profiles import Profile
+from evals.sim.protocols.http_exchange import TRANSPORT
 from evals.sim.simulator import Simulator
-from evals.sim.suite_items import Source
 from harness import package_data
 from harness.domain.errors import InputError
+
+GRACE_S = 1.0
+
+
+class BreakableProtocol(HttpToolsProtocol):
+    """Hands the transport to the application, so that it can reset the connection."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        # Not part of ASGI's types: our own extension.
+        self.scope["extensions"] = {TRANSPORT: self.transport}  # type: ignore[dict-item]
+
+
+class SimServer(uvicorn.Server):
+    """Ends cleanly although some answers hang on purpose."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(GRACE_S, self._abort_open)
+        await super().shutdown(sockets)
+
+    def _abort_open(self) -> None:
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, BreakableProtocol):
+                connection.transport.abort()
+
+
+def server(app: object, *, limit_s: float = 5.0) -> SimServer:
+    """A server for one process; sockets are given when it runs."""
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type] # uvicorn's own names for the same ASGI types
+        http=BreakableProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=round(limit_s),
+    )
+    return SimServer(config)
+
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

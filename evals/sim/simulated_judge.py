@@ -1,4 +1,4 @@
-"""A simulated judge: asked as our model-graded suites ask, it answers by a rule.
+"""A simulated judge answers the prompts of model-graded suites by a fixed rule.
 
 A rubric: 1 when the reference (or, without one, any digit) stands in the answer, else 0. A
 pair: the answer of more different words wins; as many are a tie. A canary's answer: good when

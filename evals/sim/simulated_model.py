@@ -1,12 +1,66 @@
-"""A simulated model at work: from an item to its answer, right or plausibly wrong."""
+"""A simulated model answers an item, right or plausibly wrong, by its skill.
 
-from collections.abc import Mapping
+Skill is a one-parameter item-response model with shared luck: a model answers an item rightly
+with probability `logistic(ability - hardness(difficulty))`, `hardness(d) = SLOPE * (d - 1/2)`
+(Rasch 1960). It does so when its luck `u` on the item is below that:
+`u = Φ(√SHARED·z₁ + √(1-SHARED-SEEDED)·z₂ + √SEEDED·z₃)`, standard normal z from hashes of the
+item (z₁), of model and item (z₂), and of both and the request's `seed` (z₃). z₁ is the same for
+all models: what one misses another tends to miss too, as with real models, and so pairing
+removes noise. The same seed gives the same answer, in every process.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evals.sim import seeded_random, skill
+from evals.sim import seeded_random
 from evals.sim.item_bank import BankItem, ItemBank
 from evals.sim.profiles import Profile
+
+SLOPE = 5.0
+SHARED = 0.72
+SEEDED = 0.04
+
+
+def hardness(difficulty: float) -> float:
+    """On the logit scale: 0 for a middling item."""
+    return SLOPE * (difficulty - 0.5)
+
+
+def luck(item: BankItem, *, model_seed: int, request_seed: int = 0) -> float:
+    """`u` in (0, 1): uniform over items, correlated between models."""
+    shared = seeded_random.normal("item", item.suite, item.id)
+    own = seeded_random.normal("model", model_seed, item.suite, item.id)
+    seeded = seeded_random.normal("seed", model_seed, item.suite, item.id, request_seed)
+    z = (
+        math.sqrt(SHARED) * shared
+        + math.sqrt(1 - SHARED - SEEDED) * own
+        + math.sqrt(SEEDED) * seeded
+    )
+    # Beyond 8 standard deviations Φ rounds to 0 or 1, which has no logit.
+    return seeded_random.STANDARD_NORMAL.cdf(max(-8.0, min(8.0, z)))
+
+
+def needed_ability(item: BankItem, *, model_seed: int, request_seed: int = 0) -> float:
+    """The ability from which on the model answers this item rightly."""
+    u = luck(item, model_seed=model_seed, request_seed=request_seed)
+    return hardness(item.difficulty) + math.log(u / (1 - u))
+
+
+def ability_for(items: Sequence[BankItem], *, share: float, model_seed: int) -> float:
+    """The ability at which the model gets `round(share * n)` of the n items right at seed 0.
+
+    So a profile's skill is its accuracy on the whole suite. A part of the suite differs from
+    it by sampling, as it should.
+    """
+    needed = sorted(needed_ability(item, model_seed=model_seed) for item in items)
+    right = round(share * len(needed))
+    if right == 0:
+        return -math.inf
+    if right == len(needed):
+        return math.inf
+    return (needed[right - 1] + needed[right]) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +84,7 @@ class SimulatedModel:
     def ability(self, suite: str) -> float:
         """On the logit scale, such that the whole suite comes out at the profile's skill."""
         if suite not in self._abilities:
-            self._abilities[suite] = skill.ability_for(
+            self._abilities[suite] = ability_for(
                 self._bank.suites[suite],
                 share=self.profile.skill_in(suite),
                 model_seed=self.profile.seed,
@@ -40,7 +94,7 @@ class SimulatedModel:
     def sit(self, item: BankItem, *, request_seed: int = 0) -> SimulatedAnswer:
         """Answer one item: the same for the same item and request seed, in every process."""
         seed = self.profile.seed
-        needed = skill.needed_ability(item, model_seed=seed, request_seed=request_seed)
+        needed = needed_ability(item, model_seed=seed, request_seed=request_seed)
         if self.ability(item.suite) > needed:
             return SimulatedAnswer(item, right=True, value=item.target)
         return SimulatedAnswer(item, right=False, value=self._slip(item))

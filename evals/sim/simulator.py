@@ -1,4 +1,4 @@
-"""The simulated provider: which model answers, with what, and what has been counted."""
+"""The simulator answers each request with one of its simulated models, and keeps counts."""
 
 import itertools
 from collections import Counter

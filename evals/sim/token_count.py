@@ -1,4 +1,4 @@
-"""Token counts by a simple estimate: one token for every four bytes of UTF-8, rounded up."""
+"""Tokens are estimated: one token for every four bytes of UTF-8, rounded up."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Tool calls: the item's expected one, or a plausible one made from the tool's JSON Schema."""
+"""A simulated model makes the tool call that its item expects, or a plausible one."""
 
 import json
 from collections.abc import Mapping

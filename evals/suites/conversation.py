@@ -1,4 +1,4 @@
-"""An item that is a conversation: `metadata.messages`, sent instead of the template."""
+"""An item may be a whole conversation, `metadata.messages`, instead of a text in a template."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""A dataset file (JSONL or CSV) becomes items; a fault in it is named by file and line."""
+"""A dataset file (JSONL or CSV) is read into items; an error names its file and line."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Answers with human scores, by which a judge is checked."""
+"""Judge references are answers that people have scored, to check a judge against."""
 
 import math
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What a suite or an item sends beside the messages: tools, and the form of the answer."""
+"""A suite or an item may send tools and a response format beside its messages."""
 
 from collections.abc import Mapping
 from typing import Final

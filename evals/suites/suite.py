@@ -1,4 +1,4 @@
-"""Suites: settings and data become items with a scorer, pinned by content.
+"""A suite is loaded from its settings and its data file, and pinned by their content.
 
 Importing this is cheap. Inspect is imported only for a suite that is a Python file with a
 `@task`, when such a suite is asked for.

@@ -188,7 +188,7 @@ def test_a_canary_is_paused_and_then_aborted(page: Page, house: Lived, visit: Vi
     say_why(page, "lunch")
     dialog.get_by_role("button", name="Yes, pause").click()
     expect(page.locator("h1")).to_contain_text("sim/sim-better is paused at 5 %")
-    expect(page.get_by_text("It is paused: the share stays")).to_be_visible()
+    expect(page.get_by_text("It is paused: its share stays")).to_be_visible()
 
     page.get_by_role("button", name="Abort the canary").click()
     dialog = page.get_by_role("dialog")
@@ -199,7 +199,9 @@ def test_a_canary_is_paused_and_then_aborted(page: Page, house: Lived, visit: Vi
 
     expect(page.locator("h1")).to_contain_text("sim/sim-better was rolled back")
     expect(page.get_by_role("button", name="Abort the canary")).to_be_disabled()
-    expect(page.get_by_text("It has ended, so there is nothing to pause")).to_be_visible()
+    expect(
+        page.get_by_text("The canary has ended, so there is nothing to pause")
+    ).to_be_visible()
     assert phase(house, "canary") is ProposalPhase.ROLLED_BACK
     installation = open_installation(house.config)
     route = routes.load_table(installation.context).routes["support-chat"]
@@ -217,10 +219,10 @@ def test_a_step_by_hand_warns_of_what_the_data_say_against_it_and_takes_a_reason
     expect(errors).to_contain_text("▲ strong evidence of harm")
     expect(errors).to_contain_text("candidate, 6 failures: 3 malformed, 3 timeout")
 
-    page.get_by_role("button", name="One step on").click()
+    page.get_by_role("button", name="Next step").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("From 5 % to 25 % for sim/sim-better")
-    expect(dialog.get_by_role("status")).to_contain_text("▲ The data speak against it.")
+    expect(dialog.get_by_role("status")).to_contain_text("▲ The data argue against it.")
     expect(dialog.get_by_role("status")).to_contain_text("(3 malformed, 3 timeout) against")
     dialog.get_by_role("button", name="Yes, advance").click()
     expect(dialog.get_by_role("alert")).to_contain_text("needs a reason")
@@ -243,12 +245,12 @@ def test_a_canary_is_promoted_by_hand_and_its_bake_finished(
     expect(dialog.get_by_role("status")).to_have_count(0)
     say_why(page, "a demo at noon")
     dialog.get_by_role("button", name="Yes, promote").click()
-    expect(page.locator("h1")).to_contain_text("sim/sim-better is promoted, and bakes")
+    expect(page.locator("h1")).to_contain_text("sim/sim-better is promoted and baking")
     assert phase(house, "canary") is ProposalPhase.PROMOTED
     expect(dialog).to_have_count(0)
 
     page.get_by_role("button", name="Finish the bake").click()
-    expect(dialog).to_contain_text("late harm is not watched for any more")
+    expect(dialog).to_contain_text("harm that shows later is no longer detected")
     expect(dialog).not_to_contain_text("From 5 % to 100 %")
     say_why(page, "it was a day")
     dialog.get_by_role("button", name="Yes, finish").click()

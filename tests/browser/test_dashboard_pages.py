@@ -96,7 +96,7 @@ def test_a_deep_link_on_a_cold_server_answers_in_its_first_line(
         ("/proposals?state=open", "1 proposal waits for approval: mail-triage"),
         ("/canary?route=support-chat", "sim/sim-better shows no harm so far, at 5 %"),
         ("/routes?route=support-chat", "sim/sim-base serves support-chat since"),
-        ("/providers", "1 provider configured, none known to be ill"),
+        ("/providers", "1 provider configured; no known problem"),
     ],
 )
 def test_every_page_answers_in_its_first_line(
@@ -136,7 +136,7 @@ def test_a_format_mismatch_shows_what_broke_and_how_to_mend_it(
     expect(page.get_by_text("The candidate puts its answer into a code fence")).to_be_visible()
     expect(page.locator(".stMain")).to_contain_text("swapgate model add sim/sim-fenced")
     expect(page.locator(".stMain")).to_contain_text("swapgate proposal create order-forms t_")
-    expect(page.get_by_text("0 of 100, form forgiven 100 of 100")).to_have_count(5)
+    expect(page.get_by_text("0 of 100, format ignored 100 of 100")).to_have_count(5)
 
 
 def test_filters_and_the_sample_live_in_the_address(
@@ -245,7 +245,7 @@ def test_a_lost_database_is_said_and_tried_again(
     with dashboard(config) as broken:
         page.goto(broken)
         expect(page.get_by_role("alert")).to_contain_text("The database does not answer")
-        expect(page.get_by_role("alert")).to_contain_text("The router goes on serving")
+        expect(page.get_by_role("alert")).to_contain_text("The router continues to serve")
         assert "Traceback" not in page.content()
         assert status(f"{broken}/readyz") == 503
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from evals.scorers.ifeval import pairs
-from evals.scorers.ifeval_rules import KINDS
+from evals.scorers.ifeval import KINDS, pairs
 from evals.sim import answer_text
 from evals.sim.item_bank import BankItem as SimItem
 from evals.sim.item_bank import ItemBank

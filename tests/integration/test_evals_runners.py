@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from evals.runner.order import shuffle_items
 from evals.runner.provider_client import ProviderFailed
+from evals.runner.questions import shuffle_items
 from evals.suites.items import Item
 from evals.suites.suite import ConfiguredSuites
 from harness.domain.evals.run import EvalRun, RunState, Sample

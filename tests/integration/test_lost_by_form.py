@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from evals.sim import answer_text
-from evals.sim.item_bank import ItemBank
+from evals.sim.item_bank import ItemBank, bank_item, load_suites
 from evals.sim.profiles import Habits, Profile
 from evals.sim.simulated_model import SimulatedModel
-from evals.sim.suite_items import bank_item, load_suites
 from evals.suites.items import Item
 from harness import package_data
 from harness.cli.proposals.proposal import create

@@ -13,9 +13,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from evals.sim import answer_text, profiles, seeded_random
-from evals.sim.item_bank import ItemBank
+from evals.sim.item_bank import ItemBank, bank_item, load_suites
 from evals.sim.simulated_model import SimulatedModel
-from evals.sim.suite_items import bank_item, load_suites
 from evals.suites.items import Item
 from harness import config, package_data
 from harness.cli.evals.gate_run import gate_run

@@ -11,7 +11,7 @@ from openai.types.chat import (
     ChatCompletionFunctionToolParam,
 )
 
-from evals.sim import profiles, server, suite_items
+from evals.sim import item_bank, profiles, server
 from evals.sim.item_bank import ItemBank
 from evals.sim.profiles import Latency, Profile
 from evals.sim.simulator import Simulator
@@ -243,4 +243,4 @@ def test_suites_of_the_user_are_known_beside_the_shipped_ones(
         "tickets",
         "calls",
     }
-    assert suite_items.suite_files(tmp_path) == []
+    assert item_bank.suite_files(tmp_path) == []

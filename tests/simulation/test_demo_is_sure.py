@@ -5,8 +5,7 @@ import random
 import pytest
 
 from benchmarks.demo.run import TOLD, rolled_back, verdicts
-from evals.sim.item_bank import ItemBank
-from evals.sim.suite_items import load_suites, suite_files
+from evals.sim.item_bank import ItemBank, load_suites, suite_files
 from harness import config, package_data
 from harness.domain.proposals.policy import Policy
 

@@ -49,7 +49,7 @@ def test_one_that_is_held_by_faults_of_a_router_can_be_resumed_in_its_bake_too()
         assert RolloutSignal.RESUME in canary_controls.visible_signals(
             held.rollout, faults=True
         )
-        assert "step and time stay" in canary_controls.effect(held, RolloutSignal.RESUME)
+        assert "same step and time" in canary_controls.effect(held, RolloutSignal.RESUME)
 
 
 def test_a_paused_one_can_be_resumed_and_not_paused() -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dashboard.text import fallback_text
+from dashboard.text import route_text
 from harness.control.routing.fallback_chain import ChainEntry
 from harness.domain.routing.evidence import EvidenceKind, Waiver
 from harness.domain.routing.target import Target
@@ -21,7 +21,7 @@ CHAIN = (
 
 
 def test_each_fallback_says_why_it_may_serve() -> None:
-    shown = fallback_text.fallback_table("chat", CHAIN)
+    shown = route_text.fallback_table("chat", CHAIN)
 
     for words in (
         "a/one",
@@ -44,11 +44,11 @@ def test_an_expired_waiver_is_a_banner() -> None:
         waiver_expired=True,
     )
 
-    shown = fallback_text.fallback_table("chat", (late,))
+    shown = route_text.fallback_table("chat", (late,))
 
     assert "A waiver has expired." in shown
     assert "swapgate route fallback remove chat" in shown
 
 
 def test_a_route_without_a_chain_has_no_card() -> None:
-    assert fallback_text.fallback_table("chat", ()) == ""
+    assert route_text.fallback_table("chat", ()) == ""

@@ -127,10 +127,10 @@ def test_the_canary_page_shows_what_each_step_rested_on(
         (
             "compare",
             {"id": "{failed}"},
-            "This verdict is no proof any more: it expired 6 d ago",
+            "This verdict is no longer valid: it expired 6 d ago",
         ),
         ("proposals", {}, "STALE: the verdict expired 6 d ago"),
-        ("canary", {}, "No request was seen since"),
+        ("canary", {}, "No request has arrived since"),
     ],
 )
 def test_an_old_page_says_what_is_stale(
@@ -155,7 +155,7 @@ def test_a_router_that_did_not_hear_of_a_change_is_named(
 
     app.selectbox(key="route").select("mail-triage").run()
 
-    assert "The router still answers from revision 1;" in text(app)
+    assert "The router still serves revision 1;" in text(app)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -174,7 +174,7 @@ def test_a_lost_database_is_named_with_what_still_works_and_tried_again(
     app.button[0].click().run()
 
     assert "The database does not answer" in lost
-    assert "The router goes on serving its last good table" in lost
+    assert "The router continues to serve its last valid table" in lost
     assert "Try again" not in [button.label for button in app.button]
     assert "<h1>" in text(app)
 
@@ -216,7 +216,7 @@ def test_a_fault_of_ours_shows_no_traceback(
     monkeypatch.setattr("dashboard.data.queries.proposals", broken)
     app = shown(monkeypatch, lived_in.config, "compare")
 
-    assert "An unexpected fault; its details are in the dashboard's log." in text(app)
+    assert "An unexpected error; its details are in the dashboard's log." in text(app)
     assert "a secret detail" not in text(app)
     assert "a secret detail" in caplog.text
 

@@ -3,7 +3,7 @@
 import pytest
 
 from evals.scorers import ScoreResult, find_scorer
-from evals.scorers.ifeval_rules import KINDS, PARAMETERS
+from evals.scorers.ifeval import KINDS, PARAMETERS
 from evals.suites.items import Item
 
 

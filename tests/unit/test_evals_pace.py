@@ -9,15 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from evals.runner.rate_gate import RateGate, RateGates
-from evals.runner.slots import Slots
+from evals.runner.rate_gate import RateGate, RateGates, Slots
 from harness.domain.reliability.rate_limits import EvalLimits, RateState
 from router.access.rate_limits import LocalRates
 
 HOLDER = """
 import asyncio, sys
 from pathlib import Path
-from evals.runner.slots import Slots
+from evals.runner.rate_gate import Slots
 
 async def hold():
     async with Slots(Path(sys.argv[1]), 2).one():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.runner.order import plan_questions, shuffle_items
+from evals.runner.questions import plan_questions, shuffle_items
 from evals.suites.items import Item, load_items
 from harness.domain.errors import InputError
 

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.sim import suite_items
+from evals.sim import item_bank
 from evals.sim.item_bank import BankItem, ItemBank
 from harness import package_data
 from harness.domain.errors import InputError
 from harness.domain.settings import SuiteSettings
 
-SHIPPED = suite_items.load_suites(suite_items.suite_files(package_data.path("datasets")))
+SHIPPED = item_bank.load_suites(item_bank.suite_files(package_data.path("datasets")))
 BANK = ItemBank(SHIPPED)
 TEMPLATES = (
     "{input}",
@@ -64,7 +64,7 @@ def test_a_users_csv_with_its_own_columns_is_read_as_the_evals_read_it(tmp_path:
     file = tmp_path / "mine.csv"
     file.write_text("question,expected\nWhat is the capital of Peru?,Lima\n", encoding="utf-8")
 
-    (read,) = suite_items.load_suite_items(
+    (read,) = item_bank.load_suite_items(
         SuiteSettings("geo", path=file, input_field="question")
     )
 
@@ -79,18 +79,18 @@ def test_a_file_can_be_given_a_name(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text('{"input": "Pick the bird.", "target": "B", "choices": ["cow", "owl"]}\n')
 
-    assert [i.suite for i in suite_items.load_suite_items(file)] == ["mine"]
-    (read,) = suite_items.load_suite_items(f"birds={file}")
+    assert [i.suite for i in item_bank.load_suite_items(file)] == ["mine"]
+    (read,) = item_bank.load_suite_items(f"birds={file}")
     assert (read.suite, read.distractors) == ("birds", ("A",))
 
 
 def test_a_suite_without_a_data_file_has_no_items() -> None:
-    assert suite_items.load_suite_items(SuiteSettings("own", task="mine.py")) == []
+    assert item_bank.load_suite_items(SuiteSettings("own", task="mine.py")) == []
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.jsonl"):
-        suite_items.load_suite_items(tmp_path / "nowhere.jsonl")
+        item_bank.load_suite_items(tmp_path / "nowhere.jsonl")
 
 
 @pytest.mark.parametrize("metadata", ['{"difficulty": 2}', '{"distractors": "no"}'])
@@ -99,4 +99,4 @@ def test_metadata_that_makes_no_sense_is_refused(tmp_path: Path, metadata: str) 
     file.write_text(f'{{"id": "m-1", "input": "a", "target": "b", "metadata": {metadata}}}\n')
 
     with pytest.raises(InputError, match="m-1"):
-        suite_items.load_suite_items(file)
+        item_bank.load_suite_items(file)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.scorers import ScoreResult
-from evals.sim import answer_text, profiles, server, skill
+from evals.sim import answer_text, profiles, server, simulated_model
 from evals.sim.item_bank import BankItem, ItemBank
 from evals.sim.profiles import Profile
 from evals.sim.simulated_model import SimulatedModel
@@ -149,7 +149,7 @@ def test_any_skill_is_met_on_a_suite_of_any_size(nominal: float, size: int) -> N
 
 def test_luck_is_uniform_over_items() -> None:
     lucks = sorted(
-        skill.luck(BankItem("s", str(n), "", ""), model_seed=1, request_seed=2)
+        simulated_model.luck(BankItem("s", str(n), "", ""), model_seed=1, request_seed=2)
         for n in range(2000)
     )
 

@@ -1,4 +1,4 @@
-"""What the official client got, whole or streamed, in one form."""
+"""An answer as the official client received it, whole or streamed, in one form."""
 
 from dataclasses import dataclass, field
 from typing import Any

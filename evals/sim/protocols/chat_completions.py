@@ -1,4 +1,4 @@
-"""The bodies and the stream events of chat completions, in OpenAI's shapes."""
+"""`POST /v1/chat/completions` writes bodies and stream events in OpenAI's shapes."""
 
 import re
 from collections.abc import Iterator

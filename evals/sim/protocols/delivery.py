@@ -1,4 +1,4 @@
-"""An answer on its way to the client: at the model's pace, perhaps broken off by a fault."""
+"""An answer is sent to the client, whole or streamed at the model's pace."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What sets one endpoint's protocol apart from the other's."""
+"""An endpoint's dialect is how its protocol parses requests and writes bodies and events."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

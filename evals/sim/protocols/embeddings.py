@@ -1,4 +1,4 @@
-"""Embeddings from hashed words and letter groups: like texts have like vectors."""
+"""`POST /v1/embeddings` gives similar texts similar vectors, from hashed words."""
 
 import base64
 import math

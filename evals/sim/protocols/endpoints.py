@@ -1,4 +1,4 @@
-"""The endpoints that answer in words, by path."""
+"""The simulator's text endpoints, by path: chat completions, responses, messages."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""One HTTP request and its answer over raw ASGI, with the ways to break it off."""
+"""An HTTP exchange is one request and its answer over raw ASGI, which faults can break off."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`POST /v1/messages`: requests, bodies, stream events and errors in Anthropic's shapes."""
+"""`POST /v1/messages` reads requests and writes answers in Anthropic's shapes."""
 
 import json
 from collections.abc import Iterator, Mapping

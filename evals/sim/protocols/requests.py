@@ -1,4 +1,4 @@
-"""What a client may ask: parsed once, refused in the provider's own words."""
+"""A client's request is parsed once, and refused in the provider's own words."""
 
 import json
 from collections.abc import Mapping

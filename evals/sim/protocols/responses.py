@@ -1,4 +1,4 @@
-"""`POST /v1/responses`: requests, bodies and stream events in OpenAI's shapes."""
+"""`POST /v1/responses` reads requests and writes answers in OpenAI's shapes."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""How a Chromium comes to the machine: a found one, else npm's, else Debian's."""
+"""A Chromium is found on the machine, or installed from npm or Debian."""
 
 import base64
 import fcntl

@@ -1,4 +1,4 @@
-"""A lived-in installation for the dashboard's tests, made by the real use cases.
+"""An installation with a history, for the dashboard's tests, is made by the real use cases.
 
 Simulated models answer real items, the real scorers score them, the gate judges them, and
 `reconcile` moves proposals and canaries on. Only the provider's HTTP is left out.
@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from evals.runner.order import plan_questions
+from evals.runner.questions import plan_questions
 from evals.sim import answer_text, profiles, seeded_random, token_count
-from evals.sim import suite_items as sim_suites
+from evals.sim import item_bank as sim_suites
 from evals.sim.item_bank import ItemBank
 from evals.sim.simulated_model import SimulatedModel
 from evals.suites.suite import ConfiguredSuites

@@ -1,4 +1,4 @@
-"""The dashboard as a process of its own, and what a browser says about its pages."""
+"""The dashboard runs in a process of its own, and a browser reports on its pages."""
 
 import subprocess
 import sys

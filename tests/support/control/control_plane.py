@@ -1,4 +1,4 @@
-"""A small world for the control plane: a real store, a manual clock, scripted answers.
+"""A small control plane for tests: a real store, a manual clock, scripted answers.
 
 Every item's answer is right or wrong by a rule on its number, so that verdicts are known.
 """

@@ -1,4 +1,4 @@
-"""What holds after every turn of a rollout, whatever happened in it: faults.md's invariants.
+"""The invariants that hold after every turn of a simulated rollout.
 
 A `Watcher` keeps what it saw the turn before: much of it is about what may not change.
 """

@@ -1,4 +1,4 @@
-"""One life of two routes, drawn from a seed: swaps, faults, people, crashes, set clocks.
+"""A history of two routes is drawn from a seed: swaps, faults, people, crashes, set clocks.
 
 Same seed, same life: `python -m tests.support.control.rollout_simulation SEED` tells it turn by
 turn.

@@ -1,4 +1,4 @@
-"""Router workers of simulated rollouts: what they record, and what can go wrong with it.
+"""Simulated router workers record traffic, with what can go wrong when they do.
 
 Units, arms and outcomes are drawn; blocks, ranks and a worker's own guard are the product's.
 Their clocks show the true time, wherever somebody sets the control plane's.

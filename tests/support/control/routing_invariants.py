@@ -1,4 +1,4 @@
-"""What the stored routing table, rollouts and proposals never contradict, whatever happened."""
+"""The invariants of stored routing tables, rollouts and proposals."""
 
 from collections.abc import Sequence
 from itertools import pairwise

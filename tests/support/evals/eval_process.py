@@ -1,5 +1,4 @@
-"""Runs evals in a process of its own, as a worker does: `python -m
-tests.support.evals.eval_process`.
+"""Evals run in a process of their own: `python -m tests.support.evals.eval_process`.
 
 Reads a pickled list of assignments on stdin; prints one JSON line per assignment on stdout.
 """

@@ -1,4 +1,4 @@
-"""Writes texts that follow IFEval's instructions, and ones that do not: a model for tests.
+"""Texts are written that follow IFEval's instructions, or break them.
 
 Not every set of instructions is within its power; what it wrote is scored to find out.
 """

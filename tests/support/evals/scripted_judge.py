@@ -1,4 +1,4 @@
-"""A judge in memory: implements scorers.judging.Judging by a function of what it is asked."""
+"""A judge in memory answers by a function of what it is asked."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The runner's shipped twin: answers come from a function, one after the other, no Inspect."""
+"""A scripted runner takes its answers from a function, one after the other, without Inspect."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""A user's own suites: Inspect tasks as somebody would write them. Tests copy this file."""
+"""A user's own suites are Inspect tasks, as somebody would write them. Tests copy this file."""
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample

@@ -1,4 +1,4 @@
-"""A provider on a bare socket that answers with far more than anybody wants."""
+"""A hostile provider on a bare socket answers with far more than anybody wants."""
 
 import gzip
 import io

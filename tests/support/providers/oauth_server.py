@@ -1,4 +1,4 @@
-"""A strict OAuth server over real HTTP on loopback, and the provider that takes its tokens.
+"""A strict OAuth server runs on loopback, with the provider that takes its tokens.
 
 It says no to what the real ones say no to: another content type, a missing field, an unknown
 client. What it grants is `MemoryOAuth`'s.

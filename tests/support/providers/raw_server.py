@@ -1,4 +1,4 @@
-"""A provider that sends exactly the bytes it is told to, and sees what it was sent."""
+"""A raw server sends exactly the bytes that a test gives it, and keeps what it received."""
 
 import asyncio
 import socket

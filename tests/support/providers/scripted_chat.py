@@ -1,4 +1,4 @@
-"""A small chat-completions server in a thread, whose answers a test writes."""
+"""A small chat-completions server runs in a thread, with answers that a test writes."""
 
 import json
 import threading

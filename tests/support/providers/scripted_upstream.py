@@ -1,4 +1,4 @@
-"""A real HTTP provider for router tests: plays turns, keeps what it was asked."""
+"""A real HTTP provider plays scripted turns for router tests and keeps the requests."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""A chat provider that refuses what OpenAI's refuses, and plays a weather agent.
+"""A strict chat provider refuses what OpenAI refuses, and plays a weather agent.
 
 Asked with tools it calls them, two at once unless told not to; given their results, it repeats
 them in words.

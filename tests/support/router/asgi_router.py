@@ -1,4 +1,4 @@
-"""The router's front door, called as ASGI in this process, before a scripted provider."""
+"""A router is called as ASGI in the test's process, in front of a scripted provider."""
 
 import asyncio
 import json

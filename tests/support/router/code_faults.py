@@ -1,4 +1,4 @@
-"""Faults put into the product's own code: what a piece of work calls, and any of it broken.
+"""Faults are injected into the product's own code: any call of a piece of work may fail.
 
 Nothing is listed by hand: what runs is what is found.
 """

@@ -1,4 +1,4 @@
-"""Runs a coroutine test on asyncio's own event loop and on uvloop: the router meets both."""
+"""A coroutine test runs on asyncio's own event loop and on uvloop: the router meets both."""
 
 import asyncio
 import inspect

@@ -1,4 +1,4 @@
-"""A router under uvicorn with its snapshot, keys and a store that tests can switch off."""
+"""A router runs under uvicorn with its snapshot, keys and a store that tests can switch off."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""A router in a process of its own before the simulator, asked by the official client."""
+"""A router in a process of its own serves the simulator's models to the official client."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""A router before the simulator, with a spare behind the route's own target."""
+"""A router runs in front of the simulator, with a fallback behind the route's own target."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""A real HTTP server that gets alerts; it can be down, and come up again at the same port."""
+"""A real HTTP server receives alerts; it can go down, and come up again at the same port."""
 
 import threading
 from collections.abc import Iterator, Mapping

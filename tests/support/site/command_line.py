@@ -1,4 +1,4 @@
-"""The command line on an installation in a folder: its file, its secret, a real SQLite."""
+"""The command line runs on an installation in a folder: its file, its secret, a real SQLite."""
 
 import json
 from collections.abc import Iterator

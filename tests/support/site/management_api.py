@@ -1,4 +1,4 @@
-"""The management API over a small world; every answer is held against its documented schema."""
+"""The management API runs in-process; every answer is checked against its documented schema."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""A ModelClient in each of its four variants, driven by one set of plain calls."""
+"""A ModelClient in each of its four variants is driven by one set of plain calls."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator

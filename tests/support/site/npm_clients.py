@@ -1,4 +1,4 @@
-"""Clients that come by npm: pinned in tests/node, installed once beside the repository."""
+"""Clients from npm are pinned in tests/node and installed once beside the repository."""
 
 import hashlib
 import json

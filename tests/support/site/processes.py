@@ -1,4 +1,4 @@
-"""Swapgate's own processes for tests: started, killed with real signals, started again."""
+"""Swapgate's own processes are started, killed with real signals, and started again."""
 
 import os
 import secrets

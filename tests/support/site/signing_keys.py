@@ -1,4 +1,4 @@
-"""The signing keys of tests: one pair of each purpose, and who signs and verifies with it."""
+"""The tests' signing keys: one pair for each purpose, with a signer and a verifier."""
 
 from base64 import urlsafe_b64encode
 from typing import Final

@@ -1,4 +1,4 @@
-"""A real OTLP/HTTP collector: reads the protobuf that exporters send."""
+"""A real OTLP/HTTP collector reads the protobuf that exporters send."""
 
 import threading
 from collections.abc import Iterator

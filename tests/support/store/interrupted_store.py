@@ -1,4 +1,4 @@
-"""A store between whose units of work something else happens, or the process dies.
+"""A store is interrupted between its units of work, by another process or by a crash.
 
 What concurrent processes do to one another, one step at a time and always alike.
 """

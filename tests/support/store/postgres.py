@@ -1,4 +1,4 @@
-"""One real PostgreSQL for a whole test run, and a fresh database of it per test."""
+"""One real PostgreSQL serves a whole test run, with a fresh database for every test."""
 
 import fcntl
 import shutil

@@ -1,4 +1,4 @@
-"""A PostgreSQL of one test alone, which it may stop."""
+"""A PostgreSQL server belongs to one test alone, which may stop it."""
 
 import tempfile
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A database, its rows and statements as a person with a shell would write them."""
+"""Rows and statements are written in plain SQL, as a person with a shell writes them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Domain objects with sensible values, to be stored."""
+"""Valid domain records with sensible values, for tests of the store."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

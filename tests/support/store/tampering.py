@@ -1,4 +1,4 @@
-"""Whoever writes into the database past Swapgate, with its owner's rights or without."""
+"""Rows are changed past Swapgate, with the database owner's rights or without them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
