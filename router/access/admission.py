@@ -80,7 +80,7 @@ class Admission:
         self._clock = clock
         self._tell = tell
         self._worker = worker
-        self._told: dict[str, tuple[SpendLevel, date | None]] = {}
+        self._alerted: dict[str, tuple[SpendLevel, date | None]] = {}
 
     def admit(
         self, key: str, limits: KeyLimits, request: ClientRequest | None, size: int
@@ -103,13 +103,13 @@ class Admission:
         tokens = given + (_max_output_tokens(request) if request is not None else 0)
         now = self._clock.monotonic()
         decided = rate_limits.take_tokens(self._book, key, limit, tokens, now)
-        told = _rate_headers(limit_statuses(decided.state, limit, now))
+        headers_ = _rate_headers(limit_statuses(decided.state, limit, now))
         if not decided.allowed:
             self._counters["rate_limited"] += 1
-            return _too_many_requests(decided.reason, decided.retry_after_s, told)
-        return RateReservation(key, limit, given, tokens, (*headers, *told))
+            return _too_many_requests(decided.reason, decided.retry_after_s, headers_)
+        return RateReservation(key, limit, given, tokens, (*headers, *headers_))
 
-    def opinion(self, key: str, limits: KeyLimits | None) -> Reply | None:
+    def admit_feedback(self, key: str, limits: KeyLimits | None) -> Reply | None:
         """Why a word of feedback is not heard now; None when it is.
 
         One word for every request that the key may make, out of an allowance of their own:
@@ -124,8 +124,8 @@ class Admission:
             return None
         self._counters["rate_limited"] += 1
         reason = "this key has given as much feedback as it may send requests in a minute"
-        told = _rate_headers(limit_statuses(decided.state, limit, now))
-        return _too_many_requests(reason, decided.retry_after_s, told)
+        headers_ = _rate_headers(limit_statuses(decided.state, limit, now))
+        return _too_many_requests(reason, decided.retry_after_s, headers_)
 
     def settle(self, reservation: RateReservation, actual: int) -> None:
         """Once the request's actual tokens are known."""
@@ -142,7 +142,7 @@ class Admission:
 
         self._book.change(reservation.key, change)
 
-    def stranger(self, address: str) -> Reply:
+    def refuse_unknown_key(self, address: str) -> Reply:
         """For a request whose key is not known: 401, or 429 once there were too many.
 
         address: as `client_address` has it.
@@ -167,9 +167,9 @@ class Admission:
         return decision
 
     def _alert(self, key: str, decision: SpendDecision) -> None:
-        if self._told.get(key) == (decision.level, decision.until):
+        if self._alerted.get(key) == (decision.level, decision.until):
             return
-        self._told[key] = decision.level, decision.until
+        self._alerted[key] = decision.level, decision.until
         kind, level = AlertKind.KEY_BUDGET, decision.level.name.lower()
         gone = (
             "is stopped: it spent" if not decision.allowed else "comes near its end: it spent"
@@ -214,12 +214,12 @@ def _max_output_tokens(request: ClientRequest) -> int:
 
 
 def _too_many_requests(reason: str, wait_s: float, headers: tuple[Header, ...]) -> Reply:
-    told: tuple[Header, ...] = (
+    headers_: tuple[Header, ...] = (
         (b"retry-after", b"%d" % max(1, math.ceil(wait_s))),
         (b"retry-after-ms", b"%d" % max(1, math.ceil(wait_s * 1000))),
     )
     body = error_body(reason, "rate_limit_error", "rate_limit_exceeded")
-    return Reply(429, (JSON, *told, *headers), body)
+    return Reply(429, (JSON, *headers_, *headers), body)
 
 
 def _rate_headers(limits: tuple[LimitStatus, ...]) -> tuple[Header, ...]:

@@ -90,8 +90,8 @@ class HealthChecks:
         """Until it is cancelled; then no check is under way any more."""
         try:
             while True:
-                self.turn()
-                seen = self._seen(self._routes())
+                self.run_due()
+                seen = self._states(self._routes())
                 wait_s = next_check_in_s(seen, self._clock.monotonic(), self._interval_s)
                 await asyncio.sleep(max(SHORTEST_SLEEP_S, wait_s))
         finally:
@@ -99,11 +99,11 @@ class HealthChecks:
                 task.cancel()
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    def turn(self) -> None:
+    def run_due(self) -> None:
         """Begin the checks that are due."""
         routes = self._routes()
         now = self._clock.monotonic()
-        for target in due_targets(self._seen(routes), now, self._interval_s):
+        for target in due_targets(self._states(routes), now, self._interval_s):
             if len(self._running) >= AT_ONCE:
                 return
             if target not in self._running:
@@ -132,8 +132,8 @@ class HealthChecks:
             for id_ in route.upstreams.keys() - route.keyless
         }
 
-    def _seen(self, targets: Mapping[str, CompiledRoute]) -> dict[str, HealthCheckState]:
-        health = self._health.of(targets)
+    def _states(self, targets: Mapping[str, CompiledRoute]) -> dict[str, HealthCheckState]:
+        health = self._health.readiness(targets)
         never = HealthCheckResult(self._began, up=True, outcome=None, seconds=0.0)
         last = {each: self._results.get(each, never) for each in targets}
         return {
@@ -158,12 +158,12 @@ class HealthChecks:
         endpoint = self._health.spoken.get(target) or first_native_endpoint(upstream)
         if endpoint is None:
             return
-        course = RequestProgress()
-        failure = await self._dispatcher.check(_job(route, endpoint), upstream, course)
-        if not course.attempts:
+        progress = RequestProgress()
+        failure = await self._dispatcher.check(_job(route, endpoint), upstream, progress)
+        if not progress.attempts:
             return
-        if isinstance(course.result, UpstreamAnswer) and course.result.usage is not None:
-            self._metrics.spent(upstream.name, course.result.usage, upstream.price)
+        if isinstance(progress.result, UpstreamAnswer) and progress.result.usage is not None:
+            self._metrics.spent(upstream.name, progress.result.usage, upstream.price)
         outcome = failure.failure if failure else None
         seconds = self._clock.monotonic() - began
         # A refusal of the check itself comes from a provider that is there.

@@ -35,7 +35,7 @@ class EarlyRecovery:
         self._proofs: Mapping[str, CredentialProof] = {}
         self._switches: Collection[str] | None = None
 
-    def look(self, serving: CompiledSnapshot) -> None:
+    def evaluate(self, serving: CompiledSnapshot) -> None:
         if serving is self._seen:
             return
         self._seen = serving

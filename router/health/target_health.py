@@ -53,7 +53,7 @@ class TargetHealth:
             ) and self._paused_until.keys().isdisjoint(targets)
         return True
 
-    def of(self, targets: Iterable[str]) -> dict[str, TargetAvailability]:
+    def readiness(self, targets: Iterable[str]) -> dict[str, TargetAvailability]:
         """For making a plan; takes no ticket."""
         now = self._monotonic()
         return {

@@ -69,7 +69,7 @@ class WorkerAlerts:
         self._faults_untold: dict[str, Alert] = {}
         self._looking: list[Callable[[CompiledSnapshot], None]] = []
 
-    def also(self, look: Callable[[CompiledSnapshot], None]) -> None:
+    def add_follower(self, look: Callable[[CompiledSnapshot], None]) -> None:
         """Called with what serves, about every second, in the event loop."""
         self._looking.append(look)
 
@@ -130,7 +130,7 @@ class WorkerAlerts:
             text=abort.words,
             source=abort.worker,
         )
-        self.say(alert)
+        self.raise_alert(alert)
 
     def internal_error(self, about: str, subject: str, words: str) -> None:
         """For `InternalErrors`: the first at once, others of the same each AGAIN_S at the most.
@@ -152,7 +152,7 @@ class WorkerAlerts:
             self._faults_untold[key] = alert
             return
         self._faults_told_s[key] = now
-        self.say(alert)
+        self.raise_alert(alert)
 
     def _look_at_faults(self) -> None:
         """A person may have acknowledged those that were told: later ones are told as well."""
@@ -160,9 +160,9 @@ class WorkerAlerts:
         for key in list(self._faults_untold):
             if now - self._faults_told_s[key] >= AGAIN_S:
                 self._faults_told_s[key] = now
-                self.say(self._faults_untold.pop(key))
+                self.raise_alert(self._faults_untold.pop(key))
 
-    def look(self) -> None:
+    def evaluate(self) -> None:
         """At what nobody tells us of."""
         serving = self._holder.current
         if serving is not None:
@@ -211,7 +211,7 @@ class WorkerAlerts:
     def _look_at_revision(self) -> None:
         if not_believed := self._holder.disk_refused:
             self._holder.disk_refused = ""
-            self.say(self._disk_refused(not_believed))
+            self.raise_alert(self._disk_refused(not_believed))
         refused = self._holder.refused
         if refused == self._refused:
             return
@@ -254,7 +254,7 @@ class WorkerAlerts:
         turns = 0
         while True:
             await asyncio.sleep(WATCH_S)
-            self.look()
+            self.evaluate()
             turns += 1
             if turns >= STILL_S / WATCH_S:
                 turns = 0
@@ -265,7 +265,7 @@ class WorkerAlerts:
         if before is not None and before.key != alert.key:
             self._end(name)
         self._open[name] = alert
-        self.say(alert)
+        self.raise_alert(alert)
 
     def close(self) -> None:
         """The worker ends, and with it its circuits; the next one sees for itself."""
@@ -274,7 +274,7 @@ class WorkerAlerts:
         self._recorder.tell(*self._faults_untold.values())
         self._open.clear()
 
-    def say(self, alert: Alert) -> None:
+    def raise_alert(self, alert: Alert) -> None:
         """Something that is over as it happens."""
         self._recorder.tell(alert)
         self._events.put(

@@ -171,7 +171,7 @@ class CanaryGuards(RequestObserver):
             counted.failed, counted.why = failed, why
             self._read(rollout)
 
-    def heard(self, abort: LocalAbort) -> None:
+    def apply_abort(self, abort: LocalAbort) -> None:
         """Another worker has aborted."""
         if abort.rollout not in self.aborted:
             self.aborted[abort.rollout] = abort
@@ -195,7 +195,7 @@ class CanaryGuards(RequestObserver):
             dict(guard.classes),
         )
         # In force from the next request on, whatever becomes of the rest.
-        self.heard(abort)
+        self.apply_abort(abort)
         self._announce(abort)
         self._on_abort(abort)
         self._unkept.append(abort)
@@ -209,11 +209,11 @@ class CanaryGuards(RequestObserver):
                     await self._due.wait()
             self._due.clear()
             try:
-                await self.look()
+                await self.evaluate()
             except OSError as error:
                 log.warning("the guard's files: %s", error)
 
-    async def look(self) -> None:
+    async def evaluate(self) -> None:
         """Raises OSError; what could not be kept is tried again."""
         for rollout in list(self._guards):
             self._read(rollout)

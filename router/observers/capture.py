@@ -57,7 +57,7 @@ class CaptureSampler(RequestObserver):
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         """Hands the request over; one without an answer is nothing to label."""
         copy = self._copies.pop(observed.request_id, None)
-        target, result = response.course.upstream, response.course.result
+        target, result = response.progress.upstream, response.progress.result
         if copy is None or response.outcome != "ok" or target is None:
             return
         if isinstance(result, UpstreamAnswer):

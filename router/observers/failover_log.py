@@ -63,13 +63,17 @@ class FailoverLog(RequestObserver):
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         """Enters an event for every target that the request left."""
-        job, course, record = response.job, response.course, observed.record
-        if not job.plan.left_out and len(course.attempts) == 1 and course.result is not None:
+        job, progress, record = response.job, response.progress, observed.record
+        if (
+            not job.plan.left_out
+            and len(progress.attempts) == 1
+            and progress.result is not None
+        ):
             return
-        left = list(left_targets(job, course))
+        left = list(left_targets(job, progress))
         if not left:
             return
-        answered = course.upstream
+        answered = progress.upstream
         at, user_, sizes = (
             self._clock.now(),
             hash_user(observed.sticky_key, self._secret),
@@ -123,7 +127,7 @@ class FailoverLog(RequestObserver):
             )
 
 
-def left_targets(job: RoutedRequest, course: RequestProgress) -> Iterator[LeftTarget]:
+def left_targets(job: RoutedRequest, progress: RequestProgress) -> Iterator[LeftTarget]:
     """In the order of the plan: those left out, then those that were asked in vain."""
     upstreams = job.route.upstreams
     for out in job.plan.left_out:
@@ -132,10 +136,10 @@ def left_targets(job: RoutedRequest, course: RequestProgress) -> Iterator[LeftTa
             yield LeftTarget(upstream.name, upstream.provider.name, LEFT_OUT[out.because])
     for target in job.plan.targets:
         upstream = upstreams[target]
-        made = [each for each in course.attempts if each.upstream.id == target]
+        made = [each for each in progress.attempts if each.upstream.id == target]
         last = made[-1].failure if made else None
         # Whose refusal the client gets was not left.
-        if last is not None and course.result is not last:
+        if last is not None and progress.result is not last:
             spent_ms = sum(each.ms for each in made)
             yield LeftTarget(
                 upstream.name,
@@ -145,7 +149,7 @@ def left_targets(job: RoutedRequest, course: RequestProgress) -> Iterator[LeftTa
                 len(made),
                 spent_ms,
             )
-        elif not made and target in course.shut_out:
+        elif not made and target in progress.shut_out:
             yield LeftTarget(upstream.name, upstream.provider.name, OPEN)
 
 

@@ -55,7 +55,7 @@ class FeedbackIntake(RequestObserver):
         self._metrics = metrics
         self._served: BoundedMap[str, RememberedRequest] = BoundedMap(REMEMBERED)
         self._labels: set[str] = set()
-        recorder.on_opinion(self.enter)
+        recorder.on_feedback(self.enter)
 
     def before_attempt(self, observed: ObservedRequest) -> None:
         canary, ticket = observed.trial, observed.ticket
@@ -80,7 +80,7 @@ class FeedbackIntake(RequestObserver):
             outcome = await self.enter(opinion, key)
         else:
             try:
-                outcome = await self._recorder.elsewhere(opinion, key)
+                outcome = await self._recorder.forward_feedback(opinion, key)
             except TimeoutError:
                 message = "the worker that served it does not answer; try again in a second"
                 return error_reply(503, message, "feedback_unavailable")
@@ -96,7 +96,7 @@ class FeedbackIntake(RequestObserver):
         )
         if served.ticket is None or opinion.verdict is FeedbackVerdict.NONE:
             return FeedbackOutcome.NOT_SCORED
-        in_time = await self._recorder.opined(
+        in_time = await self._recorder.note_feedback(
             served.ticket, bad=opinion.verdict is FeedbackVerdict.BAD
         )
         return FeedbackOutcome.COUNTED if in_time else FeedbackOutcome.LATE

@@ -63,7 +63,9 @@ class GuardrailProbe:
     keeps: bool
 
     @classmethod
-    def of(cls, request: ClientRequest, route: CompiledRoute, rule: UnitRule) -> Self | None:
+    def from_request(
+        cls, request: ClientRequest, route: CompiledRoute, rule: UnitRule
+    ) -> Self | None:
         """None where the rollout has no guardrail beside errors."""
         on = rule.guardrails
         if not on:
@@ -72,21 +74,21 @@ class GuardrailProbe:
         asked = [each for each in on if each in _LISTENING and _applies(each, traits)]
         return cls(request, traits, bool(asked), any(each in _WORDS for each in asked))
 
-    def ear(self) -> AnswerSignals | None:
+    def new_signals(self) -> AnswerSignals | None:
         """For one answer."""
         return AnswerSignals(keeps=self.keeps) if self.listens else None
 
-    def seen(
-        self, said: AnswerSignals | None, spent: RequestCost, *, failed: bool
+    def sample(
+        self, signals: AnswerSignals | None, spent: RequestCost, *, failed: bool
     ) -> GuardrailSample:
-        """said: by the answer, None where none came.
+        """signals: by the answer, None where none came.
 
         An error is an error alone: its answer is neither truncated nor bad JSON. A caller who
         hung up has waited for so long; what he would have waited is not known.
         """
         tokens = float(spent.output_tokens)
-        if not tokens and said is not None:
-            tokens = float(said.length // CHARACTERS_PER_TOKEN)
+        if not tokens and signals is not None:
+            tokens = float(signals.length // CHARACTERS_PER_TOKEN)
         if failed:
             return GuardrailSample(SampleValues(output_tokens=tokens))
         values = SampleValues(
@@ -96,17 +98,17 @@ class GuardrailProbe:
             output_tokens=tokens,
             cost_per_success=spent.cost_usd,
         )
-        return GuardrailSample(values, self._bad(said) if said is not None else 0)
+        return GuardrailSample(values, self._bad(signals) if signals is not None else 0)
 
-    def _bad(self, said: AnswerSignals) -> int:
+    def _bad(self, signals: AnswerSignals) -> int:
         """Of `Bad`."""
-        bad = FAULTS[Guardrail.TRUNCATION] if said.truncated else 0
-        if said.declined:
+        bad = FAULTS[Guardrail.TRUNCATION] if signals.truncated else 0
+        if signals.declined:
             return bad | FAULTS[Guardrail.REFUSALS]  # words of its own are no bad JSON
-        if not self.keeps or said.cut:
+        if not self.keeps or signals.cut:
             return bad
-        dialect, calls = DIALECTS[self.request.endpoint], said.calls
-        if self.traits & _JSON and not (calls or _is_json(said, self.request)):
+        dialect, calls = DIALECTS[self.request.endpoint], signals.calls
+        if self.traits & _JSON and not (calls or _is_json(signals, self.request)):
             bad |= FAULTS[Guardrail.JSON_VALIDITY]
         if calls and self.traits & _TOOLS:
             made = ((call.name, call.arguments) for call in calls)
@@ -138,10 +140,10 @@ def _applies(guardrail: Guardrail, traits: int) -> bool:
     return traits & needs == needs
 
 
-def _is_json(said: AnswerSignals, request: ClientRequest) -> bool:
+def _is_json(signals: AnswerSignals, request: ClientRequest) -> bool:
     """Every choice's text is, and as the schema says; no text at all is not."""
     schema = DIALECTS[request.endpoint].schema(request)
-    values = [parse_json(text) for text in said.texts()]
+    values = [parse_json(text) for text in signals.texts()]
     return bool(values) and all(
         value is not NO_JSON and matches_schema(value, schema or {}) for value in values
     )

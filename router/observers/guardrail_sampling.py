@@ -27,7 +27,7 @@ class RolloutAdmission(RequestObserver):
         canary = observed.trial
         if canary is None:
             return
-        probe = GuardrailProbe.of(observed.request, observed.route, canary.unit_rule)
+        probe = GuardrailProbe.from_request(observed.request, observed.route, canary.unit_rule)
         if probe is not None and observed.is_judged:
             probe = replace(probe, traits=probe.traits | JUDGED)
         if self._guards.stopped(canary):
@@ -46,7 +46,7 @@ class GuardrailSampling(RequestObserver):
     part = RouterPart.GUARDRAILS
 
     def after_answer(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        probe, record, progress = observed.probe, observed.record, response.course
+        probe, record, progress = observed.probe, observed.record, response.progress
         if probe is None or record is None:
             return
         cost = RequestCost(
@@ -57,4 +57,4 @@ class GuardrailSampling(RequestObserver):
             record.cost_usd,
         )
         failed = record.failed or record.charged
-        observed.sample = probe.seen(response.said(), cost, failed=failed)
+        observed.sample = probe.sample(response.signals(), cost, failed=failed)

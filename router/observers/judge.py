@@ -234,7 +234,7 @@ class SampleJudge(RequestObserver):
             passed_up=(),
             span=None,
             hurried=False,
-            watch=None,
+            probe=None,
         )
         made = AttemptSpec(
             upstream, LAST_RESORT_TICKET, self._keys.key(upstream), until, 1, Endpoint.CHAT
@@ -255,18 +255,18 @@ class SampleJudge(RequestObserver):
 
 
 def _answered_by_its_arm(exchange: RoutedResponse) -> bool:
-    upstream = exchange.course.upstream
+    upstream = exchange.progress.upstream
     return (
         exchange.outcome == "ok"
         and exchange.charge is None
         and upstream is not None
-        and upstream.id == exchange.job.own
+        and upstream.id == exchange.job.arm_target
     )
 
 
 def _answer(drawn: JudgeSample, exchange: RoutedResponse) -> str | None:
     """Its body, or events; None for one that is too large to be read."""
-    result = exchange.course.result
+    result = exchange.progress.result
     if isinstance(result, CommittedStream):
         copied = drawn.copied
         return None if copied is None or copied.too_large else copied.text

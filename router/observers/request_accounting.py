@@ -24,7 +24,7 @@ class RequestAccounting(RequestObserver):
     def after_answer(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         response.note_faults()
         observed.outcome = response.outcome
-        progress, usage = response.course, response.usage
+        progress, usage = response.progress, response.usage
         target = progress.upstream
         cost_usd, priced = 0.0, True
         if target is not None and target.price is not None:

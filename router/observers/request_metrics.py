@@ -15,7 +15,7 @@ class RequestMetrics(RequestObserver):
         self._metrics = metrics
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        record, progress = observed.record, response.course
+        record, progress = observed.record, response.progress
         if record is None:
             return
         target = progress.upstream

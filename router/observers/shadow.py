@@ -161,10 +161,10 @@ class ShadowMirror(RequestObserver):
         self, mirror: MirroredRequest, exchange: RoutedResponse
     ) -> _ShadowAnswer | None:
         """What the incumbent did at its first attempt; None for what tells nothing of it."""
-        course, result = exchange.course, exchange.course.result
-        if exchange.caller_gone or not course.attempts:
+        progress, result = exchange.progress, exchange.progress.result
+        if exchange.caller_gone or not progress.attempts:
             return None
-        first = course.attempts[0]
+        first = progress.attempts[0]
         if first.upstream.id != exchange.job.plan.incumbent:
             return None
         failure = first.failure.failure if first.failure else None
@@ -189,7 +189,7 @@ class ShadowMirror(RequestObserver):
         self._count(mirror.shadow.shadow.id, MIRRORED)
         shadow = mirror.shadow.shadow
         # Now, and not once it is compared: what comes of it must not say whether it counts.
-        ticket = self._recorder.mirrored(shadow_subject(shadow), mirror.sticky_key)
+        ticket = self._recorder.begin_mirror(shadow_subject(shadow), mirror.sticky_key)
         task = asyncio.ensure_future(self._run(job, mirror, incumbent, ticket))
         self._running[task] = mirror.shadow.shadow.id
         task.add_done_callback(self._done)
@@ -246,7 +246,7 @@ class ShadowMirror(RequestObserver):
             _compared, job.request, (incumbent, own_price), (candidate, price)
         )
         self._note(served.shadow.id, counts, sums)
-        self._recorder.compared(ticket, served.shadow.id, unit_counts(counts))
+        self._recorder.end_mirror(ticket, served.shadow.id, unit_counts(counts))
 
     async def _ask(self, job: RoutedRequest, served: CompiledShadow) -> _ShadowAnswer:
         """One attempt, outside all books about the target: this is not its traffic."""
@@ -254,7 +254,7 @@ class ShadowMirror(RequestObserver):
         began = loop.time()
         most_s = min(job.route.route.settings.total_timeout_s, self._settings.total_timeout_s)
         again = job._replace(
-            begun=began, deadline=began + most_s, span=None, hurried=False, watch=None
+            begun=began, deadline=began + most_s, span=None, hurried=False, probe=None
         )
         until = again.deadline
         if job.request.stream:

@@ -32,7 +32,7 @@ class ShortDeadlines(RequestObserver):
         self._latest: dict[tuple[str, str], deque[float]] = {}
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        progress, record = response.course, observed.record
+        progress, record = response.progress, observed.record
         if observed.outcome != "ok" or record is None or len(progress.attempts) != 1:
             return
         if progress.upstream is not None:
@@ -45,7 +45,7 @@ class ShortDeadlines(RequestObserver):
             kept = self._latest.setdefault((route.name, target), deque(maxlen=KEPT))
             kept.append(seconds)
 
-    def is_in(self, route: Route, limit_s: float) -> bool:
+    def is_too_short(self, route: Route, limit_s: float) -> bool:
         """limit_s: all that the client gives."""
         latest = sorted(self._latest.get((route.name, _control(route)), ()))
         if len(latest) < LEAST:

@@ -23,7 +23,7 @@ class TokenSettlement(RequestObserver):
 
 def _actual_tokens(reservation: RateReservation, response: RoutedResponse) -> int:
     """As the provider counted; of what it did not, as estimated."""
-    result, usage = response.course.result, response.usage
+    result, usage = response.progress.result, response.usage
     if usage.input_tokens:
         return usage.input_tokens + usage.output_tokens
     if isinstance(result, CommittedStream) or usage.output_tokens:

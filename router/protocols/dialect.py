@@ -57,7 +57,7 @@ class ProtocolDialect(Protocol):
         """The offered tools' parameters as JSON schemas, by name; None for no JSON."""
         ...
 
-    def hear(self, said: AnswerSignals, members: ParsedObject) -> None:
+    def note_signals(self, signals: AnswerSignals, members: ParsedObject) -> None:
         """Enter what a whole answer said."""
         ...
 

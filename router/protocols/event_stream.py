@@ -2,7 +2,7 @@
 
 Metadata (role, empty deltas, pings) is held back until the first real output: the commit
 point. Each event stays as it came, byte for byte, but for the value of `model`. What the
-events mean is the endpoint's protocol: `router.dialects`.
+events mean is the endpoint's protocol: `router.protocols`.
 """
 
 import json
@@ -36,33 +36,26 @@ class Irregularity(StrEnum):
 
 
 class StreamFilter(SseParser):
-    """One upstream stream. `feed` what arrives and send on what it returns.
+    """One upstream stream: `feed` it what arrives, and send on what it returns.
 
-    committed: output came; what `feed` returns from then on may be sent. failure: why the
-    stream is broken, empty while it is not; nothing may be fed after it. failure_class: of
-    that, or of an end that says that the provider failed; None for a good end. finished: it
-    ended as the protocol says. output_events: deltas with output, where no usage was reported.
-    refusal: the provider's own words, where the failure is an error event. finish_reasons: as
-    they came. moved: counts events that brought the answer on, which pings and empty deltas do
-    not. irregularities: those that were met. model: the first that an event named. said: what
-    it said, where a rollout's guardrails ask; None where nobody does. deafened: the fault of
-    ours that ended their listening; the stream goes on. skips: what cannot be read is left out.
+    `failure` says why the stream is broken, and `finished` that it ended as its protocol says.
     json_name: what `model` becomes, as JSON; None to leave it.
     """
 
     def __init__(self, json_name: str | None) -> None:
-        self.committed = False
+        self.committed = False  # output came: what `feed` returns from then on may be sent
+        # Of `failure`, or of an end that says that the provider failed; None for a good end.
         self.failure_class: FailureClass | None = None
-        self.refusal = b""
+        self.refusal = b""  # the provider's own words, where the failure is an error event
         self.usage: TokenUsage | None = None
-        self.output_events = 0
-        self.moved = 0
+        self.output_events = 0  # deltas with output, where no usage was reported
+        self.moved = 0  # events that brought the answer on: no pings, no empty deltas
         self.irregularities: set[Irregularity] = set()
-        self.finish_reasons: list[str] = []
-        self.model = ""
-        self.said: AnswerSignals | None = None
-        self.skips = False
-        self.deafened: Exception | None = None
+        self.finish_reasons: list[str] = []  # as they came
+        self.model = ""  # the first that an event named
+        self.signals: AnswerSignals | None = None  # None where no guardrail asks
+        self.signals_fault: Exception | None = None  # ours; the stream goes on without signals
+        self.skips = False  # what cannot be read is left out
         self._json_name = json_name
 
     @property
@@ -73,16 +66,16 @@ class StreamFilter(SseParser):
     def listen(self, ear: Callable[[], AnswerSignals | None]) -> None:
         """For the guardrails that ask."""
         try:
-            self.said = ear()
+            self.signals = ear()
         except Exception as error:
-            self.deafened = error
+            self.signals_fault = error
 
-    def _hear(self, hear: Callable[..., None], *what: object) -> None:
-        """hear: enters in `said` what an event says."""
+    def _note(self, hear: Callable[..., None], *what: object) -> None:
+        """hear: enters in `signals` what an event says."""
         try:
-            hear(self.said, *what)
+            hear(self.signals, *what)
         except Exception as error:
-            self.said, self.deafened = None, error
+            self.signals, self.signals_fault = None, error
 
     def used(self) -> TokenUsage:
         """As reported; of a stream that ended before, one output token for each delta."""

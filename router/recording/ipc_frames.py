@@ -3,7 +3,7 @@
 A worker's report has any of: `ready` (it serves), `live` (rollouts of its snapshot), `rollouts`
 (`[id, unit rule]`, numbered from 0 as they come), `units` (in order: `[ticket, rollout, key,
 canary, weight_bps, traits]` for an admission, `[ticket, failed]` for its outcome, followed by
-what `seen.Seen` has where the rollout has guardrails), `batch` (a spool's), `captures` (drafts,
+what a `GuardrailSample` has under guardrails), `batch` (a spool's), `captures` (drafts,
 never written anywhere), `abort` (this worker stopped a canary), `metrics` (families), `ask`
 (for the text of all metrics, by a number) and `told` (this report answers `tell`). The parent
 sends `{"tell": number}`, to which a worker reports its metrics, `{"answer": number, "text":

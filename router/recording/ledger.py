@@ -116,7 +116,7 @@ class LedgerUnit:
         """Its block is handed out, and no outcome came."""
         return not (self.fixed or self.failed)
 
-    def hear(self, *, bad: bool) -> bool:
+    def note_feedback(self, *, bad: bool) -> bool:
         """Feedback about an answer of its. False when its block is out already."""
         if self.block is None:
             return False
@@ -177,7 +177,7 @@ class Ledger:
     ) -> LedgerUnit | None:
         """A request of this sticky key begins. Its unit; None when it is not scored.
 
-        now: monotonic seconds. at: the same moment, wall time. traits: of `seen.Traits`. The
+        now: monotonic seconds. at: the same moment, wall time. traits: of `RequestTraits`. The
         first request of a unit is the one after which `unit.admitted` is 1.
         """
         self._begin_period(now, at)

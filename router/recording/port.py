@@ -87,7 +87,7 @@ class Recording(Protocol):
     def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> Ticket | None:
         """A request of a route with a canary begins; None when it is not scored.
 
-        traits: of `seen.Traits`, where the rollout has guardrails beside errors.
+        traits: of `RequestTraits`, where the rollout has guardrails beside errors.
         """
         ...
 
@@ -110,11 +110,11 @@ class Recording(Protocol):
         """What a person should know, with the next batch."""
         ...
 
-    def on_opinion(self, enter: EnterFeedback) -> None:
+    def on_feedback(self, enter: EnterFeedback) -> None:
         """Whom to ask about the requests that were served here."""
         ...
 
-    def opined(self, ticket: Ticket, *, bad: bool) -> Awaitable[bool]:
+    def note_feedback(self, ticket: Ticket, *, bad: bool) -> Awaitable[bool]:
         """Feedback about a scored request; False when its block is closed for good."""
         ...
 
@@ -124,7 +124,9 @@ class Recording(Protocol):
         """What the judge said, or did not, of a request that was drawn; once for each."""
         ...
 
-    def elsewhere(self, opinion: FeedbackBody, key: str) -> Awaitable[FeedbackOutcome | None]:
+    def forward_feedback(
+        self, opinion: FeedbackBody, key: str
+    ) -> Awaitable[FeedbackOutcome | None]:
         """Have another worker enter it; None when nobody knows the request, of this key.
 
         Raises TimeoutError.
@@ -135,13 +137,13 @@ class Recording(Protocol):
         """This worker has stopped a canary: the others are to, at once."""
         ...
 
-    def mirrored(self, about: str, key: str) -> int:
+    def begin_mirror(self, about: str, key: str) -> int:
         """A caller's request is asked of a shadow's candidate: its ticket, 0 for one that is
-        not counted. about: of `shadow_units.subject`.
+        not counted. about: of `shadow_totals.shadow_subject`.
         """
         ...
 
-    def compared(self, ticket: int, shadow: str, counts: Mapping[str, int]) -> None:
+    def end_mirror(self, ticket: int, shadow: str, counts: Mapping[str, int]) -> None:
         """What that request showed, for the evidence if it is its caller's first."""
         ...
 

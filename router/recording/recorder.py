@@ -151,11 +151,11 @@ class Recorder:
         with self._lock:
             ledger.finish(unit, failed=failed, why=why, seen=seen, first=first)
 
-    def on_opinion(self, enter: EnterFeedback) -> None:
+    def on_feedback(self, enter: EnterFeedback) -> None:
         """Nobody else is told: all requests are served here."""
 
-    async def opined(self, ticket: Ticket, *, bad: bool) -> bool:
-        return isinstance(ticket, ScoredUnit) and self.heard_of(ticket.unit, bad=bad)
+    async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
+        return isinstance(ticket, ScoredUnit) and self.note_unit_feedback(ticket.unit, bad=bad)
 
     def judged(
         self, canary: Canary, ticket: Ticket, judged: JudgeOutcome, cost_usd: float
@@ -173,13 +173,13 @@ class Recorder:
             if ledger is not None:
                 ledger.judged(first, judged, cost_usd)
 
-    async def elsewhere(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:  # noqa: ARG002 - there is nobody else
+    async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:  # noqa: ARG002 - there is nobody else
         return None
 
-    def heard_of(self, unit: LedgerUnit, *, bad: bool) -> bool:
+    def note_unit_feedback(self, unit: LedgerUnit, *, bad: bool) -> bool:
         """Feedback; False when the unit's block is out already."""
         with self._lock:
-            return unit.hear(bad=bad)
+            return unit.note_feedback(bad=bad)
 
     def absorb(self, batch: Batch) -> None:
         """What another process added up since it last did."""
@@ -194,11 +194,11 @@ class Recorder:
         self._notices.failed_over(batch.failovers)
         self._notices.tell(*batch.alerts)
 
-    def mirrored(self, about: str, key: str | int) -> int:
+    def begin_mirror(self, about: str, key: str | int) -> int:
         with self._lock:
             return int(self._shadow_units.is_first(about, key))
 
-    def compared(self, ticket: int, shadow: str, counts: Mapping[str, int]) -> None:
+    def end_mirror(self, ticket: int, shadow: str, counts: Mapping[str, int]) -> None:
         if ticket:
             self.shadows.note(shadow, self._clock.now(), counts)
 

@@ -126,14 +126,14 @@ class Reporter:
         self._minutes.add(ended, at)
         self.spends.note(ended, at)
 
-    def mirrored(self, about: str, key: str) -> int:
+    def begin_mirror(self, about: str, key: str) -> int:
         if len(self._mirrors) >= MAX_UNITS:
             return 0
         self._tickets += 1
         self._mirrors.append((self._tickets, about, stable_hash(key)))
         return self._tickets
 
-    def compared(self, ticket: int, shadow: str, counts: Mapping[str, int]) -> None:
+    def end_mirror(self, ticket: int, shadow: str, counts: Mapping[str, int]) -> None:
         if ticket:
             day = self._clock.now().date().isoformat()
             self._mirrors.append((ticket, shadow, day, dict(counts)))
@@ -190,10 +190,10 @@ class Reporter:
         """Of all workers."""
         return (await self._asking({"metrics": self._counts()}, "ask")).encode()
 
-    def on_opinion(self, enter: EnterFeedback) -> None:
+    def on_feedback(self, enter: EnterFeedback) -> None:
         self._enter_opinion = enter
 
-    async def opined(self, ticket: Ticket, *, bad: bool) -> bool:
+    async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
         # The parent is to have heard of the request before.
         self.report()
         try:
@@ -207,7 +207,7 @@ class Reporter:
         if isinstance(ticket, int):
             self._units.append((ticket, self._numbers[canary.rollout], int(judged), cost_usd))
 
-    async def elsewhere(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
+    async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
         told = await self._asking({"opinion": [opinion.worker, key, *opinion]}, "of")
         return FeedbackOutcome(told) if told else None
 

@@ -265,7 +265,9 @@ class WorkerReports(asyncio.Protocol):
         if "opined" in report:
             ticket, bad = report["opined"]
             unit = self._latest.get(ticket)
-            in_time = unit is not None and self._books.recorder.heard_of(unit, bad=bad)
+            in_time = unit is not None and self._books.recorder.note_unit_feedback(
+                unit, bad=bad
+            )
             self._answer(report["of"], "in time" if in_time else "")
         if "opinion" in report:
             worker, *said = report["opinion"]
@@ -285,7 +287,7 @@ class WorkerReports(asyncio.Protocol):
         recorder = self._books.recorder
         if len(entry) == MIRRORED:
             ticket, about, key = entry
-            if recorder.mirrored(about, key):
+            if recorder.begin_mirror(about, key):
                 self._mirrored.add(ticket)
             return
         ticket, shadow, day, counts = entry

@@ -22,7 +22,7 @@ from router.upstream.transport import (
 class UpstreamAnswer(NamedTuple):
     """A whole answer, with `model` as the route's name. members: as it was parsed.
 
-    model: the provider's, or empty. dropped: as `ports.dropped` has it. ended: it says why.
+    model: the provider's, or empty. dropped: as `dropped_fields_of` has it. ended: it says why.
     """
 
     status: int

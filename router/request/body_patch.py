@@ -2,7 +2,7 @@
 
 Without settings of the client's own a chat is what evals send
 (`evals.runner.chat_completions.request_body`): what was measured is what serves. What an
-endpoint calls its fields is told in `router.dialects`.
+endpoint calls its fields is told in `router.protocols`.
 """
 
 import json

@@ -71,36 +71,36 @@ class Dispatcher:
         self._limits = TimeLimits(settings)
         self._errors = errors
 
-    async def run(self, job: RoutedRequest, course: RequestProgress) -> None:
-        """Fill `course`. Cancelling it closes the attempt that is under way."""
+    async def run(self, job: RoutedRequest, progress: RequestProgress) -> None:
+        """Fill `progress`. Cancelling it closes the attempt that is under way."""
         failures: list[FailedAttempt] = []
         target = next(iter(job.plan.targets), None)
         while target is not None:
-            failure = await self._ask(job, target, course)
+            failure = await self._ask(job, target, progress)
             if failure is None:
                 return
             failures.append(FailedAttempt(target, failure.failure))
             target = self._next(job, failures)
             if target is None and failure.failure in CLIENT_FAILURES:
-                course.result = failure
-            if self._spent(job, course):
+                progress.result = failure
+            if self._spent(job, progress):
                 return
 
     async def check(
-        self, job: RoutedRequest, upstream: CompiledTarget, course: RequestProgress
+        self, job: RoutedRequest, upstream: CompiledTarget, progress: RequestProgress
     ) -> UpstreamFailed | None:
         """One attempt beside all traffic, for the target's health: the failure, if it is one.
 
-        No attempt is in `course` when its circuit gives no ticket now.
+        No attempt is in `progress` when its circuit gives no ticket now.
         """
         ticket = self._health.admit(upstream.id)
         if ticket is None:
-            return course.shut(upstream.id)
+            return progress.shut(upstream.id)
         key = self._keys.key(upstream)
         made = AttemptSpec(
             upstream, ticket, key, job.deadline, 1, job.request.endpoint, check=True
         )
-        failure = await self._attempt(job, made, course)
+        failure = await self._attempt(job, made, progress)
         if failure is not None:
             self._outcomes.told_s(made, failure, self._clock.now())
         return failure
@@ -108,14 +108,14 @@ class Dispatcher:
     def waits(self, job: RoutedRequest) -> dict[str, float]:
         """Seconds until each target, planned or passed over, may be asked."""
         targets = [*job.plan.targets, *(each.target for each in job.plan.left_out)]
-        return {id_: each.retry_in_s for id_, each in self._health.of(targets).items()}
+        return {id_: each.retry_in_s for id_, each in self._health.readiness(targets).items()}
 
-    def _spent(self, job: RoutedRequest, course: RequestProgress) -> bool:
+    def _spent(self, job: RoutedRequest, progress: RequestProgress) -> bool:
         now = self.timers.loop.time()
-        return now >= job.deadline or len(course.attempts) >= self._settings.retry.attempts
+        return now >= job.deadline or len(progress.attempts) >= self._settings.retry.attempts
 
     async def _ask(
-        self, job: RoutedRequest, target: str, course: RequestProgress
+        self, job: RoutedRequest, target: str, progress: RequestProgress
     ) -> UpstreamFailed | None:
         """One target, once or more often. None when it answered, else its last failure."""
         loop = self.timers.loop
@@ -130,19 +130,19 @@ class Dispatcher:
         while True:
             ticket = LAST_RESORT_TICKET if job.plan.last_resort else self._health.admit(target)
             if ticket is None:
-                return failure or course.shut(target)
+                return failure or progress.shut(target)
             tries += 1
             key = self._keys.key(upstream) if tries > 1 else first_key
             this = AttemptSpec(upstream, ticket, key, until, tries, job.request.endpoint)
-            failure = await self._attempt(job, this, course)
+            failure = await self._attempt(job, this, progress)
             if failure is None:
                 return None
             told_s = self._told_s(job, this, failure)
-            if self._spent(job, course):
+            if self._spent(job, progress):
                 return failure
             if key == first_key and self._keys.other_left(upstream, key, failure.failure):
                 continue  # at once, with the next key; no more than once
-            if job.practises(target):
+            if job.is_keep_warm_for(target):
                 return failure  # nobody waits for it: the incumbent is there
             try:
                 room = RetryBudget(until - loop.time(), share_s, self._standby(job, target))
@@ -178,10 +178,10 @@ class Dispatcher:
     def _standby(self, job: RoutedRequest, target: str) -> bool:
         """Whether another target of the plan, behind this one, is well."""
         later = job.plan.targets[job.plan.targets.index(target) + 1 :]
-        return any(each.retry_in_s <= 0 for each in self._health.of(later).values())
+        return any(each.retry_in_s <= 0 for each in self._health.readiness(later).values())
 
     async def _attempt(  # noqa: C901, PLR0912 - one attempt, however it ends
-        self, job: RoutedRequest, made: AttemptSpec, course: RequestProgress
+        self, job: RoutedRequest, made: AttemptSpec, progress: RequestProgress
     ) -> UpstreamFailed | None:
         """The failure, None when it answered; settled in any case."""
         loop = self.timers.loop
@@ -193,7 +193,7 @@ class Dispatcher:
         )
         settle: OnEnd = partial(self._outcomes.settle, made)
         if job.span is not None:
-            settle = job.span.attempt(made.upstream, len(course.attempts) + 1, settle)
+            settle = job.span.attempt(made.upstream, len(progress.attempts) + 1, settle)
         failure: UpstreamFailed | None = None
         outcome: FailureClass | None = FailureClass.CANCELLED
         if not made.check:
@@ -203,7 +203,7 @@ class Dispatcher:
                 result = await self._calls.make(job, made, settle, head)
             if isinstance(result, CommittedStream) and _held_back(job):
                 await result.hold(made.until)
-            course.result, outcome = result, None
+            progress.result, outcome = result, None
         except UpstreamFailed as error:
             if error.failure is FailureClass.INTERNAL:
                 self._errors.note(RouterPart.STREAM, error, job.route, job.arm)
@@ -227,13 +227,13 @@ class Dispatcher:
             outcome = failure.failure
         finally:
             # A stream settles at its own end.
-            if isinstance(course.result, CommittedStream):
-                course.first_token_s = loop.time() - job.begun
+            if isinstance(progress.result, CommittedStream):
+                progress.first_token_s = loop.time() - job.begun
             else:
                 self._settle(job, settle, outcome)
         if head is not None and head.at is not None and outcome is None:
             self._note_s(job, made, head.at - started)
-        course.attempts.append(
+        progress.attempts.append(
             FinishedAttempt(made.upstream, failure, (loop.time() - started) * 1000)
         )
         return failure

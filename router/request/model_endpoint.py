@@ -121,7 +121,7 @@ class ModelEndpoint:
             client_directives.client_headers(scope, DIALECTS[request.endpoint].passed_up),
             observed.span,
             hurried=is_hurried,
-            watch=observed.probe,
+            probe=observed.probe,
         )
         headers = (
             request_id,
@@ -193,7 +193,7 @@ class ModelEndpoint:
     def _is_too_short(self, route: CompiledRoute, own_limit_s: float | None) -> bool:
         if own_limit_s is None:
             return False
-        too_short = self._deadlines.is_in(route.route, own_limit_s)
+        too_short = self._deadlines.is_too_short(route.route, own_limit_s)
         if too_short:
             self._counters["unscored_in_haste"] += 1
         return too_short

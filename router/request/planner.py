@@ -107,7 +107,7 @@ class Planner:
     ) -> PlanContext:
         return PlanContext(
             capabilities=can,
-            health=self._health.of(asked),
+            health=self._health.readiness(asked),
             targets=route.names,
             switches=live,
             keyless=route.keyless,

@@ -36,17 +36,17 @@ def _is_object(body: bytes) -> bool:
     return True
 
 
-def no_answer_reply(job: RoutedRequest, course: RequestProgress) -> Reply:
+def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
     """503 with Retry-After while all circuits are open, or all providers want to be left alone;
     else 502 when all that were asked failed, 503 when nobody could be.
 
     422 when nobody is able to do what the request needs.
     """
-    wait_s = _wait_s(job, course)
+    wait_s = _wait_s(job, progress)
     if wait_s is not None:
-        return _all_waiting(job, course, wait_s)
-    if course.attempts:
-        return _all_failed(job, course)
+        return _all_waiting(job, progress, wait_s)
+    if progress.attempts:
+        return _all_failed(job, progress)
     name = job.route.route.name
     left_out = [_left_out(job.route, each) for each in job.plan.left_out]
     if job.plan.unable:
@@ -66,20 +66,20 @@ def no_answer_reply(job: RoutedRequest, course: RequestProgress) -> Reply:
     )
 
 
-def _wait_s(job: RoutedRequest, course: RequestProgress) -> int | None:
+def _wait_s(job: RoutedRequest, progress: RequestProgress) -> int | None:
     """Whole seconds until somebody may be asked, at least 1; None where time is no help."""
     if not job.plan.targets:
         return job.plan.retry_after_s
     opened = (each.target for each in job.plan.left_out if each.because is ExclusionReason.OPEN)
-    first_s = min(course.waits.get(each, 0.0) for each in (*job.plan.targets, *opened))
-    if first_s <= 0 and course.attempts:
+    first_s = min(progress.waits.get(each, 0.0) for each in (*job.plan.targets, *opened))
+    if first_s <= 0 and progress.attempts:
         return None
     return max(1, math.ceil(first_s))
 
 
-def _all_waiting(job: RoutedRequest, course: RequestProgress, wait_s: int) -> Reply:
+def _all_waiting(job: RoutedRequest, progress: RequestProgress, wait_s: int) -> Reply:
     """Nobody waits for it here: who asked is told when it may be of use."""
-    tried, left_out = _tried(course), _passed_over(job, course)
+    tried, left_out = _tried(progress), _passed_over(job, progress)
     # Official clients heed no longer a time, and have no use for an answer after their own.
     # What was tried in vain is not to be tried once more by each of their retries.
     heeded = wait_s <= min(CLIENTS_HEED_S, job.route.route.settings.total_timeout_s)
@@ -90,7 +90,7 @@ def _all_waiting(job: RoutedRequest, course: RequestProgress, wait_s: int) -> Re
         "all_circuits_open",
         headers=(
             (b"retry-after", str(wait_s).encode()),
-            RETRY if heeded and not course.attempts else DO_NOT_RETRY,
+            RETRY if heeded and not progress.attempts else DO_NOT_RETRY,
         ),
         attempts=tried,
         targets=left_out,
@@ -106,8 +106,8 @@ def _elsewhere(job: RoutedRequest) -> str:
     return "" if asked or not speaks else f"; it answers at {', '.join(speaks)}"
 
 
-def _all_failed(job: RoutedRequest, course: RequestProgress) -> Reply:
-    tried, left_out = _tried(course), _passed_over(job, course)
+def _all_failed(job: RoutedRequest, progress: RequestProgress) -> Reply:
+    tried, left_out = _tried(progress), _passed_over(job, progress)
     return error_reply(
         502,
         f"no target of route {job.route.route.name!r} answered ({_said(tried, left_out)})",
@@ -118,7 +118,7 @@ def _all_failed(job: RoutedRequest, course: RequestProgress) -> Reply:
     )
 
 
-def _tried(course: RequestProgress) -> list[dict[str, object]]:
+def _tried(progress: RequestProgress) -> list[dict[str, object]]:
     return [
         {
             "target": attempt.upstream.name,
@@ -126,21 +126,21 @@ def _tried(course: RequestProgress) -> list[dict[str, object]]:
             "status": attempt.failure.status,
             "ms": round(attempt.ms),
         }
-        for attempt in course.attempts
+        for attempt in progress.attempts
         if attempt.failure
     ]
 
 
-def _passed_over(job: RoutedRequest, course: RequestProgress) -> list[dict[str, object]]:
+def _passed_over(job: RoutedRequest, progress: RequestProgress) -> list[dict[str, object]]:
     """Also those whose circuit opened between the plan and their turn."""
     shut = (
         Excluded(
             each,
             ExclusionReason.OPEN,
             "its circuit opened meanwhile",
-            course.waits.get(each, 0.0),
+            progress.waits.get(each, 0.0),
         )
-        for each in course.shut_out
+        for each in progress.shut_out
     )
     return [_left_out(job.route, each) for each in (*job.plan.left_out, *shut)]
 

@@ -28,7 +28,7 @@ class RoutedRequest(NamedTuple):
 
     passed_up: headers of the client's that go to the provider. span: None without tracing.
     hurried: the client gave less time than the route: that it is up says nothing of a provider.
-    watch: for the guardrails of a live rollout; None for none.
+    probe: for the guardrails of a live rollout; None for none.
     """
 
     request: ClientRequest
@@ -40,14 +40,14 @@ class RoutedRequest(NamedTuple):
     passed_up: tuple[Header, ...] = ()
     span: RequestSpan | None = None
     hurried: bool = False
-    watch: GuardrailProbe | None = None
+    probe: GuardrailProbe | None = None
 
     @property
-    def own(self) -> str:
+    def arm_target(self) -> str:
         """The target id of the assigned arm."""
         return self.plan.guest or self.plan.incumbent
 
-    def practises(self, target: str) -> bool:
+    def is_keep_warm_for(self, target: str) -> bool:
         """Whether it is asked only to be kept warm."""
         return self.arm is Arm.KEEP_WARM and target == self.plan.guest
 
@@ -121,13 +121,13 @@ class RequestProgress:
             only = _class(self.attempts[0])
             return only if is_arm_charged(job.arm, [only]) else None
         failing = (each.target for each in job.plan.left_out if each.because in FAILING)
-        if job.own in (*failing, *self.shut_out):
+        if job.arm_target in (*failing, *self.shut_out):
             return ArmFailure.CIRCUIT_OPEN
         if job.plan.left_out and job.candidate_is_unable:
             return ArmFailure.UNABLE
         last = {each.upstream.id: _class(each) for each in self.attempts}
-        failed = job.own in last and is_arm_charged(job.arm, list(last.values()))
-        return last[job.own] if failed else None
+        failed = job.arm_target in last and is_arm_charged(job.arm, list(last.values()))
+        return last[job.arm_target] if failed else None
 
 
 def _class(attempt: FinishedAttempt) -> FailureClass | None:

@@ -63,7 +63,7 @@ class RoutedResponse:
     def __init__(  # noqa: PLR0913 - all by name but four
         self,
         job: RoutedRequest,
-        course: RequestProgress,
+        progress: RequestProgress,
         headers: tuple[Header, ...],
         errors: InternalErrors,
         *,
@@ -73,7 +73,7 @@ class RoutedResponse:
         copies: Sequence[AnswerCopy] = (),
     ) -> None:
         self.job = job
-        self.course = course
+        self.progress = progress
         self.caller_gone = False
         self._errors = errors
         self._neutral = False  # a fault of ours chose another way: no arm is charged for it
@@ -121,15 +121,15 @@ class RoutedResponse:
             # Not watched while the last bytes are sent: after them any caller may go.
             with DisconnectWatch(receive, dispatcher.timers, self._on_leaving):
                 try:
-                    await dispatcher.run(self.job, self.course)
+                    await dispatcher.run(self.job, self.progress)
                 except Exception as error:
                     await self._run_plainly(dispatcher, error)
-                result = self.course.result
+                result = self.progress.result
                 if result is None and self._failed_inside():
                     await self._run_plainly(dispatcher)
-                    result = self.course.result
+                    result = self.progress.result
                 if result is None:
-                    self.course.waits = dispatcher.waits(self.job)
+                    self.progress.waits = dispatcher.waits(self.job)
                 if isinstance(result, CommittedStream):
                     await self._relay(result, send)
             if beat is not None:
@@ -141,8 +141,8 @@ class RoutedResponse:
             else:
                 await send_reply(send, self._reply(result), self._truth())
         finally:
-            if isinstance(self.course.result, CommittedStream):
-                await self.course.result.aclose()
+            if isinstance(self.progress.result, CommittedStream):
+                await self.progress.result.aclose()
 
     async def _settled(self, beat: Heartbeat) -> None:
         try:
@@ -152,7 +152,7 @@ class RoutedResponse:
 
     def _failed_inside(self, *, every: bool = False) -> bool:
         """Whether an attempt, or every one, met a fault of ours."""
-        failures = [each.failure for each in self.course.attempts]
+        failures = [each.failure for each in self.progress.attempts]
         ours = [each is not None and each.failure is FailureClass.INTERNAL for each in failures]
         return bool(ours) and all(ours) if every else any(ours)
 
@@ -163,16 +163,16 @@ class RoutedResponse:
 
         error: of what makes the calls, whichever target they are for: charged to nobody.
         """
-        job, course = self.job, self.course
+        job, progress = self.job, self.progress
         if error is not None:
             self._errors.note(RouterPart.DISPATCH, error, job.route, job.arm)
             self._neutral = True
-        if isinstance(course.result, CommittedStream):
-            await course.result.aclose()
-        course.result = None
+        if isinstance(progress.result, CommittedStream):
+            await progress.result.aclose()
+        progress.result = None
         plan = incumbent_plan(job.route.plans[job.request.endpoint][Arm.INCUMBENT], job.plan)
-        plain = job._replace(plan=plan, span=None, watch=None)
-        await dispatcher.run(plain, course)
+        plain = job._replace(plan=plan, span=None, probe=None)
+        await dispatcher.run(plain, progress)
 
     def _late_error(self, result: UpstreamAnswer | UpstreamFailed | None) -> bytes:
         """The end of a stream that has begun with a heartbeat and has no answer."""
@@ -188,18 +188,18 @@ class RoutedResponse:
             return Reply(result.status, (JSON, *self._passed_on(result.headers)), result.body)
         if result is None and self._failed_inside(every=True):
             why = f"the router failed; quote {self._headers[0][1].decode()}"
-            return self._told(error_reply(500, why, "internal_error"))
+            return self._client_error(error_reply(500, why, "internal_error"))
         if result is None:
-            return self._told(no_answer_reply(self.job, self.course))
-        return self._told(refusal_reply(result))
+            return self._client_error(no_answer_reply(self.job, self.progress))
+        return self._client_error(refusal_reply(result))
 
-    def _told(self, error: Reply) -> Reply:
+    def _client_error(self, error: Reply) -> Reply:
         dialect = DIALECTS[self.job.request.endpoint]
         return dialect.error(error, self._headers[0][1].decode())
 
     @property
     def usage(self) -> TokenUsage:
-        result = self.course.result
+        result = self.progress.result
         if isinstance(result, UpstreamAnswer):
             return result.usage or NO_USAGE
         return result.usage if isinstance(result, CommittedStream) else NO_USAGE
@@ -207,13 +207,13 @@ class RoutedResponse:
     @property
     def model(self) -> str:
         """That the provider says it served; empty if it does not."""
-        result = self.course.result
+        result = self.progress.result
         return result.model if isinstance(result, UpstreamAnswer | CommittedStream) else ""
 
     @property
     def irregularities(self) -> Collection[str]:
         """Of the answer that the caller got."""
-        result = self.course.result
+        result = self.progress.result
         if isinstance(result, CommittedStream):
             return result.irregularities
         if isinstance(result, UpstreamAnswer) and not result.ended:
@@ -223,7 +223,7 @@ class RoutedResponse:
     @property
     def failed(self) -> bool:
         """The caller got an error that is not the caller's own."""
-        result = self.course.result
+        result = self.progress.result
         if self.caller_gone or isinstance(result, UpstreamAnswer):
             return False
         if isinstance(result, UpstreamFailed):
@@ -241,20 +241,20 @@ class RoutedResponse:
             return "failed"
         return (
             "ok"
-            if isinstance(self.course.result, UpstreamAnswer | CommittedStream)
+            if isinstance(self.progress.result, UpstreamAnswer | CommittedStream)
             else "client_error"
         )
 
     def served(self) -> SpanResult:
         """For tracing."""
-        result, course = self.course.result, self.course
+        result, progress = self.progress.result, self.progress
         return SpanResult(
-            upstream=course.upstream,
+            upstream=progress.upstream,
             outcome=self.outcome,
             error=self._error(),
-            attempts=len(course.attempts),
+            attempts=len(progress.attempts),
             usage=self.usage,
-            first_token_s=course.first_token_s,
+            first_token_s=progress.first_token_s,
             body=result.body if isinstance(result, UpstreamAnswer) else b"",
             finish_reasons=(
                 result.finish_reasons if isinstance(result, CommittedStream) else ()
@@ -263,30 +263,30 @@ class RoutedResponse:
 
     def _error(self) -> str:
         """A class of failure; empty for an answer."""
-        result = self.course.result
+        result = self.progress.result
         match result:
             case _ if self.caller_gone:
                 return FailureClass.CANCELLED.value
             case UpstreamFailed() | CommittedStream():
                 return result.failure.value if result.failure else ""
             case None:
-                failures = [each.failure for each in self.course.attempts if each.failure]
+                failures = [each.failure for each in self.progress.attempts if each.failure]
                 return failures[-1].failure.value if failures else "no_target"
             case _:
                 return ""
 
-    def said(self) -> AnswerSignals | None:
+    def signals(self) -> AnswerSignals | None:
         """What the answer said, for the guardrails that watch; None where none came."""
-        watch, result = self.job.watch, self.course.result
+        watch, result = self.job.probe, self.progress.result
         if watch is None or result is None:
             return None
         if isinstance(result, CommittedStream):
-            return result.said
-        said = watch.ear()
+            return result.signals
+        said = watch.new_signals()
         if said is None:
             return None
         if isinstance(result, UpstreamAnswer):
-            DIALECTS[self.job.request.endpoint].hear(said, result.members)
+            DIALECTS[self.job.request.endpoint].note_signals(said, result.members)
         elif result.failure is FailureClass.CONTENT_POLICY:
             said.refused = True
         return said
@@ -294,11 +294,11 @@ class RoutedResponse:
     @property
     def charge(self) -> ErrorClass | None:
         """How the assigned arm failed; None where it did not."""
-        upstream = self.course.upstream
+        upstream = self.progress.upstream
         if self._neutral:
             return None
-        own_stream = upstream is not None and upstream.id == self.job.own
-        charge = self.course.charge(self.job)
+        own_stream = upstream is not None and upstream.id == self.job.arm_target
+        charge = self.progress.charge(self.job)
         return charge or (self._break if own_stream else None)
 
     @property
@@ -308,7 +308,7 @@ class RoutedResponse:
     @property
     def _break(self) -> FailureClass | None:
         """Of a stream that had begun."""
-        result = self.course.result
+        result = self.progress.result
         return result.failure if isinstance(result, CommittedStream) else None
 
     async def _relay(self, stream: CommittedStream, send: Send) -> None:
@@ -322,9 +322,9 @@ class RoutedResponse:
                         copied.add(piece)
                     except Exception as error:
                         self._drop(copied, error)
-        if self.job.watch is not None:
+        if self.job.probe is not None:
             now = asyncio.get_running_loop().time()
-            self.course.last_token_s = now - self.job.begun
+            self.progress.last_token_s = now - self.job.begun
 
     def _drop(self, copied: AnswerCopy, error: Exception) -> None:
         """Who keeps it gets nothing rather than a part."""
@@ -334,7 +334,7 @@ class RoutedResponse:
 
     def note_faults(self) -> None:
         """At the end: what failed within the stream, where nobody could tell of it."""
-        result, job = self.course.result, self.job
+        result, job = self.progress.result, self.job
         if isinstance(result, CommittedStream):
             for part, error in result.faults:
                 self._errors.note(part, error, job.route, job.arm)
@@ -345,8 +345,8 @@ class RoutedResponse:
         return [each for each in headers if not each[0].startswith(RATES)]
 
     def _truth(self) -> Sequence[Header]:
-        attempts = (b"x-swapgate-attempts", str(len(self.course.attempts)).encode())
-        upstream, result = self.course.upstream, self.course.result
+        attempts = (b"x-swapgate-attempts", str(len(self.progress.attempts)).encode())
+        upstream, result = self.progress.upstream, self.progress.result
         served = (upstream.header,) if upstream else ()
         return (*self._headers, attempts, *served, *self._degraded(upstream, result))
 

@@ -93,8 +93,8 @@ class CommittedStream:
         return self._events.model
 
     @property
-    def said(self) -> AnswerSignals | None:
-        return self._events.said
+    def signals(self) -> AnswerSignals | None:
+        return self._events.signals
 
     @property
     def usage(self) -> TokenUsage:
@@ -104,8 +104,8 @@ class CommittedStream:
     def faults(self) -> Iterator[tuple[RouterPart, Exception]]:
         """Of our own, with the part where each was."""
         yield from self._faults
-        if self._events.deafened is not None:
-            yield RouterPart.GUARDRAILS, self._events.deafened
+        if self._events.signals_fault is not None:
+            yield RouterPart.GUARDRAILS, self._events.signals_fault
 
     async def sent(self) -> AsyncGenerator[bytes, None]:
         """What the client gets, piece by piece. Raises nothing of the upstream's."""

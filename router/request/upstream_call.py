@@ -100,8 +100,8 @@ class UpstreamCalls:
             check_content_type(reply, b"text/event-stream")
             events = dialect.stream(asked, self._name(job))
             events.skips = job.route.route.settings.on_bad_event is OnBadEvent.SKIP
-            if job.watch is not None:
-                events.listen(job.watch.ear)
+            if job.probe is not None:
+                events.listen(job.probe.new_signals)
             hide = partial(hide_provider_secrets, provider=upstream.provider, key=made.key)
             stream = await self._until_commit(job, reply, events, on_end, hide)
             handed_over = True

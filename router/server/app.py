@@ -164,11 +164,11 @@ class Router:
             on_abort=self._alarms.canary_aborted,
         )
         self._guards.boot()
-        recorder.on_abort = self._guards.heard
+        recorder.on_abort = self._guards.apply_abort
         self._feedback = FeedbackIntake(recorder, self._metrics)
         keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
         self._renewals = EarlyRecovery(self._health, keys)
-        self._alarms.also(self._renewals.look)
+        self._alarms.add_follower(self._renewals.evaluate)
         calls = UpstreamCalls(transport_factory, settings, self._timers)
         dispatcher = Dispatcher(
             calls,
@@ -181,17 +181,17 @@ class Router:
             self._errors,
         )
         self._admission = Admission(
-            rates, recorder.spends, recorder.counters, clock, self._alarms.say,
+            rates, recorder.spends, recorder.counters, clock, self._alarms.raise_alert,
             worker=recorder.worker, secret=secret,
         )  # fmt: skip
         self._proxies = parse_proxy_networks(settings.trusted_proxies)
-        holder.also(BudgetRefresh(holder, recorder.spends, clock))
-        holder.also(ShadowTotalsRefresh(holder, recorder.shadows, clock))
+        holder.add_follower(BudgetRefresh(holder, recorder.spends, clock))
+        holder.add_follower(ShadowTotalsRefresh(holder, recorder.shadows, clock))
         self._shadows = ShadowMirror(
             holder, calls, self._health, keys, recorder, self._metrics, settings, clock
         )
         money = JudgeBudget(holder, clock)
-        holder.also(money)
+        holder.add_follower(money)
         self._judges = SampleJudge(
             holder, calls, self._health, keys, recorder, self._metrics, money, settings, clock
         )
@@ -305,7 +305,7 @@ class Router:
             else:
                 reply = await self._allowed(scope, receive, noting_send, *found, request_id)
             if reply is not None:
-                await send_reply(send, _told(scope, reply, number), (request_id,))
+                await send_reply(send, _in_client_protocol(scope, reply, number), (request_id,))
         except ClientDisconnected:
             return
         except Exception as error:
@@ -315,7 +315,7 @@ class Router:
             if begun:
                 raise
             reply = error_reply(500, f"the router failed; quote {number}", "internal_error")
-            await send_reply(send, _told(scope, reply, number), (request_id,))
+            await send_reply(send, _in_client_protocol(scope, reply, number), (request_id,))
 
     def _caller(self, scope: Scope) -> Reply | tuple[KeyGrant, CompiledSnapshot]:
         """Who asks, and the revision for all of this request; or the reply already."""
@@ -332,14 +332,14 @@ class Router:
             message = "the router has no routes yet; try again in a second"
             return error_reply(503, message, "not_ready", headers=(SOON,))
         try:
-            self._renewals.look(serving)
+            self._renewals.evaluate(serving)
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error)
         grant = self._keys.grant(header(scope, b"authorization"), serving)
         if grant is None and _anthropic(scope):
             grant = self._keys.grant_of(header(scope, b"x-api-key"), serving)
         if grant is None:
-            return self._admission.stranger(self._address(scope))
+            return self._admission.refuse_unknown_key(self._address(scope))
         return grant, serving
 
     def _address(self, scope: Scope) -> str:
@@ -361,7 +361,7 @@ class Router:
         if path == METRICS:
             return await self.metrics()
         if path == FEEDBACK:
-            return await self._heard(scope, receive, grant)
+            return await self._take_feedback(scope, receive, grant)
         if path not in ENDPOINTS:
             return list_models(serving, grant, path, anthropic=_anthropic(scope))
         if self._under_way >= self._settings.max_concurrent:
@@ -373,11 +373,11 @@ class Router:
         finally:
             self._under_way -= 1
 
-    async def _heard(self, scope: Scope, receive: Receive, grant: KeyGrant) -> Reply:
+    async def _take_feedback(self, scope: Scope, receive: Receive, grant: KeyGrant) -> Reply:
         body = await self._body(scope, receive, MAX_BODY_BYTES)
         if isinstance(body, Reply):
             return body
-        too_many = self._admission.opinion(grant.id, grant.limits)
+        too_many = self._admission.admit_feedback(grant.id, grant.limits)
         return too_many or await self._feedback.take(body, grant.id)
 
     async def _complete(
@@ -477,7 +477,7 @@ def _anthropic(scope: Scope) -> bool:
     return path == MESSAGES or (path not in ENDPOINTS and header(scope, VERSION) is not None)
 
 
-def _told(scope: Scope, reply: Reply, request_id: str) -> Reply:
+def _in_client_protocol(scope: Scope, reply: Reply, request_id: str) -> Reply:
     """An error in the client's protocol; any other reply as it is."""
     if reply.status >= 400 and _anthropic(scope):
         return anthropic_error(reply, request_id)

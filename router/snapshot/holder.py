@@ -102,7 +102,7 @@ class SnapshotHolder:
     last was not believed at the start, empty where it was, or there is none. `age_s`: since the
     database last said that this is the newest; until it did, since the start. standing: the
     switches of the environment and the file. keys_of: the providers' keys, as they are sent.
-    classes: who may see which data, as this process's file says; see `serving.ready`.
+    classes: who may see which data, as this process's file says; see `compile_snapshot`.
     opened: the snapshot as it serves, with what it carries encrypted in clear; the disk keeps
     it as it came. restored: what the disk holds, as its signed rows say; it raises
     SnapshotInvalid where their signatures do not hold. prepare: called before a snapshot
@@ -177,7 +177,7 @@ class SnapshotHolder:
         """What served last, as its signed rows say. Raises SnapshotInvalid."""
         return self._restored(snapshot_file.load_snapshot(self._file))
 
-    def also(self, follower: Callable[[Store], None]) -> None:
+    def add_follower(self, follower: Callable[[Store], None]) -> None:
         """Called in the thread that follows the store, about every second.
 
         It may raise StoreUnavailable.

@@ -102,7 +102,7 @@ async def test_a_target_without_a_key_is_never_asked_and_the_next_one_answers(
 
     assert (status, headers[b"x-swapgate-target"]) == (200, f"spare/{CANDIDATE}".encode())
     assert headers[b"x-swapgate-attempts"] == b"1"
-    door.app._alarms.look()
+    door.app._alarms.evaluate()
     door.recorder.flush()
     [alert] = door.kept.alerts
     assert (alert.kind, alert.news) == (AlertKind.OUR_KEY, AlertEvent.RAISED)
@@ -115,7 +115,7 @@ async def test_a_target_without_a_key_is_never_asked_and_the_next_one_answers(
     assert door.holder.refresh()
     status, headers, _ = await door.call(CHAT, ASK)
     assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
-    door.app._alarms.look()
+    door.app._alarms.evaluate()
     door.recorder.flush()
     assert [each.news for each in door.kept.alerts] == [AlertEvent.RAISED, AlertEvent.ENDED]
 

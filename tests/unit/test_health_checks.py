@@ -116,7 +116,7 @@ class Checked(Door):
         """The models that were checked."""
         self.clock.advance(after_s)
         before = len(self.asked)
-        self.app._checks.turn()
+        self.app._checks.run_due()
         await asyncio.gather(*self.app._checks._running.values())
         return sorted(json.loads(each.body)["model"] for each in self.asked[before:])
 

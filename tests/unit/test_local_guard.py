@@ -182,7 +182,7 @@ class Side:
             self.request(f"k{n}", Arm.CANARY, failed=True)
 
     def look(self) -> None:
-        asyncio.run(self.guards.look())
+        asyncio.run(self.guards.evaluate())
 
 
 @pytest.mark.req("F3", "F4")
@@ -287,7 +287,7 @@ def test_an_abort_is_over_with_the_rollout_and_leaves_nothing_behind(tmp_path: P
 def test_a_worker_whose_snapshot_is_older_keeps_what_another_one_tells(tmp_path: Path) -> None:
     files = GuardFolder(tmp_path / "guard")
     side = Side(files, replace(ROUTE, canary=None))
-    side.guards.heard(LocalAbort("r-1", "support", "w", 7.0, 6.0, 3, 3, 3, EPOCH))
+    side.guards.apply_abort(LocalAbort("r-1", "support", "w", 7.0, 6.0, 3, 3, 3, EPOCH))
     side.look()
 
     assert side.guards.stopped(CANARY)

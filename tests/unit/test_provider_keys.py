@@ -119,7 +119,7 @@ async def test_the_alert_of_a_refused_key_ends_when_the_key_is_taken_away_or_rep
     door = Keyed(tmp_path)
     assert await door.ask() == 200
     assert door.told() == [(AlertKind.OUR_KEY, AlertEvent.RAISED)]
-    door.app._alarms.look()
+    door.app._alarms.evaluate()
     assert len(door.told()) == 1
 
     others = [
@@ -129,7 +129,7 @@ async def test_the_alert_of_a_refused_key_ends_when_the_key_is_taken_away_or_rep
     door.holder._keys_of = lambda _: {"up": [*new, *others]}
     door.kept.put(replace(door.kept.snapshot(), etag="again"))
     assert door.holder.refresh()
-    door.app._alarms.look()
+    door.app._alarms.evaluate()
 
     assert door.told()[1:] == [(AlertKind.OUR_KEY, AlertEvent.ENDED)]
     door.turns["UP_KEY"] = completion()
@@ -148,9 +148,9 @@ async def test_the_alert_of_the_only_key_ends_when_it_is_taken_away_and_none_is_
         door.kept.put(replace(door.kept.snapshot(), etag=etag))
         assert door.holder.refresh()
         await door.ask()
-        door.app._alarms.look()
+        door.app._alarms.evaluate()
         # A second look tells nothing twice.
-        door.app._alarms.look()
+        door.app._alarms.evaluate()
 
     raised, ended, none = door.kept_alerts()
     assert raised.key == ended.key

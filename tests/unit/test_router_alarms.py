@@ -63,13 +63,13 @@ async def test_a_long_pause_is_an_alert_until_it_is_over_and_shown_in_the_metric
     series = f'swapgate_target_pause_seconds{{target="{OWN}"}}'
 
     await place.ask(times=2)
-    place.door.app._alarms.look()
+    place.door.app._alarms.evaluate()
     assert told(place) == [(AlertKind.BREAKER_OPEN, AlertEvent.RAISED)]
     assert "asked for a pause" in place.door.kept.alerts[0].title
     assert (await place.metrics())[series] == 7200
 
     place.door.clock.advance(7201)
-    place.door.app._alarms.look()
+    place.door.app._alarms.evaluate()
     assert told(place)[1:] == [(AlertKind.BREAKER_OPEN, AlertEvent.ENDED)]
     assert series not in await place.metrics()
 
@@ -135,10 +135,10 @@ async def test_a_refused_revision_is_told_once_until_a_good_one_comes(tmp_path: 
     place = Place(tmp_path, {INCUMBENT: completion()})
     alarms, holder = place.door.app._alarms, place.door.holder
     holder.refused = str(SnapshotInvalid("route 'support' names a target that is not there"))
-    alarms.look()
-    alarms.look()
+    alarms.evaluate()
+    alarms.evaluate()
     holder.refused = ""
-    alarms.look()
+    alarms.evaluate()
 
     assert told(place) == [
         (AlertKind.REVISION_REFUSED, AlertEvent.RAISED),
@@ -151,8 +151,8 @@ async def test_a_refused_revision_is_told_once_until_a_good_one_comes(tmp_path: 
 async def test_a_snapshot_on_disk_that_was_not_believed_is_told_once(tmp_path: Path) -> None:
     place = Place(tmp_path, {INCUMBENT: completion()})
     place.door.holder.disk_refused = "a revoked key was taken away"
-    place.door.app._alarms.look()
-    place.door.app._alarms.look()
+    place.door.app._alarms.evaluate()
+    place.door.app._alarms.evaluate()
 
     assert told(place) == [(AlertKind.REVISION_REFUSED, AlertEvent.RAISED)]
 

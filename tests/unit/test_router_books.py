@@ -438,10 +438,10 @@ def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(
             (told, "req_gone-1", "k"),
         ):
             opinion = FeedbackBody(request_id, FeedbackVerdict.BAD, "")
-            outcomes.append(await worker.elsewhere(opinion, key))
+            outcomes.append(await worker.forward_feedback(opinion, key))
         office.close_books()
         outcomes.append(
-            await told.elsewhere(FeedbackBody("req_w0-2", FeedbackVerdict.BAD, ""), "k")
+            await told.forward_feedback(FeedbackBody("req_w0-2", FeedbackVerdict.BAD, ""), "k")
         )
         for worker in (served, told):
             await worker.aclose()
@@ -460,7 +460,7 @@ def test_a_caller_mirrored_by_two_workers_is_evidence_once(office: Office) -> No
         for worker in (first, second):
             for key in ("user:a", "user:a", "user:b"):
                 lost = {"unit.answered.incumbent_only": 1}
-                worker.compared(worker.mirrored("p_1", key), "sh_1", lost)
+                worker.end_mirror(worker.begin_mirror("p_1", key), "sh_1", lost)
             await worker.aclose()
 
     asyncio.run(play())

@@ -205,13 +205,13 @@ def test_feedback_counts_until_the_block_is_out() -> None:
     play = Play(REQUESTS)
     units = [play.ask("k", canary=canary) for canary in (True, False, False)]
 
-    assert units[0].hear(bad=True)
-    assert units[0].hear(bad=True)
-    assert units[1].hear(bad=False)
+    assert units[0].note_feedback(bad=True)
+    assert units[0].note_feedback(bad=True)
+    assert units[1].note_feedback(bad=False)
     block = play.only()
 
     assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(3, 1, 1, 1, ArmSplit(2, 1))
-    assert not units[1].hear(bad=True)
+    assert not units[1].note_feedback(bad=True)
 
 
 def test_without_guardrails_a_block_tells_of_failures_alone() -> None:

@@ -38,15 +38,15 @@ def knowing(*seconds: float) -> ShortDeadlines:
 def test_a_deadline_below_three_times_what_the_control_usually_takes_is_haste() -> None:
     haste = knowing(*[1.0] * 95, *[9.0] * 5)
 
-    assert haste.is_in(ROUTE, TIMES * 1.0 - 0.01)
-    assert not haste.is_in(ROUTE, TIMES * 1.0)
-    assert not haste.is_in(BAKE, TIMES * 1.0)  # its control is the same model
+    assert haste.is_too_short(ROUTE, TIMES * 1.0 - 0.01)
+    assert not haste.is_too_short(ROUTE, TIMES * 1.0)
+    assert not haste.is_too_short(BAKE, TIMES * 1.0)  # its control is the same model
 
 
 @pytest.mark.req("F3", "F4")
 def test_while_nobody_knows_what_is_usual_every_deadline_of_a_clients_is_haste() -> None:
-    assert knowing(*[1.0] * (LEAST - 1)).is_in(ROUTE, 600.0)
-    assert not knowing(*[1.0] * LEAST).is_in(ROUTE, 600.0)
+    assert knowing(*[1.0] * (LEAST - 1)).is_too_short(ROUTE, 600.0)
+    assert not knowing(*[1.0] * LEAST).is_too_short(ROUTE, 600.0)
 
 
 @pytest.mark.req("F3", "F4")
@@ -55,11 +55,11 @@ def test_only_the_controls_latest_answers_say_what_is_usual() -> None:
     for _ in range(KEPT):
         haste.answered(ROUTE, "t_new", 50.0)
         haste.answered(replace(ROUTE, name="other"), "t_old", 50.0)
-    assert not haste.is_in(ROUTE, 3.0)
+    assert not haste.is_too_short(ROUTE, 3.0)
 
     for _ in range(KEPT):
         haste.answered(ROUTE, "t_old", 2.0)
-    assert haste.is_in(ROUTE, 5.9)
+    assert haste.is_too_short(ROUTE, 5.9)
 
 
 class Scene:

@@ -344,7 +344,7 @@ def candidates_calls_broken(scene: Scene) -> Iterator[None]:
         RequestAccounting.after_answer,
         AttemptSettlement.settle,
         CanaryGuards.end,
-        GuardrailProbe.seen,
+        GuardrailProbe.sample,
     ],
 )
 async def test_a_fault_of_the_books_charges_no_arm(
@@ -427,7 +427,7 @@ async def test_who_notices_renewed_credentials_may_fail_without_the_request(
 ) -> None:
     scene = Scene(tmp_path, canary=False, stream=stream)
 
-    with broken(EarlyRecovery.look.__code__, [EarlyRecovery.look]):  # type: ignore[list-item]  # a function
+    with broken(EarlyRecovery.evaluate.__code__, [EarlyRecovery.evaluate]):  # type: ignore[list-item]  # a function
         assert not await scene.fault()
 
     assert 'part="recording"' in await metrics(scene.door)
@@ -476,10 +476,10 @@ async def test_the_first_fault_is_told_at_once_and_others_not_each(tmp_path: Pat
         assert len(await told(scene.door)) == 1
         for _ in range(20):
             await scene.ask()
-    scene.door.app._alarms.look()
+    scene.door.app._alarms.evaluate()
     assert len(await told(scene.door)) == 1
 
     scene.door.clock.advance(AGAIN_S)
-    scene.door.app._alarms.look()
-    scene.door.app._alarms.look()
+    scene.door.app._alarms.evaluate()
+    scene.door.app._alarms.evaluate()
     assert len(await told(scene.door)) == 2

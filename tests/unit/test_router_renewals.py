@@ -128,7 +128,7 @@ async def test_a_request_on_the_way_with_the_old_key_opens_nothing(tmp_path: Pat
 
     def changed_meanwhile() -> None:
         scene.change(world(SECOND, "two"))
-        scene.door.app._alarms.look()
+        scene.door.app._alarms.evaluate()
 
     scene.meanwhile = changed_meanwhile
     assert await scene.ask() == FALLBACK

@@ -58,7 +58,7 @@ def watch(
     endpoint: Endpoint = Endpoint.CHAT,
 ) -> GuardrailProbe:
     asked = read_request(json.dumps({"model": "support", **(body or {})}).encode(), endpoint)
-    found = GuardrailProbe.of(asked, route, RULE)
+    found = GuardrailProbe.from_request(asked, route, RULE)
     assert found is not None
     return found
 
@@ -111,7 +111,7 @@ def streamed(endpoint: Endpoint, text: str, call: str, ended: str) -> list[dict[
 
 
 def bad_of(given: GuardrailProbe, said: AnswerSignals | None) -> AnswerFault:
-    return AnswerFault(given.seen(said, TIMES, failed=False).bad)
+    return AnswerFault(given.sample(said, TIMES, failed=False).bad)
 
 
 def judged(
@@ -119,16 +119,16 @@ def judged(
 ) -> tuple[AnswerFault, AnswerFault]:
     """Whole, and streamed."""
     endpoint = given.request.endpoint
-    said = given.ear()
+    said = given.new_signals()
     assert said is not None
     whole = parse_object(json.dumps(answer(endpoint, text, call, ended)).encode())
-    DIALECTS[endpoint].hear(said, whole)
+    DIALECTS[endpoint].note_signals(said, whole)
     events = DIALECTS[endpoint].stream(given.request, None)
-    events.said = given.ear()
+    events.signals = given.new_signals()
     for each in streamed(endpoint, text, call, ended):
         events.feed(b"data: " + json.dumps(each).encode() + b"\n\n")
     assert not events.failure
-    return bad_of(given, said), bad_of(given, events.said)
+    return bad_of(given, said), bad_of(given, events.signals)
 
 
 @pytest.mark.parametrize("endpoint", ASKS)
@@ -194,7 +194,7 @@ def test_of_a_huge_answer_little_is_kept_and_its_json_is_not_judged(
     route: CompiledRoute,
 ) -> None:
     given = watch(route, CHAT_JSON)
-    said = given.ear()
+    said = given.new_signals()
     assert said is not None
     for _ in range(3):
         said.text(0, "x" * (MAX_KEPT // 2))
@@ -202,7 +202,7 @@ def test_of_a_huge_answer_little_is_kept_and_its_json_is_not_judged(
     assert said.cut
     assert sum(len(text) for text in said.texts()) <= MAX_KEPT
     assert bad_of(given, said) == AnswerFault(0)
-    modest = watch(route).ear()
+    modest = watch(route).new_signals()
     assert modest is not None
     modest.text(0, "x" * 10_000)
     assert sum(len(text) for text in modest.texts()) <= 200
@@ -212,11 +212,11 @@ def test_the_times_of_a_stream_and_of_a_failure(route: CompiledRoute) -> None:
     given = watch(route, {"stream": True})
     spent = RequestCost(2.0, 0.5, 1.5, 11, 0.25)
 
-    values = given.seen(given.ear(), spent, failed=False).values
+    values = given.sample(given.new_signals(), spent, failed=False).values
     assert values == (2.0, 0.5, 0.1, 11.0, 0.25)
-    failed = given.seen(given.ear(), spent, failed=True)
+    failed = given.sample(given.new_signals(), spent, failed=True)
     assert failed == GuardrailSample((None, None, None, 11.0, None), 0)  # type: ignore[arg-type]
-    hung_up = given.seen(None, spent._replace(first_token_s=None), failed=False).values
+    hung_up = given.sample(None, spent._replace(first_token_s=None), failed=False).values
     assert (hung_up.time_to_first_token, hung_up.inter_token_latency) == (2.0, 0.0)
 
 
@@ -230,7 +230,7 @@ def test_what_applies_is_known_before_the_answer(route: CompiledRoute) -> None:
     }
     assert watch(replace(route, upstreams=priced)).traits & RequestTraits.PRICED
     request = read_request(b'{"model": "support"}', Endpoint.CHAT)
-    assert GuardrailProbe.of(request, route, UnitRule()) is None
+    assert GuardrailProbe.from_request(request, route, UnitRule()) is None
 
 
 def test_a_schema_that_would_take_long_or_cannot_be_read_refuses_nothing() -> None:

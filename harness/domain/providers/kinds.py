@@ -1,7 +1,7 @@
 """This table describes the kinds of providers: the endpoints they speak, their address, and how
 they take a key.
 
-A kind with `adapted` endpoints answers them through a translation (`router.transport`); what it
+A kind with `adapted` endpoints answers them through a translation (`router.upstream`); what it
 `speaks` goes through as bytes.
 """
 
@@ -88,7 +88,7 @@ _CHAT_EMBED: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS})
 _OPENAIS: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.RESPONSES})
 _NO_TOP_K: Final = frozenset({"top_k"})
 _OLD_LIMIT, _NEW_LIMIT = AnswerLimit
-# What a chat can stand in for (`router.bridges`).
+# What a chat can stand in for (`router.protocols`).
 _BRIDGED: Final = frozenset({Endpoint.MESSAGES, Endpoint.RESPONSES})
 
 

@@ -96,9 +96,9 @@ class ChatDialect:
     def tools(self, request: ClientRequest) -> Mapping[str, object]:
         return tools_of(request)
 
-    def hear(self, said: AnswerSignals, members: ParsedObject) -> None:
+    def note_signals(self, signals: AnswerSignals, members: ParsedObject) -> None:
         for choice in iter_objects(members.get("choices")):
-            read_signals(said, choice, "message")
+            read_signals(signals, choice, "message")
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:
         n = request.value("n")

@@ -80,8 +80,8 @@ class ChatStream(StreamFilter):
         return edits
 
     def _choice(self, choice: Mapping[str, object]) -> None:
-        if self.said is not None:
-            self._hear(read_signals, choice, "delta")
+        if self.signals is not None:
+            self._note(read_signals, choice, "delta")
         index = choice.get("index")
         self._choices.add(index if isinstance(index, int) else 0)
         delta = choice.get("delta")

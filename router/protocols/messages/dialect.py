@@ -83,10 +83,10 @@ class MessagesDialect:
     def tools(self, request: ClientRequest) -> Mapping[str, object]:
         return tools_of(request)
 
-    def hear(self, said: AnswerSignals, members: ParsedObject) -> None:
+    def note_signals(self, signals: AnswerSignals, members: ParsedObject) -> None:
         for number, block in enumerate(iter_objects(members.get("content"))):
-            read_block_signals(said, number, block)
-        said.ended(members.get("stop_reason"))
+            read_block_signals(signals, number, block)
+        signals.ended(members.get("stop_reason"))
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:  # noqa: ARG002 - a Dialect
         return MessagesStream(json_name)

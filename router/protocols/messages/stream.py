@@ -93,14 +93,14 @@ class MessagesStream(StreamFilter):
             case "content_block_delta":
                 delta = members.get("delta")
                 self._delta(delta)
-                if self.said is not None:
-                    self._hear(read_delta_signals, members.get("index"), delta)
+                if self.signals is not None:
+                    self._note(read_delta_signals, members.get("index"), delta)
             case "content_block_start":
                 self.moved += 1
                 block = members.get("content_block")
                 self._block(block)
-                if self.said is not None:
-                    self._hear(read_block_signals, members.get("index"), block)
+                if self.signals is not None:
+                    self._note(read_block_signals, members.get("index"), block)
             case "message_start":
                 return self._start(text, members)
             case "message_delta":
@@ -142,8 +142,8 @@ class MessagesStream(StreamFilter):
             self.finish_reasons.append(str(delta["stop_reason"]))
             self._stopped = self.committed = True
             self.moved += 1
-            if self.said is not None:
-                self._hear(AnswerSignals.ended, delta["stop_reason"])
+            if self.signals is not None:
+                self._note(AnswerSignals.ended, delta["stop_reason"])
         found = read_message_tokens(members.get("usage"))
         if found:
             known = self._counts or MessageTokens()

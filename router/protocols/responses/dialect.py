@@ -82,8 +82,8 @@ class ResponsesDialect(ChatDialect):
     def tools(self, request: ClientRequest) -> Mapping[str, object]:
         return tools_of(request)
 
-    def hear(self, said: AnswerSignals, members: ParsedObject) -> None:
-        read_signals(said, members.get("output"), members.get("incomplete_details"))
+    def note_signals(self, signals: AnswerSignals, members: ParsedObject) -> None:
+        read_signals(signals, members.get("output"), members.get("incomplete_details"))
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:  # noqa: ARG002 - a Dialect
         return ResponsesStream(json_name)

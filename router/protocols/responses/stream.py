@@ -92,9 +92,9 @@ class ResponsesStream(StreamFilter):
         if str(kind) in ENDS:
             self.finished = True
             self.finish_reasons.append(str(kind).removeprefix("response."))
-            if self.said is not None:
+            if self.signals is not None:
                 ended = response.value
-                self._hear(read_signals, ended.get("output"), ended.get("incomplete_details"))
+                self._note(read_signals, ended.get("output"), ended.get("incomplete_details"))
         elif kind == "response.failed" and not self._failed(response.value):
             return None
         model = walk_object(text, response.start).values.get("model")
