@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sqlite3
 import sys
 import tempfile
 import uuid
@@ -150,13 +149,10 @@ def empty_postgres_url(postgres: "Postgres") -> Iterator[str]:
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file, to be copied; nobody has it open."""
-    from harness.store.migrate import upgrade  # noqa: PLC0415 - not every test needs a store
+    from tests.support.store.sqlite_store import migrated_file  # noqa: PLC0415 - not every test needs a store
 
     file = tmp_path_factory.mktemp("sqlite") / "template.db"
-    upgrade(f"sqlite:///{file}")
-    db = sqlite3.connect(file)
-    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    db.close()
+    file.write_bytes(migrated_file())
     return file
 
 

@@ -11,13 +11,13 @@ from harness.app.router_process import boot_holder, build_recorder, router_app
 from harness.control.operations import keys
 from harness.control.routing import routes, targets
 from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import TargetSeed
-from harness.ports import Cipher, Store
-from harness.runtime import telemetry
-from harness.store.memory.store import MemoryStore
+from harness.ports import Cipher, Signatures
+from harness.runtime import signing, telemetry
 from router.recording.port import LocalExposition
 from router.server.asgi import App
 from router.upstream.transports import Transports
@@ -75,14 +75,19 @@ class SingleTargetRouter:
 
 
 @dataclass(frozen=True)
-class _MemoryInstallation(Installation):
-    """Another one's configuration and keys, and a store that ends with it."""
+class _SeparateInstallation(Installation):
+    """Another installation's configuration and provider keys, with a database of its own.
+
+    Its rows are signed with a key that nobody else knows and that ends with the process.
+    """
 
     of: Installation | None = None
 
     @cached_property
-    def store(self) -> Store:
-        return MemoryStore(secret=self.secret, clock=self.clock)
+    def signatures(self) -> Signatures:
+        private = signing.new_private_key()
+        public = signing.public_key(private, KeyPurpose.CONTROL)
+        return signing.Ed25519Signatures(lambda: {public.id: public}, lambda: private)
 
     @cached_property
     def cipher(self) -> Cipher:
@@ -104,9 +109,13 @@ def single_target_router(
     its files; whoever made it removes it after `close`. Raises InputError for an address that
     no provider may have.
     """
+    from harness.store import migrate  # noqa: PLC0415 - alembic takes its time
+
     telemetry.leave_to_the_application()
-    settings = replace(installation.settings, home=folder)
-    alone = _MemoryInstallation(
+    database_url = f"sqlite:///{folder / 'swapgate.db'}"
+    migrate.upgrade(database_url)
+    settings = replace(installation.settings, home=folder, database_url=database_url)
+    alone = _SeparateInstallation(
         settings, installation.secret, installation.clock, of=installation
     )
     ctx = alone.context

@@ -1,1 +1,1 @@
-"""The databases: SQLite, PostgreSQL, and the working twin in memory. No decisions here."""
+"""The databases: SQLite and PostgreSQL. No decisions here."""

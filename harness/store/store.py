@@ -17,6 +17,7 @@ from harness.store import engine, schema_revisions
 from harness.store.change_listener import Changes
 from harness.store.database_errors import translated
 from harness.store.leader import leadership
+from harness.store.schema.columns import DEFAULT_PROJECT
 from harness.store.schema.operations import meta
 from harness.store.signing import signed_snapshot
 from harness.store.signing.resigning import (
@@ -112,13 +113,22 @@ class SqlStore:
     """A store on the database at `url`, migrated to this version (harness.store.migrate).
 
     url: `sqlite:///path/to/file.db` or `postgresql://…`. secret: signs the audit log.
-    signatures: signs and verifies rows. It connects when it is first used. Raises ConfigError
-    for another kind of URL.
+    signatures: signs and verifies rows. project: whose rows units of work read and write; what
+    a router serves, and what is checked, is every project's.
+
+    It connects when it is first used. Raises ConfigError for another kind of URL.
     """
 
     def __init__(
-        self, url: str, *, secret: bytes, clock: Clock, signatures: Signatures
+        self,
+        url: str,
+        *,
+        secret: bytes,
+        clock: Clock,
+        signatures: Signatures,
+        project: str = DEFAULT_PROJECT,
     ) -> None:
+        self._project = project
         self._url = engine.parse(url)
         self._secret = secret
         self._clock = clock
@@ -186,7 +196,7 @@ class SqlStore:
             self._is_known = True
 
     def _unit(self, db: sa.Connection, *, writable: bool) -> Unit:
-        return Unit(db, self._row_signatures(db), writable=writable)
+        return Unit(db, self._row_signatures(db), writable=writable, project=self._project)
 
     def _row_signatures(self, db: sa.Connection) -> RowSignatures:
         return RowSignatures(self._signatures, lambda: self._installation_of(db))

@@ -12,7 +12,7 @@ from harness.domain.errors import IllegalTransition, SignatureInvalid
 from harness.domain.operations.row_signatures import RowFault
 from harness.store.database_errors import translated
 from harness.store.rows import Row
-from harness.store.schema.columns import SIGNATURE
+from harness.store.schema.columns import DEFAULT_PROJECT, PROJECT, SIGNATURE
 from harness.store.schema.signed_tables import SIGNED, manifest
 from harness.store.signing import manifest as manifests
 from harness.store.signing.row_digests import (
@@ -34,13 +34,26 @@ _DECISIONS: Final = 0
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
+def in_project(table: sa.FromClause) -> sa.ColumnElement[bool]:
+    """The condition that a row belongs to the project of the unit of work that reads it."""
+    return table.c[PROJECT] == sa.bindparam(PROJECT)
+
+
 class Unit:
     """Runs statements; keeps readers from writing and deciders from overtaking one another.
 
     Signs what it writes of signed tables, and checks what it reads of them.
     """
 
-    def __init__(self, db: sa.Connection, signatures: RowSignatures, *, writable: bool) -> None:
+    def __init__(
+        self,
+        db: sa.Connection,
+        signatures: RowSignatures,
+        *,
+        writable: bool,
+        project: str = DEFAULT_PROJECT,
+    ) -> None:
+        self.project = project
         self._db = db
         self._signatures = signatures
         self._writable = writable
@@ -50,10 +63,10 @@ class Unit:
         self._written: dict[str, str | None] = {}
 
     def read(
-        self, statement: sa.Executable, parameters: Parameters | None = None
+        self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None
     ) -> sa.CursorResult[Any]:
         with translated():
-            return self._db.execute(statement, parameters)
+            return self._db.execute(statement, {PROJECT: self.project, **(parameters or {})})
 
     def write(
         self,
@@ -75,8 +88,8 @@ class Unit:
 
     def write_new(self, table: sa.Table, values: Mapping[str, object]) -> bool:
         """Insert the row unless one of its keys is there already; whether it was inserted."""
-        if table.name in SIGNED:
-            values = self.signed(table, values)
+        of_project = self.signed if table.name in SIGNED else self.owned
+        values = of_project(table, values)
         if table.name in AUDITED:
             self.serialize()
         insert = self._insert(table).on_conflict_do_nothing().values(values)
@@ -152,7 +165,12 @@ class Unit:
         """
         if SIGNED[table.name].live is not None:
             self.change_snapshot()
+        values = self.owned(table, values)
         return {**values, SIGNATURE: self._signatures.sign(table, values, **more)}
+
+    def owned(self, table: sa.Table, values: Mapping[str, object]) -> Mapping[str, object]:
+        """The values with this unit's project, where the table's rows belong to one."""
+        return {PROJECT: self.project, **values} if PROJECT in table.c else values
 
     def signature(self, table: sa.Table, values: Mapping[str, object], **more: object) -> str:
         """Of a row whose snapshot the caller signs himself (`write_manifest`)."""

@@ -1,4 +1,4 @@
-"""One body of tests for every store: memory, SQLite, PostgreSQL."""
+"""One body of tests for every store: SQLite, PostgreSQL."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 import pytest
 
 from harness.ports import Store
-from harness.store.memory import MemoryStore
 from harness.store.sql import SqlStore
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.records import NOW
@@ -27,15 +26,10 @@ def open_store(url: str) -> SqlStore:
     return SqlStore(url, secret=SECRET, clock=FixedClock(), signatures=CONTROL)
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    if request.param == "memory":
-        yield MemoryStore(secret=SECRET, clock=FixedClock())
-        return
-    name = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]
-    opened = open_store(request.getfixturevalue(name))
-    yield opened
-    opened.close()
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    with closing(open_store(database_url)) as opened:
+        yield opened
 
 
 Opener = Callable[[], SqlStore]

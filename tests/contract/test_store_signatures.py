@@ -18,7 +18,6 @@ from harness.domain.routing.route_changes import ChangeSettings
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.ports import Store, Transaction
 from harness.runtime.signing import Ed25519Signatures, new_private_key, public_key
-from harness.store import migrate
 from harness.store.rows import evals as target_rows
 from harness.store.rows import operations
 from harness.store.rows import routing as route_rows
@@ -150,11 +149,14 @@ def test_a_forged_verdict_with_its_evidence_and_version_serves_nobody(
         return
 
     assert store.etag() != before.etag
-    with pytest.raises(SnapshotInvalid, match="route_version triage/2"):
+    with pytest.raises(SnapshotInvalid, match="route_version default/triage/2"):
         sql_stores().snapshot()
-    assert {"verdict v_forged", "evidence e_forged", "route_version triage/2", "manifest"} <= (
-        faults(store)
-    )
+    assert {
+        "verdict v_forged",
+        "evidence e_forged",
+        "route_version default/triage/2",
+        "manifest",
+    } <= (faults(store))
     # Neither does control build on it: not on that route, and not beside it.
     with pytest.raises(SignatureInvalid), store.write() as tx:
         tx.routing.commit(
@@ -487,17 +489,12 @@ def test_rows_that_nobody_signs_keep_no_forged_row_in_its_place(sql_stores: Stor
     assert store.signature_faults() == []
 
 
-def test_a_database_from_before_signatures_is_signed_and_serves(
-    empty_database_url: str,
-) -> None:
-    """As version 0030 left it."""
-    migrate.upgrade(empty_database_url, "0030")
-    store = opened(empty_database_url, CONTROL)
+def test_a_database_that_nobody_signed_is_signed_and_serves(database_url: str) -> None:
+    store = opened(database_url, CONTROL)
     try:
         with store._writing.begin() as db:
             for target in (OLD, NEW):
                 insert(db, "target", target_rows.of_target(target))
-            # The columns that there were.
             where = route_rows.of_provider(PROVIDER) | {"updated_at": NOW}
             for table, row in (("provider", where), ("api_key", operations.of_key(KEY))):
                 insert(db, table, {n: value for n, value in row.items() if value is not None})
@@ -517,7 +514,6 @@ def test_a_database_from_before_signatures_is_signed_and_serves(
                 "reason": "new",
             }
             insert(db, "route_version", version)
-        migrate.upgrade(empty_database_url)
         with pytest.raises(SnapshotInvalid, match="no signature"):
             store.snapshot()
         with pytest.raises(SignatureInvalid), store.write() as tx:

@@ -19,6 +19,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind, Notified, Severity
 from harness.domain.operations.delivery import AlertMessage
 from harness.domain.settings import AlertSettings, AlertSink
+from harness.runtime.clock import ManualClock
 from harness.runtime.outbound.alert_sinks import ConfiguredSinks
 from harness.runtime.random_ids import CountingRandomIds
 from harness.store.sql import SqlStore
@@ -179,8 +180,9 @@ def test_a_webhook_that_was_down_gets_its_alert_once_it_is_back(
     receiver = Receiver()
     with receiver.up():
         pass  # its port is known, and nobody listens there now
-    made = SmallInstallation(tmp_path, store=None)  # type: ignore[arg-type]  # set in the next line
-    made.store = SqlStore(database_url, secret=b"s", clock=made.clock, signatures=CONTROL)
+    clock = ManualClock()
+    store = SqlStore(database_url, secret=b"s", clock=clock, signatures=CONTROL)
+    made = SmallInstallation(tmp_path, store, clock)
     made.policy, made.chance = approved(), CountingRandomIds()
     made.sinks = sinks(webhook(receiver), by_apprise(receiver))  # type: ignore[assignment]
     try:

@@ -12,7 +12,6 @@ import pytest
 from harness.control.operations import keys
 from harness.domain.errors import StoreUnavailable
 from harness.domain.operations.access import SYSTEM
-from harness.store.memory import MemoryStore
 from tests.support.control.control_plane import POLICY, SECRET, SmallInstallation, approved
 from tests.support.site.management_api import Door, awaiting_approval, error_of
 
@@ -140,8 +139,7 @@ def names(door: Door) -> dict[str, str]:
 
 def world_of(folder: Path, *, people_approve: bool = True) -> SmallInstallation:
     policy = approved() if people_approve else POLICY
-    made = SmallInstallation(folder, store=None, policy=policy)  # type: ignore[arg-type]  # next line
-    made.store = MemoryStore(secret=SECRET, clock=made.clock)
+    made = SmallInstallation(folder, policy=policy)
     made.set_up()
     return made
 

@@ -11,8 +11,7 @@ from harness.control.providers import credentials
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.target import Provider
 from harness.runtime.encryption import FernetCipher, new_key
-from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.management_api import Door, error_of
 
 pytestmark = pytest.mark.req("D4")
@@ -22,8 +21,7 @@ KEYS = [new_key()]
 
 @pytest.fixture
 def door(tmp_path: Path) -> Door:
-    made = SmallInstallation(tmp_path, store=None)  # type: ignore[arg-type]  # next line
-    made.store = MemoryStore(secret=SECRET, clock=made.clock)
+    made = SmallInstallation(tmp_path)
     made.set_up()
     found = Door(made)
     installation = found.app.state.installation

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import SECRET, SmallInstallation, approved
 from tests.support.site.management_api import Door, served
@@ -21,8 +22,9 @@ DOCS = (ROOT / "docs/api.md").read_text(encoding="utf-8")
 
 @pytest.fixture
 def door(sqlite_url: str, tmp_path: Path) -> Iterator[Door]:
-    made = SmallInstallation(tmp_path, store=None, policy=approved())  # type: ignore[arg-type]  # next line
-    made.store = SqlStore(sqlite_url, secret=SECRET, clock=made.clock, signatures=CONTROL)
+    clock = ManualClock()
+    store = SqlStore(sqlite_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    made = SmallInstallation(tmp_path, store, clock, policy=approved())
     made.set_up()
     yield Door(made)
     made.store.close()

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.site.management_api import Door, served
@@ -19,8 +20,9 @@ WISH = {"route": "chat", "candidate": "sim/better"}
 
 @pytest.fixture
 def door(database_url: str, tmp_path: Path) -> Iterator[Door]:
-    made = SmallInstallation(tmp_path, store=None)  # type: ignore[arg-type]  # set in the next line
-    made.store = SqlStore(database_url, secret=SECRET, clock=made.clock, signatures=CONTROL)
+    clock = ManualClock()
+    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    made = SmallInstallation(tmp_path, store, clock)
     made.set_up()
     yield Door(made)
     made.store.close()

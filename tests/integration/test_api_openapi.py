@@ -8,8 +8,7 @@ import jsonschema
 import pytest
 from jsonschema import Draft202012Validator
 
-from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.management_api import Door
 
 PATHS = {
@@ -84,8 +83,7 @@ PATHS = {
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Door:
     folder: Path = tmp_path_factory.mktemp("world")
-    made = SmallInstallation(folder, store=None)  # type: ignore[arg-type]  # set in the next line
-    made.store = MemoryStore(secret=SECRET, clock=made.clock)
+    made = SmallInstallation(folder)
     made.set_up()
     return Door(made)
 

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from harness.domain.errors import StoreUnavailable
-from harness.store.memory import MemoryStore
+from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import SECRET, SmallInstallation, approved
 from tests.support.site.management_api import Door, awaiting_approval, error_of
@@ -19,8 +19,7 @@ WISH = {"route": "chat", "candidate": "sim/better"}
 
 @pytest.fixture
 def world(tmp_path: Path) -> SmallInstallation:
-    made = SmallInstallation(tmp_path, store=None, policy=approved())  # type: ignore[arg-type]  # next line
-    made.store = MemoryStore(secret=SECRET, clock=made.clock)
+    made = SmallInstallation(tmp_path, policy=approved())
     made.set_up()
     return made
 
@@ -255,8 +254,9 @@ def test_no_answer_has_a_key_or_a_hash(door: Door) -> None:
 def test_any_text_comes_back_as_it_went_in_on_both_databases(
     model: str, database_url: str, tmp_path: Path
 ) -> None:
-    made = SmallInstallation(tmp_path, store=None, policy=approved())  # type: ignore[arg-type]  # next line
-    made.store = SqlStore(database_url, secret=SECRET, clock=made.clock, signatures=CONTROL)
+    clock = ManualClock()
+    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    made = SmallInstallation(tmp_path, store, clock, policy=approved())
     made.set_up()
     door = Door(made)
     added = door.post(

@@ -5,15 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import POLICY, SECRET, SmallInstallation, approved
+from tests.support.control.control_plane import POLICY, SmallInstallation, approved
 from tests.support.site.management_api import Door, awaiting_approval, error_of, in_canary
 
 
 def world_of(folder: Path, *, people_approve: bool = False) -> SmallInstallation:
     policy = approved() if people_approve else POLICY
-    made = SmallInstallation(folder, store=None, policy=policy)  # type: ignore[arg-type]  # next line
-    made.store = MemoryStore(secret=SECRET, clock=made.clock)
+    made = SmallInstallation(folder, policy=policy)
     made.set_up()
     return made
 

@@ -29,7 +29,6 @@ from harness.gate.offline.format_rules import LABEL_ONLY, VALUE_ONLY
 from harness.report.content import gather_report
 from harness.report.markdown import render_markdown
 from harness.runtime.clock import ManualClock
-from harness.store.memory import MemoryStore
 from tests.support.control.control_plane import BEN, POLICY, SECRET, SmallInstallation, approved
 
 pytestmark = pytest.mark.req("A7", "F2")
@@ -43,7 +42,7 @@ WAIVE = WaiverRequest("no time", timedelta(days=1))
 def plain_world(tmp_path: Path) -> SmallInstallation:
     """On one store: what is asked here is not the store's business."""
     clock = ManualClock()
-    world = SmallInstallation(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock=clock)
+    world = SmallInstallation(tmp_path, clock=clock)
     world.set_up()
     return world
 

@@ -6,13 +6,11 @@ What SQLite cannot hold, switches that every connection sets for itself, is in t
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Final
 
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.errors import StoreUnavailable
 from harness.store import engine, migrate
 from harness.store.schema import metadata
 from tests.support.store.raw_rows import (
@@ -37,7 +35,6 @@ from tests.support.store.raw_rows import (
 
 pytestmark = [pytest.mark.req("F1", "A7"), pytest.mark.both_databases]
 
-OLD_SCHEMA: Final = Path(__file__).parents[1] / "golden" / "sqlite_0033.sql"
 ASKING: Final = POLICY.replace("automatic", "approved")
 LATER: Final = {"version": 3, "revision": 4, "prev_version": 2}
 WEIGHT: Final = (
@@ -358,60 +355,6 @@ def test_without_foreign_keys_and_checks_there_is_still_no_promotion_without_its
             db.execute(f"INSERT INTO route_version ({columns}) VALUES ({values})", forged)  # noqa: S608
         with pytest.raises(sqlite3.IntegrityError, match="cannot store TEXT"):
             db.execute("UPDATE rollout SET version = '2x'")
-
-
-def old_database(tmp_path: Path) -> str:
-    """A database as a version before strict tables left it, with rows in every table."""
-    file = tmp_path / "old.db"
-    with closing(sqlite3.connect(file)) as db:
-        db.executescript(OLD_SCHEMA.read_text())
-        assert len(loose_tables(db)) > 30
-    return f"sqlite:///{file}"
-
-
-def test_an_older_database_becomes_strict_and_keeps_its_rows(tmp_path: Path) -> None:
-    url = old_database(tmp_path)
-    before = rows_of(url)
-    migrate.upgrade(url)
-
-    assert migrate.check(url) == []
-    with closing(sqlite3.connect(engine.file_of(engine.parse(url)))) as db:
-        assert loose_tables(db) == ["alembic_version"]
-    after = rows_of(url)
-    assert after.keys() >= before.keys()
-    assert {name: after[name] for name in before} == before
-
-
-def rows_of(url: str) -> dict[str, int]:
-    with closing(sqlite3.connect(engine.file_of(engine.parse(url)))) as db:
-        names = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        count = "SELECT count(*) FROM "
-        return {name: db.execute(f'{count}"{name}"').fetchone()[0] for (name,) in names}
-
-
-def test_a_row_that_does_not_fit_is_named_and_nothing_is_changed(tmp_path: Path) -> None:
-    url = old_database(tmp_path)
-    forged = "UPDATE traffic SET requests = 'many'"
-    row = "('a', 1, 'w', 'incumbent', 't_old', 1, 1, 0, 0, 0, 0, 0, 0.0, '{}', 0, 0)"
-    with closing(sqlite3.connect(engine.file_of(engine.parse(url)))) as db:
-        db.execute(f"INSERT INTO traffic VALUES {row}")  # noqa: S608
-        db.execute(forged)
-        db.commit()
-    with pytest.raises(
-        StoreUnavailable, match=r"table traffic .*route = 'a'.*requests .*'many'"
-    ):
-        migrate.upgrade(url)
-    assert migrate.current(url) == "0033"
-
-
-def test_a_row_that_refers_to_nothing_is_named(tmp_path: Path) -> None:
-    url = old_database(tmp_path)
-    with closing(sqlite3.connect(engine.file_of(engine.parse(url)))) as db:
-        db.execute("UPDATE eval_run SET target = 't_gone'")
-        db.commit()
-    with pytest.raises(StoreUnavailable, match=r"table eval_run .* target"):
-        migrate.upgrade(url)
-    assert migrate.current(url) == "0033"
 
 
 def test_the_check_names_a_trigger_that_says_something_else(

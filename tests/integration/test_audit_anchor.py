@@ -18,9 +18,9 @@ pytestmark = pytest.mark.req("F5")
 
 
 @pytest.fixture
-def ctx(sql_world: SmallInstallation, tmp_path: Path) -> Context:
+def ctx(world: SmallInstallation, tmp_path: Path) -> Context:
     found = replace(
-        sql_world.context(), anchor=AuditCheckpointFile(tmp_path / "audit.checkpoint", CONTROL)
+        world.context(), anchor=AuditCheckpointFile(tmp_path / "audit.checkpoint", CONTROL)
     )
     state_audit.run_once(found)
     return found
@@ -59,11 +59,11 @@ def test_a_log_whose_end_was_cut_off_is_found_though_its_chain_is_whole(
 
 
 def test_the_kept_end_moves_on_with_the_log_and_never_back(
-    ctx: Context, sql_world: SmallInstallation, database_url: str
+    ctx: Context, world: SmallInstallation, database_url: str
 ) -> None:
     assert ctx.anchor is not None
     before = ctx.anchor.read()
-    sql_world.propose()
+    world.propose()
     state_audit.run_once(ctx)
     after = ctx.anchor.read()
     assert before is not None

@@ -25,8 +25,7 @@ from harness.report.content import gather_report
 from harness.report.junit import render_junit
 from harness.report.markdown import render_markdown
 from harness.runtime.clock import ManualClock
-from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import ANN, POLICY, SECRET, SmallInstallation
+from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
 
 pytestmark = pytest.mark.req("A3", "A7")
 
@@ -39,7 +38,7 @@ GATE = replace(POLICY.gate, margin=0.2, cost_ceiling=2.0)
 def plain(tmp_path: Path) -> SmallInstallation:
     """On one store: what is asked here is not the store's business."""
     clock = ManualClock()
-    world = SmallInstallation(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock=clock)
+    world = SmallInstallation(tmp_path, clock=clock)
     world.set_up()
     return world
 

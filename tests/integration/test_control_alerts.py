@@ -27,6 +27,7 @@ from harness.domain.operations.alerts import (
 )
 from harness.domain.operations.delivery import GIVE_UP_AFTER
 from harness.domain.proposals.policy import ExposureUnit
+from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import BEN, SmallInstallation, approved, block_of
 from tests.support.site.signing_keys import CONTROL
@@ -34,8 +35,9 @@ from tests.support.site.signing_keys import CONTROL
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[SmallInstallation]:
-    made = SmallInstallation(tmp_path, store=None)  # type: ignore[arg-type]  # set in the next line
-    made.store = SqlStore(database_url, secret=b"s", clock=made.clock, signatures=CONTROL)
+    clock = ManualClock()
+    store = SqlStore(database_url, secret=b"s", clock=clock, signatures=CONTROL)
+    made = SmallInstallation(tmp_path, store, clock)
     made.set_up()
     yield made
     made.store.close()
@@ -187,7 +189,7 @@ def test_a_broken_audit_chain_is_told_once_until_it_is_whole(world: SmallInstall
     ctx = world.context()
     other = SmallInstallation(
         world.folder,
-        store=SqlStore(_url(world), secret=b"o", clock=world.clock, signatures=CONTROL),
+        SqlStore(_url(world), secret=b"o", clock=world.clock, signatures=CONTROL),
     )
     for _ in range(3):
         housekeeping.check_audit_chain(other.context())

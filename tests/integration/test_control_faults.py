@@ -109,8 +109,7 @@ def test_a_run_whose_worker_cannot_start_does_not_keep_others_from_theirs(
     assert world.get(second.id).phase is ProposalPhase.CANARY
 
 
-def test_a_provider_that_is_gone_ends_in_not_measured(sql_world: SmallInstallation) -> None:
-    world = sql_world
+def test_a_provider_that_is_gone_ends_in_not_measured(world: SmallInstallation) -> None:
     targets.put_provider(world.context(), SYSTEM, Provider("gone", "sim", "http://127.0.0.1:9"))
     proposal = world.propose("gone/better")
     assert isinstance(world.store, SqlStore)

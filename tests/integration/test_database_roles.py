@@ -141,7 +141,7 @@ def test_a_grant_again_changes_nothing_and_takes_back_what_is_too_much(
 
 
 def test_tables_of_a_later_migration_are_granted_with_it(postgres_url: str, role: str) -> None:
-    migrate.downgrade(postgres_url, "0030")
+    migrate.downgrade(postgres_url, "0001")
     owner = Database(postgres_url)
     owner.run(f"GRANT SELECT, INSERT ON route_version TO {role}")
     owner.engine.dispose()
@@ -164,7 +164,7 @@ def test_who_owns_the_tables_does_both_and_is_granted_nothing(
     postgres_roles.grant(postgres_url, role)
     assert postgres_roles.does_both(as_role(postgres_url, role)) is None
     with pytest.raises(DatabaseUnusable, match="db upgrade"):
-        migrate.downgrade(as_role(postgres_url, role), "0030")
+        migrate.downgrade(as_role(postgres_url, role), "0001")
 
 
 def test_a_check_by_a_role_without_temporary_tables_says_which_role_to_use(

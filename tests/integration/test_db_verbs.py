@@ -81,7 +81,7 @@ def test_rows_from_before_signatures_are_shown_and_signed_once(cli: CommandLine)
     assert "it has no signature" in cli.text("db", "check", exits=1)
 
     told = cli.text("db", "sign", "--reason", "upgrade", "--yes")
-    assert "route_version chat/1: it has no signature" in told
+    assert "route_version default/chat/1: it has no signature" in told
     assert "signed" in told
     assert "every row is as it was signed" in cli.text("db", "check")
     assert "nothing" not in cli.text("db", "sign", "--reason", "again", "--yes")

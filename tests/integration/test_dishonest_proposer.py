@@ -29,7 +29,6 @@ from harness.domain.settings import (
     UiSettings,
 )
 from harness.runtime.clock import ManualClock
-from harness.store.memory import MemoryStore
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -61,7 +60,7 @@ LAX = replace(
 def plain_world(tmp_path: Path) -> SmallInstallation:
     """On one store: what is asked here is not the store's business."""
     clock = ManualClock()
-    world = SmallInstallation(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock=clock)
+    world = SmallInstallation(tmp_path, clock=clock)
     world.set_up()
     return world
 
@@ -504,18 +503,16 @@ def test_policies_and_suites_that_were_used_anew_stand_in_the_review(
 
 
 def test_the_store_and_the_database_let_nothing_widened_in_without_another_person(
-    sql_world: SmallInstallation, database_url: str
+    world: SmallInstallation, database_url: str
 ) -> None:
-    sql_world.policy = approved()
-    ctx = context(sql_world, LAX)
-    proposal = decided(
-        sql_world, ctx, ProposalRequest("chat", "sim/equal", REASON, policy="lax")
-    )
+    world.policy = approved()
+    ctx = context(world, LAX)
+    proposal = decided(world, ctx, ProposalRequest("chat", "sim/equal", REASON, policy="lax"))
     raw = Database(database_url)
 
-    with pytest.raises(NotAllowed, match="asks for less"), sql_world.store.write() as tx:
+    with pytest.raises(NotAllowed, match="asks for less"), world.store.write() as tx:
         tx.proposals.save(replace(proposal, phase=ProposalPhase.CANARY))
-    with pytest.raises(InputError, match="widened was"), sql_world.store.write() as tx:
+    with pytest.raises(InputError, match="widened was"), world.store.write() as tx:
         tx.proposals.save(replace(proposal, widened={}))
     for change in ("phase = 'canary'", "widened = '{}'", "self_approval = true"):
         with pytest.raises(REFUSED):

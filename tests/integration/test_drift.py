@@ -25,7 +25,6 @@ from harness.domain.routing.target import Target
 from harness.ports import Store
 from harness.runtime.clock import ManualClock
 from harness.runtime.random_ids import SystemRandomIds
-from harness.store.memory import MemoryStore
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import (
     ANN,
@@ -73,8 +72,7 @@ def world(tmp_path: Path, alias: Alias) -> SmallInstallation:
     clock = ManualClock()
     made = SmallInstallation(
         tmp_path,
-        MemoryStore(secret=SECRET, clock=clock),
-        clock,
+        clock=clock,
         script=alias,
         served=alias.served,
         drift={"colours": POLICY},

@@ -98,10 +98,9 @@ def test_nobody_approves_with_a_key_that_he_created(world: SmallInstallation) ->
 
 
 def test_nobody_becomes_two_people_by_what_is_written_of_him_in_the_database(
-    sql_world: SmallInstallation,
+    world: SmallInstallation,
 ) -> None:
     """His name is put out of the way, so that his next key would make a second person."""
-    world = sql_world
     assert isinstance(world.store, SqlStore)
     eve = person(world, "eve", Role.ADMIN)
     with owned(world.store) as db:

@@ -120,7 +120,7 @@ def test_a_forged_route_is_named_where_routes_are_listed_and_hides_no_other(
 
     done = cli.run("route", "list")
     assert "good" in done.stdout
-    assert f"route_version chat/1: {INVALID_ROWS_HINT}" in done.stderr
+    assert f"route_version default/chat/1: {INVALID_ROWS_HINT}" in done.stderr
     door = Door(cli.world)
     for path in ("/routes", "/overview"):
         answer = door.send("GET", path).json()

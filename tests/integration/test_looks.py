@@ -22,8 +22,7 @@ from harness.domain.routing.target import Provider, RequestPatch, Target
 from harness.domain.settings import SuiteSettings, TargetSeed
 from harness.gate.text.sentences import spending_text
 from harness.runtime.clock import ManualClock
-from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import ANN, POLICY, SECRET, SmallInstallation, answer
+from tests.support.control.control_plane import ANN, POLICY, SmallInstallation, answer
 
 pytestmark = pytest.mark.req("F2")
 
@@ -138,7 +137,7 @@ SPELLINGS = {
 def plain_world(tmp_path: Path) -> SmallInstallation:
     """On one store: what is asked here is not the store's business."""
     clock = ManualClock()
-    world = SmallInstallation(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock=clock)
+    world = SmallInstallation(tmp_path, clock=clock)
     world.set_up()
     world.script = lambda target, item, epoch: answer(
         replace(target, model=target.model.casefold()), item, epoch

@@ -25,8 +25,7 @@ from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings, TargetSeed
 from harness.gate.offline.format_rules import patch_candidate, with_json_mode
 from harness.runtime.clock import ManualClock
-from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import ANN, SECRET, SmallInstallation
+from tests.support.control.control_plane import ANN, SmallInstallation
 
 pytestmark = pytest.mark.req("A8")
 
@@ -96,9 +95,8 @@ def sitting(tmp_path: Path, suite: str, *candidates: Profile) -> Sitting:
         )
 
     clock = ManualClock()
-    store = MemoryStore(secret=SECRET, clock=clock)
     policy = Policy("default", gate=GatePolicy(n_max=160))
-    world = SmallInstallation(tmp_path, store, clock=clock, policy=policy, script=script)
+    world = SmallInstallation(tmp_path, clock=clock, policy=policy, script=script)
     world.suites = {suite: SUITES[suite]}
     ctx = world.context()
     targets.put_provider(ctx, SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1"))

@@ -25,15 +25,7 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Target
 from harness.runtime.clock import ManualClock
-from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import (
-    ANN,
-    BEN,
-    SECRET,
-    SmallInstallation,
-    answer,
-    approved,
-)
+from tests.support.control.control_plane import ANN, BEN, SmallInstallation, answer, approved
 
 pytestmark = pytest.mark.req("F6")
 
@@ -45,7 +37,7 @@ ADMIN = Actor("eve", Role.ADMIN, "pr_eve")
 def world(tmp_path: Path) -> SmallInstallation:
     """In memory: what the stores do with sightings is tested in tests/contract."""
     clock = ManualClock()
-    made = SmallInstallation(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock)
+    made = SmallInstallation(tmp_path, clock=clock)
     made.set_up()
     return made
 

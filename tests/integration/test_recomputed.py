@@ -43,7 +43,7 @@ class KeyHolder:
 
 
 @pytest.fixture
-def sql_world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
+def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     """Where signatures show nothing: the scores alone speak."""
     clock = ManualClock()
     store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=KeyHolder())
@@ -74,7 +74,7 @@ class Intruder:
 
 
 @pytest.fixture
-def database(sql_world: SmallInstallation, database_url: str) -> Iterator[Database]:  # noqa: ARG001 - its database
+def database(world: SmallInstallation, database_url: str) -> Iterator[Database]:  # noqa: ARG001 - its database
     found = Database(database_url)
     yield found
     found.engine.dispose()
@@ -168,19 +168,19 @@ def told(world: SmallInstallation, kind: AlertKind = AlertKind.EVIDENCE_MISMATCH
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_canary_whose_evidence_changed_goes_back_before_its_next_step(
-    sql_world: SmallInstallation, intruder: Intruder, change: Change
+    world: SmallInstallation, intruder: Intruder, change: Change
 ) -> None:
-    proposal = in_canary(sql_world)
+    proposal = in_canary(world)
     change(intruder, proposal)
 
-    sql_world.feed(blocks=20)
+    world.feed(blocks=20)
     for _ in range(4):
-        sql_world.turn()
+        world.turn()
 
-    assert rollout(sql_world, proposal).state is RolloutState.ROLLED_BACK
-    assert sql_world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
-    assert told(sql_world) or change is unreadable
-    with sql_world.store.read() as tx:
+    assert rollout(world, proposal).state is RolloutState.ROLLED_BACK
+    assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
+    assert told(world) or change is unreadable
+    with world.store.read() as tx:
         route = tx.routing.route("chat")
     assert route is not None
     assert (route.incumbent, route.canary) == (proposal.incumbent, None)
@@ -216,18 +216,18 @@ def tampered_while_it_waited(
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_proposal_is_held_whose_evidence_changed_while_it_waited(
-    sql_world: SmallInstallation, intruder: Intruder, change: Change
+    world: SmallInstallation, intruder: Intruder, change: Change
 ) -> None:
-    after = tampered_while_it_waited(sql_world, intruder, change)
+    after = tampered_while_it_waited(world, intruder, change)
 
     assert (after.phase, after.rollout) == (ProposalPhase.AWAITING_APPROVAL, None)
-    found = queries.list_alerts(sql_world.context(), open_only=True)
+    found = queries.list_alerts(world.context(), open_only=True)
     assert AlertKind.STATE_UNRECORDED in {each.kind for each in found}
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_no_canary_opens_on_evidence_that_changed_together_with_the_log(
-    sql_world: SmallInstallation,
+    world: SmallInstallation,
     intruder: Intruder,
     change: Change,
     monkeypatch: pytest.MonkeyPatch,
@@ -235,18 +235,18 @@ def test_no_canary_opens_on_evidence_that_changed_together_with_the_log(
     # As if the intruder had written the log's digests anew: the scores alone speak.
     monkeypatch.setattr(tampering, "unrecorded", lambda *_: set())
 
-    after = tampered_while_it_waited(sql_world, intruder, change)
+    after = tampered_while_it_waited(world, intruder, change)
 
     assert after.phase is ProposalPhase.REJECTED
     if change is unreadable:
         assert "cannot be read" in after.closed_because
     else:
         assert "do not give it any more" in after.closed_because
-        assert told(sql_world)
+        assert told(world)
 
 
 def test_wrong_answers_that_are_deleted_while_a_run_is_on_are_not_asked_again(
-    sql_world: SmallInstallation, intruder: Intruder
+    world: SmallInstallation, intruder: Intruder
 ) -> None:
     asked: Counter[str] = Counter()
 
@@ -260,43 +260,43 @@ def test_wrong_answers_that_are_deleted_while_a_run_is_on_are_not_asked_again(
             asked[item.id] += 1
         return answer(target, item, epoch)
 
-    sql_world.script = script
-    proposal = sql_world.propose("sim/equal")
-    ctx = sql_world.context()
+    world.script = script
+    proposal = world.propose("sim/equal")
+    ctx = world.context()
     for _ in range(12):
-        sql_world.turn(ctx)
-        sql_world.clock.advance(10)
+        world.turn(ctx)
+        world.clock.advance(10)
 
-    after = sql_world.get(proposal.id)
+    after = world.get(proposal.id)
     assert (after.phase, after.verdict) == (ProposalPhase.EVALUATING, None)
     assert max(asked.values()) == 1
-    assert told(sql_world, AlertKind.STATE_UNRECORDED)
+    assert told(world, AlertKind.STATE_UNRECORDED)
 
 
 @pytest.mark.parametrize("signal", [RolloutSignal.PROMOTE, RolloutSignal.ADVANCE])
 def test_a_person_cannot_go_on_with_evidence_that_changed(
-    sql_world: SmallInstallation, intruder: Intruder, signal: RolloutSignal
+    world: SmallInstallation, intruder: Intruder, signal: RolloutSignal
 ) -> None:
-    proposal = in_canary(sql_world)
+    proposal = in_canary(world)
     better_score(intruder, proposal)
 
     with pytest.raises(EvidenceMismatch, match="do not give it any more"):
-        operations.operate(sql_world.context(), BEN, "chat", signal, "a demo at noon")
+        operations.operate(world.context(), BEN, "chat", signal, "a demo at noon")
 
-    assert rollout(sql_world, proposal).live
-    assert told(sql_world)
+    assert rollout(world, proposal).live
+    assert told(world)
 
 
 def test_a_fallback_needs_evidence_that_still_gives_its_verdict(
-    sql_world: SmallInstallation, intruder: Intruder
+    world: SmallInstallation, intruder: Intruder
 ) -> None:
-    sql_world.policy = approved()
-    proposal = sql_world.until_decided(sql_world.propose("sim/better").id)
+    world.policy = approved()
+    proposal = world.until_decided(world.propose("sim/better").id)
     better_score(intruder, proposal)
 
     with pytest.raises(ProofRefused, match="has no evidence"):
         fallback_chain.add_fallback(
-            sql_world.context(),
+            world.context(),
             SYSTEM,
             "chat",
             FallbackRequest("sim/better"),
@@ -319,34 +319,34 @@ def in_canary_with_log_e_times(
 
 
 def test_a_figure_of_another_last_digit_is_no_false_alarm(
-    sql_world: SmallInstallation, intruder: Intruder
+    world: SmallInstallation, intruder: Intruder
 ) -> None:
-    proposal = in_canary_with_log_e_times(1 + 1e-12, sql_world, intruder)
+    proposal = in_canary_with_log_e_times(1 + 1e-12, world, intruder)
 
-    sql_world.turn()
-    sql_world.turn()
+    world.turn()
+    world.turn()
 
-    assert rollout(sql_world, proposal).step > 0
-    assert not told(sql_world)
+    assert rollout(world, proposal).step > 0
+    assert not told(world)
 
 
 def test_a_canary_holds_for_a_person_where_only_a_figure_is_another(
-    sql_world: SmallInstallation, intruder: Intruder
+    world: SmallInstallation, intruder: Intruder
 ) -> None:
-    proposal = in_canary_with_log_e_times(1.001, sql_world, intruder)
+    proposal = in_canary_with_log_e_times(1.001, world, intruder)
 
     for _ in range(3):
-        sql_world.turn()
+        world.turn()
 
-    found = rollout(sql_world, proposal)
+    found = rollout(world, proposal)
     assert (found.state, found.step) == (RolloutState.PAUSED, 0)
-    assert told(sql_world)
+    assert told(world)
 
 
 def test_scores_and_digests_outlive_the_texts(
-    sql_world: SmallInstallation, database: Database
+    world: SmallInstallation, database: Database
 ) -> None:
-    proposal = in_canary(sql_world)
+    proposal = in_canary(world)
     digests = "SELECT count(*) FROM sample WHERE length(answer_sha256) = 64"
     with database.engine.connect() as db:
         before = db.execute(sa.text(digests)).scalar_one()
@@ -354,10 +354,10 @@ def test_scores_and_digests_outlive_the_texts(
     # With all triggers in force: texts may be blanked, and nothing else of a sample.
     database.run("UPDATE sample SET answer = '', prompt = '', error_text = ''")
 
-    sql_world.feed(blocks=20)
-    sql_world.turn()
-    sql_world.turn()
-    assert rollout(sql_world, proposal).step > 0
+    world.feed(blocks=20)
+    world.turn()
+    world.turn()
+    assert rollout(world, proposal).step > 0
     with database.engine.connect() as db:
         assert db.execute(sa.text(digests)).scalar_one() == before > 0
 
@@ -373,53 +373,53 @@ def test_scores_and_digests_outlive_the_texts(
     ],
 )
 def test_nothing_else_of_a_sample_can_be_changed(
-    sql_world: SmallInstallation, database: Database, change: str
+    world: SmallInstallation, database: Database, change: str
 ) -> None:
-    in_canary(sql_world)
+    in_canary(world)
 
     with pytest.raises(sa.exc.IntegrityError, match="append_only"):
         database.run(f"UPDATE sample SET {change}")  # noqa: S608
 
 
-def test_a_look_that_holds_loads_no_sample(sql_world: SmallInstallation) -> None:
-    proposal = in_canary(sql_world)
-    ctx = sql_world.context()
+def test_a_look_that_holds_loads_no_sample(world: SmallInstallation) -> None:
+    proposal = in_canary(world)
+    ctx = world.context()
 
-    sql_world.turn(ctx)
+    world.turn(ctx)
     assert not ctx.recomputed
 
-    sql_world.feed(blocks=20)
-    sql_world.turn(ctx)
-    sql_world.turn(ctx)
-    assert rollout(sql_world, proposal).step > 0
+    world.feed(blocks=20)
+    world.turn(ctx)
+    world.turn(ctx)
+    assert rollout(world, proposal).step > 0
     assert ctx.recomputed
 
 
 def test_a_verdict_names_the_rules_that_decided_it_and_newer_ones_are_refused(
-    sql_world: SmallInstallation,
+    world: SmallInstallation,
 ) -> None:
-    proposal = in_canary(sql_world)
-    with sql_world.store.read() as tx:
+    proposal = in_canary(world)
+    with world.store.read() as tx:
         verdict = tx.verdicts.get(proposal.verdict or "")
         assert verdict.inputs["rules"] == 1
         newer = replace(verdict, inputs={**verdict.inputs, "rules": 99})
 
-        found = recomputation.recompute_stored(sql_world.context(), tx, newer, proposal)
+        found = recomputation.recompute_stored(world.context(), tx, newer, proposal)
 
     assert not found.agrees
     assert "upgrade" in found.words
 
 
 def test_a_verdict_from_before_rules_had_numbers_is_still_decided_alike(
-    sql_world: SmallInstallation,
+    world: SmallInstallation,
 ) -> None:
-    proposal = in_canary(sql_world)
-    with sql_world.store.read() as tx:
+    proposal = in_canary(world)
+    with world.store.read() as tx:
         verdict = tx.verdicts.get(proposal.verdict or "")
         older = {name: each for name, each in verdict.inputs.items() if name != "rules"}
 
         found = recomputation.recompute_stored(
-            sql_world.context(), tx, replace(verdict, inputs=older), proposal
+            world.context(), tx, replace(verdict, inputs=older), proposal
         )
 
     assert found.agrees, found.words

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -42,8 +43,8 @@ from harness.report.content import MAX_TELLING, Report, gather_report
 from harness.report.junit import render_junit
 from harness.report.markdown import render_markdown
 from harness.runtime.clock import ManualClock
-from harness.store.memory import MemoryStore
 from tests.support.control.control_plane import ANN, SECRET, SmallInstallation
+from tests.support.store.sqlite_store import open_sqlite
 
 pytestmark = pytest.mark.req("A3", "A7", "F10")
 
@@ -119,8 +120,7 @@ def test_losses_and_wins_share_the_most_telling_answers(world: SmallInstallation
 
 def written(script: Callable[[Target, Item, int], str], tmp_path: Path) -> Report:
     clock = ManualClock()
-    store = MemoryStore(secret=SECRET, clock=clock)
-    world = SmallInstallation(tmp_path, store, clock=clock, script=script)
+    world = SmallInstallation(tmp_path, clock=clock, script=script)
     world.set_up()
     return reported(world, "sim/worse")
 
@@ -192,11 +192,8 @@ def example_world(tmp_path: Path) -> SmallInstallation:
         return item.id.rpartition("-")[0]
 
     clock = ManualClock()
-    store = MemoryStore(secret=SECRET, clock=clock)
     policy = Policy("default", gate=GatePolicy())
-    world = SmallInstallation(
-        tmp_path, store, clock=clock, policy=policy, script=script, pace=pace
-    )
+    world = SmallInstallation(tmp_path, clock=clock, policy=policy, script=script, pace=pace)
     world.suites = suites
     ctx = world.context()
     prices = {
@@ -347,8 +344,9 @@ def registered_anew(world: SmallInstallation, tmp_path: Path, command: str) -> P
     home, defaults = {"SWAPGATE__HOME": str(tmp_path)}, package_data.path("config/default.yaml")
     shipped_ones = config.load_settings(None, home, defaults=defaults)
     settings = replace(shipped_ones, providers=providers)
-    ctx = world.context(MemoryStore(secret=SECRET, clock=world.clock))
-    return standalone.register_comparison(ctx, SYSTEM, settings, question_of(command))
+    with closing(open_sqlite(tmp_path / "anew.db", world.clock, secret=SECRET)) as store:
+        ctx = world.context(store)
+        return standalone.register_comparison(ctx, SYSTEM, settings, question_of(command))
 
 
 @pytest.mark.req("A7", "F5")

@@ -21,7 +21,6 @@ from harness.domain.routing.kill_switch import parse_environment_switches
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
 from harness.domain.routing.target import Target
-from harness.store.memory import MemoryStore
 from router.snapshot.compiled import CompiledRoute
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_upstream import completion
@@ -65,8 +64,7 @@ class Scene:
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("overrides")
-    world = SmallInstallation(folder, store=None)  # type: ignore[arg-type]  # next line
-    world.store = MemoryStore(secret=SECRET, clock=world.clock)
+    world = SmallInstallation(folder)
     ctx = world.context()
     with server.serve_in_thread(server.simulator(time_scale=0)) as url:
         file = folder / "swapgate.yaml"

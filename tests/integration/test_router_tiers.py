@@ -13,7 +13,6 @@ from harness import config, package_data
 from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.operations.access import SYSTEM
-from harness.store.memory import MemoryStore
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.router.live_router import QUICK, SECRET, running_router
 
@@ -42,8 +41,7 @@ class Clients:
 
 @pytest.fixture
 def clients(sim: Simulator, tmp_path: Path) -> Iterator[Clients]:
-    world = SmallInstallation(tmp_path, store=None)  # type: ignore[arg-type]  # next line
-    world.store = MemoryStore(secret=SECRET, clock=world.clock)
+    world = SmallInstallation(tmp_path)
     ctx = world.context()
     with server.serve_in_thread(sim) as url:
         file = tmp_path / "swapgate.yaml"

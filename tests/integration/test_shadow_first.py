@@ -389,14 +389,13 @@ def lives_on(
     ids=["opens", "rejects", "holds"],
 )
 def test_a_crash_at_any_of_its_writes_leaves_a_right_state(
-    sql_world: SmallInstallation,
+    world: SmallInstallation,
     *,
     at: int,
     after_commit: bool,
     seen: dict[str, float],
     phase: ProposalPhase,
 ) -> None:
-    world = sql_world
     world.policy = MIRRORED
     proposal = world.propose("sim/better")
     assert world.until_decided(proposal.id).phase is ProposalPhase.SHADOW

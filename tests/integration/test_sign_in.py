@@ -36,8 +36,7 @@ from harness.domain.providers.oauth_kinds import OAuthOverrides
 from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.outbound.oauth_http import HttpOAuthServer
-from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import ANN, SECRET, SmallInstallation
+from tests.support.control.control_plane import ANN, SmallInstallation
 from tests.support.providers.memory_oauth import MemoryOAuth
 from tests.support.providers.oauth_server import OAuthSite, oauth_site
 
@@ -92,8 +91,7 @@ class Desk:
 
 @pytest.fixture(params=[COPILOT, CODEX])
 def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
-    world = SmallInstallation(tmp_path, store=None)  # type: ignore[arg-type]  # next line
-    world.store = MemoryStore(secret=SECRET, clock=world.clock)
+    world = SmallInstallation(tmp_path)
     key = new_key()
     accounts = MemoryOAuth(world.clock)
     with oauth_site(accounts, world.clock, github=request.param == COPILOT) as site:

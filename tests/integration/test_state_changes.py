@@ -71,9 +71,8 @@ COPIES: Mapping[str, Mapping[str, object]] = {
 
 
 @pytest.fixture
-def lived_in(sql_world: SmallInstallation) -> SmallInstallation:
+def lived_in(world: SmallInstallation) -> SmallInstallation:
     """With a row in each of the tables, all of them written by the product."""
-    world = sql_world
     ctx = world.context()
     targets.add_target(ctx, SYSTEM, TargetSeed("sim", "good"))
     waive = WaiverRequest("a test", timedelta(days=1))

@@ -19,8 +19,7 @@ from harness.domain.routing.kill_switch import (
     SwitchSource,
     parse_force,
 )
-from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.control.control_plane import SmallInstallation
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.management_api import Door, error_of
 
@@ -30,8 +29,7 @@ SIM = Force(ForceKind.PROVIDER, "sim")
 
 @pytest.fixture
 def world(tmp_path: Path) -> SmallInstallation:
-    made = SmallInstallation(tmp_path, store=None)  # type: ignore[arg-type]  # next line
-    made.store = MemoryStore(secret=SECRET, clock=made.clock)
+    made = SmallInstallation(tmp_path)
     made.set_up()
     return made
 

@@ -144,9 +144,8 @@ def test_nothing_is_decided_before_the_log_was_read_to_its_end(
 
 @pytest.mark.parametrize("hidden", ["drowned", "resolved"])
 def test_the_hold_does_not_rest_on_alerts_that_anybody_can_write(
-    sql_world: SmallInstallation, hidden: str
+    world: SmallInstallation, hidden: str
 ) -> None:
-    world = sql_world
     assert isinstance(world.store, SqlStore)
     ctx = world.context()
     made = world.propose("sim/better")
@@ -167,9 +166,8 @@ def test_the_hold_does_not_rest_on_alerts_that_anybody_can_write(
         assert tampering.alerted_rows(tx)
 
 
-def test_nothing_is_decided_while_the_audit_log_is_broken(sql_world: SmallInstallation) -> None:
+def test_nothing_is_decided_while_the_audit_log_is_broken(world: SmallInstallation) -> None:
     """One event past the log's secret, which the triggers take: nobody knows who wrote what."""
-    world = sql_world
     assert isinstance(world.store, SqlStore)
     ctx = world.context()
     made = world.propose("sim/better")
@@ -194,9 +192,8 @@ UNREADABLE = [{"kind": "nonsense"}, {"last_seen": 9 * 10**18}, {"sources": "no j
 
 @pytest.mark.parametrize("change", UNREADABLE, ids=str)
 def test_an_alert_that_cannot_be_read_is_refused_and_stops_no_canary(
-    sql_world: SmallInstallation, change: dict[str, object]
+    world: SmallInstallation, change: dict[str, object]
 ) -> None:
-    world = sql_world
     assert isinstance(world.store, SqlStore)
     ctx = world.context()
     made = world.until_decided(world.propose("sim/better").id)

@@ -173,8 +173,8 @@ def test_the_check_says_which_revision_is_needed_and_which_is_there(place: Path)
         "needed": migrate.head(),
         "found": migrate.head(),
     }
-    migrate.downgrade(f"sqlite:///{file}", "0030")
+    migrate.downgrade(f"sqlite:///{file}", "0001")
     done = run(place, "db", "check")
     assert done.exit_code == 1
-    assert f"needs revision {migrate.head()}, and the database has revision 0030" in done.stderr
+    assert f"needs revision {migrate.head()}, and the database has revision 0001" in done.stderr
     assert "swapgate db upgrade" in done.stderr

@@ -42,7 +42,6 @@ from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
 from harness.runtime.clock import ManualClock
-from harness.store.memory import MemoryStore
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -61,6 +60,7 @@ from tests.support.control.routing_invariants import (
     check_revisions,
     check_verdicts,
 )
+from tests.support.store.sqlite_store import open_sqlite
 
 ROUTES = ("chat", "mail")
 ADA = Actor("ada", Role.ADMIN, "pr_ada")
@@ -89,7 +89,7 @@ class ControlPlane(RuleBasedStateMachine):
     def install(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
         clock = ManualClock()
-        self.store = MemoryStore(secret=SECRET, clock=clock)
+        self.store = open_sqlite(Path(self.folder.name) / "plane.db", clock, secret=SECRET)
         self.world = SmallInstallation(
             Path(self.folder.name), self.store, clock=clock, script=self.say
         )
@@ -319,6 +319,7 @@ class ControlPlane(RuleBasedStateMachine):
                 )
                 if each.phase is ProposalPhase.CANARY:
                     assert tx.rollouts.get(each.rollout or "").state is RolloutState.PAUSED
+        self.store.close()
         self.folder.cleanup()
 
 

@@ -22,8 +22,7 @@ from harness.domain.settings import TargetSeed
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch
 from harness.runtime.clock import ManualClock
-from harness.store.memory import MemoryStore
-from tests.support.control.control_plane import ANN, POLICY, SECRET, SmallInstallation
+from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
 
 pytestmark = pytest.mark.req("F2", "A7")
 
@@ -38,7 +37,7 @@ BOUNDS = {
 def alphas(folder: Path, spend: AlphaSpending) -> list[float]:
     """What the control plane registers for each further spelling of one model and one suite."""
     clock = ManualClock()
-    world = SmallInstallation(folder, MemoryStore(secret=SECRET, clock=clock), clock=clock)
+    world = SmallInstallation(folder, clock=clock)
     world.policy = replace(POLICY, gate=replace(POLICY.gate, spend=spend))
     world.set_up()
     file = world.suites["colours"].path

@@ -4,7 +4,8 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,9 +16,11 @@ from harness.domain.privacy.capture import CapturedRequest, capture_id, is_sampl
 from harness.domain.privacy.redaction import Redactor
 from harness.ports import Transaction
 from harness.runtime.clock import ManualClock
-from harness.store.memory import MemoryStore
+from harness.store.sql import SqlStore
 from router.observers.capture_writer import ROOM, CaptureWriter
 from router.recording.port import CaptureDraft
+from tests.support.site.signing_keys import CONTROL
+from tests.support.store.sqlite_store import migrated_file
 
 pytestmark = pytest.mark.req("F9", "G4")
 
@@ -25,15 +28,11 @@ SECRET = b"the installation's"
 SENT = "I am kim@example.org"
 
 
-class AwayStore(MemoryStore):
-    away = False
-
+class AwayStore(SqlStore):
     @contextmanager
     def write(self) -> Iterator[Transaction]:  # type: ignore[override]  # as the port has it
-        if self.away:
-            raise StoreUnavailable(f"cannot write {SENT}")
-        with super().write() as tx:
-            yield tx
+        raise StoreUnavailable(f"cannot write {SENT}")
+        yield
 
 
 def draft(number: int = 1, *, said: str = SENT, answer: str | None = None) -> CaptureDraft:
@@ -58,24 +57,30 @@ def draft(number: int = 1, *, said: str = SENT, answer: str | None = None) -> Ca
     )
 
 
+def open_store(folder: Path, kind: type[SqlStore] = SqlStore) -> SqlStore:
+    (file := folder / "desk.db").write_bytes(migrated_file())
+    return kind(f"sqlite:///{file}", secret=SECRET, clock=ManualClock(), signatures=CONTROL)
+
+
 def desk(
-    *drafts: CaptureDraft, away: bool = False
+    folder: Path, *drafts: CaptureDraft, kind: type[SqlStore] = SqlStore
 ) -> tuple[list[CapturedRequest], Counter[str]]:
     """What is stored, and what was counted."""
-    store = AwayStore(secret=SECRET, clock=ManualClock())
-    store.away = away
+    store = open_store(folder, kind)
     counters: Counter[str] = Counter()
     made = CaptureWriter(store, Redactor(), SECRET, counters)
     made.start()
     for each in drafts:
         made.put(each)
     made.stop()
-    with store.read() as tx:
+    with closing(store), store.read() as tx:
         return list(tx.captures.list()), counters
 
 
-def test_a_draft_is_stored_redacted_with_all_that_tells_where_it_is_from() -> None:
-    (found,), counted = desk(draft())
+def test_a_draft_is_stored_redacted_with_all_that_tells_where_it_is_from(
+    tmp_path: Path,
+) -> None:
+    (found,), counted = desk(tmp_path, draft())
 
     assert found.content["messages"][0]["content"] == "I am [EMAIL_1]"
     assert found.content["answer"]["content"] == "Hello, I am [EMAIL_1]"
@@ -85,20 +90,20 @@ def test_a_draft_is_stored_redacted_with_all_that_tells_where_it_is_from() -> No
     assert counted == {"captures_stored": 1}
 
 
-def test_the_same_question_is_counted_and_a_full_day_takes_no_more() -> None:
+def test_the_same_question_is_counted_and_a_full_day_takes_no_more(tmp_path: Path) -> None:
     questions = "One?", " one? ", "Two?", "Three?"
-    found, counted = desk(*(draft(n, said=said) for n, said in enumerate(questions)))
+    found, counted = desk(tmp_path, *(draft(n, said=said) for n, said in enumerate(questions)))
 
     assert [each.seen for each in sorted(found, key=lambda each: each.request)] == [2, 1]
     assert counted == {"captures_stored": 2, "captures_repeated": 1, "captures_over_day": 1}
 
 
 def test_what_cannot_be_read_or_stored_is_dropped_and_no_log_has_a_word_of_it(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     with caplog.at_level(logging.DEBUG):
-        kept, unreadable = desk(draft(answer=f'{{"choices": "{SENT}"'), draft(2))
-        none, away = desk(draft(), away=True)
+        kept, unreadable = desk(tmp_path, draft(answer=f'{{"choices": "{SENT}"'), draft(2))
+        none, away = desk(tmp_path, draft(), kind=AwayStore)
 
     assert (len(kept), len(none)) == (1, 0)
     assert unreadable == {"captures_unreadable": 1, "captures_stored": 1}
@@ -108,10 +113,9 @@ def test_what_cannot_be_read_or_stored_is_dropped_and_no_log_has_a_word_of_it(
     assert "kim@" not in repr(kept[0])
 
 
-def test_a_desk_without_room_drops_and_does_not_wait() -> None:
+def test_a_desk_without_room_drops_and_does_not_wait(tmp_path: Path) -> None:
     counters: Counter[str] = Counter()
-    store = MemoryStore(secret=SECRET, clock=ManualClock())
-    made = CaptureWriter(store, Redactor(), SECRET, counters)
+    made = CaptureWriter(open_store(tmp_path), Redactor(), SECRET, counters)
 
     for number in range(ROOM + 3):
         made.put(draft(number))

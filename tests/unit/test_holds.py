@@ -18,14 +18,13 @@ from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.online import holds
 from harness.runtime.clock import ManualClock
-from harness.store.memory.store import MemoryStore
-from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, block_of
+from tests.support.control.control_plane import BEN, SmallInstallation, block_of
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> SmallInstallation:
     clock = ManualClock()
-    made = SmallInstallation(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock)
+    made = SmallInstallation(tmp_path, clock=clock)
     made.set_up()
     proposal = made.propose()
     assert made.until_decided(proposal.id).phase is ProposalPhase.CANARY

@@ -19,7 +19,7 @@ from harness import package_data
 from harness.domain.errors import ConfigError, InputError, StoreUnavailable
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.ports import Store
-from harness.store import engine, memory
+from harness.store import engine
 from harness.store.schema.columns import Json, UtcTime, storable
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
@@ -207,7 +207,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Locks are given up at once."""
     settings = ("PRAGMA busy_timeout = 1", "PRAGMA foreign_keys = ON")
     monkeypatch.setattr(engine, "_SQLITE_SETTINGS", settings)
-    monkeypatch.setattr(memory.store, "LOCK_TIMEOUT_S", 0.001)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -222,13 +221,6 @@ def test_a_locked_sqlite_is_unavailable_and_may_be_tried_again(sqlite_url: str) 
             assert tx.routing.table().revision == 0
     first.close()
     second.close()
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_busy_store_in_memory_is_unavailable() -> None:
-    store = memory.MemoryStore(secret=b"s", clock=FixedClock())
-    with store.write(), pytest.raises(StoreUnavailable), store.write():
-        pass
 
 
 def test_a_folder_that_cannot_be_written_has_no_leader(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def _status(session: Session, name: str) -> RouteStatus:
         if status.route.name == name:
             return status
     for fault in page.invalid:
-        if name in fault.key:
+        if name in fault.key[-2:]:
             raise SignatureInvalid(f"{fault.name}: {fault.why}")
     raise NotFound(f"route {name!r} is gone; `swapgate route list` shows the routes")
 

@@ -12,7 +12,7 @@ from harness.domain.errors import InputError
 
 GENESIS = "0" * 64
 
-# By row, as `route_version:chat/3`: the digests before and after, None where there is no row.
+# By row, as `route_version:default/chat/3`: digests before and after, None where there is none.
 RowDigests = Mapping[str, tuple[str | None, str | None]]
 
 

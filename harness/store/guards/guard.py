@@ -47,13 +47,19 @@ def busy(table: str, condition: str, *keys: str) -> Rule:
     )
 
 
-def another(table: str, key: str, *columns: str) -> Rule:
+def another(table: str, keys: Iterable[str], columns: Iterable[str]) -> Rule:
     """Content-addressed rows may come twice, but only as they were."""
+    same = " AND ".join(f"t.{key} = NEW.{key}" for key in keys)
     differs = " OR ".join(f"t.{column} <> NEW.{column}" for column in columns)
     return (
         f"append_only: this {table} is there with another content",
-        f"EXISTS (SELECT 1 FROM {table} t WHERE t.{key} = NEW.{key} AND ({differs}))",
+        f"EXISTS (SELECT 1 FROM {table} t WHERE {same} AND ({differs}))",
     )
+
+
+def same_route(alias: str) -> str:
+    """The row that the alias stands for belongs to the route of the new one."""
+    return f"{alias}.project = NEW.project AND {alias}.route = NEW.route"
 
 
 def changes(*columns: str) -> str:

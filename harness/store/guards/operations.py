@@ -163,7 +163,7 @@ _API_KEY: Final = (
             (
                 "registered: whose a key is, and who created it, does not change",
                 (
-                    f"{changes('id', 'principal', 'created_by', 'created_with')}"
+                    f"{changes('project', 'id', 'principal', 'created_by', 'created_with')}"
                     " OR (NEW.role IS NULL) <> (OLD.role IS NULL)"
                 ),
             ),
@@ -289,7 +289,7 @@ OPERATIONS: Final = (
         "target_guard",
         "target",
         "INSERT",
-        (another("target", "id", "provider", "model", "parameters", "request_patch"),),
+        (another("target", ("id",), ("provider", "model", "parameters", "request_patch")),),
     ),
     Guard(
         "suite_guard",
@@ -298,13 +298,8 @@ OPERATIONS: Final = (
         (
             another(
                 "suite",
-                "digest",
-                "name",
-                "version",
-                "data_sha256",
-                "scorer",
-                "template",
-                "items",
+                ("project", "digest"),
+                ("name", "version", "data_sha256", "scorer", "template", "items"),
             ),
         ),
     ),

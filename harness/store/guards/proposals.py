@@ -1,9 +1,11 @@
 """The rules of proposals, verdicts, approvals and rollouts: what was registered stays."""
 
+# ruff: noqa: S608 - statements of constants; nothing comes from outside
+
 from typing import Final
 
 from harness.domain.canary.rollout import TRANSITIONS, RolloutState
-from harness.store.guards.guard import Guard, always, busy, changes, listed, taken
+from harness.store.guards.guard import Guard, always, busy, changes, listed, same_route, taken
 from harness.store.schema.proposals import (
     LIVE_STATES,
     OPEN_PHASES,
@@ -19,7 +21,7 @@ _PROPOSAL: Final = (
         "proposal_guard",
         "proposal",
         "INSERT",
-        (taken("proposal", "id"), busy("proposal", f"phase {_OPEN}", "route")),
+        (taken("proposal", "id"), busy("proposal", f"phase {_OPEN}", "project", "route")),
     ),
     Guard(
         "proposal_no_rewrite",
@@ -37,7 +39,7 @@ _PROPOSAL: Final = (
                     " OR (OLD.phase <> 'proposed' AND NEW.plans <> OLD.plans)"
                 ),
             ),
-            busy("proposal", f"phase {_OPEN}", "route"),
+            busy("proposal", f"phase {_OPEN}", "project", "route"),
         ),
     ),
     Guard(
@@ -93,7 +95,7 @@ _ROLLOUT: Final = (
         "rollout_guard",
         "rollout",
         "INSERT",
-        (taken("rollout", "id"), busy("rollout", f"state {_LIVE}", "route")),
+        (taken("rollout", "id"), busy("rollout", f"state {_LIVE}", "project", "route")),
     ),
     Guard(
         "rollout_bake_guard",
@@ -132,13 +134,13 @@ _ROLLOUT: Final = (
                 (
                     "NEW.step <> OLD.step AND (NEW.step <> OLD.step + 1 OR NOT EXISTS (SELECT 1"
                     " FROM route_version p JOIN proposal q ON q.id = NEW.proposal"
-                    " WHERE p.route = NEW.route AND p.rollout = NEW.id"
+                    f" WHERE {same_route('p')} AND p.rollout = NEW.id"
                     " AND p.version = (SELECT MAX(l.version) FROM route_version l"
-                    " WHERE l.route = NEW.route)"
+                    f" WHERE {same_route('l')})"
                     " AND p.weight_bps = WEIGHT[q.policy, NEW.step]))"
                 ),
             ),
-            busy("rollout", f"state {_LIVE}", "route"),
+            busy("rollout", f"state {_LIVE}", "project", "route"),
         ),
     ),
     Guard("rollout_no_delete", "rollout", "DELETE", always("rollout is never deleted")),

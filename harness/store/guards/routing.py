@@ -4,11 +4,11 @@
 
 from typing import Final
 
-from harness.store.guards.guard import Guard, listed, taken
+from harness.store.guards.guard import Guard, listed, same_route, taken
 from harness.store.schema.proposals import LIVE_STATES
 
 _PREVIOUS: Final = (
-    "FROM route_version p WHERE p.route = NEW.route AND p.version = NEW.version - 1"
+    f"FROM route_version p WHERE {same_route('p')} AND p.version = NEW.version - 1"
 )
 _SAME_CANARY: Final = (
     "COALESCE(p.canary, '') = COALESCE(NEW.canary, '')"
@@ -32,7 +32,7 @@ _ROUTE_VERSION: Final = Guard(
     "route_version",
     "INSERT",
     (
-        taken("route_version", "route", "version"),
+        taken("route_version", "project", "route", "version"),
         (
             "revision_follows: revisions rise by one, from above a floor",
             (
@@ -45,7 +45,8 @@ _ROUTE_VERSION: Final = Guard(
             "baseline_evidence: a first version needs baseline evidence",
             (
                 "NEW.version = 1 AND NOT EXISTS (SELECT 1 FROM evidence e"
-                " WHERE e.id = NEW.incumbent_evidence AND e.kind = 'baseline')"
+                " WHERE e.project = NEW.project AND e.id = NEW.incumbent_evidence"
+                " AND e.kind = 'baseline')"
             ),
         ),
         (
@@ -60,14 +61,16 @@ _ROUTE_VERSION: Final = Guard(
             "proof_is_evidence: a promoted target's evidence is its verdict",
             (
                 "NEW.kind = 'promotion' AND NOT EXISTS (SELECT 1 FROM evidence e"
-                " WHERE e.id = NEW.incumbent_evidence AND e.verdict_id = NEW.verdict_id)"
+                " WHERE e.project = NEW.project AND e.id = NEW.incumbent_evidence"
+                " AND e.verdict_id = NEW.verdict_id)"
             ),
         ),
         (
             "proof_is_evidence: a canary's evidence is its verdict",
             (
                 "NEW.kind = 'canary' AND NOT EXISTS (SELECT 1 FROM evidence e"
-                " WHERE e.id = NEW.canary_evidence AND e.verdict_id = NEW.verdict_id)"
+                " WHERE e.project = NEW.project AND e.id = NEW.canary_evidence"
+                " AND e.verdict_id = NEW.verdict_id)"
             ),
         ),
         (
@@ -99,7 +102,7 @@ _ROUTE_VERSION: Final = Guard(
             "never_incumbent: only a former incumbent of this route is restored",
             (
                 "NEW.kind = 'restore' AND NOT EXISTS (SELECT 1 FROM route_version f"
-                " WHERE f.route = NEW.route AND f.version < NEW.version"
+                f" WHERE {same_route('f')} AND f.version < NEW.version"
                 " AND f.incumbent = NEW.incumbent"
                 " AND f.incumbent_evidence = NEW.incumbent_evidence)"
             ),
@@ -108,7 +111,8 @@ _ROUTE_VERSION: Final = Guard(
 )
 
 _CHAIN: Final = (
-    "FROM route_fallback {0} WHERE {0}.route = NEW.route AND {0}.version = NEW.version"
+    "FROM route_fallback {0} WHERE {0}.project = NEW.project AND {0}.route = NEW.route"
+    " AND {0}.version = NEW.version"
 )
 _CHAIN_NOW: Final = _CHAIN.format("n")
 _CHAIN_BEFORE: Final = f"{_CHAIN.format('o')} - 1"
@@ -131,9 +135,10 @@ _ROUTE_VERSION_LINKS: Final = Guard(
             "waiver_expired: a waiver of the chain has expired",
             (
                 "NEW.kind IN ('baseline', 'settings') AND EXISTS (SELECT 1"
-                " FROM route_fallback n JOIN evidence e ON e.id = n.evidence"
+                " FROM route_fallback n JOIN evidence e"
+                " ON e.project = n.project AND e.id = n.evidence"
                 " JOIN waiver w ON w.id = e.waiver_id"
-                " WHERE n.route = NEW.route AND n.version = NEW.version"
+                f" WHERE {same_route('n')} AND n.version = NEW.version"
                 " AND w.expires_at <= NEW.at)"
             ),
         ),
@@ -191,14 +196,14 @@ _ROUTE_VERSION_PROOF: Final = Guard(
             "evidence_missing: no such evidence of this route and incumbent",
             (
                 "NOT EXISTS (SELECT 1 FROM evidence e WHERE e.id = NEW.incumbent_evidence"
-                " AND e.route = NEW.route AND e.target = NEW.incumbent)"
+                f" AND {same_route('e')} AND e.target = NEW.incumbent)"
             ),
         ),
         (
             "verdict_missing: no passed verdict of this route, incumbent and candidate",
             (
                 f"{_PROVEN} AND NOT EXISTS (SELECT 1 FROM verdict v"
-                " WHERE v.id = NEW.verdict_id AND v.route = NEW.route"
+                f" WHERE v.id = NEW.verdict_id AND {same_route('v')}"
                 " AND v.incumbent = NEW.prev_incumbent AND v.candidate = NEW.verdict_candidate"
                 " AND v.outcome = 'passed')"
             ),
@@ -218,7 +223,7 @@ _ROUTE_VERSION_PROOF: Final = Guard(
             "verdict_used: a verdict is proof of one canary and one promotion",
             (
                 f"{_PROVEN} AND (EXISTS (SELECT 1 FROM route_version o"
-                " WHERE o.route = NEW.route AND o.kind = NEW.kind"
+                f" WHERE {same_route('o')} AND o.kind = NEW.kind"
                 " AND o.verdict_id = NEW.verdict_id) OR EXISTS (SELECT 1 FROM rollout r"
                 " WHERE r.verdict = NEW.verdict_id AND r.state = 'rolled_back'))"
             ),
@@ -232,7 +237,7 @@ _ROUTE_VERSION_PROOF: Final = Guard(
             (
                 "NEW.kind = 'canary' AND NOT EXISTS (SELECT 1 FROM rollout r"
                 " JOIN proposal q ON q.id = r.proposal WHERE r.id = NEW.rollout"
-                " AND r.verdict = NEW.verdict_id AND r.route = NEW.route"
+                f" AND r.verdict = NEW.verdict_id AND {same_route('r')}"
                 " AND r.incumbent = NEW.incumbent AND r.candidate = NEW.canary"
                 " AND r.salt = NEW.salt AND r.state = 'waiting' AND r.step = 0"
                 " AND NEW.weight_bps = WEIGHT[q.policy, 0])"
@@ -252,7 +257,7 @@ _ROUTE_VERSION_PROOF: Final = Guard(
                 "NEW.kind = 'promotion' AND NOT EXISTS (SELECT 1 FROM rollout r"
                 " JOIN proposal q ON q.id = r.proposal"
                 " JOIN route_version p ON p.rollout = r.id"
-                " WHERE p.route = NEW.route AND p.version = NEW.version - 1"
+                f" WHERE {same_route('p')} AND p.version = NEW.version - 1"
                 " AND p.canary = NEW.incumbent AND r.verdict = NEW.verdict_id"
                 f" AND r.state {_LIVE}"
                 " AND ((r.state = 'measuring' AND r.step = STEPS[q.policy] - 1"
@@ -273,15 +278,15 @@ _ROUTE_FALLBACK: Final = Guard(
             "sealed: the version is written, and its chain with it",
             (
                 "EXISTS (SELECT 1 FROM route_version v"
-                " WHERE v.route = NEW.route AND v.version = NEW.version)"
+                f" WHERE {same_route('v')} AND v.version = NEW.version)"
             ),
         ),
-        taken("route_fallback", "route", "version", "position"),
+        taken("route_fallback", "project", "route", "version", "position"),
         (
             "evidence_missing: no such evidence of this route and target",
             (
                 "NOT EXISTS (SELECT 1 FROM evidence e WHERE e.id = NEW.evidence"
-                " AND e.route = NEW.route AND e.target = NEW.target)"
+                f" AND {same_route('e')} AND e.target = NEW.target)"
             ),
         ),
         (
@@ -289,10 +294,11 @@ _ROUTE_FALLBACK: Final = Guard(
             (
                 "NEW.version > 1"
                 " AND EXISTS (SELECT 1 FROM evidence e"
-                " WHERE e.id = NEW.evidence AND e.kind = 'baseline')"
-                " AND NOT EXISTS (SELECT 1 FROM route_version v WHERE v.route = NEW.route"
+                " WHERE e.project = NEW.project AND e.id = NEW.evidence"
+                " AND e.kind = 'baseline')"
+                f" AND NOT EXISTS (SELECT 1 FROM route_version v WHERE {same_route('v')}"
                 " AND v.version = 1 AND v.incumbent_evidence = NEW.evidence)"
-                " AND NOT EXISTS (SELECT 1 FROM route_fallback f WHERE f.route = NEW.route"
+                f" AND NOT EXISTS (SELECT 1 FROM route_fallback f WHERE {same_route('f')}"
                 " AND f.version = 1 AND f.evidence = NEW.evidence)"
             ),
         ),
@@ -304,23 +310,23 @@ _EVIDENCE: Final = Guard(
     "evidence",
     "INSERT",
     (
-        taken("evidence", "id"),
+        taken("evidence", "project", "id"),
         (
             "baseline_late: the route has versions; a new target needs a verdict or a waiver",
             (
                 "NEW.kind = 'baseline'"
-                " AND EXISTS (SELECT 1 FROM route_version v WHERE v.route = NEW.route)"
+                f" AND EXISTS (SELECT 1 FROM route_version v WHERE {same_route('v')})"
             ),
         ),
         (
             "proof_missing: no such verdict or waiver of this route and target",
             (
                 "(NEW.kind = 'verdict' AND NOT EXISTS (SELECT 1 FROM verdict v"
-                " WHERE v.id = NEW.verdict_id AND v.route = NEW.route"
+                f" WHERE v.id = NEW.verdict_id AND {same_route('v')}"
                 " AND v.incumbent = NEW.verdict_incumbent AND v.candidate = NEW.target"
                 " AND v.outcome = 'passed'))"
                 " OR (NEW.kind = 'waiver' AND NOT EXISTS (SELECT 1 FROM waiver w"
-                " WHERE w.id = NEW.waiver_id AND w.route = NEW.route"
+                f" WHERE w.id = NEW.waiver_id AND {same_route('w')}"
                 " AND w.target = NEW.target))"
             ),
         ),

@@ -12,8 +12,8 @@ Row = sa.Row[Any]
 
 
 def plain(row: Row, *also: str) -> dict[str, Any]:
-    """The row's columns without its signature, and without those of `also`."""
-    left_out = {"signature", *also}
+    """The row's columns without its signature and project, and without those of `also`."""
+    left_out = {"signature", "project", *also}
     return {name: value for name, value in row._asdict().items() if name not in left_out}
 
 

@@ -16,7 +16,7 @@ from harness.domain.operations.audit import AuditEvent
 from harness.domain.operations.principals import Principal, PrincipalKind
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.reliability.spend import KeySpend
-from harness.store.rows import Row, Values
+from harness.store.rows import Row, Values, plain
 
 
 def of_block(block: ObservationBlock) -> Values:
@@ -65,7 +65,7 @@ def of_spend(spend: KeySpend) -> Values:
 
 
 def spend(row: Row) -> KeySpend:
-    return KeySpend(**row._asdict())
+    return KeySpend(**plain(row))
 
 
 def of_event(event: AuditEvent) -> Values:

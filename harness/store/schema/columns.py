@@ -47,6 +47,9 @@ def keep_strict(table: sa.Table) -> None:
 
 # The column of a row's signature, in every table that `tables.signed` names.
 SIGNATURE: Final = "signature"
+# The column of tables whose rows belong to a project, and the project of who names none.
+PROJECT: Final = "project"
+DEFAULT_PROJECT: Final = "default"
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST: Final = datetime.min.replace(tzinfo=UTC)
 LAST: Final = datetime.max.replace(tzinfo=UTC)
@@ -197,6 +200,11 @@ def day(name: str) -> sa.Column[date]:
 
 def json_value(name: str, *, nullable: bool = False) -> sa.Column[object]:
     return sa.Column(name, Json, nullable=nullable)
+
+
+def project() -> sa.Column[str]:
+    """Whose row it is: names are unique within a project, and none refers to another's."""
+    return sa.Column(PROJECT, sa.Text, nullable=False, server_default=DEFAULT_PROJECT)
 
 
 def signature() -> sa.Column[str]:

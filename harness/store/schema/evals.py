@@ -12,6 +12,7 @@ from harness.store.schema.columns import (
     metadata,
     number,
     one_of,
+    project,
     share,
     signature,
     text,
@@ -35,7 +36,8 @@ target = sa.Table(
 suite = sa.Table(
     "suite",
     metadata,
-    sa.Column("digest", sa.Text, primary_key=True),
+    project(),
+    text("digest"),
     text("name"),
     text("version"),
     text("data_sha256"),
@@ -45,6 +47,7 @@ suite = sa.Table(
     time("created_at"),
     sa.Column("texts", sa.Text, nullable=False, server_default=""),
     signature(),
+    sa.PrimaryKeyConstraint("project", "digest"),
     at_least("items", 0),
 )
 

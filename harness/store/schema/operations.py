@@ -15,6 +15,7 @@ from harness.store.schema.columns import (
     not_blank,
     number,
     one_of,
+    project,
     signature,
     text,
     time,
@@ -91,6 +92,7 @@ traffic = sa.Table(
 key_spend = sa.Table(
     "key_spend",
     metadata,
+    project(),
     text("key"),
     day("day"),
     text("worker"),
@@ -149,6 +151,7 @@ principal = sa.Table(
 api_key = sa.Table(
     "api_key",
     metadata,
+    project(),
     sa.Column("id", sa.Text, primary_key=True),
     words("name"),
     text("hash"),

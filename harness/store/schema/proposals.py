@@ -16,6 +16,7 @@ from harness.store.schema.columns import (
     metadata,
     not_blank,
     one_of,
+    project,
     signature,
     text,
     time,
@@ -28,6 +29,7 @@ LIVE_STATES = tuple(state.value for state in RolloutState if state in LIVE)
 # Columns that never change after the row was written; a proposal's `plans` and `widened` have
 # rules of their own.
 PROPOSAL_REGISTERED = (
+    "project",
     "id",
     "route",
     "incumbent",
@@ -39,6 +41,7 @@ PROPOSAL_REGISTERED = (
     "created_at",
 )
 ROLLOUT_REGISTERED = (
+    "project",
     "id",
     "proposal",
     "route",
@@ -60,6 +63,7 @@ def _among(column: str, values: tuple[str, ...]) -> sa.TextClause:
 proposal = sa.Table(
     "proposal",
     metadata,
+    project(),
     sa.Column("id", sa.Text, primary_key=True),
     text("route"),
     sa.Column("incumbent", sa.ForeignKey(target.c.id), nullable=False),
@@ -96,6 +100,7 @@ proposal = sa.Table(
     ),
     sa.Index(
         "ux_proposal_open_route",
+        "project",
         "route",
         unique=True,
         sqlite_where=_among("phase", OPEN_PHASES),
@@ -111,6 +116,7 @@ proposal = sa.Table(
 verdict = sa.Table(
     "verdict",
     metadata,
+    project(),
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("proposal", sa.ForeignKey(proposal.c.id), nullable=False),
     text("route"),
@@ -126,7 +132,13 @@ verdict = sa.Table(
     one_of("outcome", VERDICTS),
     # What the foreign keys of evidence and route_version point at: the proof as a whole.
     sa.UniqueConstraint(
-        "id", "route", "incumbent", "candidate", "outcome", name="uq_verdict_proof"
+        "id",
+        "project",
+        "route",
+        "incumbent",
+        "candidate",
+        "outcome",
+        name="uq_verdict_proof",
     ),
     sa.Index("ix_verdict_proposal", "proposal"),
     sa.Index("ix_verdict_route", "route", "decided_at"),
@@ -158,6 +170,7 @@ approval = sa.Table(
 rollout = sa.Table(
     "rollout",
     metadata,
+    project(),
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("proposal", sa.ForeignKey(proposal.c.id), nullable=False),
     text("route"),
@@ -180,6 +193,7 @@ rollout = sa.Table(
     at_least("version", 1),
     sa.Index(
         "ux_rollout_live_route",
+        "project",
         "route",
         unique=True,
         sqlite_where=_among("state", LIVE_STATES),

@@ -5,6 +5,8 @@ is the compare-and-swap. What a row alone can show is a CHECK or a foreign key h
 the row before it is a trigger (migrations). A CHECK passes on NULL, hence each IS NOT NULL.
 """
 
+from typing import Final
+
 import sqlalchemy as sa
 
 from harness.domain.routing.route_changes import CHANGE_KINDS
@@ -16,6 +18,7 @@ from harness.store.schema.columns import (
     metadata,
     not_blank,
     one_of,
+    project,
     signature,
     text,
     time,
@@ -23,6 +26,9 @@ from harness.store.schema.columns import (
 )
 from harness.store.schema.evals import target
 from harness.store.schema.proposals import verdict
+
+# The columns of a verdict that its proof is made of, as foreign keys name them.
+_PROOF: Final = ("id", "project", "route", "incumbent", "candidate", "outcome")
 
 # Its row stays when it is removed: its keys' rows stand on it.
 provider = sa.Table(
@@ -50,6 +56,7 @@ provider = sa.Table(
 waiver = sa.Table(
     "waiver",
     metadata,
+    project(),
     sa.Column("id", sa.Text, primary_key=True),
     text("route"),
     sa.Column("target", sa.ForeignKey(target.c.id), nullable=False),
@@ -59,14 +66,15 @@ waiver = sa.Table(
     signature(),
     not_blank("reason"),
     not_blank("author"),
-    sa.UniqueConstraint("id", "route", "target", name="uq_waiver_proof"),
+    sa.UniqueConstraint("id", "project", "route", "target", name="uq_waiver_proof"),
 )
 
 # Append-only; `baseline` only before the route's first version (triggers).
 evidence = sa.Table(
     "evidence",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),
+    project(),
+    text("id"),
     text("route"),
     sa.Column("target", sa.ForeignKey(target.c.id), nullable=False),
     text("kind"),
@@ -76,6 +84,8 @@ evidence = sa.Table(
     text("waiver_id", nullable=True),
     time("created_at"),
     signature(),
+    # The id is a hash of the rest, and routes of two projects may be called alike.
+    sa.PrimaryKeyConstraint("project", "id"),
     one_of("kind", ("baseline", "verdict", "waiver")),
     sa.CheckConstraint(
         "(kind = 'verdict' AND verdict_id IS NOT NULL AND verdict_incumbent IS NOT NULL"
@@ -85,15 +95,15 @@ evidence = sa.Table(
         name="verdict_passed",
     ),
     sa.CheckConstraint("(kind = 'waiver') = (waiver_id IS NOT NULL)", name="waiver_named"),
-    sa.UniqueConstraint("id", "route", "target", name="uq_evidence_proof"),
+    sa.UniqueConstraint("id", "project", "route", "target", name="uq_evidence_proof"),
     sa.ForeignKeyConstraint(
-        ["verdict_id", "route", "verdict_incumbent", "target", "verdict_outcome"],
-        [verdict.c.id, *(verdict.c[k] for k in ("route", "incumbent", "candidate", "outcome"))],
+        ["verdict_id", "project", "route", "verdict_incumbent", "target", "verdict_outcome"],
+        [verdict.c[name] for name in _PROOF],
         name="fk_evidence_verdict",
     ),
     sa.ForeignKeyConstraint(
-        ["waiver_id", "route", "target"],
-        [waiver.c.id, waiver.c.route, waiver.c.target],
+        ["waiver_id", "project", "route", "target"],
+        [waiver.c.id, waiver.c.project, waiver.c.route, waiver.c.target],
         name="fk_evidence_waiver",
     ),
 )
@@ -102,6 +112,7 @@ evidence = sa.Table(
 route_version = sa.Table(
     "route_version",
     metadata,
+    project(),
     text("route"),
     count("version"),
     count("revision"),
@@ -129,9 +140,11 @@ route_version = sa.Table(
     # The signature of the version before it: a chain per route.
     text("prev_signature", nullable=True),
     signature(),
-    sa.PrimaryKeyConstraint("route", "version"),
+    sa.PrimaryKeyConstraint("project", "route", "version"),
     sa.UniqueConstraint("revision"),
-    sa.UniqueConstraint("route", "version", "incumbent", name="uq_route_version_base"),
+    sa.UniqueConstraint(
+        "project", "route", "version", "incumbent", name="uq_route_version_base"
+    ),
     one_of("kind", dict.fromkeys(CHANGE_KINDS.values())),
     at_least("revision", 1),
     not_blank("route"),
@@ -175,19 +188,26 @@ route_version = sa.Table(
         name="canary_gone",
     ),
     sa.ForeignKeyConstraint(
-        ["route", "prev_version", "prev_incumbent"],
-        ["route_version.route", "route_version.version", "route_version.incumbent"],
+        ["project", "route", "prev_version", "prev_incumbent"],
+        [f"route_version.{name}" for name in ("project", "route", "version", "incumbent")],
         name="fk_route_version_base",
     ),
     sa.ForeignKeyConstraint(
-        ["verdict_id", "route", "prev_incumbent", "verdict_candidate", "verdict_outcome"],
-        [verdict.c.id, *(verdict.c[k] for k in ("route", "incumbent", "candidate", "outcome"))],
+        [
+            "verdict_id",
+            "project",
+            "route",
+            "prev_incumbent",
+            "verdict_candidate",
+            "verdict_outcome",
+        ],
+        [verdict.c[name] for name in _PROOF],
         name="fk_route_version_proof",
     ),
     *(
         sa.ForeignKeyConstraint(
-            [f"{role}_evidence", "route", role],
-            [evidence.c.id, evidence.c.route, evidence.c.target],
+            [f"{role}_evidence", "project", "route", role],
+            [evidence.c.id, evidence.c.project, evidence.c.route, evidence.c.target],
             name=f"fk_route_version_{role}_evidence",
         )
         for role in ("incumbent", "canary")
@@ -198,24 +218,27 @@ route_version = sa.Table(
 route_fallback = sa.Table(
     "route_fallback",
     metadata,
+    project(),
     text("route"),
     count("version"),
     count("position"),
     text("target"),
     text("evidence"),
-    sa.PrimaryKeyConstraint("route", "version", "position"),
-    sa.UniqueConstraint("route", "version", "target", name="uq_route_fallback_target"),
+    sa.PrimaryKeyConstraint("project", "route", "version", "position"),
+    sa.UniqueConstraint(
+        "project", "route", "version", "target", name="uq_route_fallback_target"
+    ),
     at_least("position", 0),
     sa.ForeignKeyConstraint(
-        ["route", "version"],
-        [route_version.c.route, route_version.c.version],
+        ["project", "route", "version"],
+        [route_version.c.project, route_version.c.route, route_version.c.version],
         name="fk_route_fallback_version",
         deferrable=True,
         initially="DEFERRED",
     ),
     sa.ForeignKeyConstraint(
-        ["evidence", "route", "target"],
-        [evidence.c.id, evidence.c.route, evidence.c.target],
+        ["evidence", "project", "route", "target"],
+        [evidence.c.id, evidence.c.project, evidence.c.route, evidence.c.target],
         name="fk_route_fallback_evidence",
     ),
 )

@@ -66,7 +66,10 @@ class SignedTable:
 _newer = routing.route_version.alias("newer")
 _NEWEST: Final = routing.route_version.c.version == (
     sa.select(sa.func.max(_newer.c.version))
-    .where(_newer.c.route == routing.route_version.c.route)
+    .where(
+        _newer.c.project == routing.route_version.c.project,
+        _newer.c.route == routing.route_version.c.route,
+    )
     .correlate(routing.route_version)
     .scalar_subquery()
 )

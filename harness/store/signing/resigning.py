@@ -95,11 +95,13 @@ def sign_rows(unit: Unit, *, again: bool = False) -> int:
 
 
 def _sign_versions(unit: Unit, *, again: bool) -> int:
-    chains, count, before = chains_of(unit), 0, None
+    chains, count = chains_of(unit), 0
+    before: dict[str, Any] = {}
     for row in unit.read(VERSIONS).all():
         values = row._asdict()
-        previous = before[SIGNATURE] if before and before["route"] == row.route else None
-        chain = chains.get((row.route, row.version), [])
+        follows = all(before.get(name) == values[name] for name in ("project", "route"))
+        previous = before[SIGNATURE] if follows else None
+        chain = chains.get((row.project, row.route, row.version), [])
         if again or row.signature is None:
             values["prev_signature"] = previous
             values[SIGNATURE] = unit.signature(route_version, values, fallbacks=chain)
@@ -133,14 +135,15 @@ def remove_rows(unit: Unit, faults: Sequence[RowFault]) -> int:
         # Of versions the last one first: each stands on the one before it.
         found = sorted(
             (each for each in faults if each.table == table.name),
-            key=lambda fault: int(fault.key[1]) if table is route_version else 0,
+            key=lambda fault: int(fault.key[2]) if table is route_version else 0,
             reverse=True,
         )
         for fault in found:
             if table is route_version:
-                route, version = fault.key
+                project, route, version = fault.key
                 unit.write(
                     sa.delete(route_fallback).where(
+                        route_fallback.c.project == project,
                         route_fallback.c.route == route,
                         route_fallback.c.version == int(version),
                     )

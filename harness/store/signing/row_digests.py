@@ -63,7 +63,7 @@ def columns(table: sa.Table) -> list[sa.Column[Any]]:
 
 
 def key_of(table: sa.Table, values: Mapping[str, Any]) -> str:
-    """A row's name in the audit log, such as `route_version:chat/3`."""
+    """A row's name in the audit log, such as `route_version:default/chat/3`."""
     parts = (quote(str(values[column.name]), safe=" ") for column in columns(table))
     return f"{table.name}:{'/'.join(parts)}"
 

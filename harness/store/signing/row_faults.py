@@ -18,25 +18,21 @@ from harness.store.schema.routing import route_fallback, route_version
 from harness.store.schema.signed_tables import SIGNED, SignedTable
 from harness.store.unit_of_work import Unit
 
-CHAINS: Final = sa.select(route_fallback).order_by(
-    route_fallback.c.route, route_fallback.c.version, route_fallback.c.position
-)
+CHAINS: Final = sa.select(route_fallback).order_by(*route_fallback.primary_key.columns)
 WORKING: Final[Mapping[str, sa.ColumnElement[bool]]] = {
     proposal.name: proposal.c.phase.in_(OPEN_PHASES),
     rollout.name: sa.or_(rollout.c.state.in_(LIVE_STATES), rollout.c.bake_ends_at.is_not(None)),
     eval_run.name: eval_run.c.state.in_([state.value for state in RUNNABLE_STATES]),
 }
-VERSIONS: Final = sa.select(route_version).order_by(
-    route_version.c.route, route_version.c.version
-)
-Chains = dict[tuple[str, int], list[list[str]]]
+VERSIONS: Final = sa.select(route_version).order_by(*route_version.primary_key.columns)
+Chains = dict[tuple[str, str, int], list[list[str]]]
 
 
 def chains_of(unit: Unit) -> Chains:
     """The fallbacks of every version, as its signature covers them."""
     found: Chains = defaultdict(list)
     for row in unit.read(CHAINS):
-        found[row.route, row.version].append([row.target, row.evidence])
+        found[row.project, row.route, row.version].append([row.target, row.evidence])
     return found
 
 
@@ -76,16 +72,18 @@ def _version_faults(unit: Unit) -> Iterator[RowFault]:
     name, chains = route_version.name, chains_of(unit)
     before: Row | None = None
     for row in unit.read(VERSIONS):
-        chain = chains.get((row.route, row.version), [])
+        chain = chains.get((row.project, row.route, row.version), [])
         if fault := unit.fault(route_version, row, fallbacks=chain):
             yield fault
         elif why := _break(before, row):
-            yield RowFault(name, (row.route, str(row.version)), why, unsigned=False)
+            yield RowFault(
+                name, (row.project, row.route, str(row.version)), why, unsigned=False
+            )
         before = row
 
 
 def _break(before: Row | None, row: Row) -> str:
-    if before is None or before.route != row.route:
+    if before is None or (before.project, before.route) != (row.project, row.route):
         first = row.version == 1 and row.prev_signature is None
         return "" if first else "the versions before it are missing"
     if before.version + 1 != row.version or before.signature != row.prev_signature:

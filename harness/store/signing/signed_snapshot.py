@@ -35,6 +35,7 @@ LIVE: Final = tuple(name for name, each in SIGNED.items() if each.live is not No
 _NEWEST_CHAINS: Final = CHAINS.join(
     route_version,
     sa.and_(
+        route_version.c.project == route_fallback.c.project,
         route_version.c.route == route_fallback.c.route,
         route_version.c.version == route_fallback.c.version,
     ),

@@ -22,9 +22,14 @@ from harness.ports import MOST_LISTED
 from harness.store.rows import evals as rows
 from harness.store.rules import ENDED, checked_sample, no_such_run
 from harness.store.schema.evals import eval_run, sample, suite
-from harness.store.unit_of_work import Unit
+from harness.store.unit_of_work import Unit, in_project
 
 NOTHING: Final = sha256(b"").hexdigest()
+SUITES = (
+    sa.select(suite)
+    .where(in_project(suite))
+    .order_by(suite.c.created_at.desc(), suite.c.digest)
+)
 NEWEST_RUNS = sa.select(eval_run).order_by(eval_run.c.created_at.desc(), eval_run.c.id.desc())
 ONE_RUN = sa.select(eval_run).where(eval_run.c.id == sa.bindparam("run"))
 SHARED_RUN = NEWEST_RUNS.where(
@@ -93,15 +98,14 @@ class SqlSuites:
         self._unit.write_new(suite, rows.of_suite(pin) | {"created_at": now})
 
     def get(self, digest: str) -> SuitePin:
-        row = self._unit.read(sa.select(suite).where(suite.c.digest == digest)).first()
+        row = self._unit.read(SUITES.where(suite.c.digest == digest)).first()
         if row is None:
             raise NotFound(f"no suite with the digest {digest} is stored")
         self._unit.checked(suite, [row])
         return rows.suite(row)
 
     def all(self) -> Sequence[SuitePin]:
-        newest = sa.select(suite).order_by(suite.c.created_at.desc(), suite.c.digest)
-        return [rows.suite(row) for row in self._unit.checked(suite, self._unit.read(newest))]
+        return [rows.suite(row) for row in self._unit.checked(suite, self._unit.read(SUITES))]
 
 
 class SqlEvalRuns:

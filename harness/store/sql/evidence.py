@@ -36,11 +36,12 @@ from harness.store.rows import routing as rows
 from harness.store.rules import check_waiver, check_waivers, never_incumbent, never_served
 from harness.store.schema.proposals import verdict
 from harness.store.schema.routing import evidence, route_fallback, route_version, waiver
-from harness.store.unit_of_work import Unit
+from harness.store.unit_of_work import Unit, in_project
 
 FORMER = (
     sa.select(route_version)
     .where(
+        in_project(route_version),
         route_version.c.route == sa.bindparam("name"),
         route_version.c.incumbent == sa.bindparam("incumbent"),
     )
@@ -50,6 +51,7 @@ FORMER = (
 FALLBACK_EVIDENCE = (
     sa.select(route_fallback.c.target, route_fallback.c.evidence)
     .where(
+        in_project(route_fallback),
         route_fallback.c.route == sa.bindparam("name"),
         route_fallback.c.version == sa.bindparam("version"),
     )
@@ -59,16 +61,18 @@ _SERVED = sa.union_all(
     sa.select(
         route_version.c.version, route_version.c.incumbent_evidence.label("evidence")
     ).where(
+        in_project(route_version),
         route_version.c.route == sa.bindparam("name"),
         route_version.c.incumbent == sa.bindparam("target"),
     ),
     sa.select(route_fallback.c.version, route_fallback.c.evidence).where(
+        in_project(route_fallback),
         route_fallback.c.route == sa.bindparam("name"),
         route_fallback.c.target == sa.bindparam("target"),
     ),
 ).subquery()
 SERVED = sa.select(_SERVED.c.evidence).order_by(_SERVED.c.version.desc()).limit(1)
-WAIVERS = sa.select(waiver).order_by(waiver.c.expires_at, waiver.c.id)
+WAIVERS = sa.select(waiver).where(in_project(waiver)).order_by(waiver.c.expires_at, waiver.c.id)
 
 
 def proof_of(unit: Unit, change: TableChange, before: Row | None, now: datetime) -> Values:
@@ -113,7 +117,9 @@ def proof_of(unit: Unit, change: TableChange, before: Row | None, now: datetime)
 
 def _verdict(unit: Unit, proof: Passed) -> Values:
     # Not what the caller holds, but what is stored and signed.
-    stored = unit.read(sa.select(verdict).where(verdict.c.id == proof.id)).all()
+    stored = unit.read(
+        sa.select(verdict).where(in_project(verdict), verdict.c.id == proof.id)
+    ).all()
     unit.checked(verdict, stored)
     return {
         "verdict_id": proof.id,
@@ -128,7 +134,8 @@ def _proven(unit: Unit, proof: Passed, now: datetime) -> str:
 
 def ensure(unit: Unit, wanted: TargetEvidence, now: datetime) -> str:
     """The evidence's id; written if it is new."""
-    known = unit.read(sa.select(evidence).where(evidence.c.id == wanted.id)).all()
+    same = sa.select(evidence).where(in_project(evidence), evidence.c.id == wanted.id)
+    known = unit.read(same).all()
     if not unit.checked(evidence, known):
         unit.insert(evidence, rows.of_evidence(wanted) | {"created_at": now})
     return wanted.id
@@ -147,16 +154,14 @@ def write_fallbacks(
         waivers = waivers_of(unit, after.name)
         check_waivers(change, read(unit, chain.values()), waivers, now)
     for position, fallback in enumerate(after.fallbacks):
-        unit.write(
-            sa.insert(route_fallback),
-            {
-                "route": after.name,
-                "version": after.version,
-                "position": position,
-                "target": fallback,
-                "evidence": chain[fallback],
-            },
-        )
+        row = {
+            "route": after.name,
+            "version": after.version,
+            "position": position,
+            "target": fallback,
+            "evidence": chain[fallback],
+        }
+        unit.write(sa.insert(route_fallback), unit.owned(route_fallback, row))
     return [[fallback, chain[fallback]] for fallback in after.fallbacks]
 
 
@@ -201,7 +206,7 @@ def _proof(unit: Unit, route: str, proof: ChainProof, now: datetime) -> str:
 def read(unit: Unit, ids: Iterable[str]) -> list[TargetEvidence]:
     """In the order of `ids`."""
     wanted = list(ids)
-    query = sa.select(evidence).where(evidence.c.id.in_(wanted))
+    query = sa.select(evidence).where(in_project(evidence), evidence.c.id.in_(wanted))
     stored = unit.checked(evidence, unit.read(query)) if wanted else []
     found = {row.id: rows.evidence(row) for row in stored}
     return [found[each] for each in wanted]

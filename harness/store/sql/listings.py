@@ -38,7 +38,7 @@ from harness.store.schema.switches import switch
 from harness.store.sql.evidence import chain_signed
 from harness.store.sql.pages import Order, newest, read_page
 from harness.store.sql.routing import CURRENT, CURRENT_FALLBACKS
-from harness.store.unit_of_work import Unit
+from harness.store.unit_of_work import Unit, in_project
 
 T = TypeVar("T")
 Query = sa.Select[Any]
@@ -77,7 +77,7 @@ class SqlListings:
         route: str | None = None,
         open_only: bool = False,
     ) -> Page[Proposal]:
-        query = sa.select(proposal)
+        query = sa.select(proposal).where(in_project(proposal))
         if route is not None:
             query = query.where(proposal.c.route == route)
         if open_only:
@@ -103,7 +103,9 @@ class SqlListings:
         return self._signed(target, sa.select(target), TARGETS, asked, evals.target)
 
     def versions(self, asked: PageRequest = FIRST_PAGE, *, route: str) -> Page[RouteRecord]:
-        query = sa.select(route_version).where(route_version.c.route == route)
+        query = sa.select(route_version).where(
+            in_project(route_version), route_version.c.route == route
+        )
         found = read_page(self._unit, query, VERSIONS, asked)
         if not found.total:
             raise NotFound(f"there is no route {route!r}; `swapgate route list` shows them")
@@ -122,7 +124,11 @@ class SqlListings:
     def _chains(self, route: str, versions: Collection[int]) -> dict[int, list[Row]]:
         query = (
             sa.select(route_fallback)
-            .where(route_fallback.c.route == route, route_fallback.c.version.in_(versions))
+            .where(
+                in_project(route_fallback),
+                route_fallback.c.route == route,
+                route_fallback.c.version.in_(versions),
+            )
             .order_by(route_fallback.c.version, route_fallback.c.position)
         )
         found: dict[int, list[Row]] = {}
@@ -131,7 +137,8 @@ class SqlListings:
         return found
 
     def keys(self, asked: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
-        return self._signed(api_key, sa.select(api_key), KEYS, asked, operations.key)
+        own = sa.select(api_key).where(in_project(api_key))
+        return self._signed(api_key, own, KEYS, asked, operations.key)
 
     def switches(self, asked: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
         return self._signed(switch, sa.select(switch), SWITCHES, asked, switch_rows.record)
@@ -202,7 +209,7 @@ class SqlListings:
         return self._plain(sa.select(audit_event), EVENTS, asked, operations.event)
 
     def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
-        query = sa.select(verdict).where(verdict.c.id.in_(sorted(ids)))
+        query = sa.select(verdict).where(in_project(verdict), verdict.c.id.in_(sorted(ids)))
         good, _ = self._sorted_out(verdict, self._unit.read(query).all())
         return {row.id: decisions.verdict(row) for row in good}
 

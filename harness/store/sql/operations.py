@@ -31,7 +31,7 @@ from harness.store.rules import (
 )
 from harness.store.schema.operations import api_key, block, key_spend, principal, traffic
 from harness.store.schema.routing import provider
-from harness.store.unit_of_work import Unit
+from harness.store.unit_of_work import Unit, in_project
 
 BLOCKS = (
     sa.select(block)
@@ -60,7 +60,7 @@ ADD_SPEND = (
 )
 SPENDS = (
     sa.select(key_spend)
-    .where(key_spend.c.day >= sa.bindparam("since"))
+    .where(in_project(key_spend), key_spend.c.day >= sa.bindparam("since"))
     .order_by(*key_spend.primary_key.columns)
 )
 SPENDS_OF = SPENDS.where(key_spend.c.key.in_(sa.bindparam("keys", expanding=True)))
@@ -81,7 +81,9 @@ TOTALS_OF_ROUTE = TOTALS.where(traffic.c.route == sa.bindparam("of"))
 PROVIDERS = sa.select(provider).where(provider.c.removed_at.is_(None)).order_by(provider.c.name)
 PROVIDER_ROW = sa.select(provider.c.name).where(provider.c.name == sa.bindparam("known"))
 PRINCIPALS = sa.select(principal)
-KEYS = sa.select(api_key).order_by(api_key.c.created_at, api_key.c.id)
+KEYS = (
+    sa.select(api_key).where(in_project(api_key)).order_by(api_key.c.created_at, api_key.c.id)
+)
 
 
 class SqlObservations:

@@ -37,30 +37,50 @@ from harness.store.schema.proposals import (
     verdict,
 )
 from harness.store.sql.pages import newest
-from harness.store.unit_of_work import Unit
+from harness.store.unit_of_work import Unit, in_project
 
-IS_OPEN = proposal.c.phase.in_(OPEN_PHASES)
+IS_OPEN = sa.and_(in_project(proposal), proposal.c.phase.in_(OPEN_PHASES))
 OPEN = sa.select(proposal).where(IS_OPEN).order_by(proposal.c.created_at, proposal.c.id)
-PROPOSALS = sa.select(proposal).order_by(proposal.c.created_at.desc(), proposal.c.id.desc())
-PHASES = sa.select(proposal.c.phase, sa.func.count().label("n")).group_by(proposal.c.phase)
-ONE_PROPOSAL = sa.select(proposal).where(proposal.c.id == sa.bindparam("proposal"))
+PROPOSALS = (
+    sa.select(proposal)
+    .where(in_project(proposal))
+    .order_by(proposal.c.created_at.desc(), proposal.c.id.desc())
+)
+PHASES = (
+    sa.select(proposal.c.phase, sa.func.count().label("n"))
+    .where(in_project(proposal))
+    .group_by(proposal.c.phase)
+)
+ONE_PROPOSAL = PROPOSALS.where(proposal.c.id == sa.bindparam("proposal"))
 OPEN_ON_ROUTE = sa.select(proposal.c.id).where(
     IS_OPEN, proposal.c.route == sa.bindparam("route")
 )
 WAS_LET_IN = proposal.c.approver.is_not(None) | proposal.c.rollout.is_not(None)
-VERDICTS = sa.select(verdict).order_by(verdict.c.decided_at.desc(), verdict.c.id.desc())
+VERDICTS = (
+    sa.select(verdict)
+    .where(in_project(verdict))
+    .order_by(verdict.c.decided_at.desc(), verdict.c.id.desc())
+)
 APPROVALS_OF = (
     sa.select(approval)
     .where(approval.c.proposal == sa.bindparam("proposal"))
     .order_by(approval.c.at, approval.c.id)
 )
-IS_LIVE = rollout.c.state.in_(LIVE_STATES)
+IS_LIVE = sa.and_(in_project(rollout), rollout.c.state.in_(LIVE_STATES))
 LIVE = sa.select(rollout).where(IS_LIVE).order_by(rollout.c.started_at, rollout.c.id)
-ROLLOUTS = sa.select(rollout).order_by(rollout.c.started_at.desc(), rollout.c.id.desc())
-ONE_ROLLOUT = sa.select(rollout).where(rollout.c.id == sa.bindparam("rollout"))
+ROLLOUTS = (
+    sa.select(rollout)
+    .where(in_project(rollout))
+    .order_by(rollout.c.started_at.desc(), rollout.c.id.desc())
+)
+ONE_ROLLOUT = ROLLOUTS.where(rollout.c.id == sa.bindparam("rollout"))
 BAKING = (
     sa.select(rollout)
-    .where(rollout.c.state == RolloutState.PROMOTED, rollout.c.bake_ends_at.is_not(None))
+    .where(
+        in_project(rollout),
+        rollout.c.state == RolloutState.PROMOTED,
+        rollout.c.bake_ends_at.is_not(None),
+    )
     .order_by(rollout.c.started_at, rollout.c.id)
 )
 LIVE_ON_ROUTE = sa.select(rollout.c.id).where(IS_LIVE, rollout.c.route == sa.bindparam("route"))

@@ -34,23 +34,26 @@ from harness.store.sql.evidence import (
     proof_of,
     write_fallbacks,
 )
-from harness.store.unit_of_work import Unit
+from harness.store.unit_of_work import Unit, in_project
 
 _newer = route_version.alias("newer")
 LATEST = (
     sa.select(sa.func.max(_newer.c.version))
-    .where(_newer.c.route == route_version.c.route)
+    .where(
+        _newer.c.project == route_version.c.project,
+        _newer.c.route == route_version.c.route,
+    )
     .correlate(route_version)
     .scalar_subquery()
 )
 CURRENT = (
     sa.select(route_version)
-    .where(route_version.c.version == LATEST)
+    .where(in_project(route_version), route_version.c.version == LATEST)
     .order_by(route_version.c.route)
 )
 CURRENT_OF = (
     sa.select(route_version)
-    .where(route_version.c.route == sa.bindparam("name"))
+    .where(in_project(route_version), route_version.c.route == sa.bindparam("name"))
     .order_by(route_version.c.version.desc())
     .limit(1)
 )
@@ -59,21 +62,22 @@ CURRENT_FALLBACKS = (
     .join(
         route_version,
         sa.and_(
+            route_version.c.project == route_fallback.c.project,
             route_version.c.route == route_fallback.c.route,
             route_version.c.version == route_fallback.c.version,
         ),
     )
-    .where(route_version.c.version == LATEST)
+    .where(in_project(route_version), route_version.c.version == LATEST)
     .order_by(route_fallback.c.route, route_fallback.c.position)
 )
 FALLBACKS_OF = (
     sa.select(route_fallback)
-    .where(route_fallback.c.route == sa.bindparam("name"))
+    .where(in_project(route_fallback), route_fallback.c.route == sa.bindparam("name"))
     .order_by(route_fallback.c.version, route_fallback.c.position)
 )
 HISTORY = (
     sa.select(route_version)
-    .where(route_version.c.route == sa.bindparam("name"))
+    .where(in_project(route_version), route_version.c.route == sa.bindparam("name"))
     .order_by(route_version.c.version.desc())
 )
 REVISION = sa.select(sa.func.coalesce(sa.func.max(route_version.c.revision), 0))

@@ -5,9 +5,10 @@ Every item's answer is right or wrong by a rule on its number, so that verdicts 
 
 import json
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from pathlib import Path
 
 from evals.suites.items import Item
@@ -43,6 +44,7 @@ from harness.runtime.processes.eval_worker import EvalWorker
 from harness.runtime.random_ids import CountingRandomIds
 from tests.support.control.inline_workers import InlineWorkers
 from tests.support.evals.scripted_runner import ScriptedRunner
+from tests.support.store.sqlite_store import open_sqlite
 
 ITEMS = 60
 ANN = Actor("ann", Role.PROPOSER, "pr_ann")
@@ -76,10 +78,13 @@ def suite_file(folder: Path) -> Path:
 
 @dataclass
 class SmallInstallation:
-    """boot: what a worker's process does before its work; it is told the run."""
+    """given: the store; without one, the world has a SQLite file in its folder, and closes it.
+
+    boot: what a worker's process does before its work; it is told the run.
+    """
 
     folder: Path
-    store: Store
+    given: InitVar[Store | None] = None
     clock: ManualClock = field(default_factory=ManualClock)
     chance: Chance = field(default_factory=CountingRandomIds)
     policy: Policy = POLICY
@@ -89,13 +94,20 @@ class SmallInstallation:
     served: Callable[[Target, Item], ServedModel] = lambda target, _: ServedModel(target.model)
     drift: dict[str, DriftPolicy] = field(default_factory=dict)
     sinks: RecordingSinks = field(default_factory=lambda: RecordingSinks("chat", "mail"))
+    store: Store = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, given: Store | None) -> None:
+        self.store = given or self._own_store()
         self.suites = {
             "colours": SuiteSettings(
                 name="colours", path=suite_file(self.folder), scorer="exact"
             )
         }
+
+    def _own_store(self) -> Store:
+        opened = open_sqlite(self.folder / "world.db", self.clock, secret=SECRET)
+        weakref.finalize(self, opened.close)
+        return opened
 
     def context(self, store: Store | None = None) -> Context:
         """A new control process over `store`, by default the world's own."""

@@ -56,6 +56,7 @@ from tests.support.control.control_plane import (
 from tests.support.control.rollout_invariants import Surroundings, Watcher, check_words
 from tests.support.control.rollout_traffic import TURN_S, Fate, Harm, Routers, Trouble
 from tests.support.store.interrupted_store import InterruptedStore
+from tests.support.store.sqlite_store import open_sqlite
 
 ROUTES = ("chat", "mail")
 LEVELS, ITEMS_A_LEVEL = 5, 14
@@ -429,13 +430,12 @@ class Life:
 
 def one(seed: int, open_stores: OpenStores | None = None) -> Life:
     """The life of a seed, played; what goes wrong names the seed and how to see it again."""
-    from harness.store.memory import MemoryStore  # noqa: PLC0415 - one of three stores
-
-    def in_memory(clock: ManualClock) -> Sequence[Store]:
-        return [MemoryStore(secret=SECRET, clock=clock)]
-
     with tempfile.TemporaryDirectory() as folder:
-        life = Life(seed, Path(folder), open_stores or in_memory)
+
+        def on_sqlite(clock: ManualClock) -> Sequence[Store]:
+            return [open_sqlite(Path(folder) / "life.db", clock, secret=SECRET)]
+
+        life = Life(seed, Path(folder), open_stores or on_sqlite)
         try:
             life.endings = life.play()
         except BaseException as error:

@@ -1,0 +1,29 @@
+"""SQLite stores for tests: the schema is made once, and every store gets a copy of the file."""
+
+import sqlite3
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from harness.ports import Clock
+from harness.store.migrate import upgrade
+from harness.store.sql import SqlStore
+from tests.support.site.signing_keys import CONTROL
+
+
+@cache
+def migrated_file() -> bytes:
+    """The content of a SQLite file with our tables and nothing in them."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "template.db"
+        upgrade(f"sqlite:///{file}")
+        db = sqlite3.connect(file)
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        db.close()
+        return file.read_bytes()
+
+
+def open_sqlite(file: Path, clock: Clock, *, secret: bytes) -> SqlStore:
+    """A store on a new file, which signs as control; the caller closes it."""
+    file.write_bytes(migrated_file())
+    return SqlStore(f"sqlite:///{file}", secret=secret, clock=clock, signatures=CONTROL)
