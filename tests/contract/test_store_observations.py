@@ -258,7 +258,10 @@ def test_spend_of_a_day_that_is_none_hides_no_other(store: Store) -> None:
         tx.observations.append([], [], [good])
     if isinstance(store, SqlStore):
         with written(store) as db:
-            db.exec_driver_sql("INSERT INTO key_spend VALUES ('k_1', 'zzzz', 'w', 1, 1, 1, 0)")
+            db.exec_driver_sql(
+                "INSERT INTO key_spend (key, day, worker, requests, tokens, cost_usd, unpriced)"
+                " VALUES ('k_1', 'zzzz', 'w', 1, 1, 1, 0)"
+            )
 
     with store.read() as tx:
         assert good in tx.observations.spends(since=good.day)

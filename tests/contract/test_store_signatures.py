@@ -153,7 +153,7 @@ def test_a_forged_verdict_with_its_evidence_and_version_serves_nobody(
         sql_stores().snapshot()
     assert {
         "verdict v_forged",
-        "evidence e_forged",
+        "evidence default/e_forged",
         "route_version default/triage/2",
         "manifest",
     } <= (faults(store))
