@@ -16,6 +16,7 @@ from harness.domain.evals.run import VERDICTS
 from harness.domain.proposals import proposal
 
 ROOT = Path(__file__).parent.parent
+ARCHITECTURE = FOLDER / "explanation" / "architecture.md"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
@@ -28,8 +29,9 @@ def test_the_generated_docs_are_current() -> None:
 def test_a_stale_page_is_found_and_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = tmp_path / "architecture.md"
-    page.write_text((FOLDER / "architecture.md").read_text().replace("start", "begin"))
+    page = tmp_path / "explanation" / "architecture.md"
+    page.parent.mkdir()
+    page.write_text(ARCHITECTURE.read_text().replace("start", "begin"))
     (tmp_path / "reference").mkdir()
     shutil.copy(FOLDER / "reference" / "requirements.yaml", tmp_path / "reference")
     monkeypatch.setattr("harness.cli.operations.docs.FOLDER", tmp_path)
@@ -39,7 +41,7 @@ def test_a_stale_page_is_found_and_written_anew(
     again = CliRunner().invoke(program, ["docs", "generate", "--check", "--json"])
 
     assert stale.exit_code == 1
-    assert "docs/architecture.md is stale" in stale.stdout
+    assert "docs/explanation/architecture.md is stale" in stale.stdout
     assert written.exit_code == 0
     assert again.exit_code == 0
     assert '"stale": []' in again.stdout
@@ -51,7 +53,8 @@ def test_without_a_checkout_there_are_no_docs_to_write(tmp_path: Path) -> None:
 
 
 def test_a_page_without_markers_is_named(tmp_path: Path) -> None:
-    (tmp_path / "architecture.md").write_text("nothing")
+    (tmp_path / "explanation").mkdir()
+    (tmp_path / "explanation" / "architecture.md").write_text("nothing")
 
     with pytest.raises(InputError, match=r"architecture\.md"):
         generated_files(program, tmp_path)
@@ -102,7 +105,7 @@ def test_the_diagram_has_every_transition_and_no_other(
     }
 
     assert drawn == {(before, event, after) for (before, event), after in table.items()}
-    assert diagrams()[name] in (FOLDER / "architecture.md").read_text()
+    assert diagrams()[name] in ARCHITECTURE.read_text()
 
 
 def test_the_glossary_has_the_five_verdicts() -> None:

@@ -32,7 +32,7 @@ def generate(ctx: click.Context, *, check: bool) -> None:
         for path, text in generated_files(ctx.find_root().command, FOLDER).items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
     }
-    names = [path.name for path in stale]
+    names = [f"docs/{path.relative_to(FOLDER).as_posix()}" for path in stale]
     if not check:
         for path, text in stale.items():
             path.write_text(text, encoding="utf-8")
@@ -40,7 +40,7 @@ def generate(ctx: click.Context, *, check: bool) -> None:
         output.document({"stale" if check else "written": names})
     elif check:
         for name in names:
-            click.echo(f"docs/{name} is stale: run `make docs`")
+            click.echo(f"{name} is stale: run `make docs`")
     else:
         click.echo(f"written: {', '.join(names) or 'nothing had changed'}")
     ctx.exit(1 if check and stale else 0)
@@ -48,7 +48,7 @@ def generate(ctx: click.Context, *, check: bool) -> None:
 
 def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
     """Each generated file with the text it should have. Raises ConfigError, InputError."""
-    architecture = folder / "architecture.md"
+    architecture = folder / "explanation" / "architecture.md"
     if not architecture.exists():
         raise ConfigError(f"{architecture} is missing: docs are written in a checkout")
     text = architecture.read_text(encoding="utf-8")
