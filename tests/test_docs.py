@@ -121,3 +121,52 @@ def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
     files = [link for link in links if "://" not in link and not link.startswith("mailto:")]
 
     assert [link for link in files if not (page.parent / link).exists()] == []
+
+
+def drawn_paths() -> list[str]:
+    """Every path of the house as the architecture page draws it: a folder, or a module."""
+    drawing = re.search(
+        r"<!-- house -->\n```text\n(.*?)```", ARCHITECTURE.read_text(), re.DOTALL
+    )
+    assert drawing is not None
+    parts: list[str] = []
+    paths = []
+    for line in drawing[1].splitlines():
+        name = line.split()[0].rstrip("/")
+        depth = (len(line) - len(line.lstrip())) // 2
+        parts[depth:] = [name]
+        paths.append("/".join(parts))
+    return paths
+
+
+def test_every_room_that_the_architecture_draws_is_there() -> None:
+    lost = [
+        path
+        for path in drawn_paths()
+        if not (ROOT / path).is_dir() and not (ROOT / f"{path}.py").is_file()
+    ]
+
+    assert lost == []
+
+
+def test_the_architecture_draws_every_room() -> None:
+    drawn = set(drawn_paths())
+    rooms = [
+        folder.relative_to(ROOT).as_posix()
+        for top in ("harness", "router", "evals", "dashboard")
+        for folder in (ROOT / top).iterdir()
+        if list(folder.glob("*.py"))
+    ]
+
+    assert [room for room in rooms if room not in drawn] == []
+
+
+PATH = re.compile(r"`((?:\.ci|[a-z]+)/[\w./-]*|[\w-]+\.(?:py|md|toml))`")
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/explanation/architecture.md"])
+def test_a_page_about_the_code_names_only_what_is_there(page: str) -> None:
+    written = {"htmlcov/", ".ci/last_passed"}
+    named = set(PATH.findall((ROOT / page).read_text())) - written
+
+    assert sorted(path for path in named if not (ROOT / path).exists()) == []

@@ -1,7 +1,7 @@
 """A proposal asks to make a candidate the incumbent of a route; this is its state machine.
 
-The rules are the table; the code only looks them up. docs/explanation/architecture.md draws its diagram
-from it, and test_docs compares the two.
+The rules are the table; the code only looks them up. docs/explanation/architecture.md draws its
+diagram from it, and test_docs compares the two.
 """
 
 from collections.abc import Mapping
