@@ -128,7 +128,7 @@ class RateGate:
     async def turn(self, request_bytes: int) -> AsyncIterator[Callable[[int], None]]:
         """Waits until a request of about that size may go, and holds its slot.
 
-        Gives what is to be told how many tokens it came to. Raises OSError when the folder of
+        Gives a callback that takes the number of tokens used. Raises OSError when the folder of
         the slots fails.
         """
         tokens = request_bytes / BYTES_PER_TOKEN

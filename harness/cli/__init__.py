@@ -1,1 +1,1 @@
-"""Words in, exit codes out."""
+"""The command line: reads arguments, calls `harness.control`, and ends with an exit code."""

@@ -1,4 +1,4 @@
-"""`swapgate canary`: where a rollout stands, and a person's hand on it."""
+"""`swapgate canary`: shows, explains and operates rollouts."""
 
 import sys
 
@@ -31,7 +31,7 @@ DECIDE = LazyCommand(
 
 @click.command(cls=LazyCommandGroup, lazy={"decide": DECIDE})
 def canary() -> None:
-    """Canaries: a candidate on a small share."""
+    """Canaries: a candidate on a small share of the traffic."""
 
 
 @canary.command()
@@ -55,7 +55,7 @@ def status(session: Session, route: str | None) -> None:
 @click.argument("route")
 @pass_session
 def explain(session: Session, route: str) -> None:
-    """Say why ROUTE's canary is where it is, and what would move it."""
+    """Explain why ROUTE's canary is at its step, and what would change that."""
     stage = shadow_first.find_stage_of_route(session.context, route)
     if stage is not None:
         _explain_shadow(session, stage)
@@ -288,7 +288,7 @@ def _operation_command(signal: RolloutSignal, doc: str) -> click.Command:
     """One verb."""
 
     @click.argument("route")
-    @click.option("--reason", required=True, help="Why; the audit log keeps it.")
+    @click.option("--reason", required=True, help="Reason, recorded in the audit log.")
     @click.option("--version", type=int, help="Only if the rollout is still at this version.")
     @pass_session
     def command(session: Session, route: str, reason: str, version: int | None) -> None:
@@ -313,9 +313,11 @@ _operation_command(
     RolloutSignal.RESUME,
     "Let a canary that is paused, or held after a fault of a router, go on.",
 )
-_operation_command(RolloutSignal.ADVANCE, "Go one step on, whatever the evidence still lacks.")
 _operation_command(
-    RolloutSignal.PROMOTE, "Promote now: needs the passed verdict, not the proposer."
+    RolloutSignal.ADVANCE, "Advance one step, whatever evidence is still missing."
+)
+_operation_command(
+    RolloutSignal.PROMOTE, "Promote now. Requires a passed verdict; the proposer may not."
 )
 _operation_command(
     RolloutSignal.ABORT, "End the canary, or the bake: the incumbent before it serves again."

@@ -78,12 +78,16 @@ def _stored(shown: ProviderCredentials) -> list[str]:
     "--overlap",
     type=DurationType(),
     metavar="TIME",
-    help="Keep the replaced value for so long, behind the new one: 30m, 2h, 1d. [default: not]",
+    help="Keep the replaced key as second choice for: 30m, 2h, 1d. [default: drop it]",
 )
-@click.option("--api-base", metavar="URL", help="Where the provider is. [default: as it is]")
-@click.option("--kind", help="Of a provider that is new. [default: its name]")
 @click.option(
-    "--reason", default="", help="Why; needed for another address of one that a route uses."
+    "--api-base", metavar="URL", help="The provider's API address. [default: unchanged]"
+)
+@click.option("--kind", help="Kind of a new provider. [default: its name]")
+@click.option(
+    "--reason",
+    default="",
+    help="Reason; required to change the address of a provider that a route uses.",
 )
 @pass_session
 def set_credential(  # noqa: PLR0913, PLR0917 - one per option
@@ -122,7 +126,7 @@ def _value(provider: str) -> str:
 
 @credential.command()
 @click.argument("provider")
-@click.option("--key", help="This stored key alone. [default: all of them]")
+@click.option("--key", help="Only this stored key. [default: all]")
 @pass_session
 def remove(session: Session, provider: str, key: str | None) -> None:
     """Take a provider's stored keys away. Without any key, its targets get no requests."""
@@ -143,7 +147,7 @@ def remove(session: Session, provider: str, key: str | None) -> None:
     metavar="FILE",
     help="A .env file. [default: the environment]",
 )
-@click.option("--replace", is_flag=True, help="Also where a key is stored already.")
+@click.option("--replace", is_flag=True, help="Replace keys that are already stored.")
 @pass_session
 def import_credentials(session: Session, file: Path | None, replace: bool) -> None:  # noqa: FBT001 - click's signature
     """Store the keys that the environment has, or a .env file: OPENAI_API_KEY and the like.
@@ -178,7 +182,7 @@ def _read(file: Path) -> Mapping[str, str]:
 @click.option("--new-key", is_flag=True, help="Make a new encryption key first, in the file.")
 @pass_session
 def rotate_encryption(session: Session, new_key: bool) -> None:  # noqa: FBT001 - click's signature
-    """Encrypt every stored key anew, with the first encryption key.
+    """Re-encrypt every stored key with the first encryption key.
 
     The keys before it decrypt until you remove them from the file, or from
     SWAPGATE_ENCRYPTION_KEYS.

@@ -166,7 +166,7 @@ def run(session: Session, *, route: str, suite: str) -> None:
 @drift.command()
 @click.argument("route")
 @SUITE_OPTION
-@click.option("--reason", required=True, help="Why; the audit log keeps it.")
+@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
 @pass_session
 def accept(session: Session, *, route: str, suite: str, reason: str) -> None:
     """Accept how ROUTE's model answers now: a new baseline is measured, and its alerts end."""

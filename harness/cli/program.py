@@ -80,7 +80,7 @@ VERBS = {
     "init": LazyCommand("harness.cli.operations.init:init", "Set up Swapgate in this folder."),
     "serve": LazyCommand("harness.cli.operations.serve:serve", "Run Swapgate's processes."),
     "doctor": LazyCommand(
-        "harness.cli.operations.doctor:doctor", "Check everything, and say what to mend."
+        "harness.cli.operations.doctor:doctor", "Check the installation, and say what to fix."
     ),
     "demo": LazyCommand(
         "harness.cli.operations.demo:demo",
@@ -118,21 +118,22 @@ VERBS = {
     ),
     "proposal": LazyCommand(
         "harness.cli.proposals.proposal:proposal",
-        "Proposals: the wish to swap a route's model.",
+        "Proposals: requests to swap a route's model.",
     ),
     "canary": LazyCommand(
-        "harness.cli.canary:canary", "Canaries: a candidate on a small share."
+        "harness.cli.canary:canary", "Canaries: a candidate on a small share of the traffic."
     ),
     "shadow": LazyCommand(
         "harness.cli.shadow:shadow",
-        "Shadows: requests mirrored to a candidate, whose answers nobody gets.",
+        "Shadows: requests mirrored to a candidate, whose answers no user gets.",
     ),
     "switch": LazyCommand(
         "harness.cli.routing.kill_switch:switch",
         "The kill switch: force a provider or a target.",
     ),
     "alert": LazyCommand(
-        "harness.cli.operations.alerts:alert", "Alerts: what is wrong now, and who was told."
+        "harness.cli.operations.alerts:alert",
+        "Alerts: what is wrong now, and who was notified.",
     ),
     "drift": LazyCommand(
         "harness.cli.drift:drift", "The drift watch: whether models still answer as they did."
@@ -140,7 +141,7 @@ VERBS = {
     "gate": LazyCommand(
         "harness.cli.evals.gate:gate", "The gate's rule, on plain files or on two targets."
     ),
-    "bench": LazyCommand("harness.cli.evals.bench:bench", "Measure the rules themselves."),
+    "bench": LazyCommand("harness.cli.evals.bench:bench", "Benchmark the decision rules."),
     "replay": LazyCommand(
         "harness.cli.proposals.replay:replay", "Decide a verdict again from what is stored."
     ),

@@ -100,17 +100,21 @@ def _settings(function: click.decorators.FC) -> click.decorators.FC:
             "body",
             multiple=True,
             metavar="KEY=VALUE",
-            help="A field of every request's body; VALUE is JSON or text. Repeatable.",
+            help="Field added to every request body; VALUE is JSON or text. May be repeated.",
         ),
         click.option(
             "--extra-header",
             "headers",
             multiple=True,
             metavar="NAME=VALUE",
-            help="A header of every request. Repeatable; all are replaced.",
+            help="Header sent with every request. May be repeated; replaces all existing ones.",
         ),
-        click.option("--key-env", metavar="NAME", help="Environment variable with its key."),
-        click.option("--api-base", metavar="URL", help="Where it is. [default: its kind's]"),
+        click.option(
+            "--key-env", metavar="NAME", help="Environment variable that holds its key."
+        ),
+        click.option(
+            "--api-base", metavar="URL", help="API address. [default: that of its kind]"
+        ),
     ):
         function = option(function)
     return function
@@ -143,7 +147,7 @@ def _provider_change(
 
 @provider.command()
 @click.argument("name")
-@click.option("--kind", help="What it speaks. [default: NAME]")
+@click.option("--kind", help="Kind of provider, which sets the protocol. [default: NAME]")
 @_settings
 @pass_session
 def add(
@@ -155,7 +159,7 @@ def add(
     headers: Pairs,
     body: Pairs,
 ) -> None:
-    """Add a provider; routers know it within two seconds, and no route uses it yet.
+    """Add a provider. Routers know it within two seconds; no route uses it yet.
 
     NAME stands before its models, as in NAME/MODEL. Its key: `swapgate credential set NAME`.
     """
@@ -168,7 +172,9 @@ def add(
 @click.argument("name")
 @_settings
 @click.option(
-    "--reason", default="", help="Why; needed for another place of one that a route uses."
+    "--reason",
+    default="",
+    help="Reason; required to change the address or headers of a provider that a route uses.",
 )
 @pass_session
 def set_provider(
@@ -182,9 +188,9 @@ def set_provider(
 ) -> None:
     """Change a provider; what is not named stays as it is.
 
-    Another address or other headers are another place: routes go on with it, and what was
-    measured before proves nothing more. --extra-body is refused once something was proven
-    with the provider: add another one.
+    With another address or other headers, routes keep using the provider, and what was
+    measured before is no longer proof. --extra-body is refused once something was proven
+    with the provider: add another provider instead.
     """
     wish = _provider_change(None, api_base, key_env, headers, body, reason)
     ctx, who = session.context_with_providers, session.actor

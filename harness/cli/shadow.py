@@ -19,7 +19,7 @@ DEFAULT = ShadowLimits()
 
 @click.group()
 def shadow() -> None:
-    """Shadows: requests mirrored to a candidate, whose answers nobody gets."""
+    """Shadows: requests mirrored to a candidate, whose answers no user gets."""
 
 
 @shadow.command()
@@ -31,28 +31,28 @@ def shadow() -> None:
     default=DEFAULT.share_bps / 100,
     show_default=True,
     metavar="PERCENT",
-    help="Of the callers; the same ones each time.",
+    help="Share of callers to mirror; always the same callers.",
 )
 @click.option(
     "--requests-per-day",
     type=click.IntRange(min=1),
     default=DEFAULT.requests_per_day,
     show_default=True,
-    help="Budget in requests, over all routers (UTC).",
+    help="Budget in requests per UTC day, across all routers.",
 )
 @click.option(
     "--usd-per-day",
     default="1",
     show_default=True,
     metavar="USD|none",
-    help="Budget in US dollars, over all routers (UTC).",
+    help="Budget in US dollars per UTC day, across all routers.",
 )
 @click.option(
     "--at-once",
     type=click.IntRange(min=1),
     default=DEFAULT.at_once,
     show_default=True,
-    help="Mirrored requests under way at a time, of one worker.",
+    help="Concurrent mirrored requests per worker.",
 )
 @click.option(
     "--for",
@@ -61,9 +61,9 @@ def shadow() -> None:
     default="7d",
     show_default=True,
     metavar="TIME",
-    help="When it ends by itself: 90m, 2h, 7d.",
+    help="Duration: 90m, 2h, 7d.",
 )
-@click.option("--reason", required=True, help="Why; the audit log keeps it.")
+@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
 @pass_session
 def start(  # noqa: PLR0913 - the options of the command, one by one
     session: Session,
@@ -106,7 +106,7 @@ def _usd(text: str) -> float | None:
 
 @shadow.command()
 @click.argument("route", metavar="ROUTE")
-@click.option("--reason", default="", help="Why; the audit log keeps it.")
+@click.option("--reason", default="", help="Reason, recorded in the audit log.")
 @pass_session
 def stop(session: Session, route: str, reason: str) -> None:
     """End a route's shadow: routers stop within two seconds."""

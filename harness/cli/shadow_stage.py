@@ -1,4 +1,4 @@
-"""A shadow that comes before a canary, in a terminal's words."""
+"""Formats the shadow stage that precedes a canary, for a terminal."""
 
 from harness.control.shadow.stage import ShadowStage
 from harness.domain.proposals.proposal import ProposalPhase

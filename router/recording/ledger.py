@@ -36,7 +36,8 @@ from router.recording.guardrail_sample import (
 # A block of a quiet route closes with what it has, so that its data do not wait for hours.
 MAX_BLOCK_AGE_S: Final = 60.0
 MAX_KEYS: Final = 500_000
-# How long a closed block waits for its judge's verdicts; he is given up before.
+# How long a closed block waits for its judge's verdicts. A judge that takes longer has been
+# given up by then.
 JUDGED_WITHIN_S: Final = 180.0
 _JUDGED_TRAIT: Final = NEEDS[Guardrail.JUDGE]
 

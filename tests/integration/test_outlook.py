@@ -67,7 +67,7 @@ def test_the_cheapest_design_is_for_the_difference_that_matters(
     )
 
     assert small.cheapest is None
-    assert "too few to show 5" in small.warning
+    assert "too few to detect 5" in small.warning
     assert large.cheapest is not None
     assert large.cheapest.items <= ITEMS
     assert large.warning == ""

@@ -79,7 +79,7 @@ def test_without_traffic_nobody_can_tell_when() -> None:
     told = explained(waiting(), [], 10)
 
     assert told.eta_s is None
-    assert told.eta == "nobody can tell at the current pace"
+    assert told.eta == "unknown at the current pace"
     assert {row.says for row in told.guardrails} == {"no data yet"}
 
 

@@ -15,18 +15,19 @@ if TYPE_CHECKING:
     from harness.bench.gate_benchmark import GateBenchmark, GateBenchmarkRow
 
 GATE = LazyCommand(
-    "harness.cli.evals.bench:bench_gate", "How often the gate errs, beside simpler rules."
+    "harness.cli.evals.bench:bench_gate",
+    "Measure how often the gate errs, compared with simpler rules.",
 )
 CANARY = LazyCommand(
     "harness.cli.evals.bench_canary:bench_canary",
-    "How soon harm is seen, and how often none was.",
+    "Measure how soon harm is detected, and how often none was there.",
 )
 MISSED = 3
 
 
 @click.command(cls=LazyCommandGroup, lazy={"canary": CANARY, "gate": GATE})
 def bench() -> None:
-    """Measure the rules themselves."""
+    """Benchmark the decision rules."""
 
 
 @click.command("gate")
@@ -35,15 +36,15 @@ def bench() -> None:
     "matrices",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Your own models x items scores; may be given often. "
-    "[default: three that ship, four made up]",
+    help="File of your own scores, models by items; may be repeated. "
+    "[default: three shipped, four generated]",
 )
 @click.option(
     "--generated",
     "seeds",
     type=int,
     multiple=True,
-    help="Also on four made-up matrices of this seed; may be given often.",
+    help="Also measure on four generated matrices with this seed; may be repeated.",
 )
 @click.option(
     "--claim",
@@ -64,7 +65,7 @@ def bench() -> None:
     type=click.IntRange(20, 100_000),
     default=2000,
     show_default=True,
-    help="Comparisons per pair of models at the null.",
+    help="Comparisons per pair of models without a true difference.",
 )
 @click.option(
     "--pairs",
@@ -73,14 +74,19 @@ def bench() -> None:
     show_default=True,
     help="Pairs of models of each matrix.",
 )
-@click.option("--seed", type=int, default=11, show_default=True, help="Of the draws.")
+@click.option(
+    "--seed", type=int, default=11, show_default=True, help="Seed of the random draws."
+)
 @click.option(
     "--usd-per-item",
     type=click.FloatRange(min=0.0),
-    help="Both models' cost of one item; prints money.",
+    help="Cost of one item for both models; prints costs in US dollars.",
 )
 @click.option(
-    "--svg", "picture", type=click.Path(path_type=Path), help="Also draw it into this file."
+    "--svg",
+    "picture",
+    type=click.Path(path_type=Path),
+    help="Also draw a chart into this SVG file.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def bench_gate(  # noqa: PLR0913 - one per option
@@ -96,10 +102,10 @@ def bench_gate(  # noqa: PLR0913 - one per option
     picture: Path | None,
     as_json: bool,
 ) -> None:
-    """How often the gate errs, beside simpler rules, where the truth is known.
+    """Measure how often the gate errs, compared with simpler rules, on data with a known truth.
 
-    Items of real pairs of models are drawn again and again, under weights that make the
-    candidate exactly as good as the null says, or 5 or 10 points better.
+    Items of real pairs of models are resampled with weights that make the candidate exactly
+    as good as the null hypothesis says, or 5 or 10 points better.
     A matrix has a line per model: `model,0110…`, `model,0,1,…` or `model,55,90,…`.
     Exit code: 3 when the gate misses a goal that docs/benchmarks.md names.
     """

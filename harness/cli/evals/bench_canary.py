@@ -21,7 +21,7 @@ MISSED = 3
     type=click.IntRange(20, 100_000),
     default=400,
     show_default=True,
-    help="Simulated per cell; fewer with all guardrails.",
+    help="Simulated rollouts per row; fewer with all guardrails.",
 )
 @click.option(
     "--table",
@@ -30,18 +30,23 @@ MISSED = 3
     multiple=True,
     help="[default: all three]",
 )
-@click.option("--seed", type=int, default=5, show_default=True, help="Of the draws.")
 @click.option(
-    "--svg", "picture", type=click.Path(path_type=Path), help="Also draw it into this file."
+    "--seed", type=int, default=5, show_default=True, help="Seed of the random draws."
+)
+@click.option(
+    "--svg",
+    "picture",
+    type=click.Path(path_type=Path),
+    help="Also draw a chart into this SVG file.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def bench_canary(
     *, rollouts: int, tables: tuple[str, ...], seed: int, picture: Path | None, as_json: bool
 ) -> None:
-    """How soon harm is seen, and how often none was.
+    """Measure how soon harm is detected, and how often none was there.
 
-    Traffic of which the truth is known: a canary at 1 % beside an incumbent with 1 % errors.
-    Our rule and simpler ones see the same; then latency, then all guardrails together.
+    Simulates traffic with a known truth: a canary at 1 % beside an incumbent with 1 % errors.
+    Our rule and simpler ones see the same traffic; then latency, then all guardrails.
     Exit code: 3 when our rule misses a goal that docs/benchmarks.md names.
     """
     from harness.bench.canary_benchmark import TABLES, CanaryBenchmarkPlan, run_canary_benchmark  # noqa: PLC0415

@@ -20,7 +20,7 @@ def capture() -> None:
 
 
 @capture.command("list")
-@click.option("--route", metavar="ROUTE", help="Of this route alone.")
+@click.option("--route", metavar="ROUTE", help="Only this route.")
 @paging.page_options
 @pass_session
 def list_captures(session: Session, *, route: str | None, asked: PageRequest) -> None:
@@ -71,14 +71,14 @@ def show(session: Session, *, capture_id: str) -> None:
 
 @capture.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--route", metavar="ROUTE", help="Of this route alone.")
+@click.option("--route", metavar="ROUTE", help="Only this route.")
 @click.option("--since", type=DurationType(), metavar="TIME", help="How far back: 2h, 7d.")
 @click.option(
     "--near",
     default=captures.NEAR_DUPLICATE_SIMILARITY,
     show_default=True,
     type=click.FloatRange(min=0, max=1, min_open=True),
-    help="Leave out what is so much like an earlier one; 1: only what has the same words.",
+    help="Similarity from which a request counts as a duplicate; 1: identical texts.",
 )
 @pass_session
 def export(
@@ -112,7 +112,7 @@ def export(
 @capture.command()
 @click.option("--id", "capture_id", metavar="CAPTURE", help="This one.")
 @click.option("--route", metavar="ROUTE", help="Of this route.")
-@click.option("--user", metavar="ID", help="Of this user, as the client named it.")
+@click.option("--user", metavar="ID", help="Only this user, by the name that the client sent.")
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @pass_session
 def purge(

@@ -42,7 +42,7 @@ EXITS = REJECTED_BY_VERDICT | {"passed": 0}
     "guards",
     multiple=True,
     metavar="SUITE",
-    help="A suite where a candidate that is shown worse fails; may be repeated.",
+    help="Suite that fails a candidate shown to be worse; may be repeated.",
 )
 @click.option("--incumbent", required=True, metavar="TARGET", help="As `provider/model`.")
 @click.option("--candidate", required=True, metavar="TARGET", help="As `provider/model`.")
@@ -63,7 +63,7 @@ EXITS = REJECTED_BY_VERDICT | {"passed": 0}
 @click.option(
     "--wider",
     is_flag=True,
-    help="Ask on terms that the policy does not allow; a proposal would need an approval.",
+    help="Use terms that the policy does not allow; a proposal would need an approval.",
 )
 @click.option("--reason", default="swapgate gate run", show_default=True, help="Why.")
 @click.option(

@@ -131,7 +131,7 @@ def list_runs(session: Session, states: tuple[str, ...], *, asked: PageRequest) 
 
 @eval_group.command()
 @click.argument("run")
-@click.option("--reason", required=True, help="Why; the audit log keeps it.")
+@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
 @pass_session
 def cancel(session: Session, run: str, reason: str) -> None:
     """End a run for good; a proposal that waits for it is cancelled with it."""

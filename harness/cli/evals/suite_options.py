@@ -49,14 +49,14 @@ def suite_options(*, required: bool) -> Callable[[F], F]:
                 "guards",
                 multiple=True,
                 metavar="SUITE",
-                help="A suite where a candidate that is shown worse is rejected; repeatable.",
+                help="Suite that rejects a candidate shown to be worse; may be repeated.",
             ),
             click.option(
                 "--required-suite",
                 "required",
                 multiple=True,
                 metavar="SUITE",
-                help="A suite that must be shown within the allowed loss; may be repeated.",
+                help="Suite that must pass within the allowed loss; may be repeated.",
             ),
             click.option(
                 "--suite",
@@ -65,7 +65,7 @@ def suite_options(*, required: bool) -> Callable[[F], F]:
                 multiple=True,
                 type=WeightedSuiteType(),
                 metavar="SUITE[=WEIGHT]",
-                help="The primary suite: the claim is decided here. Several: a weighted mean.",
+                help="Primary suite: decides the claim. Several count as a weighted mean.",
             ),
         ):
             command = option(command)

@@ -18,16 +18,16 @@ HEAD = """\
 Data goes to stdout; progress and errors go to stderr. Every command takes the global options,
 before or after the verb. With `--json` stdout holds one JSON document; an error is
 `{"error": {"kind", "message", "exit_code", "retryable"}}` there as well. `gate decide` and
-`canary decide` say bad input on stderr alone.
+`canary decide` report bad input on stderr only.
 
 | Exit code | Means |
 | --- | --- |
 | 0 | passed, or done |
 | 1 | an error |
-| 2 | wrong usage, or wrong input: a file's place is named |
-| 3 | the gate failed, or the canary is to be rolled back |
+| 2 | wrong usage, or invalid input: the message names file and line |
+| 3 | the gate failed, or the canary must be rolled back |
 | 4 | not enough evidence |
-| 5 | the time was up |
+| 5 | timeout |
 | 6 | a conflict: somebody else was first, or the route is busy |
 | 7 | denied |
 | 130 | interrupted |

@@ -1,4 +1,4 @@
-"""Spans of time as people type them."""
+"""An option type for durations such as `90s` or `2h`."""
 
 import re
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Figures in the words that people read. An unknown figure is `unknown`, never 0."""
+"""Formats figures for people. An unknown figure is `unknown`, never 0."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Lists that grow for ever, a page at a time."""
+"""Options and notes for lists that are printed page by page."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -29,7 +29,9 @@ def page_options_with(
             return command(*args, asked=PageRequest(limit, after), **given)
 
         behind = click.option(
-            "--after", metavar="CURSOR", help="Go on behind the page that ended here."
+            "--after",
+            metavar="CURSOR",
+            help="Continue after this cursor, which the previous page printed.",
         )
         size = click.option(
             *short,
@@ -37,7 +39,7 @@ def page_options_with(
             type=click.IntRange(1, MOST_LISTED),
             default=default,
             show_default=True,
-            help="How many at the most.",
+            help="Maximum number of rows.",
         )
         return size(behind(asking))
 

@@ -1,4 +1,4 @@
-"""What every command shares: the global options, who acts, and the opened installation."""
+"""What every command shares: global options, the acting principal, the open installation."""
 
 import os
 from collections.abc import Callable
@@ -164,7 +164,7 @@ def global_options(*, root: bool) -> list[click.Option]:
         ),
         click.Option(
             ["--as", "acting"],
-            help="Refused: a name says nothing of who acts.",
+            help="Removed: a name does not prove who acts.",
             callback=_refuse_name,
             expose_value=False,
             hidden=True,

@@ -1,4 +1,4 @@
-"""Following something to its end: a line of progress on stderr, a deadline, exit code 5."""
+"""Waits for something to end, with a progress line on stderr and a deadline."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""`swapgate alert`: what people should know, and whether they can be reached."""
+"""`swapgate alert`: lists alerts, and tests the sinks that deliver them."""
 
 import click
 
@@ -10,16 +10,16 @@ from harness.domain.pagination import PageRequest
 
 @click.group()
 def alert() -> None:
-    """Alerts: what is wrong now, and who was told."""
+    """Alerts: what is wrong now, and who was notified."""
 
 
 @alert.command("list")
-@click.option("--open", "open_only", is_flag=True, help="Only those whose cause goes on.")
+@click.option("--open", "open_only", is_flag=True, help="Only alerts whose cause persists.")
 @paging.page_options_with(50)
 @pass_session
 def list_alerts(session: Session, *, open_only: bool, asked: PageRequest) -> None:
-    """List alerts, the one heard last first, with what to do about each."""
-    found = queries.list_alerts(session.context, asked, open_only=open_only)
+    """List alerts, the most recent first, with what to do about each."""
+    found = listings.list_alerts(session.context, asked, open_only=open_only)
     paging.note_page(found)
     if session.json:
         output.document(found.items)
@@ -47,7 +47,7 @@ def list_alerts(session: Session, *, open_only: bool, asked: PageRequest) -> Non
 def test(ctx: click.Context) -> None:
     """Send a test through every sink of the configuration, with this command's environment.
 
-    Exit code 1 when one did not take it.
+    Exit code 1 when a sink did not accept it.
     """
     session = ctx.ensure_object(Session)
     tried = alerts.send_test(session.context, session.actor)

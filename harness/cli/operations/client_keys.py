@@ -53,7 +53,7 @@ def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "warn_share",
         type=click.FloatRange(0, 1, min_open=True),
         metavar="SHARE",
-        help="Share of a budget from which on a warning is given. [default: 0.8]",
+        help="Share of a budget at which a warning is raised. [default: 0.8]",
     )
     return warn(command)
 

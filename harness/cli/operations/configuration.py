@@ -40,7 +40,9 @@ def show(session: Session) -> None:
 
 @config.command()
 @click.option(
-    "--reason", default="", help="Why; needed for another place of one that a route uses."
+    "--reason",
+    default="",
+    help="Reason; required to change the address or headers of a provider that a route uses.",
 )
 @pass_session
 def apply(session: Session, reason: str) -> None:

@@ -37,20 +37,24 @@ def upgrade(session: Session) -> None:
 
 
 @db.command()
-@click.option("--reason", required=True, help="Why this database is the one to go on with.")
+@click.option(
+    "--reason",
+    required=True,
+    help="Reason for continuing with this database, recorded in the audit log.",
+)
 @click.option(
     "--above",
     type=click.IntRange(min=0),
     default=0,
-    help="The highest revision that any router served, where no file here knows it.",
+    help="Highest revision that any router served, if no file on this machine records it.",
 )
 @pass_session
 def accept_restore(session: Session, reason: str, above: int) -> None:
     """Go on with a database that was restored from a backup.
 
-    Routers refuse one that is older than what they served. This opens a new epoch, which they
-    take; revisions go on above the highest that was served. Keys that were revoked since the
-    backup stay revoked on every router that knew of it.
+    Routers refuse a database that is older than what they served. This command opens a new
+    epoch, which they accept; revisions continue above the highest that was served. Keys that
+    were revoked since the backup stay revoked on every router that knew of it.
     """
     from harness.app.router_process import revision_on_disk  # noqa: PLC0415 - `--help` stays quick
     from harness.control.operations import restores  # noqa: PLC0415 - as above
@@ -161,9 +165,9 @@ def print_faults(faults: "Sequence[RowFault]") -> None:
 
 
 @db.command()
-@click.option("--reason", required=True, help="Why; the audit log keeps it.")
-@click.option("--remove", is_flag=True, help="Take out the rows whose signature does not hold.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
+@click.option("--remove", is_flag=True, help="Remove the rows whose signature is invalid.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @pass_session
 def sign(session: Session, reason: str, *, remove: bool, yes: bool) -> None:
     """Sign the rows from before there were signatures, once.
@@ -207,11 +211,11 @@ def sign(session: Session, reason: str, *, remove: bool, yes: bool) -> None:
     type=click.Choice([each.value for each in KeyPurpose]),
     default=KeyPurpose.CONTROL.value,
     show_default=True,
-    help="Whose key.",
+    help="Purpose of the key.",
 )
 @pass_session
 def rotate_key(session: Session, purpose: str) -> None:
-    """Make a new signing key; what the old one signed still holds.
+    """Create a new signing key; signatures of the old one stay valid.
 
     Restart control afterwards, and give every router's `signing.pub` the new line.
     """
@@ -223,10 +227,10 @@ def rotate_key(session: Session, purpose: str) -> None:
 
 @db.command("retire-key")
 @click.argument("key")
-@click.option("--reason", required=True, help="Why; the audit log keeps it.")
+@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
 @pass_session
 def retire_key(session: Session, key: str, reason: str) -> None:
-    """Let nothing hold any more that the key KEY signed.
+    """Stop accepting signatures of the key KEY.
 
     Before that, every row is checked, and signed anew with the key that signs now. Needs the
     tables' owner. Restart control afterwards, and give every router the new `signing.pub`.

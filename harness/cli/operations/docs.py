@@ -26,7 +26,7 @@ def docs() -> None:
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 when one is stale.")
 @click.pass_context
 def generate(ctx: click.Context, *, check: bool) -> None:
-    """Write the command reference, the diagrams and the list of requirements anew."""
+    """Regenerate the command reference, the diagrams and the list of requirements."""
     stale = {
         path: text
         for path, text in generated_files(ctx.find_root().command, FOLDER).items()

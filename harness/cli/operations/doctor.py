@@ -29,7 +29,7 @@ MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
 )
 @click.pass_context
 def doctor(ctx: click.Context, tools: str | None, timeout_s: float) -> None:
-    """Check everything, and say what to mend.
+    """Check the installation, and say what to fix.
 
     Exit code 1 when a check fails; a warning is no failure.
     """

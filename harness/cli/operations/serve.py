@@ -32,7 +32,7 @@ def serve() -> None:
     "--workers",
     type=click.IntRange(1, 256),
     metavar="N",
-    help="Processes that serve; by default the file's router.workers.",
+    help="Number of worker processes; by default router.workers of the configuration.",
 )
 @click.pass_context
 def router(context: click.Context, workers: int | None) -> None:
@@ -103,12 +103,31 @@ def serve_all(context: click.Context) -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="YAML file of simulated models; by default the shipped ones.",
 )
-@click.option("--suite", "suites", multiple=True, metavar="[NAME=]FILE", help="A suite's data.")
-@click.option("--swap", "swaps", multiple=True, metavar="A=B", help="Exchange two models.")
-@click.option("--time-scale", default=1.0, show_default=True, help="0 answers at once.")
-@click.option("--seed", default=0, show_default=True, help="Of latencies and faults.")
-@click.option("--key-env", metavar="NAME", help="Refuse who does not send this variable's key.")
-@click.option("--no-switches", is_flag=True, help="No fault switches under /sim/.")
+@click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    metavar="[NAME=]FILE",
+    help="Data file of a suite; may be repeated.",
+)
+@click.option(
+    "--swap", "swaps", multiple=True, metavar="A=B", help="Exchange the skills of two models."
+)
+@click.option(
+    "--time-scale",
+    default=1.0,
+    show_default=True,
+    help="Factor on all latencies; 0 answers at once.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of the random latencies and faults."
+)
+@click.option(
+    "--key-env",
+    metavar="NAME",
+    help="Refuse requests without the key in this environment variable.",
+)
+@click.option("--no-switches", is_flag=True, help="Do not offer fault switches under /sim/.")
 def sim(  # noqa: PLR0913 - the options of the command, one by one
     *,
     host: str,

@@ -1,4 +1,4 @@
-"""Processes that others of ours start: an eval run's worker, and a router's."""
+"""Hidden commands: the worker processes of eval runs and of the router."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,12 @@ import click
 @click.command(hidden=True)
 @click.argument("run")
 @click.option("--owner", required=True, help="This worker's name on the lease.")
-@click.option("--parent", type=int, required=True, help="The pid that it lives with.")
+@click.option(
+    "--parent",
+    type=int,
+    required=True,
+    help="Process id of the parent; the worker ends with it.",
+)
 @click.pass_context
 def worker(context: click.Context, run: str, owner: str, parent: int) -> None:
     """Ask and score what one eval run still lacks."""
@@ -20,9 +25,17 @@ def worker(context: click.Context, run: str, owner: str, parent: int) -> None:
 
 
 @click.command(hidden=True)
-@click.option("--slot", type=int, required=True, help="Its place among the workers.")
-@click.option("--channel", type=int, required=True, help="File descriptor of the parent's ear.")
-@click.option("--listen", "listeners", type=int, multiple=True, help="Listening descriptors.")
+@click.option("--slot", type=int, required=True, help="Number of this worker.")
+@click.option(
+    "--channel", type=int, required=True, help="File descriptor of the channel to the parent."
+)
+@click.option(
+    "--listen",
+    "listeners",
+    type=int,
+    multiple=True,
+    help="File descriptor of a listening socket.",
+)
 def router_worker(slot: int, channel: int, listeners: tuple[int, ...]) -> None:  # noqa: ARG001 - the slot tells workers apart in `ps`
     """Serve requests for `swapgate serve router`, which sends the settings on stdin."""
     from harness.app.router_process import run_router_worker  # noqa: PLC0415 - as above

@@ -35,7 +35,7 @@ REPORT = LazyCommand(
 
 @click.command(cls=LazyCommandGroup, lazy={"report": REPORT})
 def proposal() -> None:
-    """Proposals: the wish to swap a route's model."""
+    """Proposals: requests to swap a route's model."""
 
 
 @proposal.command()
@@ -58,27 +58,27 @@ def proposal() -> None:
     metavar="SHARE",
     help="With cheaper_and_not_worse: share of the cost to save. [default: the policy's]",
 )
-@click.option("--reason", default="", help="Why; needed for the claim non_inferior.")
+@click.option("--reason", default="", help="Reason; required for the claim non_inferior.")
 @click.option("--policy", help="Name of a policy. [default: the route's]")
 @click.option(
     "--descends-from",
     metavar="TARGET",
-    help="The candidate was tuned after this one's results: its looks at the suites count.",
+    help="Target after whose results the candidate was tuned; its looks at the suites count.",
 )
 @click.option(
     "--effect",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     metavar="SHARE",
-    help="The difference that matters to you, for planning. [default: 0.05]",
+    help="Smallest difference that matters to you, for planning. [default: 0.05]",
 )
 @click.option("--dry-run", is_flag=True, help="Check and plan; store nothing.")
-@click.option("--wait", is_flag=True, help="Stay until the gate has decided.")
+@click.option("--wait", is_flag=True, help="Wait until the gate has decided.")
 @click.option(
     "--until",
     type=click.Choice(["verdict", "end"]),
     default="verdict",
     show_default=True,
-    help="With --wait: leave at the verdict, or when the canary has ended too.",
+    help="With --wait: return at the verdict, or when the canary has ended.",
 )
 @click.option(
     "--timeout",
@@ -375,7 +375,7 @@ def _print_review(seen: ProposalReview) -> None:
 
 @proposal.command()
 @click.argument("proposal_id", metavar="ID")
-@click.option("--reason", default="", help="Why; the audit log keeps it.")
+@click.option("--reason", default="", help="Reason, recorded in the audit log.")
 @pass_session
 def approve(session: Session, proposal_id: str, reason: str) -> None:
     """Let a passed proposal into its canary. The proposer cannot.
@@ -393,7 +393,7 @@ def approve(session: Session, proposal_id: str, reason: str) -> None:
 
 @proposal.command()
 @click.argument("proposal_id", metavar="ID")
-@click.option("--reason", required=True, help="Why; the proposer will read it.")
+@click.option("--reason", required=True, help="Reason, shown to the proposer.")
 @pass_session
 def reject(session: Session, proposal_id: str, reason: str) -> None:
     """End a proposal that waits for approval."""
@@ -403,7 +403,7 @@ def reject(session: Session, proposal_id: str, reason: str) -> None:
 
 @proposal.command()
 @click.argument("proposal_id", metavar="ID")
-@click.option("--reason", default="", help="Why; the audit log keeps it.")
+@click.option("--reason", default="", help="Reason, recorded in the audit log.")
 @pass_session
 def cancel(session: Session, proposal_id: str, reason: str) -> None:
     """Take an open proposal back, before its canary."""

@@ -30,17 +30,19 @@ NO_PROOF = (
 @click.option(
     "--claim",
     type=click.Choice([each.value for each in Claim]),
-    help="What if this had been the claim?",
+    help="Decide again with this claim.",
 )
 @click.option(
-    "--margin", type=float, metavar="SHARE", help="What if this were the allowed loss?"
+    "--margin", type=float, metavar="SHARE", help="Decide again with this allowed loss."
 )
-@click.option("--alpha", type=float, metavar="SHARE", help="What if this were the error?")
+@click.option(
+    "--alpha", type=float, metavar="SHARE", help="Decide again with this error probability."
+)
 @click.option(
     "--min-saving",
     type=float,
     metavar="SHARE",
-    help="What if this share of the cost had to be saved?",
+    help="Decide again with this required saving.",
 )
 @pass_session
 def replay(

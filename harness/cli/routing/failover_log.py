@@ -13,8 +13,8 @@ from harness.domain.reliability.failover import Failover
 
 
 @click.command("failovers")
-@click.option("--route", "name", metavar="ROUTE", help="Of this route alone.")
-@click.option("--user", metavar="ID", help="Of this user, as the client named it.")
+@click.option("--route", "name", metavar="ROUTE", help="Only this route.")
+@click.option("--user", metavar="ID", help="Only this user, by the name that the client sent.")
 @click.option(
     "--since",
     type=DurationType(),
@@ -33,7 +33,7 @@ def list_failovers(
     since: timedelta,
     asked: PageRequest,
 ) -> None:
-    """List targets that requests left, and why; the newest first.
+    """List failovers: which target a request left, and why; the newest first.
 
     The log has sizes and kinds of the requests, never their content, and hashes of users.
     """

@@ -20,7 +20,9 @@ def fallback() -> None:
     """A route's fallback chain: asked in order when its model fails."""
 
 
-reason_option = click.option("--reason", required=True, help="Why; the audit log keeps it.")
+reason_option = click.option(
+    "--reason", required=True, help="Reason, recorded in the audit log."
+)
 
 
 @fallback.command("list")
@@ -63,9 +65,19 @@ def evidence_text(entry: ChainEntry) -> str:
 @fallback.command()
 @click.argument("route")
 @click.argument("target")
-@click.option("--capable", is_flag=True, help="Good enough for high stakes.")
-@click.option("--place", type=int, help="In the chain, from 1 on. [default: the end]")
-@click.option("--waive", metavar="REASON", help="Without a verdict; needs --for.")
+@click.option(
+    "--capable",
+    is_flag=True,
+    help="Mark it as capable: it may answer when the stakes are high.",
+)
+@click.option(
+    "--place", type=int, help="Position in the chain, counted from 1. [default: the end]"
+)
+@click.option(
+    "--waive",
+    metavar="REASON",
+    help="Add it without a verdict, for this reason; requires --for.",
+)
 @click.option(
     "--for",
     "lasts",
@@ -86,10 +98,10 @@ def add(  # noqa: PLR0913 - one per option
     lasts: timedelta | None,
     reason: str,
 ) -> None:
-    """Put a target into the chain, or renew the evidence of one that is in it.
+    """Add a target to the chain, or renew the evidence of one that is in it.
 
-    It needs a passed verdict of this route against its incumbent, or to have served this route
-    before; else a waiver for up to 90 days.
+    It needs a passed verdict of this route against its incumbent, or must have served this
+    route before; otherwise it needs a waiver for up to 90 days.
     """
     if (waive is None) != (lasts is None):
         raise InputError("a waiver takes both --waive REASON and --for TIME")
@@ -119,7 +131,11 @@ def remove(session: Session, route: str, target: str, reason: str) -> None:
 @fallback.command()
 @click.argument("route")
 @click.argument("target")
-@click.option("--capable/--not-capable", required=True, help="Good enough for high stakes?")
+@click.option(
+    "--capable/--not-capable",
+    required=True,
+    help="Whether it may answer when the stakes are high.",
+)
 @reason_option
 @pass_session
 def mark(session: Session, *, route: str, target: str, capable: bool, reason: str) -> None:

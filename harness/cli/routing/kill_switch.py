@@ -21,23 +21,25 @@ def switch() -> None:
 
 @switch.command()
 @click.argument("force", metavar="provider:NAME|target:ID")
-@click.option("--route", metavar="ROUTE", help="For this route alone. [default: all routes]")
+@click.option("--route", metavar="ROUTE", help="Only this route. [default: all routes]")
 @click.option(
     "--for",
     "lasts",
     type=DurationType(),
     metavar="TIME",
-    help="When it ends by itself: 90s, 30m, 2h, 1d. [default: when it is lifted]",
+    help="Duration: 90s, 30m, 2h, 1d. [default: until it is lifted]",
 )
-@click.option("--reason", required=True, help="Why; everybody sees it, the audit log keeps it.")
+@click.option(
+    "--reason", required=True, help="Reason, shown to everybody and recorded in the audit log."
+)
 @pass_session
 def throw(
     session: Session, force: str, route: str | None, lasts: timedelta | None, reason: str
 ) -> None:
     """Send all requests to one provider, or to one target (by id or provider/model).
 
-    In force on every router within two seconds. A route whose plan does not have it keeps its
-    plan: a switch adds no target that the route has no evidence for.
+    Takes effect on every router within two seconds. A route that does not have the provider or
+    target among its targets keeps its plan: a switch never adds a target without evidence.
     """
     wanted = kill_switch.SwitchRequest(parse_force(force), reason, route, lasts)
     made = kill_switch.throw_switch(
@@ -62,7 +64,7 @@ def throw(
 
 @switch.command()
 @click.argument("switch_id", metavar="ID")
-@click.option("--reason", required=True, help="Why; the audit log keeps it.")
+@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
 @pass_session
 def lift(session: Session, switch_id: str, reason: str) -> None:
     """End a switch: routers go back to their plans within two seconds."""

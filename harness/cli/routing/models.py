@@ -27,7 +27,9 @@ def model() -> None:
 
 
 @model.command("list")
-@click.option("--all", "every", is_flag=True, help="All that the configured providers offer.")
+@click.option(
+    "--all", "every", is_flag=True, help="List every model that the configured providers offer."
+)
 @paging.page_options
 @pass_session
 def list_models(session: Session, *, every: bool, asked: PageRequest) -> None:
@@ -94,7 +96,7 @@ def _as_json(
     "--api-base",
     default="",
     metavar="URL",
-    help="Of a provider that is not configured yet, where it is not the usual place.",
+    help="API address of a new provider, where it differs from its kind's default.",
 )
 @pass_session
 def add(
@@ -103,7 +105,7 @@ def add(
     api_base: str,
     **settings: Unpack[TargetOptions],
 ) -> None:
-    """Register a target. Its id is the hash of its content: another setting, another target.
+    """Register a target. Its id is a hash of its content and settings.
 
     A PROVIDER that is not configured, and that is a kind's name such as `openrouter`, is added
     in its usual place, with its usual variable for the key.
@@ -136,7 +138,7 @@ def _added(provider: Provider, *, lacks_key: bool) -> str:
 @click.argument("name")
 @click.pass_context
 def resolve_name(ctx: click.Context, name: str) -> None:
-    """Say which provider takes a model's name, rule by rule; exit code 1 when none does."""
+    """Show which provider a model's name resolves to, rule by rule; exit code 1 when none."""
     session = ctx.ensure_object(Session)
     standing = session.installation.standing_switches
     found = model_resolution.resolve_model(
@@ -172,8 +174,8 @@ def search_models(session: Session, words: tuple[str, ...]) -> None:
 def match_name(ctx: click.Context, name: str) -> None:
     """Find the model that a loose name means: "gemini flash", "opus 4.7".
 
-    A family's name means its newest version, a version that one only. Exit code 1 when nothing
-    fits, 6 when several families fit equally well: these are listed.
+    A family's name means its newest version; a name with a version means that one. Exit code 1
+    when nothing fits, 6 when several families fit equally well: these are listed.
     """
     session = ctx.ensure_object(Session)
     found = model_resolution.match_model(session.context_with_providers, name)

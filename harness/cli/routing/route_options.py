@@ -68,36 +68,40 @@ _OPTIONS = (
         "--stakes",
         type=click.Choice([each.value for each in Stakes]),
         callback=lambda _ctx, _param, value: value and Stakes(value),
-        help="high: only fallbacks marked capable may answer. A new route's: low.",
+        help="high: only fallbacks marked capable may answer. New routes: low.",
     ),
     click.option(
         "--on-content-policy",
         type=click.Choice([each.value for each in OnContentPolicy]),
         callback=lambda _ctx, _param, value: value and OnContentPolicy(value),
-        help="After a refusal by a provider's content filter. A new route's: fail.",
+        help="What to do after a provider's content filter refuses. New routes: fail.",
     ),
     click.option(
         "--keep-warm",
         "keep_warm_bps",
         type=ShareType(),
         metavar="SHARE",
-        help="Of the requests, for each provider behind the first: 1%. A new route's: 0%.",
+        help="Share of requests that keeps each later provider warm: 1%. New routes: 0%.",
     ),
     click.option(
         "--side-effects/--no-side-effects",
         default=None,
-        help="Its tools act on the world: nothing is sent to a model for practice.",
+        help="Its tools have side effects: no request is sent to a model for practice.",
     ),
-    click.option("--data-class", metavar="NAME", help="Who may see its traffic; '' for any."),
     click.option(
-        "--task", metavar="NAME", help="Requests with x-swapgate-task: NAME come here."
+        "--data-class",
+        metavar="NAME",
+        help="Data class of its traffic, which limits its providers; '' for none.",
+    ),
+    click.option(
+        "--task", metavar="NAME", help="Serve requests with the header x-swapgate-task: NAME."
     ),
     click.option(
         "--capture",
         "capture_bps",
         type=ShareType(trickle=False),
         metavar="SHARE",
-        help="Of the requests, kept redacted for a suite: 1%. A new route's: 0%.",
+        help="Share of requests to capture, redacted, for a suite: 1%. New routes: 0%.",
     ),
     click.option(
         "--capture-per-day",
@@ -123,27 +127,27 @@ _OPTIONS = (
         "first_token_timeout_s",
         type=float,
         metavar="SECONDS",
-        help="Until a stream's first output. 0, and a new route: its model's, or the router's.",
+        help="Limit for a stream's first output. 0 (default): the model's, or the router's.",
     ),
     click.option(
         "--first-byte-timeout",
         "first_byte_timeout_s",
         type=float,
         metavar="SECONDS",
-        help="Until a plain answer begins. 0, and a new route: its model's, the router's, or "
+        help="Limit for a plain answer to begin. 0 (default): the model's, the router's, or "
         "measured.",
     ),
     click.option(
         "--commit",
         type=click.Choice([each.value for each in StreamCommit]),
         callback=lambda _ctx, _param, value: value and StreamCommit(value),
-        help="whole: a stream is held back until it is complete. A new route's: first_token.",
+        help="whole: hold a stream back until it is complete. New routes: first_token.",
     ),
     click.option(
         "--on-bad-event",
         type=click.Choice([each.value for each in OnBadEvent]),
         callback=lambda _ctx, _param, value: value and OnBadEvent(value),
-        help="skip: a stream goes on without what cannot be read. A new route's: fail.",
+        help="skip: leave out stream events that cannot be parsed. New routes: fail.",
     ),
     click.option(
         "--override",
@@ -182,7 +186,7 @@ def given_settings(options: dict[str, Any]) -> dict[str, Any]:
 @suite_options(required=False)
 @pass_session
 def settings(session: Session, *, name: str, **options: Any) -> None:
-    """Change how a route behaves; what is not given stays as it is."""
+    """Change a route's settings; options that are not given stay unchanged."""
 
     def changed(before: RouteSettings) -> RouteSettings:
         wanted = dict(options)

@@ -96,13 +96,13 @@ def as_json(status: RouteStatus) -> dict[str, object]:
     "fallbacks",
     multiple=True,
     metavar="TARGET",
-    help="Asked when the incumbent fails; may be repeated, in order.",
+    help="Fallback when the incumbent fails; may be repeated, in order.",
 )
 @click.option(
     "--capable",
     multiple=True,
     metavar="TARGET",
-    help="Which of the fallbacks are good enough for high stakes; may be repeated.",
+    help="Fallback that may answer when the stakes are high; may be repeated.",
 )
 @suite_options(required=True)
 @settings_options
@@ -297,12 +297,12 @@ def _named(text: str, names: Mapping[str, str]) -> str:
     "--to-version",
     type=int,
     metavar="N",
-    help="Whose incumbent comes back. [default: the incumbent before]",
+    help="Version whose incumbent to restore. [default: the previous incumbent]",
 )
-@click.option("--reason", required=True, help="Why; the audit log keeps it.")
+@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
 @pass_session
 def rollback(session: Session, name: str, to_version: int | None, reason: str) -> None:
-    """Bring a former incumbent back. Needs no proof; a live canary ends."""
+    """Restore a former incumbent. Needs no proof; ends a live canary."""
     found = routes.roll_back(
         session.context, session.actor, name, to_version=to_version, reason=reason
     )

@@ -159,7 +159,7 @@ def _warning(
     advice = (
         f"{best.items} items with {best.epochs} epoch(s) would show {effect * 100:g}"
         if best
-        else f"its {items} items are too few to show {effect * 100:g}, whatever the epochs"
+        else f"its {items} items are too few to detect {effect * 100:g} points, with any epochs"
     )
     return (
         f"With {plan.n_max} items you can only see differences of {smallest * 100:.1f} points "

@@ -104,7 +104,7 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.REVISION_REFUSED: AlertRule(
         _S.CRITICAL,
-        "mend what the text names, or go back with `swapgate route rollback`; the old revision "
+        "fix what the alert names, or go back with `swapgate route rollback`; the old revision "
         "goes on serving",
         silent=_WORKER,
     ),
@@ -134,12 +134,12 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.CANARY_HELD: AlertRule(
         _S.WARNING,
-        "mend what the text names: the canary goes on by itself after that; "
+        "fix what the alert names: the canary then continues by itself; "
         "`swapgate canary status` says how it stands",
     ),
     _K.SHADOW_HELD: AlertRule(
         _S.WARNING,
-        "mend what the text names; `swapgate shadow start` mirrors more, and its pairs count; "
+        "fix what the alert names; `swapgate shadow start` mirrors more, and its pairs count; "
         "or `swapgate proposal cancel`",
     ),
     _K.PROMOTED: AlertRule(

@@ -75,7 +75,7 @@ def _alone(case: SuiteClaim) -> ClaimGroup:
 
 
 def _silent(report: SuiteReport) -> bool:
-    """A guard that used all its items; one that was cut short has not guarded."""
+    """A guard that used all its items; a guard whose run ended early proves nothing."""
     return report.outcome == "inconclusive" and report.n_used >= report.n_max
 
 

@@ -341,7 +341,7 @@ def _eta(
     if rollout.state is RolloutState.PAUSED:
         return None, "not before a person resumes it"
     if any(need.eta_s is None for need in needs):
-        return None, "nobody can tell at the current pace"
+        return None, "unknown at the current pace"
     eta_s = max((need.eta_s or 0.0 for need in needs), default=0.0)
     if not eta_s:
         return 0.0, "at the next look"
