@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from harness.client import chat_request, response_parsing, tool_loop
 from harness.client.call_errors import error_from_answer
@@ -16,7 +16,9 @@ from harness.client.stream import AsyncStream
 from harness.client.tool_loop import MAX_TURNS, ToolFunction
 from harness.client.types import CompletionResponse, EmbeddingResponse, StreamChunk, ToolRun
 from harness.domain.errors import CallFailed, InputError
-from harness.ports import Clock
+
+if TYPE_CHECKING:
+    from harness.ports import Clock  # all ports together bring the whole domain
 
 KEY_VARIABLE: Final = "SWAPGATE_KEY"
 # Longer than any router lets a request take, unless its `total_timeout_s` was raised.
@@ -31,7 +33,7 @@ class AsyncModelClient:
     All methods raise CallFailed, by its kinds; InputError for a request that cannot be meant.
     """
 
-    def __init__(self, channel: Channel, clock: Clock) -> None:
+    def __init__(self, channel: Channel, clock: "Clock") -> None:
         """`over_http` and `in_process` make one."""
         self._channel = channel
         self._clock = clock

@@ -424,11 +424,21 @@ def is_data(found: object) -> bool:
     return dataclasses.is_dataclass(found)
 
 
-def test_the_import_alone_loads_nothing_heavy() -> None:
-    heavy = "{'aiohttp', 'sqlalchemy', 'router', 'numpy', 'pydantic', 'structlog', 'yaml'}"
-    code = f"import sys, swapgate; print(sorted({heavy} & set(sys.modules)))"
+@pytest.mark.parametrize(
+    ("code", "also"),
+    [
+        ("from swapgate import ModelClient", "{'aiohttp'}"),
+        ("import swapgate as s; s.ModelClient.over_http('http://x', 'k').close()", "set()"),
+    ],
+)
+def test_a_client_over_http_loads_nothing_heavy(code: str, also: str) -> None:
+    heavy = (
+        "{'inspect_ai', 'litellm', 'numpy', 'pydantic', 'regex', 'router', 'sqlalchemy', "
+        "'structlog', 'yaml'}"
+    )
+    script = f"import sys; {code}; print(sorted(({heavy} | {also}) & set(sys.modules)))"
     done = subprocess.run(  # noqa: S603 - our own code
-        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True
     )
 
     assert done.stdout == "[]\n"
