@@ -1,24 +1,25 @@
 """The names of the Python client, as `swapgate` exports them."""
 
 from harness.client.async_client import AsyncModelClient
-from harness.client.messages import (
-    Image,
-    Message,
-    Text,
-    ToolDefinition,
-    ToolRequest,
-    ToolResponse,
-)
-from harness.client.requests import Caller, CompletionRequest, EmbeddingRequest, OutputSchema
 from harness.client.stream import AsyncStream
 from harness.client.sync_client import ModelClient, Stream
 from harness.client.types import (
+    Caller,
+    CompletionRequest,
     CompletionResponse,
+    EmbeddingRequest,
     EmbeddingResponse,
+    Image,
+    Message,
+    OutputSchema,
     Served,
     StreamChunk,
+    Text,
     TokenLogprob,
+    ToolDefinition,
     ToolDelta,
+    ToolRequest,
+    ToolResponse,
     ToolRun,
     Usage,
 )

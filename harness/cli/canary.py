@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from harness.cli import shadow_stage
+from harness.cli import shadow
 from harness.cli.frame import formatting, output
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.cli.frame.session import Session, pass_session
@@ -80,7 +80,7 @@ def _explain_shadow(session: Session, stage: ShadowStage) -> None:
         none: dict[str, object] = {"rollout": None, "explanation": None, "moves": []}
         output.document({"shadow": to_plain(stage), **none})
         return
-    output.facts(shadow_stage.stage_text(stage))
+    output.facts(shadow.stage_text(stage))
     output.note(f"`swapgate proposal show {stage.proposal}` has the verdict")
 
 

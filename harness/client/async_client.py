@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING, Final, Self
 from harness.client import chat_request, response_parsing, tool_loop
 from harness.client.call_errors import error_from_answer
 from harness.client.channel import Channel, ChannelAnswer
-from harness.client.requests import Caller, CompletionRequest, EmbeddingRequest
 from harness.client.stream import AsyncStream
 from harness.client.tool_loop import MAX_TURNS, ToolFunction
-from harness.client.types import CompletionResponse, EmbeddingResponse, StreamChunk, ToolRun
+from harness.client.types import (
+    Caller,
+    CompletionRequest,
+    CompletionResponse,
+    EmbeddingRequest,
+    EmbeddingResponse,
+    StreamChunk,
+    ToolRun,
+)
 from harness.domain.errors import CallFailed, InputError
 
 if TYPE_CHECKING:

@@ -3,8 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from harness.client.messages import Image, Message, Text, ToolDefinition, ToolRequest
-from harness.client.requests import Caller, CompletionRequest, EmbeddingRequest
+from harness.client.types import (
+    Caller,
+    CompletionRequest,
+    EmbeddingRequest,
+    Image,
+    Message,
+    Text,
+    ToolDefinition,
+    ToolRequest,
+)
 from harness.domain.errors import InputError
 
 CHAT: Final = "/v1/chat/completions"

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from harness.client.messages import ToolRequest
 from harness.client.types import (
     CompletionResponse,
     EmbeddingResponse,
@@ -12,6 +11,7 @@ from harness.client.types import (
     StreamChunk,
     TokenLogprob,
     ToolDelta,
+    ToolRequest,
     Usage,
 )
 from harness.domain.errors import AnswerUnreadable

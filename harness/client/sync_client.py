@@ -9,11 +9,12 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from harness.client.async_client import TIMEOUT_S, AsyncModelClient
-from harness.client.requests import CompletionRequest, EmbeddingRequest
 from harness.client.stream import AsyncStream
 from harness.client.tool_loop import MAX_TURNS, ToolFunction
 from harness.client.types import (
+    CompletionRequest,
     CompletionResponse,
+    EmbeddingRequest,
     EmbeddingResponse,
     Served,
     StreamChunk,

@@ -8,9 +8,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.client.messages import Message, ToolRequest, ToolResponse
-from harness.client.requests import CompletionRequest
-from harness.client.types import CompletionResponse, ToolRun, Usage
+from harness.client.types import (
+    CompletionRequest,
+    CompletionResponse,
+    Message,
+    ToolRequest,
+    ToolResponse,
+    ToolRun,
+    Usage,
+)
 from harness.domain.errors import InputError, ToolLoopUnfinished
 
 # Called with the model's arguments by name; or, where its one parameter is annotated as

@@ -10,7 +10,7 @@ import pytest
 
 from dashboard.data import queries
 from dashboard.text import shadow_text
-from harness.cli.shadow_stage import stage_text
+from harness.cli.shadow import stage_text
 from harness.control.operations import alerts
 from harness.control.proposals import comparison, submission
 from harness.control.proposals.submission import ProposalRequest

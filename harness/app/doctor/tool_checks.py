@@ -13,10 +13,8 @@ from harness.app.embedded import SingleTargetRouter, single_target_router
 from harness.app.installation import Installation
 from harness.client.async_client import AsyncModelClient
 from harness.client.in_process import InProcessChannel
-from harness.client.messages import Message, ToolDefinition
-from harness.client.requests import CompletionRequest
 from harness.client.tool_loop import ToolFunction
-from harness.client.types import CompletionResponse
+from harness.client.types import CompletionRequest, CompletionResponse, Message, ToolDefinition
 from harness.control.providers import provider_secrets
 from harness.control.routing import routes, targets
 from harness.domain.errors import CallFailed, CallRefused, ToolLoopUnfinished

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from harness.cli import canary, shadow_stage
+from harness.cli import canary, shadow
 from harness.cli.frame import formatting, output
 from harness.control.proposals.comparison import (
     ArmFigures,
@@ -87,7 +87,7 @@ def print_comparison(found: Comparison, status: CanaryStatus | None) -> None:
     _print_pins(found)
     if found.shadow:
         click.echo()
-        output.facts(shadow_stage.stage_text(found.shadow))
+        output.facts(shadow.stage_text(found.shadow))
     if status:
         click.echo()
         output.facts(canary.rollout_facts(status))

@@ -1,22 +1,64 @@
 """`swapgate model`: the targets that routes can use."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Unpack
 
 import click
 
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
-from harness.cli.routing.model_entries import prices, show_entries
 from harness.cli.routing.target_options import TargetOptions, target_asked, target_options
 from harness.control.operations import queries
 from harness.control.providers import deprecations, model_resolution, provider_secrets, registry
 from harness.control.routing import routes, targets
 from harness.control.serialize import to_plain
 from harness.domain.pagination import PageRequest
+from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.providers.deprecations import Deprecation
 from harness.domain.providers.model_match import NOTHING_OFFERED, ModelMatch
-from harness.domain.routing.target import Provider, Target
+from harness.domain.routing.target import Price, Provider, Target
+
+
+def show_entries(
+    session: Session, found: Sequence[tuple[str, CatalogueEntry]], *, empty: str
+) -> None:
+    """empty: what a person reads in place of a table without rows."""
+    if session.json:
+        output.document([{"name": name, **_json(each)} for name, each in found])
+        return
+    output.table(
+        ["MODEL", "INPUT $/MTOK", "OUTPUT $/MTOK", "WINDOW", "CAN", "ENDS"],
+        [
+            [
+                name,
+                *prices(each.price),
+                each.context_window or "unknown",
+                " ".join(sorted(each.has)) or "unknown",
+                each.end_date.isoformat() if each.end_date else "",
+            ]
+            for name, each in found
+        ],
+        empty=empty,
+    )
+
+
+def prices(price: Price | None) -> tuple[str, str]:
+    """Input and output, in dollars per million tokens."""
+    if price is None:
+        return "unknown", "unknown"
+    return f"{price.input_usd_per_mtok:g}", f"{price.output_usd_per_mtok:g}"
+
+
+def _json(entry: CatalogueEntry) -> dict[str, object]:
+    return {
+        "family": entry.family,
+        "price": entry.price.as_json() if entry.price else None,
+        "context_window": entry.context_window,
+        "has": sorted(entry.has),
+        "lacks": sorted(entry.lacks),
+        "end_date": entry.end_date,
+    }
+
 
 CONFLICT = 6
 
