@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness.cli.frame.command_reference import replace_diagram
-from harness.cli.operations.docs import FOLDER, diagrams, generated_files, requirements_page
+from harness.cli.operations.docs import (
+    FOLDER,
+    diagrams,
+    generated_files,
+    replace_diagram,
+    requirements_page,
+)
 from harness.cli.program import program
 from harness.domain.canary import rollout
 from harness.domain.errors import ConfigError, InputError

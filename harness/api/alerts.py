@@ -1,4 +1,4 @@
-"""Alerts and failovers: what went wrong, and who was told."""
+"""Endpoints for alerts and failovers."""
 
 from datetime import timedelta
 from typing import Annotated

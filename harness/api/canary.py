@@ -1,4 +1,4 @@
-"""Canaries: where they stand and why, and a person's hand on them."""
+"""Endpoints for canaries: state, plan, and a person's operations."""
 
 from dataclasses import dataclass, fields
 

@@ -1,4 +1,4 @@
-"""Captured requests: from production, redacted, to be labelled."""
+"""Endpoints for captured requests."""
 
 from typing import Annotated
 

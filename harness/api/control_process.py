@@ -1,4 +1,4 @@
-"""The control process: the management API, and the schedule that turns the reconcile loop."""
+"""The control process: serves the management API and runs the control jobs."""
 
 import argparse
 import os

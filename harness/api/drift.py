@@ -1,4 +1,4 @@
-"""The drift watch: what is watched, what was found, and a person's hand."""
+"""Endpoints for the drift watch."""
 
 from dataclasses import dataclass
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""A handler returns a domain object; its return type is what OpenAPI says of the answer."""
+"""Registers handlers that return domain objects; the return type documents the answer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

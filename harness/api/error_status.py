@@ -1,4 +1,4 @@
-"""Which error becomes which status. Nothing but our own words reaches the caller."""
+"""Maps errors to HTTP statuses; a caller sees only messages of our own."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus

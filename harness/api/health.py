@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, and what monitoring wants to know."""
+"""Health, readiness, and Prometheus metrics of the control process."""
 
 from collections.abc import Callable, Iterable
 

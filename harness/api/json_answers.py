@@ -1,4 +1,4 @@
-"""Answers as JSON: domain objects in their plain form, errors in one shape."""
+"""Writes domain objects as JSON answers, and errors in one shape."""
 
 import json
 import math

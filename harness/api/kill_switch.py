@@ -1,4 +1,4 @@
-"""The kill switch: who forced what, for which routes, until when."""
+"""Endpoints for the kill switch."""
 
 from datetime import timedelta
 

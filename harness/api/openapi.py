@@ -1,11 +1,112 @@
-"""OpenAPI: FastAPI writes what callers send, our types say what is answered."""
+"""The OpenAPI document: FastAPI's part for requests, and schemas of our types for answers."""
 
 import copy
-from collections.abc import Mapping
-from typing import Any, Final
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from datetime import date, datetime
+from enum import Enum, IntEnum
+from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
-from harness.api.json_schema import SchemaComponents
+from harness.control.serialize import HIDDEN, shown_name
+from harness.domain.evals.run import VERDICTS, BaseVerdict
 from harness.domain.operations.access import MANAGEMENT_KEY_PREFIX
+from harness.domain.pagination import Page
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
+
+Schema = dict[str, Any]
+SCALARS: Mapping[object, Schema] = {
+    bool: {"type": "boolean"},
+    int: {"type": "integer"},
+    float: {"type": ["number", "null"]},  # null: not finite
+    str: {"type": "string"},
+    datetime: {"type": "string", "format": "date-time"},
+    date: {"type": "string", "format": "date"},
+    object: {},
+    Any: {},
+    types.NoneType: {"type": "null"},
+}
+LISTS = (list, tuple, set, frozenset, Sequence)
+
+
+class SchemaComponents:
+    """Collects the schemas of dataclasses under their class names."""
+
+    def __init__(self) -> None:
+        self.schemas: dict[str, Schema] = {}
+
+    def of(self, kind: Any) -> Schema:  # noqa: PLR0911 - one per kind of type
+        """The schema of a type as it is answered. Raises TypeError for one without a form."""
+        if (scalar := SCALARS.get(kind)) is not None:
+            return dict(scalar)
+        origin, inner = get_origin(kind), get_args(kind)
+        if origin in (Union, types.UnionType):
+            return {"anyOf": [self.of(each) for each in inner]}
+        if origin is Literal:
+            return {"enum": list(inner)}
+        if origin is Page:
+            return self._page(inner[0])
+        if origin is Mapping or origin is dict:
+            return {"type": "object", "additionalProperties": self.of(inner[1])}
+        if origin is tuple and inner[-1] is not ...:
+            each_place = [self.of(each) for each in inner]
+            n = len(inner)
+            return {"type": "array", "prefixItems": each_place, "minItems": n, "maxItems": n}
+        if any(origin is each for each in LISTS):
+            return {"type": "array", "items": self.of(inner[0])}
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            return _enum(kind)
+        if is_dataclass(kind) and isinstance(kind, type):
+            return self._reference(kind)
+        raise TypeError(f"{kind!r} has no JSON Schema here")
+
+    def _page(self, kind: Any) -> Schema:
+        hints = get_type_hints(Page)
+        items = {"type": "array", "items": self.of(kind)}
+        others = {name: self.of(hints[name]) for name in ("total", "next", "invalid")}
+        return _object_schema({"items": items, **others})
+
+    def _reference(self, kind: type) -> Schema:
+        name = kind.__name__
+        if name not in self.schemas:
+            self.schemas[name] = {}  # a type may contain itself
+            hints = get_type_hints(kind)
+            shown = {
+                shown_name(kind, field.name): self.of(hints[field.name])
+                for field in fields(kind)
+                if field.name not in HIDDEN
+            }
+            self.schemas[name] = _object_schema({**_derived(kind), **shown})
+        return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _object_schema(properties: Schema) -> Schema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _enum(kind: type[Enum]) -> Schema:
+    words = [each.name.lower() if issubclass(kind, IntEnum) else each.value for each in kind]
+    return {"type": "string", "enum": words}
+
+
+def _derived(kind: type) -> Schema:
+    """What `present` adds to a type's fields."""
+    text = {"type": "string"}
+    if issubclass(kind, Target):
+        return {"id": text, "name": text}
+    if issubclass(kind, BaseVerdict):
+        outcome = kind.outcome if kind in VERDICTS.values() else None
+        return {"verdict": {"const": outcome} if outcome else text, "words": text}
+    if issubclass(kind, Route):
+        return {"targets": {"type": "array", "items": text}}
+    return {}
+
 
 ERROR: Final = {
     "type": "object",

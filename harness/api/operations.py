@@ -1,4 +1,4 @@
-"""Keys, the audit log, policies, and everything at a glance."""
+"""Endpoints for keys, the audit log, policies, and the overview."""
 
 from dataclasses import dataclass, field
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What callers may send. An unknown field is an error, and so is a number that is none."""
+"""Request bodies and query parameters. An unknown field is an error, and so is NaN."""
 
 from dataclasses import replace
 from datetime import timedelta

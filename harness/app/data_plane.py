@@ -1,4 +1,4 @@
-"""The router's processes, joined: a parent that keeps the books, and workers that serve."""
+"""`serve router`: a parent process that keeps the books, and the workers it starts."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""A whole router within somebody else's process: no server, no parent, the same rules."""
+"""A whole router within another program's process: no server, no parent, same rules."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""`swapgate credential`: keys of providers. A value comes by prompt or stdin, and stays in."""
+"""`swapgate credential`: stores keys of providers, from a prompt or stdin, or by a sign-in."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The root command: its table of verbs, and how a call ends."""
+"""The root command: the table of verbs, and how a call ends."""
 
 import json
 import sys
@@ -83,7 +83,7 @@ VERBS = {
         "harness.cli.operations.doctor:doctor", "Check the installation, and say what to fix."
     ),
     "demo": LazyCommand(
-        "harness.cli.operations.demo:demo",
+        "harness.cli.operations.serve:demo",
         "Four stories with simulated providers: promoted, stopped, rolled back, provider lost.",
     ),
     "sim": LazyCommand(
@@ -91,12 +91,12 @@ VERBS = {
         "Serve simulated models over an OpenAI-compatible API, with fault switches.",
     ),
     "worker": LazyCommand(
-        "harness.cli.operations.worker_processes:worker",
+        "harness.cli.operations.serve:worker",
         "Ask and score what one eval run still lacks.",
         hidden=True,
     ),
     "router-worker": LazyCommand(
-        "harness.cli.operations.worker_processes:router_worker",
+        "harness.cli.operations.serve:router_worker",
         "Serve requests for `swapgate serve router`, which sends the settings on stdin.",
         hidden=True,
     ),
@@ -139,7 +139,8 @@ VERBS = {
         "harness.cli.drift:drift", "The drift watch: whether models still answer as they did."
     ),
     "gate": LazyCommand(
-        "harness.cli.evals.gate:gate", "The gate's rule, on plain files or on two targets."
+        "harness.cli.evals.file_decision:gate",
+        "The gate's rule, on plain files or on two targets.",
     ),
     "bench": LazyCommand("harness.cli.evals.bench:bench", "Benchmark the decision rules."),
     "replay": LazyCommand(
@@ -161,7 +162,7 @@ VERBS = {
     ),
     "config": LazyCommand("harness.cli.operations.configuration:config", "The configuration."),
     "completion": LazyCommand(
-        "harness.cli.operations.completion:completion", "Print a shell's completion."
+        "harness.cli.operations.docs:completion", "Print a shell's completion."
     ),
     "docs": LazyCommand(
         "harness.cli.operations.docs:docs", "The generated parts of docs/.", hidden=True

@@ -1,4 +1,4 @@
-"""The router's refusals, as errors of ours. Pure."""
+"""Turns a router's refusals into errors of the client. Pure."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The seam below a client: how a request reaches a router, over HTTP or in this process."""
+"""The interface below a client: how a request reaches a router."""
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol

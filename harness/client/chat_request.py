@@ -1,4 +1,4 @@
-"""Our requests as the router's endpoints take them: fields and headers. Pure."""
+"""Writes the client's requests as the router takes them: body and headers. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final

@@ -1,4 +1,4 @@
-"""A router at an address, asked over HTTP."""
+"""Reaches a router at an address, over HTTP."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping

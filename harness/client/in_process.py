@@ -1,4 +1,4 @@
-"""The router's own application, called within this process: no server, no socket to it."""
+"""Calls the router's application within this process: no server, no socket."""
 
 import asyncio
 from collections import deque

@@ -1,4 +1,4 @@
-"""Answers of the router, read into our own types. Pure; a provider may leave anything out."""
+"""Parses the router's answers into the client's types. Pure; any field may be missing."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A streamed answer: chunks as they come, the whole at the end."""
+"""A streamed answer: its chunks as they come, put together to the whole at the end."""
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable

@@ -1,4 +1,4 @@
-"""The loop of an agent: the model asks for tools, they answer, until it answers in words."""
+"""Runs an agent's loop: the model asks for tools, until it answers in text."""
 
 import asyncio
 import inspect

@@ -1,4 +1,4 @@
-"""What a caller gets: the answer, what it took, and which target served it."""
+"""Plain data of the client: conversations, requests, answers, and what an answer cost."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The audit log's end in a signed file of its own, beside the database."""
+"""Keeps the end of the audit log in a signed file beside the database."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Time: the machine's clock, and one that tests turn by hand."""
+"""The system clock, and one that tests turn by hand."""
 
 import time
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Encryption of what is stored, with Fernet: AES-128 in CBC mode and HMAC-SHA-256."""
+"""Encrypts stored secrets with Fernet: AES-128 in CBC mode and HMAC-SHA-256."""
 
 import os
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The catalogue from the table of models that litellm's package carries, as a file.
+"""Reads the model catalogue from the table that litellm's package carries, as a file.
 
 litellm itself is not imported: that takes many seconds, and the file is all that is needed.
 Nothing is fetched. Prices by the size of a request, of batches and of priority service are left

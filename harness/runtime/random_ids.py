@@ -1,4 +1,4 @@
-"""Chance: the machine's, and one that repeats itself for tests."""
+"""Random ids and secrets: the system's generator, and a counting one for tests."""
 
 import secrets
 

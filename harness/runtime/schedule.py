@@ -1,4 +1,4 @@
-"""What runs when: APScheduler turns the loop; all state lives in our tables."""
+"""Runs jobs on a schedule with APScheduler; all state lives in the database."""
 
 import threading
 from collections.abc import Callable, Mapping

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from harness.api.json_answers import JsonAnswer, json_answer
-from harness.api.json_schema import SchemaComponents
+from harness.api.openapi import SchemaComponents
 from harness.api.request_body import MAX_DEPTH, check_json
 from harness.domain.errors import InputError
 from harness.domain.operations.access import ApiKey, Role

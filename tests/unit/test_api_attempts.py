@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.api.failed_attempts import ADDRESSES, FailedAttempts
+from harness.api.access import MOST_ADDRESSES, FailedAttempts
 from harness.runtime.clock import ManualClock
 
 
@@ -38,7 +38,7 @@ def test_a_set_wall_clock_frees_nobody() -> None:
 
 def test_the_memory_is_bounded_and_forgets_the_oldest_failure() -> None:
     attempts = FailedAttempts(ManualClock(), burst=1)
-    for number in range(ADDRESSES + 1):
+    for number in range(MOST_ADDRESSES + 1):
         attempts.failed(str(number))
     assert attempts.wait_s("0") == 0
     assert attempts.wait_s("1") == 1

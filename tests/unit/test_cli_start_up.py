@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import canary
-from harness.cli.evals import gate
+from harness.cli.evals import file_decision
 from harness.cli.frame import output
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.cli.program import VERBS, program
@@ -75,7 +75,7 @@ def test_each_shell_s_completion_is_printed(shell: str) -> None:
 
 def tables() -> Iterator[tuple[str, LazyCommand]]:
     yield from VERBS.items()
-    for group in (gate.gate, canary.canary):
+    for group in (file_decision.gate, canary.canary):
         assert isinstance(group, LazyCommandGroup)
         yield from group.lazy.items()
 

@@ -1,4 +1,4 @@
-"""`swapgate bench`: the product's own rules, measured on score matrices."""
+"""`swapgate bench`: measures the gate's and the canary's rules on data with a known truth."""
 
 import sys
 from dataclasses import asdict
@@ -12,6 +12,7 @@ from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 
 if TYPE_CHECKING:
+    from harness.bench.canary_benchmark import CanaryBenchmark, CanaryBenchmarkRow
     from harness.bench.gate_benchmark import GateBenchmark, GateBenchmarkRow
 
 GATE = LazyCommand(
@@ -19,7 +20,7 @@ GATE = LazyCommand(
     "Measure how often the gate errs, compared with simpler rules.",
 )
 CANARY = LazyCommand(
-    "harness.cli.evals.bench_canary:bench_canary",
+    "harness.cli.evals.bench:bench_canary",
     "Measure how soon harm is detected, and how often none was there.",
 )
 MISSED = 3
@@ -199,3 +200,83 @@ def _row(line: "GateBenchmarkRow", usd_per_item: float | None) -> list[object]:
         f"{line.items_ten:.0f}",
         cost,
     ]
+
+
+@click.command("canary")
+@click.option(
+    "--rollouts",
+    type=click.IntRange(20, 100_000),
+    default=400,
+    show_default=True,
+    help="Simulated rollouts per row; fewer with all guardrails.",
+)
+@click.option(
+    "--table",
+    "tables",
+    type=click.Choice(["errors", "latency", "guarded"]),
+    multiple=True,
+    help="[default: all three]",
+)
+@click.option(
+    "--seed", type=int, default=5, show_default=True, help="Seed of the random draws."
+)
+@click.option(
+    "--svg",
+    "picture",
+    type=click.Path(path_type=Path),
+    help="Also draw a chart into this SVG file.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def bench_canary(
+    *, rollouts: int, tables: tuple[str, ...], seed: int, picture: Path | None, as_json: bool
+) -> None:
+    """Measure how soon harm is detected, and how often none was there.
+
+    Simulates traffic with a known truth: a canary at 1 % beside an incumbent with 1 % errors.
+    Our rule and simpler ones see the same traffic; then latency, then all guardrails.
+    Exit code: 3 when our rule misses a goal that docs/benchmarks.md names.
+    """
+    from harness.bench.canary_benchmark import TABLES, CanaryBenchmarkPlan, run_canary_benchmark  # noqa: PLC0415
+    from harness.bench.canary_chart import draw_canary_chart  # noqa: PLC0415 - numpy takes its time
+
+    if picture is not None and tables and "errors" not in tables:
+        raise click.UsageError("--svg draws the table of errors: leave --table away")
+    plan = CanaryBenchmarkPlan(rollouts, seed, tables or TABLES)
+    found = run_canary_benchmark(plan, lambda what: output.note(f"measuring {what}"))
+    if picture is not None:
+        picture.write_text(draw_canary_chart(found), encoding="utf-8")
+    if as_json:
+        output.document(
+            {
+                "plan": asdict(found.plan),
+                "lines": [{**asdict(each), "never": each.never} for each in found.lines],
+                "goals": [{**asdict(each), "reached": each.reached} for each in found.goals],
+            }
+        )
+    else:
+        _print_canary(found)
+    sys.exit(0 if all(goal.reached for goal in found.goals) else MISSED)
+
+
+def _print_canary(found: "CanaryBenchmark") -> None:
+    headings = ["rule", "case", "median", "95 %", "never", "false", "cap", "rollouts"]
+    output.table(headings, [_canary_row(line) for line in found.lines], empty="")
+    output.note(
+        "median, 95 %: canary exposures to the rollback; never: rollouts that reached the cap; "
+        "false: rollouts in which a healthy canary was rolled back"
+    )
+    for goal in found.goals:
+        word = "reached" if goal.reached else "NOT REACHED"
+        output.note(f"{word}: {goal.what} {goal.found:.3g}, goal at most {goal.limit:g}")
+
+
+def _canary_row(line: "CanaryBenchmarkRow") -> list[object]:
+    def shown(exposures: int | None) -> str:
+        return f"> {line.cap}" if exposures is None else str(exposures)
+
+    if line.false:
+        rate = f"{line.rolled_back:.3f}"
+        return [line.rule, line.case, "", "", "", rate, line.cap, line.rollouts]
+    median, late = shown(line.median), shown(line.p95)
+    never = f"{line.never:.0%}"
+    return [line.rule, line.case, median, late, never, "", line.cap, line.rollouts]

@@ -8,7 +8,23 @@ from typing import Any, NoReturn, ParamSpec
 import click
 
 from harness.cli.evals.csv_files import BlockRow, PairRow, parse_blocks, parse_pairs, read_text
+from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.domain.errors import InputError, SwapgateError
+
+DECIDE = LazyCommand(
+    "harness.cli.evals.file_decision:gate_decide",
+    "Decide about a candidate from the scores in PAIRS.csv.",
+)
+
+RUN = LazyCommand(
+    "harness.cli.evals.gate_run:gate_run", "Compare two targets without a server."
+)
+
+
+@click.command(cls=LazyCommandGroup, lazy={"decide": DECIDE, "run": RUN})
+def gate() -> None:
+    """The gate's rule, on plain files or on two targets."""
+
 
 GATE_EXITS = {"passed": 0, "failed": 3, "inconclusive": 4, "running": 4}
 CANARY_EXITS = {"hold": 0, "rollback": 3}

@@ -1,4 +1,4 @@
-"""`swapgate init`: a folder becomes an installation. What is there is never overwritten."""
+"""`swapgate init`: sets up an installation in a folder; existing files stay as they are."""
 
 from typing import TYPE_CHECKING
 

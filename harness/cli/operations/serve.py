@@ -1,4 +1,4 @@
-"""`swapgate serve`: the processes; `swapgate sim`: the simulated provider."""
+"""Commands that run processes: `serve`, `sim`, `demo`, and the hidden workers."""
 
 import os
 import sys
@@ -155,3 +155,51 @@ def sim(  # noqa: PLR0913 - the options of the command, one by one
         key=os.environ.get(key_env, "") if key_env else "",
         on_ready=lambda url: click.echo(f"simulated provider at {url}/v1", err=True),
     )
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="End by itself instead of running until Ctrl-C.")
+@click.option("--swap", is_flag=True, help="Exchange the skills of the two candidates.")
+@click.pass_context
+def demo(context: click.Context, *, once: bool, swap: bool) -> None:
+    """Four stories with simulated providers: promoted, stopped, rolled back, provider lost."""
+    from harness.app.demo.director import run_demo  # noqa: PLC0415 - `--help` stays quick
+
+    context.exit(run_demo(once=once, swap=swap))
+
+
+@click.command(hidden=True)
+@click.argument("run")
+@click.option("--owner", required=True, help="This worker's name on the lease.")
+@click.option(
+    "--parent",
+    type=int,
+    required=True,
+    help="Process id of the parent; the worker ends with it.",
+)
+@click.pass_context
+def worker(context: click.Context, run: str, owner: str, parent: int) -> None:
+    """Ask and score what one eval run still lacks."""
+    from harness.app.eval_workers import run_worker  # noqa: PLC0415 - `--help` stays quick
+
+    given = context.find_root().params.get("config")
+    run_worker(Path(given) if given else None, run, owner=owner, parent=parent)
+
+
+@click.command(hidden=True)
+@click.option("--slot", type=int, required=True, help="Number of this worker.")
+@click.option(
+    "--channel", type=int, required=True, help="File descriptor of the channel to the parent."
+)
+@click.option(
+    "--listen",
+    "listeners",
+    type=int,
+    multiple=True,
+    help="File descriptor of a listening socket.",
+)
+def router_worker(slot: int, channel: int, listeners: tuple[int, ...]) -> None:  # noqa: ARG001 - the slot tells workers apart in `ps`
+    """Serve requests for `swapgate serve router`, which sends the settings on stdin."""
+    from harness.app.router_process import run_router_worker  # noqa: PLC0415 - as above
+
+    run_router_worker(sys.stdin.buffer.read(), channel=channel, listeners=listeners)

@@ -1,4 +1,4 @@
-"""The sinks of the configuration: each alert by apprise, or as a signed webhook."""
+"""The configured alert sinks: each sends by apprise, or as a signed webhook."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The one door to apprise: chat, e-mail, pagers, by URL. The URL is a secret."""
+"""Sends alerts by apprise (chat, e-mail, pagers). The URL is a secret."""
 
 import logging
 import re

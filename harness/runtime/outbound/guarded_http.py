@@ -1,4 +1,4 @@
-"""urllib towards providers: no proxy, no redirect, no closed address.
+"""HTTP towards providers by urllib: no proxy, no redirect, no closed address.
 
 As the router does: a key goes to its provider alone.
 """

@@ -1,4 +1,4 @@
-"""OAuth servers over HTTPS. What they say in words is never repeated: it may hold a token."""
+"""An OAuth client over HTTPS. It repeats no text of a server, which may hold a token."""
 
 import http.client
 import json

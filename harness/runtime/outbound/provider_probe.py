@@ -1,4 +1,4 @@
-"""Asking a provider one small thing over HTTP, bounded in time and size."""
+"""Asks a provider one small question over HTTP, bounded in time and size."""
 
 import http.client
 import json

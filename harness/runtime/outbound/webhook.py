@@ -1,4 +1,4 @@
-"""A signed webhook: HMAC-SHA-256 over the time and the body, so that receivers can trust it."""
+"""Sends alerts as webhooks, signed by HMAC-SHA-256 over time and body."""
 
 import asyncio
 import hmac

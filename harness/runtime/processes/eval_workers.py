@@ -1,4 +1,4 @@
-"""Eval workers as subprocesses: one per run, with a minimal environment."""
+"""Starts eval workers as subprocesses: one per run, with a minimal environment."""
 
 import os
 import secrets

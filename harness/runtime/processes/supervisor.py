@@ -1,4 +1,4 @@
-"""Child processes that belong together: started, watched, restarted, ended together."""
+"""Supervises a group of child processes: starts, restarts and ends them together."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Ports: which are free, and who holds those that are not."""
+"""TCP ports: whether one is free, which process holds it, the next free one."""
 
 import contextlib
 import socket
