@@ -19,7 +19,7 @@ def alert() -> None:
 @pass_session
 def list_alerts(session: Session, *, open_only: bool, asked: PageRequest) -> None:
     """List alerts, the most recent first, with what to do about each."""
-    found = listings.list_alerts(session.context, asked, open_only=open_only)
+    found = queries.list_alerts(session.context, asked, open_only=open_only)
     paging.note_page(found)
     if session.json:
         output.document(found.items)
