@@ -11,11 +11,10 @@ from dashboard.text import labels
 from dashboard.text.html import Measure, Tile, VerdictCard, escape, strong
 from harness.control.proposals.comparison import CanaryStatus
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.formatting import format_number
+from harness.domain.formatting import format_estimate, format_number
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.proposals.policy import ExposureUnit
 from harness.gate.text.explain import SOME_EVIDENCE, GuardrailRow, StepNeed
-from harness.gate.text.ramp_plan import format_span
 from harness.gate.text.warnings import HALF_DISTANCE
 
 # From half of the rollback level on, the page says that the candidate may do harm.
@@ -120,7 +119,7 @@ def _when(need: StepNeed) -> str:
         return ""
     if need.eta_s is None:
         return "" if need.what == "person" else "no estimate yet"
-    return f"about {format_span(need.eta_s)}"
+    return f"about {format_estimate(need.eta_s)}"
 
 
 def guardrails(status: CanaryStatus) -> Sequence[Measure]:
@@ -168,10 +167,7 @@ def _evidence_label(row: GuardrailRow) -> labels.Label:
 def furthest(status: CanaryStatus) -> float:
     """The most evidence of harm so far, as a share of the rollback level."""
     figures = status.action.figures
-    most, limit = figures.get("log_e_max"), figures.get("rollback_at")
-    if not isinstance(most, float) or not isinstance(limit, float) or not limit:
-        return 0.0
-    return max(0.0, most / limit)
+    return max(0.0, figures.log_e_max / figures.rollback_at) if figures.rollback_at else 0.0
 
 
 def units(rollout: Rollout) -> str:
@@ -208,9 +204,9 @@ def harm_tone(status: CanaryStatus) -> labels.Tone:
 
 def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
     rollout, figures = status.rollout, status.action.figures
-    canary, control = _int(figures, "canary_units"), _int(figures, "control_units")
-    failed, control_failed = _int(figures, "canary_failures"), _int(figures, "control_failures")
-    left = f", {labels.span(_int(figures, 'seconds_left'))} left" if rollout.live else ""
+    canary, control = figures.canary_units, figures.control_units
+    failed, control_failed = figures.canary_failures, figures.control_failures
+    left = f", {labels.span(figures.seconds_left)} left" if rollout.live else ""
     return (
         Tile(
             "Failed with the candidate" if rollout.baking else "Failed in the canary",
@@ -252,11 +248,6 @@ def share_line(status: CanaryStatus) -> str:
         f"Share of callers at this step: {measured}, planned {labels.weight(now)}. "
         "The same caller always gets the same model."
     )
-
-
-def _int(figures: Mapping[str, object], name: str) -> int:
-    value = figures.get(name, 0)
-    return int(value) if isinstance(value, int | float) else 0
 
 
 def _share(part: int, whole: int) -> float | None:

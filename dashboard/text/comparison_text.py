@@ -12,9 +12,10 @@ from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAn
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.run import BaseVerdict, Claim, Sample, SampleError, SuiteReport
+from harness.domain.formatting import format_percent
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.gate.offline.suite_claims import cost_figures
-from harness.gate.text.sentences import format_percent
+from harness.gate.text.next_steps import NEXT_STEPS
 
 # To ask for more than this many times the items used would be no practical advice.
 HOPELESS = 10
@@ -139,22 +140,14 @@ def next_step(view: ComparisonView, verdict: BaseVerdict, connections: int) -> s
     match verdict.outcome:
         case "passed":
             return _after_passing(proposal, view.rollout, view.now)
-        case "failed":
-            return (
-                "keep the current model. The samples below show what regressed; "
-                "propose another candidate, or this one with a better request patch."
-            )
+        case "failed" | "harness_mismatch":
+            return NEXT_STEPS[verdict.outcome]
         case "inconclusive":
             return _more(view, verdict, connections)
-        case "harness_mismatch":
-            return (
-                "give the candidate a request patch that fixes the format, as described below, "
-                "then propose that target."
-            )
         case _:
             if proposal.retry_at is not None and proposal.open:
                 return f"it is measured again at {labels.date_time(proposal.retry_at)}."
-            return "run swapgate doctor, fix what it reports, then propose again."
+            return NEXT_STEPS[verdict.outcome]
 
 
 def _after_passing(proposal: Proposal, rollout: Rollout | None, now: datetime) -> str:

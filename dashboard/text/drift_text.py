@@ -41,9 +41,9 @@ def _row(status: DriftStatus) -> tuple[str, ...]:
     found = last.evidence if last else None
     change = evidence = "–"
     if found is not None:
-        change = labels.signed(found.delta * 100)
+        change = labels.points(found.delta)
         if found.ci_low is not None and found.ci_high is not None:
-            ends = (labels.signed(found.ci_low * 100), labels.signed(found.ci_high * 100))
+            ends = (labels.points(found.ci_low), labels.points(found.ci_high))
             change += f" ({ends[0]} to {ends[1]})"
         evidence = f"{found.share_of_limit * 100:.0f} % of the alarm level"
     ended = "–" if last is None or last.ended_at is None else labels.date_time(last.ended_at)

@@ -10,11 +10,21 @@ from harness.control.operations.alerts import AlertView
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import VERDICTS, BaseVerdict, Claim, SuiteRole
+from harness.domain.formatting import (
+    format_age,
+    format_bps,
+    format_count,
+    format_latency,
+    format_percent,
+    format_points,
+    format_quantity,
+    format_span,
+    format_usd,
+)
 from harness.domain.operations.alerts import Severity
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource
 
-MINUS: Final = "−"
 # Changes below this share of the former value are reported as "no clear change".
 CLEAR: Final = 0.02
 
@@ -135,78 +145,25 @@ def alert_banner(alert: AlertView, now: datetime) -> tuple[str, str]:
     return f"{mark} {alert.title}.", f"{alert.text} {when} Next: {alert.next_step}."
 
 
-def signed(value: float, digits: int = 1) -> str:
-    """`+2.6`, `−0.4`, `0.0`: a real minus sign, and no sign on what rounds to nothing."""
-    text = f"{abs(value):,.{digits}f}"
-    if not any(c in "123456789" for c in text):
-        return text
-    return f"{MINUS if value < 0 else '+'}{text}"
+# How figures are written is decided once, for every reader.
+points: Final = format_points
+weight: Final = format_bps
+count: Final = format_count
+plural: Final = format_quantity
+usd: Final = format_usd
+seconds: Final = format_latency
+span: Final = format_span
+age: Final = format_age
 
 
-def points(share: float | None) -> str:
-    """A difference of shares in points of a hundred, signed; `unknown` for None."""
-    return "unknown" if share is None else signed(share * 100)
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share of 1 with the same number of decimals in every row of a table."""
+    return format_percent(share, digits)
 
 
 def allowed_loss(margin: float) -> str:
     """An allowed loss in points, without a sign."""
     return f"{margin * 100:.1f}"
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    return "unknown" if share is None else f"{share * 100:.{digits}f} %"
-
-
-def weight(bps: int) -> str:
-    """A share of traffic in basis points: `1 %`, `0.5 %`."""
-    return f"{bps / 100:g} %"
-
-
-def count(number: float) -> str:
-    return f"{number:,.0f}"
-
-
-def plural(number: int, one: str, many: str = "") -> str:
-    """`1 suite`, `4 suites`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def usd(amount: float | None) -> str:
-    """`$0.41`; more digits below ten cents; `unknown`, never 0, where a price is missing."""
-    if amount is None:
-        return "unknown"
-    if 0 < amount < 0.1:
-        return f"${amount:.2g}" if amount >= 0.0001 else "under $0.0001"
-    return f"${amount:,.2f}" if amount < 10_000 else f"${amount:,.0f}"
-
-
-def seconds(value: float | None) -> str:
-    """A latency: `0.71 s`, `12.4 s`; `unknown` for None."""
-    if value is None:
-        return "unknown"
-    return f"{value:.2f} s" if value < 10 else f"{value:,.1f} s"
-
-
-def span(length_s: float) -> str:
-    """A length of time in its two largest units: `40 s`, `12 min`, `2 h 5 min`, `6 d 4 h`."""
-    whole = max(0, int(length_s))
-    if whole < 60:
-        return f"{whole} s"
-    minutes = whole // 60
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h" if hours else f"{days} d"
-
-
-def age(then: datetime, now: datetime) -> str:
-    past_s = (now - then).total_seconds()
-    if past_s < 10:
-        return "just now"
-    return f"{span(past_s).split(' ', 2)[0]} {span(past_s).split(' ', 2)[1]} ago"
 
 
 def left(until: datetime, now: datetime) -> str:

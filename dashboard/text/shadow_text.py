@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dashboard.text import labels
 from dashboard.text.html import Tile, VerdictCard, strong
 from harness.control.shadow.stage import ShadowStage
+from harness.domain.formatting import format_estimate
 from harness.gate.shadow_stage import ShadowMove
-from harness.gate.text.ramp_plan import format_span
 
 MIRRORS = labels.Label("◐", "in shadow", labels.Tone.BETTER)
 HELD = labels.Label("?", "shadow on hold", labels.Tone.UNDECIDED)
@@ -44,7 +44,7 @@ def tiles(stage: ShadowStage) -> Sequence[Tile]:
     policy, status = stage.policy, stage.status
     pairs = status.pairs if status else 0
     mirrored = status.mirrored if status else 0
-    when = f"about {format_span(stage.eta_s)} more" if stage.eta_s is not None else ""
+    when = f"about {format_estimate(stage.eta_s)} more" if stage.eta_s is not None else ""
     live = f"of {labels.weight(policy.share_bps)} of the callers" if stage.live else "ended"
     return (
         Tile("Compared pairs", f"{pairs:,} of {policy.min_pairs:,}", below=when),

@@ -1,7 +1,6 @@
 """Scorers are looked up by name; each one scores an answer by its item and its options."""
 
 import ast
-import difflib
 from collections.abc import Mapping
 from functools import cache
 from hashlib import sha256
@@ -26,6 +25,7 @@ from evals.scorers.text_match import EXACT, REGEX
 from evals.scorers.tool_calls import TOOL_CALL
 from harness.domain.content_hash import digest
 from harness.domain.errors import NotFound
+from harness.domain.suggestions import did_you_mean
 
 __all__ = [
     "SCORERS",
@@ -55,9 +55,9 @@ def find_scorer(name: str) -> Scorer:
     try:
         return SCORERS[name]
     except KeyError:
-        near = difflib.get_close_matches(name, SCORERS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(SCORERS)}"
-        raise NotFound(f"no scorer {name!r}; {hint}") from None
+        known = "; there are: " + ", ".join(SCORERS)
+        hint = did_you_mean(name, SCORERS, otherwise=known, cutoff=0.4)
+        raise NotFound(f"no scorer {name!r}{hint}") from None
 
 
 def scorer_identity(each: Scorer, options: Options) -> str:

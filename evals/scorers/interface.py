@@ -1,12 +1,12 @@
 """The interface of a scorer: what it is given, and the score that it returns."""
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from evals.suites.items import Item
 from harness.domain.errors import InputError
+from harness.domain.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from evals.scorers.judge_protocol import JudgedScore
@@ -86,10 +86,9 @@ class Scorer:
         """The defaults with `given` over them. Raises InputError for an unknown option."""
         for key, value in given.items():
             if key not in self.defaults:
-                near = difflib.get_close_matches(key, self.defaults, n=1)
                 known = ", ".join(sorted(self.defaults)) or "none"
-                hint = f"did you mean {near[0]!r}?" if near else f"it knows: {known}"
-                raise InputError(f"scorer {self.name!r}: unknown option {key!r}; {hint}")
+                hint = did_you_mean(key, self.defaults, otherwise=f"; it knows: {known}")
+                raise InputError(f"scorer {self.name!r}: unknown option {key!r}{hint}")
             default = self.defaults[key]
             if isinstance(default, bool) != isinstance(value, bool) or (
                 isinstance(default, str | dict) and not isinstance(value, type(default))

@@ -1,6 +1,5 @@
 """Faults define what goes wrong with a simulated provider, and for which requests."""
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from evals.sim import seeded_random
 from harness.domain.errors import InputError
+from harness.domain.suggestions import did_you_mean
 
 BLOCK = 100
 MOST_BYTES = 4 * 2**30
@@ -94,8 +94,8 @@ def parse_fault(data: object) -> Fault:
     names = [f.name for f in fields(Fault)]
     for key in data:
         if key not in names:
-            guess = difflib.get_close_matches(str(key), names, n=1)
-            hint = f"; did you mean {guess[0]!r}?" if guess else f"; known: {', '.join(names)}"
+            known = "; known: " + ", ".join(names)
+            hint = did_you_mean(str(key), names, otherwise=known)
             raise InputError(f"unknown field {key!r}{hint}")
     kind = data.get("kind")
     if kind not in list(FaultKind):

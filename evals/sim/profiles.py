@@ -1,7 +1,6 @@
 """A profile defines a simulated model: its skill, habits, latency and price."""
 
 import dataclasses
-import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from harness.config.source_locations import check_size
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
 from harness.domain.routing.target import Price
+from harness.domain.suggestions import did_you_mean
 
 DEFAULT_PROFILES = Path(__file__).with_name("profiles.yaml")
 JSON_FORMS = (
@@ -188,8 +188,7 @@ def known(changes: object, kind: type, place: str) -> dict[str, Any]:
 
 
 def unknown(name: str, choices: Sequence[str]) -> str:
-    guess = difflib.get_close_matches(name, choices, n=1)
-    hint = f"; did you mean {guess[0]!r}?" if guess else f"; known are {', '.join(choices)}"
+    hint = did_you_mean(name, choices, otherwise="; known are " + ", ".join(choices))
     return f"unknown name {name!r}{hint}"
 
 

@@ -4,7 +4,6 @@ Importing this is cheap. Inspect is imported only for a suite that is a Python f
 `@task`, when such a suite is asked for.
 """
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,6 +32,7 @@ from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.evals.item_overlap import texts_fingerprint
 from harness.domain.evals.run import JUDGE_SEPARATOR, SuitePin
 from harness.domain.settings import SuiteSettings
+from harness.domain.suggestions import did_you_mean
 
 # Part of the scorer's pin, so that every verdict on it shows how its answers' code ran.
 UNCONTAINED = "+uncontained"
@@ -216,12 +216,13 @@ class ConfiguredSuites:
         try:
             return self._suites[suite]
         except KeyError:
-            near = difflib.get_close_matches(suite, self._suites, n=1, cutoff=0.4)
             there = (
                 ", ".join(self.names()) or "none; add one under `suites` in the configuration"
             )
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {there}"
-            raise NotFound(f"no suite {suite!r}; {hint}") from None
+            hint = did_you_mean(
+                suite, self._suites, otherwise=f"; there are: {there}", cutoff=0.4
+            )
+            raise NotFound(f"no suite {suite!r}{hint}") from None
 
     def pin(self, suite: str) -> SuitePin:
         """Raises NotFound; InputError when its data or scorer is wrong."""

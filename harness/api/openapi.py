@@ -14,6 +14,7 @@ from harness.domain.operations.access import MANAGEMENT_KEY_PREFIX
 from harness.domain.pagination import Page
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
+from harness.gate.online.decision import RolloutFigures
 
 Schema = dict[str, Any]
 SCALARS: Mapping[object, Schema] = {
@@ -26,6 +27,7 @@ SCALARS: Mapping[object, Schema] = {
     object: {},
     Any: {},
     types.NoneType: {"type": "null"},
+    RolloutFigures: {"type": "object", "additionalProperties": {}},
 }
 LISTS = (list, tuple, set, frozenset, Sequence)
 

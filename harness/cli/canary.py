@@ -16,10 +16,10 @@ from harness.control.serialize import to_plain
 from harness.control.shadow import stage as shadow_first
 from harness.control.shadow.stage import ShadowStage
 from harness.domain.canary.rollout import Rollout, RolloutSignal
+from harness.domain.formatting import format_estimate
 from harness.domain.proposals.policy import ExposureUnit
 from harness.gate.planning.ramp import StepPlan
 from harness.gate.text.explain import GuardrailRow, StepNeed
-from harness.gate.text.ramp_plan import format_span
 
 # Before these a person is told what the data say against it.
 OVERRULES = frozenset({RolloutSignal.ADVANCE, RolloutSignal.PROMOTE})
@@ -154,7 +154,7 @@ def guardrail_row(row: GuardrailRow) -> list[object]:
 def _when(need: StepNeed) -> str:
     if need.done:
         return "done"
-    return "unknown" if need.eta_s is None else f"about {format_span(need.eta_s)}"
+    return "unknown" if need.eta_s is None else f"about {format_estimate(need.eta_s)}"
 
 
 @canary.command("plan")
@@ -189,9 +189,9 @@ def _plan_row(found: RampPlan, step: StepPlan) -> list[object]:
     return [
         formatting.share(step.weight_bps),
         needs,
-        "not in its time" if step.typical_s is None else format_span(step.typical_s),
-        "not in its time" if step.cautious_s is None else format_span(step.cautious_s),
-        format_span(step.deadline_s),
+        "not in its time" if step.typical_s is None else format_estimate(step.typical_s),
+        "not in its time" if step.cautious_s is None else format_estimate(step.cautious_s),
+        format_estimate(step.deadline_s),
         "✓" if step.in_time else "too slow",
     ]
 

@@ -12,10 +12,10 @@ from harness.control.shadow import shadows
 from harness.control.shadow.shadows import LEFT_OUT, PairFigures, ShadowRequest, ShadowStatus
 from harness.control.shadow.stage import ShadowStage
 from harness.domain.errors import InputError
+from harness.domain.formatting import format_estimate
 from harness.domain.pagination import PageRequest
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.shadow.shadow import ShadowLimits
-from harness.gate.text.ramp_plan import format_span
 
 
 def stage_text(stage: ShadowStage) -> list[tuple[str, object]]:
@@ -24,7 +24,7 @@ def stage_text(stage: ShadowStage) -> list[tuple[str, object]]:
     now = stage.phase is ProposalPhase.SHADOW
     pairs = status.pairs if status else 0
     when = (
-        f", about {format_span(stage.eta_s)} more at this pace"
+        f", about {format_estimate(stage.eta_s)} more at this pace"
         if stage.eta_s is not None
         else ""
     )

@@ -1,7 +1,6 @@
 """The file's `routes` become route seeds."""
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
@@ -24,6 +23,7 @@ from harness.domain.routing.table import (
 )
 from harness.domain.routing.target import RequestPatch
 from harness.domain.settings import RouteSeed, TargetSeed
+from harness.domain.suggestions import did_you_mean
 
 T = TypeVar("T")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
@@ -174,7 +174,9 @@ def check_overrides(routes: Mapping[str, RouteSeed], known: FileContext) -> None
 
 def _data_class(name: str, known: FileContext) -> str:
     if name and name not in known.data_classes:
-        raise InputError(f"`data_classes` has no {name!r}{_hint(name, known.data_classes)}")
+        raise InputError(
+            f"`data_classes` has no {name!r}{did_you_mean(name, known.data_classes)}"
+        )
     return name
 
 
@@ -205,15 +207,11 @@ def _of_tier(provider: str, tier: str, tiers: Mapping[str, Mapping[str, str]]) -
     known = tiers.get(provider, {})
     if tier not in known:
         raise InputError(
-            f"provider {provider!r} has no tier {tier!r}{_hint(tier, known)}. Name its model "
+            f"provider {provider!r} has no tier {tier!r}{did_you_mean(tier, known)}. Name "
+            "its model "
             f"under providers.{provider}.tiers"
         )
     return known[tier]
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def target_seed(name: str) -> TargetSeed:

@@ -2,13 +2,13 @@
 nearest right key.
 """
 
-import difflib
 from collections.abc import Mapping
 
 from pydantic import ValidationError
 
 from harness.config.source_locations import Document, KeyPath
 from harness.domain.errors import ConfigError
+from harness.domain.suggestions import did_you_mean
 
 
 def dotted_path(path: KeyPath) -> str:
@@ -28,8 +28,7 @@ def config_error(
     path = tuple(p for p in first["loc"] if not _is_branch(p))
     place, unknown = document.place(path), str(path[-1]) if path else ""
     if first["type"] in _UNKNOWN:
-        guess = difflib.get_close_matches(unknown, _siblings(path, schema), n=1)
-        hint = f"; did you mean {guess[0]!r}?" if guess else ""
+        hint = did_you_mean(unknown, _siblings(path, schema))
         return ConfigError(f"{place}: unknown key {dotted_path(path)!r}{hint}")
     return ConfigError(f"{place}: {dotted_path(path)}: {first['msg']}")
 

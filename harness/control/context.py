@@ -1,6 +1,5 @@
 """Bundles what every use case needs of the world: store, clock, policies and ports."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ from harness.domain.proposals.policy import Policy
 from harness.domain.providers.catalogue import Catalogue
 from harness.domain.providers.oauth_kinds import OAuthOverrides
 from harness.domain.routing.target import Target
+from harness.domain.suggestions import did_you_mean
 from harness.ports import (
     AlertSinks,
     AuditAnchor,
@@ -137,6 +137,5 @@ class Context:
         try:
             return self.policies[name]
         except KeyError:
-            near = difflib.get_close_matches(name, self.policies, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, self.policies)
             raise NotFound(f"there is no policy {name!r}{hint}") from None

@@ -8,6 +8,7 @@ from enum import Enum, IntEnum
 from harness.domain.evals.run import BaseVerdict
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
+from harness.gate.online.decision import RolloutFigures
 
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
@@ -29,7 +30,7 @@ def shown_name(kind: type, name: str) -> str:
     return first + "".join(each.title() for each in others)
 
 
-def to_plain(value: object) -> Plain:  # noqa: PLR0911 - one per kind of value
+def to_plain(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of value
     """Dataclasses become objects, times ISO 8601, enums their words. Raises TypeError."""
     match value:
         case None | bool() | str() if not isinstance(value, Enum):
@@ -48,6 +49,8 @@ def to_plain(value: object) -> Plain:  # noqa: PLR0911 - one per kind of value
             return [to_plain(inner) for inner in value]
         case set() | frozenset():
             return sorted(to_plain(inner) for inner in value)  # type: ignore[type-var]
+        case RolloutFigures():
+            return to_plain(value.as_json())
         case _ if is_dataclass(value) and not isinstance(value, type):
             return _fields(value)
         case _:
@@ -77,6 +80,8 @@ def to_hashable(value: object) -> Plain:
     A version that adds a field finds it at its default in everything that was stored before,
     and its hash as it was. Raises TypeError, as `to_plain` does.
     """
+    if isinstance(value, RolloutFigures):
+        return to_hashable(value.as_json())
     if isinstance(value, Mapping):
         return {str(key): to_hashable(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from harness.gate.text.sentences import format_points
+from harness.domain.formatting import format_points
 from harness.report.content import TellingAnswer
 
 SHOWN: Final = 700

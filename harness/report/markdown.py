@@ -15,25 +15,14 @@ from harness.control.proposals.format_failures import (
 from harness.control.routing import monthly_bill
 from harness.domain.evals.pins import ServedModel, named_models
 from harness.domain.evals.run import SuiteReport, Verdict
+from harness.domain.formatting import format_percent, format_points
 from harness.domain.routing.target import Target
 from harness.gate.offline.suite_claims import cost_figures
-from harness.gate.text.sentences import (
-    format_percent,
-    format_points,
-    outcome_text,
-    polish_reason,
-    spending_text,
-)
+from harness.gate.text.next_steps import NEXT_STEPS
+from harness.gate.text.sentences import outcome_text, polish_reason, spending_text
 from harness.report.answer_examples import cell, code, fenced, most_telling, table
 from harness.report.content import Report, SuiteSection, TagRow, variables
 
-NEXT: Final = {
-    "passed": "nothing in the evals stands against a canary.",
-    "failed": "keep the incumbent. The losses below show where the candidate is worse.",
-    "harness_mismatch": "mend the form as said below, then propose the mended candidate.",
-    "inconclusive": "keep the incumbent; plan more items, or let the candidate go.",
-    "infra_error": "mend what failed, then propose again. This says nothing of the candidate.",
-}
 HEADS: Final = {
     "passed": "may replace",
     "failed": "must not replace",
@@ -87,7 +76,7 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     if verdict.outcome != "infra_error":
         for said in found.unscored:
             yield from ("", f"**Mind:** {said}")
-    yield from ("", f"**Next:** {NEXT[verdict.outcome]}")
+    yield from ("", f"**Next:** {NEXT_STEPS[verdict.outcome]}")
     claim = found.proposal.claim.value
     said = {
         "superior": "the candidate had to be better",

@@ -1,18 +1,18 @@
 """The Canary page: which move can be made, why another cannot, and what each one does."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, cast
 
 import pytest
 
 from dashboard.text import canary_text, labels
 from dashboard.views import canary_controls
 from harness.control.proposals.comparison import CanaryStatus
+from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.routing.target import Target
+from harness.gate.online.decision import RolloutFigures
 from harness.gate.online.policy import decide_action
 from harness.gate.text.explain import explain_rollout
 from tests.unit.test_canary_explained import POLICY, blocks
@@ -113,12 +113,14 @@ def test_the_sign_of_a_guardrail_says_what_its_words_say(
     assert strong is (symbol == "▲")
 
 
-def with_errors_at(
-    figures: Mapping[str, object], log_e: float, distance: float
-) -> dict[str, object]:
-    guardrails = dict(cast("Mapping[str, Any]", figures["guardrails"]))
-    guardrails["errors"] |= {"log_e": log_e, "log_e_max": log_e, "distance_to_trip": distance}
-    return {**figures, "guardrails": guardrails}
+def with_errors_at(figures: RolloutFigures, log_e: float, distance: float) -> RolloutFigures:
+    errors = replace(
+        figures.guardrails[Guardrail.ERRORS],
+        log_e=log_e,
+        log_e_max=log_e,
+        distance_to_trip=distance,
+    )
+    return replace(figures, guardrails={**figures.guardrails, Guardrail.ERRORS: errors})
 
 
 def test_a_bake_is_finished_or_taken_back() -> None:

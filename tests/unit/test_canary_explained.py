@@ -17,6 +17,7 @@ from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
+from harness.gate.online.guardrail_report import OpinionTotals
 from harness.gate.online.policy import decide_action
 from harness.gate.text.explain import GuardrailRow, RolloutExplanation, explain_rollout
 from tests.unit.test_canary_policy import START, rollout
@@ -151,7 +152,7 @@ def test_classes_explain_the_evidence_and_are_none_and_old_blocks_decide_as_they
 
     assert (old.log_e, old.block, old.signal) == (new.log_e, new.block, new.signal)
     assert explain_rollout(waiting(), old, plain, now).guardrails[0].classes == ()
-    assert "classes" not in canonical_json(old.figures)
+    assert "classes" not in canonical_json(old.figures.as_json())
 
 
 def test_strong_evidence_that_does_not_act_yet_speaks_against_a_step_by_hand() -> None:
@@ -296,5 +297,5 @@ def test_opinions_explain_the_evidence_and_are_none() -> None:
 
     assert (old.log_e, old.reason, old.signal) == (new.log_e, new.reason, new.signal)
     told = Guardrail.FEEDBACK.value
-    assert "opinions" not in old.figures["guardrails"][told]  # type: ignore[index]
-    assert new.figures["guardrails"][told]["opinions"] == {"canary": 0, "control": 84}  # type: ignore[index]
+    assert old.figures.guardrails[Guardrail(told)].opinions is None
+    assert new.figures.guardrails[Guardrail(told)].opinions == OpinionTotals(0, 84)

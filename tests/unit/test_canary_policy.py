@@ -85,7 +85,7 @@ def ask(
     action = decide_action(found, data, now)
     if action.signal is not None:
         next_state(found.state, action.signal)
-    canonical_json(dict(action.figures))
+    canonical_json(action.figures.as_json())
     assert action.reason
     return action.kind, action.signal
 
@@ -162,7 +162,7 @@ def test_the_certified_step_promotes_only_with_its_certificate() -> None:
     enough = blocks(30, 25, weight_bps=2500)
     action = decide_action(last, enough, START)
     assert (action.kind, action.signal) == (ActionKind.PROMOTE, RolloutSignal.PROVEN)
-    assert action.figures["certificate"] > 20  # type: ignore[operator]
+    assert action.figures.certificate > 20
 
 
 def test_a_certified_step_in_the_middle_goes_on() -> None:
@@ -220,7 +220,7 @@ def test_endless_health_does_not_overflow() -> None:
     endless = [replace(found, units=36_000) for found in blocks(10, 9_000, weight_bps=2500)]
     action = decide_action(rollout(M, step=2), endless, START)
     assert action.signal is RolloutSignal.PROVEN
-    canonical_json(dict(action.figures))
+    canonical_json(action.figures.as_json())
 
 
 @given(

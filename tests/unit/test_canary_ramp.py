@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.domain import formatting
 from harness.domain.proposals.policy import (
     CanaryPolicy,
     CanaryStep,
@@ -99,7 +100,7 @@ def test_the_same_plan_is_the_same_twice_and_says_what_it_rests_on() -> None:
     [(0.4, "1 s"), (90, "1.5 min"), (7200, "2 h"), (9000, "2.5 h"), (864_000, "10 days")],
 )
 def test_a_forecast_has_two_figures(seconds: float, said: str) -> None:
-    assert ramp_plan.format_span(seconds) == said
+    assert formatting.format_estimate(seconds) == said
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from dashboard.text import labels
 from dashboard.text.labels import Tone
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.evals.run import VERDICTS
+from harness.domain.formatting import MINUS, format_signed
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.route_changes import CHANGE_KINDS
 
@@ -30,9 +31,9 @@ def test_points_carry_a_real_minus_sign_and_none_on_nothing(
 
 @given(finite)
 def test_a_signed_number_reads_back_as_what_python_rounds_to(value: float) -> None:
-    text = labels.signed(value)
+    text = format_signed(value)
 
-    read = float(text.replace(labels.MINUS, "-").replace(",", ""))
+    read = float(text.replace(MINUS, "-").replace(",", ""))
     assert math.isclose(read, round(value, 1), abs_tol=0.051)
     assert "-" not in text
 

@@ -12,11 +12,12 @@ from harness.control.canary import machine, operations
 from harness.control.operations import alerts
 from harness.control.proposals import comparison
 from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.rollout import ActionKind, Rollout, RolloutAction, RolloutSignal
+from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal
 from harness.domain.errors import InputError
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.online import holds
+from harness.gate.online.decision import RolloutAction
 from harness.runtime.clock import ManualClock
 from tests.support.control.control_plane import BEN, SmallInstallation, block_of
 

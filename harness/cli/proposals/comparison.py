@@ -18,6 +18,7 @@ from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import SuiteReport
+from harness.gate.text.next_steps import NEXT_STEPS
 from harness.gate.text.sentences import outcome_text as outcome_words
 from harness.gate.text.sentences import polish_reason, spending_text
 
@@ -64,6 +65,7 @@ def print_comparison(found: Comparison, status: CanaryStatus | None) -> None:
             ("verdict", verdict.words if verdict else "none yet"),
             ("reason", polish_reason(verdict.reason) if verdict else None),
             ("proof", _proof(found)),
+            ("next", NEXT_STEPS[verdict.outcome] if verdict and proposal.open else None),
             ("ended", proposal.closed_because or None),
         ]
     )

@@ -24,9 +24,10 @@ from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.run import Claim, Verdict
+from harness.domain.formatting import format_percent
 from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
 from harness.domain.proposals.proposal import Proposal
-from harness.gate.text.sentences import format_percent, spending_text
+from harness.gate.text.sentences import spending_text
 
 REPORT = LazyCommand(
     "harness.cli.proposals.report:proposal_report", "Write a comparison as a document."

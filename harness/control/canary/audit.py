@@ -9,13 +9,14 @@ from typing import Any, Final
 from harness.control.context import Context
 from harness.control.serialize import to_hashable
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import Rollout, RolloutAction, RolloutSignal, RolloutState
+from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.content_hash import canonical_json, digest
 from harness.domain.errors import InputError, NotFound, SwapgateError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import AuditEvent
 from harness.gate.online import policy as gate_policy
 from harness.gate.online.assignment import PERIOD_RULE, POOLED_RULE
+from harness.gate.online.decision import RolloutAction
 from harness.ports import Transaction
 
 # What the evidence asks for by itself; the others come from people or from the proof.
@@ -62,10 +63,10 @@ def decision_inputs(
     then it is what the evidence says at this moment. Never fails: what ends a canary must not.
     """
     try:
-        at = ctx.clock.now() if action is None else _at(action)
+        at = ctx.clock.now() if action is None else action.figures.at
         blocks = tx.observations.blocks(seen.id)
         last = max((each.number for each in blocks), default=0)
-        used = _until(blocks, last if action is None else int(_figure(action, "last_block")))
+        used = _until(blocks, last if action is None else action.figures.last_block)
         again = gate_policy.decide_action(seen, used, at)
     except (SwapgateError, ValueError) as error:
         return {"inputs_unreadable": str(error)}
@@ -181,14 +182,6 @@ def _blocks_sha256(blocks: Sequence[ObservationBlock]) -> str:
     for block in sorted(blocks, key=lambda each: each.number):
         found.update(canonical_json(to_hashable(block)).encode())
     return found.hexdigest()
-
-
-def _at(action: RolloutAction) -> datetime:
-    return _time(_figure(action, "at"))
-
-
-def _figure(action: RolloutAction, name: str) -> str:
-    return str(action.figures[name])
 
 
 def _time(text: object) -> datetime:

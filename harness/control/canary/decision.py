@@ -6,8 +6,9 @@ from its spool; until then the weights that the database has are not what users 
 
 from dataclasses import replace
 
-from harness.domain.canary.rollout import ActionKind, Rollout, RolloutAction, RolloutSignal
+from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal
 from harness.domain.operations.alerts import AlertKind
+from harness.gate.online.decision import RolloutAction
 from harness.ports import Transaction
 
 
@@ -28,5 +29,5 @@ def confirm_worker_abort(
         kind=ActionKind.ROLLBACK,
         signal=RolloutSignal.HARM,
         reason=f"A router's own guard stopped the canary. {found.text}",
-        figures={**action.figures, "local_abort": found.id},
+        figures=replace(action.figures, local_abort=found.id),
     )

@@ -4,11 +4,12 @@ brings it back by itself."""
 from harness.control.canary import holds, machine
 from harness.control.context import Context
 from harness.control.routing import routes
-from harness.domain.canary.rollout import Rollout, RolloutAction, RolloutSignal
+from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.canary.rollout import apply_signal as rollout_moved
 from harness.domain.formatting import without_scientific_notation
 from harness.domain.operations.access import SYSTEM, Actor
 from harness.domain.routing.route_changes import EndBake
+from harness.gate.online.decision import RolloutAction
 from harness.ports import Transaction
 
 

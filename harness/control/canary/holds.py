@@ -8,16 +8,11 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.operations import alerts, tampering
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.canary.rollout import (
-    ActionKind,
-    Rollout,
-    RolloutAction,
-    RolloutSignal,
-    RolloutState,
-)
+from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.safe_time import add_seconds
 from harness.gate.online import holds
+from harness.gate.online.decision import RolloutAction
 from harness.ports import Transaction
 
 # What ends a bake takes its control away: that needs data as a step up does.

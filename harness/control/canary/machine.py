@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 from harness.control.canary import audit as canary_actions
 from harness.control.canary import decision, holds
@@ -12,13 +11,7 @@ from harness.control.operations import alerts
 from harness.control.proposals import route_rules
 from harness.control.routing import fallback_chain, routes
 from harness.domain.canary.observation import UnitRule
-from harness.domain.canary.rollout import (
-    ActionKind,
-    Rollout,
-    RolloutAction,
-    RolloutSignal,
-    RolloutState,
-)
+from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.domain.canary.rollout import apply_signal as rollout_moved
 from harness.domain.errors import NotFound, ProofRefused, SignatureInvalid, StaleWrite
 from harness.domain.evals.run import Passed, Verdict
@@ -38,10 +31,8 @@ from harness.domain.routing.table import Route
 from harness.gate.offline.recomputation import AgreementLevel
 from harness.gate.online import policy as gate_policy
 from harness.gate.online.assignment import ALARM_LOG_E
+from harness.gate.online.decision import RolloutAction
 from harness.ports import Transaction
-
-# Among an action's figures: why the stored scores do not give the verdict.
-UNPROVEN: Final = "evidence_mismatch"
 
 
 def open_canary(
@@ -164,7 +155,7 @@ def _recomputed(
     found = recomputation.recompute_stored(ctx, tx, proof, proposal)
     if found.agrees:
         return action
-    figures = {**action.figures, UNPROVEN: found.words}
+    figures = replace(action.figures, unproven=found.words)
     if found.agreement is AgreementLevel.DIFFERS:
         why = f"the stored scores do not give verdict {proof.id} any more: {found.words}"
         kind, signal = ActionKind.ROLLBACK, RolloutSignal.STALE
@@ -197,8 +188,7 @@ def step(
             RolloutSignal.BASE_CHANGED,
             "the route was changed by another",
         )
-    if UNPROVEN in action.figures:
-        words = str(action.figures[UNPROVEN])
+    if words := action.figures.unproven:
         recomputation.raise_mismatch_alert(ctx, tx, proposal, rollout.verdict, words)
     match action.signal:
         case None:
@@ -273,7 +263,7 @@ def watch_ratio(ctx: Context, rollout: Rollout, action: RolloutAction) -> None:
     """
     if not rollout.live:
         return
-    wrong = _log_srm(action) >= ALARM_LOG_E
+    wrong = action.figures.log_srm >= ALARM_LOG_E
     told = alerts.is_open(ctx, AlertKind.SAMPLE_RATIO, rollout.id)
     if wrong is told:
         return
@@ -293,11 +283,6 @@ def watch_ratio(ctx: Context, rollout: Rollout, action: RolloutAction) -> None:
                 f"{without_scientific_notation(action.reason)}"
             ),
         )
-
-
-def _log_srm(action: RolloutAction) -> float:
-    found = action.figures.get("log_srm")
-    return found if isinstance(found, float) else 0.0
 
 
 def promote(
@@ -466,7 +451,7 @@ def evidence_of(
         "log_e": action.log_e,
         "exposures": action.exposures,
         "log_certificate": action.log_certificate,
-        **action.figures,
+        **action.figures.as_json(),
         **inputs,
     }
 

@@ -13,7 +13,6 @@ from harness.domain.canary.rollout import (
     MANUAL_SIGNALS,
     ActionKind,
     Rollout,
-    RolloutAction,
     RolloutSignal,
     RolloutState,
 )
@@ -28,6 +27,7 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import require_reason
 from harness.domain.proposals.proposal import ApprovalKind, Proposal
+from harness.gate.online.decision import RolloutAction
 from harness.gate.text.warnings import list_warnings
 from harness.ports import Transaction
 
@@ -178,7 +178,7 @@ def _check_harmless(
             f"the canary of {rollout.route} goes back, not on: "
             f"{without_scientific_notation(action.reason)}"
         )
-    against = tuple(list_warnings(action.figures))
+    against = list_warnings(action.figures)
     if not against:
         return action, ()
-    return replace(action, figures={**action.figures, "warnings": [*against]}), against
+    return replace(action, figures=replace(action.figures, warnings=against)), against

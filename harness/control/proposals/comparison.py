@@ -21,7 +21,7 @@ from harness.control.routing import monthly_bill, routes
 from harness.control.shadow import stage as shadow_first
 from harness.control.shadow.stage import ShadowStage
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.canary.rollout import Rollout, RolloutAction
+from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.pins import ServedModels, named_models
@@ -33,6 +33,7 @@ from harness.domain.routing.target import Target
 from harness.gate.offline.intervals import mean_interval, median_interval
 from harness.gate.offline.pairs import UNSCORED_HIGH
 from harness.gate.online import policy as gate_policy
+from harness.gate.online.decision import RolloutAction
 from harness.gate.text.explain import RolloutExplanation, explain_rollout
 from harness.gate.text.sentences import unscored_text
 from harness.ports import Transaction

@@ -1,6 +1,5 @@
 """One comparison on a database of its own: what CI asks, without a server (F10)."""
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -16,6 +15,7 @@ from harness.domain.operations.access import Actor
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.settings import Settings, TargetSeed
+from harness.domain.suggestions import did_you_mean
 
 LONGEST_PAUSE_S: Final = 20.0
 ROUTE: Final = "gate-run"
@@ -93,8 +93,7 @@ def _check_terms(widened: Mapping[str, Any]) -> None:
 def _check_provider(settings: Settings, seed: TargetSeed) -> None:
     """The configuration is all there is to read, so that is what has to be changed."""
     if seed.provider not in settings.providers:
-        near = difflib.get_close_matches(seed.provider, settings.providers, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = did_you_mean(seed.provider, settings.providers)
         file = settings.source or "swapgate.yaml"
         raise NotFound(
             f"there is no provider {seed.provider!r}{hint}. Add it under `providers:` in {file}"

@@ -3,7 +3,6 @@
 A provider that nobody has configured yet is added with its first model.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -20,6 +19,7 @@ from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup, check_
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.target import JsonObject, Price, Provider, Target
 from harness.domain.settings import TargetSeed
+from harness.domain.suggestions import did_you_mean
 from harness.ports import Transaction
 
 
@@ -75,8 +75,7 @@ def default_provider(name: str, known: Iterable[str] = (), *, api_base: str = ""
     check_provider_name(name)
     kind = PROVIDER_KINDS.get(name)
     if kind is None and not api_base:
-        near = difflib.get_close_matches(name, [*known, *PROVIDER_KINDS], n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, [*known, *PROVIDER_KINDS])
         raise NotFound(
             f"there is no provider {name!r}, and no kind of that name{hint}. Add it under "
             "`providers:` in swapgate.yaml, or give --api-base of an OpenAI-compatible server"

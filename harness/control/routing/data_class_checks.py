@@ -5,7 +5,6 @@ says where such a provider is. Whatever brings a target to a route asks here, an
 each step: docs/data-classes.md has every place. Routers ask by themselves, last of all.
 """
 
-import difflib
 from collections.abc import Iterable
 
 from harness.control.context import Context
@@ -13,6 +12,7 @@ from harness.domain.errors import NotAllowed, NotFound
 from harness.domain.routing.data_classes import classes_of_provider
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Target
+from harness.domain.suggestions import did_you_mean
 
 
 def check_targets(
@@ -86,8 +86,7 @@ def _allowed(ctx: Context, data_class: str) -> frozenset[str]:
     try:
         return ctx.data_classes[data_class]
     except KeyError:
-        near = difflib.get_close_matches(data_class, ctx.data_classes, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
+        hint = did_you_mean(data_class, ctx.data_classes, otherwise=".")
         raise NotFound(
             f"there is no data class {data_class!r}{hint} Name its providers under "
             "`data_classes:` in swapgate.yaml"

@@ -5,7 +5,6 @@ Everything that needs proof goes by proposals. Overrides (D6) are checked agains
 table.
 """
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
@@ -31,6 +30,7 @@ from harness.domain.routing.route_changes import (
 )
 from harness.domain.routing.table import ROUTE_TIMEOUTS, Route, RouteSettings, RoutingTable
 from harness.domain.routing.target import Target
+from harness.domain.suggestions import did_you_mean
 from harness.ports import RouteRecord, Transaction
 
 
@@ -76,8 +76,7 @@ def require_route(tx: Transaction, name: str) -> Route:
     """The route. Raises NotFound with the nearest name."""
     route = tx.routing.route(name)
     if route is None:
-        near = difflib.get_close_matches(name, tx.routing.table().routes, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, tx.routing.table().routes)
         raise NotFound(
             f"there is no route {name!r}{hint}; `swapgate route list` shows the routes"
         )

@@ -1,7 +1,5 @@
 """Targets and providers: added once, immutable from then on, found by name or id."""
 
-import difflib
-
 from harness.control.context import Context
 from harness.control.providers import endpoint_changes
 from harness.control.providers.provider_secrets import decrypt_headers, encrypt_headers
@@ -14,6 +12,7 @@ from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, Target, check_extra_body
 from harness.domain.settings import TargetSeed
+from harness.domain.suggestions import did_you_mean
 from harness.ports import Transaction
 
 
@@ -28,8 +27,7 @@ def register_target(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSee
     """As `add`, within a unit of work. Raises NotFound when the provider is not known."""
     providers = tx.providers.all()
     if seed.provider not in providers:
-        near = difflib.get_close_matches(seed.provider, providers, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
+        hint = did_you_mean(seed.provider, providers, otherwise=".")
         raise NotFound(
             f"there is no provider {seed.provider!r}{hint} "
             "Add it under `providers:` in swapgate.yaml"
@@ -172,8 +170,7 @@ def find_target(tx: Transaction, name: str) -> Target:
         case [only]:
             return only
         case []:
-            near = difflib.get_close_matches(name, [t.name for t in targets.values()], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
+            hint = did_you_mean(name, [t.name for t in targets.values()], otherwise=".")
             raise NotFound(
                 f"there is no target {name!r}{hint} `swapgate model add {name}` adds it"
             )

@@ -4,7 +4,7 @@ State by state, as a table; `harness.gate.online.policy` decides which signal th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -155,22 +155,6 @@ class Rollout:
     @property
     def last_step(self) -> bool:
         return self.step + 1 == len(self.policy.steps)
-
-
-@dataclass(frozen=True)
-class RolloutAction:
-    """What the data ask for, and every figure that led to it."""
-
-    kind: ActionKind
-    signal: RolloutSignal | None  # the transition to take, None to stay
-    reason: str
-    log_e: float
-    distance_to_trip: float
-    exposures: int
-    step_exposures: int
-    log_certificate: float
-    block: int | None = None  # number of the block that tripped
-    figures: Mapping[str, object] = field(default_factory=dict)
 
 
 def apply_signal(

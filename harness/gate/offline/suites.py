@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from harness.domain.evals.run import Claim, Sample, SuitePlan, SuiteReport, SuiteRole
+from harness.domain.formatting import format_points
 from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.intervals import mcnemar
 from harness.gate.offline.pairs import (
@@ -18,12 +19,7 @@ from harness.gate.offline.pairs import (
     score_difference,
 )
 from harness.gate.offline.sequential import ComparisonEvidence, judge_differences
-from harness.gate.text.sentences import (
-    comparison_reason,
-    format_points,
-    further_items,
-    unscored_text,
-)
+from harness.gate.text.sentences import comparison_reason, further_items, unscored_text
 
 SUITE_OUTCOMES = {
     "promote": "passed",

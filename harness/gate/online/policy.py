@@ -10,17 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import (
-    ActionKind,
-    Rollout,
-    RolloutAction,
-    RolloutSignal,
-    RolloutState,
-)
+from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
+from harness.domain.formatting import format_bps, format_span
 from harness.domain.proposals.policy import CanaryStep, ExposureUnit, PeakHours
 from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.domain.safe_time import add_seconds
 from harness.gate.online.assignment import ALARM_LOG_E, PERIOD_RULE, worst_log_srm
+from harness.gate.online.decision import RolloutAction, RolloutFigures
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
 
 DAY = timedelta(days=1)
@@ -59,8 +55,7 @@ def peak_seconds(peak: PeakHours, began: datetime, now: datetime) -> float:
 
 
 def _hours(seconds: float) -> str:
-    minutes = max(1, round(seconds / 60))
-    return f"{minutes} min" if minutes < 60 else f"{minutes / 60:.3g} h"
+    return format_span(60 * max(1, round(seconds / 60)))
 
 
 _Choice = tuple[ActionKind, RolloutSignal | None, str]
@@ -159,7 +154,7 @@ def _baking(view: _View) -> _Choice:
     kept = f"the incumbent before it keeps {share:g} % as a control. {_standing(view)}"
     if ends is not None and view.now >= ends:
         return ActionKind.HOLD, RolloutSignal.BAKED, f"The bake is over. {_standing(view)}"
-    left = _span(ends - view.now) if ends else ""
+    left = format_span((ends - view.now).total_seconds()) if ends else ""
     return ActionKind.HOLD, None, f"Promoted; for {left} more {kept}"
 
 
@@ -170,7 +165,11 @@ def _waiting(view: _View) -> _Choice:
     if view.late:
         why = f"{counted} when the step's time was up. Silence is not health: a person looks."
         return ActionKind.PAUSE, RolloutSignal.SILENT, why
-    return ActionKind.HOLD, None, f"{counted}, {_span(view.left)} left. {_standing(view)}"
+    return (
+        ActionKind.HOLD,
+        None,
+        f"{counted}, {_left(view)} left. {_standing(view)}",
+    )
 
 
 def _measuring(view: _View) -> _Choice:
@@ -198,7 +197,11 @@ def _open(view: _View, what: str) -> _Choice:
     if view.late:
         why = f"{what} when the step's time was up: a person looks. {_standing(view)}"
         return ActionKind.PAUSE, RolloutSignal.UNDECIDED, why
-    return ActionKind.HOLD, None, f"{what}, {_span(view.left)} left. {_standing(view)}"
+    return (
+        ActionKind.HOLD,
+        None,
+        f"{what}, {_left(view)} left. {_standing(view)}",
+    )
 
 
 def _harm(view: _View) -> str:
@@ -218,47 +221,41 @@ def _standing(view: _View) -> str:
 
 
 def _share(view: _View) -> str:
-    return f"{view.rollout.current.weight_bps / 100:g} %"
+    return format_bps(view.rollout.current.weight_bps)
 
 
-def _span(left: timedelta) -> str:
-    minutes = max(0, int(left.total_seconds())) // 60
-    hours, days = minutes // 60, minutes // 1440
-    if days:
-        return f"{days} d {hours % 24} h"
-    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
+def _left(view: _View) -> str:
+    return format_span(view.left.total_seconds())
 
 
-def _figures(view: _View) -> dict[str, object]:
+def _figures(view: _View) -> RolloutFigures:
     found, policy = view.evidence, view.rollout.policy
-    return {
-        "at": view.now.isoformat(),
-        "last_block": view.last_block,
-        "alpha": policy.alpha,
-        "rho": policy.rho,
-        "rho_ni": policy.rho_ni,
-        "p0": policy.p0,
-        "log_e_max": found.log_e_max,
-        "rollback_at": found.limit,
-        "period": found.period,
-        "tripped": found.tripped and found.tripped.value,
-        "guardrails": {
-            guardrail.guardrail.value: guardrail.as_json() for guardrail in found.guardrails
-        },
-        "certificate": _e(found.log_certificate),
-        "certificate_odds": _e(found.log_odds_e),
-        "certificate_rate": _e(found.log_rate_e),
-        "certificate_at": _e(found.certificate_limit),
-        "log_srm": view.log_srm,
-        "blocks": len(found.path),
-        "canary_units": found.exposures,
-        "canary_failures": found.canary_failures,
-        "control_units": found.control_units,
-        "control_failures": found.control_failures,
-        "missing": found.missing,
-        "min_exposures": view.wanted,
-        "seconds_left": max(0.0, view.left.total_seconds()),
-    }
+    return RolloutFigures(
+        at=view.now,
+        last_block=view.last_block,
+        alpha=policy.alpha,
+        rho=policy.rho,
+        rho_ni=policy.rho_ni,
+        p0=policy.p0,
+        log_e_max=found.log_e_max,
+        rollback_at=found.limit,
+        period=found.period,
+        tripped=found.tripped,
+        guardrails={evidence.guardrail: evidence for evidence in found.guardrails},
+        certificate=_e(found.log_certificate),
+        certificate_odds=_e(found.log_odds_e),
+        certificate_rate=_e(found.log_rate_e),
+        certificate_at=_e(found.certificate_limit),
+        log_srm=view.log_srm,
+        blocks=len(found.path),
+        canary_units=found.exposures,
+        canary_failures=found.canary_failures,
+        control_units=found.control_units,
+        control_failures=found.control_failures,
+        missing=found.missing,
+        min_exposures=view.wanted,
+        seconds_left=max(0.0, view.left.total_seconds()),
+    )
 
 
 def _tripping(blocks: Sequence[ObservationBlock], found: CanaryEvidence) -> int | None:

@@ -7,14 +7,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from harness.domain.canary.guardrails import Guardrail, GuardrailKind, guardrail_kind
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import Rollout, RolloutAction, RolloutSignal, RolloutState
+from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.formatting import (
     format_answer_price,
+    format_bps,
+    format_estimate,
     format_number,
+    format_quantity,
     without_scientific_notation,
 )
 from harness.domain.proposals.policy import CanaryJudge, ExposureUnit
@@ -22,9 +25,10 @@ from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.domain.reliability.failures import describe_failures
 from harness.domain.safe_time import add_seconds
 from harness.gate.online.assignment import ALARM_LOG_E
+from harness.gate.online.decision import RolloutAction, RolloutFigures
+from harness.gate.online.guardrail_report import GuardrailEvidence
 from harness.gate.online.policy import missing_duration, peak_seconds
 from harness.gate.planning.ramp import DAY_S, TrafficPace, certification_times
-from harness.gate.text.ramp_plan import format_span
 from harness.gate.text.warnings import STRONG_EVIDENCE, is_warning, list_warnings
 
 NO_FEEDBACK: Final = "no feedback yet"
@@ -123,7 +127,7 @@ def explain_rollout(
         need = StepNeed("time", "the end of the bake", done=not left, share=0.0, eta_s=left)
         goes, back = "the end of the bake", _back("the incumbent before it serves again")
         return RolloutExplanation(
-            action.reason, goes, back, rows, (need,), pace, left, f"in {format_span(left)}"
+            action.reason, goes, back, rows, (need,), pace, left, f"in {format_estimate(left)}"
         )
     if not rollout.live and not rollout.baking:
         why = without_scientific_notation(rollout.ended_because) or reason
@@ -132,7 +136,7 @@ def explain_rollout(
         back = "The incumbent serves all users again."
         return RolloutExplanation(reason, "0 %", back, rows, (), pace, 0.0, "at the next look")
     needs = _needs(rollout, action, pace, now)
-    goes = "promotion" if rollout.last_step else _percent(_next_bps(rollout))
+    goes = "promotion" if rollout.last_step else format_bps(_next_bps(rollout))
     back = _back("the incumbent serves all users again")
     eta_s, eta = _eta(rollout, needs, now)
     against = list_warnings(action.figures)
@@ -143,116 +147,112 @@ def _back(what: str) -> str:
     return f"Evidence of harm at 100 % of the rollback level: {what}, at once and by itself."
 
 
-def _rows(figures: Mapping[str, Any], judge: CanaryJudge | None) -> tuple[GuardrailRow, ...]:
-    limit = float(figures["rollback_at"])
+def _rows(figures: RolloutFigures, judge: CanaryJudge | None) -> tuple[GuardrailRow, ...]:
     return tuple(
-        _row(Guardrail(name), told, limit, judge)
-        for name, told in figures["guardrails"].items()
+        _row(evidence, figures.rollback_at, judge) for evidence in figures.guardrails.values()
     )
 
 
-def _row(
-    guardrail: Guardrail, told: Mapping[str, Any], limit: float, judge: CanaryJudge | None
-) -> GuardrailRow:
+def _row(evidence: GuardrailEvidence, limit: float, judge: CanaryJudge | None) -> GuardrailRow:
+    guardrail = evidence.guardrail
     counts = guardrail_kind(guardrail) is GuardrailKind.COUNTS
-    furthest = told["log_e_max"] / (limit - math.log(told["weight"]))
-    allowed = f"{format_number(told['tolerated'], 6)} × the {'odds' if counts else 'value'}"
-    silent = _silent(told)
-    seen = bool(told["canary"]) and not silent
+    furthest = evidence.log_e_max / (limit - math.log(evidence.weight))
+    silent = _without_feedback(evidence)
+    measured = bool(evidence.canary) and not silent
+    candidate, incumbent = (_arm_figure(evidence, canary=arm) for arm in (True, False))
     return GuardrailRow(
         guardrail=guardrail,
         name=GUARDRAIL_NAMES[guardrail],
-        says=NO_FEEDBACK if silent else _says(told, seen=seen),
-        candidate=_figure(guardrail, told, "canary") if seen else "",
-        incumbent=_figure(guardrail, told, "control") if seen else "",
-        allowed=allowed,
-        exposures=int(told["canary"]) if seen else 0,
-        log_e=told["log_e"],
-        log_e_max=told["log_e_max"],
-        distance=told["distance_to_trip"],
-        furthest=min(1.0, max(told["distance_to_trip"], furthest, 0.0)),
-        classes=_classes(told) or _judging(told, judge),
-        warns=is_warning(told),
+        says=NO_FEEDBACK if silent else _evidence_text(evidence, measured=measured),
+        candidate=candidate if measured else "",
+        incumbent=incumbent if measured else "",
+        allowed=f"{format_number(evidence.tolerated, 6)} × the {'odds' if counts else 'value'}",
+        exposures=evidence.canary if measured else 0,
+        log_e=evidence.log_e,
+        log_e_max=evidence.log_e_max,
+        distance=evidence.distance_to_trip,
+        furthest=min(1.0, max(evidence.distance_to_trip, furthest, 0.0)),
+        classes=_failure_classes(evidence) or _judge_lines(evidence, judge),
+        warns=is_warning(evidence),
     )
 
 
-def _silent(told: Mapping[str, Any]) -> bool:
-    """No user said anything: that nobody complained is no success. Missing outcomes, which
-    count as bad, may still be evidence.
+def _without_feedback(evidence: GuardrailEvidence) -> bool:
+    """Whether no user gave feedback: that nobody complained is no success. Missing outcomes,
+    which count as bad, may still be evidence.
     """
-    found = told.get("opinions")
-    return found is not None and not any(found.values()) and told["log_e"] <= 0.0
+    opinions = evidence.opinions
+    return (
+        opinions is not None
+        and not (opinions.canary or opinions.control)
+        and evidence.log_e <= 0.0
+    )
 
 
-def _heard(told: Mapping[str, Any], arm: str) -> str:
-    """Tells of how many units a user gave feedback."""
-    found = told.get("opinions")
-    if found is None:
+def _feedback_text(evidence: GuardrailEvidence, *, canary: bool) -> str:
+    """Tells for how many units a user gave feedback."""
+    if evidence.opinions is None:
         return ""
-    return f", {found[arm]:,} with an opinion"
+    number = evidence.opinions.canary if canary else evidence.opinions.control
+    return f", {number:,} with an opinion"
 
 
-def _classes(told: Mapping[str, Any]) -> tuple[str, ...]:
-    """Lists each model's failures by class: `candidate, 12 failures: 9 timeout, 3
-    malformed`.
-    """
-    found = told.get("classes", {})
+def _failure_classes(evidence: GuardrailEvidence) -> tuple[str, ...]:
+    """Lists each model's failures by class: `candidate, 12 failures: 9 timeout, 3 other`."""
+    arms = (
+        ("candidate", evidence.canary_failures, evidence.canary_classes),
+        ("incumbent", evidence.control_failures, evidence.control_classes),
+    )
     return tuple(
-        f"{who}, {_failures(told[f'{arm}_failures'])}: {describe_failures(found[arm])}"
-        for who, arm in (("candidate", "canary"), ("incumbent", "control"))
-        if found.get(arm)
+        f"{name}, {format_quantity(failures, 'failure')}: {describe_failures(classes)}"
+        for name, failures, classes in arms
+        if classes
     )
 
 
-def _judging(told: Mapping[str, Any], judge: CanaryJudge | None) -> tuple[str, ...]:
-    found = told.get("judging")
-    if found is None or judge is None:
+def _judge_lines(evidence: GuardrailEvidence, judge: CanaryJudge | None) -> tuple[str, ...]:
+    totals = evidence.judging
+    if totals is None or judge is None:
         return ()
-    spent, unjudged = found["cost_usd"], found["no_verdict"]
-    lines = [
-        (
-            f"{judge.model} was paid ${format_number(spent, 2)} of "
-            f"${format_number(judge.max_usd, 15)}"
-        )
-    ]
-    if spent >= judge.max_usd:
+    paid, money = format_number(totals.cost_usd, 2), format_number(judge.max_usd, 15)
+    lines = [f"{judge.model} was paid ${paid} of ${money}"]
+    if totals.cost_usd >= judge.max_usd:
         lines[0] += ": the money is spent, and no further answer is read, of either model"
-    if any(unjudged.values()):
+    if totals.canary_unjudged or totals.control_unjudged:
         lines.append(
-            f"without a verdict, and so counted as bad: candidate {unjudged['canary']:,}, "
-            f"incumbent {unjudged['control']:,}"
+            f"without a verdict, and so counted as bad: candidate {totals.canary_unjudged:,}, "
+            f"incumbent {totals.control_unjudged:,}"
         )
     return tuple(lines)
 
 
-def _failures(number: int) -> str:
-    return "1 failure" if number == 1 else f"{number:,} failures"
-
-
-def _says(told: Mapping[str, Any], *, seen: bool) -> str:
-    if not seen:
+def _evidence_text(evidence: GuardrailEvidence, *, measured: bool) -> str:
+    if not measured:
         return "no data yet"
-    if told["distance_to_trip"] >= 1.0:
+    if evidence.distance_to_trip >= 1.0:
         return "harm is shown"
-    log_e = told["log_e"]
-    return next((words for at, words in _EVIDENCE if log_e > at), "no evidence of harm")
+    return next(
+        (words for at, words in _EVIDENCE if evidence.log_e > at), "no evidence of harm"
+    )
 
 
-def _figure(guardrail: Guardrail, told: Mapping[str, Any], arm: str) -> str:
-    if guardrail_kind(guardrail) is GuardrailKind.COUNTS:
-        failed, of = told[f"{arm}_failures"], told[arm]
-        if not of:
+def _arm_figure(evidence: GuardrailEvidence, *, canary: bool) -> str:
+    """Writes one model's figure of a guardrail: a share of failures, or a mean."""
+    units = evidence.canary if canary else evidence.control
+    if guardrail_kind(evidence.guardrail) is GuardrailKind.COUNTS:
+        failed = evidence.canary_failures if canary else evidence.control_failures
+        if not units:
             return "nothing yet"
-        return (
-            f"{format_number(failed / of * 100, 2)} % ({failed:,} of {of:,}{_heard(told, arm)})"
-        )
-    level = told[f"{arm}_level"]
+        feedback = _feedback_text(evidence, canary=canary)
+        percent = format_number(failed / units * 100, 2)
+        return f"{percent} % ({failed:,} of {units:,}{feedback})"
+    levels = evidence.canary_level, evidence.control_level
+    level, other = levels if canary else levels[::-1]
     if level is None:
-        return f"{told[arm]:,} compared"
-    if guardrail in _SECONDS:
+        return f"{units:,} compared"
+    if evidence.guardrail in _SECONDS:
         return f"{format_number(level)} s"
-    if guardrail is Guardrail.COST_PER_SUCCESS:
-        other = told["control_level" if arm == "canary" else "canary_level"]
+    if evidence.guardrail is Guardrail.COST_PER_SUCCESS:
         return format_answer_price(level, other)
     return format_number(level)
 
@@ -279,7 +279,7 @@ def _exposures(rollout: Rollout, action: RolloutAction, pace: float | None) -> S
     what = "sessions" if rollout.policy.unit is ExposureUnit.SESSION else "requests"
     return StepNeed(
         what="exposures",
-        words=f"{have:,} of {wanted:,} canary {what} at {_percent(step.weight_bps)}",
+        words=f"{have:,} of {wanted:,} canary {what} at {format_bps(step.weight_bps)}",
         done=not left,
         share=min(1.0, have / wanted),
         eta_s=0.0 if not left else None if each_s is None else left * each_s,
@@ -287,7 +287,7 @@ def _exposures(rollout: Rollout, action: RolloutAction, pace: float | None) -> S
 
 
 def _ratio(action: RolloutAction) -> StepNeed:
-    right = float(str(action.figures["log_srm"])) < ALARM_LOG_E
+    right = action.figures.log_srm < ALARM_LOG_E
     words = "the canary's share of callers is the planned one"
     if not right:
         words = "the canary's share of callers is not the planned one: look at routing"
@@ -314,18 +314,18 @@ def _certificate(
     rollout: Rollout, action: RolloutAction, pace: float | None, now: datetime
 ) -> StepNeed:
     """When: the rest of what a healthy canary of this route takes in half of all cases."""
-    figures: Mapping[str, Any] = action.figures
-    at = figures["certificate_at"]
+    figures = action.figures
+    at = figures.certificate_at
     share = min(1.0, max(0.0, action.log_certificate / math.log(at)))
     done = action.log_certificate >= math.log(at)
     words = (
-        f"the certificate of no harm is at {format_number(figures['certificate'], 2)} "
+        f"the certificate of no harm is at {format_number(figures.certificate, 2)} "
         f"of {format_number(at)}"
     )
     eta: float | None = 0.0 if done else None
     if not done and pace:
-        control = figures["control_units"]
-        rate = figures["control_failures"] / control if control else rollout.policy.p0
+        control = figures.control_units
+        rate = figures.control_failures / control if control else rollout.policy.p0
         seen = TrafficPace(
             _two_figures(pace), _two_figures(pace), _two_figures(rate), measured=True
         )
@@ -350,9 +350,9 @@ def _eta(
     ):
         return (
             eta_s,
-            f"in about {format_span(eta_s)}: later than its time allows, so it will pause",
+            f"in about {format_estimate(eta_s)}: later than its time allows, so it will pause",
         )
-    return eta_s, f"in about {format_span(eta_s)}"
+    return eta_s, f"in about {format_estimate(eta_s)}"
 
 
 def _pace(rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime) -> float | None:
@@ -374,7 +374,3 @@ def _two_figures(value: float) -> float:
 
 def _next_bps(rollout: Rollout) -> int:
     return rollout.policy.steps[rollout.step + 1].weight_bps
-
-
-def _percent(bps: int) -> str:
-    return f"{bps / 100:g} %"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.domain.formatting import format_number
+from harness.domain.formatting import format_bps, format_estimate, format_number
 from harness.domain.proposals.policy import (
     CanaryPolicy,
     CanaryStep,
@@ -38,24 +38,27 @@ def ramp_summary(policy: CanaryPolicy, pace: TrafficPace, steps: Sequence[StepPl
         total = math.fsum(step.typical_s or 0.0 for step in steps)
         cautious = math.fsum(step.cautious_s or 0.0 for step in steps)
         longer = (
-            f", four of five within {format_span(cautious)}" if cautious > 1.05 * total else ""
+            f", four of five within {format_estimate(cautious)}"
+            if cautious > 1.05 * total
+            else ""
         )
-        return f"A healthy canary takes about {format_span(total)}{longer}. {basis}"
+        return f"A healthy canary takes about {format_estimate(total)}{longer}. {basis}"
     first = late[0]
     why = (
-        f"needs {format_span(first.typical_s)}"
+        f"needs {format_estimate(first.typical_s)}"
         if first.typical_s is not None
         else (
-            f"has not enough traffic for its certificate within {format_span(first.deadline_s)}"
+            "has not enough traffic for its certificate within "
+            f"{format_estimate(first.deadline_s)}"
         )
     )
     time = (
-        f", and its time is {format_span(first.deadline_s)}"
+        f", and its time is {format_estimate(first.deadline_s)}"
         if first.typical_s is not None
         else ""
     )
     return (
-        f"The step at {_percent(first.weight_bps)} {why}{time}: it would pause for a person. "
+        f"The step at {format_bps(first.weight_bps)} {why}{time}: it would pause for a person. "
         f"{basis}"
     )
 
@@ -103,7 +106,7 @@ def shadow_text(policy: CanaryPolicy, pace: TrafficPace) -> str:
         return " Its shadow before that gets no pair at this traffic."
     pairs = f"{policy.shadow.min_pairs:,} pairs"
     return (
-        f" Its shadow before that takes about {format_span(needed)} ({pairs}), if its "
+        f" Its shadow before that takes about {format_estimate(needed)} ({pairs}), if its "
         "money lasts."
     )
 
@@ -138,7 +141,7 @@ def _shadow_first(pace: TrafficPace) -> list[str]:
     shown = f"`canary.shadow: {{share_bps: {SHADOW_BPS}, min_pairs: {SHADOW_PAIRS}, …}}`"
     words = (
         f"Shadow first: {shown} asks the candidate what all callers ask and gives nobody its "
-        f"answers; {SHADOW_PAIRS} pairs take about {format_span(needed)}. It shows great "
+        f"answers; {SHADOW_PAIRS} pairs take about {format_estimate(needed)}. It shows great "
         "harm before "
         "any user meets it, and shortens no step."
     )
@@ -152,8 +155,9 @@ def _larger(policy: CanaryPolicy, pace: TrafficPace, late: StepPlan) -> str:
         tried = plan_step(policy, _step(late, bps), pace, 0.0)
         if tried.in_time and tried.typical_s is not None:
             return (
-                f"A larger share: at {_percent(bps)} instead of {_percent(late.weight_bps)} "
-                f"this step takes about {format_span(tried.typical_s)}; "
+                f"A larger share: at {format_bps(bps)} instead of "
+                f"{format_bps(late.weight_bps)} this step takes about "
+                f"{format_estimate(tried.typical_s)}; "
                 f"{bps / late.weight_bps:g} times as many callers meet the candidate."
             )
     return ""
@@ -170,7 +174,7 @@ def _by_request(policy: CanaryPolicy, pace: TrafficPace) -> list[str]:
     total = math.fsum(step.typical_s or 0.0 for step in steps)
     words = (
         "`unit: request`: every request counts, and all steps take about "
-        f"{format_span(total)}. "
+        f"{format_estimate(total)}. "
         "That is approximate unless nearly every key is different."
     )
     return [words]
@@ -182,8 +186,8 @@ def _longer(late: StepPlan) -> str:
         return ""
     return (
         f"More time: `deadline_s: {math.ceil(needed / 3600) * 3600}` "
-        f"({format_span(needed)}) for the "
-        f"step at {_percent(late.weight_bps)}."
+        f"({format_estimate(needed)}) for the "
+        f"step at {format_bps(late.weight_bps)}."
     )
 
 
@@ -195,16 +199,3 @@ def _step(late: StepPlan, weight_bps: int) -> CanaryStep:
         deadline_s=late.deadline_s,
         min_s=late.floor_s,
     )
-
-
-def format_span(seconds: float) -> str:
-    """`40 s`, `12 min`, `3.5 h`, `6 days`: two figures are enough of a forecast."""
-    for length, unit in ((86_400.0, "days"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * length or (unit == "min" and seconds >= length):
-            value = seconds / length
-            return f"{value:,.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
-    return f"{math.ceil(seconds)} s"
-
-
-def _percent(bps: int) -> str:
-    return f"{bps / 100:g} %"

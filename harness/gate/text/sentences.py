@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from harness.domain.evals.run import VERDICTS, Claim, SuitePlan
+from harness.domain.formatting import format_percent, format_points
 from harness.domain.proposals.policy import AlphaSpending
 from harness.gate.offline.costs import CostEvidence, CostOutcome
 from harness.gate.offline.design import Design
@@ -17,12 +18,6 @@ from harness.gate.planning.multiplicity import SPENDING_PROMISES
 ONE_POINT: Final = re.compile(r"(?<![\d.,+−])1 points\b")
 # Not the dots of an ellipsis.
 TWO_STOPS: Final = re.compile(r"(?<!\.)\.\.(?!\.)")
-
-
-def format_points(share: float) -> str:
-    """A difference in points of a hundred, with its sign."""
-    text = f"{share * 100.0:+.1f}"
-    return "0.0" if float(text) == 0.0 else text.replace("-", "−")
 
 
 def outcome_text(outcome: str) -> str:
@@ -103,10 +98,6 @@ def _unknown(found: CostEvidence) -> str:
         return "the incumbent costs nothing."
     side = "incumbent" if found.missing_incumbent == found.n_used else "candidate"
     return f"nobody knows what the {side} costs; give it a price and propose again."
-
-
-def format_percent(share: float) -> str:
-    return f"{share * 100:.3g} %".replace("-", "−")
 
 
 def _saved(found: CostEvidence) -> str:

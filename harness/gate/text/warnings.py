@@ -1,10 +1,11 @@
 """Warnings are what the data say against advancing a canary by hand."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from harness.gate.online.assignment import ALARM_LOG_E
+from harness.gate.online.decision import RolloutFigures
+from harness.gate.online.guardrail_report import GuardrailEvidence
 
 # log e (statistics.md §0): strong evidence, not enough to act.
 STRONG_EVIDENCE: Final = math.log(10.0)
@@ -12,28 +13,25 @@ STRONG_EVIDENCE: Final = math.log(10.0)
 HALF_DISTANCE: Final = 0.5
 
 
-def is_warning(told: Mapping[str, Any]) -> bool:
+def is_warning(evidence: GuardrailEvidence) -> bool:
     """Whether a guardrail's figures are strong evidence of harm, or half of what trips it."""
-    if not told["canary"]:
+    if not evidence.canary:
         return False
-    return bool(told["distance_to_trip"] >= HALF_DISTANCE or told["log_e"] > STRONG_EVIDENCE)
+    return evidence.distance_to_trip >= HALF_DISTANCE or evidence.log_e > STRONG_EVIDENCE
 
 
-def list_warnings(figures: Mapping[str, Any]) -> tuple[str, ...]:
-    """A sentence for each thing that warns; empty when nothing does.
-
-    figures: of the Action that `policy.decide` gave.
-    """
-    found = []
-    if figures["log_srm"] >= ALARM_LOG_E:
-        found.append(
+def list_warnings(figures: RolloutFigures) -> tuple[str, ...]:
+    """Returns a sentence for each thing that warns; empty when nothing does."""
+    warnings = []
+    if figures.log_srm >= ALARM_LOG_E:
+        warnings.append(
             "The canary's share of callers is not the planned one: look at routing first."
         )
-    for told in figures["guardrails"].values():
-        if is_warning(told):
-            share = told["distance_to_trip"] * 100
-            found.append(
-                f"The canary {told['words']}; by itself that is {share:.0f} % of the evidence "
+    for evidence in figures.guardrails.values():
+        if is_warning(evidence):
+            share = evidence.distance_to_trip * 100
+            warnings.append(
+                f"The canary {evidence.words}; by itself that is {share:.0f} % of the evidence "
                 "that takes it back."
             )
-    return tuple(found)
+    return tuple(warnings)

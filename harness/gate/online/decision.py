@@ -1,0 +1,103 @@
+"""A rollout's decision is an action with every figure behind it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from harness.domain.canary.guardrails import Guardrail
+from harness.domain.canary.rollout import ActionKind, RolloutSignal
+from harness.gate.online.guardrail_report import GuardrailEvidence
+
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutFigures:
+    """The figures that a decision rests on. E-values are not logarithms here."""
+
+    at: datetime = _NEVER  # when it was decided
+    last_block: int = 0  # number of the newest block that was read
+    alpha: float = 0.0
+    rho: float = 1.0
+    rho_ni: float = 1.0
+    p0: float = 0.0
+    log_e_max: float = 0.0  # the most evidence of harm in the current period
+    rollback_at: float = 0.0  # log e at which the canary is rolled back
+    period: int = 1
+    tripped: Guardrail | None = None  # the guardrail that rolled it back
+    guardrails: Mapping[Guardrail, GuardrailEvidence] = field(default_factory=dict)
+    certificate: float = 0.0
+    certificate_odds: float = 0.0
+    certificate_rate: float = 0.0
+    certificate_at: float = 0.0  # where the certificate is granted
+    log_srm: float = 0.0  # evidence that callers are not split as planned
+    blocks: int = 0
+    canary_units: int = 0
+    canary_failures: int = 0
+    control_units: int = 0
+    control_failures: int = 0
+    missing: int = 0
+    min_exposures: int = 0
+    seconds_left: float = 0.0  # of the step's time
+    unproven: str = ""  # why the stored scores do not give the verdict any more
+    local_abort: str = ""  # the alert with which a router's own guard stopped the canary
+    warnings: tuple[str, ...] = ()  # what spoke against a person who went on by hand
+
+    def as_json(self) -> dict[str, object]:
+        """Writes the figures as the audit log keeps them; the last three only if set."""
+        figures: dict[str, object] = {name: getattr(self, name) for name in _PLAIN}
+        figures["at"] = self.at.isoformat()
+        figures["tripped"] = self.tripped and self.tripped.value
+        figures["guardrails"] = {
+            guardrail.value: evidence.as_json()
+            for guardrail, evidence in self.guardrails.items()
+        }
+        if self.unproven:
+            figures["evidence_mismatch"] = self.unproven
+        if self.local_abort:
+            figures["local_abort"] = self.local_abort
+        if self.warnings:
+            figures["warnings"] = list(self.warnings)
+        return figures
+
+
+_PLAIN = (
+    "last_block",
+    "alpha",
+    "rho",
+    "rho_ni",
+    "p0",
+    "log_e_max",
+    "rollback_at",
+    "period",
+    "certificate",
+    "certificate_odds",
+    "certificate_rate",
+    "certificate_at",
+    "log_srm",
+    "blocks",
+    "canary_units",
+    "canary_failures",
+    "control_units",
+    "control_failures",
+    "missing",
+    "min_exposures",
+    "seconds_left",
+)
+
+
+@dataclass(frozen=True)
+class RolloutAction:
+    """What the data ask for, and every figure that led to it."""
+
+    kind: ActionKind
+    signal: RolloutSignal | None  # the transition to take, None to stay
+    reason: str
+    log_e: float
+    distance_to_trip: float
+    exposures: int
+    step_exposures: int
+    log_certificate: float
+    block: int | None = None  # number of the block that tripped
+    figures: RolloutFigures = field(default_factory=RolloutFigures)
