@@ -130,7 +130,7 @@ def test_a_bake_that_cannot_be_looked_at_keeps_no_other_from_its_turn(
             raise ValueError("its row is damaged")
         look(ctx, seen)
 
-    monkeypatch.setattr(holds, "tell", tell)
+    monkeypatch.setattr(holds, "update_hold_alert", tell)
     done = baking.turn()
 
     assert done.failed == (f"{broken.id}: ValueError: its row is damaged",)

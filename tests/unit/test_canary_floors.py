@@ -56,7 +56,7 @@ def test_a_window_and_the_rest_of_the_day_make_the_whole_time(
 def test_a_step_that_is_too_short_says_what_is_left() -> None:
     step = CanaryStep(100, 10, min_s=2 * HOUR)
     assert missing_duration(step, DAYTIME, at(0), at(0.5)) == (
-        "The step lasts at least 2 h: 1.5 h are left"
+        "The step lasts at least 2 h: 1 h 30 min are left"
     )
     assert missing_duration(step, DAYTIME, at(0), at(2)) == ""
 

@@ -210,7 +210,7 @@ def test_traffic_that_is_not_split_as_planned_holds() -> None:
 
 
 def test_the_reason_says_how_long_is_left() -> None:
-    assert "7 d 0 h left" in decide_action(rollout(W), [], START).reason
+    assert "7 d left" in decide_action(rollout(W), [], START).reason
     nearly = START + 7 * DAY - timedelta(minutes=90)
     assert "1 h 30 min left" in decide_action(rollout(W), [], nearly).reason
     assert "5 min left" in decide_action(rollout(W), [], nearly + timedelta(minutes=85)).reason
