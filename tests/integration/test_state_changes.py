@@ -38,7 +38,7 @@ from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, 
 from tests.support.site.signing_keys import CONTROL, VERIFIER
 from tests.support.store.raw_rows import WAIVER, Database, prepared
 
-pytestmark = [pytest.mark.req("F3", "F5"), pytest.mark.both_databases]
+pytestmark = pytest.mark.req("F3", "F5")
 
 Change = tuple[str, object]
 Statement = tuple[str, dict[str, Any]]
@@ -184,11 +184,13 @@ def alerted(world: SmallInstallation) -> list[str]:
     return [each.key for each in found if each.kind is AlertKind.STATE_UNRECORDED]
 
 
+@pytest.mark.both_databases
 def test_what_the_product_wrote_agrees_with_its_log(lived_in: SmallInstallation) -> None:
     assert state_audit.check_database(lived_in.context()) == []
     assert alerted(lived_in) == []
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(("table", "verb"), CASES)
 def test_a_change_by_a_role_with_dml_alone_is_refused_or_found(
     lived_in: SmallInstallation, database: Database, table: str, verb: str
@@ -280,6 +282,7 @@ def test_no_row_of_a_signed_table_stops_control_or_a_router_and_each_is_named(
     assert world.store.signature_faults() == []
 
 
+@pytest.mark.both_databases
 def test_what_was_there_before_rows_were_recorded_is_taken_over_once(
     database_url: str, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from harness.store.sql import SqlStore
 from tests.support.control.control_plane import BEN, CANARY, POLICY, SmallInstallation, approved
 from tests.support.store.tampering import insert, owned, row, written
 
-pytestmark = [pytest.mark.req("A7", "F1", "F2"), pytest.mark.both_databases]
+pytestmark = pytest.mark.req("A7", "F1", "F2")
 EVE = Actor("eve", Role.ADMIN, "pr_eve")
 
 
