@@ -74,6 +74,7 @@ lock: setup ## resolve requirements/*.lock anew from pyproject.toml; UPGRADE=1 f
 
 verify: setup ## every case of what `make test` samples: calibrations, crashes, the demo swapped
 	$(PYTEST) $(PARALLEL) -m verify
+	SWAPGATE_HYPOTHESIS=verify $(PYTEST) $(PARALLEL) -m "hypothesis and not (verify or soak)"
 	@sh .ci/last_passed.sh verify
 
 soak: setup ## the longest: hundreds of real kills, SOAK_S=1200 seconds of mixed faults

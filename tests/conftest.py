@@ -48,11 +48,10 @@ RUN = "SWAPGATE_TEST_RUN"
 settings.register_profile(
     "dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile(
-    "ci", settings.get_profile("dev"), max_examples=100, derandomize=True, print_blob=True
-)
-in_ci = os.environ.get("CI") == "true" or os.environ.get("SWAPGATE_HYPOTHESIS") == "ci"
-settings.load_profile("ci" if in_ci else "dev")
+settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, print_blob=True)
+settings.register_profile("verify", settings.get_profile("dev"), max_examples=300)
+in_ci = os.environ.get("CI") == "true"
+settings.load_profile(os.environ.get("SWAPGATE_HYPOTHESIS", "ci" if in_ci else "dev"))
 
 
 def pytest_configure() -> None:

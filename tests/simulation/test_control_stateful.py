@@ -327,13 +327,13 @@ def sized(examples: int) -> settings:
     return settings(settings.get_profile("dev"), max_examples=examples, stateful_step_count=50)
 
 
-in_ci = os.environ.get("CI") == "true" or os.environ.get("SWAPGATE_HYPOTHESIS") == "ci"
+in_verify = os.environ.get("SWAPGATE_HYPOTHESIS") == "verify"
 
 
 @pytest.mark.req("A7", "F1", "F5")
 @pytest.mark.timeout(1200)  # for a machine that does ten other things
 class TestTheControlPlane(ControlPlane.TestCase):  # type: ignore[misc,valid-type]  # hypothesis
-    settings = sized(60 if in_ci else 30)
+    settings = sized(100 if in_verify else 30)
 
 
 @pytest.mark.soak

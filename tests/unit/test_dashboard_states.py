@@ -29,6 +29,7 @@ MAIN = Path(current_user.__file__).with_name("main.py")
 PAGES = ("overview", "compare", "proposals", "canary", "routes")
 
 pytestmark = [
+    pytest.mark.slow,
     # Streamlit says so wherever a script runs without its server.
     pytest.mark.filterwarnings("ignore:.*missing ScriptRunContext"),
 ]
