@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -33,20 +33,21 @@ from harness.api.request_body import StrictBody
 from harness.app.installation import Installation
 
 PREFIX: Final = "/api/v1"
-ROUTERS: Final = (
-    routing,
-    providers,
-    evals,
-    proposals,
-    canary,
-    shadow,
-    kill_switch,
-    alerts,
-    drift,
-    captures,
-    credentials,
-    operations,
-)
+# By their tags in the OpenAPI document, which are part of the API.
+ROUTERS: Final[Mapping[str, APIRouter]] = {
+    "routing": routing.router,
+    "providers": providers.router,
+    "evals": evals.router,
+    "proposals": proposals.router,
+    "canaries": canary.router,
+    "shadows": shadow.router,
+    "switches": kill_switch.router,
+    "alerts": alerts.router,
+    "drift": drift.router,
+    "captures": captures.router,
+    "credentials": credentials.router,
+    "operations": operations.router,
+}
 
 
 class _Api(FastAPI):
@@ -78,8 +79,8 @@ def build_app(
     app.state.remembered = IdempotencyCache(installation.clock)
     app.state.turn_age_s = turn_age_s
     app.include_router(health.router)
-    for noun in ROUTERS:
-        app.include_router(noun.router, prefix=PREFIX, tags=[noun.__name__.split(".")[-1]])
+    for tag, router in ROUTERS.items():
+        app.include_router(router, prefix=PREFIX, tags=[tag])
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, answer_validation_error)
     locks = AccessRules(
@@ -96,8 +97,8 @@ def documented_answers() -> Mapping[tuple[str, str], Any]:
     """(path, method in lower case) to the type of the answer."""
     return {
         (PREFIX + route.path_format, method.lower()): route.endpoint.__annotations__["return"]
-        for noun in ROUTERS
-        for route in noun.router.routes
+        for router in ROUTERS.values()
+        for route in router.routes
         if isinstance(route, APIRoute)
         for method in route.methods or ()
     }

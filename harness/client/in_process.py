@@ -3,11 +3,13 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from harness.app.embedded import EmbeddedRouter
 from harness.domain.errors import InputError, RouterUnreachable, StreamBroken
 from router.server.asgi import BODY, ON_LEAVING, App, Message, Scope
+
+if TYPE_CHECKING:
+    from harness.app.embedded import EmbeddedRouter
 
 # Pieces that wait for a slow reader; then the provider has to wait as well.
 MOST_WAITING: Final = 16
@@ -114,7 +116,7 @@ class AsgiCall:
 class InProcessChannel:
     """Starts the router with the first request, in that request's event loop."""
 
-    def __init__(self, router: EmbeddedRouter, key: str) -> None:
+    def __init__(self, router: "EmbeddedRouter", key: str) -> None:
         self._router = router
         self._key = (b"authorization", f"Bearer {key}".encode("utf-8", "surrogatepass"))
         self._starting = asyncio.Lock()

@@ -8,12 +8,12 @@ from inspect import getsource
 
 import pytest
 
-import evals.scorers
+from evals import scorers
 from evals.scorers import find_scorer, scorer_identity
 from evals.scorers.code import imports
 from evals.scorers.python_source import parse_literal, parse_source
 
-SOURCE = getsource(evals.scorers)
+SOURCE = getsource(scorers)
 NUMBERS = list(range(2000))
 
 
