@@ -53,6 +53,7 @@ def settings(folder: Path, provider: str, judge: str) -> dict[str, object]:
     }
 
 
+@pytest.mark.verify
 @pytest.mark.slow
 @pytest.mark.req("F7")
 def test_a_worker_reaches_its_judge_with_the_judges_key_and_checks_it_once(
