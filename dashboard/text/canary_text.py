@@ -287,7 +287,7 @@ def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[Sequ
             f"{escape(labels.date_time(each.at))}<br>event {each.number}",
             f"{strong(_what(rollout, each))}<br>by {escape(each.actor)}",
             escape(each.details.get("reason", "")),
-            "<br>".join(map(escape, _seen(each.details))),
+            "<br>".join(map(escape, _evidence_lines(each.details))),
         )
         for each in moves
     ]
@@ -311,7 +311,7 @@ def _step(details: Mapping[str, Any]) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _seen(details: Mapping[str, Any]) -> Sequence[str]:
+def _evidence_lines(details: Mapping[str, Any]) -> Sequence[str]:
     """The evidence in figures; empty for a person's action, which needs none."""
     if "canary_units" not in details:
         return ()

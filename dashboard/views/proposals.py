@@ -261,7 +261,7 @@ def create(routes: Sequence[str]) -> None:
                 )
             )
             return
-        wish = _wish(routes, prefilled)
+        wish = _read_form(routes, prefilled)
         why_not = _why_not(wish)
         if not why_not:
             _outlook(wish)
@@ -279,7 +279,7 @@ def create(routes: Sequence[str]) -> None:
             st.html(html.note(why_not or whose), width="content")
 
 
-def _wish(routes: Sequence[str], prefilled: str | None) -> submission.ProposalRequest:
+def _read_form(routes: Sequence[str], prefilled: str | None) -> submission.ProposalRequest:
     ctx = page_frame.context()
     left, right = st.columns(2)
     asked = st.query_params.get("route")

@@ -28,7 +28,7 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolCall, ToolChoice, ToolFunction, ToolInfo
 
 from evals.runner.chat_completions import ChatReply, request_body
-from evals.runner.provider_client import ProviderClient, ProviderFailed
+from evals.runner.provider_client import EvalProviderClient, ProviderFailed
 from harness.domain.errors import InputError
 from harness.domain.routing.target import Target
 
@@ -42,7 +42,7 @@ class TargetConnection:
     """failures: texts of the errors after which a sample went without an answer."""
 
     target: Target
-    client: ProviderClient
+    client: EvalProviderClient
     failures: set[str]
 
 

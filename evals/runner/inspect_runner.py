@@ -26,7 +26,7 @@ from evals.runner.inspect_model import TargetConnection, open_model
 from evals.runner.inspect_tasks import DataSuite, InspectSuite, inspect_suite
 from evals.runner.judge import Judge
 from evals.runner.judge_calibration import CalibrationCache, agreement_text, confirm_agreement
-from evals.runner.provider_client import ProviderClient
+from evals.runner.provider_client import EvalProviderClient
 from evals.runner.questions import open_questions, suite_settings
 from evals.runner.rate_gate import RateGates
 from evals.runner.run_dirs import run_dir
@@ -119,7 +119,7 @@ class InspectRunner:
         folder: Path,
     ) -> None:
         global _collector  # noqa: PLW0603 - Inspect makes the one instance of a hook itself
-        client = ProviderClient(
+        client = EvalProviderClient(
             job.provider,
             job.api_key,
             connections=job.max_connections,
@@ -180,7 +180,7 @@ def attach_judge(
             f"suite {suite.pin.name}: there is no provider {settings.target.provider!r} for "
             f"its judge {settings.target.name}; name it under `providers` in the configuration"
         )
-    client = ProviderClient(
+    client = EvalProviderClient(
         job.judge_provider,
         job.judge_api_key,
         connections=job.max_connections,

@@ -328,7 +328,7 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
     try:
         inner: Task = functions[chosen]()
     except Exception as error:
-        raise InputError(f"{file}: task {chosen!r} failed: {_told(error)}") from error
+        raise InputError(f"{file}: task {chosen!r} failed: {_error_text(error)}") from error
     samples = _samples(settings, inner)
     version = importlib.metadata.version("inspect_ai")
     options = digest(dict(settings.scorer_options))[:8]
@@ -339,19 +339,19 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
         scorer=f"task:{chosen}@{sha256[:12]}/{options}",
         template=f"inspect_ai {version}",
         items=len(samples),
-        texts=texts_fingerprint(map(_asked, samples.values())),
+        texts=texts_fingerprint(map(_input_text, samples.values())),
     )
     return TaskSuite(settings, inner, samples, pin)
 
 
-def _asked(sample: InspectSample) -> str:
+def _input_text(sample: InspectSample) -> str:
     words = sample.input
     if not isinstance(words, str):
         words = "\n".join(message.text for message in words)
     return "\n".join([words, *sorted(sample.choices or ())])
 
 
-def _told(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
@@ -369,7 +369,7 @@ def _module(settings: SuiteSettings) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise InputError(f"{file}: cannot be imported: {_told(error)}") from error
+        raise InputError(f"{file}: cannot be imported: {_error_text(error)}") from error
     finally:
         sys.path.remove(str(file.resolve().parent))
     return module

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evals.runner.chat_completions import ChatReply, EmbeddingReply, request_body
-from evals.runner.provider_client import ProviderClient, ProviderFailed
+from evals.runner.provider_client import EvalProviderClient, ProviderFailed
 from evals.scorers import NotJudged
 from harness.domain.evals.pins import ServedModel
 from harness.domain.routing.target import Price, Provider
@@ -52,7 +52,7 @@ class Judge:
         self,
         settings: JudgeSettings,
         provider: Provider,
-        client: ProviderClient,
+        client: EvalProviderClient,
         *,
         calls: int = 0,
     ) -> None:

@@ -69,7 +69,7 @@ class TimedReply:
     seconds: float
 
 
-class ProviderClient:
+class EvalProviderClient:
     """One provider's chat completions and embeddings. Make and close it in one event loop.
 
     pace: when a call may go; it is closed with the client. waiting: entered while a call waits

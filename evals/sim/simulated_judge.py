@@ -36,17 +36,17 @@ def answer(prompt: str, profile: Profile) -> str | None:
 
 def judgement(data: Mapping[str, Any], *, by_rule: bool) -> str | None:
     if {"task", "answer"} <= data.keys():
-        return said("score", graded(data) if by_rule else 1 - graded(data))
+        return judge_answer("score", graded(data) if by_rule else 1 - graded(data))
     if {"task", "A", "B"} <= data.keys():
         other = {"A": "B", "B": "A", "tie": "A"}
         winner = preferred(data)
-        return said("winner", winner if by_rule else other[winner])
+        return judge_answer("winner", winner if by_rule else other[winner])
     if {"conversation", "answer"} <= data.keys():
-        return said("verdict", "good" if good(data["answer"]) is by_rule else "bad")
+        return judge_answer("verdict", "good" if good(data["answer"]) is by_rule else "bad")
     return None
 
 
-def said(key: str, value: object) -> str:
+def judge_answer(key: str, value: object) -> str:
     return json.dumps({"reason": "Simulated, by a rule.", key: value})
 
 

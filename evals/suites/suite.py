@@ -136,7 +136,7 @@ def load_suite(settings: SuiteSettings) -> Suite:
         scorer=scorer_identity(judge, options)
         + UNCONTAINED * uncontained
         + _judge_pin(settings),
-        template=_asked_sha256(settings)[:16],
+        template=_prompt_sha256(settings)[:16],
         items=len(items),
         texts=texts_fingerprint(map(canonical_text, items.values())),
     )
@@ -177,7 +177,7 @@ def _judge_pin(settings: SuiteSettings) -> str:
     return f"{JUDGE_SEPARATOR}{judge.target.id}/{digest([decides, trusted])[:8]}"
 
 
-def _asked_sha256(settings: SuiteSettings) -> str:
+def _prompt_sha256(settings: SuiteSettings) -> str:
     """What decides how an item is asked, besides its data."""
     return digest(
         [

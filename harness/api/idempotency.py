@@ -56,7 +56,7 @@ class IdempotencyCache:
                 raise InputError(
                     "this Idempotency-Key came before with another body: take a new key"
                 )
-            return _again(entry.status, entry.body)
+            return _replayed_answer(entry.status, entry.body)
 
     def _entry(self, scope: tuple[str, ...]) -> _Entry:
         now = self._clock.monotonic()
@@ -69,7 +69,7 @@ class IdempotencyCache:
             return self._entries.setdefault(scope, _Entry(now))
 
 
-def _again(status: int, body: bytes) -> JsonAnswer:
+def _replayed_answer(status: int, body: bytes) -> JsonAnswer:
     answer = JsonAnswer(None, status_code=status, headers={REPLAYED: "true"})
     answer.body = body
     answer.headers["content-length"] = str(len(body))

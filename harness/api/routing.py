@@ -34,7 +34,7 @@ router = APIRouter()
 
 
 @dataclass(frozen=True)
-class RouteChange:
+class TargetSwap:
     before: str
     after: str
 
@@ -46,7 +46,7 @@ class RouteDiff:
     route: str
     older: int
     newer: int
-    changes: Mapping[str, RouteChange]
+    changes: Mapping[str, TargetSwap]
 
 
 @endpoint(router, "GET", "/models")
@@ -128,7 +128,7 @@ def route_diff(
     before = versions.older or max(newer.route.version - 1, 1)
     older = queries.load_route_version(who.ctx, route, before)
     found = routes.describe_difference(older, newer)
-    changes = {field: RouteChange(before, after) for field, (before, after) in found.items()}
+    changes = {field: TargetSwap(before, after) for field, (before, after) in found.items()}
     return RouteDiff(route, older.route.version, newer.route.version, changes)
 
 

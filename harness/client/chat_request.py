@@ -25,7 +25,7 @@ def chat_body(request: CompletionRequest, *, stream: bool = False) -> dict[str, 
     body: dict[str, object] = {
         "model": request.asked_route,
         "messages": _messages(request),
-        **_said(
+        **_given_fields(
             {
                 "max_tokens": request.max_tokens,
                 "temperature": request.temperature,
@@ -59,7 +59,7 @@ def chat_body(request: CompletionRequest, *, stream: bool = False) -> dict[str, 
 def embedding_body(request: EmbeddingRequest) -> dict[str, object]:
     """As `chat_body`."""
     body: dict[str, object] = {"model": request.asked_route, "input": list(request.inputs)}
-    body |= _said({"dimensions": request.dimensions, "user": request.user or None})
+    body |= _given_fields({"dimensions": request.dimensions, "user": request.user or None})
     return _with_extra(body, request.extra)
 
 
@@ -78,7 +78,7 @@ def request_headers(caller: Caller) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def _said(fields: Mapping[str, object]) -> dict[str, object]:
+def _given_fields(fields: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -135,7 +135,7 @@ def _tool(tool: ToolDefinition) -> dict[str, object]:
         "parameters": dict(tool.parameters),
         "strict": tool.strict,
     }
-    return {"type": "function", "function": _said(function)}
+    return {"type": "function", "function": _given_fields(function)}
 
 
 def _choice(choice: str) -> object:

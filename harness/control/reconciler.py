@@ -354,7 +354,7 @@ def _canary(ctx: Context, proposal: Proposal) -> list[str]:
     with ctx.store.read() as tx:
         before = tx.rollouts.get(proposal.rollout or "")
         route = tx.routing.route(proposal.route)
-    action = machine.look(ctx, before)
+    action = machine.assess_rollout(ctx, before)
     machine.watch_ratio(ctx, before, action)
     holds.update_hold_alert(ctx, before)
     if action.signal is None and _canary_in_place(route, before.id, proposal):

@@ -189,7 +189,7 @@ def _telling(
     ctx: Context, side: SuiteAnswers, used: Sequence[_Item]
 ) -> Sequence[TellingAnswer]:
     differing = (each for each in used if each.scores[0] != each.scores[1])
-    return [_told(ctx, side.plan.suite, each) for each in differing]
+    return [_telling_answer(ctx, side.plan.suite, each) for each in differing]
 
 
 def _shown_by_form(report: SuiteReport | None) -> Collection[str]:
@@ -200,7 +200,7 @@ def _shown_by_form(report: SuiteReport | None) -> Collection[str]:
     return frozenset(named) if isinstance(named, list | tuple) else ()
 
 
-def _told(ctx: Context, suite: str, each: _Item) -> TellingAnswer:
+def _telling_answer(ctx: Context, suite: str, each: _Item) -> TellingAnswer:
     ours, theirs = each.scores
     a, b = each.incumbent[0], each.candidate[0]
     return TellingAnswer(

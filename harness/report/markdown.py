@@ -363,10 +363,10 @@ def _pins(report: Report) -> Iterator[str]:
     if verdict is not None:
         yield f"- Verdict `{verdict.id}`, of {verdict.decided_at:%Y-%m-%d %H:%M} UTC,"
         yield f"  {_until(verdict, found.standing)}."
-    yield from _again(report, verdict)
+    yield from _rerun_lines(report, verdict)
 
 
-def _again(report: Report, verdict: Verdict | None) -> Iterator[str]:
+def _rerun_lines(report: Report, verdict: Verdict | None) -> Iterator[str]:
     """How to recompute the verdict, and how to measure anew."""
     yield from ("", "## To check it")
     if verdict is not None:

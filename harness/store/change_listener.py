@@ -21,7 +21,7 @@ POLL_S: Final = 0.05
 SLICE_S: Final = 0.2
 
 
-class Ear(Protocol):
+class ListenConnection(Protocol):
     """One connection that notices changes."""
 
     def heard(self, timeout_s: float) -> bool:
@@ -63,7 +63,7 @@ class SqliteEar:
         self._db.close()
 
 
-def ear(url: sa.URL) -> Ear:
+def ear(url: sa.URL) -> ListenConnection:
     if url.get_backend_name() == "sqlite":
         return SqliteEar(engine.file_of(url))
     # Loading the driver takes long, for every process of those who have SQLite.
@@ -81,7 +81,7 @@ class Changes:
     def __init__(self, url: sa.URL, require: Callable[[], None] = lambda: None) -> None:
         self._url = url
         self._require = require
-        self._ear: Ear | None = None
+        self._ear: ListenConnection | None = None
         self._turn = threading.Lock()
         self._changes = 0
         self._seen = threading.local()

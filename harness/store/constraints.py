@@ -104,15 +104,15 @@ def _in_sqlite(db: sa.Connection) -> Definitions:
     found: dict[tuple[str, str], str] = {}
     for table in set(inspector.get_table_names()) & set(metadata.tables):
         for check in inspector.get_check_constraints(table):
-            found[table, str(check["name"])] = _said(check["sqltext"])
+            found[table, str(check["name"])] = _normalized(check["sqltext"])
     indexes = "SELECT tbl_name, name, sql FROM sqlite_master WHERE type = 'index' AND sql <> ''"
     for table, name, sql in db.execute(sa.text(indexes)):
         if table in metadata.tables:
-            found[table, name] = _said(sql)
+            found[table, name] = _normalized(sql)
     return found
 
 
-def _said(text: str) -> str:
+def _normalized(text: str) -> str:
     """Without what says nothing: spaces, quotes, brackets around all of it."""
     said = _BLANK.sub(" ", text).strip().lower()
     while said.startswith("(") and said.endswith(")") and _encloses(said):

@@ -14,13 +14,13 @@ _BEFORE: Final = re.compile(r'^down_revision = "(\w+)"$', re.MULTILINE)
 @cache
 def known() -> frozenset[str]:
     """All of them."""
-    return frozenset(_found(_REVISION))
+    return frozenset(_revision_ids(_REVISION))
 
 
 @cache
 def needed() -> str:
     """The newest one."""
-    (newest,) = known() - frozenset(_found(_BEFORE))
+    (newest,) = known() - frozenset(_revision_ids(_BEFORE))
     return newest
 
 
@@ -34,6 +34,6 @@ def check(found: str | None) -> None:
         )
 
 
-def _found(pattern: re.Pattern[str]) -> list[str]:
+def _revision_ids(pattern: re.Pattern[str]) -> list[str]:
     files = package_data.path("migrations").glob("versions/*.py")
     return [found for file in files for found in pattern.findall(file.read_text("utf-8"))]

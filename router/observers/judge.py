@@ -68,7 +68,7 @@ class JudgeSample(NamedTuple):
     copied: AnswerCopy | None
 
 
-class SampleJudge(RequestObserver):
+class CanarySampleJudge(RequestObserver):
     """Draws a sample and has it judged. Belongs to the event loop of its worker."""
 
     part = RouterPart.JUDGE

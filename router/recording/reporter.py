@@ -300,7 +300,7 @@ class Reporter:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_unix_connection(
-            lambda: _Ear(self), sock=self._channel
+            lambda: _FrameProtocol(self), sock=self._channel
         )
         self._send({"ready": True, "worker": self.worker, "metrics": self._counts()})
         turn = 0
@@ -343,7 +343,7 @@ class Reporter:
             self._on_orphaned()
 
 
-class _Ear(asyncio.Protocol):
+class _FrameProtocol(asyncio.Protocol):
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
         self._frames = FrameReader()

@@ -86,7 +86,7 @@ def _all_waiting(job: RoutedRequest, progress: RequestProgress, wait_s: int) -> 
     return error_reply(
         503,
         f"every target of route {job.route.route.name!r} is left alone for now: try again in "
-        f"{wait_s} s ({_said(tried, left_out)})",
+        f"{wait_s} s ({_attempts_text(tried, left_out)})",
         "all_circuits_open",
         headers=(
             (b"retry-after", str(wait_s).encode()),
@@ -110,7 +110,10 @@ def _all_failed(job: RoutedRequest, progress: RequestProgress) -> Reply:
     tried, left_out = _tried(progress), _passed_over(job, progress)
     return error_reply(
         502,
-        f"no target of route {job.route.route.name!r} answered ({_said(tried, left_out)})",
+        (
+            f"no target of route {job.route.route.name!r} answered "
+            f"({_attempts_text(tried, left_out)})"
+        ),
         "all_targets_failed",
         headers=(DO_NOT_RETRY,),
         attempts=tried,
@@ -145,7 +148,7 @@ def _passed_over(job: RoutedRequest, progress: RequestProgress) -> list[dict[str
     return [_left_out(job.route, each) for each in (*job.plan.left_out, *shut)]
 
 
-def _said(tried: list[dict[str, object]], left_out: list[dict[str, object]]) -> str:
+def _attempts_text(tried: list[dict[str, object]], left_out: list[dict[str, object]]) -> str:
     failures = [f"{each['target']}: {each['failure']}" for each in tried]
     others = [f"not asked: {_listed(left_out)}"] if left_out else []
     return "; ".join((*failures, *others))

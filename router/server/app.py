@@ -27,7 +27,7 @@ from router.observers.feedback import PATH as FEEDBACK
 from router.observers.feedback import FeedbackIntake
 from router.observers.feedback_body import MAX_BODY_BYTES
 from router.observers.guardrail_sampling import GuardrailSampling, RolloutAdmission
-from router.observers.judge import SampleJudge
+from router.observers.judge import CanarySampleJudge
 from router.observers.judge_budget import JudgeBudget
 from router.observers.request_accounting import RequestAccounting
 from router.observers.request_metrics import RequestMetrics
@@ -192,7 +192,7 @@ class Router:
         )
         money = JudgeBudget(holder, clock)
         holder.add_follower(money)
-        self._judges = SampleJudge(
+        self._judges = CanarySampleJudge(
             holder, calls, self._health, keys, recorder, self._metrics, money, settings, clock
         )
         self._checks = HealthChecks(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evals.runner.provider_client import ProviderClient, ProviderFailed
+from evals.runner.provider_client import EvalProviderClient, ProviderFailed
 from harness import config, package_data
 from harness.app.doctor import provider_requests
 from harness.control.routing import targets
@@ -87,7 +87,7 @@ async def test_the_router_does_not_connect_to_a_closed_address(base: str) -> Non
 @pytest.mark.usefixtures("leads_there")
 def test_an_eval_does_not_ask_a_closed_address(base: str) -> None:
     async def asked() -> None:
-        client = ProviderClient(provider(base), "k", connections=1, first_pause_s=0.001)
+        client = EvalProviderClient(provider(base), "k", connections=1, first_pause_s=0.001)
         try:
             await client.ask({"messages": []})
         finally:

@@ -384,7 +384,7 @@ def test_an_action_decided_for_an_older_state_is_not_applied(world: SmallInstall
     with world.store.read() as tx:
         seen = tx.rollouts.live()[0]
     world.feed(blocks=5)
-    action = machine.look(ctx, seen)
+    action = machine.assess_rollout(ctx, seen)
     assert action.signal is RolloutSignal.ENOUGH
     operations.operate(ctx, BEN, "chat", RolloutSignal.PAUSE, "lunch")
     operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, "a drill")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from evals.runner.http_transport import LONGEST_ANSWER
-from evals.runner.provider_client import RETRIES, ProviderClient, ProviderFailed, TimedReply
+from evals.runner.provider_client import RETRIES, EvalProviderClient, ProviderFailed, TimedReply
 from evals.runner.rate_gate import RateGates
 from harness.domain.reliability.rate_limits import EvalLimits
 from harness.ports import RateBook
@@ -26,7 +26,7 @@ BODY = {
 
 def ask(served: Served, **more: object) -> TimedReply:
     async def once() -> TimedReply:
-        client = ProviderClient(
+        client = EvalProviderClient(
             served.provider(
                 extra_headers={"x-extra": "yes", "x-project": "project-of-the-test"}
             ),
@@ -184,7 +184,7 @@ def paced(served: Served, book: RateBook, slots: Path) -> TimedReply:
 
     async def once() -> TimedReply:
         pace = RateGates({"sim": EvalLimits(max_concurrent=1)}, book, slots).of("sim")
-        client = ProviderClient(
+        client = EvalProviderClient(
             served.provider(), KEY, connections=2, first_pause_s=0.001, pace=pace
         )
         try:

@@ -74,7 +74,10 @@ def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(
         assert share is not None
         assert share.weight_bps == rollout.current.weight_bps
         event = next(e for e in tx.audit.tail() if e.action == "canary.pause")
-    for told in (event.details["reason"], machine.look(world.context(), rollout).reason):
+    for told in (
+        event.details["reason"],
+        machine.assess_rollout(world.context(), rollout).reason,
+    ):
         assert "provider sim was moved by eve" in str(told)
     for signal in (RolloutSignal.RESUME, RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
         with pytest.raises(ProofRefused, match="sim was moved by eve"):

@@ -20,7 +20,7 @@ from evals.suites.items import Item
 from harness import config, package_data
 from harness.cli.evals.gate_run import gate_run
 from harness.cli.proposals import comparison
-from harness.cli.routing.target_options import TargetOptions, target_asked
+from harness.cli.routing.target_options import TargetOptions, requested_target
 from harness.config.routing import target_seed
 from harness.control.proposals import gate_run as standalone
 from harness.control.proposals import submission
@@ -322,7 +322,7 @@ def question_of(command: str) -> ComparisonRequest:
     return ComparisonRequest(
         given["suites"],
         target_seed(given["incumbent"]),
-        target_asked(given["candidate"], cast("TargetOptions", given)),
+        requested_target(given["candidate"], cast("TargetOptions", given)),
         given["policy"],
         Claim(given["claim"]),
         given["margin"],

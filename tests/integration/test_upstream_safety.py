@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from evals.runner.provider_client import ProviderClient, ProviderFailed
+from evals.runner.provider_client import EvalProviderClient, ProviderFailed
 from harness.app.doctor import provider_requests
 from harness.domain.errors import DeliveryFailed
 from harness.domain.operations.alerts import AlertKind, Notified, Severity
@@ -64,7 +64,7 @@ def by_transport(make: Callable[[RouterSettings], Any], kind: str = "openai") ->
 
 def by_eval(served: Served) -> None:
     async def asked() -> None:
-        client = ProviderClient(up(served), SECRET, connections=1, first_pause_s=0.001)
+        client = EvalProviderClient(up(served), SECRET, connections=1, first_pause_s=0.001)
         try:
             await client.ask(CHAT)
         finally:

@@ -19,7 +19,7 @@ from harness.domain.reliability.breaker import (
     BreakerPolicy,
     BreakerState,
     Ticket,
-    _moved,
+    _apply_event,
     admit,
     reset_after_new_key,
     retry_in_s,
@@ -305,12 +305,12 @@ def test_a_pair_that_the_table_does_not_have_is_refused() -> None:
         for move in BreakerEvent:
             breaker = Breaker(state=state)
             if (state, move) in TRANSITIONS:
-                moved = _moved(breaker, move)
+                moved = _apply_event(breaker, move)
                 assert moved.state is TRANSITIONS[state, move]
                 assert moved.serial == 1
             else:
                 with pytest.raises(IllegalTransition, match=state.value):
-                    _moved(breaker, move)
+                    _apply_event(breaker, move)
 
 
 @pytest.mark.parametrize(

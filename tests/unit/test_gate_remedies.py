@@ -8,7 +8,7 @@ import pytest
 from evals.scorers.json_repair import REPAIRS
 from evals.scorers.unwrap import unwrap_layers
 from harness.cli.routing import models
-from harness.cli.routing.target_options import TargetOptions, target_asked
+from harness.cli.routing.target_options import TargetOptions, requested_target
 from harness.domain.routing.target import RequestPatch, Target
 from harness.gate.offline.format_rules import (
     CALL,
@@ -107,4 +107,4 @@ def test_the_command_registers_the_candidate_with_the_line_and_all_that_it_had(
 def registered(words: list[str]) -> Target:
     """As `swapgate model add` would read them."""
     given = models.add.make_context("add", words).params
-    return target_asked(given.pop("name"), cast("TargetOptions", given)).target
+    return requested_target(given.pop("name"), cast("TargetOptions", given)).target

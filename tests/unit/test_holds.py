@@ -56,7 +56,7 @@ def up_to_the_next_step(world: SmallInstallation) -> None:
 
 
 def look(world: SmallInstallation, ctx: object) -> RolloutAction:
-    return machine.look(ctx, live(world))  # type: ignore[arg-type]
+    return machine.assess_rollout(ctx, live(world))  # type: ignore[arg-type]
 
 
 @pytest.mark.req("F3")

@@ -146,7 +146,7 @@ def _translated(
     if found.status == 200:
         return Call(found.status, seconds, found.body, "")
     said = found.body.decode("utf-8", "replace")
-    return Call(found.status, seconds, b"", _told(provider, key, found.status, said))
+    return Call(found.status, seconds, b"", _status_text(provider, key, found.status, said))
 
 
 def _call(
@@ -167,7 +167,7 @@ def _call(
     return Call(heard.status, seconds, heard.content, error)
 
 
-def _told(provider: Provider, key: ProviderKey | None, status: int, said: str) -> str:
+def _status_text(provider: Provider, key: ProviderKey | None, status: int, said: str) -> str:
     if status in _NO_KEY:
         return _no_key(provider, key, status)
     # Some repeat what they were sent. Before it is cut: half a key is one, too.

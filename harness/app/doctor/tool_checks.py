@@ -79,12 +79,14 @@ def report(
     else:
         with tempfile.TemporaryDirectory(prefix="swapgate-doctor-") as folder:
             alone = single_target_router(installation, target, provider, Path(folder))
-            seen = asyncio.run(_seen(alone, timeout_s, partial(_said, provider, keys)))
+            seen = asyncio.run(
+                _probe_loops(alone, timeout_s, partial(_error_text, provider, keys))
+            )
         found = list(rules.tool_findings(provider, target, seen))
     return ToolReport(target.name, not any(each.failed for each in found), found)
 
 
-def _said(provider: Provider, keys: Sequence[ProviderKey], error: Exception) -> str:
+def _error_text(provider: Provider, keys: Sequence[ProviderKey], error: Exception) -> str:
     """An error in words, without what the provider was sent to prove who asks."""
     said = " ".join(str(error).split()).encode("utf-8", "replace")
     for each in keys or (None,):
@@ -92,7 +94,7 @@ def _said(provider: Provider, keys: Sequence[ProviderKey], error: Exception) -> 
     return said.decode("utf-8", "replace")[:MAX_TEXT]
 
 
-async def _seen(
+async def _probe_loops(
     alone: SingleTargetRouter, timeout_s: float, said: Callable[[Exception], str]
 ) -> ToolProbeResult:
     """Without `max_tokens`: some providers refuse it, under that name or at all."""

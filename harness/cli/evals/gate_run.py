@@ -12,7 +12,7 @@ from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.waiting import TIMED_OUT, ProgressLine
 from harness.cli.proposals.verdict_wait import REJECTED_BY_VERDICT
-from harness.cli.routing.target_options import TargetOptions, target_asked, target_options
+from harness.cli.routing.target_options import TargetOptions, requested_target, target_options
 from harness.config.routing import target_seed
 from harness.control.proposals import gate_run as standalone
 from harness.control.proposals.gate_run import ComparisonRequest
@@ -117,7 +117,7 @@ def gate_run(  # noqa: PLR0913 - one per option
     question = ComparisonRequest(
         suites,
         target_seed(incumbent),
-        target_asked(candidate, candidate_settings),
+        requested_target(candidate, candidate_settings),
         policy,
         Claim(claim) if claim else None,
         margin,

@@ -7,7 +7,7 @@ import click
 
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
-from harness.cli.routing.target_options import TargetOptions, target_asked, target_options
+from harness.cli.routing.target_options import TargetOptions, requested_target, target_options
 from harness.control.operations import queries
 from harness.control.providers import deprecations, model_resolution, provider_secrets, registry
 from harness.control.routing import routes, targets
@@ -152,7 +152,7 @@ def add(
     A PROVIDER that is not configured, and that is a kind's name such as `openrouter`, is added
     in its usual place, with its usual variable for the key.
     """
-    seed = target_asked(name, settings)
+    seed = requested_target(name, settings)
     made = registry.register_with_provider(
         session.context_with_providers, session.actor, seed, api_base=api_base
     )

@@ -61,7 +61,7 @@ def target_options(whose: str = "") -> Callable[[F], F]:
     return add_all
 
 
-def target_asked(name: str, options: TargetOptions) -> TargetSeed:
+def requested_target(name: str, options: TargetOptions) -> TargetSeed:
     """Raises InputError for a name that is no `provider/model`, BadParameter for an option."""
     plainly = target_seed(name)
     patch = RequestPatch(

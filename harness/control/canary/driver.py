@@ -15,7 +15,7 @@ from harness.ports import Transaction
 
 def turn(ctx: Context, seen: Rollout) -> list[str]:
     """One look at a promotion that bakes; what was done, in words."""
-    action = machine.look(ctx, seen)
+    action = machine.assess_rollout(ctx, seen)
     holds.update_hold_alert(ctx, seen)
     with ctx.store.read() as tx:
         ours = _held_back(tx, seen)

@@ -78,7 +78,7 @@ def open_canary(
     return tx.proposals.save(after)
 
 
-def look(ctx: Context, rollout: Rollout) -> RolloutAction:
+def assess_rollout(ctx: Context, rollout: Rollout) -> RolloutAction:
     """What the evidence asks for now, and whether the proof allows it; changes nothing."""
     with ctx.store.read() as tx:
         decided = holds.apply_hold(ctx, tx, rollout, look_in(ctx, tx, rollout))

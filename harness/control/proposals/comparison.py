@@ -348,14 +348,14 @@ def _status(
         action=action,
         blocks=blocks,
         explanation=explain_rollout(rollout, action, blocks, now),
-        moved=_moved(ctx, tx, rollout) if rollout.live else "",
+        moved=_moved_provider_reason(ctx, tx, rollout) if rollout.live else "",
         faults=holds.describe_router_faults(tx, rollout)
         if rollout.live or rollout.baking
         else "",
     )
 
 
-def _moved(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
+def _moved_provider_reason(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
     verdict = tx.verdicts.get(rollout.verdict)
     return (
         ""

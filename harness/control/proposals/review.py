@@ -52,7 +52,7 @@ def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
         changes = [
             *_settings(tx, found.route, since),
             *_proposed(tx, found.route, since),
-            *_moved(ctx, tx, found, since),
+            *_moved_providers(ctx, tx, found, since),
         ]
         return ProposalReview(
             proposal=found,
@@ -111,7 +111,7 @@ def _proposed(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
                 yield RouteChange(at, by, "suite", f"{plan.suite}: {text}")
 
 
-def _moved(
+def _moved_providers(
     ctx: Context, tx: Transaction, proposal: Proposal, since: datetime
 ) -> Iterator[RouteChange]:
     """The last move of each provider that answers on the route, is proposed, or judges."""

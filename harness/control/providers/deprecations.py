@@ -30,7 +30,7 @@ def update_deprecation_alerts(ctx: Context) -> None:
             alerts.resolve_alert(ctx, tx, *key)
     for key in now.keys() - open_:
         with ctx.store.write() as tx:
-            _tell(ctx, tx, key[0], now[key])
+            _raise_alert(ctx, tx, key[0], now[key])
 
 
 def _used(ctx: Context, tx: Transaction) -> Sequence[tuple[Target, Sequence[str]]]:
@@ -70,7 +70,7 @@ def _open(ctx: Context) -> set[tuple[AlertKind, str]]:
     }
 
 
-def _tell(ctx: Context, tx: Transaction, kind: AlertKind, ending: Deprecation) -> None:
+def _raise_alert(ctx: Context, tx: Transaction, kind: AlertKind, ending: Deprecation) -> None:
     day = ending.end_date.isoformat()
     when = f"has ended on {day}" if ending.over else f"ends on {day}, in {ending.days} days"
     alerts.raise_alert(
@@ -80,7 +80,10 @@ def _tell(ctx: Context, tx: Transaction, kind: AlertKind, ending: Deprecation) -
         ending.target,
         subject=f"target {ending.name}",
         title=f"{ending.name} {when}",
-        text=f"It is {'; '.join(ending.uses)}. It costs {_said(ending.price)}. {_next(ending)}",
+        text=(
+            f"It is {'; '.join(ending.uses)}. It costs {_price_text(ending.price)}. "
+            f"{_next(ending)}"
+        ),
     )
 
 
@@ -89,10 +92,10 @@ def _next(ending: Deprecation) -> str:
     if to is None:
         return "No newer model of its family is known to do as much: choose one yourself."
     window = f", a window of {to.context_window} tokens" if to.context_window else ""
-    return f"Proposed successor: {to.name}, at {_said(to.price)}{window}."
+    return f"Proposed successor: {to.name}, at {_price_text(to.price)}{window}."
 
 
-def _said(price: Price | None) -> str:
+def _price_text(price: Price | None) -> str:
     if price is None:
         return "an unknown price"
     given, made = price.input_usd_per_mtok, price.output_usd_per_mtok

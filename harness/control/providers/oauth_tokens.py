@@ -112,7 +112,7 @@ def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
         place = oauth_endpoints(
             provider.name, provider.kind, ctx.oauth_changes.get(provider.name)
         )
-        changed, access = _asked(ctx, place, before)
+        changed, access = _request_tokens(ctx, place, before)
     except SignInRefused as error:
         changed, access = record_refusal(before, str(error)), None
         log.warning("sign_in_refused", provider=provider.name, because=str(error))
@@ -135,7 +135,7 @@ def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
     return None if changed.refused or changed.attempts else changed
 
 
-def _asked(
+def _request_tokens(
     ctx: Context, place: OAuthEndpoints, before: SignIn
 ) -> tuple[SignIn, OAuthTokens | None]:
     """The sign-in with what its server gave; and the token for requests, if that is new."""

@@ -281,13 +281,13 @@ def _store(
             "before": list(route.fallbacks),
             "after": list(change.fallbacks),
             "capable": list(change.capable),
-            "proofs": _told(change.proofs),
+            "proofs": _proof_texts(change.proofs),
         },
     )
     return routes.require_route(tx, route.name)
 
 
-def _told(proofs: Mapping[str, ChainProof]) -> dict[str, str]:
+def _proof_texts(proofs: Mapping[str, ChainProof]) -> dict[str, str]:
     return {
         target: "served before" if isinstance(proof, FormerTarget) else proof.id
         for target, proof in proofs.items()

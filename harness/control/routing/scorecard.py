@@ -66,7 +66,7 @@ def build_scorecard(ctx: Context, name: str) -> RouteScorecard:
     """Raises NotFound."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
-        return _of(ctx, tx, route, _ended(tx, [route]))
+        return _build_scorecard(ctx, tx, route, _ended(tx, [route]))
 
 
 def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
@@ -74,7 +74,7 @@ def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
     with ctx.store.read() as tx:
         table = tx.routing.table().routes
         runs = _ended(tx, table.values())
-        return [_of(ctx, tx, table[name], runs) for name in sorted(table)]
+        return [_build_scorecard(ctx, tx, table[name], runs) for name in sorted(table)]
 
 
 def _ended(tx: Transaction, routes_: Iterable[Route]) -> Sequence[EvalRun]:
@@ -83,7 +83,9 @@ def _ended(tx: Transaction, routes_: Iterable[Route]) -> Sequence[EvalRun]:
     return [run for run in found if run.state in TRAFFIC_WINDOW]
 
 
-def _of(ctx: Context, tx: Transaction, route: Route, runs: Sequence[EvalRun]) -> RouteScorecard:
+def _build_scorecard(
+    ctx: Context, tx: Transaction, route: Route, runs: Sequence[EvalRun]
+) -> RouteScorecard:
     bill = monthly_bill.bill_of_route(ctx, tx, route.name)
     now = ctx.clock.now()
     totals = tx.observations.totals(since=now - MONTH, route=route.name)

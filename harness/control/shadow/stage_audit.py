@@ -96,7 +96,7 @@ def replay_stage(ctx: Context, number: int) -> ReplayedShadow:
         differences = []
         if broken is not None and broken <= number:
             differences.append(f"the audit log is broken at event {broken}")
-        seen = _seen(inputs["seen"])
+        seen = _stage_state(inputs["seen"])
         differences += _fewer(ctx, tx, proposal, seen)
     policy = proposal.policy.canary.shadow
     before, after, decided = str(event.details["decided_sha256"]), "", None
@@ -137,7 +137,7 @@ def _proposal_of(event: AuditEvent) -> str:
     return str(named) if named else event.subject.removeprefix("proposal ")
 
 
-def _seen(kept: Mapping[str, Any]) -> ShadowStageState:
+def _stage_state(kept: Mapping[str, Any]) -> ShadowStageState:
     lost_won = kept["lost_won"]
     pairs = {name: (int(lost), int(won)) for name, (lost, won) in (lost_won or {}).items()}
     # Before there were units, each request was one.

@@ -43,10 +43,10 @@ _HOUR: Final = {"start_h": (0, 24), "end_h": (0, 24)}
 
 def clamp_policy(policy: CanaryPolicy) -> CanaryPolicy:
     """The very same where nothing is out of bounds."""
-    steps = tuple(_held(step, _STEP) for step in policy.steps)
+    steps = tuple(_clamped(step, _STEP) for step in policy.steps)
     ratios = _ratios(policy.guardrails)
-    peak: PeakHours = _held(policy.peak, _HOUR)
-    held: CanaryPolicy = _held(policy, _CANARY)
+    peak: PeakHours = _clamped(policy.peak, _HOUR)
+    held: CanaryPolicy = _clamped(policy, _CANARY)
     if (steps, ratios, peak) == (policy.steps, policy.guardrails, policy.peak):
         return held
     return replace(held, steps=steps, guardrails=ratios, peak=peak)
@@ -55,11 +55,11 @@ def clamp_policy(policy: CanaryPolicy) -> CanaryPolicy:
 def _ratios(guardrails: Guardrails) -> Guardrails:
     on = {field.name: _RATIO for field in fields(guardrails)}
     off = {name for name in on if getattr(guardrails, name) is False}
-    found: Guardrails = _held(guardrails, {n: b for n, b in on.items() if n not in off})
+    found: Guardrails = _clamped(guardrails, {n: b for n, b in on.items() if n not in off})
     return found
 
 
-def _held(of: Any, bounds: Mapping[str, tuple[float, float]]) -> Any:
+def _clamped(of: Any, bounds: Mapping[str, tuple[float, float]]) -> Any:
     """Returns a dataclass with its fields clamped to their bounds."""
     changed = {
         name: min(max(value, low), high)

@@ -105,7 +105,7 @@ def resolve_model_name(
     forced: of the switch that rules all routes. signed_in: names of the OAuth providers with
     stored tokens. Any name has a resolution; an empty one is taken by no rule.
     """
-    asked = _Asked(name.strip(), providers, catalogue, forced, frozenset(signed_in))
+    asked = _NameQuery(name.strip(), providers, catalogue, forced, frozenset(signed_in))
     taken: _Took | None = None
     ended = False
     tried: list[RuleResult] = []
@@ -131,7 +131,7 @@ def resolve_model_name(
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _NameQuery:
     name: str
     providers: Mapping[str, Provider]
     catalogue: Catalogue

@@ -155,7 +155,7 @@ def admit(breaker: Breaker, now: float, policy: BreakerPolicy) -> tuple[Breaker,
     if not would_admit(breaker, now, policy):
         return breaker, None
     if breaker.state is BreakerState.OPEN and now >= breaker.open_until:
-        breaker = _moved(breaker, BreakerEvent.WAITED)
+        breaker = _apply_event(breaker, BreakerEvent.WAITED)
     probing = breaker._replace(serial=breaker.serial + 1, probe_since=now)
     return probing, probing.serial
 
@@ -186,7 +186,7 @@ def settle(
             return _set_free(breaker)._replace(trickle_at=now + policy.trickle_s)
         if effect is not None:
             return _set_free(breaker)
-        breaker = _moved(breaker, BreakerEvent.ANSWERED)
+        breaker = _apply_event(breaker, BreakerEvent.ANSWERED)
     return _probed(breaker, failure, effect, now, policy)
 
 
@@ -258,7 +258,7 @@ def _opened(
     now: float,
     policy: BreakerPolicy,
 ) -> Breaker:
-    return _moved(breaker, move)._replace(
+    return _apply_event(breaker, move)._replace(
         window=(),
         open_until=now + open_s,
         open_s=open_s,
@@ -270,7 +270,7 @@ def _opened(
 
 
 def _closed(breaker: Breaker, move: BreakerEvent) -> Breaker:
-    return _moved(breaker, move)._replace(
+    return _apply_event(breaker, move)._replace(
         open_until=0.0,
         open_s=0.0,
         good_probes=0,
@@ -280,7 +280,7 @@ def _closed(breaker: Breaker, move: BreakerEvent) -> Breaker:
     )
 
 
-def _moved(breaker: Breaker, move: BreakerEvent) -> Breaker:
+def _apply_event(breaker: Breaker, move: BreakerEvent) -> Breaker:
     """Raises IllegalTransition for a pair that is not in the table."""
     state = TRANSITIONS.get((breaker.state, move))
     if state is None:

@@ -113,12 +113,14 @@ def force_plan(switch: KillSwitch, plan: Sequence[SwitchTarget]) -> ForcedPlan:
     """What is left of a plan. plan: in order, only what the route may use at all."""
     kept = tuple(each.id for each in plan if _is_forced(each, switch.force))
     if kept:
-        return ForcedPlan(switch, kept, in_effect=True, reason=f"{_said(switch)} is forced")
+        return ForcedPlan(
+            switch, kept, in_effect=True, reason=f"{_switch_text(switch)} is forced"
+        )
     return ForcedPlan(
         switch,
         tuple(each.id for each in plan),
         in_effect=False,
-        reason=f"{_said(switch)} is forced, but none of the targets that this route has "
+        reason=f"{_switch_text(switch)} is forced, but none of the targets that this route has "
         "evidence for, and may use, is that one: the route keeps its plan",
     )
 
@@ -203,6 +205,6 @@ def _is_forced(target: SwitchTarget, force: Force) -> bool:
             assert_never(force.kind)
 
 
-def _said(switch: KillSwitch) -> str:
+def _switch_text(switch: KillSwitch) -> str:
     scope = "for all routes" if switch.route is None else "for this route"
     return f"{switch.force.kind.value} {switch.force.name} {scope} (switch {switch.id})"

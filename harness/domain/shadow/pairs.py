@@ -126,7 +126,7 @@ def _checks(content: Mapping[str, Any] | None) -> dict[ShadowCheck, bool]:
         found[ShadowCheck.TOOLS] = all(_valid(call, content["tools"]) for call in calls)
     form = content.get("response_format") or {}
     if form.get("type") in ("json_object", "json_schema") and not calls:
-        is_json, value = _parsed(_said(answer))
+        is_json, value = _parsed(_answer_text(answer))
         found[ShadowCheck.JSON] = is_json
         if form["type"] == "json_schema":
             schema = (form.get("json_schema") or {}).get("schema")
@@ -154,7 +154,7 @@ def _parsed(text: object) -> tuple[bool, object]:
         return False, None
 
 
-def _said(answer: Mapping[str, Any]) -> str:
+def _answer_text(answer: Mapping[str, Any]) -> str:
     content = answer.get("content")
     if isinstance(content, list):
         return "".join(str(each.get("text", "")) for each in content)
@@ -166,4 +166,4 @@ def _text(content: Mapping[str, Any]) -> str:
     answer = content.get("answer") or {}
     calls = (each.get("function") or {} for each in answer.get("tool_calls") or ())
     called = (f"{call.get('name')} {call.get('arguments')}" for call in calls)
-    return " ".join([_said(answer), *called]).strip()
+    return " ".join([_answer_text(answer), *called]).strip()

@@ -16,13 +16,13 @@ def of_record(record: AlertRecord) -> Values:
 
 
 def record(row: Row) -> AlertRecord:
-    sources = {who: at for who, text in row.sources.items() if (at := _heard(text))}
+    sources = {who: at for who, text in row.sources.items() if (at := _time_of_source(text))}
     told = Notified(row.told) if row.told else None
     values = row._asdict() | {"kind": AlertKind(row.kind), "sources": sources, "told": told}
     return AlertRecord(**values)
 
 
-def _heard(text: object) -> datetime | None:
+def _time_of_source(text: object) -> datetime | None:
     """None for what is no time: nobody signs alerts, and one must not hide the others."""
     try:
         at = datetime.fromisoformat(str(text))

@@ -14,7 +14,7 @@ from harness.store.schema import switches as switch_tables
 from harness.store.schema.columns import SIGNATURE, at_least, count, metadata, text, time
 
 
-def said(name: str) -> sa.Column[str]:
+def signed_text(name: str) -> sa.Column[str]:
     """Added later: empty where control has said nothing yet."""
     return sa.Column(name, sa.Text, nullable=False, server_default="")
 
@@ -31,8 +31,8 @@ manifest = sa.Table(
     text("digest"),
     time("signed_at"),
     text(SIGNATURE),
-    said("revoked"),
-    said("log_end"),
+    signed_text("revoked"),
+    signed_text("log_end"),
     sa.CheckConstraint("id = 1", name="one_row"),
     at_least("epoch", 1),
 )

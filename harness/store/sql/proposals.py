@@ -90,7 +90,7 @@ LIVE_ON_ROUTE = sa.select(rollout.c.id).where(IS_LIVE, rollout.c.route == sa.bin
 _FIXED: Final = (*PROPOSAL_REGISTERED, "widened")
 
 
-def _as_seen(table: sa.Table, seen: Proposal | Rollout) -> sa.ColumnElement[bool]:
+def _unchanged(table: sa.Table, seen: Proposal | Rollout) -> sa.ColumnElement[bool]:
     return sa.and_(table.c.id == seen.id, table.c.version == seen.version)
 
 
@@ -134,7 +134,7 @@ class SqlProposals:
         saved = replace(changed, version=changed.version + 1)
         fixed = _FIXED if found.phase is ProposalPhase.PROPOSED else (*_FIXED, "plans")
         values = _without(rows.of_proposal(saved), fixed)
-        if not self._unit.amend(proposal, _as_seen(proposal, changed), values):
+        if not self._unit.amend(proposal, _unchanged(proposal, changed), values):
             raise stale(f"proposal {changed.id}", changed.version, found.version)
         return saved
 
@@ -256,7 +256,7 @@ class SqlRollouts:
         self._unit.serialize()
         saved = replace(changed, version=changed.version + 1)
         values = _without(rows.of_rollout(saved), ROLLOUT_REGISTERED)
-        if not self._unit.amend(rollout, _as_seen(rollout, changed), values):
+        if not self._unit.amend(rollout, _unchanged(rollout, changed), values):
             found = self.get(changed.id)
             raise stale(f"rollout {changed.id}", changed.version, found.version)
         return saved

@@ -58,7 +58,7 @@ class TranslatingTransport:
         translation = self._translation
         if translation is None:
             raise UpstreamFailed(FailureClass.CONNECT, f"no translation for {self._kind}")
-        asking = partial(_asked, translation, self._kind, request)
+        asking = partial(_upstream_request, translation, self._kind, request)
         try:
             ask, sent = await _aside(len(request.body), asking)
         except Untranslatable as error:
@@ -78,7 +78,7 @@ class TranslatingTransport:
         """The wire is another's to close."""
 
 
-def _asked(
+def _upstream_request(
     translation: Translation, kind: str, request: UpstreamRequest
 ) -> tuple[TranslatedCall, UpstreamRequest]:
     """Raises Untranslatable, UpstreamFailed for a fault of ours."""

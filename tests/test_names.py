@@ -1,0 +1,212 @@
+"""Names are the field's standard nouns and verbs; each public class name has one meaning."""
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PRODUCT = ("harness", "router", "evals", "dashboard", "swapgate")
+SHOWN = 12
+
+# Modules, classes and functions that once had these names have others now: a reader who knows
+# gateways, rollouts and databases could not guess what they meant.
+MODULES = frozenset(
+    [
+        "again",
+        "around",
+        "asked",
+        "bookkeeper",
+        "books",
+        "calling",
+        "cards",
+        "case",
+        "cases",
+        "chance",
+        "content_",
+        "course",
+        "crew",
+        "endings",
+        "evaluating",
+        "examinee",
+        "exchange",
+        "families",
+        "foreign",
+        "haste",
+        "hints",
+        "holding",
+        "kept",
+        "likeness",
+        "listening",
+        "looks",
+        "made_up",
+        "minutes",
+        "misbehaviour",
+        "moments",
+        "near",
+        "notices",
+        "numerals",
+        "objections",
+        "opinions",
+        "outcomes",
+        "outlook",
+        "overriding",
+        "pace",
+        "passed_up",
+        "peel",
+        "personal",
+        "present",
+        "provider_door",
+        "provider_place",
+        "ready",
+        "recent",
+        "refusal_words",
+        "rehearse",
+        "resolving",
+        "said",
+        "scratch",
+        "sealing",
+        "seen",
+        "serving",
+        "shape",
+        "shipped",
+        "sound",
+        "sparse",
+        "spellings",
+        "spends",
+        "standing",
+        "stories",
+        "streams",
+        "unlock",
+        "whole_calls",
+        "wishes",
+        "words",
+        "work",
+    ]
+)
+CLASSES = frozenset(
+    [
+        "Asked",
+        "Because",
+        "Course",
+        "Crew",
+        "Drawn",
+        "Ear",
+        "Heard",
+        "Judged",
+        "LeftOut",
+        "News",
+        "Orders",
+        "Room",
+        "Seen",
+        "Surroundings",
+        "Told",
+        "Try",
+        "Wish",
+    ]
+)
+FUNCTIONS = frozenset(
+    [
+        "again",
+        "apart",
+        "around",
+        "asked",
+        "asleep",
+        "because",
+        "by_hand",
+        "charged",
+        "each",
+        "found",
+        "guest",
+        "held",
+        "heard",
+        "here",
+        "look",
+        "moved",
+        "of",
+        "own",
+        "said",
+        "seen",
+        "stuck",
+        "tell",
+        "those",
+        "told",
+        "told_s",
+        "trial",
+        "wishes",
+    ]
+)
+# No part of any name, public or private.
+WORDS = frozenset(["haste", "heard", "said", "told", "wish", "wishes"])
+
+
+@cache
+def modules() -> tuple[Path, ...]:
+    """Every product file, relative to the root."""
+    return tuple(
+        file.relative_to(ROOT)
+        for folder in PRODUCT
+        for file in sorted((ROOT / folder).rglob("*.py"))
+    )
+
+
+@cache
+def definitions(file: Path) -> tuple[tuple[int, str, bool], ...]:
+    """(line, name, whether it is a class) of what stands at the top of the file: a method is
+    read beside its class.
+    """
+    return tuple(_definitions(ast.parse((ROOT / file).read_text())))
+
+
+def _definitions(tree: ast.Module) -> Iterator[tuple[int, str, bool]]:
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            yield node.lineno, node.name, True
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.lineno, node.name, False
+
+
+def words_of(name: str) -> set[str]:
+    """The words of a name in either spelling: `HeardReply` has `heard` and `reply`."""
+    return set(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().strip("_").split("_"))
+
+
+def listed(lines: list[str]) -> str:
+    more = f"\n… and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return "\n".join(lines[:SHOWN]) + more
+
+
+def test_no_module_has_a_name_that_only_its_author_understands() -> None:
+    strange = [f"{file}" for file in modules() if file.stem in MODULES]
+
+    assert not strange, listed(strange)
+
+
+@pytest.mark.parametrize(("is_class", "banned"), [(True, CLASSES), (False, FUNCTIONS)])
+def test_no_class_or_function_has_a_name_that_only_its_author_understands(
+    is_class: bool,  # noqa: FBT001 - pytest's
+    banned: frozenset[str],
+) -> None:
+    strange = [
+        f"{file}:{line}: {name}"
+        for file in modules()
+        for line, name, of_class in definitions(file)
+        if of_class == is_class and (name.strip("_") in banned or words_of(name) & WORDS)
+    ]
+
+    assert not strange, listed(strange)
+
+
+def test_a_public_class_name_has_one_meaning_in_the_product() -> None:
+    places = defaultdict(list)
+    for file in modules():
+        for node in ast.parse((ROOT / file).read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(f"{file}")
+    twice = [f"{name}: {', '.join(found)}" for name, found in places.items() if len(found) > 1]
+
+    assert not twice, listed(twice)
