@@ -22,11 +22,11 @@ from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import SignatureInvalid, SwapgateError
 from harness.domain.evals.run import Verdict
-from harness.domain.pagination import Page, PageRequest
+from harness.domain.pagination import MOST_LISTED, Page, PageRequest
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.ports import MOST_LISTED, RouteRecord
+from harness.ports import RouteRecord
 
 # Without a request for so long, a live canary's figures are called stale.
 QUIET = timedelta(minutes=3)

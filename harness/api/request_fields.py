@@ -10,7 +10,7 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.evals.run import Claim, RunState, SuiteRole
-from harness.domain.pagination import PageRequest
+from harness.domain.pagination import MOST_LISTED, PageRequest
 from harness.domain.privacy.capture import MAX_KEEP_DAYS, MAX_PER_DAY
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.keep_warm import MAX_KEEP_WARM_BPS
@@ -27,7 +27,6 @@ from harness.domain.routing.table import (
 )
 from harness.domain.routing.target import RequestPatch
 from harness.domain.settings import TargetSeed
-from harness.ports import MOST_LISTED
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=10_000)]

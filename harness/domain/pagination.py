@@ -12,6 +12,8 @@ from harness.domain.operations.row_signatures import RowFault
 T = TypeVar("T")
 S = TypeVar("S")
 
+# Of a list that grows for ever, at once. Who needs what lies further back asks by a cursor.
+MOST_LISTED: Final = 1000
 INVALID_ROWS_HINT: Final = "not signed by this installation: run `swapgate db check`"
 
 

@@ -7,8 +7,7 @@ from typing import Any, Final
 import click
 
 from harness.cli.frame import output
-from harness.domain.pagination import INVALID_ROWS_HINT, Page, PageRequest
-from harness.ports import MOST_LISTED
+from harness.domain.pagination import INVALID_ROWS_HINT, MOST_LISTED, Page, PageRequest
 
 PAGE: Final = 100
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from harness.domain.drift.watch import DriftCheck, DriftCheckState, DriftWatch
-from harness.ports import MOST_LISTED
+from harness.domain.pagination import MOST_LISTED
 from harness.store.rows import drift as rows
 from harness.store.schema.drift import drift_check, drift_watch
 from harness.store.unit_of_work import Unit

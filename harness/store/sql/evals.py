@@ -18,7 +18,7 @@ from harness.domain.evals.run import (
     SuitePin,
     latest_lease_end,
 )
-from harness.ports import MOST_LISTED
+from harness.domain.pagination import MOST_LISTED
 from harness.store.rows import evals as rows
 from harness.store.rules import ENDED, checked_sample, no_such_run
 from harness.store.schema.evals import eval_run, sample, suite

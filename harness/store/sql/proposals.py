@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.errors import Conflict, NotFound
 from harness.domain.evals.run import Verdict
+from harness.domain.pagination import MOST_LISTED
 from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
-from harness.ports import MOST_LISTED
 from harness.store.database_errors import RowRefused
 from harness.store.rows import Values
 from harness.store.rows import decisions as rows

@@ -7,9 +7,10 @@ from datetime import date, datetime
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict
+from harness.domain.pagination import MOST_LISTED
 from harness.domain.routing.target import Target
 from harness.domain.shadow.shadow import Shadow, ShadowTally, add_tallies
-from harness.ports import MOST_LISTED, ShadowRecord
+from harness.ports import ShadowRecord
 from harness.store.rows import evals as target_rows
 from harness.store.rows import shadows as rows
 from harness.store.rules import check_shadow, check_shadow_tally, no_such_shadow, shadow_is_live

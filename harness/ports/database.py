@@ -1,0 +1,243 @@
+"""Protocols of the database as a whole: a unit of work, pages for people, and the store."""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Protocol
+
+from harness.domain.drift.watch import DriftCheck, DriftWatch
+from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
+from harness.domain.operations.access import ApiKey
+from harness.domain.operations.alerts import AlertRecord
+from harness.domain.operations.audit import AuditEvent
+from harness.domain.operations.row_signatures import RowFault
+from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
+from harness.domain.privacy.capture import CapturedRequest
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.reliability.failover import Failover
+from harness.domain.routing.snapshot_lineage import Lineage
+from harness.domain.routing.table import Route, Snapshot
+from harness.domain.routing.target import Target
+from harness.ports.evals import Drift, EvalRuns, Sightings, Suites
+from harness.ports.operations import (
+    Alerts,
+    ApiKeys,
+    AuditedRows,
+    AuditLog,
+    Deliveries,
+    Failovers,
+    Installations,
+    Principals,
+)
+from harness.ports.proposals import Approvals, Observations, Proposals, Rollouts, Verdicts
+from harness.ports.providers import Credentials, ProviderChecks, Providers, SignIns
+from harness.ports.routing import (
+    Captures,
+    RouteRecord,
+    Routing,
+    ShadowRecord,
+    Shadows,
+    Switches,
+    SwitchRecord,
+    Waivers,
+)
+
+
+class Transaction(Protocol):
+    @property
+    def installation(self) -> Installations: ...
+    @property
+    def routing(self) -> Routing: ...
+    @property
+    def providers(self) -> Providers: ...
+    @property
+    def proposals(self) -> Proposals: ...
+    @property
+    def approvals(self) -> Approvals: ...
+    @property
+    def runs(self) -> EvalRuns: ...
+    @property
+    def suites(self) -> Suites: ...
+    @property
+    def verdicts(self) -> Verdicts: ...
+    @property
+    def rollouts(self) -> Rollouts: ...
+    @property
+    def observations(self) -> Observations: ...
+    @property
+    def audit(self) -> AuditLog: ...
+    @property
+    def principals(self) -> Principals: ...
+    @property
+    def audited(self) -> AuditedRows: ...
+    @property
+    def keys(self) -> ApiKeys: ...
+    @property
+    def waivers(self) -> Waivers: ...
+    @property
+    def switches(self) -> Switches: ...
+    @property
+    def shadows(self) -> Shadows: ...
+    @property
+    def alerts(self) -> Alerts: ...
+    @property
+    def deliveries(self) -> Deliveries: ...
+    @property
+    def failovers(self) -> Failovers: ...
+    @property
+    def sightings(self) -> Sightings: ...
+    @property
+    def drift(self) -> Drift: ...
+    @property
+    def captures(self) -> Captures: ...
+    @property
+    def credentials(self) -> Credentials: ...
+    @property
+    def sign_ins(self) -> SignIns: ...
+    @property
+    def provider_checks(self) -> ProviderChecks: ...
+
+
+class Listings(Protocol):
+    """Pages of what is stored, for people to look at; `asked.after` raises NotFound for a row
+    that is not stored, InputError for what is no cursor.
+
+    A row that is not as it was signed is named in its page and does not hide the others. That
+    is why a Transaction has none of this: nothing is decided by what is read here.
+    """
+
+    def proposals(
+        self,
+        asked: PageRequest = FIRST_PAGE,
+        *,
+        route: str | None = None,
+        open_only: bool = False,
+    ) -> Page[Proposal]:
+        """Newest first."""
+        ...
+
+    def runs(
+        self, asked: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
+    ) -> Page[EvalRun]:
+        """Newest first; all states when none is named."""
+        ...
+
+    def samples(self, asked: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
+        """In the run's order. Raises NotFound for an unknown run."""
+        ...
+
+    def targets(self, asked: PageRequest = FIRST_PAGE) -> Page[Target]:
+        """By provider and model."""
+        ...
+
+    def versions(self, asked: PageRequest = FIRST_PAGE, *, route: str) -> Page[RouteRecord]:
+        """Newest first. Raises NotFound for an unknown route."""
+        ...
+
+    def keys(self, asked: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
+        """Oldest first; revoked ones too."""
+        ...
+
+    def switches(self, asked: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
+        """Newest first; lifted and expired ones too."""
+        ...
+
+    def shadows(
+        self, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
+    ) -> Page[ShadowRecord]:
+        """Newest first; ended ones too."""
+        ...
+
+    def drift_checks(
+        self,
+        asked: PageRequest = FIRST_PAGE,
+        *,
+        target: str | None = None,
+        suites: Collection[str] | None = None,
+    ) -> Page[tuple[DriftWatch, DriftCheck]]:
+        """Newest first; of all targets and suites unless some are named."""
+        ...
+
+    def alerts(
+        self, asked: PageRequest = FIRST_PAGE, *, open_only: bool = False
+    ) -> Page[AlertRecord]:
+        """The one heard last first."""
+        ...
+
+    def failovers(
+        self,
+        asked: PageRequest = FIRST_PAGE,
+        *,
+        since: datetime,
+        route: str | None = None,
+        user_hashes: Sequence[str] = (),
+    ) -> Page[Failover]:
+        """Newest first. user_hashes: any of them; empty for all users."""
+        ...
+
+    def captures(
+        self, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
+    ) -> Page[CapturedRequest]:
+        """Newest first."""
+        ...
+
+    def events(self, asked: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
+        """Of the audit log, newest first."""
+        ...
+
+    def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
+        """Those of these that are stored and as they were signed."""
+        ...
+
+    def targets_of(self, ids: Collection[str]) -> Mapping[str, Target]:
+        """As `verdicts`."""
+        ...
+
+    def routes(self) -> Page[Route]:
+        """All of them by name, as they are now."""
+        ...
+
+
+class Store(Protocol):
+    """One database. Thread-safe; raises StoreUnavailable when it does not answer."""
+
+    def write(self) -> AbstractContextManager[Transaction]:
+        """Commits at the end of the block; an exception rolls all of it back."""
+        ...
+
+    def read(self) -> AbstractContextManager[Transaction]:
+        """A consistent view; writing in it is an error."""
+        ...
+
+    def listings(self) -> AbstractContextManager[Listings]:
+        """A consistent view, to be shown."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """What a router serves from, read at one moment."""
+        ...
+
+    def etag(self) -> str:
+        """The snapshot's etag, cheaply."""
+        ...
+
+    def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
+        """Every stored row whose signature does not hold; reads all of them.
+
+        working: of open proposals, live rollouts and runs that are to go on alone.
+        """
+        ...
+
+    def lacking(self, known: Lineage) -> Sequence[str]:
+        """What of `heads` and `log_end` is not stored, in words; empty when all is."""
+        ...
+
+    def wait_for_change(self, timeout_s: float) -> bool:
+        """Block until something may have changed, or the time is up (False)."""
+        ...
+
+    def try_lead(self, owner: str) -> bool:
+        """Whether this process is, or has just become, the one that runs the reconcile loop."""
+        ...
+
+    def close(self) -> None: ...

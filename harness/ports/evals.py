@@ -1,0 +1,226 @@
+"""Protocols of suites, eval runs and drift checks, and of the workers that run them."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from harness.domain.drift.watch import DriftCheck, DriftWatch
+from harness.domain.evals.pins import Sighting
+from harness.domain.evals.run import EvalRun, RunState, Sample, SuitePin
+from harness.domain.pagination import MOST_LISTED
+from harness.domain.routing.target import Provider, Target
+
+
+class EvalRuns(Protocol):
+    def add(self, run: EvalRun) -> None: ...
+
+    def get(self, run: str) -> EvalRun:
+        """Raises NotFound."""
+        ...
+
+    def list(
+        self,
+        *,
+        states: Sequence[RunState] = (),
+        limit: int = MOST_LISTED,
+    ) -> Sequence[EvalRun]:
+        """Newest first, `limit` at the most; all states when none is named."""
+        ...
+
+    def of_targets(self, targets: Collection[str]) -> Sequence[EvalRun]:
+        """Newest first."""
+        ...
+
+    def scored(self, run: str) -> bool:
+        """Whether anything was learned of its target: one answer that has a score, or that is
+        unscored for what it says. An error of the infrastructure tells nothing.
+        """
+        ...
+
+    def shared(self, fingerprint: str, *, not_before: datetime) -> EvalRun | None:
+        """The newest run with this fingerprint, not FAILED, created since `not_before`."""
+        ...
+
+    def set_state(self, run: str, state: RunState, message: str = "") -> None:
+        """States but RUNNING clear the lease. FAILED adds one to `failures`."""
+        ...
+
+    def want(self, run: str, items: int) -> None:
+        """Raise the number of wanted items (never lower it); queue the run if it ended."""
+        ...
+
+    def lease(self, run: str, owner: str, *, now: datetime, until: datetime) -> bool:
+        """Take or renew the lease; False when the run has ended, or another has it.
+
+        Another's lease that has expired may be taken, and so may one that reaches further than
+        `domain.evaluation.furthest_lease`.
+        """
+        ...
+
+    def leave(self, run: str, owner: str, state: RunState, message: str = "") -> bool:
+        """`set_state` by the lease's owner; False, and nothing done, when it is not theirs."""
+        ...
+
+    def release(self, owner: str) -> Sequence[str]:
+        """Give up every lease of a dead owner; the runs go back to QUEUED."""
+        ...
+
+    def store_sample(self, sample: Sample) -> bool:
+        """False when that run, item and epoch is stored already: nothing counts twice."""
+        ...
+
+    def done(self, run: str) -> frozenset[tuple[str, int]]:
+        """(item, epoch) of every stored sample."""
+        ...
+
+    def samples(self, run: str, *, below: int | None = None) -> Sequence[Sample]:
+        """In the run's order (position, epoch); only positions below `below` if given."""
+        ...
+
+    def outcomes(self, run: str, *, below: int) -> Sequence[Sample]:
+        """As `samples`, for who decides again and again: without prompts, and an answer is
+        only ANSWERED or empty.
+        """
+        ...
+
+    def progress(self, run: str) -> tuple[int, float, int, int]:
+        """Stored samples, cost in USD (known prices), input tokens, output tokens."""
+        ...
+
+
+class Suites(Protocol):
+    def put(self, pin: SuitePin, now: datetime) -> None:
+        """Content-addressed: the same digest again changes nothing."""
+        ...
+
+    def get(self, digest: str) -> SuitePin:
+        """Raises NotFound."""
+        ...
+
+    def all(self) -> Sequence[SuitePin]:
+        """Newest first."""
+        ...
+
+
+class Sightings(Protocol):
+    def note(self, seen: Iterable[Sighting]) -> None:
+        """Add them; of one that is known, `last_at` rises. The oldest of a target give way."""
+        ...
+
+    def of(self, target: str) -> Sequence[Sighting]:
+        """Newest first, at most MOST_SIGHTINGS."""
+        ...
+
+
+class Drift(Protocol):
+    """Watches of incumbents, and the runs that they compare."""
+
+    def open(self, watch: DriftWatch) -> bool:
+        """False when that target and suite has an open watch."""
+        ...
+
+    def save(self, watch: DriftWatch) -> bool:
+        """Its state and end; False when it is closed already."""
+        ...
+
+    def watches(
+        self, *, open_only: bool = False, limit: int = MOST_LISTED
+    ) -> Sequence[DriftWatch]:
+        """Newest first, `limit` at the most."""
+        ...
+
+    def start(self, check: DriftCheck) -> bool:
+        """False when the watch has a running check, or one of that number."""
+        ...
+
+    def end(self, check: DriftCheck) -> bool:
+        """Store how it ended; False when it runs no more."""
+        ...
+
+    def checks(self, watch: str) -> Sequence[DriftCheck]:
+        """Oldest first."""
+        ...
+
+
+class EvalWorkers(Protocol):
+    """One worker process per run and target."""
+
+    def start(self, run: str) -> str:
+        """Start a worker; its owner name for the lease."""
+        ...
+
+    def alive(self) -> Mapping[str, str]:
+        """Run to owner, for workers that still run."""
+        ...
+
+    def reap(self) -> Sequence[tuple[str, str, int, str]]:
+        """(run, owner, exit code, last words) of workers that ended since the last call."""
+        ...
+
+    def stop(self, run: str) -> None: ...
+
+    def stop_all(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class EvalJob:
+    """What a worker is to do. done: (item, epoch) pairs that are stored already.
+
+    judge, judge_provider, judge_api_key: of the suite's judge, where it has one; judge is the
+    id of its target.
+    """
+
+    run: EvalRun
+    target: Target
+    provider: Provider
+    api_key: str | None = field(repr=False)
+    done: frozenset[tuple[str, int]] = frozenset()
+    max_connections: int = 8
+    judge_provider: Provider | None = None
+    judge_api_key: str | None = field(default=None, repr=False)
+    judge: str = ""
+
+
+class EvalRunner(Protocol):
+    @property
+    def remark(self) -> str:
+        """Of the last run: why it failed, or how far its judge agrees with people. May be
+        empty.
+        """
+        ...
+
+    def run(
+        self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
+    ) -> RunState:
+        """Ask and score every sample that is missing, in order; hand each over as it finishes.
+
+        on_sample: stores it; False ends the run (budget, lease lost). stop: asked between
+        samples. Returns DONE, STOPPED, OVER_BUDGET or FAILED. Errors of samples are samples.
+        Raises JudgeUnfit when nothing can be measured with the suite's judge.
+        """
+        ...
+
+
+class SuiteCatalog(Protocol):
+    """The suites that this installation knows."""
+
+    def names(self) -> Sequence[str]: ...
+
+    def pin(self, suite: str) -> SuitePin:
+        """Raises NotFound, naming the nearest suite."""
+        ...
+
+    def title(self, suite: str) -> str: ...
+
+    def data_class(self, suite: str) -> str:
+        """Of its data (D8), empty for none. Raises NotFound."""
+        ...
+
+    def tags(self, suite: str) -> Mapping[str, tuple[str, ...]]:
+        """Item → its tags, of the items that have any. Raises as pin()."""
+        ...
+
+    def shown(self, suite: str, item: str) -> tuple[str, str]:
+        """An item's input and target, as people read them. Raises NotFound, and as pin()."""
+        ...

@@ -1,0 +1,208 @@
+"""Protocols of what people operate: the audit log, principals, keys, alerts, failovers."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from harness.domain.operations.access import Actor, ApiKey
+from harness.domain.operations.alerts import Alert, AlertKind, AlertRecord
+from harness.domain.operations.audit import AuditEvent, AuditPosition
+from harness.domain.operations.delivery import AlertMessage, Delivery
+from harness.domain.operations.principals import Principal
+from harness.domain.reliability.failover import Failover
+from harness.domain.reliability.rate_limits import KeyLimits
+from harness.domain.routing.snapshot_lineage import Lineage
+
+
+class AuditLog(Protocol):
+    def append(
+        self,
+        *,
+        at: datetime,
+        actor: Actor,
+        action: str,
+        subject: str,
+        details: Mapping[str, object],
+    ) -> AuditEvent: ...
+
+    def tail(self, limit: int = 50) -> Sequence[AuditEvent]:
+        """Newest first."""
+        ...
+
+    def all(self) -> Iterable[AuditEvent]:
+        """Oldest first, read a page at a time."""
+        ...
+
+    def get(self, number: int) -> AuditEvent | None: ...
+
+    def of(self, subject: str, *, since: datetime, limit: int) -> Sequence[AuditEvent]:
+        """Newest first."""
+        ...
+
+    def after(self, number: int, limit: int = 500) -> Sequence[AuditEvent]:
+        """At most `limit` events behind that number, oldest first."""
+        ...
+
+    def break_after(self, mark: AuditPosition, events: Sequence[AuditEvent]) -> int | None:
+        """As `first_break`, of the events that follow `mark`."""
+        ...
+
+    def first_break(self) -> int | None:
+        """The number of the first event that does not fit the chain; None when it is whole."""
+        ...
+
+
+class Principals(Protocol):
+    """Who acts. The local operator is there from the start."""
+
+    def add(self, new: Principal) -> None:
+        """Raises Conflict when its id, its folded name, or issuer and subject are taken."""
+        ...
+
+    def get(self, principal: str) -> Principal:
+        """Raises NotFound."""
+        ...
+
+    def named(self, name: str) -> Principal | None:
+        """Whose folded name is the same."""
+        ...
+
+    def among(self, ids: Collection[str]) -> Mapping[str, Principal]:
+        """Those of these that are stored, by id."""
+        ...
+
+
+class AuditedRows(Protocol):
+    """Rows whose every change an audit event records, by name and digest as they are now."""
+
+    def page(self, after: str = "", limit: int = 200) -> Sequence[tuple[str, str]]:
+        """At most `limit` rows, always in the same order; after: the last one seen."""
+        ...
+
+    def digests(self, rows: Collection[str]) -> Mapping[str, str | None]:
+        """None for a row that is not there."""
+        ...
+
+    def deciding(self) -> Mapping[str, str]:
+        """Open proposals with their approvals, rollouts that are not over with their proofs."""
+        ...
+
+    def serving(self) -> Mapping[str, str]:
+        """What makes the newest snapshot, and why it may."""
+        ...
+
+    def take_over(self, now: datetime) -> int:
+        """Record all rows as they are, unless rows were ever recorded; how many."""
+        ...
+
+
+class ApiKeys(Protocol):
+    def add(self, key: ApiKey) -> None:
+        """Raises Conflict when its id or hash is stored, InputError without its principal."""
+        ...
+
+    def get(self, key: str) -> ApiKey | None:
+        """Also revoked ones: look at revoked_at."""
+        ...
+
+    def by_hash(self, hash_: str) -> ApiKey | None:
+        """Also revoked ones: look at revoked_at."""
+        ...
+
+    def of_principal(self, principal: str) -> Sequence[ApiKey]:
+        """Also revoked ones, oldest first."""
+        ...
+
+    def revoke(self, key: str, now: datetime) -> None:
+        """Raises NotFound."""
+        ...
+
+    def limit(self, key: str, limits: KeyLimits | None) -> ApiKey:
+        """Replace its limits. Raises NotFound."""
+        ...
+
+
+class Alerts(Protocol):
+    def tell(self, alerts: Iterable[Alert]) -> None:
+        """Fold them into the records of their keys, in their order (`domain.alerts.heard`)."""
+        ...
+
+    def get(self, alert: str) -> AlertRecord:
+        """Raises NotFound."""
+        ...
+
+    def newest(self, key: str) -> AlertRecord | None:
+        """In a `write()`, nobody else changes it until the end of the unit of work."""
+        ...
+
+    def save(self, record: AlertRecord) -> None:
+        """Raises NotFound."""
+        ...
+
+    def list(
+        self, *, open_only: bool = False, kind: AlertKind | None = None, limit: int = 100
+    ) -> Sequence[AlertRecord]:
+        """The one heard last first. kind: None for all."""
+        ...
+
+    def unsettled(self) -> Sequence[AlertRecord]:
+        """Those that are open, or of which people may have something left to hear."""
+        ...
+
+    def forget(self, before: datetime) -> int:
+        """Delete what ended before; how many. Their deliveries go with them."""
+        ...
+
+
+class Deliveries(Protocol):
+    """The outbox: one row per message and sink."""
+
+    def add(self, delivery: Delivery) -> None: ...
+
+    def due(self, now: datetime, *, limit: int = 100) -> Sequence[Delivery]:
+        """Oldest first; not before an earlier one of the same alert and sink is over."""
+        ...
+
+    def save(self, delivery: Delivery) -> None: ...
+
+    def of(self, alert: str) -> Sequence[Delivery]:
+        """Oldest first."""
+        ...
+
+
+class AlertSinks(Protocol):
+    """Who is told of alerts, by name."""
+
+    def names(self) -> Sequence[str]: ...
+
+    def send(self, sink: str, message: AlertMessage) -> None:
+        """Blocks for a bounded time. Raises DeliveryFailed, without any secret in its words."""
+        ...
+
+
+class Failovers(Protocol):
+    def append(self, rows: Iterable[Failover]) -> None:
+        """One already stored (worker, number) is left as it is."""
+        ...
+
+    def forget(self, before: datetime) -> int:
+        """Delete the older ones; how many."""
+        ...
+
+
+class Installations(Protocol):
+    """The database's own place in the history of its installation."""
+
+    def lineage(self) -> Lineage: ...
+
+    def epoch(self) -> int:
+        """`lineage().epoch`, cheaply."""
+        ...
+
+    def highest_served(self) -> int:
+        """The highest revision that traffic was recorded of; 0 without any."""
+        ...
+
+    def open_epoch(self, *, above: int) -> Lineage:
+        """Begin a new epoch, in which revisions go on above `above`; see domain.lineage."""
+        ...

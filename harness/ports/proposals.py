@@ -1,0 +1,154 @@
+"""Protocols of proposals, verdicts and approvals, and of rollouts with their measurements."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import date, datetime
+from typing import Protocol
+
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute, TrafficTotal
+from harness.domain.canary.rollout import Rollout
+from harness.domain.evals.run import Verdict
+from harness.domain.pagination import MOST_LISTED
+from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
+from harness.domain.reliability.spend import KeySpend
+
+
+class Proposals(Protocol):
+    def add(self, proposal: Proposal) -> None:
+        """Raises RouteBusy when the route has an open proposal; the error names it."""
+        ...
+
+    def get(self, proposal: str) -> Proposal:
+        """Raises NotFound."""
+        ...
+
+    def save(self, proposal: Proposal) -> Proposal:
+        """Store it at version + 1. Raises StaleWrite if the stored version is another."""
+        ...
+
+    def open(self) -> Sequence[Proposal]:
+        """Oldest first."""
+        ...
+
+    def list(
+        self,
+        *,
+        route: str | None = None,
+        open_only: bool = False,
+        limit: int = MOST_LISTED,
+        after: str | None = None,
+    ) -> Sequence[Proposal]:
+        """Newest first, `limit` at the most. after: the id of the last one of the page before.
+
+        Raises NotFound for an `after` that is not stored.
+        """
+        ...
+
+    def phases(self) -> Mapping[ProposalPhase, int]:
+        """How many are in each; none is left out for its signature."""
+        ...
+
+    def of_pair(self, route: str, incumbent: str, candidate: str) -> Sequence[Proposal]:
+        """Of that route, between these targets; newest first."""
+        ...
+
+    def since(self, route: str, at: datetime) -> Sequence[Proposal]:
+        """Of that route, made then or later; newest first."""
+        ...
+
+    def let_in(self, route: str) -> Sequence[Proposal]:
+        """Of that route, which a person approved or which had a canary; newest first, the last
+        20.
+        """
+        ...
+
+    def of_candidates(self, targets: Collection[str]) -> Sequence[Proposal]:
+        """Of these target ids, on any route; newest first."""
+        ...
+
+
+class Approvals(Protocol):
+    def add(self, approval: Approval) -> None:
+        """Raises NotAllowed for the proposer's own, unless the policy says `self_approval`."""
+        ...
+
+    def of(self, proposal: str) -> Sequence[Approval]:
+        """Oldest first."""
+        ...
+
+
+class Verdicts(Protocol):
+    def add(self, verdict: Verdict, proposal: str) -> None: ...
+
+    def get(self, verdict: str) -> Verdict:
+        """Raises NotFound."""
+        ...
+
+    def of(self, proposal: str) -> Sequence[Verdict]:
+        """Newest first."""
+        ...
+
+    def list(self, *, route: str | None = None, limit: int = MOST_LISTED) -> Sequence[Verdict]:
+        """Newest first."""
+        ...
+
+
+class Rollouts(Protocol):
+    def add(self, rollout: Rollout) -> None:
+        """Raises RouteBusy when the route has a live rollout, ProofRefused when its verdict was
+        another rollout's proof already."""
+        ...
+
+    def get(self, rollout: str) -> Rollout:
+        """Raises NotFound."""
+        ...
+
+    def save(self, rollout: Rollout) -> Rollout:
+        """Store it at version + 1. Raises StaleWrite."""
+        ...
+
+    def live(self) -> Sequence[Rollout]: ...
+
+    def baking(self) -> Sequence[Rollout]:
+        """Promoted, and still compared with the incumbent before it."""
+        ...
+
+    def list(
+        self,
+        *,
+        route: str | None = None,
+        candidate: str | None = None,
+        limit: int = MOST_LISTED,
+    ) -> Sequence[Rollout]:
+        """Newest first."""
+        ...
+
+
+class Observations(Protocol):
+    def append(
+        self,
+        blocks: Iterable[ObservationBlock],
+        traffic: Iterable[TrafficMinute],
+        spends: Iterable[KeySpend] = (),
+    ) -> None:
+        """A block already stored (rollout, worker, sequence) is left as it is.
+
+        Traffic of the same (route, minute, worker, arm, target, revision) adds up, and so does
+        what a key spent, by (key, day, worker).
+        """
+        ...
+
+    def blocks(self, rollout: str, *, after: int = 0) -> Sequence[ObservationBlock]:
+        """Numbered 1, 2, 3 … in order of arrival. after: only those of a higher number."""
+        ...
+
+    def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficMinute]:
+        """Oldest first."""
+        ...
+
+    def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
+        """Sums of what `traffic` gives, in order of route, arm and target."""
+        ...
+
+    def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
+        """That day and later, of all keys unless some are named; in order of its key."""
+        ...

@@ -1,0 +1,157 @@
+"""Protocols of providers: what is stored of them, and how they are called and asked."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from harness.domain.providers.catalogue import Catalogue
+from harness.domain.providers.credentials import Credential
+from harness.domain.providers.device_flow import DeviceCode, OAuthTokens, PollAnswer
+from harness.domain.providers.oauth_kinds import OAuthEndpoints
+from harness.domain.providers.oauth_tokens import SignIn
+from harness.domain.providers.probe import ProbeReply, ProviderCheck
+from harness.domain.routing.target import Provider
+
+
+class ProviderDoor(Protocol):
+    """Asks a provider one small thing."""
+
+    def ask(
+        self,
+        provider: Provider,
+        key: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        timeout_s: float,
+    ) -> ProbeReply:
+        """key: empty for none. body: None for a GET; of a stream only its first content is
+        waited for. Raises nothing: what failed is in the answer, without a secret.
+        """
+        ...
+
+
+class Providers(Protocol):
+    def put(self, provider: Provider) -> None: ...
+
+    def remove(self, name: str) -> None:
+        """As if it had never been put. Raises NotFound."""
+        ...
+
+    def all(self) -> Mapping[str, Provider]: ...
+
+
+class Credentials(Protocol):
+    """Keys of providers, encrypted by whoever stores them. None is ever deleted."""
+
+    def all(self) -> Sequence[Credential]:
+        """By provider, in the order in which they are tried; those taken away too."""
+        ...
+
+    def put(self, credential: Credential) -> None:
+        """Add it, or replace the one of its provider and name. Raises InputError for an
+        unknown provider."""
+        ...
+
+
+class SignIns(Protocol):
+    """What people's signing in left behind, one per provider. Routers never see it."""
+
+    def all(self) -> Sequence[SignIn]:
+        """By provider."""
+        ...
+
+    def start(self, new: SignIn) -> None:
+        """Instead of the provider's last one. Raises InputError for an unknown provider."""
+        ...
+
+    def save(self, changed: SignIn) -> None:
+        """Raises StaleWrite where it is over: somebody signed in anew, or out."""
+        ...
+
+    def end(self, provider: str) -> bool:
+        """Whether there was one."""
+        ...
+
+
+class ProviderChecks(Protocol):
+    """What `/check` found of each provider last, whichever process asked (D5)."""
+
+    def all(self) -> Sequence[ProviderCheck]:
+        """By provider."""
+        ...
+
+    def keep(self, checks: Iterable[ProviderCheck]) -> None:
+        """Each instead of an older one of its provider.
+
+        Raises InputError for an unknown provider.
+        """
+        ...
+
+
+class OAuthServer(Protocol):
+    """Where people sign in for a provider.
+
+    All raise SignInRefused with the server's word, SignInUnreachable, also for an answer that
+    is none.
+    """
+
+    def device_code(self, place: OAuthEndpoints) -> DeviceCode: ...
+
+    def poll(self, place: OAuthEndpoints, code: DeviceCode) -> PollAnswer | OAuthTokens:
+        """Whether the person is done. What cannot be reached is an Answer, too."""
+        ...
+
+    def refresh(self, place: OAuthEndpoints, refresh_token: str) -> OAuthTokens: ...
+
+    def exchange(self, place: OAuthEndpoints, account_token: str) -> OAuthTokens:
+        """A short-lived token for the account's."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A provider's whole answer. headers: by their names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+class ProviderCalls(Protocol):
+    """Carries OpenAI's requests to a provider, in that one's own words. Never tries again.
+
+    Belongs to the event loop that calls first.
+    """
+
+    async def post(self, path: str, body: bytes) -> Posted:
+        """path: OpenAI's, e.g. `/chat/completions`. Any status is an answer, as OpenAI would
+        word it. Raises NoAnswer when there is none.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+class ProviderCallsFactory(Protocol):
+    def __call__(
+        self,
+        provider: Provider,
+        api_key: str | None,
+        *,
+        connections: int,
+        timeout_s: float,
+        allowed: Collection[str],
+    ) -> ProviderCalls:
+        """timeout_s: of one call. allowed: as `domain.base_url` reads it.
+
+        Raises ConfigError where what a kind of provider needs is not installed.
+        """
+        ...
+
+
+class ModelTable(Protocol):
+    """What is known of models, from what lies on this machine."""
+
+    def catalogue(self) -> Catalogue:
+        """Always the same; the first call may read a file."""
+        ...

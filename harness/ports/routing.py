@@ -1,0 +1,186 @@
+"""Protocols of what serves: the routing table, kill switches, shadows, captured requests."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Protocol
+
+from harness.domain.pagination import MOST_LISTED
+from harness.domain.privacy.capture import CapturedRequest, CaptureResult
+from harness.domain.routing.evidence import RouteEvidence, Waiver
+from harness.domain.routing.kill_switch import KillSwitch
+from harness.domain.routing.route_changes import TableChange
+from harness.domain.routing.table import Route, RoutingTable
+from harness.domain.routing.target import Target
+from harness.domain.shadow.shadow import Shadow, ShadowTally
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRecord:
+    """One stored version of a route: what changed, by whom, with which proof."""
+
+    route: Route
+    revision: int
+    kind: str
+    at: datetime
+    actor: str
+    reason: str
+    verdict: str | None
+
+
+class Routing(Protocol):
+    """The routing table. Revisions rise by one over all routes; versions by one per route."""
+
+    def table(self) -> RoutingTable: ...
+
+    def route(self, name: str) -> Route | None: ...
+
+    def history(self, name: str) -> Sequence[RouteRecord]:
+        """Newest first."""
+        ...
+
+    def changed_at(self, name: str) -> datetime | None:
+        """The time of the route's newest version; None without a route."""
+        ...
+
+    def evidence(self, name: str) -> RouteEvidence | None:
+        """Why each target of the route's newest version may serve; None without a route."""
+        ...
+
+    def commit(
+        self,
+        change: TableChange,
+        *,
+        expected_version: int,
+        actor: str,
+        reason: str,
+        now: datetime,
+    ) -> int:
+        """Write the route's next version; its revision. expected_version 0 creates the route.
+
+        Raises RevisionConflict if another writer was first, IllegalTransition or ProofRefused
+        if the change does not apply, ProofRefused when the database itself refuses.
+        """
+        ...
+
+    def add_target(self, target: Target) -> str:
+        """The target's id. Adding the same content again changes nothing."""
+        ...
+
+    def targets(self) -> Mapping[str, Target]: ...
+
+
+class Waivers(Protocol):
+    def add(self, waiver: Waiver) -> None: ...
+
+    def list(self, *, route: str | None = None) -> Sequence[Waiver]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchRecord:
+    """A kill switch as it is stored. lifted_at, lifted_by: None until somebody lifts it."""
+
+    switch: KillSwitch
+    lifted_at: datetime | None = None
+    lifted_by: str | None = None
+
+
+class Switches(Protocol):
+    """Kill switches of CLI and REST; those of the environment and the file are not stored."""
+
+    def add(self, switch: KillSwitch) -> None:
+        """Raises InputError without a reason, Conflict when the id is stored already."""
+        ...
+
+    def lift(self, id_: str, *, actor: str, now: datetime) -> SwitchRecord:
+        """Lifting it again changes nothing. Raises NotFound."""
+        ...
+
+    def get(self, id_: str) -> SwitchRecord:
+        """Raises NotFound."""
+        ...
+
+    def not_lifted(self) -> Sequence[KillSwitch]:
+        """Newest first; expired ones too."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowRecord:
+    """A shadow as it is stored. ended_at, ended_by: None until it ends."""
+
+    shadow: Shadow
+    ended_at: datetime | None = None
+    ended_by: str | None = None
+    ended_because: str | None = None
+
+
+class Shadows(Protocol):
+    """Shadows (F8), and what workers added up of their pairs."""
+
+    def add(self, new: Shadow) -> None:
+        """Raises InputError for limits that make no sense, Conflict while the route has one."""
+        ...
+
+    def end(self, id_: str, *, actor: str, because: str, now: datetime) -> ShadowRecord:
+        """Ending it again changes nothing. Raises NotFound."""
+        ...
+
+    def list(
+        self,
+        *,
+        route: str | None = None,
+        proposal: str | None = None,
+        limit: int = MOST_LISTED,
+    ) -> Sequence[ShadowRecord]:
+        """Newest first, `limit` at the most; ended ones too."""
+        ...
+
+    def live(self) -> Sequence[Shadow]:
+        """Those that nobody has ended; expired ones too."""
+        ...
+
+    def append(self, more: Iterable[ShadowTally]) -> None:
+        """Add to what is stored of the same shadow, day and worker."""
+        ...
+
+    def tallies(
+        self, shadows: Sequence[str], *, since: date | None = None
+    ) -> Sequence[ShadowTally]:
+        """By shadow, day and worker. since: the first day, None for all."""
+        ...
+
+
+class Captures(Protocol):
+    """Requests with their answers, redacted before they come here (F9)."""
+
+    def add(self, new: CapturedRequest, *, most_per_day: int) -> CaptureResult:
+        """One already stored (id) is counted. most_per_day: of its route, by UTC day."""
+        ...
+
+    def get(self, id_: str) -> CapturedRequest:
+        """Raises NotFound."""
+        ...
+
+    def list(
+        self,
+        *,
+        route: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+    ) -> Sequence[CapturedRequest]:
+        """Newest first."""
+        ...
+
+    def forget(self, now: datetime) -> int:
+        """Delete those that have expired; how many."""
+        ...
+
+    def purge(
+        self, *, id_: str | None = None, route: str | None = None, users: Sequence[str] = ()
+    ) -> int:
+        """Delete those that fit all that is given, all of them if nothing is; how many.
+
+        users: hashes, any of them.
+        """
+        ...

@@ -1,0 +1,86 @@
+"""Protocols of the world around a process: clock, random ids, ciphers, signatures, limits."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+from harness.domain.operations.audit import AuditPosition
+from harness.domain.operations.row_signatures import KeyPurpose
+from harness.domain.reliability.rate_limits import RateState
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """Wall time, UTC, aware."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never jump; for durations and deadlines within one process."""
+        ...
+
+
+class Chance(Protocol):
+    def token(self, prefix: str) -> str:
+        """A new, unguessable id: `prefix` and 16 hexadecimal digits."""
+        ...
+
+    def secret(self) -> str:
+        """A new secret of 256 bits, URL-safe."""
+        ...
+
+
+class AuditAnchor(Protocol):
+    """Where the end of the audit log is kept outside the database."""
+
+    def read(self) -> AuditPosition | None:
+        """None where nothing is kept yet. Raises SignatureInvalid."""
+        ...
+
+    def keep(self, mark: AuditPosition) -> None: ...
+
+
+class Cipher(Protocol):
+    """Encrypts what must not be read in the database, on disk or in a backup."""
+
+    def encrypt(self, text: str) -> str: ...
+
+    def decrypt(self, token: str) -> str:
+        """Raises DecryptionFailed, ConfigError without any key."""
+        ...
+
+    def again(self, token: str) -> str:
+        """The same text, encrypted with the newest key. Raises as `decrypt`."""
+        ...
+
+
+class Signer(Protocol):
+    """Signs with this process's private key."""
+
+    def sign(self, payload: bytes) -> str:
+        """`<key id>.<base64url>`. Raises ConfigError where this process has no private key."""
+        ...
+
+
+class Verifier(Protocol):
+    """Has public keys alone."""
+
+    def check(self, payload: bytes, signature: str, purpose: KeyPurpose) -> None:
+        """purpose: of the key that must have signed; one of `control` may sign everything.
+
+        Raises SignatureInvalid, ConfigError without a keyring. What held once is remembered.
+        """
+        ...
+
+
+class Signatures(Signer, Verifier, Protocol):
+    """Both, for a store: one that only reads never asks for the private key."""
+
+
+class RateBook(Protocol):
+    """The state of rate limits by name. Never waits, never raises."""
+
+    def change(self, key: str, change: Callable[[RateState], RateState]) -> RateState:
+        """Replace the key's state by what comes of it; the state before."""
+        ...
+
+    def close(self) -> None: ...
