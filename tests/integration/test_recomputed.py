@@ -233,7 +233,7 @@ def test_no_canary_opens_on_evidence_that_changed_together_with_the_log(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # As if the intruder had written the log's digests anew: the scores alone speak.
-    monkeypatch.setattr(tampering, "unrecorded", lambda *_: set())
+    monkeypatch.setattr(tampering, "unrecorded_rows", lambda *_: set())
 
     after = tampered_while_it_waited(world, intruder, change)
 
