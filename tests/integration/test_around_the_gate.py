@@ -278,7 +278,7 @@ def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widen
         path.write_text(accepted)
         return made
 
-    monkeypatch.setattr(submission, "plans", swapped)
+    monkeypatch.setattr(submission, "register_plans", swapped)
     proposal = world.propose("sim/better")
     path.write_text(changed)
     for _ in range(6):

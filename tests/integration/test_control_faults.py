@@ -164,7 +164,7 @@ def test_a_proposal_that_breaks_the_loop_stops_no_other(
             raise ZeroDivisionError("a bug")
         return judge(proposal, *rest)  # type: ignore[arg-type]  # as it came
 
-    monkeypatch.setattr(evaluation, "judge", broken)
+    monkeypatch.setattr(evaluation, "decide_verdict", broken)
     told = [words for _ in range(10) for words in world.turn().failed]
 
     assert f"{first.id}: ZeroDivisionError: a bug" in told

@@ -329,7 +329,7 @@ async def test_what_a_client_allows_limits_a_target_that_nobody_has_measured(
 async def test_a_fresh_router_leaves_a_hanging_target_and_a_slow_one_only_at_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latency, "SHORTEST_LIMIT_S", 0.01)  # else this took two minutes
+    monkeypatch.setattr(latency, "MIN_LIMIT_S", 0.01)  # else this took two minutes
     turns = {INCUMBENT: ScriptedTurn(hang=True), FALLBACK: completion("spare")}
     routed = Routed(tmp_path, turns, RouteSettings())
     used = seen_limits(routed, monkeypatch)
