@@ -22,7 +22,13 @@ REMEDY: Final = "`swapgate db check` names every such row, and `swapgate db sign
 
 def named(signed: SignedTable, values: Mapping[str, Any]) -> str:
     """A row, as people find it: its table and its key."""
-    return f"{signed.table.name} {'/'.join(str(values[name]) for name in signed.key)}"
+    columns = signed.table.primary_key.columns
+    # A column at its default is not among the values that are signed.
+    parts = (
+        _default(column) if values[column.name] is None else values[column.name]
+        for column in columns
+    )
+    return f"{signed.table.name} {'/'.join(map(str, parts))}"
 
 
 def covered_values(signed: SignedTable, values: Mapping[str, Any]) -> dict[str, object]:
