@@ -113,7 +113,7 @@ class HealthChecks:
 
     def results(self) -> dict[str, TargetCheck]:
         """Of the targets in traffic that were checked; by their ids."""
-        found = {each: self._results.get(each) for each in self._routes()}
+        found = {route: self._results.get(route) for route in self._routes()}
         return {
             # Whoever answered since is up, whatever the check said.
             each: TargetCheck(result.up or self._answered_at(each) > result.at, result.seconds)
@@ -135,18 +135,18 @@ class HealthChecks:
     def _states(self, targets: Mapping[str, CompiledRoute]) -> dict[str, HealthCheckState]:
         health = self._health.readiness(targets)
         never = HealthCheckResult(self._began, up=True, outcome=None, seconds=0.0)
-        last = {each: self._results.get(each, never) for each in targets}
+        last = {target: self._results.get(target, never) for target in targets}
         return {
-            each: HealthCheckState(
-                self._health.state(each),
-                health[each].retry_in_s,
-                self._answered_at(each),
-                last[each].at,
-                last[each].outcome is None,
-                last[each].outcome in FAULTS,
-                self._health.busy(each),
+            target: HealthCheckState(
+                self._health.state(target),
+                health[target].retry_in_s,
+                self._answered_at(target),
+                last[target].at,
+                last[target].outcome is None,
+                last[target].outcome in FAULTS,
+                self._health.busy(target),
             )
-            for each in targets
+            for target in targets
         }
 
     def _answered_at(self, target: str) -> float:

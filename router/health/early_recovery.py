@@ -41,18 +41,23 @@ class EarlyRecovery:
         self._seen = serving
         before, self._proofs = self._proofs, _proofs(serving)
         thrown = [
-            each for each in serving.snapshot.switches if each.id not in (self._switches or ())
+            switch
+            for switch in serving.snapshot.switches
+            if switch.id not in (self._switches or ())
         ]
-        known, self._switches = self._switches, {each.id for each in serving.snapshot.switches}
+        known, self._switches = (
+            self._switches,
+            {switch.id for switch in serving.snapshot.switches},
+        )
         self._keys.forget_gone(serving)
-        for each in _upstreams(serving):
-            name = each.provider.name
+        for upstream in _upstreams(serving):
+            name = upstream.provider.name
             if name in before and before[name] != self._proofs[name]:
-                self._health.renew(each.id)
-            named = SwitchTarget(each.id, each.name, each.provider.name)
+                self._health.renew(upstream.id)
+            named = SwitchTarget(upstream.id, upstream.name, upstream.provider.name)
             # Those of the first snapshot were thrown before this process knew anything.
             if known is not None and any(force_plan(one, [named]).in_effect for one in thrown):
-                self._health.reopen(each.id)
+                self._health.reopen(upstream.id)
 
 
 def _proofs(serving: CompiledSnapshot) -> dict[str, CredentialProof]:
@@ -60,7 +65,7 @@ def _proofs(serving: CompiledSnapshot) -> dict[str, CredentialProof]:
     return {
         name: CredentialProof(
             tuple(serving.provider_keys.get(name, ())),
-            tuple(each for each in snapshot.stored_keys if each.provider == name),
+            tuple(key for key in snapshot.stored_keys if key.provider == name),
             tuple(sorted(provider.extra_headers.items())),
         )
         for name, provider in snapshot.providers.items()

@@ -57,10 +57,10 @@ class TargetHealth:
         """For making a plan; takes no ticket."""
         now = self._monotonic()
         return {
-            each: target_availability(
-                self._breaker(each), now, self.policy, self._pause_s(each, now)
+            target: target_availability(
+                self._breaker(target), now, self.policy, self._pause_s(target, now)
             )
-            for each in targets
+            for target in targets
         }
 
     def state(self, target: str) -> BreakerState:

@@ -233,8 +233,10 @@ class CanaryGuards(RequestObserver):
         serving = self._holder.current
         if not self._untold or serving is None or self._holder.stale:
             return
-        canaries = [each.route.canary for each in serving.routes.values()]
-        live = {each.rollout for each in canaries if each is not None and not each.control}
+        canaries = [route.route.canary for route in serving.routes.values()]
+        live = {
+            canary.rollout for canary in canaries if canary is not None and not canary.control
+        }
         untold, self._untold = self._untold, []
         for abort in untold:
             if abort.rollout in live:
@@ -257,22 +259,22 @@ class CanaryGuards(RequestObserver):
 
     def _unwatched(self) -> list[Route]:
         serving = self._holder.current
-        routes = [each.route for each in serving.routes.values()] if serving else []
+        routes = [route.route for route in serving.routes.values()] if serving else []
         return [
-            each
-            for each in routes
-            if each.canary is not None
-            and not each.canary.control
-            and each.canary.unit_rule.local_alpha > 0.0
-            and each.canary.rollout not in self._guards
-            and each.canary.rollout not in self.aborted
+            route
+            for route in routes
+            if route.canary is not None
+            and not route.canary.control
+            and route.canary.unit_rule.local_alpha > 0.0
+            and route.canary.rollout not in self._guards
+            and route.canary.rollout not in self.aborted
         ]
 
     def _claimed(self, routes: list[Route]) -> list[tuple[Route, GuardTurn]]:
         return [
-            (each, self._files.claim(each.canary.rollout, self._workers))
-            for each in routes
-            if each.canary is not None
+            (route, self._files.claim(route.canary.rollout, self._workers))
+            for route in routes
+            if route.canary is not None
         ]
 
     def _watch_new(self, claimed: list[tuple[Route, GuardTurn]]) -> None:

@@ -79,7 +79,7 @@ class CaptureWriter:
                 while len(drafts) < TOGETHER:
                     drafts.append(self._drafts.get_nowait())
             last = None in drafts
-            self._keep([each for each in drafts if each is not None])
+            self._keep([draft for draft in drafts if draft is not None])
 
     def _keep(self, drafts: Sequence[CaptureDraft]) -> None:
         ready = [

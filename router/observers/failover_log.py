@@ -136,7 +136,7 @@ def left_targets(job: RoutedRequest, progress: RequestProgress) -> Iterator[Left
             yield LeftTarget(upstream.name, upstream.provider.name, LEFT_OUT[out.because])
     for target in job.plan.targets:
         upstream = upstreams[target]
-        made = [each for each in progress.attempts if each.upstream.id == target]
+        made = [attempt for attempt in progress.attempts if attempt.upstream.id == target]
         last = made[-1].failure if made else None
         # Whose refusal the client gets was not left.
         if last is not None and progress.result is not last:

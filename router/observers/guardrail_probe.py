@@ -120,8 +120,8 @@ class GuardrailProbe:
 def detect_traits(request: ClientRequest, route: CompiledRoute) -> int:
     """Of the request and its route, whichever arm it is in."""
     traits = _PRICED
-    for each in route.upstreams.values():
-        if each.price is None:
+    for upstream in route.upstreams.values():
+        if upstream.price is None:
             traits = 0
     if request.endpoint is Endpoint.EMBEDDINGS:
         return traits

@@ -35,7 +35,9 @@ class JudgeBudget:
         """Raises StoreUnavailable: then what was known stays."""
         serving = self._holder.current
         routes = serving.snapshot.table.routes.values() if serving else ()
-        judged = [each.trial.rollout for each in routes if each.trial and canary_judge(each)]
+        judged = [
+            route.trial.rollout for route in routes if route.trial and canary_judge(route)
+        ]
         now = self._clock.monotonic()
         if now < self._next and all(each in self._known_usd for each in judged):
             return
@@ -50,7 +52,7 @@ class JudgeBudget:
         with store.read() as tx:
             new = tx.observations.blocks(rollout, after=self._read.get(rollout, 0))
         tallies = (block.counts.get(Guardrail.JUDGE) for block in new)
-        usd = sum(each.cost_usd for each in tallies if isinstance(each, JudgeTally))
+        usd = sum(tally.cost_usd for tally in tallies if isinstance(tally, JudgeTally))
         with self._lock:
             self._known_usd[rollout] = self._known_usd.get(rollout, 0.0) + usd
             self._read[rollout] = max((block.number for block in new), default=0) or (

@@ -302,7 +302,7 @@ def provider_runs_tools(request: ClientRequest) -> bool:
     tools = request.value("tools")
     if not isinstance(tools, list):
         return bool(request.value("mcp_servers"))
-    kinds = {each.get("type") for each in tools if isinstance(each, dict)}
+    kinds = {tool.get("type") for tool in tools if isinstance(tool, dict)}
     return bool(request.value("mcp_servers")) or not kinds <= {None, "function", "custom"}
 
 

@@ -155,7 +155,7 @@ def read_finish_reasons(answer: Mapping[str, Any]) -> Sequence[str]:
     """Of a whole answer in any of the protocols, one per choice."""
     choices = answer.get("choices")
     if isinstance(choices, list):
-        found = [each.get("finish_reason") for each in choices if isinstance(each, dict)]
+        found = [choice.get("finish_reason") for choice in choices if isinstance(choice, dict)]
     else:
         found = [answer.get("stop_reason") or answer.get("status")]
     return [each for each in found if isinstance(each, str)]

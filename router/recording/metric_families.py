@@ -70,7 +70,7 @@ class MetricTotals:
 
     def add_counts(self, families: Iterable[MetricFamily]) -> None:
         """Of a worker that ended: its states ended with it."""
-        self.add(each for each in families if each.kind != "gauge")
+        self.add(family for family in families if family.kind != "gauge")
 
     def families(self) -> list[MetricFamily]:
         return [

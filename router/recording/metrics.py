@@ -230,8 +230,8 @@ class RouterMetrics:
                 metric.type,
                 metric.documentation,
                 [
-                    MetricSample(each.name, dict(each.labels), each.value)
-                    for each in metric.samples
+                    MetricSample(sample.name, dict(sample.labels), sample.value)
+                    for sample in metric.samples
                 ],
             )
             for metric in self._registry.collect()

@@ -384,7 +384,9 @@ class Recorder:
         """The database has taken all that waited."""
         if self._troubles and not self._queue and self._spool.empty:
             at = self._clock.now()
-            self.tell(*(each.now(AlertEvent.ENDED, at) for each in self._troubles.values()))
+            self.tell(
+                *(trouble.now(AlertEvent.ENDED, at) for trouble in self._troubles.values())
+            )
             self._troubles.clear()
 
 
@@ -398,5 +400,5 @@ def _write_all(tx: Transaction, *batches: Batch) -> None:
         if batch.alerts:
             tx.alerts.tell(batch.alerts)
     # At once, so that two routers write them in one order.
-    if seen := [each for batch in batches for each in batch.sightings]:
+    if seen := [sighting for batch in batches for sighting in batch.sightings]:
         tx.sightings.note(seen)

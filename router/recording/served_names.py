@@ -40,8 +40,8 @@ class ServedNames:
     def merge(self, rows: Iterable[Sighting]) -> None:
         """What other processes noted."""
         with self._lock:
-            for each in rows:
-                self._put(each)
+            for row in rows:
+                self._put(row)
 
     def take(self) -> list[Sighting]:
         """What is new since the last time."""

@@ -158,7 +158,7 @@ def batch_to_json(batch: Batch) -> dict[str, object]:
         "failovers": [asdict(row) for row in batch.failovers],
         "alerts": [asdict(alert) for alert in batch.alerts],
         "spends": [{**asdict(row), "day": row.day.isoformat()} for row in batch.spends],
-        "sightings": [asdict(each) for each in batch.sightings],
+        "sightings": [asdict(sighting) for sighting in batch.sightings],
         "shadows": [{**asdict(row), "day": row.day.isoformat()} for row in batch.shadows],
     }
 

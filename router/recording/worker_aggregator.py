@@ -92,7 +92,7 @@ class WorkerAggregator:
             scrape.heard(account)
 
     def live_changed(self) -> None:
-        self._live.rollouts = frozenset().union(*(each.live for each in self._accounts))
+        self._live.rollouts = frozenset().union(*(account.live for account in self._accounts))
 
     def abort(self, abort: LocalAbort) -> None:
         """A worker has stopped a canary: tell all, and those that come later."""
@@ -111,7 +111,11 @@ class WorkerAggregator:
     def scrape(self, asker: "WorkerReports", answer: Callable[[str], None]) -> None:
         """Have every other worker tell its counts; answer once they did, or after TELL_S."""
         number = next(self._count)
-        others = [each for each in self._accounts if each is not asker and each.tell(number)]
+        others = [
+            account
+            for account in self._accounts
+            if account is not asker and account.tell(number)
+        ]
 
         def done() -> None:
             del self._scrapes[number]
@@ -123,7 +127,7 @@ class WorkerAggregator:
     def forward(self, worker: str, said: list[str], answer: Callable[[str], None]) -> None:
         """An opinion of a request that this worker served; nothing if it is gone."""
         number = next(self._count)
-        known = (each for each in self._accounts if each.worker == worker)
+        known = (account for account in self._accounts if account.worker == worker)
         to = next(known, None)
         if to is None or not to.opinion(number, said):
             answer("")
@@ -151,7 +155,7 @@ class WorkerAggregator:
 
     def _own(self) -> list[MetricFamily]:
         counted = counter_names(self.recorder.counters + self.counters)
-        serving = sum(each.ready.is_set() for each in self._accounts)
+        serving = sum(account.ready.is_set() for account in self._accounts)
         return [
             gauge_family("swapgate_router_workers", "Workers that serve", serving),
             *(

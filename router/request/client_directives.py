@@ -30,7 +30,7 @@ def detect_kinds(request: ClientRequest) -> frozenset[RequestKind]:
     if request.endpoint is Endpoint.EMBEDDINGS:
         return frozenset({RequestKind.EMBEDDING})
     turns = (request.value("messages"), request.value("input"))
-    seen = {PARTS[kind] for each in turns for kind in _kinds(each) if kind in PARTS}
+    seen = {PARTS[kind] for turn in turns for kind in _kinds(turn) if kind in PARTS}
     if _wants_image(request):
         seen.add(RequestKind.IMAGE)
     return frozenset(seen)
@@ -51,7 +51,7 @@ def _wants_image(request: ClientRequest) -> bool:
     if isinstance(modalities, list) and "image" in modalities:
         return True
     tools = _objects(request.value("tools"))
-    return any(each.get("type") == MAKES_IMAGES for each in tools)
+    return any(tool.get("type") == MAKES_IMAGES for tool in tools)
 
 
 def _objects(value: object) -> Iterator[Mapping[str, Any]]:

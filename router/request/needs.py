@@ -58,7 +58,7 @@ def _text_bytes(value: object, images: set[str]) -> int:
 
 def _longest(value: object) -> int:
     items = value if isinstance(value, list) else [value]
-    return max((_text_bytes(each, set()) for each in items), default=0) // BYTES_PER_TOKEN
+    return max((_text_bytes(item, set()) for item in items), default=0) // BYTES_PER_TOKEN
 
 
 def _asks_for_schema(values: Mapping[str, JsonSpan]) -> bool:

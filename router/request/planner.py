@@ -128,7 +128,7 @@ def _capabilities(route: CompiledRoute, request: ClientRequest) -> Mapping[str, 
 
 def _suits(can: Mapping[str, Capabilities], plan: RoutePlan, needs: Needs) -> bool:
     """Whether every target of the plan can do all that is needed."""
-    has = tuple(can[each] for each in plan.targets)
+    has = tuple(can[target] for target in plan.targets)
     return not any(
         missing_capabilities(needs, each) for each in has
     ) and not must_serialize_tools(needs, has)

@@ -125,7 +125,7 @@ class RequestProgress:
             return ArmFailure.CIRCUIT_OPEN
         if job.plan.left_out and job.candidate_is_unable:
             return ArmFailure.UNABLE
-        last = {each.upstream.id: _class(each) for each in self.attempts}
+        last = {attempt.upstream.id: _class(attempt) for attempt in self.attempts}
         failed = job.arm_target in last and is_arm_charged(job.arm, list(last.values()))
         return last[job.arm_target] if failed else None
 

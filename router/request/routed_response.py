@@ -94,7 +94,9 @@ class RoutedResponse:
         self, dispatcher: Dispatcher, receive: Receive, send: Send
     ) -> None:
         # Whom it will be is not known yet: the first one, most likely.
-        first = next((self.job.route.upstreams[each] for each in self.job.plan.targets), None)
+        first = next(
+            (self.job.route.upstreams[target] for target in self.job.plan.targets), None
+        )
         try:
             head = (*self._headers, *self._degraded(first))
             beat = Heartbeat(send, head, self._heartbeat_s)
@@ -152,8 +154,11 @@ class RoutedResponse:
 
     def _failed_inside(self, *, every: bool = False) -> bool:
         """Whether an attempt, or every one, met a fault of ours."""
-        failures = [each.failure for each in self.progress.attempts]
-        ours = [each is not None and each.failure is FailureClass.INTERNAL for each in failures]
+        failures = [attempt.failure for attempt in self.progress.attempts]
+        ours = [
+            failure is not None and failure.failure is FailureClass.INTERNAL
+            for failure in failures
+        ]
         return bool(ours) and all(ours) if every else any(ours)
 
     async def _run_plainly(
@@ -270,7 +275,9 @@ class RoutedResponse:
             case UpstreamFailed() | CommittedStream():
                 return result.failure.value if result.failure else ""
             case None:
-                failures = [each.failure for each in self.progress.attempts if each.failure]
+                failures = [
+                    attempt.failure for attempt in self.progress.attempts if attempt.failure
+                ]
                 return failures[-1].failure.value if failures else "no_target"
             case _:
                 return ""
@@ -330,7 +337,7 @@ class RoutedResponse:
         """Who keeps it gets nothing rather than a part."""
         self._errors.note(RouterPart.CAPTURE, error, self.job.route, self.job.arm)
         copied.too_large = True
-        self._copies = [each for each in self._copies if each is not copied]
+        self._copies = [copy for copy in self._copies if copy is not copied]
 
     def note_faults(self) -> None:
         """At the end: what failed within the stream, where nobody could tell of it."""
@@ -342,7 +349,7 @@ class RoutedResponse:
     def _passed_on(self, headers: Sequence[Header]) -> Sequence[Header]:
         if not self._limited:
             return headers
-        return [each for each in headers if not each[0].startswith(RATES)]
+        return [header for header in headers if not header[0].startswith(RATES)]
 
     def _truth(self) -> Sequence[Header]:
         attempts = (b"x-swapgate-attempts", str(len(self.progress.attempts)).encode())

@@ -193,9 +193,9 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.full = False
         self._taken()
-        for each in self._drains:
-            if not each.done():
-                each.set_result(None)
+        for drain in self._drains:
+            if not drain.done():
+                drain.set_result(None)
         self._drains.clear()
         if self._all_written is not None:
             self._write_slice()
@@ -276,7 +276,7 @@ class Connection(asyncio.Protocol):
 
     def _framing(self) -> list[bytes]:
         """Header lines that say how long the body is; none for no body."""
-        return [b"%b: %b\r\n" % each for each in self._headers if each[0] in _FRAMING]
+        return [b"%b: %b\r\n" % header for header in self._headers if header[0] in _FRAMING]
 
     def _not_upgraded(self, rest: bytes) -> None:
         """Answered as if it had not asked; what follows its body may be of another protocol.
@@ -301,7 +301,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def date(self) -> bytes:
-        return b"".join([b"%b: %b\r\n" % each for each in self._state.default_headers])
+        return b"".join([b"%b: %b\r\n" % header for header in self._state.default_headers])
 
     def write_in_slices(self, data: bytes, done: Callable[[], None]) -> None:
         self._unwritten, self._all_written = memoryview(data), done

@@ -80,10 +80,10 @@ def passed_on(headers: Iterable[Header]) -> list[Header]:
     """The provider's headers that are the client's business. headers: names in lower case."""
     found: list[Header] = []
     nominated: list[bytes] = []
-    for each in headers:
-        name, value = each
+    for header in headers:
+        name, value = header
         if _is_clients(name):
-            found.append(each)
+            found.append(header)
         elif name == b"connection" and value.lower() not in _PLAIN_CONNECTION:
             nominated += (part.strip().lower() for part in value.split(b","))
     return [each for each in found if each[0] not in nominated] if nominated else found

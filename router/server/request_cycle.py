@@ -176,7 +176,7 @@ class RequestCycle:
     def _begin(self, message: Message) -> None:
         status, headers = message["status"], message["headers"]
         named = dict(headers)
-        lines = [b": ".join(each) for each in headers]
+        lines = [b": ".join(header) for header in headers]
         if named.get(b"connection") == b"close":
             self.keep_alive = False
         elif not self.keep_alive:

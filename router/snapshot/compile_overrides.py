@@ -56,9 +56,9 @@ def _in_place_of(
         )
         served = _shut(served)
     switches = (
-        replace(each, route=served.route.name)
-        for each in asked.switches
-        if each.route is not None
+        replace(switch, route=served.route.name)
+        for switch in asked.switches
+        if switch.route is not None
     )
     return replace(
         served,

@@ -133,13 +133,13 @@ class CompiledSnapshot:
     @property
     def judges_validity(self) -> bool:
         """Whether a live rollout asks if answers' JSON or tool calls hold."""
-        trials = (each.trial for each in self.routes.values())
+        trials = (route.trial for route in self.routes.values())
         return any(trial and _VALIDITY & trial.unit_rule.guardrails.keys() for trial in trials)
 
     @property
     def rollouts(self) -> frozenset[str]:
         routes = self.routes.values()
-        return frozenset(each.trial.rollout for each in routes if each.trial)
+        return frozenset(route.trial.rollout for route in routes if route.trial)
 
 
 def header_text(text: str) -> bytes:

@@ -78,9 +78,9 @@ def provider_kinds(snapshot: Snapshot) -> frozenset[str]:
     """Of the providers of all targets that may be asked."""
     targets = snapshot.table.targets
     called = [targets[id_] for route in snapshot.table.routes.values() for id_ in route.targets]
-    called += [each.candidate for each in snapshot.shadows]
+    called += [shadow.candidate for shadow in snapshot.shadows]
     judges = [canary_judge(route) for route in snapshot.table.routes.values()]
-    called += [each.target for each in judges if each is not None]
+    called += [judge.target for judge in judges if judge is not None]
     return frozenset(
         snapshot.providers[each.provider].kind
         for each in called
@@ -97,7 +97,7 @@ def _served(
 ) -> CompiledRoute:
     revision = str(snapshot.table.revision).encode()
     targets = route_targets(route)
-    upstreams = {each: _upstream(snapshot, route, each, keys) for each in route.targets}
+    upstreams = {target: _upstream(snapshot, route, target, keys) for target in route.targets}
     can = {id_: each.can for id_, each in upstreams.items()}
     keyless = frozenset(id_ for id_, each in upstreams.items() if each.keyless)
     barred = _barred(route, upstreams, classes)
@@ -119,14 +119,14 @@ def _served(
             )
             for arm in Arm
         },
-        switches=tuple(each for each in switches if each.route in (None, route.name)),
+        switches=tuple(switch for switch in switches if switch.route in (None, route.name)),
         names={
             id_: SwitchTarget(id_, each.name, each.provider.name)
             for id_, each in upstreams.items()
         },
         particular=any(
-            each.provider.can(each.target.model) != UNKNOWN_CAPABILITIES
-            for each in upstreams.values()
+            upstream.provider.can(upstream.target.model) != UNKNOWN_CAPABILITIES
+            for upstream in upstreams.values()
         ),
         warmed=_warmed(targets, keep_warm, upstreams, barred),
         keep_warm=keep_warm,
@@ -142,9 +142,9 @@ def _barred(
 ) -> frozenset[str]:
     data_class = route.settings.data_class
     found = [
-        each
-        for each in upstreams.values()
-        if not may_see(classes, data_class, each.provider.name)
+        upstream
+        for upstream in upstreams.values()
+        if not may_see(classes, data_class, upstream.provider.name)
     ]
     for each in found:
         log.warning(
@@ -167,7 +167,7 @@ def _native(
             id_: restrict_endpoints(each.can, others) if endpoint in each.adapted else each.can
             for id_, each in upstreams.items()
         }
-        if 0 < sum(endpoint in each.adapted for each in upstreams.values()) < len(can):
+        if 0 < sum(endpoint in upstream.adapted for upstream in upstreams.values()) < len(can):
             found[endpoint] = can
     return found
 
@@ -176,20 +176,20 @@ def _shadow(
     snapshot: Snapshot, route: Route, keys: ProviderKeySets, classes: DataClasses
 ) -> CompiledShadow | None:
     """None also for one that cannot be asked: it holds up no revision."""
-    for each in snapshot.shadows:
-        if each.route == route.name and not end_reason(each, route):
+    for shadow in snapshot.shadows:
+        if shadow.route == route.name and not end_reason(shadow, route):
             try:
-                upstream = _upstream_of(snapshot, route, each.candidate, keys)
+                upstream = _upstream_of(snapshot, route, shadow.candidate, keys)
             except SnapshotInvalid as error:
-                log.warning("shadow %s mirrors nothing: %s", each.id, error)
+                log.warning("shadow %s mirrors nothing: %s", shadow.id, error)
                 continue
             if not may_see(classes, route.settings.data_class, upstream.provider.name):
                 why = "may not see the route's class of data"
             elif upstream.keyless:
                 why = "has no key"
             else:
-                return CompiledShadow(each, upstream)
-            log.warning("shadow %s mirrors nothing: %s %s", each.id, upstream.name, why)
+                return CompiledShadow(shadow, upstream)
+            log.warning("shadow %s mirrors nothing: %s %s", shadow.id, upstream.name, why)
     return None
 
 
@@ -266,7 +266,7 @@ def _upstream_of(
         )
     can, kind = _capabilities(target, provider), PROVIDER_KINDS[provider.kind]
     own = tuple(keys.get(provider.name, ()))
-    stored_before = any(each.provider == provider.name for each in snapshot.stored_keys)
+    stored_before = any(key.provider == provider.name for key in snapshot.stored_keys)
     return CompiledTarget(
         target=provider.as_sent(target),
         id=target.id,

@@ -95,8 +95,8 @@ def snapshot_to_json(snapshot: Snapshot) -> dict[str, object]:
             for key in snapshot.keys
         ],
         "etag": snapshot.etag,
-        "switches": [_switch_json(each) for each in snapshot.switches],
-        "shadows": [_shadow_json(each) for each in snapshot.shadows],
+        "switches": [_switch_json(switch) for switch in snapshot.switches],
+        "shadows": [_shadow_json(shadow) for shadow in snapshot.shadows],
         "stored_keys": [asdict(each) for each in snapshot.stored_keys],
         "signed": asdict(snapshot.signed) if snapshot.signed else None,
     }
@@ -148,8 +148,8 @@ def snapshot_from_json(data: Mapping[str, Any]) -> Snapshot:
         keys=tuple(_grant(key) for key in data["keys"]),
         etag=data["etag"],
         # A file of an older version has none.
-        switches=tuple(_switch(each) for each in data.get("switches", ())),
-        shadows=tuple(_shadow(each) for each in data.get("shadows", ())),
+        switches=tuple(_switch(switch) for switch in data.get("switches", ())),
+        shadows=tuple(_shadow(shadow) for shadow in data.get("shadows", ())),
         stored_keys=tuple(StoredKey(**each) for each in data.get("stored_keys", ())),
         signed=_signed(data["signed"]) if data.get("signed") else None,
     )

@@ -24,7 +24,9 @@ def route_targets(route: Route) -> RouteTargets:
         incumbent=route.incumbent,
         canary=route.canary.target if route.canary else None,
         holdback=route.holdback.target if route.holdback else None,
-        chain=tuple(ChainLink(each, each in settings.capable) for each in route.fallbacks),
+        chain=tuple(
+            ChainLink(fallback, fallback in settings.capable) for fallback in route.fallbacks
+        ),
         stakes=settings.stakes,
         policy_fallback=settings.on_content_policy is OnContentPolicy.FALLBACK,
     )
@@ -43,7 +45,9 @@ def incumbent_plan(well: RoutePlan, plan: RoutePlan) -> RoutePlan:
     """The incumbent's own; where a switch rules, what it left of that in `plan`."""
     if plan.forced is None:
         return well
-    return replace(well, targets=tuple(each for each in well.targets if each in plan.targets))
+    return replace(
+        well, targets=tuple(target for target in well.targets if target in plan.targets)
+    )
 
 
 def is_arm_charged(arm: Arm, failures: Sequence[FailureClass | None]) -> bool:

@@ -36,7 +36,7 @@ class EndpointBridge:
         if translation is None:
             return await self._beneath.send(request)
         said = translation(request.body, request.provider.kind)
-        headers = tuple(each for each in request.headers if not each[0].startswith(_OWN))
+        headers = tuple(header for header in request.headers if not header[0].startswith(_OWN))
         asked = request._replace(body=said.body, path=CHAT_PATH, headers=headers)
         reply = await self._beneath.send(asked)
         if not 200 <= reply.status < 300:

@@ -133,7 +133,7 @@ class OriginPool:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         turns = interleave_addresses([(family, str(where[0])) for family, *_, where in found])
         # Now, and not when it was set: a name may lead elsewhere by now.
-        places = [each for each in turns if may_connect(host, each, allowed)]
+        places = [turn for turn in turns if may_connect(host, turn, allowed)]
         if not places:
             raise UpstreamFailed(FailureClass.CONNECT, "its name leads to a closed address")
         *others, last = places

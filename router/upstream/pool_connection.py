@@ -168,7 +168,7 @@ class PoolConnection(asyncio.Protocol):
                 self._break(FailureClass.MALFORMED, f"status {status}, headers of {size} bytes")
                 return
         codings = [value for name, value in self.headers if name == b"transfer-encoding"]
-        if any(each.strip().lower() != b"chunked" for each in codings):
+        if any(coding.strip().lower() != b"chunked" for coding in codings):
             self._break(FailureClass.MALFORMED, "a transfer encoding that is not chunked")
             return
         self._ends_with_eof = not codings and b"content-length" not in dict(self.headers)

@@ -49,8 +49,8 @@ class WorkerParent:
             crew = await self._reloaded(crew)
         # The workers have their own of these. While one was left here, connections would wait
         # in its queue for nobody; now they are refused once the last worker has closed its own.
-        for each in self._listeners:
-            each.close()
+        for listener in self._listeners:
+            listener.close()
         leaving = [crew, *self._retiring.values()]
         await asyncio.gather(*(each.retire(self._signal) for each in leaving))
         await asyncio.gather(*self._retiring)

@@ -201,7 +201,7 @@ class WorkerPool:
         return process
 
     async def _begun(self, slot: int, channel: int) -> asyncio.subprocess.Process:
-        fds = [each.fileno() for each in self._listeners]
+        fds = [listener.fileno() for listener in self._listeners]
         with tempfile.TemporaryFile() as given:
             given.write(self._orders.given)
             given.seek(0)

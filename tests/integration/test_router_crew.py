@@ -24,7 +24,7 @@ from tests.support.router.live_router import SwitchableStore, snapshot
 # argv: what to do, a folder to leave a mark in, then what every worker is given.
 WORKER = """
 import os, pathlib, signal, socket, sys, time
-from router.recording.ipc_frames import frame
+from router.recording.ipc_frames import encode_frame
 told, folder = sys.argv[1], pathlib.Path(sys.argv[2])
 if told == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

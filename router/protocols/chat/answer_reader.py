@@ -39,12 +39,12 @@ def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
     head = read_head(members)
     blocks = tuple(_blocks(message, head.id))
     if not thinking:
-        blocks = tuple(each for each in blocks if each.kind is not BlockKind.THINKING)
+        blocks = tuple(block for block in blocks if block.kind is not BlockKind.THINKING)
     finish = choice.get("finish_reason")
     if not finish and not blocks:
         raise empty_answer_error("finish_reason")
-    called = any(each.kind is BlockKind.CALL for each in blocks)
-    refused = any(each.kind is BlockKind.REFUSAL for each in blocks)
+    called = any(block.kind is BlockKind.CALL for block in blocks)
+    refused = any(block.kind is BlockKind.REFUSAL for block in blocks)
     end = read_end(finish, choice, read_tokens(members), called=called, refused=refused)
     return WholeAnswer(head, blocks, end)
 

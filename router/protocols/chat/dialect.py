@@ -88,7 +88,9 @@ class ChatDialect:
         return read_usage(members.get("usage"))
 
     def ended(self, members: ParsedObject) -> bool:
-        return all(each.get("finish_reason") for each in iter_objects(members.get("choices")))
+        return all(
+            choice.get("finish_reason") for choice in iter_objects(members.get("choices"))
+        )
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
         return schema_of(request)

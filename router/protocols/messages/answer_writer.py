@@ -26,7 +26,7 @@ _STOPS: Final[Mapping[FinishReason, str]] = {
 
 def write_message(answer: WholeAnswer) -> bytes:
     """A whole message, as JSON."""
-    content = [_block(each) for each in answer.blocks]
+    content = [_block(block) for block in answer.blocks]
     return to_json(
         {**_head(answer.head), "content": content, **_stop(answer.end)}
         | {"usage": message_usage(answer.end.tokens)}

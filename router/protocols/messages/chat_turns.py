@@ -16,11 +16,11 @@ Turn = dict[str, object]
 
 def chat_messages(messages: object) -> Iterator[Turn]:
     """Raises Untranslatable."""
-    for each in iter_objects(messages):
-        content = each.get("content")
-        if each.get("role") == "assistant":
+    for message in iter_objects(messages):
+        content = message.get("content")
+        if message.get("role") == "assistant":
             yield _assistant(content)
-        elif each.get("role") == "system":
+        elif message.get("role") == "system":
             yield {"role": "system", "content": text_or_parts(content)}
         else:
             yield from _user(content)
@@ -47,7 +47,9 @@ def text_or_parts(content: object, param: str = "messages") -> object:
     text = plain_text(content, param)
     blocks = list(iter_objects(content)) if isinstance(content, list) else []
     return (
-        [_part(each) for each in blocks] if any(cache_mark(each) for each in blocks) else text
+        [_part(block) for block in blocks]
+        if any(cache_mark(block) for block in blocks)
+        else text
     )
 
 

@@ -87,7 +87,7 @@ def _system(system: object) -> list[dict[str, object]]:
 
 
 def _tools(asked: Mapping[str, object]) -> dict[str, object]:
-    tools = [_tool(each) for each in iter_objects(asked.get("tools"))]
+    tools = [_tool(tool) for tool in iter_objects(asked.get("tools"))]
     if not tools:
         return {}
     found: dict[str, object] = {"tools": tools}

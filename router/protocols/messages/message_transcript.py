@@ -13,7 +13,7 @@ def request_from_message(body: Json) -> Json:
         messages.append({"role": "system", "content": _text(body["system"])})
     for each in body["messages"]:
         messages += _turn(each)
-    tools = [_tool(each) for each in body.get("tools") or () if "input_schema" in each]
+    tools = [_tool(tool) for tool in body.get("tools") or () if "input_schema" in tool]
     choice = (body.get("tool_choice") or {}).get("type")
     found: Json = {"messages": messages}
     if tools:
@@ -36,17 +36,17 @@ def _turn(given: Json) -> list[Json]:
     turns = [
         {
             "role": "tool",
-            "tool_call_id": each["tool_use_id"],
-            "content": _text(each.get("content") or ""),
+            "tool_call_id": result["tool_use_id"],
+            "content": _text(result.get("content") or ""),
         }
-        for each in results
+        for result in results
     ]
     return turns + ([_message(given["role"], rest)] if rest else [])
 
 
 def _message(role: str, blocks: list[Json]) -> Json:
-    calls = [_call(each) for each in blocks if each["type"] == "tool_use"]
-    spoken = [each for each in blocks if each["type"] not in ("tool_use", "thinking")]
+    calls = [_call(block) for block in blocks if block["type"] == "tool_use"]
+    spoken = [block for block in blocks if block["type"] not in ("tool_use", "thinking")]
     found: Json = {"role": role, "content": _text(spoken) if spoken else None}
     return {**found, "tool_calls": calls} if calls else found
 
@@ -56,8 +56,8 @@ def _text(content: object) -> str:
         return content
     blocks = content if isinstance(content, list) else []
     return "\n".join(
-        each["text"] if isinstance(each.get("text"), str) else f"[{each['type']} left out]"
-        for each in blocks
+        block["text"] if isinstance(block.get("text"), str) else f"[{block['type']} left out]"
+        for block in blocks
     )
 
 

@@ -21,7 +21,7 @@ def without_unsigned(body: bytes) -> bytes:
         return body
     asked: dict[str, Any] = json.loads(body)
     messages = list(iter_objects(asked.get("messages")))
-    stripped = [_strip(each) for each in messages]
+    stripped = [_strip(message) for message in messages]
     last = max((n for n, found in enumerate(stripped) if found), default=None)
     if last is None:
         return body
@@ -55,7 +55,7 @@ def _unsigned(block: object) -> bool:
 
 def _within_loop(messages: Sequence[Mapping[str, object]], turn: int) -> bool:
     """Whether no words of the user's came since: results of tools alone."""
-    later = (each for each in messages[turn + 1 :] if each.get("role") == "user")
+    later = (message for message in messages[turn + 1 :] if message.get("role") == "user")
     return all(
         any(block.get("type") == "tool_result" for block in iter_objects(each.get("content")))
         for each in later

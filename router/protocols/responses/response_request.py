@@ -55,7 +55,7 @@ def chat_body(
     if isinstance(reasoning, Mapping) and reasoning.get("effort"):
         body["reasoning_effort"] = reasoning["effort"]
     body |= _text(asked.get("text"))
-    tools = [_tool(each) for each in iter_objects(asked.get("tools"))]
+    tools = [_tool(tool) for tool in iter_objects(asked.get("tools"))]
     if not tools:
         body.pop("parallel_tool_calls", None)
         return body

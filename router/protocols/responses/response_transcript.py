@@ -14,7 +14,7 @@ def request_from_response(body: Json) -> Json:
         messages.append({"role": "user", "content": given})
     else:
         messages += [_item(each) for each in given if each.get("type") != "reasoning"]
-    tools = [_tool(each) for each in body.get("tools") or () if each.get("type") == "function"]
+    tools = [_tool(tool) for tool in body.get("tools") or () if tool.get("type") == "function"]
     found: Json = {"messages": messages}
     if tools:
         found["tools"] = tools
@@ -48,8 +48,8 @@ def _text(content: object) -> str:
         return content
     parts = content if isinstance(content, list) else []
     return "\n".join(
-        each["text"] if isinstance(each.get("text"), str) else f"[{each['type']} left out]"
-        for each in parts
+        part["text"] if isinstance(part.get("text"), str) else f"[{part['type']} left out]"
+        for part in parts
     )
 
 
@@ -66,8 +66,8 @@ def _tool(given: Json) -> Json:
 
 def answer_from_response(body: Json) -> Json:
     items = body["output"]
-    texts = [_text(each["content"]) for each in items if each["type"] == "message"]
-    calls = [_call(each) for each in items if each["type"] == "function_call"]
+    texts = [_text(item["content"]) for item in items if item["type"] == "message"]
+    calls = [_call(item) for item in items if item["type"] == "function_call"]
     found: Json = {
         "role": "assistant",
         "content": "\n".join(texts) if texts else None,

@@ -126,7 +126,7 @@ def _arrived(hint: str, params: Json) -> bool:
 def _versions(headers: Mapping[str, str]) -> dict[str, str]:
     found = {"anthropic-version": headers.get("anthropic-version") or ANTHROPIC_VERSION}
     betas = [each.strip() for each in headers.get("anthropic-beta", "").split(",")]
-    kept = [each for each in betas if each and each != _STRUCTURED]
+    kept = [beta for beta in betas if beta and beta != _STRUCTURED]
     return {**found, "anthropic-beta": ",".join(kept)} if kept else found
 
 

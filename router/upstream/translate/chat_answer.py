@@ -41,7 +41,7 @@ def chat_message(given: Mapping[str, Any], *, streamed: bool = False) -> Json:
             found[name] = given[name]
     calls = given.get("tool_calls")
     if calls:
-        found["tool_calls"] = [_call(each, streamed=streamed) for each in calls]
+        found["tool_calls"] = [_call(call, streamed=streamed) for call in calls]
     more = given.get("provider_specific_fields")
     signatures = more.get("thought_signatures") if isinstance(more, Mapping) else None
     if signatures and not calls:

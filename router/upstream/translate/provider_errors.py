@@ -71,7 +71,7 @@ async def translate_refusal(reply: UpstreamReply, kind: str) -> ProviderRefusal:
         raw = await read_error_body(reply)
     finally:
         await reply.aclose()
-    headers = [each for each in reply.headers if _is_kept(each[0])]
+    headers = [header for header in reply.headers if _is_kept(header[0])]
     error = _error_of_aws(raw, reply.status) if kind == "bedrock" else _error(raw)
     if error is None:  # a proxy's page, or nothing: the status says enough
         return ProviderRefusal(reply.status, b"{}", headers)
@@ -118,7 +118,7 @@ def _from_google(error: Json, status: int) -> tuple[Json, int, bytes]:
     shaped = google_error(error)
     details = error.get("details")
     told = (
-        [each for each in details if isinstance(each, dict)]
+        [detail for detail in details if isinstance(detail, dict)]
         if isinstance(details, list)
         else []
     )

@@ -116,7 +116,7 @@ class _Reply:
     @property
     def headers(self) -> Sequence[Header]:
         """The provider's, but for what tells of its own bytes."""
-        kept = [each for each in self._reply.headers if each[0] not in _ITS_OWN]
+        kept = [header for header in self._reply.headers if header[0] not in _ITS_OWN]
         return [(b"content-type", self._type()), *kept]
 
     def _type(self) -> bytes:
