@@ -40,13 +40,13 @@ while told == "deaf":
 if told == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 channel = socket.socket(fileno=int(sys.argv[sys.argv.index("--channel") + 1]))
-channel.sendall(frame({"ready": True}))
+channel.sendall(encode_frame({"ready": True}))
 if told == "dies once" and first:
     sys.exit(9)
 while True:
     time.sleep(0.1)
     if not (told == "hangs once" and first):
-        channel.sendall(frame({"metrics": []}))
+        channel.sendall(encode_frame({"metrics": []}))
 """
 
 
