@@ -1,4 +1,4 @@
-"""Compares the stored state with the audit log (A4): what changed each turn, and whole on
+"""Compares the stored state with the audit log (F1): what changed each turn, and whole on
 demand.
 
 Each turn folds new events into this process's memory, looks at what decides and, after a

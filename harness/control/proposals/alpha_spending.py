@@ -1,4 +1,4 @@
-"""Charges each look at a candidate with alpha, and adds up a route's risk (statistics.md 1.8).
+"""Charges each look at a candidate with alpha, and adds up a route's risk (statistics.md §1.8).
 
 The risk is the probability that one of a route's candidates of 90 days passed by luck.
 """

@@ -1,5 +1,5 @@
 """The state audit compares stored rows with the audit log: every row must be as its last event
-left it (A4).
+left it (F1).
 
 Every unit of work leaves, in one of its audit events, the digests of the rows that it wrote:
 before and after. Who writes around us leaves none, and cannot: an event needs the

@@ -1,4 +1,4 @@
-"""Recomputation checks whether stored scores still give a stored verdict (A2), within a
+"""Recomputation checks whether stored scores still give a stored verdict (F1), within a
 tolerance.
 
 Its own inputs are believed for nothing that decides: its terms are the registered ones, its
