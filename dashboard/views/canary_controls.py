@@ -38,9 +38,9 @@ def show_controls(status: CanaryStatus) -> None:
                 label = "Bring the old model back"
             if st.button(label, icon=icon, disabled=signal in why, key=f"hand-{signal.value}"):
                 confirm(status, signal)
-        told = dict.fromkeys(why.values())
-        if told:
-            st.html(html.note(" ".join(told)), width="content")
+        reasons = dict.fromkeys(why.values())
+        if reasons:
+            st.html(html.note(" ".join(reasons)), width="content")
 
 
 def visible_signals(rollout: Rollout, *, faults: bool = False) -> list[RolloutSignal]:
@@ -97,13 +97,11 @@ def effect(status: CanaryStatus, signal: RolloutSignal) -> str:
         else "You acknowledge the routers' faults: the canary continues, at the same step and "
         "time.",
         RolloutSignal.ADVANCE: f"From {share} to {_next(rollout)} for {new}, even though "
-        "evidence "
-        "is still missing.",
+        "evidence is still missing.",
         RolloutSignal.PROMOTE: f"From {share} to 100 % for {new}, skipping the other "
         f"steps.{bake}",
         RolloutSignal.FINISH: f"From {kept} to 0 % for {old}: {new} serves everybody, and "
-        "harm that "
-        "shows later is no longer detected.",
+        "harm that shows later is no longer detected.",
         RolloutSignal.ABORT: back,
     }
     return effects[signal]

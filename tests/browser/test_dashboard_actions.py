@@ -112,7 +112,7 @@ def test_nobody_acts_without_a_key_and_who_proposed_cannot_approve(
     page.goto(f"{address}/proposals")
     waiting = page.locator(card(house.proposals["awaiting"]))
     expect(waiting.get_by_role("button", name="Approve")).to_be_disabled()
-    expect(waiting).to_contain_text("Sign in with a management key first")
+    expect(waiting).to_contain_text("Sign in with a management key in the sidebar first")
     waiting.get_by_role("button", name="Reject").click()
     page.get_by_role("dialog").get_by_label("Reason").fill("no")
     page.get_by_role("dialog").get_by_label("Reason").press("Tab")
