@@ -12,8 +12,7 @@ from typing import assert_never
 
 import structlog
 
-from harness.control.canary import driver as bake
-from harness.control.canary import holds, machine
+from harness.control.canary import driver, machine
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation, worker_supervision
 from harness.control.evals.proof_validity import ProofState, ProofValidity
@@ -43,7 +42,6 @@ from harness.domain.proposals.proposal import (
     ProposalPhase,
     apply_event,
 )
-from harness.domain.routing.table import Route
 from harness.gate.text.sentences import polish_reason
 from harness.ports import Transaction
 
@@ -97,7 +95,7 @@ def reconcile(ctx: Context) -> ReconcileResult:
     with ctx.store.read() as tx:
         baking = tx.rollouts.baking()
     for rollout in baking:
-        look(rollout.proposal, partial(bake.turn, ctx, rollout))
+        look(rollout.proposal, partial(driver.drive_bake, ctx, rollout))
     did.extend(worker_supervision.run_once(ctx))
     did.extend(shadows.end_finished(ctx))
     return ReconcileResult(tuple(did), tuple(failed))
@@ -143,7 +141,7 @@ def _by_phase(ctx: Context, proposal: Proposal) -> list[str]:
         case ProposalPhase.SHADOW:
             return _shadow(ctx, proposal)
         case ProposalPhase.CANARY:
-            return _canary(ctx, proposal)
+            return driver.drive_canary(ctx, proposal)
         case _:
             return []
 
@@ -348,31 +346,6 @@ def _shadow(ctx: Context, proposal: Proposal) -> list[str]:
     if not isinstance(proof, Passed):
         raise ProofRefused(f"{proposal.id}: verdict {proof.id} is {proof.outcome}, not passed")
     return stage.run_once(ctx, proposal, proof)
-
-
-def _canary(ctx: Context, proposal: Proposal) -> list[str]:
-    with ctx.store.read() as tx:
-        before = tx.rollouts.get(proposal.rollout or "")
-        route = tx.routing.route(proposal.route)
-    action = machine.assess_rollout(ctx, before)
-    machine.watch_ratio(ctx, before, action)
-    holds.update_hold_alert(ctx, before)
-    if action.signal is None and _canary_in_place(route, before.id, proposal):
-        return []
-    with ctx.store.write() as tx:
-        after = machine.step(ctx, tx, proposal, before, action)
-    if after == before:
-        return []
-    return [f"{proposal.id}: {action.kind.value}, {after.state.value}: {action.reason}"]
-
-
-def _canary_in_place(route: Route | None, rollout: str, proposal: Proposal) -> bool:
-    return (
-        route is not None
-        and route.incumbent == proposal.incumbent
-        and route.canary is not None
-        and route.canary.rollout == rollout
-    )
 
 
 def _other_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> str:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
 from harness.control import reconciler
-from harness.control.canary import machine, operations
+from harness.control.canary import decision, driver, operations
 from harness.control.context import Context
 from harness.control.dry_run import dry_run_context
 from harness.control.evals import worker_supervision
@@ -384,13 +384,13 @@ def test_an_action_decided_for_an_older_state_is_not_applied(world: SmallInstall
     with world.store.read() as tx:
         seen = tx.rollouts.live()[0]
     world.feed(blocks=5)
-    action = machine.assess_rollout(ctx, seen)
+    action = decision.decide(ctx, seen)
     assert action.signal is RolloutSignal.ENOUGH
     operations.operate(ctx, BEN, "chat", RolloutSignal.PAUSE, "lunch")
     operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, "a drill")
 
     with pytest.raises(StaleWrite), world.store.write() as tx:
-        machine.step(ctx, tx, world.get(proposal.id), seen, action)
+        driver.apply_action(ctx, tx, world.get(proposal.id), seen, action)
     with world.store.read() as tx:
         assert tx.rollouts.live()[0].state is RolloutState.WAITING
 

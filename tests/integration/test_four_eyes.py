@@ -146,11 +146,11 @@ def test_a_proposer_holds_or_ends_the_own_canary_and_never_moves_it_on(
         operations.operate(ctx, ann, "chat", signal, "a drill")
         return
     with world.store.read() as tx:
-        before = machine.live(tx, "chat")
+        before = machine.find_live(tx, "chat")
     with pytest.raises(NotAllowed, match=f"cannot {signal.value} it: ask another approver"):
         operations.operate(ctx, ann, "chat", signal, "a drill")
     with world.store.read() as tx:
-        assert machine.live(tx, "chat") == before
+        assert machine.find_live(tx, "chat") == before
     operations.operate(ctx, BEN, "chat", signal, "a drill")
 
 
@@ -168,7 +168,7 @@ def test_a_proposer_does_not_acknowledge_the_routers_faults_in_the_own_canary(
     ann = in_reach_of(world, RolloutSignal.ADVANCE)
     ctx, kind = world.context(), AlertKind.INTERNAL_ERROR
     with world.store.write() as tx:
-        about = machine.live(tx, "chat").id
+        about = machine.find_live(tx, "chat").id
         key, now = f"{kind.value}:{about}", world.clock.now()
         tx.alerts.tell([Alert(kind, "route chat", key, "it failed", "a.py:7", now, "w1")])
     with pytest.raises(NotAllowed, match="cannot resume"):

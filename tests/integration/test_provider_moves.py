@@ -7,7 +7,7 @@ import pytest
 
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
-from harness.control.canary import machine, operations
+from harness.control.canary import decision, machine, operations
 from harness.control.evals import proof_validity
 from harness.control.proposals import review, submission
 from harness.control.proposals.submission import ProposalRequest
@@ -68,16 +68,13 @@ def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(
     for _ in range(2):
         world.turn()
     with world.store.read() as tx:
-        rollout = machine.live(tx, "chat")
+        rollout = machine.find_live(tx, "chat")
         assert rollout.state is RolloutState.PAUSED
         share = tx.routing.table().routes["chat"].canary
         assert share is not None
         assert share.weight_bps == rollout.current.weight_bps
         event = next(e for e in tx.audit.tail() if e.action == "canary.pause")
-    for told in (
-        event.details["reason"],
-        machine.assess_rollout(world.context(), rollout).reason,
-    ):
+    for told in (event.details["reason"], decision.decide(world.context(), rollout).reason):
         assert "provider sim was moved by eve" in str(told)
     for signal in (RolloutSignal.RESUME, RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
         with pytest.raises(ProofRefused, match="sim was moved by eve"):

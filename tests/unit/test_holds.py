@@ -7,8 +7,8 @@ import pytest
 
 from harness.cli.canary import rollout_facts
 from harness.control import reconciler
+from harness.control.canary import decision, operations
 from harness.control.canary import holds as holding
-from harness.control.canary import machine, operations
 from harness.control.operations import alerts
 from harness.control.proposals import comparison
 from harness.domain.canary.observation import TrafficMinute
@@ -56,7 +56,7 @@ def up_to_the_next_step(world: SmallInstallation) -> None:
 
 
 def look(world: SmallInstallation, ctx: object) -> RolloutAction:
-    return machine.assess_rollout(ctx, live(world))  # type: ignore[arg-type]
+    return decision.decide(ctx, live(world))  # type: ignore[arg-type]
 
 
 @pytest.mark.req("F3")

@@ -88,6 +88,22 @@ def decision_inputs(
     }
 
 
+def decision_evidence(
+    ctx: Context, tx: Transaction, before: Rollout, action: RolloutAction | None
+) -> dict[str, object]:
+    """An action's figures and inputs, for the audit log. before: the rollout before it."""
+    inputs = decision_inputs(ctx, tx, before, action)
+    if action is None:
+        return inputs
+    return {
+        "log_e": action.log_e,
+        "exposures": action.exposures,
+        "log_certificate": action.log_certificate,
+        **action.figures.as_json(),
+        **inputs,
+    }
+
+
 def replay_action(ctx: Context, number: int) -> ReplayedAction:
     """Decide an action again, from the stored blocks.
 

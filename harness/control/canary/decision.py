@@ -1,24 +1,125 @@
-"""What routers stopped by themselves: the control plane makes it final.
+"""Decides what a canary does next: what the evidence asks for, and what keeps it from that.
 
-A router's own guard needs no database. What it did arrives as an alert, perhaps much later,
+In this order: the evidence, holds, what the proof still allows, and what a router's own guard
+has stopped. A guard needs no database: what it did arrives as an alert, perhaps much later,
 from its spool; until then the weights that the database has are not what users get.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal
+from harness.control.canary import holds
+from harness.control.context import Context
+from harness.control.evals import proof_validity, recomputation
+from harness.domain.canary.rollout import (
+    ActionKind,
+    Rollout,
+    RolloutSignal,
+    RolloutState,
+)
+from harness.domain.errors import NotFound, SignatureInvalid
+from harness.domain.evals.run import Verdict
 from harness.domain.operations.alerts import AlertKind
+from harness.gate.offline.recomputation import AgreementLevel
+from harness.gate.online import policy as gate_policy
 from harness.gate.online.decision import RolloutAction
 from harness.ports import Transaction
+
+
+def decide(ctx: Context, rollout: Rollout) -> RolloutAction:
+    """What the canary is to do now. Changes nothing."""
+    with ctx.store.read() as tx:
+        action = holds.apply_hold(ctx, tx, rollout, read_evidence(ctx, tx, rollout))
+        action = _allowed(ctx, tx, rollout, action)
+        return confirm_worker_abort(tx, rollout, action)
+
+
+def read_evidence(ctx: Context, tx: Transaction, rollout: Rollout) -> RolloutAction:
+    """What the observations alone ask for."""
+    blocks = tx.observations.blocks(rollout.id)
+    return gate_policy.decide_action(rollout, blocks, ctx.clock.now())
+
+
+def _allowed(
+    ctx: Context, tx: Transaction, rollout: Rollout, action: RolloutAction
+) -> RolloutAction:
+    """Users leave a model that was never measured, or may not see their data, at once; with any
+    other change of what the proof rests on, the canary goes no further and a person looks.
+    """
+    if not rollout.live or action.signal is RolloutSignal.HARM:
+        return action
+    try:
+        proof = tx.verdicts.get(rollout.verdict)
+    except (NotFound, SignatureInvalid) as error:
+        why = f"its proof is gone: {error}"
+        return replace(action, kind=ActionKind.ROLLBACK, signal=RolloutSignal.STALE, reason=why)
+    unreadable = proof_validity.find_unreadable(proof)
+    gone = not unreadable and proof_validity.find_replaced_candidate(tx, proof) is not None
+    if unreadable or gone or proof_validity.list_clearance_faults(ctx, tx, proof):
+        why = f"the proof is {proof_validity.assess_proof(ctx, tx, proof).words}"
+        return replace(action, kind=ActionKind.ROLLBACK, signal=RolloutSignal.STALE, reason=why)
+    if moved := proof_validity.list_moved_providers(ctx, tx, proof):
+        return _held_by_move(rollout, action, describe_moved(moved))
+    onward = action.signal in (RolloutSignal.STEP_DONE, RolloutSignal.PROVEN)
+    return _proven(ctx, tx, rollout, proof, action) if onward else action
+
+
+def _proven(
+    ctx: Context, tx: Transaction, rollout: Rollout, proof: Verdict, action: RolloutAction
+) -> RolloutAction:
+    """A step up, or a pause where the proof does not carry it."""
+    found = proof_validity.assess_proof(ctx, tx, proof)
+    if not found.holds:
+        why = (
+            f"the proof is {found.words}. It goes no further: put that back and resume, or "
+            "abort and propose again"
+        )
+        return replace(action, kind=ActionKind.PAUSE, signal=RolloutSignal.PAUSE, reason=why)
+    return _recomputed(ctx, tx, rollout, proof, action)
+
+
+def describe_moved(moved: Sequence[str]) -> str:
+    """Says why a canary goes no further. moved: of `proof_validity.list_moved_providers`."""
+    if not moved:
+        return ""
+    return f"{'; '.join(moved)}. It goes no further: abort it and propose again."
+
+
+def _held_by_move(rollout: Rollout, action: RolloutAction, why: str) -> RolloutAction:
+    """Nobody measured what answers now, and an admin's act is no harm: the share stays."""
+    if rollout.state is RolloutState.PAUSED:
+        return replace(action, kind=ActionKind.HOLD, signal=None, reason=why)
+    return replace(action, kind=ActionKind.PAUSE, signal=RolloutSignal.PAUSE, reason=why)
+
+
+def _recomputed(
+    ctx: Context, tx: Transaction, rollout: Rollout, proof: Verdict, action: RolloutAction
+) -> RolloutAction:
+    """Where the scores do not give the verdict any more, nothing shows that the candidate is
+    good enough: users leave it. Where only a figure is another, the scores and what they
+    decide are as they were: it goes no further, and a person looks.
+    """
+    proposal = tx.proposals.get(rollout.proposal)
+    found = recomputation.recompute_stored(ctx, tx, proof, proposal)
+    if found.agrees:
+        return action
+    figures = replace(action.figures, unproven=found.words)
+    if found.agreement is AgreementLevel.DIFFERS:
+        why = f"the stored scores do not give verdict {proof.id} any more: {found.words}"
+        kind, signal = ActionKind.ROLLBACK, RolloutSignal.STALE
+    else:
+        why = (
+            f"verdict {proof.id} is decided alike and with other figures: {found.words}. It "
+            "goes no further: find out why and resume, or abort and propose again"
+        )
+        kind, signal = ActionKind.PAUSE, RolloutSignal.PAUSE
+    return replace(action, kind=kind, signal=signal, reason=why, figures=figures)
 
 
 def confirm_worker_abort(
     tx: Transaction, rollout: Rollout, action: RolloutAction
 ) -> RolloutAction:
-    """The action, or the rollback that a router has begun.
-
-    It may be told of as late as in the bake.
-    """
+    """The action, or the rollback that a router has begun: it may become known in the bake."""
     if not (rollout.live or rollout.baking) or action.signal is RolloutSignal.HARM:
         return action
     found = tx.alerts.newest(f"{AlertKind.LOCAL_ABORT.value}:{rollout.id}")

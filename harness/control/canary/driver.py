@@ -1,62 +1,124 @@
-"""After a promotion: the incumbent before it keeps a small share, and harm that shows late
-brings it back by itself."""
+"""Drives canaries and bakes: decides each one's next move, and applies it in one unit of
+work.
+"""
 
-from harness.control.canary import holds, machine
+from harness.control.canary import decision, holds
+from harness.control.canary.machine import CanaryMachine, CanaryMove
 from harness.control.context import Context
-from harness.control.routing import routes
+from harness.control.evals import recomputation
+from harness.control.operations import alerts
 from harness.domain.canary.rollout import Rollout, RolloutSignal
-from harness.domain.canary.rollout import apply_signal as rollout_moved
+from harness.domain.errors import StaleWrite
 from harness.domain.formatting import without_scientific_notation
-from harness.domain.operations.access import SYSTEM, Actor
-from harness.domain.routing.route_changes import EndBake
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.table import Route
+from harness.gate.online.assignment import ALARM_LOG_E
 from harness.gate.online.decision import RolloutAction
 from harness.ports import Transaction
 
 
-def turn(ctx: Context, seen: Rollout) -> list[str]:
-    """One look at a promotion that bakes; what was done, in words."""
-    action = machine.assess_rollout(ctx, seen)
+def drive_canary(ctx: Context, proposal: Proposal) -> list[str]:
+    """One turn of a proposal's live canary; what was done, in words."""
+    with ctx.store.read() as tx:
+        before = tx.rollouts.get(proposal.rollout or "")
+        route = tx.routing.route(proposal.route)
+    action = decision.decide(ctx, before)
+    _update_ratio_alert(ctx, before, action)
+    holds.update_hold_alert(ctx, before)
+    if action.signal is None and _in_place(route, before.id, proposal):
+        return []
+    with ctx.store.write() as tx:
+        after = apply_action(ctx, tx, proposal, before, action)
+    if after == before:
+        return []
+    return [f"{proposal.id}: {action.kind.value}, {after.state.value}: {action.reason}"]
+
+
+def apply_action(
+    ctx: Context, tx: Transaction, proposal: Proposal, seen: Rollout, action: RolloutAction
+) -> Rollout:
+    """Apply the action to rollout, routing table and proposal in one unit of work.
+
+    seen: the rollout that the action was decided for. Raises StaleWrite when it has moved.
+    """
+    rollout = tx.rollouts.get(seen.id)
+    if rollout.version != seen.version:
+        raise StaleWrite(f"rollout {seen.id} moved on since it was looked at: look again")
+    machine = CanaryMachine(ctx, tx, rollout)
+    if not machine.in_place:
+        reason = "the route was changed by another"
+        return machine.apply(CanaryMove(SYSTEM, RolloutSignal.BASE_CHANGED, reason))
+    if words := action.figures.unproven:
+        recomputation.raise_mismatch_alert(ctx, tx, proposal, rollout.verdict, words)
+    if action.signal is None:
+        return rollout
+    reason = without_scientific_notation(action.reason)
+    return machine.apply(CanaryMove(SYSTEM, action.signal, reason, action))
+
+
+def drive_bake(ctx: Context, seen: Rollout) -> list[str]:
+    """One turn of a promotion that bakes; what was done, in words.
+
+    The incumbent before it keeps a small share, and harm that shows late brings it back.
+    """
+    action = decision.decide(ctx, seen)
     holds.update_hold_alert(ctx, seen)
     with ctx.store.read() as tx:
-        ours = _held_back(tx, seen)
-    if ours and action.signal is None:
+        held_back = CanaryMachine(ctx, tx, seen).held_back
+    if held_back and action.signal is None:
         return []
     with ctx.store.write() as tx:
         rollout = tx.rollouts.get(seen.id)
         if rollout.version != seen.version:
             return []
-        if not _held_back(tx, rollout):
-            because = "the route was changed by another: nothing is left to compare with"
-            over(ctx, tx, SYSTEM, rollout, RolloutSignal.BASE_CHANGED, because)
-        elif action.signal is RolloutSignal.HARM:
-            because = without_scientific_notation(action.reason)
-            machine.end(ctx, tx, SYSTEM, rollout, RolloutSignal.HARM, because, action)
-        else:
-            because = without_scientific_notation(action.reason)
-            over(ctx, tx, SYSTEM, rollout, RolloutSignal.BAKED, because, action)
-    return [f"{seen.proposal}: {action.kind.value}: {because}"]
+        machine = CanaryMachine(ctx, tx, rollout)
+        harm = action.signal is RolloutSignal.HARM
+        reason = without_scientific_notation(action.reason)
+        move = CanaryMove(
+            SYSTEM, RolloutSignal.HARM if harm else RolloutSignal.BAKED, reason, action
+        )
+        if not machine.held_back:
+            reason = "the route was changed by another: nothing is left to compare with"
+            move = CanaryMove(SYSTEM, RolloutSignal.BASE_CHANGED, reason)
+        machine.apply(move)
+    return [f"{seen.proposal}: {action.kind.value}: {reason}"]
 
 
-def over(
-    ctx: Context,
-    tx: Transaction,
-    actor: Actor,
-    rollout: Rollout,
-    signal: RolloutSignal,
-    because: str,
-    action: RolloutAction | None = None,
-) -> Rollout:
-    """The bake ends, and the promotion stands. action: what asked. Raises IllegalTransition."""
-    after = rollout_moved(rollout, signal, ctx.clock.now(), because)
-    if _held_back(tx, rollout):
-        route = routes.require_route(tx, rollout.route)
-        machine.commit(ctx, tx, actor, route, EndBake(rollout.route, rollout.id), because)
-    figures = machine.evidence_of(ctx, tx, rollout, action)
-    machine.audit(ctx, tx, actor, f"canary.{signal.value}", after, because, figures)
-    return tx.rollouts.save(after)
+def _in_place(route: Route | None, rollout: str, proposal: Proposal) -> bool:
+    return (
+        route is not None
+        and route.incumbent == proposal.incumbent
+        and route.canary is not None
+        and route.canary.rollout == rollout
+    )
 
 
-def _held_back(tx: Transaction, rollout: Rollout) -> bool:
-    route = tx.routing.route(rollout.route)
-    holdback = route.holdback if route else None
-    return holdback is not None and holdback.rollout == rollout.id
+def _update_ratio_alert(ctx: Context, rollout: Rollout, action: RolloutAction) -> None:
+    """Alert once when the canary's share is not the planned one (statistics.md §2.6).
+
+    It is over with the next step, or once a person resumed and the split is right since.
+    """
+    if not rollout.live:
+        return
+    wrong = action.figures.log_srm >= ALARM_LOG_E
+    known = alerts.is_open(ctx, AlertKind.SAMPLE_RATIO, rollout.id)
+    if wrong is known:
+        return
+    with ctx.store.write() as tx:
+        if known:
+            alerts.resolve_alert(ctx, tx, AlertKind.SAMPLE_RATIO, rollout.id)
+            return
+        alerts.raise_alert(
+            ctx,
+            tx,
+            AlertKind.SAMPLE_RATIO,
+            rollout.id,
+            subject=f"route {rollout.route}",
+            title=f"the canary of route {rollout.route} gets another share than planned",
+            text=(
+                f"Planned: {rollout.current.weight_bps / 100:g} %. "
+                f"{without_scientific_notation(action.reason)}"
+            ),
+        )

@@ -1,38 +1,48 @@
-"""A proposal's canary: opened with a verdict, moved by evidence, ended by harm or people."""
+"""Moves a canary: a state machine over one rollout, its proposal and the routing table.
 
-from collections.abc import Sequence
-from dataclasses import replace
+A canary opens with a verdict. After that, evidence or a person moves it by a signal: it stays
+live, is promoted, goes back, or finishes its bake. `decision` says which signal the evidence
+asks for; the domain's rollout says which state follows; here is what each move writes.
+"""
 
-from harness.control.canary import audit as canary_actions
-from harness.control.canary import decision, holds
+from dataclasses import dataclass, replace
+
+from harness.control.canary import audit
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
 from harness.control.operations import alerts
 from harness.control.proposals import route_rules
 from harness.control.routing import fallback_chain, routes
 from harness.domain.canary.observation import UnitRule
-from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
-from harness.domain.canary.rollout import apply_signal as rollout_moved
-from harness.domain.errors import NotFound, ProofRefused, SignatureInvalid, StaleWrite
-from harness.domain.evals.run import Passed, Verdict
-from harness.domain.formatting import without_scientific_notation
+from harness.domain.canary.rollout import (
+    Rollout,
+    RolloutSignal,
+    RolloutState,
+    apply_signal,
+)
+from harness.domain.errors import NotFound, ProofRefused
+from harness.domain.evals.run import Passed
 from harness.domain.operations.access import SYSTEM, Actor
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal, ProposalEvent, apply_event
 from harness.domain.routing.route_changes import (
     AbortCanary,
+    EndBake,
     PromoteCanary,
     RaiseWeight,
     RestoreIncumbent,
     StartCanary,
     TableChange,
 )
-from harness.domain.routing.table import Route
-from harness.gate.offline.recomputation import AgreementLevel
-from harness.gate.online import policy as gate_policy
-from harness.gate.online.assignment import ALARM_LOG_E
 from harness.gate.online.decision import RolloutAction
 from harness.ports import Transaction
+
+# How a proposal ends whose rollout goes back; by any other signal it is cancelled.
+_PROPOSAL_ENDS = {
+    RolloutSignal.HARM: ProposalEvent.HARM,
+    RolloutSignal.BASE_CHANGED: ProposalEvent.BASE_CHANGED,
+    RolloutSignal.STALE: ProposalEvent.STALE,
+}
 
 
 def open_canary(
@@ -73,348 +83,18 @@ def open_canary(
         salt=rollout.salt,
         unit_rule=UnitRule.of(policy, now),
     )
-    commit(ctx, tx, SYSTEM, route, change, f"{proof.words}: {proof.reason}")
+    tx.routing.commit(
+        change,
+        expected_version=route.version,
+        actor=SYSTEM.name,
+        reason=f"{proof.words}: {proof.reason}",
+        now=ctx.clock.now(),
+    )
     after = replace(apply_event(proposal, event, now), rollout=rollout.id)
     return tx.proposals.save(after)
 
 
-def assess_rollout(ctx: Context, rollout: Rollout) -> RolloutAction:
-    """What the evidence asks for now, and whether the proof allows it; changes nothing."""
-    with ctx.store.read() as tx:
-        decided = holds.apply_hold(ctx, tx, rollout, look_in(ctx, tx, rollout))
-        action = _allowed(ctx, tx, rollout, decided)
-        return decision.confirm_worker_abort(tx, rollout, action)
-
-
-def look_in(ctx: Context, tx: Transaction, rollout: Rollout) -> RolloutAction:
-    """What the evidence asks for, within a unit of work."""
-    blocks = tx.observations.blocks(rollout.id)
-    return gate_policy.decide_action(rollout, blocks, ctx.clock.now())
-
-
-def _allowed(
-    ctx: Context, tx: Transaction, rollout: Rollout, action: RolloutAction
-) -> RolloutAction:
-    """Users leave a model that was never measured, or may not see their data, at once; with any
-    other change of what the proof rests on, the canary goes no further and a person looks.
-    """
-    if not rollout.live or action.signal is RolloutSignal.HARM:
-        return action
-    try:
-        proof = tx.verdicts.get(rollout.verdict)
-    except (NotFound, SignatureInvalid) as error:
-        why = f"its proof is gone: {error}"
-        return replace(action, kind=ActionKind.ROLLBACK, signal=RolloutSignal.STALE, reason=why)
-    unreadable = proof_validity.find_unreadable(proof)
-    gone = not unreadable and proof_validity.find_replaced_candidate(tx, proof) is not None
-    if unreadable or gone or proof_validity.list_clearance_faults(ctx, tx, proof):
-        why = f"the proof is {proof_validity.assess_proof(ctx, tx, proof).words}"
-        return replace(action, kind=ActionKind.ROLLBACK, signal=RolloutSignal.STALE, reason=why)
-    if moved := proof_validity.list_moved_providers(ctx, tx, proof):
-        return _held_by_move(rollout, action, moved_words(moved))
-    onward = action.signal in (RolloutSignal.STEP_DONE, RolloutSignal.PROVEN)
-    return _proven(ctx, tx, rollout, proof, action) if onward else action
-
-
-def _proven(
-    ctx: Context, tx: Transaction, rollout: Rollout, proof: Verdict, action: RolloutAction
-) -> RolloutAction:
-    """A step up, or a pause where the proof does not carry it."""
-    found = proof_validity.assess_proof(ctx, tx, proof)
-    if not found.holds:
-        why = (
-            f"the proof is {found.words}. It goes no further: put that back and resume, or "
-            "abort and propose again"
-        )
-        return replace(action, kind=ActionKind.PAUSE, signal=RolloutSignal.PAUSE, reason=why)
-    return _recomputed(ctx, tx, rollout, proof, action)
-
-
-def moved_words(moved: Sequence[str]) -> str:
-    """moved: as `standing.moved` has it."""
-    if not moved:
-        return ""
-    return f"{'; '.join(moved)}. It goes no further: abort it and propose again."
-
-
-def _held_by_move(rollout: Rollout, action: RolloutAction, why: str) -> RolloutAction:
-    """Nobody measured what answers now, and an admin's act is no harm: the share stays."""
-    if rollout.state is RolloutState.PAUSED:
-        return replace(action, kind=ActionKind.HOLD, signal=None, reason=why)
-    return replace(action, kind=ActionKind.PAUSE, signal=RolloutSignal.PAUSE, reason=why)
-
-
-def _recomputed(
-    ctx: Context, tx: Transaction, rollout: Rollout, proof: Verdict, action: RolloutAction
-) -> RolloutAction:
-    """Where the scores do not give the verdict any more, nothing shows that the candidate is
-    good enough: users leave it. Where only a figure is another, the scores and what they
-    decide are as they were: it goes no further, and a person looks.
-    """
-    proposal = tx.proposals.get(rollout.proposal)
-    found = recomputation.recompute_stored(ctx, tx, proof, proposal)
-    if found.agrees:
-        return action
-    figures = replace(action.figures, unproven=found.words)
-    if found.agreement is AgreementLevel.DIFFERS:
-        why = f"the stored scores do not give verdict {proof.id} any more: {found.words}"
-        kind, signal = ActionKind.ROLLBACK, RolloutSignal.STALE
-    else:
-        why = (
-            f"verdict {proof.id} is decided alike and with other figures: {found.words}. It "
-            "goes no further: find out why and resume, or abort and propose again"
-        )
-        kind, signal = ActionKind.PAUSE, RolloutSignal.PAUSE
-    return replace(action, kind=kind, signal=signal, reason=why, figures=figures)
-
-
-def step(
-    ctx: Context, tx: Transaction, proposal: Proposal, seen: Rollout, action: RolloutAction
-) -> Rollout:
-    """Apply the action to rollout, routing table and proposal in one unit of work.
-
-    seen: the rollout that the action was decided for. Raises StaleWrite when it has moved.
-    """
-    rollout = tx.rollouts.get(seen.id)
-    if rollout.version != seen.version:
-        raise StaleWrite(f"rollout {seen.id} moved on since it was looked at: look again")
-    route = routes.require_route(tx, rollout.route)
-    if not _still_ours(route, rollout):
-        return end(
-            ctx,
-            tx,
-            SYSTEM,
-            rollout,
-            RolloutSignal.BASE_CHANGED,
-            "the route was changed by another",
-        )
-    if words := action.figures.unproven:
-        recomputation.raise_mismatch_alert(ctx, tx, proposal, rollout.verdict, words)
-    match action.signal:
-        case None:
-            return rollout
-        case RolloutSignal.HARM | RolloutSignal.STALE:
-            return end(
-                ctx,
-                tx,
-                SYSTEM,
-                rollout,
-                action.signal,
-                without_scientific_notation(action.reason),
-                action,
-            )
-        case RolloutSignal.PROVEN:
-            return promote(ctx, tx, SYSTEM, rollout, proposal, action)
-        case signal:
-            return move(
-                ctx,
-                tx,
-                SYSTEM,
-                rollout,
-                signal,
-                without_scientific_notation(action.reason),
-                action,
-            )
-
-
-def move(
-    ctx: Context,
-    tx: Transaction,
-    actor: Actor,
-    rollout: Rollout,
-    signal: RolloutSignal,
-    because: str,
-    action: RolloutAction | None = None,
-) -> Rollout:
-    """A rollout that stays live: another state, perhaps another share. action: what asked.
-
-    Raises IllegalTransition, RevisionConflict.
-    """
-    after = rollout_moved(rollout, signal, ctx.clock.now(), because)
-    if after.step != rollout.step:
-        route = routes.require_route(tx, rollout.route)
-        change = RaiseWeight(rollout.route, rollout.id, after.current.weight_bps)
-        commit(ctx, tx, actor, route, change, because)
-    figures = evidence_of(ctx, tx, rollout, action)
-    saved = tx.rollouts.save(after)
-    audit(ctx, tx, actor, f"canary.{signal.value}", after, because, figures)
-    _tell_if_paused(ctx, tx, after, because)
-    return saved
-
-
-def _tell_if_paused(ctx: Context, tx: Transaction, after: Rollout, because: str) -> None:
-    if after.state is not RolloutState.PAUSED:
-        return
-    alerts.raise_alert(
-        ctx,
-        tx,
-        AlertKind.CANARY_PAUSED,
-        after.id,
-        subject=f"route {after.route}",
-        title=f"the canary of route {after.route} is paused and waits for a person",
-        text=because,
-    )
-
-
-def watch_ratio(ctx: Context, rollout: Rollout, action: RolloutAction) -> None:
-    """Tell once when the canary's share of traffic is not the planned one (statistics.md §2.6).
-
-    It is over with the next step, or once a person resumed and the split is right since.
-    """
-    if not rollout.live:
-        return
-    wrong = action.figures.log_srm >= ALARM_LOG_E
-    told = alerts.is_open(ctx, AlertKind.SAMPLE_RATIO, rollout.id)
-    if wrong is told:
-        return
-    with ctx.store.write() as tx:
-        if told:
-            alerts.resolve_alert(ctx, tx, AlertKind.SAMPLE_RATIO, rollout.id)
-            return
-        alerts.raise_alert(
-            ctx,
-            tx,
-            AlertKind.SAMPLE_RATIO,
-            rollout.id,
-            subject=f"route {rollout.route}",
-            title=f"the canary of route {rollout.route} gets another share than planned",
-            text=(
-                f"Planned: {rollout.current.weight_bps / 100:g} %. "
-                f"{without_scientific_notation(action.reason)}"
-            ),
-        )
-
-
-def promote(
-    ctx: Context,
-    tx: Transaction,
-    actor: Actor,
-    rollout: Rollout,
-    proposal: Proposal,
-    action: RolloutAction,
-) -> Rollout:
-    """The candidate becomes the incumbent; the old one keeps a share while the bake lasts.
-
-    action: who asks for it, the data or a person, and the evidence at this moment. Raises
-    ProofRefused.
-    """
-    because, signal = (
-        without_scientific_notation(action.reason),
-        action.signal or RolloutSignal.PROVEN,
-    )
-    proof = tx.verdicts.get(rollout.verdict)
-    if not isinstance(proof, Passed):
-        raise ProofRefused(f"verdict {rollout.verdict} is {proof.outcome}, not passed")
-    proof_validity.require_proof(ctx, tx, proof)
-    recomputation.require_agreement(ctx, tx, proof, proposal)
-    now = ctx.clock.now()
-    policy = rollout.policy
-    change = PromoteCanary(rollout.route, proof, policy.bake_bps if policy.bake_s else 0)
-    commit(ctx, tx, actor, routes.require_route(tx, rollout.route), change, because)
-    after = tx.rollouts.save(rollout_moved(rollout, signal, now, because))
-    tx.proposals.save(apply_event(proposal, ProposalEvent.HEALTHY, now, because))
-    figures = evidence_of(ctx, tx, rollout, action)
-    audit(ctx, tx, actor, canary_actions.PROMOTED, after, because, figures)
-    name = _name(tx, rollout.candidate)
-    alerts.raise_alert(
-        ctx,
-        tx,
-        AlertKind.PROMOTED,
-        rollout.id,
-        subject=f"route {rollout.route}",
-        title=f"{name} is now the model of route {rollout.route}",
-        text=f"It took the place of {_name(tx, rollout.incumbent)}. {because}",
-    )
-    return after
-
-
-def end(
-    ctx: Context,
-    tx: Transaction,
-    actor: Actor,
-    rollout: Rollout,
-    signal: RolloutSignal,
-    because: str,
-    action: RolloutAction | None = None,
-) -> Rollout:
-    """Back to the incumbent before it. Needs no proof, and works whatever else changed.
-
-    action: what asked, None for a person or for the route itself.
-    """
-    now = ctx.clock.now()
-    route = routes.require_route(tx, rollout.route)
-    back: TableChange | None = None
-    if route.canary is not None and route.canary.rollout == rollout.id:
-        back = AbortCanary(rollout.route, rollout.id)
-    elif route.holdback is not None and route.holdback.rollout == rollout.id:
-        back = RestoreIncumbent(rollout.route, rollout.incumbent)
-    if back is not None:
-        commit(ctx, tx, actor, route, back, because)
-    after = tx.rollouts.save(rollout_moved(rollout, signal, now, because))
-    proposal = tx.proposals.get(rollout.proposal)
-    event = {
-        RolloutSignal.HARM: ProposalEvent.HARM,
-        RolloutSignal.BASE_CHANGED: ProposalEvent.BASE_CHANGED,
-        RolloutSignal.STALE: ProposalEvent.STALE,
-    }
-    tx.proposals.save(
-        apply_event(proposal, event.get(signal, ProposalEvent.CANCELLED), now, because)
-    )
-    figures = evidence_of(ctx, tx, rollout, action)
-    audit(ctx, tx, actor, f"canary.{signal.value}", after, because, figures)
-    if signal in (RolloutSignal.HARM, RolloutSignal.STALE):
-        stays = _left_chain(ctx, tx, actor, rollout, signal, because)
-        alerts.raise_alert(
-            ctx,
-            tx,
-            AlertKind.ROLLED_BACK,
-            rollout.id,
-            subject=f"route {rollout.route}",
-            title=_rolled_back(rollout),
-            text=f"{_name(tx, rollout.incumbent)} serves all users again, "
-            f"{_name(tx, rollout.candidate)} none{stays}. {because}",
-        )
-    return after
-
-
-def _left_chain(
-    ctx: Context,
-    tx: Transaction,
-    actor: Actor,
-    rollout: Rollout,
-    signal: RolloutSignal,
-    because: str,
-) -> str:
-    """What did harm to users is no fallback either. In words: what stays one all the same."""
-    route = routes.require_route(tx, rollout.route)
-    if rollout.candidate not in route.fallbacks:
-        return ""
-    why = ""
-    if signal is RolloutSignal.HARM:
-        try:
-            fallback_chain.drop_fallback(ctx, tx, actor, route, rollout.candidate, because)
-        except ProofRefused as error:
-            why = f" ({error})"  # users go back to the incumbent whatever the chain holds
-        else:
-            return ", also not as a fallback"
-    name = _name(tx, rollout.candidate)
-    return (
-        f"; as a fallback it stays{why}: `swapgate route fallback remove {route.name} {name} "
-        "--reason …` takes it out"
-    )
-
-
-def _rolled_back(rollout: Rollout) -> str:
-    what = "promotion" if rollout.baking else "canary"
-    return f"the {what} of route {rollout.route} was rolled back"
-
-
-def _name(tx: Transaction, target: str) -> str:
-    known = tx.routing.targets().get(target)
-    return known.name if known else target
-
-
-def live(tx: Transaction, route: str) -> Rollout:
+def find_live(tx: Transaction, route: str) -> Rollout:
     """The route's rollout, live or in its bake. Raises NotFound."""
     routes.require_route(tx, route)
     for rollout in (*tx.rollouts.live(), *tx.rollouts.baking()):
@@ -423,52 +103,204 @@ def live(tx: Transaction, route: str) -> Rollout:
     raise NotFound(f"route {route!r} has no live canary; `swapgate canary status` lists them")
 
 
-def _still_ours(route: Route, rollout: Rollout) -> bool:
-    ours = route.canary is not None and route.canary.rollout == rollout.id
-    return ours and route.incumbent == rollout.incumbent
+@dataclass(frozen=True, slots=True)
+class CanaryMove:
+    """A signal to a rollout: who gives it, and why."""
+
+    actor: Actor
+    signal: RolloutSignal
+    reason: str
+    # What the evidence says at this moment; None where a person or the route alone asks.
+    action: RolloutAction | None = None
 
 
-def commit(
-    ctx: Context, tx: Transaction, actor: Actor, route: Route, change: TableChange, reason: str
-) -> None:
-    tx.routing.commit(
-        change,
-        expected_version=route.version,
-        actor=actor.name,
-        reason=reason,
-        now=ctx.clock.now(),
-    )
+class CanaryMachine:
+    """One rollout within one unit of work, and every move that it can make."""
 
+    def __init__(self, ctx: Context, tx: Transaction, rollout: Rollout) -> None:
+        self._ctx = ctx
+        self._tx = tx
+        self._rollout = rollout
 
-def evidence_of(
-    ctx: Context, tx: Transaction, seen: Rollout, action: RolloutAction | None
-) -> dict[str, object]:
-    """An action's figures and inputs, for the audit log. seen: the rollout before it."""
-    inputs = canary_actions.decision_inputs(ctx, tx, seen, action)
-    if action is None:
-        return inputs
-    return {
-        "log_e": action.log_e,
-        "exposures": action.exposures,
-        "log_certificate": action.log_certificate,
-        **action.figures.as_json(),
-        **inputs,
-    }
+    @property
+    def held_back(self) -> bool:
+        """Whether the incumbent before it still keeps a share of the route, for the bake."""
+        route = self._tx.routing.route(self._rollout.route)
+        holdback = route.holdback if route else None
+        return holdback is not None and holdback.rollout == self._rollout.id
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the route still has this canary beside the same incumbent."""
+        route = routes.require_route(self._tx, self._rollout.route)
+        own = route.canary is not None and route.canary.rollout == self._rollout.id
+        return own and route.incumbent == self._rollout.incumbent
 
-def audit(
-    ctx: Context,
-    tx: Transaction,
-    actor: Actor,
-    action: str,
-    rollout: Rollout,
-    because: str,
-    figures: dict[str, object] | None = None,
-) -> None:
-    tx.audit.append(
-        at=ctx.clock.now(),
-        actor=actor,
-        action=action,
-        subject=f"route {rollout.route}",
-        details={"rollout": rollout.id, "reason": because, **(figures or {})},
-    )
+    def apply(self, move: CanaryMove) -> Rollout:
+        """The rollout after it. Raises IllegalTransition, RevisionConflict, ProofRefused."""
+        match move.signal:
+            case RolloutSignal.HARM | RolloutSignal.STALE | RolloutSignal.ABORT:
+                return self._go_back(move)
+            case RolloutSignal.BASE_CHANGED:
+                baking = self._rollout.baking
+                return self._finish_bake(move) if baking else self._go_back(move)
+            case RolloutSignal.PROVEN | RolloutSignal.PROMOTE:
+                return self._promote(move)
+            case RolloutSignal.BAKED | RolloutSignal.FINISH:
+                return self._finish_bake(move)
+            case _:
+                return self._stay_live(move)
+
+    def record(self, action: str, rollout: Rollout, move: CanaryMove) -> None:
+        """Into the audit log, with the figures and inputs that it was decided from."""
+        figures = audit.decision_evidence(self._ctx, self._tx, self._rollout, move.action)
+        self._write_event(action, rollout, move, figures)
+
+    def acknowledge_faults(self, move: CanaryMove) -> bool:
+        """A person has looked at the faults of routers within it. Whether there were any."""
+        about = self._rollout.id
+        if not alerts.acknowledge(self._ctx, self._tx, AlertKind.INTERNAL_ERROR, about):
+            return False
+        self._write_event("canary.acknowledge", self._rollout, move, {})
+        return True
+
+    def _stay_live(self, move: CanaryMove) -> Rollout:
+        """Another state, perhaps another share of traffic."""
+        after = self._after(move)
+        if after.step != self._rollout.step:
+            weight = after.current.weight_bps
+            self._commit(RaiseWeight(after.route, after.id, weight), move)
+        saved = self._tx.rollouts.save(after)
+        self.record(f"canary.{move.signal.value}", after, move)
+        if after.state is RolloutState.PAUSED:
+            self._raise_alert(
+                AlertKind.CANARY_PAUSED,
+                f"the canary of route {after.route} is paused and waits for a person",
+                move.reason,
+            )
+        return saved
+
+    def _promote(self, move: CanaryMove) -> Rollout:
+        """The candidate becomes the incumbent; the old one keeps a share for the bake."""
+        proof = self._tx.verdicts.get(self._rollout.verdict)
+        if not isinstance(proof, Passed):
+            raise ProofRefused(f"verdict {proof.id} is {proof.outcome}, not passed")
+        proposal = self._approved(move)
+        proof_validity.require_proof(self._ctx, self._tx, proof)
+        recomputation.require_agreement(self._ctx, self._tx, proof, proposal)
+        policy = self._rollout.policy
+        share = policy.bake_bps if policy.bake_s else 0
+        self._commit(PromoteCanary(self._rollout.route, proof, share), move)
+        after = self._tx.rollouts.save(self._after(move))
+        self._end_proposal(proposal, ProposalEvent.HEALTHY, move)
+        self.record(audit.PROMOTED, after, move)
+        self._raise_alert(
+            AlertKind.PROMOTED,
+            f"{self._name(after.candidate)} is now the model of route {after.route}",
+            f"It took the place of {self._name(after.incumbent)}. {move.reason}",
+        )
+        return after
+
+    def _go_back(self, move: CanaryMove) -> Rollout:
+        """Back to the incumbent before it. Needs no proof, and works whatever else changed."""
+        rollout = self._rollout
+        route = routes.require_route(self._tx, rollout.route)
+        if route.canary is not None and route.canary.rollout == rollout.id:
+            self._commit(AbortCanary(rollout.route, rollout.id), move)
+        elif self.held_back:
+            self._commit(RestoreIncumbent(rollout.route, rollout.incumbent), move)
+        after = self._tx.rollouts.save(self._after(move))
+        event = _PROPOSAL_ENDS.get(move.signal, ProposalEvent.CANCELLED)
+        self._end_proposal(self._tx.proposals.get(rollout.proposal), event, move)
+        self.record(f"canary.{move.signal.value}", after, move)
+        if move.signal in (RolloutSignal.HARM, RolloutSignal.STALE):
+            what = "promotion" if rollout.baking else "canary"
+            fallback = self._leave_chain(move)
+            self._raise_alert(
+                AlertKind.ROLLED_BACK,
+                f"the {what} of route {rollout.route} was rolled back",
+                f"{self._name(rollout.incumbent)} serves all users again, "
+                f"{self._name(rollout.candidate)} none{fallback}. {move.reason}",
+            )
+        return after
+
+    def _finish_bake(self, move: CanaryMove) -> Rollout:
+        """The bake ends, and the promotion stands."""
+        after = self._after(move)
+        if self.held_back:
+            self._commit(EndBake(after.route, after.id), move)
+        self.record(f"canary.{move.signal.value}", after, move)
+        return self._tx.rollouts.save(after)
+
+    def _leave_chain(self, move: CanaryMove) -> str:
+        """What did harm to users is no fallback either. Says what stays one all the same."""
+        route = routes.require_route(self._tx, self._rollout.route)
+        candidate = self._rollout.candidate
+        if candidate not in route.fallbacks:
+            return ""
+        why = ""
+        if move.signal is RolloutSignal.HARM:
+            try:
+                fallback_chain.drop_fallback(
+                    self._ctx, self._tx, move.actor, route, candidate, move.reason
+                )
+            except ProofRefused as error:
+                why = f" ({error})"  # users go back to the incumbent whatever the chain holds
+            else:
+                return ", also not as a fallback"
+        return (
+            f"; as a fallback it stays{why}: `swapgate route fallback remove {route.name} "
+            f"{self._name(candidate)} --reason …` takes it out"
+        )
+
+    def _approved(self, move: CanaryMove) -> Proposal:
+        """The proposal; promoted by hand, with this approver if none has approved it before,
+        since the database holds the four eyes.
+        """
+        proposal = self._tx.proposals.get(self._rollout.proposal)
+        if move.signal is not RolloutSignal.PROMOTE or proposal.approver is not None:
+            return proposal
+        return replace(proposal, approver=move.actor.name, approved_verdict=proposal.verdict)
+
+    def _after(self, move: CanaryMove) -> Rollout:
+        return apply_signal(self._rollout, move.signal, self._ctx.clock.now(), move.reason)
+
+    def _end_proposal(self, proposal: Proposal, event: ProposalEvent, move: CanaryMove) -> None:
+        ended = apply_event(proposal, event, self._ctx.clock.now(), move.reason)
+        self._tx.proposals.save(ended)
+
+    def _commit(self, change: TableChange, move: CanaryMove) -> None:
+        route = routes.require_route(self._tx, self._rollout.route)
+        self._tx.routing.commit(
+            change,
+            expected_version=route.version,
+            actor=move.actor.name,
+            reason=move.reason,
+            now=self._ctx.clock.now(),
+        )
+
+    def _write_event(
+        self, action: str, rollout: Rollout, move: CanaryMove, figures: dict[str, object]
+    ) -> None:
+        self._tx.audit.append(
+            at=self._ctx.clock.now(),
+            actor=move.actor,
+            action=action,
+            subject=f"route {rollout.route}",
+            details={"rollout": rollout.id, "reason": move.reason, **figures},
+        )
+
+    def _raise_alert(self, kind: AlertKind, title: str, text: str) -> None:
+        alerts.raise_alert(
+            self._ctx,
+            self._tx,
+            kind,
+            self._rollout.id,
+            subject=f"route {self._rollout.route}",
+            title=title,
+            text=text,
+        )
+
+    def _name(self, target: str) -> str:
+        known = self._tx.routing.targets().get(target)
+        return known.name if known else target

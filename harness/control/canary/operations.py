@@ -1,12 +1,12 @@
-"""A person's hand on a canary: pause, resume, advance, abort, promote now, finish the bake."""
+"""Lets people move a canary: pause, resume, advance, abort, promote now, finish the bake."""
 
 from dataclasses import dataclass, replace
 
-from harness.control.canary import decision, machine
-from harness.control.canary import driver as bake
+from harness.control.canary import decision
+from harness.control.canary.machine import CanaryMachine, CanaryMove, find_live
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
-from harness.control.operations import alerts, tampering
+from harness.control.operations import tampering
 from harness.control.proposals import approvals, four_eyes
 from harness.domain.canary.rollout import (
     MANUAL_ONWARD_SIGNALS,
@@ -24,9 +24,8 @@ from harness.domain.errors import (
 )
 from harness.domain.formatting import without_scientific_notation
 from harness.domain.operations.access import Actor, Role
-from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import require_reason
-from harness.domain.proposals.proposal import ApprovalKind, Proposal
+from harness.domain.proposals.proposal import ApprovalKind
 from harness.gate.online.decision import RolloutAction
 from harness.gate.text.warnings import list_warnings
 from harness.ports import Transaction
@@ -49,7 +48,7 @@ def operate(
     *,
     seen: int | None = None,
 ) -> Rollout:
-    """As `moved`, without the warnings."""
+    """As `operate_with_warnings`, without the warnings."""
     return operate_with_warnings(ctx, actor, route, signal, reason, seen=seen).rollout
 
 
@@ -67,7 +66,8 @@ def operate_with_warnings(
     seen: the rollout's version that the person looked at; None takes what is stored. Raises
     NotFound when there is none, IllegalTransition when its state does not allow it, StaleWrite
     when it moved since it was seen, InputError without a reason, NotAllowed for the proposer of
-    what would go on (`four_eyes.check`), ProofRefused as `_promote_now` says.
+    what would go on (`four_eyes.check_four_eyes`), ProofRefused where the verdict is not valid
+    any more or the data show harm.
     """
     actor.require(Role.APPROVER)
     if signal not in MANUAL_SIGNALS:
@@ -76,39 +76,37 @@ def operate_with_warnings(
     because = f"{signal.value} by {actor.name}: {why}"
     with recomputation.alerting_mismatch(ctx), ctx.store.write() as tx:
         rollout = _find_movable(tx, actor, route, signal, seen)
+        machine = CanaryMachine(ctx, tx, rollout)
+        move, against = CanaryMove(actor, signal, because), tuple[str, ...]()
         match signal:
-            case RolloutSignal.ABORT:
-                return CanaryOperation(machine.end(ctx, tx, actor, rollout, signal, because))
             case RolloutSignal.PROMOTE:
-                return _promote_now(ctx, tx, actor, rollout, reason, because)
-            case RolloutSignal.FINISH:
-                if not rollout.baking:
-                    raise IllegalTransition(
-                        f"the canary of {route} is {rollout.state.value}: only a bake, after "
-                        "the promotion, is finished by hand"
-                    )
-                return CanaryOperation(bake.over(ctx, tx, actor, rollout, signal, because))
+                proposal = tx.proposals.get(rollout.proposal)
+                move, against = _with_evidence(ctx, tx, rollout, move, ActionKind.PROMOTE)
+                kind = ApprovalKind.PROMOTION
+                approvals.record_approval(ctx, tx, actor, proposal, kind, reason)
+            case RolloutSignal.FINISH if not rollout.baking:
+                raise IllegalTransition(
+                    f"the canary of {route} is {rollout.state.value}: only a bake, after "
+                    "the promotion, is finished by hand"
+                )
             case RolloutSignal.ADVANCE:
                 _require_proof(ctx, tx, rollout)
-                found, against = _check_harmless(ctx, tx, rollout)
-                asked = replace(found, kind=ActionKind.ADVANCE, signal=signal, reason=because)
-                done = machine.move(ctx, tx, actor, rollout, signal, because, asked)
-                return CanaryOperation(done, against)
+                move, against = _with_evidence(ctx, tx, rollout, move, ActionKind.ADVANCE)
             case RolloutSignal.RESUME:
                 proof_validity.require_proof(ctx, tx, tx.verdicts.get(rollout.verdict))
-                looked = _acknowledge_faults(ctx, tx, actor, rollout, because)
+                looked = machine.acknowledge_faults(move)
                 if looked and rollout.state is not RolloutState.PAUSED:
                     return CanaryOperation(rollout)
             case _:
                 pass
-        return CanaryOperation(machine.move(ctx, tx, actor, rollout, signal, because))
+        return CanaryOperation(machine.apply(move), against)
 
 
 def _find_movable(
     tx: Transaction, actor: Actor, route: str, signal: RolloutSignal, seen: int | None
 ) -> Rollout:
     """The route's canary as this person saw it, which he may move so."""
-    rollout = machine.live(tx, route)
+    rollout = find_live(tx, route)
     if seen not in (None, rollout.version):
         raise StaleWrite(
             f"the canary of {route} is at version {rollout.version}, not {seen}: "
@@ -128,41 +126,19 @@ def _require_proof(ctx: Context, tx: Transaction, rollout: Rollout) -> None:
     recomputation.require_agreement(ctx, tx, proof, proposal)
 
 
-def _acknowledge_faults(
-    ctx: Context, tx: Transaction, actor: Actor, rollout: Rollout, because: str
-) -> bool:
-    """A person has looked at the faults of routers within it. Whether there were any."""
-    if not alerts.acknowledge(ctx, tx, AlertKind.INTERNAL_ERROR, rollout.id):
-        return False
-    machine.audit(ctx, tx, actor, "canary.acknowledge", rollout, because)
-    return True
+def _with_evidence(
+    ctx: Context, tx: Transaction, rollout: Rollout, move: CanaryMove, kind: ActionKind
+) -> tuple[CanaryMove, tuple[str, ...]]:
+    """The move with what the data say at this moment; and what they say against it.
 
-
-def _promote_now(
-    ctx: Context, tx: Transaction, actor: Actor, rollout: Rollout, reason: str, because: str
-) -> CanaryOperation:
-    """Without the rest of the ramp, not without proof.
-
-    Raises ProofRefused when the verdict is not valid any more or the data show harm.
+    Raises ProofRefused when they ask for the rollback.
     """
-    proposal = tx.proposals.get(rollout.proposal)
     action, against = _check_harmless(ctx, tx, rollout)
-    asked = replace(
-        action,
-        kind=ActionKind.PROMOTE,
-        signal=RolloutSignal.PROMOTE,
-        reason=f"{because}. {without_scientific_notation(action.reason)}",
-    )
-    approvals.record_approval(ctx, tx, actor, proposal, ApprovalKind.PROMOTION, reason)
-    approved = _approved(proposal, actor)
-    return CanaryOperation(machine.promote(ctx, tx, actor, rollout, approved, asked), against)
-
-
-def _approved(proposal: Proposal, actor: Actor) -> Proposal:
-    """With this approver, if none has approved it before: the database holds the four eyes."""
-    if proposal.approver is not None:
-        return proposal
-    return replace(proposal, approver=actor.name, approved_verdict=proposal.verdict)
+    reason = move.reason
+    if move.signal is RolloutSignal.PROMOTE:
+        reason = without_scientific_notation(f"{reason}. {action.reason}")
+    asked = replace(action, kind=kind, signal=move.signal, reason=reason)
+    return replace(move, reason=reason, action=asked), against
 
 
 def _check_harmless(
@@ -172,7 +148,9 @@ def _check_harmless(
 
     Raises ProofRefused when they, or a router's own guard, ask for the rollback.
     """
-    action = decision.confirm_worker_abort(tx, rollout, machine.look_in(ctx, tx, rollout))
+    action = decision.confirm_worker_abort(
+        tx, rollout, decision.read_evidence(ctx, tx, rollout)
+    )
     if action.signal is RolloutSignal.HARM:
         raise ProofRefused(
             f"the canary of {rollout.route} goes back, not on: "

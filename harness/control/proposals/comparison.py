@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from statistics import median, quantiles
 from typing import Final
 
-from harness.control.canary import holds, machine
+from harness.control.canary import decision, holds
 from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity
@@ -360,7 +360,7 @@ def _moved_provider_reason(ctx: Context, tx: Transaction, rollout: Rollout) -> s
     return (
         ""
         if proof_validity.find_unreadable(verdict)
-        else machine.moved_words(proof_validity.list_moved_providers(ctx, tx, verdict))
+        else decision.describe_moved(proof_validity.list_moved_providers(ctx, tx, verdict))
     )
 
 

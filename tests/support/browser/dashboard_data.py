@@ -19,8 +19,7 @@ from evals.suites.suite import ConfiguredSuites
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
 from harness.control import reconciler
-from harness.control.canary import machine as canary
-from harness.control.canary import operations
+from harness.control.canary import machine, operations
 from harness.control.context import Context
 from harness.control.proposals import submission
 from harness.control.routing import seed
@@ -244,7 +243,7 @@ class _House:
 
     def rollout(self, route: str) -> Rollout:
         with self.ctx.store.read() as tx:
-            return canary.live(tx, route)
+            return machine.find_live(tx, route)
 
     def blocks(
         self, route: str, number: int, *, failed: Callable[[int], int] = lambda _: 0
@@ -339,7 +338,7 @@ def hurt(config: Path, route: str) -> None:
     """Three of fifty on the route's canary at 5 % get a malformed answer, three others none."""
     clock = ManualClock(datetime.now(UTC))  # noqa: TID251
     with _opened(config, clock) as installation, installation.context.store.write() as tx:
-        rollout, now = canary.live(tx, route), clock.now()
+        rollout, now = machine.find_live(tx, route), clock.now()
         classes = {"malformed": ArmSplit(3, 3), "server": ArmSplit(3, 0)}
         block = ObservationBlock(
             rollout=rollout.id,
