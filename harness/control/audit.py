@@ -1,10 +1,30 @@
-"""The end of the audit log, kept outside the database: one that ends earlier, or otherwise, is
-found. What is behind the kept end is held by the chain alone.
+"""Records events in the audit log, and compares the log with its end kept outside the
+database.
+
+A log that ends before the kept end, or otherwise, was cut or replaced; what is behind the kept
+end is held by the chain of events alone.
 """
 
+from collections.abc import Mapping
+
 from harness.control.context import Context
-from harness.domain.operations.audit import AuditPosition
+from harness.domain.operations.access import Actor
+from harness.domain.operations.audit import AuditEvent, AuditPosition
 from harness.ports import Transaction
+
+
+def record(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    action: str,
+    subject: str,
+    details: Mapping[str, object],
+) -> AuditEvent:
+    """Append an event to the audit log: who did what to which subject, in the caller's unit."""
+    return tx.audit.append(
+        at=ctx.clock.now(), actor=actor, action=action, subject=subject, details=details
+    )
 
 
 def find_first_break(ctx: Context, tx: Transaction) -> int | None:

@@ -12,6 +12,7 @@ from typing import assert_never
 
 import structlog
 
+from harness.control import audit
 from harness.control.canary import driver, machine
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation, worker_supervision
@@ -395,10 +396,6 @@ def _audit(
     action: str,
     details: dict[str, object],
 ) -> None:
-    tx.audit.append(
-        at=ctx.clock.now(),
-        actor=SYSTEM,
-        action=action,
-        subject=f"proposal {proposal.id}",
-        details={"route": proposal.route, **details},
+    audit.record(
+        ctx, tx, SYSTEM, action, f"proposal {proposal.id}", {"route": proposal.route, **details}
     )

@@ -7,7 +7,8 @@ asks for; the domain's rollout says which state follows; here is what each move 
 
 from dataclasses import dataclass, replace
 
-from harness.control.canary import audit
+from harness.control import audit
+from harness.control.canary import audit as canary_audit
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
 from harness.control.operations import alerts
@@ -153,7 +154,9 @@ class CanaryMachine:
 
     def record(self, action: str, rollout: Rollout, move: CanaryMove) -> None:
         """Into the audit log, with the figures and inputs that it was decided from."""
-        figures = audit.decision_evidence(self._ctx, self._tx, self._rollout, move.action)
+        figures = canary_audit.decision_evidence(
+            self._ctx, self._tx, self._rollout, move.action
+        )
         self._write_event(action, rollout, move, figures)
 
     def acknowledge_faults(self, move: CanaryMove) -> bool:
@@ -193,7 +196,7 @@ class CanaryMachine:
         self._commit(PromoteCanary(self._rollout.route, proof, share), move)
         after = self._tx.rollouts.save(self._after(move))
         self._end_proposal(proposal, ProposalEvent.HEALTHY, move)
-        self.record(audit.PROMOTED, after, move)
+        self.record(canary_audit.PROMOTED, after, move)
         self._raise_alert(
             AlertKind.PROMOTED,
             f"{self._name(after.candidate)} is now the model of route {after.route}",
@@ -282,12 +285,13 @@ class CanaryMachine:
     def _write_event(
         self, action: str, rollout: Rollout, move: CanaryMove, figures: dict[str, object]
     ) -> None:
-        self._tx.audit.append(
-            at=self._ctx.clock.now(),
-            actor=move.actor,
-            action=action,
-            subject=f"route {rollout.route}",
-            details={"rollout": rollout.id, "reason": move.reason, **figures},
+        audit.record(
+            self._ctx,
+            self._tx,
+            move.actor,
+            action,
+            f"route {rollout.route}",
+            {"rollout": rollout.id, "reason": move.reason, **figures},
         )
 
     def _raise_alert(self, kind: AlertKind, title: str, text: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.domain.drift.watch import (
@@ -140,10 +141,4 @@ def record_watch_event(
     watch: DriftWatch,
     details: Mapping[str, object],
 ) -> None:
-    tx.audit.append(
-        at=ctx.clock.now(),
-        actor=actor,
-        action=action,
-        subject=f"drift watch {watch.id}",
-        details=details,
-    )
+    audit.record(ctx, tx, actor, action, f"drift watch {watch.id}", details)

@@ -4,6 +4,7 @@ import math
 import signal
 from collections.abc import Iterable, Sequence
 
+from harness.control import audit
 from harness.control.context import Context
 from harness.control.proposals import evaluation
 from harness.control.routing import data_class_checks, targets
@@ -158,21 +159,16 @@ def cancel_run(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
                     apply_event(proposal, ProposalEvent.CANCELLED, now, why)
                 )
                 stop_unneeded_runs(ctx, tx, saved)
-                tx.audit.append(
-                    at=now,
-                    actor=actor,
-                    action="proposal.cancelled",
-                    subject=f"proposal {proposal.id}",
-                    details={"reason": why},
+                audit.record(
+                    ctx,
+                    tx,
+                    actor,
+                    "proposal.cancelled",
+                    f"proposal {proposal.id}",
+                    {"reason": why},
                 )
         tx.runs.set_state(run, RunState.STOPPED, because)
-        tx.audit.append(
-            at=now,
-            actor=actor,
-            action="eval.cancel",
-            subject=f"run {run}",
-            details={"reason": because},
-        )
+        audit.record(ctx, tx, actor, "eval.cancel", f"run {run}", {"reason": because})
         ended = tx.runs.get(run)
     if ctx.workers is not None:
         ctx.workers.stop(run)
@@ -250,11 +246,12 @@ def queue_run(
             return None
         tx.suites.put(pin, now)
         tx.runs.add(run)
-        tx.audit.append(
-            at=now,
-            actor=actor,
-            action="eval.run",
-            subject=f"run {run.id}",
-            details={"suite": suite, "target": found, "items": run.wanted},
+        audit.record(
+            ctx,
+            tx,
+            actor,
+            "eval.run",
+            f"run {run.id}",
+            {"suite": suite, "target": found, "items": run.wanted},
         )
     return run

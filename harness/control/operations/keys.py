@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
+from harness.control import audit
 from harness.control.context import Context
 from harness.control.routing.routes import require_route
 from harness.control.serialize import to_plain
@@ -102,12 +103,13 @@ def create_key(  # noqa: PLR0913 - what a key is made of
             owner = _existing(tx, principal) if principal else _new(ctx, tx, name, service)
             key = replace(key, principal=owner.id)
         tx.keys.add(key)
-        tx.audit.append(
-            at=now,
-            actor=actor,
-            action="key.create",
-            subject=f"key {key.id}",
-            details={
+        audit.record(
+            ctx,
+            tx,
+            actor,
+            "key.create",
+            f"key {key.id}",
+            {
                 "name": name,
                 "principal": key.principal,
                 "role": role.name.lower() if role else "data",
@@ -150,9 +152,7 @@ def revoke_key(ctx: Context, actor: Actor, key: str) -> None:
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         tx.keys.revoke(key, now)
-        tx.audit.append(
-            at=now, actor=actor, action="key.revoke", subject=f"key {key}", details={}
-        )
+        audit.record(ctx, tx, actor, "key.revoke", f"key {key}", {})
 
 
 def set_limits(
@@ -173,12 +173,13 @@ def set_limits(
         before = found and found.limits
         limits = change(before or KeyLimits()).some
         changed = tx.keys.limit(key, limits)
-        tx.audit.append(
-            at=ctx.clock.now(),
-            actor=actor,
-            action="key.limits",
-            subject=f"key {key}",
-            details={"before": to_plain(before), "after": to_plain(limits)},
+        audit.record(
+            ctx,
+            tx,
+            actor,
+            "key.limits",
+            f"key {key}",
+            {"before": to_plain(before), "after": to_plain(limits)},
         )
     return changed
 

@@ -29,19 +29,19 @@ def accept_restore(ctx: Context, actor: Actor, *, reason: str, above: int) -> Li
         raise InputError(
             f"the highest revision that routers served is from 0 to {MAX_REVISION}, not {above}"
         )
-    now = ctx.clock.now()
     with ctx.store.write() as tx:
         before = tx.installation.lineage()
         after = tx.installation.open_epoch(above=max(above, before.revision))
         if tx.audit.first_break() is None:
             # What is there fits; what is missing, a person has accepted.
             alerts.resolve_alert(ctx, tx, AlertKind.AUDIT_BROKEN, "log")
-        event = tx.audit.append(
-            at=now,
-            actor=actor,
-            action="database.accept_restore",
-            subject=f"installation {before.installation}",
-            details={
+        event = audit.record(
+            ctx,
+            tx,
+            actor,
+            "database.accept_restore",
+            f"installation {before.installation}",
+            {
                 "reason": reason.strip(),
                 "epoch": after.epoch,
                 "revision": before.revision,

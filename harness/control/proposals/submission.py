@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.control import audit
 from harness.control.canary import judge
 from harness.control.context import Context
 from harness.control.evals import proof_validity, worker_supervision
@@ -425,10 +426,4 @@ def _audit(
     proposal: Proposal,
     details: Mapping[str, object],
 ) -> None:
-    tx.audit.append(
-        at=ctx.clock.now(),
-        actor=actor,
-        action=action,
-        subject=f"proposal {proposal.id}",
-        details=details,
-    )
+    audit.record(ctx, tx, actor, action, f"proposal {proposal.id}", details)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from harness.control import audit
 from harness.control.context import Context
 from harness.control.providers import endpoint_changes, provider_secrets
 from harness.control.routing import data_class_checks, targets
@@ -375,10 +376,11 @@ def note(
     details: Mapping[str, object],
 ) -> None:
     """For the audit log: who did what to a provider's key. details: no value of any."""
-    tx.audit.append(
-        at=ctx.clock.now(),
-        actor=actor,
-        action=action,
-        subject=f"provider {provider}" if provider else "credentials",
-        details=dict(details),
+    audit.record(
+        ctx,
+        tx,
+        actor,
+        action,
+        f"provider {provider}" if provider else "credentials",
+        dict(details),
     )

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from harness.control import audit
 from harness.control.context import Context
 from harness.domain.errors import DecryptionFailed, SwapgateError
 from harness.domain.operations.access import SYSTEM
@@ -81,12 +82,13 @@ def encrypt_stored_headers(ctx: Context) -> list[str]:
             if not each.extra_headers:
                 continue
             tx.providers.put(encrypt_headers(each, ctx.cipher))
-            tx.audit.append(
-                at=ctx.clock.now(),
-                actor=SYSTEM,
-                action="provider.seal",
-                subject=f"provider {each.name}",
-                details={"headers": sorted(each.extra_headers)},
+            audit.record(
+                ctx,
+                tx,
+                SYSTEM,
+                "provider.seal",
+                f"provider {each.name}",
+                {"headers": sorted(each.extra_headers)},
             )
             done.append(each.name)
     return done

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from urllib.parse import urlsplit
 
+from harness.control import audit
 from harness.control.context import Context
 from harness.control.providers import credentials, endpoint_changes
 from harness.control.routing import data_class_checks, targets
@@ -222,13 +223,7 @@ def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
             raise Conflict(f"provider {name!r} is used: {', '.join(needs)}. End that first")
         credentials.remove_all_credentials(ctx, tx, actor, name)
         tx.providers.remove(name)
-        tx.audit.append(
-            at=ctx.clock.now(),
-            actor=actor,
-            action="provider.remove",
-            subject=f"provider {name}",
-            details={},
-        )
+        audit.record(ctx, tx, actor, "provider.remove", f"provider {name}", {})
 
 
 def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:

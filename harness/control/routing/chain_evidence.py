@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from harness.control import audit
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
 from harness.control.proposals import four_eyes
@@ -120,12 +121,13 @@ def _add_waiver(
         expires_at=now + waive.lasts,
     )
     tx.waivers.add(waiver)
-    tx.audit.append(
-        at=now,
-        actor=actor,
-        action="waiver.add",
-        subject=f"waiver {waiver.id}",
-        details={
+    audit.record(
+        ctx,
+        tx,
+        actor,
+        "waiver.add",
+        f"waiver {waiver.id}",
+        {
             "route": route.name,
             "target": target.id,
             "reason": waiver.reason,

@@ -6,6 +6,7 @@ Waivers that have expired while their targets still serve raise alerts until som
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.routing import data_class_checks, routes, targets
@@ -270,12 +271,13 @@ def _store(
     revision = tx.routing.commit(
         change, expected_version=route.version, actor=actor.name, reason=reason, now=now
     )
-    tx.audit.append(
-        at=now,
-        actor=actor,
-        action="route.fallbacks",
-        subject=f"route {route.name}",
-        details={
+    audit.record(
+        ctx,
+        tx,
+        actor,
+        "route.fallbacks",
+        f"route {route.name}",
+        {
             "revision": revision,
             "reason": reason,
             "before": list(route.fallbacks),

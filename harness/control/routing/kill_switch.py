@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from harness.control import audit
 from harness.control.context import Context
 from harness.control.proposals import four_eyes
 from harness.control.routing import routes, targets
@@ -66,12 +67,13 @@ def throw_switch(
         )
         _check_four_eyes(tx, actor, switch)
         tx.switches.add(switch)
-        tx.audit.append(
-            at=now,
-            actor=actor,
-            action="switch.throw",
-            subject=f"switch {switch.id}",
-            details={
+        audit.record(
+            ctx,
+            tx,
+            actor,
+            "switch.throw",
+            f"switch {switch.id}",
+            {
                 "force": str(switch.force),
                 "route": switch.route or "all",
                 "reason": switch.reason,
@@ -123,12 +125,13 @@ def lift_switch(ctx: Context, actor: Actor, switch: str, *, reason: str) -> Swit
         before = tx.switches.get(switch)
         record = tx.switches.lift(switch, actor=actor.name, now=now)
         if before.lifted_at is None:
-            tx.audit.append(
-                at=now,
-                actor=actor,
-                action="switch.lift",
-                subject=f"switch {switch}",
-                details={"force": str(record.switch.force), "reason": reason},
+            audit.record(
+                ctx,
+                tx,
+                actor,
+                "switch.lift",
+                f"switch {switch}",
+                {"force": str(record.switch.force), "reason": reason},
             )
     return record
 

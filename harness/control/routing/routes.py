@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.control.canary import audit
+from harness.control import audit
+from harness.control.canary import audit as canary_audit
 from harness.control.context import Context
 from harness.control.routing import data_class_checks, targets
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
@@ -184,13 +185,14 @@ def _take_back_baking(
         tx.rollouts.save(rollout_moved(rollout, RolloutSignal.ABORT, now, because))
         proposal = tx.proposals.get(rollout.proposal)
         tx.proposals.save(apply_event(proposal, ProposalEvent.CANCELLED, now, because))
-        inputs = audit.decision_inputs(ctx, tx, rollout, None)
-        tx.audit.append(
-            at=now,
-            actor=actor,
-            action=f"canary.{RolloutSignal.ABORT.value}",
-            subject=f"route {name}",
-            details={"rollout": rollout.id, "reason": because, **inputs},
+        inputs = canary_audit.decision_inputs(ctx, tx, rollout, None)
+        audit.record(
+            ctx,
+            tx,
+            actor,
+            f"canary.{RolloutSignal.ABORT.value}",
+            f"route {name}",
+            {"rollout": rollout.id, "reason": because, **inputs},
         )
 
 
@@ -352,10 +354,11 @@ def _commit(
     revision = tx.routing.commit(
         change, expected_version=expected, actor=actor.name, reason=reason, now=now
     )
-    tx.audit.append(
-        at=now,
-        actor=actor,
-        action=action,
-        subject=f"route {change.route}",
-        details={"revision": revision, "reason": reason},
+    audit.record(
+        ctx,
+        tx,
+        actor,
+        action,
+        f"route {change.route}",
+        {"revision": revision, "reason": reason},
     )

@@ -6,6 +6,7 @@ is, and `doctor` reports where the file differs.
 
 from dataclasses import replace
 
+from harness.control import audit
 from harness.control.context import Context
 from harness.control.providers import provider_secrets
 from harness.control.routing import data_class_checks, routes, targets
@@ -56,12 +57,13 @@ def _create(ctx: Context, tx: Transaction, route: RouteSeed) -> None:
         reason="seeded from the configuration file",
         now=now,
     )
-    tx.audit.append(
-        at=now,
-        actor=SYSTEM,
-        action="route.create",
-        subject=f"route {route.name}",
-        details={"revision": revision, "reason": "configuration file"},
+    audit.record(
+        ctx,
+        tx,
+        SYSTEM,
+        "route.create",
+        f"route {route.name}",
+        {"revision": revision, "reason": "configuration file"},
     )
 
 

@@ -1,5 +1,6 @@
 """Targets and providers: added once, immutable from then on, found by name or id."""
 
+from harness.control import audit
 from harness.control.context import Context
 from harness.control.providers import endpoint_changes
 from harness.control.providers.provider_secrets import decrypt_headers, encrypt_headers
@@ -35,13 +36,7 @@ def register_target(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSee
     target = seed.target
     if target.id not in tx.routing.targets():
         tx.routing.add_target(target)
-        tx.audit.append(
-            at=ctx.clock.now(),
-            actor=actor,
-            action="model.add",
-            subject=f"target {target.id}",
-            details=target.as_json(),
-        )
+        audit.record(ctx, tx, actor, "model.add", f"target {target.id}", target.as_json())
     # A model that was never used had no price to be stored.
     provider = providers[target.provider]
     if (
@@ -134,12 +129,13 @@ def with_prices(ctx: Context, tx: Transaction, provider: Provider) -> Provider:
 
 def _put(ctx: Context, tx: Transaction, actor: Actor, provider: Provider) -> None:
     tx.providers.put(provider)
-    tx.audit.append(
-        at=ctx.clock.now(),
-        actor=actor,
-        action="provider.put",
-        subject=f"provider {provider.name}",
-        details={
+    audit.record(
+        ctx,
+        tx,
+        actor,
+        "provider.put",
+        f"provider {provider.name}",
+        {
             "kind": provider.kind,
             "api_base": provider.api_base,
             "extra_body": dict(provider.extra_body),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from harness.control import audit
 from harness.control.context import Context
 from harness.control.routing import data_class_checks, routes, targets
 from harness.domain.errors import InputError, NotFound
@@ -149,7 +150,7 @@ def start_shadow(ctx: Context, actor: Actor, wanted: ShadowRequest) -> Shadow:
             expires_at=now + wanted.lasts,
         )
         tx.shadows.add(made)
-        record_shadow(tx, made, actor, "shadow.start", now, wanted.reason)
+        record_shadow(ctx, tx, made, actor, "shadow.start", wanted.reason)
     return made
 
 
@@ -196,7 +197,7 @@ def stop_shadow(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> 
             )
         because = reason or "stopped by hand"
         record = tx.shadows.end(live.id, actor=actor.name, because=because, now=now)
-        record_shadow(tx, live, actor, "shadow.stop", now, because)
+        record_shadow(ctx, tx, live, actor, "shadow.stop", because)
     return record
 
 
@@ -213,7 +214,7 @@ def end_finished(ctx: Context) -> Sequence[str]:
     with ctx.store.write() as tx:
         for each, why in over:
             tx.shadows.end(each.id, actor=SYSTEM.name, because=why, now=now)
-            record_shadow(tx, each, SYSTEM, "shadow.stop", now, why)
+            record_shadow(ctx, tx, each, SYSTEM, "shadow.stop", why)
     return [f"shadow {each.id} of route {each.route} ended: {why}" for each, why in over]
 
 
@@ -242,32 +243,27 @@ def list_of_proposal(tx: Transaction, proposal: Proposal) -> Sequence[ShadowReco
 
 
 def record_shadow(
+    ctx: Context,
     tx: Transaction,
     shadow: Shadow,
     actor: Actor,
     action: str,
-    now: datetime,
     reason: str,
     inputs: Mapping[str, object] | None = None,
 ) -> None:
     """Into the audit log. inputs: what it was decided from, where that is decided again."""
-    tx.audit.append(
-        at=now,
-        actor=actor,
-        action=action,
-        subject=f"shadow {shadow.id}",
-        details={
-            "route": shadow.route,
-            "candidate": shadow.candidate.name,
-            "proposal": shadow.proposal,
-            "share_bps": shadow.limits.share_bps,
-            "requests_per_day": shadow.limits.requests_per_day,
-            "usd_per_day": shadow.limits.usd_per_day,
-            "usd_in_all": shadow.limits.usd_in_all,
-            "reason": reason,
-            **(inputs or {}),
-        },
-    )
+    details = {
+        "route": shadow.route,
+        "candidate": shadow.candidate.name,
+        "proposal": shadow.proposal,
+        "share_bps": shadow.limits.share_bps,
+        "requests_per_day": shadow.limits.requests_per_day,
+        "usd_per_day": shadow.limits.usd_per_day,
+        "usd_in_all": shadow.limits.usd_in_all,
+        "reason": reason,
+        **(inputs or {}),
+    }
+    audit.record(ctx, tx, actor, action, f"shadow {shadow.id}", details)
 
 
 def load_status(ctx: Context, route: str) -> ShadowStatus:

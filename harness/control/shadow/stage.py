@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from harness.control import audit
 from harness.control.canary import machine
 from harness.control.context import Context
 from harness.control.operations import alerts
@@ -192,7 +193,7 @@ def _start(ctx: Context, proposal: Proposal, proof: Passed, stage: ShadowStage) 
         )
         tx.shadows.add(made)
         inputs = _inputs(stage, now)
-        shadows.record_shadow(tx, made, SYSTEM, "shadow.start", now, made.reason, inputs)
+        shadows.record_shadow(ctx, tx, made, SYSTEM, "shadow.start", made.reason, inputs)
     return f"mirrored to {candidate.name} ({made.id})"
 
 
@@ -272,7 +273,7 @@ def _end_live(
     live, now = _live(tx, proposal), ctx.clock.now()
     if live is not None:
         tx.shadows.end(live.id, actor=SYSTEM.name, because=because, now=now)
-        shadows.record_shadow(tx, live, SYSTEM, "shadow.stop", now, because, inputs)
+        shadows.record_shadow(ctx, tx, live, SYSTEM, "shadow.stop", because, inputs)
 
 
 def _audit(
@@ -280,12 +281,13 @@ def _audit(
 ) -> None:
     """With every figure that it was decided from."""
     status, now = stage.status, ctx.clock.now()
-    tx.audit.append(
-        at=now,
-        actor=SYSTEM,
-        action=f"proposal.{event.value}",
-        subject=f"proposal {proposal.id}",
-        details={
+    audit.record(
+        ctx,
+        tx,
+        SYSTEM,
+        f"proposal.{event.value}",
+        f"proposal {proposal.id}",
+        {
             "route": proposal.route,
             "reason": stage.decided.reason,
             "shadow": status.record.shadow.id if status else None,
