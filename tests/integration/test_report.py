@@ -449,7 +449,7 @@ def test_a_suite_without_a_single_item_has_no_difference(world: SmallInstallatio
 def test_a_provider_that_the_file_lacks_is_asked_for_in_the_file(tmp_path: Path) -> None:
     world = example_world(tmp_path)
     with pytest.raises(
-        NotFound, match=r"no provider 'simm' \(did you mean 'sim'\?\)\. Add it under"
+        NotFound, match=r"no provider 'simm'; did you mean 'sim'\? Add it under"
     ):
         registered_anew(
             world,

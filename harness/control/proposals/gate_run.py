@@ -93,10 +93,10 @@ def _check_terms(widened: Mapping[str, Any]) -> None:
 def _check_provider(settings: Settings, seed: TargetSeed) -> None:
     """The configuration is all there is to read, so that is what has to be changed."""
     if seed.provider not in settings.providers:
-        hint = did_you_mean(seed.provider, settings.providers)
+        hint = did_you_mean(seed.provider, settings.providers, otherwise=".")
         file = settings.source or "swapgate.yaml"
         raise NotFound(
-            f"there is no provider {seed.provider!r}{hint}. Add it under `providers:` in {file}"
+            f"there is no provider {seed.provider!r}{hint} Add it under `providers:` in {file}"
         )
 
 

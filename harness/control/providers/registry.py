@@ -76,9 +76,9 @@ def default_provider(name: str, known: Iterable[str] = (), *, api_base: str = ""
     check_provider_name(name)
     kind = PROVIDER_KINDS.get(name)
     if kind is None and not api_base:
-        hint = did_you_mean(name, [*known, *PROVIDER_KINDS])
+        hint = did_you_mean(name, [*known, *PROVIDER_KINDS], otherwise=".")
         raise NotFound(
-            f"there is no provider {name!r}, and no kind of that name{hint}. Add it under "
+            f"there is no provider {name!r}, and no kind of that name{hint} Add it under "
             "`providers:` in swapgate.yaml, or give --api-base of an OpenAI-compatible server"
         )
     if kind is not None and kind.group is ProviderGroup.OAUTH:
