@@ -10,14 +10,12 @@ from starlette.exceptions import HTTPException
 
 from harness import __version__
 from harness.api import (
-    alerts,
     canary,
     captures,
     credentials,
     drift,
     evals,
     health,
-    kill_switch,
     operations,
     proposals,
     providers,
@@ -41,8 +39,8 @@ ROUTERS: Final[Mapping[str, APIRouter]] = {
     "proposals": proposals.router,
     "canaries": canary.router,
     "shadows": shadow.router,
-    "switches": kill_switch.router,
-    "alerts": alerts.router,
+    "switches": routing.switches_router,
+    "alerts": operations.alerts_router,
     "drift": drift.router,
     "captures": captures.router,
     "credentials": credentials.router,

@@ -1,20 +1,29 @@
-"""Endpoints for keys, the audit log, policies, and the overview."""
+"""Endpoints for keys, the audit log, policies, the overview, alerts and failovers."""
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
 from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
 from harness.api.json_answers import json_answer
-from harness.api.request_fields import AuditQuery, KeyBody, LimitsBody
-from harness.control.operations import keys, queries
+from harness.api.request_fields import (
+    AlertQuery,
+    AuditQuery,
+    FailoverQuery,
+    KeyBody,
+    LimitsBody,
+)
+from harness.control.operations import alerts, keys, queries
+from harness.control.operations.alerts import AlertView, DeliveryAttempt
 from harness.control.operations.keys import KeySummary
 from harness.control.proposals.comparison import RouteStatus
 from harness.domain.operations.access import ApiKey, Role
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.pagination import Page
 from harness.domain.proposals.policy import Policy
+from harness.domain.reliability.failover import Failover
 
 router = APIRouter()
 
@@ -100,3 +109,33 @@ def audit_tail(who: CallerParam, piece: Annotated[AuditQuery, Query()]) -> Page[
 def verify_audit(who: CallerParam) -> AuditCheck:
     broken = queries.find_audit_break(who.ctx)
     return AuditCheck(broken is None, broken)
+
+
+alerts_router = APIRouter()
+
+
+@endpoint(alerts_router, "GET", "/alerts")
+def list_alerts(who: CallerParam, piece: Annotated[AlertQuery, Query()]) -> Page[AlertView]:
+    """The one heard last first."""
+    return queries.list_alerts(who.ctx, piece.page, open_only=piece.open)
+
+
+@endpoint(alerts_router, "POST", "/alerts/test")
+def test_alerts(who: CallerParam) -> Page[DeliveryAttempt]:
+    """Send a message through every sink, now, and say what became of each. Needs an admin."""
+    return json_answer(list(alerts.send_test(who.ctx, who.actor)))
+
+
+@endpoint(alerts_router, "GET", "/failovers")
+def list_failovers(
+    who: CallerParam, piece: Annotated[FailoverQuery, Query()]
+) -> Page[Failover]:
+    """Targets that requests left, newest first; never content, and users as hashes."""
+    return queries.list_failovers(
+        who.ctx,
+        piece.page,
+        secret=who.secret,
+        route=piece.route,
+        user=piece.user,
+        since=timedelta(seconds=piece.since_s),
+    )

@@ -1,7 +1,8 @@
-"""Models (targets) and routes."""
+"""Endpoints for models (targets), routes, and the kill switch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -12,23 +13,26 @@ from harness.api.request_fields import (
     ChainBody,
     ModelBody,
     NameQuery,
+    OverruleBody,
     RollbackBody,
     RouteBody,
     SettingsBody,
+    SwitchBody,
     VersionsQuery,
 )
 from harness.control.operations import queries
 from harness.control.providers import deprecations, model_resolution
-from harness.control.routing import fallback_chain, routes, scorecard, targets
+from harness.control.routing import fallback_chain, kill_switch, routes, scorecard, targets
 from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.scorecard import RouteScorecard
 from harness.domain.pagination import Page
 from harness.domain.providers.deprecations import Deprecation
 from harness.domain.providers.model_match import ModelMatch
 from harness.domain.providers.name_resolution import Resolution
+from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.ports import RouteRecord
+from harness.ports import RouteRecord, SwitchRecord
 
 router = APIRouter()
 
@@ -158,3 +162,26 @@ def roll_back_route(who: CallerParam, route: str, body: RollbackBody) -> Route:
     return routes.roll_back(
         who.ctx, who.actor, route, to_version=body.to_version, reason=body.reason
     )
+
+
+switches_router = APIRouter()
+
+
+@endpoint(switches_router, "GET", "/switches")
+def list_switches(who: CallerParam, piece: PathPart) -> Page[SwitchRecord]:
+    """Newest first; lifted and expired ones too."""
+    return queries.list_switches(who.ctx, piece.page)
+
+
+@endpoint(switches_router, "POST", "/switches", status=201)
+def throw_switch(who: BodyFactory, body: SwitchBody) -> KillSwitch:
+    """In force on every router within two seconds. Needs an approver, and no proof."""
+    lasts = None if body.for_s is None else timedelta(seconds=body.for_s)
+    wanted = kill_switch.SwitchRequest(parse_force(body.force), body.reason, body.route, lasts)
+    return kill_switch.throw_switch(who.ctx, who.actor, wanted, source=SwitchSource.REST)
+
+
+@endpoint(switches_router, "POST", "/switches/{switch}/lift")
+def lift_switch(who: CallerParam, switch: str, body: OverruleBody) -> SwitchRecord:
+    """Back to the plans within two seconds. Lifting it again changes nothing."""
+    return kill_switch.lift_switch(who.ctx, who.actor, switch, reason=body.reason)
