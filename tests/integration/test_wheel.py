@@ -40,7 +40,7 @@ print(sorted({name.partition(".")[0] for name in sys.modules} & {"harness", "rou
 # Without a network, without a database server: what runs in a minute and meets every package.
 SUITE = (
     "tests/unit/test_api_layers.py",
-    "tests/unit/test_cli_start_up.py",
+    "tests/unit/test_gate_decide_cli.py",
     "tests/unit/test_dashboard_pieces.py",
     "tests/unit/test_evals_code.py",
     "tests/unit/test_evals_scorers.py",
