@@ -1,4 +1,7 @@
-"""The collector takes the samples that Inspect finishes, and decides when a run stops."""
+"""The collector hands on each sample that Inspect finishes, one by one, and ends the run: when
+its taker wants no more (budget, lease), when it is asked to stop, or after too many failures
+in a row.
+"""
 
 import asyncio
 import contextlib

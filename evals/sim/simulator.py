@@ -1,4 +1,7 @@
-"""The simulator answers each request with one of its simulated models, and keeps counts."""
+"""The simulator serves a whole request: it parses it, draws a fault, lets the named model
+answer, and sends that at the model's pace. It counts requests, streams, items and faults by
+model.
+"""
 
 import itertools
 from collections import Counter

@@ -1,5 +1,5 @@
-"""The file's `providers`, `catalogue` and `oauth` become providers and what is known about
-their models.
+"""The file's `catalogue` section becomes changes to what is known of models, and its `oauth`
+section other addresses for signing in to vendors' accounts.
 """
 
 from datetime import date

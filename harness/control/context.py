@@ -1,4 +1,6 @@
-"""Bundles what every use case needs of the world: store, clock, policies and ports."""
+"""The context holds what every use case needs of the world: store, clock, policies, ports.
+`ClockWatch` notices that somebody set the clock, so that nothing final rests on it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

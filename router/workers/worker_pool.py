@@ -1,5 +1,6 @@
-"""The worker pool starts the workers of one configuration, restarts those that die, retires
-them.
+"""A worker pool starts the workers of one loaded configuration, restarts those that die or fall
+silent, and retires them. A reload of the file (SIGHUP) makes a new pool; a change of a route
+does not.
 """
 
 import asyncio

@@ -1,4 +1,6 @@
-"""`swapgate config`: the file's schema, and the settings as they are in force."""
+"""`swapgate config` prints the file's schema (`schema`) and the settings in force (`show`),
+and makes the database's providers what the file says (`apply`).
+"""
 
 import dataclasses
 from collections.abc import Mapping

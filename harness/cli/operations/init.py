@@ -1,4 +1,6 @@
-"""`swapgate init`: sets up an installation in a folder; existing files stay as they are."""
+"""`swapgate init` makes a folder an installation: configuration file, secrets, database. It
+prints the first admin key and client key, once, and keeps what is there.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,6 @@
-"""`swapgate proposal report`: one comparison as a document."""
+"""`swapgate proposal report` writes one comparison as a document: Markdown for people, or
+JUnit XML for a build server.
+"""
 
 from pathlib import Path
 

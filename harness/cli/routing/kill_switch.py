@@ -1,4 +1,6 @@
-"""`swapgate switch`: the kill switch, from a terminal."""
+"""`swapgate switch` forces all requests to one provider or target, on every route or one
+(`throw`), ends that (`lift`), and lists the kill switches.
+"""
 
 from datetime import datetime, timedelta
 

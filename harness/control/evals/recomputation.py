@@ -1,5 +1,6 @@
-"""Evidence is recomputed where it decides, not believed (F1): at a canary's opening, at every
-step onward and at the promotion; and where a verdict brings a target into a chain.
+"""Recomputes a verdict from its stored samples before anything rests on it (requirement F1); if
+they no longer give it, the act is refused and an alert raised. Samples are read each time; the
+result is remembered by their content.
 
 The samples are loaded for each such decision, never at a look that holds. What was found is
 kept by the content of verdict, registration and samples.

@@ -1,4 +1,6 @@
-"""What people look at, read in one go: the overview, a comparison, a canary. No decisions."""
+"""Read models show people what is going on: each route at a glance, a comparison of two
+models, a canary with its history. They decide nothing.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -309,7 +311,7 @@ def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryS
 
 @dataclass(frozen=True)
 class CanaryHistory:
-    """moves: what was done to the rollout, newest first, of its route's last MOST_EVENTS."""
+    """moves: what was done to the rollout, newest first (the last MAX_AUDIT_EVENTS)."""
 
     status: CanaryStatus
     moves: Sequence[AuditEvent]
@@ -324,7 +326,7 @@ def explain_canary(ctx: Context, route: str) -> CanaryHistory:
 
 
 def list_canary_moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
-    """What was done to a rollout, newest first, of its route's last MOST_EVENTS since."""
+    """What was done to a rollout, newest first, of its route's last MAX_AUDIT_EVENTS since."""
     with ctx.store.read() as tx:
         events = tx.audit.of(
             f"route {rollout.route}", since=rollout.started_at, limit=MAX_AUDIT_EVENTS

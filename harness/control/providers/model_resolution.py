@@ -1,4 +1,5 @@
-"""Finds models by name: resolves a name, matches a misspelt one, and searches the catalogue.
+"""Looks up models for people: which provider takes a name, which model a loose or misspelt
+name means (the newest of its family), and which of the catalogue have given words.
 
 This is the only module that uses rapidfuzz.
 """

@@ -1,7 +1,7 @@
 """Every change of a route is a class; a change that brings a new target into traffic carries
 its proof.
 
-`apply` is the only way from one version of a route to the next.
+`apply_change` is the only way from one version of a route to the next.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,6 @@
-"""Samples of two runs are paired; missing ones count as the worst case (statistics.md §1.1).
+"""Pairs two runs' samples item by item; an answer without a score counts as the worst case
+(statistics.md §1.1). The pairs end before the first item that a side has not finished, or that
+cannot be measured: `blocked` says why.
 
 Nothing is dropped because of its outcome, and nothing is taken out of order: only the items
 before the first one that is not complete on both sides count.

@@ -7,7 +7,7 @@
 | guard | nothing | rejects | does not block |
 
 All that has to be shown is an intersection-union (Berger 1982): no correction. Several primary
-suites are one claim: see primaries.
+suites are one claim, which `harness.gate.offline.primary_suites` judges.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,6 @@
-"""One suite is judged: pairs become a report, with a lenient reading beside the strict one."""
+"""Judges one suite's paired scores into a report. A loss counts only if it is no matter of
+form (the lenient scores hold: `harness_mismatch`) nor of unanswered items (`infra_error`).
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -71,7 +73,7 @@ def judge_suite(
     """What the scores of both runs say so far; outcome `running` while they do not decide.
 
     stopped: the runs bring no more samples; what running then becomes, and why.
-    Raises StaleEvidence and InputError as `pair_up` does.
+    Raises StaleEvidence and InputError as `pair_samples` does.
     """
     return judge_pairs(plan, pair_samples(plan, incumbent, candidate), stopped=stopped).report
 

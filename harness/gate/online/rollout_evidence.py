@@ -1,5 +1,6 @@
-"""All evidence of one rollout is collected: every guardrail, over its steps and periods
-(statistics.md §2).
+"""Rollout evidence adds up every guardrail's harm, block by block, to where it trips
+(statistics.md §2). Guardrails share alpha as a weighted mean of e-values; sessions' day j is
+dependent on those before, and has its own evidence, at alpha/(j(j+1)).
 
 Keys keep their arm from one day to the next, so that periods are dependent: each has evidence
 of its own, the j-th at alpha/(j(j+1)).

@@ -1,4 +1,6 @@
-"""Multiplicity rules split the error over several suites and repeated proposals."""
+"""Multiplicity rules bound false passes over suites and proposals: Holm's test, the alpha of
+each repeated look, the risk summed over proposals, and what a budget leaves of alpha.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

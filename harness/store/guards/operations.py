@@ -1,4 +1,7 @@
-"""The rules of what is measured and logged: samples, targets, switches, shadows, audit."""
+"""Guards refuse rows that change what was measured, logged or thrown (samples, targets, suites,
+audit, switches, shadows), who people and keys are, or that put the database back in time;
+and alerts that nobody could read.
+"""
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside
 

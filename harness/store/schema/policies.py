@@ -1,4 +1,6 @@
-"""Policies, plans and reports: domain values that are stored as JSON."""
+"""Reads policies, plans and suite reports from their JSON columns, those of older versions with
+the defaults of then; writes reports.
+"""
 
 import math
 from collections.abc import Iterable

@@ -1,4 +1,6 @@
-"""Unsigned thinking, which a translation made, is taken out of requests to Anthropic."""
+"""Takes thinking blocks without a signature (left by an answer that was translated) out of a
+Messages request, as Anthropic refuses them; within a tool loop it turns thinking off.
+"""
 
 import json
 import re

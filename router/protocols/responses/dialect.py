@@ -1,5 +1,6 @@
-"""The responses dialect is `/v1/responses` as OpenAI defines it; its state stays at the
-provider.
+"""The responses dialect patches a `/v1/responses` request for its target and reads the answer's
+usage, end and faults. A conversation that the provider keeps stays there: its opening is
+unknown here.
 """
 
 from collections.abc import Mapping

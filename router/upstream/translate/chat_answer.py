@@ -1,5 +1,5 @@
-"""Chat answers are what a translation gives, in the shape of OpenAI's chat completions.
-Pure.
+"""Chat answers bring what litellm made of a provider's answer, whole or in chunks, into the
+exact shape of OpenAI's chat completions; other endpoints' answers are made from that. Pure.
 """
 
 from collections.abc import Mapping

@@ -1,5 +1,6 @@
-"""Thinking settles how much a model may think: OpenAI's efforts, and Anthropic's budgets.
-Pure.
+"""Settles how much a model thinks once litellm has made a budget of an effort: lowered so that
+the answer keeps its share of `max_tokens`, off where too little is left or a tool is forced.
+Names the client's fields that yield (thinking, temperature). Pure.
 
 What a model thinks counts as part of `max_tokens`. An effort is a word, and the budget that it
 becomes is the library's: the answer keeps its share of the limit (`budget_beside`). Where too
@@ -74,7 +75,7 @@ def settle_thinking(
 ) -> list[str]:
     """params: in Anthropic's words; changed in place. The fields of the client's that yield.
 
-    own_budget: as `fits`.
+    own_budget: as `fit_budget`.
 
     Thinking is a hint, and yields to what the answer must be: a forced tool, a short limit, a
     tool's result whose call was made without thinking. Temperature yields to thinking.
