@@ -13,8 +13,8 @@ from evals.runner.run_dirs import PREFIX, run_dir
 HOLD = """
 import sys, tempfile
 tempfile.tempdir = sys.argv[1]
-from evals.runner.run_dirs import scratch
-with scratch() as folder:
+from evals.runner.run_dirs import run_dir
+with run_dir() as folder:
     print(folder, flush=True)
     sys.stdin.read()
 """
