@@ -131,8 +131,10 @@ def test_control_starts_beside_a_forged_row_and_tells(cli: CommandLine) -> None:
     """Else nobody is left to tell, and no canary is taken back."""
     run_sql(
         cli,
-        "INSERT INTO provider (name, kind, api_base, extra_headers, prices, updated_at)"
-        " VALUES ('evil', 'custom', 'http://127.0.0.1:1/v1', '{}', '{}', 0)",
+        "INSERT INTO provider (name, kind, api_base, extra_headers, prices, updated_at,"
+        " more_api_key_envs, models, extra_body, sealed_headers)"
+        " VALUES ('evil', 'custom', 'http://127.0.0.1:1/v1', '{}', '{}', 0,"
+        " '[]', '{}', '{}', '{}')",
     )
     with closing(open_installation(cli.folder / "swapgate.yaml")) as installation:
         control_process._seed(installation)
