@@ -195,7 +195,7 @@ def test_the_value_is_write_only_in_the_description(door: Door) -> None:
     schemas = door.document["components"]["schemas"]
     value = schemas["NewCredentialBody"]["properties"]["value"]
     assert (value["format"], value["writeOnly"]) == ("password", True)
-    assert "value" not in schemas["ProviderShown"]["properties"]
+    assert "value" not in schemas["ProviderCredentials"]["properties"]
     assert "ciphertext" not in json.dumps(schemas)
 
 

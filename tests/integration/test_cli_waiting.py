@@ -108,7 +108,7 @@ def test_an_end_by_people_has_its_own_code(
         cli.world.turn()
         for found in submission.list_proposals(cli.world.context(), open_only=True):
             if found.verdict is not None:
-                getattr(submission, end)(cli.world.context(), somebody, found.id, "no need")
+                getattr(submission, f"{end}_proposal")(cli.world.context(), somebody, found.id, "no need")
 
     meanwhile(decides)
 
