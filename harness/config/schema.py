@@ -16,6 +16,7 @@ from pydantic import (
     field_validator,
 )
 
+from harness.config.field_descriptions import describe_fields
 from harness.config.operations import alert_sink
 from harness.config.privacy import CaptureEntry, capture_settings
 from harness.config.providers import CatalogueItem, OAuthEntry, catalogue_changes
@@ -217,7 +218,7 @@ class FileConfig(BaseModel):
 
 
 def json_schema() -> dict[str, object]:
-    return FileConfig.model_json_schema()
+    return describe_fields(FileConfig.model_json_schema(), FileConfig)
 
 
 def build_settings(

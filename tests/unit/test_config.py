@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -371,3 +372,13 @@ def test_the_json_schema_knows_every_section_and_refuses_others() -> None:
     properties = schema["properties"]
     assert isinstance(properties, dict)
     assert {"router", "providers", "suites", "policies", "routes"} <= set(properties)
+
+
+def test_an_editor_shows_what_each_field_is_for() -> None:
+    definitions = cast("dict[str, Any]", config.json_schema())["$defs"]
+    gate = definitions["GatePolicy"]["properties"]
+    step = definitions["CanaryStep"]["properties"]
+
+    assert gate["n_max"]["description"] == "items per suite, None for the whole suite"
+    assert gate["max_tokens"]["description"] == gate["max_cost_usd"]["description"] == "per run"
+    assert "canary units" in step["min_exposures"]["description"]
