@@ -2,13 +2,12 @@
 
 import streamlit as st
 
-from dashboard import page_frame
+from dashboard import canary_controls, page_frame
 from dashboard.charts import plots
 from dashboard.data import frames, queries
 from dashboard.data.queries import CanaryView
 from dashboard.text import canary_text, html, labels, shadow_text
 from dashboard.text.html import escape, strong
-from dashboard.views import canary_controls
 from harness.control.proposals import comparison
 from harness.control.proposals.comparison import CanaryStatus
 from harness.domain.canary.rollout import Rollout

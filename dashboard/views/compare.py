@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import streamlit as st
 
-from dashboard import page_frame
+from dashboard import format_failures, page_frame
 from dashboard.charts import plots
 from dashboard.data import frames, queries
 from dashboard.data.queries import ComparisonView, ProposalRow
 from dashboard.text import comparison_text, html, labels
 from dashboard.text.html import escape, strong
-from dashboard.views import format_failures
 from harness.control.routing import monthly_bill
 from harness.domain.evals.run import SuiteReport
 from harness.domain.proposals.proposal import ProposalPhase

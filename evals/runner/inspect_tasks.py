@@ -9,7 +9,8 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from types import ModuleType
+from importlib.machinery import SourceFileLoader
+from types import CodeType, ModuleType
 from typing import Any, Protocol
 
 from inspect_ai import Task, task_with
@@ -355,11 +356,20 @@ def _error_text(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+class _SourceLoader(SourceFileLoader):
+    """Runs the file as it stands. Python takes its cache for fresh where second and size agree,
+    and the pin would then name a content that did not run.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - the base class's
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _module(settings: SuiteSettings) -> ModuleType:
     file, _ = task_file(settings)
-    spec = importlib.util.spec_from_file_location(
-        f"swapgate_task_{digest(str(file))[:12]}", file
-    )
+    name = f"swapgate_task_{digest(str(file))[:12]}"
+    loader = _SourceLoader(name, str(file))
+    spec = importlib.util.spec_from_file_location(name, file, loader=loader)
     if spec is None or spec.loader is None:
         raise InputError(f"{file}: not a Python file")
     module = importlib.util.module_from_spec(spec)

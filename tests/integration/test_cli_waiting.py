@@ -108,7 +108,8 @@ def test_an_end_by_people_has_its_own_code(
         cli.world.turn()
         for found in submission.list_proposals(cli.world.context(), open_only=True):
             if found.verdict is not None:
-                getattr(submission, f"{end}_proposal")(cli.world.context(), somebody, found.id, "no need")
+                decide = getattr(submission, f"{end}_proposal")
+                decide(cli.world.context(), somebody, found.id, "no need")
 
     meanwhile(decides)
 

@@ -157,7 +157,7 @@ def canary(**changes: Any) -> Policy:
 
 
 WAYS = {
-    "gate.n_max": gate(n_max=11),
+    "gate.n_max": gate(n_max=40),
     "gate.epochs": gate(epochs=1),
     "gate.alpha": gate(alpha=0.5),
     "gate.spend": gate(spend=AlphaSpending.NONE),

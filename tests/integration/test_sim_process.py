@@ -18,7 +18,8 @@ PROGRAM = """
 import sys
 from evals.sim.server import serve_forever
 assert "inspect_ai" not in sys.modules, "the simulator must stay light"
-serve_forever(port=0, time_scale=0, swaps=sys.argv[1:], on_ready=lambda url: print(url, flush=True))
+say = lambda url: print(url, flush=True)
+serve_forever(port=0, time_scale=0, swaps=sys.argv[1:], on_ready=say)
 print("ended")
 """
 

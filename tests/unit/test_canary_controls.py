@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
+from dashboard import canary_controls
 from dashboard.text import canary_text, labels
-from dashboard.views import canary_controls
 from harness.control.proposals.comparison import CanaryStatus
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.observation import ObservationBlock
