@@ -1,4 +1,6 @@
-"""Keeps the end of the audit log in a signed file beside the database."""
+"""Keeps the number and MAC of the audit log's last event in a signed file beside the database,
+so that a log that was cut off at its end is noticed.
+"""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The system clock, and one that tests turn by hand."""
+"""Clocks: the system's (`SystemClock`), and one that tests turn by hand (`ManualClock`)."""
 
 import time
 from datetime import UTC, datetime, timedelta

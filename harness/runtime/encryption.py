@@ -1,4 +1,6 @@
-"""Encrypts stored secrets with Fernet: AES-128 in CBC mode and HMAC-SHA-256."""
+"""Encrypts and decrypts stored secrets with Fernet (AES-128 in CBC mode and HMAC-SHA-256), and
+reads, writes and makes the keys; several may be valid at once, so that they can be rotated.
+"""
 
 import os
 from collections.abc import Callable, Sequence

@@ -1,4 +1,5 @@
-"""Reads the model catalogue from the table that litellm's package carries, as a file.
+"""Reads the model catalogue (prices, context windows, abilities, end dates) from the JSON file
+in litellm's package; the configuration's changes win. `FixedCatalogue` is the one for tests.
 
 litellm itself is not imported: that takes many seconds, and the file is all that is needed.
 Nothing is fetched. Prices by the size of a request, of batches and of priority service are left
@@ -90,7 +91,7 @@ class LitellmTable:
 
 
 class FixedCatalogue:
-    """The twin: knows what it is given."""
+    """For tests: has the entries that it is given."""
 
     def __init__(self, *entries: CatalogueEntry) -> None:
         self._all = build_catalogue(entries)

@@ -1,4 +1,4 @@
-"""Random ids and secrets: the system's generator, and a counting one for tests."""
+"""Makes random ids and secrets: from the system's generator, or counting ones for tests."""
 
 import secrets
 

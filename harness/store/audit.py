@@ -1,4 +1,6 @@
-"""How an audit event gets its place in the chain, alike in both stores."""
+"""`chained` prepares an audit event for storing: its values as the database will give them
+back, and the HMAC over them that links it to the event before. `store/sql/audit.py` appends it.
+"""
 
 import json
 from dataclasses import replace

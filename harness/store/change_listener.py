@@ -1,7 +1,8 @@
-"""Waiting for a change: SQLite is asked, PostgreSQL tells.
+"""`Changes.wait` blocks until another connection may have changed the database: on SQLite by
+polling `PRAGMA data_version` (`SqliteEar`), on PostgreSQL by LISTEN (`sql/postgres_ear.py`).
 
-A waiter hears of every change since its own last call, and of none twice. Threads share one
-connection; each keeps its own count of what it has seen.
+A caller learns of every change since its own last call, and of none twice. Threads share one
+connection, which is opened anew after it was lost; each keeps its own count.
 """
 
 import sqlite3

@@ -1,7 +1,10 @@
-"""CHECKs and indexes by what they say, compared with this version's.
+"""Compares the database's CHECKs and indexes with those that this version's tables have, by
+their definitions; `differences` names each that is missing or another. Foreign keys are not
+compared.
 
-What they say here is what the database makes of the tables of this version: made beside, for a
-moment, and forgotten. Names alone would be fooled by a CHECK (true) of the right name.
+The expected definitions are what the database itself makes of the tables: created beside the
+real ones (in memory, or as temporary tables), read, and thrown away. Comparing names alone
+would be fooled by a CHECK (true) of the right name.
 """
 
 import re

@@ -1,4 +1,7 @@
-"""The database's errors in our words."""
+"""Translates the database driver's errors (`translated`): StoreUnavailable where another try
+may help, DatabaseUnusable with the next step, `RowRefused` where a constraint or trigger
+refuses.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

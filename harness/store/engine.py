@@ -1,4 +1,7 @@
-"""Connections: how a URL becomes an engine, on SQLite and on PostgreSQL."""
+"""Makes SQLAlchemy engines from URLs, for SQLite and PostgreSQL: checks the URL (`parse`), and
+sets timeouts, WAL, and how a transaction begins. A SQLite file is created only on request, with
+mode 0600; one that was replaced is never written to by an old connection.
+"""
 
 import os
 import sqlite3

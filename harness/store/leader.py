@@ -1,4 +1,8 @@
-"""Which process runs the reconcile loop: the one that holds a lock that dies with it."""
+"""Elects the one process that runs the reconcile loop: it holds a lock that the system frees
+when the process dies. `FileLeadership` locks a file beside the SQLite database,
+`PostgresLeadership` holds an advisory lock on a connection of its own; `leadership` chooses by
+the URL.
+"""
 
 import fcntl
 import threading

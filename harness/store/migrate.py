@@ -1,7 +1,9 @@
-"""The schema's history: bring a database to a revision, and compare it with the tables.
+"""Brings a database to a revision of the schema with alembic (`upgrade`, `downgrade`), and says
+how it differs from this version's tables, constraints and triggers (`state`, `check`).
 
 A connection is handed to migrations/env.py, so that the whole way is one transaction: a
-migration that is killed leaves the database as it was.
+migration that is killed leaves the database as it was. An upgrade to the newest revision
+installs the triggers anew and renews the rights of the runtime's role.
 """
 
 from collections.abc import Iterator

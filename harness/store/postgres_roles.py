@@ -1,4 +1,6 @@
-"""PostgreSQL's two roles: the owner of the tables migrates, another one runs Swapgate.
+"""Grants a PostgreSQL role the runtime's rights (`grant`, `renew`), so that two roles keep
+apart who owns and migrates the tables and who runs Swapgate; `does_both` finds a role that
+could do both.
 
 The runtime's role reads and adds rows, changes those that may change, and deletes what may be
 forgotten: no DDL, no UPDATE or DELETE of what only grows. So a process that is taken over

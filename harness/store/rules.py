@@ -1,4 +1,7 @@
-"""What both stores check before they write, in the same words."""
+"""Rules that the store checks before it writes, and the errors it raises: figures in range
+(samples, blocks, traffic, spend), four eyes, registrations that may not change, waivers that
+expired, names that are unknown, writers that came too late. `harness/store/sql` calls them.
+"""
 
 import json
 import math

@@ -1,4 +1,6 @@
-"""Which revisions of the schema this version knows, without alembic: it takes its time."""
+"""Says which revisions of the schema this version knows and which it needs, and refuses a newer
+version's database. It reads the migrations' text: importing alembic would take long.
+"""
 
 import re
 from functools import cache

@@ -1,10 +1,11 @@
-"""The file behind a SQLite store: noticed when somebody puts another in its place.
+"""Notices that somebody put another file in the place of a SQLite database, closes what is
+open, and sets the old file's write-ahead log aside.
 
 A connection goes on with the file that it opened, though it has no name any more: what is
 committed there is lost. And the write-ahead log goes by its name alone: SQLite would play the
 old file's log into the new one. So the connections of this process are closed, and the old
-file's log is set aside before the new file is opened. (SQLite itself leaves a log alone when
-it closes a file that was moved, so nobody who still has the old one open takes the new log.)
+file's log is set aside before the new file is opened. (SQLite itself leaves a log alone when it
+closes a file that was moved, so nobody who still has the old one open takes the new log.)
 """
 
 import fcntl

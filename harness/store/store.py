@@ -1,4 +1,7 @@
-"""The store in SQL: SQLite or PostgreSQL, by URL."""
+"""`SqlStore` is the store on SQLite or PostgreSQL, by URL: units of work that write or read
+(`SqlTransaction` bundles all repositories), lists, the verified snapshot for routers, waiting
+for changes, leadership, and the signing or removal of unsigned rows.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,7 +62,7 @@ REVISION_OF_SCHEMA = sa.text("SELECT version_num FROM alembic_version")
 
 
 class SqlTransaction:
-    """One unit of work; see harness.ports.Transaction."""
+    """One unit of work; see harness.ports.database.Transaction."""
 
     def __init__(self, unit: Unit, *, secret: bytes, clock: Clock) -> None:
         now = clock.now()

@@ -1,4 +1,6 @@
-"""The triggers of this version as SQL: written from the guards, installed, and compared.
+"""Writes this version's triggers as SQL from the guards, installs them, and compares them with
+those of a database; also those that notify routers of a change, and that keep tables from
+TRUNCATE.
 
 `shipped` is what a database of the newest revision has, trigger by trigger and, on PostgreSQL,
 function by function; `differences` says in words where a database has something else.

@@ -1,4 +1,7 @@
-"""One unit of work on one connection."""
+"""`Unit` runs the statements of one unit of work on one connection: adds the project, signs
+what is written and verifies what is read, notes digests for the audit log, renews the manifest,
+and locks so that no two units decide at once.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -212,7 +215,7 @@ class Unit:
     def believed(self, table: sa.Table, rows: Iterable[Row]) -> list[Row]:
         """Those that are as they were signed: a forged one stops its own route, and no other.
 
-        What was left out is told by `housekeeping.check_snapshot`.
+        `housekeeping.check_snapshot` reports those that were left out.
         """
         return [row for row in rows if self.fault(table, row) is None]
 

@@ -1,4 +1,6 @@
-"""The configured alert sinks: each sends by apprise, or as a signed webhook."""
+"""Sends alerts to the configured sinks, each by apprise or as a signed webhook, with URLs and
+secrets from environment variables or files; `RecordingSinks` keeps them in memory, for tests.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,7 +70,7 @@ class ConfiguredSinks:
 
 
 class RecordingSinks:
-    """The twin: keeps what it is told. down: names of sinks that take nothing now."""
+    """For tests: keeps the messages. down: names of sinks that take nothing now."""
 
     def __init__(self, *names: str) -> None:
         self.down: set[str] = set()

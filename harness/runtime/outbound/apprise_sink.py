@@ -1,4 +1,6 @@
-"""Sends alerts by apprise (chat, e-mail, pagers). The URL is a secret."""
+"""Sends an alert by apprise (chat, e-mail, pagers) to a URL, which is a secret
+and in no error.
+"""
 
 import logging
 import re

@@ -1,4 +1,5 @@
-"""HTTP towards providers by urllib: no proxy, no redirect, no closed address.
+"""Makes urllib openers for HTTP to providers that use no proxy, follow no redirect, and refuse
+a private address that is not allowed, checked where the connection leads.
 
 As the router does: a key goes to its provider alone.
 """
@@ -18,7 +19,7 @@ class ClosedAddress(OSError):
 
 
 def build_opener(allowed: Collection[str] = ()) -> urllib.request.OpenerDirector:
-    """allowed: as `domain.base_url` reads it."""
+    """allowed: as `api_base_rules.check_api_base` reads it."""
     return urllib.request.build_opener(
         urllib.request.ProxyHandler({}),
         _NoRedirect(),

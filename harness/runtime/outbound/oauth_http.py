@@ -1,4 +1,8 @@
-"""An OAuth client over HTTPS. It repeats no text of a server, which may hold a token."""
+"""Signs people in at a model vendor by OAuth's device flow over HTTPS, in OpenAI's own form as
+well: gets a code, polls, refreshes tokens, exchanges an account's token for an access token.
+
+Errors repeat no text of a server, which may hold a token.
+"""
 
 import http.client
 import json
@@ -72,7 +76,7 @@ class _Reply:
 
 
 class HttpOAuthServer:
-    """Implements ports.OAuthServer. allowed: as `domain.base_url` reads it."""
+    """Implements ports.OAuthServer. allowed: as `api_base_rules.check_api_base` reads it."""
 
     def __init__(self, clock: Clock, allowed: Collection[str] = ()) -> None:
         self._clock = clock

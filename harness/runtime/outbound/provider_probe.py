@@ -1,4 +1,7 @@
-"""Asks a provider one small question over HTTP, bounded in time and size."""
+"""Asks a provider one small question over HTTP, bounded in time and size: status, answer, time
+to the first content of a stream, clock skew; keys are taken out of errors. For provider checks;
+`ScriptedProviderProbe` answers in tests.
+"""
 
 import http.client
 import json
@@ -26,7 +29,7 @@ ProbeRequest = tuple[str, str]  # provider's name, path
 
 
 class HttpProviderProbe:
-    """allowed: as `domain.base_url` reads it."""
+    """allowed: as `api_base_rules.check_api_base` reads it."""
 
     def __init__(self, clock: Clock, allowed: Collection[str] = ()) -> None:
         self._clock = clock
@@ -80,7 +83,7 @@ class HttpProviderProbe:
 
 
 class ScriptedProviderProbe:
-    """The twin: answers what it is told, and keeps what it was asked."""
+    """For tests: gives the scripted answers, and keeps what it was asked."""
 
     def __init__(self, answer: Callable[[Provider, str, str], ProbeReply]) -> None:
         self._answer = answer

@@ -1,4 +1,4 @@
-"""Sends alerts as webhooks, signed by HMAC-SHA-256 over time and body."""
+"""Posts alerts as JSON to webhooks, signed by HMAC-SHA-256 over time and body."""
 
 import asyncio
 import hmac

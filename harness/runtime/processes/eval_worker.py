@@ -1,4 +1,6 @@
-"""The life of one eval worker: take the lease, ask what is missing, store, give the lease back.
+"""Runs one eval run as a worker process: take the lease, ask what is missing, store each
+sample, keep to the budget, give the lease back. A thread renews the lease and stops the run
+when it is lost, the run was stopped, or the parent is gone.
 
 It may be killed at any point: what it stored stays, what it had not stored is asked again.
 """

@@ -1,4 +1,6 @@
-"""Starts eval workers as subprocesses: one per run, with a minimal environment."""
+"""Starts eval workers as subprocesses, one per run, with a minimal environment; stops them, and
+reports those that ended with their exit code and the last line of stderr.
+"""
 
 import os
 import secrets

@@ -1,4 +1,6 @@
-"""Supervises a group of child processes: starts, restarts and ends them together."""
+"""Starts a group of child processes, restarts those that die, and ends all on Ctrl-C or
+SIGTERM.
+"""
 
 import os
 import signal

@@ -1,4 +1,6 @@
-"""TCP ports: whether one is free, which process holds it, the next free one."""
+"""TCP ports: says whether one is free and which process holds it, and finds the
+next free one.
+"""
 
 import contextlib
 import socket

@@ -1,4 +1,7 @@
-"""What the rules are made of: a guard, and the conditions that several tables share."""
+"""`Guard` describes a trigger that refuses rows: table, event, and rules (message and SQL
+condition). Beside it the conditions that several tables share: key taken, route busy,
+append-only. `harness.store.triggers` makes SQL of the guards.
+"""
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside
 

@@ -1,4 +1,7 @@
-"""The rules of proposals, verdicts, approvals and rollouts: what was registered stays."""
+"""Guards of proposals, rollouts, approvals and verdicts: what was registered never changes,
+states and versions only go forward, one open proposal and one live rollout per route, four
+eyes.
+"""
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside
 

@@ -1,4 +1,7 @@
-"""The routing table's rules: no target in any role without proof, no share but the policy's."""
+"""Guards of route versions, fallback chains, evidence and waivers: the database refuses a
+target in any role without proof, a canary whose weight is not its policy's next step, and a
+promotion without a passed, unexpired, unused and (where asked for) approved verdict.
+"""
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside
 

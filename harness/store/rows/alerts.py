@@ -1,4 +1,4 @@
-"""Alerts, deliveries and failovers."""
+"""Converts alerts, deliveries of their messages, and failovers to column values and back."""
 
 from datetime import datetime
 

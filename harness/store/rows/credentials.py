@@ -1,4 +1,6 @@
-"""Keys of providers."""
+"""Converts providers' encrypted keys and the sign-ins that renew them to column values and
+back.
+"""
 
 from dataclasses import fields
 

@@ -1,4 +1,4 @@
-"""Proposals, verdicts and rollouts."""
+"""Converts proposals, verdicts, approvals and rollouts to column values and back."""
 
 from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""Drift watches and their checks."""
+"""Converts drift watches and their checks to column values and back."""
 
 from harness.domain.drift.watch import (
     DriftCheck,

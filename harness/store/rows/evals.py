@@ -1,4 +1,6 @@
-"""Targets, suites, runs and samples."""
+"""Converts targets, suites, eval runs and samples to column values and back; `digests` are a
+sample's text hashes, which stay when the texts are blanked.
+"""
 
 from hashlib import sha256
 

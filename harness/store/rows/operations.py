@@ -1,4 +1,6 @@
-"""Blocks, traffic, spend, audit events and API keys."""
+"""Converts observation blocks, traffic, keys' spend, audit events, principals and API keys to
+column values and back.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict

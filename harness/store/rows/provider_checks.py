@@ -1,4 +1,4 @@
-"""The last check of each provider."""
+"""Converts the result of a provider's last check to column values and back."""
 
 from dataclasses import asdict, fields
 

@@ -1,4 +1,6 @@
-"""Providers, waivers, evidence and the versions of a route."""
+"""Converts providers, waivers, evidence, routes and records of a route's versions to column
+values and back; fallbacks have rows of their own, and come in beside the route's.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict

@@ -1,4 +1,6 @@
-"""Shadows and what their workers added up."""
+"""Converts shadows (a route's requests mirrored to a candidate) and the daily tallies of their
+workers to column values and back.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,6 @@
-"""Kill switches."""
+"""Converts kill switches to column values, and rows to records that also say
+who lifted them.
+"""
 
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.ports import SwitchRecord

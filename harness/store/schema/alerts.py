@@ -1,4 +1,6 @@
-"""Alerts, and the outbox of their messages; failovers."""
+"""Tables of alerts (one open at a time per key), of the deliveries of their messages to each
+sink, and of failovers.
+"""
 
 import sqlalchemy as sa
 

@@ -1,4 +1,6 @@
-"""Captured requests: content that people asked to keep, redacted, for a time."""
+"""Table of captured requests: redacted content that people asked to keep,
+always with an end.
+"""
 
 import sqlalchemy as sa
 

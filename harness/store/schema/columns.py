@@ -1,4 +1,7 @@
-"""What all tables share: names of constraints, types of columns, common checks."""
+"""What all tables share: `metadata` with the names of constraints, column types that read alike
+on SQLite and PostgreSQL (`UtcTime`, `Json`, `Day`, `FreeText`), and short makers of columns and
+CHECKs. `storable` replaces the characters that no database stores.
+"""
 
 import json
 import re
@@ -45,7 +48,7 @@ def keep_strict(table: sa.Table) -> None:
     options["strict"], options["with_rowid"] = True, False
 
 
-# The column of a row's signature, in every table that `tables.signed` names.
+# The column of a row's signature, in every table that `signed_tables.SIGNED` names.
 SIGNATURE: Final = "signature"
 # The column of tables whose rows belong to a project, and the project of who names none.
 PROJECT: Final = "project"

@@ -1,4 +1,6 @@
-"""Drift watches and their checks."""
+"""Tables of drift watches (one open per target and suite) and of their checks (one running per
+watch).
+"""
 
 import sqlalchemy as sa
 

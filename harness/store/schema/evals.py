@@ -1,4 +1,6 @@
-"""What was asked and what came back: targets, suites, runs, samples."""
+"""Tables of targets and suites (both named by a hash of their content), of eval runs with their
+leases, and of the samples that the runs measured.
+"""
 
 import sqlalchemy as sa
 

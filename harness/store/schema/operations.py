@@ -1,4 +1,6 @@
-"""What happens while it runs: blocks, traffic, the audit log, keys, the installation."""
+"""Tables of what arises while it runs: a canary's observation blocks, traffic by minute, keys'
+spend, the audit log; and of principals, API keys and the installation's counters (`meta`).
+"""
 
 import sqlalchemy as sa
 
@@ -126,7 +128,7 @@ audit_event = sa.Table(
     sa.Index("ix_audit_event_subject", "subject", "number"),
 )
 
-# folded: the name as `domain.principals.folded` gives it. issuer, subject: of OpenID Connect.
+# folded: the name as `Principal.folded` gives it. issuer, subject: of OpenID Connect.
 principal = sa.Table(
     "principal",
     metadata,

@@ -1,4 +1,6 @@
-"""What was wished, judged and rolled out: proposals, verdicts, rollouts."""
+"""Tables of proposals, verdicts, approvals and rollouts, and which of their columns never
+change once registered. An index each: one open proposal and one live rollout per route.
+"""
 
 import sqlalchemy as sa
 

@@ -1,4 +1,4 @@
-"""What `/check` found of each provider last, whichever process asked."""
+"""Table of each provider's last check (`POST …/check`), whichever process ran it."""
 
 import sqlalchemy as sa
 

@@ -1,4 +1,6 @@
-"""Keys of providers, encrypted, and what renews them where people sign in."""
+"""Tables of providers' encrypted keys (`credential`) and of people's sign-ins at vendors, which
+renew such keys (`sign_in`). Providers themselves are in `schema/routing.py`.
+"""
 
 import sqlalchemy as sa
 

@@ -1,8 +1,9 @@
-"""The routing table and its promise: no target in any role without evidence.
+"""Tables of providers and of the routing table (versions, fallback chains, evidence, waivers),
+with its promise: no target in any role without evidence.
 
 One append-only row per route and version; the highest is the current one, and the primary key
 is the compare-and-swap. What a row alone can show is a CHECK or a foreign key here; what needs
-the row before it is a trigger (migrations). A CHECK passes on NULL, hence each IS NOT NULL.
+the row before it is a trigger (`store/guards`). A CHECK passes on NULL, hence each IS NOT NULL.
 """
 
 from typing import Final

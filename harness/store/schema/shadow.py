@@ -1,4 +1,6 @@
-"""Shadows: who had a route's requests mirrored to which target, and what the pairs showed."""
+"""Tables of shadows (who had which share of a route's requests mirrored to which candidate,
+within which limits) and of the daily tallies of what the pairs of answers showed.
+"""
 
 import sqlalchemy as sa
 

@@ -1,4 +1,6 @@
-"""What providers said that they served, whoever asked."""
+"""Table of the models and builds that providers said they served for each target, first and
+last.
+"""
 
 import sqlalchemy as sa
 

@@ -1,4 +1,6 @@
-"""Which rows are signed, with whose key, and which of their columns the signature covers."""
+"""`SIGNED` lists the tables whose rows are signed: with whose key, which columns the signature
+covers, and which rows a snapshot needs all of. The table `manifest` is here as well.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -94,7 +96,7 @@ _TABLES: Final = (
     SignedTable(routing.evidence),
     SignedTable(routing.route_version, live=_NEWEST),
     SignedTable(routing.provider, live=routing.provider.c.removed_at.is_(None)),
-    # A migration writes the local operator's, which are the code's own: see `signed_rows`.
+    # A migration writes the local operator's, which are the code's (`row_signatures._LOCAL`).
     SignedTable(operations.principal, live=operations.principal.c.id != LOCAL_PRINCIPAL.id),
     SignedTable(operations.api_key, live=operations.api_key.c.revoked_at.is_(None)),
     SignedTable(switch_tables.switch, live=switch_tables.switch.c.lifted_at.is_(None)),

@@ -1,4 +1,6 @@
-"""Kill switches that people threw through the database."""
+"""Table of the kill switches that people threw by CLI or REST; a row is lifted once, never
+deleted.
+"""
 
 import sqlalchemy as sa
 

@@ -1,7 +1,9 @@
-"""What an admin does with rows that have no valid signature: sign those from before there were
-signatures, once; later, take out what nobody signed.
+"""Signs rows anew, or removes rows that do not verify, for an admin (`swapgate db sign`):
+`sign_rows` signs those from before there were signatures, or all with a new key; `remove_rows`
+takes out what nobody signed, with the rows that refer to it.
 
-Both change rows that triggers keep: they run as the tables' owner, in one unit of work.
+Both change rows that triggers protect: they run as the tables' owner, in one unit of work,
+`without_triggers`.
 """
 
 from collections.abc import Iterator, Sequence

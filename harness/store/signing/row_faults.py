@@ -1,4 +1,6 @@
-"""All signed rows, checked: which are not as they were signed, and what is missing."""
+"""Finds the signed rows that do not verify, and breaks in the chains of route versions:
+`row_faults` in all tables and the manifest, `working_faults` among what control works on now.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,6 @@
-"""Signatures of rows: made where a row is written, checked where one is read to decide."""
+"""Signs rows when they are written (`RowSignatures`) and verifies them when they are read to
+decide (`RowVerifier`); the manifest likewise. `covered_values` says what a signature is over.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final

@@ -1,4 +1,6 @@
-"""A snapshot as signed rows: read from the database or from a router's disk, verified alike.
+"""Reads the signed rows that make a router's snapshot from the database (`read`), and builds
+the snapshot from rows that verify (`verified`), whether they come from there or a router's
+disk.
 
 What serves is built from the rows that were verified, and from nothing else.
 """

@@ -1,4 +1,6 @@
-"""Alerts and their outbox in SQL."""
+"""Reads and writes alerts (`SqlAlerts`: new ones are merged into the open one of their key) and
+the outbox of their messages (`SqlDeliveries`: what is due, sink by sink, in order).
+"""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime

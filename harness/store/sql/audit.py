@@ -1,4 +1,6 @@
-"""The audit log: numbered without gaps, each event chained to the one before."""
+"""Appends to the audit log and reads it (`SqlAuditLog`): events are numbered without gaps, each
+chained to the one before, and each records the digests of the rows its unit of work wrote.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime

@@ -1,4 +1,7 @@
-"""The audited rows as they are stored now, by their digests."""
+"""Reads the digests of the rows that the audit log covers, as they are stored now, so that they
+can be compared with the log: page by page, by name, those that serve, or those that decide.
+`take_over` records them all once, for a database from before the log had digests.
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime

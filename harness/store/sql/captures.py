@@ -1,4 +1,6 @@
-"""Captured requests in SQL."""
+"""Stores captured requests up to a number per route and day, counts repeats, lists them,
+forgets those past their end, and purges by id, route or user.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime

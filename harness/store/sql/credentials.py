@@ -1,4 +1,6 @@
-"""Keys of providers in SQL."""
+"""Reads and writes providers' encrypted keys (`SqlCredentials`) and the sign-ins that renew
+them (`SqlSignIns`).
+"""
 
 from collections.abc import Sequence
 

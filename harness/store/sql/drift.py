@@ -1,4 +1,6 @@
-"""Drift watches and their checks in SQL."""
+"""Opens, changes and lists drift watches, and starts, ends and lists their checks; each write
+says whether it was the first.
+"""
 
 from collections.abc import Sequence
 

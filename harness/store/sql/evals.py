@@ -1,4 +1,6 @@
-"""Suites, eval runs and their samples."""
+"""Reads and writes suites (`SqlSuites`) and eval runs with their samples (`SqlEvalRuns`):
+states, workers' leases, runs shared by a fingerprint, samples with or without texts, progress.
+"""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime

@@ -1,4 +1,6 @@
-"""Evidence: what each role of a route's version refers to."""
+"""Finds and writes the evidence for each target of a route's version: what a change brings
+(`proof_of`), the fallback chain's (`write_fallbacks`), and waivers (`SqlWaivers`).
+"""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime

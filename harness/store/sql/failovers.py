@@ -1,4 +1,4 @@
-"""The failover log in SQL."""
+"""Appends to the failover log, each row once, and forgets old rows; `listings.py` reads it."""
 
 from collections.abc import Iterable
 from datetime import datetime

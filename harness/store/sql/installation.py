@@ -1,4 +1,6 @@
-"""The database's own place in the history of its installation."""
+"""Reads the database's place in the history of its installation (`lineage`, `etag`, `epoch`),
+and opens a new epoch after a restore, with revisions above the highest that routers served.
+"""
 
 from typing import Final
 

@@ -1,4 +1,7 @@
-"""Pages for people to look at; a row that is not as it was signed is named beside them."""
+"""Lists of everything, page by page, for people to look at (`SqlListings`); a row that is not
+as it was signed is left out and named in the page's `invalid`, instead of failing the whole
+list.
+"""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
@@ -65,7 +68,7 @@ EVENTS: Final = Order((audit_event.c.number,), frozenset({audit_event.c.number})
 
 
 class SqlListings:
-    """See harness.ports.Listings."""
+    """See harness.ports.database.Listings."""
 
     def __init__(self, unit: Unit) -> None:
         self._unit = unit

@@ -1,4 +1,6 @@
-"""Observations, providers and API keys."""
+"""Reads and writes observations (canary blocks, traffic by minute, keys' spend), providers,
+principals and API keys.
+"""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime

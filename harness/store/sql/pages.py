@@ -1,4 +1,6 @@
-"""Pages by keyset: what comes after a row in the list's order, however far back that is."""
+"""Pages a list by keyset: the rows after a cursor in the list's `Order`, as fast far back as at
+the front. `read_page` gives the rows, the total and the next page's cursor.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

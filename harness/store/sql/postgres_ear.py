@@ -1,4 +1,6 @@
-"""PostgreSQL tells of a change: LISTEN, and triggers that send the NOTIFY (migrations)."""
+"""`PostgresEar` notices changes on PostgreSQL by LISTEN; triggers (`harness.store.triggers`)
+send the NOTIFY. It is loaded only there, as the driver's import takes long.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

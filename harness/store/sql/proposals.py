@@ -1,4 +1,7 @@
-"""Proposals, verdicts and rollouts."""
+"""Reads and writes proposals, approvals, verdicts and rollouts; a save of a version that
+somebody else changed since is refused, and so is a second open proposal or live rollout on a
+route.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace

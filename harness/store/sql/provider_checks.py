@@ -1,4 +1,6 @@
-"""The last check of each provider in SQL."""
+"""Reads and replaces the result of each provider's last check; an older one never replaces a
+newer.
+"""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,4 +1,5 @@
-"""Each route's current version with its time: what a router holds a database against.
+"""Reads each route's current version with its time (`heads`), and finds which of a router's own
+are not in the database (`lacking`): so a router notices one that was put back from a backup.
 
 Two histories that part after a backup give one version's number to two rows, never with the
 same microsecond; a forged one has no signature. Signatures change when rows are signed anew.

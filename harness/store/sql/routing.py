@@ -1,4 +1,6 @@
-"""The routing table: read at one moment, changed by compare-and-swap with proof."""
+"""Reads the routing table, routes' histories and targets, and commits changes of routes by
+compare-and-swap, with their proof (`SqlRouting`).
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,6 @@
-"""Shadows in SQL."""
+"""Starts, ends and lists shadows, one live per route, and adds up the tallies
+of their workers.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

@@ -1,4 +1,6 @@
-"""Sightings of served models in SQL."""
+"""Notes which models and builds providers said they served for a target, and keeps the newest
+few.
+"""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,4 +1,4 @@
-"""Kill switches in SQL."""
+"""Adds, lifts and reads kill switches."""
 
 from collections.abc import Sequence
 from dataclasses import replace
