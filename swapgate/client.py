@@ -1,4 +1,6 @@
-"""The names of the Python client, as `swapgate` exports them."""
+"""Re-exports the public names of the Python client (clients, requests, answers, errors);
+`swapgate` loads them from here when one is first used.
+"""
 
 from harness.client.async_client import AsyncModelClient
 from harness.client.stream import AsyncStream

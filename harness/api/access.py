@@ -1,4 +1,6 @@
-"""Authentication: every request needs a key, health checks aside; failures are rate-limited."""
+"""Authenticates every request of the management API by its bearer key, health checks aside, and
+limits failed attempts by address. /metrics also takes a token of its own.
+"""
 
 import hmac
 import math

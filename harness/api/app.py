@@ -1,4 +1,6 @@
-"""The management API, joined: layers outside in, then the nouns under /api/v1."""
+"""Builds the management API's ASGI app: error guard, authentication and strict body around the
+routers under /api/v1, and an OpenAPI document that has the answers.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -1,4 +1,6 @@
-"""Endpoints for canaries: state, plan, and a person's operations."""
+"""Endpoints for canaries: list, show, plan how long one would take, and a person's acts (pause,
+resume, abort, advance, promote, finish).
+"""
 
 from dataclasses import dataclass, fields
 

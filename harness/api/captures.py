@@ -1,4 +1,4 @@
-"""Endpoints for captured requests."""
+"""Endpoints for captured requests: list them, read one with its content, delete some."""
 
 from typing import Annotated
 

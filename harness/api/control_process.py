@@ -1,4 +1,6 @@
-"""The control process: serves the management API and runs the control jobs."""
+"""The control process: upgrades the database, adds what the file seeds, runs the control jobs,
+and serves the management API until a signal ends it.
+"""
 
 import argparse
 import os

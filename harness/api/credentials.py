@@ -1,4 +1,6 @@
-"""Keys of providers (D4): set, listed and taken away. A value is never answered."""
+"""Endpoints for the stored keys of providers (D4): list, set, take away. No answer has a key in
+it.
+"""
 
 from collections.abc import Mapping
 from datetime import timedelta

@@ -1,4 +1,6 @@
-"""Endpoints for the drift watch."""
+"""Endpoints for the drift watch: what is watched, its runs, what changed on a route, ask again,
+accept a new baseline.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated

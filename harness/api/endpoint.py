@@ -1,4 +1,7 @@
-"""Registers handlers that return domain objects; the return type documents the answer."""
+"""`endpoint` registers a handler that returns a domain object, which becomes JSON; its return
+type documents the answer, and an `Idempotency-Key` is honoured. `ApiCaller` is what handlers
+get: actor, context, secret.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,4 +1,6 @@
-"""Maps errors to HTTP statuses; a caller sees only messages of our own."""
+"""Maps errors to HTTP statuses and answers in one shape. `ErrorGuard`, the outermost layer,
+answers an unforeseen error with an id that the log has; a caller sees only messages of our own.
+"""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus

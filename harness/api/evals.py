@@ -1,4 +1,4 @@
-"""Suites, eval runs with their samples, and verdicts."""
+"""Endpoints for suites, eval runs (list, start, cancel, progress, samples) and verdicts."""
 
 from dataclasses import dataclass
 from typing import Annotated

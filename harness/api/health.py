@@ -1,4 +1,6 @@
-"""Health, readiness, and Prometheus metrics of the control process."""
+"""Endpoints of the control process for health and readiness, and Prometheus metrics: proposals
+by phase, canaries' share and evidence of harm, time since the last reconcile turn.
+"""
 
 from collections.abc import Callable, Iterable
 

@@ -1,4 +1,5 @@
-"""`Idempotency-Key`: the same request twice has one effect and the same answer.
+"""`IdempotencyCache` makes the same request with the same `Idempotency-Key` have one effect and
+the same answer; with another body it is refused.
 
 Kept in this process for a day. A restart forgets: after one, look before sending again.
 """

@@ -1,4 +1,6 @@
-"""Writes domain objects as JSON answers, and errors in one shape."""
+"""Writes domain objects as JSON answers (`JsonAnswer`), small lists as one page, and errors in
+one shape (`problem`).
+"""
 
 import json
 import math

@@ -1,4 +1,6 @@
-"""The OpenAPI document: FastAPI's part for requests, and schemas of our types for answers."""
+"""Builds the OpenAPI document: FastAPI's part for requests, and for answers JSON Schemas made
+from the types of our dataclasses; one shape of error, and the bearer key.
+"""
 
 import copy
 import types

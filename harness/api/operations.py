@@ -1,4 +1,6 @@
-"""Endpoints for keys, the audit log, policies, the overview, alerts and failovers."""
+"""Endpoints for the overview of routes, policies, keys and their limits, the audit log, alerts
+and failovers.
+"""
 
 from dataclasses import dataclass, field
 from datetime import timedelta

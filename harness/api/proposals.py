@@ -1,4 +1,6 @@
-"""Proposals: create, look at, approve, reject, cancel."""
+"""Endpoints for proposals: list, preview, create, compare both models, what an approver should
+know, approve, reject, cancel.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,6 @@
-"""Providers: where models are called. Fields are in camelCase, as elsewhere (D1)."""
+"""Endpoints for providers, where models are called: list, add, change, remove, what their
+models can do, and the check that asks each one. Fields are in camelCase, as elsewhere (D1).
+"""
 
 from typing import Annotated
 

@@ -1,4 +1,5 @@
-"""A request's body: read whole up to a limit, and refused where it is not strict JSON.
+"""`StrictBody` reads a request's body whole up to 1 MiB and refuses what is not strict JSON:
+NaN, a NUL, a key given twice, too deep nesting.
 
 Python's parser takes NaN, half a character and nesting without end; the database does not.
 """

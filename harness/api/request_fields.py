@@ -1,4 +1,6 @@
-"""Request bodies and query parameters. An unknown field is an error, and so is NaN."""
+"""Pydantic models of the management API's request bodies and query parameters, and how they
+become domain requests. An unknown field is an error, and so is NaN.
+"""
 
 from dataclasses import replace
 from datetime import timedelta

@@ -1,4 +1,6 @@
-"""Endpoints for models (targets), routes, and the kill switch."""
+"""Endpoints for models (targets: add, find by name, which end soon), routes (create, change,
+history, fallbacks, rollback, figures) and the kill switch.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,6 @@
-"""Shadows: requests mirrored to a candidate, and what the pairs of answers show."""
+"""Endpoints for shadows, which mirror a route's requests to a candidate: list, start, stop, and
+what the pairs of answers show.
+"""
 
 from datetime import timedelta
 from typing import Annotated

@@ -1,4 +1,7 @@
-"""`swapgate canary`: shows, explains and operates rollouts."""
+"""`swapgate canary` shows canaries (`status`, `explain`), plans how long one takes (`plan`),
+and operates them (`pause`, `resume`, `advance`, `promote`, `abort`, `finish`). `proposal`
+prints its plan and facts from here, too.
+"""
 
 import sys
 

@@ -1,4 +1,7 @@
-"""`swapgate credential`: stores keys of providers, from a prompt or stdin, or by a sign-in."""
+"""`swapgate credential` stores keys of providers, from a prompt, stdin, the environment or a
+.env file, or by a sign-in at the vendor (`login`); lists and removes them, and encrypts them
+anew.
+"""
 
 import os
 import sys

@@ -1,4 +1,6 @@
-"""`swapgate drift`: whether the models in use still answer as they did."""
+"""`swapgate drift` shows whether the models in use still answer as they did (`status`, `list`,
+`show`), asks again (`run`), and accepts how one answers now (`accept`).
+"""
 
 import click
 

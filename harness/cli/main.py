@@ -1,4 +1,6 @@
-"""The entry point. Any Python 3 can read this file, to say that it is too old."""
+"""Entry point of the command `swapgate`, which refuses a Python that is too old. Any Python 3
+can read this file, to say so.
+"""
 
 import sys
 

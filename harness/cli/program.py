@@ -1,4 +1,7 @@
-"""The root command: the table of verbs, and how a call ends."""
+"""The root command `swapgate`: `VERBS` names every command with its module and help;
+`RootCommand` ends a call with an exit code, and an error with one sentence on stderr and, with
+`--json`, a document.
+"""
 
 import json
 import sys

@@ -1,4 +1,6 @@
-"""`swapgate provider`: where models are called, changed while routers serve."""
+"""`swapgate provider` lists, shows, adds, changes and removes providers, where models are
+called, while routers serve; `matrix` says what their models can do.
+"""
 
 import click
 

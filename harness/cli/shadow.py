@@ -1,4 +1,6 @@
-"""`swapgate shadow`: a route's requests mirrored to a candidate, from a terminal."""
+"""`swapgate shadow` starts, stops, shows and lists shadows, which mirror a route's requests to
+a candidate. `stage_text` describes the shadow before a canary, for `canary` and `proposal`.
+"""
 
 from datetime import timedelta
 

@@ -1,4 +1,7 @@
-"""A client for asyncio: one interface to a router, over HTTP or in this process."""
+"""`AsyncModelClient` is the Python client for asyncio: completes, streams, runs tool loops and
+embeds through a router, over HTTP or in this process; it repeats a request once where the
+router says so.
+"""
 
 import asyncio
 import json

@@ -1,4 +1,6 @@
-"""Turns a router's refusals into errors of the client. Pure."""
+"""Turns a router's refusals, and the error event that ends a stream, into the client's errors,
+by status, with what to do next. Pure.
+"""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,6 @@
-"""The interface below a client: how a request reaches a router."""
+"""`Channel` is the interface below a client: posts a request to a router, and gives an answer
+that can be read whole or piece by piece. `http` and `in_process` implement it.
+"""
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol

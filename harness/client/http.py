@@ -1,4 +1,6 @@
-"""Reaches a router at an address, over HTTP."""
+"""`HttpChannel` reaches a router at an address over HTTP, with a data key and a total timeout;
+no redirects, no retries.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping

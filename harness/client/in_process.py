@@ -1,4 +1,7 @@
-"""Calls the router's application within this process: no server, no socket."""
+"""`InProcessChannel` runs a router's ASGI application within this process, without server or
+socket: starts it with the first request, calls it, stops it, and holds it up while a reader is
+slow.
+"""
 
 import asyncio
 from collections import deque

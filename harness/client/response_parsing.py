@@ -1,4 +1,6 @@
-"""Parses the router's answers into the client's types. Pure; any field may be missing."""
+"""Parses a router's answers (completion, stream chunk, embeddings, the headers that say who
+served) into the client's types. Pure; any field may be missing.
+"""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,6 @@
-"""A streamed answer: its chunks as they come, put together to the whole at the end."""
+"""`AsyncStream` iterates over the chunks of one streamed answer; `StreamAssembly` puts them
+together to the whole answer. A stream without its proper end raises StreamBroken.
+"""
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable

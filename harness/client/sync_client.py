@@ -1,4 +1,6 @@
-"""The same client for code without asyncio: an event loop of its own in a thread."""
+"""`ModelClient` and `Stream` are the asyncio client for code without asyncio: they run it on an
+event loop of their own in a thread, and may be used from several threads.
+"""
 
 import asyncio
 import threading

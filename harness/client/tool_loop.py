@@ -1,4 +1,6 @@
-"""Runs an agent's loop: the model asks for tools, until it answers in text."""
+"""Runs a tool loop: calls the functions that the model asks for, gives it their results (or
+errors), and asks again until it answers in text or the turns are used up.
+"""
 
 import asyncio
 import inspect

@@ -1,4 +1,6 @@
-"""Plain data of the client: conversations, requests, answers, and what an answer cost."""
+"""Data types of the client: messages, tools, requests (checked when they are made), answers,
+chunks, usage, and who served (`Served`).
+"""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,7 @@
-"""Runs jobs on a schedule with APScheduler; all state lives in the database."""
+"""Runs jobs every so many seconds or by cron on background threads, with APScheduler, and puts
+them right when the wall clock is set back. Nothing is kept between starts: all state lives in
+the database.
+"""
 
 import threading
 from collections.abc import Callable, Mapping

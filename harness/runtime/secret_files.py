@@ -1,4 +1,7 @@
-"""The installation's own secrets, each in a variable or in a file of mode 0600 in `home`."""
+"""Finds and makes the installation's own secrets, each in an environment variable or in a file
+of mode 0600 in `home`: the secret of hashes and chains, and the keys that encrypt stored
+credentials. `writable_home` makes that folder.
+"""
 
 import os
 import tempfile

@@ -1,4 +1,6 @@
-"""Ed25519 signatures of rows; the only module that touches the primitives."""
+"""Signs and verifies rows with Ed25519 (`Ed25519Signatures`), and makes keys; signatures that
+held are remembered. The only module that touches the primitives.
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable

@@ -1,4 +1,6 @@
-"""Logs: one JSON object a line on stderr; stdout belongs to data."""
+"""Configures logs: one JSON object a line on stderr, as stdout belongs to data; within somebody
+else's process (`leave_to_the_application`), to its own logging.
+"""
 
 import logging
 import sys

@@ -1,4 +1,6 @@
-"""`swapgate capture`: requests from production, redacted, for a suite (F9)."""
+"""`swapgate capture` lists, shows, exports and deletes requests captured from production,
+redacted; an export is labelled by hand and becomes a suite (F9).
+"""
 
 import json
 from datetime import timedelta

@@ -1,4 +1,5 @@
-"""The two plain files that anyone can check the rules on: CSV text in, rows out.
+"""Parses the CSV files of `gate decide` (scores of pairs by item and epoch) and `canary decide`
+(counts by block) into checked rows.
 
 Every fault is an InputError that begins with FILE:LINE.
 """

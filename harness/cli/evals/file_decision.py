@@ -1,4 +1,6 @@
-"""`gate decide` and `canary decide`: the rules on plain files, for anyone to check."""
+"""`swapgate gate decide` and `canary decide` apply the gate's and the canary's rule to a plain
+CSV file, without an installation, so that anyone can check them. The group `gate` is here, too.
+"""
 
 import functools
 import json

@@ -1,4 +1,7 @@
-"""`swapgate gate run`: one comparison from the configuration alone, for CI."""
+"""`swapgate gate run` compares two targets on suites of the configuration, in a temporary
+installation without a server, for CI: prints the verdict, writes reports (Markdown, JUnit), and
+exits by the outcome.
+"""
 
 import sys
 import tempfile

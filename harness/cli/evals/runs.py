@@ -1,4 +1,6 @@
-"""`swapgate eval`: runs of one suite on one target, by hand. They never decide anything."""
+"""`swapgate eval` queues a run of one suite on one target by hand, lists, shows and cancels
+runs. They never decide anything. `eval import` is in `suite_import`.
+"""
 
 from collections.abc import Iterable
 from statistics import fmean

@@ -1,4 +1,6 @@
-"""`swapgate eval import`: labelled captures become a suite of the configuration."""
+"""`swapgate eval import` makes labelled captures a suite: writes its data and manifest, and
+adds it to swapgate.yaml.
+"""
 
 import json
 from pathlib import Path

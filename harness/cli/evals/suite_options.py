@@ -1,4 +1,6 @@
-"""Options that say which suites decide about a route, and in which role."""
+"""Click options that say which suites decide about a route, in which role and with which
+weight; `parse_suites` makes `RouteSuite`s of them. For `route create` and `route settings`.
+"""
 
 import math
 from collections.abc import Callable, Mapping

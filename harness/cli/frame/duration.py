@@ -1,4 +1,6 @@
-"""An option type for durations such as `90s` or `2h`."""
+"""`DurationType` is click's option type for durations such as `90s` or `2h`;
+gives a timedelta.
+"""
 
 import re
 from datetime import timedelta

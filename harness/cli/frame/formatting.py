@@ -1,4 +1,6 @@
-"""Formats figures for people. An unknown figure is `unknown`, never 0."""
+"""Formats figures for people: times, shares, points, intervals, money, durations, a rollout's
+state. What is not known is `unknown` or a dash, never 0.
+"""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime

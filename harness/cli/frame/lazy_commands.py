@@ -1,4 +1,6 @@
-"""Commands that are imported when they are asked for: `--help` stays quick."""
+"""`LazyCommandGroup` is a click group whose commands are imported when they are called:
+`--help` and completion work from a table of names and texts (`LazyCommand`), and stay quick.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

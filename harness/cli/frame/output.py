@@ -1,4 +1,6 @@
-"""Data on stdout, words on stderr; a table is drawn for a terminal and plain in a pipe."""
+"""Prints data on stdout (JSON documents, tables, facts) and notes on stderr; a table is drawn
+for a terminal and plain in a pipe.
+"""
 
 import json
 import math

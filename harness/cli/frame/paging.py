@@ -1,4 +1,6 @@
-"""Options and notes for lists that are printed page by page."""
+"""`--limit` and `--after` for commands that list page by page, and the note on how to see the
+next page and which rows' signatures do not hold.
+"""
 
 from collections.abc import Callable
 from functools import wraps

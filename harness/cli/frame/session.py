@@ -1,4 +1,6 @@
-"""What every command shares: global options, the acting principal, the open installation."""
+"""`Session` is one call of the command line: settings, installation and context (opened when
+first needed) and who acts. The global options, which every command takes, are here as well.
+"""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,6 @@
-"""Waits for something to end, with a progress line on stderr and a deadline."""
+"""`follow` waits for something to end, with a progress line on stderr and a deadline;
+`who_starts_it` warns where no control process answers.
+"""
 
 import sys
 from collections.abc import Callable

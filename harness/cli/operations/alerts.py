@@ -1,4 +1,6 @@
-"""`swapgate alert`: lists alerts, and tests the sinks that deliver them."""
+"""`swapgate alert` lists alerts with what to do about each, and sends a test through every
+sink.
+"""
 
 import click
 

@@ -1,4 +1,6 @@
-"""`swapgate audit`: who did what, and whether the log is whole."""
+"""`swapgate audit` shows the newest events (`tail`), and checks the log's chain and the
+signatures of rows (`verify`).
+"""
 
 import json
 

@@ -1,4 +1,6 @@
-"""`swapgate key`: data keys for clients, management keys with a role for people."""
+"""`swapgate key` creates, lists, limits and revokes keys: data keys for clients of the router,
+with rates and budgets, and management keys with a role for people and services.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

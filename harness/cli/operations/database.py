@@ -1,4 +1,7 @@
-"""`swapgate db`: the configured database: its schema, and the signatures of its rows."""
+"""`swapgate db` cares for the configured database: its schema (`upgrade`, `check`), a restored
+backup (`accept-restore`), PostgreSQL's runtime role (`grant`), and the signatures of its rows
+(`sign`, `rotate-key`, `retire-key`).
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

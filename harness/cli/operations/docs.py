@@ -1,4 +1,6 @@
-"""Text that is generated from the commands: `swapgate docs` and `swapgate completion`."""
+"""`swapgate docs generate` writes the generated parts of docs/: the command reference, state
+diagrams, and requirements with their tests. `swapgate completion` prints a shell's completion.
+"""
 
 import re
 from collections.abc import Collection, Iterable, Mapping

@@ -1,4 +1,6 @@
-"""`swapgate doctor`: everything that an installation needs, looked at once."""
+"""`swapgate doctor` checks everything that an installation needs and says what to fix; with
+`--tools` it runs a tool loop on a target instead.
+"""
 
 import click
 

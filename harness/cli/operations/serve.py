@@ -1,4 +1,6 @@
-"""Commands that run processes: `serve`, `sim`, `demo`, and the hidden workers."""
+"""Commands that run processes: `serve` (`router`, `control`, `ui`, `all`), `sim`, `demo`, and
+the hidden workers of eval runs and of the router.
+"""
 
 import os
 import sys

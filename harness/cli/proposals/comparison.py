@@ -1,4 +1,7 @@
-"""One proposal on a screen: the verdict first, then the figures behind it."""
+"""Prints one proposal: the verdict first, then the figures behind it (suites, form, cost, time,
+pins), its shadow and its canary; or gives it as JSON (`as_json`). For `proposal show`,
+`gate run` and `replay`.
+"""
 
 import textwrap
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,7 @@
-"""`swapgate proposal`: ask for a swap, look at it, decide about it."""
+"""`swapgate proposal` asks for a swap with its plan, cost and risk (`create`), lists and shows
+proposals, and decides about them (`approve`, `reject`, `cancel`). `report` is a module of its
+own.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields

@@ -1,4 +1,6 @@
-"""`swapgate replay`: decide again from what is stored, and ask what other terms would say."""
+"""`swapgate replay` decides a verdict, a canary's action or a shadow stage again from what is
+stored, and says whether it is the same; or what other terms would have said (no proof).
+"""
 
 import sys
 

@@ -1,4 +1,6 @@
-"""A proposal followed to its verdict or its end, and what the end means for a script."""
+"""`follow_proposal` waits until a proposal has its verdict or its end, with progress;
+`exit_code` says what that means for a script.
+"""
 
 from typing import Final
 

@@ -1,4 +1,6 @@
-"""`swapgate route failovers`: the failover log, searched."""
+"""`swapgate route failovers` lists which targets requests left and why, by route, user and
+time.
+"""
 
 from datetime import timedelta
 

@@ -1,4 +1,6 @@
-"""`swapgate route fallback`: who answers when a route's model fails, and why it may."""
+"""`swapgate route fallback` shows and changes who answers when a route's model fails (`add`,
+`remove`, `mark`, `order`), with the evidence or waiver that each needs.
+"""
 
 from datetime import timedelta
 

@@ -1,4 +1,6 @@
-"""`swapgate model`: the targets that routes can use."""
+"""`swapgate model` lists and adds targets (models at providers) with their prices, finds models
+by name (`resolve`, `match`, `search`), and sends one a short request (`probe`).
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Unpack

@@ -1,4 +1,6 @@
-"""`swapgate route measured`: what is measured of each route's model."""
+"""`swapgate route measured` shows quality, cost, latency and failures of each route's model, as
+measured; `metric_facts` is the same of one route, for `route show`.
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,6 @@
-"""Options of `swapgate route` that say how a route behaves, whether new or old."""
+"""`swapgate route settings`, and the click options of a route's behaviour (policy, stakes,
+timeouts, capture, overrides …), which `route create` shares.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace

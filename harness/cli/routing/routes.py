@@ -1,4 +1,6 @@
-"""`swapgate route`: the names that clients use as `model`, and what serves them."""
+"""`swapgate route` lists, creates and shows routes, the names that clients use as `model`;
+their versions (`history`, `diff`), and the way back to a former incumbent (`rollback`).
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,6 @@
-"""What makes a target beside its model's name: the same options wherever one is named."""
+"""Click options that make a target beside its model's name (parameters, patches of the
+request), for every command that names one, and how they become a `TargetSeed`.
+"""
 
 import json
 from collections.abc import Callable

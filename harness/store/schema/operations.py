@@ -1,5 +1,6 @@
-"""Tables of what arises while it runs: a canary's observation blocks, traffic by minute, keys'
-spend, the audit log; and of principals, API keys and the installation's counters (`meta`).
+"""Tables of what arises while Swapgate runs: a canary's observation blocks, traffic by minute,
+keys' spend, the audit log; and of principals, API keys and the installation's counters
+(`meta`).
 """
 
 import sqlalchemy as sa

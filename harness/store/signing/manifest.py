@@ -1,4 +1,6 @@
-"""The manifest: control's word on which rows make a snapshot, so that none is missing or old.
+"""The manifest is control's signed statement of which rows make a snapshot, so that none is
+missing or old. Here: the queries behind it, how the next one is made, and how one is checked
+against the rows found.
 
 A row's signature says that control wrote it, once. It does not say that the row is still the
 one that counts, nor that no other was deleted. The manifest does: a digest over the signatures

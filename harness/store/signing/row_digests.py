@@ -1,4 +1,5 @@
-"""Which rows the audit log keeps digests of, and what a row's digest is over.
+"""Digests of rows for the audit log: which tables it covers (`AUDITED`), what a digest is over
+(`digest_of`), and a row's name in the log (`key_of`).
 
 A digest leaves out what is at its column's zero (NULL, "", 0, {}): a migration that adds a
 column leaves every digest as it was.
