@@ -34,7 +34,7 @@ SERVER: Final[Mapping[str, Any]] = {
 
 
 def _seed(installation: Installation) -> None:
-    """What a forged row stops is told once control runs: so it starts, and adds nothing."""
+    """Add what the file seeds. Where a forged row stops that, control starts all the same."""
     try:
         seed.apply_seed(installation.context, installation.settings)
     except SignatureInvalid as error:

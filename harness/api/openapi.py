@@ -100,7 +100,7 @@ def _enum(kind: type[Enum]) -> Schema:
 
 
 def _derived(kind: type) -> Schema:
-    """What `present` adds to a type's fields."""
+    """What `to_plain` adds to a type's fields."""
     text = {"type": "string"}
     if issubclass(kind, Target):
         return {"id": text, "name": text}

@@ -210,7 +210,7 @@ def plan_json(found: RampPlan) -> dict[str, object]:
 
 
 def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
-    """Name and words of what people ask about a canary."""
+    """Pairs of name and value that describe a canary."""
     rollout, action = status.rollout, status.action
     step, told = rollout.current, status.explanation
     needs = f"{action.step_exposures:,} of {step.min_exposures:,} exposures at this share"

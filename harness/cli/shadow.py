@@ -21,7 +21,7 @@ from harness.domain.shadow.shadow import ShadowLimits
 
 
 def stage_text(stage: ShadowStage) -> list[tuple[str, object]]:
-    """Name and words of where it stands and what would move it."""
+    """Pairs of name and value: where a shadow stage stands, and what would move it on."""
     policy, decided, status = stage.policy, stage.decided, stage.status
     now = stage.phase is ProposalPhase.SHADOW
     pairs = status.pairs if status else 0

@@ -40,7 +40,7 @@ PAUSE_S: Final = 10.0
 class AsyncModelClient:
     """Belongs to one event loop. Close it by `aclose`, or by `async with`.
 
-    All methods raise CallFailed, by its kinds; InputError for a request that cannot be meant.
+    All methods raise a kind of CallFailed, and InputError for a request that is not valid.
     """
 
     def __init__(self, channel: Channel, clock: "Clock") -> None:

@@ -32,7 +32,7 @@ _SHOWN: Final = 300
 def error_from_answer(
     status: int, headers: Mapping[str, str], body: bytes, route: str, now: datetime
 ) -> CallFailed:
-    """The error of an answer that is none. headers: names in lower case."""
+    """The error that an answer of another status than 200 means. headers: in lower case."""
     told = _error_of(body)
     kind = _kind(status)
     wait_s = retry_after_s(headers, now)

@@ -24,7 +24,7 @@ class ChannelAnswer(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Who has not read to the end has left: the router then ends the provider's work."""
+        """Before the body's end, this leaves: the router then ends the provider's work."""
         ...
 
 

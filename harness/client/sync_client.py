@@ -59,14 +59,14 @@ class BackgroundLoop:
             raise
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Without waiting for its end; nothing once this is closed."""
+        """Start the work without waiting for its end; do nothing once the loop is closed."""
         try:
             asyncio.run_coroutine_threadsafe(work, self._loop)
         except RuntimeError:
             work.close()
 
     def close(self) -> None:
-        """Whoever waits in another thread is told."""
+        """End the loop. Calls that wait in other threads raise RouterUnreachable."""
         self.run(_end_others())
         self.run(self._loop.shutdown_asyncgens())
         self.run(self._loop.shutdown_default_executor())

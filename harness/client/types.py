@@ -14,7 +14,7 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """cache: what stands before, and this, may be kept by a provider that takes such marks."""
+    """cache: a provider with a prompt cache may keep the conversation up to this part."""
 
     text: str
     cache: bool = False
@@ -221,7 +221,7 @@ class EmbeddingResponse:
 
 @dataclass(frozen=True, slots=True)
 class ToolRun:
-    """What a loop of tools came to.
+    """The result of a tool loop.
 
     messages: the whole conversation, the last answer included. turns: how often the model was
     asked. usage: of all turns.
@@ -267,12 +267,12 @@ class CompletionRequest:
 
     max_tokens: of the answer. tool_choice: `auto`, `none`, `required` or a tool's name.
     parallel_tools: several tool requests at once; None leaves it to the model. effort: of
-    thinking, such as `low`, `medium`, `high`. thinking_tokens: a budget, for who takes
+    thinking, such as `low`, `medium`, `high`. thinking_tokens: a budget, for models that take
     one. json_output: any JSON object. top_logprobs: 0 for the chosen tokens' alone, None for
     none. cache_key: requests with the same one share a provider's prompt cache. user: who is
     behind the request. extra: further fields of the body, passed through untouched.
 
-    Raises InputError, with the field, for what cannot be meant.
+    Raises InputError, naming the field, for what is missing or contradicts itself.
     """
 
     messages: Sequence[Message]
@@ -315,7 +315,7 @@ class CompletionRequest:
 class EmbeddingRequest:
     """One vector per text, in order. dimensions: None for the model's own.
 
-    Raises InputError, with the field, for what cannot be meant.
+    Raises InputError, naming the field, for what is missing or contradicts itself.
     """
 
     inputs: Sequence[str]

@@ -62,7 +62,7 @@ class Ed25519Signatures:
     """Implements ports.Signatures. Keys are read when they are first needed.
 
     keyring: the public keys. private: this process's private key, as text; None where it has
-    none and only verifies. stamp: another one, once there is another keyring. The keyring is
+    none and only verifies. stamp: gives another value once the keyring changed. The keyring is
     read once more then, and for a key that it lacks: a key was put in, or retired.
     """
 

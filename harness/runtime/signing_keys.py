@@ -99,7 +99,7 @@ def private_key(settings: Settings, purpose: KeyPurpose) -> str:
 
 
 def create_keys(settings: Settings) -> list[Path]:
-    """The signing keys that are missing, and the keyring; which files were made.
+    """Make the signing keys that are missing, and the keyring; the files that were made.
 
     A keyring that is there stays: a private key that it does not know is added to it by
     `rotate` alone. Raises ConfigError.

@@ -1,5 +1,5 @@
-"""Configures logs: one JSON object a line on stderr, as stdout belongs to data; within somebody
-else's process (`leave_to_the_application`), to its own logging.
+"""Configures logs: one JSON object a line on stderr, as stdout belongs to data. In somebody
+else's process (`leave_to_the_application`) its own logging decides.
 """
 
 import logging

@@ -315,7 +315,7 @@ def check_unchanged(before: Proposal, after: Proposal) -> None:
 
 
 def check_let_in(proposal: Proposal) -> None:
-    """Raises NotAllowed when rules of its own go on without another person's word."""
+    """Raises NotAllowed for weaker rules than the route's policy that nobody else approved."""
     later = (ProposalPhase.SHADOW, ProposalPhase.CANARY, ProposalPhase.PROMOTED)
     if proposal.widened and proposal.approver is None and proposal.phase in later:
         raise NotAllowed(

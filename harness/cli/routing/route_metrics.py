@@ -111,7 +111,7 @@ def _when(score: SuiteScore) -> str:
 
 
 def metric_facts(found: RouteScorecard) -> Sequence[tuple[str, object]]:
-    """The same of one route, a line each."""
+    """What is measured of one route, as pairs of name and value."""
     per_1000, month = _money(found)
     speeds = (_seconds(found.p50_ms), _seconds(found.p95_ms))
     return (

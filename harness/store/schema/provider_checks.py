@@ -1,4 +1,6 @@
-"""Table of each provider's last check (`POST …/check`), whichever process ran it."""
+"""Table of what the last check of each provider found (`/check` of the API), whichever process
+ran it.
+"""
 
 import sqlalchemy as sa
 

@@ -1,5 +1,5 @@
-"""Table of the models and builds that providers said they served for each target, first and
-last.
+"""Table of the models and builds that providers said they served for each target, with the
+first and the last time of each.
 """
 
 import sqlalchemy as sa

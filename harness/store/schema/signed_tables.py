@@ -17,7 +17,7 @@ from harness.store.schema.columns import SIGNATURE, at_least, count, metadata, t
 
 
 def signed_text(name: str) -> sa.Column[str]:
-    """Added later: empty where control has said nothing yet."""
+    """A column that the manifest got later: empty until control signs the next one."""
     return sa.Column(name, sa.Text, nullable=False, server_default="")
 
 

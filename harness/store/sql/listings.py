@@ -1,6 +1,6 @@
-"""Lists of everything, page by page, for people to look at (`SqlListings`); a row that is not
-as it was signed is left out and named in the page's `invalid`, instead of failing the whole
-list.
+"""`SqlListings` reads lists for people to look at, page by page: proposals, runs, routes, keys,
+alerts and the rest. A row that is not as it was signed is left out and named in the page's
+`invalid`, instead of failing the whole list.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

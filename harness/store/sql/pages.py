@@ -22,8 +22,7 @@ MOST: Final = 2**63 - 1
 
 @dataclass(frozen=True)
 class Order:
-    """How a list is sorted. rising, falling: its columns and which of them go down; together
-    they are unique.
+    """How a list is sorted. columns: together unique. falling: those of them that go down.
 
     key: the column that names a row in a cursor, where a row keeps its place for good. None for
     rows that move or are deleted: then a cursor holds the place itself.

@@ -1,5 +1,6 @@
-"""Reads each route's current version with its time (`heads`), and finds which of a router's own
-are not in the database (`lacking`): so a router notices one that was put back from a backup.
+"""Reads each route's current version with its time (`heads`), and finds which of those that a
+router served are not stored (`lacking`): so a router notices that the database was put back
+from a backup.
 
 Two histories that part after a backup give one version's number to two rows, never with the
 same microsecond; a forged one has no signature. Signatures change when rows are signed anew.
