@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class ApiCaller:
-    """Who asks, and what answering takes. idempotency_key: only where something is made."""
+    """Who asks, and what a handler needs. idempotency_key: only where something is made."""
 
     ctx: Context
     actor: Actor

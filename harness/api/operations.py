@@ -40,7 +40,7 @@ class NewKey:
 
 @dataclass(frozen=True)
 class RouteGlance(RouteStatus):
-    """waits_for_person: an approval, or a paused canary."""
+    """A route at a glance. waits_for_person: for an approval, or with a paused canary."""
 
     waits_for_person: bool = False
 

@@ -174,7 +174,7 @@ def plan_ramp(session: Session, route: str, policy: str | None) -> None:
 
 
 def print_plan(found: RampPlan) -> None:
-    """The ramp step by step, its answer in words, and what would help."""
+    """Print the ramp step by step, how long it takes in words, and what would shorten it."""
     if found.steps:
         output.table(
             ["SHARE", "NEEDS", "TAKES ABOUT", "FOUR OF FIVE", "ITS TIME", ""],

@@ -52,9 +52,9 @@ class AsyncModelClient:
     def over_http(
         cls, base_url: str, key: str | None = None, *, timeout_s: float = TIMEOUT_S
     ) -> Self:
-        """Of a router at an address. key: a data key, else SWAPGATE_KEY of the environment.
+        """A client of a router at an address.
 
-        timeout_s: for a whole answer, streams included. Raises InputError.
+        key: a data key, else SWAPGATE_KEY of the environment. timeout_s: for a whole answer, streams included. Raises InputError.
         """
         from harness.client.http import HttpChannel  # noqa: PLC0415 - aiohttp takes its time
         from harness.runtime.clock import SystemClock  # noqa: PLC0415
@@ -63,7 +63,7 @@ class AsyncModelClient:
 
     @classmethod
     def in_process(cls, config: str | Path | None = None, key: str | None = None) -> Self:
-        """With a router of its own in this process, over the installation's database.
+        """A client with a router of its own in this process, over the installation's database.
 
         config: the configuration file, else SWAPGATE_CONFIG, else ./swapgate.yaml. key: as for
         `over_http`; its routes, limits and budget count here as well. Reads files and the

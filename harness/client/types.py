@@ -134,8 +134,8 @@ class Served:
 
     arm: incumbent, canary, holdback or keep_warm. revision: of the routing table. attempts: how
     often a provider was asked. degraded: what the request asked for and was done without.
-    switch: the kill switch that ruled. kind: of the override by which `route` served; empty
-    where the route that was asked did.
+    switch: the kill switch in force. kind: of request, where an override of the asked route
+    made `route` serve; else empty.
     """
 
     request_id: str = ""

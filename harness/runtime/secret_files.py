@@ -68,7 +68,7 @@ def encryption_keys(settings: Settings) -> list[str]:
 
 
 def make_encryption_file(settings: Settings) -> bool:
-    """Unless the keys are in the environment, or in the file; whether it was made."""
+    """Make the file unless keys are in the environment or in it; whether it was made."""
     file = encryption_file(settings)
     if os.environ.get(ENCRYPTION_VARIABLE) or file.exists():
         return False

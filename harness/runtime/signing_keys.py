@@ -119,7 +119,7 @@ def create_keys(settings: Settings) -> list[Path]:
 
 
 def rotate(settings: Settings, purpose: KeyPurpose) -> PublicKey:
-    """A new key signs from now on; the one before stays in the keyring and verifies.
+    """Make a new key, which signs from now on; the one before stays and verifies.
 
     Raises ConfigError where the keys are in the environment, which this cannot write.
     """
@@ -148,7 +148,7 @@ def check_retirable(settings: Settings, key: str) -> None:
 
 
 def retire(settings: Settings, key: str) -> None:
-    """Nothing that the key signed holds from now on. Raises ConfigError."""
+    """Retire a key: no signature of it is accepted from now on. Raises ConfigError."""
     check_retirable(settings, key)
     known = dict(keyring(settings))
     known[key] = PublicKey(known[key].purpose, known[key].public, KeyState.RETIRED)

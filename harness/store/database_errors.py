@@ -35,7 +35,7 @@ class RowRefused(InputError):
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raises StoreUnavailable, RowRefused, or InputError for a value that no column takes."""
+    """Raises StoreUnavailable, DatabaseUnusable, RowRefused, InputError for an unfit value."""
     try:
         yield
     except sa.exc.TimeoutError as error:

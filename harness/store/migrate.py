@@ -128,7 +128,7 @@ def state(url: str) -> SchemaState:
 
 
 def check(url: str) -> list[str]:
-    """What differs between the tables and the database, a line each; empty when nothing."""
+    """How the database differs from this version in tables, rules and triggers, a line each."""
     with _connection(url) as db:
         context = MigrationContext.configure(db, opts={"compare_type": True})
         differences = [str(each) for each in compare_metadata(context, metadata)]

@@ -32,7 +32,7 @@ _KEPT: Final = frozenset(NEVER_EMPTIED) - _GROWING | {
 
 
 def statements(db: sa.Connection, role: str) -> Sequence[str]:
-    """What gives `role` all that the runtime needs, and nothing more: the same each time."""
+    """SQL that gives `role` what the runtime needs and no more; it may run again and again."""
     quote = db.dialect.identifier_preparer.quote_identifier
     schema = str(db.execute(sa.text("SELECT quote_ident(current_schema())")).scalar_one())
     database = str(db.execute(sa.text("SELECT quote_ident(current_database())")).scalar_one())

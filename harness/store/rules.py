@@ -103,7 +103,7 @@ def checked_sample(sample: Sample) -> Sample:
 
 
 def checked_sightings(seen: Iterable[Sighting]) -> Sequence[Sighting]:
-    """As they can be stored, in the order in which every writer writes them."""
+    """Sightings as they can be stored, in one order for all writers, so that none deadlock."""
     found = []
     for each in seen:
         model, build = (storable(text)[:LONGEST_NAME] for text in each.served.pair)
@@ -190,7 +190,7 @@ def no_such_key(key: str) -> NotFound:
 
 
 def is_same_principal(one: Principal, other: Principal) -> bool:
-    """Whether only one of the two may be stored."""
+    """Whether two principals are one by id, name or sign-in: only one may be stored."""
     signs_in = one.issuer is not None and (one.issuer, one.subject) == (
         other.issuer,
         other.subject,
@@ -325,7 +325,7 @@ def check_let_in(proposal: Proposal) -> None:
 
 
 def time_of_version(change: TableChange, now: datetime, before: datetime | None) -> datetime:
-    """now, but what brings a target in is never earlier than its proof and the version before.
+    """now; for a canary or promotion no earlier than its proof and the version before it.
 
     A clock that was set back holds nothing up, and a row's time is in order.
     """
@@ -401,12 +401,12 @@ def grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
 
 
 def revoked_ids(keys: Iterable[ApiKey]) -> frozenset[str]:
-    """Of data keys: what a restored database must not bring back."""
+    """Ids of revoked data keys, which a restored database must not bring back."""
     return frozenset(key.id for key in keys if key.role is None and key.revoked_at is not None)
 
 
 def as_stored(verdict: Verdict) -> Verdict:
-    """With its inputs as JSON gives them back. Raises InputError for NaN and infinity."""
+    """The verdict with inputs as JSON gives them back. Raises InputError for NaN, infinity."""
     try:
         return replace(verdict, inputs=json.loads(canonical_json(verdict.inputs)))
     except ValueError as error:

@@ -15,13 +15,13 @@ _BEFORE: Final = re.compile(r'^down_revision = "(\w+)"$', re.MULTILINE)
 
 @cache
 def known() -> frozenset[str]:
-    """All of them."""
+    """All revisions that this version has a migration for."""
     return frozenset(_revision_ids(_REVISION))
 
 
 @cache
 def needed() -> str:
-    """The newest one."""
+    """The newest revision, which this version needs."""
     (newest,) = known() - frozenset(_revision_ids(_BEFORE))
     return newest
 

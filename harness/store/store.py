@@ -235,7 +235,7 @@ class SqlStore:
             return list(look(self._unit(db, writable=False)))
 
     def sign_unsigned(self, *, actor: Actor, reason: str) -> int:
-        """Sign the rows from before there were signatures; how many. Once.
+        """Sign the rows from before there were signatures, once; returns how many.
 
         As the tables' owner. Raises Conflict where rows are signed already.
         """
@@ -264,7 +264,7 @@ class SqlStore:
         return count
 
     def remove_unsigned(self, faults: Sequence[RowFault], *, actor: Actor, reason: str) -> int:
-        """Take out these rows, which must be at fault still, and sign what is left; how many.
+        """Take out those of the rows that are at fault still, and sign the manifest; how many.
 
         As the tables' owner. Raises RowRefused where a row that stays needs one of them.
         """

@@ -120,7 +120,7 @@ class Unit:
                 self._note_rows(table, found, values)
 
     def note_row(self, table: sa.Table, id_: str) -> None:
-        """Its audited row is about to change by what is written elsewhere."""
+        """Note an audited row whose digest another table's row is about to change."""
         self.serialize()
         [column] = columns(table)
         self._note_rows(table, sa.select(table).where(column == id_), {})
@@ -134,13 +134,13 @@ class Unit:
                 self._written[key] = self.digest(table, row)
 
     def row_digest(self, key: str) -> str | None:
-        """Of an audited row as it is now; None where there is none."""
+        """The digest of an audited row as it is now; None where there is no such row."""
         table = AUDITED[key.partition(":")[0]]
         row = self.read(sa.select(table).where(is_row(key))).mappings().first()
         return None if row is None else self.digest(table, row)
 
     def digest(self, table: sa.Table, row: Mapping[Any, Any]) -> str:
-        """Of a row of an audited table."""
+        """The digest of a row of an audited table."""
         scores: list[list[object]] = []
         if has_scores(table, row):
             scores = plain_rows(self.read(SCORES_OF, {"run": row["id"]}))
@@ -176,7 +176,7 @@ class Unit:
         return {PROJECT: self.project, **values} if PROJECT in table.c else values
 
     def signature(self, table: sa.Table, values: Mapping[str, object], **more: object) -> str:
-        """Of a row whose snapshot the caller signs himself (`write_manifest`)."""
+        """A row's signature alone; the caller renews the manifest (`write_manifest`)."""
         return self._signatures.sign(table, values, **more)
 
     @property
@@ -184,12 +184,12 @@ class Unit:
         return self._db.dialect.name
 
     def script(self, statement: str) -> None:
-        """A statement as it stands, without parameters."""
+        """Run a statement as it stands, without parameters."""
         with translated():
             self._db.exec_driver_sql(statement)
 
     def insert(self, table: sa.Table, values: Mapping[str, object]) -> None:
-        """A row of a signed table."""
+        """Insert a row of a signed table, with its signature."""
         self.write(sa.insert(table), self.signed(table, values))
 
     def amend(
@@ -206,7 +206,7 @@ class Unit:
         return len(found)
 
     def checked(self, table: sa.Table, rows: Iterable[Row], **more: object) -> list[Row]:
-        """The rows, of which all columns were read. Raises SignatureInvalid."""
+        """The rows, each verified; all columns were read. Raises SignatureInvalid."""
         found = list(rows)
         for row in found:
             self._signatures.check(table, row._asdict(), **more)
@@ -220,7 +220,7 @@ class Unit:
         return [row for row in rows if self.fault(table, row) is None]
 
     def fault(self, table: sa.Table, row: Row, **more: object) -> RowFault | None:
-        """None where the row is as it was signed."""
+        """Why the row's signature does not hold; None where it does."""
         signed, values = SIGNED[table.name], row._asdict()
         why = self._signatures.fault(signed, values, **more)
         if not why:
@@ -229,7 +229,7 @@ class Unit:
         return RowFault(table.name, key, why, unsigned=why == UNSIGNED)
 
     def check_manifest(self) -> manifests.Manifest | None:
-        """None where nothing makes a snapshot yet. Raises SignatureInvalid."""
+        """The stored manifest, checked; None where there is none. Raises SignatureInvalid."""
         live = manifests.live_signatures(list(self.read(manifests.LIVE_SIGNATURES)))
         row = self.read(manifests.STORED).first()
         if row is None:
@@ -245,7 +245,7 @@ class Unit:
         return stored
 
     def change_snapshot(self) -> None:
-        """What follows changes what routers serve. Raises SignatureInvalid, as `signed`."""
+        """To be called before what routers serve changes. Raises SignatureInvalid."""
         if not self._changes_snapshot:
             self.serialize()
             self.check_manifest()

@@ -56,7 +56,7 @@ def span(length_s: float) -> str:
 
 
 def known_price(target: Target, provider: Provider | None) -> Price | None:
-    """None where nobody said what it costs."""
+    """The target's price at its provider; None where it is not known."""
     return provider.prices.get(target.model) if provider else None
 
 

@@ -48,7 +48,7 @@ def page_options_with(
 
 
 def note_page(page: Page[Any]) -> None:
-    """Says how to see more, and which rows of the page are not to be believed."""
+    """Says how to see more, and which rows of the page have no valid signature."""
     for fault in page.invalid:
         output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
     if page.next is not None:

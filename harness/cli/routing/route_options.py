@@ -31,7 +31,7 @@ _NEW = RouteSettings()
 
 
 class ShareType(click.ParamType[int]):
-    """trickle: no more than may be kept warm."""
+    """A share such as `1%`, in basis points. trickle: at most what may be kept warm."""
 
     name = "share"
 
@@ -171,13 +171,13 @@ def settings_options(command: F) -> F:
 
 
 def parse_overrides(options: dict[str, Any], before: Overrides = NO_OVERRIDES) -> Overrides:
-    """Takes them out of `options`. What is given replaces that kind's alone."""
+    """Takes the overrides out of `options`; a given one replaces that of its kind alone."""
     after = {**before, **dict(options.pop("overrides"))}
     return {kind: route for kind, route in after.items() if route}
 
 
 def given_settings(options: dict[str, Any]) -> dict[str, Any]:
-    """Of these options, by the names of the settings, those that somebody gave."""
+    """The options that were given, by the names of the settings."""
     found = {name: value for name, value in options.items() if value is not None}
     return found | {name: found[name] or None for name in ROUTE_TIMEOUTS if name in found}
 

@@ -34,7 +34,7 @@ class ConfiguredSinks:
             raise DeliveryFailed(f"the sender failed: {type(error).__name__}") from None
 
     def lacks(self, sink: str) -> str:
-        """Which variable of the sink is not to be had here; empty when all are."""
+        """Says which variable of the sink is not set or readable; empty when all are."""
         known = self._sinks[sink]
         try:
             for variable in (known.url_env, known.secret_env):

@@ -54,7 +54,7 @@ class _Reply:
 
     @property
     def error(self) -> str:
-        """The protocol's word for what is wrong; empty for none."""
+        """OAuth's error code; empty for none."""
         told = self.told.get("error")
         word = told.get("code") if isinstance(told, dict) else told
         return word if isinstance(word, str) and _WORD.fullmatch(word) else ""

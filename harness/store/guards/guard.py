@@ -30,7 +30,7 @@ def listed(values: Iterable[str]) -> str:
 
 
 def taken(table: str, *keys: str) -> Rule:
-    """Without it, SQLite's INSERT OR REPLACE would delete a row that no DELETE may touch."""
+    """Refuses a key that is there: INSERT OR REPLACE would delete a row that must stay."""
     same = " AND ".join(f"t.{key} = NEW.{key}" for key in keys)
     return (
         "version_taken: such a row is there",
@@ -39,7 +39,7 @@ def taken(table: str, *keys: str) -> Rule:
 
 
 def busy(table: str, condition: str, *keys: str) -> Rule:
-    """As the unique index says, also for INSERT OR REPLACE and UPDATE OR REPLACE."""
+    """Refuses a second live row, as the unique index does, also where SQLite would REPLACE."""
     same = " AND ".join(f"t.{key} = NEW.{key}" for key in keys)
     return (
         f"route_busy: the route has a {table} under way",
@@ -51,7 +51,7 @@ def busy(table: str, condition: str, *keys: str) -> Rule:
 
 
 def another(table: str, keys: Iterable[str], columns: Iterable[str]) -> Rule:
-    """Content-addressed rows may come twice, but only as they were."""
+    """Refuses a row whose key is there with another content; the same may come twice."""
     same = " AND ".join(f"t.{key} = NEW.{key}" for key in keys)
     differs = " OR ".join(f"t.{column} <> NEW.{column}" for column in columns)
     return (

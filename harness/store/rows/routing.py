@@ -78,7 +78,7 @@ def provider(row: Row) -> Provider:
 
 
 def of_route(route: Route) -> Values:
-    """What the route itself says; whence it came and its evidence are the caller's to add."""
+    """The route's own columns; the caller adds revision, kind, actor and evidence."""
     canary = route.canary
     return {
         "route": route.name,

@@ -43,8 +43,8 @@ manifest = sa.Table(
 @dataclass(frozen=True)
 class SignedTable:
     """changing: columns that the signature leaves out, because whoever changes them has no key
-    for it. live: which of the rows a snapshot needs all of; None for a table that is not
-    counted in the manifest.
+    for it. live: the rows that a snapshot is made of; None for a table that the
+    manifest does not cover.
     """
 
     table: sa.Table
@@ -54,7 +54,7 @@ class SignedTable:
 
     @cached_property
     def covered(self) -> tuple[sa.Column[object], ...]:
-        """By name: the order in which a migration added them is nobody's business."""
+        """The columns that the signature covers, sorted by name: migrations add them anyhow."""
         left_out = {*self.changing, SIGNATURE}
         return tuple(
             sorted((c for c in self.table.c if c.name not in left_out), key=lambda c: c.name)

@@ -52,7 +52,7 @@ def check_first_time(unit: Unit) -> None:
 
 @contextmanager
 def without_triggers(unit: Unit) -> Iterator[None]:
-    """Of signed tables and of those that point at them. Nobody else sees it without them."""
+    """Signed tables, and those that refer to them, without triggers; only this unit sees it."""
     referring = {
         other.name for each in SIGNED.values() for other, _ in _unsigned_referrers(each.table)
     }

@@ -59,7 +59,7 @@ _ENDED: Final = frozenset(state.value for state in ENDED)
 
 
 def columns(table: sa.Table) -> list[sa.Column[Any]]:
-    """Of the primary key, in order."""
+    """The columns of the primary key, in order."""
     return list(table.primary_key.columns)
 
 

@@ -39,13 +39,13 @@ def chains_of(unit: Unit) -> Chains:
 
 
 def working_faults(unit: Unit) -> Iterator[RowFault]:
-    """Of what control works on now: open proposals, live rollouts, runs that are to go on."""
+    """Faults of what control works on: open proposals, live rollouts, runs that go on."""
     for name, where in WORKING.items():
         yield from _faults(unit, SIGNED[name], where)
 
 
 def row_faults(unit: Unit) -> Iterator[RowFault]:
-    """Table by table. The manifest's comes last, with an empty key."""
+    """All faults, table by table. The manifest's comes last, with an empty key."""
     for name, signed in SIGNED.items():
         if name == route_version.name:
             yield from _version_faults(unit)

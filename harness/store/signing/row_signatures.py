@@ -76,7 +76,7 @@ _LOCAL: Final = covered_values(SIGNED["principal"], operations.of_principal(LOCA
 
 
 class RowVerifier:
-    """Of one database. installation: its id, which every signature covers."""
+    """Verifies rows of one database. installation: its id, which every signature covers."""
 
     def __init__(self, verifier: Verifier, installation: Callable[[], str]) -> None:
         self._verifier = verifier
@@ -131,7 +131,7 @@ class RowVerifier:
 
 
 class RowSignatures(RowVerifier):
-    """Signs as well."""
+    """Signs rows and the manifest as well as verifying them."""
 
     def __init__(self, signatures: Signatures, installation: Callable[[], str]) -> None:
         super().__init__(signatures, installation)

@@ -45,7 +45,7 @@ _NEWEST_CHAINS: Final = CHAINS.join(
 
 
 def read(unit: Unit, installation: str) -> SignedRows:
-    """As they are stored; nothing is verified yet."""
+    """The rows that make a snapshot, as they are stored; nothing is verified yet."""
     rows: dict[str, list[dict[str, object]]] = {}
     for name in LIVE:
         signed = SIGNED[name]

@@ -96,7 +96,7 @@ class SqlAuditLog:
         return find_chain_break(events, self._secret, mark.number, mark.mac)
 
     def record_rows(self, now: datetime) -> None:
-        """Write what no event of the unit of work has recorded yet as one of its own."""
+        """Write an event for the rows that no other event of this unit of work has recorded."""
         written = self._unit.written_rows()
         if written:
             self.append(

@@ -78,7 +78,7 @@ WAIVERS = sa.select(waiver).where(in_project(waiver)).order_by(waiver.c.expires_
 
 
 def proof_of(unit: Unit, change: TableChange, before: Row | None, now: datetime) -> Values:
-    """The columns of a new version that say why it may be: its base, evidence and verdict.
+    """The columns of a new version that are its proof: its base, evidence and verdict.
 
     Raises ProofRefused for a restore of a target that was never this route's incumbent.
     """
@@ -206,7 +206,7 @@ def _proof(unit: Unit, route: str, proof: ChainProof, now: datetime) -> str:
 
 
 def read(unit: Unit, ids: Iterable[str]) -> list[TargetEvidence]:
-    """In the order of `ids`."""
+    """The evidence with these ids, in their order."""
     wanted = list(ids)
     query = sa.select(evidence).where(in_project(evidence), evidence.c.id.in_(wanted))
     stored = unit.checked(evidence, unit.read(query)) if wanted else []
@@ -215,7 +215,7 @@ def read(unit: Unit, ids: Iterable[str]) -> list[TargetEvidence]:
 
 
 def of_version(unit: Unit, row: Row) -> RouteEvidence:
-    """Raises SignatureInvalid."""
+    """The evidence of each role of a version. Raises SignatureInvalid."""
     which = {"name": row.route, "version": row.version}
     chain = unit.read(FALLBACK_EVIDENCE, which).all()
     unit.checked(route_version, [row], fallbacks=chain_signed(chain))

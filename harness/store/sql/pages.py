@@ -81,7 +81,7 @@ def newest(time: Column, id_: Column) -> Order:
 
 @dataclass(frozen=True)
 class Rows:
-    """Of a page. next: the cursor of the next one, None at the end."""
+    """The rows of a page. next: the cursor of the next page, None at the end."""
 
     rows: Sequence[Row]
     total: int

@@ -27,12 +27,12 @@ AT_A_TIME: Final = 400
 
 
 def heads(unit: Unit) -> dict[str, str]:
-    """As `Lineage.heads`."""
+    """Route to `version:time`, as in `Lineage.heads`."""
     return {row.route: _text(row) for row in unit.read(CURRENT_HEADS)}
 
 
 def lacking(unit: Unit, heads_: Mapping[str, str]) -> Sequence[str]:
-    """The routes whose version of that time is not stored."""
+    """The routes whose version with that time is not stored. heads_: as `heads` gives them."""
     found: set[tuple[str, str]] = set()
     names = sorted(heads_)
     for first in range(0, len(names), AT_A_TIME):
