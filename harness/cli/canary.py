@@ -1,6 +1,6 @@
 """`swapgate canary` shows canaries (`status`, `explain`), plans how long one takes (`plan`),
-and operates them (`pause`, `resume`, `advance`, `promote`, `abort`, `finish`). `proposal`
-prints its plan and facts from here, too.
+and operates them (`pause`, `resume`, `advance`, `promote`, `abort`, `finish`); `decide` is in
+`evals/file_decision`. `proposal` prints its plan and facts from here, too.
 """
 
 import sys

@@ -54,7 +54,8 @@ class AsyncModelClient:
     ) -> Self:
         """A client of a router at an address.
 
-        key: a data key, else SWAPGATE_KEY of the environment. timeout_s: for a whole answer, streams included. Raises InputError.
+        key: a data key, else SWAPGATE_KEY of the environment. timeout_s: for a whole answer,
+        streams included. Raises InputError.
         """
         from harness.client.http import HttpChannel  # noqa: PLC0415 - aiohttp takes its time
         from harness.runtime.clock import SystemClock  # noqa: PLC0415

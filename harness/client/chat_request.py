@@ -1,4 +1,6 @@
-"""Writes the client's requests as the router takes them: body and headers. Pure."""
+"""Builds the bodies and headers that the router takes from the client's completion and
+embedding requests. Pure.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Final

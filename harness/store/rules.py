@@ -1,6 +1,6 @@
-"""Rules that the store checks before it writes, and the errors it raises: figures in range
-(samples, blocks, traffic, spend), four eyes, registrations that may not change, waivers that
-expired, names that are unknown, writers that came too late. `harness/store/sql` calls them.
+"""Checks what the store is about to write, and makes the errors that it raises: figures in
+range (samples, blocks, traffic, spend), four eyes, registrations that may not change, waivers
+that expired, names that are unknown, writers that came too late. `harness/store/sql` calls it.
 """
 
 import json

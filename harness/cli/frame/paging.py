@@ -1,5 +1,5 @@
-"""`--limit` and `--after` for commands that list page by page, and the note on how to see the
-next page and which rows' signatures do not hold.
+"""Adds `--limit` and `--after` to commands that list page by page, and prints how to see the
+next page and which rows have no valid signature.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,5 @@
-"""`swapgate route measured` shows quality, cost, latency and failures of each route's model, as
-measured; `metric_facts` is the same of one route, for `route show`.
+"""`swapgate route measured` shows the measured quality, cost, latency and failures of each
+route's model; `metric_facts` gives the same of one route, for `route show`.
 """
 
 from collections.abc import Sequence

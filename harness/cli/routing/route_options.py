@@ -1,5 +1,5 @@
-"""`swapgate route settings`, and the click options of a route's behaviour (policy, stakes,
-timeouts, capture, overrides …), which `route create` shares.
+"""`swapgate route settings` changes a route's settings. Its click options (policy, stakes,
+timeouts, capture, overrides …) are shared with `route create`.
 """
 
 from collections.abc import Callable
