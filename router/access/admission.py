@@ -1,5 +1,7 @@
-"""Admission decides whether a limited key's request may go now, by its rate limits and
-budget.
+"""Admission decides whether a request or feedback of a limited key may go now: by its budget,
+then by its rate limits. It refuses with 429, or reserves tokens and gives the headers that tell
+what is left; `settle` corrects the reservation afterwards. Callers with unknown keys get 401,
+and 429 once too many came from their address.
 """
 
 import math

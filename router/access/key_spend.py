@@ -1,4 +1,7 @@
-"""Key spend sums what keys spend, per day for the database and at once for their budgets."""
+"""Key spend sums the requests, tokens and costs of each API key by day: rows for the database,
+and at once what a key has spent against its budget (`KeySpendTotals`, with what other processes
+wrote; `BudgetRefresh` reads that).
+"""
 
 import threading
 from collections.abc import Iterable

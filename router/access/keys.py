@@ -1,4 +1,6 @@
-"""Keys find the grant of a request's data key, and list the models that it may use."""
+"""`KeyRing` finds the grant of the API key that a client's request carries; `list_models` answers
+`GET /v1/models` with the routes that a grant allows, in OpenAI's or Anthropic's shape.
+"""
 
 import hmac
 import json

@@ -1,5 +1,6 @@
-"""Rate limits keep the state of each key, in this process or shared by all workers of a
-router.
+"""Rate limit books keep each API key's state of its limits: in this process (`LocalRates`), or
+shared by all workers of a router in one file (`SharedRates`). `take_tokens` takes a request out
+of a book, or says why not.
 
 A worker's own part of a limit would give a caller on one connection only that part. So workers
 share one file. It is read and written, not mapped into memory: a full disk is then an error,
@@ -152,7 +153,7 @@ class SharedRates:
 def take_tokens(
     book: RateBook, key: str, limit: RateLimit, tokens: float, now: float
 ) -> RateDecision:
-    """As `limits.admit`, of the key's state in the book."""
+    """Applies `harness.domain.reliability.rate_limits.admit_request` to the key's state in the book."""
     decided: list[RateDecision] = []
 
     def change(state: RateState) -> RateState:

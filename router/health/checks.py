@@ -1,4 +1,7 @@
-"""Health checks send a cheap real request to each target that no user asks (B10)."""
+"""Health checks send a cheap real request to each target in traffic that no user asked lately
+(B10), at the endpoint where it last answered. Results go to the target's circuit breaker, the
+metrics, and the process's log when a target goes down or comes back.
+"""
 
 import asyncio
 import json

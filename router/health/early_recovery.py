@@ -1,5 +1,6 @@
-"""Early recovery lets targets be tried again at once after a new credential (D3) or a
-switch.
+"""Early recovery lets targets be asked again at once when a new snapshot brings their provider
+other credentials (D3), or a kill switch in favour of them, whatever their circuit breaker or a
+pause says.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -24,8 +25,8 @@ class CredentialProof:
 
 
 class EarlyRecovery:
-    """Belongs to one event loop, as `TargetHealth` does. look: cheap unless what serves is new,
-    so that the first request of a new snapshot already finds the circuit closed.
+    """Belongs to one event loop, as `TargetHealth` does. `evaluate` is cheap unless the snapshot
+    is new: each request calls it, and the first of a new snapshot finds the circuit closed.
     """
 
     def __init__(self, health: TargetHealth, keys: ProviderKeys) -> None:

@@ -1,4 +1,7 @@
-"""Provider keys choose which key to use for a provider that has several (D3). No I/O."""
+"""Provider keys choose which key to use for a provider that has several (D3): a key that was
+refused or limited rests while another is left. `on_key` hears of refused keys and of those that
+serve again. No I/O.
+"""
 
 from collections.abc import Callable
 from typing import Final

@@ -1,5 +1,6 @@
-"""Target health knows each target's breaker, and the pauses that providers asked for. No
-I/O.
+"""Target health knows of each target its circuit breaker, the pause that its provider asked for,
+when it last answered, and how the latest users found it. It gives tickets for attempts and
+settles them. No I/O.
 """
 
 from collections import Counter

@@ -1,4 +1,6 @@
-"""Worker alerts tell people what this worker noticed: open circuits, a refused revision.
+"""Worker alerts tell people what this worker noticed: open circuits, pauses, refused or missing
+provider keys, stopped canaries, internal errors, a refused revision. An alert that goes on is
+repeated, and ended when its cause is gone.
 
 Each goes to the process's log at once, and with the recorder's next batch to the database: when
 that is away, to the spool. No request waits for any of it.
@@ -21,7 +23,7 @@ from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 from router.snapshot.holder import SnapshotHolder
 
 WATCH_S: Final = 1.0
-# How often the database hears that a cause goes on: below `silent` in domain.alerts.
+# How often the database hears that a cause goes on: below `silent` in harness.domain.operations.alerts.
 STILL_S: Final = 300.0
 # How often the database hears that faults of our own go on.
 AGAIN_S: Final = 10.0
@@ -121,7 +123,7 @@ class WorkerAlerts:
         self._raise(name, alert)
 
     def canary_aborted(self, abort: LocalAbort) -> None:
-        """For `Guards`. The control plane reads it as a request to roll back."""
+        """For `CanaryGuards`. The control plane reads it as a request to roll back."""
         alert = self._alert(
             AlertKind.LOCAL_ABORT,
             subject=f"route {abort.route}",
@@ -163,7 +165,7 @@ class WorkerAlerts:
                 self.raise_alert(self._faults_untold.pop(key))
 
     def evaluate(self) -> None:
-        """At what nobody tells us of."""
+        """Looks for causes that nobody reports: keys, the revision, pauses, late faults."""
         serving = self._holder.current
         if serving is not None:
             for look in self._looking:

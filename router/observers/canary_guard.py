@@ -1,5 +1,6 @@
-"""The canary guard of a worker gathers evidence of harm, and stops a canary without anybody
-else.
+"""The canary guard of a worker gathers evidence that a canary harms users, and stops it by itself,
+without the control plane: this worker then sends it nobody, the other workers are told, and the
+abort is kept on disk (`GuardFiles`) and reported as an alert.
 
 Each sticky key counts with its first request to this worker; outcomes are read in the order of
 assignment (`harness.domain.canary.worker_guard` says why). All in the event loop's thread, but
@@ -46,7 +47,9 @@ class CanaryExposure:
 
 
 class RolloutGuard:
-    """Of one rollout. limit: log e at which it aborts. classes: of the canary's failures."""
+    """The evidence of one rollout. limit: log e at which it aborts. classes: of the canary's
+    failures.
+    """
 
     def __init__(self, route: str, rho: float, limit: float) -> None:
         self.route = route
@@ -90,7 +93,9 @@ class RolloutGuard:
 
 
 class CanaryGuards(RequestObserver):
-    """announce: tells the other workers, through the parent. on_abort: tells people."""
+    """A guard for each live canary of the snapshot. announce: tells the other workers, through
+    the parent. on_abort: tells people.
+    """
 
     part = RouterPart.SCORING
 

@@ -1,4 +1,5 @@
-"""Capture takes a sample of requests and answers that is to become eval cases (F9).
+"""The capture sampler copies a sample of a route's requests and answers that is to become eval
+cases (F9), unless the client declined, and hands them to the recorder as drafts.
 
 Here nothing is read, redacted or written: that would hold up the requests of others. What is
 taken lives in memory alone until the parent's `router.observers.capture_writer` has redacted

@@ -38,7 +38,7 @@ COUNTED: Final = {
 
 
 class CaptureWriter:
-    """secret: of the ids. counters: where it counts what became of them."""
+    """secret: of the captures' ids. counters: where it counts what became of the drafts."""
 
     def __init__(
         self, store: Store, redactor: Redactor, secret: bytes, counters: Counter[str]
@@ -120,7 +120,7 @@ class CaptureWriter:
 
 
 def redact_draft(draft: CaptureDraft, redactor: Redactor, secret: bytes) -> CapturedRequest:
-    """The draft, redacted. Raises as `transcript` does, and InputError."""
+    """The draft, redacted. Raises as `build_transcript` does, and InputError."""
     content = build_transcript(draft.endpoint, draft.asked, draft.answer, stream=draft.stream)
     found = redactor.redact(content)
     at = datetime.fromisoformat(draft.at)

@@ -1,6 +1,6 @@
-"""The failover log (B5) records which target a request left, and why; never its content.
-
-As rows, with the recorder's next batch, and as events of the process's log.
+"""The failover log (B5) records each target that a request left for another, why, and what the
+attempts took; sizes of the request, never its content. As rows with the recorder's next batch,
+as metrics, and as events of the process's log.
 """
 
 import itertools
@@ -30,8 +30,7 @@ LEFT_OUT: Final = {
 
 
 class LeftTarget(NamedTuple):
-    """A target that did not answer. failure: a class of `domain.failures`, or of
-    LEFT_OUT."""
+    """A target that did not answer. failure: the value of a FailureClass, or of LEFT_OUT."""
 
     target: str
     provider: str

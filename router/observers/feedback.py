@@ -1,7 +1,9 @@
-"""Feedback intake takes what callers say of their answers, at `POST /v1/feedback`.
+"""Feedback intake takes what callers say of their answers at `POST /v1/feedback`, counts it in
+the metrics, and enters it in the canary's statistics where the request counts for one. The
+reply says which of these it was.
 
-The worker that served a request knows whose it was. Any worker of the router may be told: it
-asks the one whose name is in the request's id.
+The worker that served a request knows whose it was. A caller may reach any worker of the
+router: it asks the one whose name is in the request's id.
 """
 
 import json

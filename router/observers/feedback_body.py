@@ -1,4 +1,7 @@
-"""The feedback body is what a caller says of an answer, as `POST /v1/feedback` receives it."""
+"""Reads and checks the body of `POST /v1/feedback`: a request's id with a thumb, a score or a
+label. A thumb down or a score below 0.5 is a bad verdict, a label alone is none. Also names
+what may become of feedback (`FeedbackOutcome`).
+"""
 
 from collections.abc import Mapping
 from enum import StrEnum

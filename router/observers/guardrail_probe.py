@@ -1,4 +1,6 @@
-"""A guardrail probe knows what a rollout's guardrails ask of one answer, and checks it.
+"""A guardrail probe says what a rollout's guardrails need to know of one request, and makes the
+sample of its finished answer: latencies, tokens, cost, and faults such as a truncated answer, a
+refusal, JSON or tool calls that break their schema.
 
 Made only for requests that a live rollout scores; the others pay nothing.
 """
@@ -55,7 +57,9 @@ class RequestCost(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GuardrailProbe:
-    """traits: of `Traits`. listens: what the answer says is wanted; keeps: all its words."""
+    """traits: of `RequestTraits`. listens: a guardrail asks for the answer's signals; keeps: for
+    all its text.
+    """
 
     request: ClientRequest
     traits: int
@@ -101,7 +105,7 @@ class GuardrailProbe:
         return GuardrailSample(values, self._bad(signals) if signals is not None else 0)
 
     def _bad(self, signals: AnswerSignals) -> int:
-        """Of `Bad`."""
+        """The answer's faults, of `AnswerFault`."""
         bad = FAULTS[Guardrail.TRUNCATION] if signals.truncated else 0
         if signals.declined:
             return bad | FAULTS[Guardrail.REFUSALS]  # words of its own are no bad JSON

@@ -1,4 +1,7 @@
-"""Guardrail sampling enters requests in a rollout's statistics, and says how each one went."""
+"""Two observers score the requests of a rollout: `RolloutAdmission` enters each in the rollout's
+statistics before its first attempt, with a probe for its guardrails; `GuardrailSampling` takes
+the probe's sample once the answer is over.
+"""
 
 from dataclasses import replace
 from typing import Final

@@ -1,5 +1,6 @@
-"""The sample judge has a sample of a canary's answers judged, in both arms, once users have
-them.
+"""The sample judge has a sample of a rollout's answers judged by a model, in both arms, once
+users have them. It draws the sample, asks the judge within a budget and time limit, and enters
+verdict and cost in the rollout's statistics.
 
 Who is judged is settled before anybody answers: by chance, by the arm, and by whether this
 worker has room, money and a judge at that moment. So no answer chooses whether it is read. From
@@ -275,7 +276,7 @@ def _answer(drawn: JudgeSample, exchange: RoutedResponse) -> str | None:
 
 
 def _body(criteria: str, asked: ClientRequest, answer: str) -> bytes:
-    """Raises as `transcript` does."""
+    """The request to the judge. Raises as `build_transcript` does."""
     told = build_transcript(asked.endpoint.value, asked.text, answer, stream=asked.stream)
     request = {
         "model": "judge",

@@ -1,7 +1,8 @@
-"""The judge budget knows what the judges of live canaries have cost, in all routers.
+"""The judge budget knows what the judges of each live rollout have cost, in all routers: read
+from the database in the background, and added to what this worker spent lately.
 
-Blocks carry it to the database. A block may come minutes after its judge was paid, so what this
-worker spent lately counts on top: sometimes twice, never not at all.
+Blocks of statistics carry the cost to the database. A block may come minutes after its judge
+was paid, so what this worker spent lately counts on top: sometimes twice, never not at all.
 """
 
 import threading

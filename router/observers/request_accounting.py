@@ -1,4 +1,7 @@
-"""Request accounting works out what a request cost and how it ended, and enters it."""
+"""Request accounting makes the record of each finished request (target, outcome, tokens, cost,
+whether its arm is charged with a failure), and gives it to the recorder for the statistics of
+its minute, its key and its rollout.
+"""
 
 from collections import Counter
 

@@ -1,4 +1,6 @@
-"""Request metrics count every request for Prometheus, by route, arm, target and outcome."""
+"""Request metrics count every finished request in the worker's Prometheus metrics, by route, arm,
+target and outcome, and what was irregular in its answer.
+"""
 
 from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.recording.metrics import RouterMetrics

@@ -1,7 +1,10 @@
-"""Request observers watch a routed request: they count, copy, trace and judge it.
+"""Request observers watch routed requests: they count, copy, trace and judge them. Here are their
+base class with its three hooks, what they know of a request (`ObservedRequest`), and
+`RequestObservers`, which calls all of them.
 
 None of them may cost a user an answer. Hooks are synchronous, and each is called within its own
-`try`: one that raises is counted and alerted (`internal_errors`), and the others go on.
+`try`: one that raises is counted and alerted (`router.server.internal_errors`), and the others
+go on.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,6 @@
-"""Request tracing opens a span for each request, and closes it when the request is over."""
+"""The tracing observer opens a span for each request and closes it when the request is over. A
+tracer that fails is counted and alerted, and changes nothing of the request.
+"""
 
 from typing import Final
 
@@ -14,7 +16,7 @@ TRACE: Final = {b"traceparent": b"", b"tracestate": b""}
 
 
 class RequestTracing(RequestObserver):
-    """Only in the list of observers where the installation traces."""
+    """Is among the observers only where the installation traces."""
 
     part = RouterPart.TRACING
 

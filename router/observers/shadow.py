@@ -1,5 +1,6 @@
-"""The shadow mirror asks a shadow's candidate what users asked, beside the answers that they
-get.
+"""The shadow mirror sends a sample of users' requests to a shadow's candidate as well, once the
+users have their answers. It compares both answers, and counts the differences and costs within
+the shadow's budget.
 
 Nothing here holds a user up: it begins once the user's answer is sent, has few requests under
 way and few waiting, and drops the rest. What comes back is compared, counted and forgotten.
@@ -322,7 +323,7 @@ def _compared(
     incumbent: tuple[_ShadowAnswer, Price | None],
     candidate: tuple[_ShadowAnswer, Price | None],
 ) -> tuple[dict[str, int], dict[str, float]]:
-    """Raises as `transcript` does."""
+    """The pair's counts and sums. Raises as `build_transcript` does."""
     return compare_pair(_side(request, *incumbent), _side(request, *candidate))
 
 

@@ -1,4 +1,6 @@
-"""Token settlement gives a limited key back what its request did not spend."""
+"""Token settlement corrects what a request reserved of its key's token rate limit, once its true
+tokens are known: what it did not use is given back.
+"""
 
 from router.access.admission import Admission, RateReservation
 from router.observers.request_observers import ObservedRequest, RequestObserver

@@ -42,7 +42,9 @@ Attributes = dict[str, Any]
 
 
 class OpenTelemetry:
-    """endpoint: of an OTLP/HTTP collector, without `/v1/traces`; empty for OTEL_* variables."""
+    """Implements Tracing. settings.otlp_endpoint: of an OTLP/HTTP collector, without
+    `/v1/traces`; empty for the OTEL_* variables.
+    """
 
     def __init__(self, settings: TracingSettings) -> None:
         self._content = settings.content

@@ -1,5 +1,5 @@
-"""The tracing port says what tracing gets of a request; `router.observers.tracing`
-implements it.
+"""The tracing port is the interface to a tracer: what it is told as a request begins and ends,
+and as an attempt does. `router.observers.tracing` implements it with OpenTelemetry.
 """
 
 from collections.abc import Callable, Sequence
