@@ -1,5 +1,5 @@
-"""`KeyRing` finds the grant of the API key that a client's request carries; `list_models` answers
-`GET /v1/models` with the routes that a grant allows, in OpenAI's or Anthropic's shape.
+"""`KeyRing` finds the grant of the API key that a client's request carries; `list_models`
+answers `GET /v1/models` with the routes that a grant allows, in OpenAI's or Anthropic's shape.
 """
 
 import hmac

@@ -153,7 +153,7 @@ class SharedRates:
 def take_tokens(
     book: RateBook, key: str, limit: RateLimit, tokens: float, now: float
 ) -> RateDecision:
-    """Applies `harness.domain.reliability.rate_limits.admit_request` to the key's state in the book."""
+    """Applies `harness.domain.reliability.rate_limits.admit_request` to the key's state."""
     decided: list[RateDecision] = []
 
     def change(state: RateState) -> RateState:

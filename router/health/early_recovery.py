@@ -25,8 +25,9 @@ class CredentialProof:
 
 
 class EarlyRecovery:
-    """Belongs to one event loop, as `TargetHealth` does. `evaluate` is cheap unless the snapshot
-    is new: each request calls it, and the first of a new snapshot finds the circuit closed.
+    """Belongs to one event loop, as `TargetHealth` does. `evaluate` is cheap unless the
+    snapshot is new: each request calls it, and the first of a new snapshot finds the circuit
+    closed.
     """
 
     def __init__(self, health: TargetHealth, keys: ProviderKeys) -> None:

@@ -1,5 +1,5 @@
-"""Target health knows of each target its circuit breaker, the pause that its provider asked for,
-when it last answered, and how the latest users found it. It gives tickets for attempts and
+"""Target health knows of each target its circuit breaker, the pause that its provider asked
+for, when it last answered, and how the latest users found it. It gives tickets for attempts and
 settles them. No I/O.
 """
 

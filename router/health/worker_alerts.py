@@ -23,7 +23,8 @@ from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 from router.snapshot.holder import SnapshotHolder
 
 WATCH_S: Final = 1.0
-# How often the database hears that a cause goes on: below `silent` in harness.domain.operations.alerts.
+# How often the database hears that a cause goes on: below `silent` in
+# harness.domain.operations.alerts.
 STILL_S: Final = 300.0
 # How often the database hears that faults of our own go on.
 AGAIN_S: Final = 10.0

@@ -57,8 +57,8 @@ class RequestCost(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GuardrailProbe:
-    """traits: of `RequestTraits`. listens: a guardrail asks for the answer's signals; keeps: for
-    all its text.
+    """traits: of `RequestTraits`. listens: a guardrail asks for the answer's signals; keeps:
+    for all its text.
     """
 
     request: ClientRequest

@@ -1,6 +1,6 @@
-"""Two observers score the requests of a rollout: `RolloutAdmission` enters each in the rollout's
-statistics before its first attempt, with a probe for its guardrails; `GuardrailSampling` takes
-the probe's sample once the answer is over.
+"""Two observers score the requests of a rollout: `RolloutAdmission` enters each in the
+rollout's statistics before its first attempt, with a probe for its guardrails;
+`GuardrailSampling` takes the probe's sample once the answer is over.
 """
 
 from dataclasses import replace

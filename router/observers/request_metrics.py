@@ -1,5 +1,5 @@
-"""Request metrics count every finished request in the worker's Prometheus metrics, by route, arm,
-target and outcome, and what was irregular in its answer.
+"""Request metrics count every finished request in the worker's Prometheus metrics, by route,
+arm, target and outcome, and what was irregular in its answer.
 """
 
 from router.observers.request_observers import ObservedRequest, RequestObserver

@@ -1,5 +1,5 @@
-"""Request observers watch routed requests: they count, copy, trace and judge them. Here are their
-base class with its three hooks, what they know of a request (`ObservedRequest`), and
+"""Request observers watch routed requests: they count, copy, trace and judge them. Here are
+their base class with its three hooks, what they know of a request (`ObservedRequest`), and
 `RequestObservers`, which calls all of them.
 
 None of them may cost a user an answer. Hooks are synchronous, and each is called within its own

@@ -1,5 +1,6 @@
-"""Short deadlines are clients' time limits that prove nothing against a model: those below three
-times the latency that is usual for the rollout's control. Requests with one are not scored.
+"""Short deadlines are clients' time limits that prove nothing against a model: those below
+three times the latency that is usual for the rollout's control. Requests with one are not
+scored.
 
 A deadline is the client's own choice (`x-swapgate-timeout`). One that the control itself could
 hardly keep would let who holds a data key fail a canary on purpose. So such a request is scored

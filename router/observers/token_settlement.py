@@ -1,5 +1,5 @@
-"""Token settlement corrects what a request reserved of its key's token rate limit, once its true
-tokens are known: what it did not use is given back.
+"""Token settlement corrects what a request reserved of its key's token rate limit, once its
+true tokens are known: what it did not use is given back.
 """
 
 from router.access.admission import Admission, RateReservation

@@ -1,4 +1,7 @@
-"""Answer blocks are what an answer consists of, whichever protocol carries it."""
+"""Answer blocks are the parts of a model's answer (thinking, text, refusal, tool call) with its
+head, end and tokens, whichever protocol carries it; `AnswerWriter` is the interface that writes
+them as a stream. A translation between protocols reads into and writes from these.
+"""
 
 from enum import Enum, StrEnum
 from typing import NamedTuple, Protocol

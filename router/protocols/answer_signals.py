@@ -1,5 +1,5 @@
-"""Answer signals note of an answer what a rollout's guardrails ask: its end, text and tool
-calls.
+"""Answer signals collect from an answer, whole or in pieces, what a rollout's guardrails ask:
+whether it was truncated or refused, its text, its length, and its tool calls.
 """
 
 import re
@@ -24,7 +24,7 @@ _DECLINES: Final = re.compile(
 
 
 class AnswerSignals:
-    """One answer's. keeps: its words are wanted, and not only how it ended.
+    """Of one answer. keeps: its words are wanted, and not only how it ended.
 
     length: characters of all words and arguments. cut: not everything was kept.
     """
@@ -87,7 +87,7 @@ class AnswerSignals:
 
 
 class ToolCallSignal:
-    """Of a tool. object: its arguments, where they came whole and parsed."""
+    """A tool call. object: its arguments, where they came whole and parsed."""
 
     __slots__ = ("name", "object", "pieces")
 

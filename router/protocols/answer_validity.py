@@ -1,5 +1,6 @@
-"""Answer validity checks an answer's JSON and tool calls against their schemas, once it was
-sent.
+"""Answer validity checks an answer's JSON against a schema (`matches_schema`), and its tool
+calls against the tools that were offered (`are_calls_valid`), once it was sent. `prepare` loads
+the library beforehand.
 
 On the event loop, so within limits: what is too large or takes too many steps counts as valid,
 in both arms alike. A regular expression of a client's could hold up all requests: `pattern` and
@@ -32,7 +33,7 @@ _Keyword = Callable[[Any, Any, Any, Any], Iterable[Any] | None]
 
 
 class ValidationTooLarge(Exception):
-    """More steps than they are worth, or deeper."""
+    """A schema takes more than MAX_STEPS, or is nested deeper than MAX_DEPTH."""
 
 
 class _Steps:

@@ -1,4 +1,7 @@
-"""A dialect is what the router must know of an endpoint's protocol."""
+"""A dialect is the interface to one endpoint's protocol: what the router must know of it to
+patch a request for its target, tell callers apart, check an answer, filter a stream, and word
+errors.
+"""
 
 from collections.abc import Mapping
 from typing import Protocol

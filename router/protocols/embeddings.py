@@ -1,4 +1,6 @@
-"""The embeddings dialect is `/v1/embeddings` as OpenAI defines it."""
+"""The embeddings dialect patches a `/v1/embeddings` request (its model alone), and checks that
+the answer has one vector for each input, all of one dimension and of finite numbers.
+"""
 
 import base64
 import math

@@ -1,5 +1,6 @@
-"""Endpoint translation makes a chat of a request in another protocol, and turns its answer
-back.
+"""Endpoint translation makes a chat of a Messages or Responses request for a provider that
+speaks only chat, and gives what turns the chat's answer back, whole or as events. Also names
+the fields that cannot be translated.
 """
 
 import json

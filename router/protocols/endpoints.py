@@ -1,4 +1,6 @@
-"""Endpoints list the protocols that the router speaks, by endpoint and by path."""
+"""Lists the dialects that the router speaks, by endpoint, and the paths at which it serves
+them.
+"""
 
 from collections.abc import Mapping
 from typing import Final

@@ -1,8 +1,9 @@
-"""An event stream passes one provider's server-sent events on to the client. Pure.
+"""`StreamFilter`, the base of every protocol's stream filter, passes a provider's server-sent
+events on to the client, and keeps usage, failure, finish reasons and irregularities. Pure.
 
-Metadata (role, empty deltas, pings) is held back until the first real output: the commit
-point. Each event stays as it came, byte for byte, but for the value of `model`. What the
-events mean is the endpoint's protocol: `router.protocols`.
+Metadata (role, empty deltas, pings) is held back until the first real output: the commit point.
+Each event stays as it came, byte for byte, but for the value of `model`. What the events mean,
+the subclasses know (`router.protocols.chat.stream` and its like).
 """
 
 import json
@@ -64,7 +65,7 @@ class StreamFilter(SseParser):
         return False
 
     def listen(self, ear: Callable[[], AnswerSignals | None]) -> None:
-        """For the guardrails that ask."""
+        """Collect answer signals from now on. ear: makes them; None where no guardrail asks."""
         try:
             self.signals = ear()
         except Exception as error:

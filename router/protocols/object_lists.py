@@ -1,4 +1,7 @@
-"""Object lists are read here out of requests and answers, however malformed they are."""
+"""Reads lists of objects (messages, choices, parts) out of requests and answers, however
+malformed they are: a conversation's opening, the first object or an error, all objects of a
+list.
+"""
 
 from collections.abc import Iterator, Mapping
 

@@ -1,4 +1,7 @@
-"""Provider failures are told apart by status and error body. Pure."""
+"""Classifies a provider's failure (`FailureClass`) by status and error body, or by an error
+object in an answer that began as a 200, for OpenAI's, Anthropic's and their followers' words.
+Pure.
+"""
 
 import json
 from collections.abc import Mapping

@@ -1,5 +1,5 @@
-"""Server-sent events of a provider are cut into their data, and those of the router are
-written.
+"""Server-sent events: `SseParser` cuts a byte stream into events, however the network cut it,
+`SsePayloads` gives their data, and `write_event` writes one.
 """
 
 import re

@@ -1,8 +1,8 @@
-"""A transcript holds a request and its answer in a chat completion's shape, whatever their
-protocol.
+"""Builds a transcript: a request and its answer in a chat completion's shape, whatever their
+protocol, for judges, shadow comparison and captures.
 
 Texts and tools alone: pictures, sound and files cannot be redacted, and are left out by name.
-Raises ValueError, TypeError, KeyError or AttributeError for what is none.
+Raises ValueError, TypeError, KeyError or AttributeError for what is no request or answer.
 """
 
 import json

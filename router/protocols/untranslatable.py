@@ -1,5 +1,6 @@
-"""Untranslatable requests ask for what the target's protocol lacks, and what may not be
-dropped.
+"""Errors for what a translation cannot carry: `UntranslatableField`, an answer of 422 between
+endpoints, and within the translations to other providers' protocols `Untranslatable` and
+`MalformedRequest`.
 """
 
 from harness.domain.reliability.failures import FailureClass

@@ -1,4 +1,6 @@
-"""Usage counts an answer's tokens as OpenAI's protocol reports them."""
+"""Reads the tokens of an answer (input, output, cached) from the `usage` object of OpenAI's
+chat protocol; what is no number of tokens counts as 0.
+"""
 
 from typing import Final, NamedTuple
 

@@ -1,4 +1,6 @@
-"""A bounded map keeps the latest entries, and is cheap to add to."""
+"""A bounded map keeps the latest entries: at least `least` of them, at most twice as many.
+Adding costs no search for the oldest.
+"""
 
 from typing import Generic, TypeVar
 

@@ -1,5 +1,5 @@
-"""The event queue holds failovers and alerts for the recorder's next batch, and drops the
-excess.
+"""The event queue holds failover rows and alerts for the recorder's next batch. Failovers past
+20 in a second and alerts past 1000 are dropped, and counted.
 """
 
 import threading

@@ -1,5 +1,6 @@
-"""Guard files keep on disk what a worker's canary guard must not forget when its process
-ends.
+"""Guard files keep on disk, for each rollout, that a worker stopped its canary (`LocalAbort`),
+and how many worker processes have watched it: a worker's canary guard must not forget either
+when its process ends.
 
 A small file for each rollout, written whole under a lock. Nothing here needs a database.
 """

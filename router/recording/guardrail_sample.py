@@ -1,7 +1,9 @@
-"""A guardrail sample says how one request went; it is small, for it goes between processes.
+"""A guardrail sample says how one request went: measured values and faults. `summarize_block`
+makes counts and ranks for each guardrail of a block's samples. Samples are small, as they go
+between processes.
 
-Whether a guardrail applies to a unit is known before its first answer (`Traits`); what an
-answer did is told once it was sent (`Seen`).
+Whether a guardrail applies to a unit is known before its first answer (`RequestTraits`); what
+was wrong with an answer, once it was sent (`AnswerFault`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -79,7 +81,7 @@ class SampleValues(NamedTuple):
 
 
 class GuardrailSample(NamedTuple):
-    """How one request went. bad: of `Bad`; nothing of a request that failed."""
+    """How one request went. bad: of `AnswerFault`; 0 for a request that failed."""
 
     values: SampleValues
     bad: int = 0
@@ -120,7 +122,7 @@ def summarize_block(
     tolerated: Mapping[Guardrail, float],
     block: tuple[str, str, int],
 ) -> BlockFindings:
-    """What the guardrails saw in a complete block.
+    """What each guardrail counted or measured in a complete block.
 
     units: all of it, in the order of admission. tolerated: of the guardrails that are on.
     block: its rollout, worker and sequence.

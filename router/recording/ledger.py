@@ -1,5 +1,6 @@
-"""The ledger keeps one rollout's units and blocks (statistics.md §2.1). No I/O, time is
-given.
+"""The ledger groups one rollout's requests into units and units into blocks of evidence
+(statistics.md §2.1): it admits requests, takes outcomes, verdicts and feedback, and hands out
+complete blocks. No I/O, time is given.
 
 One ledger serves all workers of a router, so that a sticky key counts once. A block's counts n
 and m are fixed at admission, in assignment order; it closes by admissions and time alone, never
@@ -76,7 +77,7 @@ class LedgerUnit:
     traits, values: of its first request. bad: of all that count. awaited: the first request's
     values are to come. shut: no further request joins. fixed: the outcome is in. heard:
     a user said something of it. why: it failed, where that is known. judging: the judge has
-    not spoken yet. unjudged: he gave no verdict.
+    not answered yet. unjudged: it gave no verdict.
     """
 
     __slots__ = (

@@ -1,4 +1,7 @@
-"""Metrics count requests and attempts for Prometheus, and read states at each scrape."""
+"""Router metrics are one worker's Prometheus metrics: it counts requests, attempts, failovers,
+feedback, tokens and costs, and reads breakers and health checks at each scrape. Written as
+text, or as plain families for the parent, which `exposition_text` writes.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
@@ -281,7 +284,7 @@ class _StateCollector(Collector):
 
 
 def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
-    """A process's own counters as `Reading.counters` names them."""
+    """A process's own counters as `MetricReading.counters` names them."""
     others = {f"router_{name}": n for name, n in sorted(counted.items())}
     return {"observations_dropped": others.pop("router_rows_dropped", 0), **others}
 

@@ -1,4 +1,7 @@
-"""The recording port is where the request path enters what requests did."""
+"""The recording port is the interface through which the request path records what requests did
+(`Recording`: statistics, failovers, captures, alerts, feedback, verdicts, mirrored requests),
+and `Exposition`, what `/metrics` answers.
+"""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,7 +23,7 @@ from router.recording.traffic_minutes import CompletedRequest
 
 
 class CaptureDraft(NamedTuple):
-    """A request and its answer as they were: for the desk, never for disk, logs or SQL.
+    """A request and its answer as they were: for the capture writer, never for a disk or log.
 
     at: ISO 8601. asked: the client's body. answer: the body that it got, or the events.
     """

@@ -1,4 +1,5 @@
-"""The recorder counts in memory what requests did, and writes it in the background.
+"""The recorder keeps in memory what requests did (rollouts' blocks, traffic by the minute, key
+spend, failovers, alerts), and a thread writes it to the database in batches.
 
 Recording adds to counters under a lock and never waits for a database or a disk. When the
 database is away, batches go to the spool and are replayed, oldest first, once it is back.
@@ -49,7 +50,7 @@ class Recorder:
 
     live_rollouts: those of the snapshot that serves. queue_rows: rows kept in memory when
     neither the database nor the disk takes them; past it the oldest are dropped, and counted.
-    desk: made for these counters; without one nothing is captured.
+    desk: makes the capture writer, given these counters; without one nothing is captured.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but two

@@ -1,4 +1,6 @@
-"""The reporter records for one worker: it sends all counts to the parent process in batches.
+"""The reporter records for one worker: it sends everything that it records to the parent
+process in batches, and brings back the metrics of all workers, feedback from other workers, and
+the canaries that they stopped.
 
 Nothing here waits: what happened is put on a list, and the list is sent every INTERVAL_S by the
 event loop, all of it in the loop's thread.

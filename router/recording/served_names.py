@@ -1,4 +1,6 @@
-"""Served names sample which models the providers say that they served (F6)."""
+"""Served names note which model each target's answers name as the one that served (F6), a name
+again at most every 30 s, for the database.
+"""
 
 import threading
 from collections.abc import Iterable

@@ -1,5 +1,6 @@
-"""Shadow totals sum what shadows did, per day for the database and at once for their
-budgets.
+"""Shadow totals sum what shadows did by day: rows for the database, and at once what each has
+used of its budget (`ShadowTotals`; `ShadowTotalsRefresh` reads what other processes wrote).
+`ShadowUnits` counts each caller once as evidence.
 """
 
 import threading
@@ -29,7 +30,8 @@ def shadow_subject(shadow: Shadow) -> str:
 
 
 class ShadowUnits:
-    """At most max_keys of a subject are remembered; later ones are mirrored and not counted.
+    """Which callers were mirrored, by subject: a shadow's proposal, or its own id.
+    At most max_keys of a subject are remembered; later ones are mirrored and not counted.
 
     Of more than MAX_SUBJECTS, those that were mirrored longest ago are forgotten.
     """

@@ -1,5 +1,6 @@
-"""The spool keeps observations on disk while the database is away, and replays them in
-order.
+"""The spool keeps batches of observations in a file while the database is away, and gives them
+back in order. `Batch` is what is written in one go: blocks, traffic, failovers, alerts, spends;
+also as JSON between processes.
 """
 
 import fcntl
@@ -151,7 +152,7 @@ def encode(batch: Batch) -> str:
 
 
 def batch_to_json(batch: Batch) -> dict[str, object]:
-    """For JSON, but for the moments in it."""
+    """For JSON, but for its datetimes, which the encoder must write."""
     return {
         "blocks": [asdict(block) for block in batch.blocks],
         "traffic": [asdict(row) for row in batch.traffic],

@@ -1,4 +1,6 @@
-"""State metrics read a worker's state at this moment, for `/metrics`."""
+"""State metrics read a worker's state for each scrape of `/metrics`: revision and age of its
+snapshot, circuit breakers, health checks, pauses of targets, counters.
+"""
 
 from collections.abc import Mapping
 from typing import Final

@@ -1,4 +1,7 @@
-"""Traffic minutes add up requests per minute, in memory. No I/O, time is given."""
+"""Traffic minutes add up finished requests per minute, route, arm, target and revision, in
+memory: failures, tokens, costs, and a histogram of latencies. `CompletedRequest` says how one
+request ended. No I/O, time is given.
+"""
 
 from bisect import bisect_left
 from datetime import UTC, datetime, timedelta

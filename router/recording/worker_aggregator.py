@@ -1,4 +1,6 @@
-"""The worker aggregator gathers in the parent process what all workers report.
+"""The worker aggregator gathers in the parent process what all workers report, feeds the
+recorder with it, adds up their metrics for a scrape, and passes feedback and stopped canaries
+from one worker to the others.
 
 A sticky key is one unit whichever worker served it, so one ledger per rollout hears of all
 admissions. Runs in the parent's event loop.
@@ -195,7 +197,9 @@ class WorkerChannel(Protocol):
 
 
 class WorkerReports(asyncio.Protocol):
-    """One worker's side of the books. ready: it serves. gone: its last word was read."""
+    """One worker's channel, and what it has reported. ready: it serves. gone: its last report
+    was read.
+    """
 
     def __init__(self, books: WorkerAggregator, slot: int) -> None:
         self.slot = slot

@@ -1,4 +1,7 @@
-"""The answer reader turns a whole chat completion into answer blocks."""
+"""The chat answer reader turns a whole chat completion into answer blocks, with the names that
+different providers give to thinking and to the reasons to end. Its parts for ids, tokens,
+content and ends serve the stream reader as well.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final

@@ -1,4 +1,6 @@
-"""Answer signals of a chat: its schema, its tools, and what its answer said."""
+"""Reads what guardrails ask of a chat completion: the JSON schema and the tools of the request,
+and into `AnswerSignals` a choice of the answer, whole or a streamed piece.
+"""
 
 from collections.abc import Mapping
 
@@ -10,7 +12,7 @@ ANY: Mapping[str, object] = {}
 
 
 def schema_of(request: ClientRequest) -> Mapping[str, object] | None:
-    """Of the JSON that is to be answered; empty for any, None for none."""
+    """The schema of the JSON that is to be answered; empty for any JSON, None for none."""
     wanted = request.value("response_format")
     if not isinstance(wanted, Mapping):
         return None

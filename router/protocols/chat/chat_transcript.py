@@ -1,4 +1,7 @@
-"""The chat transcript reads a chat completion's request and answer for judges and captures."""
+"""Reads a chat completion's request and answer into the shape of a transcript, for judges,
+shadow comparison and captures; puts a streamed answer together first. Anything but text is left
+out by name.
+"""
 
 from typing import Any, Final
 

@@ -1,4 +1,6 @@
-"""The chat dialect is `/v1/chat/completions` as OpenAI defines it."""
+"""The chat dialect patches a `/v1/chat/completions` request for its target (model, settings,
+prompt addendum, usage of a stream), and reads the answer's usage, end and faults.
+"""
 
 from collections.abc import Mapping
 from typing import Final

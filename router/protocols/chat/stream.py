@@ -1,5 +1,5 @@
-"""The chat stream filters the events of a streamed chat completion on their way to the
-client.
+"""The chat stream filters a streamed chat completion on its way to the client: when output
+begins, which choices have ended, the usage (hidden if the client did not ask), errors.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,5 @@
-"""The stream reader turns a streamed chat into the events of another protocol, piece by
-piece.
+"""The chat stream reader turns the pieces of a streamed chat completion into answer blocks, and
+has an `AnswerWriter` write them as the events of another protocol, piece by piece.
 """
 
 from collections.abc import Mapping

@@ -1,5 +1,5 @@
-"""Tool call order writes a streamed chat's tool calls one after the other, however they are
-mixed.
+"""Tool call order writes a streamed chat's tool calls one after the other, as other protocols
+want them, even where the provider sends pieces of several calls in turns.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,9 @@ from router.upstream.transport import UpstreamFailed
 
 @dataclass(slots=True, eq=False)
 class StreamedToolCall:
-    """kept: its arguments so far. unsent: of those, what was not written yet."""
+    """A tool call as far as it came. kept: its arguments so far. unsent: of those, what was not
+    written yet.
+    """
 
     id: object
     name: str = ""

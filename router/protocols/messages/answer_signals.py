@@ -1,4 +1,6 @@
-"""Answer signals of a message: its schema, its tools, and what its answer said."""
+"""Reads what guardrails ask of a Messages request and answer (Anthropic): the JSON schema and
+the tools of the request, and into `AnswerSignals` the blocks of the answer or of its stream.
+"""
 
 from collections.abc import Mapping
 
@@ -9,7 +11,7 @@ from router.request.body import ClientRequest
 
 
 def schema_of(request: ClientRequest) -> Mapping[str, object] | None:
-    """Of the JSON that is to be answered; None for none."""
+    """The schema of the JSON that is to be answered; None for none."""
     config = request.value("output_config")
     wanted = config.get("format") if isinstance(config, Mapping) else None
     # Before it had its place, it was a field of its own.

@@ -1,4 +1,6 @@
-"""The answer writer writes answer blocks as Anthropic's message, whole or as events."""
+"""Writes answer blocks as an Anthropic message: whole (`write_message`) or as the events of a
+stream (`MessageEventWriter`).
+"""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,7 @@
-"""Chat turns are what the turns of a message's request become in a chat."""
+"""Translates the turns of a Messages request (Anthropic) into chat messages: texts, pictures,
+documents, tool calls and results, marks for the prompt cache. Thinking is left out; what a chat
+cannot carry is refused.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -15,7 +18,7 @@ Turn = dict[str, object]
 
 
 def chat_messages(messages: object) -> Iterator[Turn]:
-    """Raises Untranslatable."""
+    """Raises UntranslatableField."""
     for message in iter_objects(messages):
         content = message.get("content")
         if message.get("role") == "assistant":
@@ -29,7 +32,7 @@ def chat_messages(messages: object) -> Iterator[Turn]:
 def plain_text(content: object, param: str = "messages") -> str:
     """A text, or a list of text blocks as one. param: the field that it is in.
 
-    Raises Untranslatable for any other block.
+    Raises UntranslatableField for any other block.
     """
     if not isinstance(content, list):
         return content if isinstance(content, str) else ""
@@ -42,7 +45,7 @@ def plain_text(content: object, param: str = "messages") -> str:
 def text_or_parts(content: object, param: str = "messages") -> object:
     """As one text, or as parts where one is marked for the cache: the marks' places count.
 
-    Raises Untranslatable for any block but a text.
+    Raises UntranslatableField for any block but a text.
     """
     text = plain_text(content, param)
     blocks = list(iter_objects(content)) if isinstance(content, list) else []

@@ -1,4 +1,6 @@
-"""The messages dialect is `/v1/messages` as Anthropic defines it."""
+"""The messages dialect patches a `/v1/messages` request (Anthropic's protocol) for its target,
+and reads the answer's usage, end and faults.
+"""
 
 from collections.abc import Mapping
 from typing import Final
@@ -30,7 +32,9 @@ PASSED_UP: Final[Mapping[bytes, bytes]] = {
 
 
 class MessagesDialect:
-    """A target whose patch sets a `response_format` does not speak it: `router.speaking`."""
+    """A target whose patch sets a `response_format` does not speak it: see
+    `router.snapshot.compiler`.
+    """
 
     endpoint = Endpoint.MESSAGES
     path = "/messages"

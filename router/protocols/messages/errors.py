@@ -1,4 +1,4 @@
-"""Errors are written here as Anthropic's clients expect them."""
+"""Turns an error reply in OpenAI's shape into the one that Anthropic's clients expect."""
 
 import json
 from collections.abc import Mapping

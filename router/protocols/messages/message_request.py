@@ -1,4 +1,7 @@
-"""A message request (Anthropic's) becomes a request for a chat (OpenAI's)."""
+"""Translates a Messages request (Anthropic) into a chat completion's (OpenAI): system prompt,
+turns, tools, answer format, thinking as an effort. Says what only Anthropic can do
+(`untranslatable_field`), and whether thinking is to be shown.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -37,7 +40,7 @@ def chat_body(
     """limit_field: what the provider calls the output's limit.
 
     Fields that are unknown here go along: they may be the target's own parameters. Raises
-    Untranslatable.
+    UntranslatableField.
     """
     own = untranslatable_field(asked.get)
     if own:

@@ -1,4 +1,7 @@
-"""The message transcript reads Anthropic's requests and answers for judges and captures."""
+"""Reads a Messages request and answer (Anthropic) into the shape of a transcript, for judges,
+shadow comparison and captures; puts a streamed answer together first. Anything but text and
+tools is left out by name.
+"""
 
 import json
 from typing import Any

@@ -1,4 +1,6 @@
-"""The message stream filters the events of a streamed message on their way to the client."""
+"""The messages stream filters a streamed Anthropic message on its way to the client: when
+output begins, the stop reason, errors, and the tokens, those of the prompt cache included.
+"""
 
 import json
 from collections.abc import Sequence

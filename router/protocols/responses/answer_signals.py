@@ -1,4 +1,6 @@
-"""Answer signals of a response: its schema, its tools, and what it said."""
+"""Reads what guardrails ask of a Responses request and answer (OpenAI): the JSON schema and the
+tools of the request, and into `AnswerSignals` the items of the finished response.
+"""
 
 from collections.abc import Mapping
 
@@ -9,7 +11,7 @@ from router.request.body import ClientRequest
 
 
 def schema_of(request: ClientRequest) -> Mapping[str, object] | None:
-    """Of the JSON that is to be answered; empty for any, None for none."""
+    """The schema of the JSON that is to be answered; empty for any JSON, None for none."""
     text = request.value("text")
     wanted = text.get("format") if isinstance(text, Mapping) else None
     if not isinstance(wanted, Mapping):

@@ -1,4 +1,6 @@
-"""The answer writer writes answer blocks as OpenAI's response, whole or as events."""
+"""Writes answer blocks as an OpenAI response: whole (`ResponseShape`) or as the events of a
+stream (`ResponseEventWriter`). A response repeats the settings of its request.
+"""
 
 from collections.abc import Mapping
 from typing import Final
@@ -37,7 +39,7 @@ Item = dict[str, object]
 
 
 class ResponseShape:
-    """asked: the request. Nothing is stored here, whatever it says."""
+    """The response object to a request. asked: the request; its `store` is not heeded."""
 
     def __init__(self, asked: Mapping[str, object]) -> None:
         self._asked = asked

@@ -1,4 +1,7 @@
-"""Chat turns are what the items of a response's input become in a chat."""
+"""Translates the input items and instructions of a Responses request (OpenAI) into chat
+messages: texts, pictures, files, function calls and their outputs. Reasoning is left out; what
+a chat cannot carry is refused.
+"""
 
 from collections.abc import Mapping
 from typing import Final
@@ -15,7 +18,7 @@ _TEXTS: Final = frozenset({"input_text", "output_text", "text"})
 def chat_messages(instructions: object, given: object) -> list[Turn]:
     """Calls that follow one another, or a text, are one turn of the assistant's.
 
-    Raises Untranslatable.
+    Raises UntranslatableField.
     """
     turns: list[Turn] = []
     if isinstance(instructions, str) and instructions:

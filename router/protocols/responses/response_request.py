@@ -1,4 +1,7 @@
-"""A response request (OpenAI's Responses) becomes a request for a chat."""
+"""Translates a Responses request (OpenAI) into a chat completion's: input, tools, text format,
+reasoning effort. Says what only OpenAI's own endpoint can do (`untranslatable_field`), and
+whether a summary of the reasoning is asked for.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -34,7 +37,7 @@ def chat_body(
     asked: Mapping[str, object], limit_field: str = "max_tokens"
 ) -> dict[str, object]:
     """limit_field: what the provider calls the output's limit. Fields that are unknown here go
-    along. Raises Untranslatable.
+    along. Raises UntranslatableField.
     """
     own = untranslatable_field(asked.get)
     if own:

@@ -1,4 +1,7 @@
-"""The response transcript reads OpenAI's responses for judges and captures."""
+"""Reads a Responses request and answer (OpenAI) into the shape of a transcript, for judges,
+shadow comparison and captures; a streamed answer is the one in its last event. Anything but
+text and tools is left out by name.
+"""
 
 from typing import Any
 

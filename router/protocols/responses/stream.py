@@ -1,4 +1,6 @@
-"""The response stream filters the events of a streamed response on their way to the client."""
+"""The responses stream filters a streamed OpenAI response on its way to the client: when output
+begins, its end or failure, the usage.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
