@@ -1,4 +1,6 @@
-"""An attempt's reply is read here, and checked to be the answer that was asked for."""
+"""Reads one attempt's reply: a refusal as a failure, or a whole answer, whose content type and
+body are checked and whose `model` becomes the route's name (`UpstreamAnswer`).
+"""
 
 from typing import NamedTuple
 

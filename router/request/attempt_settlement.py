@@ -1,5 +1,6 @@
-"""Attempt settlement enters an attempt's end with its target's breaker, its key and the
-metrics.
+"""Attempt settlement enters an attempt's end with its target's circuit breaker, its provider
+key and the metrics. A key's failure is not the target's while another key is left; a pause that
+the provider asks for is noted.
 """
 
 from datetime import datetime

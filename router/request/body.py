@@ -1,4 +1,7 @@
-"""The body of a client's request is read as far as routing needs; the rest stays bytes."""
+"""Reads the JSON body of a client's request as far as routing needs: its model, whether it
+streams, whether it wants usage (`ClientRequest`). The rest stays as it came. A wrong field is a
+`FieldError`.
+"""
 
 from typing import NamedTuple
 

@@ -1,8 +1,10 @@
-"""Body patches change a client's request for one target: few edits, every other byte kept.
+"""Body patches edit a client's request for one target: its model, the target's default and
+patched settings, an addendum to the prompt. Few edits, every other byte kept. Each protocol's
+dialect is made of these.
 
 Without settings of the client's own a chat is what evals send
 (`evals.runner.chat_completions.request_body`): what was measured is what serves. What an
-endpoint calls its fields is told in `router.protocols`.
+endpoint calls its fields is in `router.protocols`.
 """
 
 import json

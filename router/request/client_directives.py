@@ -1,4 +1,7 @@
-"""Client directives are what one request asks of the router: by header, or by its kind."""
+"""Reads what one request asks of the router: by its headers a sticky key, a kind, a time limit,
+a heartbeat and headers for the provider; by its body its kind (pictures, video, embeddings) and
+who its caller is.
+"""
 
 import json
 import math
@@ -26,7 +29,7 @@ MAKES_IMAGES: Final = "image_generation"
 
 
 def detect_kinds(request: ClientRequest) -> frozenset[RequestKind]:
-    """A picture of an earlier turn counts: the model sees all turns."""
+    """By the body; a picture of an earlier turn counts, as the model gets all turns."""
     if request.endpoint is Endpoint.EMBEDDINGS:
         return frozenset({RequestKind.EMBEDDING})
     turns = (request.value("messages"), request.value("input"))

@@ -1,4 +1,7 @@
-"""Degradation names the optional fields that a request lost on its way to its target (B7)."""
+"""Degradation takes the optional fields that a target does not know (seed, reasoning, cache
+marks and others) out of a request, and names in `x-swapgate-degraded` what the request lost on
+its way (B7).
+"""
 
 import json
 import re

@@ -1,4 +1,7 @@
-"""Dispatch is the one attempt loop: the plan's targets in order, within one deadline."""
+"""The dispatcher runs a request's attempts: the plan's targets in order, each with retries and
+other keys, within one deadline, until one answers. A health check is one attempt beside all
+that. Every attempt is settled.
+"""
 
 import asyncio
 import math

@@ -1,4 +1,6 @@
-"""The heartbeat sends comments in a stream that waits, so that no proxy hangs up."""
+"""The heartbeat sends comments in a client's stream while it waits for events, so that no proxy
+hangs up.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,10 +14,10 @@ COMMENT: Final = b": keep-alive\n\n"
 
 
 class Heartbeat:
-    """Between the events of one stream; before its first output, too.
+    """Sends between the events of one stream, and before its first output, too.
 
     A beat that comes before the answer's head begins the answer: then it is a 200, and what
-    fails later is told in an event. `send` is to be used for everything that the client gets.
+    fails later is sent as an event. `send` is to be used for everything that the client gets.
     """
 
     def __init__(self, send: Send, head: Sequence[Header], interval_s: float) -> None:

@@ -1,7 +1,9 @@
-"""JSON spans say where in a text each top-level value of an object or array stands.
+"""Parses a JSON object and finds where in its text each top-level value stands, so that one
+value can be replaced (`apply_edits`) and every other byte kept. Refuses a name that occurs
+twice and deep nesting.
 
-So that one value can be replaced and every other byte kept. `read` parses the whole at native
-speed, and leaves places to be found for whom asks; most need that of `model` alone.
+`parse_object` parses the whole at native speed, and finds places only when they are asked for;
+most need that of `model` alone.
 """
 
 import json
@@ -143,7 +145,7 @@ def _too_deep(body: bytes) -> bool:
 
 
 def parse_object(data: bytes) -> ParsedObject:
-    """As `decode` and `read_object`, at native speed for nearly everything that is valid."""
+    """As `decode` and `walk_text`, at native speed for nearly everything that is valid."""
     text = decode(data)
     try:
         found = from_json(data, allow_inf_nan=False, catch_duplicate_keys=True)
@@ -157,7 +159,7 @@ def parse_object(data: bytes) -> ParsedObject:
 
 
 def parse_finite_object(data: bytes) -> ParsedObject:
-    """As `read`, of an object in which NaN or an infinity stands: written anew, without them.
+    """As `parse_object`, where NaN or an infinity stands in it: written anew, without them.
 
     A member of an object is left out, an element of an array is null. Raises InputError.
     """

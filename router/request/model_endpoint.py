@@ -1,4 +1,7 @@
-"""The model endpoint takes a POST from its body to a route, an arm, a plan and an answer."""
+"""The model endpoint answers one POST for a model: it reads the body, finds the route (or its
+override for such a request), admits the key, assigns arm and plan, and serves the answer, with
+the observers told before and after. A fault in planning falls back to the incumbent.
+"""
 
 from collections import Counter
 from typing import Final

@@ -1,4 +1,5 @@
-"""Needs are what a request demands of a target, read from its body. Pure.
+"""Detects what a request demands of a target, from its body: endpoint, stream, tools, JSON
+schema, vision, and about how many tokens. Pure.
 
 Asked only on a route with a target whose capabilities are known: it walks the whole input.
 """

@@ -1,4 +1,7 @@
-"""The planner makes a request's plan from the compiled snapshot and from the health of now."""
+"""The planner gives a request its arm and its plan (which targets to ask, in order), from the
+compiled route, the targets' health of this moment, kill switches and what the request needs. A
+small share goes to fallbacks, to keep them warm.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace

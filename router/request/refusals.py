@@ -1,5 +1,5 @@
-"""Refusals tell the client why nobody answered: which targets were asked, and which were
-not.
+"""Makes the error reply of a request that has no answer: the provider's own refusal, or 422,
+502 or 503 with the targets that were asked, those that were not and why, and when to try again.
 """
 
 import math

@@ -1,4 +1,6 @@
-"""Request state is a routed request, its attempts so far, and what became of it."""
+"""The state of a routed request: what it is (`RoutedRequest`), an attempt to be made and one
+that ended, its progress and result, and how its assigned arm failed, if it did (`charge`).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,7 @@
-"""A routed response takes one request from its plan to the last byte of its answer."""
+"""A routed response serves one planned request to the last byte of its answer: it runs the
+dispatcher, relays a stream (with a heartbeat) or sends a reply, copies the stream for
+observers, and afterwards says what came of it: outcome, usage, the arm's failure.
+"""
 
 import asyncio
 import json
@@ -84,7 +87,7 @@ class RoutedResponse:
         self._copies = copies
 
     async def serve(self, dispatcher: Dispatcher, receive: Receive, send: Send) -> None:
-        """Raises CallerGone; whatever happens, the upstream's work ends with this."""
+        """Raises ClientDisconnected; whatever happens, the upstream's work ends with this."""
         if self._heartbeat_s:
             await self._with_heartbeat(dispatcher, receive, send)
         else:

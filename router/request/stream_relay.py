@@ -1,5 +1,6 @@
-"""The stream relay sends a committed stream on to its end, or to an error; never to another
-target.
+"""A committed stream (`CommittedStream`) is one whose first output came: it is relayed to its
+end or to an error event, within the limits for its pauses and whole time, and never to another
+target. `hold` takes it in whole before anything is sent.
 """
 
 import asyncio
@@ -36,8 +37,8 @@ OnEnd = Callable[[FailureClass | None], None]
 class CommittedStream:
     """failure: why it broke off, None while it did not. on_end: told once, when it closes.
 
-    hurried: the deadline is the client's wish, and passing it no failure of the provider's.
-    hide: takes out of an error what we proved ourselves with.
+    hurried: the client set the deadline, and passing it is no failure of the provider's.
+    hide: takes our credentials out of an error.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but what it reads

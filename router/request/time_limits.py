@@ -1,4 +1,6 @@
-"""Time limits say how long an attempt may wait for its target's first output."""
+"""Time limits say how long an attempt may wait for a stream's first output or a plain answer's
+first byte: as configured, or from the times that this worker has measured for such answers.
+"""
 
 import math
 from typing import Final

@@ -1,5 +1,6 @@
-"""An upstream call takes one attempt from the client's request to an answer or committed
-stream.
+"""An upstream call makes one attempt: it patches the client's body for the target, sends it,
+and returns a whole answer, or a stream once its first output came. Failures are cleared of our
+credentials.
 """
 
 from collections.abc import Callable
@@ -50,9 +51,9 @@ class UpstreamCalls:
         on_end: OnEnd,
         on_head: Callable[[], None] | None = None,
     ) -> UpstreamAnswer | CommittedStream:
-        """on_end: of a stream. on_head: told when a good answer has begun.
+        """on_end: called at a stream's end. on_head: called when a good answer has begun.
 
-        Raises UpstreamFailed, without what we proved ourselves with.
+        Raises UpstreamFailed, without our credentials in it.
         """
         try:
             return await self._made(job, made, on_end, on_head)

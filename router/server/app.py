@@ -1,4 +1,7 @@
-"""The app is the router's front door: OpenAI-shaped HTTP as a bare ASGI application."""
+"""The router's ASGI application: it builds all parts of a worker and starts and stops them,
+checks the API key of a request, and hands it to the model endpoint, feedback, the list of
+models, metrics or health checks (`/healthz`, `/readyz`).
+"""
 
 import asyncio
 import itertools
@@ -123,7 +126,7 @@ def build_router(  # noqa: PLR0913 - the parts, one by one
 
 
 class Router:
-    def __init__(  # noqa: PLR0913, PLR0917 - as `build`
+    def __init__(  # noqa: PLR0913, PLR0917 - as `build_router`
         self,
         holder: SnapshotHolder,
         recorder: Recording,

@@ -1,4 +1,6 @@
-"""ASGI helpers read a request's body, send a reply, and notice a client that hangs up."""
+"""ASGI types and helpers: read a request's body within limits of size and time, send a reply,
+and cancel the work for a client that hangs up (`DisconnectWatch`).
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -46,7 +48,7 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 def buffered_body(scope: Scope, max_bytes: int) -> bytes | None:
-    """The body, if it came with the head. Raises TooLarge, also for what is still to come."""
+    """The body, if it came with the head. Raises BodyTooLarge, also for one still to come."""
     length = header(scope, b"content-length")
     if length is not None and length.isdigit() and int(length) > max_bytes:
         raise BodyTooLarge
@@ -57,7 +59,7 @@ def buffered_body(scope: Scope, max_bytes: int) -> bytes | None:
 
 
 async def read_body(receive: Receive, max_bytes: int, timers: Timers) -> bytes:
-    """Raises TooLarge, CallerGone, TimeoutError when it does not arrive in time."""
+    """Raises BodyTooLarge, ClientDisconnected, TimeoutError when it does not come in time."""
     with timers.limit(asyncio.get_running_loop().time() + REQUEST_ARRIVES_S):
         message = await receive()
         body: bytes = message.get("body", b"")
@@ -90,7 +92,7 @@ async def send_reply(send: Send, reply: Reply, headers: Iterable[Header]) -> Non
 
 
 class DisconnectWatch:
-    """Within the block, a caller who hangs up cancels it; outside it is CallerGone."""
+    """Within the block, a caller who hangs up cancels it; outside it is ClientDisconnected."""
 
     def __init__(
         self, receive: Receive, timers: Timers, on_leaving: OnLeaving | None = None

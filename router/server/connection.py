@@ -1,4 +1,6 @@
-"""A connection reads one client's HTTP/1.1 and hands each request to the application.
+"""A connection parses one client's HTTP/1.1 and hands each request to the application, one at a
+time. It bounds heads, slow senders, slow readers and idleness, refuses what is no HTTP, and
+closes without losing an answer.
 
 Stands in uvicorn's server in place of uvicorn's own, which takes as long for a request as all
 routing may, reads a head without end, and waits for ever for the rest of a request.

@@ -1,4 +1,5 @@
-"""The event log writes the process's events, in a thread of its own.
+"""The event log writes a worker's events (alerts, failovers) to the process's log, in a thread
+of its own, and drops and counts what finds no room.
 
 A log that nobody reads, or that a full disk refuses, must not hold up a request, nor break it.
 """

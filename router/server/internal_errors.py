@@ -1,5 +1,6 @@
-"""Internal errors are faults of the router's own: counted, alerted, and never the request's
-to bear.
+"""Internal errors are faults of the router's own code. `InternalErrors` counts, logs and alerts
+each with the part of the router that failed (`RouterPart`), and the request goes on without
+that part where it can.
 
 What watches a request may fail without the request; what plans it, or makes its calls, fails
 over to the incumbent's plain path. None of that is silent: each is counted by part and arm, its
@@ -49,7 +50,7 @@ class RouterPart(StrEnum):
 
 class RaiseAlert(Protocol):
     def __call__(self, about: str, subject: str, words: str) -> None:
-        """As `Alarms.internal_error`."""
+        """As `WorkerAlerts.internal_error`."""
         ...
 
 

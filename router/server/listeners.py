@@ -1,4 +1,6 @@
-"""Listeners are the sockets on which all workers of a router accept."""
+"""Opens the listening sockets that all workers of a router share, one for each address of its
+host.
+"""
 
 import socket
 

@@ -1,4 +1,7 @@
-"""The server process runs the router's application in uvicorn's server."""
+"""Runs the router's application in uvicorn's server (`serve`), with limits of files, garbage
+collection and unsent bytes set; `WorkerServer` shuts down in steps: not ready, a delay for load
+balancers, then until requests end.
+"""
 
 import asyncio
 import gc

@@ -1,4 +1,6 @@
-"""Replies are answers in OpenAI's shape, and the headers that say what served."""
+"""Replies of the router in OpenAI's shape: whole replies, error bodies and error events, and
+which headers of a provider's answer are passed on to the client.
+"""
 
 import json
 from collections.abc import Iterable

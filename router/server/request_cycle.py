@@ -1,4 +1,7 @@
-"""A request cycle is one request on a connection and its answer, as ASGI has them."""
+"""A request cycle carries one request of a connection through the ASGI application: it feeds
+the body as it is read, writes the answer's head and body (whole, chunked or in slices), and
+tells of a client that hangs up.
+"""
 
 import asyncio
 import logging

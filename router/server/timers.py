@@ -1,4 +1,5 @@
-"""Timers bound hundreds of waits: one look every few milliseconds in place of a timer for
+"""Timers bound hundreds of waits by time limits: `Timers.limit` cancels a block when its time
+is up, as `asyncio.timeout_at` does, by one look every few milliseconds in place of a timer for
 each.
 
 Nearly every limit is set and never reached. `asyncio.timeout` and `call_later` cost more than

@@ -1,4 +1,6 @@
-"""Override compilation makes each override of a route a compiled route of its own (D6).
+"""Compiles the overrides of a route (D6): for each kind of request that another route is to
+answer, that other route as it serves those who asked this one. Refuses an override that names
+no route; one that is less strict about data answers nothing.
 
 Nothing of the other route is left out: its canary, chain, stakes and shadow, and its name in
 all records.
@@ -69,7 +71,7 @@ def _in_place_of(
 
 
 def _shut(route: CompiledRoute) -> CompiledRoute:
-    """Nobody of it is asked, nothing of it is mirrored or judged, no canary is charged."""
+    """The route with every target barred, and without canary, shadow and judge."""
     all_ = frozenset(route.upstreams)
     quiet = replace(route.route, canary=None, holdback=None)
     targets, around = route_targets(quiet), PlanContext(barred=all_)

@@ -1,4 +1,7 @@
-"""A compiled snapshot serves requests: everything that they need is one look-up away."""
+"""The compiled snapshot is one revision of the routing table as requests use it, immutable,
+with everything one look-up away: routes with their plans, targets with prices and keys,
+shadows, judges, and the grants of API keys.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +29,7 @@ NO_KEYS: Final[ProviderKeySets] = {}
 
 @dataclass(frozen=True, slots=True)
 class CompiledTarget:
-    """A target, as its requests are made, with its provider. price: None when unknown. header:
+    """A target, as it is sent to, with its provider. price: None when unknown. header:
     x-swapgate-target.
 
     can: what its provider's configuration says of its model, of that what its kind serves.

@@ -1,4 +1,8 @@
-"""The compiler makes a snapshot ready to serve, whole or not at all."""
+"""The compiler turns a snapshot from the database into a `CompiledSnapshot` that can serve,
+whole or not at all (`SnapshotInvalid`). Targets whose provider has no key or may not see a
+route's class of data are left out of its plans; a shadow or judge that cannot be asked is left
+out.
+"""
 
 import json
 import logging

@@ -1,5 +1,5 @@
-"""The snapshot file keeps the last good snapshot, so that a router starts without its
-database.
+"""Saves the last good snapshot to a file and loads it, so that a router starts without its
+database. JSON with a checksum; files of older versions are read.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""The snapshot holder swaps the revision in memory whole, and keeps it fresh and on disk."""
+"""The snapshot holder keeps the revision that serves: it boots from the database, else from
+disk, follows the database in a thread, swaps whole revisions, and refuses those that are
+invalid. `LineageGuard` refuses a database that went back in its history, and keys once revoked.
+"""
 
 import logging
 import threading
@@ -48,8 +51,8 @@ class LineageGuard:
     def admit(self, snapshot: Snapshot, lacking: Lacking) -> Snapshot:
         """The snapshot as it may serve: without keys that were revoked once.
 
-        lacking: see `ports.Store`. Raises DatabaseRestored, and SnapshotInvalid
-        for another installation's.
+        lacking: `Store.lacking`, of `harness.ports`. Raises DatabaseRestored, and
+        SnapshotInvalid for another installation's.
         """
         offered, served = snapshot.lineage, self.served
         if other := foreign_reason(served, offered):

@@ -1,5 +1,6 @@
-"""Route plans are a route as planning needs it, and the rule who is charged in the end.
-Pure.
+"""Makes of a route the targets that planning uses, its plans for each endpoint and arm when all
+targets are well, and the incumbent's plan; says whether an arm is charged with a request's
+failures. Pure.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,5 @@
-"""The endpoint bridge answers endpoints that a provider does not speak through its chat
-endpoint.
+"""The endpoint bridge is a transport that sends a Messages or Responses request as a chat to a
+provider that speaks only chat, and translates the answer back, whole or streamed.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -48,7 +48,7 @@ class EndpointBridge:
 
 
 class BridgedReply:
-    """Its head is the provider's."""
+    """The chat's answer in the client's protocol; status and headers are the provider's."""
 
     def __init__(self, reply: UpstreamReply, said: TranslatedRequest, *, stream: bool) -> None:
         self.dropped = dropped_fields_of(reply)

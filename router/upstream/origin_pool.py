@@ -1,4 +1,7 @@
-"""An origin pool opens, keeps and lends the connections to one origin (scheme, host, port)."""
+"""An origin pool opens, keeps and lends the connections to one origin (scheme, host, port), up
+to a limit; who finds none waits in line. Addresses that may not be connected to are refused at
+each connection.
+"""
 
 import asyncio
 import socket
@@ -20,7 +23,7 @@ WAITING_PER_CONNECTION: Final = 4
 
 
 class OriginAddress(NamedTuple):
-    """tls: the context to use, None for plain TCP. allowed: as `domain.base_url` reads it."""
+    """tls: the context to use, None for plain TCP. allowed: as `may_connect` takes it."""
 
     host: str
     port: int

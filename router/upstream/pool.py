@@ -1,5 +1,6 @@
-"""The upstream pool asks providers that speak OpenAI's protocol, over pooled HTTP/1.1
-connections.
+"""The upstream pool is the transport to providers over pooled HTTP/1.1 connections: it sends a
+request to the provider's origin and reads the answer as it arrives, decompressed and bounded in
+size.
 
 Why not a library: docs/adr/0003-upstream-client.md.
 """

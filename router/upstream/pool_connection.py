@@ -1,4 +1,7 @@
-"""A pool connection writes one request to a provider, and reads exactly one answer to it."""
+"""A pool connection is one HTTP/1.1 connection to a provider: it writes a request (`ask`),
+reads exactly one answer to it (`read`), and says whether it can be used again. Anything
+malformed or unasked ends it.
+"""
 
 import asyncio
 import select

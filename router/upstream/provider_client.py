@@ -1,5 +1,5 @@
-"""The provider client asks a provider as the router does, for evals and probes: whole
-answers.
+"""The provider client posts a request to a provider over the router's transports and returns
+the whole answer, for evals and probes: what they measure is asked as the router asks.
 """
 
 import asyncio

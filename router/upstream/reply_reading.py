@@ -1,5 +1,5 @@
-"""Reply reading takes a provider's error body or stream end, within bounds of bytes and
-time.
+"""Reads a provider's error body within bounds of bytes and time, and a stream whose end was
+announced, but whose last events may never come.
 """
 
 import asyncio

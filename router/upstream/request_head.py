@@ -1,4 +1,6 @@
-"""A request head is what a request to a provider begins with, worked out once."""
+"""Builds the head of HTTP requests to a provider (request line and headers), once for each
+provider, path and key; adds a client's headers that go along. Refuses what HTTP cannot carry.
+"""
 
 import re
 from typing import Final, NamedTuple
@@ -14,7 +16,7 @@ from router.upstream.transport import UpstreamFailed
 def forwarded_headers(
     provider: Provider, headers: tuple[tuple[bytes, bytes], ...]
 ) -> list[tuple[str, str]]:
-    """Those that the operator has not set."""
+    """The client's headers that go along: those that the operator has not set."""
     own = {name.lower() for name in provider.extra_headers}
     named = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
     return [(name, value) for name, value in named if name not in own]
@@ -68,7 +70,7 @@ def build_head(provider: Provider, path: str, secret: str) -> RequestHead:
 
 
 def check_headers_of(provider: Provider, secret: str) -> None:
-    """Raises UpstreamFailed as `call_for`."""
+    """Raises UpstreamFailed as `build_head`."""
     try:
         check_request_headers(provider, secret)
     except InputError as error:
@@ -76,7 +78,7 @@ def check_headers_of(provider: Provider, secret: str) -> None:
 
 
 def more_lines(provider: Provider, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    """The client's headers that go along. Raises UpstreamFailed as `call_for`."""
+    """The client's headers that go along, as lines. Raises UpstreamFailed as `build_head`."""
     return _lines(provider, dict(forwarded_headers(provider, headers))).encode("latin-1")
 
 

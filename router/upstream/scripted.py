@@ -1,4 +1,6 @@
-"""The scripted transport plays a provider's turns from a script, without a network."""
+"""The scripted transport stands in for providers in tests: it plays each answer from a script
+(status, bytes, pauses, resets), without a network.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -16,7 +18,7 @@ class ScriptedEvent(Enum):
 
 @dataclass(frozen=True)
 class ScriptedTurn:
-    """One answer: its head, then steps in order: bytes, a pause in seconds, or a Happening.
+    """One answer: its head, then steps: bytes, a pause in seconds, or a ScriptedEvent.
 
     refuse: nobody listens there. hang: the connection is taken, and nothing comes.
     """

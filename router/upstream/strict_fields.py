@@ -1,4 +1,5 @@
-"""Strict fields leaves out of a request what its provider would refuse as unknown.
+"""`StrictFieldsTransport` takes out of a chat request the fields that its provider (OpenAI,
+Azure, Groq, Mistral) would refuse as unknown, and names them in the reply's `dropped`.
 
 A conversation that began elsewhere carries what only its first provider understands: marks for
 a cache, signed thoughts. Where there is none of it every byte goes through as it came.
@@ -65,7 +66,7 @@ def _cleared(value: object, found: dict[str, None]) -> None:
 
 
 class PlainReply:
-    """The provider's, as it came."""
+    """The provider's reply as it came, with the names of the fields that were taken out."""
 
     def __init__(self, reply: UpstreamReply, dropped: tuple[str, ...]) -> None:
         self.dropped = dropped

@@ -1,4 +1,7 @@
-"""The transport is the one seam between the router and the providers."""
+"""The transport is the interface between the router and the providers: a request
+(`UpstreamRequest`), its reply (`UpstreamReply`), or `UpstreamFailed`. Also reads what a
+transport around another one says of a reply: dropped fields, hidden progress, a missing end.
+"""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, Self

@@ -1,4 +1,7 @@
-"""Transports choose how a provider is reached, by its kind and by what is asked of it."""
+"""Chooses the transport to a provider by its kind: plain HTTP, a translation to its protocol,
+fields left out for strict providers, and an endpoint bridge for what it does not speak. All
+share one pool.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -66,7 +69,7 @@ class Transports:
 
 
 class ChatSplitTransport:
-    """The two are others' to close."""
+    """Sends chats over one transport and all else over the other. Both are others' to close."""
 
     def __init__(self, chats: Transport, others: Transport) -> None:
         self._chats = chats

@@ -1,4 +1,7 @@
-"""The parent process serves no request: it starts the workers, and keeps what they share."""
+"""The parent process of a router serves no request: it starts the pool of workers, makes a new
+one when the configuration is reloaded (SIGHUP), and ends all of them on SIGTERM or SIGINT. A
+reload that fails leaves the old workers serving.
+"""
 
 import asyncio
 import signal
@@ -15,13 +18,15 @@ from router.workers.worker_pool import WorkerPool, WorkerSpec
 
 log = structlog.get_logger("swapgate.router")
 
-# Crews that were replaced have minutes to end. With no bound, a reload every few seconds would
+# Pools that were replaced have minutes to end. With no bound, a reload every few seconds would
 # fill the machine with workers.
 MOST_RETIRING: Final = 2
 
 
 class WorkerParent:
-    """again: fresh orders from the configuration; raises SwapgateError when it is not valid."""
+    """again: reads the configuration anew, for new workers; raises SwapgateError when it is not
+    valid. books: gathers what all workers report.
+    """
 
     def __init__(
         self,
@@ -38,7 +43,7 @@ class WorkerParent:
         self._retiring: dict[asyncio.Task[None], WorkerPool] = {}
 
     async def run(self, orders: WorkerSpec) -> int:
-        """Until SIGTERM or SIGINT. The exit code: a worker's own if the first crew fails."""
+        """Until SIGTERM or SIGINT. The exit code: a worker's own if the first pool fails."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
@@ -61,7 +66,7 @@ class WorkerParent:
         self._stopping.set()
 
     async def _reload_wanted(self) -> bool:
-        """Wait for the next signal, and for room for one more crew; False for one to stop.
+        """Wait for the next signal, and for room for one more pool; False for one to stop.
 
         Signals that come while there is no room are one reload, of what the file says then.
         """
@@ -88,7 +93,7 @@ class WorkerParent:
             stop.cancel()
 
     async def _reloaded(self, old: WorkerPool) -> WorkerPool:
-        """The crew that serves from now on."""
+        """The pool that serves from now on."""
         try:
             orders = self._again()
         except SwapgateError as error:
@@ -110,7 +115,7 @@ class WorkerParent:
         return new
 
     def _leave(self, crew: WorkerPool, number: signal.Signals) -> None:
-        """Not waited for: a signal to stop that comes meanwhile is for all crews at once."""
+        """Not waited for: a signal to stop that comes meanwhile is for all pools at once."""
         leaving = asyncio.create_task(crew.retire(number))
         self._retiring[leaving] = crew
         leaving.add_done_callback(self._retiring.pop)

@@ -1,4 +1,6 @@
-"""Shutdown signals tell a worker to end, and say how long clients' connections outlive it."""
+"""Names the signals that end a worker (SIGTERM, SIGINT, and SIGUSR1 to hand over to other
+workers), and how long an idle client connection is kept.
+"""
 
 import signal
 from typing import Final

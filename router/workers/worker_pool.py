@@ -78,7 +78,7 @@ class WorkerPool:
     async def start(self) -> int:
         """0 once all serve; else the exit code of a worker that ended, or 1 for START_S.
 
-        A crew that did not start is still to be retired.
+        A pool that did not start is still to be retired.
         """
         everybody = asyncio.create_task(self._all_started())
         try:

@@ -1,5 +1,6 @@
-"""The Anthropic translation makes Messages of chat completions and back, by litellm's
-functions.
+"""The Anthropic translation turns chat requests into Anthropic's Messages, and its answers and
+streams back into OpenAI's chat completions, by litellm's functions; it corrects what those get
+wrong, and names what was dropped.
 """
 
 import copy

@@ -1,5 +1,6 @@
-"""The Bedrock translation makes Converse calls of chat completions and back, by litellm's
-functions.
+"""The Bedrock translation turns chat requests into calls of AWS's Converse, and its answers and
+binary event streams back into OpenAI's chat completions, by litellm's functions; it corrects
+what those get wrong, and names what was dropped.
 """
 
 import copy
@@ -161,7 +162,7 @@ class EventMessages:
 
 
 class BedrockChunks(AnthropicChunks):
-    """Names and bodies of Converse's events; blocks of thinking as Anthropic's."""
+    """Takes the names and bodies of Converse's events; blocks of thinking as Anthropic's."""
 
     def __init__(self, decoder: Any, ask: TranslatedCall, payloads: EventMessages) -> None:
         super().__init__(SimpleNamespace(chunk_parser=decoder.converse_chunk_parser))

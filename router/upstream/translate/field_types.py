@@ -1,4 +1,6 @@
-"""Field types are those of a chat request, as OpenAI defines them. Pure."""
+"""Checks the types of a chat request's top-level fields before it is translated, its tools,
+tool choice and answer format as well, as OpenAI defines them. Pure.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -61,7 +63,7 @@ _TYPES: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
 
 
 def check_fields(body: Json) -> None:
-    """Raises Malformed with the field's path."""
+    """Raises MalformedRequest with the path; Untranslatable for tools of another type."""
     for name, (fits, why) in _TYPES.items():
         value = body.get(name)
         if value is not None and not fits(value):

@@ -1,5 +1,6 @@
-"""The Gemini translation makes generateContent calls of chats and back, by litellm's
-functions.
+"""The Gemini translation turns chat requests into Google's generateContent calls (Gemini API,
+and Vertex with its own fields), and answers and streams back into OpenAI's chat completions, by
+litellm's functions; it lowers budgets of thinking, and names what was dropped.
 """
 
 import copy

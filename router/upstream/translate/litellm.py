@@ -1,7 +1,9 @@
-"""This module is the one door to litellm, which translates requests and answers.
+"""Loads litellm and makes the translation for a kind of provider (`load_translation`), with
+litellm's network access, telemetry and logs turned off. It is imported nowhere else.
 
 Its HTTP clients, retries, callbacks, routers and logs are never used: what it is given is JSON,
-and what it gives is JSON. Importing it takes seconds and 190 MB: `load` it where nobody waits.
+and what it gives is JSON. Importing it takes seconds and 190 MB: call `load_translation` where
+nobody waits.
 """
 
 import logging

@@ -1,4 +1,6 @@
-"""Provider errors of another protocol are put in OpenAI's words, with their true status."""
+"""Translates the error replies of Anthropic, Google and AWS into OpenAI's error shape with
+their true status and wait, and makes the 422 for what cannot be translated.
+"""
 
 import json
 import re

@@ -1,4 +1,5 @@
-"""Request validation checks that a chat is well formed before it is translated. Pure.
+"""Checks that the messages of a chat are well formed before they are translated: content, tool
+calls with valid arguments, and exactly one result for each call. Pure.
 
 OpenAI refuses most of this; a translation would make something else of it, and nobody would
 know: broken arguments become none, a result without its call becomes a text.
@@ -16,7 +17,7 @@ _INSTRUCTIONS: Final = ("system", "developer")
 
 
 def check_messages(messages: object) -> None:
-    """Raises Malformed with the field's path."""
+    """Raises MalformedRequest with the field's path."""
     if not isinstance(messages, list):
         raise MalformedRequest("messages", "is not a list")
     if not messages:
@@ -39,7 +40,7 @@ def check_messages(messages: object) -> None:
 
 
 def arguments_of(text: object, place: str) -> Json:
-    """A call's arguments; none at all are an empty object. Raises Malformed."""
+    """A call's arguments; none at all are an empty object. Raises MalformedRequest."""
     if not isinstance(text, str):
         raise MalformedRequest(place, "is not a text that holds JSON")
     if not text.strip():

@@ -1,5 +1,6 @@
-"""A translation goes to another protocol than OpenAI's and back: JSON in, JSON out. No
-network.
+"""A translation is the interface that turns chat requests into another protocol's and answers
+back: JSON in, JSON out, no network. Also maps fields by litellm (`mapped`), with the nearest
+effort where a provider lacks one.
 """
 
 import copy

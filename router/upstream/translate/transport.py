@@ -1,7 +1,9 @@
-"""The translating transport asks providers that speak another protocol than OpenAI's.
+"""The translating transport asks providers of one kind that speak another protocol than
+OpenAI's: it screens and translates each request, sends it over the wire it was given, and
+translates the answer, stream or refusal. Large bodies go to a thread.
 
 The wire stays ours, and with it limits, timeouts, cancelling and the provider's true words: the
-library (`router.upstream.translate.litellm`) sees JSON and gives JSON.
+library (`router.upstream.translate.litellm`) is given JSON and gives JSON.
 """
 
 import asyncio
@@ -81,7 +83,7 @@ class TranslatingTransport:
 def _upstream_request(
     translation: Translation, kind: str, request: UpstreamRequest
 ) -> tuple[TranslatedCall, UpstreamRequest]:
-    """Raises Untranslatable, UpstreamFailed for a fault of ours."""
+    """Raises Untranslatable, and UpstreamFailed for a fault of the router's own."""
     asked = screen_request(json.loads(request.body), kind)
     try:
         ask = translation.ask(asked, stream=request.stream)
