@@ -49,7 +49,9 @@ FEEDBACK_PREFIX: Final = "feedback of "
 
 
 class RateReservation(NamedTuple):
-    """What was taken for a request. input_tokens, tokens: as estimated, before it is sent."""
+    """What was reserved for a request. input_tokens, tokens: as estimated, before it is sent.
+    headers: for the answer.
+    """
 
     key: str
     limit: RateLimit
@@ -59,9 +61,9 @@ class RateReservation(NamedTuple):
 
 
 class Admission:
-    """counters: of this process. tell: hears once of each budget that comes to its end.
-
-    secret: the installation's; without it, nobody knows which addresses are counted together.
+    """Decides for this process, with the rate states of `book`. counters: of this process.
+    tell: called once for each budget that comes near its end, and once at it. secret: the
+    installation's, so that nobody can work out which addresses are counted together.
     """
 
     def __init__(
@@ -87,9 +89,8 @@ class Admission:
     def admit(
         self, key: str, limits: KeyLimits, request: ClientRequest | None, size: int
     ) -> RateReservation | Reply:
-        """request: None for one that is wrong, which counts as a request all the same.
-
-        size: of its body, in bytes.
+        """What is reserved for the request, or the reply that refuses it. request: None for one
+        that is wrong, which counts as a request all the same. size: of its body, in bytes.
         """
         limit, budget = _active_limits(limits)
         headers: tuple[Header, ...] = ()
@@ -112,10 +113,10 @@ class Admission:
         return RateReservation(key, limit, given, tokens, (*headers, *headers_))
 
     def admit_feedback(self, key: str, limits: KeyLimits | None) -> Reply | None:
-        """Why a word of feedback is not heard now; None when it is.
+        """Why feedback is refused now; None when it is not.
 
-        One word for every request that the key may make, out of an allowance of their own:
-        words spend no requests. A budget that is spent silences nobody.
+        As much feedback as the key may send requests, out of an allowance of its own: feedback
+        spends no requests. A spent budget refuses no feedback.
         """
         if limits is None or limits.rate.requests_per_min is None:
             return None

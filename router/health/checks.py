@@ -68,7 +68,7 @@ class HealthCheckResult(NamedTuple):
 
 
 class HealthChecks:
-    """Belongs to the event loop of its worker. interval_s: 0 for none."""
+    """Runs the checks of a worker, in its event loop. interval_s: 0 for none."""
 
     def __init__(
         self,
@@ -196,7 +196,9 @@ class HealthChecks:
 
 
 def first_native_endpoint(upstream: CompiledTarget) -> Endpoint | None:
-    """The endpoint to check a target by that nobody asked yet: the first not translated."""
+    """The endpoint by which to check a target that has not answered yet: the first that needs
+    no translation, else the first that it can do.
+    """
     able = [each for each in REQUESTS if getattr(upstream.can, each.value)]
     own = PROVIDER_KINDS[upstream.provider.kind].speaks
     return next((each for each in able if each in own), able[0] if able else None)

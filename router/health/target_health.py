@@ -25,9 +25,9 @@ LONGEST_PAUSE_S: Final = 86_400.0
 
 
 class TargetHealth:
-    """By target id; who is not known is well. monotonic: seconds that never jump.
-    on_move: told of a target and its breaker in its new state. on_pause: of a target whose
-    provider asked for more time than a breaker is ever open, in seconds.
+    """The health of targets by id; a target that is not known is well. monotonic: seconds that
+    never jump. on_move: called with a target and its breaker in its new state. on_pause: with a
+    target whose provider asked for more time than a breaker is ever open, and the seconds.
 
     Belongs to one event loop: nothing here waits, so no lock is needed.
     """
@@ -75,7 +75,7 @@ class TargetHealth:
         return ticket
 
     def begin(self, target: str) -> None:
-        """A user's request is sent to it; `end` is told once it is over."""
+        """A user's request is sent to it; `end` is to be called once it is over."""
         self._under_way[target] += 1
 
     def end(self, target: str) -> None:
@@ -83,7 +83,7 @@ class TargetHealth:
         self._under_way[target] -= 1
 
     def judge(self, target: str, failure: FailureClass | None) -> None:
-        """How a user found it. failure: None for a success."""
+        """How a user's request went there. failure: None for a success."""
         if failure is None:
             self._found_well_at[target] = self._monotonic()
         elif FAILURE_RULES[failure].breaker is not BreakerEffect.NEUTRAL:

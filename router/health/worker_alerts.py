@@ -77,7 +77,7 @@ class WorkerAlerts:
         self._looking.append(look)
 
     def breaker_moved(self, target: str, after: Breaker) -> None:
-        """For `TargetHealth`: told of every new state."""
+        """For `TargetHealth`: called with every new state."""
         if after.state is BreakerState.HALF_OPEN:
             return
         key = f"{TARGET}{target}"
@@ -248,7 +248,7 @@ class WorkerAlerts:
         )
 
     def still(self) -> None:
-        """Say of everything that goes on that it does."""
+        """Tell the database of everything that goes on that it does."""
         now = self._clock.now()
         self._recorder.tell(*(each.now(AlertEvent.STILL, now) for each in self._open.values()))
 
@@ -271,7 +271,7 @@ class WorkerAlerts:
         self.raise_alert(alert)
 
     def close(self) -> None:
-        """The worker ends, and with it its circuits; the next one sees for itself."""
+        """The worker ends, and with it its circuits; the next worker raises its own alerts."""
         now = self._clock.now()
         self._recorder.tell(*(each.now(AlertEvent.LEFT, now) for each in self._open.values()))
         self._recorder.tell(*self._faults_untold.values())

@@ -126,7 +126,9 @@ class CanaryGuards(RequestObserver):
         self.aborted: dict[str, LocalAbort] = {}
 
     def boot(self) -> None:
-        """What was aborted before this process began. Never raises: it serves anyway."""
+        """Read what was aborted before this process began. Never raises: the worker serves
+        anyway.
+        """
         try:
             self.aborted = {each.rollout: each for each in self._files.aborted()}
             self._lived = set(self.aborted)
@@ -136,7 +138,9 @@ class CanaryGuards(RequestObserver):
             log.warning("the guard's files cannot be read: %s", error)
 
     def stopped(self, canary: Canary | None) -> bool:
-        """Whether nobody is to be sent to it any more."""
+        """Whether this router has stopped the canary, so that no request is sent to it any
+        more.
+        """
         if canary is None or canary.control:
             # A holdback's own arm is the old model: what is to be left is not it.
             return False

@@ -46,7 +46,7 @@ CHARACTERS_PER_TOKEN: Final = 4
 
 
 class RequestCost(NamedTuple):
-    """On one request that is over. first_token_s, last_token_s: since it came; of a stream."""
+    """What a finished request took. first_token_s, last_token_s: since it came; of a stream."""
 
     elapsed_s: float
     first_token_s: float | None
@@ -85,10 +85,11 @@ class GuardrailProbe:
     def sample(
         self, signals: AnswerSignals | None, spent: RequestCost, *, failed: bool
     ) -> GuardrailSample:
-        """signals: by the answer, None where none came.
+        """The request's sample. signals: of the answer, None where none came.
 
-        An error is an error alone: its answer is neither truncated nor bad JSON. A caller who
-        hung up has waited for so long; what he would have waited is not known.
+        A failed request is only that: its answer is neither truncated nor bad JSON. Of a caller
+        who hung up, the time until then counts; what the whole answer would have taken is not
+        known.
         """
         tokens = float(spent.output_tokens)
         if not tokens and signals is not None:
@@ -122,7 +123,7 @@ class GuardrailProbe:
 
 
 def detect_traits(request: ClientRequest, route: CompiledRoute) -> int:
-    """Of the request and its route, whichever arm it is in."""
+    """Traits of the request and its route, whichever arm it is in."""
     traits = _PRICED
     for upstream in route.upstreams.values():
         if upstream.price is None:

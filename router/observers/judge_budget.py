@@ -21,7 +21,9 @@ LATELY_S: Final = MAX_BLOCK_AGE_S + JUDGED_WITHIN_S
 
 
 class JudgeBudget:
-    """Called by the thread that follows the store; asks nothing while nobody judges."""
+    """What live rollouts' judges have cost. Called by the thread that follows the store; reads
+    nothing while no rollout has a judge.
+    """
 
     def __init__(self, holder: SnapshotHolder, clock: Clock) -> None:
         self._holder = holder

@@ -85,8 +85,8 @@ class _Hooks(NamedTuple):
 class RequestObservers:
     """Calls the observers of each request, in the order of their lists.
 
-    always: hear of every request. of_evidence: only of those that are evidence of their arm in
-    a live rollout. Before the attempt these come first, since the others use the ticket that
+    always: called for every request. of_evidence: only for those that are evidence of their arm
+    in a live rollout. Before the attempt these come first, since the others use the ticket that
     they leave; afterwards they come last, since they use the record of the request.
     """
 

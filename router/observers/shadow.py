@@ -299,7 +299,9 @@ def mirror_obstacle(request: ClientRequest, upstream: CompiledTarget) -> str:
 
 
 def provider_runs_tools(request: ClientRequest) -> bool:
-    """Whether asking twice may act on the world twice: nobody but a provider runs them."""
+    """Whether the provider itself runs tools for the request: sending it twice may then act
+    twice.
+    """
     tools = request.value("tools")
     if not isinstance(tools, list):
         return bool(request.value("mcp_servers"))

@@ -17,7 +17,9 @@ MAX_ALERTS: Final = 1000
 
 
 class EventQueue:
-    """counters: where what was dropped is counted."""
+    """Failovers and alerts that wait for the next batch. counters: where dropped ones are
+    counted.
+    """
 
     def __init__(self, clock: Clock, counters: Counter[str]) -> None:
         self._clock = clock

@@ -136,12 +136,13 @@ class LedgerUnit:
 
 
 class Ledger:
-    """What one router, with all its workers, has seen of one rollout.
+    """The units and blocks of one rollout in one router, with all its workers.
 
-    worker: names whose blocks these are. Workers learn of a new weight within seconds of one
-    another: what still comes in at an old one has an open block of its own.
+    worker: the name under which the blocks are stored. Workers learn of a new weight within
+    seconds of one another: what still comes in at an old one has an open block of its own.
+
     At most max_keys sticky keys are remembered in a period; later ones are served and not
-    scored, in either arm (`unscored`): forgetting a key would toss its coin twice.
+    scored, in either arm (`unscored`): a forgotten key would be counted again as new.
     """
 
     def __init__(

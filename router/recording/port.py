@@ -114,7 +114,7 @@ class Recording(Protocol):
         ...
 
     def on_feedback(self, enter: EnterFeedback) -> None:
-        """Whom to ask about the requests that were served here."""
+        """Sets what enters feedback about the requests that were served here."""
         ...
 
     def note_feedback(self, ticket: Ticket, *, bad: bool) -> Awaitable[bool]:
@@ -130,9 +130,8 @@ class Recording(Protocol):
     def forward_feedback(
         self, opinion: FeedbackBody, key: str
     ) -> Awaitable[FeedbackOutcome | None]:
-        """Have another worker enter it; None when nobody knows the request, of this key.
-
-        Raises TimeoutError.
+        """Have another worker enter it; None when no worker remembers the request as this
+        key's. Raises TimeoutError.
         """
         ...
 
@@ -158,7 +157,7 @@ class Recording(Protocol):
 
 
 def ignore_event(told: object) -> None:
-    """Where there are no other workers, or nobody listens yet."""
+    """Does nothing: for where there are no other workers, or no listener yet."""
 
 
 class Exposition(Protocol):

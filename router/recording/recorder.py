@@ -46,11 +46,12 @@ TOGETHER: Final = 50
 
 
 class Recorder:
-    """worker: new for every process, since blocks are numbered from 1 in each.
+    """Implements Recording for a router that is one process, and for the parent of workers.
 
-    live_rollouts: those of the snapshot that serves. queue_rows: rows kept in memory when
-    neither the database nor the disk takes them; past it the oldest are dropped, and counted.
-    desk: makes the capture writer, given these counters; without one nothing is captured.
+    worker: new for every process, since blocks are numbered from 1 in each. live_rollouts:
+    those of the snapshot that serves. queue_rows: rows kept in memory when neither the database
+    nor the disk takes them; past it the oldest are dropped, and counted. desk: makes the
+    capture writer, given these counters; without one nothing is captured.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but two
@@ -153,7 +154,7 @@ class Recorder:
             ledger.finish(unit, failed=failed, why=why, seen=seen, first=first)
 
     def on_feedback(self, enter: EnterFeedback) -> None:
-        """Nobody else is told: all requests are served here."""
+        """Not needed: all requests are served in this process."""
 
     async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
         return isinstance(ticket, ScoredUnit) and self.note_unit_feedback(ticket.unit, bad=bad)
@@ -215,7 +216,7 @@ class Recorder:
         self._notices.tell(*alerts)
 
     def announce(self, abort: LocalAbort) -> None:
-        """One process: there is nobody else."""
+        """Does nothing: in one process there are no other workers."""
 
     def start(self) -> None:
         self._thread.start()

@@ -15,8 +15,8 @@ LONGEST_NAME: Final = 200  # characters
 
 
 class ServedNames:
-    """Of each target as many names as the store keeps; what a provider invents beyond that
-    within NOTE_EVERY_S is not noted. Thread-safe.
+    """Of each target at most as many names as the store keeps; further names within
+    NOTE_EVERY_S are not noted. Thread-safe.
     """
 
     def __init__(self, clock: Clock) -> None:

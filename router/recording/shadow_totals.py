@@ -25,7 +25,9 @@ MAX_SUBJECTS: Final = 256
 
 
 def shadow_subject(shadow: Shadow) -> str:
-    """All shadows of one proposal are evidence together."""
+    """What a shadow is evidence about: its proposal, as all shadows of one count together; else
+    itself.
+    """
     return shadow.proposal or shadow.id
 
 
@@ -106,7 +108,9 @@ class ShadowTotals:
         return rows
 
     def used(self, shadow: str, today: date) -> ShadowUsage | None:
-        """Of today's budget; None while nobody said what others used."""
+        """What counts against today's budget; None while the database has not said what others
+        used.
+        """
         with self._lock:
             others = self._others.get(shadow)
             if others is None:

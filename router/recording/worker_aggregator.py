@@ -64,9 +64,9 @@ class LiveRollouts:
 
 
 class WorkerAggregator:
-    """recorder: not fed by anybody else. live: what it was given as `live_rollouts`.
-
-    counters: of the parent itself, such as `worker_restarts`.
+    """Gathers the reports of all workers. recorder: not fed by anybody else. live: what the
+    recorder was given as `live_rollouts`. counters: of the parent itself, such as
+    `worker_restarts`.
     """
 
     def __init__(self, recorder: Recorder, live: LiveRollouts) -> None:
@@ -97,7 +97,9 @@ class WorkerAggregator:
         self._live.rollouts = frozenset().union(*(account.live for account in self._accounts))
 
     def abort(self, abort: LocalAbort) -> None:
-        """A worker has stopped a canary: tell all, and those that come later."""
+        """A worker has stopped a canary: send that to all workers, and to those that start
+        later.
+        """
         if abort.rollout in self._aborted:
             return
         self._aborted[abort.rollout] = abort
@@ -111,7 +113,7 @@ class WorkerAggregator:
         return [each for each in self._aborted.values() if each.rollout in live]
 
     def scrape(self, asker: "WorkerReports", answer: Callable[[str], None]) -> None:
-        """Have every other worker tell its counts; answer once they did, or after TELL_S."""
+        """Ask every other worker for its counts; answer once all replied, or after TELL_S."""
         number = next(self._count)
         others = [
             account

@@ -66,10 +66,11 @@ HEADER = b"x-swapgate-sticky"
 
 
 def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> tuple[str, bool]:
-    """The first that is there: header, whom the body names, the conversation, our key.
+    """What keeps a caller on one arm, the first that is there: the header, the caller that the
+    body names, the conversation's opening, the API key.
 
-    The second is False when nothing but the API key told callers apart: all requests of that
-    key are then on one arm, which the caller counts and warns about.
+    The second value is False when nothing but the API key told callers apart: all requests of
+    that key are then on one arm, which is counted.
     """
     if header:
         return f"header:{header.decode('latin-1')}", True
@@ -91,7 +92,7 @@ KINDS: Final = {kind.value.encode(): kind for kind in RequestKind}
 
 
 def declared_kind(scope: Scope) -> RequestKind | Reply | None:
-    """What the client says that its request is; a refusal for a word that is no kind."""
+    """What the client says that its request is; a refusal for a value that is no kind."""
     given = header(scope, KIND)
     if given is None:
         return None
@@ -127,7 +128,9 @@ def requested_timeout_s(scope: Scope) -> float | Reply:
 
 
 def heartbeat_s(scope: Scope, request: ClientRequest, settings: RouterSettings) -> float:
-    """Of this answer; 0 for none: whole answers have none, and a client may wish for none."""
+    """Seconds between this answer's heartbeats; 0 for a whole answer, or a client that wants
+    none.
+    """
     if not request.stream or not settings.heartbeat_s:
         return 0.0
     return 0.0 if header(scope, HEARTBEAT) == b"off" else settings.heartbeat_s

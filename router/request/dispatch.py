@@ -50,7 +50,7 @@ class FirstByteTimer:
 
 
 class Dispatcher:
-    """uniform: a number in [0, 1), for the jitter of pauses."""
+    """Runs the attempts of requests. uniform: a number in [0, 1), for the jitter of pauses."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
         self,

@@ -30,7 +30,7 @@ PLAIN: Final = {endpoint: Needs(endpoint) for endpoint in Endpoint}
 
 
 class Planner:
-    """stopped: whether this router has aborted a canary by itself."""
+    """Plans requests. stopped: whether this router has aborted a canary by itself."""
 
     def __init__(
         self,

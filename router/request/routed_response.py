@@ -35,7 +35,7 @@ RATES: Final = (b"x-ratelimit-", b"anthropic-ratelimit-")
 
 
 class AnswerCopy:
-    """What a client got, for whom keeps it (F9); nothing more once it is too large."""
+    """A copy of what a client got, for observers (F9); empty once it is too large."""
 
     def __init__(self, most_bytes: int) -> None:
         self.too_large = False
@@ -58,8 +58,8 @@ class AnswerCopy:
 class RoutedResponse:
     """One routed request and what became of it.
 
-    headers: of every answer, its id first. limited: they tell of limits of our own, which is
-    what the client must heed, and not the provider's. heartbeat_s: of a stream, 0 for none.
+    headers: of every answer, its id first. limited: the headers name rate limits of our own,
+    which the client must heed, and not the provider's. heartbeat_s: of a stream, 0 for none.
     copies: where a stream's events are put as well.
     """
 
@@ -343,7 +343,7 @@ class RoutedResponse:
         self._copies = [copy for copy in self._copies if copy is not copied]
 
     def note_faults(self) -> None:
-        """At the end: what failed within the stream, where nobody could tell of it."""
+        """At the end, count the internal errors that happened within the stream."""
         result, job = self.progress.result, self.job
         if isinstance(result, CommittedStream):
             for part, error in result.faults:

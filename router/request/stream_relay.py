@@ -35,10 +35,9 @@ OnEnd = Callable[[FailureClass | None], None]
 
 
 class CommittedStream:
-    """failure: why it broke off, None while it did not. on_end: told once, when it closes.
-
-    hurried: the client set the deadline, and passing it is no failure of the provider's.
-    hide: takes our credentials out of an error.
+    """A stream whose first output came. failure: why it broke off, None while it did not.
+    on_end: called once, when it closes. hurried: the client set the deadline, and passing it is
+    no failure of the provider's. hide: takes our credentials out of an error.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but what it reads
@@ -142,7 +141,7 @@ class CommittedStream:
         """Take it in to its end before anything of it is sent, or up to MOST_HELD_BYTES.
 
         until: on the event loop's clock. Closes it and raises UpstreamFailed where it breaks
-        off before that; `on_end` is then told nothing.
+        off before that; `on_end` is then not called.
         """
         deadline, self._deadline = self._deadline, min(until, self._deadline)
         held: list[bytes] = []

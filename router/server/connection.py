@@ -67,7 +67,7 @@ class ConnectionState(ServerState):
 
 
 class BodyProtocol:
-    """What a parser tells of a body whose head was read by another one."""
+    """Receives a parser's events for a body whose head another parser has read."""
 
     def __init__(self, on_body: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
         self.on_body = on_body

@@ -18,7 +18,7 @@ STOP_S: Final = 5.0
 
 
 class EventLog:
-    """dropped: events that nobody took."""
+    """A bounded queue of events, and the thread that logs them. dropped: had no room."""
 
     def __init__(self) -> None:
         self.dropped = 0

@@ -15,7 +15,9 @@ TICK_S: Final = 0.01
 
 
 class Timer(Protocol):
-    """when: on the event loop's clock. Made by whom it calls: nothing else is to be freed."""
+    """Something that is due once. when: on the event loop's clock. It is made by its owner, so
+    that removing it frees everything.
+    """
 
     when: float
 

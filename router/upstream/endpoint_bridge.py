@@ -24,7 +24,7 @@ _OWN = b"anthropic-"
 
 
 class EndpointBridge:
-    """translations: by path; any other path goes beneath as it is."""
+    """A transport over `beneath`. translations: by path; any other path is sent as it is."""
 
     def __init__(self, beneath: Transport, translations: Mapping[str, Translation]) -> None:
         self._beneath = beneath

@@ -101,7 +101,7 @@ class PoolConnection(asyncio.Protocol):
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing waits on the socket: no end, no byte that nobody asked for."""
+        """Whether nothing waits on the socket: neither its end nor an unasked byte."""
         return not (self._transport.is_closing() or self._poll.poll(0))
 
     def abort(self) -> None:

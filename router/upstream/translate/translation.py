@@ -132,6 +132,8 @@ def _try_mapped(config: Any, given: Json, model: str) -> Json | None:
 
 
 def no_counterpart(kind: str, param: str | None) -> Untranslatable:
-    """param: None where it is not known. Of the library's own words nothing is told or kept."""
+    """The error for a field that the provider's protocol lacks. param: None where it is not
+    known. The library's own message is never repeated: it may hold content.
+    """
     what = f"`{param}`" if param else "the request"
     return Untranslatable(f"{what} cannot be said in the protocol of {kind}", param)
