@@ -39,7 +39,7 @@ PAUSE_S: Final = 0.00005
 
 
 class LocalRates:
-    """For one process. Has as many keys as it is asked for."""
+    """The book of one process, for as many keys as there are."""
 
     def __init__(self) -> None:
         self._states: dict[str, RateState] = {}
@@ -53,12 +53,13 @@ class LocalRates:
 
 
 class SharedRates:
-    """For all processes that open the same file, on one machine: their clock is the machine's.
+    """The book of all processes that open the same file, on one machine, by the machine's
+    clock.
 
     The first one to open it begins anew, since that clock begins anew with the machine. Of two
     that change a key at the same moment, neither is lost, unless one of them was stopped just
-    then. Keys without a slot (there are SLOTS), and all while the disk fails, are counted here
-    alone. Raises OSError when the file cannot be made.
+    then. Keys without a slot (there are SLOTS), and all while the disk fails, are counted in
+    this process alone. Raises OSError when the file cannot be made.
     """
 
     def __init__(self, file: Path) -> None:

@@ -1,6 +1,6 @@
 """The canary guard of a worker gathers evidence that a canary harms users, and stops it by
-itself, without the control plane: this worker then sends it nobody, the other workers are told,
-and the abort is kept on disk (`GuardFiles`) and reported as an alert.
+itself, without the control plane: this worker then sends no more requests to it, announces that
+to the other workers, keeps the abort on disk (`GuardFiles`) and raises an alert.
 
 Each sticky key counts with its first request to this worker; outcomes are read in the order of
 assignment (`harness.domain.canary.worker_guard` says why). All in the event loop's thread, but

@@ -38,7 +38,9 @@ COUNTED: Final = {
 
 
 class CaptureWriter:
-    """secret: of the captures' ids. counters: where it counts what became of the drafts."""
+    """A queue of drafts, and the thread that redacts and stores them. secret: of the captures'
+    ids. counters: where it counts what became of the drafts.
+    """
 
     def __init__(
         self, store: Store, redactor: Redactor, secret: bytes, counters: Counter[str]

@@ -31,7 +31,7 @@ class FeedbackOutcome(StrEnum):
 
 
 class FeedbackBody(NamedTuple):
-    """label: the caller's own word; empty for none."""
+    """What a caller says of one answer. label: a word of the caller's own; empty for none."""
 
     request_id: str
     verdict: FeedbackVerdict

@@ -1,5 +1,5 @@
-"""The tracing port is the interface to a tracer: what it is told as a request begins and ends,
-and as an attempt does. `router.observers.tracing` implements it with OpenTelemetry.
+"""The tracing port is the interface to a tracer: what it gets as a request begins and ends, and
+as an attempt does. `router.observers.tracing` implements it with OpenTelemetry.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ Settle = Callable[[FailureClass | None], None]
 
 
 class SpanInput(NamedTuple):
-    """trace: the client's own headers `traceparent` and `tracestate`."""
+    """A request as it begins. trace: the client's `traceparent` and `tracestate`."""
 
     request: ClientRequest
     route: CompiledRoute
@@ -26,9 +26,8 @@ class SpanInput(NamedTuple):
 
 
 class SpanResult(NamedTuple):
-    """upstream: whose answer the client got. error: a class of failure, empty for none.
-
-    body: of a whole answer. finish_reasons: of a stream.
+    """What became of a request. upstream: whose answer the client got. error: a class of
+    failure, empty for none. body: of a whole answer. finish_reasons: of a stream.
     """
 
     upstream: CompiledTarget | None

@@ -15,7 +15,9 @@ class BlockKind(Enum):
 
 
 class AnswerBlock(NamedTuple):
-    """text: of a call its arguments, as JSON. call_id, name: of a call alone."""
+    """One part of an answer. text: of a call its arguments, as JSON. call_id, name: of a call
+    alone.
+    """
 
     kind: BlockKind
     text: str = ""
@@ -48,7 +50,9 @@ class AnswerHead(NamedTuple):
 
 
 class AnswerEnd(NamedTuple):
-    """stop_sequence: the one that was met, where the provider tells; else empty."""
+    """How an answer ended. stop_sequence: the one that was met, where the provider names it;
+    else empty.
+    """
 
     finish: FinishReason
     stop_sequence: str

@@ -24,9 +24,8 @@ _DECLINES: Final = re.compile(
 
 
 class AnswerSignals:
-    """Of one answer. keeps: its words are wanted, and not only how it ended.
-
-    length: characters of all words and arguments. cut: not everything was kept.
+    """What one answer said. keeps: its texts and calls are wanted, and not only how it ended.
+    length: characters of all texts and arguments. cut: not everything was kept.
     """
 
     __slots__ = ("_calls", "_texts", "cut", "keeps", "length", "refused", "truncated")

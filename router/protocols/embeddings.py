@@ -24,7 +24,7 @@ _NUMBERS: Final = frozenset({int, float})
 
 
 class EmbeddingsDialect(ChatDialect):
-    """Has no streams, and no conversation."""
+    """A protocol without streams and without conversations."""
 
     endpoint = Endpoint.EMBEDDINGS
     path = "/embeddings"

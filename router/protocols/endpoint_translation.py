@@ -21,9 +21,8 @@ from router.upstream.translate.request_screening import untranslatable_field as 
 
 
 class TranslatedRequest(NamedTuple):
-    """body: a chat's. whole, events: a chat's answer as the endpoint's own.
-
-    They raise UpstreamFailed for what is no answer.
+    """A request as a chat, and the way back. body: the chat's. whole, events: make a chat's
+    answer the endpoint's own; they raise UpstreamFailed for what is no answer.
     """
 
     body: bytes

@@ -1,6 +1,6 @@
-"""Errors for what a translation cannot carry: `UntranslatableField`, an answer of 422 between
-endpoints, and within the translations to other providers' protocols `Untranslatable` and
-`MalformedRequest`.
+"""Errors for what a translation cannot carry: `UntranslatableField` (a reply of 422) where a
+Messages or Responses request would become a chat; `Untranslatable` and `MalformedRequest` where
+a chat would become another provider's protocol.
 """
 
 from harness.domain.reliability.failures import FailureClass
@@ -12,8 +12,8 @@ KIND = "invalid_request_error"
 
 
 class UntranslatableField(UpstreamFailed):
-    """what: as the client wrote it, e.g. "a tool of type 'web_search_20250305'". param: the
-    field of the body that it is in.
+    """A request that no chat can carry, as a reply of 422. what: as the client wrote it, e.g.
+    "a tool of type 'web_search_20250305'". param: the field of the body that it is in.
     """
 
     def __init__(self, what: str, param: str) -> None:

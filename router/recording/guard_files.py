@@ -83,7 +83,7 @@ class GuardFiles(Protocol):
 
 
 class InMemoryGuardFiles:
-    """Of a router that is one process and ends with its test or bench."""
+    """For a router that is one process, and ends with its test or benchmark."""
 
     def __init__(self) -> None:
         self._turns: dict[str, int] = {}

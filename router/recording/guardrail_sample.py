@@ -21,7 +21,7 @@ from harness.domain.canary.ranking import MeasuredUnit, rank_block
 
 
 class RequestTraits(IntFlag):
-    """Of a request, as it came: what its answer can be judged by."""
+    """What a request's answer can be judged by, as is known from the request alone."""
 
     WORDS = 1  # it is to be answered in words: no embedding
     STREAMS = 2

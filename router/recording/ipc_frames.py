@@ -1,5 +1,5 @@
 """IPC frames carry JSON messages between workers and their parent, each behind its length.
-`encode_frame` makes one, `FrameReader` reads them. All messages are listed here:
+`encode_frame` makes one, `FrameReader` reads them. All messages:
 
 A worker's report has any of: `ready` (it serves), `live` (rollouts of its snapshot), `rollouts`
 (`[id, unit rule]`, numbered from 0 as they come), `units` (in order:

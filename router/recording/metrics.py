@@ -1,6 +1,6 @@
 """Router metrics are one worker's Prometheus metrics: it counts requests, attempts, failovers,
-feedback, tokens and costs, and reads breakers and health checks at each scrape. Written as
-text, or as plain families for the parent, which `exposition_text` writes.
+feedback, tokens and costs, and reads breakers and health checks at each scrape. `text` writes
+them; `families` gives them to the parent, where `exposition_text` writes those of all workers.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -173,7 +173,7 @@ class Exposition(Protocol):
 
 
 class LocalExposition:
-    """Of a router that serves alone."""
+    """The metrics of a router that is one process."""
 
     def attach(self, metrics: RouterMetrics) -> None:
         self._metrics = metrics

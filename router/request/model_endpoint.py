@@ -1,6 +1,6 @@
 """The model endpoint answers one POST for a model: it reads the body, finds the route (or its
-override for such a request), admits the key, assigns arm and plan, and serves the answer, with
-the observers told before and after. A fault in planning falls back to the incumbent.
+override for such a request), admits the key, assigns arm and plan, and serves the answer. It
+calls the observers before and after. A fault in planning falls back to the incumbent.
 """
 
 from collections import Counter

@@ -34,7 +34,9 @@ MAX_HELD_BYTES: Final = 1024 * 1024
 
 
 class UpstreamCalls:
-    """No time limits of its own but the stream's: the caller bounds it by cancelling."""
+    """Makes attempts. It has no time limits of its own but the stream's: the caller bounds an
+    attempt by cancelling it.
+    """
 
     def __init__(
         self, transport_for: TransportFactory, settings: RouterSettings, timers: Timers

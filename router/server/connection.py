@@ -54,10 +54,11 @@ class HeadTooLarge(Exception):
 
 
 class ConnectionState(ServerState):
-    """Of a server that may be leaving.
+    """The state that a server shares with its connections, as it shuts down.
 
-    ending: every answer is the last on its connection. handed_over: others serve in this
-    server's stead: its idle connections are kept until they are used once more, or time out.
+    ending: every answer is the last on its connection. handed_over: other processes accept in
+    this server's stead: its idle connections are kept until they are used once more, or time
+    out.
     """
 
     def __init__(self) -> None:

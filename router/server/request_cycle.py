@@ -52,7 +52,9 @@ class ConnectionPort(Protocol):
 
 
 class RequestCycle:
-    """begun: the answer's head is sent, or about to be. keep_alive: others may follow."""
+    """One request and its answer. begun: the answer's head is sent, or about to be. keep_alive:
+    other requests may follow.
+    """
 
     __slots__ = (
         "_chunked",

@@ -25,7 +25,7 @@ class Timer(Protocol):
 
 
 class Timers:
-    """Of one event loop, the one that sets the first."""
+    """The timers of one event loop: the loop that sets the first."""
 
     def __init__(self) -> None:
         self._set: set[Timer] = set()

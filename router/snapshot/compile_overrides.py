@@ -1,6 +1,6 @@
-"""Compiles the overrides of a route (D6): for each kind of request that another route is to
-answer, that other route as it serves those who asked this one. Refuses an override that names
-no route; one that is less strict about data answers nothing.
+"""Compiles a route's overrides (D6): for each kind of request that another route answers, a
+copy of that route with the asked route's name and kill switches. An override that names no
+route is refused; one that is less strict about data answers nothing.
 
 Nothing of the other route is left out: its canary, chain, stakes and shadow, and its name in
 all records.

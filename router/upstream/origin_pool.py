@@ -23,7 +23,9 @@ WAITING_PER_CONNECTION: Final = 4
 
 
 class OriginAddress(NamedTuple):
-    """tls: the context to use, None for plain TCP. allowed: as `may_connect` takes it."""
+    """Where an origin is. tls: the context to use, None for plain TCP. allowed: closed
+    addresses that may be connected to all the same, for `may_connect`.
+    """
 
     host: str
     port: int
@@ -32,7 +34,9 @@ class OriginAddress(NamedTuple):
 
 
 class OriginPool:
-    """At most `limit` connections; who finds none waits in line, the line has an end too."""
+    """At most `limit` connections; a request that finds none waits in line, and the line is
+    bounded.
+    """
 
     def __init__(self, address: OriginAddress, *, limit: int, connect_timeout_s: float) -> None:
         self._address = address

@@ -59,7 +59,8 @@ def inflater_for(encoding: str) -> BoundedInflater | None:
 
 
 class UpstreamPool:
-    """No redirects, no cookies, no proxies from the environment, no retries, no pipelining.
+    """Implements Transport. No redirects, no cookies, no proxies from the environment, no
+    retries, no pipelining.
 
     tls: the system's trust unless given. Belongs to the event loop that sends first.
     """

@@ -29,7 +29,9 @@ _QUERY: Final = _PATH + "?"
 
 
 class RequestHead(NamedTuple):
-    """heads: by whether a stream is wanted, up to the length of the body."""
+    """Where a provider is, and heads for it. heads: by whether a stream is wanted, up to the
+    length of the body.
+    """
 
     host: str
     port: int

@@ -17,7 +17,9 @@ _QUOTED: Final = tuple((name, f'"{name}"'.encode()) for name in FOREIGN)
 
 
 class StrictFieldsTransport:
-    """wire: what carries the request. The reply's `dropped` names what was taken out."""
+    """Leaves out fields on the way to a strict provider. wire: what carries the request. The
+    reply's `dropped` names what was taken out.
+    """
 
     def __init__(self, wire: Transport) -> None:
         self._wire = wire

@@ -24,8 +24,9 @@ MOST_RETIRING: Final = 2
 
 
 class WorkerParent:
-    """again: reads the configuration anew, for new workers; raises SwapgateError when it is not
-    valid. books: gathers what all workers report.
+    """Runs the pools of workers until a signal ends them. again: reads the configuration anew,
+    for new workers; raises SwapgateError when it is not valid. books: gathers what all workers
+    report.
     """
 
     def __init__(

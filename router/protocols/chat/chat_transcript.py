@@ -1,6 +1,6 @@
 """Reads a chat completion's request and answer into the shape of a transcript, for judges,
-shadow comparison and captures; puts a streamed answer together first. Anything but text is left
-out by name.
+shadow comparison and captures; puts a streamed answer together first. Anything but text and
+tools is left out by name.
 """
 
 from typing import Any, Final

@@ -32,7 +32,8 @@ class StreamedToolCall:
 
 
 class ToolCallOrder:
-    """In the other protocols a block ends before the next begins: a call waits for its turn.
+    """Writes calls in order: in the other protocols a block ends before the next begins, so a
+    call waits for its turn.
 
     A provider that sends pieces of several calls in turns has the later ones kept until the
     first is whole; with one that sends them in order, nothing waits.

@@ -133,7 +133,9 @@ class VertexTranslation(GeminiTranslation):
 
 
 class GeminiChunks:
-    """Its streams have no last event: the connection ends them, after a finish reason."""
+    """Makes OpenAI's chunks of Gemini's streams. These have no last event: the connection ends
+    them, after a finish reason.
+    """
 
     def __init__(self, iterator: Any, ask: TranslatedCall) -> None:
         self.finished = False

@@ -30,7 +30,9 @@ class ScreeningRules:
 
 @dataclass(frozen=True, slots=True)
 class ScreenedRequest:
-    """params: without model, messages and stream. dropped: names of what stays behind."""
+    """A chat request ready to be translated. params: without model, messages and stream.
+    dropped: names of what stays behind.
+    """
 
     model: str
     messages: list[Json]

@@ -14,7 +14,7 @@ from router.upstream.translate.thinking import NEAREST, is_effort_set
 
 
 class ErrorInStream(Exception):
-    """error: as an OpenAI event would carry it."""
+    """The provider's stream carries an error. error: as an OpenAI event would have it."""
 
     def __init__(self, error: Json) -> None:
         super().__init__(str(error.get("type")))
@@ -41,9 +41,9 @@ class PayloadSource(Protocol):
 
 
 class ChunkTranslator(Protocol):
-    """finished: the stream came to its end. payloads: cuts it into its events.
-
-    ended: it said why it ends, and its last event may be missing.
+    """Makes OpenAI's chunks of a provider's stream. finished: the stream came to its end.
+    payloads: cuts it into its events. ended: it said why it ends, and its last event may be
+    missing.
     """
 
     finished: bool
