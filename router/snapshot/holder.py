@@ -1,6 +1,7 @@
 """The snapshot holder keeps the revision that serves: it boots from the database, else from
 disk, follows the database in a thread, swaps whole revisions, and refuses those that are
-invalid. `LineageGuard` refuses a database that went back in its history, and keys once revoked.
+invalid. `LineageGuard` refuses a database that went back in its history, and takes out keys
+that were revoked before.
 """
 
 import logging
