@@ -1,8 +1,8 @@
-"""Records events in the audit log, and compares the log with its end kept outside the
-database.
+"""Appends events to the audit log, and compares the log with its end kept outside the database:
+the number and MAC of its last event, in a file (`Context.anchor`).
 
-A log that ends before the kept end, or otherwise, was cut or replaced; what is behind the kept
-end is held by the chain of events alone.
+A log that has no such event was cut or replaced; what is behind the kept end is held by the
+chain of events alone.
 """
 
 from collections.abc import Mapping

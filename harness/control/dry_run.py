@@ -1,4 +1,6 @@
-"""A use case as a rehearsal: every check runs on the real database, and nothing is kept."""
+"""Makes the context for a dry run of a use case: every check runs on the real database, each
+unit of work is rolled back at its end, and no worker is started.
+"""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress

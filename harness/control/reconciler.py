@@ -1,7 +1,9 @@
-"""The loop: load once, decide purely, apply by compare-and-swap, record.
+"""Runs the reconcile loop: each turn moves every open proposal by its phase (runs, verdict,
+approval, shadow, canary) and every bake, supervises eval workers and ends finished shadows.
 
-Each open proposal is looked at on its own; a conflict means that somebody else was first, and
-the next turn decides again. Everything it knows is in the store, so it can die at any point.
+Load once, decide purely, apply by compare-and-swap, record. Each proposal is looked at on its
+own; a conflict means that somebody else was first, and the next turn decides again. Everything
+it knows is in the store, so it can die at any point.
 """
 
 from collections.abc import Callable

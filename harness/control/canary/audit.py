@@ -1,4 +1,8 @@
-"""What an action on a canary was decided from, kept with it; and the same decision again."""
+"""Records what each action on a canary was decided from, and decides it again.
+`decision_inputs` and `decision_evidence` give the audit event's details: time, state, figures,
+hashes of policy and blocks. `replay_action` decides an event's action anew from the stored
+blocks, and lists what differs.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,8 +1,10 @@
-"""Decides what a canary does next: what the evidence asks for, and what keeps it from that.
+"""Decides what a canary or a bake does next; changes nothing. In this order: what the evidence
+asks for; holds, while data or clock are not trusted; what the proof still allows (a candidate
+that was never measured goes back, any other change pauses); what a router's own guard has
+stopped.
 
-In this order: the evidence, holds, what the proof still allows, and what a router's own guard
-has stopped. A guard needs no database: what it did arrives as an alert, perhaps much later,
-from its spool; until then the weights that the database has are not what users get.
+A guard needs no database: what it did arrives as an alert, perhaps much later, from its spool;
+until then the weights that the database has are not what users get.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,6 @@
-"""Drives canaries and bakes: decides each one's next move, and applies it in one unit of
-work.
+"""Drives canaries and bakes for the reconcile loop: takes each one's next move from `decision`,
+applies it by `CanaryMachine` in one unit of work, and keeps the alerts about holds and about a
+canary's share of the traffic (statistics.md §2.6).
 """
 
 from harness.control.canary import decision, holds

@@ -1,4 +1,7 @@
-"""How long a canary will take on a route at today's traffic, before it starts."""
+"""Estimates how long a canary will take on a route, before it starts, from the traffic of the
+last 24 hours: units an hour and the incumbent's failure rate. Gives a `RampPlan`: the time of
+each step, what could be done about slow ones, and both in words.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

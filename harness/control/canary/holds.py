@@ -1,4 +1,8 @@
-"""Holds a canary while its data or its clock cannot be trusted; it goes on by itself."""
+"""Holds a canary or a bake while its data or its clock cannot be trusted: traffic is missing,
+the clock was set, routers failed, rows were tampered with. `apply_hold` makes a hold with its
+reason of a step onward; `update_hold_alert` raises and ends the alert. It goes on by itself,
+but after a fault in a router only when a person has looked (`canary resume`).
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace

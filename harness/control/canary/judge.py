@@ -1,4 +1,7 @@
-"""A policy's judge of canaries, when a proposal is made: later the router asks for itself."""
+"""Checks a policy's judge of canaries before a proposal is made: its settings, that its
+provider may see the route's class of data (D8), and that its price is known. Later the router
+asks the judge by itself.
+"""
 
 from harness.control.context import Context
 from harness.control.routing import data_class_checks

@@ -1,8 +1,9 @@
 """Moves a canary: a state machine over one rollout, its proposal and the routing table.
 
-A canary opens with a verdict. After that, evidence or a person moves it by a signal: it stays
-live, is promoted, goes back, or finishes its bake. `decision` says which signal the evidence
-asks for; the domain's rollout says which state follows; here is what each move writes.
+`open_canary` starts one with a passed verdict. After that, evidence or a person moves it by a
+signal, and `CanaryMachine.apply` writes the move with its audit event and alert: it stays live,
+is promoted, goes back, or finishes its bake. `decision` says which signal the evidence asks
+for; the domain's rollout says which state follows.
 """
 
 from dataclasses import dataclass, replace

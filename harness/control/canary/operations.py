@@ -1,4 +1,8 @@
-"""Lets people move a canary: pause, resume, advance, abort, promote now, finish the bake."""
+"""Lets people move a canary: pause, resume, advance, abort, promote now, finish the bake. Each
+needs an approver and a reason. What takes it further needs another person than the proposer;
+resume, advance and promote need a valid proof, and the last two are refused where the data show
+harm, or warn of what the data say against them.
+"""
 
 from dataclasses import dataclass, replace
 

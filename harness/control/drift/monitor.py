@@ -1,7 +1,10 @@
-"""Watches incumbents for drift: asks them again by schedule, compares, and alerts (F7).
+"""Watches incumbents for drift (F7): asks them a suite again by schedule, compares the scores
+with those of the runs before, and alerts.
 
-One turn looks at every watched pair of incumbent and suite. All that it knows is in the store,
-and what it does is decided there: a second control process finds it done.
+One turn (`run_once`) looks at every watched pair of incumbent and suite: it measures a first
+baseline, starts runs that are due, judges those that ended (`finish_check`), and tells at once
+when the provider names another model. All that it knows is in the store, and what it does is
+decided there: a second control process finds it done.
 """
 
 from collections.abc import Mapping, Sequence

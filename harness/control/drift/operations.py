@@ -1,4 +1,6 @@
-"""Lets people measure drift at once, or accept the model as it answers now."""
+"""Lets people measure a route's watched suites for drift at once (`start_checks`), or accept
+the model as it answers now, which measures a new baseline (`accept_baseline`).
+"""
 
 from harness.control.context import Context
 from harness.control.drift import watches

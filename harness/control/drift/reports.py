@@ -1,4 +1,7 @@
-"""Reports what the drift watch knows and found: figures, items and answers, in words."""
+"""Reports drift to people: where each watched suite stands (`list_drift_status`), which items
+changed since its baseline, with scores and answers (`list_drift_reports`), and title and text
+of the monitor's alerts (`describe_drift`, `describe_other_model`). Reads only.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,8 @@
-"""Opens, asks and closes drift watches, each in the caller's unit of work."""
+"""Opens, measures and closes drift watches, each in the caller's unit of work. A watch is one
+incumbent on one suite; a check is one eval run for it, the first one its baseline.
+`list_watched_pairs` reads from routes and configuration what to watch. Used by `monitor` and
+`operations`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

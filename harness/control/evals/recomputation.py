@@ -1,9 +1,9 @@
-"""Recomputes a verdict from its stored samples before anything rests on it (requirement F1); if
-they no longer give it, the act is refused and an alert raised. Samples are read each time; the
-result is remembered by their content.
+"""Recomputes a verdict from its stored samples before anything rests on it (requirement F1). If
+they no longer give it, `require_agreement` refuses the act, and `raise_mismatch_alert` or
+`alerting_mismatch` raises the alert.
 
-The samples are loaded for each such decision, never at a look that holds. What was found is
-kept by the content of verdict, registration and samples.
+The samples are read for each such decision, not in turns of the loop that decide nothing. What
+was found is remembered by the content of verdict, registration and samples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

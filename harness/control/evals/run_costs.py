@@ -1,4 +1,7 @@
-"""Adds up what judging cost in eval runs, and what early stopping saved."""
+"""Adds up costs of eval runs: calls and dollars of a suite's judge (`sum_judging_cost`), and
+what was saved where the gate decided before all planned answers were asked for
+(`compute_savings`). A missing price makes a sum unknown, never 0.
+"""
 
 import math
 from collections.abc import Sequence

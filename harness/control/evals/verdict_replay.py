@@ -1,4 +1,7 @@
-"""A verdict decided again: from what is stored, or on other terms (F5)."""
+"""Decides a stored verdict again: from the inputs that it carries, which must give the same
+bytes and agree with the stored samples (`replay_verdict`), or from the samples on other terms,
+such as another margin or claim (`what_if`; F5). Nothing is stored, and `what_if` is no proof.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,7 @@
-"""Captured requests (F9): seen, handed out, deleted. Reading content is audited."""
+"""Hands captured requests (F9) to people: one with its content (`read_capture`), or many as
+JSON objects to be labelled, without near-duplicates (`export_captures`); and deletes those of a
+route or user (`purge_captures`). Reading content is audited.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

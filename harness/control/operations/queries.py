@@ -1,4 +1,6 @@
-"""Answers what people look up: one thing by its name, or a list, a page at a time.
+"""Answers what people look up by CLI, REST and dashboard: one thing by its name (`find_…`,
+`load_…`), or a list, a page at a time (`list_…`), of routes, proposals, runs, samples, targets,
+keys, switches, shadows, alerts, failovers, captures and audit events.
 
 A row that is not as it was signed is named beside its list, and does not hide the others.
 """

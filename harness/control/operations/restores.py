@@ -1,4 +1,7 @@
-"""A database that was restored: nothing is built on it until a person accepts it."""
+"""Handles a database that was restored from a backup: nothing is built on it until a person
+accepts it. `is_unaccepted` says whether it went back in its history; `accept_restore` opens a
+new epoch, with revisions above all that routers served.
+"""
 
 from collections.abc import Iterable
 from typing import Final

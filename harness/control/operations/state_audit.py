@@ -1,9 +1,9 @@
-"""Compares the stored state with the audit log (F1): what changed each turn, and whole on
-demand.
+"""Compares stored rows with what the audit log says of them (F1): a part in each turn of the
+reconcile loop (`run_once`), everything on demand (`check_database`, for `swapgate db check`).
 
 Each turn folds new events into this process's memory, looks at what decides and, after a
-change, at what serves, and walks on through everything else. All of it is bounded per turn.
-`swapgate db check` compares everything, and recomputes every verdict that may be proof.
+change, at what serves, and walks on through everything else, all of it bounded. Rows that
+disagree raise alerts. `check_database` also recomputes every verdict that may be proof.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping

@@ -1,4 +1,8 @@
-"""Rows that somebody wrote around Swapgate, and what must not be decided by them (F1)."""
+"""Finds proposals that depend on rows which somebody wrote around Swapgate, so that nothing is
+decided by them (F1). `unrecorded_rows` lists such rows, from open alerts and from what
+`state_audit` found; `reason_to_hold` says why a proposal must wait; `require_untampered` raises
+ProofRefused.
+"""
 
 from typing import Final
 

@@ -1,6 +1,7 @@
-"""Charges each look at a candidate with alpha, and adds up a route's risk (statistics.md §1.8).
-
-The risk is the probability that one of a route's candidates of 90 days passed by luck.
+"""Charges each look at a candidate with alpha, and adds up a route's risk (statistics.md §1.8):
+the probability that one of its candidates of 90 days passed by luck (`FalsePassRisk`).
+`with_alpha` counts looks at the same items by all targets of one model (`find_lineage`);
+`ration_alpha` lowers the plans' alpha to what the policy's `alpha_budget` has left.
 """
 
 from collections.abc import Collection, Iterator, Sequence

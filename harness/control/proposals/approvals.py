@@ -1,4 +1,8 @@
-"""A person's word for a verdict: the row that the database asks for."""
+"""Records a person's approval of a verdict: the row that the database asks for before a canary
+or an early promotion. `record_approval` requires four eyes; `find_revocation` says that an
+approver's key was revoked since; `list_approvals` shows them with remarks on the keys behind
+them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields

@@ -1,4 +1,7 @@
-"""What a proposal will cost and can show, from what earlier runs recorded (A3, F2)."""
+"""Estimates, suite by suite, what a proposal would cost, how long it would take and how small a
+difference it could show (A3, F2), before it is made: from tokens, costs and score differences
+of earlier runs. It names the cheapest design that shows enough, and warns of one that does not.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,8 @@
-"""From a proposal to its verdict: the runs it needs, and what the gate says of them."""
+"""Takes a proposal from its eval runs to its verdict: attaches a run of both arms for each
+suite (the incumbent's may be shared, a candidate's never), checks that they are what was
+registered, finds runs that failed or stopped early, and asks the gate (`decide_verdict`). Used
+by the reconciler.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,8 @@
-"""Explains a candidate that lost by the form of its answers, and how to ask again (A8).
+"""Explains a candidate that lost by the form of its answers alone, and how to ask again (A8).
 
-It names the rules that broke, shows answers side by side, and writes the commands that mend
-it.
+For each suite it names the rules that broke, shows answers side by side, and writes the
+commands for targets that may mend it. `build_rerun_command` writes the `gate run` of any
+comparison.
 """
 
 import shlex

@@ -1,4 +1,8 @@
-"""Four eyes are two people: who may stand up for a proposal, and what is said of his key."""
+"""Checks that two people stand behind a proposal. `check_four_eyes` refuses its proposer, and
+keys that one of the two made for the other, directly or through keys made with keys;
+`is_other_person` asks it of a name in a route's history; `list_key_remarks` says what everybody
+should know of the keys behind an approval.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta

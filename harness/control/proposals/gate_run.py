@@ -1,4 +1,7 @@
-"""One comparison on a database of its own: what CI asks, without a server (F10)."""
+"""Runs one comparison on a database of its own, without a server: `swapgate gate run`, as in CI
+(F10). `register_comparison` stores the file's providers, a route for this alone and its
+proposal; `run_until_decided` turns the reconcile loop until the gate has decided.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

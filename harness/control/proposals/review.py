@@ -1,4 +1,7 @@
-"""What an approver sees of a proposal: what it widens, the risk so far, what changed lately."""
+"""Gathers what an approver sees of a proposal: what it widens, the risk of a false pass so far,
+and what changed on its route in 90 days (settings, policy, suites, a restored incumbent, moved
+providers). Reads only.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,9 +1,10 @@
-"""Compares what a proposal asks for with its route's rules: what it widens, what tightened
-since.
+"""Compares what a proposal asks for with its route's rules: what it widens (`widened_policy`,
+`widened_suites`, `widened_addendum`, `restored_incumbent`), and what is stricter on the route
+by now (`list_rule_differences`, `require_current_rules`).
 
 What a proposal widens, another person has to approve. Rules are changed while a proposal is
-open, and whoever registers one by the command line does so with a configuration of his own:
-the control plane's is the one that counts.
+open, and whoever registers one by the command line does so with a configuration of his own: the
+control plane's is the one that counts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

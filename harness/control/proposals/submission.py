@@ -1,4 +1,8 @@
-"""Proposals by people: create, approve, refuse, cancel. What happens next is `reconcile`'s."""
+"""Lets people create, approve, refuse and cancel proposals. `create_proposal` checks the
+candidate (data class, prices, shadow, judge) and registers suites, claim, margin, alpha and
+order; `preview_proposal` says what it would register, and stores nothing. What happens next is
+the reconciler's.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,7 @@
-"""`/check`: every provider asked at once, each finding with the next step to take (D5)."""
+"""Asks every provider at once whether it works (`/check`, D5): its list of models, then a short
+streamed question. Each finding has the next step to take. What was found is stored, and given
+again while it is fresh (`load_last_check`, `known_check`).
+"""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

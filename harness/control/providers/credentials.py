@@ -1,4 +1,8 @@
-"""Keys of providers, set and taken away by people. A value goes in and never comes out."""
+"""Sets, imports, lists and takes away providers' keys, for people, with the provider's address
+and headers where they are given. A value goes in, is stored encrypted, and never comes out.
+`expire_credentials` is a periodic job; `rotate_encryption` encrypts all stored values by the
+newest key.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

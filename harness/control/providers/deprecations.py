@@ -1,4 +1,6 @@
-"""Models in use that their provider will take away: told until nobody uses them (F11)."""
+"""Finds models in use that their provider will take away within 90 days, or has (F11), with a
+proposed successor, and keeps an alert on each until nobody uses it.
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,7 @@
-"""A provider's move: what was measured of it before is no proof of what answers now (ADR 29).
+"""Records a provider's move to another address, and finds what it makes outdated: what was
+measured of it before is no proof of what answers now (ADR 29). `with_move` marks the move,
+`find_move_since` asks for one, `list_outdated` names the canaries and proposals that wait for
+new proof.
 
 Whoever serves already goes on being served; what would go further waits for new proof.
 """

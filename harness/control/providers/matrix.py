@@ -1,4 +1,7 @@
-"""The provider matrix (E4): from the registry, the catalogue, and what is known of health."""
+"""Builds the provider matrix (E4): a row for each configured provider and each kind that could
+be, with its health, data classes and limitations, and its models' abilities, prices and speed.
+From the registry, the catalogue, routers' alerts, recorded answers and the last `/check`.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

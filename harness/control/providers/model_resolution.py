@@ -1,5 +1,6 @@
-"""Looks up models for people: which provider takes a name, which model a loose or misspelt
-name means (the newest of its family), and which of the catalogue have given words.
+"""Looks up models for people: what the configured providers offer, which provider takes a name,
+which model a loose or misspelt name means (the newest of its family), and which of the
+catalogue have given words.
 
 This is the only module that uses rapidfuzz.
 """

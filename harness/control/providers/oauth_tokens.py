@@ -1,6 +1,9 @@
-"""Renews the tokens of people who signed in before they end; a job of the control process.
+"""Stores the OAuth tokens of people who signed in for a provider, and renews them before they
+end (`renew_tokens`, a job of the control process); alerts when that is refused or keeps
+failing.
 
-Tokens are stored encrypted, and as the key that routers send.
+Tokens are stored encrypted, and the access token also as the key that routers send
+(`store_access_key`, `drop_access_key`). `sign_in` gets the first ones.
 """
 
 import json

@@ -1,6 +1,7 @@
-"""Encrypts providers' secrets for the database, and decrypts them where they are used.
-
-A key is in clear for the moment of a call, and so are the values of extra headers.
+"""Encrypts providers' secrets (keys, values of extra headers) for the database, and decrypts
+them where they are used: for one provider (`keys_of_provider`), all that a router sends
+(`key_sets`), a router's snapshot in memory (`decrypt_snapshot`). One that cannot be decrypted
+is left out and logged.
 """
 
 import logging

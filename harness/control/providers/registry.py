@@ -1,6 +1,7 @@
-"""Adds, changes and removes providers while routers serve; each change is audited.
-
-A provider that nobody has configured yet is added with its first model.
+"""Adds, changes, lists and removes providers while routers serve; each change is audited.
+`register_with_provider` registers a target, and its provider with it where that is a kind's
+name and not configured. `remove_provider` refuses while a route, proposal, shadow or judge
+needs it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

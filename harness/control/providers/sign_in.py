@@ -1,4 +1,6 @@
-"""People sign in for providers, by a code that they type on another screen, and out."""
+"""Signs people in for a provider with their account (OAuth's device flow: a code that they type
+on another screen), and out. The token becomes the provider's key; `oauth_tokens` renews it.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
