@@ -1,4 +1,7 @@
-"""The control process's jobs: the reconcile loop, alerts, housekeeping, eval schedules."""
+"""Builds the control process's schedule: the reconcile loop, signatures, alerts, drift watch,
+token renewals, housekeeping, and evals of suites by cron. Several control processes may run;
+one leads, and only its jobs do anything.
+"""
 
 import os
 from collections.abc import Callable
@@ -19,7 +22,7 @@ RENEWALS_EVERY_S = 1.0
 
 
 def control_schedule(installation: Installation) -> "Schedule":
-    """The control process's jobs: the reconcile loop, alerts, housekeeping, eval schedules.
+    """The control process's jobs, each with its interval or cron.
 
     Several control processes may run; one leads, and only its jobs do anything.
     """

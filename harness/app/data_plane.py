@@ -1,4 +1,7 @@
-"""`serve router`: a parent process that keeps the books, and the workers it starts."""
+"""Runs `swapgate serve router`: a parent process that opens the port, records what requests
+did, and starts the workers that serve. A reload reads the configuration again and starts new
+workers with it; settings that the parent itself holds open (`FIXED`) take a restart.
+"""
 
 import asyncio
 import os

@@ -1,4 +1,7 @@
-"""The configured database: its schema, its owner's rights, and the store behind the port."""
+"""Migrates and checks the configured database: brings its schema to the newest revision, says
+how it differs, gives a PostgreSQL role its rights, and hides the password of its URL.
+`sql_store` is the store for what only the database's owner does, such as signing rows.
+"""
 
 from collections.abc import Sequence
 from contextlib import suppress

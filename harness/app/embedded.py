@@ -1,4 +1,8 @@
-"""A whole router within another program's process: no server, no parent, same rules."""
+"""Builds a whole router within another program's process, without server or parent, by the same
+rules: for an installation as one more of its workers (`embedded_router`, for `harness.client`),
+or before one target alone with a database of its own (`single_target_router`, for `doctor
+--tools`).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -49,7 +53,7 @@ def embedded_router(given: Path | None = None) -> EmbeddedRouter:
 
 
 def _router(installation: Installation, name: str) -> EmbeddedRouter:
-    """name: as `recorder_of` takes it."""
+    """name: as `build_recorder` takes it."""
     try:
         transports = Transports(installation.settings.router)
         holder = boot_holder(installation, transports)
@@ -91,7 +95,7 @@ class _SeparateInstallation(Installation):
 
     @cached_property
     def cipher(self) -> Cipher:
-        assert self.of is not None  # noqa: S101 - `lone_target` gives it
+        assert self.of is not None  # noqa: S101 - `single_target_router` gives it
         return self.of.cipher
 
     @cached_property

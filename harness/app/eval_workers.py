@@ -1,4 +1,8 @@
-"""Eval workers: what the control process starts them with, and what each of them runs."""
+"""Joins both ends of eval workers: what the control process starts them with, which is our
+settings and the keys of the providers that the run calls (`open_with_workers`), and the
+worker's own process (`run_worker`). `provider_calls` chooses how evals and probes ask a
+provider.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""An installation, joined: settings, store, clock and the adapters that its doors share."""
+"""Opens an installation: finds and reads the configuration, and joins settings, secret, clock,
+store, cipher and the other adapters to the `Context` of use cases. CLI, REST, dashboard and
+every process start from it.
+"""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,7 @@
-"""New keys for old: of signatures, and of what is stored encrypted."""
+"""Rotates keys: makes a new signing key, retires an old one after signing its rows anew, and
+puts a new encryption key before the others. What is stored is encrypted by it afterwards
+(`harness.control.providers.credentials.rotate_encryption`).
+"""
 
 from harness.app.database import sql_store
 from harness.app.installation import Installation

@@ -1,4 +1,6 @@
-"""What serves on this machine: our processes, the ports they take, whether one answers."""
+"""Starts and asks processes of this machine: runs several commands under one supervisor, serves
+simulated models, makes sure that a port is free, and says whether a server answers.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol

@@ -1,4 +1,8 @@
-"""One process of the router: its snapshot, its keys, its application, and the worker's loop."""
+"""Joins one process of the router: the holder of its snapshot with the providers' keys
+(`boot_holder`), its recorder (`build_recorder`), its ASGI application (`router_app`), and the
+worker that serves until SIGTERM (`run_router_worker`). `require_table` refuses a start without
+anything to serve.
+"""
 
 import os
 import pickle

@@ -1,6 +1,6 @@
-"""A folder becomes an installation: files, secrets, database, first keys.
-
-What is there is never overwritten.
+"""Makes a folder an installation, for `swapgate init`: configuration file with its schema,
+secrets and keys, database with the file's providers and routes, and a first key for an admin
+and for a client. What is there is never overwritten.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""A suite of labelled captures: its files, and its entry in the configuration."""
+"""Adds a suite of labelled captures to the configuration: its entry as YAML (`suite_entry`),
+written behind `suites:` with the file's comments kept (`add_to_config`). `import_labelled`,
+which writes the suite's own files, is that of `evals`.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""An installation with a database of its own, for one comparison without a server."""
+"""Opens an installation with a database of its own in a given folder, signed with new keys, for
+one comparison without a server (`swapgate gate run`).
+"""
 
 import os
 import secrets

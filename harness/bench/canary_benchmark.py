@@ -1,4 +1,8 @@
-"""CanaryBench: how soon harm is seen, and how often a healthy canary is rolled back."""
+"""CanaryBench measures rollback rules on simulated canaries: how many exposures harm takes to
+be rolled back, and how often a healthy canary is rolled back. It compares our rule with others
+on errors, measures our latency rule and all guardrails together, and checks the results against
+the goals of statistics.md §4.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -184,7 +188,7 @@ def _guarded(
 def guarded(
     harm: SimulatedHarm, *, cap: int, seed: Sequence[int], incident: range = range(0)
 ) -> float:
-    """Exposures until the product's own `watch` rolls back; inf for never within the cap."""
+    """Exposures until the product's `collect_evidence` trips; inf for never within the cap."""
     rng = np.random.default_rng(seed)
     blocks = guarded_traffic.simulate_rollout(
         harm, EVERYTHING, blocks=cap, rng=rng, incident=incident

@@ -1,4 +1,6 @@
-"""CanaryBench as one SVG picture: exposures to the rollback, and false rollbacks, by rule."""
+"""Draws CanaryBench's results as one SVG picture: for each rule the exposures until a canary
+with 5 % errors is rolled back, and how often a healthy one is.
+"""
 
 import math
 from collections.abc import Sequence

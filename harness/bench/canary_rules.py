@@ -1,6 +1,7 @@
-"""Our rollback rule and those it is compared with: one rollout in, exposures to rollback out.
-
-None: never within the rollout. The others look after each window of canary exposures.
+"""Holds the rollback rules that CanaryBench compares: ours (e-Fisher), thresholds as Flagger's
+and Argo's, a z test, and Mann-Whitney as Kayenta's. Each takes one simulated rollout and gives
+the exposures until it rolls back, None for never. The others look after each window of canary
+exposures.
 """
 
 import math

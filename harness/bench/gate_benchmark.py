@@ -1,8 +1,9 @@
-"""GateBench runs every rule on every matrix, claim and size, and checks the gate's error
-rates.
+"""GateBench runs every decision rule on every score matrix, claim and suite size: how often it
+promotes a candidate at the null, or 5 or 10 points above it, and how many items it uses. The
+gate's own figures are checked against the goals of statistics.md §4.
 
-One cell is a rule, a suite size and a truth: how often it promotes, at what cost. Items are
-drawn with replacement, under weights that make the true difference exactly known.
+Items are drawn with replacement, under weights (`tilt_weights`) that make the true difference
+exactly known.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,6 @@
-"""GateBench as one SVG picture: false promotions and power of each rule, side by side."""
+"""Draws GateBench's results as one SVG picture: for each matrix, claim and size, every rule's
+share of false promotions and its power at 5 points, side by side.
+"""
 
 from collections.abc import Sequence
 from html import escape

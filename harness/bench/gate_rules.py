@@ -1,6 +1,8 @@
-"""Our gate and the rules it is compared with: scores in, promotions and items used out.
+"""Holds the decision rules that GateBench compares: our gate, means alone, a one-point lead, an
+unpaired z test, and the paired t test once or with peeking.
 
-Every rule takes both sides' scores (comparisons, items) and the null's mean difference.
+Every rule takes both sides' scores (comparisons, items) and the null's mean difference, and
+gives for each comparison whether it promotes and how many items it used.
 """
 
 from collections.abc import Callable, Mapping

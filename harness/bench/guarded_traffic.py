@@ -1,9 +1,10 @@
-"""Simulates canary traffic with a known truth: failures, latencies, and all that guardrails
-read.
+"""Simulates canary traffic with a known truth, for CanaryBench: failures of both arms
+(`simulate_traffic`), ranked latencies until the rollback (`exposures`), or observation blocks
+with all that guardrails read (`simulate_rollout`).
 
-It is made as real traffic is, where everything depends on everything: a longer answer takes
-longer, costs more and meets the token limit; who gets an error sends a thumb down. One canary
-unit in each block of 100.
+The last is made as real traffic is, where everything depends on everything: a longer answer
+takes longer, costs more and meets the token limit; who gets an error sends a thumb down. One
+canary unit in each block of 100.
 """
 
 import math
@@ -84,7 +85,7 @@ def ranks_of_rows(
     tie_breakers: Floats,
     among: NDArray[np.bool_] | None = None,
 ) -> Floats:
-    """As `domain.ranking.place`, of each row: one canary value among its controls.
+    """As `rank_among`, of each row: one canary value among its controls.
 
     among: which controls count, all when not given.
     """

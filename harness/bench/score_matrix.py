@@ -1,8 +1,9 @@
-"""Holds score matrices, models by items: read from a file, or generated, and paired.
+"""Holds score matrices, models by items, for GateBench: reads them from files (`load_matrix`),
+generates them (`generate_scores`), and picks pairs of models with close means (`close_pairs`).
 
 Generated scores come from a logistic item-response model of four kinds. Models within 5 points
-correlate as little as in published benchmarks: the more two models disagree, the more items
-any rule needs.
+correlate as little as in published benchmarks: the more two models disagree, the more items any
+rule needs.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,7 @@
-"""Turns domain objects into plain JSON values, alike for CLI, REST, dashboard and hashes."""
+"""Turns domain objects into plain JSON values. `to_plain` is for CLI, REST and dashboard:
+without secrets, in camelCase where a class says so. `to_hashable` is for hashes: without what
+is at its default, so that a field added later leaves old hashes as they were.
+"""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -60,7 +63,7 @@ def to_plain(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of v
 def _fields(value: object) -> dict[str, Plain]:
     shown = {
         shown_name(type(value), field.name): to_plain(getattr(value, field.name))
-        for field in fields(value)  # type: ignore[arg-type]  # plain() has looked
+        for field in fields(value)  # type: ignore[arg-type]  # to_plain has looked
         if field.name not in HIDDEN
     }
     match value:

@@ -1,5 +1,6 @@
-"""Renders the most telling answers of a comparison as Markdown; what models wrote is data,
-never markup.
+"""Renders the most telling answers of a comparison as Markdown (`most_telling`): prompt,
+expected answer and both models' answers, of JSON objects the fields that differ. What models
+wrote is data, never markup: `fenced`, `cell` and `code` see to that, for the whole report.
 """
 
 import json

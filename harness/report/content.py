@@ -1,4 +1,7 @@
-"""Gathers what a report holds, once; the renderers only write it down."""
+"""Gathers what a report on one comparison holds, for the renderers of Markdown and JUnit: its
+suites with mean scores by tag, and the most telling answers. Besides, `address` and `variables`
+name the database that a `gate run` keeps in a folder.
+"""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -225,7 +228,7 @@ def _expected(ctx: Context, suite: str, item: str) -> str:
 
 
 def _most(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
-    """The largest losses, then the largest wins, at most TELLING together.
+    """The largest losses, then the largest wins, at most MAX_TELLING together.
 
     Losses first: they are what a decision has to look in the eye.
     """

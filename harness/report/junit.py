@@ -1,4 +1,6 @@
-"""A report as JUnit XML: one test case per suite, as CI systems show them."""
+"""Renders a report as JUnit XML for CI systems: one test case per suite, with the verdict's
+reason, and a failure or an error where the suite was not passed.
+"""
 
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET

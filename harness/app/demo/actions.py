@@ -1,4 +1,7 @@
-"""The demo's hands: propose, watch, break a model, kill a provider."""
+"""Acts in the demo: proposes its candidates, watches each proposal until all have ended or
+nothing moves any more, raises the traffic of a canary, and makes one model fail online.
+`DemoStep` is one story as it stands; `Patience` decides when to give up.
+"""
 
 import json
 import time
@@ -92,7 +95,7 @@ class DemoActions:
             self.say(f"{story.route}: {story.candidate} proposed ({made.id})")
 
     def watch(self, show: Callable[[list[DemoStep]], None]) -> None:
-        """Until all three have ended, or nothing moves any more."""
+        """Follow the proposals until all have ended, or nothing moves any more."""
         patience = Patience()
         while not all(scene.over for scene in self.scenes):
             for scene in self.scenes:

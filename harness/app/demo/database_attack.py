@@ -1,7 +1,9 @@
-"""The last scene: somebody with the database in hand tries to promote the worse model.
+"""Attacks the demo's database by raw SQL, as the last scene: somebody who holds the database
+tries to promote the worse model.
 
-First against the database's own rules, which refuse. Then with rows that look honest, which a
-database cannot tell from true ones: those are not signed, and the router refuses them.
+First against the database's own rules, which refuse (`attack_all`). Then with rows that look
+honest, which a database cannot tell from true ones (`forge_promotion`): those are not signed,
+and the router refuses them.
 """
 
 import sqlite3

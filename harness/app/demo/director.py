@@ -1,4 +1,7 @@
-"""The demo from curtain to curtain."""
+"""Directs the demo (`run_demo`): makes an installation in a temporary folder, starts simulated
+providers, control, router and dashboard, plays the stories under traffic, kills a provider
+meanwhile, attacks the database at the end, and reports whether every story ended as it should.
+"""
 
 import shutil
 import signal

@@ -1,4 +1,6 @@
-"""What the demo shows: a live table on a terminal, plain lines elsewhere."""
+"""Shows the demo to its user: a live table of where each route is on a terminal, plain lines
+elsewhere, and the thresholds of the demo's policy beside the default's.
+"""
 
 import math
 import sys

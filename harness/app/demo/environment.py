@@ -1,4 +1,7 @@
-"""The demo's stage: a folder, a configuration, and the processes that run in it."""
+"""Prepares what the demo runs in: a folder, free ports, a configuration, and the processes of
+simulated providers and Swapgate. It waits until they answer, kills one on request, asks the
+router who serves, and ends all of them.
+"""
 
 import json
 import os

@@ -1,4 +1,5 @@
-"""The demo's four stories: which route, which candidate, and how each one ought to end.
+"""Defines the demo's stories: three proposals, each with its route, candidate and the phase in
+which it ought to end, and the route whose provider is lost under traffic (`OUTAGE_ROUTE`).
 
 The expectation follows from the skills that the simulator was given, never from what happened:
 with the roles of two models exchanged, two stories exchange their ends.

@@ -1,4 +1,5 @@
-"""The demo's users: the official openai client for proof, a light generator for volume.
+"""Sends the demo's traffic: the official openai client for proof, a light generator for volume.
+Rates are by route, and may change while it runs; `TrafficCounts` counts answers and failures.
 
 Every answer is looked at: an error, an empty answer or a stream without its end is a failed
 request of a user.

@@ -1,4 +1,8 @@
-"""What `swapgate doctor` looks at: one function per subject, one line per finding."""
+"""Checks an installation for `swapgate doctor`: configuration, home, database with audit log
+and signatures, suites and their judges, providers and their keys, the file against the
+database, fallback chains, data classes, alert sinks and ports. `all_checks` yields findings,
+each with the next step.
+"""
 
 import os
 import sys

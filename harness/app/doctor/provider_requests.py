@@ -1,4 +1,6 @@
-"""One small real request to a provider, so that a person sees whether it works.
+"""Sends one small real request to a provider, so that a person sees whether it works: its list
+of models (`models`), or a short question to a target (`chat`). Used by `doctor` and `model
+probe`.
 
 As the router does, it uses no proxy and follows no redirect: a key goes to its provider alone.
 """
@@ -68,7 +70,7 @@ def models(
 ) -> Call:
     """The provider's list of models: reachable, and the key accepted.
 
-    allowed: as `domain.base_url` reads it.
+    allowed: as `check_api_base` reads it.
     """
     return _call(provider, key, models_path(provider.kind), None, timeout_s, allowed)
 

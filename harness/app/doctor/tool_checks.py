@@ -1,4 +1,7 @@
-"""The same tool loop on any target, through a router of its own: `doctor --tools` (B7)."""
+"""Runs the same tool loop on any target, through a router made for it alone: `swapgate doctor
+--tools` (B7). The target must call tools, call one that is named, and do so in a stream; the
+findings say what it does of what is declared for it (`report`). `meant` finds a name's targets.
+"""
 
 import asyncio
 import json

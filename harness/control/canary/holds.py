@@ -74,7 +74,7 @@ def describe_router_faults(tx: Transaction, rollout: Rollout) -> str:
 
 
 def update_hold_alert(ctx: Context, rollout: Rollout) -> None:
-    """Once per cause; its end as well."""
+    """Raise the alert that the canary is held, once per cause, and end it afterwards."""
     onward = rollout.state in (RolloutState.WAITING, RolloutState.MEASURING)
     if not onward and not rollout.baking:
         return

@@ -13,7 +13,7 @@ from harness.ports import Transaction
 
 
 def check_judge(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> None:
-    """Before anything is paid for.
+    """Check a policy's judge before anything is paid for; one without a judge passes.
 
     Raises InputError for a judge that could not be asked, NotAllowed for one whose provider may
     not see the route's class of data (D8).

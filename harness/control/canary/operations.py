@@ -109,7 +109,7 @@ def operate_with_warnings(
 def _find_movable(
     tx: Transaction, actor: Actor, route: str, signal: RolloutSignal, seen: int | None
 ) -> Rollout:
-    """The route's canary as this person saw it, which he may move so."""
+    """The route's canary, where this person may give it that signal."""
     rollout = find_live(tx, route)
     if seen not in (None, rollout.version):
         raise StaleWrite(

@@ -51,7 +51,7 @@ def needed_runs(proposals: Iterable[Proposal]) -> frozenset[str]:
 
 
 def run_once(ctx: Context) -> list[str]:
-    """Bury the ended workers, start those that are needed. Returns what it did, in words."""
+    """Collect the ended workers, start those that are needed. What it did, in words."""
     if ctx.workers is None:
         return []
     did = _collect_ended(ctx)
@@ -69,7 +69,7 @@ def run_once(ctx: Context) -> list[str]:
 
 def _start(ctx: Context, run: EvalRun) -> str:
     """One run whose worker cannot start must not keep the others from theirs."""
-    assert ctx.workers is not None  # noqa: S101 - tend has looked
+    assert ctx.workers is not None  # noqa: S101 - run_once has looked
     try:
         _check_cleared(ctx, run)
         ctx.workers.start(run.id)
@@ -82,7 +82,7 @@ def _start(ctx: Context, run: EvalRun) -> str:
 
 
 def _check_cleared(ctx: Context, run: EvalRun) -> None:
-    """Whoever asked for it, and whatever the file said then. Raises as `clearance.check`."""
+    """Whoever asked for it, and whatever the file said then. Raises as `check_suite`."""
     with ctx.store.read() as tx:
         target = tx.routing.targets()[run.target]
     data_class_checks.check_suite(ctx, run.suite, [target])
@@ -99,7 +99,7 @@ def _waiting(ctx: Context) -> Sequence[EvalRun]:
 
 
 def _collect_ended(ctx: Context) -> list[str]:
-    assert ctx.workers is not None  # noqa: S101 - tend has looked
+    assert ctx.workers is not None  # noqa: S101 - run_once has looked
     did = []
     for run, owner, code, words in ctx.workers.reap():
         with ctx.store.write() as tx:
@@ -198,9 +198,9 @@ def start_run(
     items: int | None = None,
     budget: RunBudget = NO_LIMIT,
 ) -> EvalRun:
-    """`queue`, whatever else is queued."""
+    """As `queue_run`, whatever else is queued."""
     run = queue_run(ctx, actor, suite, target, items=items, budget=budget)
-    assert run is not None  # noqa: S101 - only a twin is left out
+    assert run is not None  # noqa: S101 - only a duplicate is left out
     return run
 
 

@@ -95,7 +95,7 @@ def raise_alert(
 
 
 def resolve_alert(ctx: Context, tx: Transaction, kind: AlertKind, about: str) -> None:
-    """Its cause is over; nothing where there was none."""
+    """End the alert, as its cause is over; does nothing where none is open."""
     record = tx.alerts.newest(f"{kind.value}:{about}")
     if record is not None and record.open:
         tx.alerts.tell([_resolution_of(ctx, record)])
@@ -119,7 +119,7 @@ def is_open(ctx: Context, kind: AlertKind, about: str) -> bool:
 
 
 def run_once(ctx: Context) -> None:
-    """The deliverer's: see what is over, put messages into the outbox, send what is due."""
+    """One turn: end what is over, put messages into the outbox, send what is due."""
     _resolve_finished(ctx)
     if ctx.sinks is not None and ctx.sinks.names():
         _queue(ctx, ctx.sinks.names())

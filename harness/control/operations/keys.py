@@ -195,7 +195,7 @@ def authenticate(store: Store, text: str, *, secret: bytes) -> Actor:
 
 
 def still(store: Store, actor: Actor) -> Actor:
-    """Who acted with a management key before, as he may act now. Raises NotAllowed."""
+    """The same actor as his key has it now. Raises NotAllowed where it was revoked."""
     with _refusing(), store.read() as tx:
         return _actor(tx, tx.keys.get(actor.key) if actor.key else None)
 

@@ -12,7 +12,7 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.ports import Transaction
 
-# A canary is looked at all the same: harm must end it. It takes no step (`control.holding`).
+# A canary is looked at all the same: harm must end it. It takes no step (`canary.holds`).
 HELD: Final = frozenset(
     {
         ProposalPhase.PROPOSED,

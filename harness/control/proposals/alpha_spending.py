@@ -164,7 +164,7 @@ def with_alpha(
     scores may have chosen by them. One that is open counts as well: it will see scores. Looks
     begin again with items that are new; another name, version, prompt, scorer or spelling does
     not make the same items fresh. A run by hand of another target of the family is a look too.
-    pin: the plan's suite. candidate: its id; family: as `lineage` has it.
+    pin: the plan's suite. candidate: its id; family: as `find_lineage` has it.
     """
     look = 1 + _before(tx, pin, candidate, family)[0]
     alpha = spend_alpha(gate.alpha, look, gate.spend)

@@ -24,7 +24,7 @@ def record_approval(
 ) -> Approval:
     """Store that this person stands up for the verdict that the proposal rests on now.
 
-    Raises NotAllowed as `four_eyes.check`.
+    Raises NotAllowed as `four_eyes.check_four_eyes`.
     """
     act = "approve" if kind is ApprovalKind.CANARY else "promote"
     four_eyes.check_four_eyes(tx, actor, proposal, act)
@@ -45,7 +45,7 @@ def record_approval(
 
 
 def find_revocation(tx: Transaction, proposal: Proposal) -> str:
-    """In words, where the approval's key was revoked since it was given; empty else."""
+    """That an approval's key was revoked since it was given, in words; empty else."""
     for each in tx.approvals.of(proposal.id):
         key = tx.keys.get(each.key) if each.key is not None else None
         if key is not None and key.revoked_at is not None:

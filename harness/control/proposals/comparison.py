@@ -40,8 +40,8 @@ from harness.gate.text.explain import RolloutExplanation, explain_rollout
 from harness.gate.text.sentences import unscored_text
 from harness.ports import Transaction
 
-# What ends without these ran out of money, items or infrastructure: that saves nothing.
 MAX_AUDIT_EVENTS: Final = 2_000
+# What ends without these ran out of money, items or infrastructure: that saves nothing.
 DECIDED_OUTCOMES: Final = frozenset({"passed", "failed", "harness_mismatch"})
 
 

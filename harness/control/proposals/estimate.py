@@ -70,7 +70,7 @@ def estimate_proposal(
 ) -> Sequence[SuiteEstimate]:
     """Suite by suite; stores nothing. effect: default 5 points.
 
-    Raises as `propose.preview` does.
+    Raises as `submission.preview_proposal` does.
     """
     plans = submission.preview_proposal(ctx, wish).plans
     with ctx.store.read() as tx:

@@ -292,7 +292,7 @@ def decide_verdict(
     Raises StaleEvidence when the two arms of a suite do not fit each other.
     halted: runs that bring no more samples though some are missing. A failed one means "not
     measured"; one over budget means "not enough evidence". Neither is ever a pass.
-    now: the route's time (`standing.route_time`), at which the verdict is decided.
+    now: the route's time (`proof_validity.route_time`), at which the verdict is decided.
     """
     stopped: dict[str, tuple[str, str]] = {}
     # A failed one last: where both happened to a suite, it was not measured.

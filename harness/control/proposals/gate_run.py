@@ -52,7 +52,7 @@ def register_comparison(
 ) -> Proposal:
     """The file's providers, a route for this comparison alone, and its proposal.
 
-    Raises as `routes.create` and `propose.create` do.
+    Raises as `routes.create_route` and `submission.create_proposal` do.
     """
     for provider in settings.providers.values():
         targets.put_provider(ctx, actor, provider)
@@ -104,7 +104,7 @@ def _check_provider(settings: Settings, seed: TargetSeed) -> None:
 
 
 def without_long_pauses(ctx: Context) -> Context:
-    """The same, without long pauses after InfraError: somebody waits at a terminal or in CI.
+    """The context without long pauses after InfraError: somebody waits at a terminal or in CI.
 
     Nor is there a shadow to come: nobody asks the route of a single comparison.
     """

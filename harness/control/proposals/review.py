@@ -20,8 +20,8 @@ from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
 from harness.ports import Transaction
 
-# Of a route's version, what promotions change, and proposals say for themselves.
 DEFAULT: Final = "the default"
+# Of a route's version, what promotions change, and proposals say for themselves.
 TRAFFIC: Final = frozenset({"incumbent", "canary", "canary share", "held back"})
 
 

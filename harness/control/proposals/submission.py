@@ -229,10 +229,10 @@ class ProposalPreview:
 def preview_proposal(
     ctx: Context, wish: ProposalRequest, actor: Actor | None = None
 ) -> ProposalPreview:
-    """What `create` would register for this wish; stores nothing.
+    """What `create_proposal` would register for this request; stores nothing.
 
-    actor: who would propose it; None where nobody is known yet. Raises as `create` does for an
-    unknown route or policy.
+    actor: who would propose it; None where nobody is known yet. Raises as
+    `create_proposal` does for an unknown route or policy.
     """
     with ctx.store.read() as tx:
         route = routes.require_route(tx, wish.route)

@@ -71,7 +71,7 @@ class ProviderCredentials(CamelCase):
 class CredentialChange:
     """What is set; None leaves it as it is. key: the stored key's name. overlap: so long the
     replaced value is used, too, behind the new one. first: before all other keys. reason:
-    needed to move a provider that a route uses (`provider_moves`).
+    needed to move a provider that a route uses (`endpoint_changes`).
     """
 
     value: str | None = field(default=None, repr=False)
@@ -326,8 +326,8 @@ def import_credentials(
 ) -> Sequence[ImportedCredential]:
     """Store what variables hold that a provider names, or that a kind's vendor reads.
 
-    replace_known: also where a key is stored. Raises as `put`; then none is stored for a kind
-    that takes no key.
+    replace_known: also where a key is stored. Raises as `put_credential`; none is stored
+    then if one is for a kind that takes no key.
     """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:

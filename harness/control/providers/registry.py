@@ -126,7 +126,7 @@ class ProviderSummary(CamelCase):
 class ProviderChange:
     """What is set; None leaves it as it is, and of a new provider takes its kind's.
 
-    reason: needed to move one that a route uses to another place (`provider_moves`).
+    reason: needed to move one that a route uses to another place (`endpoint_changes`).
     """
 
     kind: str | None = None

@@ -1,4 +1,7 @@
-"""What speaks for a target that wants to come into a route's chain (A7)."""
+"""Finds the evidence for a target that is to come into a route's fallback chain (A7): a passed
+verdict that still holds, an earlier place on the route, or a living waiver (`find_proof`);
+stores a new waiver where one is asked for. Raises ProofRefused where there is none.
+"""
 
 from dataclasses import dataclass
 from datetime import timedelta

@@ -1,4 +1,6 @@
-"""Data classes (D8): which providers may ever see a route's traffic.
+"""Checks data classes (D8): which providers may ever see a route's traffic or a suite's items.
+`check_targets`, `check_suite` and `check_address` raise NotAllowed, `find_refusal` says why,
+and `list_violations` names routes that break what the file says now.
 
 The configuration file says it (`data_classes: {personal: [local, azure-eu]}`), and it alone
 says where such a provider is. Whatever brings a target to a route asks here, and again before
@@ -32,7 +34,7 @@ def check_targets(
 
 
 def check_suite(ctx: Context, suite: str, targets: Iterable[Target]) -> None:
-    """Its data go to no provider that may not see their class. Raises as `check`."""
+    """Its data go to no provider that may not see their class. Raises as `check_targets`."""
     data_class = ctx.suites.data_class(suite)
     if not data_class:
         return

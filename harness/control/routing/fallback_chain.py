@@ -1,6 +1,8 @@
-"""Changes a route's fallback chain, by people: who comes in, and with which evidence (A7).
+"""Changes and lists a route's fallback chain, for people: add, remove, reorder, replace, mark
+as capable for high stakes. What is new in it needs evidence (A7, `chain_evidence`).
 
-Waivers that have expired while their targets still serve raise alerts until somebody acts.
+Waivers that have expired while their targets still serve raise alerts until somebody acts
+(`update_waiver_alerts`, a periodic job).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -141,7 +143,7 @@ def add_fallback(
 ) -> Route:
     """place: from 1 on; None for the end. For a target that is there: its evidence is renewed.
 
-    Raises as `put`.
+    Raises as `replace_chain`.
     """
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
@@ -169,7 +171,7 @@ def remove_fallback(
 def mark_capable(
     ctx: Context, actor: Actor, name: str, target: str, *, capable: bool, reason: str
 ) -> Route:
-    """Whether it is good enough for high stakes. Raises NotFound as `remove`."""
+    """Whether it is good enough for high stakes. Raises NotFound as `remove_fallback`."""
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         place = _place(tx, chain, name, target)

@@ -1,7 +1,9 @@
-"""The kill switch: people force a provider, or one target, for all routes or for one.
+"""Throws and lifts kill switches, for people: each forces a provider, or one target, for all
+routes or for one. `find_unaffected` names the routes on which one changes nothing.
 
-A switch needs no proof, since it adds no target to any route (domain.switches). The candidate
-of an open proposal is forced by another person than its proposer.
+A switch needs no proof, since it adds no target to any route
+(harness.domain.routing.kill_switch). The candidate of an open proposal is forced by another
+person than its proposer.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""A route's monthly bill, and what it would be with a candidate (A3). No decisions."""
+"""Computes a route's monthly bill, and forecasts it with a candidate (A3): from recorded
+traffic, prices, and both models' tokens on the same items, in a proposal's answers or in
+earlier runs. `describe_…` and `format_…` put it in words. Decides nothing.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
@@ -36,7 +39,7 @@ def forecast_from_answers(
 def forecast_from_history(ctx: Context, wish: ProposalRequest) -> CostForecast:
     """Before it is proposed: by what earlier runs measured, or the incumbent's own tokens.
 
-    Raises as `propose.preview` does.
+    Raises as `submission.preview_proposal` does.
     """
     plans = submission.preview_proposal(ctx, wish).plans
     with ctx.store.read() as tx:

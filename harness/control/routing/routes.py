@@ -1,8 +1,9 @@
-"""Creates routes and changes their settings, looks back at their versions, and goes back to
-one.
+"""Creates routes, changes their settings, lists their versions, and brings a former incumbent
+back (`roll_back`). `check_settings` and `check_overrides` refuse impossible settings, overrides
+(D6) against the whole table; `find_taken_back` says that a target lost its proof with its
+rollout.
 
-Everything that needs proof goes by proposals. Overrides (D6) are checked against the whole
-table.
+Everything that needs proof goes by proposals.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,4 +1,7 @@
-"""What is measured of each route's model: its scores, cost, speed and failures (A3)."""
+"""Sums up what is measured of each route's incumbent (A3): the scores of its newest eval runs
+with intervals, its cost per request and month, speed and failures in recorded traffic. Reads
+only.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

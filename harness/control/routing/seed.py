@@ -1,7 +1,7 @@
-"""The file's providers and routes, put into the database at every start.
-
-Of providers the file's word counts. Of routes the database's: one that it knows is left as it
-is, and `doctor` reports where the file differs.
+"""Puts the configuration file's providers and routes into the database at every start
+(`apply_seed`), only those that are missing there. `list_seed_differences` says where the file
+differs from the database, for `doctor`; `apply_providers` (`swapgate config apply`) makes its
+providers what the file says.
 """
 
 from dataclasses import replace

@@ -1,4 +1,7 @@
-"""Targets and providers: added once, immutable from then on, found by name or id."""
+"""Registers targets and stores providers, and finds targets by id or `provider/model`. A target
+never changes. A provider may, but not in what was proven with it (`extra_body`); a new address
+is recorded as its move, and prices that it lacks come from the catalogue.
+"""
 
 from harness.control import audit
 from harness.control.context import Context
@@ -25,7 +28,7 @@ def add_target(ctx: Context, actor: Actor, seed: TargetSeed) -> Target:
 
 
 def register_target(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSeed) -> Target:
-    """As `add`, within a unit of work. Raises NotFound when the provider is not known."""
+    """As `add_target`, within a unit of work. Raises NotFound for an unknown provider."""
     providers = tx.providers.all()
     if seed.provider not in providers:
         hint = did_you_mean(seed.provider, providers, otherwise=".")
@@ -73,7 +76,7 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "
 
     Models in use that it gives no price have the catalogue's from then on. Raises InputError
     for an address that no provider may have, a header that cannot be sent, or without a reason
-    to move one that a route uses (`provider_moves`); Conflict for an
+    to move one that a route uses (`endpoint_changes`); Conflict for an
     `extra_body` that would change what was proven; ConfigError for headers where there is no
     key to encrypt them with.
     """
@@ -176,7 +179,7 @@ def find_target(tx: Transaction, name: str) -> Target:
 
 
 def find_known_target(tx: Transaction, name: str) -> Target | None:
-    """As `find`, None where nothing has the name. Raises InputError when several have it."""
+    """As `find_target`, None where nothing has the name. Raises InputError for several."""
     try:
         return find_target(tx, name)
     except NotFound:
@@ -190,7 +193,7 @@ def plain_target(name: str) -> Target | None:
 
 
 def find_or_register_target(ctx: Context, tx: Transaction, actor: Actor, name: str) -> Target:
-    """`find`, and where nothing has the name, register it as a plain `provider/model`."""
+    """`find_target`, and where nothing has the name, register a plain `provider/model`."""
     try:
         found = find_target(tx, name)
     except NotFound:

@@ -1,4 +1,6 @@
-"""Shadows (F8): a route's requests mirrored to a candidate whose answers nobody gets.
+"""Starts, ends and reports shadows (F8): a route's requests mirrored to a candidate whose
+answers nobody gets. `build_status` adds up the pairs of answers, their cost, and the evidence
+that the candidate is worse; `end_finished` ends shadows whose conditions are gone.
 
 A shadow serves nobody, so it needs no verdict. It sees what users write and costs money, so it
 needs an open proposal of that candidate or an approver, clearance for the data class, and ends.

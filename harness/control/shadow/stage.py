@@ -1,4 +1,6 @@
-"""A passed candidate's shadow before its canary (F8): started, watched and ended by the loop.
+"""Runs a passed candidate's shadow before its canary (F8). `run_once`, a part of the reconcile
+loop, starts it, and then opens the canary, rejects the candidate, or holds with an alert.
+`ShadowStage` is where it stands, for people.
 
 All that is decided from is in the store: the proposal's policy, its shadows, what routers added
 up. Every shadow of the proposal counts, so that a person can mirror more than the policy pays.
@@ -67,7 +69,7 @@ class ShadowStage:
 
 
 def check_stage(tx: Transaction, route: Route, candidate: Target, policy: Policy) -> None:
-    """Before anything is paid for. Raises InputError where no shadow could come first."""
+    """Check, before anything is paid for, that a shadow can come first. Raises InputError."""
     if policy.canary.shadow is None:
         return
     if route.settings.side_effects:

@@ -1,7 +1,8 @@
-"""What a move of the shadow before a canary was decided from, kept with it; and decided again.
+"""Records what a move of the shadow before a canary was decided from, in its audit event, and
+decides it again (`replay_stage`).
 
 Routers go on adding to a shadow's figures after a decision, so the ones it was decided from are
-kept in its audit event. What is stored can only be more than that; less shows tampering.
+kept in the event. What is stored can only be more than that; less shows tampering.
 """
 
 from collections.abc import Mapping
