@@ -40,7 +40,7 @@ def sql_store(installation: Installation) -> "SqlStore":
 
 
 def require_database(settings: Settings) -> None:
-    """For who serves: a new, empty one would hide that the old one is away.
+    """Check that it is there, for who serves: a new, empty one would hide that it is away.
 
     Raises DatabaseUnusable where SQLite's file is missing.
     """

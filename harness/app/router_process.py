@@ -44,7 +44,7 @@ OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDP
 
 
 def require_table(installation: Installation) -> None:
-    """For a router's first moment: that it could serve one, be it from its disk.
+    """Check, when a router starts, that it could serve a table, be it from its disk.
 
     Its workers find out as well, seconds later. Raises DatabaseUnusable.
     """

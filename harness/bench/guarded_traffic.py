@@ -73,7 +73,7 @@ def simulate_traffic(
 
 @dataclass(frozen=True)
 class Slowdown:
-    """factor: the canary's latency to the incumbent's. sigma: of their logs."""
+    """factor: the canary's latency to the incumbent's. sigma: of the latencies' logarithms."""
 
     factor: float
     sigma: float

@@ -55,7 +55,7 @@ class ToolReport:
 
 
 def meant(installation: Installation, name: str) -> list[tuple[Target, Provider]]:
-    """A route's targets, else the one target, registered or not. Raises NotFound."""
+    """A route's targets, else the target of that name, registered or not. Raises NotFound."""
     ctx = installation.context
     table = routes.load_table(ctx)
     with ctx.store.read() as tx:
@@ -74,7 +74,7 @@ def meant(installation: Installation, name: str) -> list[tuple[Target, Provider]
 def report(
     installation: Installation, target: Target, provider: Provider, timeout_s: float
 ) -> ToolReport:
-    """At most nine answers of the target, and a refusal. timeout_s: for all."""
+    """Run and judge the loops: at most nine answers and a refusal. timeout_s: for all."""
     keys = provider_secrets.keys_of_provider(installation.context, provider)
     if lacks_key(provider, keys):
         step = f"`swapgate credential set {provider.name}`"

@@ -63,7 +63,7 @@ def decision_inputs(
 ) -> dict[str, object]:
     """For the audit log: enough to decide again to the same bytes, and to see tampering.
 
-    seen: the rollout before the action. action: what was decided, None for a person's hand:
+    seen: the rollout before the action. action: what was decided, None for a person's act:
     then it is what the evidence says at this moment. Never fails: what ends a canary must not.
     """
     try:

@@ -51,7 +51,7 @@ def describe_comparison(times: int) -> str:
 
 
 def describe_watch(tx: Transaction, watch: DriftWatch) -> str:
-    """The target's `provider/model`."""
+    """The name of the watched target, `provider/model`."""
     return tx.routing.targets()[watch.target].name
 
 

@@ -88,7 +88,7 @@ def raise_mismatch_alert(
 
 @contextmanager
 def alerting_mismatch(ctx: Context) -> Iterator[None]:
-    """For a person's hand: what is refused for its evidence raises the alert, too.
+    """For acts of people: an EvidenceMismatch raised within it raises the alert, too.
 
     Around the unit of work, which the refusal takes back.
     """

@@ -180,7 +180,7 @@ def cancel_run(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
 
 
 def has_duplicate(tx: Transaction, run: EvalRun) -> bool:
-    """Whether the same is queued or running already, and asks no less: by its fingerprint."""
+    """Whether a run with the same fingerprint and no fewer items is queued or running."""
     return any(
         each.state in RUNNABLE_STATES
         and (each.suite, each.fingerprint) == (run.suite, run.fingerprint)

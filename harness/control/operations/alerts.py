@@ -102,7 +102,7 @@ def resolve_alert(ctx: Context, tx: Transaction, kind: AlertKind, about: str) ->
 
 
 def acknowledge(ctx: Context, tx: Transaction, kind: AlertKind, about: str) -> bool:
-    """A person has looked: it is over, whoever sees it; the next one raises it again. Whether
+    """End the alert, since a person has looked; the next one opens it again. Whether
     there was one.
     """
     record = tx.alerts.newest(f"{kind.value}:{about}")

@@ -84,7 +84,7 @@ def export_captures(
 
 
 def build_export_line(captured: CapturedRequest) -> dict[str, Any]:
-    """To be labelled: `label` is what the scorer of the suite compares with."""
+    """A JSON object to be labelled: `label` is what the scorer of the suite compares with."""
     content = captured.content
     told = {name: content[name] for name in content if name != "answer"}
     return {

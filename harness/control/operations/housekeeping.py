@@ -1,7 +1,7 @@
 """Holds the control process's periodic jobs: checks of the audit chain and of signatures,
-deletion of old alerts, failovers, captures and keys, and evals of incumbents by schedule.
-`MonitoredJob` wraps a job: when it fails, it raises an alert until it has gone well again.
-`harness.app.control_schedule` says when each runs.
+deletion of old alerts and failovers and of expired captures and keys, and evals of incumbents
+by schedule. `MonitoredJob` wraps a job: when it fails, it raises an alert until it has gone
+well again. `harness.app.control_schedule` says when each runs.
 """
 
 from collections.abc import Callable, Sequence

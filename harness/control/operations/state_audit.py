@@ -162,7 +162,7 @@ def _update_alerts(
 
 
 def compare_all(ctx: Context) -> list[RowFinding]:
-    """All rows and all events, page by page; from the log's first event on."""
+    """Compare all rows with all events, page by page, from the log's first event on."""
     walked = RowHistory()
     found: dict[str, RowFinding] = {}
     with ctx.store.read() as tx:

@@ -32,7 +32,7 @@ def alerted_rows(tx: Transaction) -> set[str]:
 
 
 def unrecorded_rows(ctx: Context, tx: Transaction) -> set[str]:
-    """As well those that this process found itself: alerts are rows that nobody signs."""
+    """`alerted_rows`, and those that this process found: alerts are rows that nobody signs."""
     return alerted_rows(tx) | ctx.audit_walk.unrecorded
 
 
@@ -60,6 +60,6 @@ def reason_to_hold(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
 
 
 def require_untampered(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
-    """Raises ProofRefused where what it is decided by was written by somebody else."""
+    """Raises ProofRefused where `reason_to_hold` has a reason; not for one in its canary."""
     if proposal.phase in HELD and (why := reason_to_hold(ctx, tx, proposal)):
         raise ProofRefused(f"{proposal.id} is held: {why}")

@@ -94,7 +94,7 @@ def _answered(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def find_replacement(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
-    """Why its candidate's scores cannot be completed to one measurement; empty when they can.
+    """Why the candidate's scores cannot be completed to one measurement; empty when they can.
 
     Scored answers are not asked for again within a proposal: that would be a look nobody
     counts. So only an incumbent that was replaced is measured anew. The runs' own samples say

@@ -1,7 +1,7 @@
 """Checks that two people stand behind a proposal. `check_four_eyes` refuses its proposer, and
-keys that one of the two made for the other, directly or through keys made with keys;
-`is_other_person` asks it of a name in a route's history; `list_key_remarks` says what everybody
-should know of the keys behind an approval.
+keys that one of the two had a hand in making for the other, directly or through keys made with
+keys, or a third person for both. `is_other_person` asks it of a name in a route's history;
+`list_key_remarks` says what everybody should know of the keys behind an approval.
 """
 
 from collections.abc import Sequence

@@ -265,7 +265,7 @@ def remove_credential(
 
 
 def remove_all_credentials(ctx: Context, tx: Transaction, actor: Actor, name: str) -> None:
-    """With their provider."""
+    """Take away all keys and the sign-in of a provider that is being removed."""
     tx.sign_ins.end(name)
     gone = [e for e in tx.credentials.all() if e.provider == name and e.ciphertext]
     for each in gone:

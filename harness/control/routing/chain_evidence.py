@@ -30,7 +30,7 @@ LONGEST_WAIVER: Final = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class WaiverRequest:
-    """The wish to let a target in without a verdict."""
+    """A request to let a target in without a verdict, for so long."""
 
     reason: str
     lasts: timedelta
@@ -44,7 +44,8 @@ def find_proof(
     target: Target,
     waive: WaiverRequest | None,
 ) -> ChainProof:
-    """A new waiver if one is wished; else the best there is: verdict, past, living waiver.
+    """A new waiver if `waive` asks for one; else the first that there is: a verdict that holds,
+    an earlier place on the route, a living waiver.
 
     Raises ProofRefused when there is none.
     """

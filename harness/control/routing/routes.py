@@ -37,7 +37,7 @@ from harness.ports import RouteRecord, Transaction
 
 
 def check_overrides(ctx: Context, tx: Transaction, name: str) -> None:
-    """Of the route's overrides as they are in `tx`, and of those that name it.
+    """Check the route's overrides as they are in `tx`, and those that name it.
 
     Raises InputError for one that names its own route, NotFound for one that names none,
     NotAllowed where its data class is not as strict.
@@ -178,7 +178,7 @@ def roll_back(
 def _take_back_baking(
     ctx: Context, tx: Transaction, actor: Actor, name: str, because: str
 ) -> None:
-    """As an abort does, in the same unit: else its model could come back without a proof."""
+    """End a bake as an abort does, in the same unit: else its model could return unproven."""
     now = ctx.clock.now()
     for rollout in tx.rollouts.baking():
         if rollout.route != name:
@@ -312,7 +312,7 @@ def _limit(seconds: float | None) -> str:
 
 
 def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
-    """With the digest of each suite that has none: naming a suite accepts what it holds now.
+    """The settings with the digest of each suite that has none: naming one accepts it as it is.
 
     Raises NotFound for an unknown suite or policy, InputError for an impossible value.
     """
@@ -335,7 +335,7 @@ def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
 
 
 def store_pins(ctx: Context, tx: Transaction, settings: RouteSettings) -> None:
-    """What was accepted with the suites' names, so that a later change can say what it is."""
+    """Store the suites' pins as they were accepted, so that a later change can be named."""
     for each in settings.suites:
         pin = ctx.suites.pin(each.suite)
         if pin.digest == each.digest:

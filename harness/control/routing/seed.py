@@ -1,7 +1,7 @@
 """Puts the configuration file's providers and routes into the database at every start
-(`apply_seed`), only those that are missing there. `list_seed_differences` says where the file
-differs from the database, for `doctor`; `apply_providers` (`swapgate config apply`) makes its
-providers what the file says.
+(`apply_seed`): those that are missing there, and prices that were unknown.
+`list_seed_differences` says where the file differs from the database, for `doctor`;
+`apply_providers` (`swapgate config apply`) makes the database's providers what the file says.
 """
 
 from dataclasses import replace

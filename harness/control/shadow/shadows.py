@@ -235,7 +235,7 @@ def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
 
 
 def list_of_proposal(tx: Transaction, proposal: Proposal) -> Sequence[ShadowRecord]:
-    """Those that compared its two models, newest first; ended ones too."""
+    """Its shadows that compared its two models, newest first; ended ones too."""
     return [
         each
         for each in tx.shadows.list(route=proposal.route, proposal=proposal.id)
