@@ -38,7 +38,7 @@ PASS_FOR_NEW: Final = timedelta(seconds=180)
 
 
 class ClockWatch:
-    """Compares the wall clock with the monotonic one at each `look`; a jump means it was set."""
+    """Compares the wall clock with the monotonic one at each `look`, to notice jumps."""
 
     def __init__(self) -> None:
         self._lead: float | None = None
