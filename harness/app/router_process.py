@@ -69,7 +69,7 @@ def _tracing(settings: TracingSettings) -> "Tracing | None":
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"tracing needs the package {error.name}: install `swapgate[otel]`, or leave "
-            "`router.observers.tracing` and the OTEL_EXPORTER_OTLP_… variables out"
+            "`router.tracing` and the OTEL_EXPORTER_OTLP_… variables out"
         ) from None
     return OpenTelemetry(settings)
 
