@@ -19,9 +19,9 @@ MAX_PATTERN_LENGTH: Final = 1_000
 
 @dataclass(frozen=True)
 class BoundedPattern:
-    """An expression of a user's. Its methods raise PatternTooSlow after LIMIT_S.
+    """A user's regular expression. Its methods raise PatternTooSlow after MATCH_TIMEOUT_S.
 
-    Raises InputError for a text that is no expression, or longer than LONGEST_PATTERN.
+    Raises InputError for a text that is no expression, or longer than MAX_PATTERN_LENGTH.
     """
 
     pattern: str

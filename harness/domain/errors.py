@@ -1,5 +1,5 @@
-"""This page lists every error that Swapgate raises. Each message says what happened, to what,
-and what to do next. Each says what happened, to what, and what to do next.
+"""Every error that Swapgate raises is a class here. Each message says what happened, to what,
+and what to do next.
 
 SwapgateError
 ├── ConfigError            the file is wrong; says file, line, nearest right key
@@ -26,7 +26,7 @@ SwapgateError
 ├── SignatureInvalid       a stored row is not what its signature covers, or has none
 ├── SnapshotInvalid        a snapshot does not validate; the old one goes on serving
 │   └── DatabaseRestored   it is older than what this router served; a person decides
-├── UpstreamError          a provider failed (domain.failures says how)
+├── UpstreamError          a provider failed (`reliability.failures`: how)
 │   └── NoAnswer           a call brought no answer; says whether another one may
 └── CallFailed             a ModelClient's call has no answer; says status, code, retry_after_s
     ├── CallRefused        the request is wrong: unchanged, it fails again

@@ -1,5 +1,4 @@
-"""This module checks a JSON value against a schema, in bounded time for any schema. Pure. Pure,
-and quick for any schema.
+"""Checks a JSON value against a JSON schema, in bounded time for any schema. Pure.
 
 Types, required members, constants, and what stands in objects and lists. Patterns, formats and
 references fit always: schemas come from clients, and a pattern can take for ever.
@@ -24,7 +23,7 @@ _TYPES: Final[Mapping[str, Callable[[object], bool]]] = {
 
 
 def matches_schema(schema: object, value: object, depth: int = 0) -> bool:
-    """What is no schema, or deeper than DEEPEST, fits."""
+    """Whether the value fits; it does where there is no schema, or deeper than MAX_DEPTH."""
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return schema is not False
     kinds = schema.get("type")

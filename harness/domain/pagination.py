@@ -1,4 +1,8 @@
-"""Long lists are read in pages; a cursor marks where the next page begins."""
+"""Long lists are read in pages; a cursor marks where the next page begins.
+
+A `PageRequest` asks, a `Page` answers, with its next cursor and the rows that it leaves out for
+an invalid signature; `encode_cursor` and `decode_cursor` write and read a row's place as text.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace

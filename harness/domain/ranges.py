@@ -1,12 +1,10 @@
-"""Closed ranges limit the numbers that people may set, and describe themselves in error
-messages.
-"""
+"""A range limits a number that people may set, and describes itself in error messages."""
 
 from typing import Final, NamedTuple
 
 
 class Range(NamedTuple):
-    """Closed."""
+    """A range with both its ends."""
 
     low: float
     high: float

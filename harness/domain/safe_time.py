@@ -1,6 +1,4 @@
-"""Dates far in the future are capped at NEVER, so that adding a long duration
-never overflows.
-"""
+"""Adds seconds to a date without overflow: dates far in the future are capped at NEVER."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final

@@ -1,5 +1,9 @@
 """These classes hold the configuration after parsing: frozen, and never read from the file
 again.
+
+`Settings` is the whole file; its parts are the router, the control process, alerts, the
+dashboard, suites with their judges, and the routes and targets to create. `harness.config`
+parses them.
 """
 
 from collections.abc import Mapping
@@ -67,7 +71,7 @@ class RouterSettings:
     retry: RetryPolicy = DEFAULT_RETRY  # of one request
     tracing: TracingSettings = TracingSettings()
     # Host names, addresses or networks that providers may have though they are closed
-    # (`domain.base_url`).
+    # (`domain.providers.api_base_rules`).
     allow_addresses: tuple[str, ...] = ()
     # Addresses or networks whose `X-Forwarded-For` is believed.
     trusted_proxies: tuple[str, ...] = ()
@@ -208,7 +212,7 @@ class Settings:
     suites: Mapping[str, SuiteSettings]
     policies: Mapping[str, Policy]
     routes: Mapping[str, RouteSeed]
-    switches: tuple[str, ...] = ()  # as `domain.switches.switches_of_file` reads them
+    switches: tuple[str, ...] = ()  # as `kill_switch.parse_file_switches` reads them
     alerts: AlertSettings = AlertSettings()
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)  # who may see each
     # Of this machine's eval workers, by provider.

@@ -1,4 +1,4 @@
-"""A wrong name in an error message comes with the nearest right one."""
+"""Suggests the nearest right name for a wrong one, for the end of an error message."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

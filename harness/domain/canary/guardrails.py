@@ -1,9 +1,10 @@
-"""Guardrails are the closed list of measures that guard a canary (statistics.md §2.2, §2.4,
-§2.5).
+"""Guardrails are the closed list of measures that guard a canary.
 
-Each guardrail is a stream of evidence of its own; they share one alpha over the rollout.
-Whether one applies to a unit depends on the unit's first request alone, never on an answer:
-what is chosen by its outcome proves nothing.
+`Guardrails` is the policy's tolerated ratio of each; `FailureTally` and its kin are a block's
+counts by arm, `ArmLevels` its mean values, and all are read back from stored JSON. Each
+guardrail is a stream of evidence of its own; they share one alpha (statistics.md §2.2, §2.4,
+§2.5). Whether one applies to a unit depends on the unit's first request alone, never on an
+answer: what is chosen by its outcome proves nothing.
 """
 
 import math
@@ -89,7 +90,7 @@ class Guardrails:
 
 @dataclass(frozen=True, slots=True)
 class FailureTally:
-    """n units a guardrail applies to, m of them canary; F failures, y of them canary."""
+    """A block's units that a guardrail applies to, the failed ones, and the canary's share."""
 
     units: int
     canary: int
@@ -98,7 +99,7 @@ class FailureTally:
 
     @property
     def fits(self) -> bool:
-        """Whether such counts can be."""
+        """Whether the counts are consistent: no arm has more failures than units."""
         control = self.units - self.canary
         return (
             0 <= self.canary_failures <= self.canary
@@ -185,7 +186,7 @@ class ArmLevels:
 
 
 def tallies_from_json(stored: Mapping[str, Any]) -> dict[Guardrail, FailureTally]:
-    """The inverse of asdict, by JSON."""
+    """Reads a block's tallies by guardrail from JSON, as `asdict` wrote them."""
     return {Guardrail(name): _tally_of(tally) for name, tally in stored.items()}
 
 

@@ -1,5 +1,5 @@
-"""The canary judge reads a sample of a canary's answers: this module draws the sample, writes
-the prompt and reads the verdict.
+"""The canary judge is a model that reads a sample of both arms' answers: this module draws the
+sample, writes the prompt, parses the verdict, and checks the judge's settings and its budget.
 
 Pure. Whether a unit is drawn is known before its answer: it depends on the arm and on chance,
 never on what came. The judge does not learn which model wrote what it reads.
@@ -70,7 +70,7 @@ def build_prompt(criteria: str, transcript: Mapping[str, Any]) -> str:
 
 
 def parse_verdict(said: str) -> JudgeOutcome:
-    """What the judge's answer says; anything but the closed form is no verdict."""
+    """Parses the judge's answer; anything but the requested JSON object is no verdict."""
     begin, end = said.find("{"), said.rfind("}")
     try:
         found = json.loads(said[begin : end + 1])
@@ -84,7 +84,7 @@ def parse_verdict(said: str) -> JudgeOutcome:
 
 
 def has_budget(judge: CanaryJudge, known_usd: float, recent_usd: float, workers: int) -> bool:
-    """Whether one more may be asked.
+    """Whether the judge's budget allows one more call.
 
     known_usd: of all routers, as stored. recent_usd: what this worker spent and may not be
     stored yet; the others are taken to have spent as much.
@@ -93,7 +93,7 @@ def has_budget(judge: CanaryJudge, known_usd: float, recent_usd: float, workers:
 
 
 def check_judge(policy: CanaryPolicy) -> None:
-    """Raises InputError for a judge that makes no sense, or that nobody listens to."""
+    """Raises InputError for a judge that makes no sense, or whose guardrail is off."""
     judge, listens = policy.judge, Guardrail.JUDGE in policy.guardrails.tolerated()
     if judge is None:
         if listens:

@@ -1,5 +1,10 @@
-"""Observations count what requests did: blocks for the canary's statistics,
-minutes for people.
+"""Observations count what requests did: by blocks for the canary's statistics, by minutes for
+people.
+
+`UnitRule` says what the router counts as one unit and how many make a block. An
+`ObservationBlock` has both arms' units, failures and ranks (statistics.md §2.1);
+`TrafficMinute` and `TrafficTotal` have requests, tokens, cost and latency by route, arm and
+target.
 """
 
 from collections.abc import Iterable, Mapping
@@ -48,7 +53,7 @@ class UnitRule:
         )
 
     def as_json(self) -> dict[str, object]:
-        """What a rollout was started with before a field came is written as it was then."""
+        """Leaves out newer fields at their default: older rollouts' rules keep their bytes."""
         written = asdict(self)
         for name in _LATER:
             if written[name] == getattr(DEFAULT_UNIT_RULE, name):
@@ -94,7 +99,7 @@ class ObservationBlock:
     period: int = 1  # of the rollout, from 1 (statistics.md §2.1); a block never spans two
     # A unit's missing outcome is a failure.
     counts: Mapping[Guardrail, FailureTally] = field(default_factory=dict)
-    # In [0, 1], one for each scored unit of the smaller arm, by `domain.ranking`.
+    # In [0, 1], one for each scored unit of the smaller arm, by `domain.canary.ranking`.
     ranks: Mapping[Guardrail, tuple[float, ...]] = field(default_factory=dict)
     # For words. Of errors, counts say which they were where there are any; older blocks do not.
     levels: Mapping[Guardrail, ArmLevels] = field(default_factory=dict)
@@ -126,7 +131,7 @@ class TrafficMinute:
 
 @dataclass(frozen=True, slots=True)
 class TrafficTotal:
-    """All minutes of one (route, arm, target) in a window;"""
+    """The sum of all minutes of one (route, arm, target) in a window."""
 
     route: str
     arm: str
@@ -146,7 +151,7 @@ class TrafficTotal:
 
 
 def observed_seconds(totals: Iterable[TrafficTotal], now: datetime) -> float:
-    """Seconds that these records tell of: from the first one's minute to now.
+    """Seconds that these records cover: from the first one's minute to now.
 
     Traffic is recorded by minutes, so it is one at least. Every pace is reckoned over this.
     """

@@ -1,8 +1,10 @@
 """Ranking places a block's canary values among the incumbent's values (statistics.md §2.4).
 
-Where the canary has most of the traffic, as in a bake, the roles are exchanged: each scored
-value of the control is placed among fresh canary values, and 1 - u is kept, which is uniform
-just as well, and high where the canary's values are.
+`rank_block` makes of one guardrail's values (latency, tokens, cost) one rank in (0, 1) for each
+scored unit; ranks are uniform when the arms are alike. Chance is seeded by the block's stored
+name. Where the canary has most of the traffic, as in a bake, the roles are exchanged: each
+scored value of the control is placed among fresh canary values, and 1 - u is kept, which is
+uniform just as well, and high where the canary's values are.
 """
 
 import math

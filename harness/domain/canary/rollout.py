@@ -1,6 +1,8 @@
-"""A rollout is a canary's plan and its state; this is its state machine.
+"""A rollout is one canary, with its policy, step and state; this is its state machine.
 
-State by state, as a table; `harness.gate.online.policy` decides which signal the data give.
+`TRANSITIONS` is the table of states and signals; `apply_signal` gives the rollout after a
+signal, with its new step or the end of its bake. `harness.gate.online.policy` decides which
+signal the data give; `MANUAL_SIGNALS` are those that a person may give.
 """
 
 from collections.abc import Mapping

@@ -1,5 +1,5 @@
-"""The worker guard lets one router worker stop a canary that fails grossly. Pure; it needs no
-database. Pure; needs no database.
+"""The worker guard lets one router worker stop a canary that fails grossly. Pure; needs no
+database.
 
 A key's arm is a coin with a known probability, the canary's share. So if the candidate fails no
 more often than the incumbent, whoever fails is in the canary with at most that probability,
@@ -11,8 +11,9 @@ late is taken for the worst against the canary's guilt: a canary's for good, an 
 failed. That only lowers e.
 
 A long healthy time must not hide a later break: evidence may begin at any failure
-(statistics.md §2.3). The first has the weight FIRST, failure t after it (1 - FIRST)/((t - 1)t);
-together they are 1.
+(statistics.md §2.3). The first has the weight w = FIRST_WEIGHT, failure t after it
+(1 - w)/((t - 1)t); together they are 1. `abort_log_e` is the limit at which a worker aborts, so that all
+workers together spend alpha at most.
 """
 
 import math
@@ -68,8 +69,8 @@ def abort_log_e(alpha: float, *, workers: int, turn: int) -> float:
     """log e at which a worker aborts, so that all of a router's together spend alpha at most.
 
     turn: how many worker processes have watched this rollout before this one, from 0. The first
-    `workers` share FIRST of alpha, those that come after them (a worker was killed, the router
-    was restarted) the rest: the i-th has 1/(i(i + 1)) of it.
+    `workers` share FIRST_WEIGHT of alpha, those that come after them (a worker was killed, the
+    router was restarted) the rest: the i-th has 1/(i(i + 1)) of it.
     """
     late = turn - workers + 1
     share = FIRST_WEIGHT / workers if late < 1 else (1.0 - FIRST_WEIGHT) / (late * (late + 1))

@@ -1,8 +1,9 @@
 """A drift watch asks an incumbent the same items again and again, and compares its scores (F7).
 
-A watch begins with a run of its own, the baseline. Each later run is compared with those before
-it, item by item (gate.drift). Once drift is found the watch rests until a person accepts what
-there is now as a new baseline, or swaps the model.
+A watch begins with a run of its own, the baseline. Each later run, a check, is compared with
+those before it, item by item (`harness.gate.drift`). Once drift is found the watch rests until
+a person accepts what there is now as a new baseline, or swaps the model. Here are its policy,
+plan, states, checks and evidence, and when the next check is due.
 """
 
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ class DriftCheckState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DriftEvidence:
-    """What a run says beside those before it. Shares of 1."""
+    """The comparison of a run with those before it. Scores are shares of 1."""
 
     check: int  # how often the baseline was compared, from 1
     # How many of the newest runs are taken together; the figures are of the window that says

@@ -1,8 +1,10 @@
 """The cost forecast estimates what a route costs in a month, now and with another model (A3).
 
-Tokenizers differ, and so does how much a model writes: the candidate's tokens are measured,
-beside the incumbent's, on the same items. Items are not what clients send, so only the ratio of
-the two is taken from them; length and number of the requests are the route's own. Pure.
+`measure_bill` takes the route's recorded traffic, `forecast_cost` adds the candidate, with a 95
+% interval. Tokenizers differ, and so does how much a model writes: the candidate's tokens are
+measured, beside the incumbent's, on the same items. Items are not what clients send, so only
+the ratio of the two is taken from them; length and number of the requests are the route's own.
+Pure.
 """
 
 import math
@@ -72,7 +74,7 @@ class CostForecast:
     requests_per_month: float
     candidate_usd: float | None  # expected with the candidate
     # low_usd, high_usd: 95 % interval of it, for the tokens that it takes; traffic as recorded.
-    # None with fewer than FEWEST_ITEMS items.
+    # None with fewer than MIN_ITEMS items.
     low_usd: float | None
     high_usd: float | None
     candidate_tokens: TokenCounts | None  # of one request of the route

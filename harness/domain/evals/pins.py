@@ -1,9 +1,10 @@
-"""Served-model pins record which model a provider said that it served, and compare it later
+"""Served-model pins compare which models a provider says that it served, at different times
 (F6). Pure.
 
 An alias such as `gpt-4o` is a name; the answers' `model` says what stood behind it, and their
 `system_fingerprint`, where there is one, how it was set up. Targets are hashes of what *we*
-send; this is the other half, which changes without us.
+send; this is the other half, which changes without us. `ServedPin` says what has to stay the
+same; `find_replacement` finds a sighting of a model that was not measured.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -45,7 +46,7 @@ class ServedModel:
         return f"{self.model}@{self.build}" if self.build else self.model
 
     def unlike(self, other: Self, pin: ServedPin) -> bool:
-        """A name or build that was not told is unlike none."""
+        """Whether they differ in what the pin compares; an unknown name or build never does."""
         if pin is ServedPin.NONE or not (self.model and other.model):
             return False
         builds = pin is ServedPin.BUILD and self.build and other.build

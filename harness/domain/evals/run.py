@@ -1,7 +1,9 @@
 """Eval runs hold what was asked and scored; a verdict says what the scores of two runs mean.
 
-A verdict is a union of five classes. Only `Passed` opens the routing table; readers `match` the
-union and end in `assert_never`.
+Here are the values of an offline comparison, from registration to verdict: claims, suites'
+roles and pins, `SuitePlan`, `EvalRun` with its lease and budget, `Sample`, `ScorePair`,
+`SuiteReport`, and the verdict, a union of five classes. Only `Passed` opens the routing table;
+readers `match` the union and end in `assert_never`.
 """
 
 from collections.abc import Mapping
@@ -54,7 +56,7 @@ class SuitePin:
     scorer: str
     template: str
     items: int
-    # What its items ask, as `item_texts.fingerprint` has it; empty in pins from before there
+    # What its items ask, of `item_overlap.texts_fingerprint`; empty in pins from before there
     # was one. `data_sha256` covers it already.
     texts: str = field(default="", compare=False, repr=False)
 

@@ -1,5 +1,7 @@
 """Access rights decide who may do what: data keys open the router, management keys have a role.
-Data keys open the router; management keys have a role.
+
+`Role` and `Actor` say whether an act is allowed; `ApiKey` is a key as it is stored, with its
+hash (`key_hash`), routes and limits.
 """
 
 import hmac

@@ -1,16 +1,18 @@
-"""Alerts tell people once about a condition, and once when it is over, however many requests
-meet it.
+"""Alerts notify people once about a condition, and once when it is over, however many requests
+meet it. `ALERT_RULES` has each kind's severity, next step and reminders.
 
-Whatever notices something makes an Alert with a key. All alerts with one key fold into one
-record: workers that see the same are its sources, and it ends when the last of them says so.
-When people are told is a function of the record and the time:
+Whatever notices something makes an `Alert` with a key. All alerts with one key fold into one
+`AlertRecord` (`apply_alert`): workers that notice the same are its sources, and it ends when
+the last of them says so. When a message is due is a function of the record and the time
+(`due_message`):
 
-    raised ──▶ told "raised" ──▶ cause ended ──▶ told "resolved"
+    raised ──▶ "raised" sent ──▶ cause ended ──▶ "resolved" sent
                     ▲                                  │
-                    └──── raised again, QUIET after ───┘
+                    └──── raised again, QUIET_PERIOD after ───┘
 
-Within QUIET of the last message a cause that comes back is counted and not told again; one that
-goes on is told once more after its kind's `remind`. What workers saw is over after SETTLE.
+Within QUIET_PERIOD of the last message a cause that comes back is counted and not sent again;
+one that goes on is sent once more after its kind's `remind`. What workers noticed is over after
+SETTLING_TIME.
 """
 
 from collections.abc import Iterable, Mapping
@@ -370,7 +372,7 @@ def drop_silent_sources(record: AlertRecord, now: datetime) -> AlertRecord:
 
 
 def due_message(record: AlertRecord, now: datetime) -> Notified | None:
-    """What people are to be told now; None when they know it, or were told lately."""
+    """The message that is due now; None when it was sent, or another one lately."""
     since = None if record.told_at is None else now - record.told_at
     rested = since is None or since >= QUIET_PERIOD
     if not ALERT_RULES[record.kind].lasting:

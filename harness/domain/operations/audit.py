@@ -1,4 +1,8 @@
-"""The audit log is append-only; each event is chained to the one before by an HMAC."""
+"""The audit log is append-only; each event is chained to the one before by an HMAC.
+
+`AuditEvent` says who did what, why, and which rows it wrote; `event_mac` signs it,
+`find_chain_break` verifies the chain, and `require_reason` refuses a blank reason.
+"""
 
 import hmac
 from collections.abc import Iterable, Mapping
@@ -28,7 +32,7 @@ class AuditEvent:
     details: Mapping[str, object]
     previous: str  # previous, mac: 64 hexadecimal digits
     mac: str
-    # What its unit of work wrote (domain.audited_rows).
+    # What its unit of work wrote (`store.sql.audited_rows`).
     rows: RowDigests = field(default_factory=dict)
     # principal, key: who that is, whatever he is called, and the management key that he used;
     # None in events from before they were kept.

@@ -1,5 +1,8 @@
 """A delivery brings one alert message to one sink: it decides when to try again, and when to
 give up.
+
+Waits double from 5 seconds to 15 minutes, half of each random; after three days it gives up.
+`AlertMessage` is what a sink receives, `Delivery` the stored record of the attempts.
 """
 
 from dataclasses import dataclass, replace
@@ -17,7 +20,7 @@ MAX_ERROR_LENGTH: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class AlertMessage:
-    """What a sink is told."""
+    """What a sink receives."""
 
     id: str  # the same in every attempt
     alert: str

@@ -1,8 +1,9 @@
 """Principals are those who act: people, services and the operator of this machine, each with a
 stable id.
 
-Two names that a reader could take for one another are one name, so that nobody is two people by
-spelling.
+Names are checked (`check_principal_name`) and folded: two names that a reader could take for
+one another are one name, so that nobody is two people by spelling. `key_creators` says whose
+key a key may be, for the four-eyes rule.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,9 @@
 """Rows of the database are signed: this module defines keys, the keyring and the signed bytes.
 
 A signature is written `<key id>.<base64url>`. Private keys stay with the processes that sign;
-everybody else has the keyring, which holds the public ones and never comes from the database.
+everybody else has the keyring (parsed, written and rotated here), which holds the public ones
+and never comes from the database. `SignedRows` are the rows that make a snapshot, `RowFault` is
+a row whose signature does not hold.
 """
 
 import binascii

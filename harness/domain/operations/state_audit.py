@@ -3,7 +3,8 @@ left it (F1).
 
 Every unit of work leaves, in one of its audit events, the digests of the rows that it wrote:
 before and after. Who writes around us leaves none, and cannot: an event needs the
-installation's secret.
+installation's secret. `RowHistory` folds the events and finds rows that disagree;
+`AuditProgress` is how far a process has compared.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -66,7 +67,7 @@ class RowFinding:
 
 @dataclass(slots=True)
 class RowHistory:
-    """The log up to `mark`, folded: its last word on each row. Changes as it is told events."""
+    """The log's last record of each row, up to `mark`; `add` takes further events."""
 
     mark: AuditPosition = field(default_factory=AuditPosition)
     rows: dict[str, RecordedRow] = field(default_factory=dict)
@@ -128,7 +129,7 @@ class AuditProgress:
     # the database ends it.
     unrecorded: set[str] = field(default_factory=set)
     trouble: str = ""  # why the log says nothing; empty where it does
-    epoch: int = 0  # of the database; see `domain.lineage`
+    epoch: int = 0  # of the database; see `domain.routing.snapshot_lineage`
 
     def begin(self, epoch: int) -> None:
         """Start from the log's first event where a restored database was accepted since."""

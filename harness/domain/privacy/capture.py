@@ -1,5 +1,7 @@
-"""Captures keep a redacted sample of a route's requests, to be labelled for a
-suite (F9). Pure.
+"""Captures keep a redacted sample of a route's requests, to be labelled for a suite (F9). Pure.
+
+Here are the settings and their check, the draw of the sample, the stored `CapturedRequest` with
+its id (one for the same question), its expiry, and the text that users wrote in it.
 """
 
 import unicodedata
@@ -29,7 +31,7 @@ class CaptureSettings:
 
 
 class CaptureResult(StrEnum):
-    """What became of one. FULL: the route has as many of that day as it may."""
+    """What became of a captured request. FULL: the route has as many of that day as it may."""
 
     STORED = "stored"
     REPEATED = "repeated"
@@ -80,7 +82,7 @@ def is_sampled(request: str, share_bps: int) -> bool:
 
 
 def capture_id(route: str, content: Mapping[str, Any], secret: bytes) -> str:
-    """The same for what differs in spacing, case and forms of characters alone.
+    """The id: the same for requests that differ in spacing, case and forms of characters alone.
 
     The answer does not count: the same question is labelled once.
     """
@@ -111,7 +113,7 @@ def capture_expiry(at: datetime, keep_days: float) -> datetime:
 
 
 def user_text(content: Mapping[str, Any]) -> str:
-    """What users said in it, for comparison: the rest is the same in most requests."""
+    """The text of the users' messages, for comparison: the rest is alike in most requests."""
     said = (each for each in content.get("messages", ()) if each.get("role") == "user")
     return "\n".join(message_text(each.get("content")) for each in said)
 

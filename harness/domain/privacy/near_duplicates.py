@@ -25,7 +25,7 @@ def shingles(text: str) -> frozenset[tuple[str, ...]]:
 def jaccard_similarity(
     one: frozenset[tuple[str, ...]], other: frozenset[tuple[str, ...]]
 ) -> float:
-    """Jaccard's, 0 to 1. Both hold something."""
+    """The Jaccard similarity of two sets, 0 to 1. Neither is empty."""
     common = len(one & other)
     return common / (len(one) + len(other) - common)
 

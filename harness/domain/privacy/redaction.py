@@ -28,10 +28,9 @@ _ALWAYS: Final = "key"
 
 @dataclass(frozen=True, slots=True)
 class RedactionRule:
-    """A rule of the user's.
+    """A redaction rule of the user's.
 
-        Raises InputError for a name or a pattern that is none, or one that matches nothing at
-    all.
+    Raises InputError for an invalid name or pattern, or a pattern that matches the empty text.
     """
 
     name: str

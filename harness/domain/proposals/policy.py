@@ -1,4 +1,9 @@
-"""A policy declares a team's thresholds before any data is seen; it is immutable and hashed."""
+"""A policy declares a team's thresholds before any data is seen; it is immutable and hashed.
+
+`Policy` holds how promotion is approved, the offline gate's thresholds (`GatePolicy`) and the
+canary's (`CanaryPolicy`: steps, alphas, guardrails, bake, and the shadow stage and judge that
+it may have).
+"""
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -115,7 +120,7 @@ class CanaryJudge:
     model: str  # PROVIDER/MODEL
     criteria: str  # what a good answer is, in words
     max_usd: float  # in all, of a rollout
-    share_bps: int = 10_000  # of the units of the smaller arm; see `canary_judge.share_bps`
+    share_bps: int = 10_000  # of the units of the smaller arm; see `judge.sampling_share_bps`
     timeout_s: float = 30.0  # for a verdict, from the user's answer on
 
     @property

@@ -42,7 +42,7 @@ _HOUR: Final = {"start_h": (0, 24), "end_h": (0, 24)}
 
 
 def clamp_policy(policy: CanaryPolicy) -> CanaryPolicy:
-    """The very same where nothing is out of bounds."""
+    """The policy with its numbers within bounds; the same object where all of them are."""
     steps = tuple(_clamped(step, _STEP) for step in policy.steps)
     ratios = _ratios(policy.guardrails)
     peak: PeakHours = _clamped(policy.peak, _HOUR)

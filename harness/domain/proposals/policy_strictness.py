@@ -1,4 +1,5 @@
-"""Policy strictness compares a proposal's policy with its route's, field by field. Pure.
+"""Policy strictness finds the fields in which a proposal's policy asks for less than its
+route's, so that a person has to approve it. Pure.
 
 Each field of a policy has a rule here. One without a rule has to be equal; a test names it.
 """

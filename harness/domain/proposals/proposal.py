@@ -1,7 +1,8 @@
 """A proposal asks to make a candidate the incumbent of a route; this is its state machine.
 
-The rules are the table; the code only looks them up. docs/explanation/architecture.md draws its
-diagram from it, and test_docs compares the two.
+`Proposal` has its policy, registered plans, runs and verdict, `Approval` is a person's consent;
+`apply_event` moves it on. The rules are the table TRANSITIONS; the code only looks them up.
+docs/explanation/architecture.md draws its diagram from it, and test_docs compares the two.
 """
 
 from collections.abc import Mapping
@@ -125,7 +126,7 @@ class SuiteRuns:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A person's word for one verdict of a proposal, as it is stored. It never changes."""
+    """A person's approval of one verdict of a proposal, as it is stored. It never changes."""
 
     id: str
     proposal: str

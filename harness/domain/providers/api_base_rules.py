@@ -1,10 +1,11 @@
-"""An `api_base` is checked: it must not lead to a metadata service or into a link-local
-network. Pure.
+"""A provider's `api_base` must be a plain URL that fits its kind, and must not lead to a
+metadata service or into a link-local network. Pure.
 
 A cloud's metadata service hands out the machine's own credentials to whoever asks it from the
 machine. An address can be written in many ways, and a name can lead anywhere: hence both the
-URL is looked at, when it is set, and each address that a name led to, before it is connected
-to. Loopback and private addresses are where local models live, and stay open.
+URL is looked at, when it is set (`check_api_base`), and each address that a name led to, before
+it is connected to (`may_connect`). Loopback and private addresses are where local models live,
+and stay open; `router.allow_addresses` opens others.
 """
 
 import re

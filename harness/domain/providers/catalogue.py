@@ -2,7 +2,8 @@
 abilities, end date. Pure.
 
 An entry says what its source says. What the source leaves out is unknown: a price is then None
-and never 0, an ability is in neither set.
+and never 0, an ability is in neither set. A user's file changes entries field by field
+(`CatalogueChange`); `with_catalogue_prices` gives a provider the prices that it lacks.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,5 +1,7 @@
-"""Credentials are the keys of providers: how they are stored, which one is used, and which
-provider has none. Pure.
+"""Credentials are the keys of providers: how they are stored, ordered and replaced, which one
+is used, how long one rests after a failure, and which provider has none. Pure.
+
+Also checks a key's name and value, and hides keys that a provider repeats in its answers.
 """
 
 import re
@@ -91,7 +93,7 @@ def hide_secrets(said: bytes, secrets: Iterable[str]) -> bytes:
 def lacks_key(
     provider: Provider, keys: Sequence[ProviderKey], *, stored_before: bool = False
 ) -> bool:
-    """Whether it wants a key and has none, so that no request to it can succeed.
+    """Whether a provider wants a key and has none, so that no request to it can succeed.
 
     It wants one when its kind does, when it names a variable, or when one was ever stored. A
     header of its own may stand in for the key.
@@ -114,7 +116,7 @@ class StoredKey:
 
 @dataclass(frozen=True, slots=True)
 class Credential(StoredKey):
-    """A stored key with its story."""
+    """A stored key with its place, its author and its times."""
 
     position: int  # the lowest is tried first
     created_at: datetime

@@ -1,5 +1,5 @@
-"""Extra headers of a provider are checked: HTTP must be able to carry them, and an operator may
-set them. Pure.
+"""Builds the headers of a request to a provider, and checks a provider's extra headers: HTTP
+must be able to carry them, and an operator may set them. Pure.
 
 No error repeats a value: it may be a secret.
 """

@@ -2,7 +2,8 @@
 they take a key.
 
 A kind with `adapted` endpoints answers them through a translation (`router.upstream`); what it
-`speaks` goes through as bytes.
+`speaks` goes through as bytes. Also checks a provider's name, and renames a chat's answer limit
+to the field that its kind knows.
 """
 
 import re
@@ -70,7 +71,7 @@ class ProviderKind:
     key_env: str = ""  # the variable that the vendor's own tools read
     needs_key: bool = True  # without one, no request can succeed
     keywords: tuple[str, ...] = ()  # beginnings of model names that belong to this kind (D2)
-    # Hints that none of its models takes (`domain.degradation`).
+    # Hints that none of its models takes (`domain.routing.degradation`).
     lacks: frozenset[str] = frozenset()
     # The one name of it that its chats know; None where both are known, or nobody knows.
     answer_limit: AnswerLimit | None = None

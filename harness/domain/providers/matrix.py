@@ -1,4 +1,9 @@
-"""The provider matrix lists what each provider's models can do, as far as it is known. Pure."""
+"""The provider matrix lists what each provider's models can do: yes, no or unknown, by column.
+Pure.
+
+An answer comes from the kind, the registry and the catalogue; `kind_limitations` puts into
+words what holds for every model of a kind.
+"""
 
 from collections.abc import Mapping
 from enum import StrEnum

@@ -1,8 +1,10 @@
 """A model's name is parsed into its family, version and date, and compared with other
-spellings. Pure.
+spellings, as is the host of its provider. Pure.
 
 `claude-3-5-sonnet-20241022` is the family `claude-sonnet` at version 3.5, of 22 October 2024.
-Versions are written `4-5`, `4.5` or `v4.5`, and mean the same.
+Versions are written `4-5`, `4.5` or `v4.5`, and mean the same. One model at one host has one
+name however it is spelled (`normalize_model_name`, `provider_host`), so that it cannot come
+back as another candidate.
 """
 
 import re
@@ -76,13 +78,13 @@ def normalize_model_name(name: str) -> str:
 
 
 def known_model_names(target: Target, served: Iterable[Sighting]) -> frozenset[str]:
-    """What it is called, and what its provider's answers call it."""
+    """The target's model name and those in its provider's answers, in one spelling each."""
     told = (each.served.model for each in served)
     return frozenset(normalize_model_name(name) for name in (target.model, *told) if name)
 
 
 def same_host(one: str, other: str) -> bool:
-    """What is not known any more may be the same."""
+    """Whether two hosts may be the same; one that is not known any more may be."""
     return not one or not other or one == other
 
 

@@ -1,8 +1,10 @@
 """This table holds the OAuth endpoints where people sign in, by kind of provider.
 
-GitHub's device flow is as GitHub documents it. Its exchange for a Copilot token, and OpenAI's
-way, are documented nowhere as interfaces: they are what the vendors' own programs do
-(docs/credentials.md). None has a client id: that is the operator's own.
+`oauth_endpoints` merges it with what the file says of one provider; `check_oauth_url` refuses
+an address that tokens must not go to. GitHub's device flow is as GitHub documents it. Its
+exchange for a Copilot token, and OpenAI's way, are documented nowhere as interfaces: they are
+what the vendors' own programs do (docs/credentials.md). None has a client id: that is the
+operator's own.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,10 @@
 """OAuth tokens are kept after a sign-in and renewed before they expire. Pure.
 
-The account's token lasts long, or until it is refreshed. Where a kind has an exchange, it buys
-access tokens that last minutes, and requests carry these; elsewhere they carry itself.
+`SignIn` is the stored state of one sign-in: which token is due, failed attempts, refusal;
+functions give its next state. Claims of a JWT are read here too, for headers and lifetimes. The
+account's token lasts long, or until it is refreshed. Where a kind has an exchange, the
+account's token buys access tokens that last minutes, and requests carry these; elsewhere they
+carry the account's.
 """
 
 import json
@@ -44,7 +47,7 @@ def claim_headers(token: str, headers: Mapping[str, Sequence[str]]) -> dict[str,
 
 
 def lifetime_s(token: str) -> float | None:
-    """Seconds from its making to its end; None where it does not say."""
+    """Seconds from a token's issue to its expiry; None where it does not say."""
     told = read_claims(token)
     begun, ends = told.get("iat"), told.get("exp")
     if isinstance(begun, int | float) and isinstance(ends, int | float) and ends > begun:
@@ -79,11 +82,11 @@ class SignInSecrets:
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """Of one provider."""
+    """One sign-in to one provider, and when its tokens are renewed."""
 
     provider: str
     id: str  # of this time that somebody signed in
-    ciphertext: str = field(repr=False)  # of its Secrets
+    ciphertext: str = field(repr=False)  # of its SignInSecrets
     signed_in_at: datetime
     signed_in_by: str
     renewed_at: datetime  # when requests' token was last another one
@@ -179,7 +182,7 @@ def record_refusal(sign_in: SignIn, word: str) -> SignIn:
 
 
 def is_expired(sign_in: SignIn, now: datetime) -> bool:
-    """Whether requests' token is of no use any more."""
+    """Whether the token that requests carry has expired, or was refused."""
     if sign_in.access_ends is None:
         return bool(sign_in.refused)
     return sign_in.access_ends <= now

@@ -1,4 +1,8 @@
-"""A provider probe reads the answers to two small requests and reports five findings. Pure."""
+"""A provider probe checks a provider by two small requests, its list of models and a streamed
+question, and reports five findings: key, reachable, model, first token, clock. Pure.
+
+Builds the requests and reads the replies; `control` sends them.
+"""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,6 @@
-"""A secret is removed from a text in every encoding in which a provider may repeat it. Pure."""
+"""Removes a secret from a text in every encoding in which a provider may repeat it: as it is,
+hexadecimal, base64, or escaped as JSON, a URL or HTML does. Pure.
+"""
 
 import html
 import re
@@ -21,7 +23,7 @@ _LAST_OF_LATIN_1: Final = 0xFF
 
 
 def hide_secret(said: bytes, secret: str) -> bytes:
-    """said, without a secret in any spelling; short ones are words, and stay."""
+    """Returns the text without the secret in any spelling; short secrets are words, and stay."""
     if len(secret) < MIN_SECRET_LENGTH:
         return said
     for spelling in _encoded(secret):

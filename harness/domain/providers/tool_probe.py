@@ -1,5 +1,8 @@
 """A tool probe compares what a model did in a short tool loop with what is declared of it (B7).
 Pure.
+
+Here are the probe's question and its two tools, and the findings on its calls: tools, parallel
+calls, results, forced choice, strict schema, streams.
 """
 
 import json
@@ -93,7 +96,7 @@ class ToolFinding:
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
-    """capability: of `domain.capabilities`, the one that a subject needs."""
+    """capability: of `domain.routing.capabilities`, the one that a subject needs."""
 
     provider: Provider
     target: Target

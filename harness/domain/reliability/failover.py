@@ -21,7 +21,7 @@ class Failover:
     arm: str
     target: str
     provider: str
-    failure: str  # a class of `domain.failures`, or `circuit_open`
+    failure: str  # a class of `reliability.failures`, or `circuit_open`
     status: int | None
     attempts: int
     latency_ms: float  # spent on this target
@@ -35,7 +35,7 @@ class Failover:
 
 
 def hash_user(sticky_key: str, secret: bytes) -> str:
-    """HMAC-SHA-256, hex, of the sticky key, such as `user:alice`: who knows it can search."""
+    """HMAC-SHA-256, hex, of a sticky key such as `user:alice`: who knows the key can search."""
     return key_hash(f"failover:{sticky_key}", secret)[:32]
 
 

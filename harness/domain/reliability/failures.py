@@ -1,5 +1,9 @@
 """This table says how a provider's call can fail, and what each failure means for the next
 attempt.
+
+`FAILURE_RULES` has, for each `FailureClass`: whether the same target is asked again, whether
+the next one is, what it does to the breaker, and whether people are alerted. `ArmFailure` names
+failures of an arm without an answer.
 """
 
 from collections.abc import Mapping
@@ -37,7 +41,7 @@ ErrorClass = FailureClass | ArmFailure
 
 
 def parse_error_class(name: str) -> ErrorClass:
-    """The inverse of its value. Raises ValueError."""
+    """Parses the value of an error class. Raises ValueError."""
     return ArmFailure(name) if name in set(ArmFailure) else FailureClass(name)
 
 

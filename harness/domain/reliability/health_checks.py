@@ -59,7 +59,7 @@ def check_due_in_s(seen: HealthCheckState, now: float, interval_s: float) -> flo
 def due_targets(
     targets: Mapping[str, HealthCheckState], now: float, interval_s: float
 ) -> tuple[str, ...]:
-    """Whom to check now, those first whose last check is longest ago."""
+    """The targets to check now, those first whose last check is longest ago."""
     able = [
         each for each, seen in targets.items() if check_due_in_s(seen, now, interval_s) <= 0
     ]
@@ -69,7 +69,7 @@ def due_targets(
 def next_check_in_s(
     targets: Mapping[str, HealthCheckState], now: float, interval_s: float
 ) -> float:
-    """Until somebody may be due."""
+    """Seconds until a target may be due, MAX_SLEEP_S at most."""
     waits = (check_due_in_s(seen, now, interval_s) for seen in targets.values())
     return min((*waits, MAX_SLEEP_S))
 

@@ -1,4 +1,8 @@
-"""Latency quantiles and time limits are computed from recorded histograms. Pure."""
+"""Latency quantiles and time limits are computed from recorded histograms. Pure.
+
+`quantile_ms` interpolates in a histogram; `first_byte_limit_s` says how long a plain answer may
+be silent, from the target's own answer times, which are kept by class of answer length.
+"""
 
 import math
 from bisect import bisect_left
@@ -16,7 +20,7 @@ MIN_LIMIT_S: Final = 30.0
 P99_FACTOR: Final = 3.0
 # A healthy target may be as slow.
 SLOW_TOKENS_PER_S: Final = 20.0
-# Of fewer than LEAST_ANSWERS, so many say nothing yet; five failures open a circuit.
+# Of fewer than MIN_ANSWERS, so many say nothing yet; five failures open a circuit.
 FEW_ANSWERS: Final = 3
 # Upper bounds of what a client allows as output, in tokens.
 ANSWER_CLASSES: Final = (256, 1024, 4096, 16_384)
@@ -24,7 +28,7 @@ AnswerTimes = Mapping[int, int]
 
 
 def merge_histograms(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
-    """Upper bound in ms (-1: no bound) to count."""
+    """Adds up histograms: upper bound in ms (-1: no bound) to count."""
     found: dict[int, int] = {}
     for histogram in histograms:
         for bound, count in histogram.items():
@@ -54,7 +58,7 @@ def quantile_ms(
 
 
 def answer_class(max_tokens: int) -> int:
-    """Answers that are about as long; 0 for those that may have any length.
+    """The class of answers that are about as long; 0 for those of any length.
 
     max_tokens: what the client allows, 0 when it does not say.
     """
@@ -65,7 +69,7 @@ def answer_class(max_tokens: int) -> int:
 
 
 def add_answer(times: AnswerTimes | None, seconds: float) -> AnswerTimes:
-    """The times with one more. Of more than MOST_ANSWERS, older ones weigh half."""
+    """The times with one more. Of more than MAX_ANSWERS, older ones weigh half."""
     after = dict(times or {})
     place = min(bisect_left(ANSWER_BOUNDS_MS, seconds * 1000), len(ANSWER_BOUNDS_MS) - 1)
     bound = ANSWER_BOUNDS_MS[place]

@@ -1,8 +1,10 @@
 """Rate limits bound requests and tokens per minute by two leaky buckets. Pure.
 
-The state of a bucket is one number: the moment at which it is empty again. So processes can
-share it. Time is monotonic seconds, handed in. Source: the generic cell rate algorithm, ITU-T
-I.371, with a tolerance of one minute for keys.
+`admit_request` takes a request's cost, `settle_request` corrects it once its tokens are known.
+`KeyLimits` are a data key's rates and budgets, `EvalLimits` a provider's for eval workers. The
+state of a bucket is one number: the moment at which it is empty again. So processes can share
+it. Time is monotonic seconds, handed in. Source: the generic cell rate algorithm, ITU-T I.371,
+with a tolerance of one minute for keys.
 """
 
 import math
@@ -92,7 +94,7 @@ def admit_request(
 def settle_request(
     state: RateState, limit: RateLimit, *, estimated: float, actual: float, now: float
 ) -> RateState:
-    """The state once a request's tokens are known. estimated: what `admit` was told."""
+    """The state once a request's tokens are known. estimated: what was admitted."""
     more_s = _seconds(limit.tokens_per_min, actual - estimated)
     until = max(now, max(state.tokens_until, now) + more_s)
     return state._replace(tokens_until=until)
@@ -132,7 +134,7 @@ def _wait_s(
 
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
-    """None for no limit. Budgets in US dollars, by UTC days and months.
+    """A data key's limits, None for no limit. Budgets in US dollars, by UTC days and months.
 
     Raises InputError for what is no limit.
     """
@@ -173,7 +175,7 @@ _SHARE: Final = MINUTE_S / (MINUTE_S + BURST_S)
 
 @dataclass(frozen=True, slots=True)
 class EvalLimits:
-    """None for no limit. Judges' calls and retries count like any other.
+    """A provider's limits for eval workers, None for none. Judges' calls and retries count too.
 
     Requests are spread over the minute: at most five seconds' worth comes at once.
     """

@@ -1,7 +1,9 @@
 """Retry rules decide how long to wait before the same target is asked again, and whether time
 is left. Pure.
 
-Chance and time are handed in: `uniform` is a number in [0, 1), times are seconds.
+`retry_wait_s` decides, by the failure's rule, the backoff, what the provider asked for
+(`retry_after_s` reads its headers) and the request's time left. Chance and time are handed in:
+`uniform` is a number in [0, 1), times are seconds.
 """
 
 import math
@@ -28,7 +30,7 @@ _LONGEST: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Raises InputError for values that make no policy."""
+    """How often and how long a request retries. Raises InputError for values that do not fit."""
 
     base_s: float = 0.25  # base_s, cap_s: of the exponential backoff
     cap_s: float = 8.0

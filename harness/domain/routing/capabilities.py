@@ -1,4 +1,8 @@
-"""Capabilities compare what a request needs with what a target can do. Pure."""
+"""Capabilities compare what a request needs with what a target can do. Pure.
+
+`Needs` is the request's side, `Capabilities` the target's; `missing_capabilities` names what is
+lacking, and `must_serialize_tools` says whether a plan's tool calls are made one at a time.
+"""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -45,7 +49,7 @@ class Capabilities:
     responses: bool = True
     messages: bool = True
     # Tokens of input and output together, None when unknown. From `seed` on they are hints,
-    # which an answer can do without (`domain.degradation`). The timeouts are this model's own,
+    # which an answer can do without (`domain.routing.degradation`). The timeouts are this model's own,
     # None for the router's.
     context_window: int | None = None
     seed: bool = True

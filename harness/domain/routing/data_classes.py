@@ -21,7 +21,7 @@ def classes_of_provider(classes: DataClasses, provider: str) -> list[str]:
 
 
 def is_at_least_as_strict(classes: DataClasses, data_class: str, *, than: str) -> bool:
-    """Whether nobody may see data of `data_class` who may not see data of `than`.
+    """Whether every provider that may see data of `data_class` may see data of `than`.
 
     Empty for no class. A class that `classes` lacks is seen by nobody.
     """

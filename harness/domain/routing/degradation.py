@@ -1,5 +1,6 @@
 """Degradation rules decide what happens to a request whose target lacks a feature that it asks
-for (B7). Pure.
+for (B7): the target is left out, tools are called one at a time, or the feature is dropped.
+Pure.
 """
 
 from collections.abc import Mapping

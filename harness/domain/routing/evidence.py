@@ -1,5 +1,8 @@
 """Evidence records why a target may serve a route, role by role (A7): baseline, verdict or
 waiver. Pure.
+
+A `Waiver` is a person's exception with an expiry, for fallbacks alone; `TargetEvidence` is
+stored with each version of a route.
 """
 
 from dataclasses import dataclass
@@ -49,7 +52,7 @@ ChainProof = Passed | Waiver | FormerTarget
 
 @dataclass(frozen=True, slots=True)
 class TargetEvidence:
-    """Its own id is the hash of the rest."""
+    """Why one target may serve one route. Its id is the hash of the rest."""
 
     route: str
     target: str
@@ -64,7 +67,7 @@ class TargetEvidence:
 
 @dataclass(frozen=True, slots=True)
 class RouteEvidence:
-    """Of one version of a route."""
+    """The evidence of one version of a route, by role."""
 
     incumbent: TargetEvidence
     canary: TargetEvidence | None = None

@@ -1,8 +1,9 @@
 """Keep-warm sends a small share of requests to each healthy target that is not the route's
-first (B6). Pure.
+first, so that it is known to work before it is needed (B6). Pure.
 
-Drawn before the canary's arm, with a hash of its own. A request that is drawn is on no arm of
-the canary, and not in its statistics; should its target fail, the incumbent answers.
+Draws the requests, chooses the targets, and parses a share of traffic. Drawn before the
+canary's arm, with a hash of its own. A request that is drawn is on no arm of the canary, and
+not in its statistics; should its target fail, the incumbent answers.
 """
 
 import re
@@ -22,7 +23,7 @@ _SHARE: Final = re.compile(r"\s*(?P<number>[0-9]{1,5}(\.[0-9]{1,4})?)\s*(?P<perc
 
 @dataclass(frozen=True, slots=True)
 class KeepWarm:
-    """Raises InputError above MOST_BPS: that would be a split, not a trickle."""
+    """A route's setting. Raises InputError above MAX_KEEP_WARM_BPS: that would be a split."""
 
     # Of the route's requests, for each warmed target (1 % is 100), 0 for none.
     share_bps: int = 100
@@ -80,7 +81,7 @@ def draw_keep_warm(
     """The target id that this request keeps warm, mostly None.
 
     key: the request's id, or its sticky key when a conversation is to stay with one model for
-    the day. targets: all of `warmed`, healthy or not, so that one that fails moves nobody else.
+    the day. targets: all of `keep_warm_targets`, healthy or not, so that one that fails moves nobody else.
     Raising the share only adds keys.
     """
     if not targets or setting.side_effects or not setting.share_bps:

@@ -110,7 +110,7 @@ def ruling_switch(switches: Iterable[KillSwitch], route: str) -> KillSwitch | No
 
 
 def force_plan(switch: KillSwitch, plan: Sequence[SwitchTarget]) -> ForcedPlan:
-    """What is left of a plan. plan: in order, only what the route may use at all."""
+    """The plan under a switch: the targets that it forces. plan: in order, only what the route may use at all."""
     kept = tuple(each.id for each in plan if _is_forced(each, switch.force))
     if kept:
         return ForcedPlan(
@@ -140,7 +140,7 @@ def parse_environment_switches(text: str, now: datetime) -> tuple[KillSwitch, ..
 def parse_file_switches(items: Sequence[str], now: datetime) -> tuple[KillSwitch, ...]:
     """The switches under `switches:` in the configuration file; each item as above.
 
-    now: aware; when the process read it. Raises InputError as `parse_switches` does.
+    now: aware; when the process read it. Raises InputError as for the environment.
     """
     return _standing(
         [item.strip() for item in items], now, SwitchSource.CONFIG, place="switches"

@@ -1,10 +1,11 @@
 """The plan of a request lists the targets that may answer it, in order, and why others may not.
 Pure.
 
-Order: a guest (the keep-warm target that was drawn, or on its arm the canary's), the incumbent,
-the chain. A target is left out for the first of these that holds: its provider may not see the
-route's class of data, the route's stakes, a key that its provider lacks, a switch in force,
-what it cannot do, its breaker or a pause that its provider asked for.
+`plan_request` makes the plan; after a failure `next_target` says which of its targets is asked
+next. Order: a guest (the keep-warm target that was drawn, or on its arm the canary's), the
+incumbent, the chain. A target is left out for the first of these that holds: its provider may
+not see the route's class of data, the route's stakes, a key that its provider lacks, a switch
+in force, what it cannot do, its breaker or a pause that its provider asked for.
 """
 
 import math
@@ -116,13 +117,13 @@ class RoutePlan:
     """The targets that may answer one request, in order."""
 
     incumbent: str
-    guest: str | None  # see `guest_of`
+    guest: str | None  # see `preferred_target`
     targets: tuple[str, ...]  # ids in order; empty when nobody may answer
     left_out: tuple[Excluded, ...]
     # The one target's breaker is open, and it is tried all the same; it gets no ticket of that
     # breaker.
     last_resort: bool = False
-    serialize_tools: bool = False  # see `capabilities.serialized`
+    serialize_tools: bool = False  # see `must_serialize_tools`
     # The switch that decided, also when the route keeps its plan.
     forced: ForcedPlan | None = None
 
@@ -178,7 +179,7 @@ def target_availability(
 
 
 def preferred_target(route: RouteTargets, arm: Arm, warm: str | None = None) -> str | None:
-    """Who stands before the incumbent: the keep-warm target, or on its arm the canary's or the
+    """The target before the incumbent: the keep-warm target, or on its arm the canary's or the
     holdback's."""
     own = {Arm.CANARY: route.canary, Arm.HOLDBACK: route.holdback}
     return warm or own.get(arm)
@@ -202,7 +203,7 @@ def plan_request(
     around: PlanContext,
     warm: str | None = None,
 ) -> RoutePlan:
-    """The plan of one request. warm: of `keepwarm.draw`; such a request is on no arm."""
+    """The plan of one request. warm: of `draw_keep_warm`; such a request is on no arm."""
     guest = preferred_target(route, arm, warm)
     every = order_targets(route, guest)
     beneath = _beneath_the_stakes(route, guest)
@@ -246,7 +247,7 @@ def next_target(
     *,
     policy_fallback: bool = False,
 ) -> str | None:
-    """Whom to ask after the last of `failures`; None: the client gets what there is.
+    """The target to ask after the last of `failures`; None: the client gets what there is.
 
     failures: in the order of the plan, at least one. After a context window was too small only
     targets that are known to have a larger one are asked, whatever failed since.

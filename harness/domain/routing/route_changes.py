@@ -1,7 +1,8 @@
 """Every change of a route is a class; a change that brings a new target into traffic carries
-its proof.
+its proof: a passed verdict, a waiver, or that it served the route before.
 
-`apply_change` is the only way from one version of a route to the next.
+`apply_change` is the only way from one version of a route to the next: it checks the change and
+returns the new version.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,8 @@
-"""The routing table holds all routes at one revision; it is immutable and replaced
-as a whole.
+"""The routing table holds all routes at one revision; it is immutable and replaced as a whole.
+
+`Route` has its incumbent, canary, fallbacks and `RouteSettings`; `choose_arm` assigns a caller
+to an arm by the hash of its key. `Snapshot` is all that a router needs to serve: the table,
+providers, keys, switches, shadows and their signatures.
 """
 
 from collections.abc import Mapping, Sequence
@@ -88,7 +91,7 @@ class RouteSuite:
 
 @dataclass(frozen=True, slots=True)
 class RouteSettings:
-    """What does not bring a target into traffic."""
+    """A route's settings: what may change without bringing a target into traffic."""
 
     description: str = ""
     stakes: Stakes = Stakes.LOW

@@ -1,7 +1,9 @@
 """A target is one model at one provider, with its parameters and its request patch.
 
 Targets are immutable. Their id is the hash of their content, so that editing one cannot slip
-past the gate: another parameter is another target, and needs its own proof.
+past the gate: another parameter is another target, and needs its own proof. Also here:
+`Provider`, with its address, URLs, key headers and prices, and `Price`, which gives an answer's
+cost.
 """
 
 from collections.abc import Mapping
@@ -116,7 +118,7 @@ class Price:
 
 
 def check_extra_body(fields: JsonObject) -> None:
-    """Raises InputError for a field that says what is asked, and of whom."""
+    """Raises InputError for a field that every request sets itself, such as `model`."""
     for name in sorted(ROUTED_FIELDS & fields.keys()):
         raise InputError(f"extra_body has {name!r}, which each request says for itself")
 

@@ -1,7 +1,9 @@
 """A shadow pair compares the incumbent's and the candidate's answer to one request, without a
 model. Pure.
 
-Contents come as `router.protocols.transcript` gives them; what goes out is numbers alone. Pure.
+It checks each answer's form (JSON, schema, tools, refusal, cut off), and compares latency,
+tokens, cost and words. Contents come as `router.protocols.transcript` gives them; what goes out
+is counts and sums alone.
 """
 
 import json
@@ -21,7 +23,7 @@ REDACTED_REFUSAL: Final = "[refusal left out]"
 
 
 class ShadowCheck(StrEnum):
-    """What an answer holds or does not. SCHEMA: its form, see `domain.json_fit`."""
+    """What an answer holds or does not. SCHEMA: its form, see `domain.json_schema`."""
 
     ANSWERED = "answered"
     JSON = "json"
@@ -162,7 +164,7 @@ def _answer_text(answer: Mapping[str, Any]) -> str:
 
 
 def _text(content: Mapping[str, Any]) -> str:
-    """What it said, tool calls included."""
+    """The answer's text, tool calls included."""
     answer = content.get("answer") or {}
     calls = (each.get("function") or {} for each in answer.get("tool_calls") or ())
     called = (f"{call.get('name')} {call.get('arguments')}" for call in calls)

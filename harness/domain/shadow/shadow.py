@@ -3,7 +3,8 @@
 
 Nobody gets the candidate's answers: it does not serve, so it needs no verdict. It does see what
 users write, so its provider must be cleared for the route's data class (D8); and it costs
-money, so it has a budget of its own.
+money, so it has limits and a budget of its own. `ShadowTally` is what a worker counted,
+`ShadowUsage` what of the budget is used.
 """
 
 from collections import Counter
@@ -41,7 +42,7 @@ class ShadowLimits:
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """What was true when it started stays its condition: see `domain.mirroring`."""
+    """What was true when it started stays its condition: see `shadow.sampling`."""
 
     id: str
     route: str
@@ -63,7 +64,7 @@ class ShadowTally:
     shadow: str
     day: date
     worker: str
-    # Requests mirrored and left out, by why, and pairs by check (`domain.shadow_pairs`).
+    # Requests mirrored and left out, by why, and pairs by check (`domain.shadow.pairs`).
     counts: Mapping[str, int] = field(default_factory=dict)
     # Of the pairs, by side and measure, and the candidate's whole cost.
     sums: Mapping[str, float] = field(default_factory=dict)
