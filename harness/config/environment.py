@@ -1,5 +1,8 @@
 """Environment variables override the file: SWAPGATE__SECTION__KEY, and *_FILE for a value in a
-file. SWAPGATE__SECTION__KEY, and *_FILE for a value in a file.
+file.
+
+They become a `Document` like the file's, which is merged over it; each value's place is its
+variable's name.
 """
 
 from collections.abc import Mapping

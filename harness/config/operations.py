@@ -1,4 +1,6 @@
-"""The file's alert sinks are checked."""
+"""The file's alert sinks are checked: one of an apprise URL, its variable or a signed webhook,
+and no internal address.
+"""
 
 import ipaddress
 from typing import Final

@@ -1,4 +1,6 @@
-"""The file's `capture` becomes redaction rules."""
+"""The file's `capture` section becomes redaction rules: the user's own, and built-in ones left
+out.
+"""
 
 from pydantic import BaseModel, ConfigDict, Field
 

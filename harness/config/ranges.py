@@ -1,4 +1,8 @@
-"""Every number of the configuration file must lie in a closed range."""
+"""Every number of the configuration file must lie in a closed range; `RANGES` has them by key.
+
+`range_errors` finds what is outside, and what numbers have to be together: rising canary steps,
+margins, a shadow's budget; `ambiguous_guardrails` finds ratios written as `on` or 0.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Final

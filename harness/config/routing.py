@@ -1,4 +1,8 @@
-"""The file's `routes` become route seeds."""
+"""The file's `routes` become route seeds, which create routes that the database lacks.
+
+Here are the shapes of a route, its targets (by name, model or tier), fallbacks and overrides,
+and their checks.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,9 @@
-"""The file's schema says which keys may stand where, and which settings they become."""
+"""The file's schema says which keys may stand where, and `build_settings` turns the file into
+frozen settings, or raises ConfigError with the place of the first fault.
+
+`FileConfig` is the whole file; providers, suites, judges, policies and alerts have their shapes
+here. Checks across sections are here too: addresses, shadows, judges, data classes.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,5 +1,7 @@
-"""The YAML parser keeps the file and line of every value, for error messages. Its input is
-limited: Within limits: a few lines of aliases can stand for a billion values.
+"""The YAML parser keeps the file and line of every value, for error messages.
+
+`parse_file` gives a `Document`, `merge_documents` lays one over another. Its input is limited:
+a few lines of aliases can stand for a billion values.
 """
 
 from collections.abc import Mapping

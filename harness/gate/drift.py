@@ -10,15 +10,17 @@ any other. With w = exp(eta * score), an item's factor
 
 
 has expectation 1; the product over items is an e-value for each eta and each window m, and so
-is the mean e_j over the grid of eta (both signs) and those of the windows 1, 2, 4, 8, 16 that
-fit j. For pass/fail scores it is the likelihood ratio of Fisher's noncentral hypergeometric
-(statistics.md §2.2) with odds ratio exp(eta). The evidence after j comparisons is
+is the mean e_j over the grid of eta (both signs) and the windows 1, 2, 4, 8, 16 that are at
+most j, the number of runs since the baseline. For pass/fail scores it is the likelihood ratio
+of Fisher's noncentral hypergeometric (statistics.md §2.2) with odds ratio exp(eta). The evidence
+after j comparisons is
 
     S_j = sum over i <= j of e_i / (i (i + 1))
 
 
-It never falls, and its expectation is at most 1 for ever, since the weights sum to 1: it ever
-reaches 1 / alpha with chance alpha at most (Markov). That e_i share their runs does not matter.
+S_j never falls, and its expectation never exceeds 1, as the weights sum to 1: so by Markov it
+reaches 1 / alpha at any time with chance alpha at most. That e_i share their runs does not
+matter.
 
 Why not one product of all runs against the baseline's scores: given these, a difference's
 expectation is not 0 (the baseline was lucky or unlucky on the item), so it grows on luck alone.
@@ -48,7 +50,7 @@ ETAS: Final = tuple(sign * math.log(odd) for sign in (-1.0, 1.0) for odd in ODDS
 def compare_runs(
     history: Sequence[ItemScores], alpha: float, log_before: float
 ) -> DriftEvidence:
-    """What the newest run says beside those before it. history: the baseline first.
+    """Compares the newest run with those before it. history: the baseline first.
 
     log_before: the evidence after the comparison before, -inf at the first. An item that a run
     did not measure is left out of that run. Raises InputError below two runs, and for a score

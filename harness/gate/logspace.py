@@ -1,5 +1,5 @@
-"""Sums of logarithms are computed in a fixed order, so that results do not depend on an array's
-shape.
+"""E-values are kept as logarithms: this module sums and averages them in a fixed order, so that
+results do not depend on an array's shape.
 """
 
 import math
@@ -56,5 +56,5 @@ def geometric_grid(low: float, high: float, count: int) -> tuple[float, ...]:
 
 
 def normalize_zeros(values: Iterable[float]) -> tuple[float, ...]:
-    """Databases lose the sign of zero: what is stored never has it."""
+    """Makes each -0.0 a 0.0, as databases lose the sign of zero."""
     return tuple(value + 0.0 for value in values)

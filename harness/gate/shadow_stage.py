@@ -1,7 +1,9 @@
-"""The shadow stage before a canary decides what comes next, from its pairs alone. Pure.
+"""The shadow stage before a canary decides what comes next, from its pairs alone: start or go
+on mirroring, open the canary, reject, or hold. Pure.
 
 Nothing opens on no data: the canary needs the policy's pairs, and money that is spent without
-them holds. Harm is the anytime-valid test of `gate.shadow`, at the policy's own level.
+them holds. Harm is an anytime-valid sign test for each check that only one side's answer passed
+(`check_log_e`), averaged over all checks, at the policy's own level.
 """
 
 import math
@@ -50,7 +52,7 @@ def is_harm(log_e_all: float, alpha: float = SHADOW_ALPHA) -> bool:
 
 
 def share_of_level(log_e_value: float, alpha: float = SHADOW_ALPHA) -> float:
-    """How near it is to the level, 0 to 1 and beyond."""
+    """How near the evidence is to the level of harm, 0 to 1 and beyond."""
     return max(0.0, log_e_value / -math.log(alpha))
 
 
@@ -106,7 +108,7 @@ class ShadowStageDecision:
 def decide_shadow_stage(
     policy: ShadowStagePolicy, seen: ShadowStageState
 ) -> ShadowStageDecision:
-    """Harm first: it is said however many pairs there are, and whatever is left."""
+    """Decides the next move. Harm comes first, however many pairs or dollars are left."""
     log_e = seen.log_e
     distance = share_of_level(log_e, policy.alpha)
     left_usd = max(0.0, policy.max_cost_usd - seen.spent_usd)

@@ -1,4 +1,6 @@
-"""Protocols of the database as a whole: a unit of work, pages for people, and the store."""
+"""Protocols of the database as a whole: a unit of work (`Transaction`), pages of stored rows
+for people (`Listings`), and the `Store`, which opens both and gives a router's snapshot.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -229,7 +231,7 @@ class Store(Protocol):
         ...
 
     def lacking(self, known: Lineage) -> Sequence[str]:
-        """What of `heads` and `log_end` is not stored, in words; empty when all is."""
+        """What of a lineage's `heads` and `log_end` is not stored, in words; empty if all is."""
         ...
 
     def wait_for_change(self, timeout_s: float) -> bool:

@@ -1,4 +1,6 @@
-"""Protocols of suites, eval runs and drift checks, and of the workers that run them."""
+"""Protocols of suites, eval runs, served-model sightings and drift watches as they are stored,
+and of the workers and runners that evaluate (`EvalWorkers`, `EvalRunner`, with its `EvalJob`).
+"""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +36,7 @@ class EvalRuns(Protocol):
 
     def scored(self, run: str) -> bool:
         """Whether anything was learned of its target: one answer that has a score, or that is
-        unscored for what it says. An error of the infrastructure tells nothing.
+        unscored for what it says. An error of the infrastructure does not count.
         """
         ...
 
@@ -54,7 +56,7 @@ class EvalRuns(Protocol):
         """Take or renew the lease; False when the run has ended, or another has it.
 
         Another's lease that has expired may be taken, and so may one that reaches further than
-        `domain.evaluation.furthest_lease`.
+        `domain.evals.run.latest_lease_end`.
         """
         ...
 
@@ -80,7 +82,7 @@ class EvalRuns(Protocol):
 
     def outcomes(self, run: str, *, below: int) -> Sequence[Sample]:
         """As `samples`, for who decides again and again: without prompts, and an answer is
-        only ANSWERED or empty.
+        only ANSWER_PLACEHOLDER or empty.
         """
         ...
 
@@ -109,7 +111,7 @@ class Sightings(Protocol):
         ...
 
     def of(self, target: str) -> Sequence[Sighting]:
-        """Newest first, at most MOST_SIGHTINGS."""
+        """Newest first, at most MAX_SIGHTINGS."""
         ...
 
 

@@ -1,4 +1,6 @@
-"""Protocols of what people operate: the audit log, principals, keys, alerts, failovers."""
+"""Protocols of what people operate, as it is stored: the audit log, principals, API keys,
+alerts with their deliveries and sinks, failovers, and the installation's place in its history.
+"""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -124,7 +126,7 @@ class ApiKeys(Protocol):
 
 class Alerts(Protocol):
     def tell(self, alerts: Iterable[Alert]) -> None:
-        """Fold them into the records of their keys, in their order (`domain.alerts.heard`)."""
+        """Fold them into the records of their keys, in their order (`alerts.apply_alert`)."""
         ...
 
     def get(self, alert: str) -> AlertRecord:
@@ -146,7 +148,7 @@ class Alerts(Protocol):
         ...
 
     def unsettled(self) -> Sequence[AlertRecord]:
-        """Those that are open, or of which people may have something left to hear."""
+        """Those that are open, or of which a message may still be due."""
         ...
 
     def forget(self, before: datetime) -> int:
@@ -171,7 +173,7 @@ class Deliveries(Protocol):
 
 
 class AlertSinks(Protocol):
-    """Who is told of alerts, by name."""
+    """Where alerts are sent, by name."""
 
     def names(self) -> Sequence[str]: ...
 
@@ -204,5 +206,5 @@ class Installations(Protocol):
         ...
 
     def open_epoch(self, *, above: int) -> Lineage:
-        """Begin a new epoch, in which revisions go on above `above`; see domain.lineage."""
+        """Begin a new epoch, in which revisions go on above `above`; see `snapshot_lineage`."""
         ...

@@ -1,4 +1,6 @@
-"""Protocols of proposals, verdicts and approvals, and of rollouts with their measurements."""
+"""Protocols of proposals, approvals and verdicts as they are stored, and of rollouts with their
+observations: blocks, traffic, and what keys spent.
+"""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime

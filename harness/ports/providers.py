@@ -1,4 +1,6 @@
-"""Protocols of providers: what is stored of them, and how they are called and asked."""
+"""Protocols of providers: what is stored of them (keys, sign-ins, checks), and how they are
+called: one probe, a sign-in at an OAuth server, or an eval's requests (`ProviderCalls`).
+"""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,7 +100,7 @@ class OAuthServer(Protocol):
     def device_code(self, place: OAuthEndpoints) -> DeviceCode: ...
 
     def poll(self, place: OAuthEndpoints, code: DeviceCode) -> PollAnswer | OAuthTokens:
-        """Whether the person is done. What cannot be reached is an Answer, too."""
+        """Whether the person is done. UNREACHABLE where there was no reply."""
         ...
 
     def refresh(self, place: OAuthEndpoints, refresh_token: str) -> OAuthTokens: ...
@@ -142,7 +144,7 @@ class ProviderCallsFactory(Protocol):
         timeout_s: float,
         allowed: Collection[str],
     ) -> ProviderCalls:
-        """timeout_s: of one call. allowed: as `domain.base_url` reads it.
+        """timeout_s: of one call. allowed: as `api_base_rules` reads it.
 
         Raises ConfigError where what a kind of provider needs is not installed.
         """

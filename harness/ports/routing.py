@@ -1,4 +1,6 @@
-"""Protocols of what serves: the routing table, kill switches, shadows, captured requests."""
+"""Protocols of what serves, as it is stored: the routing table with its history and evidence,
+waivers, kill switches, shadows with their tallies, captured requests.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,6 @@
-"""Protocols of the world around a process: clock, random ids, ciphers, signatures, limits."""
+"""Protocols of the world around a process: clock, random ids, ciphers, signatures, rate limits,
+and where the end of the audit log is kept outside the database.
+"""
 
 from collections.abc import Callable
 from datetime import datetime

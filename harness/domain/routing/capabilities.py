@@ -49,7 +49,7 @@ class Capabilities:
     responses: bool = True
     messages: bool = True
     # Tokens of input and output together, None when unknown. From `seed` on they are hints,
-    # which an answer can do without (`domain.routing.degradation`). The timeouts are this model's own,
+    # which an answer can do without (`routing.degradation`). The timeouts are this model's own,
     # None for the router's.
     context_window: int | None = None
     seed: bool = True

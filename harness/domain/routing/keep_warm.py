@@ -81,8 +81,8 @@ def draw_keep_warm(
     """The target id that this request keeps warm, mostly None.
 
     key: the request's id, or its sticky key when a conversation is to stay with one model for
-    the day. targets: all of `keep_warm_targets`, healthy or not, so that one that fails moves nobody else.
-    Raising the share only adds keys.
+    the day. targets: all of `keep_warm_targets`, healthy or not, so that one that fails moves
+    nobody else. Raising the share only adds keys.
     """
     if not targets or setting.side_effects or not setting.share_bps:
         return None

@@ -110,7 +110,7 @@ def ruling_switch(switches: Iterable[KillSwitch], route: str) -> KillSwitch | No
 
 
 def force_plan(switch: KillSwitch, plan: Sequence[SwitchTarget]) -> ForcedPlan:
-    """The plan under a switch: the targets that it forces. plan: in order, only what the route may use at all."""
+    """The targets that a switch leaves. plan: in order, only what the route may use at all."""
     kept = tuple(each.id for each in plan if _is_forced(each, switch.force))
     if kept:
         return ForcedPlan(

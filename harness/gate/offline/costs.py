@@ -1,5 +1,6 @@
 """The claim that a candidate costs less is tested on paired costs of the same items.
 
+`judge_costs` reads the costs item by item until the claim is shown, refuted or cannot be shown.
 With a share s to be saved, the null is that the mean of y = (1 - s) * incumbent - candidate is
 at most 0. The bets are those of the scores (statistics.md §1.3), on y in units of a ceiling; so
 the level holds at every moment and for costs of any shape, as long as no item of the candidate
@@ -39,7 +40,7 @@ _PRIOR: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class CostEvidence:
-    """What the items used say of the cost. US dollars per item; shares of 1."""
+    """The evidence of cost on the items used. US dollars per item; shares of 1."""
 
     outcome: CostOutcome
     n_used: int
@@ -91,9 +92,9 @@ def judge_costs(pairs: Sequence[CostPair], plan: SuitePlan) -> CostEvidence:
     """Judges costs item by item, up to where the claim is decided.
 
     The ceiling of an item is plan.cost_ceiling times the mean cost of the incumbent's items
-    before it, or HEADROOM times the candidate's dearest before it; before there is one nothing
-    is bet. A missing cost counts against what it would decide: the candidate's as the ceiling,
-    the incumbent's as nothing.
+    before it, or COST_HEADROOM times the candidate's dearest before it; before there is
+    one nothing is bet. A missing cost counts against what it would decide: the candidate's as
+    the ceiling, the incumbent's as nothing.
     """
     cheaper = _Bet(math.log(1.0 / plan.alpha), plan.n_max)
     dearer = _Bet(REJECT_LOG_E, plan.n_max)

@@ -1,5 +1,9 @@
-"""Format rules describe how answers break their format, and how a prompt line or a parser fixes
-it (A8).
+"""Format rules describe how answers break their format, and how a prompt line, JSON mode or a
+parser fixes it (A8).
+
+`find_remedy` takes how often each rule broke in a suite and gives what to change;
+`patch_candidate` makes the changed target, and `model_add_command` the command that registers
+it.
 """
 
 import json
@@ -95,7 +99,7 @@ TO_THE_LETTER: Final = "Follow every instruction exactly, to the letter."
 
 @dataclass(frozen=True, slots=True)
 class FormatRule:
-    """As Remedy has them, of one rule."""
+    """What one rule means and what fixes it; fields as in FormatRemedy."""
 
     what: str
     prompt: str

@@ -1,5 +1,5 @@
 """Intervals and tests for paired differences: Tango's for pass/fail scores, Student's t for
-graded ones. Tango for pass/fail, Student t for graded.
+graded ones; McNemar's test, and intervals of a mean and a median.
 """
 
 import math

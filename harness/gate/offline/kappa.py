@@ -1,5 +1,4 @@
-"""Cohen's kappa measures how far two raters agree beyond chance, with its interval. Cohen's
-kappa with its interval.
+"""Cohen's kappa measures how far two raters agree beyond chance, with its interval.
 
 Cohen (1960), weighted: Cohen (1968); large-sample variance: Fleiss, Cohen and Everitt (1969).
 """

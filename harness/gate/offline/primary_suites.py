@@ -1,5 +1,7 @@
-"""Several primary suites are judged as one claim: by their weighted mean, or by at least one of
-them.
+"""Several primary suites are judged as one claim: by their weighted mean (`weighted_mean`), or
+by at least one of them (`at_least_one`, Holm's rule).
+
+Both give a `ClaimGroup`: the outcomes that count, and each suite's own report.
 """
 
 from collections.abc import Mapping, Sequence

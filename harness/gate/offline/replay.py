@@ -1,5 +1,8 @@
 """A verdict's inputs are written as JSON and read back, so that it can be decided again to the
 same bytes (F5).
+
+The inputs are plans, pairs, runs, served models, times and the version of the rules;
+`verdict_bytes` is all of a verdict in one canonical form.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,7 +77,7 @@ def inputs_to_json(
 
 
 def claims_from_json(inputs: Mapping[str, Any]) -> tuple[SuiteClaim, ...]:
-    """The inverse of inputs_of, also after a trip through JSON text."""
+    """The inverse of inputs_to_json, also after a trip through JSON text."""
     return tuple(_case(plan_from_json(plan), inputs) for plan in inputs["plans"])
 
 
@@ -85,7 +88,7 @@ def run_ids(inputs: Mapping[str, Any], suite: str) -> tuple[str, str]:
 
 
 def served_from_json(inputs: Mapping[str, Any], suite: str) -> ServedModels:
-    """The inverse of Served.as_json; of verdicts older than it, nothing is known."""
+    """The inverse of ServedModels.as_json; of verdicts older than it, nothing is known."""
     stored = inputs.get("served", {}).get(suite, {})
     sides = {side: tuple(ServedModel(*each) for each in told) for side, told in stored.items()}
     return ServedModels(**sides)

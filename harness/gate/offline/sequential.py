@@ -1,9 +1,10 @@
-"""The sequential test reads paired differences item by item and may stop early (statistics.md
-§1.3 to §1.5).
+"""The sequential test reads paired differences item by item and may stop early
+(statistics.md §1.3 to §1.5): it promotes, rejects, goes on, or tests once more at the last
+item.
 
-One recursion serves everything: a step is a path of one item, a judgement stops on its path, a
-benchmark runs many paths at once. Sums are added strictly in order, so that all of them agree
-to the last bit.
+One recursion serves everything: a step is a path of one item (`add_item`), a judgement stops on
+its path (`judge_differences`), a benchmark runs many paths at once (`judge_batch`). Sums are
+added strictly in order, so that all of them agree to the last bit.
 """
 
 import math
@@ -83,7 +84,7 @@ _AT_ONCE = 8192
 
 @dataclass(frozen=True, slots=True)
 class ComparisonProgress:
-    """All that later items need of earlier ones; O(grid)."""
+    """The running state of a comparison: all that later items need of earlier ones."""
 
     n: int = 0
     total: float = 0.0  # total, squares: sums of d and d²
@@ -101,7 +102,7 @@ class ComparisonProgress:
 
 
 def progress_from_json(stored: Mapping[str, object]) -> ComparisonProgress:
-    """The inverse of Progress.as_json, also after a trip through JSON text."""
+    """The inverse of ComparisonProgress.as_json, also after a trip through JSON text."""
     losing = stored["log_losing"]
     if not isinstance(losing, Sequence) or len(losing) != len(BET_GRID):
         raise InputError(f"a stored progress has {len(BET_GRID)} log products: judge again")
@@ -126,7 +127,7 @@ class EvidencePath:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonEvidence:
-    """What the items used say. Shares of 1."""
+    """Every figure of a comparison, on the items used. Shares of 1."""
 
     outcome: str  # promote | reject | inconclusive | running
     how: str | None  # early | final | None

@@ -1,4 +1,4 @@
-"""A suite's whole claim is judged: its scores and, where the claim says so, its costs."""
+"""Judges a suite's whole claim: its scores and, where the claim says so, its costs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,6 @@
-"""A verdict is decided from samples, or decided again from a stored verdict's inputs."""
+"""A verdict on all suites is decided from samples (`decide_verdict`), or decided again from a
+stored verdict's inputs (`replay_verdict`): same inputs, same id, same bytes.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

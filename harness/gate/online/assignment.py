@@ -1,9 +1,10 @@
-"""The sample-ratio check asks whether as many units reach the canary as planned (statistics.md
-§2.6).
+"""The sample-ratio check asks whether as many units reach the canary as planned
+(statistics.md §2.6).
 
-A sticky key keeps its arm, so that it tells something once: each period and weight has counts
-of its own. The j-th of them has alpha/(j(j+1)), so that all together raise a false alarm in at
-most one rollout of 1,000, however much one period's keys are those of another (union bound).
+A sticky key keeps its arm, so only its first count is information: each period and weight has
+counts of its own. The j-th of them has alpha/(j(j+1)), so that all together raise a false alarm
+in at most one rollout of 1,000, however much one period's keys are those of another (union
+bound).
 """
 
 import math

@@ -1,7 +1,9 @@
-"""A certificate proves that a canary is not harmful (statistics.md §2.7).
+"""A certificate proves that a canary is not harmful (statistics.md §2.7); a step may require
+one.
 
-Harmful means both: an odds ratio of at least rho_ni, and a failure rate of at least p0. A route
-that hardly ever fails is certified by the second, a busy and failing one by the first.
+It adds up blocks (`add_block`) and is the mean of two e-values (`log_certificate`). Harmful
+means both: an odds ratio of at least rho_ni, and a failure rate of at least p0. A route that
+hardly ever fails is certified by the second, a busy and failing one by the first.
 """
 
 import math

@@ -1,4 +1,6 @@
-"""A rollout's decision is an action with every figure behind it."""
+"""A rollout's decision is an action (`RolloutAction`: hold, advance, pause, promote, roll back)
+with every figure behind it (`RolloutFigures`), as the audit log keeps them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,8 +1,9 @@
 """Evidence paths give each guardrail's evidence after every block, and all combined
 (statistics.md §2.5).
 
-The same figures as `online.Harm` and `ranks.Ranks` give step by step, for all blocks at once: a
-rollout of a million requests is looked at every few seconds.
+The same figures as `HarmEvidence` and `RankEvidence` (`harm_evidence`) give step by step, for
+all blocks at once: a rollout of a million requests is looked at every few seconds. Also the
+weight of each guardrail, and what it counted in a block.
 """
 
 import math

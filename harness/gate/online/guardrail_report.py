@@ -1,5 +1,7 @@
-"""A guardrail report sums up what one guardrail counted in a rollout, in figures
-and in words.
+"""A guardrail report sums up what one guardrail counted in a rollout, in figures and in words.
+
+`guardrail_totals` adds up the blocks; `GuardrailEvidence` has the totals with the evidence, a
+sentence for people, and its JSON.
 """
 
 import math

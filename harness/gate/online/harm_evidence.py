@@ -1,8 +1,9 @@
 """Evidence of harm accumulates block by block: counts (statistics.md §2.2, §2.3) and ranks
 (§2.4).
 
-Each state is a handful of logs, so it can be stored and taken up again; `streams` gives the
-same for a whole rollout at once.
+Each state is a handful of logs, so it can be stored and taken up again; `evidence_paths` gives
+the same for a whole rollout at once. Also here: several guardrails' evidence as one, and how
+near it is to a rollback.
 """
 
 import math
@@ -71,7 +72,7 @@ class HarmEvidence:
 
 
 def harm_from_json(stored: Mapping[str, object]) -> HarmEvidence:
-    """The inverse of Harm.as_json."""
+    """The inverse of HarmEvidence.as_json."""
     rho, products = stored["rho"], stored["log_products"]
     if not isinstance(rho, float | int) or not isinstance(products, Sequence):
         raise InputError("a stored state of harm has rho and log_products: watch again")
@@ -80,7 +81,7 @@ def harm_from_json(stored: Mapping[str, object]) -> HarmEvidence:
 
 @dataclass(frozen=True, slots=True)
 class RestartingHarmEvidence:
-    """As Harm, with a new instance every `every` canary exposures, the j-th at 1/(j(j+1)).
+    """HarmEvidence with a new instance every `every` canary exposures, the j-th at 1/(j(j+1)).
 
     For canaries that stay for days: a long healthy time does not hide a later break.
     Source: Shin, Ramdas & Rinaldo 2024 (e-detectors).

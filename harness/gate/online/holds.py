@@ -1,6 +1,7 @@
-"""Holds keep a canary where it is although its evidence would move it.
+"""Holds keep a canary where it is although its evidence would move it: traffic stopped, clocks
+are wrong, a router's snapshot is old, the canary gets no units.
 
-Pure. A reason in words, or an empty string. Harm is never held: it was seen.
+Pure. Each gives a reason in words, or an empty string. Harm is never held back.
 """
 
 from collections.abc import Sequence

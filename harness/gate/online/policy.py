@@ -1,7 +1,9 @@
-"""The rollout policy decides a rollout's next step, from its data alone. The table is in
-domain.rollout.
+"""Decides a rollout's next step from its blocks alone: hold, advance, pause, promote or roll
+back.
 
-Nothing advances on no data: every way up needs this step's own scored exposures.
+`decide_action` gives the action, its signal and reason; the table of states is in
+`domain.canary.rollout`. Nothing advances on no data: every way up needs this step's own scored
+exposures, and its least time and peak hours (`missing_duration`).
 """
 
 import math

@@ -1,9 +1,9 @@
 """Rollout evidence adds up every guardrail's harm, block by block, to where it trips
-(statistics.md §2). Guardrails share alpha as a weighted mean of e-values; sessions' day j is
-dependent on those before, and has its own evidence, at alpha/(j(j+1)).
+(statistics.md §2).
 
-Keys keep their arm from one day to the next, so that periods are dependent: each has evidence
-of its own, the j-th at alpha/(j(j+1)).
+Guardrails share alpha as a weighted mean of e-values. Keys keep their arm from one day to the
+next, so that periods are dependent: each has evidence of its own, the j-th at alpha/(j(j+1)).
+The certificate's evidence of the current period is there as well.
 """
 
 import math

@@ -1,5 +1,8 @@
-"""A comparison's budget says how many items show an effect, and what they cost (statistics.md
-§1.9).
+"""A comparison's budget says how many items show an effect, and what they cost
+(statistics.md §1.9).
+
+From the spread of measured differences and the mean usage of answers: items needed, the
+smallest effect that can be shown, costs, duration, and the cheapest design of items and epochs.
 """
 
 import math
@@ -95,7 +98,7 @@ class DesignOption:
 
 def measure_spread(differences: Sequence[Sequence[float]]) -> DifferenceSpread | None:
     """Measures the spread of the differences. differences: per item, per epoch. None with fewer
-    than FEWEST_PAIRS items.
+    than MIN_PAIRS items.
     """
     if len(differences) < MIN_PAIRS:
         return None

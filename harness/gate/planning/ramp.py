@@ -1,7 +1,8 @@
 """The ramp plan estimates how long a canary's steps take at a route's traffic.
 
-The certificate's time has no formula. It is found by simulation with the functions that decide:
-a healthy canary that fails as often as the route itself. Same arguments, same answer.
+`plan_ramp` gives each step's exposures, typical and cautious time. The certificate's time has
+no formula. It is found by simulation with the functions that decide: a healthy canary that
+fails as often as the route itself. Same arguments, same answer.
 """
 
 import math
@@ -33,7 +34,7 @@ LOWEST_RATE: Final = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class TrafficPace:
-    """What a route sees today."""
+    """A route's traffic and failure rate today."""
 
     # What exposures count, of all arms; requests as well, which are never fewer.
     units_per_hour: float
@@ -47,7 +48,7 @@ class TrafficPace:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One step."""
+    """The expected course of one step."""
 
     weight_bps: int
     min_exposures: int

@@ -1,6 +1,7 @@
-"""A rollout is explained: why it is where it is, each guardrail, and what it waits for.
+"""Explains a rollout for people: why it is where it is, each guardrail's figures in words, what
+the next step waits for, and about when it comes.
 
-Reads what `policy.decide` decided; decides nothing itself.
+Reads what `policy.decide_action` decided; decides nothing itself.
 """
 
 import math
@@ -63,7 +64,7 @@ _SECONDS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class GuardrailRow:
-    """One guardrail."""
+    """One guardrail's figures in words, a row of a table."""
 
     guardrail: Guardrail
     name: str

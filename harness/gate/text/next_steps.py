@@ -1,4 +1,6 @@
-"""One table says what to do after a verdict, for command line, reports and dashboard."""
+"""One table says what to do after a verdict, by its outcome, for command line, reports and
+dashboard.
+"""
 
 from collections.abc import Mapping
 from typing import Final

@@ -1,4 +1,7 @@
-"""A ramp plan is described in plain words, with what would make it shorter."""
+"""Describes a ramp plan in plain words: how long a canary takes, which step is too slow for its
+deadline, and what would make it faster (`ramp_options`), such as a larger share or a shadow
+first.
+"""
 
 import math
 from collections.abc import Sequence

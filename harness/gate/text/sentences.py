@@ -1,5 +1,7 @@
-"""These functions describe a comparison in one or two plain sentences. The exact figures stand
-beside them.
+"""These functions describe a comparison in one or two plain sentences: why it stands where it
+stands, what it costs, which look it is, and how many further items would decide.
+
+The exact figures stand beside them.
 """
 
 import re

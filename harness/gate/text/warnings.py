@@ -1,4 +1,6 @@
-"""Warnings are what the data say against advancing a canary by hand."""
+"""Warnings are what the data say against advancing a canary by hand: a wrong share of callers,
+or a guardrail with strong evidence of harm.
+"""
 
 import math
 from typing import Final
