@@ -8,15 +8,13 @@ any other. With w = exp(eta * score), an item's factor
 
     product of w over its newest m scores / mean of that product over all choices of m
 
-
 has expectation 1; the product over items is an e-value for each eta and each window m, and so
 is the mean e_j over the grid of eta (both signs) and the windows 1, 2, 4, 8, 16 that are at
 most j, the number of runs since the baseline. For pass/fail scores it is the likelihood ratio
-of Fisher's noncentral hypergeometric (statistics.md §2.2) with odds ratio exp(eta). The evidence
-after j comparisons is
+of Fisher's noncentral hypergeometric (statistics.md §2.2) with odds ratio exp(eta). The
+evidence after j comparisons is
 
     S_j = sum over i <= j of e_i / (i (i + 1))
-
 
 S_j never falls, and its expectation never exceeds 1, as the weights sum to 1: so by Markov it
 reaches 1 / alpha at any time with chance alpha at most. That e_i share their runs does not

@@ -231,7 +231,7 @@ class Store(Protocol):
         ...
 
     def lacking(self, known: Lineage) -> Sequence[str]:
-        """What of a lineage's `heads` and `log_end` is not stored, in words; empty if all is."""
+        """What of its `heads` and `log_end` is not stored, in words; empty when all is."""
         ...
 
     def wait_for_change(self, timeout_s: float) -> bool:

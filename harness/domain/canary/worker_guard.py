@@ -12,8 +12,8 @@ failed. That only lowers e.
 
 A long healthy time must not hide a later break: evidence may begin at any failure
 (statistics.md §2.3). The first has the weight w = FIRST_WEIGHT, failure t after it
-(1 - w)/((t - 1)t); together they are 1. `abort_log_e` is the limit at which a worker aborts, so that all
-workers together spend alpha at most.
+(1 - w)/((t - 1)t); together they are 1. `abort_log_e` is the limit at which a worker aborts, so
+that all workers together spend alpha at most.
 """
 
 import math

@@ -1,7 +1,8 @@
-"""Item overlap measures which items two suites share, by their normalized texts. Pure.
+"""Item overlap measures which items two suites share, by their normalized texts, so that a
+renamed or copied suite counts as the same one. Pure.
 
-A suite's texts are kept as one short text: the sorted hashes of its items, 40 bits each, so
-that 10,000 items take 67 KB.
+A suite's texts are kept as one short text (`texts_fingerprint`): the sorted hashes of its
+items, 40 bits each, so that 10,000 items take 67 KB. `overlap_share` compares two of them.
 """
 
 import unicodedata

@@ -81,7 +81,7 @@ def is_mixed(served: Iterable[ServedModel], pin: ServedPin) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """That a target's provider served this model, first and last seen; whoever asked."""
+    """A model that a target's provider served, and the first and last time, whoever asked."""
 
     target: str
     served: ServedModel

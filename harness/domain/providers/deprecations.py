@@ -1,5 +1,8 @@
 """Deprecations are models in use whose provider has announced an end date, with their
 successors (F11). Pure.
+
+`find_deprecations` lists those that end within 90 days; `find_successor` names the newest model
+of the family that can do as much and lasts longer.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +37,7 @@ class Deprecation:
     days: int  # until the end, 0 or less once it has come
     uses: tuple[str, ...]  # where it is used, such as `incumbent of chat`
     price: Price | None = None
-    successor: Successor | None = None  # None where its family has none that can as much
+    successor: Successor | None = None  # None where its family has none that can do as much
 
     @property
     def over(self) -> bool:
@@ -76,7 +79,7 @@ def find_deprecations(
 def find_successor(
     entry: CatalogueEntry, known: Iterable[CatalogueEntry], today: date
 ) -> CatalogueEntry | None:
-    """The newest of its kind and family that can at least as much, and stays longer.
+    """The newest of its kind and family that can do at least as much, and lasts longer.
 
     Whatever the ending one is known to have, the other is, too; its window is as large.
     """

@@ -1,10 +1,11 @@
-"""Model matching finds the model that a person means (C3): the newest of a family, one version,
-or a question. Pure.
+"""Model matching finds the model that a person means by a loose or misspelt name (C3): the
+newest of a family, or one version; where several families fit, it returns all of them to choose
+from. Pure.
 
-A name without a version means the newest of its family; with one, or a date, that one only. The
-family is the one with all words of the name and the fewest others. Where several have as few,
-nothing is guessed: the newest of each comes back. A vendor's word alone (`claude`, `gpt`) means
-all of its families alike, one that is called by nothing else too.
+`list_offers` collects what the configured providers offer, `match_model` matches. A name
+without a version means the newest of its family; with one, or a date, that one only. The family
+is the one with all words of the name and the fewest others. A vendor's word alone (`claude`,
+`gpt`) means all of its families alike, one that is called by nothing else too.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -71,7 +71,7 @@ def _address(name: str) -> IPv4Address | IPv6Address | None:
 
 
 def normalize_model_name(name: str) -> str:
-    """One for all spellings that look the same: case, width, dashes, what nobody sees."""
+    """One spelling for names that look alike: case, width, dashes, invisible characters."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     seen = (char for char in folded if unicodedata.category(char) != "Cf")
     return "".join("-" if unicodedata.category(char) == "Pd" else char for char in seen).strip()

@@ -23,7 +23,7 @@ _LAST_OF_LATIN_1: Final = 0xFF
 
 
 def hide_secret(said: bytes, secret: str) -> bytes:
-    """Returns the text without the secret in any spelling; short secrets are words, and stay."""
+    """Returns the text without the secret in any spelling; short secrets are words and stay."""
     if len(secret) < MIN_SECRET_LENGTH:
         return said
     for spelling in _encoded(secret):

@@ -1,5 +1,5 @@
 """A fail-over record says which target a request left, why, and which was asked next (B5); it
-holds no content.
+holds no content, and the user only as a keyed hash (`hash_user`).
 """
 
 from dataclasses import dataclass

@@ -30,7 +30,7 @@ _LONGEST: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how long a request retries. Raises InputError for values that do not fit."""
+    """How often and how long a request retries. Raises InputError for impossible values."""
 
     base_s: float = 0.25  # base_s, cap_s: of the exponential backoff
     cap_s: float = 8.0

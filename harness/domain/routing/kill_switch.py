@@ -1,8 +1,9 @@
 """A kill switch forces a provider or one target, for all routes or for one (B11).
 
-A switch only ever takes targets away from a route's plan. It adds none: a target that the route
-has no evidence for stays out, whatever is forced. Where it would leave nothing, the route keeps
-its plan, and the reason says so.
+`ruling_switch` chooses the switch that decides, `force_plan` applies it; switches are
+parsed from SWAPGATE_FORCE and from the file. A switch only ever takes targets away from a route's
+plan. It adds none: a target that the route has no evidence for stays out, whatever is forced.
+Where it would leave nothing, the route keeps its plan, and the reason says so.
 
 Precedence, strongest first:
 1. where it was set: the environment, then CLI and REST alike, then the file. The environment

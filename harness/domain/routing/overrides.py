@@ -1,7 +1,8 @@
 """Overrides send one kind of request, such as vision, to another route (D6). Pure.
 
-An override names a route and never a target: what answers is that route's incumbent or canary,
-and came there by proof.
+`choose_kind` picks the kind of a request, `override_errors` checks a route's overrides. An
+override names a route and never a target: what answers is that route's incumbent or canary, and
+came there by proof.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -39,7 +40,7 @@ def choose_kind(
 ) -> RequestKind | None:
     """The kind whose override answers; None when the route itself does.
 
-    declared: the caller's own word, after which nothing that is seen counts.
+    declared: what the caller says, which outweighs whatever the request shows.
     """
     if declared is not None:
         return declared if declared in overrides else None

@@ -3,7 +3,9 @@ older one.
 
 A database that was restored from a backup says less than routers know: keys that were revoked
 open the router again, a model that was rolled back serves again. So a router refuses what is
-older than what it served, until a person accepts the restored database: that opens a new epoch.
+older than what it served (`older_reason`), another installation's (`foreign_reason`), or lacks
+rows that it knew (`fork_reason`), until a person accepts the restored database: that opens a
+new epoch.
 """
 
 from collections.abc import Mapping, Sequence

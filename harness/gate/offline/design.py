@@ -1,5 +1,5 @@
-"""A design fixes a comparison before the first score is seen: claim, allowed loss, items,
-error.
+"""A design fixes a comparison before the first score is known: claim, allowed loss, items,
+alpha, and how alpha is split between early promotion and the final test (statistics.md §1.2).
 """
 
 import math

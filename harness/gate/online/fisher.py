@@ -1,5 +1,8 @@
 """Fisher's noncentral hypergeometric gives the likelihood of one block's failures at each odds
 ratio.
+
+`log_factors` is what a block multiplies an e-value with, for evidence of harm and for the
+certificate; `check_counts` refuses impossible counts.
 """
 
 import math

@@ -113,7 +113,7 @@ def certification_times(
 ) -> tuple[float, float]:
     """Seconds until half, and until four of five, of healthy canaries are certified.
 
-    Infinite where it takes longer than the step's deadline, or than MOST_BLOCKS.
+    Infinite where it takes longer than the step's deadline, or than MAX_BLOCKS.
     """
     size, canary = block_size(policy, step.weight_bps)
     block_s = size / (pace.units_per_hour / 3600.0)
