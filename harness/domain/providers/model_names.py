@@ -2,9 +2,9 @@
 spellings, as is the host of its provider. Pure.
 
 `claude-3-5-sonnet-20241022` is the family `claude-sonnet` at version 3.5, of 22 October 2024.
-Versions are written `4-5`, `4.5` or `v4.5`, and mean the same. One model at one host has one
-name however it is spelled (`normalize_model_name`, `provider_host`), so that it cannot come
-back as another candidate.
+Versions are written `4-5`, `4.5` or `v4.5`, and mean the same. Names and hosts have one
+spelling here (`normalize_model_name`, `provider_host`), so that a model under another spelling
+is known for the same, and its looks at a suite count together.
 """
 
 import re

@@ -1,7 +1,7 @@
 """A kill switch forces a provider or one target, for all routes or for one (B11).
 
-`ruling_switch` chooses the switch that decides, `force_plan` applies it; switches are
-parsed from SWAPGATE_FORCE and from the file. A switch only ever takes targets away from a route's
+`ruling_switch` chooses the switch that decides, `force_plan` applies it; switches are parsed
+from SWAPGATE_FORCE and from the file. A switch only ever takes targets away from a route's
 plan. It adds none: a target that the route has no evidence for stays out, whatever is forced.
 Where it would leave nothing, the route keeps its plan, and the reason says so.
 
