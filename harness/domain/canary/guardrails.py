@@ -1,10 +1,11 @@
-"""Guardrails are the closed list of measures that guard a canary.
+"""Guardrails are the closed list of measures that guard a canary: errors, latency, tokens,
+refusals, invalid JSON and tool calls, cost, feedback, a judge (statistics.md §2.2, §2.4, §2.5).
 
-`Guardrails` is the policy's tolerated ratio of each; `FailureTally` and its kin are a block's
-counts by arm, `ArmLevels` its mean values, and all are read back from stored JSON. Each
-guardrail is a stream of evidence of its own; they share one alpha (statistics.md §2.2, §2.4,
-§2.5). Whether one applies to a unit depends on the unit's first request alone, never on an
-answer: what is chosen by its outcome proves nothing.
+`Guardrails` holds the policy's tolerated ratio of each; `FailureTally` and its subclasses hold
+a block's counts by arm, `ArmLevels` its mean values, and all are read back from stored JSON.
+Each guardrail is a stream of evidence of its own; they share one alpha over the rollout.
+Whether one applies to a unit depends on the unit's first request alone, never on an answer:
+what is chosen by its outcome proves nothing.
 """
 
 import math

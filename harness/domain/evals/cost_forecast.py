@@ -25,7 +25,7 @@ Z_95: Final = NormalDist().inv_cdf(0.975)
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """Of one answer, or means of several."""
+    """Tokens of one answer, or means of several."""
 
     input: float
     output: float
@@ -45,7 +45,7 @@ class ItemTokens:
 
 @dataclass(frozen=True, slots=True)
 class RouteBill:
-    """What a route asks for."""
+    """A route's recorded requests, tokens and cost."""
 
     since: datetime  # the beginning of its recorded traffic, 30 days at most
     window_s: float
@@ -67,7 +67,7 @@ class RouteBill:
 
 @dataclass(frozen=True, slots=True)
 class CostForecast:
-    """Per 30 days."""
+    """What a route costs in 30 days, now and with the candidate."""
 
     bill: RouteBill
     now_usd: float | None  # the incumbent's bill

@@ -55,7 +55,7 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class ServedModels:
-    """What answered one suite's items."""
+    """The models that answered one suite's items, and judged them."""
 
     incumbent: tuple[ServedModel, ...] = ()
     candidate: tuple[ServedModel, ...] = ()

@@ -24,7 +24,7 @@ _SALT: Final = "capture"
 
 @dataclass(frozen=True, slots=True)
 class CaptureSettings:
-    """For all routes."""
+    """The redaction rules of all routes."""
 
     rules: tuple[RedactionRule, ...] = ()  # of the user's, before ours
     off: tuple[str, ...] = ()  # of ours, those left out

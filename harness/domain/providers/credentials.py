@@ -84,7 +84,7 @@ def hide_provider_secrets(said: bytes, provider: Provider, key: ProviderKey | No
 
 
 def hide_secrets(said: bytes, secrets: Iterable[str]) -> bytes:
-    """The longest first: of one that holds another, no end is left. Short ones are words."""
+    """Removes secrets, the longest first, so that of one that holds another no end is left."""
     for secret in sorted(secrets, key=len, reverse=True):
         said = hide_secret(said, secret)
     return said

@@ -42,7 +42,7 @@ class OAuthTokens:
 
 
 class PollAnswer(StrEnum):
-    """Of the server, asked whether the person is done. Values: as the protocol names them."""
+    """The server's answer to whether the person is done; values as the protocol names them."""
 
     PENDING = "authorization_pending"
     SLOW_DOWN = "slow_down"

@@ -107,7 +107,7 @@ def check_kind_takes_key(provider: str, kind: str) -> None:
 
 
 def check_oauth_url(url: str) -> str:
-    """Tokens go there: https, or http on this machine. Raises InputError."""
+    """Checks an address of tokens: https, or http on this machine. Raises InputError."""
     try:
         found = urlsplit(url)
         host = found.hostname or ""

@@ -21,7 +21,7 @@ _ROUNDING_S: Final = 1e-7
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """Per minute; None for no limit.
+    """Limits per minute; None for no limit.
 
     Raises InputError for a limit below 1: to shut a key out, revoke it.
     """

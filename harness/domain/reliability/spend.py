@@ -16,7 +16,7 @@ from harness.domain.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class SpendBudget:
-    """US dollars; None for no budget, 0 for nothing at all.
+    """Budgets in US dollars; None for no budget, 0 for nothing at all.
 
     Raises InputError for what is no budget.
     """

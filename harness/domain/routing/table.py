@@ -2,7 +2,7 @@
 
 `Route` has its incumbent, canary, fallbacks and `RouteSettings`; `choose_arm` assigns a caller
 to an arm by the hash of its key. `Snapshot` is all that a router needs to serve: the table,
-providers, keys, switches, shadows and their signatures.
+providers, keys, switches, shadows, and the signed rows that it was built from.
 """
 
 from collections.abc import Mapping, Sequence

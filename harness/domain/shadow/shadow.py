@@ -42,7 +42,7 @@ class ShadowLimits:
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """What was true when it started stays its condition: see `shadow.sampling`."""
+    """A shadow of a route, which ends when the route changes: see `shadow.sampling`."""
 
     id: str
     route: str
@@ -72,7 +72,7 @@ class ShadowTally:
 
 @dataclass(frozen=True, slots=True)
 class ShadowUsage:
-    """Of a day's budget, and of the whole one."""
+    """What is used of a day's budget, and of the whole one."""
 
     requests: int = 0
     cost_usd: float = 0.0

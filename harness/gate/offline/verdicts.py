@@ -77,7 +77,7 @@ def decide_from_claims(stored: Verdict, cases: Sequence[SuiteClaim]) -> Verdict 
     """What `cases` say about the stored verdict's question, by its rules; None while open."""
     question = _Question(stored.route, stored.incumbent, stored.candidate)
     rules = stored.inputs.get("rules")
-    assert rules is None or isinstance(rules, int)  # noqa: S101 - inputs_of wrote it
+    assert rules is None or isinstance(rules, int)  # noqa: S101 - inputs_to_json wrote it
     return _decide(question, cases, *verdict_times(stored.inputs), rules=rules)
 
 

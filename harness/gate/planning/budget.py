@@ -54,7 +54,7 @@ MIN_PAIRS: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class MeanUsage:
-    """Means of one answer."""
+    """Mean tokens, cost and duration of one answer."""
 
     answers: int  # how many
     input_tokens: float
