@@ -1,4 +1,7 @@
-"""Requests are posted over HTTP to a provider that speaks OpenAI's protocol."""
+"""`HttpTransport` posts a ready body to a provider that speaks OpenAI's protocol, and gives its
+status, headers and bytes as they came: `evals.runner.provider_client` reads them and tries
+again. No redirect is followed, and no closed address is connected to.
+"""
 
 import socket
 import ssl

@@ -1,5 +1,6 @@
-"""The provider client posts a request to a provider over the router's transports and returns
-the whole answer, for evals and probes: what they measure is asked as the router asks.
+"""`ProviderClient` posts a ready OpenAI request over the router's transports, and gives the
+answer's status, headers and bytes: for evals and probes of providers whose protocol the router
+translates, so that they ask as it asks. Others go by `evals.runner.http_transport`.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""Shadow sampling decides which requests are mirrored, and when a shadow has to end. Pure."""
+"""Shadow sampling decides which callers' requests are mirrored (`is_mirrored`), and whether a
+change of the route ends its shadow (`end_reason`): another incumbent or class of data, tools
+that act on the world, a canary of the same candidate. Pure: budget and time are not its matter.
+"""
 
 from harness.domain.routing.table import Route, hash_bucket
 from harness.domain.shadow.shadow import Shadow
