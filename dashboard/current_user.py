@@ -1,7 +1,6 @@
-"""A visitor signs in with a management key; each action checks that the key still holds.
-
-Without a key the pages can be read, and change nothing. The key's text is checked and dropped;
-the session keeps whose it is, and each act looks whether it still holds.
+"""Signs a visitor in with a management key, and runs a page's actions as that person. Without a
+key the pages can be read, but change nothing. The key's text is checked and dropped; the
+session keeps whose it is, and every action checks that the key is still valid.
 """
 
 from collections.abc import Callable
@@ -66,7 +65,7 @@ def signed_in() -> Actor | None:
 
 
 def attempt(action: Callable[[Actor], object], done: Callable[[Actor], str]) -> None:
-    """`shell.attempt` by whoever signed in, with the role that the key has now."""
+    """`page_frame.attempt` by whoever signed in, with the role that the key has now."""
     try:
         actor = signed_in()
         if actor is None:

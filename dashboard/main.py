@@ -1,4 +1,6 @@
-"""Streamlit runs this entry script for every visit and every click: it runs the chosen page."""
+"""The dashboard's entry script: Streamlit runs it for every visit and click. It sets theme,
+logo and navigation, shows the sign-in, and runs the chosen page.
+"""
 
 from pathlib import Path
 

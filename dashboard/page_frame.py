@@ -1,4 +1,7 @@
-"""Every page runs in this frame, which opens the installation and shows errors and banners."""
+"""The frame of every dashboard page opens the installation once per process, shows kill
+switches and a broken audit log on top, turns errors into words with a way to try again. Also
+what pages share: running a button's action, its confirmation, the loading note, "Copy as CLI".
+"""
 
 import logging
 import shlex

@@ -1,4 +1,6 @@
-"""The dashboard is served here: Streamlit's own app under uvicorn, on loopback."""
+"""Serves the dashboard: Streamlit's app under uvicorn, on loopback alone, with `/healthz` and
+`/readyz`. `python -m dashboard.serve` is what `swapgate serve ui` starts.
+"""
 
 import argparse
 import ipaddress
@@ -27,8 +29,8 @@ PONG_S: Final = 90.0
 def run(config: Path | None, host: str, port: int) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
-    Raises ConfigError for a host beyond loopback: there is no login yet, and whoever reaches
-    the dashboard may do what an admin may.
+    Raises ConfigError for a host beyond loopback: whoever reaches the dashboard can read it
+    without signing in.
     """
     require_loopback(host)
     if config is not None:

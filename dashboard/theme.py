@@ -1,5 +1,5 @@
-"""The theme has colours and styles for light and dark mode, with a contrast of 4.5:1 or
-more.
+"""The dashboard's theme holds palettes for light and dark mode with a contrast of 4.5:1 or
+more, Streamlit's theme options, and the one style sheet.
 """
 
 from collections.abc import Mapping

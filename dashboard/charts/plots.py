@@ -1,4 +1,7 @@
-"""Altair charts are built from frames; numbers for readers come as text in the frame."""
+"""Draws the dashboard's two Altair charts from frames: the forest plot of a comparison's
+suites, and a canary's failure rates by arm and block. Text for readers comes ready in the
+frame.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""Read models become pandas frames for the tables and charts."""
+"""Turns comparisons, canary blocks and traffic into what tables and charts show: pandas frames
+of suites, samples and failure rates, a sample's rating, the cost trend, a latency bound. Cells
+are made safe from spreadsheet formulas.
+"""
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,7 @@
-"""Each query reads the read model of one page through `harness.control` and decides nothing."""
+"""Loads what each dashboard page shows, by reading through `harness.control`: comparison,
+proposals, canary, route and its history, candidates, first break of the audit log. Decides
+nothing.
+"""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

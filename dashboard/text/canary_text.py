@@ -1,5 +1,5 @@
-"""The Canary page's sentences: whether the candidate does harm, what comes next, what was
-done.
+"""Writes the Canary page's texts: headline, verdict card, next step and its conditions,
+guardrail rows, tiles, the plan of steps, and the history of what was done to the canary.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,7 @@
-"""The Compare page's sentences: what a verdict says, what it rests on, what to do next."""
+"""Writes the Compare page's texts: the verdict card with what to do next (more items and their
+price), progress, cost and latency tiles, pins, why a verdict is stale. Also the cost estimate
+that the Proposals page shows.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime

@@ -1,4 +1,6 @@
-"""A route's drift watches become a table that shows whether its model has changed."""
+"""Builds the drift card of the Routes page: per suite, whether the model behind the route has
+changed since the baseline, by how much, and when it is checked next.
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,6 @@
-"""Cards, tiles, tables and banners become HTML, in which every text is escaped."""
+"""Renders the dashboard's parts as HTML and escapes every text: verdict cards, tiles, tables,
+meters, checklists, bars, banners, and two answers side by side with their differences marked.
+"""
 
 import difflib
 import html

@@ -1,4 +1,7 @@
-"""States, times and figures become words, alike in tables, charts and cards."""
+"""Holds labels for verdicts, proposal phases, rollout states, roles and claims (symbol, words,
+tone); texts of kill-switch and alert banners; figures and their changes in words. One wording
+for all pages.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

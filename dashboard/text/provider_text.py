@@ -1,4 +1,6 @@
-"""The provider matrix becomes the headings and cells of the Providers page."""
+"""Writes the Providers page's title, each provider's heading (health, key, limits) and the
+cells of its table of models, from the provider matrix.
+"""
 
 from collections.abc import Sequence
 from typing import Final

@@ -1,4 +1,6 @@
-"""A route's measured scores, costs, latencies and fallbacks become HTML."""
+"""Renders a route's measured figures (scores, cost, latency, failures) and its fallback chain
+with each model's evidence; also the Overview's lines of scores and of the last hour.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime

@@ -1,5 +1,5 @@
-"""The Canary page's sentences during a shadow, when no user gets the candidate's answers
-yet.
+"""Writes the Canary page's texts while the candidate is in shadow, that is, answers copies of
+requests which no user sees: title, verdict card, tiles, and pairs counted by check.
 """
 
 from collections.abc import Sequence

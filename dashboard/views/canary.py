@@ -1,4 +1,6 @@
-"""The Canary page answers: is the candidate hurting users now?"""
+"""The Canary page answers: is the candidate hurting users now? For one route it shows the
+canary, or the shadow before it, refreshed every 2 s, and below it what was done to the canary.
+"""
 
 import streamlit as st
 

@@ -1,4 +1,6 @@
-"""The Compare page answers: may I swap to this candidate, and if not, why?"""
+"""The Compare page answers: may I swap to this candidate, and if not, why? Verdict, effects by
+suite, cost and latency, both answers to each item, pins, and the other comparisons.
+"""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,6 @@
-"""The Overview page answers: does any route need me now?"""
+"""The Overview page answers: does any route need me now? Open alerts, then a row per route with
+state, last verdict, traffic of the last hour and links; routes that need a decision first.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,4 +1,6 @@
-"""The Proposals page shows which proposals wait for whom, and proposes a swap."""
+"""The Proposals page lists proposals and who has to act; there people approve, reject or cancel
+them, and propose a swap, with its cost and duration shown before it starts.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime

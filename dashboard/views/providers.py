@@ -1,4 +1,6 @@
-"""The Providers page answers: which models can I reach, with which abilities and prices?"""
+"""The Providers page answers: which models can I reach, with which abilities and prices? It
+also stores a provider's key.
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,6 @@
-"""The Routes page answers: which model served this route when? It also rolls a route back."""
+"""The Routes page answers: which model served this route when? Settings, fallbacks, drift,
+measured figures, history and the difference of two versions; it also rolls a route back.
+"""
 
 import streamlit as st
 

@@ -1,4 +1,6 @@
-"""Chat completion requests are built for a target, and replies are parsed."""
+"""Builds the body of a chat completion request for a target (suite's settings, target's
+parameters, request patch), and parses replies of chat completions and embeddings.
+"""
 
 import json
 from collections.abc import Mapping, Sequence

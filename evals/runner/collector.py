@@ -97,7 +97,7 @@ class Collector:
             infra = found.error is SampleError.INFRA
             self._failed_in_a_row = self._failed_in_a_row + 1 if infra else 0
             wanted = await self._call(self._on_sample, found)
-        except Exception as error:  # noqa: BLE001 - a hook's error is lost; runner.py raises it
+        except Exception as error:  # noqa: BLE001 - a hook's error is lost; the runner raises it
             self.error = error
             self._end(RunState.FAILED)
             return
@@ -124,7 +124,7 @@ class Collector:
         if self._ended is None:
             self._under_way += 1
             return None
-        await asyncio.Event().wait()  # until runner.py cancels the eval
+        await asyncio.Event().wait()  # until inspect_runner.py cancels the eval
         return EarlyStop(id=id, epoch=epoch)
 
     @contextlib.asynccontextmanager
@@ -138,7 +138,7 @@ class Collector:
         try:
             yield
             if self._ended is not None:
-                await asyncio.Event().wait()  # until runner.py cancels the eval
+                await asyncio.Event().wait()  # until inspect_runner.py cancels the eval
         finally:
             self._under_way += 1
 

@@ -1,7 +1,8 @@
-"""Inspect calls a run's target through our model provider, `swapgate/<provider>/<model>`.
+"""Inspect AI's model provider `swapgate/<provider>/<model>`: sends Inspect's messages, tools
+and settings to the running job's target over HTTP, and turns replies into Inspect's outputs.
 
-It calls the target of the running job over HTTP. No vendor's SDK is needed, and neither key nor
-address gets into Inspect's log: the connection is kept here, under the model's name.
+No vendor's SDK is needed, and neither key nor address gets into Inspect's log: the connection
+is kept here, under the model's name.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""An eval run is executed with Inspect AI, one per process: Inspect refuses a second one."""
+"""Executes an eval run with Inspect AI, one per process, as Inspect refuses a second one:
+checks the judge first, hands each sample over as it ends, then any that are in Inspect's log
+alone.
+"""
 
 import asyncio
 import contextlib
@@ -50,7 +53,7 @@ class InspectRunner:
     """log_dir: where Inspect's log is kept; without one it is deleted after the run.
 
     checks: what is known of judges; without it they are checked at each run. paces: limits of
-    providers; without them calls go as they come. allowed: as `domain.base_url` reads it.
+    providers; without them calls go as they come. allowed: as `api_base_rules` reads it.
     calls: what carries requests to a provider.
     """
 

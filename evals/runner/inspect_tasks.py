@@ -1,4 +1,6 @@
-"""A suite becomes an Inspect task, from a data file or from a user's own `@task`."""
+"""Turns a suite into an Inspect AI task and reads its scores: `DataSuite` from a data file with
+a scorer by name, `TaskSuite` from a user's Python file with `@task`, which is run and pinned.
+"""
 
 import asyncio
 import difflib

@@ -1,5 +1,6 @@
-"""A judge is the pinned model that scores a suite's answers, over HTTP and within its
-budget.
+"""Asks the judge, the pinned model that scores a suite's answers, over HTTP within its limits
+of calls and cost. `JudgeBill` counts what scoring one answer took, `SampleJudge` which model
+answered.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,7 +44,7 @@ def track_judge_bill() -> Iterator[JudgeBill]:
 
 
 class Judge:
-    """Implements scorers.judging.Judging. client: of its provider; the caller closes it.
+    """Implements judge_protocol.AnswerJudge. client: of its provider; the caller closes it.
 
     calls: how many were made for this run before, by a worker that is gone.
     """

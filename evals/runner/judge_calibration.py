@@ -1,4 +1,7 @@
-"""A judge's agreement with people is measured on references before it scores answers (F7)."""
+"""Measures a judge's agreement with people (Cohen's kappa on references that they scored)
+before it scores answers (F7). Below the suite's floor the run is refused; measurements are
+cached in files.
+"""
 
 import asyncio
 import json
@@ -91,7 +94,7 @@ def _key(suite: Suite) -> str:
 async def _measured(
     suite: Suite, judging: AnswerJudge, judge: JudgeSettings, connections: int
 ) -> RaterAgreement:
-    assert judge.references is not None  # noqa: S101 - confirm has looked
+    assert judge.references is not None  # noqa: S101 - confirm_agreement has looked
     references = load_references(judge.references)
     gate = asyncio.Semaphore(connections)
 
@@ -112,7 +115,7 @@ async def _measured(
 
 def agreement_text(suite: SuiteSettings, found: RaterAgreement) -> str:
     """The figure as people read it."""
-    assert suite.judge is not None  # noqa: S101 - confirm has looked
+    assert suite.judge is not None  # noqa: S101 - confirm_agreement has looked
     if found.kappa is None or found.low is None or found.high is None:
         return (
             f"suite {suite.name}: the {found.n} references and the judge "

@@ -1,5 +1,5 @@
-"""A target's provider is called with retries; error texts never repeat the prompt or the
-key.
+"""Calls a provider for evals (chat completions, embeddings): waits for the rate gate, retries,
+obeys `retry-after`. Error texts repeat neither the prompt nor the key.
 """
 
 import asyncio
@@ -73,7 +73,7 @@ class EvalProviderClient:
     """One provider's chat completions and embeddings. Make and close it in one event loop.
 
     pace: when a call may go; it is closed with the client. waiting: entered while a call waits
-    for that. allowed: as `domain.base_url` reads it. calls: what carries them.
+    for that. allowed: as `api_base_rules` reads it. calls: what carries them.
 
     Raises ConfigError where the provider's kind needs what is not installed.
     """
@@ -140,7 +140,7 @@ class EvalProviderClient:
     async def _attempted(
         self, path: str, request: bytes, body: Mapping[str, Any], read: Callable[[bytes], T]
     ) -> tuple[T, float]:
-        """Raises _Attempt."""
+        """Raises _AttemptFailed."""
         async with AsyncExitStack() as stack:
             settle = None
             if self._pace is not None:
@@ -172,7 +172,7 @@ class EvalProviderClient:
         return min(LONGEST_PAUSE_S, pause)
 
     async def _post(self, path: str, request: bytes, body: Mapping[str, Any]) -> bytes:
-        """body: what the request says. Raises _Attempt."""
+        """body: what the request says. Raises _AttemptFailed."""
         try:
             check_api_base(self._base, self._allowed)
             posted = await self._calls.post(path, request)

@@ -1,4 +1,6 @@
-"""A run's questions are planned in their order, and each answer becomes a stored sample."""
+"""Plans a run's questions in their seeded order, without those already answered, and builds the
+stored sample of an answer: scored, unscored, not judged, or not answered.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,5 +1,5 @@
-"""A run directory holds one run's log; those of killed runs are deleted, as logs hold
-prompts.
+"""Makes one run's private temporary directory for Inspect's log, and deletes those of killed
+runs, as logs hold prompts.
 """
 
 import contextlib

@@ -1,4 +1,6 @@
-"""A simulated model's answer becomes text, with the formatting habits of its profile."""
+"""Writes a simulated model's answer as text with its profile's habits (code fences, other keys,
+bold, prose around it), filler for a prompt that is no item, and broken JSON for that fault.
+"""
 
 import json
 import re

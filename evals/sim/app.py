@@ -1,4 +1,6 @@
-"""The simulator is a raw ASGI application: model endpoints, and `/sim/…` for fault switches."""
+"""The simulator's raw ASGI application serves model endpoints, checks keys, and has, for
+loopback clients, the `/sim/` switches for faults, profiles and statistics.
+"""
 
 import ipaddress
 from collections.abc import Awaitable, Callable, Mapping

@@ -1,4 +1,6 @@
-"""Fake JSON values are made from a JSON Schema, for tool calls that no item expects."""
+"""Makes up JSON values that fit a JSON Schema, the same for the same seed: a tool call's
+arguments, or a structured answer, where no item says what is right.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

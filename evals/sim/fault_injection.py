@@ -1,4 +1,7 @@
-"""Faults that replace an answer are injected into the connection here."""
+"""Carries out the faults that replace a whole answer: error status, garbage, HTML page, huge
+body, endless header, reset or hang before the first byte. Faults within an answer: see
+delivery.py.
+"""
 
 import struct
 import zlib

@@ -1,4 +1,7 @@
-"""Faults define what goes wrong with a simulated provider, and for which requests."""
+"""Defines a simulated provider's faults: kinds and fields, parsing a switch from JSON, and
+which requests are hit (an exact, seeded share of every 100). `FaultBook` keeps those set by
+model.
+"""
 
 import math
 import re

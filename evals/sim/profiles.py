@@ -1,4 +1,7 @@
-"""A profile defines a simulated model: its skill, habits, latency and price."""
+"""A profile defines a simulated model: skill by suite, answer habits, latency, price, error
+rate, rejected parameters. Loads them from YAML, swaps two models' roles, applies changes at run
+time.
+"""
 
 import dataclasses
 import json

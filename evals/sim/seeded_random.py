@@ -1,4 +1,6 @@
-"""Random numbers are derived from a hash, so that every process draws the same ones."""
+"""Derives random bits, uniform and normal numbers from a hash of given parts, so that every
+process of the simulator draws the same ones.
+"""
 
 from hashlib import blake2b
 from statistics import NormalDist

@@ -1,5 +1,5 @@
-"""The simulator's server runs in a process or a thread, on connections that faults can
-reset.
+"""Builds the simulator from profiles and suites, and serves it under uvicorn, in this process
+until a signal or in a thread. Its connections can be reset by faults.
 """
 
 import asyncio

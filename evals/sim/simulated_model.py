@@ -1,11 +1,15 @@
-"""A simulated model answers an item, right or plausibly wrong, by its skill.
+"""A simulated model answers an item, right or plausibly wrong; its ability is fitted so that
+its share of right answers on a whole suite is its profile's skill.
 
 Skill is a one-parameter item-response model with shared luck: a model answers an item rightly
 with probability `logistic(ability - hardness(difficulty))`, `hardness(d) = SLOPE * (d - 1/2)`
 (Rasch 1960). It does so when its luck `u` on the item is below that:
-`u = Φ(√SHARED·z₁ + √(1-SHARED-SEEDED)·z₂ + √SEEDED·z₃)`, standard normal z from hashes of the
-item (z₁), of model and item (z₂), and of both and the request's `seed` (z₃). z₁ is the same for
-all models: what one misses another tends to miss too, as with real models, and so pairing
+
+    u = Φ(√SHARED·z₁ + √(1-SHARED-SEEDED)·z₂ + √SEEDED·z₃)
+
+with standard normal z from hashes of the item (z₁), of model
+and item (z₂), and of both and the request's `seed`, 0 where it has none (z₃). z₁ is the same
+for all models: what one misses another tends to miss too, as with real models, and so pairing
 removes noise. The same seed gives the same answer, in every process.
 """
 

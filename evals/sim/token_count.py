@@ -1,4 +1,6 @@
-"""Tokens are estimated: one token for every four bytes of UTF-8, rounded up."""
+"""Estimates tokens, one for every four bytes of UTF-8, rounded up, and cuts a text at a number
+of them.
+"""
 
 from collections.abc import Sequence
 

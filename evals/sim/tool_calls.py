@@ -1,4 +1,6 @@
-"""A simulated model makes the tool call that its item expects, or a plausible one."""
+"""Decides whether a simulated model calls a tool, and with which arguments: right ones, wrong
+ones, or, for a forced tool that the item does not expect, made-up ones.
+"""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,6 @@
-"""An item may be a whole conversation, `metadata.messages`, instead of a text in a template."""
+"""Checks and reads an item's whole conversation (`metadata.messages`), which is sent instead of
+a text in the suite's template.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final

@@ -1,4 +1,6 @@
-"""A dataset file (JSONL or CSV) is read into items; an error names its file and line."""
+"""Reads a dataset file (JSONL or CSV) into items, with their tags; an error names file and
+line. Also hashes the file for the suite's pin.
+"""
 
 import csv
 import io

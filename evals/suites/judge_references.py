@@ -1,4 +1,6 @@
-"""Judge references are answers that people have scored, to check a judge against."""
+"""Loads judge references from a data file: answers with people's scores, to measure a judge's
+agreement against.
+"""
 
 import math
 from dataclasses import dataclass, replace

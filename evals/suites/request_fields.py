@@ -1,4 +1,6 @@
-"""A suite or an item may send tools and a response format beside its messages."""
+"""Checks and merges the request fields that a suite or an item sends beside its messages:
+tools, tool choice, response format.
+"""
 
 from collections.abc import Mapping
 from typing import Final

@@ -1,4 +1,5 @@
-"""A suite is loaded from its settings and its data file, and pinned by their content.
+"""Loads a suite from its settings and data file: items, prompts, scorer, and the pin that
+hashes all that decides a score. `ConfiguredSuites` holds those of the configuration by name.
 
 Importing this is cheap. Inspect is imported only for a suite that is a Python file with a
 `@task`, when such a suite is asked for.

@@ -1,4 +1,7 @@
-"""A file of captured and labelled requests is imported as a suite (F9)."""
+"""Imports captured requests that people have labelled as a suite (F9): checks the exported
+file, writes `suites/NAME.jsonl` and its origin into the manifest, and leaves nothing if
+refused.
+"""
 
 import json
 import re

@@ -1,4 +1,6 @@
-"""`POST /v1/chat/completions` writes bodies and stream events in OpenAI's shapes."""
+"""Writes simulated answers to `POST /v1/chat/completions`, as a body or as stream events, in
+OpenAI's shapes. `Completion` is the answer that all endpoints write from, cut at `max_tokens`.
+"""
 
 import re
 from collections.abc import Iterator

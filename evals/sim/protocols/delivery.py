@@ -1,4 +1,6 @@
-"""An answer is sent to the client, whole or streamed at the model's pace."""
+"""Sends a simulated answer, whole or streamed at the model's pace, and lets a fault strike
+within it: stall, reset, close, truncation, an error event.
+"""
 
 from dataclasses import dataclass
 

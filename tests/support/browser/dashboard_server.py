@@ -1,4 +1,6 @@
-"""The dashboard runs in a process of its own, and a browser reports on its pages."""
+"""Runs the dashboard in a process of its own for browser tests. `Listener` collects a page's
+console messages and the hosts that it calls.
+"""
 
 import subprocess
 import sys

@@ -1,4 +1,6 @@
-"""A small control plane for tests: a real store, a manual clock, scripted answers.
+"""`SmallInstallation` is a control plane for tests: a real store, a manual clock, scripted
+models and traffic, one route with one suite. `CrashingStore` lets the process die at a chosen
+unit of work.
 
 Every item's answer is right or wrong by a rule on its number, so that verdicts are known.
 """

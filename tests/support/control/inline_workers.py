@@ -1,4 +1,6 @@
-"""The twin of SubprocessWorkers: a worker runs to its end where it is started."""
+"""`InlineWorkers` replaces `SubprocessWorkers` in tests: an eval worker runs to its end in the
+call that starts it.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 

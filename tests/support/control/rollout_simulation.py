@@ -1,7 +1,8 @@
-"""A history of two routes is drawn from a seed: swaps, faults, people, crashes, set clocks.
+"""Simulates the history of two routes from a seed: swaps, harm, people's actions, crashes and
+clocks that are set, with the invariants checked after every turn.
 
-Same seed, same life: `python -m tests.support.control.rollout_simulation SEED` tells it turn by
-turn.
+The same seed gives the same history; `python -m tests.support.control.rollout_simulation SEED`
+prints it turn by turn.
 """
 
 import logging

@@ -1,4 +1,5 @@
-"""Simulated router workers record traffic, with what can go wrong when they do.
+"""Simulated router workers record traffic for rollouts, with harmful candidates and troubles:
+lost, late or double reports, a wrong split, old snapshots.
 
 Units, arms and outcomes are drawn; blocks, ranks and a worker's own guard are the product's.
 Their clocks show the true time, wherever somebody sets the control plane's.

@@ -1,4 +1,6 @@
-"""The invariants of stored routing tables, rollouts and proposals."""
+"""Asserts the invariants of stored routing tables and proposals: revisions without gaps, legal
+changes with proof, evidence for every target, one canary per route, one verdict.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise

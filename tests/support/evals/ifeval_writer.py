@@ -1,6 +1,5 @@
-"""Texts are written that follow IFEval's instructions, or break them.
-
-Not every set of instructions is within its power; what it wrote is scored to find out.
+"""Writes texts that follow a given set of IFEval instructions, to test its scorer. Not every
+set of instructions is within its power; what it wrote is scored to find out.
 """
 
 import json

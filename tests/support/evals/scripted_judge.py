@@ -1,4 +1,6 @@
-"""A judge in memory answers by a function of what it is asked."""
+"""`ScriptedJudge` stands in for a judge model: answers by a test's function of what it is
+asked, and keeps the prompts.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

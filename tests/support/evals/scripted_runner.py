@@ -1,4 +1,6 @@
-"""A scripted runner takes its answers from a function, one after the other, without Inspect."""
+"""`ScriptedRunner` stands in for the Inspect runner: answers come from a test's function, one
+after the other; the real scorers score them.
+"""
 
 from collections.abc import Callable, Mapping
 

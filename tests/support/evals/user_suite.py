@@ -1,4 +1,6 @@
-"""A user's own suites are Inspect tasks, as somebody would write them. Tests copy this file."""
+"""These Inspect tasks are as a user would write them (epochs, a scorer that may fail, a tool,
+two scores), for tests of suites that are Python files. Tests copy this file.
+"""
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample

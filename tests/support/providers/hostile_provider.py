@@ -1,4 +1,6 @@
-"""A hostile provider on a bare socket answers with far more than anybody wants."""
+"""A hostile provider on a bare socket sends up to 1 GiB: body, chunks, gzip bomb, headers or
+one stream event. It counts the bytes that were taken.
+"""
 
 import gzip
 import io

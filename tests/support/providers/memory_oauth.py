@@ -1,4 +1,6 @@
-"""An OAuth server in memory, strict as RFC 8628 and RFC 6749 ask. For tests and trials."""
+"""`MemoryOAuth` is an OAuth server in memory, strict as RFC 8628 and RFC 6749 ask: device
+codes, polling, refresh tokens that rotate. A test approves, revokes, or takes it down.
+"""
 
 from dataclasses import dataclass, field, replace
 from typing import Final

@@ -1,4 +1,6 @@
-"""A raw server sends exactly the bytes that a test gives it, and keeps what it received."""
+"""A raw asyncio server sends exactly the bytes that a test gives it, plain or over TLS, reads
+requests, and can reset a connection.
+"""
 
 import asyncio
 import socket

@@ -1,4 +1,6 @@
-"""A small chat-completions server runs in a thread, with answers that a test writes."""
+"""A small chat-completions server in a thread, for the eval runner's tests: answers come from a
+test's function; requests are kept with their `authorization`.
+"""
 
 import json
 import threading

@@ -1,4 +1,6 @@
-"""A real HTTP provider plays scripted turns for router tests and keeps the requests."""
+"""A real HTTP provider for router tests plays a scripted turn per model (bytes, pauses, resets,
+hangs) and keeps the requests; with builders of completions, streams and errors.
+"""
 
 import asyncio
 import gzip

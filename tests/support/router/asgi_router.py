@@ -1,4 +1,6 @@
-"""A router is called as ASGI in the test's process, in front of a scripted provider."""
+"""Calls a router as ASGI in the test's process: `Door` in front of a scripted provider, `Place`
+with answers by model, metrics and circuit-breaker state.
+"""
 
 import asyncio
 import json

@@ -1,6 +1,5 @@
-"""Faults are injected into the product's own code: any call of a piece of work may fail.
-
-Nothing is listed by hand: what runs is what is found.
+"""Injects faults into the product's own code: finds every function that runs within a piece of
+work, and makes one of them raise, always or a number of times.
 """
 
 import gc

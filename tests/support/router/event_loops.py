@@ -1,4 +1,6 @@
-"""A coroutine test runs on asyncio's own event loop and on uvloop: the router meets both."""
+"""`on_both_loops` runs a coroutine test on asyncio's event loop and on uvloop, as the router
+may run on either.
+"""
 
 import asyncio
 import inspect

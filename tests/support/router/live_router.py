@@ -1,4 +1,6 @@
-"""A router runs under uvicorn with its snapshot, keys and a store that tests can switch off."""
+"""Runs a router under uvicorn in a thread, for tests, with a snapshot, keys and settings made
+here. `SwitchableStore` keeps what it records in memory, and can be switched off.
+"""
 
 import asyncio
 import socket

@@ -1,4 +1,6 @@
-"""A router in a process of its own serves the simulator's models to the official client."""
+"""Runs a router as processes of its own in front of the simulator: load from the official
+OpenAI client, kill -9, what was recorded, and a proposal brought to its canary.
+"""
 
 import threading
 import time

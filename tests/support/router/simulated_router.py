@@ -1,4 +1,6 @@
-"""A router runs in front of the simulator, with a fallback behind the route's own target."""
+"""Runs a router in front of the simulator, with a fallback, and sets the simulator's faults by
+model; counts what each model was asked.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

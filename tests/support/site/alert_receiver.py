@@ -1,4 +1,6 @@
-"""A real HTTP server receives alerts; it can go down, and come up again at the same port."""
+"""A real HTTP server receives alerts (webhooks) and keeps them; it can go down, and come up
+again at the same port.
+"""
 
 import threading
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,6 @@
-"""The command line runs on an installation in a folder: its file, its secret, a real SQLite."""
+"""Runs `swapgate` commands in the test's process, on an installation in a folder with its file,
+secret and a real SQLite; checks the exit code.
+"""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,6 @@
-"""The management API runs in-process; every answer is checked against its documented schema."""
+"""Sends requests to the management API in the test's process as people of each role, and checks
+every answer against its documented schema; `served` puts it on a real socket.
+"""
 
 import asyncio
 import re

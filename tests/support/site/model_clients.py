@@ -1,4 +1,6 @@
-"""A ModelClient in each of its four variants is driven by one set of plain calls."""
+"""Drives `ModelClient` in its four variants (sync or async, in process or over HTTP) by one set
+of plain calls: complete, stream, leave, tools, embed.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator

@@ -1,4 +1,6 @@
-"""Clients from npm are pinned in tests/node and installed once beside the repository."""
+"""Installs the npm clients pinned in tests/node, once per machine, and runs the tool loop of
+Vercel's AI SDK against a router.
+"""
 
 import hashlib
 import json

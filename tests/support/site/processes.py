@@ -1,4 +1,6 @@
-"""Swapgate's own processes are started, killed with real signals, and started again."""
+"""`Site` owns an installation's processes in a test: runs CLI commands, starts, kills and
+restarts router, control process and dashboard, with ports and logs of their own.
+"""
 
 import os
 import secrets

@@ -1,4 +1,6 @@
-"""A real OTLP/HTTP collector reads the protobuf that exporters send."""
+"""A real OTLP/HTTP collector decodes the protobuf that trace exporters send, and keeps the
+spans.
+"""
 
 import threading
 from collections.abc import Iterator

@@ -1,6 +1,5 @@
-"""A store is interrupted between its units of work, by another process or by a crash.
-
-What concurrent processes do to one another, one step at a time and always alike.
+"""`InterruptedStore` lets something happen before a store's n-th unit of work: another process
+acts, or this one crashes, one step at a time and always alike.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,6 @@
-"""One real PostgreSQL serves a whole test run, with a fresh database for every test."""
+"""Runs one real PostgreSQL for a whole test run, shared by all its processes, and hands out a
+fresh database for every test, copied from a migrated template.
+"""
 
 import fcntl
 import shutil

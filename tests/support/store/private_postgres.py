@@ -1,4 +1,4 @@
-"""A PostgreSQL server belongs to one test alone, which may stop it."""
+"""Starts a PostgreSQL server for one test alone, which may stop and start it."""
 
 import tempfile
 from collections.abc import Iterator

@@ -1,4 +1,6 @@
-"""Rows and statements are written in plain SQL, as a person with a shell writes them."""
+"""Inserts rows in plain SQL, as a person with a shell would, to test the database's guards:
+valid rows of each table, a prepared database, and one row in each table that only grows.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

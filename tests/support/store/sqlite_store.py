@@ -1,4 +1,6 @@
-"""SQLite stores for tests: the schema is made once, and every store gets a copy of the file."""
+"""Opens SQLite stores for tests: the schema is made once, and every store gets a copy of the
+file.
+"""
 
 import sqlite3
 import tempfile

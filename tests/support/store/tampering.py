@@ -1,4 +1,6 @@
-"""Rows are changed past Swapgate, with the database owner's rights or without them."""
+"""Changes rows past Swapgate, with the database owner's rights (no triggers) or without them,
+and forges a verdict with its evidence and route version.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
