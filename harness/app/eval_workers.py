@@ -36,8 +36,7 @@ def open_with_workers(
 
 
 def _build_workers(installation: Installation) -> EvalWorkers:
-    from harness.control.providers import provider_secrets as sealing  # noqa: PLC0415 - only where workers start
-    from harness.control.providers import provider_secrets as unlock  # noqa: PLC0415 - as above
+    from harness.control.providers import provider_secrets  # noqa: PLC0415 - only where workers start
     from harness.runtime.processes.eval_worker import JUDGE, TARGET  # noqa: PLC0415
     from harness.runtime.processes.eval_workers import SubprocessWorkers, worker_command  # noqa: PLC0415
 
@@ -69,10 +68,10 @@ def _build_workers(installation: Installation) -> EvalWorkers:
         for passed, each in ((TARGET, provider), (JUDGE, judge)):
             if each is None:
                 continue
-            keys = unlock.keys_of_provider(installation.context, each)
+            keys = provider_secrets.keys_of_provider(installation.context, each)
             if keys:
                 given[passed.key] = keys[0].secret
-            headers = sealing.decrypt_headers(each, installation.cipher).extra_headers
+            headers = provider_secrets.decrypt_headers(each, installation.cipher).extra_headers
             if headers:
                 given[passed.headers] = json.dumps(dict(headers))
         return given

@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness import config, package_data
 from harness.control.context import Context
@@ -42,9 +41,6 @@ from harness.runtime.model_catalogue import LitellmTable
 from harness.runtime.outbound.alert_sinks import ConfiguredSinks
 from harness.runtime.outbound.oauth_http import HttpOAuthServer
 from harness.runtime.random_ids import SystemRandomIds
-
-if TYPE_CHECKING:
-    pass
 
 CONFIG_VARIABLE = "SWAPGATE_CONFIG"
 

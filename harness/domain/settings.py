@@ -48,7 +48,7 @@ class RouterSettings:
     port: int = 8080
     workers: int = 1  # processes that serve; limits and breakers are each worker's own
     drain_s: float = 30.0  # how long requests may go on once their worker is to end
-    # Before that, after SIGTERM, how long new connections are served while `/readyz` already
+    # How long after SIGTERM new connections are still served while `/readyz` already
     # says no.
     shutdown_delay_s: float = 0.0
     first_token_timeout_s: float = 10.0
@@ -70,8 +70,7 @@ class RouterSettings:
     breaker: BreakerPolicy = DEFAULT_BREAKER  # of every target
     retry: RetryPolicy = DEFAULT_RETRY  # of one request
     tracing: TracingSettings = TracingSettings()
-    # Host names, addresses or networks that providers may have though they are closed
-    # (`domain.providers.api_base_rules`).
+    # Host names, addresses or networks that providers may have though they are closed.
     allow_addresses: tuple[str, ...] = ()
     # Addresses or networks whose `X-Forwarded-For` is believed.
     trusted_proxies: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Every cell of the table of failure classes (router.md 2)."""
+"""Every cell of the table of failure classes (docs/router.md)."""
 
 import pytest
 

@@ -66,7 +66,7 @@ def _proposals(tx: Transaction) -> Iterator[Proposal]:
         last = page[-1].id
 
 
-log = structlog.get_logger("swapgate.audited_rows")
+log = structlog.get_logger("swapgate.state_audit")
 
 EVENTS_PER_PAGE: Final = 1_000
 PAGES_PER_TURN: Final = 20

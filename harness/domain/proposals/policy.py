@@ -120,7 +120,7 @@ class CanaryJudge:
     model: str  # PROVIDER/MODEL
     criteria: str  # what a good answer is, in words
     max_usd: float  # in all, of a rollout
-    share_bps: int = 10_000  # of the units of the smaller arm; see `judge.sampling_share_bps`
+    share_bps: int = 10_000  # of the units of the smaller arm
     timeout_s: float = 30.0  # for a verdict, from the user's answer on
 
     @property

@@ -48,16 +48,16 @@ class Capabilities:
     embeddings: bool = True
     responses: bool = True
     messages: bool = True
-    # Tokens of input and output together, None when unknown. From `seed` on they are hints,
-    # which an answer can do without (`routing.degradation`). The timeouts are this model's own,
-    # None for the router's.
+    # Tokens of input and output together, None when unknown.
     context_window: int | None = None
+    # A hint, as all up to `top_k`: an answer can do without it.
     seed: bool = True
     logprobs: bool = True
     reasoning: bool = True
     caching: bool = True
     service_tier: bool = True
     top_k: bool = True
+    # This model's own, None for the router's.
     first_token_timeout_s: float | None = None
     first_byte_timeout_s: float | None = None
 
