@@ -41,12 +41,12 @@ MOST_VERSIONS: Final = 200
 
 @dataclass(frozen=True)
 class ComparisonView:
-    """differing: by suite, which pins the two arms do not share."""
+    """What the Compare page shows."""
 
     comparison: reports.Comparison
     titles: Mapping[str, str]
     rollout: Rollout | None
-    differing: Mapping[str, Sequence[str]]
+    differing: Mapping[str, Sequence[str]]  # by suite, which pins the two arms do not share
     now: datetime
 
 
@@ -91,17 +91,15 @@ def _pieces(ctx: Context, one: str, other: str) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class ProposalRow:
-    """One proposal with the names behind its ids. standing: of the verdict of one that waits
-    for approval. expires_at: of that wait. remarks: on the keys behind an open one's approval.
-    """
+    """One proposal with the names behind its ids."""
 
     proposal: Proposal
     incumbent: str
     candidate: str
     verdict: Verdict | None
-    expires_at: datetime | None
-    standing: ProofValidity | None = None
-    remarks: Sequence[str] = ()
+    expires_at: datetime | None  # of that wait
+    standing: ProofValidity | None = None  # of the verdict of one that waits for approval
+    remarks: Sequence[str] = ()  # on the keys behind an open one's approval
 
 
 def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
@@ -162,14 +160,13 @@ def _expiry(proposal: Proposal) -> datetime | None:
 
 @dataclass(frozen=True)
 class CanaryView:
-    """status: None for a route that never had a canary. traffic: since the canary started.
-    shadow: of the proposal that is in its shadow now, before its canary.
-    """
+    """What the Canary page shows of a route."""
 
     route: Route
-    status: reports.CanaryStatus | None
-    traffic: Sequence[TrafficMinute]
+    status: reports.CanaryStatus | None  # None for a route that never had a canary
+    traffic: Sequence[TrafficMinute]  # since the canary started
     now: datetime
+    # Of the proposal that is in its shadow now, before its canary.
     shadow: ShadowStage | None = None
 
     @property
@@ -226,14 +223,14 @@ def canary_routes(ctx: Context) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class RouteView:
-    """history: its newest versions. serving_revision: of the newest recorded request."""
+    """What the Routes page shows of a route."""
 
     route: Route
-    history: Page[RouteRecord]
+    history: Page[RouteRecord]  # its newest versions
     targets: Mapping[str, Target]
     chain: Sequence[ChainEntry]
     drift: Sequence[drift_reports.DriftStatus]
-    serving_revision: int | None
+    serving_revision: int | None  # of the newest recorded request
     measured: RouteScorecard
     now: datetime
 

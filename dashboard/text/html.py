@@ -59,11 +59,11 @@ def pill(text: str, tone: Tone) -> str:
 
 @dataclass(frozen=True, slots=True)
 class VerdictCard:
-    """The answer to "may I swap?". bullets: (what, what was found) in plain text."""
+    """The answer to "may I swap?"."""
 
     label: Label
     lead: str
-    bullets: Sequence[tuple[str, str]] = ()
+    bullets: Sequence[tuple[str, str]] = ()  # (what, what was found) in plain text
     next_step: str = ""
     foot: str = ""
 
@@ -159,19 +159,16 @@ def meter(share: float, tone: Tone, furthest: float = 0.0) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One row with a meter. before, after: the two figures. share, furthest: of the meter.
-
-    notes: a line each, below the figures.
-    """
+    """One row with a meter."""
 
     name: str
-    before: str
+    before: str  # before, after: the two figures
     after: str
     limit: str
     label: Label
-    share: float
+    share: float  # share, furthest: of the meter
     furthest: float
-    notes: Sequence[str] = ()
+    notes: Sequence[str] = ()  # a line each, below the figures
 
 
 def measures(rows: Iterable[Measure], *, stale: bool = False) -> str:
@@ -204,11 +201,11 @@ def checklist(rows: Iterable[tuple[Label, str]]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPanel:
-    """One model's answer. rating: `✓ correct`, with its tone."""
+    """One model's answer."""
 
     who: str
     text: str
-    rating: str
+    rating: str  # `✓ correct`, with its tone
     tone: Tone
 
 

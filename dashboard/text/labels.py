@@ -43,18 +43,12 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """How a state is shown.
+    """How a state is shown."""
 
-    symbol: one character, so that the state does not depend on colour.
-    words: the state in words.
-    tone: its colour.
-    advice: what follows the words in a headline.
-    """
-
-    symbol: str
-    words: str
-    tone: Tone
-    advice: str = ""
+    symbol: str  # one character, so that the state does not depend on colour
+    words: str  # the state in words
+    tone: Tone  # its colour
+    advice: str = ""  # what follows the words in a headline
 
 
 VERDICT_LABELS: Final[Mapping[str, Label]] = {
@@ -186,16 +180,12 @@ def time_of_day(at: datetime) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FigureChange:
-    """A figure compared with its former value.
-
-    words: the change, such as `63 % cheaper`.
-    was: the former value, such as `was $1.12`.
-    """
+    """A figure compared with its former value."""
 
     symbol: str
-    words: str
+    words: str  # the change, such as `63 % cheaper`
     tone: Tone
-    was: str
+    was: str  # the former value, such as `was $1.12`
 
 
 def interval(found: tuple[float, float] | None, words: Callable[[float | None], str]) -> str:

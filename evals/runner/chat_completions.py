@@ -19,21 +19,21 @@ class MalformedReply(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ReplyToolCall:
-    """arguments: as the provider sent them, JSON in a text."""
+    """A tool call in a provider's answer."""
 
     id: str
     name: str
-    arguments: str
+    arguments: str  # as the provider sent them, JSON in a text
 
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """One answer. input_tokens: all of them, cached ones included."""
+    """One answer."""
 
     text: str
     tool_calls: tuple[ReplyToolCall, ...]
     finish: str
-    input_tokens: int
+    input_tokens: int  # all of them, cached ones included
     cached_tokens: int
     output_tokens: int
     model: str
@@ -120,13 +120,11 @@ def parse_reply(raw: bytes) -> ChatReply:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingReply:
-    """vectors: one per text, in the texts' order. tokens: that were read for them. model: as
-    the provider named it.
-    """
+    """A provider's answer to a request for embeddings."""
 
-    vectors: tuple[tuple[float, ...], ...]
-    tokens: int
-    model: str
+    vectors: tuple[tuple[float, ...], ...]  # one per text, in the texts' order
+    tokens: int  # that were read for them
+    model: str  # as the provider named it
 
 
 def parse_embeddings(raw: bytes) -> EmbeddingReply:

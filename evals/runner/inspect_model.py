@@ -40,11 +40,11 @@ CALLS = "swapgate_calls"
 
 @dataclass(frozen=True, slots=True)
 class TargetConnection:
-    """failures: texts of the errors after which a sample went without an answer."""
+    """A target with the client that asks it."""
 
     target: Target
     client: EvalProviderClient
-    failures: set[str]
+    failures: set[str]  # texts of the errors after which a sample went without an answer
 
 
 _connections: dict[str, TargetConnection] = {}

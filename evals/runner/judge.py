@@ -19,10 +19,10 @@ from harness.domain.settings import JudgeSettings
 
 @dataclass
 class JudgeBill:
-    """What scoring one answer took. cost_usd: None where the judge's price is unknown."""
+    """What scoring one answer took."""
 
     calls: int = 0
-    cost_usd: float | None = 0.0
+    cost_usd: float | None = 0.0  # None where the judge's price is unknown
 
     def pay(self, cost_usd: float | None) -> None:
         known = self.cost_usd is not None and cost_usd is not None

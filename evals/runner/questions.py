@@ -50,9 +50,9 @@ GIVE_UP_AFTER: Final = 24  # infrastructure errors in a row, with no answer betw
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One item in one epoch. position: of the item in the run's order, from 0."""
+    """One item in one epoch."""
 
-    position: int
+    position: int  # of the item in the run's order, from 0
     item: str
     epoch: int
 
@@ -63,25 +63,25 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class AnswerUsage:
-    """What an answer took. input_tokens: cached ones included. judge_calls, judge_cost_usd:
-    what scoring it took; None where the judge's price is unknown.
-    """
+    """What an answer took."""
 
-    input_tokens: int = 0
+    input_tokens: int = 0  # cached ones included
     output_tokens: int = 0
     seconds: float = 0.0
     cached_tokens: int = 0
+    # judge_calls, judge_cost_usd: what scoring it took; None where the judge's price is
+    # unknown.
     judge_calls: int = 0
     judge_cost_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswer:
-    """served, judge: as the providers named themselves in their replies."""
+    """A model's answer to an item."""
 
     text: str
     spent: AnswerUsage
-    served: ServedModel
+    served: ServedModel  # served, judge: as the providers named themselves in their replies
     judge: ServedModel = NOBODY
 
 

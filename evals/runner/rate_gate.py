@@ -96,10 +96,10 @@ NO_LIMITS: Final = EvalLimits()
 
 @dataclass(frozen=True, slots=True)
 class RateGates:
-    """limits: by provider. book, folder: shared by all workers of this machine."""
+    """The rate limits of all providers."""
 
-    limits: Mapping[str, EvalLimits]
-    book: RateBook
+    limits: Mapping[str, EvalLimits]  # by provider
+    book: RateBook  # book, folder: shared by all workers of this machine
     folder: Path
 
     def of(self, provider: str) -> "RateGate":
@@ -113,12 +113,12 @@ class RateGates:
 
 @dataclass(frozen=True, slots=True)
 class RateGate:
-    """slots: None for no limit of calls under way."""
+    """The rate limit of one provider, as one client meets it."""
 
     provider: str
     limit: RateLimit
     book: RateBook
-    slots: Slots | None
+    slots: Slots | None  # None for no limit of calls under way
     # One at a time waits for the rate; the others come in order.
     _first: asyncio.Lock = field(default_factory=asyncio.Lock)
     # Chance only keeps waiting workers apart; no result depends on it.

@@ -31,24 +31,22 @@ class SandboxUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SandboxProgram:
-    """answer: what the model wrote, behind the prompt where it goes on from there. head: the
-    prompt's imports and helpers, for the tests. call: what starts the tests, perhaps nothing.
-    entry_point: the answer's function that they are about; empty for none in particular.
-    """
+    """An answer in code with the tests that it has to pass."""
 
-    answer: str
+    answer: str  # what the model wrote, behind the prompt where it goes on from there
     test: str
-    head: str = ""
-    call: str = ""
+    head: str = ""  # the prompt's imports and helpers, for the tests
+    call: str = ""  # what starts the tests, perhaps nothing
+    # The answer's function that they are about; empty for none in particular.
     entry_point: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """timeout_s: from when both processes have started. memory_bytes: of each."""
+    """The limits of a contained process."""
 
-    timeout_s: float
-    memory_bytes: int
+    timeout_s: float  # from when both processes have started
+    memory_bytes: int  # of each
 
 
 def run_tests(program: SandboxProgram, bounds: Bounds, *, contained: bool) -> bool:

@@ -28,9 +28,9 @@ def made_up(schema: object, seed: Seed) -> Any:
 
 @dataclass(frozen=True)
 class _Author:
-    """root: where `#/…` references lead."""
+    """Writes JSON that fits a schema."""
 
-    root: object
+    root: object  # where `#/…` references lead
 
     def value(self, schema: object, seed: Seed, depth: int) -> Any:
         plain, draw = self._plain(schema), seeded_random.random_bits(*seed)

@@ -63,28 +63,24 @@ DEFAULT_AFTER = {FaultKind.STALL: 1, FaultKind.TRUNCATE: 1}
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One switch.
-
-    rate: share of the model's requests that are hit. after_chunks: pieces of content sent
-    before a fault in mid-answer; an answer that is not streamed is cut in its middle. 0 means
-    before the first event; with role_first a ping and the role chunk come before it.
-    until_count: the fault ends after so many hits. streams_only: requests that do not stream
-    are spared, and not counted.
-    """
+    """One switch."""
 
     kind: FaultKind
-    rate: float = 1.0
+    rate: float = 1.0  # share of the model's requests that are hit
     status: int = 500
     code: str | None = None
     message: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     delay_s: float | None = None
+    # Pieces of content sent before a fault in mid-answer; an answer that is not streamed is cut
+    # in its middle. 0 means before the first event; with role_first a ping and the role chunk
+    # come before it.
     after_chunks: int = 0
     role_first: bool = False
-    until_count: int | None = None
+    until_count: int | None = None  # the fault ends after so many hits
     size_bytes: int = 2**20
     variant: str = ""
-    streams_only: bool = False
+    streams_only: bool = False  # requests that do not stream are spared, and not counted
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

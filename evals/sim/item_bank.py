@@ -23,18 +23,15 @@ WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class BankItem:
-    """One question of a suite.
-
-    difficulty: 0 (easy) to 1 (hard). distractors: plausible wrong answers. tool_call:
-    `{"name": …, "arguments": {…}}` if the right answer is a call.
-    """
+    """One question of a suite."""
 
     suite: str
     id: str
     input: str
     target: Any
-    difficulty: float = 0.5
-    distractors: tuple[Any, ...] = ()
+    difficulty: float = 0.5  # 0 (easy) to 1 (hard)
+    distractors: tuple[Any, ...] = ()  # plausible wrong answers
+    # `{"name": …, "arguments": {…}}` if the right answer is a call.
     tool_call: Mapping[str, Any] | None = None
 
 

@@ -32,9 +32,7 @@ class Habits:
     """How often an answer has which form, each a share in [0, 1].
 
     JSON_FORMS concern JSON answers and exclude one another; none is used when the request asks
-    for JSON by `response_format`. verbose: a sentence before an answer that is not JSON.
-    markup: bold around its last line. calls_as_text: a tool call written as JSON in the text.
-    All give way to a system message that insists on the form.
+    for JSON by `response_format`.
     """
 
     json_fences: float = 0.0
@@ -43,8 +41,10 @@ class Habits:
     single_quotes: float = 0.0
     trailing_commas: float = 0.0
     other_keys: float = 0.0
-    verbose: float = 0.0
-    markup: float = 0.0
+    verbose: float = 0.0  # a sentence before an answer that is not JSON
+    markup: float = 0.0  # bold around its last line
+    # A tool call written as JSON in the text. All give way to a system message that insists on
+    # the form.
     calls_as_text: float = 0.0
 
 
@@ -66,25 +66,21 @@ class Latency:
 
 @dataclass(frozen=True)
 class Profile:
-    """A simulated model.
-
-    skill: share of a suite's items answered rightly, by suite; default_skill for any other.
-    seed: models of the same seed have the same luck on every item. error_rate: share of
-    requests answered with status 500. rejects: request parameters answered with status 400.
-    serves: the `model` that answers report; without one, the name that was asked for. build:
-    the end of the fingerprint that answers report; without one, a hash of the profile.
-    """
+    """A simulated model."""
 
     name: str
+    # Share of a suite's items answered rightly, by suite; default_skill for any other.
     skill: Mapping[str, float] = field(default_factory=dict)
     default_skill: float = 0.7
-    seed: int = 0
+    seed: int = 0  # models of the same seed have the same luck on every item
     habits: Habits = field(default_factory=Habits)
     latency: Latency = field(default_factory=Latency)
     price: Price = field(default_factory=lambda: Price(1.0, 4.0))
-    error_rate: float = 0.0
-    rejects: tuple[str, ...] = ()
+    error_rate: float = 0.0  # share of requests answered with status 500
+    rejects: tuple[str, ...] = ()  # request parameters answered with status 400
+    # The `model` that answers report; without one, the name that was asked for.
     serves: str = ""
+    # The end of the fingerprint that answers report; without one, a hash of the profile.
     build: str = ""
 
     def skill_in(self, suite: str) -> float:

@@ -69,11 +69,11 @@ def ability_for(items: Sequence[BankItem], *, share: float, model_seed: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedAnswer:
-    """What the model makes of an item. value: the target, or a wrong answer of its type."""
+    """What the model makes of an item."""
 
     item: BankItem
     right: bool
-    value: Any
+    value: Any  # the target, or a wrong answer of its type
 
 
 class SimulatedModel:

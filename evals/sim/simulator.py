@@ -29,12 +29,12 @@ NO_PACE = StreamPace(0.0, 0.0)
 
 @dataclass(slots=True)
 class Stats:
-    """What a model has been asked. client_gone: clients seen leaving before the end."""
+    """What a model has been asked."""
 
     requests: int = 0
     streams: int = 0
     items: int = 0
-    client_gone: int = 0
+    client_gone: int = 0  # clients seen leaving before the end
     faults: Counter[str] = field(default_factory=Counter)
 
     def as_json(self) -> dict[str, Any]:

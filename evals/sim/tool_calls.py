@@ -15,11 +15,11 @@ from evals.sim.simulated_model import SimulatedAnswer
 
 @dataclass(frozen=True, slots=True)
 class SimulatedToolCall:
-    """arguments: as JSON text, the way the API carries them."""
+    """A tool call of the simulated model."""
 
     id: str
     name: str
-    arguments: str
+    arguments: str  # as JSON text, the way the API carries them
 
 
 def call_for(request: ChatRequest, verdict: SimulatedAnswer | None) -> SimulatedToolCall | None:

@@ -18,16 +18,13 @@ TARGET_FIELDS = ("target", "expected")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One task of a suite. target: what the scorer compares with, any JSON value but null.
-
-    choices: the options of a multiple-choice item, in order. metadata: `schema`, `rules`,
-    `difficulty` and whatever else the file carries.
-    """
+    """One task of a suite."""
 
     id: str
     input: str
-    target: object
-    choices: tuple[str, ...] = ()
+    target: object  # what the scorer compares with, any JSON value but null
+    choices: tuple[str, ...] = ()  # the options of a multiple-choice item, in order
+    # `schema`, `rules`, `difficulty` and whatever else the file carries.
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 

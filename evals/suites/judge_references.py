@@ -15,9 +15,9 @@ MIN_REFERENCES: Final = 10  # of fewer an interval says nothing
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An answer that people have scored. item: what it answers."""
+    """An answer that people have scored."""
 
-    item: Item
+    item: Item  # what it answers
     answer: str
     score: float
 

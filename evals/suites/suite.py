@@ -42,13 +42,13 @@ PLACEHOLDER = re.compile(r"\{(input|choices)\}")
 
 @dataclass(frozen=True)
 class Suite:
-    """A loaded suite. left_out: id → why the scorer cannot judge that item of the file."""
+    """A loaded suite."""
 
     settings: SuiteSettings
     items: Mapping[str, Item]
     scorer: Scorer
     options: Options
-    left_out: Mapping[str, str]
+    left_out: Mapping[str, str]  # id → why the scorer cannot judge that item of the file
     pin: SuitePin
 
     def prompt(self, item: str) -> str:

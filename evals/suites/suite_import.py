@@ -31,15 +31,12 @@ PROVENANCE: Final[Mapping[str, type]] = {
 
 @dataclass(frozen=True)
 class LabelledItems:
-    """items: lines of a data file. unlabelled: lines that nobody has labelled, left out.
+    """Captured requests that people have labelled."""
 
-    data_class: one for all. origin: where it all comes from, for the manifest.
-    """
-
-    items: Sequence[Mapping[str, Any]]
-    unlabelled: int
-    data_class: str
-    origin: Mapping[str, object]
+    items: Sequence[Mapping[str, Any]]  # lines of a data file
+    unlabelled: int  # lines that nobody has labelled, left out
+    data_class: str  # one for all
+    origin: Mapping[str, object]  # where it all comes from, for the manifest
 
     @property
     def text(self) -> str:
@@ -161,16 +158,16 @@ FOLDER, MANIFEST = "suites", "manifest.toml"
 
 @dataclass(frozen=True)
 class ImportedSuite:
-    """items: that the scorer can judge. settings: as the configuration is to have them."""
+    """The result of an import: a suite with its files."""
 
     suite: str
-    items: int
+    items: int  # that the scorer can judge
     unlabelled: int
     left_out: int
     sha256: str
     data: Path
     manifest: Path
-    settings: Mapping[str, object]
+    settings: Mapping[str, object]  # as the configuration is to have them
 
 
 def import_labelled(

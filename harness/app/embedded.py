@@ -31,14 +31,11 @@ ROUTE: Final = "doctor"
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedRouter:
-    """app: ASGI; its lifespan starts and stops what it needs.
+    """A router inside the caller's own process."""
 
-    stop_following: of the database; may block for a moment. close: after the lifespan.
-    """
-
-    app: App
-    stop_following: Callable[[], None]
-    close: Callable[[], None]
+    app: App  # ASGI; its lifespan starts and stops what it needs
+    stop_following: Callable[[], None]  # of the database; may block for a moment
+    close: Callable[[], None]  # after the lifespan
 
 
 def embedded_router(given: Path | None = None) -> EmbeddedRouter:
@@ -71,10 +68,10 @@ def _router(installation: Installation, name: str) -> EmbeddedRouter:
 
 @dataclass(frozen=True, slots=True)
 class SingleTargetRouter:
-    """A router before one target alone. key: a data key of it, route: the one that it has."""
+    """A router before one target alone."""
 
     router: EmbeddedRouter
-    key: str
+    key: str  # a data key of it, route: the one that it has
     route: str
 
 

@@ -74,15 +74,13 @@ def load_settings(given: Path | None = None) -> Settings:
 
 @dataclass(frozen=True)
 class Installation:
-    """Everything joined: what the doors (CLI, REST, dashboard, processes) start from.
-
-    signs_as: whose private key this process signs rows with; None where it only verifies.
-    """
+    """Everything joined: what the doors (CLI, REST, dashboard, processes) start from."""
 
     settings: Settings
     secret: bytes
     clock: Clock
     workers: EvalWorkers | None = None
+    # Whose private key this process signs rows with; None where it only verifies.
     signs_as: KeyPurpose | None = KeyPurpose.CONTROL
 
     @cached_property

@@ -55,12 +55,10 @@ HEALTHY: Final = tuple(GUARDED)[:3]
 
 @dataclass(frozen=True)
 class CanaryBenchmarkPlan:
-    """rollouts: simulated per cell.
+    """How often and on what the canary's rules are measured."""
 
-    Of the slow Mann-Whitney a fortieth; with all guardrails a quarter, or a tenth when the
-    canary is harmful; of healthy latencies three times as many.
-    """
-
+    # Simulated per cell. Of the slow Mann-Whitney a fortieth; with all guardrails a quarter, or
+    # a tenth when the canary is harmful; of healthy latencies three times as many.
     rollouts: int = 400
     seed: int = SEED
     tables: Sequence[str] = TABLES
@@ -70,7 +68,7 @@ class CanaryBenchmarkPlan:
 class CanaryBenchmarkRow:
     """One cell. exposures: canary units to the rollback, None for more than the cap.
 
-    rolled_back, never: shares of the rollouts. false: a rollback would be one.
+    rolled_back, never: shares of the rollouts.
     """
 
     table: str
@@ -81,7 +79,7 @@ class CanaryBenchmarkRow:
     median: int | None
     p95: int | None
     rolled_back: float
-    false: bool
+    false: bool  # a rollback would be one
 
     @property
     def never(self) -> float:

@@ -48,11 +48,11 @@ def resample_items(
 
 @dataclass(frozen=True)
 class BenchmarkCell:
-    """mean, worst: share promoted over the pairs. items: mean number used."""
+    """What a rule does to one kind of candidate."""
 
-    mean: float
+    mean: float  # mean, worst: share promoted over the pairs
     worst: float
-    items: float
+    items: float  # mean number used
 
 
 def theta0_of(claim: Claim) -> float:
@@ -99,10 +99,10 @@ MOST_POWER_LOST: Final = 0.06
 
 @dataclass(frozen=True)
 class GateBenchmarkPlan:
-    """replications: per pair at the null. power: per pair where the candidate is better."""
+    """How often and on what the rules of the gate are measured."""
 
-    replications: int = 2000
-    power: int = 200
+    replications: int = 2000  # per pair at the null
+    power: int = 200  # per pair where the candidate is better
     pairs: int = 6
     seed: int = 11
     sizes: Sequence[int] = SIZES
@@ -111,20 +111,18 @@ class GateBenchmarkPlan:
 
 @dataclass(frozen=True)
 class GateBenchmarkRow:
-    """One rule on one matrix. Shares of 1; items: mean number used, of `n`.
-
-    false_mean, false_worst: promotions of a candidate that is exactly at the null, over the
-    pairs and of the worst. five, ten: promotions of one that is so many points above it.
-    """
+    """One rule on one matrix. Shares of 1; items: mean number used, of `n`."""
 
     matrix: str
     claim: Claim
     n: int
     rule: str
     pairs: int
+    # false_mean, false_worst: promotions of a candidate that is exactly at the null, over the
+    # pairs and of the worst.
     false_mean: float
     false_worst: float
-    five: float
+    five: float  # five, ten: promotions of one that is so many points above it
     ten: float
     items_null: float
     items_five: float

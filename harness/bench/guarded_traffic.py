@@ -28,11 +28,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Truth:
-    """Failure rates of both arms. size, canary: units of a block, and how many are canary."""
+    """Failure rates of both arms."""
 
     control: float = 0.01
     canary: float = 0.01
-    size: int = 100
+    size: int = 100  # size, canary: units of a block, and how many are canary
     canaries: int = 1
 
 
@@ -73,10 +73,10 @@ def simulate_traffic(
 
 @dataclass(frozen=True)
 class Slowdown:
-    """factor: the canary's latency to the incumbent's. sigma: of the latencies' logarithms."""
+    """How much slower a simulated canary answers."""
 
-    factor: float
-    sigma: float
+    factor: float  # the canary's latency to the incumbent's
+    sigma: float  # of the latencies' logarithms
 
 
 def ranks_of_rows(
@@ -117,11 +117,11 @@ ASKS_JSON, OFFERS_TOOLS, IS_JUDGED, STREAMS = 0.3, 0.2, 0.1, 0.5
 
 @dataclass(frozen=True)
 class SimulatedHarm:
-    """What is wrong with the canary. errors, bad_json: shares; slower, longer: ratios."""
+    """What is wrong with the canary."""
 
-    errors: float = ERRORS
+    errors: float = ERRORS  # errors, bad_json: shares
     bad_json: float = BAD_JSON
-    slower: float = 1.0
+    slower: float = 1.0  # slower, longer: ratios
     longer: float = 1.0
 
 

@@ -41,19 +41,19 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class ScoreMatrix:
-    """rows: by model, all over the same items."""
+    """Several models' scores on the same items."""
 
     name: str
-    rows: Mapping[str, ScoreRow]
+    rows: Mapping[str, ScoreRow]  # by model, all over the same items
 
 
 @dataclass(frozen=True)
 class ModelPair:
-    """Both sides' scores over the same items. a: the incumbent's. b: the candidate's."""
+    """Both sides' scores over the same items."""
 
     name: str
-    a: Floats
-    b: Floats
+    a: Floats  # the incumbent's
+    b: Floats  # the candidate's
 
     @property
     def d(self) -> Floats:

@@ -14,17 +14,18 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """cache: a provider with a prompt cache may keep the conversation up to this part."""
+    """A text part of a message."""
 
     text: str
+    # A provider with a prompt cache may keep the conversation up to this part.
     cache: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """url: `https://…`, or `data:image/png;base64,…`."""
+    """A picture in a message."""
 
-    url: str
+    url: str  # `https://…`, or `data:image/png;base64,…`
 
 
 Content = str | Sequence[Text | Image]
@@ -32,29 +33,26 @@ Content = str | Sequence[Text | Image]
 
 @dataclass(frozen=True, slots=True)
 class ToolDefinition:
-    """A tool that the model may ask for. parameters: JSON Schema of an object.
-
-    strict: arguments are to follow the schema to the letter, where the provider can.
-    """
+    """A tool that the model may ask for."""
 
     name: str
     description: str = ""
+    # JSON Schema of an object.
     parameters: Mapping[str, object] = field(
         default_factory=lambda: {"type": "object", "properties": {}}
     )
+    # Arguments are to follow the schema to the letter, where the provider can.
     strict: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ToolRequest:
-    """The model asks for a tool. arguments_text: as it wrote them; mostly a JSON object.
-
-    extra: further fields of the provider's, which go back to it with the conversation.
-    """
+    """The model asks for a tool."""
 
     id: str
     name: str
-    arguments_text: str = "{}"
+    arguments_text: str = "{}"  # as it wrote them; mostly a JSON object
+    # Further fields of the provider's, which go back to it with the conversation.
     extra: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -73,24 +71,22 @@ class ToolRequest:
 
 @dataclass(frozen=True, slots=True)
 class ToolResponse:
-    """What a tool answered. id: of its ToolRequest. is_error: the model is told so."""
+    """What a tool answered."""
 
-    id: str
+    id: str  # of its ToolRequest
     content: str
-    is_error: bool = False
+    is_error: bool = False  # the model is told so
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. tool_requests: of an assistant. response_to: of a tool, the ToolRequest's id.
-
-    extra: further fields, sent as they are.
-    """
+    """One turn."""
 
     role: Role
     content: Content = ""
-    tool_requests: Sequence[ToolRequest] = ()
-    response_to: str = ""
+    tool_requests: Sequence[ToolRequest] = ()  # of an assistant
+    response_to: str = ""  # of a tool, the ToolRequest's id
+    # Further fields, sent as they are.
     extra: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
@@ -112,12 +108,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens. cached_tokens: of the input. reasoning_tokens: of the output."""
+    """Tokens."""
 
     input_tokens: int = 0
     output_tokens: int = 0
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
+    cached_tokens: int = 0  # of the input
+    reasoning_tokens: int = 0  # of the output
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
@@ -130,53 +126,45 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Who answered, in the router's words; empty where nobody did.
-
-    arm: incumbent, canary, holdback or keep_warm. revision: of the routing table. attempts: how
-    often a provider was asked. degraded: what the request asked for and was done without.
-    switch: the kill switch in force. kind: of request, where an override of the asked route
-    made `route` serve; else empty.
-    """
+    """Who answered, in the router's words; empty where nobody did."""
 
     request_id: str = ""
     route: str = ""
-    arm: str = ""
+    arm: str = ""  # incumbent, canary, holdback or keep_warm
     target: str = ""
-    revision: int | None = None
-    attempts: int = 0
-    degraded: tuple[str, ...] = ()
-    switch: str = ""
+    revision: int | None = None  # of the routing table
+    attempts: int = 0  # how often a provider was asked
+    degraded: tuple[str, ...] = ()  # what the request asked for and was done without
+    switch: str = ""  # the kill switch in force
+    # Of request, where an override of the asked route made `route` serve; else empty.
     kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """logprob: natural logarithm. top: the likeliest tokens at this place, if asked for."""
+    """One token of an answer with its probability."""
 
     token: str
-    logprob: float
-    top: tuple[tuple[str, float], ...] = ()
+    logprob: float  # natural logarithm
+    top: tuple[tuple[str, float], ...] = ()  # the likeliest tokens at this place, if asked for
 
 
 @dataclass(frozen=True, slots=True)
 class CompletionResponse:
-    """finish_reason: stop, length, tool_calls, content_filter or the provider's own word.
-
-    model: as the router says, mostly the route's name. usage: None where the provider said
-    nothing. message_extra: what of the provider's goes back to it with the conversation. raw:
-    the answer as it came, for fields that have no name here; empty of a stream.
-    """
+    """A whole answer to a chat."""
 
     text: str
-    finish_reason: str
+    finish_reason: str  # stop, length, tool_calls, content_filter or the provider's own word
     served: Served
     tool_requests: tuple[ToolRequest, ...] = ()
-    usage: Usage | None = None
-    model: str = ""
+    usage: Usage | None = None  # None where the provider said nothing
+    model: str = ""  # as the router says, mostly the route's name
     reasoning: str = ""
     refusal: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
+    # What of the provider's goes back to it with the conversation.
     message_extra: Mapping[str, object] = field(default_factory=dict)
+    # The answer as it came, for fields that have no name here; empty of a stream.
     raw: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -188,10 +176,10 @@ class CompletionResponse:
 
 @dataclass(frozen=True, slots=True)
 class ToolDelta:
-    """A piece of a tool request. index: which of the answer's. id, name: in its first piece."""
+    """A piece of a tool request."""
 
-    index: int
-    id: str = ""
+    index: int  # which of the answer's
+    id: str = ""  # id, name: in its first piece
     name: str = ""
     arguments_text: str = ""
     extra: Mapping[str, object] = field(default_factory=dict)
@@ -199,13 +187,13 @@ class ToolDelta:
 
 @dataclass(frozen=True, slots=True)
 class StreamChunk:
-    """A piece of a streamed answer. finish_reason, usage: in one of the last ones."""
+    """A piece of a streamed answer."""
 
     text: str = ""
     reasoning: str = ""
     refusal: str = ""
     tool_deltas: tuple[ToolDelta, ...] = ()
-    finish_reason: str = ""
+    finish_reason: str = ""  # finish_reason, usage: in one of the last ones
     usage: Usage | None = None
     model: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
@@ -221,16 +209,12 @@ class EmbeddingResponse:
 
 @dataclass(frozen=True, slots=True)
 class ToolRun:
-    """The result of a tool loop.
-
-    messages: the whole conversation, the last answer included. turns: how often the model was
-    asked. usage: of all turns.
-    """
+    """The result of a tool loop."""
 
     response: CompletionResponse
-    messages: Sequence[Message]
-    turns: int
-    usage: Usage
+    messages: Sequence[Message]  # the whole conversation, the last answer included
+    turns: int  # how often the model was asked
+    usage: Usage  # of all turns
 
     @property
     def text(self) -> str:
@@ -248,29 +232,19 @@ class OutputSchema:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """How one request is to be treated by the router; nothing of it reaches a provider.
+    """How one request is to be treated by the router; nothing of it reaches a provider."""
 
-    sticky: callers with the same one stay on the same arm. task: picks the route that has this
-    task. kind: what the request is, such as `subagent`, for the route's overrides; empty: the
-    router sees for itself. timeout_s: for everything, at most what the route allows.
-    """
-
-    sticky: str = ""
-    task: str = ""
+    sticky: str = ""  # callers with the same one stay on the same arm
+    task: str = ""  # picks the route that has this task
+    # What the request is, such as `subagent`, for the route's overrides; empty: the router sees
+    # for itself.
     kind: str = ""
-    timeout_s: float | None = None
+    timeout_s: float | None = None  # for everything, at most what the route allows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequest:
     """A chat. Exactly one of `route` and `model_tier` (a route as well: `fast`, `frontier`).
-
-    max_tokens: of the answer. tool_choice: `auto`, `none`, `required` or a tool's name.
-    parallel_tools: several tool requests at once; None leaves it to the model. effort: of
-    thinking, such as `low`, `medium`, `high`. thinking_tokens: a budget, for models that take
-    one. json_output: any JSON object. top_logprobs: 0 for the chosen tokens' alone, None for
-    none. cache_key: requests with the same one share a provider's prompt cache. user: who is
-    behind the request. extra: further fields of the body, passed through untouched.
 
     Raises InputError, naming the field, for what is missing or contradicts itself.
     """
@@ -279,22 +253,24 @@ class CompletionRequest:
     route: str = ""
     model_tier: str = ""
     system: str = ""
-    max_tokens: int | None = None
+    max_tokens: int | None = None  # of the answer
     temperature: float | None = None
     top_p: float | None = None
     stop: Sequence[str] = ()
     tools: Sequence[ToolDefinition] = ()
-    tool_choice: str = ""
+    tool_choice: str = ""  # `auto`, `none`, `required` or a tool's name
+    # Several tool requests at once; None leaves it to the model.
     parallel_tools: bool | None = None
-    effort: str = ""
-    thinking_tokens: int | None = None
+    effort: str = ""  # of thinking, such as `low`, `medium`, `high`
+    thinking_tokens: int | None = None  # a budget, for models that take one
     output_schema: OutputSchema | None = None
-    json_output: bool = False
+    json_output: bool = False  # any JSON object
     seed: int | None = None
-    top_logprobs: int | None = None
-    cache_key: str = ""
-    user: str = ""
+    top_logprobs: int | None = None  # 0 for the chosen tokens' alone, None for none
+    cache_key: str = ""  # requests with the same one share a provider's prompt cache
+    user: str = ""  # who is behind the request
     caller: Caller = field(default_factory=Caller)
+    # Further fields of the body, passed through untouched.
     extra: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -313,7 +289,7 @@ class CompletionRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingRequest:
-    """One vector per text, in order. dimensions: None for the model's own.
+    """One vector per text, in order.
 
     Raises InputError, naming the field, for what is missing or contradicts itself.
     """
@@ -321,7 +297,7 @@ class EmbeddingRequest:
     inputs: Sequence[str]
     route: str = ""
     model_tier: str = ""
-    dimensions: int | None = None
+    dimensions: int | None = None  # None for the model's own
     user: str = ""
     caller: Caller = field(default_factory=Caller)
     extra: Mapping[str, object] = field(default_factory=dict)

@@ -90,49 +90,41 @@ class NoCipher:
 
 @dataclass(frozen=True)
 class Context:
-    """eval_workers: how many run at once. workers: None where this process starts none.
-
-    sinks: None where nobody is told of alerts.
-    eval_connections: answers that one worker waits for at a time.
-    data_classes: names of the providers that may see data of a class.
-    drift: by suite, of those whose incumbents are watched.
-    clock_watch: of this process's clock. audit_walk: how far it has compared state and log.
-    allow_addresses: that providers may have though they are closed.
-    recomputed: what was found of verdicts that this process decided again.
-    models: what is known of models; None where nothing is. judges: by suite.
-    cipher: for what is stored encrypted. environ: where providers' keys may stand, too.
-    door: None where no provider is asked. anchor: None where the log's end is kept nowhere.
-    oauth: where people sign in; None where this process cannot. oauth_changes: by provider.
-    """
+    """What a use case needs of the world."""
 
     store: Store
     clock: Clock
     chance: Chance
     suites: SuiteCatalog
     policies: Mapping[str, Policy]
-    workers: EvalWorkers | None = None
-    eval_workers: int = 2
-    sinks: AlertSinks | None = None
-    eval_connections: int = 8
+    workers: EvalWorkers | None = None  # None where this process starts none
+    eval_workers: int = 2  # how many run at once
+    sinks: AlertSinks | None = None  # None where nobody is told of alerts
+    eval_connections: int = 8  # answers that one worker waits for at a time
+    # Names of the providers that may see data of a class.
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    # By suite, of those whose incumbents are watched.
     drift: Mapping[str, DriftPolicy] = field(default_factory=dict)
-    clock_watch: ClockWatch = field(default_factory=ClockWatch)
+    clock_watch: ClockWatch = field(default_factory=ClockWatch)  # of this process's clock
+    # How far it has compared state and log.
     audit_walk: AuditProgress = field(default_factory=AuditProgress, repr=False)
-    models: ModelTable | None = None
-    judges: Mapping[str, Target] = field(default_factory=dict)
-    allow_addresses: tuple[str, ...] = ()
+    models: ModelTable | None = None  # what is known of models; None where nothing is
+    judges: Mapping[str, Target] = field(default_factory=dict)  # by suite
+    allow_addresses: tuple[str, ...] = ()  # that providers may have though they are closed
+    # What was found of verdicts that this process decided again.
     recomputed: "dict[str, Recomputation]" = field(default_factory=dict, repr=False)
 
     @property
     def catalogue(self) -> Catalogue:
         return self.models.catalogue() if self.models is not None else Catalogue()
 
-    cipher: Cipher = field(default_factory=NoCipher)
+    cipher: Cipher = field(default_factory=NoCipher)  # for what is stored encrypted
+    # Where providers' keys may stand, too.
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
-    door: ProviderDoor | None = None
-    anchor: AuditAnchor | None = None
-    oauth: OAuthServer | None = None
-    oauth_changes: Mapping[str, OAuthOverrides] = field(default_factory=dict)
+    door: ProviderDoor | None = None  # None where no provider is asked
+    anchor: AuditAnchor | None = None  # None where the log's end is kept nowhere
+    oauth: OAuthServer | None = None  # where people sign in; None where this process cannot
+    oauth_changes: Mapping[str, OAuthOverrides] = field(default_factory=dict)  # by provider
 
     def policy(self, name: str) -> Policy:
         """Raises NotFound with the nearest policy."""

@@ -167,20 +167,19 @@ class EvalWorkers(Protocol):
 
 @dataclass(frozen=True)
 class EvalJob:
-    """What a worker is to do. done: (item, epoch) pairs that are stored already.
-
-    judge, judge_provider, judge_api_key: of the suite's judge, where it has one; judge is the
-    id of its target.
-    """
+    """What a worker is to do."""
 
     run: EvalRun
     target: Target
     provider: Provider
     api_key: str | None = field(repr=False)
+    # (item, epoch) pairs that are stored already.
     done: frozenset[tuple[str, int]] = frozenset()
     max_connections: int = 8
     judge_provider: Provider | None = None
     judge_api_key: str | None = field(default=None, repr=False)
+    # judge, judge_provider, judge_api_key: of the suite's judge, where it has one; judge is the
+    # id of its target.
     judge: str = ""
 
 

@@ -112,10 +112,10 @@ class OAuthServer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """A provider's whole answer. headers: by their names in lower case."""
+    """A provider's whole answer."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str]  # by their names in lower case
     body: bytes = field(repr=False)
 
 

@@ -80,10 +80,10 @@ class Waivers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SwitchRecord:
-    """A kill switch as it is stored. lifted_at, lifted_by: None until somebody lifts it."""
+    """A kill switch as it is stored."""
 
     switch: KillSwitch
-    lifted_at: datetime | None = None
+    lifted_at: datetime | None = None  # lifted_at, lifted_by: None until somebody lifts it
     lifted_by: str | None = None
 
 
@@ -109,10 +109,10 @@ class Switches(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ShadowRecord:
-    """A shadow as it is stored. ended_at, ended_by: None until it ends."""
+    """A shadow as it is stored."""
 
     shadow: Shadow
-    ended_at: datetime | None = None
+    ended_at: datetime | None = None  # ended_at, ended_by: None until it ends
     ended_by: str | None = None
     ended_because: str | None = None
 

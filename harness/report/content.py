@@ -74,25 +74,25 @@ class TellingAnswer:
 
 @dataclass(frozen=True)
 class SuiteSection:
-    """report: None while the gate is open."""
+    """The part of a report that is about one suite."""
 
     side: SuiteAnswers
-    report: SuiteReport | None
+    report: SuiteReport | None  # None while the gate is open
     tags: Sequence[TagRow]
 
 
 @dataclass(frozen=True)
 class Report:
-    """standalone: of a `gate run`, which leaves no route and no database of its own behind
-    unless that was kept. kept: the folder of that database.
-    """
+    """Everything that a comparison document says."""
 
     comparison: Comparison
     suites: Sequence[SuiteSection]
     telling: Sequence[TellingAnswer]
     made_at: datetime
+    # Of a `gate run`, which leaves no route and no database of its own behind unless that was
+    # kept.
     standalone: bool = False
-    kept: Path | None = None
+    kept: Path | None = None  # the folder of that database
 
     @property
     def together(self) -> Sequence[SuiteReport]:

@@ -104,16 +104,12 @@ def require_file(url: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """needed: the revision of this version. found: the database's, None without any tables.
+    """A database's schema, compared with the one that this version needs."""
 
-    differences: a line each, of what is not as this version needs it. is_newer: a newer version
-    made it.
-    """
-
-    needed: str
-    found: str | None
-    differences: tuple[str, ...]
-    is_newer: bool = False
+    needed: str  # the revision of this version
+    found: str | None  # the database's, None without any tables
+    differences: tuple[str, ...]  # a line each, of what is not as this version needs it
+    is_newer: bool = False  # a newer version made it
 
 
 def state(url: str) -> SchemaState:

@@ -27,19 +27,15 @@ _TABLE: Final = re.compile(r"\b(FROM|JOIN|UPDATE) (\w+)\b")
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """One trigger as it stands in a database.
-
-    kind: PostgreSQL's tgtype; 0 on SQLite. body: SQLite's whole statement, or the source of the
-    PostgreSQL function. settings: of that function, as `SET` gave them.
-    """
+    """One trigger as it stands in a database."""
 
     name: str
     table: str
-    kind: int
+    kind: int  # PostgreSQL's tgtype; 0 on SQLite
     columns: tuple[str, ...]
     function: str
-    body: str
-    settings: tuple[str, ...]
+    body: str  # SQLite's whole statement, or the source of the PostgreSQL function
+    settings: tuple[str, ...]  # of that function, as `SET` gave them
 
 
 def shipped(db: sa.Connection) -> Mapping[str, Trigger]:

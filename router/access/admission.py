@@ -49,15 +49,13 @@ FEEDBACK_PREFIX: Final = "feedback of "
 
 
 class RateReservation(NamedTuple):
-    """What was reserved for a request. input_tokens, tokens: as estimated, before it is sent.
-    headers: for the answer.
-    """
+    """What was reserved for a request."""
 
     key: str
     limit: RateLimit
-    input_tokens: int
+    input_tokens: int  # input_tokens, tokens: as estimated, before it is sent
     tokens: int
-    headers: tuple[Header, ...]
+    headers: tuple[Header, ...]  # for the answer
 
 
 class Admission:

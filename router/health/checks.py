@@ -56,14 +56,11 @@ REQUESTS: Final[Mapping[Endpoint, ClientRequest]] = {
 
 
 class HealthCheckResult(NamedTuple):
-    """The last check. at: monotonic, when it began. up: the provider answered it at all.
+    """The last check."""
 
-    outcome: None when it answered as it should.
-    """
-
-    at: float
-    up: bool
-    outcome: FailureClass | None
+    at: float  # monotonic, when it began
+    up: bool  # the provider answered it at all
+    outcome: FailureClass | None  # None when it answered as it should
     seconds: float
 
 

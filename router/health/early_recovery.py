@@ -15,11 +15,10 @@ from router.snapshot.compiled import CompiledSnapshot, CompiledTarget
 
 @dataclass(frozen=True, slots=True)
 class CredentialProof:
-    """All that a provider is sent to prove who asks. stored: also a key that was written again
-    as it was, as one does whose account was paid.
-    """
+    """All that a provider is sent to prove who asks."""
 
     keys: tuple[ProviderKey, ...]
+    # Also a key that was written again as it was, as one does whose account was paid.
     stored: tuple[StoredKey, ...]
     headers: tuple[tuple[str, str], ...] = field(repr=False)
 

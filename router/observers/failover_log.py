@@ -30,11 +30,11 @@ LEFT_OUT: Final = {
 
 
 class LeftTarget(NamedTuple):
-    """A target that did not answer. failure: the value of a FailureClass, or of LEFT_OUT."""
+    """A target that did not answer."""
 
     target: str
     provider: str
-    failure: str
+    failure: str  # the value of a FailureClass, or of LEFT_OUT
     status: int | None = None
     attempts: int = 0
     ms: float = 0.0

@@ -39,11 +39,11 @@ WORDS: Final = {
 
 
 class RememberedRequest(NamedTuple):
-    """A request that was served here. key: the id of the caller's."""
+    """A request that was served here."""
 
     route: str
     arm: str
-    key: str
+    key: str  # the id of the caller's
     ticket: Ticket | None
 
 

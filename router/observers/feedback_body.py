@@ -31,11 +31,11 @@ class FeedbackOutcome(StrEnum):
 
 
 class FeedbackBody(NamedTuple):
-    """What a caller says of one answer. label: a word of the caller's own; empty for none."""
+    """What a caller says of one answer."""
 
     request_id: str
     verdict: FeedbackVerdict
-    label: str
+    label: str  # a word of the caller's own; empty for none
 
     @property
     def worker(self) -> str:

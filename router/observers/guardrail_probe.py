@@ -46,10 +46,10 @@ CHARACTERS_PER_TOKEN: Final = 4
 
 
 class RequestCost(NamedTuple):
-    """What a finished request took. first_token_s, last_token_s: since it came; of a stream."""
+    """What a finished request took."""
 
     elapsed_s: float
-    first_token_s: float | None
+    first_token_s: float | None  # first_token_s, last_token_s: since it came; of a stream
     last_token_s: float | None
     output_tokens: int
     cost_usd: float
@@ -57,14 +57,12 @@ class RequestCost(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GuardrailProbe:
-    """traits: of `RequestTraits`. listens: a guardrail asks for the answer's signals; keeps:
-    for all its text.
-    """
+    """What the guardrails of a rollout watch of one request."""
 
     request: ClientRequest
-    traits: int
-    listens: bool
-    keeps: bool
+    traits: int  # of `RequestTraits`
+    listens: bool  # a guardrail asks for the answer's signals
+    keeps: bool  # for all its text
 
     @classmethod
     def from_request(

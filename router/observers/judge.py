@@ -62,11 +62,11 @@ MOST_TOKENS: Final = 512
 
 
 class JudgeSample(NamedTuple):
-    """A request whose answer is to be judged. copied: what the user gets of a stream."""
+    """A request whose answer is to be judged."""
 
     served: CompiledJudge
     canary: Canary
-    copied: AnswerCopy | None
+    copied: AnswerCopy | None  # what the user gets of a stream
 
 
 class CanarySampleJudge(RequestObserver):

@@ -57,12 +57,9 @@ class ObservedRequest:
 
 
 class RequestObserver:
-    """Watches requests: it overrides the hooks that it needs, and the others cost nothing.
+    """Watches requests: it overrides the hooks that it needs, and the others cost nothing."""
 
-    part: under which its faults are counted.
-    """
-
-    part: RouterPart
+    part: RouterPart  # under which its faults are counted
 
     def before_attempt(self, observed: ObservedRequest) -> None:
         """The request has its arm and its plan, and nobody was asked yet."""

@@ -60,17 +60,17 @@ STATEFUL: Final = ("previous_response_id", "conversation", "background", "contai
 
 
 class MirroredRequest(NamedTuple):
-    """A request that is drawn. copied: what the user gets of a stream, None without one."""
+    """A request that is drawn."""
 
     shadow: CompiledShadow
-    copied: AnswerCopy | None
+    copied: AnswerCopy | None  # what the user gets of a stream, None without one
     sticky_key: str
 
 
 class _ShadowAnswer(NamedTuple):
-    """What the candidate did. answer: its body, or events; None for no answer."""
+    """What the candidate did."""
 
-    answer: str | None
+    answer: str | None  # its body, or events; None for no answer
     ms: float
     usage: TokenUsage
 

@@ -15,29 +15,27 @@ Settle = Callable[[FailureClass | None], None]
 
 
 class SpanInput(NamedTuple):
-    """A request as it begins. trace: the client's `traceparent` and `tracestate`."""
+    """A request as it begins."""
 
     request: ClientRequest
     route: CompiledRoute
     arm: Arm
     revision: int
     request_id: str
-    trace: Sequence[Header]
+    trace: Sequence[Header]  # the client's `traceparent` and `tracestate`
 
 
 class SpanResult(NamedTuple):
-    """What became of a request. upstream: whose answer the client got. error: a class of
-    failure, empty for none. body: of a whole answer. finish_reasons: of a stream.
-    """
+    """What became of a request."""
 
-    upstream: CompiledTarget | None
+    upstream: CompiledTarget | None  # whose answer the client got
     outcome: str
-    error: str
+    error: str  # a class of failure, empty for none
     attempts: int
     usage: TokenUsage
     first_token_s: float | None
-    body: bytes = b""
-    finish_reasons: Sequence[str] = ()
+    body: bytes = b""  # of a whole answer
+    finish_reasons: Sequence[str] = ()  # of a stream
 
 
 class RequestSpan(Protocol):

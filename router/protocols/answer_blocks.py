@@ -15,13 +15,11 @@ class BlockKind(Enum):
 
 
 class AnswerBlock(NamedTuple):
-    """One part of an answer. text: of a call its arguments, as JSON. call_id, name: of a call
-    alone.
-    """
+    """One part of an answer."""
 
     kind: BlockKind
-    text: str = ""
-    call_id: str = ""
+    text: str = ""  # of a call its arguments, as JSON
+    call_id: str = ""  # call_id, name: of a call alone
     name: str = ""
 
 
@@ -33,29 +31,27 @@ class FinishReason(StrEnum):
 
 
 class AnswerTokens(NamedTuple):
-    """cached: of the input. reasoning: of the output."""
+    """How many tokens an answer took."""
 
     input: int
     output: int
-    cached: int = 0
-    reasoning: int = 0
+    cached: int = 0  # of the input
+    reasoning: int = 0  # of the output
 
 
 class AnswerHead(NamedTuple):
-    """created: seconds since 1970, as the provider says; 0 when it does not."""
+    """What a provider says before its answer."""
 
     id: str
     model: str
-    created: int = 0
+    created: int = 0  # seconds since 1970, as the provider says; 0 when it does not
 
 
 class AnswerEnd(NamedTuple):
-    """How an answer ended. stop_sequence: the one that was met, where the provider names it;
-    else empty.
-    """
+    """How an answer ended."""
 
     finish: FinishReason
-    stop_sequence: str
+    stop_sequence: str  # the one that was met, where the provider names it; else empty
     tokens: AnswerTokens | None
 
 

@@ -17,14 +17,12 @@ from router.server.replies import Reply
 
 
 class ProtocolDialect(Protocol):
-    """One endpoint's protocol. Holds nothing of a request.
-
-    path: below a provider's `api_base` that ends in `/v1`. passed_up: the client's headers that
-    go to the provider, with what is sent where the client has none; empty for nothing.
-    """
+    """One endpoint's protocol. Holds nothing of a request."""
 
     endpoint: Endpoint
-    path: str
+    path: str  # below a provider's `api_base` that ends in `/v1`
+    # The client's headers that go to the provider, with what is sent where the client has none;
+    # empty for nothing.
     passed_up: Mapping[bytes, bytes]
 
     def caller(self, request: ClientRequest) -> str:

@@ -21,11 +21,11 @@ from router.upstream.translate.request_screening import untranslatable_field as 
 
 
 class TranslatedRequest(NamedTuple):
-    """A request as a chat, and the way back. body: the chat's. whole, events: make a chat's
-    answer the endpoint's own; they raise UpstreamFailed for what is no answer.
-    """
+    """A request as a chat, and the way back."""
 
-    body: bytes
+    body: bytes  # the chat's
+    # whole, events: make a chat's answer the endpoint's own; they raise UpstreamFailed for what
+    # is no answer.
     whole: Callable[[ParsedObject], bytes]
     events: Callable[[], ChatStreamReader]
 

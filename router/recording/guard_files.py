@@ -24,15 +24,15 @@ SUFFIX: Final = ".json"
 
 @dataclass(frozen=True, slots=True)
 class LocalAbort:
-    """A worker's own decision. failures: units, in both arms, of them canary_failures, whose
-    classes are canary_classes as far as they are known.
-    """
+    """A worker's own decision."""
 
     rollout: str
     route: str
     worker: str
     log_e: float
     log_limit: float
+    # Units, in both arms, of them canary_failures, whose classes are canary_classes as far as
+    # they are known.
     failures: int
     canary_failures: int
     exposures: int
@@ -58,10 +58,10 @@ class LocalAbort:
 
 
 class GuardTurn(NamedTuple):
-    """turn: how many worker processes watched a rollout before. workers: when the first did."""
+    """A worker's place in the line of those that watch a rollout."""
 
-    turn: int
-    workers: int
+    turn: int  # how many worker processes watched a rollout before
+    workers: int  # when the first did
 
 
 class GuardFiles(Protocol):

@@ -81,10 +81,10 @@ class SampleValues(NamedTuple):
 
 
 class GuardrailSample(NamedTuple):
-    """How one request went. bad: of `AnswerFault`; 0 for a request that failed."""
+    """How one request went."""
 
     values: SampleValues
-    bad: int = 0
+    bad: int = 0  # of `AnswerFault`; 0 for a request that failed
 
     @property
     def plain(self) -> tuple[float | int | None, ...]:
@@ -97,12 +97,12 @@ class GuardrailSample(NamedTuple):
 
 
 class CompletedUnit(Protocol):
-    """A unit whose block is complete. lost: no outcome came. values: its first request's."""
+    """A unit whose block is complete. lost: no outcome came."""
 
     canary: bool
     traits: int
     bad: int
-    values: SampleValues | None
+    values: SampleValues | None  # its first request's
 
     @property
     def lost(self) -> bool: ...

@@ -17,10 +17,10 @@ class MetricSample(NamedTuple):
 
 
 class MetricFamily(NamedTuple):
-    """kind: counter, gauge or histogram, as prometheus_client calls them."""
+    """A metric with all its samples."""
 
     name: str
-    kind: str
+    kind: str  # counter, gauge or histogram, as prometheus_client calls them
     says: str
     samples: Sequence[MetricSample]
 

@@ -31,24 +31,21 @@ NO_FAILURE: Final = "none"
 
 
 class TargetCheck(NamedTuple):
-    """A target's last health check. up: it answered, then or since."""
+    """A target's last health check."""
 
-    up: bool
+    up: bool  # it answered, then or since
     seconds: float
 
 
 class MetricReading(NamedTuple):
-    """The worker's state now. breakers: 0 closed, 1 half open, 2 open, by target's name.
-    checks: by target's name, of those that were checked. pauses: seconds to go, by target's
-    name, of those whose providers asked for one.
-
-    counters, gauges: by their name after `swapgate_`, without `_total`.
-    """
+    """The worker's state now."""
 
     gauges: Mapping[str, float]
+    # counters, gauges: by their name after `swapgate_`, without `_total`.
     counters: Mapping[str, float]
-    breakers: Mapping[str, int]
-    checks: Mapping[str, TargetCheck]
+    breakers: Mapping[str, int]  # 0 closed, 1 half open, 2 open, by target's name
+    checks: Mapping[str, TargetCheck]  # by target's name, of those that were checked
+    # Seconds to go, by target's name, of those whose providers asked for one.
     pauses: Mapping[str, float] = MappingProxyType({})
 
 
@@ -67,14 +64,12 @@ class _PendingCount:
 
 
 class _RequestSeries(NamedTuple):
-    """What a request of one kind adds to: looking series up by their labels takes longer.
-
-    tokens: input, output, cost; None when no target answered.
-    """
+    """What a request of one kind adds to: looking series up by their labels takes longer."""
 
     requests: _PendingCount
     duration: Histogram
     first_token: Histogram | None
+    # Input, output, cost; None when no target answered.
     tokens: tuple[_PendingCount, _PendingCount, _PendingCount] | None
 
 

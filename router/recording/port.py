@@ -23,10 +23,7 @@ from router.recording.traffic_minutes import CompletedRequest
 
 
 class CaptureDraft(NamedTuple):
-    """A request and its answer as they were: for the capture writer, never for a disk or log.
-
-    at: ISO 8601. asked: the client's body. answer: the body that it got, or the events.
-    """
+    """A request and its answer as they were, for the capture writer; no log ever gets one."""
 
     route: str
     request: str
@@ -40,9 +37,9 @@ class CaptureDraft(NamedTuple):
     share_bps: int
     per_day: int
     keep_days: float
-    at: str
-    asked: str
-    answer: str
+    at: str  # ISO 8601
+    asked: str  # the client's body
+    answer: str  # the body that it got, or the events
 
     def __repr__(self) -> str:
         return f"Draft({self.route!r}, {self.request!r})"
@@ -54,14 +51,11 @@ class CaptureDraft(NamedTuple):
 
 
 class ScoredUnit(NamedTuple):
-    """A request that counts in a rollout's statistics, where the ledger is at hand.
-
-    first: of its unit.
-    """
+    """A request that counts in a rollout's statistics, where the ledger is at hand."""
 
     ledger: Ledger
     unit: LedgerUnit
-    first: bool = False
+    first: bool = False  # of its unit
 
 
 # Or its number, where another process keeps the ledger.
@@ -73,19 +67,15 @@ EnterFeedback = Callable[[FeedbackBody, str], Awaitable[FeedbackOutcome | None]]
 
 
 class Recording(Protocol):
-    """A Recorder, or the Reporter of a worker whose parent has the Recorder.
+    """A Recorder, or the Reporter of a worker whose parent has the Recorder."""
 
-    worker: a name that is new for every process. counters: of this process. spends: what keys
-    spent in it. served_names: what the answers named as the model. on_abort: hears of the
-    canaries that other workers have stopped. shadows: their sums.
-    """
-
-    worker: str
-    counters: Counter[str]
-    spends: KeySpendTotals
-    served_names: ServedNames
+    worker: str  # a name that is new for every process
+    counters: Counter[str]  # of this process
+    spends: KeySpendTotals  # what keys spent in it
+    served_names: ServedNames  # what the answers named as the model
+    # Hears of the canaries that other workers have stopped.
     on_abort: Callable[[LocalAbort], None]
-    shadows: ShadowTotals
+    shadows: ShadowTotals  # their sums
 
     def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> Ticket | None:
         """A request of a route with a canary begins; None when it is not scored.

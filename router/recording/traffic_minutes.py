@@ -15,29 +15,24 @@ _ALL_BOUNDS: Final = (*LATENCY_BOUNDS_MS, -1)
 
 
 class CompletedRequest(NamedTuple):
-    """How one request ended. arm: the assigned one. target: the id of what answered, or "".
-
-    failed: the caller got an error that is not the caller's own. charged: the assigned arm
-    failed, whatever answered; charge: how, where it did. key: the id of the caller's. priced:
-    whether cost_usd is known. internal_errors: faults of our own within it.
-    """
+    """How one request ended."""
 
     route: str
-    arm: str
-    target: str
+    arm: str  # the assigned one
+    target: str  # the id of what answered, or ""
     revision: int
     stream: bool
-    failed: bool
-    charged: bool
+    failed: bool  # the caller got an error that is not the caller's own
+    charged: bool  # the assigned arm failed, whatever answered
     latency_ms: float
     input_tokens: int
     output_tokens: int
     cost_usd: float
-    key: str = ""
-    priced: bool = True
+    key: str = ""  # the id of the caller's
+    priced: bool = True  # whether cost_usd is known
     cached_tokens: int = 0
-    charge: ErrorClass | None = None
-    internal_errors: int = 0
+    charge: ErrorClass | None = None  # how, where it did
+    internal_errors: int = 0  # faults of our own within it
 
 
 _Key = tuple[str, datetime, str, str, int]

@@ -22,19 +22,16 @@ from router.upstream.transport import (
 
 
 class UpstreamAnswer(NamedTuple):
-    """A whole answer, with `model` as the route's name. members: as it was parsed.
-
-    model: the provider's, or empty. dropped: as `dropped_fields_of` has it. ended: it says why.
-    """
+    """A whole answer, with `model` as the route's name."""
 
     status: int
     headers: list[Header]
     body: bytes
     usage: TokenUsage | None
-    members: ParsedObject
-    model: str = ""
-    dropped: tuple[str, ...] = ()
-    ended: bool = True
+    members: ParsedObject  # as it was parsed
+    model: str = ""  # the provider's, or empty
+    dropped: tuple[str, ...] = ()  # as `dropped_fields_of` has it
+    ended: bool = True  # it says why
 
 
 async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:

@@ -12,13 +12,13 @@ from router.request.json_spans import ParsedObject, parse_object
 
 
 class ClientRequest(NamedTuple):
-    """A request as it came. wants_usage: a chat's client asked for usage in its stream."""
+    """A request as it came."""
 
     text: str
     members: ParsedObject
     model: str
     stream: bool
-    wants_usage: bool
+    wants_usage: bool  # a chat's client asked for usage in its stream
     endpoint: Endpoint = Endpoint.CHAT
 
     def value(self, name: str) -> object:

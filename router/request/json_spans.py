@@ -32,10 +32,10 @@ class JsonSpan(NamedTuple):
 
 
 class ObjectSpans(NamedTuple):
-    """An object's members with their places. close: the index of its closing brace."""
+    """An object's members with their places."""
 
     values: dict[str, JsonSpan]
-    close: int
+    close: int  # the index of its closing brace
 
 
 class ParsedObject:

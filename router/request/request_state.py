@@ -26,23 +26,19 @@ FAILING: Final = (ExclusionReason.OPEN, ExclusionReason.KEY, ExclusionReason.DAT
 
 
 class RoutedRequest(NamedTuple):
-    """A request with its arm and its plan. begun, deadline: on the event loop's clock.
-
-    passed_up: headers of the client's that go to the provider. span: None without tracing.
-    hurried: the client gave less time than the route: that it is up says nothing of a provider.
-    probe: for the guardrails of a live rollout; None for none.
-    """
+    """A request with its arm and its plan."""
 
     request: ClientRequest
     route: CompiledRoute
     arm: Arm
     plan: RoutePlan
-    begun: float
+    begun: float  # begun, deadline: on the event loop's clock
     deadline: float
-    passed_up: tuple[Header, ...] = ()
-    span: RequestSpan | None = None
+    passed_up: tuple[Header, ...] = ()  # headers of the client's that go to the provider
+    span: RequestSpan | None = None  # None without tracing
+    # The client gave less time than the route: that it is up says nothing of a provider.
     hurried: bool = False
-    probe: GuardrailProbe | None = None
+    probe: GuardrailProbe | None = None  # for the guardrails of a live rollout; None for none
 
     @property
     def arm_target(self) -> str:
@@ -66,42 +62,39 @@ class RoutedRequest(NamedTuple):
 
 
 class AttemptSpec(NamedTuple):
-    """An attempt to be made. until: on the event loop's clock. number: of its target, from 1.
-
-    key: the one to use, None where it has none. check: of its health, by a request of our own.
-    """
+    """An attempt to be made."""
 
     upstream: CompiledTarget
     ticket: Ticket
-    key: ProviderKey | None
-    until: float
-    number: int
+    key: ProviderKey | None  # the one to use, None where it has none
+    until: float  # on the event loop's clock
+    number: int  # of its target, from 1
     endpoint: Endpoint
-    check: bool = False
+    check: bool = False  # of its health, by a request of our own
 
 
 class FinishedAttempt(NamedTuple):
-    """failure: None for the one that answered."""
+    """One attempt of a request that has ended."""
 
     upstream: CompiledTarget
-    failure: UpstreamFailed | None
+    failure: UpstreamFailed | None  # None for the one that answered
     ms: float
 
 
 @dataclass(slots=True)
 class RequestProgress:
-    """What happened so far. result: what the client gets, None when all failed.
-
-    shut_out: target ids whose breaker opened between the plan and their turn. first_token_s,
-    last_token_s: of a stream, from the request to its first output, and to its end. waits: when
-    nobody answered, the seconds until each target may be asked again, 0 for now.
-    """
+    """What happened so far."""
 
     attempts: list[FinishedAttempt] = field(default_factory=list)
+    # Target ids whose breaker opened between the plan and their turn.
     shut_out: list[str] = field(default_factory=list)
+    # What the client gets, None when all failed.
     result: UpstreamAnswer | CommittedStream | UpstreamFailed | None = None
+    # first_token_s, last_token_s: of a stream, from the request to its first output, and to its
+    # end.
     first_token_s: float | None = None
     last_token_s: float | None = None
+    # When nobody answered, the seconds until each target may be asked again, 0 for now.
     waits: Mapping[str, float] = field(default_factory=dict)
 
     @property

@@ -53,10 +53,10 @@ _NOT_PASSED_ON: Final = _HOP_BY_HOP | {
 
 
 class Reply(NamedTuple):
-    """A whole answer. headers: without its length, which the sender adds."""
+    """A whole answer."""
 
     status: int
-    headers: tuple[Header, ...]
+    headers: tuple[Header, ...]  # without its length, which the sender adds
     body: bytes
 
 

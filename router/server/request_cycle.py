@@ -25,13 +25,13 @@ _NO_EVENT: Final = b"3\r\n:\n\n\r\n"
 
 
 class ConnectionPort(Protocol):
-    """The connection, as a request needs it. full: the client reads slowly."""
+    """The connection, as a request needs it."""
 
     app: App
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
     tasks: set[asyncio.Task[None]]
-    full: bool
+    full: bool  # the client reads slowly
 
     @property
     def date(self) -> bytes:

@@ -15,10 +15,9 @@ TICK_S: Final = 0.01
 
 
 class Timer(Protocol):
-    """Something that is due once. when: on the event loop's clock. It is made by its owner, so
-    that removing it frees everything.
-    """
+    """Something that is due once."""
 
+    # On the event loop's clock. It is made by its owner, so that removing it frees everything.
     when: float
 
     def due(self) -> None: ...

@@ -29,24 +29,20 @@ NO_KEYS: Final[ProviderKeySets] = {}
 
 @dataclass(frozen=True, slots=True)
 class CompiledTarget:
-    """A target, as it is sent to, with its provider. price: None when unknown. header:
-    x-swapgate-target.
-
-    can: what its provider's configuration says of its model, of that what its kind serves.
-    lacks: by endpoint, the hints that it does not get.
-    keys: of the provider, in order. keyless: it wants a key and has none.
-    """
+    """A target, as it is sent to, with its provider."""
 
     target: Target
     id: str
     name: str
     provider: Provider
-    price: Price | None
-    header: Header
+    price: Price | None  # None when unknown
+    header: Header  # x-swapgate-target
+    # What its provider's configuration says of its model, of that what its kind serves.
     can: Capabilities
+    # By endpoint, the hints that it does not get.
     lacks: Mapping[Endpoint, frozenset[OptionalFeature]]
-    keys: tuple[ProviderKey, ...] = ()
-    keyless: bool = False
+    keys: tuple[ProviderKey, ...] = ()  # of the provider, in order
+    keyless: bool = False  # it wants a key and has none
 
     @property
     def adapted(self) -> frozenset[Endpoint]:
@@ -70,39 +66,35 @@ class CompiledJudge:
 
 @dataclass(frozen=True, slots=True)
 class CompiledRoute:
-    """A route with all that a request of it needs. json_name: as a JSON string, for replies.
-
-    plans: by endpoint, per arm, when every target is well and no switch is in force.
-    upstreams, capabilities: by target id. native: by endpoint, capabilities of what no
-    translation can say; without endpoints that all targets translate, or none. switches: kill
-    switches about this route, whether expired or not. names: of the targets, for switches.
-    particular: something is configured
-    about what one of its models can do. warmed: target ids that a share of its requests, as
-    keep_warm says, keeps warm; empty when it is off. shadow: who gets a copy of its requests.
-    judge: of its live rollout, None for none, or for one that cannot be asked.
-    keyless: target ids whose providers want a key and have none. barred: those whose providers
-    may not see its class of data (D8): nothing of it goes there, whatever else is said.
-    overrides: by kind of request, the route that answers it, as it is for those who asked this
-    one; that has none of its own, so that an override is followed once.
-    """
+    """A route with all that a request of it needs."""
 
     route: Route
-    json_name: str
+    json_name: str  # as a JSON string, for replies
     targets: RouteTargets
+    # By endpoint, per arm, when every target is well and no switch is in force.
     plans: Mapping[Endpoint, Mapping[Arm, RoutePlan]]
-    upstreams: Mapping[str, CompiledTarget]
+    upstreams: Mapping[str, CompiledTarget]  # upstreams, capabilities: by target id
     capabilities: Mapping[str, Capabilities]
+    # By endpoint, capabilities of what no translation can say; without endpoints that all
+    # targets translate, or none.
     native: Mapping[Endpoint, Mapping[str, Capabilities]]
     headers: Mapping[Arm, tuple[Header, ...]]
-    switches: tuple[KillSwitch, ...]
-    names: Mapping[str, SwitchTarget]
-    particular: bool
+    switches: tuple[KillSwitch, ...]  # kill switches about this route, whether expired or not
+    names: Mapping[str, SwitchTarget]  # of the targets, for switches
+    particular: bool  # something is configured about what one of its models can do
+    # Target ids that a share of its requests, as keep_warm says, keeps warm; empty when it is
+    # off.
     warmed: tuple[str, ...]
     keep_warm: KeepWarm
-    shadow: CompiledShadow | None = None
-    keyless: frozenset[str] = frozenset()
+    shadow: CompiledShadow | None = None  # who gets a copy of its requests
+    keyless: frozenset[str] = frozenset()  # target ids whose providers want a key and have none
+    # Those whose providers may not see its class of data (D8): nothing of it goes there,
+    # whatever else is said.
     barred: frozenset[str] = frozenset()
+    # By kind of request, the route that answers it, as it is for those who asked this one; that
+    # has none of its own, so that an override is followed once.
     overrides: Mapping[RequestKind, "CompiledRoute"] = field(default_factory=dict)
+    # Of its live rollout, None for none, or for one that cannot be asked.
     judge: CompiledJudge | None = None
 
     @property
@@ -112,18 +104,15 @@ class CompiledRoute:
 
 @dataclass(frozen=True)
 class CompiledSnapshot:
-    """One revision, complete and immutable. A request keeps it from start to end.
-
-    grants: by hash. budgeted: ids of the keys that have a budget. tasks: route by the task that
-    requests may name in a header, mostly empty. provider_keys: of all providers.
-    """
+    """One revision, complete and immutable. A request keeps it from start to end."""
 
     snapshot: Snapshot
     routes: Mapping[str, CompiledRoute]
-    grants: Mapping[str, KeyGrant]
-    budgeted: frozenset[str]
+    grants: Mapping[str, KeyGrant]  # by hash
+    budgeted: frozenset[str]  # ids of the keys that have a budget
+    # Route by the task that requests may name in a header, mostly empty.
     tasks: Mapping[bytes, CompiledRoute]
-    provider_keys: ProviderKeySets
+    provider_keys: ProviderKeySets  # of all providers
 
     @property
     def etag(self) -> str:

@@ -23,13 +23,12 @@ WAITING_PER_CONNECTION: Final = 4
 
 
 class OriginAddress(NamedTuple):
-    """Where an origin is. tls: the context to use, None for plain TCP. allowed: closed
-    addresses that may be connected to all the same, for `may_connect`.
-    """
+    """Where an origin is."""
 
     host: str
     port: int
-    tls: ssl.SSLContext | None
+    tls: ssl.SSLContext | None  # the context to use, None for plain TCP
+    # Closed addresses that may be connected to all the same, for `may_connect`.
     allowed: Collection[str] = ()
 
 

@@ -29,14 +29,12 @@ _QUERY: Final = _PATH + "?"
 
 
 class RequestHead(NamedTuple):
-    """Where a provider is, and heads for it. heads: by whether a stream is wanted, up to the
-    length of the body.
-    """
+    """Where a provider is, and heads for it."""
 
     host: str
     port: int
     secure: bool
-    heads: dict[bool, bytes]
+    heads: dict[bool, bytes]  # by whether a stream is wanted, up to the length of the body
 
     def head(self, *, stream: bool, body_bytes: int, more: bytes = b"") -> bytes:
         """more: header lines of this request alone, each with its end."""

@@ -18,18 +18,15 @@ class ScriptedEvent(Enum):
 
 @dataclass(frozen=True)
 class ScriptedTurn:
-    """One answer: its head, then steps: bytes, a pause in seconds, or a ScriptedEvent.
-
-    refuse: nobody listens there. hang: the connection is taken, and nothing comes.
-    """
+    """One answer: its head, then steps: bytes, a pause in seconds, or a ScriptedEvent."""
 
     status: int = 200
     headers: Mapping[str, str] = field(
         default_factory=lambda: {"content-type": "application/json"}
     )
     steps: tuple[bytes | float | ScriptedEvent, ...] = ()
-    refuse: bool = False
-    hang: bool = False
+    refuse: bool = False  # nobody listens there
+    hang: bool = False  # the connection is taken, and nothing comes
 
 
 class ScriptedTransport:

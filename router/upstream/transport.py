@@ -15,20 +15,16 @@ CHAT_PATH: Final = "/chat/completions"
 
 
 class UpstreamRequest(NamedTuple):
-    """One attempt, ready to send. body: JSON, as the provider is to see it.
-
-    fresh: on a connection of its own, since the provider may just have closed the idle ones.
-    path: below the provider's `api_base`. headers: the client's own that go along. key: None
-    for none.
-    """
+    """One attempt, ready to send."""
 
     provider: Provider
-    body: bytes
+    body: bytes  # JSON, as the provider is to see it
     stream: bool
+    # On a connection of its own, since the provider may just have closed the idle ones.
     fresh: bool = False
-    path: str = CHAT_PATH
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    key: ProviderKey | None = None
+    path: str = CHAT_PATH  # below the provider's `api_base`
+    headers: tuple[tuple[bytes, bytes], ...] = ()  # the client's own that go along
+    key: ProviderKey | None = None  # None for none
 
 
 class UpstreamFailed(UpstreamError):

@@ -32,19 +32,14 @@ LAST_WORDS_S: Final = 15.0
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """How one worker is started, and how many are.
+    """How one worker is started, and how many are."""
 
-    command: argv, to which `--slot`, `--channel` and `--listen` are added. given: what it
-    reads on its standard input. drain_s: how long its requests may go on once it is to end.
-    shutdown_delay_s: how long it serves before that, once it was told to stop.
-    """
-
-    command: Sequence[str]
+    command: Sequence[str]  # argv, to which `--slot`, `--channel` and `--listen` are added
     environment: Mapping[str, str]
-    given: bytes
+    given: bytes  # what it reads on its standard input
     workers: int
-    drain_s: float
-    shutdown_delay_s: float = 0.0
+    drain_s: float  # how long its requests may go on once it is to end
+    shutdown_delay_s: float = 0.0  # how long it serves before that, once it was told to stop
 
 
 def restart_pause_s(early_deaths: int) -> float:

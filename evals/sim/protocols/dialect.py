@@ -25,17 +25,16 @@ class StreamEvents(Protocol):
 
 @dataclass(frozen=True)
 class EndpointDialect:
-    """parse: raises Refused. error: of status, message, code and param. ping: says nothing.
+    """How the simulator speaks one endpoint's protocol."""
 
-    error_event: an error's body as the last event of a stream.
-    """
-
-    parse: Callable[[Mapping[str, Any]], ChatRequest]
+    parse: Callable[[Mapping[str, Any]], ChatRequest]  # raises Refused
     body: Callable[[Completion], dict[str, Any]]
     events: Callable[[Completion, ChatRequest], StreamEvents]
+    # Of status, message, code and param.
     error: Callable[[int, str, str | None, str | None], dict[str, Any]]
+    # An error's body as the last event of a stream.
     error_event: Callable[[Mapping[str, Any]], bytes]
-    ping: bytes = b": ping\n\n"
+    ping: bytes = b": ping\n\n"  # says nothing
 
 
 def named_event(data: Mapping[str, Any]) -> bytes:

@@ -45,28 +45,23 @@ def no_such_model(name: str) -> Refused:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A request of any endpoint, as far as the simulator reads it.
-
-    prompt: the text of the last user message. texts: of every message, for the token count.
-    system: text of the system messages. tools: JSON Schema of the parameters, by name.
-    forced_tool: the one that must be called. schema: of the JSON that a chat asks for.
-    """
+    """A request of any endpoint, as far as the simulator reads it."""
 
     model: str
-    prompt: str
-    texts: tuple[str, ...]
-    system: str
+    prompt: str  # the text of the last user message
+    texts: tuple[str, ...]  # of every message, for the token count
+    system: str  # text of the system messages
     stream: bool
     include_usage: bool
     max_tokens: int | None
     seed: int
     json_asked: bool
-    tools: Mapping[str, Mapping[str, Any]]
+    tools: Mapping[str, Mapping[str, Any]]  # JSON Schema of the parameters, by name
     tool_choice: str
-    forced_tool: str | None
+    forced_tool: str | None  # the one that must be called
     after_tool: bool
     given: frozenset[str]
-    schema: Mapping[str, Any] | None = None
+    schema: Mapping[str, Any] | None = None  # of the JSON that a chat asks for
 
 
 def decoded(body: bytes) -> dict[str, Any]:

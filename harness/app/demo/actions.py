@@ -28,11 +28,9 @@ SLOW_S = 60.0
 
 @dataclass
 class Patience:
-    """Waits as long as something moves: the wall clock alone ends nothing.
+    """Waits as long as something moves: the wall clock alone ends nothing."""
 
-    stalled_s, slow_s: without progress, until it is given up and until it is said.
-    """
-
+    # stalled_s, slow_s: without progress, until it is given up and until it is said.
     stalled_s: float = STALLED_S
     slow_s: float = SLOW_S
     _marks: object = None
@@ -78,12 +76,12 @@ class DemoStep:
 
 @dataclass
 class DemoActions:
-    """say: one line for people, as things happen."""
+    """What people would do in the demo, step by step."""
 
     installation: Installation
     stage: DemoEnvironment
     traffic: DemoTraffic
-    say: Callable[[str], None]
+    say: Callable[[str], None]  # one line for people, as things happen
     scenes: list[DemoStep] = field(default_factory=list)
 
     def propose(self, stories: tuple[Scenario, ...]) -> None:

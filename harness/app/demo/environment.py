@@ -45,11 +45,11 @@ PORTS = {
 
 @dataclass
 class DemoEnvironment:
-    """folder: holds the database, the logs and swapgate.yaml. ports: by process."""
+    """The demo's folder, ports and processes."""
 
-    folder: Path
+    folder: Path  # holds the database, the logs and swapgate.yaml
     swap: bool
-    ports: dict[str, int] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)  # by process
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property

@@ -25,13 +25,13 @@ OUTAGE_BACKUP: Final = "backup/backup-1"
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A proposal on a route. breaks_online: its candidate starts to fail in the canary."""
+    """A proposal on a route."""
 
     title: str
     route: str
     candidate: str
     ends: frozenset[ProposalPhase]
-    breaks_online: bool = False
+    breaks_online: bool = False  # its candidate starts to fail in the canary
 
 
 def build_scenarios(*, swap: bool) -> tuple[Scenario, ...]:

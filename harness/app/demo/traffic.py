@@ -43,10 +43,11 @@ class TrafficCounts:
 
 @dataclass
 class DemoTraffic:
-    """rates: requests per second and route, changed while it runs. base_url ends in /v1."""
+    """The demo's requests: a generator's and the official client's."""
 
     base_url: str
     key: str
+    # Requests per second and route, changed while it runs. base_url ends in /v1.
     rates: dict[str, float]
     tally: TrafficCounts = field(default_factory=TrafficCounts)
     _stop: threading.Event = field(default_factory=threading.Event)

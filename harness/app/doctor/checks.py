@@ -37,12 +37,12 @@ NO_SUCH_PAGE: Final = (404, 405, 501)
 
 @dataclass(frozen=True, slots=True)
 class DoctorFinding:
-    """next_step: empty where there is nothing to do."""
+    """What one check of `swapgate doctor` found, and what to do next."""
 
     subject: str
     status: FindingLevel
     found: str
-    next_step: str = ""
+    next_step: str = ""  # empty where there is nothing to do
 
 
 def all_checks(

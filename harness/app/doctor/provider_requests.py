@@ -33,22 +33,22 @@ _NO_KEY: Final = (401, 403)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What came back. status: None when nothing did; error: empty for a success."""
+    """What came back."""
 
-    status: int | None
+    status: int | None  # None when nothing did
     seconds: float
     content: bytes
-    error: str
+    error: str  # empty for a success
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One short question. latency_ms: until the whole answer was there."""
+    """One short question."""
 
     target: str
     ok: bool
     status: int | None
-    latency_ms: float
+    latency_ms: float  # until the whole answer was there
     served_model: str
     answer: str
     input_tokens: int | None

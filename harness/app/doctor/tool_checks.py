@@ -47,10 +47,10 @@ TOOLS: Final = tuple(
 
 @dataclass(frozen=True, slots=True)
 class ToolReport:
-    """ok: nothing that is declared fails."""
+    """How one target calls tools, as `doctor --tools` found it."""
 
     target: str
-    ok: bool
+    ok: bool  # nothing that is declared fails
     findings: Sequence[ToolFinding]
 
 

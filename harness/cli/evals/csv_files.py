@@ -23,10 +23,10 @@ _OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 @dataclass(frozen=True, slots=True)
 class PairRow:
-    """One item's scores by epoch, None where unscored. line: of its first row."""
+    """One item's scores by epoch, None where unscored."""
 
     item: str
-    line: int
+    line: int  # of its first row
     incumbent: tuple[float | None, ...]
     candidate: tuple[float | None, ...]
 

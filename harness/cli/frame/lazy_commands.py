@@ -15,10 +15,10 @@ from harness.cli.frame.session import adopt_options
 
 @dataclass(frozen=True, slots=True)
 class LazyCommand:
-    """where: `module:attribute`. help: the first line of the command's own help."""
+    """A command that is imported when it is called."""
 
-    where: str
-    help: str
+    where: str  # `module:attribute`
+    help: str  # the first line of the command's own help
     hidden: bool = False
 
     def load(self) -> click.Command:

@@ -39,19 +39,15 @@ PROMOTED: Final = "canary.promote"
 
 @dataclass(frozen=True, slots=True)
 class ReplayedAction:
-    """differences: what does not agree, in words; empty when all does.
-
-    stored_sha256, again_sha256: of the whole decision, in canonical form. blocks: that it was
-    decided from. decided: the decision, None when it cannot be made again.
-    """
+    """A stored decision about a canary, beside the same decision made again."""
 
     event: AuditEvent
     rollout: str
-    stored_sha256: str
+    stored_sha256: str  # stored_sha256, again_sha256: of the whole decision, in canonical form
     again_sha256: str
-    blocks: int
-    decided: RolloutAction | None
-    differences: tuple[str, ...]
+    blocks: int  # that it was decided from
+    decided: RolloutAction | None  # the decision, None when it cannot be made again
+    differences: tuple[str, ...]  # what does not agree, in words; empty when all does
 
     @property
     def agrees(self) -> bool:

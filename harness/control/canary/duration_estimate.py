@@ -30,10 +30,11 @@ SHORTEST_S: Final = 600.0
 
 @dataclass(frozen=True)
 class RampPlan:
-    """pace: None where no request was recorded in 24 hours: then no step has a time."""
+    """How long a canary would take on a route, step by step."""
 
     route: str
     policy: CanaryPolicy
+    # None where no request was recorded in 24 hours: then no step has a time.
     pace: TrafficPace | None
     steps: tuple[StepPlan, ...]
     options: tuple[str, ...]

@@ -37,10 +37,10 @@ from harness.ports import Transaction
 
 @dataclass(frozen=True, slots=True)
 class CanaryOperation:
-    """warnings: what the data say against what was done all the same."""
+    """What an operation did to a rollout."""
 
     rollout: Rollout
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # what the data say against what was done all the same
 
 
 def operate(

@@ -151,20 +151,17 @@ def _short(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DriftStatus:
-    """One watched suite of one incumbent. watch: None until its first turn. state: starting |
-    baseline | watching | drifted. comparisons: with the baseline. next_at: None while a run is
-    on, and while drift waits for a person.
-    """
+    """One watched suite of one incumbent."""
 
     routes: tuple[str, ...]
     suite: str
     model: str
-    state: str
-    watch: DriftWatch | None
-    comparisons: int
+    state: str  # starting | baseline | watching | drifted
+    watch: DriftWatch | None  # None until its first turn
+    comparisons: int  # with the baseline
     running: str | None
     last: DriftCheck | None
-    next_at: datetime | None
+    next_at: datetime | None  # None while a run is on, and while drift waits for a person
 
 
 @dataclass(frozen=True, slots=True)

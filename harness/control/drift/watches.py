@@ -30,11 +30,11 @@ OURS: Final = (AlertKind.DRIFT, AlertKind.SERVED_MODEL, AlertKind.JOB_FAILED)
 
 @dataclass(frozen=True, slots=True)
 class WatchedPair:
-    """An incumbent with a suite that watches it. routes: that it serves, with this suite."""
+    """An incumbent with a suite that watches it."""
 
     target: str
     suite: str
-    routes: tuple[str, ...]
+    routes: tuple[str, ...]  # that it serves, with this suite
     policy: DriftPolicy
 
 

@@ -29,13 +29,11 @@ class ProofState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProofValidity:
-    """why: what changed since, or when it ended; empty for one that holds.
-
-    candidate_changed: the provider serves another model as the candidate than the one measured.
-    """
+    """Whether a proof still holds."""
 
     proof: ProofState
-    why: str = ""
+    why: str = ""  # what changed since, or when it ended; empty for one that holds
+    # The provider serves another model as the candidate than the one measured.
     candidate_changed: bool = False
 
     @property

@@ -13,10 +13,10 @@ from harness.domain.evals.run import Sample
 
 @dataclass(frozen=True, slots=True)
 class JudgingCost:
-    """calls: of the judge. usd: 0 where nobody is asked, None where its price is unknown."""
+    """What a judge was asked, and what that cost."""
 
-    calls: int
-    usd: float | None
+    calls: int  # of the judge
+    usd: float | None  # 0 where nobody is asked, None where its price is unknown
 
 
 def sum_judging_cost(samples: Sequence[Sample], *, judged: bool) -> JudgingCost:
@@ -34,22 +34,20 @@ def sum_judging_cost(samples: Sequence[Sample], *, judged: bool) -> JudgingCost:
 
 @dataclass(frozen=True)
 class ArmSamples:
-    """One side of one suite. planned: its answers at most. samples: those that were given."""
+    """One side of one suite."""
 
-    planned: int
-    samples: Sequence[Sample]
+    planned: int  # its answers at most
+    samples: Sequence[Sample]  # those that were given
 
 
 @dataclass(frozen=True)
 class Savings:
-    """Of both sides. answers of `planned` were asked for.
-
-    saved_usd, planned_usd: estimates, by what each side's answers cost on average; None where a
-    price is unknown, or a side has no answer.
-    """
+    """Of both sides. answers of `planned` were asked for."""
 
     answers: int
     planned: int
+    # saved_usd, planned_usd: estimates, by what each side's answers cost on average; None where
+    # a price is unknown, or a side has no answer.
     saved_usd: float | None
     planned_usd: float | None
 

@@ -30,16 +30,14 @@ from harness.ports import Transaction
 
 @dataclass(frozen=True, slots=True)
 class ReplayedVerdict:
-    """differences: what does not agree with the stored verdict, in words; empty when all does.
-
-    stored_sha256, again_sha256: of everything the verdict says, in canonical form.
-    items: of the stored samples, by suite, that went into the check.
-    """
+    """A stored verdict, beside the same verdict computed again from its samples."""
 
     stored: Verdict
+    # stored_sha256, again_sha256: of everything the verdict says, in canonical form.
     stored_sha256: str
     again_sha256: str
-    items: Mapping[str, int]
+    items: Mapping[str, int]  # of the stored samples, by suite, that went into the check
+    # What does not agree with the stored verdict, in words; empty when all does.
     differences: tuple[str, ...]
 
     @property
@@ -49,13 +47,10 @@ class ReplayedVerdict:
 
 @dataclass(frozen=True, slots=True)
 class OtherTerms:
-    """Other terms than the registered ones. None keeps what was registered.
+    """Other terms than the registered ones. None keeps what was registered."""
 
-    claim, min_saving: of the primary suites. margin, alpha: of every suite.
-    """
-
-    claim: Claim | None = None
-    margin: float | None = None
+    claim: Claim | None = None  # claim, min_saving: of the primary suites
+    margin: float | None = None  # margin, alpha: of every suite
     alpha: float | None = None
     min_saving: float | None = None
 

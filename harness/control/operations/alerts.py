@@ -50,7 +50,7 @@ ROUTER_FAULT_SILENCE: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class AlertView:
-    """An alert as people see it. delivered, waiting, given_up: counts of its messages."""
+    """An alert as people see it."""
 
     id: str
     kind: AlertKind
@@ -64,7 +64,7 @@ class AlertView:
     last_seen: datetime
     resolved_at: datetime | None
     count: int
-    delivered: int
+    delivered: int  # delivered, waiting, given_up: counts of its messages
     waiting: int
     given_up: int
     last_error: str
@@ -72,11 +72,11 @@ class AlertView:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryAttempt:
-    """What became of a test. error: empty when the sink took it."""
+    """What became of a test."""
 
     sink: str
     delivered: bool
-    error: str
+    error: str  # empty when the sink took it
 
 
 def raise_alert(

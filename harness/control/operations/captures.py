@@ -21,7 +21,7 @@ NEAR_DUPLICATE_SIMILARITY: Final = 0.9
 
 @dataclass(frozen=True, slots=True)
 class CaptureSummary:
-    """A captured request without its content. messages, tools: how many it has of them."""
+    """A captured request without its content."""
 
     id: str
     at: datetime
@@ -32,7 +32,7 @@ class CaptureSummary:
     arm: str
     target: str
     data_class: str
-    messages: int
+    messages: int  # messages, tools: how many it has of them
     tools: int
     redactions: Mapping[str, int]
     seen: int
@@ -40,10 +40,10 @@ class CaptureSummary:
 
 @dataclass(frozen=True)
 class CaptureExport:
-    """lines: one JSON object each, oldest first. near: left out → what it resembles."""
+    """Captured requests as lines of a file to label."""
 
-    lines: Sequence[Mapping[str, Any]]
-    near: Mapping[str, str]
+    lines: Sequence[Mapping[str, Any]]  # one JSON object each, oldest first
+    near: Mapping[str, str]  # left out → what it resembles
 
 
 def read_capture(ctx: Context, actor: Actor, id_: str) -> CapturedRequest:

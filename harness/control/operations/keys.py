@@ -44,13 +44,10 @@ NO_LIMITS: Final = "a management key has a role, not limits, which are the route
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySummary(ApiKey):
-    """A key with what it spent today and this month (UTC), as far as it is recorded.
-
-    principal_name: empty for a data key.
-    """
+    """A key with what it spent today and this month (UTC), as far as it is recorded."""
 
     spent: SpendTotals
-    principal_name: str
+    principal_name: str  # empty for a data key
 
 
 def create_key(  # noqa: PLR0913 - what a key is made of

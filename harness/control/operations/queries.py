@@ -39,7 +39,7 @@ from harness.ports import RouteRecord, ShadowRecord, SwitchRecord, Transaction
 
 @dataclass(frozen=True, slots=True)
 class SuiteSummary:
-    """A suite that this installation knows. error: why it does not load, else empty."""
+    """A suite that this installation knows."""
 
     name: str
     title: str
@@ -47,7 +47,7 @@ class SuiteSummary:
     digest: str | None
     items: int | None
     scorer: str | None
-    error: str = ""
+    error: str = ""  # why it does not load, else empty
 
 
 def find_target(ctx: Context, name: str) -> Target:

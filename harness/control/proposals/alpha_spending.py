@@ -31,16 +31,12 @@ WINDOW: Final = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class FalsePassRisk:
-    """Of the proposal at hand and those of the 90 days before it.
+    """Of the proposal at hand and those of the 90 days before it."""
 
-    number: which candidate it is on this route. spent: of those before it, a share of 1; risk:
-    with its own. budget: of the policy, None for none.
-    """
-
-    number: int
-    spent: float
-    risk: float
-    budget: float | None = None
+    number: int  # which candidate it is on this route
+    spent: float  # of those before it, a share of 1
+    risk: float  # with its own
+    budget: float | None = None  # of the policy, None for none
 
     @property
     def words(self) -> str:

@@ -57,9 +57,9 @@ def find_revocation(tx: Transaction, proposal: Proposal) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalView(Approval):
-    """remarks: what everybody should know of the keys behind it."""
+    """An approval as lists show it."""
 
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # what everybody should know of the keys behind it
 
 
 def list_approvals(ctx: Context, proposal: str) -> Sequence[ApprovalView]:

@@ -47,16 +47,14 @@ DECIDED_OUTCOMES: Final = frozenset({"passed", "failed", "harness_mismatch"})
 
 @dataclass(frozen=True)
 class ArmFigures:
-    """One arm's answers in an eval. cost_usd_per_1000: None where a price is unknown.
-
-    p50_s, p95_s: of the answers' wall time, None without answers. failed: share of calls that
-    ended in an infrastructure error. The intervals are 95 %, None where they say nothing.
-    """
+    """One arm's answers in an eval."""
 
     samples: int
-    cost_usd_per_1000: float | None
-    p50_s: float | None
+    cost_usd_per_1000: float | None  # None where a price is unknown
+    p50_s: float | None  # p50_s, p95_s: of the answers' wall time, None without answers
     p95_s: float | None
+    # Share of calls that ended in an infrastructure error. The intervals are 95 %, None where
+    # they say nothing.
     failed: float
     cost_interval_usd_per_1000: tuple[float, float] | None = None
     p50_interval_s: tuple[float, float] | None = None
@@ -90,20 +88,18 @@ class SuiteAnswers:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One proposal with both models' answers. verdict: None while the gate is open; standing:
-    whether it is proof still. shadow: what came before the canary, None for nothing.
-    """
+    """One proposal with both models' answers."""
 
     proposal: Proposal
     incumbent: Target
     candidate: Target
-    verdict: Verdict | None
+    verdict: Verdict | None  # None while the gate is open
     suites: Sequence[SuiteAnswers]
     incumbent_figures: ArmFigures
     candidate_figures: ArmFigures
     forecast: CostForecast
-    standing: ProofValidity | None = None
-    shadow: ShadowStage | None = None
+    standing: ProofValidity | None = None  # whether it is proof still
+    shadow: ShadowStage | None = None  # what came before the canary, None for nothing
 
     @property
     def savings(self) -> Savings | None:
@@ -152,17 +148,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class CanaryStatus:
-    """Where a rollout is and why. action: what the evidence asks for now; explanation: the
-    same for people. moved, faults: what keeps it from going on, whatever the evidence says,
-    until a person acts; empty for nothing.
-    """
+    """Where a rollout is and why."""
 
     rollout: Rollout
     incumbent: Target
     candidate: Target
-    action: RolloutAction
+    action: RolloutAction  # what the evidence asks for now
     blocks: Sequence[ObservationBlock]
-    explanation: RolloutExplanation
+    explanation: RolloutExplanation  # the same for people
+    # moved, faults: what keeps it from going on, whatever the evidence says, until a person
+    # acts; empty for nothing.
     moved: str = ""
     faults: str = ""
 
@@ -173,7 +168,7 @@ class CanaryStatus:
 
 @dataclass(frozen=True)
 class RouteStatus:
-    """One route at a glance. traffic: of the last hour."""
+    """One route at a glance."""
 
     route: Route
     incumbent: Target
@@ -181,7 +176,7 @@ class RouteStatus:
     open_proposal: Proposal | None
     last_verdict: Verdict | None
     rollout: Rollout | None
-    traffic: Sequence[TrafficMinute]
+    traffic: Sequence[TrafficMinute]  # of the last hour
     standing: ProofValidity | None = None
 
     @property
@@ -194,11 +189,11 @@ class RouteStatus:
 
 @dataclass(frozen=True)
 class CurrentActivity:
-    """What goes on on all routes, by route. traffic: of the last hour."""
+    """What goes on on all routes, by route."""
 
     proposals: Mapping[str, Proposal]
     rollouts: Mapping[str, Rollout]
-    traffic: Sequence[TrafficMinute]
+    traffic: Sequence[TrafficMinute]  # of the last hour
 
 
 def load_current_activity(ctx: Context) -> CurrentActivity:
@@ -311,9 +306,10 @@ def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryS
 
 @dataclass(frozen=True)
 class CanaryHistory:
-    """moves: what was done to the rollout, newest first (the last MAX_AUDIT_EVENTS)."""
+    """A canary's status, and what was done to it."""
 
     status: CanaryStatus
+    # What was done to the rollout, newest first (the last MAX_AUDIT_EVENTS).
     moves: Sequence[AuditEvent]
 
 

@@ -35,34 +35,32 @@ MOST_EARLIER: Final = 200  # proposals that are looked through for a comparison 
 
 @dataclass(frozen=True)
 class SuiteEstimate:
-    """One suite. effect: the true distance from the null that matters, a share of 1.
-
-    spread: of the differences, recorded between the incumbent and an earlier candidate, or
-    between any two; None where too few were recorded, and `sd` is the default guess.
-    incumbent, candidate: what one answer took; `estimated` when the candidate has none on this
-    suite and the incumbent's tokens are taken at its price. None where nobody knows.
-    cost_usd, duration_s: at most, for the registered design, judge included; None where
-    unknown. judge_usd: of that, the judge's; 0 for a suite without one. asked: sides
-    whose answers are not there yet. cheapest: None where the suite has too few items. saving:
-    share of the incumbent's cost, by these answers, where the claim is about it; saving_items:
-    how many would show it, None for never.
-    """
+    """One suite."""
 
     plan: SuitePlan
-    effect: float
+    effect: float  # the true distance from the null that matters, a share of 1
     sd: float
     mde: float
+    # Of the differences, recorded between the incumbent and an earlier candidate, or between
+    # any two; None where too few were recorded, and `sd` is the default guess.
     spread: DifferenceSpread | None
+    # incumbent, candidate: what one answer took; `estimated` when the candidate has none on
+    # this suite and the incumbent's tokens are taken at its price. None where nobody knows.
     incumbent: MeanUsage | None
     candidate: MeanUsage | None
     estimated: bool
+    # cost_usd, duration_s: at most, for the registered design, judge included; None where
+    # unknown.
     cost_usd: float | None
+    # Of that, the judge's; 0 for a suite without one. asked: sides whose answers are not there
+    # yet.
     judge_usd: float | None
     duration_s: float | None
-    cheapest: DesignOption | None
+    cheapest: DesignOption | None  # None where the suite has too few items
     warning: str
+    # Share of the incumbent's cost, by these answers, where the claim is about it.
     saving: float | None = None
-    saving_items: int | None = None
+    saving_items: int | None = None  # how many would show it, None for never
 
 
 def estimate_proposal(

@@ -60,10 +60,7 @@ def build_rerun_command(found: Comparison, candidate: Target | None = None) -> s
 
 @dataclass(frozen=True)
 class FormatExample:
-    """One item's answers, of the first epoch. Scores are None where there is none.
-
-    lenient_score: the candidate's, with its form forgiven.
-    """
+    """One item's answers, of the first epoch. Scores are None where there is none."""
 
     item: str
     rule: str
@@ -72,7 +69,7 @@ class FormatExample:
     candidate: str
     incumbent_score: float | None
     candidate_score: float | None
-    lenient_score: float | None
+    lenient_score: float | None  # the candidate's, with its form forgiven
 
 
 @dataclass(frozen=True)
@@ -86,19 +83,18 @@ class FormatFix:
 
 @dataclass(frozen=True)
 class FormatFailure:
-    """One suite that says FORMAT MISMATCH. Differences are shares of 1, candidate − incumbent.
+    """One suite that says FORMAT MISMATCH.
 
-    rules: how often each broke in the candidate's answers; meanings: what each is, in words.
-    mends: the most likely one first.
+    Differences are shares of 1, candidate − incumbent.
     """
 
     suite: str
-    rules: Mapping[str, int]
-    meanings: Mapping[str, str]
+    rules: Mapping[str, int]  # how often each broke in the candidate's answers
+    meanings: Mapping[str, str]  # what each is, in words
     strict_delta: float
     lenient_delta: float
     remedy: FormatRemedy
-    mends: Sequence[FormatFix]
+    mends: Sequence[FormatFix]  # the most likely one first
     examples: Sequence[FormatExample]
 
 

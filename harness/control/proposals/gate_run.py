@@ -30,20 +30,18 @@ DECIDED_PHASES: Final = frozenset(ProposalPhase) - {
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRequest:
-    """suites: the first is the primary one, the others are required. guards: suites, too.
+    """What `gate run` compares, and by which rules."""
 
-    wider: it may ask for less than the policy does; what comes out lets nobody in.
-    """
-
-    suites: Sequence[str]
+    suites: Sequence[str]  # the first is the primary one, the others are required
     incumbent: TargetSeed
     candidate: TargetSeed
     policy: str = "default"
     claim: Claim | None = None
     margin: float | None = None
     reason: str = ""
-    guards: Sequence[str] = ()
+    guards: Sequence[str] = ()  # suites, too
     min_saving: float | None = None
+    # It may ask for less than the policy does; what comes out lets nobody in.
     wider: bool = False
 
 

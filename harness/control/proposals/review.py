@@ -27,24 +27,22 @@ TRAFFIC: Final = frozenset({"incumbent", "canary", "canary share", "held back"})
 
 @dataclass(frozen=True, slots=True)
 class RouteChange:
-    """what: settings | incumbent | policy | suite | provider. by: who changed it, or first
-    proposed with it so.
-    """
+    """A change on a route that a reviewer should know of."""
 
     at: datetime
-    by: str
-    what: str
+    by: str  # who changed it, or first proposed with it so
+    what: str  # settings | incumbent | policy | suite | provider
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ProposalReview:
-    """widened: in words, one line for each. changes: of the last 90 days, newest first."""
+    """What a reviewer needs to know of a proposal beside its verdict."""
 
     proposal: Proposal
-    widened: Sequence[str]
+    widened: Sequence[str]  # in words, one line for each
     risk: FalsePassRisk
-    changes: Sequence[RouteChange]
+    changes: Sequence[RouteChange]  # of the last 90 days, newest first
 
 
 def review_proposal(ctx: Context, proposal: str) -> ProposalReview:

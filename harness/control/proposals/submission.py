@@ -47,18 +47,16 @@ RegisteredSuites = Sequence[tuple[SuitePin, SuitePlan]]
 
 @dataclass(frozen=True, slots=True)
 class ProposalRequest:
-    """What a person asks for. claim, margin, min_saving: None means what the policy says.
-
-    descends_from: a target id or name that stood before the suites already, and whose results
-    the candidate was tuned after: its looks count as the candidate's.
-    """
+    """What a person asks for."""
 
     route: str
     candidate: str
     reason: str = ""
-    claim: Claim | None = None
+    claim: Claim | None = None  # claim, margin, min_saving: None means what the policy says
     margin: float | None = None
     policy: str | None = None
+    # A target id or name that stood before the suites already, and whose results the candidate
+    # was tuned after: its looks count as the candidate's.
     descends_from: str | None = None
     min_saving: float | None = None
 
@@ -219,10 +217,10 @@ def _plans_with_alpha(
 
 @dataclass(frozen=True, slots=True)
 class ProposalPreview:
-    """widened: what would need another person's approval, as in `Proposal`."""
+    """What a proposal would measure, cost and need, before it is made."""
 
     plans: tuple[SuitePlan, ...]
-    widened: Mapping[str, Any]
+    widened: Mapping[str, Any]  # what would need another person's approval, as in `Proposal`
     risk: FalsePassRisk
 
 

@@ -28,9 +28,9 @@ KNOWN_FOR: Final = timedelta(days=1)
 
 @dataclass(frozen=True)
 class SelfTest:
-    """ok: no provider has a finding that fails."""
+    """The newest check of every provider, together."""
 
-    ok: bool
+    ok: bool  # no provider has a finding that fails
     at: datetime
     providers: Sequence[ProviderCheck]
 

@@ -38,66 +38,63 @@ LONGEST_OVERLAP: Final = timedelta(days=365)
 
 @dataclass(frozen=True, slots=True)
 class StoredKeyView(CamelCase):
-    """A stored key, without its value. expires_at: when it is taken away by itself."""
+    """A stored key, without its value."""
 
     name: str
     created_at: datetime
     updated_at: datetime
     created_by: str
-    expires_at: datetime | None
+    expires_at: datetime | None  # when it is taken away by itself
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderCredentials(CamelCase):
-    """has_value: a key is there. source: of the first one, `stored` or `environment`, as the
-    process sees it that answers; None without one. keys: how many there are. lacks_key: it
-    wants one, so that its targets get no requests. extra_headers: their names. outdated: what
-    waits for new proof, in words, in the answer to a change that moved the provider.
-    """
+    """What is stored and set of one provider's credentials, never a value."""
 
     name: str
     kind: str
-    has_value: bool
+    has_value: bool  # a key is there
+    # Of the first one, `stored` or `environment`, as the process sees it that answers; None
+    # without one.
     source: str | None
-    keys: int
-    lacks_key: bool
+    keys: int  # how many there are
+    lacks_key: bool  # it wants one, so that its targets get no requests
     api_base: str
-    extra_headers: Sequence[str]
+    extra_headers: Sequence[str]  # their names
     stored: Sequence[StoredKeyView]
+    # What waits for new proof, in words, in the answer to a change that moved the provider.
     outdated: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialChange:
-    """What is set; None leaves it as it is. key: the stored key's name. overlap: so long the
-    replaced value is used, too, behind the new one. first: before all other keys. reason:
-    needed to move a provider that a route uses (`endpoint_changes`).
-    """
+    """What is set; None leaves it as it is."""
 
     value: str | None = field(default=None, repr=False)
-    key: str = DEFAULT_KEY_NAME
-    first: bool = False
+    key: str = DEFAULT_KEY_NAME  # the stored key's name
+    first: bool = False  # before all other keys
+    # So long the replaced value is used, too, behind the new one.
     overlap: timedelta | None = None
     kind: str | None = None
     api_base: str | None = None
     extra_headers: Mapping[str, str] | None = field(default=None, repr=False)
-    reason: str = ""
+    reason: str = ""  # needed to move a provider that a route uses (`endpoint_changes`)
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedCredential:
-    """provider, and the variable whose value it got. kept: it had one, which was left alone."""
+    """provider, and the variable whose value it got."""
 
     provider: str
     variable: str
-    kept: bool = False
+    kept: bool = False  # it had one, which was left alone
 
 
 @dataclass(frozen=True, slots=True)
 class EncryptionRotation:
-    """values: how many were encrypted anew."""
+    """The result of a rotation of the encryption key."""
 
-    values: int
+    values: int  # how many were encrypted anew
 
 
 def list_credentials(ctx: Context) -> Sequence[ProviderCredentials]:

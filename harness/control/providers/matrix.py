@@ -32,34 +32,29 @@ class ProviderHealth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MatrixModel(CamelCase):
-    """abilities: by name. p50_ms: of a route's answers in the last day, where it serves one.
-    price: None when unknown, which is never 0.
-    """
+    """What is known of one model of a provider."""
 
     model: str
-    abilities: Mapping[str, Ability]
+    abilities: Mapping[str, Ability]  # by name
     context_window: int | None
-    price: Price | None
+    price: Price | None  # None when unknown, which is never 0
     end_date: date | None
-    p50_ms: float | None
+    p50_ms: float | None  # of a route's answers in the last day, where it serves one
     routes: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixRow(CamelCase):
-    """One provider, or a kind that nobody has configured. configured: it is in the registry,
-    and has a key if it wants one. health_because: whence that is known. data_classes: that its
-    models may see, of those that the file has.
-    """
+    """One provider, or a kind that nobody has configured."""
 
     provider: str
     kind: str
     group: ProviderGroup
-    configured: bool
+    configured: bool  # it is in the registry, and has a key if it wants one
     has_key: bool
     health: ProviderHealth
-    health_because: str
-    data_classes: Sequence[str]
+    health_because: str  # whence that is known
+    data_classes: Sequence[str]  # that its models may see, of those that the file has
     limitations: Sequence[str]
     models: Sequence[MatrixModel]
 

@@ -27,14 +27,12 @@ from harness.ports import Transaction
 
 @dataclass(frozen=True, slots=True)
 class RegisteredTarget:
-    """added: the provider, where it was not there before. needs_key: without one, no request of
-    its kind can succeed.
-    """
+    """A target that was registered, with its provider."""
 
     target: Target
     provider: Provider
-    added: bool
-    needs_key: bool
+    added: bool  # the provider, where it was not there before
+    needs_key: bool  # without one, no request of its kind can succeed
 
 
 def register_with_provider(
@@ -102,10 +100,7 @@ def default_provider(name: str, known: Iterable[str] = (), *, api_base: str = ""
 
 @dataclass(frozen=True, slots=True)
 class ProviderSummary(CamelCase):
-    """extra_headers: their names. routes: that use it in any role. answers_since: when it was
-    moved to where it is; None for one that has always been there. outdated: what waits for new
-    proof, in words, in the answer to a change that moved it.
-    """
+    """One configured provider, as lists show it."""
 
     name: str
     kind: str
@@ -113,27 +108,27 @@ class ProviderSummary(CamelCase):
     api_base: str
     api_key_env: str | None
     more_api_key_envs: Sequence[str]
-    extra_headers: Sequence[str]
+    extra_headers: Sequence[str]  # their names
     extra_body: JsonObject
     prices: Mapping[str, Price]
     models: Mapping[str, Capabilities]
-    routes: Sequence[str]
+    routes: Sequence[str]  # that use it in any role
+    # When it was moved to where it is; None for one that has always been there.
     answers_since: datetime | None = None
+    # What waits for new proof, in words, in the answer to a change that moved it.
     outdated: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderChange:
-    """What is set; None leaves it as it is, and of a new provider takes its kind's.
-
-    reason: needed to move one that a route uses to another place (`endpoint_changes`).
-    """
+    """What is set; None leaves it as it is, and of a new provider takes its kind's."""
 
     kind: str | None = None
     api_base: str | None = None
     api_key_env: str | None = None
     extra_headers: Mapping[str, str] | None = field(default=None, repr=False)
     extra_body: JsonObject | None = None
+    # Needed to move one that a route uses to another place (`endpoint_changes`).
     reason: str = ""
 
 

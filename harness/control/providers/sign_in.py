@@ -36,11 +36,12 @@ from harness.ports import OAuthServer
 
 @dataclass(frozen=True, slots=True)
 class SignedIn(CamelCase):
-    """access_ends: of the token that requests carry now; None where it has no end."""
+    """A person's sign-in at a provider, and until when it lasts."""
 
     provider: str
     signed_in_at: datetime
     signed_in_by: str
+    # Of the token that requests carry now; None where it has no end.
     access_ends: datetime | None
 
 

@@ -62,23 +62,23 @@ def _raise_waiver_alert(ctx: Context, waiver: Waiver) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FallbackRequest:
-    """One entry of a chain. target: id or `provider/model`."""
+    """One entry of a chain."""
 
-    target: str
+    target: str  # id or `provider/model`
     capable: bool = False
     waive: WaiverRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ChainEntry:
-    """A fallback and why it may be one. verdict: its id. waiver_expired: nobody may keep it."""
+    """A fallback and why it may be one."""
 
     target: Target
     capable: bool
     evidence: EvidenceKind
-    verdict: str | None = None
+    verdict: str | None = None  # its id
     waiver: Waiver | None = None
-    waiver_expired: bool = False
+    waiver_expired: bool = False  # nobody may keep it
 
 
 def list_fallbacks(ctx: Context, name: str) -> Sequence[ChainEntry]:

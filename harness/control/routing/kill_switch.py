@@ -33,12 +33,12 @@ LONGEST = timedelta(days=365)
 
 @dataclass(frozen=True, slots=True)
 class SwitchRequest:
-    """What somebody wants to force. route: None for all. lasts: None until it is lifted."""
+    """What somebody wants to force."""
 
     force: Force
     reason: str
-    route: str | None = None
-    lasts: timedelta | None = None
+    route: str | None = None  # None for all
+    lasts: timedelta | None = None  # None until it is lifted
 
 
 def throw_switch(

@@ -26,40 +26,34 @@ TRAFFIC_WINDOW: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET)
 
 @dataclass(frozen=True)
 class SuiteScore:
-    """The incumbent's newest run of one of the route's suites; shares of 1.
-
-    score: None where it was never asked. low, high: 95 % interval over items, None below two.
-    current: whether the suite is still what the run was asked.
-    """
+    """The incumbent's newest run of one of the route's suites; shares of 1."""
 
     suite: str
     role: SuiteRole
-    score: float | None = None
-    low: float | None = None
+    score: float | None = None  # None where it was never asked
+    low: float | None = None  # low, high: 95 % interval over items, None below two
     high: float | None = None
     items: int = 0
     run: str | None = None
     measured_at: datetime | None = None
-    current: bool = True
+    current: bool = True  # whether the suite is still what the run was asked
 
 
 @dataclass(frozen=True)
 class RouteScorecard:
-    """bill: of 30 days. failed: share of its requests whose caller got an error; charged: of
-    those that its incumbent was asked and failed, whatever answered; both over 30 days.
-
-    p50_ms, p95_ms: of what the incumbent answered in the last day, requests_day of them.
-    None where nothing is recorded.
-    """
+    """How a route does: its scores, costs, errors and latencies."""
 
     route: Route
     incumbent: Target
     scores: Sequence[SuiteScore]
-    bill: RouteBill
+    bill: RouteBill  # of 30 days
     usd_per_1000: float | None
     month_usd: float | None
-    failed: float | None
+    failed: float | None  # share of its requests whose caller got an error
+    # Of those that its incumbent was asked and failed, whatever answered; both over 30 days.
     charged: float | None
+    # p50_ms, p95_ms: of what the incumbent answered in the last day, requests_day of them. None
+    # where nothing is recorded.
     p50_ms: float | None
     p95_ms: float | None
     requests_day: int

@@ -55,10 +55,10 @@ LEFT_OUT: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class ShadowRequest:
-    """What somebody wants to mirror. candidate: id or `provider/model`."""
+    """What somebody wants to mirror."""
 
     route: str
-    candidate: str
+    candidate: str  # id or `provider/model`
     limits: ShadowLimits
     reason: str
     lasts: timedelta = DEFAULT_LASTS
@@ -66,27 +66,25 @@ class ShadowRequest:
 
 @dataclass(frozen=True, slots=True)
 class CheckEvidence:
-    """Pairs of one check. share_of_level: of the evidence at which harm is said.
-
-    lost, won: pairs that the evidence counts, of those that one side alone holds: each caller's
-    first, or all of them where the policy's unit is the request.
-    """
+    """Pairs of one check."""
 
     check: str
     both: int
     incumbent_only: int
     candidate_only: int
     neither: int
+    # lost, won: pairs that the evidence counts, of those that one side alone holds: each
+    # caller's first, or all of them where the policy's unit is the request.
     lost: int
     won: int
-    share_of_level: float
+    share_of_level: float  # of the evidence at which harm is said
 
 
 @dataclass(frozen=True, slots=True)
 class PairFigures:
-    """Means over the pairs that both answered. ms: of a stream, to its first output."""
+    """Means over the pairs that both answered."""
 
-    ms: float
+    ms: float  # of a stream, to its first output
     output_tokens: float
     characters: float
     cost_usd: float
@@ -94,10 +92,7 @@ class PairFigures:
 
 @dataclass(frozen=True, slots=True)
 class ShadowStatus:
-    """today: of the budget. similarity: mean share of words in both answers, 0 to 1.
-
-    harm: the evidence that the candidate is worse has reached its level; it decides nothing.
-    """
+    """What a shadow has found so far, and what it spent."""
 
     record: ShadowRecord
     state: str
@@ -105,12 +100,13 @@ class ShadowStatus:
     pairs: int
     cost_usd: float
     unpriced: int
-    today: ShadowUsage
+    today: ShadowUsage  # of the budget
     left_out: Mapping[str, int]
     checks: Sequence[CheckEvidence]
     share_of_level: float
+    # The evidence that the candidate is worse has reached its level; it decides nothing.
     harm: bool
-    similarity: float | None
+    similarity: float | None  # mean share of words in both answers, 0 to 1
     slower_pairs: int
     incumbent: PairFigures | None
     candidate: PairFigures | None

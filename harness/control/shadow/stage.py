@@ -48,23 +48,21 @@ SHORTEST_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ShadowStage:
-    """Where a proposal's shadow stands, and why. status: of all its shadows together, under the
-    newest one's name; None before the first. first_bps: what the canary then opens with.
-    seen: what is decided from.
-    eta_s: until the pairs are there at the pace so far, None where that is not known or nothing
-    is mirrored.
-    """
+    """Where a proposal's shadow stands, and why."""
 
     proposal: str
     phase: ProposalPhase
     candidate: Target
     policy: ShadowStagePolicy
-    first_bps: int
-    seen: ShadowStageState
+    first_bps: int  # what the canary then opens with
+    seen: ShadowStageState  # what is decided from
     decided: ShadowStageDecision
     spent_usd: float
+    # Of all its shadows together, under the newest one's name; None before the first.
     status: ShadowStatus | None
     live: str | None
+    # Until the pairs are there at the pace so far, None where that is not known or nothing is
+    # mirrored.
     eta_s: float | None
 
 

@@ -40,19 +40,15 @@ _DONE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ReplayedShadow:
-    """differences: what does not agree, in words; empty when all does.
-
-    stored_sha256, again_sha256: of the whole decision, in canonical form. pairs: that it was
-    decided from. decided: the decision, None when it cannot be made again.
-    """
+    """A stored decision about a shadow stage, beside the same decision made again."""
 
     event: AuditEvent
     proposal: str
-    stored_sha256: str
+    stored_sha256: str  # stored_sha256, again_sha256: of the whole decision, in canonical form
     again_sha256: str
-    pairs: int
-    decided: ShadowStageDecision | None
-    differences: tuple[str, ...]
+    pairs: int  # that it was decided from
+    decided: ShadowStageDecision | None  # the decision, None when it cannot be made again
+    differences: tuple[str, ...]  # what does not agree, in words; empty when all does
 
     @property
     def agrees(self) -> bool:

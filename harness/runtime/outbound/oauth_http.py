@@ -42,10 +42,10 @@ _USER_CODE: Final = re.compile(r"[\x21-\x7e]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
-    """told: its JSON object; empty for anything else."""
+    """What an OAuth server answered."""
 
     status: int
-    told: Mapping[str, object]
+    told: Mapping[str, object]  # its JSON object; empty for anything else
     host: str
 
     @property

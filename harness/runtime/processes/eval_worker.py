@@ -28,12 +28,10 @@ BEAT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerEnv:
-    """Variables in a worker's environment. key: of the one key that its run sends, stored or
-    not. headers: of the provider's own headers, a JSON object.
-    """
+    """Variables in a worker's environment."""
 
-    key: str
-    headers: str
+    key: str  # of the one key that its run sends, stored or not
+    headers: str  # of the provider's own headers, a JSON object
 
 
 TARGET = WorkerEnv("SWAPGATE_RUN_TARGET_KEY", "SWAPGATE_RUN_TARGET_HEADERS")
@@ -44,20 +42,18 @@ NOTE_EVERY = timedelta(seconds=5)
 
 @dataclass
 class EvalWorker:
-    """owner: this worker's name on the lease. parent: pid; the worker ends when it is gone.
-
-    secrets: environment variables. Those of TARGET and JUDGE hold what the parent gave; without
-    a key there, the provider's own variable counts. judges: suite to its judge's provider.
-    """
+    """A worker process that takes eval runs by lease and stores their samples."""
 
     store: Store
     clock: Clock
     runner: EvalRunner
-    owner: str
-    parent: int
+    owner: str  # this worker's name on the lease
+    parent: int  # pid; the worker ends when it is gone
+    # Environment variables. Those of TARGET and JUDGE hold what the parent gave; without a key
+    # there, the provider's own variable counts.
     secrets: Mapping[str, str]
     connections: int = 8
-    judges: Mapping[str, str] = field(default_factory=dict)
+    judges: Mapping[str, str] = field(default_factory=dict)  # suite to its judge's provider
     _stop: threading.Event = field(default_factory=threading.Event)
     _noted: dict[tuple[str, ServedModel], datetime] = field(default_factory=dict)
     _kept: set[tuple[str, int]] = field(default_factory=set)

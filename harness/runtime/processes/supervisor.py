@@ -16,16 +16,14 @@ LAST_WORDS_S = 20.0
 
 @dataclass
 class Supervisor:
-    """commands: name to argv. say: told of every start, death and restart, in words.
-
-    A child that dies is started again after a pause; Ctrl-C or SIGTERM ends all of them and
-    leaves none behind. stop_s: how long they have for it.
+    """A child that dies is started again after a pause; Ctrl-C or SIGTERM ends all of them and
+    leaves none behind.
     """
 
-    commands: Mapping[str, Sequence[str]]
-    say: Callable[[str], None]
+    commands: Mapping[str, Sequence[str]]  # name to argv
+    say: Callable[[str], None]  # told of every start, death and restart, in words
     restart: bool = True
-    stop_s: float = LAST_WORDS_S
+    stop_s: float = LAST_WORDS_S  # how long they have for it
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _ending: threading.Event = field(default_factory=threading.Event)
 

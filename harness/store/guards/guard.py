@@ -13,16 +13,13 @@ Rule = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Refuses an `event` (INSERT, UPDATE, DELETE) on `table` where one of its rules holds.
-
-    rules: (message, condition). columns: of an UPDATE, those that it watches; empty for all.
-    """
+    """Refuses an `event` (INSERT, UPDATE, DELETE) on `table` where one of its rules holds."""
 
     name: str
     table: str
     event: str
-    rules: tuple[Rule, ...]
-    columns: tuple[str, ...] = ()
+    rules: tuple[Rule, ...]  # (message, condition)
+    columns: tuple[str, ...] = ()  # of an UPDATE, those that it watches; empty for all
 
 
 def listed(values: Iterable[str]) -> str:

@@ -42,14 +42,13 @@ manifest = sa.Table(
 
 @dataclass(frozen=True)
 class SignedTable:
-    """changing: columns that the signature leaves out, because whoever changes them has no key
-    for it. live: the rows that a snapshot is made of; None for a table that the
-    manifest does not cover.
-    """
+    """A table whose rows are signed."""
 
     table: sa.Table
     purpose: KeyPurpose = KeyPurpose.CONTROL
+    # Columns that the signature leaves out, because whoever changes them has no key for it.
     changing: frozenset[str] = frozenset()
+    # The rows that a snapshot is made of; None for a table that the manifest does not cover.
     live: sa.ColumnElement[bool] | None = None
 
     @cached_property

@@ -54,17 +54,15 @@ MISSING: Final = f"the manifest of the signed rows is missing; {REMEDY}"
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """digest: SHA-256 over the sorted signatures of all rows that make a snapshot. revoked: as
-    well, over the ids of the data keys that were revoked. log_end: as in `Lineage`.
-    """
+    """A signed statement of the rows that a snapshot is made of."""
 
     epoch: int
     revision: int
     changes: int
-    digest: str
+    digest: str  # SHA-256 over the sorted signatures of all rows that make a snapshot
     signed_at: str
-    revoked: str
-    log_end: str
+    revoked: str  # as well, over the ids of the data keys that were revoked
+    log_end: str  # as in `Lineage`
 
 
 def digest_of(signatures: Sequence[str]) -> str:

@@ -22,14 +22,12 @@ MOST: Final = 2**63 - 1
 
 @dataclass(frozen=True)
 class Order:
-    """How a list is sorted. columns: together unique. falling: those of them that go down.
+    """How a list is sorted."""
 
-    key: the column that names a row in a cursor, where a row keeps its place for good. None for
-    rows that move or are deleted: then a cursor holds the place itself.
-    """
-
-    columns: Sequence[Column]
-    falling: frozenset[Column] = frozenset()
+    columns: Sequence[Column]  # together unique
+    falling: frozenset[Column] = frozenset()  # those of them that go down
+    # The column that names a row in a cursor, where a row keeps its place for good. None for
+    # rows that move or are deleted: then a cursor holds the place itself.
     key: Column | None = None
 
     @property
@@ -81,11 +79,11 @@ def newest(time: Column, id_: Column) -> Order:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a page. next: the cursor of the next page, None at the end."""
+    """The rows of a page."""
 
     rows: Sequence[Row]
     total: int
-    next: str | None
+    next: str | None  # the cursor of the next page, None at the end
 
 
 def read_page(unit: Unit, query: sa.Select[Any], order: Order, asked: PageRequest) -> Rows:

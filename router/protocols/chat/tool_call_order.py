@@ -14,14 +14,12 @@ from router.upstream.transport import UpstreamFailed
 
 @dataclass(slots=True, eq=False)
 class StreamedToolCall:
-    """A tool call as far as it came. kept: its arguments so far. unsent: of those, what was not
-    written yet.
-    """
+    """A tool call as far as it came."""
 
     id: object
     name: str = ""
-    kept: list[str] = field(default_factory=list)
-    unsent: str = ""
+    kept: list[str] = field(default_factory=list)  # its arguments so far
+    unsent: str = ""  # of those, what was not written yet
     opened: bool = False
 
     @property

@@ -25,9 +25,9 @@ _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
 
 @dataclass(slots=True)
 class MessageTokens:
-    """input_tokens: with those read from the cache and written to it."""
+    """The tokens that Anthropic's `usage` counts."""
 
-    input_tokens: int = 0
+    input_tokens: int = 0  # with those read from the cache and written to it
     output_tokens: int = 0
     cached_tokens: int = 0  # read from it
 

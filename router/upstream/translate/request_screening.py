@@ -17,27 +17,22 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ScreeningRules:
-    """What a kind of provider takes. fields: top-level ones that have a counterpart. parts:
-    kinds of content. urls: beginnings of the URLs that the provider fetches itself. caching:
-    it knows `cache_control`.
-    """
+    """What a kind of provider takes."""
 
-    fields: frozenset[str]
-    parts: frozenset[str]
-    urls: tuple[str, ...]
-    caching: bool
+    fields: frozenset[str]  # top-level ones that have a counterpart
+    parts: frozenset[str]  # kinds of content
+    urls: tuple[str, ...]  # beginnings of the URLs that the provider fetches itself
+    caching: bool  # it knows `cache_control`
 
 
 @dataclass(frozen=True, slots=True)
 class ScreenedRequest:
-    """A chat request ready to be translated. params: without model, messages and stream.
-    dropped: names of what stays behind.
-    """
+    """A chat request ready to be translated."""
 
     model: str
     messages: list[Json]
-    params: Json
-    dropped: dict[str, None] = field(default_factory=dict)
+    params: Json  # without model, messages and stream
+    dropped: dict[str, None] = field(default_factory=dict)  # names of what stays behind
 
 
 _EVERYWHERE: Final = frozenset(

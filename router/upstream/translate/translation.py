@@ -23,15 +23,13 @@ class ErrorInStream(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TranslatedCall:
-    """A request as its provider has it. dropped: fields that stay behind. notes: what the
-    translation needs to know again when the answer comes.
-    """
+    """A request as its provider has it."""
 
     path: str
     body: Json
     headers: Mapping[str, str]
-    dropped: tuple[str, ...]
-    notes: Mapping[str, Any]
+    dropped: tuple[str, ...]  # fields that stay behind
+    notes: Mapping[str, Any]  # what the translation needs to know again when the answer comes
 
 
 class PayloadSource(Protocol):
@@ -41,12 +39,10 @@ class PayloadSource(Protocol):
 
 
 class ChunkTranslator(Protocol):
-    """Makes OpenAI's chunks of a provider's stream. finished: the stream came to its end.
-    payloads: cuts it into its events. ended: it said why it ends, and its last event may be
-    missing.
-    """
+    """Makes OpenAI's chunks of a provider's stream."""
 
-    finished: bool
+    finished: bool  # the stream came to its end
+    # Cuts it into its events. ended: it said why it ends, and its last event may be missing.
     payloads: PayloadSource
 
     @property
