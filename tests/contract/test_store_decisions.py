@@ -329,8 +329,8 @@ def test_what_an_older_version_registered_can_still_be_moved(sql_stores: Opener)
     policy = new.policy.as_json()
     gate, canary = asdict(new.policy.gate), asdict(new.policy.canary)
     del gate["spend"], canary["judge"]
-    older = rows.of_proposal(new) | {"policy": policy | {"gate": gate, "canary": canary}}
-    started = rows.of_rollout(rollout()) | {"policy": canary}
+    older = rows.proposal_to_row(new) | {"policy": policy | {"gate": gate, "canary": canary}}
+    started = rows.rollout_to_row(rollout()) | {"policy": canary}
     with store.write() as tx:
         tx.routing.add_target(OLD)
         tx.routing.add_target(NEW)

@@ -494,12 +494,12 @@ def test_a_database_that_nobody_signed_is_signed_and_serves(database_url: str) -
     try:
         with store._writing.begin() as db:
             for target in (OLD, NEW):
-                insert(db, "target", target_rows.of_target(target))
-            where = route_rows.of_provider(PROVIDER) | {"updated_at": NOW}
-            for table, row in (("provider", where), ("api_key", operations.of_key(KEY))):
+                insert(db, "target", target_rows.target_to_row(target))
+            where = route_rows.provider_to_row(PROVIDER) | {"updated_at": NOW}
+            for table, row in (("provider", where), ("api_key", operations.key_to_row(KEY))):
                 insert(db, table, {n: value for n, value in row.items() if value is not None})
             first = baseline_evidence(ROUTE, OLD.id)
-            insert(db, "evidence", route_rows.of_evidence(first) | {"created_at": NOW})
+            insert(db, "evidence", route_rows.evidence_to_row(first) | {"created_at": NOW})
             version = {
                 "route": ROUTE,
                 "version": 1,

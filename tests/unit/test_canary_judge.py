@@ -39,7 +39,7 @@ from harness.domain.routing.table import BUCKETS, in_canary
 from harness.gate.online.policy import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.text.explain import explain_rollout
-from harness.store.schema.policies import canary_policy
+from harness.store.schema.policies import canary_policy_from_json
 from router.recording.guardrail_sample import RequestTraits
 from router.recording.ledger import JUDGED_WITHIN_S, Ledger, LedgerUnit
 from router.recording.spool import Batch, decode, encode
@@ -151,7 +151,7 @@ def test_a_judge_is_stored_with_its_rollout_and_rollouts_without_one_keep_their_
     assert "judge" not in UnitRule().as_json()
     assert "judge" not in str(to_hashable(CanaryPolicy()))
 
-    assert canary_policy(json.loads(json.dumps(asdict(POLICY)))) == POLICY
+    assert canary_policy_from_json(json.loads(json.dumps(asdict(POLICY)))) == POLICY
 
 
 class Play:

@@ -27,7 +27,7 @@ from harness.domain.canary.ranking import (
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy, ExposureUnit, Policy
-from harness.store.schema.policies import policy as policy_of
+from harness.store.schema.policies import policy_from_json as policy_of
 
 pytestmark = pytest.mark.req("F3")
 

@@ -8,14 +8,14 @@ from harness.domain.reliability.failover import Failover
 from harness.store.rows import Row, Values
 
 
-def of_record(record: AlertRecord) -> Values:
+def alert_to_row(record: AlertRecord) -> Values:
     values: Values = {name: getattr(record, name) for name in record.__dataclass_fields__}
     sources = {who: at.isoformat() for who, at in record.sources.items()}
     told = record.told and record.told.value
     return values | {"kind": record.kind.value, "sources": sources, "told": told}
 
 
-def record(row: Row) -> AlertRecord:
+def alert_from_row(row: Row) -> AlertRecord:
     sources = {who: at for who, text in row.sources.items() if (at := _time_of_source(text))}
     told = Notified(row.told) if row.told else None
     values = row._asdict() | {"kind": AlertKind(row.kind), "sources": sources, "told": told}
@@ -31,18 +31,18 @@ def _time_of_source(text: object) -> datetime | None:
     return at if at.tzinfo is not None else None
 
 
-def of_delivery(delivery: Delivery) -> Values:
+def delivery_to_row(delivery: Delivery) -> Values:
     values: Values = {name: getattr(delivery, name) for name in delivery.__dataclass_fields__}
     return values | {"message": delivery.message.value}
 
 
-def delivery(row: Row) -> Delivery:
+def delivery_from_row(row: Row) -> Delivery:
     return Delivery(**(row._asdict() | {"message": Notified(row.message)}))
 
 
-def of_failover(failover: Failover) -> Values:
+def failover_to_row(failover: Failover) -> Values:
     return {name: getattr(failover, name) for name in failover.__dataclass_fields__}
 
 
-def failover(row: Row) -> Failover:
+def failover_from_row(row: Row) -> Failover:
     return Failover(**row._asdict())

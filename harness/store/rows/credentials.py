@@ -9,7 +9,7 @@ from harness.domain.providers.oauth_tokens import SignIn
 from harness.store.rows import Row, Values
 
 
-def of_credential(credential: Credential) -> Values:
+def credential_to_row(credential: Credential) -> Values:
     return {
         "provider": credential.provider,
         "name": credential.name,
@@ -22,7 +22,7 @@ def of_credential(credential: Credential) -> Values:
     }
 
 
-def credential(row: Row) -> Credential:
+def credential_from_row(row: Row) -> Credential:
     return Credential(
         provider=row.provider,
         name=row.name,
@@ -35,9 +35,9 @@ def credential(row: Row) -> Credential:
     )
 
 
-def of_sign_in(sign_in: SignIn) -> Values:
+def sign_in_to_row(sign_in: SignIn) -> Values:
     return {each.name: getattr(sign_in, each.name) for each in fields(SignIn)}
 
 
-def sign_in(row: Row) -> SignIn:
+def sign_in_from_row(row: Row) -> SignIn:
     return SignIn(**{each.name: getattr(row, each.name) for each in fields(SignIn)})

@@ -15,7 +15,7 @@ from harness.store.rows import Row, Values, plain
 from harness.store.schema import policies
 
 
-def of_proposal(proposal: Proposal) -> Values:
+def proposal_to_row(proposal: Proposal) -> Values:
     return {
         "id": proposal.id,
         "route": proposal.route,
@@ -45,11 +45,11 @@ def of_proposal(proposal: Proposal) -> Values:
     }
 
 
-def proposal(row: Row) -> Proposal:
+def proposal_from_row(row: Row) -> Proposal:
     values = plain(row, "self_approval")
     values |= {
         "claim": Claim(row.claim),
-        "policy": policies.policy(row.policy),
+        "policy": policies.policy_from_json(row.policy),
         "plans": tuple(policies.plan(plan) for plan in row.plans),
         "phase": ProposalPhase(row.phase),
         "runs": {suite: SuiteRuns(**pair) for suite, pair in row.runs.items()},
@@ -57,7 +57,7 @@ def proposal(row: Row) -> Proposal:
     return Proposal(**values)
 
 
-def of_verdict(verdict: Verdict, proposal: str) -> Values:
+def verdict_to_row(verdict: Verdict, proposal: str) -> Values:
     return {
         "id": verdict.id,
         "proposal": proposal,
@@ -66,28 +66,28 @@ def of_verdict(verdict: Verdict, proposal: str) -> Values:
         "candidate": verdict.candidate,
         "outcome": verdict.outcome,
         "reason": verdict.reason,
-        "suites": policies.of_reports(verdict.suites),
+        "suites": policies.reports_to_json(verdict.suites),
         "inputs": dict(verdict.inputs),
         "decided_at": verdict.decided_at,
         "expires_at": verdict.expires_at,
     }
 
 
-def verdict(row: Row) -> Verdict:
+def verdict_from_row(row: Row) -> Verdict:
     return VERDICTS[row.outcome](
         id=row.id,
         route=row.route,
         incumbent=row.incumbent,
         candidate=row.candidate,
         reason=row.reason,
-        suites=policies.reports(row.suites),
+        suites=policies.reports_from_json(row.suites),
         inputs=row.inputs,
         decided_at=row.decided_at,
         expires_at=row.expires_at,
     )
 
 
-def of_approval(approval: Approval) -> Values:
+def approval_to_row(approval: Approval) -> Values:
     return {
         **{name: getattr(approval, name) for name in approval.__slots__},
         "kind": approval.kind.value,
@@ -95,11 +95,11 @@ def of_approval(approval: Approval) -> Values:
     }
 
 
-def approval(row: Row) -> Approval:
+def approval_from_row(row: Row) -> Approval:
     return Approval(**plain(row) | {"kind": ApprovalKind(row.kind)})
 
 
-def of_rollout(rollout: Rollout) -> Values:
+def rollout_to_row(rollout: Rollout) -> Values:
     return {
         **{name: getattr(rollout, name) for name in rollout.__dataclass_fields__},
         "policy": asdict(rollout.policy),
@@ -107,10 +107,10 @@ def of_rollout(rollout: Rollout) -> Values:
     }
 
 
-def rollout(row: Row) -> Rollout:
+def rollout_from_row(row: Row) -> Rollout:
     values = plain(row)
     values |= {
-        "policy": policies.canary_policy(row.policy),
+        "policy": policies.canary_policy_from_json(row.policy),
         "state": RolloutState(row.state),
     }
     return Rollout(**values)

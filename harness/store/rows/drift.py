@@ -11,7 +11,7 @@ from harness.domain.drift.watch import (
 from harness.store.rows import Row, Values
 
 
-def of_watch(watch: DriftWatch) -> Values:
+def watch_to_row(watch: DriftWatch) -> Values:
     plan = watch.plan
     return {
         "id": watch.id,
@@ -29,7 +29,7 @@ def of_watch(watch: DriftWatch) -> Values:
     }
 
 
-def watch(row: Row) -> DriftWatch:
+def watch_from_row(row: Row) -> DriftWatch:
     return DriftWatch(
         id=row.id,
         target=row.target,
@@ -43,17 +43,17 @@ def watch(row: Row) -> DriftWatch:
     )
 
 
-def of_check(check: DriftCheck) -> Values:
+def check_to_row(check: DriftCheck) -> Values:
     return {
         "watch": check.watch,
         "number": check.number,
         "run": check.run,
         "started_at": check.started_at,
-        **of_end(check),
+        **check_end_to_row(check),
     }
 
 
-def of_end(check: DriftCheck) -> Values:
+def check_end_to_row(check: DriftCheck) -> Values:
     """What the end of a check changes."""
     return {
         "state": check.state.value,
@@ -65,7 +65,7 @@ def of_end(check: DriftCheck) -> Values:
     }
 
 
-def check(row: Row) -> DriftCheck:
+def check_from_row(row: Row) -> DriftCheck:
     return DriftCheck(
         watch=row.watch,
         number=row.number,

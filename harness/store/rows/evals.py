@@ -10,21 +10,21 @@ from harness.store.rows import Row, Values, plain
 from harness.store.schema.columns import storable
 
 
-def of_target(target: Target) -> Values:
+def target_to_row(target: Target) -> Values:
     return {"id": target.id, **target.as_json()}
 
 
-def target(row: Row) -> Target:
+def target_from_row(row: Row) -> Target:
     return Target(row.provider, row.model, row.parameters, RequestPatch(**row.request_patch))
 
 
-def suite(row: Row) -> SuitePin:
+def suite_from_row(row: Row) -> SuitePin:
     return SuitePin(
         row.name, row.version, row.data_sha256, row.scorer, row.template, row.items, row.texts
     )
 
 
-def of_suite(pin: SuitePin) -> Values:
+def suite_to_row(pin: SuitePin) -> Values:
     return {
         "digest": pin.digest,
         "name": pin.name,
@@ -37,7 +37,7 @@ def of_suite(pin: SuitePin) -> Values:
     }
 
 
-def of_run(run: EvalRun) -> Values:
+def run_to_row(run: EvalRun) -> Values:
     return {
         "id": run.id,
         "suite": run.suite,
@@ -58,7 +58,7 @@ def of_run(run: EvalRun) -> Values:
     }
 
 
-def run(row: Row) -> EvalRun:
+def run_from_row(row: Row) -> EvalRun:
     return EvalRun(
         id=row.id,
         suite=row.suite,
@@ -77,7 +77,7 @@ def run(row: Row) -> EvalRun:
     )
 
 
-def of_sample(sample: Sample) -> Values:
+def sample_to_row(sample: Sample) -> Values:
     return {
         "run": sample.run,
         "item": sample.item,
@@ -94,7 +94,7 @@ def of_sample(sample: Sample) -> Values:
         "error_text": sample.error_text,
         "served_model": sample.served_model,
         "prompt": sample.prompt,
-        **digests(sample.answer, sample.prompt),
+        **text_digests(sample.answer, sample.prompt),
         "rule": sample.rule,
         "cached_tokens": sample.cached_tokens,
         "judge_calls": sample.judge_calls,
@@ -105,7 +105,7 @@ def of_sample(sample: Sample) -> Values:
     }
 
 
-def digests(answer: str, prompt: str) -> dict[str, str]:
+def text_digests(answer: str, prompt: str) -> dict[str, str]:
     """SHA-256 of a sample's texts as they are stored; they outlive the texts."""
     return {
         "answer_sha256": sha256(storable(answer).encode()).hexdigest(),
@@ -113,7 +113,7 @@ def digests(answer: str, prompt: str) -> dict[str, str]:
     }
 
 
-def sample(row: Row) -> Sample:
+def sample_from_row(row: Row) -> Sample:
     values = plain(row, "answer_sha256", "prompt_sha256")
     error = values.pop("error")
     return Sample(**values, error=SampleError(error) if error else None)

@@ -21,7 +21,7 @@ from harness.domain.reliability.spend import KeySpend
 from harness.store.rows import Row, Values, plain
 
 
-def of_block(block: ObservationBlock) -> Values:
+def block_to_row(block: ObservationBlock) -> Values:
     values: Values = {name: getattr(block, name) for name in block.__dataclass_fields__}
     del values["number"]
     seen = {"counts": block.counts, "ranks": block.ranks, "levels": block.levels}
@@ -36,7 +36,7 @@ def _by_guardrail(found: Mapping[Guardrail, object]) -> dict[str, object] | None
     } or None
 
 
-def block(row: Row) -> ObservationBlock:
+def block_from_row(row: Row) -> ObservationBlock:
     read = {
         "counts": tallies_from_json(row.counts or {}),
         "ranks": ranks_from_json(row.ranks or {}),
@@ -45,42 +45,42 @@ def block(row: Row) -> ObservationBlock:
     return ObservationBlock(**row._asdict() | read)
 
 
-def of_traffic(traffic: TrafficMinute) -> Values:
+def traffic_to_row(traffic: TrafficMinute) -> Values:
     values: Values = {name: getattr(traffic, name) for name in traffic.__dataclass_fields__}
     # JSON's keys are text.
     return values | {"latency_ms": {str(k): n for k, n in traffic.latency_ms.items()}}
 
 
-def traffic(row: Row) -> TrafficMinute:
+def traffic_from_row(row: Row) -> TrafficMinute:
     latency = {int(bound): n for bound, n in row.latency_ms.items()}
     return TrafficMinute(**(row._asdict() | {"latency_ms": latency}))
 
 
-def total(row: Row) -> TrafficTotal:
+def total_from_row(row: Row) -> TrafficTotal:
     # A sum of counts is a decimal on PostgreSQL.
     counts = {name: int(v) for name, v in row._asdict().items() if isinstance(v, Decimal)}
     return TrafficTotal(**(row._asdict() | counts))
 
 
-def of_spend(spend: KeySpend) -> Values:
+def spend_to_row(spend: KeySpend) -> Values:
     return {name: getattr(spend, name) for name in spend.__dataclass_fields__}
 
 
-def spend(row: Row) -> KeySpend:
+def spend_from_row(row: Row) -> KeySpend:
     return KeySpend(**plain(row))
 
 
-def of_event(event: AuditEvent) -> Values:
+def event_to_row(event: AuditEvent) -> Values:
     fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
     return {**fields, "rows": {row: list(pair) for row, pair in event.rows.items()} or None}
 
 
-def event(row: Row) -> AuditEvent:
+def event_from_row(row: Row) -> AuditEvent:
     written = {each: (pair[0], pair[1]) for each, pair in (row.rows or {}).items()}
     return AuditEvent(**row._asdict() | {"rows": written})
 
 
-def of_principal(principal: Principal) -> Values:
+def principal_to_row(principal: Principal) -> Values:
     return {
         **{name: getattr(principal, name) for name in principal.__dataclass_fields__},
         "kind": principal.kind.value,
@@ -88,13 +88,13 @@ def of_principal(principal: Principal) -> Values:
     }
 
 
-def principal(row: Row) -> Principal:
+def principal_from_row(row: Row) -> Principal:
     values = row._asdict()
     del values["folded"], values["signature"]
     return Principal(**values | {"kind": PrincipalKind(row.kind)})
 
 
-def of_key(key: ApiKey) -> Values:
+def key_to_row(key: ApiKey) -> Values:
     return {
         "id": key.id,
         "name": key.name,
@@ -104,18 +104,18 @@ def of_key(key: ApiKey) -> Values:
         "routes": sorted(key.routes),
         "created_at": key.created_at,
         "revoked_at": key.revoked_at,
-        "limits": of_limits(key.limits),
+        "limits": limits_to_json(key.limits),
         "principal": key.principal,
         "created_by": key.created_by,
         "created_with": key.created_with,
     }
 
 
-def of_limits(limits: KeyLimits | None) -> dict[str, object] | None:
+def limits_to_json(limits: KeyLimits | None) -> dict[str, object] | None:
     return asdict(limits) if limits else None
 
 
-def key(row: Row) -> ApiKey:
+def key_from_row(row: Row) -> ApiKey:
     return ApiKey(
         id=row.id,
         name=row.name,

@@ -11,12 +11,12 @@ from harness.domain.providers.probe import (
 from harness.store.rows import JsonIn, Row, Values
 
 
-def of_provider_check(check: ProviderCheck) -> Values:
+def provider_check_to_row(check: ProviderCheck) -> Values:
     values = {each.name: getattr(check, each.name) for each in fields(ProviderCheck)}
     return {**values, "findings": [asdict(each) for each in check.findings]}
 
 
-def provider_check(row: Row) -> ProviderCheck:
+def provider_check_from_row(row: Row) -> ProviderCheck:
     values = {each.name: getattr(row, each.name) for each in fields(ProviderCheck)}
     return ProviderCheck(**{**values, "findings": tuple(map(_finding, row.findings))})
 

@@ -15,7 +15,7 @@ from harness.ports import RouteRecord
 from harness.store.rows import Row, Values
 
 
-def of_evidence(evidence: TargetEvidence) -> Values:
+def evidence_to_row(evidence: TargetEvidence) -> Values:
     by_verdict = evidence.kind is EvidenceKind.VERDICT
     return {
         "id": evidence.id,
@@ -29,18 +29,18 @@ def of_evidence(evidence: TargetEvidence) -> Values:
     }
 
 
-def evidence(row: Row) -> TargetEvidence:
+def evidence_from_row(row: Row) -> TargetEvidence:
     proof = row.verdict_id or row.waiver_id or ""
     return TargetEvidence(
         row.route, row.target, EvidenceKind(row.kind), proof, row.verdict_incumbent
     )
 
 
-def waiver(row: Row) -> Waiver:
+def waiver_from_row(row: Row) -> Waiver:
     return Waiver(row.id, row.route, row.target, row.reason, row.author, row.expires_at)
 
 
-def of_provider(provider: Provider) -> Values:
+def provider_to_row(provider: Provider) -> Values:
     moved = provider.moved
     return {
         "name": provider.name,
@@ -60,7 +60,7 @@ def of_provider(provider: Provider) -> Values:
     }
 
 
-def provider(row: Row) -> Provider:
+def provider_from_row(row: Row) -> Provider:
     at = row.answers_since
     return Provider(
         name=row.name,
@@ -77,7 +77,7 @@ def provider(row: Row) -> Provider:
     )
 
 
-def of_route(route: Route) -> Values:
+def route_to_row(route: Route) -> Values:
     """The route's own columns; the caller adds revision, kind, actor and evidence."""
     canary = route.canary
     return {
@@ -104,7 +104,7 @@ def _plan(holdback: Canary) -> Values:
     }
 
 
-def route(row: Row, fallbacks: tuple[str, ...]) -> Route:
+def route_from_row(row: Row, fallbacks: tuple[str, ...]) -> Route:
     return Route(
         name=row.route,
         version=row.version,
@@ -129,9 +129,9 @@ def _canary(row: Row) -> Canary:
     return Canary(row.canary, row.weight_bps, row.salt, row.rollout, rule)
 
 
-def record(row: Row, fallbacks: Mapping[int, tuple[str, ...]]) -> RouteRecord:
+def record_from_row(row: Row, fallbacks: Mapping[int, tuple[str, ...]]) -> RouteRecord:
     return RouteRecord(
-        route=route(row, fallbacks.get(row.version, ())),
+        route=route_from_row(row, fallbacks.get(row.version, ())),
         revision=row.revision,
         kind=row.kind,
         at=row.at,

@@ -11,7 +11,7 @@ from harness.ports import ShadowRecord
 from harness.store.rows import Row, Values
 
 
-def of_shadow(shadow: Shadow) -> Values:
+def shadow_to_row(shadow: Shadow) -> Values:
     limits = shadow.limits
     return {
         "id": shadow.id,
@@ -32,7 +32,7 @@ def of_shadow(shadow: Shadow) -> Values:
     }
 
 
-def record(row: Row, targets: Mapping[str, Target]) -> ShadowRecord:
+def shadow_from_row(row: Row, targets: Mapping[str, Target]) -> ShadowRecord:
     limits = ShadowLimits(
         row.share_bps, row.at_once, row.requests_per_day, row.usd_per_day, row.usd_in_all
     )
@@ -52,7 +52,7 @@ def record(row: Row, targets: Mapping[str, Target]) -> ShadowRecord:
     return ShadowRecord(started, row.ended_at, row.ended_by, row.ended_because)
 
 
-def of_tally(tally: ShadowTally) -> dict[str, Any]:
+def tally_to_row(tally: ShadowTally) -> dict[str, Any]:
     return {
         "shadow": tally.shadow,
         "day": tally.day,
@@ -62,7 +62,7 @@ def of_tally(tally: ShadowTally) -> dict[str, Any]:
     }
 
 
-def tally(row: Row) -> ShadowTally:
+def tally_from_row(row: Row) -> ShadowTally:
     # JSON writes 1.0 as 1.
     sums = {name: float(value) for name, value in row.sums.items()}
     return ShadowTally(row.shadow, row.day, row.worker, row.counts, sums)

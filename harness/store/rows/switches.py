@@ -7,7 +7,7 @@ from harness.ports import SwitchRecord
 from harness.store.rows import Row, Values
 
 
-def of_switch(switch: KillSwitch) -> Values:
+def switch_to_row(switch: KillSwitch) -> Values:
     return {
         "id": switch.id,
         "route": switch.route,
@@ -21,7 +21,7 @@ def of_switch(switch: KillSwitch) -> Values:
     }
 
 
-def record(row: Row) -> SwitchRecord:
+def switch_from_row(row: Row) -> SwitchRecord:
     thrown = KillSwitch(
         id=row.id,
         route=row.route,

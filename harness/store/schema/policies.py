@@ -32,18 +32,18 @@ from harness.domain.proposals.policy import (
 from harness.store.rows import JsonIn
 
 
-def policy(data: JsonIn) -> Policy:
+def policy_from_json(data: JsonIn) -> Policy:
     return Policy(
         **{
             **data,
             "promotion": PromotionMode(data["promotion"]),
-            "gate": gate_policy(data["gate"]),
-            "canary": canary_policy(data["canary"]),
+            "gate": gate_policy_from_json(data["gate"]),
+            "canary": canary_policy_from_json(data["canary"]),
         }
     )
 
 
-def gate_policy(data: JsonIn) -> GatePolicy:
+def gate_policy_from_json(data: JsonIn) -> GatePolicy:
     """Registrations older than the rule of spending made no promise about repeats, and those
     older than the pin of what is served compare nothing.
     """
@@ -56,7 +56,7 @@ def gate_policy(data: JsonIn) -> GatePolicy:
     return GatePolicy(**{**data, "claim": Claim(data["claim"]), **newer})
 
 
-def canary_policy(data: JsonIn) -> CanaryPolicy:
+def canary_policy_from_json(data: JsonIn) -> CanaryPolicy:
     """Rollouts older than the guardrails are guarded by errors alone, at the control plane."""
     guardrails, shadow = data.get("guardrails"), data.get("shadow")
     judge = data.get("judge")
@@ -80,11 +80,11 @@ def plan(data: JsonIn) -> SuitePlan:
     return plan_from_json(data)
 
 
-def of_reports(reports: Iterable[SuiteReport]) -> list[dict[str, Any]]:
+def reports_to_json(reports: Iterable[SuiteReport]) -> list[dict[str, Any]]:
     return [{k: _finite(v) for k, v in asdict(report).items()} for report in reports]
 
 
-def reports(data: Iterable[JsonIn]) -> tuple[SuiteReport, ...]:
+def reports_from_json(data: Iterable[JsonIn]) -> tuple[SuiteReport, ...]:
     return tuple(_report(each) for each in data)
 
 

@@ -91,7 +91,7 @@ def sign_rows(unit: Unit, *, again: bool = False) -> int:
         for row in unit.read(wanted).all():
             values = row._asdict()
             first = table is sample and row.answer_sha256 is None
-            more = evals.digests(row.answer, row.prompt) if first else {}
+            more = evals.text_digests(row.answer, row.prompt) if first else {}
             count += _update(unit, table, values, more)
     return count
 

@@ -72,7 +72,9 @@ _COVERED: Final = {
     for name, signed in SIGNED.items()
 }
 # A migration, which has no key, wrote it; it holds as long as it says what the code says.
-_LOCAL: Final = covered_values(SIGNED["principal"], operations.of_principal(LOCAL_PRINCIPAL))
+_LOCAL: Final = covered_values(
+    SIGNED["principal"], operations.principal_to_row(LOCAL_PRINCIPAL)
+)
 
 
 class RowVerifier:

@@ -137,16 +137,19 @@ def _built(found: SignedRows, etag: str, now: datetime) -> Snapshot:
     tables = {name: [_row(name, row) for row in rows] for name, rows in found.rows.items()}
     targets = {row.id: _target(row) for row in tables[target.name]}
     routes = {
-        row.route: routing.route(
+        row.route: routing.route_from_row(
             row, tuple(each for each, _ in found.chains.get(row.route, []))
         )
         for row in tables[route_version.name]
     }
     used = frozenset[str]().union(*(route.targets for route in routes.values()))
     live = [
-        shadows.record(row, targets).shadow for row in _newest(tables["shadow"], "started_at")
+        shadows.shadow_from_row(row, targets).shadow
+        for row in _newest(tables["shadow"], "started_at")
     ]
-    thrown = [switches.record(row).switch for row in _newest(tables["switch"], "created_at")]
+    thrown = [
+        switches.switch_from_row(row).switch for row in _newest(tables["switch"], "created_at")
+    ]
     keys = sorted(tables["api_key"], key=lambda row: (row.created_at, row.id))
     revoked = frozenset(found.revoked).union(*(each.ids for each in found.former))
     stored = sorted(
@@ -156,12 +159,12 @@ def _built(found: SignedRows, etag: str, now: datetime) -> Snapshot:
         RoutingTable(
             found.revision, routes, {id_: each for id_, each in targets.items() if id_ in used}
         ),
-        {row.name: routing.provider(row) for row in tables["provider"]},
-        grants(operations.key(row) for row in keys if row.id not in revoked),
+        {row.name: routing.provider_from_row(row) for row in tables["provider"]},
+        grants(operations.key_from_row(row) for row in keys if row.id not in revoked),
         etag,
         active_switches(thrown, now),
         tuple(live),
-        keys_for_routers([credentials.credential(row) for row in stored], now),
+        keys_for_routers([credentials.credential_from_row(row) for row in stored], now),
         found,
         _lineage(found),
         revoked,
@@ -188,7 +191,7 @@ def _newest(rows: list[Row], time: str) -> list[Row]:
 
 
 def _target(row: Row) -> Target:
-    found = evals.target(row)
+    found = evals.target_from_row(row)
     if found.id != row.id:
         raise SnapshotInvalid(
             f"target {row.id} was edited in the database: its content is {found.id}'s. "

@@ -67,30 +67,30 @@ class SqlAuditLog:
             ),
             self._secret,
         )
-        self._unit.write(sa.insert(audit_event), rows.of_event(event))
+        self._unit.write(sa.insert(audit_event), rows.event_to_row(event))
         return event
 
     def tail(self, limit: int = 50) -> Sequence[AuditEvent]:
-        return [rows.event(row) for row in self._unit.read(NEWEST.limit(limit))]
+        return [rows.event_from_row(row) for row in self._unit.read(NEWEST.limit(limit))]
 
     def all(self) -> Iterator[AuditEvent]:
         """Page by page: the log of years need not fit into memory."""
         after = 0
         while page := self._unit.read(NEXT_PAGE, {"after": after}).all():
-            yield from (rows.event(row) for row in page)
+            yield from (rows.event_from_row(row) for row in page)
             after = page[-1].number
 
     def get(self, number: int) -> AuditEvent | None:
         row = self._unit.read(NEWEST.where(audit_event.c.number == number)).first()
-        return None if row is None else rows.event(row)
+        return None if row is None else rows.event_from_row(row)
 
     def of(self, subject: str, *, since: datetime, limit: int) -> Sequence[AuditEvent]:
         query = NEWEST.where(audit_event.c.subject == subject, audit_event.c.at >= since)
-        return [rows.event(row) for row in self._unit.read(query.limit(limit))]
+        return [rows.event_from_row(row) for row in self._unit.read(query.limit(limit))]
 
     def after(self, number: int, limit: int = PAGE) -> Sequence[AuditEvent]:
         query = NEXT_PAGE.limit(limit)
-        return [rows.event(row) for row in self._unit.read(query, {"after": number})]
+        return [rows.event_from_row(row) for row in self._unit.read(query, {"after": number})]
 
     def break_after(self, mark: AuditPosition, events: Sequence[AuditEvent]) -> int | None:
         return find_chain_break(events, self._secret, mark.number, mark.mac)

@@ -25,14 +25,14 @@ class SqlCredentials:
 
     def all(self) -> Sequence[Credential]:
         found = self._unit.checked(credential, self._unit.read(IN_ORDER))
-        return [rows.credential(row) for row in found]
+        return [rows.credential_from_row(row) for row in found]
 
     def put(self, new: Credential) -> None:
         self._unit.serialize()
         known = sa.select(provider.c.name).where(provider.c.name == new.provider)
         if self._unit.read(known).first() is None:
             raise no_such_provider(new.provider)
-        values = rows.of_credential(new)
+        values = rows.credential_to_row(new)
         if not self._unit.write_new(credential, values):
             same = sa.and_(credential.c.provider == new.provider, credential.c.name == new.name)
             signed = self._unit.signed(credential, values)
@@ -45,21 +45,21 @@ class SqlSignIns:
 
     def all(self) -> Sequence[SignIn]:
         found = self._unit.read(sa.select(sign_in).order_by(sign_in.c.provider))
-        return [rows.sign_in(row) for row in found]
+        return [rows.sign_in_from_row(row) for row in found]
 
     def start(self, new: SignIn) -> None:
         self._unit.serialize()
         known = sa.select(provider.c.name).where(provider.c.name == new.provider)
         if self._unit.read(known).first() is None:
             raise no_such_provider(new.provider)
-        values = rows.of_sign_in(new)
+        values = rows.sign_in_to_row(new)
         if not self._unit.write_new(sign_in, values):
             same = sign_in.c.provider == new.provider
             self._unit.write(sa.update(sign_in).where(same).values(values))
 
     def save(self, changed: SignIn) -> None:
         same = sa.and_(sign_in.c.provider == changed.provider, sign_in.c.id == changed.id)
-        values = rows.of_sign_in(changed)
+        values = rows.sign_in_to_row(changed)
         if not self._unit.write(sa.update(sign_in).where(same).values(values)):
             raise sign_in_is_over(changed.provider)
 

@@ -34,7 +34,7 @@ class SqlDrift:
 
     def open(self, watch: DriftWatch) -> bool:
         self._unit.serialize()
-        return self._unit.write_new(drift_watch, rows.of_watch(watch))
+        return self._unit.write_new(drift_watch, rows.watch_to_row(watch))
 
     def save(self, watch: DriftWatch) -> bool:
         self._unit.serialize()
@@ -47,16 +47,16 @@ class SqlDrift:
         query = WATCHES.limit(limit)
         if open_only:
             query = query.where(drift_watch.c.closed_at.is_(None))
-        return [rows.watch(row) for row in self._unit.read(query)]
+        return [rows.watch_from_row(row) for row in self._unit.read(query)]
 
     def start(self, check: DriftCheck) -> bool:
         self._unit.serialize()
-        return self._unit.write_new(drift_check, rows.of_check(check))
+        return self._unit.write_new(drift_check, rows.check_to_row(check))
 
     def end(self, check: DriftCheck) -> bool:
         self._unit.serialize()
         ours = {"of": check.watch, "nth": check.number}
-        return self._unit.write(RUNS_STILL.values(rows.of_end(check)), ours) == 1
+        return self._unit.write(RUNS_STILL.values(rows.check_end_to_row(check)), ours) == 1
 
     def checks(self, watch: str) -> Sequence[DriftCheck]:
-        return [rows.check(row) for row in self._unit.read(CHECKS, {"of": watch})]
+        return [rows.check_from_row(row) for row in self._unit.read(CHECKS, {"of": watch})]

@@ -139,7 +139,7 @@ def ensure(unit: Unit, wanted: TargetEvidence, now: datetime) -> str:
     same = sa.select(evidence).where(in_project(evidence), evidence.c.id == wanted.id)
     known = unit.read(same).all()
     if not unit.checked(evidence, known):
-        unit.insert(evidence, rows.of_evidence(wanted) | {"created_at": now})
+        unit.insert(evidence, rows.evidence_to_row(wanted) | {"created_at": now})
     return wanted.id
 
 
@@ -210,7 +210,7 @@ def read(unit: Unit, ids: Iterable[str]) -> list[TargetEvidence]:
     wanted = list(ids)
     query = sa.select(evidence).where(in_project(evidence), evidence.c.id.in_(wanted))
     stored = unit.checked(evidence, unit.read(query)) if wanted else []
-    found = {row.id: rows.evidence(row) for row in stored}
+    found = {row.id: rows.evidence_from_row(row) for row in stored}
     return [found[each] for each in wanted]
 
 
@@ -226,7 +226,7 @@ def of_version(unit: Unit, row: Row) -> RouteEvidence:
 
 def waivers_of(unit: Unit, route: str | None) -> list[Waiver]:
     query = WAIVERS if route is None else WAIVERS.where(waiver.c.route == route)
-    return [rows.waiver(row) for row in unit.checked(waiver, unit.read(query))]
+    return [rows.waiver_from_row(row) for row in unit.checked(waiver, unit.read(query))]
 
 
 class SqlWaivers:

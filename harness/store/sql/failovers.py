@@ -19,7 +19,7 @@ class SqlFailovers:
     def append(self, new: Iterable[Failover]) -> None:
         for each in sorted(new, key=lambda row: (row.worker, row.number)):
             check_failover(each)
-            self._unit.write_new(failover, rows.of_failover(each))
+            self._unit.write_new(failover, rows.failover_to_row(each))
 
     def forget(self, before: datetime) -> int:
         return self._unit.write(sa.delete(failover).where(failover.c.at < before))

@@ -85,7 +85,7 @@ class SqlListings:
             query = query.where(proposal.c.route == route)
         if open_only:
             query = query.where(proposal.c.phase.in_(OPEN_PHASES))
-        return self._signed(proposal, query, PROPOSALS, asked, decisions.proposal)
+        return self._signed(proposal, query, PROPOSALS, asked, decisions.proposal_from_row)
 
     def runs(
         self, asked: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
@@ -93,17 +93,17 @@ class SqlListings:
         query = sa.select(eval_run)
         if states:
             query = query.where(eval_run.c.state.in_([state.value for state in states]))
-        return self._signed(eval_run, query, RUNS, asked, evals.run)
+        return self._signed(eval_run, query, RUNS, asked, evals.run_from_row)
 
     def samples(self, asked: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
         known = sa.select(eval_run.c.id).where(eval_run.c.id == run)
         if self._unit.read(known).first() is None:
             raise no_such_run(run)
         query = sa.select(sample).where(sample.c.run == run)
-        return self._signed(sample, query, SAMPLES, asked, evals.sample)
+        return self._signed(sample, query, SAMPLES, asked, evals.sample_from_row)
 
     def targets(self, asked: PageRequest = FIRST_PAGE) -> Page[Target]:
-        return self._signed(target, sa.select(target), TARGETS, asked, evals.target)
+        return self._signed(target, sa.select(target), TARGETS, asked, evals.target_from_row)
 
     def versions(self, asked: PageRequest = FIRST_PAGE, *, route: str) -> Page[RouteRecord]:
         query = sa.select(route_version).where(
@@ -121,7 +121,7 @@ class SqlListings:
                 invalid.append(fault)
                 continue
             fallbacks = {row.version: tuple(each.target for each in chain)}
-            records.append(routing.record(row, fallbacks))
+            records.append(routing.record_from_row(row, fallbacks))
         return Page(records, found.total, found.next, invalid)
 
     def _chains(self, route: str, versions: Collection[int]) -> dict[int, list[Row]]:
@@ -141,10 +141,12 @@ class SqlListings:
 
     def keys(self, asked: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
         own = sa.select(api_key).where(in_project(api_key))
-        return self._signed(api_key, own, KEYS, asked, operations.key)
+        return self._signed(api_key, own, KEYS, asked, operations.key_from_row)
 
     def switches(self, asked: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
-        return self._signed(switch, sa.select(switch), SWITCHES, asked, switch_rows.record)
+        return self._signed(
+            switch, sa.select(switch), SWITCHES, asked, switch_rows.switch_from_row
+        )
 
     def shadows(
         self, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
@@ -155,7 +157,7 @@ class SqlListings:
         page = self._signed(shadow, query, SHADOWS, asked, _as_it_is)
         known, invalid = self._targets({row.candidate for row in page})
         whole = [row for row in page if row.candidate in known]
-        records = [shadow_rows.record(row, known) for row in whole]
+        records = [shadow_rows.shadow_from_row(row, known) for row in whole]
         return Page(records, page.total, page.next, [*page.invalid, *invalid])
 
     def drift_checks(
@@ -171,10 +173,10 @@ class SqlListings:
         if suites is not None:
             watched = watched.where(drift_watch.c.suite.in_(sorted(suites)))
         query = sa.select(drift_check).where(drift_check.c.watch.in_(watched))
-        page = self._plain(query, CHECKS, asked, drift_rows.check)
+        page = self._plain(query, CHECKS, asked, drift_rows.check_from_row)
         ids = sorted({check.watch for check in page})
         rows = self._unit.read(sa.select(drift_watch).where(drift_watch.c.id.in_(ids)))
-        watches = {row.id: drift_rows.watch(row) for row in rows}
+        watches = {row.id: drift_rows.watch_from_row(row) for row in rows}
         return page.map(lambda check: (watches[check.watch], check))
 
     def alerts(
@@ -183,7 +185,7 @@ class SqlListings:
         query = sa.select(alert)
         if open_only:
             query = query.where(alert.c.resolved_at.is_(None))
-        return self._plain(query, ALERTS, asked, alert_rows.record)
+        return self._plain(query, ALERTS, asked, alert_rows.alert_from_row)
 
     def failovers(
         self,
@@ -198,7 +200,7 @@ class SqlListings:
             query = query.where(failover.c.route == route)
         if user_hashes:
             query = query.where(failover.c.user_hash.in_(user_hashes))
-        return self._plain(query, FAILOVERS, asked, alert_rows.failover)
+        return self._plain(query, FAILOVERS, asked, alert_rows.failover_from_row)
 
     def captures(
         self, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
@@ -209,12 +211,12 @@ class SqlListings:
         return self._plain(query, CAPTURES, asked, lambda row: CapturedRequest(**row._asdict()))
 
     def events(self, asked: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
-        return self._plain(sa.select(audit_event), EVENTS, asked, operations.event)
+        return self._plain(sa.select(audit_event), EVENTS, asked, operations.event_from_row)
 
     def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
         query = sa.select(verdict).where(in_project(verdict), verdict.c.id.in_(sorted(ids)))
         good, _ = self._sorted_out(verdict, self._unit.read(query).all())
-        return {row.id: decisions.verdict(row) for row in good}
+        return {row.id: decisions.verdict_from_row(row) for row in good}
 
     def targets_of(self, ids: Collection[str]) -> Mapping[str, Target]:
         return self._targets(ids)[0]
@@ -228,7 +230,7 @@ class SqlListings:
             chain = chains.get(row.route, [])
             fault = self._unit.fault(route_version, row, fallbacks=chain_signed(chain))
             if fault is None:
-                found.append(routing.route(row, tuple(each.target for each in chain)))
+                found.append(routing.route_from_row(row, tuple(each.target for each in chain)))
             else:
                 invalid.append(fault)
         return Page(found, len(found) + len(invalid), None, invalid)
@@ -236,7 +238,7 @@ class SqlListings:
     def _targets(self, ids: Collection[str]) -> tuple[dict[str, Target], list[RowFault]]:
         query = sa.select(target).where(target.c.id.in_(sorted(ids)))
         good, invalid = self._sorted_out(target, self._unit.read(query).all())
-        return {row.id: evals.target(row) for row in good}, invalid
+        return {row.id: evals.target_from_row(row) for row in good}, invalid
 
     def _plain(
         self, query: Query, order: Order, asked: PageRequest, build: Callable[[Row], T]

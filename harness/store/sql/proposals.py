@@ -110,7 +110,7 @@ class SqlProposals:
         self._unit.serialize()
         try:
             with self._unit.attempt():
-                self._unit.insert(proposal, rows.of_proposal(new))
+                self._unit.insert(proposal, rows.proposal_to_row(new))
         except RowRefused as error:
             busy = self._unit.read(OPEN_ON_ROUTE, {"route": new.route}).scalar()
             if busy is None or not new.open:
@@ -124,7 +124,7 @@ class SqlProposals:
                 f"there is no proposal {proposal_}; `swapgate proposal list` shows them"
             )
         self._unit.checked(proposal, [row])
-        return rows.proposal(row)
+        return rows.proposal_from_row(row)
 
     def save(self, changed: Proposal) -> Proposal:
         check_four_eyes(changed)
@@ -136,14 +136,14 @@ class SqlProposals:
         check_let_in(changed)
         saved = replace(changed, version=changed.version + 1)
         fixed = _FIXED if found.phase is ProposalPhase.PROPOSED else (*_FIXED, "plans")
-        values = _without(rows.of_proposal(saved), fixed)
+        values = _without(rows.proposal_to_row(saved), fixed)
         if not self._unit.amend(proposal, _unchanged(proposal, changed), values):
             raise stale(f"proposal {changed.id}", changed.version, found.version)
         return saved
 
     def open(self) -> Sequence[Proposal]:
         found = self._unit.believed(proposal, self._unit.read(OPEN))
-        return [rows.proposal(row) for row in found]
+        return [rows.proposal_from_row(row) for row in found]
 
     def list(
         self,
@@ -171,7 +171,7 @@ class SqlProposals:
     def _all(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Proposal]":
         """Raises SignatureInvalid."""
         found = self._unit.checked(proposal, self._unit.read(query))
-        return [rows.proposal(row) for row in found]
+        return [rows.proposal_from_row(row) for row in found]
 
     def since(self, route: str, at: datetime) -> Sequence[Proposal]:
         query = PROPOSALS.where(proposal.c.route == route, proposal.c.created_at >= at)
@@ -193,11 +193,11 @@ class SqlApprovals:
     def add(self, new: Approval) -> None:
         self._unit.serialize()
         check_approval(new, SqlProposals(self._unit).get(new.proposal))
-        self._unit.insert(approval, rows.of_approval(new))
+        self._unit.insert(approval, rows.approval_to_row(new))
 
     def of(self, proposal_: str) -> Sequence[Approval]:
         found = self._unit.read(APPROVALS_OF, {"proposal": proposal_})
-        return [rows.approval(row) for row in self._unit.checked(approval, found)]
+        return [rows.approval_from_row(row) for row in self._unit.checked(approval, found)]
 
 
 class SqlVerdicts:
@@ -208,14 +208,14 @@ class SqlVerdicts:
         self._unit.serialize()
         if self._unit.read(VERDICTS.where(verdict.c.id == new.id)).first() is not None:
             raise Conflict(f"verdict {new.id} is stored already: verdicts never change")
-        self._unit.insert(verdict, rows.of_verdict(new, proposal_))
+        self._unit.insert(verdict, rows.verdict_to_row(new, proposal_))
 
     def get(self, verdict_: str) -> Verdict:
         row = self._unit.read(VERDICTS.where(verdict.c.id == verdict_)).first()
         if row is None:
             raise NotFound(f"there is no verdict {verdict_}")
         self._unit.checked(verdict, [row])
-        return rows.verdict(row)
+        return rows.verdict_from_row(row)
 
     def of(self, proposal_: str) -> Sequence[Verdict]:
         query = VERDICTS.where(verdict.c.proposal == proposal_)
@@ -228,7 +228,7 @@ class SqlVerdicts:
     def _all(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Verdict]":
         """Raises SignatureInvalid."""
         found = self._unit.checked(verdict, self._unit.read(query))
-        return [rows.verdict(row) for row in found]
+        return [rows.verdict_from_row(row) for row in found]
 
 
 class SqlRollouts:
@@ -239,7 +239,7 @@ class SqlRollouts:
         self._unit.serialize()
         try:
             with self._unit.attempt():
-                self._unit.insert(rollout, rows.of_rollout(new))
+                self._unit.insert(rollout, rows.rollout_to_row(new))
         except RowRefused as error:
             busy = self._unit.read(LIVE_ON_ROUTE, {"route": new.route}).scalar()
             if busy is not None and new.live:
@@ -253,12 +253,12 @@ class SqlRollouts:
         if row is None:
             raise NotFound(f"there is no rollout {rollout_}")
         self._unit.checked(rollout, [row])
-        return rows.rollout(row)
+        return rows.rollout_from_row(row)
 
     def save(self, changed: Rollout) -> Rollout:
         self._unit.serialize()
         saved = replace(changed, version=changed.version + 1)
-        values = _without(rows.of_rollout(saved), ROLLOUT_REGISTERED)
+        values = _without(rows.rollout_to_row(saved), ROLLOUT_REGISTERED)
         if not self._unit.amend(rollout, _unchanged(rollout, changed), values):
             found = self.get(changed.id)
             raise stale(f"rollout {changed.id}", changed.version, found.version)
@@ -284,9 +284,9 @@ class SqlRollouts:
 
     def _believed(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Rollout]":
         found = self._unit.believed(rollout, self._unit.read(query))
-        return [rows.rollout(row) for row in found]
+        return [rows.rollout_from_row(row) for row in found]
 
     def _all(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Rollout]":
         """Raises SignatureInvalid."""
         found = self._unit.checked(rollout, self._unit.read(query))
-        return [rows.rollout(row) for row in found]
+        return [rows.rollout_from_row(row) for row in found]

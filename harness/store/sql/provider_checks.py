@@ -22,7 +22,7 @@ class SqlProviderChecks:
 
     def all(self) -> Sequence[ProviderCheck]:
         found = self._unit.read(sa.select(provider_check).order_by(provider_check.c.provider))
-        return [rows.provider_check(row) for row in found]
+        return [rows.provider_check_from_row(row) for row in found]
 
     def keep(self, checks: Iterable[ProviderCheck]) -> None:
         there = set(self._unit.read(NAMES).scalars())
@@ -30,7 +30,7 @@ class SqlProviderChecks:
         for each in sorted(checks, key=lambda one: one.provider):
             if each.provider not in there:
                 raise unknown_provider(each.provider)
-            values = rows.of_provider_check(each)
+            values = rows.provider_check_to_row(each)
             if self._unit.write_new(provider_check, values):
                 continue
             same = provider_check.c.provider == each.provider

@@ -37,7 +37,7 @@ class SqlShadows:
             raise shadow_is_live(new.route, live.id)
         if self._unit.read(NEWEST.where(shadow.c.id == new.id)).first() is not None:
             raise Conflict(f"the shadow {new.id} is stored already: start another")
-        self._unit.insert(shadow, rows.of_shadow(new))
+        self._unit.insert(shadow, rows.shadow_to_row(new))
 
     def end(self, id_: str, *, actor: str, because: str, now: datetime) -> ShadowRecord:
         self._unit.serialize()
@@ -69,14 +69,16 @@ class SqlShadows:
     def append(self, more: Iterable[ShadowTally]) -> None:
         for each in sorted(more, key=lambda t: (t.shadow, t.day, t.worker)):
             check_shadow_tally(each)
-            values = rows.of_tally(each)
+            values = rows.tally_to_row(each)
             if self._unit.write_new(shadow_tally, values):
                 continue
             is_same = sa.and_(
                 *(shadow_tally.c[name] == values[name] for name in ("shadow", "day", "worker"))
             )
             query = sa.select(shadow_tally).where(is_same).with_for_update()
-            both = rows.of_tally(add_tallies(rows.tally(self._unit.read(query).one()), each))
+            both = rows.tally_to_row(
+                add_tallies(rows.tally_from_row(self._unit.read(query).one()), each)
+            )
             self._unit.write(sa.update(shadow_tally).where(is_same).values(both))
 
     def tallies(
@@ -85,7 +87,7 @@ class SqlShadows:
         query = TALLIES.where(shadow_tally.c.shadow.in_(list(shadows)))
         if since is not None:
             query = query.where(shadow_tally.c.day >= since)
-        return [rows.tally(row) for row in self._unit.read(query)]
+        return [rows.tally_from_row(row) for row in self._unit.read(query)]
 
     def _records(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[ShadowRecord]":
         found = self._unit.checked(shadow, self._unit.read(query))
@@ -93,9 +95,9 @@ class SqlShadows:
             return []
         wanted = sorted({row.candidate for row in found})
         known: dict[str, Target] = {
-            row.id: target_rows.target(row)
+            row.id: target_rows.target_from_row(row)
             for row in self._unit.checked(
                 target, self._unit.read(sa.select(target).where(target.c.id.in_(wanted)))
             )
         }
-        return [rows.record(row, known) for row in found]
+        return [rows.shadow_from_row(row, known) for row in found]

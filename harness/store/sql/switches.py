@@ -27,7 +27,7 @@ class SqlSwitches:
         self._unit.serialize()
         if self._unit.read(NEWEST.where(switch.c.id == new.id)).first() is not None:
             raise Conflict(f"the switch {new.id} is stored already: throw another")
-        self._unit.insert(switch, rows.of_switch(new))
+        self._unit.insert(switch, rows.switch_to_row(new))
 
     def lift(self, id_: str, *, actor: str, now: datetime) -> SwitchRecord:
         self._unit.serialize()
@@ -42,8 +42,8 @@ class SqlSwitches:
         if row is None:
             raise no_such_switch(id_)
         self._unit.checked(switch, [row])
-        return rows.record(row)
+        return rows.switch_from_row(row)
 
     def not_lifted(self) -> Sequence[KillSwitch]:
         found = self._unit.checked(switch, self._unit.read(NOT_LIFTED))
-        return [rows.record(row).switch for row in found]
+        return [rows.switch_from_row(row).switch for row in found]
