@@ -14,8 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from harness.domain.errors import IllegalTransition, SignatureInvalid
 from harness.domain.operations.row_signatures import RowFault
 from harness.store.database_errors import translated
-from harness.store.rows import Row
-from harness.store.schema.columns import DEFAULT_PROJECT, PROJECT, SIGNATURE
+from harness.store.schema.columns import DEFAULT_PROJECT, PROJECT, SIGNATURE, Row
 from harness.store.schema.signed_tables import SIGNED, manifest
 from harness.store.signing import manifest as manifests
 from harness.store.signing.row_digests import (

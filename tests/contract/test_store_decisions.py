@@ -28,8 +28,8 @@ from harness.domain.proposals.proposal import (
     apply_event,
 )
 from harness.ports import Store
-from harness.store.rows import decisions as rows
 from harness.store.schema import proposals as tables
+from harness.store.schema.proposals import proposal_to_row, rollout_to_row
 from tests.contract.conftest import Opener
 from tests.support.store.records import (
     FAILED,
@@ -329,8 +329,8 @@ def test_what_an_older_version_registered_can_still_be_moved(sql_stores: Opener)
     policy = new.policy.as_json()
     gate, canary = asdict(new.policy.gate), asdict(new.policy.canary)
     del gate["spend"], canary["judge"]
-    older = rows.proposal_to_row(new) | {"policy": policy | {"gate": gate, "canary": canary}}
-    started = rows.rollout_to_row(rollout()) | {"policy": canary}
+    older = proposal_to_row(new) | {"policy": policy | {"gate": gate, "canary": canary}}
+    started = rollout_to_row(rollout()) | {"policy": canary}
     with store.write() as tx:
         tx.routing.add_target(OLD)
         tx.routing.add_target(NEW)

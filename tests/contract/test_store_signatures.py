@@ -18,10 +18,11 @@ from harness.domain.routing.route_changes import ChangeSettings
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.ports import Store, Transaction
 from harness.runtime.signing import Ed25519Signatures, new_private_key, public_key
-from harness.store.rows import evals as target_rows
-from harness.store.rows import operations
-from harness.store.rows import routing as route_rows
 from harness.store.schema import metadata
+from harness.store.schema.evals import target_to_row
+from harness.store.schema.operations import key_to_row
+from harness.store.schema.providers import provider_to_row
+from harness.store.schema.routing import evidence_to_row
 from harness.store.schema.signed_tables import SIGNED
 from harness.store.sql import SqlStore
 from tests.contract.conftest import SECRET, FixedClock
@@ -494,12 +495,12 @@ def test_a_database_that_nobody_signed_is_signed_and_serves(database_url: str) -
     try:
         with store._writing.begin() as db:
             for target in (OLD, NEW):
-                insert(db, "target", target_rows.target_to_row(target))
-            where = route_rows.provider_to_row(PROVIDER) | {"updated_at": NOW}
-            for table, row in (("provider", where), ("api_key", operations.key_to_row(KEY))):
+                insert(db, "target", target_to_row(target))
+            where = provider_to_row(PROVIDER) | {"updated_at": NOW}
+            for table, row in (("provider", where), ("api_key", key_to_row(KEY))):
                 insert(db, table, {n: value for n, value in row.items() if value is not None})
             first = baseline_evidence(ROUTE, OLD.id)
-            insert(db, "evidence", route_rows.evidence_to_row(first) | {"created_at": NOW})
+            insert(db, "evidence", evidence_to_row(first) | {"created_at": NOW})
             version = {
                 "route": ROUTE,
                 "version": 1,

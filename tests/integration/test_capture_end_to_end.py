@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from evals.sim import server as sim
-from harness.store.schema.captures import captured
+from harness.store.schema.observations import captured
 from tests.support.router.router_process import Routed, eventually, routed
 
 pytestmark = [pytest.mark.req("F9", "D8", "G4"), pytest.mark.slow, pytest.mark.timeout(900)]

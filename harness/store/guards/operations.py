@@ -10,9 +10,9 @@ from typing import Final
 
 from harness.domain.operations.alerts import AlertKind
 from harness.store.guards.guard import Guard, always, another, busy, changes, listed, taken
-from harness.store.schema.alerts import alert
 from harness.store.schema.columns import SIGNATURE, UtcTime
 from harness.store.schema.evals import sample
+from harness.store.schema.operations import alert
 
 _AUDIT_EVENT: Final = Guard(
     "audit_event_guard",

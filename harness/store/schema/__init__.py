@@ -3,19 +3,15 @@
 from typing import Final
 
 from harness.store.schema import (
-    alerts,
-    captures,
     drift,
     evals,
+    observations,
     operations,
     proposals,
-    provider_checks,
     providers,
     routing,
     shadow,
-    sightings,
     signed_tables,
-    switches,
 )
 from harness.store.schema.columns import keep_strict, metadata
 
@@ -32,24 +28,20 @@ APPEND_ONLY: Final = (
     routing.evidence,
     routing.route_version,
     routing.route_fallback,
-    operations.block,
+    observations.block,
     operations.audit_event,
 )
 
 __all__ = [
     "APPEND_ONLY",
-    "alerts",
-    "captures",
     "drift",
     "evals",
     "metadata",
+    "observations",
     "operations",
     "proposals",
-    "provider_checks",
     "providers",
     "routing",
     "shadow",
-    "sightings",
     "signed_tables",
-    "switches",
 ]

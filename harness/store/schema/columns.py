@@ -1,11 +1,12 @@
 """What all tables share: `metadata` with the names of constraints, column types that read alike
 on SQLite and PostgreSQL (`UtcTime`, `Json`, `Day`, `FreeText`), and short makers of columns and
-CHECKs. `storable` replaces the characters that no database stores.
+CHECKs; the types of a row that is read (`Row`) or written (`Values`). `storable` replaces the
+characters that no database stores.
 """
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
@@ -213,3 +214,19 @@ def project() -> sa.Column[str]:
 def signature() -> sa.Column[str]:
     """NULL in rows from before there were signatures: `swapgate db sign` signs them."""
     return sa.Column(SIGNATURE, sa.Text, nullable=True)
+
+
+# A row to write, by column.
+Values = dict[str, object]
+# A row that was read: the columns' types are only known to the tables.
+Row = sa.Row[Any]
+
+
+def plain(row: Row, *also: str) -> dict[str, Any]:
+    """The row's columns without its signature and project, and without those of `also`."""
+    left_out = {"signature", "project", *also}
+    return {name: value for name, value in row._asdict().items() if name not in left_out}
+
+
+# A decoded JSON object.
+JsonIn = Mapping[str, Any]

@@ -1,112 +1,34 @@
-"""Tables of what arises while Swapgate runs: a canary's observation blocks, traffic by minute,
-keys' spend, the audit log; and of principals, API keys and the installation's counters
-(`meta`).
+"""Tables of alerts (one open at a time per key) and of the deliveries of their messages to each
+sink, of the audit log, principals, API keys and the installation's counters (`meta`); their
+rows as domain objects and back.
 """
+
+from dataclasses import asdict
+from datetime import datetime
 
 import sqlalchemy as sa
 
-from harness.domain.operations.principals import PrincipalKind
-from harness.domain.routing.table import Arm
+from harness.domain.operations.access import ApiKey, Role
+from harness.domain.operations.alerts import AlertKind, AlertRecord, Notified
+from harness.domain.operations.audit import AuditEvent
+from harness.domain.operations.delivery import Delivery
+from harness.domain.operations.principals import Principal, PrincipalKind
+from harness.domain.reliability.rate_limits import KeyLimits
 from harness.store.schema.columns import (
+    Row,
+    Values,
     added_count,
-    amount,
     at_least,
     count,
-    day,
     json_value,
     metadata,
     not_blank,
-    number,
     one_of,
     project,
     signature,
     text,
     time,
     words,
-)
-
-# Append-only (trigger): a canary's decisions are replayed from these.
-block = sa.Table(
-    "block",
-    metadata,
-    text("rollout"),
-    count("number"),
-    text("worker"),
-    count("sequence"),
-    count("weight_bps"),
-    count("units"),
-    count("canary_units"),
-    count("failures"),
-    count("canary_failures"),
-    count("missing"),
-    time("opened_at"),
-    time("closed_at"),
-    sa.Column("period", sa.BigInteger, nullable=False, server_default="1"),
-    json_value("counts", nullable=True),
-    json_value("ranks", nullable=True),
-    json_value("levels", nullable=True),
-    sa.PrimaryKeyConstraint("rollout", "number"),
-    sa.UniqueConstraint("rollout", "worker", "sequence", name="uq_block_sent_once"),
-    at_least("number", 1),
-    at_least("period", 1),
-    sa.CheckConstraint("weight_bps BETWEEN 0 AND 10000", name="weight_bps_range"),
-    sa.CheckConstraint(
-        "units >= 0 AND canary_units BETWEEN 0 AND units AND missing BETWEEN 0 AND units",
-        name="units_range",
-    ),
-    sa.CheckConstraint(
-        "failures >= 0 AND canary_failures BETWEEN 0 AND canary_units"
-        " AND failures - canary_failures BETWEEN 0 AND units - canary_units",
-        name="failures_range",
-    ),
-)
-
-traffic = sa.Table(
-    "traffic",
-    metadata,
-    text("route"),
-    time("minute"),
-    text("worker"),
-    text("arm"),
-    text("target"),
-    count("revision"),
-    count("requests"),
-    count("failed"),
-    count("charged"),
-    count("streams"),
-    count("input_tokens"),
-    count("output_tokens"),
-    number("cost_usd"),
-    json_value("latency_ms"),
-    added_count("cached_tokens"),
-    added_count("unpriced"),
-    added_count("internal_errors"),
-    sa.PrimaryKeyConstraint("route", "minute", "worker", "arm", "target", "revision"),
-    one_of("arm", Arm),
-    *(at_least(column, 0) for column in ("requests", "failed", "charged", "streams")),
-    *(at_least(column, 0) for column in ("input_tokens", "output_tokens")),
-    *(at_least(column, 0) for column in ("cached_tokens", "unpriced", "internal_errors")),
-    amount("cost_usd"),
-    sa.Index("ix_traffic_minute", "minute"),
-)
-
-# What each key cost, by UTC day and process. The key is not a reference: spend is kept
-# whatever happens.
-key_spend = sa.Table(
-    "key_spend",
-    metadata,
-    project(),
-    text("key"),
-    day("day"),
-    text("worker"),
-    count("requests"),
-    count("tokens"),
-    number("cost_usd"),
-    count("unpriced"),
-    sa.PrimaryKeyConstraint("key", "day", "worker"),
-    *(at_least(column, 0) for column in ("requests", "tokens", "unpriced")),
-    amount("cost_usd"),
-    sa.Index("ix_key_spend_day", "day"),
 )
 
 # Append-only, without gaps (triggers), chained by HMAC (harness.domain.operations.audit).
@@ -184,3 +106,166 @@ meta = sa.Table(
     added_count("revision_floor"),
     sa.CheckConstraint("id = 1", name="one_row"),
 )
+
+alert = sa.Table(
+    "alert",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    text("kind"),
+    words("subject"),
+    words("key"),
+    words("title"),
+    words("text"),
+    time("first_seen"),
+    time("last_seen"),
+    count("count"),
+    json_value("sources"),
+    time("resolved_at", nullable=True),
+    text("told", nullable=True),
+    time("told_at", nullable=True),
+    count("told_count"),
+    count("messages"),
+    one_of("told", Notified),
+    at_least("count", 1),
+    sa.CheckConstraint("last_seen >= first_seen", name="seen_in_order"),
+    sa.CheckConstraint("told_count BETWEEN 0 AND count", name="told_count_range"),
+    sa.CheckConstraint(
+        "(told IS NULL) = (told_at IS NULL) AND (told IS NULL) = (messages = 0)"
+        " AND messages >= 0",
+        name="told_when",
+    ),
+    sa.Index("ix_alert_key", "key", "first_seen"),
+    sa.Index("ix_alert_last_seen", "last_seen"),
+    # One record of a key is open at a time, whoever writes.
+    sa.Index(
+        "uq_alert_open",
+        "key",
+        unique=True,
+        sqlite_where=sa.text("resolved_at IS NULL"),
+        postgresql_where=sa.text("resolved_at IS NULL"),
+    ),
+)
+
+delivery = sa.Table(
+    "delivery",
+    metadata,
+    sa.Column("alert", sa.Text, sa.ForeignKey("alert.id", ondelete="CASCADE"), nullable=False),
+    count("number"),
+    words("sink"),
+    text("message"),
+    words("title"),
+    words("text"),
+    time("created_at"),
+    time("next_attempt_at", nullable=True),
+    count("attempts"),
+    time("delivered_at", nullable=True),
+    time("gave_up_at", nullable=True),
+    words("last_error"),
+    sa.PrimaryKeyConstraint("alert", "number", "sink"),
+    one_of("message", Notified),
+    at_least("number", 1),
+    at_least("attempts", 0),
+    # Waiting, delivered or given up: one of the three.
+    sa.CheckConstraint(
+        "(next_attempt_at IS NOT NULL AND delivered_at IS NULL AND gave_up_at IS NULL)"
+        " OR (next_attempt_at IS NULL AND delivered_at IS NOT NULL AND gave_up_at IS NULL)"
+        " OR (next_attempt_at IS NULL AND delivered_at IS NULL AND gave_up_at IS NOT NULL)",
+        name="one_state",
+    ),
+    sa.CheckConstraint("delivered_at IS NULL OR attempts > 0", name="delivered_by_attempt"),
+    sa.Index("ix_delivery_next_attempt_at", "next_attempt_at"),
+)
+
+
+def event_to_row(event: AuditEvent) -> Values:
+    fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
+    return {**fields, "rows": {row: list(pair) for row, pair in event.rows.items()} or None}
+
+
+def event_from_row(row: Row) -> AuditEvent:
+    written = {each: (pair[0], pair[1]) for each, pair in (row.rows or {}).items()}
+    return AuditEvent(**row._asdict() | {"rows": written})
+
+
+def principal_to_row(principal: Principal) -> Values:
+    return {
+        **{name: getattr(principal, name) for name in principal.__dataclass_fields__},
+        "kind": principal.kind.value,
+        "folded": principal.folded,
+    }
+
+
+def principal_from_row(row: Row) -> Principal:
+    values = row._asdict()
+    del values["folded"], values["signature"]
+    return Principal(**values | {"kind": PrincipalKind(row.kind)})
+
+
+def key_to_row(key: ApiKey) -> Values:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "hash": key.hash,
+        "hint": key.hint,
+        "role": key.role and key.role.value,
+        "routes": sorted(key.routes),
+        "created_at": key.created_at,
+        "revoked_at": key.revoked_at,
+        "limits": limits_to_json(key.limits),
+        "principal": key.principal,
+        "created_by": key.created_by,
+        "created_with": key.created_with,
+    }
+
+
+def limits_to_json(limits: KeyLimits | None) -> dict[str, object] | None:
+    return asdict(limits) if limits else None
+
+
+def key_from_row(row: Row) -> ApiKey:
+    return ApiKey(
+        id=row.id,
+        name=row.name,
+        hash=row.hash,
+        hint=row.hint,
+        role=Role(row.role) if row.role else None,
+        routes=frozenset(row.routes),
+        created_at=row.created_at,
+        revoked_at=row.revoked_at,
+        limits=KeyLimits(**row.limits) if row.limits else None,
+        principal=row.principal,
+        created_by=row.created_by,
+        created_with=row.created_with,
+    )
+
+
+def alert_to_row(record: AlertRecord) -> Values:
+    values: Values = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    sources = {who: at.isoformat() for who, at in record.sources.items()}
+    told = record.told and record.told.value
+    return values | {"kind": record.kind.value, "sources": sources, "told": told}
+
+
+def alert_from_row(row: Row) -> AlertRecord:
+    sources = {who: at for who, text in row.sources.items() if (at := _time_of_source(text))}
+    told = Notified(row.told) if row.told else None
+    values = row._asdict() | {"kind": AlertKind(row.kind), "sources": sources, "told": told}
+    return AlertRecord(**values)
+
+
+def _time_of_source(text: object) -> datetime | None:
+    """None for what is no time: nobody signs alerts, and one must not hide the others."""
+    try:
+        at = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return at if at.tzinfo is not None else None
+
+
+def delivery_to_row(delivery: Delivery) -> Values:
+    values: Values = {name: getattr(delivery, name) for name in delivery.__dataclass_fields__}
+    return values | {"message": delivery.message.value}
+
+
+def delivery_from_row(row: Row) -> Delivery:
+    return Delivery(**(row._asdict() | {"message": Notified(row.message)}))

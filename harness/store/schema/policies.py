@@ -12,10 +12,8 @@ from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.run import (
     Claim,
     PrimaryCombination,
-    SuitePlan,
     SuiteReport,
     SuiteRole,
-    plan_from_json,
 )
 from harness.domain.proposals.policy import (
     AlphaSpending,
@@ -29,7 +27,7 @@ from harness.domain.proposals.policy import (
     PromotionMode,
     ShadowStagePolicy,
 )
-from harness.store.rows import JsonIn
+from harness.store.schema.columns import JsonIn
 
 
 def policy_from_json(data: JsonIn) -> Policy:
@@ -74,10 +72,6 @@ def canary_policy_from_json(data: JsonIn) -> CanaryPolicy:
             "guardrails": Guardrails(**guardrails) if guardrails else Guardrails.none(),
         }
     )
-
-
-def plan(data: JsonIn) -> SuitePlan:
-    return plan_from_json(data)
 
 
 def reports_to_json(reports: Iterable[SuiteReport]) -> list[dict[str, Any]]:

@@ -1,19 +1,60 @@
-"""Tables of providers' encrypted keys (`credential`) and of people's sign-ins at vendors, which
-renew such keys (`sign_in`). Providers themselves are in `schema/routing.py`.
+"""Tables of providers, of their encrypted keys (`credential`), of people's sign-ins at vendors,
+which renew such keys (`sign_in`), of each provider's last check (`/check` of the API), and of
+the models that providers said they served; their rows as domain objects and back.
 """
+
+from dataclasses import asdict, fields
 
 import sqlalchemy as sa
 
+from harness.domain.providers.credentials import Credential
+from harness.domain.providers.oauth_tokens import SignIn
+from harness.domain.providers.probe import (
+    ProbeFinding,
+    ProbeStatus,
+    ProbeSubject,
+    ProviderCheck,
+)
+from harness.domain.routing.capabilities import Capabilities
+from harness.domain.routing.target import Price, Provider, ProviderMove
 from harness.store.schema.columns import (
+    FreeText,
+    Json,
+    JsonIn,
+    Row,
+    Values,
     count,
+    json_value,
     metadata,
     not_blank,
+    number,
     signature,
     text,
     time,
     words,
 )
-from harness.store.schema.routing import provider
+
+# Its row stays when it is removed: its keys' rows stand on it.
+provider = sa.Table(
+    "provider",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    text("kind"),
+    text("api_base"),
+    text("api_key_env", nullable=True),
+    json_value("extra_headers"),
+    json_value("prices"),
+    time("updated_at"),
+    json_value("more_api_key_envs"),
+    json_value("models"),
+    json_value("extra_body"),
+    time("removed_at", nullable=True),
+    json_value("sealed_headers"),
+    time("answers_since", nullable=True),
+    text("moved_by", nullable=True),
+    sa.Column("moved_because", FreeText, nullable=True),
+    signature(),
+)
 
 # The value is in no other place; none is ever deleted. Every change reaches the routers
 # (triggers).
@@ -52,3 +93,121 @@ sign_in = sa.Table(
     sa.PrimaryKeyConstraint("provider"),
     not_blank("ciphertext"),
 )
+
+# One row for each provider; no router reads it. findings: as `provider_check_to_row` has them.
+provider_check = sa.Table(
+    "provider_check",
+    metadata,
+    sa.Column("provider", sa.ForeignKey(provider.c.name), nullable=False),
+    text("kind"),
+    text("target", nullable=True),
+    sa.Column("ok", sa.Boolean, nullable=False),
+    sa.Column("findings", Json, nullable=False),
+    number("first_token_ms", nullable=True),
+    number("clock_skew_s", nullable=True),
+    time("at"),
+    sa.PrimaryKeyConstraint("provider"),
+)
+
+# A few rows for each target; the oldest give way. No foreign key: a judge's target is not
+# registered, and a router may know one whose row has not come yet.
+served_model = sa.Table(
+    "served_model",
+    metadata,
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("build", sa.Text, primary_key=True),
+    time("first_at"),
+    time("last_at"),
+    sa.CheckConstraint("first_at <= last_at", name="in_order"),
+)
+
+
+def credential_to_row(credential: Credential) -> Values:
+    return {
+        "provider": credential.provider,
+        "name": credential.name,
+        "ciphertext": credential.ciphertext,
+        "position": credential.position,
+        "created_at": credential.created_at,
+        "updated_at": credential.updated_at,
+        "created_by": credential.created_by,
+        "expires_at": credential.expires_at,
+    }
+
+
+def credential_from_row(row: Row) -> Credential:
+    return Credential(
+        provider=row.provider,
+        name=row.name,
+        ciphertext=row.ciphertext,
+        position=row.position,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        created_by=row.created_by,
+        expires_at=row.expires_at,
+    )
+
+
+def sign_in_to_row(sign_in: SignIn) -> Values:
+    return {each.name: getattr(sign_in, each.name) for each in fields(SignIn)}
+
+
+def sign_in_from_row(row: Row) -> SignIn:
+    return SignIn(**{each.name: getattr(row, each.name) for each in fields(SignIn)})
+
+
+def provider_check_to_row(check: ProviderCheck) -> Values:
+    values = {each.name: getattr(check, each.name) for each in fields(ProviderCheck)}
+    return {**values, "findings": [asdict(each) for each in check.findings]}
+
+
+def provider_check_from_row(row: Row) -> ProviderCheck:
+    values = {each.name: getattr(row, each.name) for each in fields(ProviderCheck)}
+    return ProviderCheck(**{**values, "findings": tuple(map(_finding, row.findings))})
+
+
+def _finding(found: JsonIn) -> ProbeFinding:
+    return ProbeFinding(
+        ProbeSubject(found["subject"]),
+        ProbeStatus(found["status"]),
+        found["found"],
+        found["next_step"],
+    )
+
+
+def provider_to_row(provider: Provider) -> Values:
+    moved = provider.moved
+    return {
+        "name": provider.name,
+        "kind": provider.kind,
+        "api_base": provider.api_base,
+        "api_key_env": provider.api_key_env,
+        "extra_headers": dict(provider.extra_headers),
+        "prices": {model: price.as_json() for model, price in provider.prices.items()},
+        "more_api_key_envs": list(provider.more_api_key_envs),
+        "models": {model: asdict(can) for model, can in provider.models.items()},
+        "extra_body": dict(provider.extra_body),
+        "sealed_headers": dict(provider.sealed_headers),
+        "removed_at": None,
+        "answers_since": moved.at if moved else None,
+        "moved_by": moved.by if moved else None,
+        "moved_because": moved.reason if moved else None,
+    }
+
+
+def provider_from_row(row: Row) -> Provider:
+    at = row.answers_since
+    return Provider(
+        name=row.name,
+        kind=row.kind,
+        api_base=row.api_base,
+        api_key_env=row.api_key_env,
+        extra_headers=row.extra_headers,
+        prices={model: Price(**price) for model, price in row.prices.items()},
+        more_api_key_envs=tuple(row.more_api_key_envs),
+        models={model: Capabilities(**can) for model, can in row.models.items()},
+        extra_body=row.extra_body,
+        sealed_headers=row.sealed_headers,
+        moved=ProviderMove(at, row.moved_by or "", row.moved_because or "") if at else None,
+    )

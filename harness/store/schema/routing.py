@@ -1,18 +1,30 @@
-"""Tables of providers and of the routing table (versions, fallback chains, evidence, waivers),
-with its promise: no target in any role without evidence.
+"""Tables of the routing table (versions, fallback chains, evidence, waivers) with its promise,
+no target in any role without evidence; and of the kill switches that people threw by CLI or
+REST.
 
 One append-only row per route and version; the highest is the current one, and the primary key
 is the compare-and-swap. What a row alone can show is a CHECK or a foreign key here; what needs
 the row before it is a trigger (`store/guards`). A CHECK passes on NULL, hence each IS NOT NULL.
+Rows become domain objects and back; fallbacks have rows of their own, and come in beside the
+route's.
 """
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Final
 
 import sqlalchemy as sa
 
+from harness.domain.canary.observation import UnitRule
+from harness.domain.evals.run import Passed
+from harness.domain.routing.evidence import EvidenceKind, TargetEvidence, Waiver
+from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.route_changes import CHANGE_KINDS
+from harness.domain.routing.table import Canary, Route, RouteSettings
+from harness.ports import RouteRecord, SwitchRecord
 from harness.store.schema.columns import (
-    FreeText,
+    Row,
+    Values,
     at_least,
     count,
     json_value,
@@ -31,27 +43,6 @@ from harness.store.schema.proposals import verdict
 # The columns of a verdict that its proof is made of, as foreign keys name them.
 _PROOF: Final = ("id", "project", "route", "incumbent", "candidate", "outcome")
 
-# Its row stays when it is removed: its keys' rows stand on it.
-provider = sa.Table(
-    "provider",
-    metadata,
-    sa.Column("name", sa.Text, primary_key=True),
-    text("kind"),
-    text("api_base"),
-    text("api_key_env", nullable=True),
-    json_value("extra_headers"),
-    json_value("prices"),
-    time("updated_at"),
-    json_value("more_api_key_envs"),
-    json_value("models"),
-    json_value("extra_body"),
-    time("removed_at", nullable=True),
-    json_value("sealed_headers"),
-    time("answers_since", nullable=True),
-    text("moved_by", nullable=True),
-    sa.Column("moved_because", FreeText, nullable=True),
-    signature(),
-)
 
 # Append-only (trigger).
 waiver = sa.Table(
@@ -243,3 +234,143 @@ route_fallback = sa.Table(
         name="fk_route_fallback_evidence",
     ),
 )
+
+# Lifted once, else never changed or deleted (triggers).
+switch = sa.Table(
+    "switch",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    text("route", nullable=True),
+    text("kind"),
+    text("name"),
+    words("reason"),
+    words("actor"),
+    time("created_at"),
+    time("expires_at", nullable=True),
+    text("source"),
+    time("lifted_at", nullable=True),
+    text("lifted_by", nullable=True),
+    signature(),
+    one_of("kind", ForceKind),
+    # The other two stand in the environment and in the file.
+    one_of("source", (SwitchSource.CLI, SwitchSource.REST)),
+    not_blank("reason"),
+    sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
+)
+
+
+def evidence_to_row(evidence: TargetEvidence) -> Values:
+    by_verdict = evidence.kind is EvidenceKind.VERDICT
+    return {
+        "id": evidence.id,
+        "route": evidence.route,
+        "target": evidence.target,
+        "kind": evidence.kind,
+        "verdict_id": evidence.proof if by_verdict else None,
+        "verdict_incumbent": evidence.verdict_incumbent,
+        "verdict_outcome": Passed.outcome if by_verdict else None,
+        "waiver_id": evidence.proof if evidence.kind is EvidenceKind.WAIVER else None,
+    }
+
+
+def evidence_from_row(row: Row) -> TargetEvidence:
+    proof = row.verdict_id or row.waiver_id or ""
+    return TargetEvidence(
+        row.route, row.target, EvidenceKind(row.kind), proof, row.verdict_incumbent
+    )
+
+
+def waiver_from_row(row: Row) -> Waiver:
+    return Waiver(row.id, row.route, row.target, row.reason, row.author, row.expires_at)
+
+
+def route_to_row(route: Route) -> Values:
+    """The route's own columns; the caller adds revision, kind, actor and evidence."""
+    canary = route.canary
+    return {
+        "route": route.name,
+        "version": route.version,
+        "incumbent": route.incumbent,
+        "canary": canary.target if canary else None,
+        "weight_bps": canary.weight_bps if canary else 0,
+        "salt": canary.salt if canary else None,
+        "rollout": canary.rollout if canary else None,
+        "unit_rule": canary.unit_rule.as_json() if canary else None,
+        "settings": asdict(route.settings),
+        "holdback": route.holdback.target if route.holdback else None,
+        "holdback_plan": _plan(route.holdback) if route.holdback else None,
+    }
+
+
+def _plan(holdback: Canary) -> Values:
+    return {
+        "weight_bps": holdback.weight_bps,
+        "salt": holdback.salt,
+        "rollout": holdback.rollout,
+        "unit_rule": holdback.unit_rule.as_json(),
+    }
+
+
+def route_from_row(row: Row, fallbacks: tuple[str, ...]) -> Route:
+    return Route(
+        name=row.route,
+        version=row.version,
+        incumbent=row.incumbent,
+        canary=_canary(row) if row.canary else None,
+        fallbacks=fallbacks,
+        settings=RouteSettings.from_json(row.settings),
+        holdback=_holdback(row) if row.holdback else None,
+    )
+
+
+def _holdback(row: Row) -> Canary:
+    plan = row.holdback_plan
+    rule = UnitRule.from_json(plan["unit_rule"])
+    return Canary(
+        row.holdback, plan["weight_bps"], plan["salt"], plan["rollout"], rule, control=True
+    )
+
+
+def _canary(row: Row) -> Canary:
+    rule = UnitRule.from_json(row.unit_rule)
+    return Canary(row.canary, row.weight_bps, row.salt, row.rollout, rule)
+
+
+def record_from_row(row: Row, fallbacks: Mapping[int, tuple[str, ...]]) -> RouteRecord:
+    return RouteRecord(
+        route=route_from_row(row, fallbacks.get(row.version, ())),
+        revision=row.revision,
+        kind=row.kind,
+        at=row.at,
+        actor=row.actor,
+        reason=row.reason,
+        verdict=row.verdict_id,
+    )
+
+
+def switch_to_row(switch: KillSwitch) -> Values:
+    return {
+        "id": switch.id,
+        "route": switch.route,
+        "kind": switch.force.kind.value,
+        "name": switch.force.name,
+        "reason": switch.reason,
+        "actor": switch.actor,
+        "created_at": switch.created_at,
+        "expires_at": switch.expires_at,
+        "source": switch.source.value,
+    }
+
+
+def switch_from_row(row: Row) -> SwitchRecord:
+    thrown = KillSwitch(
+        id=row.id,
+        route=row.route,
+        force=Force(ForceKind(row.kind), row.name),
+        reason=row.reason,
+        actor=row.actor,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        source=SwitchSource(row.source),
+    )
+    return SwitchRecord(thrown, row.lifted_at, row.lifted_by)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from harness.domain.operations.principals import LOCAL_PRINCIPAL
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.store.schema import evals, operations, proposals, providers, routing, shadow
-from harness.store.schema import switches as switch_tables
+from harness.store.schema import routing as switch_tables
 from harness.store.schema.columns import SIGNATURE, at_least, count, metadata, text, time
 
 
@@ -94,7 +94,7 @@ _TABLES: Final = (
     SignedTable(routing.waiver),
     SignedTable(routing.evidence),
     SignedTable(routing.route_version, live=_NEWEST),
-    SignedTable(routing.provider, live=routing.provider.c.removed_at.is_(None)),
+    SignedTable(providers.provider, live=providers.provider.c.removed_at.is_(None)),
     # A migration writes the local operator's, which are the code's (`row_signatures._LOCAL`).
     SignedTable(operations.principal, live=operations.principal.c.id != LOCAL_PRINCIPAL.id),
     SignedTable(operations.api_key, live=operations.api_key.c.revoked_at.is_(None)),

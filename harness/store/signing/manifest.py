@@ -18,8 +18,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.errors import SignatureInvalid
-from harness.store.rows import Row
-from harness.store.schema.columns import SIGNATURE
+from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.operations import api_key, audit_event, meta
 from harness.store.schema.routing import route_version
 from harness.store.schema.signed_tables import SIGNED, manifest

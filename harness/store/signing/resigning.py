@@ -14,10 +14,9 @@ import sqlalchemy as sa
 
 from harness.domain.errors import Conflict
 from harness.domain.operations.row_signatures import RowFault
-from harness.store.rows import evals
 from harness.store.schema import metadata
 from harness.store.schema.columns import SIGNATURE
-from harness.store.schema.evals import sample
+from harness.store.schema.evals import sample, text_digests
 from harness.store.schema.routing import route_fallback, route_version
 from harness.store.schema.signed_tables import SIGNED, manifest
 from harness.store.signing.row_faults import VERSIONS, chains_of
@@ -91,7 +90,7 @@ def sign_rows(unit: Unit, *, again: bool = False) -> int:
         for row in unit.read(wanted).all():
             values = row._asdict()
             first = table is sample and row.answer_sha256 is None
-            more = evals.text_digests(row.answer, row.prompt) if first else {}
+            more = text_digests(row.answer, row.prompt) if first else {}
             count += _update(unit, table, values, more)
     return count
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from harness.domain.content_hash import digest
 from harness.store.rules import ENDED
-from harness.store.schema import evals, proposals, providers, routing, shadow, switches
+from harness.store.schema import evals, proposals, providers, routing, shadow
 from harness.store.schema.operations import api_key
 
 AUDITED: Final[Mapping[str, sa.Table]] = {
@@ -27,14 +27,14 @@ AUDITED: Final[Mapping[str, sa.Table]] = {
         proposals.verdict,
         proposals.approval,
         proposals.rollout,
-        routing.provider,
+        providers.provider,
         routing.waiver,
         routing.evidence,
         routing.route_version,
         routing.route_fallback,
         api_key,
         providers.credential,
-        switches.switch,
+        routing.switch,
         shadow.shadow,
     )
 }

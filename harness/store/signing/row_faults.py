@@ -12,7 +12,7 @@ from harness.domain.errors import SignatureInvalid
 from harness.domain.evals.run import RUNNABLE_STATES
 from harness.domain.operations.principals import LOCAL_PRINCIPAL
 from harness.domain.operations.row_signatures import RowFault
-from harness.store.rows import Row
+from harness.store.schema.columns import Row
 from harness.store.schema.evals import eval_run
 from harness.store.schema.operations import principal
 from harness.store.schema.proposals import LIVE_STATES, OPEN_PHASES, proposal, rollout

@@ -12,8 +12,8 @@ from harness.domain.errors import InputError, SignatureInvalid
 from harness.domain.operations.principals import LOCAL_PRINCIPAL
 from harness.domain.operations.row_signatures import KeyPurpose, row_payload
 from harness.ports import Signatures, Verifier
-from harness.store.rows import operations
 from harness.store.schema.columns import SIGNATURE
+from harness.store.schema.operations import principal_to_row
 from harness.store.schema.signed_tables import SIGNED, SignedTable
 
 # Our types store alike everywhere.
@@ -72,9 +72,7 @@ _COVERED: Final = {
     for name, signed in SIGNED.items()
 }
 # A migration, which has no key, wrote it; it holds as long as it says what the code says.
-_LOCAL: Final = covered_values(
-    SIGNED["principal"], operations.principal_to_row(LOCAL_PRINCIPAL)
-)
+_LOCAL: Final = covered_values(SIGNED["principal"], principal_to_row(LOCAL_PRINCIPAL))
 
 
 class RowVerifier:

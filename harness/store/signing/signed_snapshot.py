@@ -21,11 +21,18 @@ from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import RoutingTable, Snapshot
 from harness.domain.routing.target import Target
 from harness.ports import Verifier
-from harness.store.rows import Row, credentials, evals, operations, routing, shadows, switches
 from harness.store.rules import grants
-from harness.store.schema.columns import SIGNATURE, FreeText
-from harness.store.schema.evals import target
-from harness.store.schema.routing import route_fallback, route_version
+from harness.store.schema.columns import SIGNATURE, FreeText, Row
+from harness.store.schema.evals import target, target_from_row
+from harness.store.schema.operations import key_from_row
+from harness.store.schema.providers import credential_from_row, provider_from_row
+from harness.store.schema.routing import (
+    route_fallback,
+    route_from_row,
+    route_version,
+    switch_from_row,
+)
+from harness.store.schema.shadow import shadow_from_row
 from harness.store.schema.signed_tables import SIGNED
 from harness.store.signing import manifest as manifests
 from harness.store.signing.row_faults import CHAINS
@@ -137,19 +144,16 @@ def _built(found: SignedRows, etag: str, now: datetime) -> Snapshot:
     tables = {name: [_row(name, row) for row in rows] for name, rows in found.rows.items()}
     targets = {row.id: _target(row) for row in tables[target.name]}
     routes = {
-        row.route: routing.route_from_row(
+        row.route: route_from_row(
             row, tuple(each for each, _ in found.chains.get(row.route, []))
         )
         for row in tables[route_version.name]
     }
     used = frozenset[str]().union(*(route.targets for route in routes.values()))
     live = [
-        shadows.shadow_from_row(row, targets).shadow
-        for row in _newest(tables["shadow"], "started_at")
+        shadow_from_row(row, targets).shadow for row in _newest(tables["shadow"], "started_at")
     ]
-    thrown = [
-        switches.switch_from_row(row).switch for row in _newest(tables["switch"], "created_at")
-    ]
+    thrown = [switch_from_row(row).switch for row in _newest(tables["switch"], "created_at")]
     keys = sorted(tables["api_key"], key=lambda row: (row.created_at, row.id))
     revoked = frozenset(found.revoked).union(*(each.ids for each in found.former))
     stored = sorted(
@@ -159,12 +163,12 @@ def _built(found: SignedRows, etag: str, now: datetime) -> Snapshot:
         RoutingTable(
             found.revision, routes, {id_: each for id_, each in targets.items() if id_ in used}
         ),
-        {row.name: routing.provider_from_row(row) for row in tables["provider"]},
-        grants(operations.key_from_row(row) for row in keys if row.id not in revoked),
+        {row.name: provider_from_row(row) for row in tables["provider"]},
+        grants(key_from_row(row) for row in keys if row.id not in revoked),
         etag,
         active_switches(thrown, now),
         tuple(live),
-        keys_for_routers([credentials.credential_from_row(row) for row in stored], now),
+        keys_for_routers([credential_from_row(row) for row in stored], now),
         found,
         _lineage(found),
         revoked,
@@ -191,7 +195,7 @@ def _newest(rows: list[Row], time: str) -> list[Row]:
 
 
 def _target(row: Row) -> Target:
-    found = evals.target_from_row(row)
+    found = target_from_row(row)
     if found.id != row.id:
         raise SnapshotInvalid(
             f"target {row.id} was edited in the database: its content is {found.id}'s. "

@@ -16,9 +16,15 @@ from harness.domain.operations.alerts import (
     apply_alerts,
 )
 from harness.domain.operations.delivery import Delivery
-from harness.store.rows import alerts as rows
 from harness.store.rules import no_such_alert
-from harness.store.schema.alerts import alert, delivery
+from harness.store.schema.operations import (
+    alert,
+    alert_from_row,
+    alert_to_row,
+    delivery,
+    delivery_from_row,
+    delivery_to_row,
+)
 from harness.store.unit_of_work import Unit
 
 LATEST = sa.select(alert).order_by(alert.c.last_seen.desc(), alert.c.id)
@@ -72,22 +78,22 @@ class SqlAlerts:
             if record.id in stored:
                 self.save(record)
             else:
-                self._unit.write(sa.insert(alert), rows.alert_to_row(record))
+                self._unit.write(sa.insert(alert), alert_to_row(record))
 
     def get(self, id_: str) -> AlertRecord:
         row = self._unit.read(LATEST.where(alert.c.id == id_)).first()
         if row is None:
             raise no_such_alert(id_)
-        return rows.alert_from_row(row)
+        return alert_from_row(row)
 
     def newest(self, key: str) -> AlertRecord | None:
         self._unit.serialize_by(f"alert {key}")
         row = self._unit.read(OF_KEY, {"of": key}).first()
-        return None if row is None else rows.alert_from_row(row)
+        return None if row is None else alert_from_row(row)
 
     def save(self, record: AlertRecord) -> None:
         same = sa.update(alert).where(alert.c.id == record.id)
-        if self._unit.write(same.values(rows.alert_to_row(record))) != 1:
+        if self._unit.write(same.values(alert_to_row(record))) != 1:
             raise no_such_alert(record.id)
 
     def list(
@@ -96,10 +102,10 @@ class SqlAlerts:
         query = LATEST.where(alert.c.resolved_at.is_(None)) if open_only else LATEST
         if kind is not None:
             query = query.where(alert.c.kind == kind.value)
-        return [rows.alert_from_row(row) for row in self._unit.read(query.limit(limit))]
+        return [alert_from_row(row) for row in self._unit.read(query.limit(limit))]
 
     def unsettled(self) -> Sequence[AlertRecord]:
-        return [rows.alert_from_row(row) for row in self._unit.read(UNSETTLED)]
+        return [alert_from_row(row) for row in self._unit.read(UNSETTLED)]
 
     def forget(self, before: datetime) -> int:
         return self._unit.write(sa.delete(alert).where(alert.c.resolved_at < before))
@@ -110,11 +116,11 @@ class SqlDeliveries:
         self._unit = unit
 
     def add(self, new: Delivery) -> None:
-        self._unit.write(sa.insert(delivery), rows.delivery_to_row(new))
+        self._unit.write(sa.insert(delivery), delivery_to_row(new))
 
     def due(self, now: datetime, *, limit: int = 100) -> Sequence[Delivery]:
         found = self._unit.read(DUE.limit(limit), {"now": now})
-        return [rows.delivery_from_row(row) for row in found]
+        return [delivery_from_row(row) for row in found]
 
     def save(self, known: Delivery) -> None:
         same = (
@@ -122,7 +128,7 @@ class SqlDeliveries:
             delivery.c.number == known.number,
             delivery.c.sink == known.sink,
         )
-        self._unit.write(sa.update(delivery).where(*same).values(rows.delivery_to_row(known)))
+        self._unit.write(sa.update(delivery).where(*same).values(delivery_to_row(known)))
 
     def of(self, alert: str) -> Sequence[Delivery]:
-        return [rows.delivery_from_row(row) for row in self._unit.read(OF_ALERT, {"of": alert})]
+        return [delivery_from_row(row) for row in self._unit.read(OF_ALERT, {"of": alert})]

@@ -18,8 +18,7 @@ from harness.domain.operations.audit import (
 )
 from harness.domain.operations.state_audit import ROWS_WRITTEN
 from harness.store.audit import chained
-from harness.store.rows import operations as rows
-from harness.store.schema.operations import audit_event
+from harness.store.schema.operations import audit_event, event_from_row, event_to_row
 from harness.store.unit_of_work import Unit
 
 PAGE: Final = 500
@@ -67,30 +66,30 @@ class SqlAuditLog:
             ),
             self._secret,
         )
-        self._unit.write(sa.insert(audit_event), rows.event_to_row(event))
+        self._unit.write(sa.insert(audit_event), event_to_row(event))
         return event
 
     def tail(self, limit: int = 50) -> Sequence[AuditEvent]:
-        return [rows.event_from_row(row) for row in self._unit.read(NEWEST.limit(limit))]
+        return [event_from_row(row) for row in self._unit.read(NEWEST.limit(limit))]
 
     def all(self) -> Iterator[AuditEvent]:
         """Page by page: the log of years need not fit into memory."""
         after = 0
         while page := self._unit.read(NEXT_PAGE, {"after": after}).all():
-            yield from (rows.event_from_row(row) for row in page)
+            yield from (event_from_row(row) for row in page)
             after = page[-1].number
 
     def get(self, number: int) -> AuditEvent | None:
         row = self._unit.read(NEWEST.where(audit_event.c.number == number)).first()
-        return None if row is None else rows.event_from_row(row)
+        return None if row is None else event_from_row(row)
 
     def of(self, subject: str, *, since: datetime, limit: int) -> Sequence[AuditEvent]:
         query = NEWEST.where(audit_event.c.subject == subject, audit_event.c.at >= since)
-        return [rows.event_from_row(row) for row in self._unit.read(query.limit(limit))]
+        return [event_from_row(row) for row in self._unit.read(query.limit(limit))]
 
     def after(self, number: int, limit: int = PAGE) -> Sequence[AuditEvent]:
         query = NEXT_PAGE.limit(limit)
-        return [rows.event_from_row(row) for row in self._unit.read(query, {"after": number})]
+        return [event_from_row(row) for row in self._unit.read(query, {"after": number})]
 
     def break_after(self, mark: AuditPosition, events: Sequence[AuditEvent]) -> int | None:
         return find_chain_break(events, self._secret, mark.number, mark.mac)

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.state_audit import ROWS_BASELINE
 from harness.store.schema import proposals as decisions
-from harness.store.schema import providers, routing, switches
+from harness.store.schema import providers, routing
 from harness.store.schema import shadow as shadows
 from harness.store.schema.operations import api_key, audit_event
 from harness.store.signing.row_digests import AUDITED, columns, key_of
@@ -24,7 +24,7 @@ from harness.store.unit_of_work import Unit
 
 PAGE: Final = 200
 EVER_RECORDED: Final = sa.select(audit_event.c.number).where(audit_event.c.rows.is_not(None))
-_SMALL: Final = (routing.provider, api_key, providers.credential, switches.switch)
+_SMALL: Final = (providers.provider, api_key, providers.credential, routing.switch)
 
 
 class SqlAuditedRows:

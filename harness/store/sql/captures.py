@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult, day_start
 from harness.store.rules import check_captured, not_captured
-from harness.store.schema.captures import captured
+from harness.store.schema.observations import captured
 from harness.store.unit_of_work import Unit
 
 NEWEST = sa.select(captured).order_by(captured.c.at.desc(), captured.c.id)

@@ -8,10 +8,16 @@ import sqlalchemy as sa
 
 from harness.domain.providers.credentials import Credential
 from harness.domain.providers.oauth_tokens import SignIn
-from harness.store.rows import credentials as rows
 from harness.store.rules import no_such_provider, sign_in_is_over
-from harness.store.schema.providers import credential, sign_in
-from harness.store.schema.routing import provider
+from harness.store.schema.providers import (
+    credential,
+    credential_from_row,
+    credential_to_row,
+    provider,
+    sign_in,
+    sign_in_from_row,
+    sign_in_to_row,
+)
 from harness.store.unit_of_work import Unit
 
 IN_ORDER = sa.select(credential).order_by(
@@ -25,14 +31,14 @@ class SqlCredentials:
 
     def all(self) -> Sequence[Credential]:
         found = self._unit.checked(credential, self._unit.read(IN_ORDER))
-        return [rows.credential_from_row(row) for row in found]
+        return [credential_from_row(row) for row in found]
 
     def put(self, new: Credential) -> None:
         self._unit.serialize()
         known = sa.select(provider.c.name).where(provider.c.name == new.provider)
         if self._unit.read(known).first() is None:
             raise no_such_provider(new.provider)
-        values = rows.credential_to_row(new)
+        values = credential_to_row(new)
         if not self._unit.write_new(credential, values):
             same = sa.and_(credential.c.provider == new.provider, credential.c.name == new.name)
             signed = self._unit.signed(credential, values)
@@ -45,21 +51,21 @@ class SqlSignIns:
 
     def all(self) -> Sequence[SignIn]:
         found = self._unit.read(sa.select(sign_in).order_by(sign_in.c.provider))
-        return [rows.sign_in_from_row(row) for row in found]
+        return [sign_in_from_row(row) for row in found]
 
     def start(self, new: SignIn) -> None:
         self._unit.serialize()
         known = sa.select(provider.c.name).where(provider.c.name == new.provider)
         if self._unit.read(known).first() is None:
             raise no_such_provider(new.provider)
-        values = rows.sign_in_to_row(new)
+        values = sign_in_to_row(new)
         if not self._unit.write_new(sign_in, values):
             same = sign_in.c.provider == new.provider
             self._unit.write(sa.update(sign_in).where(same).values(values))
 
     def save(self, changed: SignIn) -> None:
         same = sa.and_(sign_in.c.provider == changed.provider, sign_in.c.id == changed.id)
-        values = rows.sign_in_to_row(changed)
+        values = sign_in_to_row(changed)
         if not self._unit.write(sa.update(sign_in).where(same).values(values)):
             raise sign_in_is_over(changed.provider)
 

@@ -8,8 +8,15 @@ import sqlalchemy as sa
 
 from harness.domain.drift.watch import DriftCheck, DriftCheckState, DriftWatch
 from harness.domain.pagination import MOST_LISTED
-from harness.store.rows import drift as rows
-from harness.store.schema.drift import drift_check, drift_watch
+from harness.store.schema.drift import (
+    check_end_to_row,
+    check_from_row,
+    check_to_row,
+    drift_check,
+    drift_watch,
+    watch_from_row,
+    watch_to_row,
+)
 from harness.store.unit_of_work import Unit
 
 WATCHES = sa.select(drift_watch).order_by(drift_watch.c.opened_at.desc(), drift_watch.c.id)
@@ -34,7 +41,7 @@ class SqlDrift:
 
     def open(self, watch: DriftWatch) -> bool:
         self._unit.serialize()
-        return self._unit.write_new(drift_watch, rows.watch_to_row(watch))
+        return self._unit.write_new(drift_watch, watch_to_row(watch))
 
     def save(self, watch: DriftWatch) -> bool:
         self._unit.serialize()
@@ -47,16 +54,16 @@ class SqlDrift:
         query = WATCHES.limit(limit)
         if open_only:
             query = query.where(drift_watch.c.closed_at.is_(None))
-        return [rows.watch_from_row(row) for row in self._unit.read(query)]
+        return [watch_from_row(row) for row in self._unit.read(query)]
 
     def start(self, check: DriftCheck) -> bool:
         self._unit.serialize()
-        return self._unit.write_new(drift_check, rows.check_to_row(check))
+        return self._unit.write_new(drift_check, check_to_row(check))
 
     def end(self, check: DriftCheck) -> bool:
         self._unit.serialize()
         ours = {"of": check.watch, "nth": check.number}
-        return self._unit.write(RUNS_STILL.values(rows.check_end_to_row(check)), ours) == 1
+        return self._unit.write(RUNS_STILL.values(check_end_to_row(check)), ours) == 1
 
     def checks(self, watch: str) -> Sequence[DriftCheck]:
-        return [rows.check_from_row(row) for row in self._unit.read(CHECKS, {"of": watch})]
+        return [check_from_row(row) for row in self._unit.read(CHECKS, {"of": watch})]

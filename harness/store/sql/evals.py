@@ -21,9 +21,18 @@ from harness.domain.evals.run import (
     latest_lease_end,
 )
 from harness.domain.pagination import MOST_LISTED
-from harness.store.rows import evals as rows
 from harness.store.rules import ENDED, checked_sample, no_such_run
-from harness.store.schema.evals import eval_run, sample, suite
+from harness.store.schema.evals import (
+    eval_run,
+    run_from_row,
+    run_to_row,
+    sample,
+    sample_from_row,
+    sample_to_row,
+    suite,
+    suite_from_row,
+    suite_to_row,
+)
 from harness.store.unit_of_work import Unit, in_project
 
 NOTHING: Final = sha256(b"").hexdigest()
@@ -97,19 +106,18 @@ class SqlSuites:
         self._unit = unit
 
     def put(self, pin: SuitePin, now: datetime) -> None:
-        self._unit.write_new(suite, rows.suite_to_row(pin) | {"created_at": now})
+        self._unit.write_new(suite, suite_to_row(pin) | {"created_at": now})
 
     def get(self, digest: str) -> SuitePin:
         row = self._unit.read(SUITES.where(suite.c.digest == digest)).first()
         if row is None:
             raise NotFound(f"no suite with the digest {digest} is stored")
         self._unit.checked(suite, [row])
-        return rows.suite_from_row(row)
+        return suite_from_row(row)
 
     def all(self) -> Sequence[SuitePin]:
         return [
-            rows.suite_from_row(row)
-            for row in self._unit.checked(suite, self._unit.read(SUITES))
+            suite_from_row(row) for row in self._unit.checked(suite, self._unit.read(SUITES))
         ]
 
 
@@ -118,14 +126,14 @@ class SqlEvalRuns:
         self._unit = unit
 
     def add(self, run: EvalRun) -> None:
-        self._unit.insert(eval_run, rows.run_to_row(run))
+        self._unit.insert(eval_run, run_to_row(run))
 
     def get(self, run: str) -> EvalRun:
         row = self._unit.read(ONE_RUN, {"run": run}).first()
         if row is None:
             raise no_such_run(run)
         self._unit.checked(eval_run, [row])
-        return rows.run_from_row(row)
+        return run_from_row(row)
 
     def list(
         self, *, states: Sequence[RunState] = (), limit: int = MOST_LISTED
@@ -138,11 +146,11 @@ class SqlEvalRuns:
     def of_targets(self, targets: Collection[str]) -> Sequence[EvalRun]:
         query = NEWEST_RUNS.where(eval_run.c.target.in_(sorted(targets)))
         found = self._unit.checked(eval_run, self._unit.read(query))
-        return [rows.run_from_row(row) for row in found]
+        return [run_from_row(row) for row in found]
 
     def _believed(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[EvalRun]":
         found = self._unit.believed(eval_run, self._unit.read(query))
-        return [rows.run_from_row(row) for row in found]
+        return [run_from_row(row) for row in found]
 
     def scored(self, run: str) -> bool:
         return self._unit.read(SCORED, {"run": run}).first() is not None
@@ -150,9 +158,7 @@ class SqlEvalRuns:
     def shared(self, fingerprint: str, *, not_before: datetime) -> EvalRun | None:
         wanted = {"fingerprint": fingerprint, "not_before": not_before}
         row = self._unit.read(SHARED_RUN, wanted).first()
-        return (
-            None if row is None else rows.run_from_row(self._unit.checked(eval_run, [row])[0])
-        )
+        return None if row is None else run_from_row(self._unit.checked(eval_run, [row])[0])
 
     def set_state(self, run: str, state: RunState, message: str = "") -> None:
         # That it runs is its worker's affair, which holds the row by its lease already.
@@ -196,7 +202,7 @@ class SqlEvalRuns:
         return given_up
 
     def store_sample(self, sample_: Sample) -> bool:
-        values = rows.sample_to_row(checked_sample(sample_))
+        values = sample_to_row(checked_sample(sample_))
         state = self._unit.read(STATE_OF_RUN, {"run": sample_.run}).scalar()
         if state is None:
             raise NotFound(f"there is no eval run {sample_.run} to store a sample of")
@@ -217,12 +223,12 @@ class SqlEvalRuns:
     def samples(self, run: str, *, below: int | None = None) -> Sequence[Sample]:
         query = SAMPLES if below is None else SAMPLES.where(sample.c.position < below)
         found = self._unit.checked(sample, self._unit.read(query, {"run": run}))
-        return [rows.sample_from_row(row) for row in found]
+        return [sample_from_row(row) for row in found]
 
     def outcomes(self, run: str, *, below: int) -> Sequence[Sample]:
         wanted = {"run": run, "below": below}
         found = self._unit.checked(sample, self._unit.read(OUTCOMES, wanted))
-        return [rows.sample_from_row(row) for row in found]
+        return [sample_from_row(row) for row in found]
 
     def progress(self, run: str) -> tuple[int, float, int, int]:
         row = self._unit.read(PROGRESS, {"run": run}).one()

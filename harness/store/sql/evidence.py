@@ -33,11 +33,18 @@ from harness.domain.routing.route_changes import (
     TableChange,
 )
 from harness.domain.routing.table import Route
-from harness.store.rows import Row, Values
-from harness.store.rows import routing as rows
 from harness.store.rules import check_waiver, check_waivers, never_incumbent, never_served
+from harness.store.schema.columns import Row, Values
 from harness.store.schema.proposals import verdict
-from harness.store.schema.routing import evidence, route_fallback, route_version, waiver
+from harness.store.schema.routing import (
+    evidence,
+    evidence_from_row,
+    evidence_to_row,
+    route_fallback,
+    route_version,
+    waiver,
+    waiver_from_row,
+)
 from harness.store.unit_of_work import Unit, in_project
 
 FORMER = (
@@ -139,7 +146,7 @@ def ensure(unit: Unit, wanted: TargetEvidence, now: datetime) -> str:
     same = sa.select(evidence).where(in_project(evidence), evidence.c.id == wanted.id)
     known = unit.read(same).all()
     if not unit.checked(evidence, known):
-        unit.insert(evidence, rows.evidence_to_row(wanted) | {"created_at": now})
+        unit.insert(evidence, evidence_to_row(wanted) | {"created_at": now})
     return wanted.id
 
 
@@ -210,7 +217,7 @@ def read(unit: Unit, ids: Iterable[str]) -> list[TargetEvidence]:
     wanted = list(ids)
     query = sa.select(evidence).where(in_project(evidence), evidence.c.id.in_(wanted))
     stored = unit.checked(evidence, unit.read(query)) if wanted else []
-    found = {row.id: rows.evidence_from_row(row) for row in stored}
+    found = {row.id: evidence_from_row(row) for row in stored}
     return [found[each] for each in wanted]
 
 
@@ -226,7 +233,7 @@ def of_version(unit: Unit, row: Row) -> RouteEvidence:
 
 def waivers_of(unit: Unit, route: str | None) -> list[Waiver]:
     query = WAIVERS if route is None else WAIVERS.where(waiver.c.route == route)
-    return [rows.waiver_from_row(row) for row in unit.checked(waiver, unit.read(query))]
+    return [waiver_from_row(row) for row in unit.checked(waiver, unit.read(query))]
 
 
 class SqlWaivers:

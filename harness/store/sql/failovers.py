@@ -6,9 +6,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from harness.domain.reliability.failover import Failover
-from harness.store.rows import alerts as rows
 from harness.store.rules import check_failover
-from harness.store.schema.alerts import failover
+from harness.store.schema.observations import failover, failover_to_row
 from harness.store.unit_of_work import Unit
 
 
@@ -19,7 +18,7 @@ class SqlFailovers:
     def append(self, new: Iterable[Failover]) -> None:
         for each in sorted(new, key=lambda row: (row.worker, row.number)):
             check_failover(each)
-            self._unit.write_new(failover, rows.failover_to_row(each))
+            self._unit.write_new(failover, failover_to_row(each))
 
     def forget(self, before: datetime) -> int:
         return self._unit.write(sa.delete(failover).where(failover.c.at < before))

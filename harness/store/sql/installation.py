@@ -7,7 +7,8 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.routing.snapshot_lineage import Lineage
-from harness.store.schema.operations import meta, traffic
+from harness.store.schema.observations import traffic
+from harness.store.schema.operations import meta
 from harness.store.schema.signed_tables import manifest
 from harness.store.sql.route_heads import heads
 from harness.store.sql.routing import REVISION

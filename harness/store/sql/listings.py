@@ -23,21 +23,42 @@ from harness.domain.reliability.failover import Failover
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.ports import RouteRecord, ShadowRecord, SwitchRecord
-from harness.store.rows import Row, decisions, evals, operations, routing
-from harness.store.rows import alerts as alert_rows
-from harness.store.rows import drift as drift_rows
-from harness.store.rows import shadows as shadow_rows
-from harness.store.rows import switches as switch_rows
 from harness.store.rules import no_such_run
-from harness.store.schema.alerts import alert, failover
-from harness.store.schema.captures import captured
-from harness.store.schema.drift import drift_check, drift_watch
-from harness.store.schema.evals import eval_run, sample, target
-from harness.store.schema.operations import api_key, audit_event
-from harness.store.schema.proposals import OPEN_PHASES, proposal, verdict
-from harness.store.schema.routing import route_fallback, route_version
-from harness.store.schema.shadow import shadow
-from harness.store.schema.switches import switch
+from harness.store.schema.columns import Row
+from harness.store.schema.drift import check_from_row, drift_check, drift_watch, watch_from_row
+from harness.store.schema.evals import (
+    eval_run,
+    run_from_row,
+    sample,
+    sample_from_row,
+    target,
+    target_from_row,
+)
+from harness.store.schema.observations import captured, failover, failover_from_row
+from harness.store.schema.operations import (
+    alert,
+    alert_from_row,
+    api_key,
+    audit_event,
+    event_from_row,
+    key_from_row,
+)
+from harness.store.schema.proposals import (
+    OPEN_PHASES,
+    proposal,
+    proposal_from_row,
+    verdict,
+    verdict_from_row,
+)
+from harness.store.schema.routing import (
+    record_from_row,
+    route_fallback,
+    route_from_row,
+    route_version,
+    switch,
+    switch_from_row,
+)
+from harness.store.schema.shadow import shadow, shadow_from_row
 from harness.store.sql.evidence import chain_signed
 from harness.store.sql.pages import Order, newest, read_page
 from harness.store.sql.routing import CURRENT, CURRENT_FALLBACKS
@@ -85,7 +106,7 @@ class SqlListings:
             query = query.where(proposal.c.route == route)
         if open_only:
             query = query.where(proposal.c.phase.in_(OPEN_PHASES))
-        return self._signed(proposal, query, PROPOSALS, asked, decisions.proposal_from_row)
+        return self._signed(proposal, query, PROPOSALS, asked, proposal_from_row)
 
     def runs(
         self, asked: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
@@ -93,17 +114,17 @@ class SqlListings:
         query = sa.select(eval_run)
         if states:
             query = query.where(eval_run.c.state.in_([state.value for state in states]))
-        return self._signed(eval_run, query, RUNS, asked, evals.run_from_row)
+        return self._signed(eval_run, query, RUNS, asked, run_from_row)
 
     def samples(self, asked: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
         known = sa.select(eval_run.c.id).where(eval_run.c.id == run)
         if self._unit.read(known).first() is None:
             raise no_such_run(run)
         query = sa.select(sample).where(sample.c.run == run)
-        return self._signed(sample, query, SAMPLES, asked, evals.sample_from_row)
+        return self._signed(sample, query, SAMPLES, asked, sample_from_row)
 
     def targets(self, asked: PageRequest = FIRST_PAGE) -> Page[Target]:
-        return self._signed(target, sa.select(target), TARGETS, asked, evals.target_from_row)
+        return self._signed(target, sa.select(target), TARGETS, asked, target_from_row)
 
     def versions(self, asked: PageRequest = FIRST_PAGE, *, route: str) -> Page[RouteRecord]:
         query = sa.select(route_version).where(
@@ -121,7 +142,7 @@ class SqlListings:
                 invalid.append(fault)
                 continue
             fallbacks = {row.version: tuple(each.target for each in chain)}
-            records.append(routing.record_from_row(row, fallbacks))
+            records.append(record_from_row(row, fallbacks))
         return Page(records, found.total, found.next, invalid)
 
     def _chains(self, route: str, versions: Collection[int]) -> dict[int, list[Row]]:
@@ -141,12 +162,10 @@ class SqlListings:
 
     def keys(self, asked: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
         own = sa.select(api_key).where(in_project(api_key))
-        return self._signed(api_key, own, KEYS, asked, operations.key_from_row)
+        return self._signed(api_key, own, KEYS, asked, key_from_row)
 
     def switches(self, asked: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
-        return self._signed(
-            switch, sa.select(switch), SWITCHES, asked, switch_rows.switch_from_row
-        )
+        return self._signed(switch, sa.select(switch), SWITCHES, asked, switch_from_row)
 
     def shadows(
         self, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
@@ -157,7 +176,7 @@ class SqlListings:
         page = self._signed(shadow, query, SHADOWS, asked, _as_it_is)
         known, invalid = self._targets({row.candidate for row in page})
         whole = [row for row in page if row.candidate in known]
-        records = [shadow_rows.shadow_from_row(row, known) for row in whole]
+        records = [shadow_from_row(row, known) for row in whole]
         return Page(records, page.total, page.next, [*page.invalid, *invalid])
 
     def drift_checks(
@@ -173,10 +192,10 @@ class SqlListings:
         if suites is not None:
             watched = watched.where(drift_watch.c.suite.in_(sorted(suites)))
         query = sa.select(drift_check).where(drift_check.c.watch.in_(watched))
-        page = self._plain(query, CHECKS, asked, drift_rows.check_from_row)
+        page = self._plain(query, CHECKS, asked, check_from_row)
         ids = sorted({check.watch for check in page})
         rows = self._unit.read(sa.select(drift_watch).where(drift_watch.c.id.in_(ids)))
-        watches = {row.id: drift_rows.watch_from_row(row) for row in rows}
+        watches = {row.id: watch_from_row(row) for row in rows}
         return page.map(lambda check: (watches[check.watch], check))
 
     def alerts(
@@ -185,7 +204,7 @@ class SqlListings:
         query = sa.select(alert)
         if open_only:
             query = query.where(alert.c.resolved_at.is_(None))
-        return self._plain(query, ALERTS, asked, alert_rows.alert_from_row)
+        return self._plain(query, ALERTS, asked, alert_from_row)
 
     def failovers(
         self,
@@ -200,7 +219,7 @@ class SqlListings:
             query = query.where(failover.c.route == route)
         if user_hashes:
             query = query.where(failover.c.user_hash.in_(user_hashes))
-        return self._plain(query, FAILOVERS, asked, alert_rows.failover_from_row)
+        return self._plain(query, FAILOVERS, asked, failover_from_row)
 
     def captures(
         self, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
@@ -211,12 +230,12 @@ class SqlListings:
         return self._plain(query, CAPTURES, asked, lambda row: CapturedRequest(**row._asdict()))
 
     def events(self, asked: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
-        return self._plain(sa.select(audit_event), EVENTS, asked, operations.event_from_row)
+        return self._plain(sa.select(audit_event), EVENTS, asked, event_from_row)
 
     def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
         query = sa.select(verdict).where(in_project(verdict), verdict.c.id.in_(sorted(ids)))
         good, _ = self._sorted_out(verdict, self._unit.read(query).all())
-        return {row.id: decisions.verdict_from_row(row) for row in good}
+        return {row.id: verdict_from_row(row) for row in good}
 
     def targets_of(self, ids: Collection[str]) -> Mapping[str, Target]:
         return self._targets(ids)[0]
@@ -230,7 +249,7 @@ class SqlListings:
             chain = chains.get(row.route, [])
             fault = self._unit.fault(route_version, row, fallbacks=chain_signed(chain))
             if fault is None:
-                found.append(routing.route_from_row(row, tuple(each.target for each in chain)))
+                found.append(route_from_row(row, tuple(each.target for each in chain)))
             else:
                 invalid.append(fault)
         return Page(found, len(found) + len(invalid), None, invalid)
@@ -238,7 +257,7 @@ class SqlListings:
     def _targets(self, ids: Collection[str]) -> tuple[dict[str, Target], list[RowFault]]:
         query = sa.select(target).where(target.c.id.in_(sorted(ids)))
         good, invalid = self._sorted_out(target, self._unit.read(query).all())
-        return {row.id: evals.target_from_row(row) for row in good}, invalid
+        return {row.id: target_from_row(row) for row in good}, invalid
 
     def _plain(
         self, query: Query, order: Order, asked: PageRequest, build: Callable[[Row], T]

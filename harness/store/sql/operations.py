@@ -14,9 +14,6 @@ from harness.domain.operations.principals import Principal, fold_name
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.target import Provider
-from harness.store.rows import Values
-from harness.store.rows import operations as rows
-from harness.store.rows import routing as provider_rows
 from harness.store.rules import (
     SPEND_KEY,
     SPEND_SUMS,
@@ -31,8 +28,29 @@ from harness.store.rules import (
     no_such_key,
     principal_taken,
 )
-from harness.store.schema.operations import api_key, block, key_spend, principal, traffic
-from harness.store.schema.routing import provider
+from harness.store.schema.columns import Values
+from harness.store.schema.observations import (
+    block,
+    block_from_row,
+    block_to_row,
+    key_spend,
+    spend_from_row,
+    spend_to_row,
+    total_from_row,
+    traffic,
+    traffic_from_row,
+    traffic_to_row,
+)
+from harness.store.schema.operations import (
+    api_key,
+    key_from_row,
+    key_to_row,
+    limits_to_json,
+    principal,
+    principal_from_row,
+    principal_to_row,
+)
+from harness.store.schema.providers import provider, provider_from_row, provider_to_row
 from harness.store.unit_of_work import Unit, in_project
 
 BLOCKS = (
@@ -114,11 +132,11 @@ class SqlObservations:
             block.c.rollout == new.rollout
         )
         number = last.scalar_subquery() + 1
-        self._unit.write_new(block, rows.block_to_row(new) | {"number": number})
+        self._unit.write_new(block, block_to_row(new) | {"number": number})
 
     def _add_traffic(self, more: TrafficMinute) -> None:
         check_traffic(more)
-        values = rows.traffic_to_row(more)
+        values = traffic_to_row(more)
         key: Values = {f"key_{name}": values[name] for name in TRAFFIC_KEY}
         if self._unit.write_new(traffic, values):
             return
@@ -131,7 +149,7 @@ class SqlObservations:
 
     def _add_spend(self, more: KeySpend) -> None:
         check_spend(more)
-        values = rows.spend_to_row(more)
+        values = spend_to_row(more)
         if not self._unit.write_new(key_spend, values):
             key: Values = {f"key_{name}": values[name] for name in SPEND_KEY}
             sums = {f"more_{name}": values[name] for name in SPEND_SUMS}
@@ -139,27 +157,27 @@ class SqlObservations:
 
     def blocks(self, rollout: str, *, after: int = 0) -> Sequence[ObservationBlock]:
         wanted: Values = {"of": rollout, "after": after}
-        return [rows.block_from_row(row) for row in self._unit.read(BLOCKS, wanted)]
+        return [block_from_row(row) for row in self._unit.read(BLOCKS, wanted)]
 
     def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficMinute]:
         query = OLDEST_TRAFFIC.where(traffic.c.minute >= since)
         if route is not None:
             query = query.where(traffic.c.route == route)
-        return [rows.traffic_from_row(row) for row in self._unit.read(query)]
+        return [traffic_from_row(row) for row in self._unit.read(query)]
 
     def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
         if route is None:
             found = self._unit.read(TOTALS, {"since": since})
         else:
             found = self._unit.read(TOTALS_OF_ROUTE, {"since": since, "of": route})
-        return [rows.total_from_row(row) for row in found]
+        return [total_from_row(row) for row in found]
 
     def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
         if keys is None:
             found = self._unit.read(SPENDS, {"since": since})
         else:
             found = self._unit.read(SPENDS_OF, {"since": since, "keys": sorted(keys)})
-        return [rows.spend_from_row(row) for row in found]
+        return [spend_from_row(row) for row in found]
 
 
 class SqlProviders:
@@ -169,7 +187,7 @@ class SqlProviders:
 
     def put(self, new: Provider) -> None:
         self._unit.serialize()
-        values = provider_rows.provider_to_row(new) | {"updated_at": self._now}
+        values = provider_to_row(new) | {"updated_at": self._now}
         if self._unit.read(PROVIDER_ROW, {"known": new.name}).first() is None:
             self._unit.insert(provider, values)
         elif self.all().get(new.name) != new:
@@ -188,7 +206,7 @@ class SqlProviders:
 
     def all(self) -> Mapping[str, Provider]:
         found = self._unit.checked(provider, self._unit.read(PROVIDERS))
-        return {row.name: provider_rows.provider_from_row(row) for row in found}
+        return {row.name: provider_from_row(row) for row in found}
 
 
 class SqlPrincipals:
@@ -200,13 +218,13 @@ class SqlPrincipals:
         for stored in self._all():
             if is_same_principal(stored, new):
                 raise principal_taken(new, stored)
-        self._unit.insert(principal, rows.principal_to_row(new))
+        self._unit.insert(principal, principal_to_row(new))
 
     def get(self, id_: str) -> Principal:
         row = self._unit.read(PRINCIPALS.where(principal.c.id == id_)).first()
         if row is None:
             raise NotFound(f"there is no principal {id_}")
-        return rows.principal_from_row(self._unit.checked(principal, [row])[0])
+        return principal_from_row(self._unit.checked(principal, [row])[0])
 
     def named(self, name: str) -> Principal | None:
         wanted = fold_name(name)
@@ -214,14 +232,12 @@ class SqlPrincipals:
 
     def among(self, ids: Collection[str]) -> Mapping[str, Principal]:
         found = self._unit.read(PRINCIPALS.where(principal.c.id.in_(sorted(ids))))
-        return {
-            row.id: rows.principal_from_row(row) for row in self._unit.checked(principal, found)
-        }
+        return {row.id: principal_from_row(row) for row in self._unit.checked(principal, found)}
 
     def _all(self) -> Sequence[Principal]:
         """Not by what is looked for: somebody may have put another name in its place."""
         found = self._unit.checked(principal, self._unit.read(PRINCIPALS))
-        return [rows.principal_from_row(row) for row in found]
+        return [principal_from_row(row) for row in found]
 
 
 class SqlApiKeys:
@@ -234,22 +250,22 @@ class SqlApiKeys:
         same = KEYS.where(sa.or_(api_key.c.id == key.id, api_key.c.hash == key.hash))
         if self._unit.read(same).first() is not None:
             raise Conflict(f"the key {key.id} ({key.name}) is stored already: create another")
-        self._unit.insert(api_key, rows.key_to_row(key))
+        self._unit.insert(api_key, key_to_row(key))
 
     def get(self, key: str) -> ApiKey | None:
         row = self._unit.read(KEYS.where(api_key.c.id == key)).first()
-        return None if row is None else rows.key_from_row(self._unit.checked(api_key, [row])[0])
+        return None if row is None else key_from_row(self._unit.checked(api_key, [row])[0])
 
     def by_hash(self, hash_: str) -> ApiKey | None:
         row = self._unit.read(KEYS.where(api_key.c.hash == hash_)).first()
         if row is not None and row.role is not None:
             # A key that was revoked may have been put back as it was signed before.
             self._unit.check_manifest()
-        return None if row is None else rows.key_from_row(self._unit.checked(api_key, [row])[0])
+        return None if row is None else key_from_row(self._unit.checked(api_key, [row])[0])
 
     def of_principal(self, principal: str) -> Sequence[ApiKey]:
         found = self._unit.read(KEYS.where(api_key.c.principal == principal))
-        return [rows.key_from_row(row) for row in self._unit.checked(api_key, found)]
+        return [key_from_row(row) for row in self._unit.checked(api_key, found)]
 
     def revoke(self, key: str, now: datetime) -> None:
         self._unit.serialize()
@@ -261,7 +277,7 @@ class SqlApiKeys:
 
     def limit(self, key: str, limits: KeyLimits | None) -> ApiKey:
         self._unit.serialize()
-        changes = {"limits": rows.limits_to_json(limits)}
+        changes = {"limits": limits_to_json(limits)}
         if not self._unit.amend(api_key, api_key.c.id == key, changes):
             raise no_such_key(key)
-        return rows.key_from_row(self._unit.read(KEYS.where(api_key.c.id == key)).one())
+        return key_from_row(self._unit.read(KEYS.where(api_key.c.id == key)).one())

@@ -11,8 +11,7 @@ import sqlalchemy as sa
 
 from harness.domain.errors import NotFound
 from harness.domain.pagination import PageRequest, decode_cursor, encode_cursor
-from harness.store.rows import Row
-from harness.store.schema.columns import UtcTime
+from harness.store.schema.columns import Row, UtcTime
 from harness.store.unit_of_work import Unit
 
 Column = sa.Column[Any]

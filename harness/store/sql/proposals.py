@@ -16,8 +16,6 @@ from harness.domain.evals.run import Verdict
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
 from harness.store.database_errors import RowRefused
-from harness.store.rows import Values
-from harness.store.rows import decisions as rows
 from harness.store.rules import (
     MOST_LET_IN,
     check_approval,
@@ -29,15 +27,24 @@ from harness.store.rules import (
     stale,
     verdict_used,
 )
+from harness.store.schema.columns import Values
 from harness.store.schema.proposals import (
     LIVE_STATES,
     OPEN_PHASES,
     PROPOSAL_REGISTERED,
     ROLLOUT_REGISTERED,
     approval,
+    approval_from_row,
+    approval_to_row,
     proposal,
+    proposal_from_row,
+    proposal_to_row,
     rollout,
+    rollout_from_row,
+    rollout_to_row,
     verdict,
+    verdict_from_row,
+    verdict_to_row,
 )
 from harness.store.sql.pages import newest
 from harness.store.unit_of_work import Unit, in_project
@@ -110,7 +117,7 @@ class SqlProposals:
         self._unit.serialize()
         try:
             with self._unit.attempt():
-                self._unit.insert(proposal, rows.proposal_to_row(new))
+                self._unit.insert(proposal, proposal_to_row(new))
         except RowRefused as error:
             busy = self._unit.read(OPEN_ON_ROUTE, {"route": new.route}).scalar()
             if busy is None or not new.open:
@@ -124,7 +131,7 @@ class SqlProposals:
                 f"there is no proposal {proposal_}; `swapgate proposal list` shows them"
             )
         self._unit.checked(proposal, [row])
-        return rows.proposal_from_row(row)
+        return proposal_from_row(row)
 
     def save(self, changed: Proposal) -> Proposal:
         check_four_eyes(changed)
@@ -136,14 +143,14 @@ class SqlProposals:
         check_let_in(changed)
         saved = replace(changed, version=changed.version + 1)
         fixed = _FIXED if found.phase is ProposalPhase.PROPOSED else (*_FIXED, "plans")
-        values = _without(rows.proposal_to_row(saved), fixed)
+        values = _without(proposal_to_row(saved), fixed)
         if not self._unit.amend(proposal, _unchanged(proposal, changed), values):
             raise stale(f"proposal {changed.id}", changed.version, found.version)
         return saved
 
     def open(self) -> Sequence[Proposal]:
         found = self._unit.believed(proposal, self._unit.read(OPEN))
-        return [rows.proposal_from_row(row) for row in found]
+        return [proposal_from_row(row) for row in found]
 
     def list(
         self,
@@ -171,7 +178,7 @@ class SqlProposals:
     def _all(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Proposal]":
         """Raises SignatureInvalid."""
         found = self._unit.checked(proposal, self._unit.read(query))
-        return [rows.proposal_from_row(row) for row in found]
+        return [proposal_from_row(row) for row in found]
 
     def since(self, route: str, at: datetime) -> Sequence[Proposal]:
         query = PROPOSALS.where(proposal.c.route == route, proposal.c.created_at >= at)
@@ -193,11 +200,11 @@ class SqlApprovals:
     def add(self, new: Approval) -> None:
         self._unit.serialize()
         check_approval(new, SqlProposals(self._unit).get(new.proposal))
-        self._unit.insert(approval, rows.approval_to_row(new))
+        self._unit.insert(approval, approval_to_row(new))
 
     def of(self, proposal_: str) -> Sequence[Approval]:
         found = self._unit.read(APPROVALS_OF, {"proposal": proposal_})
-        return [rows.approval_from_row(row) for row in self._unit.checked(approval, found)]
+        return [approval_from_row(row) for row in self._unit.checked(approval, found)]
 
 
 class SqlVerdicts:
@@ -208,14 +215,14 @@ class SqlVerdicts:
         self._unit.serialize()
         if self._unit.read(VERDICTS.where(verdict.c.id == new.id)).first() is not None:
             raise Conflict(f"verdict {new.id} is stored already: verdicts never change")
-        self._unit.insert(verdict, rows.verdict_to_row(new, proposal_))
+        self._unit.insert(verdict, verdict_to_row(new, proposal_))
 
     def get(self, verdict_: str) -> Verdict:
         row = self._unit.read(VERDICTS.where(verdict.c.id == verdict_)).first()
         if row is None:
             raise NotFound(f"there is no verdict {verdict_}")
         self._unit.checked(verdict, [row])
-        return rows.verdict_from_row(row)
+        return verdict_from_row(row)
 
     def of(self, proposal_: str) -> Sequence[Verdict]:
         query = VERDICTS.where(verdict.c.proposal == proposal_)
@@ -228,7 +235,7 @@ class SqlVerdicts:
     def _all(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Verdict]":
         """Raises SignatureInvalid."""
         found = self._unit.checked(verdict, self._unit.read(query))
-        return [rows.verdict_from_row(row) for row in found]
+        return [verdict_from_row(row) for row in found]
 
 
 class SqlRollouts:
@@ -239,7 +246,7 @@ class SqlRollouts:
         self._unit.serialize()
         try:
             with self._unit.attempt():
-                self._unit.insert(rollout, rows.rollout_to_row(new))
+                self._unit.insert(rollout, rollout_to_row(new))
         except RowRefused as error:
             busy = self._unit.read(LIVE_ON_ROUTE, {"route": new.route}).scalar()
             if busy is not None and new.live:
@@ -253,12 +260,12 @@ class SqlRollouts:
         if row is None:
             raise NotFound(f"there is no rollout {rollout_}")
         self._unit.checked(rollout, [row])
-        return rows.rollout_from_row(row)
+        return rollout_from_row(row)
 
     def save(self, changed: Rollout) -> Rollout:
         self._unit.serialize()
         saved = replace(changed, version=changed.version + 1)
-        values = _without(rows.rollout_to_row(saved), ROLLOUT_REGISTERED)
+        values = _without(rollout_to_row(saved), ROLLOUT_REGISTERED)
         if not self._unit.amend(rollout, _unchanged(rollout, changed), values):
             found = self.get(changed.id)
             raise stale(f"rollout {changed.id}", changed.version, found.version)
@@ -284,9 +291,9 @@ class SqlRollouts:
 
     def _believed(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Rollout]":
         found = self._unit.believed(rollout, self._unit.read(query))
-        return [rows.rollout_from_row(row) for row in found]
+        return [rollout_from_row(row) for row in found]
 
     def _all(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Rollout]":
         """Raises SignatureInvalid."""
         found = self._unit.checked(rollout, self._unit.read(query))
-        return [rows.rollout_from_row(row) for row in found]
+        return [rollout_from_row(row) for row in found]

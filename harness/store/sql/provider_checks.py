@@ -7,10 +7,13 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 
 from harness.domain.providers.probe import ProviderCheck
-from harness.store.rows import provider_checks as rows
 from harness.store.rules import unknown_provider
-from harness.store.schema.provider_checks import provider_check
-from harness.store.schema.routing import provider
+from harness.store.schema.providers import (
+    provider,
+    provider_check,
+    provider_check_from_row,
+    provider_check_to_row,
+)
 from harness.store.unit_of_work import Unit
 
 NAMES = sa.select(provider.c.name)
@@ -22,7 +25,7 @@ class SqlProviderChecks:
 
     def all(self) -> Sequence[ProviderCheck]:
         found = self._unit.read(sa.select(provider_check).order_by(provider_check.c.provider))
-        return [rows.provider_check_from_row(row) for row in found]
+        return [provider_check_from_row(row) for row in found]
 
     def keep(self, checks: Iterable[ProviderCheck]) -> None:
         there = set(self._unit.read(NAMES).scalars())
@@ -30,7 +33,7 @@ class SqlProviderChecks:
         for each in sorted(checks, key=lambda one: one.provider):
             if each.provider not in there:
                 raise unknown_provider(each.provider)
-            values = rows.provider_check_to_row(each)
+            values = provider_check_to_row(each)
             if self._unit.write_new(provider_check, values):
                 continue
             same = provider_check.c.provider == each.provider

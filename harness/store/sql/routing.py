@@ -22,13 +22,17 @@ from harness.domain.routing.table import Route, RoutingTable
 from harness.domain.routing.target import Target
 from harness.ports import RouteRecord
 from harness.store.database_errors import RowRefused
-from harness.store.rows import Row
-from harness.store.rows import evals as target_rows
-from harness.store.rows import routing as rows
 from harness.store.rules import check_targets, moved_on, time_of_version
-from harness.store.schema.evals import target
+from harness.store.schema.columns import Row
+from harness.store.schema.evals import target, target_from_row, target_to_row
 from harness.store.schema.operations import meta
-from harness.store.schema.routing import route_fallback, route_version
+from harness.store.schema.routing import (
+    record_from_row,
+    route_fallback,
+    route_from_row,
+    route_to_row,
+    route_version,
+)
 from harness.store.sql.evidence import (
     FALLBACK_EVIDENCE,
     chain_signed,
@@ -100,7 +104,7 @@ class SqlRouting:
         for row in self._unit.read(CURRENT):
             chain = chains[row.route]
             self._unit.checked(route_version, [row], fallbacks=chain_signed(chain))
-            routes[row.route] = rows.route_from_row(row, tuple(each.target for each in chain))
+            routes[row.route] = route_from_row(row, tuple(each.target for each in chain))
         used = frozenset[str]().union(*(route.targets for route in routes.values()))
         query = TARGETS.where(target.c.id.in_(sorted(used)))
         return RoutingTable(self._revision(), routes, self._read_targets(query))
@@ -110,7 +114,7 @@ class SqlRouting:
 
     def _read_targets(self, query: sa.Select[tuple[object, ...]]) -> dict[str, Target]:
         checked = self._unit.checked(target, self._unit.read(query))
-        found = {row.id: target_rows.target_from_row(row) for row in checked}
+        found = {row.id: target_from_row(row) for row in checked}
         for id_, each in found.items():
             if each.id != id_:
                 raise SnapshotInvalid(
@@ -123,14 +127,14 @@ class SqlRouting:
         return self._read_targets(TARGETS)
 
     def add_target(self, target_: Target) -> str:
-        self._unit.write_new(target, target_rows.target_to_row(target_))
+        self._unit.write_new(target, target_to_row(target_))
         return target_.id
 
     def route(self, name: str) -> Route | None:
         row = self._current(name)
         if row is None:
             return None
-        return rows.route_from_row(row, self._fallbacks(name).get(row.version, ()))
+        return route_from_row(row, self._fallbacks(name).get(row.version, ()))
 
     def _current(self, name: str) -> Row | None:
         """Raises SignatureInvalid."""
@@ -149,8 +153,7 @@ class SqlRouting:
     def history(self, name: str) -> Sequence[RouteRecord]:
         fallbacks = self._fallbacks(name)
         return [
-            rows.record_from_row(row, fallbacks)
-            for row in self._unit.read(HISTORY, {"name": name})
+            record_from_row(row, fallbacks) for row in self._unit.read(HISTORY, {"name": name})
         ]
 
     def changed_at(self, name: str) -> datetime | None:
@@ -180,7 +183,7 @@ class SqlRouting:
         after = apply_change(self.route(change.route), change)
         floor = int(self._unit.read(FLOOR).scalar_one())
         revision = max(self._revision(), floor) + 1
-        values = rows.route_to_row(after) | {
+        values = route_to_row(after) | {
             "revision": revision,
             "kind": CHANGE_KINDS[type(change)],
             "at": time_of_version(change, now, row.at if row is not None else None),

@@ -13,11 +13,16 @@ from harness.domain.pagination import MOST_LISTED
 from harness.domain.routing.target import Target
 from harness.domain.shadow.shadow import Shadow, ShadowTally, add_tallies
 from harness.ports import ShadowRecord
-from harness.store.rows import evals as target_rows
-from harness.store.rows import shadows as rows
 from harness.store.rules import check_shadow, check_shadow_tally, no_such_shadow, shadow_is_live
-from harness.store.schema.evals import target
-from harness.store.schema.shadow import shadow, shadow_tally
+from harness.store.schema.evals import target, target_from_row
+from harness.store.schema.shadow import (
+    shadow,
+    shadow_from_row,
+    shadow_tally,
+    shadow_to_row,
+    tally_from_row,
+    tally_to_row,
+)
 from harness.store.unit_of_work import Unit
 
 NEWEST = sa.select(shadow).order_by(shadow.c.started_at.desc(), shadow.c.id.desc())
@@ -37,7 +42,7 @@ class SqlShadows:
             raise shadow_is_live(new.route, live.id)
         if self._unit.read(NEWEST.where(shadow.c.id == new.id)).first() is not None:
             raise Conflict(f"the shadow {new.id} is stored already: start another")
-        self._unit.insert(shadow, rows.shadow_to_row(new))
+        self._unit.insert(shadow, shadow_to_row(new))
 
     def end(self, id_: str, *, actor: str, because: str, now: datetime) -> ShadowRecord:
         self._unit.serialize()
@@ -69,16 +74,14 @@ class SqlShadows:
     def append(self, more: Iterable[ShadowTally]) -> None:
         for each in sorted(more, key=lambda t: (t.shadow, t.day, t.worker)):
             check_shadow_tally(each)
-            values = rows.tally_to_row(each)
+            values = tally_to_row(each)
             if self._unit.write_new(shadow_tally, values):
                 continue
             is_same = sa.and_(
                 *(shadow_tally.c[name] == values[name] for name in ("shadow", "day", "worker"))
             )
             query = sa.select(shadow_tally).where(is_same).with_for_update()
-            both = rows.tally_to_row(
-                add_tallies(rows.tally_from_row(self._unit.read(query).one()), each)
-            )
+            both = tally_to_row(add_tallies(tally_from_row(self._unit.read(query).one()), each))
             self._unit.write(sa.update(shadow_tally).where(is_same).values(both))
 
     def tallies(
@@ -87,7 +90,7 @@ class SqlShadows:
         query = TALLIES.where(shadow_tally.c.shadow.in_(list(shadows)))
         if since is not None:
             query = query.where(shadow_tally.c.day >= since)
-        return [rows.tally_from_row(row) for row in self._unit.read(query)]
+        return [tally_from_row(row) for row in self._unit.read(query)]
 
     def _records(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[ShadowRecord]":
         found = self._unit.checked(shadow, self._unit.read(query))
@@ -95,9 +98,9 @@ class SqlShadows:
             return []
         wanted = sorted({row.candidate for row in found})
         known: dict[str, Target] = {
-            row.id: target_rows.target_from_row(row)
+            row.id: target_from_row(row)
             for row in self._unit.checked(
                 target, self._unit.read(sa.select(target).where(target.c.id.in_(wanted)))
             )
         }
-        return [rows.shadow_from_row(row, known) for row in found]
+        return [shadow_from_row(row, known) for row in found]

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from harness.domain.evals.pins import ServedModel, Sighting, newest_sightings
 from harness.store.rules import checked_sightings
-from harness.store.schema.sightings import served_model
+from harness.store.schema.providers import served_model
 from harness.store.unit_of_work import Unit
 
 THIS = sa.and_(

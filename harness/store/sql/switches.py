@@ -9,9 +9,8 @@ import sqlalchemy as sa
 from harness.domain.errors import Conflict
 from harness.domain.routing.kill_switch import KillSwitch
 from harness.ports import SwitchRecord
-from harness.store.rows import switches as rows
 from harness.store.rules import check_switch, no_such_switch
-from harness.store.schema.switches import switch
+from harness.store.schema.routing import switch, switch_from_row, switch_to_row
 from harness.store.unit_of_work import Unit
 
 NEWEST = sa.select(switch).order_by(switch.c.created_at.desc(), switch.c.id.desc())
@@ -27,7 +26,7 @@ class SqlSwitches:
         self._unit.serialize()
         if self._unit.read(NEWEST.where(switch.c.id == new.id)).first() is not None:
             raise Conflict(f"the switch {new.id} is stored already: throw another")
-        self._unit.insert(switch, rows.switch_to_row(new))
+        self._unit.insert(switch, switch_to_row(new))
 
     def lift(self, id_: str, *, actor: str, now: datetime) -> SwitchRecord:
         self._unit.serialize()
@@ -42,8 +41,8 @@ class SqlSwitches:
         if row is None:
             raise no_such_switch(id_)
         self._unit.checked(switch, [row])
-        return rows.switch_from_row(row)
+        return switch_from_row(row)
 
     def not_lifted(self) -> Sequence[KillSwitch]:
         found = self._unit.checked(switch, self._unit.read(NOT_LIFTED))
-        return [rows.switch_from_row(row).switch for row in found]
+        return [switch_from_row(row).switch for row in found]

@@ -1,0 +1,241 @@
+"""Tables of what requests leave behind: a canary's observation blocks, traffic by minute, keys'
+spend, failovers, and captured requests (redacted content that people asked to keep, always with
+an end); their rows as domain objects and back.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from decimal import Decimal
+
+import sqlalchemy as sa
+
+from harness.domain.canary.guardrails import (
+    Guardrail,
+    levels_from_json,
+    ranks_from_json,
+    tallies_from_json,
+)
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute, TrafficTotal
+from harness.domain.reliability.failover import Failover
+from harness.domain.reliability.spend import KeySpend
+from harness.domain.routing.table import Arm
+from harness.store.schema.columns import (
+    Row,
+    Values,
+    added_count,
+    amount,
+    at_least,
+    count,
+    day,
+    json_value,
+    metadata,
+    number,
+    one_of,
+    plain,
+    project,
+    text,
+    time,
+    words,
+)
+
+captured = sa.Table(
+    "captured",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    time("at"),
+    time("expires_at"),
+    words("route"),
+    text("request"),
+    text("endpoint"),
+    sa.Column("stream", sa.Boolean, nullable=False),
+    text("arm"),
+    words("target"),
+    count("revision"),
+    words("data_class"),
+    text("user_hash"),
+    count("share_bps"),
+    text("rules"),
+    json_value("redactions"),
+    json_value("content"),
+    count("seen"),
+    at_least("seen", 1),
+    sa.CheckConstraint("share_bps BETWEEN 1 AND 10000", name="share_bps_range"),
+    # Nothing is kept for ever.
+    sa.CheckConstraint("expires_at > at", name="expires_later"),
+    # The redactor's digest: what was never redacted cannot say by which rules it was.
+    sa.CheckConstraint("length(rules) = 64", name="rules_known"),
+    sa.Index("ix_captured_at", "at", "id"),
+    sa.Index("ix_captured_route", "route", "at"),
+    sa.Index("ix_captured_expires_at", "expires_at"),
+    sa.Index("ix_captured_user_hash", "user_hash"),
+)
+
+# Append-only (trigger): a canary's decisions are replayed from these.
+block = sa.Table(
+    "block",
+    metadata,
+    text("rollout"),
+    count("number"),
+    text("worker"),
+    count("sequence"),
+    count("weight_bps"),
+    count("units"),
+    count("canary_units"),
+    count("failures"),
+    count("canary_failures"),
+    count("missing"),
+    time("opened_at"),
+    time("closed_at"),
+    sa.Column("period", sa.BigInteger, nullable=False, server_default="1"),
+    json_value("counts", nullable=True),
+    json_value("ranks", nullable=True),
+    json_value("levels", nullable=True),
+    sa.PrimaryKeyConstraint("rollout", "number"),
+    sa.UniqueConstraint("rollout", "worker", "sequence", name="uq_block_sent_once"),
+    at_least("number", 1),
+    at_least("period", 1),
+    sa.CheckConstraint("weight_bps BETWEEN 0 AND 10000", name="weight_bps_range"),
+    sa.CheckConstraint(
+        "units >= 0 AND canary_units BETWEEN 0 AND units AND missing BETWEEN 0 AND units",
+        name="units_range",
+    ),
+    sa.CheckConstraint(
+        "failures >= 0 AND canary_failures BETWEEN 0 AND canary_units"
+        " AND failures - canary_failures BETWEEN 0 AND units - canary_units",
+        name="failures_range",
+    ),
+)
+
+traffic = sa.Table(
+    "traffic",
+    metadata,
+    text("route"),
+    time("minute"),
+    text("worker"),
+    text("arm"),
+    text("target"),
+    count("revision"),
+    count("requests"),
+    count("failed"),
+    count("charged"),
+    count("streams"),
+    count("input_tokens"),
+    count("output_tokens"),
+    number("cost_usd"),
+    json_value("latency_ms"),
+    added_count("cached_tokens"),
+    added_count("unpriced"),
+    added_count("internal_errors"),
+    sa.PrimaryKeyConstraint("route", "minute", "worker", "arm", "target", "revision"),
+    one_of("arm", Arm),
+    *(at_least(column, 0) for column in ("requests", "failed", "charged", "streams")),
+    *(at_least(column, 0) for column in ("input_tokens", "output_tokens")),
+    *(at_least(column, 0) for column in ("cached_tokens", "unpriced", "internal_errors")),
+    amount("cost_usd"),
+    sa.Index("ix_traffic_minute", "minute"),
+)
+
+# What each key cost, by UTC day and process. The key is not a reference: spend is kept
+# whatever happens.
+key_spend = sa.Table(
+    "key_spend",
+    metadata,
+    project(),
+    text("key"),
+    day("day"),
+    text("worker"),
+    count("requests"),
+    count("tokens"),
+    number("cost_usd"),
+    count("unpriced"),
+    sa.PrimaryKeyConstraint("key", "day", "worker"),
+    *(at_least(column, 0) for column in ("requests", "tokens", "unpriced")),
+    amount("cost_usd"),
+    sa.Index("ix_key_spend_day", "day"),
+)
+
+failover = sa.Table(
+    "failover",
+    metadata,
+    text("worker"),
+    count("number"),
+    time("at"),
+    text("request"),
+    words("route"),
+    text("arm"),
+    words("target"),
+    words("provider"),
+    text("failure"),
+    count("status", nullable=True),
+    count("attempts"),
+    number("latency_ms"),
+    text("endpoint"),
+    sa.Column("stream", sa.Boolean, nullable=False),
+    count("body_bytes"),
+    count("messages"),
+    count("tools"),
+    text("user_hash"),
+    sa.Column("next_target", sa.Text, nullable=True),
+    sa.PrimaryKeyConstraint("worker", "number"),
+    *(at_least(column, 0) for column in ("attempts", "body_bytes", "messages", "tools")),
+    amount("latency_ms"),
+    sa.Index("ix_failover_at", "at"),
+    sa.Index("ix_failover_user_hash", "user_hash", "at"),
+)
+
+
+def block_to_row(block: ObservationBlock) -> Values:
+    values: Values = {name: getattr(block, name) for name in block.__dataclass_fields__}
+    del values["number"]
+    seen = {"counts": block.counts, "ranks": block.ranks, "levels": block.levels}
+    return values | {name: _by_guardrail(found) for name, found in seen.items()}
+
+
+def _by_guardrail(found: Mapping[Guardrail, object]) -> dict[str, object] | None:
+    """None as in rows from before there were guardrails."""
+    return {
+        name.value: list(each) if isinstance(each, tuple) else asdict(each)  # type: ignore[call-overload]
+        for name, each in found.items()
+    } or None
+
+
+def block_from_row(row: Row) -> ObservationBlock:
+    read = {
+        "counts": tallies_from_json(row.counts or {}),
+        "ranks": ranks_from_json(row.ranks or {}),
+        "levels": levels_from_json(row.levels or {}),
+    }
+    return ObservationBlock(**row._asdict() | read)
+
+
+def traffic_to_row(traffic: TrafficMinute) -> Values:
+    values: Values = {name: getattr(traffic, name) for name in traffic.__dataclass_fields__}
+    # JSON's keys are text.
+    return values | {"latency_ms": {str(k): n for k, n in traffic.latency_ms.items()}}
+
+
+def traffic_from_row(row: Row) -> TrafficMinute:
+    latency = {int(bound): n for bound, n in row.latency_ms.items()}
+    return TrafficMinute(**(row._asdict() | {"latency_ms": latency}))
+
+
+def total_from_row(row: Row) -> TrafficTotal:
+    # A sum of counts is a decimal on PostgreSQL.
+    counts = {name: int(v) for name, v in row._asdict().items() if isinstance(v, Decimal)}
+    return TrafficTotal(**(row._asdict() | counts))
+
+
+def spend_to_row(spend: KeySpend) -> Values:
+    return {name: getattr(spend, name) for name in spend.__dataclass_fields__}
+
+
+def spend_from_row(row: Row) -> KeySpend:
+    return KeySpend(**plain(row))
+
+
+def failover_to_row(failover: Failover) -> Values:
+    return {name: getattr(failover, name) for name in failover.__dataclass_fields__}
+
+
+def failover_from_row(row: Row) -> Failover:
+    return Failover(**row._asdict())
