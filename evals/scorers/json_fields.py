@@ -1,35 +1,25 @@
 """The scorer `json_fields` compares the fields of a JSON object with those of the target."""
 
-import json
 import math
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, score_result
 from evals.scorers.json_repair import json_object, loads, repaired
 from evals.suites.items import Item
-from harness.domain.errors import InputError, PatternTooSlow
-
-if TYPE_CHECKING:
-    from jsonschema.protocols import Validator
-
-
-@lru_cache(maxsize=256)
-def validator(schema: str) -> "Validator":
-    # Imported late: command-line start-up reads suites but scores nothing.
-    from evals.scorers.schema_patterns import TimedValidator  # noqa: PLC0415
-
-    made: Validator = TimedValidator(json.loads(schema))
-    return made
+from harness.domain.errors import InputError, PatternTooSlow, SchemaTooLarge
+from harness.domain.json_schema import SUITE_LIMITS, is_valid, schema_fault
 
 
 def valid(value: Any, schema: object) -> bool:
-    """A value that one of the schema's patterns takes too long for does not fit."""
+    """A value that one of the schema's patterns takes too long for does not fit.
+
+    Raises SchemaTooLarge.
+    """
     if schema is None:
         return True
     try:
-        return bool(validator(json.dumps(schema, sort_keys=True)).is_valid(value))
+        return is_valid(value, schema, SUITE_LIMITS)
     except PatternTooSlow:
         return False
 
@@ -84,7 +74,7 @@ def json_fields(answer: str, item: Item, options: Options) -> ScoreResult:
     """1 if all fields are right, else 0; with `graded` the share of right fields."""
     try:
         return _json_fields(answer, item, options)
-    except RecursionError:
+    except (RecursionError, SchemaTooLarge):
         # Hundreds of brackets within one another: JSON, but no answer to any item.
         return UNSCORED
 
@@ -119,22 +109,11 @@ def value_rule(found: Mapping[str, Any], target: Mapping[str, Any]) -> str:
     return "double_escaped" if escaped else "value_type"
 
 
-@lru_cache(maxsize=256)
-def schema_fault(schema: str) -> str:
-    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415 - as above
-
-    try:
-        Draft202012Validator.check_schema(json.loads(schema))
-    except SchemaError as error:
-        return str(error.message)
-    return ""
-
-
 def check(item: Item, _options: Options) -> str | None:
     if not isinstance(item.target, dict):
         raise InputError(f"item {item.id!r}: scorer 'json_fields' needs an object as target")
     schema = item.metadata.get("schema")
-    fault = "" if schema is None else schema_fault(json.dumps(schema, sort_keys=True))
+    fault = "" if schema is None else schema_fault(schema)
     if fault:
         raise InputError(f"item {item.id!r}: metadata.schema is not a JSON Schema: {fault}")
     return None

@@ -3,14 +3,14 @@
 The schema is the option `schema`, else `metadata.schema`, else the target.
 """
 
-import json
 from typing import Any
 
 from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, right_or_wrong
-from evals.scorers.json_fields import relaxed, schema_fault, valid
+from evals.scorers.json_fields import relaxed, valid
 from evals.scorers.json_repair import loads, repaired, unfenced
 from evals.suites.items import Item
-from harness.domain.errors import InputError
+from harness.domain.errors import InputError, SchemaTooLarge
+from harness.domain.json_schema import schema_fault
 
 NOTHING = object()
 
@@ -25,7 +25,7 @@ def json_schema(answer: str, item: Item, options: Options) -> ScoreResult:
     """
     try:
         return _json_schema(answer, schema_of(item, options))
-    except RecursionError:
+    except (RecursionError, SchemaTooLarge):
         # As in json_fields.
         return UNSCORED
 
@@ -75,7 +75,7 @@ def check(item: Item, options: Options) -> str | None:
             f"item {item.id!r}: scorer 'json_schema' needs a schema: the option 'schema', "
             "metadata.schema or the target, an object"
         )
-    fault = schema_fault(json.dumps(schema, sort_keys=True))
+    fault = schema_fault(schema)
     if fault:
         raise InputError(f"item {item.id!r}: not a JSON Schema: {fault}")
     return None

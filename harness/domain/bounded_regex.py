@@ -1,7 +1,7 @@
 """Users' regular expressions run with a time limit for each text.
 
-`regex` is the domain's one third-party module: it is as pure as `re`, whose syntax it takes,
-and it can stop. An expression of a few characters can run for years on a hostile answer.
+`regex` is as pure as `re`, whose syntax it takes, hence in the domain; and it can stop. An
+expression of a few characters can run for years on a hostile answer.
 """
 
 from collections.abc import Sequence

@@ -22,6 +22,7 @@ SwapgateError
 ├── DeliveryFailed         a sink did not take an alert; it is tried again
 ├── JudgeUnfit             a suite's judge is away, or does not agree with its references
 ├── PatternTooSlow         a user's regular expression takes too long for a text
+├── SchemaTooLarge         a JSON schema takes too many steps for a value
 ├── WorkerFailed           an eval worker ended without finishing its run
 ├── SignatureInvalid       a stored row is not what its signature covers, or has none
 ├── SnapshotInvalid        a snapshot does not validate; the old one goes on serving
@@ -59,6 +60,9 @@ class InputError(SwapgateError):
 
 
 class PatternTooSlow(SwapgateError): ...
+
+
+class SchemaTooLarge(SwapgateError): ...
 
 
 class NotFound(SwapgateError): ...

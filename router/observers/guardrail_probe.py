@@ -10,14 +10,10 @@ from typing import Final, NamedTuple, Self
 
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.observation import UnitRule
+from harness.domain.json_schema import matches_schema
 from harness.domain.routing.capabilities import Endpoint
 from router.protocols.answer_signals import AnswerSignals
-from router.protocols.answer_validity import (
-    NO_JSON,
-    are_calls_valid,
-    matches_schema,
-    parse_json,
-)
+from router.protocols.answer_validity import NO_JSON, are_calls_valid, parse_json
 from router.protocols.endpoints import DIALECTS
 from router.recording.guardrail_sample import (
     FAULTS,

@@ -124,9 +124,12 @@ class CompiledSnapshot:
 
     @property
     def judges_validity(self) -> bool:
-        """Whether a live rollout asks if answers' JSON or tool calls hold."""
-        trials = (route.trial for route in self.routes.values())
-        return any(trial and _VALIDITY & trial.unit_rule.guardrails.keys() for trial in trials)
+        """Whether a live rollout or a shadow asks if answers' JSON or tool calls hold."""
+        return any(
+            route.shadow is not None
+            or (route.trial and _VALIDITY & route.trial.unit_rule.guardrails.keys())
+            for route in self.routes.values()
+        )
 
     @property
     def rollouts(self) -> frozenset[str]:

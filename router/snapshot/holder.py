@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from harness.domain import json_schema
 from harness.domain.errors import (
     ConfigError,
     DatabaseRestored,
@@ -29,7 +30,6 @@ from harness.domain.routing.snapshot_lineage import (
 )
 from harness.domain.routing.table import Snapshot
 from harness.ports import Store
-from router.protocols import answer_validity
 from router.snapshot import file as snapshot_file
 from router.snapshot.compiled import NO_KEYS, CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot
@@ -260,7 +260,7 @@ class SnapshotHolder:
             opened, self._standing, self._keys_of(snapshot), self._classes
         )
         if serving.judges_validity:
-            answer_validity.prepare()
+            json_schema.load_judge()
         try:
             self._prepare(snapshot)
         except ConfigError as error:

@@ -189,7 +189,7 @@ def test_what_judges_schemas_is_loaded_before_a_revision_serves_that_asks_for_it
     def loaded() -> None:
         served.append(held.current.revision if held.current else 0)
 
-    monkeypatch.setattr("router.snapshot.holder.answer_validity.prepare", loaded)
+    monkeypatch.setattr("router.snapshot.holder.json_schema.load_judge", loaded)
     held.boot()
     timed = UnitRule(guardrails={Guardrail.LATENCY: 1.25})
     store.put(snapshot(URL, weight_bps=100, revision=4, rule=timed))

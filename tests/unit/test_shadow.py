@@ -5,11 +5,8 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.json_schema import matches_schema
 from harness.domain.routing.table import Canary, Route, RouteSettings
 from harness.domain.routing.target import Target
 from harness.domain.shadow.pairs import (
@@ -222,31 +219,6 @@ def test_no_answer_and_a_refusal_are_told_apart() -> None:
     assert counts["not_refused.incumbent_only"] == 1
     assert sums["similarity"] == 0.0
     assert word_similarity("A b", "b a") == word_similarity("", "") == 1.0
-
-
-@given(
-    st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=9)
-)
-def test_whatever_stands_where_a_schema_should_is_survived(schema: object) -> None:
-    assert matches_schema(schema, {"a": [1]}) is (schema is not False)
-    assert matches_schema({"type": schema, "properties": schema, "required": schema}, 1) in (
-        True,
-        False,
-    )
-    deep: object = {}
-    for _ in range(200):
-        deep = {"items": deep}
-    assert matches_schema(deep, [[[1]]])
-
-
-def test_types_and_members_are_held_against_a_schema() -> None:
-    assert matches_schema({"type": "integer"}, 3.0)
-    assert not matches_schema({"type": "integer"}, value=True)
-    assert not matches_schema({"type": ["string", "null"]}, 3)
-    assert matches_schema({"type": ["string", "null"]}, None)
-    assert not matches_schema({"enum": ["a", "b"]}, "c")
-    assert not matches_schema({"const": 1}, 2)
-    assert not matches_schema({"items": {"type": "string"}}, ["a", 1])
 
 
 def test_the_evidence_says_harm_after_few_lost_pairs_and_never_for_won_ones() -> None:

@@ -222,7 +222,7 @@ def _strict(seen: ToolProbeResult) -> _Judged:
     if not known:
         return ToolOutcome.NOT_SEEN, "it called no tool"
     for each in known:
-        if not matches_schema(TOOL_SCHEMAS[each.name], _object(each)):
+        if not matches_schema(_object(each), TOOL_SCHEMAS[each.name]):
             return ToolOutcome.DOES_NOT, f"its arguments of {each.name} do not fit the schema"
     return ToolOutcome.WORKS, f"the arguments of {_count(len(known), 'call')} fit the schemas"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from harness.domain.json_schema import matches_schema
+from harness.domain.json_schema import THREAD_LIMITS, matches_schema
 
 PAIRS: Final = "pairs"
 SIMILARITY: Final = "similarity"
@@ -23,7 +23,7 @@ REDACTED_REFUSAL: Final = "[refusal left out]"
 
 
 class ShadowCheck(StrEnum):
-    """What an answer holds or does not. SCHEMA: its form, see `domain.json_schema`."""
+    """What an answer holds or does not. SCHEMA: it is valid as `domain.json_schema` judges."""
 
     ANSWERED = "answered"
     JSON = "json"
@@ -132,7 +132,7 @@ def _checks(content: Mapping[str, Any] | None) -> dict[ShadowCheck, bool]:
         found[ShadowCheck.JSON] = is_json
         if form["type"] == "json_schema":
             schema = (form.get("json_schema") or {}).get("schema")
-            found[ShadowCheck.SCHEMA] = is_json and matches_schema(schema, value)
+            found[ShadowCheck.SCHEMA] = is_json and matches_schema(value, schema, THREAD_LIMITS)
     return found
 
 
@@ -146,7 +146,7 @@ def _valid(call: Mapping[str, Any], tools: list[Mapping[str, Any]]) -> bool:
         return False
     is_json, given = _parsed(function.get("arguments") or "{}")
     wanted = offered[function["name"]].get("parameters")
-    return is_json and isinstance(given, dict) and matches_schema(wanted, given)
+    return is_json and isinstance(given, dict) and matches_schema(given, wanted, THREAD_LIMITS)
 
 
 def _parsed(text: object) -> tuple[bool, object]:
