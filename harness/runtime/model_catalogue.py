@@ -28,20 +28,7 @@ SAMPLE: Final = "sample_spec"
 
 # The table's name of a provider → our kind. Families of vertex have names that go on.
 KINDS: Final[Mapping[str, str]] = {
-    "openai": "openai",
-    "anthropic": "anthropic",
-    "gemini": "gemini",
-    "azure": "azure_openai",
-    "bedrock": "bedrock",
-    "bedrock_converse": "bedrock",
-    "vertex_ai": "vertex",
-    "groq": "groq",
-    "deepseek": "deepseek",
-    "mistral": "mistral",
-    "openrouter": "openrouter",
-    "ollama": "ollama",
-    "chatgpt": "openai_codex",
-    "github_copilot": "github_copilot",
+    name: kind.name for kind in PROVIDER_KINDS.values() for name in kind.catalogue_names
 }
 # What a model is for: the ability that the mode says it has, and those that it says it lacks.
 MODES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {

@@ -11,7 +11,6 @@ from typing import Final
 
 from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
 
-STRICT_KINDS: Final = frozenset({"openai", "azure_openai", "groq", "mistral"})
 FOREIGN: Final = ("cache_control", "thinking_blocks", "reasoning_content", "extra_content")
 _QUOTED: Final = tuple((name, f'"{name}"'.encode()) for name in FOREIGN)
 

@@ -15,7 +15,7 @@ from router.protocols.endpoint_translation import TRANSLATIONS, Translation
 from router.protocols.endpoints import DIALECTS
 from router.upstream.endpoint_bridge import EndpointBridge
 from router.upstream.pool import UpstreamPool
-from router.upstream.strict_fields import STRICT_KINDS, StrictFieldsTransport
+from router.upstream.strict_fields import StrictFieldsTransport
 from router.upstream.translate.transport import TranslatingTransport
 from router.upstream.transport import CHAT_PATH, Transport, UpstreamReply, UpstreamRequest
 
@@ -63,7 +63,7 @@ class Transports:
         """What carries the kind's chats; all else goes through as bytes."""
         if kind in self._translated:
             return ChatSplitTransport(self._translated[kind], self._pool)
-        if kind in STRICT_KINDS:
+        if PROVIDER_KINDS[kind].strict_fields:
             return ChatSplitTransport(StrictFieldsTransport(self._pool), self._pool)
         return self._pool
 

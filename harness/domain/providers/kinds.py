@@ -76,6 +76,8 @@ class ProviderKind:
     # The one name of it that its chats know; None where both are known, or nobody knows.
     answer_limit: AnswerLimit | None = None
     cache_marks: bool = False  # its chats take `cache_control`
+    strict_fields: bool = False  # its chats are refused for a field that it does not know
+    catalogue_names: tuple[str, ...] = ()  # what the model catalogue calls its provider
     # Header → the path of the claim in its token (a JWT) that it repeats.
     claim_headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -112,7 +114,10 @@ def _hosted(  # noqa: PLR0913, PLR0917 - the table's columns
     answer_limit: AnswerLimit | None = None,
     *,
     cache_marks: bool = False,
+    strict_fields: bool = False,
+    catalogue_names: tuple[str, ...] | None = None,
 ) -> ProviderKind:
+    """A hosted kind. catalogue_names: None where the catalogue calls it as we do."""
     return ProviderKind(
         name,
         ProviderGroup.HOSTED,
@@ -125,6 +130,8 @@ def _hosted(  # noqa: PLR0913, PLR0917 - the table's columns
         lacks=lacks,
         answer_limit=answer_limit,
         cache_marks=cache_marks,
+        strict_fields=strict_fields,
+        catalogue_names=(name,) if catalogue_names is None else catalogue_names,
     )
 
 
@@ -133,6 +140,7 @@ def _local(
     api_base: str,
     keywords: tuple[str, ...] = (),
     answer_limit: AnswerLimit | None = None,
+    catalogue_names: tuple[str, ...] = (),
 ) -> ProviderKind:
     return ProviderKind(
         name,
@@ -143,6 +151,7 @@ def _local(
         needs_key=False,
         keywords=keywords,
         answer_limit=answer_limit,
+        catalogue_names=catalogue_names,
     )
 
 
@@ -155,6 +164,7 @@ _ALL: Final = (
         ("gpt", "chatgpt", "o1", "o3", "o4", "text-embedding"),
         lacks=_NO_TOP_K,
         answer_limit=_NEW_LIMIT,
+        strict_fields=True,
     ),
     _hosted(
         "anthropic",
@@ -185,6 +195,8 @@ _ALL: Final = (
         key_style=KeyStyle.AZURE,
         lacks=_NO_TOP_K,
         answer_limit=_NEW_LIMIT,
+        strict_fields=True,
+        catalogue_names=("azure",),
     ),
     # Its Converse API, in a region's place; its key is a Bedrock API key.
     _hosted(
@@ -194,15 +206,17 @@ _ALL: Final = (
         "AWS_BEARER_TOKEN_BEDROCK",
         translated=_CHAT,
         cache_marks=True,
+        catalogue_names=("bedrock", "bedrock_converse"),
     ),
     # Gemini's protocol below a project's own place; its key is an access token.
-    _hosted("vertex", frozenset(), "", "", translated=_CHAT),
+    _hosted("vertex", frozenset(), "", "", translated=_CHAT, catalogue_names=("vertex_ai",)),
     _hosted(
         "groq",
         _CHAT,
         "https://api.groq.com/openai/v1",
         "GROQ_API_KEY",
         lacks=_NO_TOP_K | {"logprobs"},
+        strict_fields=True,
     ),
     _hosted(
         "deepseek",
@@ -221,9 +235,10 @@ _ALL: Final = (
         # It refuses every field that it does not know.
         lacks=_NO_TOP_K | {"seed", "logprobs", "service_tier"},
         answer_limit=_OLD_LIMIT,
+        strict_fields=True,
     ),
     _hosted("openrouter", _OPENAIS, "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
-    _local("ollama", "http://127.0.0.1:11434/v1", ("ollama",), _OLD_LIMIT),
+    _local("ollama", "http://127.0.0.1:11434/v1", ("ollama",), _OLD_LIMIT, ("ollama",)),
     _local("lm_studio", "http://127.0.0.1:1234/v1", answer_limit=_OLD_LIMIT),
     _local("vllm", "", ("vllm",)),
     _local("ovms", "http://127.0.0.1:8000/v3"),
@@ -233,6 +248,7 @@ _ALL: Final = (
         ProviderGroup.OAUTH,
         frozenset({Endpoint.RESPONSES}),
         api_base="https://chatgpt.com/backend-api/codex",
+        catalogue_names=("chatgpt",),
         claim_headers={
             "chatgpt-account-id": ("https://api.openai.com/auth", "chatgpt_account_id")
         },
@@ -243,6 +259,7 @@ _ALL: Final = (
         _CHAT_EMBED,
         adapted=_adapted(_CHAT_EMBED),
         api_base="https://api.githubcopilot.com",
+        catalogue_names=("github_copilot",),
     ),
     ProviderKind("sim", ProviderGroup.SIMULATED, frozenset(Endpoint), needs_key=False),
 )
