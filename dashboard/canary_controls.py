@@ -54,7 +54,7 @@ def visible_signals(rollout: Rollout, *, faults: bool = False) -> list[RolloutSi
             RolloutSignal.FINISH,
             RolloutSignal.ABORT,
         ]
-    return [each for each in BUTTONS if each is not RolloutSignal.FINISH]
+    return [button for button in BUTTONS if button is not RolloutSignal.FINISH]
 
 
 def disabled_reasons(status: CanaryStatus) -> dict[RolloutSignal, str]:
@@ -62,7 +62,7 @@ def disabled_reasons(status: CanaryStatus) -> dict[RolloutSignal, str]:
     rollout = status.rollout
     if rollout.baking:
         able = visible_signals(rollout, faults=bool(status.faults))
-        return {each: BAKES for each in BUTTONS if each not in able}
+        return {button: BAKES for button in BUTTONS if button not in able}
     if not rollout.live:
         return dict.fromkeys(BUTTONS, ENDED)
     found = {}

@@ -48,13 +48,13 @@ def _ask_key() -> None:
             return
     try:
         installation = page_frame.installation()
-        found = keys.authenticate(
+        actor = keys.authenticate(
             installation.context.store, text.strip(), secret=installation.secret
         )
     except SwapgateError as error:
         st.html(html.failure("Not signed in", str(error), "You can still read the pages."))
         return
-    st.session_state[STATE] = found
+    st.session_state[STATE] = actor
     st.rerun()
 
 

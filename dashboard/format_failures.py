@@ -26,7 +26,7 @@ def line(lost: FormatFailure) -> str:
 
 def rule_rows(lost: FormatFailure) -> Sequence[Sequence[str]]:
     """Cells of HTML, the most frequent rule first."""
-    ordered = sorted(lost.rules.items(), key=lambda each: (-each[1], each[0]))
+    ordered = sorted(lost.rules.items(), key=lambda rule: (-rule[1], rule[0]))
     return [
         (escape(rule), escape(lost.meanings[rule]), f"{count:,}") for rule, count in ordered
     ]
@@ -37,19 +37,19 @@ def remedies(lost: FormatFailure) -> Sequence[str]:
     return [*plain, f"a parser in your application that can {lost.remedy.parser}"]
 
 
-def answers(found: Comparison, each: FormatExample) -> tuple[AnswerPanel, AnswerPanel]:
-    forgiven = f"{_points_of(each.candidate_score)}, format ignored "
+def answers(comparison: Comparison, example: FormatExample) -> tuple[AnswerPanel, AnswerPanel]:
+    forgiven = f"{_points_of(example.candidate_score)}, format ignored "
     return (
         AnswerPanel(
-            f"Current · {found.incumbent.name}",
-            each.incumbent,
-            _points_of(each.incumbent_score),
+            f"Current · {comparison.incumbent.name}",
+            example.incumbent,
+            _points_of(example.incumbent_score),
             labels.Tone.NEUTRAL,
         ),
         AnswerPanel(
-            f"Candidate · {found.candidate.name}",
-            each.candidate,
-            forgiven + _points_of(each.lenient_score),
+            f"Candidate · {comparison.candidate.name}",
+            example.candidate,
+            forgiven + _points_of(example.lenient_score),
             labels.Tone.UNDECIDED,
         ),
     )
@@ -59,9 +59,9 @@ def _points_of(score: float | None) -> str:
     return "no score" if score is None else f"{score * 100:g} of 100"
 
 
-def show(found: Comparison, titles: Mapping[str, str]) -> None:
+def show(comparison: Comparison, titles: Mapping[str, str]) -> None:
     """Show each suite that was lost by format; nothing where there is none."""
-    for lost in find_format_failures(found):
+    for lost in find_format_failures(comparison):
         name = titles.get(lost.suite, lost.suite)
         st.html(html.section(f"What to change: {name}", line(lost)))
         st.html(html.table(HEADS, rule_rows(lost)))
@@ -74,6 +74,8 @@ def show(found: Comparison, titles: Mapping[str, str]) -> None:
         st.code("\n".join(lost.mends[0].commands), language="bash", wrap_lines=True)
         shown = labels.plural(len(lost.examples), "answer")
         with st.expander(f"{shown} that lost points by format alone", expanded=True):
-            for each in lost.examples:
-                head = f"<p>{strong(each.item)} · {escape(each.rule or 'unnamed rule')}</p>"
-                st.html(html.block(head) + html.answer_panels(*answers(found, each)))
+            for example in lost.examples:
+                head = (
+                    f"<p>{strong(example.item)} · {escape(example.rule or 'unnamed rule')}</p>"
+                )
+                st.html(html.block(head) + html.answer_panels(*answers(comparison, example)))

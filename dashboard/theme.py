@@ -98,9 +98,9 @@ def css() -> str:
     Streamlit sets `color-scheme` on its root after the chosen theme; light-dark() follows it.
     """
     variables = "".join(
-        f"--sg-{each.name.replace('_', '-')}:"
-        f"light-dark({getattr(LIGHT, each.name)},{getattr(DARK, each.name)});"
-        for each in fields(Palette)
+        f"--sg-{field.name.replace('_', '-')}:"
+        f"light-dark({getattr(LIGHT, field.name)},{getattr(DARK, field.name)});"
+        for field in fields(Palette)
     )
     return f"<style>:root,.stApp{{{variables}}}{_sheet()}</style>"
 

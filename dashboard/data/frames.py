@@ -196,7 +196,7 @@ def failure_rates(blocks: Sequence[ObservationBlock]) -> pd.DataFrame:
     """Share of failed units so far in percent, by arm and block, in order of arrival."""
     rows: list[tuple[int, str, float]] = []
     canary = control = canary_failed = control_failed = 0
-    for block in sorted(blocks, key=lambda each: each.number):
+    for block in sorted(blocks, key=lambda observation_block: observation_block.number):
         canary += block.canary_units
         control += block.units - block.canary_units
         canary_failed += block.canary_failures
@@ -217,10 +217,10 @@ def _binned(
     traffic: Sequence[TrafficMinute], minutes: int, figure: Callable[[TrafficMinute], float]
 ) -> list[float]:
     sums: dict[int, tuple[float, int]] = {}
-    for each in traffic:
-        at = int(each.minute.timestamp()) // (60 * minutes)
+    for minute in traffic:
+        at = int(minute.minute.timestamp()) // (60 * minutes)
         amount, requests = sums.get(at, (0.0, 0))
-        sums[at] = (amount + figure(each), requests + each.requests)
+        sums[at] = (amount + figure(minute), requests + minute.requests)
     return [1000 * amount / n for _, (amount, n) in sorted(sums.items()) if n]
 
 
@@ -230,9 +230,9 @@ def latency_ms(traffic: Sequence[TrafficMinute], arm: str, share: float) -> int 
     -1: beyond the histogram's last bound.
     """
     histogram: dict[int, int] = {}
-    for each in traffic:
-        if each.arm == arm:
-            for bound, number in each.latency_ms.items():
+    for minute in traffic:
+        if minute.arm == arm:
+            for bound, number in minute.latency_ms.items():
                 histogram[bound] = histogram.get(bound, 0) + number
     total, seen = sum(histogram.values()), 0
     for bound in sorted(histogram, key=lambda each: (each < 0, each)):

@@ -68,10 +68,10 @@ def comparison(ctx: Context, proposal: str) -> ComparisonView:
     )
 
 
-def _differing(ctx: Context, found: reports.Comparison) -> Mapping[str, Sequence[str]]:
+def _differing(ctx: Context, context: reports.Comparison) -> Mapping[str, Sequence[str]]:
     apart = {
         side.plan.suite: (side.incumbent_run.suite_digest, side.candidate_run.suite_digest)
-        for side in found.suites
+        for side in context.suites
         if side.incumbent_run.suite_digest != side.candidate_run.suite_digest
     }
     return {suite: _pieces(ctx, *digests) for suite, digests in apart.items()}
@@ -109,7 +109,7 @@ def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
     opened = queries.list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
     page = queries.list_proposals(ctx, PageRequest(MOST_PROPOSALS, after))
     found = [*opened, *(each for each in page if not each.open)]
-    invalid = [*page.invalid, *(each for each in opened.invalid if each not in page.invalid)]
+    invalid = [*page.invalid, *(fault for fault in opened.invalid if fault not in page.invalid)]
     verdicts = queries.load_verdicts(ctx, {each.verdict for each in found if each.verdict})
     names = queries.load_target_names(
         ctx, {id_ for p in found for id_ in (p.incumbent, p.candidate)}
@@ -185,8 +185,8 @@ class CanaryView:
 
 def canary(ctx: Context, route: str) -> CanaryView:
     """Raises NotFound."""
-    found = reports.list_canaries(ctx, route=route)
-    status = found[0] if found else None
+    canaries = reports.list_canaries(ctx, route=route)
+    status = canaries[0] if canaries else None
     stage = shadow_first.find_stage_of_route(ctx, route)
     with ctx.store.read() as tx:
         since = status.rollout.started_at if status else ctx.clock.now()

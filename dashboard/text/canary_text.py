@@ -284,12 +284,12 @@ def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[Sequ
     """Table rows with cells of HTML, in the order of `moves`."""
     return [
         (
-            f"{escape(labels.date_time(each.at))}<br>event {each.number}",
-            f"{strong(_what(rollout, each))}<br>by {escape(each.actor)}",
-            escape(each.details.get("reason", "")),
-            "<br>".join(map(escape, _evidence_lines(each.details))),
+            f"{escape(labels.date_time(move.at))}<br>event {move.number}",
+            f"{strong(_what(rollout, move))}<br>by {escape(move.actor)}",
+            escape(move.details.get("reason", "")),
+            "<br>".join(map(escape, _evidence_lines(move.details))),
         )
-        for each in moves
+        for move in moves
     ]
 
 
@@ -298,7 +298,7 @@ def _what(rollout: Rollout, event: AuditEvent) -> str:
         before = _step(event.details)
         steps = rollout.policy.steps
         if before is not None and before + 1 < len(steps):
-            old, new = (labels.weight(each.weight_bps) for each in steps[before : before + 2])
+            old, new = (labels.weight(step.weight_bps) for step in steps[before : before + 2])
             return f"{old} to {new}"
     plain = event.action.removeprefix("canary.").replace("_", " ")
     return _WORDS.get(event.action, plain)

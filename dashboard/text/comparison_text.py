@@ -197,15 +197,15 @@ def _more(view: ComparisonView, verdict: BaseVerdict, connections: int) -> str:
     )
 
 
-def _price_of(found: Comparison, suite: str, items: int, connections: int) -> str:
-    sides = [side for side in found.suites if side.plan.suite == suite]
+def _price_of(comparison: Comparison, suite: str, items: int, connections: int) -> str:
+    sides = [side for side in comparison.suites if side.plan.suite == suite]
     arms: list[Sequence[Sample]] = [arm for s in sides for arm in (s.incumbent, s.candidate)]
     costs = [_mean([s.cost_usd for s in arm]) for arm in arms]
     times = [
         _mean([s.duration_s for s in arm if s.error is not SampleError.INFRA]) for arm in arms
     ]
-    known_costs = [each for each in costs if each is not None]
-    known_times = [each for each in times if each is not None]
+    known_costs = [cost for cost in costs if cost is not None]
+    known_times = [time for time in times if time is not None]
     parts = []
     if known_costs and len(known_costs) == len(costs):
         parts.append(f"about {labels.usd(sum(known_costs) * items)}")
@@ -215,15 +215,15 @@ def _price_of(found: Comparison, suite: str, items: int, connections: int) -> st
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [each for each in values if each is not None]
+    known = [value for value in values if value is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def _foot(found: Comparison, verdict: BaseVerdict, now: datetime) -> str:
+def _foot(comparison: Comparison, verdict: BaseVerdict, now: datetime) -> str:
     pairs = sum(r.n_used for r in verdict.suites)
-    epochs = {plan.epochs for plan in found.proposal.plans}
+    epochs = {plan.epochs for plan in comparison.proposal.plans}
     early = any(r.how == "early" for r in verdict.suites)
-    saved = found.stopped_early.rstrip(".")
+    saved = comparison.stopped_early.rstrip(".")
     return (
         f"Paired test on {labels.plural(pairs, 'shared item')} · same items, order, prompts "
         f"and scorers on both sides · {labels.plural(max(epochs, default=1), 'epoch')} · "
@@ -235,14 +235,14 @@ def _foot(found: Comparison, verdict: BaseVerdict, now: datetime) -> str:
 
 
 def _undecided_card(view: ComparisonView) -> VerdictCard:
-    found = view.comparison
-    if not found.proposal.open:
+    comparison = view.comparison
+    if not comparison.proposal.open:
         return VerdictCard(
-            label=labels.PHASE_LABELS[found.proposal.phase],
-            lead=found.proposal.closed_because or "It was closed before it had a verdict.",
+            label=labels.PHASE_LABELS[comparison.proposal.phase],
+            lead=comparison.proposal.closed_because or "It was closed before it had a verdict.",
             next_step="propose again once the reason is resolved.",
         )
-    pairs, planned = paired(found), sum(plan.n_max for plan in found.proposal.plans)
+    pairs, planned = paired(comparison), sum(plan.n_max for plan in comparison.proposal.plans)
     label = labels.VERDICT_LABELS["running"]
     advice = f"{labels.count(pairs)} of {labels.count(planned)} items"
     return VerdictCard(
@@ -251,18 +251,18 @@ def _undecided_card(view: ComparisonView) -> VerdictCard:
         "No difference is shown before it has decided.",
         bullets=[
             (view.titles.get(suite, suite), f"{done:,} of {planned:,} items on both sides")
-            for suite, done, planned in progress(found)
+            for suite, done, planned in progress(comparison)
         ],
         next_step="nothing; the verdict comes automatically.",
     )
 
 
-def progress(found: Comparison) -> Sequence[tuple[str, int, int]]:
+def progress(comparison: Comparison) -> Sequence[tuple[str, int, int]]:
     """(suite, items that both arms have, items planned)."""
-    sides = {side.plan.suite: side for side in found.suites}
+    sides = {side.plan.suite: side for side in comparison.suites}
     return [
         (plan.suite, _both(sides[plan.suite]) if plan.suite in sides else 0, plan.n_max)
-        for plan in found.proposal.plans
+        for plan in comparison.proposal.plans
     ]
 
 
@@ -270,8 +270,8 @@ def _both(side: SuiteAnswers) -> int:
     return len({s.item for s in side.incumbent} & {s.item for s in side.candidate})
 
 
-def paired(found: Comparison) -> int:
-    return sum(done for _, done, _ in progress(found))
+def paired(comparison: Comparison) -> int:
+    return sum(done for _, done, _ in progress(comparison))
 
 
 def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
@@ -340,20 +340,20 @@ def stale_reason(view: ComparisonView) -> str:
     verdict, proposal = view.comparison.verdict, view.comparison.proposal
     if verdict is None:
         return ""
-    found = view.comparison.standing
-    if found is None or found.holds:
+    validity = view.comparison.standing
+    if validity is None or validity.holds:
         return ""
-    if found.proof is ProofState.STALE:
-        return f"the content has changed since: {found.why}"
+    if validity.proof is ProofState.STALE:
+        return f"the content has changed since: {validity.why}"
     # Once the candidate was promoted, the verdict has done its work.
     if proposal.phase is ProposalPhase.PROMOTED:
         return ""
     return f"it expired {labels.age(verdict.expires_at, view.now)}"
 
 
-def cheapest_design(each: SuiteEstimate) -> str:
+def cheapest_design(estimate: SuiteEstimate) -> str:
     """The cheapest design that shows the difference that matters."""
-    best, wanted = each.cheapest, f"{each.effect * 100:.1f} points"
+    best, wanted = estimate.cheapest, f"{estimate.effect * 100:.1f} points"
     if best is None:
         return f"{wanted}: not possible with this suite"
     epochs = f" × {best.epochs} epochs" if best.epochs > 1 else ""
@@ -362,17 +362,21 @@ def cheapest_design(each: SuiteEstimate) -> str:
 
 def outlook_line(planned: Sequence[SuiteEstimate]) -> str:
     """What a proposal costs at most, and how long it takes."""
-    costs = [each.cost_usd for each in planned]
-    cost = (
-        f"at most about {labels.usd(sum(each for each in costs if each is not None))}"
+    costs = [estimate.cost_usd for estimate in planned]
+    known_costs = [cost for cost in costs if cost is not None]
+    cost_text = (
+        f"at most about {labels.usd(sum(known_costs))}"
         if None not in costs
         else "cost unknown (a price or an earlier run is missing)"
     )
-    durations = [each.duration_s for each in planned]
-    time = (
-        f"about {labels.span(max(60.0, sum(each for each in durations if each is not None)))}"
+    durations = [estimate.duration_s for estimate in planned]
+    known_durations = [duration for duration in durations if duration is not None]
+    time_text = (
+        f"about {labels.span(max(60.0, sum(known_durations)))}"
         if None not in durations
         else "time unknown until the current model has been evaluated once"
     )
-    warnings = [each.warning for each in planned if each.warning]
-    return " ".join([f"For both models: {cost}, {time}; the gate may stop early.", *warnings])
+    warnings = [estimate.warning for estimate in planned if estimate.warning]
+    return " ".join(
+        [f"For both models: {cost_text}, {time_text}; the gate may stop early.", *warnings]
+    )

@@ -19,14 +19,14 @@ STATES = {
 HEADS = ("Suite", "State", "Compared", "Change in points", "Evidence", "Last", "Next")
 
 
-def drift_card(route: str, found: Sequence[DriftStatus]) -> str:
+def drift_card(route: str, statuses: Sequence[DriftStatus]) -> str:
     """The drift card of the route; empty where no suite watches it."""
-    if not found:
+    if not statuses:
         return ""
     note = "The incumbent is asked the same items at intervals, and its answers are compared."
-    drifted = [each for each in found if each.state == "drifted"]
+    drifted = [status for status in statuses if status.state == "drifted"]
     warning = html.banner("✕ The model behind this route has changed.", _next(route))
-    rows = [_row(each) for each in found]
+    rows = [_row(status) for status in statuses]
     table = html.section("Drift watch", note) + html.table(HEADS, rows)
     return (warning if drifted else "") + table
 
@@ -40,14 +40,14 @@ def _next(route: str) -> str:
 
 def _row(status: DriftStatus) -> tuple[str, ...]:
     last = status.last
-    found = last.evidence if last else None
+    drift_evidence = last.evidence if last else None
     change = evidence = "–"
-    if found is not None:
-        change = labels.points(found.delta)
-        if found.ci_low is not None and found.ci_high is not None:
-            ends = (labels.points(found.ci_low), labels.points(found.ci_high))
+    if drift_evidence is not None:
+        change = labels.points(drift_evidence.delta)
+        if drift_evidence.ci_low is not None and drift_evidence.ci_high is not None:
+            ends = (labels.points(drift_evidence.ci_low), labels.points(drift_evidence.ci_high))
             change += f" ({ends[0]} to {ends[1]})"
-        evidence = f"{found.share_of_limit * 100:.0f} % of the alarm level"
+        evidence = f"{drift_evidence.share_of_limit * 100:.0f} % of the alarm level"
     ended = "–" if last is None or last.ended_at is None else labels.date_time(last.ended_at)
     if last is not None and last.state is DriftCheckState.NOT_MEASURED:
         ended += " NOT MEASURED"

@@ -93,7 +93,7 @@ class Tile:
 
 def tiles(row: Iterable[Tile], *, stale: bool = False) -> str:
     return f'<div class="sg sg-tiles{" sg-stale" if stale else ""}">' + (
-        "".join(_tile(each) for each in row) + "</div>"
+        "".join(_tile(tile) for tile in row) + "</div>"
     )
 
 
@@ -124,7 +124,7 @@ class PairCounts:
 def pair_bars(suites: Sequence[PairCounts]) -> str:
     """Lost to the left, won to the right, one scale for all; ties as text."""
     most = max([1, *(max(s.won, s.lost) for s in suites)])
-    rows = "".join(_pair_row(each, most) for each in suites)
+    rows = "".join(_pair_row(suite, most) for suite in suites)
     head = (
         '<div class="row"><span class="name"></span><span class="lost head">candidate lost'
         '</span><span class="won head">candidate won</span><span class="ties"></span></div>'
@@ -173,7 +173,7 @@ class Measure:
 
 def measures(rows: Iterable[Measure], *, stale: bool = False) -> str:
     kind = "sg-measures sg-stale" if stale else "sg-measures"
-    return block("".join(_measure(each) for each in rows), kind=kind)
+    return block("".join(_measure(row) for row in rows), kind=kind)
 
 
 def _measure(row: Measure) -> str:
@@ -277,7 +277,7 @@ def banner(heading: str, text: str, *, tone: Tone = Tone.UNDECIDED) -> str:
 def invalid(faults: Sequence[RowFault]) -> str:
     """Rows that are left out of a list."""
     return "".join(
-        banner(f"✕ {each.name}.", INVALID_ROWS_HINT, tone=Tone.WORSE) for each in faults
+        banner(f"✕ {fault.name}.", INVALID_ROWS_HINT, tone=Tone.WORSE) for fault in faults
     )
 
 
@@ -305,6 +305,6 @@ def trend(values: Sequence[float], *, name: str) -> str:
         return ""
     high = max(values) or 1.0
     bars = "".join(
-        f'<i style="height:{max(4.0, 100 * each / high):.0f}%"></i>' for each in values
+        f'<i style="height:{max(4.0, 100 * value / high):.0f}%"></i>' for value in values
     )
     return f'<span class="trend" role="img" aria-label="{escape(name)}">{bars}</span>'

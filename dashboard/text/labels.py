@@ -224,7 +224,7 @@ def failure_change(new: float, old: float) -> FigureChange:
 
 
 def served_names(models: Iterable[ServedModel]) -> str:
-    return ", ".join(each.label for each in models)
+    return ", ".join(model.label for model in models)
 
 
 def _directed(difference: float, less: str, more: str, was: str) -> FigureChange:

@@ -14,7 +14,7 @@ from harness.domain.routing.target import Price
 
 HEADS: Final = (
     "Model",
-    *(each.replace("_", " ").replace("json", "JSON") for each in COLUMNS),
+    *(column.replace("_", " ").replace("json", "JSON") for column in COLUMNS),
     "Window",
     "Price in / out, 1M tokens",
     "Median",
@@ -35,8 +35,8 @@ _HEALTH: Final = {
 def title(rows: Sequence[MatrixRow]) -> str:
     """The page's first line."""
     here = configured(rows)
-    unhealthy = [each.provider for each in here if each.health is ProviderHealth.UNHEALTHY]
-    keyless = [each.provider for each in here if not each.configured]
+    unhealthy = [row.provider for row in here if row.health is ProviderHealth.UNHEALTHY]
+    keyless = [row.provider for row in here if not row.configured]
     if unhealthy:
         verb = "is" if len(unhealthy) == 1 else "are"
         return f"{strong(', '.join(unhealthy))} {verb} unhealthy"
@@ -50,7 +50,7 @@ def title(rows: Sequence[MatrixRow]) -> str:
 
 def configured(rows: Sequence[MatrixRow]) -> list[MatrixRow]:
     """The providers in the registry; the other rows are kinds that could be added."""
-    return [each for each in rows if each.health_because != "not configured"]
+    return [row for row in rows if row.health_because != "not configured"]
 
 
 def heading(row: MatrixRow) -> str:
@@ -71,7 +71,7 @@ def cells(model: MatrixModel) -> list[str]:
     speed = f"{model.p50_ms:,.0f} ms" if model.p50_ms is not None else "not measured"
     return [
         escape(model.model),
-        *(_ABILITY[model.abilities[each]] for each in COLUMNS),
+        *(_ABILITY[model.abilities[column]] for column in COLUMNS),
         escape(window),
         escape(_price(model.price)),
         escape(speed),

@@ -21,8 +21,8 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
 
     titles: of the suites, by name.
     """
-    found = view.measured
-    bill = found.bill
+    measured = view.measured
+    bill = measured.bill
     traffic = (
         f"{bill.requests:,} requests in {monthly_bill.format_window(bill.window_s)}"
         if bill.requests
@@ -30,29 +30,29 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
     )
     rows = [
         *(
-            (f"Score, {titles.get(each.suite, each.suite)}", _score(each, view.now))
-            for each in found.scores
+            (f"Score, {titles.get(score.suite, score.suite)}", _score(score, view.now))
+            for score in measured.scores
         ),
-        ("Cost per 1,000 requests", _usd(found, found.usd_per_1000)),
-        ("Cost a month", _usd(found, found.month_usd)),
-        ("Latency, last day", _latency(found)),
-        ("Callers that failed", _share(found.failed)),
-        ("Failures of the model", _share(found.charged)),
+        ("Cost per 1,000 requests", _usd(measured, measured.usd_per_1000)),
+        ("Cost a month", _usd(measured, measured.month_usd)),
+        ("Latency, last day", _latency(measured)),
+        ("Callers that failed", _share(measured.failed)),
+        ("Failures of the model", _share(measured.charged)),
     ]
     cells = [(f'<span class="neutral">{escape(a)}</span>', escape(b)) for a, b in rows]
     note = f"Of {view.name(view.route.incumbent)}; traffic: {traffic}."
     return html.section("Measured", note) + html.table(("", ""), cells)
 
 
-def score_line(found: RouteScorecard, titles: Mapping[str, str]) -> str:
+def score_line(scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
     """The scores and the month's cost, for a row of the overview."""
     known = [
-        f"{escape(titles.get(each.suite, each.suite))} {strong(f'{each.score * 100:.1f}')}"
-        for each in found.scores
-        if each.score is not None
+        f"{escape(titles.get(score.suite, score.suite))} {strong(f'{score.score * 100:.1f}')}"
+        for score in scorecard.scores
+        if score.score is not None
     ]
-    if found.month_usd is not None:
-        known.append(f"{strong(labels.usd(found.month_usd))} a month")
+    if scorecard.month_usd is not None:
+        known.append(f"{strong(labels.usd(scorecard.month_usd))} a month")
     return f'<p class="note">{" · ".join(known)}</p>' if known else ""
 
 
@@ -85,16 +85,19 @@ def _score(score: SuiteScore, now: datetime) -> str:
     return f"{score.score * 100:.1f}{between} on {score.items:,} items, {age}{older}"
 
 
-def _usd(found: RouteScorecard, usd: float | None) -> str:
+def _usd(scorecard: RouteScorecard, usd: float | None) -> str:
     """A dash without traffic; unknown where there is some and no price."""
-    return "–" if found.bill.tokens is None else labels.usd(usd)
+    return "–" if scorecard.bill.tokens is None else labels.usd(usd)
 
 
-def _latency(found: RouteScorecard) -> str:
-    if found.p50_ms is None or found.p95_ms is None:
+def _latency(scorecard: RouteScorecard) -> str:
+    if scorecard.p50_ms is None or scorecard.p95_ms is None:
         return "–"
-    middle, slow = labels.seconds(found.p50_ms / 1000), labels.seconds(found.p95_ms / 1000)
-    return f"median {middle}, 95th percentile {slow}; {found.requests_day:,} requests"
+    middle, slow = (
+        labels.seconds(scorecard.p50_ms / 1000),
+        labels.seconds(scorecard.p95_ms / 1000),
+    )
+    return f"median {middle}, 95th percentile {slow}; {scorecard.requests_day:,} requests"
 
 
 def _share(value: float | None) -> str:
@@ -120,7 +123,7 @@ def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
 
 
 def expired_waivers(route: str, chain: Sequence[ChainEntry]) -> str:
-    names = ", ".join(each.target.name for each in chain if each.waiver_expired)
+    names = ", ".join(entry.target.name for entry in chain if entry.waiver_expired)
     if not names:
         return ""
     words = (

@@ -61,11 +61,11 @@ def tone(stage: ShadowStage) -> labels.Tone:
 def checks(stage: ShadowStage) -> Sequence[Sequence[str]]:
     return [
         [
-            each.check.replace("_", " "),
-            f"{each.both:,}",
-            f"{each.incumbent_only:,}",
-            f"{each.candidate_only:,}",
-            f"{each.neither:,}",
+            check.check.replace("_", " "),
+            f"{check.both:,}",
+            f"{check.incumbent_only:,}",
+            f"{check.candidate_only:,}",
+            f"{check.neither:,}",
         ]
-        for each in (stage.status.checks if stage.status else ())
+        for check in (stage.status.checks if stage.status else ())
     ]

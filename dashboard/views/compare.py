@@ -59,16 +59,19 @@ def newest(rows: Sequence[ProposalRow]) -> str:
 
 
 def header(view: ComparisonView) -> None:
-    found = view.comparison
-    at = found.verdict.decided_at if found.verdict else found.proposal.created_at
-    what = "decided" if found.verdict else "proposed"
+    comparison = view.comparison
+    at = comparison.verdict.decided_at if comparison.verdict else comparison.proposal.created_at
+    what = "decided" if comparison.verdict else "proposed"
     st.html(
         html.title(
-            f"{strong(found.candidate.name)} instead of {strong(found.incumbent.name)}",
-            f"Route {strong(found.proposal.route)} · comparison "
-            f"{escape(found.proposal.id)} · {what} {escape(labels.date_time(at))}, "
+            (
+                f"{strong(comparison.candidate.name)} instead of "
+                f"{strong(comparison.incumbent.name)}"
+            ),
+            f"Route {strong(comparison.proposal.route)} · comparison "
+            f"{escape(comparison.proposal.id)} · {what} {escape(labels.date_time(at))}, "
             f"{escape(labels.age(at, view.now))} · proposed by "
-            f"{escape(found.proposal.proposer)}",
+            f"{escape(comparison.proposal.proposer)}",
         )
     )
 
@@ -125,18 +128,19 @@ def next_button(view: ComparisonView) -> None:
 
 
 def figures(view: ComparisonView, *, stale: bool) -> None:
-    found = view.comparison
-    if found.candidate_figures.samples == 0:
+    comparison = view.comparison
+    if comparison.candidate_figures.samples == 0:
         return
     st.html(
         html.tiles(
-            comparison_text.tiles(found.incumbent_figures, found.candidate_figures), stale=stale
+            comparison_text.tiles(comparison.incumbent_figures, comparison.candidate_figures),
+            stale=stale,
         )
     )
-    why = monthly_bill.describe_basis(found.forecast)
+    why = monthly_bill.describe_basis(comparison.forecast)
     st.html(
         html.block(
-            f"<p>{escape(monthly_bill.describe_forecast(found.forecast))}</p>"
+            f"<p>{escape(monthly_bill.describe_forecast(comparison.forecast))}</p>"
             + (f'<p class="note">{escape(why)}</p>' if why else "")
         )
     )
@@ -200,8 +204,8 @@ def samples(view: ComparisonView) -> None:
     st.html(
         html.note(
             " · ".join(
-                f"{frames.CHANGE_SYMBOLS[each]} {counts.get(each, 0):,} {each}"
-                for each in frames.CHANGES
+                f"{frames.CHANGE_SYMBOLS[change]} {counts.get(change, 0):,} {change}"
+                for change in frames.CHANGES
             )
             + f" · {len(everything):,} in all"
         )

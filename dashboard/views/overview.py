@@ -28,11 +28,11 @@ def show() -> None:
         statuses = sorted(page, key=_by_urgency)
         titles = queries.titles(ctx)
         lines = {
-            name: route_text.score_line(found, titles)
-            for name, found in queries.measured_of(ctx, statuses).items()
+            name: route_text.score_line(scorecard, titles)
+            for name, scorecard in queries.measured_of(ctx, statuses).items()
         }
         alarming = [
-            each for each in listings.list_alerts(ctx, open_only=True) if _in_banner(each)
+            alert for alert in listings.list_alerts(ctx, open_only=True) if _in_banner(alert)
         ]
     st.html(html.title(*_answer(statuses, now)))
     if page.invalid:
@@ -125,8 +125,8 @@ def _proof(status: RouteStatus, now: datetime) -> str:
             '<p class="note">last verdict</p><p class="neutral">none yet: it is the first '
             "model</p>"
         )
-    found = status.standing
-    stale = found and not found.holds and verdict.candidate != status.route.incumbent
+    validity = status.standing
+    stale = validity and not validity.holds and verdict.candidate != status.route.incumbent
     mark = f" {html.pill('STALE', labels.Tone.UNDECIDED)}" if stale else ""
     when = labels.age(verdict.decided_at, now)
     return (

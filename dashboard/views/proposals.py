@@ -136,10 +136,10 @@ def _approvals(row: ProposalRow, now: datetime) -> str:
 
 
 def _why_no_approval(row: ProposalRow, actor: Actor | None, now: datetime) -> str:
-    found, verdict = row.standing, row.verdict
-    if found is not None and verdict is not None and not found.holds:
+    validity, verdict = row.standing, row.verdict
+    if validity is not None and verdict is not None and not validity.holds:
         expired = f"the verdict expired {labels.age(verdict.expires_at, now)}"
-        why = found.why if found.proof is ProofState.STALE else expired
+        why = validity.why if validity.proof is ProofState.STALE else expired
         return f"STALE: {why}. Propose again to renew it."
     if actor is None:
         return current_user.SIGN_IN
@@ -204,14 +204,14 @@ def approve(row: ProposalRow) -> None:
 
 def _review(row: ProposalRow) -> None:
     """Show what the proposal widens, the risk spent so far, and recent changes of the route."""
-    seen = review.review_proposal(page_frame.context(), row.proposal.id)
-    for line in seen.widened:
+    proposal_review = review.review_proposal(page_frame.context(), row.proposal.id)
+    for line in proposal_review.widened:
         st.html(html.note(f"Widened: {line}"))
-    st.html(html.note(f"This is the {seen.risk.words}."))
-    if seen.changes:
+    st.html(html.note(f"This is the {proposal_review.risk.words}."))
+    if proposal_review.changes:
         rows = [
-            (f"{each.at:%Y-%m-%d %H:%M}", escape(each.by), each.what, escape(each.text))
-            for each in seen.changes
+            (f"{change.at:%Y-%m-%d %H:%M}", escape(change.by), change.what, escape(change.text))
+            for change in proposal_review.changes
         ]
         heads = ("Changed (UTC)", "By", "What", "How")
         with st.expander("What changed on this route in 90 days"):
@@ -263,16 +263,18 @@ def create(routes: Sequence[str]) -> None:
                 )
             )
             return
-        wish = _read_form(routes, prefilled)
-        why_not = _why_not(wish)
+        request = _read_form(routes, prefilled)
+        why_not = _why_not(request)
         if not why_not:
-            _outlook(wish)
+            _outlook(request)
         with st.container(horizontal=True, vertical_alignment="center"):
             if st.button("Propose", type="primary", disabled=bool(why_not)):
                 current_user.attempt(
-                    lambda actor: submission.create_proposal(page_frame.context(), actor, wish),
+                    lambda actor: submission.create_proposal(
+                        page_frame.context(), actor, request
+                    ),
                     lambda actor: (
-                        f"{actor.name} proposed {wish.candidate} for route {wish.route}; "
+                        f"{actor.name} proposed {request.candidate} for route {request.route}; "
                         "its evaluation starts within seconds."
                     ),
                 )
@@ -284,9 +286,9 @@ def create(routes: Sequence[str]) -> None:
 def _read_form(routes: Sequence[str], prefilled: str | None) -> submission.ProposalRequest:
     ctx = page_frame.context()
     left, right = st.columns(2)
-    asked = st.query_params.get("route")
+    param = st.query_params.get("route")
     with left:
-        at = routes.index(asked) if asked in routes else 0
+        at = routes.index(param) if param in routes else 0
         route = st.selectbox("Route", routes, index=at, key="wish-route")
         options: list[Claim | None] = [None, *Claim]
         claim = st.selectbox("Claim", options, format_func=_claim, key="wish-claim")
@@ -324,39 +326,39 @@ def _claim(claim: Claim | None) -> str:
     return labels.CLAIMS[claim] if claim else "as the policy says"
 
 
-def _why_not(wish: submission.ProposalRequest) -> str:
-    if not wish.candidate:
+def _why_not(request: submission.ProposalRequest) -> str:
+    if not request.candidate:
         return "Choose a candidate first."
-    if wish.claim is Claim.NON_INFERIOR and not wish.reason.strip():
+    if request.claim is Claim.NON_INFERIOR and not request.reason.strip():
         return "“Equal or better” accepts a small loss, so it needs a reason."
     return ""
 
 
-def _outlook(wish: submission.ProposalRequest) -> None:
+def _outlook(request: submission.ProposalRequest) -> None:
     """Show what the evaluation would take, before it starts."""
     ctx = page_frame.context()
     try:
-        planned = estimate.estimate_proposal(ctx, wish)
+        planned = estimate.estimate_proposal(ctx, request)
     except SwapgateError as error:
         st.html(html.note(f"No forecast is possible: {error}"))
         return
-    terms = submission.preview_proposal(ctx, wish, current_user.signed_in())
+    terms = submission.preview_proposal(ctx, request, current_user.signed_in())
     names = queries.titles(ctx)
     rows = [
         (
-            escape(names.get(each.plan.suite, each.plan.suite)),
-            f"{each.plan.n_max:,}",
-            f"{each.mde * 100:.1f} points",
-            comparison_text.cheapest_design(each),
+            escape(names.get(suite_estimate.plan.suite, suite_estimate.plan.suite)),
+            f"{suite_estimate.plan.n_max:,}",
+            f"{suite_estimate.mde * 100:.1f} points",
+            comparison_text.cheapest_design(suite_estimate),
         )
-        for each in planned
+        for suite_estimate in planned
     ]
     heads = ("Suite", "Items", "Smallest difference it can show", "Cheapest design")
     st.html(html.table(heads, rows) + html.note(comparison_text.outlook_line(planned)))
     st.html(html.note(f"This would be the {terms.risk.words}."))
     for line in route_rules.describe_widening(terms.widened):
         st.html(html.note(f"Another person has to approve it: {line}"))
-    ramp = duration_estimate.estimate_for_route(ctx, wish.route, wish.policy)
+    ramp = duration_estimate.estimate_for_route(ctx, request.route, request.policy)
     options = "".join(html.note(f"Option: {option}") for option in ramp.options)
     st.html(html.note(f"The canary: {ramp.words}") + options)
 

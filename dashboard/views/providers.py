@@ -49,7 +49,7 @@ def set_key(rows: Sequence[MatrixRow]) -> None:
     if not rows:
         return
     with st.expander("Set a key", icon=":material/key:"), st.form("key", clear_on_submit=True):
-        name = st.selectbox("Provider", [each.provider for each in rows])
+        name = st.selectbox("Provider", [row.provider for row in rows])
         value = st.text_input("Key", type="password", autocomplete="off")
         st.html(html.note("Stored encrypted. Routers use it within two seconds."))
         if st.form_submit_button("Store the key"):
@@ -62,8 +62,8 @@ def set_key(rows: Sequence[MatrixRow]) -> None:
 
 
 def others(rows: Sequence[MatrixRow]) -> None:
-    here = {each.provider for each in provider_text.configured(rows)}
-    kinds = [each for each in rows if each.provider not in here]
+    here = {row.provider for row in provider_text.configured(rows)}
+    kinds = [row for row in rows if row.provider not in here]
     with st.expander(f"{labels.plural(len(kinds), 'more kind')} that could be configured"):
         heads = ("Kind", "Group", "Known limitations")
         st.html(

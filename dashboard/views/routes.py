@@ -104,7 +104,7 @@ def settings(view: RouteView) -> None:
             if canary
             else "none",
         ),
-        ("Fallbacks", ", ".join(view.name(each) for each in route.fallbacks) or "none"),
+        ("Fallbacks", ", ".join(view.name(fallback) for fallback in route.fallbacks) or "none"),
         (
             "Overrides",
             overrides(route.settings) or "none: this route answers every kind of request",
@@ -170,8 +170,8 @@ def versions(view: RouteView) -> None:
         )
     with right:
         newer = st.selectbox("with version", numbers, index=0, key=f"newer-{view.route.name}")
-    found = control.describe_difference(by_version[older], by_version[newer])
-    if not found:
+    difference = control.describe_difference(by_version[older], by_version[newer])
+    if not difference:
         st.html(html.note("These two versions are identical."))
         return
     rows = [
@@ -180,7 +180,7 @@ def versions(view: RouteView) -> None:
             f"<del>{escape(view.name(before))}</del>",
             f"<ins>{escape(view.name(after))}</ins>",
         )
-        for field, (before, after) in found.items()
+        for field, (before, after) in difference.items()
     ]
     st.html(html.table(("Field", f"Version {older}", f"Version {newer}"), rows))
 

@@ -52,7 +52,7 @@ class Collector:
         self,
         job: EvalJob,
         suite: InspectSuite,
-        asked: Sequence[Question],
+        questions: Sequence[Question],
         *,
         on_sample: Callable[[Sample], bool],
         stop: Callable[[], bool],
@@ -61,8 +61,8 @@ class Collector:
     ) -> None:
         self._job = job
         self._suite = suite
-        self.asked = asked
-        self._by_id = {question.id: question for question in asked}
+        self.asked = questions
+        self._by_id = {question.id: question for question in questions}
         self._on_sample = on_sample
         self._stop = stop
         self._failures = failures

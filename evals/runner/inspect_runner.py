@@ -84,8 +84,8 @@ class InspectRunner:
         self.remark = ""
         plain = inspect_suite(suite_settings(self._suites, job))
         suite = attach_judge(job, plain, self._paces, self._allowed, self._calls)
-        asked = open_questions(job, suite.ids(), suite.pin)
-        if not asked:
+        questions = open_questions(job, suite.ids(), suite.pin)
+        if not questions:
             return RunState.DONE
         with contextlib.ExitStack() as stack:
             # Inspect greets on stdout; stdout is for data.
@@ -99,7 +99,7 @@ class InspectRunner:
             collector = Collector(
                 job,
                 suite,
-                asked,
+                questions,
                 on_sample=on_sample,
                 stop=stop,
                 failures=failures,
@@ -158,13 +158,13 @@ class InspectRunner:
     async def _confirm(self, job: EvalJob, suite: InspectSuite) -> None:
         """Raises JudgeUnfit."""
         if isinstance(suite, DataSuite) and suite.judging is not None:
-            found = await confirm_agreement(
+            agreement = await confirm_agreement(
                 suite.suite,
                 suite.judging,
                 checks=self._checks,
                 connections=job.max_connections,
             )
-            self.remark = agreement_text(suite.suite.settings, found) if found else ""
+            self.remark = agreement_text(suite.suite.settings, agreement) if agreement else ""
 
 
 def attach_judge(

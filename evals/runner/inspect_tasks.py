@@ -63,7 +63,7 @@ class InspectSuite(Protocol):
 
     def prompt(self, item: str) -> str: ...
 
-    def task(self, asked: Sequence[Question], stopping: EarlyStopping) -> Task:
+    def task(self, questions: Sequence[Question], stopping: EarlyStopping) -> Task:
         """One Inspect sample per question, with the question's id, in this order."""
         ...
 
@@ -124,8 +124,8 @@ def calls_of(output: ModelOutput) -> list[AnswerToolCall]:
 def served_labels(heard: Iterable[ServedModel]) -> tuple[str, str]:
     """Model and build; of several that were heard for one sample, all of them."""
     known = named_models(heard)
-    builds = {each.build for each in known if each.build}
-    return ", ".join(sorted({each.model for each in known})), ", ".join(sorted(builds))
+    builds = {model.build for model in known if model.build}
+    return ", ".join(sorted({model.model for model in known})), ", ".join(sorted(builds))
 
 
 def item_of(sample_id: str | int) -> str:
@@ -149,11 +149,11 @@ class DataSuite:
     def prompt(self, item: str) -> str:
         return self.suite.prompt(item)
 
-    def task(self, asked: Sequence[Question], stopping: EarlyStopping) -> Task:
+    def task(self, questions: Sequence[Question], stopping: EarlyStopping) -> Task:
         settings = self.suite.settings
         return Task(
             name=settings.name,
-            dataset=MemoryDataset([self._sample(each) for each in asked]),
+            dataset=MemoryDataset([self._sample(question) for question in questions]),
             solver=asked_as_written(),
             scorer=self._scorer(),
             config=GenerateConfig(
@@ -162,17 +162,17 @@ class DataSuite:
             early_stopping=stopping,
         )
 
-    def _sample(self, asked: Question) -> InspectSample:
-        prompt, system = self.prompt(asked.item), self.suite.settings.system
-        metadata = {FIELDS: dict(self.suite.fields(asked.item))}
-        context = self.suite.context(asked.item)
+    def _sample(self, question: Question) -> InspectSample:
+        prompt, system = self.prompt(question.item), self.suite.settings.system
+        metadata = {FIELDS: dict(self.suite.fields(question.item))}
+        context = self.suite.context(question.item)
         if not (system or context):
-            return InspectSample(id=asked.id, input=prompt, metadata=metadata)
+            return InspectSample(id=question.id, input=prompt, metadata=metadata)
         messages: list[ChatMessage] = [
             *([ChatMessageSystem(content=system)] if system else []),
             *(map(inspect_message, context) if context else [ChatMessageUser(content=prompt)]),
         ]
-        return InspectSample(id=asked.id, input=messages, metadata=metadata)
+        return InspectSample(id=question.id, input=messages, metadata=metadata)
 
     def _scorer(self) -> InspectScorer:
         # Inspect logs a scorer's parameters; as a closure it has none to log.
@@ -182,17 +182,17 @@ class DataSuite:
                 heard: set[ServedModel] = set()
                 with track_judge_bill() as bill:
                     try:
-                        found = await self._found(state, heard)
+                        result = await self._found(state, heard)
                     except NotJudged as error:
                         unread = {NOT_JUDGED: str(error), JUDGE: asdict(bill)}
                         return Score(
                             value=math.nan, metadata=unread | {JUDGES: served_labels(heard)}
                         )
-                noted: dict[str, Any] = {LENIENT: found.lenient, RULE: found.rule}
+                noted: dict[str, Any] = {LENIENT: result.lenient, RULE: result.rule}
                 if self.judging is not None:
                     noted |= {JUDGE: asdict(bill), JUDGES: served_labels(heard)}
                 return Score(
-                    value=math.nan if found.strict is None else found.strict, metadata=noted
+                    value=math.nan if result.strict is None else result.strict, metadata=noted
                 )
 
             return score
@@ -247,10 +247,10 @@ class TaskSuite:
     def prompt(self, item: str) -> str:
         return sample_text(self.samples[item])
 
-    def task(self, asked: Sequence[Question], stopping: EarlyStopping) -> Task:
+    def task(self, questions: Sequence[Question], stopping: EarlyStopping) -> Task:
         chosen = [
-            self.samples[each.item].model_copy(update={"id": each.id}, deep=True)
-            for each in asked
+            self.samples[question.item].model_copy(update={"id": question.id}, deep=True)
+            for question in questions
         ]
         dataset = MemoryDataset(chosen, name=self.settings.name)
         return task_with(self.inner, dataset=dataset, epochs=1, early_stopping=stopping)
@@ -316,9 +316,9 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
         )
     module = _module(settings)
     functions = {
-        key: each
-        for key, each in vars(module).items()
-        if getattr(getattr(each, "__registry_info__", None), "type", None) == "task"
+        key: var
+        for key, var in vars(module).items()
+        if getattr(getattr(var, "__registry_info__", None), "type", None) == "task"
     }
     if not functions:
         raise InputError(f"{file}: no function with Inspect's @task in it")
@@ -338,7 +338,9 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
     pin = SuitePin(
         name=settings.name,
         version=settings.version,
-        data_sha256=digest([sha256, [_content(key, each) for key, each in samples.items()]]),
+        data_sha256=digest(
+            [sha256, [_content(key, sample) for key, sample in samples.items()]]
+        ),
         scorer=f"task:{chosen}@{sha256[:12]}/{options}",
         template=f"inspect_ai {version}",
         items=len(samples),

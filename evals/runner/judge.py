@@ -172,9 +172,9 @@ class SampleJudge:
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         """Raises NotJudged."""
-        found = await self._judge.embedded(texts)
-        self._heard.add(ServedModel(found.model))
-        return found.vectors
+        reply = await self._judge.embedded(texts)
+        self._heard.add(ServedModel(reply.model))
+        return reply.vectors
 
     async def close(self) -> None:
         await self._judge.close()

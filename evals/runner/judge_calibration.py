@@ -41,11 +41,11 @@ class CalibrationCache:
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
-    def keep(self, key: str, found: RaterAgreement) -> None:
+    def keep(self, key: str, agreement: RaterAgreement) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         # Another worker may write the same measurement just now.
         part = self._file(key).with_suffix(f".{os.getpid()}.part")
-        noted = {**asdict(found), "at": self.clock.now().timestamp()}
+        noted = {**asdict(agreement), "at": self.clock.now().timestamp()}
         part.write_text(json.dumps(noted), encoding="utf-8")
         part.replace(self._file(key))
 
@@ -98,42 +98,43 @@ async def _measured(
     references = load_references(judge.references)
     gate = asyncio.Semaphore(connections)
 
-    async def rated(each: Reference) -> tuple[int, int] | NotJudged:
+    async def rated(reference: Reference) -> tuple[int, int] | NotJudged:
         async with gate:
             try:
-                found = await suite.judged(each.answer, each.item, judging)
+                found = await suite.judged(reference.answer, reference.item, judging)
             except NotJudged as error:
                 return error
-        return score_band(each.score, judge.levels), score_band(found.strict, judge.levels)
+        return score_band(reference.score, judge.levels), score_band(found.strict, judge.levels)
 
     ratings = await asyncio.gather(*map(rated, references))
-    for each in ratings:
-        if isinstance(each, NotJudged):
-            raise each
-    return cohens_kappa([each for each in ratings if not isinstance(each, NotJudged)])
+    for rating in ratings:
+        if isinstance(rating, NotJudged):
+            raise rating
+    return cohens_kappa([rating for rating in ratings if not isinstance(rating, NotJudged)])
 
 
-def agreement_text(suite: SuiteSettings, found: RaterAgreement) -> str:
+def agreement_text(suite: SuiteSettings, agreement: RaterAgreement) -> str:
     """The figure as people read it."""
     assert suite.judge is not None  # noqa: S101 - confirm_agreement has looked
-    if found.kappa is None or found.low is None or found.high is None:
+    if agreement.kappa is None or agreement.low is None or agreement.high is None:
         return (
-            f"suite {suite.name}: the {found.n} references and the judge "
+            f"suite {suite.name}: the {agreement.n} references and the judge "
             f"{suite.judge.target.name} all have one and the same score, which tells nothing "
             "of agreement; add references with others"
         )
     return (
-        f"suite {suite.name}: on {found.n} human references the judge "
-        f"{suite.judge.target.name} has Cohen's kappa {found.kappa:.2f} (95 % interval "
-        f"{found.low:.2f} to {found.high:.2f}), the floor is {suite.judge.min_agreement:.2f}"
+        f"suite {suite.name}: on {agreement.n} human references the judge "
+        f"{suite.judge.target.name} has Cohen's kappa {agreement.kappa:.2f} (95 % interval "
+        f"{agreement.low:.2f} to {agreement.high:.2f}), the floor is "
+        f"{suite.judge.min_agreement:.2f}"
     )
 
 
-def _demand(suite: SuiteSettings, judge: JudgeSettings, found: RaterAgreement) -> None:
+def _demand(suite: SuiteSettings, judge: JudgeSettings, agreement: RaterAgreement) -> None:
     """Raises JudgeUnfit with the figure in words."""
-    if found.kappa is None:
-        raise JudgeUnfit(agreement_text(suite, found))
-    if found.kappa < judge.min_agreement:
+    if agreement.kappa is None:
+        raise JudgeUnfit(agreement_text(suite, agreement))
+    if agreement.kappa < judge.min_agreement:
         raise JudgeUnfit(
-            f"{agreement_text(suite, found)}; mend the rubric or take another judge"
+            f"{agreement_text(suite, agreement)}; mend the rubric or take another judge"
         )

@@ -182,8 +182,8 @@ def unjudged_sample(
     job: EvalJob, question: Question, answer: ModelAnswer, *, text: str, prompt: str
 ) -> Sample:
     """A sample with an answer, whose score the infrastructure owes us."""
-    found = answered_sample(job, question, answer, UNSCORED, prompt=prompt)
-    return replace(found, error=SampleError.INFRA, error_text=text)
+    sample = answered_sample(job, question, answer, UNSCORED, prompt=prompt)
+    return replace(sample, error=SampleError.INFRA, error_text=text)
 
 
 def unanswered_sample(

@@ -80,7 +80,7 @@ def encode(  # noqa: C901, PLR0911 - a line for each kind of value
     if isinstance(value, Iterator):
         return ["iterator", [inner(each) for each in itertools.islice(value, LONGEST_ITERATOR)]]
     if isinstance(value, KeysView | ValuesView | ItemsView):
-        return ["list", [inner(each) for each in value]]
+        return ["list", [inner(item) for item in value]]
     return keep(value)
 
 
@@ -157,9 +157,9 @@ def decode(  # noqa: C901, PLR0911, PLR0912 - a case for each kind of value
             case ["dict", list(pairs)]:
                 return {inner(key): inner(each) for key, each in pairs}
             case [("list" | "tuple" | "set" | "frozenset") as tag, list(values)]:
-                return SEQUENCES[tag](inner(each) for each in values)
+                return SEQUENCES[tag](inner(value) for value in values)
             case ["iterator", list(values)]:
-                return iter([inner(each) for each in values])
+                return iter([inner(value) for value in values])
             case ["module", str(name)]:
                 return module(name)
             case ["handle" | "back" as tag, int(number)]:

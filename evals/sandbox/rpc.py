@@ -70,7 +70,7 @@ class Peer:
 
     def ask(self, operation: str, target: int | str, *args: object, **kwargs: object) -> object:
         """target: a handle of the other side, or a name. Raises what the operation raised."""
-        values = [encode(each, self._keep) for each in args]
+        values = [encode(arg, self._keep) for arg in args]
         named = {key: encode(each, self._keep) for key, each in kwargs.items()}
         self._send({"ask": operation, "of": target, "args": values, "kwargs": named})
         while True:
@@ -98,8 +98,7 @@ class Peer:
             kwargs = {key: self._decoded(each) for key, each in message["kwargs"].items()}
             result = self._perform(message["ask"], message["of"], args, kwargs)
             changed = [
-                encode(each, self._keep) if isinstance(each, CHANGEABLE) else None
-                for each in args
+                encode(arg, self._keep) if isinstance(arg, CHANGEABLE) else None for arg in args
             ]
             reply: dict[str, object] = {"value": encode(result, self._keep), "args": changed}
         except BaseException as error:  # noqa: BLE001 - it is the other side's to judge
@@ -218,7 +217,7 @@ def _forwarded(name: str) -> Callable[..., object]:
         expected = {"__len__": int, "__bool__": bool, "__str__": str, "__repr__": str}.get(name)
         if expected is not None and type(result) is not expected:
             raise OtherSideFailed(f"{name} gave no {expected.__name__}")
-        both = any(isinstance(each, Remote) for each in args)
+        both = any(isinstance(arg, Remote) for arg in args)
         if name in ARITHMETIC and not both and not isinstance(result, Remote):
             raise OtherSideFailed(f"{name} gave a value, where an object of its own was due")
         return result

@@ -60,11 +60,11 @@ def find_scorer(name: str) -> Scorer:
         raise NotFound(f"no scorer {name!r}{hint}") from None
 
 
-def scorer_identity(each: Scorer, options: Options) -> str:
+def scorer_identity(scorer: Scorer, options: Options) -> str:
     """Name, hash of the code that decides, hash of the options: `numeric@3f0c…/9a1b…`."""
-    decides = each.judged or each.score
+    decides = scorer.judged or scorer.score
     code, chosen = _code_sha256(decides.__module__), digest(dict(options))
-    return f"{each.name}@{code[:12]}/{chosen[:8]}"
+    return f"{scorer.name}@{code[:12]}/{chosen[:8]}"
 
 
 @cache

@@ -222,7 +222,7 @@ def pairs(item: Item) -> list[tuple[str, dict[str, Any]]]:
         or not isinstance(params, list)
         or not kinds
         or len(kinds) != len(params)
-        or not all(isinstance(each, dict) for each in params)
+        or not all(isinstance(param, dict) for param in params)
     ):
         raise InputError(
             f"item {item.id!r}: scorer 'ifeval' needs target_field "

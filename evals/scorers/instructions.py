@@ -150,7 +150,9 @@ def check(item: Item, _options: Options) -> str | None:
             raise InputError(f"item {item.id!r}: unknown rule {name!r}; rules: {known}")
         for key, kind in RULES[name].params.items():
             value = rule.get(key)
-            texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
+            texts = not isinstance(value, list) or all(
+                isinstance(element, str) for element in value
+            )
             if not isinstance(value, kind) or isinstance(value, bool) or not texts:
                 raise InputError(
                     f"item {item.id!r}: rule {name!r}: {key} must be a {kind.__name__}"

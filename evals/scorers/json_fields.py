@@ -43,7 +43,7 @@ def relaxed(value: object) -> object:
         case dict():
             return {str(key).casefold(): relaxed(each) for key, each in value.items()}
         case list():
-            return [relaxed(each) for each in value]
+            return [relaxed(item) for item in value]
         case str():
             text = value.strip()
             inner = loads(f'"{text}"') if "\\" in text else text

@@ -63,7 +63,7 @@ def retyped(value: Any) -> Any:
         case dict():
             return {key: retyped(each) for key, each in value.items()}
         case list():
-            return [retyped(each) for each in value]
+            return [retyped(item) for item in value]
         case _:
             return relaxed(value)
 

@@ -72,21 +72,21 @@ def _scored(
         return right_or_wrong(strict=not calls, lenient=not calls)
     made = [proper(call) for call in calls]
     if all(made) and matched(
-        [each for each in made if each], wanted, any_of=any_of, loose=False
+        [call for call in made if call], wanted, any_of=any_of, loose=False
     ):
         return right_or_wrong(strict=True, lenient=True)
     read = [mended(call) for call in calls] if calls else written_in(answer)
     if not matched(read, wanted, any_of=any_of, loose=True):
         return right_or_wrong(strict=False, lenient=False)
-    rules = [each.rule for each in read if each.rule]
+    rules = [call.rule for call in read if call.rule]
     return right_or_wrong(
         strict=False, lenient=True, rule=rules[0] if rules else value_rule(read, wanted)
     )
 
 
 def value_rule(read: Sequence[ReadToolCall], wanted: Sequence[ReadToolCall]) -> str:
-    names = {each.name for each in wanted}
-    return "argument_type" if all(each.name in names for each in read) else "tool_name_form"
+    names = {call.name for call in wanted}
+    return "argument_type" if all(call.name in names for call in read) else "tool_name_form"
 
 
 def proper(call: AnswerToolCall) -> ReadToolCall | None:
@@ -112,7 +112,7 @@ def written_in(answer: str) -> list[ReadToolCall]:
     """Calls that stand in the text, as JSON."""
     if len(answer) > LONGEST:
         return []
-    tagged = [found[2] for found in TAGGED.finditer(answer)]
+    tagged = [match_[2] for match_ in TAGGED.finditer(answer)]
     if tagged:
         return [made for text in tagged for made in calls_of(mended_json(text))]
     text = unfenced(answer.strip())
@@ -128,7 +128,7 @@ def mended_json(text: str) -> Any:
 def calls_of(value: Any) -> list[ReadToolCall]:
     """Of one call, of a list, or of an object that holds `tool_calls`."""
     if isinstance(value, list):
-        return [made for each in value for made in calls_of(each)]
+        return [made for item in value for made in calls_of(item)]
     if not isinstance(value, dict):
         return []
     if isinstance(value.get("tool_calls"), list):
@@ -150,8 +150,8 @@ def matched(
     if len(made) != len(wanted) or len(made) > MOST_MATCHED:
         return False
     fits = [
-        [n for n, one in enumerate(wanted) if alike(each, one, any_of, loose=loose)]
-        for each in made
+        [n for n, one in enumerate(wanted) if alike(call, one, any_of, loose=loose)]
+        for call in made
     ]
     taken: dict[int, int] = {}
 
@@ -200,24 +200,26 @@ def wanted_of(item: Item) -> list[ReadToolCall]:
     """Raises InputError for a target that is neither a call nor a list of calls."""
     targets = item.target if isinstance(item.target, list) else [item.target]
     found = []
-    for each in targets:
+    for target in targets:
         if (
-            not isinstance(each, dict)
-            or not isinstance(each.get("name"), str)
-            or not isinstance(each.get("arguments"), dict)
+            not isinstance(target, dict)
+            or not isinstance(target.get("name"), str)
+            or not isinstance(target.get("arguments"), dict)
         ):
             raise InputError(
                 f"item {item.id!r}: scorer 'tool_call' needs a target of the form "
                 '{"name": "…", "arguments": {…}}, a list of these, or []; this is '
-                f"{json.dumps(each, ensure_ascii=False)[:60]}"
+                f"{json.dumps(target, ensure_ascii=False)[:60]}"
             )
-        found.append(ReadToolCall(each["name"], each["arguments"]))
+        found.append(ReadToolCall(target["name"], target["arguments"]))
     return found
 
 
 def check(item: Item, options: Options) -> str | None:
     for call in wanted_of(item):
-        lists = all(isinstance(each, list) and each for each in call.arguments.values())
+        lists = all(
+            isinstance(argument, list) and argument for argument in call.arguments.values()
+        )
         if options["any_of"] and not lists:
             raise InputError(
                 f"item {item.id!r}: with any_of every argument of {call.name!r} is a list of "

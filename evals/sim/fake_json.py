@@ -63,10 +63,10 @@ class _Author:
         return NOTHING
 
     def _target(self, reference: str) -> object:
-        found = self.root
+        root = self.root
         for part in reference.split("/")[1:]:
-            found = found.get(part) if isinstance(found, dict) else None
-        return found
+            root = root.get(part) if isinstance(root, dict) else None
+        return root
 
 
 def kind(schema: Mapping[str, Any]) -> str:

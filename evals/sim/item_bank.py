@@ -61,9 +61,9 @@ class ItemBank:
 
     def _index_anchors(self) -> None:
         runs = {text: windows(WORD.findall(text)) for text in self._exact}
-        seen = Counter(run for options in runs.values() for run in set(options))
+        counter = Counter(run for options in runs.values() for run in set(options))
         for text, options in runs.items():
-            rarest = min(options, key=lambda run: seen[run])
+            rarest = min(options, key=lambda run: counter[run])
             if rarest:
                 self._anchors.setdefault(rarest, []).append((text, self._exact[text]))
         self._sizes = sorted({len(run) for run in self._anchors})

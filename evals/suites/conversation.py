@@ -46,7 +46,7 @@ def check_messages(given: object, place: str) -> tuple[Message, ...]:
 def _has_content(message: Message) -> bool:
     content = message.get("content")
     if isinstance(content, list):
-        return all(isinstance(each, dict) and "text" in each for each in content)
+        return all(isinstance(part, dict) and "text" in part for part in content)
     return isinstance(content, str) or (content is None and bool(message.get("tool_calls")))
 
 
@@ -63,11 +63,15 @@ def message_text(message: Message) -> str:
     """Its content as one text."""
     content = message.get("content")
     if isinstance(content, list):
-        return "\n".join(str(each["text"]) for each in content)
+        return "\n".join(str(part["text"]) for part in content)
     return content or ""
 
 
 def asked_text(messages: Sequence[Message]) -> str:
     """What people read as the item's input: the last thing a user said, else the last text."""
-    users = [each for each in messages if each["role"] == "user" and message_text(each).strip()]
+    users = [
+        message
+        for message in messages
+        if message["role"] == "user" and message_text(message).strip()
+    ]
     return message_text(users[-1] if users else messages[-1])

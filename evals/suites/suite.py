@@ -85,7 +85,7 @@ def render_prompt(template: str, item: Item) -> str:
     )
     # One pass, so that braces in an item's own text stay as they are.
     values = {"input": item.input, "choices": listed}
-    text = PLACEHOLDER.sub(lambda found: values[found[1]], template)
+    text = PLACEHOLDER.sub(lambda match_: values[match_[1]], template)
     return f"{text}\n\n{listed}" if listed and "{choices}" not in template else text
 
 

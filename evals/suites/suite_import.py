@@ -40,7 +40,7 @@ class LabelledItems:
 
     @property
     def text(self) -> str:
-        return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in self.items)
+        return "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in self.items)
 
 
 def read_labelled(path: Path) -> LabelledItems:
@@ -126,7 +126,7 @@ def _moment(text: str, place: str) -> datetime:
 
 
 def _data_class(items: Sequence[Mapping[str, Any]], path: Path) -> str:
-    found = {each["metadata"]["provenance"]["data_class"] for each in items}
+    found = {item["metadata"]["provenance"]["data_class"] for item in items}
     if len(found) > 1:
         raise InputError(
             f"{path}: data of several classes ({', '.join(sorted(map(repr, found)))}): import "
@@ -136,7 +136,7 @@ def _data_class(items: Sequence[Mapping[str, Any]], path: Path) -> str:
 
 
 def _origin(items: Sequence[Mapping[str, Any]]) -> dict[str, object]:
-    all_ = [each["metadata"]["provenance"] for each in items]
+    all_ = [item["metadata"]["provenance"] for item in items]
     times = sorted(each["at"] for each in all_)
     labelled = sorted(each["labelled_at"] for each in all_ if each["labelled_at"])
     return {
@@ -188,19 +188,19 @@ def import_labelled(
     name = wished.name
     if not NAME.fullmatch(name):
         raise InputError(f"{name!r} is no name of a suite: use a-z, 0-9, - and _")
-    found = read_labelled(file)
+    items = read_labelled(file)
     folder = base / FOLDER
     data = folder / f"{name}.jsonl"
     if data.exists() and not replace_:
         raise Conflict(f"{data} is there already: take another name, or --replace")
     before = data.read_bytes() if data.exists() else None
     folder.mkdir(parents=True, exist_ok=True)
-    data.write_text(found.text, encoding="utf-8")
+    data.write_text(items.text, encoding="utf-8")
     try:
-        suite = load_suite(replace(wished, path=data, data_class=found.data_class))
+        suite = load_suite(replace(wished, path=data, data_class=items.data_class))
         manifest = folder / MANIFEST
-        entries = [each for each in _entries(manifest) if each.get("name") != name]
-        entries.append(_entry(found, name, data, actor, now))
+        entries = [entry for entry in _entries(manifest) if entry.get("name") != name]
+        entries.append(_entry(items, name, data, actor, now))
         manifest.write_text(_toml(entries), encoding="utf-8")
     except BaseException:
         _restore(data, before)
@@ -208,12 +208,12 @@ def import_labelled(
     return ImportedSuite(
         suite=name,
         items=len(suite.items),
-        unlabelled=found.unlabelled,
+        unlabelled=items.unlabelled,
         left_out=len(suite.left_out),
         sha256=suite.pin.data_sha256,
         data=data,
         manifest=manifest,
-        settings=_settings(wished, found.data_class),
+        settings=_settings(wished, items.data_class),
     )
 
 
@@ -240,15 +240,15 @@ def _settings(wished: SuiteSettings, data_class: str) -> dict[str, object]:
 
 
 def _entry(
-    found: LabelledItems, name: str, data: Path, actor: str, now: datetime
+    items: LabelledItems, name: str, data: Path, actor: str, now: datetime
 ) -> dict[str, object]:
     return {
         "name": name,
         "file": data.name,
-        "items": len(found.items),
+        "items": len(items.items),
         "sha256": sha256(data.read_bytes()).hexdigest(),
         "origin": "captured from production",
-        **found.origin,
+        **items.origin,
         "imported_at": now.isoformat(timespec="seconds"),
         "imported_by": actor,
     }

@@ -37,8 +37,8 @@ def list_canaries(who: CallerParam) -> Page[CanaryStatus]:
 @endpoint(router, "GET", "/canaries/{route}")
 def get_canary(who: CallerParam, route: str) -> CanaryStatus:
     """The route's newest canary, live or not."""
-    for found in comparison.list_canaries(who.ctx, route=route):
-        return found
+    for canary in comparison.list_canaries(who.ctx, route=route):
+        return canary
     raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
 
 
@@ -100,5 +100,5 @@ def _overrule(
     done = operate_with_warnings(
         who.ctx, who.actor, route, signal, body.reason, seen=body.version
     )
-    values = {each.name: getattr(done.rollout, each.name) for each in fields(Rollout)}
+    values = {field.name: getattr(done.rollout, field.name) for field in fields(Rollout)}
     return CanaryOperationResult(**values, warnings=done.warnings)

@@ -37,8 +37,8 @@ def list_watched(who: CallerParam) -> Page[DriftStatus]:
 @endpoint(router, "GET", "/drift/runs")
 def list_drift_runs(who: CallerParam, piece: Annotated[DriftQuery, Query()]) -> Page[DriftRun]:
     """Newest first."""
-    found = queries.list_drift_runs(who.ctx, piece.page, route=piece.route or "")
-    return found.map(lambda each: DriftRun(*each))
+    drift_runs = queries.list_drift_runs(who.ctx, piece.page, route=piece.route or "")
+    return drift_runs.map(lambda each: DriftRun(*each))
 
 
 @endpoint(router, "GET", "/routes/{route}/drift")

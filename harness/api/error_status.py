@@ -70,7 +70,7 @@ async def answer_validation_error(_: Request, error: Exception) -> JsonAnswer:
 
 def _places(errors: Sequence[Any]) -> str:
     return "; ".join(
-        f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in errors
+        f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in errors
     )
 
 

@@ -99,12 +99,12 @@ def get_proposal(who: CallerParam, proposal: str) -> Proposal:
 
 @endpoint(router, "GET", "/proposals/{proposal}/comparison")
 def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
-    found = comparison.load_comparison(who.ctx, proposal)
+    proposal_comparison = comparison.load_comparison(who.ctx, proposal)
     return ProposalComparison(
-        proposal=found.proposal,
-        incumbent=found.incumbent,
-        candidate=found.candidate,
-        verdict=found.verdict,
+        proposal=proposal_comparison.proposal,
+        incumbent=proposal_comparison.incumbent,
+        candidate=proposal_comparison.candidate,
+        verdict=proposal_comparison.verdict,
         suites=[
             SuiteComparison(
                 plan=side.plan,
@@ -116,15 +116,15 @@ def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
                 pin=side.pin,
                 served=side.served,
             )
-            for side in found.suites
+            for side in proposal_comparison.suites
         ],
-        incumbent_figures=found.incumbent_figures,
-        candidate_figures=found.candidate_figures,
-        forecast=found.forecast,
-        savings=found.savings,
-        standing=found.standing,
-        shadow=found.shadow,
-        lost_by_form=find_format_failures(found),
+        incumbent_figures=proposal_comparison.incumbent_figures,
+        candidate_figures=proposal_comparison.candidate_figures,
+        forecast=proposal_comparison.forecast,
+        savings=proposal_comparison.savings,
+        standing=proposal_comparison.standing,
+        shadow=proposal_comparison.shadow,
+        lost_by_form=find_format_failures(proposal_comparison),
     )
 
 

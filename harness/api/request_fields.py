@@ -136,8 +136,8 @@ class RouteBody(Body):
     @property
     def chain(self) -> list[FallbackBody]:
         return [
-            FallbackBody(target=each) if isinstance(each, str) else each
-            for each in self.fallbacks
+            FallbackBody(target=fallback) if isinstance(fallback, str) else fallback
+            for fallback in self.fallbacks
         ]
 
     def settings(self) -> RouteSettings:
@@ -145,7 +145,7 @@ class RouteBody(Body):
             description=self.description,
             stakes=self.stakes,
             policy=self.policy,
-            suites=tuple(each.suite_of_route() for each in self.suites),
+            suites=tuple(suite.suite_of_route() for suite in self.suites),
             total_timeout_s=self.total_timeout_s,
             on_content_policy=self.on_content_policy,
             keep_warm_bps=self.keep_warm_bps,
@@ -177,8 +177,10 @@ class LinkBody(FallbackBody):
 
     @property
     def wanted(self) -> FallbackRequest:
-        asked = self.waiver
-        waive = WaiverRequest(asked.reason, timedelta(seconds=asked.for_s)) if asked else None
+        waiver = self.waiver
+        waive = (
+            WaiverRequest(waiver.reason, timedelta(seconds=waiver.for_s)) if waiver else None
+        )
         return FallbackRequest(self.target, self.capable, waive)
 
 
@@ -218,7 +220,7 @@ class SettingsBody(Body):
         found = {name: getattr(self, name) for name in type(self).model_fields}
         changed = {name: value for name, value in found.items() if value is not None}
         if self.suites is not None:
-            changed["suites"] = tuple(each.suite_of_route() for each in self.suites)
+            changed["suites"] = tuple(suite.suite_of_route() for suite in self.suites)
         changed |= {name: changed[name] or None for name in ROUTE_TIMEOUTS if name in changed}
         return replace(before, **changed)
 

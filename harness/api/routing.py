@@ -104,7 +104,7 @@ def create_route(who: BodyFactory, body: RouteBody) -> Route:
         body.name,
         body.incumbent,
         fallbacks=[each.target for each in body.chain],
-        capable=[each.target for each in body.chain if each.capable],
+        capable=[entry.target for entry in body.chain if entry.capable],
         settings=body.settings(),
     )
 
@@ -133,8 +133,10 @@ def route_diff(
     newer = queries.load_route_version(who.ctx, route, versions.newer)
     before = versions.older or max(newer.route.version - 1, 1)
     older = queries.load_route_version(who.ctx, route, before)
-    found = routes.describe_difference(older, newer)
-    changes = {field: TargetSwap(before, after) for field, (before, after) in found.items()}
+    difference = routes.describe_difference(older, newer)
+    changes = {
+        field: TargetSwap(before, after) for field, (before, after) in difference.items()
+    }
     return RouteDiff(route, older.route.version, newer.route.version, changes)
 
 
@@ -153,7 +155,7 @@ def list_fallbacks(who: CallerParam, route: str) -> Page[ChainEntry]:
 @endpoint(router, "PUT", "/routes/{route}/fallbacks")
 def put_fallbacks(who: CallerParam, route: str, body: ChainBody) -> Page[ChainEntry]:
     """Replace the chain. Needs an admin, and for a new model evidence or a waiver."""
-    wanted = [each.wanted for each in body.fallbacks]
+    wanted = [fallback.wanted for fallback in body.fallbacks]
     fallback_chain.replace_chain(who.ctx, who.actor, route, wanted, reason=body.reason)
     return json_answer(fallback_chain.list_fallbacks(who.ctx, route))
 

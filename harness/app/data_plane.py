@@ -65,8 +65,8 @@ def serve_router(given: Path | None, workers: int | None = None) -> int:
     try:
         return asyncio.run(parent.run(_worker_spec(settings)))
     finally:
-        for each in listeners:
-            each.close()
+        for listener in listeners:
+            listener.close()
         recorder.stop()
         installation.close()
 

@@ -121,7 +121,11 @@ def single_target_router(
     )
     ctx = alone.context
     with installation.store.read() as before:
-        stored = [each for each in before.credentials.all() if each.provider == provider.name]
+        stored = [
+            credential
+            for credential in before.credentials.all()
+            if credential.provider == provider.name
+        ]
     # What is declared would be done without, and is what is to be seen.
     targets.put_provider(ctx, SYSTEM, replace(provider, models={}))
     with alone.store.write() as tx:

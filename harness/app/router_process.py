@@ -60,7 +60,7 @@ def require_table(installation: Installation) -> None:
 
 def _tracing(settings: TracingSettings) -> "Tracing | None":
     """None unless the file or the standard variables ask for it. Raises ConfigError."""
-    given = any(os.environ.get(each) for each in OTLP_VARIABLES)
+    given = any(os.environ.get(variable) for variable in OTLP_VARIABLES)
     off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
     if off or not (settings.otlp_endpoint or given):
         return None
@@ -235,7 +235,7 @@ def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -
         installation, holder, reporter, reporter, transports, also_close=reporter.aclose
     )
     reporter.on_fault = app.note_fault
-    sockets = [socket.socket(fileno=each) for each in listeners]
+    sockets = [socket.socket(fileno=listener) for listener in listeners]
     try:
         serve(
             app,

@@ -97,7 +97,7 @@ def set_up(given: Path | None) -> SetUpResult:
             *(str(path) for path, new in created.items() if new),
             *(() if secret_there else (str(settings.home),)),
             *((str(secret_files.encryption_file(settings)),) if keys_made else ()),
-            *(str(each) for each in signing_made),
+            *(str(path) for path in signing_made),
         ),
         kept=tuple(str(path) for path, new in created.items() if not new),
         seeded=tuple(seeded),

@@ -30,7 +30,7 @@ def temporary_installation(given: Path | None, folder: Path) -> Iterator[Install
     installation = open_with_workers(given)
     try:
         signing_keys.create_keys(installation.settings)
-        if any(each.extra_headers for each in installation.settings.providers.values()):
+        if any(provider.extra_headers for provider in installation.settings.providers.values()):
             secret_files.make_encryption_file(installation.settings)
         upgrade_database(installation.settings)
         yield installation

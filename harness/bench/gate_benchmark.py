@@ -200,7 +200,7 @@ def _lines(
 
 
 def _missed(lines: Sequence[GateBenchmarkRow]) -> Iterator[MissedGoal]:
-    fixed = {(each.matrix, each.claim, each.n): each for each in lines if each.rule == PAIRED_T}
+    fixed = {(line.matrix, line.claim, line.n): line for line in lines if line.rule == PAIRED_T}
     for line in lines:
         if line.rule != OURS:
             continue

@@ -32,9 +32,9 @@ def hybrid(a: Floats, b: Floats, theta0: float) -> Result:
     promoted, used = [], []
     for first in range(0, len(a), _ROWS):
         rows = slice(first, first + _ROWS)
-        found = judge_batch(b[rows] - a[rows], design)
-        promoted.append(found.promoted)
-        used.append(found.n_used)
+        decisions = judge_batch(b[rows] - a[rows], design)
+        promoted.append(decisions.promoted)
+        used.append(decisions.n_used)
     return np.concatenate(promoted), np.concatenate(used)
 
 

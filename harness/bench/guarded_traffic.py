@@ -171,16 +171,16 @@ def simulate_rollout(
         Guardrail.COST_PER_SUCCESS: (everyone, _or_worst(1e-4 + 1e-5 * tokens, failed)),
     }
     on = policy.tolerated
-    tallies = {each: _tallies(*found) for each, found in counts.items() if each in on}
+    tallies = {each: _tallies(*count) for each, count in counts.items() if each in on}
     ranked = {
-        each: _ranked(*found, on[each], rng) for each, found in values.items() if each in on
+        each: _ranked(*value, on[each], rng) for each, value in values.items() if each in on
     }
     return [
         ObservationBlock(
             rollout="r", worker="w", sequence=n, weight_bps=100, units=SIZE, canary_units=1,
             failures=int(failed[n].sum()), canary_failures=int(failed[n, 0]), missing=0,
             opened_at=START, closed_at=START, number=n + 1,
-            counts={each: found[n] for each, found in tallies.items()},
+            counts={each: tally[n] for each, tally in tallies.items()},
             ranks={each: found[n][0] for each, found in ranked.items() if found[n][0]},
             levels={each: found[n][1] for each, found in ranked.items() if found[n][0]},
         )

@@ -96,10 +96,10 @@ def load_matrix(path: Path) -> ScoreMatrix:
         epochs.setdefault(model, []).append(scores)
     if not epochs:
         raise InputError(f"{path}: there is no line `model,scores` in it")
-    if len({len(each) for each in epochs.values()}) != 1:
+    if len({len(epoch) for epoch in epochs.values()}) != 1:
         raise InputError(f"{path}: every model needs the same number of epochs")
     return ScoreMatrix(
-        path.stem, {model: row(np.array(each)) for model, each in epochs.items()}
+        path.stem, {model: row(np.array(epoch)) for model, epoch in epochs.items()}
     )
 
 
@@ -140,20 +140,20 @@ def close_pairs(matrix: ScoreMatrix, count: int, seed: int = 7) -> list[ModelPai
     Raises InputError when there is none.
     """
     models = sorted(matrix.rows)
-    found = [
+    pairs = [
         ModelPair(f"{one}/{other}", matrix.rows[one].as_incumbent, candidate)
         for one in models
         for other in models
         if one != other
         and _usable((candidate := matrix.rows[other].as_candidate), matrix.rows[one])
     ]
-    if not found:
+    if not pairs:
         raise InputError(
             f"{matrix.name}: no two models are within {CLOSE} of each other and differ on "
             "items either way; GateBench needs such pairs"
         )
-    chosen = np.random.default_rng(seed).permutation(len(found))[:count]
-    return [found[index] for index in chosen]
+    chosen = np.random.default_rng(seed).permutation(len(pairs))[:count]
+    return [pairs[index] for index in chosen]
 
 
 def _usable(candidate: Floats, incumbent: ScoreRow) -> bool:

@@ -42,13 +42,13 @@ def canary() -> None:
 @pass_session
 def status(session: Session, route: str | None) -> None:
     """Show the live canaries; with ROUTE its newest, live or ended."""
-    found = comparison.list_canaries(session.context, route=route)
+    canaries = comparison.list_canaries(session.context, route=route)
     if session.json:
-        output.document([as_json(each) for each in found])
+        output.document([as_json(each) for each in canaries])
         return
-    if not found:
+    if not canaries:
         output.note("no canary: a proposal that passes its evals opens one")
-    for number, each in enumerate(found):
+    for number, each in enumerate(canaries):
         if number:
             click.echo()
         output.facts(rollout_facts(each))
@@ -63,18 +63,18 @@ def explain(session: Session, route: str) -> None:
     if stage is not None:
         _explain_shadow(session, stage)
         return
-    found = comparison.explain_canary(session.context, route)
+    history = comparison.explain_canary(session.context, route)
     if session.json:
         output.document(
             {
                 "shadow": None,
-                "rollout": found.status.rollout.id,
-                "explanation": to_plain(found.status.explanation),
-                "moves": to_plain(found.moves),
+                "rollout": history.status.rollout.id,
+                "explanation": to_plain(history.status.explanation),
+                "moves": to_plain(history.moves),
             }
         )
         return
-    _print_explained(found)
+    _print_explained(history)
 
 
 def _explain_shadow(session: Session, stage: ShadowStage) -> None:
@@ -87,26 +87,31 @@ def _explain_shadow(session: Session, stage: ShadowStage) -> None:
     output.note(f"`swapgate proposal show {stage.proposal}` has the verdict")
 
 
-def _print_explained(found: CanaryHistory) -> None:
-    status, told = found.status, found.status.explanation
+def _print_explained(history: CanaryHistory) -> None:
+    status, explanation = history.status, history.status.explanation
     rollout = status.rollout
     output.facts(
         [
             ("route", f"{rollout.route}: {status.candidate.name} for {status.incumbent.name}"),
             ("state", formatting.rollout_state(rollout)),
-            ("why", told.why),
+            ("why", explanation.why),
             ("held", " ".join(status.held) or None),
-            ("goes to", f"{told.goes_to} {told.eta}".strip() or None),
-            ("goes back", told.goes_back or None),
-            ("pace", f"{told.units_per_hour:,.0f} an hour" if told.units_per_hour else None),
+            ("goes to", f"{explanation.goes_to} {explanation.eta}".strip() or None),
+            ("goes back", explanation.goes_back or None),
+            (
+                "pace",
+                f"{explanation.units_per_hour:,.0f} an hour"
+                if explanation.units_per_hour
+                else None,
+            ),
         ]
     )
-    for each in told.against:
+    for each in explanation.against:
         click.echo(f"▲ against a step by hand: {each}")
-    if told.needs:
+    if explanation.needs:
         output.table(
             ["", "STILL NEEDED", "WHEN"],
-            [["✓" if n.done else "◷", n.words, _when(n)] for n in told.needs],
+            [["✓" if n.done else "◷", n.words, _when(n)] for n in explanation.needs],
             empty="",
         )
     heads = [
@@ -119,12 +124,14 @@ def _print_explained(found: CanaryHistory) -> None:
         "MOST",
     ]
     output.table(
-        heads, [guardrail_row(each) for each in told.guardrails], empty="no guardrails"
+        heads,
+        [guardrail_row(guardrail) for guardrail in explanation.guardrails],
+        empty="no guardrails",
     )
-    for row in told.guardrails:
+    for row in explanation.guardrails:
         for line in row.classes:
             click.echo(f"{row.name}: {line}")
-    if found.moves:
+    if history.moves:
         output.table(
             ["EVENT", "AT (UTC)", "WHO", "DID", "BECAUSE"],
             [
@@ -135,7 +142,7 @@ def _print_explained(found: CanaryHistory) -> None:
                     e.action,
                     e.details.get("reason"),
                 ]
-                for e in found.moves
+                for e in history.moves
             ],
             empty="",
         )
@@ -166,28 +173,28 @@ def _when(need: StepNeed) -> str:
 @pass_session
 def plan_ramp(session: Session, route: str, policy: str | None) -> None:
     """Say how long a canary on ROUTE takes at today's traffic."""
-    found = duration_estimate.estimate_for_route(session.context, route, policy)
+    plan = duration_estimate.estimate_for_route(session.context, route, policy)
     if session.json:
-        output.document({**plan_json(found), "in_time": found.in_time})
+        output.document({**plan_json(plan), "in_time": plan.in_time})
         return
-    print_plan(found)
+    print_plan(plan)
 
 
-def print_plan(found: RampPlan) -> None:
+def print_plan(plan: RampPlan) -> None:
     """Print the ramp step by step, how long it takes in words, and what would shorten it."""
-    if found.steps:
+    if plan.steps:
         output.table(
             ["SHARE", "NEEDS", "TAKES ABOUT", "FOUR OF FIVE", "ITS TIME", ""],
-            [_plan_row(found, step) for step in found.steps],
+            [_plan_row(plan, step) for step in plan.steps],
             empty="",
         )
-    output.note(found.words)
-    for option in found.options:
+    output.note(plan.words)
+    for option in plan.options:
         output.note(f"option: {option}")
 
 
-def _plan_row(found: RampPlan, step: StepPlan) -> list[object]:
-    unit = "sessions" if found.policy.unit is ExposureUnit.SESSION else "requests"
+def _plan_row(plan: RampPlan, step: StepPlan) -> list[object]:
+    unit = "sessions" if plan.policy.unit is ExposureUnit.SESSION else "requests"
     needs = f"{step.min_exposures:,} {unit}" + (", certified" if step.certify else "")
     return [
         formatting.share(step.weight_bps),
@@ -199,20 +206,20 @@ def _plan_row(found: RampPlan, step: StepPlan) -> list[object]:
     ]
 
 
-def plan_json(found: RampPlan) -> dict[str, object]:
+def plan_json(plan: RampPlan) -> dict[str, object]:
     return {
-        "route": found.route,
-        "pace": to_plain(found.pace),
-        "steps": to_plain(found.steps),
-        "options": to_plain(found.options),
-        "words": found.words,
+        "route": plan.route,
+        "pace": to_plain(plan.pace),
+        "steps": to_plain(plan.steps),
+        "options": to_plain(plan.options),
+        "words": plan.words,
     }
 
 
 def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
     """Pairs of name and value that describe a canary."""
     rollout, action = status.rollout, status.action
-    step, told = rollout.current, status.explanation
+    step, explanation = rollout.current, status.explanation
     needs = f"{action.step_exposures:,} of {step.min_exposures:,} exposures at this share"
     ends = "promotion" if rollout.last_step else formatting.share(_next_weight(status))
     return [
@@ -232,7 +239,7 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
         ),
         ("now", action.reason if rollout.live or rollout.baking else None),
         ("held", " ".join(status.held) or None),
-        ("next", f"{told.goes_to} {told.eta}" if told.goes_to else None),
+        ("next", f"{explanation.goes_to} {explanation.eta}" if explanation.goes_to else None),
         ("ended", rollout.ended_because or None),
     ]
 

@@ -91,14 +91,14 @@ def list_credentials(session: Session) -> None:
         ["PROVIDER", "KIND", "KEY", "KEYS", "STORED", "API BASE"],
         [
             [
-                each.name,
-                each.kind,
-                _source(each),
-                each.keys,
-                ", ".join(_stored(each)),
-                each.api_base,
+                provider_credentials.name,
+                provider_credentials.kind,
+                _source(provider_credentials),
+                provider_credentials.keys,
+                ", ".join(_stored(provider_credentials)),
+                provider_credentials.api_base,
             ]
-            for each in found
+            for provider_credentials in found
         ],
         empty="no provider yet: `swapgate credential set openai` adds one with its key",
     )

@@ -35,24 +35,24 @@ def drift() -> None:
 @pass_session
 def status(session: Session, *, route: str) -> None:
     """Show every incumbent that is watched, and what was found."""
-    found = reports.list_drift_status(session.context, route=route)
+    statuses = reports.list_drift_status(session.context, route=route)
     if session.json:
-        output.document(found)
+        output.document(statuses)
         return
     output.table(
         ["ROUTES", "SUITE", "MODEL", "STATE", "COMPARED", "CHANGE", "LAST (UTC)", "NEXT (UTC)"],
         [
             [
-                ", ".join(each.routes),
-                each.suite,
-                each.model,
-                _state(each),
-                drift_words.describe_comparison(each.comparisons),
-                _change(each.last.evidence if each.last else None),
-                formatting.timestamp(each.last.ended_at if each.last else None),
-                formatting.timestamp(each.next_at),
+                ", ".join(drift_status.routes),
+                drift_status.suite,
+                drift_status.model,
+                _state(drift_status),
+                drift_words.describe_comparison(drift_status.comparisons),
+                _change(drift_status.last.evidence if drift_status.last else None),
+                formatting.timestamp(drift_status.last.ended_at if drift_status.last else None),
+                formatting.timestamp(drift_status.next_at),
             ]
-            for each in found
+            for drift_status in statuses
         ],
         empty="nothing is watched: give a suite a `drift` section, see docs/drift.md",
     )
@@ -64,10 +64,10 @@ def status(session: Session, *, route: str) -> None:
 @pass_session
 def list_checks(session: Session, *, route: str, asked: PageRequest) -> None:
     """List the drift watch's runs, the newest first."""
-    found = queries.list_drift_runs(session.context, asked, route=route)
-    paging.note_page(found)
+    drift_runs = queries.list_drift_runs(session.context, asked, route=route)
+    paging.note_page(drift_runs)
     if session.json:
-        output.document([{"watch": watch, "check": check} for watch, check in found])
+        output.document([{"watch": watch, "check": check} for watch, check in drift_runs])
         return
     output.table(
         ["STARTED (UTC)", "SUITE", "RUN", "RESULT", "CHANGE", "EVIDENCE", "SERVED"],
@@ -81,7 +81,7 @@ def list_checks(session: Session, *, route: str, asked: PageRequest) -> None:
                 _evidence(check.evidence),
                 ", ".join(check.served) or "–",
             ]
-            for watch, check in found
+            for watch, check in drift_runs
         ],
         empty="no run yet: `swapgate drift run ROUTE` starts one",
     )
@@ -93,14 +93,14 @@ def list_checks(session: Session, *, route: str, asked: PageRequest) -> None:
 @pass_session
 def show(session: Session, *, route: str, suite: str) -> None:
     """Show what changed on ROUTE since the baseline: figures, items, old and new answers."""
-    found = reports.list_drift_reports(session.context, route, suite=suite)
+    drift_reports = reports.list_drift_reports(session.context, route, suite=suite)
     if session.json:
-        output.document(found)
+        output.document(drift_reports)
         return
-    if not found:
+    if not drift_reports:
         output.note(f"nothing watches route {route}: see docs/drift.md")
-    for each in found:
-        _show(each)
+    for report in drift_reports:
+        _show(report)
 
 
 def _show(shown: DriftReport) -> None:
@@ -130,13 +130,13 @@ def _show(shown: DriftReport) -> None:
             ["ITEM", "BEFORE", "NOW", "ANSWER BEFORE", "ANSWER NOW"],
             [
                 [
-                    each.item,
-                    f"{each.score_before:g}",
-                    f"{each.score_now:g}",
-                    _line(each.answer_before),
-                    _line(each.answer_now),
+                    change.item,
+                    f"{change.score_before:g}",
+                    f"{change.score_now:g}",
+                    _line(change.answer_before),
+                    _line(change.answer_now),
                 ]
-                for each in shown.changes
+                for change in shown.changes
             ],
             empty="",
         )
@@ -160,8 +160,8 @@ def run(session: Session, *, route: str, suite: str) -> None:
     if session.json:
         output.document(started)
         return
-    for each in started:
-        click.echo(each.run)
+    for check in started:
+        click.echo(check.run)
     output.note(f"asked again; `swapgate drift status --route {route}` has the result")
 
 
@@ -178,14 +178,14 @@ def accept(session: Session, *, route: str, suite: str, reason: str) -> None:
     if session.json:
         output.document(opened)
         return
-    for each in opened:
-        click.echo(each.id)
-        output.note(f"suite {each.suite}: a new baseline is measured")
+    for watch in opened:
+        click.echo(watch.id)
+        output.note(f"suite {watch.suite}: a new baseline is measured")
 
 
 def _served_before(shown: DriftReport) -> str | None:
     """Where the changed items were answered by a model of another name."""
-    names = {each.served_before for each in shown.changes if each.served_before}
+    names = {change.served_before for change in shown.changes if change.served_before}
     last = shown.status.last
     return ", ".join(sorted(names)) if last and names - set(last.served) else None
 
@@ -209,17 +209,19 @@ def _result(check: DriftCheck) -> str:
     return "DRIFT" if check.evidence.drifted else "no drift"
 
 
-def _change(found: DriftEvidence | None) -> str:
-    if found is None:
+def _change(evidence: DriftEvidence | None) -> str:
+    if evidence is None:
         return "–"
-    by = f"{formatting.points(found.delta)} points"
-    if found.ci_low is None or found.ci_high is None:
+    by = f"{formatting.points(evidence.delta)} points"
+    if evidence.ci_low is None or evidence.ci_high is None:
         return by
-    return f"{by} ({formatting.points(found.ci_low)} to {formatting.points(found.ci_high)})"
+    return (
+        f"{by} ({formatting.points(evidence.ci_low)} to {formatting.points(evidence.ci_high)})"
+    )
 
 
-def _evidence(found: DriftEvidence | None) -> str:
-    return "–" if found is None else f"{found.share_of_limit:.0%} of the alarm level"
+def _evidence(evidence: DriftEvidence | None) -> str:
+    return "–" if evidence is None else f"{evidence.share_of_limit:.0%} of the alarm level"
 
 
 def _line(text: str, width: int = 60) -> str:

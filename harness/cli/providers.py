@@ -23,13 +23,13 @@ def provider() -> None:
 @pass_session
 def list_providers(session: Session) -> None:
     """List the providers, and the routes that use them."""
-    found = registry.list_providers(session.context_with_providers)
+    providers = registry.list_providers(session.context_with_providers)
     if session.json:
-        output.document(found)
+        output.document(providers)
         return
     output.table(
         ["PROVIDER", "KIND", "GROUP", "API BASE", "ROUTES"],
-        [[e.name, e.kind, e.group, e.api_base, ", ".join(e.routes)] for e in found],
+        [[e.name, e.kind, e.group, e.api_base, ", ".join(e.routes)] for e in providers],
         empty="no provider yet: `swapgate provider add openai` adds one",
     )
 
@@ -40,21 +40,21 @@ def show_matrix(session: Session) -> None:
     """What each provider's models can do, configured or not, healthy or not."""
     from harness.control.providers.matrix import build_matrix  # noqa: PLC0415 - `--help` stays quick
 
-    found = build_matrix(session.context_with_providers)
+    rows = build_matrix(session.context_with_providers)
     if session.json:
-        output.document(found)
+        output.document(rows)
         return
     output.table(
-        ["PROVIDER", "CONFIGURED", "HEALTH", "MODEL", *(each.upper() for each in COLUMNS)],
+        ["PROVIDER", "CONFIGURED", "HEALTH", "MODEL", *(column.upper() for column in COLUMNS)],
         [
             [
                 row.provider,
                 "yes" if row.configured else "no",
                 row.health,
                 model.model if model else "",
-                *(model.abilities[each] if model else "" for each in COLUMNS),
+                *(model.abilities[column] if model else "" for column in COLUMNS),
             ]
-            for row in found
+            for row in rows
             for model in (row.models or (None,))
         ],
         empty="no provider is known",
@@ -69,29 +69,29 @@ def show(session: Session, name: str) -> None:
     _print_provider(session, registry.get_provider(session.context_with_providers, name))
 
 
-def _print_provider(session: Session, found: ProviderSummary) -> None:
+def _print_provider(session: Session, summary: ProviderSummary) -> None:
     if session.json:
-        output.document(found)
+        output.document(summary)
         return
     output.facts(
         [
-            ("provider", found.name),
-            ("kind", f"{found.kind} ({found.group})"),
-            ("api base", found.api_base),
+            ("provider", summary.name),
+            ("kind", f"{summary.kind} ({summary.group})"),
+            ("api base", summary.api_base),
             (
                 "key from",
-                ", ".join(filter(None, (found.api_key_env, *found.more_api_key_envs))),
+                ", ".join(filter(None, (summary.api_key_env, *summary.more_api_key_envs))),
             ),
-            ("extra headers", ", ".join(found.extra_headers)),
-            ("extra body", ", ".join(found.extra_body)),
-            ("routes", ", ".join(found.routes)),
+            ("extra headers", ", ".join(summary.extra_headers)),
+            ("extra body", ", ".join(summary.extra_body)),
+            ("routes", ", ".join(summary.routes)),
             (
                 "answers since",
-                formatting.timestamp(found.answers_since) if found.answers_since else None,
+                formatting.timestamp(summary.answers_since) if summary.answers_since else None,
             ),
         ]
     )
-    for each in found.outdated:
+    for each in summary.outdated:
         output.note(f"waits for new proof: {each}")
 
 
@@ -130,7 +130,7 @@ def _provider_change(
     body: Pairs,
     reason: str = "",
 ) -> ProviderChange:
-    named = [each.partition("=") for each in headers]
+    named = [header.partition("=") for header in headers]
     for name, equals, _ in named:
         if not (name and equals):
             # Not the value, which may be a secret.
@@ -165,9 +165,9 @@ def add(
 
     NAME stands before its models, as in NAME/MODEL. Its key: `swapgate credential set NAME`.
     """
-    wish = _provider_change(kind, api_base, key_env, headers, body)
+    change = _provider_change(kind, api_base, key_env, headers, body)
     ctx, who = session.context_with_providers, session.actor
-    _print_provider(session, registry.change_provider(ctx, who, name, wish, create=True))
+    _print_provider(session, registry.change_provider(ctx, who, name, change, create=True))
 
 
 @provider.command("set")
@@ -194,9 +194,9 @@ def set_provider(
     measured before is no longer proof. --extra-body is refused once something was proven
     with the provider: add another provider instead.
     """
-    wish = _provider_change(None, api_base, key_env, headers, body, reason)
+    change = _provider_change(None, api_base, key_env, headers, body, reason)
     ctx, who = session.context_with_providers, session.actor
-    _print_provider(session, registry.change_provider(ctx, who, name, wish, create=False))
+    _print_provider(session, registry.change_provider(ctx, who, name, change, create=False))
 
 
 @provider.command()

@@ -157,29 +157,36 @@ def stop(session: Session, route: str, reason: str) -> None:
 @pass_session
 def status(session: Session, route: str) -> None:
     """Show what a route's newest shadow has seen."""
-    found = shadows.load_status(session.context, route)
+    shadow_status = shadows.load_status(session.context, route)
     if session.json:
-        output.document(found)
+        output.document(shadow_status)
         return
-    started = found.record.shadow
+    started = shadow_status.record.shadow
     output.facts(
         [
             ("shadow", started.id),
-            ("state", found.state),
+            ("state", shadow_status.state),
             ("candidate", started.candidate.name),
             ("proposal", started.proposal or "none: an approver's act"),
             ("share", f"{started.limits.share_bps / 100:g} % of the callers"),
             ("until", formatting.timestamp(started.expires_at)),
-            ("mirrored", f"{found.mirrored:,}, of which {found.pairs:,} are pairs of answers"),
-            ("cost", f"${found.cost_usd:.4f}" + _unpriced(found)),
+            (
+                "mirrored",
+                (
+                    f"{shadow_status.mirrored:,}, of which {shadow_status.pairs:,} are "
+                    "pairs of "
+                    "answers"
+                ),
+            ),
+            ("cost", f"${shadow_status.cost_usd:.4f}" + _unpriced(shadow_status)),
             (
                 "today",
-                _today(found),
+                _today(shadow_status),
             ),
-            ("evidence that it is worse", _evidence(found)),
-            ("words in both answers", _share(found.similarity)),
-            ("incumbent, mean", _figures(found.incumbent)),
-            ("candidate, mean", _figures(found.candidate)),
+            ("evidence that it is worse", _evidence(shadow_status)),
+            ("words in both answers", _share(shadow_status.similarity)),
+            ("incumbent, mean", _figures(shadow_status.incumbent)),
+            ("candidate, mean", _figures(shadow_status.candidate)),
         ]
     )
     output.table(
@@ -194,19 +201,19 @@ def status(session: Session, route: str) -> None:
         ],
         [
             [
-                each.check,
-                each.both,
-                each.incumbent_only,
-                each.candidate_only,
-                each.neither,
-                f"{each.lost}:{each.won}",
-                f"{each.share_of_level:.0%}",
+                check.check,
+                check.both,
+                check.incumbent_only,
+                check.candidate_only,
+                check.neither,
+                f"{check.lost}:{check.won}",
+                f"{check.share_of_level:.0%}",
             ]
-            for each in found.checks
+            for check in shadow_status.checks
         ],
         empty="no pair yet",
     )
-    for name, number in found.left_out.items():
+    for name, number in shadow_status.left_out.items():
         output.note(f"{number:,} not mirrored: {LEFT_OUT[name]}")
 
 
@@ -224,36 +231,40 @@ def list_shadows(session: Session, asked: PageRequest) -> None:
         ["ID", "ROUTE", "CANDIDATE", "STATE", "MIRRORED", "PAIRS", "COST", "BY", "REASON"],
         [
             [
-                each.record.shadow.id,
-                each.record.shadow.route,
-                each.record.shadow.candidate.name,
-                each.state,
-                each.mirrored,
-                each.pairs,
-                f"${each.cost_usd:.4f}",
-                each.record.shadow.started_by,
-                each.record.shadow.reason,
+                shadow_status.record.shadow.id,
+                shadow_status.record.shadow.route,
+                shadow_status.record.shadow.candidate.name,
+                shadow_status.state,
+                shadow_status.mirrored,
+                shadow_status.pairs,
+                f"${shadow_status.cost_usd:.4f}",
+                shadow_status.record.shadow.started_by,
+                shadow_status.record.shadow.reason,
             ]
-            for each in found
+            for shadow_status in found
         ],
         empty="no shadow was started yet",
     )
 
 
-def _today(found: ShadowStatus) -> str:
-    limits, used = found.record.shadow.limits, found.today
+def _today(shadow_status: ShadowStatus) -> str:
+    limits, used = shadow_status.record.shadow.limits, shadow_status.today
     money = "" if limits.usd_per_day is None else f" of ${limits.usd_per_day:g}"
     requests = f"{used.requests:,} of {limits.requests_per_day:,} requests"
     return f"{requests}, ${used.cost_usd:.4f}{money}"
 
 
-def _evidence(found: ShadowStatus) -> str:
-    said = f"{found.share_of_level:.0%} of the level"
-    return f"{said}: HARM" if found.harm else said
+def _evidence(shadow_status: ShadowStatus) -> str:
+    said = f"{shadow_status.share_of_level:.0%} of the level"
+    return f"{said}: HARM" if shadow_status.harm else said
 
 
-def _unpriced(found: ShadowStatus) -> str:
-    return f" and {found.unpriced:,} requests without a price" if found.unpriced else ""
+def _unpriced(shadow_status: ShadowStatus) -> str:
+    return (
+        f" and {shadow_status.unpriced:,} requests without a price"
+        if shadow_status.unpriced
+        else ""
+    )
 
 
 def _share(value: float | None) -> str | None:

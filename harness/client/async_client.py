@@ -110,9 +110,9 @@ class AsyncModelClient:
         streamed, and it gets each piece. Raises ToolLoopUnfinished after max_turns answers.
         """
 
-        async def streamed(each: CompletionRequest) -> CompletionResponse:
+        async def streamed(completion_request: CompletionRequest) -> CompletionResponse:
             assert on_chunk is not None  # noqa: S101 - chosen below
-            async with self.stream(each) as chunks:
+            async with self.stream(completion_request) as chunks:
                 async for chunk in chunks:
                     on_chunk(chunk)
                 return chunks.response()

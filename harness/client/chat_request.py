@@ -43,7 +43,7 @@ def chat_body(request: CompletionRequest, *, stream: bool = False) -> dict[str, 
         ),
     }
     if request.tools:
-        body["tools"] = [_tool(each) for each in request.tools]
+        body["tools"] = [_tool(tool) for tool in request.tools]
     if request.tool_choice:
         body["tool_choice"] = _choice(request.tool_choice)
     if request.thinking_tokens is not None:
@@ -99,7 +99,7 @@ def _messages(request: CompletionRequest) -> list[dict[str, object]]:
 def _message(message: Message) -> dict[str, object]:
     content: object = message.content
     if not isinstance(message.content, str):
-        content = [_part(each) for each in message.content]
+        content = [_part(part) for part in message.content]
     said: dict[str, object] = {"role": message.role, "content": content}
     if message.tool_requests:
         said["content"] = content or None
@@ -121,12 +121,12 @@ def _part(part: Text | Image) -> dict[str, object]:
 def _calls(requests: Sequence[ToolRequest]) -> list[dict[str, object]]:
     return [
         {
-            **each.extra,
-            "id": each.id,
+            **request.extra,
+            "id": request.id,
             "type": "function",
-            "function": {"name": each.name, "arguments": each.arguments_text or "{}"},
+            "function": {"name": request.name, "arguments": request.arguments_text or "{}"},
         }
-        for each in requests
+        for request in requests
     ]
 
 

@@ -37,7 +37,7 @@ def parse_served(headers: Mapping[str, str]) -> Served:
         target=said("target"),
         revision=int(revision) if revision.isdecimal() else None,
         attempts=int(attempts) if attempts.isdecimal() else 0,
-        degraded=tuple(each.strip() for each in said("degraded").split(",") if each.strip()),
+        degraded=tuple(part.strip() for part in said("degraded").split(",") if part.strip()),
         switch=said("switch"),
         kind=said("kind"),
     )
@@ -87,19 +87,19 @@ def parse_embeddings(body: bytes, served: Served) -> EmbeddingResponse:
     """Raises AnswerUnreadable."""
     raw = _object(body, served)
     rows = _objects(raw.get("data"))
-    places = [each.get("index") for each in rows]
-    if all(isinstance(each, int) for each in places):
+    places = [row.get("index") for row in rows]
+    if all(isinstance(place, int) for place in places):
         rows = sorted(rows, key=lambda row: int(str(row["index"])))
-    vectors = tuple(_vector(each.get("embedding"), served) for each in rows)
+    vectors = tuple(_vector(row.get("embedding"), served) for row in rows)
     if not vectors:
         raise _unreadable("an answer without vectors", served)
     return EmbeddingResponse(vectors, served, _usage(raw.get("usage")), _text(raw.get("model")))
 
 
 def _vector(value: object, served: Served) -> tuple[float, ...]:
-    if not isinstance(value, list) or not all(_is_number(each) for each in value):
+    if not isinstance(value, list) or not all(_is_number(item) for item in value):
         raise _unreadable("a vector that is no list of numbers", served)
-    return tuple(float(each) for each in value)
+    return tuple(float(item) for item in value)
 
 
 def _object(body: bytes, served: Served) -> dict[str, object]:
@@ -121,7 +121,7 @@ def _unreadable(what: str, served: Served) -> AnswerUnreadable:
 
 
 def _objects(value: object) -> Sequence[dict[str, object]]:
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _text(value: object) -> str:

@@ -69,7 +69,7 @@ def _check(
 ) -> None:
     if max_turns < 1:
         raise InputError(f"max_turns: {max_turns} leaves no turn; give 1 or more")
-    defined = {each.name for each in request.tools}
+    defined = {tool.name for tool in request.tools}
     _same(defined - tools.keys(), "tools: no function for", "pass one in `tools`")
     _same(tools.keys() - defined, "tools: no definition of", "add one to the request's tools")
 
@@ -79,22 +79,22 @@ def _same(missing: set[str], what: str, then: str) -> None:
         raise InputError(f"{what} {', '.join(sorted(missing))}; {then}")
 
 
-async def _answered(asked: ToolRequest, tools: Mapping[str, ToolFunction]) -> ToolResponse:
-    function = tools.get(asked.name)
+async def _answered(request: ToolRequest, tools: Mapping[str, ToolFunction]) -> ToolResponse:
+    function = tools.get(request.name)
     if function is None:
         known = ", ".join(sorted(tools))
         return ToolResponse(
-            asked.id, f"there is no tool {asked.name!r}; there are: {known}", is_error=True
+            request.id, f"there is no tool {request.name!r}; there are: {known}", is_error=True
         )
     try:
-        return _response(asked, await _called(function, asked))
+        return _response(request, await _called(function, request))
     except Exception as error:  # noqa: BLE001 - the model is told, and may try otherwise
-        return ToolResponse(asked.id, f"{type(error).__name__}: {error}", is_error=True)
+        return ToolResponse(request.id, f"{type(error).__name__}: {error}", is_error=True)
 
 
-async def _called(function: ToolFunction, asked: ToolRequest) -> object:
-    given: Sequence[object] = (asked,) if _takes_request(function) else ()
-    named = {} if given else asked.arguments
+async def _called(function: ToolFunction, request: ToolRequest) -> object:
+    given: Sequence[object] = (request,) if _takes_request(function) else ()
+    named = {} if given else request.arguments
     if inspect.iscoroutinefunction(function):
         return await function(*given, **named)
     found = await asyncio.to_thread(function, *given, **named)
@@ -111,8 +111,8 @@ def _takes_request(function: ToolFunction) -> bool:
     return wanted is ToolRequest
 
 
-def _response(asked: ToolRequest, found: object) -> ToolResponse:
+def _response(request: ToolRequest, found: object) -> ToolResponse:
     if isinstance(found, ToolResponse):
-        return replace(found, id=asked.id)
+        return replace(found, id=request.id)
     text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
-    return ToolResponse(asked.id, text)
+    return ToolResponse(request.id, text)

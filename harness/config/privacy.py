@@ -30,9 +30,13 @@ class CaptureEntry(BaseModel):
 def capture_settings(entry: CaptureEntry, document: Document) -> CaptureSettings:
     """Raises ConfigError with the place of what makes no sense."""
     rules: list[RedactionRule] = []
-    for number, each in enumerate(entry.redact):
+    for number, redaction_entry in enumerate(entry.redact):
         try:
-            rules.append(RedactionRule(each.name, each.pattern, each.replacement))
+            rules.append(
+                RedactionRule(
+                    redaction_entry.name, redaction_entry.pattern, redaction_entry.replacement
+                )
+            )
         except InputError as error:
             path = ("capture", "redact", number)
             raise ConfigError(

@@ -143,8 +143,8 @@ def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
             side_effects=entry.tools == "side_effects",
             capable=tuple(
                 seed.target.id
-                for seed, each in zip(fallbacks, entry.fallbacks, strict=True)
-                if isinstance(each, FallbackEntry) and each.capable
+                for seed, fallback in zip(fallbacks, entry.fallbacks, strict=True)
+                if isinstance(fallback, FallbackEntry) and fallback.capable
             ),
             data_class=at(("data_class",), partial(_data_class, entry.data_class, known)),
             task=entry.task,
@@ -166,10 +166,10 @@ def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
 
 def check_overrides(routes: Mapping[str, RouteSeed], known: FileContext) -> None:
     """Raises ConfigError with the place of an override that cannot be."""
-    carried = {name: each.settings.data_class for name, each in routes.items()}
-    for name, each in routes.items():
+    carried = {name: route.settings.data_class for name, route in routes.items()}
+    for name, route in routes.items():
         for kind, error in override_errors(
-            name, each.settings.overrides, carried, known.data_classes
+            name, route.settings.overrides, carried, known.data_classes
         ):
             whole = ("routes", name, "overrides", kind.value)
             place = known.document.place(whole)

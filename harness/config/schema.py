@@ -248,7 +248,7 @@ def build_settings(
     _check_providers(config, document)
     known = FileContext(
         document,
-        {name: each.tiers for name, each in config.providers.items()},
+        {name: provider.tiers for name, provider in config.providers.items()},
         {name: frozenset(each) for name, each in config.data_classes.items()},
     )
     home = base / config.home
@@ -277,21 +277,21 @@ def build_settings(
         switches=_switches(config.switches, document),
         data_classes=known.data_classes,
         alerts=_alerts(config.alerts, document),
-        eval_limits={name: each.eval_limits for name, each in config.providers.items()},
+        eval_limits={name: provider.eval_limits for name, provider in config.providers.items()},
         capture=capture_settings(config.capture, document),
         catalogue=catalogue_changes(config.catalogue, document),
-        oauth={name: each.change() for name, each in config.oauth.items()},
+        oauth={name: entry.change() for name, entry in config.oauth.items()},
     )
 
 
 def _check_providers(config: FileConfig, document: Document) -> None:
     allowed = config.router.allow_addresses
-    for number, each in enumerate(allowed):
+    for number, name in enumerate(allowed):
         with _at(document, ("router", "allow_addresses", number)):
-            check_allowed_address(each)
-    for number, each in enumerate(config.router.trusted_proxies):
+            check_allowed_address(name)
+    for number, proxy in enumerate(config.router.trusted_proxies):
         with _at(document, ("router", "trusted_proxies", number)):
-            parse_proxy_networks([each])
+            parse_proxy_networks([proxy])
     for name, provider in config.providers.items():
         with _at(document, ("providers", name)):
             check_provider_name(name)

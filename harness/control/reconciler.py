@@ -165,7 +165,7 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
     with ctx.store.read() as tx:
         base_changed = _base_changed(tx, proposal)
         runs = [tx.runs.get(run) for run in sorted(evaluation.run_ids(proposal))]
-        found = evaluation.load_answers(tx, proposal)
+        answers = evaluation.load_answers(tx, proposal)
         now = proof_validity.route_time(ctx, tx, proposal.route)
         rules = "" if base_changed else _other_rules(ctx, tx, proposal)
         changes = [
@@ -181,7 +181,7 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
     stuck = evaluation.dead_ends(proposal, {run.id: run for run in runs})
     try:
         evaluation.check_arms(proposal, {run.id: run for run in runs})
-        verdict = evaluation.decide_verdict(proposal, found, stuck, now)
+        verdict = evaluation.decide_verdict(proposal, answers, stuck, now)
     except StaleEvidence as error:
         return _in_write(ctx, proposal, ProposalEvent.STALE, str(error))
     if verdict is None:
@@ -210,10 +210,10 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
     said = f"{proposal.id}: {verdict.words}"
     match verdict:
         case Passed():
-            found = proof_validity.assess_proof(ctx, tx, verdict)
-            if not found.holds:
-                said = f"{said}, and {found.words}"
-                _reject(ctx, tx, decided, ProposalEvent.STALE, _no_proof(verdict, found))
+            validity = proof_validity.assess_proof(ctx, tx, verdict)
+            if not validity.holds:
+                said = f"{said}, and {validity.words}"
+                _reject(ctx, tx, decided, ProposalEvent.STALE, _no_proof(verdict, validity))
                 return [said]
             if uncharged := alpha_spending.find_uncharged(tx, decided):
                 _reject(ctx, tx, decided, ProposalEvent.STALE, uncharged)
@@ -316,16 +316,16 @@ def _proof_now(ctx: Context, proposal: Proposal) -> tuple[Verdict, list[str]]:
     with ctx.store.read() as tx:
         base_changed = _base_changed(tx, proposal)
         proof = tx.verdicts.get(proposal.verdict or "")
-        found = proof_validity.assess_proof(ctx, tx, proof)
+        validity = proof_validity.assess_proof(ctx, tx, proof)
         rules = "" if base_changed else _other_rules(ctx, tx, proposal)
         rules = rules or approvals.find_revocation(tx, proposal)
     if base_changed:
         return proof, _in_write(ctx, proposal, ProposalEvent.BASE_CHANGED, _OTHER_BASE)
-    if not found.holds:
+    if not validity.holds:
         event = (
-            ProposalEvent.STALE if found.proof is ProofState.STALE else ProposalEvent.EXPIRED
+            ProposalEvent.STALE if validity.proof is ProofState.STALE else ProposalEvent.EXPIRED
         )
-        return proof, _in_write(ctx, proposal, event, _no_proof(proof, found))
+        return proof, _in_write(ctx, proposal, event, _no_proof(proof, validity))
     if rules:
         return proof, _in_write(ctx, proposal, ProposalEvent.STALE, rules)
     return proof, []
@@ -352,8 +352,12 @@ def _shadow(ctx: Context, proposal: Proposal) -> list[str]:
 
 
 def _other_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
-    found = route_rules.list_rule_differences(ctx, tx, proposal)
-    return f"{route_rules.OTHER_RULES} ({'; '.join(found)}): propose again" if found else ""
+    rule_differences = route_rules.list_rule_differences(ctx, tx, proposal)
+    return (
+        f"{route_rules.OTHER_RULES} ({'; '.join(rule_differences)}): propose again"
+        if rule_differences
+        else ""
+    )
 
 
 def _another_look(replaced: str) -> str:
@@ -363,8 +367,8 @@ def _another_look(replaced: str) -> str:
     )
 
 
-def _no_proof(verdict: Verdict, found: ProofValidity) -> str:
-    return f"verdict {verdict.id} is {found.proof.value}: {found.why}; propose again"
+def _no_proof(verdict: Verdict, validity: ProofValidity) -> str:
+    return f"verdict {verdict.id} is {validity.proof.value}: {validity.why}; propose again"
 
 
 _OTHER_BASE = "the route's incumbent was changed by another: this proof would be against it"

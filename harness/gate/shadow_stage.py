@@ -106,49 +106,49 @@ class ShadowStageDecision:
 
 
 def decide_shadow_stage(
-    policy: ShadowStagePolicy, seen: ShadowStageState
+    policy: ShadowStagePolicy, state: ShadowStageState
 ) -> ShadowStageDecision:
     """Decides the next move. Harm comes first, however many pairs or dollars are left."""
-    log_e = seen.log_e
+    log_e = state.log_e
     distance = share_of_level(log_e, policy.alpha)
-    left_usd = max(0.0, policy.max_cost_usd - seen.spent_usd)
-    move, reason = _choose(policy, seen, left_usd, _evidence(distance))
+    left_usd = max(0.0, policy.max_cost_usd - state.spent_usd)
+    move, reason = _choose(policy, state, left_usd, _evidence(distance))
     return ShadowStageDecision(move, reason, log_e, distance, left_usd)
 
 
 def _choose(
-    policy: ShadowStagePolicy, seen: ShadowStageState, left_usd: float, evidence: str
+    policy: ShadowStagePolicy, state: ShadowStageState, left_usd: float, evidence: str
 ) -> tuple[ShadowMove, str]:
-    counted = f"{seen.pairs:,} of {policy.min_pairs:,} compared pairs"
-    if is_harm(seen.log_e, policy.alpha):
+    counted = f"{state.pairs:,} of {policy.min_pairs:,} compared pairs"
+    if is_harm(state.log_e, policy.alpha):
         return (
             ShadowMove.REJECT,
-            f"In its shadow the candidate was worse: {_worst(seen)}. {evidence}",
+            f"In its shadow the candidate was worse: {_worst(state)}. {evidence}",
         )
-    if seen.pairs >= policy.min_pairs:
+    if state.pairs >= policy.min_pairs:
         return ShadowMove.OPEN, f"{counted}, and nothing speaks against it. {evidence}"
-    money = f"${seen.spent_usd:.2f} of ${policy.max_cost_usd:g} spent"
-    if seen.mirroring:
+    money = f"${state.spent_usd:.2f} of ${policy.max_cost_usd:g} spent"
+    if state.mirroring:
         return ShadowMove.MIRROR, f"{counted}, {money}. {evidence}"
-    if why := _why_none(seen, left_usd):
+    if why := _why_none(state, left_usd):
         return ShadowMove.HOLD, f"The canary stays shut: {why}. {counted}, {money}. {evidence}"
     return ShadowMove.START, f"{counted}, {money}."
 
 
-def _why_none(seen: ShadowStageState, left_usd: float) -> str:
+def _why_none(state: ShadowStageState, left_usd: float) -> str:
     """Why nothing more is mirrored; empty if something can be."""
     if left_usd <= ROUNDING_USD:
         return "the money for its shadow is spent"
-    return seen.stopped or seen.obstacle
+    return state.stopped or state.obstacle
 
 
 def _evidence(distance: float) -> str:
     return f"Evidence that it is worse: {distance * 100:.0f} % of the level."
 
 
-def _worst(seen: ShadowStageState) -> str:
-    lost_won = seen.lost_won or {}
+def _worst(state: ShadowStageState) -> str:
+    lost_won = state.lost_won or {}
     name = max(lost_won, key=lambda check: lost_won[check][0] - lost_won[check][1])
     lost, won = lost_won[name]
-    what = "requests" if seen.unit is ExposureUnit.REQUEST else "callers"
+    what = "requests" if state.unit is ExposureUnit.REQUEST else "callers"
     return f"{lost:,} {what} where only the incumbent held {name}, {won:,} where only it did"

@@ -110,7 +110,7 @@ class Listings(Protocol):
 
     def proposals(
         self,
-        asked: PageRequest = FIRST_PAGE,
+        page_request: PageRequest = FIRST_PAGE,
         *,
         route: str | None = None,
         open_only: bool = False,
@@ -119,40 +119,42 @@ class Listings(Protocol):
         ...
 
     def runs(
-        self, asked: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
+        self, page_request: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
     ) -> Page[EvalRun]:
         """Newest first; all states when none is named."""
         ...
 
-    def samples(self, asked: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
+    def samples(self, page_request: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
         """In the run's order. Raises NotFound for an unknown run."""
         ...
 
-    def targets(self, asked: PageRequest = FIRST_PAGE) -> Page[Target]:
+    def targets(self, page_request: PageRequest = FIRST_PAGE) -> Page[Target]:
         """By provider and model."""
         ...
 
-    def versions(self, asked: PageRequest = FIRST_PAGE, *, route: str) -> Page[RouteRecord]:
+    def versions(
+        self, page_request: PageRequest = FIRST_PAGE, *, route: str
+    ) -> Page[RouteRecord]:
         """Newest first. Raises NotFound for an unknown route."""
         ...
 
-    def keys(self, asked: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
+    def keys(self, page_request: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
         """Oldest first; revoked ones too."""
         ...
 
-    def switches(self, asked: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
+    def switches(self, page_request: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
         """Newest first; lifted and expired ones too."""
         ...
 
     def shadows(
-        self, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
+        self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
     ) -> Page[ShadowRecord]:
         """Newest first; ended ones too."""
         ...
 
     def drift_checks(
         self,
-        asked: PageRequest = FIRST_PAGE,
+        page_request: PageRequest = FIRST_PAGE,
         *,
         target: str | None = None,
         suites: Collection[str] | None = None,
@@ -161,14 +163,14 @@ class Listings(Protocol):
         ...
 
     def alerts(
-        self, asked: PageRequest = FIRST_PAGE, *, open_only: bool = False
+        self, page_request: PageRequest = FIRST_PAGE, *, open_only: bool = False
     ) -> Page[AlertRecord]:
         """The one heard last first."""
         ...
 
     def failovers(
         self,
-        asked: PageRequest = FIRST_PAGE,
+        page_request: PageRequest = FIRST_PAGE,
         *,
         since: datetime,
         route: str | None = None,
@@ -178,12 +180,12 @@ class Listings(Protocol):
         ...
 
     def captures(
-        self, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
+        self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
     ) -> Page[CapturedRequest]:
         """Newest first."""
         ...
 
-    def events(self, asked: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
+    def events(self, page_request: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
         """Of the audit log, newest first."""
         ...
 

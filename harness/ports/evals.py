@@ -106,7 +106,7 @@ class Suites(Protocol):
 
 
 class Sightings(Protocol):
-    def note(self, seen: Iterable[Sighting]) -> None:
+    def note(self, sightings: Iterable[Sighting]) -> None:
         """Add them; of one that is known, `last_at` rises. The oldest of a target give way."""
         ...
 

@@ -18,7 +18,7 @@ _FENCE: Final = re.compile("`{3,}")
 def fenced(text: str) -> Sequence[str]:
     """In a fence that is longer than any in the text; its end is cut, and that is said."""
     shown = text if len(text) <= SHOWN else text[:SHOWN].rstrip() + " […]"
-    longest = max((len(found) for found in _FENCE.findall(shown)), default=2)
+    longest = max((len(match_) for match_ in _FENCE.findall(shown)), default=2)
     fence = "`" * (longest + 1)
     return (f"{fence}text", *shown.splitlines(), fence)
 
@@ -47,17 +47,17 @@ _SHORT: Final = re.compile(r"[\w .,:+%$–-]{1,40}")
 
 def most_telling(telling: Sequence[TellingAnswer]) -> Iterator[str]:
     """Losses first. What all prompts of a suite begin with is left out."""
-    lost = sum(each.candidate_score < each.incumbent_score for each in telling)
+    lost = sum(answer.candidate_score < answer.incumbent_score for answer in telling)
     yield from ("", "## The most telling answers", "")
     yield f"{lost} losses and {len(telling) - lost} wins of the candidate, the largest of each."
     heads = {
-        suite: shared_head([each.prompt for each in telling if each.suite == suite])
-        for suite in {each.suite for each in telling}
+        suite: shared_head([answer.prompt for answer in telling if answer.suite == suite])
+        for suite in {answer.suite for answer in telling}
     }
     if any(heads.values()):
         yield "Of the prompts, what those of a suite have in common at the start is left out."
-    for each in telling:
-        yield from _telling(each, each.prompt[len(heads[each.suite]) :])
+    for answer in telling:
+        yield from _telling(answer, answer.prompt[len(heads[answer.suite]) :])
 
 
 def shared_head(prompts: Sequence[str]) -> str:
@@ -73,16 +73,16 @@ def shared_head(prompts: Sequence[str]) -> str:
     return "" if head in prompts else head
 
 
-def _telling(each: TellingAnswer, asked: str) -> Iterator[str]:
-    change = format_points(each.candidate_score - each.incumbent_score)
-    broken = f", broken rule: {each.rule}" if each.rule else ""
-    yield from ("", f"### {cell(each.item)} ({each.suite}): {change} points{broken}", "")
+def _telling(answer: TellingAnswer, asked: str) -> Iterator[str]:
+    change = format_points(answer.candidate_score - answer.incumbent_score)
+    broken = f", broken rule: {answer.rule}" if answer.rule else ""
+    yield from ("", f"### {cell(answer.item)} ({answer.suite}): {change} points{broken}", "")
     yield from fenced(asked.strip())
-    ours, theirs = f"{each.incumbent_score * 100:g}", f"{each.candidate_score * 100:g}"
+    ours, theirs = f"{answer.incumbent_score * 100:g}", f"{answer.candidate_score * 100:g}"
     answers = (
-        ("expected", each.expected),
-        (f"incumbent: {ours}", each.incumbent),
-        (f"candidate: {theirs}", each.candidate),
+        ("expected", answer.expected),
+        (f"incumbent: {ours}", answer.incumbent),
+        (f"candidate: {theirs}", answer.candidate),
     )
     heads = [head for head, _ in answers]
     texts = [text for _, text in answers]

@@ -99,14 +99,16 @@ class Report:
         """Reports on several suites as one: the weighted mean's."""
         verdict = self.comparison.verdict
         alone = {part.side.plan.suite for part in self.suites}
-        return [each for each in verdict.suites if each.suite not in alone] if verdict else []
+        return (
+            [suite for suite in verdict.suites if suite.suite not in alone] if verdict else []
+        )
 
     @property
     def arms(self) -> Sequence[tuple[str, ArmFigures]]:
-        found = self.comparison
+        comparison = self.comparison
         return (
-            (found.incumbent.name, found.incumbent_figures),
-            (found.candidate.name, found.candidate_figures),
+            (comparison.incumbent.name, comparison.incumbent_figures),
+            (comparison.candidate.name, comparison.candidate_figures),
         )
 
 
@@ -114,17 +116,21 @@ def gather_report(
     ctx: Context, proposal: str, *, standalone: bool = False, kept: Path | None = None
 ) -> Report:
     """standalone, kept: as `Report` says. Raises NotFound."""
-    found = reports.load_comparison(ctx, proposal)
-    judged = {each.suite: each for each in found.verdict.suites} if found.verdict else {}
+    comparison = reports.load_comparison(ctx, proposal)
+    judged = (
+        {suite.suite: suite for suite in comparison.verdict.suites}
+        if comparison.verdict
+        else {}
+    )
     parts: list[SuiteSection] = []
     telling: list[TellingAnswer] = []
-    for side in found.suites:
+    for side in comparison.suites:
         report = judged.get(side.plan.suite)
         used = _used(side, report)
         parts.append(_part(ctx, side, report, used))
         shown = _shown_by_form(report)
         telling += _telling(ctx, side, [each for each in used if each.item not in shown])
-    return Report(found, parts, _most(telling), ctx.clock.now(), standalone, kept)
+    return Report(comparison, parts, _most(telling), ctx.clock.now(), standalone, kept)
 
 
 @dataclass(frozen=True)
@@ -138,8 +144,8 @@ class _Item:
     @property
     def scores(self) -> tuple[float, float]:
         """Unscored counts against a promotion, as the gate counts it."""
-        ours = mean_score((each.strict for each in self.incumbent), 1.0)
-        return ours, mean_score((each.strict for each in self.candidate), 0.0)
+        ours = mean_score((sample.strict for sample in self.incumbent), 1.0)
+        return ours, mean_score((sample.strict for sample in self.candidate), 0.0)
 
 
 def _used(side: SuiteAnswers, report: SuiteReport | None) -> Sequence[_Item]:
@@ -169,9 +175,9 @@ def _part(
 def _tags(ctx: Context, suite: str, used: Sequence[_Item]) -> Sequence[TagRow]:
     of_item = ctx.suites.tags(suite)
     groups: dict[str, list[tuple[float, float]]] = {}
-    for each in used:
-        for tag in of_item.get(each.item) or (NO_TAG,):
-            groups.setdefault(tag, []).append(each.scores)
+    for item in used:
+        for tag in of_item.get(item.item) or (NO_TAG,):
+            groups.setdefault(tag, []).append(item.scores)
     rows = [
         TagRow(
             tag=tag,
@@ -191,8 +197,8 @@ def _tags(ctx: Context, suite: str, used: Sequence[_Item]) -> Sequence[TagRow]:
 def _telling(
     ctx: Context, side: SuiteAnswers, used: Sequence[_Item]
 ) -> Sequence[TellingAnswer]:
-    differing = (each for each in used if each.scores[0] != each.scores[1])
-    return [_telling_answer(ctx, side.plan.suite, each) for each in differing]
+    differing = (item for item in used if item.scores[0] != item.scores[1])
+    return [_telling_answer(ctx, side.plan.suite, item) for item in differing]
 
 
 def _shown_by_form(report: SuiteReport | None) -> Collection[str]:
@@ -203,19 +209,19 @@ def _shown_by_form(report: SuiteReport | None) -> Collection[str]:
     return frozenset(named) if isinstance(named, list | tuple) else ()
 
 
-def _telling_answer(ctx: Context, suite: str, each: _Item) -> TellingAnswer:
-    ours, theirs = each.scores
-    a, b = each.incumbent[0], each.candidate[0]
+def _telling_answer(ctx: Context, suite: str, item: _Item) -> TellingAnswer:
+    ours, theirs = item.scores
+    a, b = item.incumbent[0], item.candidate[0]
     return TellingAnswer(
         suite=suite,
-        item=each.item,
+        item=item.item,
         prompt=b.prompt or a.prompt,
-        expected=_expected(ctx, suite, each.item),
+        expected=_expected(ctx, suite, item.item),
         incumbent=a.answer or a.error_text,
         candidate=b.answer or b.error_text,
         incumbent_score=ours,
         candidate_score=theirs,
-        rule=next((sample.rule for sample in each.candidate if sample.rule), ""),
+        rule=next((sample.rule for sample in item.candidate if sample.rule), ""),
     )
 
 
@@ -232,8 +238,12 @@ def _most(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
 
     Losses first: they are what a decision has to look in the eye.
     """
-    losses = _largest([each for each in telling if each.candidate_score < each.incumbent_score])
-    wins = _largest([each for each in telling if each.candidate_score > each.incumbent_score])
+    losses = _largest(
+        [answer for answer in telling if answer.candidate_score < answer.incumbent_score]
+    )
+    wins = _largest(
+        [answer for answer in telling if answer.candidate_score > answer.incumbent_score]
+    )
     half = MAX_TELLING // 2
     kept_losses = losses[: max(half, MAX_TELLING - len(wins))]
     return [*kept_losses, *wins[: MAX_TELLING - len(kept_losses)]]
@@ -242,12 +252,12 @@ def _most(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
 def _largest(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
     """By the size of the difference; of equal ones every suite in turn."""
 
-    def size(each: TellingAnswer) -> float:
-        return abs(each.candidate_score - each.incumbent_score)
+    def size(answer: TellingAnswer) -> float:
+        return abs(answer.candidate_score - answer.incumbent_score)
 
     seen: Counter[tuple[str, float]] = Counter()
     ranked = []
-    for each in sorted(telling, key=lambda each: each.item):
-        seen[each.suite, size(each)] += 1
-        ranked.append((-size(each), seen[each.suite, size(each)], each.suite, each))
+    for answer in sorted(telling, key=lambda telling_answer: telling_answer.item):
+        seen[answer.suite, size(answer)] += 1
+        ranked.append((-size(answer), seen[answer.suite, size(answer)], answer.suite, answer))
     return [each for *_, each in sorted(ranked, key=lambda entry: entry[:3])]

@@ -27,14 +27,14 @@ class _Case:
 
 def render_junit(report: Report) -> str:
     """Counts and messages; times are the sums of the answers' times."""
-    found = report.comparison
+    comparison = report.comparison
     cases = [*map(_of_part, report.suites), *map(_of_whole, report.together)]
     # A suite that decided nothing by itself has not failed a candidate that passed.
-    passed = found.verdict is not None and found.verdict.outcome == "passed"
+    passed = comparison.verdict is not None and comparison.verdict.outcome == "passed"
     problems = ["" if passed else PROBLEMS.get(case.outcome, "") for case in cases]
     suite = ET.Element(
         "testsuite",
-        name=f"swapgate: {found.candidate.name} against {found.incumbent.name}",
+        name=f"swapgate: {comparison.candidate.name} against {comparison.incumbent.name}",
         tests=str(len(cases)),
         failures=str(problems.count("failure")),
         errors=str(problems.count("error")),
@@ -53,7 +53,7 @@ def _of_part(part: SuiteSection) -> _Case:
     answers = [*part.side.incumbent, *part.side.candidate]
     return _Case(
         name=f"{plan.suite} ({plan.role.value})",
-        duration_s=sum(each.duration_s for each in answers),
+        duration_s=sum(answer.duration_s for answer in answers),
         outcome=report.outcome if report else "open",
         reason=report.reason if report else "the gate is still open",
     )
@@ -80,4 +80,4 @@ def _write(suite: ET.Element, found: _Case, problem: str) -> None:
 
 def _text(words: str) -> str:
     """XML has no control characters, not even as references."""
-    return "".join(each for each in words if each >= " " or each in "\t\n")
+    return "".join(word for word in words if word >= " " or word in "\t\n")

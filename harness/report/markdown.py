@@ -42,18 +42,23 @@ def render_markdown(report: Report) -> str:
 
 
 def _lines(report: Report) -> Iterator[str]:
-    found = report.comparison
-    yield from _verdict(report, found.verdict)
+    comparison = report.comparison
+    yield from _verdict(report, comparison.verdict)
     yield from _glance(report)
-    for lost in find_format_failures(found, standalone=report.standalone):
+    for lost in find_format_failures(comparison, standalone=report.standalone):
         yield from _form(lost)
     yield from _suites(report)
     yield from ("", "## Cost and time of an answer", "")
     yield from _arms(report.arms)
-    yield from _claimed_cost(found.verdict)
+    yield from _claimed_cost(comparison.verdict)
     yield from _judging(report)
-    yield from ("", "## The route's bill", "", monthly_bill.describe_forecast(found.forecast))
-    if why := monthly_bill.describe_basis(found.forecast):
+    yield from (
+        "",
+        "## The route's bill",
+        "",
+        monthly_bill.describe_forecast(comparison.forecast),
+    )
+    if why := monthly_bill.describe_basis(comparison.forecast):
         yield why
     if report.telling:
         yield from most_telling(report.telling)
@@ -66,34 +71,39 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
-    found = report.comparison
-    a, b = _name(found.incumbent), _name(found.candidate)
+    comparison = report.comparison
+    a, b = _name(comparison.incumbent), _name(comparison.candidate)
     if verdict is None:
-        yield f"# No verdict yet: {b} against {a} on route `{found.proposal.route}`"
-        yield from ("", found.proposal.closed_because or "The gate is still open.")
+        yield f"# No verdict yet: {b} against {a} on route `{comparison.proposal.route}`"
+        yield from ("", comparison.proposal.closed_because or "The gate is still open.")
         return
     yield f"# {verdict.words}: {b} {HEADS[verdict.outcome]} {a}"
-    if found.standing is not None and found.standing.proof is ProofState.STALE:
-        yield from ("", f"**STALE**, no proof any more: {cell(found.standing.why)}.")
+    if comparison.standing is not None and comparison.standing.proof is ProofState.STALE:
+        yield from ("", f"**STALE**, no proof any more: {cell(comparison.standing.why)}.")
     why = polish_reason(verdict.reason)
     yield from ("", f"**Why:** {why[:1].upper()}{why[1:]}")
     if verdict.outcome != "infra_error":
-        for said in found.unscored:
+        for said in comparison.unscored:
             yield from ("", f"**Mind:** {said}")
     yield from ("", f"**Next:** {NEXT_STEPS[verdict.outcome]}")
-    claim = found.proposal.claim.value
+    claim = comparison.proposal.claim.value
     said = {
         "superior": "the candidate had to be better",
         "non_inferior": "the candidate had to be at most the allowed loss worse",
         "cheaper_and_not_worse": "the candidate had to cost less, by the declared share, and "
         "be at most the allowed loss worse",
     }[claim]
-    why = f" Proposed because: {found.proposal.reason}." if found.proposal.reason else ""
-    yield from ("", f"**Asked:** on route `{found.proposal.route}`, {said}.{why}")
-    if found.proposal.widened and not report.standalone:
+    why = (
+        f" Proposed because: {comparison.proposal.reason}."
+        if comparison.proposal.reason
+        else ""
+    )
+    yield from ("", f"**Asked:** on route `{comparison.proposal.route}`, {said}.{why}")
+    if comparison.proposal.widened and not report.standalone:
         yield from ("", "**Widened:** a person who did not propose it has to approve this:", "")
         yield from (
-            f"- {code(line)}" for line in route_rules.describe_widening(found.proposal.widened)
+            f"- {code(line)}"
+            for line in route_rules.describe_widening(comparison.proposal.widened)
         )
 
 
@@ -165,14 +175,14 @@ def _form(lost: FormatFailure) -> Iterator[str]:
         yield from ("```", *mend.commands, "```")
     heads = ("item", "rule", "as scored", "form forgiven")
     rows = [
-        (cell(each.item), f"`{each.rule or 'unnamed'}`", _score(each.candidate_score),
-         _score(each.lenient_score))
-        for each in lost.examples
+        (cell(example.item), f"`{example.rule or 'unnamed'}`", _score(example.candidate_score),
+         _score(example.lenient_score))
+        for example in lost.examples
     ]  # fmt: skip
     yield from ("", f"### {len(rows)} of its answers", "", *table(heads, rows))
-    for each in lost.examples:
-        yield from ("", f"{cell(each.item)}, incumbent and candidate:", "")
-        yield from (*fenced(each.incumbent), "", *fenced(each.candidate))
+    for example in lost.examples:
+        yield from ("", f"{cell(example.item)}, incumbent and candidate:", "")
+        yield from (*fenced(example.incumbent), "", *fenced(example.candidate))
 
 
 def _score(share: float | None) -> str:
@@ -228,7 +238,7 @@ def _report_row(report: SuiteReport) -> Sequence[str]:
 
 def _claimed_cost(verdict: Verdict | None) -> Iterator[str]:
     """The paired evidence of a claim about cost."""
-    claimed = [(each, cost_figures(each)) for each in (verdict.suites if verdict else ())]
+    claimed = [(suite, cost_figures(suite)) for suite in (verdict.suites if verdict else ())]
     rows = [
         (
             each.suite,
@@ -333,7 +343,7 @@ def _seconds(value: float | None) -> str:
 
 
 def _pins(report: Report) -> Iterator[str]:
-    found = report.comparison
+    comparison = report.comparison
     yield from ("", "## What was pinned", "")
     rows = [
         (
@@ -352,21 +362,21 @@ def _pins(report: Report) -> Iterator[str]:
     yield ""
     parts = [part.side.served for part in report.suites]
     for head, target, served in (
-        ("Incumbent", found.incumbent, {s for each in parts for s in each.incumbent}),
-        ("Candidate", found.candidate, {s for each in parts for s in each.candidate}),
+        ("Incumbent", comparison.incumbent, {s for part in parts for s in part.incumbent}),
+        ("Candidate", comparison.candidate, {s for part in parts for s in part.candidate}),
     ):
         yield f"- {head} `{target.id}`; its provider reported serving {_reported(served)}."
-    if judges := {s for each in parts for s in each.judge}:
+    if judges := {s for part in parts for s in part.judge}:
         yield f"- The judge's provider reported serving {_reported(judges)}."
     for part in report.suites:
         plan = part.side.plan
         how = f"{plan.epochs} epoch(s), order seed {plan.order_seed}"
         look = spending_text(plan.look, plan.alpha, plan.spend)
         yield f"- {plan.suite}: {how}" + (f"; {look}" if look else "") + "."
-    verdict = found.verdict
+    verdict = comparison.verdict
     if verdict is not None:
         yield f"- Verdict `{verdict.id}`, of {verdict.decided_at:%Y-%m-%d %H:%M} UTC,"
-        yield f"  {_until(verdict, found.standing)}."
+        yield f"  {_until(verdict, comparison.standing)}."
     yield from _rerun_lines(report, verdict)
 
 
@@ -398,7 +408,7 @@ def _replaying(report: Report, verdict: Verdict) -> Iterator[str]:
 
 
 def _reported(served: Iterable[ServedModel]) -> str:
-    return ", ".join(code(each.label) for each in named_models(served)) or "nothing"
+    return ", ".join(code(model.label) for model in named_models(served)) or "nothing"
 
 
 def _until(verdict: Verdict, standing: ProofValidity | None) -> str:

@@ -53,7 +53,7 @@ def write_key_file(file: Path, keys: Sequence[str]) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-        out.write("".join(f"{each}\n" for each in keys))
+        out.write("".join(f"{key}\n" for key in keys))
         out.flush()
         os.fsync(out.fileno())
     temporary.replace(file)

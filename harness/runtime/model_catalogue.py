@@ -89,10 +89,10 @@ class FixedCatalogue:
 
 def table_file() -> Path | None:
     """Where litellm's package has it; None where there is none."""
-    found = find_spec("litellm")
-    if found is None or found.origin is None:
+    spec = find_spec("litellm")
+    if spec is None or spec.origin is None:
         return None
-    file = Path(found.origin).with_name(FILE)
+    file = Path(spec.origin).with_name(FILE)
     return file if file.is_file() else None
 
 
@@ -106,7 +106,7 @@ def with_changes(known: Catalogue, changes: Iterable[CatalogueChange]) -> Catalo
 
 def _entries(rows: Mapping[str, Mapping[str, object]]) -> Iterator[CatalogueEntry]:
     # A name with its provider in front says more than the same one without: it comes last.
-    for key in sorted(rows, key=lambda each: ("/" in each, each)):
+    for key in sorted(rows, key=lambda row: ("/" in row, row)):
         if key != SAMPLE and (entry := _entry(key, rows[key])) is not None:
             yield entry
 

@@ -84,7 +84,7 @@ def current(url: str) -> str | None:
 def revisions() -> list[str]:
     """All of them, the oldest first."""
     script = ScriptDirectory.from_config(_config())
-    return [each.revision for each in script.walk_revisions()][::-1]
+    return [revision.revision for revision in script.walk_revisions()][::-1]
 
 
 def head() -> str:

@@ -102,14 +102,14 @@ def checked_sample(sample: Sample) -> Sample:
     )
 
 
-def checked_sightings(seen: Iterable[Sighting]) -> Sequence[Sighting]:
+def checked_sightings(sightings: Iterable[Sighting]) -> Sequence[Sighting]:
     """Sightings as they can be stored, in one order for all writers, so that none deadlock."""
     found = []
-    for each in seen:
-        model, build = (storable(text)[:LONGEST_NAME] for text in each.served.pair)
+    for sighting in sightings:
+        model, build = (storable(text)[:LONGEST_NAME] for text in sighting.served.pair)
         if model:
-            found.append(replace(each, served=ServedModel(model, build)))
-    return sorted(found, key=lambda each: (each.target, each.served))
+            found.append(replace(sighting, served=ServedModel(model, build)))
+    return sorted(found, key=lambda sighting: (sighting.target, sighting.served))
 
 
 def check_block(block: ObservationBlock) -> None:
@@ -139,9 +139,9 @@ def check_block(block: ObservationBlock) -> None:
         )
 
 
-def _is_whole(errors: FailureTally, told: FailureTally | None) -> bool:
+def _is_whole(errors: FailureTally, tally: FailureTally | None) -> bool:
     """What is told of each error is told of the same errors."""
-    return told is None or asdict(errors).items() <= asdict(told).items()
+    return tally is None or asdict(errors).items() <= asdict(tally).items()
 
 
 def _is_part(block: ObservationBlock, tally: FailureTally) -> bool:
@@ -361,8 +361,8 @@ def check_waivers(
     if not isinstance(change, SetChain | ChangeSettings):
         return
     expired = {each.id: each for each in waivers if each.expired(now)}
-    for each in chain:
-        waiver = expired.get(each.proof)
+    for evidence in chain:
+        waiver = expired.get(evidence.proof)
         if waiver is not None:
             raise ProofRefused(
                 f"route {change.route!r}: the waiver of {waiver.author} for {waiver.target} "

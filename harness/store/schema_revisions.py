@@ -38,4 +38,4 @@ def check(found: str | None) -> None:
 
 def _revision_ids(pattern: re.Pattern[str]) -> list[str]:
     files = package_data.path("migrations").glob("versions/*.py")
-    return [found for file in files for found in pattern.findall(file.read_text("utf-8"))]
+    return [match_ for file in files for match_ in pattern.findall(file.read_text("utf-8"))]

@@ -217,9 +217,9 @@ class SqlStore:
             if kept is not None and kept.etag == etag:
                 return kept
             rows = tx.signed_rows()
-            found = signed_snapshot.verified(rows, self._signatures, etag, self._clock.now())
-        self._snapshot = found
-        return found
+            snapshot = signed_snapshot.verified(rows, self._signatures, etag, self._clock.now())
+        self._snapshot = snapshot
+        return snapshot
 
     def etag(self) -> str:
         with self.read() as tx:
@@ -273,8 +273,8 @@ class SqlStore:
             unit.serialize()
             now_at_fault = set(row_faults(unit))
             with without_triggers(unit):
-                count = remove_rows(unit, [each for each in faults if each in now_at_fault])
-            details = {"rows": [each.name for each in faults], "reason": reason}
+                count = remove_rows(unit, [fault for fault in faults if fault in now_at_fault])
+            details = {"rows": [fault.name for fault in faults], "reason": reason}
             self._record(unit, actor, ROWS_REMOVED, details)
         return count
 

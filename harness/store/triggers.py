@@ -41,7 +41,7 @@ class Trigger:
 def shipped(db: sa.Connection) -> Mapping[str, Trigger]:
     """By name, those that this version has on this database."""
     made = _of_sqlite() if db.dialect.name == "sqlite" else _of_postgres(_schema(db))
-    return {each.name: each for each in made}
+    return {trigger.name: trigger for trigger in made}
 
 
 def present(db: sa.Connection) -> Mapping[str, Trigger]:

@@ -116,7 +116,7 @@ class KeySpendTotals:
             for row in rows:
                 if row.worker != self._worker or row.day not in self._own.get(row.key, {}):
                     by_key.setdefault(row.key, []).append(row)
-            self._others = {key: total_spend(found, today) for key, found in by_key.items()}
+            self._others = {key: total_spend(spends, today) for key, spends in by_key.items()}
 
     def _sum_of(self, key: str, day: date, worker: str) -> _Sum:
         total = self._new.get((key, day, worker))

@@ -196,9 +196,9 @@ def first_native_endpoint(upstream: CompiledTarget) -> Endpoint | None:
     """The endpoint by which to check a target that has not answered yet: the first that needs
     no translation, else the first that it can do.
     """
-    able = [each for each in REQUESTS if getattr(upstream.can, each.value)]
+    able = [request for request in REQUESTS if getattr(upstream.can, request.value)]
     own = PROVIDER_KINDS[upstream.provider.kind].speaks
-    return next((each for each in able if each in own), able[0] if able else None)
+    return next((name for name in able if name in own), able[0] if able else None)
 
 
 def _job(route: CompiledRoute, endpoint: Endpoint) -> RoutedRequest:

@@ -48,7 +48,7 @@ class ProviderKeys:
         if len(upstream.keys) < SEVERAL or not FAILURE_RULES[failure].other_key:
             return False
         able = rested_keys(upstream.keys, self._of(upstream), self._monotonic())
-        return any(each != key for each in able)
+        return any(name != key for name in able)
 
     def rest(
         self,
@@ -97,7 +97,7 @@ class ProviderKeys:
     def back_in_s(self, upstream: CompiledTarget) -> float:
         """Seconds until one of several keys may be used again; 0 when one may now."""
         now, resting = self._monotonic(), self._of(upstream)
-        return max(0.0, min(resting.get(each, now) - now for each in upstream.keys))
+        return max(0.0, min(resting.get(key, now) - now for key in upstream.keys))
 
     def _of(self, upstream: CompiledTarget) -> dict[ProviderKey, float]:
         return self._resting_until.get(upstream.provider.name, {})

@@ -183,7 +183,9 @@ class WorkerAlerts:
         serving = self._holder.current
         served = serving.routes.values() if serving else ()
         lacking = {
-            each.upstreams[target].provider.name for each in served for target in each.keyless
+            route.upstreams[target].provider.name
+            for route in served
+            for target in route.keyless
         }
         self._end_of_keys_gone(served)
         known = {name for name in self._open if name.startswith(NO_KEY)}

@@ -190,15 +190,15 @@ class CanaryGuards(RequestObserver):
         guard = self._guards.get(rollout)
         if guard is None or not guard.read(self._clock.monotonic()):
             return
-        found = guard.evidence
+        evidence = guard.evidence
         abort = LocalAbort(
             rollout,
             guard.route,
             self._worker,
-            found.log_e,
+            evidence.log_e,
             guard.limit,
-            found.failures,
-            found.canary_failures,
+            evidence.failures,
+            evidence.canary_failures,
             guard.exposures,
             self._clock.now(),
             dict(guard.classes),

@@ -124,10 +124,10 @@ class CaptureWriter:
 def redact_draft(draft: CaptureDraft, redactor: Redactor, secret: bytes) -> CapturedRequest:
     """The draft, redacted. Raises as `build_transcript` does, and InputError."""
     content = build_transcript(draft.endpoint, draft.asked, draft.answer, stream=draft.stream)
-    found = redactor.redact(content)
+    result = redactor.redact(content)
     at = datetime.fromisoformat(draft.at)
     return CapturedRequest(
-        id=capture_id(draft.route, found.value, secret),
+        id=capture_id(draft.route, result.value, secret),
         at=at,
         expires_at=capture_expiry(at, draft.keep_days),
         route=draft.route,
@@ -141,6 +141,6 @@ def redact_draft(draft: CaptureDraft, redactor: Redactor, secret: bytes) -> Capt
         user_hash=draft.user_hash,
         share_bps=draft.share_bps,
         rules=redactor.digest,
-        redactions=dict(sorted(found.counts.items())),
-        content=found.value,
+        redactions=dict(sorted(result.counts.items())),
+        content=result.value,
     )

@@ -87,12 +87,12 @@ class FailoverLog(RequestObserver):
                 request=observed.request_id,
                 route=route,
                 arm=arm,
-                target=each.target,
-                provider=each.provider,
-                failure=each.failure,
-                status=each.status,
-                attempts=each.attempts,
-                latency_ms=each.ms,
+                target=target.target,
+                provider=target.provider,
+                failure=target.failure,
+                status=target.status,
+                attempts=target.attempts,
+                latency_ms=target.ms,
                 endpoint=job.request.endpoint.value,
                 user_hash=user_,
                 next_target=next_target_name(
@@ -100,7 +100,7 @@ class FailoverLog(RequestObserver):
                 ),
                 **sizes,
             )
-            for number, each in enumerate(left, 1)
+            for number, target in enumerate(left, 1)
         ]
         self._recorder.failed_over(rows)
         for row in rows:
@@ -139,7 +139,7 @@ def left_targets(job: RoutedRequest, progress: RequestProgress) -> Iterator[Left
         last = made[-1].failure if made else None
         # Whose refusal the client gets was not left.
         if last is not None and progress.result is not last:
-            spent_ms = sum(each.ms for each in made)
+            spent_ms = sum(left_target.ms for left_target in made)
             yield LeftTarget(
                 upstream.name,
                 upstream.provider.name,
@@ -155,7 +155,7 @@ def left_targets(job: RoutedRequest, progress: RequestProgress) -> Iterator[Left
 def next_target_name(left: Sequence[LeftTarget], answered: str | None) -> str | None:
     """Who was asked next. left: those behind, in order."""
     return next(
-        (each.target for each in left if each.failure not in LEFT_OUT.values()), answered
+        (target.target for target in left if target.failure not in LEFT_OUT.values()), answered
     )
 
 

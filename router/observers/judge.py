@@ -219,10 +219,10 @@ class CanarySampleJudge(RequestObserver):
     ) -> tuple[JudgeOutcome, float]:
         """Raises UpstreamFailed."""
         judge, upstream = drawn.served.judge, drawn.served.upstream
-        asked = job.request
+        request = job.request
         try:
             # Reading takes a while for long ones, and other requests go on meanwhile.
-            body = await asyncio.to_thread(_body, judge.criteria, asked, answer)
+            body = await asyncio.to_thread(_body, judge.criteria, request, answer)
         except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
             self._count("unreadable")
             return JudgeOutcome.NO_VERDICT, 0.0
@@ -275,12 +275,14 @@ def _answer(drawn: JudgeSample, exchange: RoutedResponse) -> str | None:
     return body.decode("utf-8", "replace") if len(body) <= MAX_BYTES else None
 
 
-def _body(criteria: str, asked: ClientRequest, answer: str) -> bytes:
+def _body(criteria: str, client_request: ClientRequest, answer: str) -> bytes:
     """The request to the judge. Raises as `build_transcript` does."""
-    told = build_transcript(asked.endpoint.value, asked.text, answer, stream=asked.stream)
+    transcript = build_transcript(
+        client_request.endpoint.value, client_request.text, answer, stream=client_request.stream
+    )
     request = {
         "model": "judge",
-        "messages": [{"role": "user", "content": build_prompt(criteria, told)}],
+        "messages": [{"role": "user", "content": build_prompt(criteria, transcript)}],
         "temperature": 0,
         "max_tokens": MOST_TOKENS,
     }

@@ -329,13 +329,14 @@ def _compared(
     return compare_pair(_side(request, *incumbent), _side(request, *candidate))
 
 
-def _side(request: ClientRequest, asked: _ShadowAnswer, price: Price | None) -> PairSide:
+def _side(request: ClientRequest, answer: _ShadowAnswer, price: Price | None) -> PairSide:
     content: Mapping[str, Any] | None = None
-    if asked.answer is not None:
+    if answer.answer is not None:
         endpoint = request.endpoint.value
-        content = build_transcript(endpoint, request.text, asked.answer, stream=request.stream)
+        content = build_transcript(endpoint, request.text, answer.answer, stream=request.stream)
     return PairSide(
-        content, AnswerFigures(asked.ms, asked.usage.output_tokens, _cost(price, asked.usage))
+        content,
+        AnswerFigures(answer.ms, answer.usage.output_tokens, _cost(price, answer.usage)),
     )
 
 

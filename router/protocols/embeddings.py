@@ -60,16 +60,16 @@ class EmbeddingsDialect(ChatDialect):
         if wanted is not None and len(vectors) != wanted:
             raise _malformed(f"{len(vectors)} vectors for {wanted} inputs")
         places, dimensions, kinds = set[int](), set[int](), set[type]()
-        for at, each in enumerate(vectors):
-            if not isinstance(each, dict):
+        for at, vector in enumerate(vectors):
+            if not isinstance(vector, dict):
                 raise _malformed(f"vector {at} is no object")
             # Some servers leave it out; then the order is all there is.
-            place = each.get("index", at)
+            place = vector.get("index", at)
             if type(place) is not int:
                 raise _malformed(f"the index of vector {at} is no whole number")
             places.add(place)
-            dimensions.add(_dimension(each.get("embedding"), at))
-            kinds.add(type(each.get("embedding")))
+            dimensions.add(_dimension(vector.get("embedding"), at))
+            kinds.add(type(vector.get("embedding")))
         if places != set(range(len(vectors))):
             raise _malformed("the indices are not those of the inputs, once each")
         if len(dimensions) != 1 or len(kinds) != 1:

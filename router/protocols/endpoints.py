@@ -13,9 +13,9 @@ from router.protocols.messages.dialect import MESSAGES
 from router.protocols.responses.dialect import RESPONSES
 
 DIALECTS: Final[Mapping[Endpoint, ProtocolDialect]] = {
-    each.endpoint: each for each in (CHAT, EMBEDDINGS, RESPONSES, MESSAGES)
+    dialect.endpoint: dialect for dialect in (CHAT, EMBEDDINGS, RESPONSES, MESSAGES)
 }
 # Ours; a provider's begin with its api_base.
 ENDPOINTS: Final[Mapping[str, Endpoint]] = {
-    f"/v1{each.path}": endpoint for endpoint, each in DIALECTS.items()
+    f"/v1{dialect.path}": endpoint for endpoint, dialect in DIALECTS.items()
 }

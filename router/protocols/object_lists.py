@@ -28,11 +28,11 @@ def conversation_opening(messages: object) -> list[object]:
 
 def first_object(members: ParsedObject, name: str) -> Mapping[object, object]:
     """Raises UpstreamFailed unless the field is a list that begins with an object."""
-    found = members.get(name)
-    if not isinstance(found, list) or not found or not isinstance(found[0], dict):
+    member = members.get(name)
+    if not isinstance(member, list) or not member or not isinstance(member[0], dict):
         what = "an error" if "error" in members else f"no {name}"
         raise UpstreamFailed(FailureClass.MALFORMED, f"status 200 with {what}")
-    return found[0]
+    return member[0]
 
 
 def empty_answer_error(reason: str) -> UpstreamFailed:
@@ -45,4 +45,4 @@ def empty_answer_error(reason: str) -> UpstreamFailed:
 def iter_objects(value: object) -> Iterator[Mapping[str, object]]:
     """Those in a list; of anything else, none."""
     if isinstance(value, list):
-        yield from (each for each in value if isinstance(each, dict))
+        yield from (item for item in value if isinstance(item, dict))

@@ -65,12 +65,12 @@ def classify_status(status: int, body: bytes) -> FailureClass:
         # OpenRouter's 403 for input that a moderation flagged: the client's, not our key's.
         if status == 403 and (named is _F.CONTENT_POLICY or _flagged(error)):
             return _F.CONTENT_POLICY
-        said = _by_words(error) if status == 400 else None
+        failure_class = _by_words(error) if status == 400 else None
         # The others are Anthropic's; elsewhere they may be a client's, repeated.
-        if said is _F.CONTEXT_WINDOW or (
-            said is not None and error.get("type") == "invalid_request_error"
+        if failure_class is _F.CONTEXT_WINDOW or (
+            failure_class is not None and error.get("type") == "invalid_request_error"
         ):
-            return said
+            return failure_class
     found = _BY_STATUS.get(status)
     if found is not None:
         return found

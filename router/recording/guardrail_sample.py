@@ -132,13 +132,15 @@ def summarize_block(
     levels: dict[Guardrail, ArmLevels] = {}
     for guardrail, ratio in tolerated.items():
         needs = NEEDS[guardrail]
-        those = [unit for unit in units if unit.traits & needs == needs]
-        if not those:
+        completed_units = [unit for unit in units if unit.traits & needs == needs]
+        if not completed_units:
             continue
         if guardrail_kind(guardrail) is GuardrailKind.COUNTS:
-            counts[guardrail] = _tally(those, FAULTS[guardrail])
+            counts[guardrail] = _tally(completed_units, FAULTS[guardrail])
             continue
-        measured = [MeasuredUnit(unit.canary, _value(unit, guardrail)) for unit in those]
+        measured = [
+            MeasuredUnit(unit.canary, _value(unit, guardrail)) for unit in completed_units
+        ]
         ranked = rank_block(measured, guardrail=guardrail, tolerated=ratio, block=block)
         if ranked.u:
             ranks[guardrail] = ranked.u

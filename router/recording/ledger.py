@@ -194,10 +194,10 @@ class Ledger:
             unit.shut = True
         else:
             # hash() is salted per process: fine for a memory that ends with it.
-            found = self._session(hash(key), new)
-            if found is None:
+            ledger_unit = self._session(hash(key), new)
+            if ledger_unit is None:
                 return None
-            unit = found
+            unit = ledger_unit
         unit.admitted += 1
         unit.pending += 1
         return unit
@@ -365,9 +365,9 @@ class Ledger:
         failed = [unit for unit in units if unit.failed or unit.lost]
         tolerated = self._rule.guardrails
         name = (self._rollout, self._worker, self._sequence)
-        found = summarize_block(units, tolerated, name) if tolerated else NO_FINDINGS
+        findings = summarize_block(units, tolerated, name) if tolerated else NO_FINDINGS
         errors = _errors(units, failed)
-        counts = dict(found.counts)
+        counts = dict(findings.counts)
         if Guardrail.FEEDBACK in counts:
             counts[Guardrail.FEEDBACK] = _opinions(counts[Guardrail.FEEDBACK], units)
         if Guardrail.JUDGE in counts:
@@ -387,8 +387,8 @@ class Ledger:
             closed_at=block.closed_at,
             period=block.period,
             counts={Guardrail.ERRORS: errors, **counts} if errors.classes else counts,
-            ranks=found.ranks,
-            levels=found.levels,
+            ranks=findings.ranks,
+            levels=findings.levels,
         )
 
 

@@ -31,10 +31,10 @@ def families_from_json(data: Iterable[Sequence[object]]) -> list[MetricFamily]:
     for name, kind, says, samples in data:
         if not isinstance(samples, list):
             raise TypeError("a family's samples are no list")
-        told = [
+        metric_samples = [
             MetricSample(str(n), dict(labels), float(value)) for n, labels, value in samples
         ]
-        families.append(MetricFamily(str(name), str(kind), str(says), told))
+        families.append(MetricFamily(str(name), str(kind), str(says), metric_samples))
     return families
 
 

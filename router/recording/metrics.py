@@ -216,8 +216,8 @@ class RouterMetrics:
         return self._added.setdefault(counter, _PendingCount(counter))
 
     def _fold(self) -> None:
-        for each in self._added.values():
-            each.fold()
+        for count in self._added.values():
+            count.fold()
 
     def families(self) -> list[MetricFamily]:
         """As plain data, for the parent process."""

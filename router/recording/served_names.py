@@ -61,8 +61,8 @@ class ServedNames:
         names[model] = now
         return True
 
-    def _put(self, each: Sighting) -> None:
-        key = each.target, each.served
+    def _put(self, sighting: Sighting) -> None:
+        key = sighting.target, sighting.served
         known = self._new.get(key)
-        if known is None or known.last_at <= each.last_at:
-            self._new[key] = each
+        if known is None or known.last_at <= sighting.last_at:
+            self._new[key] = sighting

@@ -124,12 +124,12 @@ class ShadowTotals:
 
     def know(self, shadows: Iterable[str], rows: Iterable[ShadowTally], today: date) -> None:
         """What the database has, of the shadows that it was asked for; of today at least."""
-        of: dict[str, list[ShadowTally]] = {each: [] for each in shadows}
+        of: dict[str, list[ShadowTally]] = {shadow: [] for shadow in shadows}
         for row in rows:
             if row.worker != self._worker:
                 of[row.shadow].append(row)
         with self._lock:
-            self._others = {shadow: sum_usage(found, today) for shadow, found in of.items()}
+            self._others = {shadow: sum_usage(tallies, today) for shadow, tallies in of.items()}
             self._own_usd = {k: usd for k, usd in self._own_usd.items() if k in of}
             self._known_on = today
 
@@ -153,12 +153,12 @@ class ShadowTotalsRefresh:
         """Raises StoreUnavailable: then what was known stays."""
         serving = self._holder.current
         live = serving.snapshot.shadows if serving else ()
-        ids = frozenset(each.id for each in live)
+        ids = frozenset(shadow.id for shadow in live)
         now = self._clock.monotonic()
         if not ids or (ids == self._asked and now < self._next):
             return
         today = self._clock.now().date()
-        whole = any(each.limits.usd_in_all is not None for each in live)
+        whole = any(shadow.limits.usd_in_all is not None for shadow in live)
         with store.read() as tx:
             rows = tx.shadows.tallies(sorted(ids), since=None if whole else today)
         self._sums.know(ids, rows, today)

@@ -54,7 +54,7 @@ class Batch(NamedTuple):
             none._replace(sightings=self.sightings),
             none._replace(shadows=self.shadows),
         )
-        return [each for each in split if each.rows]
+        return [batch for batch in split if batch.rows]
 
 
 NOTHING = Batch((), ())

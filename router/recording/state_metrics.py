@@ -60,9 +60,9 @@ class StateMetrics:
         """By target name; of targets that share one, the worst."""
         targets = serving.snapshot.table.targets
         found: dict[str, TargetCheck] = {}
-        for id_, each in self._checks.results().items():
+        for id_, result in self._checks.results().items():
             name = targets[id_].name
-            found[name] = min(each, found.get(name, each))
+            found[name] = min(result, found.get(name, result))
         return found
 
     def _pauses(self, serving: CompiledSnapshot) -> dict[str, float]:

@@ -110,7 +110,7 @@ class WorkerAggregator:
     def aborts(self) -> list[LocalAbort]:
         """Of rollouts that the workers still serve."""
         live = self._live.rollouts
-        return [each for each in self._aborted.values() if each.rollout in live]
+        return [abort for abort in self._aborted.values() if abort.rollout in live]
 
     def scrape(self, asker: "WorkerReports", answer: Callable[[str], None]) -> None:
         """Ask every other worker for its counts; answer once all replied, or after TELL_S."""

@@ -106,7 +106,7 @@ def _finite(value: object) -> object:
         return math.copysign(sys.float_info.max, value)
     if isinstance(value, Mapping):
         return {name: _finite(each) for name, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _plain(value: object) -> object:

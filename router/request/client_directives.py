@@ -59,7 +59,7 @@ def _wants_image(request: ClientRequest) -> bool:
 
 def _objects(value: object) -> Iterator[Mapping[str, Any]]:
     if isinstance(value, list):
-        yield from (each for each in value if isinstance(each, dict))
+        yield from (item for item in value if isinstance(item, dict))
 
 
 HEADER = b"x-swapgate-sticky"

@@ -91,8 +91,8 @@ def _gives(
 def _unmark(value: object) -> None:
     """Take the marks out of the places that they may stand in; a tool's schema is none."""
     if isinstance(value, list):
-        for each in value:
-            _unmark(each)
+        for item in value:
+            _unmark(item)
     elif isinstance(value, dict):
         value.pop(_MARK, None)
         for name in ("system", "messages", "tools", "content", "input", "function"):

@@ -111,7 +111,10 @@ class Dispatcher:
     def waits(self, job: RoutedRequest) -> dict[str, float]:
         """Seconds until each target, planned or passed over, may be asked."""
         targets = [*job.plan.targets, *(each.target for each in job.plan.left_out)]
-        return {id_: each.retry_in_s for id_, each in self._health.readiness(targets).items()}
+        return {
+            id_: availability.retry_in_s
+            for id_, availability in self._health.readiness(targets).items()
+        }
 
     def _spent(self, job: RoutedRequest, progress: RequestProgress) -> bool:
         now = self.timers.loop.time()
@@ -181,7 +184,10 @@ class Dispatcher:
     def _standby(self, job: RoutedRequest, target: str) -> bool:
         """Whether another target of the plan, behind this one, is well."""
         later = job.plan.targets[job.plan.targets.index(target) + 1 :]
-        return any(each.retry_in_s <= 0 for each in self._health.readiness(later).values())
+        return any(
+            availability.retry_in_s <= 0
+            for availability in self._health.readiness(later).values()
+        )
 
     async def _attempt(  # noqa: C901, PLR0912 - one attempt, however it ends
         self, job: RoutedRequest, made: AttemptSpec, progress: RequestProgress

@@ -189,7 +189,7 @@ def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _finite(value: object) -> object:
     if isinstance(value, list):
-        return [_finite(each) for each in value]
+        return [_finite(item) for item in value]
     return None if value is _NOT_FINITE else value
 
 
@@ -200,7 +200,7 @@ def walk_text(text: str) -> ParsedObject:
     """
     walked = _walked(text)
     return ParsedObject(
-        text, {name: each.value for name, each in walked.values.items()}, walked
+        text, {name: value.value for name, value in walked.values.items()}, walked
     )
 
 
@@ -237,15 +237,15 @@ def walk_array(text: str, start: int) -> list[JsonSpan]:
     """The elements of the array that opens at text[start]. Raises InputError."""
     if text[start : start + 1] != "[":
         raise InputError(f"expected an array at character {start}")
-    found: list[JsonSpan] = []
+    spans: list[JsonSpan] = []
     at = _skip(text, start + 1)
     if text[at : at + 1] == "]":
-        return found
+        return spans
     while True:
-        found.append(_parse(text, at))
-        at = _skip(text, found[-1].end)
+        spans.append(_parse(text, at))
+        at = _skip(text, spans[-1].end)
         if text[at : at + 1] == "]":
-            return found
+            return spans
         at = _skip(text, _expect(text, at, ","))
 
 

@@ -46,7 +46,7 @@ def _text_bytes(value: object, images: set[str]) -> int:
     if type(value) is str:
         return len(value if value.isascii() else value.encode("utf-8", "surrogatepass"))
     if type(value) is list:
-        return sum([_text_bytes(each, images) for each in value])
+        return sum([_text_bytes(item, images) for item in value])
     if type(value) is not dict:
         return 0
     kind = value.get("type")

@@ -70,7 +70,11 @@ def _wait_s(job: RoutedRequest, progress: RequestProgress) -> int | None:
     """Whole seconds until somebody may be asked, at least 1; None where time is no help."""
     if not job.plan.targets:
         return job.plan.retry_after_s
-    opened = (each.target for each in job.plan.left_out if each.because is ExclusionReason.OPEN)
+    opened = (
+        excluded.target
+        for excluded in job.plan.left_out
+        if excluded.because is ExclusionReason.OPEN
+    )
     first_s = min(progress.waits.get(each, 0.0) for each in (*job.plan.targets, *opened))
     if first_s <= 0 and progress.attempts:
         return None
@@ -100,10 +104,12 @@ def _all_waiting(job: RoutedRequest, progress: RequestProgress, wait_s: int) -> 
 def _elsewhere(job: RoutedRequest) -> str:
     """Where the route does answer, if it never does at the endpoint that was asked."""
     speaks = [
-        path for path, each in ENDPOINTS.items() if job.route.plans[each][job.arm].targets
+        path
+        for path, endpoint in ENDPOINTS.items()
+        if job.route.plans[endpoint][job.arm].targets
     ]
-    asked = job.route.plans[job.request.endpoint][job.arm].targets
-    return "" if asked or not speaks else f"; it answers at {', '.join(speaks)}"
+    targets = job.route.plans[job.request.endpoint][job.arm].targets
+    return "" if targets or not speaks else f"; it answers at {', '.join(speaks)}"
 
 
 def _all_failed(job: RoutedRequest, progress: RequestProgress) -> Reply:

@@ -115,7 +115,9 @@ class RequestProgress:
         if not (job.plan.left_out or self.shut_out) and len(self.attempts) == 1:
             only = _class(self.attempts[0])
             return only if is_arm_charged(job.arm, [only]) else None
-        failing = (each.target for each in job.plan.left_out if each.because in FAILING)
+        failing = (
+            excluded.target for excluded in job.plan.left_out if excluded.because in FAILING
+        )
         if job.arm_target in (*failing, *self.shut_out):
             return ArmFailure.CIRCUIT_OPEN
         if job.plan.left_out and job.candidate_is_unable:

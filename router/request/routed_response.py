@@ -292,14 +292,14 @@ class RoutedResponse:
             return None
         if isinstance(result, CommittedStream):
             return result.signals
-        said = watch.new_signals()
-        if said is None:
+        signals = watch.new_signals()
+        if signals is None:
             return None
         if isinstance(result, UpstreamAnswer):
-            DIALECTS[self.job.request.endpoint].note_signals(said, result.members)
+            DIALECTS[self.job.request.endpoint].note_signals(signals, result.members)
         elif result.failure is FailureClass.CONTENT_POLICY:
-            said.refused = True
-        return said
+            signals.refused = True
+        return signals
 
     @property
     def charge(self) -> ErrorClass | None:

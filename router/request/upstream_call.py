@@ -156,14 +156,14 @@ class UpstreamCalls:
 
 def _body(job: RoutedRequest, upstream: CompiledTarget) -> bytes:
     """The client's, as the target is to see it."""
-    asked = job.request.for_kind(upstream.provider.kind)
+    request = job.request.for_kind(upstream.provider.kind)
     # A target that never calls tools in parallel may not even know the field.
     serialize = job.plan.serialize_tools and upstream.can.parallel_tools
-    dialect = DIALECTS[asked.endpoint]
-    body = dialect.patched(asked, upstream.target, serialize_tools=serialize)
-    dropped = dropped_fields(asked, upstream)
+    dialect = DIALECTS[request.endpoint]
+    body = dialect.patched(request, upstream.target, serialize_tools=serialize)
+    dropped = dropped_fields(request, upstream)
     if dropped:
-        body = without_fields(body, asked.endpoint, dropped, upstream.target)
-    if asked.endpoint is Endpoint.MESSAGES and asked.endpoint not in upstream.adapted:
+        body = without_fields(body, request.endpoint, dropped, upstream.target)
+    if request.endpoint is Endpoint.MESSAGES and request.endpoint not in upstream.adapted:
         body = without_unsigned(body)
     return body

@@ -88,7 +88,7 @@ def passed_on(headers: Iterable[Header]) -> list[Header]:
             found.append(header)
         elif name == b"connection" and value.lower() not in _PLAIN_CONNECTION:
             nominated += (part.strip().lower() for part in value.split(b","))
-    return [each for each in found if each[0] not in nominated] if nominated else found
+    return [header for header in found if header[0] not in nominated] if nominated else found
 
 
 @lru_cache(maxsize=1024)

@@ -53,7 +53,7 @@ class Timers:
     def _look(self) -> None:
         loop = self.loop
         now = loop.time()
-        due = [each for each in self._set if each.when <= now]
+        due = [timer for timer in self._set if timer.when <= now]
         self._set.difference_update(due)
         for each in due:
             each.due()

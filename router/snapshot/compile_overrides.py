@@ -40,18 +40,18 @@ def compile_overrides(
 
 
 def _in_place_of(
-    asked: CompiledRoute, served: CompiledRoute, kind: RequestKind, classes: DataClasses
+    route: CompiledRoute, served: CompiledRoute, kind: RequestKind, classes: DataClasses
 ) -> CompiledRoute:
-    """`served` for requests of `asked`: its targets, canary, limits and name in all records.
+    """`served` for requests of `route`: its targets, canary, limits and name in all records.
 
     `model` in answers is what was asked for, and switches of what was asked hold as well.
     """
     told = (b"x-swapgate-kind", kind.value.encode())
-    data_class, own = asked.route.settings.data_class, served.route.settings.data_class
+    data_class, own = route.route.settings.data_class, served.route.settings.data_class
     if not is_at_least_as_strict(classes, own, than=data_class):
         log.warning(
             "route %s answers nothing of kind %s: route %s is not as strict as data_classes.%s",
-            asked.route.name,
+            route.route.name,
             kind.value,
             served.route.name,
             data_class,
@@ -59,13 +59,13 @@ def _in_place_of(
         served = _shut(served)
     switches = (
         replace(switch, route=served.route.name)
-        for switch in asked.switches
+        for switch in route.switches
         if switch.route is not None
     )
     return replace(
         served,
-        json_name=asked.json_name,
-        headers={arm: (*each, told) for arm, each in served.headers.items()},
+        json_name=route.json_name,
+        headers={arm: (*header, told) for arm, header in served.headers.items()},
         switches=(*served.switches, *switches),
     )
 

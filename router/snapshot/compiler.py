@@ -59,7 +59,7 @@ def compile_snapshot(
         name: _served(snapshot, route, switches, keys, classes)
         for name, route in snapshot.table.routes.items()
     }
-    routes = {name: compile_overrides(each, routes, classes) for name, each in routes.items()}
+    routes = {name: compile_overrides(route, routes, classes) for name, route in routes.items()}
     # Of two routes with one task the first by name has it, on every worker.
     tasks = {
         each.route.settings.task.encode("utf-8", "surrogatepass"): each
@@ -86,9 +86,9 @@ def provider_kinds(snapshot: Snapshot) -> frozenset[str]:
     judges = [canary_judge(route) for route in snapshot.table.routes.values()]
     called += [judge.target for judge in judges if judge is not None]
     return frozenset(
-        snapshot.providers[each.provider].kind
-        for each in called
-        if each.provider in snapshot.providers
+        snapshot.providers[target.provider].kind
+        for target in called
+        if target.provider in snapshot.providers
     )
 
 
@@ -102,8 +102,8 @@ def _served(
     revision = str(snapshot.table.revision).encode()
     targets = route_targets(route)
     upstreams = {target: _upstream(snapshot, route, target, keys) for target in route.targets}
-    can = {id_: each.can for id_, each in upstreams.items()}
-    keyless = frozenset(id_ for id_, each in upstreams.items() if each.keyless)
+    can = {id_: upstream.can for id_, upstream in upstreams.items()}
+    keyless = frozenset(id_ for id_, upstream in upstreams.items() if upstream.keyless)
     barred = _barred(route, upstreams, classes)
     well = PlanContext(capabilities=can, keyless=keyless, barred=barred)
     keep_warm = KeepWarm(route.settings.keep_warm_bps, route.settings.side_effects)
@@ -125,8 +125,8 @@ def _served(
         },
         switches=tuple(switch for switch in switches if switch.route in (None, route.name)),
         names={
-            id_: SwitchTarget(id_, each.name, each.provider.name)
-            for id_, each in upstreams.items()
+            id_: SwitchTarget(id_, upstream.name, upstream.provider.name)
+            for id_, upstream in upstreams.items()
         },
         particular=any(
             upstream.provider.can(upstream.target.model) != UNKNOWN_CAPABILITIES
@@ -145,35 +145,37 @@ def _barred(
     route: Route, upstreams: Mapping[str, CompiledTarget], classes: DataClasses
 ) -> frozenset[str]:
     data_class = route.settings.data_class
-    found = [
+    targets = [
         upstream
         for upstream in upstreams.values()
         if not may_see(classes, data_class, upstream.provider.name)
     ]
-    for each in found:
+    for target in targets:
         log.warning(
             "route %s asks %s nothing: the configuration lets no provider but those of "
             "data_classes.%s see its traffic",
             route.name,
-            each.name,
+            target.name,
             data_class,
         )
-    return frozenset(each.id for each in found)
+    return frozenset(target.id for target in targets)
 
 
 def _native(
     upstreams: Mapping[str, CompiledTarget],
 ) -> Mapping[Endpoint, Mapping[str, Capabilities]]:
-    found: dict[Endpoint, Mapping[str, Capabilities]] = {}
+    endpoints: dict[Endpoint, Mapping[str, Capabilities]] = {}
     for endpoint in UNTRANSLATABLE_FIELDS:
         others = frozenset(Endpoint) - {endpoint}
         can = {
-            id_: restrict_endpoints(each.can, others) if endpoint in each.adapted else each.can
-            for id_, each in upstreams.items()
+            id_: restrict_endpoints(upstream.can, others)
+            if endpoint in upstream.adapted
+            else upstream.can
+            for id_, upstream in upstreams.items()
         }
         if 0 < sum(endpoint in upstream.adapted for upstream in upstreams.values()) < len(can):
-            found[endpoint] = can
-    return found
+            endpoints[endpoint] = can
+    return endpoints
 
 
 def _shadow(
@@ -237,7 +239,7 @@ def _warmed(
     if keep_warm.side_effects or not keep_warm.share_bps:
         return ()
     found = keep_warm_targets(
-        targets, {id_: each.provider.name for id_, each in upstreams.items()}
+        targets, {id_: upstream.provider.name for id_, upstream in upstreams.items()}
     )
     return tuple(each for each in found if each not in barred)
 
@@ -280,14 +282,14 @@ def _upstream_of(
         header=(b"x-swapgate-target", header_text(target.name)),
         can=can,
         lacks={
-            each: dropped_features(
+            endpoint: dropped_features(
                 can,
                 kind.lacks,
-                each,
-                translated=each in kind.adapted,
+                endpoint,
+                translated=endpoint in kind.adapted,
                 cache_marks=kind.cache_marks,
             )
-            for each in Endpoint
+            for endpoint in Endpoint
         },
         keys=own,
         keyless=lacks_key(provider, own, stored_before=stored_before),

@@ -97,7 +97,7 @@ def snapshot_to_json(snapshot: Snapshot) -> dict[str, object]:
         "etag": snapshot.etag,
         "switches": [_switch_json(switch) for switch in snapshot.switches],
         "shadows": [_shadow_json(shadow) for shadow in snapshot.shadows],
-        "stored_keys": [asdict(each) for each in snapshot.stored_keys],
+        "stored_keys": [asdict(key) for key in snapshot.stored_keys],
         "signed": asdict(snapshot.signed) if snapshot.signed else None,
     }
 

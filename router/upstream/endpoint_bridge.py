@@ -50,12 +50,14 @@ class EndpointBridge:
 class BridgedReply:
     """The chat's answer in the client's protocol; status and headers are the provider's."""
 
-    def __init__(self, reply: UpstreamReply, said: TranslatedRequest, *, stream: bool) -> None:
+    def __init__(
+        self, reply: UpstreamReply, request: TranslatedRequest, *, stream: bool
+    ) -> None:
         self.dropped = dropped_fields_of(reply)
         self.moved = 0
         self.unended = False
         self._reply = reply
-        self._said = said
+        self._said = request
         self._stream = stream
 
     @property

@@ -58,7 +58,7 @@ class WorkerParent:
         for listener in self._listeners:
             listener.close()
         leaving = [crew, *self._retiring.values()]
-        await asyncio.gather(*(each.retire(self._signal) for each in leaving))
+        await asyncio.gather(*(pool.retire(self._signal) for pool in leaving))
         await asyncio.gather(*self._retiring)
         return code
 

@@ -87,8 +87,8 @@ class DemoActions:
     def propose(self, stories: tuple[Scenario, ...]) -> None:
         ctx = self.installation.context
         for story in stories:
-            wish = ProposalRequest(story.route, story.candidate, reason="make demo")
-            made = submission.create_proposal(ctx, OPERATOR, wish)
+            request = ProposalRequest(story.route, story.candidate, reason="make demo")
+            made = submission.create_proposal(ctx, OPERATOR, request)
             self.scenes.append(DemoStep(story, made.id, reports.load_comparison(ctx, made.id)))
             self.say(f"{story.route}: {story.candidate} proposed ({made.id})")
 
@@ -133,8 +133,8 @@ class DemoActions:
         ctx, before = self.installation.context, scene.phase
         scene.comparison = reports.load_comparison(ctx, scene.proposal)
         if scene.phase is ProposalPhase.CANARY or before is ProposalPhase.CANARY:
-            found = reports.list_canaries(ctx, route=scene.story.route)
-            scene.canary = found[0] if found else None
+            canaries = reports.list_canaries(ctx, route=scene.story.route)
+            scene.canary = canaries[0] if canaries else None
         if scene.phase is not before:
             self._tell(scene)
         if scene.phase is ProposalPhase.CANARY and before is not ProposalPhase.CANARY:

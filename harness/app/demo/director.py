@@ -213,7 +213,7 @@ def _forgery(drive: DemoActions, screen: DemoDisplay, scene: DemoStep) -> bool:
             f"{_mark(good=seen)} the router refuses them: nobody signed them (/readyz says so)",
             f"{_mark(good=kept)} {comparison.proposal.route} is still served by {served}",
             f"{_mark(good=bool(faults))} `swapgate db check` names "
-            + ", ".join(each.name for each in faults if each.key),
+            + ", ".join(fault.name for fault in faults if fault.key),
             f"{_mark(good=healed)} `swapgate db sign --remove` took {removed} rows out",
         ],
     )

@@ -258,17 +258,19 @@ def _providers(
     wanted = _models_in_use(context)
     allowed = context.allow_addresses if context is not None else ()
     keys = {
-        name: provider_secrets.keys_of_provider(context, each)
+        name: provider_secrets.keys_of_provider(context, provider)
         if context
-        else keys_from_environment(each, os.environ)
-        for name, each in providers.items()
+        else keys_from_environment(provider, os.environ)
+        for name, provider in providers.items()
     }
     with ThreadPoolExecutor(max_workers=8) as pool:
         yield from pool.map(
-            lambda each: _provider(
-                provider_secrets.decrypt_headers(each, context.cipher) if context else each,
-                keys[each.name],
-                wanted.get(each.name, set()),
+            lambda provider: _provider(
+                provider_secrets.decrypt_headers(provider, context.cipher)
+                if context
+                else provider,
+                keys[provider.name],
+                wanted.get(provider.name, set()),
                 allowed,
             ),
             providers.values(),
@@ -278,10 +280,10 @@ def _providers(
 def _answering(context: Context) -> Iterator[DoctorFinding]:
     """What a short streamed question to each provider shows, beyond its list of models."""
     shown = (ProbeSubject.MODEL, ProbeSubject.FIRST_TOKEN, ProbeSubject.CLOCK)
-    for each in checks.run_check(context).providers:
-        for finding in each.findings:
+    for provider in checks.run_check(context).providers:
+        for finding in provider.findings:
             if finding.subject in shown and finding.status is not ProbeStatus.UNKNOWN:
-                subject = f"{finding.subject} of {each.provider}"
+                subject = f"{finding.subject} of {provider.provider}"
                 # A failure of one request is none of the installation.
                 status = "ok" if finding.status is ProbeStatus.OK else "warn"
                 yield DoctorFinding(subject, status, finding.found, finding.next_step)  # type: ignore[arg-type]  # one of two
@@ -291,32 +293,32 @@ def _stored_keys(context: Context) -> Iterator[DoctorFinding]:
     """Whether what is stored can be decrypted here."""
     with context.store.read() as tx:
         stored = provider_secrets.list_live_credentials(context, tx)
-    for each in stored:
+    for credential in stored:
         try:
-            context.cipher.decrypt(each.ciphertext)
+            context.cipher.decrypt(credential.ciphertext)
         except SwapgateError as error:
-            subject = f"stored key {each.name} of {each.provider}"
+            subject = f"stored key {credential.name} of {credential.provider}"
             yield DoctorFinding(
-                subject, "fail", str(error), f"`swapgate credential set {each.provider}`"
+                subject, "fail", str(error), f"`swapgate credential set {credential.provider}`"
             )
 
 
 def _stored_headers(context: Context) -> Iterator[DoctorFinding]:
     with context.store.read() as tx:
         known = tx.providers.all().values()
-    for each in known:
-        for name in sorted(each.extra_headers):
+    for provider in known:
+        for name in sorted(provider.extra_headers):
             yield DoctorFinding(
-                f"header {name} of {each.name}",
+                f"header {name} of {provider.name}",
                 "warn",
                 "an older version stored it in clear",
                 "`swapgate init`, or a restart of the control plane, encrypts it",
             )
-        lost = each.sealed_headers.keys() - _opened_names(context, each)
+        lost = provider.sealed_headers.keys() - _opened_names(context, provider)
         for name in sorted(lost):
-            step = f"set the headers of {each.name} anew, or bring the encryption key back"
+            step = f"set the headers of {provider.name} anew, or bring the encryption key back"
             yield DoctorFinding(
-                f"header {name} of {each.name}", "fail", "it cannot be decrypted", step
+                f"header {name} of {provider.name}", "fail", "it cannot be decrypted", step
             )
 
 
@@ -342,7 +344,7 @@ def _provider(
     allowed: Collection[str],
 ) -> DoctorFinding:
     subject = f"provider {provider.name}"
-    stored = any(each.name not in provider.key_envs for each in keys)
+    stored = any(key.name not in provider.key_envs for key in keys)
     unset = ", ".join(provider_requests.unset_keys(provider))
     if unset and not stored:
         found = f"a key of it is missing: {unset} not set"
@@ -368,11 +370,11 @@ def _provider(
 
 
 def _differences(context: Context, settings: Settings) -> Iterator[DoctorFinding]:
-    found = seed.list_seed_differences(context, settings)
-    for each in found:
+    seed_differences = seed.list_seed_differences(context, settings)
+    for each in seed_differences:
         step = "the database rules: propose the change, or mend the file"
         yield DoctorFinding("file and database", "warn", each, step)
-    if not found and settings.source is not None:
+    if not seed_differences and settings.source is not None:
         yield DoctorFinding("file and database", "ok", "they say the same")
 
 
@@ -382,13 +384,13 @@ def _chains(context: Context) -> Iterator[DoctorFinding]:
         found = f"the waiver of {waiver.author} for {target} expired on {waiver.expires_at:%F}"
         step = f"`swapgate route fallback remove {waiver.route} {target}`, or add it again"
         yield DoctorFinding(f"route {waiver.route}", "warn", found, step)
-    for each in data_class_checks.list_violations(context):
+    for violation in data_class_checks.list_violations(context):
         yield DoctorFinding(
-            "data classes", "fail", each, "take the target out, or mend the file"
+            "data classes", "fail", violation, "take the target out, or mend the file"
         )
-    for each in routes.list_override_violations(context):
+    for violation in routes.list_override_violations(context):
         step = "take the override away, or mend the file"
-        yield DoctorFinding("overrides", "fail", each, step)
+        yield DoctorFinding("overrides", "fail", violation, step)
 
 
 def _ports(settings: Settings) -> Iterator[DoctorFinding]:

@@ -90,21 +90,21 @@ def chat(
     adapted = kind is not None and Endpoint.CHAT in kind.adapted
     ask = _translated if adapted else _call
     call = ask(provider, key, CHAT_PATH, sent, timeout_s, allowed)
-    found, error = None, call.error
+    reply, error = None, call.error
     if not error:
         try:
-            found = parse_reply(call.content)
+            reply = parse_reply(call.content)
         except MalformedReply as malformed:
             error = str(malformed)
     return Probe(
         target=target.name,
-        ok=found is not None,
+        ok=reply is not None,
         status=call.status,
         latency_ms=round(call.seconds * 1000, 1),
-        served_model=found.served.label if found else "",
-        answer=found.text[:MAX_TEXT] if found else "",
-        input_tokens=found.input_tokens if found else None,
-        output_tokens=found.output_tokens if found else None,
+        served_model=reply.served.label if reply else "",
+        answer=reply.text[:MAX_TEXT] if reply else "",
+        input_tokens=reply.input_tokens if reply else None,
+        output_tokens=reply.output_tokens if reply else None,
         error=error,
     )
 

@@ -78,22 +78,22 @@ def report(
     keys = provider_secrets.keys_of_provider(installation.context, provider)
     if lacks_key(provider, keys):
         step = f"`swapgate credential set {provider.name}`"
-        found = [ToolFinding("key", ToolOutcome.DOES_NOT, True, "it has no key", step)]  # noqa: FBT003
+        findings = [ToolFinding("key", ToolOutcome.DOES_NOT, True, "it has no key", step)]  # noqa: FBT003
     else:
         with tempfile.TemporaryDirectory(prefix="swapgate-doctor-") as folder:
             alone = single_target_router(installation, target, provider, Path(folder))
             seen = asyncio.run(
                 _probe_loops(alone, timeout_s, partial(_error_text, provider, keys))
             )
-        found = list(rules.tool_findings(provider, target, seen))
-    return ToolReport(target.name, not any(each.failed for each in found), found)
+        findings = list(rules.tool_findings(provider, target, seen))
+    return ToolReport(target.name, not any(finding.failed for finding in findings), findings)
 
 
 def _error_text(provider: Provider, keys: Sequence[ProviderKey], error: Exception) -> str:
     """An error in words, without what the provider was sent to prove who asks."""
     said = " ".join(str(error).split()).encode("utf-8", "replace")
-    for each in keys or (None,):
-        said = hide_provider_secrets(said, provider, each)
+    for key in keys or (None,):
+        said = hide_provider_secrets(said, provider, key)
     return said.decode("utf-8", "replace")[:MAX_TEXT]
 
 
@@ -102,7 +102,7 @@ async def _probe_loops(
 ) -> ToolProbeResult:
     """Without `max_tokens`: some providers refuse it, under that name or at all."""
     channel = InProcessChannel(alone.router, alone.key)
-    asked = CompletionRequest(
+    request = CompletionRequest(
         route=alone.route,
         messages=(Message.user(rules.TOOL_QUESTION),),
         tools=TOOLS,
@@ -111,11 +111,11 @@ async def _probe_loops(
     )
     until = asyncio.get_running_loop().time() + timeout_s
     async with AsyncModelClient(channel, SystemClock()) as client:
-        whole = await _whole(client, asked, until, said)
+        whole = await _whole(client, request, until, said)
         if not whole.turns:
             return ToolProbeResult(whole)
         forced = replace(
-            asked,
+            request,
             messages=(Message.user(rules.FORCED_QUESTION),),
             tool_choice=rules.PRICE_TOOL,
             parallel_tools=None,
@@ -123,13 +123,13 @@ async def _probe_loops(
         return ToolProbeResult(
             whole,
             await _tried(partial(_forced, client, forced), until, said),
-            await _tried(partial(_looped, client, asked, streamed=True), until, said),
+            await _tried(partial(_looped, client, request, streamed=True), until, said),
         )
 
 
 async def _whole(
     client: AsyncModelClient,
-    asked: CompletionRequest,
+    request: CompletionRequest,
     until: float,
     said: Callable[[Exception], str],
 ) -> ToolLoopTrace:
@@ -139,17 +139,17 @@ async def _whole(
     async def looped() -> ToolLoopTrace:
         nonlocal refused
         try:
-            return await _looped(client, asked)
+            return await _looped(client, request)
         except CallRefused:
             refused = True
             raise
 
-    found = await _tried(looped, until, said)
-    if refused and not found.turns:
+    trace = await _tried(looped, until, said)
+    if refused and not trace.turns:
         return await _tried(
-            partial(_looped, client, replace(asked, tool_choice="")), until, said
+            partial(_looped, client, replace(request, tool_choice="")), until, said
         )
-    return found
+    return trace
 
 
 async def _tried(
@@ -167,11 +167,11 @@ async def _tried(
 
 
 async def _looped(
-    client: AsyncModelClient, asked: CompletionRequest, *, streamed: bool = False
+    client: AsyncModelClient, request: CompletionRequest, *, streamed: bool = False
 ) -> ToolLoopTrace:
     try:
         run = await client.complete_with_tools(
-            asked,
+            request,
             _FUNCTIONS,
             max_turns=MAX_TURNS,
             on_chunk=(lambda _: None) if streamed else None,
@@ -182,16 +182,16 @@ async def _looped(
     return ToolLoopTrace(_turns(run.messages), run.text)
 
 
-async def _forced(client: AsyncModelClient, asked: CompletionRequest) -> ToolLoopTrace:
-    answer: CompletionResponse = await client.complete(asked)
+async def _forced(client: AsyncModelClient, request: CompletionRequest) -> ToolLoopTrace:
+    answer: CompletionResponse = await client.complete(request)
     return ToolLoopTrace(_turns([answer.message]), answer.text)
 
 
 def _turns(messages: Sequence[object]) -> list[list[ProbeToolCall]]:
     return [
-        [ProbeToolCall(call.name, call.arguments_text) for call in each.tool_requests]
-        for each in messages
-        if isinstance(each, Message) and each.role == "assistant"
+        [ProbeToolCall(call.name, call.arguments_text) for call in message.tool_requests]
+        for message in messages
+        if isinstance(message, Message) and message.role == "assistant"
     ]
 
 

@@ -52,7 +52,7 @@ def bench() -> None:
 @click.option(
     "--claim",
     "claims",
-    type=click.Choice([each.value for each in QUALITY_CLAIMS]),
+    type=click.Choice([claim.value for claim in QUALITY_CLAIMS]),
     multiple=True,
     help="[default: both]",
 )
@@ -132,7 +132,7 @@ def bench_gate(  # noqa: PLR0913 - one per option
         sizes=sizes or SIZES,
         claims=tuple(map(Claim, claims)) or QUALITY_CLAIMS,
     )
-    found = run_gate_benchmark(
+    benchmark = run_gate_benchmark(
         [
             *map(load_matrix, files),
             *(generate_scores(kind, each) for each in seeds for kind in ScoreKind),
@@ -141,44 +141,44 @@ def bench_gate(  # noqa: PLR0913 - one per option
         lambda what: output.note(f"measuring {what}"),
     )
     if picture is not None:
-        picture.write_text(draw_gate_chart(found), encoding="utf-8")
+        picture.write_text(draw_gate_chart(benchmark), encoding="utf-8")
     if as_json:
-        output.document(_document(found, usd_per_item))
+        output.document(_document(benchmark, usd_per_item))
     else:
-        _print(found, usd_per_item)
-    sys.exit(MISSED if found.missed else 0)
+        _print(benchmark, usd_per_item)
+    sys.exit(MISSED if benchmark.missed else 0)
 
 
-def _document(found: "GateBenchmark", usd_per_item: float | None) -> dict[str, object]:
+def _document(benchmark: "GateBenchmark", usd_per_item: float | None) -> dict[str, object]:
     return {
-        "plan": asdict(found.plan),
+        "plan": asdict(benchmark.plan),
         "lines": [
             {
                 **asdict(line),
                 "spent_ten": line.spent_ten,
                 "usd_ten": line.items_ten * usd_per_item if usd_per_item is not None else None,
             }
-            for line in found.lines
+            for line in benchmark.lines
         ],
-        "missed": [asdict(each) for each in found.missed],
+        "missed": [asdict(goal) for goal in benchmark.missed],
     }
 
 
-def _print(found: "GateBenchmark", usd_per_item: float | None) -> None:
+def _print(benchmark: "GateBenchmark", usd_per_item: float | None) -> None:
     headings = ["matrix", "claim", "n", "rule", "false", "worst", "at +5", "at +10", "items 0",
                 "+5", "+10", "cost +10"]  # fmt: skip
-    output.table(headings, [_row(line, usd_per_item) for line in found.lines], empty="")
-    plan = found.plan
+    output.table(headings, [_row(line, usd_per_item) for line in benchmark.lines], empty="")
+    plan = benchmark.plan
     output.note(
         f"false, worst: promotions of a candidate no better than the null, {plan.replications} "
         f"draws of each pair; +5 and +10: {plan.power} draws where it is so many points better"
     )
-    for each in found.missed:
+    for goal in benchmark.missed:
         output.note(
-            f"MISSED: {each.matrix}, {each.claim.value}, {each.n} items: {each.what} "
-            f"{each.found:.3f}, goal at most {each.limit:.3f}"
+            f"MISSED: {goal.matrix}, {goal.claim.value}, {goal.n} items: {goal.what} "
+            f"{goal.found:.3f}, goal at most {goal.limit:.3f}"
         )
-    if not found.missed:
+    if not benchmark.missed:
         output.note("the gate reaches its goals on every matrix")
 
 
@@ -244,30 +244,32 @@ def bench_canary(
     if picture is not None and tables and "errors" not in tables:
         raise click.UsageError("--svg draws the table of errors: leave --table away")
     plan = CanaryBenchmarkPlan(rollouts, seed, tables or TABLES)
-    found = run_canary_benchmark(plan, lambda what: output.note(f"measuring {what}"))
+    benchmark = run_canary_benchmark(plan, lambda what: output.note(f"measuring {what}"))
     if picture is not None:
-        picture.write_text(draw_canary_chart(found), encoding="utf-8")
+        picture.write_text(draw_canary_chart(benchmark), encoding="utf-8")
     if as_json:
         output.document(
             {
-                "plan": asdict(found.plan),
-                "lines": [{**asdict(each), "never": each.never} for each in found.lines],
-                "goals": [{**asdict(each), "reached": each.reached} for each in found.goals],
+                "plan": asdict(benchmark.plan),
+                "lines": [{**asdict(line), "never": line.never} for line in benchmark.lines],
+                "goals": [
+                    {**asdict(goal), "reached": goal.reached} for goal in benchmark.goals
+                ],
             }
         )
     else:
-        _print_canary(found)
-    sys.exit(0 if all(goal.reached for goal in found.goals) else MISSED)
+        _print_canary(benchmark)
+    sys.exit(0 if all(goal.reached for goal in benchmark.goals) else MISSED)
 
 
-def _print_canary(found: "CanaryBenchmark") -> None:
+def _print_canary(benchmark: "CanaryBenchmark") -> None:
     headings = ["rule", "case", "median", "95 %", "never", "false", "cap", "rollouts"]
-    output.table(headings, [_canary_row(line) for line in found.lines], empty="")
+    output.table(headings, [_canary_row(line) for line in benchmark.lines], empty="")
     output.note(
         "median, 95 %: canary exposures to the rollback; never: rollouts that reached the cap; "
         "false: rollouts in which a healthy canary was rolled back"
     )
-    for goal in found.goals:
+    for goal in benchmark.goals:
         word = "reached" if goal.reached else "NOT REACHED"
         output.note(f"{word}: {goal.what} {goal.found:.3g}, goal at most {goal.limit:g}")
 

@@ -46,17 +46,17 @@ def list_captures(session: Session, *, route: str | None, asked: PageRequest) ->
         ],
         [
             [
-                each.id,
-                formatting.timestamp(each.at),
-                each.route,
-                each.target,
-                each.messages,
-                each.tools,
-                ", ".join(f"{name} {n}" for name, n in each.redactions.items()),
-                each.seen,
-                formatting.timestamp(each.expires_at),
+                summary.id,
+                formatting.timestamp(summary.at),
+                summary.route,
+                summary.target,
+                summary.messages,
+                summary.tools,
+                ", ".join(f"{name} {n}" for name, n in summary.redactions.items()),
+                summary.seen,
+                formatting.timestamp(summary.expires_at),
             ]
-            for each in found
+            for summary in found
         ],
         empty="nothing is captured: `swapgate route settings ROUTE --capture 1%` begins it",
     )
@@ -67,8 +67,8 @@ def list_captures(session: Session, *, route: str | None, asked: PageRequest) ->
 @pass_session
 def show(session: Session, *, capture_id: str) -> None:
     """Show one, with its content. The audit log notes who read it."""
-    found = captures.read_capture(session.context, session.actor, capture_id)
-    output.document(found if session.json else captures.build_export_line(found))
+    request = captures.read_capture(session.context, session.actor, capture_id)
+    output.document(request if session.json else captures.build_export_line(request))
 
 
 @capture.command()
@@ -90,10 +90,10 @@ def export(
 
     Fill in `label` and `label_author`, then `swapgate eval import FILE`.
     """
-    found = captures.export_captures(
+    capture_export = captures.export_captures(
         session.context, session.actor, route=route, since=since, near=near
     )
-    text = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in found.lines)
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in capture_export.lines)
     try:
         with file.open("x", encoding="utf-8") as new:
             file.chmod(0o600)
@@ -102,13 +102,17 @@ def export(
         raise InputError(f"{file} is there already: its labels would be lost") from None
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}") from None
-    done = {"file": str(file), "written": len(found.lines), "near_duplicates": dict(found.near)}
+    done = {
+        "file": str(file),
+        "written": len(capture_export.lines),
+        "near_duplicates": dict(capture_export.near),
+    }
     if session.json:
         output.document(done)
         return
-    click.echo(f"wrote {len(found.lines)} to {file}")
-    if found.near:
-        output.note(f"left out {len(found.near)} that are much like others")
+    click.echo(f"wrote {len(capture_export.lines)} to {file}")
+    if capture_export.near:
+        output.note(f"left out {len(capture_export.near)} that are much like others")
 
 
 @capture.command()

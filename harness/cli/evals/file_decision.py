@@ -121,7 +121,7 @@ def _judged(
     from harness.gate.text.sentences import comparison_reason  # noqa: PLC0415
 
     design = Design(Claim(claim), margin, n_max, alpha)
-    found = judge_differences(
+    evidence = judge_differences(
         [
             score_difference(mean_score(row.candidate, 0.0), mean_score(row.incumbent, 1.0))
             for row in items
@@ -129,21 +129,21 @@ def _judged(
         design,
     )
     return {
-        "verdict": _VERDICTS.get(found.outcome, found.outcome),
-        "how": found.how,
-        "n_used": found.n_used,
+        "verdict": _VERDICTS.get(evidence.outcome, evidence.outcome),
+        "how": evidence.how,
+        "n_used": evidence.n_used,
         "n": n_max,
-        "delta": found.delta if found.n_used else None,
-        "ci_low": found.ci_low,
-        "ci_high": found.ci_high,
-        "ci_method": found.ci_method if found.ci_low is not None else None,
-        "log_e": found.log_e,
-        "log_e_bad": found.log_e_bad,
-        "p_final": found.p_final,
-        "wins": found.wins,
-        "ties": found.ties,
-        "losses": found.losses,
-        "reason": comparison_reason(found, design) + _unscored(items[: found.n_used]),
+        "delta": evidence.delta if evidence.n_used else None,
+        "ci_low": evidence.ci_low,
+        "ci_high": evidence.ci_high,
+        "ci_method": evidence.ci_method if evidence.ci_low is not None else None,
+        "log_e": evidence.log_e,
+        "log_e_bad": evidence.log_e_bad,
+        "p_final": evidence.p_final,
+        "wins": evidence.wins,
+        "ties": evidence.ties,
+        "losses": evidence.losses,
+        "reason": comparison_reason(evidence, design) + _unscored(items[: evidence.n_used]),
     }
 
 

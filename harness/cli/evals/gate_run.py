@@ -53,7 +53,7 @@ EXITS = REJECTED_BY_VERDICT | {"passed": 0}
 @click.option("--policy", default="default", show_default=True, help="Name of a policy.")
 @click.option(
     "--claim",
-    type=click.Choice([each.value for each in Claim]),
+    type=click.Choice([claim.value for claim in Claim]),
     help="What the candidate has to show. [default: as the policy says]",
 )
 @click.option("--margin", type=float, metavar="SHARE", help="Allowed loss, a share of 1.")
@@ -167,7 +167,7 @@ def _decide(
 def _progress(ctx: "Context", proposal: "Proposal") -> str:
     if proposal.retry_at is not None:
         with ctx.store.read() as tx:
-            why = next((each.reason for each in tx.verdicts.of(proposal.id)), "")
+            why = next((verdict.reason for verdict in tx.verdicts.of(proposal.id)), "")
         return f"{why[:1].lower()}{why[1:]} Trying again."
     runs = [run for pair in proposal.runs.values() for run in (pair.incumbent, pair.candidate)]
     wanted = 2 * sum(plan.n_max * plan.epochs for plan in proposal.plans)
@@ -211,7 +211,7 @@ def _print(session: Session, report: "Report", keep: Path | None) -> None:
         click.echo(comparison.outcome_text(found))
     else:
         click.echo(f"{found.verdict.words}: {polish_reason(found.verdict.reason)}")
-        rows = [comparison.suite_row(each) for each in found.verdict.suites]
+        rows = [comparison.suite_row(suite) for suite in found.verdict.suites]
         output.table(comparison.HEADINGS, rows, empty="no suites")
         if found.stopped_early:
             click.echo(found.stopped_early)

@@ -98,14 +98,14 @@ def _progress(run: EvalRun, samples: int, cost_usd: float) -> str:
     "--state",
     "states",
     multiple=True,
-    type=click.Choice([each.value for each in RunState]),
+    type=click.Choice([run_state.value for run_state in RunState]),
     help="Only runs in this state; may be repeated.",
 )
 @paging.page_options
 @pass_session
 def list_runs(session: Session, states: tuple[str, ...], *, asked: PageRequest) -> None:
     """List the runs, the newest first."""
-    wanted = [RunState(each) for each in states]
+    wanted = [RunState(state) for state in states]
     runs = queries.list_runs(session.context, asked, states=wanted)
     paging.note_page(runs)
     with session.context.store.read() as tx:
@@ -158,15 +158,15 @@ def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
     samples = queries.load_samples(session.context, run_id)
     names = queries.load_target_names(session.context, {run.target})
     figures = comparison.compute_arm_figures(samples)
-    strict = _mean(each.strict for each in samples)
-    lenient = _mean(each.lenient for each in samples)
+    strict = _mean(sample.strict for sample in samples)
+    lenient = _mean(sample.lenient for sample in samples)
     if session.json:
         shown = {
             "run": _plain(run),
             "figures": to_plain(figures),
             "strict": strict,
             "lenient": lenient,
-            "unscored": sum(each.error is SampleError.UNSCORED for each in samples),
+            "unscored": sum(sample.error is SampleError.UNSCORED for sample in samples),
         }
         output.document({**shown, "answers": samples} if with_samples else shown)
         return

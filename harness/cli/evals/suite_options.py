@@ -85,8 +85,8 @@ def parse_suites(
         given = options.pop(name)
         chosen = [RouteSuite(e, role) if isinstance(e, str) else e for e in given]
         if chosen:
-            names = {each.suite for each in chosen}
+            names = {suite.suite for suite in chosen}
             others = (e for e in suites if e.role is not role and e.suite not in names)
             suites = (*others, *chosen)
     order = list(OPTIONS.values())
-    return tuple(sorted(suites, key=lambda each: order.index(each.role)))
+    return tuple(sorted(suites, key=lambda suite: order.index(suite.role)))

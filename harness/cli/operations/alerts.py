@@ -58,12 +58,15 @@ def test(ctx: click.Context) -> None:
     else:
         output.table(
             ["SINK", "DELIVERED", "WHY NOT"],
-            [[each.sink, "yes" if each.delivered else "NO", each.error] for each in tried],
+            [
+                [attempt.sink, "yes" if attempt.delivered else "NO", attempt.error]
+                for attempt in tried
+            ],
             empty="",
         )
-    ctx.exit(0 if all(each.delivered for each in tried) else 1)
+    ctx.exit(0 if all(attempt.delivered for attempt in tried) else 1)
 
 
-def _delivery_counts(each: alerts.AlertView) -> str:
-    counts = {"sent": each.delivered, "waiting": each.waiting, "given up": each.given_up}
+def _delivery_counts(view: alerts.AlertView) -> str:
+    counts = {"sent": view.delivered, "waiting": view.waiting, "given up": view.given_up}
     return ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "nobody"

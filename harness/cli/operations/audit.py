@@ -23,9 +23,9 @@ def audit() -> None:
 @pass_session
 def tail(session: Session, asked: PageRequest) -> None:
     """Show the newest events, the newest last."""
-    found = queries.list_audit_events(session.context, asked)
-    paging.note_page(found)
-    events = list(reversed(found))
+    audit_events = queries.list_audit_events(session.context, asked)
+    paging.note_page(audit_events)
+    events = list(reversed(audit_events))
     if session.json:
         output.document(events)
         return
@@ -33,14 +33,14 @@ def tail(session: Session, asked: PageRequest) -> None:
         ["NUMBER", "AT (UTC)", "WHO", "DID", "TO", "DETAILS"],
         [
             [
-                each.number,
-                formatting.timestamp(each.at),
-                f"{each.actor} ({each.key})" if each.key else each.actor,
-                each.action,
-                each.subject,
-                _short(json.dumps(dict(each.details), ensure_ascii=False)),
+                event.number,
+                formatting.timestamp(event.at),
+                f"{event.actor} ({event.key})" if event.key else event.actor,
+                event.action,
+                event.subject,
+                _short(json.dumps(dict(event.details), ensure_ascii=False)),
             ]
-            for each in events
+            for event in events
         ],
         empty="nothing was done yet",
     )
@@ -63,7 +63,7 @@ def verify(ctx: click.Context) -> None:
                 "whole": broken is None,
                 "events": events,
                 "first_break": broken,
-                "rows": [{"row": each.name, "why": each.why} for each in faults],
+                "rows": [{"row": fault.name, "why": fault.why} for fault in faults],
             }
         )
     elif broken is None:

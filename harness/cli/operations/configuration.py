@@ -79,5 +79,5 @@ def _with_texts(value: object) -> object:
         return {key: _with_texts(inner) for key, inner in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, Enum | type):
         fields = dataclasses.fields(value)
-        return {each.name: _with_texts(getattr(value, each.name)) for each in fields}
+        return {field.name: _with_texts(getattr(value, field.name)) for field in fields}
     return value

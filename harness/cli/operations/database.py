@@ -124,7 +124,7 @@ def check(ctx: click.Context) -> None:
                 "needed": state.needed,
                 "found": state.found,
                 "signed": not faults,
-                "rows": [{"row": each.name, "why": each.why} for each in faults],
+                "rows": [{"row": fault.name, "why": fault.why} for fault in faults],
                 "state": unrecorded,
             }
         )
@@ -161,8 +161,8 @@ def _print_check(
 
 def print_faults(faults: "Sequence[RowFault]") -> None:
     """A line each, on stdout."""
-    for each in faults[:MOST_SHOWN]:
-        click.echo(f"{each.name}: {each.why}")
+    for fault in faults[:MOST_SHOWN]:
+        click.echo(f"{fault.name}: {fault.why}")
     if len(faults) > MOST_SHOWN:
         click.echo(f"… and {len(faults) - MOST_SHOWN} more rows")
 
@@ -186,13 +186,14 @@ def sign(session: Session, reason: str, *, remove: bool, yes: bool) -> None:
     if not reason.strip():
         raise InputError("--reason is empty: say why, the audit log keeps it")
     store = sql_store(session.installation)
-    faults = [each for each in store.signature_faults() if each.key or remove]
+    faults = [fault for fault in store.signature_faults() if fault.key or remove]
     if not faults:
         _print_result(session, "every row is as it was signed", 0)
         return
-    if not remove and not all(each.unsigned for each in faults):
+    if not remove and not all(fault.unsigned for fault in faults):
         raise Conflict(
-            f"{next(each.name for each in faults if not each.unsigned)} is signed and not what "
+            f"{next(fault.name for fault in faults if not fault.unsigned)} is signed and "
+            "not what "
             "was signed: bring it back from a backup, or take it out with --remove"
         )
     print_faults(faults)
@@ -211,7 +212,7 @@ def sign(session: Session, reason: str, *, remove: bool, yes: bool) -> None:
 @db.command("rotate-key")
 @click.option(
     "--purpose",
-    type=click.Choice([each.value for each in KeyPurpose]),
+    type=click.Choice([key_purpose.value for key_purpose in KeyPurpose]),
     default=KeyPurpose.CONTROL.value,
     show_default=True,
     help="Purpose of the key.",

@@ -252,6 +252,6 @@ def completion(ctx: click.Context, shell: str) -> None:
     Once, for bash: swapgate completion bash > ~/.swapgate-complete, and
     `. ~/.swapgate-complete` in ~/.bashrc.
     """
-    found = get_completion_class(shell)
-    assert found is not None  # noqa: S101 - click brings these three
-    click.echo(found(ctx.find_root().command, {}, "swapgate", VARIABLE).source())
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None  # noqa: S101 - click brings these three
+    click.echo(completion_class(ctx.find_root().command, {}, "swapgate", VARIABLE).source())

@@ -40,14 +40,14 @@ def doctor(ctx: click.Context, tools: str | None, timeout_s: float) -> None:
         ctx.exit(0 if _tools(session, tools, timeout_s) else 1)
     from harness.app.doctor import checks  # noqa: PLC0415 - `--help` stays quick
 
-    found = list(checks.all_checks(lambda: session.settings, lambda: session.context))
-    failed = any(check.status == "fail" for check in found)
+    findings = list(checks.all_checks(lambda: session.settings, lambda: session.context))
+    failed = any(check.status == "fail" for check in findings)
     if session.json:
-        output.document({"ok": not failed, "checks": found})
+        output.document({"ok": not failed, "checks": findings})
     else:
         output.table(
             ["CHECK", "", "FOUND", "NEXT STEP"],
-            [[c.subject, MARKS[c.status], c.found, c.next_step or " "] for c in found],
+            [[c.subject, MARKS[c.status], c.found, c.next_step or " "] for c in findings],
             empty="",
         )
     ctx.exit(1 if failed else 0)

@@ -38,25 +38,25 @@ HEADINGS = (
 )
 
 
-def outcome_text(found: Comparison) -> str:
+def outcome_text(comparison: Comparison) -> str:
     """In one line: the verdict's words and reason, or the phase."""
-    phase = found.proposal.phase.value.replace("_", " ")
+    phase = comparison.proposal.phase.value.replace("_", " ")
     phase = f"in its {phase}" if phase in ("canary", "shadow") else phase
-    if found.verdict is None:
-        why = found.proposal.closed_because
-        return f"{found.proposal.id} is {phase}" + (f": {why}" if why else "")
-    why = polish_reason(found.verdict.reason)
-    return f"{found.verdict.words}: {why} ({found.proposal.id} is {phase})"
+    if comparison.verdict is None:
+        why = comparison.proposal.closed_because
+        return f"{comparison.proposal.id} is {phase}" + (f": {why}" if why else "")
+    why = polish_reason(comparison.verdict.reason)
+    return f"{comparison.verdict.words}: {why} ({comparison.proposal.id} is {phase})"
 
 
-def print_comparison(found: Comparison, status: CanaryStatus | None) -> None:
-    proposal, verdict = found.proposal, found.verdict
+def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> None:
+    proposal, verdict = comparison.proposal, comparison.verdict
     output.facts(
         [
             ("proposal", proposal.id),
             ("route", proposal.route),
-            ("candidate", found.candidate.name),
-            ("incumbent", found.incumbent.name),
+            ("candidate", comparison.candidate.name),
+            ("incumbent", comparison.incumbent.name),
             ("claim", proposal.claim.value.replace("_", "-")),
             (
                 "proposed",
@@ -67,49 +67,51 @@ def print_comparison(found: Comparison, status: CanaryStatus | None) -> None:
             ("phase", proposal.phase.value.replace("_", " ")),
             ("verdict", verdict.words if verdict else "none yet"),
             ("reason", polish_reason(verdict.reason) if verdict else None),
-            ("proof", _proof(found)),
+            ("proof", _proof(comparison)),
             ("next", NEXT_STEPS[verdict.outcome] if verdict and proposal.open else None),
             ("ended", proposal.closed_because or None),
         ]
     )
     click.echo()
     if verdict:
-        output.table(HEADINGS, [suite_row(each) for each in verdict.suites], empty="no suites")
+        output.table(
+            HEADINGS, [suite_row(suite) for suite in verdict.suites], empty="no suites"
+        )
         click.echo("delta and interval in points: candidate minus incumbent")
-        if found.stopped_early:
-            click.echo(found.stopped_early)
-        for said in found.unscored:
+        if comparison.stopped_early:
+            click.echo(comparison.stopped_early)
+        for said in comparison.unscored:
             click.echo(said)
         for plan in proposal.plans:
             if said := spending_text(plan.look, plan.alpha, plan.spend):
                 click.echo(f"{plan.suite}: {said}")
     else:
-        _print_progress(found)
-    for lost in find_format_failures(found):
+        _print_progress(comparison)
+    for lost in find_format_failures(comparison):
         print_format_failures(lost)
-    _print_arms(found)
-    _print_money(found)
-    _print_pins(found)
-    if found.shadow:
+    _print_arms(comparison)
+    _print_money(comparison)
+    _print_pins(comparison)
+    if comparison.shadow:
         click.echo()
-        output.facts(shadow.stage_text(found.shadow))
+        output.facts(shadow.stage_text(comparison.shadow))
     if status:
         click.echo()
         output.facts(canary.rollout_facts(status))
 
 
-def _proof(found: Comparison) -> str | None:
+def _proof(comparison: Comparison) -> str | None:
     """Whether the verdict is proof still."""
-    if found.verdict is None or found.standing is None:
+    if comparison.verdict is None or comparison.standing is None:
         return None
-    if found.standing.holds:
-        return f"holds until {formatting.timestamp(found.verdict.expires_at)} UTC"
-    return found.standing.words
+    if comparison.standing.holds:
+        return f"holds until {formatting.timestamp(comparison.verdict.expires_at)} UTC"
+    return comparison.standing.words
 
 
-def _print_pins(found: Comparison) -> None:
+def _print_pins(comparison: Comparison) -> None:
     rows: list[list[object]] = []
-    for side in found.suites:
+    for side in comparison.suites:
         pin, served = side.pin, side.served
         pieces = [
             ("data", pin.data_sha256[:12]),
@@ -127,7 +129,7 @@ def _print_pins(found: Comparison) -> None:
 
 
 def _served_labels(served: Iterable[ServedModel]) -> str:
-    return ", ".join(each.label for each in served)
+    return ", ".join(model.label for model in served)
 
 
 def print_format_failures(lost: FormatFailure) -> None:
@@ -141,7 +143,7 @@ def print_format_failures(lost: FormatFailure) -> None:
             ("as scored", f"{formatting.points(lost.strict_delta)} points"),
             ("form forgiven", f"{formatting.points(lost.lenient_delta)} points"),
             *_example(lost),
-            *[(f"remedy {n}", each.what) for n, each in enumerate(lost.mends, start=1)],
+            *[(f"remedy {n}", mend.what) for n, mend in enumerate(lost.mends, start=1)],
             ("or", f"a parser in your application that can {lost.remedy.parser}"),
         ]
     )
@@ -174,12 +176,12 @@ def suite_row(report: SuiteReport) -> list[object]:
     ]
 
 
-def _print_progress(found: Comparison) -> None:
+def _print_progress(comparison: Comparison) -> None:
     output.table(
         ["SUITE", "INCUMBENT", "CANDIDATE", "OF"],
         [
             [side.plan.suite, len(side.incumbent), len(side.candidate), _wanted(side)]
-            for side in found.suites
+            for side in comparison.suites
         ],
         empty="no run has started yet",
     )
@@ -189,10 +191,10 @@ def _wanted(side: SuiteAnswers) -> int:
     return side.plan.n_max * side.plan.epochs
 
 
-def _print_arms(found: Comparison) -> None:
+def _print_arms(comparison: Comparison) -> None:
     arms = [
-        (found.incumbent.name, found.incumbent_figures),
-        (found.candidate.name, found.candidate_figures),
+        (comparison.incumbent.name, comparison.incumbent_figures),
+        (comparison.candidate.name, comparison.candidate_figures),
     ]
     if any(figures.samples for _, figures in arms):
         click.echo()
@@ -206,8 +208,8 @@ def _print_arms(found: Comparison) -> None:
         )
 
 
-def _print_money(found: Comparison) -> None:
-    judged = [side for side in found.suites if side.pin.judged]
+def _print_money(comparison: Comparison) -> None:
+    judged = [side for side in comparison.suites if side.pin.judged]
     for side in judged:
         cost = side.judging
         click.echo(
@@ -215,8 +217,8 @@ def _print_money(found: Comparison) -> None:
             f"{cost.calls:,} calls"
         )
     click.echo()
-    click.echo(monthly_bill.describe_forecast(found.forecast))
-    if why := monthly_bill.describe_basis(found.forecast):
+    click.echo(monthly_bill.describe_forecast(comparison.forecast))
+    if why := monthly_bill.describe_basis(comparison.forecast):
         click.echo(why)
 
 
@@ -233,16 +235,16 @@ def _figures(figures: ArmFigures) -> list[object]:
 
 
 def as_json(
-    found: Comparison, status: CanaryStatus | None, *, standalone: bool = False
+    comparison: Comparison, status: CanaryStatus | None, *, standalone: bool = False
 ) -> dict[str, object]:
     """Without the single answers: `eval show RUN --samples` has them."""
     return {
-        "proposal": to_plain(found.proposal),
-        "incumbent": to_plain(found.incumbent),
-        "candidate": to_plain(found.candidate),
-        "verdict": to_plain(found.verdict),
-        "standing": to_plain(found.standing),
-        "shadow": to_plain(found.shadow),
+        "proposal": to_plain(comparison.proposal),
+        "incumbent": to_plain(comparison.incumbent),
+        "candidate": to_plain(comparison.candidate),
+        "verdict": to_plain(comparison.verdict),
+        "standing": to_plain(comparison.standing),
+        "shadow": to_plain(comparison.shadow),
         "pins": [
             {
                 "suite": side.plan.suite,
@@ -250,7 +252,7 @@ def as_json(
                 "digest": side.pin.digest,
                 "served": to_plain(side.served),
             }
-            for side in found.suites
+            for side in comparison.suites
         ],
         "progress": [
             {
@@ -260,12 +262,12 @@ def as_json(
                 "of": _wanted(side),
                 "judging": to_plain(side.judging),
             }
-            for side in found.suites
+            for side in comparison.suites
         ],
-        "incumbent_figures": to_plain(found.incumbent_figures),
-        "candidate_figures": to_plain(found.candidate_figures),
-        "forecast": to_plain(found.forecast),
-        "savings": to_plain(found.savings),
-        "lost_by_form": to_plain(find_format_failures(found, standalone=standalone)),
+        "incumbent_figures": to_plain(comparison.incumbent_figures),
+        "candidate_figures": to_plain(comparison.candidate_figures),
+        "forecast": to_plain(comparison.forecast),
+        "savings": to_plain(comparison.savings),
+        "lost_by_form": to_plain(find_format_failures(comparison, standalone=standalone)),
         "canary": canary.as_json(status) if status else None,
     }

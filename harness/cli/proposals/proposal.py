@@ -47,7 +47,7 @@ def proposal() -> None:
 @click.argument("candidate")
 @click.option(
     "--claim",
-    type=click.Choice([each.value for each in Claim]),
+    type=click.Choice([claim.value for claim in Claim]),
     help="What the candidate has to show. [default: as the policy says]",
 )
 @click.option(
@@ -116,7 +116,7 @@ def create(  # noqa: PLR0913 - one per option
     """
     session = ctx.ensure_object(Session)
     context = session.context_with_providers
-    wish = submission.ProposalRequest(
+    request = submission.ProposalRequest(
         route,
         candidate,
         reason,
@@ -126,10 +126,10 @@ def create(  # noqa: PLR0913 - one per option
         descends_from,
         min_saving,
     )
-    terms = submission.preview_proposal(context, wish, session.actor)
-    planned = submission.create_proposal(dry_run_context(context), session.actor, wish)
-    planning = estimate.estimate_proposal(context, wish, effect)
-    bill = monthly_bill.forecast_from_history(context, wish)
+    terms = submission.preview_proposal(context, request, session.actor)
+    planned = submission.create_proposal(dry_run_context(context), session.actor, request)
+    planning = estimate.estimate_proposal(context, request, effect)
+    bill = monthly_bill.forecast_from_history(context, request)
     ramp = duration_estimate.estimate_for_proposal(context, planned)
     if not session.json:
         _print_planning(planning)
@@ -152,7 +152,7 @@ def create(  # noqa: PLR0913 - one per option
     if dry_run:
         _print_dry(session, planned, planning, bill, ramp, terms)
         return
-    made = submission.create_proposal(context, session.actor, wish)
+    made = submission.create_proposal(context, session.actor, request)
     if advice := who_starts_it(session.settings.control):
         output.note(advice)
     if not session.json:
@@ -206,56 +206,66 @@ def _print_planning(planning: Sequence[SuiteEstimate]) -> None:
             *("SUITE", "ROLE", "CLAIM", "ALLOWED LOSS", "ITEMS", "SEES FROM"),
             *("COSTS AT MOST", "TAKES ABOUT", "CHEAPEST DESIGN"),
         ],
-        [_planning_row(each) for each in planning],
+        [_planning_row(suite_estimate) for suite_estimate in planning],
         empty="no suites",
     )
-    for each in planning:
-        suite, plan = each.plan.suite, each.plan
-        if each.judge_usd != 0:
+    for suite_estimate in planning:
+        suite, plan = suite_estimate.plan.suite, suite_estimate.plan
+        if suite_estimate.judge_usd != 0:
             output.note(
-                f"{suite}: of that, the judge costs {formatting.money(each.judge_usd)} at most"
-                if each.judge_usd is not None
+                (
+                    f"{suite}: of that, the judge costs "
+                    f"{formatting.money(suite_estimate.judge_usd)} at most"
+                )
+                if suite_estimate.judge_usd is not None
                 else f"{suite}: what its judge costs is unknown: it has judged nothing yet, or "
                 "has no price"
             )
-        if each.warning:
-            output.note(f"{suite}: {each.warning}")
-        if each.plan.claim is Claim.CHEAPER:
-            output.note(f"{suite}: {_saving(each)}")
+        if suite_estimate.warning:
+            output.note(f"{suite}: {suite_estimate.warning}")
+        if suite_estimate.plan.claim is Claim.CHEAPER:
+            output.note(f"{suite}: {_saving(suite_estimate)}")
         if plan.look > 1:
             output.note(f"{suite}: {spending_text(plan.look, plan.alpha, plan.spend)}")
-        if each.estimated:
+        if suite_estimate.estimated:
             output.note(
                 f"{suite}: the candidate has no answers yet; its cost is the incumbent's "
                 "tokens at the candidate's price"
             )
 
 
-def _saving(each: SuiteEstimate) -> str:
-    plan = each.plan
-    if each.saving is None:
+def _saving(suite_estimate: SuiteEstimate) -> str:
+    plan = suite_estimate.plan
+    if suite_estimate.saving is None:
         return (
             f"whether it costs {format_percent(plan.min_saving)} less is open: no "
             "recorded answers"
         )
-    found = f"recorded answers cost {format_percent(each.saving)} less; claimed are "
-    if each.saving_items is None or each.saving_items > plan.n_max:
-        more = f", and that takes about {each.saving_items:,}" if each.saving_items else ""
+    found = f"recorded answers cost {format_percent(suite_estimate.saving)} less; claimed are "
+    if suite_estimate.saving_items is None or suite_estimate.saving_items > plan.n_max:
+        more = (
+            f", and that takes about {suite_estimate.saving_items:,}"
+            if suite_estimate.saving_items
+            else ""
+        )
         return (
             f"{found}{format_percent(plan.min_saving)}: {plan.n_max} items will not show "
             f"it{more}"
         )
-    return f"{found}{format_percent(plan.min_saving)}: about {each.saving_items} items show it"
+    return (
+        f"{found}{format_percent(plan.min_saving)}: about {suite_estimate.saving_items} "
+        "items show it"
+    )
 
 
-def _planning_row(each: SuiteEstimate) -> list[object]:
-    plan, best = each.plan, each.cheapest
+def _planning_row(suite_estimate: SuiteEstimate) -> list[object]:
+    plan, best = suite_estimate.plan, suite_estimate.cheapest
     cheapest = (
-        f"{each.effect * 100:g} points: {best.items} items"
+        f"{suite_estimate.effect * 100:g} points: {best.items} items"
         + (f" x {best.epochs} epochs" if best.epochs > 1 else "")
         + (f", {formatting.money(best.cost_usd)}" if best.cost_usd is not None else "")
         if best
-        else f"{each.effect * 100:g} points: not with this suite"
+        else f"{suite_estimate.effect * 100:g} points: not with this suite"
     )
     return [
         plan.suite,
@@ -263,9 +273,11 @@ def _planning_row(each: SuiteEstimate) -> list[object]:
         plan.claim.value.replace("_", "-"),
         f"{plan.margin * 100:g} points",
         plan.n_max,
-        f"{each.mde * 100:.1f} points",
-        formatting.money(each.cost_usd),
-        "unknown" if each.duration_s is None else formatting.span(each.duration_s),
+        f"{suite_estimate.mde * 100:.1f} points",
+        formatting.money(suite_estimate.cost_usd),
+        "unknown"
+        if suite_estimate.duration_s is None
+        else formatting.span(suite_estimate.duration_s),
         cheapest,
     ]
 
@@ -273,15 +285,18 @@ def _planning_row(each: SuiteEstimate) -> list[object]:
 def _planning_json(planning: Sequence[SuiteEstimate]) -> object:
     return [
         {
-            "suite": each.plan.suite,
-            "figures": _figures(each),
+            "suite": suite_estimate.plan.suite,
+            "figures": _figures(suite_estimate),
         }
-        for each in planning
+        for suite_estimate in planning
     ]
 
 
-def _figures(each: SuiteEstimate) -> dict[str, object]:
-    return {field.name: to_plain(getattr(each, field.name)) for field in fields(each)[1:]}
+def _figures(suite_estimate: SuiteEstimate) -> dict[str, object]:
+    return {
+        field.name: to_plain(getattr(suite_estimate, field.name))
+        for field in fields(suite_estimate)[1:]
+    }
 
 
 def _next(made: Proposal) -> str:
@@ -301,12 +316,14 @@ def list_proposals(
 ) -> None:
     """List the proposals, the newest first."""
     context = session.context
-    found = queries.list_proposals(context, asked, route=route, open_only=open_only)
-    names = queries.load_target_names(context, {each.candidate for each in found})
-    verdicts = queries.load_verdicts(context, {each.verdict for each in found if each.verdict})
-    paging.note_page(found)
+    proposals = queries.list_proposals(context, asked, route=route, open_only=open_only)
+    names = queries.load_target_names(context, {each.candidate for each in proposals})
+    verdicts = queries.load_verdicts(
+        context, {each.verdict for each in proposals if each.verdict}
+    )
+    paging.note_page(proposals)
     if session.json:
-        output.document(found.items)
+        output.document(proposals.items)
         return
     output.table(
         ["ID", "ROUTE", "CANDIDATE", "PHASE", "VERDICT", "PROPOSER", "CREATED (UTC)"],
@@ -320,7 +337,7 @@ def list_proposals(
                 each.proposer,
                 formatting.timestamp(each.created_at),
             ]
-            for each in found
+            for each in proposals
         ],
         empty="no proposals: `swapgate proposal create ROUTE CANDIDATE` makes one",
     )
@@ -338,41 +355,46 @@ def _verdict_words(verdict: str | None, known: Mapping[str, Verdict]) -> str | N
 def show(session: Session, proposal_id: str) -> None:
     """Show a proposal: verdict, figures by suite, reason, canary."""
     context = session.context
-    found = reports.load_comparison(context, proposal_id)
-    rollout = found.proposal.rollout
-    live = reports.list_canaries(context, route=found.proposal.route) if rollout else ()
+    proposal_review = reports.load_comparison(context, proposal_id)
+    rollout = proposal_review.proposal.rollout
+    live = (
+        reports.list_canaries(context, route=proposal_review.proposal.route) if rollout else ()
+    )
     ours = next((each for each in live if each.rollout.id == rollout), None)
     seen = review.review_proposal(context, proposal_id)
     stood_up = approvals.list_approvals(context, proposal_id)
     if session.json:
-        document = {**comparison.as_json(found, ours), "approvals": to_plain(stood_up)}
+        document = {
+            **comparison.as_json(proposal_review, ours),
+            "approvals": to_plain(stood_up),
+        }
         output.document({**document, "review": _review_json(seen)})
         return
-    comparison.print_comparison(found, ours)
+    comparison.print_comparison(proposal_review, ours)
     _print_review(seen)
     for each in stood_up:
         words = f": {each.reason}" if each.reason else ""
         output.note("; ".join((f"approved by {each.name}{words}", *each.remarks)))
 
 
-def _review_json(seen: ProposalReview) -> object:
+def _review_json(proposal_review: ProposalReview) -> object:
     return {
-        "widened": to_plain(seen.widened),
-        "risk": to_plain(seen.risk),
-        "changes": to_plain(seen.changes),
+        "widened": to_plain(proposal_review.widened),
+        "risk": to_plain(proposal_review.risk),
+        "changes": to_plain(proposal_review.changes),
     }
 
 
-def _print_review(seen: ProposalReview) -> None:
+def _print_review(proposal_review: ProposalReview) -> None:
     """What an approver should know."""
     click.echo()
-    click.echo(seen.risk.words)
-    for line in seen.widened:
+    click.echo(proposal_review.risk.words)
+    for line in proposal_review.widened:
         click.echo(f"widened: {line}")
-    if seen.changes:
+    if proposal_review.changes:
         rows = [
-            [formatting.timestamp(each.at), each.by, each.what, each.text]
-            for each in seen.changes
+            [formatting.timestamp(change.at), change.by, change.what, change.text]
+            for change in proposal_review.changes
         ]
         output.table(["CHANGED (UTC)", "BY", "WHAT", "HOW"], rows, empty="")
 

@@ -31,7 +31,7 @@ NO_PROOF = (
 @click.argument("decision", metavar="VERDICT|ACTION")
 @click.option(
     "--claim",
-    type=click.Choice([each.value for each in Claim]),
+    type=click.Choice([claim.value for claim in Claim]),
     help="Decide again with this claim.",
 )
 @click.option(
@@ -89,105 +89,111 @@ def _replay_action(session: Session, number: int) -> bool:
     return action.agrees
 
 
-def _print_replayed(found: ReplayedVerdict, *, as_json: bool) -> None:
+def _print_replayed(verdict: ReplayedVerdict, *, as_json: bool) -> None:
     if as_json:
         shown = {
-            "verdict": found.stored.id,
-            "outcome": found.stored.outcome,
-            "agrees": found.agrees,
-            "stored_sha256": found.stored_sha256,
-            "again_sha256": found.again_sha256,
-            "items": dict(found.items),
-            "differences": list(found.differences),
+            "verdict": verdict.stored.id,
+            "outcome": verdict.stored.outcome,
+            "agrees": verdict.agrees,
+            "stored_sha256": verdict.stored_sha256,
+            "again_sha256": verdict.again_sha256,
+            "items": dict(verdict.items),
+            "differences": list(verdict.differences),
         }
         output.document(shown)
         return
     output.facts(
         [
-            ("verdict", found.stored.id),
-            ("says", f"{found.stored.words}: {polish_reason(found.stored.reason)}"),
-            ("items", ", ".join(f"{suite} {n}" for suite, n in found.items.items())),
-            ("stored", f"sha256 {found.stored_sha256}"),
-            ("again", f"sha256 {found.again_sha256}"),
+            ("verdict", verdict.stored.id),
+            ("says", f"{verdict.stored.words}: {polish_reason(verdict.stored.reason)}"),
+            ("items", ", ".join(f"{suite} {n}" for suite, n in verdict.items.items())),
+            ("stored", f"sha256 {verdict.stored_sha256}"),
+            ("again", f"sha256 {verdict.again_sha256}"),
         ]
     )
-    if found.agrees:
+    if verdict.agrees:
         click.echo("The same, to the byte; and its pairs are what the stored samples say.")
-    for difference in found.differences:
+    for difference in verdict.differences:
         click.echo(f"NOT THE SAME: {difference}")
 
 
-def _print_action(found: ReplayedAction, *, as_json: bool) -> None:
+def _print_action(action: ReplayedAction, *, as_json: bool) -> None:
     if as_json:
-        output.document({**_plain_action(found), "agrees": found.agrees})
+        output.document({**_plain_action(action), "agrees": action.agrees})
         return
-    event, reason = found.event, found.event.details.get("reason", "")
+    event, reason = action.event, action.event.details.get("reason", "")
     output.facts(
         [
             ("action", f"{event.action}, event {event.number}, by {event.actor}"),
             (
                 "of",
                 (
-                    f"{event.subject}, rollout {found.rollout}, "
+                    f"{event.subject}, rollout {action.rollout}, "
                     f"{formatting.timestamp(event.at)} UTC"
                 ),
             ),
             ("said", reason),
-            ("evidence", found.decided.reason if found.decided else "cannot be decided again"),
-            ("blocks", f"{found.blocks:,}"),
-            ("stored", f"sha256 {found.stored_sha256}"),
-            ("again", f"sha256 {found.again_sha256}"),
+            (
+                "evidence",
+                action.decided.reason if action.decided else "cannot be decided again",
+            ),
+            ("blocks", f"{action.blocks:,}"),
+            ("stored", f"sha256 {action.stored_sha256}"),
+            ("again", f"sha256 {action.again_sha256}"),
         ]
     )
-    if found.agrees:
+    if action.agrees:
         click.echo("The same, to the byte, from the blocks that are stored.")
-    for difference in found.differences:
+    for difference in action.differences:
         click.echo(f"NOT THE SAME: {difference}")
 
 
-def _print_shadow(found: ReplayedShadow, *, as_json: bool) -> None:
+def _print_shadow(shadow: ReplayedShadow, *, as_json: bool) -> None:
     if as_json:
         shown = {
-            "event": found.event.number,
-            "action": found.event.action,
-            "proposal": found.proposal,
-            "stored_sha256": found.stored_sha256,
-            "again_sha256": found.again_sha256,
-            "pairs": found.pairs,
-            "decided": to_plain(found.decided),
-            "differences": list(found.differences),
-            "agrees": found.agrees,
+            "event": shadow.event.number,
+            "action": shadow.event.action,
+            "proposal": shadow.proposal,
+            "stored_sha256": shadow.stored_sha256,
+            "again_sha256": shadow.again_sha256,
+            "pairs": shadow.pairs,
+            "decided": to_plain(shadow.decided),
+            "differences": list(shadow.differences),
+            "agrees": shadow.agrees,
         }
         output.document(shown)
         return
-    event = found.event
+    event = shadow.event
     output.facts(
         [
             ("action", f"{event.action}, event {event.number}, by {event.actor}"),
-            ("of", f"proposal {found.proposal}, {formatting.timestamp(event.at)} UTC"),
+            ("of", f"proposal {shadow.proposal}, {formatting.timestamp(event.at)} UTC"),
             ("said", event.details.get("reason", "")),
-            ("evidence", found.decided.reason if found.decided else "cannot be decided again"),
-            ("pairs", f"{found.pairs:,}"),
-            ("stored", f"sha256 {found.stored_sha256}"),
-            ("again", f"sha256 {found.again_sha256}"),
+            (
+                "evidence",
+                shadow.decided.reason if shadow.decided else "cannot be decided again",
+            ),
+            ("pairs", f"{shadow.pairs:,}"),
+            ("stored", f"sha256 {shadow.stored_sha256}"),
+            ("again", f"sha256 {shadow.again_sha256}"),
         ]
     )
-    if found.agrees:
+    if shadow.agrees:
         click.echo("The same, to the byte, from the figures that the event keeps.")
-    for difference in found.differences:
+    for difference in shadow.differences:
         click.echo(f"NOT THE SAME: {difference}")
 
 
-def _plain_action(found: ReplayedAction) -> dict[str, object]:
+def _plain_action(action: ReplayedAction) -> dict[str, object]:
     return {
-        "event": found.event.number,
-        "action": found.event.action,
-        "rollout": found.rollout,
-        "stored_sha256": found.stored_sha256,
-        "again_sha256": found.again_sha256,
-        "blocks": found.blocks,
-        "decided": to_plain(found.decided),
-        "differences": list(found.differences),
+        "event": action.event.number,
+        "action": action.event.action,
+        "rollout": action.rollout,
+        "stored_sha256": action.stored_sha256,
+        "again_sha256": action.again_sha256,
+        "blocks": action.blocks,
+        "decided": to_plain(action.decided),
+        "differences": list(action.differences),
     }
 
 
@@ -199,5 +205,7 @@ def _print_what_if(decision: str, verdict: Verdict | None, *, as_json: bool) -> 
         click.echo("WHAT IF: no verdict. On these terms the gate would ask for more answers.")
     else:
         click.echo(f"WHAT IF: {verdict.words}: {polish_reason(verdict.reason)}")
-        output.table(HEADINGS, [suite_row(each) for each in verdict.suites], empty="no suites")
+        output.table(
+            HEADINGS, [suite_row(suite) for suite in verdict.suites], empty="no suites"
+        )
     output.note(NO_PROOF)

@@ -48,28 +48,30 @@ def follow_proposal(
 
 def _load_progress(session: Session, proposal_id: str) -> tuple[Proposal, str]:
     with session.context.store.read() as tx:
-        found = tx.proposals.get(proposal_id)
-        if found.phase is ProposalPhase.EVALUATING and found.runs:
+        proposal = tx.proposals.get(proposal_id)
+        if proposal.phase is ProposalPhase.EVALUATING and proposal.runs:
             runs = [
-                run for pair in found.runs.values() for run in (pair.incumbent, pair.candidate)
+                run
+                for pair in proposal.runs.values()
+                for run in (pair.incumbent, pair.candidate)
             ]
-            wanted = 2 * sum(plan.n_max * plan.epochs for plan in found.plans)
+            wanted = 2 * sum(plan.n_max * plan.epochs for plan in proposal.plans)
             done = sum(tx.runs.progress(run)[0] for run in runs)
-            return found, f", {min(done, wanted)} of up to {wanted} samples"
-        if found.phase is ProposalPhase.CANARY and found.rollout:
-            return found, _canary(tx.rollouts.get(found.rollout))
-    return found, ""
+            return proposal, f", {min(done, wanted)} of up to {wanted} samples"
+        if proposal.phase is ProposalPhase.CANARY and proposal.rollout:
+            return proposal, _canary(tx.rollouts.get(proposal.rollout))
+    return proposal, ""
 
 
 def _canary(rollout: Rollout) -> str:
     return f" at {rollout.current.weight_bps / 100:g} %, {rollout.state.value}"
 
 
-def exit_code(session: Session, found: Proposal) -> int:
-    if found.phase is not ProposalPhase.REJECTED:
-        return BY_PHASE[found.phase]
+def exit_code(session: Session, proposal: Proposal) -> int:
+    if proposal.phase is not ProposalPhase.REJECTED:
+        return BY_PHASE[proposal.phase]
     verdict: Verdict | None = None
-    if found.verdict is not None:
+    if proposal.verdict is not None:
         with session.context.store.read() as tx:
-            verdict = tx.verdicts.get(found.verdict)
+            verdict = tx.verdicts.get(proposal.verdict)
     return REJECTED_BY_VERDICT[verdict.outcome if verdict else ""]

@@ -39,7 +39,7 @@ def list_failovers(
 
     The log has sizes and kinds of the requests, never their content, and hashes of users.
     """
-    found = queries.list_failovers(
+    failovers = queries.list_failovers(
         session.context,
         asked,
         secret=session.installation.secret,
@@ -47,30 +47,30 @@ def list_failovers(
         user=user,
         since=since,
     )
-    paging.note_page(found)
+    paging.note_page(failovers)
     if session.json:
-        output.document(found.items)
+        output.document(failovers.items)
         return
     output.table(
         ["AT", "ROUTE", "LEFT", "BECAUSE", "STATUS", "MS", "ASKED NEXT", "SHAPE", "REQUEST"],
         [
             [
-                formatting.timestamp(each.at),
-                each.route,
-                each.target,
-                each.failure,
-                each.status,
-                round(each.latency_ms),
-                each.next_target or "nobody",
-                _shape(each),
-                each.request,
+                formatting.timestamp(failover.at),
+                failover.route,
+                failover.target,
+                failover.failure,
+                failover.status,
+                round(failover.latency_ms),
+                failover.next_target or "nobody",
+                _shape(failover),
+                failover.request,
             ]
-            for each in found
+            for failover in failovers
         ],
         empty="no request left a target in that time",
     )
 
 
-def _shape(each: Failover) -> str:
-    stream = ", stream" if each.stream else ""
-    return f"{each.endpoint}{stream}, {each.body_bytes:,} bytes, {each.tools} tools"
+def _shape(failover: Failover) -> str:
+    stream = ", stream" if failover.stream else ""
+    return f"{failover.endpoint}{stream}, {failover.body_bytes:,} bytes, {failover.tools} tools"

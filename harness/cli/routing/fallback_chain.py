@@ -32,23 +32,23 @@ reason_option = click.option(
 @pass_session
 def list_fallbacks(session: Session, route: str) -> None:
     """List the chain with the evidence of each: baseline, verdict or waiver."""
-    found = fallback_chain.list_fallbacks(session.context, route)
+    fallbacks = fallback_chain.list_fallbacks(session.context, route)
     if session.json:
-        output.document(found)
+        output.document(fallbacks)
         return
     output.table(
         ["PLACE", "TARGET", "CAPABLE", "EVIDENCE", "UNTIL", "BY", "REASON"],
         [
             [
                 place,
-                each.target.name,
-                "yes" if each.capable else "no",
-                evidence_text(each),
-                formatting.timestamp(each.waiver.expires_at) if each.waiver else None,
-                each.waiver.author if each.waiver else None,
-                each.waiver.reason if each.waiver else None,
+                entry.target.name,
+                "yes" if entry.capable else "no",
+                evidence_text(entry),
+                formatting.timestamp(entry.waiver.expires_at) if entry.waiver else None,
+                entry.waiver.author if entry.waiver else None,
+                entry.waiver.reason if entry.waiver else None,
             ]
-            for place, each in enumerate(found, 1)
+            for place, entry in enumerate(fallbacks, 1)
         ],
         empty=f"route {route} has no fallbacks",
     )
@@ -107,8 +107,8 @@ def add(  # noqa: PLR0913 - one per option
     """
     if (waive is None) != (lasts is None):
         raise InputError("a waiver takes both --waive REASON and --for TIME")
-    wish = WaiverRequest(waive, lasts) if waive is not None and lasts is not None else None
-    wanted = FallbackRequest(target, capable, wish)
+    request = WaiverRequest(waive, lasts) if waive is not None and lasts is not None else None
+    wanted = FallbackRequest(target, capable, request)
     made = fallback_chain.add_fallback(
         session.context_with_providers, session.actor, route, wanted, place=place, reason=reason
     )

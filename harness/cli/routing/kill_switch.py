@@ -86,10 +86,10 @@ def list_switches(session: Session, asked: PageRequest) -> None:
     What stands in the configuration file, and in SWAPGATE_FORCE where this command runs, is
     said on stderr: routers read both when they start.
     """
-    found = queries.list_switches(session.context, asked)
-    paging.note_page(found)
+    switches = queries.list_switches(session.context, asked)
+    paging.note_page(switches)
     if session.json:
-        output.document(found.items)
+        output.document(switches.items)
         return
     now = session.installation.clock.now()
     for each in session.installation.standing_switches:
@@ -98,16 +98,16 @@ def list_switches(session: Session, asked: PageRequest) -> None:
         ["ID", "FORCES", "ROUTE", "STATE", "UNTIL", "BY", "SINCE", "REASON"],
         [
             [
-                each.switch.id,
-                each.switch.force,
-                _scope(each.switch.route),
-                _state(each, now),
-                formatting.timestamp(each.switch.expires_at),
-                each.switch.actor,
-                formatting.timestamp(each.switch.created_at),
-                each.switch.reason,
+                record.switch.id,
+                record.switch.force,
+                _scope(record.switch.route),
+                _state(record, now),
+                formatting.timestamp(record.switch.expires_at),
+                record.switch.actor,
+                formatting.timestamp(record.switch.created_at),
+                record.switch.reason,
             ]
-            for each in found
+            for record in switches
         ],
         empty="no switch was thrown yet: every route follows its plan",
     )

@@ -33,12 +33,12 @@ def show_entries(
         [
             [
                 name,
-                *prices(each.price),
-                each.context_window or "unknown",
-                " ".join(sorted(each.has)) or "unknown",
-                each.end_date.isoformat() if each.end_date else "",
+                *prices(entry.price),
+                entry.context_window or "unknown",
+                " ".join(sorted(entry.has)) or "unknown",
+                entry.end_date.isoformat() if entry.end_date else "",
             ]
-            for name, each in found
+            for name, entry in found
         ],
         empty=empty,
     )
@@ -87,7 +87,9 @@ def list_models(session: Session, *, every: bool, asked: PageRequest) -> None:
     paging.note_page(found)
     with ctx.store.read() as tx:
         providers = tx.providers.all()
-    ends = {each.target: each for each in deprecations.list_deprecations(ctx)}
+    ends = {
+        deprecation.target: deprecation for deprecation in deprecations.list_deprecations(ctx)
+    }
     used = {
         target.id: [name for name, route in table.routes.items() if target.id in route.targets]
         for target in found
@@ -96,10 +98,10 @@ def list_models(session: Session, *, every: bool, asked: PageRequest) -> None:
         output.document(
             [
                 {
-                    **_as_json(each, providers, used[each.id]),
-                    "ending": to_plain(ends.get(each.id)),
+                    **_as_json(target, providers, used[target.id]),
+                    "ending": to_plain(ends.get(target.id)),
                 }
-                for each in found
+                for target in found
             ]
         )
         return
@@ -107,13 +109,13 @@ def list_models(session: Session, *, every: bool, asked: PageRequest) -> None:
         ["TARGET", "ID", "INPUT $/MTOK", "OUTPUT $/MTOK", "ENDS", "ROUTES"],
         [
             [
-                each.name,
-                each.id,
-                *prices(formatting.known_price(each, providers.get(each.provider))),
-                _ends(ends.get(each.id)),
-                ", ".join(used[each.id]),
+                target.name,
+                target.id,
+                *prices(formatting.known_price(target, providers.get(target.provider))),
+                _ends(ends.get(target.id)),
+                ", ".join(used[target.id]),
             ]
-            for each in found
+            for target in found
         ],
         empty="no targets yet: `swapgate model add PROVIDER/MODEL` adds one",
     )
@@ -193,7 +195,7 @@ def resolve_name(ctx: click.Context, name: str) -> None:
     else:
         output.table(
             ["RULE", "OUTCOME", "WHY"],
-            [[each.rule.value, each.outcome.value, each.reason] for each in found.rules],
+            [[rule.rule.value, rule.outcome.value, rule.reason] for rule in found.rules],
             empty="",
         )
         output.note(f"{name} is {found.target}" if found.target else f"{name}: no provider")
@@ -222,19 +224,19 @@ def match_name(ctx: click.Context, name: str) -> None:
     when nothing fits, 6 when several families fit equally well: these are listed.
     """
     session = ctx.ensure_object(Session)
-    found = model_resolution.match_model(session.context_with_providers, name)
+    model_match = model_resolution.match_model(session.context_with_providers, name)
     if session.json:
-        output.document(found)
+        output.document(model_match)
     else:
-        _show_match(found)
-    ctx.exit(0 if found.found else CONFLICT if found.candidates else 1)
+        _show_match(model_match)
+    ctx.exit(0 if model_match.found else CONFLICT if model_match.candidates else 1)
 
 
 def _show_match(match: ModelMatch) -> None:
     if match.found is not None:
         click.echo(match.found.name)
-    for each in match.candidates:
-        click.echo(each.name)
+    for candidate in match.candidates:
+        click.echo(candidate.name)
     near = f"; near are {', '.join(match.near)}" if match.near else ""
     output.note(f"{match.asked}: {match.reason}{near}")
 

@@ -41,37 +41,45 @@ def route_measured(session: Session, name: str | None) -> None:
         click.echo()
         output.table(
             ["ROUTE", "SUITE", "ROLE", "SCORE", "95 % INTERVAL", "ITEMS", "MEASURED (UTC)"],
-            [_score_row(each, score) for each in found for score in each.scores],
+            [
+                _score_row(route_scorecard, score)
+                for route_scorecard in found
+                for score in route_scorecard.scores
+            ],
             empty="no route has a suite: `swapgate route settings` gives it one",
         )
 
 
-def _traffic_row(found: RouteScorecard) -> Sequence[object]:
+def _traffic_row(route_scorecard: RouteScorecard) -> Sequence[object]:
     return (
-        found.route.name,
-        found.incumbent.name,
-        *_money(found),
-        requests(found, ""),
-        _seconds(found.p50_ms),
-        _seconds(found.p95_ms),
-        _share(found.failed),
-        _share(found.charged),
+        route_scorecard.route.name,
+        route_scorecard.incumbent.name,
+        *_money(route_scorecard),
+        requests(route_scorecard, ""),
+        _seconds(route_scorecard.p50_ms),
+        _seconds(route_scorecard.p95_ms),
+        _share(route_scorecard.failed),
+        _share(route_scorecard.charged),
     )
 
 
-def _money(found: RouteScorecard) -> tuple[str | None, str | None]:
+def _money(route_scorecard: RouteScorecard) -> tuple[str | None, str | None]:
     """Nothing without traffic; unknown where there is some and no price."""
-    if found.bill.tokens is None or found.month_usd is None or found.usd_per_1000 is None:
-        nothing = None if found.bill.tokens is None else "unknown"
+    if (
+        route_scorecard.bill.tokens is None
+        or route_scorecard.month_usd is None
+        or route_scorecard.usd_per_1000 is None
+    ):
+        nothing = None if route_scorecard.bill.tokens is None else "unknown"
         return nothing, nothing
-    return formatting.money(found.usd_per_1000), monthly_bill.format_monthly_usd(
-        found.month_usd
+    return formatting.money(route_scorecard.usd_per_1000), monthly_bill.format_monthly_usd(
+        route_scorecard.month_usd
     )
 
 
-def requests(found: RouteScorecard, what: str = " requests") -> str:
+def requests(route_scorecard: RouteScorecard, what: str = " requests") -> str:
     """With their window: `1,200 requests in 3 days`."""
-    bill = found.bill
+    bill = route_scorecard.bill
     window = monthly_bill.format_window(bill.window_s)
     return f"{bill.requests:,}{what} in {window}" if bill.requests else "0"
 
@@ -84,9 +92,9 @@ def _share(value: float | None) -> str | None:
     return None if value is None else f"{value:.2%}".replace("%", " %")
 
 
-def _score_row(found: RouteScorecard, score: SuiteScore) -> Sequence[object]:
+def _score_row(route_scorecard: RouteScorecard, score: SuiteScore) -> Sequence[object]:
     return (
-        found.route.name,
+        route_scorecard.route.name,
         score.suite,
         score.role.value,
         None if score.score is None else f"{score.score * 100:.1f}",
@@ -110,17 +118,20 @@ def _when(score: SuiteScore) -> str:
     )
 
 
-def metric_facts(found: RouteScorecard) -> Sequence[tuple[str, object]]:
+def metric_facts(route_scorecard: RouteScorecard) -> Sequence[tuple[str, object]]:
     """What is measured of one route, as pairs of name and value."""
-    per_1000, month = _money(found)
-    speeds = (_seconds(found.p50_ms), _seconds(found.p95_ms))
+    per_1000, month = _money(route_scorecard)
+    speeds = (_seconds(route_scorecard.p50_ms), _seconds(route_scorecard.p95_ms))
     return (
-        *((f"score, {each.suite}", _scored(each)) for each in found.scores),
+        *((f"score, {score.suite}", _scored(score)) for score in route_scorecard.scores),
         ("cost per 1,000 requests", per_1000),
-        ("cost a month", f"{month}, reckoned from {requests(found)}" if month else None),
+        (
+            "cost a month",
+            f"{month}, reckoned from {requests(route_scorecard)}" if month else None,
+        ),
         ("latency", f"median {speeds[0]}, 95th percentile {speeds[1]}" if speeds[0] else None),
-        ("callers that failed", _share(found.failed)),
-        ("failures of the model", _share(found.charged)),
+        ("callers that failed", _share(route_scorecard.failed)),
+        ("failures of the model", _share(route_scorecard.charged)),
     )
 
 

@@ -68,13 +68,13 @@ _OPTIONS = (
     click.option("--policy", help=f"Name of a policy. A new route's: {_NEW.policy}."),
     click.option(
         "--stakes",
-        type=click.Choice([each.value for each in Stakes]),
+        type=click.Choice([stakes.value for stakes in Stakes]),
         callback=lambda _ctx, _param, value: value and Stakes(value),
         help="high: only fallbacks marked capable may answer. New routes: low.",
     ),
     click.option(
         "--on-content-policy",
-        type=click.Choice([each.value for each in OnContentPolicy]),
+        type=click.Choice([on_content_policy.value for on_content_policy in OnContentPolicy]),
         callback=lambda _ctx, _param, value: value and OnContentPolicy(value),
         help="What to do after a provider's content filter refuses. New routes: fail.",
     ),
@@ -141,13 +141,13 @@ _OPTIONS = (
     ),
     click.option(
         "--commit",
-        type=click.Choice([each.value for each in StreamCommit]),
+        type=click.Choice([stream_commit.value for stream_commit in StreamCommit]),
         callback=lambda _ctx, _param, value: value and StreamCommit(value),
         help="whole: hold a stream back until it is complete. New routes: first_token.",
     ),
     click.option(
         "--on-bad-event",
-        type=click.Choice([each.value for each in OnBadEvent]),
+        type=click.Choice([on_bad_event.value for on_bad_event in OnBadEvent]),
         callback=lambda _ctx, _param, value: value and OnBadEvent(value),
         help="skip: leave out stream events that cannot be parsed. New routes: fail.",
     ),

@@ -44,23 +44,23 @@ route.add_command(settings)
 @pass_session
 def list_routes(session: Session) -> None:
     """List the routes; those that wait for a person come first."""
-    found = queries.list_route_status(session.context)
-    paging.note_page(found)
+    statuses = queries.list_route_status(session.context)
+    paging.note_page(statuses)
     if session.json:
-        output.document([as_json(each) for each in found])
+        output.document([as_json(status) for status in statuses])
         return
     output.table(
         ["ROUTE", "VERSION", "INCUMBENT", "CANARY", "OPEN PROPOSAL", "LAST VERDICT"],
         [
             [
-                each.route.name,
-                each.route.version,
-                each.incumbent.name,
-                _canary(each),
-                _proposal(each),
-                each.last_verdict.words if each.last_verdict else None,
+                status.route.name,
+                status.route.version,
+                status.incumbent.name,
+                _canary(status),
+                _proposal(status),
+                status.last_verdict.words if status.last_verdict else None,
             ]
-            for each in found
+            for status in statuses
         ],
         empty="no routes yet: `swapgate route create` makes one",
     )
@@ -74,8 +74,8 @@ def _canary(status: RouteStatus) -> str | None:
 
 
 def _proposal(status: RouteStatus) -> str | None:
-    found = status.open_proposal
-    return f"{found.id} {found.phase.value.replace('_', ' ')}" if found else None
+    proposal = status.open_proposal
+    return f"{proposal.id} {proposal.phase.value.replace('_', ' ')}" if proposal else None
 
 
 def as_json(status: RouteStatus) -> dict[str, object]:
@@ -170,7 +170,7 @@ def show(session: Session, name: str) -> None:
             ("capture", _capture(how)),
             ("overrides", format_overrides(how.overrides) or None),
             ("policy", how.policy),
-            ("suites", ", ".join(each.words for each in how.suites)),
+            ("suites", ", ".join(suite.words for suite in how.suites)),
             ("open proposal", _proposal(status) or "none"),
             ("last verdict", status.last_verdict.words if status.last_verdict else "none"),
             ("requests, last hour", f"{sum(m.requests for m in status.traffic):,}"),
@@ -216,26 +216,28 @@ def _status(session: Session, name: str) -> RouteStatus:
 @pass_session
 def history(session: Session, name: str, asked: PageRequest) -> None:
     """Show the route's versions, the newest first."""
-    found = queries.list_route_versions(session.context, name, asked)
-    paging.note_page(found)
+    records = queries.list_route_versions(session.context, name, asked)
+    paging.note_page(records)
     if session.json:
-        output.document(found.items)
+        output.document(records.items)
         return
-    names = queries.load_target_names(session.context, {each.route.incumbent for each in found})
+    names = queries.load_target_names(
+        session.context, {record.route.incumbent for record in records}
+    )
     output.table(
         ["VERSION", "REVISION", "CHANGE", "AT (UTC)", "BY", "INCUMBENT", "CANARY", "WHY"],
         [
             [
-                each.route.version,
-                each.revision,
-                each.kind,
-                formatting.timestamp(each.at),
-                each.actor,
-                names.get(each.route.incumbent, each.route.incumbent),
-                _share_of(each),
-                each.reason,
+                record.route.version,
+                record.revision,
+                record.kind,
+                formatting.timestamp(record.at),
+                record.actor,
+                names.get(record.route.incumbent, record.route.incumbent),
+                _share_of(record),
+                record.reason,
             ]
-            for each in found
+            for record in records
         ],
         empty="no versions",
     )
@@ -263,9 +265,9 @@ def diff(session: Session, name: str, older: int | None, newer: int | None) -> N
     first = queries.load_route_version(context, name, wanted)
     changed = routes.describe_difference(first, last)
     filed = [
-        each
-        for each in seed.list_seed_differences(session.context, session.settings)
-        if each.startswith(f"route {name}:")
+        difference
+        for difference in seed.list_seed_differences(session.context, session.settings)
+        if difference.startswith(f"route {name}:")
     ]
     if session.json:
         fields = {field: {"before": a, "after": b} for field, (a, b) in changed.items()}

@@ -55,33 +55,33 @@ class ReplayedAction:
 
 
 def decision_inputs(
-    ctx: Context, tx: Transaction, seen: Rollout, action: RolloutAction | None
+    ctx: Context, tx: Transaction, rollout: Rollout, action: RolloutAction | None
 ) -> dict[str, object]:
     """For the audit log: enough to decide again to the same bytes, and to see tampering.
 
-    seen: the rollout before the action. action: what was decided, None for a person's act:
+    rollout: the rollout before the action. action: what was decided, None for a person's act:
     then it is what the evidence says at this moment. Never fails: what ends a canary must not.
     """
     try:
         at = ctx.clock.now() if action is None else action.figures.at
-        blocks = tx.observations.blocks(seen.id)
-        last = max((each.number for each in blocks), default=0)
+        blocks = tx.observations.blocks(rollout.id)
+        last = max((block.number for block in blocks), default=0)
         used = _until(blocks, last if action is None else action.figures.last_block)
-        again = gate_policy.decide_action(seen, used, at)
+        again = gate_policy.decide_action(rollout, used, at)
     except (SwapgateError, ValueError) as error:
         return {"inputs_unreadable": str(error)}
     return {
         "inputs": {
             "at": at.isoformat(),
-            "state": seen.state.value,
-            "step": seen.step,
-            "step_started_at": seen.step_started_at.isoformat(),
-            "bake_ends_at": seen.bake_ends_at.isoformat() if seen.bake_ends_at else None,
-            "version": seen.version,
+            "state": rollout.state.value,
+            "step": rollout.step,
+            "step_started_at": rollout.step_started_at.isoformat(),
+            "bake_ends_at": rollout.bake_ends_at.isoformat() if rollout.bake_ends_at else None,
+            "version": rollout.version,
             "blocks": len(used),
             "last_block": max((each.number for each in used), default=0),
             "blocks_sha256": _blocks_sha256(used),
-            "policy_sha256": digest(to_hashable(seen.policy)),
+            "policy_sha256": digest(to_hashable(rollout.policy)),
             "split_rule": PERIOD_RULE,
         },
         "decided_sha256": sha256(canonical_action(again)).hexdigest(),
@@ -190,12 +190,12 @@ def _rollout_before(rollout: Rollout, inputs: Mapping[str, Any]) -> Rollout:
 
 
 def _until(blocks: Sequence[ObservationBlock], last: int) -> Sequence[ObservationBlock]:
-    return [each for each in blocks if each.number <= last]
+    return [block for block in blocks if block.number <= last]
 
 
 def _blocks_sha256(blocks: Sequence[ObservationBlock]) -> str:
     found = sha256()
-    for block in sorted(blocks, key=lambda each: each.number):
+    for block in sorted(blocks, key=lambda observation_block: observation_block.number):
         found.update(canonical_json(to_hashable(block)).encode())
     return found.hexdigest()
 

@@ -70,10 +70,10 @@ def _proven(
     ctx: Context, tx: Transaction, rollout: Rollout, proof: Verdict, action: RolloutAction
 ) -> RolloutAction:
     """A step up, or a pause where the proof does not carry it."""
-    found = proof_validity.assess_proof(ctx, tx, proof)
-    if not found.holds:
+    validity = proof_validity.assess_proof(ctx, tx, proof)
+    if not validity.holds:
         why = (
-            f"the proof is {found.words}. It goes no further: put that back and resume, or "
+            f"the proof is {validity.words}. It goes no further: put that back and resume, or "
             "abort and propose again"
         )
         return replace(action, kind=ActionKind.PAUSE, signal=RolloutSignal.PAUSE, reason=why)

@@ -91,7 +91,7 @@ def compute_pace(
     totals: Sequence[TrafficTotal], units: float | None, policy: CanaryPolicy, now: datetime
 ) -> TrafficPace | None:
     """units: new keys an hour, None where nobody counted them. None without a request."""
-    requests = sum(each.requests for each in totals)
+    requests = sum(total.requests for total in totals)
     if not requests:
         return None
     per_hour = requests * 3600.0 / observed_seconds(totals, now)
@@ -107,11 +107,11 @@ def compute_pace(
 
 def _failure_rate(totals: Sequence[TrafficTotal]) -> float | None:
     """Share of its requests that the incumbent failed, whatever answered then; None of few."""
-    own = [each for each in totals if each.arm == Arm.INCUMBENT.value]
-    asked = sum(each.requests for each in own)
+    own = [total for total in totals if total.arm == Arm.INCUMBENT.value]
+    asked = sum(total.requests for total in own)
     if asked < FEWEST_REQUESTS:
         return None
-    return sum(each.charged for each in own) / asked
+    return sum(total.charged for total in own) / asked
 
 
 def _units_per_hour(tx: Transaction, route: str, policy: CanaryPolicy) -> float | None:

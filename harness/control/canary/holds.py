@@ -120,7 +120,7 @@ def _distrust_reason(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
     if unsure or rollout.baking:
         return unsure
     weight = rollout.current.weight_bps
-    units = sum(each.canary_units for each in blocks if each.weight_bps == weight)
+    units = sum(block.canary_units for block in blocks if block.weight_bps == weight)
     return holds.stale_snapshot(rollout, blocks, now) or holds.missing_units(
         rollout, traffic, units, now
     )
@@ -134,7 +134,7 @@ def _traffic(
     Who is silent since before the rollout's first block was heard before its start, if ever.
     """
     recent = tx.observations.traffic(since=now - TRAFFIC_WINDOW, route=rollout.route)
-    heard = [row.minute for row in recent] or [each.closed_at for each in blocks]
+    heard = [row.minute for row in recent] or [block.closed_at for block in blocks]
     last = max(heard, default=rollout.started_at)
     if now - last < TRAFFIC_WINDOW - holds.BEFORE_GAP:
         return recent

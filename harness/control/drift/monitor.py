@@ -60,7 +60,7 @@ def finish_check(
         return over
     last = before[-1].evidence
     evidence = gate.compare_runs(
-        [*(each.scores for each in before), over.scores],
+        [*(drift_check.scores for drift_check in before), over.scores],
         watch.plan.alpha,
         -float("inf") if last is None else last.log_e,
     )
@@ -69,7 +69,7 @@ def finish_check(
 
 def _unmeasured(watch: DriftWatch, run: EvalRun, samples: Sequence[Sample]) -> str:
     """Why the run says nothing about the model; empty when it does."""
-    unanswered = [each for each in samples if each.error is SampleError.INFRA]
+    unanswered = [sample for sample in samples if sample.error is SampleError.INFRA]
     if run.state in (RunState.FAILED, RunState.STOPPED):
         last = unanswered[-1].error_text if unanswered else ""
         return ": ".join(filter(None, (f"the run {run.state.value}", run.message or last)))
@@ -87,15 +87,15 @@ def load_scores(samples: Sequence[Sample], epochs: int) -> ItemScores:
     alike; an item with an epoch that did not come was not measured.
     """
     found: dict[str, list[Sample]] = {}
-    for each in samples:
-        found.setdefault(each.item, []).append(each)
+    for sample in samples:
+        found.setdefault(sample.item, []).append(sample)
     return tuple((item, _score(group, epochs)) for item, group in found.items())
 
 
 def _score(group: Sequence[Sample], epochs: int) -> float | None:
-    if len(group) < epochs or any(each.error is SampleError.INFRA for each in group):
+    if len(group) < epochs or any(sample.error is SampleError.INFRA for sample in group):
         return None
-    return sum(0.0 if each.strict is None else each.strict for each in group) / len(group)
+    return sum(0.0 if sample.strict is None else sample.strict for sample in group) / len(group)
 
 
 log = structlog.get_logger("swapgate.drift")
@@ -108,7 +108,9 @@ def run_once(ctx: Context) -> list[str]:
     """
     with ctx.store.read() as tx:
         pairs = watches.list_watched_pairs(ctx, tx)
-        open_ = {(each.target, each.suite): each for each in tx.drift.watches(open_only=True)}
+        open_ = {
+            (watch.target, watch.suite): watch for watch in tx.drift.watches(open_only=True)
+        }
     did, failed = _close_unwatched(ctx, pairs, open_), []
     for pair in pairs:
         try:
@@ -195,7 +197,7 @@ def _finish_running_check(
         if run.state in RUNNABLE_STATES:
             return []
         samples = tx.runs.samples(check.run)
-    served = tuple(sorted({each.served_model for each in samples if each.served_model}))
+    served = tuple(sorted({sample.served_model for sample in samples if sample.served_model}))
     ended = finish_check(
         ctx, watch, replace(check, served=served), run, samples, counted_checks(checks)
     )
@@ -228,10 +230,10 @@ def _record_result(
         )
         return [f"{watch.id}: not measured, {check.message}"]
     alerts.resolve_alert(ctx, tx, AlertKind.JOB_FAILED, watch.id)
-    found = check.evidence
-    if found is None:
+    evidence = check.evidence
+    if evidence is None:
         return [f"{watch.id}: the baseline of {pair.suite} is measured"]
-    if not found.drifted:
+    if not evidence.drifted:
         return [f"{watch.id}: no drift"]
     tx.drift.save(replace(watch, state=DriftWatchState.DRIFTED))
     title, text = drift_words.describe_drift(tx, pair.routes, watch, checks)
@@ -244,7 +246,7 @@ def _record_result(
         title=title,
         text=text,
     )
-    details = {"check": check.number, "run": check.run, "evidence": found.as_json()}
+    details = {"check": check.number, "run": check.run, "evidence": evidence.as_json()}
     watches.record_watch_event(ctx, tx, SYSTEM, "drift.found", watch, details)
     return [f"{watch.id}: {title}"]
 
@@ -256,7 +258,7 @@ def _find_other_model(
     measured = counted_checks(checks)
     if not measured:
         return None
-    met = {ServedModel(name) for each in measured for name in each.served}
+    met = {ServedModel(name) for check in measured for name in check.served}
     since = measured[-1].ended_at
     return find_replacement(
         met, tx.sightings.of(watch.target), ServedPin.MODEL, decided_at=since

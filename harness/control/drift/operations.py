@@ -70,15 +70,15 @@ def accept_baseline(
 
 def _of_route(ctx: Context, tx: Transaction, route: str, suite: str) -> list[WatchedPair]:
     routes.require_route(tx, route)
-    found = [
+    pairs = [
         pair
         for pair in watches.list_watched_pairs(ctx, tx)
         if route in pair.routes and suite in ("", pair.suite)
     ]
-    if not found:
+    if not pairs:
         which = f"suite {suite!r}" if suite else "no suite"
         raise NotFound(
             f"{which} watches route {route!r}: give a suite of the route a `drift` section in "
             "the configuration (docs/drift.md)"
         )
-    return found
+    return pairs

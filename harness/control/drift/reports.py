@@ -74,13 +74,15 @@ def list_item_changes(tx: Transaction, checks: Sequence[DriftCheck]) -> list[Ite
         found.append(
             ItemChange(item, score, present, a.answer, b.answer, a.served_model, b.served_model)
         )
-    return sorted(found, key=lambda each: (each.score_now - each.score_before, each.item))
+    return sorted(
+        found, key=lambda change: (change.score_now - change.score_before, change.item)
+    )
 
 
 def _first_answers(tx: Transaction, run: str) -> dict[str, Sample]:
     found: dict[str, Sample] = {}
-    for each in tx.runs.samples(run):
-        found.setdefault(each.item, each)
+    for sample in tx.runs.samples(run):
+        found.setdefault(sample.item, sample)
     return found
 
 
@@ -88,28 +90,31 @@ def describe_drift(
     tx: Transaction, routes: Sequence[str], watch: DriftWatch, checks: Sequence[DriftCheck]
 ) -> tuple[str, str]:
     """Title and text of the alert."""
-    found = checks[-1].evidence
-    assert found is not None  # noqa: S101 - only a comparison finds drift
-    by = f"{abs(found.delta) * 100:.1f} points {found.direction}"
-    which = "run" if found.window == 1 else f"{found.window} runs"
+    evidence = checks[-1].evidence
+    assert evidence is not None  # noqa: S101 - only a comparison finds drift
+    by = f"{abs(evidence.delta) * 100:.1f} points {evidence.direction}"
+    which = "run" if evidence.window == 1 else f"{evidence.window} runs"
     interval = ""
-    if found.ci_low is not None and found.ci_high is not None:
-        interval = f" (95 % interval {found.ci_low * 100:+.1f} to {found.ci_high * 100:+.1f})"
+    if evidence.ci_low is not None and evidence.ci_high is not None:
+        interval = (
+            f" (95 % interval {evidence.ci_low * 100:+.1f} to {evidence.ci_high * 100:+.1f})"
+        )
     title = f"{describe_watch(tx, watch)} answers {watch.suite} otherwise than it did: {by}"
     said = [
         (
-            f"The newest {which} against those before: {found.delta * 100:+.1f} "
-            f"points{interval} over {found.items} items; {found.worse} worse, {found.same} the "
-            f"same, {found.better} better."
+            f"The newest {which} against those before: {evidence.delta * 100:+.1f} "
+            f"points{interval} over {evidence.items} items; {evidence.worse} worse, "
+            f"{evidence.same} the "
+            f"same, {evidence.better} better."
         ),
         f"It serves {alert_subject(routes, watch.suite)}. {_served(checks)}",
     ]
     listed = list_item_changes(tx, checks)
-    shown = listed if found.direction == "worse" else list(reversed(listed))
+    shown = listed if evidence.direction == "worse" else list(reversed(listed))
     said += [
-        f"Item {each.item}: {each.score_before:g} before, {each.score_now:g} now. "
-        f"Before: “{_short(each.answer_before)}” Now: “{_short(each.answer_now)}”"
-        for each in shown[:EXAMPLES]
+        f"Item {change.item}: {change.score_before:g} before, {change.score_now:g} now. "
+        f"Before: “{_short(change.answer_before)}” Now: “{_short(change.answer_now)}”"
+        for change in shown[:EXAMPLES]
     ]
     return title, "\n".join(said)
 
@@ -119,15 +124,16 @@ def describe_other_model(
     routes: Sequence[str],
     watch: DriftWatch,
     checks: Sequence[DriftCheck],
-    seen: Sighting,
+    sighting: Sighting,
 ) -> tuple[str, str]:
     """Title and text of the notice that the provider names another model."""
-    before = sorted({name for each in counted_checks(checks) for name in each.served})
+    before = sorted({name for check in counted_checks(checks) for name in check.served})
     title = (
-        f"the provider of {describe_watch(tx, watch)} serves another model: {seen.served.model}"
+        f"the provider of {describe_watch(tx, watch)} serves another model: "
+        f"{sighting.served.model}"
     )
     text = (
-        f"First seen {seen.first_at:%Y-%m-%d %H:%M} UTC; the runs so far met "
+        f"First seen {sighting.first_at:%Y-%m-%d %H:%M} UTC; the runs so far met "
         f"{', '.join(before)}. Whether it answers as well is measured by the next run: "
         f"`swapgate drift run {routes[0]}` starts it now."
     )
@@ -135,7 +141,7 @@ def describe_other_model(
 
 
 def _served(checks: Sequence[DriftCheck]) -> str:
-    before = sorted({name for each in counted_checks(checks[:-1]) for name in each.served})
+    before = sorted({name for check in counted_checks(checks[:-1]) for name in check.served})
     now = list(checks[-1].served)
     if not now:
         return "The provider does not say which model answers."
@@ -176,9 +182,12 @@ def list_drift_status(ctx: Context, *, route: str = "") -> list[DriftStatus]:
         if route:
             routes.require_route(tx, route)
         pairs = [
-            each for each in watching.list_watched_pairs(ctx, tx) if route in ("", *each.routes)
+            pair for pair in watching.list_watched_pairs(ctx, tx) if route in ("", *pair.routes)
         ]
-        open_ = {(each.target, each.suite): each for each in tx.drift.watches(open_only=True)}
+        open_ = {
+            (drift_watch.target, drift_watch.suite): drift_watch
+            for drift_watch in tx.drift.watches(open_only=True)
+        }
         targets = tx.routing.targets()
         found = []
         for pair in pairs:
@@ -196,7 +205,7 @@ def _status(
     checks: Sequence[DriftCheck],
 ) -> DriftStatus:
     measured = counted_checks(checks)
-    ended = [each for each in checks if each.state is not DriftCheckState.RUNNING]
+    ended = [check for check in checks if check.state is not DriftCheckState.RUNNING]
     running = checks[-1].run if len(ended) < len(checks) else None
     drifted = watch is not None and watch.state is DriftWatchState.DRIFTED
     due = next_check_due(ended, pair.policy.every_s, ctx.clock.now())
@@ -223,14 +232,16 @@ def _state(watch: DriftWatch | None, measured: Sequence[DriftCheck]) -> str:
 
 def list_drift_reports(ctx: Context, route: str, *, suite: str = "") -> list[DriftReport]:
     """Each watched suite of the route with the items that changed since its baseline."""
-    found = [each for each in list_drift_status(ctx, route=route) if suite in ("", each.suite)]
+    statuses = [
+        status for status in list_drift_status(ctx, route=route) if suite in ("", status.suite)
+    ]
     with ctx.store.read() as tx:
         return [
             DriftReport(
-                each,
-                tuple(list_item_changes(tx, tx.drift.checks(each.watch.id)))
-                if each.watch
+                status,
+                tuple(list_item_changes(tx, tx.drift.checks(status.watch.id)))
+                if status.watch
                 else (),
             )
-            for each in found
+            for status in statuses
         ]

@@ -42,9 +42,9 @@ def list_watched_pairs(ctx: Context, tx: Transaction) -> list[WatchedPair]:
     """What the routing table and the configuration ask to be watched."""
     by_pair: dict[tuple[str, str], list[str]] = {}
     for name, route in sorted(tx.routing.table().routes.items()):
-        for each in route.settings.suites:
-            if each.suite in ctx.drift:
-                by_pair.setdefault((route.incumbent, each.suite), []).append(name)
+        for suite in route.settings.suites:
+            if suite.suite in ctx.drift:
+                by_pair.setdefault((route.incumbent, suite.suite), []).append(name)
     return [
         WatchedPair(target, suite, tuple(names), ctx.drift[suite])
         for (target, suite), names in sorted(by_pair.items())
@@ -110,7 +110,7 @@ def start_check(
 
 
 def find_open_watch(tx: Transaction, pair: WatchedPair) -> DriftWatch | None:
-    pairs = {(each.target, each.suite): each for each in tx.drift.watches(open_only=True)}
+    pairs = {(watch.target, watch.suite): watch for watch in tx.drift.watches(open_only=True)}
     return pairs.get((pair.target, pair.suite))
 
 

@@ -77,10 +77,10 @@ def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidi
 
 def require_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> None:
     """Raises ProofRefused unless it holds."""
-    found = assess_proof(ctx, tx, verdict)
-    if not found.holds:
+    validity = assess_proof(ctx, tx, verdict)
+    if not validity.holds:
         raise ProofRefused(
-            f"verdict {verdict.id} is {found.proof.value}: {found.why}; propose again"
+            f"verdict {verdict.id} is {validity.proof.value}: {validity.why}; propose again"
         )
 
 
@@ -101,8 +101,8 @@ def list_clearance_faults(ctx: Context, tx: Transaction, verdict: Verdict) -> li
     candidate = tx.routing.targets().get(verdict.candidate)
     if route is None or candidate is None:
         return []
-    found = data_class_checks.find_refusal(ctx, route.settings, candidate, route=route.name)
-    return [found] if found else []
+    refusal = data_class_checks.find_refusal(ctx, route.settings, candidate, route=route.name)
+    return [refusal] if refusal else []
 
 
 def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
@@ -114,8 +114,8 @@ def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> lis
         return []
     for plan in _plans(verdict):
         runs = [tx.runs.get(run) for run in run_ids(verdict.inputs, plan.suite) if run]
-        asked = [(each.target, each.created_at) for each in runs]
-        asked += [(_judge(tx, plan), each.created_at) for each in runs]
+        asked = [(run.target, run.created_at) for run in runs]
+        asked += [(_judge(tx, plan), run.created_at) for run in runs]
         for target, began in asked:
             provider = endpoint_changes.find_move_since(ctx, tx, target, began)
             if provider is not None and provider.moved is not None:
@@ -130,10 +130,12 @@ def find_replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | Non
     """The other model that the candidate's provider was seen to serve."""
     for plan in _plans(verdict):
         measured = served_from_json(verdict.inputs, plan.suite).candidate
-        seen = tx.sightings.of(verdict.candidate)
-        found = find_replacement(measured, seen, plan.served_pin, decided_at=verdict.decided_at)
-        if found is not None:
-            return found
+        sighting = tx.sightings.of(verdict.candidate)
+        replacement = find_replacement(
+            measured, sighting, plan.served_pin, decided_at=verdict.decided_at
+        )
+        if replacement is not None:
+            return replacement
     return None
 
 
@@ -188,19 +190,19 @@ def _served(tx: Transaction, verdict: Verdict) -> Iterator[str]:
             (verdict.candidate, served.candidate),
             (_judge(tx, plan), served.judge),
         ):
-            found = find_replacement(
+            replacement = find_replacement(
                 measured,
                 tx.sightings.of(target),
                 plan.served_pin,
                 decided_at=verdict.decided_at,
             )
-            if found is None:
+            if replacement is None:
                 continue
             who = names[target].name if target in names else f"the judge {target}"
-            was = ", ".join(each.label for each in named_models(measured))
+            was = ", ".join(model.label for model in named_models(measured))
             yield (
-                f"the provider of {who} serves {found.served.label} (last seen "
-                f"{_at(found.last_at)}), and {was} was measured on {plan.suite}"
+                f"the provider of {who} serves {replacement.served.label} (last seen "
+                f"{_at(replacement.last_at)}), and {was} was measured on {plan.suite}"
             )
 
 

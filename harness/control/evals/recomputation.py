@@ -52,22 +52,22 @@ def recompute_stored(
     except (NotFound, SignatureInvalid, StaleEvidence, ValueError) as error:
         # ValueError: of a figure that no verdict of ours has.
         return Recomputation(AgreementLevel.DIFFERS, (str(error),))
-    found = ctx.recomputed.get(key)
-    if found is None:
-        found = recompute_verdict(verdict, proposal, samples)
+    recomputation = ctx.recomputed.get(key)
+    if recomputation is None:
+        recomputation = recompute_verdict(verdict, proposal, samples)
         while len(ctx.recomputed) >= MAX_REMEMBERED:
             ctx.recomputed.pop(next(iter(ctx.recomputed)))
-        ctx.recomputed[key] = found
-    return found
+        ctx.recomputed[key] = recomputation
+    return recomputation
 
 
 def require_agreement(
     ctx: Context, tx: Transaction, verdict: Verdict, proposal: Proposal
 ) -> None:
     """Raises EvidenceMismatch unless it agrees."""
-    found = recompute_stored(ctx, tx, verdict, proposal)
-    if not found.agrees:
-        raise EvidenceMismatch(proposal.id, verdict.id, found.words)
+    recomputation = recompute_stored(ctx, tx, verdict, proposal)
+    if not recomputation.agrees:
+        raise EvidenceMismatch(proposal.id, verdict.id, recomputation.words)
 
 
 def raise_mismatch_alert(
@@ -119,18 +119,18 @@ def _rows(samples: Sequence[Sample]) -> list[list[object]]:
     """What a verdict depends on."""
     return [
         [
-            each.run,
-            each.item,
-            each.epoch,
-            each.position,
-            each.strict,
-            each.lenient,
-            each.error,
-            bool(each.answer),
-            each.rule,
-            each.cost_usd,
-            *each.served.pair,
-            *each.judge.pair,
+            sample.run,
+            sample.item,
+            sample.epoch,
+            sample.position,
+            sample.strict,
+            sample.lenient,
+            sample.error,
+            bool(sample.answer),
+            sample.rule,
+            sample.cost_usd,
+            *sample.served.pair,
+            *sample.judge.pair,
         ]
-        for each in samples
+        for sample in samples
     ]

@@ -132,10 +132,10 @@ def what_if(ctx: Context, decision: str, otherwise: OtherTerms) -> Verdict | Non
 def _verdict(tx: Transaction, decision: str) -> Verdict:
     if not decision.startswith("p_"):
         return tx.verdicts.get(decision)
-    found = tx.proposals.get(decision).verdict
-    if found is None:
+    verdict = tx.proposals.get(decision).verdict
+    if verdict is None:
         raise NotFound(f"proposal {decision} has no verdict yet: the gate is still open")
-    return tx.verdicts.get(found)
+    return tx.verdicts.get(verdict)
 
 
 def _samples(tx: Transaction, case: SuiteClaim) -> RunSamples:

@@ -114,8 +114,8 @@ def _collect_ended(ctx: Context) -> list[str]:
 
 def _died_early(ctx: Context, tx: Transaction, run: str, code: int) -> bool:
     """Whether it died before it could take its run, and the run still waits for a worker."""
-    found = tx.runs.get(run)
-    waits = found.state in RUNNABLE_STATES and not found.held(ctx.clock.now())
+    eval_run = tx.runs.get(run)
+    waits = eval_run.state in RUNNABLE_STATES and not eval_run.held(ctx.clock.now())
     return waits and code != ASKED_TO_END
 
 
@@ -182,10 +182,10 @@ def cancel_run(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
 def has_duplicate(tx: Transaction, run: EvalRun) -> bool:
     """Whether a run with the same fingerprint and no fewer items is queued or running."""
     return any(
-        each.state in RUNNABLE_STATES
-        and (each.suite, each.fingerprint) == (run.suite, run.fingerprint)
-        and each.wanted >= run.wanted
-        for each in tx.runs.of_targets([run.target])
+        target.state in RUNNABLE_STATES
+        and (target.suite, target.fingerprint) == (run.suite, run.fingerprint)
+        and target.wanted >= run.wanted
+        for target in tx.runs.of_targets([run.target])
     )
 
 

@@ -259,19 +259,21 @@ def _send(
     records: Mapping[str, AlertRecord],
 ) -> None:
     """In their order, up to the first that fails: what is behind it waits for the next turn."""
-    for each in waiting:
-        tried = _attempt_delivery(sinks, each.sink, alert_message(each, records[each.alert]))
+    for delivery in waiting:
+        tried = _attempt_delivery(
+            sinks, delivery.sink, alert_message(delivery, records[delivery.alert])
+        )
         now, error = ctx.clock.now(), tried.error
-        after = mark_delivered(each, now)
+        after = mark_delivered(delivery, now)
         if not tried.delivered:
-            after = mark_failed(each, now, error, uniform=delivery_jitter(each))
+            after = mark_failed(delivery, now, error, uniform=delivery_jitter(delivery))
         with ctx.store.write() as tx:
             tx.deliveries.save(after)
         if not tried.delivered:
             log.warning(
                 "alert_not_delivered",
-                alert=each.alert,
-                sink=each.sink,
+                alert=delivery.alert,
+                sink=delivery.sink,
                 attempts=after.attempts,
                 given_up=after.gave_up_at is not None,
                 error=error,
@@ -293,8 +295,10 @@ def build_alert_view(record: AlertRecord, deliveries: Sequence[Delivery]) -> Ale
         last_seen=record.last_seen,
         resolved_at=record.resolved_at,
         count=record.count,
-        delivered=sum(each.delivered_at is not None for each in deliveries),
-        waiting=sum(each.next_attempt_at is not None for each in deliveries),
-        given_up=sum(each.gave_up_at is not None for each in deliveries),
-        last_error=next((each.last_error for each in deliveries if each.last_error), ""),
+        delivered=sum(delivery.delivered_at is not None for delivery in deliveries),
+        waiting=sum(delivery.next_attempt_at is not None for delivery in deliveries),
+        given_up=sum(delivery.gave_up_at is not None for delivery in deliveries),
+        last_error=next(
+            (delivery.last_error for delivery in deliveries if delivery.last_error), ""
+        ),
     )

@@ -50,9 +50,9 @@ def read_capture(ctx: Context, actor: Actor, id_: str) -> CapturedRequest:
     """With its content. Raises NotAllowed below an approver, NotFound."""
     actor.require(Role.APPROVER)
     with ctx.store.write() as tx:
-        found = tx.captures.get(id_)
-        _note(ctx, actor, tx.audit, "capture.read", found.route, {"captures": [id_]})
-    return found
+        capture = tx.captures.get(id_)
+        _note(ctx, actor, tx.audit, "capture.read", capture.route, {"captures": [id_]})
+    return capture
 
 
 def export_captures(
@@ -74,7 +74,7 @@ def export_captures(
     with ctx.store.read() as tx:
         found = [*reversed(tx.captures.list(route=route, since=after))]
     like = find_near_duplicates(
-        {each.id: user_text(each.content) for each in found}, threshold=near
+        {request.id: user_text(request.content) for request in found}, threshold=near
     )
     kept = [each for each in found if each.id not in like]
     with ctx.store.write() as tx:
@@ -138,12 +138,12 @@ def purge_captures(
     return gone
 
 
-def summarize_capture(each: CapturedRequest) -> CaptureSummary:
+def summarize_capture(request: CapturedRequest) -> CaptureSummary:
     names = set(CaptureSummary.__dataclass_fields__) - {"messages", "tools"}
     return CaptureSummary(
-        **{name: getattr(each, name) for name in names},
-        messages=len(each.content.get("messages", ())),
-        tools=len(each.content.get("tools", ())),
+        **{name: getattr(request, name) for name in names},
+        messages=len(request.content.get("messages", ())),
+        tools=len(request.content.get("tools", ())),
     )
 
 

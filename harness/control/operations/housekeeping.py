@@ -95,10 +95,10 @@ def check_snapshot(ctx: Context) -> None:
     """Raise an alert where what routers are to serve, or control works on, is not signed."""
     try:
         ctx.store.snapshot()
-        found = _describe_faults(ctx.store.signature_faults(working=True))
+        faults = _describe_faults(ctx.store.signature_faults(working=True))
     except SnapshotInvalid as error:
-        found = str(error)
-    _update_rows_alert(ctx, "snapshot", found)
+        faults = str(error)
+    _update_rows_alert(ctx, "snapshot", faults)
 
 
 def check_signatures(ctx: Context) -> int:
@@ -109,7 +109,7 @@ def check_signatures(ctx: Context) -> int:
 
 
 def _describe_faults(faults: Sequence[RowFault]) -> str:
-    first = "; ".join(f"{each.name}: {each.why}" for each in faults[:3])
+    first = "; ".join(f"{fault.name}: {fault.why}" for fault in faults[:3])
     return f"{len(faults)} rows, the first: {first}" if faults else ""
 
 
@@ -153,7 +153,7 @@ def evaluate_incumbents(ctx: Context, *, suite: str) -> list[EvalRun]:
     targets = {
         route.incumbent
         for route in routes
-        if any(each.suite == suite for each in route.settings.suites)
+        if any(run.suite == suite for run in route.settings.suites)
     }
     queued = (
         worker_supervision.queue_run(ctx, SYSTEM, suite, target, unless_twin=True)

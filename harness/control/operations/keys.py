@@ -168,10 +168,10 @@ def set_limits(
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
-        found = tx.keys.get(key)
-        if found is not None and found.role is not None:
+        api_key = tx.keys.get(key)
+        if api_key is not None and api_key.role is not None:
             raise InputError(NO_LIMITS)
-        before = found and found.limits
+        before = api_key and api_key.limits
         limits = change(before or KeyLimits()).some
         changed = tx.keys.limit(key, limits)
         audit.record(

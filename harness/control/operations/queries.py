@@ -104,14 +104,14 @@ DEFAULT_SINCE: Final = timedelta(days=1)
 
 def list_proposals(
     ctx: Context,
-    asked: PageRequest = FIRST_PAGE,
+    page_request: PageRequest = FIRST_PAGE,
     *,
     route: str | None = None,
     open_only: bool = False,
 ) -> Page[Proposal]:
     """Newest first."""
     with ctx.store.listings() as stored:
-        return stored.proposals(asked, route=route, open_only=open_only)
+        return stored.proposals(page_request, route=route, open_only=open_only)
 
 
 def load_verdicts(ctx: Context, ids: Collection[str]) -> Mapping[str, Verdict]:
@@ -138,61 +138,63 @@ def list_route_status(ctx: Context) -> Page[RouteStatus]:
     with ctx.store.listings() as stored:
         known = stored.targets_of({id_ for route in page for id_ in route.targets})
     now = comparison.load_current_activity(ctx)
-    found: list[RouteStatus] = []
+    statuses: list[RouteStatus] = []
     invalid: list[RowFault] = []
     for route in page:
         try:
-            found.append(comparison.build_route_status(ctx, route, known, now))
+            statuses.append(comparison.build_route_status(ctx, route, known, now))
         except SignatureInvalid as error:
             invalid.append(RowFault("route", (route.name,), str(error), unsigned=False))
-    found.sort(key=lambda status: not status.needs_decision)
-    return Page(found, page.total, None, (*page.invalid, *invalid))
+    statuses.sort(key=lambda status: not status.needs_decision)
+    return Page(statuses, page.total, None, (*page.invalid, *invalid))
 
 
 def list_runs(
-    ctx: Context, asked: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
+    ctx: Context, page_request: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
 ) -> Page[EvalRun]:
     """Newest first; of all states when none is named."""
     with ctx.store.listings() as stored:
-        return stored.runs(asked, states=states)
+        return stored.runs(page_request, states=states)
 
 
-def list_samples(ctx: Context, run: str, asked: PageRequest = FIRST_PAGE) -> Page[Sample]:
+def list_samples(
+    ctx: Context, run: str, page_request: PageRequest = FIRST_PAGE
+) -> Page[Sample]:
     """In the run's order. Raises NotFound for an unknown run."""
     with ctx.store.listings() as stored:
-        return stored.samples(asked, run=run)
+        return stored.samples(page_request, run=run)
 
 
-def list_targets(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[Target]:
+def list_targets(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[Target]:
     """By provider and model."""
     with ctx.store.listings() as stored:
-        return stored.targets(asked)
+        return stored.targets(page_request)
 
 
 def list_route_versions(
-    ctx: Context, route: str, asked: PageRequest = FIRST_PAGE
+    ctx: Context, route: str, page_request: PageRequest = FIRST_PAGE
 ) -> Page[RouteRecord]:
     """Every stored version of a route, newest first. Raises NotFound for an unknown route."""
     with ctx.store.listings() as stored:
-        return stored.versions(asked, route=route)
+        return stored.versions(page_request, route=route)
 
 
 def load_route_version(ctx: Context, route: str, number: int | None = None) -> RouteRecord:
     """One of a route, the newest without a number. Raises NotFound, SignatureInvalid."""
     above = None if number is None else str(number + 1)
-    found = list_route_versions(ctx, route, PageRequest(1, above))
-    for record in found:
+    records = list_route_versions(ctx, route, PageRequest(1, above))
+    for record in records:
         if number in (None, record.route.version):
             return record
-    for fault in found.invalid:
+    for fault in records.invalid:
         raise SignatureInvalid(f"{fault.name}: {INVALID_ROWS_HINT}")
-    raise NotFound(f"route {route!r} has versions 1 to {found.total}, not {number}")
+    raise NotFound(f"route {route!r} has versions 1 to {records.total}, not {number}")
 
 
-def list_keys(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[KeySummary]:
+def list_keys(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[KeySummary]:
     """Oldest first; revoked ones too."""
     with ctx.store.listings() as stored:
-        page = stored.keys(asked)
+        page = stored.keys(page_request)
     today = ctx.clock.now().date()
     with ctx.store.read() as tx:
         ids = [key.id for key in page]
@@ -204,7 +206,7 @@ def list_keys(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[KeySummary]
 
     def glance(key: ApiKey) -> KeySummary:
         return KeySummary(
-            **{each.name: getattr(key, each.name) for each in fields(key)},
+            **{field.name: getattr(key, field.name) for field in fields(key)},
             spent=total_spend(by_key.get(key.id, ()), today),
             principal_name=owners.get(key.principal, INVALID_ROWS_HINT)
             if key.principal
@@ -223,18 +225,18 @@ def _owners(tx: Transaction, ids: Collection[str]) -> Mapping[str, str]:
     return found
 
 
-def list_switches(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
+def list_switches(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
     """Newest first; lifted and expired ones too."""
     with ctx.store.listings() as stored:
-        return stored.switches(asked)
+        return stored.switches(page_request)
 
 
 def list_shadows(
-    ctx: Context, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
+    ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
 ) -> Page[ShadowStatus]:
     """Newest first; ended ones too."""
     with ctx.store.listings() as stored:
-        page = stored.shadows(asked, route=route)
+        page = stored.shadows(page_request, route=route)
     known: dict[str, ShadowStatus] = {}
     invalid: list[RowFault] = []
     for record in page:
@@ -253,7 +255,7 @@ def list_shadows(
 
 
 def list_drift_runs(
-    ctx: Context, asked: PageRequest = FIRST_PAGE, *, route: str = ""
+    ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str = ""
 ) -> Page[tuple[DriftWatch, DriftCheck]]:
     """Every run of the watches of all times, newest first; of the route's present incumbent and
     suites, if one is given. Raises NotFound.
@@ -262,24 +264,24 @@ def list_drift_runs(
     if route:
         serving = load_route_version(ctx, route).route
         target = serving.incumbent
-        suites = {each.suite for each in serving.settings.suites}
+        suites = {suite.suite for suite in serving.settings.suites}
     with ctx.store.listings() as stored:
-        return stored.drift_checks(asked, target=target, suites=suites)
+        return stored.drift_checks(page_request, target=target, suites=suites)
 
 
 def list_alerts(
-    ctx: Context, asked: PageRequest = FIRST_PAGE, *, open_only: bool = False
+    ctx: Context, page_request: PageRequest = FIRST_PAGE, *, open_only: bool = False
 ) -> Page[alerts_.AlertView]:
     """The one heard last first."""
     with ctx.store.listings() as stored:
-        page = stored.alerts(asked, open_only=open_only)
+        page = stored.alerts(page_request, open_only=open_only)
     with ctx.store.read() as tx:
         return page.map(lambda each: alerts_.build_alert_view(each, tx.deliveries.of(each.id)))
 
 
 def list_failovers(
     ctx: Context,
-    asked: PageRequest = FIRST_PAGE,
+    page_request: PageRequest = FIRST_PAGE,
     *,
     secret: bytes,
     route: str | None = None,
@@ -289,7 +291,7 @@ def list_failovers(
     """Newest first. user: the id as the client sent it; the log has its hash alone."""
     with ctx.store.listings() as stored:
         return stored.failovers(
-            asked,
+            page_request,
             since=ctx.clock.now() - since,
             route=route,
             user_hashes=user_hashes(user, secret) if user else (),
@@ -297,14 +299,14 @@ def list_failovers(
 
 
 def list_captures(
-    ctx: Context, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
+    ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
 ) -> Page[CaptureSummary]:
     """Newest first; never their content."""
     with ctx.store.listings() as stored:
-        return stored.captures(asked, route=route).map(captures_.summarize_capture)
+        return stored.captures(page_request, route=route).map(captures_.summarize_capture)
 
 
-def list_audit_events(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
+def list_audit_events(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
     """Of the audit log, newest first."""
     with ctx.store.listings() as stored:
-        return stored.events(asked)
+        return stored.events(page_request)

@@ -31,7 +31,7 @@ def check_database(ctx: Context) -> list[str]:
         broken = audit.find_first_break(ctx, tx)
         if broken is not None:
             found.append(f"the audit log is broken at event {broken}")
-    found += [each.words for each in compare_all(ctx)]
+    found += [finding.words for finding in compare_all(ctx)]
     try:
         with ctx.store.read() as tx:
             found += _passes(ctx, tx)
@@ -86,7 +86,7 @@ def run_once(ctx: Context) -> list[str]:
         if whole and broken is None:
             told = tampering.alerted_rows(tx)
             stored = _load_digests(tx, walk, etag, told | walk.unrecorded)
-            findings = {each.row: each for each in walk.compare(stored)}
+            findings = {finding.row: finding for finding in walk.compare(stored)}
     if broken is not None:
         walk.trouble = (
             f"the audit log does not fit its chain from event {broken} on, so that nobody "
@@ -140,25 +140,25 @@ def _update_alerts(
     told: Collection[str],
     stored: Mapping[str, str | None],
 ) -> list[str]:
-    new = [each for row, each in findings.items() if row not in told][:MOST_ALERTS]
+    new = [finding for row, finding in findings.items() if row not in told][:MOST_ALERTS]
     over = [row for row in told if row in stored and row not in findings]
     if not new and not over:
         return []
     with ctx.store.write() as tx:
-        for each in new:
-            log.error("state_unrecorded", row=each.row, kind=each.kind.value)
+        for finding in new:
+            log.error("state_unrecorded", row=finding.row, kind=finding.kind.value)
             alerts.raise_alert(
                 ctx,
                 tx,
                 AlertKind.STATE_UNRECORDED,
-                each.row,
-                subject=each.row.replace(":", " ", 1),
-                title=f"{each.row.replace(':', ' ', 1)} was written around the audit log",
-                text=f"{each.words}.",
+                finding.row,
+                subject=finding.row.replace(":", " ", 1),
+                title=f"{finding.row.replace(':', ' ', 1)} was written around the audit log",
+                text=f"{finding.words}.",
             )
         for row in over:
             alerts.resolve_alert(ctx, tx, AlertKind.STATE_UNRECORDED, row)
-    return [f"alert: {each.words}" for each in new]
+    return [f"alert: {finding.words}" for finding in new]
 
 
 def compare_all(ctx: Context) -> list[RowFinding]:
@@ -172,9 +172,9 @@ def compare_all(ctx: Context) -> list[RowFinding]:
             walked.add(events)
         after, there = "", set[str]()
         while page := tx.audited.page(after, EVENTS_PER_PAGE):
-            found |= {each.row: each for each in walked.compare(dict(page))}
+            found |= {finding.row: finding for finding in walked.compare(dict(page))}
             there.update(row for row, _ in page)
             after = page[-1][0]
     gone = dict.fromkeys(walked.rows.keys() - there)
-    found |= {each.row: each for each in walked.compare(gone)}
+    found |= {finding.row: finding for finding in walked.compare(gone)}
     return [found[row] for row in sorted(found)]

@@ -65,7 +65,7 @@ def ration_alpha(
     if gate.alpha_budget is None:
         return tuple(plans)
     spent = total_risk(
-        false_pass_risk(each.plans) for each in _proposals_before(tx, route, now)
+        false_pass_risk(proposal.plans) for proposal in _proposals_before(tx, route, now)
     )
     most = rationed(false_pass_risk(plans), spent, gate.alpha_budget)
     if most < MIN_ALPHA:
@@ -99,7 +99,7 @@ def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
 
 
 def earlier_risks(proposals: Sequence[Proposal]) -> list[float]:
-    return [false_pass_risk(each.plans) for each in proposals]
+    return [false_pass_risk(proposal.plans) for proposal in proposals]
 
 
 def _risk(risks: Sequence[float], gate: GatePolicy) -> FalsePassRisk:
@@ -197,18 +197,18 @@ def _before(
     before this one alone.
     """
     proposals = [
-        each
-        for each in tx.proposals.of_candidates(family)
-        if (until is None or each.created_at < until.created_at)
-        and any(_same_items(tx, pin, plan) for plan in each.plans)
-        and has_looked(tx, each)
+        proposal
+        for proposal in tx.proposals.of_candidates(family)
+        if (until is None or proposal.created_at < until.created_at)
+        and any(_same_items(tx, pin, plan) for plan in proposal.plans)
+        and has_looked(tx, proposal)
     ]
     before = [
-        max(plan.look for plan in each.plans if _same_items(tx, pin, plan))
-        for each in proposals
+        max(plan.look for plan in proposal.plans if _same_items(tx, pin, plan))
+        for proposal in proposals
     ]
     # What was proposed has its look; the same target looked at once more decides nothing.
-    tried = {candidate, *(each.candidate for each in proposals)}
+    tried = {candidate, *(proposal.candidate for proposal in proposals)}
     tried |= {route.incumbent for route in tx.routing.table().routes.values()}
     by_hand = {
         run.target

@@ -46,11 +46,12 @@ def record_approval(
 
 def find_revocation(tx: Transaction, proposal: Proposal) -> str:
     """That an approval's key was revoked since it was given, in words; empty else."""
-    for each in tx.approvals.of(proposal.id):
-        key = tx.keys.get(each.key) if each.key is not None else None
+    for approval in tx.approvals.of(proposal.id):
+        key = tx.keys.get(approval.key) if approval.key is not None else None
         if key is not None and key.revoked_at is not None:
             return (
-                f"the key with which {each.name} approved it was revoked since: propose again"
+                f"the key with which {approval.name} approved it was revoked since: "
+                "propose again"
             )
     return ""
 
@@ -68,7 +69,7 @@ def list_approvals(ctx: Context, proposal: str) -> Sequence[ApprovalView]:
         found = tx.proposals.get(proposal)
         return [
             ApprovalView(
-                **{each.name: getattr(approval, each.name) for each in fields(Approval)},
+                **{field.name: getattr(approval, field.name) for field in fields(Approval)},
                 remarks=tuple(four_eyes.list_key_remarks(tx, found, approval)),
             )
             for approval in tx.approvals.of(proposal)

@@ -133,16 +133,19 @@ class Comparison:
             return ()
         epochs = {side.plan.suite: side.plan.epochs for side in self.suites}
         said = [
-            (each.suite, unscored_text(each.details, each.n_used * epochs[each.suite]).strip())
-            for each in self.verdict.suites
-            if UNSCORED_HIGH in each.flags and each.suite in epochs
+            (
+                suite.suite,
+                unscored_text(suite.details, suite.n_used * epochs[suite.suite]).strip(),
+            )
+            for suite in self.verdict.suites
+            if UNSCORED_HIGH in suite.flags and suite.suite in epochs
         ]
         alone = len(self.verdict.suites) == 1
-        told = self.verdict.reason
+        reason = self.verdict.reason
         return [
             f"{suite}: {words}"
             for suite, words in said
-            if not (words in told and (alone or f"{suite}: " in told))
+            if not (words in reason and (alone or f"{suite}: " in reason))
         ]
 
 
@@ -327,7 +330,7 @@ def list_canary_moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
         events = tx.audit.of(
             f"route {rollout.route}", since=rollout.started_at, limit=MAX_AUDIT_EVENTS
         )
-    return [each for each in events if each.details.get("rollout") == rollout.id]
+    return [event for event in events if event.details.get("rollout") == rollout.id]
 
 
 def _status(

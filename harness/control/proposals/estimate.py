@@ -64,21 +64,21 @@ class SuiteEstimate:
 
 
 def estimate_proposal(
-    ctx: Context, wish: ProposalRequest, effect: float | None = None
+    ctx: Context, request: ProposalRequest, effect: float | None = None
 ) -> Sequence[SuiteEstimate]:
     """Suite by suite; stores nothing. effect: default 5 points.
 
     Raises as `submission.preview_proposal` does.
     """
-    plans = submission.preview_proposal(ctx, wish).plans
+    plans = submission.preview_proposal(ctx, request).plans
     with ctx.store.read() as tx:
-        incumbent = tx.routing.targets()[routes.require_route(tx, wish.route).incumbent]
+        incumbent = tx.routing.targets()[routes.require_route(tx, request.route).incumbent]
         sides = (
             incumbent,
-            targets.find_known_target(tx, wish.candidate)
-            or targets.plain_target(wish.candidate),
+            targets.find_known_target(tx, request.candidate)
+            or targets.plain_target(request.candidate),
         )
-        arms = {each.id for each in sides if each is not None}
+        arms = {side.id for side in sides if side is not None}
         recorded = _Recorded(tx.runs.of_targets(arms), tx.proposals.list(limit=MOST_EARLIER))
         return [_of_suite(ctx, tx, plan, sides, recorded, effect) for plan in plans]
 
@@ -215,14 +215,14 @@ def _spread(
         runs = proposal.runs.get(plan.suite)
         if registered is None or runs is None or registered.suite_digest != plan.suite_digest:
             continue
-        found = budget.measure_spread(
+        spread = budget.measure_spread(
             _differences(
                 tx.runs.samples(runs.incumbent, below=MOST_SAMPLES),
                 tx.runs.samples(runs.candidate, below=MOST_SAMPLES),
             )
         )
-        if found is not None:
-            return found
+        if spread is not None:
+            return spread
     return None
 
 

@@ -78,7 +78,7 @@ def _continue_run(
         return _new(ctx, tx, proposal, plan, target)
     samples = tx.runs.samples(before)
     answered = _answered(samples)
-    if is_mixed((each.served for each in answered), plan.served_pin):
+    if is_mixed((sample.served for sample in answered), plan.served_pin):
         answered = []
     if len(answered) == len(samples) and tx.runs.get(before).state not in STUCK:
         tx.runs.want(before, plan.n_max)
@@ -90,7 +90,7 @@ def _continue_run(
 
 
 def _answered(samples: Sequence[Sample]) -> list[Sample]:
-    return [each for each in samples if each.error is not SampleError.INFRA]
+    return [sample for sample in samples if sample.error is not SampleError.INFRA]
 
 
 def find_replacement(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
@@ -100,17 +100,17 @@ def find_replacement(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
     counts. So only an incumbent that was replaced is measured anew. The runs' own samples say
     who answered: they are signed, and sightings are not.
     """
-    found = load_answers(tx, proposal)
+    answers = load_answers(tx, proposal)
     for plan in proposal.plans:
         if why := _find_move(ctx, tx, proposal, plan):
             return why
-        incumbent, candidate = map(_answered, found.get(plan.suite, ((), ())))
+        incumbent, candidate = map(_answered, answers.get(plan.suite, ((), ())))
         for whose, served in (
-            ("the candidate", [each.served for each in candidate]),
-            ("the judge", [each.judge for each in (*incumbent, *candidate)]),
+            ("the candidate", [sample.served for sample in candidate]),
+            ("the judge", [sample.judge for sample in (*incumbent, *candidate)]),
         ):
             if is_mixed(served, plan.served_pin):
-                labels = ", ".join(each.label for each in named_models(served))
+                labels = ", ".join(model.label for model in named_models(served))
                 return f"several models answered as {whose} of suite {plan.suite}: {labels}"
     return ""
 
@@ -145,7 +145,7 @@ def _share_run(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePla
 
 
 def _can_share(
-    ctx: Context, tx: Transaction, found: EvalRun, ours: EvalRun, plan: SuitePlan
+    ctx: Context, tx: Transaction, run: EvalRun, ours: EvalRun, plan: SuitePlan
 ) -> bool:
     """Whether a stored run can be what `ours` would be, money included.
 
@@ -156,26 +156,28 @@ def _can_share(
     """
     judge = tx.suites.get(plan.suite_digest).judge
     if any(
-        endpoint_changes.find_move_since(ctx, tx, each, found.created_at)
-        for each in (found.target, judge)
+        endpoint_changes.find_move_since(ctx, tx, each, run.created_at)
+        for each in (run.target, judge)
     ):
         return False
-    enough = found.state is RunState.DONE and found.wanted >= ours.wanted
-    if found.state in STUCK or not (enough or found.budget == ours.budget):
+    enough = run.state is RunState.DONE and run.wanted >= ours.wanted
+    if run.state in STUCK or not (enough or run.budget == ours.budget):
         return False
-    samples = tx.runs.outcomes(found.id, below=ours.wanted)
+    samples = tx.runs.outcomes(run.id, below=ours.wanted)
     if any(sample.error is SampleError.INFRA for sample in samples):
         return False
-    return _same(tx, found.target, plan, [sample.served for sample in samples]) and _same(
+    return _same(tx, run.target, plan, [sample.served for sample in samples]) and _same(
         tx, judge, plan, [sample.judge for sample in samples]
     )
 
 
 def _same(tx: Transaction, target: str, plan: SuitePlan, served: Sequence[ServedModel]) -> bool:
     """Whether one model gave all of these, and is the one that was seen last."""
-    seen = tx.sightings.of(target)
+    sighting = tx.sightings.of(target)
     pin = plan.served_pin
-    return not is_mixed(served, pin) and replaced_by(named_models(served), seen, pin) is None
+    return (
+        not is_mixed(served, pin) and replaced_by(named_models(served), sighting, pin) is None
+    )
 
 
 def _new(

@@ -27,25 +27,25 @@ from harness.gate.offline.format_rules import (
 OPTIONS: Final = {SuiteRole.REQUIRED: "--suite", SuiteRole.GUARD: "--guard"}
 
 
-def build_rerun_command(found: Comparison, candidate: Target | None = None) -> str:
+def build_rerun_command(comparison: Comparison, candidate: Target | None = None) -> str:
     """The command: the same suites, roles, policy, claim and limits.
 
     candidate: to be asked instead of the proposal's. Empty where no `gate run` can ask it:
     several primary suites, or an incumbent that has settings of its own.
     """
-    proposal, incumbent = found.proposal, found.incumbent
+    proposal, incumbent = comparison.proposal, comparison.incumbent
     primary = [plan.suite for plan in proposal.plans if plan.role is SuiteRole.PRIMARY]
     own = incumbent.parameters or not incumbent.request_patch.empty
     if len(primary) != 1 or own:
         return ""
-    asked = candidate or found.candidate
+    target = candidate or comparison.candidate
     # The first suite is the primary one.
     words = ["swapgate", "gate", "run", "--suite", *primary]
     for plan in proposal.plans:
         if plan.role is not SuiteRole.PRIMARY:
             words += [OPTIONS[plan.role], plan.suite]
     words += ["--incumbent", f"{incumbent.provider}/{incumbent.model}"]
-    words += ["--candidate", f"{asked.provider}/{asked.model}", *target_options(asked)]
+    words += ["--candidate", f"{target.provider}/{target.model}", *target_options(target)]
     words += ["--policy", proposal.policy.name, "--claim", proposal.claim.value]
     gate = proposal.policy.gate
     words += ["--margin", f"{gate.margin!r}"]
@@ -99,19 +99,23 @@ class FormatFailure:
 
 
 def find_format_failures(
-    found: Comparison, *, standalone: bool = False
+    comparison: Comparison, *, standalone: bool = False
 ) -> Sequence[FormatFailure]:
     """One for each suite that was lost by form alone; empty without such a verdict.
 
     standalone: of a `gate run`, whose route is gone: its commands are further `gate run`s.
     """
-    reports = {each.suite: each for each in found.verdict.suites} if found.verdict else {}
-    sides = [(side, reports.get(side.plan.suite)) for side in found.suites]
+    reports = (
+        {suite.suite: suite for suite in comparison.verdict.suites}
+        if comparison.verdict
+        else {}
+    )
+    sides = [(side, reports.get(side.plan.suite)) for side in comparison.suites]
     return [
         lost
         for side, report in sides
         if report is not None and report.outcome == "harness_mismatch"
-        for lost in _failure_of_suite(found, side, report, standalone=standalone)
+        for lost in _failure_of_suite(comparison, side, report, standalone=standalone)
     ]
 
 
@@ -122,7 +126,7 @@ def count_broken_rules(report: SuiteReport) -> Mapping[str, int]:
 
 
 def _failure_of_suite(
-    found: Comparison, side: SuiteAnswers, report: SuiteReport, *, standalone: bool
+    comparison: Comparison, side: SuiteAnswers, report: SuiteReport, *, standalone: bool
 ) -> Sequence[FormatFailure]:
     rules = count_broken_rules(report)
     scorer = side.pin.scorer.partition("@")[0]
@@ -138,31 +142,34 @@ def _failure_of_suite(
             strict_delta=report.delta,
             lenient_delta=float(lenient["delta"]),
             remedy=remedy,
-            mends=_list_fixes(found, remedy, standalone=standalone),
+            mends=_list_fixes(comparison, remedy, standalone=standalone),
             examples=_examples(side, report),
         ),
     )
 
 
 def _list_fixes(
-    found: Comparison, remedy: FormatRemedy, *, standalone: bool
+    comparison: Comparison, remedy: FormatRemedy, *, standalone: bool
 ) -> Sequence[FormatFix]:
     told = [
-        (f"a line in the prompt: “{remedy.prompt}”", patch_candidate(found.candidate, remedy))
+        (
+            f"a line in the prompt: “{remedy.prompt}”",
+            patch_candidate(comparison.candidate, remedy),
+        )
     ]
     if remedy.json_mode:
         what = "`response_format: json_object`, where the provider knows it"
-        told.append((what, with_json_mode(found.candidate)))
+        told.append((what, with_json_mode(comparison.candidate)))
     return [
-        FormatFix(what, target.id, _commands(found, target, standalone=standalone))
+        FormatFix(what, target.id, _commands(comparison, target, standalone=standalone))
         for what, target in told
     ]
 
 
-def _commands(found: Comparison, target: Target, *, standalone: bool) -> Sequence[str]:
+def _commands(comparison: Comparison, target: Target, *, standalone: bool) -> Sequence[str]:
     if standalone:
-        return (build_rerun_command(found, target),)
-    return model_add_command(target), _proposing(target, found.proposal)
+        return (build_rerun_command(comparison, target),)
+    return model_add_command(target), _proposing(target, comparison.proposal)
 
 
 def _proposing(target: Target, proposal: Proposal) -> str:

@@ -105,8 +105,8 @@ def _common(tx: Transaction, one: str | None, other: str | None) -> frozenset[st
 def _has_own(tx: Transaction, principal: str, hand: str) -> bool:
     """Whether this person has a key in which `hand` had none."""
     return any(
-        each.revoked_at is None and hand not in key_creators(each.id, _chain(tx, each.id))
-        for each in tx.keys.of_principal(principal)
+        key.revoked_at is None and hand not in key_creators(key.id, _chain(tx, key.id))
+        for key in tx.keys.of_principal(principal)
     )
 
 
@@ -115,10 +115,10 @@ def _chain(tx: Transaction, key: str) -> dict[str, ApiKey]:
     chain: dict[str, ApiKey] = {}
     at: str | None = key
     while at is not None and at not in chain:
-        found = tx.keys.get(at)
-        if found is None:
+        api_key = tx.keys.get(at)
+        if api_key is None:
             break
-        chain[at], at = found, found.created_with
+        chain[at], at = api_key, api_key.created_with
     return chain
 
 

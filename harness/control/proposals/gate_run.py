@@ -64,11 +64,11 @@ def register_comparison(
     asked = (
         RouteSuite(primary, SuiteRole.PRIMARY),
         *(RouteSuite(each, SuiteRole.REQUIRED) for each in others),
-        *(RouteSuite(each, SuiteRole.GUARD) for each in question.guards),
+        *(RouteSuite(guard, SuiteRole.GUARD) for guard in question.guards),
     )
     route = RouteSettings(policy=question.policy, suites=asked)
     routes.create_route(ctx, actor, ROUTE, incumbent.id, settings=route)
-    wish = ProposalRequest(
+    request = ProposalRequest(
         ROUTE,
         candidate.id,
         question.reason,
@@ -77,8 +77,8 @@ def register_comparison(
         min_saving=question.min_saving,
     )
     if not question.wider:
-        _check_terms(submission.preview_proposal(ctx, wish, actor).widened)
-    return submission.create_proposal(ctx, actor, wish)
+        _check_terms(submission.preview_proposal(ctx, request, actor).widened)
+    return submission.create_proposal(ctx, actor, request)
 
 
 def _check_terms(widened: Mapping[str, Any]) -> None:

@@ -59,7 +59,7 @@ def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
             proposal=found,
             widened=route_rules.describe_widening(found.widened),
             risk=alpha_spending.risk_of_proposal(tx, found),
-            changes=sorted(changes, key=lambda each: each.at, reverse=True),
+            changes=sorted(changes, key=lambda change: change.at, reverse=True),
         )
 
 
@@ -82,7 +82,7 @@ def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
             if name not in TRAFFIC
         ]
         digests = [
-            {each.suite: each.digest for each in record.route.settings.suites}
+            {suite.suite: suite.digest for suite in record.route.settings.suites}
             for record in (older, newer)
         ]
         said += [
@@ -97,9 +97,9 @@ def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
 def _proposed(tx: Transaction, route: str, since: datetime) -> Iterator[RouteChange]:
     """Against the proposal before it, since a policy or a suite has no author of its own."""
     found = tx.proposals.since(route, since - WINDOW)
-    lately = [each for each in found if each.created_at >= since]
+    lately = [proposal for proposal in found if proposal.created_at >= since]
     before = [*found[len(lately) :], *tx.proposals.let_in(route)]
-    first = [each for each in before if each.created_at < since][:1]
+    first = [proposal for proposal in before if proposal.created_at < since][:1]
     for older, newer in pairwise([*first, *reversed(lately)]):
         by, at = f"{newer.proposer} ({newer.id})", newer.created_at
         if said := _policies(older.policy, newer.policy):
@@ -118,7 +118,7 @@ def _moved_providers(
     """The last move of each provider that answers on the route, is proposed, or judges."""
     targets, providers = tx.routing.targets(), tx.providers.all()
     route = routes.require_route(tx, proposal.route)
-    asked = [targets[each] for each in (*route.targets, proposal.candidate)]
+    asked = [targets[target] for target in (*route.targets, proposal.candidate)]
     asked += [ctx.judges[plan.suite] for plan in proposal.plans if plan.suite in ctx.judges]
     for name in sorted({each.provider for each in asked}):
         moved = providers[name].moved if name in providers else None

@@ -55,8 +55,10 @@ def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> 
 
 def require_current_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
     """Raises ProofRefused unless it asks for all that the route does."""
-    if found := list_rule_differences(ctx, tx, proposal):
-        raise ProofRefused(f"{proposal.id}: {OTHER_RULES} ({'; '.join(found)}): propose again")
+    if rule_differences := list_rule_differences(ctx, tx, proposal):
+        raise ProofRefused(
+            f"{proposal.id}: {OTHER_RULES} ({'; '.join(rule_differences)}): propose again"
+        )
 
 
 def _proposer(proposal: Proposal) -> Actor:
@@ -66,15 +68,15 @@ def _proposer(proposal: Proposal) -> Actor:
 
 def _suites(route: Route, proposal: Proposal) -> Iterator[str]:
     plans = {plan.suite: plan for plan in proposal.plans}
-    for each in route.settings.suites:
-        plan = plans.pop(each.suite, None)
+    for suite in route.settings.suites:
+        plan = plans.pop(suite.suite, None)
         if plan is None:
-            yield f"suite {each.suite}: {each.role.value} on the route, and not proposed"
-        elif plan.role is not each.role:
-            yield f"suite {each.suite}: {each.role.value} on the route, not {plan.role.value}"
-        elif plan.combine and plan.weight != each.weight:
-            weights = f"{each.weight:g} on the route, not {plan.weight:g}"
-            yield f"suite {each.suite}: weighs {weights}"
+            yield f"suite {suite.suite}: {suite.role.value} on the route, and not proposed"
+        elif plan.role is not suite.role:
+            yield f"suite {suite.suite}: {suite.role.value} on the route, not {plan.role.value}"
+        elif plan.combine and plan.weight != suite.weight:
+            weights = f"{suite.weight:g} on the route, not {plan.weight:g}"
+            yield f"suite {suite.suite}: weighs {weights}"
     for plan in plans.values():
         if plan.role is SuiteRole.PRIMARY:
             yield f"suite {plan.suite}: not of the route any more, and primary in the proposal"
@@ -102,8 +104,8 @@ def widened_policy(ctx: Context, route: Route, policy: Policy) -> dict[str, Any]
     Raises NotFound when the route's policy is not in the configuration any more.
     """
     return {
-        each.field: {"route": _stored(each.route), "proposed": _stored(each.proposed)}
-        for each in find_widened_fields(ctx.policy(route.settings.policy), policy)
+        field.field: {"route": _stored(field.route), "proposed": _stored(field.proposed)}
+        for field in find_widened_fields(ctx.policy(route.settings.policy), policy)
     }
 
 
@@ -133,7 +135,7 @@ def widened_suites(
             }
     before = _parts(named[0].route.settings.suites)
     if let_in is not None and let_in.created_at >= named[0].at:
-        before = {each.suite: (each.role, each.weight) for each in let_in.plans}
+        before = {plan.suite: (plan.role, plan.weight) for plan in let_in.plans}
     for name, (was, now) in _loosened(before, _parts(route.settings.suites)).items():
         entry = found.setdefault(
             f"suite {name}", {"route": was, "proposed": now, "changed": []}
@@ -160,7 +162,7 @@ def _named(
 
 
 def _content(record: RouteRecord) -> list[tuple[RouteSuite, str]]:
-    return [(each, each.digest) for each in record.route.settings.suites]
+    return [(suite, suite.digest) for suite in record.route.settings.suites]
 
 
 def _accepted(tx: Transaction, named: Sequence[RouteRecord], suite: str) -> str:
@@ -180,7 +182,9 @@ def _since(named: Sequence[RouteRecord], suite: str) -> list[tuple[datetime, str
     found: list[tuple[datetime, str]] = []
     for record in named:
         suites = record.route.settings.suites
-        digest = next((each.digest for each in suites if each.suite == suite), "")
+        digest = next(
+            (route_suite.digest for route_suite in suites if route_suite.suite == suite), ""
+        )
         if not digest or (found and digest != found[0][1]):
             break
         found = [(record.at, digest)]
@@ -189,13 +193,13 @@ def _since(named: Sequence[RouteRecord], suite: str) -> list[tuple[datetime, str
 
 def _parts(suites: Sequence[RouteSuite]) -> Parts:
     """A weight counts among several primary suites alone."""
-    several = sum(each.role is SuiteRole.PRIMARY for each in suites) > 1
+    several = sum(suite.role is SuiteRole.PRIMARY for suite in suites) > 1
     return {
-        each.suite: (
-            each.role,
-            each.weight if several and each.role is SuiteRole.PRIMARY else 1.0,
+        suite.suite: (
+            suite.role,
+            suite.weight if several and suite.role is SuiteRole.PRIMARY else 1.0,
         )
-        for each in suites
+        for suite in suites
     }
 
 
@@ -301,5 +305,5 @@ def _stored(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, tuple):
-        return [_stored(each) for each in value]
+        return [_stored(item) for item in value]
     return value

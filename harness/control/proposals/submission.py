@@ -61,7 +61,7 @@ class ProposalRequest:
     min_saving: float | None = None
 
 
-def create_proposal(ctx: Context, actor: Actor, wish: ProposalRequest) -> Proposal:
+def create_proposal(ctx: Context, actor: Actor, request: ProposalRequest) -> Proposal:
     """Register a proposal: suites, claim, margin, alpha, items and order are fixed from here.
 
     Raises RouteBusy when the route has an open proposal, NotFound for an unknown route, target
@@ -70,11 +70,11 @@ def create_proposal(ctx: Context, actor: Actor, wish: ProposalRequest) -> Propos
     actor.require(Role.PROPOSER)
     now = ctx.clock.now()
     # A suite may take seconds to load, and a unit of work holds up all others: load it first.
-    preview_proposal(ctx, wish, actor)
+    preview_proposal(ctx, request, actor)
     with ctx.store.write() as tx:
-        route = routes.require_route(tx, wish.route)
+        route = routes.require_route(tx, request.route)
         _check_baked(route)
-        candidate = targets.find_or_register_target(ctx, tx, actor, wish.candidate)
+        candidate = targets.find_or_register_target(ctx, tx, actor, request.candidate)
         if candidate.id == route.incumbent:
             raise InputError(
                 f"{candidate.name} serves route {route.name!r} already: nothing to swap"
@@ -82,14 +82,14 @@ def create_proposal(ctx: Context, actor: Actor, wish: ProposalRequest) -> Propos
         targets.check_evaluable(tx, candidate, tx.routing.targets()[route.incumbent])
         data_class_checks.check_targets(ctx, route.settings, [candidate], route=route.name)
         incumbent = tx.routing.targets()[route.incumbent]
-        for each in route.settings.suites:
-            data_class_checks.check_suite(ctx, each.suite, [incumbent, candidate])
-        policy = _policy(ctx, route.settings, wish)
-        _check_reason(policy.gate, wish)
+        for suite in route.settings.suites:
+            data_class_checks.check_suite(ctx, suite.suite, [incumbent, candidate])
+        policy = _policy(ctx, route.settings, request)
+        _check_reason(policy.gate, request)
         stage.check_stage(tx, route, candidate, policy)
         judge.check_judge(ctx, tx, route, policy)
         _check_prices(tx, policy.gate, tx.routing.targets()[route.incumbent], candidate)
-        lineage = alpha_spending.find_lineage(tx, candidate, wish.descends_from)
+        lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
         registered = register_plans(ctx, tx, route, policy.gate, candidate.id, lineage)
         proposal = Proposal(
             id=ctx.chance.token("p_"),
@@ -97,7 +97,7 @@ def create_proposal(ctx: Context, actor: Actor, wish: ProposalRequest) -> Propos
             incumbent=route.incumbent,
             candidate=candidate.id,
             claim=policy.gate.claim,
-            reason=wish.reason,
+            reason=request.reason,
             proposer=actor.name,
             policy=policy,
             plans=registered,
@@ -120,29 +120,29 @@ def create_proposal(ctx: Context, actor: Actor, wish: ProposalRequest) -> Propos
 def _list_widened(
     ctx: Context, tx: Transaction, route: Route, policy: Policy, proposer: Actor | None
 ) -> dict[str, Any]:
-    pins = [ctx.suites.pin(each.suite) for each in route.settings.suites]
+    pins = [ctx.suites.pin(suite.suite) for suite in route.settings.suites]
     return {
         **route_rules.widened_policy(ctx, route, policy),
         **route_rules.widened_suites(ctx, tx, route, pins, proposer),
     }
 
 
-def _policy(ctx: Context, settings: RouteSettings, wish: ProposalRequest) -> Policy:
-    policy = ctx.policy(wish.policy or settings.policy)
+def _policy(ctx: Context, settings: RouteSettings, request: ProposalRequest) -> Policy:
+    policy = ctx.policy(request.policy or settings.policy)
     gate = policy.gate
-    if wish.margin is not None and not SHARE_RANGE.holds(wish.margin):
-        raise InputError(f"an allowed loss lies in {SHARE_RANGE.words}, not {wish.margin}")
-    if wish.min_saving is not None and not SHARE_RANGE.holds(wish.min_saving):
+    if request.margin is not None and not SHARE_RANGE.holds(request.margin):
+        raise InputError(f"an allowed loss lies in {SHARE_RANGE.words}, not {request.margin}")
+    if request.min_saving is not None and not SHARE_RANGE.holds(request.min_saving):
         raise InputError(
-            f"a share to be saved lies in {SHARE_RANGE.words}, not {wish.min_saving}"
+            f"a share to be saved lies in {SHARE_RANGE.words}, not {request.min_saving}"
         )
     gate = replace(
         gate,
-        claim=wish.claim or gate.claim,
-        margin=gate.margin if wish.margin is None else wish.margin,
-        min_saving=gate.min_saving if wish.min_saving is None else wish.min_saving,
+        claim=request.claim or gate.claim,
+        margin=gate.margin if request.margin is None else request.margin,
+        min_saving=gate.min_saving if request.min_saving is None else request.min_saving,
     )
-    if wish.min_saving is not None and gate.claim is not Claim.CHEAPER:
+    if request.min_saving is not None and gate.claim is not Claim.CHEAPER:
         raise InputError(
             f"a share to be saved goes with the claim {Claim.CHEAPER.value}, not with "
             f"{gate.claim.value}"
@@ -158,8 +158,8 @@ def _check_baked(route: Route) -> None:
         )
 
 
-def _check_reason(gate: GatePolicy, wish: ProposalRequest) -> None:
-    if gate.claim is Claim.NON_INFERIOR and not wish.reason.strip():
+def _check_reason(gate: GatePolicy, request: ProposalRequest) -> None:
+    if gate.claim is Claim.NON_INFERIOR and not request.reason.strip():
         raise InputError(
             "the claim non_inferior accepts a small loss, so it needs a reason: "
             "cheaper, faster, end of life …"
@@ -225,7 +225,7 @@ class ProposalPreview:
 
 
 def preview_proposal(
-    ctx: Context, wish: ProposalRequest, actor: Actor | None = None
+    ctx: Context, request: ProposalRequest, actor: Actor | None = None
 ) -> ProposalPreview:
     """What `create_proposal` would register for this request; stores nothing.
 
@@ -233,24 +233,24 @@ def preview_proposal(
     `create_proposal` does for an unknown route or policy.
     """
     with ctx.store.read() as tx:
-        route = routes.require_route(tx, wish.route)
-    policy = _policy(ctx, route.settings, wish)
+        route = routes.require_route(tx, request.route)
+    policy = _policy(ctx, route.settings, request)
     registered = _registered(ctx, route.settings, policy.gate)
     with ctx.store.read() as tx:
-        candidate = targets.find_known_target(tx, wish.candidate) or targets.plain_target(
-            wish.candidate
+        candidate = targets.find_known_target(tx, request.candidate) or targets.plain_target(
+            request.candidate
         )
-        lineage = alpha_spending.find_lineage(tx, candidate, wish.descends_from)
+        lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
         id_ = candidate.id if candidate else ""
-        found = _plans_with_alpha(ctx, tx, route, policy.gate, registered, id_, lineage)
+        plans = _plans_with_alpha(ctx, tx, route, policy.gate, registered, id_, lineage)
         incumbent = tx.routing.targets()[route.incumbent]
         own = route_rules.widened_addendum(incumbent, candidate) if candidate else {}
         if actor is not None:
             own |= route_rules.restored_incumbent(tx, route, actor, ctx.clock.now())
         return ProposalPreview(
-            found,
+            plans,
             {**_list_widened(ctx, tx, route, policy, actor), **own},
-            alpha_spending.risk_of_plans(tx, route.name, found, policy.gate, ctx.clock.now()),
+            alpha_spending.risk_of_plans(tx, route.name, plans, policy.gate, ctx.clock.now()),
         )
 
 
@@ -261,7 +261,7 @@ def _registered(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> Regi
             "a route needs a primary suite to be gated, and this one has none: set `suites:` "
             "of the route"
         )
-    names = [each.suite for each in settings.suites]
+    names = [suite.suite for suite in settings.suites]
     if len(set(names)) != len(names):
         raise ConfigError(f"a suite has one role on a route, and {names} names one twice")
     combine = gate.primaries if len(primary) > 1 else None
@@ -270,30 +270,30 @@ def _registered(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> Regi
             f"`primaries: any` asks whether one of several suites is better, which is no "
             f"question of the claim {gate.claim.value}: use `primaries: weighted`"
         )
-    pins = {each.suite: ctx.suites.pin(each.suite) for each in settings.suites}
+    pins = {suite.suite: ctx.suites.pin(suite.suite) for suite in settings.suites}
     return [
-        (pins[each.suite], _plan(each, pins, gate, combine, primary))
-        for each in settings.suites
+        (pins[suite.suite], _plan(suite, pins, gate, combine, primary))
+        for suite in settings.suites
     ]
 
 
 def _plan(
-    each: RouteSuite,
+    suite: RouteSuite,
     pins: Mapping[str, SuitePin],
     gate: GatePolicy,
     combine: PrimaryCombination | None,
     primary: Sequence[RouteSuite],
 ) -> SuitePlan:
-    pin = pins[each.suite]
-    main = each.role is SuiteRole.PRIMARY
+    pin = pins[suite.suite]
+    main = suite.role is SuiteRole.PRIMARY
     claim = gate.claim if main else Claim.NON_INFERIOR
     # An item of the weighted mean takes one of each suite: the shortest one's end is the end.
     paired = [pins[other.suite].items for other in primary]
     items = min(paired) if main and combine is PrimaryCombination.WEIGHTED else pin.items
     return SuitePlan(
-        suite=each.suite,
+        suite=suite.suite,
         suite_digest=pin.digest,
-        role=each.role,
+        role=suite.role,
         claim=claim,
         margin=gate.margin,
         alpha=gate.alpha,
@@ -305,7 +305,7 @@ def _plan(
         min_saving=gate.min_saving if claim is Claim.CHEAPER else 0.0,
         cost_ceiling=gate.cost_ceiling if claim is Claim.CHEAPER else 0.0,
         combine=combine if main else None,
-        weight=each.weight if main and combine else 1.0,
+        weight=suite.weight if main and combine else 1.0,
     )
 
 

@@ -57,10 +57,13 @@ def known_check(ctx: Context) -> Mapping[str, ProviderCheck]:
         )
     now = ctx.clock.now()
     return {
-        each.provider: each
-        for each in found
-        if now - each.at < KNOWN_FOR
-        and (each.ok or each.at >= changed.get(each.provider, datetime.min.replace(tzinfo=UTC)))
+        check.provider: check
+        for check in found
+        if now - check.at < KNOWN_FOR
+        and (
+            check.ok
+            or check.at >= changed.get(check.provider, datetime.min.replace(tzinfo=UTC))
+        )
     }
 
 
@@ -69,24 +72,26 @@ def run_check(ctx: Context) -> SelfTest:
     with ctx.store.read() as tx:
         providers = list(tx.providers.all().values())
         table, known = tx.routing.table(), tx.routing.targets()
-    in_use = {each for route in table.routes.values() for each in route.targets}
-    chosen = {each.name: _target(each, known, in_use) for each in providers}
+    in_use = {target for route in table.routes.values() for target in route.targets}
+    chosen = {provider.name: _target(provider, known, in_use) for provider in providers}
     with ThreadPoolExecutor(AT_ONCE, "check") as pool:
-        found = list(pool.map(lambda each: _checked(ctx, each, chosen[each.name]), providers))
+        found = list(
+            pool.map(lambda provider: _checked(ctx, provider, chosen[provider.name]), providers)
+        )
     with ctx.store.write() as tx:
         tx.provider_checks.keep(found)
     return _reply_of(ctx, found)
 
 
-def _reply_of(ctx: Context, found: Sequence[ProviderCheck]) -> SelfTest:
-    at = max((each.at for each in found), default=ctx.clock.now())
-    return SelfTest(all(each.ok for each in found), at, found)
+def _reply_of(ctx: Context, checks: Sequence[ProviderCheck]) -> SelfTest:
+    at = max((check.at for check in checks), default=ctx.clock.now())
+    return SelfTest(all(check.ok for check in checks), at, checks)
 
 
 def _target(provider: Provider, known: Mapping[str, Target], in_use: set[str]) -> Target | None:
     """One that serves, else any of its targets."""
-    own = [each for each in known.values() if each.provider == provider.name]
-    ordered = sorted(own, key=lambda each: (each.id not in in_use, each.name))
+    own = [target for target in known.values() if target.provider == provider.name]
+    ordered = sorted(own, key=lambda target: (target.id not in in_use, target.name))
     return ordered[0] if ordered else None
 
 
@@ -105,12 +110,12 @@ def _checked(ctx: Context, provider: Provider, target: Target | None) -> Provide
     if question is not None:
         path, body = question
         chat = ctx.door.ask(provider, secret, path, body, CHAT_TIMEOUT_S)
-    found = list(rules.probe_findings(provider, target, models, chat))
+    findings = list(rules.probe_findings(provider, target, models, chat))
     return _result(
         ctx,
         provider,
         target,
-        found,
+        findings,
         first_token_s=chat.first_s if chat else None,
         skew_s=rules.measured_skew_s(models, chat),
     )
@@ -120,7 +125,7 @@ def _result(
     ctx: Context,
     provider: Provider,
     target: Target | None,
-    found: Sequence[rules.ProbeFinding],
+    findings: Sequence[rules.ProbeFinding],
     *,
     first_token_s: float | None = None,
     skew_s: float | None = None,
@@ -129,8 +134,8 @@ def _result(
         provider=provider.name,
         kind=provider.kind,
         target=target.name if target else None,
-        ok=all(each.status is not ProbeStatus.FAIL for each in found),
-        findings=tuple(found),
+        ok=all(finding.status is not ProbeStatus.FAIL for finding in findings),
+        findings=tuple(findings),
         first_token_ms=None if first_token_s is None else round(first_token_s * 1000, 1),
         clock_skew_s=None if skew_s is None else round(skew_s, 1),
         at=ctx.clock.now(),

@@ -99,7 +99,7 @@ class EncryptionRotation:
 
 def list_credentials(ctx: Context) -> Sequence[ProviderCredentials]:
     with ctx.store.read() as tx:
-        return [_credentials_of(ctx, tx, each) for each in tx.providers.all().values()]
+        return [_credentials_of(ctx, tx, provider) for provider in tx.providers.all().values()]
 
 
 def get_credentials(ctx: Context, name: str) -> ProviderCredentials:
@@ -109,8 +109,12 @@ def get_credentials(ctx: Context, name: str) -> ProviderCredentials:
 
 
 def _credentials_of(ctx: Context, tx: Transaction, provider: Provider) -> ProviderCredentials:
-    ever = [each for each in tx.credentials.all() if each.provider == provider.name]
-    stored = [each for each in ever if each.live(ctx.clock.now())]
+    ever = [
+        credential
+        for credential in tx.credentials.all()
+        if credential.provider == provider.name
+    ]
+    stored = [credential for credential in ever if credential.live(ctx.clock.now())]
     given = keys_from_environment(provider, ctx.environ)
     source = "stored" if stored else "environment" if given else None
     # Whether it can be decrypted is the router's to find out, and `doctor`'s.
@@ -126,9 +130,9 @@ def _credentials_of(ctx: Context, tx: Transaction, provider: Provider) -> Provid
         extra_headers=provider.header_names,
         stored=[
             StoredKeyView(
-                each.name, each.created_at, each.updated_at, each.created_by, each.expires_at
+                view.name, view.created_at, view.updated_at, view.created_by, view.expires_at
             )
-            for each in stored
+            for view in stored
         ],
     )
 
@@ -156,8 +160,10 @@ def put_credential(
         raise InputError("an overlap is at most a year")
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        stored = [each for each in tx.credentials.all() if each.provider == name]
-        if create_only and any(each.live(now) for each in stored):
+        stored = [
+            credential for credential in tx.credentials.all() if credential.provider == name
+        ]
+        if create_only and any(credential.live(now) for credential in stored):
             raise Conflict(
                 f"provider {name!r} has a key already: PUT replaces it, "
                 f"`swapgate credential set {name}` too"
@@ -175,8 +181,8 @@ def put_credential(
                 name, change.key, ctx.cipher.encrypt(value), 0, now, now, actor.name
             )
             keep = now + change.overlap if change.overlap else None
-            for each in place_new_key(stored, new, first=change.first, keep_until=keep):
-                tx.credentials.put(each)
+            for credential in place_new_key(stored, new, first=change.first, keep_until=keep):
+                tx.credentials.put(credential)
         note(
             ctx,
             tx,
@@ -247,7 +253,9 @@ def remove_credential(
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         provider = _existing(tx, name)
-        stored = [each for each in tx.credentials.all() if each.provider == name]
+        stored = [
+            credential for credential in tx.credentials.all() if credential.provider == name
+        ]
         gone = [e for e in stored if e.ciphertext and key in (None, e.name)]
         # What renews it would bring it back.
         ended = key in (None, TOKEN_KEY_NAME) and tx.sign_ins.end(name)
@@ -292,12 +300,10 @@ def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
     """Encrypt every stored value with the newest key. Raises DecryptionFailed; then none is."""
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
-        stored = [each for each in tx.credentials.all() if each.ciphertext]
-        for each in stored:
-            place = f"the key {each.name!r} of provider {each.provider!r}"
-            tx.credentials.put(
-                replace(each, ciphertext=_reencrypt(ctx, each.ciphertext, place))
-            )
+        stored = [credential for credential in tx.credentials.all() if credential.ciphertext]
+        for key in stored:
+            place = f"the key {key.name!r} of provider {key.provider!r}"
+            tx.credentials.put(replace(key, ciphertext=_reencrypt(ctx, key.ciphertext, place)))
         signed_in = tx.sign_ins.all()
         for one in signed_in:
             place = f"the sign-in for provider {one.provider!r}"
@@ -305,7 +311,7 @@ def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
         known = [e for e in tx.providers.all().values() if e.header_names]
         for provider in known:
             tx.providers.put(provider_secrets.reencrypt_headers(provider, ctx.cipher))
-        headers = sum(len(each.header_names) for each in known)
+        headers = sum(len(provider.header_names) for provider in known)
         values = len(stored) + len(signed_in) + headers
         note(ctx, tx, actor, "credential.rotate_encryption", None, {"values": values})
     return EncryptionRotation(values)
@@ -329,7 +335,7 @@ def import_credentials(
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
         known, stored = tx.providers.all(), provider_secrets.list_live_credentials(ctx, tx)
-    have = {each.provider for each in stored}
+    have = {credential.provider for credential in stored}
     done = []
     named = [
         (provider, variable, value)
@@ -348,12 +354,12 @@ def import_credentials(
 
 def _named(known: Iterable[Provider]) -> Iterable[tuple[str, str]]:
     """Provider and variable: of the configured ones, then of kinds that have none."""
-    configured = {each.name: each for each in known}
-    for each in configured.values():
-        kind = PROVIDER_KINDS.get(each.kind)
-        variable = each.api_key_env or (kind.key_env if kind else "")
+    configured = {provider.name: provider for provider in known}
+    for provider in configured.values():
+        kind = PROVIDER_KINDS.get(provider.kind)
+        variable = provider.api_key_env or (kind.key_env if kind else "")
         if variable:
-            yield each.name, variable
+            yield provider.name, variable
     of_kinds = {each.kind for each in configured.values()} | set(configured)
     for kind in PROVIDER_KINDS.values():
         if kind.key_env and kind.api_base and kind.name not in of_kinds:

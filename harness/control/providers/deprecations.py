@@ -50,7 +50,7 @@ def _used(ctx: Context, tx: Transaction) -> Sequence[tuple[Target, Sequence[str]
                 uses.setdefault(judge.id, []).append(
                     f"judge of suite {suite.suite}, for {name}"
                 )
-    return [(by_id[id_], said) for id_, said in uses.items()]
+    return [(by_id[id_], use) for id_, use in uses.items()]
 
 
 def _roles(route: Route) -> Sequence[tuple[str, str]]:
@@ -59,16 +59,16 @@ def _roles(route: Route) -> Sequence[tuple[str, str]]:
         roles.append((route.canary.target, "canary"))
     if route.holdback:
         roles.append((route.holdback.target, "holdback"))
-    return [*roles, *((each, "fallback") for each in route.fallbacks)]
+    return [*roles, *((fallback, "fallback") for fallback in route.fallbacks)]
 
 
 def _open(ctx: Context) -> set[tuple[AlertKind, str]]:
     with ctx.store.read() as tx:
         records = tx.alerts.unsettled()
     return {
-        (each.kind, each.key.partition(":")[2])
-        for each in records
-        if each.kind in (ENDS, ENDED) and each.open
+        (record.kind, record.key.partition(":")[2])
+        for record in records
+        if record.kind in (ENDS, ENDED) and record.open
     }
 
 

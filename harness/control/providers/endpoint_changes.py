@@ -35,7 +35,9 @@ def with_move(
         decrypt_headers(wanted, ctx.cipher)
     ):
         return replace(wanted, moved=known.moved)
-    used = {id_ for id_, each in tx.routing.targets().items() if each.provider == wanted.name}
+    used = {
+        id_ for id_, target in tx.routing.targets().items() if target.provider == wanted.name
+    }
     if known is None and not used:
         return wanted
     routes = routes_using(tx, wanted.name)
@@ -45,7 +47,7 @@ def with_move(
             f"to move provider {wanted.name!r}, which answers route {', '.join(routes)},",
         )
     # Later than all that was measured before, whatever the clock says.
-    before = [each.created_at for each in tx.runs.of_targets(used)[:1]] if used else []
+    before = [target.created_at for target in tx.runs.of_targets(used)[:1]] if used else []
     at = max(ctx.clock.now(), *before) if before else ctx.clock.now()
     return replace(wanted, moved=ProviderMove(at, actor.name, reason.strip()))
 
@@ -56,7 +58,7 @@ def routes_using(tx: Transaction, provider: str) -> list[str]:
     return [
         name
         for name, route in sorted(table.routes.items())
-        if any(table.targets[each].provider == provider for each in route.targets)
+        if any(table.targets[target].provider == provider for target in route.targets)
     ]
 
 
@@ -66,7 +68,7 @@ def find_move_since(
     """The target's provider, if it has moved since then."""
     known = tx.routing.targets().get(target)
     if known is None:
-        known = next((each for each in ctx.judges.values() if each.id == target), None)
+        known = next((judge for judge in ctx.judges.values() if judge.id == target), None)
     provider = tx.providers.all().get(known.provider) if known is not None else None
     if provider is None or provider.moved is None or began > provider.moved.at:
         return None
@@ -78,18 +80,21 @@ def list_outdated(tx: Transaction, provider: str) -> Sequence[str]:
     targets = tx.routing.targets()
 
     def there(*arms: str) -> bool:
-        return any(targets[each].provider == provider for each in arms)
+        return any(targets[arm].provider == provider for arm in arms)
 
     canaries = [
-        f"canary {each.id} of route {each.route}, which goes no further: abort it and propose "
+        f"canary {rollout.id} of route {rollout.route}, which goes no further: abort it and "
+        "propose "
         "again"
-        for each in tx.rollouts.live()
-        if there(each.incumbent, each.candidate)
+        for rollout in tx.rollouts.live()
+        if there(rollout.incumbent, rollout.candidate)
     ]
-    live = {each.proposal for each in tx.rollouts.live()}
+    live = {rollout.proposal for rollout in tx.rollouts.live()}
     proposals = [
-        f"proposal {each.id} of route {each.route}"
-        for each in tx.proposals.open()
-        if each.id not in live and each.runs and there(each.incumbent, each.candidate)
+        f"proposal {proposal.id} of route {proposal.route}"
+        for proposal in tx.proposals.open()
+        if proposal.id not in live
+        and proposal.runs
+        and there(proposal.incumbent, proposal.candidate)
     ]
     return [*canaries, *proposals]

@@ -64,11 +64,11 @@ def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
     with ctx.store.read() as tx:
         providers = tx.providers.all()
         targets, table = tx.routing.targets(), tx.routing.table()
-    keys = {each.name: each for each in credentials.list_credentials(ctx)}
+    keys = {credential.name: credential for credential in credentials.list_credentials(ctx)}
     serves: dict[str, list[str]] = {}
     for name, route in sorted(table.routes.items()):
-        for each in route.targets:
-            serves.setdefault(each, []).append(name)
+        for target in route.targets:
+            serves.setdefault(target, []).append(name)
     speeds = {
         m.incumbent.id: m.p50_ms
         for m in scorecard.build_scorecards(ctx)
@@ -77,7 +77,7 @@ def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
     health = _Health(ctx, targets, speeds)
     rows = []
     for name, provider in providers.items():
-        own = [each for each in targets.values() if each.provider == name]
+        own = [target for target in targets.values() if target.provider == name]
         rows.append(
             MatrixRow(
                 provider=name,
@@ -104,8 +104,8 @@ def _models(
 ) -> Sequence[MatrixModel]:
     """Of its targets, and those that the registry says something about."""
     by_model: dict[str, list[str]] = {name: [] for name in provider.models}
-    for each in own:
-        by_model.setdefault(each.model, []).append(each.id)
+    for target in own:
+        by_model.setdefault(target.model, []).append(target.id)
     rows = []
     for model, ids in sorted(by_model.items()):
         entry = ctx.catalogue.of(provider.kind, model)
@@ -126,7 +126,7 @@ def _models(
 
 
 def _others(configured: Iterable[Provider]) -> Iterable[MatrixRow]:
-    there = {each.kind for each in configured}
+    there = {provider.kind for provider in configured}
     for kind in PROVIDER_KINDS.values():
         if kind.name not in there and kind.group is not ProviderGroup.SIMULATED:
             yield MatrixRow(
@@ -153,7 +153,7 @@ class _Health:
         with ctx.store.read() as tx:
             open_ = tx.alerts.list(open_only=True)
         self._alerts = [each for each in open_ if each.kind in _TROUBLE]
-        self._answered = {targets[each].provider for each in speeds}
+        self._answered = {targets[speed].provider for speed in speeds}
         self._targets = targets
         self._check = known_check(ctx)
 

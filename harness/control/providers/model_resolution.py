@@ -26,10 +26,10 @@ def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]
         providers = tx.providers.all()
         there = offers(providers, ctx.catalogue, tx.routing.targets().values())
     found = []
-    for each in there:
-        entry = each.entry or CatalogueEntry(each.kind, each.model)
-        own = providers[each.provider].prices.get(each.model)
-        found.append((each.name, replace(entry, price=own or entry.price)))
+    for offer in there:
+        entry = offer.entry or CatalogueEntry(offer.kind, offer.model)
+        own = providers[offer.provider].prices.get(offer.model)
+        found.append((offer.name, replace(entry, price=own or entry.price)))
     return found
 
 
@@ -39,7 +39,7 @@ def search_catalogue(
     """Of the whole catalogue, by `kind/model`, those that have all the words in their names."""
     parts = [word.lower() for each in words for word in each.split()]
     fits = [e for e in ctx.catalogue if all(part in e.name.lower() for part in parts)]
-    return [(each.name, each) for each in sorted(fits, key=lambda each: each.name)]
+    return [(fit.name, fit) for fit in sorted(fits, key=lambda each: each.name)]
 
 
 LEAST: Final = 80.0  # of 100: one wrong letter in five
@@ -88,10 +88,10 @@ def resolve_model(
             for e in provider_secrets.list_live_credentials(ctx, tx)
             if e.name == TOKEN_KEY_NAME
         }
-        signed_in = tokens & {each.provider for each in tx.sign_ins.all()}
+        signed_in = tokens & {resolution.provider for resolution in tx.sign_ins.all()}
     # A name belongs to no route: only a switch over all of them says anything about it.
     for_all = [
-        each for each in active_switches(switches, ctx.clock.now()) if each.route is None
+        switch for switch in active_switches(switches, ctx.clock.now()) if switch.route is None
     ]
     return resolve_model_name(
         name,

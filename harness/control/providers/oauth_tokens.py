@@ -60,20 +60,24 @@ def store_access_key(
     ctx: Context, tx: Transaction, signed_in: SignIn, access: OAuthTokens
 ) -> None:
     name, now = signed_in.provider, ctx.clock.now()
-    stored = [each for each in tx.credentials.all() if each.provider == name]
+    stored = [credential for credential in tx.credentials.all() if credential.provider == name]
     secret = ctx.cipher.encrypt(check_key_value(access.access_token))
     new = Credential(
         name, TOKEN_KEY_NAME, secret, 0, signed_in.signed_in_at, now, signed_in.signed_in_by
     )
-    for each in place_new_key(stored, new, first=False, keep_until=None):
-        tx.credentials.put(each)
+    for credential in place_new_key(stored, new, first=False, keep_until=None):
+        tx.credentials.put(credential)
 
 
 def drop_access_key(ctx: Context, tx: Transaction, provider: str) -> bool:
     """Whether there was one."""
-    for each in tx.credentials.all():
-        if each.provider == provider and each.name == TOKEN_KEY_NAME and each.ciphertext:
-            tx.credentials.put(replace(each, ciphertext="", updated_at=ctx.clock.now()))
+    for credential in tx.credentials.all():
+        if (
+            credential.provider == provider
+            and credential.name == TOKEN_KEY_NAME
+            and credential.ciphertext
+        ):
+            tx.credentials.put(replace(credential, ciphertext="", updated_at=ctx.clock.now()))
             return True
     return False
 
@@ -86,14 +90,14 @@ def renew_tokens(ctx: Context) -> int:
     """Renew what is due, and take away what has ended; how many tokens are new."""
     with ctx.store.read() as tx:
         found, providers = tx.sign_ins.all(), tx.providers.all()
-        seen = {each.provider: _refused_at(tx, each.provider) for each in found}
+        seen = {sign_in.provider: _refused_at(tx, sign_in.provider) for sign_in in found}
     done = 0
-    for each in (e for e in found if e.provider in providers):
-        refused_at, now = seen[each.provider], ctx.clock.now()
-        current = renew_sooner(each, refused_at, now) if refused_at is not None else each
+    for sign_in in (e for e in found if e.provider in providers):
+        refused_at, now = seen[sign_in.provider], ctx.clock.now()
+        current = renew_sooner(sign_in, refused_at, now) if refused_at is not None else sign_in
         # The account's token first, then at once the one that it buys.
         while due_renewal(current, ctx.clock.now()) is not None:
-            after_it = _renewed(ctx, providers[each.provider], current)
+            after_it = _renewed(ctx, providers[sign_in.provider], current)
             if after_it is None:
                 break
             done += after_it.renewed_at > current.renewed_at
@@ -105,7 +109,7 @@ def renew_tokens(ctx: Context) -> int:
 def _refused_at(tx: Transaction, provider: str) -> datetime | None:
     """When routers were last heard saying that the provider refuses its key."""
     keys = (provider, f"{provider}:stored:{TOKEN_KEY_NAME}")
-    found = (tx.alerts.newest(f"{AlertKind.OUR_KEY.value}:{each}") for each in keys)
+    found = (tx.alerts.newest(f"{AlertKind.OUR_KEY.value}:{key}") for key in keys)
     return max((each.last_seen for each in found if each and each.open), default=None)
 
 
@@ -160,7 +164,7 @@ def _take_away_ended(ctx: Context) -> None:
     """So that no request meets a certain 401."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        ended = [each.provider for each in tx.sign_ins.all() if is_expired(each, now)]
+        ended = [sign_in.provider for sign_in in tx.sign_ins.all() if is_expired(sign_in, now)]
         keys = {
             e.provider
             for e in tx.credentials.all()

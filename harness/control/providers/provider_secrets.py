@@ -52,7 +52,7 @@ def decrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
 def decrypt_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
     """For a router's memory, never for its disk."""
     providers = {
-        name: decrypt_headers(each, cipher) for name, each in snapshot.providers.items()
+        name: decrypt_headers(provider, cipher) for name, provider in snapshot.providers.items()
     }
     return replace(snapshot, providers=providers)
 
@@ -75,23 +75,23 @@ def encrypt_stored_headers(ctx: Context) -> list[str]:
     Raises ConfigError without any key.
     """
     with ctx.store.read() as tx:
-        if not any(each.extra_headers for each in tx.providers.all().values()):
+        if not any(provider.extra_headers for provider in tx.providers.all().values()):
             return []
     done = []
     with ctx.store.write() as tx:
-        for each in tx.providers.all().values():
-            if not each.extra_headers:
+        for provider in tx.providers.all().values():
+            if not provider.extra_headers:
                 continue
-            tx.providers.put(encrypt_headers(each, ctx.cipher))
+            tx.providers.put(encrypt_headers(provider, ctx.cipher))
             audit.record(
                 ctx,
                 tx,
                 SYSTEM,
                 "provider.seal",
-                f"provider {each.name}",
-                {"headers": sorted(each.extra_headers)},
+                f"provider {provider.name}",
+                {"headers": sorted(provider.extra_headers)},
             )
-            done.append(each.name)
+            done.append(provider.name)
     return done
 
 
@@ -100,15 +100,15 @@ def decrypt_credential(
 ) -> dict[str, list[ProviderKey]]:
     """By provider, in order. One that cannot be decrypted is left out, and said in the log."""
     found: dict[str, list[ProviderKey]] = {}
-    for each in stored:
-        if not each.ciphertext:
+    for key in stored:
+        if not key.ciphertext:
             continue
         try:
-            secret = cipher.decrypt(each.ciphertext)
+            secret = cipher.decrypt(key.ciphertext)
         except SwapgateError as error:
-            log.error("the key %s of provider %s: %s", each.name, each.provider, error)  # noqa: TRY400 - the message is the whole story
+            log.error("the key %s of provider %s: %s", key.name, key.provider, error)  # noqa: TRY400 - the message is the whole story
             continue
-        found.setdefault(each.provider, []).append(ProviderKey(f"stored:{each.name}", secret))
+        found.setdefault(key.provider, []).append(ProviderKey(f"stored:{key.name}", secret))
     return found
 
 
@@ -121,22 +121,27 @@ def key_sets(
     """What is sent to these providers: the stored keys first, then the environment's."""
     clear = decrypt_credential(stored, cipher)
     return {
-        each.name: (*clear.get(each.name, ()), *keys_from_environment(each, environ))
-        for each in providers
+        provider.name: (
+            *clear.get(provider.name, ()),
+            *keys_from_environment(provider, environ),
+        )
+        for provider in providers
     }
 
 
 def list_live_credentials(ctx: Context, tx: Transaction) -> list[Credential]:
     """The stored keys that are in force now."""
     now = ctx.clock.now()
-    return [each for each in tx.credentials.all() if each.live(now)]
+    return [credential for credential in tx.credentials.all() if credential.live(now)]
 
 
 def keys_of_provider(ctx: Context, provider: Provider) -> tuple[ProviderKey, ...]:
     """Those that a request of ours to this provider may use, the first one first."""
     with ctx.store.read() as tx:
         stored = [
-            each for each in list_live_credentials(ctx, tx) if each.provider == provider.name
+            credential
+            for credential in list_live_credentials(ctx, tx)
+            if credential.provider == provider.name
         ]
     sets = key_sets([provider], stored, ctx.cipher, ctx.environ) if stored else {}
     return tuple(sets.get(provider.name, keys_from_environment(provider, ctx.environ)))

@@ -134,7 +134,7 @@ class ProviderChange:
 
 def list_providers(ctx: Context) -> Sequence[ProviderSummary]:
     with ctx.store.read() as tx:
-        return [_glance(tx, each) for each in tx.providers.all().values()]
+        return [_glance(tx, provider) for provider in tx.providers.all().values()]
 
 
 def get_provider(ctx: Context, name: str) -> ProviderSummary:
@@ -153,7 +153,7 @@ def require_provider(tx: Transaction, name: str) -> Provider:
 
 
 def change_provider(
-    ctx: Context, actor: Actor, name: str, wish: ProviderChange, *, create: bool | None = None
+    ctx: Context, actor: Actor, name: str, change: ProviderChange, *, create: bool | None = None
 ) -> ProviderSummary:
     """Add a provider, or change what the wish names.
 
@@ -168,10 +168,10 @@ def change_provider(
             require_provider(tx, name)
     if create and known is not None:
         raise Conflict(f"there is a provider {name!r} already: `swapgate provider set {name}`")
-    before = known or _new(name, wish.kind)
-    wanted = _wanted(before, wish)
+    before = known or _new(name, change.kind)
+    wanted = _wanted(before, change)
     data_class_checks.check_address(ctx, name, before.api_base, wanted.api_base)
-    targets.put_provider(ctx, actor, wanted, wish.reason)
+    targets.put_provider(ctx, actor, wanted, change.reason)
     with ctx.store.read() as tx:
         after = require_provider(tx, name)
         moved = known is not None and after.moved != known.moved
@@ -179,18 +179,18 @@ def change_provider(
         return replace(_glance(tx, after), outdated=outdated)
 
 
-def _wanted(known: Provider, wish: ProviderChange) -> Provider:
-    if wish.kind not in (None, known.kind):
+def _wanted(known: Provider, change: ProviderChange) -> Provider:
+    if change.kind not in (None, known.kind):
         raise InputError(
             f"provider {known.name!r} is of kind {known.kind!r}, which does not change: its "
             "targets were measured with it. Add another provider"
         )
     given = {
-        each: getattr(wish, each)
+        each: getattr(change, each)
         for each in ("api_base", "api_key_env", "extra_headers", "extra_body")
-        if getattr(wish, each) is not None
+        if getattr(change, each) is not None
     }
-    if wish.extra_headers is not None:
+    if change.extra_headers is not None:
         known = replace(known, sealed_headers={})
     wanted = replace(known, **given)
     check_api_base_path(wanted.kind, wanted.api_base)
@@ -202,8 +202,8 @@ def _new(name: str, kind: str | None) -> Provider:
     chosen = kind or name
     if chosen not in PROVIDER_KINDS:
         raise InputError(f"{chosen!r} is no kind: name one of {', '.join(PROVIDER_KINDS)}")
-    found = PROVIDER_KINDS[chosen]
-    return Provider(name, chosen, found.api_base, found.key_env or None)
+    provider_kind = PROVIDER_KINDS[chosen]
+    return Provider(name, chosen, provider_kind.api_base, provider_kind.key_env or None)
 
 
 def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
@@ -225,9 +225,9 @@ def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
 def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:
     yield from (f"route {each}" for each in endpoint_changes.routes_using(tx, name))
     by_id = tx.routing.targets()
-    for each in tx.proposals.open():
-        if by_id[each.candidate].provider == name:
-            yield f"proposal {each.id}"
+    for proposal in tx.proposals.open():
+        if by_id[proposal.candidate].provider == name:
+            yield f"proposal {proposal.id}"
     for shadow in tx.shadows.live():
         if shadow.candidate.provider == name:
             yield f"shadow of route {shadow.route}"

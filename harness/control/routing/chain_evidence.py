@@ -81,17 +81,17 @@ def _verdict(
     for proposal in tx.proposals.of_pair(route.name, route.incumbent, target.id):
         if proposal.verdict is None or proposal.phase in NO_PROOF:
             continue
-        each = tx.verdicts.get(proposal.verdict)
-        if not isinstance(each, Passed):
+        verdict = tx.verdicts.get(proposal.verdict)
+        if not isinstance(verdict, Passed):
             continue
         if proposal.needs_approval and proposal.approver is None:
             continue
         if proposal.open and not _another_person(tx, actor, proposal):
             continue
-        if not proof_validity.assess_proof(ctx, tx, each).holds:
+        if not proof_validity.assess_proof(ctx, tx, verdict).holds:
             continue
-        if recomputation.recompute_stored(ctx, tx, each, proposal).agrees:
-            return each
+        if recomputation.recompute_stored(ctx, tx, verdict, proposal).agrees:
+            return verdict
     return None
 
 

@@ -76,7 +76,7 @@ def list_violations(ctx: Context) -> list[str]:
         table = tx.routing.table()
     found = []
     for name, route in sorted(table.routes.items()):
-        used = [table.targets[each] for each in sorted(route.targets)]
+        used = [table.targets[target] for target in sorted(route.targets)]
         try:
             check_targets(ctx, route.settings, used, route=name)
         except (NotAllowed, NotFound) as error:

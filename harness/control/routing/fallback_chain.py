@@ -24,11 +24,11 @@ from harness.ports import Transaction
 
 
 def update_waiver_alerts(ctx: Context) -> None:
-    expired = {each.id: each for each in list_expired_waivers(ctx)}
-    told = _open_waiver_alerts(ctx)
-    for waiver in (each for id_, each in expired.items() if id_ not in told):
+    expired = {waiver.id: waiver for waiver in list_expired_waivers(ctx)}
+    waiver_alerts = _open_waiver_alerts(ctx)
+    for waiver in (each for id_, each in expired.items() if id_ not in waiver_alerts):
         _raise_waiver_alert(ctx, waiver)
-    for id_ in told - set(expired):
+    for id_ in waiver_alerts - set(expired):
         with ctx.store.write() as tx:
             alerts.resolve_alert(ctx, tx, AlertKind.WAIVER_EXPIRED, id_)
 
@@ -39,9 +39,9 @@ def _open_waiver_alerts(ctx: Context) -> set[str]:
     with ctx.store.read() as tx:
         records = tx.alerts.unsettled()
     return {
-        each.key.removeprefix(f"{kind.value}:")
-        for each in records
-        if each.kind is kind and each.open
+        record.key.removeprefix(f"{kind.value}:")
+        for record in records
+        if record.kind is kind and record.open
     }
 
 
@@ -90,13 +90,13 @@ def list_fallbacks(ctx: Context, name: str) -> Sequence[ChainEntry]:
         known = tx.routing.targets()
     now = ctx.clock.now()
     found = []
-    for each in evidence.fallbacks if evidence else ():
-        waiver = waivers.get(each.proof)
+    for fallback in evidence.fallbacks if evidence else ():
+        waiver = waivers.get(fallback.proof)
         entry = ChainEntry(
-            target=known[each.target],
-            capable=each.target in route.settings.capable,
-            evidence=each.kind,
-            verdict=each.proof if each.kind is EvidenceKind.VERDICT else None,
+            target=known[fallback.target],
+            capable=fallback.target in route.settings.capable,
+            evidence=fallback.kind,
+            verdict=fallback.proof if fallback.kind is EvidenceKind.VERDICT else None,
             waiver=waiver,
             waiver_expired=waiver is not None and waiver.expired(now),
         )
@@ -148,7 +148,7 @@ def add_fallback(
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         id_ = targets.find_or_register_target(ctx, tx, actor, wanted.target).id
-        was = next((i for i, each in enumerate(chain) if each.target == id_), len(chain))
+        was = next((i for i, request in enumerate(chain) if request.target == id_), len(chain))
         del chain[was : was + 1]
         chain.insert(was if place is None else place - 1, replace(wanted, target=id_))
 
@@ -187,12 +187,12 @@ def reorder_chain(
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         wanted = [targets.find_target(tx, each).id for each in order]
-        if sorted(wanted) != sorted(each.target for each in chain):
+        if sorted(wanted) != sorted(request.target for request in chain):
             raise InputError(
                 f"name each fallback of route {name!r} once; "
                 f"`swapgate route fallback list {name}` shows them"
             )
-        chain.sort(key=lambda each: wanted.index(each.target))
+        chain.sort(key=lambda request: wanted.index(request.target))
 
     return _changed(ctx, actor, name, changed, reason)
 
@@ -219,8 +219,8 @@ def _changed(
 
 def _place(tx: Transaction, chain: Sequence[FallbackRequest], route: str, target: str) -> int:
     id_ = targets.find_target(tx, target).id
-    for place, each in enumerate(chain):
-        if each.target == id_:
+    for place, request in enumerate(chain):
+        if request.target == id_:
             return place
     raise NotFound(
         f"{target} is no fallback of route {route!r}; `swapgate route fallback list {route}` "
@@ -236,17 +236,21 @@ def _commit(
     wanted: Sequence[FallbackRequest],
     reason: str,
 ) -> Route:
-    found = [targets.find_or_register_target(ctx, tx, actor, each.target) for each in wanted]
+    found = [
+        targets.find_or_register_target(ctx, tx, actor, request.target) for request in wanted
+    ]
     data_class_checks.check_targets(ctx, route.settings, found, route=route.name)
     proofs = {
-        target.id: find_proof(ctx, tx, actor, route, target, each.waive)
-        for target, each in zip(found, wanted, strict=True)
-        if each.waive is not None or target.id not in route.fallbacks
+        target.id: find_proof(ctx, tx, actor, route, target, request.waive)
+        for target, request in zip(found, wanted, strict=True)
+        if request.waive is not None or target.id not in route.fallbacks
     }
     change = SetChain(
         route=route.name,
-        fallbacks=tuple(each.id for each in found),
-        capable=tuple(t.id for t, each in zip(found, wanted, strict=True) if each.capable),
+        fallbacks=tuple(target.id for target in found),
+        capable=tuple(
+            t.id for t, request in zip(found, wanted, strict=True) if request.capable
+        ),
         proofs=proofs,
     )
     return _store(ctx, tx, actor, route, change, reason)
@@ -260,7 +264,9 @@ def drop_fallback(
     Raises ProofRefused while an expired waiver would stay: then nothing has changed.
     """
     # A fallback that is the incumbent is served first anyway.
-    left = [each for each in route.fallbacks if each not in (target, route.incumbent)]
+    left = [
+        fallback for fallback in route.fallbacks if fallback not in (target, route.incumbent)
+    ]
     capable = [each for each in route.settings.capable if each in left]
     change = SetChain(route.name, tuple(left), tuple(capable))
     return _store(ctx, tx, actor, route, change, reason)

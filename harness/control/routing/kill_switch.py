@@ -93,7 +93,7 @@ def _check(tx: Transaction, wanted: SwitchRequest) -> None:
     if wanted.force.kind is ForceKind.TARGET:
         known = tx.routing.targets().values()
         # Several targets may share a name: the switch then means each of them.
-        if not any(name in (each.id, each.name) for each in known):
+        if not any(name in (target.id, target.name) for target in known):
             targets.find_target(tx, name)
     elif name not in tx.providers.all():
         listed = ", ".join(tx.providers.all()) or "none"
@@ -109,9 +109,9 @@ def _check_four_eyes(tx: Transaction, actor: Actor, switch: KillSwitch) -> None:
         # In the chain or not yet: it may come into it while the switch holds.
         ids = (route.incumbent, *route.fallbacks, proposal.candidate)
         known = ((id_, stored[id_]) for id_ in ids)
-        plan = [SwitchTarget(id_, each.name, each.provider) for id_, each in known]
-        found = force_plan(switch, plan)
-        if found.in_effect and found.kept[0] == proposal.candidate:
+        plan = [SwitchTarget(id_, target.name, target.provider) for id_, target in known]
+        forced_plan = force_plan(switch, plan)
+        if forced_plan.in_effect and forced_plan.kept[0] == proposal.candidate:
             four_eyes.check_four_eyes(tx, actor, proposal, "force")
 
 
@@ -145,7 +145,7 @@ def find_unaffected(ctx: Context, switch: KillSwitch) -> Sequence[str]:
     found = []
     for name, route in sorted(table.routes.items()):
         known = ((id_, table.targets[id_]) for id_ in sorted(route.may_answer))
-        plan = [SwitchTarget(id_, each.name, each.provider) for id_, each in known]
+        plan = [SwitchTarget(id_, target.name, target.provider) for id_, target in known]
         if switch.route in (None, name) and not force_plan(switch, plan).in_effect:
             found.append(name)
     return found

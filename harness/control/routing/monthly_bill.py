@@ -36,20 +36,20 @@ def forecast_from_answers(
     return forecast_cost(_bill(ctx, tx, route, arms[0]), pairs, find_price(tx, arms[1]))
 
 
-def forecast_from_history(ctx: Context, wish: ProposalRequest) -> CostForecast:
+def forecast_from_history(ctx: Context, request: ProposalRequest) -> CostForecast:
     """Before it is proposed: by what earlier runs measured, or the incumbent's own tokens.
 
     Raises as `submission.preview_proposal` does.
     """
-    plans = submission.preview_proposal(ctx, wish).plans
+    plans = submission.preview_proposal(ctx, request).plans
     with ctx.store.read() as tx:
         known = tx.routing.targets()
-        ours = known[routes.require_route(tx, wish.route).incumbent]
-        theirs = targets.find_known_target(tx, wish.candidate) or targets.plain_target(
-            wish.candidate
+        ours = known[routes.require_route(tx, request.route).incumbent]
+        theirs = targets.find_known_target(tx, request.candidate) or targets.plain_target(
+            request.candidate
         )
         pairs = [pair for plan in plans for pair in _earlier(tx, plan, ours, theirs)]
-        bill = _bill(ctx, tx, wish.route, ours)
+        bill = _bill(ctx, tx, request.route, ours)
         return forecast_cost(bill, pairs, find_price(tx, theirs), estimated=True)
 
 
@@ -76,7 +76,7 @@ def _earlier(
 ) -> Sequence[ItemTokens]:
     """Of the newest runs of both on this very suite; runs may differ in their order."""
     newest: dict[str, str] = {}
-    arms = {each.id for each in (ours, theirs) if each is not None}
+    arms = {target.id for target in (ours, theirs) if target is not None}
     for run in tx.runs.of_targets(arms):
         if run.suite_digest == plan.suite_digest and tx.runs.progress(run.id)[0]:
             newest.setdefault(run.target, run.id)
@@ -98,45 +98,46 @@ def _tokens(samples: Sequence[Sample]) -> Mapping[str, TokenCounts]:
             items.setdefault(sample.item, []).append(sample)
     return {
         item: TokenCounts(
-            fmean(each.input_tokens for each in of),
-            fmean(each.output_tokens for each in of),
-            fmean(each.cached_tokens for each in of),
+            fmean(sample.input_tokens for sample in of),
+            fmean(sample.output_tokens for sample in of),
+            fmean(sample.cached_tokens for sample in of),
         )
         for item, of in items.items()
     }
 
 
-def describe_forecast(found: CostForecast) -> str:
+def describe_forecast(forecast: CostForecast) -> str:
     """In one line, as people ask: what does it cost now, and what then?"""
-    if not found.bill.requests:
-        return f"What this route costs a month is unknown: {found.unknown}."
+    if not forecast.bill.requests:
+        return f"What this route costs a month is unknown: {forecast.unknown}."
     now = "What this route costs now is unknown: its model has no price"
-    if found.now_usd is not None:
-        now = f"This route costs {format_monthly_usd(found.now_usd)} a month now"
-    if found.candidate_usd is None:
-        return f"{now}; what it costs with the candidate is unknown: {found.unknown}."
-    then = format_monthly_usd(found.candidate_usd)
-    if found.low_usd is not None and found.high_usd is not None:
+    if forecast.now_usd is not None:
+        now = f"This route costs {format_monthly_usd(forecast.now_usd)} a month now"
+    if forecast.candidate_usd is None:
+        return f"{now}; what it costs with the candidate is unknown: {forecast.unknown}."
+    then = format_monthly_usd(forecast.candidate_usd)
+    if forecast.low_usd is not None and forecast.high_usd is not None:
         then += (
-            f" ({format_monthly_usd(found.low_usd)} to {format_monthly_usd(found.high_usd)})"
+            f" ({format_monthly_usd(forecast.low_usd)} to "
+            f"{format_monthly_usd(forecast.high_usd)})"
         )
     return f"{now}; with the candidate about {then}."
 
 
-def describe_basis(found: CostForecast) -> str:
+def describe_basis(forecast: CostForecast) -> str:
     """What the line rests on; empty without traffic."""
-    bill = found.bill
+    bill = forecast.bill
     if not bill.requests:
         return ""
     window = format_window(bill.window_s)
     recorded = f"{bill.requests:,} requests recorded in {window}, reckoned for 30 days"
-    if found.estimated:
+    if forecast.estimated:
         return (
             f"{recorded}; the candidate has no answers yet: the incumbent's tokens are taken."
         )
-    if not found.items:
+    if not forecast.items:
         return f"{recorded}."
-    return f"{recorded}, and the tokens of both models on the same {found.items:,} items."
+    return f"{recorded}, and the tokens of both models on the same {forecast.items:,} items."
 
 
 def format_monthly_usd(usd: float) -> str:

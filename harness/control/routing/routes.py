@@ -59,7 +59,7 @@ def _override_faults(
     ctx: Context, table: RoutingTable
 ) -> Iterator[tuple[str, str, SwapgateError]]:
     """Route, the route that its override names, and the fault."""
-    carried = {name: each.settings.data_class for name, each in table.routes.items()}
+    carried = {name: route.settings.data_class for name, route in table.routes.items()}
     for name, route in sorted(table.routes.items()):
         overrides = route.settings.overrides
         for kind, error in override_errors(name, overrides, carried, ctx.data_classes):
@@ -110,7 +110,10 @@ def create_route(
     check_principal_name(name)
     with ctx.store.write() as tx:
         first = targets.find_or_register_target(ctx, tx, actor, incumbent).id
-        chain = [targets.find_or_register_target(ctx, tx, actor, each).id for each in fallbacks]
+        chain = [
+            targets.find_or_register_target(ctx, tx, actor, fallback).id
+            for fallback in fallbacks
+        ]
         data_class_checks.check_targets(ctx, settings, _known(tx, [first, *chain]), route=name)
         marked = tuple(targets.find_target(tx, each).id for each in capable)
         change = CreateRoute(name, first, tuple(chain), replace(settings, capable=marked))
@@ -303,7 +306,7 @@ def _fields(route: Route) -> dict[str, str]:
         "commit": route.settings.commit.value,
         "on bad event": route.settings.on_bad_event.value,
         "policy": route.settings.policy,
-        "suites": ", ".join(each.words for each in route.settings.suites),
+        "suites": ", ".join(suite.words for suite in route.settings.suites),
     }
 
 
@@ -327,18 +330,18 @@ def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
         if limit_s is not None and not 0 < limit_s <= LONGEST_TIMEOUT_S:
             raise InputError(f"{name} is above 0 s, at most {LONGEST_TIMEOUT_S} s")
     ctx.policy(settings.policy)
-    digests = {each.suite: ctx.suites.pin(each.suite).digest for each in settings.suites}
+    digests = {suite.suite: ctx.suites.pin(suite.suite).digest for suite in settings.suites}
     suites = (
-        replace(each, digest=each.digest or digests[each.suite]) for each in settings.suites
+        replace(suite, digest=suite.digest or digests[suite.suite]) for suite in settings.suites
     )
     return replace(settings, suites=tuple(suites))
 
 
 def store_pins(ctx: Context, tx: Transaction, settings: RouteSettings) -> None:
     """Store the suites' pins as they were accepted, so that a later change can be named."""
-    for each in settings.suites:
-        pin = ctx.suites.pin(each.suite)
-        if pin.digest == each.digest:
+    for suite in settings.suites:
+        pin = ctx.suites.pin(suite.suite)
+        if pin.digest == suite.digest:
             tx.suites.put(pin, ctx.clock.now())
 
 

@@ -76,7 +76,7 @@ def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
 
 def _ended(tx: Transaction, routes_: Iterable[Route]) -> Sequence[EvalRun]:
     """Runs of their incumbents that ended, newest first."""
-    found = tx.runs.of_targets({each.incumbent for each in routes_})
+    found = tx.runs.of_targets({route.incumbent for route in routes_})
     return [run for run in found if run.state in TRAFFIC_WINDOW]
 
 
@@ -86,7 +86,7 @@ def _build_scorecard(
     bill = monthly_bill.bill_of_route(ctx, tx, route.name)
     now = ctx.clock.now()
     totals = tx.observations.totals(since=now - MONTH, route=route.name)
-    asked = [each for each in totals if each.arm == Arm.INCUMBENT.value]
+    asked = [total for total in totals if total.arm == Arm.INCUMBENT.value]
     today = tx.observations.traffic(since=now - DAY, route=route.name)
     speeds = merge_histograms(
         each.latency_ms for each in today if each.target == route.incumbent
@@ -120,8 +120,8 @@ def _scores(
         if run.target == route.incumbent:
             newest.setdefault(run.suite, run)
     return [
-        _score(ctx, tx, SuiteScore(each.suite, each.role), newest)
-        for each in route.settings.suites
+        _score(ctx, tx, SuiteScore(suite.suite, suite.role), newest)
+        for suite in route.settings.suites
     ]
 
 

@@ -30,7 +30,7 @@ def apply_seed(ctx: Context, settings: Settings) -> list[str]:
             targets.put_provider(ctx, SYSTEM, provider)
             added.append(f"provider {name}")
     added += _fill_prices(ctx)
-    new = [each for name, each in settings.routes.items() if name not in known]
+    new = [route for name, route in settings.routes.items() if name not in known]
     # With the digests of its suites: the file's word accepts what they hold now.
     new = [replace(each, settings=routes.check_settings(ctx, each.settings)) for each in new]
     if new:
@@ -46,10 +46,12 @@ def apply_seed(ctx: Context, settings: Settings) -> list[str]:
 def _create(ctx: Context, tx: Transaction, route: RouteSeed) -> None:
     now = ctx.clock.now()
     first = targets.register_target(ctx, tx, SYSTEM, route.incumbent)
-    chain = [targets.register_target(ctx, tx, SYSTEM, each) for each in route.fallbacks]
+    chain = [targets.register_target(ctx, tx, SYSTEM, fallback) for fallback in route.fallbacks]
     data_class_checks.check_targets(ctx, route.settings, [first, *chain], route=route.name)
     routes.store_pins(ctx, tx, route.settings)
-    change = CreateRoute(route.name, first.id, tuple(each.id for each in chain), route.settings)
+    change = CreateRoute(
+        route.name, first.id, tuple(target.id for target in chain), route.settings
+    )
     revision = tx.routing.commit(
         change,
         expected_version=0,
@@ -90,8 +92,8 @@ def apply_providers(
         known = tx.providers.all()
         changed = [
             name
-            for name, each in settings.providers.items()
-            if not targets.same(ctx, known.get(name), targets.with_prices(ctx, tx, each))
+            for name, provider in settings.providers.items()
+            if not targets.same(ctx, known.get(name), targets.with_prices(ctx, tx, provider))
         ]
     for name in changed:
         targets.put_provider(ctx, actor, settings.providers[name], reason)
@@ -104,8 +106,8 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[str]:
     with ctx.store.read() as tx:
         table, providers = tx.routing.table(), tx.providers.all()
         wanted_providers = {
-            name: targets.with_prices(ctx, tx, each)
-            for name, each in settings.providers.items()
+            name: targets.with_prices(ctx, tx, provider)
+            for name, provider in settings.providers.items()
         }
     for name, provider in wanted_providers.items():
         if name in providers and not targets.same(ctx, providers[name], provider):
@@ -131,7 +133,7 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[str]:
 def _otherwise(wanted: RouteSeed, route: Route) -> list[str]:
     """Chain and settings: people change them with `swapgate route fallback` and `settings`."""
     said = []
-    if tuple(each.target.id for each in wanted.fallbacks) != route.fallbacks:
+    if tuple(fallback.target.id for fallback in wanted.fallbacks) != route.fallbacks:
         said.append("fallbacks")
     fields = RouteSettings.__dataclass_fields__
     ours, theirs = wanted.settings, route.settings

@@ -51,13 +51,13 @@ def register_target(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSee
 
 def provider_of(tx: Transaction, target: Target) -> Provider:
     """Raises NotFound where it was removed."""
-    found = tx.providers.all().get(target.provider)
-    if found is None:
+    provider = tx.providers.all().get(target.provider)
+    if provider is None:
         raise NotFound(
             f"there is no provider {target.provider!r} any more, which {target.name} needs: "
             "`swapgate provider add` brings it back"
         )
-    return found
+    return provider
 
 
 def check_evaluable(tx: Transaction, *asked: Target) -> None:
@@ -195,11 +195,11 @@ def plain_target(name: str) -> Target | None:
 def find_or_register_target(ctx: Context, tx: Transaction, actor: Actor, name: str) -> Target:
     """`find_target`, and where nothing has the name, register a plain `provider/model`."""
     try:
-        found = find_target(tx, name)
+        target = find_target(tx, name)
     except NotFound:
         provider, slash, model = name.partition("/")
         if not (slash and provider in tx.providers.all()):
             raise
         return register_target(ctx, tx, actor, TargetSeed(provider, model))
-    provider_of(tx, found)
-    return found
+    provider_of(tx, target)
+    return target

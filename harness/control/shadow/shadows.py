@@ -187,7 +187,7 @@ def stop_shadow(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> 
     actor.require(Role.PROPOSER)
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        live = next((each for each in tx.shadows.live() if each.route == route), None)
+        live = next((shadow for shadow in tx.shadows.live() if shadow.route == route), None)
         if live is None:
             routes.require_route(tx, route)
             raise NotFound(
@@ -206,7 +206,11 @@ def end_finished(ctx: Context) -> Sequence[str]:
     """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        over = [(each, why) for each in tx.shadows.live() if (why := _over(ctx, tx, each, now))]
+        over = [
+            (shadow, why)
+            for shadow in tx.shadows.live()
+            if (why := _over(ctx, tx, shadow, now))
+        ]
     if not over:
         return ()
     with ctx.store.write() as tx:
@@ -304,7 +308,7 @@ def build_status(
     checks = [
         each for check in ShadowCheck if (each := _evidence(check, counts, unit)) is not None
     ]
-    log_e = gate.combined_log_e({each.check: (each.lost, each.won) for each in checks})
+    log_e = gate.combined_log_e({check.check: (check.lost, check.won) for check in checks})
     pairs = counts[PAIRS]
     return ShadowStatus(
         record=record,
@@ -335,7 +339,10 @@ def _evidence(
     check: ShadowCheck, counts: Mapping[str, int], unit: ExposureUnit
 ) -> CheckEvidence | None:
     """None for a check that no request asked for."""
-    by = {each: counts.get(f"{check.value}.{each.value}", 0) for each in CheckSides}
+    by = {
+        check_sides: counts.get(f"{check.value}.{check_sides.value}", 0)
+        for check_sides in CheckSides
+    }
     if not any(by.values()):
         return None
     lost, won = by[CheckSides.INCUMBENT], by[CheckSides.CANDIDATE]

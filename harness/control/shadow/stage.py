@@ -115,19 +115,19 @@ def build_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStag
         return None
     now, unit = ctx.clock.now(), proposal.policy.canary.unit
     records = shadows.list_of_proposal(tx, proposal)
-    rows = tx.shadows.tallies([each.shadow.id for each in records])
+    rows = tx.shadows.tallies([record.shadow.id for record in records])
     status = shadows.build_status(records[0], rows, now, unit) if records else None
-    own = {each.shadow.id for each in records if _is_own(each)}
+    own = {record.shadow.id for record in records if _is_own(record)}
     spent = sum_usage((row for row in rows if row.shadow in own), now.date()).in_all_usd
-    live = next((each.shadow for each in records if _mirrors(each, now)), None)
+    live = next((record.shadow for record in records if _mirrors(record, now)), None)
     if live is not None and _spends_out(live, policy, spent):
         live = None
     candidate = tx.routing.targets()[proposal.candidate]
     waits = proposal.phase is ProposalPhase.SHADOW and live is None
-    seen = ShadowStageState(
+    state = ShadowStageState(
         pairs=status.pairs if status else 0,
         lost_won={
-            each.check: (each.lost, each.won) for each in (status.checks if status else ())
+            check.check: (check.lost, check.won) for check in (status.checks if status else ())
         },
         spent_usd=spent,
         mirroring=live is not None,
@@ -142,8 +142,8 @@ def build_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStag
         candidate=candidate,
         policy=policy,
         first_bps=proposal.policy.canary.steps[0].weight_bps,
-        seen=seen,
-        decided=decide_shadow_stage(policy, seen),
+        seen=state,
+        decided=decide_shadow_stage(policy, state),
         spent_usd=spent,
         status=status,
         live=live.id if live else None,
@@ -163,9 +163,9 @@ def find_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStage
 def find_stage_of_route(ctx: Context, route: str) -> ShadowStage | None:
     """Of the proposal that is in its shadow now; None when none is."""
     with ctx.store.read() as tx:
-        for each in tx.proposals.open():
-            if each.route == route and each.phase is ProposalPhase.SHADOW:
-                return build_stage(ctx, tx, each)
+        for proposal in tx.proposals.open():
+            if proposal.route == route and proposal.phase is ProposalPhase.SHADOW:
+                return build_stage(ctx, tx, proposal)
     return None
 
 
@@ -250,13 +250,15 @@ def _go_on(ctx: Context, proposal: Proposal) -> list[str]:
     return ["mirrored again"]
 
 
-def _still(tx: Transaction, seen: Proposal) -> None:
-    if tx.proposals.get(seen.id).version != seen.version:
-        raise StaleWrite(f"proposal {seen.id} moved on since it was looked at: look again")
+def _still(tx: Transaction, proposal: Proposal) -> None:
+    if tx.proposals.get(proposal.id).version != proposal.version:
+        raise StaleWrite(f"proposal {proposal.id} moved on since it was looked at: look again")
 
 
 def _live(tx: Transaction, proposal: Proposal) -> Shadow | None:
-    return next((each for each in tx.shadows.live() if each.proposal == proposal.id), None)
+    return next(
+        (shadow for shadow in tx.shadows.live() if shadow.proposal == proposal.id), None
+    )
 
 
 def _inputs(stage: ShadowStage, now: datetime) -> Mapping[str, object]:
@@ -298,13 +300,13 @@ def _audit(
             "alpha": stage.policy.alpha,
             "log_e": stage.decided.log_e,
             "checks": {
-                each.check: {
-                    "both": each.both,
-                    "incumbent_only": each.incumbent_only,
-                    "candidate_only": each.candidate_only,
-                    "neither": each.neither,
+                check.check: {
+                    "both": check.both,
+                    "incumbent_only": check.incumbent_only,
+                    "candidate_only": check.candidate_only,
+                    "neither": check.neither,
                 }
-                for each in (status.checks if status else ())
+                for check in (status.checks if status else ())
             },
             **_inputs(stage, now),
         },
@@ -312,9 +314,9 @@ def _audit(
 
 
 def _policy(proposal: Proposal) -> ShadowStagePolicy:
-    found = proposal.policy.canary.shadow
-    assert found is not None  # noqa: S101 - a stage has one
-    return found
+    shadow = proposal.policy.canary.shadow
+    assert shadow is not None  # noqa: S101 - a stage has one
+    return shadow
 
 
 def _limits(policy: ShadowStagePolicy, left_usd: float) -> ShadowLimits:
@@ -342,7 +344,7 @@ def _spends_out(live: Shadow, policy: ShadowStagePolicy, spent_usd: float) -> bo
 
 def _stopped(records: Sequence[ShadowRecord]) -> str:
     """Of the newest of the control plane's own, where a person ended it."""
-    newest = next((each for each in records if _is_own(each)), None)
+    newest = next((record for record in records if _is_own(record)), None)
     if newest is None or newest.ended_by in (None, SYSTEM.name):
         return ""
     return f"{newest.ended_by} stopped the shadow ({newest.ended_because})"
@@ -356,7 +358,7 @@ def _obstacle(
     records: Sequence[ShadowRecord],
 ) -> str:
     """Why no shadow can be started now; empty if one can."""
-    ours = {each.shadow.id for each in records}
+    ours = {record.shadow.id for record in records}
     for other in tx.shadows.live():
         if other.route == proposal.route and other.id not in ours:
             return (
@@ -380,7 +382,8 @@ def _eta_s(
     if status is None or not status.pairs or status.pairs >= policy.min_pairs:
         return None
     spent_s = sum(
-        ((each.ended_at or now) - each.shadow.started_at).total_seconds() for each in records
+        ((record.ended_at or now) - record.shadow.started_at).total_seconds()
+        for record in records
     )
     if spent_s < SHORTEST_S:
         return None

@@ -57,7 +57,7 @@ class ReplayedShadow:
 
 def decision_inputs(
     policy: ShadowStagePolicy,
-    seen: ShadowStageState,
+    state: ShadowStageState,
     decided: ShadowStageDecision,
     at: datetime,
 ) -> dict[str, object]:
@@ -65,7 +65,7 @@ def decision_inputs(
     return {
         KEY: {
             "at": at.isoformat(),
-            "seen": to_plain(seen),
+            "seen": to_plain(state),
             "policy_sha256": digest(to_hashable(policy)),
         },
         "decided_sha256": sha256(canonical_decision(decided)).hexdigest(),
@@ -93,15 +93,15 @@ def replay_stage(ctx: Context, number: int) -> ReplayedShadow:
         differences = []
         if broken is not None and broken <= number:
             differences.append(f"the audit log is broken at event {broken}")
-        seen = _stage_state(inputs["seen"])
-        differences += _fewer(ctx, tx, proposal, seen)
+        state = _stage_state(inputs["seen"])
+        differences += _fewer(ctx, tx, proposal, state)
     policy = proposal.policy.canary.shadow
     before, after, decided = str(event.details["decided_sha256"]), "", None
     if policy is None or digest(to_hashable(policy)) != inputs["policy_sha256"]:
         differences.append("the proposal's stored policy is not the one that it was decided by")
     if policy is not None:
         try:
-            decided = decide_shadow_stage(policy, seen)
+            decided = decide_shadow_stage(policy, state)
             after = sha256(canonical_decision(decided)).hexdigest()
         except (SwapgateError, ValueError) as error:
             differences.append(str(error))
@@ -110,10 +110,10 @@ def replay_stage(ctx: Context, number: int) -> ReplayedShadow:
     wanted = _DONE.get(event.action)
     if decided is not None and event.actor == SYSTEM.name and decided.move is not wanted:
         did = wanted.value if wanted else event.action
-        asked = decided.move.value
-        differences.append(f"what was done is {did}, and what was seen asks for {asked}")
+        value = decided.move.value
+        differences.append(f"what was done is {did}, and what was seen asks for {value}")
     return ReplayedShadow(
-        event, proposal.id, before, after, seen.pairs, decided, tuple(differences)
+        event, proposal.id, before, after, state.pairs, decided, tuple(differences)
     )
 
 
@@ -153,12 +153,12 @@ def _fewer(
         return (
             [f"{used.pairs:,} pairs were seen, and no shadow is stored"] if used.pairs else []
         )
-    rows = tx.shadows.tallies([each.shadow.id for each in records])
+    rows = tx.shadows.tallies([record.shadow.id for record in records])
     status = shadows.build_status(records[0], rows, ctx.clock.now(), used.unit)
     found = []
     if status.pairs < used.pairs:
         found.append(f"{used.pairs:,} pairs were seen, and {status.pairs:,} are stored")
-    checks = {each.check: each for each in status.checks}
+    checks = {check.check: check for check in status.checks}
     for name, (lost, won) in (used.lost_won or {}).items():
         each = checks.get(name)
         if each is None or each.lost < lost or each.won < won:

@@ -147,9 +147,9 @@ class JudgeTally(FailureTally):
     @property
     def fits(self) -> bool:
         none, canary = self.no_verdict
-        found = FailureTally(self.units, self.canary, self.failures, self.canary_failures)
+        tally = FailureTally(self.units, self.canary, self.failures, self.canary_failures)
         return (
-            found.fits
+            tally.fits
             and 0 <= canary <= self.canary_failures
             and 0 <= none - canary <= self.failures - self.canary_failures
             and 0.0 <= self.cost_usd < math.inf
@@ -174,8 +174,10 @@ class FeedbackTally(FailureTally):
 
 
 def _sums(classes: Mapping[str, ArmSplit]) -> ArmSplit:
-    found = classes.values()
-    return ArmSplit(sum(each.failures for each in found), sum(each.canary for each in found))
+    splits = classes.values()
+    return ArmSplit(
+        sum(split.failures for split in splits), sum(split.canary for split in splits)
+    )
 
 
 @dataclass(frozen=True, slots=True)

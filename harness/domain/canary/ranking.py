@@ -72,9 +72,9 @@ def rank_block(
     the ranks are independent and uniform when the arms are alike, whatever the time of day did.
     Raises InputError for values that are not finite, or negative.
     """
-    for each in values:
-        if each.value is not None and not 0.0 <= each.value < math.inf:
-            raise InputError(f"{guardrail.value} of a unit is {each.value}: not an amount")
+    for value in values:
+        if value.value is not None and not 0.0 <= value.value < math.inf:
+            raise InputError(f"{guardrail.value} of a unit is {value.value}: not an amount")
     # Only `random()` is the same in every version of Python.
     draw = Random(":".join((*map(str, block), guardrail.value)))  # noqa: S311
     canaries = _drawn([_worst(v) / tolerated for c, v in values if c], draw)

@@ -61,8 +61,8 @@ class RouteBill:
     @property
     def month_usd(self) -> float | None:
         """The cost of 30 days at the window's rate; None where a price is unknown."""
-        each = self.usd_per_request
-        return None if each is None else each * self.requests_per_month
+        usd_per_request = self.usd_per_request
+        return None if usd_per_request is None else usd_per_request * self.requests_per_month
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +93,13 @@ def measure_bill(
     """
     since = min((total.first for total in totals), default=now)
     own = [total for total in totals if total.target == incumbent]
-    answered = sum(each.requests for each in own)
+    answered = sum(total.requests for total in own)
     tokens = _per_request(own, answered) if answered else None
     usd: float | None = None
-    if tokens is not None and any(each.unpriced for each in own):
+    if tokens is not None and any(total.unpriced for total in own):
         usd = tokens.cost_usd(price) if price else None
     elif tokens is not None:
-        usd = math.fsum(each.cost_usd for each in own) / answered
+        usd = math.fsum(total.cost_usd for total in own) / answered
     return RouteBill(
         since,
         observed_seconds(totals, now),
@@ -173,11 +173,14 @@ def _columns(measured: Sequence[ItemTokens]) -> list[list[float]]:
     """Input and output of either; none without items."""
     if not measured:
         return []
-    sides = [[each.incumbent for each in measured], [each.candidate for each in measured]]
+    sides = [
+        [tokens.incumbent for tokens in measured],
+        [tokens.candidate for tokens in measured],
+    ]
     return [
         column
         for side in sides
-        for column in ([each.input for each in side], [each.output for each in side])
+        for column in ([counts.input for counts in side], [counts.output for counts in side])
     ]
 
 
@@ -191,7 +194,7 @@ def _candidates(bill: RouteBill, measured: Sequence[ItemTokens]) -> TokenCounts 
         return bill.tokens
     given, made, own_given, own_made = (math.fsum(column) for column in _columns(measured))
     sent = bill.tokens.input * own_given / given
-    cached = math.fsum(each.candidate.cached for each in measured) / own_given
+    cached = math.fsum(tokens.candidate.cached for tokens in measured) / own_given
     return TokenCounts(sent, bill.tokens.output * own_made / made, sent * cached)
 
 
@@ -206,9 +209,10 @@ def _half_width(bill: RouteBill, measured: Sequence[ItemTokens], price: Price) -
         return None
     given, made, _, _ = _columns(measured)
     paid_in = [
-        price.cost_usd(each.candidate.input, 0, each.candidate.cached) for each in measured
+        price.cost_usd(tokens.candidate.input, 0, tokens.candidate.cached)
+        for tokens in measured
     ]
-    paid_out = [price.cost_usd(0, each.candidate.output) for each in measured]
+    paid_out = [price.cost_usd(0, tokens.candidate.output) for tokens in measured]
     influence = [
         bill.tokens.input * one + bill.tokens.output * other
         for one, other in zip(

@@ -63,15 +63,15 @@ class ServedModels:
 
     def as_json(self) -> dict[str, list[list[str]]]:
         return {
-            "incumbent": [list(each.pair) for each in self.incumbent],
-            "candidate": [list(each.pair) for each in self.candidate],
-            "judge": [list(each.pair) for each in self.judge],
+            "incumbent": [list(model.pair) for model in self.incumbent],
+            "candidate": [list(model.pair) for model in self.candidate],
+            "judge": [list(model.pair) for model in self.judge],
         }
 
 
 def named_models(served: Iterable[ServedModel]) -> tuple[ServedModel, ...]:
     """Returns each model once, sorted by name, without unnamed ones."""
-    return tuple(sorted({each for each in served if each.model}))
+    return tuple(sorted({model for model in served if model.model}))
 
 
 def is_mixed(served: Iterable[ServedModel], pin: ServedPin) -> bool:
@@ -101,20 +101,20 @@ def find_replacement(
     It counts when it is newer than every sighting of a measured one, or came after decided_at.
     None as well when nothing is known of what was measured.
     """
-    if not any(each.model for each in measured):
+    if not any(model.model for model in measured):
         return None
     ours = [sighting for sighting in sightings if _measured(sighting, measured, pin)]
     others = [sighting for sighting in sightings if not _measured(sighting, measured, pin)]
-    newest = max(others, key=lambda each: each.last_at, default=None)
+    newest = max(others, key=lambda sighting: sighting.last_at, default=None)
     if newest is None:
         return None
-    later = all(newest.last_at > each.last_at for each in ours)
+    later = all(newest.last_at > sighting.last_at for sighting in ours)
     since = decided_at is not None and newest.last_at > decided_at
     return newest if later or since else None
 
 
 def _measured(sighting: Sighting, measured: Collection[ServedModel], pin: ServedPin) -> bool:
-    return any(not sighting.served.unlike(each, pin) for each in measured)
+    return any(not sighting.served.unlike(model, pin) for model in measured)
 
 
 def newest_sightings(sightings: Iterable[Sighting]) -> Sequence[Sighting]:

@@ -142,7 +142,9 @@ class AuditProgress:
         """Compares as `RowHistory.compare` does, adds all rewritten rows, and remembers the
         result.
         """
-        rewritten = [each for row, each in self.log.rewritten.items() if row not in stored]
+        rewritten = [
+            finding for row, finding in self.log.rewritten.items() if row not in stored
+        ]
         found = [*self.log.compare(stored), *rewritten]
-        self.unrecorded = (self.unrecorded - stored.keys()) | {each.row for each in found}
+        self.unrecorded = (self.unrecorded - stored.keys()) | {finding.row for finding in found}
         return found

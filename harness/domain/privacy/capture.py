@@ -121,6 +121,6 @@ def user_text(content: Mapping[str, Any]) -> str:
 def message_text(content: object) -> str:
     """Returns the text of a message's content, which is a text or a list of parts."""
     if isinstance(content, list):
-        parts = (each.get("text") for each in content if isinstance(each, dict))
+        parts = (part.get("text") for part in content if isinstance(part, dict))
         return "\n".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else ""

@@ -65,43 +65,43 @@ PHONE_DIGITS: Final = range(7, 16)  # ITU-T E.164: at most 15
 
 def find_keys(text: str) -> Iterator[Span]:
     """Finds keys of Swapgate (`sk-sg-…`) and of providers, tokens and private keys."""
-    for found in _KEY.finditer(text):
+    for match_ in _KEY.finditer(text):
         # "risk-averse-investment-plan" is no key.
-        if any(each.isdigit() or each.isupper() for each in found.group()[3:]):
-            yield found.span()
+        if any(each.isdigit() or each.isupper() for each in match_.group()[3:]):
+            yield match_.span()
 
 
 def find_emails(text: str) -> Iterator[Span]:
-    return (found.span() for found in _EMAIL.finditer(text))
+    return (match_.span() for match_ in _EMAIL.finditer(text))
 
 
 def find_ibans(text: str) -> Iterator[Span]:
     """Finds IBANs of a known country and length, with the right check digits (ISO 7064, mod
     97).
     """
-    for found in _IBAN.finditer(text):
-        written = found.group(1)
-        places = [i for i, each in enumerate(written) if each.isalnum()]
+    for match_ in _IBAN.finditer(text):
+        written = match_.group(1)
+        places = [i for i, character in enumerate(written) if character.isalnum()]
         length = IBAN_LENGTHS.get(written[:2].upper(), len(places) + 1)
         if length > len(places):
             continue
         end = places[length - 1] + 1
         compact = "".join(each for each in written[:end] if each.isalnum()).upper()
         if int("".join(str(int(each, 36)) for each in compact[4:] + compact[:4])) % 97 == 1:
-            yield found.start(), found.start() + end
+            yield match_.start(), match_.start() + end
 
 
 def find_cards(text: str) -> Iterator[Span]:
     """Finds card numbers: 13 to 19 digits, together or in a card's groups, with Luhn's check
     digit (ISO 7812).
     """
-    for found in _CARD.finditer(text):
-        digits = [int(each) for each in found.group() if each.isdecimal()]
+    for match_ in _CARD.finditer(text):
+        digits = [int(each) for each in match_.group() if each.isdecimal()]
         if len(digits) <= 19:
             if _luhn(digits):
-                yield found.span()
+                yield match_.span()
         elif any(_luhn(digits[i : i + 16]) for i in range(len(digits) - 15)):
-            yield found.span()
+            yield match_.span()
 
 
 def find_ip_addresses(text: str) -> Iterator[Span]:
@@ -114,10 +114,10 @@ def find_ip_addresses(text: str) -> Iterator[Span]:
 
 def find_phones(text: str) -> Iterator[Span]:
     """Finds phone numbers with `+`, `00` or a leading 0, or in the groups of North America."""
-    for found in _PHONE.finditer(text):
-        digits = sum(each.isdecimal() for each in found.group())
-        if digits in PHONE_DIGITS and not _DATE.fullmatch(found.group()):
-            yield found.span()
+    for match_ in _PHONE.finditer(text):
+        digits = sum(each.isdecimal() for each in match_.group())
+        if digits in PHONE_DIGITS and not _DATE.fullmatch(match_.group()):
+            yield match_.span()
 
 
 def _luhn(digits: list[int]) -> bool:
@@ -130,7 +130,7 @@ def _is_address(text: str) -> bool:
 
 
 def _is_long_address(text: str) -> bool:
-    if sum(each != ":" for each in text) < MIN_HEX_DIGITS:
+    if sum(character != ":" for character in text) < MIN_HEX_DIGITS:
         return False
     try:
         ipaddress.IPv6Address(text)

@@ -154,7 +154,7 @@ class _Pass:
     def _plain(self, text: str) -> str:
         # Escapes of JSON that is not whole would hide what is in it.
         if "\\u" in text:
-            text = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
+            text = _ESCAPE.sub(lambda match_: chr(int(match_[1], 16)), text)
         for step in self.steps:
             text = self._replaced(text, step)
         return text

@@ -179,23 +179,23 @@ def _choices(route: GatePolicy, proposed: GatePolicy) -> list[WidenedField]:
 
 def _wider(place: str, route: Any, proposed: Any) -> list[WidenedField]:
     """Field by field of two values of one type, and what is in them."""
-    found: list[WidenedField] = []
+    widened_fields: list[WidenedField] = []
     rules = FIELD_RULES[type(route)]
     for field in fields(route):
         ours, theirs = getattr(route, field.name), getattr(proposed, field.name)
         name = f"{place}{field.name}"
         rule = rules.get(field.name)
         if rule is not None:
-            found += [] if rule(ours, theirs) else [WidenedField(name, ours, theirs)]
+            widened_fields += [] if rule(ours, theirs) else [WidenedField(name, ours, theirs)]
         elif type(ours) is type(theirs) and type(ours) in FIELD_RULES:
-            found += _wider(f"{name}.", ours, theirs)
+            widened_fields += _wider(f"{name}.", ours, theirs)
         elif _steps_alike(ours, theirs):
             for number, pair in enumerate(zip(ours, theirs, strict=True), start=1):
-                found += _wider(f"{name}.{number}.", *pair)
+                widened_fields += _wider(f"{name}.{number}.", *pair)
         elif not (ours == theirs or (ours is None and type(theirs) is ShadowStagePolicy)):
             # Of no rule: equal. A shadow where the route asks for none looks twice.
-            found.append(WidenedField(name, ours, theirs))
-    return found
+            widened_fields.append(WidenedField(name, ours, theirs))
+    return widened_fields
 
 
 def _steps_alike(route: Any, proposed: Any) -> bool:

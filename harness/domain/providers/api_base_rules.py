@@ -117,12 +117,12 @@ def may_connect(host: str, address: str, allowed: Collection[str] = ()) -> bool:
 
 
 def _names(allowed: Collection[str]) -> set[str]:
-    return {_plain(each) for each in allowed if "/" not in each}
+    return {_plain(name) for name in allowed if "/" not in name}
 
 
 def _host(url: str) -> str:
     """Returns the URL's host in one spelling. Raises InputError."""
-    if any(each <= " " or each in "\\\x7f" for each in url):
+    if any(character <= " " or character in "\\\x7f" for character in url):
         raise InputError("api_base has a space, a backslash or a control character in it")
     try:
         found = urlsplit(url)
@@ -196,9 +196,11 @@ def _is_open(host: str, allowed: Collection[str]) -> bool:
     if found is None:
         return host not in CLOSED_NAMES or host in _names(allowed)
     closed = [
-        each for each in _meant(found) if any(each in network for network in CLOSED_NETWORKS)
+        address
+        for address in _meant(found)
+        if any(address in network for network in CLOSED_NETWORKS)
     ]
-    return not closed or any(_covers(each, found, *closed) for each in allowed)
+    return not closed or any(_covers(name, found, *closed) for name in allowed)
 
 
 def _meant(address: Address) -> Iterator[Address]:

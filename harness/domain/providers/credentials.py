@@ -131,8 +131,12 @@ class Credential(StoredKey):
 def keys_for_routers(stored: Iterable[Credential], now: datetime) -> tuple[StoredKey, ...]:
     """What a snapshot carries: also those taken away, without a value."""
     return tuple(
-        StoredKey(each.provider, each.name, each.ciphertext if each.live(now) else "")
-        for each in stored
+        StoredKey(
+            credential.provider,
+            credential.name,
+            credential.ciphertext if credential.live(now) else "",
+        )
+        for credential in stored
     )
 
 
@@ -162,8 +166,8 @@ def place_new_key(
     stored: of that provider. first: before all others; else it keeps the place of the one of
     its name, or comes last. keep_until: till then the replaced one stays, right behind.
     """
-    before = next((each for each in stored if each.name == new.name), None)
-    places = [each.position for each in stored]
+    before = next((credential for credential in stored if credential.name == new.name), None)
+    places = [credential.position for credential in stored]
     replaced = before is not None and before.ciphertext
     # Steps of two leave a place behind each for the one that it replaces.
     last = max(places, default=-2) + 2

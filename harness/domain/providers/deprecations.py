@@ -84,14 +84,14 @@ def find_successor(
     Whatever the ending one is known to have, the other is, too; its window is as large.
     """
     fits = [
-        each
-        for each in known
-        if each.kind == entry.kind
-        and each.family == entry.family
-        and parse_model_name(each.model).rank > parse_model_name(entry.model).rank
-        and entry.has <= each.has
-        and (entry.context_window or 0) <= (each.context_window or 0)
-        and not _ends_before(each, entry, today)
+        catalogue_entry
+        for catalogue_entry in known
+        if catalogue_entry.kind == entry.kind
+        and catalogue_entry.family == entry.family
+        and parse_model_name(catalogue_entry.model).rank > parse_model_name(entry.model).rank
+        and entry.has <= catalogue_entry.has
+        and (entry.context_window or 0) <= (catalogue_entry.context_window or 0)
+        and not _ends_before(catalogue_entry, entry, today)
     ]
     return max(
         fits, key=lambda fit: (parse_model_name(fit.model).rank, fit.model), default=None

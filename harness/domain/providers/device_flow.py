@@ -95,9 +95,9 @@ def advance_flow(state: FlowWaiting, seen: PollAnswer | OAuthTokens, now: float)
     return replace(state, interval_s=interval_s, ask_at=min(now + interval_s, state.ends_at))
 
 
-def _interval_s(before: float, seen: PollAnswer) -> float:
-    if seen is PollAnswer.SLOW_DOWN:
+def _interval_s(before: float, answer: PollAnswer) -> float:
+    if answer is PollAnswer.SLOW_DOWN:
         return before + SLOW_DOWN_S
-    if seen is PollAnswer.UNREACHABLE:
+    if answer is PollAnswer.UNREACHABLE:
         return max(before, min(2 * before, MAX_INTERVAL_S))
     return before

@@ -212,9 +212,9 @@ def _at_provider(text: str, among: Sequence[ModelOffer]) -> tuple[str, Sequence[
     """
     for separator in "/: ":
         head, _, rest = text.partition(separator)
-        own = [each for each in among if head.lower() in (each.provider.lower(), each.kind)]
+        own = [offer for offer in among if head.lower() in (offer.provider.lower(), offer.kind)]
         # "mistral large" is a family, and not the model `large` of mistral.
-        family = separator == " " and any(head.lower() in _named(each).words for each in own)
+        family = separator == " " and any(head.lower() in _named(offer).words for offer in own)
         if rest.strip() and own and not family:
             return rest.strip(), own
     return text, among
@@ -241,6 +241,6 @@ def _preference(offer: ModelOffer) -> tuple[bool, str, int, str]:
 def _nothing(
     asked: str, reason: str, here: Sequence[ModelOffer], likeness: FuzzyMatcher
 ) -> ModelMatch:
-    by_model = {each.model: each for each in reversed(here)}
+    by_model = {offer.model: offer for offer in reversed(here)}
     near = likeness.names(asked, by_model)[:MAX_SUGGESTIONS]
     return ModelMatch(asked, reason, near=tuple(by_model[model].name for model in near))

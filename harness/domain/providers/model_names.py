@@ -79,7 +79,7 @@ def normalize_model_name(name: str) -> str:
 
 def known_model_names(target: Target, served: Iterable[Sighting]) -> frozenset[str]:
     """The target's model name and those in its provider's answers, in one spelling each."""
-    told = (each.served.model for each in served)
+    told = (sighting.served.model for sighting in served)
     return frozenset(normalize_model_name(name) for name in (target.model, *told) if name)
 
 
@@ -146,7 +146,7 @@ def parse_model_name(name: str) -> ModelName:
     if _CLOUD.match(text):
         text = _CLOUD_VERSION.sub("", _CLOUD.sub("", text))
     read = _Reading()
-    text = _DATES.sub(lambda found: _dated(read, found), text)
+    text = _DATES.sub(lambda match_: _dated(read, match_), text)
     for token in re.split(r"[\s\-_:@/,]+", text):
         _take(read, token)
     while read.numbers and read.numbers[-1] == 0:

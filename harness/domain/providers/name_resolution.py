@@ -73,7 +73,7 @@ class Resolution:
             t for t in self.rules if t.outcome in (RuleOutcome.TOOK, RuleOutcome.REFUSED)
         ]
         told = decided or [t for t in self.rules if t.outcome is RuleOutcome.NO]
-        return "; ".join(f"{each.rule.value}: {each.reason}" for each in told)
+        return "; ".join(f"{result.rule.value}: {result.reason}" for result in told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def resolve_model_name(
     forced: of the switch that rules all routes. signed_in: names of the OAuth providers with
     stored tokens. Any name has a resolution; an empty one is taken by no rule.
     """
-    asked = _NameQuery(name.strip(), providers, catalogue, forced, frozenset(signed_in))
+    query = _NameQuery(name.strip(), providers, catalogue, forced, frozenset(signed_in))
     taken: _Took | None = None
     ended = False
     tried: list[RuleResult] = []
@@ -113,7 +113,7 @@ def resolve_model_name(
         if ended:
             tried.append(RuleResult(rule, RuleOutcome.NOT_ASKED, "a rule before it decided"))
             continue
-        match asked.by(rule):
+        match query.by(rule):
             case _Took() as found:
                 taken, ended = found, True
                 tried.append(RuleResult(rule, RuleOutcome.TOOK, found.reason))
@@ -210,10 +210,10 @@ class _NameQuery:
 
     def _offered(self) -> _Found | None:
         """A provider that says, or of whose kind is known, that it has exactly this model."""
-        said = [n for n, p in self._others() if self.name in {*p.models, *p.prices}]
-        if said:
+        others = [n for n, p in self._others() if self.name in {*p.models, *p.prices}]
+        if others:
             return _Took(
-                said[0], self.name, f"{_first_of(said)} lists the model in its settings"
+                others[0], self.name, f"{_first_of(others)} lists the model in its settings"
             )
         known = [n for n, p in self._others() if self.catalogue.of(p.kind, self.name)]
         own = [n for n in known if self.providers[n].kind == self._kind()]
@@ -247,10 +247,10 @@ class _NameQuery:
         return _Took(local[0], self.name, f"a plain name goes to {_first_of(local)}")
 
     def _gateway(self) -> _Found:
-        found = [n for kind in GATEWAYS for n in self._of_kind(kind)]
-        if not found:
+        gateways = [n for kind in GATEWAYS for n in self._of_kind(kind)]
+        if not gateways:
             return f"no gateway ({', '.join(GATEWAYS)}) is configured"
-        return _Took(found[0], self.name, f"{_first_of(found)} takes the name as it is")
+        return _Took(gateways[0], self.name, f"{_first_of(gateways)} takes the name as it is")
 
     def _account(self, chosen: tuple[str, str] | None) -> _Found:
         if chosen is None:
@@ -306,7 +306,9 @@ class _NameQuery:
         return self.name[len(head) : len(head) + 1] == ":"
 
     def _of_kind(self, kind: str) -> Sequence[str]:
-        return sorted(name for name, each in self.providers.items() if each.kind == kind)
+        return sorted(
+            name for name, provider in self.providers.items() if provider.kind == kind
+        )
 
     def _others(self) -> Iterator[tuple[str, Provider]]:
         """Yields the providers by name, without those that use a person's account."""

@@ -48,8 +48,8 @@ def claim_headers(token: str, headers: Mapping[str, Sequence[str]]) -> dict[str,
 
 def lifetime_s(token: str) -> float | None:
     """Seconds from a token's issue to its expiry; None where it does not say."""
-    told = read_claims(token)
-    begun, ends = told.get("iat"), told.get("exp")
+    claims = read_claims(token)
+    begun, ends = claims.get("iat"), claims.get("exp")
     if isinstance(begun, int | float) and isinstance(ends, int | float) and ends > begun:
         return float(ends - begun)
     return None

@@ -223,7 +223,7 @@ def _clock(models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
 
 
 def measured_skew_s(models: ProbeReply, chat: ProbeReply | None) -> float | None:
-    known = [each.skew_s for each in (models, chat) if each is not None]
+    known = [reply.skew_s for reply in (models, chat) if reply is not None]
     return next((each for each in known if each is not None), None)
 
 

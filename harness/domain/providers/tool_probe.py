@@ -115,17 +115,17 @@ class _Declared:
 
 
 def tool_findings(
-    provider: Provider, target: Target, seen: ToolProbeResult
+    provider: Provider, target: Target, result: ToolProbeResult
 ) -> Iterator[ToolFinding]:
     """One for each subject, in the order in which they were tried."""
     declared = _Declared(provider, target)
-    unheard = _UNHEARD if not seen.whole.turns else ""
-    yield _judged(declared, "tools", "tools", _calls(seen.whole), unheard)
-    yield _parallel(declared, seen.whole)
-    yield _judged(declared, "results", "tools", _results(seen.whole), _RESULTS)
-    yield _judged(declared, "forced choice", "tools", _forced(seen.forced), _FORCED)
-    yield _judged(declared, "strict schema", "tools", _strict(seen), _STRICT)
-    yield _judged(declared, "streamed", "stream", _streamed(seen.streamed), _STREAMED)
+    unheard = _UNHEARD if not result.whole.turns else ""
+    yield _judged(declared, "tools", "tools", _calls(result.whole), unheard)
+    yield _parallel(declared, result.whole)
+    yield _judged(declared, "results", "tools", _results(result.whole), _RESULTS)
+    yield _judged(declared, "forced choice", "tools", _forced(result.forced), _FORCED)
+    yield _judged(declared, "strict schema", "tools", _strict(result), _STRICT)
+    yield _judged(declared, "streamed", "stream", _streamed(result.streamed), _STREAMED)
 
 
 _Judged = tuple[ToolOutcome, str]
@@ -216,8 +216,10 @@ def _forced(loop: ToolLoopTrace | None) -> _Judged:
     return ToolOutcome.DOES_NOT, f"it calls {instead} where {PRICE_TOOL} is forced"
 
 
-def _strict(seen: ToolProbeResult) -> _Judged:
-    loops = [each for each in (seen.whole, seen.forced, seen.streamed) if each is not None]
+def _strict(result: ToolProbeResult) -> _Judged:
+    loops = [
+        each for each in (result.whole, result.forced, result.streamed) if each is not None
+    ]
     known = [call for loop in loops for call in loop.calls if call.name in TOOL_SCHEMAS]
     if not known:
         return ToolOutcome.NOT_SEEN, "it called no tool"

@@ -298,11 +298,11 @@ def _with(
     if window and window[-1].number >= number:
         last = window[-1]
         return (*window[:-1], Bucket(last.number, last.requests + 1, last.failures + failed))
-    kept = tuple(each for each in window if each.number > number - BUCKETS)
+    kept = tuple(bucket for bucket in window if bucket.number > number - BUCKETS)
     return (*kept, Bucket(number, 1, int(failed)))
 
 
 def _over(window: tuple[Bucket, ...], policy: BreakerPolicy) -> bool:
-    failures = sum(each.failures for each in window)
-    requests = sum(each.requests for each in window)
+    failures = sum(bucket.failures for bucket in window)
+    requests = sum(bucket.requests for bucket in window)
     return failures >= policy.failures and failures / requests >= policy.share

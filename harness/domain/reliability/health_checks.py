@@ -36,24 +36,24 @@ class HealthCheckState(NamedTuple):
     busy: bool = False  # a user's request is under way there
 
 
-def check_due_in_s(seen: HealthCheckState, now: float, interval_s: float) -> float:
+def check_due_in_s(state: HealthCheckState, now: float, interval_s: float) -> float:
     """Seconds until the next check, 0 for now; never with an interval of 0."""
     if interval_s <= 0:
         return math.inf
-    if seen.busy:
+    if state.busy:
         return MAX_SLEEP_S
-    if seen.state is BreakerState.CLOSED:
-        doubtful = seen.suspect and seen.answered_at <= seen.checked_at
+    if state.state is BreakerState.CLOSED:
+        doubtful = state.suspect and state.answered_at <= state.checked_at
         every_s = min(SUSPECT_EVERY_S, interval_s) if doubtful else interval_s
-        wait_s = max(seen.answered_at, seen.checked_at) + every_s - now
+        wait_s = max(state.answered_at, state.checked_at) + every_s - now
     else:
         # A probe that proved nothing, such as a refusal of the check itself, is not hurried.
-        every_s = PROBE_EVERY_S if seen.well else interval_s
-        if seen.suspect:
+        every_s = PROBE_EVERY_S if state.well else interval_s
+        if state.suspect:
             every_s = SUSPECT_EVERY_S
         every_s = min(every_s, interval_s)
-        wait_s = seen.checked_at + every_s - now
-    return max(0.0, wait_s, seen.retry_in_s)
+        wait_s = state.checked_at + every_s - now
+    return max(0.0, wait_s, state.retry_in_s)
 
 
 def due_targets(
@@ -61,16 +61,16 @@ def due_targets(
 ) -> tuple[str, ...]:
     """The targets to check now, those first whose last check is longest ago."""
     able = [
-        each for each, seen in targets.items() if check_due_in_s(seen, now, interval_s) <= 0
+        each for each, target in targets.items() if check_due_in_s(target, now, interval_s) <= 0
     ]
-    return tuple(sorted(able, key=lambda each: targets[each].checked_at))
+    return tuple(sorted(able, key=lambda name: targets[name].checked_at))
 
 
 def next_check_in_s(
     targets: Mapping[str, HealthCheckState], now: float, interval_s: float
 ) -> float:
     """Seconds until a target may be due, MAX_SLEEP_S at most."""
-    waits = (check_due_in_s(seen, now, interval_s) for seen in targets.values())
+    waits = (check_due_in_s(target, now, interval_s) for target in targets.values())
     return min((*waits, MAX_SLEEP_S))
 
 

@@ -123,7 +123,7 @@ def check_budget(budget: SpendBudget, spent: SpendTotals, today: date) -> SpendD
     next_month = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
     month = _judged("month", budget.month_usd, now.month_usd, next_month, budget.warn_share)
     daily = _judged("day", budget.day_usd, now.day_usd, day + timedelta(1), budget.warn_share)
-    return max(month, daily, key=lambda each: each.level)
+    return max(month, daily, key=lambda decision: decision.level)
 
 
 def _judged(

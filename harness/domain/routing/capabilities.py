@@ -117,4 +117,4 @@ def must_serialize_tools(needs: Needs, plan: tuple[Capabilities, ...]) -> bool:
     So when the client offers tools without asking for parallel calls in so many words, and one
     of the plan's targets has tools but not in parallel.
     """
-    return needs.tools and not all(each.parallel_tools for each in plan)
+    return needs.tools and not all(capabilities.parallel_tools for capabilities in plan)

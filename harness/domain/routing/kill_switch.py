@@ -112,14 +112,14 @@ def ruling_switch(switches: Iterable[KillSwitch], route: str) -> KillSwitch | No
 
 def force_plan(switch: KillSwitch, plan: Sequence[SwitchTarget]) -> ForcedPlan:
     """The targets that a switch leaves. plan: in order, only what the route may use at all."""
-    kept = tuple(each.id for each in plan if _is_forced(each, switch.force))
+    kept = tuple(target.id for target in plan if _is_forced(target, switch.force))
     if kept:
         return ForcedPlan(
             switch, kept, in_effect=True, reason=f"{_switch_text(switch)} is forced"
         )
     return ForcedPlan(
         switch,
-        tuple(each.id for each in plan),
+        tuple(target.id for target in plan),
         in_effect=False,
         reason=f"{_switch_text(switch)} is forced, but none of the targets that this route has "
         "evidence for, and may use, is that one: the route keeps its plan",

@@ -36,7 +36,7 @@ KIND_PRECEDENCE: Final = (
 
 
 def choose_kind(
-    overrides: Overrides, declared: RequestKind | None, seen: Collection[RequestKind]
+    overrides: Overrides, declared: RequestKind | None, kinds: Collection[RequestKind]
 ) -> RequestKind | None:
     """The kind whose override answers; None when the route itself does.
 
@@ -44,7 +44,7 @@ def choose_kind(
     """
     if declared is not None:
         return declared if declared in overrides else None
-    found = (kind for kind in KIND_PRECEDENCE if kind in seen and kind in overrides)
+    found = (kind for kind in KIND_PRECEDENCE if kind in kinds and kind in overrides)
     return next(found, None)
 
 

@@ -147,7 +147,9 @@ class RoutePlan:
     def retry_after_s(self) -> int | None:
         """Whole seconds until the earliest probe, at least 1; None unless `all_open`."""
         waits = [
-            each.retry_in_s for each in self.left_out if each.because is ExclusionReason.OPEN
+            excluded.retry_in_s
+            for excluded in self.left_out
+            if excluded.because is ExclusionReason.OPEN
         ]
         return max(1, math.ceil(min(waits))) if self.all_open else None
 
@@ -219,7 +221,10 @@ def plan_request(
             left_out.append(out)
     last = None if targets else _last_resort(left_out, around)
     if last is not None:
-        targets, left_out = [last], [each for each in left_out if each.target != last]
+        targets, left_out = (
+            [last],
+            [excluded for excluded in left_out if excluded.target != last],
+        )
     has = tuple(around.capabilities.get(target, UNKNOWN_CAPABILITIES) for target in targets)
     return RoutePlan(
         incumbent=route.incumbent,
@@ -281,7 +286,7 @@ def _beneath_the_stakes(route: RouteTargets, guest: str | None) -> frozenset[str
     """
     if route.stakes is not Stakes.HIGH:
         return frozenset()
-    capable = {each.target for each in route.chain if each.capable}
+    capable = {link.target for link in route.chain if link.capable}
     own = route.canary if guest == route.canary else None
     arms = {route.incumbent, route.holdback, own}
     return frozenset(each.target for each in route.chain) - capable - arms
@@ -304,7 +309,7 @@ def _decided(
     switch = ruling_switch(around.switches, route.name) if around.switches else None
     if switch is None:
         return None
-    return force_plan(switch, [around.targets[each] for each in allowed])
+    return force_plan(switch, [around.targets[name] for name in allowed])
 
 
 def _left_out(
@@ -329,10 +334,10 @@ def _last_resort(left_out: Sequence[Excluded], around: PlanContext) -> str | Non
     if around.when_all_open is not WhenAllOpen.TRY:
         return None
     only_open = [
-        each.target
-        for each in left_out
-        if each.because is ExclusionReason.OPEN
-        and around.health.get(each.target, AVAILABLE).pause_s <= SHORT_PAUSE_S
+        excluded.target
+        for excluded in left_out
+        if excluded.because is ExclusionReason.OPEN
+        and around.health.get(excluded.target, AVAILABLE).pause_s <= SHORT_PAUSE_S
     ]
 
     def failed_at(target: str) -> float:

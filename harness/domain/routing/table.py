@@ -272,10 +272,14 @@ class Snapshot:
 
     def without(self, former: Sequence[Revocations]) -> "Snapshot":
         """The same, where the keys that were revoked in earlier epochs are so as well."""
-        more = [each for each in former if not self.revoked.issuperset(each.ids)]
+        more = [
+            revocations
+            for revocations in former
+            if not self.revoked.issuperset(revocations.ids)
+        ]
         if self.signed is None or not more:
             return self
-        revoked = self.revoked.union(*(each.ids for each in more))
+        revoked = self.revoked.union(*(revocations.ids for revocations in more))
         return replace(
             self,
             keys=tuple(key for key in self.keys if key.id not in revoked),

@@ -184,11 +184,11 @@ class Provider:
         """
         ours, theirs = (
             (
-                each.kind,
-                each.api_base.rstrip("/"),
-                {name.lower(): value for name, value in each.extra_headers.items()},
+                provider.kind,
+                provider.api_base.rstrip("/"),
+                {name.lower(): value for name, value in provider.extra_headers.items()},
             )
-            for each in (self, other)
+            for provider in (self, other)
         )
         return ours == theirs
 

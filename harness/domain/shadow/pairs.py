@@ -159,7 +159,7 @@ def _parsed(text: object) -> tuple[bool, object]:
 def _answer_text(answer: Mapping[str, Any]) -> str:
     content = answer.get("content")
     if isinstance(content, list):
-        return "".join(str(each.get("text", "")) for each in content)
+        return "".join(str(part.get("text", "")) for part in content)
     return content if isinstance(content, str) else ""
 
 

@@ -114,12 +114,12 @@ def sum_usage(rows: Iterable[ShadowTally], today: date) -> ShadowUsage:
     """Sums up what a shadow has used. rows: of all days, where the total budget is
     asked for.
     """
-    found = ShadowUsage()
+    usage = ShadowUsage()
     for row in rows:
         usd, is_today = row.sums.get(COST_USD, 0.0), row.day == today
         asked = row.counts.get(MIRRORED, 0) if is_today else 0
-        found += ShadowUsage(asked, usd if is_today else 0.0, usd)
-    return found
+        usage += ShadowUsage(asked, usd if is_today else 0.0, usd)
+    return usage
 
 
 def add_tallies(one: ShadowTally, more: ShadowTally) -> ShadowTally:

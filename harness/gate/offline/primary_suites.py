@@ -43,10 +43,10 @@ def weighted_mean(cases: Sequence[SuiteClaim]) -> ClaimGroup:
     upto = judged.consumed if decided else len(whole.paired.items)
     votes, members = [(judged.report.outcome, judged.report)], {}
     for case in cases:
-        found, counts = _member(case, upto, decided=decided)
-        members[case.plan.suite] = found
+        judgement, counts = _member(case, upto, decided=decided)
+        members[case.plan.suite] = judgement
         if counts:
-            votes.insert(0, (found.report.outcome, found.report))
+            votes.insert(0, (judgement.report.outcome, judgement.report))
     return ClaimGroup(tuple(votes), members, judged.report)
 
 
@@ -55,16 +55,19 @@ def at_least_one(cases: Sequence[SuiteClaim]) -> ClaimGroup:
 
     A suite that is not measured to its end has p = 1. One that is shown worse still rejects.
     """
-    found = [judge_pairs(case.plan, case.paired, stopped=case.stopped) for case in cases]
+    judgements = [judge_pairs(case.plan, case.paired, stopped=case.stopped) for case in cases]
     alpha = min(case.plan.alpha for case in cases)
-    p_values = [_p(each.report) for each in found]
+    p_values = [_p(judgement.report) for judgement in judgements]
     shown = holm_test(p_values, alpha)
     ranks = _ranks(p_values)
     members = {
         case.plan.suite: replace(
-            each, report=_adjusted(each.report, p, rank, alpha / (len(cases) - rank), ok=ok)
+            judgement,
+            report=_adjusted(judgement.report, p, rank, alpha / (len(cases) - rank), ok=ok),
         )
-        for case, each, p, rank, ok in zip(cases, found, p_values, ranks, shown, strict=True)
+        for case, judgement, p, rank, ok in zip(
+            cases, judgements, p_values, ranks, shown, strict=True
+        )
     }
     reports = [member.report for member in members.values()]
     settled = [
@@ -149,8 +152,8 @@ def _member(case: SuiteClaim, upto: int, *, decided: bool) -> tuple[SuiteJudgeme
     early = judge_pairs(case.plan, first.paired, stopped=first.stopped)
     if early.report.log_e_bad >= REJECT_LOG_E and early.report.outcome != "passed":
         # Whether by form or by substance may take items behind those of the mean.
-        found = judge_pairs(case.plan, case.paired, stopped=case.stopped)
-        return replace(found, consumed=max(found.consumed, upto)), True
+        judgement = judge_pairs(case.plan, case.paired, stopped=case.stopped)
+        return replace(judgement, consumed=max(judgement.consumed, upto)), True
     report = early.report
     if decided and report.outcome in ("running", "infra_error"):
         report = replace(report, outcome="inconclusive", reason="Open by itself.")

@@ -41,14 +41,14 @@ def judge_suites(cases: Sequence[SuiteClaim]) -> JointJudgement:
     votes = [vote for group in groups for vote in group.votes]
     outcome = next((word for word in OUTCOME_PRECEDENCE if word in dict(votes)), "running")
     deciding = [report for vote, report in votes if vote == outcome]
-    by_suite = {suite: found for group in groups for suite, found in group.members.items()}
+    by_suite = {suite: member for group in groups for suite, member in group.members.items()}
     ordered = [by_suite[case.plan.suite] for case in cases]
     reports = (*(each.report for each in ordered), *(g.whole for g in groups if g.whole))
     return JointJudgement(
         outcome=outcome,
         reason=_reason(outcome, deciding, reports),
         reports=reports,
-        consumed=tuple(each.consumed for each in ordered),
+        consumed=tuple(judgement.consumed for judgement in ordered),
     )
 
 
@@ -65,13 +65,13 @@ def _groups(cases: Sequence[SuiteClaim]) -> Sequence[ClaimGroup]:
 
 
 def _alone(case: SuiteClaim) -> ClaimGroup:
-    found = judge_claim(case)
-    report = found.report
+    judgement = judge_claim(case)
+    report = judgement.report
     if case.plan.role is SuiteRole.GUARD and _silent(report):
         report = replace(report, reason=f"{report.reason} {GUARD_NOT_WORSE}")
-        found = replace(found, report=report)
-        return ClaimGroup(votes=(("passed", report),), members={case.plan.suite: found})
-    return ClaimGroup(votes=((report.outcome, report),), members={case.plan.suite: found})
+        judgement = replace(judgement, report=report)
+        return ClaimGroup(votes=(("passed", report),), members={case.plan.suite: judgement})
+    return ClaimGroup(votes=((report.outcome, report),), members={case.plan.suite: judgement})
 
 
 def _silent(report: SuiteReport) -> bool:

@@ -57,8 +57,8 @@ def judge_claim(case: SuiteClaim) -> SuiteJudgement:
 
 def cost_figures(report: SuiteReport) -> Mapping[str, Any] | None:
     """The cost's figures of a report, as CostEvidence.as_json; None where nobody asked."""
-    found = report.details.get("cost")
-    return found if isinstance(found, Mapping) else None
+    detail = report.details.get("cost")
+    return detail if isinstance(detail, Mapping) else None
 
 
 def _costs(case: SuiteClaim, items: int) -> CostEvidence:

@@ -157,7 +157,7 @@ def _without_unanswered(
 
 
 def _report(
-    plan: SuitePlan, items: Sequence[PairedItem], found: ComparisonEvidence, outcome: str
+    plan: SuitePlan, items: Sequence[PairedItem], evidence: ComparisonEvidence, outcome: str
 ) -> SuiteReport:
     high = _unscored_high(items, plan.epochs)
     return SuiteReport(
@@ -166,37 +166,37 @@ def _report(
         claim=plan.claim,
         margin=plan.margin,
         outcome=outcome,
-        how=found.how,
-        n_used=found.n_used,
+        how=evidence.how,
+        n_used=evidence.n_used,
         n_max=plan.n_max,
-        delta=found.delta,
-        ci_low=found.ci_low,
-        ci_high=found.ci_high,
-        ci_method=found.ci_method,
-        log_e=found.log_e,
-        log_e_bad=found.log_e_bad,
-        p_final=found.p_final,
-        wins=found.wins,
-        ties=found.ties,
-        losses=found.losses,
+        delta=evidence.delta,
+        ci_low=evidence.ci_low,
+        ci_high=evidence.ci_high,
+        ci_method=evidence.ci_method,
+        log_e=evidence.log_e,
+        log_e_bad=evidence.log_e_bad,
+        p_final=evidence.p_final,
+        wins=evidence.wins,
+        ties=evidence.ties,
+        losses=evidence.losses,
         reason="",
         flags=(UNSCORED_HIGH,) if high else (),
-        details=_details(plan, items, found),
+        details=_details(plan, items, evidence),
     )
 
 
 def _details(
-    plan: SuitePlan, items: Sequence[PairedItem], found: ComparisonEvidence
+    plan: SuitePlan, items: Sequence[PairedItem], evidence: ComparisonEvidence
 ) -> dict[str, object]:
-    exact = mcnemar(found.wins, found.losses) if found.ci_method == "tango" else None
+    exact = mcnemar(evidence.wins, evidence.losses) if evidence.ci_method == "tango" else None
     spending = {"look": plan.look, "spend": plan.spend} if plan.spend else {}
     return {
         "alpha": plan.alpha,
         **spending,
-        "t": found.t,
-        "p_t": found.p_t,
-        "log_e_max": found.log_e_max,
-        "sd": found.sd,
+        "t": evidence.t,
+        "p_t": evidence.p_t,
+        "log_e_max": evidence.log_e_max,
+        "sd": evidence.sd,
         "incumbent_mean": _mean([item.pair.incumbent for item in items]),
         "candidate_mean": _mean([item.pair.candidate for item in items]),
         "lenient_incumbent_mean": _mean([item.pair.lenient_incumbent for item in items]),
@@ -207,7 +207,7 @@ def _details(
         "unscored_incumbent": sum(item.unscored_incumbent for item in items),
         "unscored_candidate": sum(item.unscored_candidate for item in items),
         "unanswered": sum(item.unanswered for item in items),
-        "more_items": further_items(found, design_from_plan(plan)),
+        "more_items": further_items(evidence, design_from_plan(plan)),
     }
 
 
@@ -221,17 +221,17 @@ def _form(items: Sequence[PairedItem]) -> dict[str, object]:
     return {"rule": worst, "rules": dict(sorted(counts.items())), "examples": examples}
 
 
-def _lenient_figures(found: ComparisonEvidence | None) -> dict[str, object] | None:
-    if found is None:
+def _lenient_figures(evidence: ComparisonEvidence | None) -> dict[str, object] | None:
+    if evidence is None:
         return None
     return {
-        "outcome": SUITE_OUTCOMES[found.outcome],
-        "n_used": found.n_used,
-        "delta": found.delta,
-        "ci_low": found.ci_low,
-        "ci_high": found.ci_high,
-        "log_e": found.log_e,
-        "p_final": found.p_final,
+        "outcome": SUITE_OUTCOMES[evidence.outcome],
+        "n_used": evidence.n_used,
+        "delta": evidence.delta,
+        "ci_low": evidence.ci_low,
+        "ci_high": evidence.ci_high,
+        "log_e": evidence.log_e,
+        "p_final": evidence.p_final,
     }
 
 

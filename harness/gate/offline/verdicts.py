@@ -88,13 +88,13 @@ def _decide(
     expires_at: datetime,
     rules: int | None = RULES_VERSION,
 ) -> Verdict | None:
-    found = judge_suites(cases)
-    outcome, reports = found.outcome, found.reports
+    judgement = judge_suites(cases)
+    outcome, reports = judgement.outcome, judgement.reports
     if outcome == "running":
         return None
-    used = [case.first(items) for case, items in zip(cases, found.consumed, strict=True)]
+    used = [case.first(items) for case, items in zip(cases, judgement.consumed, strict=True)]
     inputs = inputs_to_json(used, decided_at, expires_at, rules)
-    reason = found.reason
+    reason = judgement.reason
     body = [
         question.route,
         question.incumbent,

@@ -170,7 +170,7 @@ def guardrail_totals(
 ) -> GuardrailTotals:
     if guardrail_kind(guardrail) is GuardrailKind.RANKS:
         return _values(blocks, guardrail)
-    tallies = [found for block in blocks if (found := block_tally(block, guardrail))]
+    tallies = [tally for block in blocks if (tally := block_tally(block, guardrail))]
     canary, units = sum(t.canary for t in tallies), sum(t.units for t in tallies)
     failed, failures = (
         sum(t.canary_failures for t in tallies),
@@ -194,19 +194,21 @@ def _classes(blocks: Sequence[ObservationBlock]) -> tuple[Mapping[str, int], Map
     """Counts the canary's and the incumbent's errors by class."""
     canary, control = Counter[str](), Counter[str]()
     for block in blocks:
-        found = block.counts.get(Guardrail.ERRORS)
-        if isinstance(found, ErrorTally):
-            for name, split in found.classes.items():
+        count = block.counts.get(Guardrail.ERRORS)
+        if isinstance(count, ErrorTally):
+            for name, split in count.classes.items():
                 canary[name] += split.canary
                 control[name] += split.failures - split.canary
     return dict(+canary), dict(+control)
 
 
 def _judging(tallies: Sequence[FailureTally]) -> JudgeTotals:
-    told = [tally for tally in tallies if isinstance(tally, JudgeTally)]
-    canary = sum(each.no_verdict.canary for each in told)
-    unjudged = sum(each.no_verdict.failures for each in told)
-    return JudgeTotals(canary, unjudged - canary, math.fsum(each.cost_usd for each in told))
+    failure_tallies = [tally for tally in tallies if isinstance(tally, JudgeTally)]
+    canary = sum(tally.no_verdict.canary for tally in failure_tallies)
+    unjudged = sum(tally.no_verdict.failures for tally in failure_tallies)
+    return JudgeTotals(
+        canary, unjudged - canary, math.fsum(tally.cost_usd for tally in failure_tallies)
+    )
 
 
 def _opinions(tallies: Sequence[FailureTally]) -> OpinionTotals | None:

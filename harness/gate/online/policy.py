@@ -207,13 +207,15 @@ def _open(view: _View, what: str) -> _Choice:
 
 
 def _harm(view: _View) -> str:
-    found = view.evidence
+    evidence = view.evidence
     what = next(
-        guardrail for guardrail in found.guardrails if guardrail.guardrail is found.tripped
+        guardrail
+        for guardrail in evidence.guardrails
+        if guardrail.guardrail is evidence.tripped
     )
     return (
         f"The canary {what.words}; "
-        f"evidence of harm reached the rollback level (e = {_e(found.log_e):.3g})."
+        f"evidence of harm reached the rollback level (e = {_e(evidence.log_e):.3g})."
     )
 
 
@@ -231,7 +233,7 @@ def _left(view: _View) -> str:
 
 
 def _figures(view: _View) -> RolloutFigures:
-    found, policy = view.evidence, view.rollout.policy
+    canary_evidence, policy = view.evidence, view.rollout.policy
     return RolloutFigures(
         at=view.now,
         last_block=view.last_block,
@@ -239,31 +241,31 @@ def _figures(view: _View) -> RolloutFigures:
         rho=policy.rho,
         rho_ni=policy.rho_ni,
         p0=policy.p0,
-        log_e_max=found.log_e_max,
-        rollback_at=found.limit,
-        period=found.period,
-        tripped=found.tripped,
-        guardrails={evidence.guardrail: evidence for evidence in found.guardrails},
-        certificate=_e(found.log_certificate),
-        certificate_odds=_e(found.log_odds_e),
-        certificate_rate=_e(found.log_rate_e),
-        certificate_at=_e(found.certificate_limit),
+        log_e_max=canary_evidence.log_e_max,
+        rollback_at=canary_evidence.limit,
+        period=canary_evidence.period,
+        tripped=canary_evidence.tripped,
+        guardrails={evidence.guardrail: evidence for evidence in canary_evidence.guardrails},
+        certificate=_e(canary_evidence.log_certificate),
+        certificate_odds=_e(canary_evidence.log_odds_e),
+        certificate_rate=_e(canary_evidence.log_rate_e),
+        certificate_at=_e(canary_evidence.certificate_limit),
         log_srm=view.log_srm,
-        blocks=len(found.path),
-        canary_units=found.exposures,
-        canary_failures=found.canary_failures,
-        control_units=found.control_units,
-        control_failures=found.control_failures,
-        missing=found.missing,
+        blocks=len(canary_evidence.path),
+        canary_units=canary_evidence.exposures,
+        canary_failures=canary_evidence.canary_failures,
+        control_units=canary_evidence.control_units,
+        control_failures=canary_evidence.control_failures,
+        missing=canary_evidence.missing,
         min_exposures=view.wanted,
         seconds_left=max(0.0, view.left.total_seconds()),
     )
 
 
-def _tripping(blocks: Sequence[ObservationBlock], found: CanaryEvidence) -> int | None:
-    if found.block is None:
+def _tripping(blocks: Sequence[ObservationBlock], evidence: CanaryEvidence) -> int | None:
+    if evidence.block is None:
         return None
-    return sorted(blocks, key=_number)[found.block].number
+    return sorted(blocks, key=_number)[evidence.block].number
 
 
 def _e(log: float) -> float:

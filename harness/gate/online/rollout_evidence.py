@@ -192,8 +192,8 @@ def _certificate(
     return log_certificate(certificate, policy.p0)
 
 
-def _share_of_evidence(found: GuardrailEvidence) -> float:
-    return math.log(found.weight) + found.log_e
+def _share_of_evidence(evidence: GuardrailEvidence) -> float:
+    return math.log(evidence.weight) + evidence.log_e
 
 
 def _distance(log_e: float, limit: float) -> float:

@@ -164,7 +164,7 @@ def cheapest_design(
             found.append(
                 DesignOption(items, epochs, answers, comparison_cost_usd(items, epochs, sides))
             )
-    return min(found, key=lambda each: (each.answers, each.epochs), default=None)
+    return min(found, key=lambda option: (option.answers, option.epochs), default=None)
 
 
 def detectable_effect(spread: DifferenceSpread, items: int, epochs: int, alpha: float) -> float:

@@ -69,13 +69,13 @@ class StepPlan:
 def plan_ramp(policy: CanaryPolicy, pace: TrafficPace) -> tuple[StepPlan, ...]:
     """Every step, as if each took its typical time: with a new day, evidence begins anew."""
     policy = clamp_policy(policy)
-    found: list[StepPlan] = []
+    plans: list[StepPlan] = []
     spent_s = 0.0
     for step in policy.steps:
         planned = plan_step(policy, step, pace, spent_s)
-        found.append(planned)
+        plans.append(planned)
         spent_s += planned.typical_s if planned.typical_s is not None else step.deadline_s
-    return tuple(found)
+    return tuple(plans)
 
 
 def plan_step(

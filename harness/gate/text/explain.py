@@ -327,11 +327,11 @@ def _certificate(
     if not done and pace:
         control = figures.control_units
         rate = figures.control_failures / control if control else rollout.policy.p0
-        seen = TrafficPace(
+        traffic_pace = TrafficPace(
             _two_figures(pace), _two_figures(pace), _two_figures(rate), measured=True
         )
         began_s = (now - rollout.started_at).total_seconds() // DAY_S * DAY_S
-        half, _ = certification_times(rollout.policy, rollout.current, seen, began_s)
+        half, _ = certification_times(rollout.policy, rollout.current, traffic_pace, began_s)
         eta = half * (1.0 - share) if math.isfinite(half) else None
     return StepNeed("certificate", words, done, share, eta)
 
@@ -359,12 +359,12 @@ def _eta(
 def _pace(rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime) -> float | None:
     """Units of all arms an hour: of the last hour, or of the whole step where that is thin."""
     step = [block for block in blocks if block.closed_at >= rollout.step_started_at]
-    last_hour = [each for each in step if now - each.closed_at <= HOUR]
+    last_hour = [block for block in step if now - block.closed_at <= HOUR]
     for used in (last_hour, step):
         if len(used) >= MIN_BLOCKS:
-            began = min(each.opened_at for each in used)
+            began = min(block.opened_at for block in used)
             seconds = max(60.0, (now - began).total_seconds())
-            return sum(each.units for each in used) * 3600.0 / seconds
+            return sum(block.units for block in used) * 3600.0 / seconds
     return None
 
 

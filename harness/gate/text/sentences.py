@@ -49,131 +49,131 @@ def spending_text(look: int, alpha: float, spend: str) -> str:
     return f"{which}: alpha {alpha:.4g} ({rule.value}: {SPENDING_PROMISES[rule]})"
 
 
-def comparison_reason(found: ComparisonEvidence, design: Design) -> str:
+def comparison_reason(evidence: ComparisonEvidence, design: Design) -> str:
     """Why the comparison stands where it stands."""
-    match found.outcome:
+    match evidence.outcome:
         case "promote":
-            return _promoted(found, design)
+            return _promoted(evidence, design)
         case "reject":
             return (
-                f"The candidate is worse: {_difference(found)} after {found.n_used} of "
+                f"The candidate is worse: {_difference(evidence)} after {evidence.n_used} of "
                 f"{design.n_max} items."
             )
         case "inconclusive":
-            return _undecided(found, design)
+            return _undecided(evidence, design)
         case _:
             return (
-                f"{found.n_used} of {design.n_max} items are in and none of the limits is "
-                f"reached; so far {_difference(found)}."
+                f"{evidence.n_used} of {design.n_max} items are in and none of the limits is "
+                f"reached; so far {_difference(evidence)}."
             )
 
 
-def cost_reason(found: CostEvidence, plan: SuitePlan) -> str:
+def cost_reason(evidence: CostEvidence, plan: SuitePlan) -> str:
     """What the costs say of the claim that the candidate is cheaper."""
     claimed = f"{format_percent(plan.min_saving)} less was claimed"
-    if found.saving is None:
-        return f"Not shown to be cheaper: {_unknown(found)}"
-    saved = _saved(found)
-    match found.outcome:
+    if evidence.saving is None:
+        return f"Not shown to be cheaper: {_unknown(evidence)}"
+    saved = _saved(evidence)
+    match evidence.outcome:
         case CostOutcome.SHOWN:
             return f"It is cheaper: {saved}; at least {claimed}."
         case CostOutcome.REFUTED:
             return f"The candidate does not save enough: {saved}; at least {claimed}."
         case CostOutcome.UNSHOWABLE:
             return (
-                f"Not shown to be cheaper: item {found.n_used} cost the candidate more than "
+                f"Not shown to be cheaper: item {evidence.n_used} cost the candidate more than "
                 f"the ceiling of {plan.cost_ceiling:g} times the incumbent's mean, so that "
                 f"rare dear answers may hide behind the others. So far {saved}. Raise "
                 "cost_ceiling and propose again."
             )
-        case _ if found.n_used < plan.n_max:
+        case _ if evidence.n_used < plan.n_max:
             return f"Whether it is cheaper is open: so far {saved}; at least {claimed}."
         case _:
             return (
-                f"Not shown to be cheaper after {found.n_used} items: {saved}; at least "
+                f"Not shown to be cheaper after {evidence.n_used} items: {saved}; at least "
                 f"{claimed}. The incumbent stays."
             )
 
 
-def _unknown(found: CostEvidence) -> str:
-    if found.incumbent_usd == 0.0:
+def _unknown(evidence: CostEvidence) -> str:
+    if evidence.incumbent_usd == 0.0:
         return "the incumbent costs nothing."
-    side = "incumbent" if found.missing_incumbent == found.n_used else "candidate"
+    side = "incumbent" if evidence.missing_incumbent == evidence.n_used else "candidate"
     return f"nobody knows what the {side} costs; give it a price and propose again."
 
 
-def _saved(found: CostEvidence) -> str:
-    saving = found.saving or 0.0
+def _saved(evidence: CostEvidence) -> str:
+    saving = evidence.saving or 0.0
     than = "less" if saving >= 0.0 else "more"
     words = f"{format_percent(abs(saving))} {than} per item"
-    if found.saving_low is not None and found.saving_high is not None:
-        low, high = format_percent(found.saving_low), format_percent(found.saving_high)
+    if evidence.saving_low is not None and evidence.saving_high is not None:
+        low, high = format_percent(evidence.saving_low), format_percent(evidence.saving_high)
         words += f" (95 % interval of the saving {low} to {high})"
-    missing = found.missing_candidate
+    missing = evidence.missing_candidate
     return words + (f", {missing} of the candidate's costs are missing" if missing else "")
 
 
-def further_items(found: ComparisonEvidence, design: Design) -> int | None:
+def further_items(evidence: ComparisonEvidence, design: Design) -> int | None:
     """How many further items would decide with 80 % power, if the truth is what was seen.
 
     None when the data do not lean away from the null at all.
     """
-    if found.sd is None:
+    if evidence.sd is None:
         return None
-    distance = found.delta - design.theta0
+    distance = evidence.delta - design.theta0
     if distance <= 0.0:
-        distance = -found.delta
+        distance = -evidence.delta
     if distance <= 1e-9:
         return None
     # 0.25 is the gate's own prior sum of squares: a suite without a single difference has
     # not shown that there are none.
-    sd = max(found.sd, (0.25 / (found.n_used + 1)) ** 0.5)
-    return max(1, items_needed(sd, distance, design.alpha) - found.n_used)
+    sd = max(evidence.sd, (0.25 / (evidence.n_used + 1)) ** 0.5)
+    return max(1, items_needed(sd, distance, design.alpha) - evidence.n_used)
 
 
-def _promoted(found: ComparisonEvidence, design: Design) -> str:
-    where = f"{found.n_used} of {design.n_max} items"
+def _promoted(evidence: ComparisonEvidence, design: Design) -> str:
+    where = f"{evidence.n_used} of {design.n_max} items"
     if design.claim is Claim.SUPERIOR:
-        return f"The candidate is better: {_difference(found)} after {where}."
+        return f"The candidate is better: {_difference(evidence)} after {where}."
     return (
         f"The candidate is at most {design.margin * 100:g} points worse (the allowed loss): "
-        f"{_difference(found)} after {where}."
+        f"{_difference(evidence)} after {where}."
     )
 
 
-def _undecided(found: ComparisonEvidence, design: Design) -> str:
+def _undecided(evidence: ComparisonEvidence, design: Design) -> str:
     claim = (
         "that the candidate is better"
         if design.claim is Claim.SUPERIOR
         else f"that it stays within the allowed loss of {design.margin * 100:g} points"
     )
-    more = further_items(found, design)
-    if found.sd is None:
+    more = further_items(evidence, design)
+    if evidence.sd is None:
         outlook = "One item shows nothing about others: plan more."
     elif more is None:
         outlook = "No lean was seen, so no number of further items can be named."
-    elif found.delta > design.theta0:
+    elif evidence.delta > design.theta0:
         outlook = f"If this difference is real, about {more:,} more items would show it"
         outlook += " with 80 % power."
     else:
         outlook = f"The data lean against it: about {more:,} more items would show a loss"
         outlook += " of this size with 80 % power."
     return (
-        f"{found.n_used} of {design.n_max} items did not show {claim}: "
-        f"{_difference(found)}. {outlook} The incumbent stays."
+        f"{evidence.n_used} of {design.n_max} items did not show {claim}: "
+        f"{_difference(evidence)}. {outlook} The incumbent stays."
     )
 
 
-def _difference(found: ComparisonEvidence) -> str:
-    if found.n_used == 0:
+def _difference(evidence: ComparisonEvidence) -> str:
+    if evidence.n_used == 0:
         return "nothing is measured"
-    if found.ci_low is None or found.ci_high is None:
-        return f"{format_points(found.delta)} points"
-    label = ", not adjusted for early stopping" if found.how == "early" else ""
+    if evidence.ci_low is None or evidence.ci_high is None:
+        return f"{format_points(evidence.delta)} points"
+    label = ", not adjusted for early stopping" if evidence.how == "early" else ""
     return (
-        f"{format_points(found.delta)} points "
-        f"(95 % interval {format_points(found.ci_low)} to "
-        f"{format_points(found.ci_high)}{label})"
+        f"{format_points(evidence.delta)} points "
+        f"(95 % interval {format_points(evidence.ci_low)} to "
+        f"{format_points(evidence.ci_high)}{label})"
     )
 
 

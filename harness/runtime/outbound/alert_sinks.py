@@ -14,7 +14,7 @@ class ConfiguredSinks:
     """environ: where URLs and secrets are, read when they are needed."""
 
     def __init__(self, settings: AlertSettings, environ: Mapping[str, str]) -> None:
-        self._sinks = {each.name: each for each in settings.sinks}
+        self._sinks = {sink.name: sink for sink in settings.sinks}
         self._timeout_s = settings.timeout_s
         self._environ = environ
 

@@ -86,21 +86,21 @@ class EvalWorker:
             if not self._lease(tx.runs.lease, run):
                 return None
             tx.runs.set_state(run, RunState.RUNNING)
-            found = tx.runs.get(run)
-            target = tx.routing.targets()[found.target]
+            eval_run = tx.runs.get(run)
+            target = tx.routing.targets()[eval_run.target]
             provider = tx.providers.all().get(target.provider)
             if provider is None:
                 raise NotFound(f"run {run}: provider {target.provider!r} is gone")
-            judge = tx.providers.all().get(self.judges.get(found.suite, ""))
+            judge = tx.providers.all().get(self.judges.get(eval_run.suite, ""))
             return EvalJob(
-                run=found,
+                run=eval_run,
                 target=target,
                 provider=self._opened(TARGET, provider),
                 api_key=self._key(TARGET, provider),
                 done=tx.runs.done(run),
                 max_connections=self.connections,
                 judge_provider=self._opened(JUDGE, judge) if judge else None,
-                judge=_judge(tx, found),
+                judge=_judge(tx, eval_run),
                 judge_api_key=self._key(JUDGE, judge) if judge else None,
             )
 
@@ -150,16 +150,16 @@ class EvalWorker:
 
     def _stored(self, job: EvalJob, sample: Sample) -> bool:
         """Whether it is new. Waits while the database is away: an answer costs money."""
-        seen = self._sightings(job, sample)
+        sightings = self._sightings(job, sample)
         for _ in range(STORE_ATTEMPTS):
             with suppress(StoreUnavailable), self.store.write() as tx:
-                return self._store(tx, sample, seen)
+                return self._store(tx, sample, sightings)
             time.sleep(STORE_PAUSE_S)
         with self.store.write() as tx:
-            return self._store(tx, sample, seen)
+            return self._store(tx, sample, sightings)
 
-    def _store(self, tx: Transaction, sample: Sample, seen: Sequence[Sighting]) -> bool:
-        tx.sightings.note(seen)
+    def _store(self, tx: Transaction, sample: Sample, sightings: Sequence[Sighting]) -> bool:
+        tx.sightings.note(sightings)
         return tx.runs.store_sample(sample)
 
     def _sightings(self, job: EvalJob, sample: Sample) -> Sequence[Sighting]:
@@ -177,12 +177,12 @@ class EvalWorker:
     def _leave(self, job: EvalJob, state: RunState, message: str) -> RunState | None:
         run = job.run.id
         with self.store.write() as tx:
-            found, stored = tx.runs.get(run), tx.runs.done(run)
+            eval_run, stored = tx.runs.get(run), tx.runs.done(run)
             gone = (job.done | self._kept) - stored
             if gone:
                 state, message = RunState.FAILED, f"{len(gone)} stored samples are gone"
                 self._tell_of_gone(tx, run, message)
-            complete = not gone and len(stored) >= found.wanted * found.epochs
+            complete = not gone and len(stored) >= eval_run.wanted * eval_run.epochs
             after = _after(state, complete=complete)
             ours = tx.runs.leave(run, self.owner, after, message)
             return after if ours else None

@@ -106,7 +106,7 @@ class Json(sa.types.TypeDecorator[object]):
             return None
         text = canonical_json(value)
         # A lone surrogate cannot be stored as UTF-8; its JSON escape can, and comes back.
-        return _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        return _LONE_SURROGATE.sub(lambda match_: f"\\u{ord(match_[0]):04x}", text)
 
     def process_result_value(self, value: str | None, dialect: sa.Dialect) -> object:  # noqa: ARG002
         if value is None:

@@ -140,7 +140,7 @@ def check_end_to_row(check: DriftCheck) -> Values:
         "ended_at": check.ended_at,
         "message": check.message,
         "served": list(check.served),
-        "scores": [list(each) for each in check.scores],
+        "scores": [list(score) for score in check.scores],
         "evidence": check.evidence.as_json() if check.evidence else None,
     }
 

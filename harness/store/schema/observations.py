@@ -191,11 +191,11 @@ def block_to_row(block: ObservationBlock) -> Values:
     return values | {name: _by_guardrail(found) for name, found in seen.items()}
 
 
-def _by_guardrail(found: Mapping[Guardrail, object]) -> dict[str, object] | None:
+def _by_guardrail(guardrails: Mapping[Guardrail, object]) -> dict[str, object] | None:
     """None as in rows from before there were guardrails."""
     return {
         name.value: list(each) if isinstance(each, tuple) else asdict(each)  # type: ignore[call-overload]
-        for name, each in found.items()
+        for name, each in guardrails.items()
     } or None
 
 

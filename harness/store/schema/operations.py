@@ -248,8 +248,8 @@ def alert_to_row(record: AlertRecord) -> Values:
 
 def alert_from_row(row: Row) -> AlertRecord:
     sources = {who: at for who, text in row.sources.items() if (at := _time_of_source(text))}
-    told = Notified(row.told) if row.told else None
-    values = row._asdict() | {"kind": AlertKind(row.kind), "sources": sources, "told": told}
+    notified = Notified(row.told) if row.told else None
+    values = row._asdict() | {"kind": AlertKind(row.kind), "sources": sources, "told": notified}
     return AlertRecord(**values)
 
 

@@ -150,20 +150,20 @@ def credential_from_row(row: Row) -> Credential:
 
 
 def sign_in_to_row(sign_in: SignIn) -> Values:
-    return {each.name: getattr(sign_in, each.name) for each in fields(SignIn)}
+    return {field.name: getattr(sign_in, field.name) for field in fields(SignIn)}
 
 
 def sign_in_from_row(row: Row) -> SignIn:
-    return SignIn(**{each.name: getattr(row, each.name) for each in fields(SignIn)})
+    return SignIn(**{field.name: getattr(row, field.name) for field in fields(SignIn)})
 
 
 def provider_check_to_row(check: ProviderCheck) -> Values:
-    values = {each.name: getattr(check, each.name) for each in fields(ProviderCheck)}
-    return {**values, "findings": [asdict(each) for each in check.findings]}
+    values = {field.name: getattr(check, field.name) for field in fields(ProviderCheck)}
+    return {**values, "findings": [asdict(finding) for finding in check.findings]}
 
 
 def provider_check_from_row(row: Row) -> ProviderCheck:
-    values = {each.name: getattr(row, each.name) for each in fields(ProviderCheck)}
+    values = {field.name: getattr(row, field.name) for field in fields(ProviderCheck)}
     return ProviderCheck(**{**values, "findings": tuple(map(_finding, row.findings))})
 
 

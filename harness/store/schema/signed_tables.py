@@ -102,4 +102,4 @@ _TABLES: Final = (
     SignedTable(shadow.shadow, live=shadow.shadow.c.ended_at.is_(None)),
     SignedTable(providers.credential, live=sa.true()),
 )
-SIGNED: Final[Mapping[str, SignedTable]] = {each.table.name: each for each in _TABLES}
+SIGNED: Final[Mapping[str, SignedTable]] = {table.table.name: table for table in _TABLES}

@@ -26,9 +26,9 @@ from harness.store.signing.row_signatures import REMEDY
 
 LIVE_SIGNATURES: Final = sa.union_all(
     *(
-        sa.select(sa.literal(name).label("table"), each.table.c.signature).where(each.live)
-        for name, each in SIGNED.items()
-        if each.live is not None
+        sa.select(sa.literal(name).label("table"), table.table.c.signature).where(table.live)
+        for name, table in SIGNED.items()
+        if table.live is not None
     )
 )
 STORED: Final = sa.select(manifest).where(manifest.c.id == 1)

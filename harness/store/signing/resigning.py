@@ -53,7 +53,7 @@ def check_first_time(unit: Unit) -> None:
 def without_triggers(unit: Unit) -> Iterator[None]:
     """Signed tables, and those that refer to them, without triggers; only this unit sees it."""
     referring = {
-        other.name for each in SIGNED.values() for other, _ in _unsigned_referrers(each.table)
+        other.name for fault in SIGNED.values() for other, _ in _unsigned_referrers(fault.table)
     }
     tables = sorted({*SIGNED, route_fallback.name, *referring})
     if unit.dialect == "postgresql":
@@ -134,12 +134,12 @@ def remove_rows(unit: Unit, faults: Sequence[RowFault]) -> int:
     count = 0
     for table in reversed(metadata.sorted_tables):
         # Of versions the last one first: each stands on the one before it.
-        found = sorted(
-            (each for each in faults if each.table == table.name),
+        row_faults = sorted(
+            (fault for fault in faults if fault.table == table.name),
             key=lambda fault: int(fault.key[2]) if table is route_version else 0,
             reverse=True,
         )
-        for fault in found:
+        for fault in row_faults:
             if table is route_version:
                 project, route, version = fault.key
                 unit.write(

@@ -32,10 +32,10 @@ Chains = dict[tuple[str, str, int], list[list[str]]]
 
 def chains_of(unit: Unit) -> Chains:
     """The fallbacks of every version, as its signature covers them."""
-    found: Chains = defaultdict(list)
+    chains: Chains = defaultdict(list)
     for row in unit.read(CHAINS):
-        found[row.project, row.route, row.version].append([row.target, row.evidence])
-    return found
+        chains[row.project, row.route, row.version].append([row.target, row.evidence])
+    return chains
 
 
 def working_faults(unit: Unit) -> Iterator[RowFault]:

@@ -94,14 +94,14 @@ def _targets_used(
     return used | {str(row["candidate"]) for row in rows["shadow"]}
 
 
-def verified(found: SignedRows, verifier: Verifier, etag: str, now: datetime) -> Snapshot:
+def verified(signed_rows: SignedRows, verifier: Verifier, etag: str, now: datetime) -> Snapshot:
     """The snapshot that the rows make. Raises SnapshotInvalid, which names the row."""
     try:
-        rows = RowVerifier(verifier, lambda: found.installation)
-        _verify(found, rows)
-        for former in found.former:
+        rows = RowVerifier(verifier, lambda: signed_rows.installation)
+        _verify(signed_rows, rows)
+        for former in signed_rows.former:
             _verify_former(former, rows)
-        return _built(found, etag, now)
+        return _built(signed_rows, etag, now)
     except SignatureInvalid as error:
         raise SnapshotInvalid(str(error)) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -110,27 +110,27 @@ def verified(found: SignedRows, verifier: Verifier, etag: str, now: datetime) ->
         ) from error
 
 
-def _verify(found: SignedRows, signatures: RowVerifier) -> None:
-    for name, rows in found.rows.items():
+def _verify(signed_rows: SignedRows, signatures: RowVerifier) -> None:
+    for name, rows in signed_rows.rows.items():
         signed = SIGNED[name]
         for row in rows:
             values = {column.name: row.get(column.name) for column in signed.covered}
             values[SIGNATURE] = row[SIGNATURE]
             more = {}
             if name == route_version.name:
-                more["fallbacks"] = found.chains.get(str(row["route"]), [])
+                more["fallbacks"] = signed_rows.chains.get(str(row["route"]), [])
             signatures.check_stored(signed, values, **more)
-    live = [row for name in LIVE for row in found.rows[name]]
-    if not found.manifest:
+    live = [row for name in LIVE for row in signed_rows.rows[name]]
+    if not signed_rows.manifest:
         if live:
             raise SignatureInvalid(manifests.MISSING)
         return
-    signatures.check_manifest(found.manifest, found.signature)
+    signatures.check_manifest(signed_rows.manifest, signed_rows.signature)
     manifests.check_content(
-        manifests.Manifest(**cast("dict[str, Any]", found.manifest)),
-        (found.epoch, found.revision, found.changes),
+        manifests.Manifest(**cast("dict[str, Any]", signed_rows.manifest)),
+        (signed_rows.epoch, signed_rows.revision, signed_rows.changes),
         [str(row[SIGNATURE]) for row in live],
-        found.revoked,
+        signed_rows.revoked,
     )
 
 
@@ -140,12 +140,14 @@ def _verify_former(former: Revocations, signatures: RowVerifier) -> None:
         raise SignatureInvalid("the revoked keys of an earlier epoch are not those signed then")
 
 
-def _built(found: SignedRows, etag: str, now: datetime) -> Snapshot:
-    tables = {name: [_row(name, row) for row in rows] for name, rows in found.rows.items()}
+def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
+    tables = {
+        name: [_row(name, row) for row in rows] for name, rows in signed_rows.rows.items()
+    }
     targets = {row.id: _target(row) for row in tables[target.name]}
     routes = {
         row.route: route_from_row(
-            row, tuple(each for each, _ in found.chains.get(row.route, []))
+            row, tuple(each for each, _ in signed_rows.chains.get(row.route, []))
         )
         for row in tables[route_version.name]
     }
@@ -155,13 +157,17 @@ def _built(found: SignedRows, etag: str, now: datetime) -> Snapshot:
     ]
     thrown = [switch_from_row(row).switch for row in _newest(tables["switch"], "created_at")]
     keys = sorted(tables["api_key"], key=lambda row: (row.created_at, row.id))
-    revoked = frozenset(found.revoked).union(*(each.ids for each in found.former))
+    revoked = frozenset(signed_rows.revoked).union(
+        *(revocations.ids for revocations in signed_rows.former)
+    )
     stored = sorted(
         tables["credential"], key=lambda row: (row.provider, row.position, row.name)
     )
     return Snapshot(
         RoutingTable(
-            found.revision, routes, {id_: each for id_, each in targets.items() if id_ in used}
+            signed_rows.revision,
+            routes,
+            {id_: each for id_, each in targets.items() if id_ in used},
         ),
         {row.name: provider_from_row(row) for row in tables["provider"]},
         grants(key_from_row(row) for row in keys if row.id not in revoked),
@@ -169,24 +175,24 @@ def _built(found: SignedRows, etag: str, now: datetime) -> Snapshot:
         active_switches(thrown, now),
         tuple(live),
         keys_for_routers([credential_from_row(row) for row in stored], now),
-        found,
-        _lineage(found),
+        signed_rows,
+        _lineage(signed_rows),
         revoked,
     )
 
 
-def _lineage(found: SignedRows) -> Lineage:
+def _lineage(rows: SignedRows) -> Lineage:
     return Lineage(
-        found.installation,
-        found.epoch,
-        found.revision,
-        found.changes,
-        str(found.manifest.get("digest", "")),
+        rows.installation,
+        rows.epoch,
+        rows.revision,
+        rows.changes,
+        str(rows.manifest.get("digest", "")),
         {
             str(row["route"]): head_text(row["version"], row["at"])
-            for row in found.rows[route_version.name]
+            for row in rows.rows[route_version.name]
         },
-        str(found.manifest.get("log_end", "")),
+        str(rows.manifest.get("log_end", "")),
     )
 
 

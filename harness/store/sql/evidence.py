@@ -186,14 +186,15 @@ def _chain(
     name = after.name
     if before is None:
         return {
-            each: ensure(unit, baseline_evidence(name, each), now) for each in after.fallbacks
+            fallback: ensure(unit, baseline_evidence(name, fallback), now)
+            for fallback in after.fallbacks
         }
     found = unit.read(FALLBACK_EVIDENCE, {"name": name, "version": before.version})
     chain = {row.target: row.evidence for row in found}
     if isinstance(change, SetChain):
         new = {each: _proof(unit, name, proof, now) for each, proof in change.proofs.items()}
         chain |= new
-    return {each: chain[each] for each in after.fallbacks}
+    return {fallback: chain[fallback] for fallback in after.fallbacks}
 
 
 def _proof(unit: Unit, route: str, proof: ChainProof, now: datetime) -> str:

@@ -96,7 +96,7 @@ class SqlListings:
 
     def proposals(
         self,
-        asked: PageRequest = FIRST_PAGE,
+        page_request: PageRequest = FIRST_PAGE,
         *,
         route: str | None = None,
         open_only: bool = False,
@@ -106,36 +106,38 @@ class SqlListings:
             query = query.where(proposal.c.route == route)
         if open_only:
             query = query.where(proposal.c.phase.in_(OPEN_PHASES))
-        return self._signed(proposal, query, PROPOSALS, asked, proposal_from_row)
+        return self._signed(proposal, query, PROPOSALS, page_request, proposal_from_row)
 
     def runs(
-        self, asked: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
+        self, page_request: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
     ) -> Page[EvalRun]:
         query = sa.select(eval_run)
         if states:
             query = query.where(eval_run.c.state.in_([state.value for state in states]))
-        return self._signed(eval_run, query, RUNS, asked, run_from_row)
+        return self._signed(eval_run, query, RUNS, page_request, run_from_row)
 
-    def samples(self, asked: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
+    def samples(self, page_request: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
         known = sa.select(eval_run.c.id).where(eval_run.c.id == run)
         if self._unit.read(known).first() is None:
             raise no_such_run(run)
         query = sa.select(sample).where(sample.c.run == run)
-        return self._signed(sample, query, SAMPLES, asked, sample_from_row)
+        return self._signed(sample, query, SAMPLES, page_request, sample_from_row)
 
-    def targets(self, asked: PageRequest = FIRST_PAGE) -> Page[Target]:
-        return self._signed(target, sa.select(target), TARGETS, asked, target_from_row)
+    def targets(self, page_request: PageRequest = FIRST_PAGE) -> Page[Target]:
+        return self._signed(target, sa.select(target), TARGETS, page_request, target_from_row)
 
-    def versions(self, asked: PageRequest = FIRST_PAGE, *, route: str) -> Page[RouteRecord]:
+    def versions(
+        self, page_request: PageRequest = FIRST_PAGE, *, route: str
+    ) -> Page[RouteRecord]:
         query = sa.select(route_version).where(
             in_project(route_version), route_version.c.route == route
         )
-        found = read_page(self._unit, query, VERSIONS, asked)
-        if not found.total:
+        rows = read_page(self._unit, query, VERSIONS, page_request)
+        if not rows.total:
             raise NotFound(f"there is no route {route!r}; `swapgate route list` shows them")
-        chains = self._chains(route, [row.version for row in found.rows])
+        chains = self._chains(route, [row.version for row in rows.rows])
         records, invalid = [], []
-        for row in found.rows:
+        for row in rows.rows:
             chain = chains.get(row.version, [])
             fault = self._unit.fault(route_version, row, fallbacks=chain_signed(chain))
             if fault is not None:
@@ -143,7 +145,7 @@ class SqlListings:
                 continue
             fallbacks = {row.version: tuple(each.target for each in chain)}
             records.append(record_from_row(row, fallbacks))
-        return Page(records, found.total, found.next, invalid)
+        return Page(records, rows.total, rows.next, invalid)
 
     def _chains(self, route: str, versions: Collection[int]) -> dict[int, list[Row]]:
         query = (
@@ -160,20 +162,20 @@ class SqlListings:
             found.setdefault(row.version, []).append(row)
         return found
 
-    def keys(self, asked: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
+    def keys(self, page_request: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
         own = sa.select(api_key).where(in_project(api_key))
-        return self._signed(api_key, own, KEYS, asked, key_from_row)
+        return self._signed(api_key, own, KEYS, page_request, key_from_row)
 
-    def switches(self, asked: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
-        return self._signed(switch, sa.select(switch), SWITCHES, asked, switch_from_row)
+    def switches(self, page_request: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
+        return self._signed(switch, sa.select(switch), SWITCHES, page_request, switch_from_row)
 
     def shadows(
-        self, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
+        self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
     ) -> Page[ShadowRecord]:
         query = sa.select(shadow)
         if route is not None:
             query = query.where(shadow.c.route == route)
-        page = self._signed(shadow, query, SHADOWS, asked, _as_it_is)
+        page = self._signed(shadow, query, SHADOWS, page_request, _as_it_is)
         known, invalid = self._targets({row.candidate for row in page})
         whole = [row for row in page if row.candidate in known]
         records = [shadow_from_row(row, known) for row in whole]
@@ -181,7 +183,7 @@ class SqlListings:
 
     def drift_checks(
         self,
-        asked: PageRequest = FIRST_PAGE,
+        page_request: PageRequest = FIRST_PAGE,
         *,
         target: str | None = None,
         suites: Collection[str] | None = None,
@@ -192,23 +194,23 @@ class SqlListings:
         if suites is not None:
             watched = watched.where(drift_watch.c.suite.in_(sorted(suites)))
         query = sa.select(drift_check).where(drift_check.c.watch.in_(watched))
-        page = self._plain(query, CHECKS, asked, check_from_row)
+        page = self._plain(query, CHECKS, page_request, check_from_row)
         ids = sorted({check.watch for check in page})
         rows = self._unit.read(sa.select(drift_watch).where(drift_watch.c.id.in_(ids)))
         watches = {row.id: watch_from_row(row) for row in rows}
         return page.map(lambda check: (watches[check.watch], check))
 
     def alerts(
-        self, asked: PageRequest = FIRST_PAGE, *, open_only: bool = False
+        self, page_request: PageRequest = FIRST_PAGE, *, open_only: bool = False
     ) -> Page[AlertRecord]:
         query = sa.select(alert)
         if open_only:
             query = query.where(alert.c.resolved_at.is_(None))
-        return self._plain(query, ALERTS, asked, alert_from_row)
+        return self._plain(query, ALERTS, page_request, alert_from_row)
 
     def failovers(
         self,
-        asked: PageRequest = FIRST_PAGE,
+        page_request: PageRequest = FIRST_PAGE,
         *,
         since: datetime,
         route: str | None = None,
@@ -219,18 +221,20 @@ class SqlListings:
             query = query.where(failover.c.route == route)
         if user_hashes:
             query = query.where(failover.c.user_hash.in_(user_hashes))
-        return self._plain(query, FAILOVERS, asked, failover_from_row)
+        return self._plain(query, FAILOVERS, page_request, failover_from_row)
 
     def captures(
-        self, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
+        self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
     ) -> Page[CapturedRequest]:
         query = sa.select(captured)
         if route is not None:
             query = query.where(captured.c.route == route)
-        return self._plain(query, CAPTURES, asked, lambda row: CapturedRequest(**row._asdict()))
+        return self._plain(
+            query, CAPTURES, page_request, lambda row: CapturedRequest(**row._asdict())
+        )
 
-    def events(self, asked: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
-        return self._plain(sa.select(audit_event), EVENTS, asked, event_from_row)
+    def events(self, page_request: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
+        return self._plain(sa.select(audit_event), EVENTS, page_request, event_from_row)
 
     def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
         query = sa.select(verdict).where(in_project(verdict), verdict.c.id.in_(sorted(ids)))
@@ -260,22 +264,22 @@ class SqlListings:
         return {row.id: target_from_row(row) for row in good}, invalid
 
     def _plain(
-        self, query: Query, order: Order, asked: PageRequest, build: Callable[[Row], T]
+        self, query: Query, order: Order, page_request: PageRequest, build: Callable[[Row], T]
     ) -> Page[T]:
-        found = read_page(self._unit, query, order, asked)
-        return Page([build(row) for row in found.rows], found.total, found.next)
+        rows = read_page(self._unit, query, order, page_request)
+        return Page([build(row) for row in rows.rows], rows.total, rows.next)
 
     def _signed(
         self,
         table: sa.Table,
         query: Query,
         order: Order,
-        asked: PageRequest,
+        page_request: PageRequest,
         build: Callable[[Row], T],
     ) -> Page[T]:
-        found = read_page(self._unit, query, order, asked)
-        good, invalid = self._sorted_out(table, found.rows)
-        return Page([build(row) for row in good], found.total, found.next, invalid)
+        rows = read_page(self._unit, query, order, page_request)
+        good, invalid = self._sorted_out(table, rows.rows)
+        return Page([build(row) for row in good], rows.total, rows.next, invalid)
 
     def _sorted_out(
         self, table: sa.Table, rows: Sequence[Row]

@@ -117,8 +117,8 @@ class SqlObservations:
         spends: Iterable[KeySpend] = (),
     ) -> None:
         # In one order for all writers: two of them never wait for each other.
-        for each in sorted(blocks, key=lambda b: b.rollout):
-            self._append_block(each)
+        for observation_block in sorted(blocks, key=lambda b: b.rollout):
+            self._append_block(observation_block)
         for minute in sorted(traffic, key=lambda t: [str(getattr(t, k)) for k in TRAFFIC_KEY]):
             self._add_traffic(minute)
         for spend in sorted(spends, key=lambda s: (s.key, s.day, s.worker)):

@@ -31,7 +31,7 @@ class Order:
 
     @property
     def clauses(self) -> list[sa.ColumnElement[Any]]:
-        return [each.desc() if each in self.falling else each for each in self.columns]
+        return [column.desc() if column in self.falling else column for column in self.columns]
 
     def cursor(self, row: Row) -> str:
         named = [self.key] if self.key is not None else self.columns
@@ -47,7 +47,7 @@ class Order:
 
     def _place(self, unit: Unit, after: str) -> Sequence[object]:
         if self.key is None:
-            kinds = [_kind(each) for each in self.columns]
+            kinds = [_kind(column) for column in self.columns]
             found = decode_cursor(after, kinds)
             return [max(-MOST, min(MOST, v)) if isinstance(v, int) else v for v in found]
         row = unit.read(sa.select(*self.columns).where(self.key == after)).first()
@@ -85,14 +85,18 @@ class Rows:
     next: str | None  # the cursor of the next page, None at the end
 
 
-def read_page(unit: Unit, query: sa.Select[Any], order: Order, asked: PageRequest) -> Rows:
+def read_page(
+    unit: Unit, query: sa.Select[Any], order: Order, page_request: PageRequest
+) -> Rows:
     """query: the whole list, unsorted."""
     count = sa.select(sa.func.count()).select_from(query.subquery())
     total = int(unit.read(count).scalar_one())
-    if asked.after is not None:
-        query = query.where(order.behind(unit, asked.after))
-    query = query.order_by(*order.clauses).limit(asked.limit + 1).offset(asked.offset)
+    if page_request.after is not None:
+        query = query.where(order.behind(unit, page_request.after))
+    query = (
+        query.order_by(*order.clauses).limit(page_request.limit + 1).offset(page_request.offset)
+    )
     found = unit.read(query).all()
-    more = len(found) > asked.limit
-    rows = found[: asked.limit]
+    more = len(found) > page_request.limit
+    rows = found[: page_request.limit]
     return Rows(rows, total, order.cursor(rows[-1]) if more else None)

@@ -30,12 +30,12 @@ class SqlProviderChecks:
     def keep(self, checks: Iterable[ProviderCheck]) -> None:
         there = set(self._unit.read(NAMES).scalars())
         # In one order everywhere: two that write the same rows do not wait for each other.
-        for each in sorted(checks, key=lambda one: one.provider):
-            if each.provider not in there:
-                raise unknown_provider(each.provider)
-            values = provider_check_to_row(each)
+        for check in sorted(checks, key=lambda one: one.provider):
+            if check.provider not in there:
+                raise unknown_provider(check.provider)
+            values = provider_check_to_row(check)
             if self._unit.write_new(provider_check, values):
                 continue
-            same = provider_check.c.provider == each.provider
-            older = sa.and_(same, provider_check.c.at <= each.at)
+            same = provider_check.c.provider == check.provider
+            older = sa.and_(same, provider_check.c.at <= check.at)
             self._unit.write(sa.update(provider_check).where(older).values(values))

@@ -69,19 +69,21 @@ class SqlShadows:
         return self._records(query.limit(limit))
 
     def live(self) -> Sequence[Shadow]:
-        return [each.shadow for each in self._records(LIVE)]
+        return [record.shadow for record in self._records(LIVE)]
 
     def append(self, more: Iterable[ShadowTally]) -> None:
-        for each in sorted(more, key=lambda t: (t.shadow, t.day, t.worker)):
-            check_shadow_tally(each)
-            values = tally_to_row(each)
+        for tally in sorted(more, key=lambda t: (t.shadow, t.day, t.worker)):
+            check_shadow_tally(tally)
+            values = tally_to_row(tally)
             if self._unit.write_new(shadow_tally, values):
                 continue
             is_same = sa.and_(
                 *(shadow_tally.c[name] == values[name] for name in ("shadow", "day", "worker"))
             )
             query = sa.select(shadow_tally).where(is_same).with_for_update()
-            both = tally_to_row(add_tallies(tally_from_row(self._unit.read(query).one()), each))
+            both = tally_to_row(
+                add_tallies(tally_from_row(self._unit.read(query).one()), tally)
+            )
             self._unit.write(sa.update(shadow_tally).where(is_same).values(both))
 
     def tallies(

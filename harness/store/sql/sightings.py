@@ -26,16 +26,16 @@ class SqlSightings:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
-    def note(self, seen: Iterable[Sighting]) -> None:
+    def note(self, sightings: Iterable[Sighting]) -> None:
         # In one order everywhere: two that write the same rows do not wait for each other.
-        for each in checked_sightings(seen):
-            if self._unit.write(SEEN, {**_key(each), "at": each.last_at}):
+        for sighting in checked_sightings(sightings):
+            if self._unit.write(SEEN, {**_key(sighting), "at": sighting.last_at}):
                 continue
-            model, build = each.served.pair
-            row: dict[str, object] = {"target": each.target, "model": model, "build": build}
-            times = {"first_at": each.first_at, "last_at": each.last_at}
+            model, build = sighting.served.pair
+            row: dict[str, object] = {"target": sighting.target, "model": model, "build": build}
+            times = {"first_at": sighting.first_at, "last_at": sighting.last_at}
             if self._unit.write_new(served_model, row | times):
-                self._prune(each.target)
+                self._prune(sighting.target)
 
     def of(self, target: str) -> Sequence[Sighting]:
         return newest_sightings(self._stored(target))
@@ -48,9 +48,13 @@ class SqlSightings:
 
     def _prune(self, target: str) -> None:
         stored = self._stored(target)
-        for each in set(stored) - set(newest_sightings(stored)):
-            self._unit.write(FORGET, _key(each))
+        for sighting in set(stored) - set(newest_sightings(stored)):
+            self._unit.write(FORGET, _key(sighting))
 
 
-def _key(each: Sighting) -> dict[str, str]:
-    return {"whose": each.target, "which": each.served.model, "built": each.served.build}
+def _key(sighting: Sighting) -> dict[str, str]:
+    return {
+        "whose": sighting.target,
+        "which": sighting.served.model,
+        "built": sighting.served.build,
+    }

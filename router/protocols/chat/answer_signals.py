@@ -39,19 +39,19 @@ def tools_of(request: ClientRequest) -> dict[str, object]:
     return found
 
 
-def read_signals(said: AnswerSignals, choice: Mapping[str, object], part: str) -> None:
+def read_signals(signals: AnswerSignals, choice: Mapping[str, object], part: str) -> None:
     """A choice: whole as `message`, or a piece of it as `delta`."""
     index = choice.get("index")
     message = choice.get(part)
     if isinstance(message, Mapping):
-        said.text(index, message.get("content"))
+        signals.text(index, message.get("content"))
         if message.get("refusal"):
-            said.refused = True
+            signals.refused = True
         for number, call in enumerate(iter_objects(message.get("tool_calls"))):
             place = (index, call.get("index", number))
             function, custom = call.get("function"), call.get("custom")
             if isinstance(function, Mapping):
-                said.call(place, function.get("name"), function.get("arguments"))
+                signals.call(place, function.get("name"), function.get("arguments"))
             elif isinstance(custom, Mapping):
-                said.call(place, custom.get("name"), custom.get("input"))
-    said.ended(choice.get("finish_reason"))
+                signals.call(place, custom.get("name"), custom.get("input"))
+    signals.ended(choice.get("finish_reason"))

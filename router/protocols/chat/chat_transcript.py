@@ -26,10 +26,10 @@ def parts(content: object) -> object:
     if not isinstance(content, list):
         return content
     return [
-        {"type": "text", "text": each["text"]}
-        if isinstance(each.get("text"), str)
-        else {"type": "text", "text": f"[{each.get('type', 'part')} left out]"}
-        for each in content
+        {"type": "text", "text": part["text"]}
+        if isinstance(part.get("text"), str)
+        else {"type": "text", "text": f"[{part.get('type', 'part')} left out]"}
+        for part in content
     ]
 
 

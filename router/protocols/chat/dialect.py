@@ -135,9 +135,9 @@ def _asks_for_usage(request: ClientRequest) -> list[TextEdit]:
         return []
     start = request.members.values["stream_options"].start
     options, close = walk_object(request.text, start)
-    asked = options.get("include_usage")
-    if asked is not None:
-        return [TextEdit(asked.start, asked.end, "true")]
+    option = options.get("include_usage")
+    if option is not None:
+        return [TextEdit(option.start, option.end, "true")]
     return [TextEdit(close, close, f'{"," if options else ""}"include_usage":true')]
 
 

@@ -30,27 +30,27 @@ def tools_of(request: ClientRequest) -> dict[str, object]:
     }
 
 
-def read_block_signals(said: AnswerSignals, place: object, block: object) -> None:
+def read_block_signals(signals: AnswerSignals, place: object, block: object) -> None:
     """A block of content: whole, or as a stream begins it."""
     if not isinstance(block, Mapping):
         return
     match block.get("type"):
         case "text":
             # They are one text, cut by what stands between.
-            said.text("text", block.get("text"))
+            signals.text("text", block.get("text"))
         case "tool_use":
-            said.call(place, block.get("name"), block.get("input"))
+            signals.call(place, block.get("name"), block.get("input"))
         case _:
             pass
 
 
-def read_delta_signals(said: AnswerSignals, place: object, delta: object) -> None:
+def read_delta_signals(signals: AnswerSignals, place: object, delta: object) -> None:
     if not isinstance(delta, Mapping):
         return
     match delta.get("type"):
         case "text_delta":
-            said.text("text", delta.get("text"))
+            signals.text("text", delta.get("text"))
         case "input_json_delta":
-            said.call(place, None, delta.get("partial_json"))
+            signals.call(place, None, delta.get("partial_json"))
         case _:
             pass

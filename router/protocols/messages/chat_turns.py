@@ -116,7 +116,7 @@ def _result(block: Mapping[str, object]) -> Turn:
     if block.get("is_error") is True and not text.lower().startswith("error"):
         text = _ERROR + text
     within = iter_objects(content) if isinstance(content, list) else ()
-    mark = next((found for each in (block, *within) if (found := cache_mark(each))), {})
+    mark = next((turn for each in (block, *within) if (turn := cache_mark(each))), {})
     said = [{"type": "text", "text": text, **mark}] if mark else text
     return {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": said}
 

@@ -34,8 +34,8 @@ def _turn(given: Json) -> list[Json]:
     content = given["content"]
     if isinstance(content, str):
         return [{"role": given["role"], "content": content}]
-    results = [each for each in content if each["type"] == "tool_result"]
-    rest = [each for each in content if each["type"] != "tool_result"]
+    results = [part for part in content if part["type"] == "tool_result"]
+    rest = [part for part in content if part["type"] != "tool_result"]
     turns = [
         {
             "role": "tool",

@@ -146,13 +146,13 @@ class MessagesStream(StreamFilter):
             self.moved += 1
             if self.signals is not None:
                 self._note(AnswerSignals.ended, delta["stop_reason"])
-        found = read_message_tokens(members.get("usage"))
-        if found:
+        tokens = read_message_tokens(members.get("usage"))
+        if tokens:
             known = self._counts or MessageTokens()
             # Its input is given again, or not at all.
-            input_from = found if found.input_tokens else known
+            input_from = tokens if tokens.input_tokens else known
             self._counts = MessageTokens(
-                input_from.input_tokens, found.output_tokens, input_from.cached_tokens
+                input_from.input_tokens, tokens.output_tokens, input_from.cached_tokens
             )
             self._counted = True
 

@@ -37,9 +37,9 @@ def without_unsigned(body: bytes) -> bytes:
 def _strip(message: Mapping[str, object]) -> bool:
     """Whether any was taken out."""
     content = message.get("content")
-    if not isinstance(content, list) or not any(_unsigned(each) for each in content):
+    if not isinstance(content, list) or not any(_unsigned(part) for part in content):
         return False
-    content[:] = [each for each in content if not _unsigned(each)] or [_SILENCE]
+    content[:] = [part for part in content if not _unsigned(part)] or [_SILENCE]
     return True
 
 

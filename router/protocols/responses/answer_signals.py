@@ -36,26 +36,26 @@ def tools_of(request: ClientRequest) -> dict[str, object]:
     }
 
 
-def read_signals(said: AnswerSignals, output: object, incomplete: object) -> None:
+def read_signals(signals: AnswerSignals, output: object, incomplete: object) -> None:
     """A whole response's `output` and `incomplete_details`; a stream ends with the same."""
     for item, each in enumerate(iter_objects(output)):
         match each.get("type"):
             case "message":
                 for number, part in enumerate(iter_objects(each.get("content"))):
-                    _hear_part(said, (item, number), part)
+                    _hear_part(signals, (item, number), part)
             case "function_call":
-                said.call(item, each.get("name"), each.get("arguments"))
+                signals.call(item, each.get("name"), each.get("arguments"))
             case _:
                 pass
     if isinstance(incomplete, Mapping):
-        said.ended(incomplete.get("reason"))
+        signals.ended(incomplete.get("reason"))
 
 
-def _hear_part(said: AnswerSignals, place: object, part: Mapping[str, object]) -> None:
+def _hear_part(signals: AnswerSignals, place: object, part: Mapping[str, object]) -> None:
     match part.get("type"):
         case "output_text":
-            said.text(place, part.get("text"))
+            signals.text(place, part.get("text"))
         case "refusal":
-            said.refused = True
+            signals.refused = True
         case _:
             pass

@@ -234,9 +234,9 @@ def _joins(output: list[Item], block: AnswerBlock) -> bool:
 def _refusing(output: list[Item]) -> bool:
     return any(
         part.get("type") == "refusal"
-        for each in output
-        if isinstance(each.get("content"), list)
-        for part in each["content"]  # type: ignore[attr-defined]  # it is a list
+        for item in output
+        if isinstance(item.get("content"), list)
+        for part in item["content"]  # type: ignore[attr-defined]  # it is a list
     )
 
 

@@ -75,7 +75,7 @@ class ResponsesStream(StreamFilter):
             self._number = number
         if kind == "error" or (kind is None and "error" in members):
             nested = members.get("error")
-            flat = {name: each.value for name, each in members.values.items()}
+            flat = {name: value.value for name, value in members.values.items()}
             self._refused(nested or flat)
             return None
         if not isinstance(kind, str) and not self.committed:

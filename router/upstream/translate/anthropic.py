@@ -35,31 +35,31 @@ class AnthropicTranslation:
         self._iterator = module("llms.anthropic.chat.handler").ModelResponseIterator
         self._names = chat.ANTHROPIC_TOOL_NAME_REVERSE_MAP_KEY
 
-    def ask(self, asked: ScreenedRequest, *, stream: bool) -> TranslatedCall:
-        dropped = asked.dropped
-        self._keep_to_levels(asked)
-        params = mapped(self._config, asked, "anthropic")
+    def ask(self, request: ScreenedRequest, *, stream: bool) -> TranslatedCall:
+        dropped = request.dropped
+        self._keep_to_levels(request)
+        params = mapped(self._config, request, "anthropic")
         for hint in ("temperature", "top_p", "response_format", "reasoning_effort"):
-            if asked.params.get(hint) is not None and not _arrived(hint, params):
+            if request.params.get(hint) is not None and not _arrived(hint, params):
                 dropped[hint] = None
-        own_budget = "thinking" in asked.params
+        own_budget = "thinking" in request.params
         dropped.update(
-            dict.fromkeys(settle_thinking(params, asked.messages, own_budget=own_budget))
+            dict.fromkeys(settle_thinking(params, request.messages, own_budget=own_budget))
         )
         json_mode = bool(params.pop("json_mode", False))
         names: Json = {}
         try:
             headers = self._config.validate_environment(
                 headers={},
-                model=asked.model,
-                messages=asked.messages,
+                model=request.model,
+                messages=request.messages,
                 optional_params=params,
                 litellm_params=names,
                 api_key="-",
                 api_base=None,
             )
             body = self._config.transform_request(
-                asked.model, asked.messages, params, names, headers
+                request.model, request.messages, params, names, headers
             )
         except Exception:  # noqa: BLE001 - it has no error of its own for this
             raise no_counterpart("anthropic", "messages") from None
@@ -71,15 +71,15 @@ class AnthropicTranslation:
         notes = {"json": json_mode, "names": names.get(self._names) or {}}
         return TranslatedCall("/messages", body, _versions(headers), tuple(dropped), notes)
 
-    def _keep_to_levels(self, asked: ScreenedRequest) -> None:
+    def _keep_to_levels(self, request: ScreenedRequest) -> None:
         """Of a level that a model lacks the library knows only once the body is made."""
-        effort = str(asked.params.get("reasoning_effort"))
+        effort = str(request.params.get("reasoning_effort"))
         if effort not in NEAREST:
             return
         lacks = self._config._validate_effort_for_model  # noqa: SLF001 - there is no public one
-        if lacks(asked.model, effort, "anthropic"):
-            asked.params["reasoning_effort"] = NEAREST[effort]
-            asked.dropped["reasoning_effort"] = None
+        if lacks(request.model, effort, "anthropic"):
+            request.params["reasoning_effort"] = NEAREST[effort]
+            request.dropped["reasoning_effort"] = None
 
     def answer(self, ask: TranslatedCall, answer: Json) -> Json:
         found = self._config.transform_parsed_response(
@@ -102,8 +102,8 @@ class AnthropicTranslation:
         return AnthropicChunks(iterator)
 
     def rehearse(self) -> None:
-        asked = screen_request(copy.deepcopy(REHEARSAL), "anthropic")
-        ask = self.ask(asked, stream=True)
+        request = screen_request(copy.deepcopy(REHEARSAL), "anthropic")
+        ask = self.ask(request, stream=True)
         usage = {"input_tokens": 1, "output_tokens": 1}
         said: list[Json] = [{"type": "thinking", "thinking": "-", "signature": "-"}]
         said.append({"type": "tool_use", "id": "1", "name": "f", "input": {}})
@@ -126,7 +126,7 @@ def _arrived(hint: str, params: Json) -> bool:
 
 def _versions(headers: Mapping[str, str]) -> dict[str, str]:
     found = {"anthropic-version": headers.get("anthropic-version") or ANTHROPIC_VERSION}
-    betas = [each.strip() for each in headers.get("anthropic-beta", "").split(",")]
+    betas = [part.strip() for part in headers.get("anthropic-beta", "").split(",")]
     kept = [beta for beta in betas if beta and beta != _STRUCTURED]
     return {**found, "anthropic-beta": ",".join(kept)} if kept else found
 

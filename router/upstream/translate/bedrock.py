@@ -44,30 +44,32 @@ class BedrockTranslation:
         self._decoder = handler.AWSEventStreamDecoder
         self._frames = import_module("botocore.eventstream")
 
-    def ask(self, asked: ScreenedRequest, *, stream: bool) -> TranslatedCall:
-        dropped = asked.dropped
-        _without_tools(asked)
-        dropped.update(dict.fromkeys(_unthought(asked)))
-        serial = asked.params.get("parallel_tool_calls") is False
+    def ask(self, request: ScreenedRequest, *, stream: bool) -> TranslatedCall:
+        dropped = request.dropped
+        _without_tools(request)
+        dropped.update(dict.fromkeys(_unthought(request)))
+        serial = request.params.get("parallel_tool_calls") is False
         if not serial:
-            asked.params.pop("parallel_tool_calls", None)
-        params = mapped(self._config, asked, "bedrock")
+            request.params.pop("parallel_tool_calls", None)
+        params = mapped(self._config, request, "bedrock")
         for hint in ("temperature", "top_p", "reasoning_effort"):
-            if asked.params.get(hint) is not None and not _arrived(hint, params):
+            if request.params.get(hint) is not None and not _arrived(hint, params):
                 dropped[hint] = None
         json_mode = bool(params.get("json_mode"))
         try:
-            body = self._config.transform_request(asked.model, asked.messages, params, {}, {})
+            body = self._config.transform_request(
+                request.model, request.messages, params, {}, {}
+            )
         except Exception:  # noqa: BLE001 - it has no error of its own for this
             raise no_counterpart("bedrock", "messages") from None
-        own_budget = "thinking" in asked.params
+        own_budget = "thinking" in request.params
         dropped.update(dict.fromkeys(_too_short_to_think(body, own_budget=own_budget)))
         if serial and "tool_choice" not in body.get("additionalModelRequestFields", {}):
             dropped["parallel_tool_calls"] = None
         way = "converse-stream" if stream else "converse"
-        path = f"/model/{quote(asked.model, safe='')}/{way}"
+        path = f"/model/{quote(request.model, safe='')}/{way}"
         return TranslatedCall(
-            path, body, {}, tuple(dropped), {"model": asked.model, "json": json_mode}
+            path, body, {}, tuple(dropped), {"model": request.model, "json": json_mode}
         )
 
     def answer(self, ask: TranslatedCall, answer: Json) -> Json:
@@ -99,24 +101,24 @@ class BedrockTranslation:
         self.chunks(ask).feed({"name": "messageStop", "body": {"stopReason": "end_turn"}})
 
 
-def _without_tools(asked: ScreenedRequest) -> None:
+def _without_tools(request: ScreenedRequest) -> None:
     """Converse cannot say that none may be called. Raises Untranslatable."""
-    if asked.params.get("tool_choice") != "none":
+    if request.params.get("tool_choice") != "none":
         return
-    if any(m.get("tool_calls") or m.get("role") == "tool" for m in asked.messages):
+    if any(m.get("tool_calls") or m.get("role") == "tool" for m in request.messages):
         raise Untranslatable("`tool_choice` none after calls: bedrock has none", "tool_choice")
     for name in ("tools", "tool_choice", "parallel_tool_calls"):
-        asked.params.pop(name, None)
+        request.params.pop(name, None)
 
 
-def _unthought(asked: ScreenedRequest) -> list[str]:
+def _unthought(request: ScreenedRequest) -> list[str]:
     """Thinking yields to a forced tool and to a turn without; sampling yields to thinking."""
-    params = asked.params
+    params = request.params
     thinking = [name for name in ("reasoning_effort", "thinking") if params.get(name)]
     if not thinking:
         return []
     forced = params.get("tool_choice") not in (None, "auto")
-    gone = thinking if forced or in_a_turn_without_thought(asked.messages) else []
+    gone = thinking if forced or in_a_turn_without_thought(request.messages) else []
     gone = gone or [name for name in ("temperature", "top_p", "top_k") if name in params]
     for name in gone:
         del params[name]

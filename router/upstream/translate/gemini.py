@@ -45,30 +45,30 @@ class GeminiTranslation:
         self._body = module("llms.vertex_ai.gemini.transformation").transform_request_body
         self._iterator = chat.ModelResponseIterator
 
-    def ask(self, asked: ScreenedRequest, *, stream: bool) -> TranslatedCall:
-        dropped = asked.dropped
-        if asked.params.pop("parallel_tool_calls", None) is False:
+    def ask(self, request: ScreenedRequest, *, stream: bool) -> TranslatedCall:
+        dropped = request.dropped
+        if request.params.pop("parallel_tool_calls", None) is False:
             dropped["parallel_tool_calls"] = None
         params = {
             k: v
-            for k, v in mapped(self._config, asked, self.kind).items()
+            for k, v in mapped(self._config, request, self.kind).items()
             if k not in _NO_FIELDS
         }
-        if "thinking" not in asked.params and not _leaves_an_answer(params, asked.model):
+        if "thinking" not in request.params and not _leaves_an_answer(params, request.model):
             dropped["reasoning_effort"] = None
-        if asked.params.get("temperature") is None:
+        if request.params.get("temperature") is None:
             params.pop("temperature", None)  # the library's own, beside thinking
         for hint in ("frequency_penalty", "presence_penalty"):
-            if asked.params.get(hint) and hint not in params:
+            if request.params.get(hint) and hint not in params:
                 dropped[hint] = None
         try:
-            body = self._body(asked.messages, asked.model, params, self._provider, {}, None)
+            body = self._body(request.messages, request.model, params, self._provider, {}, None)
         except Exception:  # noqa: BLE001 - it has no error of its own for this
             raise no_counterpart(self.kind, "messages") from None
-        model = quote(asked.model, safe="/")
+        model = quote(request.model, safe="/")
         way = "streamGenerateContent?alt=sse" if stream else "generateContent"
         return TranslatedCall(
-            f"/models/{model}:{way}", body, {}, tuple(dropped), {"model": asked.model}
+            f"/models/{model}:{way}", body, {}, tuple(dropped), {"model": request.model}
         )
 
     def answer(self, ask: TranslatedCall, answer: Json) -> Json:

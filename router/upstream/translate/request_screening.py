@@ -110,12 +110,12 @@ def screen_request(body: Json, kind: str) -> ScreenedRequest:
         raise MalformedRequest("model", "is not a text")
     check_messages(messages)
     check_fields(body)
-    asked = ScreenedRequest(model, [], {})
+    request = ScreenedRequest(model, [], {})
     for name, value in body.items():
         if name in _ROUTED or value is None:
             continue
         if name in rules.fields:
-            asked.params[name] = value
+            request.params[name] = value
         elif value is False or value in _NOTHING or (name.endswith("_penalty") and value == 0):
             continue
         elif name in _NO_HINTS:
@@ -123,15 +123,15 @@ def screen_request(body: Json, kind: str) -> ScreenedRequest:
                 f"`{name}` cannot be served by {kind}: {_NO_HINTS[name]}", name
             )
         else:
-            asked.dropped[name] = None
-    if asked.params.get("logprobs") is False:
-        del asked.params["logprobs"]
+            request.dropped[name] = None
+    if request.params.get("logprobs") is False:
+        del request.params["logprobs"]
     for place, message in enumerate(body["messages"]):
-        asked.messages.append(_message(message, f"messages[{place}]", kind, asked))
-    _look_at_tools(asked)
+        request.messages.append(_message(message, f"messages[{place}]", kind, request))
+    _look_at_tools(request)
     if not rules.caching:
-        _uncached(asked)
-    return asked
+        _uncached(request)
+    return request
 
 
 def untranslatable_field(asked: Callable[[str], object]) -> str:
@@ -150,7 +150,7 @@ def _refuse_choices(body: Json) -> None:
         raise Untranslatable("`n` is more than 1: this target gives one answer a request", "n")
 
 
-def _message(message: Json, place: str, kind: str, asked: ScreenedRequest) -> Json:
+def _message(message: Json, place: str, kind: str, request: ScreenedRequest) -> Json:
     role = message.get("role")
     if role == "developer":
         message["role"] = "system"
@@ -159,18 +159,18 @@ def _message(message: Json, place: str, kind: str, asked: ScreenedRequest) -> Js
             f"`{place}.role` {str(role)[:40]!r} has no counterpart", f"{place}.role"
         )
     if message.pop("name", None) and role != "tool":
-        asked.dropped["messages.name"] = None
+        request.dropped["messages.name"] = None
     if message.pop("function_call", None) is not None:
         where = f"{place}.function_call"
         raise Untranslatable(f"`{where}`: the older form of a call; send `tool_calls`", where)
     if message.pop("audio", None) is not None:
-        asked.dropped["messages.audio"] = None
+        request.dropped["messages.audio"] = None
     message.pop("annotations", None)
     refusal = message.pop("refusal", None)
     content = message["content"] = message.get("content") or refusal
     if isinstance(content, list):
         message["content"] = [
-            _part(part, f"{place}.content[{at}]", kind, asked)
+            _part(part, f"{place}.content[{at}]", kind, request)
             for at, part in enumerate(content)
         ]
     if role == "assistant":
@@ -178,7 +178,7 @@ def _message(message: Json, place: str, kind: str, asked: ScreenedRequest) -> Js
     return message
 
 
-def _part(part: object, place: str, kind: str, asked: ScreenedRequest) -> Json:
+def _part(part: object, place: str, kind: str, request: ScreenedRequest) -> Json:
     if not isinstance(part, dict):
         raise Untranslatable(f"`{place}` is not an object", place)
     rules, type_ = RULES[kind], part.get("type")
@@ -192,7 +192,7 @@ def _part(part: object, place: str, kind: str, asked: ScreenedRequest) -> Json:
         _check_url(image.get("url"), f"{place}.image_url", kind)
         # Every other field would be the library's own, not the protocol's.
         if image.get("detail") not in (None, "auto"):
-            asked.dropped["image_url.detail"] = None
+            request.dropped["image_url.detail"] = None
         part["image_url"] = {"url": image["url"]}
     if type_ == "file":
         file = part.get("file")
@@ -207,36 +207,36 @@ def _part(part: object, place: str, kind: str, asked: ScreenedRequest) -> Json:
 def _check_url(url: object, place: str, kind: str) -> None:
     allowed = ("data:", *RULES[kind].urls)
     if not isinstance(url, str) or not url.startswith(allowed):
-        ways = " or ".join(f"{each}…" for each in allowed)
+        ways = " or ".join(f"{name}…" for name in allowed)
         raise Untranslatable(f"`{place}`: {kind} takes {ways}; send the content itself", place)
     if url.startswith("data:") and ";base64," not in url[:200]:
         raise Untranslatable(f"`{place}`: a data URL in base64 is needed", place)
 
 
-def _look_at_tools(asked: ScreenedRequest) -> None:
-    tools = asked.params.get("tools")
+def _look_at_tools(request: ScreenedRequest) -> None:
+    tools = request.params.get("tools")
     if not tools:
-        asked.params.pop("tools", None)
-        asked.params.pop("tool_choice", None)
-        asked.params.pop("parallel_tool_calls", None)
+        request.params.pop("tools", None)
+        request.params.pop("tool_choice", None)
+        request.params.pop("parallel_tool_calls", None)
         return
     for tool in tools:
         if tool["function"].pop("strict", None):
-            asked.dropped["tools.strict"] = None
+            request.dropped["tools.strict"] = None
 
 
-def _uncached(asked: ScreenedRequest) -> None:
+def _uncached(request: ScreenedRequest) -> None:
     """Without marks for the prompt's cache."""
-    marked = [asked.params]
-    marked += asked.messages
-    marked += [tool for tool in asked.params.get("tools", []) if isinstance(tool, dict)]
-    marked += [tool["function"] for tool in asked.params.get("tools", [])]
-    for message in asked.messages:
+    marked = [request.params]
+    marked += request.messages
+    marked += [tool for tool in request.params.get("tools", []) if isinstance(tool, dict)]
+    marked += [tool["function"] for tool in request.params.get("tools", [])]
+    for message in request.messages:
         if isinstance(message.get("content"), list):
             marked += message["content"]
     for each in marked:
         if each.pop("cache_control", None) is not None:
-            asked.dropped["cache_control"] = None
+            request.dropped["cache_control"] = None
 
 
 def _with_signatures(message: Json, kind: str) -> None:

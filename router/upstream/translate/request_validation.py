@@ -33,7 +33,7 @@ def check_messages(messages: object) -> None:
         elif message.get("role") == "tool":
             calls.answer(message.get("tool_call_id"), place)
     calls.settle()
-    if not any(_says_something(each) for each in messages):
+    if not any(_says_something(message) for message in messages):
         raise MalformedRequest(
             "messages", "has nothing but instructions or empty turns to answer to"
         )
@@ -64,7 +64,7 @@ def _says_something(message: Mapping[str, Any]) -> bool:
         return False
     content = message.get("content") or message.get("refusal")
     if isinstance(content, list):
-        return any(not isinstance(each, dict) or _has_text(each) for each in content)
+        return any(not isinstance(part, dict) or _has_text(part) for part in content)
     return bool(content or message.get("tool_calls")) or message.get("role") == "tool"
 
 

@@ -60,7 +60,7 @@ class ChunkTranslator(Protocol):
 class Translation(Protocol):
     """Pure, but for the tables that it looks models up in."""
 
-    def ask(self, asked: ScreenedRequest, *, stream: bool) -> TranslatedCall:
+    def ask(self, request: ScreenedRequest, *, stream: bool) -> TranslatedCall:
         """Raises Untranslatable."""
         ...
 
@@ -84,37 +84,37 @@ REHEARSAL: Final[Json] = {
 }
 
 
-def mapped(config: Any, asked: ScreenedRequest, kind: str) -> Json:
+def mapped(config: Any, request: ScreenedRequest, kind: str) -> Json:
     """The top-level fields in the provider's words; an effort that it has no word for becomes
     the nearest, and is among `asked.dropped`. Raises Untranslatable.
     """
-    given = {name: value for name, value in asked.params.items() if name != "top_k"}
+    given = {name: value for name, value in request.params.items() if name != "top_k"}
     effort = given.get("reasoning_effort")
     found = None
     try:
-        found = _as_mapped(config, given, asked, kind)
+        found = _as_mapped(config, given, request, kind)
     except Untranslatable:
         if effort not in NEAREST:
             raise
     if effort and (found is None or not is_effort_set(effort, found, kind)):
-        asked.dropped["reasoning_effort"] = None
+        request.dropped["reasoning_effort"] = None
         if effort in NEAREST:
             given["reasoning_effort"] = NEAREST[effort]
-            found = _as_mapped(config, given, asked, kind)
+            found = _as_mapped(config, given, request, kind)
     found = found or {}
-    if asked.params.get("top_k") is not None:
-        found["top_k"] = asked.params["top_k"]
+    if request.params.get("top_k") is not None:
+        found["top_k"] = request.params["top_k"]
     return found
 
 
-def _as_mapped(config: Any, given: Json, asked: ScreenedRequest, kind: str) -> Json:
-    found = _try_mapped(config, given, asked.model)
+def _as_mapped(config: Any, given: Json, request: ScreenedRequest, kind: str) -> Json:
+    found = _try_mapped(config, given, request.model)
     if found is not None:
         return found
     # Its text may hold what the client said, and is about itself: the field says more.
     tools = {name: given[name] for name in ("tools",) if name in given}
     for name, value in given.items():
-        if _try_mapped(config, {**tools, name: value}, asked.model) is None:
+        if _try_mapped(config, {**tools, name: value}, request.model) is None:
             raise no_counterpart(kind, name)
     raise no_counterpart(kind, None)
 

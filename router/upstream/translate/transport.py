@@ -84,9 +84,9 @@ def _upstream_request(
     translation: Translation, kind: str, request: UpstreamRequest
 ) -> tuple[TranslatedCall, UpstreamRequest]:
     """Raises Untranslatable, and UpstreamFailed for a fault of the router's own."""
-    asked = screen_request(json.loads(request.body), kind)
+    screened_request = screen_request(json.loads(request.body), kind)
     try:
-        ask = translation.ask(asked, stream=request.stream)
+        ask = translation.ask(screened_request, stream=request.stream)
     except Untranslatable:
         raise
     except Exception as error:  # noqa: BLE001 - the library's; its text may hold content
@@ -237,7 +237,9 @@ def _finite(text: str) -> float | None:
 def _is_ours(error: BaseException) -> bool:
     """Whether the library had no part in it: it raises at what it cannot read or say."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    return not any(each.f_globals.get("__name__", "").startswith("litellm") for each in frames)
+    return not any(
+        frame.f_globals.get("__name__", "").startswith("litellm") for frame in frames
+    )
 
 
 def _internal(error: Exception) -> UpstreamFailed:
