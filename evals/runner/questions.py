@@ -5,11 +5,11 @@ stored sample of an answer: scored, unscored, not judged, or not answered.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from typing import Final
 
 from evals.scorers import AnswerToolCall, ScoreResult
 from evals.scorers.interface import UNSCORED
+from harness.domain.content_hash import hash_content
 from harness.domain.errors import NotFound, StaleEvidence
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import Sample, SampleError, SuitePin
@@ -23,9 +23,7 @@ def shuffle_items(item_ids: Iterable[str], order_seed: int) -> tuple[str, ...]:
     Sorted by a hash and not by `random`: the same in every version of Python, and an item that
     leaves the suite moves no other past its neighbour.
     """
-    return tuple(
-        sorted(item_ids, key=lambda each: sha256(f"{order_seed}:{each}".encode()).digest())
-    )
+    return tuple(sorted(item_ids, key=lambda item: hash_content(f"{order_seed}:{item}")))
 
 
 def plan_questions(

@@ -13,10 +13,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
+from harness.domain.content_hash import short_hash
 from harness.domain.reliability.rate_limits import (
     EvalLimits,
     RateDecision,
@@ -106,7 +106,7 @@ class RateGates:
         """Of one client of that provider; close it in the same event loop."""
         limits = self.limits.get(provider, NO_LIMITS)
         # A provider's name may hold what a file's name may not.
-        place = self.folder / blake2b(provider.encode(), digest_size=8).hexdigest()
+        place = self.folder / short_hash(provider).hex()
         slots = Slots(place, limits.max_concurrent) if limits.max_concurrent else None
         return RateGate(provider, limits.rate, self.book, slots)
 

@@ -3,7 +3,6 @@
 import ast
 from collections.abc import Mapping
 from functools import cache
-from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -23,7 +22,7 @@ from evals.scorers.rubric import RUBRIC
 from evals.scorers.similarity import SIMILARITY
 from evals.scorers.text_match import EXACT, REGEX
 from evals.scorers.tool_calls import TOOL_CALL
-from harness.domain.content_hash import digest
+from harness.domain.content_hash import digest, hash_content
 from harness.domain.errors import NotFound
 from harness.domain.suggestions import did_you_mean
 
@@ -92,7 +91,7 @@ def _code_sha256(module: str) -> str:
             )
             and node.module
         ]
-    return sha256("\n".join(seen[name] for name in sorted(seen)).encode()).hexdigest()
+    return hash_content("\n".join(seen[name] for name in sorted(seen)))
 
 
 def _source(file: Path) -> str:

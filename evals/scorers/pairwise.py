@@ -4,7 +4,6 @@ Blind, in both orders; ties count one half.
 """
 
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any, Final
 
 from evals.scorers.interface import UNSCORED, Options, Scorer, ScoreResult, score_result
@@ -16,6 +15,7 @@ from evals.scorers.judge_protocol import (
     without_a_judge,
 )
 from evals.suites.items import Item
+from harness.domain.content_hash import hash_content
 from harness.domain.errors import InputError
 
 PROMPT: Final = """\
@@ -63,7 +63,7 @@ def winner_of(said: Mapping[str, Any]) -> str | None:
 
 def first_letter(item: str, seed: int) -> str:
     """Which letter the answer has when it is asked about first: the same for both arms."""
-    return "AB"[sha256(f"{seed}/{item}".encode()).digest()[0] % 2]
+    return "AB"[int(hash_content(f"{seed}/{item}")[:2], 16) % 2]
 
 
 def check(item: Item, options: Options) -> str | None:

@@ -2,16 +2,16 @@
 process of the simulator draws the same ones.
 """
 
-from hashlib import blake2b
 from statistics import NormalDist
+
+from harness.domain.content_hash import short_hash
 
 STANDARD_NORMAL = NormalDist()
 
 
 def random_bits(*parts: object) -> int:
-    """64 bits from the parts. Not hash(): Python salts that per process."""
-    text = "\x1f".join(map(str, parts)).encode()
-    return int.from_bytes(blake2b(text, digest_size=8).digest())
+    """64 bits from the parts."""
+    return int.from_bytes(short_hash("\x1f".join(map(str, parts))))
 
 
 def uniform(*parts: object) -> float:

@@ -7,10 +7,10 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from harness.domain.content_hash import hash_content
 from harness.domain.errors import InputError
 
 TARGET_FIELDS = ("target", "expected")
@@ -76,7 +76,7 @@ def tags_of(item: Item) -> tuple[str, ...]:
 
 def file_sha256(path: Path) -> str:
     """Hash of the file's bytes, as `sha256sum` prints it. Raises InputError."""
-    return sha256(_bytes(path)).hexdigest()
+    return hash_content(_bytes(path))
 
 
 def _bytes(path: Path) -> bytes:

@@ -9,7 +9,6 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from evals.suites.conversation import asked_text, check_messages
 from evals.suites.items import json_lines
 from evals.suites.request_fields import FIELDS, check_fields
 from evals.suites.suite import load_suite
+from harness.domain.content_hash import hash_content
 from harness.domain.errors import Conflict, InputError
 from harness.domain.settings import SuiteSettings
 
@@ -246,7 +246,7 @@ def _entry(
         "name": name,
         "file": data.name,
         "items": len(items.items),
-        "sha256": sha256(data.read_bytes()).hexdigest(),
+        "sha256": hash_content(data.read_bytes()),
         "origin": "captured from production",
         **items.origin,
         "imported_at": now.isoformat(timespec="seconds"),

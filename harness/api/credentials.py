@@ -4,7 +4,6 @@ it.
 
 from collections.abc import Mapping
 from datetime import timedelta
-from hashlib import sha256
 from typing import Annotated
 
 from fastapi import APIRouter
@@ -21,6 +20,7 @@ from harness.control.providers.credentials import (
     CredentialChange,
     ProviderCredentials,
 )
+from harness.domain.content_hash import hash_content
 from harness.domain.pagination import Page
 from harness.domain.providers.credentials import MAX_VALUE_LENGTH
 
@@ -49,7 +49,7 @@ class CredentialBody(Body):
         """Not the secrets, but whether they are the same."""
         shown = self.model_dump_json(exclude={"value", "extra_headers"})
         hidden = (self.change().value, sorted((self._headers or {}).items()))
-        return f"{shown} {sha256(repr(hidden).encode()).hexdigest()}"
+        return f"{shown} {hash_content(repr(hidden))}"
 
     def change(self) -> CredentialChange:
         return CredentialChange(

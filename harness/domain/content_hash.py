@@ -1,9 +1,13 @@
-"""Content hashes name a value by its canonical JSON: equal values have equal names on every
-machine.
+"""Content hashes name what they are made of, alike on every machine: a value by its canonical
+JSON (`digest`), a text or a file's bytes (`hash_content`), and in a few bytes what has to be
+spread or told apart (`short_hash`).
+
+Hashes with a secret, and the two of every request (`routing.table`,
+`request.client_directives`), are with their subject.
 """
 
 import json
-from hashlib import sha256
+from hashlib import blake2b, sha256
 
 
 def canonical_json(value: object) -> str:
@@ -18,3 +22,14 @@ def canonical_json(value: object) -> str:
 def digest(value: object) -> str:
     """SHA-256 of the canonical JSON, 64 hexadecimal digits."""
     return sha256(canonical_json(value).encode()).hexdigest()
+
+
+def hash_content(content: bytes | str) -> str:
+    """SHA-256 of bytes, or of a text as UTF-8: 64 hexadecimal digits."""
+    data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    return sha256(data).hexdigest()
+
+
+def short_hash(text: str, size: int = 8) -> bytes:
+    """BLAKE2b of a text. Not hash(): Python salts it per process, and two would disagree."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()

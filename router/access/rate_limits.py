@@ -13,11 +13,11 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from hashlib import blake2b
 from pathlib import Path
 from struct import Struct
 from typing import Final
 
+from harness.domain.content_hash import short_hash
 from harness.domain.reliability import rate_limits
 from harness.domain.reliability.rate_limits import RateDecision, RateLimit, RateState
 from harness.ports import RateBook
@@ -114,7 +114,7 @@ class SharedRates:
 
     def _place(self, key: str) -> int:
         """Where the key's state stands; a slot is taken once and kept."""
-        name = blake2b(key.encode(), digest_size=len(FREE)).digest()
+        name = short_hash(key, len(FREE))
         first = int.from_bytes(name[:8])
         if not (self._lock(0) or self._lock_soon(0)):
             raise OSError(errno.EAGAIN, "another worker is busy with it")

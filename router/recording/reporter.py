@@ -12,10 +12,10 @@ import socket
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from hashlib import blake2b
 from typing import Any, Final
 
 from harness.domain.canary.judge import JudgeOutcome
+from harness.domain.content_hash import short_hash
 from harness.domain.operations.alerts import Alert
 from harness.domain.reliability.failover import Failover
 from harness.domain.routing.table import Arm, Canary
@@ -111,7 +111,14 @@ class Reporter:
         self._tickets += 1
         in_canary = int(canary.is_candidate(arm))
         weight_bps = canary.candidate_bps
-        unit = (self._tickets, number, stable_hash(key), in_canary, weight_bps, int(traits))
+        unit = (
+            self._tickets,
+            number,
+            int.from_bytes(short_hash(key)),
+            in_canary,
+            weight_bps,
+            int(traits),
+        )
         self._units.append(unit)
         return self._tickets
 
@@ -132,7 +139,7 @@ class Reporter:
         if len(self._mirrors) >= MAX_UNITS:
             return 0
         self._tickets += 1
-        self._mirrors.append((self._tickets, about, stable_hash(key)))
+        self._mirrors.append((self._tickets, about, int.from_bytes(short_hash(key))))
         return self._tickets
 
     def end_mirror(self, ticket: int, shadow: str, counts: Mapping[str, int]) -> None:
@@ -356,9 +363,3 @@ class _FrameProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._reporter.hung_up()
-
-
-def stable_hash(key: str) -> int:
-    """A hash that every process agrees on, unlike `hash()`."""
-    data = key.encode("utf-8", "surrogatepass")
-    return int.from_bytes(blake2b(data, digest_size=8).digest())

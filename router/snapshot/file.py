@@ -7,12 +7,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 from harness.domain.canary.observation import UnitRule
-from harness.domain.content_hash import canonical_json
+from harness.domain.content_hash import canonical_json, hash_content
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.row_signatures import Revocations, SignedRows
 from harness.domain.providers.credentials import StoredKey
@@ -38,7 +37,7 @@ def save_snapshot(snapshot: Snapshot, file: Path) -> None:
     content = canonical_json(snapshot_to_json(snapshot))
     whole = {
         "format": FORMAT,
-        "sha256": sha256(content.encode("utf-8", "surrogatepass")).hexdigest(),
+        "sha256": hash_content(content),
         "snapshot": content,
     }
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +58,7 @@ def load_snapshot(file: Path) -> Snapshot:
         if whole["format"] != FORMAT:
             raise SnapshotInvalid(f"{file} has format {whole['format']}, not {FORMAT}")
         content: str = whole["snapshot"]
-        found = sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+        found = hash_content(content)
         if found != whole["sha256"]:
             raise SnapshotInvalid(f"{file} is damaged: its checksum does not fit")
         return snapshot_from_json(json.loads(content))

@@ -37,7 +37,7 @@ from router.recording.ipc_frames import FrameReader, encode_frame
 from router.recording.metric_families import MetricFamily, MetricSample, MetricTotals
 from router.recording.metrics import MetricReading, RouterMetrics
 from router.recording.recorder import Recorder
-from router.recording.reporter import Reporter, stable_hash
+from router.recording.reporter import Reporter
 from router.recording.spool import Spool
 from router.recording.traffic_minutes import CompletedRequest
 from router.recording.worker_aggregator import LiveRollouts, WorkerAggregator, WorkerReports
@@ -377,10 +377,6 @@ def test_counters_sum_over_workers_whoever_has_ended(workers: list[list[MetricSa
 def test_the_pause_before_a_restart_grows_up_to_its_limit(deaths: int) -> None:
     assert 0.0 <= restart_pause_s(deaths) <= restart_pause_s(deaths + 1) <= LONGEST_PAUSE_S
     assert restart_pause_s(1) == 0.0
-
-
-def test_a_keys_hash_is_the_same_in_every_process() -> None:
-    assert stable_hash("user:alice") == 17_189_974_838_173_815_903
 
 
 GUARDED = replace(

@@ -7,14 +7,13 @@ blocks, and lists what differs.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, Final
 
 from harness.control.context import Context
 from harness.control.serialize import to_hashable
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.content_hash import canonical_json, digest
+from harness.domain.content_hash import canonical_json, digest, hash_content
 from harness.domain.errors import InputError, NotFound, SwapgateError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import AuditEvent
@@ -84,7 +83,7 @@ def decision_inputs(
             "policy_sha256": digest(to_hashable(rollout.policy)),
             "split_rule": PERIOD_RULE,
         },
-        "decided_sha256": sha256(canonical_action(again)).hexdigest(),
+        "decided_sha256": digest(to_hashable(again)),
     }
 
 
@@ -133,7 +132,7 @@ def replay_action(ctx: Context, number: int) -> ReplayedAction:
         rule = int(inputs.get("split_rule", POOLED_RULE))
         seen, at = _rollout_before(rollout, inputs), _time(inputs["at"])
         decided = gate_policy.decide_action(seen, blocks, at, split_rule=rule)
-        after = sha256(canonical_action(decided)).hexdigest()
+        after = digest(to_hashable(decided))
     except (SwapgateError, ValueError) as error:
         differences.append(str(error))
     if after and after != before:
@@ -143,11 +142,6 @@ def replay_action(ctx: Context, number: int) -> ReplayedAction:
     return ReplayedAction(
         event, rollout.id, before, after, len(blocks), decided, tuple(differences)
     )
-
-
-def canonical_action(action: RolloutAction) -> bytes:
-    """Everything a decision says, in one canonical form. Raises ValueError for NaN."""
-    return canonical_json(to_hashable(action)).encode()
 
 
 def _input_differences(
@@ -194,10 +188,8 @@ def _until(blocks: Sequence[ObservationBlock], last: int) -> Sequence[Observatio
 
 
 def _blocks_sha256(blocks: Sequence[ObservationBlock]) -> str:
-    found = sha256()
-    for block in sorted(blocks, key=lambda observation_block: observation_block.number):
-        found.update(canonical_json(to_hashable(block)).encode())
-    return found.hexdigest()
+    ordered = sorted(blocks, key=lambda block: block.number)
+    return hash_content("".join(canonical_json(to_hashable(block)) for block in ordered))
 
 
 def _time(text: object) -> datetime:

@@ -8,7 +8,6 @@ was found is remembered by the content of verdict, registration and samples.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
 from typing import Final
 
 import structlog
@@ -16,7 +15,7 @@ import structlog
 from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.proposals import evaluation
-from harness.domain.content_hash import canonical_json
+from harness.domain.content_hash import digest, hash_content
 from harness.domain.errors import (
     EvidenceMismatch,
     NotFound,
@@ -104,7 +103,7 @@ def alerting_mismatch(ctx: Context) -> Iterator[None]:
 
 def _digest(verdict: Verdict, proposal: Proposal, samples: Mapping[str, RunSamples]) -> str:
     body = [
-        sha256(verdict_bytes(verdict)).hexdigest(),
+        hash_content(verdict_bytes(verdict)),
         verdict.decided_at.isoformat(),
         verdict.expires_at.isoformat(),
         proposal.id,
@@ -112,7 +111,7 @@ def _digest(verdict: Verdict, proposal: Proposal, samples: Mapping[str, RunSampl
         proposal.policy.gate.verdict_ttl_s,
         {suite: [_rows(side) for side in sides] for suite, sides in samples.items()},
     ]
-    return sha256(canonical_json(body).encode()).hexdigest()
+    return digest(body)
 
 
 def _rows(samples: Sequence[Sample]) -> list[list[object]]:

@@ -5,9 +5,9 @@ such as another margin or claim (`what_if`; F5). Nothing is stored, and `what_if
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 
 from harness.control.context import Context
+from harness.domain.content_hash import hash_content
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evals.run import (
     Claim,
@@ -98,8 +98,8 @@ def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
         differences.append("the stored inputs give another verdict than the stored one")
     return ReplayedVerdict(
         stored=stored,
-        stored_sha256=sha256(before).hexdigest(),
-        again_sha256=sha256(after).hexdigest(),
+        stored_sha256=hash_content(before),
+        again_sha256=hash_content(after),
         items={case.plan.suite: len(case.paired.items) for case in cases},
         differences=tuple(differences),
     )

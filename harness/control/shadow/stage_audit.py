@@ -8,13 +8,12 @@ kept in the event. What is stored can only be more than that; less shows tamperi
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, Final
 
 from harness.control.context import Context
 from harness.control.serialize import to_hashable, to_plain
 from harness.control.shadow import shadows
-from harness.domain.content_hash import canonical_json, digest
+from harness.domain.content_hash import digest
 from harness.domain.errors import InputError, NotFound, SwapgateError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import AuditEvent
@@ -68,7 +67,7 @@ def decision_inputs(
             "seen": to_plain(state),
             "policy_sha256": digest(to_hashable(policy)),
         },
-        "decided_sha256": sha256(canonical_decision(decided)).hexdigest(),
+        "decided_sha256": digest(to_hashable(decided)),
     }
 
 
@@ -102,7 +101,7 @@ def replay_stage(ctx: Context, number: int) -> ReplayedShadow:
     if policy is not None:
         try:
             decided = decide_shadow_stage(policy, state)
-            after = sha256(canonical_decision(decided)).hexdigest()
+            after = digest(to_hashable(decided))
         except (SwapgateError, ValueError) as error:
             differences.append(str(error))
     if after and after != before:
@@ -115,11 +114,6 @@ def replay_stage(ctx: Context, number: int) -> ReplayedShadow:
     return ReplayedShadow(
         event, proposal.id, before, after, state.pairs, decided, tuple(differences)
     )
-
-
-def canonical_decision(decided: ShadowStageDecision) -> bytes:
-    """Everything a decision says, in one canonical form. Raises ValueError for NaN."""
-    return canonical_json(to_hashable(decided)).encode()
 
 
 def _event(tx: Transaction, number: int) -> AuditEvent:

@@ -8,9 +8,9 @@ items, 40 bits each, so that 10,000 items take 67 KB. `overlap_share` compares t
 import unicodedata
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
-from hashlib import blake2b
 from typing import Final
 
+from harness.domain.content_hash import short_hash
 from harness.domain.operations.principals import INVISIBLE_CHARACTERS
 
 HASH_BYTES: Final = 5
@@ -34,11 +34,7 @@ def normalize_text(text: str) -> str:
 
 def texts_fingerprint(texts: Iterable[str]) -> str:
     """Returns a fingerprint of a suite's items, in any order and each once."""
-    hashes = {
-        blake2b((normalize_text(text) or text).encode("utf-8", "surrogatepass"),
-                digest_size=HASH_BYTES).digest()
-        for text in texts
-    }  # fmt: skip
+    hashes = {short_hash(normalize_text(text) or text, HASH_BYTES) for text in texts}
     return b64encode(b"".join(sorted(hashes))).decode()
 
 

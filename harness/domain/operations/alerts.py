@@ -19,8 +19,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
-from hashlib import blake2b
 from typing import Final
+
+from harness.domain.content_hash import short_hash
 
 
 class Severity(IntEnum):
@@ -451,4 +452,4 @@ def _is_past(record: AlertRecord, at: datetime) -> bool:
 
 def _id(alert: Alert) -> str:
     said = f"{alert.key}\n{alert.at.isoformat()}\n{alert.source}"
-    return "al_" + blake2b(said.encode(), digest_size=8).hexdigest()
+    return f"al_{short_hash(said).hex()}"

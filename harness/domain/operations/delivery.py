@@ -7,9 +7,9 @@ Waits double from 5 seconds to 15 minutes, half of each random; after three days
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from hashlib import blake2b
 from typing import Final
 
+from harness.domain.content_hash import short_hash
 from harness.domain.operations.alerts import AlertKind, AlertRecord, Notified, Severity
 
 FIRST_WAIT: Final = timedelta(seconds=5)
@@ -120,7 +120,7 @@ def delivery_jitter(delivery: Delivery) -> float:
     spread out.
     """
     said = f"{delivery.id}\n{delivery.sink}\n{delivery.attempts}"
-    return int.from_bytes(blake2b(said.encode(), digest_size=4).digest()) / 2**32
+    return int.from_bytes(short_hash(said, 4)) / 2**32
 
 
 def retry_wait(attempts: int, uniform: float) -> timedelta:

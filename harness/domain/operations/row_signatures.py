@@ -11,10 +11,9 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from hashlib import sha256
 from typing import Final
 
-from harness.domain.content_hash import canonical_json
+from harness.domain.content_hash import canonical_json, hash_content
 from harness.domain.errors import ConfigError, SignatureInvalid
 
 # What is signed can be nothing else than a row of Swapgate's, in this format.
@@ -108,7 +107,7 @@ class RowFault:
 
 def key_id(public: bytes) -> str:
     """The first 16 hexadecimal digits of the public key's SHA-256."""
-    return sha256(public).hexdigest()[:16]
+    return hash_content(public)[:16]
 
 
 def encode_base64url(data: bytes) -> str:

@@ -2,10 +2,9 @@
 leases, and of the samples that the runs measured; their rows as domain objects and back.
 """
 
-from hashlib import sha256
-
 import sqlalchemy as sa
 
+from harness.domain.content_hash import hash_content
 from harness.domain.evals.run import EvalRun, RunBudget, RunState, Sample, SampleError, SuitePin
 from harness.domain.routing.target import RequestPatch, Target
 from harness.store.schema.columns import (
@@ -241,8 +240,8 @@ def sample_to_row(sample: Sample) -> Values:
 def text_digests(answer: str, prompt: str) -> dict[str, str]:
     """SHA-256 of a sample's texts as they are stored; they outlive the texts."""
     return {
-        "answer_sha256": sha256(storable(answer).encode()).hexdigest(),
-        "prompt_sha256": sha256(storable(prompt).encode()).hexdigest(),
+        "answer_sha256": hash_content(storable(answer)),
+        "prompt_sha256": hash_content(storable(prompt)),
     }
 
 

@@ -12,11 +12,11 @@ slipped in, took out or put back never becomes part of it.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from hashlib import sha256
 from typing import Final
 
 import sqlalchemy as sa
 
+from harness.domain.content_hash import hash_content
 from harness.domain.errors import SignatureInvalid
 from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.operations import api_key, audit_event, meta
@@ -65,7 +65,7 @@ class Manifest:
 
 
 def digest_of(signatures: Sequence[str]) -> str:
-    return sha256("\n".join(sorted(signatures)).encode()).hexdigest()
+    return hash_content("\n".join(sorted(signatures)))
 
 
 def from_row(row: Row) -> Manifest:

@@ -4,11 +4,11 @@ states, workers' leases, runs shared by a fingerprint, samples with or without t
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from hashlib import sha256
 from typing import Final
 
 import sqlalchemy as sa
 
+from harness.domain.content_hash import hash_content
 from harness.domain.errors import NotFound
 from harness.domain.evals.run import (
     ANSWER_PLACEHOLDER,
@@ -35,7 +35,7 @@ from harness.store.schema.evals import (
 )
 from harness.store.unit_of_work import Unit, in_project
 
-NOTHING: Final = sha256(b"").hexdigest()
+NOTHING: Final = hash_content(b"")
 SUITES = (
     sa.select(suite)
     .where(in_project(suite))
