@@ -88,10 +88,8 @@ def pytest_report_collectionfinish(
     proofs: dict[tuple[str, int], set[str]] = {}
     for item in items:
         for mark in item.iter_markers("req"):
-            for each in mark.args:
-                proofs.setdefault((each[0], int(each[1:])), set()).add(
-                    item.nodeid.split("[")[0]
-                )
+            for arg in mark.args:
+                proofs.setdefault((arg[0], int(arg[1:])), set()).add(item.nodeid.split("[")[0])
     return [
         line
         for (letter, number), tests in sorted(proofs.items())
@@ -108,12 +106,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = getattr(item, "fixturenames", ())
         params = getattr(getattr(item, "callspec", None), "params", {})
         asked = {"postgres"} & set(fixtures)
-        if asked or any("postgres" in each for each in params.values() if type(each) is str):
+        if asked or any("postgres" in param for param in params.values() if type(param) is str):
             item.add_marker(pytest.mark.postgres)
         # The contract and the promise are held on both databases in every run; how the
         # product uses them is the same code.
         if (
-            "postgresql" in [each for each in params.values() if type(each) is str]
+            "postgresql" in [param for param in params.values() if type(param) is str]
             and item.path.is_relative_to(INTEGRATION)
             and not item.get_closest_marker("both_databases")
         ):

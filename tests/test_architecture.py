@@ -57,7 +57,7 @@ def tracked_files() -> list[Path]:
         text=True,
     ).stdout
     return sorted(
-        path for each in listing.split("\0") if (ROOT / (path := Path(each))).is_file()
+        path for part in listing.split("\0") if (ROOT / (path := Path(part))).is_file()
     )
 
 
@@ -79,7 +79,7 @@ def found_imports(file: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(parsed(file)):
         match node:
             case ast.Import(names=names):
-                yield from ((node.lineno, each.name) for each in names)
+                yield from ((node.lineno, name.name) for name in names)
             case ast.ImportFrom(module=str(module), level=0):
                 yield node.lineno, module
             case ast.Call(
@@ -217,7 +217,7 @@ def test_requirement_ids_are_a_letter_and_a_number() -> None:
         for file in python_files("tests")
         for node in ast.walk(parsed(file))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.req"
-        if not node.args or not all(is_requirement(each) for each in node.args)
+        if not node.args or not all(is_requirement(arg) for arg in node.args)
     ]
 
     assert not wrong
@@ -254,6 +254,6 @@ def test_nothing_that_decides_reads_what_is_shown() -> None:
         if control in file.parents
         for node in ast.walk(parsed(file))
         if isinstance(node, ast.ImportFrom) and node.module == "harness.control.operations"
-        if "queries" in [each.name for each in node.names]
+        if "queries" in [name.name for name in node.names]
     ]
     assert not [*readers, *importers, *names]

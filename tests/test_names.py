@@ -207,6 +207,6 @@ def test_a_public_class_name_has_one_meaning_in_the_product() -> None:
         for node in ast.parse((ROOT / file).read_text()).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(f"{file}")
-    twice = [f"{name}: {', '.join(found)}" for name, found in places.items() if len(found) > 1]
+    twice = [f"{name}: {', '.join(place)}" for name, place in places.items() if len(place) > 1]
 
     assert not twice, listed(twice)

@@ -52,7 +52,7 @@ def gone_wrong(chosen: argparse.Namespace, names: Sequence[str]) -> list[Outcome
 
 
 def told(of: Outcome, workers: int) -> str:
-    harmed = ", ".join(f"{of.harmed.get(each, 0)} {each}" for each in HARMS)
+    harmed = ", ".join(f"{of.harmed.get(harm, 0)} {harm}" for harm in HARMS)
     return (
         f"| {of.name} | {of.words} | {of.per_s:.0f} on {workers} | {seconds(of.weight_0_s)} | "
         f"{seconds(of.last_canary_s)} | {of.exposures} (before it {of.before}) | {harmed} | "
@@ -87,7 +87,7 @@ def main() -> int:
     good = True
     if names:
         print(HEADS, flush=True)
-        good &= all(each.weight_0_s is not None for each in gone_wrong(chosen, names))
+        good &= all(outcome.weight_0_s is not None for outcome in gone_wrong(chosen, names))
     if "e" in only:
         found = stops.run(
             workers=chosen.workers, rps=chosen.rps, lit=chosen.stops, dark=chosen.dark

@@ -94,7 +94,7 @@ def _users(load: Load, began: float) -> dict[str, int]:
     harms = [harm_of(each, slow) for each in all_]
     return {
         "asked": len(all_),
-        "errors": sum(each not in ("", "slow") for each in harms),
+        "errors": sum(harm not in ("", "slow") for harm in harms),
         "slow": harms.count("slow"),
     }
 
@@ -141,25 +141,25 @@ def _unread(
     return [str(e["details"]["reason"]) for e in moves if e["details"]["reason"] not in text]
 
 
-def lines(found: Ramp) -> Sequence[str]:
+def lines(ramp: Ramp) -> Sequence[str]:
     head = (
-        f"{found.ended} after {found.took_s:.0f} s with the bake; {found.asked} requests, "
-        f"{found.errors} with an error, {found.slow} slow"
+        f"{ramp.ended} after {ramp.took_s:.0f} s with the bake; {ramp.asked} requests, "
+        f"{ramp.errors} with an error, {ramp.slow} slow"
     )
     columns = (
         "| event | did | canary failed | control failed | evidence of harm at most | "
         "certificate | replay |"
     )
     said = [head, columns]
-    for each in found.moves:
-        d = each["details"]
+    for move in ramp.moves:
+        d = move["details"]
         share = max(0.0, d["log_e_max"] / d["rollback_at"])
         said.append(
-            f"| {each['number']} | {each['action']} | {d['canary_failures']} of "
+            f"| {move['number']} | {move['action']} | {d['canary_failures']} of "
             f"{d['canary_units']:,} | {d['control_failures']} of {d['control_units']:,} | "
             f"{share:.0%} of the level | {d['certificate']:.3g} of {d['certificate_at']:g} | "
-            f"{each['replay']} |"
+            f"{move['replay']} |"
         )
         said.append(f"    {d['reason']}")
-    said.append(f"not on the page: {list(found.unread) or 'nothing'}")
+    said.append(f"not on the page: {list(ramp.unread) or 'nothing'}")
     return said

@@ -41,7 +41,7 @@ class Bare(ModelAPI):
     ) -> ModelOutput:
         if self.session is None:
             self.session = aiohttp.ClientSession()
-        messages = [{"role": each.role, "content": each.text} for each in input]
+        messages = [{"role": message.role, "content": message.text} for message in input]
         async with self.session.post(
             f"{self.base_url}/chat/completions",
             json={"model": self.model_name, "messages": messages},

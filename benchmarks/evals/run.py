@@ -94,7 +94,9 @@ def queued(folder: Path, data: Path, base_url: str) -> tuple[Path, str]:
 def one_round(folder: Path, port: int, samples: int, *more: str) -> dict[str, Figures]:
     """more: further words for both command lines."""
     folder.mkdir()
-    chosen = {name: [*each, *more] for name, each in commands(folder, port, samples).items()}
+    chosen = {
+        name: [*command, *more] for name, command in commands(folder, port, samples).items()
+    }
     used = turns.taken(chosen, folder)
     found = {}
     for name, place in ((BARE, "bare"), (OURS, "ours")):
@@ -154,7 +156,7 @@ def main() -> int:
             print("\n".join(["", *profile_lines(folder / "profile")]))
     ours = [each[OURS] for each in rounds]
     ratio = statistics.median(each[OURS].cpu_s / each[BARE].cpu_s for each in rounds)
-    good = ratio <= MOST_CPU and max(each.rss_mib for each in ours) <= MOST_RSS_MIB
+    good = ratio <= MOST_CPU and max(figures.rss_mib for figures in ours) <= MOST_RSS_MIB
     print(f"goal: at most {MOST_CPU} x bare Inspect's CPU time and {MOST_RSS_MIB} MiB: "
           f"{'reached' if good else 'MISSED'}")  # fmt: skip
     return 0 if good else 1

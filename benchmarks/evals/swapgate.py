@@ -19,7 +19,7 @@ def main() -> None:
     installation = open_installation(Path(config))
     with installation.store.read() as tx:
         samples = tx.runs.samples(run)
-    right = sum(each.strict or 0.0 for each in samples)
+    right = sum(sample.strict or 0.0 for sample in samples)
     installation.close()
     Path(folder, "result").write_text(f"{len(samples)} {right:.0f}", encoding="utf-8")
 

@@ -20,7 +20,9 @@ def taken(
     One runs at a time, for TURN_S; the others are stopped. Raises RuntimeError with the words
     of one that fails; the others are ended.
     """
-    running = {name: _started(each, folder / f"{name}.log") for name, each in commands.items()}
+    running = {
+        name: _started(command, folder / f"{name}.log") for name, command in commands.items()
+    }
     found: dict[str, tuple[float, float]] = {}
     try:
         while running:

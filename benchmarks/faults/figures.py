@@ -38,11 +38,11 @@ class Figures:
 
 
 def figures(
-    gateway: str, row: Row, retries: int, asked: Sequence[Asked], calls: Mapping[str, int]
+    gateway: str, row: Row, retries: int, askeds: Sequence[Asked], calls: Mapping[str, int]
 ) -> Figures:
     """calls: by the request's number."""
-    half = max((each.begun for each in asked), default=0.0) / 2
-    warm = [each for each in asked if each.begun >= half]
+    half = max((each.begun for each in askeds), default=0.0) / 2
+    warm = [each for each in askeds if each.begun >= half]
     return Figures(
         gateway=gateway,
         number=row.number,
@@ -50,14 +50,14 @@ def figures(
         expect=row.expect,
         outage=row.outage,
         retries=retries,
-        requests=len(asked),
-        right=sum(right(row.expect, each) for each in asked),
-        endings=dict(Counter(each.ending for each in asked)),
-        calls=sum(calls.get(each.number, 0) for each in asked),
+        requests=len(askeds),
+        right=sum(right(row.expect, each) for each in askeds),
+        endings=dict(Counter(each.ending for each in askeds)),
+        calls=sum(calls.get(each.number, 0) for each in askeds),
         warm_requests=len(warm),
         warm_calls=sum(calls.get(each.number, 0) for each in warm),
-        p99_s=p99(each.latency_s for each in asked if each.ending is Ending.WHOLE),
-        said=next((each.said for each in asked if not right(row.expect, each)), ""),
+        p99_s=p99(each.latency_s for each in askeds if each.ending is Ending.WHOLE),
+        said=next((each.said for each in askeds if not right(row.expect, each)), ""),
     )
 
 

@@ -134,7 +134,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="swapgate-outage-") as folder:
             away = KINDS[name](Path(folder), rate=chosen.rate, seconds=chosen.seconds)
         print(told(away))
-        wrong += [f"{name}: {each}" for each in away.faults()]
+        wrong += [f"{name}: {fault}" for fault in away.faults()]
     print("\n".join(wrong) or "as it should be")
     return 1 if wrong else 0
 

@@ -76,15 +76,15 @@ def attempts(most: int) -> Check:
 
 
 def took(most_s: float) -> Check:
-    return lambda seen: seen.took_s <= most_s
+    return lambda result: result.took_s <= most_s
 
 
-def not_cut(seen: Result) -> bool:
-    return bool(seen.error) or seen.whole
+def not_cut(result: Result) -> bool:
+    return bool(result.error) or result.whole
 
 
-def has_usage(seen: Result) -> bool:
-    return bool(seen.error) or seen.usage
+def has_usage(result: Result) -> bool:
+    return bool(result.error) or result.usage
 
 
 SCENARIOS: Final = (
@@ -108,16 +108,16 @@ SCENARIOS: Final = (
 )  # fmt: skip
 
 
-def verdict(scenario: Scenario, seen: Result) -> str:
-    if seen.took_s > scenario.most_s or not all(check(seen) for check in scenario.needed):
+def verdict(scenario: Scenario, result: Result) -> str:
+    if result.took_s > scenario.most_s or not all(check(result) for check in scenario.needed):
         return "fail"
     if scenario.ends_in_error:
-        return "pass" if seen.error else "partial"
-    if seen.error:
+        return "pass" if result.error else "partial"
+    if result.error:
         return "safe"
-    if not seen.whole:
+    if not result.whole:
         return "fail"
-    return "pass" if all(check(seen) for check in scenario.advised) else "partial"
+    return "pass" if all(check(result) for check in scenario.advised) else "partial"
 
 
 @dataclass
@@ -131,9 +131,9 @@ class Flap:
     def verdict(self) -> str:
         down = [seen for at, seen in self.results if at < DOWN_S]
         back = self.back_after_s is not None and self.back_after_s <= BACK_WITHIN_S
-        if not back or any(seen.error for seen in down):
+        if not back or any(result.error for result in down):
             return "fail"
-        return "pass" if all(seen.whole for _, seen in self.results) else "safe"
+        return "pass" if all(result.whole for _, result in self.results) else "safe"
 
 
 async def call(client: openai.AsyncOpenAI, model: str, most_s: float) -> Result:
@@ -148,16 +148,16 @@ async def call(client: openai.AsyncOpenAI, model: str, most_s: float) -> Result:
             )
             async for chunk in chunks:
                 named, usage = chunk.model or named, usage or chunk.usage is not None
-                text += "".join(each.delta.content or "" for each in chunk.choices)
+                text += "".join(choice.delta.content or "" for choice in chunk.choices)
     except (openai.OpenAIError, TimeoutError) as failure:
         error = f"{type(failure).__name__}: {failure}"[:120]
     return Result(text, error, time.monotonic() - began, named, usage)
 
 
 async def one(client: openai.AsyncOpenAI, scenario: Scenario, provider: Provider) -> Result:
-    seen = await call(client, scenario.id, scenario.most_s)
+    result = await call(client, scenario.id, scenario.most_s)
     times = provider.times(scenario.id)
-    return Result(seen.text, seen.error, seen.took_s, seen.model, seen.usage, times)
+    return Result(result.text, result.error, result.took_s, result.model, result.usage, times)
 
 
 async def flap(client: openai.AsyncOpenAI, provider: Provider) -> Flap:
@@ -176,7 +176,7 @@ def install(
     folder: Path, port: int, upstream: int, more: Mapping[str, Any]
 ) -> tuple[Path, str]:
     """A configuration with nothing but addresses, and what `more` changes; a key."""
-    names = [*(each.id for each in SCENARIOS), "s15"]
+    names = [*(scenario.id for scenario in SCENARIOS), "s15"]
     route = {"fallbacks": [f"wall/{SPARE}"], **more["route"]}
     document = {
         "home": str(folder / "home"),
@@ -216,11 +216,17 @@ async def played(more: Mapping[str, Any]) -> dict[str, str]:
             )
             async with client:
                 # At once: each has a route and a model, and so circuits, of its own.
-                ran = asyncio.gather(*(one(client, each, provider) for each in SCENARIOS))
-                for scenario, seen in zip(SCENARIOS, await ran, strict=True):
-                    found[scenario.id] = verdict(scenario, seen)
+                ran = asyncio.gather(
+                    *(one(client, scenario, provider) for scenario in SCENARIOS)
+                )
+                for scenario, result in zip(SCENARIOS, await ran, strict=True):
+                    found[scenario.id] = verdict(scenario, result)
                     say(
-                        scenario.id, scenario.title, found[scenario.id], seen.took_s, seen.error
+                        scenario.id,
+                        scenario.title,
+                        found[scenario.id],
+                        result.took_s,
+                        result.error,
                     )
                 flapped = await flap(client, provider)
             found["s15"] = flapped.verdict

@@ -42,9 +42,9 @@ class Soaked:
 
     def trends(self) -> dict[str, Trend]:
         """Of everything watched. Raises ValueError for a run that was too short."""
-        times = [each.at_s for each in self.samples]
+        times = [sample.at_s for sample in self.samples]
         return {
-            what: trend(times, [getattr(each, what) for each in self.samples])
+            what: trend(times, [getattr(sample, what) for sample in self.samples])
             for what in WATCHED
         }
 

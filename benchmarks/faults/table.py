@@ -27,11 +27,11 @@ SAID: Final = {Ending.SPLICED: "spliced", Ending.FALSE_END: "false ends"}
 HEAD: Final = (f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS))
 
 
-def lines(found: Sequence[Figures], direct_p99_s: float) -> list[str]:
+def lines(figures: Sequence[Figures], direct_p99_s: float) -> list[str]:
     """Gateways side by side, then every figure, totals, what was not as it should be."""
-    ordered = sorted(found, key=lambda each: (each.number, each.title, each.retries))
-    gateways = list(dict.fromkeys(each.gateway for each in found))
-    totals = [_total(name, [f for f in found if f.gateway == name]) for name in gateways]
+    ordered = sorted(figures, key=lambda each: (each.number, each.title, each.retries))
+    gateways = list(dict.fromkeys(each.gateway for each in figures))
+    totals = [_total(name, [f for f in figures if f.gateway == name]) for name in gateways]
     return [
         *side_by_side(ordered, gateways, direct_p99_s),
         "",
@@ -49,14 +49,14 @@ def side_by_side(
 ) -> list[str]:
     """A line for each fault and client. Cells: as it should, calls once warm, added p99."""
     cells: dict[str, dict[str, str]] = {}
-    for each in ordered:
-        place = f"{each.number} {each.title} | {client(each)}"
-        cells.setdefault(place, {})[each.gateway] = " · ".join(
+    for figures in ordered:
+        place = f"{figures.number} {figures.title} | {client(figures)}"
+        cells.setdefault(place, {})[figures.gateway] = " · ".join(
             [
-                share(each.right, each.requests),
-                *(f"{n} {SAID[how]}" for how, n in harm(each)),
-                ratio(each.warm_calls, each.warm_requests),
-                added_ms(each, direct_p99_s),
+                share(figures.right, figures.requests),
+                *(f"{n} {SAID[how]}" for how, n in harm(figures)),
+                ratio(figures.warm_calls, figures.warm_requests),
+                added_ms(figures, direct_p99_s),
             ]
         )
     return [
@@ -69,56 +69,57 @@ def side_by_side(
     ]
 
 
-def harm(each: Figures) -> list[tuple[Ending, int]]:
+def harm(figures: Figures) -> list[tuple[Ending, int]]:
     """What a client cannot notice."""
-    return [(how, n) for how in SAID if (n := each.endings.get(how, 0))]
+    return [(how, n) for how in SAID if (n := figures.endings.get(how, 0))]
 
 
-def client(each: Figures) -> str:
-    return "retries" if each.retries else "plain"
+def client(figures: Figures) -> str:
+    return "retries" if figures.retries else "plain"
 
 
-def added_ms(each: Figures, direct_p99_s: float) -> str:
+def added_ms(figures: Figures, direct_p99_s: float) -> str:
     """The 99th percentile over the provider's own."""
-    return "–" if math.isnan(each.p99_s) else f"{(each.p99_s - direct_p99_s) * 1000:.0f}"
+    return "–" if math.isnan(figures.p99_s) else f"{(figures.p99_s - direct_p99_s) * 1000:.0f}"
 
 
-def unexpected(found: Sequence[Figures]) -> list[str]:
+def unexpected(figures: Sequence[Figures]) -> list[str]:
     """An example of what a client was told, for each row that did not end as it should."""
     return [
         f"{each.gateway}, {each.number} {each.title}, {each.retries} retries: {each.said}"
-        for each in found
+        for each in figures
         if each.said and each.right < each.requests
     ]
 
 
-def _line(each: Figures, direct_p99_s: float) -> str:
+def _line(figures: Figures, direct_p99_s: float) -> str:
     cells = (
-        f"{each.number} {each.title}",
-        client(each),
-        each.gateway,
-        str(each.requests),
-        share(each.right, each.requests),
-        share(each.endings.get(Ending.WHOLE, 0), each.requests),
-        str(each.endings.get(Ending.SPLICED, 0)),
-        str(each.endings.get(Ending.FALSE_END, 0)),
-        ratio(each.calls, each.requests),
-        ratio(each.warm_calls, each.warm_requests),
-        added_ms(each, direct_p99_s),
+        f"{figures.number} {figures.title}",
+        client(figures),
+        figures.gateway,
+        str(figures.requests),
+        share(figures.right, figures.requests),
+        share(figures.endings.get(Ending.WHOLE, 0), figures.requests),
+        str(figures.endings.get(Ending.SPLICED, 0)),
+        str(figures.endings.get(Ending.FALSE_END, 0)),
+        ratio(figures.calls, figures.requests),
+        ratio(figures.warm_calls, figures.warm_requests),
+        added_ms(figures, direct_p99_s),
     )
     return f"| {' | '.join(cells)} |"
 
 
-def _total(gateway: str, found: Sequence[Figures]) -> str:
-    rescued = [each for each in found if each.expect is Expect.WHOLE and each.number]
-    outages = [each for each in found if each.outage]
+def _total(gateway: str, figures: Sequence[Figures]) -> str:
+    rescued = [each for each in figures if each.expect is Expect.WHOLE and each.number]
+    outages = [each for each in figures if each.outage]
     whole = _sum(each.endings.get(Ending.WHOLE, 0) for each in rescued)
-    right = share(_sum(each.right for each in found), _sum(each.requests for each in found))
+    right = share(_sum(each.right for each in figures), _sum(each.requests for each in figures))
     warm = ratio(
-        _sum(each.warm_calls for each in outages), _sum(each.warm_requests for each in outages)
+        _sum(outage.warm_calls for outage in outages),
+        _sum(outage.warm_requests for outage in outages),
     )
     spliced, false = (
-        _sum(each.endings.get(how, 0) for each in found)
+        _sum(each.endings.get(how, 0) for each in figures)
         for how in (Ending.SPLICED, Ending.FALSE_END)
     )
     return (
@@ -141,10 +142,10 @@ def ratio(part: int, whole: int) -> str:
     return f"{part / whole:.2f}" if whole else "–"
 
 
-def document(found: Sequence[Figures], **more: object) -> str:
+def document(figures: Sequence[Figures], **more: object) -> str:
     """All of it as JSON; what is not a number is null."""
     rows = [
         {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
-        for row in map(asdict, found)
+        for row in map(asdict, figures)
     ]
     return json.dumps({**more, "rows": rows}, indent=2)

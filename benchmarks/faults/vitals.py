@@ -35,15 +35,15 @@ class Vitals:
             raise LookupError(f"there is no {TASKS} in /metrics")
         return cls(
             time.monotonic(),
-            sum(each.memory_info().rss for each in all_) / 2**20,
-            sum(each.num_fds() for each in all_),
-            sum(len(each.net_connections("all")) for each in all_),
-            sum(each.num_threads() for each in all_),
+            sum(process.memory_info().rss for process in all_) / 2**20,
+            sum(process.num_fds() for process in all_),
+            sum(len(process.net_connections("all")) for process in all_),
+            sum(process.num_threads() for process in all_),
             sum(tasks),
         )
 
 
-WATCHED: Final = tuple(each.name for each in fields(Vitals) if each.name != "at_s")
+WATCHED: Final = tuple(field.name for field in fields(Vitals) if field.name != "at_s")
 
 
 def allowed_per_h(what: str, level: float) -> float:

@@ -28,7 +28,7 @@ def app(transport: Transport, providers: Mapping[str, Provider]) -> App:
         reply = await transport.send(request)
         try:
             passed = (b"content-type", b"content-length")
-            headers = [each for each in reply.headers if each[0] in passed]
+            headers = [header for header in reply.headers if header[0] in passed]
             start = {"type": "http.response.start", "status": reply.status, "headers": headers}
             await send(start)
             async for chunk in reply.chunks():
@@ -50,7 +50,7 @@ async def _lifespan(transport: Transport, receive: Receive, send: Send) -> None:
 
 def main() -> None:
     client, port, *upstreams = sys.argv[1:]
-    pairs = [each.split("=") for each in upstreams]
+    pairs = [upstream.split("=") for upstream in upstreams]
     providers = {k: Provider(k, "custom", f"http://127.0.0.1:{p}/v1") for k, p in pairs}
     serve(app(TRANSPORTS[client](RouterSettings()), providers), port=int(port))
 

@@ -76,7 +76,7 @@ async def serve(client: str, port: int, providers: Mapping[str, Provider]) -> No
 
 def main() -> None:
     client, port, *upstreams = sys.argv[1:]
-    pairs = [each.split("=") for each in upstreams]
+    pairs = [upstream.split("=") for upstream in upstreams]
     providers = {k: Provider(k, "custom", f"http://127.0.0.1:{p}/v1") for k, p in pairs}
     uvloop.run(serve(client, int(port), providers))
 

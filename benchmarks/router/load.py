@@ -72,7 +72,7 @@ def read_wrk(text: str) -> Throttle:
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     broken = re.search(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
     errors = int(refused.group(1)) if refused else 0
-    errors += sum(int(each) for each in broken.groups()) if broken else 0
+    errors += sum(int(group) for group in broken.groups()) if broken else 0
     if requests is None or per_s is None:
         raise ValueError(f"wrk said something else: {text[:200]}")
     return Throttle(int(requests.group(1)), float(per_s.group(1)), errors)

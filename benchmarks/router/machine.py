@@ -22,7 +22,7 @@ def tree(pid: int) -> list[psutil.Process]:
 
 def cpu_s(pid: int) -> float:
     """User and system time of a process and its descendants so far, in seconds."""
-    return sum(_ticks(each.pid) for each in tree(pid)) * TICK_S
+    return sum(_ticks(process.pid) for process in tree(pid)) * TICK_S
 
 
 def _ticks(pid: int) -> int:
@@ -36,7 +36,7 @@ def _ticks(pid: int) -> int:
 
 def rss_mib(pid: int) -> float:
     """Resident memory of a process and its descendants."""
-    return sum(each.memory_info().rss for each in tree(pid)) / 2**20
+    return sum(process.memory_info().rss for process in tree(pid)) / 2**20
 
 
 @dataclass
@@ -67,4 +67,4 @@ class Busy:
 def _stat() -> list[int]:
     line = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0]
     # guest time, the last two, is in user time already
-    return [int(each) for each in line.split()[1:9]]
+    return [int(part) for part in line.split()[1:9]]

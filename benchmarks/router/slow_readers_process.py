@@ -16,11 +16,11 @@ def main(port: int, *, stream: bool) -> None:
     readers = [connect(port) for _ in range(READERS)]
     print("connected", flush=True)
     sys.stdin.readline()  # until it is time
-    for each in readers:
-        each.sendall(ask)
+    for reader in readers:
+        reader.sendall(ask)
     while True:
-        for each in readers:
-            each.recv(BYTES_PER_S)
+        for reader in readers:
+            reader.recv(BYTES_PER_S)
         time.sleep(1.0)
 
 

@@ -30,7 +30,7 @@ Rounds = Mapping[str, Mapping[int, Figures]]
 
 def median(values: Sequence[float]) -> float:
     """Of what was measured; NaN when nothing was."""
-    known = [each for each in values if not math.isnan(each)]
+    known = [value for value in values if not math.isnan(value)]
     return statistics.median(known) if known else math.nan
 
 
@@ -67,15 +67,17 @@ def lines(rounds: Rounds) -> list[str]:
             if column[0] in RATIOS
         ]
         row += " " * 15 + "  ".join(ratios)
-        out.append(row.replace("nan", "  -") + f"{sum(each.errors for each in own.values()):9}")
+        out.append(
+            row.replace("nan", "  -") + f"{sum(figures.errors for figures in own.values()):9}"
+        )
     return [*out, *machine_lines(rounds)]
 
 
 def machine_lines(rounds: Rounds) -> list[str]:
     """How busy others kept the machine."""
     every = [each for own in rounds.values() for each in own.values()]
-    others = [each.others for each in every]
-    steal = [each.steal for each in every]
+    others = [figures.others for figures in every]
+    steal = [figures.steal for figures in every]
     text = (
         f"others had {median(others):.0%} of the machine (at most {max(others):.0%}), "
         f"the hypervisor {median(steal):.1%}"

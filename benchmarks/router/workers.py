@@ -56,7 +56,7 @@ class Router:
 
     def turn(self, seconds: float) -> Turn:
         workers = psutil.Process(self.pid).children()
-        before, own = [cpu_s(each.pid) for each in workers], cpu_s(self.pid)
+        before, own = [cpu_s(worker.pid) for worker in workers], cpu_s(self.pid)
         full = full_throttle(
             self.place.port,
             ask(self.place, PLAIN),
@@ -98,7 +98,7 @@ def started(workers: int, folder: Path, ports: dict[str, int], stack: ExitStack)
 def lines(found: Mapping[int, Sequence[Turn]]) -> list[str]:
     """Medians over the turns."""
     heads = ("req/s", "CPU us", "parent us", "largest share", "errors")
-    out = [f"{'workers':10}" + "".join(f"{each:>14}" for each in heads)]
+    out = [f"{'workers':10}" + "".join(f"{head:>14}" for head in heads)]
     for workers, turns in found.items():
         name = "in-process" if workers == ALONE else str(workers)
         share = statistics.median(t.shares[0] if t.shares else 1.0 for t in turns)

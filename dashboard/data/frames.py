@@ -168,12 +168,12 @@ def sample_table(frame: pd.DataFrame) -> pd.DataFrame:
     """What the sample table shows, under the heads that people read."""
     return pd.DataFrame(
         {
-            "Sample": [no_formula(each) for each in frame["item"]],
-            "Change": [f"{CHANGE_SYMBOLS[each]} {each}" for each in frame["change"]],
-            "Prompt": [no_formula(one_line(each)) for each in frame["prompt"]],
-            "Current": [no_formula(each) for each in frame["incumbent"]],
-            "Candidate": [no_formula(each) for each in frame["candidate"]],
-            "Latency": [labels.seconds(each) for each in frame["latency_s"]],
+            "Sample": [no_formula(item) for item in frame["item"]],
+            "Change": [f"{CHANGE_SYMBOLS[change]} {change}" for change in frame["change"]],
+            "Prompt": [no_formula(one_line(prompt)) for prompt in frame["prompt"]],
+            "Current": [no_formula(answer) for answer in frame["incumbent"]],
+            "Candidate": [no_formula(answer) for answer in frame["candidate"]],
+            "Latency": [labels.seconds(latency) for latency in frame["latency_s"]],
         }
     )
 
@@ -235,7 +235,7 @@ def latency_ms(traffic: Sequence[TrafficMinute], arm: str, share: float) -> int 
             for bound, number in minute.latency_ms.items():
                 histogram[bound] = histogram.get(bound, 0) + number
     total, seen = sum(histogram.values()), 0
-    for bound in sorted(histogram, key=lambda each: (each < 0, each)):
+    for bound in sorted(histogram, key=lambda bound_value: (bound_value < 0, bound_value)):
         seen += histogram[bound]
         if total and seen >= share * total:
             return bound

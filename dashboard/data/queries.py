@@ -108,24 +108,26 @@ def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
     """
     opened = queries.list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
     page = queries.list_proposals(ctx, PageRequest(MOST_PROPOSALS, after))
-    found = [*opened, *(each for each in page if not each.open)]
+    found = [*opened, *(proposal for proposal in page if not proposal.open)]
     invalid = [*page.invalid, *(fault for fault in opened.invalid if fault not in page.invalid)]
-    verdicts = queries.load_verdicts(ctx, {each.verdict for each in found if each.verdict})
+    verdicts = queries.load_verdicts(
+        ctx, {proposal.verdict for proposal in found if proposal.verdict}
+    )
     names = queries.load_target_names(
         ctx, {id_ for p in found for id_ in (p.incumbent, p.candidate)}
     )
     rows = [
         ProposalRow(
-            proposal=each,
-            incumbent=names.get(each.incumbent, each.incumbent),
-            candidate=names.get(each.candidate, each.candidate),
+            proposal=proposal,
+            incumbent=names.get(proposal.incumbent, proposal.incumbent),
+            candidate=names.get(proposal.candidate, proposal.candidate),
             verdict=verdict,
-            expires_at=_expiry(each),
-            standing=_standing(ctx, each, verdict),
-            remarks=_remarks(ctx, each),
+            expires_at=_expiry(proposal),
+            standing=_standing(ctx, proposal, verdict),
+            remarks=_remarks(ctx, proposal),
         )
-        for each in found
-        for verdict in [verdicts.get(each.verdict) if each.verdict else None]
+        for proposal in found
+        for verdict in [verdicts.get(proposal.verdict) if proposal.verdict else None]
     ]
     rows.sort(key=lambda row: row.proposal.phase is not ProposalPhase.AWAITING_APPROVAL)
     return Page(rows, page.total, page.next, invalid)
@@ -201,7 +203,7 @@ def canary(ctx: Context, route: str) -> CanaryView:
 
 
 def route_names(ctx: Context) -> Sequence[str]:
-    return [each.name for each in queries.list_routes(ctx)]
+    return [record.name for record in queries.list_routes(ctx)]
 
 
 def measured_of(

@@ -71,7 +71,7 @@ class VerdictCard:
 def verdict(card: VerdictCard, *, stale: bool = False) -> str:
     label = card.label
     advice = f": {escape(label.advice)}" if label.advice else ""
-    bullets = "".join(f"<p>{strong(what)}: {escape(found)}</p>" for what, found in card.bullets)
+    bullets = "".join(f"<p>{strong(what)}: {escape(fact)}</p>" for what, fact in card.bullets)
     following = f"<p>{strong('Next:')} {escape(card.next_step)}</p>" if card.next_step else ""
     foot = f'<p class="note">{escape(card.foot)}</p>' if card.foot else ""
     return (
@@ -134,7 +134,7 @@ def pair_bars(suites: Sequence[PairCounts]) -> str:
 
 def _pair_row(suite: PairCounts, most: int) -> str:
     # Room for the number beside the longest bar.
-    lost, won = (78 * each / most for each in (suite.lost, suite.won))
+    lost, won = (78 * count / most for count in (suite.lost, suite.won))
     total = suite.won + suite.lost + suite.tied
     return (
         f'<div class="row"><span class="name">{escape(suite.name)}</span>'
@@ -148,7 +148,7 @@ def _pair_row(suite: PairCounts, most: int) -> str:
 
 def meter(share: float, tone: Tone, furthest: float = 0.0) -> str:
     """furthest: a tick where it was at most, if that is beyond the share."""
-    width, tick = (100 * min(1.0, max(0.0, each)) for each in (share, furthest))
+    width, tick = (100 * min(1.0, max(0.0, fraction)) for fraction in (share, furthest))
     mark = f'<em style="left:{tick:.1f}%"></em>' if tick > width + 0.5 else ""
     return (
         f'<div class="sg sg-meter" role="meter" aria-valuemin="0" aria-valuemax="100" '
@@ -247,7 +247,7 @@ def difference(before: str, after: str) -> tuple[str, str]:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """heads: text. rows: cells of HTML. Scrolls by itself where it is too wide."""
-    head = "".join(f"<th>{escape(each)}</th>" for each in heads)
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in heads)
     body = "".join(
         "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows
     )

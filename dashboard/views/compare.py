@@ -236,7 +236,7 @@ def filters(titles: Mapping[str, str], suites: Sequence[str]) -> tuple[str, str]
             ["all", *suites],
             key="suite",
             bind="query-params",
-            help="all, or one of: " + ", ".join(titles.get(each, each) for each in suites),
+            help="all, or one of: " + ", ".join(titles.get(name, name) for name in suites),
         )
     return show or "regressed", suite or "all"
 
@@ -317,7 +317,7 @@ def others(rows: Sequence[ProposalRow], current: str) -> None:
         "Other comparisons",
         list(names),
         index=None,
-        format_func=lambda each: names[each],
+        format_func=lambda id_: names[id_],
         placeholder="Choose one to open it",
         key=f"other-{current}",
     )

@@ -105,9 +105,9 @@ def parse_reply(raw: bytes) -> ChatReply:
             text=_text(message),
             tool_calls=tuple(
                 ReplyToolCall(
-                    str(each["id"]), each["function"]["name"], each["function"]["arguments"]
+                    str(call["id"]), call["function"]["name"], call["function"]["arguments"]
                 )
-                for each in message.get("tool_calls") or ()
+                for call in message.get("tool_calls") or ()
             ),
             finish=str(choice.get("finish_reason") or ""),
             **_usage(payload.get("usage") or {}),
@@ -131,8 +131,8 @@ def parse_embeddings(raw: bytes) -> EmbeddingReply:
     """Raises MalformedReply."""
     try:
         payload = json.loads(raw)
-        listed = sorted(payload["data"], key=lambda each: each["index"])
-        vectors = tuple(tuple(map(float, each["embedding"])) for each in listed)
+        listed = sorted(payload["data"], key=lambda row: row["index"])
+        vectors = tuple(tuple(map(float, row["embedding"])) for row in listed)
         used = _usage(payload.get("usage") or {})["input_tokens"]
         return EmbeddingReply(vectors, used, str(payload.get("model") or ""))
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError):

@@ -226,7 +226,7 @@ def error_kind(sample: EvalSample) -> str:
     """The exception's name only: its text may repeat the prompt."""
     lines = sample.error.traceback.strip().splitlines() if sample.error else []
     named = (LAST_LINE.match(line) for line in reversed(lines))
-    return next((found[1] for found in named if found), "an error")
+    return next((match[1] for match in named if match), "an error")
 
 
 def sample_usage(sample: EvalSample) -> AnswerUsage:
@@ -237,14 +237,14 @@ def sample_usage(sample: EvalSample) -> AnswerUsage:
     seconds = (sample.output.metadata or {}).get(SECONDS) or sample.working_time or 0.0
     return AnswerUsage(
         input_tokens=sum(
-            each.input_tokens
-            + (each.input_tokens_cache_read or 0)
-            + (each.input_tokens_cache_write or 0)
-            for each in used
+            usage.input_tokens
+            + (usage.input_tokens_cache_read or 0)
+            + (usage.input_tokens_cache_write or 0)
+            for usage in used
         ),
-        output_tokens=sum(each.output_tokens for each in used),
+        output_tokens=sum(usage.output_tokens for usage in used),
         seconds=float(seconds),
-        cached_tokens=sum(each.input_tokens_cache_read or 0 for each in used),
+        cached_tokens=sum(usage.input_tokens_cache_read or 0 for usage in used),
         judge_calls=judge["calls"] if judge else 0,
         judge_cost_usd=judge["cost_usd"] if judge else None,
     )

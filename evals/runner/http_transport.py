@@ -92,7 +92,7 @@ class _OpenPlaces(ThreadedResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await super().resolve(host, port, family)
-        kept = [each for each in found if may_connect(host, each["host"], self._allowed)]
+        kept = [info for info in found if may_connect(host, info["host"], self._allowed)]
         if not kept:
             raise OSError(f"{host} leads to a closed address")
         return kept

@@ -106,11 +106,11 @@ def inspect_message(message: Mapping[str, Any]) -> ChatMessage:
         case "assistant":
             calls = [
                 parse_tool_call(
-                    str(each.get("id") or ""),
-                    each["function"]["name"],
-                    each["function"].get("arguments", ""),
+                    str(call.get("id") or ""),
+                    call["function"]["name"],
+                    call["function"].get("arguments", ""),
                 )
-                for each in message.get("tool_calls") or ()
+                for call in message.get("tool_calls") or ()
             ]
             return ChatMessageAssistant(content=content, tool_calls=calls or None)
         case _:
@@ -118,7 +118,7 @@ def inspect_message(message: Mapping[str, Any]) -> ChatMessage:
 
 
 def calls_of(output: ModelOutput) -> list[AnswerToolCall]:
-    return [AnswerToolCall(*each) for each in (output.metadata or {}).get(CALLS, ())]
+    return [AnswerToolCall(*call) for call in (output.metadata or {}).get(CALLS, ())]
 
 
 def served_labels(heard: Iterable[ServedModel]) -> tuple[str, str]:

@@ -198,7 +198,9 @@ class EvalProviderClient:
         except (ValueError, LookupError, TypeError, RecursionError):
             return ""
         words = _flat(words)[:300]
-        texts = [each["content"] for each in body.get("messages", ())] + [body.get("input", "")]
+        texts = [message["content"] for message in body.get("messages", ())] + [
+            body.get("input", "")
+        ]
         asked = "\n".join(_flat(str(text)) for text in texts)
         if _share(words, asked, SHARED_TEXT) or any(
             _share(words, secret, SHARED_SECRET) or _spells(words, secret)

@@ -115,7 +115,7 @@ def limit(memory_bytes: int, cpu_s: int, *, own_user: bool) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         _, hard = resource.getrlimit(kind)
-        bounds = [each for each in (most, hard) if each != resource.RLIM_INFINITY]
+        bounds = [bound for bound in (most, hard) if bound != resource.RLIM_INFINITY]
         kept = min(bounds, default=resource.RLIM_INFINITY)
         resource.setrlimit(kind, (kept, kept))
 

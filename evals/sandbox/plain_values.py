@@ -66,19 +66,19 @@ def encode(  # noqa: C901, PLR0911 - a line for each kind of value
     if simple is not None:
         return simple
 
-    def inner(each: object) -> list[Any]:
-        return encode(each, keep, depth + 1)
+    def inner(item: object) -> list[Any]:
+        return encode(item, keep, depth + 1)
 
     if isinstance(value, dict):
-        pairs = [[inner(key), inner(each)] for key, each in dict.items(value)]
+        pairs = [[inner(key), inner(item)] for key, item in dict.items(value)]
         return ["dict", pairs]
     for tag, kind in SEQUENCES.items():
         if isinstance(value, kind):
-            return [tag, [inner(each) for each in kind.__iter__(value)]]  # not the answer's own
+            return [tag, [inner(item) for item in kind.__iter__(value)]]  # not the answer's own
     if isinstance(value, types.ModuleType):
         return ["module", value.__name__]
     if isinstance(value, Iterator):
-        return ["iterator", [inner(each) for each in itertools.islice(value, LONGEST_ITERATOR)]]
+        return ["iterator", [inner(item) for item in itertools.islice(value, LONGEST_ITERATOR)]]
     if isinstance(value, KeysView | ValuesView | ItemsView):
         return ["list", [inner(item) for item in value]]
     return keep(value)
@@ -135,8 +135,8 @@ def decode(  # noqa: C901, PLR0911, PLR0912 - a case for each kind of value
     if depth > DEEPEST or not isinstance(data, list) or not data:
         raise NotPlain("not a value")
 
-    def inner(each: object) -> Any:
-        return decode(each, stand_in, module, depth + 1)
+    def inner(item: object) -> Any:
+        return decode(item, stand_in, module, depth + 1)
 
     try:
         match data:
@@ -155,7 +155,7 @@ def decode(  # noqa: C901, PLR0911, PLR0912 - a case for each kind of value
             case ["bytearray", str(text)]:
                 return bytearray(base64.b64decode(text))
             case ["dict", list(pairs)]:
-                return {inner(key): inner(each) for key, each in pairs}
+                return {inner(key): inner(item) for key, item in pairs}
             case [("list" | "tuple" | "set" | "frozenset") as tag, list(values)]:
                 return SEQUENCES[tag](inner(value) for value in values)
             case ["iterator", list(values)]:

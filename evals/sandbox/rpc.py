@@ -71,7 +71,7 @@ class Peer:
     def ask(self, operation: str, target: int | str, *args: object, **kwargs: object) -> object:
         """target: a handle of the other side, or a name. Raises what the operation raised."""
         values = [encode(arg, self._keep) for arg in args]
-        named = {key: encode(each, self._keep) for key, each in kwargs.items()}
+        named = {key: encode(argument, self._keep) for key, argument in kwargs.items()}
         self._send({"ask": operation, "of": target, "args": values, "kwargs": named})
         while True:
             message = self._receive()
@@ -94,15 +94,17 @@ class Peer:
 
     def _answer(self, message: Mapping[str, Any]) -> None:
         try:
-            args = [self._decoded(each) for each in message["args"]]
-            kwargs = {key: self._decoded(each) for key, each in message["kwargs"].items()}
+            args = [self._decoded(argument) for argument in message["args"]]
+            kwargs = {
+                key: self._decoded(argument) for key, argument in message["kwargs"].items()
+            }
             result = self._perform(message["ask"], message["of"], args, kwargs)
             changed = [
                 encode(arg, self._keep) if isinstance(arg, CHANGEABLE) else None for arg in args
             ]
             reply: dict[str, object] = {"value": encode(result, self._keep), "args": changed}
         except BaseException as error:  # noqa: BLE001 - it is the other side's to judge
-            names = [each.__name__ for each in type(error).__mro__]
+            names = [kind.__name__ for kind in type(error).__mro__]
             try:
                 text = str(error)
             except BaseException:  # noqa: BLE001 - an error class of the answer's
@@ -126,8 +128,8 @@ class Peer:
         return _awaited(result) if inspect.iscoroutine(result) else result
 
     def _keep(self, value: object) -> list[Any]:
-        for number, each in enumerate(self._kept):
-            if each is value:
+        for number, object_ in enumerate(self._kept):
+            if object_ is value:
                 return ["handle", number]
         self._kept.append(value)
         return ["handle", len(self._kept) - 1]

@@ -41,8 +41,8 @@ __all__ = [
 # What stands before our packages' names: nothing in the checkout, `swapgate.` in a wheel.
 ABOVE: Final = __name__.removesuffix("evals.scorers")
 SCORERS: Final[Mapping[str, Scorer]] = {
-    each.name: each
-    for each in (
+    scorer.name: scorer
+    for scorer in (
         *(EXACT, NUMERIC, CHOICE, LABEL, REGEX, JSON_FIELDS, JSON_SCHEMA, TOOL_CALL),
         *(INSTRUCTIONS, IFEVAL, CODE, RUBRIC, PAIRWISE, SIMILARITY),
     )
@@ -81,7 +81,7 @@ def _code_sha256(module: str) -> str:
         seen[name] = source
         if name.startswith(f"{ABOVE}evals.sandbox."):
             # Its modules run in other processes, and import one another there.
-            seen |= {f"sandbox/{each.name}": _source(each) for each in file.parent.glob("*.py")}
+            seen |= {f"sandbox/{path.name}": _source(path) for path in file.parent.glob("*.py")}
         todo += [
             node.module
             for node in ast.walk(parse_source(source))

@@ -52,7 +52,7 @@ def as_json(text: str) -> bool:
 def highlights(text: str) -> int:
     single = re.findall(r"\*[^\n*]*\*", text)
     double = re.findall(r"\*\*[^\n*]*\*\*", text)
-    return sum(bool(each.strip("*").strip()) for each in [*single, *double])
+    return sum(bool(highlight.strip("*").strip()) for highlight in [*single, *double])
 
 
 def bullet_list(text: str) -> int:
@@ -130,7 +130,8 @@ KINDS: Final[Mapping[str, Callable[[str, Params], bool]]] = {
     ),
     "detectable_content:postscript": lambda t, p: postscript(t, p["postscript_marker"]),
     "detectable_format:constrained_response": lambda t, _: any(
-        each in t for each in ("My answer is yes.", "My answer is no.", "My answer is maybe.")
+        phrase in t
+        for phrase in ("My answer is yes.", "My answer is no.", "My answer is maybe.")
     ),
     "detectable_format:json_format": lambda t, _: as_json(t),
     "detectable_format:multiple_sections": lambda t, p: (

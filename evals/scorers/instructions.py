@@ -133,7 +133,7 @@ def instructions(answer: str, item: Item, options: Options) -> ScoreResult:
         for rule, kept in readings(answer, item.metadata["rules"])
     ]
     # Of equal scores the first: the one that had the least to forgive.
-    rule, best = max(found, key=lambda each: each[1])
+    rule, best = max(found, key=lambda pair: pair[1])
     return score_result(found[0][1], best, rule)
 
 

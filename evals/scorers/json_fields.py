@@ -41,7 +41,7 @@ def relaxed(value: object) -> object:
     """A text as it was before it was escaped once too often, a number out of its text."""
     match value:
         case dict():
-            return {str(key).casefold(): relaxed(each) for key, each in value.items()}
+            return {str(key).casefold(): relaxed(item) for key, item in value.items()}
         case list():
             return [relaxed(item) for item in value]
         case str():
@@ -105,7 +105,7 @@ def value_rule(found: Mapping[str, Any], target: Mapping[str, Any]) -> str:
         folded = {key.casefold() for key in found}
         return "key_case" if all(key.casefold() in folded for key in target) else "missing_null"
     unlike = [found[key] for key in target if not same(found[key], target[key])]
-    escaped = any(isinstance(each, str) and "\\" in each for each in unlike)
+    escaped = any(isinstance(part, str) and "\\" in part for part in unlike)
     return "double_escaped" if escaped else "value_type"
 
 

@@ -61,7 +61,7 @@ def retyped(value: Any) -> Any:
     """Numbers out of their texts; keys as they are."""
     match value:
         case dict():
-            return {key: retyped(each) for key, each in value.items()}
+            return {key: retyped(item) for key, item in value.items()}
         case list():
             return [retyped(item) for item in value]
         case _:

@@ -49,7 +49,7 @@ def check_label(item: Item, options: Options) -> str | None:
 def all_targets(items: Sequence[Item], options: Options) -> Options:
     """Without a list of labels, every target of the suite is one."""
     labels = options["labels"] or sorted({str(item.target) for item in items})
-    if not isinstance(labels, list) or not all(isinstance(each, str) for each in labels):
+    if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
         raise InputError("scorer 'label': option 'labels' must be a list of texts")
     return {**options, "labels": labels}
 
@@ -72,10 +72,12 @@ def chosen(text: str, item: Item) -> str | None:
         rf"(?i:answer|choice|option)(?i:\s++is)?+[\s:=*(\[]*+([{letters}])\b", text
     )
     alone = re.findall(rf"(?<![\w'])([{letters}])(?:[)\].:*]|\s*$)", text, re.MULTILINE)
-    for found in (said, alone):
-        if found:
-            return str(found[-1])
-    named = [n for n, each in enumerate(item.choices) if each and folded(each) in folded(text)]
+    for letters_meant in (said, alone):
+        if letters_meant:
+            return str(letters_meant[-1])
+    named = [
+        n for n, label in enumerate(item.choices) if label and folded(label) in folded(text)
+    ]
     return ascii_uppercase[named[0]] if len(named) == 1 else None
 
 

@@ -26,7 +26,7 @@ async def similarity(
         return UNSCORED
     targets = item.target if isinstance(item.target, list) else [item.target]
     mine, *theirs = await judging.embed([answer, *map(target_text, targets)])
-    near = max(cosine(mine, each) for each in theirs)
+    near = max(cosine(mine, other_vector) for other_vector in theirs)
     score = min(max(near, 0.0), 1.0)
     if options["threshold"]:
         score = float(score >= options["threshold"])

@@ -106,7 +106,7 @@ def in_habit(value: object, habits: Habits, place: tuple[object, ...]) -> str:
 def in_other_case(value: object) -> object:
     """The object with its own keys capitalised."""
     fields = value.items() if isinstance(value, dict) else ()
-    return {str(key).title(): each for key, each in fields}
+    return {str(key).title(): item for key, item in fields}
 
 
 def broken(text: str, variant: str) -> str:

@@ -73,7 +73,7 @@ def kind(schema: Mapping[str, Any]) -> str:
     """The type; of several the first that is not null; without one it is an object."""
     named = schema.get("type", "object")
     if isinstance(named, list):
-        named = next((each for each in named if each != "null"), "null")
+        named = next((type_name for type_name in named if type_name != "null"), "null")
     return str(named)
 
 
@@ -81,14 +81,14 @@ def number(schema: Mapping[str, Any], draw: int) -> float:
     """One of at most seven whole numbers within the bounds; between these if there is none."""
     low, high = limit(schema, "minimum"), limit(schema, "maximum")
     above, below = limit(schema, "exclusiveMinimum"), limit(schema, "exclusiveMaximum")
-    least = [math.ceil(each) for each in (low,) if each is not None]
-    least += [math.floor(each) + 1 for each in (above,) if each is not None]
-    most = [math.floor(each) for each in (high,) if each is not None]
-    most += [math.ceil(each) - 1 for each in (below,) if each is not None]
+    least = [math.ceil(bound) for bound in (low,) if bound is not None]
+    least += [math.floor(bound) + 1 for bound in (above,) if bound is not None]
+    most = [math.floor(bound) for bound in (high,) if bound is not None]
+    most += [math.ceil(bound) - 1 for bound in (below,) if bound is not None]
     first = max(least) if least else min([1, *most])
     last = min([first + 6, *most])
     if first > last:
-        ends = [each for each in (low, high, above, below) if each is not None]
+        ends = [bound for bound in (low, high, above, below) if bound is not None]
         return sum(ends) / len(ends)
     return float(first + draw % (last - first + 1))
 

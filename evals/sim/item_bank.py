@@ -149,9 +149,9 @@ def bank_item(sample: items.Item, *, suite: str, place: str) -> BankItem:
 
 def tool_call(sample: items.Item) -> dict[str, Any] | None:
     """The call that is the right answer: `metadata.tool_call`, or a target of that shape."""
-    for found in (sample.metadata.get("tool_call"), sample.target):
-        if isinstance(found, dict) and {"name", "arguments"} == set(found):
-            return found
+    for candidate in (sample.metadata.get("tool_call"), sample.target):
+        if isinstance(candidate, dict) and {"name", "arguments"} == set(candidate):
+            return candidate
     return None
 
 

@@ -137,16 +137,16 @@ def _data_class(items: Sequence[Mapping[str, Any]], path: Path) -> str:
 
 def _origin(items: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     all_ = [item["metadata"]["provenance"] for item in items]
-    times = sorted(each["at"] for each in all_)
-    labelled = sorted(each["labelled_at"] for each in all_ if each["labelled_at"])
+    times = sorted(item["at"] for item in all_)
+    labelled = sorted(item["labelled_at"] for item in all_ if item["labelled_at"])
     return {
-        "routes": sorted({each["route"] for each in all_}),
+        "routes": sorted({item["route"] for item in all_}),
         "captured_from": times[0],
         "captured_until": times[-1],
-        "share_bps": sorted({each["share_bps"] for each in all_}),
-        "rules_sha256": sorted({each["rules_sha256"] for each in all_}),
+        "share_bps": sorted({item["share_bps"] for item in all_}),
+        "rules_sha256": sorted({item["rules_sha256"] for item in all_}),
         "data_class": all_[0]["data_class"],
-        "label_authors": sorted({each["label_author"] for each in all_}),
+        "label_authors": sorted({item["label_author"] for item in all_}),
         "labelled_from": labelled[0] if labelled else "",
         "labelled_until": labelled[-1] if labelled else "",
     }
@@ -261,7 +261,7 @@ def _entries(manifest: Path) -> list[dict[str, object]]:
         listed = tomllib.loads(manifest.read_text(encoding="utf-8")).get("dataset", [])
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{manifest}: is not TOML: {error}") from None
-    return [dict(each) for each in listed]
+    return [dict(item) for item in listed]
 
 
 def _toml(entries: list[dict[str, object]]) -> str:

@@ -38,7 +38,7 @@ def list_watched(who: CallerParam) -> Page[DriftStatus]:
 def list_drift_runs(who: CallerParam, piece: Annotated[DriftQuery, Query()]) -> Page[DriftRun]:
     """Newest first."""
     drift_runs = queries.list_drift_runs(who.ctx, piece.page, route=piece.route or "")
-    return drift_runs.map(lambda each: DriftRun(*each))
+    return drift_runs.map(lambda run: DriftRun(*run))
 
 
 @endpoint(router, "GET", "/routes/{route}/drift")

@@ -46,7 +46,7 @@ class SchemaComponents:
             return dict(scalar)
         origin, inner = get_origin(kind), get_args(kind)
         if origin in (Union, types.UnionType):
-            return {"anyOf": [self.of(each) for each in inner]}
+            return {"anyOf": [self.of(argument) for argument in inner]}
         if origin is Literal:
             return {"enum": list(inner)}
         if origin is Page:
@@ -54,10 +54,10 @@ class SchemaComponents:
         if origin is Mapping or origin is dict:
             return {"type": "object", "additionalProperties": self.of(inner[1])}
         if origin is tuple and inner[-1] is not ...:
-            each_place = [self.of(each) for each in inner]
+            each_place = [self.of(argument) for argument in inner]
             n = len(inner)
             return {"type": "array", "prefixItems": each_place, "minItems": n, "maxItems": n}
-        if any(origin is each for each in LISTS):
+        if any(origin is container for container in LISTS):
             return {"type": "array", "items": self.of(inner[0])}
         if isinstance(kind, type) and issubclass(kind, Enum):
             return _enum(kind)
@@ -95,7 +95,9 @@ def _object_schema(properties: Schema) -> Schema:
 
 
 def _enum(kind: type[Enum]) -> Schema:
-    words = [each.name.lower() if issubclass(kind, IntEnum) else each.value for each in kind]
+    words = [
+        member.name.lower() if issubclass(kind, IntEnum) else member.value for member in kind
+    ]
     return {"type": "string", "enum": words}
 
 

@@ -103,9 +103,9 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _check_levels(value: object) -> None:
     level = [value]
     for _ in range(MAX_DEPTH):
-        if any(isinstance(each, str) and "\0" in each for each in level):
+        if any(isinstance(part, str) and "\0" in part for part in level):
             raise InputError("the body contains a NUL: a database's text cannot hold it")
-        level = [inner for each in level for inner in _inside(each)]
+        level = [inner for part in level for inner in _inside(part)]
     if level:
         raise InputError(f"the body is nested more than {MAX_DEPTH} deep")
 

@@ -103,7 +103,7 @@ def create_route(who: BodyFactory, body: RouteBody) -> Route:
         who.actor,
         body.name,
         body.incumbent,
-        fallbacks=[each.target for each in body.chain],
+        fallbacks=[entry.target for entry in body.chain],
         capable=[entry.target for entry in body.chain if entry.capable],
         settings=body.settings(),
     )

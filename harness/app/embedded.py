@@ -129,8 +129,8 @@ def single_target_router(
     # What is declared would be done without, and is what is to be seen.
     targets.put_provider(ctx, SYSTEM, replace(provider, models={}))
     with alone.store.write() as tx:
-        for each in stored:
-            tx.credentials.put(each)
+        for stored_key in stored:
+            tx.credentials.put(stored_key)
     seed = TargetSeed(target.provider, target.model, target.parameters, target.request_patch)
     known = targets.add_target(ctx, SYSTEM, seed)
     routes.create_route(ctx, SYSTEM, ROUTE, known.id, settings=RouteSettings())

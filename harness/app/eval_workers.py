@@ -65,13 +65,15 @@ def _build_workers(installation: Installation) -> EvalWorkers:
             *signing_keys.WORKER_VARIABLES,
         )
         given = {name: os.environ[name] for name in names if name in os.environ}
-        for passed, each in ((TARGET, provider), (JUDGE, judge)):
-            if each is None:
+        for passed, role_target in ((TARGET, provider), (JUDGE, judge)):
+            if role_target is None:
                 continue
-            keys = provider_secrets.keys_of_provider(installation.context, each)
+            keys = provider_secrets.keys_of_provider(installation.context, role_target)
             if keys:
                 given[passed.key] = keys[0].secret
-            headers = provider_secrets.decrypt_headers(each, installation.cipher).extra_headers
+            headers = provider_secrets.decrypt_headers(
+                role_target, installation.cipher
+            ).extra_headers
             if headers:
                 given[passed.headers] = json.dumps(dict(headers))
         return given

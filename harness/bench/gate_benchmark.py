@@ -215,6 +215,6 @@ def _missed(lines: Sequence[GateBenchmarkRow]) -> Iterator[MissedGoal]:
                 ("share of the items at +10", line.spent_ten, MOST_ITEMS_SHARE),
                 ("power lost at +5 against the paired t", lost, MOST_POWER_LOST),
             ]
-        for what, found, limit in checks:
-            if not found <= limit:
-                yield MissedGoal(line.matrix, line.claim, line.n, what, found, limit)
+        for what, value, limit in checks:
+            if not value <= limit:
+                yield MissedGoal(line.matrix, line.claim, line.n, what, value, limit)

@@ -101,7 +101,7 @@ def exposures(slow: Slowdown, *, cap: int, alpha: float, seed: Sequence[int]) ->
     rng = np.random.default_rng(seed)
     values = rng.lognormal(0.0, slow.sigma, (cap, MAX_CONTROLS + 1))
     u = ranks_of_rows(values[:, 0] * slow.factor, values[:, 1:], rng.random(cap))
-    over = np.flatnonzero(ranks_path([(float(each),) for each in u]) >= math.log(1.0 / alpha))
+    over = np.flatnonzero(ranks_path([(float(value),) for value in u]) >= math.log(1.0 / alpha))
     return float(over[0] + 1) if len(over) else math.inf
 
 
@@ -171,18 +171,22 @@ def simulate_rollout(
         Guardrail.COST_PER_SUCCESS: (everyone, _or_worst(1e-4 + 1e-5 * tokens, failed)),
     }
     on = policy.tolerated
-    tallies = {each: _tallies(*count) for each, count in counts.items() if each in on}
+    tallies = {
+        guardrail: _tallies(*count) for guardrail, count in counts.items() if guardrail in on
+    }
     ranked = {
-        each: _ranked(*value, on[each], rng) for each, value in values.items() if each in on
+        guardrail: _ranked(*value, on[guardrail], rng)
+        for guardrail, value in values.items()
+        if guardrail in on
     }
     return [
         ObservationBlock(
             rollout="r", worker="w", sequence=n, weight_bps=100, units=SIZE, canary_units=1,
             failures=int(failed[n].sum()), canary_failures=int(failed[n, 0]), missing=0,
             opened_at=START, closed_at=START, number=n + 1,
-            counts={each: tally[n] for each, tally in tallies.items()},
-            ranks={each: found[n][0] for each, found in ranked.items() if found[n][0]},
-            levels={each: found[n][1] for each, found in ranked.items() if found[n][0]},
+            counts={guardrail: tally[n] for guardrail, tally in tallies.items()},
+            ranks={name: ranks[n][0] for name, ranks in ranked.items() if ranks[n][0]},
+            levels={name: ranks[n][1] for name, ranks in ranked.items() if ranks[n][0]},
         )
         for n in range(blocks)
     ]  # fmt: skip

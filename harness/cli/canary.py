@@ -44,14 +44,14 @@ def status(session: Session, route: str | None) -> None:
     """Show the live canaries; with ROUTE its newest, live or ended."""
     canaries = comparison.list_canaries(session.context, route=route)
     if session.json:
-        output.document([as_json(each) for each in canaries])
+        output.document([as_json(row) for row in canaries])
         return
     if not canaries:
         output.note("no canary: a proposal that passes its evals opens one")
-    for number, each in enumerate(canaries):
+    for number, row in enumerate(canaries):
         if number:
             click.echo()
-        output.facts(rollout_facts(each))
+        output.facts(rollout_facts(row))
 
 
 @canary.command()
@@ -106,8 +106,8 @@ def _print_explained(history: CanaryHistory) -> None:
             ),
         ]
     )
-    for each in explanation.against:
-        click.echo(f"▲ against a step by hand: {each}")
+    for objection in explanation.against:
+        click.echo(f"▲ against a step by hand: {objection}")
     if explanation.needs:
         output.table(
             ["", "STILL NEEDED", "WHEN"],
@@ -281,8 +281,8 @@ def _confirm_overrule(session: Session, route: str, version: int | None) -> int 
     shown = next(iter(comparison.list_canaries(session.context, route=route)), None)
     if shown is None:
         return version
-    for each in shown.explanation.against:
-        output.note(f"warning: {each}")
+    for objection in shown.explanation.against:
+        output.note(f"warning: {objection}")
     if not (shown.explanation.against and at_a_terminal()):
         return version
     click.confirm("Go on all the same?", abort=True, err=True)

@@ -110,10 +110,10 @@ def _source(shown: ProviderCredentials) -> str:
 
 def _stored(shown: ProviderCredentials) -> list[str]:
     return [
-        f"{each.name} (until {formatting.timestamp(each.expires_at)})"
-        if each.expires_at
-        else each.name
-        for each in shown.stored
+        f"{entry.name} (until {formatting.timestamp(entry.expires_at)})"
+        if entry.expires_at
+        else entry.name
+        for entry in shown.stored
     ]
 
 
@@ -163,8 +163,8 @@ def set_credential(  # noqa: PLR0913, PLR0917 - one per option
         output.document(shown)
     else:
         click.echo(f"{provider}: key {key!r} is stored")
-        for each in shown.outdated:
-            output.note(f"waits for new proof: {each}")
+        for entry in shown.outdated:
+            output.note(f"waits for new proof: {entry}")
 
 
 def _value(provider: str) -> str:

@@ -62,9 +62,9 @@ def status(session: Session, *, route: str) -> None:
 @ROUTE_OPTION
 @paging.page_options
 @pass_session
-def list_checks(session: Session, *, route: str, asked: PageRequest) -> None:
+def list_checks(session: Session, *, route: str, page_request: PageRequest) -> None:
     """List the drift watch's runs, the newest first."""
-    drift_runs = queries.list_drift_runs(session.context, asked, route=route)
+    drift_runs = queries.list_drift_runs(session.context, page_request, route=route)
     paging.note_page(drift_runs)
     if session.json:
         output.document([{"watch": watch, "check": check} for watch, check in drift_runs])

@@ -91,8 +91,8 @@ def _print_provider(session: Session, summary: ProviderSummary) -> None:
             ),
         ]
     )
-    for each in summary.outdated:
-        output.note(f"waits for new proof: {each}")
+    for entry in summary.outdated:
+        output.note(f"waits for new proof: {entry}")
 
 
 def _settings(function: click.decorators.FC) -> click.decorators.FC:

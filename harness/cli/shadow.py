@@ -220,9 +220,9 @@ def status(session: Session, route: str) -> None:
 @shadow.command("list")
 @paging.page_options
 @pass_session
-def list_shadows(session: Session, asked: PageRequest) -> None:
+def list_shadows(session: Session, page_request: PageRequest) -> None:
     """List the shadows of all routes, the newest first."""
-    found = queries.list_shadows(session.context, asked)
+    found = queries.list_shadows(session.context, page_request)
     paging.note_page(found)
     if session.json:
         output.document(found.items)

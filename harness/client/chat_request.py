@@ -93,7 +93,7 @@ def _with_extra(body: dict[str, object], extra: Mapping[str, object]) -> dict[st
 
 def _messages(request: CompletionRequest) -> list[dict[str, object]]:
     first = (Message("system", request.system),) if request.system else ()
-    return [_message(each) for each in (*first, *request.messages)]
+    return [_message(message) for message in (*first, *request.messages)]
 
 
 def _message(message: Message) -> dict[str, object]:

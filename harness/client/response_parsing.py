@@ -54,7 +54,7 @@ def parse_completion(body: bytes, served: Served) -> CompletionResponse:
         text=_text(message.get("content")),
         finish_reason=_text(choice.get("finish_reason")),
         served=served,
-        tool_requests=tuple(_request(each) for each in _objects(message.get("tool_calls"))),
+        tool_requests=tuple(_request(call) for call in _objects(message.get("tool_calls"))),
         usage=_usage(raw.get("usage")),
         model=_text(raw.get("model")),
         reasoning=_reasoning(message),
@@ -67,7 +67,7 @@ def parse_completion(body: bytes, served: Served) -> CompletionResponse:
 
 def parse_chunk(raw: Mapping[str, object]) -> StreamChunk:
     """Of one event. Of several choices the first counts."""
-    choices = [each for each in _objects(raw.get("choices")) if not each.get("index")]
+    choices = [row for row in _objects(raw.get("choices")) if not row.get("index")]
     choice: Mapping[str, object] = choices[0] if choices else {}
     found = choice.get("delta")
     delta: Mapping[str, object] = found if isinstance(found, dict) else {}
@@ -75,7 +75,9 @@ def parse_chunk(raw: Mapping[str, object]) -> StreamChunk:
         text=_text(delta.get("content")),
         reasoning=_reasoning(delta),
         refusal=_text(delta.get("refusal")),
-        tool_deltas=tuple(_delta(each) for each in _objects(delta.get("tool_calls"))),
+        tool_deltas=tuple(
+            _delta(delta_call) for delta_call in _objects(delta.get("tool_calls"))
+        ),
         finish_reason=_text(choice.get("finish_reason")),
         usage=_usage(raw.get("usage")),
         model=_text(raw.get("model")),
@@ -126,7 +128,7 @@ def _objects(value: object) -> Sequence[dict[str, object]]:
 
 def _text(value: object) -> str:
     if isinstance(value, list):
-        return "".join(_text(each.get("text")) for each in _objects(value))
+        return "".join(_text(item.get("text")) for item in _objects(value))
     return value if isinstance(value, str) else ""
 
 
@@ -183,14 +185,14 @@ def _logprobs(choice: Mapping[str, object]) -> tuple[TokenLogprob, ...]:
     content = found.get("content") if isinstance(found, dict) else None
     return tuple(
         TokenLogprob(
-            _text(each.get("token")),
-            _number(each.get("logprob")),
+            _text(entry.get("token")),
+            _number(entry.get("logprob")),
             tuple(
                 (_text(one.get("token")), _number(one.get("logprob")))
-                for one in _objects(each.get("top_logprobs"))
+                for one in _objects(entry.get("top_logprobs"))
             ),
         )
-        for each in _objects(content)
+        for entry in _objects(content)
     )
 
 

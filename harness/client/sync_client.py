@@ -77,8 +77,8 @@ class BackgroundLoop:
 
 async def _end_others() -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
-    for each in others:
-        each.cancel()
+    for client in others:
+        client.cancel()
     await asyncio.gather(*others, return_exceptions=True)
 
 

@@ -49,9 +49,9 @@ async def run_tool_loop(
         if not response.tool_requests:
             return ToolRun(response, tuple(messages), turn, usage)
         answered = await asyncio.gather(
-            *(_answered(each, tools) for each in response.tool_requests)
+            *(_answered(tool_request, tools) for tool_request in response.tool_requests)
         )
-        messages += [Message.tool(each) for each in answered]
+        messages += [Message.tool(answer) for answer in answered]
         # A tool that is forced once more would be called for ever.
         if request.tool_choice not in ("", "auto"):
             request = replace(request, tool_choice="auto")

@@ -249,7 +249,7 @@ def build_settings(
     known = FileContext(
         document,
         {name: provider.tiers for name, provider in config.providers.items()},
-        {name: frozenset(each) for name, each in config.data_classes.items()},
+        {name: frozenset(names) for name, names in config.data_classes.items()},
     )
     home = base / config.home
     policies = {name: Policy(name, **_fields(p)) for name, p in config.policies.items()}
@@ -358,10 +358,10 @@ def _check_judges(
 
 def _alerts(entry: AlertsEntry, document: Document) -> AlertSettings:
     sinks: list[AlertSink] = []
-    for number, each in enumerate(entry.sinks):
+    for number, sink_entry in enumerate(entry.sinks):
         place = document.place(("alerts", "sinks", number))
         try:
-            sink = alert_sink(number + 1, **_fields(each))
+            sink = alert_sink(number + 1, **_fields(sink_entry))
         except InputError as error:
             raise ConfigError(f"{place}: alerts.sinks.{number}: {error}") from None
         if sink.name in {known.name for known in sinks}:

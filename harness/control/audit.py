@@ -42,7 +42,7 @@ def find_anchor_break(ctx: Context, tx: Transaction) -> int | None:
     if kept is None or not kept.number:
         return None
     last = tx.audit.after(kept.number - 1, 1)
-    same = [each.mac for each in last] == [kept.mac] and last[0].number == kept.number
+    same = [event.mac for event in last] == [kept.mac] and last[0].number == kept.number
     return None if same else kept.number
 
 

@@ -30,7 +30,7 @@ def shown_name(kind: type, name: str) -> str:
     if not issubclass(kind, CamelCase):
         return name
     first, *others = name.split("_")
-    return first + "".join(each.title() for each in others)
+    return first + "".join(part.title() for part in others)
 
 
 def to_plain(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of value

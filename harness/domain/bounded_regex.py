@@ -59,7 +59,7 @@ class BoundedPattern:
                 text, timeout=MATCH_TIMEOUT_S, concurrent=True
             )
             if method == "finditer":
-                return [each.span() for each in found if each.group()]
+                return [match_.span() for match_ in found if match_.group()]
         except TimeoutError:
             raise PatternTooSlow(
                 f"the regular expression {self.pattern!r} took more than "

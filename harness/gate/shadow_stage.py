@@ -41,7 +41,7 @@ def combined_log_e(
 
     A check that no pair was asked for yet has its weight, and an e-value of 1.
     """
-    seen = [check_log_e(*each) for each in discordant.values()]
+    seen = [check_log_e(*counts) for counts in discordant.values()]
     if rule == ALL_CHECKS_RULE:
         return log_mean([*seen, *[0.0] * (len(ShadowCheck) - len(seen))])
     return log_mean(seen) if seen else 0.0

@@ -105,11 +105,13 @@ def differing_fields(texts: Sequence[str]) -> Mapping[str, Sequence[str]]:
     """
     objects = [_object(text) for text in texts]
     found: dict[str, Sequence[str]] = {}
-    for name in dict.fromkeys(name for each in objects for name in each or ()):
+    for name in dict.fromkeys(name for fields in objects for name in fields or ()):
         values = [
-            json.dumps(each[name], ensure_ascii=False).strip('"') if name in each else "–"
-            for each in objects
-            if each is not None
+            json.dumps(document[name], ensure_ascii=False).strip('"')
+            if name in document
+            else "–"
+            for document in objects
+            if document is not None
         ]
         if len(set(values)) > 1:
             found[name] = values

@@ -129,7 +129,7 @@ def gather_report(
         used = _used(side, report)
         parts.append(_part(ctx, side, report, used))
         shown = _shown_by_form(report)
-        telling += _telling(ctx, side, [each for each in used if each.item not in shown])
+        telling += _telling(ctx, side, [answer for answer in used if answer.item not in shown])
     return Report(comparison, parts, _most(telling), ctx.clock.now(), standalone, kept)
 
 
@@ -260,4 +260,4 @@ def _largest(telling: Sequence[TellingAnswer]) -> Sequence[TellingAnswer]:
     for answer in sorted(telling, key=lambda telling_answer: telling_answer.item):
         seen[answer.suite, size(answer)] += 1
         ranked.append((-size(answer), seen[answer.suite, size(answer)], answer.suite, answer))
-    return [each for *_, each in sorted(ranked, key=lambda entry: entry[:3])]
+    return [answer for *_, answer in sorted(ranked, key=lambda entry: entry[:3])]

@@ -241,7 +241,7 @@ def _claimed_cost(verdict: Verdict | None) -> Iterator[str]:
     claimed = [(suite, cost_figures(suite)) for suite in (verdict.suites if verdict else ())]
     rows = [
         (
-            each.suite,
+            part.suite,
             str(cost["outcome"]),
             _money(_per_1000(cost["incumbent_usd"])),
             _money(_per_1000(cost["candidate_usd"])),
@@ -250,7 +250,7 @@ def _claimed_cost(verdict: Verdict | None) -> Iterator[str]:
             _share(cost["min_saving"]),
             f"{cost['n_used']}",
         )
-        for each, cost in claimed
+        for part, cost in claimed
         if cost is not None
     ]
     if rows:

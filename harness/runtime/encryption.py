@@ -105,7 +105,7 @@ class FernetCipher:
         if self._fernet is None:
             self._known = tuple(self._read())
             try:
-                self._fernet = MultiFernet([Fernet(each) for each in self._known])
+                self._fernet = MultiFernet([Fernet(key) for key in self._known])
             except ValueError:
                 # Its words may hold the key.
                 raise ConfigError(

@@ -115,7 +115,7 @@ def create_keys(settings: Settings) -> list[Path]:
         signing.public_key(private_key(settings, purpose), purpose) for purpose in KeyPurpose
     ]
     _write_public(file, format_keyring(keys))
-    return [*(each for each in made if each is not None), file]
+    return [*(path for path in made if path is not None), file]
 
 
 def rotate(settings: Settings, purpose: KeyPurpose) -> PublicKey:

@@ -127,7 +127,7 @@ def check(url: str) -> list[str]:
     """How the database differs from this version in tables, rules and triggers, a line each."""
     with _connection(url) as db:
         context = MigrationContext.configure(db, opts={"compare_type": True})
-        differences = [str(each) for each in compare_metadata(context, metadata)]
+        differences = [str(difference) for difference in compare_metadata(context, metadata)]
         return differences + constraints.differences(db) + triggers.differences(db)
 
 

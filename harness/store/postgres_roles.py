@@ -120,8 +120,8 @@ def _check_role(db: sa.Connection, role: str) -> None:
 
 
 def _execute(db: sa.Connection, found: Sequence[str]) -> None:
-    for each in found:
-        db.exec_driver_sql(each.replace("%", "%%"))
+    for row in found:
+        db.exec_driver_sql(row.replace("%", "%%"))
 
 
 def does_both(url: str) -> str | None:

@@ -127,9 +127,9 @@ def check_block(block: ObservationBlock) -> None:
         and all(0.0 <= u <= 1.0 for ranks in block.ranks.values() for u in ranks)
         and all(len(ranks) <= block.canary_units for ranks in block.ranks.values())
         and all(
-            0.0 < each < math.inf
+            0.0 < value < math.inf
             for level in block.levels.values()
-            for each in (level.canary, level.control)
+            for value in (level.canary, level.control)
         )
     )
     if not fits:
@@ -360,7 +360,7 @@ def check_waivers(
     """
     if not isinstance(change, SetChain | ChangeSettings):
         return
-    expired = {each.id: each for each in waivers if each.expired(now)}
+    expired = {row.id: row for row in waivers if row.expired(now)}
     for evidence in chain:
         waiver = expired.get(evidence.proof)
         if waiver is not None:

@@ -78,9 +78,9 @@ class SqliteFile:
             # Of several processes one; the others find another log, or none.
             fcntl.flock(folder, fcntl.LOCK_EX)
             if identity(self._beside(LOG)) == self._log:
-                for each in (LOG, INDEX):
+                for suffix in (LOG, INDEX):
                     with suppress(FileNotFoundError):
-                        self._beside(each).replace(self._beside(f"{each}{ASIDE}"))
+                        self._beside(suffix).replace(self._beside(f"{suffix}{ASIDE}"))
         finally:
             os.close(folder)
 

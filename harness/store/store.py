@@ -99,7 +99,7 @@ class SqlTransaction:
             f"the served version of route {name}" for name in lacking(self._unit, known.heads)
         ]
         number, _, mac = known.log_end.partition(":")
-        if number and [each.mac for each in self.audit.after(int(number) - 1, 1)] != [mac]:
+        if number and [event.mac for event in self.audit.after(int(number) - 1, 1)] != [mac]:
             lost.append(f"event {number} of the audit log")
         return lost
 

@@ -47,7 +47,7 @@ def shipped(db: sa.Connection) -> Mapping[str, Trigger]:
 def present(db: sa.Connection) -> Mapping[str, Trigger]:
     """By name, those that the database has on our tables and that are switched on."""
     found = _in_sqlite(db) if db.dialect.name == "sqlite" else _in_postgres(db)
-    return {each.name: each for each in found}
+    return {trigger.name: trigger for trigger in found}
 
 
 def differences(db: sa.Connection) -> list[str]:
@@ -259,10 +259,10 @@ def _install_on_postgres(db: sa.Connection, schema: str, trigger: Trigger) -> No
     before = trigger.kind & _TIMES["BEFORE"]
     events = [event for event, bit in _EVENTS.items() if trigger.kind & bit]
     of = f" OF {', '.join(trigger.columns)}" if trigger.columns else ""
-    each = "ROW" if trigger.kind & _ROW else "STATEMENT"
+    level = "ROW" if trigger.kind & _ROW else "STATEMENT"
     table = f"{schema}.{trigger.table}"
     db.exec_driver_sql(f"DROP TRIGGER IF EXISTS {trigger.name} ON {table}")
     db.exec_driver_sql(
         f"CREATE TRIGGER {trigger.name} {'BEFORE' if before else 'AFTER'}"
-        f" {' OR '.join(events)}{of} ON {table} FOR EACH {each} EXECUTE FUNCTION {function}"
+        f" {' OR '.join(events)}{of} ON {table} FOR EACH {level} EXECUTE FUNCTION {function}"
     )

@@ -116,8 +116,8 @@ class HealthChecks:
         found = {route: self._results.get(route) for route in self._routes()}
         return {
             # Whoever answered since is up, whatever the check said.
-            each: TargetCheck(result.up or self._answered_at(each) > result.at, result.seconds)
-            for each, result in found.items()
+            id_: TargetCheck(result.up or self._answered_at(id_) > result.at, result.seconds)
+            for id_, result in found.items()
             if result is not None
         }
 

@@ -86,12 +86,12 @@ class ProviderKeys:
     def forget_gone(self, serving: CompiledSnapshot) -> None:
         """What is known of keys that were taken away or replaced; their refusal is over."""
         self._there = serving.provider_keys
-        there = {(name, each) for name, own in serving.provider_keys.items() for each in own}
+        there = {(name, key) for name, own in serving.provider_keys.items() for key in own}
         for provider, key in self._refused - there:
             self._refused.remove((provider, key))
             self._on_key(provider, key.name, None)
         for provider, resting in self._resting_until.items():
-            for key in [each for each in resting if (provider, each) not in there]:
+            for key in [place for place in resting if (provider, place) not in there]:
                 del resting[key]
 
     def back_in_s(self, upstream: CompiledTarget) -> float:

@@ -173,7 +173,7 @@ class WorkerAlerts:
                 look(serving)
         self._look_at_keys()
         self._look_at_revision()
-        for name in [each for each in self._open if each.startswith(PAUSE)]:
+        for name in [open_name for open_name in self._open if open_name.startswith(PAUSE)]:
             if self._health.pause_s(name.removeprefix(PAUSE)) <= 0:
                 self._end(name)
         self._look_at_faults()
@@ -189,7 +189,7 @@ class WorkerAlerts:
         }
         self._end_of_keys_gone(served)
         known = {name for name in self._open if name.startswith(NO_KEY)}
-        for name in known - {f"{NO_KEY}{each}" for each in lacking}:
+        for name in known - {f"{NO_KEY}{provider}" for provider in lacking}:
             self._end(name)
         for provider in sorted(lacking):
             name = f"{NO_KEY}{provider}"
@@ -198,8 +198,8 @@ class WorkerAlerts:
 
     def _end_of_keys_gone(self, served: Collection[CompiledRoute]) -> None:
         """A key that is gone is refused no more: that there is none is an alert of its own."""
-        keyless = {f"{TARGET}{each}" for route in served for each in route.keyless}
-        for name in [each for each in self._open if each in keyless]:
+        keyless = {f"{TARGET}{id_}" for route in served for id_ in route.keyless}
+        for name in [key for key in self._open if key in keyless]:
             if self._open[name].kind in OF_KEYS:
                 self._end(name)
 
@@ -252,7 +252,9 @@ class WorkerAlerts:
     def still(self) -> None:
         """Tell the database of everything that goes on that it does."""
         now = self._clock.now()
-        self._recorder.tell(*(each.now(AlertEvent.STILL, now) for each in self._open.values()))
+        self._recorder.tell(
+            *(alert.now(AlertEvent.STILL, now) for alert in self._open.values())
+        )
 
     async def watch(self) -> None:
         """Until it is cancelled."""
@@ -275,7 +277,7 @@ class WorkerAlerts:
     def close(self) -> None:
         """The worker ends, and with it its circuits; the next worker raises its own alerts."""
         now = self._clock.now()
-        self._recorder.tell(*(each.now(AlertEvent.LEFT, now) for each in self._open.values()))
+        self._recorder.tell(*(alert.now(AlertEvent.LEFT, now) for alert in self._open.values()))
         self._recorder.tell(*self._faults_untold.values())
         self._open.clear()
 
@@ -331,12 +333,15 @@ class WorkerAlerts:
 
     def _carrier(self, route: CompiledRoute, target: str) -> str | None:
         """The first of the route's plans that is well."""
-        plans = (plan for each in route.plans.values() for plan in each.values())
-        planned = (each for plan in plans for each in plan.targets)
+        plans = (
+            plan for plans_by_arm in route.plans.values() for plan in plans_by_arm.values()
+        )
+        planned = (planned_target for plan in plans for planned_target in plan.targets)
         well = (
-            each
-            for each in planned
-            if each != target and self._health.state(each) is not BreakerState.OPEN
+            planned_target
+            for planned_target in planned
+            if planned_target != target
+            and self._health.state(planned_target) is not BreakerState.OPEN
         )
         found = next(well, None)
         return route.upstreams[found].name if found else None

@@ -130,7 +130,7 @@ class CanaryGuards(RequestObserver):
         anyway.
         """
         try:
-            self.aborted = {each.rollout: each for each in self._files.aborted()}
+            self.aborted = {abort.rollout: abort for abort in self._files.aborted()}
             self._lived = set(self.aborted)
             self._untold = list(self.aborted.values())
             self._watch_new(self._claimed(self._unwatched()))
@@ -261,9 +261,9 @@ class CanaryGuards(RequestObserver):
         over = self._lived - serving.rollouts
         self._lived = set(serving.rollouts)
         if over:
-            for each in over:
-                self._guards.pop(each, None)
-                self.aborted.pop(each, None)
+            for guard in over:
+                self._guards.pop(guard, None)
+                self.aborted.pop(guard, None)
             await asyncio.to_thread(self._files.forget, frozenset(over))
 
     def _unwatched(self) -> list[Route]:

@@ -69,8 +69,14 @@ class GuardrailProbe:
         if not on:
             return None
         traits = detect_traits(request, route)
-        asked = [each for each in on if each in _LISTENING and _applies(each, traits)]
-        return cls(request, traits, bool(asked), any(each in _WORDS for each in asked))
+        asked = [
+            guardrail
+            for guardrail in on
+            if guardrail in _LISTENING and _applies(guardrail, traits)
+        ]
+        return cls(
+            request, traits, bool(asked), any(guardrail in _WORDS for guardrail in asked)
+        )
 
     def new_signals(self) -> AnswerSignals | None:
         """For one answer."""

@@ -193,8 +193,8 @@ class CanarySampleJudge(RequestObserver):
     async def aclose(self) -> None:
         """Cancel what is under way: its units have no verdict."""
         running = list(self._running)
-        for each in running:
-            each.cancel()
+        for task in running:
+            task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _run(

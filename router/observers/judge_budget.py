@@ -42,7 +42,7 @@ class JudgeBudget:
             route.trial.rollout for route in routes if route.trial and canary_judge(route)
         ]
         now = self._clock.monotonic()
-        if now < self._next and all(each in self._known_usd for each in judged):
+        if now < self._next and all(id_ in self._known_usd for id_ in judged):
             return
         for rollout in judged:
             self._look(store, rollout)

@@ -227,8 +227,8 @@ class ShadowMirror(RequestObserver):
         """Cancel what is under way, and forget what waits."""
         self._waiting.clear()
         running = list(self._running)
-        for each in running:
-            each.cancel()
+        for task in running:
+            task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _run(
@@ -276,7 +276,7 @@ class ShadowMirror(RequestObserver):
         return await _drained(result, ms)
 
     def _under_way(self, shadow: str) -> int:
-        return sum(each == shadow for each in self._running.values())
+        return sum(running_shadow == shadow for running_shadow in self._running.values())
 
     def _count(self, shadow: str, name: str) -> None:
         self._recorder.counters[f"shadow_{name}"] += 1
@@ -293,7 +293,7 @@ def mirror_obstacle(request: ClientRequest, upstream: CompiledTarget) -> str:
     """Why the candidate cannot be asked the same, by the name that it is counted under."""
     if len(request.text) > MAX_BYTES:
         return "too_large"
-    if any(request.value(each) for each in STATEFUL) or provider_runs_tools(request):
+    if any(request.value(field) for field in STATEFUL) or provider_runs_tools(request):
         return "not_repeatable"
     return "unable" if missing_capabilities(detect_needs(request), upstream.can) else ""
 

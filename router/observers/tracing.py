@@ -160,7 +160,7 @@ def read_finish_reasons(answer: Mapping[str, Any]) -> Sequence[str]:
         found = [choice.get("finish_reason") for choice in choices if isinstance(choice, dict)]
     else:
         found = [answer.get("stop_reason") or answer.get("status")]
-    return [each for each in found if isinstance(each, str)]
+    return [item for item in found if isinstance(item, str)]
 
 
 def _requested(request: ClientRequest) -> Attributes:

@@ -136,4 +136,4 @@ def _flagged(error: Mapping[str, object]) -> bool:
 
 def _by_words(error: Mapping[str, object]) -> FailureClass | None:
     message = str(error.get("message")).lower()
-    return next((found for words, found in _BY_WORDS.items() if words in message), None)
+    return next((failure for words, failure in _BY_WORDS.items() if words in message), None)

@@ -101,9 +101,9 @@ class InMemoryGuardFiles:
         return list(self._aborted.values())
 
     def forget(self, over: frozenset[str]) -> None:
-        for each in over:
-            self._aborted.pop(each, None)
-            self._turns.pop(each, None)
+        for file in over:
+            self._aborted.pop(file, None)
+            self._turns.pop(file, None)
 
 
 class GuardFolder:
@@ -129,13 +129,17 @@ class GuardFolder:
     def aborted(self) -> list[LocalAbort]:
         if not self._folder.exists():
             return []
-        kept = (_read(each) for each in sorted(self._folder.glob(f"*{SUFFIX}")))
-        return [LocalAbort.from_json(each["aborted"]) for each in kept if "aborted" in each]
+        kept = (_read(file) for file in sorted(self._folder.glob(f"*{SUFFIX}")))
+        return [
+            LocalAbort.from_json(document["aborted"])
+            for document in kept
+            if "aborted" in document
+        ]
 
     def forget(self, over: frozenset[str]) -> None:
         with self._changing() as folder:
-            for each in over:
-                self._file(folder, each).unlink(missing_ok=True)
+            for file in over:
+                self._file(folder, file).unlink(missing_ok=True)
 
     @contextmanager
     def _changing(self) -> Iterator[Path]:

@@ -359,7 +359,7 @@ class Recorder:
         # Money is never dropped: its sums stay few, however long this goes on.
         self.spends.take_back(batch.spends)
         self._queue.append(batch._replace(alerts=(), spends=()))
-        while sum(each.rows for each in self._queue) > self._queue_rows:
+        while sum(report.rows for report in self._queue) > self._queue_rows:
             self.counters["rows_dropped"] += self._queue.popleft().rows
             self._trouble(
                 AlertKind.OBSERVATIONS_DROPPED,

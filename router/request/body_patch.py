@@ -105,7 +105,7 @@ def _finite(value: object) -> object:
     if isinstance(value, float) and math.isinf(value):
         return math.copysign(sys.float_info.max, value)
     if isinstance(value, Mapping):
-        return {name: _finite(each) for name, each in value.items()}
+        return {name: _finite(item) for name, item in value.items()}
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 

@@ -62,7 +62,9 @@ def without_fields(
                 asked.pop(name, None)
         if hint in _INCLUDED and isinstance(asked.get("include"), list):
             word = _INCLUDED[hint]
-            asked["include"] = [each for each in asked["include"] if word not in str(each)]
+            asked["include"] = [
+                option for option in asked["include"] if word not in str(option)
+            ]
     if OptionalFeature.REASONING in hints and isinstance(asked.get("output_config"), dict):
         asked["output_config"].pop("effort", None)
         if not asked["output_config"]:
@@ -134,7 +136,7 @@ def degradation_header(
     if upstream is not None:
         names += (hint.value for hint in dropped_fields(request, upstream))
     # A client may have named them: not every name can stand in a header.
-    names += islice((each for each in dropped if _FIELD.fullmatch(each)), MOST_FIELDS)
+    names += islice((name for name in dropped if _FIELD.fullmatch(name)), MOST_FIELDS)
     return ((NAME, ", ".join(dict.fromkeys(names)).encode()),) if names else ()
 
 

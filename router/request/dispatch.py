@@ -110,7 +110,7 @@ class Dispatcher:
 
     def waits(self, job: RoutedRequest) -> dict[str, float]:
         """Seconds until each target, planned or passed over, may be asked."""
-        targets = [*job.plan.targets, *(each.target for each in job.plan.left_out)]
+        targets = [*job.plan.targets, *(excluded.target for excluded in job.plan.left_out)]
         return {
             id_: availability.retry_in_s
             for id_, availability in self._health.readiness(targets).items()

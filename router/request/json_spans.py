@@ -77,7 +77,7 @@ class ParsedObject:
             end = self.text.rindex('"', 0, start)  # of its name, which may be full of escapes
             span = self.text.rindex('"', 0, end), end + 1
         text = f'{self.text[: span[0]]}"{new}"{self.text[span[1] :]}'
-        found = {new if name == old else name: each for name, each in self._found.items()}
+        found = {new if name == old else name: value for name, value in self._found.items()}
         return ParsedObject(text, found)
 
     @property

@@ -54,7 +54,7 @@ def _text_bytes(value: object, images: set[str]) -> int:
         if kind in _IMAGES:
             images.add(kind)
         return 0
-    return sum([_text_bytes(each, images) for each in value.values()])
+    return sum([_text_bytes(item, images) for item in value.values()])
 
 
 def _longest(value: object) -> int:

@@ -70,7 +70,7 @@ class Planner:
             route=route.route.name,
             day=now.date(),
             targets=route.warmed,
-            healthy=lambda each: self._health.all_well((each,)),
+            healthy=lambda id_: self._health.all_well((id_,)),
             setting=route.keep_warm,
         )
         # Where a switch rules, nobody else is asked for practice.
@@ -133,5 +133,5 @@ def _suits(can: Mapping[str, Capabilities], plan: RoutePlan, needs: Needs) -> bo
     """Whether every target of the plan can do all that is needed."""
     has = tuple(can[target] for target in plan.targets)
     return not any(
-        missing_capabilities(needs, each) for each in has
+        missing_capabilities(needs, capabilities) for capabilities in has
     ) and not must_serialize_tools(needs, has)

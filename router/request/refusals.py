@@ -48,7 +48,7 @@ def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
     if progress.attempts:
         return _all_failed(job, progress)
     name = job.route.route.name
-    left_out = [_left_out(job.route, each) for each in job.plan.left_out]
+    left_out = [_left_out(job.route, excluded) for excluded in job.plan.left_out]
     if job.plan.unable:
         return error_reply(
             422,
@@ -75,7 +75,7 @@ def _wait_s(job: RoutedRequest, progress: RequestProgress) -> int | None:
         for excluded in job.plan.left_out
         if excluded.because is ExclusionReason.OPEN
     )
-    first_s = min(progress.waits.get(each, 0.0) for each in (*job.plan.targets, *opened))
+    first_s = min(progress.waits.get(id_, 0.0) for id_ in (*job.plan.targets, *opened))
     if first_s <= 0 and progress.attempts:
         return None
     return max(1, math.ceil(first_s))
@@ -144,18 +144,18 @@ def _passed_over(job: RoutedRequest, progress: RequestProgress) -> list[dict[str
     """Also those whose circuit opened between the plan and their turn."""
     shut = (
         Excluded(
-            each,
+            excluded,
             ExclusionReason.OPEN,
             "its circuit opened meanwhile",
-            progress.waits.get(each, 0.0),
+            progress.waits.get(excluded, 0.0),
         )
-        for each in progress.shut_out
+        for excluded in progress.shut_out
     )
-    return [_left_out(job.route, each) for each in (*job.plan.left_out, *shut)]
+    return [_left_out(job.route, excluded) for excluded in (*job.plan.left_out, *shut)]
 
 
 def _attempts_text(tried: list[dict[str, object]], left_out: list[dict[str, object]]) -> str:
-    failures = [f"{each['target']}: {each['failure']}" for each in tried]
+    failures = [f"{attempt['target']}: {attempt['failure']}" for attempt in tried]
     others = [f"not asked: {_listed(left_out)}"] if left_out else []
     return "; ".join((*failures, *others))
 
@@ -171,4 +171,4 @@ def _left_out(route: CompiledRoute, out: Excluded) -> dict[str, object]:
 
 
 def _listed(left_out: list[dict[str, object]]) -> str:
-    return "; ".join(f"{each['target']}: {each['reason']}" for each in left_out)
+    return "; ".join(f"{excluded['target']}: {excluded['reason']}" for excluded in left_out)

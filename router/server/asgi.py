@@ -41,8 +41,8 @@ OnLeaving = Callable[[Callable[[], None] | None], None]
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
-    for found, value in scope["headers"]:
-        if found == name:
+    for key, value in scope["headers"]:
+        if key == name:
             return bytes(value)
     return None
 

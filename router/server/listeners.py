@@ -17,12 +17,12 @@ def open_listeners(host: str, port: int) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, address in dict.fromkeys((each[0], each[4]) for each in found):
+        for family, address in dict.fromkeys((info[0], info[4]) for info in found):
             made = socket.create_server(address, family=family, backlog=BACKLOG)
             sockets.append(made)
     except OSError as error:
-        for each in sockets:
-            each.close()
+        for listener in sockets:
+            listener.close()
         raise ConfigError(
             f"the router cannot listen on {host}:{port}: {error.strerror or error}; "
             "set router.host and router.port to what is free here"

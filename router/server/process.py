@@ -54,8 +54,8 @@ class WorkerServer(uvicorn.Server):
         self._delayed = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        for each in sockets or ():
-            bound_unsent(each)
+        for listener in sockets or ():
+            bound_unsent(listener)
         await super().startup(sockets)
 
     @contextmanager
@@ -63,12 +63,12 @@ class WorkerServer(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {each: signal.signal(each, self.handle_exit) for each in STOP}
+        before = {number: signal.signal(number, self.handle_exit) for number in STOP}
         try:
             yield
         finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
         state = self.server_state
@@ -88,8 +88,8 @@ class WorkerServer(uvicorn.Server):
         # next one is refused.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        for each in (*self.servers, *(sockets or ())):
-            each.close()
+        for closable in (*self.servers, *(sockets or ())):
+            closable.close()
         await self._drain()
         for task in self.server_state.tasks:
             task.cancel()

@@ -55,8 +55,8 @@ class Timers:
         now = loop.time()
         due = [timer for timer in self._set if timer.when <= now]
         self._set.difference_update(due)
-        for each in due:
-            each.due()
+        for timer in due:
+            timer.due()
         self._looks = loop.call_later(TICK_S, self._look) if self._set else None
 
 

@@ -62,9 +62,9 @@ def compile_snapshot(
     routes = {name: compile_overrides(route, routes, classes) for name, route in routes.items()}
     # Of two routes with one task the first by name has it, on every worker.
     tasks = {
-        each.route.settings.task.encode("utf-8", "surrogatepass"): each
-        for _, each in sorted(routes.items(), reverse=True)
-        if each.route.settings.task
+        route.route.settings.task.encode("utf-8", "surrogatepass"): route
+        for _, route in sorted(routes.items(), reverse=True)
+        if route.route.settings.task
     }
     return CompiledSnapshot(
         snapshot=snapshot,
@@ -241,7 +241,7 @@ def _warmed(
     found = keep_warm_targets(
         targets, {id_: upstream.provider.name for id_, upstream in upstreams.items()}
     )
-    return tuple(each for each in found if each not in barred)
+    return tuple(id_ for id_ in found if id_ not in barred)
 
 
 def _upstream(

@@ -135,13 +135,13 @@ def _provider_json(provider: Provider) -> dict[str, object]:
 
 
 def snapshot_from_json(data: Mapping[str, Any]) -> Snapshot:
-    routes = [_route(each) for each in data["routes"]]
-    providers = [_provider(each) for each in data["providers"]]
+    routes = [_route(entry) for entry in data["routes"]]
+    providers = [_provider(entry) for entry in data["providers"]]
     return Snapshot(
         table=RoutingTable(
             revision=data["revision"],
             routes={route.name: route for route in routes},
-            targets={id_: _target(each) for id_, each in data["targets"].items()},
+            targets={id_: _target(entry) for id_, entry in data["targets"].items()},
         ),
         providers={provider.name: provider for provider in providers},
         keys=tuple(_grant(key) for key in data["keys"]),
@@ -149,13 +149,13 @@ def snapshot_from_json(data: Mapping[str, Any]) -> Snapshot:
         # A file of an older version has none.
         switches=tuple(_switch(switch) for switch in data.get("switches", ())),
         shadows=tuple(_shadow(shadow) for shadow in data.get("shadows", ())),
-        stored_keys=tuple(StoredKey(**each) for each in data.get("stored_keys", ())),
+        stored_keys=tuple(StoredKey(**key) for key in data.get("stored_keys", ())),
         signed=_signed(data["signed"]) if data.get("signed") else None,
     )
 
 
 def _signed(data: Mapping[str, Any]) -> SignedRows:
-    former = tuple(Revocations(**each) for each in data["former"])
+    former = tuple(Revocations(**entry) for entry in data["former"])
     return SignedRows(**{**data, "former": former})
 
 

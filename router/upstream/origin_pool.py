@@ -143,12 +143,12 @@ class OriginPool:
         if not places:
             raise UpstreamFailed(FailureClass.CONNECT, "its name leads to a closed address")
         *others, last = places
-        for tried, each in enumerate(others):
+        for tried, address in enumerate(others):
             share = (deadline - loop.time()) / (len(others) + 1 - tried)
             with suppress(OSError):  # TimeoutError is one
                 async with asyncio.timeout(share):
                     way = loop.create_connection(
-                        PoolConnection, each, port, ssl=tls, server_hostname=name
+                        PoolConnection, address, port, ssl=tls, server_hostname=name
                     )
                     return (await way)[1]
         return (
@@ -166,7 +166,7 @@ class OriginPool:
         for since, wire in self._idle:
             if since <= old:
                 wire.abort()
-        self._idle = [each for each in self._idle if each[0] > old]
+        self._idle = [idle for idle in self._idle if idle[0] > old]
         if self._idle:
             self._sweep_at(self._idle[0][0] + IDLE_S)
 

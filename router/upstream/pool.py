@@ -104,9 +104,9 @@ class UpstreamPool:
             return known[1], known[2]
         # What was worked out for it as it was may hold keys that were taken away since.
         self._calls = {
-            each: way
-            for each, way in self._calls.items()
-            if each[0] != provider.name or way[0] is provider
+            origin: way
+            for origin, way in self._calls.items()
+            if origin[0] != provider.name or way[0] is provider
         }
         call = build_head(provider, request.path, request.key.secret if request.key else "")
         key = (call.host, call.port, call.secure)

@@ -88,8 +88,8 @@ class WorkerPool:
             everybody.cancel()
 
     async def _all_started(self) -> None:
-        for each in self._started:
-            await each.wait()
+        for process in self._started:
+            await process.wait()
 
     async def retire(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End all; they have drain_s for what they have begun. number: as

@@ -54,11 +54,13 @@ def opened(page: Page, url: str) -> Listener:
 def verdict_of(house: Lived, name: str) -> Verdict:
     installation = open_installation(house.config)
     try:
-        found = comparison.load_comparison(installation.context, house.proposals[name]).verdict
+        verdict = comparison.load_comparison(
+            installation.context, house.proposals[name]
+        ).verdict
     finally:
         installation.close()
-    assert found is not None
-    return found
+    assert verdict is not None
+    return verdict
 
 
 def assert_no_sideways_scroll(page: Page) -> None:

@@ -182,11 +182,11 @@ def test_a_tier_is_a_route(client: Variant) -> None:
 
 @pytest.mark.req("B1")
 def test_a_stream_s_chunks_come_to_the_whole_answer(client: Variant) -> None:
-    seen: list[StreamChunk] = []
-    answer = client.stream(ASK, seen)
+    chunks: list[StreamChunk] = []
+    answer = client.stream(ASK, chunks)
 
-    assert sum(bool(chunk.text) for chunk in seen) > 3
-    assert "".join(chunk.text for chunk in seen) == answer.text == client.complete(ASK).text
+    assert sum(bool(chunk.text) for chunk in chunks) > 3
+    assert "".join(chunk.text for chunk in chunks) == answer.text == client.complete(ASK).text
     assert answer.usage == client.complete(ASK).usage
     assert answer.finish_reason == "stop"
     assert answer.served.target == "sim/sim-base"
@@ -197,30 +197,30 @@ def test_a_stream_s_chunks_come_to_the_whole_answer(client: Variant) -> None:
 def test_a_loop_of_tools_runs_until_the_model_answers_in_words(
     client: Variant, *, streamed: bool
 ) -> None:
-    seen: list[StreamChunk] = []
+    chunks: list[StreamChunk] = []
 
     def weather(city: str) -> str:
         if city == "Rome":
             raise LookupError("the station is silent")
         return f"sun in {city}"
 
-    more = {"on_chunk": seen.append} if streamed else {}
+    more = {"on_chunk": chunks.append} if streamed else {}
     run = client.with_tools(AGENT, tools={"weather": weather}, **more)
 
     assert run.text.strip() == "sun in Oslo and Error: LookupError: the station is silent"
     assert run.turns == 2
     assert (run.usage.input_tokens, run.usage.cached_tokens) == (40, 16)
-    assert [each.role for each in run.messages] == [
+    assert [message.role for message in run.messages] == [
         *("user", "assistant", "tool", "tool", "assistant")
     ]
-    assert bool(seen) is streamed
+    assert bool(chunks) is streamed
     assert client.complete(replace(AGENT, messages=run.messages)).text == run.text.strip()
 
 
 @pytest.mark.req("B1", "B7")
 def test_a_tool_may_take_the_request_itself_and_be_a_coroutine(client: Variant) -> None:
-    async def weather(asked: ToolRequest) -> ToolResponse:
-        return ToolResponse(asked.id, f"{asked.arguments['city']}: rain")
+    async def weather(request: ToolRequest) -> ToolResponse:
+        return ToolResponse(request.id, f"{request.arguments['city']}: rain")
 
     run = client.with_tools(AGENT, tools={"weather": weather})
 
@@ -250,8 +250,8 @@ def test_a_loop_that_does_not_end_raises_with_the_conversation_so_far(client: Va
 
 @pytest.mark.req("A1", "B1")
 def test_texts_become_vectors_in_their_order(client: Variant) -> None:
-    asked = EmbeddingRequest(route="chat", inputs=["red", "green", "red"], dimensions=8)
-    answer = client.embed(asked)
+    request = EmbeddingRequest(route="chat", inputs=["red", "green", "red"], dimensions=8)
+    answer = client.embed(request)
 
     first, second, third = answer.vectors
     assert first == third != second
@@ -317,11 +317,11 @@ def test_levers_have_names_and_unknown_fields_pass_untouched(
 @pytest.mark.req("B8")
 @pytest.mark.parametrize("route", ["breaks", "cut"])
 def test_a_stream_that_fails_after_its_first_words_raises(client: Variant, route: str) -> None:
-    seen: list[StreamChunk] = []
+    chunks: list[StreamChunk] = []
     with pytest.raises(StreamBroken, match="not the whole answer") as caught:
-        client.stream(to(route), seen)
+        client.stream(to(route), chunks)
 
-    assert "".join(chunk.text for chunk in seen) == "one "
+    assert "".join(chunk.text for chunk in chunks) == "one "
     assert caught.value.request_id.startswith("req_")
     assert caught.value.code
 
@@ -338,11 +338,11 @@ def test_when_nobody_answers_the_error_names_every_attempt(client: Variant) -> N
     with pytest.raises(NobodyAnswered, match="own/down: overloaded") as caught:
         client.complete(to("down", caller=Caller(timeout_s=20)))
 
-    found = caught.value
-    assert (found.status, found.retryable, found.should_retry) == (502, True, False)
-    attempts = found.details["attempts"]
+    value = caught.value
+    assert (value.status, value.retryable, value.should_retry) == (502, True, False)
+    attempts = value.details["attempts"]
     assert isinstance(attempts, list)
-    assert {each["status"] for each in attempts} == {503}
+    assert {attempt["status"] for attempt in attempts} == {503}
 
 
 @pytest.mark.req("A5", "B1")
@@ -422,13 +422,13 @@ def test_a_request_s_own_limit_of_time_reaches_the_router(client: Variant) -> No
 def test_an_answer_without_words_is_valid_in_the_next_request(
     client: Variant, scene: Scene
 ) -> None:
-    wish = ToolRequest("c-1", "weather", '{"city": "Oslo"}', {"extra_content": {"s": "t"}})
+    request = ToolRequest("c-1", "weather", '{"city": "Oslo"}', {"extra_content": {"s": "t"}})
     client.complete(
         to(
             "echo",
             messages=[
                 Message.user("?"),
-                Message.assistant(tool_requests=[wish]),
+                Message.assistant(tool_requests=[request]),
                 Message.tool(ToolResponse("c-1", "sun")),
             ],
         )

@@ -26,21 +26,21 @@ def table(request: pytest.FixtureRequest) -> ModelTable:
 
 
 def test_a_model_is_found_by_its_kind_and_name(table: ModelTable) -> None:
-    found = table.catalogue().of("openai", "gpt-4o-mini")
+    entry = table.catalogue().of("openai", "gpt-4o-mini")
 
-    assert found is not None
-    assert found == KNOWN
-    assert found.capabilities.tools
-    assert not found.capabilities.embeddings
+    assert entry is not None
+    assert entry == KNOWN
+    assert entry.capabilities.tools
+    assert not entry.capabilities.embeddings
 
 
 def test_an_announced_end_is_a_day(table: ModelTable) -> None:
-    found = table.catalogue().of("anthropic", "claude-sonnet-4-5")
+    entry = table.catalogue().of("anthropic", "claude-sonnet-4-5")
 
-    assert found is not None
-    assert found.end_date == date(2026, 11, 30)
-    assert found.ended(date(2026, 11, 30))
-    assert not found.ended(date(2026, 11, 29))
+    assert entry is not None
+    assert entry.end_date == date(2026, 11, 30)
+    assert entry.ended(date(2026, 11, 30))
+    assert not entry.ended(date(2026, 11, 29))
 
 
 def test_an_unknown_model_is_none(table: ModelTable) -> None:

@@ -33,8 +33,8 @@ class Served:
     async def talk(self, *parts: bytes) -> bytes:
         """All that comes until the server closes."""
         reader, writer = await self.connect()
-        for each in parts:
-            writer.write(each)
+        for part in parts:
+            writer.write(part)
             await asyncio.sleep(0.01)
         try:
             return await reader.read()
@@ -102,17 +102,17 @@ async def until(condition: Callable[[], object]) -> None:
 @both
 @on_both_loops
 async def test_the_scope_says_what_was_asked(protocol: Any) -> None:
-    seen: list[Scope] = []
+    scopes: list[Scope] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.append(scope)
+        scopes.append(scope)
         await echo(scope, receive, send)
 
     async with serving(protocol, app) as served:
         asked = GET.replace(b"host", b"X-Odd: V\r\nconnection: close\r\nHost")
         out = await served.talk(asked)
 
-    scope = seen[0]
+    scope = scopes[0]
     assert out.endswith(b"GET /a b c=d 0 ")
     assert (scope["type"], scope["http_version"]) == ("http", "1.1")
     assert scope["raw_path"] == b"/a%20b"
@@ -384,7 +384,7 @@ async def test_an_upgrade_is_not_made_and_the_request_answered() -> None:
 @on_both_loops
 async def test_who_wants_to_be_told_of_a_client_leaving_is_told_once() -> None:
     told: list[str] = []
-    asked = asyncio.Event()
+    event = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope[BODY] == b"x"
@@ -396,7 +396,7 @@ async def test_who_wants_to_be_told_of_a_client_leaving_is_told_once() -> None:
             left.set()
 
         scope[ON_LEAVING](note)
-        asked.set()
+        event.set()
         await left.wait()
         scope[ON_LEAVING](None)
         scope[ON_LEAVING](lambda: told.append("left before"))
@@ -405,7 +405,7 @@ async def test_who_wants_to_be_told_of_a_client_leaving_is_told_once() -> None:
     async with serving(Connection, app) as served:
         _, writer = await served.connect()
         writer.write(POST % 1 + b"x")
-        await asked.wait()
+        await event.wait()
         writer.close()
         await until(lambda: served.ended)
 

@@ -46,7 +46,7 @@ def add(store: Store, *new: CapturedRequest, most: int = 10) -> list[CaptureResu
 
 def ids(store: Store, **asked: object) -> list[str]:
     with store.read() as tx:
-        return [each.id for each in tx.captures.list(**asked)]  # type: ignore[arg-type]
+        return [request.id for request in tx.captures.list(**asked)]  # type: ignore[arg-type]
 
 
 def test_one_comes_back_as_it_was_and_the_same_again_is_counted(store: Store) -> None:

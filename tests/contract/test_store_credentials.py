@@ -42,7 +42,7 @@ def test_each_change_of_a_key_is_in_the_snapshot_under_another_etag(stored: Stor
 
     firsts = [each.stored_keys[0] for each in seen]
     assert firsts == [StoredKey("sim", "default", text) for text in ("c1", "c2", "")]
-    assert len({each.etag for each in seen}) == 3
+    assert len({store.etag for store in seen}) == 3
 
 
 def test_an_expired_key_is_in_no_new_snapshot_but_was_there(store: Store) -> None:

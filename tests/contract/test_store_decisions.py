@@ -76,7 +76,7 @@ def test_a_route_has_one_open_proposal_and_the_refusal_names_it(store: Store) ->
         tx.proposals.add(proposal("p_4", phase=ProposalPhase.REJECTED))
 
     with store.read() as tx:
-        assert [each.id for each in tx.proposals.open()] == ["p_1", "p_3"]
+        assert [approval.id for approval in tx.proposals.open()] == ["p_1", "p_3"]
 
 
 def test_a_route_is_free_again_when_its_proposal_ends(store: Store) -> None:
@@ -85,7 +85,7 @@ def test_a_route_is_free_again_when_its_proposal_ends(store: Store) -> None:
         tx.proposals.save(apply_event(proposal(), ProposalEvent.CANCELLED, LATER, "never mind"))
         tx.proposals.add(proposal("p_2"))
 
-        assert [each.id for each in tx.proposals.open()] == ["p_2"]
+        assert [approval.id for approval in tx.proposals.open()] == ["p_2"]
 
 
 def test_saving_a_proposal_raises_its_version(store: Store) -> None:
@@ -143,16 +143,16 @@ def test_an_approval_is_read_back_as_it_was_and_never_comes_twice(store: Store) 
 
 
 def test_no_approval_stands_without_its_verdict_or_by_the_proposer(store: Store) -> None:
-    found = Approval("a_1", "p_1", "v_1", ApprovalKind.CANARY, "pr_ada", "ada", LATER)
+    approval = Approval("a_1", "p_1", "v_1", ApprovalKind.CANARY, "pr_ada", "ada", LATER)
     with store.write() as tx:
         tx.proposals.add(proposal())
         tx.verdicts.add(PASSED, "p_1")
     with pytest.raises(NotAllowed, match="another approver"), store.write() as tx:
-        tx.approvals.add(found)
+        tx.approvals.add(approval)
     with pytest.raises(InputError), store.write() as tx:
-        tx.approvals.add(replace(found, name="bob", verdict="v_unknown"))
+        tx.approvals.add(replace(approval, name="bob", verdict="v_unknown"))
     with pytest.raises(NotFound), store.write() as tx:
-        tx.approvals.add(replace(found, name="bob", proposal="p_unknown"))
+        tx.approvals.add(replace(approval, name="bob", proposal="p_unknown"))
 
 
 @pytest.mark.parametrize(
@@ -182,10 +182,14 @@ def test_proposals_are_listed_newest_first_and_open_ones_oldest_first(store: Sto
         tx.proposals.add(proposal("p_0", route="p_1", phase=ProposalPhase.PROMOTED))
 
     with store.read() as tx:
-        assert [each.id for each in tx.proposals.list()] == ["p_3", "p_2", "p_1", "p_0"]
-        assert [each.id for each in tx.proposals.list(route="p_1")] == ["p_1", "p_0"]
-        assert [each.id for each in tx.proposals.list(open_only=True)] == ["p_3", "p_2", "p_1"]
-        assert [each.id for each in tx.proposals.open()] == ["p_1", "p_2", "p_3"]
+        assert [approval.id for approval in tx.proposals.list()] == ["p_3", "p_2", "p_1", "p_0"]
+        assert [approval.id for approval in tx.proposals.list(route="p_1")] == ["p_1", "p_0"]
+        assert [approval.id for approval in tx.proposals.list(open_only=True)] == [
+            "p_3",
+            "p_2",
+            "p_1",
+        ]
+        assert [approval.id for approval in tx.proposals.open()] == ["p_1", "p_2", "p_3"]
 
 
 @pytest.mark.req("F5")
@@ -199,15 +203,15 @@ def test_what_decides_walks_all_proposals_and_counts_them_by_phase(store: Store)
             tx.proposals.add(proposal(id_, route=route, created_at=at, phase=phase))
 
     with store.read() as tx:
-        everything = [each.id for each in tx.proposals.list()]
+        everything = [approval.id for approval in tx.proposals.list()]
         found: list[str] = []
         while page := tx.proposals.list(limit=4, after=found[-1] if found else None):
             assert len(page) <= 4
-            found += [each.id for each in page]
+            found += [approval.id for approval in page]
         assert found == everything
         assert tx.proposals.phases() == {ProposalPhase.PROPOSED: 2, ProposalPhase.REJECTED: 23}
         pair = tx.proposals.of_pair("r_1", OLD.id, NEW.id)
-        assert [each.id for each in pair] == [e for e in everything if int(e[2:]) % 2]
+        assert [approval.id for approval in pair] == [e for e in everything if int(e[2:]) % 2]
         assert list(tx.proposals.of_pair("r_1", NEW.id, OLD.id)) == []
         with pytest.raises(NotFound):
             tx.proposals.list(after="p_unknown")
@@ -222,8 +226,8 @@ def test_a_verdict_is_read_back_as_it_was_infinite_figures_and_all(store: Store)
     with store.read() as tx:
         assert tx.verdicts.get("v_1") == PASSED
         assert type(tx.verdicts.get("v_failed")) is type(FAILED)
-        assert [each.id for each in tx.verdicts.of("p_1")] == ["v_failed", "v_1"]
-        assert [each.id for each in tx.verdicts.list()] == ["v_failed", "v_1"]
+        assert [approval.id for approval in tx.verdicts.of("p_1")] == ["v_failed", "v_1"]
+        assert [approval.id for approval in tx.verdicts.list()] == ["v_failed", "v_1"]
         assert list(tx.verdicts.list(route="other")) == list(tx.verdicts.of("p_2")) == []
         with pytest.raises(NotFound, match="v_unknown"):
             tx.verdicts.get("v_unknown")
@@ -268,8 +272,8 @@ def test_a_route_has_one_live_rollout(store: Store) -> None:
 
     assert ended.version == 2
     with store.read() as tx:
-        assert [each.id for each in tx.rollouts.live()] == ["ro_2"]
-        assert [each.id for each in tx.rollouts.list()] == ["ro_2", "ro_1"]
+        assert [approval.id for approval in tx.rollouts.live()] == ["ro_2"]
+        assert [approval.id for approval in tx.rollouts.list()] == ["ro_2", "ro_1"]
         assert tx.rollouts.get("ro_1").ended_because == "errors"
 
 
@@ -367,7 +371,7 @@ def test_proposals_are_found_by_time_by_candidate_and_by_having_been_let_in(
             tx.proposals.of_candidates([NEW.id]),
             tx.proposals.of_candidates([]),
         ]
-    assert [[each.id for each in some] for some in found] == [
+    assert [[approval.id for approval in some] for some in found] == [
         ["p_4", "p_2"],
         ["p_4", "p_2"],
         ["p_4", "p_2", "p_1"],

@@ -89,8 +89,8 @@ def test_a_target_and_suite_has_one_open_watch(watching: Store) -> None:
         assert tx.drift.open(second)
 
     with watching.read() as tx:
-        assert [each.id for each in tx.drift.watches()] == ["dw_2", "dw_3", "dw_1"]
-        assert [each.id for each in tx.drift.watches(open_only=True)] == ["dw_2", "dw_3"]
+        assert [watch.id for watch in tx.drift.watches()] == ["dw_2", "dw_3", "dw_1"]
+        assert [watch.id for watch in tx.drift.watches(open_only=True)] == ["dw_2", "dw_3"]
 
 
 def test_a_closed_watch_stays_as_it_is(watching: Store) -> None:

@@ -87,8 +87,8 @@ def test_runs_are_found_by_their_targets(store: Store) -> None:
         tx.runs.add(replace(RUN, id="r_3", created_at=LATER, target=NEW.id))
 
     with store.read() as tx:
-        assert [each.id for each in tx.runs.of_targets([RUN.target])] == ["r_2", "r_1"]
-        assert next(each.id for each in tx.runs.of_targets([NEW.id, RUN.target])) == "r_3"
+        assert [target.id for target in tx.runs.of_targets([RUN.target])] == ["r_2", "r_1"]
+        assert next(target.id for target in tx.runs.of_targets([NEW.id, RUN.target])) == "r_3"
         assert tx.runs.of_targets([]) == []
 
 
@@ -223,9 +223,9 @@ def test_samples_come_in_the_runs_order(store: Store) -> None:
             tx.runs.store_sample(replace(SAMPLE, item=item, position=position, epoch=epoch))
 
     with store.read() as tx:
-        found = [(each.position, each.epoch) for each in tx.runs.samples(RUN.id)]
+        found = [(sample.position, sample.epoch) for sample in tx.runs.samples(RUN.id)]
         assert found == sorted(places)
-        assert [each.position for each in tx.runs.samples(RUN.id, below=1)] == [0, 0]
+        assert [sample.position for sample in tx.runs.samples(RUN.id, below=1)] == [0, 0]
         assert list(tx.runs.samples("r_unknown")) == []
 
 

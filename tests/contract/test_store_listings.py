@@ -221,16 +221,16 @@ def test_pages_are_complete_and_without_doubles_while_rows_are_added(
     assert [listed.id_(row) for row in some] == everything[2:4]
 
     found: list[object] = []
-    asked = PageRequest(3)
+    request = PageRequest(3)
     for number in range(11, 100):
         with store.listings() as stored:
-            page = listed.read(stored, asked)
+            page = listed.read(stored, request)
         assert 0 < len(page) <= 3
         assert not page.invalid
         found += [listed.id_(row) for row in page]
         if page.next is None:
             break
-        asked = PageRequest(3, page.next)
+        request = PageRequest(3, page.next)
         with store.write() as tx:
             # The newest: in front of what was read, or at the very end.
             listed.add(tx, number)
@@ -331,19 +331,19 @@ def test_one_forged_row_hides_no_other_and_no_decision_reads_it(
 
     with store.listings() as stored:
         page = stored.proposals()
-        assert [each.id for each in page] == ["p_3", "p_1"]
-        assert [each.name for each in page.invalid] == ["proposal p_2"]
+        assert [target.id for target in page] == ["p_3", "p_1"]
+        assert [fault.name for fault in page.invalid] == ["proposal p_2"]
         assert page.total == 3
         # It can stand at the end of a page, too.
         first = stored.proposals(PageRequest(2))
         assert first.next == "p_2"
-        assert [each.id for each in stored.proposals(PageRequest(2, first.next))] == ["p_1"]
+        assert [target.id for target in stored.proposals(PageRequest(2, first.next))] == ["p_1"]
     with store.read() as tx:
         with pytest.raises(SignatureInvalid, match="p_2"):
             tx.proposals.list()
         with pytest.raises(SignatureInvalid, match="p_2"):
             tx.proposals.get("p_2")
-    assert [each.name for each in store.signature_faults()] == ["proposal p_2"]
+    assert [fault.name for fault in store.signature_faults()] == ["proposal p_2"]
 
 
 @pytest.mark.req("F1")
@@ -393,4 +393,4 @@ def test_a_forged_version_key_switch_run_sample_or_model_hides_no_other(
             "shadows": 0,
         }
         assert stored.targets_of([NEW.id, OLD.id]) == {OLD.id: OLD}
-        assert [each.name for each in stored.routes()] == [ROUTE]
+        assert [route.name for route in stored.routes()] == [ROUTE]

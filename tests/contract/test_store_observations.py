@@ -40,8 +40,8 @@ def test_blocks_are_numbered_in_order_of_arrival(store: Store) -> None:
             replace(first, number=1),
             replace(second, number=2),
         ]
-        assert [each.number for each in tx.observations.blocks("ro_2")] == [1]
-        assert [each.number for each in tx.observations.blocks("ro_1", after=1)] == [2]
+        assert [block.number for block in tx.observations.blocks("ro_2")] == [1]
+        assert [block.number for block in tx.observations.blocks("ro_1", after=1)] == [2]
         assert not tx.observations.blocks("ro_1", after=2)
         assert list(tx.observations.blocks("ro_3")) == []
 
@@ -186,7 +186,7 @@ def test_totals_of_traffic_are_the_sums_of_its_minutes(store: Store) -> None:
         of_route = tx.observations.totals(since=TRAFFIC.minute, route=ROUTE)
         assert list(tx.observations.totals(since=later + timedelta(minutes=1))) == []
 
-    assert [(each.route, each.arm) for each in found] == [
+    assert [(total.route, total.arm) for total in found] == [
         ("answers", "incumbent"),
         (ROUTE, "canary"),
         (ROUTE, "incumbent"),

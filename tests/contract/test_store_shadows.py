@@ -62,7 +62,7 @@ def test_a_route_has_one_at_a_time_and_ending_it_tells_the_routers(started: Stor
 
     assert again == ended == ShadowRecord(SHADOW, NOW, "kim", "enough seen")
     assert started.etag() != before
-    assert [each.id for each in started.snapshot().shadows] == ["sh_2"]
+    assert [shadow.id for shadow in started.snapshot().shadows] == ["sh_2"]
     with started.read() as tx:
         assert [each.shadow.id for each in tx.shadows.list()] == ["sh_2", "sh_1"]
 

@@ -39,7 +39,7 @@ def test_a_provider_that_invents_names_fills_nothing(store: Store) -> None:
         tx.sightings.note([replace(ONE, target="t_3", served=ServedModel(""))])
 
     with store.read() as tx:
-        newest = [each.served.model for each in tx.sightings.of("t_1")]
+        newest = [sighting.served.model for sighting in tx.sightings.of("t_1")]
         (long,) = tx.sightings.of("t_2")
         assert not tx.sightings.of("t_3")
     assert newest == [f"m-{n}" for n in reversed(range(2 * MAX_SIGHTINGS, 3 * MAX_SIGHTINGS))]

@@ -131,7 +131,7 @@ def test_a_router_with_public_keys_alone_reads_all_of_a_snapshot(sql_stores: Sto
     finally:
         router.close()
     assert snapshot.switches == (SWITCH,)
-    assert [each.hash for each in snapshot.keys] == [KEY.hash]
+    assert [key.hash for key in snapshot.keys] == [KEY.hash]
 
 
 @pytest.mark.parametrize("attacker", [written, owned])
@@ -205,7 +205,7 @@ def test_an_edited_row_of_a_snapshot_is_refused_and_named(
         db.execute(sa.update(known).where(*same).values(**change))
     with pytest.raises(SnapshotInvalid, match=table):
         sql_stores().snapshot()
-    assert any(each.startswith(f"{table} ") for each in faults(store))
+    assert any(fault.startswith(f"{table} ") for fault in faults(store))
 
 
 @pytest.mark.parametrize("table", ["switch", "api_key", "credential", "shadow"])
@@ -328,7 +328,7 @@ def test_nothing_is_decided_on_an_edited_row(
         db.execute(sa.update(metadata.tables[table]).values(**change))
     with pytest.raises(SignatureInvalid, match=f"row {table} "), store.read() as tx:
         decide(tx)
-    assert any(each.startswith(f"{table} ") for each in faults(store))
+    assert any(fault.startswith(f"{table} ") for fault in faults(store))
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,7 @@ def test_texts_of_a_sample_may_be_blanked_and_its_score_still_holds(
     with written(store) as db:
         db.exec_driver_sql("UPDATE sample SET answer = '', prompt = ''")
     with store.read() as tx:
-        assert [each.strict for each in tx.runs.samples("r_1")] == [1.0]
+        assert [sample.strict for sample in tx.runs.samples("r_1")] == [1.0]
     assert store.signature_faults() == []
 
 
@@ -439,7 +439,7 @@ def test_rows_from_before_are_signed_once_and_no_unsigned_row_is_accepted_after(
     unsigned(store)
     with pytest.raises(SnapshotInvalid, match="swapgate db sign"):
         sql_stores().snapshot()
-    assert all(each.unsigned for each in store.signature_faults() if each.key)
+    assert all(fault.unsigned for fault in store.signature_faults() if fault.key)
 
     count = store.sign_unsigned(actor=SYSTEM, reason="upgrade")
     with store.read() as tx:
@@ -449,7 +449,7 @@ def test_rows_from_before_are_signed_once_and_no_unsigned_row_is_accepted_after(
     assert sql_stores().snapshot().table.routes[ROUTE].incumbent == OLD.id
     with store.read() as tx:
         assert tx.audit.tail(1)[0].action == "database.sign"
-        assert [each.strict for each in tx.runs.samples("r_1")] == [1.0]
+        assert [sample.strict for sample in tx.runs.samples("r_1")] == [1.0]
     # The triggers are back.
     with pytest.raises(sa.exc.DBAPIError), written(store) as db:
         db.exec_driver_sql("UPDATE route_version SET reason = 'x'")
@@ -471,7 +471,7 @@ def test_an_admin_takes_forged_rows_out_and_all_goes_on(sql_stores: Stores) -> N
 
     assert store.remove_unsigned(found, actor=SYSTEM, reason="nobody knows it") == 1
     assert store.signature_faults() == []
-    assert [each.id for each in sql_stores().snapshot().keys] == [KEY.id]
+    assert [key.id for key in sql_stores().snapshot().keys] == [KEY.id]
     with store.write() as tx:
         tx.keys.add(ApiKey("k_2", "ours", "b" * 64, "wxyz", None, frozenset(), NOW))
         tx.proposals.save(replace(proposal(), reason="cheaper"))

@@ -147,7 +147,7 @@ def test_of_writers_who_read_the_same_version_one_wins(store: Store) -> None:
     raised = race(*(lambda: change_settings(store) for _ in range(4)))
 
     assert raised.count(None) == 1
-    assert all(each is None or type(each) is RevisionConflict for each in raised)
+    assert all(exception is None or type(exception) is RevisionConflict for exception in raised)
     with store.read() as tx:
         assert tx.routing.table().revision == 2
 
@@ -157,10 +157,10 @@ def test_of_writers_in_several_processes_one_wins(sql_stores: Stores) -> None:
     stores = [sql_stores() for _ in range(3)]
     seeded(stores[0])
 
-    raised = race(*(lambda each=each: change_settings(each) for each in stores))
+    raised = race(*(lambda each=store: change_settings(each) for store in stores))
 
     assert raised.count(None) == 1
-    assert all(each is None or type(each) is RevisionConflict for each in raised)
+    assert all(exception is None or type(exception) is RevisionConflict for exception in raised)
 
 
 def test_of_proposals_made_at_once_one_is_stored_and_named(sql_stores: Stores) -> None:
@@ -175,9 +175,9 @@ def test_of_proposals_made_at_once_one_is_stored_and_named(sql_stores: Stores) -
     raised = race(*(lambda n=n, s=s: propose(s, f"p_{n}") for n, s in enumerate(stores)))
 
     winner = f"p_{raised.index(None)}"
-    losers = [each for each in raised if each is not None]
+    losers = [exception for exception in raised if exception is not None]
     assert len(losers) == 2
-    assert all(type(each) is RouteBusy and winner in str(each) for each in losers)
+    assert all(type(loser) is RouteBusy and winner in str(loser) for loser in losers)
 
 
 def test_revisions_and_audit_events_have_no_gaps_under_many_writers(
@@ -212,7 +212,7 @@ def test_blocks_of_many_workers_are_numbered_without_gaps(sql_stores: Stores) ->
 
     assert raised == [None, None, None]
     with stores[0].read() as tx:
-        assert [each.number for each in tx.observations.blocks("ro_1")] == list(range(1, 31))
+        assert [block.number for block in tx.observations.blocks("ro_1")] == list(range(1, 31))
 
 
 # SQLite has one writer at a time.
@@ -324,7 +324,10 @@ def test_an_abort_and_a_raise_at_once_leave_one_of_them(rolling: Store) -> None:
         lambda: change(RaiseWeight(ROUTE, "ro_1", 500)),
     )
 
-    assert sorted(type(each).__name__ for each in raised) == ["NoneType", "RevisionConflict"]
+    assert sorted(type(exception).__name__ for exception in raised) == [
+        "NoneType",
+        "RevisionConflict",
+    ]
 
 
 def test_a_leader_that_lost_its_connection_leads_no_more(postgres_stores: Stores) -> None:

@@ -209,6 +209,6 @@ def test_a_webhook_that_was_down_gets_its_alert_once_it_is_back(
         made.store.close()
 
     hooks = [json.loads(got.body) for got in receiver.got if got.path.startswith("/hook")]
-    assert [each["state"] for each in hooks] == ["raised", "resolved"]
+    assert [hook["state"] for hook in hooks] == ["raised", "resolved"]
     assert len(receiver.got) == 4
-    assert {each["kind"] for each in hooks} == {"awaiting_approval"}
+    assert {hook["kind"] for hook in hooks} == {"awaiting_approval"}

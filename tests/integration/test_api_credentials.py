@@ -34,7 +34,9 @@ def stored(door: Door, name: str) -> list[str]:
     """What the values are, in order."""
     context = door.app.state.installation.context
     with context.store.read() as tx:
-        found = [each for each in tx.credentials.all() if each.provider == name]
+        found = [
+            credential for credential in tx.credentials.all() if credential.provider == name
+        ]
     return [context.cipher.decrypt(each.ciphertext) for each in found if each.ciphertext]
 
 
@@ -204,14 +206,14 @@ def test_every_value_is_encrypted_anew_or_none(door: Door) -> None:
     for name in ("openai", "groq"):
         door.send("PUT", f"/credentials/providers/{name}", json={"value": f"{name}-value"})
     with context.store.read() as tx:
-        before = [each.ciphertext for each in tx.credentials.all()]
+        before = [credential.ciphertext for credential in tx.credentials.all()]
     KEYS.insert(0, new_key())
     object.__setattr__(context, "cipher", FernetCipher(lambda: KEYS))
 
     assert credentials.rotate_encryption(context, SYSTEM).values == 2
 
     with context.store.read() as tx:
-        after = [each.ciphertext for each in tx.credentials.all()]
+        after = [credential.ciphertext for credential in tx.credentials.all()]
     assert not set(before) & set(after)
     only_new = FernetCipher(lambda: KEYS[:1])
     assert sorted(map(only_new.decrypt, after)) == ["groq-value", "openai-value"]

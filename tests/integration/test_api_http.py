@@ -60,8 +60,8 @@ def test_of_many_proposals_at_once_one_opens_and_the_others_are_told_which(
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: http_.post("/proposals", json=WISH), range(8)))
 
-    [made] = [each.json()["id"] for each in answers if each.status_code == 201]
-    refused = [each.json()["error"] for each in answers if each.status_code == 409]
+    [made] = [answer.json()["id"] for answer in answers if answer.status_code == 201]
+    refused = [answer.json()["error"] for answer in answers if answer.status_code == 409]
     assert len(refused) == 7
     assert all(made in error["message"] for error in refused)
 
@@ -73,8 +73,8 @@ def test_of_many_equal_requests_at_once_all_get_the_one_answer(http_: httpx.Clie
             pool.map(lambda _: http_.post("/proposals", json=WISH, headers=once), range(8))
         )
 
-    assert {each.status_code for each in answers} == {201}
-    assert len({each.content for each in answers}) == 1
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.content for answer in answers}) == 1
     assert http_.get("/proposals").json()["total"] == 1
 
 

@@ -132,8 +132,8 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 def test_every_operation_has_a_name_of_its_own_an_answer_and_an_error(
     document: dict[str, Any],
 ) -> None:
-    operations = [each for verbs in document["paths"].values() for each in verbs.values()]
-    assert len({each["operationId"] for each in operations}) == len(operations)
+    operations = [verb for verbs in document["paths"].values() for verb in verbs.values()]
+    assert len({operation["operationId"] for operation in operations}) == len(operations)
     for operation in operations:
         [status] = set(operation["responses"]) - {"default"}
         content = operation["responses"][status].get("content")

@@ -61,7 +61,10 @@ def force(
 
 
 def fallbacks(world: SmallInstallation) -> list[str]:
-    return [each.target.name for each in fallback_chain.list_fallbacks(world.context(), "chat")]
+    return [
+        fallback.target.name
+        for fallback in fallback_chain.list_fallbacks(world.context(), "chat")
+    ]
 
 
 def rolled_back(world: SmallInstallation, proposal: Proposal) -> str:
@@ -212,8 +215,8 @@ def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
 def test_what_another_person_let_in_as_widened_goes_on_under_the_same_rules(
     world: SmallInstallation,
 ) -> None:
-    wish = ProposalRequest("chat", "sim/equal", "cheap", Claim.NON_INFERIOR, 0.9)
-    proposal = submission.create_proposal(world.context(), ANN, wish)
+    request = ProposalRequest("chat", "sim/equal", "cheap", Claim.NON_INFERIOR, 0.9)
+    proposal = submission.create_proposal(world.context(), ANN, request)
     assert set(proposal.widened) == {"gate.margin"}
     world.until_decided(proposal.id)
     submission.approve_proposal(world.context(), BEN, proposal.id)
@@ -257,7 +260,9 @@ def test_a_rollback_stands_in_the_review_of_what_is_proposed_after_it(
     assert proposal.widened == {}
     changes = review.review_proposal(plain_world.context(), proposal.id).changes
     assert [
-        (each.what, each.by, each.text) for each in changes if each.what == "incumbent"
+        (change.what, change.by, change.text)
+        for change in changes
+        if change.what == "incumbent"
     ] == [("incumbent", "eve", "sim/better → sim/base: customers complain")]
 
 
@@ -301,16 +306,18 @@ def test_the_older_content_of_a_suite_is_accepted_no_more_after_an_approved_chan
     submission.approve_proposal(world.context(), BEN, proposal.id)
     world.turn()
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
-    wish = ProposalRequest("chat", "sim/good")
-    assert submission.preview_proposal(world.context(), wish).widened == {}
+    request = ProposalRequest("chat", "sim/good")
+    assert submission.preview_proposal(world.context(), request).widened == {}
 
     path.write_text(older)
-    assert set(submission.preview_proposal(world.context(), wish).widened) == {"suite colours"}
+    assert set(submission.preview_proposal(world.context(), request).widened) == {
+        "suite colours"
+    }
 
 
-def awaiting(world: SmallInstallation, wish: ProposalRequest) -> Proposal:
+def awaiting(world: SmallInstallation, request: ProposalRequest) -> Proposal:
     world.policy = approved()
-    return world.until_decided(submission.create_proposal(world.context(), ANN, wish).id)
+    return world.until_decided(submission.create_proposal(world.context(), ANN, request).id)
 
 
 def test_an_approval_by_a_key_that_was_revoked_since_opens_no_canary(
@@ -334,8 +341,10 @@ def test_an_approval_by_a_key_that_was_revoked_since_opens_no_canary(
 def test_who_is_asked_to_approve_is_told_what_is_widened(
     plain_world: SmallInstallation,
 ) -> None:
-    wish = ProposalRequest("chat", "sim/good", "cheaper", claim=Claim.NON_INFERIOR, margin=0.9)
-    proposal = awaiting(plain_world, wish)
+    request = ProposalRequest(
+        "chat", "sim/good", "cheaper", claim=Claim.NON_INFERIOR, margin=0.9
+    )
+    proposal = awaiting(plain_world, request)
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     with plain_world.store.read() as tx:
         (told,) = (

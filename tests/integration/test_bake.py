@@ -334,10 +334,10 @@ def test_a_person_advances_a_canary_with_a_reason(world: SmallInstallation) -> N
         world.context(), BEN, "chat", RolloutSignal.ADVANCE, "a quiet route"
     )
 
-    found = route(world).canary
+    canary = route(world).canary
     assert moved.step == 1
-    assert found is not None
-    assert found.weight_bps == CANARY.steps[1].weight_bps
+    assert canary is not None
+    assert canary.weight_bps == CANARY.steps[1].weight_bps
     with world.store.read() as tx:
         last = list(tx.audit.all())[-1]
     assert (last.actor, last.action) == (BEN.name, "canary.advance")
@@ -392,11 +392,13 @@ def test_the_proposer_cannot_promote_now(world: SmallInstallation) -> None:
 
 def test_who_looked_at_an_older_state_is_told_to_look_again(world: SmallInstallation) -> None:
     in_canary(world)
-    seen = rollout(world).version
-    operations.operate(world.context(), BEN, "chat", RolloutSignal.PAUSE, "a drill", seen=seen)
+    version = rollout(world).version
+    operations.operate(
+        world.context(), BEN, "chat", RolloutSignal.PAUSE, "a drill", seen=version
+    )
     with pytest.raises(StaleWrite, match="look at it again"):
         operations.operate(
-            world.context(), BEN, "chat", RolloutSignal.ABORT, "a drill", seen=seen
+            world.context(), BEN, "chat", RolloutSignal.ABORT, "a drill", seen=version
         )
 
 

@@ -39,7 +39,7 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         {"input": f"Colour number {n}?", "target": "c3" if n == 3 else "no idea"}
         for n in range(ITEMS)
     ]
-    suite.write_text("".join(f"{json.dumps(each)}\n" for each in items), encoding="utf-8")
+    suite.write_text("".join(f"{json.dumps(item)}\n" for item in items), encoding="utf-8")
     with sim.serve_in_thread(sim.simulator(suites=[suite], time_scale=0.0)) as url:
         change(url, "sim-base", skill=1.0)
         change(url, "sim-backup", skill=1.0)
@@ -74,7 +74,7 @@ def test_a_judged_canary_through_health_a_judge_that_is_down_and_bad_answers(
         ctx, live = world.installation.context, rollout_of(world)
 
         def judged(least: int) -> bool:
-            return sum(each.units for each in tallies(world, live.id)) >= least
+            return sum(tally.units for tally in tallies(world, live.id)) >= least
 
         # Healthy: both arms are read, both are good, and it stays.
         with world.load(callers=3) as load:
@@ -82,9 +82,9 @@ def test_a_judged_canary_through_health_a_judge_that_is_down_and_bad_answers(
         assert load.errors == []
         healthy = tallies(world, live.id)
         assert sum(each.canary for each in healthy) > 0
-        assert sum(each.units - each.canary for each in healthy) > 0
+        assert sum(tally.units - tally.canary for tally in healthy) > 0
         assert all(each.failures == each.no_verdict.failures for each in healthy)
-        assert sum(each.cost_usd for each in healthy) > 0
+        assert sum(tally.cost_usd for tally in healthy) > 0
         assert world.counter("swapgate_router_judge_good_total") > 0
         reconciler.reconcile(ctx)
         assert rollout_of(world).live

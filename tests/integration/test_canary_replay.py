@@ -107,7 +107,7 @@ def test_tampering_with_blocks_or_policy_is_seen(
         with pytest.raises(SignatureInvalid, match="rollout"):
             audit.replay_action(world.context(), event.number)
     else:
-        found = audit.replay_action(world.context(), event.number)
-        assert not found.agrees
-        assert any(said in each for each in found.differences), found.differences
+        action = audit.replay_action(world.context(), event.number)
+        assert not action.agrees
+        assert any(said in difference for difference in action.differences), action.differences
     world.store.close()

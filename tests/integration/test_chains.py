@@ -40,13 +40,13 @@ def add(world: SmallInstallation, target: str, **more: object) -> Route:
 
 
 def shown(world: SmallInstallation) -> list[tuple[str, EvidenceKind]]:
-    found = fallback_chain.list_fallbacks(world.context(), "chat")
-    return [(each.target.model, each.evidence) for each in found]
+    fallbacks = fallback_chain.list_fallbacks(world.context(), "chat")
+    return [(entry.target.model, entry.evidence) for entry in fallbacks]
 
 
 def audited(world: SmallInstallation, action: str) -> list[dict[str, object]]:
     events = queries.list_audit_events(world.context())
-    return [dict(each.details) for each in events if each.action == action]
+    return [dict(event.details) for event in events if event.action == action]
 
 
 def test_a_target_without_evidence_stays_out_of_the_chain(world: SmallInstallation) -> None:

@@ -57,15 +57,15 @@ def prepared(world: SmallInstallation, gate: GatePolicy = GATE) -> SmallInstalla
 
 
 def proposed(world: SmallInstallation, candidate: str, **more: object) -> Proposal:
-    wish = ProposalRequest("chat", candidate, claim=CHEAPER, **more)  # type: ignore[arg-type]
-    made = submission.create_proposal(world.context(), ANN, wish)
+    request = ProposalRequest("chat", candidate, claim=CHEAPER, **more)  # type: ignore[arg-type]
+    made = submission.create_proposal(world.context(), ANN, request)
     return world.until_decided(made.id)
 
 
 def with_suites(world: SmallInstallation, *suites: RouteSuite) -> None:
     world.suites |= {
-        each.suite: replace(world.suites["colours"], name=each.suite, version=each.suite)
-        for each in suites
+        suite.suite: replace(world.suites["colours"], name=suite.suite, version=suite.suite)
+        for suite in suites
     }
     settings = RouteSettings(suites=suites)
     routes.create_route(world.context(), SYSTEM, "mixed", "sim/base", settings=settings)
@@ -78,12 +78,12 @@ def test_a_cheaper_equal_candidate_passes_and_the_evidence_is_told_everywhere(
     proposal = proposed(world, "sim/good", min_saving=0.3)
 
     assert proposal.claim is CHEAPER
-    found = comparison.load_comparison(world.context(), proposal.id)
-    assert isinstance(found.verdict, Passed), found.verdict
-    cost = cost_figures(found.verdict.suites[0])
+    proposal_comparison = comparison.load_comparison(world.context(), proposal.id)
+    assert isinstance(proposal_comparison.verdict, Passed), proposal_comparison.verdict
+    cost = cost_figures(proposal_comparison.verdict.suites[0])
     assert cost is not None
     assert (cost["saving"], cost["min_saving"]) == (pytest.approx(0.75), 0.3)
-    assert found.candidate_figures.cost_interval_usd_per_1000 is not None
+    assert proposal_comparison.candidate_figures.cost_interval_usd_per_1000 is not None
     text = render_markdown(gather_report(world.context(), proposal.id))
     assert "It is cheaper: 75 % less per item" in text
     assert "| colours | shown |" in text
@@ -136,12 +136,12 @@ def test_what_it_would_have_saved_can_be_asked_afterwards(plain: SmallInstallati
 
 def test_the_plan_says_how_many_items_the_saving_takes(plain: SmallInstallation) -> None:
     prepared(plain).script = same
-    wish = ProposalRequest("chat", "sim/good", claim=CHEAPER)
-    (unknown,) = estimate.estimate_proposal(plain.context(), wish)
+    request = ProposalRequest("chat", "sim/good", claim=CHEAPER)
+    (unknown,) = estimate.estimate_proposal(plain.context(), request)
     assert (unknown.saving, unknown.saving_items) == (None, None)
     proposed(plain, "sim/good")
 
-    (known,) = estimate.estimate_proposal(plain.context(), wish)
+    (known,) = estimate.estimate_proposal(plain.context(), request)
     assert known.saving == pytest.approx(0.75)
     assert known.saving_items is not None
     assert known.saving_items < 30
@@ -189,7 +189,7 @@ def test_a_weighted_primary_is_registered_judged_reported_and_replayed(
         ("colours", PrimaryCombination.WEIGHTED, 1.0),
         ("shades", PrimaryCombination.WEIGHTED, 2.0),
     ]
-    assert [each.suite for each in report.together] == [WEIGHTED_MEAN]
+    assert [suite_report.suite for suite_report in report.together] == [WEIGHTED_MEAN]
     assert f"| {WEIGHTED_MEAN} (primary) | passed |" in render_markdown(report)
     assert 'tests="3" failures="0"' in render_junit(report)
     assert verdict_replay.replay_verdict(plain.context(), decided.id).agrees

@@ -220,9 +220,9 @@ def test_the_doctor_lists_a_provider_s_models(here: Path) -> None:
         )
         run("init")
 
-        found = run("doctor").stdout
+        stdout = run("doctor").stdout
 
-    assert "it does not list gone" in found
+    assert "it does not list gone" in stdout
 
 
 def test_the_doctor_needs_the_secret_and_a_database_that_answers(
@@ -351,7 +351,7 @@ def test_who_acts_is_the_machines_operator_or_a_keys_principal_and_no_name(
     monkeypatch.delenv("SWAPGATE_MANAGEMENT_KEY")
 
     events = json.loads(run("audit", "tail", "-n", "3", "--json").stdout)
-    who = [(each["actor"], each["principal"], each["key"]) for each in events]
+    who = [(event["actor"], event["principal"], event["key"]) for event in events]
     key, principal = made["key"]["id"], made["key"]["principal"]
     assert who == [("local", "local", None), *[("Ops", principal, key)] * 2]
 

@@ -106,10 +106,10 @@ def test_an_end_by_people_has_its_own_code(
 
     def decides() -> None:
         cli.world.turn()
-        for found in submission.list_proposals(cli.world.context(), open_only=True):
-            if found.verdict is not None:
+        for proposal in submission.list_proposals(cli.world.context(), open_only=True):
+            if proposal.verdict is not None:
                 decide = getattr(submission, f"{end}_proposal")
-                decide(cli.world.context(), somebody, found.id, "no need")
+                decide(cli.world.context(), somebody, proposal.id, "no need")
 
     meanwhile(decides)
 

@@ -106,7 +106,7 @@ def test_threads_share_one_plain_client(world: Routed) -> None:
     ):
         answers = list(pool.map(client.complete, [ASK] * 24))
 
-    assert len({each.served.request_id for each in answers}) == 24
+    assert len({answer.served.request_id for answer in answers}) == 24
     assert world.recorded() == 24
 
 
@@ -372,7 +372,7 @@ def public() -> Iterator[tuple[str, object]]:
         found = getattr(swapgate, name)
         assert inspect.isclass(found), name
         if dataclasses.is_dataclass(found):
-            yield from ((name, each) for each in typing.get_type_hints(found).values())
+            yield from ((name, hint) for hint in typing.get_type_hints(found).values())
         for member, value in vars(found).items():
             if member.startswith("_") and member not in {"__iter__", "__aiter__"}:
                 continue
@@ -380,7 +380,7 @@ def public() -> Iterator[tuple[str, object]]:
             function = getattr(function, "__func__", function)
             if inspect.isfunction(function):
                 hints = typing.get_type_hints(function)
-                yield from ((f"{name}.{member}", each) for each in hints.values())
+                yield from ((f"{name}.{member}", hint) for hint in hints.values())
 
 
 def leaves(annotation: object) -> Iterator[object]:

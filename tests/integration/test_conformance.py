@@ -50,13 +50,13 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("conformance")
     with ExitStack() as stack:
         servers = {
-            kind: stack.enter_context(serving(each.strict())) for kind, each in WIRES.items()
+            kind: stack.enter_context(serving(wire.strict())) for kind, wire in WIRES.items()
         }
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("WIRE_KEY", KEY)
         providers = {
-            kind: {"kind": kind, "api_base": each.api_base, "api_key_env": "WIRE_KEY"}
-            for kind, each in servers.items()
+            kind: {"kind": kind, "api_base": server.api_base, "api_key_env": "WIRE_KEY"}
+            for kind, server in servers.items()
         }
         routes: Json = {}
         for kind, wire in WIRES.items():
@@ -111,7 +111,7 @@ def _expected(step: Step, talk: Conversation, kind: str, read: Reading) -> Readi
     if "cache_control" in talk.without.get(kind, ()):
         wanted = replace(wanted, marks=0)
     turns = tuple(
-        _turn(each, kind, found) for each, found in zip(wanted.turns, read.turns, strict=True)
+        _turn(turn, kind, found) for turn, found in zip(wanted.turns, read.turns, strict=True)
     )
     if kind == "bedrock" and wanted.choice == "none":
         wanted = replace(wanted, choice="auto", tools=())  # it has no such word
@@ -174,7 +174,7 @@ real provider was asked.
 def test_the_conformance_table_says_what_the_tests_do() -> None:
     rows = [f"| {talk.name} | {' | '.join(_cells(talk))} |" for talk in conversations.ALL]
     head = HEAD.format(
-        kinds=" | ".join(f"`{each}`" for each in WIRES), lines="|".join(["---"] * len(WIRES))
+        kinds=" | ".join(f"`{wire}`" for wire in WIRES), lines="|".join(["---"] * len(WIRES))
     )
     rows.append(f"| the same marks, asked at `/v1/messages` | {' | '.join(_marked_cells())} |")
     text = head + "\n".join(rows) + "\n"

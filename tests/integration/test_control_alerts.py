@@ -54,7 +54,7 @@ def all_kinds(world: SmallInstallation) -> list[AlertKind]:
 
 
 def told(world: SmallInstallation, sink: str = "chat") -> list[tuple[AlertKind, Notified]]:
-    return [(each.kind, each.state) for each in world.sinks.kept[sink]]
+    return [(message.kind, message.state) for message in world.sinks.kept[sink]]
 
 
 def deliver(world: SmallInstallation, turns: int = 1) -> None:
@@ -179,7 +179,9 @@ def test_after_days_a_delivery_is_given_up_and_its_row_says_so(
     with world.store.read() as tx:
         (record,) = tx.alerts.list()
         deliveries = tx.deliveries.of(record.id)
-    (first,) = [each for each in deliveries if (each.sink, each.number) == ("chat", 1)]
+    (first,) = [
+        delivery for delivery in deliveries if (delivery.sink, delivery.number) == ("chat", 1)
+    ]
     assert (first.gave_up_at, first.attempts) == (world.clock.now(), 2)
     assert "does not answer" in first.last_error
 
@@ -311,7 +313,10 @@ def test_a_test_goes_through_every_sink_and_says_what_happened(
 
     tried = alerts.send_test(ctx, SYSTEM)
 
-    assert [(each.sink, each.delivered) for each in tried] == [("chat", True), ("mail", False)]
+    assert [(attempt.sink, attempt.delivered) for attempt in tried] == [
+        ("chat", True),
+        ("mail", False),
+    ]
     assert "does not answer" in tried[1].error
     assert all_kinds(world) == []
     with pytest.raises(NotAllowed):

@@ -112,7 +112,7 @@ def test_of_two_control_processes_at_once_every_step_happens_once(
     done = threading.Event()
     with stores(database_url, world, 2) as opened, ThreadPoolExecutor(2) as processes:
         running = [processes.submit(turning(world, store, done)) for store in opened]
-        fed_until_closed(world, [each.id for each in made.values()], running)
+        fed_until_closed(world, [proposal.id for proposal in made.values()], running)
         done.set()
         for each in running:
             each.result()
@@ -126,7 +126,7 @@ def assert_each_step_once(world: SmallInstallation, made: dict[str, Proposal]) -
         for run in tx.runs.list():
             asked = [(s.item, s.epoch) for s in tx.runs.samples(run.id)]
             assert len(asked) == len(set(asked)) <= ITEMS
-        verdicts = {route: len(tx.verdicts.of(each.id)) for route, each in made.items()}
+        verdicts = {route: len(tx.verdicts.of(proposal.id)) for route, proposal in made.items()}
         rollouts = [len(tx.rollouts.list(route=route)) for route in made]
     ends = {
         route: (

@@ -284,9 +284,9 @@ def test_a_worker_that_dies_again_and_again_is_not_held_against_the_candidate(
 
 @pytest.mark.req("A7")
 def test_the_claim_non_inferior_needs_a_reason(world: SmallInstallation) -> None:
-    wish = ProposalRequest("chat", "sim/better", claim=Claim.NON_INFERIOR)
+    request = ProposalRequest("chat", "sim/better", claim=Claim.NON_INFERIOR)
     with pytest.raises(InputError, match="reason"):
-        submission.create_proposal(world.context(), ANN, wish)
+        submission.create_proposal(world.context(), ANN, request)
 
 
 class Killed(InlineWorkers):

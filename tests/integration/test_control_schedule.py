@@ -61,7 +61,7 @@ def test_the_loop_turns_on_when_the_clock_is_set(clock: SettableClock, jump_s: f
 
 
 def test_a_job_that_fails_is_told_and_runs_again(clock: SettableClock) -> None:
-    told = threading.Semaphore(0)
+    semaphore = threading.Semaphore(0)
 
     def fails() -> None:
         raise OSError("no")
@@ -69,11 +69,11 @@ def test_a_job_that_fails_is_told_and_runs_again(clock: SettableClock) -> None:
     schedule = Schedule(
         [ScheduledJob("loop", fails, every_s=0.05)],
         clock=clock,
-        on_error=lambda _job, _error: told.release(),
+        on_error=lambda _job, _error: semaphore.release(),
     )
     schedule.start()
     try:
-        assert all(told.acquire(timeout=PATIENCE_S) for _ in range(3))
+        assert all(semaphore.acquire(timeout=PATIENCE_S) for _ in range(3))
     finally:
         schedule.stop()
 

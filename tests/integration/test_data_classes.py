@@ -68,8 +68,8 @@ def _providers(world: SmallInstallation) -> list[Provider]:
 
 
 def proposed(world: SmallInstallation) -> Proposal:
-    wish = submission.ProposalRequest("chat", AWAY, "a test")
-    return submission.create_proposal(as_of(world, "sim", "away"), ANN, wish)
+    request = submission.ProposalRequest("chat", AWAY, "a test")
+    return submission.create_proposal(as_of(world, "sim", "away"), ANN, request)
 
 
 def until(
@@ -86,7 +86,9 @@ def until(
 
 
 def in_canary(world: SmallInstallation) -> Proposal:
-    return until(world, proposed(world), lambda found: found.phase is ProposalPhase.CANARY)
+    return until(
+        world, proposed(world), lambda proposal: proposal.phase is ProposalPhase.CANARY
+    )
 
 
 def serving(world: SmallInstallation) -> str:
@@ -186,12 +188,12 @@ def test_nothing_is_proposed_whose_canary_a_stranger_would_judge(
     judge = CanaryJudge("judge/m", "It helps.", max_usd=1.0)
     heard = replace(Guardrails(), judge=1.25)
     personal.policy = replace(POLICY, canary=replace(CANARY, guardrails=heard, judge=judge))
-    wish = submission.ProposalRequest("chat", AWAY, "a test")
+    request = submission.ProposalRequest("chat", AWAY, "a test")
 
     with pytest.raises(NotAllowed, match="'judge' of judge/m may not see it"):
-        submission.create_proposal(as_of(personal, "sim", "away"), ADA, wish)
+        submission.create_proposal(as_of(personal, "sim", "away"), ADA, request)
     with pytest.raises(InputError, match=r"set providers\.judge\.prices"):
-        submission.create_proposal(as_of(personal, "sim", "away", "judge"), ADA, wish)
+        submission.create_proposal(as_of(personal, "sim", "away", "judge"), ADA, request)
 
 
 def test_a_shadow_by_hand_ends_with_its_clearance(personal: SmallInstallation) -> None:

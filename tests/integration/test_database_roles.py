@@ -197,7 +197,7 @@ def test_the_command_grants_and_the_doctor_says_when_one_role_does_both(
 
     def told(url: str) -> str:
         checks = json.loads(run(url, "doctor", "--json"))["checks"]
-        (found,) = (each for each in checks if each["subject"] == "database role")
+        (found,) = (check for check in checks if check["subject"] == "database role")
         return f"{found['status']}: {found['next_step']}"
 
     secret = tmp_path / "home" / "secret.key"

@@ -81,13 +81,15 @@ def guarded(world: SmallInstallation) -> SmallInstallation:
 
 def context(world: SmallInstallation, *policies: Policy) -> Context:
     ctx = world.context()
-    return replace(ctx, policies={**ctx.policies, **{each.name: each for each in policies}})
+    return replace(
+        ctx, policies={**ctx.policies, **{policy.name: policy for policy in policies}}
+    )
 
 
 def decided(
-    world: SmallInstallation, ctx: Context, wish: ProposalRequest, actor: Actor = EVE
+    world: SmallInstallation, ctx: Context, request: ProposalRequest, actor: Actor = EVE
 ) -> Proposal:
-    proposal = submission.create_proposal(ctx, actor, wish)
+    proposal = submission.create_proposal(ctx, actor, request)
     for _ in range(10):
         world.turn(ctx)
         if submission.get_proposal(ctx, proposal.id).verdict:
@@ -99,9 +101,9 @@ def decided(
 
 def canary_of(world: SmallInstallation, route: str = "chat") -> object:
     with world.store.read() as tx:
-        found = tx.routing.route(route)
-    assert found is not None
-    return found.canary
+        policy = tx.routing.route(route)
+    assert policy is not None
+    return policy.canary
 
 
 def test_a_worse_model_with_a_lax_policy_gets_no_traffic_before_another_person_saw_it(
@@ -223,9 +225,9 @@ def test_a_wish_beyond_the_bounds_waits_for_another_person(
 
 
 def test_a_choice_within_the_bounds_is_free(plain_world: SmallInstallation) -> None:
-    wish = ProposalRequest("chat", "sim/better", REASON, Claim.NON_INFERIOR, 0.04)
+    request = ProposalRequest("chat", "sim/better", REASON, Claim.NON_INFERIOR, 0.04)
 
-    assert submission.create_proposal(plain_world.context(), ANN, wish).widened == {}
+    assert submission.create_proposal(plain_world.context(), ANN, request).widened == {}
 
 
 def test_a_stricter_policy_is_free(plain_world: SmallInstallation) -> None:
@@ -323,15 +325,15 @@ def test_an_admin_who_names_a_suite_anew_accepts_what_it_holds(
 ) -> None:
     plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
     ctx = plain_world.context()
-    wish = ProposalRequest("chat", "sim/better")
-    assert set(submission.preview_proposal(ctx, wish).widened) == {"suite colours"}
+    request = ProposalRequest("chat", "sim/better")
+    assert set(submission.preview_proposal(ctx, request).widened) == {"suite colours"}
 
     routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, total_timeout_s=60.0))
-    assert set(submission.preview_proposal(ctx, wish).widened) == {"suite colours"}
+    assert set(submission.preview_proposal(ctx, request).widened) == {"suite colours"}
 
     suites = (RouteSuite("colours"),)
     routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, suites=suites))
-    assert submission.preview_proposal(ctx, wish, EVE).widened == {}
+    assert submission.preview_proposal(ctx, request, EVE).widened == {}
 
 
 def named(ctx: Context, actor: Actor, *suites: RouteSuite) -> None:
@@ -469,16 +471,16 @@ def test_an_approver_sees_what_changed_in_90_days_and_by_whom(
     decided(plain_world, ctx, ProposalRequest("chat", "sim/equal", policy="default"), EVE)
     proposal = submission.create_proposal(ctx, ANN, ProposalRequest("chat", "sim/good"))
 
-    seen = review.review_proposal(ctx, proposal.id)
+    proposal_review = review.review_proposal(ctx, proposal.id)
 
-    assert seen.risk.number == 2
-    assert seen.widened == [
+    assert proposal_review.risk.number == 2
+    assert proposal_review.widened == [
         "suite colours: not the one accepted for this route (version, 1 then and 2 now)"
     ]
-    settings, *proposed = sorted(seen.changes, key=lambda each: each.at)
+    settings, *proposed = sorted(proposal_review.changes, key=lambda change: change.at)
     assert (settings.by, settings.what) == (SYSTEM.name, "settings")
     assert settings.text == "timeout: 120 s → 60 s"
-    assert {(each.what, each.by.split()[0]) for each in proposed} == {
+    assert {(change.what, change.by.split()[0]) for change in proposed} == {
         ("policy", "eve"),
         ("suite", "eve"),
     }
@@ -495,7 +497,9 @@ def test_policies_and_suites_that_were_used_anew_stand_in_the_review(
     ctx = plain_world.context()
     proposal = submission.create_proposal(ctx, EVE, ProposalRequest("chat", "sim/equal"))
 
-    changes = {each.what: each for each in review.review_proposal(ctx, proposal.id).changes}
+    changes = {
+        change.what: change for change in review.review_proposal(ctx, proposal.id).changes
+    }
 
     assert changes["policy"].text == "gate.alpha: 0.05 → 0.01"
     assert changes["suite"].text == "colours: version, 1 then and 2 now"

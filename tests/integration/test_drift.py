@@ -124,7 +124,7 @@ def checks(world: SmallInstallation) -> list[DriftCheck]:
 
 def open_alerts(world: SmallInstallation) -> dict[AlertKind, AlertRecord]:
     with world.store.read() as tx:
-        return {each.kind: each for each in tx.alerts.list(open_only=True)}
+        return {record.kind: record for record in tx.alerts.list(open_only=True)}
 
 
 def actions(world: SmallInstallation) -> list[str]:
@@ -160,13 +160,13 @@ def test_a_model_that_changed_behind_its_name_raises_an_alert_with_the_diff(
     alias.skilled_like = "worse"
     days(world, 1)
 
-    told = open_alerts(world)[AlertKind.DRIFT]
-    assert told.subject == "route chat, suite colours"
-    assert told.title == "sim/base answers colours otherwise than it did: 41.7 points worse"
-    assert "-41.7 points (95 % interval -5" in told.text
-    assert "25 worse, 35 the same, 0 better" in told.text
-    assert "Before: “c" in told.text
-    assert "Now: “wrong”" in told.text
+    record = open_alerts(world)[AlertKind.DRIFT]
+    assert record.subject == "route chat, suite colours"
+    assert record.title == "sim/base answers colours otherwise than it did: 41.7 points worse"
+    assert "-41.7 points (95 % interval -5" in record.text
+    assert "25 worse, 35 the same, 0 better" in record.text
+    assert "Before: “c" in record.text
+    assert "Now: “wrong”" in record.text
     assert status(world).state == "drifted"
     (shown,) = reports.list_drift_reports(world.context(), "chat")
     assert len(shown.changes) == 25
@@ -183,7 +183,7 @@ def test_people_are_told_once_and_the_watch_rests_until_somebody_accepts(
     alerts.run_once(world.context())
 
     assert len(checks(world)) == 2
-    assert [each.kind for each in world.sinks.kept["chat"]] == [AlertKind.DRIFT]
+    assert [record.kind for record in world.sinks.kept["chat"]] == [AlertKind.DRIFT]
     with pytest.raises(Conflict, match="drift accept chat"):
         operations.start_checks(world.context(), ANN, "chat")
 
@@ -201,11 +201,11 @@ def test_another_name_in_a_users_answer_is_told_before_the_next_run(
     turn(world)
     turn(world)
 
-    told = open_alerts(world)[AlertKind.SERVED_MODEL]
-    assert told.title == "the provider of sim/base serves another model: base-2"
-    assert "the runs so far met base-1" in told.text
-    assert "`swapgate drift run chat`" in told.text
-    assert told.count == 1
+    record = open_alerts(world)[AlertKind.SERVED_MODEL]
+    assert record.title == "the provider of sim/base serves another model: base-2"
+    assert "the runs so far met base-1" in record.text
+    assert "`swapgate drift run chat`" in record.text
+    assert record.count == 1
     assert len(checks(world)) == 1
 
 
@@ -219,7 +219,7 @@ def test_another_name_in_a_runs_answers_is_told_even_if_it_answers_as_well(
 
     assert set(open_alerts(world)) == {AlertKind.SERVED_MODEL}
     assert status(world).state == "watching"
-    assert [each.served for each in checks(world)] == [("base-1",)] * 2 + [("base-2",)] * 3
+    assert [check.served for check in checks(world)] == [("base-1",)] * 2 + [("base-2",)] * 3
     operations.accept_baseline(world.context(), BEN, "chat", reason="the provider told us")
     assert open_alerts(world) == {}
     days(world, 2)
@@ -284,7 +284,7 @@ def test_a_swap_ends_the_watch_and_its_alert(world: SmallInstallation, alias: Al
     assert AlertKind.DRIFT not in open_alerts(world)
     assert status(world).model == "sim/better"
     with world.store.read() as tx:
-        assert [each.state for each in tx.drift.watches()] == [
+        assert [watch.state for watch in tx.drift.watches()] == [
             DriftWatchState.WATCHING,
             DriftWatchState.CLOSED,
         ]
@@ -335,7 +335,7 @@ def test_only_as_many_items_as_configured_are_asked(world: SmallInstallation) ->
     world.drift["colours"] = replace(POLICY, items=20, epochs=2)
     days(world, 2)
 
-    assert [len(each.scores) for each in checks(world)] == [20, 20]
+    assert [len(check.scores) for check in checks(world)] == [20, 20]
     with world.store.read() as tx:
         assert len(tx.runs.samples(checks(world)[0].run)) == 40
 
@@ -414,7 +414,7 @@ def test_of_two_control_processes_each_check_happens_once(
     finally:
         other.close()
 
-    assert [each.number for each in checks(stored)] == [0, 1]
+    assert [check.number for check in checks(stored)] == [0, 1]
     assert open_alerts(stored)[AlertKind.DRIFT].count == 1
     assert actions(stored) == ["drift.baseline", "drift.found"]
 
@@ -437,7 +437,7 @@ def test_wherever_the_control_process_dies_the_next_one_goes_on(
     assert status(stored).state == "drifted"
     assert open_alerts(stored)[AlertKind.DRIFT].count == 1
     assert actions(stored).count("drift.found") == 1
-    for each in checks(stored):
+    for check in checks(stored):
         with stored.store.read() as tx:
-            asked = [(s.item, s.epoch) for s in tx.runs.samples(each.run)]
+            asked = [(s.item, s.epoch) for s in tx.runs.samples(check.run)]
         assert len(asked) == len(set(asked)) == 30

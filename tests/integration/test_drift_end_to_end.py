@@ -43,8 +43,8 @@ def measured(site: Installation, times: int) -> str:
     """The watch's state, once its model has been asked so often."""
 
     def done() -> bool:
-        found = queries.list_drift_runs(site.context)
-        return [each.state for _, each in found] == [DriftCheckState.COUNTED] * times
+        drift_runs = queries.list_drift_runs(site.context)
+        return [each.state for _, each in drift_runs] == [DriftCheckState.COUNTED] * times
 
     eventually(done)
     (watch,) = reports.list_drift_status(site.context)
@@ -53,7 +53,7 @@ def measured(site: Installation, times: int) -> str:
 
 def open_alerts(site: Installation) -> dict[AlertKind, AlertRecord]:
     with site.store.read() as tx:
-        return {each.kind: each for each in tx.alerts.list(open_only=True)}
+        return {record.kind: record for record in tx.alerts.list(open_only=True)}
 
 
 @pytest.mark.slow
@@ -78,12 +78,12 @@ def test_another_name_is_told_as_news_and_a_silent_change_as_drift(tmp_path: Pat
         change(provider, like="sim-worse", serves="sim-base-2027", build="b1")  # unsaid
         operations.start_checks(ctx, SYSTEM, "chat")
         assert measured(installation, 3) == "drifted"
-        told = open_alerts(installation)
+        alerts = open_alerts(installation)
         installation.close()
 
-    found, named = told[AlertKind.DRIFT], told[AlertKind.SERVED_MODEL]
-    assert found.title.startswith("sim/sim-base answers tickets otherwise than it did: ")
-    assert "points worse" in found.title
-    assert "Before: “" in found.text
+    record, named = alerts[AlertKind.DRIFT], alerts[AlertKind.SERVED_MODEL]
+    assert record.title.startswith("sim/sim-base answers tickets otherwise than it did: ")
+    assert "points worse" in record.title
+    assert "Before: “" in record.text
     assert named.title == "the provider of sim/sim-base serves another model: sim-base-2027"
     assert named.count == 1

@@ -123,22 +123,25 @@ def test_messages_keep_text_images_and_tool_errors(inspect: SimpleNamespace) -> 
     )
     from inspect_ai.tool import ToolCallError  # noqa: PLC0415 - see above
 
-    said = inspect.model.message_of
+    message_of = inspect.model.message_of
     text, image = ContentText(text="Look:"), ContentImage(image="data:image/png;base64,AA==")
     failed = ToolCallError("timeout", "too slow")
 
-    assert said(ChatMessageUser(content=[text, text]))["content"] == "Look:Look:"
+    assert message_of(ChatMessageUser(content=[text, text]))["content"] == "Look:Look:"
     assert [
-        part["type"] for part in said(ChatMessageUser(content=[text, image]))["content"]
+        part["type"] for part in message_of(ChatMessageUser(content=[text, image]))["content"]
     ] == [
         "text",
         "image_url",
     ]
-    assert said(ChatMessageAssistant(content="a")) == {"role": "assistant", "content": "a"}
+    assert message_of(ChatMessageAssistant(content="a")) == {
+        "role": "assistant",
+        "content": "a",
+    }
     tool = ChatMessageTool(content="", tool_call_id="c", error=failed)
-    assert said(tool)["content"] == "too slow"
+    assert message_of(tool)["content"] == "too slow"
     with pytest.raises(InputError, match="ContentAudio; text and images only"):
-        said(ChatMessageUser(content=[ContentAudio(audio="x", format="wav")]))
+        message_of(ChatMessageUser(content=[ContentAudio(audio="x", format="wav")]))
 
 
 def test_generation_settings_and_tool_choices_have_their_fields(

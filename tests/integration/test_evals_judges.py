@@ -112,8 +112,8 @@ def results(
     models.write_text(MODELS, encoding="utf-8")
     simulator = server.simulator(profiles=models, suites=[suites["rubric"]], time_scale=0)
     with server.serve_in_thread(simulator) as url:
-        asked = [assignment(name, suite, url) for name, suite in suites.items()]
-        return dict(zip(suites, carry_out(asked), strict=True))
+        assignments = [assignment(name, suite, url) for name, suite in suites.items()]
+        return dict(zip(suites, carry_out(assignments), strict=True))
 
 
 def samples(result: Mapping[str, Any]) -> list[Sample]:
@@ -134,8 +134,8 @@ def test_a_rubrics_score_is_the_judges(results: Results, suites: Mapping[str, An
         "",
         ITEMS,
     )
-    right = {each.item: str(items[each.item].target) in each.answer for each in found}
-    assert {each.item: each.strict for each in found} == {
+    right = {sample.item: str(items[sample.item].target) in sample.answer for sample in found}
+    assert {sample.item: sample.strict for sample in found} == {
         item: float(holds) for item, holds in right.items()
     }
     assert set(right.values()) == {True, False}
@@ -147,9 +147,9 @@ def test_without_its_judge_an_answer_is_kept_unscored_and_nothing_passes(
 ) -> None:
     found = samples(results["gone"])
 
-    assert all(each.error is SampleError.INFRA and each.answer for each in found)
-    assert all("the judge sim/no-such-judge did not answer: HTTP 404" in each.error_text
-               for each in found)  # fmt: skip
+    assert all(sample.error is SampleError.INFRA and sample.answer for sample in found)
+    assert all("the judge sim/no-such-judge did not answer: HTTP 404" in sample.error_text
+               for sample in found)  # fmt: skip
     plan = SuitePlan(
         suite="replies",
         suite_digest="",
@@ -173,9 +173,9 @@ def test_a_judge_is_asked_within_its_budget_and_the_run_ends_there(results: Resu
     few, dear = samples(results["few"]), samples(results["dear"])
 
     assert results["few"]["state"] == results["dear"]["state"] == "failed"
-    assert [each.error for each in few[:6]] == [None] * 5 + [SampleError.INFRA]
+    assert [sample.error for sample in few[:6]] == [None] * 5 + [SampleError.INFRA]
     assert "has been asked 5 times, the most that `judge` allows" in few[5].error_text
-    assert [each.error for each in dear[:2]] == [None, SampleError.INFRA]
+    assert [sample.error for sample in dear[:2]] == [None, SampleError.INFRA]
     assert "of $0.0000" in dear[1].error_text
     assert len(few) < ITEMS > len(dear)
     assert results["few"]["remark"] == few[5].error_text
@@ -196,24 +196,24 @@ def test_pairs_and_embeddings_come_from_the_judge_too(results: Results) -> None:
     pairs, near = samples(results["pairs"]), samples(results["near"])
 
     assert len(pairs) == len(near) == ITEMS
-    assert {each.strict for each in pairs} <= {0, 0.5, 1}
-    by_item = {each.item: each for each in samples(results["rubric"])}
-    right = [each.strict for each in near if by_item[each.item].strict]
-    wrong = [each.strict for each in near if not by_item[each.item].strict]
+    assert {pair.strict for pair in pairs} <= {0, 0.5, 1}
+    by_item = {sample.item: sample for sample in samples(results["rubric"])}
+    right = [sample.strict for sample in near if by_item[sample.item].strict]
+    wrong = [sample.strict for sample in near if not by_item[sample.item].strict]
     assert right == pytest.approx([1.0] * len(right))
     assert all(each is not None and each < 1 for each in wrong)
 
 
 @pytest.mark.req("A3")
 def test_what_judging_an_answer_took_stands_with_it(results: Results) -> None:
-    found = sum_judging_cost(samples(results["rubric"]), judged=True)
+    cost = sum_judging_cost(samples(results["rubric"]), judged=True)
     # Both orders.
-    pairs = [each for each in samples(results["pairs"]) if each.judge_calls]
+    pairs = [sample for sample in samples(results["pairs"]) if sample.judge_calls]
 
-    assert found.calls == ITEMS
-    assert found.usd is not None
-    assert found.usd > 0
-    assert {each.judge_calls for each in pairs} == {2}
+    assert cost.calls == ITEMS
+    assert cost.usd is not None
+    assert cost.usd > 0
+    assert {pair.judge_calls for pair in pairs} == {2}
     # A call that is not answered is not paid for.
     gone = sum_judging_cost(samples(results["gone"]), judged=True)
     assert gone.calls > 0
@@ -224,7 +224,7 @@ def test_what_judging_an_answer_took_stands_with_it(results: Results) -> None:
 def test_a_suite_without_a_judge_costs_no_judging_and_old_answers_tell_nothing(
     results: Results,
 ) -> None:
-    old = [replace(each, judge_calls=0) for each in samples(results["rubric"])]
+    old = [replace(sample, judge_calls=0) for sample in samples(results["rubric"])]
 
     assert sum_judging_cost(old, judged=False) == JudgingCost(0, 0.0)
     assert sum_judging_cost(old, judged=True) == JudgingCost(0, None)

@@ -250,9 +250,9 @@ def decided(runs: Runs, catalog: ConfiguredSuites, suite: str, candidate: str) -
         order_seed=1,
     )
     sides = {suite: (runs[suite, "base"], runs[suite, candidate])}
-    found = decide_verdict("route", "t_base", f"t_{candidate}", [plan], sides, NOW, 3600)
-    assert found is not None
-    return found
+    verdict = decide_verdict("route", "t_base", f"t_{candidate}", [plan], sides, NOW, 3600)
+    assert verdict is not None
+    return verdict
 
 
 @pytest.mark.slow
@@ -265,11 +265,11 @@ def test_gsm8k_and_ifeval_run_through_inspect_to_a_verdict(
     for (name, model), samples in runs.items():
         suite = catalog.suite(name)
         assert len(samples) == len(suite.items)
-        for each in samples:
-            again = suite.score(each.answer, each.item)
-            assert (each.strict, each.lenient) == (again.strict, again.lenient), each.item
+        for sample in samples:
+            again = suite.score(sample.answer, sample.item)
+            assert (sample.strict, sample.lenient) == (again.strict, again.lenient), sample.item
         if name == "gsm8k":
-            right = sum(each.strict or 0 for each in samples)
+            right = sum(sample.strict or 0 for sample in samples)
             assert right == FIRST * PROFILES[model].skill_in(name)
 
     outcomes = {

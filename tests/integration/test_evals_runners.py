@@ -308,7 +308,7 @@ def test_a_users_task_is_run_with_its_own_solver_and_scorer(
     assert (found["mine-0001"]["strict"], found["mine-0010"]["strict"]) == (1, 0)
     assert found["mine-0001"]["prompt"] == "Say the number 0"
     assert found["mine-0008"]["error"] == "infra"
-    assert any("Be brief." in str(each["messages"]) for each in served.requests)
+    assert any("Be brief." in str(request["messages"]) for request in served.requests)
 
 
 def test_a_users_scorer_that_fails_leaves_the_sample_unscored(inspect_results: Results) -> None:
@@ -325,7 +325,7 @@ def test_a_users_task_may_call_tools_and_all_its_calls_are_paid(
 
     assert (sample["answer"], sample["strict"]) == ("The sum 2", 1)
     assert (sample["input_tokens"], sample["output_tokens"]) == (20, 4)
-    [*_, back] = (each for each in served.requests if each.get("tools"))
+    [*_, back] = (request for request in served.requests if request.get("tools"))
     assert back["messages"][-1] == {"role": "tool", "tool_call_id": "call-1", "content": "2"}
     assert back["messages"][-2]["tool_calls"][0]["function"]["name"] == "add"
 
@@ -340,12 +340,12 @@ def test_of_several_scores_of_a_task_one_must_be_named(inspect_results: Results)
 def test_samples_of_the_twin_are_samples_of_the_domain(
     suites: dict[str, SuiteSettings], served: Served
 ) -> None:
-    found: list[Sample] = []
+    samples: list[Sample] = []
 
     def keep(sample: Sample) -> bool:
-        found.append(sample)
+        samples.append(sample)
         return True
 
     ScriptedRunner(suites).run(job(suites, served.provider(), wanted=1), keep, lambda: False)
 
-    assert found[0].strict == 1
+    assert samples[0].strict == 1

@@ -81,7 +81,10 @@ def test_target_and_judge_are_each_asked_with_their_own_stored_key_and_headers(
 
     assert (ended[2], state) == (0, "done"), ended
     assert len(samples) == 2
-    asked = {(each["model"], each["authorization"], each["extra"]) for each in served.requests}
+    asked = {
+        (request["model"], request["authorization"], request["extra"])
+        for request in served.requests
+    }
     assert asked == {
         ("m", f"Bearer {TARGET}", HEADERS["sim"]),
         ("judge", f"Bearer {JUDGE}", HEADERS["critic"]),

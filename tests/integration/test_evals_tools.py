@@ -95,7 +95,7 @@ def test_tools_are_sent_as_written_and_the_calls_are_scored_and_stored(tmp_path:
     )
     with serving(provider_says) as served:
         (result,) = carry_out([assignment(suite, len(ROWS), served)])
-    sent = {each["messages"][-1]["content"]: each for each in served.requests}
+    sent = {request["messages"][-1]["content"]: request for request in served.requests}
     found = {each["item"]: each for each in result["samples"]}
 
     assert (result["state"], len(served.requests)) == ("done", len(ROWS))

@@ -20,7 +20,7 @@ def test_a_model_that_speaks_no_chat_is_not_proposed_for_evals_that_would_fail(
         world.propose("codex/gpt-5-codex")
 
     with world.store.read() as tx:
-        assert all(each.provider != "codex" for each in tx.routing.targets().values())
+        assert all(target.provider != "codex" for target in tx.routing.targets().values())
     assert world.propose("sim/better").route == "chat"
 
 

@@ -126,9 +126,9 @@ class Cell:
         kinds = {incumbent: self.incumbent, other: self.other}
         able = [each for each in order if self.endpoint in PROVIDER_KINDS[kinds[each]].serves]
         found = []
-        for each in able:
-            found.append(each)
-            if each not in self.failing:
+        for name in able:
+            found.append(name)
+            if name not in self.failing:
                 break
         return found
 
@@ -140,7 +140,7 @@ class Cell:
     @property
     def mirrors(self) -> bool:
         kinds = (self.incumbent, self.other)
-        able = all(self.endpoint in PROVIDER_KINDS[each].serves for each in kinds)
+        able = all(self.endpoint in PROVIDER_KINDS[kind].serves for kind in kinds)
         return self.role is Role.SHADOW and able and self.endpoint is not Endpoint.EMBEDDINGS
 
     @property
@@ -192,8 +192,8 @@ def snapshot_of(role: Role) -> Snapshot:
     providers = [provider_of(kind, name(kind)) for kind in KINDS for name in (own, second)]
     all_targets = (*targets.values(), *others.values())
     return Snapshot(
-        table=RoutingTable(1, routes, {each.id: each for each in all_targets}),
-        providers={each.name: each for each in providers},
+        table=RoutingTable(1, routes, {target.id: target for target in all_targets}),
+        providers={provider.name: provider for provider in providers},
         keys=(KeyGrant("k", key_hash(KEY, SECRET)),),
         etag="1",
         shadows=tuple(shadows),
@@ -243,9 +243,9 @@ def body(cell: Cell) -> bytes:
 def heard(cell: Cell, raw: bytes) -> tuple[str, list[tuple[str, Json]]]:
     """Text and calls of a whole answer, as this endpoint's clients read it."""
     if cell.endpoint is Endpoint.EMBEDDINGS:
-        vectors = [each["embedding"] for each in json.loads(raw)["data"]]
+        vectors = [load["embedding"] for load in json.loads(raw)["data"]]
         assert len(vectors) == 2
-        assert all(isinstance(x, float) for each in vectors for x in each)
+        assert all(isinstance(x, float) for vector in vectors for x in vector)
         return "", []
     if cell.endpoint is Endpoint.CHAT:
         return chat(events(raw)) if cell.form.stream else chat([json.loads(raw)])
@@ -289,14 +289,14 @@ def response(whole: Json) -> tuple[str, list[tuple[str, Json]]]:
         part["text"] for item in whole["output"] for part in item.get("content") or ()
     )
     calls = [each for each in whole["output"] if each["type"] == "function_call"]
-    return text, [(each["name"], json.loads(each["arguments"])) for each in calls]
+    return text, [(call["name"], json.loads(call["arguments"])) for call in calls]
 
 
 def message(whole: Json) -> tuple[str, list[tuple[str, Json]]]:
     assert whole["stop_reason"] in ("end_turn", "tool_use")
     text = "".join(each["text"] for each in whole["content"] if each["type"] == "text")
     calls = [each for each in whole["content"] if each["type"] == "tool_use"]
-    return text, [(each["name"], each["input"]) for each in calls]
+    return text, [(call["name"], call["input"]) for call in calls]
 
 
 def message_stream(said: list[Json]) -> tuple[str, list[tuple[str, Json]]]:
@@ -359,7 +359,7 @@ async def test_every_kind_beside_every_kind_answers_whole_or_says_why_not(
 ) -> None:
     first = snapshot_of(role)
     door = Door(tmp_path, settings=SETTINGS, first=first, transports=transports)
-    door.recorder.shadows.know((each.id for each in first.shadows), (), NOW.date())
+    door.recorder.shadows.know((shadow.id for shadow in first.shadows), (), NOW.date())
     wrong = [f"{cell}: {why}" for cell in cells(role) if (why := await fault(cell, door, wire))]
 
     assert not wrong, f"{len(wrong)} cells, such as\n" + "\n".join(wrong[:10])
@@ -415,12 +415,12 @@ async def mirrors_done() -> None:
 
 
 def test_every_cell_of_the_registry_is_in_it() -> None:
-    found = [cell for role in Role for cell in cells(role)]
+    roles = [cell for role in Role for cell in cells(role)]
     pairs = len(PROVIDER_KINDS) ** 2
     forms = sum(len(FORMS[endpoint]) for endpoint in Endpoint)
     assert set(KINDS) == set(PROVIDER_KINDS)
     assert set(PATHS) == set(Endpoint)
-    assert len(set(found)) == len(found) == pairs * forms * len(Role)
+    assert len(set(roles)) == len(roles) == pairs * forms * len(Role)
 
 
 @pytest.mark.req("B7")

@@ -55,7 +55,7 @@ def test_a_router_under_traffic_serves_no_forged_promotion_and_says_so(
         housekeeping.check_snapshot(world.installation.context)
         assert AlertKind.AUDIT_BROKEN in _told(world.installation)
         faults = store.signature_faults()
-        named = {each.table for each in faults}
+        named = {fault.table for fault in faults}
         assert named == {
             "verdict",
             "evidence",

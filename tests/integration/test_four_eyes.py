@@ -218,8 +218,8 @@ def test_who_made_the_keys_of_both_people_is_named_where_they_have_no_others(
 
     with world.store.read() as tx:
         (approval,) = tx.approvals.of(made.id)
-        said = four_eyes.list_key_remarks(tx, made, approval)
-    assert said == ["mal had a hand in both keys, the proposer's and the approver's"]
+        key_remarks = four_eyes.list_key_remarks(tx, made, approval)
+    assert key_remarks == ["mal had a hand in both keys, the proposer's and the approver's"]
 
 
 def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: SmallInstallation) -> None:

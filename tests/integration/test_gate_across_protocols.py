@@ -82,22 +82,22 @@ def test_a_candidate_and_an_incumbent_of_other_protocols_get_their_verdict(
     assert json.loads(done.stdout)["verdict"]["verdict"] == "passed"
     assert [*old.refused, *new.refused] == [str(anthropic.OVERLOADED)] * 2
     # As it will serve: with the request patch, in the provider's words.
-    assert {each.temperature for each in new.readings} == {0.25}
+    assert {reading.temperature for reading in new.readings} == {0.25}
     monkeypatch.setenv("SWAPGATE__DATABASE_URL", address(tmp_path / "kept"))
     monkeypatch.setenv(KEYRING, str(tmp_path / "kept/signing.pub"))
     installation = open_installation(place.config, create_secret=True)
     try:
         with installation.store.read() as tx:
             runs = tx.runs.list()
-            samples = [each for run in runs for each in tx.runs.samples(run.id)]
+            samples = [sample for run in runs for sample in tx.runs.samples(run.id)]
     finally:
         installation.close()
     assert len(runs) == 2
-    assert {each.served_model for each in samples} == {gemini.MODEL, anthropic.MODEL}
-    assert not [each for each in samples if each.error]
+    assert {sample.served_model for sample in samples} == {gemini.MODEL, anthropic.MODEL}
+    assert not [sample for sample in samples if sample.error]
     used = {(e.input_tokens, e.cached_tokens, e.output_tokens) for e in samples}
     assert used == {(USAGE.input, USAGE.cached, USAGE.output)}
-    assert [each.cost_usd for each in samples] == pytest.approx([300e-6] * len(samples))
+    assert [sample.cost_usd for sample in samples] == pytest.approx([300e-6] * len(samples))
 
 
 @pytest.mark.verify
@@ -125,9 +125,9 @@ def test_a_judge_of_another_protocol_scores(
             installation.close()
 
     assert run.state.value == "done"
-    assert [each.strict for each in samples] == [0.8] * ITEMS
-    assert {each.judge_model for each in samples} == {anthropic.MODEL}
-    assert [each.judge_cost_usd for each in samples] == pytest.approx([300e-6] * ITEMS)
+    assert [sample.strict for sample in samples] == [0.8] * ITEMS
+    assert {sample.judge_model for sample in samples} == {anthropic.MODEL}
+    assert [sample.judge_cost_usd for sample in samples] == pytest.approx([300e-6] * ITEMS)
 
 
 def judging(read: Reading) -> Reply:

@@ -72,12 +72,12 @@ def test_a_worker_reaches_its_judge_with_the_judges_key_and_checks_it_once(
             place.run("eval", "run", "replies", "sim/sim-base", "--wait")
         with installation.store.read() as tx:
             runs = tx.runs.list()
-            samples = [each for run in runs for each in tx.runs.samples(run.id)]
+            samples = [sample for run in runs for sample in tx.runs.samples(run.id)]
 
-    assert [each.state.value for each in runs] == ["done", "done"]
-    assert all("on 12 human references" in each.message for each in runs)
-    assert [each.strict for each in samples] == [0.8] * (2 * ITEMS)
+    assert [run.state.value for run in runs] == ["done", "done"]
+    assert all("on 12 human references" in run.message for run in runs)
+    assert [sample.strict for sample in samples] == [0.8] * (2 * ITEMS)
     # The references once, each answer once.
     assert len(judge.requests) == 12 + 2 * ITEMS
-    assert {each["authorization"] for each in judge.requests} == {f"Bearer {KEY}"}
+    assert {request["authorization"] for request in judge.requests} == {f"Bearer {KEY}"}
     assert len(list((tmp_path / "home" / "judges").iterdir())) == 1

@@ -112,7 +112,9 @@ class Callers:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
     with ExitStack() as stack:
-        urls = {name: stack.enter_context(simulator(each)) for name, each in SECRETS.items()}
+        urls = {
+            name: stack.enter_context(simulator(secret)) for name, secret in SECRETS.items()
+        }
         first, *others = (f"{name}/sim-base" for name in SECRETS)
         made = stack.enter_context(
             routed(

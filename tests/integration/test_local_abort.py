@@ -92,12 +92,12 @@ def test_workers_tell_their_parent_how_a_candidate_failed(
         failed = [block for block in world.blocks() if block.canary_failures]
         assert failed
         for block in failed:
-            told = block.counts[Guardrail.ERRORS]
-            assert isinstance(told, ErrorTally)
+            tally = block.counts[Guardrail.ERRORS]
+            assert isinstance(tally, ErrorTally)
             # After some errors the candidate's circuit leaves it out.
-            assert told.classes["server"].canary >= 1
-            assert set(told.classes) <= {"server", "circuit_open"}
-            assert sum(each.failures for each in told.classes.values()) == block.failures
+            assert tally.classes["server"].canary >= 1
+            assert set(tally.classes) <= {"server", "circuit_open"}
+            assert sum(each.failures for each in tally.classes.values()) == block.failures
 
 
 @pytest.mark.req("F3", "F4")

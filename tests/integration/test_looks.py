@@ -27,8 +27,8 @@ from tests.support.control.control_plane import ANN, POLICY, SmallInstallation, 
 pytestmark = pytest.mark.req("F2")
 
 
-def decided(world: SmallInstallation, wish: ProposalRequest) -> Proposal:
-    proposal = submission.create_proposal(world.context(), ANN, wish)
+def decided(world: SmallInstallation, request: ProposalRequest) -> Proposal:
+    proposal = submission.create_proposal(world.context(), ANN, request)
     return world.until_decided(proposal.id)
 
 

@@ -66,9 +66,9 @@ class Sitting:
     world: SmallInstallation
 
     def verdict(self, candidate: str) -> Verdict:
-        found = self.compared(candidate).verdict
-        assert found is not None
-        return found
+        verdict = self.compared(candidate).verdict
+        assert verdict is not None
+        return verdict
 
     def compared(self, candidate: str) -> comparison.Comparison:
         made = submission.create_proposal(
@@ -81,8 +81,8 @@ class Sitting:
 
 def sitting(tmp_path: Path, suite: str, *candidates: Profile) -> Sitting:
     bank = ItemBank(load_suites([SUITES[suite]]))
-    models = {each.name: each for each in (BASE, *candidates)}
-    pupils = {name: SimulatedModel(each, bank) for name, each in models.items()}
+    models = {candidate.name: candidate for candidate in (BASE, *candidates)}
+    pupils = {name: SimulatedModel(model, bank) for name, model in models.items()}
 
     def script(target: Target, item: Item, _epoch: int) -> str:
         patch = target.request_patch
@@ -123,9 +123,9 @@ def test_a_habit_alone_is_a_format_mismatch_and_with_less_skill_a_failure(
     assert (lost.remedy.rule, max(lost.rules, key=lost.rules.__getitem__)) == (rule, rule)
     assert lost.strict_delta < -0.05 < lost.lenient_delta
     assert len(lost.examples) == 5
-    for each in lost.examples:
-        assert (each.rule, each.candidate_score, each.lenient_score) == (rule, 0, 1)
-        assert each.incumbent != each.candidate
+    for example in lost.examples:
+        assert (example.rule, example.candidate_score, example.lenient_score) == (rule, 0, 1)
+        assert example.incumbent != example.candidate
     assert (both.outcome, substance.outcome) == ("failed", "failed")
 
 
@@ -141,15 +141,15 @@ def test_the_commands_of_a_remedy_ask_the_same_question_in_options_that_there_ar
     compared = sitting(
         tmp_path, "extraction", replace(BASE, name="m", habits=Habits(json_fences=OFTEN))
     ).compared("sim/m")
-    asked = replace(compared.proposal, claim=claim, reason="it's cheaper")
+    request = replace(compared.proposal, claim=claim, reason="it's cheaper")
 
-    for mend in the_loss(replace(compared, proposal=asked)).mends:
+    for mend in the_loss(replace(compared, proposal=request)).mends:
         words = shlex.split(mend.commands[1])
         given = create.make_context("create", words[3:]).params
         assert words[:3] == ["swapgate", "proposal", "create"]
         assert (given["route"], given["candidate"]) == ("route", mend.target)
         assert (given["claim"], given["reason"]) == (claim.value, "it's cheaper")
-        assert given["descends_from"] == asked.candidate
+        assert given["descends_from"] == request.candidate
         assert (given["margin"] is None) == (claim is Claim.SUPERIOR)
 
 
@@ -176,8 +176,8 @@ def test_the_remedy_as_a_request_patch_makes_another_target_that_passes(
     ctx = found.world.context()
     seed = TargetSeed(mended.provider, mended.model, mended.parameters, mended.request_patch)
     assert targets.add_target(ctx, ANN, seed).id == mended.id
-    wish = ProposalRequest("route", mended.id, descends_from=compared.candidate.id)
-    again = found.world.until_decided(submission.create_proposal(ctx, ANN, wish).id)
+    request = ProposalRequest("route", mended.id, descends_from=compared.candidate.id)
+    again = found.world.until_decided(submission.create_proposal(ctx, ANN, request).id)
     verdict = comparison.load_comparison(ctx, again.id).verdict
 
     assert verdict is not None
@@ -191,7 +191,7 @@ def test_a_response_format_is_offered_where_it_helps_and_helps(tmp_path: Path) -
     found = sitting(tmp_path, "extraction", better)
     compared = found.compared("sim/better")
     mended = with_json_mode(compared.candidate)
-    assert [each.target for each in the_loss(compared).mends][1:] == [mended.id]
+    assert [mend.target for mend in the_loss(compared).mends][1:] == [mended.id]
     seed = TargetSeed("sim", "better", {}, mended.request_patch)
     targets.add_target(found.world.context(), ANN, seed)
     assert found.verdict(mended.id).outcome == "passed"

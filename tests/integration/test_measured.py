@@ -39,10 +39,17 @@ def recorded(world: SmallInstallation, hours: float, **changes: Any) -> None:
 
 
 def test_a_route_that_nobody_uses_shows_nothing_and_no_zero(world: SmallInstallation) -> None:
-    (found,) = scorecard.build_scorecards(world.context())
+    (route_scorecard,) = scorecard.build_scorecards(world.context())
 
-    assert [(each.suite, each.score) for each in found.scores] == [("colours", None)]
-    assert (found.usd_per_1000, found.month_usd, found.failed, found.p95_ms) == (None,) * 4
+    assert [(score.suite, score.score) for score in route_scorecard.scores] == [
+        ("colours", None)
+    ]
+    assert (
+        route_scorecard.usd_per_1000,
+        route_scorecard.month_usd,
+        route_scorecard.failed,
+        route_scorecard.p95_ms,
+    ) == (None,) * 4
 
 
 def test_scores_are_of_the_incumbents_newest_run_with_interval_and_time(
@@ -65,15 +72,15 @@ def test_cost_failures_and_latency_are_of_the_recorded_traffic(
     recorded(world, 72)
     recorded(world, 2)
 
-    found = scorecard.build_scorecard(world.context(), "chat")
+    route_scorecard = scorecard.build_scorecard(world.context(), "chat")
 
     # $0.028 for 200 requests in 3 days.
-    assert found.usd_per_1000 == pytest.approx(0.14)
-    assert found.month_usd == pytest.approx(0.28)
-    assert (found.failed, found.charged) == pytest.approx((0.01, 0.05))
+    assert route_scorecard.usd_per_1000 == pytest.approx(0.14)
+    assert route_scorecard.month_usd == pytest.approx(0.28)
+    assert (route_scorecard.failed, route_scorecard.charged) == pytest.approx((0.01, 0.05))
     # Of the last day: half up to 50 ms, half from there to 100.
-    assert (found.p50_ms, found.p95_ms) == pytest.approx((50.0, 95.0))
-    assert found.requests_day == 100
+    assert (route_scorecard.p50_ms, route_scorecard.p95_ms) == pytest.approx((50.0, 95.0))
+    assert route_scorecard.requests_day == 100
 
 
 def test_another_targets_answers_are_no_measure_of_the_incumbent(
@@ -82,12 +89,12 @@ def test_another_targets_answers_are_no_measure_of_the_incumbent(
     recorded(world, 2)
     recorded(world, 2, target="t_other", cost_usd=9.0, latency_ms={1000: 100}, failed=0)
 
-    found = scorecard.build_scorecard(world.context(), "chat")
+    route_scorecard = scorecard.build_scorecard(world.context(), "chat")
 
-    assert found.usd_per_1000 == pytest.approx(0.14)
-    assert found.bill.requests == 200
-    assert found.p95_ms == pytest.approx(95.0)
-    assert found.failed == pytest.approx(0.005)
+    assert route_scorecard.usd_per_1000 == pytest.approx(0.14)
+    assert route_scorecard.bill.requests == 200
+    assert route_scorecard.p95_ms == pytest.approx(95.0)
+    assert route_scorecard.failed == pytest.approx(0.005)
 
 
 def test_without_a_price_the_cost_is_unknown(world: SmallInstallation) -> None:

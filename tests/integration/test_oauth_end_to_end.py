@@ -105,14 +105,14 @@ def taken(site: OAuthSite) -> set[str]:
 
 
 def told(world: Routed, kind: AlertKind) -> bool:
-    found = queries.list_alerts(world.installation.context, open_only=True)
-    return any(each.kind is kind for each in found)
+    alerts = queries.list_alerts(world.installation.context, open_only=True)
+    return any(caller.kind is kind for caller in alerts)
 
 
 def leaks(world: Routed, site: OAuthSite, said: str) -> bool:
     written = said + world.place.log("router") + world.place.log("control")
     files = [each for each in world.place.folder.rglob("*") if each.is_file()]
-    held = written.encode() + b"".join(each.read_bytes() for each in files)
+    held = written.encode() + b"".join(file.read_bytes() for file in files)
     return any(token.encode() in held for token in site.accounts.all)
 
 

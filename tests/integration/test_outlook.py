@@ -14,30 +14,36 @@ pytestmark = pytest.mark.req("F2", "A3")
 def test_without_a_former_run_cost_and_time_are_unknown_and_the_spread_is_guessed(
     world: SmallInstallation,
 ) -> None:
-    (found,) = estimate.estimate_proposal(
+    (suite_estimate,) = estimate.estimate_proposal(
         world.context(), ProposalRequest("chat", "sim/better")
     )
 
-    assert (found.cost_usd, found.duration_s, found.spread) == (None, None, None)
-    assert found.sd == pytest.approx((0.2 - 0.05**2) ** 0.5)
-    assert f"With {ITEMS} items you can only see differences of" in found.warning
+    assert (suite_estimate.cost_usd, suite_estimate.duration_s, suite_estimate.spread) == (
+        None,
+        None,
+        None,
+    )
+    assert suite_estimate.sd == pytest.approx((0.2 - 0.05**2) ** 0.5)
+    assert f"With {ITEMS} items you can only see differences of" in suite_estimate.warning
 
 
 def test_recorded_answers_give_spread_cost_and_time(world: SmallInstallation) -> None:
     world.until_decided(world.propose("sim/better").id)
 
-    (found,) = estimate.estimate_proposal(
+    (suite_estimate,) = estimate.estimate_proposal(
         world.context(), ProposalRequest("chat", "sim/better")
     )
 
-    assert found.spread is not None
-    assert found.spread.pairs == ITEMS
-    assert found.incumbent is not None
-    assert found.candidate is not None
-    assert not found.estimated
-    each = (found.incumbent.cost_usd or 0.0) + (found.candidate.cost_usd or 0.0)
-    assert found.cost_usd == pytest.approx(ITEMS * each)
-    assert found.duration_s is not None
+    assert suite_estimate.spread is not None
+    assert suite_estimate.spread.pairs == ITEMS
+    assert suite_estimate.incumbent is not None
+    assert suite_estimate.candidate is not None
+    assert not suite_estimate.estimated
+    each = (suite_estimate.incumbent.cost_usd or 0.0) + (
+        suite_estimate.candidate.cost_usd or 0.0
+    )
+    assert suite_estimate.cost_usd == pytest.approx(ITEMS * each)
+    assert suite_estimate.duration_s is not None
 
 
 def test_a_candidate_without_answers_is_priced_by_the_incumbents_tokens(
@@ -74,11 +80,11 @@ def test_the_cheapest_design_is_for_the_difference_that_matters(
 
 
 def test_for_non_inferiority_the_margin_is_the_distance(world: SmallInstallation) -> None:
-    wish = ProposalRequest("chat", "sim/equal", "cheaper", Claim.NON_INFERIOR, margin=0.25)
-    (found,) = estimate.estimate_proposal(world.context(), wish)
+    request = ProposalRequest("chat", "sim/equal", "cheaper", Claim.NON_INFERIOR, margin=0.25)
+    (suite_estimate,) = estimate.estimate_proposal(world.context(), request)
 
-    assert found.effect == 0.25
-    assert found.cheapest is not None
+    assert suite_estimate.effect == 0.25
+    assert suite_estimate.cheapest is not None
 
 
 def test_a_wish_that_makes_no_sense_is_refused(world: SmallInstallation) -> None:

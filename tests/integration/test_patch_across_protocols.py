@@ -32,7 +32,7 @@ CHATS_ALONE = ("deepseek", "groq")
 async def sent(endpoint: Endpoint, kind: str, target: Target) -> dict[str, Any]:
     """What the provider is asked, as a chat."""
     dialect = DIALECTS[endpoint]
-    asked = read_request(json.dumps({"model": "r", **ASKED[endpoint]}).encode(), endpoint)
+    request = read_request(json.dumps({"model": "r", **ASKED[endpoint]}).encode(), endpoint)
     transports = Transports(RouterSettings())
     transports.prepare([kind])
     with serving(lambda _: Response("oui")) as served:
@@ -40,7 +40,7 @@ async def sent(endpoint: Endpoint, kind: str, target: Target) -> dict[str, Any]:
         reply = await transports(provider).send(
             UpstreamRequest(
                 provider,
-                dialect.patched(asked, target),
+                dialect.patched(request, target),
                 stream=False,
                 path=dialect.path,
                 key=ProviderKey("UP_KEY", "k"),

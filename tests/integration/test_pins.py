@@ -48,9 +48,9 @@ def awaiting(world: SmallInstallation) -> Proposal:
 
 
 def in_canary(world: SmallInstallation) -> Proposal:
-    found = world.until_decided(world.propose("sim/better").id)
-    assert found.phase is ProposalPhase.CANARY, found.closed_because
-    return found
+    proposal = world.until_decided(world.propose("sim/better").id)
+    assert proposal.phase is ProposalPhase.CANARY, proposal.closed_because
+    return proposal
 
 
 def now_serves(world: SmallInstallation, target: str, model: str) -> None:

@@ -50,7 +50,7 @@ def test_every_provider_is_asked_and_each_finding_named(
     )
     registry.change_provider(ctx, SYSTEM, "groq", ProviderChange())
 
-    found = {each.provider: each for each in checks.run_check(ctx).providers}
+    found = {provider.provider: provider for provider in checks.run_check(ctx).providers}
 
     assert {e.subject: e.status for e in found["gone"].findings} == {
         ProbeSubject.REACHABLE: ProbeStatus.FAIL
@@ -68,11 +68,11 @@ def test_a_stream_is_followed_to_its_first_content_and_no_further(sim: str) -> N
         "stream": True,
     }
     provider = Provider("sim", "sim", sim)
-    found = HttpProviderProbe(SystemClock()).ask(provider, "", "/chat/completions", body, 10.0)
-    assert found.status == 200
-    assert found.first_s is not None
-    assert found.first_s >= found.seconds
-    assert found.skew_s is None or abs(found.skew_s) < 30
+    reply = HttpProviderProbe(SystemClock()).ask(provider, "", "/chat/completions", body, 10.0)
+    assert reply.status == 200
+    assert reply.first_s is not None
+    assert reply.first_s >= reply.seconds
+    assert reply.skew_s is None or abs(reply.skew_s) < 30
 
 
 def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(
@@ -81,11 +81,11 @@ def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(
     said = json.dumps({"error": {"message": f"bad key {SECRET}"}}).encode()
     with serving(lambda _: Response(status=400, raw=said)) as served:
         ctx = with_door(world, HttpProviderProbe(SystemClock()))
-        wish = ProviderChange("openai", served.url, "UP_KEY", {"x-own": "hush-hush-hush"})
-        registry.change_provider(ctx, SYSTEM, "up", wish)
+        change = ProviderChange("openai", served.url, "UP_KEY", {"x-own": "hush-hush-hush"})
+        registry.change_provider(ctx, SYSTEM, "up", change)
         targets.add_target(ctx, SYSTEM, TargetSeed("up", "m"))
-        found = checks.run_check(ctx)
-    shown = json.dumps(to_plain(found))
+        test = checks.run_check(ctx)
+    shown = json.dumps(to_plain(test))
     assert "bad key [hidden]" in shown
     assert SECRET not in shown
     assert "hush" not in shown
@@ -102,7 +102,7 @@ def test_a_stored_header_that_cannot_be_sent_is_said_and_not_shown(
     up = Provider("up", "openai", "http://127.0.0.1:9/v1", "UP_KEY", {"x-a": value})
     with ctx.store.write() as tx:
         tx.providers.put(provider_secrets.encrypt_headers(up, ctx.cipher))
-    found = {each.provider: each for each in checks.run_check(ctx).providers}["up"]
+    found = {provider.provider: provider for provider in checks.run_check(ctx).providers}["up"]
     shown = json.dumps(to_plain(found))
     assert (
         "a header of this provider cannot be sent: the value of the extra header 'x-a'" in shown
@@ -112,9 +112,9 @@ def test_a_stored_header_that_cannot_be_sent_is_said_and_not_shown(
 
 def test_a_key_that_cannot_be_sent_is_said_and_not_shown() -> None:
     up = Provider("up", "openai", "http://127.0.0.1:9/v1")
-    found = HttpProviderProbe(SystemClock()).ask(up, f"{SECRET}\nx", "/models", None, 5.0)
-    assert "the key in 'authorization' is not visible ASCII" in found.error
-    assert SECRET not in found.error
+    reply = HttpProviderProbe(SystemClock()).ask(up, f"{SECRET}\nx", "/models", None, 5.0)
+    assert "the key in 'authorization' is not visible ASCII" in reply.error
+    assert SECRET not in reply.error
 
 
 def test_an_odd_first_line_is_shown_without_what_was_sent() -> None:
@@ -129,11 +129,11 @@ def test_an_odd_first_line_is_shown_without_what_was_sent() -> None:
         served = threading.Thread(target=answer)
         served.start()
         up = Provider("up", "openai", f"http://127.0.0.1:{listening.getsockname()[1]}/v1")
-        found = HttpProviderProbe(SystemClock()).ask(up, SECRET, "/models", None, 30.0)
+        reply = HttpProviderProbe(SystemClock()).ask(up, SECRET, "/models", None, 30.0)
         served.join()
-    assert found.status is None
-    assert "does not answer" in found.error
-    assert SECRET not in found.error
+    assert reply.status is None
+    assert "does not answer" in reply.error
+    assert SECRET not in reply.error
 
 
 def test_looking_again_within_a_minute_asks_nobody(world: SmallInstallation) -> None:
@@ -165,7 +165,7 @@ Make = Callable[[Provider], ProviderDoor]
 )
 def test_a_door_raises_nothing_when_nobody_is_there(make: Callable[[], ProviderDoor]) -> None:
     provider = Provider("up", "openai", "http://127.0.0.1:1/v1")
-    found = make().ask(provider, SECRET, "/models", None, 2.0)
-    assert found.status is None
-    assert "does not answer" in found.error
-    assert SECRET not in found.error
+    reply = make().ask(provider, SECRET, "/models", None, 2.0)
+    assert reply.status is None
+    assert "does not answer" in reply.error
+    assert SECRET not in reply.error

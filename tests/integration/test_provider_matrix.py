@@ -56,7 +56,7 @@ def test_what_the_kind_does_not_serve_no_model_can_do() -> None:
 
 
 def row(ctx: Context, name: str) -> MatrixRow:
-    [found] = [each for each in build_matrix(ctx) if each.provider == name]
+    [found] = [matrix_row for matrix_row in build_matrix(ctx) if matrix_row.provider == name]
     return found
 
 
@@ -74,10 +74,10 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(
     assert not row(ctx, "openai").configured
     credentials.put_credential(ctx, SYSTEM, "openai", CredentialChange(value="sk-of-the-test"))
 
-    found = row(ctx, "openai")
-    assert (found.configured, found.has_key) == (True, True)
-    assert found.data_classes == ["public"]
-    [model] = found.models
+    matrix_row = row(ctx, "openai")
+    assert (matrix_row.configured, matrix_row.has_key) == (True, True)
+    assert matrix_row.data_classes == ["public"]
+    [model] = matrix_row.models
     assert (model.model, model.context_window, model.routes) == ("gpt-x", 128_000, [])
     assert row(ctx, "sim").models[0].routes == ["chat"]
     bedrock = row(ctx, "bedrock")

@@ -41,8 +41,8 @@ def move(
 ) -> registry.ProviderSummary:
     """A second before and after: runs begin before it or behind it."""
     world.clock.advance(1)
-    wish = ProviderChange(api_base=base, reason=reason)
-    done = registry.change_provider(world.context(), EVE, "sim", wish)
+    change = ProviderChange(api_base=base, reason=reason)
+    done = registry.change_provider(world.context(), EVE, "sim", change)
     world.clock.advance(1)
     return done
 
@@ -138,13 +138,13 @@ def by_file(world: SmallInstallation, base: str, reason: str) -> object:
 def by_header(world: SmallInstallation, value: str, reason: str) -> object:
     headers = {"x-upstream": value.rpartition("/")[0]}
     check_headers(headers)
-    wish = ProviderChange(extra_headers=headers, reason=reason)
-    return registry.change_provider(world.context(), EVE, "sim", wish)
+    change = ProviderChange(extra_headers=headers, reason=reason)
+    return registry.change_provider(world.context(), EVE, "sim", change)
 
 
 def by_provider(world: SmallInstallation, base: str, reason: str) -> object:
-    wish = ProviderChange(api_base=base, reason=reason)
-    return registry.change_provider(world.context(), EVE, "sim", wish)
+    change = ProviderChange(api_base=base, reason=reason)
+    return registry.change_provider(world.context(), EVE, "sim", change)
 
 
 @pytest.mark.parametrize("way", [by_provider, by_credential, by_file, by_header])
@@ -163,10 +163,10 @@ def test_every_way_to_move_one_in_use_wants_a_reason_and_makes_verdicts_stale(
     assert moved is not None
     assert (moved.by, moved.reason, moved.at) == ("eve", WHY, world.clock.now())
     with world.store.read() as tx:
-        found = proof_validity.assess_proof(
+        validity = proof_validity.assess_proof(
             world.context(), tx, tx.verdicts.get(made.verdict or "")
         )
-    assert "provider sim was moved by eve" in found.words
+    assert "provider sim was moved by eve" in validity.words
     with world.store.read() as tx:
         event = next(e for e in tx.audit.tail() if "moved_at" in e.details)
     assert event.details["reason"] == WHY

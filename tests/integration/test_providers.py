@@ -31,8 +31,8 @@ def test_a_provider_of_a_kind_needs_its_name_alone(world: SmallInstallation) -> 
 
 def test_what_is_not_named_stays_as_it_is(world: SmallInstallation) -> None:
     ctx = world.context()
-    wish = ProviderChange("custom", "http://10.0.0.8/v1", "K", {"x-a": "hush"}, {"n": 1})
-    registry.change_provider(ctx, SYSTEM, "mine", wish, create=True)
+    change = ProviderChange("custom", "http://10.0.0.8/v1", "K", {"x-a": "hush"}, {"n": 1})
+    registry.change_provider(ctx, SYSTEM, "mine", change, create=True)
     after = registry.change_provider(
         ctx, SYSTEM, "mine", ProviderChange(api_key_env="L"), create=False
     )
@@ -107,7 +107,7 @@ def test_a_provider_in_use_is_not_removed(world: SmallInstallation) -> None:
 
     registry.remove_provider(ctx, SYSTEM, "groq")
 
-    assert [each.name for each in registry.list_providers(ctx)] == ["sim"]
+    assert [provider.name for provider in registry.list_providers(ctx)] == ["sim"]
     with pytest.raises(NotFound, match="groq"):
         worker_supervision.start_run(ctx, SYSTEM, "colours", "groq/llama", items=5)
     with world.store.read() as tx:
@@ -121,7 +121,7 @@ def test_with_a_provider_its_stored_keys_go(world: SmallInstallation) -> None:
     )
     registry.remove_provider(ctx, SYSTEM, "groq")
     with world.store.read() as tx:
-        assert [each.ciphertext for each in tx.credentials.all()] == [""]
+        assert [credential.ciphertext for credential in tx.credentials.all()] == [""]
     registry.change_provider(ctx, SYSTEM, "groq", ProviderChange())
     assert not credentials.get_credentials(ctx, "groq").has_value
 

@@ -62,10 +62,10 @@ def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:
         finally:
             # The shell's background jobs are in its process group, and in nobody else's.
             os.killpg(shell.pid, signal.SIGTERM)
-    said = log.read_text(encoding="utf-8", errors="replace")
-    assert code == 0, said[-6000:]
-    assert "PASSED" in said
-    assert "sim/sim-better" in said
+    text = log.read_text(encoding="utf-8", errors="replace")
+    assert code == 0, text[-6000:]
+    assert "PASSED" in text
+    assert "sim/sim-better" in text
 
 
 def test_the_readme_names_no_file_that_is_not_there() -> None:

@@ -162,8 +162,8 @@ def rollout(world: SmallInstallation, proposal: Proposal) -> Rollout:
 
 
 def told(world: SmallInstallation, kind: AlertKind = AlertKind.EVIDENCE_MISMATCH) -> bool:
-    found = queries.list_alerts(world.context(), open_only=False)
-    return any(each.kind is kind for each in found)
+    alerts = queries.list_alerts(world.context(), open_only=False)
+    return any(each.kind is kind for each in alerts)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -221,8 +221,8 @@ def test_a_proposal_is_held_whose_evidence_changed_while_it_waited(
     after = tampered_while_it_waited(world, intruder, change)
 
     assert (after.phase, after.rollout) == (ProposalPhase.AWAITING_APPROVAL, None)
-    found = queries.list_alerts(world.context(), open_only=True)
-    assert AlertKind.STATE_UNRECORDED in {each.kind for each in found}
+    alerts = queries.list_alerts(world.context(), open_only=True)
+    assert AlertKind.STATE_UNRECORDED in {each.kind for each in alerts}
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -23,13 +23,13 @@ def test_a_verdict_comes_out_the_same_to_the_byte(
 ) -> None:
     proposal = world.until_decided(world.propose(f"sim/{candidate}").id)
 
-    found = verdict_replay.replay_verdict(world.context(), proposal.id)
+    verdict = verdict_replay.replay_verdict(world.context(), proposal.id)
 
-    assert found.agrees, found.differences
-    assert found.stored_sha256 == found.again_sha256
-    assert found.stored.id == proposal.verdict
-    assert verdict_replay.replay_verdict(world.context(), found.stored.id) == found
-    assert found.items["colours"] > 0
+    assert verdict.agrees, verdict.differences
+    assert verdict.stored_sha256 == verdict.again_sha256
+    assert verdict.stored.id == proposal.verdict
+    assert verdict_replay.replay_verdict(world.context(), verdict.stored.id) == verdict
+    assert verdict.items["colours"] > 0
 
 
 def test_an_open_proposal_has_nothing_to_replay(world: SmallInstallation) -> None:
@@ -58,9 +58,9 @@ def test_other_terms_are_answered_from_the_same_samples_and_leave_no_trace(
     with world.store.read() as tx:
         before = tx.verdicts.list(), tx.audit.tail(1)
 
-    found = verdict_replay.what_if(ctx, proposal.id, terms)
+    verdict = verdict_replay.what_if(ctx, proposal.id, terms)
 
-    assert type(found) is expected
+    assert type(verdict) is expected
     with world.store.read() as tx:
         assert (tx.verdicts.list(), tx.audit.tail(1)) == before
 

@@ -113,7 +113,7 @@ def test_losses_and_wins_share_the_most_telling_answers(world: SmallInstallation
     for candidate in ("sim/worse", "sim/better"):
         telling = reported(world, candidate).telling
         assert 0 < len(telling) <= MAX_TELLING
-        changes = [each.candidate_score - each.incumbent_score for each in telling]
+        changes = [answer.candidate_score - answer.incumbent_score for answer in telling]
         assert 0.0 not in changes
         assert changes[0] == min(changes)
 
@@ -177,7 +177,7 @@ def example_world(tmp_path: Path) -> SmallInstallation:
     }
     models = profiles.load_profiles()
     bank = ItemBank(load_suites(suites.values()))
-    sitting = {name: SimulatedModel(each, bank) for name, each in models.items()}
+    sitting = {name: SimulatedModel(model, bank) for name, model in models.items()}
 
     def script(target: Target, item: Item, _epoch: int) -> str:
         asked = bank_item(item, suite=suite_of(item), place="")
@@ -197,8 +197,8 @@ def example_world(tmp_path: Path) -> SmallInstallation:
     world.suites = suites
     ctx = world.context()
     prices = {
-        name: Price(each.price.input_usd_per_mtok, each.price.output_usd_per_mtok)
-        for name, each in models.items()
+        name: Price(model.price.input_usd_per_mtok, model.price.output_usd_per_mtok)
+        for name, model in models.items()
     }
     targets.put_provider(
         ctx, SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices)
@@ -212,8 +212,8 @@ def example_world(tmp_path: Path) -> SmallInstallation:
 
 def example(tmp_path: Path) -> tuple[SmallInstallation, Proposal]:
     world = example_world(tmp_path)
-    wish = ProposalRequest("support", "sim/sim-better", "half the price")
-    made = submission.create_proposal(world.context(), ANN, wish)
+    request = ProposalRequest("support", "sim/sim-better", "half the price")
+    made = submission.create_proposal(world.context(), ANN, request)
     a_fortnight_of_traffic(world, made.incumbent)
     return world, world.until_decided(made.id)
 
@@ -255,7 +255,7 @@ def test_the_bill_is_reckoned_from_recorded_traffic_and_the_candidates_own_token
     tmp_path: Path,
 ) -> None:
     world, proposal = example(tmp_path)
-    found = gather_report(world.context(), proposal.id).comparison.forecast
+    forecast = gather_report(world.context(), proposal.id).comparison.forecast
     with world.store.read() as tx:
         ours = [s for pair in proposal.runs.values() for s in tx.runs.samples(pair.incumbent)]
         theirs = [s for pair in proposal.runs.values() for s in tx.runs.samples(pair.candidate)]
@@ -270,10 +270,10 @@ def test_the_bill_is_reckoned_from_recorded_traffic_and_the_candidates_own_token
     each = (sent * price.input_usd_per_mtok + made * price.output_usd_per_mtok) / 1e6
 
     # $67.20 in 14 days; 42,000 requests are 90,000 in 30.
-    assert found.now_usd == pytest.approx(67.2 / 14 * 30, rel=1e-3)
-    assert found.candidate_usd == pytest.approx(90_000 * each, rel=1e-3)
-    assert found.low_usd is not None
-    assert found.low_usd < (found.candidate_usd or 0.0) < (found.high_usd or 0.0)
+    assert forecast.now_usd == pytest.approx(67.2 / 14 * 30, rel=1e-3)
+    assert forecast.candidate_usd == pytest.approx(90_000 * each, rel=1e-3)
+    assert forecast.low_usd is not None
+    assert forecast.low_usd < (forecast.candidate_usd or 0.0) < (forecast.high_usd or 0.0)
 
 
 def test_rows_by_tag_add_up_to_what_was_used(tmp_path: Path) -> None:
@@ -305,13 +305,15 @@ def test_a_candidate_that_loses_by_form_gets_a_remedy_and_five_examples(
     assert "response_format: json_object" in text
     (lost,) = find_format_failures(report.comparison)
     assert len(lost.examples) == 5
-    assert not {each.item for each in report.telling} & {each.item for each in lost.examples}
+    assert not {answer.item for answer in report.telling} & {
+        format_example.item for format_example in lost.examples
+    }
     assert lost.strict_delta < 0 < lost.lenient_delta
-    for each in lost.examples:
-        assert "code_fence" in each.rule
-        assert each.candidate.startswith("```")
-        assert (each.candidate_score, each.lenient_score) == (0, 1)
-        assert each.item in text
+    for format_example in lost.examples:
+        assert "code_fence" in format_example.rule
+        assert format_example.candidate.startswith("```")
+        assert (format_example.candidate_score, format_example.lenient_score) == (0, 1)
+        assert format_example.item in text
 
 
 def question_of(command: str) -> ComparisonRequest:
@@ -418,13 +420,13 @@ def test_answers_without_a_score_in_another_suite_are_said(tmp_path: Path) -> No
     assert found.unscored == []
     marked = [
         replace(
-            each,
+            suite,
             flags=(UNSCORED_HIGH,),
-            details={**each.details, "unscored_candidate": 9, "unscored_incumbent": 0},
+            details={**suite.details, "unscored_candidate": 9, "unscored_incumbent": 0},
         )
-        if each.role is SuiteRole.REQUIRED
-        else each
-        for each in found.verdict.suites
+        if suite.role is SuiteRole.REQUIRED
+        else suite
+        for suite in found.verdict.suites
     ]
     # The stored verdict's sentence is the primary suite's.
     verdict = replace(found.verdict, suites=tuple(marked))

@@ -180,7 +180,7 @@ def test_a_signal_under_load_ends_it_well_and_loses_nothing(
 
         assert code == 0, world.place.log("router")
         # Whoever came too late was not let in; nobody was cut off.
-        assert {each.split("(")[0] for each in load.errors} <= {"APIConnectionError"}
+        assert {error.split("(")[0] for error in load.errors} <= {"APIConnectionError"}
         assert world.recorded() == load.answered
         assert sum(row.failed for row in world.traffic()) == 0
         assert "Traceback" not in world.place.log("router")

@@ -92,7 +92,7 @@ def test_a_tool_loop_with_parallel_calls_works(scene: Scene, *, stream: bool) ->
     assert final.usage.input_tokens_details.cached_tokens == 8
     assert final.usage.output_tokens_details.reasoning_tokens == 3
     assert scene.last()["messages"][0] == {"role": "system", "content": "Be brief."}
-    assert sum(each.input_tokens for each in scene.world.wait_for_traffic(2)) == 40
+    assert sum(minute.input_tokens for minute in scene.world.wait_for_traffic(2)) == 40
 
 
 @pytest.mark.req("B7")

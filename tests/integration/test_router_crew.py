@@ -117,7 +117,7 @@ def test_every_worker_gets_the_settings_and_all_end_together(yard: Yard) -> None
 
     play(story)
 
-    assert [each.read_bytes() for each in yard.began] == [b"the settings"] * 2
+    assert [path.read_bytes() for path in yard.began] == [b"the settings"] * 2
     assert yard.books.counters == {}
 
 
@@ -215,10 +215,10 @@ def test_who_is_to_stop_while_a_reload_begins_stops_at_once(yard: Yard) -> None:
         parent = WorkerParent([], yard.books, lambda: yard.orders("deaf"))
         running = asyncio.create_task(parent.run(yard.orders("serve")))
         await until(lambda: len(yard.began) == 1)
-        (old,) = (each.name for each in yard.began)
+        (old,) = (path.name for path in yard.began)
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: len(yard.began) == 2)
-        (new,) = (each.name for each in yard.began if each.name != old)
+        (new,) = (path.name for path in yard.began if path.name != old)
 
         os.kill(os.getpid(), signal.SIGTERM)
         await until(lambda: not yard.lives(old))

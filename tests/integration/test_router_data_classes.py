@@ -48,7 +48,7 @@ def route(
         1,
         incumbent.id,
         ramp,
-        tuple(each.id for each in chain),
+        tuple(target.id for target in chain),
         settings,
         held,
     )
@@ -104,7 +104,7 @@ async def test_no_arm_of_a_rollout_sees_what_it_may_not(asked: Asked, arm: str) 
     asked.door.recorder.flush(final=True)
     blocks = asked.door.kept.blocks.values()
     # What never asked the candidate is no success of it.
-    assert all(each.canary_failures == each.canary_units for each in blocks) or not blocks
+    assert all(block.canary_failures == block.canary_units for block in blocks) or not blocks
 
 
 async def test_a_route_that_nobody_may_see_is_refused_with_the_reason(asked: Asked) -> None:

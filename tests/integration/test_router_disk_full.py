@@ -52,8 +52,10 @@ def test_with_the_disk_full_no_request_fails_and_afterwards_everything_is_there(
             load.more(20)
         assert load.errors == []
         eventually(lambda: world.recorded() == load.answered)
-        eventually(lambda: bool(alerts(world)) and not any(each.open for each in alerts(world)))
+        eventually(
+            lambda: bool(alerts(world)) and not any(alert.open for alert in alerts(world))
+        )
 
-        assert [each.kind for each in alerts(world)] == [AlertKind.SPOOL_FULL]
+        assert [alert.kind for alert in alerts(world)] == [AlertKind.SPOOL_FULL]
         assert world.place.terminate("router") == 0
         assert not list((tmp_path / "home").glob("*.refused"))

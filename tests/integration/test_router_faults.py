@@ -133,7 +133,7 @@ def first(
     )
     return Snapshot(
         RoutingTable(1, {"support": route}, {t.id: t for t in (own, other, candidate)}),
-        {each.name: each for each in providers},
+        {provider.name: provider for provider in providers},
         (KeyGrant("k", key_hash(KEY, SECRET)),),
         "1",
     )

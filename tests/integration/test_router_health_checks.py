@@ -43,8 +43,8 @@ def value(client: openai.OpenAI, name: str, model: str) -> float:
     url = str(client.base_url).removesuffix("/v1/")
     text = client._client.get(f"{url}/metrics", headers={"authorization": f"Bearer {KEY}"}).text
     series = f'{name}{{target="up/{model}"}} '
-    found = [each for each in text.splitlines() if each.startswith(series)]
-    return float(found[0].removeprefix(series)) if found else -1.0
+    lines = [line for line in text.splitlines() if line.startswith(series)]
+    return float(lines[0].removeprefix(series)) if lines else -1.0
 
 
 @pytest.mark.req("B10", "B4")

@@ -172,9 +172,9 @@ def test_what_keeps_warm_is_on_no_arm_of_a_canary(stage: Stage) -> None:
         scene.traffic()
         scored = arms["incumbent"] + arms["canary"]
         blocks = scene.world.store.blocks
-        wait_until(lambda: sum(each.units for each in list(blocks.values())) >= scored)
-        assert sum(each.units for each in blocks.values()) == scored
-        assert sum(each.canary_units for each in blocks.values()) == arms["canary"]
+        wait_until(lambda: sum(block.units for block in list(blocks.values())) >= scored)
+        assert sum(block.units for block in blocks.values()) == scored
+        assert sum(block.canary_units for block in blocks.values()) == arms["canary"]
 
 
 def thrown() -> KillSwitch:

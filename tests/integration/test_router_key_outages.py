@@ -59,9 +59,9 @@ def test_workers_share_a_keys_limit_and_one_connection_gets_all_of_it(
         assert 40 <= alone <= 41 + (time.monotonic() - begun) * 40 / 60
         # 12 connections, and both workers.
         begun = time.monotonic()
-        found = Counter(each for _ in range(12) for each in fresh(world, other, times=5))
-        assert 40 <= found[200] <= 45 + (time.monotonic() - begun) * 40 / 60
-        assert found[200] + found[429] == 60
+        counter = Counter(each for _ in range(12) for each in fresh(world, other, times=5))
+        assert 40 <= counter[200] <= 45 + (time.monotonic() - begun) * 40 / 60
+        assert counter[200] + counter[429] == 60
 
         def recorded() -> int:
             with world.installation.store.read() as tx:
@@ -69,7 +69,7 @@ def test_workers_share_a_keys_limit_and_one_connection_gets_all_of_it(
             return sum(row.requests for row in rows if row.key == key)
 
         eventually(lambda: recorded() == alone)
-        refused = (60 - alone) + found[429]
+        refused = (60 - alone) + counter[429]
         eventually(lambda: world.counter("swapgate_router_rate_limited_total") == refused)
 
 

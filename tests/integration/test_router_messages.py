@@ -217,13 +217,13 @@ def test_after_the_first_words_a_broken_stream_is_an_error(
     scene: SimScene, client: anthropic.Anthropic, kind: str
 ) -> None:
     scene.fault(kind, after_chunks=4)
-    seen: list[anthropic.types.RawMessageStreamEvent] = []
+    events: list[anthropic.types.RawMessageStreamEvent] = []
 
     with pytest.raises(anthropic.APIStatusError, match="broke off"):
-        seen.extend(client.messages.create(**ASK, stream=True))
+        events.extend(client.messages.create(**ASK, stream=True))
 
-    assert [event.type for event in seen].count("content_block_delta") == 4
-    assert seen[-1].type == "content_block_delta"
+    assert [event.type for event in events].count("content_block_delta") == 4
+    assert events[-1].type == "content_block_delta"
     assert scene.asked(SPARE) == 0
     assert sum(row.failed for row in scene.world.wait_for_traffic(1)) == 1
 

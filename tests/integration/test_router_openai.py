@@ -53,10 +53,10 @@ def client(world: World, upstream: Upstream) -> Iterator[openai.OpenAI]:
 
 
 def ask(client: openai.OpenAI, **more: object) -> openai.types.chat.ChatCompletion:
-    found: openai.types.chat.ChatCompletion = client.chat.completions.create(
+    chat_completion: openai.types.chat.ChatCompletion = client.chat.completions.create(
         **{"model": "support", "messages": HELLO, **more}  # type: ignore[call-overload]
     )
-    return found
+    return chat_completion
 
 
 @pytest.mark.req("A1", "A2")

@@ -119,9 +119,9 @@ def test_a_picture_goes_to_the_vision_route_and_counts_for_its_canary(scene: Sce
     )
     assert {chunk.model for chunk in chunks} == {"chat"}
 
-    eventually(lambda: sum(each.units for each in blocks.values()) >= 2)
-    assert {each.rollout for each in blocks.values()} == {"r-photos"}
-    assert all(each.canary_units == each.units for each in blocks.values())
+    eventually(lambda: sum(block.units for block in blocks.values()) >= 2)
+    assert {block.rollout for block in blocks.values()} == {"r-photos"}
+    assert all(block.canary_units == block.units for block in blocks.values())
     eventually(lambda: any(row.route == "photos" for row in scene.router.store.traffic))
 
 
@@ -184,17 +184,17 @@ def two_routes(
 ) -> Snapshot:
     """chat, photos: their classes of data."""
     named = overrides or {RequestKind.VISION: "photos"}
-    asked = RouteSettings(data_class=chat, overrides=named)
+    settings = RouteSettings(data_class=chat, overrides=named)
     trial = Canary(AWAY.id, 10_000, "s", "r-photos", RULE) if canary else None
     # It would come back here if overrides were followed more than once.
     looking = RouteSettings(
         data_class=photos, overrides={RequestKind.VISION: "chat"}, keep_warm_bps=1_000
     )
     made = {
-        "chat": Route("chat", 1, OWN.id, settings=asked),
+        "chat": Route("chat", 1, OWN.id, settings=settings),
         "photos": Route("photos", 1, SEES.id, trial, (AWAY.id,), looking),
     }
-    targets = {each.id: each for each in (OWN, SEES, AWAY)}
+    targets = {target.id: target for target in (OWN, SEES, AWAY)}
     first = snapshot("http://up", providers=[provider("http://away", "away")])
     return replace(first, table=RoutingTable(1, made, targets))
 
@@ -212,8 +212,8 @@ async def test_an_override_is_followed_once(tmp_path: Path) -> None:
     assert (status, headers[b"x-swapgate-route"]) == (200, b"photos")
 
 
-def photos_of(found: CompiledRoute) -> CompiledRoute:
-    return found.overrides[RequestKind.VISION]
+def photos_of(route: CompiledRoute) -> CompiledRoute:
+    return route.overrides[RequestKind.VISION]
 
 
 @pytest.mark.req("D8")

@@ -373,15 +373,15 @@ async def test_a_server_that_never_accepts_is_a_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         port = full.getsockname()[1]
         fillers = [socket.socket() for _ in range(4)]
-        for each in fillers:
-            each.setblocking(False)  # noqa: FBT003 - the socket's own
-            each.connect_ex(("127.0.0.1", port))
+        for filler in fillers:
+            filler.setblocking(False)  # noqa: FBT003 - the socket's own
+            filler.connect_ex(("127.0.0.1", port))
         provider = Provider("full", "custom", f"http://127.0.0.1:{port}")
         with pytest.raises(UpstreamFailed) as failed:
             await pool.send(UpstreamRequest(provider, b"{}", stream=False))
         assert failed.value.failure is FailureClass.TIMEOUT
-        for each in fillers:
-            each.close()
+        for filler in fillers:
+            filler.close()
     await pool.aclose()
 
 

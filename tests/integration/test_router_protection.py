@@ -87,9 +87,9 @@ def rss_mib(world: Routed) -> float:
     """Of the router with all its processes."""
     parent = psutil.Process(world.place.pid("router"))
     total = 0
-    for each in (parent, *parent.children(recursive=True)):
+    for child in (parent, *parent.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
-            total += each.memory_info().rss
+            total += child.memory_info().rss
     return total / MIB
 
 

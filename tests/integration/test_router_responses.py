@@ -153,7 +153,7 @@ def test_before_the_first_words_the_spare_answers(
     if stream:
         events = events_of(client)
         assert events[-1].type == "response.completed"
-        assert [each.type for each in events].count("response.created") == 1
+        assert [event.type for event in events].count("response.created") == 1
         text = events[-1].response.output_text
     else:
         text = answered(client).output_text
@@ -168,13 +168,13 @@ def test_after_the_first_words_a_broken_stream_is_an_error(
     scene: SimScene, client: openai.OpenAI, kind: str
 ) -> None:
     scene.fault(kind, after_chunks=4)
-    seen: list[ResponseStreamEvent] = []
+    events: list[ResponseStreamEvent] = []
 
     with pytest.raises(openai.APIError, match="broke off"):
-        seen.extend(client.responses.create(model="support", input=HELLO, stream=True))
+        events.extend(client.responses.create(model="support", input=HELLO, stream=True))
 
-    assert [each.type for each in seen].count("response.output_text.delta") == 4
-    assert seen[-1].type == "response.output_text.delta"
+    assert [event.type for event in events].count("response.output_text.delta") == 4
+    assert events[-1].type == "response.output_text.delta"
     assert scene.asked(SPARE) == 0
     assert sum(row.failed for row in scene.world.wait_for_traffic(1)) == 1
 

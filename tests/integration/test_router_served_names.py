@@ -90,7 +90,9 @@ def test_the_name_in_the_providers_answer_is_noted_once(
     scene.world.wait_for_traffic(6)
     wait_until(lambda: len(scene.world.store.sightings) >= 2)
 
-    seen = [(each.target, each.served.model) for each in scene.world.store.sightings]
+    seen = [
+        (sighting.target, sighting.served.model) for sighting in scene.world.store.sightings
+    ]
     assert seen == [(target.id, "first-2026"), (target.id, "second-2026")]
 
 
@@ -108,7 +110,9 @@ def test_an_alias_that_changes_in_mid_canary_takes_it_back_without_another_eval(
             for turn in range(8):
                 ask(client, stream=turn % 2 == 0, user=f"user-{turn}")
             with world.installation.store.read() as tx:
-                return {each.served.model for each in tx.sightings.of(rollout.candidate)}
+                return {
+                    sighting.served.model for sighting in tx.sightings.of(rollout.candidate)
+                }
 
         eventually(lambda: "sim-better" in seen() and world.recorded() > 0)
         control.turn()

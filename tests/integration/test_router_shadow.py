@@ -83,7 +83,7 @@ class Scene:
             }
             if stream:
                 pieces = client.chat.completions.create(stream=True, **given)
-                return "".join(each.choices[0].delta.content or "" for each in pieces)
+                return "".join(piece.choices[0].delta.content or "" for piece in pieces)
             raw = client.chat.completions.with_raw_response.create(**given)
             assert raw.headers["x-swapgate-target"] == OLD.name
             return raw.parse().choices[0].message.content or ""
@@ -161,16 +161,16 @@ def test_answers_are_paired_counted_and_paid_and_users_notice_nothing(
         told = [at.ask(n) for n in range(3)]
         streamed = at.ask(3, stream=True)
 
-        found = at.status(lambda s: s.pairs == 4)
+        status = at.status(lambda s: s.pairs == 4)
         assert told == without
         assert streamed
-        assert (found.mirrored, found.left_out, found.harm) == (4, {}, False)
-        assert found.cost_usd > 0
-        assert found.today.requests == 4
-        assert {each.check: each.both for each in found.checks}["answered"] == 4
-        assert found.incumbent is not None
-        assert found.candidate is not None
-        assert found.candidate.cost_usd > found.incumbent.cost_usd
+        assert (status.mirrored, status.left_out, status.harm) == (4, {}, False)
+        assert status.cost_usd > 0
+        assert status.today.requests == 4
+        assert {check.check: check.both for check in status.checks}["answered"] == 4
+        assert status.incumbent is not None
+        assert status.candidate is not None
+        assert status.candidate.cost_usd > status.incumbent.cost_usd
         # Whoever starts without the database still knows of it.
         assert file.load_snapshot(tmp_path / "snapshot.json").shadows == (made,)
 
@@ -191,8 +191,8 @@ def test_a_candidate_that_hangs_or_fails_harms_nobody_and_is_counted(
 
         assert all(answers)
         # One under way, sixteen wait, and the rest is dropped.
-        found = at.status(lambda s: s.left_out.get("dropped") == 3)
-        assert (found.mirrored, found.left_out) == (1, {"dropped": 3})
+        status = at.status(lambda s: s.left_out.get("dropped") == 3)
+        assert (status.mirrored, status.left_out) == (1, {"dropped": 3})
         assert at.recorder.counters["shadow_dropped"] == 3
     # The router has stopped: what was under way was cancelled with it.
     assert sim.stats[SPARE].requests == 1
@@ -207,9 +207,9 @@ def test_failures_are_evidence_and_overload_makes_it_rest(
         for number in range(12):
             at.ask(number)
             wait_until(lambda n=number: at.asked() == n + 1)
-        found = at.status(lambda s: s.checks and s.checks[0].lost == 12)
-        assert found.pairs == 0
-        assert found.harm
+        status = at.status(lambda s: s.checks and s.checks[0].lost == 12)
+        assert status.pairs == 0
+        assert status.harm
 
         sim.faults.set(SPARE, faults.parse_fault({"kind": "status", "status": 429}))
         at.ask()
@@ -229,8 +229,8 @@ def test_its_budget_ends_it_for_the_day(
         for number in range(5):
             at.ask(number)
 
-        found = at.status(lambda s: s.left_out.get("over_budget") == 3 and s.pairs == 2)
-        assert at.asked() == found.mirrored == 2
+        status = at.status(lambda s: s.left_out.get("over_budget") == 3 and s.pairs == 2)
+        assert at.asked() == status.mirrored == 2
 
 
 def test_its_money_in_all_ends_it_for_good(
@@ -244,8 +244,8 @@ def test_its_money_in_all_ends_it_for_good(
         for number in range(1, 4):
             at.ask(number)
 
-        found = at.status(lambda s: s.left_out.get("over_budget") == 3)
-        assert at.asked() == found.mirrored == 1
+        status = at.status(lambda s: s.left_out.get("over_budget") == 3)
+        assert at.asked() == status.mirrored == 1
 
 
 def test_nobody_is_asked_under_a_switch_or_for_who_says_no_or_twice(

@@ -84,7 +84,7 @@ def test_the_same_user_stays_in_the_same_arm(upstream: Upstream, tmp_path: Path)
     with running_router(snapshot(upstream.url, weight_bps=5000), tmp_path) as world:
         arms = {user: {ask(world, user)[1] for _ in range(3)} for user in "abcdefghij"}
 
-    assert all(len(found) == 1 for found in arms.values())
+    assert all(len(arm) == 1 for arm in arms.values())
     assert {arm for found in arms.values() for arm in found} == {"incumbent", "canary"}
 
 

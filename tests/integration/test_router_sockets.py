@@ -102,7 +102,7 @@ def exchange(world: World, *parts: bytes) -> bytes:
 
 
 def statuses(out: bytes) -> list[int]:
-    return [int(each[:3]) for each in out.split(b"HTTP/1.1 ")[1:]]
+    return [int(part[:3]) for part in out.split(b"HTTP/1.1 ")[1:]]
 
 
 def error_code(out: bytes) -> object:
@@ -116,7 +116,7 @@ def test_pipelined_requests_are_answered_in_order(world: World) -> None:
 
     assert statuses(out) == [200, 200, 400, 200]
     kinds = (b"chat.completion", b"[DONE]", b"invalid_json", b'"object": "list"')
-    places = [out.index(each) for each in kinds]
+    places = [out.index(kind) for kind in kinds]
     assert places == sorted(places)
 
 
@@ -305,7 +305,7 @@ def test_a_client_that_ended_its_own_side_gets_its_answer(
         found.shutdown(socket.SHUT_WR)
         out = until_closed(found)
 
-    answers = [each for each in statuses(out) if each != 100]
+    answers = [status for status in statuses(out) if status != 100]
     assert answers == [200] * sent.count(b"HTTP/1.")
     assert end in out
     assert world.recorder.counters["callers_gone"] == 0

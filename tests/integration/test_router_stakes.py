@@ -89,9 +89,9 @@ def ask(client: openai.OpenAI, route: str) -> str:
 
 
 def fail(sim: Simulator, *models: Target, **fault: Any) -> None:
-    for each in models:
+    for model in models:
         sim.faults.set(
-            each.model, faults.parse_fault(fault or {"kind": "status", "status": 503})
+            model.model, faults.parse_fault(fault or {"kind": "status", "status": 503})
         )
 
 

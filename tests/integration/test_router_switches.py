@@ -180,9 +180,9 @@ async def asked(door: Door) -> Served:
     return Served(target, headers.get(b"x-swapgate-switch", b"").decode())
 
 
-def with_switches(*found: KillSwitch, **more: object) -> Snapshot:
+def with_switches(*switch: KillSwitch, **more: object) -> Snapshot:
     made = snapshot("http://127.0.0.1:1/v1", fallback=True, **more)  # type: ignore[arg-type]  # as there
-    return replace(made, switches=found)
+    return replace(made, switches=switch)
 
 
 def thrown(door: Door, **more: object) -> KillSwitch:

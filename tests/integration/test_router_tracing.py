@@ -76,8 +76,8 @@ def chat(client: openai.OpenAI, *, stream: bool = False, **headers: str) -> None
 
 
 def request_and_attempts(collector: Collector) -> tuple[Seen, list[Seen]]:
-    (whole,) = [each for each in collector.spans if each.kind == SERVER]
-    return whole, [each for each in collector.spans if each.kind == CLIENT]
+    (whole,) = [span for span in collector.spans if span.kind == SERVER]
+    return whole, [span for span in collector.spans if span.kind == CLIENT]
 
 
 @pytest.mark.req("B5", "B9")

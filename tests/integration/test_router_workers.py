@@ -71,7 +71,7 @@ def requests(world: Routed) -> float:
 
 
 def kinds(errors: list[str]) -> set[str]:
-    return {each.split("(")[0] for each in errors}
+    return {error.split("(")[0] for error in errors}
 
 
 @pytest.mark.req("B9", "G5")
@@ -127,7 +127,7 @@ def test_sigterm_under_load_lets_begun_requests_end(slow_provider: str, tmp_path
         assert kinds(load.errors) <= {"APIConnectionError"}
         assert world.recorded() == load.answered
         assert sum(row.failed for row in world.traffic()) == 0
-        assert not any(each.is_running() for each in workers)
+        assert not any(worker.is_running() for worker in workers)
         assert "Traceback" not in world.place.log("router")
 
 
@@ -187,7 +187,7 @@ def test_a_bad_configuration_is_refused_whole_with_its_place(
 ) -> None:
     with routed(tmp_path, provider) as world:
         world.start("--workers", "2")
-        before = {each.pid for each in world.workers()}
+        before = {worker.pid for worker in world.workers()}
         with world.load() as load:
             text = world.place.config.read_text(encoding="utf-8")
             broken = text + "\nrooter: {}\n"
@@ -213,7 +213,7 @@ def test_a_bad_configuration_is_refused_whole_with_its_place(
         assert f"swapgate.yaml:{last_line}: unknown key 'rooter'; did you mean 'router'?" in log
         assert "unknown key 'router.worker_count'" in log
         assert "router.port changed, which takes a restart" in log
-        assert len(before & {each.pid for each in world.workers()}) == 1
+        assert len(before & {worker.pid for worker in world.workers()}) == 1
         assert len(load.errors) <= 3
 
 
@@ -369,7 +369,7 @@ def replaced(world: Routed, killed: psutil.Process) -> bool:
     """Whether its parent has noticed, and another worker serves in its stead."""
     found = metrics(world)
     return (
-        killed.pid not in {each.pid for each in world.workers()}
+        killed.pid not in {worker.pid for worker in world.workers()}
         and found.get("swapgate_router_worker_restarts_total") == 1
         and found["swapgate_router_workers"] == 2
     )

@@ -109,7 +109,7 @@ def test_anthropics_sdk(router: Routed, route: str) -> None:
             ]
 
     assert final.stop_reason == "end_turn"
-    assert "".join(each.text for each in final.content if each.type == "text").strip() == SUNNY
+    assert "".join(part.text for part in final.content if part.type == "text").strip() == SUNNY
 
 
 @pytest.mark.parametrize("route", ["chat", "claude", "gemini"])
@@ -144,19 +144,19 @@ def test_openais_sdk_by_chats(router: Routed, route: str) -> None:
                 model=route, messages=messages, tools=[tool]
             ) as stream:
                 final = stream.get_final_completion()
-            said = final.choices[0].message
-            messages.append(said.model_dump(exclude_none=True, exclude={"parsed"}))
+            message = final.choices[0].message
+            messages.append(message.model_dump(exclude_none=True, exclude={"parsed"}))
             messages += [
                 {
                     "role": "tool",
                     "tool_call_id": call.id,
                     "content": f"{json.loads(call.function.arguments)['city']} is sunny",
                 }
-                for call in said.tool_calls or ()
+                for call in message.tool_calls or ()
             ]
 
     assert final.choices[0].finish_reason == "stop"
-    assert (said.content or "").strip() == SUNNY
+    assert (message.content or "").strip() == SUNNY
 
 
 @pytest.mark.parametrize(

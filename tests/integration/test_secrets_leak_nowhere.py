@@ -82,7 +82,7 @@ def dashboard_pages() -> dict[str, bytes]:
             nodes = [
                 each.proto for each in app._tree if getattr(each, "proto", None) is not None
             ]
-            found[f"page {view.stem}"] = b"\n".join(each.SerializeToString() for each in nodes)
+            found[f"page {view.stem}"] = b"\n".join(node.SerializeToString() for node in nodes)
     finally:
         forget()
     return found
@@ -173,7 +173,7 @@ def test_no_secret_is_in_anything_that_the_system_writes_or_answers(
             assert refused.is_client_error
             said.append(refused.text)
         world.start()
-        said += [api.get(f"/api/v1{each}").text for each in READS]
+        said += [api.get(f"/api/v1{read}").text for read in READS]
         said.append(api.get("/metrics").text)
     chat = {"messages": [{"role": "user", "content": "Colour number 3?"}]}
     mine = {"authorization": f"Bearer {world.key}"}
@@ -189,8 +189,8 @@ def test_no_secret_is_in_anything_that_the_system_writes_or_answers(
         said.append(done.stdout + done.stderr)
     world.place.close()
     assert seeded.collector.spans
-    assert "/hook" in {each.path for each in seeded.receiver.got}
-    said += [each.body.decode() for each in seeded.receiver.got]
+    assert "/hook" in {got.path for got in seeded.receiver.got}
+    said += [got.body.decode() for got in seeded.receiver.got]
 
     written = {f"answer {number}": each.encode() for number, each in enumerate(said)}
     monkeypatch.setenv(CONFIG_VARIABLE, str(world.place.config))

@@ -100,21 +100,23 @@ def held(world: SmallInstallation, proposal: Proposal) -> bool:
 
 def shown(world: SmallInstallation, proposal: Proposal) -> ShadowStage:
     """What `proposal show` shows of it."""
-    found = comparison.load_comparison(world.context(), proposal.id).shadow
-    assert found is not None
-    return found
+    shadow = comparison.load_comparison(world.context(), proposal.id).shadow
+    assert shadow is not None
+    return shadow
 
 
 def done(world: SmallInstallation) -> list[str]:
     """Actions of the audit log, oldest first."""
     with world.store.read() as tx:
         assert tx.audit.first_break() is None
-        return [each.action for each in tx.audit.all()]
+        return [audit_event.action for audit_event in tx.audit.all()]
 
 
 def event(world: SmallInstallation, action: str) -> AuditEvent:
     with world.store.read() as tx:
-        return next(each for each in tx.audit.all() if each.action == action)
+        return next(
+            audit_event for audit_event in tx.audit.all() if audit_event.action == action
+        )
 
 
 def replayed(world: SmallInstallation) -> set[str]:
@@ -122,12 +124,12 @@ def replayed(world: SmallInstallation) -> set[str]:
     found = set()
     with world.store.read() as tx:
         events = list(tx.audit.all())
-    for each in events:
-        if stage_audit.has_inputs(world.context(), each.number):
-            again = stage_audit.replay_stage(world.context(), each.number)
+    for audit_event in events:
+        if stage_audit.has_inputs(world.context(), audit_event.number):
+            again = stage_audit.replay_stage(world.context(), audit_event.number)
             assert again.agrees, again.differences
-            assert again.again_sha256 == each.details["decided_sha256"]
-            found.add(each.action)
+            assert again.again_sha256 == audit_event.details["decided_sha256"]
+            found.add(audit_event.action)
     return found
 
 
@@ -154,9 +156,9 @@ def test_a_healthy_candidate_goes_from_its_pairs_to_its_canary_and_on(
     assert canary is not None
     assert canary.target == proposal.candidate
     assert canary.weight_bps == 100
-    said = event(world, "proposal.shadowed")
-    assert said.details["pairs"] == 20
-    assert said.details["spent_usd"] == 0.5
+    audit_event = event(world, "proposal.shadowed")
+    assert audit_event.details["pairs"] == 20
+    assert audit_event.details["spent_usd"] == 0.5
     for _ in range(40):
         world.feed()
         world.turn()
@@ -177,11 +179,11 @@ def test_one_that_fails_what_the_incumbent_answers_is_rejected_before_any_user(
     assert live(world) is None
     with world.store.read() as tx:
         assert tx.rollouts.list(route="chat") == []
-    said = event(world, "proposal.harm")
-    assert said.details["checks"] == {
+    audit_event = event(world, "proposal.harm")
+    assert audit_event.details["checks"] == {
         "answered": {"both": 5, "incumbent_only": 14, "candidate_only": 0, "neither": 0}
     }
-    log_e = said.details["log_e"]
+    log_e = audit_event.details["log_e"]
     assert isinstance(log_e, float)
     assert log_e > math.log(100)
     assert {"shadow.start", "proposal.harm"} == replayed(world)
@@ -421,7 +423,7 @@ def test_the_canary_page_has_the_shadow_as_it_stands(world: SmallInstallation) -
     stage = queries.canary(world.context(), "chat").shadow
     assert stage is not None
     assert "no user gets its answers" in shadow_text.title(stage)
-    assert [each.figure for each in shadow_text.tiles(stage)] == ["12 of 20", "14", "$0.50"]
+    assert [tile.figure for tile in shadow_text.tiles(stage)] == ["12 of 20", "14", "$0.50"]
     assert shadow_text.checks(stage) == [["answered", "12", "2", "0", "0"]]
     assert "opens at 1 %" in shadow_text.verdict_card(stage).next_step
 

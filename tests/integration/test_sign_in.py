@@ -85,7 +85,9 @@ class Desk:
 
     def told(self, kind: AlertKind) -> list[alerts.AlertView]:
         return [
-            each for each in queries.list_alerts(self.ctx, open_only=True) if each.kind is kind
+            alert
+            for alert in queries.list_alerts(self.ctx, open_only=True)
+            if alert.kind is kind
         ]
 
 
@@ -132,7 +134,7 @@ def test_no_token_is_in_the_database_the_audit_log_or_a_snapshot(desk: Desk) -> 
     with desk.ctx.store.read() as tx:
         audit = list(tx.audit.all())
         rows = (tx.sign_ins.all(), tx.credentials.all())
-    hidden = [each.ciphertext for each in rows[0]] + [each.ciphertext for each in rows[1]]
+    hidden = [row.ciphertext for row in rows[0]] + [row.ciphertext for row in rows[1]]
     written = repr((rows, audit, hidden, desk.ctx.store.snapshot(), desk.ctx))
     assert len(desk.accounts.all) > 6
     assert not any(token in written for token in desk.accounts.all)
@@ -171,8 +173,8 @@ def test_a_server_that_is_away_is_asked_again_and_people_are_told(desk: Desk) ->
     desk.accounts.down = True
     for seconds in (480, 2, 4):
         assert desk.after(seconds) == 0
-    (told,) = desk.told(AlertKind.TOKEN_NOT_RENEWED)
-    assert "Tried 3 times" in told.text
+    (alert,) = desk.told(AlertKind.TOKEN_NOT_RENEWED)
+    assert "Tried 3 times" in alert.text
     assert desk.token() == first
 
     # Its token ended meanwhile: none is better than one that is refused.
@@ -190,9 +192,9 @@ def test_a_refused_renewal_says_who_has_to_do_what_until_they_sign_in_anew(desk:
     asked = len(desk.accounts.all)
 
     assert desk.after(480) == 0
-    (told,) = desk.told(AlertKind.SIGN_IN_ENDED)
-    assert f"`swapgate credential login {desk.name}`" in told.text
-    assert "is used until" in told.text
+    (alert,) = desk.told(AlertKind.SIGN_IN_ENDED)
+    assert f"`swapgate credential login {desk.name}`" in alert.text
+    assert "is used until" in alert.text
     desk.after(120)
     assert (desk.token(), len(desk.accounts.all)) == ("", asked)
 
@@ -261,7 +263,7 @@ def test_only_its_own_prefix_leads_there_and_only_while_somebody_is_signed_in(
     without = model_resolution.resolve_model(desk.ctx, name)
 
     assert (chosen.target, guessed.target, without.target) == (name, None, None)
-    (why,) = (each.reason for each in without.rules if each.rule is ResolutionRule.OAUTH)
+    (why,) = (rule.reason for rule in without.rules if rule.rule is ResolutionRule.OAUTH)
     assert f"`swapgate credential login {desk.name}`" in why
 
 

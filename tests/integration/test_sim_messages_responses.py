@@ -55,8 +55,8 @@ def said(claude: anthropic.Anthropic, **more: object) -> anthropic.types.Message
         "max_tokens": 100,
         "messages": [{"role": "user", "content": HELLO}],
     }
-    found: anthropic.types.Message = claude.messages.create(**{**asked, **more})  # type: ignore[call-overload]
-    return found
+    message: anthropic.types.Message = claude.messages.create(**{**asked, **more})  # type: ignore[call-overload]
+    return message
 
 
 def test_a_message_comes_whole_and_in_pieces_alike(claude: anthropic.Anthropic) -> None:

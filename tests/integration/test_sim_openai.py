@@ -156,7 +156,7 @@ def test_a_forced_call_comes_in_deltas_and_fits_the_schema(client: openai.OpenAI
 
 @pytest.mark.req("B7")
 def test_after_the_tools_result_the_model_answers_in_words(client: openai.OpenAI) -> None:
-    asked: ChatCompletionAssistantMessageParam = {
+    param: ChatCompletionAssistantMessageParam = {
         "role": "assistant",
         "tool_calls": [
             {
@@ -170,7 +170,7 @@ def test_after_the_tools_result_the_model_answers_in_words(client: openai.OpenAI
         model="sim-base",
         messages=[
             {"role": "user", "content": "Hello"},
-            asked,
+            param,
             {"role": "tool", "tool_call_id": "call_1", "content": "20 C"},
         ],
         tools=[WEATHER],

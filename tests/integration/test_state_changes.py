@@ -299,5 +299,5 @@ def test_what_was_there_before_rows_were_recorded_is_taken_over_once(
         older.insert("waiver", WAIVER | {"reason": "r", "author": "eve"})
         with store.write() as tx:
             assert tx.audited.take_over(clock.now()) == 0
-        assert [each.row for each in state_audit.compare_all(ctx)] == ["waiver:w_1"]
+        assert [finding.row for finding in state_audit.compare_all(ctx)] == ["waiver:w_1"]
     store.close()

@@ -66,7 +66,7 @@ def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited
     assert len(queries.list_switches(ctx)) == 2
     with ctx.store.read() as tx:
         events = [each for each in tx.audit.tail() if each.action.startswith("switch.")]
-    assert [(each.actor, each.action) for each in reversed(events)] == [
+    assert [(event.actor, event.action) for event in reversed(events)] == [
         ("ben", "switch.throw"),
         ("ben", "switch.throw"),
         ("ada", "switch.lift"),
@@ -197,13 +197,13 @@ def test_environment_and_file_stand_beside_the_database(
 
     standing = installation.open_installation().standing_switches
 
-    assert [(each.id, each.route, each.force) for each in standing] == [
+    assert [(switch.id, switch.route, switch.force) for switch in standing] == [
         ("environment-1", None, SIM),
         ("config-1", "chat", parse_force("target:sim/base")),
     ]
-    told = cli.run("switch", "list").stderr
-    assert "set in SWAPGATE_FORCE: provider:sim for all" in told
-    assert "set in switches: target:sim/base for chat" in told
+    stderr = cli.run("switch", "list").stderr
+    assert "set in SWAPGATE_FORCE: provider:sim for all" in stderr
+    assert "set in switches: target:sim/base for chat" in stderr
 
 
 def test_a_standing_switch_that_cannot_be_read_stops_the_start_with_its_place(

@@ -38,8 +38,8 @@ LIVE: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
 def loaded() -> dict[str, TranslatingTransport]:
     """Loading is the slow part; each test puts its own wire below."""
     found = {kind: TranslatingTransport(kind, UpstreamPool(SETTINGS)) for kind in WIRES}
-    for each in found.values():
-        each.prepare()
+    for transport in found.values():
+        transport.prepare()
     return found
 
 

@@ -72,11 +72,11 @@ def test_an_effort_is_said_as_it_is_or_as_the_nearest_with_a_word(
     *,
     told: bool,
 ) -> None:
-    found = asked(loaded, kind, model=model, reasoning_effort=effort, max_tokens=64000)
+    call = asked(loaded, kind, model=model, reasoning_effort=effort, max_tokens=64000)
     plain = asked(loaded, kind, model=model, reasoning_effort=said, max_tokens=64000)
 
-    assert found.body == plain.body
-    assert found.dropped == (("reasoning_effort",) if told else ())
+    assert call.body == plain.body
+    assert call.dropped == (("reasoning_effort",) if told else ())
     assert "reasoning_effort" not in plain.dropped or said == "low"
 
 
@@ -95,18 +95,18 @@ def test_an_effort_is_said_as_it_is_or_as_the_nearest_with_a_word(
 def test_an_effort_leaves_the_answer_its_share_of_the_limit(
     loaded: Mapping[str, Translation], kind: str, model: str, limit: int
 ) -> None:
-    found = asked(loaded, kind, model=model, reasoning_effort="high", max_tokens=limit)
+    call = asked(loaded, kind, model=model, reasoning_effort="high", max_tokens=limit)
 
     budgets = [
         each[name]
-        for each in _objects(found.body)
+        for each in _objects(call.body)
         for name in ("budget_tokens", "thinkingBudget")
         if each.get(name)
     ]
-    assert all(limit - each >= max(limit / 4, 256) for each in budgets) or (
+    assert all(limit - budget >= max(limit / 4, 256) for budget in budgets) or (
         budgets == [128] and "pro" in model  # which always thinks
     )
-    assert (found.dropped == ("reasoning_effort",)) is (budgets in ([], [128]))
+    assert (call.dropped == ("reasoning_effort",)) is (budgets in ([], [128]))
 
 
 @pytest.mark.parametrize("kind", ["gemini", "vertex"])
@@ -138,7 +138,7 @@ def test_a_call_without_arguments_has_none_at_the_provider(
 
 def _objects(value: Any) -> list[dict[str, Any]]:
     if isinstance(value, list):
-        return [found for each in value for found in _objects(each)]
+        return [found for item in value for found in _objects(item)]
     if not isinstance(value, dict):
         return []
     return [value, *(found for each in value.values() for found in _objects(each))]

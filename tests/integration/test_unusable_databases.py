@@ -135,7 +135,7 @@ def test_the_doctor_has_one_next_step_for_a_damaged_file(place: Path) -> None:
 
     checks = json.loads(run(place, "doctor", "--json").stdout)["checks"]
 
-    (found,) = (each for each in checks if each["subject"] == "database")
+    (found,) = (check for check in checks if check["subject"] == "database")
     assert found["status"] == "fail"
     assert found["found"].startswith("the database's file is damaged")
     assert found["next_step"].startswith("stop every process")

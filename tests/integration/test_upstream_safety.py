@@ -84,7 +84,7 @@ def by_check(served: Served) -> None:
 
 def by_webhook(served: Served) -> None:
     now = SystemClock().now()
-    told = AlertMessage(
+    message = AlertMessage(
         id="al_1.1",
         alert="al_1",
         kind=AlertKind.BREAKER_OPEN,
@@ -99,7 +99,7 @@ def by_webhook(served: Served) -> None:
         count=1,
     )
     with suppress(DeliveryFailed):
-        webhook.post(f"{served.url}/hook", b"secret", told, timeout_s=5.0)
+        webhook.post(f"{served.url}/hook", b"secret", message, timeout_s=5.0)
 
 
 CALLERS = {

@@ -56,8 +56,8 @@ def shown(plan: SuitePlan, theirs: Shape, saving: float, seed: int, trials: int)
     for _ in range(trials):
         ours = lognormal(0.5)(rng, plan.n_max)
         paid = (1.0 - saving) * theirs(rng, plan.n_max)
-        found = judge_costs(list(zip(ours.tolist(), paid.tolist(), strict=True)), plan)
-        hits += found.outcome is CostOutcome.SHOWN
+        evidence = judge_costs(list(zip(ours.tolist(), paid.tolist(), strict=True)), plan)
+        hits += evidence.outcome is CostOutcome.SHOWN
     return hits / trials
 
 
@@ -112,9 +112,9 @@ def test_one_of_three_equal_suites_passes_in_at_most_one_of_twenty() -> None:
         a, b = resample_items(pair, 0.0, (2000, 200), rng)
         # Holm's first limit; nothing is promoted before the end.
         design = Design(Claim.SUPERIOR, 0.05, 200, alpha=0.05 / 3, early=False)
-        found = judge_batch(b - a, design)
-        assert found.n_used[found.promoted].min(initial=200) == 200
-        hits |= found.promoted
+        decisions = judge_batch(b - a, design)
+        assert decisions.n_used[decisions.promoted].min(initial=200) == 200
+        hits |= decisions.promoted
 
     assert hits.mean() <= upto(0.05, 2000)
 

@@ -75,7 +75,7 @@ def now_in(*phases: ProposalPhase) -> Callable[["ControlPlane"], bool]:
 
     def found(plane: "ControlPlane") -> bool:
         with plane.store.read() as tx:
-            return any(each.phase in phases for each in tx.proposals.open())
+            return any(proposal.phase in phases for proposal in tx.proposals.open())
 
     return found
 
@@ -173,17 +173,19 @@ class ControlPlane(RuleBasedStateMachine):
     @precondition(now_in(ProposalPhase.AWAITING_APPROVAL))
     @rule(who=people)
     def approve(self, who: Actor) -> None:
-        for each in submission.list_proposals(self.ctx, open_only=True):
-            self.attempt(partial(submission.approve_proposal, self.ctx, who, each.id))
+        for proposal in submission.list_proposals(self.ctx, open_only=True):
+            self.attempt(partial(submission.approve_proposal, self.ctx, who, proposal.id))
 
     @precondition(now_in(*UNDECIDED, ProposalPhase.AWAITING_APPROVAL))
     @rule(route=route_names, who=people, refuses=st.booleans())
     def end(self, route: str, who: Actor, refuses: bool) -> None:  # noqa: FBT001 - drawn
-        for each in submission.list_proposals(self.ctx, route=route, open_only=True):
+        for proposal in submission.list_proposals(self.ctx, route=route, open_only=True):
             if refuses:
-                self.attempt(partial(submission.refuse_proposal, self.ctx, who, each.id, "no"))
+                self.attempt(
+                    partial(submission.refuse_proposal, self.ctx, who, proposal.id, "no")
+                )
             else:
-                self.attempt(partial(submission.cancel_proposal, self.ctx, ANN, each.id))
+                self.attempt(partial(submission.cancel_proposal, self.ctx, ANN, proposal.id))
 
     @precondition(now_in(ProposalPhase.CANARY))
     @rule(
@@ -290,9 +292,9 @@ class ControlPlane(RuleBasedStateMachine):
                 check_history(tx, name)
                 check_canary(tx, route, [p for p in proposals if p.route == name])
             check_revisions(tx, ROUTES)
-            for each in proposals:
-                check_verdicts(tx, each)
-                self.check_closed(each)
+            for proposal in proposals:
+                check_verdicts(tx, proposal)
+                self.check_closed(proposal)
             assert tx.audit.first_break() is None
 
     def check_closed(self, proposal: Proposal) -> None:
@@ -313,12 +315,13 @@ class ControlPlane(RuleBasedStateMachine):
             self.world.clock.advance(10)
         self.the_promise_holds()
         with self.store.read() as tx:
-            for each in tx.proposals.open():
-                assert each.phase in (ProposalPhase.AWAITING_APPROVAL, ProposalPhase.CANARY), (
-                    each
-                )
-                if each.phase is ProposalPhase.CANARY:
-                    assert tx.rollouts.get(each.rollout or "").state is RolloutState.PAUSED
+            for proposal in tx.proposals.open():
+                assert proposal.phase in (
+                    ProposalPhase.AWAITING_APPROVAL,
+                    ProposalPhase.CANARY,
+                ), proposal
+                if proposal.phase is ProposalPhase.CANARY:
+                    assert tx.rollouts.get(proposal.rollout or "").state is RolloutState.PAUSED
         self.store.close()
         self.folder.cleanup()
 

@@ -44,7 +44,7 @@ def alarms(story: Story, seed: int) -> Floats:
         bag = bag.with_run(runs[-1])
         if comparison == 0:
             continue
-        windows = [each for each in WINDOWS if each <= comparison]
+        windows = [window for window in WINDOWS if window <= comparison]
         e = np.mean([e_values(bag, np.asarray(runs[-size:])) for size in windows], axis=0)
         evidence += e / (comparison * (comparison + 1))
         found[np.isnan(found) & (evidence >= 1 / ALPHA)] = comparison

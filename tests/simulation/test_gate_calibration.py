@@ -43,9 +43,9 @@ def test_a_candidate_that_is_no_better_is_promoted_in_at_most_one_of_twenty(
     pairs = close_pairs(load_matrix(suite), PAIRS)
     cell = measure_rule(pairs, claim, n=n, lift=0.0, replications=REPLICATIONS, rules=OURS)
 
-    found = cell["hybrid gate"]
-    assert found.mean <= upto(0.05, PAIRS * REPLICATIONS)
-    assert found.worst <= upto(0.055, REPLICATIONS)
+    benchmark_cell = cell["hybrid gate"]
+    assert benchmark_cell.mean <= upto(0.05, PAIRS * REPLICATIONS)
+    assert benchmark_cell.worst <= upto(0.055, REPLICATIONS)
 
 
 def test_a_candidate_that_is_ten_points_better_is_found_early() -> None:
@@ -70,9 +70,9 @@ def test_rare_losses_alone_do_not_pass_as_non_inferior() -> None:
     """Where the plain t errs in 12 of 100: a candidate that loses 5 % and never wins."""
     rng = np.random.default_rng(3)
     d = -(rng.random((4000, 100)) < 0.05).astype(np.float64)
-    found = judge_batch(d, Design(Claim.NON_INFERIOR, 0.05, 100))
+    decisions = judge_batch(d, Design(Claim.NON_INFERIOR, 0.05, 100))
 
-    assert found.promoted.mean() <= upto(0.05, 4000)
+    assert decisions.promoted.mean() <= upto(0.05, 4000)
 
 
 @pytest.mark.parametrize("claim", list(QUALITY_CLAIMS))
@@ -97,6 +97,6 @@ def test_the_resampled_truth_is_the_one_that_was_asked_for() -> None:
 @pytest.mark.parametrize("seed", [101, pytest.param(202, marks=pytest.mark.soak)])
 def test_the_goals_are_reached_on_matrices_that_nobody_has_seen(seed: int) -> None:
     plan = GateBenchmarkPlan(replications=1000, power=200)
-    found = run_gate_benchmark([generate_scores(kind, seed) for kind in ScoreKind], plan)
+    benchmark = run_gate_benchmark([generate_scores(kind, seed) for kind in ScoreKind], plan)
 
-    assert found.missed == ()
+    assert benchmark.missed == ()

@@ -115,14 +115,14 @@ def test_ranks_of_a_block_whose_latency_drifts_are_uniform_and_independent(
             units = [
                 MeasuredUnit(bool(c), float(v)) for c, v in zip(canary, values, strict=True)
             ]
-            found = rank_block(
+            block_ranks = rank_block(
                 units,
                 guardrail=Guardrail.LATENCY,
                 tolerated=1.0,
                 block=(f"r-{index}", "w", number),
             )
-            blocks.append(found.u)
-        ranks += [u for each in blocks for u in each]
+            blocks.append(block_ranks.u)
+        ranks += [u for block in blocks for u in block]
         tripped += bool((ranks_path(blocks) >= HARM_AT).any())
     assert tripped <= upto(0.05, 80)
     tenths = np.histogram(ranks, bins=10, range=(0.0, 1.0))[0] / len(ranks)
@@ -137,9 +137,9 @@ def test_a_rollout_of_three_days_keeps_its_alpha_over_all_of_them(
     tripped = 0
     for blocks in healthy:
         days = [
-            replace(each, period=day, number=each.number + 1000 * day)
+            replace(block, period=day, number=block.number + 1000 * day)
             for day in (1, 2, 3)
-            for each in blocks[:100]
+            for block in blocks[:100]
         ]
         tripped += collect_evidence(days, policy).block is not None
     assert tripped <= upto(0.05, len(healthy))

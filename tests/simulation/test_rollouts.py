@@ -39,18 +39,18 @@ def played(seeds: Sequence[int]) -> list[Ending]:
 
 def check_calibration(endings: Sequence[Ending]) -> None:
     """Healthy candidates go back by chance at most at the level; clearly bad ones always."""
-    healthy = [each for each in endings if each.fate.harm is Harm.NONE]
-    by_chance = sum(each.rolled_back_by_data for each in healthy)
+    healthy = [ending for ending in endings if ending.fate.harm is Harm.NONE]
+    by_chance = sum(ending.rolled_back_by_data for ending in healthy)
     assert by_chance <= stats.binom.ppf(0.9999, len(healthy), ALPHA), (by_chance, len(healthy))
     bad = [e for e in endings if e.fate.harm is not Harm.NONE and not e.by_people]
-    for each in bad:
+    for ending in bad:
         # Healthy time has to be won back, as above.
-        slow = each.fate.harm is Harm.SLOW
-        clear_s = max(CLEAR_S, each.fate.from_s) if slow else CLEAR_S
-        if each.fate.from_s == 0 or each.harmed_for_s > clear_s:
-            assert each.state is RolloutState.ROLLED_BACK, each
-            assert each.rolled_back_by_data, each
-    assert {each.fate.harm for each in bad} == set(Harm) - {Harm.NONE}
+        slow = ending.fate.harm is Harm.SLOW
+        clear_s = max(CLEAR_S, ending.fate.from_s) if slow else CLEAR_S
+        if ending.fate.from_s == 0 or ending.harmed_for_s > clear_s:
+            assert ending.state is RolloutState.ROLLED_BACK, ending
+            assert ending.rolled_back_by_data, ending
+    assert {ending.fate.harm for ending in bad} == set(Harm) - {Harm.NONE}
     assert any(e.state is RolloutState.PROMOTED and not e.by_people for e in healthy)
 
 

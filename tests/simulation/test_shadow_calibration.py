@@ -49,7 +49,7 @@ def accused(rule: int) -> int:
             before = counts.get(newest, (0, 0))
             counts[newest] = (before[0] + int(lost), before[1] + int(not lost))
             # Cheap, and never less than any mean of them: else the product's own is asked.
-            most = max(1.0, *(e(*each) for each in counts.values()))
+            most = max(1.0, *(e(*count) for count in counts.values()))
             if most >= 1 / SHADOW_ALPHA and is_harm(combined_log_e(counts, rule=rule)):
                 found += 1
                 break
@@ -100,5 +100,5 @@ def test_callers_who_repeat_a_prompt_reject_no_more_often_than_the_policy_says()
 
 @cache
 def rejects(policy: ShadowStagePolicy, lost: int, won: int) -> bool:
-    seen = ShadowStageState(0, {"answered": (lost, won)}, rule=ALL_CHECKS_RULE)
-    return decide_shadow_stage(policy, seen).move is ShadowMove.REJECT
+    state = ShadowStageState(0, {"answered": (lost, won)}, rule=ALL_CHECKS_RULE)
+    return decide_shadow_stage(policy, state).move is ShadowMove.REJECT

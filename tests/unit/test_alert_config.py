@@ -19,15 +19,15 @@ def load(folder: Path, sinks: str) -> Settings:
 
 @pytest.mark.req("B9")
 def test_sinks_are_read_and_get_names(tmp_path: Path) -> None:
-    found = load(
+    sinks = load(
         tmp_path,
         "    - url: slack://a/b/c\n"
         "    - {url_env: MAIL, name: mail}\n"
         "    - {webhook: 'https://x.example/in', secret_env: S}\n",
     ).alerts.sinks
 
-    assert [each.name for each in found] == ["slack-1", "mail", "webhook-3"]
-    assert found[0].url == "slack://a/b/c"
+    assert [each.name for each in sinks] == ["slack-1", "mail", "webhook-3"]
+    assert sinks[0].url == "slack://a/b/c"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from router.request.body import read_chat, read_request
 from tests.support.router.asgi_router import AUTH, CHAT, Door
 from tests.support.router.live_router import provider, snapshot
 
-OLD, NEW = (each.value for each in AnswerLimit)
+OLD, NEW = (answer_limit.value for answer_limit in AnswerLimit)
 ASK = {"model": "support", "messages": [{"role": "user", "content": "hi"}]}
 
 

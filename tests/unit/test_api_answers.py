@@ -42,7 +42,7 @@ def infinite(value: object) -> bool:
         case float():
             return math.isinf(value)
         case list():
-            return any(infinite(each) for each in value)
+            return any(infinite(item) for item in value)
         case dict():
             return any(infinite(each) for each in value.values())
         case _:
@@ -79,7 +79,7 @@ def nulled(value: object) -> object:
         case float() if math.isinf(value):
             return None
         case list():
-            return [nulled(each) for each in value]
+            return [nulled(item) for item in value]
         case dict():
             return {key: nulled(each) for key, each in value.items()}
         case _:

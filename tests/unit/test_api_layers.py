@@ -84,11 +84,11 @@ async def test_a_fault_after_the_answer_began_is_the_servers_to_end() -> None:
 
 
 async def test_what_is_not_http_passes_through() -> None:
-    seen: list[Scope] = []
+    scopes: list[Scope] = []
 
     async def app(scope: Scope, _: Receive, __: Send) -> None:
-        seen.append(scope)
+        scopes.append(scope)
 
     layers = ErrorGuard(StrictBody(app), chance=CountingRandomIds())
     await run(layers, scope={"type": "lifespan"})
-    assert seen == [{"type": "lifespan"}]
+    assert scopes == [{"type": "lifespan"}]

@@ -68,8 +68,8 @@ def deltas(message: dict[str, Any], *, mixed: bool) -> list[dict[str, Any]]:
 
 def as_stream(message: dict[str, Any], *, mixed: bool) -> bytes:
     events = [
-        strict_chat.chunk([{"index": 0, "delta": each, "finish_reason": None}])
-        for each in deltas(message, mixed=mixed)
+        strict_chat.chunk([{"index": 0, "delta": delta, "finish_reason": None}])
+        for delta in deltas(message, mixed=mixed)
     ]
     last = strict_chat.chunk([{"index": 0, "delta": {}, "finish_reason": finish(message)}])
     counted = strict_chat.chunk([], strict_chat.USAGE)
@@ -81,7 +81,7 @@ def finish(message: dict[str, Any]) -> str:
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
-    ends = sorted({each % (len(data) + 1) for each in places})
+    ends = sorted({place % (len(data) + 1) for place in places})
     return [data[a:b] for a, b in zip([0, *ends], [*ends, len(data)], strict=True)]
 
 
@@ -89,9 +89,9 @@ def accumulated(events: bytes) -> Any:
     """As the official client puts a stream together."""
     snapshot: Any = None
     bufs: dict[int, bytes] = {}
-    for each in events.decode().split("\n\n"):
-        if each:
-            data = json.loads(each.partition("data: ")[2])
+    for part in events.decode().split("\n\n"):
+        if part:
+            data = json.loads(part.partition("data: ")[2])
             snapshot = accumulate_event(event=data, current_snapshot=snapshot, json_bufs=bufs)
     return snapshot
 
@@ -150,8 +150,8 @@ def response_of(events: bytes) -> tuple[list[str], dict[str, Any]]:
     pieces: dict[str, str] = {}
     opened: list[str] = []
     data: dict[str, Any] = {}
-    for number, each in enumerate(events.decode().split("\n\n")[:-1]):
-        data = json.loads(each.partition("data: ")[2])
+    for number, part in enumerate(events.decode().split("\n\n")[:-1]):
+        data = json.loads(part.partition("data: ")[2])
         kinds.append(data["type"])
         assert data["sequence_number"] == number
         if data["type"] == "response.output_item.added":

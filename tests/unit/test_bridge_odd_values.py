@@ -55,10 +55,10 @@ def test_any_request(
     if turns is not None:
         body = {**body, "messages": turns, "input": turns}
     text = json.dumps({"model": "m", **body}).encode()
-    asked = read_request(text, endpoint)
-    UNTRANSLATABLE_FIELDS[endpoint](asked.value)
+    request = read_request(text, endpoint)
+    UNTRANSLATABLE_FIELDS[endpoint](request.value)
     less = without_fields(
-        text, endpoint, hints_of(asked, frozenset(OptionalFeature)), Target("p", "m")
+        text, endpoint, hints_of(request, frozenset(OptionalFeature)), Target("p", "m")
     )
     for each in (text, less, without_unsigned(text)):
         with contextlib.suppress(UpstreamFailed):

@@ -18,7 +18,7 @@ ENABLED = {"type": "enabled", "budget_tokens": 1024}
 def left(*turns: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     """turns: of the assistant and the user by turns."""
     roles = ("assistant", "user")
-    messages = [{"role": roles[n % 2], "content": each} for n, each in enumerate(turns)]
+    messages = [{"role": roles[n % 2], "content": turn} for n, turn in enumerate(turns)]
     asked = {"model": "m", "thinking": ENABLED, "messages": messages, **more}
     found: dict[str, Any] = json.loads(without_unsigned(json.dumps(asked).encode()))
     return found

@@ -21,11 +21,18 @@ from tests.unit.test_canary_policy import START, rollout
 pytestmark = pytest.mark.req("F3")
 
 
-def status(what: Rollout, seen: list[ObservationBlock]) -> CanaryStatus:
+def status(what: Rollout, observation_blocks: list[ObservationBlock]) -> CanaryStatus:
     now = START + timedelta(hours=1)
-    action = decide_action(what, seen, now)
+    action = decide_action(what, observation_blocks, now)
     old, new = (Target(provider="sim", model=name) for name in ("old", "new"))
-    return CanaryStatus(what, old, new, action, seen, explain_rollout(what, action, seen, now))
+    return CanaryStatus(
+        what,
+        old,
+        new,
+        action,
+        observation_blocks,
+        explain_rollout(what, action, observation_blocks, now),
+    )
 
 
 def live(step: int = 0, state: RolloutState = RolloutState.WAITING) -> CanaryStatus:
@@ -66,20 +73,25 @@ def test_at_the_last_step_there_is_no_step_on() -> None:
 
 
 def test_with_harm_shown_it_cannot_go_on_by_hand() -> None:
-    found = canary_controls.disabled_reasons(
+    signals = canary_controls.disabled_reasons(
         status(rollout(RolloutState.WAITING, 0, POLICY), blocks(30, failing=True))
     )
 
-    assert found[RolloutSignal.ADVANCE] == found[RolloutSignal.PROMOTE] == canary_controls.HARM
-    assert RolloutSignal.ABORT not in found
+    assert (
+        signals[RolloutSignal.ADVANCE] == signals[RolloutSignal.PROMOTE] == canary_controls.HARM
+    )
+    assert RolloutSignal.ABORT not in signals
 
 
 def test_who_overrules_the_plan_is_told_what_the_data_say_against_it() -> None:
-    found = status(rollout(RolloutState.WAITING, 0, POLICY), blocks(12, slow=True))
+    canary_status = status(rollout(RolloutState.WAITING, 0, POLICY), blocks(12, slow=True))
 
-    assert canary_controls.objections(found, RolloutSignal.ADVANCE) == found.explanation.against
-    assert canary_controls.objections(found, RolloutSignal.PROMOTE)
-    assert not canary_controls.objections(found, RolloutSignal.ABORT)
+    assert (
+        canary_controls.objections(canary_status, RolloutSignal.ADVANCE)
+        == canary_status.explanation.against
+    )
+    assert canary_controls.objections(canary_status, RolloutSignal.PROMOTE)
+    assert not canary_controls.objections(canary_status, RolloutSignal.ABORT)
     assert not canary_controls.objections(live(), RolloutSignal.ADVANCE)
 
 
@@ -96,15 +108,16 @@ def test_who_overrules_the_plan_is_told_what_the_data_say_against_it() -> None:
 def test_the_sign_of_a_guardrail_says_what_its_words_say(
     log_e: float, distance: float, symbol: str, tone: labels.Tone
 ) -> None:
-    found = status(rollout(RolloutState.WAITING, 0, POLICY), blocks(12))
+    canary_status = status(rollout(RolloutState.WAITING, 0, POLICY), blocks(12))
     action = replace(
-        found.action, figures=with_errors_at(found.action.figures, log_e, distance)
+        canary_status.action,
+        figures=with_errors_at(canary_status.action.figures, log_e, distance),
     )
-    told = explain_rollout(found.rollout, action, found.blocks, START)
+    explanation = explain_rollout(canary_status.rollout, action, canary_status.blocks, START)
 
     (label,) = [
         row.label
-        for row in canary_text.guardrails(replace(found, explanation=told))
+        for row in canary_text.guardrails(replace(canary_status, explanation=explanation))
         if row.name == "Errors"
     ]
 

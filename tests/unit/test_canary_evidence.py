@@ -91,10 +91,10 @@ def test_a_block_without_a_choice_says_nothing(found: FailureTally) -> None:
 @given(blocks=st.lists(counts(), max_size=12), cut=st.integers(0, 12))
 def test_a_restart_in_the_middle_changes_nothing(blocks: list[FailureTally], cut: int) -> None:
     straight = resumed = HarmEvidence(rho=1.25)
-    for index, found in enumerate(blocks):
+    for index, tally in enumerate(blocks):
         if index == cut:
             resumed = harm_from_json(json.loads(json.dumps(resumed.as_json())))
-        straight, resumed = straight.after(found), resumed.after(found)
+        straight, resumed = straight.after(tally), resumed.after(tally)
     assert straight == resumed
 
 
@@ -103,8 +103,8 @@ def test_the_order_of_the_blocks_does_not_change_the_final_evidence(
     blocks: list[FailureTally],
 ) -> None:
     forward = backward = HarmEvidence()
-    for found, other in zip(blocks, reversed(blocks), strict=True):
-        forward, backward = forward.after(found), backward.after(other)
+    for tally, other in zip(blocks, reversed(blocks), strict=True):
+        forward, backward = forward.after(tally), backward.after(other)
     assert forward.log_e == pytest.approx(backward.log_e, rel=1e-9, abs=1e-9)
 
 
@@ -138,18 +138,18 @@ def test_the_watch_reads_by_number_and_stops_at_the_block_that_trips() -> None:
     worked = [(100, 1, 0, 0), (100, 1, 1, 0), (100, 1, 2, 1), (100, 1, 1, 0)]
     worked += [(100, 1, 3, 1), (100, 1, 1, 1)]
     blocks = [block(n + 1, FailureTally(*figures)) for n, figures in enumerate(worked)]
-    found = collect_evidence(
+    evidence = collect_evidence(
         list(reversed(blocks)),
         CanaryPolicy(alpha=0.05, unit=ExposureUnit.REQUEST, guardrails=Guardrails.none()),
     )
 
-    assert found.block == 4
-    assert len(found.path) == 5
-    assert found.log_e == pytest.approx(4.3020, abs=1e-4)
-    assert found.log_e_max == found.log_e
-    assert (found.exposures, found.canary_failures) == (5, 2)
-    assert (found.control_units, found.control_failures) == (495, 5)
-    assert found.distance_to_trip == 1.0
+    assert evidence.block == 4
+    assert len(evidence.path) == 5
+    assert evidence.log_e == pytest.approx(4.3020, abs=1e-4)
+    assert evidence.log_e_max == evidence.log_e
+    assert (evidence.exposures, evidence.canary_failures) == (5, 2)
+    assert (evidence.control_units, evidence.control_failures) == (495, 5)
+    assert evidence.distance_to_trip == 1.0
 
 
 def test_exposures_count_by_weight_and_not_where_everything_failed() -> None:
@@ -158,15 +158,15 @@ def test_exposures_count_by_weight_and_not_where_everything_failed() -> None:
         block(2, FailureTally(100, 5, 3, 0), weight_bps=500),
         block(3, FailureTally(100, 5, 100, 5), weight_bps=500),
     ]
-    found = collect_evidence(blocks, CanaryPolicy())
+    evidence = collect_evidence(blocks, CanaryPolicy())
 
-    assert found.exposures == 11
-    assert found.exposures_by_weight == {100: 1, 500: 5}
+    assert evidence.exposures == 11
+    assert evidence.exposures_by_weight == {100: 1, 500: 5}
 
 
 def test_nothing_seen_is_no_evidence_of_anything() -> None:
-    found = collect_evidence([], CanaryPolicy())
-    assert (found.log_e, found.log_e_max, found.log_certificate) == (0.0, 0.0, 0.0)
+    evidence = collect_evidence([], CanaryPolicy())
+    assert (evidence.log_e, evidence.log_e_max, evidence.log_certificate) == (0.0, 0.0, 0.0)
     assert find_trip([], 0.05) == ((), None)
 
 

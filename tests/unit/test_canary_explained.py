@@ -33,7 +33,7 @@ def blocks(
 ) -> list[ObservationBlock]:
     """One each minute."""
     canary = bps // 100
-    seen = Guardrail.LATENCY
+    latency = Guardrail.LATENCY
     return [
         ObservationBlock(
             rollout="r",
@@ -48,16 +48,20 @@ def blocks(
             opened_at=START + timedelta(minutes=number - 1),
             closed_at=START + timedelta(minutes=number),
             number=number,
-            ranks={seen: (0.97,)} if slow else {},
-            levels={seen: ArmLevels(2.0, 1.0)} if slow else {},
+            ranks={latency: (0.97,)} if slow else {},
+            levels={latency: ArmLevels(2.0, 1.0)} if slow else {},
         )
         for number in range(1, count + 1)
     ]
 
 
-def explained(what: Rollout, seen: list[ObservationBlock], minutes: int) -> RolloutExplanation:
+def explained(
+    what: Rollout, observation_blocks: list[ObservationBlock], minutes: int
+) -> RolloutExplanation:
     now = START + timedelta(minutes=minutes)
-    return explain_rollout(what, decide_action(what, seen, now), seen, now)
+    return explain_rollout(
+        what, decide_action(what, observation_blocks, now), observation_blocks, now
+    )
 
 
 def waiting(step: int = 0) -> Rollout:
@@ -65,38 +69,38 @@ def waiting(step: int = 0) -> Rollout:
 
 
 def test_what_is_missing_is_counted_and_timed_from_the_current_pace() -> None:
-    told = explained(waiting(), blocks(10), 10)
+    explanation = explained(waiting(), blocks(10), 10)
 
-    assert told.units_per_hour == pytest.approx(6000)
-    need = told.needs[0]
+    assert explanation.units_per_hour == pytest.approx(6000)
+    need = explanation.needs[0]
     assert need.words == "10 of 20 canary sessions at 1 %"
     assert need.eta_s == pytest.approx(600)
-    assert told.goes_to == "25 %"
-    assert told.eta == "in about 10 min"
-    assert "rollback level" in told.goes_back
+    assert explanation.goes_to == "25 %"
+    assert explanation.eta == "in about 10 min"
+    assert "rollback level" in explanation.goes_back
 
 
 def test_without_traffic_nobody_can_tell_when() -> None:
-    told = explained(waiting(), [], 10)
+    explanation = explained(waiting(), [], 10)
 
-    assert told.eta_s is None
-    assert told.eta == "unknown at the current pace"
-    assert {row.says for row in told.guardrails} == {"no data yet"}
+    assert explanation.eta_s is None
+    assert explanation.eta == "unknown at the current pace"
+    assert {row.says for row in explanation.guardrails} == {"no data yet"}
 
 
 def test_what_comes_after_the_deadline_says_that_it_will_pause() -> None:
     slow = replace(POLICY, steps=(replace(POLICY.steps[0], deadline_s=700.0),))
 
-    told = explained(rollout(RolloutState.WAITING, 0, slow), blocks(10), 10)
+    explanation = explained(rollout(RolloutState.WAITING, 0, slow), blocks(10), 10)
 
-    assert told.goes_to == "promotion"
-    assert "so it will pause" in told.eta
+    assert explanation.goes_to == "promotion"
+    assert "so it will pause" in explanation.eta
 
 
 def test_each_guardrail_says_its_figures_and_how_far_it_is() -> None:
-    told = explained(waiting(), blocks(12, slow=True), 12)
+    explanation = explained(waiting(), blocks(12, slow=True), 12)
 
-    rows = {row.guardrail: row for row in told.guardrails}
+    rows = {row.guardrail: row for row in explanation.guardrails}
     errors, latency = rows[Guardrail.ERRORS], rows[Guardrail.LATENCY]
     assert (errors.candidate, errors.says) == ("0 % (0 of 12)", "no evidence of harm")
     assert errors.incumbent == "1 % (12 of 1,188)"
@@ -106,7 +110,7 @@ def test_each_guardrail_says_its_figures_and_how_far_it_is() -> None:
     assert rows[Guardrail.REFUSALS].says == "no data yet"
 
 
-def with_classes(seen: list[ObservationBlock]) -> list[ObservationBlock]:
+def with_classes(observation_blocks: list[ObservationBlock]) -> list[ObservationBlock]:
     """The canary's failures time out, but for its first; the incumbent's are the server's."""
     return [
         replace(
@@ -124,7 +128,7 @@ def with_classes(seen: list[ObservationBlock]) -> list[ObservationBlock]:
                 )
             },
         )
-        for block in seen
+        for block in observation_blocks
     ]
 
 
@@ -132,9 +136,11 @@ def test_errors_are_told_by_class_in_the_row_and_in_the_reason_of_the_rollback()
     harm = decide_action(
         waiting(), with_classes(blocks(19, failing=True)), START + 19 * HOUR / 60
     )
-    told = explain_rollout(waiting(), harm, with_classes(blocks(19, failing=True)), START)
+    explanation = explain_rollout(
+        waiting(), harm, with_classes(blocks(19, failing=True)), START
+    )
 
-    assert told.guardrails[0].classes == (
+    assert explanation.guardrails[0].classes == (
         "candidate, 2 failures: 1 malformed, 1 timeout",
         "incumbent, 2 failures: 2 server",
     )
@@ -156,18 +162,18 @@ def test_classes_explain_the_evidence_and_are_none_and_old_blocks_decide_as_they
 
 
 def test_strong_evidence_that_does_not_act_yet_speaks_against_a_step_by_hand() -> None:
-    told = explained(waiting(), blocks(12, slow=True), 12)
+    explanation = explained(waiting(), blocks(12, slow=True), 12)
 
-    (against,) = told.against
+    (against,) = explanation.against
     assert against.startswith(
         "The canary takes 2 × as long as the incumbent for an answer: 2 s"
     )
-    assert [row.guardrail for row in told.guardrails if row.warns] == [Guardrail.LATENCY]
+    assert [row.guardrail for row in explanation.guardrails if row.warns] == [Guardrail.LATENCY]
     assert explained(waiting(), blocks(12), 12).against == ()
 
 
 def test_a_wrong_split_of_callers_speaks_against_a_step_by_hand() -> None:
-    skewed = [replace(each, canary_units=4) for each in blocks(300)]
+    skewed = [replace(block, canary_units=4) for block in blocks(300)]
 
     (against,) = explained(waiting(), skewed, 300).against
 
@@ -179,37 +185,37 @@ def test_where_harm_is_shown_there_is_nothing_to_warn_of() -> None:
 
 
 def test_the_certificate_has_a_time_of_its_own() -> None:
-    told = explained(waiting(step=1), blocks(10, bps=2500), 10)
+    explanation = explained(waiting(step=1), blocks(10, bps=2500), 10)
 
-    need = {each.what: each for each in told.needs}["certificate"]
+    need = {step_need.what: step_need for step_need in explanation.needs}["certificate"]
     assert not need.done
     assert need.eta_s is not None
     assert 0 < need.eta_s < 86_400
-    assert told.goes_to == "promotion"
+    assert explanation.goes_to == "promotion"
 
 
 def test_a_paused_one_waits_for_a_person() -> None:
-    told = explained(rollout(RolloutState.PAUSED, 0, POLICY), blocks(10), 10)
+    explanation = explained(rollout(RolloutState.PAUSED, 0, POLICY), blocks(10), 10)
 
-    assert told.needs[0].what == "person"
-    assert told.eta == "not before a person resumes it"
+    assert explanation.needs[0].what == "person"
+    assert explanation.eta == "not before a person resumes it"
 
 
 def test_with_harm_shown_it_goes_back_and_nothing_else_is_waited_for() -> None:
-    told = explained(waiting(), blocks(19, failing=True), 19)
+    explanation = explained(waiting(), blocks(19, failing=True), 19)
 
-    assert (told.goes_to, told.eta) == ("0 %", "at the next look")
-    assert not told.needs
-    assert told.guardrails[0].says == "harm is shown"
+    assert (explanation.goes_to, explanation.eta) == ("0 %", "at the next look")
+    assert not explanation.needs
+    assert explanation.guardrails[0].says == "harm is shown"
 
 
 def test_an_ended_one_says_why_it_ended_and_needs_nothing() -> None:
     ended = replace(rollout(RolloutState.ROLLED_BACK, 0, POLICY), ended_because="harm")
 
-    told = explained(ended, blocks(10, failing=True), 10)
+    explanation = explained(ended, blocks(10, failing=True), 10)
 
-    assert (told.why, told.goes_to, told.eta) == ("harm", "", "")
-    assert not told.needs
+    assert (explanation.why, explanation.goes_to, explanation.eta) == ("harm", "", "")
+    assert not explanation.needs
 
 
 def test_a_bake_tells_when_it_ends() -> None:
@@ -217,19 +223,19 @@ def test_a_bake_tells_when_it_ends() -> None:
         rollout(RolloutState.PROMOTED, 1, POLICY), bake_ends_at=START + timedelta(hours=5)
     )
 
-    told = explained(baking, blocks(10), 60)
+    explanation = explained(baking, blocks(10), 60)
 
-    assert told.goes_to == "the end of the bake"
-    assert told.eta == "in 4 h"
+    assert explanation.goes_to == "the end of the bake"
+    assert explanation.eta == "in 4 h"
 
 
 def test_floors_of_time_and_peak_hours_have_an_end() -> None:
     step = CanaryStep(100, 1, min_s=3600.0, min_peak_s=7200.0)
-    told = explained(
+    explanation = explained(
         rollout(RolloutState.MEASURING, 0, replace(POLICY, steps=(step,))), blocks(10), 10
     )
 
-    need = {each.what: each for each in told.needs}["time"]
+    need = {step_need.what: step_need for step_need in explanation.needs}["time"]
     assert not need.done
     assert need.eta_s
     assert need.eta_s >= 3000
@@ -247,7 +253,7 @@ def test_a_price_of_a_fraction_of_a_cent_is_told_by_the_thousand_answers() -> No
 
 
 def with_feedback(
-    seen: list[ObservationBlock], opinions: int | None, bad: int = 0
+    observation_blocks: list[ObservationBlock], opinions: int | None, bad: int = 0
 ) -> list[ObservationBlock]:
     """opinions: of the incumbent's units of a block, None for a block that does not tell."""
 
@@ -259,11 +265,14 @@ def with_feedback(
             else FeedbackTally(*units, ArmSplit(opinions, 0))
         )
 
-    return [replace(block, counts={Guardrail.FEEDBACK: tally(block)}) for block in seen]
+    return [
+        replace(block, counts={Guardrail.FEEDBACK: tally(block)})
+        for block in observation_blocks
+    ]
 
 
-def feedback_row(seen: list[ObservationBlock]) -> GuardrailRow:
-    rows = explained(waiting(), seen, 12).guardrails
+def feedback_row(observation_blocks: list[ObservationBlock]) -> GuardrailRow:
+    rows = explained(waiting(), observation_blocks, 12).guardrails
     return next(row for row in rows if row.guardrail is Guardrail.FEEDBACK)
 
 
@@ -296,6 +305,6 @@ def test_opinions_explain_the_evidence_and_are_none() -> None:
     )
 
     assert (old.log_e, old.reason, old.signal) == (new.log_e, new.reason, new.signal)
-    told = Guardrail.FEEDBACK.value
-    assert old.figures.guardrails[Guardrail(told)].opinions is None
-    assert new.figures.guardrails[Guardrail(told)].opinions == OpinionTotals(0, 84)
+    value = Guardrail.FEEDBACK.value
+    assert old.figures.guardrails[Guardrail(value)].opinions is None
+    assert new.figures.guardrails[Guardrail(value)].opinions == OpinionTotals(0, 84)

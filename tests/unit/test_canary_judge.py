@@ -263,10 +263,14 @@ def test_a_candidate_that_is_judged_worse_is_rolled_back_and_the_reason_says_so(
     live = rollout(RolloutState.WAITING, policy=POLICY)
 
     action = decide_action(live, blocks, START + timedelta(minutes=20))
-    told = explain_rollout(live, action, blocks, START + timedelta(minutes=20))
+    explanation = explain_rollout(live, action, blocks, START + timedelta(minutes=20))
 
     assert "is found bad by the judge more often than the incumbent" in action.reason
-    row = next(each for each in told.guardrails if each.guardrail is Guardrail.JUDGE)
+    row = next(
+        guardrail
+        for guardrail in explanation.guardrails
+        if guardrail.guardrail is Guardrail.JUDGE
+    )
     assert math.isclose(row.distance, 1.0)
     paid, unjudged = row.classes
     assert paid.startswith("sim/judge was paid $0.")
@@ -277,9 +281,13 @@ def test_spent_money_is_told() -> None:
     blocks = [of(1, JudgeTally(20, 10, 2, 1, cost_usd=2.5))]
     live = rollout(RolloutState.WAITING, policy=POLICY)
     action = decide_action(live, blocks, START + timedelta(minutes=2))
-    told = explain_rollout(live, action, blocks, START + timedelta(minutes=2))
+    explanation = explain_rollout(live, action, blocks, START + timedelta(minutes=2))
 
-    row = next(each for each in told.guardrails if each.guardrail is Guardrail.JUDGE)
+    row = next(
+        guardrail
+        for guardrail in explanation.guardrails
+        if guardrail.guardrail is Guardrail.JUDGE
+    )
     assert row.classes == (
         (
             "sim/judge was paid $2.5 of $2: the money is spent, and no further answer is read, "

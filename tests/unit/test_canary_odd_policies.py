@@ -103,9 +103,9 @@ def blocks(draw: st.DrawFn) -> list[ObservationBlock]:
     for number in range(1, 1 + draw(st.integers(0, 6))):
         units = draw(st.integers(1, 60))
         counts = {
-            each: draw(tallies(units))
-            for each in Guardrail
-            if guardrail_kind(each) is GuardrailKind.COUNTS and draw(st.booleans())
+            guardrail: draw(tallies(units))
+            for guardrail in Guardrail
+            if guardrail_kind(guardrail) is GuardrailKind.COUNTS and draw(st.booleans())
         }
         errors = draw(tallies(units))
         ranks = tuple(draw(st.lists(st.floats(0, 1), max_size=5)))
@@ -162,16 +162,19 @@ def rollout(policy: CanaryPolicy, state: RolloutState = RolloutState.MEASURING) 
 
 
 def shown(
-    policy: CanaryPolicy, seen: list[ObservationBlock], now: datetime, pace: TrafficPace
+    policy: CanaryPolicy,
+    observation_blocks: list[ObservationBlock],
+    now: datetime,
+    pace: TrafficPace,
 ) -> None:
     """All that the loop, the pages and a replay reckon; strict JSON."""
     for state in (RolloutState.WAITING, RolloutState.MEASURING, RolloutState.PAUSED):
         found = rollout(policy, state)
-        action = decide_action(found, seen, now)
-        again = decide_action(found, seen, now)
+        action = decide_action(found, observation_blocks, now)
+        again = decide_action(found, observation_blocks, now)
         assert canonical_json(to_hashable(action)) == canonical_json(to_hashable(again))
-        told = explain_rollout(found, action, seen, now)
-        for each in (action, told):
+        explanation = explain_rollout(found, action, observation_blocks, now)
+        for each in (action, explanation):
             json.dumps(asdict(each), allow_nan=False, default=str)
     planned = plan_ramp(policy, pace)
     json.dumps([asdict(step) for step in planned], allow_nan=False)
@@ -227,19 +230,19 @@ def test_a_stored_certificate_that_certifies_nothing_promotes_nothing(
     certificate: float,
 ) -> None:
     policy = CanaryPolicy(steps=CERTIFYING, certificate=certificate)
-    few = [replace(each, failures=0, canary_failures=0) for each in healthy_then_bad()[:3]]
+    few = [replace(block, failures=0, canary_failures=0) for block in healthy_then_bad()[:3]]
     action = decide_action(rollout(policy), few, START + timedelta(minutes=10))
     assert action.kind is ActionKind.HOLD
 
 
 def test_a_bake_beyond_the_calendar_never_ends() -> None:
-    found = apply_signal(
+    signal = apply_signal(
         rollout(CanaryPolicy(steps=CERTIFYING, bake_s=1e12)),
         RolloutSignal.PROVEN,
         START,
         "proven",
     )
-    assert found.bake_ends_at == NEVER
+    assert signal.bake_ends_at == NEVER
 
 
 @example(float("inf"))

@@ -25,9 +25,9 @@ def recorded(requests: int, lasting: timedelta, charged: int = 0) -> list[Traffi
 
 
 def pace(totals: list[TrafficTotal]) -> TrafficPace:
-    found = duration_estimate.compute_pace(totals, None, POLICY, NOW)
-    assert found is not None
-    return found
+    traffic_pace = duration_estimate.compute_pace(totals, None, POLICY, NOW)
+    assert traffic_pace is not None
+    return traffic_pace
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ def pace(totals: list[TrafficTotal]) -> TrafficPace:
 def test_the_pace_is_reckoned_over_what_the_records_cover_and_a_minute_at_least(
     requests: int, lasting_s: int, per_hour: float
 ) -> None:
-    found = pace(recorded(requests, timedelta(seconds=lasting_s)))
-    assert found.requests_per_hour == pytest.approx(per_hour)
+    traffic_pace = pace(recorded(requests, timedelta(seconds=lasting_s)))
+    assert traffic_pace.requests_per_hour == pytest.approx(per_hour)
 
 
 @pytest.mark.parametrize("lasting_s", [0, 2, 75, 4_000])

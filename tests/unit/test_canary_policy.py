@@ -217,7 +217,7 @@ def test_the_reason_says_how_long_is_left() -> None:
 
 
 def test_endless_health_does_not_overflow() -> None:
-    endless = [replace(found, units=36_000) for found in blocks(10, 9_000, weight_bps=2500)]
+    endless = [replace(block, units=36_000) for block in blocks(10, 9_000, weight_bps=2500)]
     action = decide_action(rollout(M, step=2), endless, START)
     assert action.signal is RolloutSignal.PROVEN
     canonical_json(action.figures.as_json())

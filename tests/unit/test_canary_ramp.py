@@ -47,19 +47,19 @@ def test_the_certificate_takes_the_exposures_that_were_measured(
 ) -> None:
     policy = replace(BY_REQUEST, block_size=40, steps=(CanaryStep(2500, 1, certify=True),))
 
-    found = ramp.plan_ramp(policy, pace(36_000, rate))[0].exposures
+    exposures = ramp.plan_ramp(policy, pace(36_000, rate))[0].exposures
 
-    assert found is not None
-    assert 0.5 * median < found < 2 * median
+    assert exposures is not None
+    assert 0.5 * median < exposures < 2 * median
 
 
 def test_on_a_route_that_hardly_fails_few_hundred_clean_exposures_certify() -> None:
     policy = replace(BY_REQUEST, steps=(CanaryStep(2500, 1, certify=True),))
 
-    found = ramp.plan_ramp(policy, pace(36_000, 0.0))[0].exposures
+    exposures = ramp.plan_ramp(policy, pace(36_000, 0.0))[0].exposures
 
-    assert found is not None
-    assert 300 <= found <= 600
+    assert exposures is not None
+    assert 300 <= exposures <= 600
 
 
 def test_two_hundred_sessions_a_day_do_not_certify_and_options_are_offered() -> None:
@@ -72,8 +72,8 @@ def test_two_hundred_sessions_a_day_do_not_certify_and_options_are_offered() -> 
     assert not steps[0].in_time
     assert not steps[2].in_time
     assert "would pause for a person" in said
-    assert any("larger share" in each for each in options)
-    assert any("unit: request" in each for each in options)
+    assert any("larger share" in option for option in options)
+    assert any("unit: request" in option for option in options)
 
 
 def test_more_traffic_never_makes_a_plan_longer() -> None:

@@ -34,11 +34,11 @@ def test_ranks_of_many_rows_are_the_products_own_ranks() -> None:
     rng = np.random.default_rng(1)
     values = rng.integers(0, 30, (200, 20)).astype(float)
     ties, among = rng.random(200), rng.random((200, 19)) < 0.7
-    found = ranks_of_rows(values[:, 0], values[:, 1:], ties, among)
+    floats = ranks_of_rows(values[:, 0], values[:, 1:], ties, among)
 
     for n in range(200):
         controls = values[n, 1:][among[n]].tolist()
-        assert found[n] == rank_among(float(values[n, 0]), controls, float(ties[n]))
+        assert floats[n] == rank_among(float(values[n, 0]), controls, float(ties[n]))
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.05, 1.0])
@@ -77,12 +77,12 @@ def test_an_incident_hits_both_arms() -> None:
 
 
 def test_a_goal_is_named_with_what_was_found() -> None:
-    found = run_canary_benchmark(CanaryBenchmarkPlan(rollouts=20, tables=["latency"]))
+    benchmark = run_canary_benchmark(CanaryBenchmarkPlan(rollouts=20, tables=["latency"]))
 
-    assert {goal.what for goal in found.goals} == {
+    assert {goal.what for goal in benchmark.goals} == {
         f"ranks, × 1, sd of logs {sd}: false rollbacks" for sd in (0.5, 0.6, 0.7)
     }
-    slow = next(line for line in found.lines if line.case == "× 2, sd of logs 0.6")
+    slow = next(line for line in benchmark.lines if line.case == "× 2, sd of logs 0.6")
     assert slow.rolled_back == 1.0
     assert slow.median is not None
     assert slow.median < 20
@@ -111,5 +111,7 @@ def test_the_picture_has_a_row_for_each_rule() -> None:
 
 def test_the_tally_of_our_rule_counts_both_arms() -> None:
     traffic = simulate_traffic(Truth(canary=1.0, canaries=5), 2, np.random.default_rng(5))
-    assert all(isinstance(each, FailureTally) and each.canary == 5 for each in traffic.counts())
+    assert all(
+        isinstance(count, FailureTally) and count.canary == 5 for count in traffic.counts()
+    )
     assert OURS in RULES

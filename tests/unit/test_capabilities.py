@@ -14,7 +14,7 @@ from harness.domain.routing.capabilities import (
 )
 
 NOTHING = Capabilities(
-    **{each.name: False for each in fields(Capabilities) if each.name != "context_window"}
+    **{field.name: False for field in fields(Capabilities) if field.name != "context_window"}
 )
 FEATURES = {
     "stream": "streaming",

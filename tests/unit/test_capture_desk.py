@@ -80,21 +80,23 @@ def desk(
 def test_a_draft_is_stored_redacted_with_all_that_tells_where_it_is_from(
     tmp_path: Path,
 ) -> None:
-    (found,), counted = desk(tmp_path, draft())
+    (request,), counted = desk(tmp_path, draft())
 
-    assert found.content["messages"][0]["content"] == "I am [EMAIL_1]"
-    assert found.content["answer"]["content"] == "Hello, I am [EMAIL_1]"
-    assert found.redactions == {"email": 2}
-    assert found.rules == Redactor().digest
-    assert (found.expires_at - found.at).days == 30
+    assert request.content["messages"][0]["content"] == "I am [EMAIL_1]"
+    assert request.content["answer"]["content"] == "Hello, I am [EMAIL_1]"
+    assert request.redactions == {"email": 2}
+    assert request.rules == Redactor().digest
+    assert (request.expires_at - request.at).days == 30
     assert counted == {"captures_stored": 1}
 
 
 def test_the_same_question_is_counted_and_a_full_day_takes_no_more(tmp_path: Path) -> None:
     questions = "One?", " one? ", "Two?", "Three?"
-    found, counted = desk(tmp_path, *(draft(n, said=said) for n, said in enumerate(questions)))
+    found, counted = desk(
+        tmp_path, *(draft(n, said=question) for n, question in enumerate(questions))
+    )
 
-    assert [each.seen for each in sorted(found, key=lambda each: each.request)] == [2, 1]
+    assert [request.seen for request in sorted(found, key=lambda each: each.request)] == [2, 1]
     assert counted == {"captures_stored": 2, "captures_repeated": 1, "captures_over_day": 1}
 
 
@@ -127,9 +129,9 @@ def test_a_desk_without_room_drops_and_does_not_wait(tmp_path: Path) -> None:
 def test_a_greater_share_draws_all_that_a_smaller_one_did(
     requests: list[str], low: int
 ) -> None:
-    for each in requests:
-        assert is_sampled(each, low) <= is_sampled(each, 10_000)
-        assert not is_sampled(each, 0)
+    for request in requests:
+        assert is_sampled(request, low) <= is_sampled(request, 10_000)
+        assert not is_sampled(request, 0)
 
 
 def test_about_the_share_is_drawn() -> None:

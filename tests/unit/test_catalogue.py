@@ -60,7 +60,7 @@ def test_every_entry_is_of_a_kind_that_there_is_and_has_a_window_or_none() -> No
 
     assert {each.kind for each in known} <= set(PROVIDER_KINDS)
     assert all(each.context_window is None or each.context_window > 0 for each in known)
-    assert all(not each.has & each.lacks for each in known)
+    assert all(not entry.has & entry.lacks for entry in known)
     assert known.of("openai", "sample_spec") is None
 
 

@@ -18,8 +18,8 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 def calls(*arguments: Any, ids: str = "abc") -> dict[str, Any]:
     made = [
-        {"id": id_, "type": "function", "function": {"name": "f", "arguments": each}}
-        for id_, each in zip(ids, arguments, strict=False)
+        {"id": id_, "type": "function", "function": {"name": "f", "arguments": argument}}
+        for id_, argument in zip(ids, arguments, strict=False)
     ]
     return {"role": "assistant", "content": None, "tool_calls": made}
 
@@ -116,9 +116,9 @@ def test_a_whole_tool_loop_is_taken_and_empty_arguments_are_an_object(kind: str)
     messages = [USER, calls("", '{"city": "Oslo"}'), result("b"), result("a"), USER]
     body = {"model": "m", "messages": messages, "tools": [TOOL], "tool_choice": "required"}
 
-    found = screen_request(copy.deepcopy(body), kind)
+    request = screen_request(copy.deepcopy(body), kind)
 
-    made = [each["function"]["arguments"] for each in found.messages[1]["tool_calls"]]
+    made = [message["function"]["arguments"] for message in request.messages[1]["tool_calls"]]
     assert made == ["{}", '{"city": "Oslo"}']
 
 

@@ -360,10 +360,12 @@ def test_a_share_is_a_percentage_or_basis_points(tmp_path: Path, share: str) -> 
 
 
 def test_the_address_of_a_provider_that_has_one_place_may_be_left_out(tmp_path: Path) -> None:
-    found = loaded(tmp_path, "providers: {a: {kind: anthropic}, o: {kind: openai}}\n").providers
+    providers = loaded(
+        tmp_path, "providers: {a: {kind: anthropic}, o: {kind: openai}}\n"
+    ).providers
 
-    assert found["a"].url("/messages") == "https://api.anthropic.com/v1/messages"
-    assert found["o"].url("/responses") == "https://api.openai.com/v1/responses"
+    assert providers["a"].url("/messages") == "https://api.anthropic.com/v1/messages"
+    assert providers["o"].url("/responses") == "https://api.openai.com/v1/responses"
 
 
 def test_the_json_schema_knows_every_section_and_refuses_others() -> None:

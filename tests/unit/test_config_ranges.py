@@ -21,7 +21,7 @@ DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
 ELSEWHERE = {
     "max_calls", "min_agreement", "levels", "recheck_s", "keep_warm", "capture",
     "capture_per_day", "capture_keep_days", "share",
-    *(each.name for each in fields(Guardrails)),
+    *(field.name for field in fields(Guardrails)),
 }  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def refusal(tmp_path: Path, content: dict[str, Any]) -> str:
 
 
 def numbers(of: type) -> list[str]:
-    return [each.name for each in fields(of) if each.type in NUMBERS]
+    return [field.name for field in fields(of) if field.type in NUMBERS]
 
 
 def first_complaint(policy: dict[str, Any]) -> tuple[KeyPath, str]:
@@ -68,7 +68,7 @@ def test_no_number_of_the_gate_lies_beyond_its_range(name: str) -> None:
         assert path == ("policies", "odd", "gate", name)
 
 
-@pytest.mark.parametrize("name", [each.name for each in fields(Guardrails)])
+@pytest.mark.parametrize("name", [field.name for field in fields(Guardrails)])
 def test_no_tolerated_ratio_lies_beyond_its_range(name: str) -> None:
     for value in (1e3, 1e308, 0.01):
         found = range_errors({"policies": {"odd": {"canary": {"guardrails": {name: value}}}}})

@@ -34,10 +34,10 @@ HOSTED = Provider("groq", "groq", "https://api.groq.com/openai/v1", "GROQ_API_KE
 def test_keys_of_the_environment_come_in_the_order_of_their_names() -> None:
     asked = replace(HOSTED, more_api_key_envs=("B", "A"))
 
-    found = keys_from_environment(asked, {"A": "1", "B": "", "GROQ_API_KEY": "2"})
+    keys = keys_from_environment(asked, {"A": "1", "B": "", "GROQ_API_KEY": "2"})
 
-    assert found == (ProviderKey("GROQ_API_KEY", "2"), ProviderKey("A", "1"))
-    assert "2" not in repr(found[0])
+    assert keys == (ProviderKey("GROQ_API_KEY", "2"), ProviderKey("A", "1"))
+    assert "2" not in repr(keys[0])
 
 
 def test_a_secret_that_a_provider_repeats_is_hidden_and_so_is_a_longer_one_that_holds_it() -> (
@@ -82,7 +82,7 @@ class TwoProviders(Door):
             candidate_provider="spare",
         )
         chain = tuple(
-            id_ for id_, each in first.table.targets.items() if each.model == CANDIDATE
+            id_ for id_, target in first.table.targets.items() if target.model == CANDIDATE
         )
         routes = {
             name: replace(route, fallbacks=chain) for name, route in first.table.routes.items()
@@ -107,7 +107,7 @@ async def test_a_target_without_a_key_is_never_asked_and_the_next_one_answers(
     [alert] = door.kept.alerts
     assert (alert.kind, alert.news) == (AlertKind.OUR_KEY, AlertEvent.RAISED)
     assert alert.title == "up gets no requests: it has no key"
-    assert [each.failure for each in door.kept.failovers] == ["no_key"]
+    assert [failover.failure for failover in door.kept.failovers] == ["no_key"]
 
     good = replace(door.kept.snapshot(), etag="again", providers=door.kept.snapshot().providers)
     door.holder._keys_of = lambda of: {**upstream_keys(of), "up": (ProviderKey("k", "v"),)}
@@ -160,7 +160,7 @@ async def test_a_key_in_an_error_event_after_the_first_output_does_not_reach_the
         {"type": "response.output_text.delta", "delta": "hi"},
         {"type": "response.failed", "response": {"id": "r", "error": told}},
     ]
-    sent = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in events)
+    sent = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
     pieces = tuple(sent[at : at + cut] for at in range(0, len(sent), cut))
     door = Door(tmp_path, lambda _: ScriptedTurn(headers=EVENTS, steps=pieces))
 

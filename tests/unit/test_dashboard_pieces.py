@@ -164,7 +164,7 @@ def test_a_long_answer_is_cut_and_says_so() -> None:
 def test_bars_of_all_suites_share_one_scale() -> None:
     html = cards.pair_bars([cards.PairCounts("a", 20, 10, 0), cards.PairCounts("b", 5, 0, 1)])
 
-    widths = [float(each) for each in re.findall(r"width:([\d.]+)%", html)]
+    widths = [float(match_) for match_ in re.findall(r"width:([\d.]+)%", html)]
     assert widths == [39.0, 78.0, 0.0, 19.5]
 
 

@@ -25,7 +25,7 @@ def test_every_capability_has_a_rule() -> None:
     # How long a model may take is no capability: no request asks for it.
     patience = {"first_token_timeout_s", "first_byte_timeout_s"}
 
-    assert set(DEGRADATION_RULES) == {each.name for each in fields(Capabilities)} - patience
+    assert set(DEGRADATION_RULES) == {field.name for field in fields(Capabilities)} - patience
     assert {
         name for name, rule in DEGRADATION_RULES.items() if rule is DegradationRule.DROP
     } == set(OptionalFeature)

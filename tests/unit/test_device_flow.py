@@ -26,10 +26,10 @@ TOKENS = OAuthTokens("secret-access", "secret-refresh", 600.0)
 GOES_ON = (PollAnswer.PENDING, PollAnswer.SLOW_DOWN, PollAnswer.UNREACHABLE)
 
 
-def waiting(seen: PollAnswer, now: float = 5.0) -> FlowWaiting:
-    found = advance_flow(begin_flow(CODE, 0.0), seen, now)
-    assert isinstance(found, FlowWaiting)
-    return found
+def waiting(answer: PollAnswer, now: float = 5.0) -> FlowWaiting:
+    state = advance_flow(begin_flow(CODE, 0.0), answer, now)
+    assert isinstance(state, FlowWaiting)
+    return state
 
 
 def test_the_server_is_asked_at_the_interval_that_it_tells() -> None:
@@ -82,15 +82,15 @@ def test_it_ends_in_its_time_and_is_never_asked_without_a_pause(
 ) -> None:
     state = begin_flow(replace(CODE, expires_in_s=life_s, interval_s=interval_s), 0.0)
     now = 0.0
-    for seen in answers:
+    for answer in answers:
         assert state.ask_at <= state.ends_at <= MAX_WAIT_S
         assert state.ask_at == state.ends_at or state.ask_at >= now + MIN_INTERVAL_S
         now = state.ask_at
-        found = advance_flow(state, seen, now)
-        if isinstance(found, FlowEnded):
-            assert (found.because, now) == (PollAnswer.EXPIRED, state.ends_at)
+        flow_state = advance_flow(state, answer, now)
+        if isinstance(flow_state, FlowEnded):
+            assert (flow_state.because, now) == (PollAnswer.EXPIRED, state.ends_at)
             return
-        assert isinstance(found, FlowWaiting)
-        slower = SLOW_DOWN_S if seen is PollAnswer.SLOW_DOWN else 0.0
-        assert found.interval_s >= state.interval_s + slower
-        state = found
+        assert isinstance(flow_state, FlowWaiting)
+        slower = SLOW_DOWN_S if answer is PollAnswer.SLOW_DOWN else 0.0
+        assert flow_state.interval_s >= state.interval_s + slower
+        state = flow_state

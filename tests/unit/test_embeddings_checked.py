@@ -69,12 +69,12 @@ def test_embeddings_that_are_not_whole_are_malformed(given: object, vectors: lis
 
 
 def test_a_number_beyond_all_floats_is_malformed() -> None:
-    asked = read_request(b'{"model":"r","input":"a"}', Endpoint.EMBEDDINGS)
+    request = read_request(b'{"model":"r","input":"a"}', Endpoint.EMBEDDINGS)
     huge = b'{"data":[{"index":0,"embedding":[1e999]}]}'
     long = b'{"data":[{"index":0,"embedding":[1.5,1' + b"0" * 400 + b"]}]}"
     for answer in (huge, long):
         with pytest.raises(UpstreamFailed):
-            EMBEDDINGS.check_vectors(asked, parse_object(answer))
+            EMBEDDINGS.check_vectors(request, parse_object(answer))
 
 
 @pytest.mark.req("A2")

@@ -43,9 +43,9 @@ OLD = entry("claude-sonnet-4-5", 10)
 def test_the_newest_of_the_family_follows_that_can_as_much(
     others: list[CatalogueEntry], follows: str | None
 ) -> None:
-    found = find_successor(OLD, [OLD, *others], TODAY)
+    catalogue_entry = find_successor(OLD, [OLD, *others], TODAY)
 
-    assert (found.model if found else None) == follows
+    assert (catalogue_entry.model if catalogue_entry else None) == follows
 
 
 @given(days=st.integers(-400, 400))
@@ -54,13 +54,13 @@ def test_it_is_told_from_ninety_days_before_on(days: int) -> None:
     provider = Provider("main", "anthropic", "http://127.0.0.1:9", prices={})
     known = build_catalogue([entry("claude-sonnet-4-5", days, price=Price(3, 15))])
 
-    found = find_deprecations(
+    deprecations = find_deprecations(
         [(target, ["incumbent of chat"])], {"main": provider}, known, TODAY
     )
 
-    assert bool(found) == (days <= ALERT_AHEAD.days)
-    for each in found:
-        assert each.over == (days <= 0)
-        assert each.days == days
-        assert each.price == Price(3, 15)
-        assert each.successor is None
+    assert bool(deprecations) == (days <= ALERT_AHEAD.days)
+    for deprecation in deprecations:
+        assert deprecation.over == (days <= 0)
+        assert deprecation.days == days
+        assert deprecation.price == Price(3, 15)
+        assert deprecation.successor is None

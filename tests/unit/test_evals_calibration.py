@@ -56,12 +56,12 @@ def confirmed(
 
 
 def test_a_judge_that_agrees_is_confirmed_with_its_figure(suite: Suite) -> None:
-    found = confirmed(suite, agrees_but_for(2))
+    agreement = confirmed(suite, agrees_but_for(2))
 
-    assert found is not None
+    assert agreement is not None
     # 18 of 20 agree, and chance gives half.
-    assert found.kappa == pytest.approx(0.8)
-    assert (found.observed, found.n) == (0.9, REFERENCES)
+    assert agreement.kappa == pytest.approx(0.8)
+    assert (agreement.observed, agreement.n) == (0.9, REFERENCES)
 
 
 def test_a_judge_below_the_floor_measures_nothing_and_says_how_far(suite: Suite) -> None:

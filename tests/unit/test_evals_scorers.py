@@ -368,7 +368,7 @@ answers = st.one_of(
 
 
 def test_every_scorer_is_among_those_that_the_laws_are_tried_on() -> None:
-    slow = {name for name, each in SCORERS.items() if each.blocking or each.judged}
+    slow = {name for name, scorer in SCORERS.items() if scorer.blocking or scorer.judged}
 
     assert ITEMS.keys() == SCORERS.keys() - slow
 

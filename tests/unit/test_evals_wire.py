@@ -69,7 +69,7 @@ def raw(message: object, **more: object) -> bytes:
 
 
 def test_a_reply_tells_text_usage_and_who_served_it() -> None:
-    found = parse_reply(
+    reply = parse_reply(
         raw(
             {"content": "Hello"},
             model="m-2026",
@@ -82,8 +82,8 @@ def test_a_reply_tells_text_usage_and_who_served_it() -> None:
         )
     )
 
-    assert (found.text, found.finish, found.served.label) == ("Hello", "stop", "m-2026@fp_1")
-    assert (found.input_tokens, found.cached_tokens, found.output_tokens) == (7, 4, 2)
+    assert (reply.text, reply.finish, reply.served.label) == ("Hello", "stop", "m-2026@fp_1")
+    assert (reply.input_tokens, reply.cached_tokens, reply.output_tokens) == (7, 4, 2)
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,9 @@ def test_every_class_has_one_row() -> None:
 
 
 def test_every_word_of_the_table_is_used() -> None:
-    assert {each.same_target for each in FAILURE_RULES.values()} == set(SameTarget)
-    assert {each.next_target for each in FAILURE_RULES.values()} == set(NextTarget)
-    assert {each.breaker for each in FAILURE_RULES.values()} == set(BreakerEffect)
+    assert {rule.same_target for rule in FAILURE_RULES.values()} == set(SameTarget)
+    assert {rule.next_target for rule in FAILURE_RULES.values()} == set(NextTarget)
+    assert {rule.breaker for rule in FAILURE_RULES.values()} == set(BreakerEffect)
 
 
 def test_only_a_full_context_asks_for_a_larger_window_and_only_a_policy_for_the_route() -> None:

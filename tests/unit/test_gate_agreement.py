@@ -64,25 +64,25 @@ def error_of(table: Table) -> float:
     ],
 )
 def test_kappa_of_tables_worked_by_hand(table: Table, kappa: float, observed: float) -> None:
-    found = cohens_kappa(pairs_of(table))
+    agreement = cohens_kappa(pairs_of(table))
 
-    assert found.kappa == pytest.approx(kappa)
-    assert found.observed == pytest.approx(observed)
-    assert found.n == sum(map(sum, table))
+    assert agreement.kappa == pytest.approx(kappa)
+    assert agreement.observed == pytest.approx(observed)
+    assert agreement.n == sum(map(sum, table))
 
 
 @pytest.mark.req("F7")
 @given(st.lists(st.lists(st.integers(1, 40), min_size=3, max_size=3), min_size=3, max_size=3))
 def test_the_interval_is_the_delta_methods(table: Table) -> None:
-    found = cohens_kappa(pairs_of(table))
-    assert (found.kappa, found.low, found.high) != (None, None, None)
-    assert found.kappa is not None
-    assert found.low is not None
-    assert found.high is not None
+    agreement = cohens_kappa(pairs_of(table))
+    assert (agreement.kappa, agreement.low, agreement.high) != (None, None, None)
+    assert agreement.kappa is not None
+    assert agreement.low is not None
+    assert agreement.high is not None
 
     reach = 1.959964 * error_of(table)
-    assert found.low == pytest.approx(max(found.kappa - reach, -1.0), abs=1e-4)
-    assert found.high == pytest.approx(min(found.kappa + reach, 1.0), abs=1e-4)
+    assert agreement.low == pytest.approx(max(agreement.kappa - reach, -1.0), abs=1e-4)
+    assert agreement.high == pytest.approx(min(agreement.kappa + reach, 1.0), abs=1e-4)
 
 
 def test_raters_of_one_category_tell_nothing() -> None:

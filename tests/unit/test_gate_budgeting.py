@@ -65,14 +65,16 @@ def test_a_suite_that_is_too_small_at_any_number_of_epochs_has_no_design() -> No
 def test_the_cheapest_design_shows_the_effect_and_no_cheaper_one_does(
     spread: DifferenceSpread, effect: float, suite_items: int
 ) -> None:
-    found = cheapest_design(spread, effect, 0.05, suite_items, (OURS, THEIRS))
+    option = cheapest_design(spread, effect, 0.05, suite_items, (OURS, THEIRS))
     needed = {k: items_needed(spread.sd(k), effect) for k in range(1, MAX_EPOCHS + 1)}
     fitting = [items * k for k, items in needed.items() if items <= suite_items]
 
-    assert (found is None) == (not fitting)
-    if found is not None:
-        assert detectable_effect(spread, found.items, found.epochs, 0.05) <= effect * (1 + 1e-9)
-        assert found.answers == 2 * min(fitting)
+    assert (option is None) == (not fitting)
+    if option is not None:
+        assert detectable_effect(spread, option.items, option.epochs, 0.05) <= effect * (
+            1 + 1e-9
+        )
+        assert option.answers == 2 * min(fitting)
 
 
 @given(spreads)
@@ -85,11 +87,11 @@ def test_more_items_never_see_less(spread: DifferenceSpread) -> None:
 def test_the_spread_is_split_into_items_and_epochs() -> None:
     # Each item differs by its own mean, and each epoch by one step up or down.
     items = [[level + 0.1, level - 0.1] for level in (-0.2, 0.2)] * 20
-    found = measure_spread(items)
+    spread = measure_spread(items)
 
-    assert found is not None
-    assert found.within == pytest.approx(0.02)
-    assert found.sd(2) == pytest.approx(math.sqrt(0.04 * 40 / 39), rel=1e-9)
+    assert spread is not None
+    assert spread.within == pytest.approx(0.02)
+    assert spread.sd(2) == pytest.approx(math.sqrt(0.04 * 40 / 39), rel=1e-9)
 
 
 def test_too_few_pairs_make_no_spread() -> None:

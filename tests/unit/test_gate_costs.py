@@ -53,8 +53,8 @@ def costing(
     return with_costs(found[0], ours), with_costs(found[1], theirs)
 
 
-def one(found: Sides, asked: SuitePlan | None = None) -> Verdict | None:
-    return ask([asked or claim()], {"math": found})
+def one(found: Sides, suite_plan: SuitePlan | None = None) -> Verdict | None:
+    return ask([suite_plan or claim()], {"math": found})
 
 
 def test_an_equal_candidate_at_half_the_price_passes_with_its_paired_cost() -> None:
@@ -102,12 +102,12 @@ def test_a_cheap_candidate_that_is_worse_fails_for_its_answers() -> None:
 def test_a_cost_that_nobody_knows_is_never_passed(
     costs: tuple[float | None, float | None],
 ) -> None:
-    found = one(priced(EQUAL, *costs))
+    verdict = one(priced(EQUAL, *costs))
 
-    assert isinstance(found, Inconclusive)
-    assert "Not shown to be cheaper" in found.reason
+    assert isinstance(verdict, Inconclusive)
+    assert "Not shown to be cheaper" in verdict.reason
     # It is known after 20 items that nobody knows it: the rest is not paid for.
-    assert len(found.inputs["pairs"]["math"]) == 20  # type: ignore[index]
+    assert len(verdict.inputs["pairs"]["math"]) == 20  # type: ignore[index]
 
 
 def test_missing_costs_of_the_candidate_count_against_it() -> None:
@@ -156,10 +156,10 @@ def test_the_level_is_the_plans_own() -> None:
 
 def test_a_share_and_a_ceiling_say_how_many_items_it_takes() -> None:
     planned = items_to_show_saving(0.5, claim(min_saving=0.1))
-    found = judge_costs([(0.002, 0.001)] * N, claim(min_saving=0.1))
+    evidence = judge_costs([(0.002, 0.001)] * N, claim(min_saving=0.1))
 
     assert planned == 102
-    assert found.n_used == pytest.approx(planned, abs=6)
+    assert evidence.n_used == pytest.approx(planned, abs=6)
     assert items_to_show_saving(0.1, claim(min_saving=0.1)) is None
 
 
@@ -176,11 +176,11 @@ def test_it_stays_open_while_items_are_missing_and_never_passes_when_they_stop()
 def test_a_required_suite_is_asked_for_quality_alone() -> None:
     required = plan("safety", SuiteRole.REQUIRED, Claim.NON_INFERIOR)
     alike = sides([1.0, 0.0] * 100, [1.0, 0.0] * 100)
-    found = ask([claim(), required], {"math": priced(EQUAL, 0.002, 0.001), "safety": alike})
+    verdict = ask([claim(), required], {"math": priced(EQUAL, 0.002, 0.001), "safety": alike})
 
-    assert isinstance(found, Passed)
-    assert "cost" not in found.suites[0].details
-    assert list(found.inputs["costs"]) == ["math"]  # type: ignore[call-overload]
+    assert isinstance(verdict, Passed)
+    assert "cost" not in verdict.suites[0].details
+    assert list(verdict.inputs["costs"]) == ["math"]  # type: ignore[call-overload]
 
 
 @pytest.mark.req("F5")

@@ -79,10 +79,15 @@ def test_the_order_of_items_does_not_matter(
 def test_a_model_that_always_answers_alike_gives_no_evidence(
     scores: list[float], times: int
 ) -> None:
-    found = compare_runs(runs(*[list[float | None](scores)] * times), 0.05, START)
+    evidence = compare_runs(runs(*[list[float | None](scores)] * times), 0.05, START)
 
-    assert found.log_e <= 1e-9
-    assert (found.delta, found.worse, found.better, found.drifted) == (0.0, 0, 0, False)
+    assert evidence.log_e <= 1e-9
+    assert (evidence.delta, evidence.worse, evidence.better, evidence.drifted) == (
+        0.0,
+        0,
+        0,
+        False,
+    )
 
 
 def test_pass_and_fail_are_fishers_noncentral_hypergeometric() -> None:
@@ -104,26 +109,26 @@ def test_the_evidence_never_falls_and_comes_from_what_was_stored() -> None:
     ]
     before = START
     for count in range(2, 13):
-        found = compare_runs(runs(*rows[:count]), 0.05, before)
-        assert found.log_e >= before
-        before = found.log_e
+        evidence = compare_runs(runs(*rows[:count]), 0.05, before)
+        assert evidence.log_e >= before
+        before = evidence.log_e
 
 
 def test_every_item_lost_is_drift_at_the_first_comparison() -> None:
-    found = compare_runs(runs([1.0] * 40, [0.0] * 40), 0.05, START)
+    evidence = compare_runs(runs([1.0] * 40, [0.0] * 40), 0.05, START)
 
-    assert found.drifted
-    assert (found.check, found.window, found.direction) == (1, 1, "worse")
-    assert (found.delta, found.worse, found.same, found.better) == (-1.0, 40, 0, 0)
-    assert found.ci_high is not None
-    assert found.ci_high < 0
+    assert evidence.drifted
+    assert (evidence.check, evidence.window, evidence.direction) == (1, 1, "worse")
+    assert (evidence.delta, evidence.worse, evidence.same, evidence.better) == (-1.0, 40, 0, 0)
+    assert evidence.ci_high is not None
+    assert evidence.ci_high < 0
 
 
 def test_a_change_for_the_better_is_drift_too() -> None:
-    found = compare_runs(runs([0.0] * 40, [1.0] * 40), 0.05, START)
+    evidence = compare_runs(runs([0.0] * 40, [1.0] * 40), 0.05, START)
 
-    assert found.drifted
-    assert found.direction == "better"
+    assert evidence.drifted
+    assert evidence.direction == "better"
 
 
 def test_a_single_item_that_broke_for_good_is_found_in_time() -> None:
@@ -131,9 +136,9 @@ def test_a_single_item_that_broke_for_good_is_found_in_time() -> None:
     broken: list[list[float | None]] = [[0.0, *[1.0] * 19] for _ in range(40)]
     before, found_after = START, None
     for count in range(2, 81):
-        found = compare_runs(runs(*[*stable, *broken][:count]), 0.05, before)
-        before = found.log_e
-        if found.drifted:
+        evidence = compare_runs(runs(*[*stable, *broken][:count]), 0.05, before)
+        before = evidence.log_e
+        if evidence.drifted:
             found_after = count - 40
             break
 
@@ -153,8 +158,8 @@ def test_one_run_is_no_comparison() -> None:
 
 
 def test_no_common_item_is_no_evidence() -> None:
-    found = compare_runs(runs([1.0, None], [None, 0.0]), 0.05, START)
+    evidence = compare_runs(runs([1.0, None], [None, 0.0]), 0.05, START)
 
-    assert (found.items, found.drifted) == (0, False)
-    assert found.log_e <= 0.0
-    assert drift.WINDOWS[0] == found.window
+    assert (evidence.items, evidence.drifted) == (0, False)
+    assert evidence.log_e <= 0.0
+    assert drift.WINDOWS[0] == evidence.window

@@ -83,11 +83,11 @@ def test_no_section_of_the_file_is_left_out() -> None:
 
 @cases("gate")
 def test_the_gate_decides_as_the_reference_does(case: dict[str, Any]) -> None:
-    found = judge_differences(case["d"], design_of(case))
+    evidence = judge_differences(case["d"], design_of(case))
 
-    assert found.outcome == OUTCOMES[case["verdict"]]
-    assert (found.how or "-") == case["how"]
-    assert found.n_used == case["n_used"]
+    assert evidence.outcome == OUTCOMES[case["verdict"]]
+    assert (evidence.how or "-") == case["how"]
+    assert evidence.n_used == case["n_used"]
 
 
 @cases("gate")
@@ -104,22 +104,22 @@ def test_the_running_figures_agree_also_past_the_stop(case: dict[str, Any]) -> N
 @cases("gate")
 def test_the_final_figures_agree_over_all_items(case: dict[str, Any]) -> None:
     taken = evidence_path(case["d"], design_of(case))
-    found = build_evidence(progress_at(taken, len(case["d"]) - 1), design_of(case))
+    evidence = build_evidence(progress_at(taken, len(case["d"]) - 1), design_of(case))
 
-    assert found.t == close(case["t_final"])
-    assert found.p_t == near(case["p_t"])
-    assert found.p_final == near(case["p_final"])
-    assert [found.ci_low, found.ci_high] == [near(limit) for limit in case["ci95"]]
+    assert evidence.t == close(case["t_final"])
+    assert evidence.p_t == near(case["p_t"])
+    assert evidence.p_final == near(case["p_final"])
+    assert [evidence.ci_low, evidence.ci_high] == [near(limit) for limit in case["ci95"]]
 
 
 @cases("gate")
 def test_many_at_once_decide_as_one_alone(case: dict[str, Any]) -> None:
-    found = judge_differences(case["d"], design_of(case))
+    evidence = judge_differences(case["d"], design_of(case))
     many = judge_batch([case["d"], case["d"]], design_of(case))
 
-    assert many.promoted.tolist() == [found.outcome == "promote"] * 2
-    assert many.rejected.tolist() == [found.outcome == "reject"] * 2
-    assert many.n_used.tolist() == [found.n_used] * 2
+    assert many.promoted.tolist() == [evidence.outcome == "promote"] * 2
+    assert many.rejected.tolist() == [evidence.outcome == "reject"] * 2
+    assert many.n_used.tolist() == [evidence.n_used] * 2
 
 
 @cases("canary")
@@ -167,14 +167,14 @@ def test_streams_combine_by_their_mean() -> None:
 
 @cases("tango")
 def test_intervals_and_mcnemar_agree(case: dict[str, Any]) -> None:
-    found = mcnemar(case["b"], case["c"])
+    nemar = mcnemar(case["b"], case["c"])
     wanted = case["mcnemar"]
 
     assert tango_interval(case["b"], case["c"], case["n"]) == near(case["ci95"])
-    assert found.chi2 == close(wanted["chi2"])
-    assert found.chi2_corrected == close(wanted["chi2_cc"])
-    assert found.exact == near(wanted["exact"])
-    assert found.mid_p == near(wanted["midp"])
+    assert nemar.chi2 == close(wanted["chi2"])
+    assert nemar.chi2_corrected == close(wanted["chi2_cc"])
+    assert nemar.exact == near(wanted["exact"])
+    assert nemar.mid_p == near(wanted["midp"])
 
 
 @cases("tango_p")
@@ -192,8 +192,8 @@ def test_a_candidate_that_never_differs_is_certified_at_the_known_item() -> None
     case = GOLDEN["items_to_certify_no_difference"]
     for n_max, item in zip(case["n_max"], case["item"], strict=True):
         design = Design(Claim.NON_INFERIOR, case["margin"], n_max)
-        found = judge_differences([0.0] * n_max, design)
-        assert (found.outcome, found.how, found.n_used) == ("promote", "early", item)
+        evidence = judge_differences([0.0] * n_max, design)
+        assert (evidence.outcome, evidence.how, evidence.n_used) == ("promote", "early", item)
 
 
 def test_holm_agrees() -> None:

@@ -67,10 +67,10 @@ def test_many_comparisons_at_once_are_each_alone(d: list[list[float]], claim: Cl
     for row, up, down, used in zip(
         rows, many.promoted, many.rejected, many.n_used, strict=True
     ):
-        found = judge_differences(row, design)
-        assert (found.outcome == "promote") == up
-        assert (found.outcome == "reject") == down
-        assert found.n_used == used
+        evidence = judge_differences(row, design)
+        assert (evidence.outcome == "promote") == up
+        assert (evidence.outcome == "reject") == down
+        assert evidence.n_used == used
 
 
 @given(d=either, claim=claims)

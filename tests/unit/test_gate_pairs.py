@@ -62,9 +62,9 @@ def test_only_the_finished_prefix_counts_whatever_finished_first() -> None:
     ours, theirs = run("a", [1.0] * 6), run("b", [0.0] * 6)
     late = [theirs[0], theirs[4], theirs[1], theirs[5]]
 
-    found = pair_samples(PLAN, list(reversed(ours)), late)
+    suite = pair_samples(PLAN, list(reversed(ours)), late)
 
-    assert [item.pair.item for item in found.items] == ["q0", "q1"]
+    assert [item.pair.item for item in suite.items] == ["q0", "q1"]
 
 
 def test_an_item_counts_when_all_its_epochs_are_in() -> None:
@@ -120,37 +120,37 @@ def test_two_of_a_hundred_unanswered_items_count_0_and_the_third_blocks() -> Non
     ours, theirs = run("a", [1.0] * 100), run("b", [1.0] * 100)
     for position in (3, 50):
         theirs[position] = broken(theirs[position])
-    found = pair_samples(PLAN, ours, theirs)
-    assert (len(found.items), found.blocked) == (100, "")
-    assert found.items[3].pair.candidate == 0.0
-    assert found.items[3].unanswered
+    suite = pair_samples(PLAN, ours, theirs)
+    assert (len(suite.items), suite.blocked) == (100, "")
+    assert suite.items[3].pair.candidate == 0.0
+    assert suite.items[3].unanswered
 
     theirs[70] = broken(theirs[70])
-    found = pair_samples(PLAN, ours, theirs)
-    assert len(found.items) == 70
-    assert "did not answer 3 items" in found.blocked
-    assert "q70: timeout" in found.blocked
+    suite = pair_samples(PLAN, ours, theirs)
+    assert len(suite.items) == 70
+    assert "did not answer 3 items" in suite.blocked
+    assert "q70: timeout" in suite.blocked
 
 
 @pytest.mark.req("F7")
 def test_an_answer_that_was_not_judged_blocks_at_once_whosever_it_is() -> None:
     ours, theirs = run("a", [1.0] * 100), run("b", [1.0] * 100)
     theirs[4] = replace(broken(theirs[4]), answer="4", error_text="the judge is away")
-    found = pair_samples(PLAN, ours, theirs)
+    suite = pair_samples(PLAN, ours, theirs)
 
-    assert len(found.items) == 4
+    assert len(suite.items) == 4
     told = "answer to item q4 was not judged: the judge is away"
-    assert found.blocked == f"the candidate's {told}"
+    assert suite.blocked == f"the candidate's {told}"
     assert pair_samples(PLAN, theirs, ours).blocked == f"the incumbent's {told}"
 
 
 def test_an_incumbent_that_did_not_answer_blocks_at_that_item() -> None:
     ours = run("a", [1.0] * 10)
     ours[4] = broken(ours[4])
-    found = pair_samples(PLAN, ours, run("b", [1.0] * 10))
+    suite = pair_samples(PLAN, ours, run("b", [1.0] * 10))
 
-    assert len(found.items) == 4
-    assert found.blocked == "the incumbent did not answer item q4: timeout"
+    assert len(suite.items) == 4
+    assert suite.blocked == "the incumbent did not answer item q4: timeout"
 
 
 def test_the_lenient_score_may_know_what_the_strict_one_does_not() -> None:
@@ -170,5 +170,5 @@ def test_without_a_lenient_score_the_strict_one_stands() -> None:
 
 
 def test_no_sample_yet_is_no_pair_yet() -> None:
-    found = pair_samples(PLAN, [], run("b", [1.0]))
-    assert (found.items, found.incumbent_run, found.candidate_run) == ((), "", "b")
+    suite = pair_samples(PLAN, [], run("b", [1.0]))
+    assert (suite.items, suite.incumbent_run, suite.candidate_run) == ((), "", "b")

@@ -50,10 +50,10 @@ def test_the_rules_that_repairs_and_peelings_name_have_words() -> None:
 def test_the_rule_that_broke_most_decides_and_others_that_broke_often_get_a_line(
     rules: dict[str, int], worst: str, prompts: list[str]
 ) -> None:
-    found = find_remedy(rules)
+    remedy = find_remedy(rules)
 
-    assert found is not None
-    assert (found.rule, found.prompt) == (worst, " ".join(prompts))
+    assert remedy is not None
+    assert (remedy.rule, remedy.prompt) == (worst, " ".join(prompts))
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_a_fence_around_something_else_than_json_is_not_mended_by_json(
     line: str,
     json_mode: bool,  # noqa: FBT001 - one case of a table
 ) -> None:
-    found = find_remedy({"code_fence": 1}, scorer)
+    remedy = find_remedy({"code_fence": 1}, scorer)
 
-    assert found is not None
-    assert (found.prompt, found.json_mode) == (line, json_mode)
+    assert remedy is not None
+    assert (remedy.prompt, remedy.json_mode) == (line, json_mode)
 
 
 def test_nothing_broken_needs_no_remedy() -> None:
@@ -98,10 +98,10 @@ def test_the_command_registers_the_candidate_with_the_line_and_all_that_it_had(
     mended = patch_candidate(CANDIDATE, remedy)
 
     assert mended.request_patch.prompt_addendum == f"Don't hurry. {remedy.prompt}"
-    for each in (mended, with_json_mode(CANDIDATE)):
-        words = shlex.split(model_add_command(each))
+    for target in (mended, with_json_mode(CANDIDATE)):
+        words = shlex.split(model_add_command(target))
         assert words[:4] == ["swapgate", "model", "add", "sim/m"]
-        assert registered(words[3:]).id == each.id
+        assert registered(words[3:]).id == target.id
 
 
 def registered(words: list[str]) -> Target:

@@ -116,20 +116,20 @@ def test_weights_say_how_much_each_suite_counts() -> None:
     better, alike = leaning(60, 0), ALIKE
     deltas = []
     for weight in (1.0, 3.0):
-        found = ask(weighted(weight, 1.0, claim=Claim.NON_INFERIOR), named(better, alike))
-        assert isinstance(found, Passed)
-        pairs = found.inputs["pairs"]
+        verdict = ask(weighted(weight, 1.0, claim=Claim.NON_INFERIOR), named(better, alike))
+        assert isinstance(verdict, Passed)
+        pairs = verdict.inputs["pairs"]
         used = len(pairs["s0"])  # type: ignore[index]
         mean = sum(row[2] - row[1] for row in pairs["s0"]) / used  # type: ignore[index]
-        assert found.suites[-1].delta == pytest.approx(mean * weight / (weight + 1.0))
-        deltas.append(found.suites[-1].delta)
+        assert verdict.suites[-1].delta == pytest.approx(mean * weight / (weight + 1.0))
+        deltas.append(verdict.suites[-1].delta)
     assert deltas[1] > deltas[0]
 
 
 def test_the_weighted_mean_of_costs_is_part_of_the_claim() -> None:
     plans = [
-        replace(each, min_saving=0.2, cost_ceiling=5.0)
-        for each in weighted(1.0, 1.0, claim=Claim.CHEAPER)
+        replace(suite_plan, min_saving=0.2, cost_ceiling=5.0)
+        for suite_plan in weighted(1.0, 1.0, claim=Claim.CHEAPER)
     ]
     saves, same = priced(ALIKE, 0.002, 0.0002), priced(ALIKE, 0.002, 0.002)
 
@@ -204,12 +204,12 @@ def test_whatever_the_suites_say_the_replay_is_the_verdict(
     primaries = weighted(2.0, 1.0) if combine is PrimaryCombination.WEIGHTED else any_of(2)
     plans = [*primaries, replace(GUARD, role=role)]
     given_ = {}
-    for asked, ((ours, theirs), known, dead, _) in zip(plans, found, strict=True):
+    for suite_plan, ((ours, theirs), known, dead, _) in zip(plans, found, strict=True):
         mine = [broken(s) if s.position == dead else s for s in ours]
-        given_[asked.suite] = (mine[:known], theirs[:known])
+        given_[suite_plan.suite] = (mine[:known], theirs[:known])
     stopped = {
-        asked.suite: (why, "ended")
-        for asked, (*_, why) in zip(plans, found, strict=True)
+        suite_plan.suite: (why, "ended")
+        for suite_plan, (*_, why) in zip(plans, found, strict=True)
         if why
     }
     before = ask(plans, given_, stopped)

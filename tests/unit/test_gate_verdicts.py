@@ -76,9 +76,9 @@ def sides(
     return samples("run_a", ours), samples("run_b", theirs, lenient, rule)
 
 
-def broken(found: Sample) -> Sample:
+def broken(sample: Sample) -> Sample:
     return replace(
-        found,
+        sample,
         answer="",
         strict=None,
         lenient=None,
@@ -107,13 +107,13 @@ def one(found: Sides, **changes: object) -> Verdict | None:
 
 
 def test_a_better_candidate_passes_and_its_proof_expires() -> None:
-    found = one(BETTER)
+    verdict = one(BETTER)
 
-    assert isinstance(found, Passed)
-    assert (found.route, found.incumbent, found.candidate) == ("triage", "t_old", "t_new")
-    assert found.expires_at - found.decided_at == timedelta(hours=1)
-    assert found.suites[0].n_used < 20
-    assert "better" in found.reason
+    assert isinstance(verdict, Passed)
+    assert (verdict.route, verdict.incumbent, verdict.candidate) == ("triage", "t_old", "t_new")
+    assert verdict.expires_at - verdict.decided_at == timedelta(hours=1)
+    assert verdict.suites[0].n_used < 20
+    assert "better" in verdict.reason
 
 
 def test_a_worse_candidate_fails_after_a_few_items() -> None:
@@ -202,7 +202,7 @@ def test_the_incumbents_silence_is_not_held_against_anyone() -> None:
 
 def test_a_loss_that_rests_on_unanswered_items_is_not_measured() -> None:
     ours, theirs = sides([1.0] * 500, [1.0] * 500)
-    answers = [broken(found) if found.position < 9 else found for found in theirs]
+    answers = [broken(sample) if sample.position < 9 else sample for sample in theirs]
     found = one((ours, answers), n_max=500)
 
     assert isinstance(found, InfraError)
@@ -273,8 +273,8 @@ def test_a_run_that_stopped_is_never_a_pass() -> None:
         ask([plan()], {"math": some}, {"math": ("passed", "")})
 
 
-def restored(found: Verdict) -> Verdict:
-    return replace(found, inputs=json.loads(json.dumps(found.inputs)), suites=())
+def restored(verdict: Verdict) -> Verdict:
+    return replace(verdict, inputs=json.loads(json.dumps(verdict.inputs)), suites=())
 
 
 @pytest.mark.req("F5")

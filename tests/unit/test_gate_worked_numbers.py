@@ -70,9 +70,9 @@ def test_eight_straight_losses_reject_and_seven_do_not() -> None:
     assert math.exp(judge_differences([-1.0] * 7, design).log_e_bad) == pytest.approx(
         12.25, abs=0.01
     )
-    found = judge_differences([-1.0] * 12, design)
-    assert (found.outcome, found.n_used) == ("reject", 8)
-    assert math.exp(found.log_e_bad) == pytest.approx(20.62, abs=0.01)
+    evidence = judge_differences([-1.0] * 12, design)
+    assert (evidence.outcome, evidence.n_used) == ("reject", 8)
+    assert math.exp(evidence.log_e_bad) == pytest.approx(20.62, abs=0.01)
 
 
 def test_fewer_than_59_items_cannot_pass_as_non_inferior() -> None:
@@ -133,27 +133,27 @@ def test_the_reason_names_the_allowed_loss_and_never_says_equal() -> None:
 def test_inconclusive_says_how_many_more_items_would_decide() -> None:
     design = Design(Claim.SUPERIOR, 0.05, 100)
     d = [1.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0] * 9 + [1.0, 0.0] * 2 + [0.0] * 6
-    found = judge_differences(d, design)
-    assert found.outcome == "inconclusive"
-    wanted = items_needed(found.sd or 0.0, found.delta) - 100
-    assert further_items(found, design) == wanted
+    evidence = judge_differences(d, design)
+    assert evidence.outcome == "inconclusive"
+    wanted = items_needed(evidence.sd or 0.0, evidence.delta) - 100
+    assert further_items(evidence, design) == wanted
     assert f"about {wanted:,} more items would show it with 80 % power" in comparison_reason(
-        found, design
+        evidence, design
     )
 
 
 def test_a_draw_without_any_lean_names_no_number() -> None:
     design = Design(Claim.SUPERIOR, 0.05, 50)
-    found = judge_differences([0.0] * 50, design)
-    assert further_items(found, design) is None
-    assert "no number of further items can be named" in comparison_reason(found, design)
+    evidence = judge_differences([0.0] * 50, design)
+    assert further_items(evidence, design) is None
+    assert "no number of further items can be named" in comparison_reason(evidence, design)
 
 
 def test_a_lean_towards_worse_is_said() -> None:
     design = Design(Claim.SUPERIOR, 0.05, 60)
-    found = judge_differences([0.0] * 57 + [-1.0] * 2 + [1.0], design)
-    assert found.outcome == "inconclusive"
-    assert "more items would show a loss" in comparison_reason(found, design)
+    evidence = judge_differences([0.0] * 57 + [-1.0] * 2 + [1.0], design)
+    assert evidence.outcome == "inconclusive"
+    assert "more items would show a loss" in comparison_reason(evidence, design)
 
 
 def test_running_says_how_far_it_is() -> None:

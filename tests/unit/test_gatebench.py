@@ -119,9 +119,9 @@ def test_weights_give_exactly_the_difference_that_was_asked_for(mean: float) -> 
 
 
 def test_every_rule_stands_in_the_table_for_every_claim() -> None:
-    found = run_gate_benchmark([generate_scores(ScoreKind.PASS_FAIL, 1)], QUICK)
+    benchmark = run_gate_benchmark([generate_scores(ScoreKind.PASS_FAIL, 1)], QUICK)
 
-    assert [(line.claim, line.rule) for line in found.lines] == [
+    assert [(line.claim, line.rule) for line in benchmark.lines] == [
         (claim, rule) for claim in QUALITY_CLAIMS for rule in RULES
     ]
 
@@ -134,7 +134,7 @@ def test_a_goal_that_is_missed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
     missed = run_gate_benchmark([generate_scores(ScoreKind.PASS_FAIL, 1)], plan).missed
 
-    assert {each.what for each in missed} >= {
+    assert {goal.what for goal in missed} >= {
         "false promotions, mean",
         "false promotions, worst pair",
         "share of the items at +10",
@@ -142,9 +142,9 @@ def test_a_goal_that_is_missed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_picture_is_well_formed_and_names_every_rule() -> None:
-    found = run_gate_benchmark([generate_scores(ScoreKind.GRADED, 1)], QUICK)
+    benchmark = run_gate_benchmark([generate_scores(ScoreKind.GRADED, 1)], QUICK)
 
-    picture = ET.fromstring(draw_gate_chart(found))  # noqa: S314 - written a line above
+    picture = ET.fromstring(draw_gate_chart(benchmark))  # noqa: S314 - written a line above
     texts = {each.text for each in picture.iter() if each.tag.endswith("text")}
     assert set(RULES) <= texts
 

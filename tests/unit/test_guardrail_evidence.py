@@ -37,8 +37,12 @@ def block(number: int, **changes: object) -> ObservationBlock:
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
-def of(found: CanaryEvidence, guardrail: Guardrail) -> GuardrailEvidence:
-    return next(each for each in found.guardrails if each.guardrail is guardrail)
+def of(evidence: CanaryEvidence, guardrail: Guardrail) -> GuardrailEvidence:
+    return next(
+        guardrail_evidence
+        for guardrail_evidence in evidence.guardrails
+        if guardrail_evidence.guardrail is guardrail
+    )
 
 
 @st.composite
@@ -83,34 +87,34 @@ def test_ranks_of_all_blocks_at_once_are_what_they_are_step_by_step(
 
 
 def test_errors_weigh_a_half_and_the_others_share_the_rest() -> None:
-    found = guardrail_weights(POLICY.tolerated)
-    assert found[G.ERRORS] == 0.5
-    assert len(set(list(found.values())[1:])) == 1
-    assert sum(found.values()) == pytest.approx(1.0)
+    guardrails = guardrail_weights(POLICY.tolerated)
+    assert guardrails[G.ERRORS] == 0.5
+    assert len(set(list(guardrails.values())[1:])) == 1
+    assert sum(guardrails.values()) == pytest.approx(1.0)
     assert guardrail_weights([G.ERRORS]) == {G.ERRORS: 1.0}
 
 
 def test_the_worked_ranks_alone_are_diluted_by_their_weight() -> None:
     worked = (0.61, 0.87, 0.42, 0.93, 0.78, 0.99, 0.35, 0.88, 0.95, 0.71)
-    found = collect_evidence(
+    evidence = collect_evidence(
         [block(n, ranks={G.LATENCY: (u,)}) for n, u in enumerate(worked)], POLICY
     )
-    latency = of(found, G.LATENCY)
+    latency = of(evidence, G.LATENCY)
 
     assert latency.log_e == pytest.approx(1.9731, abs=1e-4)
     assert latency.canary == 10
-    assert found.log_e == pytest.approx(
+    assert evidence.log_e == pytest.approx(
         combine_log_e([latency.log_e, 0.0], [latency.weight, 1.0 - latency.weight])
     )
 
 
 def test_one_guardrail_trips_alone_at_its_share_of_alpha_and_is_named() -> None:
     slow = {"ranks": {G.LATENCY: (0.995,)}, "levels": {G.LATENCY: ArmLevels(4.2, 2.0)}}
-    found = collect_evidence([block(n, **slow) for n in range(1, 40)], POLICY)
+    evidence = collect_evidence([block(n, **slow) for n in range(1, 40)], POLICY)
 
-    assert found.block is not None
-    assert found.tripped is G.LATENCY
-    latency = of(found, G.LATENCY)
+    assert evidence.block is not None
+    assert evidence.tripped is G.LATENCY
+    latency = of(evidence, G.LATENCY)
     assert latency.log_e == pytest.approx(
         math.log((1 / 0.04 - (1 - latency.weight)) / latency.weight), abs=0.8
     )
@@ -121,13 +125,13 @@ def test_one_guardrail_trips_alone_at_its_share_of_alpha_and_is_named() -> None:
 
 def test_bad_json_is_told_in_counts() -> None:
     bad = {"counts": {G.JSON_VALIDITY: FailureTally(60, 1, 2, 1)}}
-    found = collect_evidence([block(n, **bad) for n in range(1, 40)], POLICY)
+    evidence = collect_evidence([block(n, **bad) for n in range(1, 40)], POLICY)
 
-    assert found.tripped is G.JSON_VALIDITY
-    assert of(found, G.JSON_VALIDITY).words.startswith(
+    assert evidence.tripped is G.JSON_VALIDITY
+    assert of(evidence, G.JSON_VALIDITY).words.startswith(
         "gives invalid JSON more often than the incumbent: "
     )
-    assert "of 1" not in of(found, G.ERRORS).words
+    assert "of 1" not in of(evidence, G.ERRORS).words
 
 
 def test_values_that_only_fail_are_told_without_a_ratio() -> None:
@@ -145,7 +149,9 @@ def test_values_that_only_fail_are_told_without_a_ratio() -> None:
 @given(
     tally=tallies(),
     ranks=st.lists(units, max_size=3),
-    guardrail=st.sampled_from([each for each in Guardrail if each is not G.ERRORS]),
+    guardrail=st.sampled_from(
+        [guardrail for guardrail in Guardrail if guardrail is not G.ERRORS]
+    ),
 )
 def test_a_guardrail_that_is_off_is_never_looked_at(
     tally: FailureTally, ranks: list[float], guardrail: Guardrail
@@ -159,15 +165,17 @@ def test_a_guardrail_that_is_off_is_never_looked_at(
 
 
 def test_what_is_missing_counts_as_1_whatever_the_others_say() -> None:
-    found = collect_evidence([block(n) for n in range(1, 10)], POLICY)
-    assert found.log_e == pytest.approx(0.0, abs=1e-12)
-    assert [each.canary for each in found.guardrails[1:]] == [0] * 10
+    evidence = collect_evidence([block(n) for n in range(1, 10)], POLICY)
+    assert evidence.log_e == pytest.approx(0.0, abs=1e-12)
+    assert [guardrail.canary for guardrail in evidence.guardrails[1:]] == [0] * 10
 
 
 def test_figures_can_be_stored() -> None:
-    found = collect_evidence([block(1, ranks={G.LATENCY: (0.5,)})], POLICY)
-    for each in found.guardrails:
-        assert json.loads(canonical_json(each.as_json()))["tolerated"] == each.tolerated
+    evidence = collect_evidence([block(1, ranks={G.LATENCY: (0.5,)})], POLICY)
+    for guardrail in evidence.guardrails:
+        assert (
+            json.loads(canonical_json(guardrail.as_json()))["tolerated"] == guardrail.tolerated
+        )
 
 
 def test_a_second_day_has_evidence_of_its_own_at_a_sixth_of_alpha() -> None:

@@ -37,11 +37,11 @@ values = st.builds(MeasuredUnit, st.booleans(), st.none() | st.floats(0, 1e6))
 
 
 def test_every_guardrail_but_errors_has_its_place_in_the_policy() -> None:
-    assert {each.name for each in fields(Guardrails)} == {
-        each.value for each in Guardrail if each is not Guardrail.ERRORS
+    assert {field.name for field in fields(Guardrails)} == {
+        guardrail.value for guardrail in Guardrail if guardrail is not Guardrail.ERRORS
     }
     assert {
-        each for each in Guardrail if guardrail_kind(each) is GuardrailKind.RANKS
+        guardrail for guardrail in Guardrail if guardrail_kind(guardrail) is GuardrailKind.RANKS
     } == RANK_GUARDRAILS
     assert Guardrails.none().tolerated() == {}
     assert CanaryPolicy(rho=1.5, guardrails=Guardrails.none()).tolerated == {
@@ -118,14 +118,14 @@ def test_at_a_quarter_every_third_canary_value_is_scored() -> None:
 def test_ranks_lie_between_0_and_1_and_come_out_the_same_again(
     measured: list[MeasuredUnit],
 ) -> None:
-    found = rank_block(measured, guardrail=Guardrail.LATENCY, tolerated=1.25, block=SEED)
-    canaries = sum(each.canary for each in measured)
+    ranks = rank_block(measured, guardrail=Guardrail.LATENCY, tolerated=1.25, block=SEED)
+    canaries = sum(unit.canary for unit in measured)
 
     fewer, more = sorted((canaries, len(measured) - canaries))
 
-    assert len(found.u) == scored_count(fewer, more)
-    assert all(0.0 <= u <= 1.0 for u in found.u)
-    assert found == rank_block(
+    assert len(ranks.u) == scored_count(fewer, more)
+    assert all(0.0 <= u <= 1.0 for u in ranks.u)
+    assert ranks == rank_block(
         measured, guardrail=Guardrail.LATENCY, tolerated=1.25, block=SEED
     )
 

@@ -74,7 +74,7 @@ def test_an_interval_of_nothing_checks_nobody(
 ) -> None:
     assert due_targets(seen, now, 0) == ()
     assert next_check_in_s(seen, now, 0) == MAX_SLEEP_S
-    assert all(check_due_in_s(each, now, 0) == math.inf for each in seen.values())
+    assert all(check_due_in_s(state, now, 0) == math.inf for state in seen.values())
 
 
 @given(st.dictionaries(st.sampled_from("abcd"), seens), times)
@@ -118,7 +118,7 @@ class Checked(Door):
         before = len(self.asked)
         self.app._checks.run_due()
         await asyncio.gather(*self.app._checks._running.values())
-        return sorted(json.loads(each.body)["model"] for each in self.asked[before:])
+        return sorted(json.loads(request.body)["model"] for request in self.asked[before:])
 
     async def ask(self) -> int:
         return (await self.call(CHAT, ASK))[0]
@@ -179,7 +179,7 @@ async def test_checks_close_a_circuit_so_that_no_user_has_to_be_the_probe(
         await door.check(PROBE_EVERY_S)
     assert await door.state(INCUMBENT) == 0
     assert await door.up(INCUMBENT) == 1
-    assert sum(json.loads(each.body).get("max_tokens") == 1 for each in door.asked) >= 4
+    assert sum(json.loads(request.body).get("max_tokens") == 1 for request in door.asked) >= 4
 
 
 @pytest.mark.req("B10", "A6")
@@ -191,7 +191,7 @@ async def test_a_check_finds_a_key_that_is_refused_before_a_user_does(tmp_path: 
 
     assert (await door.state(), await door.up()) == (2, 0)
     door.recorder.flush()
-    assert [each.kind for each in door.kept.alerts] == [AlertKind.OUR_KEY]
+    assert [alert.kind for alert in door.kept.alerts] == [AlertKind.OUR_KEY]
 
 
 @pytest.mark.req("B10", "A6")
@@ -209,7 +209,7 @@ async def test_a_fallback_that_is_down_is_told_of_within_a_minute(
 
     assert await door.state() == 2
     door.recorder.flush()
-    assert [each.kind for each in door.kept.alerts] == [AlertKind.BREAKER_OPEN]
+    assert [alert.kind for alert in door.kept.alerts] == [AlertKind.BREAKER_OPEN]
 
 
 @pytest.mark.req("B10", "B4")
@@ -293,14 +293,14 @@ async def test_a_target_is_checked_by_what_it_was_asked_for_or_is_known_to_speak
 ) -> None:
     door = Checked(tmp_path, {FALLBACK: Capabilities(chat=False)})
     await door.check()
-    paths = {json.loads(each.body)["model"]: each.path for each in door.asked}
+    paths = {json.loads(request.body)["model"]: request.path for request in door.asked}
     assert paths == {INCUMBENT: "/chat/completions", FALLBACK: "/responses"}
 
     body = b'{"object":"list","model":"m","data":[{"embedding":[1.0],"index":0}]}'
     door.turns[INCUMBENT] = ScriptedTurn(steps=(body,))
     await door.call("/v1/embeddings", b'{"model":"support","input":"a"}')
     await door.check()
-    assert [each.path for each in door.asked[-2:]].count("/embeddings") == 1
+    assert [request.path for request in door.asked[-2:]].count("/embeddings") == 1
     assert await door.up(INCUMBENT) == 1
 
 
@@ -310,7 +310,7 @@ async def test_anthropics_models_are_checked_in_their_own_protocol(tmp_path: Pat
 
     await door.check()
 
-    assert {each.path for each in door.asked} == {"/messages"}
+    assert {request.path for request in door.asked} == {"/messages"}
     assert all(dict(each.headers)[b"anthropic-version"] for each in door.asked)
 
 

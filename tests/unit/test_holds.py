@@ -136,9 +136,9 @@ def test_a_canary_without_traffic_on_a_route_that_has_it_is_told_early(
     reconciler.reconcile(ctx)
 
     with world.store.read() as tx:
-        told = tx.alerts.newest(f"canary_held:{live(world).id}")
-    assert told is not None
-    assert "900 requests since the step began, and no unit of the canary" in told.text
+        alert = tx.alerts.newest(f"canary_held:{live(world).id}")
+    assert alert is not None
+    assert "900 requests since the step began, and no unit of the canary" in alert.text
 
 
 @pytest.mark.req("F3")
@@ -250,9 +250,9 @@ def router_fails(world: SmallInstallation, about: str, subject: str = "route cha
     """As a router's alarms tell it (`router.health.worker_alerts`)."""
     kind, now = AlertKind.INTERNAL_ERROR, world.clock.now()
     key = f"{kind.value}:{about}"
-    told = Alert(kind, subject, key, "the router failed", "KeyError in a.py:7", now, "w1")
+    alert = Alert(kind, subject, key, "the router failed", "KeyError in a.py:7", now, "w1")
     with world.store.write() as tx:
-        tx.alerts.tell([told])
+        tx.alerts.tell([alert])
 
 
 @pytest.mark.req("F2", "F3")
@@ -307,8 +307,8 @@ def test_status_says_that_faults_hold_it_how_many_and_why(world: SmallInstallati
 def test_a_fault_of_a_router_holds_no_harm_back(world: SmallInstallation) -> None:
     world.feed(blocks=8, failing=True)
     router_fails(world, live(world).id)
-    found = look(world, world.context())
-    assert found.signal is RolloutSignal.HARM
+    action = look(world, world.context())
+    assert action.signal is RolloutSignal.HARM
 
 
 def test_a_fault_of_a_router_is_over_with_its_rollout_or_by_silence(

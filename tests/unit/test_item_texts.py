@@ -94,9 +94,9 @@ def test_a_host_is_its_name_however_its_address_is_written(base: str, place: str
 
 
 def test_a_model_is_called_what_it_is_asked_for_and_what_it_answers_with() -> None:
-    seen = Sighting("t", ServedModel("GPT-X-2026-05-01"), NOW, NOW)
+    sighting = Sighting("t", ServedModel("GPT-X-2026-05-01"), NOW, NOW)
 
-    assert known_model_names(Target("p", " Gpt-X"), [seen]) == {"gpt-x", "gpt-x-2026-05-01"}
+    assert known_model_names(Target("p", " Gpt-X"), [sighting]) == {"gpt-x", "gpt-x-2026-05-01"}
     assert (
         normalize_model_name("ｇｐｔ-x")
         == normalize_model_name("gpt\u2011x")

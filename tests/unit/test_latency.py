@@ -60,15 +60,15 @@ def test_a_limit_by_measurement_is_never_below_what_nearly_all_answers_took(
     seconds: list[float],
 ) -> None:
     times: AnswerTimes = {}
-    for each in seconds:
-        times = add_answer(times, each)
+    for second in seconds:
+        times = add_answer(times, second)
 
     assert sum(times.values()) <= MAX_ANSWERS
     assert len(times) <= len(ANSWER_BOUNDS_MS)
     limit_s = first_byte_limit_s(times, math.inf)
     assert limit_s >= MIN_LIMIT_S
     if len(seconds) <= MAX_ANSWERS:
-        over = sum(each > limit_s for each in seconds)
+        over = sum(second > limit_s for second in seconds)
         assert over <= math.ceil(len(seconds) / 100)
 
 

@@ -161,7 +161,7 @@ def test_tool_calls(calls: list[tuple[str, str]], answer: str, rule: str) -> Non
     tool_call = find_scorer("tool_call")
     assert tool_call.calls is not None
     found = tool_call.calls(
-        [AnswerToolCall(*each) for each in calls],
+        [AnswerToolCall(*call) for call in calls],
         answer,
         Item("i", "asked", WEATHER),
         tool_call.options({}),

@@ -79,7 +79,7 @@ def test_how_each_limit_stands_can_be_told() -> None:
     assert (requests.remaining, requests.reset_s) == pytest.approx((59, 1))
     assert (tokens.remaining, tokens.reset_s) == pytest.approx((750, 15))
     assert limit_statuses(state, RateLimit(), 100.0) == ()
-    assert [each.remaining for each in limit_statuses(state, limit, 200.0)] == [60, 1000]
+    assert [status.remaining for status in limit_statuses(state, limit, 200.0)] == [60, 1000]
 
 
 def test_tokens_are_settled_by_what_was_used() -> None:

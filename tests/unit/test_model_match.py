@@ -164,7 +164,7 @@ def test_a_name_that_fits_several_families_is_not_guessed(name: str, among: str)
     match_ = asked(name)
 
     assert match_.found is None
-    assert set(among.split()) <= {each.model for each in match_.candidates}
+    assert set(among.split()) <= {candidate.model for candidate in match_.candidates}
     assert "say which" in match_.reason
 
 
@@ -192,7 +192,7 @@ def test_what_nobody_offers_is_not_found(name: str) -> None:
     assert asked(name).found is None
 
 
-MODELS = [each.name for each in OFFERS]
+MODELS = [offer.name for offer in OFFERS]
 ANY_NAME = st.sampled_from(MODELS)
 TYPED = st.text("abcdeglmnoprstu 0123456789.-/:", max_size=20) | ANY_NAME
 
@@ -205,7 +205,7 @@ def test_every_offer_is_found_by_its_full_name(name: str) -> None:
     assert found.name == name
 
 
-VENDORS = sorted({" ".join(each) for each in VENDOR_WORDS})
+VENDORS = sorted({" ".join(word) for word in VENDOR_WORDS})
 
 
 @pytest.mark.req("C3")
@@ -224,7 +224,7 @@ def test_a_vendors_bare_word_never_means_one_of_several_families(
     match_ = match_model(word, among, likeness=Rapidfuzz(), today=TODAY)
 
     assert match_.found is None
-    assert {each.model for each in match_.candidates} == set(models)
+    assert {candidate.model for candidate in match_.candidates} == set(models)
 
 
 @pytest.mark.req("C3")
@@ -232,12 +232,12 @@ def test_a_vendors_word_and_a_version_mean_the_plainest_family_that_has_it() -> 
     models = ["claude-v2", "claude-opus-4-5", "claude-haiku-4-5"]
     among = [ModelOffer("p", "custom", model) for model in models]
 
-    found = match_model("claude 4.5", among, likeness=Rapidfuzz(), today=TODAY)
+    model_match = match_model("claude 4.5", among, likeness=Rapidfuzz(), today=TODAY)
 
-    assert {each.model for each in found.candidates} == {*models[1:]}
+    assert {candidate.model for candidate in model_match.candidates} == {*models[1:]}
 
 
-FAMILIES = sorted({parse_model_name(each.model).words for each in OFFERS})
+FAMILIES = sorted({parse_model_name(offer.model).words for offer in OFFERS})
 
 
 @given(
@@ -268,8 +268,8 @@ def test_one_answer_of_three(name: str) -> None:
     assert not (match_.found and (match_.candidates or match_.near))
     assert len(match_.candidates) != 1
     assert match_.reason
-    families = [parse_model_name(each.model).words for each in match_.candidates]
-    assert len({frozenset(each) for each in families}) == len(families)
+    families = [parse_model_name(candidate.model).words for candidate in match_.candidates]
+    assert len({frozenset(family) for family in families}) == len(families)
 
 
 @given(
@@ -301,9 +301,9 @@ def test_any_text_can_be_read(name: str) -> None:
 
 @pytest.mark.req("C3")
 def test_without_a_provider_that_offers_models_the_reason_says_so() -> None:
-    found = match_model("claude", (), likeness=Rapidfuzz(), today=TODAY)
+    model_match = match_model("claude", (), likeness=Rapidfuzz(), today=TODAY)
 
-    assert found == ModelMatch("claude", NOTHING_OFFERED)
+    assert model_match == ModelMatch("claude", NOTHING_OFFERED)
 
 
 @pytest.mark.req("C3")
@@ -318,7 +318,7 @@ def test_a_kind_in_front_that_nobody_has_is_not_left_for_another_one() -> None:
         ModelOffer("home", "ollama", "openai-gpt-5"),
     ]
 
-    found = match_model("openai:gpt 5", among, likeness=Rapidfuzz(), today=TODAY)
+    model_match = match_model("openai:gpt 5", among, likeness=Rapidfuzz(), today=TODAY)
 
-    assert found.found is None
-    assert "no configured provider of the kind openai" in found.reason
+    assert model_match.found is None
+    assert "no configured provider of the kind openai" in model_match.reason

@@ -28,13 +28,13 @@ def test_the_quick_way_finds_what_comparing_all_with_all_does(
         else:
             kept.append(id_)
 
-    found = find_near_duplicates(named, threshold=threshold)
+    near_duplicates = find_near_duplicates(named, threshold=threshold)
 
-    assert set(found) == expected
+    assert set(near_duplicates) == expected
     assert all(
         each in kept
         and jaccard_similarity(shingles(named[id_]), shingles(named[each])) >= threshold
-        for id_, each in found.items()
+        for id_, each in near_duplicates.items()
     )
 
 

@@ -80,14 +80,14 @@ def test_only_a_kind_that_was_declared_or_seen_decides_and_only_where_it_has_a_r
     declared: RequestKind | None,
     seen_: frozenset[RequestKind],
 ) -> None:
-    found = choose_kind(overrides, declared, seen_)
+    kind = choose_kind(overrides, declared, seen_)
     possible = ({declared} if declared else seen_ - {SUBAGENT}) & overrides.keys()
 
-    assert (found in possible) if possible else found is None
-    if found is not None:
+    assert (kind in possible) if possible else kind is None
+    if kind is not None:
         # What it is not asked for changes nothing.
-        alone = {found: overrides[found]}
-        assert choose_kind(alone, declared, seen_) is found
+        alone = {kind: overrides[kind]}
+        assert choose_kind(alone, declared, seen_) is kind
 
 
 def test_every_kind_but_the_declared_one_can_be_seen() -> None:
@@ -227,4 +227,6 @@ def test_the_dashboard_says_which_route_answers_what() -> None:
 
 
 def test_the_file_knows_every_kind_and_no_other() -> None:
-    assert list(OverridesEntry.model_fields) == [each.value for each in RequestKind]
+    assert list(OverridesEntry.model_fields) == [
+        request_kind.value for request_kind in RequestKind
+    ]

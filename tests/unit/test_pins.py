@@ -74,19 +74,19 @@ def test_two_models_in_one_run_are_no_one_measurement(whose: str) -> None:
     arm = theirs if whose == "candidate" else ours
     arm[20] = replace(arm[20], **changed)  # type: ignore[arg-type] # names of two fields
 
-    found = pair_samples(PLAN, ours, theirs)
+    suite = pair_samples(PLAN, ours, theirs)
 
-    assert len(found.items) == 20
-    assert f"two models answered as the {whose}" in found.blocked
+    assert len(suite.items) == 20
+    assert f"two models answered as the {whose}" in suite.blocked
     free = pair_samples(replace(PLAN, served_pin=ServedPin.NONE), ours, theirs)
     assert (len(free.items), free.blocked) == (30, "")
 
 
 def test_arms_that_two_judges_scored_are_not_compared() -> None:
-    found = pair_samples(PLAN, side("r1", 1.0, A, "j-1"), side("r2", 1.0, B, "j-2"))
+    suite = pair_samples(PLAN, side("r1", 1.0, A, "j-1"), side("r2", 1.0, B, "j-2"))
 
-    assert found.items == ()
-    assert "two models answered as the judge: j-1" in found.blocked
+    assert suite.items == ()
+    assert "two models answered as the judge: j-1" in suite.blocked
 
 
 def test_what_was_served_is_part_of_the_verdict_and_of_its_id() -> None:

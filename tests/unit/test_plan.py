@@ -125,8 +125,8 @@ def test_every_target_is_in_the_plan_or_left_out_with_a_reason_and_never_twice(
     assert {*plan.targets, *out} == every
     assert all(each.reason for each in plan.left_out)
     assert all(
-        (each.retry_in_s > 0) is (each.because is ExclusionReason.OPEN)
-        for each in plan.left_out
+        (excluded.retry_in_s > 0) is (excluded.because is ExclusionReason.OPEN)
+        for excluded in plan.left_out
     )
     assert plan.guest == own
 
@@ -138,7 +138,7 @@ def test_a_target_of_a_plan_can_do_it_and_may_do_it(
     plan = plan_request(route, arm, need, around)
 
     own = {route.incumbent} | ({route.canary} if arm is Arm.CANARY else set())
-    capable = own | {each.target for each in route.chain if each.capable}
+    capable = own | {link.target for link in route.chain if link.capable}
     for target in plan.targets:
         assert not missing_capabilities(need, around.capabilities.get(target, Capabilities()))
         assert route.stakes is Stakes.LOW or target in capable
@@ -155,7 +155,7 @@ def test_a_plan_is_empty_only_for_reasons_that_it_names(
 ) -> None:
     plan = plan_request(route, arm, need, around)
 
-    reasons = {each.because for each in plan.left_out}
+    reasons = {excluded.because for excluded in plan.left_out}
     assert plan.all_open is (not plan.targets and ExclusionReason.OPEN in reasons)
     assert plan.held_by_stakes is (not plan.targets and ExclusionReason.STAKES in reasons)
     assert (plan.retry_after_s is not None) is plan.all_open
@@ -207,7 +207,7 @@ def test_high_stakes_fall_only_to_capable_targets_and_then_fail_loudly() -> None
     assert plan.held_by_stakes
     assert plan.all_open
     assert plan.retry_after_s == 12
-    assert [each.because for each in plan.left_out] == [
+    assert [excluded.because for excluded in plan.left_out] == [
         ExclusionReason.OPEN,
         ExclusionReason.OPEN,
         ExclusionReason.STAKES,
@@ -354,9 +354,9 @@ def test_tool_calls_are_serialized_for_the_plans_targets_alone() -> None:
 
     assert plan_request(ROUTE, Arm.INCUMBENT, Needs(tools=True), around).serialize_tools
     assert not plan_request(HIGH, Arm.INCUMBENT, Needs(tools=True), around).serialize_tools
-    asked = plan_request(ROUTE, Arm.INCUMBENT, Needs(tools=True, parallel_tools=True), around)
-    assert asked.targets == ("inc", "spare")
-    assert not asked.serialize_tools
+    plan = plan_request(ROUTE, Arm.INCUMBENT, Needs(tools=True, parallel_tools=True), around)
+    assert plan.targets == ("inc", "spare")
+    assert not plan.serialize_tools
 
 
 CANARY_PLAN = RoutePlan("inc", "can", ("can", "inc", "spare", "cheap"), ())
@@ -370,7 +370,7 @@ def following(plan: RoutePlan, *failures: tuple[str, F], fallback: bool = False)
         "spare": Capabilities(context_window=4),
         "cheap": Capabilities(context_window=16),
     }
-    history = [FailedAttempt(*each) for each in failures]
+    history = [FailedAttempt(*failure) for failure in failures]
     return next_target(plan, history, windows, policy_fallback=fallback)
 
 

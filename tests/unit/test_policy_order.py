@@ -103,8 +103,8 @@ def neighbours(draw: st.DrawFn) -> tuple[Policy, Policy]:
     """Two policies that have much in common: else two are hardly ever comparable."""
     one, other = draw(POLICIES), draw(POLICIES)
     kept = draw(st.sets(st.sampled_from(["promotion", "approval_ttl_s", "self_approval"])))
-    gate = draw(st.sets(st.sampled_from([each.name for each in fields(GatePolicy)])))
-    canary = draw(st.sets(st.sampled_from([each.name for each in fields(CanaryPolicy)])))
+    gate = draw(st.sets(st.sampled_from([field.name for field in fields(GatePolicy)])))
+    canary = draw(st.sets(st.sampled_from([field.name for field in fields(CanaryPolicy)])))
     return one, replace(
         one,
         **{name: getattr(other, name) for name in kept},
@@ -149,7 +149,7 @@ def test_two_that_are_as_strict_as_each_other_differ_in_choices_alone(
 
 @pytest.mark.parametrize("kind", COMPARED)
 def test_every_field_of_a_policy_has_a_rule(kind: type[Any]) -> None:
-    names = {each.name for each in fields(kind)}
+    names = {field.name for field in fields(kind)}
     assert names - NESTED_FIELDS == set(FIELD_RULES[kind])
 
 
@@ -159,10 +159,10 @@ def test_every_part_of_a_policy_is_compared() -> None:
     parts: list[Any] = [whole]
     for part in parts:
         assert type(part) in FIELD_RULES
-        for each in fields(part):
-            value = getattr(part, each.name)
+        for field in fields(part):
+            value = getattr(part, field.name)
             inner = [value] if is_dataclass(value) else value if type(value) is tuple else []
-            parts += [one for one in inner if is_dataclass(one) and each.name in NESTED_FIELDS]
+            parts += [one for one in inner if is_dataclass(one) and field.name in NESTED_FIELDS]
     assert {type(part) for part in parts} == set(COMPARED)
 
 
@@ -253,7 +253,7 @@ LOOSER = {
 def test_a_single_field_that_is_loosened_is_named(field: str) -> None:
     widened = find_widened_fields(STRICT, LOOSER[field](STRICT))
 
-    assert [each.field for each in widened] == [field]
+    assert [widened_field.field for widened_field in widened] == [field]
 
 
 def test_a_choice_within_the_bounds_is_free() -> None:

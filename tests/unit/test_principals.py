@@ -56,7 +56,7 @@ def test_the_chain_of_creation_goes_back_to_its_first_key() -> None:
     first = replace(KEY, id="k1", created_by="ann")
     second = replace(KEY, id="k2", created_by="zoe", created_with="k1")
     third = replace(KEY, id="k3", created_by="kim", created_with="k2")
-    keys = {each.id: each for each in (first, second, third)}
+    keys = {key.id: key for key in (first, second, third)}
     assert key_creators("k3", keys) == {"kim", "zoe", "ann"}
     assert key_creators("k1", keys) == {"ann"}
     assert key_creators("unknown", keys) == frozenset()

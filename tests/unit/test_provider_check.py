@@ -112,15 +112,15 @@ def test_each_finding_has_its_next_step(
     status: ProbeStatus,
     step: str,
 ) -> None:
-    [found] = [e for e in probe_findings(UP, TARGET, models, chat) if e.subject is subject]
-    assert found.status is status
-    assert step in found.next_step
-    assert bool(found.next_step) is (bool(step))
+    [finding] = [e for e in probe_findings(UP, TARGET, models, chat) if e.subject is subject]
+    assert finding.status is status
+    assert step in finding.next_step
+    assert bool(finding.next_step) is (bool(step))
 
 
 def test_nothing_more_is_said_of_what_cannot_be_reached() -> None:
-    found = list(probe_findings(UP, TARGET, ProbeReply(None, 5, error="no answer"), None))
-    assert [each.subject for each in found] == [ProbeSubject.REACHABLE]
+    findings = list(probe_findings(UP, TARGET, ProbeReply(None, 5, error="no answer"), None))
+    assert [finding.subject for finding in findings] == [ProbeSubject.REACHABLE]
 
 
 def test_a_provider_without_a_target_is_still_looked_at() -> None:

@@ -39,7 +39,7 @@ def test_the_first_key_that_does_not_rest_is_chosen_and_else_the_soonest_back(
     key = choose_key(keys, until, now)
 
     assert key in keys
-    assert all(until.get(each, 0.0) <= now for each in able)
+    assert all(until.get(name, 0.0) <= now for name in able)
     if able:
         assert key == able[0]
         assert all(until[each] > now for each in keys[: keys.index(key)])
@@ -81,7 +81,7 @@ class Keyed(Door):
 
     def told(self) -> list[tuple[AlertKind, AlertEvent]]:
         self.recorder.flush()
-        return [(each.kind, each.news) for each in self.kept.alerts]
+        return [(alert.kind, alert.news) for alert in self.kept.alerts]
 
     def kept_alerts(self) -> list[Alert]:
         self.recorder.flush()
@@ -122,9 +122,7 @@ async def test_the_alert_of_a_refused_key_ends_when_the_key_is_taken_away_or_rep
     door.app._alarms.evaluate()
     assert len(door.told()) == 1
 
-    others = [
-        each for each in upstream_keys(door.kept.snapshot())["up"] if each.name != "UP_KEY"
-    ]
+    others = [key for key in upstream_keys(door.kept.snapshot())["up"] if key.name != "UP_KEY"]
     new = [ProviderKey("UP_KEY", "another")] if replaced else []
     door.holder._keys_of = lambda _: {"up": [*new, *others]}
     door.kept.put(replace(door.kept.snapshot(), etag="again"))

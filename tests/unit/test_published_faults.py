@@ -7,7 +7,7 @@ import pytest
 from benchmarks.faults.published import SCENARIOS, WHOLE, Flap, Result, verdict
 from benchmarks.faults.published_provider import DOWN_S
 
-BY_ID = {each.id: each for each in SCENARIOS}
+BY_ID = {scenario.id: scenario for scenario in SCENARIOS}
 GOOD = Result(WHOLE, "", 1.0, "ok", usage=True, times=(0.0, 2.0))
 TOLD = replace(GOOD, text="", error="APIError: it broke off")
 CUT = replace(GOOD, text=WHOLE[:40])

@@ -35,7 +35,7 @@ def test_a_reason_is_said_plainly(stored: str, said: str | None) -> None:
 def test_an_outcome_is_called_as_its_verdict_is() -> None:
     assert outcome_text("infra_error") == "not measured"
     assert outcome_text("harness_mismatch") == "format mismatch"
-    assert {outcome_text(each) for each in VERDICTS} == {
+    assert {outcome_text(verdict) for verdict in VERDICTS} == {
         kind.words.lower() for kind in VERDICTS.values()
     }
     assert outcome_text("running") == "running"

@@ -19,8 +19,8 @@ MIXED = LETTERS + LETTERS.upper() + DIGITS
 
 def with_luhn(digits: str) -> str:
     total = sum(
-        sum(divmod(int(each) * 2, 10)) if place % 2 == 0 else int(each)
-        for place, each in enumerate(reversed(digits))
+        sum(divmod(int(digit) * 2, 10)) if place % 2 == 0 else int(digit)
+        for place, digit in enumerate(reversed(digits))
     )
     return digits + str(-total % 10)
 
@@ -122,7 +122,7 @@ def strings(value: object) -> list[str]:
         case dict():
             return [*map(str, value), *(s for each in value.values() for s in strings(each))]
         case list():
-            return [s for each in value for s in strings(each)]
+            return [s for item in value for s in strings(item)]
         case _:
             return [str(value)]
 
@@ -132,7 +132,7 @@ def strings(value: object) -> list[str]:
 def test_no_secret_is_left_in_any_text_of_what_was_redacted(secret: str, value: object) -> None:
     redacted = ALL.redact(value)
 
-    assert not [each for each in strings(redacted.value) if secret in each]
+    assert not [string for string in strings(redacted.value) if secret in string]
     assert sum(redacted.counts.values()) > 0
 
 
@@ -175,18 +175,18 @@ def test_each_kind_becomes_a_numbered_placeholder(text: str, expected: str) -> N
 
 @pytest.mark.req("F9")
 def test_a_number_and_a_name_of_a_field_are_looked_into_too() -> None:
-    found = ALL.redact({"a@b.io": [4111111111111111, 42, True]})
+    result = ALL.redact({"a@b.io": [4111111111111111, 42, True]})
 
-    assert found.value == {"[EMAIL_1]": ["[CARD_1]", 42, True]}
-    assert found.counts == {"email": 1, "card": 1}
+    assert result.value == {"[EMAIL_1]": ["[CARD_1]", 42, True]}
+    assert result.counts == {"email": 1, "card": 1}
 
 
 @pytest.mark.req("F9")
 def test_arguments_of_a_tool_stay_json_and_keep_their_form_where_nothing_is_found() -> None:
     as_written = '{"city":  "Oslo"}'
-    found = ALL.redact([as_written, '{"to": "a@b.io", "n": 1}']).value
+    value = ALL.redact([as_written, '{"to": "a@b.io", "n": 1}']).value
 
-    assert found == [as_written, '{"to": "[EMAIL_1]", "n": 1}']
+    assert value == [as_written, '{"to": "[EMAIL_1]", "n": 1}']
 
 
 @pytest.mark.req("F9")
@@ -195,10 +195,10 @@ def test_rules_of_the_user_come_first_and_change_the_digest() -> None:
     named = RedactionRule("customer", r"C\d{4}")
     own = Redactor((rule, named), off=("phone",))
 
-    found = own.redact("ORD-77 of C1234, +49 170 1234567")
+    result = own.redact("ORD-77 of C1234, +49 170 1234567")
 
-    assert found.value == "<order> of [CUSTOMER_1], +49 170 1234567"
-    assert found.counts == {"order": 1, "customer": 1}
+    assert result.value == "<order> of [CUSTOMER_1], +49 170 1234567"
+    assert result.counts == {"order": 1, "customer": 1}
     assert own.digest != ALL.digest
     assert len(own.digest) == 64
 

@@ -85,10 +85,10 @@ def asked(name: str, *names: str, **given: object) -> Resolution:
 def test_the_first_rule_that_fits_decides(
     name: str, there: str, target: str, rule: str
 ) -> None:
-    found = asked(name, *there.split())
+    resolution = asked(name, *there.split())
 
-    assert found.target == target
-    assert [t.rule.value for t in found.rules if t.outcome is RuleOutcome.TOOK] == [rule]
+    assert resolution.target == target
+    assert [t.rule.value for t in resolution.rules if t.outcome is RuleOutcome.TOOK] == [rule]
 
 
 @pytest.mark.req("D2")
@@ -107,10 +107,10 @@ def test_the_first_rule_that_fits_decides(
     ],
 )
 def test_a_name_that_nobody_takes_says_why(name: str, there: str, said: str) -> None:
-    found = asked(name, *there.split())
+    resolution = asked(name, *there.split())
 
-    assert found.target is None
-    assert said in found.reason
+    assert resolution.target is None
+    assert said in resolution.reason
 
 
 @pytest.mark.req("D2")
@@ -130,10 +130,10 @@ def test_a_name_that_nobody_takes_says_why(name: str, there: str, said: str) -> 
 def test_a_kind_in_front_is_never_left_for_a_server_of_another_kind(
     name: str, there: str
 ) -> None:
-    found = asked(name, *there.split())
+    resolution = asked(name, *there.split())
 
-    assert found.target is None
-    assert "is configured" in found.reason
+    assert resolution.target is None
+    assert "is configured" in resolution.reason
 
 
 @pytest.mark.req("D2")
@@ -158,9 +158,9 @@ def test_a_kind_and_a_colon_lead_to_that_kind_or_to_nobody(
     kind: str, model: str, there: set[str]
 ) -> None:
     configured = {each.name: each for each in ALL if each.name in there}
-    found = resolve_model_name(f"{kind}:{model}", configured, catalogue=KNOWN)
+    resolution = resolve_model_name(f"{kind}:{model}", configured, catalogue=KNOWN)
 
-    assert found.provider is None or configured[found.provider].kind == kind
+    assert resolution.provider is None or configured[resolution.provider].kind == kind
 
 
 @pytest.mark.req("D2", "D7")
@@ -206,28 +206,28 @@ def test_every_name_has_each_rule_once_and_at_most_one_that_takes_it(
     name: str, there: set[str]
 ) -> None:
     configured = {each.name: each for each in ALL if each.name in there}
-    found = resolve_model_name(name, configured, catalogue=KNOWN)
+    resolution = resolve_model_name(name, configured, catalogue=KNOWN)
 
-    took = [t for t in found.rules if t.outcome is RuleOutcome.TOOK]
-    assert [t.rule for t in found.rules] == list(ResolutionRule)
-    assert all(t.reason for t in found.rules)
-    assert len(took) == (found.provider is not None)
-    if found.provider is not None:
-        assert found.provider in there
-        assert found.provider != "codex"
-        assert found.model
+    took = [t for t in resolution.rules if t.outcome is RuleOutcome.TOOK]
+    assert [t.rule for t in resolution.rules] == list(ResolutionRule)
+    assert all(t.reason for t in resolution.rules)
+    assert len(took) == (resolution.provider is not None)
+    if resolution.provider is not None:
+        assert resolution.provider in there
+        assert resolution.provider != "codex"
+        assert resolution.model
 
 
 @given(model=st.text("abc/:-5", min_size=1, max_size=8), there=st.sampled_from(ALL))
 def test_a_provider_s_own_prefix_always_leads_to_it(model: str, there: Provider) -> None:
-    found = asked(f"{there.name}/{model}", signed_in={"codex"})
+    resolution = asked(f"{there.name}/{model}", signed_in={"codex"})
 
-    assert (found.provider, found.model) == (there.name, model.strip())
+    assert (resolution.provider, resolution.model) == (there.name, model.strip())
 
 
 @pytest.mark.req("D2")
 def test_a_rule_that_does_not_apply_is_not_called_passed() -> None:
     """`passed` is a verdict's word, and exit code 0."""
-    outcomes = [each.outcome.value for each in asked("openai:gpt-5", "main").rules]
+    outcomes = [rule.outcome.value for rule in asked("openai:gpt-5", "main").rules]
 
     assert outcomes == ["no", "took", *["not asked"] * 4]

@@ -18,7 +18,7 @@ OWN, SPARE = f"up/{INCUMBENT}", f"up/{FALLBACK}"
 
 def told(place: Place) -> list[tuple[AlertKind, AlertEvent]]:
     place.door.recorder.flush()
-    return [(each.kind, each.news) for each in place.door.kept.alerts]
+    return [(alert.kind, alert.news) for alert in place.door.kept.alerts]
 
 
 @pytest.mark.req("A6", "B4", "B9")

@@ -65,15 +65,15 @@ async def test_a_body_that_does_not_arrive_is_408(
 
 
 async def test_a_full_worker_says_so_at_once(tmp_path: Path) -> None:
-    asked = asyncio.Event()
+    event = asyncio.Event()
 
     def hang(_: UpstreamRequest) -> ScriptedTurn:
-        asked.set()
+        event.set()
         return ScriptedTurn(hang=True)
 
     door = Door(tmp_path, hang, replace(QUICK, max_concurrent=1))
     first = asyncio.create_task(door.call(CHAT, ASK))
-    await asked.wait()
+    await event.wait()
 
     status, headers, body = await door.call(CHAT, ASK)
 
@@ -171,7 +171,7 @@ async def test_a_second_try_of_a_target_is_on_a_fresh_connection(tmp_path: Path)
     status, headers, _ = await door.call(CHAT, ASK)
 
     assert (status, headers[b"x-swapgate-attempts"]) == (200, b"2")
-    assert [each.fresh for each in door.transport.seen] == [False, True]
+    assert [request.fresh for request in door.transport.seen] == [False, True]
 
 
 @pytest.mark.parametrize("choices", ["null", "[]", "{}", "[null]", '"text"', "[[]]", "[{}]"])

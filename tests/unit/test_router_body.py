@@ -93,12 +93,12 @@ def test_what_is_accepted_is_what_the_standard_library_reads(text: str) -> None:
 def as_read(reader: Callable[[], ParsedObject]) -> tuple[dict[str, object], object] | None:
     """Each member's value and the place of `model`; None for what is refused."""
     try:
-        found = reader()
+        parsed_object = reader()
     except InputError:
         return None
-    values = {name: each.value for name, each in found.values.items()}
-    assert {name: found.get(name) for name in values} == values
-    return values, found.text_place("model")
+    values = {name: value.value for name, value in parsed_object.values.items()}
+    assert {name: parsed_object.get(name) for name in values} == values
+    return values, parsed_object.text_place("model")
 
 
 @given(st.text(alphabet='{}[]",:\\u065 amodel1.e\n', max_size=60) | st.text(max_size=20))

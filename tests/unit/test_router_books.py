@@ -112,9 +112,9 @@ def block_sums(office: Office) -> tuple[int, int, int]:
     """Units, failures, missing outcomes."""
     blocks = office.store.blocks.values()
     return (
-        sum(each.units for each in blocks),
-        sum(each.failures for each in blocks),
-        sum(each.missing for each in blocks),
+        sum(block.units for block in blocks),
+        sum(block.failures for block in blocks),
+        sum(block.missing for block in blocks),
     )
 
 
@@ -231,8 +231,8 @@ def test_a_parent_that_does_not_read_makes_later_requests_unscored_and_holds_up_
         worker = await office.worker()
         tickets = [worker.admit(REQUESTS, Arm.CANARY, str(number)) for number in range(5)]
         assert tickets == [1, 2, 3, None, None]
-        for each in tickets:
-            worker.finish(each, ended())
+        for ticket in tickets:
+            worker.finish(ticket, ended())
         worker.report()
         await worker.aclose()
         return worker
@@ -249,7 +249,7 @@ def test_a_parent_that_does_not_read_makes_later_requests_unscored_and_holds_up_
 def test_a_report_that_fails_is_told_of_and_sent_with_the_next_one(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[Exception] = []
+    exceptions: list[Exception] = []
 
     def once(_: object) -> bytes:
         monkeypatch.setattr(reporting, "encode_frame", encode_frame)
@@ -257,10 +257,10 @@ def test_a_report_that_fails_is_told_of_and_sent_with_the_next_one(
 
     async def play() -> None:
         worker = await office.worker()
-        worker.on_fault = told.append
+        worker.on_fault = exceptions.append
         monkeypatch.setattr(reporting, "encode_frame", once)
         worker.finish(worker.admit(REQUESTS, Arm.CANARY, "user:a"), ended())
-        while not told:  # noqa: ASYNC110 - by its own clock it reports
+        while not exceptions:  # noqa: ASYNC110 - by its own clock it reports
             await asyncio.sleep(0.01)
         worker.finish(worker.admit(REQUESTS, Arm.CANARY, "user:b"), ended())
         await worker.aclose()
@@ -269,7 +269,7 @@ def test_a_report_that_fails_is_told_of_and_sent_with_the_next_one(
     office.close_books()
 
     assert office.orphaned == 0
-    assert [type(each) for each in told] == [KeyError]
+    assert [type(exception) for exception in exceptions] == [KeyError]
     assert block_sums(office) == (2, 0, 0)
     assert sum(row.requests for row in office.store.traffic) == 2
 
@@ -462,4 +462,4 @@ def test_a_caller_mirrored_by_two_workers_is_evidence_once(office: Office) -> No
     asyncio.run(play())
 
     rows = office.recorder.shadows.take()
-    assert sum(each.counts["unit.answered.incumbent_only"] for each in rows) == 2
+    assert sum(row.counts["unit.answered.incumbent_only"] for row in rows) == 2

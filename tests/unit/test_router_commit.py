@@ -81,14 +81,14 @@ class Routed:
         _, _, text = await self.door.call("/metrics", method="GET")
         wanted = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
         series = f"{name}{{{wanted}}} "
-        found = (line for line in text.decode().splitlines() if line.startswith(series))
-        return float(next(found, "0").removeprefix(series))
+        lines = (line for line in text.decode().splitlines() if line.startswith(series))
+        return float(next(lines, "0").removeprefix(series))
 
 
 def words(answer: str) -> str:
     data = (line[6:] for line in answer.splitlines() if line.startswith("data: {"))
-    choices = (each for line in data for each in json.loads(line).get("choices", ()))
-    return "".join(each["delta"].get("content") or "" for each in choices)
+    choices = (load for line in data for load in json.loads(line).get("choices", ()))
+    return "".join(choice["delta"].get("content") or "" for choice in choices)
 
 
 @pytest.mark.req("B8")

@@ -65,7 +65,7 @@ class Play:
     def ask(
         self,
         key: str,
-        seen: GuardrailSample | None = None,
+        sample: GuardrailSample | None = None,
         *,
         canary: bool = False,
         kind: RequestTraits = ALL,
@@ -73,7 +73,7 @@ class Play:
     ) -> LedgerUnit:
         unit = self.begin(key, canary=canary, kind=kind)
         first = unit.admitted == 1
-        self.ledger.finish(unit, failed=failed, seen=seen or good(), first=first)
+        self.ledger.finish(unit, failed=failed, seen=sample or good(), first=first)
         return unit
 
     def only(self) -> ObservationBlock:
@@ -122,7 +122,7 @@ def test_what_was_bad_is_counted_by_its_own_guardrail_alone(
         play.ask("k", seen, canary=canary)
     block = play.only()
 
-    truncated = [canary for canary, seen in requests if seen.bad & AnswerFault.TRUNCATED]
+    truncated = [canary for canary, sample in requests if sample.bad & AnswerFault.TRUNCATED]
     found = block.counts[Guardrail.TRUNCATION]
     assert (found.failures, found.canary_failures) == (len(truncated), sum(truncated))
     assert block.failures == 0

@@ -29,8 +29,8 @@ USUAL_S = 0.1
 
 def knowing(*seconds: float) -> ShortDeadlines:
     haste = ShortDeadlines()
-    for each in seconds:
-        haste.answered(ROUTE, "t_old", each)
+    for second in seconds:
+        haste.answered(ROUTE, "t_old", second)
     return haste
 
 
@@ -89,7 +89,9 @@ class Scene:
     def found(self) -> list[tuple[int, int]]:
         """Canary units and failures of the blocks so far."""
         self.door.recorder.flush()
-        return [(each.canary_units, each.failures) for each in self.door.kept.blocks.values()]
+        return [
+            (block.canary_units, block.failures) for block in self.door.kept.blocks.values()
+        ]
 
 
 @pytest.mark.req("F3", "F4")

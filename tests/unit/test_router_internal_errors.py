@@ -240,7 +240,9 @@ def scene(request: pytest.FixtureRequest, tmp_path: Path, *, stream: bool) -> Sc
 def is_own_way(code: CodeType) -> bool:
     name, module = name_of(code), module_of(code)
     folders = (module, module.rpartition(".")[0])
-    return name in THE_ANSWERS_OWN_WAY or any(each in THE_ANSWERS_OWN_WAY for each in folders)
+    return name in THE_ANSWERS_OWN_WAY or any(
+        folder in THE_ANSWERS_OWN_WAY for folder in folders
+    )
 
 
 ANSWER: Final = ModelEndpoint.answer.__code__
@@ -294,7 +296,7 @@ async def metrics(door: Door) -> str:
 
 async def told(door: Door) -> list[Alert]:
     door.recorder.flush()
-    return [each for each in door.kept.alerts if each.kind is AlertKind.INTERNAL_ERROR]
+    return [alert for alert in door.kept.alerts if alert.kind is AlertKind.INTERNAL_ERROR]
 
 
 @pytest.mark.req("F2", "F4")

@@ -106,7 +106,9 @@ async def _play(
             assert status in (200, 400, 502, 503)
             assert asked <= MOST
         probing = [
-            each for each in router._health._breakers.values() if each.probe_since is not None
+            breaker
+            for breaker in router._health._breakers.values()
+            if breaker.probe_since is not None
         ]
         assert not probing
         assert place.door.transport.open_replies == 0
@@ -117,5 +119,5 @@ async def _play(
         if line.startswith("swapgate_attempts_total")
     )
     assert counted == place.asked.total()
-    states = {router._health.state(each) for each in router._health._breakers}
+    states = {router._health.state(breaker) for breaker in router._health._breakers}
     assert states <= set(BreakerState)

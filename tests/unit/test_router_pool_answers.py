@@ -218,4 +218,4 @@ def split(data: bytes, sizes: list[int]) -> list[bytes]:
     for size in sizes:
         pieces.append(data[:size])
         data = data[size:]
-    return [each for each in (*pieces, data) if each]
+    return [piece for piece in (*pieces, data) if piece]

@@ -125,10 +125,10 @@ def test_a_disk_that_takes_nothing_costs_no_request(
 def test_processes_share_one_limit(tmp_path: Path) -> None:
     file = tmp_path / "rates.book"
     askers = [child(ASKER, file, 60) for _ in range(4)]
-    for each in askers:
-        assert each.stdout
-        assert each.stdout.readline() == "ready\n"
-    allowed = sum(int(each.communicate("go\n", timeout=60)[0]) for each in askers)
+    for asker in askers:
+        assert asker.stdout
+        assert asker.stdout.readline() == "ready\n"
+    allowed = sum(int(asker.communicate("go\n", timeout=60)[0]) for asker in askers)
 
     # A process that loses the processor in mid-change may cost a few updates. Each for itself
     # would let 240 through.

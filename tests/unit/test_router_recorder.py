@@ -261,7 +261,11 @@ def test_what_providers_served_waits_for_the_database_and_is_written_together(
     bench.recorder.absorb(Batch((), (), sightings=[theirs]))
     bench.recorder.flush()
 
-    assert [each.served.model for each in bench.store.sightings] == ["new", "newer", "newest"]
+    assert [sighting.served.model for sighting in bench.store.sightings] == [
+        "new",
+        "newer",
+        "newest",
+    ]
 
 
 class Killed(BaseException):
@@ -505,8 +509,8 @@ def test_minutes_that_several_processes_added_up_merge_to_those_of_one(
         one = DONE._replace(route=route, latency_ms=ms, failed=failed)
         workers[worker].add(one, at)
         alone.add(one, at)
-    for each in workers:
-        for row in each.take():
+    for minutes in workers:
+        for row in minutes.take():
             merged.merge(row)
 
     def by_route(rows: list[TrafficMinute]) -> list[TrafficMinute]:
@@ -526,7 +530,7 @@ def test_a_full_spool_is_told_of_once_and_its_end_too(tmp_path: Path) -> None:
     bench.recorder.flush()
     bench.recorder.flush()
 
-    told = {(each.kind, each.news) for each in bench.store.alerts}
+    told = {(alert.kind, alert.news) for alert in bench.store.alerts}
     kinds = (AlertKind.SPOOL_FULL, AlertKind.OBSERVATIONS_DROPPED)
     assert told == {
         (kind, news) for kind in kinds for news in (AlertEvent.RAISED, AlertEvent.ENDED)

@@ -20,7 +20,7 @@ def names(clock: ManualClock) -> ServedNames:
 
 
 def taken(names: ServedNames) -> list[tuple[str, str]]:
-    return [(each.target, each.served.model) for each in names.take()]
+    return [(sighting.target, sighting.served.model) for sighting in names.take()]
 
 
 def test_a_new_name_is_noted_at_once_and_a_known_one_not_each_time(names: ServedNames) -> None:

@@ -110,7 +110,7 @@ async def test_a_big_answer_is_written_slice_by_slice_as_the_client_takes_it() -
         await turns()
 
     assert opened.done == 2
-    assert max(len(each) for each in opened.reader.written) <= SLICE_BYTES
+    assert max(len(character) for character in opened.reader.written) <= SLICE_BYTES
     out = b"".join(opened.reader.written)
     head, first, second = out.partition(BODY)[0], out.find(BODY), out.rfind(BODY)
     assert head.startswith(b"HTTP/1.1 200")

@@ -110,5 +110,5 @@ def test_each_process_knows_its_own_and_all_that_is_stored(
     rows = [KeySpend("k", day, name, 1, 1, usd, 0) for (name, day), usd in two.added.items()]
     expected = total_spend(rows, two.today)
     for spends in two.workers.values():
-        found = spends.spent("k", two.today)
-        assert (found.day_usd, found.month_usd) == (expected.day_usd, expected.month_usd)
+        totals = spends.spent("k", two.today)
+        assert (totals.day_usd, totals.month_usd) == (expected.day_usd, expected.month_usd)

@@ -182,7 +182,7 @@ FIRST_OF_TWO = (event({"content": "one"}), FINISHED)
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("end", [each for each in ENDS if each != "silent"])
+@pytest.mark.parametrize("end", [end for end in ENDS if end != "silent"])
 async def test_a_stream_that_ends_before_each_choice_that_was_asked_for_came_is_broken(
     tmp_path: Path, end: str
 ) -> None:
@@ -493,5 +493,5 @@ async def test_an_answer_as_it_should_be_is_not_counted(tmp_path: Path) -> None:
         folder.mkdir()
         router = door(folder, turn)
         await router.call(CHAT, json.dumps(ask).encode())
-        assert not [each for each in await metrics(router) if "irregular" in each]
+        assert not [metric for metric in await metrics(router) if "irregular" in metric]
     assert isinstance(router.transport, ScriptedTransport)

@@ -87,8 +87,8 @@ async def test_calls_are_made_once_each_when_they_are_due_unless_cancelled() -> 
     start = in_s(0)
 
     made = [At(start + n * 0.02, partial(called.append, n)) for n in range(5)]
-    for each in made:
-        timers.add(each)
+    for at in made:
+        timers.add(at)
     timers.discard(made[3])
     timers.discard(made[3])
     while len(called) < 4:  # noqa: ASYNC110 - nothing tells

@@ -169,10 +169,10 @@ async def test_a_key_is_shown_as_the_providers_kind_wants_it(upstream: Upstream)
         await (await transport.send(ask)).aclose()
     await transport.aclose()
 
-    for each in upstream.asked[-3:]:
-        assert each.path == "/v1/messages"
-        assert each.headers["x-api-key"] == UPSTREAM_KEY
-        assert "authorization" not in each.headers
+    for request in upstream.asked[-3:]:
+        assert request.path == "/v1/messages"
+        assert request.headers["x-api-key"] == UPSTREAM_KEY
+        assert "authorization" not in request.headers
 
 
 async def test_a_redirect_is_an_answer_and_not_followed(make: Make) -> None:

@@ -57,8 +57,8 @@ def watch(
     body: Mapping[str, object] | None = None,
     endpoint: Endpoint = Endpoint.CHAT,
 ) -> GuardrailProbe:
-    asked = read_request(json.dumps({"model": "support", **(body or {})}).encode(), endpoint)
-    found = GuardrailProbe.from_request(asked, route, RULE)
+    request = read_request(json.dumps({"model": "support", **(body or {})}).encode(), endpoint)
+    found = GuardrailProbe.from_request(request, route, RULE)
     assert found is not None
     return found
 
@@ -84,16 +84,19 @@ def streamed(endpoint: Endpoint, text: str, call: str, ended: str) -> list[dict[
     """The same in pieces of two characters."""
     pieces = [(call or text)[at : at + 2] for at in range(0, len(call or text), 2)]
     if endpoint is Endpoint.CHAT:
-        function = [{"name": "go", "arguments": ""}, *({"arguments": each} for each in pieces)]
+        function = [
+            {"name": "go", "arguments": ""},
+            *({"arguments": piece} for piece in pieces),
+        ]
         deltas: list[dict[str, object]] = (
             [{"tool_calls": [{"index": 0, "function": each}]} for each in function]
             if call
-            else [{"content": each} for each in pieces]
+            else [{"content": piece} for piece in pieces]
         )
-        choices = [{"index": 0, "delta": each} for each in deltas]
+        choices = [{"index": 0, "delta": delta} for delta in deltas]
         return [
-            {"choices": [each]}
-            for each in (*choices, {"index": 0, "delta": {}, "finish_reason": ended})
+            {"choices": [choice]}
+            for choice in (*choices, {"index": 0, "delta": {}, "finish_reason": ended})
         ]
     whole = answer(endpoint, text, call, ended)
     if endpoint is Endpoint.RESPONSES:
@@ -103,15 +106,15 @@ def streamed(endpoint: Endpoint, text: str, call: str, ended: str) -> list[dict[
     return [
         {"type": "content_block_start", "index": 0, "content_block": block},
         *(
-            {"type": "content_block_delta", "index": 0, "delta": {"type": kind, field: each}}
-            for each in pieces
+            {"type": "content_block_delta", "index": 0, "delta": {"type": kind, field: piece}}
+            for piece in pieces
         ),
         {"type": "message_delta", "delta": {"stop_reason": whole["stop_reason"]}},
     ]
 
 
-def bad_of(given: GuardrailProbe, said: AnswerSignals | None) -> AnswerFault:
-    return AnswerFault(given.sample(said, TIMES, failed=False).bad)
+def bad_of(given: GuardrailProbe, signals: AnswerSignals | None) -> AnswerFault:
+    return AnswerFault(given.sample(signals, TIMES, failed=False).bad)
 
 
 def judged(
@@ -119,16 +122,16 @@ def judged(
 ) -> tuple[AnswerFault, AnswerFault]:
     """Whole, and streamed."""
     endpoint = given.request.endpoint
-    said = given.new_signals()
-    assert said is not None
+    signals = given.new_signals()
+    assert signals is not None
     whole = parse_object(json.dumps(answer(endpoint, text, call, ended)).encode())
-    DIALECTS[endpoint].note_signals(said, whole)
+    DIALECTS[endpoint].note_signals(signals, whole)
     events = DIALECTS[endpoint].stream(given.request, None)
     events.signals = given.new_signals()
     for each in streamed(endpoint, text, call, ended):
         events.feed(b"data: " + json.dumps(each).encode() + b"\n\n")
     assert not events.failure
-    return bad_of(given, said), bad_of(given, events.signals)
+    return bad_of(given, signals), bad_of(given, events.signals)
 
 
 @pytest.mark.parametrize("endpoint", ASKS)
@@ -194,14 +197,14 @@ def test_of_a_huge_answer_little_is_kept_and_its_json_is_not_judged(
     route: CompiledRoute,
 ) -> None:
     given = watch(route, CHAT_JSON)
-    said = given.new_signals()
-    assert said is not None
+    signals = given.new_signals()
+    assert signals is not None
     for _ in range(3):
-        said.text(0, "x" * (MAX_KEPT // 2))
+        signals.text(0, "x" * (MAX_KEPT // 2))
 
-    assert said.cut
-    assert sum(len(text) for text in said.texts()) <= MAX_KEPT
-    assert bad_of(given, said) == AnswerFault(0)
+    assert signals.cut
+    assert sum(len(text) for text in signals.texts()) <= MAX_KEPT
+    assert bad_of(given, signals) == AnswerFault(0)
     modest = watch(route).new_signals()
     assert modest is not None
     modest.text(0, "x" * 10_000)
@@ -225,8 +228,8 @@ def test_what_applies_is_known_before_the_answer(route: CompiledRoute) -> None:
     assert watch(route, None, Endpoint.EMBEDDINGS).traits == RequestTraits(0)
     assert not watch(route, None, Endpoint.EMBEDDINGS).listens
     priced = {
-        id_: replace(each, price=route.upstreams[route.route.incumbent].price)
-        for id_, each in route.upstreams.items()
+        id_: replace(upstream, price=route.upstreams[route.route.incumbent].price)
+        for id_, upstream in route.upstreams.items()
     }
     assert watch(replace(route, upstreams=priced)).traits & RequestTraits.PRICED
     request = read_request(b'{"model": "support"}', Endpoint.CHAT)

@@ -21,11 +21,12 @@ def test_what_was_not_asked_is_valued_at_each_sides_own_price() -> None:
         ArmSamples(500, samples([0.001] * 212)),
         ArmSamples(500, samples([0.01] * 220)),
     )
-    found = compute_savings([cheap, dear])
+    savings = compute_savings([cheap, dear])
 
-    assert found is not None
+    assert savings is not None
     assert (
-        found.words == "432 of 1,000 planned answers were asked for; saved about $3.09 of $5.50"
+        savings.words
+        == "432 of 1,000 planned answers were asked for; saved about $3.09 of $5.50"
     )
 
 
@@ -39,24 +40,24 @@ def test_nothing_was_saved_where_everything_was_asked() -> None:
 
 
 def test_an_unknown_price_is_said_and_not_taken_for_nothing() -> None:
-    found = compute_savings(
+    savings = compute_savings(
         [ArmSamples(3, samples([1.0])), ArmSamples(3, samples([None, 1.0]))]
     )
 
-    assert found is not None
-    assert (found.saved_usd, found.planned_usd) == (None, None)
-    assert "a price is missing" in found.words
+    assert savings is not None
+    assert (savings.saved_usd, savings.planned_usd) == (None, None)
+    assert "a price is missing" in savings.words
 
 
 @given(incumbent=costs, candidate=costs, planned=st.integers(1, 30))
 def test_what_was_saved_and_what_was_paid_are_the_whole(
     incumbent: list[float], candidate: list[float], planned: int
 ) -> None:
-    found = compute_savings(
+    savings = compute_savings(
         [ArmSamples(planned, samples(list(arm))) for arm in (incumbent, candidate)]
     )
-    if found is None or found.saved_usd is None or found.planned_usd is None:
+    if savings is None or savings.saved_usd is None or savings.planned_usd is None:
         return
     paid = sum(incumbent) + sum(candidate)
-    assert 0 <= found.saved_usd <= found.planned_usd + 1e-9
-    assert abs(found.planned_usd - found.saved_usd - paid) < 1e-6
+    assert 0 <= savings.saved_usd <= savings.planned_usd + 1e-9
+    assert abs(savings.planned_usd - savings.saved_usd - paid) < 1e-6

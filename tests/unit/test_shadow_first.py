@@ -49,21 +49,21 @@ ANSWERED = {"answered": (0, 0)}
 def test_each_state_of_a_shadow_has_one_answer(
     seen: ShadowStageState, move: ShadowMove
 ) -> None:
-    found = decide_shadow_stage(POLICY, seen)
-    assert found.move is move
-    assert found.reason.endswith(".")
+    decision = decide_shadow_stage(POLICY, seen)
+    assert decision.move is move
+    assert decision.reason.endswith(".")
 
 
 def test_the_reason_names_what_was_worse_and_the_level_is_the_policys() -> None:
-    seen = ShadowStageState(
+    state = ShadowStageState(
         pairs=50,
         lost_won={"answered": (1, 1), "json": (9, 0)},
         mirroring=True,
         rule=ALL_CHECKS_RULE,
     )
     strict, loose = (
-        decide_shadow_stage(POLICY, seen),
-        decide_shadow_stage(replace(POLICY, alpha=0.2), seen),
+        decide_shadow_stage(POLICY, state),
+        decide_shadow_stage(replace(POLICY, alpha=0.2), state),
     )
 
     assert strict.move is ShadowMove.MIRROR
@@ -84,8 +84,8 @@ def test_the_reason_names_what_was_worse_and_the_level_is_the_policys() -> None:
 def test_no_canary_opens_before_its_pairs_are_there(
     *, pairs: int, spent: float, lost: int, won: int, mirroring: bool, stopped: str
 ) -> None:
-    seen = ShadowStageState(pairs, {"answered": (lost, won)}, spent, mirroring, stopped)
-    assert decide_shadow_stage(POLICY, seen).move is not ShadowMove.OPEN
+    state = ShadowStageState(pairs, {"answered": (lost, won)}, spent, mirroring, stopped)
+    assert decide_shadow_stage(POLICY, state).move is not ShadowMove.OPEN
 
 
 def test_a_candidate_that_is_no_worse_is_rejected_at_most_as_often_as_the_policy_says() -> None:

@@ -133,7 +133,7 @@ def test_a_server_that_sends_no_new_refresh_token_means_the_old_one() -> None:
 
 
 def test_every_oauth_kind_has_its_place_over_https_and_no_client_id_of_others() -> None:
-    kinds = {name for name, each in PROVIDER_KINDS.items() if each.group is ProviderGroup.OAUTH}
+    kinds = {name for name, kind in PROVIDER_KINDS.items() if kind.group is ProviderGroup.OAUTH}
     assert kinds == set(OAUTH_ENDPOINTS)
     for name, place in OAUTH_ENDPOINTS.items():
         assert check_oauth_url(place.device_url)
@@ -143,13 +143,13 @@ def test_every_oauth_kind_has_its_place_over_https_and_no_client_id_of_others() 
 
 
 def test_the_file_changes_what_it_names_and_nothing_else() -> None:
-    asked = OAuthOverrides(client_id="mine", exchange_url="")
-    place = oauth_endpoints("mine", "github_copilot", asked)
+    overrides = OAuthOverrides(client_id="mine", exchange_url="")
+    place = oauth_endpoints("mine", "github_copilot", overrides)
 
     assert (place.client_id, place.exchange_url) == ("mine", "")
     assert place.device_url == OAUTH_ENDPOINTS["github_copilot"].device_url
     with pytest.raises(InputError, match="`swapgate credential set groq`"):
-        oauth_endpoints("groq", "groq", asked)
+        oauth_endpoints("groq", "groq", overrides)
 
 
 @pytest.mark.parametrize(

@@ -113,9 +113,9 @@ def test_a_rotated_key_verifies_until_it_is_retired(settings: Settings) -> None:
 
     signing_keys.retire(settings, old.partition(".")[0])
     # So does a running one, and not only the next.
-    for each in (router, before, signing_keys.signatures(settings)):
+    for signatures in (router, before, signing_keys.signatures(settings)):
         with pytest.raises(SignatureInvalid, match="retired"):
-            each.check(ROW, old, KeyPurpose.CONTROL)
+            signatures.check(ROW, old, KeyPurpose.CONTROL)
 
 
 @pytest.mark.parametrize("broken", [None, "no keyring\n"], ids=["missing", "unreadable"])

@@ -101,7 +101,7 @@ def test_a_cost_that_would_spoil_the_sums_is_refused(cost: float) -> None:
 def test_the_sums_are_those_of_the_last_day_and_its_month(
     requests: list[tuple[date, float | None]],
 ) -> None:
-    requests.sort(key=lambda each: each[0])
+    requests.sort(key=lambda request: request[0])
     spent = SpendTotals(requests[0][0])
     for day, cost in requests:
         spent = add_request_cost(spent, cost, day)

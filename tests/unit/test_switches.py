@@ -46,8 +46,8 @@ def switch(
     return KillSwitch(id_, route, OPENAI, "outage", "ada", at, expires_at, source)
 
 
-def ids(found: tuple[KillSwitch, ...]) -> list[str]:
-    return [each.id for each in found]
+def ids(kill_switches: tuple[KillSwitch, ...]) -> list[str]:
+    return [kill_switch.id for kill_switch in kill_switches]
 
 
 @pytest.mark.req("B11")
@@ -89,11 +89,11 @@ def test_what_decides_is_in_force_is_about_the_route_and_is_the_first_that_is(
     every: list[KillSwitch], route: str
 ) -> None:
     live = active_switches(every, NOW)
-    found = ruling_switch(live, route)
+    kill_switch = ruling_switch(live, route)
 
     assert set(live) <= set(every)
-    assert ruling_switch(tuple(reversed(live)), route) == found
-    assert found == next((each for each in live if each.route in (None, route)), None)
+    assert ruling_switch(tuple(reversed(live)), route) == kill_switch
+    assert kill_switch == next((each for each in live if each.route in (None, route)), None)
 
 
 PLAN = (
@@ -119,10 +119,10 @@ def test_only_what_is_forced_stays_and_in_its_order(
     by = KillSwitch(
         "s-7", None, Force(kind, name), "outage", "ada", NOW, None, SwitchSource.CLI
     )
-    found = force_plan(by, PLAN)
+    plan = force_plan(by, PLAN)
 
-    assert (found.kept, found.in_effect, found.switch) == (kept, True, by)
-    assert found.reason == f"{kind.value} {name} for all routes (switch s-7) is forced"
+    assert (plan.kept, plan.in_effect, plan.switch) == (kept, True, by)
+    assert plan.reason == f"{kind.value} {name} for all routes (switch s-7) is forced"
 
 
 @pytest.mark.req("B11", "A7")
@@ -133,12 +133,12 @@ def test_a_route_without_evidence_for_what_is_forced_keeps_its_plan_and_says_so(
     by = KillSwitch(
         "s-7", "chat", Force(kind, "new"), "outage", "ada", NOW, None, SwitchSource.CLI
     )
-    found = force_plan(by, PLAN)
+    plan = force_plan(by, PLAN)
 
-    assert found.kept == ("t_1", "t_2", "t_3")
-    assert not found.in_effect
-    assert f"{kind.value} new for this route" in found.reason
-    assert "evidence" in found.reason
+    assert plan.kept == ("t_1", "t_2", "t_3")
+    assert not plan.in_effect
+    assert f"{kind.value} new for this route" in plan.reason
+    assert "evidence" in plan.reason
 
 
 @given(switches, st.lists(st.sampled_from(PLAN), unique=True))
@@ -146,7 +146,7 @@ def test_a_switch_adds_nothing_and_leaves_something(
     by: KillSwitch, plan: list[SwitchTarget]
 ) -> None:
     kept = force_plan(by, plan).kept
-    order = [each.id for each in plan]
+    order = [target.id for target in plan]
 
     assert list(kept) == [each for each in order if each in kept]
     assert bool(kept) is bool(plan)
@@ -155,17 +155,19 @@ def test_a_switch_adds_nothing_and_leaves_something(
 @pytest.mark.req("B11")
 def test_the_environments_switches_are_read() -> None:
     text = " provider:openai, chat=provider:mistral ,code = target : t_1, x=target:ollama/a:8b"
-    found = parse_environment_switches(text, NOW)
+    kill_switches = parse_environment_switches(text, NOW)
 
-    assert [(each.route, str(each.force)) for each in found] == [
+    assert [(kill_switch.route, str(kill_switch.force)) for kill_switch in kill_switches] == [
         (None, "provider:openai"),
         ("chat", "provider:mistral"),
         ("code", "target:t_1"),
         ("x", "target:ollama/a:8b"),
     ]
-    assert {each.source for each in found} == {SwitchSource.ENVIRONMENT}
-    assert {(each.created_at, each.expires_at) for each in found} == {(NOW, None)}
-    assert len({each.id for each in found}) == 4
+    assert {kill_switch.source for kill_switch in kill_switches} == {SwitchSource.ENVIRONMENT}
+    assert {
+        (kill_switch.created_at, kill_switch.expires_at) for kill_switch in kill_switches
+    } == {(NOW, None)}
+    assert len({kill_switch.id for kill_switch in kill_switches}) == 4
     assert parse_environment_switches("  ", NOW) == ()
 
 
@@ -194,7 +196,7 @@ def test_a_switch_that_cannot_be_read_is_refused_with_its_place(text: str, says:
 @given(st.text(max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
-        found = parse_environment_switches(text, NOW)
+        kill_switches = parse_environment_switches(text, NOW)
     except InputError:
         return
-    assert len({each.route for each in found}) == len(found)
+    assert len({kill_switch.route for kill_switch in kill_switches}) == len(kill_switches)

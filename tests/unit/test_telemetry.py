@@ -33,9 +33,9 @@ def test_every_line_is_json_and_tracebacks_have_no_variables() -> None:
     )
 
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [each["event"] for each in lines] == ["begun", "failed", "failed", "3 of them"]
-    assert [each["level"] for each in lines] == ["info", "error", "error", "warning"]
-    assert all(each["timestamp"] for each in lines)
+    assert [line["event"] for line in lines] == ["begun", "failed", "failed", "3 of them"]
+    assert [line["level"] for line in lines] == ["info", "error", "error", "warning"]
+    assert all(line["timestamp"] for line in lines)
     for failed in lines[1:3]:
         (error,) = failed["exception"]
         assert (error["exc_type"], error["exc_value"]) == ("ValueError", "it broke")

@@ -29,23 +29,23 @@ FORCED = ToolLoopTrace([[ASKS_PRICE]])
 GOOD = ToolProbeResult(AT_ONCE, FORCED, AT_ONCE)
 
 
-def judged(seen: ToolProbeResult, **can: bool) -> dict[str, ToolFinding]:
+def judged(result: ToolProbeResult, **can: bool) -> dict[str, ToolFinding]:
     """can: what is declared of the model; nothing for one that nothing is said of."""
     models = {"m": Capabilities(**can)} if can else {}
     provider = Provider("up", "custom", "http://127.0.0.1:9/v1", models=models)
-    return {each.subject: each for each in tool_findings(provider, TARGET, seen)}
+    return {finding.subject: finding for finding in tool_findings(provider, TARGET, result)}
 
 
 def failed(found: dict[str, ToolFinding]) -> set[str]:
-    return {subject for subject, each in found.items() if each.failed}
+    return {subject for subject, finding in found.items() if finding.failed}
 
 
 def test_a_good_loop_works_in_every_respect() -> None:
     found = judged(GOOD)
 
-    assert {each.outcome for each in found.values()} == {ToolOutcome.WORKS}
+    assert {finding.outcome for finding in found.values()} == {ToolOutcome.WORKS}
     assert not failed(found)
-    assert not any(each.next_step for each in found.values())
+    assert not any(finding.next_step for finding in found.values())
 
 
 def test_calls_one_at_a_time_fail_who_is_declared_to_make_them_at_once() -> None:
@@ -59,10 +59,10 @@ def test_calls_one_at_a_time_fail_who_is_declared_to_make_them_at_once() -> None
 
 
 def test_what_nothing_is_said_of_is_taken_to_do_everything() -> None:
-    found = judged(replace(GOOD, whole=IN_TURN))["parallel calls"]
+    finding = judged(replace(GOOD, whole=IN_TURN))["parallel calls"]
 
-    assert found.failed
-    assert found.found.startswith("taken to have parallel_tools, as nothing is said of it")
+    assert finding.failed
+    assert finding.found.startswith("taken to have parallel_tools, as nothing is said of it")
 
 
 def test_calls_one_at_a_time_are_well_where_they_are_declared() -> None:
@@ -82,7 +82,7 @@ def test_a_loop_that_got_no_answer_leaves_the_rest_not_seen() -> None:
     assert failed(found) == {"tools"}
     assert found["tools"].found.endswith("503: nobody answers")
     assert found.pop("tools").next_step.startswith("mend what the error names")
-    assert {each.outcome for each in found.values()} == {ToolOutcome.NOT_SEEN}
+    assert {finding.outcome for finding in found.values()} == {ToolOutcome.NOT_SEEN}
 
 
 @pytest.mark.parametrize(
@@ -95,11 +95,11 @@ def test_a_loop_that_got_no_answer_leaves_the_rest_not_seen() -> None:
     ],
 )
 def test_what_is_no_call_of_a_tool_is_said(loop: ToolLoopTrace, why: str) -> None:
-    found = judged(replace(GOOD, whole=loop))["tools"]
+    finding = judged(replace(GOOD, whole=loop))["tools"]
 
-    assert found.failed
-    assert why in found.found
-    assert found.next_step == "set providers.up.models.m.tools: false"
+    assert finding.failed
+    assert why in finding.found
+    assert finding.next_step == "set providers.up.models.m.tools: false"
 
 
 @pytest.mark.parametrize("said", ["4,817 and 2,963", "4.817 und 2 963", "4'817 at 2963 EUR"])
@@ -122,10 +122,10 @@ def test_results_are_found_however_numbers_are_written(said: str) -> None:
     ],
 )
 def test_results_that_are_not_used_are_said(loop: ToolLoopTrace, why: str) -> None:
-    found = judged(replace(GOOD, whole=loop))["results"]
+    finding = judged(replace(GOOD, whole=loop))["results"]
 
-    assert found.failed
-    assert why in found.found
+    assert finding.failed
+    assert why in finding.found
 
 
 @pytest.mark.parametrize(

@@ -58,10 +58,10 @@ def test_log_probabilities_are_refused_where_there_are_none() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_hint_is_dropped_and_named_unless_it_says_nothing(kind: str) -> None:
-    found = asked(kind, store=True, logit_bias={"1": 2}, verbosity="low", metadata={}, n=1)
+    request = asked(kind, store=True, logit_bias={"1": 2}, verbosity="low", metadata={}, n=1)
 
-    assert [*found.dropped] == ["store", "logit_bias", "verbosity"]
-    assert found.params == {}
+    assert [*request.dropped] == ["store", "logit_bias", "verbosity"]
+    assert request.params == {}
     assert [*asked("anthropic", seed=0, presence_penalty=0).dropped] == ["seed"]
 
 
@@ -86,9 +86,9 @@ def test_only_what_the_provider_fetches_itself_may_be_a_url(
         with pytest.raises(Untranslatable, match="image_url"):
             screen_request(body, kind)
         return
-    found = screen_request(body, kind)
-    assert found.messages[0]["content"][0]["image_url"] == {"url": url}
-    assert [*found.dropped] == ["image_url.detail"]
+    request = screen_request(body, kind)
+    assert request.messages[0]["content"][0]["image_url"] == {"url": url}
+    assert [*request.dropped] == ["image_url.detail"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -197,8 +197,8 @@ def test_what_is_foreign_is_taken_out_for_a_provider_that_refuses_it() -> None:
 async def told(fault: Refused, kind: str) -> tuple[int, dict[str, Any], dict[bytes, bytes]]:
     headers = [(k.encode(), v.encode()) for k, v in fault.headers.items()]
     given = ProviderRefusal(fault.status, json.dumps(fault.body).encode(), headers)
-    found = await translate_refusal(given, kind)
-    return found.status, json.loads(await found.body())["error"], dict(found.headers)
+    refusal = await translate_refusal(given, kind)
+    return refusal.status, json.loads(await refusal.body())["error"], dict(refusal.headers)
 
 
 async def test_a_refusal_keeps_status_words_and_the_time_to_wait() -> None:

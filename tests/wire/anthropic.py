@@ -212,7 +212,7 @@ def _turns(
     need(messages, "messages: at least one message is required")
     need(messages[0]["role"] == "user", "messages: first message must use the user role")
     open_ids: list[str] = []
-    found: list[Turn] = []
+    turns: list[Turn] = []
     for message in messages:
         need(set(message) == {"role", "content"}, "messages: Extra inputs are not permitted")
         need(message["role"] in ("user", "assistant"), "messages: Unexpected role")
@@ -221,14 +221,14 @@ def _turns(
         need(blocks, "messages: content must be non-empty")
         for block in blocks:
             _block(block, message["role"], marks)
-        found += _read(message["role"], blocks, open_ids)
-        uses = [each["id"] for each in blocks if each["type"] == "tool_use"]
+        turns += _read(message["role"], blocks, open_ids)
+        uses = [block["id"] for block in blocks if block["type"] == "tool_use"]
         need(tools or not uses, "Requests which include `tool_use` blocks must define tools")
         open_ids = uses
     need(not open_ids, f"`tool_use` ids were found without `tool_result` blocks: {open_ids}")
     if thinks:
         _thought_kept(messages)
-    return tuple(found)
+    return tuple(turns)
 
 
 def _block(block: Json, role: str, marks: list[int]) -> None:
@@ -269,8 +269,8 @@ def _image(source: Json) -> None:
 
 
 def _read(role: str, blocks: list[Json], open_ids: list[str]) -> list[Turn]:
-    results = [each for each in blocks if each["type"] == "tool_result"]
-    ids = [each["tool_use_id"] for each in results]
+    results = [block for block in blocks if block["type"] == "tool_result"]
+    ids = [result["tool_use_id"] for result in results]
     need(
         sorted(ids) == sorted(open_ids),
         f"each `tool_use` must have a `tool_result` in the next message: {open_ids} {ids}",
@@ -278,8 +278,8 @@ def _read(role: str, blocks: list[Json], open_ids: list[str]) -> list[Turn]:
     need(blocks[: len(results)] == results, "`tool_result` blocks must come first")
     found = []
     if results:
-        found.append(Turn("tool", results=tuple(_text_of(each) for each in results)))
-    others = [each for each in blocks if each["type"] != "tool_result"]
+        found.append(Turn("tool", results=tuple(_text_of(result) for result in results)))
+    others = [block for block in blocks if block["type"] != "tool_result"]
     if others:
         text = "".join(each["text"] for each in others if each["type"] == "text")
         images = sum(each["type"] == "image" for each in others)
@@ -293,11 +293,11 @@ def _text_of(result: Json) -> str:
     content = result.get("content", "")
     if isinstance(content, str):
         return content
-    for each in content:
-        need(each["type"] in ("text", "image"), "tool_result.content: Input tag not expected")
-        if each["type"] == "image":
-            _image(each["source"])
-    return "".join(each["text"] for each in content if each["type"] == "text")
+    for part in content:
+        need(part["type"] in ("text", "image"), "tool_result.content: Input tag not expected")
+        if part["type"] == "image":
+            _image(part["source"])
+    return "".join(part["text"] for part in content if part["type"] == "text")
 
 
 def _thought_kept(messages: list[Json]) -> None:
@@ -398,5 +398,5 @@ def _pieces(block: Json) -> tuple[Json, list[Json]]:
     raw = json.dumps(block["input"], ensure_ascii=False)
     pieces = ["", *(raw[at : at + 5] for at in range(0, len(raw), 5))]
     return {**block, "input": {}}, [
-        {"type": "input_json_delta", "partial_json": each} for each in pieces
+        {"type": "input_json_delta", "partial_json": piece} for piece in pieces
     ]

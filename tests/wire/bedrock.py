@@ -108,7 +108,7 @@ def _tools(body: Json) -> tuple[tuple[str, ...], str]:
 
 def _turns(messages: list[Json], tools: tuple[str, ...]) -> tuple[Turn, ...]:
     need(messages and messages[0]["role"] == "user", "A conversation must start with a user")
-    found: list[Turn] = []
+    turns: list[Turn] = []
     calls: set[str] = set()
     for number, message in enumerate(messages):
         known(message, names("role content"), "#/messages")
@@ -123,15 +123,15 @@ def _turns(messages: list[Json], tools: tuple[str, ...]) -> tuple[Turn, ...]:
                 base64.b64decode(block["image"]["source"]["bytes"], validate=True)
         results = [b["toolResult"] for b in message["content"] if "toolResult" in b]
         need(
-            {each["toolUseId"] for each in results} == calls,
+            {result["toolUseId"] for result in results} == calls,
             "Expected toolResult blocks for the toolUse blocks of the previous turn",
         )
         uses = [b["toolUse"] for b in message["content"] if "toolUse" in b]
-        calls = {each["toolUseId"] for each in uses}
+        calls = {use["toolUseId"] for use in uses}
         need(not calls or tools, "The toolConfig field must be defined")
-        found += _read(role, message["content"], results, uses)
+        turns += _read(role, message["content"], results, uses)
     need(messages[-1]["role"] == "user", "the last turn must be a user's")
-    return tuple(found)
+    return tuple(turns)
 
 
 def _read(role: str, content: list[Json], results: list[Json], uses: list[Json]) -> list[Turn]:
@@ -145,7 +145,7 @@ def _read(role: str, content: list[Json], results: list[Json], uses: list[Json])
     ]
     signed = tuple(each["signature"] for each in thought)
     need(all(each == SIGNATURE for each in signed), "Invalid signature in thinking block")
-    calls = tuple((each["name"], each["input"]) for each in uses)
+    calls = tuple((use["name"], use["input"]) for use in uses)
     images = sum("image" in block for block in content)
     if said or images or calls or signed:
         found.append(Turn(role, said, images, calls, signed=signed))
@@ -207,11 +207,11 @@ def events(reply: Reply) -> list[bytes]:
     blocks: list[tuple[Json | None, list[Json]]] = []
     if reply.reasoning:
         words = re.findall(r"\S+\s*", reply.reasoning)
-        pieces = [{"reasoningContent": {"text": each}} for each in words]
+        pieces = [{"reasoningContent": {"text": word}} for word in words]
         blocks.append((None, [*pieces, {"reasoningContent": {"signature": SIGNATURE}}]))
     if reply.text:
         words = re.findall(r"\S+\s*|\s+", reply.text)
-        blocks.append((None, [{"text": each} for each in words]))
+        blocks.append((None, [{"text": word} for word in words]))
     for number, (name, given) in enumerate(reply.calls):
         raw = json.dumps(given)
         start = {"toolUse": {"toolUseId": f"tooluse_{number}", "name": name}}
@@ -220,7 +220,7 @@ def events(reply: Reply) -> list[bytes]:
         at = {"contentBlockIndex": index}
         if begun:
             out.append(framed("contentBlockStart", {**at, "start": begun}))
-        out += [framed("contentBlockDelta", {**at, "delta": each}) for each in deltas]
+        out += [framed("contentBlockDelta", {**at, "delta": delta}) for delta in deltas]
         out.append(framed("contentBlockStop", at))
     out.append(framed("messageStop", _stop(reply)))
     out.append(framed("metadata", {"usage": _usage(reply), "metrics": {"latencyMs": 5}}))

@@ -85,7 +85,7 @@ def known(given: Json, fields: frozenset[str], place: str) -> None:
 def proto(value: Any, *, inside: bool = False) -> Any:
     """Names in camelCase: the JSON of protocol buffers takes both. inside: data, not names."""
     if isinstance(value, list):
-        return [proto(each, inside=inside) for each in value]
+        return [proto(item, inside=inside) for item in value]
     if not isinstance(value, dict) or inside:
         return value
     found = {}
@@ -204,7 +204,7 @@ def _choice(config: Json, tools: tuple[str, ...]) -> str:
 
 def _turns(contents: list[Json]) -> tuple[Turn, ...]:
     need(contents, "contents is not specified")
-    found: list[Turn] = []
+    turns: list[Turn] = []
     calls = 0
     for content in contents:
         known(content, frozenset({"role", "parts"}), "contents")
@@ -221,11 +221,11 @@ def _turns(contents: list[Json]) -> tuple[Turn, ...]:
             "of function call parts of the function call turn.",
         )
         calls = sum("functionCall" in part for part in parts)
-        need(not calls or found, "a function call turn comes after a user turn")
-        found.append(_turn(role, parts))
+        need(not calls or turns, "a function call turn comes after a user turn")
+        turns.append(_turn(role, parts))
     need(contents[-1]["role"] == "user", "Please ensure that the last turn is a user turn")
     _signed(contents)
-    return tuple(found)
+    return tuple(turns)
 
 
 def _part(part: Json) -> None:
@@ -265,10 +265,10 @@ def _turn(role: str, parts: list[Json]) -> Turn:
         part["functionResponse"]["response"] for part in parts if "functionResponse" in part
     ]
     if responses:
-        values = [next(iter(each.values()), "") for each in responses]
+        values = [next(iter(response.values()), "") for response in responses]
         texts = tuple(
-            v if isinstance(v, str) else json.dumps(each)
-            for v, each in zip(values, responses, strict=True)
+            v if isinstance(v, str) else json.dumps(response)
+            for v, response in zip(values, responses, strict=True)
         )
         return Turn("tool", results=texts)
     calls = tuple(

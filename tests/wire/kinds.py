@@ -81,7 +81,9 @@ def _asked(request: UpstreamRequest) -> Asked:
     path = f"{url.path}?{url.query}" if url.query else url.path
     headers = {k.decode(): v.decode() for k, v in request.headers}
     secret = KEY if request.key else ""
-    own = {name.lower(): each for name, each in request.provider.key_headers(secret).items()}
+    own = {
+        name.lower(): header for name, header in request.provider.key_headers(secret).items()
+    }
     told = {"provider": request.provider.name}
     return Asked(path, {**headers, **own, **told}, json.loads(request.body))
 

@@ -131,7 +131,7 @@ def _image(url: str) -> None:
 
 
 def _turns(messages: list[Json]) -> tuple[Turn, ...]:
-    found: list[Turn] = []
+    turns: list[Turn] = []
     waiting: list[str] = []
     for number, message in enumerate(messages):
         place, role = f"messages[{number}].", message["role"]
@@ -144,11 +144,11 @@ def _turns(messages: list[Json]) -> tuple[Turn, ...]:
         if role == "tool":
             need(message["tool_call_id"] in waiting, "'tool_calls' must precede")
             waiting.remove(message["tool_call_id"])
-            if found[-1].role == "tool":
-                results = (*found.pop().results, _text(content))
+            if turns[-1].role == "tool":
+                results = (*turns.pop().results, _text(content))
             else:
                 results = (_text(content),)
-            found.append(Turn("tool", results=results))
+            turns.append(Turn("tool", results=results))
             continue
         need(not waiting, f"tool_call_ids did not have response messages: {waiting}")
         if role in ("system", "developer"):
@@ -163,9 +163,9 @@ def _turns(messages: list[Json]) -> tuple[Turn, ...]:
         )
         parts = content if isinstance(content, list) else []
         images = sum(part["type"] == "image_url" for part in parts)
-        found.append(Turn(role, _text(content), images, made))
+        turns.append(Turn(role, _text(content), images, made))
     need(not waiting, f"tool_call_ids did not have response messages: {waiting}")
-    return tuple(found)
+    return tuple(turns)
 
 
 FINISH: Final = {

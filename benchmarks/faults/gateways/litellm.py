@@ -29,7 +29,7 @@ def command(site: Site) -> Sequence[str]:
     where, all_ = chain.addresses(site), list(routes(rows()))
     document = {
         "model_list": [
-            *(group(each.name, each.primary, where[each.variant.place]) for each in all_),
+            *(group(route.name, route.primary, where[route.variant.place]) for route in all_),
             *(group(each.spare, each.spare, where[chain.SPARE]) for each in all_),
         ],
         "router_settings": {

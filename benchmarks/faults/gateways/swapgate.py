@@ -35,12 +35,12 @@ def document(site: Site, limits: Limits) -> dict[str, object]:
             for name, url in chain.addresses(site).items()
         },
         "routes": {
-            each.name: {
-                "incumbent": f"{each.variant.place}/{each.primary}",
-                "fallbacks": [f"{chain.SPARE}/{each.spare}"],
+            route.name: {
+                "incumbent": f"{route.variant.place}/{route.primary}",
+                "fallbacks": [f"{chain.SPARE}/{route.spare}"],
                 "total_timeout_s": limits.total_s,
             }
-            for each in routes(rows())
+            for route in routes(rows())
         },
     }
 

@@ -57,7 +57,7 @@ def command(site: Site) -> Sequence[str]:
         "address": address(site.port),
         "filter_chains": [{"filters": filters}],
     }
-    resources = {"listeners": [listener], "clusters": [cluster(site, each) for each in KINDS]}
+    resources = {"listeners": [listener], "clusters": [cluster(site, kind) for kind in KINDS]}
     file = site.folder / "envoy.json"
     file.write_text(json.dumps({"static_resources": resources}), encoding="utf-8")
     flags = ["--concurrency", "1", "--disable-hot-restart", "-l", "error"]

@@ -332,7 +332,7 @@ def _models_in_use(context: Context | None) -> dict[str, set[str]]:
     if context is not None:
         table = routes.load_table(context)
         for route in table.routes.values():
-            for target in (table.targets[each] for each in route.targets):
+            for target in (table.targets[id_] for id_ in route.targets):
                 found.setdefault(target.provider, set()).add(target.model)
     return found
 
@@ -371,9 +371,9 @@ def _provider(
 
 def _differences(context: Context, settings: Settings) -> Iterator[DoctorFinding]:
     seed_differences = seed.list_seed_differences(context, settings)
-    for each in seed_differences:
+    for difference in seed_differences:
         step = "the database rules: propose the change, or mend the file"
-        yield DoctorFinding("file and database", "warn", each, step)
+        yield DoctorFinding("file and database", "warn", difference, step)
     if not seed_differences and settings.source is not None:
         yield DoctorFinding("file and database", "ok", "they say the same")
 

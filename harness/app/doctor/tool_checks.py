@@ -61,10 +61,10 @@ def meant(installation: Installation, name: str) -> list[tuple[Target, Provider]
     with ctx.store.read() as tx:
         providers = tx.providers.all()
         if route := table.routes.get(name):
-            found = [table.targets[each] for each in route.targets]
-            return [(each, providers[each.provider]) for each in found]
+            found = [table.targets[id_] for id_ in route.targets]
+            return [(own_target, providers[own_target.provider]) for own_target in found]
         start, slash, model = name.partition("/")
-        known = {each.name for each in tx.routing.targets().values()}
+        known = {stored_target.name for stored_target in tx.routing.targets().values()}
         if slash and model and start in providers and name not in known:
             return [(Target(start, model), providers[start])]
         target = targets.find_target(tx, name)

@@ -135,7 +135,7 @@ def bench_gate(  # noqa: PLR0913 - one per option
     benchmark = run_gate_benchmark(
         [
             *map(load_matrix, files),
-            *(generate_scores(kind, each) for each in seeds for kind in ScoreKind),
+            *(generate_scores(kind, number) for number in seeds for kind in ScoreKind),
         ],
         plan,
         lambda what: output.note(f"measuring {what}"),

@@ -25,9 +25,9 @@ def capture() -> None:
 @click.option("--route", metavar="ROUTE", help="Only this route.")
 @paging.page_options
 @pass_session
-def list_captures(session: Session, *, route: str | None, asked: PageRequest) -> None:
+def list_captures(session: Session, *, route: str | None, page_request: PageRequest) -> None:
     """List captured requests, the newest first; never their content."""
-    found = queries.list_captures(session.context, asked, route=route)
+    found = queries.list_captures(session.context, page_request, route=route)
     paging.note_page(found)
     if session.json:
         output.document(found.items)

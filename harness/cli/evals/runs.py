@@ -103,10 +103,10 @@ def _progress(run: EvalRun, samples: int, cost_usd: float) -> str:
 )
 @paging.page_options
 @pass_session
-def list_runs(session: Session, states: tuple[str, ...], *, asked: PageRequest) -> None:
+def list_runs(session: Session, states: tuple[str, ...], *, page_request: PageRequest) -> None:
     """List the runs, the newest first."""
     wanted = [RunState(state) for state in states]
-    runs = queries.list_runs(session.context, asked, states=wanted)
+    runs = queries.list_runs(session.context, page_request, states=wanted)
     paging.note_page(runs)
     with session.context.store.read() as tx:
         done = {run.id: tx.runs.progress(run.id)[0] for run in runs}

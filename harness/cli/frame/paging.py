@@ -15,7 +15,7 @@ PAGE: Final = 100
 
 
 def page_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--limit and --after, as `asked`."""
+    """--limit and --after, as `page_request`."""
     return page_options_with(PAGE)(command)
 
 
@@ -27,7 +27,7 @@ def page_options_with(
     def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
         def asking(*args: Any, limit: int, after: str | None, **given: Any) -> Any:
-            return command(*args, asked=PageRequest(limit, after), **given)
+            return command(*args, page_request=PageRequest(limit, after), **given)
 
         behind = click.option(
             "--after",

@@ -185,8 +185,8 @@ def global_options(*, root: bool) -> list[click.Option]:
 def adopt_options(command: click.Command) -> click.Command:
     """The command, and those below it, with the global options it does not have itself."""
     if isinstance(command, click.Group):
-        for each in command.commands.values():
-            adopt_options(each)
+        for subcommand in command.commands.values():
+            adopt_options(subcommand)
     taken = {name for param in command.params for name in param.opts}
     for param in command.params:
         # A --json of its own also hears the one before the verb.

@@ -19,9 +19,9 @@ def alert() -> None:
 @click.option("--open", "open_only", is_flag=True, help="Only alerts whose cause persists.")
 @paging.page_options_with(50)
 @pass_session
-def list_alerts(session: Session, *, open_only: bool, asked: PageRequest) -> None:
+def list_alerts(session: Session, *, open_only: bool, page_request: PageRequest) -> None:
     """List alerts, the most recent first, with what to do about each."""
-    found = queries.list_alerts(session.context, asked, open_only=open_only)
+    found = queries.list_alerts(session.context, page_request, open_only=open_only)
     paging.note_page(found)
     if session.json:
         output.document(found.items)
@@ -30,15 +30,15 @@ def list_alerts(session: Session, *, open_only: bool, asked: PageRequest) -> Non
         ["LAST SEEN", "SEVERITY", "STATE", "TIMES", "ALERT", "TOLD", "NEXT STEP"],
         [
             [
-                formatting.timestamp(each.last_seen),
-                each.severity.name.lower(),
-                "open" if each.open else "over",
-                each.count,
-                f"{each.title} ({each.kind.value})",
-                _delivery_counts(each),
-                each.next_step if each.open else " ",
+                formatting.timestamp(row.last_seen),
+                row.severity.name.lower(),
+                "open" if row.open else "over",
+                row.count,
+                f"{row.title} ({row.kind.value})",
+                _delivery_counts(row),
+                row.next_step if row.open else " ",
             ]
-            for each in found
+            for row in found
         ],
         empty="no alert is open" if open_only else "there were no alerts",
     )

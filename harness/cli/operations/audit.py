@@ -21,9 +21,9 @@ def audit() -> None:
 @audit.command()
 @paging.page_options_with(20, "-n")
 @pass_session
-def tail(session: Session, asked: PageRequest) -> None:
+def tail(session: Session, page_request: PageRequest) -> None:
     """Show the newest events, the newest last."""
-    audit_events = queries.list_audit_events(session.context, asked)
+    audit_events = queries.list_audit_events(session.context, page_request)
     paging.note_page(audit_events)
     events = list(reversed(audit_events))
     if session.json:

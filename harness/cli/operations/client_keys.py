@@ -125,9 +125,9 @@ def create(
 @key.command("list")
 @paging.page_options
 @pass_session
-def list_keys(session: Session, asked: PageRequest) -> None:
+def list_keys(session: Session, page_request: PageRequest) -> None:
     """List the keys, the oldest first; a key's text is never shown again."""
-    found = queries.list_keys(session.context, asked)
+    found = queries.list_keys(session.context, page_request)
     paging.note_page(found)
     if session.json:
         output.document(found.items)
@@ -148,18 +148,18 @@ def list_keys(session: Session, asked: PageRequest) -> None:
         ],
         [
             [
-                each.id,
-                each.name,
-                each.principal_name,
-                _kind(each),
-                each.hint,
-                ", ".join(sorted(each.routes)) or "all",
-                _limits(each.limits),
-                *_spent(each),
-                formatting.timestamp(each.created_at),
-                formatting.timestamp(each.revoked_at),
+                summary.id,
+                summary.name,
+                summary.principal_name,
+                _kind(summary),
+                summary.hint,
+                ", ".join(sorted(summary.routes)) or "all",
+                _limits(summary.limits),
+                *_spent(summary),
+                formatting.timestamp(summary.created_at),
+                formatting.timestamp(summary.revoked_at),
             ]
-            for each in found
+            for summary in found
         ],
         empty="no keys yet: `swapgate key create NAME` makes one",
     )

@@ -94,8 +94,8 @@ def grant(session: Session, role: str, *, only_show: bool) -> None:
     if session.json:
         output.document({"granted": not only_show, "statements": found})
     elif only_show:
-        for each in found:
-            click.echo(f"{each};")
+        for row in found:
+            click.echo(f"{row};")
     else:
         click.echo(f"the role {role} can run Swapgate, and change none of its tables")
 
@@ -136,8 +136,8 @@ def check(ctx: click.Context) -> None:
 def _print_check(
     state: "SchemaState", faults: "Sequence[RowFault]", unrecorded: Sequence[str]
 ) -> None:
-    for each in (*state.differences, *unrecorded):
-        click.echo(each)
+    for difference in (*state.differences, *unrecorded):
+        click.echo(difference)
     print_faults(faults)
     found = f"revision {state.found}" if state.found else "no tables"
     if state.differences:

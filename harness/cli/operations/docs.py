@@ -109,13 +109,13 @@ def diagram(
     arrows: dict[tuple[str, str], list[str]] = {}
     for (state, event), after in transitions.items():
         arrows.setdefault((state.value, after.value), []).append(event.value)
-    final = [each for each in type(start) if each not in live]
+    final = [state for state in type(start) if state not in live]
     lines = [
         "```mermaid",
         "stateDiagram-v2",
         f"    [*] --> {start.value}",
         *(f"    {a} --> {b}: {', '.join(events)}" for (a, b), events in arrows.items()),
-        *(f"    {each.value} --> [*]" for each in final),
+        *(f"    {state.value} --> [*]" for state in final),
         "```",
     ]
     return "\n".join(lines)

@@ -62,7 +62,7 @@ def _tools(session: Session, name: str, timeout_s: float) -> bool:
         tool_checks.report(session.installation, target, provider, timeout_s)
         for target, provider in tool_checks.meant(session.installation, name)
     ]
-    ok = all(each.ok for each in found)
+    ok = all(finding.ok for finding in found)
     if session.json:
         output.document({"ok": ok, "targets": found})
     else:
@@ -70,14 +70,14 @@ def _tools(session: Session, name: str, timeout_s: float) -> bool:
             ["TARGET", "CHECK", "", "FOUND", "NEXT STEP"],
             [
                 [
-                    each.target,
+                    finding.target,
                     f.subject,
                     _mark(f.outcome, f.failed),
                     f.found,
                     f.next_step or " ",
                 ]
-                for each in found
-                for f in each.findings
+                for finding in found
+                for f in finding.findings
             ],
             empty="",
         )

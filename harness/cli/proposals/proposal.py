@@ -312,15 +312,13 @@ def _next(made: Proposal) -> str:
 @paging.page_options
 @pass_session
 def list_proposals(
-    session: Session, *, route: str | None, open_only: bool, asked: PageRequest
+    session: Session, *, route: str | None, open_only: bool, page_request: PageRequest
 ) -> None:
     """List the proposals, the newest first."""
     context = session.context
-    proposals = queries.list_proposals(context, asked, route=route, open_only=open_only)
-    names = queries.load_target_names(context, {each.candidate for each in proposals})
-    verdicts = queries.load_verdicts(
-        context, {each.verdict for each in proposals if each.verdict}
-    )
+    proposals = queries.list_proposals(context, page_request, route=route, open_only=open_only)
+    names = queries.load_target_names(context, {row.candidate for row in proposals})
+    verdicts = queries.load_verdicts(context, {row.verdict for row in proposals if row.verdict})
     paging.note_page(proposals)
     if session.json:
         output.document(proposals.items)
@@ -329,15 +327,15 @@ def list_proposals(
         ["ID", "ROUTE", "CANDIDATE", "PHASE", "VERDICT", "PROPOSER", "CREATED (UTC)"],
         [
             [
-                each.id,
-                each.route,
-                names.get(each.candidate, each.candidate),
-                each.phase.value.replace("_", " "),
-                _verdict_words(each.verdict, verdicts),
-                each.proposer,
-                formatting.timestamp(each.created_at),
+                row.id,
+                row.route,
+                names.get(row.candidate, row.candidate),
+                row.phase.value.replace("_", " "),
+                _verdict_words(row.verdict, verdicts),
+                row.proposer,
+                formatting.timestamp(row.created_at),
             ]
-            for each in proposals
+            for row in proposals
         ],
         empty="no proposals: `swapgate proposal create ROUTE CANDIDATE` makes one",
     )
@@ -360,7 +358,7 @@ def show(session: Session, proposal_id: str) -> None:
     live = (
         reports.list_canaries(context, route=proposal_review.proposal.route) if rollout else ()
     )
-    ours = next((each for each in live if each.rollout.id == rollout), None)
+    ours = next((canary for canary in live if canary.rollout.id == rollout), None)
     seen = review.review_proposal(context, proposal_id)
     stood_up = approvals.list_approvals(context, proposal_id)
     if session.json:
@@ -372,9 +370,9 @@ def show(session: Session, proposal_id: str) -> None:
         return
     comparison.print_comparison(proposal_review, ours)
     _print_review(seen)
-    for each in stood_up:
-        words = f": {each.reason}" if each.reason else ""
-        output.note("; ".join((f"approved by {each.name}{words}", *each.remarks)))
+    for row in stood_up:
+        words = f": {row.reason}" if row.reason else ""
+        output.note("; ".join((f"approved by {row.name}{words}", *row.remarks)))
 
 
 def _review_json(proposal_review: ProposalReview) -> object:

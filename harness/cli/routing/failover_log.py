@@ -33,7 +33,7 @@ def list_failovers(
     name: str | None,
     user: str | None,
     since: timedelta,
-    asked: PageRequest,
+    page_request: PageRequest,
 ) -> None:
     """List failovers: which target a request left, and why; the newest first.
 
@@ -41,7 +41,7 @@ def list_failovers(
     """
     failovers = queries.list_failovers(
         session.context,
-        asked,
+        page_request,
         secret=session.installation.secret,
         route=name,
         user=user,

@@ -166,6 +166,7 @@ def _print_chain(session: Session, route: Route) -> None:
         output.document(route)
         return
     names = [
-        each.target.name for each in fallback_chain.list_fallbacks(session.context, route.name)
+        entry.target.name
+        for entry in fallback_chain.list_fallbacks(session.context, route.name)
     ]
     click.echo(f"route {route.name} falls back to {', '.join(names) or 'nobody'}")

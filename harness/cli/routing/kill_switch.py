@@ -80,20 +80,20 @@ def lift(session: Session, switch_id: str, reason: str) -> None:
 @switch.command("list")
 @paging.page_options
 @pass_session
-def list_switches(session: Session, asked: PageRequest) -> None:
+def list_switches(session: Session, page_request: PageRequest) -> None:
     """List the switches of command line and API, the newest first.
 
     What stands in the configuration file, and in SWAPGATE_FORCE where this command runs, is
     said on stderr: routers read both when they start.
     """
-    switches = queries.list_switches(session.context, asked)
+    switches = queries.list_switches(session.context, page_request)
     paging.note_page(switches)
     if session.json:
         output.document(switches.items)
         return
     now = session.installation.clock.now()
-    for each in session.installation.standing_switches:
-        output.note(f"{each.reason}: {each.force} for {_scope(each.route)}")
+    for standing in session.installation.standing_switches:
+        output.note(f"{standing.reason}: {standing.force} for {_scope(standing.route)}")
     output.table(
         ["ID", "FORCES", "ROUTE", "STATE", "UNTIL", "BY", "SINCE", "REASON"],
         [

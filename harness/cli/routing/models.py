@@ -26,7 +26,7 @@ def show_entries(
 ) -> None:
     """empty: what a person reads in place of a table without rows."""
     if session.json:
-        output.document([{"name": name, **_json(each)} for name, each in found])
+        output.document([{"name": name, **_json(entry)} for name, entry in found])
         return
     output.table(
         ["MODEL", "INPUT $/MTOK", "OUTPUT $/MTOK", "WINDOW", "CAN", "ENDS"],
@@ -76,14 +76,14 @@ def model() -> None:
 )
 @paging.page_options
 @pass_session
-def list_models(session: Session, *, every: bool, asked: PageRequest) -> None:
+def list_models(session: Session, *, every: bool, page_request: PageRequest) -> None:
     """List the targets, their prices and the routes that use them."""
     if every:
         there = model_resolution.list_configured_offers(session.context_with_providers)
         show_entries(session, there, empty=NOTHING_OFFERED)
         return
     ctx = session.context
-    found, table = queries.list_targets(ctx, asked), routes.load_table(ctx)
+    found, table = queries.list_targets(ctx, page_request), routes.load_table(ctx)
     paging.note_page(found)
     with ctx.store.read() as tx:
         providers = tx.providers.all()

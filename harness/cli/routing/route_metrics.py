@@ -34,7 +34,7 @@ def route_measured(session: Session, name: str | None) -> None:
             *("ROUTE", "MODEL", "PER 1,000", "A MONTH", "REQUESTS", "MEDIAN"),
             *("95TH PERCENTILE", "CALLERS FAILED", "MODEL FAILED"),
         ],
-        [_traffic_row(each) for each in found],
+        [_traffic_row(row) for row in found],
         empty="no routes yet: `swapgate route create` makes one",
     )
     if found:

@@ -192,8 +192,8 @@ def _capture(how: RouteSettings) -> str | None:
 
 def _fallbacks(route: Route, names: Mapping[str, str]) -> str:
     marked = (
-        names[each] + (" (capable)" if each in route.settings.capable else "")
-        for each in route.fallbacks
+        names[id_] + (" (capable)" if id_ in route.settings.capable else "")
+        for id_ in route.fallbacks
     )
     return ", ".join(marked) or "none"
 
@@ -214,9 +214,9 @@ def _status(session: Session, name: str) -> RouteStatus:
 @click.argument("name")
 @paging.page_options
 @pass_session
-def history(session: Session, name: str, asked: PageRequest) -> None:
+def history(session: Session, name: str, page_request: PageRequest) -> None:
     """Show the route's versions, the newest first."""
-    records = queries.list_route_versions(session.context, name, asked)
+    records = queries.list_route_versions(session.context, name, page_request)
     paging.note_page(records)
     if session.json:
         output.document(records.items)
@@ -287,8 +287,8 @@ def diff(session: Session, name: str, older: int | None, newer: int | None) -> N
         [[field, _named(a, names), _named(b, names)] for field, (a, b) in changed.items()],
         empty=f"versions {first.route.version} and {last.route.version} are the same",
     )
-    for each in filed:
-        output.note(each)
+    for proposal in filed:
+        output.note(proposal)
 
 
 def _named(text: str, names: Mapping[str, str]) -> str:

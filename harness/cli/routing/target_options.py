@@ -78,10 +78,10 @@ def requested_target(name: str, options: TargetOptions) -> TargetSeed:
 def body_fields(option: str, given: tuple[str, ...]) -> dict[str, object]:
     """KEY=VALUE as a body field: VALUE is read as JSON where it is JSON, else as text."""
     fields: dict[str, object] = {}
-    for each in given:
-        key, equals, text = each.partition("=")
+    for value in given:
+        key, equals, text = value.partition("=")
         if not (key and equals):
-            raise click.BadParameter(f"{each!r} is not KEY=VALUE", param_hint=option)
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE", param_hint=option)
         try:
             fields[key] = json.loads(text, parse_constant=_no_constant)
         except ValueError:

@@ -78,7 +78,7 @@ def decision_inputs(
             "bake_ends_at": rollout.bake_ends_at.isoformat() if rollout.bake_ends_at else None,
             "version": rollout.version,
             "blocks": len(used),
-            "last_block": max((each.number for each in used), default=0),
+            "last_block": max((block.number for block in used), default=0),
             "blocks_sha256": _blocks_sha256(used),
             "policy_sha256": digest(to_hashable(rollout.policy)),
             "split_rule": PERIOD_RULE,
@@ -164,7 +164,7 @@ def _unasked_move(event: AuditEvent, decided: RolloutAction) -> list[str]:
         return []
     did = event.action.removeprefix("canary.")
     wanted = RolloutSignal.PROVEN.value if event.action == PROMOTED else did
-    evident = {each.value for each in _OF_EVIDENCE} | {RolloutSignal.PROVEN.value}
+    evident = {signal.value for signal in _OF_EVIDENCE} | {RolloutSignal.PROVEN.value}
     asked = decided.signal.value if decided.signal else "none"
     if event.actor != SYSTEM.name or wanted not in evident or wanted == asked:
         return []

@@ -110,7 +110,7 @@ def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> lis
     verdict was measured, in words.
     """
     found: dict[str, str] = {}
-    if not any(each.moved for each in tx.providers.all().values()):
+    if not any(summary.moved for summary in tx.providers.all().values()):
         return []
     for plan in _plans(verdict):
         runs = [tx.runs.get(run) for run in run_ids(verdict.inputs, plan.suite) if run]

@@ -66,8 +66,8 @@ def compute_savings(arms: Sequence[ArmSamples]) -> Savings | None:
     planned = sum(arm.planned for arm in arms)
     if asked >= planned:
         return None
-    each = [_mean_usd(arm.samples) for arm in arms]
-    prices = [price for price in each if price is not None]
+    usd = [_mean_usd(arm.samples) for arm in arms]
+    prices = [price for price in usd if price is not None]
     if len(prices) < len(arms):
         return Savings(asked, planned, None, None)
     open_usd = sum(

@@ -162,9 +162,9 @@ def _resolve_finished(ctx: Context) -> None:
     """End what cannot say its own end: decided proposals, moved rollouts, silent workers."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        open_ = [each for each in tx.alerts.unsettled() if each.open]
-        ended = {each.key for each in open_ if _is_over(tx, each, now)}
-        ended |= {each.key for each in open_ if not drop_silent_sources(each, now).open}
+        open_ = [alert for alert in tx.alerts.unsettled() if alert.open]
+        ended = {alert.key for alert in open_ if _is_over(tx, alert, now)}
+        ended |= {alert.key for alert in open_ if not drop_silent_sources(alert, now).open}
     for key in sorted(ended):
         with ctx.store.write() as tx:
             record = tx.alerts.newest(key)
@@ -225,7 +225,7 @@ def _queue(ctx: Context, sinks: Sequence[str]) -> None:
     """A message of every alert that people do not know of yet, for every sink."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        keys = {each.key for each in tx.alerts.unsettled() if due_message(each, now)}
+        keys = {alert.key for alert in tx.alerts.unsettled() if due_message(alert, now)}
     for key in sorted(keys):
         with ctx.store.write() as tx:
             record = tx.alerts.newest(key)
@@ -241,10 +241,10 @@ def _queue(ctx: Context, sinks: Sequence[str]) -> None:
 def _send_due(ctx: Context, sinks: AlertSinks) -> None:
     with ctx.store.read() as tx:
         due = tx.deliveries.due(ctx.clock.now())
-        records = {each.alert: tx.alerts.get(each.alert) for each in due}
+        records = {delivery.alert: tx.alerts.get(delivery.alert) for delivery in due}
     by_sink: dict[str, list[Delivery]] = {}
-    for each in due:
-        by_sink.setdefault(each.sink, []).append(each)
+    for delivery in due:
+        by_sink.setdefault(delivery.sink, []).append(delivery)
     if not by_sink:
         return
     # One thread each: a sink that hangs holds up no other.

@@ -76,11 +76,11 @@ def export_captures(
     like = find_near_duplicates(
         {request.id: user_text(request.content) for request in found}, threshold=near
     )
-    kept = [each for each in found if each.id not in like]
+    kept = [request for request in found if request.id not in like]
     with ctx.store.write() as tx:
         details = {"count": len(kept), "near_duplicates": len(like)}
         _note(ctx, actor, tx.audit, "capture.export", route or "all routes", details)
-    return CaptureExport([build_export_line(each) for each in kept], like)
+    return CaptureExport([build_export_line(request) for request in kept], like)
 
 
 def build_export_line(captured: CapturedRequest) -> dict[str, Any]:

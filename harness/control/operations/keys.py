@@ -98,8 +98,8 @@ def create_key(  # noqa: PLR0913 - what a key is made of
         created_with=actor.key,
     )
     with ctx.store.write() as tx:
-        for each in sorted(granted):
-            require_route(tx, each)
+        for scope in sorted(granted):
+            require_route(tx, scope)
         if role is not None:
             owner = _existing(tx, principal) if principal else _new(ctx, tx, name, service)
             key = replace(key, principal=owner.id)

@@ -123,7 +123,7 @@ def load_verdicts(ctx: Context, ids: Collection[str]) -> Mapping[str, Verdict]:
 def load_target_names(ctx: Context, targets: Collection[str]) -> Mapping[str, str]:
     """Id to name, of the targets that are as they were signed."""
     with ctx.store.listings() as stored:
-        return {id_: each.name for id_, each in stored.targets_of(targets).items()}
+        return {id_: target.name for id_, target in stored.targets_of(targets).items()}
 
 
 def list_routes(ctx: Context) -> Page[Route]:
@@ -276,7 +276,9 @@ def list_alerts(
     with ctx.store.listings() as stored:
         page = stored.alerts(page_request, open_only=open_only)
     with ctx.store.read() as tx:
-        return page.map(lambda each: alerts_.build_alert_view(each, tx.deliveries.of(each.id)))
+        return page.map(
+            lambda record: alerts_.build_alert_view(record, tx.deliveries.of(record.id))
+        )
 
 
 def list_failovers(

@@ -28,7 +28,7 @@ def alerted_rows(tx: Transaction) -> set[str]:
     """`TABLE:KEY` of each row that an open alert names."""
     kind = AlertKind.STATE_UNRECORDED
     found = tx.alerts.list(open_only=True, kind=kind, limit=MAX_ALERTS)
-    return {each.key.partition(":")[2] for each in found}
+    return {record.key.partition(":")[2] for record in found}
 
 
 def unrecorded_rows(ctx: Context, tx: Transaction) -> set[str]:

@@ -89,9 +89,9 @@ def risk_of_plans(
 def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
     """As it was when the proposal was made, by what is known now."""
     earlier = [
-        each
-        for each in _proposals_before(tx, proposal.route, proposal.created_at)
-        if each.id != proposal.id and each.created_at <= proposal.created_at
+        former
+        for former in _proposals_before(tx, proposal.route, proposal.created_at)
+        if former.id != proposal.id and former.created_at <= proposal.created_at
     ]
     return _risk(
         [*earlier_risks(earlier), false_pass_risk(proposal.plans)], proposal.policy.gate
@@ -113,7 +113,11 @@ def _risk(risks: Sequence[float], gate: GatePolicy) -> FalsePassRisk:
 
 def _proposals_before(tx: Transaction, route: str, now: datetime) -> list[Proposal]:
     """Of the 90 days before, those that looked at their candidate, or will."""
-    return [each for each in tx.proposals.since(route, now - WINDOW) if has_looked(tx, each)]
+    return [
+        proposal
+        for proposal in tx.proposals.since(route, now - WINDOW)
+        if has_looked(tx, proposal)
+    ]
 
 
 def find_lineage(
@@ -127,7 +131,7 @@ def find_lineage(
     first = [candidate] if candidate else []
     ancestors = [targets.find_target(tx, descends_from)] if descends_from else []
     return frozenset(
-        each.id for one in (*first, *ancestors) for each in (one, *_same_model(tx, one))
+        relative.id for one in (*first, *ancestors) for relative in (one, *_same_model(tx, one))
     )
 
 
@@ -177,7 +181,7 @@ def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
         pin = tx.suites.get(plan.suite_digest)
         looks, earlier = _before(tx, pin, proposal.candidate, family, until=proposal)
         if looks >= plan.look:
-            named = f" ({', '.join(each.id for each in earlier[:3])})" if earlier else ""
+            named = f" ({', '.join(former.id for former in earlier[:3])})" if earlier else ""
             return (
                 f"its answers tell a name whose looks at {plan.suite} before it were {looks}"
                 f"{named}, and this was charged as look {plan.look}: propose again, which "

@@ -210,8 +210,10 @@ def _spread(
     tx: Transaction, plan: SuitePlan, incumbent: str, earlier: Sequence[Proposal]
 ) -> DifferenceSpread | None:
     """Of the newest comparison on this suite; one with the same incumbent goes first."""
-    for proposal in sorted(earlier, key=lambda each: each.incumbent != incumbent):
-        registered = {each.suite: each for each in proposal.plans}.get(plan.suite)
+    for proposal in sorted(earlier, key=lambda former: former.incumbent != incumbent):
+        registered = {
+            registered_plan.suite: registered_plan for registered_plan in proposal.plans
+        }.get(plan.suite)
         runs = proposal.runs.get(plan.suite)
         if registered is None or runs is None or registered.suite_digest != plan.suite_digest:
             continue

@@ -156,8 +156,8 @@ def _can_share(
     """
     judge = tx.suites.get(plan.suite_digest).judge
     if any(
-        endpoint_changes.find_move_since(ctx, tx, each, run.created_at)
-        for each in (run.target, judge)
+        endpoint_changes.find_move_since(ctx, tx, target, run.created_at)
+        for target in (run.target, judge)
     ):
         return False
     enough = run.state is RunState.DONE and run.wanted >= ours.wanted

@@ -66,8 +66,8 @@ def is_other_person(tx: Transaction, name: str, proposer: Actor) -> bool:
     if known is None:
         return True  # the control plane itself, or from before there were principals
     return known.id != proposer.principal and not any(
-        proposer.principal in key_creators(each.id, _chain(tx, each.id))
-        for each in tx.keys.of_principal(known.id)
+        proposer.principal in key_creators(key.id, _chain(tx, key.id))
+        for key in tx.keys.of_principal(known.id)
     )
 
 

@@ -63,7 +63,7 @@ def register_comparison(
     primary, *others = question.suites
     asked = (
         RouteSuite(primary, SuiteRole.PRIMARY),
-        *(RouteSuite(each, SuiteRole.REQUIRED) for each in others),
+        *(RouteSuite(suite, SuiteRole.REQUIRED) for suite in others),
         *(RouteSuite(guard, SuiteRole.GUARD) for guard in question.guards),
     )
     route = RouteSettings(policy=question.policy, suites=asked)

@@ -73,7 +73,7 @@ def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
             and newer.route.incumbent != older.route.incumbent
         ):
             # No promotion, so no proof: it chose what a candidate is compared with.
-            was, is_ = (names[each.route.incumbent].name for each in (older, newer))
+            was, is_ = (names[version.route.incumbent].name for version in (older, newer))
             text = f"{was} → {is_}: {newer.reason}"
             yield RouteChange(newer.at, newer.actor, "incumbent", text)
         said = [
@@ -120,7 +120,7 @@ def _moved_providers(
     route = routes.require_route(tx, proposal.route)
     asked = [targets[target] for target in (*route.targets, proposal.candidate)]
     asked += [ctx.judges[plan.suite] for plan in proposal.plans if plan.suite in ctx.judges]
-    for name in sorted({each.provider for each in asked}):
+    for name in sorted({target.provider for target in asked}):
         moved = providers[name].moved if name in providers else None
         if moved is not None and moved.at >= since:
             text = (

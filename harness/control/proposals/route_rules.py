@@ -49,7 +49,11 @@ def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> 
         **widened_suites(ctx, tx, route, pins, _proposer(proposal)),
         **widened_addendum(known[proposal.incumbent], known[proposal.candidate]),
     }
-    new = {name: each for name, each in found.items() if proposal.widened.get(name) != each}
+    new = {
+        name: difference
+        for name, difference in found.items()
+        if proposal.widened.get(name) != difference
+    }
     return [*describe_widening(new), *_suites(route, proposal)]
 
 
@@ -245,7 +249,7 @@ def restored_incumbent(
         )
         if newer.kind != CHANGE_KINDS[RestoreIncumbent] or newer.at < now - WINDOW or not own:
             return {}
-        was, is_ = (names[each.route.incumbent].name for each in (older, newer))
+        was, is_ = (names[version.route.incumbent].name for version in (older, newer))
         return {"incumbent": {"route": was, "proposed": is_, "reason": newer.reason}}
     return {}
 
@@ -268,21 +272,26 @@ def widened_addendum(incumbent: Target, candidate: Target) -> dict[str, Any]:
 
 def describe_widening(widened: Mapping[str, Any]) -> list[str]:
     """One line for each, as an approver reads it."""
-    return [f"{name}: {_describe_one(name, each)}" for name, each in widened.items()]
+    return [
+        f"{name}: {_describe_one(name, difference)}" for name, difference in widened.items()
+    ]
 
 
-def _describe_one(name: str, each: Mapping[str, Any]) -> str:
+def _describe_one(name: str, difference: Mapping[str, Any]) -> str:
     if name == "incumbent":
         return (
-            f"{each['proposed']}, which the proposer brought back in the place of "
-            f"{each['route']} ({each['reason']})"
+            f"{difference['proposed']}, which the proposer brought back in the place of "
+            f"{difference['route']} ({difference['reason']})"
         )
     if name == ADDENDUM:
-        more = f" … ({each['length']} characters)" if each["length"] > SHOWN else ""
-        return f"adds to every prompt, which may hold answers: {each['proposed']!r}{more}"
+        more = f" … ({difference['length']} characters)" if difference["length"] > SHOWN else ""
+        return f"adds to every prompt, which may hold answers: {difference['proposed']!r}{more}"
     if name.startswith("suite "):
-        return f"not the one accepted for this route ({'; '.join(each['changed'])})"
-    rule, proposed = _describe_value(each["route"]), _describe_value(each["proposed"])
+        return f"not the one accepted for this route ({'; '.join(difference['changed'])})"
+    rule, proposed = (
+        _describe_value(difference["route"]),
+        _describe_value(difference["proposed"]),
+    )
     return f"the route's policy says {rule}, proposed {proposed}"
 
 

@@ -39,7 +39,7 @@ def load_last_check(ctx: Context) -> SelfTest:
     """What was found within the last minute, else anew."""
     with ctx.store.read() as tx:
         names, found = tx.providers.all().keys(), tx.provider_checks.all()
-    fresh = [each for each in found if ctx.clock.now() - each.at < FRESH]
+    fresh = [check for check in found if ctx.clock.now() - check.at < FRESH]
     return _reply_of(ctx, fresh) if len(fresh) == len(names) else run_check(ctx)
 
 
@@ -51,9 +51,9 @@ def known_check(ctx: Context) -> Mapping[str, ProviderCheck]:
     with ctx.store.read() as tx:
         found, stored = tx.provider_checks.all(), tx.credentials.all()
     changed: dict[str, datetime] = {}
-    for each in stored:
-        changed[each.provider] = max(
-            each.updated_at, changed.get(each.provider, each.updated_at)
+    for check in stored:
+        changed[check.provider] = max(
+            check.updated_at, changed.get(check.provider, check.updated_at)
         )
     now = ctx.clock.now()
     return {

@@ -262,9 +262,9 @@ def remove_credential(
         if not (gone or ended):
             which = f"no stored key {key!r}" if key else "no stored key"
             raise NotFound(f"provider {name!r} has {which}: `swapgate credential list`")
-        for each in gone:
-            tx.credentials.put(_without_value(each, now))
-        names = [each.name for each in gone]
+        for credential in gone:
+            tx.credentials.put(_without_value(credential, now))
+        names = [credential.name for credential in gone]
         note(ctx, tx, actor, "credential.remove", name, {"keys": names})
         return _credentials_of(ctx, tx, provider)
 
@@ -273,10 +273,10 @@ def remove_all_credentials(ctx: Context, tx: Transaction, actor: Actor, name: st
     """Take away all keys and the sign-in of a provider that is being removed."""
     tx.sign_ins.end(name)
     gone = [e for e in tx.credentials.all() if e.provider == name and e.ciphertext]
-    for each in gone:
-        tx.credentials.put(_without_value(each, ctx.clock.now()))
+    for credential in gone:
+        tx.credentials.put(_without_value(credential, ctx.clock.now()))
     if gone:
-        names = [each.name for each in gone]
+        names = [credential.name for credential in gone]
         note(ctx, tx, actor, "credential.remove", name, {"keys": names})
 
 
@@ -285,10 +285,10 @@ def expire_credentials(ctx: Context) -> int:
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         over = [e for e in tx.credentials.all() if e.ciphertext and not e.live(now)]
-        for each in over:
-            tx.credentials.put(_without_value(each, now))
-            said = {"keys": [each.name], "reason": "expired"}
-            note(ctx, tx, SYSTEM, "credential.remove", each.provider, said)
+        for credential in over:
+            tx.credentials.put(_without_value(credential, now))
+            said = {"keys": [credential.name], "reason": "expired"}
+            note(ctx, tx, SYSTEM, "credential.remove", credential.provider, said)
     return len(over)
 
 
@@ -360,7 +360,7 @@ def _named(known: Iterable[Provider]) -> Iterable[tuple[str, str]]:
         variable = provider.api_key_env or (kind.key_env if kind else "")
         if variable:
             yield provider.name, variable
-    of_kinds = {each.kind for each in configured.values()} | set(configured)
+    of_kinds = {provider.kind for provider in configured.values()} | set(configured)
     for kind in PROVIDER_KINDS.values():
         if kind.key_env and kind.api_base and kind.name not in of_kinds:
             yield kind.name, kind.key_env

@@ -118,8 +118,8 @@ def _models(
                 context_window=can.context_window or (entry.context_window if entry else None),
                 price=price,
                 end_date=entry.end_date if entry else None,
-                p50_ms=next((speeds[each] for each in ids if each in speeds), None),
-                routes=sorted({name for each in ids for name in serves.get(each, ())}),
+                p50_ms=next((speeds[id_] for id_ in ids if id_ in speeds), None),
+                routes=sorted({name for id_ in ids for name in serves.get(id_, ())}),
             )
         )
     return rows
@@ -152,7 +152,7 @@ class _Health:
     ) -> None:
         with ctx.store.read() as tx:
             open_ = tx.alerts.list(open_only=True)
-        self._alerts = [each for each in open_ if each.kind in _TROUBLE]
+        self._alerts = [alert for alert in open_ if alert.kind in _TROUBLE]
         self._answered = {targets[speed].provider for speed in speeds}
         self._targets = targets
         self._check = known_check(ctx)
@@ -160,7 +160,7 @@ class _Health:
     def of(self, provider: Provider) -> tuple[ProviderHealth, str]:
         own = [e.name for e in self._targets.values() if e.provider == provider.name]
         # As routers name what an alert is about (`router.health.worker_alerts`).
-        names = {f"provider {provider.name}", *(f"target {each}" for each in own)}
+        names = {f"provider {provider.name}", *(f"target {target}" for target in own)}
         for alert in self._alerts:
             if alert.subject in names:
                 return ProviderHealth.UNHEALTHY, f"alert: {alert.title}"

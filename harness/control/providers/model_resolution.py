@@ -37,9 +37,9 @@ def search_catalogue(
     ctx: Context, words: Sequence[str]
 ) -> Sequence[tuple[str, CatalogueEntry]]:
     """Of the whole catalogue, by `kind/model`, those that have all the words in their names."""
-    parts = [word.lower() for each in words for word in each.split()]
+    parts = [word.lower() for phrase in words for word in phrase.split()]
     fits = [e for e in ctx.catalogue if all(part in e.name.lower() for part in parts)]
-    return [(fit.name, fit) for fit in sorted(fits, key=lambda each: each.name)]
+    return [(fit.name, fit) for fit in sorted(fits, key=lambda offer: offer.name)]
 
 
 LEAST: Final = 80.0  # of 100: one wrong letter in five
@@ -60,7 +60,7 @@ class Rapidfuzz:
             word, sorted(among), scorer=fuzz.ratio, score_cutoff=LEAST, limit=MOST
         )
         nearest = max((score for _, score, _ in found), default=0.0)
-        return tuple(each for each, score, _ in found if score == nearest)
+        return tuple(offer for offer, score, _ in found if score == nearest)
 
     def names(self, name: str, among: Collection[str]) -> Sequence[str]:
         from rapidfuzz import fuzz, process, utils  # noqa: PLC0415 - see above
@@ -73,7 +73,7 @@ class Rapidfuzz:
             score_cutoff=LEAST_OF_NAMES,
             limit=MOST,
         )
-        return tuple(each for each, _, _ in found)
+        return tuple(offer for offer, _, _ in found)
 
 
 def resolve_model(

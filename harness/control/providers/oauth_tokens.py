@@ -110,7 +110,7 @@ def _refused_at(tx: Transaction, provider: str) -> datetime | None:
     """When routers were last heard saying that the provider refuses its key."""
     keys = (provider, f"{provider}:stored:{TOKEN_KEY_NAME}")
     found = (tx.alerts.newest(f"{AlertKind.OUR_KEY.value}:{key}") for key in keys)
-    return max((each.last_seen for each in found if each and each.open), default=None)
+    return max((alert.last_seen for alert in found if alert and alert.open), default=None)
 
 
 def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:

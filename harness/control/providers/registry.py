@@ -186,9 +186,9 @@ def _wanted(known: Provider, change: ProviderChange) -> Provider:
             "targets were measured with it. Add another provider"
         )
     given = {
-        each: getattr(change, each)
-        for each in ("api_base", "api_key_env", "extra_headers", "extra_body")
-        if getattr(change, each) is not None
+        field_name: getattr(change, field_name)
+        for field_name in ("api_base", "api_key_env", "extra_headers", "extra_body")
+        if getattr(change, field_name) is not None
     }
     if change.extra_headers is not None:
         known = replace(known, sealed_headers={})
@@ -223,7 +223,7 @@ def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
 
 
 def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:
-    yield from (f"route {each}" for each in endpoint_changes.routes_using(tx, name))
+    yield from (f"route {route}" for route in endpoint_changes.routes_using(tx, name))
     by_id = tx.routing.targets()
     for proposal in tx.proposals.open():
         if by_id[proposal.candidate].provider == name:

@@ -60,7 +60,7 @@ def find_proof(
     if served and routes.find_taken_back(tx, route.name, target.id, history) is None:
         return FormerTarget(target.id)
     live = [w for w in tx.waivers.list(route=route.name) if not w.expired(now)]
-    stored = next((each for each in live if each.target == target.id), None)
+    stored = next((evidence for evidence in live if evidence.target == target.id), None)
     if stored is not None:
         return stored
     raise ProofRefused(

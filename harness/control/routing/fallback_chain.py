@@ -26,7 +26,9 @@ from harness.ports import Transaction
 def update_waiver_alerts(ctx: Context) -> None:
     expired = {waiver.id: waiver for waiver in list_expired_waivers(ctx)}
     waiver_alerts = _open_waiver_alerts(ctx)
-    for waiver in (each for id_, each in expired.items() if id_ not in waiver_alerts):
+    for waiver in (
+        expired_waiver for id_, expired_waiver in expired.items() if id_ not in waiver_alerts
+    ):
         _raise_waiver_alert(ctx, waiver)
     for id_ in waiver_alerts - set(expired):
         with ctx.store.write() as tx:
@@ -86,7 +88,9 @@ def list_fallbacks(ctx: Context, name: str) -> Sequence[ChainEntry]:
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
         evidence = tx.routing.evidence(name)
-        waivers = {each.id: each for each in tx.waivers.list(route=name)}
+        waivers = {
+            known_waiver.id: known_waiver for known_waiver in tx.waivers.list(route=name)
+        }
         known = tx.routing.targets()
     now = ctx.clock.now()
     found = []
@@ -186,7 +190,7 @@ def reorder_chain(
     """Raises InputError unless `order` names each of the chain once."""
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
-        wanted = [targets.find_target(tx, each).id for each in order]
+        wanted = [targets.find_target(tx, target_name).id for target_name in order]
         if sorted(wanted) != sorted(request.target for request in chain):
             raise InputError(
                 f"name each fallback of route {name!r} once; "
@@ -267,7 +271,7 @@ def drop_fallback(
     left = [
         fallback for fallback in route.fallbacks if fallback not in (target, route.incumbent)
     ]
-    capable = [each for each in route.settings.capable if each in left]
+    capable = [id_ for id_ in route.settings.capable if id_ in left]
     change = SetChain(route.name, tuple(left), tuple(capable))
     return _store(ctx, tx, actor, route, change, reason)
 

@@ -115,7 +115,7 @@ def create_route(
             for fallback in fallbacks
         ]
         data_class_checks.check_targets(ctx, settings, _known(tx, [first, *chain]), route=name)
-        marked = tuple(targets.find_target(tx, each).id for each in capable)
+        marked = tuple(targets.find_target(tx, id_).id for id_ in capable)
         change = CreateRoute(name, first, tuple(chain), replace(settings, capable=marked))
         store_pins(ctx, tx, settings)
         _commit(ctx, tx, actor, change, 0, "created", "route.create")
@@ -202,7 +202,7 @@ def _take_back_baking(
 
 def _known(tx: Transaction, ids: Iterable[str]) -> list[Target]:
     targets_ = tx.routing.targets()
-    return [targets_[each] for each in sorted(ids)]
+    return [targets_[id_] for id_ in sorted(ids)]
 
 
 def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -> str:

@@ -89,7 +89,7 @@ def _build_scorecard(
     asked = [total for total in totals if total.arm == Arm.INCUMBENT.value]
     today = tx.observations.traffic(since=now - DAY, route=route.name)
     speeds = merge_histograms(
-        each.latency_ms for each in today if each.target == route.incumbent
+        total.latency_ms for total in today if total.target == route.incumbent
     )
     each_usd = bill.usd_per_request
     return RouteScorecard(

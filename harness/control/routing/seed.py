@@ -32,7 +32,7 @@ def apply_seed(ctx: Context, settings: Settings) -> list[str]:
     added += _fill_prices(ctx)
     new = [route for name, route in settings.routes.items() if name not in known]
     # With the digests of its suites: the file's word accepts what they hold now.
-    new = [replace(each, settings=routes.check_settings(ctx, each.settings)) for each in new]
+    new = [replace(route, settings=routes.check_settings(ctx, route.settings)) for route in new]
     if new:
         # At once: one may name another as an override, and no router sees half of them.
         with ctx.store.write() as tx:
@@ -40,7 +40,7 @@ def apply_seed(ctx: Context, settings: Settings) -> list[str]:
                 _create(ctx, tx, route)
             for route in new:
                 routes.check_overrides(ctx, tx, route.name)
-    return [*added, *(f"route {each.name}" for each in new)]
+    return [*added, *(f"route {route.name}" for route in new)]
 
 
 def _create(ctx: Context, tx: Transaction, route: RouteSeed) -> None:
@@ -74,11 +74,13 @@ def _fill_prices(ctx: Context) -> list[str]:
     with ctx.store.read() as tx:
         known = tx.providers.all()
         lacking = [
-            each for each in known.values() if targets.with_prices(ctx, tx, each) != each
+            provider
+            for provider in known.values()
+            if targets.with_prices(ctx, tx, provider) != provider
         ]
     for provider in lacking:
         targets.put_provider(ctx, SYSTEM, provider)
-    return [f"prices of provider {each.name}" for each in lacking]
+    return [f"prices of provider {provider.name}" for provider in lacking]
 
 
 def apply_providers(

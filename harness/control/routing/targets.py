@@ -106,13 +106,13 @@ def same(ctx: Context, known: Provider | None, wanted: Provider) -> bool:
 def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
     """A target's id does not cover `extra_body`: it is proven with what that was."""
     by_id = tx.routing.targets()
-    used = [f"route {each}" for each in endpoint_changes.routes_using(tx, provider.name)]
+    used = [f"route {route}" for route in endpoint_changes.routes_using(tx, provider.name)]
     used += [
         f"judge of suite {suite}"
         for suite, judge in ctx.judges.items()
         if judge.provider == provider.name
     ]
-    asked = {id_ for id_, each in by_id.items() if each.provider == provider.name}
+    asked = {id_ for id_, target in by_id.items() if target.provider == provider.name}
     if asked and tx.runs.of_targets(asked):
         used.append("eval runs")
     if used:
@@ -126,7 +126,7 @@ def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
 def with_prices(ctx: Context, tx: Transaction, provider: Provider) -> Provider:
     """As it is stored: with the catalogue's prices of models that targets and judges use."""
     used = (*tx.routing.targets().values(), *ctx.judges.values())
-    models = sorted({each.model for each in used if each.provider == provider.name})
+    models = sorted({target.model for target in used if target.provider == provider.name})
     return with_catalogue_prices(provider, ctx.catalogue, models) if models else provider
 
 

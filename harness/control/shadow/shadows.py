@@ -179,7 +179,7 @@ def check_shadow(
 
 def _proposal(tx: Transaction, route: str, candidate: Target) -> str | None:
     found = tx.proposals.list(route=route, open_only=True)
-    return next((each.id for each in found if each.candidate == candidate.id), None)
+    return next((shadow.id for shadow in found if shadow.candidate == candidate.id), None)
 
 
 def stop_shadow(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> ShadowRecord:
@@ -214,10 +214,10 @@ def end_finished(ctx: Context) -> Sequence[str]:
     if not over:
         return ()
     with ctx.store.write() as tx:
-        for each, why in over:
-            tx.shadows.end(each.id, actor=SYSTEM.name, because=why, now=now)
-            record_shadow(ctx, tx, each, SYSTEM, "shadow.stop", why)
-    return [f"shadow {each.id} of route {each.route} ended: {why}" for each, why in over]
+        for shadow, why in over:
+            tx.shadows.end(shadow.id, actor=SYSTEM.name, because=why, now=now)
+            record_shadow(ctx, tx, shadow, SYSTEM, "shadow.stop", why)
+    return [f"shadow {shadow.id} of route {shadow.route} ended: {why}" for shadow, why in over]
 
 
 def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
@@ -237,10 +237,10 @@ def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
 def list_of_proposal(tx: Transaction, proposal: Proposal) -> Sequence[ShadowRecord]:
     """Its shadows that compared its two models, newest first; ended ones too."""
     return [
-        each
-        for each in tx.shadows.list(route=proposal.route, proposal=proposal.id)
-        if each.shadow.incumbent == proposal.incumbent
-        and each.shadow.candidate.id == proposal.candidate
+        evidence
+        for evidence in tx.shadows.list(route=proposal.route, proposal=proposal.id)
+        if evidence.shadow.incumbent == proposal.incumbent
+        and evidence.shadow.candidate.id == proposal.candidate
     ]
 
 
@@ -306,7 +306,9 @@ def build_status(
         for name, value in row.sums.items():
             sums[name] = sums.get(name, 0.0) + value
     checks = [
-        each for check in ShadowCheck if (each := _evidence(check, counts, unit)) is not None
+        evidence
+        for check in ShadowCheck
+        if (evidence := _evidence(check, counts, unit)) is not None
     ]
     log_e = gate.combined_log_e({check.check: (check.lost, check.won) for check in checks})
     pairs = counts[PAIRS]

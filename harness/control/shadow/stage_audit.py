@@ -154,7 +154,7 @@ def _fewer(
         found.append(f"{used.pairs:,} pairs were seen, and {status.pairs:,} are stored")
     checks = {check.check: check for check in status.checks}
     for name, (lost, won) in (used.lost_won or {}).items():
-        each = checks.get(name)
-        if each is None or each.lost < lost or each.won < won:
+        pair = checks.get(name)
+        if pair is None or pair.lost < lost or pair.won < won:
             found.append(f"of the check {name} fewer pairs are stored than were seen")
     return found

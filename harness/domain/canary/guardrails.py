@@ -81,11 +81,11 @@ class Guardrails:
     @classmethod
     def none(cls) -> Self:
         """Errors alone."""
-        return cls(**dict.fromkeys((each.name for each in fields(cls)), False))
+        return cls(**dict.fromkeys((item.name for item in fields(cls)), False))
 
     def tolerated(self) -> dict[Guardrail, float]:
         """Returns the tolerated ratio of every guardrail that is on, errors left out."""
-        named = {each.name: getattr(self, each.name) for each in fields(self)}
+        named = {item.name: getattr(self, item.name) for item in fields(self)}
         return {Guardrail(name): float(r) for name, r in named.items() if r is not False}
 
 
@@ -128,7 +128,7 @@ class ErrorTally(FailureTally):
         rest, canary_rest = self.failures - known, self.canary_failures - canary
         return (
             FailureTally(self.units, self.canary, self.failures, self.canary_failures).fits
-            and all(0 <= each.canary <= each.failures for each in self.classes.values())
+            and all(0 <= split.canary <= split.failures for split in self.classes.values())
             and 0 <= canary_rest <= rest
         )
 

@@ -110,7 +110,9 @@ def next_state(state: RolloutState, signal: RolloutSignal) -> RolloutState:
         return TRANSITIONS[state, signal]
     except KeyError:
         left = [
-            each.value for of, each in TRANSITIONS if of is state and each in MANUAL_SIGNALS
+            other.value
+            for origin, other in TRANSITIONS
+            if origin is state and other in MANUAL_SIGNALS
         ]
         raise IllegalTransition(
             f"a rollout that is {state.value} cannot take the signal {signal.value}; "

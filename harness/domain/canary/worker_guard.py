@@ -38,7 +38,9 @@ class WorkerGuard:
 
     @property
     def log_e(self) -> float:
-        started = sum(math.exp(min(each, 600.0)) for each in self.log_sums) / len(HARM_GRID)
+        started = sum(math.exp(min(log_sum, 600.0)) for log_sum in self.log_sums) / len(
+            HARM_GRID
+        )
         return math.log(started + self._later)
 
     @property

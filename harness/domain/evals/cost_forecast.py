@@ -219,7 +219,7 @@ def _half_width(bill: RouteBill, measured: Sequence[ItemTokens], price: Price) -
             _residuals(paid_in, given), _residuals(paid_out, made), strict=True
         )
     ]
-    variance = math.fsum(each**2 for each in influence) / (n - 1)
+    variance = math.fsum(influence_value**2 for influence_value in influence) / (n - 1)
     return Z_95 * math.sqrt(variance / n) * bill.requests_per_month
 
 

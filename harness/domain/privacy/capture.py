@@ -114,8 +114,8 @@ def capture_expiry(at: datetime, keep_days: float) -> datetime:
 
 def user_text(content: Mapping[str, Any]) -> str:
     """The text of the users' messages, for comparison: the rest is alike in most requests."""
-    said = (each for each in content.get("messages", ()) if each.get("role") == "user")
-    return "\n".join(message_text(each.get("content")) for each in said)
+    said = (message for message in content.get("messages", ()) if message.get("role") == "user")
+    return "\n".join(message_text(message.get("content")) for message in said)
 
 
 def message_text(content: object) -> str:

@@ -36,18 +36,18 @@ def find_near_duplicates(texts: Mapping[str, str], *, threshold: float) -> dict[
     threshold: similarity from which on two are nearly the same, above 0, at most 1.
     """
     sets = {id_: shingles(text) for id_, text in texts.items()}
-    counted = Counter(each for found in sets.values() for each in found)
+    counted = Counter(shingle for of_text in sets.values() for shingle in of_text)
     kept_by: dict[tuple[str, ...], list[str]] = {}
     near: dict[str, str] = {}
-    for id_, found in sets.items():
-        rarest = sorted(found, key=lambda each: (counted[each], each))
+    for id_, of_text in sets.items():
+        rarest = sorted(of_text, key=lambda shingle: (counted[shingle], shingle))
         prefix = rarest[: len(rarest) - math.ceil(threshold * len(rarest)) + 1]
-        like = _first_like(found, _candidates(prefix, kept_by), sets, threshold)
+        like = _first_like(of_text, _candidates(prefix, kept_by), sets, threshold)
         if like is not None:
             near[id_] = like
             continue
-        for each in prefix:
-            kept_by.setdefault(each, []).append(id_)
+        for shingle in prefix:
+            kept_by.setdefault(shingle, []).append(id_)
     return near
 
 
@@ -55,7 +55,7 @@ def _candidates(
     prefix: Sequence[tuple[str, ...]], kept_by: Mapping[tuple[str, ...], Sequence[str]]
 ) -> Sequence[str]:
     """Returns each kept id once, in the order in which they were kept."""
-    return list(dict.fromkeys(id_ for each in prefix for id_ in kept_by.get(each, ())))
+    return list(dict.fromkeys(id_ for shingle in prefix for id_ in kept_by.get(shingle, ())))
 
 
 def _first_like(

@@ -67,7 +67,7 @@ def find_keys(text: str) -> Iterator[Span]:
     """Finds keys of Swapgate (`sk-sg-…`) and of providers, tokens and private keys."""
     for match_ in _KEY.finditer(text):
         # "risk-averse-investment-plan" is no key.
-        if any(each.isdigit() or each.isupper() for each in match_.group()[3:]):
+        if any(character.isdigit() or character.isupper() for character in match_.group()[3:]):
             yield match_.span()
 
 
@@ -86,8 +86,14 @@ def find_ibans(text: str) -> Iterator[Span]:
         if length > len(places):
             continue
         end = places[length - 1] + 1
-        compact = "".join(each for each in written[:end] if each.isalnum()).upper()
-        if int("".join(str(int(each, 36)) for each in compact[4:] + compact[:4])) % 97 == 1:
+        compact = "".join(
+            character for character in written[:end] if character.isalnum()
+        ).upper()
+        if (
+            int("".join(str(int(character, 36)) for character in compact[4:] + compact[:4]))
+            % 97
+            == 1
+        ):
             yield match_.start(), match_.start() + end
 
 
@@ -96,7 +102,7 @@ def find_cards(text: str) -> Iterator[Span]:
     digit (ISO 7812).
     """
     for match_ in _CARD.finditer(text):
-        digits = [int(each) for each in match_.group() if each.isdecimal()]
+        digits = [int(character) for character in match_.group() if character.isdecimal()]
         if len(digits) <= 19:
             if _luhn(digits):
                 yield match_.span()
@@ -108,14 +114,14 @@ def find_ip_addresses(text: str) -> Iterator[Span]:
     """Finds IPv4 and IPv6 addresses, in order."""
     found = [match_ for match_ in _IPV4.finditer(text) if _is_address(match_.group())]
     longer = (match_ for match_ in _IPV6.finditer(text) if match_.group().count(":") > 1)
-    found += [each for each in longer if _is_long_address(each.group())]
-    return iter(sorted(each.span() for each in found))
+    found += [match_ for match_ in longer if _is_long_address(match_.group())]
+    return iter(sorted(match_.span() for match_ in found))
 
 
 def find_phones(text: str) -> Iterator[Span]:
     """Finds phone numbers with `+`, `00` or a leading 0, or in the groups of North America."""
     for match_ in _PHONE.finditer(text):
-        digits = sum(each.isdecimal() for each in match_.group())
+        digits = sum(character.isdecimal() for character in match_.group())
         if digits in PHONE_DIGITS and not _DATE.fullmatch(match_.group()):
             yield match_.span()
 

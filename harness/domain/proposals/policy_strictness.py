@@ -202,7 +202,7 @@ def _steps_alike(route: Any, proposed: Any) -> bool:
     """Whether both are as many steps: a step more or less has no order."""
     both = (route, proposed)
     return (
-        all(isinstance(each, tuple) for each in both)
+        all(isinstance(value, tuple) for value in both)
         and len(route) == len(proposed)
-        and all(isinstance(step, CanaryStep) for each in both for step in each)
+        and all(isinstance(step, CanaryStep) for value in both for step in value)
     )

@@ -55,8 +55,8 @@ Address = IPv4Address | IPv6Address
 # Link-local, where clouds' metadata services are, and those that are elsewhere: Amazon's and
 # Google's over IPv6, Alibaba's, Oracle's, Azure's platform (its WireServer hands out secrets).
 CLOSED_NETWORKS: Final = tuple(
-    ip_network(each)
-    for each in (
+    ip_network(network_text)
+    for network_text in (
         "169.254.0.0/16",
         "fe80::/10",
         "fd00:ec2::/64",
@@ -78,7 +78,8 @@ CLOSED_NAMES: Final = frozenset(
 # An IPv4 address stands in their last 32 bits: mapped, compatible, translated (RFC 6052, and
 # RFC 2765's `::ffff:0:a.b.c.d`).
 _EMBEDDING: Final = tuple(
-    IPv6Network(each) for each in ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "::ffff:0:0:0/96")
+    IPv6Network(network_text)
+    for network_text in ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "::ffff:0:0:0/96")
 )
 # RFC 5214 (ISATAP): likewise, behind any prefix, where these stand before it. The two bits that
 # may be set say that an address is unique, or a group's.
@@ -216,7 +217,7 @@ def _meant(address: Address) -> Iterator[Address]:
                 yield IPv4Address(bytes(address.packed[place] for place in places))
         elif address in _TEREDO:
             yield IPv4Address(address.packed[4:8])
-            yield IPv4Address(bytes(each ^ 0xFF for each in address.packed[12:]))
+            yield IPv4Address(bytes(octet ^ 0xFF for octet in address.packed[12:]))
 
 
 def _is_isatap(address: IPv6Address) -> bool:

@@ -73,7 +73,9 @@ def find_deprecations(
                 successor=_at(provider, follows) if follows else None,
             )
         )
-    return tuple(sorted(found, key=lambda each: (each.end_date, each.name)))
+    return tuple(
+        sorted(found, key=lambda deprecation: (deprecation.end_date, deprecation.name))
+    )
 
 
 def find_successor(

@@ -11,7 +11,7 @@ is the one with all words of the name and the fewest others. A vendor's word alo
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import product
+from itertools import islice, product
 from typing import Final, Protocol
 
 from harness.domain.providers.catalogue import Catalogue, CatalogueEntry
@@ -107,12 +107,12 @@ def match_model(
         return ModelMatch(asked, "the name is empty" if among else NOTHING_OFFERED)
     text, here = _at_provider(asked.strip(), among)
     low = text.lower()
-    if exact := [each for each in here if low in (each.model.lower(), each.name.lower())]:
+    if exact := [offer for offer in here if low in (offer.model.lower(), offer.name.lower())]:
         return ModelMatch(asked, "it is a model's exact name", min(exact, key=_preference))
     kind = text.lower().partition(":")[0]
     if here is among and kind in PROVIDER_KINDS and ":" in text:
         return ModelMatch(asked, f"no configured provider of the kind {kind} offers a model")
-    read = [(each, _named(each)) for each in here]
+    read = [(offer, _named(offer)) for offer in here]
     wanted = parse_model_name(text)
     readings = _readings(wanted.words, {w for _, name in read for w in name.words}, likeness)
     bare = any(reading in VENDOR_WORDS for reading in readings)
@@ -124,7 +124,7 @@ def match_model(
             here,
             likeness,
         )
-    fitting = [(each, name) for each, name in best if _is_meant(name, wanted)]
+    fitting = [(offer, name) for offer, name in best if _is_meant(name, wanted)]
     if not fitting:
         families = ", ".join(sorted({name.family for _, name in best}))
         said = f"there is no such version of {families}, and another one is not meant"
@@ -147,20 +147,22 @@ def _decided(
         (found,) = newest
         how = "that version" if wanted.version or wanted.date else "the newest"
         return ModelMatch(asked, f"{how} of the family {_named(found).family}", found)
-    newest.sort(key=lambda each: each.name)
+    newest.sort(key=lambda offer: offer.name)
     said = f"{len(newest)} families fit equally well: say which one is meant"
     return ModelMatch(asked, said, candidates=tuple(newest))
 
 
 def _newest(several: Sequence[tuple[ModelOffer, ModelName]], wanted: ModelName) -> ModelOffer:
-    moving = [each for each in several if each[1].latest] if wanted.latest else []
+    moving = [reading for reading in several if reading[1].latest] if wanted.latest else []
     pool = moving or several
     top = max(name.rank for _, name in pool)
     return min((offer for offer, name in pool if name.rank == top), key=_preference)
 
 
 def _newest_names(several: Sequence[tuple[ModelOffer, ModelName]]) -> tuple[str, ...]:
-    ranked = sorted(several, key=lambda each: (each[1].rank, each[0].name), reverse=True)
+    ranked = sorted(
+        several, key=lambda reading: (reading[1].rank, reading[0].name), reverse=True
+    )
     return tuple(offer.name for offer, _ in ranked[:MAX_SUGGESTIONS])
 
 
@@ -203,7 +205,7 @@ def _readings(
         # A version or a date alone: every family may have it.
         return [frozenset()]
     choices = [[word] if word in known else list(likeness.words(word, known)) for word in words]
-    return [frozenset(each) for each, _ in zip(product(*choices), range(MAX_READINGS))]  # noqa: B905 - cut short on purpose
+    return [frozenset(reading) for reading in islice(product(*choices), MAX_READINGS)]
 
 
 def _at_provider(text: str, among: Sequence[ModelOffer]) -> tuple[str, Sequence[ModelOffer]]:

@@ -87,7 +87,7 @@ def oauth_endpoints(provider: str, kind: str, change: OAuthOverrides | None) -> 
             f"{', '.join(OAUTH_ENDPOINTS)}"
         )
     if change is not None:
-        said = {each.name: getattr(change, each.name) for each in fields(change)}
+        said = {item.name: getattr(change, item.name) for item in fields(change)}
         known = replace(known, **{name: it for name, it in said.items() if it is not None})
     if not known.client_id:
         raise ConfigError(

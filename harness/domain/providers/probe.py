@@ -153,10 +153,12 @@ def _reachable(provider: Provider, models: ProbeReply) -> ProbeFinding:
 
 
 def _key(provider: Provider, models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
-    asked = [each.status for each in (models, chat) if each is not None]
+    asked = [reply.status for reply in (models, chat) if reply is not None]
     if any(status in KEY_REFUSED_STATUSES for status in asked):
         step = f"`swapgate credential set {provider.name}` with a key that is in force"
-        status = next(each for each in asked if each in KEY_REFUSED_STATUSES)
+        status = next(
+            reply_status for reply_status in asked if reply_status in KEY_REFUSED_STATUSES
+        )
         return ProbeFinding(
             ProbeSubject.KEY, ProbeStatus.FAIL, f"{status}: it refuses our key", step
         )
@@ -224,7 +226,7 @@ def _clock(models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
 
 def measured_skew_s(models: ProbeReply, chat: ProbeReply | None) -> float | None:
     known = [reply.skew_s for reply in (models, chat) if reply is not None]
-    return next((each for each in known if each is not None), None)
+    return next((value for value in known if value is not None), None)
 
 
 def models_path(kind: str) -> str:
@@ -241,7 +243,7 @@ def parse_model_list(content: bytes) -> set[str]:
     try:
         found = json.loads(content)
         if "models" in found:
-            return {str(each["name"]).removeprefix("models/") for each in found["models"]}
-        return {str(each["id"]) for each in found["data"]}
+            return {str(entry["name"]).removeprefix("models/") for entry in found["models"]}
+        return {str(entry["id"]) for entry in found["data"]}
     except (ValueError, LookupError, TypeError, RecursionError):
         return set()

@@ -17,7 +17,8 @@ _MARKS: Final = (b"\\", b"%", b"&", b"+")
 _NESTED: Final = rb"\\{0,7}"
 _SLASHES: Final = rb"\\{1,7}"
 _SHORT: Final = {
-    each: letter.encode() for each, letter in zip("\a\b\t\n\v\f\r\0", "abtnvfr0", strict=True)
+    character: letter.encode()
+    for character, letter in zip("\a\b\t\n\v\f\r\0", "abtnvfr0", strict=True)
 }
 _LAST_OF_LATIN_1: Final = 0xFF
 
@@ -55,7 +56,9 @@ def _escaped(secret: str) -> re.Pattern[bytes]:
     """Matches the secret with each character as it is, or as JSON, a URL or HTML escapes it, in
     any mixture.
     """
-    return re.compile(b"".join(b"(?:%s)" % b"|".join(_spelled(each)) for each in secret))
+    return re.compile(
+        b"".join(b"(?:%s)" % b"|".join(_spelled(character)) for character in secret)
+    )
 
 
 def _spelled(character: str) -> list[bytes]:
@@ -83,4 +86,4 @@ def _spelled(character: str) -> list[bytes]:
     ]
     if number <= _LAST_OF_LATIN_1:
         python.append(_SLASHES + b"x%02x" % number)
-    return [*found, *(b"(?i:%s)" % each for each in (percents, unicodes, numeric, *python))]
+    return [*found, *(b"(?i:%s)" % form for form in (percents, unicodes, numeric, *python))]

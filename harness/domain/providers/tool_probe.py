@@ -70,7 +70,7 @@ class ToolLoopTrace:
 
     @property
     def calls(self) -> list[ProbeToolCall]:
-        return [each for turn in self.turns for each in turn]
+        return [call for turn in self.turns for call in turn]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,7 @@ def _results(loop: ToolLoopTrace) -> _Judged:
     lost = sorted(name for name, number in TOOL_ANSWERS.items() if str(number) not in said)
     if not loop.text.strip():
         return ToolOutcome.DOES_NOT, "it says nothing after the tools' results"
-    if unasked := [each for each in lost if each not in called]:
+    if unasked := [name for name in lost if name not in called]:
         return ToolOutcome.DOES_NOT, f"it answers without asking {', '.join(unasked)}"
     if lost:
         return ToolOutcome.DOES_NOT, f"its answer leaves out what {', '.join(lost)} said"
@@ -218,14 +218,14 @@ def _forced(loop: ToolLoopTrace | None) -> _Judged:
 
 def _strict(result: ToolProbeResult) -> _Judged:
     loops = [
-        each for each in (result.whole, result.forced, result.streamed) if each is not None
+        loop for loop in (result.whole, result.forced, result.streamed) if loop is not None
     ]
     known = [call for loop in loops for call in loop.calls if call.name in TOOL_SCHEMAS]
     if not known:
         return ToolOutcome.NOT_SEEN, "it called no tool"
-    for each in known:
-        if not matches_schema(_object(each), TOOL_SCHEMAS[each.name]):
-            return ToolOutcome.DOES_NOT, f"its arguments of {each.name} do not fit the schema"
+    for name in known:
+        if not matches_schema(_object(name), TOOL_SCHEMAS[name.name]):
+            return ToolOutcome.DOES_NOT, f"its arguments of {name.name} do not fit the schema"
     return ToolOutcome.WORKS, f"the arguments of {_count(len(known), 'call')} fit the schemas"
 
 

@@ -61,7 +61,7 @@ def due_targets(
 ) -> tuple[str, ...]:
     """The targets to check now, those first whose last check is longest ago."""
     able = [
-        each for each, target in targets.items() if check_due_in_s(target, now, interval_s) <= 0
+        id_ for id_, target in targets.items() if check_due_in_s(target, now, interval_s) <= 0
     ]
     return tuple(sorted(able, key=lambda name: targets[name].checked_at))
 

@@ -66,7 +66,7 @@ def keep_warm_targets(route: RouteTargets, provider_of: Mapping[str, str]) -> tu
         if link.capable or route.stakes is not Stakes.HIGH:
             first.setdefault(provider_of[link.target], link.target)
     first.pop(provider_of[route.incumbent], None)
-    return tuple(each for each in first.values() if each != route.canary)
+    return tuple(id_ for id_ in first.values() if id_ != route.canary)
 
 
 def draw_keep_warm(

@@ -160,7 +160,9 @@ class RoutePlan:
         That a canary's breaker is open, that its provider has no key, or that it cannot do what
         the request needs, is its own failure; that a switch took it away is not.
         """
-        return next((each for each in self.left_out if each.target == self.guest), None)
+        return next(
+            (excluded for excluded in self.left_out if excluded.target == self.guest), None
+        )
 
     @property
     def held_by_stakes(self) -> bool:
@@ -194,7 +196,7 @@ def order_targets(route: RouteTargets, guest: str | None) -> tuple[str, ...]:
     """
     first = (guest,) if guest else ()
     before = (route.holdback,) if route.holdback else ()
-    chain = (each.target for each in route.chain)
+    chain = (link.target for link in route.chain)
     return tuple(dict.fromkeys((*first, route.incumbent, *before, *chain)))
 
 
@@ -210,7 +212,7 @@ def plan_request(
     every = order_targets(route, guest)
     beneath = _beneath_the_stakes(route, guest)
     out_anyway = beneath | around.keyless | around.barred
-    decided = _decided(route, [each for each in every if each not in out_anyway], around)
+    decided = _decided(route, [id_ for id_ in every if id_ not in out_anyway], around)
     targets: list[str] = []
     left_out: list[Excluded] = []
     for target in every:
@@ -271,10 +273,10 @@ def next_target(
         if FAILURE_RULES[failure.failure].needs_larger_window and failure.target != plan.guest
     ]
     fitting = (
-        each
-        for each in later
+        id_
+        for id_ in later
         if all(
-            capabilities.get(each, UNKNOWN_CAPABILITIES).larger_than(window) for window in small
+            capabilities.get(id_, UNKNOWN_CAPABILITIES).larger_than(window) for window in small
         )
     )
     return next(fitting, None)
@@ -289,7 +291,7 @@ def _beneath_the_stakes(route: RouteTargets, guest: str | None) -> frozenset[str
     capable = {link.target for link in route.chain if link.capable}
     own = route.canary if guest == route.canary else None
     arms = {route.incumbent, route.holdback, own}
-    return frozenset(each.target for each in route.chain) - capable - arms
+    return frozenset(link.target for link in route.chain) - capable - arms
 
 
 def _kept_out(target: str, beneath: frozenset[str], around: PlanContext) -> Excluded | None:

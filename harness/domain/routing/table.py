@@ -127,7 +127,7 @@ class RouteSettings:
 
         Raises KeyError, TypeError or ValueError for what is no such thing.
         """
-        suites = (RouteSuite.from_json(each) for each in data["suites"])
+        suites = (RouteSuite.from_json(suite) for suite in data["suites"])
         read = {
             "stakes": Stakes(data["stakes"]),
             "suites": tuple(suites),

@@ -166,6 +166,6 @@ def _answer_text(answer: Mapping[str, Any]) -> str:
 def _text(content: Mapping[str, Any]) -> str:
     """The answer's text, tool calls included."""
     answer = content.get("answer") or {}
-    calls = (each.get("function") or {} for each in answer.get("tool_calls") or ())
+    calls = (call.get("function") or {} for call in answer.get("tool_calls") or ())
     called = (f"{call.get('name')} {call.get('arguments')}" for call in calls)
     return " ".join([_answer_text(answer), *called]).strip()

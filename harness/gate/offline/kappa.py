@@ -41,7 +41,7 @@ def cohens_kappa(
     ours = _shares([one for one, _ in pairs])
     theirs = _shares([other for _, other in pairs])
     observed = math.fsum(share for (one, other), share in cells.items() if one == other)
-    chance = math.fsum(share * theirs.get(each, 0.0) for each, share in ours.items())
+    chance = math.fsum(share * theirs.get(category, 0.0) for category, share in ours.items())
     if chance >= 1.0:
         return RaterAgreement(None, None, None, observed, n)
     kappa = (observed - chance) / (1 - chance)
@@ -56,4 +56,4 @@ def cohens_kappa(
 
 
 def _shares(ratings: Sequence[Hashable]) -> dict[Hashable, float]:
-    return {each: count / len(ratings) for each, count in Counter(ratings).items()}
+    return {category: count / len(ratings) for category, count in Counter(ratings).items()}

@@ -114,7 +114,7 @@ def weight_shares(plans: Sequence[SuitePlan]) -> tuple[float, ...]:
 def _stopped(ended: Sequence[SuiteClaim]) -> StoppedRun | None:
     found = [case.stopped for case in ended if case.stopped]
     # "Not measured" before "not enough".
-    return min(found, key=lambda each: each[0] != "infra_error") if found else None
+    return min(found, key=lambda result: result[0] != "infra_error") if found else None
 
 
 def _item(number: int, parts: Sequence[PairedItem], weights: Sequence[float]) -> PairedItem:

@@ -66,8 +66,8 @@ def inputs_to_json(
         },
         # Left out where nothing is known: old verdicts keep their bytes.
         **(
-            {"served": {suite: each.as_json() for suite, each in served.items()}}
-            if any(each != ServedModels() for each in served.values())
+            {"served": {suite: models.as_json() for suite, models in served.items()}}
+            if any(models != ServedModels() for models in served.values())
             else {}
         ),
         "stopped": {case.plan.suite: list(case.stopped) for case in cases if case.stopped},
@@ -90,7 +90,9 @@ def run_ids(inputs: Mapping[str, Any], suite: str) -> tuple[str, str]:
 def served_from_json(inputs: Mapping[str, Any], suite: str) -> ServedModels:
     """The inverse of ServedModels.as_json; of verdicts older than it, nothing is known."""
     stored = inputs.get("served", {}).get(suite, {})
-    sides = {side: tuple(ServedModel(*each) for each in told) for side, told in stored.items()}
+    sides = {
+        side: tuple(ServedModel(*model) for model in told) for side, told in stored.items()
+    }
     return ServedModels(**sides)
 
 

@@ -43,7 +43,7 @@ def judge_suites(cases: Sequence[SuiteClaim]) -> JointJudgement:
     deciding = [report for vote, report in votes if vote == outcome]
     by_suite = {suite: member for group in groups for suite, member in group.members.items()}
     ordered = [by_suite[case.plan.suite] for case in cases]
-    reports = (*(each.report for each in ordered), *(g.whole for g in groups if g.whole))
+    reports = (*(claim.report for claim in ordered), *(g.whole for g in groups if g.whole))
     return JointJudgement(
         outcome=outcome,
         reason=_reason(outcome, deciding, reports),

@@ -59,8 +59,8 @@ class _Readings:
         """Items that the outcome rests on; a rejection may wait for the other readings."""
         asked = [self.strict]
         if self.strict.outcome == "reject":
-            asked += [found for found in (self.lenient, self.answered) if found is not None]
-        return max(found.n_used for found in asked)
+            asked += [part for part in (self.lenient, self.answered) if part is not None]
+        return max(evidence.n_used for evidence in asked)
 
 
 def judge_suite(

@@ -63,7 +63,7 @@ def guardrail_path(
 def combined_path(paths: Mapping[Guardrail, Floats]) -> Floats:
     """log of the weighted mean of the e-values: a product would count dependent data twice."""
     weight = guardrail_weights(paths)
-    rows = [path + math.log(weight[each]) for each, path in paths.items()]
+    rows = [path + math.log(weight[guardrail]) for guardrail, path in paths.items()]
     # The mean of weighted terms times their number: their sum.
     return log_mean_rows(rows) + math.log(len(rows))
 

@@ -216,8 +216,8 @@ def _opinions(tallies: Sequence[FailureTally]) -> OpinionTotals | None:
     told = [tally.opinions for tally in tallies if isinstance(tally, FeedbackTally)]
     if not told or len(told) < len(tallies):
         return None
-    canary = sum(each.canary for each in told)
-    return OpinionTotals(canary, sum(each.failures for each in told) - canary)
+    canary = sum(tally.canary for tally in told)
+    return OpinionTotals(canary, sum(tally.failures for tally in told) - canary)
 
 
 def _in_brackets(classes: Mapping[str, int]) -> str:

@@ -118,7 +118,10 @@ class _Period:
             place for place, block in enumerate(ordered) if _number([block], policy) == number
         )
         own = [ordered[place] for place in places]
-        paths = {each: guardrail_path(own, each, r) for each, r in policy.tolerated.items()}
+        paths = {
+            guardrail: guardrail_path(own, guardrail, r)
+            for guardrail, r in policy.tolerated.items()
+        }
         limit = math.log(1.0 / policy.alpha) + _cost(number, policy)
         return cls(number, limit, places, paths, combined_path(paths))
 
@@ -131,7 +134,7 @@ class _Period:
     def until(self, end: int) -> "_Period":
         """Returns the period as it was before the block at place `end` came."""
         n = sum(place < end for place in self.places)
-        paths = {each: path[:n] for each, path in self.paths.items()}
+        paths = {guardrail: path[:n] for guardrail, path in self.paths.items()}
         return replace(self, places=self.places[:n], paths=paths, path=self.path[:n])
 
 
@@ -154,16 +157,18 @@ def _guardrails(
 ) -> tuple[GuardrailEvidence, ...]:
     weight = guardrail_weights(policy.tolerated)
     found = []
-    for each, tolerated in policy.tolerated.items():
-        path, sums = now.paths[each], guardrail_totals(read, each)
+    for guardrail, tolerated in policy.tolerated.items():
+        path, sums = now.paths[guardrail], guardrail_totals(read, guardrail)
         found.append(
             GuardrailEvidence(
-                guardrail=each,
+                guardrail=guardrail,
                 tolerated=tolerated,
-                weight=weight[each],
+                weight=weight[guardrail],
                 log_e=_last(path),
                 log_e_max=_highest(path),
-                distance_to_trip=_distance(_last(path), now.limit - math.log(weight[each])),
+                distance_to_trip=_distance(
+                    _last(path), now.limit - math.log(weight[guardrail])
+                ),
                 canary=sums.canary,
                 control=sums.control,
                 canary_failures=sums.canary_failures,

@@ -127,9 +127,9 @@ def judging_cost_usd(
     return _summed(items * epochs, [side.judge_usd if side else None for side in sides])
 
 
-def _summed(answers: int, each: Sequence[float | None]) -> float | None:
-    known = [usd for usd in each if usd is not None]
-    return answers * math.fsum(known) if len(known) == len(each) else None
+def _summed(answers: int, costs: Sequence[float | None]) -> float | None:
+    known = [usd for usd in costs if usd is not None]
+    return answers * math.fsum(known) if len(known) == len(costs) else None
 
 
 def comparison_duration_s(

@@ -61,7 +61,7 @@ class _Reply:
 
     def text(self, *names: str) -> str:
         found = (self.told.get(name) for name in names)
-        return next((each for each in found if isinstance(each, str)), "")
+        return next((value for value in found if isinstance(value, str)), "")
 
     def seconds(self, name: str) -> float | None:
         """Also of a number that comes as text."""

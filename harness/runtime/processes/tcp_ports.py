@@ -49,7 +49,7 @@ def port_holder(port: int) -> str:
                 process = psutil.Process(connection.pid)
                 # Workers hold their parent's socket: it is the parent who must be stopped.
                 while (parent := process.parent()) is not None and any(
-                    _listens(each, port) for each in parent.net_connections("tcp")
+                    _listens(inherited, port) for inherited in parent.net_connections("tcp")
                 ):
                     process = parent
                 return f"pid {process.pid} ({process.name()})"

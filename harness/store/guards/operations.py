@@ -246,7 +246,7 @@ _NEVER_BACK: Final = (
 _TEXTS: Final = ("answer", "prompt", "error_text")
 # A signature that is changed is one that holds no more.
 _MEASURED: Final = tuple(
-    each.name for each in sample.c if each.name not in (*_TEXTS, SIGNATURE)
+    column.name for column in sample.c if column.name not in (*_TEXTS, SIGNATURE)
 )
 _SAMPLE: Final = (
     Guard(

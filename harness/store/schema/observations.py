@@ -188,14 +188,14 @@ def block_to_row(block: ObservationBlock) -> Values:
     values: Values = {name: getattr(block, name) for name in block.__dataclass_fields__}
     del values["number"]
     seen = {"counts": block.counts, "ranks": block.ranks, "levels": block.levels}
-    return values | {name: _by_guardrail(found) for name, found in seen.items()}
+    return values | {name: _by_guardrail(figures) for name, figures in seen.items()}
 
 
 def _by_guardrail(guardrails: Mapping[Guardrail, object]) -> dict[str, object] | None:
     """None as in rows from before there were guardrails."""
     return {
-        name.value: list(each) if isinstance(each, tuple) else asdict(each)  # type: ignore[call-overload]
-        for name, each in guardrails.items()
+        name.value: list(value) if isinstance(value, tuple) else asdict(value)  # type: ignore[call-overload]
+        for name, value in guardrails.items()
     } or None
 
 

@@ -183,7 +183,7 @@ def event_to_row(event: AuditEvent) -> Values:
 
 
 def event_from_row(row: Row) -> AuditEvent:
-    written = {each: (pair[0], pair[1]) for each, pair in (row.rows or {}).items()}
+    written = {name: (pair[0], pair[1]) for name, pair in (row.rows or {}).items()}
     return AuditEvent(**row._asdict() | {"rows": written})
 
 

@@ -49,7 +49,7 @@ def gate_policy_from_json(data: JsonIn) -> GatePolicy:
         "spend": AlphaSpending(data.get("spend", AlphaSpending.NONE)),
         "served_pin": ServedPin(data.get("served_pin", ServedPin.NONE)),
         "primaries": PrimaryCombination(data.get("primaries", PrimaryCombination.WEIGHTED)),
-        "claims": tuple(Claim(each) for each in data.get("claims", Claim)),
+        "claims": tuple(Claim(claim) for claim in data.get("claims", Claim)),
     }
     return GatePolicy(**{**data, "claim": Claim(data["claim"]), **newer})
 
@@ -79,7 +79,7 @@ def reports_to_json(reports: Iterable[SuiteReport]) -> list[dict[str, Any]]:
 
 
 def reports_from_json(data: Iterable[JsonIn]) -> tuple[SuiteReport, ...]:
-    return tuple(_report(each) for each in data)
+    return tuple(_report(report) for report in data)
 
 
 def _report(data: JsonIn) -> SuiteReport:

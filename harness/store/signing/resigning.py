@@ -179,8 +179,6 @@ def _unsigned_referrers(
     for other in metadata.sorted_tables:
         if other.name in SIGNED or other in (table, route_fallback):
             continue
-        for constraint in sorted(
-            other.foreign_key_constraints, key=lambda each: str(each.name)
-        ):
+        for constraint in sorted(other.foreign_key_constraints, key=lambda key: str(key.name)):
             if constraint.referred_table is table:
                 yield other, constraint

@@ -40,7 +40,7 @@ from harness.store.signing.row_signatures import ANY, RowVerifier, covered_value
 from harness.store.sql.route_heads import head_text
 from harness.store.unit_of_work import Unit
 
-LIVE: Final = tuple(name for name, each in SIGNED.items() if each.live is not None)
+LIVE: Final = tuple(name for name, table in SIGNED.items() if table.live is not None)
 _NEWEST_CHAINS: Final = CHAINS.join(
     route_version,
     sa.and_(
@@ -147,7 +147,7 @@ def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
     targets = {row.id: _target(row) for row in tables[target.name]}
     routes = {
         row.route: route_from_row(
-            row, tuple(each for each, _ in signed_rows.chains.get(row.route, []))
+            row, tuple(id_ for id_, _ in signed_rows.chains.get(row.route, []))
         )
         for row in tables[route_version.name]
     }
@@ -167,7 +167,7 @@ def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
         RoutingTable(
             signed_rows.revision,
             routes,
-            {id_: each for id_, each in targets.items() if id_ in used},
+            {id_: row for id_, row in targets.items() if id_ in used},
         ),
         {row.name: provider_from_row(row) for row in tables["provider"]},
         grants(key_from_row(row) for row in keys if row.id not in revoked),

@@ -71,9 +71,9 @@ class SqlAlerts:
     def tell(self, alerts: Iterable[Alert]) -> None:
         told = list(alerts)
         # In one order for all writers: two of them never wait for each other.
-        keys = sorted({each.key for each in told})
+        keys = sorted({message.key for message in told})
         known = {key: found for key in keys if (found := self.newest(key)) is not None}
-        stored = {each.id for each in known.values()}
+        stored = {record.id for record in known.values()}
         for record in apply_alerts(known, told).values():
             if record.id in stored:
                 self.save(record)

@@ -192,7 +192,9 @@ def _chain(
     found = unit.read(FALLBACK_EVIDENCE, {"name": name, "version": before.version})
     chain = {row.target: row.evidence for row in found}
     if isinstance(change, SetChain):
-        new = {each: _proof(unit, name, proof, now) for each, proof in change.proofs.items()}
+        new = {
+            target: _proof(unit, name, proof, now) for target, proof in change.proofs.items()
+        }
         chain |= new
     return {fallback: chain[fallback] for fallback in after.fallbacks}
 
@@ -219,7 +221,7 @@ def read(unit: Unit, ids: Iterable[str]) -> list[TargetEvidence]:
     query = sa.select(evidence).where(in_project(evidence), evidence.c.id.in_(wanted))
     stored = unit.checked(evidence, unit.read(query)) if wanted else []
     found = {row.id: evidence_from_row(row) for row in stored}
-    return [found[each] for each in wanted]
+    return [found[id_] for id_ in wanted]
 
 
 def of_version(unit: Unit, row: Row) -> RouteEvidence:

@@ -16,9 +16,9 @@ class SqlFailovers:
         self._unit = unit
 
     def append(self, new: Iterable[Failover]) -> None:
-        for each in sorted(new, key=lambda row: (row.worker, row.number)):
-            check_failover(each)
-            self._unit.write_new(failover, failover_to_row(each))
+        for record in sorted(new, key=lambda row: (row.worker, row.number)):
+            check_failover(record)
+            self._unit.write_new(failover, failover_to_row(record))
 
     def forget(self, before: datetime) -> int:
         return self._unit.write(sa.delete(failover).where(failover.c.at < before))

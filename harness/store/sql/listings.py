@@ -143,7 +143,7 @@ class SqlListings:
             if fault is not None:
                 invalid.append(fault)
                 continue
-            fallbacks = {row.version: tuple(each.target for each in chain)}
+            fallbacks = {row.version: tuple(link.target for link in chain)}
             records.append(record_from_row(row, fallbacks))
         return Page(records, rows.total, rows.next, invalid)
 
@@ -253,7 +253,7 @@ class SqlListings:
             chain = chains.get(row.route, [])
             fault = self._unit.fault(route_version, row, fallbacks=chain_signed(chain))
             if fault is None:
-                found.append(route_from_row(row, tuple(each.target for each in chain)))
+                found.append(route_from_row(row, tuple(link.target for link in chain)))
             else:
                 invalid.append(fault)
         return Page(found, len(found) + len(invalid), None, invalid)

@@ -228,7 +228,7 @@ class SqlPrincipals:
 
     def named(self, name: str) -> Principal | None:
         wanted = fold_name(name)
-        return next((each for each in self._all() if each.folded == wanted), None)
+        return next((record for record in self._all() if record.folded == wanted), None)
 
     def among(self, ids: Collection[str]) -> Mapping[str, Principal]:
         found = self._unit.read(PRINCIPALS.where(principal.c.id.in_(sorted(ids))))

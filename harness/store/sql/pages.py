@@ -35,7 +35,7 @@ class Order:
 
     def cursor(self, row: Row) -> str:
         named = [self.key] if self.key is not None else self.columns
-        values = [getattr(row, each.name) for each in named]
+        values = [getattr(row, column.name) for column in named]
         return str(values[0]) if self.key is not None else encode_cursor(values)
 
     def behind(self, unit: Unit, after: str) -> sa.ColumnElement[bool]:

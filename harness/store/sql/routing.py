@@ -104,7 +104,7 @@ class SqlRouting:
         for row in self._unit.read(CURRENT):
             chain = chains[row.route]
             self._unit.checked(route_version, [row], fallbacks=chain_signed(chain))
-            routes[row.route] = route_from_row(row, tuple(each.target for each in chain))
+            routes[row.route] = route_from_row(row, tuple(link.target for link in chain))
         used = frozenset[str]().union(*(route.targets for route in routes.values()))
         query = TARGETS.where(target.c.id.in_(sorted(used)))
         return RoutingTable(self._revision(), routes, self._read_targets(query))
@@ -115,10 +115,10 @@ class SqlRouting:
     def _read_targets(self, query: sa.Select[tuple[object, ...]]) -> dict[str, Target]:
         checked = self._unit.checked(target, self._unit.read(query))
         found = {row.id: target_from_row(row) for row in checked}
-        for id_, each in found.items():
-            if each.id != id_:
+        for id_, record in found.items():
+            if record.id != id_:
                 raise SnapshotInvalid(
-                    f"target {id_} was edited in the database: its content is {each.id}'s. "
+                    f"target {id_} was edited in the database: its content is {record.id}'s. "
                     "Restore the row from a backup"
                 )
         return found

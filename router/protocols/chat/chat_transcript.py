@@ -11,7 +11,7 @@ _BESIDE: Final = ("tools", "tool_choice", "response_format")
 
 
 def request_from_chat(body: Json) -> Json:
-    messages = [message(each) for each in body["messages"]]
+    messages = [message(entry) for entry in body["messages"]]
     beside = {name: body[name] for name in _BESIDE if body.get(name) is not None}
     return {"messages": messages, **beside}
 
@@ -35,7 +35,7 @@ def parts(content: object) -> object:
 
 def answer_from_chat(body: Json) -> Json:
     """The first choice's message, and why it ended."""
-    choice = next(each for each in body["choices"] if not each.get("index"))
+    choice = next(option for option in body["choices"] if not option.get("index"))
     found = message({"role": "assistant", **choice["message"]})
     return {**found, "finish_reason": choice.get("finish_reason")}
 

@@ -59,13 +59,13 @@ class ChatStreamReader:
         return self._deltas
 
     def feed(self, data: bytes) -> bytes:
-        return b"".join([self._event(each) for each in self._payloads.read(data)])
+        return b"".join([self._event(payload) for payload in self._payloads.read(data)])
 
     def end(self) -> bytes:
         """The provider closed the stream."""
         out = b""
         try:
-            out = b"".join([self._event(each) for each in self._payloads.rest()])
+            out = b"".join([self._event(payload) for payload in self._payloads.rest()])
         except UpstreamFailed:
             if not self.ended:  # else it is cut within what comes after the reason to end
                 raise

@@ -80,8 +80,8 @@ def _assistant(content: object) -> Turn:
             calls.append(call | cache_mark(block))
         elif kind not in _THOUGHTS:
             raise _no_place(block)
-    text = "".join(str(each["text"]) for each in texts)
-    marked = any("cache_control" in each for each in texts)
+    text = "".join(str(part["text"]) for part in texts)
+    marked = any("cache_control" in part for part in texts)
     said: object = texts if marked else text or (None if calls else "")
     turn: Turn = {"role": "assistant", "content": said}
     return turn | {"tool_calls": calls} if calls else turn
@@ -109,14 +109,14 @@ def _result(block: Mapping[str, object]) -> Turn:
     """A chat's result is text alone: its pictures follow as the user's."""
     content = block.get("content")
     if isinstance(content, list):
-        texts = [_result_text(each) for each in iter_objects(content)]
-        text = _GAP.join(each for each in texts if each)
+        texts = [_result_text(part) for part in iter_objects(content)]
+        text = _GAP.join(part for part in texts if part)
     else:
         text = content if isinstance(content, str) else ""
     if block.get("is_error") is True and not text.lower().startswith("error"):
         text = _ERROR + text
     within = iter_objects(content) if isinstance(content, list) else ()
-    mark = next((turn for each in (block, *within) if (turn := cache_mark(each))), {})
+    mark = next((turn for inner in (block, *within) if (turn := cache_mark(inner))), {})
     said = [{"type": "text", "text": text, **mark}] if mark else text
     return {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": said}
 
@@ -133,9 +133,9 @@ def _result_text(block: Mapping[str, object]) -> str:
 
 def _pictures_of(result: Mapping[str, object]) -> list[Turn]:
     found = [
-        _part(each)
-        for each in iter_objects(result.get("content"))
-        if each.get("type") != "text"
+        _part(item)
+        for item in iter_objects(result.get("content"))
+        if item.get("type") != "text"
     ]
     if not found:
         return []

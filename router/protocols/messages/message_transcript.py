@@ -14,8 +14,8 @@ def request_from_message(body: Json) -> Json:
     messages: list[Json] = []
     if body.get("system"):
         messages.append({"role": "system", "content": _text(body["system"])})
-    for each in body["messages"]:
-        messages += _turn(each)
+    for turn in body["messages"]:
+        messages += _turn(turn)
     tools = [_tool(tool) for tool in body.get("tools") or () if "input_schema" in tool]
     choice = (body.get("tool_choice") or {}).get("type")
     found: Json = {"messages": messages}

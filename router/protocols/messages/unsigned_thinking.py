@@ -24,7 +24,7 @@ def without_unsigned(body: bytes) -> bytes:
     asked: dict[str, Any] = json.loads(body)
     messages = list(iter_objects(asked.get("messages")))
     stripped = [_strip(message) for message in messages]
-    last = max((n for n, found in enumerate(stripped) if found), default=None)
+    last = max((n for n, block in enumerate(stripped) if block), default=None)
     if last is None:
         return body
     thinking = asked.get("thinking")
@@ -59,6 +59,8 @@ def _within_loop(messages: Sequence[Mapping[str, object]], turn: int) -> bool:
     """Whether no words of the user's came since: results of tools alone."""
     later = (message for message in messages[turn + 1 :] if message.get("role") == "user")
     return all(
-        any(block.get("type") == "tool_result" for block in iter_objects(each.get("content")))
-        for each in later
+        any(
+            block.get("type") == "tool_result" for block in iter_objects(message.get("content"))
+        )
+        for message in later
     )

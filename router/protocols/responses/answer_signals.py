@@ -38,13 +38,13 @@ def tools_of(request: ClientRequest) -> dict[str, object]:
 
 def read_signals(signals: AnswerSignals, output: object, incomplete: object) -> None:
     """A whole response's `output` and `incomplete_details`; a stream ends with the same."""
-    for item, each in enumerate(iter_objects(output)):
-        match each.get("type"):
+    for item, entry in enumerate(iter_objects(output)):
+        match entry.get("type"):
             case "message":
-                for number, part in enumerate(iter_objects(each.get("content"))):
+                for number, part in enumerate(iter_objects(entry.get("content"))):
                     _hear_part(signals, (item, number), part)
             case "function_call":
-                signals.call(item, each.get("name"), each.get("arguments"))
+                signals.call(item, entry.get("name"), entry.get("arguments"))
             case _:
                 pass
     if isinstance(incomplete, Mapping):

@@ -43,7 +43,7 @@ def _message(item: Mapping[str, object]) -> Turn:
     content = item.get("content")
     if not isinstance(content, list):
         return {"role": _ROLES.get(role, role), "content": content}
-    parts = [_part(each) for each in iter_objects(content)]
+    parts = [_part(entry) for entry in iter_objects(content)]
     if all(part["type"] == "text" for part in parts):
         gap = "" if role == "assistant" else _GAP
         text = gap.join(str(part["text"]) for part in parts)
@@ -69,7 +69,7 @@ def _result(item: Mapping[str, object]) -> list[Turn]:
     told = {"role": "tool", "tool_call_id": item.get("call_id")}
     if not isinstance(output, list):
         return [{**told, "content": output if isinstance(output, str) else ""}]
-    parts = [_part(each) for each in iter_objects(output)]
+    parts = [_part(entry) for entry in iter_objects(output)]
     texts = [str(part["text"]) for part in parts if part["type"] == "text"]
     others = [part for part in parts if part["type"] != "text"]
     if not others:

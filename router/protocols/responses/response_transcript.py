@@ -16,7 +16,7 @@ def request_from_response(body: Json) -> Json:
     if isinstance(given, str):
         messages.append({"role": "user", "content": given})
     else:
-        messages += [_item(each) for each in given if each.get("type") != "reasoning"]
+        messages += [_item(item) for item in given if item.get("type") != "reasoning"]
     tools = [_tool(tool) for tool in body.get("tools") or () if tool.get("type") == "function"]
     found: Json = {"messages": messages}
     if tools:

@@ -34,7 +34,7 @@ def _is_flag(value: object) -> bool:
 
 def _is_stop(value: object) -> bool:
     several = value if isinstance(value, list) else [value]
-    return all(isinstance(each, str) and each for each in several) or value == ""
+    return all(isinstance(part, str) and part for part in several) or value == ""
 
 
 def _is_effort(value: object) -> bool:

@@ -127,10 +127,10 @@ def _from_google(error: Json, status: int) -> tuple[Json, int, bytes]:
     if _GOOGLE_TOO_LONG in shaped["message"]:
         shaped["code"] = "context_length_exceeded"
     # It answers 400 to a key that it does not know.
-    if status == 400 and any(each.get("reason") == "API_KEY_INVALID" for each in told):
+    if status == 400 and any(detail.get("reason") == "API_KEY_INVALID" for detail in told):
         status, shaped["type"] = 401, "authentication_error"
-    waits = [_SECONDS.fullmatch(str(each.get("retryDelay"))) for each in told]
-    wait_s = next((found[1].encode() for found in waits if found), b"")
+    waits = [_SECONDS.fullmatch(str(detail.get("retryDelay"))) for detail in told]
+    wait_s = next((wait[1].encode() for wait in waits if wait), b"")
     return shaped, status, wait_s
 
 

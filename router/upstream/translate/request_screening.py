@@ -234,8 +234,8 @@ def _uncached(request: ScreenedRequest) -> None:
     for message in request.messages:
         if isinstance(message.get("content"), list):
             marked += message["content"]
-    for each in marked:
-        if each.pop("cache_control", None) is not None:
+    for place in marked:
+        if place.pop("cache_control", None) is not None:
             request.dropped["cache_control"] = None
 
 

@@ -198,13 +198,13 @@ class StreamReply(_Reply):
             out: list[bytes] = []
             try:
                 for data in events.read(piece):
-                    out += [_line(each) for each in _fed(made, data)]
+                    out += [_line(event) for event in _fed(made, data)]
             except ErrorInStream as error:
                 yield b"".join([*out, _line({"error": error.error})])
                 return
             if out:
                 yield b"".join(out)
-        last = [_line(each) for each in made.end()]
+        last = [_line(event) for event in made.end()]
         yield b"".join([*last, DONE]) if made.finished else b"".join(last)
 
 

@@ -219,8 +219,8 @@ class _House:
         return made
 
     def proposed(self, route: str, model: str, actor: Actor, reason: str = "") -> str:
-        wish = submission.ProposalRequest(route, f"sim/{model}", reason=reason)
-        proposal = submission.create_proposal(self.ctx, actor, wish)
+        request = submission.ProposalRequest(route, f"sim/{model}", reason=reason)
+        proposal = submission.create_proposal(self.ctx, actor, request)
         self.turn()
         return proposal.id
 

@@ -94,13 +94,13 @@ class Watcher:
 
     def _each_move_is_told(self, rollouts: Mapping[str, Rollout]) -> None:
         """Each version of a rollout but its first has its own event."""
-        told = Counter(
+        counter = Counter(
             str(event.details["rollout"])
             for event in self.events
             if event.action.startswith("canary.")
         )
-        for id_, each in rollouts.items():
-            assert told[id_] == each.version - 1, f"{told[id_]} events of {each}"
+        for id_, rollout in rollouts.items():
+            assert counter[id_] == rollout.version - 1, f"{counter[id_]} events of {rollout}"
 
     def _table(self, tx: Transaction) -> None:
         revision = tx.routing.table().revision
@@ -117,12 +117,12 @@ class Watcher:
         self, tx: Transaction, now: Mapping[str, Rollout], proposals: Sequence[Proposal]
     ) -> None:
         assert now.keys() >= self.rollouts.keys()
-        proofs = [each.verdict for each in now.values()]
+        proofs = [rollout.verdict for rollout in now.values()]
         assert len(set(proofs)) == len(proofs), "one verdict, one rollout"
         for name in self.routes:
             route = tx.routing.route(name)
             assert route is not None
-            mine = [each for each in proposals if each.route == name]
+            mine = [proposal for proposal in proposals if proposal.route == name]
             routing_invariants.check_canary(tx, route, mine)
             under_way = [r for r in now.values() if r.route == name and (r.live or r.baking)]
             assert len(under_way) <= 1, "one rollout per route"
@@ -130,31 +130,31 @@ class Watcher:
             check_rollout(tx, self.rollouts.get(id_), after)
 
     def _proposals(self, tx: Transaction, proposals: Sequence[Proposal]) -> None:
-        for each in proposals:
-            routing_invariants.check_verdicts(tx, each)
-            before = self.closed.get(each.id)
-            if before is not None and before != each:
+        for proposal in proposals:
+            routing_invariants.check_verdicts(tx, proposal)
+            before = self.closed.get(proposal.id)
+            if before is not None and before != proposal:
                 # Late harm takes a promotion back; nothing else moves what has ended.
-                moved = (before.phase, each.phase)
+                moved = (before.phase, proposal.phase)
                 assert moved == (ProposalPhase.PROMOTED, ProposalPhase.ROLLED_BACK), (
                     before,
-                    each,
+                    proposal,
                 )
-            if not each.open:
-                self.closed[each.id] = each
+            if not proposal.open:
+                self.closed[proposal.id] = proposal
 
     def _note_steps(self, rollouts: Mapping[str, Rollout], around: Surroundings) -> None:
-        for id_, each in rollouts.items():
-            if not each.live and not each.baking:
+        for id_, rollout in rollouts.items():
+            if not rollout.live and not rollout.baking:
                 self.ended_s.setdefault(id_, around.monotonic)
-            if each.baking:
+            if rollout.baking:
                 self.bakes.setdefault(id_, (around.monotonic, around.lead_s))
             known = self.steps.get(id_)
-            resumed = each.step_started_at != (
+            resumed = rollout.step_started_at != (
                 self.rollouts[id_].step_started_at if id_ in self.rollouts else None
             )
-            if known is None or known[0] != each.step or resumed:
-                self.steps[id_] = (each.step, around.monotonic, around.lead_s)
+            if known is None or known[0] != rollout.step or resumed:
+                self.steps[id_] = (rollout.step, around.monotonic, around.lead_s)
 
     def _no_false_expiry(self, event: AuditEvent, around: Surroundings) -> None:
         """Time that was only set has not passed, unless the process is younger than that."""
@@ -187,8 +187,8 @@ def check_weights(history: Sequence[RouteRecord]) -> None:
         if record.route.canary is not None:
             canary = record.route.canary
             shares.setdefault(canary.rollout, []).append(canary.weight_bps)
-    for each in shares.values():
-        assert all(a <= b for a, b in pairwise(each)), each
+    for share in shares.values():
+        assert all(a <= b for a, b in pairwise(share)), share
 
 
 def check_rollout(tx: Transaction, before: Rollout | None, after: Rollout) -> None:
@@ -236,26 +236,30 @@ def check_move(
         assert around.dark_s < GAP_S, f"on after {around.dark_s} s without any news: {event}"
     if event.action not in UP:
         return
-    seen = before.get(str(event.details["rollout"]))
-    assert seen is not None, "a canary never goes up in the turn that opens it"
+    rollout = before.get(str(event.details["rollout"]))
+    assert rollout is not None, "a canary never goes up in the turn that opens it"
     inputs = event.details["inputs"]
     assert isinstance(inputs, dict)
-    blocks = [b for b in tx.observations.blocks(seen.id) if b.number <= inputs["last_block"]]
-    step = seen.policy.steps[inputs["step"]]
+    blocks = [b for b in tx.observations.blocks(rollout.id) if b.number <= inputs["last_block"]]
+    step = rollout.policy.steps[inputs["step"]]
     assert exposures(blocks, step.weight_bps) >= max(1, step.min_exposures), event
-    assert worst_log_srm(blocks, seen.step_started_at) < ALARM_LOG_E, event
+    assert worst_log_srm(blocks, rollout.step_started_at) < ALARM_LOG_E, event
 
 
 def exposures(blocks: Sequence[ObservationBlock], weight_bps: int) -> int:
     telling = [b for b in blocks if b.weight_bps == weight_bps and b.failures < b.units]
-    return sum(each.canary_units for each in telling)
+    return sum(block.canary_units for block in telling)
 
 
 def check_words(ctx: Context, route: str) -> None:
     """No duration that is told to people is negative."""
-    told = comparison.explain_canary(ctx, route).status
-    said = told.explanation
-    figures = [said.eta_s, *(need.eta_s for need in said.needs)]
-    assert all(each is None or each >= 0 for each in figures), figures
-    for words in (said.why, said.eta, *(need.words for need in said.needs)):
+    status = comparison.explain_canary(ctx, route).status
+    explanation = status.explanation
+    figures = [explanation.eta_s, *(need.eta_s for need in explanation.needs)]
+    assert all(figure is None or figure >= 0 for figure in figures), figures
+    for words in (
+        explanation.why,
+        explanation.eta,
+        *(need.words for need in explanation.needs),
+    ):
         assert not NEGATIVE.search(words), words

@@ -222,7 +222,7 @@ class Life:
         self._give_fates()
         mono = self.clock.monotonic()
         lead = self.clock.now().timestamp() - mono
-        began = [lead - each.clock_watch._behind_s for each in self.processes]
+        began = [lead - process.clock_watch._behind_s for process in self.processes]
         around = Surroundings(
             dark_s=self.routers.dark_s,
             ahead_s=self.ahead_s,
@@ -241,15 +241,19 @@ class Life:
         if now < self.latest:
             self.new_from = self.latest + PASS_FOR_NEW
         self.latest = max(now, self.latest)
-        known = [each.clock_watch.lives_again_until(now) or now for each in self.processes]
+        known = [
+            process.clock_watch.lives_again_until(now) or now for process in self.processes
+        ]
         return now < self.new_from and min(known) < self.new_from - timedelta(seconds=SHORT_S)
 
     def _give_fates(self) -> None:
         with self.world.store.read() as tx:
-            for each in reversed(tx.rollouts.list()):
-                if each.id not in self.routers.fates:
-                    self.routers.fates[each.id] = fate_of(self.draw)
-                    self._say(f"{each.id} on {each.route}: {self.routers.fates[each.id]}")
+            for rollout in reversed(tx.rollouts.list()):
+                if rollout.id not in self.routers.fates:
+                    self.routers.fates[rollout.id] = fate_of(self.draw)
+                    self._say(
+                        f"{rollout.id} on {rollout.route}: {self.routers.fates[rollout.id]}"
+                    )
 
     def _control_turn(self) -> None:
         chosen = self.draw.random()
@@ -331,9 +335,9 @@ class Life:
         self.swaps[name] -= 1
 
     def _approve(self) -> None:
-        for each in submission.list_proposals(self.ctx, open_only=True):
-            if each.phase is ProposalPhase.AWAITING_APPROVAL:
-                self._attempt(partial(submission.approve_proposal, self.ctx, BEN, each.id))
+        for proposal in submission.list_proposals(self.ctx, open_only=True):
+            if proposal.phase is ProposalPhase.AWAITING_APPROVAL:
+                self._attempt(partial(submission.approve_proposal, self.ctx, BEN, proposal.id))
 
     def _trouble(self) -> None:
         trouble = self.draw.choice(list(Trouble))
@@ -389,23 +393,25 @@ class Life:
         alerts.run_once(self.ctx)
         self._check()
         self.watcher.at_the_end(self.ctx)
-        for each in self.watcher.rollouts.values():
+        for rollout in self.watcher.rollouts.values():
             for kind in (
                 AlertKind.CANARY_HELD,
                 AlertKind.SAMPLE_RATIO,
                 AlertKind.CANARY_PAUSED,
             ):
-                assert not alerts.is_open(self.ctx, kind, each.id), (kind, each)
+                assert not alerts.is_open(self.ctx, kind, rollout.id), (kind, rollout)
 
-    def _look_into(self, each: Rollout) -> None:
+    def _look_into(self, rollout: Rollout) -> None:
         """A person ends what a wrong split has spoilt or has no proof; the rest goes on."""
-        if alerts.is_open(self.ctx, AlertKind.SAMPLE_RATIO, each.id) and each.live:
-            operations.operate(self.ctx, BEN, each.route, RolloutSignal.ABORT, "a drill")
-        elif each.state is RolloutState.PAUSED:
+        if alerts.is_open(self.ctx, AlertKind.SAMPLE_RATIO, rollout.id) and rollout.live:
+            operations.operate(self.ctx, BEN, rollout.route, RolloutSignal.ABORT, "a drill")
+        elif rollout.state is RolloutState.PAUSED:
             try:
-                operations.operate(self.ctx, BEN, each.route, RolloutSignal.RESUME, "a drill")
+                operations.operate(
+                    self.ctx, BEN, rollout.route, RolloutSignal.RESUME, "a drill"
+                )
             except ProofRefused:
-                operations.operate(self.ctx, BEN, each.route, RolloutSignal.ABORT, "a drill")
+                operations.operate(self.ctx, BEN, rollout.route, RolloutSignal.ABORT, "a drill")
 
     def _endings(self) -> Sequence[Ending]:
         moves: dict[str, list[str]] = {}
@@ -415,13 +421,13 @@ class Life:
                 moves.setdefault(str(event.details["rollout"]), []).append(who + event.action)
         return [
             Ending(
-                each.id,
-                self.routers.fates[each.id],
-                each.state,
-                tuple(moves.get(each.id, ())),
-                self._harmed_for_s(each),
+                rollout.id,
+                self.routers.fates[rollout.id],
+                rollout.state,
+                tuple(moves.get(rollout.id, ())),
+                self._harmed_for_s(rollout),
             )
-            for each in self.watcher.rollouts.values()
+            for rollout in self.watcher.rollouts.values()
         ]
 
     def _harmed_for_s(self, rollout: Rollout) -> float:
@@ -444,8 +450,8 @@ def one(seed: int, open_stores: OpenStores | None = None) -> Life:
             error.add_note(f"alone: python -m tests.support.control.rollout_simulation {seed}")
             raise
         finally:
-            for each in life.stores:
-                each.close()
+            for store in life.stores:
+                store.close()
     return life
 
 

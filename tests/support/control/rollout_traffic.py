@@ -140,9 +140,9 @@ class Routers:
 
     def _append(self, reports: list[Report]) -> None:
         with self.store.write() as tx:
-            for each in reports:
-                tx.observations.append(each.blocks, each.traffic)
-                tx.alerts.tell(each.alerts)
+            for report in reports:
+                tx.observations.append(report.blocks, report.traffic)
+                tx.alerts.tell(report.alerts)
 
     def _serve(self, worker: str, route: Route, report: Report) -> None:
         report.traffic.append(self._minute(worker, route))
@@ -213,8 +213,8 @@ class Routers:
         self._sequence[worker, canary.rollout] += 1
         ranks = rank_block(
             [
-                MeasuredUnit(each.canary, None if each.failed else each.seconds)
-                for each in units
+                MeasuredUnit(unit.canary, None if unit.failed else unit.seconds)
+                for unit in units
             ],
             guardrail=Guardrail.LATENCY,
             tolerated=canary.unit_rule.guardrails[Guardrail.LATENCY],
@@ -227,9 +227,9 @@ class Routers:
             sequence=number,
             weight_bps=canary.candidate_bps,
             units=len(units),
-            canary_units=sum(each.canary for each in units),
-            failures=sum(each.failed for each in units),
-            canary_failures=sum(each.failed and each.canary for each in units),
+            canary_units=sum(unit.canary for unit in units),
+            failures=sum(unit.failed for unit in units),
+            canary_failures=sum(unit.failed and unit.canary for unit in units),
             missing=0,
             opened_at=self.true_now - timedelta(seconds=TURN_S),
             closed_at=self.true_now,
@@ -248,10 +248,10 @@ class Routers:
 
 
 def _refusals(units: list[Unit]) -> FailureTally:
-    canary = [each for each in units if each.canary]
+    canary = [unit for unit in units if unit.canary]
     return FailureTally(
         units=len(units),
         canary=len(canary),
-        failures=sum(each.refused for each in units),
-        canary_failures=sum(each.refused for each in canary),
+        failures=sum(unit.refused for unit in units),
+        canary_failures=sum(unit.refused for unit in canary),
     )

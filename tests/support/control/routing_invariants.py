@@ -41,7 +41,7 @@ def check_history(tx: Transaction, name: str) -> None:
     for before, after in pairwise(history):
         check_change(tx, before, after)
     # A chain may change at any time, and changes nothing else.
-    for before, after in pairwise([each for each in history if each.kind != "settings"]):
+    for before, after in pairwise([record for record in history if record.kind != "settings"]):
         assert before.kind in LEGAL[after.kind], (before.kind, after.kind)
     check_evidence(tx, history[-1].route)
 
@@ -53,13 +53,13 @@ def check_evidence(tx: Transaction, route: Route) -> None:
     canary_ = route.canary.target if route.canary else None
     assert found.incumbent.target == route.incumbent
     assert (found.canary.target if found.canary else None) == canary_
-    assert tuple(each.target for each in found.fallbacks) == route.fallbacks
+    assert tuple(fallback.target for fallback in found.fallbacks) == route.fallbacks
     assert found.canary is None or found.canary.kind is EvidenceKind.VERDICT
     assert found.incumbent.kind is not EvidenceKind.WAIVER
     stored = {each.id: each.target for each in tx.waivers.list(route=route.name)}
-    for each in found.fallbacks:
-        if each.kind is EvidenceKind.WAIVER:
-            assert stored[each.proof] == each.target
+    for fallback in found.fallbacks:
+        if fallback.kind is EvidenceKind.WAIVER:
+            assert stored[fallback.proof] == fallback.target
 
 
 def check_change(tx: Transaction, before: RouteRecord, after: RouteRecord) -> None:
@@ -89,18 +89,20 @@ def check_change(tx: Transaction, before: RouteRecord, after: RouteRecord) -> No
 
 def check_canary(tx: Transaction, route: Route, proposals: Sequence[Proposal]) -> None:
     """One rollout, one open proposal; the table shows the rollout's step and nothing else."""
-    opened = [each for each in proposals if each.open]
+    opened = [proposal for proposal in proposals if proposal.open]
     assert len(opened) <= 1
-    live = [each for each in tx.rollouts.live() if each.route == route.name]
-    in_canary = [each.rollout for each in opened if each.phase is ProposalPhase.CANARY]
-    assert [each.id for each in live] == in_canary
+    live = [rollout for rollout in tx.rollouts.live() if rollout.route == route.name]
+    in_canary = [
+        proposal.rollout for proposal in opened if proposal.phase is ProposalPhase.CANARY
+    ]
+    assert [proposal.id for proposal in live] == in_canary
     if route.canary is not None:
-        assert [each.id for each in live] == [route.canary.rollout]
+        assert [proposal.id for proposal in live] == [route.canary.rollout]
         assert route.canary.weight_bps == live[0].current.weight_bps
         assert route.canary.target == live[0].candidate
     elif live:
         # Taken away by hand: the loop's next turn ends the rollout.
-        kinds = (each.kind for each in tx.routing.history(route.name))
+        kinds = (record.kind for record in tx.routing.history(route.name))
         assert next(kind for kind in kinds if kind != "settings") == "restore"
 
 

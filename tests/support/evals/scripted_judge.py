@@ -25,7 +25,7 @@ class ScriptedJudge:
 
     async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
         prompt = messages[-1]["content"]
-        self.asked.append("\n".join(each["content"] for each in messages))
+        self.asked.append("\n".join(message["content"] for message in messages))
         said = self.says(json.loads(prompt.rpartition(DATA)[2]))
         if said is None:
             raise NotJudged("the judge did not answer: HTTP 503")

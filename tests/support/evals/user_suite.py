@@ -20,10 +20,10 @@ def graded() -> Task:
 @scorer(metrics=[accuracy()])
 def fussy() -> Scorer:
     async def score(state: TaskState, target: Target) -> Score:
-        said = state.output.completion
-        if "rather not" in said:
+        completion = state.output.completion
+        if "rather not" in completion:
             raise ValueError(state.input_text)
-        return Score(value="C" if target.text in said else "I")
+        return Score(value="C" if target.text in completion else "I")
 
     return score
 

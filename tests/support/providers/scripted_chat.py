@@ -61,7 +61,7 @@ class Served:
         return Provider("sim", "openai", self.url, prices=prices, **more)
 
     def prompts(self) -> list[str]:
-        return [each["messages"][-1]["content"] for each in self.requests]
+        return [request["messages"][-1]["content"] for request in self.requests]
 
 
 @contextmanager

@@ -89,29 +89,29 @@ def check(body: dict[str, Any]) -> None:
 
 def check_turns(messages: list[dict[str, Any]]) -> None:
     waiting: list[str] = []
-    for number, each in enumerate(messages):
-        if waiting and each["role"] != "tool":
+    for number, message in enumerate(messages):
+        if waiting and message["role"] != "tool":
             raise Refused(f"tool_call_ids did not have response messages: {waiting}")
         allowed = {
             "system": {"role", "content", "name"},
             "user": {"role", "content", "name"},
             "assistant": {"role", "content", "tool_calls", "refusal", "name"},
             "tool": {"role", "content", "tool_call_id"},
-        }.get(each["role"])
-        if allowed is None or set(each) - allowed:
-            raise Refused(f"messages[{number}]: unknown fields in {sorted(each)}")
-        if each["role"] == "tool":
-            if each["tool_call_id"] not in waiting:
+        }.get(message["role"])
+        if allowed is None or set(message) - allowed:
+            raise Refused(f"messages[{number}]: unknown fields in {sorted(message)}")
+        if message["role"] == "tool":
+            if message["tool_call_id"] not in waiting:
                 raise Refused("role 'tool' must be a response to preceding 'tool_calls'")
-            waiting.remove(each["tool_call_id"])
-            if not isinstance(each["content"], str):
+            waiting.remove(message["tool_call_id"])
+            if not isinstance(message["content"], str):
                 raise Refused("a tool's content must be text")
-        elif each["role"] == "assistant" and each.get("tool_calls"):
-            for call in each["tool_calls"]:
+        elif message["role"] == "assistant" and message.get("tool_calls"):
+            for call in message["tool_calls"]:
                 json.loads(call["function"]["arguments"])
                 waiting.append(call["id"])
         else:
-            check_content(each.get("content"))
+            check_content(message.get("content"))
     if waiting:
         raise Refused(f"tool_call_ids did not have response messages: {waiting}")
 

@@ -42,8 +42,8 @@ class Break:
         raise Injected(self.code.co_qualname)
 
     def mend(self) -> None:
-        for each in self.functions:
-            each.__code__ = self.code
+        for function in self.functions:
+            function.__code__ = self.code
 
 
 _now: list[Break] = []
@@ -56,13 +56,13 @@ async def calls_within(outer: CodeType, work: Callable[[], Awaitable[Any]]) -> F
     """The code of ours that is called while `outer` runs, or by what it awaits; each with its
     functions. What is made anew at each call, such as a comprehension, is not in it.
     """
-    found: set[CodeType] = set()
+    types: set[CodeType] = set()
 
     def see(frame: FrameType, event: str, _: object) -> None:
         module = str(frame.f_globals.get("__name__"))
         ours = module.startswith(OURS) and frame.f_code.co_filename[0] != "<"
-        if event == "call" and ours and frame.f_code not in found and _runs(outer):
-            found.add(frame.f_code)
+        if event == "call" and ours and frame.f_code not in types and _runs(outer):
+            types.add(frame.f_code)
 
     sys.setprofile(see)
     try:
@@ -71,7 +71,7 @@ async def calls_within(outer: CodeType, work: Callable[[], Awaitable[Any]]) -> F
         sys.setprofile(None)
     made: Found = {}
     for each in gc.get_objects():
-        if isinstance(each, FunctionType) and each.__code__ in found:
+        if isinstance(each, FunctionType) and each.__code__ in types:
             made.setdefault(each.__code__, []).append(each)
     return made
 
@@ -104,8 +104,8 @@ def broken(
     """Every function with this code raises instead. times, within: as `Break` has them."""
     found = Break(code, times, within, functions=functions)
     _now.append(found)
-    for each in found.functions:
-        each.__code__ = _raising(len(code.co_freevars))
+    for function in found.functions:
+        function.__code__ = _raising(len(code.co_freevars))
     try:
         yield found
     finally:

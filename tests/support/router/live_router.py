@@ -130,7 +130,7 @@ class SwitchableStore:
         )
 
     def _blocks(self, rollout: str, *, after: int = 0) -> list[ObservationBlock]:
-        of = [each for each in self.blocks.values() if each.rollout == rollout]
+        of = [block for block in self.blocks.values() if block.rollout == rollout]
         return [replace(each, number=n) for n, each in enumerate(of, start=1)][after:]
 
     def _spends(self, *, since: date, keys: Collection[str]) -> list[KeySpend]:

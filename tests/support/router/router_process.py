@@ -106,7 +106,7 @@ class Routed:
     def workers(self) -> list[psutil.Process]:
         """The router's live workers."""
         children = psutil.Process(self.place.pid("router")).children()
-        return [each for each in children if each.status() != psutil.STATUS_ZOMBIE]
+        return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
     def kill(self) -> None:
         """kill -9 of the router's parent; its workers end by themselves."""

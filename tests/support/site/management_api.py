@@ -98,8 +98,8 @@ class Door:
         responses = self._operation(method, answer.url.path).get("responses")
         if answer.status_code == 204 or responses is None:
             return None
-        found = responses.get(str(answer.status_code), responses["default"])
-        schema: dict[str, Any] = found["content"]["application/json"]["schema"]
+        response = responses.get(str(answer.status_code), responses["default"])
+        schema: dict[str, Any] = response["content"]["application/json"]["schema"]
         return schema
 
     def _operation(self, method: str, path: str) -> dict[str, Any]:
@@ -142,16 +142,16 @@ def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
 
 def awaiting_approval(world: SmallInstallation) -> Proposal:
     """A passed proposal of ann's that waits for a person; the policy must ask for one."""
-    found = world.until_decided(world.propose("sim/better").id)
-    assert found.phase is ProposalPhase.AWAITING_APPROVAL
-    return found
+    proposal = world.until_decided(world.propose("sim/better").id)
+    assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
+    return proposal
 
 
 def in_canary(world: SmallInstallation) -> Proposal:
     """A proposal with a live canary; the policy must be automatic."""
-    found = world.until_decided(world.propose("sim/better").id)
-    assert found.phase is ProposalPhase.CANARY
-    return found
+    proposal = world.until_decided(world.propose("sim/better").id)
+    assert proposal.phase is ProposalPhase.CANARY
+    return proposal
 
 
 @contextmanager

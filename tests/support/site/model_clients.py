@@ -27,7 +27,7 @@ class Variant(Protocol):
     def complete(self, request: CompletionRequest) -> CompletionResponse: ...
 
     def stream(
-        self, request: CompletionRequest, seen: list[StreamChunk]
+        self, request: CompletionRequest, chunks: list[StreamChunk]
     ) -> CompletionResponse: ...
 
     def leave(self, request: CompletionRequest) -> StreamChunk:
@@ -46,11 +46,13 @@ class Sync:
     def complete(self, request: CompletionRequest) -> CompletionResponse:
         return self.client.complete(request)
 
-    def stream(self, request: CompletionRequest, seen: list[StreamChunk]) -> CompletionResponse:
+    def stream(
+        self, request: CompletionRequest, stream_chunks: list[StreamChunk]
+    ) -> CompletionResponse:
         with self.client.stream(request) as chunks:
             for chunk in chunks:
                 assert chunks.served.request_id
-                seen.append(chunk)
+                stream_chunks.append(chunk)
             return chunks.response()
 
     def leave(self, request: CompletionRequest) -> StreamChunk:
@@ -78,12 +80,14 @@ class Async:
     def complete(self, request: CompletionRequest) -> CompletionResponse:
         return self.run(lambda: self.client.complete(request))
 
-    def stream(self, request: CompletionRequest, seen: list[StreamChunk]) -> CompletionResponse:
+    def stream(
+        self, request: CompletionRequest, stream_chunks: list[StreamChunk]
+    ) -> CompletionResponse:
         async def streaming() -> CompletionResponse:
             async with self.client.stream(request) as chunks:
                 async for chunk in chunks:
                     assert chunks.served.request_id
-                    seen.append(chunk)
+                    stream_chunks.append(chunk)
                 return chunks.response()
 
         return self.run(streaming)

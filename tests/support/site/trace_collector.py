@@ -44,7 +44,10 @@ def collecting() -> Iterator[Collector]:
             assert self.path == "/v1/traces"
             collector.raw.append(body)
             for part in ExportTraceServiceRequest.FromString(body).resource_spans:
-                named = {each.key: _value(each.value) for each in part.resource.attributes}
+                named = {
+                    attribute.key: _value(attribute.value)
+                    for attribute in part.resource.attributes
+                }
                 collector.service = named["service.name"]
                 for scope in part.scope_spans:
                     collector.spans += [_seen(span) for span in scope.spans]
@@ -78,7 +81,7 @@ def _seen(span: Span) -> Seen:
         span.span_id.hex(),
         span.parent_span_id.hex(),
         span.status.code == 2,
-        {each.key: _value(each.value) for each in span.attributes},
+        {attribute.key: _value(attribute.value) for attribute in span.attributes},
     )
 
 
