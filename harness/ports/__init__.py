@@ -3,112 +3,12 @@
 A `Transaction` is one unit of work: all of it is stored, or none. Reads in it see its writes.
 """
 
-from harness.ports.database import Listings, Store, Transaction
-from harness.ports.evals import (
-    Drift,
-    EvalJob,
-    EvalRunner,
-    EvalRuns,
-    EvalWorkers,
-    Sightings,
-    SuiteCatalog,
-    Suites,
-)
-from harness.ports.operations import (
-    Alerts,
-    AlertSinks,
-    ApiKeys,
-    AuditedRows,
-    AuditLog,
-    Deliveries,
-    Failovers,
-    Installations,
-    Principals,
-)
-from harness.ports.proposals import Approvals, Observations, Proposals, Rollouts, Verdicts
-from harness.ports.providers import (
-    Credentials,
-    ModelTable,
-    OAuthServer,
-    Posted,
-    ProviderCalls,
-    ProviderCallsFactory,
-    ProviderChecks,
-    ProviderDoor,
-    Providers,
-    SignIns,
-)
-from harness.ports.routing import (
-    Captures,
-    RouteRecord,
-    Routing,
-    ShadowRecord,
-    Shadows,
-    Switches,
-    SwitchRecord,
-    Waivers,
-)
-from harness.ports.world import (
-    AuditAnchor,
-    Chance,
-    Cipher,
-    Clock,
-    RateBook,
-    Signatures,
-    Signer,
-    Verifier,
-)
+# ruff: noqa: F403 - a list of names here would be a second place to change for each new one
 
-__all__ = [
-    "AlertSinks",
-    "Alerts",
-    "ApiKeys",
-    "Approvals",
-    "AuditAnchor",
-    "AuditLog",
-    "AuditedRows",
-    "Captures",
-    "Chance",
-    "Cipher",
-    "Clock",
-    "Credentials",
-    "Deliveries",
-    "Drift",
-    "EvalJob",
-    "EvalRunner",
-    "EvalRuns",
-    "EvalWorkers",
-    "Failovers",
-    "Installations",
-    "Listings",
-    "ModelTable",
-    "OAuthServer",
-    "Observations",
-    "Posted",
-    "Principals",
-    "Proposals",
-    "ProviderCalls",
-    "ProviderCallsFactory",
-    "ProviderChecks",
-    "ProviderDoor",
-    "Providers",
-    "RateBook",
-    "Rollouts",
-    "RouteRecord",
-    "Routing",
-    "ShadowRecord",
-    "Shadows",
-    "Sightings",
-    "SignIns",
-    "Signatures",
-    "Signer",
-    "Store",
-    "SuiteCatalog",
-    "Suites",
-    "SwitchRecord",
-    "Switches",
-    "Transaction",
-    "Verdicts",
-    "Verifier",
-    "Waivers",
-]
+from harness.ports.database import *
+from harness.ports.evals import *
+from harness.ports.operations import *
+from harness.ports.proposals import *
+from harness.ports.providers import *
+from harness.ports.routing import *
+from harness.ports.world import *
