@@ -10,17 +10,22 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.drift import reports as drift_reports
+from harness.control.drift.reports import DriftStatus, list_drift_status
 from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.operations import queries
 from harness.control.proposals import approvals
-from harness.control.proposals import comparison as reports
+from harness.control.proposals.comparison import (
+    CanaryStatus,
+    Comparison,
+    RouteStatus,
+    list_canaries,
+    load_comparison,
+)
 from harness.control.routing import fallback_chain, routes, scorecard
 from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.scorecard import RouteScorecard
-from harness.control.shadow import stage as shadow_first
-from harness.control.shadow.stage import ShadowStage
+from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import SignatureInvalid, SwapgateError
@@ -43,7 +48,7 @@ MOST_VERSIONS: Final = 200
 class ComparisonView:
     """What the Compare page shows."""
 
-    comparison: reports.Comparison
+    comparison: Comparison
     titles: Mapping[str, str]
     rollout: Rollout | None
     differing: Mapping[str, Sequence[str]]  # by suite, which pins the two arms do not share
@@ -56,7 +61,7 @@ def titles(ctx: Context) -> Mapping[str, str]:
 
 def comparison(ctx: Context, proposal: str) -> ComparisonView:
     """Raises NotFound."""
-    found = reports.load_comparison(ctx, proposal)
+    found = load_comparison(ctx, proposal)
     with ctx.store.read() as tx:
         rollout = tx.rollouts.get(found.proposal.rollout) if found.proposal.rollout else None
     return ComparisonView(
@@ -68,7 +73,7 @@ def comparison(ctx: Context, proposal: str) -> ComparisonView:
     )
 
 
-def _differing(ctx: Context, context: reports.Comparison) -> Mapping[str, Sequence[str]]:
+def _differing(ctx: Context, context: Comparison) -> Mapping[str, Sequence[str]]:
     apart = {
         side.plan.suite: (side.incumbent_run.suite_digest, side.candidate_run.suite_digest)
         for side in context.suites
@@ -165,7 +170,7 @@ class CanaryView:
     """What the Canary page shows of a route."""
 
     route: Route
-    status: reports.CanaryStatus | None  # None for a route that never had a canary
+    status: CanaryStatus | None  # None for a route that never had a canary
     traffic: Sequence[TrafficMinute]  # since the canary started
     now: datetime
     # Of the proposal that is in its shadow now, before its canary.
@@ -187,9 +192,9 @@ class CanaryView:
 
 def canary(ctx: Context, route: str) -> CanaryView:
     """Raises NotFound."""
-    canaries = reports.list_canaries(ctx, route=route)
+    canaries = list_canaries(ctx, route=route)
     status = canaries[0] if canaries else None
-    stage = shadow_first.find_stage_of_route(ctx, route)
+    stage = find_stage_of_route(ctx, route)
     with ctx.store.read() as tx:
         since = status.rollout.started_at if status else ctx.clock.now()
         start = since.replace(second=0, microsecond=0)
@@ -206,9 +211,7 @@ def route_names(ctx: Context) -> Sequence[str]:
     return [record.name for record in queries.list_routes(ctx)]
 
 
-def measured_of(
-    ctx: Context, statuses: Sequence[reports.RouteStatus]
-) -> Mapping[str, RouteScorecard]:
+def measured_of(ctx: Context, statuses: Sequence[RouteStatus]) -> Mapping[str, RouteScorecard]:
     """By route; without those whose rows are not as they were signed."""
     found = {}
     for status in statuses:
@@ -219,7 +222,7 @@ def measured_of(
 
 def canary_routes(ctx: Context) -> Sequence[str]:
     """Routes with a live canary first, then those that bake, then the rest."""
-    order = {s.rollout.route: 0 if s.rollout.live else 1 for s in reports.list_canaries(ctx)}
+    order = {s.rollout.route: 0 if s.rollout.live else 1 for s in list_canaries(ctx)}
     return sorted(route_names(ctx), key=lambda name: (order.get(name, 2), name))
 
 
@@ -231,7 +234,7 @@ class RouteView:
     history: Page[RouteRecord]  # its newest versions
     targets: Mapping[str, Target]
     chain: Sequence[ChainEntry]
-    drift: Sequence[drift_reports.DriftStatus]
+    drift: Sequence[DriftStatus]
     serving_revision: int | None  # of the newest recorded request
     measured: RouteScorecard
     now: datetime
@@ -253,7 +256,7 @@ def route(ctx: Context, name: str) -> RouteView:
     history = queries.list_route_versions(ctx, name, PageRequest(MOST_VERSIONS))
     chain = fallback_chain.list_fallbacks(ctx, name)
     figures = scorecard.build_scorecard(ctx, name)
-    drift = drift_reports.list_drift_status(ctx, route=name)
+    drift = list_drift_status(ctx, route=name)
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         recent = tx.observations.traffic(since=now - timedelta(minutes=10), route=name)

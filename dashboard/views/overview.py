@@ -12,8 +12,8 @@ from dashboard import page_frame
 from dashboard.data import queries
 from dashboard.text import html, labels, route_text
 from dashboard.text.html import escape, strong
-from harness.control.operations import queries as listings
 from harness.control.operations.alerts import AlertView
+from harness.control.operations.queries import list_alerts, list_route_status
 from harness.control.proposals.comparison import RouteStatus
 from harness.domain.operations.alerts import AlertKind, Severity
 from harness.domain.proposals.proposal import ProposalPhase
@@ -24,16 +24,14 @@ MOST_ALERTS: Final = 5
 def show() -> None:
     with page_frame.loading("the routes"):
         ctx = page_frame.context()
-        page, now = listings.list_route_status(ctx), ctx.clock.now()
+        page, now = list_route_status(ctx), ctx.clock.now()
         statuses = sorted(page, key=_by_urgency)
         titles = queries.titles(ctx)
         lines = {
             name: route_text.score_line(scorecard, titles)
             for name, scorecard in queries.measured_of(ctx, statuses).items()
         }
-        alarming = [
-            alert for alert in listings.list_alerts(ctx, open_only=True) if _in_banner(alert)
-        ]
+        alarming = [alert for alert in list_alerts(ctx, open_only=True) if _in_banner(alert)]
     st.html(html.title(*_answer(statuses, now)))
     if page.invalid:
         st.html(html.invalid(page.invalid))

@@ -9,8 +9,7 @@ from dashboard.data import queries
 from dashboard.data.queries import RouteView
 from dashboard.text import drift_text, html, labels, route_text
 from dashboard.text.html import escape, strong
-from harness.control.routing import routes as control
-from harness.control.routing import seed
+from harness.control.routing import routes, seed
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import RouteSettings
 from harness.ports import RouteRecord
@@ -170,7 +169,7 @@ def versions(view: RouteView) -> None:
         )
     with right:
         newer = st.selectbox("with version", numbers, index=0, key=f"newer-{view.route.name}")
-    difference = control.describe_difference(by_version[older], by_version[newer])
+    difference = routes.describe_difference(by_version[older], by_version[newer])
     if not difference:
         st.html(html.note("These two versions are identical."))
         return
@@ -220,7 +219,7 @@ def confirm(view: RouteView) -> None:
     if st.button("Yes, roll back", type="primary"):
         ctx = page_frame.context()
         current_user.attempt(
-            lambda actor: control.roll_back(
+            lambda actor: routes.roll_back(
                 ctx, actor, view.route.name, to_version=version, reason=reason
             ),
             lambda actor: f"{actor.name} brought {names[version]} back.",

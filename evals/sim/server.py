@@ -14,11 +14,10 @@ from pathlib import Path
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from evals.sim import item_bank as suite_files
-from evals.sim import profiles as profile_files
+from evals.sim import item_bank
 from evals.sim.app import build_app
 from evals.sim.item_bank import ItemBank, Source
-from evals.sim.profiles import Profile
+from evals.sim.profiles import DEFAULT_PROFILES, Profile, load_profiles, swap_profiles
 from evals.sim.protocols.http_exchange import TRANSPORT
 from evals.sim.simulator import Simulator
 from harness import package_data
@@ -86,13 +85,11 @@ def simulator(
     profiles: a YAML file instead of the shipped one. suites: files, `NAME=FILE`, or settings.
     swaps: `A=B` exchanges two models' roles. Raises InputError.
     """
-    models: dict[str, Profile] = profile_files.load_profiles(
-        profiles or profile_files.DEFAULT_PROFILES
-    )
-    known = [*suite_files.suite_files(package_data.path("datasets")), *suites]
+    models: dict[str, Profile] = load_profiles(profiles or DEFAULT_PROFILES)
+    known = [*item_bank.suite_files(package_data.path("datasets")), *suites]
     return Simulator(
-        profile_files.swap_profiles(models, swaps),
-        ItemBank(suite_files.load_suites(known)),
+        swap_profiles(models, swaps),
+        ItemBank(item_bank.load_suites(known)),
         unix_time=whole_seconds,
         time_scale=time_scale,
         seed=seed,

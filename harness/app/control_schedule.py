@@ -26,13 +26,12 @@ def control_schedule(installation: Installation) -> "Schedule":
 
     Several control processes may run; one leads, and only its jobs do anything.
     """
-    from harness.control import reconciler as reconcile  # noqa: PLC0415 - as above
-    from harness.control.drift import monitor as drift  # noqa: PLC0415 - as above
+    from harness.control import reconciler  # noqa: PLC0415 - as above
+    from harness.control.drift import monitor  # noqa: PLC0415 - as above
     from harness.control.operations import alerts, housekeeping  # noqa: PLC0415
     from harness.control.operations.housekeeping import MonitoredJob  # noqa: PLC0415
-    from harness.control.providers import deprecations as endings  # noqa: PLC0415 - as above
-    from harness.control.providers import oauth_tokens as renewals  # noqa: PLC0415 - as above
-    from harness.control.routing import fallback_chain as waivers  # noqa: PLC0415 - as above
+    from harness.control.providers import deprecations, oauth_tokens  # noqa: PLC0415
+    from harness.control.routing import fallback_chain  # noqa: PLC0415 - as above
     from harness.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
 
     telemetry.configure()
@@ -54,8 +53,8 @@ def control_schedule(installation: Installation) -> "Schedule":
     def tidy(ctx: Context) -> None:
         housekeeping.check_audit_chain(ctx)
         housekeeping.check_signatures(ctx)
-        waivers.update_waiver_alerts(ctx)
-        endings.update_deprecation_alerts(ctx)
+        fallback_chain.update_waiver_alerts(ctx)
+        deprecations.update_deprecation_alerts(ctx)
         housekeeping.purge_expired(
             ctx,
             alerts_days=settings.alerts.keep_days,
@@ -63,15 +62,15 @@ def control_schedule(installation: Installation) -> "Schedule":
         )
 
     jobs = [
-        leading("reconcile", reconcile.run_once, every_s=control.reconcile_interval_s),
+        leading("reconcile", reconciler.run_once, every_s=control.reconcile_interval_s),
         leading(
             "signatures",
             housekeeping.check_snapshot,
             every_s=control.reconcile_interval_s,
         ),
         leading("alerts", alerts.run_once, every_s=settings.alerts.deliver_interval_s),
-        leading("drift watch", drift.run_once, every_s=control.drift_interval_s),
-        leading("renewals", renewals.renew_tokens, every_s=RENEWALS_EVERY_S),
+        leading("drift watch", monitor.run_once, every_s=control.drift_interval_s),
+        leading("renewals", oauth_tokens.renew_tokens, every_s=RENEWALS_EVERY_S),
         leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),
     ]
     for suite in settings.suites.values():

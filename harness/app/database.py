@@ -75,16 +75,16 @@ def grant_runtime(settings: Settings, role: str, *, only_show: bool) -> Sequence
 
     only_show: change nothing. Raises InputError, NotFound, DatabaseUnusable.
     """
-    from harness.store import postgres_roles as roles  # noqa: PLC0415
+    from harness.store import postgres_roles  # noqa: PLC0415
 
-    return roles.grant(settings.database_url, role, only_show=only_show)
+    return postgres_roles.grant(settings.database_url, role, only_show=only_show)
 
 
 def role_that_does_both(settings: Settings) -> str | None:
     """The database's role in use where it owns the tables, too; None elsewhere."""
-    from harness.store import postgres_roles as roles  # noqa: PLC0415
+    from harness.store import postgres_roles  # noqa: PLC0415
 
-    return roles.does_both(settings.database_url)
+    return postgres_roles.does_both(settings.database_url)
 
 
 def schema_state(settings: Settings) -> "SchemaState":

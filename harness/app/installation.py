@@ -34,8 +34,7 @@ from harness.ports import (
     Store,
 )
 from harness.runtime import encryption, secret_files, signing_keys
-from harness.runtime.audit_checkpoint import NAME as CHECKPOINT
-from harness.runtime.audit_checkpoint import AuditCheckpointFile
+from harness.runtime.audit_checkpoint import CHECKPOINT_FILE, AuditCheckpointFile
 from harness.runtime.clock import SystemClock
 from harness.runtime.model_catalogue import LitellmTable
 from harness.runtime.outbound.alert_sinks import ConfiguredSinks
@@ -143,7 +142,7 @@ class Installation:
             cipher=self.cipher,
             environ=dict(os.environ),
             door=self._door,
-            anchor=AuditCheckpointFile(self.settings.home / CHECKPOINT, self.signatures),
+            anchor=AuditCheckpointFile(self.settings.home / CHECKPOINT_FILE, self.signatures),
             oauth=HttpOAuthServer(self.clock, self.settings.router.allow_addresses),
             oauth_changes=self.settings.oauth,
             data_classes=self.settings.data_classes,

@@ -82,12 +82,12 @@ def _open_snapshot(cipher: Cipher, snapshot: Snapshot) -> Snapshot:
 
 def _restore_snapshot(installation: Installation, snapshot: Snapshot) -> Snapshot:
     """What the signed rows of a snapshot from disk make. Raises SnapshotInvalid."""
-    from harness.store.signing import signed_snapshot as snapshot_rows  # noqa: PLC0415 - only without a database
+    from harness.store.signing import signed_snapshot  # noqa: PLC0415 - only without a database
 
     if snapshot.signed is None:
         raise SnapshotInvalid("the snapshot on disk is not signed: a former version wrote it")
     now, etag = installation.clock.now(), snapshot.etag
-    return snapshot_rows.verified(snapshot.signed, installation.signatures, etag, now)
+    return signed_snapshot.verified(snapshot.signed, installation.signatures, etag, now)
 
 
 def _key_sets(
@@ -105,10 +105,10 @@ def _snapshot_file(settings: Settings) -> Path:
 
 def revision_on_disk(settings: Settings) -> int:
     """The revision that a router of this machine served last; 0 where none is known."""
-    from router.snapshot import file as snapshot_file  # noqa: PLC0415 - only a process that routes needs it
+    from router.snapshot.file import load_snapshot  # noqa: PLC0415 - only a process that routes needs it
 
     try:
-        return snapshot_file.load_snapshot(_snapshot_file(settings)).table.revision
+        return load_snapshot(_snapshot_file(settings)).table.revision
     except SnapshotInvalid:
         return 0
 

@@ -16,8 +16,7 @@ from harness.control.canary.duration_estimate import RampPlan
 from harness.control.proposals import comparison
 from harness.control.proposals.comparison import CanaryHistory, CanaryStatus
 from harness.control.serialize import to_plain
-from harness.control.shadow import stage as shadow_first
-from harness.control.shadow.stage import ShadowStage
+from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.formatting import format_estimate
 from harness.domain.proposals.policy import ExposureUnit
@@ -59,7 +58,7 @@ def status(session: Session, route: str | None) -> None:
 @pass_session
 def explain(session: Session, route: str) -> None:
     """Explain why ROUTE's canary is at its step, and what would change that."""
-    stage = shadow_first.find_stage_of_route(session.context, route)
+    stage = find_stage_of_route(session.context, route)
     if stage is not None:
         _explain_shadow(session, stage)
         return

@@ -8,8 +8,7 @@ from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.waiting import who_starts_it
 from harness.control.drift import operations, reports
-from harness.control.drift import reports as drift_words
-from harness.control.drift.reports import DriftReport, DriftStatus
+from harness.control.drift.reports import DriftReport, DriftStatus, describe_comparison
 from harness.control.operations import queries
 from harness.domain.drift.watch import (
     DriftCheck,
@@ -47,7 +46,7 @@ def status(session: Session, *, route: str) -> None:
                 drift_status.suite,
                 drift_status.model,
                 _state(drift_status),
-                drift_words.describe_comparison(drift_status.comparisons),
+                describe_comparison(drift_status.comparisons),
                 _change(drift_status.last.evidence if drift_status.last else None),
                 formatting.timestamp(drift_status.last.ended_at if drift_status.last else None),
                 formatting.timestamp(drift_status.next_at),
@@ -116,7 +115,7 @@ def _show(shown: DriftReport) -> None:
                 "baseline",
                 f"{formatting.timestamp(watch.opened_at)}, {watch.reason}" if watch else None,
             ),
-            ("compared", drift_words.describe_comparison(status_.comparisons)),
+            ("compared", describe_comparison(status_.comparisons)),
             ("change", _change(evidence) if evidence else None),
             ("evidence", _evidence(evidence) if evidence else None),
             ("served", ", ".join(last.served) or "not named by the provider" if last else None),

@@ -13,8 +13,12 @@ from statistics import fmean
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.proposals import comparison as reports
-from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
+from harness.control.proposals.comparison import (
+    ArmFigures,
+    Comparison,
+    SuiteAnswers,
+    load_comparison,
+)
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Sample, SuiteReport
 from harness.gate.offline.pairs import mean_score
@@ -116,7 +120,7 @@ def gather_report(
     ctx: Context, proposal: str, *, standalone: bool = False, kept: Path | None = None
 ) -> Report:
     """standalone, kept: as `Report` says. Raises NotFound."""
-    comparison = reports.load_comparison(ctx, proposal)
+    comparison = load_comparison(ctx, proposal)
     judged = (
         {suite.suite: suite for suite in comparison.verdict.suites}
         if comparison.verdict

@@ -14,7 +14,7 @@ from harness.domain.operations.audit import AuditPosition
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.ports import Signatures
 
-NAME: Final = "audit.checkpoint"
+CHECKPOINT_FILE: Final = "audit.checkpoint"
 # What is signed can be nothing else than the end of an audit log.
 _DOMAIN: Final = b"swapgate audit checkpoint 1\n"
 

@@ -21,7 +21,7 @@ from router.server.internal_errors import RouterPart
 
 # More than this of a request or an answer is not labelled by hand.
 MAX_BYTES: Final = 128 * 1024
-OPT_OUT: Final = b"x-swapgate-capture"
+CAPTURE_OPT_OUT: Final = b"x-swapgate-capture"
 OFF: Final = b"off"
 
 
@@ -46,7 +46,7 @@ class CaptureSampler(RequestObserver):
             observed.copies.append(copy)
 
     def _may_keep(self, observed: ObservedRequest) -> bool:
-        refused = header(observed.scope, OPT_OUT) == OFF
+        refused = header(observed.scope, CAPTURE_OPT_OUT) == OFF
         if refused or observed.request.value("store") is False:
             self._recorder.counters["captures_refused"] += 1
             return False

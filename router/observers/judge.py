@@ -28,11 +28,10 @@ from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
-from router.observers.capture import OPT_OUT as CAPTURE_OPT_OUT
+from router.observers.capture import CAPTURE_OPT_OUT
 from router.observers.judge_budget import JudgeBudget
 from router.observers.request_observers import ObservedRequest, RequestObserver
-from router.observers.shadow import MAX_BYTES, OFF
-from router.observers.shadow import OPT_OUT as SHADOW_OPT_OUT
+from router.observers.shadow import MAX_BYTES, OFF, SHADOW_OPT_OUT
 from router.protocols.transcript import build_transcript
 from router.recording.bounded_map import BoundedMap
 from router.recording.metrics import RouterMetrics

@@ -53,7 +53,7 @@ WAITING: Final = 16
 # A provider that has too much to do serves users first.
 REST_S: Final = 30.0
 BUSY: Final = (FailureClass.RATE_LIMITED, FailureClass.OVERLOADED)
-OPT_OUT: Final = b"x-swapgate-shadow"
+SHADOW_OPT_OUT: Final = b"x-swapgate-shadow"
 OFF: Final = b"off"
 # State at the incumbent's provider, which no other one has.
 STATEFUL: Final = ("previous_response_id", "conversation", "background", "container")
@@ -118,7 +118,7 @@ class ShadowMirror(RequestObserver):
             return
         if not is_mirrored(shadow, observed.bucket_key):
             return
-        declined = "declined" if header(observed.scope, OPT_OUT) == OFF else ""
+        declined = "declined" if header(observed.scope, SHADOW_OPT_OUT) == OFF else ""
         obstacle = (
             declined or mirror_obstacle(request, served.upstream) or self._not_now(served)
         )

@@ -17,7 +17,7 @@ from router.protocols.responses import response_request
 from router.protocols.responses.answer_writer import ResponseEventWriter, ResponseShape
 from router.request.body_patch import to_json
 from router.request.json_spans import ParsedObject
-from router.upstream.translate.request_screening import untranslatable_field as held_by_chat
+from router.upstream.translate.request_screening import untranslatable_field
 
 
 class TranslatedRequest(NamedTuple):
@@ -64,7 +64,7 @@ def _limit_field(kind: str) -> str:
 # Asked before a target is chosen: what no translation of the endpoint can say, if anything. Of
 # an endpoint that is not here, everything can be said.
 UNTRANSLATABLE_FIELDS: Final[Mapping[Endpoint, FieldCheck]] = {
-    Endpoint.CHAT: held_by_chat,
+    Endpoint.CHAT: untranslatable_field,
     Endpoint.MESSAGES: message_request.untranslatable_field,
     Endpoint.RESPONSES: response_request.untranslatable_field,
 }

@@ -23,7 +23,7 @@ from harness.domain.canary.guardrails import (
 )
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.observation import ObservationBlock, UnitRule
-from harness.domain.proposals.policy import ExposureUnit as UnitKind
+from harness.domain.proposals.policy import ExposureUnit
 from harness.domain.reliability.failures import ArmFailure, ErrorClass
 from router.recording.guardrail_sample import (
     FAULTS,
@@ -189,7 +189,7 @@ class Ledger:
             self._newest_bps = weight_bps
             self._close_all(now, at)
         new = _New(canary, weight_bps, now, at, traits)
-        if self._rule.unit is UnitKind.REQUEST:
+        if self._rule.unit is ExposureUnit.REQUEST:
             unit = self._new_unit(new)
             unit.shut = True
         else:

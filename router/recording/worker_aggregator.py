@@ -36,7 +36,7 @@ from router.recording.metric_families import (
 from router.recording.metrics import counter_names, exposition_text, metric_help
 from router.recording.port import CaptureDraft, ScoredUnit
 from router.recording.recorder import Recorder
-from router.recording.spool import batch_from_json as batch_of
+from router.recording.spool import batch_from_json
 
 log = structlog.get_logger("swapgate.router")
 
@@ -260,7 +260,7 @@ class WorkerReports(asyncio.Protocol):
             self._books.live_changed()
         self._count_all(report)
         if "batch" in report:
-            self._books.recorder.absorb(batch_of(report["batch"]))
+            self._books.recorder.absorb(batch_from_json(report["batch"]))
         for draft in report.get("captures", ()):
             self._books.recorder.capture(CaptureDraft(**draft))
         if "metrics" in report:

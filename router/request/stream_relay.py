@@ -24,8 +24,12 @@ from router.server.replies import passed_on
 from router.server.timers import Timers
 from router.snapshot.compiled import Header
 from router.upstream.reply_reading import LAST_EVENTS_S
-from router.upstream.transport import UpstreamFailed, UpstreamReply, dropped_fields_of
-from router.upstream.transport import hidden_progress as heard
+from router.upstream.transport import (
+    UpstreamFailed,
+    UpstreamReply,
+    dropped_fields_of,
+    hidden_progress,
+)
 
 # How long a finished stream may take to close, so that its connection can be used again.
 LAST_BYTES_S: Final = 0.2
@@ -186,7 +190,7 @@ class CommittedStream:
 
         What does not bring the answer on, such as a ping, gives it no new time.
         """
-        moved = self._events.moved + heard(self._reply)
+        moved = self._events.moved + hidden_progress(self._reply)
         if moved != self._moved:
             self._moved = moved
             self._left_s = self._between_s

@@ -26,8 +26,7 @@ from router.health.worker_alerts import WorkerAlerts
 from router.observers.canary_guard import CanaryGuards
 from router.observers.capture import CaptureSampler
 from router.observers.failover_log import FailoverLog
-from router.observers.feedback import PATH as FEEDBACK
-from router.observers.feedback import FeedbackIntake
+from router.observers.feedback import FEEDBACK_PATH, FeedbackIntake
 from router.observers.feedback_body import MAX_BODY_BYTES
 from router.observers.guardrail_sampling import GuardrailSampling, RolloutAdmission
 from router.observers.judge import CanarySampleJudge
@@ -81,7 +80,7 @@ MESSAGES: Final = "/v1/messages"
 METRICS: Final = "/metrics"
 METHODS: Final[Mapping[str, str]] = {
     **dict.fromkeys(ENDPOINTS, "POST"),
-    FEEDBACK: "POST",
+    FEEDBACK_PATH: "POST",
     MODELS: "GET",
     METRICS: "GET",
 }
@@ -363,7 +362,7 @@ class Router:
         path = scope["path"]
         if path == METRICS:
             return await self.metrics()
-        if path == FEEDBACK:
+        if path == FEEDBACK_PATH:
             return await self._take_feedback(scope, receive, grant)
         if path not in ENDPOINTS:
             return list_models(serving, grant, path, anthropic=_anthropic(scope))

@@ -30,9 +30,9 @@ from harness.domain.routing.snapshot_lineage import (
 )
 from harness.domain.routing.table import Snapshot
 from harness.ports import Store
-from router.snapshot import file as snapshot_file
 from router.snapshot.compiled import NO_KEYS, CompiledSnapshot
 from router.snapshot.compiler import compile_snapshot
+from router.snapshot.file import load_snapshot, save_snapshot
 
 Lacking = Callable[[Lineage], Sequence[str]]
 
@@ -179,7 +179,7 @@ class SnapshotHolder:
 
     def _on_disk(self) -> Snapshot:
         """What served last, as its signed rows say. Raises SnapshotInvalid."""
-        return self._restored(snapshot_file.load_snapshot(self._file))
+        return self._restored(load_snapshot(self._file))
 
     def add_follower(self, follower: Callable[[Store], None]) -> None:
         """Called in the thread that follows the store, about every second.
@@ -248,7 +248,7 @@ class SnapshotHolder:
         self.stale = False
         self._confirmed = time.monotonic()
         try:
-            snapshot_file.save_snapshot(snapshot, self._file)
+            save_snapshot(snapshot, self._file)
         except OSError as error:
             log.warning("revision %d serves but is not on disk: %s", serving.revision, error)
         return serving

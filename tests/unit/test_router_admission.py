@@ -17,7 +17,7 @@ from harness.domain.routing.table import KeyGrant
 from harness.ports import Store
 from router.access.admission import UNKNOWN_KEY_BUCKETS
 from router.access.rate_limits import LocalRates
-from router.observers.feedback import PATH as FEEDBACK
+from router.observers.feedback import FEEDBACK_PATH
 from router.upstream.scripted import ScriptedTurn
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_upstream import completion, error, streamed
@@ -292,16 +292,16 @@ async def test_feedback_has_an_allowance_of_its_own_of_the_same_size(door: Make)
     served = headers[b"x-swapgate-request-id"].decode()
     word = json.dumps({"request_id": served, "thumb": "up"}).encode()
 
-    assert (await ask(router, word, FEEDBACK))[0] == 202
-    assert (await ask(router, b"{}", FEEDBACK))[0] == 400  # a wrong one is one too
-    status, headers, body = await ask(router, word, FEEDBACK)
+    assert (await ask(router, word, FEEDBACK_PATH))[0] == 202
+    assert (await ask(router, b"{}", FEEDBACK_PATH))[0] == 400  # a wrong one is one too
+    status, headers, body = await ask(router, word, FEEDBACK_PATH)
 
     assert (status, code(body)) == (429, "rate_limit_exceeded")
     assert headers[b"retry-after"] == b"30"
     assert (await ask(router))[0] == 200  # words spend no requests, nor requests words
     assert (await ask(router))[0] == 429
     router.clock.advance(30)
-    assert (await ask(router, word, FEEDBACK))[0] == 202
+    assert (await ask(router, word, FEEDBACK_PATH))[0] == 202
 
 
 @pytest.mark.req("F3", "G5")
@@ -315,4 +315,4 @@ async def test_neither_tokens_nor_a_spent_budget_silence_anybody(
     served = headers[b"x-swapgate-request-id"].decode()
     word = json.dumps({"request_id": served, "thumb": "down"}).encode()
 
-    assert {(await ask(router, word, FEEDBACK))[0] for _ in range(5)} == {202}
+    assert {(await ask(router, word, FEEDBACK_PATH))[0] for _ in range(5)} == {202}

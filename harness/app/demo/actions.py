@@ -13,9 +13,13 @@ from harness.app.demo.environment import DemoEnvironment
 from harness.app.demo.scenarios import FAULT_RATE, FRAGILE, Scenario
 from harness.app.demo.traffic import DemoTraffic
 from harness.app.installation import Installation
-from harness.control.proposals import comparison as reports
 from harness.control.proposals import submission
-from harness.control.proposals.comparison import CanaryStatus, Comparison
+from harness.control.proposals.comparison import (
+    CanaryStatus,
+    Comparison,
+    list_canaries,
+    load_comparison,
+)
 from harness.control.proposals.submission import ProposalRequest
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import ProposalPhase
@@ -89,7 +93,7 @@ class DemoActions:
         for story in stories:
             request = ProposalRequest(story.route, story.candidate, reason="make demo")
             made = submission.create_proposal(ctx, OPERATOR, request)
-            self.scenes.append(DemoStep(story, made.id, reports.load_comparison(ctx, made.id)))
+            self.scenes.append(DemoStep(story, made.id, load_comparison(ctx, made.id)))
             self.say(f"{story.route}: {story.candidate} proposed ({made.id})")
 
     def watch(self, show: Callable[[list[DemoStep]], None]) -> None:
@@ -131,9 +135,9 @@ class DemoActions:
 
     def _look(self, scene: DemoStep) -> None:
         ctx, before = self.installation.context, scene.phase
-        scene.comparison = reports.load_comparison(ctx, scene.proposal)
+        scene.comparison = load_comparison(ctx, scene.proposal)
         if scene.phase is ProposalPhase.CANARY or before is ProposalPhase.CANARY:
-            canaries = reports.list_canaries(ctx, route=scene.story.route)
+            canaries = list_canaries(ctx, route=scene.story.route)
             scene.canary = canaries[0] if canaries else None
         if scene.phase is not before:
             self._tell(scene)

@@ -21,7 +21,7 @@ from harness.client.types import CompletionRequest, CompletionResponse, Message,
 from harness.control.providers import provider_secrets
 from harness.control.routing import routes, targets
 from harness.domain.errors import CallFailed, CallRefused, ToolLoopUnfinished
-from harness.domain.providers import tool_probe as rules
+from harness.domain.providers import tool_probe
 from harness.domain.providers.credentials import ProviderKey, hide_provider_secrets, lacks_key
 from harness.domain.providers.tool_probe import (
     ProbeToolCall,
@@ -36,12 +36,12 @@ from harness.runtime.clock import SystemClock
 MAX_TURNS: Final = 4
 MAX_TEXT: Final = 300
 _SAYS: Final = {
-    rules.STOCK_TOOL: "How many of an item are in stock.",
-    rules.PRICE_TOOL: "What one of an item costs.",
+    tool_probe.STOCK_TOOL: "How many of an item are in stock.",
+    tool_probe.PRICE_TOOL: "What one of an item costs.",
 }
 TOOLS: Final = tuple(
     ToolDefinition(name, _SAYS[name], schema, strict=True)
-    for name, schema in rules.TOOL_SCHEMAS.items()
+    for name, schema in tool_probe.TOOL_SCHEMAS.items()
 )
 
 
@@ -85,7 +85,7 @@ def report(
             seen = asyncio.run(
                 _probe_loops(alone, timeout_s, partial(_error_text, provider, keys))
             )
-        findings = list(rules.tool_findings(provider, target, seen))
+        findings = list(tool_probe.tool_findings(provider, target, seen))
     return ToolReport(target.name, not any(finding.failed for finding in findings), findings)
 
 
@@ -104,7 +104,7 @@ async def _probe_loops(
     channel = InProcessChannel(alone.router, alone.key)
     request = CompletionRequest(
         route=alone.route,
-        messages=(Message.user(rules.TOOL_QUESTION),),
+        messages=(Message.user(tool_probe.TOOL_QUESTION),),
         tools=TOOLS,
         tool_choice="required",
         parallel_tools=True,
@@ -116,8 +116,8 @@ async def _probe_loops(
             return ToolProbeResult(whole)
         forced = replace(
             request,
-            messages=(Message.user(rules.FORCED_QUESTION),),
-            tool_choice=rules.PRICE_TOOL,
+            messages=(Message.user(tool_probe.FORCED_QUESTION),),
+            tool_choice=tool_probe.PRICE_TOOL,
             parallel_tools=None,
         )
         return ToolProbeResult(
@@ -197,11 +197,11 @@ def _turns(messages: Sequence[object]) -> list[list[ProbeToolCall]]:
 
 def _answering(name: str) -> ToolFunction:
     def answer(**_: object) -> str:
-        return json.dumps({"result": rules.TOOL_ANSWERS[name]})
+        return json.dumps({"result": tool_probe.TOOL_ANSWERS[name]})
 
     return answer
 
 
 _FUNCTIONS: Final[dict[str, ToolFunction]] = {
-    name: _answering(name) for name in rules.TOOL_ANSWERS
+    name: _answering(name) for name in tool_probe.TOOL_ANSWERS
 }

@@ -112,7 +112,7 @@ def bench_gate(  # noqa: PLR0913 - one per option
     A matrix has a line per model: `model,0110…`, `model,0,1,…` or `model,55,90,…`.
     Exit code: 3 when the gate misses a goal that docs/benchmarks.md names.
     """
-    from harness import package_data as shipped  # noqa: PLC0415 - numpy takes its time
+    from harness import package_data  # noqa: PLC0415 - numpy takes its time
     from harness.bench.gate_benchmark import SIZES, GateBenchmarkPlan, run_gate_benchmark  # noqa: PLC0415
     from harness.bench.gate_chart import draw_gate_chart  # noqa: PLC0415
     from harness.bench.score_matrix import (  # noqa: PLC0415
@@ -123,7 +123,7 @@ def bench_gate(  # noqa: PLR0913 - one per option
 
     files = list(matrices)
     if not matrices and not seeds:
-        files, seeds = sorted(shipped.path("datasets/gatebench").glob("*.csv")), (1,)
+        files, seeds = sorted(package_data.path("datasets/gatebench").glob("*.csv")), (1,)
     plan = GateBenchmarkPlan(
         replications=replications,
         power=max(50, replications // 10),

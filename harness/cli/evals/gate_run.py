@@ -17,8 +17,12 @@ from harness.cli.frame.waiting import TIMED_OUT, ProgressLine
 from harness.cli.proposals.verdict_wait import REJECTED_BY_VERDICT
 from harness.cli.routing.target_options import TargetOptions, requested_target, target_options
 from harness.config.routing import target_seed
-from harness.control.proposals import gate_run as standalone
-from harness.control.proposals.gate_run import ComparisonRequest
+from harness.control.proposals.gate_run import (
+    ComparisonRequest,
+    register_comparison,
+    run_until_decided,
+    without_long_pauses,
+)
 from harness.domain.evals.run import Claim
 from harness.report.content import FILE, variables
 
@@ -146,8 +150,8 @@ def _decide(
     question: ComparisonRequest,
     timeout_s: float | None,
 ) -> "Proposal":
-    ctx, settings = standalone.without_long_pauses(installation.context), installation.settings
-    proposal = standalone.register_comparison(ctx, session.actor, settings, question)
+    ctx, settings = without_long_pauses(installation.context), installation.settings
+    proposal = register_comparison(ctx, session.actor, settings, question)
     ticker, clock = ProgressLine(), installation.clock
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
 
@@ -159,7 +163,7 @@ def _decide(
         return True
 
     try:
-        return standalone.run_until_decided(ctx, proposal.id, pause)
+        return run_until_decided(ctx, proposal.id, pause)
     finally:
         ticker.end()
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 import yaml
 
-from harness import config as configuration
 from harness.app.database import HIDDEN, without_password
 from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
+from harness.config import json_schema
 from harness.control.serialize import Plain, to_plain
 from harness.domain.settings import Settings
 
@@ -26,7 +26,7 @@ def config() -> None:
 @config.command()
 def schema() -> None:
     """Print the JSON Schema of swapgate.yaml, for editors that complete it."""
-    output.document(configuration.json_schema())
+    output.document(json_schema())
 
 
 @config.command()

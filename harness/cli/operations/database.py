@@ -109,13 +109,13 @@ def check(ctx: click.Context) -> None:
     last word on it. Exit code 1 where anything is wrong.
     """
     from harness.app.database import schema_state  # noqa: PLC0415 - as above
-    from harness.control.operations import state_audit as state_check  # noqa: PLC0415
+    from harness.control.operations import state_audit  # noqa: PLC0415
 
     session = ctx.ensure_object(Session)
     state = schema_state(session.settings)
     # Of an older schema, no row can be read.
     faults = () if state.differences else session.context.store.signature_faults()
-    unrecorded = [] if state.differences else state_check.check_database(session.context)
+    unrecorded = [] if state.differences else state_audit.check_database(session.context)
     if session.json:
         output.document(
             {

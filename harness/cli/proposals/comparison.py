@@ -21,8 +21,8 @@ from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import SuiteReport
+from harness.gate.text import sentences
 from harness.gate.text.next_steps import NEXT_STEPS
-from harness.gate.text.sentences import outcome_text as outcome_words
 from harness.gate.text.sentences import polish_reason, spending_text
 
 EXAMPLE_CHARACTERS = 200
@@ -167,7 +167,7 @@ def suite_row(report: SuiteReport) -> list[object]:
     return [
         report.suite,
         report.role.value,
-        outcome_words(report.outcome),
+        sentences.outcome_text(report.outcome),
         formatting.points(report.delta) if report.n_used else "–",
         formatting.interval(report),
         f"{report.margin * 100:g}",

@@ -19,7 +19,7 @@ from harness.control.canary.duration_estimate import RampPlan
 from harness.control.dry_run import dry_run_context
 from harness.control.operations import queries
 from harness.control.proposals import approvals, estimate, review, route_rules, submission
-from harness.control.proposals import comparison as reports
+from harness.control.proposals.comparison import list_canaries, load_comparison
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.proposals.review import ProposalReview
 from harness.control.proposals.submission import ProposalPreview
@@ -172,7 +172,7 @@ def create(  # noqa: PLR0913 - one per option
             }
         )
     elif wait:
-        click.echo(comparison.outcome_text(reports.load_comparison(context, made.id)))
+        click.echo(comparison.outcome_text(load_comparison(context, made.id)))
     ctx.exit(code)
 
 
@@ -353,11 +353,9 @@ def _verdict_words(verdict: str | None, known: Mapping[str, Verdict]) -> str | N
 def show(session: Session, proposal_id: str) -> None:
     """Show a proposal: verdict, figures by suite, reason, canary."""
     context = session.context
-    proposal_review = reports.load_comparison(context, proposal_id)
+    proposal_review = load_comparison(context, proposal_id)
     rollout = proposal_review.proposal.rollout
-    live = (
-        reports.list_canaries(context, route=proposal_review.proposal.route) if rollout else ()
-    )
+    live = list_canaries(context, route=proposal_review.proposal.route) if rollout else ()
     ours = next((canary for canary in live if canary.rollout.id == rollout), None)
     seen = review.review_proposal(context, proposal_id)
     stood_up = approvals.list_approvals(context, proposal_id)

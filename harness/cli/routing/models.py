@@ -257,7 +257,7 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
 
     TARGET is an id or PROVIDER/MODEL, which need not be registered.
     """
-    from harness.app.doctor import provider_requests as provider_calls  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.doctor import provider_requests  # noqa: PLC0415 - `--help` stays quick
 
     session = ctx.ensure_object(Session)
     target, provider = _called(session, name)
@@ -265,7 +265,7 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
     provider = provider_secrets.decrypt_headers(provider, session.context.cipher)
     keys = provider_secrets.keys_of_provider(session.context, provider)
     first = keys[0] if keys else None
-    found = provider_calls.chat(
+    found = provider_requests.chat(
         provider, target, key=first, timeout_s=timeout_s, allowed=allowed
     )
     if session.json:

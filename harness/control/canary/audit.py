@@ -17,9 +17,9 @@ from harness.domain.content_hash import canonical_json, digest, hash_content
 from harness.domain.errors import InputError, NotFound, SwapgateError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import AuditEvent
-from harness.gate.online import policy as gate_policy
 from harness.gate.online.assignment import PERIOD_RULE, POOLED_RULE
 from harness.gate.online.decision import RolloutAction
+from harness.gate.online.policy import decide_action
 from harness.ports import Transaction
 
 # What the evidence asks for by itself; the others come from people or from the proof.
@@ -66,7 +66,7 @@ def decision_inputs(
         blocks = tx.observations.blocks(rollout.id)
         last = max((block.number for block in blocks), default=0)
         used = _until(blocks, last if action is None else action.figures.last_block)
-        again = gate_policy.decide_action(rollout, used, at)
+        again = decide_action(rollout, used, at)
     except (SwapgateError, ValueError) as error:
         return {"inputs_unreadable": str(error)}
     return {
@@ -131,7 +131,7 @@ def replay_action(ctx: Context, number: int) -> ReplayedAction:
         # What was decided before rules had numbers was decided by the first.
         rule = int(inputs.get("split_rule", POOLED_RULE))
         seen, at = _rollout_before(rollout, inputs), _time(inputs["at"])
-        decided = gate_policy.decide_action(seen, blocks, at, split_rule=rule)
+        decided = decide_action(seen, blocks, at, split_rule=rule)
         after = digest(to_hashable(decided))
     except (SwapgateError, ValueError) as error:
         differences.append(str(error))

@@ -23,8 +23,8 @@ from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.evals.run import Verdict
 from harness.domain.operations.alerts import AlertKind
 from harness.gate.offline.recomputation import AgreementLevel
-from harness.gate.online import policy as gate_policy
 from harness.gate.online.decision import RolloutAction
+from harness.gate.online.policy import decide_action
 from harness.ports import Transaction
 
 
@@ -39,7 +39,7 @@ def decide(ctx: Context, rollout: Rollout) -> RolloutAction:
 def read_evidence(ctx: Context, tx: Transaction, rollout: Rollout) -> RolloutAction:
     """What the observations alone ask for."""
     blocks = tx.observations.blocks(rollout.id)
-    return gate_policy.decide_action(rollout, blocks, ctx.clock.now())
+    return decide_action(rollout, blocks, ctx.clock.now())
 
 
 def _allowed(

@@ -9,7 +9,7 @@ for; the domain's rollout says which state follows.
 from dataclasses import dataclass, replace
 
 from harness.control import audit
-from harness.control.canary import audit as canary_audit
+from harness.control.canary.audit import PROMOTED, decision_evidence
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
 from harness.control.operations import alerts
@@ -155,9 +155,7 @@ class CanaryMachine:
 
     def record(self, action: str, rollout: Rollout, move: CanaryMove) -> None:
         """Into the audit log, with the figures and inputs that it was decided from."""
-        figures = canary_audit.decision_evidence(
-            self._ctx, self._tx, self._rollout, move.action
-        )
+        figures = decision_evidence(self._ctx, self._tx, self._rollout, move.action)
         self._write_event(action, rollout, move, figures)
 
     def acknowledge_faults(self, move: CanaryMove) -> bool:
@@ -197,7 +195,7 @@ class CanaryMachine:
         self._commit(PromoteCanary(self._rollout.route, proof, share), move)
         after = self._tx.rollouts.save(self._after(move))
         self._end_proposal(proposal, ProposalEvent.HEALTHY, move)
-        self.record(canary_audit.PROMOTED, after, move)
+        self.record(PROMOTED, after, move)
         self._raise_alert(
             AlertKind.PROMOTED,
             f"{self._name(after.candidate)} is now the model of route {after.route}",

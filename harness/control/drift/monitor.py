@@ -14,8 +14,7 @@ from typing import Final
 import structlog
 
 from harness.control.context import Context
-from harness.control.drift import reports as drift_words
-from harness.control.drift import watches
+from harness.control.drift import reports, watches
 from harness.control.drift.watches import WatchedPair
 from harness.control.operations import alerts
 from harness.domain.drift.watch import (
@@ -33,7 +32,7 @@ from harness.domain.evals.pins import ServedModel, ServedPin, Sighting, find_rep
 from harness.domain.evals.run import RUNNABLE_STATES, EvalRun, RunState, Sample, SampleError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
-from harness.gate import drift as gate
+from harness.gate import drift
 from harness.ports import Transaction
 
 # More samples than this share without an answer: the run says nothing about the model.
@@ -59,7 +58,7 @@ def finish_check(
     if not before:
         return over
     last = before[-1].evidence
-    evidence = gate.compare_runs(
+    evidence = drift.compare_runs(
         [*(drift_check.scores for drift_check in before), over.scores],
         watch.plan.alpha,
         -float("inf") if last is None else last.log_e,
@@ -224,8 +223,8 @@ def _record_result(
             tx,
             AlertKind.JOB_FAILED,
             watch.id,
-            subject=drift_words.alert_subject(pair.routes, pair.suite),
-            title=f"the drift watch could not measure {drift_words.describe_watch(tx, watch)}",
+            subject=reports.alert_subject(pair.routes, pair.suite),
+            title=f"the drift watch could not measure {reports.describe_watch(tx, watch)}",
             text=f"{check.message}. It is tried again within the hour.",
         )
         return [f"{watch.id}: not measured, {check.message}"]
@@ -236,13 +235,13 @@ def _record_result(
     if not evidence.drifted:
         return [f"{watch.id}: no drift"]
     tx.drift.save(replace(watch, state=DriftWatchState.DRIFTED))
-    title, text = drift_words.describe_drift(tx, pair.routes, watch, checks)
+    title, text = reports.describe_drift(tx, pair.routes, watch, checks)
     alerts.raise_alert(
         ctx,
         tx,
         AlertKind.DRIFT,
         watch.id,
-        subject=drift_words.alert_subject(pair.routes, pair.suite),
+        subject=reports.alert_subject(pair.routes, pair.suite),
         title=title,
         text=text,
     )
@@ -277,13 +276,13 @@ def _alert_other_model(
     record = tx.alerts.newest(f"{AlertKind.SERVED_MODEL.value}:{watch.id}")
     if another is None or (record is not None and record.open):
         return []
-    title, text = drift_words.describe_other_model(tx, pair.routes, watch, checks, another)
+    title, text = reports.describe_other_model(tx, pair.routes, watch, checks, another)
     alerts.raise_alert(
         ctx,
         tx,
         AlertKind.SERVED_MODEL,
         watch.id,
-        subject=drift_words.alert_subject(pair.routes, pair.suite),
+        subject=reports.alert_subject(pair.routes, pair.suite),
         title=title,
         text=text,
     )

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.drift import watches as watching
+from harness.control.drift import watches
 from harness.control.routing import routes
 from harness.domain.drift.watch import (
     DriftCheck,
@@ -182,7 +182,7 @@ def list_drift_status(ctx: Context, *, route: str = "") -> list[DriftStatus]:
         if route:
             routes.require_route(tx, route)
         pairs = [
-            pair for pair in watching.list_watched_pairs(ctx, tx) if route in ("", *pair.routes)
+            pair for pair in watches.list_watched_pairs(ctx, tx) if route in ("", *pair.routes)
         ]
         open_ = {
             (drift_watch.target, drift_watch.suite): drift_watch
@@ -199,7 +199,7 @@ def list_drift_status(ctx: Context, *, route: str = "") -> list[DriftStatus]:
 
 def _status(
     ctx: Context,
-    pair: watching.WatchedPair,
+    pair: watches.WatchedPair,
     model: str,
     watch: DriftWatch | None,
     checks: Sequence[DriftCheck],

@@ -19,12 +19,12 @@ from harness.domain.evals.run import (
 )
 from harness.domain.proposals.policy import GatePolicy
 from harness.domain.ranges import SHARE_RANGE
+from harness.gate.offline import verdicts
 from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.recomputation import RunSamples, remeasure_claim
 from harness.gate.offline.replay import claims_from_json, verdict_bytes, verdict_times
 from harness.gate.offline.suite_claims import SuiteClaim
 from harness.gate.offline.verdicts import decide_verdict
-from harness.gate.offline.verdicts import replay_verdict as recompute
 from harness.ports import Transaction
 
 
@@ -91,7 +91,7 @@ def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
         differences += remeasure_claim(case, samples[case.plan.suite])[1]
     before, after = verdict_bytes(stored), b""
     try:
-        after = verdict_bytes(recompute(stored))
+        after = verdict_bytes(verdicts.replay_verdict(stored))
     except ValueError as error:
         differences.append(str(error))
     if after and after != before:

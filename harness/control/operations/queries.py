@@ -13,14 +13,13 @@ from typing import Final
 
 from harness.control import audit
 from harness.control.context import Context
-from harness.control.operations import alerts as alerts_
-from harness.control.operations import captures as captures_
+from harness.control.operations import alerts, captures
 from harness.control.operations.captures import CaptureSummary
 from harness.control.operations.keys import KeySummary
 from harness.control.proposals import comparison
 from harness.control.proposals.comparison import RouteStatus
 from harness.control.routing import routes, targets
-from harness.control.shadow import shadows as shadows_
+from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowStatus
 from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound, SignatureInvalid, SwapgateError
@@ -241,7 +240,7 @@ def list_shadows(
     invalid: list[RowFault] = []
     for record in page:
         try:
-            known[record.shadow.id] = shadows_.status_of_record(ctx, record)
+            known[record.shadow.id] = shadows.status_of_record(ctx, record)
         except SignatureInvalid as error:
             # Its proposal, whose policy says what the pairs are evidence of.
             key = (record.shadow.proposal or "",)
@@ -271,13 +270,13 @@ def list_drift_runs(
 
 def list_alerts(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, open_only: bool = False
-) -> Page[alerts_.AlertView]:
+) -> Page[alerts.AlertView]:
     """The one heard last first."""
     with ctx.store.listings() as stored:
         page = stored.alerts(page_request, open_only=open_only)
     with ctx.store.read() as tx:
         return page.map(
-            lambda record: alerts_.build_alert_view(record, tx.deliveries.of(record.id))
+            lambda record: alerts.build_alert_view(record, tx.deliveries.of(record.id))
         )
 
 
@@ -305,7 +304,7 @@ def list_captures(
 ) -> Page[CaptureSummary]:
     """Newest first; never their content."""
     with ctx.store.listings() as stored:
-        return stored.captures(page_request, route=route).map(captures_.summarize_capture)
+        return stored.captures(page_request, route=route).map(captures.summarize_capture)
 
 
 def list_audit_events(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:

@@ -17,13 +17,13 @@ from harness.domain.proposals.policy import GatePolicy
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.providers import model_names
 from harness.domain.routing.target import Target
+from harness.gate.planning import multiplicity
 from harness.gate.planning.multiplicity import (
     MIN_ALPHA,
     false_pass_risk,
     spend_alpha,
     total_risk,
 )
-from harness.gate.planning.multiplicity import ration_alpha as rationed
 from harness.ports import Transaction
 
 WINDOW: Final = timedelta(days=90)
@@ -67,7 +67,7 @@ def ration_alpha(
     spent = total_risk(
         false_pass_risk(proposal.plans) for proposal in _proposals_before(tx, route, now)
     )
-    most = rationed(false_pass_risk(plans), spent, gate.alpha_budget)
+    most = multiplicity.ration_alpha(false_pass_risk(plans), spent, gate.alpha_budget)
     if most < MIN_ALPHA:
         raise NotAllowed(
             f"route {route!r} has spent {spent * 100:.2g} % of the "

@@ -20,8 +20,7 @@ from harness.control.evals.run_costs import (
     sum_judging_cost,
 )
 from harness.control.routing import monthly_bill, routes
-from harness.control.shadow import stage as shadow_first
-from harness.control.shadow.stage import ShadowStage
+from harness.control.shadow.stage import ShadowStage, find_stage
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import NotFound, SignatureInvalid
@@ -34,8 +33,8 @@ from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.gate.offline.intervals import mean_interval, median_interval
 from harness.gate.offline.pairs import UNSCORED_HIGH
-from harness.gate.online import policy as gate_policy
 from harness.gate.online.decision import RolloutAction
+from harness.gate.online.policy import decide_action
 from harness.gate.text.explain import RolloutExplanation, explain_rollout
 from harness.gate.text.sentences import unscored_text
 from harness.ports import Transaction
@@ -240,7 +239,7 @@ def load_comparison(ctx: Context, proposal: str) -> Comparison:
         answers = [(side.incumbent, side.candidate) for side in suites]
         money = monthly_bill.forecast_from_answers(ctx, tx, found.route, arms, answers)
         standing_ = proof_validity.assess_proof(ctx, tx, verdict) if verdict else None
-        stage = shadow_first.find_stage(ctx, tx, found)
+        stage = find_stage(ctx, tx, found)
     return Comparison(
         proposal=found,
         incumbent=arms[0],
@@ -341,7 +340,7 @@ def _status(
     now: datetime,
 ) -> CanaryStatus:
     blocks = tx.observations.blocks(rollout.id)
-    action = gate_policy.decide_action(rollout, blocks, now)
+    action = decide_action(rollout, blocks, now)
     return CanaryStatus(
         rollout=rollout,
         incumbent=targets[rollout.incumbent],

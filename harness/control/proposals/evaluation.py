@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from harness.control.context import Context
 from harness.control.providers import endpoint_changes
 from harness.domain.errors import StaleEvidence
+from harness.domain.evals import pins
 from harness.domain.evals.pins import ServedModel, is_mixed, named_models
-from harness.domain.evals.pins import find_replacement as replaced_by
 from harness.domain.evals.run import (
     RUNNABLE_STATES,
     EvalRun,
@@ -176,7 +176,8 @@ def _same(tx: Transaction, target: str, plan: SuitePlan, served: Sequence[Served
     sighting = tx.sightings.of(target)
     pin = plan.served_pin
     return (
-        not is_mixed(served, pin) and replaced_by(named_models(served), sighting, pin) is None
+        not is_mixed(served, pin)
+        and pins.find_replacement(named_models(served), sighting, pin) is None
     )
 
 
@@ -212,13 +213,13 @@ def check_arms(proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:
             (runs[pair.incumbent], proposal.incumbent),
             (runs[pair.candidate], proposal.candidate),
         ):
-            pins = (
+            pinned = (
                 ("suite", run.suite_digest, plan.suite_digest),
                 ("target", run.target, target),
                 ("order of items", run.order_seed, plan.order_seed),
                 ("epochs", run.epochs, plan.epochs),
             )
-            for what, has, registered in pins:
+            for what, has, registered in pinned:
                 if has != registered:
                     raise StaleEvidence(
                         f"suite {plan.suite}: run {run.id} has another {what} than the "

@@ -12,7 +12,7 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.providers import provider_secrets
 from harness.domain.errors import ConfigError
-from harness.domain.providers import probe as rules
+from harness.domain.providers import probe
 from harness.domain.providers.credentials import lacks_key
 from harness.domain.providers.probe import ProbeStatus, ProviderCheck, models_path
 from harness.domain.routing.target import Provider, Target
@@ -101,23 +101,23 @@ def _checked(ctx: Context, provider: Provider, target: Target | None) -> Provide
     provider = provider_secrets.decrypt_headers(provider, ctx.cipher)
     keys = provider_secrets.keys_of_provider(ctx, provider)
     if lacks_key(provider, keys):
-        return _result(ctx, provider, target, [rules.missing_key_finding(provider)])
+        return _result(ctx, provider, target, [probe.missing_key_finding(provider)])
     secret = keys[0].secret if keys else ""
     models = ctx.door.ask(provider, secret, models_path(provider.kind), None, LIST_TIMEOUT_S)
     chat, question = None, None
     if target is not None and models.status is not None:
-        question = rules.streamed_probe_request(provider, target)
+        question = probe.streamed_probe_request(provider, target)
     if question is not None:
         path, body = question
         chat = ctx.door.ask(provider, secret, path, body, CHAT_TIMEOUT_S)
-    findings = list(rules.probe_findings(provider, target, models, chat))
+    findings = list(probe.probe_findings(provider, target, models, chat))
     return _result(
         ctx,
         provider,
         target,
         findings,
         first_token_s=chat.first_s if chat else None,
-        skew_s=rules.measured_skew_s(models, chat),
+        skew_s=probe.measured_skew_s(models, chat),
     )
 
 
@@ -125,7 +125,7 @@ def _result(
     ctx: Context,
     provider: Provider,
     target: Target | None,
-    findings: Sequence[rules.ProbeFinding],
+    findings: Sequence[probe.ProbeFinding],
     *,
     first_token_s: float | None = None,
     skew_s: float | None = None,

@@ -11,10 +11,9 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.providers import provider_secrets
+from harness.domain.providers import model_match
 from harness.domain.providers.catalogue import CatalogueEntry
-from harness.domain.providers.model_match import ModelMatch, list_offers
-from harness.domain.providers.model_match import list_offers as offers
-from harness.domain.providers.model_match import match_model as match
+from harness.domain.providers.model_match import ModelMatch
 from harness.domain.providers.name_resolution import Resolution, resolve_model_name
 from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
 from harness.domain.routing.kill_switch import KillSwitch, active_switches
@@ -24,7 +23,7 @@ def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]
     """All that the configured providers offer, by `provider/model`; their own prices win."""
     with ctx.store.read() as tx:
         providers = tx.providers.all()
-        there = offers(providers, ctx.catalogue, tx.routing.targets().values())
+        there = model_match.list_offers(providers, ctx.catalogue, tx.routing.targets().values())
     found = []
     for offer in there:
         entry = offer.entry or CatalogueEntry(offer.kind, offer.model)
@@ -105,5 +104,9 @@ def resolve_model(
 def match_model(ctx: Context, name: str) -> ModelMatch:
     """The model that somebody means by a name of theirs, among those that providers offer."""
     with ctx.store.read() as tx:
-        there = list_offers(tx.providers.all(), ctx.catalogue, tx.routing.targets().values())
-    return match(name, there, likeness=Rapidfuzz(), today=ctx.clock.now().date())
+        there = model_match.list_offers(
+            tx.providers.all(), ctx.catalogue, tx.routing.targets().values()
+        )
+    return model_match.match_model(
+        name, there, likeness=Rapidfuzz(), today=ctx.clock.now().date()
+    )

@@ -11,11 +11,10 @@ from dataclasses import replace
 from typing import Final
 
 from harness.control import audit
-from harness.control.canary import audit as canary_audit
+from harness.control.canary.audit import decision_inputs
 from harness.control.context import Context
 from harness.control.routing import data_class_checks, targets
-from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.canary.rollout import apply_signal as rollout_moved
+from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState, apply_signal
 from harness.domain.errors import InputError, NotFound, ProofRefused, SwapgateError
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
@@ -186,10 +185,10 @@ def _take_back_baking(
     for rollout in tx.rollouts.baking():
         if rollout.route != name:
             continue
-        tx.rollouts.save(rollout_moved(rollout, RolloutSignal.ABORT, now, because))
+        tx.rollouts.save(apply_signal(rollout, RolloutSignal.ABORT, now, because))
         proposal = tx.proposals.get(rollout.proposal)
         tx.proposals.save(apply_event(proposal, ProposalEvent.CANCELLED, now, because))
-        inputs = canary_audit.decision_inputs(ctx, tx, rollout, None)
+        inputs = decision_inputs(ctx, tx, rollout, None)
         audit.record(
             ctx,
             tx,

@@ -33,7 +33,7 @@ from harness.domain.shadow.shadow import (
     check_shadow_limits,
     sum_usage,
 )
-from harness.gate import shadow_stage as gate
+from harness.gate import shadow_stage
 from harness.ports import ShadowRecord, Transaction
 
 LONGEST: Final = timedelta(days=90)
@@ -310,7 +310,9 @@ def build_status(
         for check in ShadowCheck
         if (evidence := _evidence(check, counts, unit)) is not None
     ]
-    log_e = gate.combined_log_e({check.check: (check.lost, check.won) for check in checks})
+    log_e = shadow_stage.combined_log_e(
+        {check.check: (check.lost, check.won) for check in checks}
+    )
     pairs = counts[PAIRS]
     return ShadowStatus(
         record=record,
@@ -322,8 +324,8 @@ def build_status(
         today=sum_usage(rows, now.date()),
         left_out={name: counts[name] for name in LEFT_OUT if counts[name]},
         checks=checks,
-        share_of_level=gate.share_of_level(log_e),
-        harm=gate.is_harm(log_e),
+        share_of_level=shadow_stage.share_of_level(log_e),
+        harm=shadow_stage.is_harm(log_e),
         similarity=sums.get(SIMILARITY, 0.0) / pairs if pairs else None,
         slower_pairs=counts["slower"],
         incumbent=_figures("incumbent", sums, pairs),
@@ -352,7 +354,7 @@ def _evidence(
         name = f"{UNIT}.{check.value}"
         lost = counts.get(f"{name}.{CheckSides.INCUMBENT.value}", 0)
         won = counts.get(f"{name}.{CheckSides.CANDIDATE.value}", 0)
-    log_e = gate.check_log_e(lost, won)
+    log_e = shadow_stage.check_log_e(lost, won)
     return CheckEvidence(
         check=check.value,
         both=by[CheckSides.BOTH],
@@ -361,7 +363,7 @@ def _evidence(
         neither=by[CheckSides.NEITHER],
         lost=lost,
         won=won,
-        share_of_level=gate.share_of_level(log_e),
+        share_of_level=shadow_stage.share_of_level(log_e),
     )
 
 

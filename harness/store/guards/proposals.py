@@ -10,14 +10,14 @@ from typing import Final
 from harness.domain.canary.rollout import TRANSITIONS, RolloutState
 from harness.store.guards.guard import Guard, always, busy, changes, listed, same_route, taken
 from harness.store.schema.proposals import (
-    LIVE_STATES,
-    OPEN_PHASES,
+    LIVE_STATE_VALUES,
+    OPEN_PHASE_VALUES,
     PROPOSAL_REGISTERED,
     ROLLOUT_REGISTERED,
 )
 
-_LIVE: Final = f"IN ({listed(LIVE_STATES)})"
-_OPEN: Final = f"IN ({listed(OPEN_PHASES)})"
+_LIVE: Final = f"IN ({listed(LIVE_STATE_VALUES)})"
+_OPEN: Final = f"IN ({listed(OPEN_PHASE_VALUES)})"
 
 _PROPOSAL: Final = (
     Guard(

@@ -8,7 +8,7 @@ promotion without a passed, unexpired, unused and (where asked for) approved ver
 from typing import Final
 
 from harness.store.guards.guard import Guard, listed, same_route, taken
-from harness.store.schema.proposals import LIVE_STATES
+from harness.store.schema.proposals import LIVE_STATE_VALUES
 
 _PREVIOUS: Final = (
     f"FROM route_version p WHERE {same_route('p')} AND p.version = NEW.version - 1"
@@ -28,7 +28,7 @@ _UNAPPROVED: Final = (
     " AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.verdict = v.id"
     " AND a.proposal = q.id AND a.kind = 'canary'))"
 )
-_LIVE: Final = f"IN ({listed(LIVE_STATES)})"
+_LIVE: Final = f"IN ({listed(LIVE_STATE_VALUES)})"
 
 _ROUTE_VERSION: Final = Guard(
     "route_version_guard",

@@ -7,11 +7,10 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
-from harness.domain.canary.rollout import LIVE_STATES as LIVE
-from harness.domain.canary.rollout import Rollout, RolloutState
+from harness.domain.canary.rollout import LIVE_STATES, Rollout, RolloutState
 from harness.domain.evals.run import VERDICTS, Claim, Verdict, plan_from_json
-from harness.domain.proposals.proposal import OPEN_PHASES as OPEN
 from harness.domain.proposals.proposal import (
+    OPEN_PHASES,
     Approval,
     ApprovalKind,
     Proposal,
@@ -39,8 +38,8 @@ from harness.store.schema.columns import (
 )
 from harness.store.schema.evals import target
 
-OPEN_PHASES = tuple(phase.value for phase in ProposalPhase if phase in OPEN)
-LIVE_STATES = tuple(state.value for state in RolloutState if state in LIVE)
+OPEN_PHASE_VALUES = tuple(phase.value for phase in ProposalPhase if phase in OPEN_PHASES)
+LIVE_STATE_VALUES = tuple(state.value for state in RolloutState if state in LIVE_STATES)
 # Columns that never change after the row was written; a proposal's `plans` and `widened` have
 # rules of their own.
 PROPOSAL_REGISTERED = (
@@ -118,8 +117,8 @@ proposal = sa.Table(
         "project",
         "route",
         unique=True,
-        sqlite_where=_among("phase", OPEN_PHASES),
-        postgresql_where=_among("phase", OPEN_PHASES),
+        sqlite_where=_among("phase", OPEN_PHASE_VALUES),
+        postgresql_where=_among("phase", OPEN_PHASE_VALUES),
     ),
     sa.Index("ix_proposal_created_at", "created_at", "id"),
     sa.Index("ix_proposal_phase", "phase"),
@@ -211,8 +210,8 @@ rollout = sa.Table(
         "project",
         "route",
         unique=True,
-        sqlite_where=_among("state", LIVE_STATES),
-        postgresql_where=_among("state", LIVE_STATES),
+        sqlite_where=_among("state", LIVE_STATE_VALUES),
+        postgresql_where=_among("state", LIVE_STATE_VALUES),
     ),
     sa.Index("ix_rollout_state", "state"),
     sa.Index("ix_rollout_route", "route", "started_at"),

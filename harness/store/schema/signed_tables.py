@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from harness.domain.operations.principals import LOCAL_PRINCIPAL
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.store.schema import evals, operations, proposals, providers, routing, shadow
-from harness.store.schema import routing as switch_tables
 from harness.store.schema.columns import SIGNATURE, at_least, count, metadata, text, time
+from harness.store.schema.routing import switch
 
 
 def signed_text(name: str) -> sa.Column[str]:
@@ -98,7 +98,7 @@ _TABLES: Final = (
     # A migration writes the local operator's, which are the code's (`row_signatures._LOCAL`).
     SignedTable(operations.principal, live=operations.principal.c.id != LOCAL_PRINCIPAL.id),
     SignedTable(operations.api_key, live=operations.api_key.c.revoked_at.is_(None)),
-    SignedTable(switch_tables.switch, live=switch_tables.switch.c.lifted_at.is_(None)),
+    SignedTable(switch, live=switch.c.lifted_at.is_(None)),
     SignedTable(shadow.shadow, live=shadow.shadow.c.ended_at.is_(None)),
     SignedTable(providers.credential, live=sa.true()),
 )

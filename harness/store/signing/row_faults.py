@@ -15,15 +15,22 @@ from harness.domain.operations.row_signatures import RowFault
 from harness.store.schema.columns import Row
 from harness.store.schema.evals import eval_run
 from harness.store.schema.operations import principal
-from harness.store.schema.proposals import LIVE_STATES, OPEN_PHASES, proposal, rollout
+from harness.store.schema.proposals import (
+    LIVE_STATE_VALUES,
+    OPEN_PHASE_VALUES,
+    proposal,
+    rollout,
+)
 from harness.store.schema.routing import route_fallback, route_version
 from harness.store.schema.signed_tables import SIGNED, SignedTable
 from harness.store.unit_of_work import Unit
 
 CHAINS: Final = sa.select(route_fallback).order_by(*route_fallback.primary_key.columns)
 WORKING: Final[Mapping[str, sa.ColumnElement[bool]]] = {
-    proposal.name: proposal.c.phase.in_(OPEN_PHASES),
-    rollout.name: sa.or_(rollout.c.state.in_(LIVE_STATES), rollout.c.bake_ends_at.is_not(None)),
+    proposal.name: proposal.c.phase.in_(OPEN_PHASE_VALUES),
+    rollout.name: sa.or_(
+        rollout.c.state.in_(LIVE_STATE_VALUES), rollout.c.bake_ends_at.is_not(None)
+    ),
     eval_run.name: eval_run.c.state.in_([state.value for state in RUNNABLE_STATES]),
 }
 VERSIONS: Final = sa.select(route_version).order_by(*route_version.primary_key.columns)

@@ -44,7 +44,7 @@ from harness.store.schema.operations import (
     key_from_row,
 )
 from harness.store.schema.proposals import (
-    OPEN_PHASES,
+    OPEN_PHASE_VALUES,
     proposal,
     proposal_from_row,
     verdict,
@@ -105,7 +105,7 @@ class SqlListings:
         if route is not None:
             query = query.where(proposal.c.route == route)
         if open_only:
-            query = query.where(proposal.c.phase.in_(OPEN_PHASES))
+            query = query.where(proposal.c.phase.in_(OPEN_PHASE_VALUES))
         return self._signed(proposal, query, PROPOSALS, page_request, proposal_from_row)
 
     def runs(

@@ -29,8 +29,8 @@ from harness.store.rules import (
 )
 from harness.store.schema.columns import Values
 from harness.store.schema.proposals import (
-    LIVE_STATES,
-    OPEN_PHASES,
+    LIVE_STATE_VALUES,
+    OPEN_PHASE_VALUES,
     PROPOSAL_REGISTERED,
     ROLLOUT_REGISTERED,
     approval,
@@ -49,7 +49,7 @@ from harness.store.schema.proposals import (
 from harness.store.sql.pages import newest
 from harness.store.unit_of_work import Unit, in_project
 
-IS_OPEN = sa.and_(in_project(proposal), proposal.c.phase.in_(OPEN_PHASES))
+IS_OPEN = sa.and_(in_project(proposal), proposal.c.phase.in_(OPEN_PHASE_VALUES))
 OPEN = sa.select(proposal).where(IS_OPEN).order_by(proposal.c.created_at, proposal.c.id)
 PROPOSALS = (
     sa.select(proposal)
@@ -76,7 +76,7 @@ APPROVALS_OF = (
     .where(approval.c.proposal == sa.bindparam("proposal"))
     .order_by(approval.c.at, approval.c.id)
 )
-IS_LIVE = sa.and_(in_project(rollout), rollout.c.state.in_(LIVE_STATES))
+IS_LIVE = sa.and_(in_project(rollout), rollout.c.state.in_(LIVE_STATE_VALUES))
 LIVE = sa.select(rollout).where(IS_LIVE).order_by(rollout.c.started_at, rollout.c.id)
 ROLLOUTS = (
     sa.select(rollout)

@@ -39,7 +39,7 @@ from router.request.json_spans import (
 from router.server.replies import Reply
 from router.upstream.transport import CHAT_PATH, UpstreamFailed
 
-RESERVED: Final = frozenset({"model", "messages", "stream"})
+CHAT_RESERVED: Final = frozenset({"model", "messages", "stream"})
 SYSTEM_ROLES: Final = ("system", "developer")
 CALLER_FIELDS: Final = ("user", "prompt_cache_key")
 
@@ -114,7 +114,7 @@ class ChatDialect:
 
 
 def _wanted(request: ClientRequest, target: Target) -> dict[str, object]:
-    wanted = setting_edits(request, target, RESERVED)
+    wanted = setting_edits(request, target, CHAT_RESERVED)
     response_format = target.request_patch.response_format
     if response_format:
         wanted["response_format"] = response_format

@@ -10,8 +10,7 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import JsonObject, Target
 from router.protocols.answer_signals import AnswerSignals
-from router.protocols.chat.dialect import RESERVED as CHATS
-from router.protocols.chat.dialect import ChatDialect
+from router.protocols.chat.dialect import CHAT_RESERVED, ChatDialect
 from router.protocols.event_stream import StreamFilter
 from router.protocols.object_lists import conversation_opening, empty_answer_error
 from router.protocols.provider_failures import error_in_answer
@@ -23,7 +22,7 @@ from router.request.body_patch import append_members, field_edits, model_edit, s
 from router.request.json_spans import ParsedObject, TextEdit, apply_edits
 from router.upstream.transport import UpstreamFailed
 
-RESERVED: Final = CHATS | {"input"}
+RESERVED: Final = CHAT_RESERVED | {"input"}
 NAMES: Final = dict.fromkeys(("max_tokens", "max_completion_tokens"), "max_output_tokens")
 
 
