@@ -140,6 +140,8 @@ FUNCTIONS = frozenset(
         "wishes",
     ]
 )
+# They name nothing: a loop runs over targets, and its variable is a target.
+LOOP_VARIABLES = frozenset(["asked", "each", "found", "said", "seen", "those", "told", "wish"])
 # No part of any name, public or private.
 WORDS = frozenset(["haste", "heard", "said", "told", "wish", "wishes"])
 
@@ -196,6 +198,30 @@ def test_no_class_or_function_has_a_name_that_only_its_author_understands(
         for file in modules()
         for line, name, of_class in definitions(file)
         if of_class == is_class and (name.strip("_") in banned or words_of(name) & WORDS)
+    ]
+
+    assert not strange, listed(strange)
+
+
+def bound_by_loops(tree: ast.AST) -> Iterator[ast.Name | ast.arg]:
+    """The variables of loops and comprehensions, and the parameters of lambdas."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.For() | ast.AsyncFor() | ast.comprehension():
+                yield from (n for n in ast.walk(node.target) if isinstance(n, ast.Name))
+            case ast.Lambda():
+                yield from node.args.args
+            case _:
+                pass
+
+
+def test_a_loop_variable_names_what_it_runs_over() -> None:
+    strange = [
+        f"{file}:{variable.lineno}: {name}"
+        for file in modules()
+        for variable in bound_by_loops(ast.parse((ROOT / file).read_text()))
+        if (name := variable.arg if isinstance(variable, ast.arg) else variable.id)
+        in LOOP_VARIABLES
     ]
 
     assert not strange, listed(strange)

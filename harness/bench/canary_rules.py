@@ -60,14 +60,14 @@ def mann_whitney(traffic: SimulatedTraffic, *, window: int) -> int | None:
     canary, control, per_window = _windows(traffic, window)
     theirs = canary / per_window
     ours = control / (per_window * traffic.controls / traffic.truth.canaries)
-    for seen in range(4, len(theirs) + 1):
-        if not theirs[:seen].any():
+    for length in range(4, len(theirs) + 1):
+        if not theirs[:length].any():
             continue
         found = stats.mannwhitneyu(
-            theirs[:seen], ours[:seen], alternative="greater", method="asymptotic"
+            theirs[:length], ours[:length], alternative="greater", method="asymptotic"
         )
         if found.pvalue <= 0.01:
-            return int(seen * per_window)
+            return int(length * per_window)
     return None
 
 

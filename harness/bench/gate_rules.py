@@ -63,9 +63,9 @@ def peeking_t(a: Floats, b: Floats, theta0: float) -> Result:
     d, n = b - a, a.shape[1]
     promoted = np.zeros(len(d), dtype=np.bool_)
     used = np.full(len(d), n)
-    for seen in range(PEEK_EVERY, n + 1, PEEK_EVERY):
-        now = ~promoted & (_t_p(d[:, :seen], theta0) <= ALPHA)
-        used[now] = seen
+    for peeked in range(PEEK_EVERY, n + 1, PEEK_EVERY):
+        now = ~promoted & (_t_p(d[:, :peeked], theta0) <= ALPHA)
+        used[now] = peeked
         promoted |= now
     return promoted, used
 

@@ -83,8 +83,8 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     why = polish_reason(verdict.reason)
     yield from ("", f"**Why:** {why[:1].upper()}{why[1:]}")
     if verdict.outcome != "infra_error":
-        for said in comparison.unscored:
-            yield from ("", f"**Mind:** {said}")
+        for sentence in comparison.unscored:
+            yield from ("", f"**Mind:** {sentence}")
     yield from ("", f"**Next:** {NEXT_STEPS[verdict.outcome]}")
     claim = comparison.proposal.claim.value
     said = {

@@ -219,8 +219,8 @@ def _print(session: Session, report: "Report", keep: Path | None) -> None:
         output.table(comparison.HEADINGS, rows, empty="no suites")
         if found.stopped_early:
             click.echo(found.stopped_early)
-        for said in found.unscored:
-            click.echo(said)
+        for warning in found.unscored:
+            click.echo(warning)
         for lost in find_format_failures(found, standalone=True):
             comparison.print_format_failures(lost)
     if keep is not None and found.verdict:

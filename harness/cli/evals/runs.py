@@ -79,8 +79,8 @@ def run_suite(  # noqa: PLR0913 - the options of the command, one by one
         (run, _, _), in_time = follow(
             session,
             lambda: comparison.load_run_progress(context, run.id),
-            ended=lambda seen: seen[0].state in EXITS,
-            words=lambda seen: _progress(*seen),
+            ended=lambda progress: progress[0].state in EXITS,
+            words=lambda progress: _progress(*progress),
             timeout_s=timeout_s,
         )
         code = EXITS[run.state] if in_time else TIMED_OUT

@@ -80,8 +80,8 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
         click.echo("delta and interval in points: candidate minus incumbent")
         if comparison.stopped_early:
             click.echo(comparison.stopped_early)
-        for said in comparison.unscored:
-            click.echo(said)
+        for sentence in comparison.unscored:
+            click.echo(sentence)
         for plan in proposal.plans:
             if said := spending_text(plan.look, plan.alpha, plan.spend):
                 click.echo(f"{plan.suite}: {said}")

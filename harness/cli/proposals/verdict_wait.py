@@ -37,10 +37,12 @@ def follow_proposal(
     found, in_time = follow(
         session,
         lambda: _load_progress(session, proposal_id),
-        ended=lambda seen: (
-            seen[0].phase not in UNDECIDED if until == "verdict" else not seen[0].open
+        ended=lambda progress: (
+            progress[0].phase not in UNDECIDED if until == "verdict" else not progress[0].open
         ),
-        words=lambda seen: f"{seen[0].id}: {seen[0].phase.value.replace('_', ' ')}{seen[1]}",
+        words=lambda progress: (
+            f"{progress[0].id}: {progress[0].phase.value.replace('_', ' ')}{progress[1]}"
+        ),
         timeout_s=timeout_s,
     )
     return found[0], in_time

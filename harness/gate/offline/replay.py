@@ -91,7 +91,7 @@ def served_from_json(inputs: Mapping[str, Any], suite: str) -> ServedModels:
     """The inverse of ServedModels.as_json; of verdicts older than it, nothing is known."""
     stored = inputs.get("served", {}).get(suite, {})
     sides = {
-        side: tuple(ServedModel(*model) for model in told) for side, told in stored.items()
+        side: tuple(ServedModel(*model) for model in pairs) for side, pairs in stored.items()
     }
     return ServedModels(**sides)
 
