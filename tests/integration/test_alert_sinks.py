@@ -103,6 +103,18 @@ def test_a_webhook_is_signed_as_the_documentation_verifies_it(receiver: Receiver
 
 
 @pytest.mark.req("B9")
+def test_a_user_in_a_webhooks_url_goes_into_a_header(receiver: Receiver) -> None:
+    plain = webhook(receiver)
+    named = replace(plain, webhook=plain.webhook.replace("http://", "http://ann:p%40ss@"))
+    sinks(plain).send("hook", MESSAGE)
+    sinks(named).send("hook", MESSAGE)
+
+    without, with_user = (got.headers for got in receiver.got)
+    assert (without["user-agent"], without.get("authorization")) == ("swapgate", None)
+    assert with_user["authorization"] == "Basic YW5uOnBAc3M="
+
+
+@pytest.mark.req("B9")
 def test_apprise_delivers_title_text_and_next_step(receiver: Receiver) -> None:
     sinks(by_apprise(receiver)).send("chat", MESSAGE)
 

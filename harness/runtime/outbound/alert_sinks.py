@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.domain.errors import DeliveryFailed
 from harness.domain.operations.delivery import AlertMessage
 from harness.domain.settings import AlertSettings, AlertSink
+from harness.runtime.outbound import webhook
 
 
 class ConfiguredSinks:
@@ -46,8 +47,6 @@ class ConfiguredSinks:
 
     def _send(self, sink: AlertSink, message: AlertMessage) -> None:
         if sink.webhook:
-            from harness.runtime.outbound import webhook  # noqa: PLC0415 - aiohttp takes its time
-
             secret = self._secret(sink.secret_env).encode()
             webhook.post(sink.webhook, secret, message, timeout_s=self._timeout_s)
             return

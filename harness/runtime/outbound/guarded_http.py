@@ -1,87 +1,121 @@
-"""Makes urllib openers for HTTP to providers that use no proxy, follow no redirect, and refuse
-a private address that is not allowed, checked where the connection leads.
+"""One HTTP client for all of the control plane: it uses no proxy, follows no redirect, refuses
+closed addresses where the connection leads, and has a limit of time up to the last byte.
 
 As the router does: a key goes to its provider alone.
 """
 
 import http.client
-import urllib.request
-from collections.abc import Collection
-from email.message import Message
+import io
+import socket
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from typing import IO, Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from harness.domain.providers.api_base_rules import may_connect
 
+USER_AGENT: Final = "swapgate"
+
 
 class ClosedAddress(OSError):
-    """The name led to an address that no provider may have; nothing was sent."""
+    """The name led to an address that nobody may be sent to; nothing was sent."""
 
 
-def build_opener(allowed: Collection[str] = ()) -> urllib.request.OpenerDirector:
-    """allowed: as `api_base_rules.check_api_base` reads it."""
-    return urllib.request.build_opener(
-        urllib.request.ProxyHandler({}),
-        _NoRedirect(),
-        _GuardedHTTPHandler(allowed),
-        _GuardedHTTPSHandler(allowed),
-    )
+class GuardedHttpClient:
+    """Sends single requests. allowed: as `api_base_rules.check_api_base` reads it."""
 
+    def __init__(self, allowed: Collection[str] = ()) -> None:
+        self._allowed = allowed
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(
+    @contextmanager
+    def send(
         self,
-        req: urllib.request.Request,  # noqa: ARG002 - urllib's signature
-        fp: IO[bytes],  # noqa: ARG002
-        code: int,  # noqa: ARG002
-        msg: str,  # noqa: ARG002
-        headers: Message,  # noqa: ARG002
-        newurl: str,  # noqa: ARG002
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        timeout_s: float,
+    ) -> Iterator[http.client.HTTPResponse]:
+        """A GET, or a POST of the body. Yields the answer, of any status, when its head came;
+        the caller reads as much of it as it will take.
+
+        Raises OSError (TimeoutError, ClosedAddress), HTTPException and ValueError, also while
+        the answer is read.
+        """
+        ends = time.monotonic() + timeout_s
+        connection = _connection(url, timeout_s)
+        connection.response_class = partial(_TimedResponse, partial(_left_s, ends))  # type: ignore[assignment]  # called as one
+        try:
+            connection.connect()
+            self._check_peer(connection)
+            connection.sock.settimeout(_left_s(ends))
+            connection.request(
+                "GET" if body is None else "POST", _target(url), body, _merged(headers)
+            )
+            with connection.getresponse() as answer:
+                yield answer
+        finally:
+            connection.close()
+
+    def _check_peer(self, connection: http.client.HTTPConnection) -> None:
+        """At where the connection leads, before a byte of the request is sent."""
+        address = str(connection.sock.getpeername()[0])
+        if not may_connect(connection.host, address, self._allowed):
+            raise ClosedAddress("its name leads to a closed address")
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    def __init__(self, left_s: Callable[[], float], sock: socket.socket, **more: Any) -> None:
+        super().__init__(sock, **more)
+        self.fp = io.BufferedReader(_TimedReader(sock, self.fp.detach(), left_s))
+
+
+class _TimedReader(io.RawIOBase):
+    """Waits for each piece only as long as the whole answer may still take."""
+
+    def __init__(
+        self, sock: socket.socket, raw: io.RawIOBase, left_s: Callable[[], float]
     ) -> None:
-        return None
+        self._sock, self._raw, self._left_s = sock, raw, left_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(self._left_s())
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
-class _GuardedHTTPConnection(http.client.HTTPConnection):
-    def __init__(self, *args: Any, allowed: Collection[str], **more: Any) -> None:
-        super().__init__(*args, **more)
-        self._allowed = allowed
-
-    def connect(self) -> None:
-        super().connect()
-        _check_peer(self, self._allowed)
+def _left_s(ends: float) -> float:
+    """Raises TimeoutError when nothing is left."""
+    left_s = ends - time.monotonic()
+    if left_s <= 0.0:
+        raise TimeoutError("timed out")
+    return left_s
 
 
-class _GuardedHTTPSConnection(http.client.HTTPSConnection):
-    def __init__(self, *args: Any, allowed: Collection[str], **more: Any) -> None:
-        super().__init__(*args, **more)
-        self._allowed = allowed
-
-    def connect(self) -> None:
-        super().connect()
-        _check_peer(self, self._allowed)
-
-
-def _check_peer(connection: http.client.HTTPConnection, allowed: Collection[str]) -> None:
-    """At where the connection leads, before a byte of the request is sent."""
-    where = str(connection.sock.getpeername()[0])
-    if not may_connect(connection.host, where, allowed):
-        connection.close()
-        raise ClosedAddress("its name leads to a closed address")
+def _connection(url: str, timeout_s: float) -> http.client.HTTPConnection:
+    """Raises ValueError."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("not an http or https URL with a host")
+    secure = parts.scheme == "https"
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    return kind(parts.hostname, parts.port or kind.default_port, timeout=timeout_s)
 
 
-class _GuardedHTTPHandler(urllib.request.HTTPHandler):
-    def __init__(self, allowed: Collection[str]) -> None:
-        super().__init__()
-        self._allowed = allowed
-
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_GuardedHTTPConnection, allowed=self._allowed), req)
+def _target(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
 
 
-class _GuardedHTTPSHandler(urllib.request.HTTPSHandler):
-    def __init__(self, allowed: Collection[str]) -> None:
-        super().__init__()
-        self._allowed = allowed
-
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(partial(_GuardedHTTPSConnection, allowed=self._allowed), req)
+def _merged(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """One of each name, in whatever case: the last one."""
+    ours = {"user-agent": USER_AGENT, "connection": "close"}
+    return ours | {name.lower(): value for name, value in headers.items()}

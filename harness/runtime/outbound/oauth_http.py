@@ -7,8 +7,6 @@ Errors repeat no text of a server, which may hold a token.
 import http.client
 import json
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -24,7 +22,7 @@ from harness.domain.providers.device_flow import (
 from harness.domain.providers.oauth_kinds import OAuthEndpoints, OAuthFlow
 from harness.domain.providers.oauth_tokens import lifetime_s
 from harness.ports import Clock
-from harness.runtime.outbound.guarded_http import build_opener
+from harness.runtime.outbound.guarded_http import GuardedHttpClient
 
 MAX_BYTES: Final = 1024 * 1024
 TIMEOUT_S: Final = 15.0
@@ -80,7 +78,7 @@ class HttpOAuthServer:
 
     def __init__(self, clock: Clock, allowed: Collection[str] = ()) -> None:
         self._clock = clock
-        self._opener = build_opener(allowed)
+        self._client = GuardedHttpClient(allowed)
 
     def device_code(self, place: OAuthEndpoints) -> DeviceCode:
         if place.flow is OAuthFlow.OPENAI:
@@ -174,15 +172,11 @@ class HttpOAuthServer:
     def _send(
         self, place: OAuthEndpoints, url: str, body: bytes | None, headers: Mapping[str, str]
     ) -> _Reply:
-        own = {"Accept": _JSON, "User-Agent": "swapgate", **place.headers, **headers}
+        sent = {"Accept": _JSON, **place.headers, **headers}
         host = urlsplit(url).hostname or ""
-        request = urllib.request.Request(url, data=body, headers=own)  # noqa: S310 - the scheme was checked with the configuration
         try:
-            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+            with self._client.send(url, sent, body, timeout_s=TIMEOUT_S) as answer:
                 return _Reply(answer.status, _object(answer.read(MAX_BYTES)), host)
-        except urllib.error.HTTPError as failed:
-            with failed:
-                return _Reply(failed.code, _object(failed.read(MAX_BYTES)), host)
         except (OSError, http.client.HTTPException, ValueError) as failed:
             raise SignInUnreachable(
                 f"{host} does not answer ({type(failed).__name__}): see whether this machine "

@@ -6,11 +6,10 @@ to the first content of a stream, clock skew; keys are taken out of errors. For 
 import http.client
 import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, Final
 
 from harness.domain.errors import InputError
@@ -20,7 +19,7 @@ from harness.domain.providers.headers import check_request_headers
 from harness.domain.providers.probe import ProbeReply, is_content_line
 from harness.domain.routing.target import ANTHROPIC_KIND, ANTHROPIC_VERSION, Provider
 from harness.ports import Clock
-from harness.runtime.outbound.guarded_http import build_opener
+from harness.runtime.outbound.guarded_http import GuardedHttpClient
 
 MAX_BYTES: Final = 4 * 1024 * 1024
 MAX_TEXT: Final = 200
@@ -34,6 +33,7 @@ class HttpProviderProbe:
     def __init__(self, clock: Clock, allowed: Collection[str] = ()) -> None:
         self._clock = clock
         self._allowed = allowed
+        self._client = GuardedHttpClient(allowed)
 
     def ask(
         self,
@@ -48,34 +48,22 @@ class HttpProviderProbe:
             check_request_headers(provider, key)
         except InputError as error:
             return ProbeReply(None, 0.0, error=str(error))
-        request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
-            provider.url(path),
-            data=None if body is None else json.dumps(body).encode(),
-            headers=_headers(provider, key),
-        )
+        content = None if body is None else json.dumps(body).encode()
         hidden = (key, *provider.extra_headers.values())
         started, sent_at = time.perf_counter(), self._clock.now()
         try:
-            with build_opener(self._allowed).open(request, timeout=timeout_s) as answer:
+            with self._client.send(
+                provider.url(path), _headers(provider, key), content, timeout_s=timeout_s
+            ) as answer:
                 seconds = time.perf_counter() - started
                 skew = _skew_s(answer.headers.get("date"), sent_at, self._clock.now())
+                reply = partial(ProbeReply, answer.status, seconds, skew_s=skew)
+                if not 200 <= answer.status < 300:
+                    return reply(error=f"{answer.status}: {_message(answer, hidden)}")
                 if body is None or not body.get("stream"):
-                    content = answer.read(MAX_BYTES)
-                    return ProbeReply(answer.status, seconds, content, skew_s=skew)
-                first, said = _first(answer, started, timeout_s)
-                return ProbeReply(
-                    answer.status,
-                    seconds,
-                    error=said,
-                    first_s=first,
-                    skew_s=skew,
-                )
-        except urllib.error.HTTPError as failed:
-            with failed:
-                seconds = time.perf_counter() - started
-                skew = _skew_s(failed.headers.get("date"), sent_at, self._clock.now())
-                said = f"{failed.code}: {_message(failed, hidden)}"
-                return ProbeReply(failed.code, seconds, error=said, skew_s=skew)
+                    return reply(answer.read(MAX_BYTES))
+                first_s, why = _first(answer, started)
+                return reply(error=why, first_s=first_s)
         except (OSError, http.client.HTTPException, ValueError) as failed:
             seconds = time.perf_counter() - started
             said = f"{provider.api_base} does not answer: {_reason(failed, hidden)}"
@@ -113,19 +101,21 @@ def _headers(provider: Provider, key: str) -> dict[str, str]:
     }
 
 
-def _first(
-    answer: http.client.HTTPResponse, started: float, timeout_s: float
-) -> tuple[float | None, str]:
+def _first(answer: http.client.HTTPResponse, started: float) -> tuple[float | None, str]:
     """Seconds to the first content, or why there is none."""
-    for _ in range(MAX_LINES):
-        line = answer.readline(MAX_BYTES)
-        after = time.perf_counter() - started
-        if not line:
-            return None, "the stream ended"
-        if is_content_line(line.strip()):
-            return after, ""
-        if after > timeout_s:
-            return None, "it took too long"
+    came = False
+    try:
+        for _ in range(MAX_LINES):
+            line = answer.readline(MAX_BYTES)
+            if not line:
+                return None, "the stream ended"
+            if is_content_line(line.strip()):
+                return time.perf_counter() - started, ""
+            came = True
+    except TimeoutError:
+        if not came:
+            raise
+        return None, "it took too long"
     return None, "too many lines"
 
 
@@ -138,10 +128,10 @@ def _skew_s(date: str | None, sent: datetime, came: datetime) -> float | None:
     return (theirs - (sent + (came - sent) / 2)).total_seconds()
 
 
-def _message(failed: urllib.error.HTTPError, hidden: Sequence[str]) -> str:
+def _message(answer: http.client.HTTPResponse, hidden: Sequence[str]) -> str:
     """Without what it was sent, before it is cut: half a key is one, too."""
     try:
-        said = hide_secrets(failed.read(MAX_BYTES), hidden).decode("utf-8", "replace")
+        said = hide_secrets(answer.read(MAX_BYTES), hidden).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):
         return "no text"
     try:
@@ -152,7 +142,7 @@ def _message(failed: urllib.error.HTTPError, hidden: Sequence[str]) -> str:
 
 def _reason(failed: Exception, hidden: Sequence[str]) -> str:
     """Some errors quote what could not be sent, or the odd line that came."""
-    inner = getattr(failed, "reason", failed)
+    inner = failed if isinstance(failed, OSError) else getattr(failed, "reason", failed)
     said = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
     clean = hide_secrets(said.encode("utf-8", "surrogatepass"), hidden)
     return clean.decode("utf-8", "replace")[:MAX_TEXT]

@@ -1,14 +1,17 @@
 """Posts alerts as JSON to webhooks, signed by HMAC-SHA-256 over time and body."""
 
-import asyncio
 import hmac
 import json
 import time
+from base64 import b64encode
 from datetime import datetime
+from http.client import HTTPException
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from harness.domain.errors import DeliveryFailed
 from harness.domain.operations.delivery import AlertMessage
+from harness.runtime.outbound.guarded_http import GuardedHttpClient
 
 SIGNATURE: Final = "x-swapgate-signature"
 DELIVERY: Final = "x-swapgate-delivery"
@@ -49,27 +52,26 @@ def post(url: str, secret: bytes, message: AlertMessage, *, timeout_s: float) ->
     at = int(time.time())  # noqa: TID251 - as said
     headers = {
         "content-type": "application/json",
-        "user-agent": "swapgate",
         SIGNATURE: signature(body, secret, at),
         DELIVERY: message.id,
+        **_authorization(url),
     }
-    status = asyncio.run(_post(url, body, headers, timeout_s))
+    try:
+        with GuardedHttpClient().send(url, headers, body, timeout_s=timeout_s) as answer:
+            status = answer.status
+    except TimeoutError:
+        raise DeliveryFailed(f"the webhook did not answer within {timeout_s:g} s") from None
+    except (OSError, HTTPException, ValueError) as error:
+        # Not its words: the URL may be in them, and the URL may have a token.
+        raise DeliveryFailed(f"the webhook cannot be reached: {type(error).__name__}") from None
     if not 200 <= status < 300:
         raise DeliveryFailed(f"the webhook answered {status}")
 
 
-async def _post(url: str, body: bytes, headers: dict[str, str], timeout_s: float) -> int:
-    import aiohttp  # noqa: PLC0415 - only who has a webhook pays for it
-
-    limit = aiohttp.ClientTimeout(total=timeout_s)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=limit) as session,
-            session.post(url, data=body, headers=headers, allow_redirects=False) as answer,
-        ):
-            return answer.status
-    except TimeoutError:
-        raise DeliveryFailed(f"the webhook did not answer within {timeout_s:g} s") from None
-    except aiohttp.ClientError as error:
-        # Not its words: the URL may be in them, and the URL may have a token.
-        raise DeliveryFailed(f"the webhook cannot be reached: {type(error).__name__}") from None
+def _authorization(url: str) -> dict[str, str]:
+    """Basic, where the URL has a user in it."""
+    parts = urlsplit(url)
+    if parts.username is None:
+        return {}
+    user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"authorization": f"Basic {b64encode(user.encode()).decode()}"}
