@@ -15,7 +15,6 @@ from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.rate_limits import KeyLimits
-from router.upstream.scripted import ScriptedEvent
 from swapgate import (
     Caller,
     CallLimited,
@@ -39,6 +38,7 @@ from swapgate import (
     ToolResponse,
 )
 from tests.support.providers import strict_chat
+from tests.support.providers.scripted_transport import ScriptedEvent
 from tests.support.providers.scripted_upstream import (
     ROLE,
     Asked,

@@ -21,7 +21,6 @@ from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from router.upstream.scripted import ScriptedEvent, ScriptedTurn
 from swapgate import (
     AsyncModelClient,
     CompletionRequest,
@@ -34,6 +33,7 @@ from swapgate import (
     RouterUnreachable,
     StreamBroken,
 )
+from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     ROLE,
     Asked,

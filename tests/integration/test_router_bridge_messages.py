@@ -9,8 +9,8 @@ from typing import Any
 import anthropic
 import pytest
 
-from router.upstream.scripted import ScriptedEvent
 from tests.support.providers import strict_chat
+from tests.support.providers.scripted_transport import ScriptedEvent
 from tests.support.providers.scripted_upstream import (
     ROLE,
     Upstream,

@@ -12,7 +12,7 @@ from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail
 from harness.domain.canary.observation import TrafficMinute, UnitRule
 from harness.domain.proposals.policy import ExposureUnit
 from harness.domain.routing.table import RouteSettings
-from router.upstream.scripted import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
     ROLE,

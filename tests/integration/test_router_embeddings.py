@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from harness.domain.routing.target import RequestPatch
-from router.upstream.scripted import ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     Upstream,
     completion,

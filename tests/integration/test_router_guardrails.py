@@ -13,7 +13,7 @@ import pytest
 from harness.domain.canary.guardrails import FailureTally, Guardrail, Guardrails
 from harness.domain.canary.observation import ObservationBlock, UnitRule
 from harness.domain.proposals.policy import ExposureUnit
-from router.upstream.scripted import ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
     EVENTS,

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from harness.domain.reliability.breaker import BreakerPolicy
-from router.upstream.scripted import ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     Upstream,
     completion,

@@ -12,7 +12,7 @@ import pytest
 from evals.sim import server
 from evals.sim.simulator import Simulator
 from harness.domain.routing.capabilities import Capabilities
-from router.upstream.scripted import ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import running_upstream
 from tests.support.router.live_router import (
     KEY,

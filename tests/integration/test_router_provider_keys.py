@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from harness.domain.routing.table import Snapshot
-from router.upstream.scripted import ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     Asked,
     Upstream,

@@ -13,7 +13,7 @@ from openai.types.responses import FunctionToolParam, Response, ResponseStreamEv
 from evals.sim import server
 from evals.sim.simulator import Simulator
 from harness.domain.routing.capabilities import Capabilities
-from router.upstream.scripted import ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import EVENTS, running_upstream
 from tests.support.router.live_router import KEY, QUICK, running_router, snapshot, wait_until
 from tests.support.router.simulated_router import (

@@ -7,7 +7,7 @@ from threading import Thread
 import openai
 import pytest
 
-from router.upstream.scripted import ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
 from tests.support.router.live_router import (
     CANDIDATE,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from router.upstream.scripted import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
     Asked,

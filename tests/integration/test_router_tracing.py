@@ -14,7 +14,7 @@ from harness.app import router_process
 from harness.domain.errors import ConfigError
 from harness.domain.settings import TracingSettings
 from router.observers.tracing import OpenTelemetry, read_finish_reasons
-from router.upstream.scripted import ScriptedEvent
+from tests.support.providers.scripted_transport import ScriptedEvent
 from tests.support.providers.scripted_upstream import (
     ROLE,
     Upstream,

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from harness.domain.settings import AnsweredModel, RouterSettings
-from router.upstream.scripted import ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
     ROLE,

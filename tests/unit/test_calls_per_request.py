@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Final, Self
 
 from harness.domain.routing.table import Snapshot
-from router.upstream.scripted import ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import EVENTS, ROLE, completion, event
 from tests.support.router.asgi_router import ASK, CHAT, Door
 from tests.support.router.live_router import snapshot

@@ -15,7 +15,7 @@ from harness.domain.providers.credentials import (
 )
 from harness.domain.routing.target import Provider
 from router.snapshot.holder import no_keys
-from router.upstream.scripted import ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import EVENTS, error
 from tests.support.router.asgi_router import ASK, CHAT, Door
 from tests.support.router.live_router import (

@@ -23,8 +23,8 @@ from harness.domain.reliability.health_checks import (
     next_check_in_s,
 )
 from harness.domain.routing.capabilities import Capabilities
-from router.upstream.scripted import ScriptedTurn
 from router.upstream.transport import UpstreamRequest
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import ASK, CHAT, Door
 from tests.support.router.live_router import FALLBACK, INCUMBENT, QUICK, provider, snapshot

@@ -19,8 +19,8 @@ from harness.domain.providers.credentials import (
     rested_keys,
 )
 from harness.domain.reliability.failures import FAILURE_RULES, FailureClass
-from router.upstream.scripted import ScriptedTurn
 from router.upstream.transport import UpstreamRequest
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import ASK, CHAT, Door
 from tests.support.router.live_router import provider, snapshot, upstream_keys

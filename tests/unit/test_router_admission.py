@@ -18,8 +18,8 @@ from harness.ports import Store
 from router.access.admission import UNKNOWN_KEY_BUCKETS
 from router.access.rate_limits import LocalRates
 from router.observers.feedback import FEEDBACK_PATH
-from router.upstream.scripted import ScriptedTurn
 from router.upstream.transport import UpstreamRequest
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error, streamed
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door, code
 from tests.support.router.live_router import KEY, QUICK, SECRET, snapshot

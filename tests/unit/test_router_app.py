@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from router.server import asgi
-from router.upstream.scripted import ScriptedTurn
 from router.upstream.transport import UpstreamRequest
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error, streamed
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door, code
 from tests.support.router.live_router import QUICK

@@ -13,7 +13,7 @@ from harness.domain.reliability.retry import RetryPolicy
 from harness.domain.routing.plan import SHORT_PAUSE_S
 from harness.runtime.clock import ManualClock
 from router.health.target_health import LONGEST_PAUSE_S
-from router.upstream.scripted import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     ROLE,
     broken_stream,

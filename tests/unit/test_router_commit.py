@@ -21,7 +21,7 @@ from harness.domain.routing.table import OnBadEvent, RouteSettings, StreamCommit
 from harness.domain.settings import RouterSettings
 from router.request.request_state import AttemptSpec, RoutedRequest
 from router.request.stream_relay import MOST_HELD_BYTES
-from router.upstream.scripted import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
     ROLE,

@@ -10,8 +10,8 @@ from harness.domain.canary.observation import UnitRule
 from harness.domain.proposals.policy import ExposureUnit
 from harness.domain.routing.table import Arm, Canary, Route, choose_arm
 from router.observers.short_deadlines import KEPT, LEAST, TIMES, ShortDeadlines
-from router.upstream.scripted import ScriptedTurn
 from router.upstream.transport import UpstreamRequest
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door
 from tests.support.router.live_router import CANDIDATE, snapshot

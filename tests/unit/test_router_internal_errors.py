@@ -40,7 +40,7 @@ from router.request.model_endpoint import ModelEndpoint
 from router.request.routed_response import AnswerCopy
 from router.request.stream_relay import CommittedStream
 from router.snapshot.compiled import CompiledTarget, Header
-from router.upstream.scripted import ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error, streamed
 from tests.support.router.asgi_router import AUTH, CHAT, Door
 from tests.support.router.code_faults import broken, calls_within, module_of, name_of
@@ -118,7 +118,6 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.protocols.event_stream",
         "router.protocols.sse",
         "router.server.timers",
-        "router.upstream.scripted",
         "router.protocols.usage",
         "router.request.client_directives:client_headers",
         "router.request.client_directives:declared_kind",

@@ -18,7 +18,7 @@ from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Price
 from router.snapshot import file as snapshot_file
 from router.snapshot.compiler import canary_judge
-from router.upstream.scripted import ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error, streamed
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door
 from tests.support.router.live_router import CANDIDATE, provider, snapshot

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from harness.domain.reliability.breaker import BreakerPolicy, BreakerState, WhenAllOpen
 from harness.domain.reliability.retry import RetryPolicy
 from harness.domain.settings import RouterSettings
-from router.upstream.scripted import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     ROLE,
     broken_stream,

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from harness.domain.reliability.failover import hash_user, user_hashes
 from router.observers.failover_log import OPEN
 from router.server.event_log import QUEUE
-from router.upstream.scripted import ScriptedEvent
+from tests.support.providers.scripted_transport import ScriptedEvent
 from tests.support.providers.scripted_upstream import (
     ROLE,
     broken_stream,

@@ -13,8 +13,12 @@ from router.protocols.endpoint_translation import TRANSLATIONS
 from router.protocols.endpoints import DIALECTS
 from router.protocols.messages.stream import STOP
 from router.upstream.endpoint_bridge import EndpointBridge
-from router.upstream.scripted import ScriptedEvent, ScriptedTransport, ScriptedTurn
 from router.upstream.transport import Transport, UpstreamRequest
+from tests.support.providers.scripted_transport import (
+    ScriptedEvent,
+    ScriptedTransport,
+    ScriptedTurn,
+)
 from tests.support.providers.scripted_upstream import (
     EVENTS,
     ROLE,

@@ -12,9 +12,13 @@ from harness.domain.errors import ConfigError
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.failures import FailureClass
 from router.upstream.pool import UpstreamPool
-from router.upstream.scripted import ScriptedEvent, ScriptedTransport, ScriptedTurn
 from router.upstream.transport import Transport, UpstreamFailed, UpstreamRequest
 from router.upstream.transports import Transports
+from tests.support.providers.scripted_transport import (
+    ScriptedEvent,
+    ScriptedTransport,
+    ScriptedTurn,
+)
 from tests.support.providers.scripted_upstream import (
     Upstream,
     completion,

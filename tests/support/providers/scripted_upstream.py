@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from router.upstream.scripted import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 
 EVENTS = {"content-type": "text/event-stream"}
 

@@ -22,8 +22,8 @@ from router.recording.spool import Spool
 from router.server.app import build_router
 from router.server.asgi import WATCH_AFTER_S
 from router.snapshot.holder import SnapshotHolder
-from router.upstream.scripted import ScriptedTransport, ScriptedTurn
 from router.upstream.transport import TransportFactory, UpstreamRequest
+from tests.support.providers.scripted_transport import ScriptedTransport, ScriptedTurn
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.live_router import (
     INCUMBENT,
