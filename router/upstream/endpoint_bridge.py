@@ -8,7 +8,9 @@ from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
 from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoint_translation import TranslatedRequest, Translation
+from router.protocols.untranslatable import Untranslatable
 from router.request.json_spans import parse_object
+from router.server.replies import error_body
 from router.upstream.reply_reading import chunks_until_end
 from router.upstream.transport import (
     CHAT_PATH,
@@ -35,7 +37,10 @@ class EndpointBridge:
         translation = self._translations.get(request.path)
         if translation is None:
             return await self._beneath.send(request)
-        said = translation(request.body, request.provider.kind)
+        try:
+            said = translation(request.body, request.provider.kind)
+        except Untranslatable as error:
+            raise _refused(error) from None
         headers = tuple(header for header in request.headers if not header[0].startswith(_OWN))
         asked = request._replace(body=said.body, path=CHAT_PATH, headers=headers)
         reply = await self._beneath.send(asked)
@@ -45,6 +50,12 @@ class EndpointBridge:
 
     async def aclose(self) -> None:
         await self._beneath.aclose()
+
+
+def _refused(why: Untranslatable) -> UpstreamFailed:
+    words = f"{why.message}; leave it out, or ask another route"
+    body = error_body(words, "invalid_request_error", why.code, param=why.param)
+    return UpstreamFailed(FailureClass.BAD_REQUEST, why.message, status=422, body=body)
 
 
 class BridgedReply:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from router.protocols.object_lists import iter_objects
-from router.protocols.untranslatable import UntranslatableField
+from router.protocols.untranslatable import Untranslatable, no_chat_error
 from router.request.body_patch import to_json
 
 # Only their own provider can read them, and an answer does without.
@@ -18,7 +18,7 @@ Turn = dict[str, object]
 
 
 def chat_messages(messages: object) -> Iterator[Turn]:
-    """Raises UntranslatableField."""
+    """Raises Untranslatable."""
     for message in iter_objects(messages):
         content = message.get("content")
         if message.get("role") == "assistant":
@@ -32,7 +32,7 @@ def chat_messages(messages: object) -> Iterator[Turn]:
 def plain_text(content: object, param: str = "messages") -> str:
     """A text, or a list of text blocks as one. param: the field that it is in.
 
-    Raises UntranslatableField for any other block.
+    Raises Untranslatable for any other block.
     """
     if not isinstance(content, list):
         return content if isinstance(content, str) else ""
@@ -45,7 +45,7 @@ def plain_text(content: object, param: str = "messages") -> str:
 def text_or_parts(content: object, param: str = "messages") -> object:
     """As one text, or as parts where one is marked for the cache: the marks' places count.
 
-    Raises UntranslatableField for any block but a text.
+    Raises Untranslatable for any block but a text.
     """
     text = plain_text(content, param)
     blocks = list(iter_objects(content)) if isinstance(content, list) else []
@@ -181,7 +181,7 @@ def _document(block: Mapping[str, object]) -> Turn:
     raise _no_place(block)
 
 
-def _no_place(block: Mapping[str, object], param: str = "messages") -> UntranslatableField:
+def _no_place(block: Mapping[str, object], param: str = "messages") -> Untranslatable:
     source = block.get("source")
     of = f" with a source of type {source.get('type')!r}" if isinstance(source, Mapping) else ""
-    return UntranslatableField(f"content of type {str(block.get('type'))[:60]!r}{of}", param)
+    return no_chat_error(f"content of type {str(block.get('type'))[:60]!r}{of}", param)

@@ -40,7 +40,7 @@ def chat_body(
     """limit_field: what the provider calls the output's limit.
 
     Fields that are unknown here go along: they may be the target's own parameters. Raises
-    UntranslatableField.
+    Untranslatable.
     """
     own = untranslatable_field(asked.get)
     if own:

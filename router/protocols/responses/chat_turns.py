@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from router.protocols.object_lists import iter_objects
-from router.protocols.untranslatable import UntranslatableField
+from router.protocols.untranslatable import no_chat_error
 
 Turn = dict[str, object]
 _ROLES: Final = {"developer": "system"}  # which few others know
@@ -18,7 +18,7 @@ _TEXTS: Final = frozenset({"input_text", "output_text", "text"})
 def chat_messages(instructions: object, given: object) -> list[Turn]:
     """Calls that follow one another, or a text, are one turn of the assistant's.
 
-    Raises UntranslatableField.
+    Raises Untranslatable.
     """
     turns: list[Turn] = []
     if isinstance(instructions, str) and instructions:
@@ -34,7 +34,7 @@ def chat_messages(instructions: object, given: object) -> list[Turn]:
         elif kind == "function_call_output":
             turns += _result(item)
         elif kind != "reasoning":  # its own provider's alone; an answer does without
-            raise UntranslatableField(f"an input item of type {str(kind)[:60]!r}", "input")
+            raise no_chat_error(f"an input item of type {str(kind)[:60]!r}", "input")
     return turns
 
 
@@ -96,4 +96,4 @@ def _part(part: Mapping[str, object]) -> Turn:
     if kind == "input_file" and part.get("file_data"):
         names = ("filename", "file_data")
         return {"type": "file", "file": {n: part[n] for n in names if part.get(n)}}
-    raise UntranslatableField(f"content of type {kind[:60]!r} without its data", "input")
+    raise no_chat_error(f"content of type {kind[:60]!r} without its data", "input")

@@ -8,7 +8,7 @@ from typing import Final
 
 from router.protocols.object_lists import iter_objects
 from router.protocols.responses.chat_turns import chat_messages
-from router.protocols.untranslatable import UntranslatableField, untranslatable_error
+from router.protocols.untranslatable import no_chat_error, untranslatable_error
 
 # Said otherwise, below; or about what the provider stores, shows or runs by itself.
 _OWN: Final = frozenset(
@@ -37,7 +37,7 @@ def chat_body(
     asked: Mapping[str, object], limit_field: str = "max_tokens"
 ) -> dict[str, object]:
     """limit_field: what the provider calls the output's limit. Fields that are unknown here go
-    along. Raises UntranslatableField.
+    along. Raises Untranslatable.
     """
     own = untranslatable_field(asked.get)
     if own:
@@ -97,7 +97,7 @@ def _choice(choice: object) -> dict[str, object]:
         return {}
     if choice.get("type") != "function":
         what = f"a tool_choice of type {str(choice.get('type'))[:60]!r}"
-        raise UntranslatableField(what, "tool_choice")
+        raise no_chat_error(what, "tool_choice")
     return {"tool_choice": {"type": "function", "function": {"name": choice.get("name")}}}
 
 
