@@ -12,7 +12,7 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint types arch test-fast test-browser cov migrate bench docs \
-	lock verify soak
+	docs-check imports lock verify soak
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -24,11 +24,7 @@ demo: setup ## the four stories, live; ONCE=1 ends by itself, SWAP=1 swaps the c
 	@$(BIN)/swapgate demo $(if $(call is_set,$(ONCE)),--once) $(if $(call is_set,$(SWAP)),--swap)
 
 test: setup ## format, lint, types, imports, docs, the tests on both databases
-	$(BIN)/ruff format --check --quiet .
-	$(BIN)/ruff check --quiet .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/swapgate docs generate --check
+	@$(MAKE) --no-print-directory --jobs=2 types lint imports docs-check
 	$(PYTEST) $(PARALLEL)
 	@sh .ci/last_passed.sh
 
@@ -37,14 +33,16 @@ fmt: setup ## format, and mend what ruff can
 	$(BIN)/ruff check --fix .
 
 lint: setup ## ruff
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
 
 types: setup ## mypy, strict
 	$(BIN)/mypy
 
-arch: setup ## import contracts and the rules of the house
+imports: setup
 	$(BIN)/lint-imports
+
+arch: imports ## import contracts and the rules of the house
 	$(PYTEST) tests/test_architecture.py
 
 test-fast: setup ## unit and contract tests, in memory and on SQLite
@@ -66,6 +64,9 @@ bench: setup ## the benchmarks, printed as tables
 
 docs: setup ## write the generated parts of docs/ anew
 	$(BIN)/swapgate docs generate
+
+docs-check: setup
+	$(BIN)/swapgate docs generate --check
 
 lock: setup ## resolve requirements/*.lock anew from pyproject.toml; UPGRADE=1 for newer versions
 	$(COMPILE) pyproject.toml --group dev -o requirements/dev.lock

@@ -24,6 +24,8 @@ sys.dont_write_bytecode = False
 MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes its own folder in it
 ROOM_BYTES = 4 << 30
 INTEGRATION = Path(__file__).parent / "integration"
+# Folders whose tests take longer than those of the others.
+LONGER = {"browser", "integration", "simulation"}
 
 
 def has_room(folder: Path) -> bool:
@@ -100,8 +102,43 @@ def pytest_report_collectionfinish(
     ]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    mark_by_database(items)
+    yield  # pytest leaves out what -m does not want
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        items[:] = longest_first(items, workers)
+
+
+def longest_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """The order in which no worker still has a long test to do when the others are done.
+
+    xdist gives each worker one block of the list, and later moves tests from a block's end:
+    each block starts with its share of the slow modules, then of those that start processes
+    or use a database, and ends with the quick tests.
+    """
+    modules: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        modules.setdefault(item.path, []).append(item)
+    slow = [m for m in modules.values() if any(i.get_closest_marker("slow") for i in m)]
+    taken = {tests[0].path for tests in slow}
+    middle = [m for p, m in modules.items() if p not in taken and LONGER & set(p.parts)]
+    taken |= {tests[0].path for tests in middle}
+    quick = [item for item in items if item.path not in taken]
+    blocks: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    for number, tests in enumerate([*slow, *middle]):
+        blocks[number % workers] += tests
+    wanted = len(items) // workers
+    for block in blocks[:-1]:
+        missing = max(0, wanted - len(block))
+        block.extend(quick[:missing])
+        del quick[:missing]
+    blocks[-1].extend(quick)
+    return [item for block in blocks for item in block]
+
+
+def mark_by_database(items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         params = getattr(getattr(item, "callspec", None), "params", {})
