@@ -21,7 +21,7 @@ from harness.control.evals import proof_validity, recomputation, worker_supervis
 from harness.control.evals.proof_validity import ProofState, ProofValidity
 from harness.control.operations import alerts, restores, state_audit, tampering
 from harness.control.proposals import alpha_spending, approvals, evaluation, route_rules
-from harness.control.shadow import shadows, stage
+from harness.control.shadow import shadows, stage_driver
 from harness.domain.errors import (
     EvidenceMismatch,
     ProofRefused,
@@ -348,7 +348,7 @@ def _shadow(ctx: Context, proposal: Proposal) -> list[str]:
         return said
     if not isinstance(proof, Passed):
         raise ProofRefused(f"{proposal.id}: verdict {proof.id} is {proof.outcome}, not passed")
-    return stage.run_once(ctx, proposal, proof)
+    return stage_driver.run_once(ctx, proposal, proof)
 
 
 def _other_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> str:

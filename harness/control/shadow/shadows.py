@@ -15,9 +15,9 @@ from typing import Final
 from harness.control import audit
 from harness.control.context import Context
 from harness.control.routing import data_class_checks, routes, targets
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.errors import InputError, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.proposals.policy import ExposureUnit
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target

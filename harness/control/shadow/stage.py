@@ -1,33 +1,26 @@
-"""Runs a passed candidate's shadow before its canary (F8). `run_once`, a part of the reconcile
-loop, starts it, and then opens the canary, rejects the candidate, or holds with an alert.
-`ShadowStage` is where it stands, for people.
+"""The shadow stage is where a passed candidate's shadow before its canary stands (F8), and what
+is decided of it: for `stage_driver`, which moves it, and for people. `check_stage` says whether
+a proposal can have one, before it is made.
 
 All that is decided from is in the store: the proposal's policy, its shadows, what routers added
 up. Every shadow of the proposal counts, so that a person can mirror more than the policy pays.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from harness.control import audit
-from harness.control.canary import machine
 from harness.control.context import Context
-from harness.control.operations import alerts
 from harness.control.routing import routes
-from harness.control.shadow import shadows, stage_audit
-from harness.control.shadow.shadows import LONGEST, ShadowStatus
-from harness.domain.errors import InputError, NotAllowed, NotFound, StaleWrite
-from harness.domain.evals.run import Passed
+from harness.control.shadow import shadows
+from harness.control.shadow.shadows import ShadowStatus
+from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.policy import Policy, ShadowStagePolicy
 from harness.domain.proposals.proposal import (
     Proposal,
-    ProposalEvent,
     ProposalPhase,
-    apply_event,
 )
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
@@ -35,7 +28,6 @@ from harness.domain.shadow.shadow import MAX_PER_DAY, Shadow, ShadowLimits, sum_
 from harness.gate.shadow_stage import (
     ALL_CHECKS_RULE,
     ROUNDING_USD,
-    ShadowMove,
     ShadowStageDecision,
     ShadowStageState,
     decide_shadow_stage,
@@ -82,30 +74,6 @@ def check_stage(tx: Transaction, route: Route, candidate: Target, policy: Policy
             f"policy {policy.name!r} has a shadow before its canary, with a budget in money, "
             f"and {candidate.name} has no price: set providers.{candidate.provider}.prices"
         )
-
-
-def run_once(ctx: Context, proposal: Proposal, proof: Passed) -> list[str]:
-    """One look at a proposal in its shadow; what was done, in words.
-
-    Raises StaleWrite when the proposal has moved, Conflict when another shadow was first.
-    """
-    with ctx.store.read() as tx:
-        stage = build_stage(ctx, tx, proposal)
-    if stage is None:
-        return []
-    decided, said = stage.decided, []
-    match decided.move:
-        case ShadowMove.START:
-            said = [_start(ctx, proposal, proof, stage)]
-        case ShadowMove.OPEN:
-            said = [_open(ctx, proposal, proof, stage)]
-        case ShadowMove.REJECT:
-            said = [_reject(ctx, proposal, stage)]
-        case ShadowMove.HOLD:
-            said = _hold(ctx, proposal, stage)
-        case ShadowMove.MIRROR:
-            said = _go_on(ctx, proposal)
-    return [f"{proposal.id}: {words}" for words in said]
 
 
 def build_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStage | None:
@@ -169,157 +137,13 @@ def find_stage_of_route(ctx: Context, route: str) -> ShadowStage | None:
     return None
 
 
-def _start(ctx: Context, proposal: Proposal, proof: Passed, stage: ShadowStage) -> str:
-    now = ctx.clock.now()
-    policy = _policy(proposal)
-    with ctx.store.write() as tx:
-        _still(tx, proposal)
-        route = routes.require_route(tx, proposal.route)
-        candidate = tx.routing.targets()[proposal.candidate]
-        limits = _limits(policy, stage.decided.left_usd)
-        shadows.check_shadow(ctx, tx, route, candidate, limits)
-        made = Shadow(
-            id=ctx.chance.token("sh_"),
-            route=route.name,
-            incumbent=route.incumbent,
-            candidate=candidate,
-            data_class=route.settings.data_class,
-            limits=limits,
-            proposal=proposal.id,
-            reason=f"policy {proposal.policy.name}: before the canary of {proposal.id}",
-            started_by=SYSTEM.name,
-            started_at=now,
-            expires_at=min(proof.expires_at, now + LONGEST),
-        )
-        tx.shadows.add(made)
-        inputs = _inputs(stage, now)
-        shadows.record_shadow(ctx, tx, made, SYSTEM, "shadow.start", made.reason, inputs)
-    return f"mirrored to {candidate.name} ({made.id})"
-
-
-def _open(ctx: Context, proposal: Proposal, proof: Passed, stage: ShadowStage) -> str:
-    with ctx.store.write() as tx:
-        _still(tx, proposal)
-        _end_live(ctx, tx, proposal, "its pairs are there: the canary opens")
-        _audit(ctx, tx, proposal, ProposalEvent.SHADOWED, stage)
-        machine.open_canary(ctx, tx, proposal, proof, ProposalEvent.SHADOWED)
-    return f"canary opened: {stage.decided.reason}"
-
-
-def _reject(ctx: Context, proposal: Proposal, stage: ShadowStage) -> str:
-    now, because = ctx.clock.now(), stage.decided.reason
-    with ctx.store.write() as tx:
-        tx.proposals.save(apply_event(proposal, ProposalEvent.HARM, now, because))
-        _end_live(ctx, tx, proposal, because)
-        _audit(ctx, tx, proposal, ProposalEvent.HARM, stage)
-    return f"rejected: {because}"
-
-
-def _hold(ctx: Context, proposal: Proposal, stage: ShadowStage) -> list[str]:
-    because = stage.decided.reason
-    told = alerts.is_open(ctx, AlertKind.SHADOW_HELD, proposal.id)
-    with ctx.store.read() as tx:
-        live = _live(tx, proposal)
-    if told and live is None:
-        return []
-    with ctx.store.write() as tx:
-        _still(tx, proposal)
-        _end_live(ctx, tx, proposal, because, _inputs(stage, ctx.clock.now()))
-        if not told:
-            raise_held_alert(ctx, tx, proposal, because)
-    return [f"on hold: {because}"]
-
-
-def raise_held_alert(ctx: Context, tx: Transaction, proposal: Proposal, because: str) -> None:
-    alerts.raise_alert(
-        ctx,
-        tx,
-        AlertKind.SHADOW_HELD,
-        proposal.id,
-        subject=f"route {proposal.route}",
-        title=f"the shadow before the canary of route {proposal.route} is on hold",
-        text=f"{because} No user gets an answer of the candidate meanwhile.",
-    )
-
-
-def _go_on(ctx: Context, proposal: Proposal) -> list[str]:
-    if not alerts.is_open(ctx, AlertKind.SHADOW_HELD, proposal.id):
-        return []
-    with ctx.store.write() as tx:
-        alerts.resolve_alert(ctx, tx, AlertKind.SHADOW_HELD, proposal.id)
-    return ["mirrored again"]
-
-
-def _still(tx: Transaction, proposal: Proposal) -> None:
-    if tx.proposals.get(proposal.id).version != proposal.version:
-        raise StaleWrite(f"proposal {proposal.id} moved on since it was looked at: look again")
-
-
-def _live(tx: Transaction, proposal: Proposal) -> Shadow | None:
-    return next(
-        (shadow for shadow in tx.shadows.live() if shadow.proposal == proposal.id), None
-    )
-
-
-def _inputs(stage: ShadowStage, now: datetime) -> Mapping[str, object]:
-    return stage_audit.decision_inputs(stage.policy, stage.seen, stage.decided, now)
-
-
-def _end_live(
-    ctx: Context,
-    tx: Transaction,
-    proposal: Proposal,
-    because: str,
-    inputs: Mapping[str, object] | None = None,
-) -> None:
-    live, now = _live(tx, proposal), ctx.clock.now()
-    if live is not None:
-        tx.shadows.end(live.id, actor=SYSTEM.name, because=because, now=now)
-        shadows.record_shadow(ctx, tx, live, SYSTEM, "shadow.stop", because, inputs)
-
-
-def _audit(
-    ctx: Context, tx: Transaction, proposal: Proposal, event: ProposalEvent, stage: ShadowStage
-) -> None:
-    """With every figure that it was decided from."""
-    status, now = stage.status, ctx.clock.now()
-    audit.record(
-        ctx,
-        tx,
-        SYSTEM,
-        f"proposal.{event.value}",
-        f"proposal {proposal.id}",
-        {
-            "route": proposal.route,
-            "reason": stage.decided.reason,
-            "shadow": status.record.shadow.id if status else None,
-            "pairs": status.pairs if status else 0,
-            "min_pairs": stage.policy.min_pairs,
-            "mirrored": status.mirrored if status else 0,
-            "spent_usd": stage.spent_usd,
-            "alpha": stage.policy.alpha,
-            "log_e": stage.decided.log_e,
-            "checks": {
-                check.check: {
-                    "both": check.both,
-                    "incumbent_only": check.incumbent_only,
-                    "candidate_only": check.candidate_only,
-                    "neither": check.neither,
-                }
-                for check in (status.checks if status else ())
-            },
-            **_inputs(stage, now),
-        },
-    )
-
-
-def _policy(proposal: Proposal) -> ShadowStagePolicy:
+def policy_of_stage(proposal: Proposal) -> ShadowStagePolicy:
     shadow = proposal.policy.canary.shadow
     assert shadow is not None  # noqa: S101 - a stage has one
     return shadow
 
 
-def _limits(policy: ShadowStagePolicy, left_usd: float) -> ShadowLimits:
+def build_limits(policy: ShadowStagePolicy, left_usd: float) -> ShadowLimits:
     return ShadowLimits(
         share_bps=policy.share_bps,
         requests_per_day=MAX_PER_DAY,
@@ -367,7 +191,9 @@ def _obstacle(
             )
     try:
         route = routes.require_route(tx, proposal.route)
-        shadows.check_shadow(ctx, tx, route, candidate, _limits(_policy(proposal), 1.0))
+        shadows.check_shadow(
+            ctx, tx, route, candidate, build_limits(policy_of_stage(proposal), 1.0)
+        )
     except (InputError, NotAllowed, NotFound) as error:
         return str(error)
     return ""

@@ -13,11 +13,12 @@ from typing import Any, Final
 from harness.control.context import Context
 from harness.control.serialize import to_hashable, to_plain
 from harness.control.shadow import shadows
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError, NotFound, SwapgateError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import AuditEvent
-from harness.domain.proposals.policy import ExposureUnit, ShadowStagePolicy
+from harness.domain.proposals.policy import ShadowStagePolicy
 from harness.domain.proposals.proposal import Proposal, ProposalEvent
 from harness.gate.shadow_stage import (
     ShadowMove,
