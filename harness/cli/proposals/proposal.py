@@ -129,7 +129,7 @@ def create(  # noqa: PLR0913 - one per option
     terms = submission.preview_proposal(context, request, session.actor)
     planned = submission.create_proposal(dry_run_context(context), session.actor, request)
     planning = estimate.estimate_proposal(context, request, effect)
-    bill = monthly_bill.forecast_from_history(context, request)
+    bill = monthly_bill.forecast_from_history(context, route, candidate, terms.plans)
     ramp = duration_estimate.estimate_for_proposal(context, planned)
     if not session.json:
         _print_planning(planning)

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from harness.control.context import Context
-from harness.control.proposals import submission
-from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.evals.cost_forecast import (
     MONTH,
@@ -36,20 +34,20 @@ def forecast_from_answers(
     return forecast_cost(_bill(ctx, tx, route, arms[0]), pairs, find_price(tx, arms[1]))
 
 
-def forecast_from_history(ctx: Context, request: ProposalRequest) -> CostForecast:
+def forecast_from_history(
+    ctx: Context, route: str, candidate: str, plans: Iterable[SuitePlan]
+) -> CostForecast:
     """Before it is proposed: by what earlier runs measured, or the incumbent's own tokens.
 
-    Raises as `submission.preview_proposal` does.
+    candidate: a target's id or name, registered or not. plans: as a proposal would have them.
+    Raises NotFound for an unknown route.
     """
-    plans = submission.preview_proposal(ctx, request).plans
     with ctx.store.read() as tx:
         known = tx.routing.targets()
-        ours = known[routes.require_route(tx, request.route).incumbent]
-        theirs = targets.find_known_target(tx, request.candidate) or targets.plain_target(
-            request.candidate
-        )
+        ours = known[routes.require_route(tx, route).incumbent]
+        theirs = targets.find_known_target(tx, candidate) or targets.plain_target(candidate)
         pairs = [pair for plan in plans for pair in _earlier(tx, plan, ours, theirs)]
-        bill = _bill(ctx, tx, request.route, ours)
+        bill = _bill(ctx, tx, route, ours)
         return forecast_cost(bill, pairs, find_price(tx, theirs), estimated=True)
 
 
