@@ -11,9 +11,9 @@ from dashboard.text import labels
 from dashboard.text.html import Measure, Tile, VerdictCard, escape, strong
 from harness.control.proposals.comparison import CanaryStatus
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.formatting import format_estimate, format_number
 from harness.domain.operations.audit import AuditEvent
-from harness.domain.proposals.policy import ExposureUnit
 from harness.gate.text.explain import SOME_EVIDENCE, GuardrailRow, StepNeed
 from harness.gate.text.warnings import HALF_DISTANCE
 

@@ -15,7 +15,8 @@ from harness.bench import guarded_traffic
 from harness.bench.canary_rules import ALPHA, OURS, RULES, SLOW, Rule
 from harness.bench.guarded_traffic import SimulatedHarm, Slowdown, Truth, simulate_traffic
 from harness.domain.canary.guardrails import Guardrails
-from harness.domain.proposals.policy import CanaryPolicy, ExposureUnit
+from harness.domain.canary.unit_rule import ExposureUnit
+from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.online.rollout_evidence import collect_evidence
 
 # Canary failure rate; exposures after which a run counts as "never"; statistics.md §4: the most

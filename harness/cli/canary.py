@@ -18,8 +18,8 @@ from harness.control.proposals.comparison import CanaryHistory, CanaryStatus
 from harness.control.serialize import to_plain
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.rollout import Rollout, RolloutSignal
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.formatting import format_estimate
-from harness.domain.proposals.policy import ExposureUnit
 from harness.gate.planning.ramp import StepPlan
 from harness.gate.text.explain import GuardrailRow, StepNeed
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from harness.domain.proposals.policy import ExposureUnit, ShadowStagePolicy
+from harness.domain.canary.unit_rule import ExposureUnit
+from harness.domain.proposals.policy import ShadowStagePolicy
 from harness.domain.shadow.pairs import ShadowCheck
 from harness.gate.logspace import log_mean
 

@@ -32,8 +32,8 @@ from router.access import rate_limits
 from router.access.key_spend import KeySpendTotals
 from router.protocols.usage import MOST_TOKENS
 from router.request.body import ClientRequest
-from router.server.replies import DO_NOT_RETRY, JSON, Reply, error_body, error_reply
-from router.snapshot.compiled import Header
+from router.server.headers import DO_NOT_RETRY, JSON, Header
+from router.server.replies import Reply, error_body, error_reply
 
 # As most tokenizers have it for English; other text is settled once the provider has counted.
 BYTES_PER_TOKEN: Final = 4

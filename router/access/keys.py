@@ -9,7 +9,8 @@ from typing import Final
 
 from harness.domain.operations.access import key_hash
 from harness.domain.routing.table import KeyGrant
-from router.server.replies import JSON, Reply, error_reply
+from router.server.headers import JSON
+from router.server.replies import Reply, error_reply
 from router.snapshot.compiled import CompiledSnapshot
 
 MODELS: Final = "/v1/models"

@@ -22,8 +22,9 @@ from router.recording.bounded_map import BoundedMap
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording, Ticket
 from router.request.body import FieldError
+from router.server.headers import JSON
 from router.server.internal_errors import RouterPart
-from router.server.replies import JSON, Reply, error_reply
+from router.server.replies import Reply, error_reply
 
 FEEDBACK_PATH: Final = "/v1/feedback"
 # About 5 MB; of a worker with 100 requests/s, those of the last 3 to 6 minutes.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
 from harness.domain.canary.guardrails import Guardrail
-from harness.domain.canary.observation import UnitRule
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.json_schema import matches_schema
 from harness.domain.routing.capabilities import Endpoint
 from router.protocols.answer_signals import AnswerSignals

@@ -20,7 +20,7 @@ from harness.domain.canary.judge import (
     parse_verdict,
     sampling_share_bps,
 )
-from harness.domain.proposals.policy import ExposureUnit
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.reliability.breaker import LAST_RESORT_TICKET
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Arm, Canary
@@ -46,7 +46,7 @@ from router.server.asgi import Scope, header
 from router.server.internal_errors import RouterPart
 from router.snapshot.compiled import CompiledJudge
 from router.snapshot.holder import SnapshotHolder
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 log = logging.getLogger(__name__)
 

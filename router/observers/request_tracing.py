@@ -9,8 +9,9 @@ from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.observers.tracing_port import RequestSpan, Settle, SpanInput, SpanResult, Tracing
 from router.request.client_directives import client_headers
 from router.request.routed_response import RoutedResponse
+from router.server.headers import Header
 from router.server.internal_errors import InternalErrors, RouterPart
-from router.snapshot.compiled import CompiledTarget, Header
+from router.snapshot.compiled import CompiledTarget
 
 TRACE: Final = {b"traceparent": b"", b"tracestate": b""}
 

@@ -43,7 +43,7 @@ from router.server.asgi import header
 from router.server.internal_errors import RouterPart
 from router.snapshot.compiled import CompiledShadow, CompiledTarget
 from router.snapshot.holder import SnapshotHolder
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,8 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.domain.settings import TracingSettings
 from router.observers.tracing_port import Settle, SpanInput, SpanResult
 from router.request.body import ClientRequest
-from router.snapshot.compiled import CompiledTarget, Header
+from router.server.headers import Header
+from router.snapshot.compiled import CompiledTarget
 
 OPERATIONS: Final[Mapping[Endpoint, str]] = {Endpoint.EMBEDDINGS: "embeddings"}
 # Kinds of ours to the conventions' well-known providers.

@@ -9,7 +9,8 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.table import Arm
 from router.protocols.usage import TokenUsage
 from router.request.body import ClientRequest
-from router.snapshot.compiled import CompiledRoute, CompiledTarget, Header
+from router.server.headers import Header
+from router.snapshot.compiled import CompiledRoute, CompiledTarget
 
 Settle = Callable[[FailureClass | None], None]
 

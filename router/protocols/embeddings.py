@@ -18,7 +18,7 @@ from router.protocols.usage import TokenUsage, read_usage
 from router.request.body import ClientRequest
 from router.request.body_patch import model_edit
 from router.request.json_spans import ParsedObject, apply_edits
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 _NUMBERS: Final = frozenset({int, float})
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from harness.domain.reliability.failures import FailureClass
 from router.request.json_spans import ParsedObject
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 
 def conversation_opening(messages: object) -> list[object]:

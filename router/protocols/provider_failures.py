@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 _F = FailureClass
 _BY_STATUS: Final[Mapping[int, FailureClass]] = {

@@ -10,7 +10,7 @@ from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
 from router.request.body_patch import to_json
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
 _LONGEST_END: Final = len(b"\r\n\r\n")

@@ -22,8 +22,8 @@ from harness.domain.canary.guardrails import (
     JudgeTally,
 )
 from harness.domain.canary.judge import JudgeOutcome
-from harness.domain.canary.observation import ObservationBlock, UnitRule
-from harness.domain.proposals.policy import ExposureUnit
+from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.reliability.failures import ArmFailure, ErrorClass
 from router.recording.guardrail_sample import (
     FAULTS,

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from harness.domain.canary.judge import JudgeOutcome
-from harness.domain.canary.observation import UnitRule
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.reliability.failures import parse_error_class
 from harness.domain.shadow.shadow import ShadowTally
 from router.recording.bounded_map import BoundedMap

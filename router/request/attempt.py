@@ -10,15 +10,10 @@ from router.protocols.dialect import ProtocolDialect
 from router.protocols.provider_failures import refusal_failure
 from router.protocols.usage import TokenUsage
 from router.request.json_spans import ParsedObject, TextEdit, apply_edits, parse_object
-from router.server.replies import passed_on
-from router.snapshot.compiled import Header
+from router.server.headers import Header, passed_on
+from router.upstream.failure import UpstreamFailed
 from router.upstream.reply_reading import read_error_body
-from router.upstream.transport import (
-    UpstreamFailed,
-    UpstreamReply,
-    dropped_fields_of,
-    is_unended,
-)
+from router.upstream.transport import UpstreamReply, dropped_fields_of, is_unended
 
 
 class UpstreamAnswer(NamedTuple):

@@ -12,7 +12,7 @@ from router.health.provider_keys import SEVERAL, ProviderKeys
 from router.health.target_health import TargetHealth
 from router.recording.metrics import RouterMetrics
 from router.request.request_state import AttemptSpec
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 # What a health check may meet with because it asked for the wrong thing, such as a chat with a
 # model for embeddings. It counts only where that endpoint is known to be there.

@@ -15,8 +15,8 @@ from harness.domain.settings import RouterSettings
 from router.protocols.endpoints import DIALECTS
 from router.request.body import ClientRequest
 from router.server.asgi import Scope, header
+from router.server.headers import Header
 from router.server.replies import Reply, error_reply
-from router.snapshot.compiled import Header
 
 # Of chat's, responses' and messages' parts; videos as the servers that take them have it.
 PARTS: Final[Mapping[str, RequestKind]] = {

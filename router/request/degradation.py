@@ -15,7 +15,8 @@ from harness.domain.routing.plan import RoutePlan
 from harness.domain.routing.target import Target
 from router.request.body import ClientRequest
 from router.request.body_patch import to_json
-from router.snapshot.compiled import CompiledTarget, Header
+from router.server.headers import Header
+from router.snapshot.compiled import CompiledTarget
 
 _EVERYWHERE: Final[Mapping[OptionalFeature, tuple[str, ...]]] = {
     OptionalFeature.SEED: ("seed",),

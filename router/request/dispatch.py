@@ -30,7 +30,7 @@ from router.request.upstream_call import UpstreamCalls
 from router.server.internal_errors import InternalErrors, RouterPart
 from router.server.timers import TimeLimit
 from router.snapshot.compiled import CompiledTarget
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 
 class FirstByteTimer:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from router.server.asgi import Message, Send
-from router.server.replies import EVENTS
-from router.snapshot.compiled import Header
+from router.server.headers import EVENTS, Header
 
 COMMENT: Final = b": keep-alive\n\n"
 

@@ -27,9 +27,10 @@ from router.request.planner import Planner
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
 from router.server.asgi import ON_LEAVING, ClientDisconnected, Receive, Scope, Send, header
+from router.server.headers import Header, header_text
 from router.server.internal_errors import InternalErrors, RouterPart
 from router.server.replies import Reply, error_reply
-from router.snapshot.compiled import CompiledRoute, CompiledSnapshot, Header, header_text
+from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 
 TASK: Final = b"x-swapgate-task"
 # Sticky key, bucket key, arm, plan, and the rollout, as `ObservedRequest` has them. A plain

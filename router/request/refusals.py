@@ -10,9 +10,10 @@ from harness.domain.routing.plan import Excluded, ExclusionReason
 from router.protocols.endpoints import ENDPOINTS
 from router.request.json_spans import parse_object
 from router.request.request_state import RequestProgress, RoutedRequest
-from router.server.replies import DO_NOT_RETRY, JSON, RETRY, Reply, error_reply
+from router.server.headers import DO_NOT_RETRY, JSON, RETRY
+from router.server.replies import Reply, error_reply
 from router.snapshot.compiled import CompiledRoute
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 # The longest Retry-After that the official clients keep to.
 CLIENTS_HEED_S: Final = 60.0

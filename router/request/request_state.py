@@ -17,9 +17,10 @@ from router.observers.tracing_port import RequestSpan
 from router.request.attempt import UpstreamAnswer
 from router.request.body import ClientRequest
 from router.request.stream_relay import CommittedStream
-from router.snapshot.compiled import CompiledRoute, CompiledTarget, Header
+from router.server.headers import Header
+from router.snapshot.compiled import CompiledRoute, CompiledTarget
 from router.snapshot.route_plans import is_arm_charged
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 # Of a target that is left out: what would have failed had it been asked.
 FAILING: Final = (ExclusionReason.OPEN, ExclusionReason.KEY, ExclusionReason.DATA_CLASS)

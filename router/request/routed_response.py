@@ -24,11 +24,12 @@ from router.request.refusals import no_answer_reply, refusal_reply
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.stream_relay import CommittedStream
 from router.server.asgi import DisconnectWatch, OnLeaving, Receive, Send, send_reply
+from router.server.headers import EVENTS, JSON, Header
 from router.server.internal_errors import InternalErrors, RouterPart
-from router.server.replies import EVENTS, JSON, Reply, error_reply
-from router.snapshot.compiled import CompiledTarget, Header
+from router.server.replies import Reply, error_reply
+from router.snapshot.compiled import CompiledTarget
 from router.snapshot.route_plans import incumbent_plan
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 NO_USAGE: Final = TokenUsage(0, 0)
 RATES: Final = (b"x-ratelimit-", b"anthropic-ratelimit-")

@@ -19,17 +19,12 @@ from harness.domain.reliability.failures import FailureClass
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.event_stream import StreamFilter
 from router.protocols.usage import TokenUsage
+from router.server.headers import Header, passed_on
 from router.server.internal_errors import RouterPart
-from router.server.replies import passed_on
 from router.server.timers import Timers
-from router.snapshot.compiled import Header
+from router.upstream.failure import UpstreamFailed
 from router.upstream.reply_reading import LAST_EVENTS_S
-from router.upstream.transport import (
-    UpstreamFailed,
-    UpstreamReply,
-    dropped_fields_of,
-    hidden_progress,
-)
+from router.upstream.transport import UpstreamReply, dropped_fields_of, hidden_progress
 
 # How long a finished stream may take to close, so that its connection can be used again.
 LAST_BYTES_S: Final = 0.2

@@ -22,12 +22,8 @@ from router.request.request_state import AttemptSpec, RoutedRequest
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.server.timers import Timers
 from router.snapshot.compiled import CompiledTarget
-from router.upstream.transport import (
-    TransportFactory,
-    UpstreamFailed,
-    UpstreamReply,
-    UpstreamRequest,
-)
+from router.upstream.failure import UpstreamFailed
+from router.upstream.transport import TransportFactory, UpstreamReply, UpstreamRequest
 
 # What may come before the first output; more is no metadata.
 MAX_HELD_BYTES: Final = 1024 * 1024

@@ -65,10 +65,11 @@ from router.server.asgi import (
     send_reply,
 )
 from router.server.event_log import EventLog
+from router.server.headers import JSON, Header
 from router.server.internal_errors import InternalErrors, RouterPart
-from router.server.replies import JSON, Reply, error_reply
+from router.server.replies import Reply, error_reply
 from router.server.timers import Timers
-from router.snapshot.compiled import CompiledSnapshot, Header
+from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.transport import TransportFactory
 

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from types import TracebackType
 from typing import Any, Final, Self
 
+from router.server.headers import Header
 from router.server.replies import Reply
 from router.server.timers import Timers
-from router.snapshot.compiled import Header
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -1,55 +1,10 @@
-"""Replies of the router in OpenAI's shape: whole replies, error bodies and error events, and
-which headers of a provider's answer are passed on to the client.
-"""
+"""Replies of the router in OpenAI's shape: whole replies, error bodies and error events."""
 
 import json
 from collections.abc import Iterable
-from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from router.snapshot.compiled import Header
-
-JSON: Final[Header] = (b"content-type", b"application/json")
-EVENTS: Final[tuple[Header, ...]] = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-)
-RETRY: Final[Header] = (b"x-should-retry", b"true")
-DO_NOT_RETRY: Final[Header] = (b"x-should-retry", b"false")
-
-_PLAIN_CONNECTION: Final = (b"keep-alive", b"close")
-_NOT_PASSED_ON_PREFIXES: Final = (b"x-swapgate-", b"access-control-")
-_HOP_BY_HOP: Final = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-# Ours to set, or about the hop or the operator's account and not about the answer.
-_NOT_PASSED_ON: Final = _HOP_BY_HOP | {
-    b"alt-svc",
-    b"anthropic-organization-id",
-    b"cache-control",
-    b"content-encoding",
-    b"content-length",
-    b"content-type",
-    b"date",
-    b"openai-organization",
-    b"openai-project",
-    b"server",
-    b"set-cookie",
-    b"strict-transport-security",
-    b"x-accel-buffering",
-    b"x-should-retry",
-}
+from router.server.headers import JSON, Header
 
 
 class Reply(NamedTuple):
@@ -76,21 +31,3 @@ def error_reply(
 def error_event(message: str, code: str) -> bytes:
     """What ends a broken stream; no [DONE] comes after it."""
     return b"data: " + error_body(message, "upstream_error", code) + b"\n\n"
-
-
-def passed_on(headers: Iterable[Header]) -> list[Header]:
-    """The provider's headers that are the client's business. headers: names in lower case."""
-    found: list[Header] = []
-    nominated: list[bytes] = []
-    for header in headers:
-        name, value = header
-        if _is_clients(name):
-            found.append(header)
-        elif name == b"connection" and value.lower() not in _PLAIN_CONNECTION:
-            nominated += (part.strip().lower() for part in value.split(b","))
-    return [header for header in found if header[0] not in nominated] if nominated else found
-
-
-@lru_cache(maxsize=1024)
-def _is_clients(name: bytes) -> bool:
-    return name not in _NOT_PASSED_ON and not name.startswith(_NOT_PASSED_ON_PREFIXES)

@@ -6,10 +6,9 @@ shadows, judges, and the grants of API keys.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import quote
 
 from harness.domain.canary.guardrails import Guardrail
-from harness.domain.proposals.policy import CanaryJudge
+from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.providers.credentials import ProviderKey, ProviderKeySets
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import Capabilities, Endpoint
@@ -21,9 +20,9 @@ from harness.domain.routing.plan import RoutePlan, RouteTargets
 from harness.domain.routing.table import Arm, Canary, KeyGrant, Route, Snapshot
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.shadow.shadow import Shadow
+from router.server.headers import Header
 
 _VALIDITY: Final = frozenset({Guardrail.JSON_VALIDITY, Guardrail.TOOL_VALIDITY})
-Header = tuple[bytes, bytes]
 NO_KEYS: Final[ProviderKeySets] = {}
 
 
@@ -135,8 +134,3 @@ class CompiledSnapshot:
     def rollouts(self) -> frozenset[str]:
         routes = self.routes.values()
         return frozenset(route.trial.rollout for route in routes if route.trial)
-
-
-def header_text(text: str) -> bytes:
-    """Printable ASCII; anything else percent-encoded, so that no name can break a header."""
-    return quote(text, safe=" !#$&'()*+,/:;=?@[]~").encode()

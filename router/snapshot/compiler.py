@@ -8,8 +8,8 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 
+from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.errors import SnapshotInvalid
-from harness.domain.proposals.policy import CanaryJudge
 from harness.domain.providers.credentials import ProviderKeySets, lacks_key
 from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
 from harness.domain.routing.capabilities import (
@@ -27,6 +27,7 @@ from harness.domain.routing.table import Arm, Route, Snapshot
 from harness.domain.routing.target import Provider, Target
 from harness.domain.shadow.sampling import end_reason
 from router.protocols.endpoint_translation import UNTRANSLATABLE_FIELDS
+from router.server.headers import header_text
 from router.snapshot.compile_overrides import compile_overrides
 from router.snapshot.compiled import (
     NO_KEYS,
@@ -35,7 +36,6 @@ from router.snapshot.compiled import (
     CompiledShadow,
     CompiledSnapshot,
     CompiledTarget,
-    header_text,
 )
 from router.snapshot.route_plans import build_plans, route_targets
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from harness.domain.canary.observation import UnitRule
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.content_hash import canonical_json, hash_content
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.row_signatures import Revocations, SignedRows

@@ -15,7 +15,6 @@ from router.upstream.reply_reading import chunks_until_end
 from router.upstream.transport import (
     CHAT_PATH,
     Transport,
-    UpstreamFailed,
     UpstreamReply,
     UpstreamRequest,
     dropped_fields_of,

@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 
 from harness.domain.providers.api_base_rules import may_connect
 from harness.domain.reliability.failures import FailureClass
+from router.upstream.failure import UpstreamFailed
 from router.upstream.pool_connection import PoolConnection
-from router.upstream.transport import UpstreamFailed
 
 # Shorter than what servers commonly allow, so that it is us who close.
 IDLE_S: Final = 15.0

@@ -13,10 +13,11 @@ from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
+from router.upstream.failure import UpstreamFailed
 from router.upstream.origin_pool import OriginAddress, OriginPool
 from router.upstream.pool_connection import PoolConnection
 from router.upstream.request_head import RequestHead, build_head, more_lines
-from router.upstream.transport import UpstreamFailed, UpstreamRequest
+from router.upstream.transport import UpstreamRequest
 
 PIECE_BYTES = 64 * 1024
 # zlib reads the header and takes gzip or zlib.

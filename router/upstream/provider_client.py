@@ -13,7 +13,8 @@ from harness.domain.providers.credentials import ProviderKey, hide_provider_secr
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
 from harness.ports import Posted
-from router.upstream.transport import UpstreamFailed, UpstreamRequest
+from router.upstream.failure import UpstreamFailed
+from router.upstream.transport import UpstreamRequest
 from router.upstream.transports import Transports
 
 CONNECT_S: Final = 10.0

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-from router.upstream.transport import UpstreamFailed, UpstreamReply
+from router.upstream.failure import UpstreamFailed
+from router.upstream.transport import UpstreamReply
 
 # Of a refusal, more than this is not a message.
 MAX_BYTES: Final = 256 * 1024

@@ -10,7 +10,7 @@ from harness.domain.errors import InputError
 from harness.domain.providers.headers import check_request_headers, request_headers
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 
 def forwarded_headers(

@@ -1,14 +1,12 @@
 """The transport is the interface between the router and the providers: a request
-(`UpstreamRequest`), its reply (`UpstreamReply`), or `UpstreamFailed`. Also reads what a
+(`UpstreamRequest`), its reply (`UpstreamReply`), or an `UpstreamFailed`. Also reads what a
 transport around another one says of a reply: dropped fields, hidden progress, a missing end.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol, Self
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final, NamedTuple, Protocol
 
-from harness.domain.errors import UpstreamError
 from harness.domain.providers.credentials import ProviderKey
-from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 
 CHAT_PATH: Final = "/chat/completions"
@@ -25,43 +23,6 @@ class UpstreamRequest(NamedTuple):
     path: str = CHAT_PATH  # below the provider's `api_base`
     headers: tuple[tuple[bytes, bytes], ...] = ()  # the client's own that go along
     key: ProviderKey | None = None  # None for none
-
-
-class UpstreamFailed(UpstreamError):
-    """An attempt without a usable answer.
-
-    detail: for people and logs; without secrets and without content. status, body,
-    content_type, headers: what the provider answered, if it did. stale: a connection that had
-    served before ended without a word: most likely it was closed as idle, a moment ago.
-    """
-
-    def __init__(
-        self,
-        failure: FailureClass,
-        detail: str,
-        *,
-        status: int | None = None,
-        body: bytes = b"",
-        content_type: str = "",
-        headers: Mapping[str, str] | None = None,
-        stale: bool = False,
-    ) -> None:
-        super().__init__(f"{failure.value}: {detail}")
-        self.failure = failure
-        self.detail = detail
-        self.status = status
-        self.body = body
-        self.content_type = content_type
-        self.headers: Mapping[str, str] = headers or {}
-        self.stale = stale
-
-    def kept(self) -> Self:
-        """Itself, for whoever keeps what was caught, without the frames that it came through.
-
-        Their variables hold the whole request, and this failure: a cycle for each attempt.
-        """
-        self.__context__ = self.__cause__ = None
-        return self.with_traceback(None)
 
 
 class UpstreamReply(Protocol):

@@ -17,8 +17,9 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
+from router.upstream.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
-from router.upstream.transport import UpstreamFailed, UpstreamRequest
+from router.upstream.transport import UpstreamRequest
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_chat import Response, serving
 

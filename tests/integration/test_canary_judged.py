@@ -12,7 +12,7 @@ from evals.sim import server as sim
 from harness.control import reconciler
 from harness.domain.canary.guardrails import Guardrail, Guardrails, JudgeTally
 from harness.domain.canary.rollout import Rollout, RolloutState
-from harness.domain.proposals.policy import CanaryJudge
+from harness.domain.canary.unit_rule import CanaryJudge
 from tests.support.control.control_plane import CANARY, ITEMS
 from tests.support.router.router_process import Routed, ask, eventually, routed, start_canary
 

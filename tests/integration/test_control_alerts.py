@@ -15,6 +15,7 @@ from harness.control.routing import fallback_chain
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.canary.rollout import RolloutSignal
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.errors import InputError, NotAllowed, NotFound, StoreUnavailable
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alerts import (
@@ -26,7 +27,6 @@ from harness.domain.operations.alerts import (
     Severity,
 )
 from harness.domain.operations.delivery import GIVE_UP_AFTER
-from harness.domain.proposals.policy import ExposureUnit
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import BEN, SmallInstallation, approved, block_of

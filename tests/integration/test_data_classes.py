@@ -20,11 +20,12 @@ from harness.control.routing import routes, seed, targets
 from harness.control.shadow import shadows
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.rollout import RolloutSignal
+from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import InputError, NotAllowed, ProofRefused, SwapgateError
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.proposals.policy import CanaryJudge, ShadowStagePolicy
+from harness.domain.proposals.policy import ShadowStagePolicy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Provider
 from harness.domain.settings import TargetSeed

@@ -9,8 +9,8 @@ import openai
 import pytest
 
 from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail
-from harness.domain.canary.observation import TrafficMinute, UnitRule
-from harness.domain.proposals.policy import ExposureUnit
+from harness.domain.canary.observation import TrafficMinute
+from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.routing.table import RouteSettings
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (

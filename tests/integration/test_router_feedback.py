@@ -8,8 +8,7 @@ import httpx
 import pytest
 
 from harness.domain.canary.guardrails import ArmSplit, FeedbackTally, Guardrail, Guardrails
-from harness.domain.canary.observation import UnitRule
-from harness.domain.proposals.policy import ExposureUnit
+from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from tests.support.providers.scripted_upstream import Upstream, completion, running_upstream
 from tests.support.router.live_router import (
     CANDIDATE,

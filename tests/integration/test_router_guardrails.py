@@ -11,8 +11,8 @@ import openai
 import pytest
 
 from harness.domain.canary.guardrails import FailureTally, Guardrail, Guardrails
-from harness.domain.canary.observation import ObservationBlock, UnitRule
-from harness.domain.proposals.policy import ExposureUnit
+from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,

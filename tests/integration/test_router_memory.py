@@ -13,9 +13,9 @@ import pytest
 
 from router.request.request_state import FinishedAttempt, RequestProgress
 from router.server.connection import Connection
+from router.upstream.failure import UpstreamFailed
 from router.upstream.origin_pool import IDLE_S
 from router.upstream.pool_connection import PoolConnection
-from router.upstream.transport import UpstreamFailed
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     EVENTS,

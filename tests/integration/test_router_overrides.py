@@ -13,10 +13,9 @@ from evals.sim import server
 from harness import config, package_data
 from harness.control.operations import keys
 from harness.control.routing import seed
-from harness.domain.canary.observation import UnitRule
+from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.policy import ExposureUnit
 from harness.domain.routing.kill_switch import parse_environment_switches
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot

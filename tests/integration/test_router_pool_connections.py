@@ -13,9 +13,10 @@ import pytest
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from router.upstream import origin_pool
+from router.upstream.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
 from router.upstream.pool_connection import HIGH_WATER_BYTES
-from router.upstream.transport import UpstreamFailed, UpstreamReply, UpstreamRequest
+from router.upstream.transport import UpstreamReply, UpstreamRequest
 from tests.support.providers.raw_server import OK, Line, RawServer, answer_forever, raw_server
 from tests.support.router.event_loops import on_both_loops
 from tests.support.router.live_router import QUICK

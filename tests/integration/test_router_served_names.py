@@ -11,8 +11,8 @@ import pytest
 from evals.sim import server
 from evals.sim.simulator import Simulator
 from harness.domain.canary.rollout import Rollout
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.policy import ExposureUnit
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.ports import Store
 from tests.support.router.live_router import KEY, wait_until

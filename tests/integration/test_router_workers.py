@@ -20,8 +20,8 @@ from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.control.routing import kill_switch
 from harness.control.routing.kill_switch import SwitchRequest
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.policy import ExposureUnit
 from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
 from tests.support.router.router_process import (
     ROUTE,

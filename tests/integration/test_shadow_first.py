@@ -19,11 +19,12 @@ from harness.control.shadow import shadows, stage_audit
 from harness.control.shadow import stage as shadow_first
 from harness.control.shadow.shadows import ShadowRequest
 from harness.control.shadow.stage import ShadowStage
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.errors import InputError, SignatureInvalid
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import AuditEvent
-from harness.domain.proposals.policy import ExposureUnit, Policy, ShadowStagePolicy
+from harness.domain.proposals.policy import Policy, ShadowStagePolicy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider

@@ -13,11 +13,11 @@ from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
 from router.protocols.chat.stream import ChatStream
+from router.upstream.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
 from router.upstream.translate.transport import TranslatingTransport
 from router.upstream.transport import (
     CHAT_PATH,
-    UpstreamFailed,
     UpstreamReply,
     UpstreamRequest,
     dropped_fields_of,

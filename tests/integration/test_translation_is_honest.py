@@ -12,11 +12,12 @@ import pytest
 
 from harness.domain.routing.target import Provider
 from router.protocols.untranslatable import Untranslatable
+from router.upstream.failure import UpstreamFailed
 from router.upstream.translate.litellm import load_translation
 from router.upstream.translate.request_screening import RULES, screen_request
 from router.upstream.translate.translation import TranslatedCall, Translation
 from router.upstream.translate.transport import TranslatingTransport
-from router.upstream.transport import UpstreamFailed, UpstreamRequest
+from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import (
     ScriptedEvent,
     ScriptedTransport,

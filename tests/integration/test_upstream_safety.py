@@ -21,8 +21,9 @@ from harness.domain.settings import RouterSettings
 from harness.runtime.clock import SystemClock
 from harness.runtime.outbound import webhook
 from harness.runtime.outbound.provider_probe import HttpProviderProbe
+from router.upstream.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
-from router.upstream.transport import UpstreamFailed, UpstreamRequest
+from router.upstream.transport import UpstreamRequest
 from router.upstream.transports import Transports
 from tests.support.providers.scripted_chat import Response, Served, serving
 from tests.support.providers.scripted_upstream import broken_stream, event, running_upstream

@@ -7,7 +7,8 @@ from typing import Final
 import numpy as np
 import pytest
 
-from harness.domain.proposals.policy import ExposureUnit, ShadowStagePolicy
+from harness.domain.canary.unit_rule import ExposureUnit
+from harness.domain.proposals.policy import ShadowStagePolicy
 from harness.domain.shadow.pairs import ShadowCheck
 from harness.gate.shadow_stage import (
     ALL_CHECKS_RULE,

@@ -6,8 +6,8 @@ from importlib import import_module
 import pytest
 
 from harness.domain.reliability.failures import FailureClass
+from router.upstream.failure import UpstreamFailed
 from router.upstream.translate.bedrock import EventMessages
-from router.upstream.transport import UpstreamFailed
 from tests.wire.bedrock import framed
 
 FRAMES = import_module("botocore.eventstream")

@@ -14,7 +14,7 @@ from router.protocols.messages.answer_writer import MessageEventWriter
 from router.protocols.messages.stream import MessagesStream
 from router.protocols.responses.stream import ResponsesStream
 from router.request.json_spans import parse_object
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 from tests.support.providers import strict_chat
 
 TEXTS = st.text(min_size=1, max_size=12)

@@ -17,7 +17,7 @@ from router.request.body import read_request
 from router.request.degradation import given_fields as hints_of
 from router.request.degradation import without_fields
 from router.request.json_spans import parse_object
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 from tests.support.providers import strict_chat
 
 WORDS = st.sampled_from(

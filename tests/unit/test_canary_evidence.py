@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from harness.domain.canary.guardrails import FailureTally, Guardrails
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.ranking import rank_among
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.errors import InputError
-from harness.domain.proposals.policy import CanaryPolicy, ExposureUnit
+from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.online.assignment import ALARM_LOG_E, worst_log_srm
 from harness.gate.online.certificate import Certificate, log_certificate
 from harness.gate.online.fisher import log_factors

@@ -30,11 +30,12 @@ from harness.domain.canary.judge import (
     parse_verdict,
     sampling_share_bps,
 )
-from harness.domain.canary.observation import ObservationBlock, UnitRule
+from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import RolloutState
+from harness.domain.canary.unit_rule import CanaryJudge, UnitRule
+from harness.domain.canary.unit_rule import ExposureUnit as UnitKind
 from harness.domain.errors import InputError
-from harness.domain.proposals.policy import CanaryJudge, CanaryPolicy
-from harness.domain.proposals.policy import ExposureUnit as UnitKind
+from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.routing.table import BUCKETS, in_canary
 from harness.gate.online.policy import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence

@@ -19,7 +19,7 @@ from harness.domain.canary.guardrails import (
     Guardrails,
     guardrail_kind,
 )
-from harness.domain.canary.observation import ObservationBlock, UnitRule
+from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import (
     ActionKind,
     Rollout,
@@ -27,8 +27,9 @@ from harness.domain.canary.rollout import (
     RolloutState,
     apply_signal,
 )
+from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.content_hash import canonical_json
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, ExposureUnit, PeakHours
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, PeakHours
 from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.domain.safe_time import NEVER, add_seconds
 from harness.gate.online.policy import decide_action

@@ -16,8 +16,9 @@ from harness.domain.canary.rollout import (
     RolloutState,
     next_state,
 )
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.content_hash import canonical_json
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, ExposureUnit
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
 from harness.gate.online.assignment import POOLED_RULE
 from harness.gate.online.policy import decide_action
 

@@ -5,12 +5,8 @@ from dataclasses import replace
 import pytest
 
 from harness.domain import formatting
-from harness.domain.proposals.policy import (
-    CanaryPolicy,
-    CanaryStep,
-    ExposureUnit,
-    ShadowStagePolicy,
-)
+from harness.domain.canary.unit_rule import ExposureUnit
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, ShadowStagePolicy
 from harness.gate.planning import ramp
 from harness.gate.planning.ramp import TrafficPace
 from harness.gate.text import ramp_plan

@@ -14,7 +14,7 @@ from harness.domain.routing.capabilities import Endpoint
 from router.protocols.embeddings import EMBEDDINGS
 from router.request.body import read_request
 from router.request.json_spans import parse_object
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
 FLOATS = [0.25, -1e-3]

@@ -18,8 +18,9 @@ from harness.domain.canary.guardrails import (
     Guardrails,
 )
 from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.content_hash import canonical_json
-from harness.domain.proposals.policy import CanaryPolicy, ExposureUnit
+from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.online.evidence_paths import guardrail_path, guardrail_weights
 from harness.gate.online.guardrail_report import GuardrailEvidence
 from harness.gate.online.harm_evidence import HarmEvidence, RankEvidence, combine_log_e

@@ -16,7 +16,6 @@ from harness.domain.canary.guardrails import (
     Guardrails,
     guardrail_kind,
 )
-from harness.domain.canary.observation import UnitRule
 from harness.domain.canary.ranking import (
     MIN_CONTROLS,
     MeasuredUnit,
@@ -24,9 +23,10 @@ from harness.domain.canary.ranking import (
     rank_block,
     scored_count,
 )
+from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError
-from harness.domain.proposals.policy import CanaryPolicy, ExposureUnit, Policy
+from harness.domain.proposals.policy import CanaryPolicy, Policy
 from harness.store.schema.policies import policy_from_json as policy_of
 
 pytestmark = pytest.mark.req("F3")

@@ -9,15 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.canary.guardrails import Guardrails
+from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.run import Claim, PrimaryCombination
 from harness.domain.proposals.policy import (
     DEFAULT_STEPS,
     AlphaSpending,
-    CanaryJudge,
     CanaryPolicy,
     CanaryStep,
-    ExposureUnit,
     GatePolicy,
     PeakHours,
     Policy,

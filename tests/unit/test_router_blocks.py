@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail
-from harness.domain.canary.observation import ObservationBlock, UnitRule
-from harness.domain.proposals.policy import ExposureUnit as UnitKind
+from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.unit_rule import ExposureUnit as UnitKind
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.reliability.failures import FailureClass
 from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger, LedgerUnit
 

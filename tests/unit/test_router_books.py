@@ -18,8 +18,7 @@ from harness.domain.canary.guardrails import (
     Guardrail,
     Guardrails,
 )
-from harness.domain.canary.observation import UnitRule
-from harness.domain.proposals.policy import ExposureUnit
+from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Store

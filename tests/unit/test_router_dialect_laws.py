@@ -12,7 +12,7 @@ from router.protocols.endpoints import DIALECTS
 from router.protocols.provider_failures import classify_error, classify_status
 from router.request.body import read_chat
 from router.request.json_spans import parse_object
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 NAMES = (
     "choices code content content_block delta error finish_reason index input_tokens message "

@@ -21,8 +21,9 @@ from router.protocols.usage import TokenUsage
 from router.request.body import ClientRequest, read_request
 from router.request.client_directives import sticky_key
 from router.request.json_spans import walk_text
-from router.server.replies import JSON, Reply, error_reply
-from router.upstream.transport import UpstreamFailed
+from router.server.headers import JSON
+from router.server.replies import Reply, error_reply
+from router.upstream.failure import UpstreamFailed
 
 F = FailureClass
 HI = [{"role": "user", "content": "hi"}]

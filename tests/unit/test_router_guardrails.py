@@ -16,9 +16,10 @@ from harness.domain.canary.guardrails import (
     Guardrail,
     Guardrails,
 )
-from harness.domain.canary.observation import ObservationBlock, UnitRule
+from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.ranking import scored_count
-from harness.domain.proposals.policy import ExposureUnit as UnitKind
+from harness.domain.canary.unit_rule import ExposureUnit as UnitKind
+from harness.domain.canary.unit_rule import UnitRule
 from router.recording.guardrail_sample import (
     NEEDS,
     AnswerFault,

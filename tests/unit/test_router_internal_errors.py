@@ -16,10 +16,10 @@ from typing import Any, Final
 import pytest
 
 from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail, Guardrails
-from harness.domain.canary.observation import UnitRule
+from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit, UnitRule
 from harness.domain.operations.access import key_hash
 from harness.domain.operations.alerts import Alert, AlertKind
-from harness.domain.proposals.policy import CanaryJudge, CanaryPolicy, ExposureUnit
+from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.reliability.breaker import BreakerPolicy
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import KeyGrant, RouteSettings, Snapshot
@@ -39,7 +39,8 @@ from router.request.dispatch import Dispatcher
 from router.request.model_endpoint import ModelEndpoint
 from router.request.routed_response import AnswerCopy
 from router.request.stream_relay import CommittedStream
-from router.snapshot.compiled import CompiledTarget, Header
+from router.server.headers import Header
+from router.snapshot.compiled import CompiledTarget
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error, streamed
 from tests.support.router.asgi_router import AUTH, CHAT, Door

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from harness.domain.canary.guardrails import ArmSplit, Guardrail, Guardrails, JudgeTally
-from harness.domain.canary.observation import ObservationBlock, UnitRule
-from harness.domain.proposals.policy import CanaryJudge, CanaryPolicy, ExposureUnit
+from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit, UnitRule
+from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Price

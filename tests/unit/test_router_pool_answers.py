@@ -8,9 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.domain.reliability.failures import FailureClass
+from router.upstream.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
 from router.upstream.pool_connection import MAX_HEAD_BYTES
-from router.upstream.transport import UpstreamFailed
 from tests.support.providers.raw_server import OK, Line, raw_server
 from tests.support.router.event_loops import on_both_loops
 from tests.support.router.live_router import QUICK

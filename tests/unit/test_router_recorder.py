@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute, UnitRule
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute
+from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
-from harness.domain.proposals.policy import ExposureUnit
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.table import Arm, Canary

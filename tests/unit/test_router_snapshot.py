@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.canary.guardrails import Guardrail
-from harness.domain.canary.observation import UnitRule
+from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.evals.run import SuiteRole
 from harness.domain.operations.access import key_hash
-from harness.domain.proposals.policy import ExposureUnit
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.overrides import RequestKind
@@ -32,8 +31,8 @@ from harness.domain.routing.table import (
 from harness.domain.routing.target import Price, Provider, RequestPatch, Target
 from harness.ports import Store
 from router.access.keys import CACHED_KEYS, KeyRing
+from router.server.headers import header_text
 from router.snapshot import file as snapshot_file
-from router.snapshot.compiled import header_text
 from router.snapshot.compiler import compile_snapshot
 from router.snapshot.holder import SnapshotHolder
 from tests.support.router.live_router import KEY, SECRET, SwitchableStore, snapshot

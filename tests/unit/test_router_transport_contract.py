@@ -11,8 +11,9 @@ import pytest
 from harness.domain.errors import ConfigError
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.failures import FailureClass
+from router.upstream.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
-from router.upstream.transport import Transport, UpstreamFailed, UpstreamRequest
+from router.upstream.transport import Transport, UpstreamRequest
 from router.upstream.transports import Transports
 from tests.support.providers.scripted_transport import (
     ScriptedEvent,

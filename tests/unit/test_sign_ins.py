@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.providers.device_flow import OAuthTokens
+from harness.domain.providers.jwt_claims import lifetime_s
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.providers.oauth_kinds import (
     OAUTH_ENDPOINTS,
@@ -26,7 +27,6 @@ from harness.domain.providers.oauth_tokens import (
     apply_account_tokens,
     due_renewal,
     is_expired,
-    lifetime_s,
     merge_secrets,
     record_failed_renewal,
     record_refusal,

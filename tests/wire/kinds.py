@@ -14,7 +14,8 @@ from evals.sim.protocols.chat_completions import Completion
 from evals.sim.tool_calls import SimulatedToolCall
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Provider
-from router.upstream.transport import UpstreamFailed, UpstreamReply, UpstreamRequest
+from router.upstream.failure import UpstreamFailed
+from router.upstream.transport import UpstreamReply, UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTransport, ScriptedTurn
 from tests.wire import anthropic, bedrock, gemini, openai, vertex
 from tests.wire.server import KEY, Asked, Json, Refused, Reply, Strict

@@ -11,8 +11,9 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.routing import routes
 from harness.domain.canary.observation import ObservationBlock, TrafficTotal, observed_seconds
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.errors import NotFound
-from harness.domain.proposals.policy import CanaryPolicy, ExposureUnit
+from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import Arm
 from harness.gate.planning import ramp

@@ -15,13 +15,13 @@ from harness.control.evals import proof_validity, recomputation
 from harness.control.operations import alerts
 from harness.control.proposals import route_rules
 from harness.control.routing import fallback_chain, routes
-from harness.domain.canary.observation import UnitRule
 from harness.domain.canary.rollout import (
     Rollout,
     RolloutSignal,
     RolloutState,
     apply_signal,
 )
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.errors import NotFound, ProofRefused
 from harness.domain.evals.run import Passed
 from harness.domain.operations.access import SYSTEM, Actor

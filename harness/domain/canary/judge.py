@@ -11,8 +11,9 @@ from enum import IntEnum
 from typing import Any, Final
 
 from harness.domain.canary.guardrails import Guardrail
+from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.errors import InputError
-from harness.domain.proposals.policy import CanaryJudge, CanaryPolicy
+from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.routing.table import BUCKETS, hash_bucket
 
 # The larger arm has no more of its units drawn for each one of the smaller: a comparison with

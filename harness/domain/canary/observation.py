@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any, Final, Self
 
 from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
-from harness.domain.proposals.policy import CanaryJudge, CanaryPolicy, ExposureUnit
+from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
+from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.proposals.policy_bounds import clamp_policy
 
 

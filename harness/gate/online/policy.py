@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.formatting import format_bps, format_span
-from harness.domain.proposals.policy import CanaryStep, ExposureUnit, PeakHours
+from harness.domain.proposals.policy import CanaryStep, PeakHours
 from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.domain.safe_time import add_seconds
 from harness.gate.online.assignment import ALARM_LOG_E, PERIOD_RULE, worst_log_srm

@@ -14,7 +14,8 @@ import numpy as np
 
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.proposals.policy import CanaryPolicy, ExposureUnit
+from harness.domain.canary.unit_rule import ExposureUnit
+from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.logspace import Floats
 from harness.gate.online.certificate import Certificate, add_block, log_certificate
 from harness.gate.online.evidence_paths import combined_path, guardrail_path, guardrail_weights

@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, ExposureUnit
+from harness.domain.canary.unit_rule import ExposureUnit
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
 from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.gate.logspace import Floats, log_mean_rows
 from harness.gate.online.certificate import HEALTHY_GRID

@@ -13,6 +13,7 @@ from typing import Final
 from harness.domain.canary.guardrails import Guardrail, GuardrailKind, guardrail_kind
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
+from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.formatting import (
     format_answer_price,
     format_bps,
@@ -21,7 +22,6 @@ from harness.domain.formatting import (
     format_quantity,
     without_scientific_notation,
 )
-from harness.domain.proposals.policy import CanaryJudge, ExposureUnit
 from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.domain.reliability.failures import describe_failures
 from harness.domain.safe_time import add_seconds

@@ -8,13 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.formatting import format_bps, format_estimate, format_number
-from harness.domain.proposals.policy import (
-    CanaryPolicy,
-    CanaryStep,
-    ExposureUnit,
-    ShadowStagePolicy,
-)
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, ShadowStagePolicy
 from harness.gate.planning.ramp import StepPlan, TrafficPace, plan_ramp, plan_step
 
 NOTHING_HELPS: Final = (

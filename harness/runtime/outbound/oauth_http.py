@@ -19,8 +19,8 @@ from harness.domain.providers.device_flow import (
     OAuthTokens,
     PollAnswer,
 )
+from harness.domain.providers.jwt_claims import lifetime_s
 from harness.domain.providers.oauth_kinds import OAuthEndpoints, OAuthFlow
-from harness.domain.providers.oauth_tokens import lifetime_s
 from harness.ports import Clock
 from harness.runtime.outbound.guarded_http import GuardedHttpClient
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.domain.canary.guardrails import Guardrails
+from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.run import (
     Claim,
@@ -17,10 +18,8 @@ from harness.domain.evals.run import (
 )
 from harness.domain.proposals.policy import (
     AlphaSpending,
-    CanaryJudge,
     CanaryPolicy,
     CanaryStep,
-    ExposureUnit,
     GatePolicy,
     PeakHours,
     Policy,

@@ -15,7 +15,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.canary.observation import UnitRule
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.evals.run import Passed
 from harness.domain.routing.evidence import EvidenceKind, TargetEvidence, Waiver
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource

@@ -21,7 +21,7 @@ from router.protocols.object_lists import empty_answer_error, first_object, iter
 from router.protocols.provider_failures import error_in_answer
 from router.protocols.usage import read_count, read_usage
 from router.request.json_spans import ParsedObject
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 _FINISHES: Final[Mapping[str, FinishReason]] = {
     "length": FinishReason.LENGTH,

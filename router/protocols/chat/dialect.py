@@ -37,7 +37,8 @@ from router.request.json_spans import (
     walk_object,
 )
 from router.server.replies import Reply
-from router.upstream.transport import CHAT_PATH, UpstreamFailed
+from router.upstream.failure import UpstreamFailed
+from router.upstream.transport import CHAT_PATH
 
 CHAT_RESERVED: Final = frozenset({"model", "messages", "stream"})
 SYSTEM_ROLES: Final = ("system", "developer")

@@ -25,7 +25,7 @@ from router.protocols.event_stream import read_event
 from router.protocols.object_lists import iter_objects
 from router.protocols.sse import SsePayloads
 from router.request.json_spans import ParsedObject
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 
 class ChatStreamReader:

@@ -9,7 +9,7 @@ from harness.domain.reliability.failures import FailureClass
 from router.protocols.answer_blocks import AnswerBlock, AnswerWriter, BlockKind
 from router.protocols.answer_validity import parse_json
 from router.protocols.chat.answer_reader import tool_call_id
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 
 @dataclass(slots=True, eq=False)

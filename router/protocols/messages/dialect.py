@@ -20,7 +20,7 @@ from router.request.body import ClientRequest
 from router.request.body_patch import append_members, field_edits, model_edit, setting_edits
 from router.request.json_spans import ParsedObject, TextEdit, apply_edits
 from router.server.replies import Reply
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 RESERVED: Final = frozenset({"model", "messages", "stream"})
 NAMES: Final = {"max_completion_tokens": "max_tokens"}

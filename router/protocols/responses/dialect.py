@@ -20,7 +20,7 @@ from router.protocols.usage import TokenUsage
 from router.request.body import ClientRequest
 from router.request.body_patch import append_members, field_edits, model_edit, setting_edits
 from router.request.json_spans import ParsedObject, TextEdit, apply_edits
-from router.upstream.transport import UpstreamFailed
+from router.upstream.failure import UpstreamFailed
 
 RESERVED: Final = CHAT_RESERVED | {"input"}
 NAMES: Final = dict.fromkeys(("max_tokens", "max_completion_tokens"), "max_output_tokens")

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from harness.domain.reliability.failures import FailureClass
 from router.protocols.untranslatable import Untranslatable
+from router.upstream.failure import UpstreamFailed
 from router.upstream.translate.anthropic import AnthropicChunks
 from router.upstream.translate.chat_answer import completion
 from router.upstream.translate.request_screening import Json, ScreenedRequest, screen_request
@@ -24,7 +25,6 @@ from router.upstream.translate.translation import (
     mapped,
     no_counterpart,
 )
-from router.upstream.transport import UpstreamFailed
 
 _PIECES: Final = ("contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop")
 _TYPES: Final = {

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from harness.domain.reliability.failures import FailureClass
 from router.protocols.sse import SsePayloads
+from router.upstream.failure import UpstreamFailed
 from router.upstream.translate.chat_answer import ChunkMaker, chat_message, completion
 from router.upstream.translate.provider_errors import google_error
 from router.upstream.translate.request_screening import Json, ScreenedRequest, screen_request
@@ -23,7 +24,6 @@ from router.upstream.translate.translation import (
     mapped,
     no_counterpart,
 )
-from router.upstream.transport import UpstreamFailed
 
 # Fewer tokens than these none of its models thinks with; Flash-Lite takes more or none.
 _LEAST_BUDGET_TOKENS: Final = 128

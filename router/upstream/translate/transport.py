@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 from harness.domain.reliability.failures import FailureClass
 from router.protocols.untranslatable import Untranslatable
+from router.upstream.failure import UpstreamFailed
 from router.upstream.reply_reading import chunks_until_end
 from router.upstream.translate.litellm import load_translation
 from router.upstream.translate.provider_errors import translate_refusal, whole_refusal
@@ -27,7 +28,7 @@ from router.upstream.translate.translation import (
     Translation,
     no_counterpart,
 )
-from router.upstream.transport import Transport, UpstreamFailed, UpstreamReply, UpstreamRequest
+from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
 
 Header = tuple[bytes, bytes]
 T = TypeVar("T")

@@ -22,6 +22,7 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import Claim
@@ -29,7 +30,6 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.policy import (
     CanaryPolicy,
     CanaryStep,
-    ExposureUnit,
     GatePolicy,
     Policy,
     PromotionMode,

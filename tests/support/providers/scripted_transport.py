@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from harness.domain.reliability.failures import FailureClass
-from router.upstream.transport import UpstreamFailed, UpstreamRequest
+from router.upstream.failure import UpstreamFailed
+from router.upstream.transport import UpstreamRequest
 
 
 class ScriptedEvent(Enum):

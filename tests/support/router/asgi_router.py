@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from harness.domain.canary.observation import UnitRule
-from harness.domain.proposals.policy import ExposureUnit
+from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses
 from harness.domain.routing.table import Snapshot
 from harness.domain.settings import RouterSettings

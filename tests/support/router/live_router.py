@@ -14,7 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute, UnitRule
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.errors import StoreUnavailable
 from harness.domain.evals.pins import Sighting
 from harness.domain.operations.access import key_hash

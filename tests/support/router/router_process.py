@@ -19,8 +19,9 @@ from harness.app.installation import Installation, open_installation
 from harness.control.operations import keys
 from harness.control.routing import routes, seed
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.operations.access import SYSTEM
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, ExposureUnit
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.target import Target
 from tests.support.control.control_plane import CANARY, POLICY, SmallInstallation, suite_file

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail, Guardrails
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute, UnitRule
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutState
+from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.evals.run import (
     Claim,
     EvalRun,
@@ -22,7 +23,7 @@ from harness.domain.evals.run import (
     Verdict,
 )
 from harness.domain.operations.access import ApiKey
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, ExposureUnit, Policy
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, Policy
 from harness.domain.proposals.proposal import (
     Approval,
     ApprovalKind,
