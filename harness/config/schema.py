@@ -345,12 +345,13 @@ def _check_judges(
     for name, route in routes.items():
         settings, used = route.settings, policies.get(route.settings.policy)
         judge = used.canary.judge if used else None
+        asked = Target.from_name(judge.model).provider if judge else None
         allowed = known.data_classes.get(settings.data_class)
-        if judge and allowed is not None and judge.target.provider not in allowed:
+        if asked is not None and allowed is not None and asked not in allowed:
             where = ("routes", name, "data_class")
             raise ConfigError(
                 f"{document.place(where)}: {dotted_path(where)}: the judge of policy "
-                f"{settings.policy!r} is at {judge.target.provider!r}, which may not see "
+                f"{settings.policy!r} is at {asked!r}, which may not see "
                 f"{settings.data_class} data; allowed are "
                 f"{', '.join(sorted(allowed)) or 'none'} (`data_classes:`)"
             )

@@ -84,7 +84,7 @@ def provider_kinds(snapshot: Snapshot) -> frozenset[str]:
     called = [targets[id_] for route in snapshot.table.routes.values() for id_ in route.targets]
     called += [shadow.candidate for shadow in snapshot.shadows]
     judges = [canary_judge(route) for route in snapshot.table.routes.values()]
-    called += [judge.target for judge in judges if judge is not None]
+    called += [Target.from_name(judge.model) for judge in judges if judge is not None]
     return frozenset(
         snapshot.providers[target.provider].kind
         for target in called
@@ -212,7 +212,7 @@ def _judge(
     if judge is None:
         return None
     try:
-        upstream = _upstream_of(snapshot, route, judge.target, keys)
+        upstream = _upstream_of(snapshot, route, Target.from_name(judge.model), keys)
     except SnapshotInvalid as error:
         log.warning("route %s: nobody judges its canary: %s", route.name, error)
         return None

@@ -31,7 +31,7 @@ from harness.domain.canary.judge import (
     sampling_share_bps,
 )
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import RolloutState
+from harness.domain.canary.rollout import RolloutState, build_unit_rule
 from harness.domain.canary.unit_rule import CanaryJudge, UnitRule
 from harness.domain.canary.unit_rule import ExposureUnit as UnitKind
 from harness.domain.errors import InputError
@@ -52,7 +52,7 @@ JUDGE = CanaryJudge("sim/judge", "It answers the question.", max_usd=2.0)
 POLICY = CanaryPolicy(
     unit=UnitKind.REQUEST, guardrails=replace(Guardrails.none(), judge=1.25), judge=JUDGE
 )
-RULE = replace(UnitRule.of(POLICY, datetime(2026, 1, 1, tzinfo=UTC)), block_size=4)
+RULE = replace(build_unit_rule(POLICY, datetime(2026, 1, 1, tzinfo=UTC)), block_size=4)
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 DRAWN = RequestTraits.WORDS | RequestTraits.JUDGED
 weights = st.integers(1, BUCKETS - 1)

@@ -26,8 +26,9 @@ from harness.domain.canary.rollout import (
     RolloutSignal,
     RolloutState,
     apply_signal,
+    build_unit_rule,
 )
-from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, PeakHours
 from harness.domain.proposals.policy_bounds import clamp_policy
@@ -223,7 +224,7 @@ def test_a_canary_with_a_policy_beyond_all_bounds_is_still_rolled_back(
     assert decide_action(rollout(policy), healthy_then_bad(), now).kind is ActionKind.ROLLBACK
     shown(policy, healthy_then_bad(), now, TrafficPace(1e4, 1e4, 0.01, measured=True))
     shown(policy, [], now, TrafficPace(1e4, 1e4, 0.01, measured=True))
-    assert UnitRule.of(policy, START).rho <= 100
+    assert build_unit_rule(policy, START).rho <= 100
 
 
 @pytest.mark.parametrize("certificate", [1e-300, 0.5, 1.0])

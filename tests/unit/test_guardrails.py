@@ -23,6 +23,7 @@ from harness.domain.canary.ranking import (
     rank_block,
     scored_count,
 )
+from harness.domain.canary.rollout import build_unit_rule
 from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError
@@ -82,7 +83,7 @@ def test_a_rule_that_began_before_a_field_came_is_written_as_it_was() -> None:
 
 
 def test_a_rule_comes_back_from_json() -> None:
-    rule = UnitRule.of(CanaryPolicy(unit=ExposureUnit.REQUEST, rho=1.2), BEGAN)
+    rule = build_unit_rule(CanaryPolicy(unit=ExposureUnit.REQUEST, rho=1.2), BEGAN)
 
     assert rule.guardrails[Guardrail.LATENCY] == 1.25
     assert UnitRule.from_json(rule.as_json()) == rule

@@ -16,7 +16,8 @@ from typing import Any, Final
 import pytest
 
 from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail, Guardrails
-from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit, UnitRule
+from harness.domain.canary.rollout import build_unit_rule
+from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.operations.access import key_hash
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.proposals.policy import CanaryPolicy
@@ -59,7 +60,7 @@ NOW: Final = ManualClock().now()
 PRICE: Final = Price(1.0, 2.0)
 TEXT: Final = "well met"
 TOOL: Final = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-RULE: Final = UnitRule.of(
+RULE: Final = build_unit_rule(
     CanaryPolicy(
         unit=ExposureUnit.REQUEST,
         block_size=8,

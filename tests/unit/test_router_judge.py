@@ -12,7 +12,8 @@ import pytest
 
 from harness.domain.canary.guardrails import ArmSplit, Guardrail, Guardrails, JudgeTally
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit, UnitRule
+from harness.domain.canary.rollout import build_unit_rule
+from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses
 from harness.domain.routing.table import RouteSettings
@@ -64,7 +65,7 @@ class Scene:
         first = snapshot(
             "http://up/v1",
             weight_bps=5000,
-            rule=UnitRule.of(policy, BEGAN),
+            rule=build_unit_rule(policy, BEGAN),
             settings=RouteSettings(data_class=data_class),
             providers=[provider("http://critic/v1", "critic", prices=prices)],
         )

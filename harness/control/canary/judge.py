@@ -9,6 +9,7 @@ from harness.domain.canary import judge as canary_judge
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import Policy
 from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
 from harness.ports import Transaction
 
 
@@ -22,7 +23,7 @@ def check_judge(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> 
     judge = policy.canary.judge
     if judge is None:
         return
-    target = judge.target
+    target = Target.from_name(judge.model)
     data_class_checks.check_targets(ctx, route.settings, [target], route=route.name)
     provider = tx.providers.all().get(target.provider)
     if provider is None or target.model not in provider.prices:

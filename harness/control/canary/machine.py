@@ -20,8 +20,8 @@ from harness.domain.canary.rollout import (
     RolloutSignal,
     RolloutState,
     apply_signal,
+    build_unit_rule,
 )
-from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.errors import NotFound, ProofRefused
 from harness.domain.evals.run import Passed
 from harness.domain.operations.access import SYSTEM, Actor
@@ -83,7 +83,7 @@ def open_canary(
         rollout=rollout.id,
         weight_bps=policy.steps[0].weight_bps,
         salt=rollout.salt,
-        unit_rule=UnitRule.of(policy, now),
+        unit_rule=build_unit_rule(policy, now),
     )
     tx.routing.commit(
         change,

@@ -234,7 +234,7 @@ def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:
     yield from (f"judge of suite {s}" for s, j in ctx.judges.items() if j.provider == name)
     for rollout in (*tx.rollouts.live(), *tx.rollouts.baking()):
         judge = rollout.policy.judge
-        if judge is not None and judge.target.provider == name:
+        if judge is not None and Target.from_name(judge.model).provider == name:
             yield f"judge of the canary of route {rollout.route}"
 
 

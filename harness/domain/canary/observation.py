@@ -1,80 +1,18 @@
 """Observations count what requests did: by blocks for the canary's statistics, by minutes for
 people.
 
-`UnitRule` says what the router counts as one unit and how many make a block. An
-`ObservationBlock` has both arms' units, failures and ranks (statistics.md §2.1);
+An `ObservationBlock` has both arms' units, failures and ranks (statistics.md §2.1);
 `TrafficMinute` and `TrafficTotal` have requests, tokens, cost and latency by route, arm and
-target.
+target. What a unit is, `unit_rule` says.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Self
+from typing import Final
 
 from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
-from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
-from harness.domain.proposals.policy import CanaryPolicy
-from harness.domain.proposals.policy_bounds import clamp_policy
 
-
-@dataclass(frozen=True, slots=True)
-class UnitRule:
-    """What the router counts as one unit, and how many make a block (statistics.md §2.1)."""
-
-    block_size: int = 100  # admitted units
-    unit: ExposureUnit = ExposureUnit.SESSION
-    # session_requests, session_s: when a session's outcome is fixed, if no failure fixed it
-    # before.
-    session_requests: int = 3
-    session_s: float = 60.0
-    missing_s: float = 600.0  # after a block closed, outcomes still out count as failures
-    period_s: float = 86_400.0  # then every sticky key counts once more
-    began_s: float = 0.0  # when the rollout began, in seconds since 1970 UTC, 0 for not known
-    # rho, guardrails: tolerated ratios, of errors and of what else is measured.
-    rho: float = 1.0
-    local_alpha: float = 0.0  # of the workers' own guards together, 0 for none
-    guardrails: Mapping[Guardrail, float] = field(default_factory=dict)
-    judge: CanaryJudge | None = None  # who reads a sample of the answers
-
-    @classmethod
-    def of(cls, policy: CanaryPolicy, began_at: datetime) -> Self:
-        policy = clamp_policy(policy)
-        return cls(
-            block_size=policy.block_size,
-            unit=policy.unit,
-            session_requests=policy.session_requests,
-            session_s=policy.session_s,
-            missing_s=policy.missing_s,
-            began_s=began_at.timestamp(),
-            rho=policy.rho,
-            local_alpha=policy.local_alpha,
-            guardrails=policy.guardrails.tolerated(),
-            judge=policy.judge,
-        )
-
-    def as_json(self) -> dict[str, object]:
-        """Leaves out newer fields at their default: older rollouts' rules keep their bytes."""
-        written = asdict(self)
-        for name in _LATER:
-            if written[name] == getattr(DEFAULT_UNIT_RULE, name):
-                del written[name]
-        return written
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        ratios = {Guardrail(name): r for name, r in data.get("guardrails", {}).items()}
-        judge = CanaryJudge(**data["judge"]) if data.get("judge") else None
-        known = {"unit": ExposureUnit(data["unit"]), "guardrails": ratios, "judge": judge}
-        return cls(**{**data, **known})
-
-    def age_s(self, at: datetime) -> float:
-        """Returns the rollout's age; 0 when its beginning is unknown."""
-        return max(0.0, at.timestamp() - self.began_s) if self.began_s else 0.0
-
-
-_LATER: Final = ("began_s", "rho", "local_alpha", "guardrails", "judge")
-DEFAULT_UNIT_RULE = UnitRule()
 MIN_OBSERVED_S: Final = 60.0
 
 

@@ -11,8 +11,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.errors import IllegalTransition
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
+from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.domain.safe_time import add_seconds
 
 
@@ -194,3 +196,20 @@ def _bake_end(rollout: Rollout, state: RolloutState, now: datetime) -> datetime 
     if begins and rollout.policy.bake_s:
         return add_seconds(now, rollout.policy.bake_s)
     return None
+
+
+def build_unit_rule(policy: CanaryPolicy, began_at: datetime) -> UnitRule:
+    """What routers count for a rollout of this policy."""
+    policy = clamp_policy(policy)
+    return UnitRule(
+        block_size=policy.block_size,
+        unit=policy.unit,
+        session_requests=policy.session_requests,
+        session_s=policy.session_s,
+        missing_s=policy.missing_s,
+        began_s=began_at.timestamp(),
+        rho=policy.rho,
+        local_alpha=policy.local_alpha,
+        guardrails=policy.guardrails.tolerated(),
+        judge=policy.judge,
+    )

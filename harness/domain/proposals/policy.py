@@ -10,10 +10,10 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.canary.guardrails import Guardrail, Guardrails
+from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.content_hash import digest
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.run import Claim, PrimaryCombination
-from harness.domain.routing.target import Target
 
 
 class PromotionMode(StrEnum):
@@ -28,11 +28,6 @@ class AlphaSpending(StrEnum):
     SQUARE = "square"  # at most alpha over all looks
     FIRST_FULL = "first_full"  # at most 1.5 alpha over all looks
     NONE = "none"  # no promise about repeats
-
-
-class ExposureUnit(StrEnum):
-    SESSION = "session"  # a sticky key's first session in the period
-    REQUEST = "request"  # approximate unless (nearly) every key is different
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,23 +106,6 @@ class ShadowStagePolicy:
     max_cost_usd: float  # in all, of the mirrored ones
     # Of rejecting a candidate that is no worse, over the shadow's whole life.
     alpha: float = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class CanaryJudge:
-    """Who reads a sample of both arms' answers, once the users have them."""
-
-    model: str  # PROVIDER/MODEL
-    criteria: str  # what a good answer is, in words
-    max_usd: float  # in all, of a rollout
-    share_bps: int = 10_000  # of the units of the smaller arm
-    timeout_s: float = 30.0  # for a verdict, from the user's answer on
-
-    @property
-    def target(self) -> Target:
-        """Raises InputError unless `model` names a provider and its model."""
-        provider, _, model = self.model.partition("/")
-        return Target(provider, model)
 
 
 DEFAULT_STEPS = (

@@ -1,59 +1,17 @@
 """OAuth tokens are kept after a sign-in and renewed before they expire. Pure.
 
 `SignIn` is the stored state of one sign-in: which token is due, failed attempts, refusal;
-functions give its next state. Claims of a JWT are read here too, for headers and lifetimes. The
-account's token lasts long, or until it is refreshed. Where a kind has an exchange, the
-account's token buys access tokens that last minutes, and requests carry these; elsewhere they
-carry the account's.
+functions give its next state. The account's token lasts long, or until it is refreshed. Where a
+kind has an exchange, the account's token buys access tokens that last minutes, and requests
+carry these; elsewhere they carry the account's.
 """
 
-import json
-import re
-from base64 import urlsafe_b64decode
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from harness.domain.providers.device_flow import OAuthTokens
-
-JWT_PARTS: Final = 3
-_SENDABLE: Final = re.compile(r"[\x21-\x7e]{1,200}")
-
-
-def read_claims(token: str) -> Mapping[str, object]:
-    """Returns the claims of a token; empty for what is no JWT."""
-    parts = token.split(".")
-    if len(parts) != JWT_PARTS:
-        return {}
-    try:
-        found = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def claim_headers(token: str, headers: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Headers with what stands at each path of the token's claims; without those it lacks."""
-    found = {}
-    for name, path in headers.items():
-        value: object = read_claims(token)
-        for step in path:
-            value = value.get(step) if isinstance(value, dict) else None
-        if isinstance(value, str) and _SENDABLE.fullmatch(value):
-            found[name] = value
-    return found
-
-
-def lifetime_s(token: str) -> float | None:
-    """Seconds from a token's issue to its expiry; None where it does not say."""
-    claims = read_claims(token)
-    begun, ends = claims.get("iat"), claims.get("exp")
-    if isinstance(begun, int | float) and isinstance(ends, int | float) and ends > begun:
-        return float(ends - begun)
-    return None
-
 
 TOKEN_KEY_NAME: Final = "oauth"  # noqa: S105 - the name of the stored key that requests carry
 # A token is renewed when this share of its life is left, and never earlier than that.

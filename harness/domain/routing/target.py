@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 from harness.domain.content_hash import digest
@@ -64,6 +64,12 @@ class Target:
     def __post_init__(self) -> None:
         if not (self.provider.strip() and self.model.strip()):
             raise InputError("a target needs a provider and a model, e.g. openai/gpt-4o-mini")
+
+    @classmethod
+    def from_name(cls, name: str) -> Self:
+        """The plain target named `provider/model`. Raises InputError without one of them."""
+        provider, _, model = name.partition("/")
+        return cls(provider, model)
 
     @cached_property
     def id(self) -> str:

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail, Guardrails
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.canary.rollout import Rollout, RolloutState
-from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
+from harness.domain.canary.rollout import Rollout, RolloutState, build_unit_rule
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.evals.run import (
     Claim,
     EvalRun,
@@ -70,7 +70,7 @@ SETTINGS = RouteSettings(
 )
 # Who may see that class.
 CLEARED = {"personal": frozenset({OLD.provider, SPARE.provider})}
-RULE = UnitRule.of(CanaryPolicy(block_size=50, unit=ExposureUnit.REQUEST), NOW)
+RULE = build_unit_rule(CanaryPolicy(block_size=50, unit=ExposureUnit.REQUEST), NOW)
 
 PLAN = SuitePlan(
     suite="tickets",

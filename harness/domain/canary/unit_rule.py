@@ -1,0 +1,73 @@
+"""The unit rule tells a router what it counts for a canary (statistics.md §2.1): requests or
+sessions, when an outcome is fixed, how many units make a block, which guardrails are measured,
+and who judges a sample of the answers.
+
+The router has it from the routing table. `rollout.build_unit_rule` makes it of a policy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, Self
+
+from harness.domain.canary.guardrails import Guardrail
+
+
+class ExposureUnit(StrEnum):
+    SESSION = "session"  # a sticky key's first session in the period
+    REQUEST = "request"  # approximate unless (nearly) every key is different
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryJudge:
+    """Who reads a sample of both arms' answers, once the users have them."""
+
+    model: str  # PROVIDER/MODEL
+    criteria: str  # what a good answer is, in words
+    max_usd: float  # in all, of a rollout
+    share_bps: int = 10_000  # of the units of the smaller arm
+    timeout_s: float = 30.0  # for a verdict, from the user's answer on
+
+
+@dataclass(frozen=True, slots=True)
+class UnitRule:
+    """What the router counts as one unit, and how many make a block (statistics.md §2.1)."""
+
+    block_size: int = 100  # admitted units
+    unit: ExposureUnit = ExposureUnit.SESSION
+    # session_requests, session_s: when a session's outcome is fixed, if no failure fixed it
+    # before.
+    session_requests: int = 3
+    session_s: float = 60.0
+    missing_s: float = 600.0  # after a block closed, outcomes still out count as failures
+    period_s: float = 86_400.0  # then every sticky key counts once more
+    began_s: float = 0.0  # when the rollout began, in seconds since 1970 UTC, 0 for not known
+    # rho, guardrails: tolerated ratios, of errors and of what else is measured.
+    rho: float = 1.0
+    local_alpha: float = 0.0  # of the workers' own guards together, 0 for none
+    guardrails: Mapping[Guardrail, float] = field(default_factory=dict)
+    judge: CanaryJudge | None = None  # who reads a sample of the answers
+
+    def as_json(self) -> dict[str, object]:
+        """Leaves out newer fields at their default: older rollouts' rules keep their bytes."""
+        written = asdict(self)
+        for name in _LATER:
+            if written[name] == getattr(DEFAULT_UNIT_RULE, name):
+                del written[name]
+        return written
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        ratios = {Guardrail(name): r for name, r in data.get("guardrails", {}).items()}
+        judge = CanaryJudge(**data["judge"]) if data.get("judge") else None
+        known = {"unit": ExposureUnit(data["unit"]), "guardrails": ratios, "judge": judge}
+        return cls(**{**data, **known})
+
+    def age_s(self, at: datetime) -> float:
+        """Returns the rollout's age; 0 when its beginning is unknown."""
+        return max(0.0, at.timestamp() - self.began_s) if self.began_s else 0.0
+
+
+_LATER: Final = ("began_s", "rho", "local_alpha", "guardrails", "judge")
+DEFAULT_UNIT_RULE = UnitRule()
