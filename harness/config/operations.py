@@ -2,16 +2,14 @@
 and no internal address.
 """
 
-import ipaddress
 from typing import Final
 from urllib.parse import urlsplit
 
 from harness.domain.errors import InputError
+from harness.domain.providers.api_base_rules import is_internal_host
 from harness.domain.settings import AlertSink
 
 ONE_OF: Final = ("url", "url_env", "webhook")
-# Answer with credentials of the machine to whoever asks from inside.
-METADATA: Final = frozenset({"metadata", "metadata.google.internal", "instance-data"})
 
 
 def alert_sink(number: int, **entry: str) -> AlertSink:
@@ -32,15 +30,7 @@ def alert_sink(number: int, **entry: str) -> AlertSink:
         raise InputError("`secret_env` belongs to a webhook")
     if url and not scheme:
         raise InputError("`url` is no URL of apprise, such as slack://… or mailto://…")
-    if url and is_internal_url(urlsplit(url).hostname or ""):
+    if url and is_internal_host(urlsplit(url).hostname or ""):
         raise InputError("the address is link-local, or a cloud's metadata service")
     kind = "webhook" if entry["webhook"] else scheme or "sink"
     return AlertSink(**{**entry, "name": entry["name"] or f"{kind}-{number}"})
-
-
-def is_internal_url(host: str) -> bool:
-    """Whether a server must never be sent there."""
-    try:
-        return ipaddress.ip_address(host).is_link_local
-    except ValueError:
-        return host.lower().rstrip(".") in METADATA

@@ -105,7 +105,7 @@ def list_credentials(ctx: Context) -> Sequence[ProviderCredentials]:
 def get_credentials(ctx: Context, name: str) -> ProviderCredentials:
     """Raises NotFound."""
     with ctx.store.read() as tx:
-        return _credentials_of(ctx, tx, _existing(tx, name))
+        return _credentials_of(ctx, tx, targets.require_provider(tx, name))
 
 
 def _credentials_of(ctx: Context, tx: Transaction, provider: Provider) -> ProviderCredentials:
@@ -252,7 +252,7 @@ def remove_credential(
     actor.require(Role.ADMIN)
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        provider = _existing(tx, name)
+        provider = targets.require_provider(tx, name)
         stored = [
             credential for credential in tx.credentials.all() if credential.provider == name
         ]
@@ -364,14 +364,6 @@ def _named(known: Iterable[Provider]) -> Iterable[tuple[str, str]]:
     for kind in PROVIDER_KINDS.values():
         if kind.key_env and kind.api_base and kind.name not in of_kinds:
             yield kind.name, kind.key_env
-
-
-def _existing(tx: Transaction, name: str) -> Provider:
-    providers = tx.providers.all()
-    if name not in providers:
-        listed = ", ".join(providers) or "none"
-        raise NotFound(f"there is no provider {name!r}; there are: {listed}")
-    return providers[name]
 
 
 def note(

@@ -140,16 +140,7 @@ def list_providers(ctx: Context) -> Sequence[ProviderSummary]:
 def get_provider(ctx: Context, name: str) -> ProviderSummary:
     """Raises NotFound."""
     with ctx.store.read() as tx:
-        return _glance(tx, require_provider(tx, name))
-
-
-def require_provider(tx: Transaction, name: str) -> Provider:
-    """Raises NotFound."""
-    found = tx.providers.all()
-    if name not in found:
-        listed = ", ".join(found) or "none"
-        raise NotFound(f"there is no provider {name!r}; there are: {listed}")
-    return found[name]
+        return _glance(tx, targets.require_provider(tx, name))
 
 
 def change_provider(
@@ -165,7 +156,7 @@ def change_provider(
     with ctx.store.read() as tx:
         known = tx.providers.all().get(name)
         if create is False:
-            require_provider(tx, name)
+            targets.require_provider(tx, name)
     if create and known is not None:
         raise Conflict(f"there is a provider {name!r} already: `swapgate provider set {name}`")
     before = known or _new(name, change.kind)
@@ -173,7 +164,7 @@ def change_provider(
     data_class_checks.check_address(ctx, name, before.api_base, wanted.api_base)
     targets.put_provider(ctx, actor, wanted, change.reason)
     with ctx.store.read() as tx:
-        after = require_provider(tx, name)
+        after = targets.require_provider(tx, name)
         moved = known is not None and after.moved != known.moved
         outdated = endpoint_changes.list_outdated(tx, name) if moved else ()
         return replace(_glance(tx, after), outdated=outdated)
@@ -214,7 +205,7 @@ def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
-        require_provider(tx, name)
+        targets.require_provider(tx, name)
         if needs := list(_needs(ctx, tx, name)):
             raise Conflict(f"provider {name!r} is used: {', '.join(needs)}. End that first")
         credentials.remove_all_credentials(ctx, tx, actor, name)

@@ -49,6 +49,15 @@ def register_target(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSee
     return target
 
 
+def require_provider(tx: Transaction, name: str) -> Provider:
+    """Raises NotFound."""
+    found = tx.providers.all()
+    if name not in found:
+        listed = ", ".join(found) or "none"
+        raise NotFound(f"there is no provider {name!r}; there are: {listed}")
+    return found[name]
+
+
 def provider_of(tx: Transaction, target: Target) -> Provider:
     """Raises NotFound where it was removed."""
     provider = tx.providers.all().get(target.provider)

@@ -117,6 +117,17 @@ def may_connect(host: str, address: str, allowed: Collection[str] = ()) -> bool:
         return False
 
 
+def is_internal_host(host: str) -> bool:
+    """Whether a host, in any spelling, is link-local or a cloud's metadata service.
+
+    What is neither a name nor an address leads nowhere, and is not.
+    """
+    try:
+        return not _is_open(_plain(host), ())
+    except ValueError:
+        return False
+
+
 def _names(allowed: Collection[str]) -> set[str]:
     return {_plain(name) for name in allowed if "/" not in name}
 
