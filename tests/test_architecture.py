@@ -35,7 +35,7 @@ DOORS = {
     "prometheus_client": ("harness/api/health.py", "router/recording/metrics.py"),
     "jsonschema": ("harness/domain/json_schema.py",),
     "litellm": ("router/upstream/translate/litellm.py",),
-    "rapidfuzz": ("harness/control/providers/model_resolution.py",),
+    "rapidfuzz": ("harness/control/providers/model_lookup.py",),
     "sqlalchemy": ("harness/store/", "migrations/"),
     "streamlit": ("dashboard/",),
 }

@@ -16,7 +16,7 @@ from harness.domain.operations.access import MANAGEMENT_KEY_PREFIX
 from harness.domain.pagination import Page
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.gate.online.decision import RolloutFigures
+from harness.gate.online.rollout_action import RolloutFigures
 
 Schema = dict[str, Any]
 SCALARS: Mapping[object, Schema] = {

@@ -23,7 +23,7 @@ from harness.api.request_fields import (
     VersionsQuery,
 )
 from harness.control.operations import queries
-from harness.control.providers import deprecations, model_resolution
+from harness.control.providers import deprecations, model_lookup
 from harness.control.routing import fallback_chain, kill_switch, routes, scorecard, targets
 from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.scorecard import RouteScorecard
@@ -69,7 +69,7 @@ def add_model(who: BodyFactory, body: ModelBody) -> Target:
 @endpoint(router, "GET", "/models/resolve")
 def resolve_model(who: CallerParam, asked: Annotated[NameQuery, Query()]) -> Resolution:
     """Which provider takes the name: each rule that was tried, and why or why not."""
-    return model_resolution.resolve_model(who.ctx, asked.name)
+    return model_lookup.resolve_model(who.ctx, asked.name)
 
 
 @endpoint(router, "GET", "/models/ending")
@@ -81,7 +81,7 @@ def list_endings(who: CallerParam) -> Page[Deprecation]:
 @endpoint(router, "GET", "/models/match")
 def match_model(who: CallerParam, asked: Annotated[NameQuery, Query()]) -> ModelMatch:
     """The model that a loose name means, or those that it may mean: nothing is guessed."""
-    return model_resolution.match_model(who.ctx, asked.name)
+    return model_lookup.match_model(who.ctx, asked.name)
 
 
 @endpoint(router, "GET", "/models/{model:path}")

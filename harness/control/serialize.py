@@ -11,7 +11,7 @@ from enum import Enum, IntEnum
 from harness.domain.evals.run import BaseVerdict
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.gate.online.decision import RolloutFigures
+from harness.gate.online.rollout_action import RolloutFigures
 
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 

@@ -25,7 +25,7 @@ from harness.domain.routing.kill_switch import KillSwitch, SwitchTarget
 from harness.domain.routing.plan import PlanContext, RouteTargets
 from harness.domain.routing.table import Arm, Route, Snapshot
 from harness.domain.routing.target import Provider, Target
-from harness.domain.shadow.sampling import end_reason
+from harness.domain.shadow.mirroring import end_reason
 from router.protocols.endpoint_translation import UNTRANSLATABLE_FIELDS
 from router.server.headers import header_text
 from router.snapshot.compile_overrides import compile_overrides

@@ -24,7 +24,7 @@ from harness.domain.evals.run import (
 )
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import JudgeSettings, SuiteSettings
-from harness.gate.offline.suites import judge_suite
+from harness.gate.offline.suite_judgement import judge_suite
 from harness.ports import EvalJob
 from tests.support.evals.eval_process import Assignment, carry_out
 

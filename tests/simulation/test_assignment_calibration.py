@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from harness.domain.canary.observation import ObservationBlock
-from harness.gate.online.assignment import ALARM_LOG_E, PERIOD_RULE, POOLED_RULE, worst_log_srm
+from harness.gate.online.sample_ratio import (
+    ALARM_LOG_E,
+    PERIOD_RULE,
+    POOLED_RULE,
+    worst_log_srm,
+)
 
 pytestmark = pytest.mark.req("F3")
 

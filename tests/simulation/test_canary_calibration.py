@@ -10,7 +10,6 @@ from harness.bench.canary_rules import e_fisher
 from harness.bench.guarded_traffic import SimulatedTraffic, Truth, simulate_traffic
 from harness.domain.canary.guardrails import FailureTally
 from harness.domain.canary.ranking import rank_among
-from harness.gate.online.assignment import ALARM_LOG_E, log_srm
 from harness.gate.online.certificate import Certificate, add_block, log_certificate
 from harness.gate.online.evidence_paths import counts_path
 from harness.gate.online.harm_evidence import (
@@ -18,6 +17,7 @@ from harness.gate.online.harm_evidence import (
     RestartingHarmEvidence,
     combine_log_e,
 )
+from harness.gate.online.sample_ratio import ALARM_LOG_E, log_srm
 
 pytestmark = pytest.mark.req("F3")
 

@@ -12,8 +12,8 @@ from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.routing.target import Target
-from harness.gate.online.decision import RolloutFigures
-from harness.gate.online.policy import decide_action
+from harness.gate.online.next_step import decide_action
+from harness.gate.online.rollout_action import RolloutFigures
 from harness.gate.text.explain import explain_rollout
 from tests.unit.test_canary_explained import POLICY, blocks
 from tests.unit.test_canary_policy import START, rollout

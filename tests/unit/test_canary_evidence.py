@@ -14,7 +14,6 @@ from harness.domain.canary.ranking import rank_among
 from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy
-from harness.gate.online.assignment import ALARM_LOG_E, worst_log_srm
 from harness.gate.online.certificate import Certificate, log_certificate
 from harness.gate.online.fisher import log_factors
 from harness.gate.online.harm_evidence import (
@@ -28,6 +27,7 @@ from harness.gate.online.harm_evidence import (
     odds_grid,
 )
 from harness.gate.online.rollout_evidence import collect_evidence
+from harness.gate.online.sample_ratio import ALARM_LOG_E, worst_log_srm
 
 pytestmark = pytest.mark.req("F3")
 

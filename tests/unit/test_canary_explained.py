@@ -18,7 +18,7 @@ from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
 from harness.gate.online.guardrail_report import OpinionTotals
-from harness.gate.online.policy import decide_action
+from harness.gate.online.next_step import decide_action
 from harness.gate.text.explain import GuardrailRow, RolloutExplanation, explain_rollout
 from tests.unit.test_canary_policy import START, rollout
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.proposals.policy import CanaryStep, PeakHours
-from harness.gate.online.policy import missing_duration, peak_seconds
+from harness.gate.online.next_step import missing_duration, peak_seconds
 
 MONDAY = datetime(2026, 11, 16, tzinfo=UTC)
 DAYTIME = PeakHours(8, 18)

@@ -37,7 +37,7 @@ from harness.domain.canary.unit_rule import ExposureUnit as UnitKind
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.routing.table import BUCKETS, in_canary
-from harness.gate.online.policy import decide_action
+from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.text.explain import explain_rollout
 from harness.store.schema.policies import canary_policy_from_json

@@ -33,7 +33,7 @@ from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, PeakHours
 from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.domain.safe_time import NEVER, add_seconds
-from harness.gate.online.policy import decide_action
+from harness.gate.online.next_step import decide_action
 from harness.gate.planning.ramp import TrafficPace, plan_ramp
 from harness.gate.text import ramp_plan
 from harness.gate.text.explain import explain_rollout

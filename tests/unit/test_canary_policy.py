@@ -19,8 +19,8 @@ from harness.domain.canary.rollout import (
 from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
-from harness.gate.online.assignment import POOLED_RULE
-from harness.gate.online.policy import decide_action
+from harness.gate.online.next_step import decide_action
+from harness.gate.online.sample_ratio import POOLED_RULE
 
 pytestmark = pytest.mark.req("F3", "A7")
 

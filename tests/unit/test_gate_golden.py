@@ -20,7 +20,6 @@ from harness.gate.offline.sequential import (
     judge_differences,
     progress_at,
 )
-from harness.gate.online.assignment import log_srm
 from harness.gate.online.certificate import Certificate, add_block, log_odds_e
 from harness.gate.online.harm_evidence import (
     HarmEvidence,
@@ -28,6 +27,7 @@ from harness.gate.online.harm_evidence import (
     RestartingHarmEvidence,
     combine_log_e,
 )
+from harness.gate.online.sample_ratio import log_srm
 from harness.gate.planning.budget import items_needed, minimum_detectable_effect
 from harness.gate.planning.multiplicity import holm_test, spend_alpha
 

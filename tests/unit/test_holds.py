@@ -17,7 +17,7 @@ from harness.domain.errors import InputError
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.online import holds
-from harness.gate.online.decision import RolloutAction
+from harness.gate.online.rollout_action import RolloutAction
 from harness.runtime.clock import ManualClock
 from tests.support.control.control_plane import BEN, SmallInstallation, block_of
 

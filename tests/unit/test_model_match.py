@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.control.providers.model_resolution import Rapidfuzz
+from harness.control.providers.model_lookup import Rapidfuzz
 from harness.domain.providers.catalogue import Catalogue, CatalogueEntry, build_catalogue
 from harness.domain.providers.model_match import (
     NOTHING_OFFERED,

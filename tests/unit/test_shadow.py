@@ -9,6 +9,7 @@ import pytest
 from harness.domain.errors import InputError
 from harness.domain.routing.table import Canary, Route, RouteSettings
 from harness.domain.routing.target import Target
+from harness.domain.shadow.mirroring import end_reason, is_mirrored
 from harness.domain.shadow.pairs import (
     AnswerFigures,
     PairSide,
@@ -16,7 +17,6 @@ from harness.domain.shadow.pairs import (
     unit_counts,
     word_similarity,
 )
-from harness.domain.shadow.sampling import end_reason, is_mirrored
 from harness.domain.shadow.shadow import (
     Shadow,
     ShadowLimits,

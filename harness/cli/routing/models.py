@@ -11,7 +11,7 @@ from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.routing.target_options import TargetOptions, requested_target, target_options
 from harness.control.operations import queries
-from harness.control.providers import deprecations, model_resolution, provider_secrets, registry
+from harness.control.providers import deprecations, model_lookup, provider_secrets, registry
 from harness.control.routing import routes, targets
 from harness.control.serialize import to_plain
 from harness.domain.pagination import PageRequest
@@ -79,7 +79,7 @@ def model() -> None:
 def list_models(session: Session, *, every: bool, page_request: PageRequest) -> None:
     """List the targets, their prices and the routes that use them."""
     if every:
-        there = model_resolution.list_configured_offers(session.context_with_providers)
+        there = model_lookup.list_configured_offers(session.context_with_providers)
         show_entries(session, there, empty=NOTHING_OFFERED)
         return
     ctx = session.context
@@ -187,9 +187,7 @@ def resolve_name(ctx: click.Context, name: str) -> None:
     """Show which provider a model's name resolves to, rule by rule; exit code 1 when none."""
     session = ctx.ensure_object(Session)
     standing = session.installation.standing_switches
-    found = model_resolution.resolve_model(
-        session.context_with_providers, name, standing=standing
-    )
+    found = model_lookup.resolve_model(session.context_with_providers, name, standing=standing)
     if session.json:
         output.document(found)
     else:
@@ -209,7 +207,7 @@ def search_models(session: Session, words: tuple[str, ...]) -> None:
     """Find models in the catalogue, of all kinds of providers, by parts of their names."""
     show_entries(
         session,
-        model_resolution.search_catalogue(session.context, words),
+        model_lookup.search_catalogue(session.context, words),
         empty="no such model; `catalogue:` in swapgate.yaml adds one",
     )
 
@@ -224,7 +222,7 @@ def match_name(ctx: click.Context, name: str) -> None:
     when nothing fits, 6 when several families fit equally well: these are listed.
     """
     session = ctx.ensure_object(Session)
-    model_match = model_resolution.match_model(session.context_with_providers, name)
+    model_match = model_lookup.match_model(session.context_with_providers, name)
     if session.json:
         output.document(model_match)
     else:

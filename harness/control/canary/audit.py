@@ -17,9 +17,9 @@ from harness.domain.content_hash import canonical_json, digest, hash_content
 from harness.domain.errors import InputError, NotFound, SwapgateError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import AuditEvent
-from harness.gate.online.assignment import PERIOD_RULE, POOLED_RULE
-from harness.gate.online.decision import RolloutAction
-from harness.gate.online.policy import decide_action
+from harness.gate.online.next_step import decide_action
+from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.online.sample_ratio import PERIOD_RULE, POOLED_RULE
 from harness.ports import Transaction
 
 # What the evidence asks for by itself; the others come from people or from the proof.

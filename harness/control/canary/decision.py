@@ -23,8 +23,8 @@ from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.evals.run import Verdict
 from harness.domain.operations.alerts import AlertKind
 from harness.gate.offline.recomputation import AgreementLevel
-from harness.gate.online.decision import RolloutAction
-from harness.gate.online.policy import decide_action
+from harness.gate.online.next_step import decide_action
+from harness.gate.online.rollout_action import RolloutAction
 from harness.ports import Transaction
 
 

@@ -15,8 +15,8 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import Route
-from harness.gate.online.assignment import ALARM_LOG_E
-from harness.gate.online.decision import RolloutAction
+from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.online.sample_ratio import ALARM_LOG_E
 from harness.ports import Transaction
 
 

@@ -16,7 +16,7 @@ from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, Ro
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.safe_time import add_seconds
 from harness.gate.online import holds
-from harness.gate.online.decision import RolloutAction
+from harness.gate.online.rollout_action import RolloutAction
 from harness.ports import Transaction
 
 # What ends a bake takes its control away: that needs data as a step up does.

@@ -36,7 +36,7 @@ from harness.domain.routing.route_changes import (
     StartCanary,
     TableChange,
 )
-from harness.gate.online.decision import RolloutAction
+from harness.gate.online.rollout_action import RolloutAction
 from harness.ports import Transaction
 
 # How a proposal ends whose rollout goes back; by any other signal it is cancelled.

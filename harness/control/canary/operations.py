@@ -30,7 +30,7 @@ from harness.domain.formatting import without_scientific_notation
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.proposals.proposal import ApprovalKind
-from harness.gate.online.decision import RolloutAction
+from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.text.warnings import list_warnings
 from harness.ports import Transaction
 

@@ -33,8 +33,8 @@ from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.gate.offline.intervals import mean_interval, median_interval
 from harness.gate.offline.pairs import UNSCORED_HIGH
-from harness.gate.online.decision import RolloutAction
-from harness.gate.online.policy import decide_action
+from harness.gate.online.next_step import decide_action
+from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.text.explain import RolloutExplanation, explain_rollout
 from harness.gate.text.sentences import unscored_text
 from harness.ports import Transaction

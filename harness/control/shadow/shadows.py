@@ -21,8 +21,8 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
+from harness.domain.shadow.mirroring import end_reason
 from harness.domain.shadow.pairs import PAIRS, SIMILARITY, UNIT, CheckSides, ShadowCheck
-from harness.domain.shadow.sampling import end_reason
 from harness.domain.shadow.shadow import (
     COST_USD,
     MIRRORED,

@@ -1,7 +1,7 @@
 """A rollout is one canary, with its policy, step and state; this is its state machine.
 
 `TRANSITIONS` is the table of states and signals; `apply_signal` gives the rollout after a
-signal, with its new step or the end of its bake. `harness.gate.online.policy` decides which
+signal, with its new step or the end of its bake. `harness.gate.online.next_step` decides which
 signal the data give; `MANUAL_SIGNALS` are those that a person may give.
 """
 

@@ -42,7 +42,7 @@ class ShadowLimits:
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """A shadow of a route, which ends when the route changes: see `shadow.sampling`."""
+    """A shadow of a route, which ends when the route changes: see `shadow.mirroring`."""
 
     id: str
     route: str

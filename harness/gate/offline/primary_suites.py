@@ -14,7 +14,7 @@ from harness.domain.evals.run import ScorePair, SuitePlan, SuiteReport
 from harness.gate.offline.design import REJECT_LOG_E
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
-from harness.gate.offline.suites import StoppedRun, SuiteJudgement, judge_pairs
+from harness.gate.offline.suite_judgement import StoppedRun, SuiteJudgement, judge_pairs
 from harness.gate.planning.multiplicity import holm_test
 
 # A blank cannot stand in the name of a suite that somebody writes by accident.

@@ -7,7 +7,7 @@ from typing import Any, Final
 from harness.domain.evals.run import Claim, SuitePlan, SuiteReport
 from harness.gate.offline.costs import CostEvidence, CostOutcome, judge_costs
 from harness.gate.offline.pairs import PairedSuite
-from harness.gate.offline.suites import StoppedRun, SuiteJudgement, judge_pairs
+from harness.gate.offline.suite_judgement import StoppedRun, SuiteJudgement, judge_pairs
 from harness.gate.text.sentences import cost_reason
 
 # Costs only add to a pass: what the scores decide against the candidate stands.

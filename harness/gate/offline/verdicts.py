@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from harness.domain.content_hash import digest
 from harness.domain.evals.run import VERDICTS, Sample, SuitePlan, SuiteRole, Verdict
 from harness.domain.safe_time import add_seconds
+from harness.gate.offline.joint_judgement import judge_suites
 from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.replay import (
     RULES_VERSION,
@@ -17,9 +18,8 @@ from harness.gate.offline.replay import (
     report_json,
     verdict_times,
 )
-from harness.gate.offline.roles import judge_suites
 from harness.gate.offline.suite_claims import SuiteClaim
-from harness.gate.offline.suites import judge_suite
+from harness.gate.offline.suite_judgement import judge_suite
 
 __all__ = ["decide_from_claims", "decide_verdict", "judge_suite", "replay_verdict"]
 

@@ -25,10 +25,10 @@ from harness.domain.formatting import (
 from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.domain.reliability.failures import describe_failures
 from harness.domain.safe_time import add_seconds
-from harness.gate.online.assignment import ALARM_LOG_E
-from harness.gate.online.decision import RolloutAction, RolloutFigures
 from harness.gate.online.guardrail_report import GuardrailEvidence
-from harness.gate.online.policy import missing_duration, peak_seconds
+from harness.gate.online.next_step import missing_duration, peak_seconds
+from harness.gate.online.rollout_action import RolloutAction, RolloutFigures
+from harness.gate.online.sample_ratio import ALARM_LOG_E
 from harness.gate.planning.ramp import DAY_S, TrafficPace, certification_times
 from harness.gate.text.warnings import STRONG_EVIDENCE, is_warning, list_warnings
 

@@ -5,9 +5,9 @@ or a guardrail with strong evidence of harm.
 import math
 from typing import Final
 
-from harness.gate.online.assignment import ALARM_LOG_E
-from harness.gate.online.decision import RolloutFigures
 from harness.gate.online.guardrail_report import GuardrailEvidence
+from harness.gate.online.rollout_action import RolloutFigures
+from harness.gate.online.sample_ratio import ALARM_LOG_E
 
 # log e (statistics.md §0): strong evidence, not enough to act.
 STRONG_EVIDENCE: Final = math.log(10.0)

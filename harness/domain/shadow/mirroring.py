@@ -1,4 +1,4 @@
-"""Shadow sampling decides which callers' requests are mirrored (`is_mirrored`), and whether a
+"""Mirroring decides which callers' requests are mirrored (`is_mirrored`), and whether a
 change of the route ends its shadow (`end_reason`): another incumbent or class of data, tools
 that act on the world, a canary of the same candidate. Pure: budget and time are not its matter.
 """

@@ -18,9 +18,9 @@ from harness.domain.formatting import format_bps, format_span
 from harness.domain.proposals.policy import CanaryStep, PeakHours
 from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.domain.safe_time import add_seconds
-from harness.gate.online.assignment import ALARM_LOG_E, PERIOD_RULE, worst_log_srm
-from harness.gate.online.decision import RolloutAction, RolloutFigures
+from harness.gate.online.rollout_action import RolloutAction, RolloutFigures
 from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidence
+from harness.gate.online.sample_ratio import ALARM_LOG_E, PERIOD_RULE, worst_log_srm
 
 DAY = timedelta(days=1)
 
