@@ -11,6 +11,7 @@ from router.protocols.endpoint_translation import TranslatedRequest, Translation
 from router.protocols.untranslatable import Untranslatable
 from router.request.json_spans import parse_object
 from router.server.replies import error_body
+from router.upstream.failure import UpstreamFailed
 from router.upstream.reply_reading import chunks_until_end
 from router.upstream.transport import (
     CHAT_PATH,
