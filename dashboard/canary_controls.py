@@ -8,7 +8,7 @@ from dashboard import current_user, page_frame
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.canary import operations
-from harness.control.proposals.comparison import CanaryStatus
+from harness.control.canary.status import CanaryStatus
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 
 # In the order of the page: label and icon.

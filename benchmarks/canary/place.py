@@ -13,9 +13,10 @@ import yaml
 from benchmarks.canary.moments import TooLate, until
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
+from harness.control.canary import status as canary_status
+from harness.control.canary.status import CanaryStatus
 from harness.control.operations import keys
-from harness.control.proposals import comparison, submission
-from harness.control.proposals.comparison import CanaryStatus
+from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import seed
 from harness.domain.canary.rollout import Rollout
@@ -103,7 +104,7 @@ class Place:
             return tx.rollouts.get(self.rollouts[route])
 
     def status(self, route: str) -> CanaryStatus:
-        return comparison.list_canaries(self.installation.context, route=route)[0]
+        return canary_status.list_canaries(self.installation.context, route=route)[0]
 
     def local_stop(self, route: str) -> Mapping[str, Any] | None:
         """What a worker's guard kept of its stop; None before, and once it is over."""

@@ -9,21 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from harness.control.canary.status import CanaryStatus, list_canaries
 from harness.control.context import Context
 from harness.control.drift.reports import DriftStatus, list_drift_status
 from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.operations import queries
 from harness.control.proposals import approvals
-from harness.control.proposals.comparison import (
-    CanaryStatus,
-    Comparison,
-    RouteStatus,
-    list_canaries,
-    load_comparison,
-)
+from harness.control.proposals.comparison import Comparison, load_comparison
 from harness.control.routing import fallback_chain, routes, scorecard
 from harness.control.routing.fallback_chain import ChainEntry
+from harness.control.routing.route_status import RouteStatus
 from harness.control.routing.scorecard import RouteScorecard
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.observation import TrafficMinute

@@ -9,7 +9,7 @@ from dashboard.data.frames import latency_ms
 from dashboard.data.queries import CanaryView
 from dashboard.text import labels
 from dashboard.text.html import Measure, Tile, VerdictCard, escape, strong
-from harness.control.proposals.comparison import CanaryStatus
+from harness.control.canary.status import CanaryStatus
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.formatting import format_estimate, format_number

@@ -10,8 +10,8 @@ from dashboard.data import frames, queries
 from dashboard.data.queries import CanaryView
 from dashboard.text import canary_text, html, labels, shadow_text
 from dashboard.text.html import escape, strong
-from harness.control.proposals import comparison
-from harness.control.proposals.comparison import CanaryStatus
+from harness.control.canary import status as canary_status
+from harness.control.canary.status import CanaryStatus
 from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import SwapgateError
 
@@ -68,7 +68,7 @@ def header(view: CanaryView, status: CanaryStatus) -> None:
 def done(rollout: Rollout) -> None:
     """Show what was done to the canary. A new action redraws the page, by the new version."""
     moves = canary_text.history_rows(
-        rollout, comparison.list_canary_moves(page_frame.context(), rollout)
+        rollout, canary_status.list_canary_moves(page_frame.context(), rollout)
     )
     heading = html.section("What was done", canary_text.HISTORY_NOTE)
     if moves:

@@ -14,7 +14,7 @@ from dashboard.text import html, labels, route_text
 from dashboard.text.html import escape, strong
 from harness.control.operations.alerts import AlertView
 from harness.control.operations.queries import list_alerts, list_route_status
-from harness.control.proposals.comparison import RouteStatus
+from harness.control.routing.route_status import RouteStatus
 from harness.domain.operations.alerts import AlertKind, Severity
 from harness.domain.proposals.proposal import ProposalPhase
 

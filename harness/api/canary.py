@@ -10,10 +10,10 @@ from harness.api.endpoint import CallerParam, endpoint
 from harness.api.json_answers import json_answer
 from harness.api.request_fields import CanaryOperationBody
 from harness.control.canary import duration_estimate
+from harness.control.canary import status as canary_status
 from harness.control.canary.duration_estimate import RampPlan
 from harness.control.canary.operations import operate, operate_with_warnings
-from harness.control.proposals import comparison
-from harness.control.proposals.comparison import CanaryStatus
+from harness.control.canary.status import CanaryStatus
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.errors import NotFound
 from harness.domain.pagination import Page
@@ -31,13 +31,13 @@ class CanaryOperationResult(Rollout):
 @endpoint(router, "GET", "/canaries")
 def list_canaries(who: CallerParam) -> Page[CanaryStatus]:
     """The live ones."""
-    return json_answer(comparison.list_canaries(who.ctx))
+    return json_answer(canary_status.list_canaries(who.ctx))
 
 
 @endpoint(router, "GET", "/canaries/{route}")
 def get_canary(who: CallerParam, route: str) -> CanaryStatus:
     """The route's newest canary, live or not."""
-    for canary in comparison.list_canaries(who.ctx, route=route):
+    for canary in canary_status.list_canaries(who.ctx, route=route):
         return canary
     raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
 

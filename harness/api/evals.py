@@ -11,7 +11,6 @@ from harness.api.request_fields import EvalBody, EvalQuery, OverruleBody
 from harness.control.evals import worker_supervision
 from harness.control.operations import queries
 from harness.control.operations.queries import SuiteSummary
-from harness.control.proposals import comparison
 from harness.domain.evals.run import EvalRun, RunBudget, Sample, Verdict
 from harness.domain.pagination import Page
 
@@ -60,7 +59,7 @@ def cancel_eval(who: CallerParam, run: str, body: OverruleBody) -> EvalRun:
 
 @endpoint(router, "GET", "/evals/{run}")
 def get_eval(who: CallerParam, run: str) -> EvalProgress:
-    return EvalProgress(*comparison.load_run_progress(who.ctx, run))
+    return EvalProgress(*queries.load_run_progress(who.ctx, run))
 
 
 @endpoint(router, "GET", "/evals/{run}/samples")

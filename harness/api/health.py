@@ -14,8 +14,9 @@ from starlette.responses import Response
 
 from harness.api.json_answers import JsonAnswer
 from harness.app.installation import Installation
+from harness.control.canary import status as canary_status
 from harness.control.context import Context
-from harness.control.proposals import comparison, submission
+from harness.control.proposals import submission
 from harness.domain.proposals.proposal import ProposalPhase
 
 log = structlog.get_logger("swapgate.api")
@@ -89,7 +90,7 @@ class _MetricsCollector(Collector):
             "How much more log e rolls the canary back.",
             labels=["route"],
         )
-        for status in comparison.list_canaries(self._ctx):
+        for status in canary_status.list_canaries(self._ctx):
             rollout = status.rollout
             weight.add_metric([rollout.route, rollout.state.value], rollout.current.weight_bps)
             log_e.add_metric([rollout.route], status.action.log_e)

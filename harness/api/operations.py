@@ -20,7 +20,7 @@ from harness.api.request_fields import (
 from harness.control.operations import alerts, keys, queries
 from harness.control.operations.alerts import AlertView, DeliveryAttempt
 from harness.control.operations.keys import KeySummary
-from harness.control.proposals.comparison import RouteStatus
+from harness.control.routing.route_status import RouteStatus
 from harness.domain.operations.access import ApiKey, Role
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.pagination import Page

@@ -12,9 +12,9 @@ from harness.cli.frame import formatting, output
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.cli.frame.session import Session, pass_session
 from harness.control.canary import duration_estimate, operations
+from harness.control.canary import status as canary_status
 from harness.control.canary.duration_estimate import RampPlan
-from harness.control.proposals import comparison
-from harness.control.proposals.comparison import CanaryHistory, CanaryStatus
+from harness.control.canary.status import CanaryHistory, CanaryStatus
 from harness.control.serialize import to_plain
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.rollout import Rollout, RolloutSignal
@@ -41,7 +41,7 @@ def canary() -> None:
 @pass_session
 def status(session: Session, route: str | None) -> None:
     """Show the live canaries; with ROUTE its newest, live or ended."""
-    canaries = comparison.list_canaries(session.context, route=route)
+    canaries = canary_status.list_canaries(session.context, route=route)
     if session.json:
         output.document([as_json(row) for row in canaries])
         return
@@ -62,7 +62,7 @@ def explain(session: Session, route: str) -> None:
     if stage is not None:
         _explain_shadow(session, stage)
         return
-    history = comparison.explain_canary(session.context, route)
+    history = canary_status.explain_canary(session.context, route)
     if session.json:
         output.document(
             {
@@ -277,7 +277,7 @@ def _confirm_overrule(session: Session, route: str, version: int | None) -> int 
 
     The version to be moved: once somebody has decided about what was shown, that one.
     """
-    shown = next(iter(comparison.list_canaries(session.context, route=route)), None)
+    shown = next(iter(canary_status.list_canaries(session.context, route=route)), None)
     if shown is None:
         return version
     for objection in shown.explanation.against:

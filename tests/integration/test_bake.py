@@ -6,9 +6,10 @@ from datetime import timedelta
 import pytest
 
 from harness.control.canary import audit, holds, operations
+from harness.control.canary import status as canary_status
 from harness.control.context import Context
 from harness.control.operations import alerts
-from harness.control.proposals import comparison, submission
+from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
 from harness.domain.canary.observation import TrafficMinute
@@ -349,7 +350,7 @@ def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(
 ) -> None:
     in_canary(world)
     world.feed(failing=True)
-    shown = comparison.explain_canary(world.context(), "chat").status
+    shown = canary_status.explain_canary(world.context(), "chat").status
 
     said = "the customer agrees"
     moved = operations.operate_with_warnings(
@@ -424,4 +425,4 @@ def test_without_a_bake_a_promotion_is_the_end(world: SmallInstallation) -> None
     assert route(world).holdback is None
     with pytest.raises(NotFound):
         operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "a drill")
-    assert not comparison.list_canaries(world.context())
+    assert not canary_status.list_canaries(world.context())

@@ -7,7 +7,7 @@ import pytest
 
 from dashboard import canary_controls
 from dashboard.text import canary_text, labels
-from harness.control.proposals.comparison import CanaryStatus
+from harness.control.canary.status import CanaryStatus
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState

@@ -9,8 +9,8 @@ from harness.cli.canary import rollout_facts
 from harness.control import reconciler
 from harness.control.canary import decision, operations
 from harness.control.canary import holds as holding
+from harness.control.canary import status as canary_status
 from harness.control.operations import alerts
-from harness.control.proposals import comparison
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal
 from harness.domain.errors import InputError
@@ -288,19 +288,19 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
 @pytest.mark.req("F2", "F3")
 def test_status_says_that_faults_hold_it_how_many_and_why(world: SmallInstallation) -> None:
     ctx, rollout = world.context(), live(world)
-    assert comparison.explain_canary(ctx, "chat").status.held == []
+    assert canary_status.explain_canary(ctx, "chat").status.held == []
     for _ in range(3):
         router_fails(world, rollout.id)
         world.clock.advance(1)
 
-    status = comparison.explain_canary(ctx, "chat").status
+    status = canary_status.explain_canary(ctx, "chat").status
     (why,) = status.held
     assert why == status.faults
     for said in ("routers failed 3 times", "KeyError in a.py:7", "swapgate canary resume"):
         assert said in why
     assert ("held", why) in rollout_facts(status)
     operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, "a known bug, mended")
-    assert comparison.explain_canary(ctx, "chat").status.held == []
+    assert canary_status.explain_canary(ctx, "chat").status.held == []
 
 
 @pytest.mark.req("F3")

@@ -13,13 +13,9 @@ from harness.app.demo.environment import DemoEnvironment
 from harness.app.demo.scenarios import FAULT_RATE, FRAGILE, Scenario
 from harness.app.demo.traffic import DemoTraffic
 from harness.app.installation import Installation
+from harness.control.canary.status import CanaryStatus, list_canaries
 from harness.control.proposals import submission
-from harness.control.proposals.comparison import (
-    CanaryStatus,
-    Comparison,
-    list_canaries,
-    load_comparison,
-)
+from harness.control.proposals.comparison import Comparison, load_comparison
 from harness.control.proposals.submission import ProposalRequest
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import ProposalPhase

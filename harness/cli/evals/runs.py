@@ -78,7 +78,7 @@ def run_suite(  # noqa: PLR0913 - the options of the command, one by one
     if wait:
         (run, _, _), in_time = follow(
             session,
-            lambda: comparison.load_run_progress(context, run.id),
+            lambda: queries.load_run_progress(context, run.id),
             ended=lambda progress: progress[0].state in EXITS,
             words=lambda progress: _progress(*progress),
             timeout_s=timeout_s,
@@ -154,7 +154,7 @@ def show(session: Session, *, run: str, samples: bool) -> None:
 
 
 def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
-    run, _, _ = comparison.load_run_progress(session.context, run_id)
+    run, _, _ = queries.load_run_progress(session.context, run_id)
     samples = queries.load_samples(session.context, run_id)
     names = queries.load_target_names(session.context, {run.target})
     figures = comparison.compute_arm_figures(samples)

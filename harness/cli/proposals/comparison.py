@@ -10,12 +10,8 @@ import click
 
 from harness.cli import canary, shadow
 from harness.cli.frame import formatting, output
-from harness.control.proposals.comparison import (
-    ArmFigures,
-    CanaryStatus,
-    Comparison,
-    SuiteAnswers,
-)
+from harness.control.canary.status import CanaryStatus
+from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
 from harness.control.proposals.format_failures import FormatFailure, find_format_failures
 from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain

@@ -16,10 +16,11 @@ from harness.cli.frame.waiting import TIMED_OUT, who_starts_it
 from harness.cli.proposals import comparison, verdict_wait
 from harness.control.canary import duration_estimate
 from harness.control.canary.duration_estimate import RampPlan
+from harness.control.canary.status import list_canaries
 from harness.control.dry_run import dry_run_context
 from harness.control.operations import queries
 from harness.control.proposals import approvals, estimate, review, route_rules, submission
-from harness.control.proposals.comparison import list_canaries, load_comparison
+from harness.control.proposals.comparison import load_comparison
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.proposals.review import ProposalReview
 from harness.control.proposals.submission import ProposalPreview

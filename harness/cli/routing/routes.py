@@ -21,8 +21,8 @@ from harness.cli.routing.route_options import (
     settings_options,
 )
 from harness.control.operations import queries
-from harness.control.proposals.comparison import RouteStatus
 from harness.control.routing import routes, scorecard, seed
+from harness.control.routing.route_status import RouteStatus
 from harness.control.serialize import to_plain
 from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.pagination import PageRequest

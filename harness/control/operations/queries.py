@@ -16,9 +16,8 @@ from harness.control.context import Context
 from harness.control.operations import alerts, captures
 from harness.control.operations.captures import CaptureSummary
 from harness.control.operations.keys import KeySummary
-from harness.control.proposals import comparison
-from harness.control.proposals.comparison import RouteStatus
-from harness.control.routing import routes, targets
+from harness.control.routing import route_status, routes, targets
+from harness.control.routing.route_status import RouteStatus
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowStatus
 from harness.domain.drift.watch import DriftCheck, DriftWatch
@@ -136,12 +135,12 @@ def list_route_status(ctx: Context) -> Page[RouteStatus]:
     page = list_routes(ctx)
     with ctx.store.listings() as stored:
         known = stored.targets_of({id_ for route in page for id_ in route.targets})
-    now = comparison.load_current_activity(ctx)
+    now = route_status.load_current_activity(ctx)
     statuses: list[RouteStatus] = []
     invalid: list[RowFault] = []
     for route in page:
         try:
-            statuses.append(comparison.build_route_status(ctx, route, known, now))
+            statuses.append(route_status.build_route_status(ctx, route, known, now))
         except SignatureInvalid as error:
             invalid.append(RowFault("route", (route.name,), str(error), unsigned=False))
     statuses.sort(key=lambda status: not status.needs_decision)
@@ -311,3 +310,10 @@ def list_audit_events(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> P
     """Of the audit log, newest first."""
     with ctx.store.listings() as stored:
         return stored.events(page_request)
+
+
+def load_run_progress(ctx: Context, run: str) -> tuple[EvalRun, int, float]:
+    """The run, its stored samples, its cost so far in USD."""
+    with ctx.store.read() as tx:
+        samples, cost, _, _ = tx.runs.progress(run)
+        return tx.runs.get(run), samples, cost

@@ -1,14 +1,12 @@
-"""Read models show people what is going on: each route at a glance, a comparison of two
-models, a canary with its history. They decide nothing.
+"""A comparison shows people one proposal with both models' answers: verdict, figures of each
+arm, what the gate saved, and the route's bill with either model. It decides nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from statistics import median, quantiles
 from typing import Final
 
-from harness.control.canary import decision, holds
 from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity
@@ -19,27 +17,18 @@ from harness.control.evals.run_costs import (
     compute_savings,
     sum_judging_cost,
 )
-from harness.control.routing import monthly_bill, routes
+from harness.control.routing import monthly_bill
 from harness.control.shadow.stage import ShadowStage, find_stage
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute
-from harness.domain.canary.rollout import Rollout
-from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.pins import ServedModels, named_models
 from harness.domain.evals.run import EvalRun, Sample, SampleError, SuitePin, SuitePlan, Verdict
-from harness.domain.operations.audit import AuditEvent
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.gate.offline.intervals import mean_interval, median_interval
 from harness.gate.offline.pairs import UNSCORED_HIGH
-from harness.gate.online.next_step import decide_action
-from harness.gate.online.rollout_action import RolloutAction
-from harness.gate.text.explain import RolloutExplanation, explain_rollout
 from harness.gate.text.sentences import unscored_text
 from harness.ports import Transaction
 
-MAX_AUDIT_EVENTS: Final = 2_000
 # What ends without these ran out of money, items or infrastructure: that saves nothing.
 DECIDED_OUTCOMES: Final = frozenset({"passed", "failed", "harness_mismatch"})
 
@@ -148,86 +137,6 @@ class Comparison:
         ]
 
 
-@dataclass(frozen=True)
-class CanaryStatus:
-    """Where a rollout is and why."""
-
-    rollout: Rollout
-    incumbent: Target
-    candidate: Target
-    action: RolloutAction  # what the evidence asks for now
-    blocks: Sequence[ObservationBlock]
-    explanation: RolloutExplanation  # the same for people
-    # moved, faults: what keeps it from going on, whatever the evidence says, until a person
-    # acts; empty for nothing.
-    moved: str = ""
-    faults: str = ""
-
-    @property
-    def held(self) -> Sequence[str]:
-        return [*filter(None, (self.moved, self.faults))]
-
-
-@dataclass(frozen=True)
-class RouteStatus:
-    """One route at a glance."""
-
-    route: Route
-    incumbent: Target
-    candidate: Target | None
-    open_proposal: Proposal | None
-    last_verdict: Verdict | None
-    rollout: Rollout | None
-    traffic: Sequence[TrafficMinute]  # of the last hour
-    standing: ProofValidity | None = None
-
-    @property
-    def needs_decision(self) -> bool:
-        """Whether a person is waited for: an approval, or a paused canary."""
-        waiting = self.open_proposal is not None and self.open_proposal.phase.value
-        paused = self.rollout is not None and self.rollout.state.value == "paused"
-        return waiting == "awaiting_approval" or paused
-
-
-@dataclass(frozen=True)
-class CurrentActivity:
-    """What goes on on all routes, by route."""
-
-    proposals: Mapping[str, Proposal]
-    rollouts: Mapping[str, Rollout]
-    traffic: Sequence[TrafficMinute]  # of the last hour
-
-
-def load_current_activity(ctx: Context) -> CurrentActivity:
-    since = ctx.clock.now() - timedelta(hours=1)
-    with ctx.store.read() as tx:
-        return CurrentActivity(
-            {p.route: p for p in tx.proposals.open()},
-            {r.route: r for r in (*tx.rollouts.baking(), *tx.rollouts.live())},
-            tx.observations.traffic(since=since),
-        )
-
-
-def build_route_status(
-    ctx: Context, route: Route, targets: Mapping[str, Target], now: CurrentActivity
-) -> RouteStatus:
-    """targets: by id, those of the route. Raises SignatureInvalid."""
-    for id_ in route.targets - targets.keys():
-        raise SignatureInvalid(f"its target {id_} is not as it was signed")
-    with ctx.store.read() as tx:
-        verdict = next(iter(tx.verdicts.list(route=route.name, limit=1)), None)
-        return RouteStatus(
-            route=route,
-            incumbent=targets[route.incumbent],
-            candidate=targets[route.canary.target] if route.canary else None,
-            open_proposal=now.proposals.get(route.name),
-            last_verdict=verdict,
-            rollout=now.rollouts.get(route.name),
-            traffic=[minute for minute in now.traffic if minute.route == route.name],
-            standing=proof_validity.assess_proof(ctx, tx, verdict) if verdict else None,
-        )
-
-
 def load_comparison(ctx: Context, proposal: str) -> Comparison:
     """Raises NotFound."""
     with ctx.store.read() as tx:
@@ -286,86 +195,3 @@ def compute_arm_figures(samples: Sequence[Sample]) -> ArmFigures:
         ),
         p50_interval_s=median_interval(times),
     )
-
-
-def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryStatus]:
-    """Live canaries; with `route`, that route's newest rollout, live or not.
-
-    Raises NotFound for an unknown route.
-    """
-    now = ctx.clock.now()
-    with ctx.store.read() as tx:
-        if route is not None:
-            routes.require_route(tx, route)
-        rollouts = (
-            [*tx.rollouts.live(), *tx.rollouts.baking()]
-            if route is None
-            else tx.rollouts.list(route=route, limit=1)
-        )
-        targets = tx.routing.targets()
-        return [_status(ctx, tx, targets, rollout, now) for rollout in rollouts]
-
-
-@dataclass(frozen=True)
-class CanaryHistory:
-    """A canary's status, and what was done to it."""
-
-    status: CanaryStatus
-    # What was done to the rollout, newest first (the last MAX_AUDIT_EVENTS).
-    moves: Sequence[AuditEvent]
-
-
-def explain_canary(ctx: Context, route: str) -> CanaryHistory:
-    """The route's newest rollout, live or not, and its moves. Raises NotFound."""
-    found = next(iter(list_canaries(ctx, route=route)), None)
-    if found is None:
-        raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
-    return CanaryHistory(found, list_canary_moves(ctx, found.rollout))
-
-
-def list_canary_moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
-    """What was done to a rollout, newest first, of its route's last MAX_AUDIT_EVENTS since."""
-    with ctx.store.read() as tx:
-        events = tx.audit.of(
-            f"route {rollout.route}", since=rollout.started_at, limit=MAX_AUDIT_EVENTS
-        )
-    return [event for event in events if event.details.get("rollout") == rollout.id]
-
-
-def _status(
-    ctx: Context,
-    tx: Transaction,
-    targets: Mapping[str, Target],
-    rollout: Rollout,
-    now: datetime,
-) -> CanaryStatus:
-    blocks = tx.observations.blocks(rollout.id)
-    action = decide_action(rollout, blocks, now)
-    return CanaryStatus(
-        rollout=rollout,
-        incumbent=targets[rollout.incumbent],
-        candidate=targets[rollout.candidate],
-        action=action,
-        blocks=blocks,
-        explanation=explain_rollout(rollout, action, blocks, now),
-        moved=_moved_provider_reason(ctx, tx, rollout) if rollout.live else "",
-        faults=holds.describe_router_faults(tx, rollout)
-        if rollout.live or rollout.baking
-        else "",
-    )
-
-
-def _moved_provider_reason(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
-    verdict = tx.verdicts.get(rollout.verdict)
-    return (
-        ""
-        if proof_validity.find_unreadable(verdict)
-        else decision.describe_moved(proof_validity.list_moved_providers(ctx, tx, verdict))
-    )
-
-
-def load_run_progress(ctx: Context, run: str) -> tuple[EvalRun, int, float]:
-    """The run, its stored samples, its cost so far in USD."""
-    with ctx.store.read() as tx:
-        samples, cost, _, _ = tx.runs.progress(run)
-        return tx.runs.get(run), samples, cost

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from harness.control.canary import audit
+from harness.control.canary import status as canary_status
 from harness.control.context import Context
-from harness.control.proposals import comparison
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import TRANSITIONS, Rollout, RolloutState
 from harness.domain.evals.run import Passed
@@ -253,7 +253,7 @@ def exposures(blocks: Sequence[ObservationBlock], weight_bps: int) -> int:
 
 def check_words(ctx: Context, route: str) -> None:
     """No duration that is told to people is negative."""
-    status = comparison.explain_canary(ctx, route).status
+    status = canary_status.explain_canary(ctx, route).status
     explanation = status.explanation
     figures = [explanation.eta_s, *(need.eta_s for need in explanation.needs)]
     assert all(figure is None or figure >= 0 for figure in figures), figures

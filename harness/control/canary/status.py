@@ -1,0 +1,120 @@
+"""A canary's status shows people where its rollout is and why, with what was done to it. It
+decides nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from harness.control.canary import decision, holds
+from harness.control.context import Context
+from harness.control.evals import proof_validity
+from harness.control.routing import routes
+from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.rollout import Rollout
+from harness.domain.errors import NotFound
+from harness.domain.operations.audit import AuditEvent
+from harness.domain.routing.target import Target
+from harness.gate.online.next_step import decide_action
+from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.text.explain import RolloutExplanation, explain_rollout
+from harness.ports import Transaction
+
+MAX_AUDIT_EVENTS: Final = 2_000
+
+
+@dataclass(frozen=True)
+class CanaryStatus:
+    """Where a rollout is and why."""
+
+    rollout: Rollout
+    incumbent: Target
+    candidate: Target
+    action: RolloutAction  # what the evidence asks for now
+    blocks: Sequence[ObservationBlock]
+    explanation: RolloutExplanation  # the same for people
+    # moved, faults: what keeps it from going on, whatever the evidence says, until a person
+    # acts; empty for nothing.
+    moved: str = ""
+    faults: str = ""
+
+    @property
+    def held(self) -> Sequence[str]:
+        return [*filter(None, (self.moved, self.faults))]
+
+
+def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryStatus]:
+    """Live canaries; with `route`, that route's newest rollout, live or not.
+
+    Raises NotFound for an unknown route.
+    """
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        if route is not None:
+            routes.require_route(tx, route)
+        rollouts = (
+            [*tx.rollouts.live(), *tx.rollouts.baking()]
+            if route is None
+            else tx.rollouts.list(route=route, limit=1)
+        )
+        targets = tx.routing.targets()
+        return [_status(ctx, tx, targets, rollout, now) for rollout in rollouts]
+
+
+@dataclass(frozen=True)
+class CanaryHistory:
+    """A canary's status, and what was done to it."""
+
+    status: CanaryStatus
+    # What was done to the rollout, newest first (the last MAX_AUDIT_EVENTS).
+    moves: Sequence[AuditEvent]
+
+
+def explain_canary(ctx: Context, route: str) -> CanaryHistory:
+    """The route's newest rollout, live or not, and its moves. Raises NotFound."""
+    found = next(iter(list_canaries(ctx, route=route)), None)
+    if found is None:
+        raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
+    return CanaryHistory(found, list_canary_moves(ctx, found.rollout))
+
+
+def list_canary_moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
+    """What was done to a rollout, newest first, of its route's last MAX_AUDIT_EVENTS since."""
+    with ctx.store.read() as tx:
+        events = tx.audit.of(
+            f"route {rollout.route}", since=rollout.started_at, limit=MAX_AUDIT_EVENTS
+        )
+    return [event for event in events if event.details.get("rollout") == rollout.id]
+
+
+def _status(
+    ctx: Context,
+    tx: Transaction,
+    targets: Mapping[str, Target],
+    rollout: Rollout,
+    now: datetime,
+) -> CanaryStatus:
+    blocks = tx.observations.blocks(rollout.id)
+    action = decide_action(rollout, blocks, now)
+    return CanaryStatus(
+        rollout=rollout,
+        incumbent=targets[rollout.incumbent],
+        candidate=targets[rollout.candidate],
+        action=action,
+        blocks=blocks,
+        explanation=explain_rollout(rollout, action, blocks, now),
+        moved=_moved_provider_reason(ctx, tx, rollout) if rollout.live else "",
+        faults=holds.describe_router_faults(tx, rollout)
+        if rollout.live or rollout.baking
+        else "",
+    )
+
+
+def _moved_provider_reason(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
+    verdict = tx.verdicts.get(rollout.verdict)
+    return (
+        ""
+        if proof_validity.find_unreadable(verdict)
+        else decision.describe_moved(proof_validity.list_moved_providers(ctx, tx, verdict))
+    )
