@@ -21,7 +21,7 @@ from harness.domain.routing.evidence import EvidenceKind, TargetEvidence, Waiver
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.route_changes import CHANGE_KINDS
 from harness.domain.routing.table import Canary, Route, RouteSettings
-from harness.ports import RouteRecord, SwitchRecord
+from harness.ports.routing import RouteRecord, SwitchRecord
 from harness.store.schema.columns import (
     Row,
     Values,

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from harness.domain.routing.target import Target
 from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowTally
-from harness.ports import ShadowRecord
+from harness.ports.routing import ShadowRecord
 from harness.store.schema.columns import (
     Row,
     Values,
