@@ -35,7 +35,7 @@ class ListenConnection(Protocol):
     def close(self) -> None: ...
 
 
-class SqliteEar:
+class SqliteListener:
     """`PRAGMA data_version` differs whenever another connection has committed."""
 
     def __init__(self, file: Path) -> None:
@@ -64,13 +64,13 @@ class SqliteEar:
         self._db.close()
 
 
-def ear(url: sa.URL) -> ListenConnection:
+def open_listener(url: sa.URL) -> ListenConnection:
     if url.get_backend_name() == "sqlite":
-        return SqliteEar(engine.file_of(url))
+        return SqliteListener(engine.file_of(url))
     # Loading the driver takes long, for every process of those who have SQLite.
-    from harness.store.sql.postgres_ear import PostgresEar  # noqa: PLC0415
+    from harness.store.sql.postgres_ear import PostgresListener  # noqa: PLC0415
 
-    return PostgresEar(url)
+    return PostgresListener(url)
 
 
 class Changes:
@@ -106,7 +106,7 @@ class Changes:
             try:
                 if self._ear is None:
                     self._require()
-                    self._ear = ear(self._url)
+                    self._ear = open_listener(self._url)
                     # Whatever changed while nobody listened.
                     self._changes += 1
                 elif self._ear.heard(timeout_s):

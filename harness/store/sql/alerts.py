@@ -27,15 +27,15 @@ from harness.store.schema.operations import (
 )
 from harness.store.unit_of_work import Unit
 
-LATEST = sa.select(alert).order_by(alert.c.last_seen.desc(), alert.c.id)
-OF_KEY = (
+ALERTS = sa.select(alert).order_by(alert.c.last_seen.desc(), alert.c.id)
+ALERT_OF_KEY = (
     sa.select(alert)
     .where(alert.c.key == sa.bindparam("of"))
     .order_by(alert.c.first_seen.desc(), alert.c.id)
     .limit(1)
 )
 _EVENTS = [kind.value for kind, rule in ALERT_RULES.items() if not rule.lasting]
-UNSETTLED = LATEST.where(
+UNSETTLED_ALERTS = ALERTS.where(
     sa.or_(
         alert.c.resolved_at.is_(None),
         sa.and_(alert.c.told == Notified.RAISED.value, alert.c.kind.not_in(_EVENTS)),
@@ -43,7 +43,7 @@ UNSETTLED = LATEST.where(
     )
 )
 _earlier = delivery.alias("earlier")
-DUE = (
+DUE_DELIVERIES = (
     sa.select(delivery)
     .where(
         delivery.c.next_attempt_at <= sa.bindparam("now", type_=delivery.c.created_at.type),
@@ -57,7 +57,7 @@ DUE = (
     )
     .order_by(delivery.c.created_at, delivery.c.alert, delivery.c.number, delivery.c.sink)
 )
-OF_ALERT = (
+DELIVERIES = (
     sa.select(delivery)
     .where(delivery.c.alert == sa.bindparam("of"))
     .order_by(delivery.c.number, delivery.c.sink)
@@ -81,14 +81,14 @@ class SqlAlerts:
                 self._unit.write(sa.insert(alert), alert_to_row(record))
 
     def get(self, id_: str) -> AlertRecord:
-        row = self._unit.read(LATEST.where(alert.c.id == id_)).first()
+        row = self._unit.read(ALERTS.where(alert.c.id == id_)).first()
         if row is None:
             raise no_such_alert(id_)
         return alert_from_row(row)
 
     def newest(self, key: str) -> AlertRecord | None:
         self._unit.serialize_by(f"alert {key}")
-        row = self._unit.read(OF_KEY, {"of": key}).first()
+        row = self._unit.read(ALERT_OF_KEY, {"of": key}).first()
         return None if row is None else alert_from_row(row)
 
     def save(self, record: AlertRecord) -> None:
@@ -99,13 +99,13 @@ class SqlAlerts:
     def list(
         self, *, open_only: bool = False, kind: AlertKind | None = None, limit: int = 100
     ) -> Sequence[AlertRecord]:
-        query = LATEST.where(alert.c.resolved_at.is_(None)) if open_only else LATEST
+        query = ALERTS.where(alert.c.resolved_at.is_(None)) if open_only else ALERTS
         if kind is not None:
             query = query.where(alert.c.kind == kind.value)
         return [alert_from_row(row) for row in self._unit.read(query.limit(limit))]
 
     def unsettled(self) -> Sequence[AlertRecord]:
-        return [alert_from_row(row) for row in self._unit.read(UNSETTLED)]
+        return [alert_from_row(row) for row in self._unit.read(UNSETTLED_ALERTS)]
 
     def forget(self, before: datetime) -> int:
         return self._unit.write(sa.delete(alert).where(alert.c.resolved_at < before))
@@ -119,7 +119,7 @@ class SqlDeliveries:
         self._unit.write(sa.insert(delivery), delivery_to_row(new))
 
     def due(self, now: datetime, *, limit: int = 100) -> Sequence[Delivery]:
-        found = self._unit.read(DUE.limit(limit), {"now": now})
+        found = self._unit.read(DUE_DELIVERIES.limit(limit), {"now": now})
         return [delivery_from_row(row) for row in found]
 
     def save(self, known: Delivery) -> None:
@@ -131,4 +131,4 @@ class SqlDeliveries:
         self._unit.write(sa.update(delivery).where(*same).values(delivery_to_row(known)))
 
     def of(self, alert: str) -> Sequence[Delivery]:
-        return [delivery_from_row(row) for row in self._unit.read(OF_ALERT, {"of": alert})]
+        return [delivery_from_row(row) for row in self._unit.read(DELIVERIES, {"of": alert})]

@@ -21,7 +21,7 @@ from harness.store.audit import chained
 from harness.store.schema.operations import audit_event, event_from_row, event_to_row
 from harness.store.unit_of_work import Unit
 
-PAGE: Final = 500
+EVENTS_PER_PAGE: Final = 500
 
 NEWEST = sa.select(audit_event).order_by(audit_event.c.number.desc())
 LAST = sa.select(audit_event.c.number, audit_event.c.mac).order_by(audit_event.c.number.desc())
@@ -29,7 +29,7 @@ NEXT_PAGE = (
     sa.select(audit_event)
     .where(audit_event.c.number > sa.bindparam("after"))
     .order_by(audit_event.c.number)
-    .limit(PAGE)
+    .limit(EVENTS_PER_PAGE)
 )
 
 
@@ -87,7 +87,7 @@ class SqlAuditLog:
         query = NEWEST.where(audit_event.c.subject == subject, audit_event.c.at >= since)
         return [event_from_row(row) for row in self._unit.read(query.limit(limit))]
 
-    def after(self, number: int, limit: int = PAGE) -> Sequence[AuditEvent]:
+    def after(self, number: int, limit: int = EVENTS_PER_PAGE) -> Sequence[AuditEvent]:
         query = NEXT_PAGE.limit(limit)
         return [event_from_row(row) for row in self._unit.read(query, {"after": number})]
 

@@ -22,7 +22,7 @@ from harness.store.sql.proposals import BAKING, IS_LIVE, IS_OPEN
 from harness.store.sql.routing import CURRENT, CURRENT_FALLBACKS
 from harness.store.unit_of_work import Unit
 
-PAGE: Final = 200
+ROWS_PER_PAGE: Final = 200
 EVER_RECORDED: Final = sa.select(audit_event.c.number).where(audit_event.c.rows.is_not(None))
 _SMALL: Final = (providers.provider, api_key, providers.credential, routing.switch)
 
@@ -32,7 +32,7 @@ class SqlAuditedRows:
         self._unit = unit
         self._audit = audit
 
-    def page(self, after: str = "", limit: int = PAGE) -> Sequence[tuple[str, str]]:
+    def page(self, after: str = "", limit: int = ROWS_PER_PAGE) -> Sequence[tuple[str, str]]:
         found: list[tuple[str, str]] = []
         names = list(AUDITED)
         name, _, parts = after.partition(":")

@@ -12,8 +12,8 @@ from harness.store.rules import check_captured, not_captured
 from harness.store.schema.observations import captured
 from harness.store.unit_of_work import Unit
 
-NEWEST = sa.select(captured).order_by(captured.c.at.desc(), captured.c.id)
-OF_DAY = (
+CAPTURES = sa.select(captured).order_by(captured.c.at.desc(), captured.c.id)
+CAPTURES_OF_DAY = (
     sa.select(sa.func.count())
     .select_from(captured)
     .where(captured.c.route == sa.bindparam("of_route"), captured.c.at >= sa.bindparam("day"))
@@ -32,7 +32,7 @@ class SqlCaptures:
         if self._unit.write(again.values(seen=captured.c.seen + 1)):
             return CaptureResult.REPEATED
         today = {"of_route": new.route, "day": day_start(new.at)}
-        if self._unit.read(OF_DAY, today).scalar_one() >= most_per_day:
+        if self._unit.read(CAPTURES_OF_DAY, today).scalar_one() >= most_per_day:
             return CaptureResult.FULL
         values = {name: getattr(new, name) for name in new.__dataclass_fields__}
         self._unit.write(sa.insert(captured).values(values))
@@ -51,7 +51,7 @@ class SqlCaptures:
         since: datetime | None = None,
         limit: int | None = None,
     ) -> Sequence[CapturedRequest]:
-        query = NEWEST.limit(limit)
+        query = CAPTURES.limit(limit)
         if route is not None:
             query = query.where(captured.c.route == route)
         if since is not None:

@@ -20,7 +20,7 @@ from harness.store.schema.providers import (
 )
 from harness.store.unit_of_work import Unit
 
-IN_ORDER = sa.select(credential).order_by(
+CREDENTIALS = sa.select(credential).order_by(
     credential.c.provider, credential.c.position, credential.c.name
 )
 
@@ -30,7 +30,7 @@ class SqlCredentials:
         self._unit = unit
 
     def all(self) -> Sequence[Credential]:
-        found = self._unit.checked(credential, self._unit.read(IN_ORDER))
+        found = self._unit.checked(credential, self._unit.read(CREDENTIALS))
         return [credential_from_row(row) for row in found]
 
     def put(self, new: Credential) -> None:

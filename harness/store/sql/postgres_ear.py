@@ -14,7 +14,7 @@ from harness.store import engine
 CHANNEL: Final = "swapgate_changed"
 
 
-class PostgresEar:
+class PostgresListener:
     """One connection that listens. Raises OSError when it is lost."""
 
     def __init__(self, url: sa.URL) -> None:

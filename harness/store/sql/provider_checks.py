@@ -16,7 +16,7 @@ from harness.store.schema.providers import (
 )
 from harness.store.unit_of_work import Unit
 
-NAMES = sa.select(provider.c.name)
+PROVIDER_NAMES = sa.select(provider.c.name)
 
 
 class SqlProviderChecks:
@@ -28,7 +28,7 @@ class SqlProviderChecks:
         return [provider_check_from_row(row) for row in found]
 
     def keep(self, checks: Iterable[ProviderCheck]) -> None:
-        there = set(self._unit.read(NAMES).scalars())
+        there = set(self._unit.read(PROVIDER_NAMES).scalars())
         # In one order everywhere: two that write the same rows do not wait for each other.
         for check in sorted(checks, key=lambda one: one.provider):
             if check.provider not in there:

@@ -13,8 +13,8 @@ from harness.store.rules import check_switch, no_such_switch
 from harness.store.schema.routing import switch, switch_from_row, switch_to_row
 from harness.store.unit_of_work import Unit
 
-NEWEST = sa.select(switch).order_by(switch.c.created_at.desc(), switch.c.id.desc())
-NOT_LIFTED = NEWEST.where(switch.c.lifted_at.is_(None))
+SWITCHES = sa.select(switch).order_by(switch.c.created_at.desc(), switch.c.id.desc())
+NOT_LIFTED = SWITCHES.where(switch.c.lifted_at.is_(None))
 
 
 class SqlSwitches:
@@ -24,7 +24,7 @@ class SqlSwitches:
     def add(self, new: KillSwitch) -> None:
         check_switch(new)
         self._unit.serialize()
-        if self._unit.read(NEWEST.where(switch.c.id == new.id)).first() is not None:
+        if self._unit.read(SWITCHES.where(switch.c.id == new.id)).first() is not None:
             raise Conflict(f"the switch {new.id} is stored already: throw another")
         self._unit.insert(switch, switch_to_row(new))
 
@@ -37,7 +37,7 @@ class SqlSwitches:
         return replace(stored, lifted_at=now, lifted_by=actor)
 
     def get(self, id_: str) -> SwitchRecord:
-        row = self._unit.read(NEWEST.where(switch.c.id == id_)).first()
+        row = self._unit.read(SWITCHES.where(switch.c.id == id_)).first()
         if row is None:
             raise no_such_switch(id_)
         self._unit.checked(switch, [row])
