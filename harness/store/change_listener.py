@@ -68,7 +68,7 @@ def open_listener(url: sa.URL) -> ListenConnection:
     if url.get_backend_name() == "sqlite":
         return SqliteListener(engine.file_of(url))
     # Loading the driver takes long, for every process of those who have SQLite.
-    from harness.store.sql.postgres_ear import PostgresListener  # noqa: PLC0415
+    from harness.store.postgres_listener import PostgresListener  # noqa: PLC0415
 
     return PostgresListener(url)
 
