@@ -1,5 +1,6 @@
 """`Changes.wait` blocks until another connection may have changed the database: on SQLite by
-polling `PRAGMA data_version` (`SqliteEar`), on PostgreSQL by LISTEN (`sql/postgres_ear.py`).
+polling `PRAGMA data_version` (`SqliteListener`), on PostgreSQL by LISTEN
+(`postgres_listener.py`).
 
 A caller learns of every change since its own last call, and of none twice. Threads share one
 connection, which is opened anew after it was lost; each keeps its own count.

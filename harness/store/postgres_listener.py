@@ -1,5 +1,6 @@
-"""`PostgresEar` notices changes on PostgreSQL by LISTEN; triggers (`harness.store.triggers`)
-send the NOTIFY. It is loaded only there, as the driver's import takes long.
+"""`PostgresListener` notices changes on PostgreSQL by LISTEN; triggers
+(`harness.store.triggers`) send the NOTIFY. It is loaded only there, as the driver's import
+takes long.
 """
 
 from collections.abc import Iterator

@@ -31,30 +31,24 @@ from harness.store.signing.resigning import (
 )
 from harness.store.signing.row_faults import row_faults, working_faults
 from harness.store.signing.row_signatures import RowSignatures
-from harness.store.sql.alerts import SqlAlerts, SqlDeliveries
-from harness.store.sql.audit import SqlAuditLog
-from harness.store.sql.audited_rows import SqlAuditedRows
+from harness.store.sql.audit import SqlAuditedRows, SqlAuditLog
 from harness.store.sql.drift import SqlDrift
 from harness.store.sql.evals import SqlEvalRuns, SqlSuites
 from harness.store.sql.evidence import SqlWaivers
-from harness.store.sql.failovers import SqlFailovers
-from harness.store.sql.installation import SqlInstallation
+from harness.store.sql.installation import SqlInstallation, lacking
 from harness.store.sql.listings import SqlListings
-from harness.store.sql.observations import SqlCaptures
-from harness.store.sql.operations import (
-    SqlApiKeys,
-    SqlObservations,
-    SqlPrincipals,
-    SqlProviders,
-)
+from harness.store.sql.observations import SqlCaptures, SqlFailovers, SqlObservations
+from harness.store.sql.operations import SqlAlerts, SqlApiKeys, SqlDeliveries, SqlPrincipals
 from harness.store.sql.proposals import SqlApprovals, SqlProposals, SqlRollouts, SqlVerdicts
-from harness.store.sql.provider_checks import SqlProviderChecks
-from harness.store.sql.providers import SqlCredentials, SqlSignIns
-from harness.store.sql.route_heads import lacking
-from harness.store.sql.routing import SqlRouting
+from harness.store.sql.providers import (
+    SqlCredentials,
+    SqlProviderChecks,
+    SqlProviders,
+    SqlSightings,
+    SqlSignIns,
+)
+from harness.store.sql.routing import SqlRouting, SqlSwitches
 from harness.store.sql.shadow import SqlShadows
-from harness.store.sql.sightings import SqlSightings
-from harness.store.sql.switches import SqlSwitches
 from harness.store.sqlite_file import SqliteFile
 from harness.store.unit_of_work import Unit
 

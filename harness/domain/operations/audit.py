@@ -32,7 +32,7 @@ class AuditEvent:
     details: Mapping[str, object]
     previous: str  # previous, mac: 64 hexadecimal digits
     mac: str
-    # What its unit of work wrote (`store.sql.audited_rows`).
+    # What its unit of work wrote (`store.sql.audit.SqlAuditedRows`).
     rows: RowDigests = field(default_factory=dict)
     # principal, key: who that is, whatever he is called, and the management key that he used;
     # None in events from before they were kept.

@@ -37,7 +37,7 @@ from harness.store.schema.signed_tables import SIGNED
 from harness.store.signing import manifest as manifests
 from harness.store.signing.row_faults import CHAINS
 from harness.store.signing.row_signatures import ANY, RowVerifier, covered_values
-from harness.store.sql.route_heads import head_text
+from harness.store.sql.installation import head_text
 from harness.store.unit_of_work import Unit
 
 LIVE: Final = tuple(name for name, table in SIGNED.items() if table.live is not None)

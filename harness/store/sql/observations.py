@@ -1,16 +1,47 @@
-"""Stores captured requests up to a number per route and day, counts repeats, lists them,
-forgets those past their end, and purges by id, route or user.
+"""Reads and writes what requests leave behind: canary blocks, traffic by minute and keys' spend
+(`SqlObservations`); the failover log, which `listings.py` reads (`SqlFailovers`); and captured
+requests, up to a number per route and day, until their end or a purge (`SqlCaptures`).
 """
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import date, datetime
 
 import sqlalchemy as sa
 
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute, TrafficTotal
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult, day_start
-from harness.store.rules import check_captured, not_captured
-from harness.store.schema.observations import captured
-from harness.store.unit_of_work import Unit
+from harness.domain.reliability.failover import Failover
+from harness.domain.reliability.spend import KeySpend
+from harness.store.rules import (
+    SPEND_KEY,
+    SPEND_SUMS,
+    TOTAL_KEY,
+    TRAFFIC_KEY,
+    TRAFFIC_SUMS,
+    check_block,
+    check_captured,
+    check_failover,
+    check_spend,
+    check_traffic,
+    not_captured,
+)
+from harness.store.schema.columns import Values
+from harness.store.schema.observations import (
+    block,
+    block_from_row,
+    block_to_row,
+    captured,
+    failover,
+    failover_to_row,
+    key_spend,
+    spend_from_row,
+    spend_to_row,
+    total_from_row,
+    traffic,
+    traffic_from_row,
+    traffic_to_row,
+)
+from harness.store.unit_of_work import Unit, in_project
 
 CAPTURES = sa.select(captured).order_by(captured.c.at.desc(), captured.c.id)
 CAPTURES_OF_DAY = (
@@ -18,6 +49,51 @@ CAPTURES_OF_DAY = (
     .select_from(captured)
     .where(captured.c.route == sa.bindparam("of_route"), captured.c.at >= sa.bindparam("day"))
 )
+BLOCKS = (
+    sa.select(block)
+    .where(block.c.rollout == sa.bindparam("of"), block.c.number > sa.bindparam("after"))
+    .order_by(block.c.number)
+)
+IS_SAME_TRAFFIC = sa.and_(
+    *(traffic.c[name] == sa.bindparam(f"key_{name}") for name in TRAFFIC_KEY)
+)
+LATENCY = sa.select(traffic.c.latency_ms).where(IS_SAME_TRAFFIC).with_for_update()
+ADD_TRAFFIC = (
+    sa.update(traffic)
+    .where(IS_SAME_TRAFFIC)
+    .values(
+        {name: traffic.c[name] + sa.bindparam(f"more_{name}") for name in TRAFFIC_SUMS}
+        | {"latency_ms": sa.bindparam("histogram", type_=traffic.c.latency_ms.type)}
+    )
+)
+IS_SAME_SPEND = sa.and_(
+    *(key_spend.c[name] == sa.bindparam(f"key_{name}") for name in SPEND_KEY)
+)
+ADD_SPEND = (
+    sa.update(key_spend)
+    .where(IS_SAME_SPEND)
+    .values({name: key_spend.c[name] + sa.bindparam(f"more_{name}") for name in SPEND_SUMS})
+)
+SPENDS = (
+    sa.select(key_spend)
+    .where(in_project(key_spend), key_spend.c.day >= sa.bindparam("since"))
+    .order_by(*key_spend.primary_key.columns)
+)
+SPENDS_OF = SPENDS.where(key_spend.c.key.in_(sa.bindparam("keys", expanding=True)))
+OLDEST_TRAFFIC = sa.select(traffic).order_by(traffic.c.minute, *traffic.primary_key.columns)
+_TOTAL_OF = [traffic.c[name] for name in TOTAL_KEY]
+TOTALS = (
+    sa.select(
+        *_TOTAL_OF,
+        sa.func.min(traffic.c.minute, type_=traffic.c.minute.type).label("first"),
+        sa.func.max(traffic.c.minute, type_=traffic.c.minute.type).label("last"),
+        *(sa.func.sum(traffic.c[name]).label(name) for name in TRAFFIC_SUMS),
+    )
+    .where(traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type))
+    .group_by(*_TOTAL_OF)
+    .order_by(*_TOTAL_OF)
+)
+TOTALS_OF_ROUTE = TOTALS.where(traffic.c.route == sa.bindparam("of"))
 
 
 class SqlCaptures:
@@ -72,3 +148,90 @@ class SqlCaptures:
         if users:
             query = query.where(captured.c.user_hash.in_(users))
         return self._unit.write(query)
+
+
+class SqlObservations:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def append(
+        self,
+        blocks: Iterable[ObservationBlock],
+        traffic: Iterable[TrafficMinute],
+        spends: Iterable[KeySpend] = (),
+    ) -> None:
+        # In one order for all writers: two of them never wait for each other.
+        for observation_block in sorted(blocks, key=lambda b: b.rollout):
+            self._append_block(observation_block)
+        for minute in sorted(traffic, key=lambda t: [str(getattr(t, k)) for k in TRAFFIC_KEY]):
+            self._add_traffic(minute)
+        for spend in sorted(spends, key=lambda s: (s.key, s.day, s.worker)):
+            self._add_spend(spend)
+
+    def _append_block(self, new: ObservationBlock) -> None:
+        check_block(new)
+        # The number's order must be the order of commits: a reader sees no block slip in.
+        self._unit.serialize_by(new.rollout)
+        last = sa.select(sa.func.coalesce(sa.func.max(block.c.number), 0)).where(
+            block.c.rollout == new.rollout
+        )
+        number = last.scalar_subquery() + 1
+        self._unit.write_new(block, block_to_row(new) | {"number": number})
+
+    def _add_traffic(self, more: TrafficMinute) -> None:
+        check_traffic(more)
+        values = traffic_to_row(more)
+        key: Values = {f"key_{name}": values[name] for name in TRAFFIC_KEY}
+        if self._unit.write_new(traffic, values):
+            return
+        before: Mapping[str, int] = self._unit.read(LATENCY, key).scalar_one()
+        histogram = dict(before)
+        for bound, n in more.latency_ms.items():
+            histogram[str(bound)] = histogram.get(str(bound), 0) + n
+        sums = {f"more_{name}": values[name] for name in TRAFFIC_SUMS}
+        self._unit.write(ADD_TRAFFIC, {**key, **sums, "histogram": histogram})
+
+    def _add_spend(self, more: KeySpend) -> None:
+        check_spend(more)
+        values = spend_to_row(more)
+        if not self._unit.write_new(key_spend, values):
+            key: Values = {f"key_{name}": values[name] for name in SPEND_KEY}
+            sums = {f"more_{name}": values[name] for name in SPEND_SUMS}
+            self._unit.write(ADD_SPEND, {**key, **sums})
+
+    def blocks(self, rollout: str, *, after: int = 0) -> Sequence[ObservationBlock]:
+        wanted: Values = {"of": rollout, "after": after}
+        return [block_from_row(row) for row in self._unit.read(BLOCKS, wanted)]
+
+    def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficMinute]:
+        query = OLDEST_TRAFFIC.where(traffic.c.minute >= since)
+        if route is not None:
+            query = query.where(traffic.c.route == route)
+        return [traffic_from_row(row) for row in self._unit.read(query)]
+
+    def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
+        if route is None:
+            found = self._unit.read(TOTALS, {"since": since})
+        else:
+            found = self._unit.read(TOTALS_OF_ROUTE, {"since": since, "of": route})
+        return [total_from_row(row) for row in found]
+
+    def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
+        if keys is None:
+            found = self._unit.read(SPENDS, {"since": since})
+        else:
+            found = self._unit.read(SPENDS_OF, {"since": since, "keys": sorted(keys)})
+        return [spend_from_row(row) for row in found]
+
+
+class SqlFailovers:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def append(self, new: Iterable[Failover]) -> None:
+        for record in sorted(new, key=lambda row: (row.worker, row.number)):
+            check_failover(record)
+            self._unit.write_new(failover, failover_to_row(record))
+
+    def forget(self, before: datetime) -> int:
+        return self._unit.write(sa.delete(failover).where(failover.c.at < before))

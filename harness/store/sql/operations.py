@@ -1,48 +1,41 @@
-"""Reads and writes observations (canary blocks, traffic by minute, keys' spend), providers,
-principals and API keys.
+"""Reads and writes principals, API keys, alerts (`SqlAlerts`: new ones are merged into the open
+one of their key) and the outbox of their messages (`SqlDeliveries`: what is due, sink by sink,
+in order).
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import datetime
 
 import sqlalchemy as sa
 
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute, TrafficTotal
 from harness.domain.errors import Conflict, NotFound
 from harness.domain.operations.access import ApiKey
+from harness.domain.operations.alerts import (
+    ALERT_RULES,
+    Alert,
+    AlertKind,
+    AlertRecord,
+    Notified,
+    apply_alerts,
+)
+from harness.domain.operations.delivery import Delivery
 from harness.domain.operations.principals import Principal, fold_name
 from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.reliability.spend import KeySpend
-from harness.domain.routing.target import Provider
 from harness.store.rules import (
-    SPEND_KEY,
-    SPEND_SUMS,
-    TOTAL_KEY,
-    TRAFFIC_KEY,
-    TRAFFIC_SUMS,
-    check_block,
     check_key,
-    check_spend,
-    check_traffic,
     is_same_principal,
+    no_such_alert,
     no_such_key,
     principal_taken,
 )
-from harness.store.schema.columns import Values
-from harness.store.schema.observations import (
-    block,
-    block_from_row,
-    block_to_row,
-    key_spend,
-    spend_from_row,
-    spend_to_row,
-    total_from_row,
-    traffic,
-    traffic_from_row,
-    traffic_to_row,
-)
 from harness.store.schema.operations import (
+    alert,
+    alert_from_row,
+    alert_to_row,
     api_key,
+    delivery,
+    delivery_from_row,
+    delivery_to_row,
     key_from_row,
     key_to_row,
     limits_to_json,
@@ -50,163 +43,47 @@ from harness.store.schema.operations import (
     principal_from_row,
     principal_to_row,
 )
-from harness.store.schema.providers import provider, provider_from_row, provider_to_row
 from harness.store.unit_of_work import Unit, in_project
 
-BLOCKS = (
-    sa.select(block)
-    .where(block.c.rollout == sa.bindparam("of"), block.c.number > sa.bindparam("after"))
-    .order_by(block.c.number)
-)
-IS_SAME_TRAFFIC = sa.and_(
-    *(traffic.c[name] == sa.bindparam(f"key_{name}") for name in TRAFFIC_KEY)
-)
-LATENCY = sa.select(traffic.c.latency_ms).where(IS_SAME_TRAFFIC).with_for_update()
-ADD_TRAFFIC = (
-    sa.update(traffic)
-    .where(IS_SAME_TRAFFIC)
-    .values(
-        {name: traffic.c[name] + sa.bindparam(f"more_{name}") for name in TRAFFIC_SUMS}
-        | {"latency_ms": sa.bindparam("histogram", type_=traffic.c.latency_ms.type)}
-    )
-)
-IS_SAME_SPEND = sa.and_(
-    *(key_spend.c[name] == sa.bindparam(f"key_{name}") for name in SPEND_KEY)
-)
-ADD_SPEND = (
-    sa.update(key_spend)
-    .where(IS_SAME_SPEND)
-    .values({name: key_spend.c[name] + sa.bindparam(f"more_{name}") for name in SPEND_SUMS})
-)
-SPENDS = (
-    sa.select(key_spend)
-    .where(in_project(key_spend), key_spend.c.day >= sa.bindparam("since"))
-    .order_by(*key_spend.primary_key.columns)
-)
-SPENDS_OF = SPENDS.where(key_spend.c.key.in_(sa.bindparam("keys", expanding=True)))
-OLDEST_TRAFFIC = sa.select(traffic).order_by(traffic.c.minute, *traffic.primary_key.columns)
-_TOTAL_OF = [traffic.c[name] for name in TOTAL_KEY]
-TOTALS = (
-    sa.select(
-        *_TOTAL_OF,
-        sa.func.min(traffic.c.minute, type_=traffic.c.minute.type).label("first"),
-        sa.func.max(traffic.c.minute, type_=traffic.c.minute.type).label("last"),
-        *(sa.func.sum(traffic.c[name]).label(name) for name in TRAFFIC_SUMS),
-    )
-    .where(traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type))
-    .group_by(*_TOTAL_OF)
-    .order_by(*_TOTAL_OF)
-)
-TOTALS_OF_ROUTE = TOTALS.where(traffic.c.route == sa.bindparam("of"))
-PROVIDERS = sa.select(provider).where(provider.c.removed_at.is_(None)).order_by(provider.c.name)
-PROVIDER_ROW = sa.select(provider.c.name).where(provider.c.name == sa.bindparam("known"))
 PRINCIPALS = sa.select(principal)
 KEYS = (
     sa.select(api_key).where(in_project(api_key)).order_by(api_key.c.created_at, api_key.c.id)
 )
-
-
-class SqlObservations:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
-
-    def append(
-        self,
-        blocks: Iterable[ObservationBlock],
-        traffic: Iterable[TrafficMinute],
-        spends: Iterable[KeySpend] = (),
-    ) -> None:
-        # In one order for all writers: two of them never wait for each other.
-        for observation_block in sorted(blocks, key=lambda b: b.rollout):
-            self._append_block(observation_block)
-        for minute in sorted(traffic, key=lambda t: [str(getattr(t, k)) for k in TRAFFIC_KEY]):
-            self._add_traffic(minute)
-        for spend in sorted(spends, key=lambda s: (s.key, s.day, s.worker)):
-            self._add_spend(spend)
-
-    def _append_block(self, new: ObservationBlock) -> None:
-        check_block(new)
-        # The number's order must be the order of commits: a reader sees no block slip in.
-        self._unit.serialize_by(new.rollout)
-        last = sa.select(sa.func.coalesce(sa.func.max(block.c.number), 0)).where(
-            block.c.rollout == new.rollout
-        )
-        number = last.scalar_subquery() + 1
-        self._unit.write_new(block, block_to_row(new) | {"number": number})
-
-    def _add_traffic(self, more: TrafficMinute) -> None:
-        check_traffic(more)
-        values = traffic_to_row(more)
-        key: Values = {f"key_{name}": values[name] for name in TRAFFIC_KEY}
-        if self._unit.write_new(traffic, values):
-            return
-        before: Mapping[str, int] = self._unit.read(LATENCY, key).scalar_one()
-        histogram = dict(before)
-        for bound, n in more.latency_ms.items():
-            histogram[str(bound)] = histogram.get(str(bound), 0) + n
-        sums = {f"more_{name}": values[name] for name in TRAFFIC_SUMS}
-        self._unit.write(ADD_TRAFFIC, {**key, **sums, "histogram": histogram})
-
-    def _add_spend(self, more: KeySpend) -> None:
-        check_spend(more)
-        values = spend_to_row(more)
-        if not self._unit.write_new(key_spend, values):
-            key: Values = {f"key_{name}": values[name] for name in SPEND_KEY}
-            sums = {f"more_{name}": values[name] for name in SPEND_SUMS}
-            self._unit.write(ADD_SPEND, {**key, **sums})
-
-    def blocks(self, rollout: str, *, after: int = 0) -> Sequence[ObservationBlock]:
-        wanted: Values = {"of": rollout, "after": after}
-        return [block_from_row(row) for row in self._unit.read(BLOCKS, wanted)]
-
-    def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficMinute]:
-        query = OLDEST_TRAFFIC.where(traffic.c.minute >= since)
-        if route is not None:
-            query = query.where(traffic.c.route == route)
-        return [traffic_from_row(row) for row in self._unit.read(query)]
-
-    def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
-        if route is None:
-            found = self._unit.read(TOTALS, {"since": since})
-        else:
-            found = self._unit.read(TOTALS_OF_ROUTE, {"since": since, "of": route})
-        return [total_from_row(row) for row in found]
-
-    def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
-        if keys is None:
-            found = self._unit.read(SPENDS, {"since": since})
-        else:
-            found = self._unit.read(SPENDS_OF, {"since": since, "keys": sorted(keys)})
-        return [spend_from_row(row) for row in found]
-
-
-class SqlProviders:
-    def __init__(self, unit: Unit, now: datetime) -> None:
-        self._unit = unit
-        self._now = now
-
-    def put(self, new: Provider) -> None:
-        self._unit.serialize()
-        values = provider_to_row(new) | {"updated_at": self._now}
-        if self._unit.read(PROVIDER_ROW, {"known": new.name}).first() is None:
-            self._unit.insert(provider, values)
-        elif self.all().get(new.name) != new:
-            # An equal one is left alone: routers need not load anything.
-            same = provider.c.name == new.name
-            self._unit.write(
-                sa.update(provider).where(same).values(self._unit.signed(provider, values))
-            )
-
-    def remove(self, name: str) -> None:
-        self._unit.serialize()
-        known = sa.and_(provider.c.name == name, provider.c.removed_at.is_(None))
-        gone = {"removed_at": self._now, "extra_headers": {}, "sealed_headers": {}}
-        if not self._unit.amend(provider, known, gone):
-            raise NotFound(f"there is no provider {name!r}")
-
-    def all(self) -> Mapping[str, Provider]:
-        found = self._unit.checked(provider, self._unit.read(PROVIDERS))
-        return {row.name: provider_from_row(row) for row in found}
+ALERTS = sa.select(alert).order_by(alert.c.last_seen.desc(), alert.c.id)
+ALERT_OF_KEY = (
+    sa.select(alert)
+    .where(alert.c.key == sa.bindparam("of"))
+    .order_by(alert.c.first_seen.desc(), alert.c.id)
+    .limit(1)
+)
+_EVENTS = [kind.value for kind, rule in ALERT_RULES.items() if not rule.lasting]
+UNSETTLED_ALERTS = ALERTS.where(
+    sa.or_(
+        alert.c.resolved_at.is_(None),
+        sa.and_(alert.c.told == Notified.RAISED.value, alert.c.kind.not_in(_EVENTS)),
+        sa.and_(alert.c.kind.in_(_EVENTS), alert.c.told.is_(None)),
+    )
+)
+_earlier = delivery.alias("earlier")
+DUE_DELIVERIES = (
+    sa.select(delivery)
+    .where(
+        delivery.c.next_attempt_at <= sa.bindparam("now", type_=delivery.c.created_at.type),
+        # Nobody hears that it is over before hearing of it.
+        ~sa.exists().where(
+            _earlier.c.alert == delivery.c.alert,
+            _earlier.c.sink == delivery.c.sink,
+            _earlier.c.number < delivery.c.number,
+            _earlier.c.next_attempt_at.is_not(None),
+        ),
+    )
+    .order_by(delivery.c.created_at, delivery.c.alert, delivery.c.number, delivery.c.sink)
+)
+DELIVERIES = (
+    sa.select(delivery)
+    .where(delivery.c.alert == sa.bindparam("of"))
+    .order_by(delivery.c.number, delivery.c.sink)
+)
 
 
 class SqlPrincipals:
@@ -281,3 +158,73 @@ class SqlApiKeys:
         if not self._unit.amend(api_key, api_key.c.id == key, changes):
             raise no_such_key(key)
         return key_from_row(self._unit.read(KEYS.where(api_key.c.id == key)).one())
+
+
+class SqlAlerts:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def tell(self, alerts: Iterable[Alert]) -> None:
+        told = list(alerts)
+        # In one order for all writers: two of them never wait for each other.
+        keys = sorted({message.key for message in told})
+        known = {key: found for key in keys if (found := self.newest(key)) is not None}
+        stored = {record.id for record in known.values()}
+        for record in apply_alerts(known, told).values():
+            if record.id in stored:
+                self.save(record)
+            else:
+                self._unit.write(sa.insert(alert), alert_to_row(record))
+
+    def get(self, id_: str) -> AlertRecord:
+        row = self._unit.read(ALERTS.where(alert.c.id == id_)).first()
+        if row is None:
+            raise no_such_alert(id_)
+        return alert_from_row(row)
+
+    def newest(self, key: str) -> AlertRecord | None:
+        self._unit.serialize_by(f"alert {key}")
+        row = self._unit.read(ALERT_OF_KEY, {"of": key}).first()
+        return None if row is None else alert_from_row(row)
+
+    def save(self, record: AlertRecord) -> None:
+        same = sa.update(alert).where(alert.c.id == record.id)
+        if self._unit.write(same.values(alert_to_row(record))) != 1:
+            raise no_such_alert(record.id)
+
+    def list(
+        self, *, open_only: bool = False, kind: AlertKind | None = None, limit: int = 100
+    ) -> Sequence[AlertRecord]:
+        query = ALERTS.where(alert.c.resolved_at.is_(None)) if open_only else ALERTS
+        if kind is not None:
+            query = query.where(alert.c.kind == kind.value)
+        return [alert_from_row(row) for row in self._unit.read(query.limit(limit))]
+
+    def unsettled(self) -> Sequence[AlertRecord]:
+        return [alert_from_row(row) for row in self._unit.read(UNSETTLED_ALERTS)]
+
+    def forget(self, before: datetime) -> int:
+        return self._unit.write(sa.delete(alert).where(alert.c.resolved_at < before))
+
+
+class SqlDeliveries:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: Delivery) -> None:
+        self._unit.write(sa.insert(delivery), delivery_to_row(new))
+
+    def due(self, now: datetime, *, limit: int = 100) -> Sequence[Delivery]:
+        found = self._unit.read(DUE_DELIVERIES.limit(limit), {"now": now})
+        return [delivery_from_row(row) for row in found]
+
+    def save(self, known: Delivery) -> None:
+        same = (
+            delivery.c.alert == known.alert,
+            delivery.c.number == known.number,
+            delivery.c.sink == known.sink,
+        )
+        self._unit.write(sa.update(delivery).where(*same).values(delivery_to_row(known)))
+
+    def of(self, alert: str) -> Sequence[Delivery]:
+        return [delivery_from_row(row) for row in self._unit.read(DELIVERIES, {"of": alert})]

@@ -1,19 +1,37 @@
-"""Reads and writes providers' encrypted keys (`SqlCredentials`) and the sign-ins that renew
-them (`SqlSignIns`).
+"""Reads and writes providers (`SqlProviders`), their encrypted keys (`SqlCredentials`), the
+sign-ins that renew those (`SqlSignIns`), the result of each provider's last check, which an
+older one never replaces (`SqlProviderChecks`), and the newest few of the models and builds that
+providers said they served for a target (`SqlSightings`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
 import sqlalchemy as sa
 
+from harness.domain.errors import NotFound
+from harness.domain.evals.pins import ServedModel, Sighting, newest_sightings
 from harness.domain.providers.credentials import Credential
 from harness.domain.providers.oauth_tokens import SignIn
-from harness.store.rules import no_such_provider, sign_in_is_over
+from harness.domain.providers.probe import ProviderCheck
+from harness.domain.routing.target import Provider
+from harness.store.rules import (
+    checked_sightings,
+    no_such_provider,
+    sign_in_is_over,
+    unknown_provider,
+)
 from harness.store.schema.providers import (
     credential,
     credential_from_row,
     credential_to_row,
     provider,
+    provider_check,
+    provider_check_from_row,
+    provider_check_to_row,
+    provider_from_row,
+    provider_to_row,
+    served_model,
     sign_in,
     sign_in_from_row,
     sign_in_to_row,
@@ -23,6 +41,20 @@ from harness.store.unit_of_work import Unit
 CREDENTIALS = sa.select(credential).order_by(
     credential.c.provider, credential.c.position, credential.c.name
 )
+PROVIDERS = sa.select(provider).where(provider.c.removed_at.is_(None)).order_by(provider.c.name)
+PROVIDER_ROW = sa.select(provider.c.name).where(provider.c.name == sa.bindparam("known"))
+PROVIDER_NAMES = sa.select(provider.c.name)
+IS_SAME_SIGHTING = sa.and_(
+    served_model.c.target == sa.bindparam("whose"),
+    served_model.c.model == sa.bindparam("which"),
+    served_model.c.build == sa.bindparam("built"),
+)
+SIGHTING_BEFORE = sa.update(served_model).where(
+    IS_SAME_SIGHTING, served_model.c.last_at < sa.bindparam("at")
+)
+SIGHT_AGAIN = SIGHTING_BEFORE.values(last_at=sa.bindparam("at"))
+FORGET_SIGHTING = sa.delete(served_model).where(IS_SAME_SIGHTING)
+SIGHTINGS = sa.select(served_model).where(served_model.c.target == sa.bindparam("whose"))
 
 
 class SqlCredentials:
@@ -71,3 +103,94 @@ class SqlSignIns:
 
     def end(self, provider: str) -> bool:
         return self._unit.write(sa.delete(sign_in).where(sign_in.c.provider == provider)) > 0
+
+
+class SqlProviders:
+    def __init__(self, unit: Unit, now: datetime) -> None:
+        self._unit = unit
+        self._now = now
+
+    def put(self, new: Provider) -> None:
+        self._unit.serialize()
+        values = provider_to_row(new) | {"updated_at": self._now}
+        if self._unit.read(PROVIDER_ROW, {"known": new.name}).first() is None:
+            self._unit.insert(provider, values)
+        elif self.all().get(new.name) != new:
+            # An equal one is left alone: routers need not load anything.
+            same = provider.c.name == new.name
+            self._unit.write(
+                sa.update(provider).where(same).values(self._unit.signed(provider, values))
+            )
+
+    def remove(self, name: str) -> None:
+        self._unit.serialize()
+        known = sa.and_(provider.c.name == name, provider.c.removed_at.is_(None))
+        gone = {"removed_at": self._now, "extra_headers": {}, "sealed_headers": {}}
+        if not self._unit.amend(provider, known, gone):
+            raise NotFound(f"there is no provider {name!r}")
+
+    def all(self) -> Mapping[str, Provider]:
+        found = self._unit.checked(provider, self._unit.read(PROVIDERS))
+        return {row.name: provider_from_row(row) for row in found}
+
+
+class SqlProviderChecks:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def all(self) -> Sequence[ProviderCheck]:
+        found = self._unit.read(sa.select(provider_check).order_by(provider_check.c.provider))
+        return [provider_check_from_row(row) for row in found]
+
+    def keep(self, checks: Iterable[ProviderCheck]) -> None:
+        there = set(self._unit.read(PROVIDER_NAMES).scalars())
+        # In one order everywhere: two that write the same rows do not wait for each other.
+        for check in sorted(checks, key=lambda one: one.provider):
+            if check.provider not in there:
+                raise unknown_provider(check.provider)
+            values = provider_check_to_row(check)
+            if self._unit.write_new(provider_check, values):
+                continue
+            same = provider_check.c.provider == check.provider
+            older = sa.and_(same, provider_check.c.at <= check.at)
+            self._unit.write(sa.update(provider_check).where(older).values(values))
+
+
+class SqlSightings:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def note(self, sightings: Iterable[Sighting]) -> None:
+        # In one order everywhere: two that write the same rows do not wait for each other.
+        for sighting in checked_sightings(sightings):
+            if self._unit.write(
+                SIGHT_AGAIN, {**_sighting_key(sighting), "at": sighting.last_at}
+            ):
+                continue
+            model, build = sighting.served.pair
+            row: dict[str, object] = {"target": sighting.target, "model": model, "build": build}
+            times = {"first_at": sighting.first_at, "last_at": sighting.last_at}
+            if self._unit.write_new(served_model, row | times):
+                self._prune(sighting.target)
+
+    def of(self, target: str) -> Sequence[Sighting]:
+        return newest_sightings(self._stored(target))
+
+    def _stored(self, target: str) -> Sequence[Sighting]:
+        return [
+            Sighting(row.target, ServedModel(row.model, row.build), row.first_at, row.last_at)
+            for row in self._unit.read(SIGHTINGS, {"whose": target})
+        ]
+
+    def _prune(self, target: str) -> None:
+        stored = self._stored(target)
+        for sighting in set(stored) - set(newest_sightings(stored)):
+            self._unit.write(FORGET_SIGHTING, _sighting_key(sighting))
+
+
+def _sighting_key(sighting: Sighting) -> dict[str, str]:
+    return {
+        "whose": sighting.target,
+        "which": sighting.served.model,
+        "built": sighting.served.build,
+    }

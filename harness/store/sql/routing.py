@@ -1,16 +1,19 @@
 """Reads the routing table, routes' histories and targets, and commits changes of routes by
-compare-and-swap, with their proof (`SqlRouting`).
+compare-and-swap, with their proof (`SqlRouting`); adds, lifts and reads kill switches
+(`SqlSwitches`).
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.errors import ProofRefused, RevisionConflict, SnapshotInvalid
+from harness.domain.errors import Conflict, ProofRefused, RevisionConflict, SnapshotInvalid
 from harness.domain.routing.evidence import RouteEvidence
+from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.route_changes import (
     CHANGE_KINDS,
     CreateRoute,
@@ -20,9 +23,15 @@ from harness.domain.routing.route_changes import (
 )
 from harness.domain.routing.table import Route, RoutingTable
 from harness.domain.routing.target import Target
-from harness.ports import RouteRecord
+from harness.ports import RouteRecord, SwitchRecord
 from harness.store.database_errors import RowRefused
-from harness.store.rules import check_targets, moved_on, time_of_version
+from harness.store.rules import (
+    check_switch,
+    check_targets,
+    moved_on,
+    no_such_switch,
+    time_of_version,
+)
 from harness.store.schema.columns import Row
 from harness.store.schema.evals import target, target_from_row, target_to_row
 from harness.store.schema.operations import meta
@@ -32,6 +41,9 @@ from harness.store.schema.routing import (
     route_from_row,
     route_to_row,
     route_version,
+    switch,
+    switch_from_row,
+    switch_to_row,
 )
 from harness.store.sql.evidence import (
     FALLBACK_EVIDENCE,
@@ -90,6 +102,8 @@ REVISION = sa.select(sa.func.coalesce(sa.func.max(route_version.c.revision), 0))
 FLOOR = sa.select(meta.c.revision_floor)
 TARGETS = sa.select(target)
 _TAKEN: Final = ("version_taken", "revision_follows", "pk_route_version", "route_version.route")
+SWITCHES = sa.select(switch).order_by(switch.c.created_at.desc(), switch.c.id.desc())
+NOT_LIFTED = SWITCHES.where(switch.c.lifted_at.is_(None))
 
 
 class SqlRouting:
@@ -212,3 +226,34 @@ def _refusal(change: TableChange, error: RowRefused) -> RevisionConflict | Proof
         f"({error.database}): a target needs stored evidence, and a canary or "
         "promotion a passed verdict for exactly this route, incumbent and candidate"
     )
+
+
+class SqlSwitches:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: KillSwitch) -> None:
+        check_switch(new)
+        self._unit.serialize()
+        if self._unit.read(SWITCHES.where(switch.c.id == new.id)).first() is not None:
+            raise Conflict(f"the switch {new.id} is stored already: throw another")
+        self._unit.insert(switch, switch_to_row(new))
+
+    def lift(self, id_: str, *, actor: str, now: datetime) -> SwitchRecord:
+        self._unit.serialize()
+        stored = self.get(id_)
+        if stored.lifted_at is not None:
+            return stored
+        self._unit.amend(switch, switch.c.id == id_, {"lifted_at": now, "lifted_by": actor})
+        return replace(stored, lifted_at=now, lifted_by=actor)
+
+    def get(self, id_: str) -> SwitchRecord:
+        row = self._unit.read(SWITCHES.where(switch.c.id == id_)).first()
+        if row is None:
+            raise no_such_switch(id_)
+        self._unit.checked(switch, [row])
+        return switch_from_row(row)
+
+    def not_lifted(self) -> Sequence[KillSwitch]:
+        found = self._unit.checked(switch, self._unit.read(NOT_LIFTED))
+        return [switch_from_row(row).switch for row in found]
