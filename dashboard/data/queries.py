@@ -24,7 +24,7 @@ from harness.control.routing.scorecard import RouteScorecard
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout
-from harness.domain.errors import SignatureInvalid, SwapgateError
+from harness.domain.errors import SignatureInvalid
 from harness.domain.evals.run import Verdict
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
@@ -294,11 +294,3 @@ def former_versions(view: RouteView) -> Sequence[RouteRecord]:
             seen.add(record.route.incumbent)
             former.append(record)
     return former
-
-
-def target_name(ctx: Context, target: str) -> str:
-    """A target's name by its id, or the id itself."""
-    with suppress(SwapgateError), ctx.store.read() as tx:
-        found = tx.routing.targets().get(target)
-        return found.name if found else target
-    return target

@@ -12,7 +12,6 @@ from harness.domain.evals.pins import ServedModel
 T = TypeVar("T")
 DATA = "DATA:\n"
 REMINDER = "Answer with the one JSON object alone, in the form that was asked for."
-ABSTAINS = object()
 
 
 class AnswerJudge(Protocol):

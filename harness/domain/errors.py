@@ -23,7 +23,6 @@ SwapgateError
 ├── JudgeUnfit             a suite's judge is away, or does not agree with its references
 ├── PatternTooSlow         a user's regular expression takes too long for a text
 ├── SchemaTooLarge         a JSON schema takes too many steps for a value
-├── WorkerFailed           an eval worker ended without finishing its run
 ├── SignatureInvalid       a stored row is not what its signature covers, or has none
 ├── SnapshotInvalid        a snapshot does not validate; the old one goes on serving
 │   └── DatabaseRestored   it is older than what this router served; a person decides
@@ -134,10 +133,6 @@ class DeliveryFailed(SwapgateError):
 
 
 class JudgeUnfit(SwapgateError): ...
-
-
-class WorkerFailed(SwapgateError):
-    retryable = True
 
 
 class SignatureInvalid(SwapgateError):

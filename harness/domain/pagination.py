@@ -5,7 +5,7 @@ an invalid signature; `encode_cursor` and `decode_cursor` write and read a row's
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Generic, TypeVar, overload
 from urllib.parse import quote, unquote
@@ -59,9 +59,6 @@ class Page(Sequence[T], Generic[T]):
 
     def map(self, change: Callable[[T], S]) -> "Page[S]":
         return Page([change(item) for item in self.items], self.total, self.next, self.invalid)
-
-    def and_invalid(self, more: Sequence[RowFault]) -> "Page[T]":
-        return replace(self, invalid=(*self.invalid, *more))
 
 
 def encode_cursor(values: Sequence[object]) -> str:

@@ -101,10 +101,6 @@ class ShadowStageDecision:
     distance: float  # of the evidence of harm, 1 at the level
     left_usd: float  # of the policy's money
 
-    @property
-    def money_spent(self) -> bool:
-        return self.left_usd <= ROUNDING_USD
-
 
 def decide_shadow_stage(
     policy: ShadowStagePolicy, state: ShadowStageState

@@ -3,7 +3,6 @@ range (samples, blocks, traffic, spend), four eyes, registrations that may not c
 that expired, names that are unknown, writers that came too late. `harness/store/sql` calls it.
 """
 
-import json
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, replace
@@ -25,7 +24,7 @@ from harness.domain.errors import (
     StaleWrite,
 )
 from harness.domain.evals.pins import ServedModel, Sighting
-from harness.domain.evals.run import RunState, Sample, Verdict
+from harness.domain.evals.run import RunState, Sample
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.principals import Principal, fold_name
 from harness.domain.privacy.capture import CapturedRequest
@@ -398,19 +397,6 @@ def grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
         for key in keys
         if key.role is None and key.revoked_at is None
     )
-
-
-def revoked_ids(keys: Iterable[ApiKey]) -> frozenset[str]:
-    """Ids of revoked data keys, which a restored database must not bring back."""
-    return frozenset(key.id for key in keys if key.role is None and key.revoked_at is not None)
-
-
-def as_stored(verdict: Verdict) -> Verdict:
-    """The verdict with inputs as JSON gives them back. Raises InputError for NaN, infinity."""
-    try:
-        return replace(verdict, inputs=json.loads(canonical_json(verdict.inputs)))
-    except ValueError as error:
-        raise InputError(f"the inputs of verdict {verdict.id} are no JSON: {error}") from error
 
 
 def moved_on(route: str, stored: int, expected: int) -> RevisionConflict:

@@ -2,7 +2,7 @@
 state. What is not known is `unknown` or a dash, never 0.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 
 from harness.domain.canary.rollout import Rollout
@@ -17,11 +17,6 @@ def timestamp(moment: datetime | None) -> str:
 
 def share(weight_bps: int) -> str:
     return f"{weight_bps / 100:g} %"
-
-
-def names(targets: Iterable[Target]) -> dict[str, str]:
-    """Id to name."""
-    return {target.id: target.name for target in targets}
 
 
 def points(value: float) -> str:

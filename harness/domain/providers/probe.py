@@ -16,7 +16,6 @@ from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, Target
 
 PROBE_QUESTION: Final = "Reply with the one word: ready"
-NOT_FOUND_STATUSES: Final = (404, 405, 501)
 KEY_REFUSED_STATUSES: Final = (401, 403)
 # Signed requests and tokens are refused at minutes; people want to know before that.
 # They give a few at a time else.
