@@ -20,7 +20,7 @@ from inspect_ai.log import (
     read_eval_log_sample_async,
     read_eval_log_sample_summaries_async,
 )
-from inspect_ai.model import Model
+from inspect_ai.model import Model, _assistant_internal
 from inspect_ai.util import display_type
 
 from evals.runner.collector import Collector
@@ -93,6 +93,8 @@ class InspectRunner:
             # eval_async heeds this only if it was looked up before.
             os.environ["INSPECT_DISPLAY"] = "none"
             display_type()
+            if isinstance(suite, DataSuite):
+                _leave_out_vendor_sdks()
             folder = self._log_dir or stack.enter_context(run_dir())
             thread = stack.enter_context(ThreadPoolExecutor(1, "samples"))
             failures: set[str] = set()
@@ -165,6 +167,15 @@ class InspectRunner:
                 connections=job.max_connections,
             )
             self.remark = agreement_text(suite.suite.settings, agreement) if agreement else ""
+
+
+def _leave_out_vendor_sdks() -> None:
+    """Before its first sample Inspect loads the SDKs of OpenAI and Anthropic, where they are
+    installed, for its own providers of these names. A suite of ours asks neither, and loading
+    takes seconds of every run. A user's task may ask them.
+    """
+    for flag in ("_HAS_OPENAI", "_HAS_ANTHROPIC"):
+        setattr(_assistant_internal, flag, False)
 
 
 def attach_judge(

@@ -37,7 +37,9 @@ class Assignment:
 def carry_out(
     assignments: Sequence[Assignment], timeout_s: float = 240
 ) -> list[dict[str, Any]]:
-    """In a fresh process; what each one gave: `state`, `samples`, `seconds`, `error`."""
+    """In a fresh process; what each one gave: `state`, `samples`, `seconds`, `error`,
+    `vendor_sdks` (those that were loaded).
+    """
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.evals.eval_process"],
         cwd=Path(__file__).parents[3],
@@ -80,6 +82,7 @@ def one(
         "remark": runner.remark,
         "samples": [asdict(sample) for sample in samples],
         "seconds": time.perf_counter() - started,
+        "vendor_sdks": sorted({"anthropic", "openai"} & sys.modules.keys()),
     }
 
 
