@@ -14,7 +14,7 @@ from dashboard.text import comparison_text, html, labels
 from dashboard.text.html import escape, strong
 from harness.control.canary import duration_estimate
 from harness.control.evals.proof_validity import ProofState
-from harness.control.proposals import estimate, review, route_rules, submission
+from harness.control.proposals import decisions, estimate, review, route_rules, submission
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Claim
 from harness.domain.operations.access import Actor
@@ -193,7 +193,7 @@ def approve(row: ProposalRow) -> None:
         ctx = page_frame.context()
         seen = row.verdict.id if row.verdict else None
         current_user.attempt(
-            lambda actor: submission.approve_proposal(
+            lambda actor: decisions.approve_proposal(
                 ctx, actor, row.proposal.id, reason, seen=seen
             ),
             lambda actor: (
@@ -231,7 +231,7 @@ def reject(row: ProposalRow) -> None:
     if st.button("Reject", type="primary", key="reject-now"):
         ctx = page_frame.context()
         current_user.attempt(
-            lambda actor: submission.refuse_proposal(ctx, actor, row.proposal.id, reason),
+            lambda actor: decisions.refuse_proposal(ctx, actor, row.proposal.id, reason),
             lambda actor: f"{actor.name} rejected {row.proposal.id}.",
         )
     st.html(html.note("A rejection needs a reason, which the proposer will read."))
@@ -248,7 +248,7 @@ def cancel(row: ProposalRow) -> None:
     if st.button("Cancel the proposal", type="primary"):
         ctx = page_frame.context()
         current_user.attempt(
-            lambda actor: submission.cancel_proposal(ctx, actor, row.proposal.id),
+            lambda actor: decisions.cancel_proposal(ctx, actor, row.proposal.id),
             lambda actor: f"{actor.name} cancelled {row.proposal.id}.",
         )
 

@@ -20,7 +20,7 @@ from harness.api.request_fields import (
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.evals.run_costs import JudgingCost, Savings
 from harness.control.operations import queries
-from harness.control.proposals import approvals, comparison, review, submission
+from harness.control.proposals import approvals, comparison, decisions, review, submission
 from harness.control.proposals.approvals import ApprovalView
 from harness.control.proposals.comparison import ArmFigures
 from harness.control.proposals.format_failures import FormatFailure, find_format_failures
@@ -149,7 +149,7 @@ def approve_proposal(
     who: CallerParam, proposal: str, body: ApprovalBody = AS_STORED
 ) -> Proposal:
     """Not by its proposer. 409 when `verdict` is not the one that is stored now."""
-    return submission.approve_proposal(
+    return decisions.approve_proposal(
         who.ctx, who.actor, proposal, body.reason, seen=body.verdict
     )
 
@@ -163,10 +163,10 @@ def list_approvals(who: CallerParam, proposal: str) -> Page[ApprovalView]:
 @endpoint(router, "POST", "/proposals/{proposal}/reject")
 def reject_proposal(who: CallerParam, proposal: str, body: OverruleBody) -> Proposal:
     """Needs a reason; the proposer will read it."""
-    return submission.refuse_proposal(who.ctx, who.actor, proposal, body.reason)
+    return decisions.refuse_proposal(who.ctx, who.actor, proposal, body.reason)
 
 
 @endpoint(router, "POST", "/proposals/{proposal}/cancel")
 def cancel_proposal(who: CallerParam, proposal: str, body: ReasonBody = NO_REASON) -> Proposal:
     """Take an open proposal back before its canary."""
-    return submission.cancel_proposal(who.ctx, who.actor, proposal, body.reason)
+    return decisions.cancel_proposal(who.ctx, who.actor, proposal, body.reason)

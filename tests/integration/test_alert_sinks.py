@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from harness.control.operations import alerts, queries
-from harness.control.proposals import submission
+from harness.control.proposals import decisions
 from harness.domain.errors import DeliveryFailed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind, Notified, Severity
@@ -203,7 +203,7 @@ def test_a_webhook_that_was_down_gets_its_alert_once_it_is_back(
         for _ in range(3):
             alerts.run_once(made.context())
             made.clock.advance(60)
-        submission.refuse_proposal(made.context(), SYSTEM, proposal.id, "not now")
+        decisions.refuse_proposal(made.context(), SYSTEM, proposal.id, "not now")
         (listed,) = queries.list_alerts(made.context())
         assert (listed.waiting, listed.delivered) == (2, 0)
         assert listed.last_error

@@ -9,7 +9,7 @@ import pytest
 
 from harness.control.canary import operations
 from harness.control.operations import keys
-from harness.control.proposals import review, submission
+from harness.control.proposals import decisions, review, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain, kill_switch, routes, targets
 from harness.control.routing.chain_evidence import WaiverRequest
@@ -190,7 +190,7 @@ def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
     world.turn()
     if policy.promotion is PromotionMode.APPROVED:
         world.until_decided(proposal.id)
-        submission.approve_proposal(world.context(), BEN, proposal.id)
+        decisions.approve_proposal(world.context(), BEN, proposal.id)
     world.suites["two"] = replace(world.suites["colours"], name="two")
     added = RouteSuite("two", SuiteRole.REQUIRED)
     suites = {
@@ -219,7 +219,7 @@ def test_what_another_person_let_in_as_widened_goes_on_under_the_same_rules(
     proposal = submission.create_proposal(world.context(), ANN, request)
     assert set(proposal.widened) == {"gate.margin"}
     world.until_decided(proposal.id)
-    submission.approve_proposal(world.context(), BEN, proposal.id)
+    decisions.approve_proposal(world.context(), BEN, proposal.id)
     world.turn()
 
     after = world.get(proposal.id)
@@ -245,8 +245,8 @@ def test_a_rollback_by_the_proposer_chooses_no_weaker_incumbent_alone(
     assert said.startswith("incumbent: sim/base, which the proposer brought back in the place")
     assert said.endswith("of sim/better (customers complain)")
     with pytest.raises(NotAllowed):
-        submission.approve_proposal(plain_world.context(), ANN, proposal.id)
-    submission.approve_proposal(plain_world.context(), BEN, proposal.id)
+        decisions.approve_proposal(plain_world.context(), ANN, proposal.id)
+    decisions.approve_proposal(plain_world.context(), BEN, proposal.id)
     plain_world.turn()
     assert plain_world.get(proposal.id).phase is ProposalPhase.CANARY
 
@@ -303,7 +303,7 @@ def test_the_older_content_of_a_suite_is_accepted_no_more_after_an_approved_chan
     older = path.read_text()
     path.write_text(older.replace('"target": "c1"', '"target": "x1"'))
     proposal = world.until_decided(world.propose("sim/better").id)
-    submission.approve_proposal(world.context(), BEN, proposal.id)
+    decisions.approve_proposal(world.context(), BEN, proposal.id)
     world.turn()
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
     request = ProposalRequest("chat", "sim/good")
@@ -329,7 +329,7 @@ def test_an_approval_by_a_key_that_was_revoked_since_opens_no_canary(
     )
     key, text = keys.create_key(ctx, SYSTEM, "ben", secret=SECRET, role=Role.APPROVER)
     approver = keys.authenticate(plain_world.store, text, secret=SECRET)
-    submission.approve_proposal(ctx, approver, proposal.id)
+    decisions.approve_proposal(ctx, approver, proposal.id)
     keys.revoke_key(ctx, SYSTEM, key.id)
 
     plain_world.turn()
@@ -359,8 +359,8 @@ def test_a_proposer_takes_back_only_his_own_proposal(plain_world: SmallInstallat
     proposal = plain_world.propose("sim/good", ANN)
     other = Actor("eve", Role.PROPOSER, "pr_eve")
     with pytest.raises(NotAllowed, match="this needs approver"):
-        submission.cancel_proposal(plain_world.context(), other, proposal.id)
-    submission.cancel_proposal(plain_world.context(), ANN, proposal.id)
+        decisions.cancel_proposal(plain_world.context(), other, proposal.id)
+    decisions.cancel_proposal(plain_world.context(), ANN, proposal.id)
     assert plain_world.get(proposal.id).phase is ProposalPhase.CANCELLED
 
 
@@ -386,7 +386,7 @@ def test_what_a_candidate_adds_to_every_prompt_is_read_by_another_person(
     assert proposal.phase is (ProposalPhase.CANARY if free else ProposalPhase.AWAITING_APPROVAL)
     assert [line for line in shown if addendum in line] == ([] if free else list(shown))
     if not free:
-        submission.approve_proposal(plain_world.context(), EVE, proposal.id, "read it")
+        decisions.approve_proposal(plain_world.context(), EVE, proposal.id, "read it")
         plain_world.turn()
         assert plain_world.get(proposal.id).phase is ProposalPhase.CANARY
 

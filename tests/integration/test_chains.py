@@ -8,7 +8,7 @@ import pytest
 
 from harness.control.canary import operations
 from harness.control.operations import queries
-from harness.control.proposals import submission
+from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import data_class_checks, fallback_chain, routes, targets
 from harness.control.routing.chain_evidence import WaiverRequest
@@ -93,7 +93,7 @@ def test_a_passed_verdict_lets_it_in_once_it_is_approved(world: SmallInstallatio
     proposal = world.until_decided(world.propose().id)
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     ben = Actor("ben", Role.APPROVER, "pr_ben")
-    submission.approve_proposal(world.context(), ben, proposal.id)
+    decisions.approve_proposal(world.context(), ben, proposal.id)
 
     add(world, "sim/better")
     assert shown(world) == [("better", EvidenceKind.VERDICT)]
@@ -113,7 +113,7 @@ def test_an_expired_verdict_lets_nobody_in(world: SmallInstallation) -> None:
 
 def test_the_verdict_of_a_canary_that_did_harm_lets_nobody_in(world: SmallInstallation) -> None:
     proposal = world.until_decided(world.propose().id)
-    submission.approve_proposal(
+    decisions.approve_proposal(
         world.context(), Actor("ben", Role.APPROVER, "pr_ben"), proposal.id
     )
     world.turn()
@@ -165,7 +165,7 @@ def test_an_expired_waiver_serves_on_until_somebody_changes_the_route(
 
     # What a rollout does by itself is not held up by it.
     proposal = world.until_decided(world.propose().id)
-    submission.approve_proposal(ctx, Actor("ben", Role.APPROVER, "pr_ben"), proposal.id)
+    decisions.approve_proposal(ctx, Actor("ben", Role.APPROVER, "pr_ben"), proposal.id)
     world.turn()
     operations.operate(ctx, ADA, "chat", RolloutSignal.ABORT, "a test")
     assert shown(world) == [("equal", EvidenceKind.WAIVER)]

@@ -10,7 +10,7 @@ import pytest
 from harness.control.canary import operations
 from harness.control.operations import alerts, housekeeping, queries
 from harness.control.operations.housekeeping import MonitoredJob
-from harness.control.proposals import submission
+from harness.control.proposals import decisions
 from harness.control.routing import fallback_chain
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
@@ -105,7 +105,7 @@ def test_what_waits_for_approval_is_told_and_then_that_it_no_longer_does(
     assert told(world) == [(AlertKind.AWAITING_APPROVAL, Notified.RAISED)]
     assert proposal.id in world.sinks.kept["chat"][0].title
 
-    submission.approve_proposal(world.context(), BEN, proposal.id)
+    decisions.approve_proposal(world.context(), BEN, proposal.id)
     deliver(world)
 
     assert told(world)[1:] == [(AlertKind.AWAITING_APPROVAL, Notified.RESOLVED)]

@@ -11,7 +11,7 @@ import pytest
 
 from harness.control import reconciler
 from harness.control.canary import operations
-from harness.control.proposals import submission
+from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
 from harness.domain.canary.rollout import RolloutSignal
@@ -199,7 +199,7 @@ def test_an_approval_in_time_wins_over_an_expiry_that_looked_before(
     proposal = world.propose("sim/better")
     seen = world.until_decided(proposal.id)
     ctx = world.context()
-    submission.approve_proposal(ctx, BEN, proposal.id)
+    decisions.approve_proposal(ctx, BEN, proposal.id)
     world.clock.advance(8 * 86_400)
 
     with pytest.raises(StaleWrite):
@@ -216,7 +216,7 @@ def test_an_expiry_in_time_wins_over_an_approval(world: SmallInstallation) -> No
     world.turn()
 
     with pytest.raises(IllegalTransition):
-        submission.approve_proposal(world.context(), BEN, proposal.id)
+        decisions.approve_proposal(world.context(), BEN, proposal.id)
     assert world.get(proposal.id).phase is ProposalPhase.REJECTED
 
 
@@ -224,7 +224,7 @@ def test_of_two_approvers_one_is_told_that_it_is_done(world: SmallInstallation) 
     world.policy = approved()
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
-    submission.approve_proposal(world.context(), BEN, proposal.id)
+    decisions.approve_proposal(world.context(), BEN, proposal.id)
 
     with pytest.raises(Conflict, match="approved already, by ben"):
-        submission.approve_proposal(world.context(), replace(BEN, name="cy"), proposal.id)
+        decisions.approve_proposal(world.context(), replace(BEN, name="cy"), proposal.id)

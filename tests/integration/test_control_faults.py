@@ -14,7 +14,7 @@ from harness.control.canary import decision, driver, operations
 from harness.control.context import Context
 from harness.control.dry_run import dry_run_context
 from harness.control.evals import worker_supervision
-from harness.control.proposals import evaluation, submission
+from harness.control.proposals import decisions, evaluation, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.canary.rollout import RolloutSignal, RolloutState
@@ -142,7 +142,7 @@ def test_a_suite_that_vanishes_while_an_approved_proposal_waits_makes_it_stale(
     world.policy = approved()
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
-    submission.approve_proposal(world.context(), BEN, proposal.id)
+    decisions.approve_proposal(world.context(), BEN, proposal.id)
     del world.suites["colours"]
     world.turn()
 
@@ -193,7 +193,7 @@ def test_the_runs_of_a_cancelled_proposal_stop(world: SmallInstallation) -> None
     reconciler.reconcile(replace(world.context(), workers=None))
     assert set(states(world).values()) == {RunState.QUEUED}
 
-    submission.cancel_proposal(world.context(), ANN, proposal.id)
+    decisions.cancel_proposal(world.context(), ANN, proposal.id)
     assert set(states(world).values()) == {RunState.STOPPED}
     world.turn()
     with world.store.read() as tx:
@@ -210,9 +210,9 @@ def test_a_rehearsed_cancellation_stops_no_worker(world: SmallInstallation) -> N
             stopped.append(run)
 
     ctx = replace(world.context(), workers=Watched(lambda _run, _owner: None))
-    submission.cancel_proposal(dry_run_context(ctx), ANN, proposal.id)
+    decisions.cancel_proposal(dry_run_context(ctx), ANN, proposal.id)
     assert stopped == []
-    submission.cancel_proposal(ctx, ANN, proposal.id)
+    decisions.cancel_proposal(ctx, ANN, proposal.id)
     assert len(stopped) == 2
 
 
@@ -226,7 +226,7 @@ def test_a_shared_run_goes_on_for_the_proposal_that_still_needs_it(
         world.context(), ANN, ProposalRequest("mail", "sim/better")
     )
     reconciler.reconcile(replace(world.context(), workers=None))
-    submission.cancel_proposal(world.context(), ANN, first.id)
+    decisions.cancel_proposal(world.context(), ANN, first.id)
 
     shared = world.get(second.id).runs["colours"]
     assert states(world)[shared.incumbent] is RunState.QUEUED
@@ -338,7 +338,7 @@ def test_a_worker_that_comes_too_late_does_not_wake_a_stopped_run(
 ) -> None:
     proposal = world.propose("sim/better")
     reconciler.reconcile(replace(world.context(), workers=None))
-    submission.cancel_proposal(world.context(), ANN, proposal.id)
+    decisions.cancel_proposal(world.context(), ANN, proposal.id)
     for run in states(world):
         world._work(world.store, run, "late")
 
@@ -402,7 +402,7 @@ def test_an_approval_that_comes_too_late_is_refused(world: SmallInstallation) ->
     # The control process was down: nobody closed it in time.
     world.clock.advance(8 * 86_400)
     with pytest.raises(ProofRefused, match="too long"):
-        submission.approve_proposal(world.context(), BEN, proposal.id)
+        decisions.approve_proposal(world.context(), BEN, proposal.id)
 
 
 def test_a_verdict_that_has_expired_lets_nobody_in(world: SmallInstallation) -> None:
@@ -410,7 +410,7 @@ def test_a_verdict_that_has_expired_lets_nobody_in(world: SmallInstallation) -> 
     world.policy = approved(replace(world.policy, gate=gate))
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
-    submission.approve_proposal(world.context(), BEN, proposal.id)
+    decisions.approve_proposal(world.context(), BEN, proposal.id)
     world.clock.advance(61)
     world.turn()
 

@@ -7,7 +7,7 @@ import pytest
 
 from evals.suites.items import Item
 from harness.control.canary import operations
-from harness.control.proposals import submission
+from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
 from harness.domain.canary.rollout import MANUAL_SIGNALS, RolloutSignal, RolloutState
@@ -154,8 +154,8 @@ def test_the_proposer_cannot_approve_and_another_person_can(world: SmallInstalla
 
     ctx = world.context()
     with pytest.raises(NotAllowed, match="proposed"):
-        submission.approve_proposal(ctx, replace(BEN, name=ANN.name), proposal.id)
-    submission.approve_proposal(ctx, BEN, proposal.id, "as agreed")
+        decisions.approve_proposal(ctx, replace(BEN, name=ANN.name), proposal.id)
+    decisions.approve_proposal(ctx, BEN, proposal.id, "as agreed")
     world.turn()
 
     after = world.get(proposal.id)
@@ -172,7 +172,7 @@ def test_a_refusal_or_silence_ends_a_proposal_that_waits(world: SmallInstallatio
     world.policy = approved()
     refused = world.propose("sim/better")
     world.until_decided(refused.id)
-    submission.refuse_proposal(world.context(), BEN, refused.id, "not this week")
+    decisions.refuse_proposal(world.context(), BEN, refused.id, "not this week")
     assert world.get(refused.id).phase is ProposalPhase.REJECTED
 
     silent = world.propose("sim/better")
@@ -184,15 +184,15 @@ def test_a_refusal_or_silence_ends_a_proposal_that_waits(world: SmallInstallatio
 
 def test_a_proposal_can_be_cancelled_until_its_canary(world: SmallInstallation) -> None:
     proposal = world.propose("sim/better")
-    submission.cancel_proposal(world.context(), ANN, proposal.id)
+    decisions.cancel_proposal(world.context(), ANN, proposal.id)
     assert world.get(proposal.id).phase is ProposalPhase.CANCELLED
     with pytest.raises(IllegalTransition):
-        submission.cancel_proposal(world.context(), ANN, proposal.id)
+        decisions.cancel_proposal(world.context(), ANN, proposal.id)
 
     again = world.propose("sim/better")
     world.until_decided(again.id)
     with pytest.raises(InputError, match="canary abort"):
-        submission.cancel_proposal(world.context(), ANN, again.id)
+        decisions.cancel_proposal(world.context(), ANN, again.id)
 
 
 def test_people_pause_resume_and_abort_a_canary(world: SmallInstallation) -> None:

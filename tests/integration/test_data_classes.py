@@ -13,7 +13,7 @@ from harness.control.context import Context
 from harness.control.drift import monitor
 from harness.control.evals import worker_supervision
 from harness.control.operations import housekeeping
-from harness.control.proposals import submission
+from harness.control.proposals import decisions, submission
 from harness.control.providers import credentials, registry
 from harness.control.providers import registry as providers
 from harness.control.routing import routes, seed, targets
@@ -106,8 +106,8 @@ def test_no_canary_opens_for_who_is_not_cleared_any_more(personal: SmallInstalla
     )
 
     with pytest.raises(ProofRefused, match="carries personal data"):
-        submission.approve_proposal(as_of(personal, "sim"), BEN, waits.id)
-    submission.approve_proposal(as_of(personal, "sim", "away"), BEN, waits.id)
+        decisions.approve_proposal(as_of(personal, "sim"), BEN, waits.id)
+    decisions.approve_proposal(as_of(personal, "sim", "away"), BEN, waits.id)
     personal.turn(as_of(personal, "sim"))
 
     ended = personal.get(waits.id)

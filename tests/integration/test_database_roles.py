@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from harness.cli.program import program
 from harness.control.canary import operations
-from harness.control.proposals import submission
+from harness.control.proposals import decisions
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import DatabaseUnusable, InputError, NotFound
 from harness.domain.proposals.proposal import ProposalPhase
@@ -67,7 +67,7 @@ def test_all_of_the_product_runs_under_the_runtime_s_role(
         proposal = world.propose("sim/better")
         waiting = world.until_decided(proposal.id)
         assert waiting.phase is ProposalPhase.AWAITING_APPROVAL
-        submission.approve_proposal(world.context(), BEN, proposal.id)
+        decisions.approve_proposal(world.context(), BEN, proposal.id)
         world.turn()
         assert world.get(proposal.id).phase is ProposalPhase.CANARY
         while not router.wait_for_change(30):

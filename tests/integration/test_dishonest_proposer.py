@@ -9,7 +9,7 @@ import pytest
 from evals.suites.items import Item
 from harness.control.context import Context
 from harness.control.operations import keys
-from harness.control.proposals import gate_run, review, route_rules, submission
+from harness.control.proposals import decisions, gate_run, review, route_rules, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain, routes
 from harness.control.routing.fallback_chain import FallbackRequest
@@ -118,8 +118,8 @@ def test_a_worse_model_with_a_lax_policy_gets_no_traffic_before_another_person_s
     assert set(proposal.widened) == {"promotion", "self_approval", "gate.margin"}
     assert proposal.widened["gate.margin"] == {"route": 0.05, "proposed": 0.9}
     with pytest.raises(NotAllowed, match="eve proposed"):
-        submission.approve_proposal(ctx, EVE, proposal.id)
-    refused = submission.refuse_proposal(ctx, BEN, proposal.id, "a margin of 90 points")
+        decisions.approve_proposal(ctx, EVE, proposal.id)
+    refused = decisions.refuse_proposal(ctx, BEN, proposal.id, "a margin of 90 points")
     assert refused.phase is ProposalPhase.REJECTED
 
 
@@ -129,7 +129,7 @@ def test_another_person_may_let_in_what_was_widened_and_it_is_kept(
     ctx = context(guarded, LAX)
     proposal = decided(guarded, ctx, ProposalRequest("chat", "sim/equal", REASON, policy="lax"))
 
-    submission.approve_proposal(ctx, BEN, proposal.id, "a trial")
+    decisions.approve_proposal(ctx, BEN, proposal.id, "a trial")
     guarded.turn(ctx)
 
     assert guarded.get(proposal.id).phase is ProposalPhase.CANARY
@@ -203,7 +203,7 @@ def test_each_looser_field_of_another_policy_waits_for_another_person(
     assert set(proposal.widened) == {field}
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     with pytest.raises(NotAllowed):
-        submission.approve_proposal(ctx, EVE, proposal.id)
+        decisions.approve_proposal(ctx, EVE, proposal.id)
 
 
 @pytest.mark.parametrize(
@@ -305,8 +305,8 @@ def test_another_suite_content_waits_for_another_person(
     (said,) = proposal.widened["suite colours"]["changed"]
     assert said.startswith({"labels": "data", "scorer": "scorer"}.get(changed, "version"))
     with pytest.raises(NotAllowed):
-        submission.approve_proposal(ctx, EVE, proposal.id)
-    submission.approve_proposal(ctx, BEN, proposal.id)
+        decisions.approve_proposal(ctx, EVE, proposal.id)
+    decisions.approve_proposal(ctx, BEN, proposal.id)
     plain_world.turn(ctx)
     assert plain_world.get(proposal.id).phase is ProposalPhase.CANARY
     # What another person let in is the route's from then on.
@@ -356,8 +356,8 @@ def test_an_admin_who_proposes_does_not_accept_the_own_suite_by_naming_it_anew(
     assert set(proposal.widened) == {"suite colours"}
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     with pytest.raises(NotAllowed):
-        submission.approve_proposal(ctx, EVE, proposal.id)
-    submission.approve_proposal(ctx, BEN, proposal.id)
+        decisions.approve_proposal(ctx, EVE, proposal.id)
+    decisions.approve_proposal(ctx, BEN, proposal.id)
     world.turn(ctx)
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
     assert submission.preview_proposal(ctx, wish, EVE).widened == {}

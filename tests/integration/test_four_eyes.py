@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from harness.control.canary import machine, operations
 from harness.control.operations import alerts, keys
-from harness.control.proposals import approvals, four_eyes, submission
+from harness.control.proposals import approvals, decisions, four_eyes
 from harness.domain.canary.rollout import MANUAL_SIGNALS, RolloutSignal
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound, SignatureInvalid
 from harness.domain.operations.access import Actor, Role
@@ -76,7 +76,7 @@ def test_spelling_makes_no_second_person(world: SmallInstallation) -> None:
         person(world, "laptop", Role.APPROVER, principal="opps")
     made = waiting(world, ops)
     with pytest.raises(NotAllowed, match="another approver"):
-        submission.approve_proposal(world.context(), second, made.id)
+        decisions.approve_proposal(world.context(), second, made.id)
 
 
 def test_nobody_approves_with_a_key_that_he_created(world: SmallInstallation) -> None:
@@ -87,9 +87,9 @@ def test_nobody_approves_with_a_key_that_he_created(world: SmallInstallation) ->
     made = waiting(world, ann)
     for sham in (zoe, kim):
         with pytest.raises(NotAllowed, match="goes back to one that ann created"):
-            submission.approve_proposal(world.context(), sham, made.id)
+            decisions.approve_proposal(world.context(), sham, made.id)
 
-    submission.approve_proposal(world.context(), ben, made.id)
+    decisions.approve_proposal(world.context(), ben, made.id)
     world.turn()
     assert world.get(made.id).phase is ProposalPhase.CANARY
     for sham in (ann, zoe, kim):
@@ -186,7 +186,7 @@ def test_who_made_the_proposers_key_does_not_approve_what_was_proposed_with_it(
     made = waiting(world, bot)
 
     with pytest.raises(NotAllowed, match="had a hand in"):
-        submission.approve_proposal(world.context(), eve, made.id)
+        decisions.approve_proposal(world.context(), eve, made.id)
 
 
 def test_an_admin_does_not_play_two_people_with_keys_that_he_makes_for_them(
@@ -201,9 +201,9 @@ def test_an_admin_does_not_play_two_people_with_keys_that_he_makes_for_them(
     made = waiting(world, as_ann)
 
     with pytest.raises(NotAllowed, match="mal had a hand in both keys"):
-        submission.approve_proposal(world.context(), as_ben, made.id)
+        decisions.approve_proposal(world.context(), as_ben, made.id)
 
-    submission.approve_proposal(world.context(), ben, made.id)
+    decisions.approve_proposal(world.context(), ben, made.id)
 
 
 def test_who_made_the_keys_of_both_people_is_named_where_they_have_no_others(
@@ -214,7 +214,7 @@ def test_who_made_the_keys_of_both_people_is_named_where_they_have_no_others(
     ben = person(world, "ben", Role.APPROVER, by=mal)
     world.clock.advance(30 * 86_400)
     made = waiting(world, ann)
-    submission.approve_proposal(world.context(), ben, made.id)
+    decisions.approve_proposal(world.context(), ben, made.id)
 
     with world.store.read() as tx:
         (approval,) = tx.approvals.of(made.id)
@@ -231,7 +231,7 @@ def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: SmallInstalla
 
     for approver, said in ((old, ()), (new, ("approved with a key created",))):
         made = waiting(world, ann)
-        submission.approve_proposal(world.context(), approver, made.id)
+        decisions.approve_proposal(world.context(), approver, made.id)
         (shown,) = approvals.list_approvals(world.context(), made.id)
         assert (shown.principal, shown.key) == (approver.principal, approver.key)
         assert len(shown.remarks) == len(said)
@@ -246,7 +246,7 @@ def test_the_operator_who_created_the_proposers_key_is_named_when_he_approves(
     world: SmallInstallation,
 ) -> None:
     made = waiting(world, person(world, "ann", Role.PROPOSER))
-    submission.approve_proposal(world.context(), OPERATOR, made.id)
+    decisions.approve_proposal(world.context(), OPERATOR, made.id)
     (shown,) = approvals.list_approvals(world.context(), made.id)
     assert (shown.principal, shown.key) == (LOCAL_PRINCIPAL.id, None)
     (remark,) = shown.remarks

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from dashboard.data import queries
 from dashboard.text import html
 from harness.api.app import PREFIX, documented_answers
-from harness.control.proposals import submission
+from harness.control.proposals import decisions, submission
 from harness.domain.errors import SignatureInvalid
 from harness.domain.pagination import INVALID_ROWS_HINT, Page
 from tests.support.control.control_plane import BEN
@@ -65,7 +65,7 @@ def forged(world: CommandLine) -> tuple[str, str]:
     ids = []
     for _ in range(2):
         made = world.world.propose("sim/better")
-        submission.cancel_proposal(world.world.context(), BEN, made.id)
+        decisions.cancel_proposal(world.world.context(), BEN, made.id)
         ids.append(made.id)
     with owned(world.world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
         statement = sa.text("UPDATE proposal SET reason = 'so they say' WHERE id = :id")

@@ -9,7 +9,7 @@ import pytest
 from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
 from harness.control.evals import worker_supervision
-from harness.control.proposals import submission
+from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.evals.pins import ServedModel
@@ -86,7 +86,7 @@ def test_another_candidate_looks_for_the_first_time_unless_it_descends(
 
 def test_a_proposal_that_scored_nothing_was_no_look(world: SmallInstallation) -> None:
     first = submission.create_proposal(world.context(), ANN, wish())
-    submission.cancel_proposal(world.context(), ANN, first.id)
+    decisions.cancel_proposal(world.context(), ANN, first.id)
 
     assert plan_of(decided(world, wish())).look == 1
 
@@ -336,7 +336,7 @@ def test_cancelling_after_one_score_and_proposing_anew_is_another_look(
         run = plain_world.get(proposal.id).runs["colours"].candidate
         if not tx.runs.scored(run):
             tx.runs.store_sample(sample(run))
-    submission.cancel_proposal(ctx, ANN, proposal.id)
+    decisions.cancel_proposal(ctx, ANN, proposal.id)
 
     assert submission.preview_proposal(ctx, wish()).plans[0].look == 2
 

@@ -12,7 +12,7 @@ from harness.control import reconciler
 from harness.control.canary import operations
 from harness.control.evals.proof_validity import ProofState
 from harness.control.evals.verdict_replay import replay_verdict
-from harness.control.proposals import comparison, evaluation, submission
+from harness.control.proposals import comparison, decisions, evaluation, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain
 from harness.control.routing.fallback_chain import FallbackRequest
@@ -94,7 +94,7 @@ def test_a_changed_suite_closes_what_waits_for_approval(
     proposal = awaiting(world)
     changed(world, change)
     with pytest.raises(ProofRefused, match="is stale"):
-        submission.approve_proposal(world.context(), BEN, proposal.id)
+        decisions.approve_proposal(world.context(), BEN, proposal.id)
     world.turn()
 
     after = world.get(proposal.id)
@@ -244,7 +244,7 @@ def test_an_arm_that_was_measured_on_something_else_is_refused(
 
 
 def test_a_stale_verdict_opens_no_chain(world: SmallInstallation) -> None:
-    submission.approve_proposal(world.context(), BEN, awaiting(world).id)
+    decisions.approve_proposal(world.context(), BEN, awaiting(world).id)
     before = world.suites["colours"]
     changed(world, "template")
     with pytest.raises(ProofRefused, match="no evidence"):

@@ -9,7 +9,7 @@ from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
 from harness.control.canary import decision, machine, operations
 from harness.control.evals import proof_validity
-from harness.control.proposals import review, submission
+from harness.control.proposals import decisions, review, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.providers import credentials, registry
 from harness.control.providers.registry import ProviderChange
@@ -90,7 +90,7 @@ def test_what_waits_for_an_approval_is_proof_no_more(world: SmallInstallation) -
     assert made.id in move(world).outdated[0]
 
     with pytest.raises(ProofRefused, match="stale: provider sim was moved by eve"):
-        submission.approve_proposal(world.context(), BEN, made.id)
+        decisions.approve_proposal(world.context(), BEN, made.id)
 
 
 def test_what_was_measured_half_before_is_rejected_and_the_next_is_measured_anew(
@@ -119,7 +119,7 @@ def test_one_that_is_moved_for_the_exam_and_put_back_proves_nothing(
     made = world.until_decided(world.propose().id)
     move(world, "http://127.0.0.1:9/v1", "put back")
     with pytest.raises(ProofRefused, match="sim was moved by eve"):
-        submission.approve_proposal(world.context(), BEN, made.id)
+        decisions.approve_proposal(world.context(), BEN, made.id)
     assert "put back" in review.review_proposal(world.context(), made.id).changes[0].text
 
 

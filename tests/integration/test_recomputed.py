@@ -12,7 +12,7 @@ from evals.suites.items import Item
 from harness.control.canary import operations
 from harness.control.evals import recomputation
 from harness.control.operations import queries, tampering
-from harness.control.proposals import submission
+from harness.control.proposals import decisions
 from harness.control.routing import fallback_chain
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
@@ -208,7 +208,7 @@ def tampered_while_it_waited(
     """As it stands after control's next turn."""
     world.policy = approved()
     proposal = world.until_decided(world.propose("sim/better").id)
-    submission.approve_proposal(world.context(), BEN, proposal.id)
+    decisions.approve_proposal(world.context(), BEN, proposal.id)
     change(intruder, proposal)
     world.turn()
     return world.get(proposal.id)

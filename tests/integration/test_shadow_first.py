@@ -12,7 +12,7 @@ from dashboard.data import queries
 from dashboard.text import shadow_text
 from harness.cli.shadow import stage_text
 from harness.control.operations import alerts
-from harness.control.proposals import comparison, submission
+from harness.control.proposals import comparison, decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.control.shadow import shadows, stage_audit
@@ -281,7 +281,7 @@ def test_one_that_a_person_stopped_is_not_started_again(world: SmallInstallation
     assert stage.decided.move is ShadowMove.HOLD
     assert "ben stopped the shadow (users complain)" in stage.decided.reason
     assert held(world, proposal)
-    submission.cancel_proposal(world.context(), ANN, proposal.id)
+    decisions.cancel_proposal(world.context(), ANN, proposal.id)
     alerts.run_once(world.context())
     assert not held(world, proposal)
 
@@ -335,12 +335,12 @@ def test_an_approval_comes_before_the_shadow_and_a_cancel_ends_it(
     world.policy = approved(MIRRORED)
     proposal = world.propose("sim/better")
     assert world.until_decided(proposal.id).phase is ProposalPhase.AWAITING_APPROVAL
-    submission.approve_proposal(world.context(), BEN, proposal.id)
+    decisions.approve_proposal(world.context(), BEN, proposal.id)
 
     assert turned(world, proposal).phase is ProposalPhase.SHADOW
     turned(world, proposal)
     assert live(world) is not None
-    submission.cancel_proposal(world.context(), ANN, proposal.id)
+    decisions.cancel_proposal(world.context(), ANN, proposal.id)
     turned(world, proposal)
 
     assert live(world) is None

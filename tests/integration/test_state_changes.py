@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.control.operations import housekeeping, keys, state_audit
-from harness.control.proposals import submission
+from harness.control.proposals import decisions
 from harness.control.routing import fallback_chain, kill_switch, targets
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
@@ -86,7 +86,7 @@ def lived_in(world: SmallInstallation) -> SmallInstallation:
     kill_switch.throw_switch(ctx, SYSTEM, force, source=SwitchSource.CLI)
     world.policy = approved()
     proposal = world.until_decided(world.propose("sim/better").id)
-    submission.approve_proposal(world.context(), BEN, proposal.id, "it is good")
+    decisions.approve_proposal(world.context(), BEN, proposal.id, "it is good")
     with world.store.write() as tx:
         tx.credentials.put(replace(CREDENTIAL, created_at=world.clock.now()))
         tx.shadows.add(shadow_of(proposal, world.clock.now()))

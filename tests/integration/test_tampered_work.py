@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from harness.control.canary import operations
 from harness.control.operations import state_audit, tampering
-from harness.control.proposals import alpha_spending, submission
+from harness.control.proposals import alpha_spending, decisions
 from harness.control.routing import fallback_chain
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.canary.rollout import RolloutSignal
@@ -53,7 +53,7 @@ def test_a_verdict_that_a_person_refused_is_no_proof_for_a_fallback(
     asking: SmallInstallation,
 ) -> None:
     made = asking.until_decided(asking.propose("sim/better").id)
-    submission.refuse_proposal(asking.context(), BEN, made.id, "unsafe")
+    decisions.refuse_proposal(asking.context(), BEN, made.id, "unsafe")
 
     with pytest.raises(ProofRefused, match="no evidence"):
         spare(asking)
@@ -88,7 +88,7 @@ def test_a_proposal_whose_rows_were_written_around_swapgate_is_not_decided(
         tx.alerts.tell([alert])
 
     with pytest.raises(ProofRefused, match="written around Swapgate"):
-        submission.approve_proposal(asking.context(), BEN, made.id)
+        decisions.approve_proposal(asking.context(), BEN, made.id)
     with asking.store.read() as tx:
         with pytest.raises(ProofRefused):
             tampering.require_untampered(
@@ -127,7 +127,7 @@ def test_nothing_is_decided_before_the_log_was_read_to_its_end(
     asking: SmallInstallation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = asking.until_decided(asking.propose("sim/better").id)
-    submission.approve_proposal(asking.context(), BEN, made.id)
+    decisions.approve_proposal(asking.context(), BEN, made.id)
     monkeypatch.setattr(state_audit, "EVENTS_PER_PAGE", 2)
     monkeypatch.setattr(state_audit, "PAGES_PER_TURN", 1)
     ctx, turns = asking.context(), 0

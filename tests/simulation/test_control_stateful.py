@@ -29,7 +29,7 @@ from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
 from harness.control import reconciler
 from harness.control.canary import operations
-from harness.control.proposals import submission
+from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain, routes
 from harness.control.routing.chain_evidence import WaiverRequest
@@ -174,7 +174,7 @@ class ControlPlane(RuleBasedStateMachine):
     @rule(who=people)
     def approve(self, who: Actor) -> None:
         for proposal in submission.list_proposals(self.ctx, open_only=True):
-            self.attempt(partial(submission.approve_proposal, self.ctx, who, proposal.id))
+            self.attempt(partial(decisions.approve_proposal, self.ctx, who, proposal.id))
 
     @precondition(now_in(*UNDECIDED, ProposalPhase.AWAITING_APPROVAL))
     @rule(route=route_names, who=people, refuses=st.booleans())
@@ -182,10 +182,10 @@ class ControlPlane(RuleBasedStateMachine):
         for proposal in submission.list_proposals(self.ctx, route=route, open_only=True):
             if refuses:
                 self.attempt(
-                    partial(submission.refuse_proposal, self.ctx, who, proposal.id, "no")
+                    partial(decisions.refuse_proposal, self.ctx, who, proposal.id, "no")
                 )
             else:
-                self.attempt(partial(submission.cancel_proposal, self.ctx, ANN, proposal.id))
+                self.attempt(partial(decisions.cancel_proposal, self.ctx, ANN, proposal.id))
 
     @precondition(now_in(ProposalPhase.CANARY))
     @rule(

@@ -19,7 +19,14 @@ from harness.control.canary.duration_estimate import RampPlan
 from harness.control.canary.status import list_canaries
 from harness.control.dry_run import dry_run_context
 from harness.control.operations import queries
-from harness.control.proposals import approvals, estimate, review, route_rules, submission
+from harness.control.proposals import (
+    approvals,
+    decisions,
+    estimate,
+    review,
+    route_rules,
+    submission,
+)
 from harness.control.proposals.comparison import load_comparison
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.proposals.review import ProposalReview
@@ -407,7 +414,7 @@ def approve(session: Session, proposal_id: str, reason: str) -> None:
     """
     for line in review.review_proposal(session.context, proposal_id).widened:
         output.note(f"widened: {line}")
-    made = submission.approve_proposal(session.context, session.actor, proposal_id, reason)
+    made = decisions.approve_proposal(session.context, session.actor, proposal_id, reason)
     _answer(session, made, f"{made.id} is approved by {made.approver}: its canary opens next")
     for approval in approvals.list_approvals(session.context, made.id):
         for remark in approval.remarks:
@@ -420,7 +427,7 @@ def approve(session: Session, proposal_id: str, reason: str) -> None:
 @pass_session
 def reject(session: Session, proposal_id: str, reason: str) -> None:
     """End a proposal that waits for approval."""
-    made = submission.refuse_proposal(session.context, session.actor, proposal_id, reason)
+    made = decisions.refuse_proposal(session.context, session.actor, proposal_id, reason)
     _answer(session, made, f"{made.id} is rejected")
 
 
@@ -430,7 +437,7 @@ def reject(session: Session, proposal_id: str, reason: str) -> None:
 @pass_session
 def cancel(session: Session, proposal_id: str, reason: str) -> None:
     """Take an open proposal back, before its canary."""
-    made = submission.cancel_proposal(session.context, session.actor, proposal_id, reason)
+    made = decisions.cancel_proposal(session.context, session.actor, proposal_id, reason)
     _answer(session, made, f"{made.id} is cancelled")
 
 

@@ -24,7 +24,7 @@ from harness.control import reconciler
 from harness.control.canary import operations
 from harness.control.clock_watch import PASS_FOR_NEW
 from harness.control.operations import alerts
-from harness.control.proposals import submission
+from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.canary.guardrails import Guardrails
@@ -337,7 +337,7 @@ class Life:
     def _approve(self) -> None:
         for proposal in submission.list_proposals(self.ctx, open_only=True):
             if proposal.phase is ProposalPhase.AWAITING_APPROVAL:
-                self._attempt(partial(submission.approve_proposal, self.ctx, BEN, proposal.id))
+                self._attempt(partial(decisions.approve_proposal, self.ctx, BEN, proposal.id))
 
     def _trouble(self) -> None:
         trouble = self.draw.choice(list(Trouble))
