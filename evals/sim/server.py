@@ -3,12 +3,10 @@ until a signal or in a thread. Its connections can be reset by faults.
 """
 
 import asyncio
-import contextlib
 import signal
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -145,19 +143,3 @@ def serve_forever(  # noqa: PLR0913 - the options of the command, one by one
         finally:
             for sign, handler in before.items():
                 signal.signal(sign, handler)
-
-
-@contextlib.contextmanager
-def serve_in_thread(sim: Simulator, *, allow_switches: bool = True) -> Iterator[str]:
-    """The simulator in a thread of this process on a free loopback port: its base URL."""
-    with open_listener("127.0.0.1", 0) as listener:
-        serving: SimServer = server(build_app(sim, allow_switches=allow_switches))
-        thread = threading.Thread(
-            target=serving.run, kwargs={"sockets": [listener]}, name="swapgate-sim"
-        )
-        thread.start()
-        try:
-            yield listener_url(listener)
-        finally:
-            serving.should_exit = True
-            thread.join()

@@ -1,5 +1,5 @@
 """Reads the model catalogue (prices, context windows, abilities, end dates) from the JSON file
-in litellm's package; the configuration's changes win. `FixedCatalogue` is the one for tests.
+in litellm's package; the configuration's changes win.
 
 litellm itself is not imported: that takes many seconds, and the file is all that is needed.
 Nothing is fetched. Prices by the size of a request, of batches and of priority service are left
@@ -72,16 +72,6 @@ class LitellmTable:
         file = self._file or table_file()
         rows = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
         return with_changes(build_catalogue(_entries(rows)), self._changes)
-
-    def catalogue(self) -> Catalogue:
-        return self._all
-
-
-class FixedCatalogue:
-    """For tests: has the entries that it is given."""
-
-    def __init__(self, *entries: CatalogueEntry) -> None:
-        self._all = build_catalogue(entries)
 
     def catalogue(self) -> Catalogue:
         return self._all

@@ -37,7 +37,7 @@ from swapgate import (
     ToolRequest,
     ToolResponse,
 )
-from tests.support.providers import strict_chat
+from tests.support.providers import simulator_thread, strict_chat
 from tests.support.providers.scripted_transport import ScriptedEvent
 from tests.support.providers.scripted_upstream import (
     ROLE,
@@ -78,7 +78,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("clients")
     own = {"kind": "custom", "models": {"serial": {"parallel_tools": False}}}
     with (
-        sim.serve_in_thread(sim.simulator(time_scale=0.0)) as url,
+        simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as url,
         running_upstream() as upstream,
     ):
         upstream.turns |= {

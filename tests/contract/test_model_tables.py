@@ -7,7 +7,8 @@ import pytest
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.target import Price
 from harness.ports import ModelTable
-from harness.runtime.model_catalogue import FixedCatalogue, LitellmTable
+from harness.runtime.model_catalogue import LitellmTable
+from tests.support.providers.scripted_probe import FixedCatalogue
 
 KNOWN = CatalogueEntry(
     "openai",

@@ -9,8 +9,8 @@ from harness.domain.errors import SignInRefused, SignInUnreachable
 from harness.domain.providers.device_flow import DeviceCode, OAuthTokens, PollAnswer
 from harness.domain.providers.oauth_kinds import OAUTH_ENDPOINTS, OAuthEndpoints
 from harness.ports import OAuthServer
-from harness.runtime.clock import ManualClock
 from harness.runtime.outbound.oauth_http import HttpOAuthServer
+from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.memory_oauth import MemoryOAuth
 from tests.support.providers.oauth_server import CLIENT, oauth_site
 

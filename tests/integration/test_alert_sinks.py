@@ -19,11 +19,11 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind, Notified, Severity
 from harness.domain.operations.delivery import AlertMessage
 from harness.domain.settings import AlertSettings, AlertSink
-from harness.runtime.clock import ManualClock
 from harness.runtime.outbound.alert_sinks import ConfiguredSinks
-from harness.runtime.random_ids import CountingRandomIds
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import SmallInstallation, approved
+from tests.support.control.counting_ids import CountingRandomIds
+from tests.support.control.manual_clock import ManualClock
 from tests.support.router.router_process import eventually
 from tests.support.site.alert_receiver import Receiver
 from tests.support.site.signing_keys import CONTROL

@@ -9,6 +9,7 @@ import pytest
 
 from evals.sim import faults, server
 from evals.sim.simulator import Simulator
+from tests.support.providers import simulator_thread
 from tests.support.router.router_process import ROUTE, Routed, ask, eventually, routed
 from tests.support.site.alert_receiver import Receiver
 
@@ -23,7 +24,7 @@ def sim() -> Simulator:
 
 @pytest.fixture
 def provider(sim: Simulator) -> Iterator[str]:
-    with server.serve_in_thread(sim) as url:
+    with simulator_thread.serve_in_thread(sim) as url:
         yield url
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import SECRET, SmallInstallation, approved
+from tests.support.control.manual_clock import ManualClock
 from tests.support.site.management_api import Door, served
 from tests.support.site.signing_keys import CONTROL
 

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.control.manual_clock import ManualClock
 from tests.support.site.management_api import Door, served
 from tests.support.site.signing_keys import CONTROL
 

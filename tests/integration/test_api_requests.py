@@ -8,9 +8,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from harness.domain.errors import StoreUnavailable
-from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import SECRET, SmallInstallation, approved
+from tests.support.control.manual_clock import ManualClock
 from tests.support.site.management_api import Door, awaiting_approval, error_of
 from tests.support.site.signing_keys import CONTROL
 

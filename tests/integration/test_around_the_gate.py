@@ -28,8 +28,8 @@ from harness.domain.settings import TargetSeed
 from harness.gate.offline.format_rules import LABEL_ONLY, VALUE_ONLY
 from harness.report.content import gather_report
 from harness.report.markdown import render_markdown
-from harness.runtime.clock import ManualClock
 from tests.support.control.control_plane import BEN, POLICY, SECRET, SmallInstallation, approved
+from tests.support.control.manual_clock import ManualClock
 
 pytestmark = pytest.mark.req("A7", "F2")
 

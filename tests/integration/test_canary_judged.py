@@ -14,6 +14,7 @@ from harness.domain.canary.guardrails import Guardrail, Guardrails, JudgeTally
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.canary.unit_rule import CanaryJudge
 from tests.support.control.control_plane import CANARY, ITEMS
+from tests.support.providers import simulator_thread
 from tests.support.router.router_process import Routed, ask, eventually, routed, start_canary
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.req("F3")]
@@ -40,7 +41,7 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for n in range(ITEMS)
     ]
     suite.write_text("".join(f"{json.dumps(item)}\n" for item in items), encoding="utf-8")
-    with sim.serve_in_thread(sim.simulator(suites=[suite], time_scale=0.0)) as url:
+    with simulator_thread.serve_in_thread(sim.simulator(suites=[suite], time_scale=0.0)) as url:
         change(url, "sim-base", skill=1.0)
         change(url, "sim-backup", skill=1.0)
         yield url

@@ -9,9 +9,9 @@ from harness.control.canary import audit, operations
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import InputError, NotFound, SignatureInvalid
 from harness.domain.operations.audit import AuditEvent
-from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation
+from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
 
 pytestmark = pytest.mark.req("F5", "F3")

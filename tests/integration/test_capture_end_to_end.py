@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from evals.sim import server as sim
 from harness.store.schema.observations import captured
+from tests.support.providers import simulator_thread
 from tests.support.router.router_process import Routed, eventually, routed
 
 pytestmark = [pytest.mark.req("F9", "D8", "G4"), pytest.mark.slow, pytest.mark.timeout(900)]
@@ -75,8 +76,8 @@ def stored(world: Routed) -> int:
 @pytest.mark.verify
 def test_captured_traffic_becomes_a_suite_that_the_gate_decides_by(tmp_path: Path) -> None:
     with (
-        sim.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,
-        sim.serve_in_thread(sim.simulator(time_scale=0.0)) as elsewhere,
+        simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,
+        simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as elsewhere,
         routed(
             tmp_path,
             provider,

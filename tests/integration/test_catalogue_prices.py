@@ -12,8 +12,8 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import Settings, TargetSeed
-from harness.runtime.model_catalogue import FixedCatalogue
 from tests.support.control.control_plane import SmallInstallation
+from tests.support.providers.scripted_probe import FixedCatalogue
 
 KNOWN = FixedCatalogue(
     CatalogueEntry("openai", "big", price=Price(3, 15)),

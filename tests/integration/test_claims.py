@@ -24,8 +24,8 @@ from harness.gate.offline.suite_claims import cost_figures
 from harness.report.content import gather_report
 from harness.report.junit import render_junit
 from harness.report.markdown import render_markdown
-from harness.runtime.clock import ManualClock
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
+from tests.support.control.manual_clock import ManualClock
 
 pytestmark = pytest.mark.req("A3", "A7")
 

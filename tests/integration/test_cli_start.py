@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 
-from evals.sim.server import serve_in_thread, simulator
+from evals.sim.server import simulator
 from harness.cli.program import program
 from tests.support.providers.scripted_chat import Response, serving
+from tests.support.providers.simulator_thread import serve_in_thread
 from tests.support.site.processes import free_port
 
 SWAPGATE = str(Path(sys.executable).with_name("swapgate"))

@@ -10,15 +10,17 @@ from pathlib import Path
 import click
 import pytest
 
-from evals.sim.server import serve_in_thread, simulator
+from evals.sim.server import simulator
 from harness.cli.program import program
 from harness.control.routing import fallback_chain
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.operations.access import SYSTEM
-from harness.runtime.clock import ManualClock, SystemClock
+from harness.runtime.clock import SystemClock
 from tests.contract.test_store_captures import ONE
+from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_chat import Response, serving
+from tests.support.providers.simulator_thread import serve_in_thread
 from tests.support.site.command_line import CommandLine, installed
 
 # These end only when they are stopped, or are no verbs for data.

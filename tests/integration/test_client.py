@@ -33,6 +33,7 @@ from swapgate import (
     RouterUnreachable,
     StreamBroken,
 )
+from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     ROLE,
@@ -55,7 +56,7 @@ ASK = CompletionRequest(route="chat", messages=[Message.user("Say 12 words pleas
 
 @pytest.fixture
 def provider() -> Iterator[str]:
-    with sim.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
+    with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
         yield url
 
 

@@ -27,9 +27,9 @@ from harness.domain.operations.alerts import (
     Severity,
 )
 from harness.domain.operations.delivery import GIVE_UP_AFTER
-from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import BEN, SmallInstallation, approved, block_of
+from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
 
 

@@ -20,7 +20,6 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.ports import Store
-from harness.runtime.clock import ManualClock
 from harness.runtime.random_ids import SystemRandomIds
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import (
@@ -31,6 +30,7 @@ from tests.support.control.control_plane import (
     SmallInstallation,
     approved,
 )
+from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
 
 pytestmark = pytest.mark.both_databases

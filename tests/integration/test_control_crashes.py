@@ -18,7 +18,6 @@ from _pytest.mark import ParameterSet
 from harness.control.routing import routes
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.ports import Store, Transaction
-from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import (
     ITEMS,
@@ -27,6 +26,7 @@ from tests.support.control.control_plane import (
     CrashingStore,
     SmallInstallation,
 )
+from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
 
 # Units of work and statements that store samples are many and alike: a few of them will do.

@@ -28,7 +28,6 @@ from harness.domain.settings import (
     TargetSeed,
     UiSettings,
 )
-from harness.runtime.clock import ManualClock
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -38,6 +37,7 @@ from tests.support.control.control_plane import (
     SmallInstallation,
     approved,
 )
+from tests.support.control.manual_clock import ManualClock
 from tests.support.site.management_api import Door
 from tests.support.store.raw_rows import REFUSED, Database
 

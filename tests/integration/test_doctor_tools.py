@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from evals.sim.server import serve_in_thread, simulator
+from evals.sim.server import simulator
 from harness.cli.program import program
 from harness.domain.providers.tool_probe import PRICE_TOOL, STOCK_TOOL, TOOL_ANSWERS
+from tests.support.providers.simulator_thread import serve_in_thread
 from tests.wire import anthropic, gemini
 from tests.wire import openai as plain
 from tests.wire.server import KEY, Reading, Refused, Reply, Strict, serving

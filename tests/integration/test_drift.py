@@ -23,7 +23,6 @@ from harness.domain.operations.alerts import AlertKind, AlertRecord
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
 from harness.ports import Store
-from harness.runtime.clock import ManualClock
 from harness.runtime.random_ids import SystemRandomIds
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import (
@@ -35,6 +34,7 @@ from tests.support.control.control_plane import (
     SmallInstallation,
     answer,
 )
+from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
 
 DAY_S = 86_400.0

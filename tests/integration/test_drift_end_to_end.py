@@ -15,6 +15,7 @@ from harness.control.operations import queries
 from harness.domain.drift.watch import DriftCheckState
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind, AlertRecord
+from tests.support.providers import simulator_thread
 from tests.support.router.router_process import eventually
 from tests.support.site.processes import site
 
@@ -61,7 +62,7 @@ def open_alerts(site: Installation) -> dict[AlertKind, AlertRecord]:
 @pytest.mark.req("F6", "F7")
 def test_another_name_is_told_as_news_and_a_silent_change_as_drift(tmp_path: Path) -> None:
     with (
-        server.serve_in_thread(server.simulator(time_scale=0)) as provider,
+        simulator_thread.serve_in_thread(server.simulator(time_scale=0)) as provider,
         site(tmp_path, settings(provider)) as place,
     ):
         installation = open_installation(place.config, create_secret=True)

@@ -16,8 +16,8 @@ from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import TargetSeed
-from harness.runtime.model_catalogue import FixedCatalogue
 from tests.support.control.control_plane import SmallInstallation
+from tests.support.providers.scripted_probe import FixedCatalogue
 
 pytestmark = pytest.mark.req("F11")
 ABLE = frozenset({"chat", "tools"})

@@ -27,6 +27,7 @@ from harness.domain.settings import JudgeSettings, SuiteSettings
 from harness.gate.offline.suite_judgement import judge_suite
 from harness.ports import EvalJob
 from tests.support.evals.eval_process import Assignment, carry_out
+from tests.support.providers import simulator_thread
 
 ITEMS = 24
 MODELS = """
@@ -111,7 +112,7 @@ def results(
     models = tmp_path_factory.mktemp("models") / "models.yaml"
     models.write_text(MODELS, encoding="utf-8")
     simulator = server.simulator(profiles=models, suites=[suites["rubric"]], time_scale=0)
-    with server.serve_in_thread(simulator) as url:
+    with simulator_thread.serve_in_thread(simulator) as url:
         assignments = [assignment(name, suite, url) for name, suite in suites.items()]
         return dict(zip(suites, carry_out(assignments), strict=True))
 

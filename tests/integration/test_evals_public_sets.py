@@ -15,7 +15,6 @@ from evals.sim import answer_text
 from evals.sim.item_bank import BankItem as SimItem
 from evals.sim.item_bank import ItemBank
 from evals.sim.profiles import Habits, Profile
-from evals.sim.server import serve_in_thread
 from evals.sim.simulator import Simulator
 from evals.suites.items import Item
 from evals.suites.suite import ConfiguredSuites, Suite, load_suite
@@ -37,6 +36,7 @@ from harness.ports import EvalJob
 from tests.support.evals.eval_process import Assignment, carry_out, one
 from tests.support.evals.ifeval_writer import follows
 from tests.support.evals.scripted_runner import ScriptedRunner
+from tests.support.providers.simulator_thread import serve_in_thread
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("SWAPGATE_SHARED", ROOT.parent / "shared")) / "evaldata"

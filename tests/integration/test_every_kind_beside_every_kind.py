@@ -34,10 +34,10 @@ from harness.domain.routing.table import (
 )
 from harness.domain.routing.target import Target
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
-from harness.runtime.clock import ManualClock
 from router.protocols.endpoints import ENDPOINTS
 from router.protocols.sse import SsePayloads
 from router.upstream.transports import Transports
+from tests.support.control.manual_clock import ManualClock
 from tests.support.router.asgi_router import AUTH, Door
 from tests.support.router.live_router import KEY, QUICK, SECRET
 from tests.wire.kinds import CALL, Kinds, model_of, provider_of, says

@@ -13,12 +13,13 @@ from harness.control.operations import housekeeping
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from tests.support.control.control_plane import SmallInstallation
+from tests.support.providers import simulator_thread
 from tests.support.router.router_process import ROUTE, eventually, routed
 
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
-    with sim.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
+    with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
         yield url
 
 

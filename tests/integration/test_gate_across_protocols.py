@@ -15,6 +15,7 @@ from evals.sim import server as sim
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
 from harness.report.content import KEYRING, address
+from tests.support.providers import simulator_thread
 from tests.support.router.router_process import routed
 from tests.support.site.processes import site
 from tests.wire import anthropic, gemini
@@ -109,7 +110,7 @@ def test_a_judge_of_another_protocol_scores(
     jury = anthropic.strict()
     jury.answers = judging
     with (
-        sim.serve_in_thread(sim.simulator(time_scale=0)) as answering,
+        simulator_thread.serve_in_thread(sim.simulator(time_scale=0)) as answering,
         serving(jury),
         site(tmp_path, judged(tmp_path, answering, jury.api_base)) as place,
     ):

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from evals.sim import server
+from tests.support.providers import simulator_thread
 
 pytestmark = [pytest.mark.req("F10"), pytest.mark.slow]
 
@@ -22,7 +23,7 @@ TIMEOUT_S = 600
 
 @pytest.fixture(scope="module")
 def sim_url() -> Iterator[str]:
-    with server.serve_in_thread(server.simulator(time_scale=0)) as url:
+    with simulator_thread.serve_in_thread(server.simulator(time_scale=0)) as url:
         yield url
 
 

@@ -11,6 +11,7 @@ from evals.scorers.judge_protocol import DATA
 from evals.sim import server as sim
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
+from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.site.processes import site
 
@@ -61,7 +62,7 @@ def test_a_worker_reaches_its_judge_with_the_judges_key_and_checks_it_once(
 ) -> None:
     monkeypatch.setenv("JURY_KEY", KEY)
     with (
-        sim.serve_in_thread(sim.simulator(time_scale=0)) as provider,
+        simulator_thread.serve_in_thread(sim.simulator(time_scale=0)) as provider,
         serving(jury) as judge,
         site(tmp_path, settings(tmp_path, provider, judge.url)) as place,
     ):

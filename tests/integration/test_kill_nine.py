@@ -22,6 +22,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.gate.offline.verdicts import replay_verdict
 from tests.support.control.control_plane import block_of
+from tests.support.providers import simulator_thread
 from tests.support.site.processes import Site, kill_nine, site
 
 END_S = 240.0
@@ -99,7 +100,7 @@ def assert_whole(installation: Installation, ended: Proposal) -> None:
 def job_under_kills(folder: Path, seed: int, kills: int) -> None:
     # Answers take their real time, so that there is something to be killed in.
     with (
-        sim.serve_in_thread(sim.simulator(time_scale=1.0)) as provider,
+        simulator_thread.serve_in_thread(sim.simulator(time_scale=1.0)) as provider,
         site(folder, settings(provider)) as place,
     ):
         installation = open_installation(place.config, create_secret=True)

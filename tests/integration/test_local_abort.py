@@ -10,6 +10,7 @@ from evals.sim import server as sim
 from harness.control import reconciler
 from harness.domain.canary.guardrails import ErrorTally, Guardrail
 from harness.domain.canary.rollout import RolloutState
+from tests.support.providers import simulator_thread
 from tests.support.router.router_process import Routed, ask, eventually, routed, start_canary
 
 pytestmark = pytest.mark.slow
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def provider() -> Iterator[str]:
-    with sim.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
+    with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
         yield url
 
 

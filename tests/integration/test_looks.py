@@ -21,8 +21,8 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, RequestPatch, Target
 from harness.domain.settings import SuiteSettings, TargetSeed
 from harness.gate.text.sentences import spending_text
-from harness.runtime.clock import ManualClock
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation, answer
+from tests.support.control.manual_clock import ManualClock
 
 pytestmark = pytest.mark.req("F2")
 

@@ -24,8 +24,8 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings, TargetSeed
 from harness.gate.offline.format_rules import patch_candidate, with_json_mode
-from harness.runtime.clock import ManualClock
 from tests.support.control.control_plane import ANN, SmallInstallation
+from tests.support.control.manual_clock import ManualClock
 
 pytestmark = pytest.mark.req("A8")
 

@@ -24,8 +24,8 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Target
-from harness.runtime.clock import ManualClock
 from tests.support.control.control_plane import ANN, BEN, SmallInstallation, answer, approved
+from tests.support.control.manual_clock import ManualClock
 
 pytestmark = pytest.mark.req("F6")
 

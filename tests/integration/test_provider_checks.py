@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from evals.sim.server import serve_in_thread, simulator
+from evals.sim.server import simulator
 from harness.control.context import Context
 from harness.control.providers import checks, provider_secrets, registry
 from harness.control.providers.registry import ProviderChange
@@ -21,9 +21,11 @@ from harness.domain.routing.target import Provider
 from harness.domain.settings import TargetSeed
 from harness.ports import ProviderDoor
 from harness.runtime.clock import SystemClock
-from harness.runtime.outbound.provider_probe import HttpProviderProbe, ScriptedProviderProbe
+from harness.runtime.outbound.provider_probe import HttpProviderProbe
 from tests.support.control.control_plane import SmallInstallation
 from tests.support.providers.scripted_chat import Response, serving
+from tests.support.providers.scripted_probe import ScriptedProviderProbe
+from tests.support.providers.simulator_thread import serve_in_thread
 
 pytestmark = pytest.mark.req("D5")
 SECRET = "sk-of-the-leak-test"  # noqa: S105 - made up

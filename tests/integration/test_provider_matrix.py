@@ -19,9 +19,8 @@ from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabiliti
 from harness.domain.routing.target import Price, Provider
 from harness.domain.settings import TargetSeed
 from harness.runtime.encryption import FernetCipher, new_key
-from harness.runtime.model_catalogue import FixedCatalogue
-from harness.runtime.outbound.provider_probe import ScriptedProviderProbe
 from tests.support.control.control_plane import SmallInstallation
+from tests.support.providers.scripted_probe import FixedCatalogue, ScriptedProviderProbe
 
 pytestmark = pytest.mark.req("E4")
 YES, NO, OPEN = Ability

@@ -22,10 +22,10 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Target
-from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.integration.conftest import prepared
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, answer, approved
+from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.raw_rows import Database
 

@@ -9,9 +9,9 @@ from harness.control.evals import verdict_replay
 from harness.control.evals.verdict_replay import OtherTerms
 from harness.domain.errors import InputError, NotFound, SignatureInvalid
 from harness.domain.evals.run import Claim, Failed, Inconclusive, Passed
-from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
 
 pytestmark = pytest.mark.req("F5")

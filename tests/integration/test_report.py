@@ -42,8 +42,8 @@ from harness.report.answer_examples import SHOWN
 from harness.report.content import MAX_TELLING, Report, gather_report
 from harness.report.junit import render_junit
 from harness.report.markdown import render_markdown
-from harness.runtime.clock import ManualClock
 from tests.support.control.control_plane import ANN, SECRET, SmallInstallation
+from tests.support.control.manual_clock import ManualClock
 from tests.support.store.sqlite_store import open_sqlite
 
 pytestmark = pytest.mark.req("A3", "A7", "F10")

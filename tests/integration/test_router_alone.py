@@ -18,6 +18,7 @@ import pytest
 from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
+from tests.support.providers import simulator_thread
 from tests.support.router.router_process import (
     ROUTE,
     Routed,
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
-    with sim.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
+    with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
         yield url
 
 
@@ -168,7 +169,7 @@ def test_a_signal_under_load_ends_it_well_and_loses_nothing(
 ) -> None:
     # Answers take their time here, so that many are under way.
     with (
-        sim.serve_in_thread(sim.simulator(time_scale=0.5)) as provider,
+        simulator_thread.serve_in_thread(sim.simulator(time_scale=0.5)) as provider,
         routed(tmp_path, provider, database_url) as world,
     ):
         world.start()

@@ -11,6 +11,7 @@ import pytest
 
 from evals.sim import server
 from harness.domain.operations.alerts import AlertKind, AlertRecord
+from tests.support.providers import simulator_thread
 from tests.support.router.router_process import Routed, eventually, routed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
@@ -42,7 +43,10 @@ def test_with_the_disk_full_no_request_fails_and_afterwards_everything_is_there(
     tmp_path: Path,
 ) -> None:
     simulator = server.simulator(time_scale=0.0)
-    with server.serve_in_thread(simulator) as provider, routed(tmp_path, provider) as world:
+    with (
+        simulator_thread.serve_in_thread(simulator) as provider,
+        routed(tmp_path, provider) as world,
+    ):
         world.start()
         with world.load() as load:
             load.more(20)

@@ -11,6 +11,7 @@ from evals.sim import faults, server
 from evals.sim.simulator import Simulator
 from harness.domain.operations.access import key_hash
 from harness.domain.reliability.failover import hash_user
+from tests.support.providers import simulator_thread
 from tests.support.router.router_process import ROUTE, Routed, ask, eventually, routed
 
 
@@ -21,7 +22,7 @@ def sim() -> Simulator:
 
 @pytest.fixture(scope="module")
 def provider(sim: Simulator) -> Iterator[str]:
-    with server.serve_in_thread(sim) as url:
+    with simulator_thread.serve_in_thread(sim) as url:
         yield url
 
 

@@ -28,6 +28,7 @@ from harness.domain.routing.table import (
 )
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
+from tests.support.providers import simulator_thread
 from tests.support.router.live_router import KEY, SECRET, World, running_router
 from tests.support.router.simulated_router import HURRIED
 
@@ -55,7 +56,7 @@ def module_sim() -> Simulator:
 
 @pytest.fixture(scope="module")
 def sim_url(module_sim: Simulator) -> Iterator[str]:
-    with server.serve_in_thread(module_sim) as url:
+    with simulator_thread.serve_in_thread(module_sim) as url:
         yield url
 
 

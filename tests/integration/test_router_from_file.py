@@ -8,6 +8,7 @@ import openai
 import pytest
 
 from evals.sim import server
+from tests.support.providers import simulator_thread
 from tests.support.router.router_process import ROUTE, eventually, routed
 
 TOOL: Any = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
@@ -25,7 +26,7 @@ def asked(client: openai.OpenAI, **more: Any) -> tuple[str, str]:
 
 @pytest.mark.req("A4", "B6", "B10")
 def test_a_routers_process_does_what_its_file_says(tmp_path: Path) -> None:
-    with server.serve_in_thread(server.simulator(time_scale=0)) as url:
+    with simulator_thread.serve_in_thread(server.simulator(time_scale=0)) as url:
         sim = {"kind": "sim", "api_base": f"{url}/v1"}
         sections: dict[str, Any] = {
             "router": {"flush_interval_s": 0.2, "health_check_interval_s": 0.5},

@@ -14,6 +14,7 @@ from evals.sim import server as sim
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.rate_limits import KeyLimits
+from tests.support.providers import simulator_thread
 from tests.support.router.router_process import EVER, Routed, ask, eventually, routed
 from tests.support.store.private_postgres import own_postgres
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
-    with sim.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
+    with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
         yield url
 
 

@@ -12,6 +12,7 @@ import pytest
 from evals.sim import server
 from evals.sim.simulator import Simulator
 from harness.domain.routing.capabilities import Capabilities
+from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import running_upstream
 from tests.support.router.live_router import (
@@ -53,7 +54,7 @@ def sim() -> Simulator:
 
 @pytest.fixture(scope="module")
 def sim_url(sim: Simulator) -> Iterator[str]:
-    with server.serve_in_thread(sim) as url:
+    with simulator_thread.serve_in_thread(sim) as url:
         yield url
 
 

@@ -22,6 +22,7 @@ from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTa
 from harness.domain.routing.target import Target
 from router.snapshot.compiled import CompiledRoute
 from tests.support.control.control_plane import SmallInstallation
+from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.asgi_router import AUTH, CHAT, Door, code
 from tests.support.router.live_router import (
@@ -65,7 +66,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("overrides")
     world = SmallInstallation(folder)
     ctx = world.context()
-    with server.serve_in_thread(server.simulator(time_scale=0)) as url:
+    with simulator_thread.serve_in_thread(server.simulator(time_scale=0)) as url:
         file = folder / "swapgate.yaml"
         file.write_text(FILE.format(url=f"{url}/v1"), encoding="utf-8")
         seed.apply_seed(

@@ -21,6 +21,7 @@ from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.operations.access import SYSTEM
 from tests.support.control.control_plane import suite_file
+from tests.support.providers import simulator_thread
 from tests.support.providers.hostile_provider import KINDS, Hostile, hostile_provider
 from tests.support.router.router_process import ROUTE, Routed, ask
 from tests.support.site.processes import site
@@ -43,7 +44,7 @@ def world(hostile: Hostile, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """The hostile provider first, the simulator as its fallback."""
     folder = tmp_path_factory.mktemp("protection")
     with (
-        sim.serve_in_thread(sim.simulator(time_scale=0.0)) as url,
+        simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as url,
         served(folder, hostile, url) as it,
     ):
         it.start()

@@ -13,6 +13,7 @@ from openai.types.responses import FunctionToolParam, Response, ResponseStreamEv
 from evals.sim import server
 from evals.sim.simulator import Simulator
 from harness.domain.routing.capabilities import Capabilities
+from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import EVENTS, running_upstream
 from tests.support.router.live_router import KEY, QUICK, running_router, snapshot, wait_until
@@ -44,7 +45,7 @@ def sim() -> Simulator:
 
 @pytest.fixture(scope="module")
 def sim_url(sim: Simulator) -> Iterator[str]:
-    with server.serve_in_thread(sim) as url:
+    with simulator_thread.serve_in_thread(sim) as url:
         yield url
 
 

@@ -15,6 +15,7 @@ from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.ports import Store
+from tests.support.providers import simulator_thread
 from tests.support.router.live_router import KEY, wait_until
 from tests.support.router.router_process import ask, eventually, routed, start_canary
 from tests.support.router.simulated_router import OWN, SimScene, before_sim
@@ -29,7 +30,7 @@ def sim() -> Simulator:
 
 @pytest.fixture(scope="module")
 def sim_url(sim: Simulator) -> Iterator[str]:
-    with server.serve_in_thread(sim) as url:
+    with simulator_thread.serve_in_thread(sim) as url:
         yield url
 
 

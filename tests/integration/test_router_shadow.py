@@ -29,6 +29,7 @@ from harness.store.sql import SqlStore
 from router.recording.recorder import Recorder
 from router.snapshot import file
 from router.snapshot.holder import SnapshotHolder
+from tests.support.providers import simulator_thread
 from tests.support.router.live_router import KEY, QUICK, SECRET, running_router_on, wait_until
 from tests.support.router.simulated_router import HELLO, OWN, SPARE
 from tests.support.site.signing_keys import CONTROL
@@ -49,7 +50,7 @@ def sim() -> Simulator:
 
 @pytest.fixture(scope="module")
 def sim_url(sim: Simulator) -> Iterator[str]:
-    with server.serve_in_thread(sim) as url:
+    with simulator_thread.serve_in_thread(sim) as url:
         yield url
 
 

@@ -24,6 +24,7 @@ from harness.domain.routing.table import (
 )
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
+from tests.support.providers import simulator_thread
 from tests.support.router.live_router import KEY, QUICK, SECRET, running_router
 
 OWN, CHEAP, LARGE = (
@@ -58,7 +59,7 @@ def served(
 ) -> Iterator[openai.OpenAI]:
     sim.faults.clear()
     sim.stats.clear()
-    with server.serve_in_thread(sim) as url:
+    with simulator_thread.serve_in_thread(sim) as url:
         snapshot = Snapshot(
             RoutingTable(
                 1,

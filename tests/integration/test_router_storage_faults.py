@@ -21,6 +21,7 @@ from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from harness.store.sql import SqlStore
 from router.snapshot import file
+from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_upstream import completion, running_upstream
 from tests.support.router.live_router import KEY, SECRET, running_router_on, wait_until
 from tests.support.router.router_process import routed
@@ -155,7 +156,7 @@ def test_a_full_disk_costs_no_request_tears_nothing_and_loses_nothing(
 ) -> None:
     # Database, spool, snapshot, rates and logs: all of it is on that disk.
     with (
-        sim.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,
+        simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,
         routed(small_disk, provider) as world,
     ):
         world.start()

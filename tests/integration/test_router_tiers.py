@@ -14,6 +14,7 @@ from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.operations.access import SYSTEM
 from tests.support.control.control_plane import SmallInstallation
+from tests.support.providers import simulator_thread
 from tests.support.router.live_router import QUICK, SECRET, running_router
 
 FILE = """
@@ -43,7 +44,7 @@ class Clients:
 def clients(sim: Simulator, tmp_path: Path) -> Iterator[Clients]:
     world = SmallInstallation(tmp_path)
     ctx = world.context()
-    with server.serve_in_thread(sim) as url:
+    with simulator_thread.serve_in_thread(sim) as url:
         file = tmp_path / "swapgate.yaml"
         file.write_text(FILE.format(url=f"{url}/v1"), encoding="utf-8")
         seed.apply_seed(

@@ -14,6 +14,7 @@ from harness.app import router_process
 from harness.domain.errors import ConfigError
 from harness.domain.settings import TracingSettings
 from router.observers.tracing import OpenTelemetry, read_finish_reasons
+from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_transport import ScriptedEvent
 from tests.support.providers.scripted_upstream import (
     ROLE,
@@ -187,7 +188,10 @@ def test_the_standard_variable_turns_tracing_on_in_a_router_process(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
     monkeypatch.setenv("OTEL_SERVICE_NAME", "our-router")
     simulator = server.simulator(time_scale=0.0)
-    with server.serve_in_thread(simulator) as provider, routed(tmp_path, provider) as world:
+    with (
+        simulator_thread.serve_in_thread(simulator) as provider,
+        routed(tmp_path, provider) as world,
+    ):
         world.start()
         with world.client() as client:
             assert ask(client)

@@ -23,6 +23,7 @@ from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
+from tests.support.providers import simulator_thread
 from tests.support.router.router_process import (
     ROUTE,
     Routed,
@@ -46,14 +47,14 @@ CUT_OFF = {"APIConnectionError", "APIError", "RemoteProtocolError"}
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
-    with sim.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
+    with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def slow_provider() -> Iterator[str]:
     """Answers take their time, so that many are under way."""
-    with sim.serve_in_thread(sim.simulator(time_scale=0.5)) as url:
+    with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.5)) as url:
         yield url
 
 
@@ -136,7 +137,7 @@ def test_a_stream_that_outlasts_the_drain_ends_with_its_worker_and_the_exit_code
     tmp_path: Path,
 ) -> None:
     with (
-        sim.serve_in_thread(sim.simulator(time_scale=200.0)) as endless,
+        simulator_thread.serve_in_thread(sim.simulator(time_scale=200.0)) as endless,
         routed(tmp_path, endless) as world,
     ):
         configure(world, drain_s=4)

@@ -30,7 +30,6 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider
 from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.gate.shadow_stage import ShadowMove
-from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import (
     ANN,
@@ -43,6 +42,7 @@ from tests.support.control.control_plane import (
     SmallInstallation,
     approved,
 )
+from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
 
 pytestmark = pytest.mark.req("F8")

@@ -14,6 +14,7 @@ from evals.sim import server
 from evals.sim.app import build_app
 from evals.sim.faults import FaultKind
 from evals.sim.simulator import Simulator
+from tests.support.providers import simulator_thread
 
 MODEL = "sim-base"
 PROMPT = {"model": MODEL, "messages": [{"role": "user", "content": "Say 12 words please."}]}
@@ -27,7 +28,7 @@ def module_sim() -> Simulator:
 
 @pytest.fixture(scope="module")
 def address(module_sim: Simulator) -> Iterator[tuple[str, int]]:
-    with server.serve_in_thread(module_sim) as url:
+    with simulator_thread.serve_in_thread(module_sim) as url:
         parts = urlsplit(url)
         assert parts.hostname
         assert parts.port
@@ -431,7 +432,7 @@ def test_a_body_that_comes_in_pieces_is_read_whole(at: tuple[str, int]) -> None:
 
 def test_without_switches_there_are_none() -> None:
     sim = server.simulator(time_scale=0)
-    with server.serve_in_thread(sim, allow_switches=False) as url:
+    with simulator_thread.serve_in_thread(sim, allow_switches=False) as url:
         parts = urlsplit(url)
         assert parts.hostname
         assert parts.port

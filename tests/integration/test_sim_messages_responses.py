@@ -11,6 +11,7 @@ from openai.types.responses import FunctionToolParam
 
 from evals.sim import faults, server
 from evals.sim.simulator import Simulator
+from tests.support.providers import simulator_thread
 
 SCHEMA: dict[str, object] = {"type": "object", "properties": {"city": {"type": "string"}}}
 TOOL: ToolParam = {"name": "weather", "input_schema": SCHEMA}
@@ -31,7 +32,7 @@ def sim() -> Simulator:
 
 @pytest.fixture(scope="module")
 def url(sim: Simulator) -> Iterator[str]:
-    with server.serve_in_thread(sim) as url:
+    with simulator_thread.serve_in_thread(sim) as url:
         yield url
 
 

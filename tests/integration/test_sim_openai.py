@@ -15,6 +15,7 @@ from evals.sim import item_bank, profiles, server
 from evals.sim.item_bank import ItemBank
 from evals.sim.profiles import Latency, Profile
 from evals.sim.simulator import Simulator
+from tests.support.providers import simulator_thread
 
 WEATHER: ChatCompletionFunctionToolParam = {
     "type": "function",
@@ -50,7 +51,7 @@ def sim(tmp_path_factory: pytest.TempPathFactory) -> Simulator:
 @pytest.fixture(scope="module")
 def client(sim: Simulator) -> Iterator[openai.OpenAI]:
     with (
-        server.serve_in_thread(sim) as url,
+        simulator_thread.serve_in_thread(sim) as url,
         openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
     ):
         yield client

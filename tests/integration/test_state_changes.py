@@ -29,12 +29,12 @@ from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
 from harness.domain.routing.target import Target
 from harness.domain.settings import TargetSeed
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
-from harness.runtime.clock import ManualClock
 from harness.store.schema.columns import Json, UtcTime
 from harness.store.schema.signed_tables import SIGNED, SignedTable
 from harness.store.sql import SqlStore
 from router.snapshot.holder import SnapshotHolder
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, approved
+from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL, VERIFIER
 from tests.support.store.raw_rows import WAIVER, Database, prepared
 

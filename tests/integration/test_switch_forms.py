@@ -8,6 +8,7 @@ import pytest
 
 from evals.sim import server as sim
 from harness.domain.routing.kill_switch import ENVIRONMENT_VARIABLE
+from tests.support.providers import simulator_thread
 from tests.support.router.router_process import ROUTE, Routed, eventually, routed
 
 pytestmark = pytest.mark.slow
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
-    with sim.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
+    with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
         yield url
 
 

@@ -41,7 +41,6 @@ from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
-from harness.runtime.clock import ManualClock
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -54,6 +53,7 @@ from tests.support.control.control_plane import (
     answer,
     approved,
 )
+from tests.support.control.manual_clock import ManualClock
 from tests.support.control.routing_invariants import (
     check_canary,
     check_history,

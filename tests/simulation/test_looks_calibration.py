@@ -21,8 +21,8 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.settings import TargetSeed
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch
-from harness.runtime.clock import ManualClock
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
+from tests.support.control.manual_clock import ManualClock
 
 pytestmark = pytest.mark.req("F2", "A7")
 

@@ -13,9 +13,9 @@ from scipy import stats
 
 from harness.domain.canary.rollout import RolloutState
 from harness.ports import Store
-from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import SECRET
+from tests.support.control.manual_clock import ManualClock
 from tests.support.control.rollout_simulation import Ending, one
 from tests.support.control.rollout_traffic import Harm
 from tests.support.site.signing_keys import CONTROL

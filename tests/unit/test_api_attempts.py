@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.api.access import MOST_ADDRESSES, FailedAttempts
-from harness.runtime.clock import ManualClock
+from tests.support.control.manual_clock import ManualClock
 
 
 def test_an_address_that_never_failed_never_waits() -> None:

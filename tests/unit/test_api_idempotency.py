@@ -9,7 +9,7 @@ from harness.api import idempotency
 from harness.api.idempotency import IdempotencyCache
 from harness.api.json_answers import JsonAnswer
 from harness.domain.errors import Conflict, InputError
-from harness.runtime.clock import ManualClock
+from tests.support.control.manual_clock import ManualClock
 
 SCOPE = ("ann", "POST /proposals", "monday")
 

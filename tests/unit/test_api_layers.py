@@ -8,7 +8,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from harness.api.error_status import ErrorGuard
 from harness.api.request_body import MAX_BODY_BYTES, StrictBody
-from harness.runtime.random_ids import CountingRandomIds
+from tests.support.control.counting_ids import CountingRandomIds
 
 SCOPE: dict[str, Any] = {
     "type": "http",

@@ -15,10 +15,10 @@ from harness.domain.errors import StoreUnavailable
 from harness.domain.privacy.capture import CapturedRequest, capture_id, is_sampled
 from harness.domain.privacy.redaction import Redactor
 from harness.ports import Transaction
-from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from router.observers.capture_writer import ROOM, CaptureWriter
 from router.recording.port import CaptureDraft
+from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.sqlite_store import migrated_file
 

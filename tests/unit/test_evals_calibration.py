@@ -15,7 +15,7 @@ from harness.domain.errors import InputError, JudgeUnfit
 from harness.domain.routing.target import Target
 from harness.domain.settings import JudgeSettings, SuiteSettings
 from harness.gate.offline.kappa import RaterAgreement
-from harness.runtime.clock import ManualClock
+from tests.support.control.manual_clock import ManualClock
 from tests.support.evals.scripted_judge import ScriptedJudge
 
 pytestmark = pytest.mark.req("F7")

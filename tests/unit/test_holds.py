@@ -18,8 +18,8 @@ from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.online import holds
 from harness.gate.online.rollout_action import RolloutAction
-from harness.runtime.clock import ManualClock
 from tests.support.control.control_plane import BEN, SmallInstallation, block_of
+from tests.support.control.manual_clock import ManualClock
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.canary.worker_guard import FIRST_WEIGHT, WorkerGuard, abort_log_e
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.table import Arm, Canary, Route
-from harness.runtime.clock import ManualClock
 from router.observers.canary_guard import WAIT_S, CanaryGuards, RolloutGuard
 from router.recording.guard_files import (
     GuardFiles,
@@ -25,6 +24,7 @@ from router.recording.guard_files import (
     InMemoryGuardFiles,
     LocalAbort,
 )
+from tests.support.control.manual_clock import ManualClock
 
 RULE = UnitRule(local_alpha=0.01)
 CANARY = Canary("t_new", 100, "salt", "r-1", RULE)

@@ -22,11 +22,11 @@ from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.routing.snapshot_lineage import Lineage, older_reason
 from harness.domain.routing.table import Snapshot
 from harness.runtime.audit_checkpoint import AuditCheckpointFile
-from harness.runtime.clock import ManualClock
 from harness.store.signing.signed_snapshot import verified
 from harness.store.sql import SqlStore
 from router.snapshot.holder import SnapshotHolder
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation
+from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL, VERIFIER
 
 pytestmark = pytest.mark.req("G6", "F1")

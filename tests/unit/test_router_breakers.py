@@ -11,8 +11,8 @@ import pytest
 from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
 from harness.domain.reliability.retry import RetryPolicy
 from harness.domain.routing.plan import SHORT_PAUSE_S
-from harness.runtime.clock import ManualClock
 from router.health.target_health import LONGEST_PAUSE_S
+from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     ROLE,

@@ -26,7 +26,6 @@ from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import KeyGrant, RouteSettings, Snapshot
 from harness.domain.routing.target import Price, Target
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
-from harness.runtime.clock import ManualClock
 from router.health.early_recovery import EarlyRecovery
 from router.health.target_health import TargetHealth
 from router.health.worker_alerts import AGAIN_S
@@ -42,6 +41,7 @@ from router.request.routed_response import AnswerCopy
 from router.request.stream_relay import CommittedStream
 from router.server.headers import Header
 from router.snapshot.compiled import CompiledTarget
+from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error, streamed
 from tests.support.router.asgi_router import AUTH, CHAT, Door

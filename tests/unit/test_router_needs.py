@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
 from harness.domain.routing.capabilities import Capabilities, Endpoint, Needs
 from harness.domain.routing.table import Arm
-from harness.runtime.clock import ManualClock
 from router.health.target_health import TargetHealth
 from router.request.body import read_request
 from router.request.needs import detect_needs
 from router.request.planner import Planner
+from tests.support.control.manual_clock import ManualClock
 from tests.support.router.live_router import INCUMBENT, provider, served, snapshot
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}

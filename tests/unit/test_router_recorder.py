@@ -21,11 +21,11 @@ from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.table import Arm, Canary
 from harness.domain.shadow.shadow import ShadowTally
 from harness.ports import Store
-from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from router.recording.recorder import TOGETHER, Recorder
 from router.recording.spool import Batch, Spool, decode, encode
 from router.recording.traffic_minutes import CompletedRequest, TrafficMinutes
+from tests.support.control.manual_clock import ManualClock
 from tests.support.router.live_router import SwitchableStore, snapshot
 from tests.support.site.signing_keys import CONTROL
 

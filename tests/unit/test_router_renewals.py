@@ -11,8 +11,8 @@ import pytest
 from harness.domain.providers.credentials import StoredKey
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
 from harness.domain.routing.table import Snapshot
-from harness.runtime.clock import ManualClock
 from router.upstream.transport import UpstreamRequest
+from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
 from tests.support.router.asgi_router import ASK, CHAT, Door

@@ -3,8 +3,8 @@
 import pytest
 
 from harness.domain.evals.pins import MAX_SIGHTINGS
-from harness.runtime.clock import ManualClock
 from router.recording.served_names import LONGEST_NAME, NOTE_EVERY_S, ServedNames
+from tests.support.control.manual_clock import ManualClock
 
 pytestmark = pytest.mark.req("F6")
 

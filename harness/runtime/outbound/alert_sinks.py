@@ -1,5 +1,5 @@
 """Sends alerts to the configured sinks, each by apprise or as a signed webhook, with URLs and
-secrets from environment variables or files; `RecordingSinks` keeps them in memory, for tests.
+secrets from environment variables or files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,19 +66,3 @@ class ConfiguredSinks:
             return Path(file).read_text(encoding="utf-8").strip()
         except OSError as error:
             raise DeliveryFailed(f"{variable}_FILE cannot be read: {error.strerror}") from None
-
-
-class RecordingSinks:
-    """For tests: keeps the messages. down: names of sinks that take nothing now."""
-
-    def __init__(self, *names: str) -> None:
-        self.down: set[str] = set()
-        self.kept: dict[str, list[AlertMessage]] = {name: [] for name in names}
-
-    def names(self) -> Sequence[str]:
-        return list(self.kept)
-
-    def send(self, sink: str, message: AlertMessage) -> None:
-        if sink in self.down or sink not in self.kept:
-            raise DeliveryFailed(f"the sink {sink!r} does not answer")
-        self.kept[sink].append(message)

@@ -1,12 +1,12 @@
 """Asks a provider one small question over HTTP, bounded in time and size: status, answer, time
-to the first content of a stream, clock skew; keys are taken out of errors. For provider checks;
-`ScriptedProviderProbe` answers in tests.
+to the first content of a stream, clock skew; keys are taken out of errors. For provider
+checks.
 """
 
 import http.client
 import json
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -68,25 +68,6 @@ class HttpProviderProbe:
             seconds = time.perf_counter() - started
             said = f"{provider.api_base} does not answer: {_reason(failed, hidden)}"
             return ProbeReply(None, seconds, error=said)
-
-
-class ScriptedProviderProbe:
-    """For tests: gives the scripted answers, and keeps what it was asked."""
-
-    def __init__(self, answer: Callable[[Provider, str, str], ProbeReply]) -> None:
-        self._answer = answer
-        self.asked: list[ProbeRequest] = []
-
-    def ask(
-        self,
-        provider: Provider,
-        key: str,
-        path: str,
-        body: Mapping[str, Any] | None,  # noqa: ARG002 - as the real one
-        timeout_s: float,  # noqa: ARG002 - as above
-    ) -> ProbeReply:
-        self.asked.append((provider.name, path))
-        return self._answer(provider, key, path)
 
 
 def _headers(provider: Provider, key: str) -> dict[str, str]:

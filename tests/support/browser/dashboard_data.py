@@ -29,7 +29,7 @@ from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.evals.run import Claim, EvalRun, RunState, Sample
 from harness.domain.operations.access import Actor, Role
-from harness.runtime.clock import ManualClock
+from tests.support.control.manual_clock import ManualClock
 
 XSS = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 

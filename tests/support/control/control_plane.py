@@ -39,12 +39,12 @@ from harness.domain.routing.table import BUCKETS, RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
 from harness.ports import Chance, Clock, Store, Transaction
-from harness.runtime.clock import ManualClock
 from harness.runtime.encryption import FernetCipher, new_key
-from harness.runtime.outbound.alert_sinks import RecordingSinks
 from harness.runtime.processes.eval_worker import EvalWorker
-from harness.runtime.random_ids import CountingRandomIds
+from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.inline_workers import InlineWorkers
+from tests.support.control.manual_clock import ManualClock
+from tests.support.control.recording_sinks import RecordingSinks
 from tests.support.evals.scripted_runner import ScriptedRunner
 from tests.support.store.sqlite_store import open_sqlite
 

@@ -45,7 +45,6 @@ from harness.domain.routing.route_changes import RestoreIncumbent
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, Target
 from harness.ports import Store
-from harness.runtime.clock import ManualClock
 from tests.support.control.control_plane import (
     ANN,
     BEN,
@@ -54,6 +53,7 @@ from tests.support.control.control_plane import (
     CrashingStore,
     SmallInstallation,
 )
+from tests.support.control.manual_clock import ManualClock
 from tests.support.control.rollout_invariants import Surroundings, Watcher, check_words
 from tests.support.control.rollout_traffic import TURN_S, Fate, Harm, Routers, Trouble
 from tests.support.store.interrupted_store import InterruptedStore

@@ -14,7 +14,6 @@ from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses
 from harness.domain.routing.table import Snapshot
 from harness.domain.settings import RouterSettings
 from harness.ports import Store
-from harness.runtime.clock import ManualClock
 from router.observers.tracing_port import Tracing
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
@@ -22,6 +21,7 @@ from router.server.app import build_router
 from router.server.asgi import WATCH_AFTER_S
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.transport import TransportFactory, UpstreamRequest
+from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTransport, ScriptedTurn
 from tests.support.providers.scripted_upstream import completion
 from tests.support.router.live_router import (

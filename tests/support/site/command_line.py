@@ -14,9 +14,10 @@ import structlog
 from click.testing import CliRunner, Result
 
 from harness.cli.program import program
-from harness.runtime.clock import ManualClock, SystemClock
+from harness.runtime.clock import SystemClock
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL, ENVIRONMENT
 
 FILE = """\

@@ -24,8 +24,8 @@ from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.providers.probe import ProbeReply
 from harness.runtime.encryption import FernetCipher, new_key
-from harness.runtime.outbound.provider_probe import ScriptedProviderProbe
 from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.providers.scripted_probe import ScriptedProviderProbe
 
 # Role to the name of the person who has it: ann proposes, ben approves.
 PEOPLE = {"viewer": "vera", "proposer": "ann", "approver": "ben", "admin": "ada"}

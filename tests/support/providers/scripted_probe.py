@@ -1,0 +1,40 @@
+"""A provider probe that gives scripted answers (`ScriptedProviderProbe`), and a catalogue of
+the entries that a test gives (`FixedCatalogue`).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from harness.domain.providers.catalogue import Catalogue, CatalogueEntry, build_catalogue
+from harness.domain.providers.probe import ProbeReply
+from harness.domain.routing.target import Provider
+from harness.runtime.outbound.provider_probe import ProbeRequest
+
+
+class FixedCatalogue:
+    """For tests: has the entries that it is given."""
+
+    def __init__(self, *entries: CatalogueEntry) -> None:
+        self._all = build_catalogue(entries)
+
+    def catalogue(self) -> Catalogue:
+        return self._all
+
+
+class ScriptedProviderProbe:
+    """For tests: gives the scripted answers, and keeps what it was asked."""
+
+    def __init__(self, answer: Callable[[Provider, str, str], ProbeReply]) -> None:
+        self._answer = answer
+        self.asked: list[ProbeRequest] = []
+
+    def ask(
+        self,
+        provider: Provider,
+        key: str,
+        path: str,
+        body: Mapping[str, Any] | None,  # noqa: ARG002 - as the real one
+        timeout_s: float,  # noqa: ARG002 - as above
+    ) -> ProbeReply:
+        self.asked.append((provider.name, path))
+        return self._answer(provider, key, path)
