@@ -1,14 +1,18 @@
 """Executes an eval run with Inspect AI, one per process, as Inspect refuses a second one:
 checks the judge first, hands each sample over as it ends, then any that are in Inspect's log
-alone.
+alone. Inspect's log is in a private temporary directory of the run; those of killed runs are
+deleted, as logs hold prompts.
 """
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
+import shutil
 import sys
-from collections.abc import Callable, Collection, Mapping
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +36,6 @@ from evals.runner.judge_calibration import CalibrationCache, agreement_text, con
 from evals.runner.provider_client import EvalProviderClient
 from evals.runner.questions import open_questions, suite_settings
 from evals.runner.rate_gate import RateGates
-from evals.runner.run_dirs import run_dir
 from harness.domain.errors import JudgeUnfit
 from harness.domain.evals.run import RunState, Sample
 from harness.domain.settings import SuiteSettings
@@ -242,3 +245,30 @@ async def _reconcile(done: EvalLog, collector: Collector) -> None:
         if str(summary.id) not in collector.taken and summary.completed:
             lost = await read_eval_log_sample_async(done.location, summary.id)
             await collector.take(lost)
+
+
+PREFIX = "swapgate-eval-"
+IN_USE = "in-use"
+
+
+@contextlib.contextmanager
+def run_dir() -> Iterator[Path]:
+    """A folder that only this user can read; it is gone afterwards."""
+    clear_abandoned()
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    try:
+        with (folder / IN_USE).open("w") as mark:
+            # The kernel lets go of it however the process ends.
+            fcntl.flock(mark, fcntl.LOCK_EX)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_abandoned() -> None:
+    """Delete the folders whose process was killed; those in use stay."""
+    for mark in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{IN_USE}"):
+        # Another user's, or cleared by another run just now.
+        with contextlib.suppress(OSError), mark.open("r+") as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(mark.parent, ignore_errors=True)

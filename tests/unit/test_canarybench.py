@@ -13,8 +13,8 @@ from harness.bench.canary_benchmark import (
     CanaryBenchmarkRow,
     run_canary_benchmark,
 )
-from harness.bench.canary_chart import draw_canary_chart
 from harness.bench.canary_rules import ALPHA, OURS, RULES, e_fisher
+from harness.bench.charts import draw_canary_chart
 from harness.bench.guarded_traffic import (
     SIZE,
     SimulatedHarm,

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from evals.runner.run_dirs import PREFIX, run_dir
+from evals.runner.inspect_runner import PREFIX, run_dir
 
 HOLD = """
 import sys, tempfile
 tempfile.tempdir = sys.argv[1]
-from evals.runner.run_dirs import run_dir
+from evals.runner.inspect_runner import run_dir
 with run_dir() as folder:
     print(folder, flush=True)
     sys.stdin.read()

@@ -6,13 +6,13 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
+from harness.bench.charts import draw_gate_chart
 from harness.bench.gate_benchmark import (
     GateBenchmarkPlan,
     GateBenchmarkRow,
     run_gate_benchmark,
     tilt_weights,
 )
-from harness.bench.gate_chart import draw_gate_chart
 from harness.bench.gate_rules import OURS, RULES
 from harness.bench.score_matrix import (
     ScoreKind,

@@ -113,8 +113,8 @@ def bench_gate(  # noqa: PLR0913 - one per option
     Exit code: 3 when the gate misses a goal that docs/benchmarks.md names.
     """
     from harness import package_data  # noqa: PLC0415 - numpy takes its time
+    from harness.bench.charts import draw_gate_chart  # noqa: PLC0415
     from harness.bench.gate_benchmark import SIZES, GateBenchmarkPlan, run_gate_benchmark  # noqa: PLC0415
-    from harness.bench.gate_chart import draw_gate_chart  # noqa: PLC0415
     from harness.bench.score_matrix import (  # noqa: PLC0415
         ScoreKind,
         generate_scores,
@@ -239,7 +239,7 @@ def bench_canary(
     Exit code: 3 when our rule misses a goal that docs/benchmarks.md names.
     """
     from harness.bench.canary_benchmark import TABLES, CanaryBenchmarkPlan, run_canary_benchmark  # noqa: PLC0415
-    from harness.bench.canary_chart import draw_canary_chart  # noqa: PLC0415 - numpy takes its time
+    from harness.bench.charts import draw_canary_chart  # noqa: PLC0415 - numpy takes its time
 
     if picture is not None and tables and "errors" not in tables:
         raise click.UsageError("--svg draws the table of errors: leave --table away")
