@@ -15,7 +15,7 @@ from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAn
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.run import BaseVerdict, Claim, Sample, SampleError, SuiteReport
-from harness.domain.formatting import format_percent
+from harness.domain.formatting import format_percent, format_thousand_price
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.gate.offline.suite_claims import cost_figures
 from harness.gate.text.next_steps import NEXT_STEPS
@@ -279,15 +279,15 @@ def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
     return (
         Tile(
             "Cost per 1,000 requests",
-            labels.usd(after.cost_usd_per_1000),
+            format_thousand_price(after.cost_usd_per_1000),
             labels.relative_change(
                 after.cost_usd_per_1000,
                 before.cost_usd_per_1000,
                 less="cheaper",
                 more="more expensive",
-                was=f"was {labels.usd(before.cost_usd_per_1000)}",
+                was=f"was {format_thousand_price(before.cost_usd_per_1000)}",
             ),
-            interval=labels.interval(after.cost_interval_usd_per_1000, labels.usd),
+            interval=labels.interval(after.cost_interval_usd_per_1000, format_thousand_price),
         ),
         Tile(
             "Latency, median",

@@ -2,17 +2,23 @@
 with each model's evidence; also the Overview's lines of scores and of the last hour.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from dashboard.data import frames
 from dashboard.data.queries import RouteView
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
-from harness.control.routing import monthly_bill
 from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.scorecard import RouteScorecard, SuiteScore
 from harness.domain.canary.observation import TrafficMinute
+from harness.domain.formatting import (
+    DASH,
+    format_estimate,
+    format_percent,
+    format_thousand_price,
+    format_usd,
+)
 from harness.domain.routing.evidence import EvidenceKind
 
 
@@ -24,7 +30,7 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
     measured = view.measured
     bill = measured.bill
     traffic = (
-        f"{bill.requests:,} requests in {monthly_bill.format_window(bill.window_s)}"
+        f"{bill.requests:,} requests in {format_estimate(bill.window_s)}"
         if bill.requests
         else "no request in 30 days"
     )
@@ -33,7 +39,10 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
             (f"Score, {titles.get(score.suite, score.suite)}", _score(score, view.now))
             for score in measured.scores
         ),
-        ("Cost per 1,000 requests", _usd(measured, measured.usd_per_1000)),
+        (
+            "Cost per 1,000 requests",
+            _usd(measured, measured.usd_per_1000, format_thousand_price),
+        ),
         ("Cost a month", _usd(measured, measured.month_usd)),
         ("Latency, last day", _latency(measured)),
         ("Callers that failed", _share(measured.failed)),
@@ -68,7 +77,7 @@ def last_hour(traffic: Sequence[TrafficMinute]) -> str:
     bars = html.trend(trend, name="cost per 1,000 requests, every 5 min")
     return (
         f'<p class="note">last hour: {requests:,} requests, {failed:,} failed</p>'
-        f"<p>{strong(labels.usd(cost))} per 1,000 {bars}</p>"
+        f"<p>{strong(format_thousand_price(cost))} per 1,000 {bars}</p>"
     )
 
 
@@ -85,9 +94,13 @@ def _score(score: SuiteScore, now: datetime) -> str:
     return f"{score.score * 100:.1f}{between} on {score.items:,} items, {age}{older}"
 
 
-def _usd(scorecard: RouteScorecard, usd: float | None) -> str:
+def _usd(
+    scorecard: RouteScorecard,
+    usd: float | None,
+    write: Callable[[float | None], str] = format_usd,
+) -> str:
     """A dash without traffic; unknown where there is some and no price."""
-    return "–" if scorecard.bill.tokens is None else labels.usd(usd)
+    return DASH if scorecard.bill.tokens is None else write(usd)
 
 
 def _latency(scorecard: RouteScorecard) -> str:
@@ -101,7 +114,7 @@ def _latency(scorecard: RouteScorecard) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2%}".replace("%", " %")
+    return format_percent(value, 2, missing=DASH)
 
 
 def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:

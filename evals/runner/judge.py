@@ -13,6 +13,7 @@ from evals.runner.chat_completions import ChatReply, EmbeddingReply, request_bod
 from evals.runner.provider_client import EvalProviderClient, ProviderFailed
 from evals.scorers import NotJudged
 from harness.domain.evals.pins import ServedModel
+from harness.domain.formatting import format_usd
 from harness.domain.routing.target import Price, Provider
 from harness.domain.settings import JudgeSettings
 
@@ -78,10 +79,12 @@ class Judge:
         if limit is not None and self._price is None:
             return (
                 f"the price of the judge {name} is not known, so that its cost cannot be held "
-                f"to ${limit:.4f}: give its provider a price"
+                f"to {format_usd(limit)}: give its provider a price"
             )
         if limit is not None and self.cost_usd >= limit:
-            return f"the judge {name} has cost ${self.cost_usd:.4f} of ${limit:.4f}"
+            return (
+                f"the judge {name} has cost {format_usd(self.cost_usd)} of {format_usd(limit)}"
+            )
         return ""
 
     def heard_in(self, heard: set[ServedModel]) -> "SampleJudge":

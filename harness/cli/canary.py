@@ -19,7 +19,7 @@ from harness.control.serialize import to_plain
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.canary.unit_rule import ExposureUnit
-from harness.domain.formatting import format_estimate
+from harness.domain.formatting import format_bps, format_estimate, format_percent
 from harness.gate.planning.ramp import StepPlan
 from harness.gate.text.explain import GuardrailRow, StepNeed
 
@@ -155,8 +155,8 @@ def guardrail_row(row: GuardrailRow) -> list[object]:
         row.incumbent or None,
         row.allowed,
         row.says,
-        f"{row.distance * 100:.0f} %",
-        f"{row.furthest * 100:.0f} %",
+        format_percent(row.distance, 0),
+        format_percent(row.furthest, 0),
     ]
 
 
@@ -196,7 +196,7 @@ def _plan_row(plan: RampPlan, step: StepPlan) -> list[object]:
     unit = "sessions" if plan.policy.unit is ExposureUnit.SESSION else "requests"
     needs = f"{step.min_exposures:,} {unit}" + (", certified" if step.certify else "")
     return [
-        formatting.share(step.weight_bps),
+        format_bps(step.weight_bps),
         needs,
         "not in its time" if step.typical_s is None else format_estimate(step.typical_s),
         "not in its time" if step.cautious_s is None else format_estimate(step.cautious_s),
@@ -220,7 +220,7 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
     rollout, action = status.rollout, status.action
     step, explanation = rollout.current, status.explanation
     needs = f"{action.step_exposures:,} of {step.min_exposures:,} exposures at this share"
-    ends = "promotion" if rollout.last_step else formatting.share(_next_weight(status))
+    ends = "promotion" if rollout.last_step else format_bps(_next_weight(status))
     return [
         ("route", rollout.route),
         ("rollout", f"{rollout.id}, of proposal {rollout.proposal}"),
@@ -249,8 +249,8 @@ def _state(rollout: Rollout) -> str:
 
 def _share(rollout: Rollout) -> str:
     if rollout.baking:
-        return f"100 %, and {formatting.share(rollout.policy.bake_bps)} kept back as a control"
-    return formatting.share(rollout.current.weight_bps) if rollout.live else "0 %"
+        return f"100 %, and {format_bps(rollout.policy.bake_bps)} kept back as a control"
+    return format_bps(rollout.current.weight_bps) if rollout.live else "0 %"
 
 
 def as_json(status: CanaryStatus) -> object:

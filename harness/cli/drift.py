@@ -16,6 +16,7 @@ from harness.domain.drift.watch import (
     DriftEvidence,
     DriftWatchState,
 )
+from harness.domain.formatting import format_percent, format_points
 from harness.domain.pagination import PageRequest
 
 ROUTE_OPTION = click.option("--route", default="", metavar="ROUTE", help="Only this route.")
@@ -211,16 +212,18 @@ def _result(check: DriftCheck) -> str:
 def _change(evidence: DriftEvidence | None) -> str:
     if evidence is None:
         return "–"
-    by = f"{formatting.points(evidence.delta)} points"
+    by = f"{format_points(evidence.delta)} points"
     if evidence.ci_low is None or evidence.ci_high is None:
         return by
-    return (
-        f"{by} ({formatting.points(evidence.ci_low)} to {formatting.points(evidence.ci_high)})"
-    )
+    return f"{by} ({format_points(evidence.ci_low)} to {format_points(evidence.ci_high)})"
 
 
 def _evidence(evidence: DriftEvidence | None) -> str:
-    return "–" if evidence is None else f"{evidence.share_of_limit:.0%} of the alarm level"
+    return (
+        "–"
+        if evidence is None
+        else f"{format_percent(evidence.share_of_limit, 0)} of the alarm level"
+    )
 
 
 def _line(text: str, width: int = 60) -> str:

@@ -14,7 +14,12 @@ from harness.control.shadow import shadows
 from harness.control.shadow.shadows import LEFT_OUT, PairFigures, ShadowRequest, ShadowStatus
 from harness.control.shadow.stage import ShadowStage
 from harness.domain.errors import InputError
-from harness.domain.formatting import format_estimate
+from harness.domain.formatting import (
+    format_answer_price,
+    format_estimate,
+    format_percent,
+    format_usd,
+)
 from harness.domain.pagination import PageRequest
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.shadow.shadow import ShadowLimits
@@ -34,10 +39,10 @@ def stage_text(stage: ShadowStage) -> list[tuple[str, object]]:
         ("shadow first", f"{stage.candidate.name}, whose answers nobody gets"),
         ("mirrored", f"{policy.share_bps / 100:g} % of the callers" if stage.live else "no"),
         ("pairs", f"{pairs:,} of {policy.min_pairs:,}{when}"),
-        ("money", f"${stage.spent_usd:.4f} of ${policy.max_cost_usd:g}"),
+        ("money", f"{format_usd(stage.spent_usd)} of ${policy.max_cost_usd:g}"),
         (
             "harm",
-            f"{decided.distance * 100:.0f} % of the level that rejects it",
+            f"{format_percent(decided.distance, 0)} of the level that rejects it",
         ),
         ("now", decided.reason if now else None),
         ("next", _next(stage) if now else None),
@@ -178,7 +183,7 @@ def status(session: Session, route: str) -> None:
                     "answers"
                 ),
             ),
-            ("cost", f"${shadow_status.cost_usd:.4f}" + _unpriced(shadow_status)),
+            ("cost", format_usd(shadow_status.cost_usd) + _unpriced(shadow_status)),
             (
                 "today",
                 _today(shadow_status),
@@ -207,7 +212,7 @@ def status(session: Session, route: str) -> None:
                 check.candidate_only,
                 check.neither,
                 f"{check.lost}:{check.won}",
-                f"{check.share_of_level:.0%}",
+                format_percent(check.share_of_level, 0),
             ]
             for check in shadow_status.checks
         ],
@@ -237,7 +242,7 @@ def list_shadows(session: Session, page_request: PageRequest) -> None:
                 shadow_status.state,
                 shadow_status.mirrored,
                 shadow_status.pairs,
-                f"${shadow_status.cost_usd:.4f}",
+                format_usd(shadow_status.cost_usd),
                 shadow_status.record.shadow.started_by,
                 shadow_status.record.shadow.reason,
             ]
@@ -251,11 +256,11 @@ def _today(shadow_status: ShadowStatus) -> str:
     limits, used = shadow_status.record.shadow.limits, shadow_status.today
     money = "" if limits.usd_per_day is None else f" of ${limits.usd_per_day:g}"
     requests = f"{used.requests:,} of {limits.requests_per_day:,} requests"
-    return f"{requests}, ${used.cost_usd:.4f}{money}"
+    return f"{requests}, {format_usd(used.cost_usd)}{money}"
 
 
 def _evidence(shadow_status: ShadowStatus) -> str:
-    said = f"{shadow_status.share_of_level:.0%} of the level"
+    said = f"{format_percent(shadow_status.share_of_level, 0)} of the level"
     return f"{said}: HARM" if shadow_status.harm else said
 
 
@@ -268,7 +273,7 @@ def _unpriced(shadow_status: ShadowStatus) -> str:
 
 
 def _share(value: float | None) -> str | None:
-    return None if value is None else f"{value:.0%}"
+    return None if value is None else format_percent(value, 0)
 
 
 def _figures(side: PairFigures | None) -> str | None:
@@ -276,5 +281,5 @@ def _figures(side: PairFigures | None) -> str | None:
         return None
     return (
         f"{side.ms:,.0f} ms, {side.output_tokens:,.0f} tokens, {side.characters:,.0f} "
-        f"characters, ${side.cost_usd:.6f}"
+        f"characters, {format_answer_price(side.cost_usd)}"
     )

@@ -2,16 +2,19 @@
 
 The gate, the command line, the reports and the dashboard write figures with these functions, so
 that one figure looks the same wherever it is read. Scientific notation is never used, and an
-unknown figure is `unknown`, never 0.
+unknown figure is `unknown` or a dash, never 0. The examples in the docstrings are executed as
+tests.
 """
 
 import math
 import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
 MINUS: Final = "−"
 UNKNOWN: Final = "unknown"
+DASH: Final = "–"
 # Below it the price of one answer tells a reader nothing, and the price of a thousand does.
 SMALL_USD: Final = 0.01
 HUGE: Final = 1e15
@@ -23,7 +26,11 @@ _ROUND_UNITS: Final = ((_DAY_S, "days"), (_HOUR_S, "h"), (_MINUTE_S, "min"))
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """So many significant digits: `0.0000111`, `2.5`, `12,300`; `more than 1,000,…` if huge."""
+    """So many significant digits, written out; a huge number is `more than …`.
+
+    >>> format_number(1.11e-05), format_number(2.5), format_number(12_345)
+    ('0.0000111', '2.5', '12,300')
+    """
     if abs(value) > HUGE:
         return f"more than {HUGE:,.0f}"
     rounded = float(f"{value:.{digits}g}")
@@ -35,17 +42,38 @@ def format_number(value: float, digits: int = 3) -> str:
 
 
 def format_count(number: float) -> str:
-    """A number of things, with separators: `12,300`."""
+    """A number of things, with separators.
+
+    >>> format_count(12_300.4)
+    '12,300'
+    """
     return f"{number:,.0f}"
 
 
+def format_rate(per_hour: float) -> str:
+    """A number per hour; a slow one has digits after the point.
+
+    >>> format_rate(12_345), format_rate(2.345)
+    ('12,345', '2.35')
+    """
+    return format_count(per_hour) if per_hour >= 100 else format_number(per_hour)
+
+
 def format_quantity(number: int, one: str, many: str = "") -> str:
-    """A number with its noun: `1 suite`, `4 suites`."""
+    """A number with its noun.
+
+    >>> format_quantity(1, "suite"), format_quantity(2, "reply", "replies")
+    ('1 suite', '2 replies')
+    """
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def format_signed(value: float, digits: int = 1) -> str:
-    """`+2.6`, `−0.4`, `0.0`: a real minus sign, and no sign on what rounds to nothing."""
+    """A number with its sign: a real minus, and no sign on what rounds to nothing.
+
+    >>> format_signed(2.6), format_signed(-0.4), format_signed(-0.01)
+    ('+2.6', '−0.4', '0.0')
+    """
     text = f"{abs(value):,.{digits}f}"
     if not any(digit in "123456789" for digit in text):
         return text
@@ -53,15 +81,22 @@ def format_signed(value: float, digits: int = 1) -> str:
 
 
 def format_points(share: float | None, missing: str = UNKNOWN) -> str:
-    """A difference of two shares in points of a hundred, signed: `+2.6`."""
+    """A difference of two shares in points of a hundred, signed.
+
+    >>> format_points(0.026), format_points(None)
+    ('+2.6', 'unknown')
+    """
     return missing if share is None else format_signed(share * 100)
 
 
 def format_percent(
     share: float | None, digits: int | None = None, missing: str = UNKNOWN
 ) -> str:
-    """A share of 1 as a percentage: `12.3 %`. digits: places after the point, by
-    default as many as three significant digits need.
+    """A share of 1 as a percentage. digits: places after the point, by default as many as
+    three significant digits need.
+
+    >>> format_percent(0.1234), format_percent(0.5, 1), format_percent(None, missing=DASH)
+    ('12.3 %', '50.0 %', '–')
     """
     if share is None:
         return missing
@@ -71,12 +106,22 @@ def format_percent(
 
 
 def format_bps(bps: float) -> str:
-    """A share of traffic in basis points as a percentage: `1 %`, `0.5 %`."""
+    """A share of traffic in basis points as a percentage.
+
+    >>> format_bps(100), format_bps(50)
+    ('1 %', '0.5 %')
+    """
     return f"{bps / 100:g} %"
 
 
 def format_usd(amount: float | None, missing: str = UNKNOWN) -> str:
-    """`$0.41`; two significant digits below ten cents; no cents from $10,000 on."""
+    """US dollars: two significant digits below ten cents, no cents from $10,000 on.
+
+    >>> format_usd(0.412), format_usd(0.0042), format_usd(12_345.6), format_usd(0)
+    ('$0.41', '$0.0042', '$12,346', '$0.00')
+    >>> format_usd(0.00001), format_usd(None)
+    ('under $0.0001', 'unknown')
+    """
     if amount is None:
         return missing
     if 0 < amount < 0.1:
@@ -84,22 +129,60 @@ def format_usd(amount: float | None, missing: str = UNKNOWN) -> str:
     return f"${amount:,.2f}" if amount < 10_000 else f"${amount:,.0f}"
 
 
+def format_thousand_price(usd: float | None, missing: str = UNKNOWN) -> str:
+    """The price of a thousand answers: below a dollar with three significant digits, so that
+    the ends of its interval differ.
+
+    >>> format_thousand_price(0.4587), format_thousand_price(0.5), format_thousand_price(12.344)
+    ('$0.459', '$0.50', '$12.34')
+    """
+    if usd is None or usd >= 1 or usd < 0.0001:
+        return format_usd(usd, missing)
+    digits = format_number(usd)
+    return f"${digits}" if len(digits) > len("0.50") else f"${usd:.2f}"
+
+
 def format_answer_price(usd: float, beside: float | None = None) -> str:
-    """The price of one answer; small ones by the thousand. beside: another, written alike."""
+    """The price of one answer; small ones by the thousand. beside: another, written alike.
+
+    >>> format_answer_price(0.25), format_answer_price(1.11e-05)
+    ('$0.25', '$0.0111 per 1,000 answers')
+    """
     if max(usd, beside or 0.0) >= SMALL_USD:
         return f"${format_number(usd)}"
     return f"${format_number(usd * 1000)} per 1,000 answers"
 
 
 def format_latency(seconds: float | None, missing: str = UNKNOWN) -> str:
-    """`0.71 s`, `12.4 s`."""
+    """How long an answer took, in seconds.
+
+    >>> format_latency(0.714), format_latency(12.36), format_latency(None)
+    ('0.71 s', '12.4 s', 'unknown')
+    """
     if seconds is None:
         return missing
     return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:,.1f} s"
 
 
+def format_range(
+    ends: tuple[float, float] | None,
+    write: Callable[[float | None], str],
+    missing: str = UNKNOWN,
+) -> str:
+    """Both ends of an interval, each written by `write`.
+
+    >>> format_range((0.5, 12.36), format_latency)
+    '0.50 s to 12.4 s'
+    """
+    return missing if ends is None else f"{write(ends[0])} to {write(ends[1])}"
+
+
 def format_span(seconds: float) -> str:
-    """A length of time in its two largest units: `40 s`, `12 min`, `2 h 5 min`, `6 d 4 h`."""
+    """A length of time in its two largest units.
+
+    >>> format_span(40), format_span(750), format_span(7500), format_span(532_800)
+    ('40 s', '12 min', '2 h 5 min', '6 d 4 h')
+    """
     whole = max(0, int(seconds))
     if whole < _MINUTE_S:
         return f"{whole} s"
@@ -113,7 +196,11 @@ def format_span(seconds: float) -> str:
 
 
 def format_estimate(seconds: float) -> str:
-    """A forecast length of time: `40 s`, `12 min`, `3.5 h`, `6 days`. Two digits are enough."""
+    """A rough length of time: two digits are enough.
+
+    >>> format_estimate(40), format_estimate(12_600), format_estimate(518_400)
+    ('40 s', '3.5 h', '6 days')
+    """
     for length, unit in _ROUND_UNITS:
         if seconds >= 2 * length or (length == _MINUTE_S and seconds >= length):
             value = seconds / length
@@ -122,7 +209,12 @@ def format_estimate(seconds: float) -> str:
 
 
 def format_age(then: datetime, now: datetime) -> str:
-    """How long ago something was, in its largest unit: `just now`, `12 min ago`."""
+    """How long ago something was, in its largest unit.
+
+    >>> noon = datetime(2026, 1, 1, 12)
+    >>> format_age(noon, noon), format_age(noon, datetime(2026, 1, 1, 12, 12))
+    ('just now', '12 min ago')
+    """
     past_s = (now - then).total_seconds()
     if past_s < 10:
         return "just now"
@@ -131,7 +223,11 @@ def format_age(then: datetime, now: datetime) -> str:
 
 
 def without_scientific_notation(sentence: str) -> str:
-    """A stored sentence, with numbers such as 1.11e-05 in it written out."""
+    """A stored sentence, with numbers such as 1.11e-05 in it written out.
+
+    >>> without_scientific_notation("The evidence is e = 1.23e+04.")
+    'The evidence is e = 12,300.'
+    """
     return _SCIENTIFIC.sub(
         lambda match: format_number(float(match[0])), _PRICES.sub(_by_thousand, sentence)
     )

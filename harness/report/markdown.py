@@ -5,7 +5,7 @@ markup.
 """
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from harness.control.evals.proof_validity import ProofState, ProofValidity
@@ -19,7 +19,15 @@ from harness.control.proposals.format_failures import (
 from harness.control.routing import monthly_bill
 from harness.domain.evals.pins import ServedModel, named_models
 from harness.domain.evals.run import SuiteReport, Verdict
-from harness.domain.formatting import format_percent, format_points
+from harness.domain.formatting import (
+    DASH,
+    format_latency,
+    format_percent,
+    format_points,
+    format_range,
+    format_thousand_price,
+    format_usd,
+)
 from harness.domain.routing.target import Target
 from harness.gate.offline.suite_claims import cost_figures
 from harness.gate.text.next_steps import NEXT_STEPS
@@ -115,12 +123,13 @@ def _glance(report: Report) -> Iterator[str]:
     (_, ours), (_, theirs) = report.arms
     rows = [
         *scores,
-        ("$ per 1,000 answers", _money(ours.cost_usd_per_1000),
-         _money(theirs.cost_usd_per_1000),
+        ("cost per 1,000 answers", format_thousand_price(ours.cost_usd_per_1000),
+         format_thousand_price(theirs.cost_usd_per_1000),
          _change(ours.cost_usd_per_1000, theirs.cost_usd_per_1000)),
-        ("median time", _seconds(ours.p50_s), _seconds(theirs.p50_s),
+        ("median time", format_latency(ours.p50_s), format_latency(theirs.p50_s),
          _change(ours.p50_s, theirs.p50_s)),
-        ("calls that failed", f"{ours.failed:.1%}", f"{theirs.failed:.1%}", ""),
+        ("calls that failed", format_percent(ours.failed, 1),
+         format_percent(theirs.failed, 1), ""),
         *_bill_row(report),
     ]  # fmt: skip
     yield ""
@@ -131,7 +140,7 @@ def _bill_row(report: Report) -> Iterator[Sequence[str]]:
     forecast = report.comparison.forecast
     now, then = forecast.now_usd, forecast.candidate_usd
     if now is not None and then is not None:
-        yield ("the route's bill in 30 days", f"${now:,.2f}", f"${then:,.2f}",
+        yield ("the route's bill in 30 days", format_usd(now), format_usd(then),
                _change(now, then))  # fmt: skip
 
 
@@ -243,8 +252,8 @@ def _claimed_cost(verdict: Verdict | None) -> Iterator[str]:
         (
             part.suite,
             str(cost["outcome"]),
-            _money(_per_1000(cost["incumbent_usd"])),
-            _money(_per_1000(cost["candidate_usd"])),
+            format_thousand_price(_per_1000(cost["incumbent_usd"])),
+            format_thousand_price(_per_1000(cost["candidate_usd"])),
             _share(cost["saving"]),
             f"{_share(cost['saving_low'])} to {_share(cost['saving_high'])}",
             _share(cost["min_saving"]),
@@ -254,7 +263,7 @@ def _claimed_cost(verdict: Verdict | None) -> Iterator[str]:
         if cost is not None
     ]
     if rows:
-        heads = ("suite", "cheaper", "incumbent, $ per 1,000 items", "candidate",
+        heads = ("suite", "cheaper", "incumbent, per 1,000 items", "candidate",
                  "saving", "95 % interval", "claimed", "items used")  # fmt: skip
         yield ""
         yield from table(heads, rows)
@@ -267,7 +276,7 @@ def _per_1000(usd: float | None) -> float | None:
 
 
 def _share(share: float | None) -> str:
-    return "–" if share is None else format_percent(share)
+    return format_percent(share, missing=DASH)
 
 
 def _interval(report: SuiteReport) -> str:
@@ -296,7 +305,7 @@ def _tag_row(row: TagRow) -> Sequence[str]:
 
 
 def _arms(arms: Sequence[tuple[str, ArmFigures]]) -> Iterator[str]:
-    heads = ("", "answers", "$ per 1,000", "95 % interval", "median", "95 % interval",
+    heads = ("", "answers", "cost per 1,000", "95 % interval", "median", "95 % interval",
              "95th percentile", "calls that failed")  # fmt: skip
     yield from table(heads, [_arm_row(name, figures) for name, figures in arms])
     (_, ours), (_, theirs) = arms
@@ -310,36 +319,24 @@ def _judging(report: Report) -> Iterator[str]:
     judged = [part.side for part in report.suites if part.side.pin.judged]
     if judged:
         rows = [
-            (side.plan.suite, f"{side.judging.calls:,}", _money(side.judging.usd))
+            (side.plan.suite, f"{side.judging.calls:,}", format_usd(side.judging.usd))
             for side in judged
         ]
         yield ""
-        yield from table(("suite", "calls of its judge", "$ for judging"), rows)
+        yield from table(("suite", "calls of its judge", "cost of judging"), rows)
 
 
 def _arm_row(name: str, figures: ArmFigures) -> Sequence[str]:
     return (
         f"`{name}`",
         f"{figures.samples:,}",
-        _money(figures.cost_usd_per_1000),
-        _range(figures.cost_interval_usd_per_1000, _money),
-        _seconds(figures.p50_s),
-        _range(figures.p50_interval_s, _seconds),
-        _seconds(figures.p95_s),
-        f"{figures.failed:.1%}",
+        format_thousand_price(figures.cost_usd_per_1000),
+        format_range(figures.cost_interval_usd_per_1000, format_thousand_price, missing=DASH),
+        format_latency(figures.p50_s, DASH),
+        format_range(figures.p50_interval_s, format_latency, missing=DASH),
+        format_latency(figures.p95_s, DASH),
+        format_percent(figures.failed, 1),
     )
-
-
-def _range(found: tuple[float, float] | None, words: Callable[[float | None], str]) -> str:
-    return "–" if found is None else f"{words(found[0])} to {words(found[1])}"
-
-
-def _money(usd: float | None) -> str:
-    return "unknown" if usd is None else f"{usd:,.4f}".rstrip("0").rstrip(".")
-
-
-def _seconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f} s"
 
 
 def _pins(report: Report) -> Iterator[str]:

@@ -60,7 +60,7 @@ def test_a_person_sees_what_changed_and_accepts_it(
     shown = cli.run("drift", "show", "chat")
     assert "state          DRIFTED" in shown.stdout
     assert "compared       2 times" in shown.stdout
-    assert "-41.7 points" in shown.stdout
+    assert "−41.7 points" in shown.stdout
     assert "served         base-2027\nserved before  base\n" in shown.stdout
     assert "`swapgate drift accept chat --reason …`" in shown.stderr
     refused = cli.run("drift", "run", "chat", exits=6).stderr

@@ -672,11 +672,11 @@ def test_a_keys_limits_are_set_changed_one_by_one_and_listed(cli: CommandLine) -
     cli.run("key", "create", "web", "--requests-per-min", "60", "--budget-month", "20.5")
     (key,) = (each for each in cli.json("key", "list") if each["name"] == "web")
 
-    assert "60 requests/min, 20.50 USD/month" in cli.text("key", "list")
+    assert "60 requests/min, $20.50 a month" in cli.text("key", "list")
     changed = cli.text(
         "key", "limits", key["id"], "--requests-per-min", "none", "--tokens-per-min", "9000"
     )
-    assert changed == f"{key['id']}: 9000 tokens/min, 20.50 USD/month\n"
+    assert changed == f"{key['id']}: 9000 tokens/min, $20.50 a month\n"
 
     (key,) = (each for each in cli.json("key", "list") if each["name"] == "web")
     assert key["limits"] == {

@@ -163,7 +163,7 @@ def test_a_model_that_changed_behind_its_name_raises_an_alert_with_the_diff(
     record = open_alerts(world)[AlertKind.DRIFT]
     assert record.subject == "route chat, suite colours"
     assert record.title == "sim/base answers colours otherwise than it did: 41.7 points worse"
-    assert "-41.7 points (95 % interval -5" in record.text
+    assert "−41.7 points (95 % interval −5" in record.text
     assert "25 worse, 35 the same, 0 better" in record.text
     assert "Before: “c" in record.text
     assert "Now: “wrong”" in record.text

@@ -1,11 +1,13 @@
-"""People are shown no scientific notation."""
+"""People are shown no scientific notation, and the examples of each format hold."""
 
+import doctest
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.domain import formatting
 from harness.domain.formatting import (
     format_answer_price,
     format_number,
@@ -67,3 +69,13 @@ def test_a_sentence_is_the_same_when_read_twice(sentence: str) -> None:
 def test_every_pair_of_prices_is_read_without_exponents(ours: float, theirs: float) -> None:
     said = without_scientific_notation(f"it costs ${ours:.3g} against ${theirs:.3g}")
     assert not re.search(r"\de[+-]", said)
+
+
+def test_the_examples_of_every_format_hold() -> None:
+    functions = [name for name in vars(formatting) if name.startswith("format_")]
+    without = [
+        name for name in functions if ">>>" not in (vars(formatting)[name].__doc__ or "")
+    ]
+
+    assert not without
+    assert doctest.testmod(formatting).failed == 0

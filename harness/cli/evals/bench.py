@@ -12,6 +12,7 @@ import click
 from harness.cli.frame import output
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
+from harness.domain.formatting import format_usd
 
 if TYPE_CHECKING:
     from harness.bench.canary_benchmark import CanaryBenchmark, CanaryBenchmarkRow
@@ -186,7 +187,7 @@ def _row(line: "GateBenchmarkRow", usd_per_item: float | None) -> list[object]:
     cost = (
         f"{line.spent_ten:.0%}"
         if usd_per_item is None
-        else f"${line.items_ten * usd_per_item:.2f}"
+        else format_usd(line.items_ten * usd_per_item)
     )
     return [
         line.matrix,

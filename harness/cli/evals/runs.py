@@ -16,6 +16,13 @@ from harness.control.operations import queries
 from harness.control.proposals import comparison
 from harness.control.serialize import to_plain
 from harness.domain.evals.run import EvalRun, RunBudget, RunState, SampleError
+from harness.domain.formatting import (
+    DASH,
+    format_latency,
+    format_percent,
+    format_thousand_price,
+    format_usd,
+)
 from harness.domain.pagination import PageRequest
 
 # What a run's end means for a script.
@@ -90,7 +97,7 @@ def run_suite(  # noqa: PLR0913 - the options of the command, one by one
 
 def _progress(run: EvalRun, samples: int, cost_usd: float) -> str:
     wanted = run.wanted * run.epochs
-    return f"{run.id}: {run.state.value}, {samples} of {wanted} samples, ${cost_usd:.4f}"
+    return f"{run.id}: {run.state.value}, {samples} of {wanted} samples, {format_usd(cost_usd)}"
 
 
 @eval_group.command("list")
@@ -178,9 +185,9 @@ def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
             ("state", run.state.value.replace("_", " ")),
             ("samples", f"{len(samples)} of {run.wanted * run.epochs}"),
             ("score", _scores(strict, lenient)),
-            ("failed calls", f"{figures.failed:.1%}" if samples else None),
-            ("cost", f"{formatting.money(figures.cost_usd_per_1000)} per 1,000 answers"),
-            ("time", f"{formatting.seconds(figures.p50_s)} (median)" if samples else None),
+            ("failed calls", format_percent(figures.failed, 1) if samples else None),
+            ("cost", f"{format_thousand_price(figures.cost_usd_per_1000)} per 1,000 answers"),
+            ("time", f"{format_latency(figures.p50_s, DASH)} (median)" if samples else None),
             ("message", run.message or None),
         ]
     )

@@ -13,6 +13,7 @@ from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import keys, queries
 from harness.control.operations.keys import KeySummary
 from harness.control.serialize import to_plain
+from harness.domain.formatting import format_usd
 from harness.domain.operations.access import ApiKey, Role
 from harness.domain.pagination import PageRequest
 from harness.domain.reliability.rate_limits import KeyLimits
@@ -202,13 +203,15 @@ def _changed(before: KeyLimits, limits: Mapping[str, Limit]) -> KeyLimits:
 def _limits(limits: KeyLimits | None) -> str:
     if limits is None:
         return ""
-    words = (
-        (limits.requests_per_min, "{:.15g} requests/min"),
-        (limits.tokens_per_min, "{:.15g} tokens/min"),
-        (limits.budget_day_usd, "{:.2f} USD/day"),
-        (limits.budget_month_usd, "{:.2f} USD/month"),
+    parts = (
+        (limits.requests_per_min, "{:.15g}".format, "requests/min"),
+        (limits.tokens_per_min, "{:.15g}".format, "tokens/min"),
+        (limits.budget_day_usd, format_usd, "a day"),
+        (limits.budget_month_usd, format_usd, "a month"),
     )
-    return ", ".join(text.format(limit) for limit, text in words if limit is not None)
+    return ", ".join(
+        f"{write(value)} {per}" for value, write, per in parts if value is not None
+    )
 
 
 def _spent(key: KeySummary) -> tuple[str, str]:
@@ -216,7 +219,7 @@ def _spent(key: KeySummary) -> tuple[str, str]:
     if key.role is not None:
         return "", ""
     more = "+" if key.spent.unpriced else ""
-    return f"{key.spent.day_usd:.2f}", f"{key.spent.month_usd:.2f}{more}"
+    return format_usd(key.spent.day_usd), f"{format_usd(key.spent.month_usd)}{more}"
 
 
 def _kind(key: ApiKey) -> str:

@@ -17,6 +17,15 @@ from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import SuiteReport
+from harness.domain.formatting import (
+    DASH,
+    format_latency,
+    format_percent,
+    format_points,
+    format_range,
+    format_thousand_price,
+    format_usd,
+)
 from harness.gate.text import sentences
 from harness.gate.text.next_steps import NEXT_STEPS
 from harness.gate.text.sentences import polish_reason, spending_text
@@ -136,8 +145,8 @@ def print_format_failures(lost: FormatFailure) -> None:
         [
             ("by form", f"{lost.suite}: the candidate {lost.remedy.what}"),
             ("rules broken", counts),
-            ("as scored", f"{formatting.points(lost.strict_delta)} points"),
-            ("form forgiven", f"{formatting.points(lost.lenient_delta)} points"),
+            ("as scored", f"{format_points(lost.strict_delta)} points"),
+            ("form forgiven", f"{format_points(lost.lenient_delta)} points"),
             *_example(lost),
             *[(f"remedy {n}", mend.what) for n, mend in enumerate(lost.mends, start=1)],
             ("or", f"a parser in your application that can {lost.remedy.parser}"),
@@ -164,7 +173,7 @@ def suite_row(report: SuiteReport) -> list[object]:
         report.suite,
         report.role.value,
         sentences.outcome_text(report.outcome),
-        formatting.points(report.delta) if report.n_used else "–",
+        format_points(report.delta) if report.n_used else "–",
         formatting.interval(report),
         f"{report.margin * 100:g}",
         f"{report.n_used} of {report.n_max}",
@@ -209,8 +218,7 @@ def _print_money(comparison: Comparison) -> None:
     for side in judged:
         cost = side.judging
         click.echo(
-            f"{side.plan.suite}: judging cost {formatting.money(cost.usd)}, "
-            f"{cost.calls:,} calls"
+            f"{side.plan.suite}: judging cost {format_usd(cost.usd)}, {cost.calls:,} calls"
         )
     click.echo()
     click.echo(monthly_bill.describe_forecast(comparison.forecast))
@@ -221,12 +229,12 @@ def _print_money(comparison: Comparison) -> None:
 def _figures(figures: ArmFigures) -> list[object]:
     return [
         figures.samples,
-        formatting.money(figures.cost_usd_per_1000),
-        formatting.span_range(figures.cost_interval_usd_per_1000, formatting.money),
-        formatting.seconds(figures.p50_s),
-        formatting.span_range(figures.p50_interval_s, formatting.seconds),
-        formatting.seconds(figures.p95_s),
-        f"{figures.failed:.1%}",
+        format_thousand_price(figures.cost_usd_per_1000),
+        format_range(figures.cost_interval_usd_per_1000, format_thousand_price, missing=DASH),
+        format_latency(figures.p50_s, DASH),
+        format_range(figures.p50_interval_s, format_latency, missing=DASH),
+        format_latency(figures.p95_s, DASH),
+        format_percent(figures.failed, 1),
     ]
 
 

@@ -35,7 +35,7 @@ from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.run import Claim, Verdict
-from harness.domain.formatting import format_percent
+from harness.domain.formatting import format_percent, format_span, format_usd
 from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
 from harness.domain.proposals.proposal import Proposal
 from harness.gate.text.sentences import spending_text
@@ -223,7 +223,7 @@ def _print_planning(planning: Sequence[SuiteEstimate]) -> None:
             output.note(
                 (
                     f"{suite}: of that, the judge costs "
-                    f"{formatting.money(suite_estimate.judge_usd)} at most"
+                    f"{format_usd(suite_estimate.judge_usd)} at most"
                 )
                 if suite_estimate.judge_usd is not None
                 else f"{suite}: what its judge costs is unknown: it has judged nothing yet, or "
@@ -271,7 +271,7 @@ def _planning_row(suite_estimate: SuiteEstimate) -> list[object]:
     cheapest = (
         f"{suite_estimate.effect * 100:g} points: {best.items} items"
         + (f" x {best.epochs} epochs" if best.epochs > 1 else "")
-        + (f", {formatting.money(best.cost_usd)}" if best.cost_usd is not None else "")
+        + (f", {format_usd(best.cost_usd)}" if best.cost_usd is not None else "")
         if best
         else f"{suite_estimate.effect * 100:g} points: not with this suite"
     )
@@ -282,10 +282,10 @@ def _planning_row(suite_estimate: SuiteEstimate) -> list[object]:
         f"{plan.margin * 100:g} points",
         plan.n_max,
         f"{suite_estimate.mde * 100:.1f} points",
-        formatting.money(suite_estimate.cost_usd),
+        format_usd(suite_estimate.cost_usd),
         "unknown"
         if suite_estimate.duration_s is None
-        else formatting.span(suite_estimate.duration_s),
+        else format_span(suite_estimate.duration_s),
         cheapest,
     ]
 

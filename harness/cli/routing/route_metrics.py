@@ -8,8 +8,15 @@ import click
 
 from harness.cli.frame import formatting, output
 from harness.cli.frame.session import Session, pass_session
-from harness.control.routing import monthly_bill, scorecard
+from harness.control.routing import scorecard
 from harness.control.routing.scorecard import RouteScorecard, SuiteScore
+from harness.domain.formatting import (
+    format_estimate,
+    format_latency,
+    format_percent,
+    format_thousand_price,
+    format_usd,
+)
 
 
 @click.command("measured")
@@ -72,7 +79,7 @@ def _money(route_scorecard: RouteScorecard) -> tuple[str | None, str | None]:
     ):
         nothing = None if route_scorecard.bill.tokens is None else "unknown"
         return nothing, nothing
-    return formatting.money(route_scorecard.usd_per_1000), monthly_bill.format_monthly_usd(
+    return format_thousand_price(route_scorecard.usd_per_1000), format_usd(
         route_scorecard.month_usd
     )
 
@@ -80,16 +87,16 @@ def _money(route_scorecard: RouteScorecard) -> tuple[str | None, str | None]:
 def requests(route_scorecard: RouteScorecard, what: str = " requests") -> str:
     """With their window: `1,200 requests in 3 days`."""
     bill = route_scorecard.bill
-    window = monthly_bill.format_window(bill.window_s)
+    window = format_estimate(bill.window_s)
     return f"{bill.requests:,}{what} in {window}" if bill.requests else "0"
 
 
 def _seconds(ms: float | None) -> str | None:
-    return None if ms is None else formatting.seconds(ms / 1000)
+    return None if ms is None else format_latency(ms / 1000)
 
 
 def _share(value: float | None) -> str | None:
-    return None if value is None else f"{value:.2%}".replace("%", " %")
+    return None if value is None else format_percent(value, 2)
 
 
 def _score_row(route_scorecard: RouteScorecard, score: SuiteScore) -> Sequence[object]:

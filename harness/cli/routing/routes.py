@@ -25,6 +25,7 @@ from harness.control.routing import routes, scorecard, seed
 from harness.control.routing.route_status import RouteStatus
 from harness.control.serialize import to_plain
 from harness.domain.errors import NotFound, SignatureInvalid
+from harness.domain.formatting import format_bps
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.overrides import format_overrides
 from harness.domain.routing.table import Route, RouteSettings
@@ -70,7 +71,7 @@ def _canary(status: RouteStatus) -> str | None:
     canary = status.route.canary
     if canary is None or status.candidate is None:
         return None
-    return f"{status.candidate.name} {formatting.share(canary.weight_bps)}"
+    return f"{status.candidate.name} {format_bps(canary.weight_bps)}"
 
 
 def _proposal(status: RouteStatus) -> str | None:
@@ -163,7 +164,7 @@ def show(session: Session, name: str) -> None:
             ("first byte", _seconds(how.first_byte_timeout_s)),
             ("commit", how.commit.value),
             ("on bad event", how.on_bad_event.value),
-            ("keep warm", formatting.share(how.keep_warm_bps)),
+            ("keep warm", format_bps(how.keep_warm_bps)),
             ("tools", "side effects" if how.side_effects else None),
             ("data class", how.data_class or None),
             ("task", how.task or None),
@@ -186,7 +187,7 @@ def _seconds(limit_s: float | None) -> str | None:
 def _capture(how: RouteSettings) -> str | None:
     if not how.capture_bps:
         return None
-    share = formatting.share(how.capture_bps)
+    share = format_bps(how.capture_bps)
     return f"{share}, {how.capture_per_day} a day, for {how.capture_keep_days:g} days"
 
 
@@ -245,7 +246,7 @@ def history(session: Session, name: str, page_request: PageRequest) -> None:
 
 def _share_of(record: RouteRecord) -> str | None:
     canary = record.route.canary
-    return formatting.share(canary.weight_bps) if canary else None
+    return format_bps(canary.weight_bps) if canary else None
 
 
 @route.command()

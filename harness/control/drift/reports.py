@@ -21,6 +21,7 @@ from harness.domain.drift.watch import (
 )
 from harness.domain.evals.pins import Sighting
 from harness.domain.evals.run import Sample
+from harness.domain.formatting import format_points
 from harness.ports import Transaction
 
 EXAMPLES: Final = 3
@@ -97,12 +98,13 @@ def describe_drift(
     interval = ""
     if evidence.ci_low is not None and evidence.ci_high is not None:
         interval = (
-            f" (95 % interval {evidence.ci_low * 100:+.1f} to {evidence.ci_high * 100:+.1f})"
+            f" (95 % interval {format_points(evidence.ci_low)} to "
+            f"{format_points(evidence.ci_high)})"
         )
     title = f"{describe_watch(tx, watch)} answers {watch.suite} otherwise than it did: {by}"
     said = [
         (
-            f"The newest {which} against those before: {evidence.delta * 100:+.1f} "
+            f"The newest {which} against those before: {format_points(evidence.delta)} "
             f"points{interval} over {evidence.items} items; {evidence.worse} worse, "
             f"{evidence.same} the "
             f"same, {evidence.better} better."

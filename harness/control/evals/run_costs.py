@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from harness.domain.evals.run import Sample
+from harness.domain.formatting import format_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,10 @@ class Savings:
         asked = f"{self.answers:,} of {self.planned:,} planned answers were asked for"
         if self.saved_usd is None or self.planned_usd is None:
             return f"{asked}; what that saved is not known: a price is missing"
-        return f"{asked}; saved about {_usd(self.saved_usd)} of {_usd(self.planned_usd)}"
+        return (
+            f"{asked}; saved about {format_usd(self.saved_usd)} of "
+            f"{format_usd(self.planned_usd)}"
+        )
 
 
 def compute_savings(arms: Sequence[ArmSamples]) -> Savings | None:
@@ -84,7 +88,3 @@ def compute_savings(arms: Sequence[ArmSamples]) -> Savings | None:
 def _mean_usd(samples: Sequence[Sample]) -> float | None:
     costs = [sample.cost_usd for sample in samples if sample.cost_usd is not None]
     return fmean(costs) if costs and len(costs) == len(samples) else None
-
-
-def _usd(amount: float) -> str:
-    return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.4f}"

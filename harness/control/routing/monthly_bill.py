@@ -18,6 +18,7 @@ from harness.domain.evals.cost_forecast import (
     measure_bill,
 )
 from harness.domain.evals.run import Sample, SampleError, SuitePlan
+from harness.domain.formatting import format_estimate, format_usd
 from harness.domain.routing.target import Price, Target
 from harness.ports import Transaction
 
@@ -110,15 +111,12 @@ def describe_forecast(forecast: CostForecast) -> str:
         return f"What this route costs a month is unknown: {forecast.unknown}."
     now = "What this route costs now is unknown: its model has no price"
     if forecast.now_usd is not None:
-        now = f"This route costs {format_monthly_usd(forecast.now_usd)} a month now"
+        now = f"This route costs {format_usd(forecast.now_usd)} a month now"
     if forecast.candidate_usd is None:
         return f"{now}; what it costs with the candidate is unknown: {forecast.unknown}."
-    then = format_monthly_usd(forecast.candidate_usd)
+    then = format_usd(forecast.candidate_usd)
     if forecast.low_usd is not None and forecast.high_usd is not None:
-        then += (
-            f" ({format_monthly_usd(forecast.low_usd)} to "
-            f"{format_monthly_usd(forecast.high_usd)})"
-        )
+        then += f" ({format_usd(forecast.low_usd)} to {format_usd(forecast.high_usd)})"
     return f"{now}; with the candidate about {then}."
 
 
@@ -127,7 +125,7 @@ def describe_basis(forecast: CostForecast) -> str:
     bill = forecast.bill
     if not bill.requests:
         return ""
-    window = format_window(bill.window_s)
+    window = format_estimate(bill.window_s)
     recorded = f"{bill.requests:,} requests recorded in {window}, reckoned for 30 days"
     if forecast.estimated:
         return (
@@ -136,17 +134,3 @@ def describe_basis(forecast: CostForecast) -> str:
     if not forecast.items:
         return f"{recorded}."
     return f"{recorded}, and the tokens of both models on the same {forecast.items:,} items."
-
-
-def format_monthly_usd(usd: float) -> str:
-    """Cents tell enough of a month, where there are any."""
-    if 0 < usd < 0.1:
-        return f"${usd:.2g}" if usd >= 0.0001 else "under $0.0001"
-    return f"${usd:,.2f}"
-
-
-def format_window(window_s: float) -> str:
-    minutes, hours, days = window_s / 60, window_s / 3600, window_s / 86_400
-    if hours < 2:
-        return f"{minutes:.0f} min"
-    return f"{hours:.0f} hours" if days < 2 else f"{days:.0f} days"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from harness.domain.canary.unit_rule import ExposureUnit
-from harness.domain.formatting import format_bps, format_estimate, format_number
+from harness.domain.formatting import format_bps, format_estimate, format_number, format_rate
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, ShadowStagePolicy
 from harness.gate.planning.ramp import StepPlan, TrafficPace, plan_ramp, plan_step
 
@@ -70,12 +70,12 @@ def _basis(policy: CanaryPolicy, pace: TrafficPace) -> str:
             f"that {percent} % of requests fail is assumed (the policy's `p0`), since too few "
             "are recorded to tell"
         )
-    requests = f"{_count(pace.requests_per_hour)} requests an hour"
+    requests = f"{format_rate(pace.requests_per_hour)} requests an hour"
     if policy.unit is ExposureUnit.REQUEST:
         return f"Reckoned from {requests}; {rate}."
     if pace.measured:
         return (
-            f"Reckoned from {_count(pace.units_per_hour)} new keys an hour ({requests}); "
+            f"Reckoned from {format_rate(pace.units_per_hour)} new keys an hour ({requests}); "
             f"{rate}."
         )
     return (
@@ -83,11 +83,6 @@ def _basis(policy: CanaryPolicy, pace: TrafficPace) -> str:
         "requests come from new keys is not measured yet: it takes longer where callers come "
         "back."
     )
-
-
-def _count(per_hour: float) -> str:
-    """Writes a rate per hour; a slow route's has digits after the point."""
-    return f"{per_hour:,.0f}" if per_hour >= 100 else f"{per_hour:.3g}"
 
 
 def shadow_duration_s(shadow: ShadowStagePolicy, pace: TrafficPace) -> float:

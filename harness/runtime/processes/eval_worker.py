@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from harness.domain.errors import JudgeUnfit, NotFound, StoreUnavailable, SwapgateError
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.evals.run import LEASE_S, EvalRun, RunState, Sample
+from harness.domain.formatting import format_usd
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.state_audit import SAMPLES_GONE
 from harness.domain.routing.target import Provider
@@ -242,8 +243,9 @@ class _ProgressMeter:
         if model not in self.job.provider.prices:
             return (
                 f"the price of {model} is not known, so that its cost cannot be held to "
-                f"${budget.max_cost_usd:.4f}: give provider {self.job.provider.name} a price"
+                f"{format_usd(budget.max_cost_usd)}: give provider {self.job.provider.name} "
+                "a price"
             )
         if self.cost_usd >= budget.max_cost_usd:
-            return f"${self.cost_usd:.4f} of ${budget.max_cost_usd:.4f} are used"
+            return f"{format_usd(self.cost_usd)} of {format_usd(budget.max_cost_usd)} are used"
         return ""
