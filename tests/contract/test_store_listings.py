@@ -197,7 +197,7 @@ def test_every_list_of_the_port_is_held_to_this() -> None:
     paged = {
         name
         for name, method in inspect.getmembers(Listings, inspect.isfunction)
-        if "asked" in inspect.signature(method).parameters
+        if "page_request" in inspect.signature(method).parameters
     }
     assert paged == LISTS.keys()
 
@@ -296,7 +296,7 @@ def test_every_list_that_is_stored_has_a_limit_or_a_reason_why_it_stays_short() 
         f"{part.__name__}.{name}"
         for part in (*parts, Listings)
         for name, method in inspect.getmembers(part, inspect.isfunction)
-        if not {"limit", "asked"} & inspect.signature(method).parameters.keys()
+        if not {"limit", "page_request"} & inspect.signature(method).parameters.keys()
         and any(many in str(inspect.signature(method).return_annotation) for many in MANY)
         and not name.startswith("_")
     }
