@@ -14,6 +14,7 @@ from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.formatting import format_estimate, format_number
 from harness.domain.operations.audit import AuditEvent
+from harness.gate.online.decision import RecordedEvidence
 from harness.gate.text.explain import SOME_EVIDENCE, GuardrailRow, StepNeed
 from harness.gate.text.warnings import HALF_DISTANCE
 
@@ -287,7 +288,9 @@ def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[Sequ
             f"{escape(labels.date_time(move.at))}<br>event {move.number}",
             f"{strong(_what(rollout, move))}<br>by {escape(move.actor)}",
             escape(move.details.get("reason", "")),
-            "<br>".join(map(escape, _evidence_lines(move.details))),
+            "<br>".join(
+                map(escape, _evidence_lines(RecordedEvidence.from_details(move.details)))
+            ),
         )
         for move in moves
     ]
@@ -311,19 +314,15 @@ def _step(details: Mapping[str, Any]) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _evidence_lines(details: Mapping[str, Any]) -> Sequence[str]:
-    """The evidence in figures; empty for a person's action, which needs none."""
-    if "canary_units" not in details:
+def _evidence_lines(evidence: RecordedEvidence | None) -> Sequence[str]:
+    """The evidence in figures."""
+    if evidence is None:
         return ()
-    lines = [
-        f"candidate: {details['canary_failures']:,} of {details['canary_units']:,} failed",
-        f"incumbent: {details['control_failures']:,} of {details['control_units']:,}",
-    ]
-    limit = float(details["rollback_at"])
-    most = max(0.0, float(details["log_e_max"]) / limit) if limit else 0.0
-    lines.append(f"evidence of harm at most {most * 100:.0f} % of the rollback level")
-    certificate, wanted = float(details["certificate"]), float(details["certificate_at"])
-    lines.append(
-        f"certificate of no harm {format_number(certificate)} of {format_number(wanted)}"
+    known = format_number(evidence.certificate)
+    wanted = format_number(evidence.certificate_at)
+    return (
+        f"candidate: {evidence.canary_failures:,} of {evidence.canary_units:,} failed",
+        f"incumbent: {evidence.control_failures:,} of {evidence.control_units:,}",
+        f"evidence of harm at most {evidence.harm_share * 100:.0f} % of the rollback level",
+        f"certificate of no harm {known} of {wanted}",
     )
-    return lines

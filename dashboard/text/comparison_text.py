@@ -3,7 +3,7 @@ price), progress, cost and latency tiles, pins, why a verdict is stale. Also the
 that the Proposals page shows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from dashboard.data.frames import FEWEST_PAIRS, in_reading_order
@@ -17,7 +17,6 @@ from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.run import BaseVerdict, Claim, Sample, SampleError, SuiteReport
 from harness.domain.formatting import format_percent, format_thousand_price
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.gate.offline.suite_claims import cost_figures
 from harness.gate.text.next_steps import NEXT_STEPS
 
 # To ask for more than this many times the items used would be no practical advice.
@@ -80,8 +79,8 @@ def _lead(verdict: BaseVerdict) -> str:
 
 
 def _shown_bad(verdict: BaseVerdict) -> str:
-    costs = [cost_figures(r) for r in verdict.suites if r.outcome == "failed"]
-    if costs and all(cost is not None and cost["outcome"] == "refuted" for cost in costs):
+    costs = [r.figures.cost for r in verdict.suites if r.outcome == "failed"]
+    if costs and all(cost is not None and cost.outcome == "refuted" for cost in costs):
         return "Not as cheap as claimed"
     return "Worse than the allowed loss"
 
@@ -106,27 +105,25 @@ def suite_line(report: SuiteReport) -> str:
 
 def _cost(report: SuiteReport) -> str:
     """What the costs of the same items say, where the claim is about them."""
-    cost = cost_figures(report)
+    cost = report.figures.cost
     if cost is None:
         return ""
-    claimed = f"{format_percent(cost['min_saving'])} less was claimed"
-    if cost["saving"] is None:
+    claimed = f"{format_percent(cost.min_saving)} less was claimed"
+    if cost.saving is None:
         return f" What it saves is unknown; {claimed}."
-    found = f" Cost per item {format_percent(cost['saving'])} less"
-    if cost["saving_low"] is not None:
+    found = f" Cost per item {format_percent(cost.saving)} less"
+    if cost.saving_low is not None:
         found += (
-            f", 95 % CI {format_percent(cost['saving_low'])} to "
-            f"{format_percent(cost['saving_high'])}"
+            f", 95 % CI {format_percent(cost.saving_low)} to {format_percent(cost.saving_high)}"
         )
-    return f"{found}; {claimed}: {COST_WORDS[cost['outcome']]}."
+    return f"{found}; {claimed}: {COST_WORDS[cost.outcome]}."
 
 
 def _why(report: SuiteReport) -> str:
     if report.outcome == "harness_mismatch":
-        rule, lenient = report.details.get("rule"), report.details.get("lenient")
-        read = lenient.get("delta") if isinstance(lenient, Mapping) else None
-        seen = f", scored leniently {labels.points(read)}" if isinstance(read, float) else ""
-        return f" Broken most often: {rule or 'an unnamed rule'}{seen}."
+        rule, lenient = report.figures.rule, report.figures.lenient
+        read = f", scored leniently {labels.points(lenient.delta)}" if lenient else ""
+        return f" Broken most often: {rule or 'an unnamed rule'}{read}."
     if report.outcome == "inconclusive":
         return " The interval crosses the limit." if _crosses(report) else ""
     return ""
@@ -175,11 +172,9 @@ def _after_passing(proposal: Proposal, rollout: Rollout | None, now: datetime) -
 
 def _more(view: ComparisonView, verdict: BaseVerdict, connections: int) -> str:
     wanted = {
-        r.suite: r.details.get("more_items")
-        for r in verdict.suites
-        if r.outcome == "inconclusive"
+        r.suite: r.figures.more_items for r in verdict.suites if r.outcome == "inconclusive"
     }
-    known = {suite: n for suite, n in wanted.items() if isinstance(n, int)}
+    known = {suite: n for suite, n in wanted.items() if n is not None}
     if not known or len(known) < len(wanted):
         return "no tendency showed, so more items may not settle it. The current model stays."
     suite, items = max(known.items(), key=lambda pair: pair[1])

@@ -209,8 +209,7 @@ def _shown_by_form(report: SuiteReport | None) -> Collection[str]:
     """Items that stand in the report already, as examples of a form that broke."""
     if report is None or report.outcome != "harness_mismatch":
         return ()
-    named = report.details.get("examples")
-    return frozenset(named) if isinstance(named, list | tuple) else ()
+    return frozenset(report.figures.examples)
 
 
 def _telling_answer(ctx: Context, suite: str, item: _Item) -> TellingAnswer:

@@ -29,7 +29,6 @@ from harness.domain.formatting import (
     format_usd,
 )
 from harness.domain.routing.target import Target
-from harness.gate.offline.suite_claims import cost_figures
 from harness.gate.text.next_steps import NEXT_STEPS
 from harness.gate.text.sentences import outcome_text, polish_reason, spending_text
 from harness.report.answer_examples import cell, code, fenced, most_telling, table
@@ -148,8 +147,8 @@ def _score_row(part: SuiteSection) -> Iterator[Sequence[str]]:
     report = part.report
     if report is None:
         return
-    ours, theirs = (report.details.get(f"{arm}_mean") for arm in ("incumbent", "candidate"))
-    if not isinstance(ours, float) or not isinstance(theirs, float):
+    ours, theirs = report.figures.incumbent_mean, report.figures.candidate_mean
+    if ours is None or theirs is None:
         return
     known = report.ci_low is not None
     sure = f" (95 % interval {_interval(report)})" if known else ""
@@ -247,17 +246,17 @@ def _report_row(report: SuiteReport) -> Sequence[str]:
 
 def _claimed_cost(verdict: Verdict | None) -> Iterator[str]:
     """The paired evidence of a claim about cost."""
-    claimed = [(suite, cost_figures(suite)) for suite in (verdict.suites if verdict else ())]
+    claimed = [(suite, suite.figures.cost) for suite in (verdict.suites if verdict else ())]
     rows = [
         (
             part.suite,
-            str(cost["outcome"]),
-            format_thousand_price(_per_1000(cost["incumbent_usd"])),
-            format_thousand_price(_per_1000(cost["candidate_usd"])),
-            _share(cost["saving"]),
-            f"{_share(cost['saving_low'])} to {_share(cost['saving_high'])}",
-            _share(cost["min_saving"]),
-            f"{cost['n_used']}",
+            cost.outcome,
+            format_thousand_price(_per_1000(cost.incumbent_usd)),
+            format_thousand_price(_per_1000(cost.candidate_usd)),
+            _share(cost.saving),
+            f"{_share(cost.saving_low)} to {_share(cost.saving_high)}",
+            _share(cost.min_saving),
+            f"{cost.n_used}",
         )
         for part, cost in claimed
         if cost is not None

@@ -20,7 +20,6 @@ from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN
-from harness.gate.offline.suite_claims import cost_figures
 from harness.report.content import gather_report
 from harness.report.junit import render_junit
 from harness.report.markdown import render_markdown
@@ -80,9 +79,10 @@ def test_a_cheaper_equal_candidate_passes_and_the_evidence_is_told_everywhere(
     assert proposal.claim is CHEAPER
     proposal_comparison = comparison.load_comparison(world.context(), proposal.id)
     assert isinstance(proposal_comparison.verdict, Passed), proposal_comparison.verdict
-    cost = cost_figures(proposal_comparison.verdict.suites[0])
+    cost = proposal_comparison.verdict.suites[0].figures.cost
     assert cost is not None
-    assert (cost["saving"], cost["min_saving"]) == (pytest.approx(0.75), 0.3)
+    assert cost.saving == pytest.approx(0.75)
+    assert cost.min_saving == 0.3
     assert proposal_comparison.candidate_figures.cost_interval_usd_per_1000 is not None
     text = render_markdown(gather_report(world.context(), proposal.id))
     assert "It is cheaper: 75 % less per item" in text

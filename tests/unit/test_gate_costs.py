@@ -23,7 +23,6 @@ from harness.domain.evals.run import (
 )
 from harness.gate.offline.costs import CostOutcome, items_to_show_saving, judge_costs
 from harness.gate.offline.replay import verdict_bytes
-from harness.gate.offline.suite_claims import cost_figures
 from harness.gate.offline.verdicts import replay_verdict
 from tests.unit.test_gate_verdicts import Sides, ask, plan, sides
 
@@ -61,14 +60,14 @@ def test_an_equal_candidate_at_half_the_price_passes_with_its_paired_cost() -> N
     found = one(priced(EQUAL, 0.002, 0.001))
 
     assert isinstance(found, Passed)
-    cost = cost_figures(found.suites[0])
+    cost = found.suites[0].figures.cost
     assert cost is not None
-    assert (cost["outcome"], cost["saving"], cost["min_saving"]) == ("shown", 0.5, 0.2)
-    assert cost["log_e"] >= math.log(20)
+    assert (cost.outcome, cost.saving, cost.min_saving) == ("shown", 0.5, 0.2)
+    assert cost.log_e >= math.log(20)
     assert "at most 5 points worse" in found.reason
     assert "It is cheaper: 50 % less per item" in found.reason
     # The scores were decided first; the cost needed more items, and they were read.
-    assert cost["n_used"] > found.suites[0].n_used
+    assert cost.n_used > found.suites[0].n_used
 
 
 def test_an_equal_candidate_at_the_same_price_does_not_pass() -> None:
@@ -86,9 +85,9 @@ def test_a_dearer_candidate_fails_early_however_good_it_is() -> None:
 
     assert isinstance(found, Failed)
     assert "does not save enough: 200 % more per item" in found.reason
-    cost = cost_figures(found.suites[0])
+    cost = found.suites[0].figures.cost
     assert cost is not None
-    assert cost["n_used"] < 60
+    assert cost.n_used < 60
 
 
 def test_a_cheap_candidate_that_is_worse_fails_for_its_answers() -> None:
@@ -127,9 +126,9 @@ def test_an_unanswered_call_has_no_cost() -> None:
     found = one((ours, [*theirs[:7], gone, *theirs[8:]]))
 
     assert isinstance(found, Passed)
-    cost = cost_figures(found.suites[0])
+    cost = found.suites[0].figures.cost
     assert cost is not None
-    assert cost["missing_candidate"] == 1
+    assert cost.missing_candidate == 1
 
 
 def test_one_answer_above_the_ceiling_shows_that_rare_dear_ones_exist() -> None:

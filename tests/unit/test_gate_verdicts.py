@@ -147,9 +147,9 @@ def test_a_loss_by_form_alone_is_a_mismatch_and_names_the_rule() -> None:
     found = one(sides([1.0] * 200, [0.0] * 200, lenient=[1.0] * 200))
 
     assert isinstance(found, HarnessMismatch)
-    details = found.suites[0].details
-    assert details["rule"] == "code_fence"
-    assert details["examples"] == ["q0", "q1", "q2", "q3", "q4"]
+    figures = found.suites[0].figures
+    assert figures.rule == "code_fence"
+    assert figures.examples == ("q0", "q1", "q2", "q3", "q4")
     assert "form, not by substance" in found.reason
     assert "code_fence" in found.reason
 
@@ -171,7 +171,7 @@ def test_a_loss_by_substance_fails_though_some_form_broke_too() -> None:
     found = one(sides([1.0] * 200, [0.0] * 200, lenient=lenient))
 
     assert isinstance(found, Failed)
-    assert found.suites[0].details["rules"]
+    assert found.suites[0].figures.rules
 
 
 @pytest.mark.req("A8")
@@ -180,7 +180,7 @@ def test_a_small_loss_without_any_form_trouble_is_no_mismatch() -> None:
     found = one(sides([1.0] * 600, theirs), n_max=600)
 
     assert isinstance(found, Failed)
-    assert found.suites[0].details["rule"] is None
+    assert found.suites[0].figures.rule is None
 
 
 @pytest.mark.req("A8")

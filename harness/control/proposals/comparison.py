@@ -123,7 +123,7 @@ class Comparison:
         said = [
             (
                 suite.suite,
-                unscored_text(suite.details, suite.n_used * epochs[suite.suite]).strip(),
+                unscored_text(suite.figures, suite.n_used * epochs[suite.suite]).strip(),
             )
             for suite in self.verdict.suites
             if UNSCORED_HIGH in suite.flags and suite.suite in epochs

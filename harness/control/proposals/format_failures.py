@@ -121,8 +121,7 @@ def find_format_failures(
 
 def count_broken_rules(report: SuiteReport) -> Mapping[str, int]:
     """How often each rule of form broke in the candidate's answers."""
-    rules = report.details.get("rules")
-    return rules if isinstance(rules, Mapping) else {}
+    return report.figures.rules
 
 
 def _failure_of_suite(
@@ -131,8 +130,8 @@ def _failure_of_suite(
     rules = count_broken_rules(report)
     scorer = side.pin.scorer.partition("@")[0]
     remedy = find_remedy(rules, scorer)
-    lenient = report.details.get("lenient")
-    if remedy is None or not isinstance(lenient, Mapping):
+    lenient = report.figures.lenient
+    if remedy is None or lenient is None:
         return ()
     return (
         FormatFailure(
@@ -140,7 +139,7 @@ def _failure_of_suite(
             rules=rules,
             meanings={rule: find_format_rule(rule, scorer).what for rule in rules},
             strict_delta=report.delta,
-            lenient_delta=float(lenient["delta"]),
+            lenient_delta=lenient.delta,
             remedy=remedy,
             mends=_list_fixes(comparison, remedy, standalone=standalone),
             examples=_examples(side, report),
@@ -190,9 +189,7 @@ def _proposing(target: Target, proposal: Proposal) -> str:
 
 def _examples(side: SuiteAnswers, report: SuiteReport) -> Sequence[FormatExample]:
     """The items that the verdict names; some may lie behind those that it used."""
-    named = report.details.get("examples")
-    if not isinstance(named, list | tuple):
-        return ()
+    named = report.figures.examples
     ours, theirs = _first(side.incumbent), _first(side.candidate, broken=True)
     return [
         _example(ours[item], theirs[item]) for item in named if item in ours and item in theirs

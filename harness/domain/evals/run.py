@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final
 
 from harness.domain.content_hash import digest
 from harness.domain.evals.pins import ServedModel, ServedPin
+from harness.domain.evals.suite_figures import SuiteFigures
 
 LEASE_S: Final = 10.0
 JUDGE_SEPARATOR: Final = "+judge:"  # in a suite's pin, between the scorer and its judge
@@ -305,7 +306,12 @@ class SuiteReport:
     losses: int
     reason: str
     flags: tuple[str, ...] = ()
-    details: Mapping[str, object] = field(default_factory=dict)  # more figures by name
+    details: Mapping[str, object] = field(default_factory=dict)  # `figures` as JSON
+
+    @property
+    def figures(self) -> SuiteFigures:
+        """What was counted and measured beside the test itself."""
+        return SuiteFigures.from_json(self.details)
 
 
 @dataclass(frozen=True, kw_only=True)

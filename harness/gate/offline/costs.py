@@ -11,7 +11,7 @@ Bahadur & Savage 1956.)
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -61,9 +61,6 @@ class CostEvidence:
     def against(self) -> bool:
         """Whether further items cannot make it a pass."""
         return self.outcome in (CostOutcome.REFUTED, CostOutcome.UNSHOWABLE)
-
-    def as_json(self) -> dict[str, object]:
-        return asdict(self)
 
 
 class _Bet:

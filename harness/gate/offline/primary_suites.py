@@ -11,6 +11,7 @@ from typing import Final
 
 from harness.domain.content_hash import digest
 from harness.domain.evals.run import ScorePair, SuitePlan, SuiteReport
+from harness.domain.evals.suite_figures import HolmFigures
 from harness.gate.offline.design import REJECT_LOG_E
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
@@ -176,7 +177,8 @@ def _ranks(p_values: Sequence[float]) -> list[int]:
 def _adjusted(
     report: SuiteReport, p: float, rank: int, limit: float, *, ok: bool
 ) -> SuiteReport:
-    details = {**report.details, "holm": {"p": p, "rank": rank + 1, "limit": limit}}
+    holm = HolmFigures(p, rank + 1, limit)
+    details = replace(report.figures, holm=holm).as_json()
     said = f"By Holm's rule p = {p:.2g} had to be at most {limit:.2g}."
     if report.outcome not in ("passed", "inconclusive"):
         return replace(report, details=details)

@@ -1,10 +1,10 @@
 """Judges a suite's whole claim: its scores and, where the claim says so, its costs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import asdict, dataclass, replace
+from typing import Final
 
 from harness.domain.evals.run import Claim, SuitePlan, SuiteReport
+from harness.domain.evals.suite_figures import CostFigures
 from harness.gate.offline.costs import CostEvidence, CostOutcome, judge_costs
 from harness.gate.offline.pairs import PairedSuite
 from harness.gate.offline.suite_judgement import StoppedRun, SuiteJudgement, judge_pairs
@@ -55,19 +55,13 @@ def judge_claim(case: SuiteClaim) -> SuiteJudgement:
     return SuiteJudgement(replace(report, outcome=outcome, reason=reason), used)
 
 
-def cost_figures(report: SuiteReport) -> Mapping[str, Any] | None:
-    """The cost's figures of a report, as CostEvidence.as_json; None where nobody asked."""
-    detail = report.details.get("cost")
-    return detail if isinstance(detail, Mapping) else None
-
-
 def _costs(case: SuiteClaim, items: int) -> CostEvidence:
     return judge_costs([item.costs for item in case.paired.items[:items]], case.plan)
 
 
 def _with_figures(case: SuiteClaim, report: SuiteReport, costs: CostEvidence) -> SuiteReport:
-    figures = {"min_saving": case.plan.min_saving, **costs.as_json()}
-    return replace(report, details={**report.details, "cost": figures})
+    cost = CostFigures(min_saving=case.plan.min_saving, **asdict(costs))
+    return replace(report, details=replace(report.figures, cost=cost).as_json())
 
 
 def _outcome(case: SuiteClaim, scores: str, costs: CostEvidence) -> str:

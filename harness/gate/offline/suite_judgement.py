@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from harness.domain.evals.run import Claim, Sample, SuitePlan, SuiteReport, SuiteRole
+from harness.domain.evals.suite_figures import LenientFigures, SuiteFigures
 from harness.domain.formatting import format_points
 from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.intervals import mcnemar
@@ -85,14 +86,18 @@ def judge_pairs(
     readings = _read(plan, paired.items)
     outcome = _outcome(paired, readings, stopped)
     strict, consumed = readings.strict, readings.consumed
-    report = _report(plan, paired.items[: strict.n_used], strict, outcome)
-    form = _form(paired.items[:consumed])
+    used = paired.items[: strict.n_used]
+    report = _report(plan, used, strict, outcome)
+    figures = replace(
+        _with_form(_figures(plan, used, strict), paired.items[:consumed]),
+        lenient=_lenient_figures(readings.lenient),
+    )
     why = stopped[1] if stopped else ""
-    details = {**report.details, **form, "lenient": _lenient_figures(readings.lenient)}
-    reason = _reason(plan, readings, report, form, paired.blocked or why)
+    reason = _reason(plan, readings, report, figures.rule, paired.blocked or why)
     if UNSCORED_HIGH in report.flags and report.outcome != "infra_error":
-        reason += unscored_text(details, strict.n_used * plan.epochs)
-    return SuiteJudgement(replace(report, reason=reason, details=details), consumed)
+        reason += unscored_text(figures, strict.n_used * plan.epochs)
+    report = replace(report, reason=reason, details=figures.as_json())
+    return SuiteJudgement(report, consumed)
 
 
 def _read(plan: SuitePlan, items: Sequence[PairedItem]) -> _Readings:
@@ -181,65 +186,65 @@ def _report(
         losses=evidence.losses,
         reason="",
         flags=(UNSCORED_HIGH,) if high else (),
-        details=_details(plan, items, evidence),
     )
 
 
-def _details(
+def _figures(
     plan: SuitePlan, items: Sequence[PairedItem], evidence: ComparisonEvidence
-) -> dict[str, object]:
+) -> SuiteFigures:
     exact = mcnemar(evidence.wins, evidence.losses) if evidence.ci_method == "tango" else None
-    spending = {"look": plan.look, "spend": plan.spend} if plan.spend else {}
-    return {
-        "alpha": plan.alpha,
-        **spending,
-        "t": evidence.t,
-        "p_t": evidence.p_t,
-        "log_e_max": evidence.log_e_max,
-        "sd": evidence.sd,
-        "incumbent_mean": _mean([item.pair.incumbent for item in items]),
-        "candidate_mean": _mean([item.pair.candidate for item in items]),
-        "lenient_incumbent_mean": _mean([item.pair.lenient_incumbent for item in items]),
-        "lenient_candidate_mean": _mean([item.pair.lenient_candidate for item in items]),
-        "near_ties": sum(abs(d) <= TIE_BAND for d in _differences(items)),
-        "mcnemar_exact": exact.exact if exact else None,
-        "mcnemar_mid_p": exact.mid_p if exact else None,
-        "unscored_incumbent": sum(item.unscored_incumbent for item in items),
-        "unscored_candidate": sum(item.unscored_candidate for item in items),
-        "unanswered": sum(item.unanswered for item in items),
-        "more_items": further_items(evidence, design_from_plan(plan)),
-    }
+    return SuiteFigures(
+        alpha=plan.alpha,
+        look=plan.look if plan.spend else None,
+        spend=plan.spend or None,
+        t=evidence.t,
+        p_t=evidence.p_t,
+        log_e_max=evidence.log_e_max,
+        sd=evidence.sd,
+        incumbent_mean=_mean([item.pair.incumbent for item in items]),
+        candidate_mean=_mean([item.pair.candidate for item in items]),
+        lenient_incumbent_mean=_mean([item.pair.lenient_incumbent for item in items]),
+        lenient_candidate_mean=_mean([item.pair.lenient_candidate for item in items]),
+        near_ties=sum(abs(d) <= TIE_BAND for d in _differences(items)),
+        mcnemar_exact=exact.exact if exact else None,
+        mcnemar_mid_p=exact.mid_p if exact else None,
+        unscored_incumbent=sum(item.unscored_incumbent for item in items),
+        unscored_candidate=sum(item.unscored_candidate for item in items),
+        unanswered=sum(item.unanswered for item in items),
+        more_items=further_items(evidence, design_from_plan(plan)),
+    )
 
 
-def _form(items: Sequence[PairedItem]) -> dict[str, object]:
-    """Which form rules broke in the candidate's answers, how often, and where to look."""
+def _with_form(figures: SuiteFigures, items: Sequence[PairedItem]) -> SuiteFigures:
+    """Adds which form rules broke in the candidate's answers, how often, and where to look."""
     counts = Counter(rule for item in items for rule in item.rules)
     if not counts:
-        return {"rule": None, "rules": {}, "examples": []}
+        return figures
     worst = min(counts, key=lambda rule: (-counts[rule], rule))
     examples = [item.pair.item for item in items if worst in item.rules][:MAX_EXAMPLES]
-    return {"rule": worst, "rules": dict(sorted(counts.items())), "examples": examples}
+    rules = dict(sorted(counts.items()))
+    return replace(figures, rule=worst, rules=rules, examples=tuple(examples))
 
 
-def _lenient_figures(evidence: ComparisonEvidence | None) -> dict[str, object] | None:
+def _lenient_figures(evidence: ComparisonEvidence | None) -> LenientFigures | None:
     if evidence is None:
         return None
-    return {
-        "outcome": SUITE_OUTCOMES[evidence.outcome],
-        "n_used": evidence.n_used,
-        "delta": evidence.delta,
-        "ci_low": evidence.ci_low,
-        "ci_high": evidence.ci_high,
-        "log_e": evidence.log_e,
-        "p_final": evidence.p_final,
-    }
+    return LenientFigures(
+        outcome=SUITE_OUTCOMES[evidence.outcome],
+        n_used=evidence.n_used,
+        delta=evidence.delta,
+        ci_low=evidence.ci_low,
+        ci_high=evidence.ci_high,
+        log_e=evidence.log_e,
+        p_final=evidence.p_final,
+    )
 
 
 def _reason(
     plan: SuitePlan,
     readings: _Readings,
     report: SuiteReport,
-    form: dict[str, object],
+    rule: str | None,
     stopped: str,
 ) -> str:
     strict, lenient = readings.strict, readings.lenient
@@ -249,7 +254,7 @@ def _reason(
             "points as "
             f"scored, {format_points(lenient.delta)} points when both sides are read "
             "leniently. "
-            f"The rule that broke most is {form['rule'] or 'unnamed'}."
+            f"The rule that broke most is {rule or 'unnamed'}."
         )
     if report.outcome == "infra_error":
         why = stopped or "the loss rests on items that the candidate could not answer"

@@ -3,9 +3,9 @@ with every figure behind it (`RolloutFigures`), as the audit log keeps them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final, Self
 
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.rollout import ActionKind, RolloutSignal
@@ -87,6 +87,32 @@ _PLAIN = (
     "min_exposures",
     "seconds_left",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvidence:
+    """The figures of a decision that people read in its audit event; see RolloutFigures."""
+
+    canary_units: int
+    canary_failures: int
+    control_units: int
+    control_failures: int
+    log_e_max: float
+    rollback_at: float
+    certificate: float
+    certificate_at: float
+
+    @classmethod
+    def from_details(cls, details: Mapping[str, Any]) -> Self | None:
+        """None for a person's action, which needs no evidence."""
+        if "canary_units" not in details:
+            return None
+        return cls(**{figure.name: details[figure.name] for figure in fields(cls)})
+
+    @property
+    def harm_share(self) -> float:
+        """The most evidence of harm, as a share of the rollback level."""
+        return max(0.0, self.log_e_max / self.rollback_at) if self.rollback_at else 0.0
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ The exact figures stand beside them.
 """
 
 import re
-from collections.abc import Mapping
 from typing import Final
 
 from harness.domain.evals.run import VERDICTS, Claim, SuitePlan
+from harness.domain.evals.suite_figures import SuiteFigures
 from harness.domain.formatting import format_percent, format_points
 from harness.domain.proposals.policy import AlphaSpending
 from harness.gate.offline.costs import CostEvidence, CostOutcome
@@ -177,10 +177,10 @@ def _difference(evidence: ComparisonEvidence) -> str:
     )
 
 
-def unscored_text(details: Mapping[str, object], answers: int) -> str:
+def unscored_text(figures: SuiteFigures, answers: int) -> str:
     """What came without a valid score, on either side. answers: of one side."""
     return (
-        f" Without a score: {details['unscored_candidate']} of the candidate's {answers} "
-        f"answers (each counts 0) and {details['unscored_incumbent']} of the incumbent's "
+        f" Without a score: {figures.unscored_candidate} of the candidate's {answers} "
+        f"answers (each counts 0) and {figures.unscored_incumbent} of the incumbent's "
         "(each counts 1)."
     )

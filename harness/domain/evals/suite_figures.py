@@ -1,0 +1,107 @@
+"""A suite's figures are what the gate counted and measured on one suite beside the test itself:
+means, form, costs. `SuiteReport.details` keeps them as JSON.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Final, Self, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class LenientFigures:
+    """The same answers, with their form forgiven."""
+
+    outcome: str = ""
+    n_used: int = 0
+    delta: float = 0.0  # candidate minus incumbent
+    ci_low: float | None = None
+    ci_high: float | None = None
+    log_e: float = 0.0
+    p_final: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CostFigures:
+    """What the same answers cost, where the claim is about it; see `gate.offline.costs`."""
+
+    min_saving: float = 0.0  # the share that was claimed
+    outcome: str = ""  # of `CostOutcome`
+    n_used: int = 0
+    incumbent_usd: float | None = None
+    candidate_usd: float | None = None
+    saving: float | None = None
+    saving_low: float | None = None
+    saving_high: float | None = None
+    log_e: float = 0.0
+    log_e_bad: float = 0.0
+    missing_incumbent: int = 0
+    missing_candidate: int = 0
+    above_ceiling: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HolmFigures:
+    """How a suite stood among several of one claim, by Holm's rule."""
+
+    p: float = 1.0
+    rank: int = 1
+    limit: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteFigures:
+    """The figures over the items used."""
+
+    alpha: float | None = None
+    look: int | None = None  # which of the looks that alpha was split for
+    spend: str | None = None  # the rule by which it was split
+    t: float | None = None  # the test statistic of the last look and its p-value
+    p_t: float | None = None
+    log_e_max: float = 0.0
+    sd: float | None = None  # of the items' differences
+    incumbent_mean: float | None = None
+    candidate_mean: float | None = None
+    lenient_incumbent_mean: float | None = None
+    lenient_candidate_mean: float | None = None
+    near_ties: int = 0
+    mcnemar_exact: float | None = None
+    mcnemar_mid_p: float | None = None
+    unscored_incumbent: int = 0  # answers
+    unscored_candidate: int = 0
+    unanswered: int = 0  # items
+    more_items: int | None = None  # that should settle it; None where nothing would
+    rule: str | None = None  # of form, that broke most often in the candidate's answers
+    rules: Mapping[str, int] = field(default_factory=dict)  # how often each broke
+    examples: tuple[str, ...] = ()  # items in which `rule` broke
+    lenient: LenientFigures | None = None
+    cost: CostFigures | None = None
+    holm: HolmFigures | None = None
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """The inverse of as_json, of any version."""
+        lenient, cost, holm = (stored.get(name) for name in ("lenient", "cost", "holm"))
+        return replace(
+            _read(cls, stored),
+            examples=tuple(stored.get("examples", ())),
+            lenient=_read(LenientFigures, lenient) if lenient else None,
+            cost=_read(CostFigures, cost) if cost else None,
+            holm=_read(HolmFigures, holm) if holm else None,
+        )
+
+    def as_json(self) -> dict[str, object]:
+        """Without what does not apply: verdicts keep their bytes."""
+        written = asdict(self) | {"examples": list(self.examples)}
+        absent = [name for name in _OPTIONAL if written[name] is None]
+        return {name: value for name, value in written.items() if name not in absent}
+
+
+_OPTIONAL: Final = ("look", "spend", "cost", "holm")
+
+
+def _read(kind: type[T], stored: Mapping[str, Any]) -> T:
+    """A figure that an older version lacks has its default."""
+    names = [figure.name for figure in fields(kind)]  # type: ignore[arg-type]  # a dataclass
+    return kind(**{name: stored[name] for name in names if name in stored})
