@@ -14,7 +14,7 @@ from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.formatting import format_estimate, format_number
 from harness.domain.operations.audit import AuditEvent
-from harness.gate.online.decision import RecordedEvidence
+from harness.gate.online.rollout_action import RecordedEvidence
 from harness.gate.text.explain import SOME_EVIDENCE, GuardrailRow, StepNeed
 from harness.gate.text.warnings import HALF_DISTANCE
 
