@@ -120,7 +120,7 @@ async def test_a_stream_and_each_of_its_chunks(tmp_path: Path) -> None:
 
     assert_within("stream", few)
     more, between = many - few, MANY_CHUNKS - FEW_CHUNKS
-    # To the nearest: one call more or less in a whole stream is the event loop's, not a chunk's.
+    # To the nearest: a call more or less in a whole stream is not a chunk's.
     each = Cost(round(more.calls / between), round(more.coroutines / between))
     assert_within("chunk", each)
 
