@@ -75,7 +75,7 @@ def require_loopback(host: str) -> None:
         safe = False
     if not safe:
         raise ConfigError(
-            f"the dashboard has no login yet, so it listens on loopback only, not on {host!r}: "
+            f"the dashboard has no login, so it listens on loopback only, not on {host!r}: "
             "set ui.host to 127.0.0.1 and reach it by an SSH tunnel or a proxy with a login"
         )
 

@@ -119,8 +119,8 @@ def agreement_text(suite: SuiteSettings, agreement: RaterAgreement) -> str:
     if agreement.kappa is None or agreement.low is None or agreement.high is None:
         return (
             f"suite {suite.name}: the {agreement.n} references and the judge "
-            f"{suite.judge.target.name} all have one and the same score, which tells nothing "
-            "of agreement; add references with others"
+            f"{suite.judge.target.name} all have the same score, so agreement cannot be "
+            "estimated; add references with other scores"
         )
     return (
         f"suite {suite.name}: on {agreement.n} human references the judge "
@@ -136,5 +136,5 @@ def _demand(suite: SuiteSettings, judge: JudgeSettings, agreement: RaterAgreemen
         raise JudgeUnfit(agreement_text(suite, agreement))
     if agreement.kappa < judge.min_agreement:
         raise JudgeUnfit(
-            f"{agreement_text(suite, agreement)}; mend the rubric or take another judge"
+            f"{agreement_text(suite, agreement)}; fix the rubric or take another judge"
         )

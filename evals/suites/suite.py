@@ -283,7 +283,7 @@ def _version(suite: str, path: Path) -> tuple[str, int, int]:
         stat = path.stat()
     except OSError as error:
         raise InputError(
-            f"suite {suite!r}: {path} cannot be read: {error.strerror}; mend its path in the "
+            f"suite {suite!r}: {path} cannot be read: {error.strerror}; fix its path in the "
             "configuration"
         ) from error
     return suite, stat.st_mtime_ns, stat.st_size

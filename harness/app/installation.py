@@ -193,5 +193,5 @@ def _require_some_state(settings: Settings) -> None:
     if on_sqlite and not file.exists() and not secret_files.has_secret(settings):
         raise DatabaseUnusable(
             f"there is no installation here, neither the database {file} nor its secret: run "
-            "`swapgate init`, or mend `database_url` and `home`"
+            "`swapgate init`, or fix `database_url` and `home`"
         )

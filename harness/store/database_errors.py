@@ -60,7 +60,7 @@ def _failure(error: sa.exc.DBAPIError) -> Exception:
     if _NO_FILE in f"{error.orig!r}":
         return DatabaseUnusable(
             "the database's file is missing or cannot be opened: bring it back from a backup, "
-            "mend `database_url`, or make a new one with `swapgate db upgrade`"
+            "fix `database_url`, or make a new one with `swapgate db upgrade`"
         )
     if any(sign in f"{error.orig!r}" for sign in _DAMAGED):
         return DatabaseUnusable(

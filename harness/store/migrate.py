@@ -98,7 +98,7 @@ def require_file(url: str) -> None:
     if parsed.get_backend_name() == "sqlite" and not engine.file_of(parsed).exists():
         raise DatabaseUnusable(
             f"there is no database at {engine.file_of(parsed)}: bring the file back from a "
-            "backup, mend `database_url`, or make a new one with `swapgate init`"
+            "backup, fix `database_url`, or make a new one with `swapgate init`"
         )
 
 

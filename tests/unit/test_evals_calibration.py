@@ -68,7 +68,7 @@ def test_a_judge_below_the_floor_measures_nothing_and_says_how_far(suite: Suite)
     with pytest.raises(
         JudgeUnfit,
         match=r"suite replies: on 20 human references the judge sim/sim-judge has Cohen's "
-        r"kappa 0\.40 \(95 % interval -?0\.\d\d to 0\.\d\d\), the floor is 0\.60; mend",
+        r"kappa 0\.40 \(95 % interval -?0\.\d\d to 0\.\d\d\), the floor is 0\.60; fix",
     ):
         confirmed(suite, agrees_but_for(6))
 
@@ -91,7 +91,7 @@ def test_references_of_one_score_tell_nothing(suite: Suite, tmp_path: Path) -> N
     judge = replace(suite.settings.judge, references=file)
     alike = load_suite(replace(suite.settings, judge=judge))
 
-    with pytest.raises(JudgeUnfit, match="tells nothing of agreement"):
+    with pytest.raises(JudgeUnfit, match="agreement cannot be estimated"):
         confirmed(alike, agrees_but_for(0))
 
 

@@ -76,7 +76,7 @@ def test_a_catalog_names_its_suites_and_the_nearest_to_a_wrong_name(
 def test_a_suite_without_its_file_says_what_to_mend(colours: SuiteSettings) -> None:
     gone = replace(colours, path=Path("/nowhere/data.jsonl"))
 
-    with pytest.raises(InputError, match=r"suite 'colours': .*No such file.*mend its path"):
+    with pytest.raises(InputError, match=r"suite 'colours': .*No such file.*fix its path"):
         ConfiguredSuites({"colours": gone}).pin("colours")
 
 

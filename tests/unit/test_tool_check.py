@@ -81,7 +81,7 @@ def test_a_loop_that_got_no_answer_leaves_the_rest_not_seen() -> None:
 
     assert failed(found) == {"tools"}
     assert found["tools"].found.endswith("503: nobody answers")
-    assert found.pop("tools").next_step.startswith("mend what the error names")
+    assert found.pop("tools").next_step.startswith("fix what the error names")
     assert {finding.outcome for finding in found.values()} == {ToolOutcome.NOT_SEEN}
 
 

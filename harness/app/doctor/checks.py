@@ -56,7 +56,7 @@ def all_checks(
     try:
         settings = read_settings()
     except SwapgateError as error:
-        yield DoctorFinding("configuration", "fail", str(error), "mend the file")
+        yield DoctorFinding("configuration", "fail", str(error), "fix the file")
         return
     yield _configuration(settings)
     yield _home(settings)
@@ -122,7 +122,7 @@ def _database(
         return None, [DoctorFinding("database", "fail", found, step)]
     except SwapgateError as error:
         return None, [
-            DoctorFinding("database", "fail", str(error), "start it, or mend `database_url`")
+            DoctorFinding("database", "fail", str(error), "start it, or fix `database_url`")
         ]
     if state.is_newer:
         schema = DoctorFinding("database", "fail", state.differences[0], "run that version")
@@ -188,13 +188,13 @@ def _suites(settings: Settings, context: Context | None) -> Iterator[DoctorFindi
         if suite.path is not None and not suite.path.is_file():
             found = f"{suite.path} is missing"
             yield DoctorFinding(
-                f"suite {name}", "fail", found, f"bring it, or mend suites.{name}.path"
+                f"suite {name}", "fail", found, f"bring it, or fix suites.{name}.path"
             )
         elif context is not None:
             try:
                 pin = context.suites.pin(name)
             except SwapgateError as error:
-                yield DoctorFinding(f"suite {name}", "fail", str(error), "mend the file")
+                yield DoctorFinding(f"suite {name}", "fail", str(error), "fix the file")
             else:
                 found = f"{pin.items} items, pin {pin.digest[:12]}"
                 yield DoctorFinding(f"suite {name}", "ok", found)
@@ -360,7 +360,7 @@ def _provider(
         step = "try `swapgate model probe TARGET`"
         return DoctorFinding(subject, "warn", "it answers, but lists no models", step)
     if call.error:
-        return DoctorFinding(subject, "fail", call.error, "mend api_base or the key")
+        return DoctorFinding(subject, "fail", call.error, "fix api_base or the key")
     listed = parse_model_list(call.content)
     missing = ", ".join(sorted(wanted - listed)) if listed else ""
     if missing:
@@ -372,7 +372,7 @@ def _provider(
 def _differences(context: Context, settings: Settings) -> Iterator[DoctorFinding]:
     seed_differences = seed.list_seed_differences(context, settings)
     for difference in seed_differences:
-        step = "the database rules: propose the change, or mend the file"
+        step = "the database rules: propose the change, or fix the file"
         yield DoctorFinding("file and database", "warn", difference, step)
     if not seed_differences and settings.source is not None:
         yield DoctorFinding("file and database", "ok", "they say the same")
@@ -386,10 +386,10 @@ def _chains(context: Context) -> Iterator[DoctorFinding]:
         yield DoctorFinding(f"route {waiver.route}", "warn", found, step)
     for violation in data_class_checks.list_violations(context):
         yield DoctorFinding(
-            "data classes", "fail", violation, "take the target out, or mend the file"
+            "data classes", "fail", violation, "take the target out, or fix the file"
         )
     for violation in routes.list_override_violations(context):
-        step = "take the override away, or mend the file"
+        step = "take the override away, or fix the file"
         yield DoctorFinding("overrides", "fail", violation, step)
 
 

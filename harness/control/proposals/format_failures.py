@@ -1,7 +1,7 @@
 """Explains a candidate that lost by the form of its answers alone, and how to ask again (A8).
 
 For each suite it names the rules that broke, shows answers side by side, and writes the
-commands for targets that may mend it. `build_rerun_command` writes the `gate run` of any
+commands for targets that may fix it. `build_rerun_command` writes the `gate run` of any
 comparison.
 """
 
@@ -74,7 +74,7 @@ class FormatExample:
 
 @dataclass(frozen=True)
 class FormatFix:
-    """A target that may mend it, and the commands that register and propose it."""
+    """A target that may fix it, and the commands that register and propose it."""
 
     what: str
     target: str

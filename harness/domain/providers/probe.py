@@ -209,7 +209,7 @@ def _step(status: int | None) -> str:
         case _ if status >= 500:
             return "the provider fails: see its status page"
         case _:
-            return "mend the target's parameters or the provider's `extra_body`"
+            return "fix the target's parameters or the provider's `extra_body`"
 
 
 def _clock(models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:

@@ -129,7 +129,7 @@ def tool_findings(
 
 
 _Judged = tuple[ToolOutcome, str]
-_UNHEARD: Final = "mend what the error names; `swapgate doctor` looks at key, address and model"
+_UNHEARD: Final = "fix what the error names; `swapgate doctor` looks at key, address and model"
 _RESULTS: Final = "see whether its chat template keeps tool results, or propose another model"
 _FORCED: Final = "leave tool_choice out where this target may answer, or propose another"
 _STRICT: Final = "check arguments in the tools, or propose a model that keeps to schemas"

@@ -131,7 +131,7 @@ def _checked(sample: Sample) -> Sample:
         if score is not None and not 0.0 <= score <= 1.0:
             raise InputError(
                 f"run {sample.run}, item {sample.item}: the {name} score is {score}; "
-                "scores are numbers from 0 to 1, mend the scorer"
+                "scores are numbers from 0 to 1, fix the scorer"
             )
     return sample
 
