@@ -31,7 +31,7 @@ class Palette:
     undecided_wash: str
     neutral_wash: str
 
-    def of(self, tone: Tone) -> str:
+    def colour_for(self, tone: Tone) -> str:
         return str(getattr(self, tone.value))
 
 

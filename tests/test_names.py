@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 PRODUCT = ("harness", "router", "evals", "dashboard", "swapgate")
 SHOWN = 12
 
-# Modules, classes and functions that once had these names have others now: a reader who knows
-# gateways, rollouts and databases could not guess what they meant.
+# Modules, classes, functions and methods that once had these names have others now: a reader
+# who knows gateways, rollouts and databases could not guess what they meant.
 MODULES = frozenset(
     [
         "again",
@@ -125,6 +125,7 @@ FUNCTIONS = frozenset(
         "held",
         "heard",
         "here",
+        "lacking",
         "look",
         "moved",
         "of",
@@ -158,8 +159,8 @@ def modules() -> tuple[Path, ...]:
 
 @cache
 def definitions(file: Path) -> tuple[tuple[int, str, bool], ...]:
-    """(line, name, whether it is a class) of what stands at the top of the file: a method is
-    read beside its class.
+    """(line, name, whether it is a class) of what stands at the top of the file, and of the
+    methods of all its classes: a method is called where its class is not in sight.
     """
     return tuple(_definitions(ast.parse((ROOT / file).read_text())))
 
@@ -170,6 +171,11 @@ def _definitions(tree: ast.Module) -> Iterator[tuple[int, str, bool]]:
             yield node.lineno, node.name, True
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.lineno, node.name, False
+    for class_ in ast.walk(tree):
+        if isinstance(class_, ast.ClassDef):
+            for member in class_.body:
+                if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef):
+                    yield member.lineno, member.name, False
 
 
 def words_of(name: str) -> set[str]:
@@ -189,7 +195,7 @@ def test_no_module_has_a_name_that_only_its_author_understands() -> None:
 
 
 @pytest.mark.parametrize(("is_class", "banned"), [(True, CLASSES), (False, FUNCTIONS)])
-def test_no_class_or_function_has_a_name_that_only_its_author_understands(
+def test_no_class_function_or_method_has_a_name_that_only_its_author_understands(
     is_class: bool,  # noqa: FBT001 - pytest's
     banned: frozenset[str],
 ) -> None:

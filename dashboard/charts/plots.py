@@ -75,7 +75,9 @@ def _legend(frame: pd.DataFrame, palette: Palette) -> tuple[alt.Color, alt.Shape
     legend = alt.Legend(title=None, orient="top", symbolSize=110, columns=2)
     colour = alt.Color(
         "verdict:N",
-        scale=alt.Scale(domain=names, range=[palette.of(label.tone) for label in labels]),
+        scale=alt.Scale(
+            domain=names, range=[palette.colour_for(label.tone) for label in labels]
+        ),
         legend=legend,
     )
     shape = alt.Shape(

@@ -123,7 +123,7 @@ def live(route: str, version: int) -> None:
     if view.status is None or view.status.rollout.version != version:
         st.rerun()
     status = view.status
-    for why in status.held:
+    for why in status.hold_reasons:
         st.html(html.banner("HELD.", why.removeprefix("On hold: ")))
     stale = view.quiet_since is not None
     if view.quiet_since is not None:

@@ -131,7 +131,7 @@ class InspectRunner:
             job.provider,
             job.api_key,
             connections=job.max_connections,
-            pace=self._paces.of(job.provider.name) if self._paces else None,
+            pace=self._paces.gate_for(job.provider.name) if self._paces else None,
             waiting=collector.waiting,
             allowed=self._allowed,
             calls=self._calls,
@@ -202,7 +202,7 @@ def attach_judge(
         job.judge_api_key,
         connections=job.max_connections,
         timeout_s=settings.timeout_s,
-        pace=paces.of(job.judge_provider.name) if paces else None,
+        pace=paces.gate_for(job.judge_provider.name) if paces else None,
         allowed=allowed,
         calls=calls,
     )

@@ -182,7 +182,7 @@ class DataSuite:
                 heard: set[ServedModel] = set()
                 with track_judge_bill() as bill:
                     try:
-                        result = await self._found(state, heard)
+                        result = await self._score_answer(state, heard)
                     except NotJudged as error:
                         unread = {NOT_JUDGED: str(error), JUDGE: asdict(bill)}
                         return Score(
@@ -202,13 +202,13 @@ class DataSuite:
     def spent(self) -> str:
         return self.judging.spent if self.judging is not None else ""
 
-    async def _found(self, state: TaskState, heard: set[ServedModel]) -> ScoreResult:
+    async def _score_answer(self, state: TaskState, heard: set[ServedModel]) -> ScoreResult:
         item, calls = item_of(state.sample_id), calls_of(state.output)
         if self.judging is not None:
             return await self.suite.judged(
                 answer_text(state.output.completion, calls),
                 self.suite.items[item],
-                self.judging.heard_in(heard),
+                self.judging.for_sample(heard),
             )
         if self.suite.scorer.blocking:
             return await asyncio.to_thread(

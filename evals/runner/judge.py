@@ -87,18 +87,18 @@ class Judge:
             )
         return ""
 
-    def heard_in(self, heard: set[ServedModel]) -> "SampleJudge":
+    def for_sample(self, heard: set[ServedModel]) -> "SampleJudge":
         return SampleJudge(self, heard)
 
     async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
         """Raises NotJudged."""
-        return (await self.asked(messages)).text
+        return (await self.fetch_reply(messages)).text
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         """Raises NotJudged."""
         return (await self.embedded(texts)).vectors
 
-    async def asked(self, messages: Sequence[Mapping[str, str]]) -> ChatReply:
+    async def fetch_reply(self, messages: Sequence[Mapping[str, str]]) -> ChatReply:
         """Raises NotJudged."""
         self._charge()
         settings = {"temperature": 0, "max_tokens": self._settings.max_output_tokens}
@@ -164,12 +164,12 @@ class SampleJudge:
     def spent(self) -> str:
         return self._judge.spent
 
-    def heard_in(self, heard: set[ServedModel]) -> "SampleJudge":
+    def for_sample(self, heard: set[ServedModel]) -> "SampleJudge":
         return SampleJudge(self._judge, heard)
 
     async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
         """Raises NotJudged."""
-        reply = await self._judge.asked(messages)
+        reply = await self._judge.fetch_reply(messages)
         self._heard.add(reply.served)
         return reply.text
 

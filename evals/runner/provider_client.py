@@ -106,15 +106,15 @@ class EvalProviderClient:
     async def ask(self, body: Mapping[str, Any]) -> TimedReply:
         """Raises ProviderFailed when the last retry has failed, or none is worth it."""
         sent = rename_answer_limit(body, self._kind)
-        found, seconds = await self._asked("/chat/completions", sent, parse_reply)
+        found, seconds = await self._request("/chat/completions", sent, parse_reply)
         return TimedReply(found, seconds)
 
     async def embed(self, body: Mapping[str, Any]) -> EmbeddingReply:
         """Raises ProviderFailed, as ask()."""
-        found, _ = await self._asked("/embeddings", body, parse_embeddings)
+        found, _ = await self._request("/embeddings", body, parse_embeddings)
         return found
 
-    async def _asked(
+    async def _request(
         self, path: str, body: Mapping[str, Any], read: Callable[[bytes], T]
     ) -> tuple[T, float]:
         """What `read` makes of the answer, and the seconds of the attempt that brought it."""
@@ -183,14 +183,14 @@ class EvalProviderClient:
         if posted.status == 200:
             return posted.body
         retry = posted.status >= 500 or posted.status in RETRYABLE
-        said = self._said(posted.body, body)
+        said = self._error_text(posted.body, body)
         raise _AttemptFailed(
             f"HTTP {posted.status}{said}",
             retry=retry,
             pause_s=retry_after_s(posted.headers, _time_of(posted)),
         )
 
-    def _said(self, raw: bytes, body: Mapping[str, Any]) -> str:
+    def _error_text(self, raw: bytes, body: Mapping[str, Any]) -> str:
         """The provider's own words, unless they repeat the messages or the key."""
         try:
             error = json.loads(raw)["error"]

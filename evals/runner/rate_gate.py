@@ -48,7 +48,7 @@ class Slots:
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
         """Waits until one is free. Raises OSError when the folder fails."""
-        slot = await self._found()
+        slot = await self._acquire()
         try:
             yield
         finally:
@@ -64,7 +64,7 @@ class Slots:
         if slot in self._files:
             fcntl.flock(self._files[slot], fcntl.LOCK_UN)
 
-    async def _found(self) -> int:
+    async def _acquire(self) -> int:
         nap_s = SHORTEST_NAP_S
         async with self._first:
             while True:
@@ -102,7 +102,7 @@ class RateGates:
     book: RateBook  # book, folder: shared by all workers of this machine
     folder: Path
 
-    def of(self, provider: str) -> "RateGate":
+    def gate_for(self, provider: str) -> "RateGate":
         """Of one client of that provider; close it in the same event loop."""
         limits = self.limits.get(provider, NO_LIMITS)
         # A provider's name may hold what a file's name may not.

@@ -27,7 +27,7 @@ class AnswerJudge(Protocol):
         """Why it may not be asked any more; empty while it may."""
         ...
 
-    def heard_in(self, heard: set[ServedModel]) -> "AnswerJudge":
+    def for_sample(self, heard: set[ServedModel]) -> "AnswerJudge":
         """The same, which notes in `heard` what answered."""
         ...
 

@@ -45,7 +45,7 @@ class CredentialBody(Body):
     reason: Text = ""
     overlap_s: Annotated[float, Field(ge=0, le=LONGEST_OVERLAP.total_seconds())] = 0.0
 
-    def asked(self) -> str:
+    def request_fingerprint(self) -> str:
         """Not the secrets, but whether they are the same."""
         shown = self.model_dump_json(exclude={"value", "extra_headers"})
         hidden = (self.change().value, sorted((self._headers or {}).items()))

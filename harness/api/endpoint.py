@@ -87,4 +87,4 @@ def _once(
         return do()
     # The role too: a lesser key of the same person must not be shown what this one was.
     scope = (who.actor.principal, who.actor.role.name, what, who.idempotency_key)
-    return who.remembered.once(scope, body.asked(), do)
+    return who.remembered.once(scope, body.request_fingerprint(), do)

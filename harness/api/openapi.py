@@ -40,25 +40,25 @@ class SchemaComponents:
     def __init__(self) -> None:
         self.schemas: dict[str, Schema] = {}
 
-    def of(self, kind: Any) -> Schema:  # noqa: PLR0911 - one per kind of type
+    def schema_for(self, kind: Any) -> Schema:  # noqa: PLR0911 - one per kind of type
         """The schema of a type as it is answered. Raises TypeError for one without a form."""
         if (scalar := SCALARS.get(kind)) is not None:
             return dict(scalar)
         origin, inner = get_origin(kind), get_args(kind)
         if origin in (Union, types.UnionType):
-            return {"anyOf": [self.of(argument) for argument in inner]}
+            return {"anyOf": [self.schema_for(argument) for argument in inner]}
         if origin is Literal:
             return {"enum": list(inner)}
         if origin is Page:
             return self._page(inner[0])
         if origin is Mapping or origin is dict:
-            return {"type": "object", "additionalProperties": self.of(inner[1])}
+            return {"type": "object", "additionalProperties": self.schema_for(inner[1])}
         if origin is tuple and inner[-1] is not ...:
-            each_place = [self.of(argument) for argument in inner]
+            each_place = [self.schema_for(argument) for argument in inner]
             n = len(inner)
             return {"type": "array", "prefixItems": each_place, "minItems": n, "maxItems": n}
         if any(origin is container for container in LISTS):
-            return {"type": "array", "items": self.of(inner[0])}
+            return {"type": "array", "items": self.schema_for(inner[0])}
         if isinstance(kind, type) and issubclass(kind, Enum):
             return _enum(kind)
         if is_dataclass(kind) and isinstance(kind, type):
@@ -67,8 +67,8 @@ class SchemaComponents:
 
     def _page(self, kind: Any) -> Schema:
         hints = get_type_hints(Page)
-        items = {"type": "array", "items": self.of(kind)}
-        others = {name: self.of(hints[name]) for name in ("total", "next", "invalid")}
+        items = {"type": "array", "items": self.schema_for(kind)}
+        others = {name: self.schema_for(hints[name]) for name in ("total", "next", "invalid")}
         return _object_schema({"items": items, **others})
 
     def _reference(self, kind: type) -> Schema:
@@ -77,7 +77,7 @@ class SchemaComponents:
             self.schemas[name] = {}  # a type may contain itself
             hints = get_type_hints(kind)
             shown = {
-                shown_name(kind, field.name): self.of(hints[field.name])
+                shown_name(kind, field.name): self.schema_for(hints[field.name])
                 for field in fields(kind)
                 if field.name not in HIDDEN
             }
@@ -148,7 +148,7 @@ def document(
         operation["responses"].pop("422", None)
         for status, response in operation["responses"].items():
             if status != "204":
-                response["content"] = _json(components.of(kind))
+                response["content"] = _json(components.schema_for(kind))
         operation["responses"]["default"] = {
             "description": "What went wrong",
             "content": _json({"$ref": "#/components/schemas/Error"}),

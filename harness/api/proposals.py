@@ -89,7 +89,7 @@ def list_proposals(
 @endpoint(router, "POST", "/proposals", status=201)
 def create_proposal(who: BodyFactory, body: ProposalBody) -> Proposal:
     """Register suites, claim, margin and alpha before the first score. 409 on a busy route."""
-    return submission.create_proposal(who.ctx, who.actor, body.wish())
+    return submission.create_proposal(who.ctx, who.actor, body.to_request())
 
 
 @endpoint(router, "GET", "/proposals/{proposal}")
@@ -141,7 +141,7 @@ def preview_proposal(who: CallerParam, body: ProposalBody) -> ProposalPreview:
     Stores nothing.
     """
     who.actor.require(Role.PROPOSER)
-    return submission.preview_proposal(who.ctx, body.wish(), who.actor)
+    return submission.preview_proposal(who.ctx, body.to_request(), who.actor)
 
 
 @endpoint(router, "POST", "/proposals/{proposal}/approve")

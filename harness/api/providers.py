@@ -36,7 +36,7 @@ class ProviderBody(Body):
     extra_body: Json | None = None
     reason: Text = ""
 
-    def wish(self) -> ProviderChange:
+    def to_change(self) -> ProviderChange:
         headers = None
         if self.extra_headers is not None:
             given = self.extra_headers.items()
@@ -84,7 +84,7 @@ def get_provider(who: CallerParam, provider: str) -> ProviderSummary:
 @endpoint(router, "PUT", "/providers/{provider}")
 def put_provider(who: CallerParam, provider: str, body: ProviderBody) -> ProviderSummary:
     """Add or change. In force on every router within two seconds. Needs an admin."""
-    return registry.change_provider(who.ctx, who.actor, provider, body.wish())
+    return registry.change_provider(who.ctx, who.actor, provider, body.to_change())
 
 
 @endpoint(router, "DELETE", "/providers/{provider}", status=204)

@@ -40,7 +40,7 @@ Cursor = Annotated[str, Field(min_length=1, max_length=1000)]
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
-    def asked(self) -> str:
+    def request_fingerprint(self) -> str:
         """The same for the same body: of an `Idempotency-Key`."""
         return self.model_dump_json()
 
@@ -260,7 +260,7 @@ class ProposalBody(Body):
     descends_from: Name | None = None
     min_saving: Annotated[float, Field(gt=0, lt=1)] | None = None
 
-    def wish(self) -> ProposalRequest:
+    def to_request(self) -> ProposalRequest:
         return ProposalRequest(
             self.route,
             self.candidate,

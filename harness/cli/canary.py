@@ -94,7 +94,7 @@ def _print_explained(history: CanaryHistory) -> None:
             ("route", f"{rollout.route}: {status.candidate.name} for {status.incumbent.name}"),
             ("state", formatting.rollout_state(rollout)),
             ("why", explanation.why),
-            ("held", " ".join(status.held) or None),
+            ("held", " ".join(status.hold_reasons) or None),
             ("goes to", f"{explanation.goes_to} {explanation.eta}".strip() or None),
             ("goes back", explanation.goes_back or None),
             (
@@ -237,7 +237,7 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
             else None,
         ),
         ("now", action.reason if rollout.live or rollout.baking else None),
-        ("held", " ".join(status.held) or None),
+        ("held", " ".join(status.hold_reasons) or None),
         ("next", f"{explanation.goes_to} {explanation.eta}" if explanation.goes_to else None),
         ("ended", rollout.ended_because or None),
     ]

@@ -81,7 +81,7 @@ class AsyncModelClient:
     async def complete(self, request: CompletionRequest) -> CompletionResponse:
         body = chat_request.chat_body(request)
         route = request.asked_route
-        answer = await self._asked(chat_request.CHAT, body, request.caller, route)
+        answer = await self._post_with_retry(chat_request.CHAT, body, request.caller, route)
         return response_parsing.parse_completion(
             await _whole(answer), response_parsing.parse_served(answer.headers)
         )
@@ -92,7 +92,7 @@ class AsyncModelClient:
         route = request.asked_route
 
         async def opening() -> ChannelAnswer:
-            return await self._asked(chat_request.CHAT, body, request.caller, route)
+            return await self._post_with_retry(chat_request.CHAT, body, request.caller, route)
 
         return AsyncStream(opening, route)
 
@@ -123,7 +123,9 @@ class AsyncModelClient:
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResponse:
         body = chat_request.embedding_body(request)
         route = request.asked_route
-        answer = await self._asked(chat_request.EMBEDDINGS, body, request.caller, route)
+        answer = await self._post_with_retry(
+            chat_request.EMBEDDINGS, body, request.caller, route
+        )
         return response_parsing.parse_embeddings(
             await _whole(answer), response_parsing.parse_served(answer.headers)
         )
@@ -142,7 +144,7 @@ class AsyncModelClient:
     ) -> None:
         await self.aclose()
 
-    async def _asked(
+    async def _post_with_retry(
         self, path: str, body: Mapping[str, object], caller: Caller, route: str
     ) -> ChannelAnswer:
         """An answer of 200. Tries again once, where the router itself says to."""

@@ -12,7 +12,7 @@ PASS_FOR_NEW: Final = timedelta(seconds=180)
 
 
 class ClockWatch:
-    """Compares the wall clock with the monotonic one at each `look`, to notice jumps."""
+    """Compares the wall clock with the monotonic one at each `observe`, to notice jumps."""
 
     def __init__(self) -> None:
         self._lead: float | None = None
@@ -21,7 +21,7 @@ class ClockWatch:
         self._latest: datetime | None = None
         self._new_from: datetime | None = None
 
-    def look(self, now: datetime, monotonic: float) -> None:
+    def observe(self, now: datetime, monotonic: float) -> None:
         lead = now.timestamp() - monotonic
         if self._lead is not None and abs(lead - self._lead) > JUMP_S:
             self._behind_s += lead - self._lead

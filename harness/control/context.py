@@ -41,7 +41,7 @@ class NoCipher:
     def decrypt(self, token: str) -> str:  # noqa: ARG002 - the port's signature
         raise ConfigError("this process has no encryption keys")
 
-    again = decrypt
+    reencrypt = decrypt
 
 
 @dataclass(frozen=True)

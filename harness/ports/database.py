@@ -232,7 +232,7 @@ class Store(Protocol):
         """
         ...
 
-    def lacking(self, known: Lineage) -> Sequence[str]:
+    def missing_lineage(self, known: Lineage) -> Sequence[str]:
         """What of its `heads` and `log_end` is not stored, in words; empty when all is."""
         ...
 

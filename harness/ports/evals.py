@@ -110,7 +110,7 @@ class Sightings(Protocol):
         """Add them; of one that is known, `last_at` rises. The oldest of a target give way."""
         ...
 
-    def of(self, target: str) -> Sequence[Sighting]:
+    def for_target(self, target: str) -> Sequence[Sighting]:
         """Newest first, at most MAX_SIGHTINGS."""
         ...
 

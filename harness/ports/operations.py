@@ -37,7 +37,7 @@ class AuditLog(Protocol):
 
     def get(self, number: int) -> AuditEvent | None: ...
 
-    def of(self, subject: str, *, since: datetime, limit: int) -> Sequence[AuditEvent]:
+    def for_subject(self, subject: str, *, since: datetime, limit: int) -> Sequence[AuditEvent]:
         """Newest first."""
         ...
 
@@ -125,7 +125,7 @@ class ApiKeys(Protocol):
 
 
 class Alerts(Protocol):
-    def tell(self, alerts: Iterable[Alert]) -> None:
+    def fold(self, alerts: Iterable[Alert]) -> None:
         """Fold them into the records of their keys, in their order (`alerts.apply_alert`)."""
         ...
 
@@ -167,7 +167,7 @@ class Deliveries(Protocol):
 
     def save(self, delivery: Delivery) -> None: ...
 
-    def of(self, alert: str) -> Sequence[Delivery]:
+    def for_alert(self, alert: str) -> Sequence[Delivery]:
         """Oldest first."""
         ...
 

@@ -73,7 +73,7 @@ class Approvals(Protocol):
         """Raises NotAllowed for the proposer's own, unless the policy says `self_approval`."""
         ...
 
-    def of(self, proposal: str) -> Sequence[Approval]:
+    def for_proposal(self, proposal: str) -> Sequence[Approval]:
         """Oldest first."""
         ...
 
@@ -85,7 +85,7 @@ class Verdicts(Protocol):
         """Raises NotFound."""
         ...
 
-    def of(self, proposal: str) -> Sequence[Verdict]:
+    def for_proposal(self, proposal: str) -> Sequence[Verdict]:
         """Newest first."""
         ...
 

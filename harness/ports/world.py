@@ -50,7 +50,7 @@ class Cipher(Protocol):
         """Raises DecryptionFailed, ConfigError without any key."""
         ...
 
-    def again(self, token: str) -> str:
+    def reencrypt(self, token: str) -> str:
         """The same text, encrypted with the newest key. Raises as `decrypt`."""
         ...
 

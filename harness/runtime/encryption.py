@@ -80,7 +80,7 @@ class FernetCipher:
     def decrypt(self, token: str) -> str:
         return self._tried(lambda keys: keys.decrypt(token.encode()))
 
-    def again(self, token: str) -> str:
+    def reencrypt(self, token: str) -> str:
         return self._tried(lambda keys: keys.rotate(token.encode()))
 
     def _tried(self, do: "Callable[[MultiFernet], bytes]") -> str:

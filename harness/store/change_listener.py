@@ -26,7 +26,7 @@ SLICE_S: Final = 0.2
 class ListenConnection(Protocol):
     """One connection that notices changes."""
 
-    def heard(self, timeout_s: float) -> bool:
+    def poll_changes(self, timeout_s: float) -> bool:
         """Whether something may have changed; False after at most `timeout_s`.
 
         Raises OSError or sqlite3.Error when the connection is lost.
@@ -53,7 +53,7 @@ class SqliteListener:
     def _version(self) -> int:
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
-    def heard(self, timeout_s: float) -> bool:
+    def poll_changes(self, timeout_s: float) -> bool:
         if identity(self._file) != self._opened:
             raise OSError(f"{self._file} is another file now")
         before, self._seen = self._seen, self._version()
@@ -110,7 +110,7 @@ class Changes:
                     self._ear = open_listener(self._url)
                     # Whatever changed while nobody listened.
                     self._changes += 1
-                elif self._ear.heard(timeout_s):
+                elif self._ear.poll_changes(timeout_s):
                     self._changes += 1
             except (OSError, sqlite3.Error):
                 self._forget()

@@ -29,7 +29,7 @@ class PostgresListener:
             )
             self._db.execute(f"LISTEN {CHANNEL}")
 
-    def heard(self, timeout_s: float) -> bool:
+    def poll_changes(self, timeout_s: float) -> bool:
         """Whether something changed; False after `timeout_s`."""
         with _as_lost():
             return any(True for _ in self._db.notifies(timeout=timeout_s, stop_after=1))

@@ -35,7 +35,7 @@ from harness.store.sql.audit import SqlAuditedRows, SqlAuditLog
 from harness.store.sql.drift import SqlDrift
 from harness.store.sql.evals import SqlEvalRuns, SqlSuites
 from harness.store.sql.evidence import SqlWaivers
-from harness.store.sql.installation import SqlInstallation, lacking
+from harness.store.sql.installation import SqlInstallation, missing_heads
 from harness.store.sql.listings import SqlListings
 from harness.store.sql.observations import SqlCaptures, SqlFailovers, SqlObservations
 from harness.store.sql.operations import SqlAlerts, SqlApiKeys, SqlDeliveries, SqlPrincipals
@@ -88,9 +88,10 @@ class SqlTransaction:
         self.installation = SqlInstallation(unit)
         self._unit = unit
 
-    def lacking(self, known: Lineage) -> Sequence[str]:
+    def missing_lineage(self, known: Lineage) -> Sequence[str]:
         lost = [
-            f"the served version of route {name}" for name in lacking(self._unit, known.heads)
+            f"the served version of route {name}"
+            for name in missing_heads(self._unit, known.heads)
         ]
         number, _, mac = known.log_end.partition(":")
         if number and [event.mac for event in self.audit.after(int(number) - 1, 1)] != [mac]:
@@ -219,9 +220,9 @@ class SqlStore:
         with self.read() as tx:
             return tx.installation.etag()
 
-    def lacking(self, known: Lineage) -> Sequence[str]:
+    def missing_lineage(self, known: Lineage) -> Sequence[str]:
         with self.read() as tx:
-            return tx.lacking(known)
+            return tx.missing_lineage(known)
 
     def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
         look = working_faults if working else row_faults

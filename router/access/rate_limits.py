@@ -87,7 +87,7 @@ class SharedRates:
                 if held:
                     fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
         except OSError as error:
-            self._tell(error)
+            self._warn_once(error)
             return self._alone.change(key, change)
         return before
 
@@ -145,7 +145,7 @@ class SharedRates:
             return False
         return True
 
-    def _tell(self, error: OSError) -> None:
+    def _warn_once(self, error: OSError) -> None:
         if not self._told:
             self._told = True
             log.warning("rates of keys are counted in this process alone: %s", error)

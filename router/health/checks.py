@@ -172,10 +172,10 @@ class HealthChecks:
             or outcome in CLIENT_FAILURES
             or outcome is FailureClass.RATE_LIMITED
         )
-        self._tell(upstream, outcome, up=up)
+        self._log_change(upstream, outcome, up=up)
         self._results[target] = HealthCheckResult(began, up, outcome, seconds)
 
-    def _tell(
+    def _log_change(
         self, upstream: CompiledTarget, outcome: FailureClass | None, *, up: bool
     ) -> None:
         """Of a change alone."""

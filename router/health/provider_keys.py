@@ -39,7 +39,7 @@ class ProviderKeys:
         """The one to use now; None where it has none."""
         if len(upstream.keys) < SEVERAL:
             return upstream.keys[0] if upstream.keys else None
-        return choose_key(upstream.keys, self._of(upstream), self._monotonic())
+        return choose_key(upstream.keys, self._resting_keys(upstream), self._monotonic())
 
     def other_left(
         self, upstream: CompiledTarget, key: ProviderKey | None, failure: FailureClass
@@ -47,7 +47,7 @@ class ProviderKeys:
         """Whether this failure is about the key, and another key may be used."""
         if len(upstream.keys) < SEVERAL or not FAILURE_RULES[failure].other_key:
             return False
-        able = rested_keys(upstream.keys, self._of(upstream), self._monotonic())
+        able = rested_keys(upstream.keys, self._resting_keys(upstream), self._monotonic())
         return any(name != key for name in able)
 
     def rest(
@@ -75,7 +75,7 @@ class ProviderKeys:
         provider = upstream.provider.name
         if key is not None and (provider, key) in self._refused:
             self._refused.remove((provider, key))
-            self._of(upstream).pop(key, None)
+            self._resting_keys(upstream).pop(key, None)
             self._on_key(provider, key.name, None)
 
     def gone(self, upstream: CompiledTarget, key: ProviderKey | None) -> bool:
@@ -96,8 +96,8 @@ class ProviderKeys:
 
     def back_in_s(self, upstream: CompiledTarget) -> float:
         """Seconds until one of several keys may be used again; 0 when one may now."""
-        now, resting = self._monotonic(), self._of(upstream)
+        now, resting = self._monotonic(), self._resting_keys(upstream)
         return max(0.0, min(resting.get(key, now) - now for key in upstream.keys))
 
-    def _of(self, upstream: CompiledTarget) -> dict[ProviderKey, float]:
+    def _resting_keys(self, upstream: CompiledTarget) -> dict[ProviderKey, float]:
         return self._resting_until.get(upstream.provider.name, {})

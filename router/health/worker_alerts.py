@@ -252,7 +252,7 @@ class WorkerAlerts:
     def still(self) -> None:
         """Tell the database of everything that goes on that it does."""
         now = self._clock.now()
-        self._recorder.tell(
+        self._recorder.notify(
             *(alert.now(AlertEvent.STILL, now) for alert in self._open.values())
         )
 
@@ -277,13 +277,15 @@ class WorkerAlerts:
     def close(self) -> None:
         """The worker ends, and with it its circuits; the next worker raises its own alerts."""
         now = self._clock.now()
-        self._recorder.tell(*(alert.now(AlertEvent.LEFT, now) for alert in self._open.values()))
-        self._recorder.tell(*self._faults_untold.values())
+        self._recorder.notify(
+            *(alert.now(AlertEvent.LEFT, now) for alert in self._open.values())
+        )
+        self._recorder.notify(*self._faults_untold.values())
         self._open.clear()
 
     def raise_alert(self, alert: Alert) -> None:
         """Something that is over as it happens."""
-        self._recorder.tell(alert)
+        self._recorder.notify(alert)
         self._events.put(
             "alert",
             kind=alert.kind.value,
@@ -298,7 +300,7 @@ class WorkerAlerts:
         alert = self._open.pop(name, None)
         if alert is None:
             return
-        self._recorder.tell(alert.now(AlertEvent.ENDED, self._clock.now()))
+        self._recorder.notify(alert.now(AlertEvent.ENDED, self._clock.now()))
         self._events.put("alert_resolved", kind=alert.kind.value, subject=alert.subject)
 
     def _opened(self, target: str, because: FailureClass | None) -> Alert:

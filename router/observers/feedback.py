@@ -61,7 +61,7 @@ class FeedbackIntake(RequestObserver):
         recorder.on_feedback(self.enter)
 
     def before_attempt(self, observed: ObservedRequest) -> None:
-        canary, ticket = observed.trial, observed.ticket
+        canary, ticket = observed.experiment, observed.ticket
         if canary is None or Guardrail.FEEDBACK not in canary.unit_rule.guardrails:
             ticket = None
         route, arm = observed.route.route.name, observed.arm.value

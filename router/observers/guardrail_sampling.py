@@ -27,7 +27,7 @@ class RolloutAdmission(RequestObserver):
         self._guards = guards
 
     def before_attempt(self, observed: ObservedRequest) -> None:
-        canary = observed.trial
+        canary = observed.experiment
         if canary is None:
             return
         probe = GuardrailProbe.from_request(observed.request, observed.route, canary.unit_rule)

@@ -103,7 +103,7 @@ class CanarySampleJudge(RequestObserver):
 
     def before_attempt(self, observed: ObservedRequest) -> None:
         """Whoever is drawn has a place until `at_end`."""
-        served, canary = observed.route.judge, observed.trial
+        served, canary = observed.route.judge, observed.experiment
         if served is None or canary is None:
             return
         if observed.request.endpoint is Endpoint.EMBEDDINGS:
@@ -205,7 +205,9 @@ class CanarySampleJudge(RequestObserver):
             with self._calls.timers.limit(until):
                 async with self._at_once:
                     if answer is not None:
-                        judged, cost_usd = await self._asked(drawn, job, answer, until)
+                        judged, cost_usd = await self._request_verdict(
+                            drawn, job, answer, until
+                        )
         except (UpstreamFailed, TimeoutError):
             self._rests_until[drawn.served.upstream.id] = self._clock.monotonic() + REST_S
             self._count("failed")
@@ -213,7 +215,7 @@ class CanarySampleJudge(RequestObserver):
             self._count(judged.name.lower())
             self._recorder.judged(drawn.canary, ticket, judged, cost_usd)
 
-    async def _asked(
+    async def _request_verdict(
         self, drawn: JudgeSample, job: RoutedRequest, answer: str, until: float
     ) -> tuple[JudgeOutcome, float]:
         """Raises UpstreamFailed."""

@@ -39,19 +39,21 @@ class JudgeBudget:
         serving = self._holder.current
         routes = serving.snapshot.table.routes.values() if serving else ()
         judged = [
-            route.trial.rollout for route in routes if route.trial and canary_judge(route)
+            route.experiment.rollout
+            for route in routes
+            if route.experiment and canary_judge(route)
         ]
         now = self._clock.monotonic()
         if now < self._next and all(id_ in self._known_usd for id_ in judged):
             return
         for rollout in judged:
-            self._look(store, rollout)
+            self._refresh(store, rollout)
         with self._lock:
             for gone in self._known_usd.keys() - set(judged):
                 del self._known_usd[gone], self._read[gone]
         self._next = now + EVERY_S
 
-    def _look(self, store: Store, rollout: str) -> None:
+    def _refresh(self, store: Store, rollout: str) -> None:
         with store.read() as tx:
             new = tx.observations.blocks(rollout, after=self._read.get(rollout, 0))
         tallies = (block.counts.get(Guardrail.JUDGE) for block in new)

@@ -44,7 +44,7 @@ class ObservedRequest:
     started: float  # by the clock's monotonic time
     sticky_key: str
     bucket_key: str  # the sticky key; the request's id where callers cannot be told apart
-    trial: Canary | None  # the rollout that the request is evidence for; None for none
+    experiment: Canary | None  # the rollout that the request is evidence for; None for none
     reservation: RateReservation | None  # None for a key without limits
     is_judged: bool = False  # drawn for the judge
     ticket: Ticket | None = None  # its place in the rollout's statistics
@@ -99,7 +99,7 @@ class RequestObservers:
 
     def begin(self, observed: ObservedRequest) -> None:
         """Before the request's first attempt."""
-        hooks = self._plain if observed.trial is None else self._evidence
+        hooks = self._plain if observed.experiment is None else self._evidence
         for part, before_attempt in hooks.before_attempt:
             try:
                 before_attempt(observed)
@@ -108,7 +108,7 @@ class RequestObservers:
 
     def finish(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         """After the request's answer, whole or not."""
-        hooks = self._plain if observed.trial is None else self._evidence
+        hooks = self._plain if observed.experiment is None else self._evidence
         for stage in (hooks.after_answer, hooks.at_end):
             for part, hook in stage:
                 try:

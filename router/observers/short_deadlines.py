@@ -43,7 +43,7 @@ class ShortDeadlines(RequestObserver):
 
     def answered(self, route: Route, target: str, seconds: float) -> None:
         """A target answered a request of its own at its first attempt."""
-        if route.trial is not None and target == _control(route):
+        if route.experiment is not None and target == _control(route):
             kept = self._latest.setdefault((route.name, target), deque(maxlen=KEPT))
             kept.append(seconds)
 
@@ -57,5 +57,5 @@ class ShortDeadlines(RequestObserver):
 
 def _control(route: Route) -> str:
     """The target id that the rollout's candidate is compared with."""
-    trial = route.trial
+    trial = route.experiment
     return trial.target if trial is not None and trial.control else route.incumbent

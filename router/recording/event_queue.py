@@ -39,7 +39,7 @@ class EventQueue:
             self._in_second += len(rows[:room])
             self._counters["failover_rows_dropped"] += len(rows[room:])
 
-    def tell(self, *alerts: Alert) -> None:
+    def notify(self, *alerts: Alert) -> None:
         with self._lock:
             room = max(0, MAX_ALERTS - len(self._alerts))
             self._alerts += alerts[:room]

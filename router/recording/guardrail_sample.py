@@ -75,7 +75,7 @@ class SampleValues(NamedTuple):
     output_tokens: float | None = None
     cost_per_success: float | None = None
 
-    def of(self, guardrail: Guardrail) -> float | None:
+    def value_for(self, guardrail: Guardrail) -> float | None:
         value: float | None = getattr(self, guardrail.value)
         return value
 
@@ -150,7 +150,7 @@ def summarize_block(
 
 
 def _value(unit: CompletedUnit, guardrail: Guardrail) -> float | None:
-    return None if unit.values is None else unit.values.of(guardrail)
+    return None if unit.values is None else unit.values.value_for(guardrail)
 
 
 def _tally(units: Iterable[CompletedUnit], bad: int) -> FailureTally:

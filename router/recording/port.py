@@ -99,7 +99,7 @@ class Recording(Protocol):
         """To be redacted and kept; what there is no room for is dropped, and counted."""
         ...
 
-    def tell(self, *alerts: Alert) -> None:
+    def notify(self, *alerts: Alert) -> None:
         """What a person should know, with the next batch."""
         ...
 

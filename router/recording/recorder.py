@@ -195,7 +195,7 @@ class Recorder:
             self.spends.merge(spend)
         self.served_names.merge(batch.sightings)
         self._notices.failed_over(batch.failovers)
-        self._notices.tell(*batch.alerts)
+        self._notices.notify(*batch.alerts)
 
     def begin_mirror(self, about: str, key: str | int) -> int:
         with self._lock:
@@ -213,8 +213,8 @@ class Recorder:
         if self._desk is not None:
             self._desk.put(draft)
 
-    def tell(self, *alerts: Alert) -> None:
-        self._notices.tell(*alerts)
+    def notify(self, *alerts: Alert) -> None:
+        self._notices.notify(*alerts)
 
     def announce(self, abort: LocalAbort) -> None:
         """Does nothing: in one process there are no other workers."""
@@ -318,7 +318,7 @@ class Recorder:
     def _replay_spool(self) -> None:
         if self._spool.empty:
             return
-        with self._spool.held(), closing(self._spool.batches()) as batches:
+        with self._spool.lock(), closing(self._spool.batches()) as batches:
             while together := list(itertools.islice(batches, TOGETHER)):
                 self._write_together([batch for batch, _ in together])
                 self._spool.done([place for _, place in together])
@@ -356,7 +356,7 @@ class Recorder:
             "The database does not answer, and the spool on disk takes no more.",
         )
         # Few, and what they tell of is not over: they come with the next batch.
-        self.tell(*batch.alerts)
+        self.notify(*batch.alerts)
         # Money is never dropped: its sums stay few, however long this goes on.
         self.spends.take_back(batch.spends)
         self._queue.append(batch._replace(alerts=(), spends=()))
@@ -381,13 +381,13 @@ class Recorder:
             source=self.worker,
         )
         self._troubles[kind] = alert
-        self.tell(alert)
+        self.notify(alert)
 
     def _well_again(self) -> None:
         """The database has taken all that waited."""
         if self._troubles and not self._queue and self._spool.empty:
             at = self._clock.now()
-            self.tell(
+            self.notify(
                 *(trouble.now(AlertEvent.ENDED, at) for trouble in self._troubles.values())
             )
             self._troubles.clear()
@@ -401,7 +401,7 @@ def _write_all(tx: Transaction, *batches: Batch) -> None:
         if batch.shadows:
             tx.shadows.append(batch.shadows)
         if batch.alerts:
-            tx.alerts.tell(batch.alerts)
+            tx.alerts.fold(batch.alerts)
     # At once, so that two routers write them in one order.
     if seen := [sighting for batch in batches for sighting in batch.sightings]:
         tx.sightings.note(seen)

@@ -157,8 +157,8 @@ class Reporter:
         self._drafted += draft.size
         self._drafts.append(draft)
 
-    def tell(self, *alerts: Alert) -> None:
-        self._notices.tell(*alerts)
+    def notify(self, *alerts: Alert) -> None:
+        self._notices.notify(*alerts)
 
     def announce(self, abort: LocalAbort) -> None:
         # Not with the next report: other workers send users there until they hear.
@@ -329,7 +329,7 @@ class Reporter:
             log.error("the worker cannot report: %s", place_of(error))
             self._on_orphaned()
 
-    def heard(self, message: dict[str, Any]) -> None:
+    def handle_message(self, message: dict[str, Any]) -> None:
         if "aborted" in message:
             self.on_abort(LocalAbort.from_json(message["aborted"]))
             return
@@ -359,7 +359,7 @@ class _FrameProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for message in self._frames.feed(data):
-            self._reporter.heard(message)
+            self._reporter.handle_message(message)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._reporter.hung_up()

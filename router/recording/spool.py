@@ -77,7 +77,7 @@ class Spool:
         return not self.file.exists()
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """No other process replays or appends meanwhile. Raises OSError when one goes on."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         until = time.monotonic() + LOCK_S
@@ -96,7 +96,7 @@ class Spool:
         """False when it does not fit any more. Raises OSError (disk full, not writable)."""
         # It begins a line of its own: a crash may have torn the one before.
         line = f"\n{encode(batch)}\n".encode()
-        with self.held():
+        with self.lock():
             size = self.file.stat().st_size if self.file.exists() else 0
             if size + len(line) > self._max_bytes:
                 return False

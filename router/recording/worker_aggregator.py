@@ -91,7 +91,7 @@ class WorkerAggregator:
         self._accounts.remove(account)
         self._ended.add_counts(account.families)
         for scrape in list(self._scrapes.values()):
-            scrape.heard(account)
+            scrape.note_reply(account)
 
     def live_changed(self) -> None:
         self._live.rollouts = frozenset().union(*(account.live for account in self._accounts))
@@ -118,7 +118,7 @@ class WorkerAggregator:
         others = [
             account
             for account in self._accounts
-            if account is not asker and account.tell(number)
+            if account is not asker and account.request_counts(number)
         ]
 
         def done() -> None:
@@ -143,9 +143,9 @@ class WorkerAggregator:
         if (answer := self._opinions.get(number)) is not None:
             answer(outcome)
 
-    def told(self, account: "WorkerReports", number: int) -> None:
+    def note_reply(self, account: "WorkerReports", number: int) -> None:
         if number in self._scrapes:
-            self._scrapes[number].heard(account)
+            self._scrapes[number].note_reply(account)
 
     def text(self) -> bytes:
         """Everybody's metrics, for Prometheus."""
@@ -154,10 +154,10 @@ class WorkerAggregator:
         # In order of age: of two workers in one place, the newer one's states are shown.
         for account in self._accounts:
             sums.add(account.families, worker=str(account.slot))
-        sums.add(self._own())
+        sums.add(self._router_families())
         return exposition_text(sums.families())
 
-    def _own(self) -> list[MetricFamily]:
+    def _router_families(self) -> list[MetricFamily]:
         counted = counter_names(self.recorder.counters + self.counters)
         serving = sum(account.ready.is_set() for account in self._accounts)
         return [
@@ -181,7 +181,7 @@ class _Scrape:
         if not self._missing:
             self._end()
 
-    def heard(self, account: "WorkerReports") -> None:
+    def note_reply(self, account: "WorkerReports") -> None:
         if account in self._missing:
             self._missing.discard(account)
             if not self._missing:
@@ -266,7 +266,7 @@ class WorkerReports(asyncio.Protocol):
         if "metrics" in report:
             self.families = families_from_json(report["metrics"])
         if "told" in report:
-            self._books.told(self, report["told"])
+            self._books.note_reply(self, report["told"])
         if "ask" in report:
             self._books.scrape(self, partial(self._answer, report["ask"]))
         self._enter_feedback(report)
@@ -311,7 +311,7 @@ class WorkerReports(asyncio.Protocol):
         for abort in self._books.aborts():
             self.send_abort(abort)
 
-    def tell(self, number: int) -> bool:
+    def request_counts(self, number: int) -> bool:
         """Ask for its counts; False when it is not there to be asked."""
         if self._channel is None or not self.ready.is_set():
             return False

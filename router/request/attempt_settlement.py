@@ -50,7 +50,9 @@ class AttemptSettlement:
         self._health.settle(upstream.id, made.ticket, counts)
         self._metrics.attempt(upstream.name, outcome)
 
-    def told_s(self, made: AttemptSpec, failure: UpstreamFailed, now: datetime) -> float | None:
+    def note_retry_after_s(
+        self, made: AttemptSpec, failure: UpstreamFailed, now: datetime
+    ) -> float | None:
         """The pause that the provider asks for; taken note of, for the key or the target."""
         told_s = retry_after_s(failure.headers, now) if failure.headers else None
         upstream = made.upstream

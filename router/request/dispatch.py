@@ -105,7 +105,7 @@ class Dispatcher:
         )
         failure = await self._attempt(job, made, progress)
         if failure is not None:
-            self._outcomes.told_s(made, failure, self._clock.now())
+            self._outcomes.note_retry_after_s(made, failure, self._clock.now())
         return failure
 
     def waits(self, job: RoutedRequest) -> dict[str, float]:
@@ -143,7 +143,7 @@ class Dispatcher:
             failure = await self._attempt(job, this, progress)
             if failure is None:
                 return None
-            told_s = self._told_s(job, this, failure)
+            told_s = self._retry_after_s(job, this, failure)
             if self._spent(job, progress):
                 return failure
             if key == first_key and self._keys.other_left(upstream, key, failure.failure):
@@ -283,12 +283,12 @@ class Dispatcher:
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
 
-    def _told_s(
+    def _retry_after_s(
         self, job: RoutedRequest, made: AttemptSpec, failure: UpstreamFailed
     ) -> float | None:
         """The pause that the provider asks for."""
         try:
-            return self._outcomes.told_s(made, failure, self._clock.now())
+            return self._outcomes.note_retry_after_s(made, failure, self._clock.now())
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
             return None

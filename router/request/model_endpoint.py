@@ -172,7 +172,7 @@ class ModelEndpoint:
             # Whose callers cannot be told apart must not all go to one place for a day.
             bucket_key = key if told_apart else request_id
             arm, plan = self._planner.assign(route, request, key, bucket_key)
-            trial = route.trial
+            trial = route.experiment
             # The arms must get what they stand for: not under a switch, and not for practice.
             if trial is not None and (
                 plan.forced is not None

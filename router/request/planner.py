@@ -78,7 +78,7 @@ class Planner:
             return None
         needs = detect_needs(request) if route.particular else PLAIN[request.endpoint]
         can = _capabilities(route, request)
-        around = self._around(route, can, route.upstreams, ())
+        around = self._build_context(route, can, route.upstreams, ())
         plan = plan_request(route.targets, Arm.KEEP_WARM, needs, around, warm)
         return plan if warm in plan.targets else None
 
@@ -93,7 +93,7 @@ class Planner:
         suits = plain or _suits(can, well, needs)
         if suits and not live and self._health.all_well(well.targets):
             return well
-        around = self._around(route, can, well.targets, live)
+        around = self._build_context(route, can, well.targets, live)
         plan = plan_request(route.targets, arm, needs, around)
         if plan.unable and needs.tokens:
             # The tokens are an estimate: it may choose among targets, it refuses no request.
@@ -101,7 +101,7 @@ class Planner:
             return plan_request(route.targets, arm, sure, around)
         return plan
 
-    def _around(
+    def _build_context(
         self,
         route: CompiledRoute,
         can: Mapping[str, Capabilities],

@@ -101,7 +101,7 @@ class InternalErrors:
             # Without the error's own words, which may hold content.
             frames = "".join(traceback.format_tb(error.__traceback__))
             log.error("internal error in part %s: %s\n%s", part.value, place, frames)
-        trial = route.trial if route else None
+        trial = route.experiment if route else None
         subject = f"route {route.route.name}" if route else "the router"
         kept = "The answer did not depend on it." if part in SPARED else "It was answered anew."
         words = f"{place}, in part {part.value}, arm {arm}. {kept}"

@@ -110,17 +110,17 @@ class RequestCycle:
             return 0
         self._parts.append(body)
         self._size += len(body)
-        self._tell()
+        self._wake()
         return self._size
 
     def feed_end(self) -> None:
         self._more_body = False
-        self._tell()
+        self._wake()
 
     def hang_up(self) -> None:
         """The client is gone: nothing more is sent, and `receive` says so."""
         self._gone = True
-        self._tell()
+        self._wake()
         if self._left_call is not None:
             self._left_call()
 
@@ -225,7 +225,7 @@ class RequestCycle:
 
     def _all_written(self) -> None:
         self.complete = True
-        self._tell()
+        self._wake()
         self._line.ended()
 
     async def _run(self) -> None:
@@ -246,7 +246,7 @@ class RequestCycle:
     def _body(self) -> bytes:
         return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
 
-    def _tell(self) -> None:
+    def _wake(self) -> None:
         self._news = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

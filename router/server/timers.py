@@ -41,7 +41,7 @@ class Timers:
     def add(self, timer: Timer) -> None:
         self._set.add(timer)
         if self._looks is None:
-            self._looks = self.loop.call_later(TICK_S, self._look)
+            self._looks = self.loop.call_later(TICK_S, self._fire_due)
 
     def discard(self, timer: Timer) -> None:
         """Also one that went off."""
@@ -50,14 +50,14 @@ class Timers:
     def limit(self, when: float) -> "TimeLimit":
         return TimeLimit(self, when)
 
-    def _look(self) -> None:
+    def _fire_due(self) -> None:
         loop = self.loop
         now = loop.time()
         due = [timer for timer in self._set if timer.when <= now]
         self._set.difference_update(due)
         for timer in due:
             timer.due()
-        self._looks = loop.call_later(TICK_S, self._look) if self._set else None
+        self._looks = loop.call_later(TICK_S, self._fire_due) if self._set else None
 
 
 class TimeLimit:

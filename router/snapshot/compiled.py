@@ -97,8 +97,8 @@ class CompiledRoute:
     judge: CompiledJudge | None = None
 
     @property
-    def trial(self) -> Canary | None:
-        return self.route.trial
+    def experiment(self) -> Canary | None:
+        return self.route.experiment
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,11 @@ class CompiledSnapshot:
         """Whether a live rollout or a shadow asks if answers' JSON or tool calls hold."""
         return any(
             route.shadow is not None
-            or (route.trial and _VALIDITY & route.trial.unit_rule.guardrails.keys())
+            or (route.experiment and _VALIDITY & route.experiment.unit_rule.guardrails.keys())
             for route in self.routes.values()
         )
 
     @property
     def rollouts(self) -> frozenset[str]:
         routes = self.routes.values()
-        return frozenset(route.trial.rollout for route in routes if route.trial)
+        return frozenset(route.experiment.rollout for route in routes if route.experiment)

@@ -201,7 +201,7 @@ def _shadow(
 
 def canary_judge(route: Route) -> CanaryJudge | None:
     """Of its live rollout."""
-    return route.trial.unit_rule.judge if route.trial else None
+    return route.experiment.unit_rule.judge if route.experiment else None
 
 
 def _judge(

@@ -52,7 +52,7 @@ class LineageGuard:
     def admit(self, snapshot: Snapshot, lacking: Lacking) -> Snapshot:
         """The snapshot as it may serve: without keys that were revoked once.
 
-        lacking: `Store.lacking`, of `harness.ports`. Raises DatabaseRestored, and
+        lacking: `Store.missing_lineage`, of `harness.ports`. Raises DatabaseRestored, and
         SnapshotInvalid for another installation's.
         """
         offered, served = snapshot.lineage, self.served
@@ -238,7 +238,7 @@ class SnapshotHolder:
         self.undercut = isinstance(error, DatabaseRestored)
 
     def _swap(self, offered: Snapshot) -> CompiledSnapshot:
-        snapshot = self._guard.admit(offered, self._store.lacking)
+        snapshot = self._guard.admit(offered, self._store.missing_lineage)
         serving = self._made(snapshot)
         self._guard.note(snapshot)
         self.current = serving

@@ -58,7 +58,7 @@ class ProviderClient:
         except TimeoutError:
             raise NoAnswer("the provider did not answer in time") from None
         except UpstreamFailed as failed:
-            raise NoAnswer(self._told(failed)) from None
+            raise NoAnswer(self._failure_text(failed)) from None
 
     async def close(self) -> None:
         await self._transports.aclose()
@@ -75,6 +75,6 @@ class ProviderClient:
         }
         return Posted(reply.status, headers, raw)
 
-    def _told(self, failed: UpstreamFailed) -> str:
+    def _failure_text(self, failed: UpstreamFailed) -> str:
         said = f"the call failed: {failed.detail}".encode("utf-8", "surrogatepass")
         return hide_provider_secrets(said, self._provider, self._key).decode("utf-8", "replace")

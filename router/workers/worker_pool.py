@@ -102,7 +102,7 @@ class WorkerPool:
         self._signal = number
         self._retiring.set()
         for slot, process in self._processes.items():
-            self._tell(slot, process)
+            self._request_stop(slot, process)
         await asyncio.gather(*self._keepers)
 
     async def _keep(self, slot: int) -> None:
@@ -135,7 +135,7 @@ class WorkerPool:
             self._books.closed(account)
             return 1, False
         if self._retiring.is_set():
-            self._tell(slot, process)
+            self._request_stop(slot, process)
         await self._watch(slot, process, account)
         return process.returncode or 0, account.ready.is_set()
 
@@ -167,7 +167,7 @@ class WorkerPool:
             retiring.cancel()
             del self._processes[slot]
 
-    def _tell(self, slot: int, process: asyncio.subprocess.Process) -> None:
+    def _request_stop(self, slot: int, process: asyncio.subprocess.Process) -> None:
         """To end. One that is still being loaded has nothing to end, and would log a SIGINT."""
         serves = self._started[slot].is_set()
         _send(process, self._signal if serves else signal.SIGTERM)

@@ -271,7 +271,7 @@ def weight_bps(house: Lived, name: str) -> int | None:
     installation = open_installation(house.config)
     route = routes.load_table(installation.context).routes[name]
     installation.close()
-    return route.trial.weight_bps if route.trial else None
+    return route.experiment.weight_bps if route.experiment else None
 
 
 def test_the_live_block_follows_by_itself(page: Page, visit: Visit) -> None:

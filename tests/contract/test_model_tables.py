@@ -27,7 +27,7 @@ def table(request: pytest.FixtureRequest) -> ModelTable:
 
 
 def test_a_model_is_found_by_its_kind_and_name(table: ModelTable) -> None:
-    entry = table.catalogue().of("openai", "gpt-4o-mini")
+    entry = table.catalogue().find("openai", "gpt-4o-mini")
 
     assert entry is not None
     assert entry == KNOWN
@@ -36,7 +36,7 @@ def test_a_model_is_found_by_its_kind_and_name(table: ModelTable) -> None:
 
 
 def test_an_announced_end_is_a_day(table: ModelTable) -> None:
-    entry = table.catalogue().of("anthropic", "claude-sonnet-4-5")
+    entry = table.catalogue().find("anthropic", "claude-sonnet-4-5")
 
     assert entry is not None
     assert entry.end_date == date(2026, 11, 30)
@@ -45,7 +45,7 @@ def test_an_announced_end_is_a_day(table: ModelTable) -> None:
 
 
 def test_an_unknown_model_is_none(table: ModelTable) -> None:
-    assert table.catalogue().of("openai", "no-such-model") is None
+    assert table.catalogue().find("openai", "no-such-model") is None
 
 
 def test_it_is_read_once(table: ModelTable) -> None:

@@ -67,17 +67,17 @@ def test_the_same_alert_of_two_workers_is_one_record_that_the_last_one_ends(
 ) -> None:
     other = replace(later(3), source="w2")
     with store.write() as tx:
-        tx.alerts.tell([OPENED, PROMOTED])
+        tx.alerts.fold([OPENED, PROMOTED])
     with store.write() as tx:
-        tx.alerts.tell([other])
-        tx.alerts.tell([OPENED.now(AlertEvent.ENDED, NOW + timedelta(seconds=5))])
+        tx.alerts.fold([other])
+        tx.alerts.fold([OPENED.now(AlertEvent.ENDED, NOW + timedelta(seconds=5))])
     with store.read() as tx:
         (record,) = tx.alerts.list(open_only=True)
         assert (record.count, set(record.sources)) == (2, {"w2"})
         assert record.last_seen == other.at
 
     with store.write() as tx:
-        tx.alerts.tell([other.now(AlertEvent.ENDED, NOW + timedelta(seconds=9))])
+        tx.alerts.fold([other.now(AlertEvent.ENDED, NOW + timedelta(seconds=9))])
     with store.read() as tx:
         assert tx.alerts.list(open_only=True) == []
         newest, event = tx.alerts.list()
@@ -89,7 +89,7 @@ def test_the_same_alert_of_two_workers_is_one_record_that_the_last_one_ends(
 def test_an_alert_is_part_of_its_unit_of_work(store: Store) -> None:
     def decide() -> None:
         with store.write() as tx:
-            tx.alerts.tell([OPENED])
+            tx.alerts.fold([OPENED])
             raise InputError("the decision failed")
 
     with pytest.raises(InputError):
@@ -102,12 +102,12 @@ def test_a_record_says_what_people_were_told_until_nothing_is_left_to_say(
     store: Store,
 ) -> None:
     with store.write() as tx:
-        tx.alerts.tell([OPENED])
+        tx.alerts.fold([OPENED])
         (record,) = tx.alerts.unsettled()
         assert due_message(record, NOW) is Notified.RAISED
         tx.alerts.save(mark_notified(record, Notified.RAISED, NOW))
     with store.write() as tx:
-        tx.alerts.tell([later(60).now(AlertEvent.ENDED, NOW + timedelta(seconds=60))])
+        tx.alerts.fold([later(60).now(AlertEvent.ENDED, NOW + timedelta(seconds=60))])
         (record,) = tx.alerts.unsettled()
         assert due_message(record, NOW + timedelta(seconds=90)) is Notified.RESOLVED
         tx.alerts.save(mark_notified(record, Notified.RESOLVED, NOW))
@@ -119,7 +119,7 @@ def test_a_record_says_what_people_were_told_until_nothing_is_left_to_say(
 
 def test_a_record_that_is_not_stored_cannot_be_saved(store: Store) -> None:
     with store.write() as tx:
-        tx.alerts.tell([OPENED])
+        tx.alerts.fold([OPENED])
         (record,) = tx.alerts.list()
     with pytest.raises(NotFound), store.write() as tx:
         tx.alerts.save(replace(record, id="al_other"))
@@ -128,7 +128,7 @@ def test_a_record_that_is_not_stored_cannot_be_saved(store: Store) -> None:
 @pytest.mark.req("B9")
 def test_a_delivery_waits_is_tried_again_and_is_over_once(store: Store) -> None:
     with store.write() as tx:
-        tx.alerts.tell([OPENED])
+        tx.alerts.fold([OPENED])
         record = mark_notified(tx.alerts.list()[0], Notified.RAISED, NOW)
         tx.alerts.save(record)
         first = new_delivery(record, Notified.RAISED, "chat", NOW)
@@ -143,12 +143,12 @@ def test_a_delivery_waits_is_tried_again_and_is_over_once(store: Store) -> None:
         assert tx.deliveries.due(NOW) == []
     with store.read() as tx:
         assert tx.deliveries.due(NOW + timedelta(minutes=1)) == [again]
-        assert tx.deliveries.of(record.id) == [mark_delivered(first, NOW), again]
+        assert tx.deliveries.for_alert(record.id) == [mark_delivered(first, NOW), again]
 
 
 def test_what_ended_long_ago_is_forgotten_with_its_deliveries(store: Store) -> None:
     with store.write() as tx:
-        tx.alerts.tell([OPENED, PROMOTED])
+        tx.alerts.fold([OPENED, PROMOTED])
         for record in tx.alerts.list():
             after = mark_notified(record, Notified.RAISED, NOW)
             tx.alerts.save(after)
@@ -193,7 +193,7 @@ def test_a_failover_without_sense_is_refused(store: Store, wrong: Failover) -> N
 def test_the_database_keeps_one_open_record_of_a_key(sql_stores: Opener) -> None:
     store = sql_stores()
     with store.write() as tx:
-        tx.alerts.tell([OPENED])
+        tx.alerts.fold([OPENED])
     with pytest.raises(RowRefused), store.write() as tx:
         tx.alerts._unit._db.exec_driver_sql(
             "INSERT INTO alert SELECT 'al_2', kind, subject, key, title, text, first_seen,"

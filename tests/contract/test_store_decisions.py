@@ -136,8 +136,8 @@ def test_an_approval_is_read_back_as_it_was_and_never_comes_twice(store: Store) 
         tx.approvals.add(second)
 
     with store.read() as tx:
-        assert list(tx.approvals.of("p_1")) == [first, second]
-        assert list(tx.approvals.of("p_2")) == []
+        assert list(tx.approvals.for_proposal("p_1")) == [first, second]
+        assert list(tx.approvals.for_proposal("p_2")) == []
     with pytest.raises(InputError), store.write() as tx:
         tx.approvals.add(replace(first, reason="better"))
 
@@ -226,9 +226,14 @@ def test_a_verdict_is_read_back_as_it_was_infinite_figures_and_all(store: Store)
     with store.read() as tx:
         assert tx.verdicts.get("v_1") == PASSED
         assert type(tx.verdicts.get("v_failed")) is type(FAILED)
-        assert [approval.id for approval in tx.verdicts.of("p_1")] == ["v_failed", "v_1"]
+        assert [approval.id for approval in tx.verdicts.for_proposal("p_1")] == [
+            "v_failed",
+            "v_1",
+        ]
         assert [approval.id for approval in tx.verdicts.list()] == ["v_failed", "v_1"]
-        assert list(tx.verdicts.list(route="other")) == list(tx.verdicts.of("p_2")) == []
+        assert (
+            list(tx.verdicts.list(route="other")) == list(tx.verdicts.for_proposal("p_2")) == []
+        )
         with pytest.raises(NotFound, match="v_unknown"):
             tx.verdicts.get("v_unknown")
 

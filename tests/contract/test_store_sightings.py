@@ -24,8 +24,8 @@ def test_a_model_that_is_seen_again_keeps_its_first_time_and_moves_its_last(
         tx.sightings.note([ONE])
 
     with store.read() as tx:
-        assert list(tx.sightings.of("t_1")) == [other, replace(ONE, last_at=LATER)]
-        assert list(tx.sightings.of("t_3")) == []
+        assert list(tx.sightings.for_target("t_1")) == [other, replace(ONE, last_at=LATER)]
+        assert list(tx.sightings.for_target("t_3")) == []
 
 
 def test_a_provider_that_invents_names_fills_nothing(store: Store) -> None:
@@ -39,8 +39,8 @@ def test_a_provider_that_invents_names_fills_nothing(store: Store) -> None:
         tx.sightings.note([replace(ONE, target="t_3", served=ServedModel(""))])
 
     with store.read() as tx:
-        newest = [sighting.served.model for sighting in tx.sightings.of("t_1")]
-        (long,) = tx.sightings.of("t_2")
-        assert not tx.sightings.of("t_3")
+        newest = [sighting.served.model for sighting in tx.sightings.for_target("t_1")]
+        (long,) = tx.sightings.for_target("t_2")
+        assert not tx.sightings.for_target("t_3")
     assert newest == [f"m-{n}" for n in reversed(range(2 * MAX_SIGHTINGS, 3 * MAX_SIGHTINGS))]
     assert len(long.served.model) == 200

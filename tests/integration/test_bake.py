@@ -378,7 +378,7 @@ def test_past_the_last_step_comes_the_promotion_alone(world: SmallInstallation) 
 def test_a_promotion_by_hand_leaves_the_person_s_word(world: SmallInstallation) -> None:
     proposal = promoted(world)
     with world.store.read() as tx:
-        (approval,) = tx.approvals.of(proposal.id)
+        (approval,) = tx.approvals.for_proposal(proposal.id)
     assert approval.kind is ApprovalKind.PROMOTION
     assert (approval.name, approval.verdict) == (BEN.name, proposal.verdict)
     assert approval.reason == "a demo at noon"

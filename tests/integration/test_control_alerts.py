@@ -178,7 +178,7 @@ def test_after_days_a_delivery_is_given_up_and_its_row_says_so(
 
     with world.store.read() as tx:
         (record,) = tx.alerts.list()
-        deliveries = tx.deliveries.of(record.id)
+        deliveries = tx.deliveries.for_alert(record.id)
     (first,) = [
         delivery for delivery in deliveries if (delivery.sink, delivery.number) == ("chat", 1)
     ]
@@ -287,10 +287,10 @@ def test_a_worker_that_died_does_not_keep_its_alert_open_for_ever(
         AlertKind.BREAKER_OPEN, "target a/b", "breaker_open:t", "t", "x", world.clock.now(), "w"
     )
     with world.store.write() as tx:
-        tx.alerts.tell([opened])
+        tx.alerts.fold([opened])
     world.clock.advance(1200)
     with world.store.write() as tx:
-        tx.alerts.tell([opened.now(AlertEvent.STILL, world.clock.now())])
+        tx.alerts.fold([opened.now(AlertEvent.STILL, world.clock.now())])
     world.clock.advance(1200)
     deliver(world)
     assert len(open_alerts(world)) == 1

@@ -126,7 +126,10 @@ def assert_each_step_once(world: SmallInstallation, made: dict[str, Proposal]) -
         for run in tx.runs.list():
             asked = [(s.item, s.epoch) for s in tx.runs.samples(run.id)]
             assert len(asked) == len(set(asked)) <= ITEMS
-        verdicts = {route: len(tx.verdicts.of(proposal.id)) for route, proposal in made.items()}
+        verdicts = {
+            route: len(tx.verdicts.for_proposal(proposal.id))
+            for route, proposal in made.items()
+        }
         rollouts = [len(tx.rollouts.list(route=route)) for route in made]
     ends = {
         route: (

@@ -158,7 +158,7 @@ def job_that_dies(world: SmallInstallation, dying: Store, next_life: Store) -> N
     kinds = [record.kind for record in routes.load_history(world.context(), "chat")]
     assert kinds == ["promotion", "weight", "weight", "canary", "baseline"]
     with world.store.read() as tx:
-        assert len(tx.verdicts.of(proposal.id)) == 1
+        assert len(tx.verdicts.for_proposal(proposal.id)) == 1
         assert [r.state.value for r in tx.rollouts.list(route="chat")] == ["promoted"]
         assert tx.audit.first_break() is None
         for run in tx.runs.list():

@@ -258,7 +258,9 @@ def test_an_incumbents_run_with_a_hole_is_measured_anew_after_the_pause(
 
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
     with world.store.read() as tx:
-        outcomes = [verdict.outcome for verdict in reversed(tx.verdicts.of(proposal.id))]
+        outcomes = [
+            verdict.outcome for verdict in reversed(tx.verdicts.for_proposal(proposal.id))
+        ]
     assert outcomes == ["infra_error", "passed"]
 
 
@@ -289,7 +291,7 @@ def test_a_run_over_its_budget_is_not_enough_evidence(world: SmallInstallation) 
     assert after.phase is ProposalPhase.REJECTED
     assert "30" in after.closed_because
     with world.store.read() as tx:
-        assert [v.outcome for v in tx.verdicts.of(proposal.id)] == ["inconclusive"]
+        assert [v.outcome for v in tx.verdicts.for_proposal(proposal.id)] == ["inconclusive"]
 
 
 def test_one_proposals_budget_does_not_cut_anothers_evidence(world: SmallInstallation) -> None:

@@ -55,7 +55,7 @@ def test_a_better_candidate_is_evaluated_canaried_and_promoted(
     kinds = [record.kind for record in routes.load_history(world.context(), "chat")]
     assert kinds == ["promotion", "weight", "weight", "canary", "baseline"]
     with world.store.read() as tx:
-        assert isinstance(tx.verdicts.of(proposal.id)[0], Passed)
+        assert isinstance(tx.verdicts.for_proposal(proposal.id)[0], Passed)
         assert tx.audit.first_break() is None
 
 
@@ -71,7 +71,7 @@ def test_a_worse_candidate_is_stopped_by_the_gate_and_never_sees_traffic(
     assert serving(world) == "base"
     assert [r.kind for r in routes.load_history(world.context(), "chat")] == ["baseline"]
     with world.store.read() as tx:
-        assert isinstance(tx.verdicts.of(proposal.id)[0], Failed)
+        assert isinstance(tx.verdicts.for_proposal(proposal.id)[0], Failed)
 
 
 @pytest.mark.req("A7")
@@ -141,7 +141,7 @@ def test_runs_stop_when_the_gate_has_decided(world: SmallInstallation) -> None:
     world.until_decided(proposal.id)
     with world.store.read() as tx:
         states = {run.state for run in tx.runs.list()}
-        verdict = tx.verdicts.of(proposal.id)[0]
+        verdict = tx.verdicts.for_proposal(proposal.id)[0]
     assert states <= {RunState.DONE, RunState.STOPPED}
     assert verdict.suites[0].n_used < verdict.suites[0].n_max
 
@@ -162,7 +162,7 @@ def test_the_proposer_cannot_approve_and_another_person_can(world: SmallInstalla
     assert after.phase is ProposalPhase.CANARY
     assert after.approver == "ben"
     with world.store.read() as tx:
-        (approval,) = tx.approvals.of(proposal.id)
+        (approval,) = tx.approvals.for_proposal(proposal.id)
     assert approval.kind is ApprovalKind.CANARY
     assert (approval.name, approval.verdict) == ("ben", after.verdict)
     assert approval.reason == "as agreed"
@@ -279,7 +279,7 @@ def test_a_worker_that_dies_again_and_again_is_not_held_against_the_candidate(
     assert after.phase is ProposalPhase.REJECTED
     assert "not measured" in after.closed_because
     with world.store.read() as tx:
-        assert {v.outcome for v in tx.verdicts.of(proposal.id)} == {"infra_error"}
+        assert {v.outcome for v in tx.verdicts.for_proposal(proposal.id)} == {"infra_error"}
 
 
 @pytest.mark.req("A7")
@@ -327,4 +327,4 @@ def test_a_worker_that_is_killed_again_and_again_costs_no_verdict(
 
     assert deaths == 9
     with world.store.read() as tx:
-        assert [v.outcome for v in tx.verdicts.of(proposal.id)] == ["passed"]
+        assert [v.outcome for v in tx.verdicts.for_proposal(proposal.id)] == ["passed"]

@@ -448,7 +448,7 @@ def test_over_rest_a_proposers_key_widens_nothing_by_itself(
     assert seen["widened"] == ["gate.margin: the route's policy says 0.05, proposed 0.9"]
     door.send("POST", f"/proposals/{made['id']}/approve", role="approver").raise_for_status()
     with plain_world.store.read() as tx:
-        (approval,) = tx.approvals.of(made["id"])
+        (approval,) = tx.approvals.for_proposal(made["id"])
     assert approval.widened == made["widened"]
     # What is no field of a proposal is refused, so that nothing else can be chosen.
     for more in ("alpha", "n_max", "epochs", "self_approval", "spend", "suites", "weights"):

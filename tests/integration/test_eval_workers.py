@@ -150,4 +150,4 @@ def test_workers_share_a_providers_limit_and_a_killed_one_asks_only_what_was_in_
 
 def lease_is_over(installation: Installation, run: str) -> bool:
     with installation.store.read() as tx:
-        return not tx.runs.get(run).held(installation.clock.now())
+        return not tx.runs.get(run).is_leased(installation.clock.now())

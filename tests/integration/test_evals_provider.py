@@ -183,7 +183,7 @@ def paced(served: Served, book: RateBook, slots: Path) -> TimedReply:
     """One question from a worker that shares book and slots with others."""
 
     async def once() -> TimedReply:
-        pace = RateGates({"sim": EvalLimits(max_concurrent=1)}, book, slots).of("sim")
+        pace = RateGates({"sim": EvalLimits(max_concurrent=1)}, book, slots).gate_for("sim")
         client = EvalProviderClient(
             served.provider(), KEY, connections=2, first_pause_s=0.001, pace=pace
         )

@@ -170,7 +170,7 @@ def test_a_proposer_does_not_acknowledge_the_routers_faults_in_the_own_canary(
     with world.store.write() as tx:
         about = machine.find_live(tx, "chat").id
         key, now = f"{kind.value}:{about}", world.clock.now()
-        tx.alerts.tell([Alert(kind, "route chat", key, "it failed", "a.py:7", now, "w1")])
+        tx.alerts.fold([Alert(kind, "route chat", key, "it failed", "a.py:7", now, "w1")])
     with pytest.raises(NotAllowed, match="cannot resume"):
         operations.operate(ctx, ann, "chat", RolloutSignal.RESUME, "nothing to see")
     assert alerts.is_open(ctx, kind, about)
@@ -217,7 +217,7 @@ def test_who_made_the_keys_of_both_people_is_named_where_they_have_no_others(
     decisions.approve_proposal(world.context(), ben, made.id)
 
     with world.store.read() as tx:
-        (approval,) = tx.approvals.of(made.id)
+        (approval,) = tx.approvals.for_proposal(made.id)
         key_remarks = four_eyes.list_key_remarks(tx, made, approval)
     assert key_remarks == ["mal had a hand in both keys, the proposer's and the approver's"]
 

@@ -86,7 +86,7 @@ def assert_whole(installation: Installation, ended: Proposal) -> None:
     assert table.routes["support"].incumbent == ended.candidate
     assert table.routes["support"].canary is None
     with installation.store.read() as tx:
-        verdicts = tx.verdicts.of(ended.id)
+        verdicts = tx.verdicts.for_proposal(ended.id)
         assert len(verdicts) == 1
         assert replay_verdict(verdicts[0]) == verdicts[0]
         assert tx.audit.first_break() is None

@@ -246,7 +246,7 @@ async def test_a_route_that_is_not_as_strict_answers_nothing_for_another(
     left = json.loads(body)["error"]["targets"]
     assert {each["left_out"] for each in left} == {"data_class"}
     taken = photos_of(current.routes["chat"])
-    assert (taken.warmed, taken.shadow, taken.trial) == ((), None, None)
+    assert (taken.warmed, taken.shadow, taken.experiment) == ((), None, None)
     # It is no failure of the route's canary, and its own requests go on.
     door.recorder.flush(final=True)
     assert not door.kept.blocks

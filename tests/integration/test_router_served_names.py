@@ -112,7 +112,8 @@ def test_an_alias_that_changes_in_mid_canary_takes_it_back_without_another_eval(
                 ask(client, stream=turn % 2 == 0, user=f"user-{turn}")
             with world.installation.store.read() as tx:
                 return {
-                    sighting.served.model for sighting in tx.sightings.of(rollout.candidate)
+                    sighting.served.model
+                    for sighting in tx.sightings.for_target(rollout.candidate)
                 }
 
         eventually(lambda: "sim-better" in seen() and world.recorded() > 0)

@@ -55,9 +55,9 @@ class Slow:
         self._turn()
         return self._store.snapshot()
 
-    def lacking(self, known: Lineage) -> Sequence[str]:
+    def missing_lineage(self, known: Lineage) -> Sequence[str]:
         self._turn()
-        return self._store.lacking(known)
+        return self._store.missing_lineage(known)
 
     def wait_for_change(self, timeout_s: float) -> bool:
         return self._store.wait_for_change(timeout_s)

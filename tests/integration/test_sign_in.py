@@ -210,7 +210,7 @@ def test_a_token_that_the_provider_refuses_in_its_life_is_renewed_at_once(desk: 
     kind, now = AlertKind.OUR_KEY, desk.world.clock.now()
     key = f"our_key:{desk.name}"
     with desk.ctx.store.write() as tx:
-        tx.alerts.tell([Alert(kind, f"provider {desk.name}", key, "401", "", now, "w1")])
+        tx.alerts.fold([Alert(kind, f"provider {desk.name}", key, "401", "", now, "w1")])
 
     assert (desk.after(1), desk.after(1)) == (1, 0)
     assert desk.token() == desk.accounts.newest != first

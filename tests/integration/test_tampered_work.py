@@ -85,7 +85,7 @@ def test_a_proposal_whose_rows_were_written_around_swapgate_is_not_decided(
     kind, row = AlertKind.STATE_UNRECORDED, f"proposal:{made.id}"
     alert = Alert(kind, row, f"{kind.value}:{row}", "t", "x", asking.clock.now(), "control")
     with asking.store.write() as tx:
-        tx.alerts.tell([alert])
+        tx.alerts.fold([alert])
 
     with pytest.raises(ProofRefused, match="written around Swapgate"):
         decisions.approve_proposal(asking.context(), BEN, made.id)
@@ -200,7 +200,7 @@ def test_an_alert_that_cannot_be_read_is_refused_and_stops_no_canary(
     world.turn(ctx)
     assert world.get(made.id).phase is ProposalPhase.CANARY
     with world.store.write() as tx:
-        tx.alerts.tell(
+        tx.alerts.fold(
             [Alert(AlertKind.STATE_UNRECORDED, "s", "k", "t", "x", ctx.clock.now(), "one")]
         )
     (name, value), *_ = change.items()

@@ -128,7 +128,7 @@ def test_the_schema_fits_the_answer_for_every_kind_of_value() -> None:
         target=Target("sim", "base"),
     )
     components = SchemaComponents()
-    schema = components.of(Page[Everything])
+    schema = components.schema_for(Page[Everything])
     root = {**schema, "components": {"schemas": components.schemas}}
 
     Draft202012Validator(root).validate(json.loads(bytes(JsonAnswer(Page([value], 1)).body)))
@@ -138,10 +138,10 @@ def test_the_schema_fits_the_answer_for_every_kind_of_value() -> None:
 @pytest.mark.parametrize("kind", [complex, tuple[complex, int]])
 def test_a_type_without_a_form_is_an_error_and_not_an_empty_schema(kind: object) -> None:
     with pytest.raises(TypeError, match="no JSON Schema"):
-        SchemaComponents().of(kind)
+        SchemaComponents().schema_for(kind)
 
 
 def test_the_hash_of_a_key_is_in_no_schema() -> None:
     components = SchemaComponents()
-    components.of(ApiKey)
+    components.schema_for(ApiKey)
     assert "hash" not in components.schemas["ApiKey"]["properties"]

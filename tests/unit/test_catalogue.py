@@ -61,7 +61,7 @@ def test_every_entry_is_of_a_kind_that_there_is_and_has_a_window_or_none() -> No
     assert {each.kind for each in known} <= set(PROVIDER_KINDS)
     assert all(each.context_window is None or each.context_window > 0 for each in known)
     assert all(not entry.has & entry.lacks for entry in known)
-    assert known.of("openai", "sample_spec") is None
+    assert known.find("openai", "sample_spec") is None
 
 
 def test_a_price_of_nothing_is_unknown_but_on_ones_own_machine() -> None:
@@ -84,7 +84,9 @@ def test_what_the_table_leaves_out_is_unknown(tmp_path: Path) -> None:
         odd={**ROW, "max_input_tokens": "many", "deprecation_date": "soon"},
     ).catalogue()
 
-    plain, half, blind, odd = (known.of("openai", n) for n in ("plain", "half", "blind", "odd"))
+    plain, half, blind, odd = (
+        known.find("openai", n) for n in ("plain", "half", "blind", "odd")
+    )
     assert plain is not None
     assert half is not None
     assert blind is not None
@@ -136,14 +138,14 @@ def test_the_file_s_word_wins_field_by_field(tmp_path: Path) -> None:
 
     known = LitellmTable(settings.catalogue).catalogue()
 
-    ours = known.of("openai", "gpt-4o-mini")
+    ours = known.find("openai", "gpt-4o-mini")
     assert ours is not None
     assert ours.price == Price(9, 10)
     assert ours.context_window == 128_000
     assert not ours.capabilities.vision
     assert "tools" in ours.has
     assert ours.end_date == date(2027, 3, 1)
-    new = known.of("openrouter", "meta-llama/llama-3.3-70b-instruct")
+    new = known.find("openrouter", "meta-llama/llama-3.3-70b-instruct")
     assert new is not None
     assert new.price is None
     assert new.context_window == 131_072

@@ -268,7 +268,7 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
 def test_every_text_has_enough_contrast_on_its_ground(palette: Palette) -> None:
-    tones = [palette.of(tone) for tone in labels.Tone]
+    tones = [palette.colour_for(tone) for tone in labels.Tone]
     washes = [getattr(palette, f"{tone.value}_wash") for tone in labels.Tone]
     for text, ground in itertools.product([*tones, palette.text], [palette.ground, *washes]):
         assert contrast(text, ground) >= 4.5, (text, ground)

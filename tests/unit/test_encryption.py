@@ -31,7 +31,7 @@ def test_an_old_key_decrypts_until_it_is_removed_and_the_newest_one_encrypts() -
     assert other.decrypt(before) == "x"
 
     keys = [new_key_of["b"], new_key_of["a"]]
-    rotated = FernetCipher(lambda: keys).again(before)
+    rotated = FernetCipher(lambda: keys).reencrypt(before)
     # A process that began before looks at the keys once more.
     assert other.decrypt(rotated) == "x"
 

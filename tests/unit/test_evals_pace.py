@@ -48,7 +48,7 @@ async def free(slots: Slots) -> int:
         for count in range(100):
             try:
                 async with asyncio.timeout(0.05):
-                    slot = await slots._found()
+                    slot = await slots._acquire()
             except TimeoutError:
                 return count
             stack.callback(slots._left, slot)
@@ -87,7 +87,7 @@ def test_slots_of_one_process_are_given_once_each_and_come_back(tmp_path: Path) 
 
 
 def pace_of(book: LocalRates, folder: Path, **limits: int) -> RateGate:
-    return RateGates({"p": EvalLimits(**limits)}, book, folder).of("p")
+    return RateGates({"p": EvalLimits(**limits)}, book, folder).gate_for("p")
 
 
 async def goes(pace: RateGate, size: int = 4, tokens: int | None = None) -> bool:
@@ -120,14 +120,14 @@ def test_tokens_that_the_provider_counted_are_what_the_next_one_waits_for(
 def test_a_pause_of_one_provider_holds_its_calls_and_no_others(tmp_path: Path) -> None:
     book = LocalRates()
     paces = RateGates({}, book, tmp_path)
-    paces.of("p").hold(60)
-    assert not asyncio.run(goes(paces.of("p")))
-    assert asyncio.run(goes(paces.of("q")))
+    paces.gate_for("p").hold(60)
+    assert not asyncio.run(goes(paces.gate_for("p")))
+    assert asyncio.run(goes(paces.gate_for("q")))
 
 
 def test_a_shorter_pause_does_not_end_a_longer_one(tmp_path: Path) -> None:
     book = LocalRates()
-    pace = RateGates({}, book, tmp_path).of("p")
+    pace = RateGates({}, book, tmp_path).gate_for("p")
     pace.hold(600)
     long: RateState = book.change("hold:p", lambda state: state)
     pace.hold(1)
@@ -137,5 +137,5 @@ def test_a_shorter_pause_does_not_end_a_longer_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a/b", "..", "a b"])
 def test_any_name_of_a_provider_has_slots(tmp_path: Path, name: str) -> None:
     limits = {name: EvalLimits(max_concurrent=1)}
-    with closing(RateGates(limits, LocalRates(), tmp_path / "evals").of(name)) as pace:
+    with closing(RateGates(limits, LocalRates(), tmp_path / "evals").gate_for(name)) as pace:
         assert asyncio.run(goes(pace))

@@ -252,7 +252,7 @@ def router_fails(world: SmallInstallation, about: str, subject: str = "route cha
     key = f"{kind.value}:{about}"
     alert = Alert(kind, subject, key, "the router failed", "KeyError in a.py:7", now, "w1")
     with world.store.write() as tx:
-        tx.alerts.tell([alert])
+        tx.alerts.fold([alert])
 
 
 @pytest.mark.req("F2", "F3")
@@ -288,19 +288,19 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(
 @pytest.mark.req("F2", "F3")
 def test_status_says_that_faults_hold_it_how_many_and_why(world: SmallInstallation) -> None:
     ctx, rollout = world.context(), live(world)
-    assert canary_status.explain_canary(ctx, "chat").status.held == []
+    assert canary_status.explain_canary(ctx, "chat").status.hold_reasons == []
     for _ in range(3):
         router_fails(world, rollout.id)
         world.clock.advance(1)
 
     status = canary_status.explain_canary(ctx, "chat").status
-    (why,) = status.held
+    (why,) = status.hold_reasons
     assert why == status.faults
     for said in ("routers failed 3 times", "KeyError in a.py:7", "swapgate canary resume"):
         assert said in why
     assert ("held", why) in rollout_facts(status)
     operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, "a known bug, mended")
-    assert canary_status.explain_canary(ctx, "chat").status.held == []
+    assert canary_status.explain_canary(ctx, "chat").status.hold_reasons == []
 
 
 @pytest.mark.req("F3")

@@ -247,11 +247,11 @@ def test_the_control_plane_moves_nothing_on_a_database_that_routers_refuse(
     world = place.world
     world.propose()
     with world.store.write() as tx:
-        tx.alerts.tell([refusal(world.clock.now())])
+        tx.alerts.fold([refusal(world.clock.now())])
 
     assert "was restored" in world.turn().failed[0]
     with world.store.write() as tx:
-        tx.alerts.tell([replace(refusal(world.clock.now()), news=AlertEvent.ENDED)])
+        tx.alerts.fold([replace(refusal(world.clock.now()), news=AlertEvent.ENDED)])
     assert world.turn().failed == ()
 
 

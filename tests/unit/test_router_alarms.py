@@ -177,7 +177,7 @@ def test_alerts_that_wait_are_bounded_too(tmp_path: Path) -> None:
     alarms = place.door.app._alarms
     alert = alarms._opened("t", None)
 
-    notices.tell(*[alert] * (MAX_ALERTS + 2))
+    notices.notify(*[alert] * (MAX_ALERTS + 2))
 
     assert len(notices.take()[1]) == MAX_ALERTS
     assert counters["alerts_dropped"] == 2

@@ -307,7 +307,7 @@ def test_a_spool_that_another_process_replays_waits_and_loses_nothing(
     monkeypatch.setattr("router.recording.spool.LOCK_S", 0.05)
     bench.store.away = True
     bench.request()
-    with Spool(tmp_path / "spool.jsonl").held():
+    with Spool(tmp_path / "spool.jsonl").lock():
         bench.recorder.flush()
     assert bench.spool.empty
 
@@ -548,7 +548,7 @@ def test_an_alert_that_is_refused_takes_no_observation_with_it(
     )
     recorder.finish(None, DONE)
     without_zone = clock.now().replace(tzinfo=None)
-    recorder.tell(Alert(AlertKind.TEST, "s", "k", "t", "x", without_zone, "w"))
+    recorder.notify(Alert(AlertKind.TEST, "s", "k", "t", "x", without_zone, "w"))
 
     recorder.flush()
 
@@ -572,7 +572,7 @@ def test_alerts_and_failovers_wait_in_the_spool_while_the_database_is_away(
         next_target=None,
     )  # fmt: skip
     bench.store.away = True
-    bench.recorder.tell(alert)
+    bench.recorder.notify(alert)
     bench.recorder.failed_over([row])
     bench.recorder.flush()
     assert not bench.spool.empty

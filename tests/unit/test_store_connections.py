@@ -113,7 +113,7 @@ def test_what_was_committed_into_a_file_that_is_gone_is_not_called_written(
         clock=FixedClock(),
         live_rollouts=frozenset,
     )
-    recorder.tell(
+    recorder.notify(
         Alert(AlertKind.BREAKER_OPEN, "target t", "k", "t", "text", FixedClock().now(), "w1")
     )
 

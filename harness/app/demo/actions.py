@@ -70,7 +70,7 @@ class DemoStep:
         return not self.comparison.proposal.open
 
     @property
-    def as_told(self) -> bool:
+    def ended_as_planned(self) -> bool:
         return self.phase in self.story.ends
 
 
@@ -98,7 +98,7 @@ class DemoActions:
         while not all(scene.over for scene in self.scenes):
             for scene in self.scenes:
                 if not scene.over:
-                    self._look(scene)
+                    self._refresh(scene)
             show(self.scenes)
             marks, now = [self._marks(scene) for scene in self.scenes], time.monotonic()
             if not patience.lasts(marks, now):
@@ -129,20 +129,20 @@ class DemoActions:
         ]
         return "; ".join(waits)
 
-    def _look(self, scene: DemoStep) -> None:
+    def _refresh(self, scene: DemoStep) -> None:
         ctx, before = self.installation.context, scene.phase
         scene.comparison = load_comparison(ctx, scene.proposal)
         if scene.phase is ProposalPhase.CANARY or before is ProposalPhase.CANARY:
             canaries = list_canaries(ctx, route=scene.story.route)
             scene.canary = canaries[0] if canaries else None
         if scene.phase is not before:
-            self._tell(scene)
+            self._announce(scene)
         if scene.phase is ProposalPhase.CANARY and before is not ProposalPhase.CANARY:
             self._canary_opened(scene)
         if scene.over:
             self.traffic.rates[scene.story.route] = QUIET_RPS
 
-    def _tell(self, scene: DemoStep) -> None:
+    def _announce(self, scene: DemoStep) -> None:
         verdict = scene.comparison.verdict
         name = f"{scene.story.route}: {scene.story.candidate}"
         if verdict is not None and not scene.told:

@@ -142,7 +142,7 @@ def _report(drive: DemoActions, screen: DemoDisplay, *, outage: bool) -> bool:
         ],
     )
     refused = _promise(drive, screen)
-    told = all(scene.as_told for scene in drive.scenes)
+    told = all(scene.ended_as_planned for scene in drive.scenes)
     return told and refused and not tally.failures and sdk >= SDK_REQUESTS
 
 
@@ -154,8 +154,8 @@ def _line(scene: DemoStep) -> str:
     verdict = scene.comparison.verdict
     words = verdict.words if verdict else "no verdict"
     return (
-        f"{_mark(good=scene.as_told)} {scene.story.route}: {scene.story.candidate}: {words}, "
-        f"then {scene.phase.value.replace('_', ' ')}"
+        f"{_mark(good=scene.ended_as_planned)} {scene.story.route}: {scene.story.candidate}: "
+        f"{words}, then {scene.phase.value.replace('_', ' ')}"
     )
 
 

@@ -171,7 +171,9 @@ def _decide(
 def _progress(ctx: "Context", proposal: "Proposal") -> str:
     if proposal.retry_at is not None:
         with ctx.store.read() as tx:
-            why = next((verdict.reason for verdict in tx.verdicts.of(proposal.id)), "")
+            why = next(
+                (verdict.reason for verdict in tx.verdicts.for_proposal(proposal.id)), ""
+            )
         return f"{why[:1].lower()}{why[1:]} Trying again."
     runs = [run for pair in proposal.runs.values() for run in (pair.incumbent, pair.candidate)]
     wanted = 2 * sum(plan.n_max * plan.epochs for plan in proposal.plans)

@@ -33,7 +33,7 @@ def apply_hold(
     ctx: Context, tx: Transaction, rollout: Rollout, action: RolloutAction
 ) -> RolloutAction:
     """The action, or a hold with its reason where it would move on untrusted data."""
-    ctx.clock_watch.look(ctx.clock.now(), ctx.clock.monotonic())
+    ctx.clock_watch.observe(ctx.clock.now(), ctx.clock.monotonic())
     why = ""
     if action.signal in TIMED_SIGNALS:
         why = _false_expiry(ctx, rollout)

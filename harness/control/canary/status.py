@@ -40,7 +40,7 @@ class CanaryStatus:
     faults: str = ""
 
     @property
-    def held(self) -> Sequence[str]:
+    def hold_reasons(self) -> Sequence[str]:
         return [*filter(None, (self.moved, self.faults))]
 
 
@@ -82,7 +82,7 @@ def explain_canary(ctx: Context, route: str) -> CanaryHistory:
 def list_canary_moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
     """What was done to a rollout, newest first, of its route's last MAX_AUDIT_EVENTS since."""
     with ctx.store.read() as tx:
-        events = tx.audit.of(
+        events = tx.audit.for_subject(
             f"route {rollout.route}", since=rollout.started_at, limit=MAX_AUDIT_EVENTS
         )
     return [event for event in events if event.details.get("rollout") == rollout.id]

@@ -260,7 +260,7 @@ def _find_other_model(
     met = {ServedModel(name) for check in measured for name in check.served}
     since = measured[-1].ended_at
     return find_replacement(
-        met, tx.sightings.of(watch.target), ServedPin.MODEL, decided_at=since
+        met, tx.sightings.for_target(watch.target), ServedPin.MODEL, decided_at=since
     )
 
 

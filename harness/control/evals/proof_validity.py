@@ -130,7 +130,7 @@ def find_replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | Non
     """The other model that the candidate's provider was seen to serve."""
     for plan in _plans(verdict):
         measured = served_from_json(verdict.inputs, plan.suite).candidate
-        sighting = tx.sightings.of(verdict.candidate)
+        sighting = tx.sightings.for_target(verdict.candidate)
         replacement = find_replacement(
             measured, sighting, plan.served_pin, decided_at=verdict.decided_at
         )
@@ -192,7 +192,7 @@ def _served(tx: Transaction, verdict: Verdict) -> Iterator[str]:
         ):
             replacement = find_replacement(
                 measured,
-                tx.sightings.of(target),
+                tx.sightings.for_target(target),
                 plan.served_pin,
                 decided_at=verdict.decided_at,
             )

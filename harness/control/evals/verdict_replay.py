@@ -54,7 +54,7 @@ class OtherTerms:
     alpha: float | None = None
     min_saving: float | None = None
 
-    def of(self, plan: SuitePlan) -> SuitePlan:
+    def apply_to(self, plan: SuitePlan) -> SuitePlan:
         """Raises InputError for terms that no comparison can have."""
         primary = plan.role is SuiteRole.PRIMARY
         changed = replace(
@@ -121,7 +121,7 @@ def what_if(ctx: Context, decision: str, otherwise: OtherTerms) -> Verdict | Non
         stored.route,
         stored.incumbent,
         stored.candidate,
-        [otherwise.of(case.plan) for case in cases],
+        [otherwise.apply_to(case.plan) for case in cases],
         samples,
         decided_at,
         (expires_at - decided_at).total_seconds(),

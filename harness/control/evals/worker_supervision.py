@@ -94,7 +94,7 @@ def _waiting(ctx: Context) -> Sequence[EvalRun]:
     with ctx.store.read() as tx:
         runs = tx.runs.list(states=RUNNABLE_STATES, limit=MOST_WAITING)
         first = needed_runs(tx.proposals.open())
-    found = [run for run in reversed(runs) if not run.held(now)]
+    found = [run for run in reversed(runs) if not run.is_leased(now)]
     return sorted(found, key=lambda run: run.id not in first)
 
 
@@ -115,7 +115,7 @@ def _collect_ended(ctx: Context) -> list[str]:
 def _died_early(ctx: Context, tx: Transaction, run: str, code: int) -> bool:
     """Whether it died before it could take its run, and the run still waits for a worker."""
     eval_run = tx.runs.get(run)
-    waits = eval_run.state in RUNNABLE_STATES and not eval_run.held(ctx.clock.now())
+    waits = eval_run.state in RUNNABLE_STATES and not eval_run.is_leased(ctx.clock.now())
     return waits and code != ASKED_TO_END
 
 

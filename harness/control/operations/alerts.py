@@ -91,14 +91,14 @@ def raise_alert(
 ) -> None:
     """about: the id that tells this cause from others of its kind."""
     key = f"{kind.value}:{about}"
-    tx.alerts.tell([Alert(kind, subject, key, title, text, ctx.clock.now(), SOURCE)])
+    tx.alerts.fold([Alert(kind, subject, key, title, text, ctx.clock.now(), SOURCE)])
 
 
 def resolve_alert(ctx: Context, tx: Transaction, kind: AlertKind, about: str) -> None:
     """End the alert, as its cause is over; does nothing where none is open."""
     record = tx.alerts.newest(f"{kind.value}:{about}")
     if record is not None and record.open:
-        tx.alerts.tell([_resolution_of(ctx, record)])
+        tx.alerts.fold([_resolution_of(ctx, record)])
 
 
 def acknowledge(ctx: Context, tx: Transaction, kind: AlertKind, about: str) -> bool:
@@ -179,7 +179,7 @@ def _resolve_finished(ctx: Context) -> None:
                         resolve_record(record, now)
                     )  # routers raised it, and end nothing
                 else:
-                    tx.alerts.tell([_resolution_of(ctx, record)])
+                    tx.alerts.fold([_resolution_of(ctx, record)])
 
 
 def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # noqa: PLR0911 - a table

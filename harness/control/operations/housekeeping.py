@@ -40,14 +40,14 @@ class MonitoredJob:
             self._is_well = False
             # Without a database there is nowhere to write it; the log has it.
             with suppress(StoreUnavailable):
-                self._tell(error)
+                self._raise_alert(error)
             raise
         if not self._is_well:
             with self._ctx.store.write() as tx:
                 alerts.resolve_alert(self._ctx, tx, AlertKind.JOB_FAILED, self._name)
             self._is_well = True
 
-    def _tell(self, error: Exception) -> None:
+    def _raise_alert(self, error: Exception) -> None:
         with self._ctx.store.write() as tx:
             alerts.raise_alert(
                 self._ctx,

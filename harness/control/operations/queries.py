@@ -275,7 +275,7 @@ def list_alerts(
         page = stored.alerts(page_request, open_only=open_only)
     with ctx.store.read() as tx:
         return page.map(
-            lambda record: alerts.build_alert_view(record, tx.deliveries.of(record.id))
+            lambda record: alerts.build_alert_view(record, tx.deliveries.for_alert(record.id))
         )
 
 

@@ -138,14 +138,14 @@ def find_lineage(
 def _same_model(tx: Transaction, target: Target) -> Iterator[Target]:
     """At the same host, by the name it is asked for or the one that its answers tell."""
     providers = tx.providers.all()
-    ours = model_names.known_model_names(target, tx.sightings.of(target.id))
+    ours = model_names.known_model_names(target, tx.sightings.for_target(target.id))
     place = model_names.provider_host(providers.get(target.provider))
     for other in tx.routing.targets().values():
         there = model_names.provider_host(providers.get(other.provider))
         if not model_names.same_host(place, there):
             continue
         if model_names.normalize_model_name(other.model) in ours or (
-            ours & model_names.known_model_names(other, tx.sightings.of(other.id))
+            ours & model_names.known_model_names(other, tx.sightings.for_target(other.id))
         ):
             yield other
 
@@ -218,7 +218,7 @@ def _before(
         run.target
         for run in tx.runs.of_targets(set(family) - tried)
         if (until is None or run.created_at < until.created_at)
-        and run.by_hand
+        and run.is_manual
         and _same_items(tx, pin, run)
         and tx.runs.scored(run.id)
     }

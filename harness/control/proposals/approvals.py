@@ -46,7 +46,7 @@ def record_approval(
 
 def find_revocation(tx: Transaction, proposal: Proposal) -> str:
     """That an approval's key was revoked since it was given, in words; empty else."""
-    for approval in tx.approvals.of(proposal.id):
+    for approval in tx.approvals.for_proposal(proposal.id):
         key = tx.keys.get(approval.key) if approval.key is not None else None
         if key is not None and key.revoked_at is not None:
             return (
@@ -72,5 +72,5 @@ def list_approvals(ctx: Context, proposal: str) -> Sequence[ApprovalView]:
                 **{field.name: getattr(approval, field.name) for field in fields(Approval)},
                 remarks=tuple(four_eyes.list_key_remarks(tx, found, approval)),
             )
-            for approval in tx.approvals.of(proposal)
+            for approval in tx.approvals.for_proposal(proposal)
         ]

@@ -173,7 +173,7 @@ def _can_share(
 
 def _same(tx: Transaction, target: str, plan: SuitePlan, served: Sequence[ServedModel]) -> bool:
     """Whether one model gave all of these, and is the one that was seen last."""
-    sighting = tx.sightings.of(target)
+    sighting = tx.sightings.for_target(target)
     pin = plan.served_pin
     return (
         not is_mixed(served, pin)

@@ -319,7 +319,7 @@ def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
 
 def _reencrypt(ctx: Context, ciphertext: str, place: str) -> str:
     try:
-        return ctx.cipher.again(ciphertext)
+        return ctx.cipher.reencrypt(ciphertext)
     except DecryptionFailed as error:
         raise DecryptionFailed(f"{place}: {error}") from None
 

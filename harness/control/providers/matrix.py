@@ -85,7 +85,7 @@ def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
                 group=PROVIDER_KINDS[provider.kind].group,
                 configured=not keys[name].lacks_key,
                 has_key=keys[name].has_value,
-                health=(found := health.of(provider))[0],
+                health=(found := health.assess(provider))[0],
                 health_because=found[1],
                 data_classes=[c for c, who in sorted(ctx.data_classes.items()) if name in who],
                 limitations=kind_limitations(PROVIDER_KINDS[provider.kind]),
@@ -108,7 +108,7 @@ def _models(
         by_model.setdefault(target.model, []).append(target.id)
     rows = []
     for model, ids in sorted(by_model.items()):
-        entry = ctx.catalogue.of(provider.kind, model)
+        entry = ctx.catalogue.find(provider.kind, model)
         price = provider.prices.get(model) or (entry.price if entry else None)
         can = provider.can(model)
         rows.append(
@@ -157,7 +157,7 @@ class _Health:
         self._targets = targets
         self._check = known_check(ctx)
 
-    def of(self, provider: Provider) -> tuple[ProviderHealth, str]:
+    def assess(self, provider: Provider) -> tuple[ProviderHealth, str]:
         own = [e.name for e in self._targets.values() if e.provider == provider.name]
         # As routers name what an alert is about (`router.health.worker_alerts`).
         names = {f"provider {provider.name}", *(f"target {target}" for target in own)}

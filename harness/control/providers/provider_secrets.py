@@ -62,7 +62,7 @@ def reencrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
     fresh = {}
     for name, token in provider.sealed_headers.items():
         try:
-            fresh[name] = cipher.again(token)
+            fresh[name] = cipher.reencrypt(token)
         except DecryptionFailed as error:
             place = f"the header {name!r} of provider {provider.name!r}"
             raise DecryptionFailed(f"{place}: {error}") from None

@@ -190,7 +190,7 @@ class EvalRun:
     message: str = ""
 
     @property
-    def by_hand(self) -> bool:
+    def is_manual(self) -> bool:
         """Whether a person asked for it, outside any proposal and any watch."""
         return self.order_seed == manual_order_seed(self.suite_digest)
 
@@ -198,7 +198,7 @@ class EvalRun:
     def fingerprint(self) -> str:
         return digest([self.suite_digest, self.target, self.order_seed, self.epochs])
 
-    def held(self, now: datetime) -> bool:
+    def is_leased(self, now: datetime) -> bool:
         """Whether a worker has it: another may take it when this lease is no good any more."""
         until = self.lease_until
         return until is not None and now < until <= latest_lease_end(now, LEASE_S)

@@ -91,7 +91,7 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def of(self, kind: str, model: str) -> CatalogueEntry | None:
+    def find(self, kind: str, model: str) -> CatalogueEntry | None:
         return self.entries.get((kind, model))
 
 
@@ -111,7 +111,7 @@ def with_catalogue_prices(
         model: entry.price
         for model in models
         if model not in provider.prices
-        and (entry := known.of(provider.kind, model)) is not None
+        and (entry := known.find(provider.kind, model)) is not None
         and entry.price is not None
     }
     return replace(provider, prices={**provider.prices, **found}) if found else provider

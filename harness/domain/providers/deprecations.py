@@ -56,7 +56,7 @@ def find_deprecations(
     found = []
     for target, uses in used:
         provider = providers.get(target.provider)
-        entry = known.of(provider.kind, target.model) if provider else None
+        entry = known.find(provider.kind, target.model) if provider else None
         if provider is None or entry is None or entry.end_date is None:
             continue
         if entry.end_date - today > ALERT_AHEAD:

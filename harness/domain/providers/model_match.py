@@ -91,7 +91,7 @@ def list_offers(
         of_kind = {e.model for e in known if e.kind == provider.kind and ":" not in e.model[:4]}
         own = {*provider.models, *provider.prices, *(m for p, m in used if p == name)}
         found += [
-            ModelOffer(name, provider.kind, model, known.of(provider.kind, model))
+            ModelOffer(name, provider.kind, model, known.find(provider.kind, model))
             for model in sorted(of_kind | own)
         ]
     return tuple(found)

@@ -215,7 +215,7 @@ class _NameQuery:
             return _Took(
                 others[0], self.name, f"{_first_of(others)} lists the model in its settings"
             )
-        known = [n for n, p in self._others() if self.catalogue.of(p.kind, self.name)]
+        known = [n for n, p in self._others() if self.catalogue.find(p.kind, self.name)]
         own = [n for n in known if self.providers[n].kind == self._kind()]
         if found := own or known:
             return _Took(

@@ -72,7 +72,10 @@ def foreign_reason(served: Lineage, offered: Lineage) -> str:
 
 
 def fork_reason(lacking: Sequence[str]) -> str:
-    """Why a database that lacks these, which a router knew, is refused; see `Store.lacking`."""
+    """Why a database that lacks these, which a router knew, is refused.
+
+    lacking: from `Store.missing_lineage`.
+    """
     return (
         f"the database lacks {', '.join(lacking[:5])}, which this router knew: it was restored "
         f"from a backup and changed since, or somebody deleted. {RESTORE_HINT}"

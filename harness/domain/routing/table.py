@@ -185,13 +185,13 @@ class Route:
     holdback: Canary | None = None
 
     @property
-    def trial(self) -> Canary | None:
+    def experiment(self) -> Canary | None:
         """What its rollout counts: the canary, or after the promotion the holdback."""
         return self.canary or self.holdback
 
     @property
     def targets(self) -> frozenset[str]:
-        trial = {self.trial.target} if self.trial else set()
+        trial = {self.experiment.target} if self.experiment else set()
         return frozenset({self.incumbent, *self.fallbacks} | trial)
 
     @property
@@ -200,7 +200,7 @@ class Route:
         if self.settings.stakes is not Stakes.HIGH:
             return self.targets
         beneath = set(self.fallbacks) - set(self.settings.capable) - {self.incumbent}
-        return self.targets - beneath | ({self.trial.target} if self.trial else set())
+        return self.targets - beneath | ({self.experiment.target} if self.experiment else set())
 
 
 @dataclass(frozen=True)

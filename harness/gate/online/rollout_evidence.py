@@ -70,7 +70,9 @@ def collect_evidence(
     Stops at the block that trips: a rollback is final.
     """
     ordered = sorted(blocks, key=lambda block: block.number)
-    periods = [_Period.of(number, ordered, policy) for number in _periods(ordered, policy)]
+    periods = [
+        _Period.from_blocks(number, ordered, policy) for number in _periods(ordered, policy)
+    ]
     tripped = min((p.tripped for p in periods if p.tripped is not None), default=None)
     read = ordered if tripped is None else ordered[: tripped + 1]
     now = next(p for p in periods if p.number == _number(read[-1:], policy)).until(len(read))
@@ -112,7 +114,7 @@ class _Period:
     path: Floats
 
     @classmethod
-    def of(
+    def from_blocks(
         cls, number: int, ordered: Sequence[ObservationBlock], policy: CanaryPolicy
     ) -> "_Period":
         places = tuple(

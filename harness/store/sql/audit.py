@@ -99,7 +99,7 @@ class SqlAuditLog:
         row = self._unit.read(NEWEST.where(audit_event.c.number == number)).first()
         return None if row is None else event_from_row(row)
 
-    def of(self, subject: str, *, since: datetime, limit: int) -> Sequence[AuditEvent]:
+    def for_subject(self, subject: str, *, since: datetime, limit: int) -> Sequence[AuditEvent]:
         query = NEWEST.where(audit_event.c.subject == subject, audit_event.c.at >= since)
         return [event_from_row(row) for row in self._unit.read(query.limit(limit))]
 

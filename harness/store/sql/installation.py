@@ -2,10 +2,10 @@
 and opens a new epoch after a restore, with revisions above the highest that routers served.
 
 Its place includes each route's current version with its time (`heads`); which of those that a
-router served are not stored (`lacking`) tells a router that the database was put back from a
-backup. Two histories that part after a backup give one version's number to two rows, never
-with the same microsecond; a forged one has no signature. Signatures change when rows are signed
-anew.
+router served are not stored (`missing_heads`) tells a router that the database was put back
+from a backup. Two histories that part after a backup give one version's number to two rows,
+never with the same microsecond; a forged one has no signature. Signatures change when rows are
+signed anew.
 """
 
 from collections.abc import Mapping, Sequence
@@ -89,7 +89,7 @@ def heads(unit: Unit) -> dict[str, str]:
     return {row.route: _text(row) for row in unit.read(CURRENT_HEADS)}
 
 
-def lacking(unit: Unit, heads_: Mapping[str, str]) -> Sequence[str]:
+def missing_heads(unit: Unit, heads_: Mapping[str, str]) -> Sequence[str]:
     """The routes whose version with that time is not stored. heads_: as `heads` gives them."""
     found: set[tuple[str, str]] = set()
     names = sorted(heads_)

@@ -164,7 +164,7 @@ class SqlAlerts:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
-    def tell(self, alerts: Iterable[Alert]) -> None:
+    def fold(self, alerts: Iterable[Alert]) -> None:
         told = list(alerts)
         # In one order for all writers: two of them never wait for each other.
         keys = sorted({message.key for message in told})
@@ -226,5 +226,5 @@ class SqlDeliveries:
         )
         self._unit.write(sa.update(delivery).where(*same).values(delivery_to_row(known)))
 
-    def of(self, alert: str) -> Sequence[Delivery]:
+    def for_alert(self, alert: str) -> Sequence[Delivery]:
         return [delivery_from_row(row) for row in self._unit.read(DELIVERIES, {"of": alert})]

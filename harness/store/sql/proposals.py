@@ -202,7 +202,7 @@ class SqlApprovals:
         check_approval(new, SqlProposals(self._unit).get(new.proposal))
         self._unit.insert(approval, approval_to_row(new))
 
-    def of(self, proposal_: str) -> Sequence[Approval]:
+    def for_proposal(self, proposal_: str) -> Sequence[Approval]:
         found = self._unit.read(APPROVALS_OF, {"proposal": proposal_})
         return [approval_from_row(row) for row in self._unit.checked(approval, found)]
 
@@ -224,7 +224,7 @@ class SqlVerdicts:
         self._unit.checked(verdict, [row])
         return verdict_from_row(row)
 
-    def of(self, proposal_: str) -> Sequence[Verdict]:
+    def for_proposal(self, proposal_: str) -> Sequence[Verdict]:
         query = VERDICTS.where(verdict.c.proposal == proposal_)
         return self._all(query)
 

@@ -173,7 +173,7 @@ class SqlSightings:
             if self._unit.write_new(served_model, row | times):
                 self._prune(sighting.target)
 
-    def of(self, target: str) -> Sequence[Sighting]:
+    def for_target(self, target: str) -> Sequence[Sighting]:
         return newest_sightings(self._stored(target))
 
     def _stored(self, target: str) -> Sequence[Sighting]:

@@ -47,7 +47,7 @@ class ToolCallOrder:
 
     def piece(self, delta: Mapping[str, object]) -> bytes:
         self.begun = True
-        call = self._of(delta)
+        call = self._call_for(delta)
         function = delta.get("function")
         if isinstance(function, Mapping):
             name, arguments = function.get("name"), function.get("arguments")
@@ -70,7 +70,7 @@ class ToolCallOrder:
         self._by_index.clear()
         return out
 
-    def _of(self, delta: Mapping[str, object]) -> StreamedToolCall:
+    def _call_for(self, delta: Mapping[str, object]) -> StreamedToolCall:
         """By its index; some providers leave it out, or give several calls the same one."""
         index, own = str(delta.get("index")), delta.get("id")
         known = self._by_index.get(index)

@@ -142,7 +142,7 @@ class Routers:
         with self.store.write() as tx:
             for report in reports:
                 tx.observations.append(report.blocks, report.traffic)
-                tx.alerts.tell(report.alerts)
+                tx.alerts.fold(report.alerts)
 
     def _serve(self, worker: str, route: Route, report: Report) -> None:
         report.traffic.append(self._minute(worker, route))

@@ -107,7 +107,7 @@ def check_canary(tx: Transaction, route: Route, proposals: Sequence[Proposal]) -
 
 
 def check_verdicts(tx: Transaction, proposal: Proposal) -> None:
-    outcomes = [verdict.outcome for verdict in tx.verdicts.of(proposal.id)]
+    outcomes = [verdict.outcome for verdict in tx.verdicts.for_proposal(proposal.id)]
     decided = [outcome for outcome in outcomes if outcome != "infra_error"]
     assert len(decided) <= 1
     assert len(outcomes) - len(decided) <= proposal.policy.gate.infra_retries + 1

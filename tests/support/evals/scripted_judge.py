@@ -31,7 +31,7 @@ class ScriptedJudge:
             raise NotJudged("the judge did not answer: HTTP 503")
         return said if isinstance(said, str) else json.dumps(said)
 
-    def heard_in(self, heard: set[ServedModel]) -> Self:
+    def for_sample(self, heard: set[ServedModel]) -> Self:
         heard.add(ServedModel("scripted"))
         return self
 

@@ -98,7 +98,7 @@ class SwitchableStore:
     def etag(self) -> str:
         return self.snapshot().etag
 
-    def lacking(self, known: Lineage) -> Sequence[str]:
+    def missing_lineage(self, known: Lineage) -> Sequence[str]:
         self._answer()
         assert self._snapshot is not None
         stored = self._snapshot.lineage.heads
@@ -116,7 +116,7 @@ class SwitchableStore:
         yield SimpleNamespace(
             observations=SimpleNamespace(append=self._append),
             failovers=SimpleNamespace(append=self.failovers.extend),
-            alerts=SimpleNamespace(tell=self.alerts.extend),
+            alerts=SimpleNamespace(fold=self.alerts.extend),
             sightings=SimpleNamespace(note=self.sightings.extend),
             shadows=SimpleNamespace(append=self.shadows.extend),
         )
