@@ -11,7 +11,7 @@ import pytest
 
 from harness.cli.frame import waiting
 from harness.control.canary import operations
-from harness.control.proposals import submission
+from harness.control.proposals import decisions, submission
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import Actor, Role
@@ -108,7 +108,7 @@ def test_an_end_by_people_has_its_own_code(
         cli.world.turn()
         for proposal in submission.list_proposals(cli.world.context(), open_only=True):
             if proposal.verdict is not None:
-                decide = getattr(submission, f"{end}_proposal")
+                decide = getattr(decisions, f"{end}_proposal")
                 decide(cli.world.context(), somebody, proposal.id, "no need")
 
     meanwhile(decides)

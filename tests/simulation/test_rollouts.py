@@ -85,6 +85,7 @@ def test_they_hold_on_a_database_with_two_control_processes(
     assert one(seed, two).endings
 
 
+@pytest.mark.verify
 def test_a_seed_is_the_same_life_again() -> None:
     assert one(8).told == one(8).told
 

@@ -13,6 +13,7 @@ from harness.domain.routing.degradation import OptionalFeature
 from harness.domain.routing.target import Target
 from router.protocols.endpoint_translation import TRANSLATIONS, UNTRANSLATABLE_FIELDS
 from router.protocols.messages.unsigned_thinking import without_unsigned
+from router.protocols.untranslatable import Untranslatable
 from router.request.body import read_request
 from router.request.degradation import given_fields as hints_of
 from router.request.degradation import without_fields
@@ -61,7 +62,7 @@ def test_any_request(
         text, endpoint, hints_of(request, frozenset(OptionalFeature)), Target("p", "m")
     )
     for each in (text, less, without_unsigned(text)):
-        with contextlib.suppress(UpstreamFailed):
+        with contextlib.suppress(Untranslatable):
             assert json.loads(TRANSLATIONS[endpoint](each, "custom").body)["model"] == "m"
 
 
