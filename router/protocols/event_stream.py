@@ -50,7 +50,7 @@ class StreamFilter(SseParser):
         self.refusal = b""  # the provider's own words, where the failure is an error event
         self.usage: TokenUsage | None = None
         self.output_events = 0  # deltas with output, where no usage was reported
-        self.output_events = 0  # events that brought the answer on: no pings, no empty deltas
+        self.progress_events = 0  # events that brought the answer on: no pings, no empty deltas
         self.irregularities: set[Irregularity] = set()
         self.finish_reasons: list[str] = []  # as they came
         self.model = ""  # the first that an event named

@@ -185,7 +185,7 @@ class CommittedStream:
 
         What does not bring the answer on, such as a ping, gives it no new time.
         """
-        moved = self._events.output_events + hidden_progress(self._reply)
+        moved = self._events.progress_events + hidden_progress(self._reply)
         if moved != self._moved:
             self._moved = moved
             self._left_s = self._between_s

@@ -65,7 +65,7 @@ class BridgedReply:
         self, reply: UpstreamReply, request: TranslatedRequest, *, stream: bool
     ) -> None:
         self.dropped = dropped_fields_of(reply)
-        self.output_events = 0
+        self.progress_events = 0
         self.unended = False
         self._reply = reply
         self._said = request
@@ -99,7 +99,7 @@ class BridgedReply:
         events = self._said.events()
         async for chunk in chunks_until_end(self._reply.chunks(), lambda: events.ended):
             piece = events.feed(chunk)
-            self.output_events = events.output_events
+            self.progress_events = events.progress_events
             yield piece
         yield events.end()
 

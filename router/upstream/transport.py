@@ -60,7 +60,7 @@ def hidden_progress(reply: UpstreamReply) -> int:
     """How much a translation has heard that brings the answer on, of which a client may see
     nothing: thoughts that were not asked for, a call that waits for its turn.
     """
-    found: int = getattr(reply, "output_events", 0)
+    found: int = getattr(reply, "progress_events", 0)
     return found
 
 

@@ -22,6 +22,7 @@ from harness.domain.evals.run import (
     Verdict,
 )
 from harness.gate.offline.costs import CostOutcome, items_to_show_saving, judge_costs
+from harness.gate.offline.intervals import mean_interval
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import replay_verdict
 from tests.unit.test_gate_verdicts import Sides, ask, plan, sides
@@ -223,3 +224,8 @@ def test_a_lower_cost_never_weakens_what_the_same_items_show(
     usual = judge_costs(costs, asked)
     cheaper = judge_costs([(a, b * factor) for a, b in costs], asked)
     assert cheaper.outcome is not CostOutcome.REFUTED or usual.outcome is CostOutcome.REFUTED
+
+
+@pytest.mark.parametrize("values", [[1e200, -1e200], [math.inf, 0.0], [1e308, 1e308]])
+def test_an_interval_that_no_float_holds_is_none(values: list[float]) -> None:
+    assert mean_interval(values) is None

@@ -178,6 +178,8 @@ def _saving(
     if ours <= 0.0:
         return None, None, None
     ratio = math.fsum(b for _, b in both) / ours
+    if not math.isfinite(ratio):
+        return None, None, None
     mean = ours / len(both)
     found = mean_interval([1.0 - ratio + (ratio * a - b) / mean for a, b in both])
     return 1.0 - ratio, *(found or (None, None))

@@ -16,12 +16,17 @@ CONFIDENCE = 0.95
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Returns the interval of the mean by Student's t; None below two values."""
+    """Returns the interval of the mean by Student's t; None below two values, and where a
+    figure is larger than a float holds.
+    """
     n = len(values)
-    if n < 2:
+    if n < 2 or not all(map(math.isfinite, values)):
         return None
-    mean = math.fsum(values) / n
-    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    try:
+        mean = math.fsum(values) / n
+        variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    except OverflowError:
+        return None
     half = float(special.stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * math.sqrt(variance / n)
     return mean - half, mean + half
 

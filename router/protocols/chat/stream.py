@@ -87,13 +87,13 @@ class ChatStream(StreamFilter):
         delta = choice.get("delta")
         if has_output(delta):
             self.output_events += 1
-            self.output_events += 1
+            self.progress_events += 1
             self.committed = self.committed or _has_substance(delta)
         reason = choice.get("finish_reason")
         if reason:  # some providers send an empty one with every delta
             self.finish_reasons.append(str(reason))
             self._ended.add(index if isinstance(index, int) else 0)
-            self.output_events += 1
+            self.progress_events += 1
             self.committed = True
 
 

@@ -54,7 +54,7 @@ class ChatStreamReader:
         return self._choice is not None
 
     @property
-    def output_events(self) -> int:
+    def progress_events(self) -> int:
         """Pieces of output so far, written or not."""
         return self._deltas
 

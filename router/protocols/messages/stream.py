@@ -98,7 +98,7 @@ class MessagesStream(StreamFilter):
                 if self.signals is not None:
                     self._note(read_delta_signals, members.get("index"), delta)
             case "content_block_start":
-                self.output_events += 1
+                self.progress_events += 1
                 block = members.get("content_block")
                 self._block(block)
                 if self.signals is not None:
@@ -110,13 +110,13 @@ class MessagesStream(StreamFilter):
             case "message_stop":
                 return self._stop()
             case _:  # a block's end, a ping, what a newer protocol has: output is in a block
-                self.output_events += kind != "ping"
+                self.progress_events += kind != "ping"
         return ()
 
     def _delta(self, delta: object) -> None:
         if _has_output(delta):
             self.output_events += 1
-            self.output_events += 1
+            self.progress_events += 1
             self.committed = True
 
     def _block(self, block: object) -> None:
@@ -143,7 +143,7 @@ class MessagesStream(StreamFilter):
         if isinstance(delta, dict) and delta.get("stop_reason"):
             self.finish_reasons.append(str(delta["stop_reason"]))
             self._stopped = self.committed = True
-            self.output_events += 1
+            self.progress_events += 1
             if self.signals is not None:
                 self._note(AnswerSignals.ended, delta["stop_reason"])
         tokens = read_message_tokens(members.get("usage"))

@@ -82,7 +82,7 @@ class ResponsesStream(StreamFilter):
             self._fail("an event without a type")
             return None
         delta = members.get("delta")
-        self.output_events += str(kind) not in NO_PROGRESS and delta != ""
+        self.progress_events += str(kind) not in NO_PROGRESS and delta != ""
         if _is_output(str(kind)) and delta != "":
             self.output_events += bool(delta)
             if kind != "response.failed":
