@@ -177,7 +177,9 @@ def test_when_a_key_is_taken_away_under_load_the_next_provider_answers_and_nobod
     for mine in callers.served:
         assert {attempts for _, attempts, _ in mine} == {"1"}
         turns = [p for n, (p, _, _) in enumerate(mine) if n == 0 or mine[n - 1][0] != p]
-        assert turns == ["first", "second", "first"]
+        # Two workers hear of a change one after the other. A caller whose connection goes
+        # from one to the other meanwhile meets both answers once more.
+        assert (turns[0], turns[-1], set(turns)) == ("first", "first", {"first", "second"})
     assert_nothing_leaked(world)
 
 
