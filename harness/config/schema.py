@@ -286,9 +286,9 @@ def build_settings(
 
 def _check_providers(config: FileConfig, document: Document) -> None:
     allowed = config.router.allow_addresses
-    for number, name in enumerate(allowed):
+    for number, address in enumerate(allowed):
         with _at(document, ("router", "allow_addresses", number)):
-            check_allowed_address(name)
+            check_allowed_address(address)
     for number, proxy in enumerate(config.router.trusted_proxies):
         with _at(document, ("router", "trusted_proxies", number)):
             parse_proxy_networks([proxy])

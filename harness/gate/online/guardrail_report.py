@@ -194,20 +194,20 @@ def _classes(blocks: Sequence[ObservationBlock]) -> tuple[Mapping[str, int], Map
     """Counts the canary's and the incumbent's errors by class."""
     canary, control = Counter[str](), Counter[str]()
     for block in blocks:
-        count = block.counts.get(Guardrail.ERRORS)
-        if isinstance(count, ErrorTally):
-            for name, split in count.classes.items():
+        tally = block.counts.get(Guardrail.ERRORS)
+        if isinstance(tally, ErrorTally):
+            for name, split in tally.classes.items():
                 canary[name] += split.canary
                 control[name] += split.failures - split.canary
     return dict(+canary), dict(+control)
 
 
 def _judging(tallies: Sequence[FailureTally]) -> JudgeTotals:
-    failure_tallies = [tally for tally in tallies if isinstance(tally, JudgeTally)]
-    canary = sum(tally.no_verdict.canary for tally in failure_tallies)
-    unjudged = sum(tally.no_verdict.failures for tally in failure_tallies)
+    judge_tallies = [tally for tally in tallies if isinstance(tally, JudgeTally)]
+    canary = sum(tally.no_verdict.canary for tally in judge_tallies)
+    unjudged = sum(tally.no_verdict.failures for tally in judge_tallies)
     return JudgeTotals(
-        canary, unjudged - canary, math.fsum(tally.cost_usd for tally in failure_tallies)
+        canary, unjudged - canary, math.fsum(tally.cost_usd for tally in judge_tallies)
     )
 
 

@@ -207,7 +207,7 @@ def _part(part: object, place: str, kind: str, request: ScreenedRequest) -> Json
 def _check_url(url: object, place: str, kind: str) -> None:
     allowed = ("data:", *RULES[kind].urls)
     if not isinstance(url, str) or not url.startswith(allowed):
-        ways = " or ".join(f"{name}…" for name in allowed)
+        ways = " or ".join(f"{prefix}…" for prefix in allowed)
         raise Untranslatable(f"`{place}`: {kind} takes {ways}; send the content itself", place)
     if url.startswith("data:") and ";base64," not in url[:200]:
         raise Untranslatable(f"`{place}`: a data URL in base64 is needed", place)
