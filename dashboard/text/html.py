@@ -282,8 +282,11 @@ def invalid(faults: Sequence[RowFault]) -> str:
 
 
 def loading(what: str) -> str:
-    """As tall as the card that will take its place."""
-    return f'<div class="sg sg-loading" aria-busy="true">Reading {escape(what)} …</div>'
+    """As tall as the card that will take its place, also before the style sheet is there."""
+    return (
+        '<div class="sg sg-loading" aria-busy="true" style="min-height: 150px">'
+        f"Reading {escape(what)} …</div>"
+    )
 
 
 def empty(sentence: str, command: str) -> str:
