@@ -6,6 +6,7 @@ and locks so that no two units decide at once.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from typing import Any, Final, cast
 
 import sqlalchemy as sa
@@ -39,6 +40,21 @@ Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 def in_project(table: sa.FromClause) -> sa.ColumnElement[bool]:
     """The condition that a row belongs to the project of the unit of work that reads it."""
     return table.c[PROJECT] == sa.bindparam(PROJECT)
+
+
+@cache
+def build_insert_if_absent(table: sa.Table, dialect: str) -> postgresql.Insert:
+    """Builds the INSERT of a row that may be there already; both databases have ON CONFLICT.
+
+    Built once: SQLAlchemy would take longer to build and to look up such a statement
+    with its values in it than SQLite takes to run it.
+    """
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return (
+        cast("postgresql.Insert", insert(table))
+        .on_conflict_do_nothing()
+        .execution_options(preserve_rowcount=True)
+    )
 
 
 class Unit:
@@ -94,9 +110,12 @@ class Unit:
         values = of_project(table, values)
         if table.name in AUDITED:
             self.serialize()
-        insert = self._insert(table).on_conflict_do_nothing().values(values)
-        insert = insert.execution_options(preserve_rowcount=True)
-        inserted = self.write(insert, audited=False) == 1
+        computed = {n: v for n, v in values.items() if isinstance(v, sa.ClauseElement)}
+        insert = build_insert_if_absent(table, self.dialect)
+        if computed:
+            insert = insert.values(computed)
+        plain = {n: v for n, v in values.items() if n not in computed}
+        inserted = self.write(insert, plain, audited=False) == 1
         if inserted and table.name in AUDITED:
             self._written.setdefault(key_of(table, values), None)
         return inserted
@@ -150,12 +169,6 @@ class Unit:
         written, self._written = self._written, {}
         both = {key: (before, self.row_digest(key)) for key, before in written.items()}
         return {key: pair for key, pair in both.items() if pair[0] != pair[1]}
-
-    def _insert(self, table: sa.Table) -> postgresql.Insert:
-        """An INSERT with ON CONFLICT, which both databases have in the same words."""
-        if self._db.dialect.name == "postgresql":
-            return postgresql.insert(table)
-        return cast("postgresql.Insert", sqlite.insert(table))
 
     def signed(
         self, table: sa.Table, values: Mapping[str, object], **more: object

@@ -49,6 +49,7 @@ SHARED_RUN = NEWEST_RUNS.where(
     eval_run.c.state != RunState.FAILED.value,
 ).limit(1)
 STATE_OF_RUN = sa.select(eval_run.c.state).where(eval_run.c.id == sa.bindparam("run"))
+STATE_OF_HELD_RUN = STATE_OF_RUN.with_for_update(read=True)
 CHANGE_RUN = sa.update(eval_run).where(eval_run.c.id == sa.bindparam("run"))
 LEASE = CHANGE_RUN.where(
     eval_run.c.state.in_([state.value for state in RUNNABLE_STATES]),
@@ -208,10 +209,7 @@ class SqlEvalRuns:
             raise NotFound(f"there is no eval run {sample_.run} to store a sample of")
         if state not in ENDED:
             # It cannot end until this one is stored.
-            held = self._unit.read(
-                STATE_OF_RUN.with_for_update(read=True), {"run": sample_.run}
-            )
-            state = held.scalar()
+            state = self._unit.read(STATE_OF_HELD_RUN, {"run": sample_.run}).scalar()
         if state in ENDED:
             # Its worker has not heard yet: what the run's audit event says of it changes.
             self._unit.note_row(eval_run, sample_.run)
