@@ -51,8 +51,8 @@ test-fast: setup ## unit and contract tests, in memory and on SQLite
 test-browser: setup ## the dashboard in a real browser
 	$(PYTEST) tests/browser
 
-cov: setup ## test and verify, measured: at least 90 % covered; pages in htmlcov/
-	$(PYTEST) $(PARALLEL) -m "not soak" $(COVERAGE) --cov-report=html --cov-fail-under=90
+cov: setup ## the tests of `make test`, measured: at least 90 % covered; pages in htmlcov/
+	$(PYTEST) $(PARALLEL) $(COVERAGE) --cov-report=html --cov-fail-under=90
 	@sh .ci/last_passed.sh cov
 
 migrate: setup ## bring the configured database to the newest schema
