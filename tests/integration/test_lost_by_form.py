@@ -57,6 +57,8 @@ HABITS = [
     ("arithmetic", Habits(markup=OFTEN), "markup"),
     ("instructions", Habits(verbose=OFTEN), "leading_prose"),
 ]
+# One of each kind of suite, and of answers that hold other text; the others by `make verify`.
+SAMPLED = {"code_fence", "label_with_extra_text", "leading_prose"}
 
 
 @dataclass
@@ -105,7 +107,10 @@ def sitting(tmp_path: Path, suite: str, *candidates: Profile) -> Sitting:
     return Sitting(world)
 
 
-@pytest.mark.parametrize(("suite", "habits", "rule"), HABITS)
+@pytest.mark.parametrize(
+    ("suite", "habits", "rule"),
+    [pytest.param(*h, marks=[] if h[2] in SAMPLED else pytest.mark.verify) for h in HABITS],
+)
 def test_a_habit_alone_is_a_format_mismatch_and_with_less_skill_a_failure(
     suite: str, habits: Habits, rule: str, tmp_path: Path
 ) -> None:
@@ -157,8 +162,8 @@ def test_the_commands_of_a_remedy_ask_the_same_question_in_options_that_there_ar
     ("suite", "habits"),
     [
         ("extraction", Habits(json_fences=0.4, other_keys=0.4)),
-        ("tickets", Habits(markup=0.5, verbose=0.5)),
-        ("arithmetic", Habits(markup=OFTEN)),
+        pytest.param("tickets", Habits(markup=0.5, verbose=0.5), marks=pytest.mark.verify),
+        pytest.param("arithmetic", Habits(markup=OFTEN), marks=pytest.mark.verify),
         ("instructions", Habits(verbose=OFTEN)),
     ],
 )

@@ -359,8 +359,14 @@ def registered_anew(world: SmallInstallation, tmp_path: Path, command: str) -> P
         ProposalRequest(
             "many", "sim/sim-better", "it's dearer\nhere", Claim.NON_INFERIOR, 0.035
         ),
-        ProposalRequest("many", "sim/sim-better", "", Claim.CHEAPER, 0.02, min_saving=0.15),
-        ProposalRequest("many", "sim/sim-fenced", "", Claim.SUPERIOR, 0.07),
+        pytest.param(
+            ProposalRequest("many", "sim/sim-better", "", Claim.CHEAPER, 0.02, min_saving=0.15),
+            marks=pytest.mark.verify,
+        ),
+        pytest.param(
+            ProposalRequest("many", "sim/sim-fenced", "", Claim.SUPERIOR, 0.07),
+            marks=pytest.mark.verify,
+        ),
     ],
 )
 def test_the_printed_command_asks_the_same_question(

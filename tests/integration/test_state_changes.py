@@ -8,6 +8,7 @@ Twelve tables, three verbs: with the database's own rules in force, and by an ow
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,6 +35,7 @@ from harness.store.schema.signed_tables import SIGNED, SignedTable
 from harness.store.sql import SqlStore
 from router.snapshot.holder import SnapshotHolder
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, approved
+from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL, VERIFIER
 from tests.support.store.raw_rows import WAIVER, Database, prepared
@@ -70,9 +72,40 @@ COPIES: Mapping[str, Mapping[str, object]] = {
 }
 
 
+# Of a life on SQLite: the file, the clock, the count of ids.
+Life = tuple[bytes, ManualClock, CountingRandomIds]
+LIVES: list[Life] = []
+
+
 @pytest.fixture
-def lived_in(world: SmallInstallation) -> SmallInstallation:
-    """With a row in each of the tables, all of them written by the product."""
+def lived_in(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
+    """With a row in each of the tables, all of them written by the product.
+
+    A SQLite file is lived in once, and copied for each test.
+    """
+    file = sa.make_url(database_url).database or ""
+    on_sqlite = database_url.startswith("sqlite")
+    content, clock, chance = (
+        LIVES[0] if LIVES and on_sqlite else (b"", ManualClock(), CountingRandomIds())
+    )
+    world_clock, world_chance = copy(clock), copy(chance)
+    if content:
+        Path(file).write_bytes(content)
+    store = SqlStore(database_url, secret=SECRET, clock=world_clock, signatures=CONTROL)
+    world = SmallInstallation(
+        tmp_path, store, clock=world_clock, chance=world_chance, policy=approved()
+    )
+    if not content:
+        live(world)
+        if on_sqlite:
+            with closing(sqlite3.connect(file)) as db:
+                LIVES.append((db.serialize(), copy(world_clock), copy(world_chance)))
+    yield world
+    store.close()
+
+
+def live(world: SmallInstallation) -> None:
+    world.set_up()
     ctx = world.context()
     targets.add_target(ctx, SYSTEM, TargetSeed("sim", "good"))
     waive = WaiverRequest("a test", timedelta(days=1))
@@ -84,7 +117,6 @@ def lived_in(world: SmallInstallation) -> SmallInstallation:
         Force(ForceKind.PROVIDER, "sim"), "an outage", lasts=timedelta(hours=1)
     )
     kill_switch.throw_switch(ctx, SYSTEM, force, source=SwitchSource.CLI)
-    world.policy = approved()
     proposal = world.until_decided(world.propose("sim/better").id)
     decisions.approve_proposal(world.context(), BEN, proposal.id, "it is good")
     with world.store.write() as tx:
@@ -92,7 +124,6 @@ def lived_in(world: SmallInstallation) -> SmallInstallation:
         tx.shadows.add(shadow_of(proposal, world.clock.now()))
     world.turn()
     assert world.get(proposal.id).rollout
-    return world
 
 
 def shadow_of(proposal: Proposal, now: datetime) -> Shadow:

@@ -91,7 +91,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def forward_feedback(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def elsewhere(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an environment `venv` that holds the locked packages and our wheel."""
     folder = tmp_path_factory.mktemp("elsewhere")
     python = folder / "venv/bin/python"
