@@ -282,7 +282,9 @@ def invalid(faults: Sequence[RowFault]) -> str:
 
 
 def loading(what: str) -> str:
-    """As tall as the card that will take its place, also before the style sheet is there."""
+    """Returns a card that waits, as tall as the one that will take its place, with or without
+    the style sheet.
+    """
     return (
         '<div class="sg sg-loading" aria-busy="true" style="min-height: 150px">'
         f"Reading {escape(what)} …</div>"

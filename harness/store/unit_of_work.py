@@ -110,6 +110,7 @@ class Unit:
         values = of_project(table, values)
         if table.name in AUDITED:
             self.serialize()
+        # What the database reckons itself (the number of a block) is no parameter.
         computed = {n: v for n, v in values.items() if isinstance(v, sa.ClauseElement)}
         insert = build_insert_if_absent(table, self.dialect)
         if computed:

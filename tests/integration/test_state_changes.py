@@ -72,34 +72,30 @@ COPIES: Mapping[str, Mapping[str, object]] = {
 }
 
 
-# Of a life on SQLite: the file, the clock, the count of ids.
-Life = tuple[bytes, ManualClock, CountingRandomIds]
-LIVES: list[Life] = []
+# Of the first test on SQLite: what its file, its clock and its ids were after `live`.
+LIVED: list[tuple[bytes, ManualClock, CountingRandomIds]] = []
 
 
 @pytest.fixture
 def lived_in(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     """With a row in each of the tables, all of them written by the product.
 
-    A SQLite file is lived in once, and copied for each test.
+    The first test on SQLite writes them, and the others get a copy of its file.
     """
     file = sa.make_url(database_url).database or ""
     on_sqlite = database_url.startswith("sqlite")
-    content, clock, chance = (
-        LIVES[0] if LIVES and on_sqlite else (b"", ManualClock(), CountingRandomIds())
-    )
-    world_clock, world_chance = copy(clock), copy(chance)
-    if content:
+    clock, chance = ManualClock(), CountingRandomIds()
+    copied = on_sqlite and bool(LIVED)
+    if copied:
+        content, clock, chance = LIVED[0][0], copy(LIVED[0][1]), copy(LIVED[0][2])
         Path(file).write_bytes(content)
-    store = SqlStore(database_url, secret=SECRET, clock=world_clock, signatures=CONTROL)
-    world = SmallInstallation(
-        tmp_path, store, clock=world_clock, chance=world_chance, policy=approved()
-    )
-    if not content:
+    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    world = SmallInstallation(tmp_path, store, clock=clock, chance=chance, policy=approved())
+    if not copied:
         live(world)
-        if on_sqlite:
-            with closing(sqlite3.connect(file)) as db:
-                LIVES.append((db.serialize(), copy(world_clock), copy(world_chance)))
+    if on_sqlite and not LIVED:
+        with closing(sqlite3.connect(file)) as db:
+            LIVED.append((db.serialize(), copy(clock), copy(chance)))
     yield world
     store.close()
 
