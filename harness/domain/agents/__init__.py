@@ -1,0 +1,1 @@
+"""Agents: who holds conversations over HTTP, on which model, and by whose consent it changes."""
