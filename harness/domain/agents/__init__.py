@@ -1,1 +1,1 @@
-"""Agents: who holds conversations over HTTP, on which model, and by whose consent it changes."""
+"""Agents hold conversations over HTTP: on which model, and by whose consent it changes."""

@@ -60,7 +60,7 @@ class SessionState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class AgentSession:
     """One conversation with an agent."""
 
     id: str  # `se_…`

@@ -36,7 +36,7 @@ _NEXT: Final[Mapping[SwitchSignal, SwitchState]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class SwitchRequest:
+class ModelSwitchRequest:
     """A switch that an agent asked for."""
 
     id: str  # `sw_…`
