@@ -1,0 +1,283 @@
+"""A turn answers one message of a client: the model is asked, its tools run, it is asked again,
+until it answers in text, the client has to run a function, or a bound is reached. `decide` is
+the whole engine: a state and an observation in, the next state and action out. Pure.
+
+A bound is looked at before each step, so the step that crosses it is the turn's last. The time
+is bounded to the second: each action carries what is left of it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Final, assert_never
+
+from harness.domain.agents.message import MessageToolCall, MessageUsage
+
+LIMIT_REACHED: Final = "turn_limit_reached"
+# Longer ids of calls are replaced: they are the model's own text, and stand in every request.
+MAX_CALL_ID: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedTool:
+    """A tool as the model is told of it."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, object]  # JSON Schema of an object
+    runs_at_client: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TurnLimits:
+    """What one turn may use up."""
+
+    steps: int = 12  # answers of the model
+    tokens: int = 1_000_000  # input and output of all steps
+    usd: float = 5.0  # of all steps; those without a known price count nothing
+    seconds: float = 300.0
+    tool_calls: int = 32  # of one answer; further ones are not run, and the model is told so
+
+
+@dataclass(frozen=True, slots=True)
+class TurnState:
+    """What a turn has used up, and what it waits for."""
+
+    limits: TurnLimits
+    began_s: float  # began_s, now_s: of one clock that never jumps
+    tools: tuple[OfferedTool, ...] = ()
+    has_fallback: bool = False  # the agent has another model for retryable failures
+    steps: int = 0
+    tokens: int = 0
+    usd: float = 0.0
+    # The fallback was taken; it answers for the rest of the turn.
+    on_fallback: bool = False
+    # Calls of the last answer that the client runs, returned once the server's are answered.
+    client_calls: tuple[MessageToolCall, ...] = ()
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedCall:
+    """A tool call that is not run, with what the model is told instead of a result."""
+
+    call: MessageToolCall
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnBegun:
+    """The client's message is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAnswered:
+    """A whole answer came."""
+
+    usage: MessageUsage
+    tool_calls: tuple[MessageToolCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFailed:
+    """No answer came, or not a whole one."""
+
+    code: str
+    reason: str
+    retryable: bool  # another model may succeed
+    has_output: bool = False  # the client has seen a part of the answer
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsAnswered:
+    """Every call that was to be run has a result, be it an error."""
+
+
+Observation = TurnBegun | ModelAnswered | ModelFailed | ToolsAnswered
+
+
+@dataclass(frozen=True, slots=True)
+class AskModel:
+    """Ask the session's model, or the fallback, with all messages so far."""
+
+    timeout_s: float
+    fallback: bool = False
+    reason: str = ""  # why the fallback is asked
+
+
+@dataclass(frozen=True, slots=True)
+class RunTools:
+    """Run these calls on the server at the same time, and answer the refused ones."""
+
+    calls: tuple[MessageToolCall, ...]
+    refused: tuple[RefusedCall, ...]
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnCalls:
+    """End: the client runs these functions and sends their results."""
+
+    calls: tuple[MessageToolCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteTurn:
+    """End: the last answer is the turn's."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailTurn:
+    """End: nobody answered, or a bound is reached."""
+
+    code: str
+    reason: str
+    retryable: bool = False
+
+
+Action = AskModel | RunTools | ReturnCalls | CompleteTurn | FailTurn
+
+
+def decide(
+    state: TurnState, observation: Observation, now_s: float
+) -> tuple[TurnState, Action]:
+    """The state after the observation, and what to do next. Raises ValueError after the end."""
+    if state.ended:
+        raise ValueError("the turn has ended: nothing can be observed of it any more")
+    match observation:
+        case TurnBegun():
+            return _ask(state, now_s)
+        case ModelAnswered():
+            return _act_on_answer(state, observation, now_s)
+        case ModelFailed():
+            return _act_on_failure(state, observation, now_s)
+        case ToolsAnswered():
+            if state.client_calls:
+                return _end(state, ReturnCalls(state.client_calls))
+            return _ask(state, now_s)
+        case _:
+            assert_never(observation)
+
+
+def _act_on_answer(
+    state: TurnState, answer: ModelAnswered, now_s: float
+) -> tuple[TurnState, Action]:
+    used = answer.usage
+    state = replace(
+        state,
+        steps=state.steps + 1,
+        tokens=state.tokens + used.input_tokens + used.output_tokens,
+        usd=state.usd + (used.cost_usd or 0.0),
+    )
+    if not answer.tool_calls:
+        return _end(state, CompleteTurn())
+    server, client, refused = sort_calls(answer.tool_calls, state.tools, state.limits)
+    if not server and not refused:
+        return _end(state, ReturnCalls(client))
+    # A tool whose result nobody would read is not run: it may have effects.
+    exhausted = None if client else find_exhausted_limit(state, now_s)
+    if exhausted is not None:
+        return _end(state, FailTurn(LIMIT_REACHED, exhausted))
+    left_s = remaining_s(state, now_s)
+    return replace(state, client_calls=client), RunTools(server, refused, left_s)
+
+
+def _act_on_failure(
+    state: TurnState, failure: ModelFailed, now_s: float
+) -> tuple[TurnState, Action]:
+    may_fall = failure.retryable and state.has_fallback and not failure.has_output
+    left_s = remaining_s(state, now_s)
+    if may_fall and not state.on_fallback and left_s > 0:
+        action = AskModel(left_s, fallback=True, reason=failure.reason)
+        return replace(state, on_fallback=True), action
+    return _end(state, FailTurn(failure.code, failure.reason, failure.retryable))
+
+
+def _ask(state: TurnState, now_s: float) -> tuple[TurnState, Action]:
+    exhausted = find_exhausted_limit(state, now_s)
+    if exhausted is not None:
+        return _end(state, FailTurn(LIMIT_REACHED, exhausted))
+    return state, AskModel(remaining_s(state, now_s), fallback=state.on_fallback)
+
+
+def _end(state: TurnState, action: Action) -> tuple[TurnState, Action]:
+    return replace(state, ended=True), action
+
+
+def remaining_s(state: TurnState, now_s: float) -> float:
+    return max(0.0, state.limits.seconds - (now_s - state.began_s))
+
+
+def find_exhausted_limit(state: TurnState, now_s: float) -> str | None:
+    """The bound that leaves no further step, in words; None while there is none."""
+    limits = state.limits
+    if state.steps >= limits.steps:
+        return f"the turn has used up its {limits.steps} steps"
+    if state.tokens >= limits.tokens:
+        return f"the turn has used up its {limits.tokens} tokens ({state.tokens})"
+    if state.usd >= limits.usd:
+        return f"the turn has used up its {limits.usd:g} USD ({state.usd:g})"
+    if remaining_s(state, now_s) <= 0:
+        return f"the turn has used up its {limits.seconds:g} s"
+    return None
+
+
+def sort_calls(
+    calls: Sequence[MessageToolCall], tools: Sequence[OfferedTool], limits: TurnLimits
+) -> tuple[tuple[MessageToolCall, ...], tuple[MessageToolCall, ...], tuple[RefusedCall, ...]]:
+    """Splits an answer's calls into those of the server's tools, those of the client's
+    functions, and those that nobody runs; each in its order.
+    """
+    server: list[MessageToolCall] = []
+    client: list[MessageToolCall] = []
+    refused: list[RefusedCall] = []
+    for number, call in enumerate(calls):
+        tool = find_tool(tools, call.name)
+        if number >= limits.tool_calls:
+            reason = f"not run: one answer may call {limits.tool_calls} tools; call it again"
+            refused.append(RefusedCall(call, reason))
+        elif tool is None:
+            names = ", ".join(tool.name for tool in tools) or "none"
+            refused.append(
+                RefusedCall(call, f"there is no tool {call.name!r}; there are: {names}")
+            )
+        elif tool.runs_at_client:
+            client.append(call)
+        elif (fault := _arguments_fault(call)) is not None:
+            refused.append(RefusedCall(call, fault))
+        else:
+            server.append(call)
+    return tuple(server), tuple(client), tuple(refused)
+
+
+def find_tool(tools: Sequence[OfferedTool], name: str) -> OfferedTool | None:
+    return next((tool for tool in tools if tool.name == name), None)
+
+
+def _arguments_fault(call: MessageToolCall) -> str | None:
+    """What is wrong with a server tool's arguments; a client reads its own."""
+    try:
+        arguments = json.loads(call.arguments or "{}")
+    except (ValueError, RecursionError):
+        return "the arguments are no JSON; call it again with a JSON object"
+    if not isinstance(arguments, Mapping):
+        return "the arguments are no JSON object; call it again with one"
+    return None
+
+
+def name_calls(calls: Sequence[MessageToolCall], message: str) -> tuple[MessageToolCall, ...]:
+    """The calls of one answer, each with an id of its own: a model that gives none, or one
+    twice, would leave open which call a result belongs to. message: the answer's id.
+    """
+    taken: set[str] = set()
+    named = []
+    for number, call in enumerate(calls, 1):
+        id_ = call.id
+        for attempt in count(number):
+            if 0 < len(id_) <= MAX_CALL_ID and id_ not in taken:
+                break
+            id_ = f"call_{message}_{attempt}"
+        taken.add(id_)
+        named.append(replace(call, id=id_))
+    return tuple(named)

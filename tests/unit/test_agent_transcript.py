@@ -1,0 +1,219 @@
+"""What of a session a model is shown, and what a target cannot take along."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.agents.message import (
+    MessageRole,
+    MessageState,
+    MessageToolCall,
+    MessageUsage,
+    ServedBy,
+    SessionMessage,
+)
+from harness.domain.agents.transcript import (
+    NO_RESULT,
+    Content,
+    ContextMessage,
+    build_context,
+    estimate_tokens,
+    expected_provider,
+    find_open_calls,
+    list_misfits,
+    list_omissions,
+)
+from harness.domain.routing.capabilities import Capabilities
+
+pytestmark = pytest.mark.req("C5")
+
+NOW = datetime(2026, 7, 1, tzinfo=UTC)
+THOUGHT: Mapping[str, object] = {"thinking_blocks": [{"thinking": "…", "signature": "s"}]}
+SIGNED = MessageToolCall("c1", "search", "{}", {"extra_content": {"google": 1}})
+PICTURE = ({"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}},)
+
+
+def message(position: int, role: str, content: Content = "", **fields: Any) -> SessionMessage:
+    return SessionMessage(
+        "se_1",
+        position,
+        f"ms_{position}",
+        MessageRole(role),
+        NOW,
+        content,
+        **fields,
+    )
+
+
+def answer(position: int, target: str = "claude/opus", **fields: object) -> SessionMessage:
+    return message(
+        position, "assistant", "yes", served=ServedBy(asked="chat", target=target), **fields
+    )
+
+
+def test_a_conversation_goes_whole_and_in_order_to_the_model() -> None:
+    told = [
+        message(1, "user", "Find it"),
+        answer(
+            2,
+            tool_calls=(
+                MessageToolCall("c1", "search", "{}"),
+                MessageToolCall("c2", "search", "{}"),
+            ),
+        ),
+        message(3, "tool", "second", response_to="c2"),
+        message(4, "tool", "first", response_to="c1"),
+        answer(5),
+    ]
+
+    context = build_context(told, provider="claude", instructions="Be brief.")
+
+    assert [(part.role, part.content) for part in context] == [
+        ("system", "Be brief."),
+        ("user", "Find it"),
+        ("assistant", "yes"),
+        ("tool", "first"),
+        ("tool", "second"),
+        ("assistant", "yes"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "state", [MessageState.INTERRUPTED, MessageState.FAILED, MessageState.STREAMING]
+)
+def test_an_answer_that_is_not_whole_is_shown_to_no_model(state: MessageState) -> None:
+    messages = [message(1, "user", "hi"), answer(2, state=state), message(3, "user", "again")]
+
+    context = build_context(messages, provider="claude")
+
+    assert [part.content for part in context] == ["hi", "again"]
+
+
+def test_reasoning_goes_to_the_provider_that_wrote_it_alone() -> None:
+    messages = [
+        answer(1, "claude/opus", extra=THOUGHT),
+        answer(2, "google/gemini", tool_calls=(SIGNED,)),
+        message(3, "tool", "r", response_to="c1"),
+    ]
+
+    to_claude = build_context(messages, provider="claude")
+    to_google = build_context(messages, provider="google")
+
+    assert to_claude[0].extra == THOUGHT
+    assert to_claude[1].tool_calls == (MessageToolCall("c1", "search", "{}"),)
+    assert to_google[0].extra == {}
+    assert to_google[1].tool_calls == (SIGNED,)
+    assert list_omissions(messages, "openai") == (
+        "the reasoning of claude in the messages 1 is left out: only claude can read it",
+        "the reasoning of google in the messages 2 is left out: only google can read it",
+    )
+    assert not list_omissions(messages[:1], "claude")
+
+
+def test_a_call_that_was_cut_off_has_a_result_that_says_so() -> None:
+    messages = [answer(1, tool_calls=(SIGNED,)), message(2, "user", "and now?")]
+
+    context = build_context(messages, provider="claude")
+
+    assert context[1] == ContextMessage(MessageRole.TOOL, NO_RESULT, response_to="c1")
+    assert not find_open_calls(messages, ["open_door"])
+
+
+def test_calls_of_the_client_are_open_until_each_has_its_result() -> None:
+    calls = (MessageToolCall("c1", "open_door", "{}"), MessageToolCall("c2", "open_door", "{}"))
+    asked = [message(1, "user", "Open both"), answer(2, tool_calls=calls)]
+    one = [*asked, message(3, "tool", "done", response_to="c2")]
+    both = [*one, message(4, "tool", "done", response_to="c1")]
+
+    assert find_open_calls(asked, ["open_door"]) == calls
+    assert find_open_calls(one, ["open_door"]) == calls[:1]
+    assert find_open_calls(both, ["open_door"]) == ()
+    assert find_open_calls([*both, answer(5)], ["open_door"]) == ()
+
+
+def test_what_a_target_cannot_hold_is_a_sentence_each() -> None:
+    messages = [message(1, "user", PICTURE), answer(2, usage=MessageUsage(9000, 100))]
+    small = Capabilities(vision=False, tools=False, context_window=8192)
+
+    misfits = list_misfits(messages, small, tools=True, target="local/llama")
+
+    assert misfits == (
+        "local/llama has no tools, and the agent's conversation needs them",
+        "local/llama takes no images, and there are some in the messages 1",
+        (
+            "local/llama lacks the context window (about 9100 tokens, it holds 8192) that the "
+            "conversation needs"
+        ),
+    )
+    assert not list_misfits(messages, Capabilities(), tools=True, target="local/llama")
+
+
+def test_the_conversation_is_as_long_as_the_last_answer_was_counted_and_what_came_since() -> (
+    None
+):
+    messages = [
+        message(1, "user", "x" * 4000),
+        answer(2, usage=MessageUsage(5000, 50)),
+        message(3, "user", "y" * 400),
+    ]
+
+    assert estimate_tokens(messages) == 5150
+    assert estimate_tokens(messages[:1]) == 1000
+
+
+def test_the_provider_of_the_last_answer_is_expected_while_the_model_is_the_same() -> None:
+    messages = [answer(1, "spare/opus")]
+
+    assert expected_provider(messages, "chat", "claude") == "spare"
+    assert expected_provider(messages, "other", "claude") == "claude"
+    assert expected_provider([], "chat", "claude") == "claude"
+
+
+rows = st.lists(
+    st.tuples(
+        st.sampled_from(["user", "assistant", "tool"]),
+        st.sampled_from(list(MessageState)),
+        st.lists(st.sampled_from(["a", "b"]), unique=True, max_size=2),
+    ),
+    max_size=12,
+)
+
+
+@given(rows, st.sampled_from(["claude", "google"]))
+def test_whatever_was_stored_each_call_has_one_result_and_each_result_its_call(
+    stored: list[tuple[str, MessageState, list[str]]], provider: str
+) -> None:
+    messages = [
+        message(
+            place,
+            role,
+            f"{place}",
+            state=state,
+            tool_calls=tuple(MessageToolCall(id_, "t", "{}") for id_ in ids)
+            if role == "assistant"
+            else (),
+            response_to=ids[0] if role == "tool" and ids else "",
+        )
+        for place, (role, state, ids) in enumerate(stored, 1)
+    ]
+
+    context = build_context(messages, provider=provider)
+
+    expected: list[str] = []
+    places = []
+    for part in context:
+        if part.role is MessageRole.TOOL:
+            assert part.response_to == expected.pop(0)
+            continue
+        assert not expected
+        expected = [call.id for call in part.tool_calls]
+        places.append(int(str(part.content)))
+    assert not expected
+    assert places == sorted(places)
+    assert all(messages[place - 1].state is MessageState.COMPLETE for place in places)
+    shown = [m.position for m in messages if m.is_in_context and m.role is not MessageRole.TOOL]
+    assert places == shown
