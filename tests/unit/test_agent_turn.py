@@ -20,8 +20,8 @@ from harness.domain.agents.turn import (
     RunTools,
     ToolsAnswered,
     TurnBegun,
-    TurnLimits,
-    TurnState,
+    TurnBounds,
+    TurnProgress,
     decide,
     name_calls,
     sort_calls,
@@ -45,11 +45,11 @@ def answered(
     return ModelAnswered(MessageUsage(tokens, tokens, 0, usd), calls)
 
 
-def begun(**limits: float) -> TurnState:
-    return TurnState(replace(TurnLimits(), **limits), began_s=100.0, tools=TOOLS)  # type: ignore[arg-type]
+def begun(**bounds: float) -> TurnProgress:
+    return TurnProgress(replace(TurnBounds(), **bounds), began_s=100.0, tools=TOOLS)  # type: ignore[arg-type]
 
 
-def after(state: TurnState, *observations: object, now_s: float = 101.0) -> object:
+def after(state: TurnProgress, *observations: object, now_s: float = 101.0) -> object:
     """The action after all of these."""
     action: object = None
     for observation in observations:
@@ -99,14 +99,14 @@ def test_the_model_is_told_which_call_is_not_run_and_why(
 
 def test_of_too_many_calls_the_first_ones_are_run() -> None:
     calls = [call("search", f"c{number}") for number in range(5)]
-    server, _, refused = sort_calls(calls, TOOLS, TurnLimits(tool_calls=2))
+    server, _, refused = sort_calls(calls, TOOLS, TurnBounds(tool_calls=2))
 
     assert [server_call.id for server_call in server] == ["c0", "c1"]
     assert [one.call.id for one in refused] == ["c2", "c3", "c4"]
 
 
 @pytest.mark.parametrize(
-    ("limits", "words"),
+    ("bounds", "words"),
     [
         ({"steps": 1}, "1 steps"),
         ({"tokens": 20}, "20 tokens"),
@@ -115,9 +115,9 @@ def test_of_too_many_calls_the_first_ones_are_run() -> None:
     ],
 )
 def test_a_bound_ends_the_turn_before_a_tool_runs_whose_result_nobody_reads(
-    limits: dict[str, float], words: str
+    bounds: dict[str, float], words: str
 ) -> None:
-    state, _ = decide(begun(**limits), TurnBegun(), 100.0)
+    state, _ = decide(begun(**bounds), TurnBegun(), 100.0)
     _, action = decide(state, answered(call("search")), 101.0)
 
     assert isinstance(action, FailTurn)
@@ -182,8 +182,8 @@ answers = st.builds(ModelAnswered, usages, st.lists(calls_of_models, max_size=4)
 failures = st.builds(
     ModelFailed, st.just("code"), st.just("why"), st.booleans(), has_output=st.booleans()
 )
-limits_of_turns = st.builds(
-    TurnLimits,
+bounds_of_turns = st.builds(
+    TurnBounds,
     steps=st.integers(0, 5),
     tokens=st.integers(0, 2000),
     usd=st.floats(0, 2),
@@ -192,43 +192,43 @@ limits_of_turns = st.builds(
 )
 
 
-@given(limits=limits_of_turns, has_fallback=st.booleans(), data=st.data())
+@given(bounds=bounds_of_turns, has_fallback=st.booleans(), data=st.data())
 def test_every_turn_ends_within_its_bounds(
-    limits: TurnLimits,
+    bounds: TurnBounds,
     has_fallback: bool,  # noqa: FBT001 - drawn
     data: st.DataObject,
 ) -> None:
     now_s = 5.0
-    state = TurnState(limits, now_s, TOOLS, has_fallback)
+    state = TurnProgress(bounds, now_s, TOOLS, has_fallback)
     state, action = decide(state, TurnBegun(), now_s)
     asked = ran = 0
     while not state.ended:
-        assert asked + ran <= 2 * limits.steps + 1
+        assert asked + ran <= 2 * bounds.steps + 1
         now_s += data.draw(st.floats(0, 20))
         match action:
             case AskModel(timeout_s):
                 asked += 1
                 # Each bound left something when it was asked.
-                assert 0 < timeout_s <= limits.seconds
-                assert state.steps < limits.steps
-                assert state.tokens < limits.tokens
-                assert state.usd < limits.usd
+                assert 0 < timeout_s <= bounds.seconds
+                assert state.steps < bounds.steps
+                assert state.tokens < bounds.tokens
+                assert state.usd < bounds.usd
                 state, action = decide(state, data.draw(answers | failures), now_s)
             case RunTools(server_calls, refused):
                 ran += 1
-                assert len(server_calls) <= limits.tool_calls
+                assert len(server_calls) <= bounds.tool_calls
                 assert server_calls or refused
                 state, action = decide(state, ToolsAnswered(), now_s)
             case _:
                 raise AssertionError(action)
     assert isinstance(action, ReturnCalls | CompleteTurn | FailTurn)
-    assert asked <= limits.steps + has_fallback
+    assert asked <= bounds.steps + has_fallback
 
 
 @given(st.lists(calls_of_models, max_size=8))
 def test_every_call_is_sorted_once_and_in_order(calls: list[MessageToolCall]) -> None:
     named = name_calls(calls, "ms_1")
-    groups = sort_calls(named, TOOLS, TurnLimits(tool_calls=4))
+    groups = sort_calls(named, TOOLS, TurnBounds(tool_calls=4))
     sorted_calls = [*groups[0], *groups[1], *(one.call for one in groups[2])]
 
     assert sorted(c.id for c in sorted_calls) == sorted(c.id for c in named)

@@ -30,7 +30,7 @@ class OfferedTool:
 
 
 @dataclass(frozen=True, slots=True)
-class TurnLimits:
+class TurnBounds:
     """What one turn may use up."""
 
     steps: int = 12  # answers of the model
@@ -41,10 +41,10 @@ class TurnLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class TurnState:
+class TurnProgress:
     """What a turn has used up, and what it waits for."""
 
-    limits: TurnLimits
+    bounds: TurnBounds
     began_s: float  # began_s, now_s: of one clock that never jumps
     tools: tuple[OfferedTool, ...] = ()
     has_fallback: bool = False  # the agent has another model for retryable failures
@@ -140,8 +140,8 @@ Action = AskModel | RunTools | ReturnCalls | CompleteTurn | FailTurn
 
 
 def decide(
-    state: TurnState, observation: Observation, now_s: float
-) -> tuple[TurnState, Action]:
+    state: TurnProgress, observation: Observation, now_s: float
+) -> tuple[TurnProgress, Action]:
     """The state after the observation, and what to do next. Raises ValueError after the end."""
     if state.ended:
         raise ValueError("the turn has ended: nothing can be observed of it any more")
@@ -161,8 +161,8 @@ def decide(
 
 
 def _act_on_answer(
-    state: TurnState, answer: ModelAnswered, now_s: float
-) -> tuple[TurnState, Action]:
+    state: TurnProgress, answer: ModelAnswered, now_s: float
+) -> tuple[TurnProgress, Action]:
     used = answer.usage
     state = replace(
         state,
@@ -172,7 +172,7 @@ def _act_on_answer(
     )
     if not answer.tool_calls:
         return _end(state, CompleteTurn())
-    server, client, refused = sort_calls(answer.tool_calls, state.tools, state.limits)
+    server, client, refused = sort_calls(answer.tool_calls, state.tools, state.bounds)
     if not server and not refused:
         return _end(state, ReturnCalls(client))
     # A tool whose result nobody would read is not run: it may have effects.
@@ -184,8 +184,8 @@ def _act_on_answer(
 
 
 def _act_on_failure(
-    state: TurnState, failure: ModelFailed, now_s: float
-) -> tuple[TurnState, Action]:
+    state: TurnProgress, failure: ModelFailed, now_s: float
+) -> tuple[TurnProgress, Action]:
     may_fall = failure.retryable and state.has_fallback and not failure.has_output
     left_s = remaining_s(state, now_s)
     if may_fall and not state.on_fallback and left_s > 0:
@@ -194,37 +194,37 @@ def _act_on_failure(
     return _end(state, FailTurn(failure.code, failure.reason, failure.retryable))
 
 
-def _ask(state: TurnState, now_s: float) -> tuple[TurnState, Action]:
+def _ask(state: TurnProgress, now_s: float) -> tuple[TurnProgress, Action]:
     exhausted = find_exhausted_limit(state, now_s)
     if exhausted is not None:
         return _end(state, FailTurn(LIMIT_REACHED, exhausted))
     return state, AskModel(remaining_s(state, now_s), fallback=state.on_fallback)
 
 
-def _end(state: TurnState, action: Action) -> tuple[TurnState, Action]:
+def _end(state: TurnProgress, action: Action) -> tuple[TurnProgress, Action]:
     return replace(state, ended=True), action
 
 
-def remaining_s(state: TurnState, now_s: float) -> float:
-    return max(0.0, state.limits.seconds - (now_s - state.began_s))
+def remaining_s(state: TurnProgress, now_s: float) -> float:
+    return max(0.0, state.bounds.seconds - (now_s - state.began_s))
 
 
-def find_exhausted_limit(state: TurnState, now_s: float) -> str | None:
+def find_exhausted_limit(state: TurnProgress, now_s: float) -> str | None:
     """The bound that leaves no further step, in words; None while there is none."""
-    limits = state.limits
-    if state.steps >= limits.steps:
-        return f"the turn has used up its {limits.steps} steps"
-    if state.tokens >= limits.tokens:
-        return f"the turn has used up its {limits.tokens} tokens ({state.tokens})"
-    if state.usd >= limits.usd:
-        return f"the turn has used up its {limits.usd:g} USD ({state.usd:g})"
+    bounds = state.bounds
+    if state.steps >= bounds.steps:
+        return f"the turn has used up its {bounds.steps} steps"
+    if state.tokens >= bounds.tokens:
+        return f"the turn has used up its {bounds.tokens} tokens ({state.tokens})"
+    if state.usd >= bounds.usd:
+        return f"the turn has used up its {bounds.usd:g} USD ({state.usd:g})"
     if remaining_s(state, now_s) <= 0:
-        return f"the turn has used up its {limits.seconds:g} s"
+        return f"the turn has used up its {bounds.seconds:g} s"
     return None
 
 
 def sort_calls(
-    calls: Sequence[MessageToolCall], tools: Sequence[OfferedTool], limits: TurnLimits
+    calls: Sequence[MessageToolCall], tools: Sequence[OfferedTool], bounds: TurnBounds
 ) -> tuple[tuple[MessageToolCall, ...], tuple[MessageToolCall, ...], tuple[RefusedCall, ...]]:
     """Splits an answer's calls into those of the server's tools, those of the client's
     functions, and those that nobody runs; each in its order.
@@ -234,8 +234,8 @@ def sort_calls(
     refused: list[RefusedCall] = []
     for number, call in enumerate(calls):
         tool = find_tool(tools, call.name)
-        if number >= limits.tool_calls:
-            reason = f"not run: one answer may call {limits.tool_calls} tools; call it again"
+        if number >= bounds.tool_calls:
+            reason = f"not run: one answer may call {bounds.tool_calls} tools; call it again"
             refused.append(RefusedCall(call, reason))
         elif tool is None:
             names = ", ".join(tool.name for tool in tools) or "none"
