@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from harness.domain.settings import ControlSettings, Settings
+from harness.domain.settings import ControlSettings, Settings, http_url
 
 
 class ListenAddress(Protocol):
@@ -53,12 +53,9 @@ def control_answers(settings: ControlSettings) -> bool:
 
 def answers_http(host: str, port: int, path: str) -> bool:
     """Whether an HTTP server there says 200."""
-    # A server that listens on every address is asked on loopback.
-    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound
-    name = f"[{near}]" if ":" in near else near
     try:
         opener = build_opener(ProxyHandler({}))
-        with opener.open(f"http://{name}:{port}{path}", timeout=2.0) as answer:
+        with opener.open(f"{http_url(host, port)}{path}", timeout=2.0) as answer:
             return bool(answer.status == 200)
     except (URLError, OSError, ValueError):
         return False

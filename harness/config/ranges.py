@@ -122,6 +122,16 @@ RANGES: Final[Mapping[str, Range]] = {
     "eval_workers": Range(1, 1_000),
     "eval_connections": Range(1, 100_000),
     "port": Range(0, 65_535),
+    "busy_wait_s": Range(0, HOUR_S),
+    "switch_timeout_s": Range(1, 7 * DAY_S),
+    "switch_days": Range(0.001, 366),
+    "max_literals": Range(0, 10_000),
+    "max_message_bytes": Range(1_024, 1e9),
+    "max_steps": Range(1, 1_000),
+    "max_tool_calls": Range(1, 1_000),
+    "max_tasks": Range(1, 100),
+    "max_depth": Range(0, 10),
+    "floor": Range(0, 1),
 }
 UNITS: Final[Mapping[str, str]] = {
     "bake_bps": " basis points (1 % is 100)",

@@ -21,6 +21,7 @@ from pydantic import (
     field_validator,
 )
 
+from harness.config.agents import agent_faults
 from harness.config.field_descriptions import describe_fields
 from harness.config.operations import alert_sink
 from harness.config.privacy import CaptureEntry, capture_settings
@@ -53,6 +54,7 @@ from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.kill_switch import parse_file_switches
 from harness.domain.routing.target import Price, Provider, Target, check_extra_body
 from harness.domain.settings import (
+    AgentSettings,
     AlertSettings,
     AlertSink,
     ControlSettings,
@@ -196,6 +198,9 @@ class FileConfig(BaseModel):
     router: RouterSettings = RouterSettings()
     control: ControlSettings = ControlSettings()
     ui: UiSettings = UiSettings()
+    agents: AgentSettings = Field(
+        AgentSettings(), description="agents over HTTP, see docs/agents.md"
+    )
     providers: dict[str, ProviderEntry] = {}
     suites: dict[str, SuiteEntry] = {}
     code: CodeEntry = Field(CodeEntry(), description="models' code, see docs/suites.md")
@@ -243,6 +248,7 @@ def build_settings(
     for path, message in (
         *range_errors(config.model_dump()),
         *ambiguous_guardrails(document.values),
+        *_agent_faults(config),
     ):
         raise ConfigError(f"{document.place(path)}: {dotted_path(path)}: {message}")
     _check_providers(config, document)
@@ -264,6 +270,7 @@ def build_settings(
         router=config.router,
         control=config.control,
         ui=config.ui,
+        agents=config.agents,
         providers={name: _provider(name, p) for name, p in config.providers.items()},
         suites={
             name: replace(
@@ -282,6 +289,11 @@ def build_settings(
         catalogue=catalogue_changes(config.catalogue, document),
         oauth={name: entry.change() for name, entry in config.oauth.items()},
     )
+
+
+def _agent_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
+    faults = agent_faults(config.agents, router_host=config.router.host, suites=config.suites)
+    return ((("agents", *path), message) for path, message in faults)
 
 
 def _check_providers(config: FileConfig, document: Document) -> None:

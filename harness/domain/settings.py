@@ -2,8 +2,8 @@
 again.
 
 `Settings` is the whole file; its parts are the router, the control process, alerts, the
-dashboard, suites with their judges, and the routes and targets to create. `harness.config`
-parses them.
+dashboard, the agents process, suites with their judges, and the routes and targets to create.
+`harness.config` parses them.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from harness.domain.agents.turn import TurnLimits
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.privacy.capture import CaptureSettings
 from harness.domain.proposals.policy import Policy
@@ -119,6 +120,115 @@ class UiSettings:
     port: int = 8501
 
 
+class WhenBusy(StrEnum):
+    """What becomes of a message to a session whose turn is running. WAIT: it waits for the
+    turn's end, up to `busy_wait_s`. REFUSE: it gets 409 at once.
+    """
+
+    WAIT = "wait"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class TurnSettings:
+    """What one turn of a session may use; what is reached first ends it."""
+
+    max_steps: int = 12  # calls of the model
+    max_tokens: int = 1_000_000  # of all calls, input and output together
+    max_usd: float = 5.0  # of all calls; those without a known price count nothing
+    timeout_s: float = 300.0  # its tools included
+    max_tool_calls: int = 32  # of one answer of the model
+
+    @property
+    def turn_limits(self) -> TurnLimits:
+        return TurnLimits(
+            self.max_steps, self.max_tokens, self.max_usd, self.timeout_s, self.max_tool_calls
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnLimits:
+    """What the sub-tasks of one session may be."""
+
+    max_tasks: int = 8  # of one call
+    max_depth: int = 2  # sub-tasks below a session that nobody spawned; 0 for none
+    max_usd: float = 1.0  # of all sub-tasks of one call
+
+
+@dataclass(frozen=True, slots=True)
+class ToolServer:
+    """An MCP server whose tools agents may use: a command that is started and spoken to over
+    its pipes, or an address of streamable HTTP.
+    """
+
+    command: str = ""  # a program of this machine; no shell reads it
+    args: tuple[str, ...] = ()  # of the command
+    env: tuple[str, ...] = ()  # names of the environment variables that the command gets
+    url: str = ""  # instead of `command`
+    # Headers for `url`, each with the name of the environment variable that holds its value.
+    header_envs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AutoFloor:
+    """What a target must reach before `auto` may choose it for a route."""
+
+    floor: float  # of the lower 95 % bound of its score
+    suite: str  # whose score
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """The agents process, and how the router reaches it; see docs/agents.md."""
+
+    enabled: bool = True  # `swapgate serve all` starts it
+    host: str = "127.0.0.1"
+    port: int = 8085
+    # Where the router passes `/agents` through to: null for this host and port while `enabled`,
+    # empty for nowhere.
+    url: str | None = None
+    router_url: str = ""  # where models are called; empty for the router of this file
+    # A request of this machine needs no key; only where nothing listens beyond loopback.
+    open_on_loopback: bool = False
+    when_busy: WhenBusy = WhenBusy.WAIT  # a message to a session whose turn is running
+    busy_wait_s: float = 30.0  # how long it waits at most
+    switch_timeout_s: float = 3_600.0  # how long a switch waits for a person
+    switch_days: float = 1.0  # how long an approved literal model may be used
+    max_literals: int = 100  # literal models that may be granted at one time
+    keep_days: float = 30.0  # how long a session is kept after its last message
+    encrypt: bool = False  # store messages encrypted, as provider keys are
+    max_message_bytes: int = 8 * 1024 * 1024  # of one request, its JSON included
+    limits: TurnSettings = TurnSettings()  # of each turn
+    spawn: SpawnLimits = SpawnLimits()  # of the sub-tasks that agents spawn
+    # By name; agents use no other servers.
+    tool_servers: Mapping[str, ToolServer] = field(default_factory=dict, hash=False)
+    # What `auto` may choose, by route; it keeps the incumbent of a route that has no floor.
+    floors: Mapping[str, AutoFloor] = field(default_factory=dict, hash=False)
+
+    @property
+    def pass_through_url(self) -> str:
+        """Where the router passes `/agents` through to; empty for nowhere."""
+        if self.url is not None:
+            return self.url
+        if not (self.enabled and self.port):
+            return ""
+        return http_url(self.host, self.port)
+
+    @property
+    def longest_silence_s(self) -> float:
+        """How long a request may go without a byte of its answer: a turn, after another one
+        that it waits for, or a person's decision."""
+        return max(self.busy_wait_s + self.limits.timeout_s, self.switch_timeout_s)
+
+
+def http_url(host: str, port: int) -> str:
+    """Where a server is reached from its own machine: one that listens on every address, on
+    loopback.
+    """
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound
+    return f"http://[{near}]:{port}" if ":" in near else f"http://{near}:{port}"
+
+
 @dataclass(frozen=True)
 class JudgeSettings:
     """The model that scores a suite's answers, and how far it is trusted."""
@@ -220,3 +330,4 @@ class Settings:
     catalogue: tuple[CatalogueChange, ...] = ()  # the file's word on models
     # Where people sign in, by provider.
     oauth: Mapping[str, OAuthOverrides] = field(default_factory=dict)
+    agents: AgentSettings = AgentSettings()

@@ -1,0 +1,132 @@
+"""The file's `agents` section is checked: where the router passes requests through to, who may
+go without a key, the tool servers, and the floors of `auto`.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from typing import Final
+from urllib.parse import urlsplit
+
+from harness.config.source_locations import KeyPath
+from harness.domain.agents.caller import listens_on_loopback
+from harness.domain.errors import InputError
+from harness.domain.providers.api_base_rules import is_internal_host
+from harness.domain.providers.headers import check_headers
+from harness.domain.settings import AgentSettings, ToolServer
+
+# Tools are named SERVER.TOOL.
+_SERVER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Of this installation: its secret and its keys are no tool's business.
+_OUR_VARIABLES: Final = "SWAPGATE_"
+
+Fault = tuple[KeyPath, str]
+
+
+def agent_faults(
+    agents: AgentSettings, *, router_host: str, suites: Collection[str]
+) -> Iterator[Fault]:
+    """Path below `agents` and message of what makes no sense, in the file's order."""
+    for name, url in (("url", agents.url), ("router_url", agents.router_url)):
+        if url:
+            yield from _address_faults((name,), url)
+    yield from _loopback_faults(agents, router_host)
+    for name, server in agents.tool_servers.items():
+        path = ("tool_servers", name)
+        if not _SERVER_NAME.fullmatch(name):
+            yield (
+                path,
+                (
+                    "a tool server's name is lower-case letters, digits, '-' and '_': its "
+                    "tools are named SERVER.TOOL"
+                ),
+            )
+        yield from _server_faults(path, server)
+    for route, floor in agents.floors.items():
+        if floor.suite not in suites:
+            known = ", ".join(sorted(suites)) or "none"
+            yield (
+                ("floors", route, "suite"),
+                f"there is no suite {floor.suite!r}; there are {known} (`suites:`)",
+            )
+
+
+def _address_faults(path: KeyPath, url: str) -> Iterator[Fault]:
+    """Of an address of ours, which has no path: the client's is added to it."""
+    try:
+        parts = urlsplit(url)
+        is_origin = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0
+            and "@" not in parts.netloc
+            and parts.path in ("", "/")
+            and not (parts.query or parts.fragment)
+            and url.isascii()
+            and url.isprintable()
+            and " " not in url
+        )
+    except ValueError:
+        is_origin = False
+    if not is_origin:
+        yield path, "is no address such as http://127.0.0.1:8085, without a path"
+    elif is_internal_host(parts.hostname or ""):
+        yield path, "the address is link-local, or a cloud's metadata service"
+
+
+def _loopback_faults(agents: AgentSettings, router_host: str) -> Iterator[Fault]:
+    """Who may go without a key is told by the connection, on both of its hops."""
+    if not agents.open_on_loopback:
+        return
+    for setting, host in (("router.host", router_host), ("agents.host", agents.host)):
+        if not listens_on_loopback(host):
+            yield (
+                ("open_on_loopback",),
+                (
+                    f"needs {setting} on loopback, such as 127.0.0.1, and it is {host!r}: who "
+                    "reaches it from elsewhere would need no key. Leave it false, and give "
+                    "clients keys"
+                ),
+            )
+
+
+def _server_faults(path: KeyPath, server: ToolServer) -> Iterator[Fault]:
+    if bool(server.command) == bool(server.url):
+        yield path, "give one of `command` and `url`"
+    elif server.url:
+        yield from _remote_faults(path, server)
+    elif server.header_envs:
+        yield (*path, "header_envs"), "belongs to a `url`; a command gets variables by `env`"
+    variables = [
+        *((("env", index), name) for index, name in enumerate(server.env)),
+        *((("header_envs", header), name) for header, name in server.header_envs.items()),
+    ]
+    for place, variable in variables:
+        if not _VARIABLE.fullmatch(variable):
+            yield (
+                (*path, *place),
+                "is the name of an environment variable; a value never stands in this file",
+            )
+        elif variable.upper().startswith(_OUR_VARIABLES):
+            yield (
+                (*path, *place),
+                f"{variable!r} is Swapgate's own, which no tool server may have",
+            )
+
+
+def _remote_faults(path: KeyPath, server: ToolServer) -> Iterator[Fault]:
+    if server.args or server.env:
+        yield path, "`args` and `env` belong to a `command`"
+    try:
+        parts = urlsplit(server.url)
+        is_http = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_http = False
+    if not is_http or "@" in parts.netloc:
+        yield (*path, "url"), "is an http or https URL, without a user"
+    elif is_internal_host(parts.hostname or ""):
+        yield (*path, "url"), "the address is link-local, or a cloud's metadata service"
+    try:
+        check_headers(dict.fromkeys(server.header_envs, ""))
+    except InputError as error:
+        yield (*path, "header_envs"), str(error)

@@ -1,0 +1,130 @@
+"""Two signed headers join the router and the agents process: `x-swapgate-agent` says for whose
+key, agent and session the agents process calls a model, and `x-swapgate-peer` who is connected
+to the router whose request it passes through. Pure.
+
+A header is `v1.PAYLOAD.MAC`: a JSON object in base64url, and the HMAC-SHA-256 over all that
+stands before it, in hexadecimal digits. Its key is derived from the installation's secret for
+this header alone, so that neither is ever taken for the other. A header holds no secret, but
+opens what it names until it is stale: it is never logged, nor sent to a provider or a client.
+"""
+
+import base64
+import binascii
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from hashlib import sha256
+from ipaddress import IPv6Address, ip_address
+from typing import Final
+
+AGENT_HEADER: Final = b"x-swapgate-agent"
+PEER_HEADER: Final = b"x-swapgate-peer"
+# How old a header may be, and how far in the future: clocks of two machines differ a little.
+FRESH_S: Final = 60
+AHEAD_S: Final = 5
+MAX_HEADER_BYTES: Final = 4096
+_VERSION: Final = b"v1"
+# What each derived key is for.
+_AGENT_PURPOSE: Final = b"swapgate: agents process to router"
+_PEER_PURPOSE: Final = b"swapgate: router to agents process"
+
+
+class HeaderFault(StrEnum):
+    """FORGED: not signed with this installation's secret, or no such header. STALE: older than
+    `FRESH_S`, or of the future.
+    """
+
+    FORGED = "forged"
+    STALE = "stale"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentCaller:
+    """For whom the agents process calls a model."""
+
+    agent: str  # its id
+    session: str  # the session's id
+    key: str = ""  # id of the data key that pays and limits; empty for nobody's
+    grant: str = ""  # id of the grant that opens a literal model; empty for a route
+
+
+def sign_agent_header(caller: AgentCaller, secret: bytes, now: float) -> bytes:
+    """The value of `x-swapgate-agent`. secret: the installation's. now: Unix seconds."""
+    return _sign(asdict(caller), _derive_key(secret, _AGENT_PURPOSE), now)
+
+
+def read_agent_header(value: bytes, secret: bytes, now: float) -> AgentCaller | HeaderFault:
+    """Who calls, or why the header is not believed."""
+    values = _read(value, _derive_key(secret, _AGENT_PURPOSE), now)
+    if isinstance(values, HeaderFault):
+        return values
+    try:
+        return AgentCaller(**values)
+    except TypeError:
+        return HeaderFault.FORGED
+
+
+def sign_peer_header(address: str, secret: bytes, now: float) -> bytes:
+    """The value of `x-swapgate-peer`. address: the client's; empty where nobody knows."""
+    return _sign({"peer": address}, _derive_key(secret, _PEER_PURPOSE), now)
+
+
+def read_peer_header(value: bytes, secret: bytes, now: float) -> str | HeaderFault:
+    """The address of the router's client, or why the header is not believed."""
+    values = _read(value, _derive_key(secret, _PEER_PURPOSE), now)
+    if isinstance(values, HeaderFault):
+        return values
+    return values["peer"] if values.keys() == {"peer"} else HeaderFault.FORGED
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address is this machine's own. False for what is no address, a name too: it
+    may lead anywhere.
+    """
+    try:
+        parsed = ip_address(address.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
+    return (mapped or parsed).is_loopback
+
+
+def listens_on_loopback(host: str) -> bool:
+    """Whether a server that listens on this host can be reached from its own machine alone.
+
+    By RFC 6761, section 6.3, `localhost` is a loopback address, whatever a resolver says.
+    """
+    return host.lower() == "localhost" or is_loopback(host)
+
+
+def _derive_key(secret: bytes, purpose: bytes) -> bytes:
+    return hmac.digest(secret, purpose, "sha256")
+
+
+def _sign(values: Mapping[str, str], key: bytes, now: float) -> bytes:
+    payload = json.dumps({**values, "at": int(now)}, separators=(",", ":")).encode()
+    signed = b"%b.%b" % (_VERSION, base64.urlsafe_b64encode(payload).rstrip(b"="))
+    return b"%b.%b" % (signed, _mac(signed, key))
+
+
+def _mac(signed: bytes, key: bytes) -> bytes:
+    return hmac.new(key, signed, sha256).hexdigest().encode()
+
+
+def _read(value: bytes, key: bytes, now: float) -> dict[str, str] | HeaderFault:
+    """What was signed, without its time. Nothing is parsed before the signature holds."""
+    signed, _, mac = value.rpartition(b".")
+    if len(value) > MAX_HEADER_BYTES or not hmac.compare_digest(mac, _mac(signed, key)):
+        return HeaderFault.FORGED
+    version, _, payload = signed.partition(b".")
+    try:
+        values = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
+        at = values.pop("at")
+        if version != _VERSION or not all(isinstance(text, str) for text in values.values()):
+            return HeaderFault.FORGED
+        is_fresh = -AHEAD_S <= now - at <= FRESH_S
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
+        return HeaderFault.FORGED
+    return values if is_fresh else HeaderFault.STALE

@@ -1,0 +1,148 @@
+"""The headers between router and agents process hold what was signed, or nothing."""
+
+import json
+from base64 import urlsafe_b64encode
+from hmac import digest
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.agents.caller import (
+    AHEAD_S,
+    FRESH_S,
+    MAX_HEADER_BYTES,
+    AgentCaller,
+    HeaderFault,
+    is_loopback,
+    listens_on_loopback,
+    read_agent_header,
+    read_peer_header,
+    sign_agent_header,
+    sign_peer_header,
+)
+
+pytestmark = pytest.mark.req("E1", "E2")
+
+SECRET = b"the installation's secret"
+NOW = 1_800_000_000.25
+CALLER = AgentCaller("ag_1", "se_1", "k_1", "gr_1")
+names = st.text(max_size=60)
+callers = st.builds(AgentCaller, names, names, names, names)
+secrets = st.binary(max_size=64)
+
+
+@given(callers, secrets)
+def test_a_caller_is_read_as_it_was_signed(caller: AgentCaller, secret: bytes) -> None:
+    header = sign_agent_header(caller, secret, NOW)
+    assert read_agent_header(header, secret, NOW) == caller
+
+
+@given(names, secrets)
+def test_a_peer_is_read_as_it_was_signed(address: str, secret: bytes) -> None:
+    assert read_peer_header(sign_peer_header(address, secret, NOW), secret, NOW) == address
+
+
+@given(st.data())
+def test_a_header_with_any_byte_changed_is_refused(data: st.DataObject) -> None:
+    header = sign_agent_header(data.draw(callers), SECRET, NOW)
+    place = data.draw(st.integers(0, len(header) - 1))
+    other = data.draw(st.integers(0, 255).filter(lambda byte: byte != header[place]))
+
+    changed = header[:place] + bytes([other]) + header[place + 1 :]
+
+    assert read_agent_header(changed, SECRET, NOW) is HeaderFault.FORGED
+
+
+@given(st.data())
+def test_a_header_with_bytes_left_out_or_added_is_refused(data: st.DataObject) -> None:
+    header = sign_agent_header(CALLER, SECRET, NOW)
+    place = data.draw(st.integers(0, len(header) - 1))
+    more = data.draw(st.binary(min_size=1, max_size=5))
+
+    for changed in (header[:place], header[:place] + more + header[place:], header + more):
+        assert read_agent_header(changed, SECRET, NOW) is HeaderFault.FORGED
+
+
+@given(st.binary(max_size=300))
+def test_no_other_bytes_are_a_header(value: bytes) -> None:
+    assert read_agent_header(value, SECRET, NOW) is HeaderFault.FORGED
+    assert read_peer_header(value, SECRET, NOW) is HeaderFault.FORGED
+
+
+@given(callers, secrets.filter(lambda secret: secret.rstrip(b"\0") != SECRET))
+def test_another_installations_header_is_refused(caller: AgentCaller, secret: bytes) -> None:
+    header = sign_agent_header(caller, secret, NOW)
+    assert read_agent_header(header, SECRET, NOW) is HeaderFault.FORGED
+
+
+@given(callers)
+def test_neither_header_is_taken_for_the_other(caller: AgentCaller) -> None:
+    assert read_peer_header(sign_agent_header(caller, SECRET, NOW), SECRET, NOW) is (
+        HeaderFault.FORGED
+    )
+    assert read_agent_header(sign_peer_header("127.0.0.1", SECRET, NOW), SECRET, NOW) is (
+        HeaderFault.FORGED
+    )
+
+
+@given(st.floats(-AHEAD_S, FRESH_S - 1))
+def test_a_header_is_fresh_for_a_minute(age_s: float) -> None:
+    header = sign_agent_header(CALLER, SECRET, NOW)
+    assert read_agent_header(header, SECRET, int(NOW) + age_s) == CALLER
+
+
+@given(st.one_of(st.floats(FRESH_S + 0.01, 1e12), st.floats(-1e9, -AHEAD_S - 0.01)))
+def test_an_older_header_and_one_of_the_future_are_stale(age_s: float) -> None:
+    header = sign_agent_header(CALLER, SECRET, NOW)
+    assert read_agent_header(header, SECRET, int(NOW) + age_s) is HeaderFault.STALE
+    peer = sign_peer_header("127.0.0.1", SECRET, NOW)
+    assert read_peer_header(peer, SECRET, int(NOW) + age_s) is HeaderFault.STALE
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"agent": "a", "session": "s", "key": "", "grant": ""},
+        {"agent": "a", "session": "s", "key": "", "grant": "", "at": "now"},
+        {"agent": "a", "session": "s", "key": "", "grant": 3, "at": NOW},
+        {"agent": "a", "session": "s", "role": "admin", "at": NOW},
+        {"agent": "a", "at": NOW},
+        ["agent", "session"],
+        None,
+    ],
+)
+def test_what_is_signed_and_is_no_caller_is_refused(payload: object) -> None:
+    """As another version might sign it."""
+    derived = digest(SECRET, b"swapgate: agents process to router", "sha256")
+    signed = b"v1." + urlsafe_b64encode(json.dumps(payload).encode()).rstrip(b"=")
+    header = signed + b"." + digest(derived, signed, "sha256").hex().encode()
+
+    assert read_agent_header(header, SECRET, NOW) is HeaderFault.FORGED
+
+
+def test_a_header_that_is_longer_than_any_caller_is_refused() -> None:
+    header = sign_agent_header(AgentCaller("a" * MAX_HEADER_BYTES, "s"), SECRET, NOW)
+    assert read_agent_header(header, SECRET, NOW) is HeaderFault.FORGED
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "::ffff:127.0.0.1"]
+)
+def test_a_machines_own_addresses_are_loopback(address: str) -> None:
+    assert is_loopback(address)
+    assert listens_on_loopback(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "0.0.0.0", "::", "10.0.0.1", "::/64", "127.0.0.1.example", "unknown", "127.1", "0"],  # noqa: S104
+)  # fmt: skip
+def test_no_other_text_is_loopback(address: str) -> None:
+    assert not is_loopback(address)
+    assert not listens_on_loopback(address)
+
+
+def test_the_name_localhost_may_be_listened_on_and_is_no_peers_address() -> None:
+    assert listens_on_loopback("LocalHost")
+    assert not is_loopback("localhost")

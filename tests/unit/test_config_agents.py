@@ -1,0 +1,258 @@
+"""The `agents` section: its defaults, where requests are passed through to, and what is refused
+with file, line and field.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.config import json_schema, load_settings
+from harness.domain.errors import ConfigError
+from harness.domain.settings import (
+    AgentSettings,
+    AutoFloor,
+    Settings,
+    ToolServer,
+    WhenBusy,
+)
+
+pytestmark = pytest.mark.req("E1", "E2", "E3")
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - not bound
+DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
+
+
+def loaded(
+    folder: Path, content: dict[str, Any], environ: dict[str, str] | None = None
+) -> Settings:
+    file = folder / "swapgate.yaml"
+    file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return load_settings(file, environ or {}, defaults=DEFAULTS)
+
+
+def refusal(folder: Path, agents: dict[str, Any], **others: Any) -> str:
+    with pytest.raises(ConfigError) as error:
+        loaded(folder, {"agents": agents, **others})
+    return str(error.value).removeprefix(f"{folder}/")
+
+
+def test_without_a_section_agents_are_served_on_loopback_and_want_keys(tmp_path: Path) -> None:
+    agents = loaded(tmp_path, {}).agents
+
+    assert agents == AgentSettings()
+    assert agents.enabled
+    assert not agents.open_on_loopback
+    assert agents.pass_through_url == "http://127.0.0.1:8085"  # noqa: S105 - no password
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({"port": 9085}, "http://127.0.0.1:9085"),
+        ({"host": "::1"}, "http://[::1]:8085"),
+        ({"host": EVERYWHERE}, "http://127.0.0.1:8085"),
+        ({"host": "::"}, "http://[::1]:8085"),
+        ({"enabled": False}, ""),
+        (
+            {"enabled": False, "url": "http://agents.internal:8085"},
+            "http://agents.internal:8085",
+        ),
+        ({"url": ""}, ""),
+        ({"port": 0}, ""),
+    ],
+)
+def test_requests_are_passed_through_to_the_url_or_else_to_this_files_process(
+    tmp_path: Path, given: dict[str, Any], url: str
+) -> None:
+    assert loaded(tmp_path, {"agents": given}).agents.pass_through_url == url
+
+
+def test_a_whole_section_is_read(tmp_path: Path) -> None:
+    agents = loaded(
+        tmp_path,
+        {
+            "agents": {
+                "when_busy": "refuse",
+                "limits": {"max_steps": 5},
+                "spawn": {"max_depth": 0},
+                "tool_servers": {
+                    "files": {
+                        "command": "mcp-files",
+                        "args": ["--root", "/srv"],
+                        "env": ["HOME"],
+                    },
+                    "search": {
+                        "url": "https://tools.example/mcp",
+                        "header_envs": {"authorization": "SEARCH_TOKEN"},
+                    },
+                },
+                "floors": {"support": {"floor": 0.85, "suite": "tickets"}},
+            }
+        },
+    ).agents
+
+    assert agents.when_busy is WhenBusy.REFUSE
+    assert (agents.limits.max_steps, agents.limits.max_usd) == (5, 5.0)
+    assert agents.spawn.max_depth == 0
+    assert agents.tool_servers == {
+        "files": ToolServer("mcp-files", ("--root", "/srv"), ("HOME",)),
+        "search": ToolServer(
+            url="https://tools.example/mcp", header_envs={"authorization": "SEARCH_TOKEN"}
+        ),
+    }
+    assert agents.floors == {"support": AutoFloor(0.85, "tickets")}
+
+
+def test_a_variable_of_the_environment_overrides_the_file(tmp_path: Path) -> None:
+    environ = {"SWAPGATE__AGENTS__PORT": "9999", "SWAPGATE__AGENTS__OPEN_ON_LOOPBACK": "true"}
+    agents = loaded(tmp_path, {"agents": {"port": 1}}, environ).agents
+    assert (agents.port, agents.open_on_loopback) == (9999, True)
+
+
+@pytest.mark.parametrize("setting", ["router", "agents"])
+@pytest.mark.parametrize("host", [EVERYWHERE, "::", "10.1.2.3", "gateway.internal", ""])
+def test_nobody_goes_without_a_key_where_others_can_reach_the_port(
+    tmp_path: Path, setting: str, host: str
+) -> None:
+    agents = {"open_on_loopback": True, "host": "127.0.0.1"}
+    hosts = {"router": {"host": "127.0.0.1"}, "agents": agents}
+    hosts[setting]["host"] = host
+
+    said = refusal(tmp_path, agents, router=hosts["router"])
+
+    assert said.startswith("swapgate.yaml:2: agents.open_on_loopback: needs ")
+    assert f"needs {setting}.host on loopback" in said
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
+def test_a_loopback_host_may_be_open(tmp_path: Path, host: str) -> None:
+    open_ = {"router": {"host": host}, "agents": {"host": host, "open_on_loopback": True}}
+    assert loaded(tmp_path, open_).agents.open_on_loopback
+
+
+@pytest.mark.parametrize("name", ["url", "router_url"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:8085",
+        "ftp://agents",
+        "http://",
+        "http://user:secret@agents:8085",
+        "http://agents:8085/agents",
+        "http://agents:8085?x=1",
+        "http://agents:8085#x",
+        "http://agents:0",
+        "http://agents:99999",
+        "http://agents :8085",
+        "http://agents\r\nx:8085",
+        "http://[::1:8085",
+    ],
+)
+def test_an_address_that_is_none_is_refused_without_repeating_it(
+    tmp_path: Path, name: str, url: str
+) -> None:
+    said = refusal(tmp_path, {name: url})
+    assert said == (
+        f"swapgate.yaml:2: agents.{name}: is no address such as http://127.0.0.1:8085, without "
+        "a path"
+    )
+
+
+def test_an_address_of_a_metadata_service_is_refused(tmp_path: Path) -> None:
+    assert "metadata service" in refusal(tmp_path, {"url": "http://169.254.169.254"})
+    assert "metadata service" in refusal(
+        tmp_path, {"tool_servers": {"x": {"url": "http://[fe80::1]/mcp"}}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("server", "field", "words"),
+    [
+        ({}, "", "give one of `command` and `url`"),
+        ({"command": "a", "url": "http://a"}, "", "give one of `command` and `url`"),
+        ({"command": "a", "header_envs": {"x": "Y"}}, ".header_envs", "belongs to a `url`"),
+        ({"url": "http://a", "args": ["x"]}, "", "belong to a `command`"),
+        ({"url": "http://a", "env": ["X"]}, "", "belong to a `command`"),
+        ({"url": "stdio://a"}, ".url", "is an http or https URL"),
+        ({"url": "http://u:p@a/mcp"}, ".url", "without a user"),
+        ({"command": "a", "env": ["A=b"]}, ".env.0", "a value never stands in this file"),
+        ({"command": "a", "env": ["OK", "Swapgate_Secret"]}, ".env.1", "Swapgate's own"),
+        (
+            {"url": "http://a", "header_envs": {"authorization": "Bearer abc"}},
+            ".header_envs.authorization",
+            "a value never stands in this file",
+        ),
+        (
+            {"url": "http://a", "header_envs": {"x": "SWAPGATE_SECRET"}},
+            ".header_envs.x",
+            "which no tool server may have",
+        ),
+        ({"url": "http://a", "header_envs": {"content-length": "X"}}, ".header_envs", ""),
+    ],
+)
+def test_a_tool_server_that_makes_no_sense_is_refused(
+    tmp_path: Path, server: dict[str, Any], field: str, words: str
+) -> None:
+    said = refusal(tmp_path, {"tool_servers": {"files": server}})
+    assert f": agents.tool_servers.files{field}: " in said
+    assert words in said
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "A", "-a", "a b", "x" * 65, "sökning"])
+def test_a_tool_servers_name_stands_before_the_dot_of_its_tools(
+    tmp_path: Path, name: str
+) -> None:
+    assert "SERVER.TOOL" in refusal(tmp_path, {"tool_servers": {name: {"command": "a"}}})
+
+
+def test_a_floor_needs_a_suite_that_there_is(tmp_path: Path) -> None:
+    said = refusal(tmp_path, {"floors": {"support": {"floor": 0.9, "suite": "ticket"}}})
+    assert said.startswith("swapgate.yaml:5: agents.floors.support.suite: there is no suite")
+    assert "tickets" in said
+
+
+NUMBERS = [
+    *((name,) for name in ("port", "busy_wait_s", "switch_timeout_s", "switch_days")),
+    *((name,) for name in ("max_literals", "keep_days", "max_message_bytes")),
+    *(("limits", name) for name in ("max_steps", "max_tokens", "max_usd", "timeout_s")),
+    ("limits", "max_tool_calls"),
+    *(("spawn", name) for name in ("max_tasks", "max_depth", "max_usd")),
+    ("floors", "support", "floor"),
+]
+
+
+@pytest.mark.parametrize("path", NUMBERS, ids=".".join)
+@pytest.mark.parametrize("value", [-1, 10**18])
+def test_a_number_out_of_its_range_is_refused_with_its_place(
+    tmp_path: Path, path: tuple[str, ...], value: int
+) -> None:
+    agents: dict[str, Any] = {"floors": {"support": {"suite": "tickets", "floor": 0.5}}}
+    inner = agents
+    for part in path[:-1]:
+        inner = inner.setdefault(part, {})
+    inner[path[-1]] = value
+
+    said = refusal(tmp_path, agents)
+
+    assert f": agents.{'.'.join(path)}: is " in said
+    assert "it must lie in" in said
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_right_one(tmp_path: Path) -> None:
+    said = refusal(tmp_path, {"open_on_loopbak": True})
+    assert "unknown key 'agents.open_on_loopbak'" in said
+    assert "open_on_loopback" in said
+    assert "max_steps" in refusal(tmp_path, {"limits": {"max_step": 1}})
+
+
+def test_the_schema_describes_every_setting_of_agents() -> None:
+    definitions: Any = json_schema()["$defs"]
+    undescribed = [
+        f"{name}.{field}"
+        for name in ("AgentSettings", "TurnSettings", "SpawnLimits", "ToolServer", "AutoFloor")
+        for field, about in definitions[name]["properties"].items()
+        if not about.get("description") and field not in {"host", "port"}
+    ]
+    assert undescribed == []
