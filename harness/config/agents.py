@@ -97,7 +97,7 @@ def _server_faults(path: KeyPath, server: ToolServer) -> Iterator[Fault]:
         yield from _remote_faults(path, server)
     elif server.header_envs:
         yield (*path, "header_envs"), "belongs to a `url`; a command gets variables by `env`"
-    variables = [
+    variables: list[tuple[KeyPath, str]] = [
         *((("env", index), name) for index, name in enumerate(server.env)),
         *((("header_envs", header), name) for header, name in server.header_envs.items()),
     ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from harness.domain.agents.turn import TurnLimits
+from harness.domain.agents.turn import TurnBounds
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.privacy.capture import CaptureSettings
 from harness.domain.proposals.policy import Policy
@@ -130,7 +130,7 @@ class WhenBusy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class TurnSettings:
+class TurnLimits:
     """What one turn of a session may use; what is reached first ends it."""
 
     max_steps: int = 12  # calls of the model
@@ -140,8 +140,8 @@ class TurnSettings:
     max_tool_calls: int = 32  # of one answer of the model
 
     @property
-    def turn_limits(self) -> TurnLimits:
-        return TurnLimits(
+    def bounds(self) -> TurnBounds:
+        return TurnBounds(
             self.max_steps, self.max_tokens, self.max_usd, self.timeout_s, self.max_tool_calls
         )
 
@@ -198,7 +198,7 @@ class AgentSettings:
     keep_days: float = 30.0  # how long a session is kept after its last message
     encrypt: bool = False  # store messages encrypted, as provider keys are
     max_message_bytes: int = 8 * 1024 * 1024  # of one request, its JSON included
-    limits: TurnSettings = TurnSettings()  # of each turn
+    limits: TurnLimits = TurnLimits()  # of each turn
     spawn: SpawnLimits = SpawnLimits()  # of the sub-tasks that agents spawn
     # By name; agents use no other servers.
     tool_servers: Mapping[str, ToolServer] = field(default_factory=dict, hash=False)

@@ -116,8 +116,8 @@ def test_a_variable_of_the_environment_overrides_the_file(tmp_path: Path) -> Non
 def test_nobody_goes_without_a_key_where_others_can_reach_the_port(
     tmp_path: Path, setting: str, host: str
 ) -> None:
-    agents = {"open_on_loopback": True, "host": "127.0.0.1"}
-    hosts = {"router": {"host": "127.0.0.1"}, "agents": agents}
+    agents: dict[str, Any] = {"open_on_loopback": True, "host": "127.0.0.1"}
+    hosts: dict[str, dict[str, Any]] = {"router": {"host": "127.0.0.1"}, "agents": agents}
     hosts[setting]["host"] = host
 
     said = refusal(tmp_path, agents, router=hosts["router"])
@@ -251,7 +251,7 @@ def test_the_schema_describes_every_setting_of_agents() -> None:
     definitions: Any = json_schema()["$defs"]
     undescribed = [
         f"{name}.{field}"
-        for name in ("AgentSettings", "TurnSettings", "SpawnLimits", "ToolServer", "AutoFloor")
+        for name in ("AgentSettings", "TurnLimits", "SpawnLimits", "ToolServer", "AutoFloor")
         for field, about in definitions[name]["properties"].items()
         if not about.get("description") and field not in {"host", "port"}
     ]
