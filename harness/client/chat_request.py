@@ -111,7 +111,8 @@ def _message(message: Message) -> dict[str, object]:
 
 def _part(part: Text | Image) -> dict[str, object]:
     if isinstance(part, Image):
-        return {"type": "image_url", "image_url": {"url": part.url}}
+        image = {"url": part.url, "detail": part.detail or None}
+        return {"type": "image_url", "image_url": _given_fields(image)}
     said: dict[str, object] = {"type": "text", "text": part.text}
     if part.cache:
         said["cache_control"] = {"type": "ephemeral"}

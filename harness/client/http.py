@@ -47,20 +47,26 @@ class HttpAnswer:
 
 
 class HttpChannel:
-    """base_url: with or without `/v1`. timeout_s: for a whole answer, streams included.
+    """base_url: with or without `/v1`. key: empty where the requests' own headers say who
+    calls. timeout_s: for a whole answer, streams included. connections: at most that many at a
+    time, 0 for any number.
 
     Raises InputError.
     """
 
-    def __init__(self, base_url: str, key: str, *, timeout_s: float) -> None:
+    def __init__(
+        self, base_url: str, key: str, *, timeout_s: float, connections: int = 100
+    ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(
                 f"base_url: {base_url!r} is no address; give one such as http://127.0.0.1:8080"
             )
         self._base = base_url.rstrip("/").removesuffix("/v1")
-        self._headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-        self._timeout_s = timeout_s
+        self._headers = {"content-type": "application/json"}
+        if key:
+            self._headers["authorization"] = f"Bearer {key}"
+        self._timeout_s, self._connections = timeout_s, connections
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
@@ -87,7 +93,8 @@ class HttpChannel:
             raise InputError("this client is closed; make a new one")
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=CONNECT_S)
-            self._session = aiohttp.ClientSession(timeout=timeout)
+            connector = aiohttp.TCPConnector(limit=self._connections)
+            self._session = aiohttp.ClientSession(timeout=timeout, connector=connector)
             self._loop = asyncio.get_running_loop()
         elif self._loop is not asyncio.get_running_loop():
             raise InputError("this client belongs to another event loop; make one for each")

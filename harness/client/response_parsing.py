@@ -60,7 +60,7 @@ def parse_completion(body: bytes, served: Served) -> CompletionResponse:
         reasoning=_reasoning(message),
         refusal=_text(message.get("refusal")),
         logprobs=_logprobs(choice),
-        message_extra={name: message[name] for name in KEPT if message.get(name)},
+        message_extra=_kept(message),
         raw=raw,
     )
 
@@ -82,6 +82,7 @@ def parse_chunk(raw: Mapping[str, object]) -> StreamChunk:
         usage=_usage(raw.get("usage")),
         model=_text(raw.get("model")),
         logprobs=_logprobs(choice),
+        message_extra=_kept(delta),
     )
 
 
@@ -130,6 +131,10 @@ def _text(value: object) -> str:
     if isinstance(value, list):
         return "".join(_text(item.get("text")) for item in _objects(value))
     return value if isinstance(value, str) else ""
+
+
+def _kept(message: Mapping[str, object]) -> dict[str, object]:
+    return {name: message[name] for name in KEPT if message.get(name)}
 
 
 def _reasoning(said: Mapping[str, object]) -> str:

@@ -3,7 +3,14 @@ together to the whole answer. A stream without its proper end raises StreamBroke
 """
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from dataclasses import replace
 from types import TracebackType
@@ -36,6 +43,7 @@ class StreamAssembly:
         self._refusal: list[str] = []
         self._logprobs: list[TokenLogprob] = []
         self._calls: dict[int, ToolRequest] = {}
+        self._extra: dict[str, list[object]] = {}
 
     def add(self, chunk: StreamChunk) -> None:
         self._text.append(chunk.text)
@@ -45,6 +53,9 @@ class StreamAssembly:
         self.finish_reason = chunk.finish_reason or self.finish_reason
         self._usage = chunk.usage or self._usage
         self._model = chunk.model or self._model
+        for name, value in chunk.message_extra.items():
+            if isinstance(value, list):
+                _add_details(self._extra.setdefault(name, []), value)
         for delta in chunk.tool_deltas:
             self._call(delta)
 
@@ -69,7 +80,37 @@ class StreamAssembly:
             reasoning="".join(self._reasoning),
             refusal="".join(self._refusal),
             logprobs=tuple(self._logprobs),
+            message_extra=self._extra,
         )
+
+
+# Of OpenRouter's details, which come in pieces; other providers' blocks come whole.
+_DETAIL_TEXTS: Final = {"reasoning.text": "text", "reasoning.summary": "summary"}
+
+
+def _add_details(known: list[object], pieces: Sequence[object]) -> None:
+    """Joins the pieces of one detail: its text goes on, its signature comes with the last."""
+    for piece in pieces:
+        last = known[-1] if known else None
+        name = _DETAIL_TEXTS.get(str(piece.get("type"))) if isinstance(piece, dict) else None
+        if (
+            name
+            and isinstance(piece, dict)
+            and isinstance(last, dict)
+            and _same_detail(last, piece)
+        ):
+            given = {field: value for field, value in piece.items() if value is not None}
+            known[-1] = {
+                **last,
+                **given,
+                name: f"{last.get(name) or ''}{piece.get(name) or ''}",
+            }
+        else:
+            known.append(piece)
+
+
+def _same_detail(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    return all(one.get(name) == other.get(name) for name in ("type", "index"))
 
 
 _DATA: Final = b"data:"

@@ -26,6 +26,7 @@ class Image:
     """A picture in a message."""
 
     url: str  # `https://…`, or `data:image/png;base64,…`
+    detail: str = ""  # `low` or `high`; empty leaves it to the provider
 
 
 Content = str | Sequence[Text | Image]
@@ -197,6 +198,8 @@ class StreamChunk:
     usage: Usage | None = None
     model: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
+    # What of the provider's goes back to it with the conversation.
+    message_extra: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

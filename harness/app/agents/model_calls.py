@@ -1,0 +1,156 @@
+"""`RouterModelCalls` asks a session's models through the router, by the Python client, with a
+signed header that says for whose key, agent and session.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from harness.client.async_client import AsyncModelClient
+from harness.client.channel import ChannelAnswer
+from harness.client.http import HttpChannel
+from harness.client.types import (
+    Caller,
+    CompletionRequest,
+    CompletionResponse,
+    Content,
+    Image,
+    Message,
+    StreamChunk,
+    Text,
+    ToolDefinition,
+    ToolRequest,
+)
+from harness.domain.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
+from harness.domain.agents.message import MessageToolCall, MessageUsage, ServedBy
+from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
+from harness.domain.agents.transcript import ContextMessage
+from harness.domain.errors import RouterUnreachable
+from harness.ports import Clock
+
+# Above what any turn may take: each call has its own, shorter limit.
+CONNECTION_S = 24 * 3600.0
+# Beyond the router's own limit for the call, so that its words arrive and not ours.
+GRACE_S = 5.0
+
+
+class RouterModelCalls:
+    """Asks models through one router. Close it by `aclose`."""
+
+    def __init__(self, router_url: str, secret: bytes, clock: Clock) -> None:
+        self._channel = HttpChannel(router_url, "", timeout_s=CONNECTION_S, connections=0)
+        self._secret, self._clock = secret, clock
+
+    async def ask(
+        self,
+        request: ModelCallRequest,
+        on_piece: Callable[[AnswerPiece], None] | None = None,
+    ) -> ModelCallAnswer:
+        """The whole answer. on_piece: gets each piece as it comes."""
+        client = AsyncModelClient(_SignedChannel(self, request), self._clock)
+        completion = _completion_request(request)
+        try:
+            async with asyncio.timeout(request.timeout_s + GRACE_S):
+                if on_piece is None:
+                    return _answer(await client.complete(completion))
+                return _answer(await _stream(client, completion, on_piece))
+        except TimeoutError:
+            raise RouterUnreachable(
+                f"model {request.model!r} gave no whole answer within "
+                f"{request.timeout_s:g} s; ask for less, or allow more (agents.limits)"
+            ) from None
+
+    async def post(
+        self, path: str, body: bytes, headers: Mapping[str, str], request: ModelCallRequest
+    ) -> ChannelAnswer:
+        """One request to the router, signed for the session."""
+        caller = AgentCaller(request.agent, request.session, request.key, request.grant)
+        signed = sign_agent_header(caller, self._secret, self._clock.now().timestamp())
+        own = {AGENT_HEADER.decode(): signed.decode()}
+        return await self._channel.post(path, body, {**headers, **own})
+
+    async def aclose(self) -> None:
+        await self._channel.aclose()
+
+
+class _SignedChannel:
+    """The router for one call of a session. It shares the connections, and closes none."""
+
+    def __init__(self, calls: RouterModelCalls, request: ModelCallRequest) -> None:
+        self._calls, self._request = calls, request
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ChannelAnswer:
+        # Signed at each attempt: the signature is fresh for a short while.
+        return await self._calls.post(path, body, headers, self._request)
+
+    async def aclose(self) -> None: ...
+
+
+async def _stream(
+    client: AsyncModelClient,
+    completion: CompletionRequest,
+    on_piece: Callable[[AnswerPiece], None],
+) -> CompletionResponse:
+    async with client.stream(completion) as chunks:
+        async for chunk in chunks:
+            if piece := _piece(chunk):
+                on_piece(piece)
+        return chunks.response()
+
+
+def _piece(chunk: StreamChunk) -> AnswerPiece | None:
+    text = chunk.text or chunk.refusal
+    return AnswerPiece(text, chunk.reasoning) if text or chunk.reasoning else None
+
+
+def _completion_request(request: ModelCallRequest) -> CompletionRequest:
+    return CompletionRequest(
+        messages=[_message(message) for message in request.messages],
+        route=request.model,
+        tools=[
+            ToolDefinition(tool.name, tool.description, tool.parameters)
+            for tool in request.tools
+        ],
+        user=request.user,
+        # All messages of a session stay on one arm.
+        caller=Caller(sticky=request.session, timeout_s=request.timeout_s),
+    )
+
+
+def _message(message: ContextMessage) -> Message:
+    calls = tuple(
+        ToolRequest(call.id, call.name, call.arguments, call.extra)
+        for call in message.tool_calls
+    )
+    return Message(
+        message.role.value, _content(message), calls, message.response_to, message.extra
+    )
+
+
+def _content(message: ContextMessage) -> Content:
+    if isinstance(message.content, str):
+        return message.content
+    return [_part(part) for part in message.content]
+
+
+def _part(part: Mapping[str, object]) -> Text | Image:
+    image = part.get("image_url")
+    if isinstance(image, Mapping):
+        return Image(str(image["url"]), str(image.get("detail", "")))
+    return Text(str(part["text"]))
+
+
+def _answer(response: CompletionResponse) -> ModelCallAnswer:
+    served, used = response.served, response.usage
+    return ModelCallAnswer(
+        text=response.text or response.refusal,
+        finish_reason=response.finish_reason,
+        served=ServedBy(route=served.route, target=served.target, request_id=served.request_id),
+        tool_calls=tuple(
+            MessageToolCall(call.id, call.name, call.arguments_text, call.extra)
+            for call in response.tool_requests
+        ),
+        usage=MessageUsage()
+        if used is None
+        else MessageUsage(used.input_tokens, used.output_tokens, used.cached_tokens),
+        extra=response.message_extra,
+    )

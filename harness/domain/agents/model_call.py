@@ -1,0 +1,64 @@
+"""A model call is one question of a session to a model: the request with all that the model is
+shown, the pieces of its answer as they come, and the whole answer. Pure.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.domain.agents.message import MessageToolCall, MessageUsage, ServedBy
+from harness.domain.agents.transcript import ContextMessage
+from harness.domain.agents.turn import OfferedTool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCallRequest:
+    """What a session asks a model."""
+
+    model: str  # as the router names it: a route, or `@provider/model`
+    messages: tuple[ContextMessage, ...]
+    agent: str
+    session: str
+    timeout_s: float  # for the whole answer
+    tools: tuple[OfferedTool, ...] = ()
+    key: str = ""  # id of the data key that pays and limits; empty for nobody's
+    grant: str = ""  # id of the grant that opens a literal model; empty for a route
+    user: str = ""  # who is behind the session, in the client's words
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPiece:
+    """A piece of an answer as it comes; at least one of the texts is not empty."""
+
+    text: str = ""
+    reasoning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCallAnswer:
+    """A whole answer."""
+
+    text: str
+    finish_reason: str
+    served: ServedBy
+    tool_calls: tuple[MessageToolCall, ...] = ()
+    usage: MessageUsage = field(default_factory=MessageUsage)
+    # What of the provider's goes back to it with the conversation, such as its reasoning.
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool of the server's answered."""
+
+    call: str  # the id of the tool call
+    content: str
+    is_error: bool = False  # the model is told so
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCaller:
+    """For whom a tool of the server's runs."""
+
+    agent: str
+    session: str
+    turn: str
